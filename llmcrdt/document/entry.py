@@ -1,0 +1,241 @@
+"""Entry, Part, Frame, HiddenField: immutable values, equal by content. They know no storage and no order.
+
+Parts are what an entry says; each has a JSON form with a ``type``. A type this version doesn't know is an ``Unknown``
+and is kept verbatim; unknown fields of a known type are kept in ``extra``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from ..exceptions import InvalidContent
+from ..ids import ContentHash, EntryId, FrameHash, SessionId, tagged_hash
+from .canonical import JSON
+
+Role = Literal["system", "user", "assistant", "tool"]
+ROLES = ("system", "user", "assistant", "tool")
+Status = Literal["streaming", "complete", "stopped", "failed", "erased"]
+
+
+@dataclass(frozen=True)
+class Text:
+    """Visible text."""
+
+    type: ClassVar[str] = "text"
+    text: str
+    extra: Mapping[str, JSON] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True)
+class Reasoning:
+    """What a model thought aloud; a renderer may leave it out."""
+
+    type: ClassVar[str] = "reasoning"
+    text: str
+    extra: Mapping[str, JSON] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """A model asks for a tool. ``arguments`` is the JSON text exactly as the model wrote it."""
+
+    type: ClassVar[str] = "tool_call"
+    id: str
+    name: str
+    arguments: str
+    extra: Mapping[str, JSON] = field(default_factory=dict, repr=False)
+    entry: EntryId | None = field(default=None, compare=False)  # the entry it stands in; set when read from one
+
+
+@dataclass(frozen=True)
+class ToolResult:
+    """What a tool answered, as text. Which call it answers stands on the entry (``answers``)."""
+
+    type: ClassVar[str] = "tool_result"
+    text: str
+    error: bool = False
+    extra: Mapping[str, JSON] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings that count from here on: ``tools``, ``date``, ``template`` (arguments of the chat template), ..."""
+
+    type: ClassVar[str] = "config"
+    values: Mapping[str, JSON] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """A part of a type this version doesn't know, kept as it came."""
+
+    json: Mapping[str, JSON]
+
+    @property
+    def type(self) -> str:
+        return str(self.json.get("type", ""))
+
+
+Part = Text | Reasoning | ToolCall | ToolResult | Config | Unknown
+_TEXTUAL: dict[str, type[Text] | type[Reasoning]] = {"text": Text, "reasoning": Reasoning}
+
+
+def part_to_json(part: Part) -> dict[str, JSON]:
+    match part:
+        case Text() | Reasoning():
+            return {**part.extra, "type": part.type, "text": part.text}
+        case ToolCall():
+            return {**part.extra, "type": part.type, "id": part.id, "name": part.name, "arguments": part.arguments}
+        case ToolResult():
+            return {**part.extra, "type": part.type, "text": part.text} | ({"error": True} if part.error else {})
+        case Config():
+            return {**part.values, "type": part.type}
+        case Unknown():
+            return dict(part.json)
+
+
+def part_from_json(value: JSON) -> Part:
+    """The part a JSON object stands for. Raises InvalidContent unless it is an object with a ``type``."""
+    if not isinstance(value, dict) or not isinstance(value.get("type"), str):
+        raise InvalidContent('A part is an object with a "type".')
+    kind, rest = value["type"], {k: v for k, v in value.items() if k != "type"}
+    if kind in _TEXTUAL and isinstance(rest.get("text"), str):
+        return _TEXTUAL[kind](rest.pop("text"), rest)
+    if kind == "tool_call" and all(isinstance(rest.get(k), str) for k in ("id", "name", "arguments")):
+        return ToolCall(rest.pop("id"), rest.pop("name"), rest.pop("arguments"), rest)
+    if kind == "tool_result" and isinstance(rest.get("text"), str) and isinstance(rest.get("error", False), bool):
+        return ToolResult(rest.pop("text"), rest.pop("error", False), rest)
+    if kind == "config":
+        return Config(rest)
+    return Unknown(value)
+
+
+def parts_of(content: str | Part | Sequence[Part], role: str) -> tuple[Part, ...]:
+    """What people pass as content: a string, a part, or several parts."""
+    if isinstance(content, str):
+        return (ToolResult(content) if role == "tool" else Text(content),) if content or role != "system" else ()
+    if isinstance(content, (Text, Reasoning, ToolCall, ToolResult, Config, Unknown)):
+        return (content,)
+    parts = tuple(content)
+    for part in parts:
+        if not isinstance(part, (Text, Reasoning, ToolCall, ToolResult, Config, Unknown)):
+            raise InvalidContent(f"{type(part).__name__} is not a part.", hint="Pass text or parts such as Text(...).")
+    return parts
+
+
+@dataclass(frozen=True)
+class HiddenField:
+    """Opaque bytes that people don't see and other providers must not get.
+
+    ``binding`` says what they are valid for (provider, api, model, account, frame, group, expires; all optional).
+    """
+
+    data: bytes
+    binding: Mapping[str, JSON] = field(default_factory=dict)
+
+
+Pin = tuple[EntryId, ContentHash]
+"""One entry in exactly one version."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The exact ordered list of versions that a generation was computed on: frame(base), base, appended.
+
+    ``hash`` names the whole list; ``sent`` is the hash of what was really sent. ``assumed``: imported, so nobody knows
+    what was sent. ``partial``: something before it is missing.
+    """
+
+    base: Pin | None
+    appended: tuple[Pin, ...]
+    hash: FrameHash
+    renderer: str = ""
+    sent: str | None = None
+    assumed: bool = False
+    partial: bool = False
+
+    @property
+    def pins(self) -> tuple[Pin, ...]:
+        """What this frame names itself: the base, then what it appends."""
+        return ((self.base,) if self.base else ()) + self.appended
+
+
+EMPTY_FRAME = FrameHash(tagged_hash("llmcrdt/frame/1"))
+"""The hash of the frame that holds nothing."""
+
+
+def extend_frame_hash(before: FrameHash, pins: Sequence[tuple[str, str]]) -> FrameHash:
+    """The hash of a list after ``pins`` are appended to it: a chain, so a frame's hash costs what it adds."""
+    for entry, version in pins:
+        before = FrameHash(tagged_hash("llmcrdt/frame/1", before.encode(), entry.encode(), version.encode()))
+    return before
+
+
+def content_hash(role: str, version_text: str) -> ContentHash:
+    """The name of a version: over its role and its canonical text, which holds a nonce (an erased text can't be guessed)."""
+    return ContentHash(tagged_hash("llmcrdt/content/1", role.encode(), version_text.encode("utf-8")))
+
+
+@dataclass(frozen=True)
+class Version:
+    """One sealed content of an entry. Never overwritten."""
+
+    hash: ContentHash
+    status: Literal["complete", "stopped", "failed"]
+    parts: tuple[Part, ...]
+    lamport: int
+    by: SessionId
+    usage: Mapping[str, JSON] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One contribution by one author, as a transcript shows it.
+
+    ``created_at`` is seconds since 1970 on the author's clock: for display, never for order. ``after`` is what the
+    author had seen beyond ``parents``. While ``status`` is "streaming", ``hash`` is None and parts grow.
+    ``sync`` is "local" until the relay has the entry on disk, then "durable".
+    """
+
+    id: EntryId
+    role: Role
+    parts: tuple[Part, ...]
+    status: Status
+    hash: ContentHash | None
+    author: str
+    session: SessionId
+    parents: tuple[EntryId, ...]
+    lamport: int
+    created_at: float
+    after: tuple[EntryId, ...] = ()
+    alternative_of: EntryId | None = None
+    answers: tuple[EntryId, str] | None = None
+    frame: Frame | None = None
+    model: Mapping[str, JSON] = field(default_factory=dict)
+    usage: Mapping[str, JSON] = field(default_factory=dict)
+    hidden: Mapping[str, HiddenField] = field(default_factory=dict, repr=False)
+    sync: Literal["local", "durable"] = "local"
+
+    @property
+    def text(self) -> str:
+        """The visible text: text parts and tool results, joined."""
+        return "".join(part.text for part in self.parts if isinstance(part, (Text, ToolResult)))
+
+    @property
+    def reasoning(self) -> str:
+        return "".join(part.text for part in self.parts if isinstance(part, Reasoning))
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        return tuple(part for part in self.parts if isinstance(part, ToolCall))
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The settings this entry brings, merged over its config parts."""
+        return {key: value for part in self.parts if isinstance(part, Config) for key, value in part.values.items()}
+
+    @property
+    def sealed(self) -> bool:
+        return self.hash is not None

@@ -1,0 +1,188 @@
+"""The Engine protocol: token ids -> KV state -> more token ids. An engine knows no messages and no documents.
+
+Calls come from any thread and are served first come, first served, on the engine's own thread (or process: nothing
+here shares memory with the caller beyond the values below).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+
+class Tokenizer(Protocol):
+    """Text <-> token ids of one model. Pure; any thread."""
+
+    @property
+    def hash(self) -> str:
+        """Names vocabulary, merges and chat template, not weights: quantizations of one model share it."""
+        ...
+
+    @property
+    def chat_template(self) -> str:
+        """The model's own chat template, Jinja source; "" where it has none."""
+        ...
+
+    @property
+    def bos(self) -> str:
+        """Text of the token that begins a sequence; "" where there is none."""
+        ...
+
+    @property
+    def eos(self) -> str:
+        """Text of the token that ends a sequence; "" where there is none."""
+        ...
+
+    @property
+    def add_bos(self) -> bool:
+        """Whether a prompt of this model begins with the ``bos`` token even if its template doesn't print it."""
+        ...
+
+    @property
+    def special(self) -> Mapping[str, int]:
+        """Control tokens by their text: what must not be smuggled in by a user's words."""
+        ...
+
+    def encode(self, text: str, *, special: bool) -> list[int]:
+        """Ids of ``text``; ``special`` says whether texts of control tokens become those tokens. Adds nothing."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> bytes:
+        """The bytes of ``ids``, control tokens printed as nothing. They need not be whole UTF-8 characters."""
+        ...
+
+    def token_text(self, token: int) -> str:
+        """The text of one token, control tokens printed in full; undecodable bytes replaced."""
+        ...
+
+    def is_end(self, token: int) -> bool:
+        """Whether a model that samples this token has finished its turn."""
+        ...
+
+
+@dataclass(frozen=True)
+class Reuse:
+    """What a prompt costs, in tokens: total = reused + evaluate. ``live`` + ``memory`` + ``disk`` = reused."""
+
+    total: int
+    reused: int
+    evaluate: int
+    live: int = 0
+    memory: int = 0
+    disk: int = 0
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen. ``temperature`` 0 is greedy; ``seed`` None draws one, reported in ``Started``."""
+
+    temperature: float = 0.8
+    top_k: int = 40
+    top_p: float = 0.95
+    min_p: float = 0.05
+    repeat_penalty: float = 1.0
+    repeat_last_n: int = 64
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class Started:
+    """The prompt is in KV state. ``reuse`` was counted where llama_decode was called, not planned."""
+
+    reuse: Reuse
+    seed: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """One more token. An end-of-turn token is reported too, then ``Finished``."""
+
+    token: int
+
+
+@dataclass(frozen=True)
+class Finished:
+    """``reason``: "end" (an end-of-turn token), "length" (max_tokens or the context is full), "cancelled"."""
+
+    reason: Literal["end", "length", "cancelled"]
+    tokens: tuple[int, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Failed:
+    error: Exception
+
+
+Event = Started | Sampled | Finished | Failed
+"""A run reports Started, Sampled*, and last Finished or Failed; Failed or Finished may come first."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Of a long prefill: tokens evaluated so far, of so many."""
+
+    done: int
+    total: int
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Run(Protocol):
+    """One queued or running generation."""
+
+    def cancel(self) -> None:
+        """Ask it to stop, in a prefill too. Returns at once; ``Finished("cancelled")`` follows."""
+        ...
+
+
+class Engine(Protocol):
+    @property
+    def name(self) -> str:
+        """What the model calls itself, for the record."""
+        ...
+
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+
+    @property
+    def n_ctx(self) -> int:
+        """The most tokens one sequence may hold."""
+        ...
+
+    def plan(self, ids: Sequence[int]) -> Reuse:
+        """What ``start`` with these ids would evaluate now. Reads token ids and chunk headers only; changes nothing."""
+        ...
+
+    def start(
+        self,
+        ids: Sequence[int],
+        *,
+        max_tokens: int,
+        sampling: Sampling,
+        on_event: Callable[[Event], None],
+    ) -> Run:
+        """Queue a generation. ``on_event`` is called on the engine's thread, in order, and must be quick.
+
+        Raises ContextOverflow at once if the prompt leaves no room for one more token.
+        Afterwards the sampled tokens are settled in the background: re-evaluated canonically and stored.
+        """
+        ...
+
+    def logits(self, ids: Sequence[int]) -> Future[Any]:
+        """Materialize ``ids``; the logits that the next token would be drawn from (numpy float32, n_vocab)."""
+        ...
+
+    def settled(self, timeout: float | None = None) -> bool:
+        """Wait until nothing is queued or being settled. False if that took longer than ``timeout`` seconds."""
+        ...
+
+    def stats(self) -> dict[str, Any]:
+        """Counters since the engine was opened, counted where llama.cpp decodes."""
+        ...
+
+    def close(self) -> None:
+        """Cancel what runs, free the model. Twice is harmless."""
+        ...

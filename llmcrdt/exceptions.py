@@ -1,0 +1,168 @@
+"""Every error this library raises on purpose.
+
+Each says what happened and, in ``hint``, what to do next. Catch the branch you can act on::
+
+    LLMCRDTError
+    ├── DocumentError             the conversation itself
+    │   ├── MalformedUpdate         bytes that are not an update, or would harm the replica; nothing was applied
+    │   ├── NewerDocument           written by a newer major schema version; it can be carried, not read
+    │   ├── InvalidContent          a value that can't be stored (also a ValueError)
+    │   ├── EntryNotFound           no such entry in this conversation (also a KeyError)
+    │   ├── NotSealed               the operation needs an entry whose writer has finished
+    │   └── AlreadySealed           a stream that was written to after its seal
+    ├── StoreError                the SQLite file
+    │   ├── NotADatabase            the file is something else
+    │   ├── NewerDatabase           made by a newer version of this library
+    │   ├── ConversationNotFound    not in this repo (also a KeyError)
+    │   ├── LibraryMismatch         the file already belongs to another library
+    │   └── RepoClosed              used after close()
+    ├── SyncError                 the relay, or what it said
+    │   ├── RelayUnreachable        nobody answers at that address
+    │   ├── RelayRefused            it answered with an error code (``code``)
+    │   ├── MalformedFrame          bytes that are not a message of the protocol
+    │   └── SyncTimeout             not synced in the time given (also a TimeoutError)
+    ├── PromptError               document -> token ids
+    │   └── TemplateFailed          the model's chat template refused or broke
+    ├── EngineError               token ids -> KV state -> token ids
+    │   ├── EngineMissing           llama-cpp-python is not installed
+    │   ├── NotAModel               the file is not a GGUF that llama.cpp can load
+    │   ├── ContextOverflow         the prompt is longer than the context (``needed``, ``available``)
+    │   ├── DecodeFailed            llama.cpp refused a batch
+    │   └── EngineClosed            used after close()
+    └── FormatError               JSON or a conversation in another format that can't be read (also a ValueError)
+"""
+
+from __future__ import annotations
+
+
+class LLMCRDTError(Exception):
+    """Base of all errors here. ``hint`` says what to do next; ``str()`` holds both."""
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}".rstrip()
+
+
+class DocumentError(LLMCRDTError):
+    """Something about a conversation."""
+
+
+class MalformedUpdate(DocumentError):
+    """Bytes that are not an update, or would harm the replica. Nothing was applied."""
+
+
+class NewerDocument(DocumentError):
+    """A document with a newer major schema version."""
+
+
+class InvalidContent(DocumentError, ValueError):
+    """A value that can't be stored in a conversation."""
+
+
+class EntryNotFound(DocumentError, KeyError):
+    """No such entry in this conversation."""
+
+    __str__ = LLMCRDTError.__str__
+
+
+class NotSealed(DocumentError):
+    """The operation needs an entry whose writer has finished."""
+
+
+class AlreadySealed(DocumentError):
+    """Something was written to a stream after its seal."""
+
+
+class StoreError(LLMCRDTError):
+    """Something about the SQLite file."""
+
+
+class NotADatabase(StoreError):
+    """The file is not a database of this library."""
+
+
+class NewerDatabase(StoreError):
+    """The file was made by a newer version of this library."""
+
+
+class ConversationNotFound(StoreError, KeyError):
+    """No such conversation in this repo."""
+
+    __str__ = LLMCRDTError.__str__
+
+
+class LibraryMismatch(StoreError):
+    """The file already belongs to another library."""
+
+
+class RepoClosed(StoreError):
+    """A repo, or something of it, was used after ``close()``."""
+
+
+class SyncError(LLMCRDTError):
+    """Something about the relay."""
+
+
+class RelayUnreachable(SyncError):
+    """Nobody answers at that address."""
+
+
+class RelayRefused(SyncError):
+    """The relay answered with an error; ``code`` is one of docs/protocol.md."""
+
+    def __init__(self, message: str, *, code: int = 0, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.code = code
+
+
+class MalformedFrame(SyncError):
+    """Bytes that are not a message of the sync protocol."""
+
+
+class SyncTimeout(SyncError, TimeoutError):
+    """Not synced in the time given. Nothing is lost; the link goes on trying."""
+
+
+class PromptError(LLMCRDTError):
+    """A prompt could not be made from the document."""
+
+
+class TemplateFailed(PromptError):
+    """The model's chat template refused these messages, or is broken."""
+
+
+class EngineError(LLMCRDTError):
+    """Something about the engine that computes KV state."""
+
+
+class EngineMissing(EngineError):
+    """An optional dependency of the engine is not installed."""
+
+
+class NotAModel(EngineError):
+    """The file is not a model that llama.cpp can load."""
+
+
+class ContextOverflow(EngineError):
+    """The prompt does not fit the context. ``needed`` and ``available`` are token counts."""
+
+    def __init__(self, message: str, *, needed: int, available: int, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.needed = needed
+        self.available = available
+
+
+class DecodeFailed(EngineError):
+    """llama.cpp refused a batch."""
+
+
+class EngineClosed(EngineError):
+    """An engine was used after ``close()``."""
+
+
+class FormatError(LLMCRDTError, ValueError):
+    """JSON, or a conversation in another format, that can't be read."""
