@@ -1,0 +1,149 @@
+"""The Replica protocol: bytes that merge. A replica knows maps, texts and updates; it knows no conversations.
+
+A document is a few named root maps. A root's values are scalars (str, bytes) or *nodes*: nested maps whose fields are
+scalars or shared texts. That is all the document layer needs, and every backend can give it.
+
+What holds for every backend:
+
+* **Updates commute and repeat harmlessly.** ``apply`` in any order, any number of times, ends in the same document.
+* **Nothing waits for ever unseen.** An update that needs another one first is kept, is part of ``diff``, and counts as
+  ``pending`` until the other arrives.
+* **Bytes from outside are checked first.** ``apply`` raises MalformedUpdate and changes nothing, or the replica says
+  ``broken`` and must be thrown away and loaded again.
+* **A conflict winner means nothing.** Which of two concurrent writes to one key survives is the backend's affair; the
+  document layer never lets two writers use one key.
+* **One writer identity per replica object,** fresh and random, never stored: copies of a file can't collide.
+
+A replica is not thread-safe; its owner holds a lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+Scalar = str | bytes
+
+
+class SharedText(str):
+    """What a shared text holds now; tells it apart from a scalar str."""
+
+    __slots__ = ()
+
+
+Node = Mapping[str, Scalar | SharedText]
+
+
+@dataclass(frozen=True)
+class Touched:
+    """Which keys of each root a change touched. A node is touched when any field of it is."""
+
+    keys: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return any(self.keys.values())
+
+    def of(self, root: str) -> frozenset[str]:
+        return self.keys.get(root, frozenset())
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What an update did. ``pending``: some of it now waits for another update. Neither: it said nothing new."""
+
+    touched: Touched
+    changed: bool
+    pending: bool
+
+    @property
+    def news(self) -> bool:
+        """Whether the bytes must be kept."""
+        return self.changed or self.pending
+
+
+class Edit(Protocol):
+    """The writes of one transaction: they become one update."""
+
+    def put(self, root: str, key: str, value: Scalar) -> None:
+        """Set a scalar of a root map."""
+        ...
+
+    def put_node(self, root: str, key: str, fields: Mapping[str, Scalar]) -> None:
+        """Create a node. The key must be new: two nodes under one key lose one of them."""
+        ...
+
+    def put_field(self, root: str, key: str, name: str, value: Scalar) -> None:
+        """Set a field of an existing node."""
+        ...
+
+    def put_text(self, root: str, key: str, name: str) -> None:
+        """Create an empty shared text as a field of an existing node."""
+        ...
+
+    def append_text(self, root: str, key: str, name: str, text: str) -> bool:
+        """Append to a shared text. False, and nothing written, where it is not there any more."""
+        ...
+
+    def delete_field(self, root: str, key: str, name: str) -> None:
+        """Remove a field of a node; absent is fine."""
+        ...
+
+    def take_touched(self) -> Touched:
+        """What was touched since the last call. What was written can be read at once, also before the transaction ends."""
+        ...
+
+    @property
+    def update(self) -> bytes:
+        """After the transaction: its update; b"" if nothing was written."""
+        ...
+
+
+class Replica(Protocol):
+    @property
+    def kind(self) -> str:
+        """The document kind of the sync protocol: "yjs"."""
+        ...
+
+    @property
+    def broken(self) -> bool:
+        """Whether the backend failed inside. Then only throwing the replica away is safe."""
+        ...
+
+    def apply(self, update: bytes) -> Applied:
+        """Merge an update from anywhere. Raises MalformedUpdate; afterwards look at ``broken``."""
+        ...
+
+    def load(self, snapshot: bytes | None, updates: Iterable[bytes]) -> None:
+        """Merge what was stored, without reporting what it touched. The replica must be new."""
+        ...
+
+    def snapshot(self) -> tuple[bytes, list[bytes]]:
+        """The document as one update, and, apart, the updates that still wait for another one."""
+        ...
+
+    def diff(self, since: bytes | None = None) -> bytes:
+        """One update with all that a replica at version ``since`` may lack: everything if None, deletes always.
+
+        Includes what is pending. Raises MalformedUpdate if ``since`` is not a version.
+        """
+        ...
+
+    def version(self) -> bytes:
+        """What this replica holds, for ``diff``. Equal versions do not prove equal deletes."""
+        ...
+
+    def edit(self) -> AbstractContextManager[Edit]:
+        """A transaction. Validate before: what was written stays if the block raises."""
+        ...
+
+    def keys(self, root: str) -> Iterator[str]: ...
+
+    def get(self, root: str, key: str) -> Scalar | None:
+        """A scalar of a root map; None if absent or of another shape."""
+        ...
+
+    def node(self, root: str, key: str) -> Node | None:
+        """All fields of a node, as they are now; fields of other shapes are left out. None if it is not a node."""
+        ...

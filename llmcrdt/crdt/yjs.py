@@ -1,0 +1,189 @@
+"""Replica over pycrdt: a Yjs document, which any Yjs client can read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import pycrdt
+
+from ..exceptions import LLMCRDTError, MalformedUpdate
+from .replica import Applied, Node, Scalar, SharedText, Touched
+from .yjs_update import UpdateRange, read_state_vector, read_update
+
+_EMPTY = b"\x00\x00"  # the update that says nothing
+
+
+class YjsReplica:
+    """One Yjs document. ``roots`` names its root maps; ``client_id`` None draws a fresh one."""
+
+    kind = "yjs"
+
+    def __init__(self, roots: Iterable[str], *, client_id: int | None = None) -> None:
+        self._doc: Any = pycrdt.Doc() if client_id is None else pycrdt.Doc(client_id=client_id)
+        self._maps: dict[str, Any] = {root: self._doc.get(root, type=pycrdt.Map) for root in roots}
+        self._pending: list[tuple[bytes, UpdateRange]] = []
+        self._touched: dict[str, set[str]] = {}
+        self._emitted: list[bytes] = []
+        self._subscriptions: list[Any] = []
+        self.broken = False
+
+    def apply(self, update: bytes) -> Applied:
+        span = read_update(update)
+        self._watch()
+        with self._guarded("The update broke the CRDT core."):
+            self._doc.apply_update(update)
+        touched, emitted = self._take()
+        return Applied(touched, bool(emitted), self._keep_if_pending(update, span))
+
+    def load(self, snapshot: bytes | None, updates: Iterable[bytes]) -> None:
+        """Merge what was stored. The snapshot came from ``snapshot``, so it waits for nothing and isn't read again."""
+        spans = [(update, read_update(update)) for update in updates]
+        with self._guarded("The stored document broke the CRDT core."), self._doc.transaction():
+            for update in ([snapshot] if snapshot else []) + [update for update, _ in spans]:
+                self._doc.apply_update(update)
+        for update, span in spans:
+            self._keep_if_pending(update, span)
+
+    def snapshot(self) -> tuple[bytes, list[bytes]]:
+        with self._guarded("The CRDT core could not encode the document."):
+            return self._doc.get_update(), [update for update, _ in self._pending]
+
+    def diff(self, since: bytes | None = None) -> bytes:
+        if since is not None:
+            read_state_vector(since)
+        with self._guarded("The CRDT core could not encode the document."):
+            update: bytes = self._doc.get_update(since)
+            if self._pending:
+                update = pycrdt.merge_updates(update, *(data for data, _ in self._pending))
+        return update
+
+    def version(self) -> bytes:
+        state: bytes = self._doc.get_state()
+        return state
+
+    @contextmanager
+    def edit(self) -> Iterator[YjsEdit]:
+        self._watch()
+        edit = YjsEdit(self._maps)
+        with self._guarded("The CRDT core refused the change."), self._doc.transaction():
+            yield edit
+        _, emitted = self._take()
+        edit.update = emitted[0] if len(emitted) == 1 else pycrdt.merge_updates(*emitted) if emitted else b""
+
+    def keys(self, root: str) -> Iterator[str]:
+        return iter(list(self._maps[root].keys()))
+
+    def get(self, root: str, key: str) -> Scalar | None:
+        return _scalar(self._maps[root].get(key))
+
+    def node(self, root: str, key: str) -> Node | None:
+        found = self._maps[root].get(key)
+        if not isinstance(found, pycrdt.Map):
+            return None
+        fields: dict[str, Scalar | SharedText] = {}
+        for name, value in found.items():
+            shown = SharedText(str(value)) if isinstance(value, pycrdt.Text) else _scalar(value)
+            if shown is not None:
+                fields[name] = shown
+        return fields
+
+    def _watch(self) -> None:
+        """Observe from the first change after loading on: events for what is loaded would only cost time."""
+        if self._subscriptions:
+            return
+        self._subscriptions.append(self._doc.observe(self._on_transaction))
+        for root, shared in self._maps.items():
+            self._subscriptions.append(shared.observe_deep(self._events_of(root)))
+
+    def _on_transaction(self, event: Any) -> None:
+        if event.update != _EMPTY:
+            self._emitted.append(bytes(event.update))
+
+    def _events_of(self, root: str) -> Callable[[Any], None]:
+        def on_events(events: Any) -> None:
+            touched = self._touched.setdefault(root, set())
+            for event in events:
+                path = event.path
+                touched.update([str(path[0])] if path else event.keys)
+
+        return on_events
+
+    def _take(self) -> tuple[Touched, list[bytes]]:
+        touched = Touched({root: frozenset(keys) for root, keys in self._touched.items()})
+        emitted, self._touched, self._emitted = self._emitted, {}, []
+        return touched, emitted
+
+    def _keep_if_pending(self, update: bytes, span: UpdateRange) -> bool:
+        state = read_state_vector(self.version())
+        self._pending = [(data, other) for data, other in self._pending if not other.covered_by(state)]
+        if span.covered_by(state) or any(update == data for data, _ in self._pending):
+            return False
+        self._pending.append((update, span))
+        return True
+
+    @contextmanager
+    def _guarded(self, message: str) -> Iterator[None]:
+        """pycrdt raises ValueError for bad bytes, and a panic in the core arrives as a BaseException of its own."""
+        try:
+            yield
+        except LLMCRDTError:
+            raise
+        except ValueError as error:
+            self._take()
+            raise MalformedUpdate(f"{message} ({error})") from None
+        except BaseException as error:
+            if isinstance(error, (Exception, KeyboardInterrupt, SystemExit, GeneratorExit)):
+                raise
+            self.broken = True
+            raise MalformedUpdate(message, hint="It was not kept; the document is loaded again.") from None
+
+
+class YjsEdit:
+    """The writes of one transaction."""
+
+    def __init__(self, maps: Mapping[str, Any]) -> None:
+        self._maps = maps
+        self._touched: dict[str, set[str]] = {}
+        self.update = b""
+
+    def put(self, root: str, key: str, value: Scalar) -> None:
+        self._touch(root, key)[key] = value
+
+    def put_node(self, root: str, key: str, fields: Mapping[str, Scalar]) -> None:
+        self._touch(root, key)[key] = pycrdt.Map(dict(fields))
+
+    def put_field(self, root: str, key: str, name: str, value: Scalar) -> None:
+        self._touch(root, key)[key][name] = value
+
+    def put_text(self, root: str, key: str, name: str) -> None:
+        self._touch(root, key)[key][name] = pycrdt.Text()
+
+    def append_text(self, root: str, key: str, name: str, text: str) -> bool:
+        node = self._touch(root, key).get(key)
+        shared = node.get(name) if isinstance(node, pycrdt.Map) else None
+        if not isinstance(shared, pycrdt.Text):
+            return False
+        shared += text
+        return True
+
+    def delete_field(self, root: str, key: str, name: str) -> None:
+        node = self._touch(root, key).get(key)
+        if isinstance(node, pycrdt.Map) and name in node:
+            del node[name]
+
+    def take_touched(self) -> Touched:
+        touched = Touched({root: frozenset(keys) for root, keys in self._touched.items()})
+        self._touched = {}
+        return touched
+
+    def _touch(self, root: str, key: str) -> Any:
+        self._touched.setdefault(root, set()).add(key)
+        return self._maps[root]
+
+
+def _scalar(value: object) -> Scalar | None:
+    if isinstance(value, (bytes, bytearray)):
+        return bytes(value)
+    return value if isinstance(value, str) else None

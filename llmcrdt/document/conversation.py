@@ -1,0 +1,511 @@
+"""Conversation: the only reader and writer of a conversation's document."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from ..crdt.replica import Replica, Touched
+from ..exceptions import EntryNotFound, InvalidContent, NotSealed
+from ..ids import ContentHash, DocumentId, EntryId, Random, is_entry_id, new_entry_id
+from . import schema
+from .canonical import JSON
+from .document import Document, Journal
+from .entry import ROLES, Config, Entry, Frame, HiddenField, Part, Role, Text, ToolCall, ToolResult, Version, parts_of
+from .order import Arrangement, Order, Selection, ancestors
+from .stream import Stream
+from .transcript import Elsewhere, Transcript
+
+Content = str | Part | Sequence[Part]
+Hidden = Mapping[str, bytes | HiddenField]
+
+
+@dataclass(frozen=True)
+class Change:
+    """What one write did to the transcript: entries that came, whose content changed, that left."""
+
+    added: tuple[Entry, ...]
+    changed: tuple[Entry, ...]
+    removed: tuple[EntryId, ...]
+    local: bool
+
+
+@dataclass(frozen=True)
+class Readable:
+    """What the document says of one entry, checked."""
+
+    head: schema.Head
+    versions: tuple[Version, ...]
+    live: tuple[Part, ...]
+    hidden: Mapping[str, HiddenField]
+
+
+class Conversation(Document):
+    """One conversation. Any method from any thread; what a method wrote is on disk when it returns."""
+
+    def __init__(
+        self,
+        id: DocumentId,
+        journal: Journal,
+        make_replica: Callable[[], Replica],
+        *,
+        lock: threading.RLock,
+        clock: Callable[[], float],
+        random: Random,
+        author: str = "",
+        title: Callable[[], str] = str,
+        is_local: Callable[[EntryId], bool] = lambda entry: True,
+        dispatch: Callable[[Callable[[], None]], None] = lambda call: call(),
+        observed: Callable[[], None] = lambda: None,
+        closed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.author = author
+        self._title = title
+        self._is_local = is_local
+        self._dispatch = dispatch
+        self._observed = observed
+        self._on_close = closed
+        self._callbacks: list[Callable[[Change], None]] = []
+        self._streams: dict[EntryId, Stream] = {}
+        super().__init__(id, journal, make_replica, lock=lock, clock=clock, random=random)
+
+    def close(self) -> None:
+        """Stop using this object. The conversation stays where it is; ``repo.get`` opens it again."""
+        super().close()
+        self._on_close()
+
+    # reading
+
+    @property
+    def title(self) -> str:
+        """The title that the library gives it."""
+        return self._title()
+
+    @property
+    def created_at(self) -> float:
+        """Seconds since 1970 on its creator's clock; 0 while nothing has arrived."""
+        with self._reading():
+            text = self._replica.get(schema.META, "created_at")
+        return int(text) / 1000 if isinstance(text, str) and text.isdecimal() else 0.0
+
+    def transcript(self) -> Transcript:
+        """The conversation in order (docs/semantics.md)."""
+        with self._reading():
+            now = self._order.now()
+            base = self._readable[now.generation].head.frame if now.generation else None
+            return Transcript(
+                [*now.head, *now.tail],
+                self._reader(now),
+                tips=now.tips,
+                base=(len(now.head) - 1, base.hash) if base else None,
+                malformed=dict(now.malformed),
+                elsewhere=self._elsewhere_of(now),
+            )
+
+    def entries(self, *, last: int = 50, before: Entry | EntryId | None = None) -> tuple[Entry, ...]:
+        """A page of the transcript: the ``last`` entries, or the ones before an entry of it."""
+        with self._reading():
+            now = self._order.now()
+            ids = [*now.head, *now.tail]
+            end = ids.index(self._id_of(before, shown=True)) if before is not None else len(ids)
+            return tuple(self._entry(i, now.pins.get(i)) for i in ids[max(0, end - last) : end])
+
+    def entry(self, entry: Entry | EntryId) -> Entry:
+        """An entry as it is now, shown or not. Raises EntryNotFound."""
+        with self._reading():
+            return self._shown(self._id_of(entry))
+
+    def alternatives(self, entry: Entry | EntryId) -> tuple[Entry, ...]:
+        """All entries that stand for the same turn, oldest first; the entry itself among them."""
+        with self._reading():
+            return tuple(self._shown(i) for i in self._order.members(self._id_of(entry)))
+
+    def frame_entries(self, entry: Entry | EntryId) -> tuple[Entry, ...]:
+        """What a generation was computed on: exactly these versions, in this order."""
+        with self._reading():
+            node = self._order.sound()[self._id_of(entry)]
+            ids, pins = self._order.frame_list(node.frame)
+            return tuple(self._entry(i, pins[i]) for i in ids)
+
+    def unsealed(self) -> tuple[Entry, ...]:
+        """Entries that somebody began to write and nobody finished, other than those this object is writing."""
+        with self._reading():
+            sound = self._order.sound()
+            return tuple(self._shown(i) for i in sound if not self._readable[i].versions and i not in self._streams)
+
+    # writing
+
+    def append(
+        self,
+        role: Role,
+        content: Content = (),
+        *,
+        call: ToolCall | None = None,
+        frame: Transcript | None = None,
+        assumed: bool = False,
+        hidden: Hidden | None = None,
+        instead_of: Entry | EntryId | None = None,
+        model: Mapping[str, JSON] | None = None,
+        author: str | None = None,
+        **config: JSON,
+    ) -> Entry:
+        """Add an entry at the end of what is visible; it is on disk when this returns.
+
+        ``call``: the tool call that a tool result answers (from ``entry.tool_calls``). ``frame``: the transcript that a
+        generation was computed on. ``assumed``: an imported generation, nobody knows what was really sent.
+        ``instead_of``: stand for the same turn as that entry. ``config``: settings that count from here on
+        (``tools=[...]``, ``date="2026-11-22"``, ``template={...}``); system entries only.
+        """
+        parts = parts_of(content, role)
+        if config:
+            if role != "system":
+                raise InvalidContent("Settings travel in system entries.", hint='Use append("system", ..., tools=...).')
+            parts += (Config(dict(config)),)
+        with self._editing():
+            head = self._head(role, call=call, frame=frame, assumed=assumed, instead_of=instead_of, model=model)
+            head = replace(head, author=self.author if author is None else author)
+            return self._create(head, parts, hidden or {})
+
+    def stream(
+        self,
+        role: Role = "assistant",
+        *,
+        frame: Transcript | None = None,
+        instead_of: Entry | EntryId | None = None,
+        model: Mapping[str, JSON] | None = None,
+        frame_as: Frame | None = None,
+        interval: float = 0.1,
+    ) -> Stream:
+        """Begin an entry that others see grow; a context manager that seals it at the end (docs/semantics.md, O9).
+
+        ``interval``: seconds between two writes to the document while text keeps coming.
+        ``frame_as``: the frame to record, where the caller knows more of it than ``frame`` (renderer, sent).
+        """
+        with self._editing() as edit:
+            head = self._head(role, frame=frame, instead_of=instead_of, model=model)
+            if frame_as is not None:
+                head = replace(head, frame=frame_as)
+            entry = new_entry_id(self._random)
+            edit.put_node(schema.ENTRIES, entry, {"head": schema.write_head(head)})
+            edit.put_text(schema.ENTRIES, entry, schema.live_name(0, "text"))
+            stream = Stream(self, entry, clock=self._clock, interval=interval)
+            self._streams[entry] = stream
+        return stream
+
+    def edit(self, entry: Entry | EntryId, content: Content, *, author: str | None = None) -> Entry:
+        """Say something else in an entry's place. The old one stays, as an alternative. Parts that are not text stay too."""
+        with self._editing():
+            old = self._shown(self._id_of(entry))
+            parts = parts_of(content, old.role)
+            if isinstance(content, str):
+                parts += tuple(part for part in old.parts if not isinstance(part, (Text, ToolResult)))
+            head = replace(
+                self._head(old.role, instead_of=old.id),
+                author=self.author if author is None else author,
+                frame=None,
+                answers=old.answers,
+            )
+            return self._create(head, parts, {})
+
+    def select(self, entry: Entry | EntryId) -> None:
+        """Show an entry, and with it everything on the way to it; what stood in its place goes elsewhere."""
+        with self._editing() as edit:
+            chosen = self._id_of(entry)
+            lamport = self._order.next_lamport()
+            for group in self._order.forks_on_path(chosen):
+                act = Selection(group, self.session, lamport, chosen)
+                edit.put(schema.ACTS, schema.selection_key(act), schema.write_selection(act))
+
+    def seal(self, entry: Entry | EntryId, status: Literal["stopped", "failed"] = "stopped") -> Entry:
+        """End an entry that its writer left unfinished. If the writer lives after all, its own seal is another version."""
+        with self._editing():
+            unfinished = self._id_of(entry)
+            readable = self._readable[unfinished]
+            if not readable.versions:
+                self._write_version(unfinished, readable.live, status=status)
+        return self.entry(unfinished)
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """Everything written inside becomes one update: all of it is kept, or none."""
+        with self._editing():
+            yield
+
+    def set_created(self, created_at: float) -> None:
+        """Write the document's own facts; once, by whoever creates it."""
+        with self._editing() as edit:
+            edit.put(schema.META, "schema", schema.SCHEMA)
+            edit.put(schema.META, "kind", "conversation")
+            edit.put(schema.META, "created_at", str(round(created_at * 1000)))
+
+    def observe(self, callback: Callable[[Change], None]) -> Callable[[], None]:
+        """Call back after every change, local and remote, in order, from one thread. Returns what stops it."""
+        with self._lock:
+            self._callbacks.append(callback)
+        self._observed()
+
+        def stop() -> None:
+            with self._lock:
+                if callback in self._callbacks:
+                    self._callbacks.remove(callback)
+
+        return stop
+
+    # what Stream uses
+
+    def grow(self, entry: EntryId, index: int, part_type: str, text: str) -> bool:
+        """Append to a live part. False where somebody sealed the entry meanwhile: the text is then nowhere but here."""
+        with self._editing() as edit:
+            if self._readable[entry].versions:
+                return False
+            name = schema.live_name(index, part_type)
+            if not edit.append_text(schema.ENTRIES, entry, name, text):
+                edit.put_text(schema.ENTRIES, entry, name)
+                edit.append_text(schema.ENTRIES, entry, name, text)
+            return True
+
+    def finish(
+        self,
+        entry: EntryId,
+        parts: Sequence[Part],
+        *,
+        status: Literal["complete", "stopped", "failed"],
+        hidden: Callable[[ContentHash], Hidden],
+        usage: Mapping[str, JSON] | None,
+    ) -> Entry:
+        """Seal a stream: its version and hidden fields come, its live text goes, in one update."""
+        with self._editing():
+            version = self._write_version(entry, parts, status=status, usage=usage)
+            self._write_hidden(entry, hidden(version))
+            self._streams.pop(entry, None)
+        return self.entry(entry)
+
+    # inside
+
+    def _head(
+        self,
+        role: Role,
+        *,
+        call: ToolCall | None = None,
+        frame: Transcript | None = None,
+        assumed: bool = False,
+        instead_of: Entry | EntryId | None = None,
+        model: Mapping[str, JSON] | None = None,
+    ) -> schema.Head:
+        if role not in ROLES:
+            raise InvalidContent(f"{role!r} is not a role.", hint=f"Use one of {', '.join(ROLES)}.")
+        tips = self._order.now().tips
+        old = self._readable[self._id_of(instead_of)].head if instead_of is not None else None
+        if old:
+            parents, pinned = old.parents, old.frame
+        else:
+            parents = frame.parents() if frame is not None else tips
+            pinned = frame.frame(assumed=assumed) if frame is not None else None
+        return schema.Head(
+            role=role,
+            author=self.author,
+            session=self.session,
+            parents=parents,
+            lamport=self._order.next_lamport(),
+            created_at=round(self._clock() * 1000),
+            after=tips if set(tips) != set(parents) else (),
+            alternative_of=self._id_of(instead_of) if instead_of is not None else None,
+            answers=self._answers(call, old),
+            frame=pinned,
+            model=model,
+        )
+
+    def _answers(self, call: ToolCall | None, old: schema.Head | None) -> tuple[EntryId, str] | None:
+        if call is None:
+            return old.answers if old else None
+        if call.entry is None or call.entry not in self._order.sound():
+            raise InvalidContent(
+                f"The tool call {call.id!r} is not from an entry of this conversation.",
+                hint="Take it from entry.tool_calls.",
+            )
+        return (call.entry, call.id)
+
+    def _create(self, head: schema.Head, parts: Sequence[Part], hidden: Hidden) -> Entry:
+        entry = new_entry_id(self._random)
+        name, text = schema.write_version(
+            head.role, tuple(parts), status="complete", lamport=head.lamport, by=head.session, nonce=self._random(12)
+        )
+        fields: dict[str, str | bytes] = {"head": schema.write_head(head), f"version:{name}": text}
+        fields |= {f"hidden:{key}": schema.write_hidden(_hidden_field(value)) for key, value in hidden.items()}
+        with self._editing() as edit:
+            edit.put_node(schema.ENTRIES, entry, fields)
+        return self._shown(entry)
+
+    def _write_version(
+        self,
+        entry: EntryId,
+        parts: Sequence[Part],
+        *,
+        status: Literal["complete", "stopped", "failed"],
+        usage: Mapping[str, JSON] | None = None,
+    ) -> ContentHash:
+        role = self._readable[entry].head.role
+        lamport, nonce = self._order.next_lamport(), self._random(12)
+        name, text = schema.write_version(
+            role, tuple(parts), status=status, lamport=lamport, by=self.session, nonce=nonce, usage=usage
+        )
+        with self._editing() as edit:
+            edit.put_field(schema.ENTRIES, entry, f"version:{name}", text)
+            for field in self._replica.node(schema.ENTRIES, entry) or ():
+                if field.startswith("live:"):
+                    edit.delete_field(schema.ENTRIES, entry, field)
+        return name
+
+    def _write_hidden(self, entry: EntryId, hidden: Hidden) -> None:
+        with self._editing() as edit:
+            for name, value in hidden.items():
+                if name not in self._readable[entry].hidden:
+                    edit.put_field(schema.ENTRIES, entry, f"hidden:{name}", schema.write_hidden(_hidden_field(value)))
+
+    def _id_of(self, entry: Entry | EntryId, *, shown: bool = False) -> EntryId:
+        found = entry.id if isinstance(entry, Entry) else entry
+        known = self._order.now().visible if shown else self._order.sound()
+        if found not in known:
+            where = "in the transcript of" if shown else "in"
+            raise EntryNotFound(f"There is no entry {found!r} {where} conversation {self.id}.")
+        return found
+
+    def _shown(self, entry: EntryId) -> Entry:
+        return self._entry(entry, self._order.now().pins.get(entry))
+
+    def _reader(self, now: Arrangement) -> Callable[[EntryId], Entry]:
+        def read(entry: EntryId) -> Entry:
+            with self._lock:
+                return self._entry(entry, now.pins.get(entry))
+
+        return read
+
+    def _entry(self, entry: EntryId, pin: ContentHash | None = None) -> Entry:
+        """An entry in the version that a frame pins, else in its best one, else as it has grown so far."""
+        sync: Literal["local", "durable"] = "local" if self._is_local(entry) else "durable"
+        cached = self._cache.get(entry)
+        if cached and cached.sync == sync and (pin is None or cached.hash == pin):
+            return cached
+        readable = self._readable[entry]
+        head = readable.head
+        version = next((v for v in readable.versions if v.hash == pin), None) or next(iter(readable.versions), None)
+        parts = version.parts if version else readable.live
+        made = Entry(
+            id=entry,
+            role=head.role,
+            parts=tuple(replace(part, entry=entry) if isinstance(part, ToolCall) else part for part in parts),
+            status=version.status if version else "streaming",
+            hash=version.hash if version else None,
+            author=head.author,
+            session=head.session,
+            parents=head.parents,
+            lamport=head.lamport,
+            created_at=head.created_at / 1000,
+            after=head.after,
+            alternative_of=head.alternative_of,
+            answers=head.answers,
+            frame=head.frame,
+            model=head.model or {},
+            usage=version.usage if version else {},
+            hidden=readable.hidden,
+            sync=sync,
+        )
+        self._cache[entry] = made
+        return made
+
+    def _elsewhere_of(self, now: Arrangement) -> Callable[[], tuple[Elsewhere, ...]]:
+        def elsewhere() -> tuple[Elsewhere, ...]:
+            with self._lock:
+                return tuple(Elsewhere(self._entry(i), by, self._unseen(i, by)) for i, by in now.hidden_by.items())
+
+        return elsewhere
+
+    def _unseen(self, entry: EntryId, by: EntryId) -> bool:
+        """Whether the author of ``by`` had not seen ``entry``: it is neither above it nor above what it came after."""
+        sound = self._order.sound()
+        seen = {by, *self._readable[by].head.after}
+        for i in tuple(seen):
+            if i in sound:
+                seen |= ancestors(sound[i], sound, sound[entry].lamport)
+        return entry not in seen
+
+    def _reset(self) -> None:
+        self._order = Order()
+        self._readable: dict[EntryId, Readable] = {}
+        self._cache: dict[EntryId, Entry] = {}
+        schema.check_schema(self._replica.get(schema.META, "schema"))
+        found = [(EntryId(key), self._read(EntryId(key))) for key in self._replica.keys(schema.ENTRIES)]
+        for entry, node in sorted(found, key=lambda pair: (pair[1].head.lamport if pair[1] else 0, pair[0])):
+            self._note(entry, node)
+        for key in self._replica.keys(schema.ACTS):
+            self._read_act(key)
+
+    def _absorb(self, touched: Touched, *, local: bool) -> None:
+        before = self._order.now() if self._callbacks else None
+        visible = set(before.visible) if before else set()
+        if touched.of(schema.META):
+            schema.check_schema(self._replica.get(schema.META, "schema"))
+        for key in touched.of(schema.ENTRIES):
+            self._note(EntryId(key), self._read(EntryId(key)))
+        for key in touched.of(schema.ACTS):
+            self._read_act(key)
+        if before is not None:
+            self._report(visible, touched.of(schema.ENTRIES), local)
+
+    def _read(self, entry: EntryId) -> Readable | None:
+        """Read one entry, or note why it can't be read (O1)."""
+        fields = self._replica.node(schema.ENTRIES, entry)
+        try:
+            if fields is None or not is_entry_id(entry):
+                raise InvalidContent("is not an entry")
+            if "head" not in fields:
+                raise InvalidContent("has no head")
+            head = schema.read_head(fields["head"])
+            versions = tuple(schema.versions_of(head.role, fields))
+            if not versions and not any(name.startswith("live:") for name in fields):
+                raise InvalidContent("has no content")
+            return Readable(head, versions, schema.live_parts(fields), schema.hidden_of(fields))
+        except InvalidContent as error:
+            self._order.put_unreadable(entry, error.message)
+            return None
+
+    def _note(self, entry: EntryId, readable: Readable | None) -> None:
+        self._cache.pop(entry, None)
+        if readable is None:
+            self._readable.pop(entry, None)
+        else:
+            self._readable[entry] = readable
+            self._order.put(readable.head.node(entry))
+
+    def _read_act(self, key: str) -> None:
+        act = schema.read_selection(key, self._replica.get(schema.ACTS, key))
+        if act:
+            self._order.select(act)
+
+    def _report(self, before: set[EntryId], touched: frozenset[str], local: bool) -> None:
+        now = self._order.now()
+        change = Change(
+            added=tuple(self._shown(i) for i in (*now.head, *now.tail) if i not in before),
+            changed=tuple(self._shown(EntryId(i)) for i in touched if i in before and i in now.visible),
+            removed=tuple(i for i in before if i not in now.visible),
+            local=local,
+        )
+        if change.added or change.changed or change.removed:
+            for callback in tuple(self._callbacks):
+                self._dispatch(lambda callback=callback: callback(change))  # type: ignore[misc]
+
+    def require_sealed(self, entry: EntryId) -> None:
+        """Raise NotSealed while an entry is still being written."""
+        if not self.entry(entry).sealed:
+            raise NotSealed(f"Entry {entry} is still being written.", hint="Wait for it, or call conv.seal(entry).")
+
+
+def _hidden_field(value: Any) -> HiddenField:
+    if isinstance(value, HiddenField):
+        return value
+    if isinstance(value, (bytes, bytearray)):
+        return HiddenField(bytes(value))
+    raise InvalidContent(f"A hidden field holds bytes, not {type(value).__name__}.")

@@ -1,0 +1,209 @@
+"""A document in use: a replica, the journal that keeps its bytes, and the session that writes it.
+
+Conversation and Library stand on this. Flow of a local write: edit the replica, keep the update in the journal
+(durable when that returns), then let the subclass read what was touched. If the journal fails, the replica is thrown
+away and loaded again, so memory never holds what the disk does not.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+from ..crdt.replica import Applied, Edit, Replica, Touched
+from ..exceptions import MalformedUpdate, RepoClosed
+from ..ids import DocumentId, Random, SessionId, new_session_id
+
+
+class Journal(Protocol):
+    """Keeps the bytes of one document, shared by every process that has it open. Called under the document's lock."""
+
+    def load(self) -> tuple[bytes | None, Sequence[bytes]]:
+        """The snapshot, and the updates after it. ``news`` continues from here."""
+        ...
+
+    def append(self, update: bytes, session: SessionId, n: int, keys: Iterable[str]) -> None:
+        """Keep the n-th update of a session; it is on disk when this returns. ``keys``: the entries it touches."""
+        ...
+
+    def news(self) -> Sequence[bytes]:
+        """Updates that others (processes, the relay) appended since the last call."""
+        ...
+
+    def compact(self, snapshot: Callable[[], tuple[bytes, Sequence[bytes]]]) -> None:
+        """Fold the updates into a new snapshot if they have outgrown the old one. Called after writes."""
+        ...
+
+    def set_aside(self, update: bytes, reason: str) -> None:
+        """Keep an update that can't be applied, apart from the document."""
+        ...
+
+
+class Document:
+    """One replicated document. Any method from any thread."""
+
+    def __init__(
+        self,
+        id: DocumentId,
+        journal: Journal,
+        make_replica: Callable[[], Replica],
+        *,
+        lock: threading.RLock,
+        clock: Callable[[], float],
+        random: Random,
+    ) -> None:
+        self.id = id
+        self._journal = journal
+        self._make_replica = make_replica
+        self._lock = lock
+        self._clock = clock
+        self._random = random
+        self._session: SessionId | None = None
+        self._n = 0
+        self._open_edit: Edit | None = None
+        self._closed = False
+        with self._lock:
+            self._load()
+
+    # what a subclass does with what it reads
+
+    def _reset(self) -> None:
+        """Forget everything that was read, then read the whole replica."""
+        raise NotImplementedError
+
+    def _absorb(self, touched: Touched, *, local: bool) -> None:
+        """Read what a change touched."""
+        raise NotImplementedError
+
+    # the document as bytes
+
+    def diff(self, since: bytes | None = None) -> bytes:
+        """All that a replica at ``since`` (its ``version()``) may lack, as one update; everything if None."""
+        with self._reading():
+            return self._replica.diff(since)
+
+    def version(self) -> bytes:
+        """What this replica holds, for another one's ``diff``."""
+        with self._reading():
+            return self._replica.version()
+
+    def apply(self, update: bytes) -> None:
+        """Merge an update from any transport; it is on disk when this returns. Raises MalformedUpdate, and keeps nothing."""
+        with self._reading():
+            applied = self._merge(update)
+            if applied.news:
+                self._append(update, applied.touched)
+                self._absorb(applied.touched, local=False)
+
+    def close(self) -> None:
+        """Stop using this object. The document stays where it is."""
+        with self._lock:
+            self._closed = True
+
+    @property
+    def session(self) -> SessionId:
+        """The name under which this object writes: fresh, drawn at the first write."""
+        if self._session is None:
+            self._session = new_session_id(self._random)
+        return self._session
+
+    def refresh(self) -> None:
+        """Take in what other processes and the relay wrote to the same file."""
+        with self._lock:
+            for update in self._journal.news():
+                try:
+                    applied = self._merge(update)
+                except MalformedUpdate as error:
+                    self._journal.set_aside(update, str(error))
+                    continue
+                if applied.changed:
+                    self._absorb(applied.touched, local=False)
+
+    def next_name(self) -> tuple[SessionId, int]:
+        """The name of the next record this object writes."""
+        self._n += 1
+        return self.session, self._n
+
+    # for subclasses
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        with self._lock:
+            if self._closed:
+                raise RepoClosed(f"{type(self).__name__} {self.id} is closed.", hint="Get it again from its repo.")
+            if self._open_edit is None:
+                self.refresh()
+            yield
+
+    @contextmanager
+    def _editing(self) -> Iterator[Edit]:
+        """A write: one update, durable at the end. Inside ``batch`` several share one."""
+        with self._reading():
+            if self._open_edit is not None:
+                yield self._open_edit
+                self._absorb(self._open_edit.take_touched(), local=True)
+                return
+            keys: set[str] = set()
+            try:
+                with self._replica.edit() as edit:
+                    self._open_edit = edit
+                    yield edit
+                    touched = edit.take_touched()
+                    keys.update(*touched.keys.values())
+                    self._absorb(touched, local=True)
+                self._open_edit = None
+                if edit.update:
+                    session, n = self.next_name()
+                    self._journal.append(edit.update, session, n, keys)
+            except BaseException:
+                self._open_edit = None
+                self._load()
+                raise
+            self._journal.compact(self._replica.snapshot)
+
+    def _merge(self, update: bytes) -> Applied:
+        try:
+            return self._replica.apply(update)
+        except MalformedUpdate:
+            if self._replica.broken:
+                self._load()
+            raise
+
+    def _append(self, update: bytes, touched: Touched) -> None:
+        try:
+            session, n = self.next_name()
+            self._journal.append(update, session, n, {key for keys in touched.keys.values() for key in keys})
+        except BaseException:
+            self._load()
+            raise
+
+    def _load(self) -> None:
+        """Build the replica from the journal; an update that breaks it is set aside, and the rest loaded without it."""
+        self._session, self._n = None, 0  # a new replica has a new writer identity
+        snapshot, updates = self._journal.load()
+        kept = list(updates)
+        while True:
+            self._replica = self._make_replica()
+            try:
+                self._replica.load(snapshot, kept)
+            except MalformedUpdate:
+                bad = self._first_bad(snapshot, kept)
+                if bad is None:
+                    raise
+                self._journal.set_aside(kept[bad], "It broke the document when it was loaded.")
+                del kept[bad]
+                continue
+            break
+        self._reset()
+
+    def _first_bad(self, snapshot: bytes | None, updates: Sequence[bytes]) -> int | None:
+        replica = self._make_replica()
+        replica.load(snapshot, ())
+        for index, update in enumerate(updates):
+            try:
+                replica.apply(update)
+            except MalformedUpdate:
+                return index
+        return None

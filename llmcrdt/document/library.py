@@ -1,0 +1,116 @@
+"""The library: the list of a person's conversations, itself a document, so that a new device finds them.
+
+Each fact (title, archived, ...) of a conversation is one key per session in the root map ``shelf``; the greatest
+(lamport, session) wins, whatever the backend thinks. ``deleted`` is terminal: once true anywhere, it is true.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..crdt.replica import Replica, Touched
+from ..exceptions import InvalidContent
+from ..ids import DocumentId, Random, is_document_id, is_session_id
+from . import schema
+from .canonical import JSON, canonical_json, parse_json
+from .document import Document, Journal
+
+SHELF = "shelf"
+ROOTS = (schema.META, SHELF)
+FACTS = ("title", "created_at", "archived", "deleted")
+
+
+@dataclass(frozen=True)
+class Card:
+    """What the library says of one conversation. ``created_at``: seconds since 1970."""
+
+    id: DocumentId
+    title: str = ""
+    created_at: float = 0.0
+    archived: bool = False
+    deleted: bool = False
+
+
+class Library(Document):
+    """The list of conversations. ``changed`` is called with the cards that a change touched."""
+
+    def __init__(
+        self,
+        id: DocumentId,
+        journal: Journal,
+        make_replica: Callable[[], Replica],
+        *,
+        lock: threading.RLock,
+        clock: Callable[[], float],
+        random: Random,
+        changed: Callable[[list[Card]], None] = lambda cards: None,
+    ) -> None:
+        self._changed = changed
+        super().__init__(id, journal, make_replica, lock=lock, clock=clock, random=random)
+
+    def cards(self) -> list[Card]:
+        """Every conversation that was ever put here, deleted ones included."""
+        with self._reading():
+            return [self._card(conversation) for conversation in sorted(self._facts)]
+
+    def card(self, conversation: DocumentId) -> Card | None:
+        with self._reading():
+            return self._card(conversation) if conversation in self._facts else None
+
+    def put(self, conversation: DocumentId, **facts: JSON) -> None:
+        """Say something of a conversation: ``title``, ``created_at``, ``archived``, ``deleted``."""
+        with self._editing() as edit:
+            if self._replica.get(schema.META, "schema") is None:
+                edit.put(schema.META, "schema", schema.SCHEMA)
+                edit.put(schema.META, "kind", "library")
+            for fact, value in facts.items():
+                text = canonical_json({"lamport": self._lamport + 1, "value": value})
+                edit.put(SHELF, f"{conversation}:{fact}:{self.session}", text)
+
+    def _reset(self) -> None:
+        schema.check_schema(self._replica.get(schema.META, "schema"))
+        self._facts: dict[DocumentId, dict[str, tuple[int, str, JSON]]] = {}
+        self._lamport = 0
+        for key in self._replica.keys(SHELF):
+            self._read(key)
+        self._changed([self._card(conversation) for conversation in self._facts])
+
+    def _absorb(self, touched: Touched, *, local: bool) -> None:
+        found = {self._read(key) for key in touched.of(SHELF)}
+        self._changed([self._card(conversation) for conversation in sorted(c for c in found if c)])
+
+    def _read(self, key: str) -> DocumentId | None:
+        """Take in one fact. Malformed ones are passed over."""
+        conversation, _, rest = key.partition(":")
+        fact, _, session = rest.partition(":")
+        if not is_document_id(conversation) or fact not in FACTS or not is_session_id(session):
+            return None
+        try:
+            said = parse_json(self._replica.get(SHELF, key))
+        except InvalidContent:
+            return None
+        lamport = said.get("lamport") if isinstance(said, dict) else None
+        if not isinstance(lamport, int) or isinstance(lamport, bool) or not 0 < lamport < 1 << 53:
+            return None
+        self._lamport = max(self._lamport, lamport)
+        facts = self._facts.setdefault(DocumentId(conversation), {})
+        known = facts.get(fact)
+        terminal = fact == "deleted" and known is not None and known[2] is True
+        if not terminal and (
+            known is None or (lamport, session) >= known[:2] or (fact, said.get("value")) == ("deleted", True)
+        ):
+            facts[fact] = (lamport, session, said.get("value"))
+        return DocumentId(conversation)
+
+    def _card(self, conversation: DocumentId) -> Card:
+        facts = {fact: value for fact, (_, _, value) in self._facts[conversation].items()}
+        title, created_at = facts.get("title"), facts.get("created_at")
+        return Card(
+            conversation,
+            title=title if isinstance(title, str) else "",
+            created_at=float(created_at) if isinstance(created_at, (int, float)) else 0.0,
+            archived=facts.get("archived") is True,
+            deleted=facts.get("deleted") is True,
+        )

@@ -1,0 +1,105 @@
+"""Stream: an entry while it grows. Others see its text in steps; at the end it is sealed, once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal
+
+from ..exceptions import AlreadySealed, InvalidContent
+from ..ids import ContentHash, EntryId
+from .canonical import JSON, canonical_json
+from .entry import Entry, HiddenField, Part, Reasoning, Text
+
+if TYPE_CHECKING:
+    from .conversation import Conversation
+
+PartType = Literal["text", "reasoning"]
+_PENDING_CHARS = 2000
+
+
+class Stream:
+    """Made by ``Conversation.stream``. Not shared between threads.
+
+    Leaving the ``with`` block seals the entry: complete; stopped after KeyboardInterrupt or GeneratorExit; failed after
+    any other exception.
+    """
+
+    def __init__(
+        self, conversation: Conversation, entry: EntryId, *, clock: Callable[[], float], interval: float
+    ) -> None:
+        self.id = entry
+        self._conversation = conversation
+        self._clock = clock
+        self._interval = interval
+        self._parts: list[tuple[PartType, list[str]]] = []
+        self._waiting: list[str] = []
+        self._flushed_at = clock()
+        self._shared = True
+        self._sealed: Entry | None = None
+
+    def write(self, text: str, part: PartType = "text") -> None:
+        """Append text; another ``part`` than before begins a new one. Reaches the document within ``interval`` seconds
+        of the next write, or at the seal. Raises AlreadySealed, InvalidContent."""
+        if self._sealed is not None:
+            raise AlreadySealed(f"Entry {self.id} is sealed.", hint="Append a new entry.")
+        if not isinstance(text, str) or part not in ("text", "reasoning"):
+            raise InvalidContent("A stream takes text, as a part of type text or reasoning.")
+        canonical_json(text)
+        if not self._parts or self._parts[-1][0] != part:
+            self.flush()
+            self._parts.append((part, []))
+        self._parts[-1][1].append(text)
+        self._waiting.append(text)
+        elapsed = self._clock() - self._flushed_at
+        if not 0 <= elapsed < self._interval or sum(map(len, self._waiting)) > _PENDING_CHARS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Put what was written so far into the document now."""
+        text, self._waiting = "".join(self._waiting), []
+        self._flushed_at = self._clock()
+        if text and self._shared:
+            index, (part, _) = len(self._parts) - 1, self._parts[-1]
+            self._shared = self._conversation.grow(self.id, index, part, text)
+
+    @property
+    def text(self) -> str:
+        """The visible text so far."""
+        return "".join("".join(pieces) for part, pieces in self._parts if part == "text")
+
+    def seal(
+        self,
+        status: Literal["complete", "stopped", "failed"] = "complete",
+        *,
+        parts: Sequence[Part] | None = None,
+        hidden: Mapping[str, bytes | HiddenField]
+        | Callable[[ContentHash], Mapping[str, bytes | HiddenField]]
+        | None = None,
+        usage: Mapping[str, JSON] | None = None,
+    ) -> Entry:
+        """Make what was written immutable; a second call changes nothing. ``parts`` says it better than the raw text
+        (tool calls). ``hidden`` may be a function of the version's hash, for fields bound to it."""
+        if self._sealed is None:
+            content = tuple(parts) if parts is not None else self._written()
+            fields = hidden if callable(hidden) else (lambda _hash: hidden or {})
+            self._sealed = self._conversation.finish(self.id, content, status=status, hidden=fields, usage=usage)
+        return self._sealed
+
+    def _written(self) -> tuple[Part, ...]:
+        made: list[Part] = []
+        for part, pieces in self._parts:
+            text = "".join(pieces)
+            made.append(Reasoning(text) if part == "reasoning" else Text(text))
+        return tuple(made)
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.seal()
+        else:
+            self.seal("stopped" if isinstance(error, (KeyboardInterrupt, GeneratorExit)) else "failed")

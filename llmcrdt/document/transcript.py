@@ -1,0 +1,129 @@
+"""Transcript: one order of a conversation, as every replica with the same document sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import overload
+
+from ..exceptions import NotSealed
+from ..ids import ContentHash, EntryId, FrameHash
+from .entry import EMPTY_FRAME, Entry, Frame, Pin, extend_frame_hash
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """A sound entry that is not in the transcript. ``unseen``: whoever hid it had not seen it."""
+
+    entry: Entry
+    hidden_by: EntryId
+    unseen: bool
+
+
+class Transcript(Sequence[Entry]):
+    """The entries of a conversation in order, as of the moment it was made. Entries are read when asked for.
+
+    ``hash`` is equal wherever the same entries stand in the same order with the same content. ``elsewhere``: entries
+    that are not shown (O4). ``malformed``: entry ids that take no part, with the reason (O1).
+    """
+
+    def __init__(
+        self,
+        ids: Sequence[EntryId],
+        read: Callable[[EntryId], Entry],
+        *,
+        tips: tuple[EntryId, ...],
+        base: tuple[int, FrameHash] | None,
+        malformed: Mapping[EntryId, str],
+        elsewhere: Callable[[], tuple[Elsewhere, ...]],
+    ) -> None:
+        self._ids = ids
+        self._read = read
+        self._base = base  # index of the latest generation, and the hash of its frame
+        self._elsewhere = elsewhere
+        self._entries: dict[int, Entry] = {}
+        self.tips = tips
+        self.malformed = malformed
+        for index in range(base[0] if base else 0, len(ids)):
+            self[index]  # what no frame holds yet is read now: later it may have grown
+
+    @property
+    def ids(self) -> tuple[EntryId, ...]:
+        return tuple(self._ids)
+
+    @property
+    def hash(self) -> FrameHash:
+        """The frame hash of the whole list; an unsealed entry counts as one without content."""
+        start, before = self._base or (0, EMPTY_FRAME)
+        return extend_frame_hash(before, [(e.id, e.hash or "") for e in self[start:]])
+
+    @property
+    def elsewhere(self) -> tuple[Elsewhere, ...]:
+        return self._elsewhere()
+
+    @property
+    def generation(self) -> Entry | None:
+        """The latest generation; everything before it is its frame."""
+        return self[self._base[0]] if self._base else None
+
+    def frame(self, *, renderer: str = "", sent: str | None = None, assumed: bool = False) -> Frame:
+        """This transcript as the frame of a generation. Entries still being written are left out (O2).
+
+        Raises NotSealed where something was written on an unfinished entry.
+        """
+        pins, latest = self._pins(), self.generation
+        if latest is None or latest.frame is None:
+            return Frame(None, tuple(pins), extend_frame_hash(EMPTY_FRAME, pins), renderer, sent, assumed)
+        hash_ = extend_frame_hash(latest.frame.hash, pins)
+        if latest.sealed:
+            return Frame(pins[0], tuple(pins[1:]), hash_, renderer, sent, assumed)
+        return Frame(latest.frame.base, (*latest.frame.appended, *pins), hash_, renderer, sent, assumed)
+
+    def parents(self) -> tuple[EntryId, ...]:
+        """The place of an entry computed on this transcript: its tips, without what is still being written."""
+        if all(self._find(tip).sealed for tip in self.tips):
+            return self.tips
+        sealed = [entry for entry in self if entry.sealed]
+        covered = {parent for entry in sealed for parent in entry.parents}
+        return tuple(entry.id for entry in sorted(sealed, key=lambda e: (e.lamport, e.id)) if entry.id not in covered)
+
+    def _pins(self) -> list[Pin]:
+        unsealed, pins = set(), []
+        for entry in self[self._base[0] if self._base else 0 :]:
+            if entry.hash is None:
+                unsealed.add(entry.id)
+            elif unsealed.intersection(entry.parents):
+                raise NotSealed(
+                    f"Entry {entry.id} was written on one that is still being written.",
+                    hint="Wait for it, or end it with conv.seal(entry).",
+                )
+            else:
+                pins.append((entry.id, ContentHash(entry.hash)))
+        return pins
+
+    def _find(self, entry: EntryId) -> Entry:
+        return self[max(i for i in range(len(self._ids)) if self._ids[i] == entry)]
+
+    @overload
+    def __getitem__(self, index: int) -> Entry: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Entry, ...]: ...
+    def __getitem__(self, index: int | slice) -> Entry | tuple[Entry, ...]:
+        if isinstance(index, slice):
+            return tuple(self[i] for i in range(*index.indices(len(self._ids))))
+        if index < 0:
+            index += len(self._ids)
+        if not 0 <= index < len(self._ids):
+            raise IndexError("transcript index out of range")
+        if index not in self._entries:
+            self._entries[index] = self._read(self._ids[index])
+        return self._entries[index]
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __iter__(self) -> Iterator[Entry]:
+        return (self[i] for i in range(len(self._ids)))
+
+    def __repr__(self) -> str:
+        return f"<Transcript of {len(self)} entries, {self.hash}>"

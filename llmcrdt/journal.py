@@ -1,0 +1,129 @@
+"""Where documents meet the store: journals (document side) and the documents of one relay (sync side)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from .crdt.yjs_update import read_update
+from .exceptions import MalformedUpdate
+from .ids import DocumentId, EntryId, SessionId, new_session_id
+from .store.database import SMALL, Store
+from .sync.local import Record, Waiting
+from .sync.wire import Cursor
+
+if TYPE_CHECKING:
+    from .repo import Repo
+
+
+class StoreJournal:
+    """Keeps one document's updates in the store. Implements ``document.Journal``; called under the store's lock."""
+
+    def __init__(self, store: Store, document: DocumentId, appended: Callable[[DocumentId], None]) -> None:
+        self._store = store
+        self._document = document
+        self._appended = appended
+        self._session: SessionId | None = None
+        self._seen = 0
+        self._grown = 0
+        self._version = -1
+        self._stale = True
+        self._local: set[str] | None = None
+        self._local_stale = True
+
+    def load(self) -> tuple[bytes | None, Sequence[bytes]]:
+        self._version, self._stale, self._session = self._store.data_version(), False, None
+        kept = self._store.since(self._document, 0)
+        self._seen, self._grown = kept.place, sum(map(len, kept.updates))
+        return kept.snapshot, kept.updates
+
+    def append(self, update: bytes, session: SessionId, n: int, keys: Iterable[str]) -> None:
+        names = set(keys)
+        self._store.append(self._document, update, session, n, sorted(names))
+        self._session = session
+        self._grown += len(update)
+        if self._local is not None:
+            self._local |= names
+        self._appended(self._document)
+
+    def news(self) -> Sequence[bytes]:
+        version = self._store.data_version()
+        if version == self._version and not self._stale:
+            return ()
+        self._version, self._stale, self._local_stale = version, False, True
+        kept = self._store.since(self._document, self._seen, self._session)
+        self._seen = kept.place
+        self._grown += sum(map(len, kept.updates))
+        return [kept.snapshot, *kept.updates] if kept.snapshot is not None else kept.updates
+
+    def compact(self, snapshot: Callable[[], tuple[bytes, Sequence[bytes]]]) -> None:
+        if self._grown > SMALL:
+            self._grown = 0
+            place = self._store.compact(self._document, self._seen, self._session, snapshot)
+            if place is not None:
+                self._seen = place
+
+    def set_aside(self, update: bytes, reason: str) -> None:
+        self._store.set_aside(self._document, update, reason)
+
+    def touch(self) -> None:
+        """Something was put into the store beside this journal."""
+        self._stale = self._local_stale = True
+
+    def is_local(self, entry: EntryId) -> bool:
+        """Whether no relay has this entry on disk yet."""
+        if self._local_stale:
+            self._local, self._local_stale = self._store.unacknowledged(self._document), False
+        return self._local is None or entry in self._local
+
+
+class RelayDocuments:
+    """The documents of a repo towards one relay. Implements ``sync.local.LocalDocuments``."""
+
+    def __init__(self, repo: Repo, relay: str, only: Sequence[DocumentId] | None) -> None:
+        self._repo = repo
+        self._store = repo.store
+        self._relay = relay
+        self._only = only
+
+    def documents(self) -> Sequence[DocumentId]:
+        return self._only if self._only is not None else self._repo.following()
+
+    def kind(self, document: DocumentId) -> str:
+        return "yjs"
+
+    def cursor(self, document: DocumentId) -> Cursor | None:
+        found = self._store.cursor(self._relay, document)
+        return Cursor(*found) if found else None
+
+    def outbox(self, document: DocumentId, after: int = 0, limit: int = 256) -> Sequence[Waiting]:
+        rows = self._store.outbox(self._relay, document, after, limit)
+        return [Waiting(row.place, Record(SessionId(row.session), row.n, row.data)) for row in rows]
+
+    def outbox_end(self, document: DocumentId) -> int:
+        return self._store.outbox_end(self._relay, document)
+
+    def acknowledged(self, document: DocumentId, names: Sequence[tuple[SessionId, int]], cursor: Cursor) -> None:
+        self._store.acknowledged(self._relay, document, names, cursor)
+        self._repo.touch(document)
+
+    def received(self, document: DocumentId, records: Sequence[Record], cursor: Cursor | None) -> None:
+        """Structure is checked here; a record that passes and still breaks the core is set aside when it is applied."""
+        good: list[tuple[str, int, bytes]] = []
+        refused: list[tuple[bytes, str]] = []
+        for record in records:
+            try:
+                read_update(record.data)
+                good.append(record)
+            except MalformedUpdate as error:
+                refused.append((record.data, str(error)))
+        self._store.received(self._relay, document, good, refused, cursor)
+        if records:
+            self._repo.touch(document, refresh=True)
+
+    def refill(self, document: DocumentId, log: Sequence[bytes], cursor: Cursor) -> None:
+        with self._store.lock:
+            lacking = self._repo.lacking(document, log)
+            record = (new_session_id(self._repo.random), 1, lacking) if lacking is not None else None
+            self._store.refill(self._relay, document, record, cursor)
+        self._repo.touch(document)

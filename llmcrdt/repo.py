@@ -1,0 +1,323 @@
+"""Repo: the conversations of one device, in one SQLite file. Wires documents, store and sync."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, NamedTuple
+
+from .crdt.yjs import YjsReplica
+from .document import library as library_document
+from .document import schema
+from .document.conversation import Conversation
+from .document.library import Card, Library
+from .exceptions import ConversationNotFound, LibraryMismatch, MalformedUpdate
+from .ids import DocumentId, Random, document_bytes, new_document_id
+from .journal import RelayDocuments, StoreJournal
+from .store.database import Listed, Store
+
+if TYPE_CHECKING:
+    from .sync.client import Link
+
+_POLL = 0.3  # seconds between two looks for what other processes wrote to the file
+
+
+class Listing(NamedTuple):
+    """One line of ``repo.list()``; ``created_at`` in seconds since 1970."""
+
+    id: DocumentId
+    title: str
+    created_at: float
+    archived: bool
+
+
+def open(  # as llmcrdt.open
+    path: str | os.PathLike[str],
+    library: str | None = None,
+    *,
+    author: str = "",
+    clock: Callable[[], float] = time.time,
+    random: Random = os.urandom,
+) -> Repo:
+    """Open a repo, or make one. ``library``: the id of another device's library, to join it.
+
+    ``author`` signs what this device writes. Raises NotADatabase, NewerDatabase, LibraryMismatch, InvalidContent.
+    """
+    if library is not None:
+        document_bytes(library)
+    return Repo(path, library, author=author, clock=clock, random=random)
+
+
+class Repo:
+    """Any method from any thread; a context manager. Made by ``open``."""
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        library: str | None,
+        *,
+        author: str,
+        clock: Callable[[], float],
+        random: Random,
+    ) -> None:
+        self.author = author
+        self.random = random
+        self._clock = clock
+        self._lock = threading.RLock()
+        self.store = Store(Path(path), lock=self._lock)
+        self._journals: dict[DocumentId, StoreJournal] = {}
+        self._open: dict[DocumentId, Conversation] = {}
+        self._links: list[Link] = []
+        self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._dispatcher: threading.Thread | None = None
+        self._watcher: threading.Thread | None = None
+        self._closing = threading.Event()
+        try:
+            self.library = self._own_library(library)
+            self.store.add_document(self.library, "library")
+            self._library = Library(
+                self.library,
+                self._journal(self.library),
+                lambda: YjsReplica(library_document.ROOTS),
+                lock=self._lock,
+                clock=clock,
+                random=random,
+                changed=self._list_cards,
+            )
+        except BaseException:
+            self.store.close()
+            raise
+
+    # conversations
+
+    def create(self, title: str = "") -> Conversation:
+        """A new conversation, listed in the library."""
+        with self._lock:
+            id_ = new_document_id(self.random)
+            created_at = self._clock()
+            self.store.add_document(id_, "conversation")
+            conversation = self._conversation(id_)
+            conversation.set_created(created_at)
+            self._library.put(id_, title=title, created_at=created_at)
+            return conversation
+
+    def get(self, id: str) -> Conversation:
+        """The conversation with this id: one of this repo, or one that the library lists. Raises ConversationNotFound."""
+        with self._lock:
+            self._library.refresh()
+            id_ = DocumentId(id)
+            listed = self.store.listed(id_)
+            known = self.store.document_kind(id_) == "conversation"
+            if (listed and listed.deleted) or not (listed or known):
+                raise ConversationNotFound(
+                    f"There is no conversation {id!r} in {self.store.path}.",
+                    hint="List them, or sync with the relay first; repo.join(id) makes a replica of one from elsewhere.",
+                )
+            if not known:
+                self.store.add_document(id_, "conversation")
+            return self._conversation(id_)
+
+    def join(self, id: str) -> Conversation:
+        """A replica of a conversation made elsewhere, empty until a relay or ``apply`` fills it. Lists it."""
+        document_bytes(id)
+        with self._lock:
+            id_ = DocumentId(id)
+            self._library.refresh()
+            if self._library.card(id_) is None:
+                self._library.put(id_, created_at=self._clock())
+            self.store.add_document(id_, "conversation")
+            return self._conversation(id_)
+
+    def list(self, limit: int = 50, before: str | None = None) -> list[Listing]:
+        """Conversations, youngest first, without loading any. ``before``: the last id of the page before."""
+        self._library.refresh()
+        return [Listing(DocumentId(r.id), r.title, r.created_at, r.archived) for r in self.store.listing(limit, before)]
+
+    def rename(self, id: str, title: str) -> None:
+        """Give a conversation another title, on every device."""
+        self._library.put(self.get(id).id, title=title)
+
+    def delete(self, id: str) -> None:
+        """Take a conversation out of the library, on every device, for good."""
+        with self._lock:
+            conversation = self.get(id)
+            self._library.put(conversation.id, deleted=True)
+            self.forget(conversation.id)
+            conversation.close()
+
+    # sync
+
+    def connect(self, url: str, token: str | None = None, only: Sequence[str] | None = None) -> Link:
+        """Keep in step with a relay: the library and all in it, or ``only`` these documents. Returns at once; a context
+        manager (``with`` or ``async with``)."""
+        from .sync.client import Link  # websockets is loaded only where it is used
+
+        ids = None
+        if only is not None:
+            ids = [DocumentId(i) for i in only]
+            for id_ in ids:
+                document_bytes(id_)
+                if id_ != self.library:
+                    self.store.add_document(id_, "conversation")
+        link = Link(url, RelayDocuments(self, url, ids), token=token)
+        with self._lock:
+            self._links = [other for other in self._links if other.state != "closed"] + [link]
+        self._watch()
+        return link
+
+    def close(self) -> None:
+        """Close links, conversations and the file. Twice is harmless."""
+        self._closing.set()
+        with self._lock:
+            links, self._links = self._links, []
+        for link in links:  # without the lock: a link's thread may be waiting for it
+            link.close()
+        with self._lock:
+            for document in [self._library, *self._open.values()]:
+                document.close()
+            self._open.clear()
+            self._calls.put(None)
+            self.store.close()
+
+    def __enter__(self) -> Repo:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # what journals and links ask for
+
+    def following(self) -> list[DocumentId]:
+        """The library, and every conversation in it that is not deleted."""
+        cards = [card for card in self._library.cards() if not card.deleted]
+        cards.sort(key=lambda card: (-card.created_at, card.id))
+        return [self.library, *(card.id for card in cards)]
+
+    def touch(self, document: DocumentId, *, refresh: bool = False) -> None:
+        """The store holds more of a document, or knows more of it, than whoever has it open."""
+        with self._lock:
+            if document in self._journals:
+                self._journals[document].touch()
+            in_use = self._library if document == self.library else self._open.get(document)
+            if refresh:
+                if document != self.library:
+                    self.store.add_document(document, "conversation")
+                if in_use is not None:
+                    in_use.refresh()
+
+    def lacking(self, document: DocumentId, log: Sequence[bytes]) -> bytes | None:
+        """What a relay's log lacks of a document, deletes and waiting updates included; None if nothing."""
+        with self._lock:
+            roots = library_document.ROOTS if document == self.library else schema.ROOTS
+            theirs, ours = YjsReplica(roots), YjsReplica(roots)
+            for update in log:
+                try:
+                    theirs.apply(update)
+                except MalformedUpdate:
+                    if theirs.broken:  # can't tell what it holds: then everything is sent
+                        theirs = YjsReplica(roots)
+                        break
+            kept = self.store.since(document, 0)
+            ours.load(kept.snapshot, kept.updates)
+            missing = ours.diff(since=theirs.version())
+            return missing if theirs.apply(missing).news else None
+
+    def forget(self, document: DocumentId) -> None:
+        """Drop the open object of a conversation; the next ``get`` makes another one."""
+        with self._lock:
+            self._open.pop(document, None)
+            self._journals.pop(document, None)
+
+    # inside
+
+    def _own_library(self, library: str | None) -> DocumentId:
+        own = self.store.set_setting("library", library or new_document_id(self.random))
+        if library is not None and own != library:
+            raise LibraryMismatch(
+                f"{self.store.path} belongs to library {own}, not {library}.",
+                hint="Open it without a library id, or give a new file to join the other library.",
+            )
+        return DocumentId(own)
+
+    def _conversation(self, id_: DocumentId) -> Conversation:
+        if id_ not in self._open:
+            journal = self._journal(id_)
+            self._open[id_] = Conversation(
+                id_,
+                journal,
+                lambda: YjsReplica(schema.ROOTS),
+                lock=self._lock,
+                clock=self._clock,
+                random=self.random,
+                author=self.author,
+                title=lambda: (self.store.listed(id_) or Listed(id_, "", 0.0, False, False)).title,
+                is_local=journal.is_local,
+                dispatch=self._dispatch,
+                observed=self._watch,
+                closed=lambda: self.forget(id_),
+            )
+        return self._open[id_]
+
+    def _journal(self, document: DocumentId) -> StoreJournal:
+        self._journals[document] = StoreJournal(self.store, document, self._notify)
+        return self._journals[document]
+
+    def _list_cards(self, cards: list[Card]) -> None:
+        rows = [Listed(c.id, c.title, c.created_at, c.archived, c.deleted) for c in cards]
+        if rows:
+            self.store.put_listing(rows)
+
+    def _notify(self, document: DocumentId) -> None:
+        for link in self._links:
+            link.notify(document)
+
+    def _dispatch(self, call: Callable[[], None]) -> None:
+        """Run observers' callbacks one after the other on one thread."""
+        if self._dispatcher is None:
+            self._dispatcher = threading.Thread(target=self._run_calls, name="llmcrdt-observers", daemon=True)
+            self._dispatcher.start()
+        self._calls.put(call)
+
+    def _run_calls(self) -> None:
+        while (call := self._calls.get()) is not None:
+            try:
+                call()
+            except Exception:
+                threading.excepthook(threading.ExceptHookArgs((*_raised(), threading.current_thread())))
+
+    def _watch(self) -> None:
+        """From now on look for what other processes write to the file."""
+        with self._lock:
+            if self._watcher is None:
+                self._watcher = threading.Thread(target=self._poll, name="llmcrdt-watcher", daemon=True)
+                self._watcher.start()
+
+    def _poll(self) -> None:
+        version = self.store.data_version()
+        while not self._closing.wait(_POLL):
+            with self._lock:
+                if self._closing.is_set():
+                    return
+                now = self.store.data_version()
+                if now == version:
+                    continue
+                version = now
+                for document in [self._library, *self._open.values()]:
+                    document.refresh()
+                for link in self._links:
+                    link.notify()
+
+
+def _raised() -> tuple[type[BaseException], BaseException | None, TracebackType | None]:
+    import sys
+
+    kind, error, trace = sys.exc_info()
+    assert kind is not None
+    return kind, error, trace

@@ -1,0 +1,359 @@
+"""The SQLite file of a repo: documents as snapshots and updates, outboxes and cursors per relay, and the listing.
+
+It handles bytes; it knows no CRDT and no conversation. WAL and synchronous=FULL: what a method wrote is on disk when
+it returns. Several processes may have the same file open. One connection per process, used under ``lock``.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sqlite_utils import Database
+
+from ..exceptions import NewerDatabase, NotADatabase, RepoClosed, StoreError
+from .migrations import APPLICATION_ID, migrations
+
+SMALL = 256 << 10  # below this many bytes of updates, a snapshot is not worth its writing
+_HEADER = b"SQLite format 3\0"
+
+
+class Row(NamedTuple):
+    """One update in an outbox: a record's name, and its bytes."""
+
+    place: int
+    session: str
+    n: int
+    data: bytes
+
+
+class Kept(NamedTuple):
+    """What is kept of a document: a snapshot, updates beside it, and the last place it reaches to."""
+
+    snapshot: bytes | None
+    updates: list[bytes]
+    place: int
+
+
+class Listed(NamedTuple):
+    """What the listing says of one conversation; ``created_at`` in seconds since 1970."""
+
+    id: str
+    title: str
+    created_at: float
+    archived: bool
+    deleted: bool
+
+
+class Store:
+    """One open file. Raises NotADatabase, NewerDatabase, StoreError."""
+
+    def __init__(self, path: str | Path, *, lock: threading.RLock) -> None:
+        self.path = Path(path)
+        self.lock = lock
+        _refuse_other_files(self.path)
+        try:
+            connection = sqlite3.connect(
+                self.path, timeout=30, isolation_level=None, check_same_thread=False, cached_statements=256
+            )
+        except sqlite3.OperationalError as error:
+            raise StoreError(
+                f"{self.path} can't be opened: {error}.", hint="Check that its folder exists and may be written."
+            ) from None
+        self._db = Database(connection)
+        self._closed = False
+        with self._translated():
+            self._prepare()
+
+    def _prepare(self) -> None:
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
+            self._db.execute(f"PRAGMA {pragma}")
+        owner = self._one("PRAGMA application_id")
+        tables = self._one("SELECT count(*) FROM sqlite_master")
+        if owner != APPLICATION_ID and tables:
+            raise NotADatabase(
+                f"{self.path} is another program's SQLite file.", hint="Give a new file name, or one made by llmcrdt."
+            )
+        known = {migration.name for migration in migrations.pending(self._db)}
+        done = {migration.name for migration in migrations.applied(self._db)}
+        newer = done - known - {"m001_documents"}
+        if newer:
+            raise NewerDatabase(
+                f"{self.path} was made by a newer llmcrdt ({min(newer)}).", hint="Update llmcrdt; nothing was changed."
+            )
+        if known:
+            self._db.execute(f"PRAGMA application_id={APPLICATION_ID}")
+            migrations.apply(self._db)
+
+    def close(self) -> None:
+        """Twice is harmless."""
+        with self.lock:
+            if not self._closed:
+                self._closed = True
+                self._db.close()
+
+    def data_version(self) -> int:
+        """Changes whenever another connection has committed to the file."""
+        return int(self._one("PRAGMA data_version"))
+
+    # settings and documents
+
+    def setting(self, name: str) -> str | None:
+        value = self._one("SELECT value FROM settings WHERE name = ?", name)
+        return None if value is None else str(value)
+
+    def set_setting(self, name: str, value: str) -> str:
+        """Set it unless another process was faster; what it is now."""
+        with self._writing() as db:
+            db.execute("INSERT OR IGNORE INTO settings VALUES (?, ?)", [name, value])
+        return str(self.setting(name))
+
+    def add_document(self, document: str, kind: str) -> None:
+        with self._writing() as db:
+            db.execute("INSERT OR IGNORE INTO documents VALUES (?, ?)", [document, kind])
+
+    def document_kind(self, document: str) -> str | None:
+        value = self._one("SELECT kind FROM documents WHERE id = ?", document)
+        return None if value is None else str(value)
+
+    # a document's bytes
+
+    def since(self, document: str, place: int, except_session: str | None = None) -> Kept:
+        """What was kept behind ``place`` (0: everything), other than by one session. Where some of it was folded into
+        a snapshot meanwhile, the snapshot too."""
+        with self._reading() as db:
+            db.execute("BEGIN")  # one view of both tables
+            query = "SELECT data, place FROM snapshots WHERE document = ? AND place > ?"
+            found = db.execute(query, [document, place]).fetchone()
+            query = "SELECT place, session, data FROM updates WHERE document = ? AND place > ? ORDER BY place"
+            rows = db.execute(query, [document, place]).fetchall()
+            db.execute("COMMIT")
+        last = max([place, found[1] if found else 0, *(row[0] for row in rows)])
+        updates = [row[2] for row in rows if except_session is None or row[1] != except_session]
+        return Kept(zlib.decompress(found[0]) if found else None, updates, last)
+
+    def append(self, document: str, data: bytes, session: str, n: int, keys: Iterable[str]) -> int:
+        """Keep a local update, and queue it for every relay that knows the document. Its place."""
+        with self._writing():
+            place = self._insert(document, data, session, n, " ".join(keys))
+            self._queue(document, place)
+        return place
+
+    def compact(
+        self, document: str, seen: int, session: str | None, snapshot: Callable[[], tuple[bytes, Sequence[bytes]]]
+    ) -> int | None:
+        """Fold updates into a new snapshot if they have outgrown the old one. The last place afterwards, or None.
+
+        The caller's replica holds all up to place ``seen``, and all of its own ``session``; if there is anything else by
+        now, nothing is done."""
+        with self._writing() as db:
+            sizes = db.execute(
+                "SELECT coalesce(sum(length(data)), 0) FROM updates WHERE document = ?"
+                " AND place NOT IN (SELECT place FROM outbox WHERE outbox.document = updates.document)",
+                [document],
+            ).fetchone()
+            old = self._one("SELECT size FROM snapshots WHERE document = ?", document) or 0
+            last = self._one("SELECT max(place) FROM updates WHERE document = ?", document) or 0
+            strange = self._one(
+                "SELECT count(*) FROM updates WHERE document = ? AND place > ? AND session IS NOT ?", document, seen, session
+            )
+            if sizes[0] <= max(SMALL, old) or strange:
+                return None
+            whole, pending = snapshot()
+            db.execute(
+                "INSERT INTO snapshots VALUES (?, ?, ?, ?) ON CONFLICT (document) DO UPDATE"
+                " SET place = excluded.place, size = excluded.size, data = excluded.data",
+                [document, last, len(whole), zlib.compress(whole, 6)],
+            )
+            db.execute(
+                "DELETE FROM updates WHERE document = ?"
+                " AND place NOT IN (SELECT place FROM outbox WHERE outbox.document = updates.document)",
+                [document],
+            )
+            for update in pending:
+                last = self._insert(document, update, None, None, "")
+            return int(last)
+
+    def set_aside(self, document: str, data: bytes, reason: str) -> None:
+        """Take an update out of the document, and keep it apart."""
+        with self._writing() as db:
+            db.execute("INSERT INTO set_aside (document, reason, data) VALUES (?, ?, ?)", [document, reason, data])
+            doomed = "SELECT place FROM updates WHERE document = ? AND data = ?"
+            db.execute(f"DELETE FROM outbox WHERE document = ? AND place IN ({doomed})", [document, document, data])
+            db.execute("DELETE FROM updates WHERE document = ? AND data = ?", [document, data])
+
+    def set_aside_count(self, document: str) -> int:
+        return int(self._one("SELECT count(*) FROM set_aside WHERE document = ?", document))
+
+    # towards a relay
+
+    def cursor(self, relay: str, document: str) -> tuple[bytes, int, bytes] | None:
+        query = "SELECT log, position, chain FROM cursors WHERE relay = ? AND document = ?"
+        with self._reading() as db:
+            found = db.execute(query, [relay, document]).fetchone()
+        return (bytes(found[0]), int(found[1]), bytes(found[2])) if found else None
+
+    def outbox(self, relay: str, document: str, after: int, limit: int) -> list[Row]:
+        """Updates that this relay has not acknowledged, in order, behind place ``after``."""
+        query = (
+            "SELECT place, session, n, data FROM outbox JOIN updates USING (document, place)"
+            " WHERE relay = ? AND document = ? AND place > ? ORDER BY place LIMIT ?"
+        )
+        with self._reading() as db:
+            return [Row(*row) for row in db.execute(query, [relay, document, after, limit])]
+
+    def outbox_end(self, relay: str, document: str) -> int:
+        query = "SELECT max(place) FROM outbox WHERE relay = ? AND document = ?"
+        return int(self._one(query, relay, document) or 0)
+
+    def unacknowledged(self, document: str) -> set[str] | None:
+        """The entries in updates that wait for a relay; None where no relay knows the document."""
+        with self._reading() as db:
+            if self._one("SELECT count(*) FROM cursors WHERE document = ?", document) == 0:
+                return None
+            query = (
+                "SELECT keys FROM updates WHERE document = ? AND place IN (SELECT place FROM outbox WHERE document = ?)"
+            )
+            return {key for (keys,) in db.execute(query, [document, document]) for key in keys.split()}
+
+    def acknowledged(
+        self, relay: str, document: str, names: Sequence[tuple[str, int]], cursor: tuple[bytes, int, bytes]
+    ) -> None:
+        with self._writing() as db:
+            self._set_cursor(relay, document, cursor)
+            for session, n in names:
+                db.execute(
+                    "DELETE FROM outbox WHERE relay = ? AND document = ? AND place ="
+                    " (SELECT place FROM updates WHERE document = ? AND session = ? AND n = ?)",
+                    [relay, document, document, session, n],
+                )
+
+    def received(
+        self,
+        relay: str,
+        document: str,
+        records: Sequence[tuple[str, int, bytes]],
+        refused: Sequence[tuple[bytes, str]],
+        cursor: tuple[bytes, int, bytes] | None,
+    ) -> None:
+        """Keep records of the relay, and set the ``refused`` ones aside with their reason; all in one transaction."""
+        with self._writing() as db:
+            for session, n, data in records:
+                self._insert(document, data, session, n, "")
+            for data, reason in refused:
+                db.execute("INSERT INTO set_aside (document, reason, data) VALUES (?, ?, ?)", [document, reason, data])
+            if cursor:
+                self._set_cursor(relay, document, cursor)
+
+    def refill(
+        self, relay: str, document: str, record: tuple[str, int, bytes] | None, cursor: tuple[bytes, int, bytes]
+    ) -> None:
+        """Drop what waits for this relay; queue one record that covers it, if there is any."""
+        with self._writing() as db:
+            db.execute("DELETE FROM outbox WHERE relay = ? AND document = ?", [relay, document])
+            if record:
+                session, n, data = record
+                place = self._insert(document, data, session, n, "")
+                db.execute("INSERT INTO outbox VALUES (?, ?, ?)", [relay, document, place])
+            self._set_cursor(relay, document, cursor)
+
+    # the listing
+
+    def put_listing(self, rows: Iterable[Listed]) -> None:
+        with self._writing() as db:
+            for row in rows:
+                db.execute("INSERT OR REPLACE INTO listing VALUES (?, ?, ?, ?, ?)", list(row))
+
+    def listing(self, limit: int, before: str | None) -> list[Listed]:
+        """Conversations that are not deleted, youngest first; ``before``: the last id of the page before."""
+        query = "SELECT * FROM listing WHERE NOT deleted"
+        values: list[Any] = []
+        if before is not None:
+            query += " AND (created_at, id) < (SELECT created_at, id FROM listing WHERE id = ?)"
+            values.append(before)
+        with self._reading() as db:
+            found = db.execute(query + " ORDER BY created_at DESC, id DESC LIMIT ?", [*values, limit]).fetchall()
+        return [_listed(row) for row in found]
+
+    def listed(self, document: str) -> Listed | None:
+        with self._reading() as db:
+            found = db.execute("SELECT * FROM listing WHERE id = ?", [document]).fetchone()
+        return _listed(found) if found else None
+
+    # inside
+
+    def _insert(self, document: str, data: bytes, session: str | None, n: int | None, keys: str) -> int:
+        """A record that is here already is left as it is. The place of the last row."""
+        done = self._db.execute(
+            "INSERT OR IGNORE INTO updates (document, session, n, keys, data) VALUES (?, ?, ?, ?, ?)",
+            [document, session, n, keys, data],
+        )
+        return int(done.lastrowid or 0)
+
+    def _queue(self, document: str, place: int) -> None:
+        self._db.execute(
+            "INSERT INTO outbox SELECT relay, document, ? FROM cursors WHERE document = ?", [place, document]
+        )
+
+    def _set_cursor(self, relay: str, document: str, cursor: tuple[bytes, int, bytes]) -> None:
+        self._db.execute("INSERT OR REPLACE INTO cursors VALUES (?, ?, ?, ?, ?)", [relay, document, *cursor])
+
+    def _one(self, query: str, *values: object) -> Any:
+        with self._reading() as db:
+            found = db.execute(query, list(values)).fetchone()
+        return found[0] if found else None
+
+    @contextmanager
+    def _reading(self) -> Iterator[Database]:
+        with self.lock, self._translated():
+            if self._closed:
+                raise RepoClosed(f"{self.path} is closed.", hint="Open the repo again.")
+            yield self._db
+
+    @contextmanager
+    def _writing(self) -> Iterator[Database]:
+        with self._reading() as db:
+            # IMMEDIATE: a transaction that reads first and writes later fails at once when another process wrote between.
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                yield db
+            except BaseException:
+                if db.conn.in_transaction:
+                    db.execute("ROLLBACK")
+                raise
+            db.execute("COMMIT")
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            text = str(error)
+            if "not a database" in text or "malformed" in text or "encrypted" in text:
+                raise NotADatabase(
+                    f"{self.path} is not a database that can be read: {text}.",
+                    hint="Restore it from a backup, or give another file name.",
+                ) from None
+            raise StoreError(f"{self.path}: {text}.", hint="Nothing of this change was kept; try again.") from error
+
+
+def _listed(row: Sequence[Any]) -> Listed:
+    return Listed(str(row[0]), str(row[1]), float(row[2]), bool(row[3]), bool(row[4]))
+
+
+def _refuse_other_files(path: Path) -> None:
+    """Look before SQLite does: it would treat a short file as an empty database and write into it."""
+    if path.is_dir():
+        raise NotADatabase(f"{path} is a folder.", hint="Give a file name.")
+    if path.exists():
+        with path.open("rb") as file:
+            start = file.read(len(_HEADER))
+        if start and start != _HEADER:
+            raise NotADatabase(
+                f"{path} is not a SQLite database.", hint="Give a new file name, or one made by llmcrdt."
+            )
