@@ -1,0 +1,55 @@
+"""Conversations with language models as replicated documents.
+
+Public names are imported on first use: ``import llmcrdt`` itself loads nothing but this file.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "repo": ("Listing", "Repo", "open"),
+    "document.conversation": ("Change", "Conversation"),
+    "document.transcript": ("Elsewhere", "Transcript"),
+    "document.stream": ("Stream",),
+    "document.verify": ("Problem",),
+    "document.entry": (
+        "Config",
+        "Entry",
+        "Frame",
+        "HiddenField",
+        "Part",
+        "Reasoning",
+        "Text",
+        "ToolCall",
+        "ToolResult",
+        "Unknown",
+    ),
+    "generation": ("Generation", "Plan", "generate", "plan"),
+    "why": ("Why",),
+    "engine.engine": ("Engine", "Reuse", "Sampling"),
+    "engine.llama_cpp": ("LlamaEngine",),
+    "sync.client": ("Link",),
+    "exceptions": ("LLMCRDTError",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = ["__version__", "exceptions", *_HOME_OF]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name == "exceptions":
+        return import_module(".exceptions", __name__)
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{home}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

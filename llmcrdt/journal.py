@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from .crdt.yjs_update import read_update
 from .exceptions import MalformedUpdate
-from .ids import DocumentId, EntryId, SessionId, new_session_id
+from .ids import DocumentId, EntryId, SessionId
 from .store.database import SMALL, Store
 from .sync.local import Record, Waiting
 from .sync.wire import Cursor
@@ -37,9 +37,9 @@ class StoreJournal:
         self._seen, self._grown = kept.place, sum(map(len, kept.updates))
         return kept.snapshot, kept.updates
 
-    def append(self, update: bytes, session: SessionId, n: int, keys: Iterable[str]) -> None:
+    def append(self, update: bytes, session: SessionId, keys: Iterable[str]) -> None:
         names = set(keys)
-        self._store.append(self._document, update, session, n, sorted(names))
+        self._store.append(self._document, update, session, sorted(names))
         self._session = session
         self._grown += len(update)
         if self._local is not None:
@@ -124,6 +124,5 @@ class RelayDocuments:
     def refill(self, document: DocumentId, log: Sequence[bytes], cursor: Cursor) -> None:
         with self._store.lock:
             lacking = self._repo.lacking(document, log)
-            record = (new_session_id(self._repo.random), 1, lacking) if lacking is not None else None
-            self._store.refill(self._relay, document, record, cursor)
+            self._store.refill(self._relay, document, lacking, cursor)
         self._repo.touch(document)

@@ -69,7 +69,7 @@ class Repo:
         self.random = random
         self._clock = clock
         self._lock = threading.RLock()
-        self.store = Store(Path(path), lock=self._lock)
+        self.store = Store(Path(path), lock=self._lock, random=random)
         self._journals: dict[DocumentId, StoreJournal] = {}
         self._open: dict[DocumentId, Conversation] = {}
         self._links: list[Link] = []
@@ -133,7 +133,7 @@ class Repo:
             self.store.add_document(id_, "conversation")
             return self._conversation(id_)
 
-    def list(self, limit: int = 50, before: str | None = None) -> list[Listing]:
+    def list(self, limit: int = 50, before: str | None = None) -> Sequence[Listing]:
         """Conversations, youngest first, without loading any. ``before``: the last id of the page before."""
         self._library.refresh()
         return [Listing(DocumentId(r.id), r.title, r.created_at, r.archived) for r in self.store.listing(limit, before)]
@@ -194,7 +194,7 @@ class Repo:
 
     # what journals and links ask for
 
-    def following(self) -> list[DocumentId]:
+    def following(self) -> Sequence[DocumentId]:
         """The library, and every conversation in it that is not deleted."""
         cards = [card for card in self._library.cards() if not card.deleted]
         cards.sort(key=lambda card: (-card.created_at, card.id))
@@ -269,7 +269,7 @@ class Repo:
         self._journals[document] = StoreJournal(self.store, document, self._notify)
         return self._journals[document]
 
-    def _list_cards(self, cards: list[Card]) -> None:
+    def _list_cards(self, cards: Sequence[Card]) -> None:
         rows = [Listed(c.id, c.title, c.created_at, c.archived, c.deleted) for c in cards]
         if rows:
             self.store.put_listing(rows)

@@ -9,15 +9,16 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ..crdt.replica import Replica, Touched
-from ..exceptions import EntryNotFound, InvalidContent, NotSealed
+from ..exceptions import EntryNotFound, InvalidContent
 from ..ids import ContentHash, DocumentId, EntryId, Random, is_entry_id, new_entry_id
 from . import schema
 from .canonical import JSON
 from .document import Document, Journal
 from .entry import ROLES, Config, Entry, Frame, HiddenField, Part, Role, Text, ToolCall, ToolResult, Version, parts_of
-from .order import Arrangement, Order, Selection, ancestors
+from .order import Arrangement, Hider, Order, Selection, ancestors
 from .stream import Stream
 from .transcript import Elsewhere, Transcript
+from .verify import Problem, verify
 
 Content = str | Part | Sequence[Part]
 Hidden = Mapping[str, bytes | HiddenField]
@@ -70,6 +71,8 @@ class Conversation(Document):
         self._on_close = closed
         self._callbacks: list[Callable[[Change], None]] = []
         self._streams: dict[EntryId, Stream] = {}
+        self.turn = threading.Lock()
+        """Held by whoever generates: in one process one generation of a conversation runs at a time."""
         super().__init__(id, journal, make_replica, lock=lock, clock=clock, random=random)
 
     def close(self) -> None:
@@ -176,6 +179,7 @@ class Conversation(Document):
         frame: Transcript | None = None,
         instead_of: Entry | EntryId | None = None,
         model: Mapping[str, JSON] | None = None,
+        author: str | None = None,
         frame_as: Frame | None = None,
         interval: float = 0.1,
     ) -> Stream:
@@ -186,6 +190,7 @@ class Conversation(Document):
         """
         with self._editing() as edit:
             head = self._head(role, frame=frame, instead_of=instead_of, model=model)
+            head = replace(head, author=self.author if author is None else author)
             if frame_as is not None:
                 head = replace(head, frame=frame_as)
             entry = new_entry_id(self._random)
@@ -214,9 +219,9 @@ class Conversation(Document):
         """Show an entry, and with it everything on the way to it; what stood in its place goes elsewhere."""
         with self._editing() as edit:
             chosen = self._id_of(entry)
-            lamport = self._order.next_lamport()
+            lamport, seen = self._order.next_lamport(), self._order.newest()
             for group in self._order.forks_on_path(chosen):
-                act = Selection(group, self.session, lamport, chosen)
+                act = Selection(group, self.session, lamport, chosen, seen)
                 edit.put(schema.ACTS, schema.selection_key(act), schema.write_selection(act))
 
     def seal(self, entry: Entry | EntryId, status: Literal["stopped", "failed"] = "stopped") -> Entry:
@@ -233,6 +238,11 @@ class Conversation(Document):
         """Everything written inside becomes one update: all of it is kept, or none."""
         with self._editing():
             yield
+
+    def verify(self) -> list[Problem]:
+        """Re-derive every hash and frame; what does not hold, oldest first."""
+        with self._reading():
+            return verify(self._replica)
 
     def set_created(self, created_at: float) -> None:
         """Write the document's own facts; once, by whoever creates it."""
@@ -417,20 +427,20 @@ class Conversation(Document):
         return made
 
     def _elsewhere_of(self, now: Arrangement) -> Callable[[], tuple[Elsewhere, ...]]:
+        hidden_by = dict(now.hidden_by)
+
         def elsewhere() -> tuple[Elsewhere, ...]:
             with self._lock:
-                return tuple(Elsewhere(self._entry(i), by, self._unseen(i, by)) for i, by in now.hidden_by.items())
+                return tuple(Elsewhere(self._entry(i), h.way, self._unseen(i, h)) for i, h in hidden_by.items())
 
         return elsewhere
 
-    def _unseen(self, entry: EntryId, by: EntryId) -> bool:
-        """Whether the author of ``by`` had not seen ``entry``: it is neither above it nor above what it came after."""
+    def _unseen(self, entry: EntryId, hider: Hider) -> bool:
+        """Whether whoever decided had not seen ``entry``: it is nowhere above what they had seen."""
         sound = self._order.sound()
-        seen = {by, *self._readable[by].head.after}
-        for i in tuple(seen):
-            if i in sound:
-                seen |= ancestors(sound[i], sound, sound[entry].lamport)
-        return entry not in seen
+        after = (hider.way, *self._readable[hider.way].head.after) if hider.after is None else hider.after
+        seen = {i for i in after if i in sound}
+        return all(i != entry and entry not in ancestors(sound[i], sound, sound[entry].lamport) for i in seen)
 
     def _reset(self) -> None:
         self._order = Order()
@@ -496,11 +506,6 @@ class Conversation(Document):
         if change.added or change.changed or change.removed:
             for callback in tuple(self._callbacks):
                 self._dispatch(lambda callback=callback: callback(change))  # type: ignore[misc]
-
-    def require_sealed(self, entry: EntryId) -> None:
-        """Raise NotSealed while an entry is still being written."""
-        if not self.entry(entry).sealed:
-            raise NotSealed(f"Entry {entry} is still being written.", hint="Wait for it, or call conv.seal(entry).")
 
 
 def _hidden_field(value: Any) -> HiddenField:

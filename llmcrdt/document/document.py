@@ -24,8 +24,8 @@ class Journal(Protocol):
         """The snapshot, and the updates after it. ``news`` continues from here."""
         ...
 
-    def append(self, update: bytes, session: SessionId, n: int, keys: Iterable[str]) -> None:
-        """Keep the n-th update of a session; it is on disk when this returns. ``keys``: the entries it touches."""
+    def append(self, update: bytes, session: SessionId, keys: Iterable[str]) -> None:
+        """Keep an update that ``session`` made; it is on disk when this returns. ``keys``: the entries it touches."""
         ...
 
     def news(self) -> Sequence[bytes]:
@@ -61,8 +61,8 @@ class Document:
         self._clock = clock
         self._random = random
         self._session: SessionId | None = None
-        self._n = 0
         self._open_edit: Edit | None = None
+        self._keys: set[str] = set()
         self._closed = False
         with self._lock:
             self._load()
@@ -121,11 +121,6 @@ class Document:
                 if applied.changed:
                     self._absorb(applied.touched, local=False)
 
-    def next_name(self) -> tuple[SessionId, int]:
-        """The name of the next record this object writes."""
-        self._n += 1
-        return self.session, self._n
-
     # for subclasses
 
     @contextmanager
@@ -143,25 +138,27 @@ class Document:
         with self._reading():
             if self._open_edit is not None:
                 yield self._open_edit
-                self._absorb(self._open_edit.take_touched(), local=True)
+                self._take_in(self._open_edit)
                 return
-            keys: set[str] = set()
+            self._keys = set()
             try:
                 with self._replica.edit() as edit:
                     self._open_edit = edit
                     yield edit
-                    touched = edit.take_touched()
-                    keys.update(*touched.keys.values())
-                    self._absorb(touched, local=True)
+                    self._take_in(edit)
                 self._open_edit = None
                 if edit.update:
-                    session, n = self.next_name()
-                    self._journal.append(edit.update, session, n, keys)
+                    self._journal.append(edit.update, self.session, self._keys)
             except BaseException:
                 self._open_edit = None
                 self._load()
                 raise
             self._journal.compact(self._replica.snapshot)
+
+    def _take_in(self, edit: Edit) -> None:
+        touched = edit.take_touched()
+        self._keys.update(*touched.keys.values())
+        self._absorb(touched, local=True)
 
     def _merge(self, update: bytes) -> Applied:
         try:
@@ -173,15 +170,14 @@ class Document:
 
     def _append(self, update: bytes, touched: Touched) -> None:
         try:
-            session, n = self.next_name()
-            self._journal.append(update, session, n, {key for keys in touched.keys.values() for key in keys})
+            self._journal.append(update, self.session, {key for keys in touched.keys.values() for key in keys})
         except BaseException:
             self._load()
             raise
 
     def _load(self) -> None:
         """Build the replica from the journal; an update that breaks it is set aside, and the rest loaded without it."""
-        self._session, self._n = None, 0  # a new replica has a new writer identity
+        self._session = None  # a new replica has a new writer identity
         snapshot, updates = self._journal.load()
         kept = list(updates)
         while True:

@@ -7,7 +7,7 @@ Each fact (title, archived, ...) of a conversation is one key per session in the
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..crdt.replica import Replica, Touched
@@ -45,7 +45,7 @@ class Library(Document):
         lock: threading.RLock,
         clock: Callable[[], float],
         random: Random,
-        changed: Callable[[list[Card]], None] = lambda cards: None,
+        changed: Callable[[Sequence[Card]], None] = lambda cards: None,
     ) -> None:
         self._changed = changed
         super().__init__(id, journal, make_replica, lock=lock, clock=clock, random=random)

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
+from typing import NamedTuple
 
 from ..ids import ContentHash, EntryId, FrameHash, tagged_hash
 from .entry import EMPTY_FRAME, Frame, Pin, extend_frame_hash
@@ -55,6 +56,14 @@ class Selection:
     session: str
     lamport: int
     entry: EntryId
+    after: tuple[EntryId, ...] = ()  # the newest entries that person had seen
+
+
+class Hider(NamedTuple):
+    """Why an entry is hidden: ``way`` decided; ``after`` is what the one who decided had seen, if it was a selection."""
+
+    way: EntryId
+    after: tuple[EntryId, ...] | None
 
 
 @dataclass
@@ -70,7 +79,7 @@ class Arrangement:
     visible: set[EntryId] = field(default_factory=set)
     tips: tuple[EntryId, ...] = ()
     malformed: dict[EntryId, str] = field(default_factory=dict)
-    hidden_by: dict[EntryId, EntryId] = field(default_factory=dict)
+    hidden_by: dict[EntryId, Hider] = field(default_factory=dict)
     pins: dict[EntryId, ContentHash] = field(default_factory=dict)
     generation: EntryId | None = None
 
@@ -139,6 +148,12 @@ class Order:
         """One more than the greatest lamport of the sound entries and the selections."""
         self.now()
         return 1 + max([self._youngest, *(act.lamport for act in self._selections.values())])
+
+    def newest(self) -> tuple[EntryId, ...]:
+        """Every sound entry that nothing else follows, shown or not: what somebody who acts now has seen."""
+        sound = self.sound()
+        followed = {parent for node in sound.values() for parent in node.parents}
+        return tuple(by_age(sound.keys() - followed, sound))
 
     def members(self, entry: EntryId) -> list[EntryId]:
         """All entries that stand for the same turn, oldest first."""
@@ -322,7 +337,7 @@ def _frame_fault(node: Node, sound: Mapping[EntryId, Node]) -> str:
 
 def _visible(
     sound: Mapping[EntryId, Node], groups: Mapping[GroupId, list[EntryId]], selections: Iterable[Selection]
-) -> tuple[set[EntryId], dict[EntryId, EntryId]]:
+) -> tuple[set[EntryId], dict[EntryId, Hider]]:
     """O6: what is shown, and for each entry that is not, the one that decided so.
 
     Only forks can hide. One bit per member of a fork; each entry carries the bits of the members it is or follows.
@@ -339,9 +354,11 @@ def _visible(
     chosen: dict[GroupId, Selection] = {}
     for act in selections:
         best = chosen.get(act.group)
-        if act.group in forks and act.entry in sound and (above[act.entry] | bits.get(act.entry, 0)) & masks[act.group]:
-            if best is None or (act.lamport, act.session) > (best.lamport, best.session):
-                chosen[act.group] = act
+        if act.group not in forks or act.entry not in sound:
+            continue
+        leads_there = (above[act.entry] | bits.get(act.entry, 0)) & masks[act.group]
+        if leads_there and (best is None or (act.lamport, act.session) > (best.lamport, best.session)):
+            chosen[act.group] = act
     written: dict[GroupId, EntryId] = {}  # the entry written last on any branch of the fork
     followed, open_forks = 0, sum(masks.values())
     fork_of = {bits[m]: group for group, members in forks.items() for m in members}
@@ -352,7 +369,7 @@ def _visible(
             written[group] = i
             open_forks &= ~masks[group]
     closed = 0
-    decided: dict[int, EntryId] = {}
+    decided: dict[int, Hider] = {}
     for group, members in forks.items():
         act_here = chosen.get(group)
         way = act_here.entry if act_here else written[group]
@@ -361,8 +378,8 @@ def _visible(
             rival = act_here is None and sound[m].alternative_of is None and m not in replaced
             if m != way and not above[way] & bits[m] and not (rival and followed & bits[m]):
                 closed |= bits[m]
-                decided[bits[m]] = way
-    hidden_by: dict[EntryId, EntryId] = {}
+                decided[bits[m]] = Hider(way, act_here.after if act_here else None)
+    hidden_by: dict[EntryId, Hider] = {}
     visible: set[EntryId] = set()
     for i in sound:
         shut = (above[i] | bits.get(i, 0)) & closed
@@ -371,19 +388,3 @@ def _visible(
         else:
             visible.add(i)
     return visible, hidden_by
-
-
-def frame_for(
-    entries: Sequence[tuple[EntryId, ContentHash]],
-    nodes: Mapping[EntryId, Node],
-    generation: EntryId | None,
-    *,
-    at: int,
-) -> tuple[Pin | None, tuple[Pin, ...], FrameHash]:
-    """The frame that holds exactly ``entries``; ``generation`` stands at index ``at`` and may serve as its base."""
-    if generation is None:
-        return None, tuple(entries), extend_frame_hash(EMPTY_FRAME, entries)
-    inner = nodes[generation].frame
-    assert inner is not None
-    base, appended = entries[at], tuple(entries[at + 1 :])
-    return base, appended, extend_frame_hash(inner.hash, [base, *appended])

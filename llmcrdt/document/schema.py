@@ -61,7 +61,7 @@ FIELDS = (
     Field("entries/<id>/live:<n>:<type>", "shared text", "grows, dropped at the seal", True, "a part"),
     Field("entries/<id>/version:<hash>", "text", "named by its content", True, "JSON: nonce, parts, lamport, by, ..."),
     Field("entries/<id>/hidden:<name>", "bytes", "set once", False, "binding as JSON, a zero byte, the data"),
-    Field("acts/select:<group>:<session>", "text", "greatest (lamport, session)", True, "JSON: lamport, entry"),
+    Field("acts/select:<group>:<session>", "text", "greatest (lamport, session)", True, "JSON: lamport, entry, after"),
 )  # fmt: skip
 
 
@@ -250,7 +250,7 @@ def selection_key(act: Selection) -> str:
 
 
 def write_selection(act: Selection) -> str:
-    return canonical_json({"lamport": act.lamport, "entry": act.entry})
+    return canonical_json({"lamport": act.lamport, "entry": act.entry, "after": list(act.after)})
 
 
 def read_selection(key: str, text: object) -> Selection | None:
@@ -268,7 +268,9 @@ def read_selection(key: str, text: object) -> Selection | None:
     lamport: Any = value.get("lamport")
     if not _is_int(lamport) or not 0 < lamport < _LAMPORT_END:
         return None
-    return Selection(group, session, lamport, value["entry"])
+    after = value.get("after", [])
+    seen = tuple(EntryId(i) for i in after if is_entry_id(i)) if isinstance(after, list) else ()
+    return Selection(group, session, lamport, value["entry"], seen)
 
 
 def check_schema(text: object) -> None:

@@ -6,6 +6,7 @@ it returns. Several processes may have the same file open. One connection per pr
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 import zlib
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 from sqlite_utils import Database
 
 from ..exceptions import NewerDatabase, NotADatabase, RepoClosed, StoreError
+from ..ids import Random, new_session_id
 from .migrations import APPLICATION_ID, migrations
 
 SMALL = 256 << 10  # below this many bytes of updates, a snapshot is not worth its writing
@@ -53,9 +55,11 @@ class Listed(NamedTuple):
 class Store:
     """One open file. Raises NotADatabase, NewerDatabase, StoreError."""
 
-    def __init__(self, path: str | Path, *, lock: threading.RLock) -> None:
+    def __init__(self, path: str | Path, *, lock: threading.RLock, random: Random = os.urandom) -> None:
         self.path = Path(path)
         self.lock = lock
+        self._random = random
+        self._names: dict[tuple[str, str], tuple[int, str, int]] = {}
         _refuse_other_files(self.path)
         try:
             connection = sqlite3.connect(
@@ -123,33 +127,35 @@ class Store:
 
     # a document's bytes
 
-    def since(self, document: str, place: int, except_session: str | None = None) -> Kept:
-        """What was kept behind ``place`` (0: everything), other than by one session. Where some of it was folded into
+    def since(self, document: str, place: int, except_writer: str | None = None) -> Kept:
+        """What was kept behind ``place`` (0: everything), other than by one writer. Where some of it was folded into
         a snapshot meanwhile, the snapshot too."""
         with self._reading() as db:
             db.execute("BEGIN")  # one view of both tables
             query = "SELECT data, place FROM snapshots WHERE document = ? AND place > ?"
             found = db.execute(query, [document, place]).fetchone()
-            query = "SELECT place, session, data FROM updates WHERE document = ? AND place > ? ORDER BY place"
+            query = "SELECT place, writer, data FROM updates WHERE document = ? AND place > ? ORDER BY place"
             rows = db.execute(query, [document, place]).fetchall()
             db.execute("COMMIT")
         last = max([place, found[1] if found else 0, *(row[0] for row in rows)])
-        updates = [row[2] for row in rows if except_session is None or row[1] != except_session]
+        updates = [row[2] for row in rows if except_writer is None or row[1] != except_writer]
         return Kept(zlib.decompress(found[0]) if found else None, updates, last)
 
-    def append(self, document: str, data: bytes, session: str, n: int, keys: Iterable[str]) -> int:
-        """Keep a local update, and queue it for every relay that knows the document. Its place."""
-        with self._writing():
-            place = self._insert(document, data, session, n, " ".join(keys))
-            self._queue(document, place)
-        return place
+    def append(self, document: str, data: bytes, writer: str, keys: Iterable[str]) -> None:
+        """Keep a local update, and queue it for every relay that knows the document."""
+        with self._writing() as db:
+            place = self._insert(document, data, keys=" ".join(keys), writer=writer)
+            query = "SELECT relay, refills FROM cursors WHERE document = ?"
+            for relay, refills in db.execute(query, [document]).fetchall():
+                session, n = self._name(relay, document, refills)
+                db.execute("INSERT INTO outbox VALUES (?, ?, ?, ?, ?)", [relay, document, place, session, n])
 
     def compact(
-        self, document: str, seen: int, session: str | None, snapshot: Callable[[], tuple[bytes, Sequence[bytes]]]
+        self, document: str, seen: int, writer: str | None, snapshot: Callable[[], tuple[bytes, Sequence[bytes]]]
     ) -> int | None:
         """Fold updates into a new snapshot if they have outgrown the old one. The last place afterwards, or None.
 
-        The caller's replica holds all up to place ``seen``, and all of its own ``session``; if there is anything else by
+        The caller's replica holds all up to place ``seen``, and all that ``writer`` wrote; if there is anything else by
         now, nothing is done."""
         with self._writing() as db:
             sizes = db.execute(
@@ -160,7 +166,8 @@ class Store:
             old = self._one("SELECT size FROM snapshots WHERE document = ?", document) or 0
             last = self._one("SELECT max(place) FROM updates WHERE document = ?", document) or 0
             strange = self._one(
-                "SELECT count(*) FROM updates WHERE document = ? AND place > ? AND session IS NOT ?", document, seen, session
+                "SELECT count(*) FROM updates WHERE document = ? AND place > ? AND writer IS NOT ?", document, seen, writer
+,
             )
             if sizes[0] <= max(SMALL, old) or strange:
                 return None
@@ -176,7 +183,7 @@ class Store:
                 [document],
             )
             for update in pending:
-                last = self._insert(document, update, None, None, "")
+                last = self._insert(document, update)
             return int(last)
 
     def set_aside(self, document: str, data: bytes, reason: str) -> None:
@@ -201,8 +208,8 @@ class Store:
     def outbox(self, relay: str, document: str, after: int, limit: int) -> list[Row]:
         """Updates that this relay has not acknowledged, in order, behind place ``after``."""
         query = (
-            "SELECT place, session, n, data FROM outbox JOIN updates USING (document, place)"
-            " WHERE relay = ? AND document = ? AND place > ? ORDER BY place LIMIT ?"
+            "SELECT outbox.place, outbox.session, outbox.n, data FROM outbox JOIN updates USING (place)"
+            " WHERE relay = ? AND outbox.document = ? AND outbox.place > ? ORDER BY outbox.place LIMIT ?"
         )
         with self._reading() as db:
             return [Row(*row) for row in db.execute(query, [relay, document, after, limit])]
@@ -227,11 +234,8 @@ class Store:
         with self._writing() as db:
             self._set_cursor(relay, document, cursor)
             for session, n in names:
-                db.execute(
-                    "DELETE FROM outbox WHERE relay = ? AND document = ? AND place ="
-                    " (SELECT place FROM updates WHERE document = ? AND session = ? AND n = ?)",
-                    [relay, document, document, session, n],
-                )
+                query = "DELETE FROM outbox WHERE relay = ? AND document = ? AND session = ? AND n = ?"
+                db.execute(query, [relay, document, session, n])
 
     def received(
         self,
@@ -244,23 +248,24 @@ class Store:
         """Keep records of the relay, and set the ``refused`` ones aside with their reason; all in one transaction."""
         with self._writing() as db:
             for session, n, data in records:
-                self._insert(document, data, session, n, "")
+                self._insert(document, data, name=(session, n))
             for data, reason in refused:
                 db.execute("INSERT INTO set_aside (document, reason, data) VALUES (?, ?, ?)", [document, reason, data])
             if cursor:
                 self._set_cursor(relay, document, cursor)
 
-    def refill(
-        self, relay: str, document: str, record: tuple[str, int, bytes] | None, cursor: tuple[bytes, int, bytes]
-    ) -> None:
-        """Drop what waits for this relay; queue one record that covers it, if there is any."""
+    def refill(self, relay: str, document: str, data: bytes | None, cursor: tuple[bytes, int, bytes]) -> None:
+        """Drop what waits for this relay; queue ``data``, which covers it, as record 1 of a new session. Names of later
+        records begin anew, in every process that has the file open."""
         with self._writing() as db:
             db.execute("DELETE FROM outbox WHERE relay = ? AND document = ?", [relay, document])
-            if record:
-                session, n, data = record
-                place = self._insert(document, data, session, n, "")
-                db.execute("INSERT INTO outbox VALUES (?, ?, ?)", [relay, document, place])
             self._set_cursor(relay, document, cursor)
+            query = "UPDATE cursors SET refills = refills + 1 WHERE relay = ? AND document = ?"
+            db.execute(query, [relay, document])
+            if data is not None:
+                place = self._insert(document, data)
+                session, n = self._name(relay, document, self._refills(relay, document))
+                db.execute("INSERT INTO outbox VALUES (?, ?, ?, ?, ?)", [relay, document, place, session, n])
 
     # the listing
 
@@ -287,21 +292,40 @@ class Store:
 
     # inside
 
-    def _insert(self, document: str, data: bytes, session: str | None, n: int | None, keys: str) -> int:
-        """A record that is here already is left as it is. The place of the last row."""
+    def _insert(
+        self,
+        document: str,
+        data: bytes,
+        *,
+        keys: str = "",
+        writer: str | None = None,
+        name: tuple[str, int] | tuple[None, None] = (None, None),
+    ) -> int:
+        """A record that is here already is left as it is. The place of the row inserted last."""
         done = self._db.execute(
-            "INSERT OR IGNORE INTO updates (document, session, n, keys, data) VALUES (?, ?, ?, ?, ?)",
-            [document, session, n, keys, data],
+            "INSERT OR IGNORE INTO updates (document, writer, session, n, keys, data) VALUES (?, ?, ?, ?, ?, ?)",
+            [document, writer, *name, keys, data],
         )
         return int(done.lastrowid or 0)
 
-    def _queue(self, document: str, place: int) -> None:
-        self._db.execute(
-            "INSERT INTO outbox SELECT relay, document, ? FROM cursors WHERE document = ?", [place, document]
-        )
+    def _name(self, relay: str, document: str, refills: int) -> tuple[str, int]:
+        """The next record name of this process towards a relay. Sessions live in memory only, so that no copy of the
+        file goes on with a name that the original uses too."""
+        known = self._names.get((relay, document))
+        session, n = known[1:] if known and known[0] == refills else (new_session_id(self._random), 0)
+        self._names[relay, document] = (refills, session, n + 1)
+        return session, n + 1
+
+    def _refills(self, relay: str, document: str) -> int:
+        return int(self._one("SELECT refills FROM cursors WHERE relay = ? AND document = ?", relay, document))
 
     def _set_cursor(self, relay: str, document: str, cursor: tuple[bytes, int, bytes]) -> None:
-        self._db.execute("INSERT OR REPLACE INTO cursors VALUES (?, ?, ?, ?, ?)", [relay, document, *cursor])
+        self._db.execute(
+            "INSERT INTO cursors (relay, document, log, position, chain) VALUES (?, ?, ?, ?, ?)"
+            " ON CONFLICT (relay, document) DO UPDATE"
+            " SET log = excluded.log, position = excluded.position, chain = excluded.chain",
+            [relay, document, *cursor],
+        )
 
     def _one(self, query: str, *values: object) -> Any:
         with self._reading() as db:
@@ -322,11 +346,12 @@ class Store:
             db.execute("BEGIN IMMEDIATE")
             try:
                 yield db
+                db.execute("COMMIT")
             except BaseException:
+                self._names.clear()  # a name that was given and not kept would leave a gap
                 if db.conn.in_transaction:
                     db.execute("ROLLBACK")
                 raise
-            db.execute("COMMIT")
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

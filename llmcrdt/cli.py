@@ -1,0 +1,410 @@
+"""The ``llmcrdt`` command. Thin: it parses, calls the library, and prints.
+
+Results go to stdout, as text for people or with ``--json`` as one JSON document; errors go to stderr as one line. Exit
+codes: 0 done, 1 it failed, 2 wrong usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+import llmcrdt
+from llmcrdt.exceptions import ConversationNotFound, FormatError, LLMCRDTError
+
+INTERRUPTED = 130
+
+
+class Errors(click.Group):
+    """Turns the library's errors into one line on stderr and exit code 1."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        kwargs["standalone_mode"] = False
+        try:
+            code = super().main(*args, **kwargs)
+            sys.exit(code if isinstance(code, int) else 0)
+        except click.UsageError as error:
+            error.show()
+            sys.exit(error.exit_code)
+        except click.ClickException as error:
+            _complain(error.format_message())
+        except (click.Abort, KeyboardInterrupt):
+            click.echo("llmcrdt: interrupted", err=True)
+            sys.exit(INTERRUPTED)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+        except (LLMCRDTError, OSError) as error:
+            _complain(str(error))
+
+
+def _complain(message: str) -> None:
+    click.echo("llmcrdt: " + " ".join(message.split()), err=True)
+    sys.exit(1)
+
+
+def default_db() -> Path:
+    """``$LLMCRDT_DB``, else chats.db in the user's data directory."""
+    if os.environ.get("LLMCRDT_DB"):
+        return Path(os.environ["LLMCRDT_DB"])
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library/Application Support"
+    else:
+        base = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share")
+    return base / "llmcrdt" / "chats.db"
+
+
+@click.group(cls=Errors, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--db", type=click.Path(path_type=Path), help="SQLite file [default: $LLMCRDT_DB, then the data directory]")
+@click.option("--library", help="id of another device's library, to join it with a new file")
+@click.option("--author", default="", help="who signs what this command writes")
+@click.version_option(llmcrdt.__version__, prog_name="llmcrdt")
+@click.pass_context
+def main(context: click.Context, db: Path | None, library: str | None, author: str) -> None:
+    """Conversations with language models as replicated documents."""
+
+    @contextlib.contextmanager
+    def repo() -> Iterator[llmcrdt.Repo]:
+        path = db or default_db()
+        if db is None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with llmcrdt.open(path, library, author=author) as opened:
+            yield opened
+
+    context.obj = repo
+
+
+Repos = Callable[[], contextlib.AbstractContextManager[llmcrdt.Repo]]
+as_json = click.option("--json", "as_json", is_flag=True, help="print one JSON document")
+model_file = click.option("--model", required=True, type=click.Path(path_type=Path), help="GGUF file")
+cache_dir = click.option("--cache", type=click.Path(path_type=Path), help="KV cache directory [default: user cache]")
+template = click.option("--format", "form", default="openai-chat", type=click.Choice(["openai-chat"]), show_default=True)
+
+
+@main.command()
+@click.argument("title", default="")
+@as_json
+@click.pass_obj
+def new(repos: Repos, title: str, as_json: bool) -> None:
+    """Make a conversation; print its id."""
+    with repos() as repo:
+        _print_id(repo.create(title).id, as_json)
+
+
+@main.command("list")
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(min=1))
+@click.option("--before", help="the last id of the page before")
+@as_json
+@click.pass_obj
+def list_(repos: Repos, limit: int, before: str | None, as_json: bool) -> None:
+    """List conversations, youngest first."""
+    with repos() as repo:
+        found = repo.list(limit, before)
+        if as_json:
+            rows = [row._asdict() for row in found]
+            _print_json({"library": repo.library, "conversations": rows})
+            return
+        for row in found:
+            made = time.strftime("%Y-%m-%d %H:%M", time.localtime(row.created_at))
+            click.echo(f"{row.id}  {made}  {row.title or '(no title)'}")
+        if not found:
+            click.echo('No conversations yet. Make one with "llmcrdt new TITLE".', err=True)
+
+
+@main.command()
+@click.argument("id")
+@click.option("--last", type=click.IntRange(min=1), help="only the last so many entries")
+@click.option("--elsewhere", is_flag=True, help="also what is not shown: alternatives and their branches")
+@as_json
+@click.pass_obj
+def show(repos: Repos, id: str, last: int | None, elsewhere: bool, as_json: bool) -> None:
+    """Print a conversation. Hidden fields are named, never shown."""
+    with repos() as repo:
+        conversation = _find(repo, id)
+        transcript = conversation.transcript()
+        entries = transcript[-last:] if last else tuple(transcript)
+        if as_json:
+            body: dict[str, Any] = {
+                "id": conversation.id,
+                "title": conversation.title,
+                "hash": transcript.hash,
+                "entries": [_entry_json(entry) for entry in entries],
+                "malformed": dict(transcript.malformed),
+            }
+            if elsewhere:
+                body["elsewhere"] = [{**_entry_json(e.entry), "unseen": e.unseen} for e in transcript.elsewhere]
+            _print_json(body)
+            return
+        for entry in entries:
+            _print_entry(entry)
+        for other in transcript.elsewhere if elsewhere else ():
+            click.echo(click.style(f"── elsewhere{', unseen' if other.unseen else ''}", dim=True))
+            _print_entry(other.entry)
+        hidden = len(transcript.elsewhere)
+        click.echo(click.style(f"{len(transcript)} entries, {hidden} elsewhere, transcript {transcript.hash}", dim=True))
+
+
+@main.command()
+@click.argument("id")
+@click.argument("text")
+@click.option("--role", default="user", type=click.Choice(["system", "user", "assistant"]), show_default=True)
+@as_json
+@click.pass_obj
+def append(repos: Repos, id: str, text: str, role: Any, as_json: bool) -> None:
+    """Add an entry; TEXT "-" reads it from stdin. Prints the entry's id."""
+    content = click.get_text_stream("stdin").read() if text == "-" else text
+    with repos() as repo:
+        _print_id(_find(repo, id).append(role, content).id, as_json)
+
+
+@main.command()
+@click.argument("id")
+@model_file
+@cache_dir
+@click.option("--max-tokens", default=512, show_default=True, type=click.IntRange(min=1))
+@click.option("--temperature", default=0.8, show_default=True, type=click.FloatRange(min=0))
+@click.option("--seed", type=int)
+@click.option("--stop", multiple=True, help="text that ends the answer; may be given several times")
+@as_json
+@click.pass_obj
+def generate(
+    repos: Repos,
+    id: str,
+    model: Path,
+    cache: Path | None,
+    max_tokens: int,
+    temperature: float,
+    seed: int | None,
+    stop: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Let a local model answer, and print the answer as it comes. Ctrl-C stops it and keeps what was said."""
+    with repos() as repo, llmcrdt.LlamaEngine(model, cache=cache) as engine:
+        conversation = _find(repo, id)
+        generation = llmcrdt.generate(
+            conversation, engine, max_tokens=max_tokens, temperature=temperature, seed=seed, stop=stop
+        )
+        interrupted = False
+        try:
+            for piece in generation:
+                if not as_json:
+                    click.echo(piece, nl=False)
+        except KeyboardInterrupt:
+            interrupted = True
+            generation.cancel()
+        entry = generation.result()
+        if as_json:
+            _print_json({**_entry_json(entry), "stats": generation.stats})
+        else:
+            click.echo()
+            stats = generation.stats
+            click.echo(
+                f"{stats.get('reused', 0)} of {stats.get('total', 0)} prompt tokens reused,"
+                f" {stats.get('evaluated', 0)} evaluated, {stats.get('sampled', 0)} sampled ({stats.get('finish')})",
+                err=True,
+            )
+        engine.settled(30)
+        if interrupted:
+            sys.exit(INTERRUPTED)
+
+
+@main.command()
+@click.argument("url")
+@click.option("--only", multiple=True, help="a document id; may be given several times [default: the whole library]")
+@click.option("--watch", is_flag=True, help="stay connected until Ctrl-C")
+@click.option("--timeout", default=30.0, show_default=True, type=click.FloatRange(min=0), help="seconds")
+@as_json
+@click.pass_obj
+def sync(repos: Repos, url: str, only: tuple[str, ...], watch: bool, timeout: float, as_json: bool) -> None:
+    """Exchange everything with a relay (ws://HOST:PORT)."""
+    with repos() as repo, repo.connect(url, only=only or None) as link:
+        link.wait_synced(timeout)
+        result = {
+            "library": repo.library,
+            "conversations": len(repo.list(limit=1_000_000)),
+            "bytes_sent": link.bytes_sent,
+            "bytes_received": link.bytes_received,
+        }
+        if as_json:
+            _print_json(result)
+        else:
+            click.echo(
+                f"In step with {url}: {result['conversations']} conversations,"
+                f" {link.bytes_sent} bytes sent, {link.bytes_received} received. Library {repo.library}"
+            )
+        with contextlib.suppress(KeyboardInterrupt):
+            while watch:
+                time.sleep(1)
+
+
+@main.command("import")
+@click.argument("file", type=click.Path(path_type=Path))
+@template
+@click.option("--title", help="[default: the file's own, else its name]")
+@as_json
+@click.pass_obj
+def import_(repos: Repos, file: Path, form: str, title: str | None, as_json: bool) -> None:
+    """Make a conversation from a file; print its id. FILE "-" is stdin."""
+    from llmcrdt.importing import import_openai_chat
+
+    text = click.get_text_stream("stdin").read() if str(file) == "-" else _read(file)
+    with repos() as repo:
+        name = title if title is not None else ("" if str(file) == "-" else file.stem)
+        _print_id(import_openai_chat(repo, text, title=title, default_title=name).id, as_json)
+
+
+@main.command()
+@click.argument("id")
+@template
+@click.pass_obj
+def export(repos: Repos, id: str, form: str) -> None:
+    """Print a conversation as JSON in another format."""
+    from llmcrdt.interop import openai_chat
+
+    with repos() as repo:
+        _print_json(openai_chat.write(list(_find(repo, id).transcript())))
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path, exists=True), required=False)
+@as_json
+@click.pass_obj
+def verify(repos: Repos, file: Path | None, as_json: bool) -> None:
+    """Re-derive every hash and frame of every conversation; exit code 1 if one does not hold. FILE: instead of --db."""
+    with llmcrdt.open(file) if file else repos() as repo:
+        ids = [row.id for row in repo.list(limit=1_000_000)]
+        problems = [(id_, problem) for id_ in ids for problem in repo.get(id_).verify()]
+        if as_json:
+            rows = [{"conversation": id_, "entry": p.entry, "what": p.what} for id_, p in problems]
+            _print_json({"conversations": len(ids), "problems": rows})
+        else:
+            for id_, problem in problems:
+                click.echo(f"{id_} entry {problem.entry}: {problem.what}")
+            click.echo(f"{len(ids)} conversations, {len(problems)} problems")
+        if problems:
+            sys.exit(1)
+
+
+@main.group()
+def kv() -> None:
+    """The KV cache of the local engine."""
+
+
+@kv.command()
+@cache_dir
+@as_json
+def stats(cache: Path | None, as_json: bool) -> None:
+    """What the cache directory holds."""
+    from llmcrdt.kvcache.disk import DiskCache, default_directory
+
+    found = DiskCache(cache or default_directory()).stats()
+    if as_json:
+        _print_json(found)
+    else:
+        for name, value in found.items():
+            click.echo(f"{name:12} {value}")
+
+
+@kv.command("plan")
+@click.argument("id")
+@model_file
+@cache_dir
+@as_json
+@click.pass_obj
+def kv_plan(repos: Repos, id: str, model: Path, cache: Path | None, as_json: bool) -> None:
+    """What the next answer would cost: tokens in all, reused, to evaluate, and why."""
+    with repos() as repo, llmcrdt.LlamaEngine(model, cache=cache) as engine:
+        planned = llmcrdt.plan(_find(repo, id), engine)
+        if as_json:
+            why = {"cause": planned.why.cause, "position": planned.why.position, "entry": planned.why.entry}
+            counts = {"total": planned.total, "reused": planned.reused, "evaluate": planned.evaluate}
+            _print_json({**counts, "why": {**why, "text": str(planned.why)}})
+        else:
+            click.echo(f"{planned.total} tokens: {planned.reused} reused, {planned.evaluate} to evaluate. {planned.why}")
+
+
+@main.command()
+@click.option("--model", type=click.Path(path_type=Path), help="GGUF file [default: a tiny random one that speaks noise]")
+@click.option("--conversation", type=click.Path(path_type=Path), help="OpenAI chat-completions JSON [default: one that comes along]")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="write the figures to this file")
+@click.option("--keep", type=click.Path(path_type=Path), help="leave databases, model and caches in this folder")
+def demo(model: Path | None, conversation: Path | None, json_file: Path | None, keep: Path | None) -> None:
+    """Two devices, one relay, one local model: the main job from end to end."""
+    from llmcrdt.demo import run
+
+    text = _read(conversation) if conversation else None
+    if not run(model=model, conversation=text, json_file=json_file, keep=keep, say=click.echo):
+        sys.exit(1)
+
+
+def _find(repo: llmcrdt.Repo, id: str) -> llmcrdt.Conversation:
+    """The conversation with this id, or with the only id that begins so."""
+    try:
+        return repo.get(id)
+    except ConversationNotFound:
+        found = [row.id for row in repo.list(limit=1_000_000) if id and row.id.startswith(id)]
+        if len(found) == 1:
+            return repo.get(found[0])
+        raise
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise FormatError(f"{file} is not UTF-8 text.", hint="Give a JSON file.") from None
+
+
+def _entry_json(entry: llmcrdt.Entry) -> dict[str, Any]:
+    from llmcrdt.document.entry import part_to_json
+
+    return {
+        "id": entry.id,
+        "role": entry.role,
+        "author": entry.author,
+        "status": entry.status,
+        "text": entry.text,
+        "parts": [part_to_json(part) for part in entry.parts],
+        "hash": entry.hash,
+        "created_at": entry.created_at,
+        "sync": entry.sync,
+        "hidden": sorted(entry.hidden),
+    }
+
+
+def _print_entry(entry: llmcrdt.Entry) -> None:
+    who = f"{entry.role} ({entry.author})" if entry.author else entry.role
+    state = "" if entry.status == "complete" else f" [{entry.status}]"
+    click.echo(click.style(f"{who}{state}  {entry.id}", bold=True))
+    for call in entry.tool_calls:
+        click.echo(f"→ {call.name}({call.arguments})")
+    if entry.text:
+        click.echo(entry.text)
+    if entry.config:
+        click.echo(click.style(f"settings: {', '.join(sorted(entry.config))}", dim=True))
+    click.echo()
+
+
+def _print_id(id: str, as_json: bool) -> None:
+    if as_json:
+        _print_json({"id": id})
+    else:
+        click.echo(id)
+
+
+def _print_json(value: Any) -> None:
+    click.echo(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""Re-derive every hash and frame of a conversation, and name what differs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ..crdt.replica import Replica
+from ..exceptions import InvalidContent
+from ..ids import ContentHash, EntryId
+from . import schema
+from .order import Order
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is not as it should be; the oldest entry first."""
+
+    entry: EntryId
+    what: str
+
+
+def verify(replica: Replica) -> list[Problem]:
+    """Every entry whose fields, hashes, place or frame don't hold. Reads only."""
+    order = Order()
+    problems: list[Problem] = []
+    versions: dict[EntryId, set[ContentHash]] = {}
+    heads: dict[EntryId, schema.Head] = {}
+    for key in replica.keys(schema.ENTRIES):
+        entry = EntryId(key)
+        fields = replica.node(schema.ENTRIES, key) or {}
+        try:
+            head = schema.read_head(fields.get("head"))
+        except InvalidContent as error:
+            problems.append(Problem(entry, f"its head can't be read: {error.message}"))
+            continue
+        heads[entry] = head
+        versions[entry] = set()
+        order.put(head.node(entry))
+        for name, value in fields.items():
+            kind, _, rest = name.partition(":")
+            try:
+                if kind == "version":
+                    versions[entry].add(schema.read_version(head.role, rest, value).hash)
+                elif kind == "hidden":
+                    schema.read_hidden(value)
+            except InvalidContent as error:
+                problems.append(Problem(entry, f"{kind} {rest}: {error.message}"))
+    problems += [Problem(entry, f"takes no part: {reason}") for entry, reason in order.now().malformed.items()]
+    for entry in order.sound():
+        problems += _frame_problems(entry, heads[entry], versions)
+    age = {entry: (head.lamport, entry) for entry, head in heads.items()}
+    return sorted(problems, key=lambda problem: (age.get(problem.entry, (0, problem.entry)), problem.what))
+
+
+def _frame_problems(entry: EntryId, head: schema.Head, versions: dict[EntryId, set[ContentHash]]) -> Iterable[Problem]:
+    for pinned, version in head.frame.pins if head.frame else ():
+        if version not in versions.get(pinned, ()):
+            yield Problem(entry, f"its frame holds entry {pinned} in version {version}, which is not there")

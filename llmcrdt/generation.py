@@ -1,0 +1,357 @@
+"""One turn: transcript -> token ids -> plan -> KV state -> sampled tokens -> the document.
+
+A generation only reads and appends through the document: to everybody else it is one more writer. It runs on a thread
+of its own; the engine's thread never waits for a disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import queue
+import secrets
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from .document.canonical import canonical_json
+from .document.conversation import Conversation
+from .document.entry import Entry, Frame, HiddenField
+from .document.stream import Stream
+from .document.transcript import Transcript
+from .engine.engine import Engine, Event, Failed, Finished, Run, Sampled, Sampling, Started
+from .exceptions import LLMCRDTError
+from .ids import ContentHash, EntryId, tagged_hash
+from .prompt.messages import RENDERER
+from .prompt.token_log import TOKENS, Prompt, TokenLog, prompt_ids
+from .why import Why, explain
+
+DEFAULT_MAX_TOKENS = 512
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the next generation would cost, in tokens: ``total`` = ``reused`` + ``evaluate``. ``why``: what of the last
+    generation's prompt could not be reused, and through whom. ``live``, ``memory``, ``disk``: where the reused are."""
+
+    total: int
+    reused: int
+    evaluate: int
+    why: Why
+    live: int = 0
+    memory: int = 0
+    disk: int = 0
+
+
+def plan(conversation: Conversation, engine: Engine, *, instead_of: Entry | EntryId | None = None) -> Plan:
+    """What ``generate`` would evaluate now. From token ids and chunk headers alone; nothing is computed or written."""
+    _, entries, _ = _basis(conversation, instead_of)
+    prompt = prompt_ids(entries, engine.tokenizer, created_at=conversation.created_at)
+    reuse = engine.plan(prompt.ids)
+    return Plan(why=explain(conversation, engine.tokenizer, prompt, reuse.reused), **asdict(reuse))
+
+
+def generate(
+    conversation: Conversation,
+    engine: Engine,
+    *,
+    max_tokens: int = DEFAULT_MAX_TOKENS,
+    temperature: float = 0.8,
+    top_k: int = 40,
+    top_p: float = 0.95,
+    min_p: float = 0.05,
+    repeat_penalty: float = 1.0,
+    seed: int | None = None,
+    stop: Sequence[str] = (),
+    instead_of: Entry | EntryId | None = None,
+    author: str | None = None,
+) -> Generation:
+    """Let a model answer; others see the answer grow. Returns at once, started.
+
+    Generations of one conversation queue up, each on the transcript as it is when its turn comes. ``instead_of``: answer
+    again on the frame of that answer. ``seed``: None draws one; it is recorded. ``stop``: texts that end the answer, and
+    are left out of it. What goes wrong is raised by ``result()`` and by iterating.
+    """
+    drawn = secrets.randbits(31) if seed is None else seed
+    sampling = Sampling(
+        temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repeat_penalty=repeat_penalty, seed=drawn
+    )
+    return Generation(
+        conversation, engine, max_tokens=max_tokens, sampling=sampling, stop=tuple(stop), instead_of=instead_of, author=author
+    )
+
+
+class Generation:
+    """A generation under way. ``for piece in gen``, ``async for piece in gen``: the answer's text as it comes, from the
+    beginning. ``gen.result()``, ``await gen``: the sealed entry. ``gen.cancel()`` stops it and keeps what was said."""
+
+    def __init__(
+        self,
+        conversation: Conversation,
+        engine: Engine,
+        *,
+        max_tokens: int,
+        sampling: Sampling,
+        stop: tuple[str, ...],
+        instead_of: Entry | EntryId | None,
+        author: str | None,
+    ) -> None:
+        self._conversation = conversation
+        self._engine = engine
+        self._max_tokens = max_tokens
+        self._sampling = sampling
+        self._stop = stop
+        self._instead_of = instead_of
+        self._author = author
+        self._changed = threading.Condition()
+        self._pieces: list[str] = []
+        self._done = False
+        self._entry: Entry | None = None
+        self._error: BaseException | None = None
+        self._listeners: list[Callable[[], None]] = []
+        self._run: Run | None = None
+        self._cancelled = False
+        self.stats: dict[str, Any] = {}
+        """Counts and seconds: total, reused, evaluated, sampled, time_to_first_token, ...; filled in as it goes."""
+        self._begun = time.monotonic()
+        self._thread = threading.Thread(target=self._work, name="llmcrdt-generation", daemon=True)
+        self._thread.start()
+
+    def cancel(self) -> None:
+        """Stop. What was said is kept, sealed as stopped; ``result()`` returns it. Harmless when it is over."""
+        with self._changed:
+            self._cancelled = True
+            run = self._run
+        if run is not None:
+            run.cancel()
+
+    def result(self, timeout: float | None = None) -> Entry:
+        """Wait for the sealed entry. Raises what went wrong, and TimeoutError."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._done, timeout):
+                raise TimeoutError(f"The generation is not over after {timeout} s.")
+        return self._outcome()
+
+    def done(self) -> bool:
+        with self._changed:
+            return self._done
+
+    def __iter__(self) -> Iterator[str]:
+        at = 0
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda at=at: self._done or len(self._pieces) > at)  # type: ignore[misc]
+                pieces, done = self._pieces[at:], self._done
+            yield from pieces
+            at += len(pieces)
+            if done:
+                self._outcome()
+                return
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        at = 0
+        while True:
+            news = self._next_news()
+            with self._changed:
+                pieces, done = self._pieces[at:], self._done
+            for piece in pieces:
+                yield piece
+            at += len(pieces)
+            if done:
+                self._outcome()
+                return
+            await news
+
+    def __await__(self) -> Generator[Any, None, Entry]:
+        async def wait() -> Entry:
+            while True:
+                news = self._next_news()
+                if self.done():
+                    return self._outcome()
+                await news
+
+        return wait().__await__()
+
+    def _next_news(self) -> asyncio.Future[None]:
+        """A future of the running loop that the next change ends."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+
+        def wake() -> None:
+            if not future.done():
+                future.set_result(None)
+
+        def listener() -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(wake)
+
+        with self._changed:
+            self._listeners.append(listener)
+        return future
+
+    def _outcome(self) -> Entry:
+        if self._error is not None:
+            raise self._error
+        assert self._entry is not None
+        return self._entry
+
+    def _tell(self, piece: str = "", *, done: bool = False) -> None:
+        with self._changed:
+            if piece:
+                self._pieces.append(piece)
+            self._done = self._done or done
+            listeners, self._listeners = self._listeners, []
+            self._changed.notify_all()
+        for listener in listeners:
+            listener()
+
+    # the generation's own thread
+
+    def _work(self) -> None:
+        try:
+            with self._conversation.turn:
+                self._entry = self._generate()
+        except BaseException as error:
+            self._error = error
+            if self._run is not None:
+                self._run.cancel()
+        finally:
+            self._tell(done=True)
+
+    def _generate(self) -> Entry:
+        events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        transcript, entries, frame = _basis(self._conversation, self._instead_of)
+        prompt = prompt_ids(entries, self._engine.tokenizer, created_at=self._conversation.created_at)
+        frame = _sent(frame, prompt)
+        run = self._engine.start(
+            prompt.ids, max_tokens=self._max_tokens, sampling=self._sampling, on_event=events.put
+        )
+        with self._changed:
+            self._run = run
+            cancelled = self._cancelled
+        if cancelled:
+            run.cancel()
+        stream = self._conversation.stream(
+            "assistant",
+            frame=transcript,
+            frame_as=frame,
+            instead_of=self._instead_of,
+            model={"name": self._engine.name, "sampling": asdict(self._sampling), "max_tokens": self._max_tokens},
+            author=self._author or self._engine.name,
+        )
+        return self._follow(events, run, stream, prompt)
+
+    def _follow(self, events: queue.SimpleQueue[Event], run: Run, stream: Stream, prompt: Prompt) -> Entry:
+        """Write what the engine reports until it is over; then seal."""
+        sampled: list[int] = []
+        text = _Text(self._engine.tokenizer.decode, self._stop)
+        while True:
+            match events.get():
+                case Started() as started:
+                    self.stats |= {
+                        "total": started.reuse.total,
+                        "reused": started.reuse.reused,
+                        "evaluated": started.reuse.evaluate,
+                        "reused_from": {k: getattr(started.reuse, k) for k in ("live", "memory", "disk")},
+                        "prefill_seconds": started.seconds,
+                        "seed": started.seed,
+                    }
+                case Sampled(token):
+                    if not sampled:
+                        self.stats["time_to_first_token"] = time.monotonic() - self._begun
+                    if text.stopped:
+                        continue
+                    sampled.append(token)
+                    self._say(stream, text.take(token))
+                    if text.stopped:
+                        run.cancel()
+                case Finished(reason):
+                    self._say(stream, text.rest())
+                    finish = "stop" if text.stopped else reason
+                    return self._seal(stream, prompt, sampled, finish)
+                case Failed(error):
+                    self._seal(stream, prompt, sampled, "failed")
+                    raise error
+
+    def _say(self, stream: Stream, piece: str) -> None:
+        if piece:
+            stream.write(piece)
+            self._tell(piece)
+
+    def _seal(
+        self, stream: Stream, prompt: Prompt, sampled: Sequence[int], finish: str
+    ) -> Entry:
+        """The answer with its token log: what was sampled, and the prompt ids since the last logged generation."""
+        self.stats |= {"sampled": len(sampled), "finish": finish, "seconds": time.monotonic() - self._begun}
+        status: Mapping[str, Literal["complete", "stopped", "failed"]] = {"cancelled": "stopped", "failed": "failed"}
+
+        def hidden(version: ContentHash) -> dict[str, HiddenField]:
+            log = TokenLog(prompt.base, tuple(prompt.appended), tuple(sampled))
+            return {TOKENS: HiddenField(log.pack(), {"tokenizer": self._engine.tokenizer.hash, "version": version})}
+
+        usage = {"prompt_tokens": len(prompt.ids), "sampled_tokens": len(sampled), "finish": finish}
+        return stream.seal(status.get(finish, "complete"), hidden=hidden, usage=usage)
+
+
+class _Text:
+    """Token ids to text: whole characters only, and nothing that may turn out to be a stop text."""
+
+    def __init__(self, decode: Callable[[Sequence[int]], bytes], stop: tuple[str, ...]) -> None:
+        self._decode = decode
+        self._stop = tuple(s for s in stop if s)
+        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+        self._held = ""
+        self.stopped = False
+
+    def take(self, token: int) -> str:
+        self._held += self._utf8.decode(self._decode([token]))
+        found = [at for at in (self._held.find(s) for s in self._stop) if at >= 0]
+        if found:
+            self.stopped = True
+            return self._release(min(found))
+        return self._release(len(self._held) - self._maybe_stop())
+
+    def rest(self) -> str:
+        """What was held back and is said after all."""
+        if self.stopped:
+            return ""
+        self._held += self._utf8.decode(b"", True)
+        return self._release(len(self._held))
+
+    def _maybe_stop(self) -> int:
+        """Length of the longest end of the text that begins a stop text."""
+        longest = 0
+        for s in self._stop:
+            for size in range(min(len(s) - 1, len(self._held)), longest, -1):
+                if self._held.endswith(s[:size]):
+                    longest = size
+                    break
+        return longest
+
+    def _release(self, size: int) -> str:
+        said, self._held = self._held[:size], self._held[size:]
+        return said
+
+
+def _basis(
+    conversation: Conversation, instead_of: Entry | EntryId | None
+) -> tuple[Transcript | None, Sequence[Entry], Frame]:
+    """What a generation is computed on: the transcript now, or the frame of the answer it stands for (then no
+    transcript is needed to place it)."""
+    if instead_of is not None:
+        old = conversation.entry(instead_of)
+        if old.frame is None:
+            raise LLMCRDTError(
+                f"Entry {old.id} was not generated, so it can't be generated again.", hint="Use generate without instead_of."
+            )
+        return None, conversation.frame_entries(old), old.frame
+    transcript = conversation.transcript()
+    return transcript, [entry for entry in transcript if entry.sealed], transcript.frame()
+
+
+def _sent(frame: Frame, prompt: Prompt) -> Frame:
+    """The frame with what was really sent: the renderer's name and the hash of the token ids."""
+    sent = tagged_hash("llmcrdt/sent/1", canonical_json(list(prompt.ids)).encode())
+    return Frame(frame.base, frame.appended, frame.hash, RENDERER, sent)

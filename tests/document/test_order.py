@@ -1,0 +1,202 @@
+"""The real order held against the executable statement of the rules (order_model.py), over random schedules.
+
+The model recomputes everything from bare sets; the real one adds incrementally. Both see the same entries, delivered
+to each replica in another order, some twice, some malformed.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from pathlib import Path
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llmcrdt.document.entry import EMPTY_FRAME, Frame, Pin, extend_frame_hash
+from llmcrdt.document.order import Node, Order, Selection, group_of
+from llmcrdt.ids import ContentHash, EntryId
+
+sys.path.insert(0, str(Path(__file__).parent))
+import order_model as model  # noqa: E402
+
+
+def pin(entry: str) -> Pin:
+    return EntryId(entry), ContentHash(f"version of {entry}")
+
+
+def frame_of(names: tuple[str, ...], entries: dict[str, model.Entry]) -> Frame:
+    """The model's frame (a whole list) as the real one: from the longest generation whose frame begins it."""
+    hash_ = extend_frame_hash(EMPTY_FRAME, [pin(i) for i in names])
+    for at in range(len(names) - 1, -1, -1):
+        inner = entries[names[at]].frame if names[at] in entries else None
+        if inner is not None and inner == names[:at]:
+            return Frame(pin(names[at]), tuple(pin(i) for i in names[at + 1 :]), hash_)
+    return Frame(None, tuple(pin(i) for i in names), hash_)
+
+
+def node_of(entry: model.Entry, entries: dict[str, model.Entry]) -> Node:
+    return Node(
+        EntryId(entry.id),
+        tuple(EntryId(i) for i in entry.parents),
+        entry.lamport,
+        EntryId(entry.alternative_of) if entry.alternative_of else None,
+        EntryId(entry.answers) if entry.answers else None,
+        frame_of(entry.frame, entries) if entry.frame is not None else None,
+    )
+
+
+def selections_of(document: model.Document) -> list[Selection]:
+    found = []
+    nodes = {i: node_of(e, document.entries) for i, e in document.entries.items()}
+    groups = {document.group(i): group_of(nodes[EntryId(i)], nodes) for i in document.entries}
+    for (group, session), (lamport, entry) in document.selection.items():
+        if group in groups:
+            found.append(Selection(groups[group], session, lamport, EntryId(entry)))
+    return found
+
+
+def feed(order: Order, document: model.Document, rng: random.Random) -> None:
+    entries = list(document.entries.values())
+    rng.shuffle(entries)
+    for entry in entries + entries[: len(entries) // 3]:
+        order.put(node_of(entry, document.entries))
+        if rng.random() < 0.1:
+            order.now()
+    for act in selections_of(document):
+        order.select(act)
+
+
+def transcript(order: Order) -> tuple[str, ...]:
+    now = order.now()
+    return (*now.head, *now.tail)
+
+
+def grow(rng: random.Random, replicas: int, steps: int) -> tuple[list[model.Document], list[Order]]:
+    """One schedule: every replica has a model document and an incrementally kept real order."""
+    documents = [model.Document() for _ in range(replicas)]
+    orders = [Order() for _ in range(replicas)]
+    for n in range(steps):
+        k = rng.randrange(replicas)
+        document, order, act = documents[k], orders[k], rng.random()
+        new, lamport, before = f"{rng.randrange(10**6):06d}.{n}", document.next_lamport(), document.transcript()
+        entry: model.Entry | None = None
+        if act < 0.3:
+            entry = model.Entry(new, "user", document.tips(), lamport)
+        elif act < 0.5:
+            entry = model.Entry(new, "assistant", document.tips(), lamport, frame=before)
+        elif act < 0.6 and (calls := [i for i in before if document.entries[i].role == "assistant"]):
+            entry = model.Entry(new, "tool", document.tips(), lamport, answers=rng.choice(calls))
+        elif act < 0.68 and before:
+            old = document.entries[rng.choice(before)]
+            if old.role != "tool":
+                entry = model.Entry(new, old.role, old.parents, lamport, old.id, old.frame)
+        elif act < 0.74 and document.sound():
+            document.select(rng.choice(sorted(document.sound())), f"session{k}")
+        elif act < 0.78:
+            entry = model.Entry(f"junk.{n}", "user", (f"nowhere{rng.randrange(2)}",), rng.randrange(10**6), None)
+        else:
+            document.merge(documents[rng.randrange(replicas)])
+        if entry is not None:
+            document.entries[entry.id] = entry
+            order.put(node_of(entry, document.entries))
+        else:
+            feed(order, document, rng)
+        for act_ in selections_of(document):
+            order.select(act_)
+        check(order, document)
+    return documents, orders
+
+
+def check(order: Order, document: model.Document) -> None:
+    assert transcript(order) == document.transcript()
+    assert order.now().visible == document.visible()
+    assert tuple(order.now().tips) == document.tips()
+    assert sorted(order.now().malformed) == document.malformed()
+    fresh = Order()
+    feed(fresh, document, random.Random(1))
+    assert transcript(fresh) == transcript(order)
+    assert sorted({*order.now().visible, *order.now().hidden_by, *order.now().malformed}) == sorted(document.entries)
+    if order.now().generation:
+        latest = order.sound()[order.now().generation]
+        ids, pins = order.frame_list(latest.frame)
+        assert order.now().head == [*ids, latest.id]
+        assert order.now().pins == pins
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32), st.integers(1, 4), st.integers(1, 40))
+def test_the_order_is_the_one_the_rules_state(seed: int, replicas: int, steps: int) -> None:
+    grow(random.Random(seed), replicas, steps)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32))
+def test_one_document_has_one_order_whatever_the_delivery(seed: int) -> None:
+    rng = random.Random(seed)
+    documents, _ = grow(rng, 3, 25)
+    for a in documents:
+        for b in documents:
+            a.merge(b)
+    seen = set()
+    for document in documents:
+        order = Order()
+        feed(order, document, rng)
+        seen.add(transcript(order))
+    assert len(seen) == 1
+
+
+def test_a_long_linear_conversation_is_never_recounted() -> None:
+    """The incremental path must carry the usual case: a chat of turns, on whoever receives it in order."""
+    order, names = Order(), []
+    for n in range(200):
+        names.append(f"{n:06d}")
+        frame = frame_of_list(names[:-1]) if n % 2 else None
+        order.put(Node(EntryId(names[-1]), tuple(EntryId(i) for i in names[-2:-1]), n + 1, frame=frame))
+        assert not order._stale
+        assert transcript(order) == tuple(names)
+
+
+def frame_of_list(names: list[str]) -> Frame:
+    hash_ = extend_frame_hash(EMPTY_FRAME, [pin(i) for i in names])
+    if len(names) < 2:
+        return Frame(None, tuple(pin(i) for i in names), hash_)
+    return Frame(pin(names[-2]), (pin(names[-1]),), hash_)
+
+
+def test_a_person_s_edit_of_an_answer_stands_in_its_place() -> None:
+    """The edit has no frame (a person made it), and yet belongs to the answer's group."""
+    order = Order()
+    order.put(Node(EntryId("u"), (), 1))
+    order.put(Node(EntryId("a"), (EntryId("u"),), 2, frame=frame_of_list(["u"])))
+    order.put(Node(EntryId("b"), (EntryId("u"),), 3, alternative_of=EntryId("a")))
+    assert transcript(order) == ("u", "b")
+    assert order.members(EntryId("a")) == ["a", "b"]
+
+
+def test_malformed_frames_take_no_part() -> None:
+    """A stranger may write any frame: repeated entries, a wrong hash, entries it does not follow."""
+    u, v = Node(EntryId("u"), (), 1), Node(EntryId("v"), (), 1)
+    bad = [
+        Frame(None, (pin("u"), pin("u")), extend_frame_hash(EMPTY_FRAME, [pin("u"), pin("u")])),
+        Frame(None, (pin("u"),), extend_frame_hash(EMPTY_FRAME, [pin("v")])),
+        Frame(None, (pin("v"),), extend_frame_hash(EMPTY_FRAME, [pin("v")])),
+        Frame(pin("u"), (), extend_frame_hash(EMPTY_FRAME, [pin("u")])),
+    ]
+    for n, frame in enumerate(bad):
+        order = Order()
+        order.put(u)
+        order.put(v)
+        order.put(Node(EntryId(f"bad{n}"), (EntryId("u"),), 5, frame=frame))
+        assert transcript(order) == ("u", "v")
+        assert list(order.now().malformed) == [f"bad{n}"]
+
+
+def test_a_frame_that_repeats_what_its_base_holds_is_malformed() -> None:
+    order = Order()
+    order.put(Node(EntryId("u"), (), 1))
+    order.put(Node(EntryId("a"), (EntryId("u"),), 2, frame=frame_of_list(["u"])))
+    pins = [pin("a"), pin("u")]
+    hash_ = extend_frame_hash(extend_frame_hash(EMPTY_FRAME, [pin("u")]), pins)
+    order.put(Node(EntryId("b"), (EntryId("a"),), 3, frame=Frame(pins[0], (pins[1],), hash_)))
+    assert list(order.now().malformed) == ["b"]
