@@ -65,7 +65,9 @@ def default_db() -> Path:
 
 
 @click.group(cls=Errors, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.option("--db", type=click.Path(path_type=Path), help="SQLite file [default: $LLMCRDT_DB, then the data directory]")
+@click.option(
+    "--db", type=click.Path(path_type=Path), help="SQLite file [default: $LLMCRDT_DB, then the data directory]"
+)
 @click.option("--library", help="id of another device's library, to join it with a new file")
 @click.option("--author", default="", help="who signs what this command writes")
 @click.version_option(llmcrdt.__version__, prog_name="llmcrdt")
@@ -88,7 +90,9 @@ Repos = Callable[[], contextlib.AbstractContextManager[llmcrdt.Repo]]
 as_json = click.option("--json", "as_json", is_flag=True, help="print one JSON document")
 model_file = click.option("--model", required=True, type=click.Path(path_type=Path), help="GGUF file")
 cache_dir = click.option("--cache", type=click.Path(path_type=Path), help="KV cache directory [default: user cache]")
-template = click.option("--format", "form", default="openai-chat", type=click.Choice(["openai-chat"]), show_default=True)
+template = click.option(
+    "--format", "form", default="openai-chat", type=click.Choice(["openai-chat"]), show_default=True
+)
 
 
 @main.command()
@@ -151,7 +155,9 @@ def show(repos: Repos, id: str, last: int | None, elsewhere: bool, as_json: bool
             click.echo(click.style(f"── elsewhere{', unseen' if other.unseen else ''}", dim=True))
             _print_entry(other.entry)
         hidden = len(transcript.elsewhere)
-        click.echo(click.style(f"{len(transcript)} entries, {hidden} elsewhere, transcript {transcript.hash}", dim=True))
+        click.echo(
+            click.style(f"{len(transcript)} entries, {hidden} elsewhere, transcript {transcript.hash}", dim=True)
+        )
 
 
 @main.command()
@@ -330,12 +336,20 @@ def kv_plan(repos: Repos, id: str, model: Path, cache: Path | None, as_json: boo
             counts = {"total": planned.total, "reused": planned.reused, "evaluate": planned.evaluate}
             _print_json({**counts, "why": {**why, "text": str(planned.why)}})
         else:
-            click.echo(f"{planned.total} tokens: {planned.reused} reused, {planned.evaluate} to evaluate. {planned.why}")
+            click.echo(
+                f"{planned.total} tokens: {planned.reused} reused, {planned.evaluate} to evaluate. {planned.why}"
+            )
 
 
 @main.command()
-@click.option("--model", type=click.Path(path_type=Path), help="GGUF file [default: a tiny random one that speaks noise]")
-@click.option("--conversation", type=click.Path(path_type=Path), help="OpenAI chat-completions JSON [default: one that comes along]")
+@click.option(
+    "--model", type=click.Path(path_type=Path), help="GGUF file [default: a tiny random one that speaks noise]"
+)
+@click.option(
+    "--conversation",
+    type=click.Path(path_type=Path),
+    help="OpenAI chat-completions JSON [default: one that comes along]",
+)
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="write the figures to this file")
 @click.option("--keep", type=click.Path(path_type=Path), help="leave databases, model and caches in this folder")
 def demo(model: Path | None, conversation: Path | None, json_file: Path | None, keep: Path | None) -> None:

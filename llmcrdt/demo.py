@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,11 @@ from .exceptions import LLMCRDTError, SyncError
 from .importing import import_openai_chat
 from .interop import openai_chat
 from .kvcache.chunk_cache import NeverCache
+from .prompt.token_log import prompt_ids
 
 Say = Callable[[str], None]
 _WAIT = 60.0  # seconds for anything on this machine
+_MAX_TOKENS = 64
 
 
 def run(*, model: Path | None, conversation: str | None, json_file: Path | None, keep: Path | None, say: Say) -> bool:
@@ -161,7 +163,9 @@ class Story:
         phone.online(self._relay)
         there = phone.conversation()
         same = there.transcript().hash == imported.transcript().hash
-        self._tell(f'phone: knew only the library id {laptop.repo.library}; has "{there.title}" now, transcripts equal: {same}.')
+        self._tell(
+            f'phone: knew only the library id {laptop.repo.library}; has "{there.title}" now, transcripts equal: {same}.'
+        )
         self.figures["transcripts_equal"] = same
         return laptop, phone
 
@@ -171,7 +175,9 @@ class Story:
 
             self._model = self._folder / "tiny-random.gguf"
             write_model(self._model)
-            self._tell("No --model given: a tiny model with random weights was written. It speaks noise; it is there to prove")
+            self._tell(
+                "No --model given: a tiny model with random weights was written. It speaks noise; it is there to prove"
+            )
             self._tell("the machinery. With a real GGUF (--model FILE.gguf) the same story speaks.")
         return self._open_engine(self._folder / "kv")
 
@@ -191,7 +197,9 @@ class Story:
         growing = sorted(set(lengths))
         self.figures["phone_saw_it_grow"] = len(growing) > 2
         self._tell(f"laptop: {_shown(entry.text)}")
-        self._tell(f"phone: saw it in {len(growing)} steps, from {growing[0] if growing else 0} to {len(entry.text)} characters.")
+        self._tell(
+            f"phone: saw it in {len(growing)} steps, from {growing[0] if growing else 0} to {len(entry.text)} characters."
+        )
 
     def _apart(self, laptop: Device, phone: Device, engine: llmcrdt.LlamaEngine) -> dict[str, Any]:
         self._title("Both go offline, and go on")
@@ -220,25 +228,35 @@ class Story:
         self.figures["nothing_lost"] = kept["said"] == {*here.ids}
         self.figures["transcript"] = here.hash
         self._tell(f"transcript {here.hash} on the laptop, {there.hash} on the phone: equal: {equal}.")
-        self._tell(f"{len(here)} entries, every one that either wrote: {self.figures['nothing_lost']}. The laptop's answer kept")
+        self._tell(
+            f"{len(here)} entries, every one that either wrote: {self.figures['nothing_lost']}. The laptop's answer kept"
+        )
         self._tell(f"its frame, and the phone's question stands after it: {self.figures['frames_kept']}.")
 
     def _again(self, laptop: Device, phone: Device, engine: llmcrdt.LlamaEngine) -> None:
         self._title("The laptop answers again: the plan, the counts, and the time to the first token")
         engine.settled(_WAIT)
-        ids = self._prompt_ids(laptop)
+        before = laptop.conversation().diff()
         entry = self._generate(laptop, engine, "merged")
-        cold = self._open_engine(None)
-        begun = time.perf_counter()
-        cold.logits(ids).result(_WAIT)
-        without = time.perf_counter() - begun
-        cold.close()
+        without = self._without_cache(laptop, before)
         with_cache = self.figures["generations"][-1]["time_to_first_token"]
         self.figures["time_to_first_token"] = {"with_cache": with_cache, "without_cache": without}
-        self._tell(f"first token after {with_cache * 1000:.0f} ms with the cache; evaluating all takes {without * 1000:.0f} ms.")
+        self._tell(f"first token after {with_cache * 1000:.0f} ms with the cache, {without * 1000:.0f} ms without one.")
         self._tell(f"laptop: {_shown(entry.text)}")
         laptop.sync()
         phone.sync()
+
+    def _without_cache(self, laptop: Device, document: bytes) -> float:
+        """Seconds to the first token of the same answer, in a copy of the conversation and with a cache that never hits."""
+        copy = self._device("copy", laptop.repo.library)
+        conversation = copy.repo.join(laptop.conversation().id)
+        conversation.apply(document)
+        with self._open_engine(None) as cold:
+            generation = llmcrdt.generate(conversation, cold, max_tokens=1, seed=7)
+            generation.result(_WAIT * 10)
+        copy.repo.close()
+        self._devices.remove(copy)
+        return float(generation.stats["time_to_first_token"])
 
     def _edit_and_back(self, laptop: Device, phone: Device, engine: llmcrdt.LlamaEngine) -> None:
         self._title("The phone edits an early message, then goes back to the first branch")
@@ -249,15 +267,22 @@ class Story:
         there.edit(early, early.text + " Oh, and I'd rather not fly.")
         phone.sync()
         laptop.sync()
-        self._tell(f"phone: edited {early.id}; {len(there.transcript().elsewhere)} entries are elsewhere now, none is lost.")
+        self._tell(
+            f"phone: edited {early.id}; {len(there.transcript().elsewhere)} entries are elsewhere now, none is lost."
+        )
         self._generate(laptop, engine, "edited")
         laptop.sync()
         phone.sync()
         there.select(tip)
+        phone.sync()
+        laptop.sync()
+        engine.settled(_WAIT)
+        back = llmcrdt.plan(laptop.conversation(), engine)
+        self.figures["evaluate_after_select"] = back.evaluate
+        self._tell(f"phone: selected the first branch again. Of its {back.total} tokens {back.evaluate} are to evaluate. {back.why}")
         there.append("user", "Let us stay with the first plan after all.")
         phone.sync()
         laptop.sync()
-        self._tell("phone: selected the first branch again, and went on there.")
         self._generate(laptop, engine, "selected")
         laptop.sync()
         phone.sync()
@@ -267,7 +292,7 @@ class Story:
     def _from_nothing(self, laptop: Device, phone: Device, engine: llmcrdt.LlamaEngine) -> None:
         self._title("The KV cache and the relay's data are deleted; the document brings everything back")
         engine.settled(_WAIT)
-        ids = self._prompt_ids(laptop)
+        ids = _prompt_ids(laptop, engine)
         cached = engine.logits(ids).result(_WAIT)
         engine.close()
         self._engines.remove(engine)
@@ -281,13 +306,15 @@ class Story:
         shutil.rmtree(self._folder / "kv")
         shutil.rmtree(self._relay.data)
         again = self._open_engine(self._folder / "kv")
-        replayed_ids = self._prompt_ids(laptop)
+        replayed_ids = _prompt_ids(laptop, again)
         replayed = again.logits(replayed_ids).result(_WAIT)
         equal = bool(ids == replayed_ids and (cached == replayed).all() and (restored == replayed).all())
         self.figures["replay_bit_equal"] = equal
         self.figures["replayed_tokens"] = len(replayed_ids)
         self.figures["engine"] = {"restored": from_disk, "replayed": again.stats()}
-        self._tell(f"{len(ids)} tokens made again from the document; the logits of cache, disk and replay are equal bit for bit: {equal}.")
+        self._tell(
+            f"{len(ids)} tokens made again from the document; the logits of cache, disk and replay are equal bit for bit: {equal}."
+        )
         self._relay.start()
         laptop.online(self._relay)
         tablet = self._device("tablet", laptop.repo.library)
@@ -297,7 +324,9 @@ class Story:
         hidden = [(e.id, dict(e.hidden)) for e in here] == [(e.id, dict(e.hidden)) for e in there]
         elsewhere = {e.entry.id for e in here.elsewhere} == {e.entry.id for e in there.elsewhere}
         self.figures["tablet_equal"] = alike and hidden and elsewhere
-        self._tell(f"laptop: refilled an empty relay. tablet: got all {len(there)} entries, and the {len(there.elsewhere)} elsewhere,")
+        self._tell(
+            f"laptop: refilled an empty relay. tablet: got all {len(there)} entries, and the {len(there.elsewhere)} elsewhere,"
+        )
         self._tell(f"with the library id alone; equal, hidden fields included: {self.figures['tablet_equal']}.")
 
     def _table(self) -> None:
@@ -310,9 +339,17 @@ class Story:
         self.figures["wire_bytes_received"] = sum(d.received for d in self._devices)
         f = self.figures
         rows = [
-            ("bytes sent by the devices", f"{f['wire_bytes']:,}", "all that three devices sent to the relay, twice filled"),
+            (
+                "bytes sent by the devices",
+                f"{f['wire_bytes']:,}",
+                "all that three devices sent to the relay, twice filled",
+            ),
             ("bytes received by them", f"{f['wire_bytes_received']:,}", "answers as they grew, to whoever watched"),
-            ("resending the history", f"{f['resend_bytes']:,}", "the request bodies of the same answers, history and all"),
+            (
+                "resending the history",
+                f"{f['resend_bytes']:,}",
+                "the request bodies of the same answers, history and all",
+            ),
             ("prompt tokens evaluated", f"{f['tokens_evaluated']:,}", f"{f['tokens_expected']:,} were planned"),
             ("without a cache", f"{f['tokens_without_cache']:,}", "every prompt from its first token on"),
             ("transcript", str(f["transcript"])[:12] + "…", "after the merge, equal everywhere"),
@@ -333,7 +370,7 @@ class Story:
         self.figures["resend_bytes"] += _request_bytes(conversation)
         plan = llmcrdt.plan(conversation, engine)
         self._tell(f"plan: {plan.total} tokens, {plan.reused} reused, {plan.evaluate} to evaluate. {plan.why}")
-        generation = llmcrdt.generate(conversation, engine, max_tokens=48, seed=7)
+        generation = llmcrdt.generate(conversation, engine, max_tokens=_MAX_TOKENS, seed=7, interval=0.01)
         entry = generation.result(_WAIT * 10)
         stats = generation.stats
         self._tell(f"done: {stats['reused']} reused, {stats['evaluated']} evaluated, {stats['sampled']} sampled.")
@@ -342,17 +379,6 @@ class Story:
         self.figures["tokens_without_cache"] += stats["total"]
         self.figures["generations"].append({"name": name, "planned": plan.evaluate, "why": str(plan.why), **stats})
         return entry
-
-    def _prompt_ids(self, device: Device) -> tuple[int, ...]:
-        from .prompt.prompt import prompt_ids
-
-        conversation = device.conversation()
-        with self._tokenizer() as tokenizer:
-            return prompt_ids(list(conversation.transcript()), tokenizer, created_at=conversation.created_at).ids
-
-    @contextlib.contextmanager
-    def _tokenizer(self) -> Iterator[Any]:
-        yield self._engines[-1].tokenizer
 
     def _open_engine(self, cache: Path | None) -> llmcrdt.LlamaEngine:
         assert self._model is not None
@@ -371,6 +397,11 @@ class Story:
 
     def _tell(self, text: str) -> None:
         self._say(f"   {text}")
+
+
+def _prompt_ids(device: Device, engine: llmcrdt.LlamaEngine) -> tuple[int, ...]:
+    conversation = device.conversation()
+    return prompt_ids(list(conversation.transcript()), engine.tokenizer, created_at=conversation.created_at).ids
 
 
 def _request_bytes(conversation: llmcrdt.Conversation) -> int:

@@ -25,7 +25,7 @@ from .engine.engine import Engine, Event, Failed, Finished, Run, Sampled, Sampli
 from .exceptions import LLMCRDTError
 from .ids import ContentHash, EntryId, tagged_hash
 from .prompt.messages import RENDERER
-from .prompt.token_log import TOKENS, Prompt, TokenLog, prompt_ids
+from .prompt.token_log import TOKENS, Prompt, TokenLog, prompt_ids, token_field
 from .why import Why, explain
 
 DEFAULT_MAX_TOKENS = 512
@@ -50,7 +50,8 @@ def plan(conversation: Conversation, engine: Engine, *, instead_of: Entry | Entr
     _, entries, _ = _basis(conversation, instead_of)
     prompt = prompt_ids(entries, engine.tokenizer, created_at=conversation.created_at)
     reuse = engine.plan(prompt.ids)
-    return Plan(why=explain(conversation, engine.tokenizer, prompt, reuse.reused), **asdict(reuse))
+    why = explain(conversation, engine.tokenizer, entries, prompt, reused=reuse.reused, chunk=engine.chunk)
+    return Plan(why=why, **asdict(reuse))
 
 
 def generate(
@@ -67,19 +68,27 @@ def generate(
     stop: Sequence[str] = (),
     instead_of: Entry | EntryId | None = None,
     author: str | None = None,
+    interval: float = 0.1,
 ) -> Generation:
     """Let a model answer; others see the answer grow. Returns at once, started.
 
     Generations of one conversation queue up, each on the transcript as it is when its turn comes. ``instead_of``: answer
     again on the frame of that answer. ``seed``: None draws one; it is recorded. ``stop``: texts that end the answer, and
-    are left out of it. What goes wrong is raised by ``result()`` and by iterating.
+    are left out of it. ``interval``: seconds between two writes to the document. What goes wrong is raised by ``result()`` and by iterating.
     """
     drawn = secrets.randbits(31) if seed is None else seed
     sampling = Sampling(
         temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repeat_penalty=repeat_penalty, seed=drawn
     )
     return Generation(
-        conversation, engine, max_tokens=max_tokens, sampling=sampling, stop=tuple(stop), instead_of=instead_of, author=author
+        conversation,
+        engine,
+        max_tokens=max_tokens,
+        sampling=sampling,
+        stop=tuple(stop),
+        instead_of=instead_of,
+        author=author,
+        interval=interval,
     )
 
 
@@ -97,7 +106,9 @@ class Generation:
         stop: tuple[str, ...],
         instead_of: Entry | EntryId | None,
         author: str | None,
+        interval: float,
     ) -> None:
+        self._interval = interval
         self._conversation = conversation
         self._engine = engine
         self._max_tokens = max_tokens
@@ -225,9 +236,7 @@ class Generation:
         transcript, entries, frame = _basis(self._conversation, self._instead_of)
         prompt = prompt_ids(entries, self._engine.tokenizer, created_at=self._conversation.created_at)
         frame = _sent(frame, prompt)
-        run = self._engine.start(
-            prompt.ids, max_tokens=self._max_tokens, sampling=self._sampling, on_event=events.put
-        )
+        run = self._engine.start(prompt.ids, max_tokens=self._max_tokens, sampling=self._sampling, on_event=events.put)
         with self._changed:
             self._run = run
             cancelled = self._cancelled
@@ -240,6 +249,7 @@ class Generation:
             instead_of=self._instead_of,
             model={"name": self._engine.name, "sampling": asdict(self._sampling), "max_tokens": self._max_tokens},
             author=self._author or self._engine.name,
+            interval=self._interval,
         )
         return self._follow(events, run, stream, prompt)
 
@@ -280,16 +290,14 @@ class Generation:
             stream.write(piece)
             self._tell(piece)
 
-    def _seal(
-        self, stream: Stream, prompt: Prompt, sampled: Sequence[int], finish: str
-    ) -> Entry:
+    def _seal(self, stream: Stream, prompt: Prompt, sampled: Sequence[int], finish: str) -> Entry:
         """The answer with its token log: what was sampled, and the prompt ids since the last logged generation."""
         self.stats |= {"sampled": len(sampled), "finish": finish, "seconds": time.monotonic() - self._begun}
         status: Mapping[str, Literal["complete", "stopped", "failed"]] = {"cancelled": "stopped", "failed": "failed"}
 
         def hidden(version: ContentHash) -> dict[str, HiddenField]:
-            log = TokenLog(prompt.base, tuple(prompt.appended), tuple(sampled))
-            return {TOKENS: HiddenField(log.pack(), {"tokenizer": self._engine.tokenizer.hash, "version": version})}
+            log = TokenLog(prompt.base, prompt.appended, tuple(sampled))
+            return {TOKENS: token_field(log, self._engine.tokenizer, version, prompt.erased)}
 
         usage = {"prompt_tokens": len(prompt.ids), "sampled_tokens": len(sampled), "finish": finish}
         return stream.seal(status.get(finish, "complete"), hidden=hidden, usage=usage)
@@ -344,7 +352,8 @@ def _basis(
         old = conversation.entry(instead_of)
         if old.frame is None:
             raise LLMCRDTError(
-                f"Entry {old.id} was not generated, so it can't be generated again.", hint="Use generate without instead_of."
+                f"Entry {old.id} was not generated, so it can't be generated again.",
+                hint="Use generate without instead_of.",
             )
         return None, conversation.frame_entries(old), old.frame
     transcript = conversation.transcript()

@@ -107,7 +107,7 @@ class RelayDocuments:
         self._store.acknowledged(self._relay, document, names, cursor)
         self._repo.touch(document)
 
-    def received(self, document: DocumentId, records: Sequence[Record], cursor: Cursor | None) -> None:
+    def received(self, document: DocumentId, records: Sequence[Record], cursor: Cursor | None) -> bool:
         """Structure is checked here; a record that passes and still breaks the core is set aside when it is applied."""
         good: list[tuple[str, int, bytes]] = []
         refused: list[tuple[bytes, str]] = []
@@ -120,6 +120,7 @@ class RelayDocuments:
         self._store.received(self._relay, document, good, refused, cursor)
         if records:
             self._repo.touch(document, refresh=True)
+        return document == self._repo.library
 
     def refill(self, document: DocumentId, log: Sequence[bytes], cursor: Cursor) -> None:
         with self._store.lock:

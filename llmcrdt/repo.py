@@ -95,14 +95,18 @@ class Repo:
 
     # conversations
 
-    def create(self, title: str = "") -> Conversation:
-        """A new conversation, listed in the library."""
+    def create(self, title: str = "", *, fill: Callable[[Conversation], None] | None = None) -> Conversation:
+        """A new conversation, listed in the library. ``fill`` writes its first entries: all of them are kept, or, if it
+        raises, there is no conversation."""
         with self._lock:
             id_ = new_document_id(self.random)
             created_at = self._clock()
             self.store.add_document(id_, "conversation")
             conversation = self._conversation(id_)
-            conversation.set_created(created_at)
+            with conversation.batch():
+                conversation.set_created(created_at)
+                if fill is not None:
+                    fill(conversation)
             self._library.put(id_, title=title, created_at=created_at)
             return conversation
 

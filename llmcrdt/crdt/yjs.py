@@ -34,8 +34,10 @@ class YjsReplica:
         self._watch()
         with self._guarded("The update broke the CRDT core."):
             self._doc.apply_update(update)
+            pending = self._keep_if_pending(update, span)
+            self._retry()
         touched, emitted = self._take()
-        return Applied(touched, bool(emitted), self._keep_if_pending(update, span))
+        return Applied(touched, bool(emitted), pending)
 
     def load(self, snapshot: bytes | None, updates: Iterable[bytes]) -> None:
         """Merge what was stored. The snapshot came from ``snapshot``, so it waits for nothing and isn't read again."""
@@ -45,6 +47,7 @@ class YjsReplica:
                 self._doc.apply_update(update)
         for update, span in spans:
             self._keep_if_pending(update, span)
+        self._retry()
 
     def snapshot(self) -> tuple[bytes, list[bytes]]:
         with self._guarded("The CRDT core could not encode the document."):
@@ -122,6 +125,15 @@ class YjsReplica:
             return False
         self._pending.append((update, span))
         return True
+
+    def _retry(self) -> None:
+        """Apply what waits again until nothing moves: yrs 0.28 leaves some updates waiting though all they need is here."""
+        before = None
+        while self._pending and before != (before := self.version()):
+            for update, _ in tuple(self._pending):
+                self._doc.apply_update(update)
+            state = read_state_vector(self.version())
+            self._pending = [(data, span) for data, span in self._pending if not span.covered_by(state)]
 
     @contextmanager
     def _guarded(self, message: str) -> Iterator[None]:

@@ -133,6 +133,15 @@ class Conversation(Document):
             ids, pins = self._order.frame_list(node.frame)
             return tuple(self._entry(i, pins[i]) for i in ids)
 
+    def generations(self) -> Iterator[Entry]:
+        """The sealed generations, shown or not, youngest first."""
+        with self._reading():
+            found = [node for node in self._order.sound().values() if node.frame is not None]
+        for node in sorted(found, key=lambda node: node.age, reverse=True):
+            entry = self.entry(node.id)
+            if entry.sealed:
+                yield entry
+
     def unsealed(self) -> tuple[Entry, ...]:
         """Entries that somebody began to write and nobody finished, other than those this object is writing."""
         with self._reading():
@@ -446,7 +455,7 @@ class Conversation(Document):
         self._order = Order()
         self._readable: dict[EntryId, Readable] = {}
         self._cache: dict[EntryId, Entry] = {}
-        schema.check_schema(self._replica.get(schema.META, "schema"))
+        self._check_schema()
         found = [(EntryId(key), self._read(EntryId(key))) for key in self._replica.keys(schema.ENTRIES)]
         for entry, node in sorted(found, key=lambda pair: (pair[1].head.lamport if pair[1] else 0, pair[0])):
             self._note(entry, node)
@@ -457,7 +466,7 @@ class Conversation(Document):
         before = self._order.now() if self._callbacks else None
         visible = set(before.visible) if before else set()
         if touched.of(schema.META):
-            schema.check_schema(self._replica.get(schema.META, "schema"))
+            self._check_schema()
         for key in touched.of(schema.ENTRIES):
             self._note(EntryId(key), self._read(EntryId(key)))
         for key in touched.of(schema.ACTS):

@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from ..crdt.replica import Applied, Edit, Replica, Touched
-from ..exceptions import MalformedUpdate, RepoClosed
+from ..exceptions import MalformedUpdate, NewerDocument, RepoClosed
 from ..ids import DocumentId, Random, SessionId, new_session_id
+from .schema import META, check_schema
 
 
 class Journal(Protocol):
@@ -81,17 +82,17 @@ class Document:
 
     def diff(self, since: bytes | None = None) -> bytes:
         """All that a replica at ``since`` (its ``version()``) may lack, as one update; everything if None."""
-        with self._reading():
+        with self._carrying():
             return self._replica.diff(since)
 
     def version(self) -> bytes:
         """What this replica holds, for another one's ``diff``."""
-        with self._reading():
+        with self._carrying():
             return self._replica.version()
 
     def apply(self, update: bytes) -> None:
-        """Merge an update from any transport; it is on disk when this returns. Raises MalformedUpdate, and keeps nothing."""
-        with self._reading():
+        """Merge an update from any transport; it is on disk when this returns. Raises MalformedUpdate; nothing is kept."""
+        with self._carrying():
             applied = self._merge(update)
             if applied.news:
                 self._append(update, applied.touched)
@@ -124,13 +125,29 @@ class Document:
     # for subclasses
 
     @contextmanager
-    def _reading(self) -> Iterator[None]:
+    def _carrying(self) -> Iterator[None]:
+        """Handle the bytes, whatever they say."""
         with self._lock:
             if self._closed:
                 raise RepoClosed(f"{type(self).__name__} {self.id} is closed.", hint="Get it again from its repo.")
             if self._open_edit is None:
                 self.refresh()
             yield
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        with self._carrying():
+            if self._newer is not None:
+                raise self._newer
+            yield
+
+    def _check_schema(self) -> None:
+        """From a newer major version on the document is carried, stored and synced, but not read or written."""
+        try:
+            check_schema(self._replica.get(META, "schema"))
+            self._newer: NewerDocument | None = None
+        except NewerDocument as error:
+            self._newer = error
 
     @contextmanager
     def _editing(self) -> Iterator[Edit]:

@@ -70,7 +70,7 @@ class Library(Document):
                 edit.put(SHELF, f"{conversation}:{fact}:{self.session}", text)
 
     def _reset(self) -> None:
-        schema.check_schema(self._replica.get(schema.META, "schema"))
+        self._check_schema()
         self._facts: dict[DocumentId, dict[str, tuple[int, str, JSON]]] = {}
         self._lamport = 0
         for key in self._replica.keys(SHELF):
@@ -78,6 +78,7 @@ class Library(Document):
         self._changed([self._card(conversation) for conversation in self._facts])
 
     def _absorb(self, touched: Touched, *, local: bool) -> None:
+        self._check_schema()
         found = {self._read(key) for key in touched.of(SHELF)}
         self._changed([self._card(conversation) for conversation in sorted(c for c in found if c)])
 

@@ -34,7 +34,7 @@ class Stream:
         self._interval = interval
         self._parts: list[tuple[PartType, list[str]]] = []
         self._waiting: list[str] = []
-        self._flushed_at = clock()
+        self._flushed_at = float("-inf")  # the first words are shown at once
         self._shared = True
         self._sealed: Entry | None = None
 

@@ -152,6 +152,11 @@ class Engine(Protocol):
         """The most tokens one sequence may hold."""
         ...
 
+    @property
+    def chunk(self) -> int:
+        """Only whole chunks of this many tokens are reused."""
+        ...
+
     def plan(self, ids: Sequence[int]) -> Reuse:
         """What ``start`` with these ids would evaluate now. Reads token ids and chunk headers only; changes nothing."""
         ...

@@ -166,8 +166,10 @@ class Store:
             old = self._one("SELECT size FROM snapshots WHERE document = ?", document) or 0
             last = self._one("SELECT max(place) FROM updates WHERE document = ?", document) or 0
             strange = self._one(
-                "SELECT count(*) FROM updates WHERE document = ? AND place > ? AND writer IS NOT ?", document, seen, writer
-,
+                "SELECT count(*) FROM updates WHERE document = ? AND place > ? AND writer IS NOT ?",
+                document,
+                seen,
+                writer,
             )
             if sizes[0] <= max(SMALL, old) or strange:
                 return None

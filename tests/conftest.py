@@ -1,0 +1,25 @@
+"""Shared fixtures: repos in a temporary folder, closed at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import llmcrdt
+
+
+@pytest.fixture
+def open_repo(tmp_path: Path) -> Iterator[Callable[..., llmcrdt.Repo]]:
+    """``open_repo(name, library=None, **more)`` opens a repo in the test's folder."""
+    opened: list[llmcrdt.Repo] = []
+
+    def open_(name: str, library: str | None = None, **more: object) -> llmcrdt.Repo:
+        repo = llmcrdt.open(tmp_path / f"{name}.db", library, author=name, **more)  # type: ignore[arg-type]
+        opened.append(repo)
+        return repo
+
+    yield open_
+    for repo in opened:
+        repo.close()

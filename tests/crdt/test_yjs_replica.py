@@ -1,0 +1,83 @@
+"""YjsReplica keeps the contract, and stands up to the bytes that are known to panic or corrupt its core."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmcrdt.crdt.replica import Replica
+from llmcrdt.crdt.yjs import YjsReplica
+from llmcrdt.crdt.yjs_update import read_state_vector, read_update
+from llmcrdt.exceptions import MalformedUpdate
+from llmcrdt.testing.replica_suite import ROOTS, ReplicaSuite
+
+# yrs 0.28 panics, corrupts itself or allocates without bound on these: clocks near 2^31, and counts that no bytes back.
+HARMFUL = [
+    "010207feffffff0f040101740161440700016200",
+    "010107ffffffff0f04010174016100",
+    "0102078080808008040101740161440700016200",
+    "010207ffffffff07040101740161440700016200",
+    "ffff804a",
+    "80ade204",
+    "0000ffff804a",
+]
+
+
+class TestYjsReplica(ReplicaSuite):
+    def make(self) -> Replica:
+        return YjsReplica(ROOTS)
+
+
+@pytest.mark.parametrize("seed", HARMFUL)
+def test_bytes_that_would_harm_the_core_never_reach_it(seed: str) -> None:
+    replica = YjsReplica(ROOTS)
+    with pytest.raises(MalformedUpdate):
+        replica.apply(bytes.fromhex(seed))
+    assert not replica.broken
+    assert replica.diff() == b"\x00\x00"
+
+
+def test_a_version_with_an_unbacked_count_is_refused_before_anything_is_allocated() -> None:
+    with pytest.raises(MalformedUpdate):
+        YjsReplica(ROOTS).diff(since=bytes.fromhex("ffff804a"))
+
+
+@given(st.binary(max_size=200))
+def test_the_readers_raise_nothing_but_malformed_update(data: bytes) -> None:
+    for read in (read_update, read_state_vector):
+        try:
+            read(data)
+        except MalformedUpdate:
+            pass
+
+
+def test_every_kind_of_content_that_yjs_writes_is_read() -> None:
+    """Documents of other programs hold more than ours: arrays, numbers, XML, formats, subdocuments."""
+    import pycrdt
+
+    doc = pycrdt.Doc()
+    shared = doc.get("m", type=pycrdt.Map)
+    shared["any"] = {"list": [1, -2.5, True, None, "x", 2**40], "bytes": b"\x00"}
+    shared["array"] = pycrdt.Array([1, "two", b"3"])
+    text = doc.get("t", type=pycrdt.Text)
+    text += "bold 😀"
+    text.format(0, 4, {"b": True})
+    text.insert_embed(2, {"image": "x"})
+    doc["xml"] = pycrdt.XmlFragment([pycrdt.XmlElement("p", {"a": "1"}, [pycrdt.XmlText("hi")])])
+    shared["sub"] = pycrdt.Doc()
+    del shared["any"]
+    update = doc.get_update()
+    span = read_update(update)
+    assert span.covered_by(read_state_vector(doc.get_state()))
+    assert not span.covered_by({})
+
+
+def test_writers_never_share_an_identity() -> None:
+    a, b = YjsReplica(ROOTS), YjsReplica(ROOTS)
+    versions = []
+    for replica in (a, b):
+        with replica.edit() as edit:
+            edit.put("acts", "k", "v")
+        versions.append(set(read_state_vector(replica.version())))
+    assert versions[0].isdisjoint(versions[1])
