@@ -168,7 +168,7 @@ def show(repos: Repos, id: str, last: int | None, elsewhere: bool, as_json: bool
 @click.pass_obj
 def append(repos: Repos, id: str, text: str, role: Any, as_json: bool) -> None:
     """Add an entry; TEXT "-" reads it from stdin. Prints the entry's id."""
-    content = click.get_text_stream("stdin").read() if text == "-" else text
+    content = _decode(sys.stdin.buffer.read(), "stdin") if text == "-" else text
     with repos() as repo:
         _print_id(_find(repo, id).append(role, content).id, as_json)
 
@@ -263,7 +263,7 @@ def import_(repos: Repos, file: Path, form: str, title: str | None, as_json: boo
     """Make a conversation from a file; print its id. FILE "-" is stdin."""
     from llmcrdt.importing import import_openai_chat
 
-    text = click.get_text_stream("stdin").read() if str(file) == "-" else _read(file)
+    text = _decode(sys.stdin.buffer.read(), "stdin") if str(file) == "-" else _read(file)
     with repos() as repo:
         name = title if title is not None else ("" if str(file) == "-" else file.stem)
         _print_id(import_openai_chat(repo, text, title=title, default_title=name).id, as_json)
@@ -311,14 +311,16 @@ def kv() -> None:
 @as_json
 def stats(cache: Path | None, as_json: bool) -> None:
     """What the cache directory holds."""
-    from llmcrdt.kvcache.disk import DiskCache, default_directory
+    from llmcrdt.kvcache.disk import DiskCache
+    from llmcrdt.kvcache.places import chunk_folder, user_cache
 
-    found = DiskCache(cache or default_directory()).stats()
+    folder = cache or user_cache()
+    found = {"folder": str(folder), **DiskCache(chunk_folder(folder)).stats()}
     if as_json:
         _print_json(found)
     else:
         for name, value in found.items():
-            click.echo(f"{name:12} {value}")
+            click.echo(f"{name:16} {value}")
 
 
 @kv.command("plan")
@@ -373,10 +375,14 @@ def _find(repo: llmcrdt.Repo, id: str) -> llmcrdt.Conversation:
 
 
 def _read(file: Path) -> str:
+    return _decode(file.read_bytes(), str(file))
+
+
+def _decode(data: bytes, name: str) -> str:
     try:
-        return file.read_text(encoding="utf-8")
+        return data.decode("utf-8")
     except UnicodeDecodeError:
-        raise FormatError(f"{file} is not UTF-8 text.", hint="Give a JSON file.") from None
+        raise FormatError(f"{name} is not UTF-8 text.", hint="Save it as UTF-8.") from None
 
 
 def _entry_json(entry: llmcrdt.Entry) -> dict[str, Any]:

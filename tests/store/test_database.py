@@ -1,0 +1,176 @@
+"""The SQLite file: what is refused, what is kept, what several processes see."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from pathlib import Path
+
+import pytest
+
+from llmcrdt.exceptions import NewerDatabase, NotADatabase, RepoClosed, StoreError
+from llmcrdt.store.database import SMALL, Listed, Store
+
+DOCUMENT, RELAY, SESSION = "doc", "ws://relay", "S" * 22
+CURSOR = (b"log", 3, b"chain")
+
+
+@pytest.fixture
+def store(tmp_path: Path):  # type: ignore[no-untyped-def]
+    made = Store(tmp_path / "a.db", lock=threading.RLock())
+    made.add_document(DOCUMENT, "conversation")
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("content", [b"SQLite", b"not a database at all", b"\x00" * 4096, b"SQLite format 3\x00 and then nothing"])
+def test_other_files_are_refused_and_left_alone(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.db"
+    path.write_bytes(content)
+    with pytest.raises(NotADatabase, match="file name"):
+        Store(path, lock=threading.RLock())
+    assert path.read_bytes() == content
+
+
+def test_another_program_s_database_is_refused_and_left_alone(tmp_path: Path) -> None:
+    connection = sqlite3.connect(tmp_path / "a.db")
+    connection.execute("CREATE TABLE recipes (name TEXT)")
+    connection.close()
+    with pytest.raises(NotADatabase, match="another program"):
+        Store(tmp_path / "a.db", lock=threading.RLock())
+    tables = sqlite3.connect(tmp_path / "a.db").execute("SELECT name FROM sqlite_master").fetchall()
+    assert tables == [("recipes",)]
+
+
+def test_a_file_of_a_newer_version_is_refused(store: Store) -> None:
+    store.close()
+    connection = sqlite3.connect(store.path)
+    connection.execute("INSERT INTO _sqlite_migrations (migration_set, name, applied_at) VALUES ('llmcrdt', 'm999_later', 'x')")
+    connection.commit()
+    connection.close()
+    with pytest.raises(NewerDatabase, match="m999_later"):
+        Store(store.path, lock=threading.RLock())
+
+
+def test_a_folder_and_a_missing_folder(tmp_path: Path) -> None:
+    with pytest.raises(NotADatabase):
+        Store(tmp_path, lock=threading.RLock())
+    with pytest.raises(StoreError, match="folder exists"):
+        Store(tmp_path / "no" / "a.db", lock=threading.RLock())
+
+
+def test_a_damaged_file_says_so(tmp_path: Path) -> None:
+    store = Store(tmp_path / "a.db", lock=threading.RLock())
+    store.close()
+    data = bytearray((tmp_path / "a.db").read_bytes())
+    data[100:4096] = b"\xff" * 3996
+    (tmp_path / "a.db").write_bytes(data)
+    with pytest.raises(NotADatabase, match="backup"):
+        Store(tmp_path / "a.db", lock=threading.RLock())
+
+
+def test_every_commit_is_on_disk_before_it_returns(store: Store) -> None:
+    assert store._one("PRAGMA journal_mode") == "wal"
+    assert store._one("PRAGMA synchronous") == 2  # FULL
+
+
+def test_an_update_waits_only_for_relays_that_know_the_document(store: Store) -> None:
+    store.append(DOCUMENT, b"one", SESSION, ["e1"])
+    assert store.outbox(RELAY, DOCUMENT, 0, 10) == []
+    assert store.unacknowledged(DOCUMENT) is None
+    store.refill(RELAY, DOCUMENT, b"everything", CURSOR)
+    store.append(DOCUMENT, b"two", SESSION, ["e2"])
+    rows = store.outbox(RELAY, DOCUMENT, 0, 10)
+    assert [row.data for row in rows] == [b"everything", b"two"]
+    assert [row.n for row in rows] == [1, 2]
+    assert len({row.session for row in rows}) == 1
+    assert store.unacknowledged(DOCUMENT) == {"e2"}
+    store.acknowledged(RELAY, DOCUMENT, [(rows[0].session, 1), (rows[1].session, 2), ("unknown", 9)], (b"log", 5, b"c"))
+    assert store.outbox(RELAY, DOCUMENT, 0, 10) == []
+    assert store.unacknowledged(DOCUMENT) == set()
+    assert store.cursor(RELAY, DOCUMENT) == (b"log", 5, b"c")
+
+
+def test_after_a_refill_names_begin_anew_in_every_process(store: Store) -> None:
+    """A relay that was wiped knows none of the old sessions; n must start at 1 again, also for who did not refill it."""
+    other = Store(store.path, lock=threading.RLock())
+    store.refill(RELAY, DOCUMENT, None, CURSOR)
+    for process in (store, other):
+        process.append(DOCUMENT, b"x", SESSION, [])
+        process.append(DOCUMENT, b"y", SESSION, [])
+    store.refill(RELAY, DOCUMENT, None, CURSOR)
+    other.append(DOCUMENT, b"z", SESSION, [])
+    (row,) = other.outbox(RELAY, DOCUMENT, 0, 10)
+    assert (row.data, row.n) == (b"z", 1)
+    other.close()
+
+
+def test_no_two_processes_use_one_record_name(store: Store) -> None:
+    other = Store(store.path, lock=threading.RLock())
+    store.refill(RELAY, DOCUMENT, None, CURSOR)
+    for n in range(3):
+        store.append(DOCUMENT, bytes([n]), SESSION, [])
+        other.append(DOCUMENT, bytes([n]), "T" * 22, [])
+    names = [(row.session, row.n) for row in store.outbox(RELAY, DOCUMENT, 0, 10)]
+    assert len(set(names)) == 6
+    assert sorted(n for _, n in names) == [1, 1, 2, 2, 3, 3]
+    other.close()
+
+
+def test_a_received_record_is_kept_once(store: Store) -> None:
+    for _ in range(2):
+        store.received(RELAY, DOCUMENT, [("R" * 22, 1, b"theirs")], [(b"bad", "why")], CURSOR)
+    assert store.since(DOCUMENT, 0).updates == [b"theirs"]
+    assert store.set_aside_count(DOCUMENT) == 2
+    assert store.outbox(RELAY, DOCUMENT, 0, 10) == []
+
+
+def test_news_are_what_others_wrote(store: Store) -> None:
+    store.append(DOCUMENT, b"mine", SESSION, [])
+    store.append(DOCUMENT, b"theirs", "T" * 22, [])
+    kept = store.since(DOCUMENT, 0, SESSION)
+    assert kept.updates == [b"theirs"]
+    assert store.since(DOCUMENT, kept.place, SESSION).updates == []
+
+
+def test_compaction_keeps_what_waits_and_what_is_queued(store: Store) -> None:
+    store.refill(RELAY, DOCUMENT, None, CURSOR)
+    store.append(DOCUMENT, b"queued", SESSION, [])
+    store.received(RELAY, DOCUMENT, [("R" * 22, n, bytes(SMALL // 4)) for n in range(1, 7)], [], None)
+    seen = store.since(DOCUMENT, 0).place
+    assert store.compact(DOCUMENT, seen - 1, SESSION, lambda: (b"never", [])) is None, "something was not seen yet"
+    place = store.compact(DOCUMENT, seen, SESSION, lambda: (b"whole", [b"waiting"]))
+    kept = store.since(DOCUMENT, 0)
+    assert (kept.snapshot, kept.updates, kept.place) == (b"whole", [b"queued", b"waiting"], place)
+    assert [row.data for row in store.outbox(RELAY, DOCUMENT, 0, 10)] == [b"queued"]
+    late = store.since(DOCUMENT, 1)
+    assert late.snapshot == b"whole", "who had not seen it all gets the snapshot"
+    assert store.compact(DOCUMENT, kept.place, SESSION, lambda: (b"never", [])) is None, "nothing has grown since"
+
+
+def test_a_write_that_fails_leaves_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.refill(RELAY, DOCUMENT, None, CURSOR)
+
+    def fail(*_: object) -> tuple[str, int]:
+        raise OSError("disk")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError):
+        patch.setattr(store, "_name", fail)
+        store.append(DOCUMENT, b"x", SESSION, [])
+    assert store.since(DOCUMENT, 0).updates == []
+    store.append(DOCUMENT, b"y", SESSION, [])
+    assert [row.n for row in store.outbox(RELAY, DOCUMENT, 0, 10)] == [1]
+
+
+def test_the_listing_is_paged_youngest_first_without_the_deleted(store: Store) -> None:
+    store.put_listing(Listed(f"c{n}", f"title {n}", float(n // 2), False, n == 3) for n in range(7))
+    first = store.listing(3, None)
+    assert [row.id for row in first] == ["c6", "c5", "c4"]
+    assert [row.id for row in store.listing(3, "c4")] == ["c2", "c1", "c0"]
+
+
+def test_a_closed_store_says_so(store: Store) -> None:
+    store.close()
+    store.close()
+    with pytest.raises(RepoClosed):
+        store.setting("library")

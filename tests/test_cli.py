@@ -1,0 +1,219 @@
+"""The command line from the outside: results on stdout, one clear line on stderr, exit codes."""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import llmcrdt
+from llmcrdt.cli import default_db, main
+from llmcrdt.testing.models import write_model
+
+CHAT = {
+    "title": "Trains",
+    "messages": [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Is there a train?"},
+        {"role": "assistant", "content": None,
+         "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "trains", "arguments": '{"to": "Ghent"}'}}]},
+        {"role": "tool", "tool_call_id": "c1", "content": "at ten"},
+        {"role": "assistant", "content": "Yes, at ten."},
+    ],
+    "tools": [{"type": "function", "function": {"name": "trains", "parameters": {"type": "object"}}}],
+}  # fmt: skip
+
+
+@pytest.fixture
+def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """``run(*arguments)`` -> (exit code, stdout, stderr), with a database in the test's folder."""
+
+    def run_(*arguments: object, db: str = "a.db") -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main(["--db", str(tmp_path / db), *map(str, arguments)])
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    return run_
+
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+def test_a_conversation_by_hand(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code, out, _ = run("new", "Trip", "--json")
+    id_ = json.loads(out)["id"]
+    assert code == 0
+    assert run("append", id_[:8], "Hello")[0] == 0
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("from stdin é".encode())))
+    code, out, _ = run("append", id_, "-", "--role", "assistant", "--json")
+    entry = json.loads(out)["id"]
+    code, out, _ = run("list", "--json")
+    assert [row["title"] for row in json.loads(out)["conversations"]] == ["Trip"]
+    code, out, _ = run("show", id_, "--json")
+    shown = json.loads(out)
+    assert [e["text"] for e in shown["entries"]] == ["Hello", "from stdin é"]
+    assert shown["entries"][1]["id"] == entry
+    code, out, _ = run("show", id_, "--last", "1")
+    assert "from stdin é" in out
+    assert "Hello" not in out
+    assert run("verify")[1] == "1 conversations, 0 problems\n"
+    assert json.loads(run("verify", tmp_path / "a.db", "--json")[1]) == {"conversations": 1, "problems": []}
+
+
+def test_import_and_export_give_the_file_back(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "chat.json").write_text(json.dumps(CHAT))
+    code, out, err = run("import", tmp_path / "chat.json", "--json")
+    assert code == 0, err
+    id_ = json.loads(out)["id"]
+    assert json.loads(run("list", "--json")[1])["conversations"][0]["title"] == "Trains"
+    exported = json.loads(run("export", id_, "--format", "openai-chat")[1])
+    assert exported["messages"] == CHAT["messages"]
+    assert exported["tools"] == CHAT["tools"]
+    assert run("verify")[0] == 0
+
+
+def test_hidden_fields_are_named_never_shown(run: Run, tmp_path: Path) -> None:
+    with llmcrdt.open(tmp_path / "a.db") as repo:
+        conversation = repo.create()
+        conversation.append("assistant", "visible", hidden={"p/secret": b"topsecret"})
+    for arguments in (("show", conversation.id), ("show", conversation.id, "--json"), ("export", conversation.id)):
+        code, out, _ = run(*arguments)
+        assert code == 0
+        assert "topsecret" not in out
+
+
+def test_two_databases_and_a_relay(run: Run, tmp_path: Path) -> None:
+    relay = subprocess.Popen(
+        [sys.executable, "-m", "sync_server", "--port", "0", "--data", str(tmp_path / "relay")],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert relay.stdout is not None
+        url = relay.stdout.readline().split()[-1]
+        id_ = json.loads(run("new", "Trip", "--json")[1])["id"]
+        run("append", id_, "Hello")
+        code, out, err = run("sync", url, "--json")
+        assert code == 0, err
+        library = json.loads(out)["library"]
+        code, out, err = run("--library", library, "sync", url, "--json", db="b.db")
+        assert code == 0, err
+        assert json.loads(out)["conversations"] == 1
+        assert "Hello" in run("show", id_, db="b.db")[1]
+    finally:
+        relay.send_signal(signal.SIGTERM)
+        relay.wait(10)
+        assert relay.stdout is not None
+        relay.stdout.close()
+
+
+def test_generate_and_plan(run: Run, tmp_path: Path) -> None:
+    write_model(tmp_path / "m.gguf")
+    (tmp_path / "chat.json").write_text(json.dumps(CHAT))
+    id_ = json.loads(run("import", tmp_path / "chat.json", "--json")[1])["id"]
+    run("append", id_, "And back?")
+    engine = ("--model", tmp_path / "m.gguf", "--cache", tmp_path / "kv")
+    code, out, err = run("kv", "plan", id_, *engine, "--json")
+    assert code == 0, err
+    planned = json.loads(out)
+    assert planned["why"]["cause"] == "first"
+    code, out, err = run("generate", id_, *engine, "--max-tokens", "80", "--seed", "1", "--json")
+    assert code == 0, err
+    answer = json.loads(out)
+    assert answer["stats"]["evaluated"] == planned["evaluate"]
+    assert "llmcrdt/tokens" in answer["hidden"]
+    run("append", id_, "And on?")
+    code, out, err = run("generate", id_, *engine, "--max-tokens", "5", "--seed", "1")
+    assert code == 0
+    assert "prompt tokens reused" in err
+    stats = json.loads(run("kv", "stats", "--cache", tmp_path / "kv", "--json")[1])
+    assert stats["chunks"] > 0
+
+
+def test_ctrl_c_in_a_generation_keeps_what_was_said(run: Run, tmp_path: Path) -> None:
+    write_model(tmp_path / "m.gguf", context=32768)
+    id_ = json.loads(run("new", "--json")[1])["id"]
+    run("append", id_, "Tell me everything.")
+    command = [sys.executable, "-m", "llmcrdt.cli", "--db", str(tmp_path / "a.db"), "generate", id_]
+    command += ["--model", str(tmp_path / "m.gguf"), "--cache", str(tmp_path / "kv"), "--max-tokens", "30000", "--temperature", "9"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0)
+    assert process.stdout is not None
+    first = process.stdout.read(1)
+    time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    said = first + process.communicate(timeout=60)[0]
+    shown = json.loads(run("show", id_, "--json")[1])["entries"]
+    assert len(shown) == 2
+    if shown[1]["status"] == "stopped":  # else the model of noise ended its turn within that moment
+        assert process.returncode == 130
+    assert shown[1]["text"].startswith(said.decode(errors="replace").rstrip("\n"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("show", "nowhere"), 1, "There is no conversation"),
+        (("append", "nowhere", "x"), 1, "There is no conversation"),
+        (("import", "missing.json"), 1, "missing.json"),
+        (("sync", "ws://127.0.0.1:9", "--timeout", "1"), 1, "127.0.0.1:9"),
+        (("sync", "nonsense"), 1, "ws://HOST:PORT"),
+        (("generate",), 2, "Missing argument"),
+        (("wrong",), 2, "No such command"),
+        (("verify", "nothing.db"), 2, "does not exist"),
+    ],
+)
+def test_errors_are_one_line_that_says_what_to_do(run: Run, arguments: tuple[str, ...], code: int, words: str) -> None:
+    got, out, err = run(*arguments)
+    assert got == code
+    assert out == ""
+    assert words in err
+    assert "Traceback" not in err
+    if code == 1:
+        assert err.startswith("llmcrdt: ")
+        assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("broken.json", b'{"messages": [', "line 1"),
+        ("binary.json", b"\xff\xfe\x00", "UTF-8"),
+        ("wrong.json", b'{"messages": [{"role": "wizard", "content": "x"}]}', "messages[0].role"),
+        ("empty.json", b"[]", "no message"),
+    ],
+)
+def test_a_malformed_file_makes_no_conversation(run: Run, tmp_path: Path, name: str, content: bytes, words: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    code, _, err = run("import", tmp_path / name)
+    assert code == 1
+    assert words in err
+    assert json.loads(run("list", "--json")[1])["conversations"] == []
+
+
+def test_a_model_that_is_none_and_a_database_that_is_none(run: Run, tmp_path: Path) -> None:
+    id_ = json.loads(run("new", "--json")[1])["id"]
+    (tmp_path / "m.gguf").write_bytes(b"not a model")
+    code, _, err = run("generate", id_, "--model", tmp_path / "m.gguf")
+    assert (code, "m.gguf" in err) == (1, True)
+    code, _, err = run("generate", id_, "--model", tmp_path / "missing.gguf")
+    assert (code, "missing.gguf" in err) == (1, True)
+    (tmp_path / "text.db").write_text("hello")
+    code, _, err = run("list", db="text.db")
+    assert (code, "not a SQLite database" in err) == (1, True)
+    assert (tmp_path / "text.db").read_text() == "hello"
+
+
+def test_where_the_database_is_by_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LLMCRDT_DB", str(tmp_path / "x.db"))
+    assert default_db() == tmp_path / "x.db"
+    monkeypatch.delenv("LLMCRDT_DB")
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    assert default_db() == tmp_path / "llmcrdt" / "chats.db"

@@ -1,0 +1,228 @@
+"""A repo from the outside: several processes on one file, copies, backups, crashes."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import llmcrdt
+from llmcrdt.exceptions import ConversationNotFound, InvalidContent, LibraryMismatch, RepoClosed, StoreError
+from llmcrdt.store.database import Store
+
+OpenRepo = Callable[..., llmcrdt.Repo]
+
+
+def texts(conversation: llmcrdt.Conversation) -> list[str]:
+    return [entry.text for entry in conversation.transcript()]
+
+
+def test_a_library_is_joined_by_its_id(open_repo: OpenRepo) -> None:
+    laptop = open_repo("laptop")
+    phone = open_repo("phone", laptop.library)
+    assert phone.library == laptop.library
+    phone.close()
+    with pytest.raises(LibraryMismatch, match="belongs to library"):
+        open_repo("phone", open_repo("other").library)
+    with pytest.raises(InvalidContent):
+        open_repo("third", "not an id")
+
+
+def test_list_rename_delete(open_repo: OpenRepo) -> None:
+    repo = open_repo("laptop")
+    made = [repo.create(f"title {n}") for n in range(3)]
+    assert [row.title for row in repo.list()] == ["title 2", "title 1", "title 0"]
+    repo.rename(made[0].id, "another")
+    assert made[0].title == "another"
+    repo.delete(made[1].id)
+    assert [row.title for row in repo.list()] == ["title 2", "another"]
+    with pytest.raises(ConversationNotFound):
+        repo.get(made[1].id)
+    with pytest.raises(RepoClosed):
+        made[1].append("user", "x")
+    repo.close()
+    assert [row.title for row in open_repo("laptop").list()] == ["title 2", "another"]
+
+
+def test_a_deleted_conversation_stays_deleted_whatever_else_is_said_of_it(open_repo: OpenRepo) -> None:
+    laptop = open_repo("laptop")
+    conversation = laptop.create("x")
+    phone = open_repo("phone", laptop.library)
+    phone._library.apply(laptop._library.diff())
+    laptop.delete(conversation.id)
+    for n in range(5):
+        phone._library.put(conversation.id, title=f"renamed {n}", deleted=False)
+    laptop._library.apply(phone._library.diff())
+    phone._library.apply(laptop._library.diff())
+    assert list(laptop.list()) == list(phone.list()) == []
+
+
+def test_list_loads_no_document(open_repo: OpenRepo, monkeypatch: pytest.MonkeyPatch) -> None:
+    repo = open_repo("laptop")
+    for n in range(5):
+        repo.create(str(n)).close()
+    repo.close()
+    repo = open_repo("laptop")
+    loaded: list[str] = []
+    original = Store.since
+    monkeypatch.setattr(Store, "since", lambda self, document, *rest: (loaded.append(document), original(self, document, *rest))[1])
+    assert len(repo.list()) == 5
+    assert set(loaded) <= {repo.library}
+
+
+def test_two_processes_write_one_conversation_and_see_each_other(open_repo: OpenRepo, tmp_path: Path) -> None:
+    repo = open_repo("laptop")
+    conversation = repo.create("shared")
+    heard = threading.Event()
+    conversation.observe(lambda change: heard.set() if any(e.text == "theirs 19" for e in change.added) else None)
+    script = textwrap.dedent(f"""
+        import llmcrdt
+        with llmcrdt.open({str(tmp_path / "laptop.db")!r}, author="other") as repo:
+            conversation = repo.get({conversation.id!r})
+            for n in range(20):
+                conversation.append("user", f"theirs {{n}}")
+    """)
+    process = subprocess.Popen([sys.executable, "-c", script])
+    for n in range(20):
+        conversation.append("user", f"mine {n}")
+    assert process.wait(30) == 0
+    assert heard.wait(10), "an observer hears of another process's writes without asking"
+    assert sorted(texts(conversation)) == sorted([f"mine {n}" for n in range(20)] + [f"theirs {n}" for n in range(20)])
+    before = conversation.transcript().hash
+    repo.close()
+    assert open_repo("laptop").get(conversation.id).transcript().hash == before
+
+
+def test_a_copied_file_and_its_original_both_go_on(open_repo: OpenRepo, tmp_path: Path) -> None:
+    """Two writers under one CRDT identity corrupt a document without a word; here every open draws its own."""
+    repo = open_repo("laptop")
+    conversation = repo.create()
+    conversation.append("user", "before")
+    repo.close()
+    shutil.copy(tmp_path / "laptop.db", tmp_path / "copy.db")
+    a, b = open_repo("laptop").get(conversation.id), open_repo("copy").get(conversation.id)
+    a.append("user", "in the original")
+    b.append("user", "in the copy")
+    a.apply(b.diff(since=a.version()))
+    b.apply(a.diff(since=b.version()))
+    assert sorted(texts(a)) == ["before", "in the copy", "in the original"]
+    assert a.transcript().hash == b.transcript().hash
+
+
+def test_a_restored_backup_goes_on_and_gets_back_what_it_lost(open_repo: OpenRepo, tmp_path: Path) -> None:
+    repo = open_repo("laptop")
+    conversation = repo.create()
+    conversation.append("user", "one")
+    repo.close()
+    shutil.copy(tmp_path / "laptop.db", tmp_path / "backup.db")
+    repo = open_repo("laptop")
+    repo.get(conversation.id).append("user", "after the backup")
+    elsewhere = open_repo("phone").join(conversation.id)
+    elsewhere.apply(repo.get(conversation.id).diff())
+    repo.close()
+    shutil.copy(tmp_path / "backup.db", tmp_path / "laptop.db")
+    for suffix in ("-wal", "-shm"):
+        (tmp_path / f"laptop.db{suffix}").unlink(missing_ok=True)
+    restored = open_repo("laptop").get(conversation.id)
+    restored.append("user", "written after the restore")
+    restored.apply(elsewhere.diff(since=restored.version()))
+    elsewhere.apply(restored.diff(since=elsewhere.version()))
+    assert sorted(texts(restored)) == ["after the backup", "one", "written after the restore"]
+    assert restored.transcript().hash == elsewhere.transcript().hash
+
+
+def test_kill_9_in_the_middle_of_writing_loses_nothing_that_append_returned(open_repo: OpenRepo, tmp_path: Path) -> None:
+    repo = open_repo("laptop")
+    conversation = repo.create()
+    repo.close()
+    script = textwrap.dedent(f"""
+        import llmcrdt
+        conversation = llmcrdt.open({str(tmp_path / "laptop.db")!r}).get({conversation.id!r})
+        n = 0
+        while True:
+            conversation.append("user", str(n))
+            print(n, flush=True)
+            n += 1
+    """)
+    told = -1
+    for round_ in range(4):
+        process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(0.02 * round_)
+        process.kill()
+        lines = process.stdout.read().splitlines()
+        process.wait()
+        process.stdout.close()
+        told = int(lines[-1]) if lines else 0
+        with llmcrdt.open(tmp_path / "laptop.db") as again:
+            found = texts(again.get(conversation.id))
+            assert found[-1] in (str(told), str(told + 1))
+            assert again.get(conversation.id).verify() == []
+            again.get(conversation.id).append("user", "-")
+
+
+def test_a_disk_that_refuses_changes_nothing(open_repo: OpenRepo, monkeypatch: pytest.MonkeyPatch) -> None:
+    repo = open_repo("laptop")
+    conversation = repo.create()
+    conversation.append("user", "kept")
+
+    def full(*_: object, **__: object) -> None:
+        raise StoreError("disk full", hint="free some")
+
+    with monkeypatch.context() as patch, pytest.raises(StoreError):
+        patch.setattr(Store, "append", full)
+        conversation.append("user", "lost")
+    assert texts(conversation) == ["kept"]
+    conversation.append("user", "after")
+    repo.close()
+    assert texts(open_repo("laptop").get(conversation.id)) == ["kept", "after"]
+
+
+def test_a_long_conversation_is_folded_and_stays_the_same(open_repo: OpenRepo, tmp_path: Path) -> None:
+    repo = open_repo("laptop")
+    conversation = repo.create()
+    for n in range(260):
+        conversation.append("user", f"{n} " + "words " * 200)
+    before = conversation.transcript().hash
+    connection = repo.store._db
+    assert connection.execute("SELECT count(*) FROM snapshots WHERE document = ?", [conversation.id]).fetchone()[0] == 1
+    assert connection.execute("SELECT count(*) FROM updates WHERE document = ?", [conversation.id]).fetchone()[0] < 260
+    repo.close()
+    again = open_repo("laptop").get(conversation.id)
+    assert again.transcript().hash == before
+    again.append("user", "and on")
+    assert texts(again)[-1] == "and on"
+
+
+def test_an_update_that_breaks_the_core_at_loading_is_set_aside(open_repo: OpenRepo, monkeypatch: pytest.MonkeyPatch) -> None:
+    repo = open_repo("laptop")
+    conversation = repo.create()
+    conversation.append("user", "good")
+    repo.store.received("ws://r", conversation.id, [("R" * 22, 1, b"\x01\x02nonsense")], [], None)
+    repo.close()
+    repo = open_repo("laptop")
+    again = repo.get(conversation.id)
+    assert texts(again) == ["good"]
+    assert repo.store.set_aside_count(conversation.id) == 1
+    again.append("user", "more")
+    repo.close()
+    assert texts(open_repo("laptop").get(conversation.id)) == ["good", "more"]
+
+
+def test_any_thread_may_write(open_repo: OpenRepo) -> None:
+    conversation = open_repo("laptop").create()
+    threads = [threading.Thread(target=lambda k=k: [conversation.append("user", f"{k}.{n}") for n in range(10)]) for k in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(texts(conversation)) == sorted(f"{k}.{n}" for k in range(4) for n in range(10))
+    assert conversation.transcript().malformed == {}
