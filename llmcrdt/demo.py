@@ -163,9 +163,8 @@ class Story:
         phone.online(self._relay)
         there = phone.conversation()
         same = there.transcript().hash == imported.transcript().hash
-        self._tell(
-            f'phone: knew only the library id {laptop.repo.library}; has "{there.title}" now, transcripts equal: {same}.'
-        )
+        self._tell(f"phone: knew only the library id {laptop.repo.library};")
+        self._tell(f'has "{there.title}" now, transcripts equal: {same}.')
         self.figures["transcripts_equal"] = same
         return laptop, phone
 
@@ -197,9 +196,7 @@ class Story:
         growing = sorted(set(lengths))
         self.figures["phone_saw_it_grow"] = len(growing) > 2
         self._tell(f"laptop: {_shown(entry.text)}")
-        self._tell(
-            f"phone: saw it in {len(growing)} steps, from {growing[0] if growing else 0} to {len(entry.text)} characters."
-        )
+        self._tell(f"phone: saw it in {len(growing)} steps, the last one {len(entry.text)} characters long.")
 
     def _apart(self, laptop: Device, phone: Device, engine: llmcrdt.LlamaEngine) -> dict[str, Any]:
         self._title("Both go offline, and go on")
@@ -229,7 +226,7 @@ class Story:
         self.figures["transcript"] = here.hash
         self._tell(f"transcript {here.hash} on the laptop, {there.hash} on the phone: equal: {equal}.")
         self._tell(
-            f"{len(here)} entries, every one that either wrote: {self.figures['nothing_lost']}. The laptop's answer kept"
+            f"{len(here)} entries, all that either wrote: {self.figures['nothing_lost']}. The laptop's answer kept"
         )
         self._tell(f"its frame, and the phone's question stands after it: {self.figures['frames_kept']}.")
 
@@ -247,7 +244,8 @@ class Story:
         phone.sync()
 
     def _without_cache(self, laptop: Device, document: bytes) -> float:
-        """Seconds to the first token of the same answer, in a copy of the conversation and with a cache that never hits."""
+        """Seconds to the first token of the same answer, in a copy of the conversation and with a cache that never
+        hits."""
         copy = self._device("copy", laptop.repo.library)
         conversation = copy.repo.join(laptop.conversation().id)
         conversation.apply(document)
@@ -279,7 +277,7 @@ class Story:
         engine.settled(_WAIT)
         back = llmcrdt.plan(laptop.conversation(), engine)
         self.figures["evaluate_after_select"] = back.evaluate
-        self._tell(f"phone: selected the first branch again. Of its {back.total} tokens {back.evaluate} are to evaluate. {back.why}")
+        self._tell(f"phone: selected the first branch again. plan: {back.total} tokens, {back.evaluate} to evaluate.")
         there.append("user", "Let us stay with the first plan after all.")
         phone.sync()
         laptop.sync()
@@ -313,7 +311,7 @@ class Story:
         self.figures["replayed_tokens"] = len(replayed_ids)
         self.figures["engine"] = {"restored": from_disk, "replayed": again.stats()}
         self._tell(
-            f"{len(ids)} tokens made again from the document; the logits of cache, disk and replay are equal bit for bit: {equal}."
+            f"{len(ids)} tokens, made again from the document. Logits of cache, disk and replay bit-equal: {equal}."
         )
         self._relay.start()
         laptop.online(self._relay)
@@ -325,7 +323,7 @@ class Story:
         elsewhere = {e.entry.id for e in here.elsewhere} == {e.entry.id for e in there.elsewhere}
         self.figures["tablet_equal"] = alike and hidden and elsewhere
         self._tell(
-            f"laptop: refilled an empty relay. tablet: got all {len(there)} entries, and the {len(there.elsewhere)} elsewhere,"
+            f"laptop: refilled an empty relay. tablet: got {len(there)} entries, and {len(there.elsewhere)} elsewhere,"
         )
         self._tell(f"with the library id alone; equal, hidden fields included: {self.figures['tablet_equal']}.")
 

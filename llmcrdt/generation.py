@@ -72,9 +72,12 @@ def generate(
 ) -> Generation:
     """Let a model answer; others see the answer grow. Returns at once, started.
 
-    Generations of one conversation queue up, each on the transcript as it is when its turn comes. ``instead_of``: answer
-    again on the frame of that answer. ``seed``: None draws one; it is recorded. ``stop``: texts that end the answer, and
-    are left out of it. ``interval``: seconds between two writes to the document. What goes wrong is raised by ``result()`` and by iterating.
+    Generations of one conversation queue up, each on the transcript as it is when its turn comes. ``instead_of``:
+    answer
+    again on the frame of that answer. ``seed``: None draws one; it is recorded. ``stop``: texts that end the answer,
+    and
+    are left out of it. ``interval``: seconds between two writes to the document. What goes wrong is raised by
+    ``result()`` and by iterating.
     """
     drawn = secrets.randbits(31) if seed is None else seed
     sampling = Sampling(

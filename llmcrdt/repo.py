@@ -111,7 +111,8 @@ class Repo:
             return conversation
 
     def get(self, id: str) -> Conversation:
-        """The conversation with this id: one of this repo, or one that the library lists. Raises ConversationNotFound."""
+        """The conversation with this id: one of this repo, or one that the library lists. Raises
+        ConversationNotFound."""
         with self._lock:
             self._library.refresh()
             id_ = DocumentId(id)
@@ -120,7 +121,7 @@ class Repo:
             if (listed and listed.deleted) or not (listed or known):
                 raise ConversationNotFound(
                     f"There is no conversation {id!r} in {self.store.path}.",
-                    hint="List them, or sync with the relay first; repo.join(id) makes a replica of one from elsewhere.",
+                    hint="List them, or sync first; repo.join(id) makes a replica of one from elsewhere.",
                 )
             if not known:
                 self.store.add_document(id_, "conversation")

@@ -23,7 +23,7 @@ CHAT = {
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "Is there a train?"},
         {"role": "assistant", "content": None,
-         "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "trains", "arguments": '{"to": "Ghent"}'}}]},
+         "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "trains", "arguments": '{"to": 1}'}}]},
         {"role": "tool", "tool_call_id": "c1", "content": "at ten"},
         {"role": "assistant", "content": "Yes, at ten."},
     ],
@@ -142,7 +142,16 @@ def test_ctrl_c_in_a_generation_keeps_what_was_said(run: Run, tmp_path: Path) ->
     id_ = json.loads(run("new", "--json")[1])["id"]
     run("append", id_, "Tell me everything.")
     command = [sys.executable, "-m", "llmcrdt.cli", "--db", str(tmp_path / "a.db"), "generate", id_]
-    command += ["--model", str(tmp_path / "m.gguf"), "--cache", str(tmp_path / "kv"), "--max-tokens", "30000", "--temperature", "9"]
+    command += [
+        "--model",
+        str(tmp_path / "m.gguf"),
+        "--cache",
+        str(tmp_path / "kv"),
+        "--max-tokens",
+        "30000",
+        "--temperature",
+        "9",
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0)
     assert process.stdout is not None
     first = process.stdout.read(1)
@@ -189,7 +198,9 @@ def test_errors_are_one_line_that_says_what_to_do(run: Run, arguments: tuple[str
         ("empty.json", b"[]", "no message"),
     ],
 )
-def test_a_malformed_file_makes_no_conversation(run: Run, tmp_path: Path, name: str, content: bytes, words: str) -> None:
+def test_a_malformed_file_makes_no_conversation(
+    run: Run, tmp_path: Path, name: str, content: bytes, words: str
+) -> None:
     (tmp_path / name).write_bytes(content)
     code, _, err = run("import", tmp_path / name)
     assert code == 1

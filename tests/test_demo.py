@@ -13,7 +13,16 @@ import pytest
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, object], Path]:
     folder = tmp_path_factory.mktemp("demo")
-    command = [sys.executable, "-m", "llmcrdt.cli", "demo", "--json", str(folder / "out.json"), "--keep", str(folder / "kept")]
+    command = [
+        sys.executable,
+        "-m",
+        "llmcrdt.cli",
+        "demo",
+        "--json",
+        str(folder / "out.json"),
+        "--keep",
+        str(folder / "kept"),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout, json.loads((folder / "out.json").read_text()), folder / "kept"
@@ -21,7 +30,14 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, objec
 
 def test_everything_held(told: tuple[str, dict[str, object], Path]) -> None:
     out, figures, _ = told
-    for name in ("transcripts_equal", "frames_kept", "replay_bit_equal", "tablet_equal", "nothing_lost", "phone_saw_it_grow"):
+    for name in (
+        "transcripts_equal",
+        "frames_kept",
+        "replay_bit_equal",
+        "tablet_equal",
+        "nothing_lost",
+        "phone_saw_it_grow",
+    ):
         assert figures[name] is True, name
     assert out.rstrip().endswith("Everything held.")
 

@@ -35,7 +35,9 @@ def engine(model: Path, tmp_path: Path) -> Iterator[llmcrdt.LlamaEngine]:
 @pytest.fixture
 def conversation(open_repo: OpenRepo) -> llmcrdt.Conversation:
     conversation = open_repo("laptop").create()
-    conversation.append("system", "You are a guide. " * 20, tools=[{"type": "function", "function": {"name": "trains"}}])
+    conversation.append(
+        "system", "You are a guide. " * 20, tools=[{"type": "function", "function": {"name": "trains"}}]
+    )
     conversation.append("user", "Where shall we go?")
     return conversation
 
@@ -73,7 +75,9 @@ def test_every_prompt_extends_the_one_before_it_and_its_answer(
         generation = llmcrdt.generate(conversation, engine, max_tokens=12, seed=n)
         entry = generation.result(60)
         engine.settled(60)
-        assert (plan.total, plan.reused, plan.evaluate) == tuple(generation.stats[k] for k in ("total", "reused", "evaluated"))
+        assert (plan.total, plan.reused, plan.evaluate) == tuple(
+            generation.stats[k] for k in ("total", "reused", "evaluated")
+        )
         assert plan.why.cause == ("extends" if n else "first")
         if n:
             assert plan.reused == engine.chunk * (min(len(seen), plan.total - 2) // engine.chunk)
@@ -214,7 +218,9 @@ def test_regenerating_stands_for_the_same_turn(conversation: llmcrdt.Conversatio
         answer(conversation, engine, instead_of=conversation.transcript()[1])
 
 
-def test_generations_of_one_conversation_take_turns(conversation: llmcrdt.Conversation, engine: llmcrdt.LlamaEngine) -> None:
+def test_generations_of_one_conversation_take_turns(
+    conversation: llmcrdt.Conversation, engine: llmcrdt.LlamaEngine
+) -> None:
     first = llmcrdt.generate(conversation, engine, max_tokens=30, seed=1)
     second = llmcrdt.generate(conversation, engine, max_tokens=5, seed=2)
     one, two = first.result(60), second.result(60)

@@ -72,7 +72,9 @@ def test_list_loads_no_document(open_repo: OpenRepo, monkeypatch: pytest.MonkeyP
     repo = open_repo("laptop")
     loaded: list[str] = []
     original = Store.since
-    monkeypatch.setattr(Store, "since", lambda self, document, *rest: (loaded.append(document), original(self, document, *rest))[1])
+    monkeypatch.setattr(
+        Store, "since", lambda self, document, *rest: (loaded.append(document), original(self, document, *rest))[1]
+    )
     assert len(repo.list()) == 5
     assert set(loaded) <= {repo.library}
 
@@ -138,7 +140,9 @@ def test_a_restored_backup_goes_on_and_gets_back_what_it_lost(open_repo: OpenRep
     assert restored.transcript().hash == elsewhere.transcript().hash
 
 
-def test_kill_9_in_the_middle_of_writing_loses_nothing_that_append_returned(open_repo: OpenRepo, tmp_path: Path) -> None:
+def test_kill_9_in_the_middle_of_writing_loses_nothing_that_append_returned(
+    open_repo: OpenRepo, tmp_path: Path
+) -> None:
     repo = open_repo("laptop")
     conversation = repo.create()
     repo.close()
@@ -202,7 +206,9 @@ def test_a_long_conversation_is_folded_and_stays_the_same(open_repo: OpenRepo, t
     assert texts(again)[-1] == "and on"
 
 
-def test_an_update_that_breaks_the_core_at_loading_is_set_aside(open_repo: OpenRepo, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_update_that_breaks_the_core_at_loading_is_set_aside(
+    open_repo: OpenRepo, monkeypatch: pytest.MonkeyPatch
+) -> None:
     repo = open_repo("laptop")
     conversation = repo.create()
     conversation.append("user", "good")
@@ -219,7 +225,10 @@ def test_an_update_that_breaks_the_core_at_loading_is_set_aside(open_repo: OpenR
 
 def test_any_thread_may_write(open_repo: OpenRepo) -> None:
     conversation = open_repo("laptop").create()
-    threads = [threading.Thread(target=lambda k=k: [conversation.append("user", f"{k}.{n}") for n in range(10)]) for k in range(4)]
+    threads = [
+        threading.Thread(target=lambda k=k: [conversation.append("user", f"{k}.{n}") for n in range(10)])
+        for k in range(4)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -91,7 +91,8 @@ class Edit(Protocol):
         ...
 
     def take_touched(self) -> Touched:
-        """What was touched since the last call. What was written can be read at once, also before the transaction ends."""
+        """What was touched since the last call. What was written can be read at once, also before the transaction
+        ends."""
         ...
 
     @property

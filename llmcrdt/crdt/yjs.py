@@ -127,7 +127,8 @@ class YjsReplica:
         return True
 
     def _retry(self) -> None:
-        """Apply what waits again until nothing moves: yrs 0.28 leaves some updates waiting though all they need is here."""
+        """Apply what waits again until nothing moves: yrs 0.28 leaves some updates waiting though all they need is
+        here."""
         before = None
         while self._pending and before != (before := self.version()):
             for update, _ in tuple(self._pending):

@@ -210,7 +210,8 @@ class Conversation(Document):
         return stream
 
     def edit(self, entry: Entry | EntryId, content: Content, *, author: str | None = None) -> Entry:
-        """Say something else in an entry's place. The old one stays, as an alternative. Parts that are not text stay too."""
+        """Say something else in an entry's place. The old one stays, as an alternative. Parts that are not text stay
+        too."""
         with self._editing():
             old = self._shown(self._id_of(entry))
             parts = parts_of(content, old.role)
@@ -234,7 +235,8 @@ class Conversation(Document):
                 edit.put(schema.ACTS, schema.selection_key(act), schema.write_selection(act))
 
     def seal(self, entry: Entry | EntryId, status: Literal["stopped", "failed"] = "stopped") -> Entry:
-        """End an entry that its writer left unfinished. If the writer lives after all, its own seal is another version."""
+        """End an entry that its writer left unfinished. If the writer lives after all, its own seal is another
+        version."""
         with self._editing():
             unfinished = self._id_of(entry)
             readable = self._readable[unfinished]

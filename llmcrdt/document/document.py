@@ -91,7 +91,8 @@ class Document:
             return self._replica.version()
 
     def apply(self, update: bytes) -> None:
-        """Merge an update from any transport; it is on disk when this returns. Raises MalformedUpdate; nothing is kept."""
+        """Merge an update from any transport; it is on disk when this returns. Raises MalformedUpdate; nothing is
+        kept."""
         with self._carrying():
             applied = self._merge(update)
             if applied.news:

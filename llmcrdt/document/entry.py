@@ -174,7 +174,8 @@ def extend_frame_hash(before: FrameHash, pins: Sequence[tuple[str, str]]) -> Fra
 
 
 def content_hash(role: str, version_text: str) -> ContentHash:
-    """The name of a version: over its role and its canonical text, which holds a nonce (an erased text can't be guessed)."""
+    """The name of a version: over its role and its canonical text, which holds a nonce (an erased text can't be
+    guessed)."""
     return ContentHash(tagged_hash("llmcrdt/content/1", role.encode(), version_text.encode("utf-8")))
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import NamedTuple
 
-from ..ids import ContentHash, EntryId, FrameHash, tagged_hash
+from ..ids import ContentHash, EntryId, tagged_hash
 from .entry import EMPTY_FRAME, Frame, Pin, extend_frame_hash
 
 GroupId = str
@@ -60,7 +60,8 @@ class Selection:
 
 
 class Hider(NamedTuple):
-    """Why an entry is hidden: ``way`` decided; ``after`` is what the one who decided had seen, if it was a selection."""
+    """Why an entry is hidden: ``way`` decided; ``after`` is what the one who decided had seen, if it was a
+    selection."""
 
     way: EntryId
     after: tuple[EntryId, ...] | None

@@ -1,0 +1,20 @@
+"""Keys and places for KV state. Knows token ids and bytes; knows no model, no message, no engine."""
+
+from .chunk_cache import ChunkCache, MemoryCache, NeverCache, Tier
+from .chunk_file import Chunk
+from .chunk_hash import ChunkKey, chunk_key, chunk_keys
+from .disk import DiskCache
+from .tiered import TieredCache
+
+__all__ = [
+    "Chunk",
+    "ChunkCache",
+    "ChunkKey",
+    "DiskCache",
+    "MemoryCache",
+    "NeverCache",
+    "Tier",
+    "TieredCache",
+    "chunk_key",
+    "chunk_keys",
+]

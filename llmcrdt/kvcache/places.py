@@ -8,7 +8,8 @@ from pathlib import Path
 
 
 def user_cache() -> Path:
-    """The folder for everything that can be computed again: ``$XDG_CACHE_HOME/llmcrdt/kv``, or the system's own place."""
+    """The folder for everything that can be computed again: ``$XDG_CACHE_HOME/llmcrdt/kv``, or the system's own
+    place."""
     base = os.environ.get("XDG_CACHE_HOME", "")
     if os.path.isabs(base):
         home = Path(base)

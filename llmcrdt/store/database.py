@@ -344,7 +344,8 @@ class Store:
     @contextmanager
     def _writing(self) -> Iterator[Database]:
         with self._reading() as db:
-            # IMMEDIATE: a transaction that reads first and writes later fails at once when another process wrote between.
+            # IMMEDIATE: a transaction that reads first and writes later fails at once when another process wrote
+            # between.
             db.execute("BEGIN IMMEDIATE")
             try:
                 yield db

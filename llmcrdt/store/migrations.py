@@ -8,28 +8,47 @@ APPLICATION_ID = 0x6C6C6D63  # "llmc": tells our files from other people's SQLit
 
 migrations = Migrations("llmcrdt")
 
+# updates.place is never used again, also not after a restart: hence AUTOINCREMENT.
+# updates.writer: the session of this file that wrote it; session and n: its name as a record, if it came from a relay.
+# cursors.refills: how often this relay had to be filled anew; names of records begin anew with it.
+_DOCUMENTS = """
+    CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE documents (id TEXT PRIMARY KEY, kind TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE snapshots (
+        document TEXT PRIMARY KEY, place INTEGER NOT NULL, size INTEGER NOT NULL, data BLOB NOT NULL
+    );
+    CREATE TABLE updates (
+        place INTEGER PRIMARY KEY AUTOINCREMENT, document TEXT NOT NULL, writer TEXT, session TEXT, n INTEGER,
+        keys TEXT NOT NULL DEFAULT '', data BLOB NOT NULL
+    );
+    CREATE INDEX updates_by_document ON updates (document, place);
+    CREATE UNIQUE INDEX updates_by_name ON updates (document, session, n) WHERE session IS NOT NULL;
+    CREATE TABLE cursors (
+        relay TEXT, document TEXT, log BLOB NOT NULL, position INTEGER NOT NULL, chain BLOB NOT NULL,
+        refills INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (relay, document)
+    ) WITHOUT ROWID;
+    CREATE TABLE outbox (
+        relay TEXT, document TEXT, place INTEGER, session TEXT NOT NULL, n INTEGER NOT NULL,
+        PRIMARY KEY (relay, document, place)
+    ) WITHOUT ROWID;
+    CREATE INDEX outbox_by_place ON outbox (document, place);
+    CREATE TABLE set_aside (
+        number INTEGER PRIMARY KEY, document TEXT NOT NULL, reason TEXT NOT NULL, data BLOB NOT NULL
+    );
+    CREATE TABLE listing (
+        id TEXT PRIMARY KEY, title TEXT NOT NULL, created_at REAL NOT NULL, archived INTEGER NOT NULL,
+        deleted INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX listing_by_age ON listing (created_at, id)
+"""
+
 
 @migrations(name="m001_documents")
 def m001_documents(db: Database) -> None:
-    # The number of an update row (place) is never used again, also not after a restart: hence AUTOINCREMENT.
-    for statement in (
-        "CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
-        "CREATE TABLE documents (id TEXT PRIMARY KEY, kind TEXT NOT NULL) WITHOUT ROWID",
-        "CREATE TABLE snapshots (document TEXT PRIMARY KEY, place INTEGER NOT NULL, size INTEGER NOT NULL, data BLOB NOT NULL)",
-        # writer: the session of this file that wrote it; session and n: its name as a record of a relay, if it came from one.
-        "CREATE TABLE updates (place INTEGER PRIMARY KEY AUTOINCREMENT, document TEXT NOT NULL, writer TEXT, session TEXT,"
-        " n INTEGER, keys TEXT NOT NULL DEFAULT '', data BLOB NOT NULL)",
-        "CREATE INDEX updates_by_document ON updates (document, place)",
-        "CREATE UNIQUE INDEX updates_by_name ON updates (document, session, n) WHERE session IS NOT NULL",
-        # refills: how often this relay had to be filled anew; the names of records begin anew with it.
-        "CREATE TABLE cursors (relay TEXT, document TEXT, log BLOB NOT NULL, position INTEGER NOT NULL, chain BLOB NOT NULL,"
-        " refills INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (relay, document)) WITHOUT ROWID",
-        "CREATE TABLE outbox (relay TEXT, document TEXT, place INTEGER, session TEXT NOT NULL, n INTEGER NOT NULL,"
-        " PRIMARY KEY (relay, document, place)) WITHOUT ROWID",
-        "CREATE INDEX outbox_by_place ON outbox (document, place)",
-        "CREATE TABLE set_aside (number INTEGER PRIMARY KEY, document TEXT NOT NULL, reason TEXT NOT NULL, data BLOB NOT NULL)",
-        "CREATE TABLE listing (id TEXT PRIMARY KEY, title TEXT NOT NULL, created_at REAL NOT NULL, archived INTEGER NOT NULL,"
-        " deleted INTEGER NOT NULL) WITHOUT ROWID",
-        "CREATE INDEX listing_by_age ON listing (created_at, id)",
-    ):
+    _run(db, _DOCUMENTS)
+
+
+def _run(db: Database, script: str) -> None:
+    """Statement by statement: sqlite3's own executescript would commit the transaction that this runs in."""
+    for statement in script.split(";\n"):
         db.execute(statement)

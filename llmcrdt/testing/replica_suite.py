@@ -136,9 +136,9 @@ class ReplicaSuite:
                 target.apply(bytes(bad[: rng.randrange(1, len(bad) + 1)]))
             except MalformedUpdate:
                 assert target.broken or self.shown(target) == before
-        for bad in (b"", b"\xff", b"\xff" * 40):
+        for junk in (b"", b"\xff", b"\xff" * 40):
             with pytest.raises(MalformedUpdate):
-                replica.apply(bad)
+                replica.apply(junk)
             with pytest.raises(MalformedUpdate):
-                replica.diff(since=bad)
+                replica.diff(since=junk)
         assert self.shown(replica) == before

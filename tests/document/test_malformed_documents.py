@@ -50,7 +50,7 @@ def other_json(value: Any) -> str:
                                   scalars | HEAD.map(other_json)),
         max_size=4,
     ),
-    st.dictionaries(st.text(max_size=3) | st.just(f"select:g:{SESSION}"), scalars | st.just('{"lamport":1}'), max_size=3),
+    st.dictionaries(st.text(max_size=3) | st.just(f"select:g:{SESSION}"), scalars | st.just('{"entry":1}'), max_size=3),
 )  # fmt: skip
 def test_the_transcript_is_total(open_repo: OpenRepo, entries: dict[str, Any], acts: dict[str, Any]) -> None:
     conversation = open_repo("laptop").create()

@@ -18,7 +18,7 @@ from llmcrdt.document.order import Node, Order, Selection, group_of
 from llmcrdt.ids import ContentHash, EntryId
 
 sys.path.insert(0, str(Path(__file__).parent))
-import order_model as model  # noqa: E402
+import order_model as model
 
 
 def pin(entry: str) -> Pin:

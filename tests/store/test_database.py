@@ -23,7 +23,9 @@ def store(tmp_path: Path):  # type: ignore[no-untyped-def]
     made.close()
 
 
-@pytest.mark.parametrize("content", [b"SQLite", b"not a database at all", b"\x00" * 4096, b"SQLite format 3\x00 and then nothing"])
+@pytest.mark.parametrize(
+    "content", [b"SQLite", b"not a database at all", b"\x00" * 4096, b"SQLite format 3\x00 and then nothing"]
+)
 def test_other_files_are_refused_and_left_alone(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.db"
     path.write_bytes(content)
@@ -45,7 +47,9 @@ def test_another_program_s_database_is_refused_and_left_alone(tmp_path: Path) ->
 def test_a_file_of_a_newer_version_is_refused(store: Store) -> None:
     store.close()
     connection = sqlite3.connect(store.path)
-    connection.execute("INSERT INTO _sqlite_migrations (migration_set, name, applied_at) VALUES ('llmcrdt', 'm999_later', 'x')")
+    connection.execute(
+        "INSERT INTO _sqlite_migrations (migration_set, name, applied_at) VALUES ('llmcrdt', 'm999_later', 'x')"
+    )
     connection.commit()
     connection.close()
     with pytest.raises(NewerDatabase, match="m999_later"):
@@ -92,7 +96,8 @@ def test_an_update_waits_only_for_relays_that_know_the_document(store: Store) ->
 
 
 def test_after_a_refill_names_begin_anew_in_every_process(store: Store) -> None:
-    """A relay that was wiped knows none of the old sessions; n must start at 1 again, also for who did not refill it."""
+    """A relay that was wiped knows none of the old sessions; n must start at 1 again, also for who did not refill
+    it."""
     other = Store(store.path, lock=threading.RLock())
     store.refill(RELAY, DOCUMENT, None, CURSOR)
     for process in (store, other):
