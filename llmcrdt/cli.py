@@ -278,7 +278,8 @@ def export(repos: Repos, id: str, form: str) -> None:
     from llmcrdt.interop import openai_chat
 
     with repos() as repo:
-        _print_json(openai_chat.write(list(_find(repo, id).transcript())))
+        conversation = _find(repo, id)
+        _print_json(openai_chat.write(list(conversation.transcript()), title=conversation.title or None))
 
 
 @main.command()

@@ -26,7 +26,8 @@ def import_openai_chat(repo: Repo, text: str, *, title: str | None = None, defau
 def _append(conversation: Conversation, drafts: list[openai_chat.Draft]) -> None:
     made: list[Entry] = []
     for draft in drafts:
-        call = _call(made[draft.answers[0]], draft.answers[1]) if draft.answers else None
+        # A call of a kind we don't know is no ToolCall, and may be answered all the same.
+        call = ToolCall(draft.answers[1], "", "", entry=made[draft.answers[0]].id) if draft.answers else None
         generated = draft.role == "assistant"
         made.append(
             conversation.append(
@@ -39,7 +40,3 @@ def _append(conversation: Conversation, drafts: list[openai_chat.Draft]) -> None
                 author=draft.author,
             )
         )
-
-
-def _call(entry: Entry, call_id: str) -> ToolCall:
-    return next(call for call in entry.tool_calls if call.id == call_id)

@@ -1,0 +1,291 @@
+"""OpenAI's chat-completions JSON <-> entries. Pure, and lossless: ``write(read(x)) == x``, for what ``read`` takes.
+
+A conversation is ``{"messages": [...], "tools": [...]}`` or the bare list of messages. What our parts can't hold is
+kept beside them, verbatim: unknown fields of a text or a call in the part's ``extra``, unknown kinds of content as
+``Unknown`` parts, and what belongs to a message or a file as a whole in an ``Unknown`` part of type
+``openai_chat/message`` or in the ``openai_chat`` key of a config part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..document.canonical import JSON
+from ..document.entry import Config, Entry, HiddenField, Part, Reasoning, Role, Text, ToolCall, ToolResult, Unknown
+from ..exceptions import FormatError
+from .json_input import bad, check_json, kind_of, list_at, object_at, parse, text_at
+
+__all__ = ["Draft", "parse", "read", "read_text", "title_of", "write"]
+
+_MESSAGE, _ITEM, _CALL = "openai_chat/message", "openai_chat/content", "openai_chat/tool_call"
+_EXTRA = "openai_chat"
+_OWN_TYPES = ("text", "reasoning", "tool_call", "tool_result", "config", "blob", _MESSAGE, _ITEM, _CALL)
+_ROLES: dict[str, Role] = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "assistant": "assistant",
+    "tool": "tool",
+}
+_REASONING = ("reasoning_content", "reasoning")
+
+
+@dataclass(frozen=True)
+class Draft:
+    """An entry to append. ``answers``: (which draft of the list made the call, call id) for a tool result."""
+
+    role: Role
+    parts: tuple[Part, ...]
+    answers: tuple[int, str] | None = None
+    hidden: Mapping[str, HiddenField] = field(default_factory=dict)
+    author: str = ""
+
+    @property
+    def answers_call(self) -> str | None:
+        """The id of the call that a tool result answers."""
+        return self.answers[1] if self.answers else None
+
+
+def read_text(text: str) -> list[Draft]:
+    """The drafts of a JSON file's text. Raises FormatError, with line and column where the text is not JSON."""
+    return read(parse(text))
+
+
+def title_of(value: JSON) -> str | None:
+    """The title that a file gives its conversation. Raises FormatError if it is not text."""
+    title = value.get("title") if isinstance(value, dict) else None
+    if title is not None and not isinstance(title, str):
+        raise bad("title", "is not text", "Leave it out, or write it in quotes.")
+    return title
+
+
+def read(value: JSON) -> list[Draft]:
+    """The drafts of a conversation, in order.
+
+    Tools and unknown fields of the whole become a config part of the first system entry, or of a system entry of their
+    own. Raises FormatError, with the path of the bad value, for what is not such a conversation.
+    """
+    check_json(value)
+    if not isinstance(value, (dict, list)):
+        raise FormatError(
+            f"Expected an object with messages, or a list of them; this is {kind_of(value)}.",
+            hint='Pass {"messages": [...]} or [...].',
+        )
+    whole = value if isinstance(value, dict) else {"messages": value}
+    base = "messages" if isinstance(value, dict) else ""
+    if "messages" not in whole:
+        raise bad("messages", "is missing", 'Pass {"messages": [...]} or the list itself.')
+    if "title" in whole:
+        text_at(whole["title"], "title", "Leave it out, or write it in quotes.")
+    config = _read_config(whole)
+    drafts = _Reader(base, 0).read(whole["messages"])
+    if not config:
+        return drafts
+    first = next((i for i, draft in enumerate(drafts) if draft.role == "system"), None)
+    if first is None:
+        return _Reader(base, 1, [Draft("system", (Config(config),))]).read(whole["messages"])
+    old = drafts[first]
+    drafts[first] = Draft(old.role, (*old.parts, Config(config)), old.answers, old.hidden, old.author)
+    return drafts
+
+
+def _read_config(whole: Mapping[str, JSON]) -> dict[str, JSON]:
+    config: dict[str, JSON] = {}
+    if "tools" in whole:
+        config["tools"] = list_at(whole["tools"], "tools")
+        for i, tool in enumerate(config["tools"]):
+            object_at(tool, f"tools[{i}]")
+            if tool.get("type") == "function":
+                function = object_at(tool.get("function"), f"tools[{i}].function")
+                text_at(function.get("name"), f"tools[{i}].function.name")
+    rest = {key: item for key, item in whole.items() if key not in ("messages", "tools", "title")}
+    return config | ({_EXTRA: rest} if rest else {})
+
+
+class _Reader:
+    def __init__(self, base: str, shift: int, drafts: Sequence[Draft] = ()) -> None:
+        self._base, self._drafts = base, list(drafts)
+        self._calls: dict[str, int] = {}  # call id -> the last draft that made it
+        assert shift == len(self._drafts)
+
+    def read(self, messages: JSON) -> list[Draft]:
+        for i, message in enumerate(list_at(messages, self._base or "the list")):
+            path = f"{self._base}[{i}]"
+            self._message(object_at(message, path), path)
+        return self._drafts
+
+    def _message(self, message: Mapping[str, JSON], path: str) -> None:
+        name = text_at(message.get("role"), f"{path}.role")
+        role = _ROLES.get(name)
+        if role is None:
+            raise bad(f"{path}.role", f"is {name!r}", f"Known roles are {', '.join(_ROLES)}.")
+        left = {key: item for key, item in message.items() if key != "role"}
+        kept: dict[str, JSON] = {} if name == role else {"role": name}
+        parts: list[Part] = []
+        if role == "assistant":
+            parts += _read_reasoning(left, kept)
+        parts += _read_content(left, kept, role, path)
+        answers = self._answer(left, path) if role == "tool" else None
+        if role == "assistant":
+            calls = _read_calls(left, path)
+            parts += calls
+            self._calls.update(dict.fromkeys(_call_ids(calls), len(self._drafts)))
+        if left:
+            kept["fields"] = left
+        if kept:
+            parts.append(Unknown({"type": _MESSAGE, **kept}))
+        author = left.get("name")
+        self._drafts.append(Draft(role, tuple(parts), answers, author=author if isinstance(author, str) else ""))
+
+    def _answer(self, left: dict[str, JSON], path: str) -> tuple[int, str]:
+        call = text_at(left.pop("tool_call_id", None), f"{path}.tool_call_id")
+        if call not in self._calls:
+            raise bad(
+                f"{path}.tool_call_id", f"is {call!r}, which no message before made", "Put the result after its call."
+            )
+        return self._calls[call], call
+
+
+def _read_reasoning(left: dict[str, JSON], kept: dict[str, JSON]) -> list[Part]:
+    for key in _REASONING:
+        if isinstance(left.get(key), str):
+            if key != _REASONING[0]:
+                kept["reasoning"] = key
+            return [Reasoning(left.pop(key))]
+    return []
+
+
+def _read_content(left: dict[str, JSON], kept: dict[str, JSON], role: Role, path: str) -> list[Part]:
+    path = f"{path}.content"
+    if role == "assistant" and left.get("content") is None:
+        kept["content"] = "null" if "content" in left else "absent"
+        left.pop("content", None)
+        if kept["content"] == "null" and left.get("tool_calls"):
+            del kept["content"]  # what write prints anyway
+        return []
+    content = left.pop("content", None)
+    if isinstance(content, str):
+        return [ToolResult(content) if role == "tool" else Text(content)]
+    if not isinstance(content, list):
+        raise bad(path, f"is {kind_of(content)}", "Content is text, or a list of content parts.")
+    kept["content"] = "list"
+    return [_read_item(item, f"{path}[{i}]") for i, item in enumerate(content)]
+
+
+def _read_item(item: JSON, path: str) -> Part:
+    kind = text_at(object_at(item, path).get("type"), f"{path}.type")
+    if kind == "text":
+        text = text_at(item.get("text"), f"{path}.text")
+        return Text(text, {key: value for key, value in item.items() if key not in ("type", "text")})
+    return Unknown({"type": _ITEM, "item": item}) if kind in _OWN_TYPES else Unknown(item)
+
+
+def _read_calls(left: dict[str, JSON], path: str) -> list[Part]:
+    calls = left.get("tool_calls")
+    if not calls and (calls is None or isinstance(calls, list)):
+        return []  # null or an empty list stays among the fields
+    del left["tool_calls"]
+    return [_read_call(call, f"{path}.tool_calls[{i}]") for i, call in enumerate(list_at(calls, f"{path}.tool_calls"))]
+
+
+def _read_call(call: JSON, path: str) -> Part:
+    kind = object_at(call, path).get("type")
+    name = text_at(call.get("id"), f"{path}.id")
+    if kind not in ("function", "custom"):
+        return Unknown({"type": _CALL, "call": call})
+    inner_key, words_key = kind, "arguments" if kind == "function" else "input"
+    inner = object_at(call.get(inner_key), f"{path}.{inner_key}")
+    tool = text_at(inner.get("name"), f"{path}.{inner_key}.name")
+    hint = "Arguments are JSON written as text, in quotes."
+    words = text_at(inner.get(words_key), f"{path}.{inner_key}.{words_key}", hint)
+    rest = {
+        "kind": kind if kind != "function" else None,
+        "call": {key: value for key, value in call.items() if key not in ("id", "type", inner_key)},
+        "inner": {key: value for key, value in inner.items() if key not in ("name", words_key)},
+    }
+    rest = {key: value for key, value in rest.items() if value}
+    return ToolCall(name, tool, words, {_EXTRA: rest} if rest else {})
+
+
+def _call_ids(parts: Sequence[Part]) -> list[str]:
+    return [part.id if isinstance(part, ToolCall) else part.json["call"]["id"] for part in parts]  # type: ignore[union-attr]
+
+
+# -- writing
+
+
+def write(entries: Sequence[Entry | Draft], *, title: str | None = None, bare: bool = False) -> JSON:
+    """The JSON of a transcript; of drafts, too. ``bare``: only the list of messages, without tools and title.
+
+    Unsealed and erased entries are left out. What OpenAI's format has no place for (bindings, branches) is not written.
+    """
+    tools: JSON = None
+    whole: dict[str, JSON] = {}
+    out: list[JSON] = []
+    for entry in entries:
+        if isinstance(entry, Entry) and (not entry.sealed or entry.status == "erased"):
+            continue
+        for part in entry.parts:
+            if isinstance(part, Config):
+                tools = part.values.get("tools", tools)
+                extra = part.values.get(_EXTRA)
+                whole |= extra if isinstance(extra, dict) else {}
+        if entry.role != "system" or any(not isinstance(part, Config) for part in entry.parts):
+            out.append(_write_message(entry))
+    if bare:
+        return out
+    head = {} if title is None else {"title": title}
+    return {**head, **whole, "messages": out, **({} if tools is None else {"tools": tools})}
+
+
+def _write_message(entry: Entry | Draft) -> dict[str, JSON]:
+    kept: Mapping[str, JSON] = {}
+    items: list[JSON] = []
+    calls: list[JSON] = []
+    reasoning: list[str] = []
+    for part in entry.parts:
+        match part:
+            case Reasoning():
+                reasoning.append(part.text)
+            case ToolCall():
+                calls.append(_write_call(part))
+            case Text() | ToolResult():
+                items.append({**part.extra, "type": "text", "text": part.text})
+            case Unknown() if part.type == _MESSAGE:
+                kept = part.json
+            case Unknown() if part.type == _CALL:
+                calls.append(part.json.get("call"))
+            case Unknown():
+                items.append(part.json.get("item") if part.type == _ITEM else dict(part.json))
+    message: dict[str, JSON] = {"role": kept.get("role", entry.role)}
+    if reasoning:
+        message[kept.get("reasoning", _REASONING[0])] = "".join(reasoning)
+    if kept.get("content") != "absent" or items:
+        message["content"] = _write_content(items, kept.get("content"), entry.role == "assistant")
+    if calls:
+        message["tool_calls"] = calls
+    if entry.role == "tool" and entry.answers:
+        message["tool_call_id"] = entry.answers[1]
+    fields = kept.get("fields")
+    return message | (fields if isinstance(fields, dict) else {})
+
+
+def _write_content(items: list[JSON], form: JSON, nullable: bool) -> JSON:
+    if form == "list":
+        return items
+    if not items:
+        return None if nullable else ""
+    if all(isinstance(item, dict) and item.get("type") == "text" for item in items):
+        return "".join(item["text"] for item in items)
+    return items
+
+
+def _write_call(call: ToolCall) -> JSON:
+    kept = call.extra.get(_EXTRA)
+    rest: dict[str, Any] = kept if isinstance(kept, dict) else {}
+    kind = rest.get("kind", "function")
+    words = "arguments" if kind == "function" else "input"
+    inner = {"name": call.name, words: call.arguments, **rest.get("inner", {})}
+    return {"id": call.id, "type": kind, kind: inner, **rest.get("call", {})}

@@ -1,0 +1,102 @@
+"""One chat rendered for one model, at the first level of form that its template takes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from ..exceptions import TemplateFailed
+from .adapt import Level, adapt
+from .dates import moment
+from .guard import Guard, guard_settings, strings
+from .messages import Chat, Message, Settings
+from .tokenizer import Tokenizer
+
+PLAIN_TEMPLATE = (
+    "{% for m in messages %}{{ m.role + ': ' + m.content }}"
+    "{% for c in m.tool_calls or [] %}{{ ' ' + c.function.name + ' ' + c.function.arguments | tojson }}{% endfor %}"
+    "{{ '\\n' }}{% endfor %}{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+)
+"""For models that bring no template (base models): one line for each message."""
+
+
+@dataclass(frozen=True)
+class Renderer:
+    """Renders chats for one tokenizer, all with one guard, so that the texts can be compared."""
+
+    tokenizer: Tokenizer
+    guard: Guard
+    created_at: float
+
+    @classmethod
+    def of(cls, chat: Chat, tokenizer: Tokenizer, created_at: float, *more: str) -> Renderer:
+        """A renderer whose guard knows every string of ``chat``."""
+        words = [*strings(list(chat.messages)), *strings([chat.settings.tools, chat.settings.template]), *more]
+        return cls(tokenizer, Guard(tokenizer.special, [*words, tokenizer.chat_template]), created_at)
+
+    def text(self, messages: Sequence[Message], settings: Settings, *, level: Level, generating: bool) -> str:
+        """The marked text at one level. Raises TemplateFailed."""
+        from .chat_template import render
+
+        adapted = adapt(messages, level, generating=generating)
+        tools, arguments = self._settings(settings)
+        rendered = render(
+            self.tokenizer.chat_template or PLAIN_TEMPLATE,
+            [self.guard.message(message) for message in adapted],
+            tools=tools,
+            arguments=arguments,
+            date=self._date(settings),
+            add_generation_prompt=generating,
+            bos=self.tokenizer.bos,
+            eos=self.tokenizer.eos,
+        )
+        return self.guard.restore(rendered)
+
+    def first(self, messages: Sequence[Message], settings: Settings, *, generating: bool) -> tuple[str, Level]:
+        """The text at the first level that the template takes, and that level. Raises the first level's failure."""
+        failure: TemplateFailed | None = None
+        silent: tuple[str, Level] | None = None
+        for level in Level:
+            try:
+                text = self.text(messages, settings, level=level, generating=generating)
+            except TemplateFailed as error:
+                failure = failure or error
+                continue
+            if self._shows_system(text, messages):
+                return text, level
+            silent = silent or (text, level)
+        if silent:
+            return silent
+        assert failure is not None
+        raise failure
+
+    def ids(self, text: str) -> list[int]:
+        return self.guard.encode(text, self.tokenizer)
+
+    def with_bos(self, text: str) -> list[int]:
+        """Ids of a whole prompt: it begins with one ``bos`` if the model wants one, whoever prints it."""
+        ids, bos = self.ids(text), self.tokenizer.bos
+        if not bos or not self.tokenizer.add_bos:
+            return ids
+        first = self.tokenizer.special.get(bos)
+        token = [first] if first is not None else self.tokenizer.encode(bos, special=True)
+        return ids if ids[: len(token)] == token else [*token, *ids]
+
+    def _shows_system(self, text: str, messages: Sequence[Message]) -> bool:
+        """Some templates drop a system message without a word; then a later level may show it."""
+        words = (self.guard.text(m["content"].strip()) for m in messages if m["role"] == "system")
+        return all(w in text or json.dumps(w, ensure_ascii=False)[1:-1] in text for w in words)
+
+    def _settings(self, settings: Settings) -> tuple[list[Any] | None, Mapping[str, Any]]:
+        try:
+            return guard_settings(self.guard, settings)
+        except RecursionError:
+            raise TemplateFailed(
+                "Tools or template arguments nest too deeply.", hint="Append a simpler config."
+            ) from None
+
+    def _date(self, settings: Settings) -> datetime:
+        return moment(settings.date, self.created_at)

@@ -1,0 +1,265 @@
+"""A transcript as the token ids that a model is given. Pure.
+
+Ids that a model has already seen come from the token logs; only what came after the last logged generation is rendered
+and tokenized. The rest is found by difference: the template renders the frame, an answer that is one made-up word, and
+the new messages; what stands after that word is the end of the answer's turn, the new messages, and the beginning of
+the next answer.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..document.entry import Entry
+from ..exceptions import TemplateFailed
+from ..ids import EntryId
+from .adapt import Level
+from .generation_log import TOKENS, Logged, TokenLog, logged_generations, token_field
+from .messages import Chat, Message, Settings, is_shown, messages, settings, words_of
+from .render import Renderer
+from .tokenizer import Tokenizer
+
+__all__ = ["TOKENS", "Prompt", "Span", "TokenLog", "prompt_ids", "sources", "token_field"]
+
+Span = tuple[EntryId | None, int, int]
+"""(entry, start, stop): these ids of the prompt are that entry's. None: the template's own, or not told apart."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a generation is given. The next token log is ``TokenLog(prompt.base, prompt.appended, sampled)``.
+
+    ``logged``: how many of ``ids`` come from token logs, up to and with the generation ``base``; ``appended`` follow.
+    ``template_rewrites``: the template, asked anew, would print earlier turns otherwise (it drops reasoning, say); the
+    ids keep what the model has seen. ``erased``: erased entries since ``base``, for ``token_field``.
+    """
+
+    ids: tuple[int, ...]
+    logged: int
+    base: EntryId | None
+    segments: tuple[Span, ...]
+    template_rewrites: bool = False
+    erased: tuple[EntryId, ...] = ()
+
+    @property
+    def appended(self) -> tuple[int, ...]:
+        return self.ids[self.logged :]
+
+
+def prompt_ids(entries: Sequence[Entry], tokenizer: Tokenizer, *, created_at: float, use_log: bool = True) -> Prompt:
+    """The prompt for an answer to ``entries``, a whole transcript in order.
+
+    ``created_at`` is when the conversation began, in seconds since 1970: the date for templates that print one, unless
+    a config part sets it. ``use_log=False`` renders everything anew. Raises TemplateFailed.
+    """
+    chat = messages(entries)
+    renderer = Renderer.of(chat, tokenizer, created_at)
+    last = _usable(entries, chat, renderer) if use_log else None
+    if last is not None:
+        chain = last.chain()
+        rest = _after(chat, entries, last, renderer)
+        if rest is not None:
+            text, rewrites = rest
+            return _join(entries, chain, renderer.ids(text), rewrites)
+    text, _ = renderer.first(chat.messages, chat.settings, generating=True)
+    return _join(entries, (), renderer.with_bos(text), False)
+
+
+def sources(prompt: Prompt, entries: Sequence[Entry], tokenizer: Tokenizer) -> list[Span]:
+    """Which entry each stretch of the prompt's ids comes from, without gaps: words are found again in the text."""
+    out: list[Span] = []
+    todo = [entry for entry in entries if is_shown(entry)]
+    for name, start, stop in prompt.segments:
+        if name is not None:
+            out.append((name, start, stop))
+            place = next((i for i, entry in enumerate(todo) if entry.id == name), -1)
+            todo = todo[place + 1 :]
+            continue
+        out += _found(prompt.ids, start, stop, todo, tokenizer)
+    return out
+
+
+def _join(entries: Sequence[Entry], chain: Sequence[Logged], rest: Sequence[int], rewrites: bool) -> Prompt:
+    ids: list[int] = []
+    segments: list[Span] = []
+
+    def add(name: EntryId | None, more: Sequence[int]) -> None:
+        if more:
+            segments.append((name, len(ids), len(ids) + len(more)))
+            ids.extend(more)
+
+    for link in chain:
+        add(None, link.log.prompt)
+        add(link.entry.id, link.log.sampled)
+    logged, last = len(ids), chain[-1] if chain else None
+    add(None, rest)
+    since = last.index if last else -1
+    erased = tuple(entry.id for entry in entries[since + 1 :] if entry.status == "erased" and entry.sealed)
+    return Prompt(tuple(ids), logged, last.entry.id if last else None, tuple(segments), rewrites, erased)
+
+
+def _usable(entries: Sequence[Entry], chat: Chat, renderer: Renderer) -> Logged | None:
+    """The last logged generation whose prompt was made with what counts now: other tools need another prompt."""
+    shown = set(chat.sources)
+    logged = [link for link in logged_generations(entries, renderer.tokenizer) if link.entry.id in shown]
+    for link in reversed(logged):
+        then = settings(entries[: link.index])
+        if then == chat.settings or (link is logged[-1] and _same_head(chat, link, then, renderer)):
+            return link
+    return None
+
+
+def _same_head(chat: Chat, link: Logged, then: Settings, renderer: Renderer) -> bool:
+    """Whether the template prints the same before an answer under the settings of then and of now."""
+    head = [*chat.messages[: chat.sources.index(link.entry.id)], {"role": "assistant", "content": _word(chat)}]
+    other = Renderer.of(Chat(chat.messages, chat.sources, then), renderer.tokenizer, renderer.created_at)
+    try:
+        now, _ = renderer.first(head, chat.settings, generating=False)
+        before, _ = other.first(head, then, generating=False)
+    except TemplateFailed:
+        return False
+    return renderer.guard.plain(now) == other.guard.plain(before)
+
+
+def _word(chat: Chat) -> str:
+    """A word that stands in no message and that no template has a reason to change."""
+    everything, n = repr((chat.messages, chat.settings)), 0
+    while (word := f"Qzj{n}xAnswerStandsHereQzj") in everything:
+        n += 1
+    return word
+
+
+def _after(chat: Chat, entries: Sequence[Entry], last: Logged, renderer: Renderer) -> tuple[str, bool] | None:
+    """The marked text after what ``last`` sampled, and whether the template would now rewrite what stands before.
+
+    None where the template can't be made to tell.
+    """
+    place = chat.sources.index(last.entry.id)
+    head, real, new = chat.messages[:place], chat.messages[place], chat.messages[place + 1 :]
+    word = _word(chat)
+    answer: Message = {"role": "assistant", "content": word}
+    if "reasoning_content" in real:
+        answer["reasoning_content"] = real["reasoning_content"]
+    difference = _Difference(renderer, chat.settings, tuple(head), answer, tuple(new), word)
+    end = _end_text(last, renderer.tokenizer)
+    if "tool_calls" in real:
+        rest = difference.after_calls({**answer, "tool_calls": real["tool_calls"]}, end)
+        if rest is not None:
+            return rest
+    return difference.after_word(end)
+
+
+def _end_text(last: Logged, tokenizer: Tokenizer) -> str:
+    """The text of the end-of-turn token that was sampled; "" if the turn was cut short."""
+    sampled = last.log.sampled
+    return tokenizer.token_text(sampled[-1]) if sampled and tokenizer.is_end(sampled[-1]) else ""
+
+
+@dataclass(frozen=True)
+class _Difference:
+    """Finds, in rendered text, what a template prints after an answer."""
+
+    renderer: Renderer
+    settings: Settings
+    head: tuple[Message, ...]
+    answer: Message
+    new: tuple[Message, ...]
+    word: str
+
+    def after_word(self, end: str) -> tuple[str, bool] | None:
+        """The answer as one word: what stands after it, less the end token that was sampled."""
+        try:
+            whole, level = self.renderer.first([*self.head, self.answer, *self.new], self.settings, generating=True)
+        except TemplateFailed:
+            return None
+        before, found, rest = whole.rpartition(self.word)
+        if not found:
+            return None
+        alone = self._alone(self.answer, level)
+        rewrites = alone is None or alone.partition(self.word)[0] != before
+        return (rest.removeprefix(end) if end else rest), rewrites
+
+    def after_calls(self, answer: Message, end: str) -> tuple[str, bool] | None:
+        """The answer with its real calls, which the sampled ids hold: what stands after those.
+
+        Rendered without the new messages, the text ends where the answer's turn ends. If it is the beginning of the
+        text with them, the remainder is new; the closing of the turn is what follows the end token there.
+        """
+        try:
+            whole, level = self.renderer.first([*self.head, answer, *self.new], self.settings, generating=True)
+        except TemplateFailed:
+            return None
+        if level >= Level.NO_TOOLS:
+            return None
+        turn = self._alone(answer, level)
+        if turn is None or not whole.startswith(turn):
+            return None
+        closing = self._closing(turn, level, end)
+        return None if closing is None else (closing + whole[len(turn) :], False)
+
+    def _closing(self, turn: str, level: Level, end: str) -> str | None:
+        """How the template closes a turn that ends with calls, after the end token."""
+        plain = self._alone(self.answer, level)
+        if plain is None:
+            return None
+        opening, _, closing = plain.partition(self.word)
+        at = turn.rfind(end) if end else -1
+        if at >= len(_common(opening, turn)):
+            return turn[at + len(end) :]
+        return closing if turn.endswith(closing) else None
+
+    def _alone(self, answer: Message, level: Level) -> str | None:
+        try:
+            return self.renderer.text([*self.head, answer], self.settings, level=level, generating=False)
+        except TemplateFailed:
+            return None
+
+
+def _common(one: str, other: str) -> str:
+    """What both begin with."""
+    low, high = 0, min(len(one), len(other))
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if one[:middle] == other[:middle] else (low, middle - 1)
+    return one[:low]
+
+
+def _found(ids: Sequence[int], start: int, stop: int, todo: list[Entry], tokenizer: Tokenizer) -> list[Span]:
+    """The spans of ``ids[start:stop]``; takes from ``todo`` the entries whose words it finds, in order."""
+    starts, data = [0], bytearray()
+    control = frozenset(tokenizer.special.values())
+    for token in ids[start:stop]:
+        data += tokenizer.token_text(token).encode("utf-8") if token in control else tokenizer.decode([token])
+        starts.append(len(data))
+    places: list[tuple[EntryId, int, int]] = []
+    at = 0
+    while todo:
+        words = [piece for text in words_of(todo[0]) if (piece := text.strip().encode("utf-8"))]
+        spots = [data.find(word, at) for word in words]
+        if words and -1 in spots:
+            break
+        entry = todo.pop(0)
+        if words:
+            begin, at = min(spots), max(spot + len(word) for spot, word in zip(spots, words, strict=True))
+            places.append((entry.id, begin, at))
+    return _spans(places, starts, start, stop)
+
+
+def _spans(places: Sequence[tuple[EntryId, int, int]], starts: Sequence[int], start: int, stop: int) -> list[Span]:
+    """Byte ranges as id ranges; what lies between belongs to nobody."""
+    out: list[Span] = []
+    at = start
+    for name, begin, end in places:
+        first = max(at, start + bisect_right(starts, begin) - 1)
+        past = min(stop, start + bisect_left(starts, end))
+        if past <= first:
+            continue
+        if first > at:
+            out.append((None, at, first))
+        out.append((name, first, past))
+        at = past
+    if stop > at:
+        out.append((None, at, stop))
+    return out
