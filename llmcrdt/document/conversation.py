@@ -9,15 +9,16 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ..crdt.replica import Replica, Touched
-from ..exceptions import EntryNotFound, InvalidContent
-from ..ids import ContentHash, DocumentId, EntryId, Random, is_entry_id, new_entry_id
+from ..exceptions import InvalidContent
+from ..ids import ContentHash, DocumentId, EntryId, Random, new_entry_id
 from . import schema
 from .canonical import JSON
 from .document import Document, Journal
-from .entry import ROLES, Config, Entry, Frame, HiddenField, Part, Role, Text, ToolCall, ToolResult, Version, parts_of
-from .order import Arrangement, Hider, Order, Selection, ancestors
+from .entry import ROLES, Config, Entry, Frame, HiddenField, Part, Role, Text, ToolCall, ToolResult, parts_of
+from .order import Selection
+from .reading import Reading
 from .stream import Stream
-from .transcript import Elsewhere, Transcript
+from .transcript import Transcript
 from .verify import Problem, verify
 
 Content = str | Part | Sequence[Part]
@@ -32,16 +33,6 @@ class Change:
     changed: tuple[Entry, ...]
     removed: tuple[EntryId, ...]
     local: bool
-
-
-@dataclass(frozen=True)
-class Readable:
-    """What the document says of one entry, checked."""
-
-    head: schema.Head
-    versions: tuple[Version, ...]
-    live: tuple[Part, ...]
-    hidden: Mapping[str, HiddenField]
 
 
 class Conversation(Document):
@@ -97,46 +88,36 @@ class Conversation(Document):
     def transcript(self) -> Transcript:
         """The conversation in order (docs/semantics.md)."""
         with self._reading():
-            now = self._order.now()
-            base = self._readable[now.generation].head.frame if now.generation else None
-            return Transcript(
-                [*now.head, *now.tail],
-                self._reader(now),
-                tips=now.tips,
-                base=(len(now.head) - 1, base.hash) if base else None,
-                malformed=dict(now.malformed),
-                elsewhere=self._elsewhere_of(now),
-            )
+            return self._doc.transcript()
 
     def entries(self, *, last: int = 50, before: Entry | EntryId | None = None) -> tuple[Entry, ...]:
         """A page of the transcript: the ``last`` entries, or the ones before an entry of it."""
         with self._reading():
-            now = self._order.now()
-            ids = [*now.head, *now.tail]
-            end = ids.index(self._id_of(before, shown=True)) if before is not None else len(ids)
-            return tuple(self._entry(i, now.pins.get(i)) for i in ids[max(0, end - last) : end])
+            ids, read = self._doc.list_now()
+            end = ids.index(self._doc.find(before, shown=True)) if before is not None else len(ids)
+            return tuple(read(i) for i in ids[max(0, end - last) : end])
 
     def entry(self, entry: Entry | EntryId) -> Entry:
         """An entry as it is now, shown or not. Raises EntryNotFound."""
         with self._reading():
-            return self._shown(self._id_of(entry))
+            return self._doc.shown(self._doc.find(entry))
 
     def alternatives(self, entry: Entry | EntryId) -> tuple[Entry, ...]:
         """All entries that stand for the same turn, oldest first; the entry itself among them."""
         with self._reading():
-            return tuple(self._shown(i) for i in self._order.members(self._id_of(entry)))
+            return tuple(self._doc.shown(i) for i in self._doc.order.members(self._doc.find(entry)))
 
     def frame_entries(self, entry: Entry | EntryId) -> tuple[Entry, ...]:
         """What a generation was computed on: exactly these versions, in this order."""
         with self._reading():
-            node = self._order.sound()[self._id_of(entry)]
-            ids, pins = self._order.frame_list(node.frame)
-            return tuple(self._entry(i, pins[i]) for i in ids)
+            node = self._doc.order.sound()[self._doc.find(entry)]
+            ids, pins = self._doc.order.frame_list(node.frame)
+            return tuple(self._doc.entry(i, pins[i]) for i in ids)
 
     def generations(self) -> Iterator[Entry]:
         """The sealed generations, shown or not, youngest first."""
         with self._reading():
-            found = [node for node in self._order.sound().values() if node.frame is not None]
+            found = [node for node in self._doc.order.sound().values() if node.frame is not None]
         for node in sorted(found, key=lambda node: node.age, reverse=True):
             entry = self.entry(node.id)
             if entry.sealed:
@@ -145,8 +126,10 @@ class Conversation(Document):
     def unsealed(self) -> tuple[Entry, ...]:
         """Entries that somebody began to write and nobody finished, other than those this object is writing."""
         with self._reading():
-            sound = self._order.sound()
-            return tuple(self._shown(i) for i in sound if not self._readable[i].versions and i not in self._streams)
+            sound = self._doc.order.sound()
+            return tuple(
+                self._doc.shown(i) for i in sound if not self._doc.readable[i].versions and i not in self._streams
+            )
 
     # writing
 
@@ -213,7 +196,7 @@ class Conversation(Document):
         """Say something else in an entry's place. The old one stays, as an alternative. Parts that are not text stay
         too."""
         with self._editing():
-            old = self._shown(self._id_of(entry))
+            old = self._doc.shown(self._doc.find(entry))
             parts = parts_of(content, old.role)
             if isinstance(content, str):
                 parts += tuple(part for part in old.parts if not isinstance(part, (Text, ToolResult)))
@@ -228,9 +211,9 @@ class Conversation(Document):
     def select(self, entry: Entry | EntryId) -> None:
         """Show an entry, and with it everything on the way to it; what stood in its place goes elsewhere."""
         with self._editing() as edit:
-            chosen = self._id_of(entry)
-            lamport, seen = self._order.next_lamport(), self._order.newest()
-            for group in self._order.forks_on_path(chosen):
+            chosen = self._doc.find(entry)
+            lamport, seen = self._doc.order.next_lamport(), self._doc.order.newest()
+            for group in self._doc.order.forks_on_path(chosen):
                 act = Selection(group, self.session, lamport, chosen, seen)
                 edit.put(schema.ACTS, schema.selection_key(act), schema.write_selection(act))
 
@@ -238,8 +221,8 @@ class Conversation(Document):
         """End an entry that its writer left unfinished. If the writer lives after all, its own seal is another
         version."""
         with self._editing():
-            unfinished = self._id_of(entry)
-            readable = self._readable[unfinished]
+            unfinished = self._doc.find(entry)
+            readable = self._doc.readable[unfinished]
             if not readable.versions:
                 self._write_version(unfinished, readable.live, status=status)
         return self.entry(unfinished)
@@ -280,7 +263,7 @@ class Conversation(Document):
     def grow(self, entry: EntryId, index: int, part_type: str, text: str) -> bool:
         """Append to a live part. False where somebody sealed the entry meanwhile: the text is then nowhere but here."""
         with self._editing() as edit:
-            if self._readable[entry].versions:
+            if self._doc.readable[entry].versions:
                 return False
             name = schema.live_name(index, part_type)
             if not edit.append_text(schema.ENTRIES, entry, name, text):
@@ -318,8 +301,8 @@ class Conversation(Document):
     ) -> schema.Head:
         if role not in ROLES:
             raise InvalidContent(f"{role!r} is not a role.", hint=f"Use one of {', '.join(ROLES)}.")
-        tips = self._order.now().tips
-        old = self._readable[self._id_of(instead_of)].head if instead_of is not None else None
+        tips = self._doc.order.now().tips
+        old = self._doc.readable[self._doc.find(instead_of)].head if instead_of is not None else None
         if old:
             parents, pinned = old.parents, old.frame
         else:
@@ -330,10 +313,10 @@ class Conversation(Document):
             author=self.author,
             session=self.session,
             parents=parents,
-            lamport=self._order.next_lamport(),
+            lamport=self._doc.order.next_lamport(),
             created_at=round(self._clock() * 1000),
             after=tips if set(tips) != set(parents) else (),
-            alternative_of=self._id_of(instead_of) if instead_of is not None else None,
+            alternative_of=self._doc.find(instead_of) if instead_of is not None else None,
             answers=self._answers(call, old),
             frame=pinned,
             model=model,
@@ -342,7 +325,7 @@ class Conversation(Document):
     def _answers(self, call: ToolCall | None, old: schema.Head | None) -> tuple[EntryId, str] | None:
         if call is None:
             return old.answers if old else None
-        if call.entry is None or call.entry not in self._order.sound():
+        if call.entry is None or call.entry not in self._doc.order.sound():
             raise InvalidContent(
                 f"The tool call {call.id!r} is not from an entry of this conversation.",
                 hint="Take it from entry.tool_calls.",
@@ -358,7 +341,7 @@ class Conversation(Document):
         fields |= {f"hidden:{key}": schema.write_hidden(_hidden_field(value)) for key, value in hidden.items()}
         with self._editing() as edit:
             edit.put_node(schema.ENTRIES, entry, fields)
-        return self._shown(entry)
+        return self._doc.shown(entry)
 
     def _write_version(
         self,
@@ -368,8 +351,8 @@ class Conversation(Document):
         status: Literal["complete", "stopped", "failed"],
         usage: Mapping[str, JSON] | None = None,
     ) -> ContentHash:
-        role = self._readable[entry].head.role
-        lamport, nonce = self._order.next_lamport(), self._random(12)
+        role = self._doc.readable[entry].head.role
+        lamport, nonce = self._doc.order.next_lamport(), self._random(12)
         name, text = schema.write_version(
             role, tuple(parts), status=status, lamport=lamport, by=self.session, nonce=nonce, usage=usage
         )
@@ -383,134 +366,27 @@ class Conversation(Document):
     def _write_hidden(self, entry: EntryId, hidden: Hidden) -> None:
         with self._editing() as edit:
             for name, value in hidden.items():
-                if name not in self._readable[entry].hidden:
+                if name not in self._doc.readable[entry].hidden:
                     edit.put_field(schema.ENTRIES, entry, f"hidden:{name}", schema.write_hidden(_hidden_field(value)))
 
-    def _id_of(self, entry: Entry | EntryId, *, shown: bool = False) -> EntryId:
-        found = entry.id if isinstance(entry, Entry) else entry
-        known = self._order.now().visible if shown else self._order.sound()
-        if found not in known:
-            where = "in the transcript of" if shown else "in"
-            raise EntryNotFound(f"There is no entry {found!r} {where} conversation {self.id}.")
-        return found
-
-    def _shown(self, entry: EntryId) -> Entry:
-        return self._entry(entry, self._order.now().pins.get(entry))
-
-    def _reader(self, now: Arrangement) -> Callable[[EntryId], Entry]:
-        def read(entry: EntryId) -> Entry:
-            with self._lock:
-                return self._entry(entry, now.pins.get(entry))
-
-        return read
-
-    def _entry(self, entry: EntryId, pin: ContentHash | None = None) -> Entry:
-        """An entry in the version that a frame pins, else in its best one, else as it has grown so far."""
-        sync: Literal["local", "durable"] = "local" if self._is_local(entry) else "durable"
-        cached = self._cache.get(entry)
-        if cached and cached.sync == sync and (pin is None or cached.hash == pin):
-            return cached
-        readable = self._readable[entry]
-        head = readable.head
-        version = next((v for v in readable.versions if v.hash == pin), None) or next(iter(readable.versions), None)
-        parts = version.parts if version else readable.live
-        made = Entry(
-            id=entry,
-            role=head.role,
-            parts=tuple(replace(part, entry=entry) if isinstance(part, ToolCall) else part for part in parts),
-            status=version.status if version else "streaming",
-            hash=version.hash if version else None,
-            author=head.author,
-            session=head.session,
-            parents=head.parents,
-            lamport=head.lamport,
-            created_at=head.created_at / 1000,
-            after=head.after,
-            alternative_of=head.alternative_of,
-            answers=head.answers,
-            frame=head.frame,
-            model=head.model or {},
-            usage=version.usage if version else {},
-            hidden=readable.hidden,
-            sync=sync,
-        )
-        self._cache[entry] = made
-        return made
-
-    def _elsewhere_of(self, now: Arrangement) -> Callable[[], tuple[Elsewhere, ...]]:
-        hidden_by = dict(now.hidden_by)
-
-        def elsewhere() -> tuple[Elsewhere, ...]:
-            with self._lock:
-                return tuple(Elsewhere(self._entry(i), h.way, self._unseen(i, h)) for i, h in hidden_by.items())
-
-        return elsewhere
-
-    def _unseen(self, entry: EntryId, hider: Hider) -> bool:
-        """Whether whoever decided had not seen ``entry``: it is nowhere above what they had seen."""
-        sound = self._order.sound()
-        after = (hider.way, *self._readable[hider.way].head.after) if hider.after is None else hider.after
-        seen = {i for i in after if i in sound}
-        return all(i != entry and entry not in ancestors(sound[i], sound, sound[entry].lamport) for i in seen)
-
     def _reset(self) -> None:
-        self._order = Order()
-        self._readable: dict[EntryId, Readable] = {}
-        self._cache: dict[EntryId, Entry] = {}
+        self._doc = Reading(self._is_local, self._lock)
         self._check_schema()
-        found = [(EntryId(key), self._read(EntryId(key))) for key in self._replica.keys(schema.ENTRIES)]
-        for entry, node in sorted(found, key=lambda pair: (pair[1].head.lamport if pair[1] else 0, pair[0])):
-            self._note(entry, node)
-        for key in self._replica.keys(schema.ACTS):
-            self._read_act(key)
+        self._doc.read_all(self._replica)
 
     def _absorb(self, touched: Touched, *, local: bool) -> None:
-        before = self._order.now() if self._callbacks else None
-        visible = set(before.visible) if before else set()
+        before = set(self._doc.order.now().visible) if self._callbacks else None
         if touched.of(schema.META):
             self._check_schema()
-        for key in touched.of(schema.ENTRIES):
-            self._note(EntryId(key), self._read(EntryId(key)))
-        for key in touched.of(schema.ACTS):
-            self._read_act(key)
+        self._doc.read(self._replica, touched)
         if before is not None:
-            self._report(visible, touched.of(schema.ENTRIES), local)
-
-    def _read(self, entry: EntryId) -> Readable | None:
-        """Read one entry, or note why it can't be read (O1)."""
-        fields = self._replica.node(schema.ENTRIES, entry)
-        try:
-            if fields is None or not is_entry_id(entry):
-                raise InvalidContent("is not an entry")
-            if "head" not in fields:
-                raise InvalidContent("has no head")
-            head = schema.read_head(fields["head"])
-            versions = tuple(schema.versions_of(head.role, fields))
-            if not versions and not any(name.startswith("live:") for name in fields):
-                raise InvalidContent("has no content")
-            return Readable(head, versions, schema.live_parts(fields), schema.hidden_of(fields))
-        except InvalidContent as error:
-            self._order.put_unreadable(entry, error.message)
-            return None
-
-    def _note(self, entry: EntryId, readable: Readable | None) -> None:
-        self._cache.pop(entry, None)
-        if readable is None:
-            self._readable.pop(entry, None)
-        else:
-            self._readable[entry] = readable
-            self._order.put(readable.head.node(entry))
-
-    def _read_act(self, key: str) -> None:
-        act = schema.read_selection(key, self._replica.get(schema.ACTS, key))
-        if act:
-            self._order.select(act)
+            self._report(before, touched.of(schema.ENTRIES), local)
 
     def _report(self, before: set[EntryId], touched: frozenset[str], local: bool) -> None:
-        now = self._order.now()
+        now = self._doc.order.now()
         change = Change(
-            added=tuple(self._shown(i) for i in (*now.head, *now.tail) if i not in before),
-            changed=tuple(self._shown(EntryId(i)) for i in touched if i in before and i in now.visible),
+            added=tuple(self._doc.shown(i) for i in (*now.head, *now.tail) if i not in before),
+            changed=tuple(self._doc.shown(EntryId(i)) for i in touched if i in before and i in now.visible),
             removed=tuple(i for i in before if i not in now.visible),
             local=local,
         )
