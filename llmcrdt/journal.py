@@ -63,6 +63,17 @@ class StoreJournal:
             if place is not None:
                 self._seen = place
 
+    def purge(self, snapshot: Callable[[], tuple[bytes, Sequence[bytes]]], erased: int) -> bool:
+        if not self._store.purge(self._document, self._seen, self._session, erased, snapshot):
+            return False
+        self._grown = 0
+        self._stale = self._local_stale = True
+        self._appended(self._document)
+        return True
+
+    def purged(self) -> int:
+        return self._store.purged(self._document)
+
     def set_aside(self, update: bytes, reason: str) -> None:
         self._store.set_aside(self._document, update, reason)
 

@@ -15,6 +15,7 @@ from . import schema
 from .canonical import JSON
 from .document import Document, Journal
 from .entry import ROLES, Config, Entry, Frame, HiddenField, Part, Role, Text, ToolCall, ToolResult, parts_of
+from .erasing import clean, erase, is_clean, with_copies
 from .order import Selection
 from .reading import Reading
 from .stream import Stream
@@ -53,6 +54,7 @@ class Conversation(Document):
         dispatch: Callable[[Callable[[], None]], None] = lambda call: call(),
         observed: Callable[[], None] = lambda: None,
         closed: Callable[[], None] = lambda: None,
+        erased: Callable[[], None] = lambda: None,
     ) -> None:
         self.author = author
         self._title = title
@@ -60,11 +62,13 @@ class Conversation(Document):
         self._dispatch = dispatch
         self._observed = observed
         self._on_close = closed
+        self._on_erase = erased
         self._callbacks: list[Callable[[Change], None]] = []
         self._streams: dict[EntryId, Stream] = {}
         self.turn = threading.Lock()
         """Held by whoever generates: in one process one generation of a conversation runs at a time."""
         super().__init__(id, journal, make_replica, lock=lock, clock=clock, random=random)
+        self._merged()
 
     def close(self) -> None:
         """Stop using this object. The conversation stays where it is; ``repo.get`` opens it again."""
@@ -126,10 +130,9 @@ class Conversation(Document):
     def unsealed(self) -> tuple[Entry, ...]:
         """Entries that somebody began to write and nobody finished, other than those this object is writing."""
         with self._reading():
-            sound = self._doc.order.sound()
-            return tuple(
-                self._doc.shown(i) for i in sound if not self._doc.readable[i].versions and i not in self._streams
-            )
+            readable = self._doc.readable
+            unfinished = [i for i in self._doc.order.sound() if not readable[i].versions and not readable[i].erased]
+            return tuple(self._doc.shown(i) for i in unfinished if i not in self._streams)
 
     # writing
 
@@ -217,13 +220,26 @@ class Conversation(Document):
                 act = Selection(group, self.session, lamport, chosen, seen)
                 edit.put(schema.ACTS, schema.selection_key(act), schema.write_selection(act))
 
+    def erase(self, entry: Entry | EntryId) -> None:
+        """Remove an entry's words for good, on every device that ever merges with this one (O7).
+
+        Every version, live text and hidden field goes, with the alternatives that hold the same words, and the token
+        logs of every answer that was computed on it. The entry's place stays, and a model that is asked again is not
+        shown it. What other devices and the relay hold goes when the erase reaches them.
+        """
+        with self._editing() as edit:
+            chosen = with_copies(self._doc, self._doc.find(entry))
+            lamport = self._doc.order.next_lamport()
+            erase(self._doc, self._replica, edit, chosen, session=self.session, lamport=lamport)
+        self._purge()
+
     def seal(self, entry: Entry | EntryId, status: Literal["stopped", "failed"] = "stopped") -> Entry:
         """End an entry that its writer left unfinished. If the writer lives after all, its own seal is another
         version."""
         with self._editing():
             unfinished = self._doc.find(entry)
             readable = self._doc.readable[unfinished]
-            if not readable.versions:
+            if not readable.versions and not readable.erased:
                 self._write_version(unfinished, readable.live, status=status)
         return self.entry(unfinished)
 
@@ -263,7 +279,7 @@ class Conversation(Document):
     def grow(self, entry: EntryId, index: int, part_type: str, text: str) -> bool:
         """Append to a live part. False where somebody sealed the entry meanwhile: the text is then nowhere but here."""
         with self._editing() as edit:
-            if self._doc.readable[entry].versions:
+            if self._doc.readable[entry].versions or self._doc.readable[entry].erased:
                 return False
             name = schema.live_name(index, part_type)
             if not edit.append_text(schema.ENTRIES, entry, name, text):
@@ -282,9 +298,10 @@ class Conversation(Document):
     ) -> Entry:
         """Seal a stream: its version and hidden fields come, its live text goes, in one update."""
         with self._editing():
-            version = self._write_version(entry, parts, status=status, usage=usage)
-            self._write_hidden(entry, hidden(version))
             self._streams.pop(entry, None)
+            if not self._doc.readable[entry].erased:
+                version = self._write_version(entry, parts, status=status, usage=usage)
+                self._write_hidden(entry, hidden(version))
         return self.entry(entry)
 
     # inside
@@ -381,6 +398,22 @@ class Conversation(Document):
         self._doc.read(self._replica, touched)
         if before is not None:
             self._report(before, touched.of(schema.ENTRIES), local)
+
+    def _merged(self) -> None:
+        """After a merge: remove what it brought back beside an erase."""
+        dirty = self._newer is None and not is_clean(self._doc)
+        if dirty:
+            with self._editing() as edit:
+                clean(self._doc, self._replica, edit)
+        if dirty or len(self._doc.erased) != self._journal.purged():
+            self._purge()
+
+    def _purge(self) -> None:
+        """Remove erased words from the file, and from whatever else was derived from them."""
+        with self._lock:
+            while not self._journal.purge(self._replica.snapshot, len(self._doc.erased)):
+                self._take_news()
+        self._on_erase()
 
     def _report(self, before: set[EntryId], touched: frozenset[str], local: bool) -> None:
         now = self._doc.order.now()

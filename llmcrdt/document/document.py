@@ -37,6 +37,15 @@ class Journal(Protocol):
         """Fold the updates into a new snapshot if they have outgrown the old one. Called after writes."""
         ...
 
+    def purge(self, snapshot: Callable[[], tuple[bytes, Sequence[bytes]]], erased: int) -> bool:
+        """Keep the document as it is now and nothing of what it was: erased words must not stay in old updates.
+        ``erased``: how many entries are erased by now. False, and nothing done, where there are ``news``."""
+        ...
+
+    def purged(self) -> int:
+        """How many entries were erased when ``purge`` was called last."""
+        ...
+
     def set_aside(self, update: bytes, reason: str) -> None:
         """Keep an update that can't be applied, apart from the document."""
         ...
@@ -78,6 +87,9 @@ class Document:
         """Read what a change touched."""
         raise NotImplementedError
 
+    def _merged(self) -> None:
+        """Something came from elsewhere, and was read. May write."""
+
     # the document as bytes
 
     def diff(self, since: bytes | None = None) -> bytes:
@@ -98,6 +110,7 @@ class Document:
             if applied.news:
                 self._append(update, applied.touched)
                 self._absorb(applied.touched, local=False)
+                self._merged()
 
     def close(self) -> None:
         """Stop using this object. The document stays where it is."""
@@ -114,14 +127,20 @@ class Document:
     def refresh(self) -> None:
         """Take in what other processes and the relay wrote to the same file."""
         with self._lock:
-            for update in self._journal.news():
-                try:
-                    applied = self._merge(update)
-                except MalformedUpdate as error:
-                    self._journal.set_aside(update, str(error))
-                    continue
-                if applied.changed:
-                    self._absorb(applied.touched, local=False)
+            if self._take_news():
+                self._merged()
+
+    def _take_news(self) -> bool:
+        news = self._journal.news()
+        for update in news:
+            try:
+                applied = self._merge(update)
+            except MalformedUpdate as error:
+                self._journal.set_aside(update, str(error))
+                continue
+            if applied.changed:
+                self._absorb(applied.touched, local=False)
+        return bool(news)
 
     # for subclasses
 

@@ -125,6 +125,10 @@ def parts_of(content: str | Part | Sequence[Part], role: str) -> tuple[Part, ...
     return parts
 
 
+TOKENS = "llmcrdt/tokens"
+"""The hidden field that holds a generation's token log. Token ids spell the words, so an erase takes it along."""
+
+
 @dataclass(frozen=True)
 class HiddenField:
     """Opaque bytes that people don't see and other providers must not get.

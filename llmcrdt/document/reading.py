@@ -24,6 +24,8 @@ class Readable:
     versions: tuple[Version, ...]
     live: tuple[Part, ...]
     hidden: Mapping[str, HiddenField]
+    erased: tuple[ContentHash, ...] | None = None  # the hashes that an erased entry had
+    leftover: bool = False  # content stands beside an erase, and has to go
 
 
 class Reading:
@@ -38,6 +40,7 @@ class Reading:
         self._cache: dict[EntryId, Entry] = {}
         self.order = Order()
         self.readable: dict[EntryId, Readable] = {}
+        self.erased: set[EntryId] = set()
 
     # taking in
 
@@ -63,6 +66,10 @@ class Reading:
             if "head" not in fields:
                 raise InvalidContent("has no head")
             head = schema.read_head(fields["head"])
+            erased = schema.erased_of(entry, fields)
+            if erased is not None:
+                leftover = any(name.startswith(("version:", "live:", "hidden:")) for name in fields)
+                return Readable(head, (), (), {}, erased, leftover)
             versions = tuple(schema.versions_of(head.role, fields))
             if not versions and not any(name.startswith("live:") for name in fields):
                 raise InvalidContent("has no content")
@@ -77,6 +84,8 @@ class Reading:
             self.readable.pop(entry, None)
         else:
             self.readable[entry] = readable
+            if readable.erased is not None:
+                self.erased.add(entry)
             self.order.put(readable.head.node(entry))
 
     def _read_acts(self, replica: Replica, keys: Iterable[str]) -> None:
@@ -108,7 +117,7 @@ class Reading:
             return cached
         readable = self.readable[entry]
         version = next((v for v in readable.versions if v.hash == pin), None) or next(iter(readable.versions), None)
-        made = _entry(entry, readable, version, sync)
+        made = _entry(entry, readable, version, sync, pin)
         self._cache[entry] = made
         return made
 
@@ -154,15 +163,21 @@ class Reading:
         return all(i != entry and entry not in ancestors(sound[i], sound, sound[entry].lamport) for i in seen)
 
 
-def _entry(entry: EntryId, readable: Readable, version: Version | None, sync: Literal["local", "durable"]) -> Entry:
+def _entry(
+    entry: EntryId,
+    readable: Readable,
+    version: Version | None,
+    sync: Literal["local", "durable"],
+    pin: ContentHash | None,
+) -> Entry:
     head = readable.head
     parts = version.parts if version else readable.live
     return Entry(
         id=entry,
         role=head.role,
         parts=tuple(replace(part, entry=entry) if isinstance(part, ToolCall) else part for part in parts),
-        status=version.status if version else "streaming",
-        hash=version.hash if version else None,
+        status="erased" if readable.erased else version.status if version else "streaming",
+        hash=_erased_hash(readable.erased, pin) if readable.erased else version.hash if version else None,
         author=head.author,
         session=head.session,
         parents=head.parents,
@@ -177,3 +192,7 @@ def _entry(entry: EntryId, readable: Readable, version: Version | None, sync: Li
         hidden=readable.hidden,
         sync=sync,
     )
+
+
+def _erased_hash(hashes: tuple[ContentHash, ...], pin: ContentHash | None) -> ContentHash:
+    return pin if pin is not None else hashes[0]

@@ -10,14 +10,14 @@ and cost one CRDT item where ten fields would cost ten.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 from ..crdt.replica import Node as ReplicaNode
 from ..crdt.replica import Scalar, SharedText
 from ..exceptions import InvalidContent, NewerDocument
-from ..ids import ContentHash, EntryId, FrameHash, SessionId, is_entry_id, is_hash, is_session_id, text_of
+from ..ids import ContentHash, EntryId, FrameHash, SessionId, is_entry_id, is_hash, is_session_id, tagged_hash, text_of
 from .canonical import JSON, canonical_json, parse_json
 from .entry import (
     ROLES,
@@ -39,6 +39,7 @@ from .order import Node, Selection
 META, ENTRIES, ACTS = "meta", "entries", "acts"
 ROOTS = (META, ENTRIES, ACTS)
 SCHEMA = "1.0"
+_ERASED = "llmcrdt/erased/1"  # stands for the hash of an entry that was erased before it was ever sealed
 _LAMPORT_END = 1 << 53  # JavaScript's integers end here
 
 
@@ -61,6 +62,7 @@ FIELDS = (
     Field("entries/<id>/live:<n>:<type>", "shared text", "grows, dropped at the seal", True, "a part"),
     Field("entries/<id>/version:<hash>", "text", "named by its content", True, "JSON: nonce, parts, lamport, by, ..."),
     Field("entries/<id>/hidden:<name>", "bytes", "set once", False, "binding as JSON, a zero byte, the data"),
+    Field("entries/<id>/erased:<session>", "text", "terminal: one is enough", True, "JSON: lamport, versions"),
     Field("acts/select:<group>:<session>", "text", "greatest (lamport, session)", True, "JSON: lamport, entry, after"),
 )  # fmt: skip
 
@@ -196,6 +198,30 @@ def versions_of(role: str, fields: ReplicaNode) -> list[Version]:
 LIVE_TYPES: dict[str, type[Text] | type[Reasoning] | type[ToolCall]] = {
     "text": Text, "reasoning": Reasoning, "tool_call": ToolCall,
 }  # fmt: skip
+
+
+def write_erased(lamport: int, versions: Iterable[ContentHash]) -> str:
+    """``versions``: the hashes of what was there; they stay, so that frames can still be checked."""
+    return canonical_json({"lamport": lamport, "versions": sorted(versions)})
+
+
+def erased_of(entry: EntryId, fields: ReplicaNode) -> tuple[ContentHash, ...] | None:
+    """The hashes that an erased entry had, smallest first; None where it is not erased. That the field is there is
+    enough, whatever it holds."""
+    found: set[str] = set()
+    erased = False
+    for name, value in fields.items():
+        if name.startswith("erased:"):
+            erased = True
+            try:
+                said = parse_json(value)
+            except InvalidContent:
+                continue
+            hashes = said.get("versions") if isinstance(said, dict) else None
+            found |= {hash_ for hash_ in hashes if is_hash(hash_)} if isinstance(hashes, list) else set()
+    if not erased:
+        return None
+    return tuple(ContentHash(hash_) for hash_ in sorted(found)) or (ContentHash(tagged_hash(_ERASED, entry.encode())),)
 
 
 def live_name(index: int, part_type: str) -> str:

@@ -12,13 +12,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..document.entry import EMPTY_FRAME, Entry, HiddenField, extend_frame_hash
+from ..document.entry import EMPTY_FRAME, TOKENS, Entry, HiddenField, extend_frame_hash
 from ..exceptions import InvalidContent
 from ..ids import ContentHash, EntryId, is_entry_id
 from .tokenizer import Tokenizer
-
-TOKENS = "llmcrdt/tokens"
-"""The name of the hidden field."""
 
 _VERSION = 1
 _MAX_ID = 2**31 - 1

@@ -12,11 +12,11 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..document.entry import Entry
+from ..document.entry import TOKENS, Entry
 from ..exceptions import TemplateFailed
 from ..ids import EntryId
 from .adapt import Level
-from .generation_log import TOKENS, Logged, TokenLog, logged_generations, token_field
+from .generation_log import Logged, TokenLog, logged_generations, token_field
 from .messages import Chat, Message, Settings, is_shown, messages, settings, words_of
 from .render import Renderer
 from .tokenizer import Tokenizer

@@ -165,20 +165,10 @@ class Store:
             ).fetchone()
             old = self._one("SELECT size FROM snapshots WHERE document = ?", document) or 0
             last = self._one("SELECT max(place) FROM updates WHERE document = ?", document) or 0
-            strange = self._one(
-                "SELECT count(*) FROM updates WHERE document = ? AND place > ? AND writer IS NOT ?",
-                document,
-                seen,
-                writer,
-            )
-            if sizes[0] <= max(SMALL, old) or strange:
+            if sizes[0] <= max(SMALL, old) or self._unseen(document, seen, writer):
                 return None
             whole, pending = snapshot()
-            db.execute(
-                "INSERT INTO snapshots VALUES (?, ?, ?, ?) ON CONFLICT (document) DO UPDATE"
-                " SET place = excluded.place, size = excluded.size, data = excluded.data",
-                [document, last, len(whole), zlib.compress(whole, 6)],
-            )
+            self._put_snapshot(document, last, whole)
             db.execute(
                 "DELETE FROM updates WHERE document = ?"
                 " AND place NOT IN (SELECT place FROM outbox WHERE outbox.document = updates.document)",
@@ -195,6 +185,58 @@ class Store:
             doomed = "SELECT place FROM updates WHERE document = ? AND data = ?"
             db.execute(f"DELETE FROM outbox WHERE document = ? AND place IN ({doomed})", [document, document, data])
             db.execute("DELETE FROM updates WHERE document = ? AND data = ?", [document, data])
+
+    def purge(
+        self,
+        document: str,
+        seen: int,
+        writer: str | None,
+        erased: int,
+        snapshot: Callable[[], tuple[bytes, Sequence[bytes]]],
+    ) -> bool:
+        """Keep the snapshot and nothing older of a document: no update, nothing set aside, nothing waiting for a relay.
+        A relay that something waited for gets the whole document instead. Afterwards the old bytes are in no file.
+
+        ``seen`` and ``writer`` as in ``compact``: False, and nothing done, if the caller's replica lacks something."""
+        with self._writing() as db:
+            if self._unseen(document, seen, writer):
+                return False
+            whole, pending = snapshot()
+            last = self._one("SELECT max(place) FROM updates WHERE document = ?", document) or 0
+            query = "SELECT DISTINCT relay FROM outbox WHERE document = ?"
+            waiting = [row[0] for row in db.execute(query, [document])]
+            for table in ("outbox", "updates", "set_aside"):
+                db.execute(f"DELETE FROM {table} WHERE document = ?", [document])
+            self._put_snapshot(document, int(last), whole)
+            for update in pending:
+                self._insert(document, update)
+            for relay in waiting:
+                db.execute(
+                    "UPDATE cursors SET refills = refills + 1 WHERE relay = ? AND document = ?", [relay, document]
+                )
+                session, n = self._name(relay, document, self._refills(relay, document))
+                row = [relay, document, self._insert(document, whole), session, n]
+                db.execute("INSERT INTO outbox VALUES (?, ?, ?, ?, ?)", row)
+            db.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", [f"purged:{document}", str(erased)])
+        with self._reading() as db:  # secure_delete zeroed the pages; the log beside the file still has them
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return True
+
+    def purged(self, document: str) -> int:
+        """How many entries were erased when ``purge`` was called last."""
+        return int(self.setting(f"purged:{document}") or 0)
+
+    def _put_snapshot(self, document: str, place: int, whole: bytes) -> None:
+        self._db.execute(
+            "INSERT INTO snapshots VALUES (?, ?, ?, ?) ON CONFLICT (document) DO UPDATE"
+            " SET place = max(place, excluded.place), size = excluded.size, data = excluded.data",
+            [document, place, len(whole), zlib.compress(whole, 6)],
+        )
+
+    def _unseen(self, document: str, seen: int, writer: str | None) -> bool:
+        """Whether there are updates that a replica which holds all up to ``seen``, and all by ``writer``, lacks."""
+        query = "SELECT count(*) FROM updates WHERE document = ? AND place > ? AND writer IS NOT ?"
+        return bool(self._one(query, document, seen, writer))
 
     def set_aside_count(self, document: str) -> int:
         return int(self._one("SELECT count(*) FROM set_aside WHERE document = ?", document))

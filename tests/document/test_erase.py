@@ -1,0 +1,166 @@
+"""O7: an erase is terminal under every merge, and complete in every file of every device."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import llmcrdt
+from llmcrdt.document.entry import TOKENS
+
+OpenRepo = Callable[..., llmcrdt.Repo]
+SECRET = "the password is Rumpelstilzchen-77"
+
+
+def exchange(*conversations: llmcrdt.Conversation) -> None:
+    for a in conversations:
+        for b in conversations:
+            if a is not b:
+                a.apply(b.diff(since=a.version()))
+
+
+def found_in(folder: Path, *needles: bytes) -> list[str]:
+    return sorted(
+        f"{path.name}: {needle!r}"
+        for path in folder.rglob("*")
+        if path.is_file()
+        for needle in needles
+        if needle in path.read_bytes()
+    )
+
+
+@pytest.fixture
+def told(open_repo: OpenRepo) -> tuple[llmcrdt.Conversation, llmcrdt.Conversation, llmcrdt.Entry, llmcrdt.Entry]:
+    """A secret that was edited, answered (with a token log), and synced to a second device."""
+    laptop = open_repo("laptop")
+    here = laptop.create()
+    here.append("system", "Be brief.")
+    secret = here.append("user", SECRET, hidden={"raw": SECRET.encode()})
+    here.edit(secret, SECRET + "!")
+    here.select(secret)
+    answer = here.append(
+        "assistant", "Noted.", frame=here.transcript(), hidden={TOKENS: b"tokens that spell it", "other": b"kept"}
+    )
+    here.append("user", "And on.")
+    there = open_repo("phone", laptop.library).join(here.id)
+    exchange(here, there)
+    return here, there, secret, answer
+
+
+def test_the_words_are_in_no_file_and_the_place_stays(
+    told: tuple[llmcrdt.Conversation, llmcrdt.Conversation, llmcrdt.Entry, llmcrdt.Entry], tmp_path: Path
+) -> None:
+    here, there, secret, answer = told
+    needles = (SECRET.encode(), SECRET.encode("utf-16-le"), b"tokens that spell it")
+    assert found_in(tmp_path, SECRET.encode())
+    before = [entry.id for entry in here.transcript()]
+    here.erase(secret)
+    exchange(here, there)
+    for conversation in (here, there):
+        assert [entry.id for entry in conversation.transcript()] == before
+        entry = conversation.entry(secret)
+        assert (entry.status, entry.text, entry.parts, dict(entry.hidden)) == ("erased", "", (), {})
+        assert entry.hash == secret.hash
+        assert [e.status for e in conversation.alternatives(secret)] == ["erased", "erased"]
+        assert set(conversation.entry(answer).hidden) == {"other"}
+        assert conversation.verify() == []
+    assert here.transcript().hash == there.transcript().hash
+    assert found_in(tmp_path, *needles) == []
+
+
+def test_what_was_written_beside_an_erase_goes_again(
+    told: tuple[llmcrdt.Conversation, llmcrdt.Conversation, llmcrdt.Entry, llmcrdt.Entry], tmp_path: Path
+) -> None:
+    """The other device had not heard of the erase, and generated on the secret meanwhile."""
+    here, there, secret, _ = told
+    here.erase(secret)
+    late = there.append("assistant", "Later.", frame=there.transcript(), hidden={TOKENS: b"tokens that spell it"})
+    exchange(here, there)
+    exchange(here, there)
+    for conversation in (here, there):
+        assert TOKENS not in conversation.entry(late).hidden
+        assert conversation.entry(late).text == "Later."
+    assert found_in(tmp_path, SECRET.encode(), b"tokens that spell it") == []
+
+
+def test_an_old_backup_does_not_bring_it_back(
+    told: tuple[llmcrdt.Conversation, llmcrdt.Conversation, llmcrdt.Entry, llmcrdt.Entry], tmp_path: Path
+) -> None:
+    here, there, secret, _ = told
+    old = there.diff()
+    here.erase(secret)
+    here.apply(old)
+    assert here.entry(secret).status == "erased"
+    assert found_in(tmp_path / "laptop.db", SECRET.encode()) == []
+    stranger = here.diff()
+    assert SECRET.encode() not in stranger
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_erased_stays_erased_whatever_is_merged(open_repo: OpenRepo, seed: int, tmp_path: Path) -> None:
+    rng = random.Random(seed)
+    repo = open_repo("r0")
+    replicas = [repo.create()]
+    replicas[0].append("user", SECRET)
+    for n in range(1, 3):
+        replicas.append(open_repo(f"r{n}", repo.library).join(replicas[0].id))
+    exchange(*replicas)
+    erased: set[str] = set()
+    updates: list[bytes] = [replicas[0].diff()]
+    for n in range(25):
+        replica = rng.choice(replicas)
+        shown = list(replica.transcript())
+        match rng.randrange(6):
+            case 0:
+                replica.append("user", f"{SECRET} {n}")
+            case 1:
+                replica.append(
+                    "assistant", f"about {SECRET}", frame=replica.transcript(), hidden={TOKENS: SECRET.encode()}
+                )
+            case 2 if shown:
+                replica.edit(rng.choice(shown), f"now {SECRET} {n}")
+            case 3 if shown:
+                chosen = rng.choice(shown)
+                replica.erase(chosen)
+                erased.add(chosen.id)
+            case 4:
+                replica.apply(rng.choice(updates))
+            case _:
+                updates.append(replica.diff())
+                replica.apply(rng.choice(replicas).diff())
+    for _ in range(3):
+        exchange(*replicas)
+    assert len({replica.transcript().hash for replica in replicas}) == 1
+    for replica in replicas:
+        assert all(replica.entry(entry).status == "erased" for entry in erased)  # type: ignore[arg-type]
+        assert replica.verify() == []
+        assert not replica.transcript().malformed
+
+
+def test_a_stream_that_is_erased_while_it_grows_leaves_nothing(open_repo: OpenRepo, tmp_path: Path) -> None:
+    conversation = open_repo("laptop").create()
+    stream = conversation.stream("assistant", interval=0)
+    stream.write(SECRET)
+    conversation.erase(conversation.transcript()[-1])
+    stream.write(" and more of it")
+    entry = stream.seal()
+    assert entry.status == "erased"
+    assert found_in(tmp_path, SECRET.encode(), b"and more of it") == []
+
+
+def test_a_crash_between_erase_and_purge_is_made_up_for(
+    open_repo: OpenRepo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repo = open_repo("laptop")
+    conversation = repo.create()
+    secret = conversation.append("user", SECRET)
+    with monkeypatch.context() as patch:
+        patch.setattr(conversation, "_purge", lambda: None)
+        conversation.erase(secret)
+    repo.close()
+    assert found_in(tmp_path, SECRET.encode())
+    open_repo("laptop").get(conversation.id)
+    assert found_in(tmp_path, SECRET.encode()) == []
