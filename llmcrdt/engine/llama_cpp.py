@@ -1,0 +1,336 @@
+"""Engine over llama-cpp-python, by its low-level interface. The only import of llama_cpp.
+
+One thread owns the context. What it computes is exact: the logits that a prompt ends with are the same bits, whether
+its KV state was live, restored from disk, or computed from nothing (one machine, one build, one set of settings).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from ..exceptions import ContextOverflow, DecodeFailed, EngineClosed, EngineError, EngineMissing
+from ..kvcache import ChunkCache, DiskCache, MemoryCache, NeverCache, TieredCache
+from ..kvcache.places import chunk_folder, hashes_file, user_cache
+from .context import Aborted, AbortFlag, Context
+from .engine import Event, Failed, Finished, Reuse, Sampled, Sampling, Started
+from .fingerprint import FileHashes, model_files
+from .gguf_header import check_model_file, tokenizer_hash
+from .kv_state import KVState
+from .llama_model import (
+    Settings,
+    checked_chunk,
+    engine_fingerprint,
+    keep_log,
+    load_model,
+    long_rope_from,
+    metadata,
+    new_context,
+    shape_of,
+)
+from .llama_run import LlamaRun, Sampler
+from .llama_tokenizer import LlamaTokenizer
+from .materialize import chunk_length
+from .worker import Worker
+
+_FIRST_CTX = 4096
+_LOG = logging.getLogger("llmcrdt.engine")
+_log_callback: Any = None  # llama.cpp calls it as long as the process lives
+
+
+class LlamaEngine:
+    """A model file behind the Engine protocol.
+
+    ``cache``: None for the user's cache directory, a path, or a ChunkCache (``NeverCache()`` to keep nothing beyond the
+    live context). ``cache_memory`` and ``cache_disk`` are budgets in bytes where the engine makes the cache.
+    ``n_threads`` None leaves one core to the rest of the program: llama.cpp waits busily, and crawls where it shares.
+    ``n_ctx`` is in tokens; None starts small and grows up to what the model was trained for. ``flash_attn`` None lets
+    llama.cpp choose. Rope values of 0 are the model's own. ``chunk``: tokens per cached chunk, a multiple of 64.
+
+    Raises EngineMissing, NotAModel, or EngineError for settings that llama.cpp refuses. Hashes the model file the first
+    time it sees it (about a second per 1.5 GB).
+    """
+
+    def __init__(
+        self,
+        model_path: str | os.PathLike[str],
+        cache: ChunkCache | str | os.PathLike[str] | None = None,
+        n_ctx: int | None = None,
+        cache_memory: int = 1 << 30,
+        cache_disk: int = 8 << 30,
+        *,
+        n_threads: int | None = None,
+        n_gpu_layers: int = 0,
+        offload_kqv: bool = True,
+        type_k: str = "f16",
+        type_v: str = "f16",
+        flash_attn: bool | None = None,
+        rope_freq_base: float = 0.0,
+        rope_freq_scale: float = 0.0,
+        chunk: int | None = None,
+    ) -> None:
+        self._closed = True  # until all stands; __del__ may come any time
+        self._lib = lib = _library()
+        path = Path(model_path)
+        check_model_file(path)
+        settings = Settings(
+            n_threads or max(1, (os.cpu_count() or 2) - 1),
+            n_gpu_layers, offload_kqv, type_k, type_v, flash_attn, rope_freq_base, rope_freq_scale,
+        )  # fmt: skip
+        self._undo = contextlib.ExitStack()
+        with self._undo:
+            model = load_model(lib, path, settings)
+            self._undo.callback(lib.llama_model_free, model)
+            self._tokenizer = LlamaTokenizer(lib, model, tokenizer_hash(model_files(path)[0]))
+            self._undo.callback(self._tokenizer.close)
+            self._name = metadata(lib, model, "general.name") or path.stem
+            shape = shape_of(lib, model)
+            safe = chunk_length(shape.window)
+            self._chunk = checked_chunk(chunk, shape.window)
+            store, memo = _open_cache(cache, cache_memory, cache_disk)
+            self._cache: ChunkCache = store if safe else NeverCache()
+            if store is not cache:
+                self._undo.callback(store.close)
+            trained = int(lib.llama_model_n_ctx_train(model))
+            self._n_ctx = n_ctx if n_ctx is not None else trained
+            size = self._n_ctx if n_ctx is not None or not safe else _FIRST_CTX
+            rope_edge = long_rope_from(lib, model)
+            if long_rope := 0 < rope_edge < self._n_ctx:
+                size = max(size, rope_edge + 1)  # so that growing never crosses the edge
+            self._fingerprint = engine_fingerprint(lib, path, settings, shape, self._chunk, long_rope, FileHashes(memo))
+            self._abort = AbortFlag()
+            self._context = Context(
+                lib,
+                lambda size: new_context(lib, model, settings, size),
+                shape,
+                size=size,
+                limit=self._n_ctx,
+                piece=self._chunk,
+                abort=self._abort,
+            )
+            self._undo.callback(self._context.close)
+            self._state = KVState(self._context, self._cache, self._fingerprint, self._chunk)
+            self._worker = Worker(f"llmcrdt-engine-{self._name}")
+            self._undo = self._undo.pop_all()
+        self._totals = {"runs": 0, "prefill_seconds": 0.0, "sampling_seconds": 0.0}
+        self._closed = False
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def tokenizer(self) -> LlamaTokenizer:
+        return self._tokenizer
+
+    @property
+    def n_ctx(self) -> int:
+        return self._n_ctx
+
+    @property
+    def chunk(self) -> int:
+        """Tokens per cached chunk."""
+        return self._chunk
+
+    @property
+    def fingerprint(self) -> bytes:
+        """32 bytes that differ whenever the KV state of the same tokens could."""
+        return self._fingerprint
+
+    def plan(self, ids: Sequence[int]) -> Reuse:
+        return self._state.plan(self._checked(ids, room=0))
+
+    def start(
+        self,
+        ids: Sequence[int],
+        *,
+        max_tokens: int,
+        sampling: Sampling,
+        on_event: Callable[[Event], None],
+    ) -> LlamaRun:
+        prompt = self._checked(ids, room=1)
+        if not prompt:
+            raise EngineError("The prompt holds no tokens.", hint="Send at least one token.")
+        run = LlamaRun(prompt, max_tokens, sampling, on_event)
+        self._worker.submit(lambda: self._generate(run))
+        return run
+
+    def logits(self, ids: Sequence[int]) -> Future[Any]:
+        prompt = self._checked(ids, room=0)
+        if not prompt:
+            raise EngineError("The prompt holds no tokens.", hint="Send at least one token.")
+        future: Future[Any] = Future()
+        self._worker.submit(lambda: self._answer(prompt, future))
+        return future
+
+    def settled(self, timeout: float | None = None) -> bool:
+        """Wait until nothing is queued or being settled, and what was stored is on disk."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        if not self._worker.idle(timeout):
+            return False
+        return self._cache.flush(None if deadline is None else max(0.0, deadline - time.monotonic()))
+
+    def stats(self) -> dict[str, Any]:
+        return {
+            **self._context.counters,
+            **{f"chunks_{name}": value for name, value in self._state.counters.items()},
+            **self._totals,
+            "cache": self._cache.stats(),
+        }
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._abort.set()
+        self._worker.close(self._undo.close)
+
+    def __enter__(self) -> LlamaEngine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):  # the interpreter may be half gone
+            self.close()
+
+    def _checked(self, ids: Sequence[int], *, room: int) -> tuple[int, ...]:
+        if self._closed:
+            raise EngineClosed("The engine is closed.", hint="Open it again.")
+        prompt = tuple(ids)
+        if any(not 0 <= token < self._tokenizer.n_vocab for token in prompt):
+            raise DecodeFailed("The prompt holds ids that are not tokens of this model.", hint="Encode it again.")
+        if len(prompt) + room > self._n_ctx:
+            raise ContextOverflow(
+                f"The prompt takes {len(prompt) + room} tokens, the context holds {self._n_ctx}.",
+                needed=len(prompt) + room,
+                available=self._n_ctx,
+                hint="Let a summary stand for older entries (conv.summarize), or open the engine with a larger n_ctx.",
+            )
+        return prompt
+
+    def _generate(self, run: LlamaRun) -> None:
+        """On the engine's thread: the whole life of one run."""
+        began = time.perf_counter()
+        self._totals["runs"] += 1
+        final: Event
+        try:
+            with self._working(run):
+                reason = self._sample_all(run, began)
+            final = Finished(reason, tuple(run.tokens), time.perf_counter() - began)
+        except Aborted:
+            final = Finished("cancelled", tuple(run.tokens), time.perf_counter() - began)
+        except EngineError as error:
+            final = Failed(error)
+        except Exception as error:
+            final = Failed(DecodeFailed(f"The engine failed: {error!r}."))
+        if run.tokens:
+            self._worker.background(self._settle(run.ids + tuple(run.tokens)))
+        self._report(run, final)
+
+    def _sample_all(self, run: LlamaRun, began: float) -> Any:
+        """Prefill, then one token after the other. Returns why it ended."""
+        if run.cancelled or self._worker.closing:
+            return "cancelled"
+        reuse = self._state.materialize(run.ids)
+        prefilled = time.perf_counter()
+        self._totals["prefill_seconds"] += prefilled - began
+        self._report(run, Started(reuse, run.seed, prefilled - began))
+        room = min(run.max_tokens, self._n_ctx - len(run.ids))
+        sampler = Sampler(self._lib, run.sampling, run.seed, run.ids, self._tokenizer.n_vocab)
+        try:
+            while len(run.tokens) < room:
+                if run.cancelled or run.deaf or self._worker.closing:
+                    return "cancelled"
+                if run.tokens:
+                    self._state.append(run.tokens[-1])
+                token = sampler.next(self._context.pointer)
+                run.tokens.append(token)
+                self._report(run, Sampled(token))
+                if self._tokenizer.is_end(token):
+                    return "end"
+            return "length"
+        finally:
+            sampler.close()
+            self._totals["sampling_seconds"] += time.perf_counter() - prefilled
+
+    def _answer(self, prompt: tuple[int, ...], future: Future[Any]) -> None:
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            if self._worker.closing:
+                raise EngineClosed("The engine was closed before it came to this.", hint="Open it again.")
+            self._state.materialize(prompt)
+            future.set_result(self._context.logits())
+        except Aborted:
+            future.set_exception(EngineClosed("The engine was closed meanwhile.", hint="Open it again."))
+        except Exception as error:
+            future.set_exception(error)
+
+    def _settle(self, ids: tuple[int, ...]) -> Iterator[None]:
+        """Re-evaluate what was sampled, canonically, a chunk per step."""
+        with contextlib.suppress(Aborted):
+            while self._state.settle_step(ids):
+                yield
+
+    @contextlib.contextmanager
+    def _working(self, run: LlamaRun) -> Iterator[None]:
+        run.running(self._abort.set)
+        try:
+            yield
+        finally:
+            run.running(None)
+            if not self._closed:
+                self._abort.clear()
+
+    @staticmethod
+    def _report(run: LlamaRun, event: Event) -> None:
+        """Tell the listener. One that fails hears no more, and its run stops: nobody waits for it."""
+        if run.deaf:
+            return
+        try:
+            run.on_event(event)
+        except Exception:
+            run.deaf = True
+            _LOG.exception("a listener of the engine failed")
+
+
+def _library() -> Any:
+    """The low-level module, with llama.cpp's log kept instead of printed. Raises EngineMissing."""
+    global _log_callback
+    try:
+        import numpy  # noqa: F401
+        from llama_cpp import llama_cpp as lib
+    except (ImportError, OSError, RuntimeError) as error:
+        raise EngineMissing(
+            f"llama-cpp-python can't be used: {error}.", hint="Install it: pip install 'llmcrdt[llama]'"
+        ) from error
+    if _log_callback is None:
+        _log_callback = lib.llama_log_callback(keep_log)
+        lib.llama_backend_init()
+    lib.llama_log_set(_log_callback, None)  # each time: others in the process may have set their own
+    return lib
+
+
+def _open_cache(cache: Any, memory: int, disk: int) -> tuple[ChunkCache, Path | None]:
+    """The cache to use, and where to remember file hashes."""
+    if cache is not None and not isinstance(cache, (str, os.PathLike)):
+        return cache, None
+    folder = Path(cache) if cache is not None else user_cache()
+    try:
+        store = DiskCache(chunk_folder(folder), disk)
+    except OSError as error:
+        if cache is None:  # no home to write to: still useful, until it closes
+            return MemoryCache(memory), None
+        raise EngineError(f"The cache folder {folder} can't be used: {error.strerror}.") from error
+    return TieredCache(MemoryCache(memory), store), hashes_file(folder)

@@ -1,0 +1,148 @@
+"""Opens a model and its contexts, and says what they are. ``lib`` is the low-level llama-cpp-python module."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..exceptions import EngineError, NotAModel
+from .context import BATCH, Shape
+from .fingerprint import FileHashes, fingerprint, model_files
+from .materialize import chunk_length
+
+KV_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8, "bf16": 30}
+_ERROR_LEVEL = 4  # of ggml's log
+_NATIVE = {".dylib", ".dll"}
+_log_lines: deque[str] = deque(maxlen=6)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a context is made with. Only ``n_threads`` can't change KV state (where it is evaluated canonically)."""
+
+    n_threads: int
+    n_gpu_layers: int
+    offload_kqv: bool
+    type_k: str
+    type_v: str
+    flash_attn: bool | None
+    rope_freq_base: float
+    rope_freq_scale: float
+
+    def fingerprint_fields(self) -> dict[str, object]:
+        return {name: value for name, value in vars(self).items() if name != "n_threads"}
+
+
+def keep_log(level: int, text: bytes, data: Any) -> None:
+    """llama.cpp's log function: keeps the last errors for an exception's message, prints nothing."""
+    if level >= _ERROR_LEVEL and text.strip():
+        _log_lines.append(text.decode("utf-8", "replace").strip())
+
+
+def _last_log() -> str:
+    lines = " ".join(_log_lines)
+    _log_lines.clear()
+    return f" llama.cpp said: {lines}" if lines else ""
+
+
+def load_model(lib: Any, path: Path, settings: Settings) -> Any:
+    """A pointer to the loaded model. Raises NotAModel, with what llama.cpp said."""
+    _log_lines.clear()
+    params = lib.llama_model_default_params()
+    params.n_gpu_layers = settings.n_gpu_layers
+    model = lib.llama_model_load_from_file(os.fsencode(path), params)
+    if not model:
+        raise NotAModel(
+            f"llama.cpp can't load {path}.{_last_log()}",
+            hint="It may be cut short: compare its size, or download it again. Or llama.cpp is too old for it.",
+        )
+    if lib.llama_model_has_encoder(model) or lib.llama_model_is_diffusion(model):
+        lib.llama_model_free(model)
+        raise NotAModel(f"{path} is not a model that continues text.", hint="Use a decoder-only model.")
+    return model
+
+
+def new_context(lib: Any, model: Any, settings: Settings, size: int) -> Any:
+    """A pointer to a context of ``size`` tokens, null where llama.cpp can't make one.
+
+    Two sequences that share their cells, so that a range of positions can be copied from one to the other; and a
+    sliding window that forgets nothing, so that state can be cut.
+    """
+    params = lib.llama_context_default_params()
+    params.n_ctx, params.n_batch, params.n_ubatch = size, BATCH, BATCH
+    params.n_seq_max, params.kv_unified, params.swa_full = 2, True, True
+    params.n_threads = params.n_threads_batch = settings.n_threads
+    params.type_k, params.type_v = _kv_type(settings.type_k), _kv_type(settings.type_v)
+    params.flash_attn_type = -1 if settings.flash_attn is None else int(settings.flash_attn)
+    params.rope_freq_base, params.rope_freq_scale = settings.rope_freq_base, settings.rope_freq_scale
+    params.offload_kqv = settings.offload_kqv
+    params.embeddings, params.no_perf = False, True
+    return lib.llama_init_from_model(model, params)
+
+
+def _kv_type(name: str) -> int:
+    if name not in KV_TYPES:
+        raise EngineError(f"{name!r} is not a KV type.", hint=f"One of {', '.join(KV_TYPES)}.")
+    return KV_TYPES[name]
+
+
+def shape_of(lib: Any, model: Any) -> Shape:
+    """What kind of memory the model has."""
+    window = int(lib.llama_model_n_swa(model))
+    if lib.llama_model_is_hybrid(model):
+        return Shape(("hybrid",), window)
+    if lib.llama_model_is_recurrent(model):
+        return Shape(("recurrent",), window)
+    return Shape(("window", "attention") if window > 0 else ("attention",), window)
+
+
+def checked_chunk(chunk: int | None, window: int) -> int:
+    """The chunk length to use: as asked, if it fits the window and leaves a batch room for one token more."""
+    safe = chunk_length(window) or 64
+    most = max(safe, min(window or BATCH, BATCH - 64) // 64 * 64)
+    if chunk is not None and chunk != safe and not (0 < chunk <= most and chunk % 64 == 0):
+        raise EngineError(f"Chunks of {chunk} tokens can't be exact here.", hint=f"Take a multiple of 64 up to {most}.")
+    return chunk or safe
+
+
+def long_rope_from(lib: Any, model: Any) -> int:
+    """Above this context length the model may rotate positions otherwise, from the first token on; 0: at no length.
+
+    (llama.cpp chooses between "short" and "long" factors by the length of the context, not of the prompt.)
+    """
+    text = metadata(lib, model, metadata(lib, model, "general.architecture") + ".rope.scaling.original_context_length")
+    return int(text) if text.isdecimal() else 0
+
+
+def metadata(lib: Any, model: Any, key: str) -> str:
+    """A field of the model file as text, at most 255 bytes of it; "" where there is none."""
+    buffer = ctypes.create_string_buffer(256)
+    n = lib.llama_model_meta_val_str(model, key.encode(), buffer, len(buffer))
+    return buffer.value.decode("utf-8", "replace") if n > 0 else ""
+
+
+def engine_fingerprint(
+    lib: Any, path: Path, settings: Settings, shape: Shape, chunk: int, long_rope: bool, hashes: FileHashes
+) -> bytes:
+    """The fingerprint of all that decides what state a token sequence has. Hashes files it has not seen before."""
+    folder = Path(lib.__file__).parent / "lib"
+    libraries = sorted({file.resolve() for file in folder.glob("*") if ".so" in file.name or file.suffix in _NATIVE})
+    return fingerprint(
+        settings.fingerprint_fields()
+        | {
+            "weights": hashes.of(model_files(path)),
+            "engine": sorted(set(hashes.of(libraries))),
+            "system": lib.llama_print_system_info(),
+            "kinds": shape.kinds,
+            "window": shape.window,
+            "swa_full": True,
+            "batch": BATCH,
+            "chunk": chunk,
+            "long_rope": long_rope,
+            "rotation_off": os.environ.get("LLAMA_ATTN_ROT_DISABLE", ""),
+        }
+    )

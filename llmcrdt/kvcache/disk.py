@@ -1,0 +1,255 @@
+"""Chunks on disk: one file each, named by its key, shared by any number of processes without a lock.
+
+A file appears under its name whole or not at all (written aside, fsync, rename), and whoever reads it checks it first.
+So a crash, a full disk or a second process can cost a chunk, never falsify one. There is no index to fall out of step:
+the files are the index. Last use is the file's modification time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import secrets
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from .chunk_cache import EvictionOrder, Tier
+from .chunk_file import HEADER_BYTES, BadChunk, Chunk, Header, decode, decode_header, encode, token_count
+from .chunk_hash import ChunkKey
+
+_NAME = re.compile(r"[0-9a-f]{64}\.kv")
+_STALE_SECONDS = 3600.0  # a temporary file this old belongs to a process that died
+_KEPT_BAD = 8  # bad files kept for a look; more are deleted
+_GUESS_IDS = 256  # token ids read along with the fixed header: one read for usual chunks
+
+
+class DiskCache:
+    """At most ``budget`` bytes of chunk files in ``directory``, which is made with mode 0700.
+
+    Several processes may share the directory. Each counts what the others wrote whenever it lists the files, at least
+    once per twentieth of the budget that it writes itself; so n processes may pass it by n twentieths for a while.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str], budget: int = 8 << 30) -> None:
+        """Opens, and clears away what dead writers left. Raises OSError if the directory can't be made."""
+        self._folder = Path(directory)
+        self._budget = budget
+        self._lock = threading.Lock()
+        self._parents: dict[ChunkKey, bytes] = {}
+        self._count = dict.fromkeys(("hits", "misses", "puts", "evictions", "bad", "discarded", "write_errors"), 0)
+        self._closed = False
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._folder.chmod(0o700)
+        self._unlisted = 0
+        self._bytes = sum(size for _, size, _ in self._list())
+        self._sweep()
+
+    @property
+    def directory(self) -> Path:
+        return self._folder
+
+    def match(self, keys: Sequence[ChunkKey]) -> list[Tier]:
+        run: list[Tier] = []
+        for key in keys:
+            if self._closed or self._header(key) is None:
+                break
+            run.append("disk")
+        return run
+
+    def get(self, key: ChunkKey) -> Chunk | None:
+        chunk = None if self._closed else self._load(key)
+        with self._lock:
+            self._count["misses" if chunk is None else "hits"] += 1
+        return chunk
+
+    def put(self, chunk: Chunk) -> bool:
+        """As the contract says. An error of the file system (no space, say) is counted and means False."""
+        if self._closed or chunk.size > self._budget:
+            return False
+        path = self._path(chunk.key)
+        with self._lock:
+            try:
+                if path.exists():
+                    _touch(path)
+                    return True
+                if not self._make_room(chunk):
+                    return False
+                self._write(path, encode(chunk))
+            except OSError:
+                self._count["write_errors"] += 1
+                return False
+            self._parents[chunk.key] = chunk.parent
+            self._bytes += chunk.size
+            self._unlisted += chunk.size
+            self._count["puts"] += 1
+        return True
+
+    def discard(self, key: ChunkKey) -> None:
+        with self._lock:
+            self._set_aside(key, "discarded")
+
+    def flush(self, timeout: float | None = None) -> bool:
+        return True
+
+    def stats(self) -> dict[str, int]:
+        files = list(self._list())
+        with self._lock:
+            return {
+                **self._count,
+                "chunks": len(files),
+                "held_bytes": sum(size for _, size, _ in files),
+                "budget_bytes": self._budget,
+            }
+
+    def close(self) -> None:
+        self._closed = True
+
+    def _path(self, key: ChunkKey) -> Path:
+        return self._folder / f"{key.hex()}.kv"
+
+    def _list(self) -> Iterator[tuple[ChunkKey, int, int]]:
+        """Key, size and time of last use of every chunk file."""
+        with contextlib.suppress(FileNotFoundError), os.scandir(self._folder) as entries:
+            for entry in entries:
+                if _NAME.fullmatch(entry.name):
+                    with contextlib.suppress(OSError):  # another process may delete it at this moment
+                        info = entry.stat(follow_symlinks=False)
+                        yield ChunkKey(bytes.fromhex(entry.name[:-3])), info.st_size, info.st_mtime_ns
+
+    def _header(self, key: ChunkKey) -> Header | None:
+        """The header of a present chunk; a file whose header is wrong is set aside."""
+        try:
+            with open(self._path(key), "rb", buffering=0) as file:
+                data = file.read(HEADER_BYTES + 4 * _GUESS_IDS)
+                ids_end = HEADER_BYTES + 4 * token_count(data)
+                if len(data) < ids_end:
+                    data += file.read(ids_end - len(data))
+                header = decode_header(data, os.fstat(file.fileno()).st_size)
+                if header.key != key:
+                    raise BadChunk("another chunk's name")
+                return header
+        except BadChunk:
+            with self._lock:
+                self._set_aside(key, "bad")
+        except OSError:
+            pass
+        return None
+
+    def _load(self, key: ChunkKey) -> Chunk | None:
+        path = self._path(key)
+        try:
+            if path.stat().st_size > self._budget:
+                raise BadChunk("larger than the whole budget")
+            chunk = decode(path.read_bytes())
+            if chunk.key != key:
+                raise BadChunk("another chunk's name")
+        except BadChunk:
+            with self._lock:
+                self._set_aside(key, "bad")
+            return None
+        except (OSError, MemoryError):
+            return None
+        with contextlib.suppress(OSError):
+            _touch(path)
+        return chunk
+
+    def _write(self, path: Path, data: bytes) -> None:
+        aside = self._folder / f".{os.getpid()}-{secrets.token_hex(8)}.tmp"
+        try:
+            handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with open(handle, "wb", buffering=0) as file:
+                view = memoryview(data)
+                while view:
+                    view = view[file.write(view) or 0 :]
+                _touch(handle)
+                os.fsync(handle)
+            os.replace(aside, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                aside.unlink()
+            raise
+        self._sync_folder()
+
+    def _sync_folder(self) -> None:
+        if os.name == "posix":  # elsewhere a folder can't be opened, and needs no sync
+            handle = os.open(self._folder, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            except OSError as error:
+                if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+                    raise
+            finally:
+                os.close(handle)
+
+    def _make_room(self, chunk: Chunk) -> bool:
+        """Evict until ``chunk`` fits; a twentieth more than needed, so that listing is rare. False if it can't fit."""
+        slack, size = self._budget // 20, chunk.size
+        if self._bytes + size <= self._budget and self._unlisted <= slack:
+            return True
+        files = list(self._list())
+        self._bytes, self._unlisted = sum(length for _, length, _ in files), 0
+        if self._bytes + size <= self._budget:
+            return True
+        if chunk.position and not self._path(ChunkKey(chunk.parent)).exists():
+            return False
+        self._sweep()
+        order, sizes = EvictionOrder(), {}
+        for key, length, used in files:
+            sizes[key] = length
+            order.add(key, self._parent(key), used)
+        order.add(chunk.key, chunk.parent)  # so that what it follows stays
+        while self._bytes + size > self._budget - slack and (victim := order.next()) not in (None, chunk.key):
+            assert victim is not None
+            order.remove(victim)
+            with contextlib.suppress(FileNotFoundError):
+                self._path(victim).unlink()
+            self._parents.pop(victim, None)
+            self._bytes -= sizes[victim]
+            self._count["evictions"] += 1
+        return self._bytes + size <= self._budget
+
+    def _parent(self, key: ChunkKey) -> bytes:
+        """What ``key`` follows; of a file that can't say, nothing, so that it goes when its turn comes."""
+        if key not in self._parents:
+            try:
+                with open(self._path(key), "rb", buffering=0) as file:
+                    self._parents[key] = file.read(HEADER_BYTES)[64:96]
+            except OSError:
+                return b""
+        return self._parents[key]
+
+    def _set_aside(self, key: ChunkKey, counter: str) -> None:
+        """Rename a chunk file to ``.bad``: never read again, but there to be looked at."""
+        path = self._path(key)
+        with contextlib.suppress(OSError):
+            size = path.stat().st_size
+            os.replace(path, path.with_suffix(".bad"))
+            self._bytes = max(0, self._bytes - size)
+            self._count[counter] += 1
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """Delete what dead writers left, and all but the last few bad files."""
+        now = time.time()
+        bad: list[tuple[float, str]] = []
+        with contextlib.suppress(OSError), os.scandir(self._folder) as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError):
+                    age = entry.stat(follow_symlinks=False).st_mtime
+                    if entry.name.endswith(".tmp") and now - age > _STALE_SECONDS:
+                        os.unlink(entry.path)
+                    elif entry.name.endswith(".bad"):
+                        bad.append((age, entry.path))
+        for _, path in sorted(bad)[:-_KEPT_BAD]:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+
+
+def _touch(file: Path | int) -> None:
+    """Mark as used now. The kernel's own stamps are too coarse to tell which of two came first."""
+    now = time.time_ns()
+    os.utime(file, ns=(now, now))

@@ -1,0 +1,171 @@
+"""LocalDocuments over sets of opaque blobs, in memory: the smallest thing that merges.
+
+A document is the set of blobs put into it; applying a record adds its blobs, so order and repetition don't matter. A
+blob is any bytes; a record holds one or more, each with its length before it.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from ..ids import DocumentId, SessionId, new_session_id
+from ..sync.local import Record, Waiting
+from ..sync.wire import Cursor
+
+
+def pack(blobs: Sequence[bytes]) -> bytes:
+    """Blobs as the data of one record."""
+    return b"".join(len(b).to_bytes(4, "big") + b for b in blobs)
+
+
+def unpack(data: bytes) -> list[bytes]:
+    """The blobs of a record. Raises ValueError where the data is something else."""
+    blobs, at = [], 0
+    while at < len(data):
+        end = at + 4 + int.from_bytes(data[at : at + 4], "big")
+        if end > len(data):
+            raise ValueError("a blob ends behind its record")
+        blobs.append(data[at + 4 : end])
+        at = end
+    return blobs
+
+
+@dataclass
+class BlobDocument:
+    """One replica: its blobs, in the order they came in, and what it keeps for its relay."""
+
+    session: SessionId
+    kind: str = "yjs"
+    blobs: dict[bytes, None] = field(default_factory=dict)
+    cursor: Cursor | None = None
+    outbox: list[Waiting] = field(default_factory=list)
+    place: int = 0
+    n: int = 0
+    refills: int = 0
+    quarantine: list[Record] = field(default_factory=list)
+
+
+class BlobDocuments:
+    """Implements LocalDocuments. ``seed`` decides the session ids; ``discover`` may name further documents to follow
+    after a blob came in, the way a library does.
+
+    Safe to use from any thread. ``put`` tells nobody: call ``Link.notify(document)`` after it.
+    """
+
+    def __init__(self, seed: int = 0, discover: Callable[[bytes], DocumentId | None] | None = None) -> None:
+        self._random = random.Random(seed)
+        self._discover = discover
+        self._lock = threading.RLock()
+        self._documents: dict[DocumentId, BlobDocument] = {}
+
+    def follow(self, document: DocumentId, kind: str = "yjs") -> BlobDocument:
+        """Follow a document, empty at first. Following it twice changes nothing."""
+        with self._lock:
+            return self._documents.setdefault(document, BlobDocument(self._session(), kind))
+
+    def forget(self, document: DocumentId) -> None:
+        """Follow it no longer."""
+        with self._lock:
+            self._documents.pop(document, None)
+
+    def put(self, document: DocumentId, *blobs: bytes) -> None:
+        """Add blobs as one local record. Blobs that are there already still make a record."""
+        with self._lock:
+            self._write(self._documents[document], blobs)
+
+    def blobs(self, document: DocumentId) -> set[bytes]:
+        with self._lock:
+            return set(self._documents[document].blobs)
+
+    def __getitem__(self, document: DocumentId) -> BlobDocument:
+        return self._documents[document]
+
+    def restart(self) -> None:
+        """As after a restart of the process: new records go into new sessions."""
+        with self._lock:
+            for doc in self._documents.values():
+                doc.session, doc.n = self._session(), 0
+
+    # ---------------------------------------------------------------- LocalDocuments
+
+    def documents(self) -> Sequence[DocumentId]:
+        with self._lock:
+            return list(self._documents)
+
+    def kind(self, document: DocumentId) -> str:
+        return self._get(document).kind
+
+    def cursor(self, document: DocumentId) -> Cursor | None:
+        with self._lock:
+            return self._get(document).cursor
+
+    def outbox(self, document: DocumentId, after: int = 0, limit: int = 256) -> Sequence[Waiting]:
+        with self._lock:
+            return [w for w in self._get(document).outbox if w.place > after][:limit]
+
+    def outbox_end(self, document: DocumentId) -> int:
+        with self._lock:
+            outbox = self._get(document).outbox
+            return outbox[-1].place if outbox else 0
+
+    def acknowledged(self, document: DocumentId, names: Sequence[tuple[SessionId, int]], cursor: Cursor) -> None:
+        with self._lock:
+            doc, done = self._get(document), set(names)
+            doc.outbox = [w for w in doc.outbox if (w.record.session, w.record.n) not in done]
+            doc.cursor = cursor
+
+    def received(self, document: DocumentId, records: Sequence[Record], cursor: Cursor | None) -> bool:
+        with self._lock:
+            doc, before = self._get(document), len(self._documents)
+            for record in records:
+                try:
+                    blobs = unpack(record.data)
+                except ValueError:
+                    doc.quarantine.append(record)
+                    continue
+                self._add(doc, blobs)
+            if cursor is not None:
+                doc.cursor = cursor
+            return len(self._documents) != before
+
+    def refill(self, document: DocumentId, log: Sequence[bytes], cursor: Cursor) -> None:
+        with self._lock:
+            doc = self._get(document)
+            known = {blob for data in log for blob in _readable(data)}
+            lacking = [blob for blob in doc.blobs if blob not in known]
+            doc.session, doc.n, doc.outbox, doc.cursor = self._session(), 0, [], cursor
+            doc.refills += 1
+            if lacking:
+                self._write(doc, lacking)
+
+    # ---------------------------------------------------------------- inside
+
+    def _get(self, document: DocumentId) -> BlobDocument:
+        """A document that was forgotten is an empty one, kept nowhere."""
+        return self._documents.get(document) or BlobDocument(self._session())
+
+    def _write(self, doc: BlobDocument, blobs: Sequence[bytes]) -> None:
+        self._add(doc, blobs)
+        doc.n += 1
+        doc.place += 1
+        doc.outbox.append(Waiting(doc.place, Record(doc.session, doc.n, pack(blobs))))
+
+    def _add(self, doc: BlobDocument, blobs: Sequence[bytes]) -> None:
+        doc.blobs.update(dict.fromkeys(blobs))
+        for blob in blobs:
+            found = self._discover(blob) if self._discover else None
+            if found is not None:
+                self.follow(found)
+
+    def _session(self) -> SessionId:
+        return new_session_id(self._random.randbytes)
+
+
+def _readable(data: bytes) -> list[bytes]:
+    try:
+        return unpack(data)
+    except ValueError:
+        return []

@@ -1,0 +1,200 @@
+"""Damaged and foreign chunks: the answer never changes, and nothing falls over."""
+
+import random
+import shutil
+import struct
+
+import numpy as np
+import pytest
+
+from llmcrdt.engine.llama_cpp import LlamaEngine
+from llmcrdt.kvcache import Chunk, MemoryCache, NeverCache, chunk_keys
+from llmcrdt.kvcache.chunk_file import HEADER_BYTES, decode, encode
+
+
+def mutate(rng, good: bytes) -> bytes:
+    """One of the things that happen to files: bits flip, ends go missing, blocks are zero or come from elsewhere."""
+    data = bytearray(good)
+    at = rng.randrange(len(data) if rng.random() < 0.5 else HEADER_BYTES + 700)
+    kind = rng.randrange(6)
+    if kind == 0:
+        data[at] ^= 1 << rng.randrange(8)
+    elif kind == 1:
+        del data[at:]
+    elif kind == 2:
+        data[at : at + 64] = bytes(len(data[at : at + 64]))
+    elif kind == 3:
+        data[at : at + 4] = struct.pack("<I", rng.choice([0, 1, 0xFFFFFFFF, 0x7FFFFFFF, 0x80000000]))
+    elif kind == 4:
+        data += rng.randbytes(rng.randrange(1, 100))
+    else:
+        block = good[at : at + rng.randrange(1, 200)]
+        to = rng.randrange(len(data))
+        data[to : to + len(block)] = block
+    return bytes(data)
+
+
+@pytest.mark.parametrize("arch", ["llama", "gemma3", "mamba2", "lfm2"])
+def test_damaged_files_change_no_logit(lab, arch):
+    """500 damaged chunk files over four kinds of memory."""
+    rng = random.Random(arch)
+    ids = lab.tokens(150)
+    engine = lab.engine(lab.model(arch, "F16"), cache_memory=0)
+    truth = engine.logits(ids).result()
+    engine.settled()
+    folder = lab.folder / "cache" / "chunks"
+    keys = chunk_keys(engine.fingerprint, ids, 64)
+    files = [folder / f"{key.hex()}.kv" for key in keys]
+    good = [file.read_bytes() for file in files]
+    other = lab.tokens(3, 1)
+    harmed = 0
+    for _ in range(125):
+        which = len(files) - 1 if arch == "mamba2" else rng.randrange(len(files))  # where only the last is read
+        bad = mutate(rng, good[which])
+        files[which].write_bytes(bad)
+        engine.logits(other).result()
+        assert np.array_equal(engine.logits(ids).result(), truth)
+        assert engine.settled(60)
+        harmed += bad != good[which]
+        assert files[which].read_bytes() == good[which], "it was computed and written again"
+    assert engine.stats()["cache"]["disk_bad"] == harmed > 100
+
+
+@pytest.mark.parametrize("arch", ["llama", "gemma3", "mamba2", "lfm2"])
+def test_payloads_that_lie_about_their_frame_are_not_loaded(lab, arch):
+    """Well sealed, rightly named, but not the state of these positions: refused before C sees a byte."""
+    rng = random.Random(arch)
+    ids = lab.tokens(150)
+    cache = MemoryCache()
+    engine = lab.engine(lab.model(arch, "F16"), cache)
+    truth = engine.logits(ids).result()
+    key = chunk_keys(engine.fingerprint, ids, 64)[-1]
+    good = cache.get(key)
+    frame = 12 if arch == "mamba2" else 16 + 64 * 12
+    for _ in range(60):
+        payload = bytearray(good.payload)
+        at = rng.randrange(frame)
+        payload[at] ^= 1 << rng.randrange(8)
+        cache.discard(key)
+        cache.put(Chunk(key, good.parent, good.position, good.ids, bytes(payload)))
+        engine.logits([5, 6]).result()
+        assert np.array_equal(engine.logits(ids).result(), truth)
+    assert engine.stats()["chunks_rejected_memory"] == 60
+
+
+def test_a_chunk_that_llama_cpp_refuses_is_forgotten(lab):
+    """Its frame is right, but it is of a model of another shape; the key can't be, so this is a forgery."""
+    ids = lab.tokens(150)
+    cache, foreign = MemoryCache(), MemoryCache()
+    engine = lab.engine(cache=cache)
+    truth = engine.logits(ids).result()
+    other = lab.engine(lab.model(n_embd=64), foreign)
+    other.logits(ids).result()
+    key = chunk_keys(engine.fingerprint, ids, 64)[0]
+    good, alien = cache.get(key), foreign.get(chunk_keys(other.fingerprint, ids, 64)[0])
+    cache.discard(key)
+    cache.put(Chunk(key, good.parent, 0, good.ids, alien.payload))
+    engine.logits([5, 6]).result()
+    assert np.array_equal(engine.logits(ids).result(), truth)
+    assert engine.stats()["chunks_rejected_memory"] == 1
+    assert cache.get(key) == good, "evaluated and stored again"
+
+
+def test_a_cache_that_insists_on_a_bad_chunk_is_no_endless_loop(lab):
+    class Stubborn(MemoryCache):
+        def discard(self, key):
+            pass
+
+    ids = lab.tokens(150)
+    cache = Stubborn()
+    engine = lab.engine(cache=cache)
+    truth = engine.logits(ids).result()
+    key = chunk_keys(engine.fingerprint, ids, 64)[0]
+    good = cache._chunks[key]
+    cache._chunks[key] = Chunk(key, good.parent, 0, good.ids, b"nonsense")
+    engine.logits([5, 6]).result()
+    assert np.array_equal(engine.logits(ids).result(), truth)
+
+
+SETTINGS = {
+    "K type": {"type_k": "q8_0"},
+    "V type": {"type_v": "q8_0", "flash_attn": True},
+    "flash attention on": {"flash_attn": True},
+    "flash attention off": {"flash_attn": False},
+    "rope base": {"rope_freq_base": 5000.0},
+    "rope scale": {"rope_freq_scale": 0.5},
+    "chunk length": {"chunk": 128},
+    "where KV lives": {"offload_kqv": False},
+    "layers elsewhere": {"n_gpu_layers": 1},
+}
+
+
+@pytest.mark.parametrize("change", SETTINGS.values(), ids=SETTINGS)
+def test_changed_settings_never_hit(lab, change):
+    ids = lab.tokens(300)
+    plain = lab.engine()
+    plain.logits(ids).result()
+    plain.settled()
+    assert lab.engine().plan(ids).disk == 256, "unchanged settings do"
+    assert lab.engine(**change).plan(ids).reused == 0
+
+
+def test_changed_weights_never_hit(lab):
+    """Another seed, another quantisation, one flipped bit; also in the same file, kept at the same size and time."""
+    ids = lab.tokens(300)
+    path = lab.folder / "model.gguf"
+    shutil.copy(lab.model(), path)
+    first = lab.engine(path)
+    first.logits(ids).result()
+    first.settled()
+    assert lab.engine(lab.model()).plan(ids).disk == 256, "the same bytes elsewhere do"
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    path.write_bytes(data)
+    for model in (path, lab.model(seed=1), lab.model("llama", "F16")):
+        assert lab.engine(model).plan(ids).reused == 0
+
+
+def test_the_rotation_switch_never_hits(lab, monkeypatch):
+    ids = lab.tokens(300)
+    lab.engine().logits(ids).result()
+    monkeypatch.setenv("LLAMA_ATTN_ROT_DISABLE", "1")
+    assert lab.engine().plan(ids).reused == 0
+
+
+def test_another_build_never_hits(lab, monkeypatch):
+    from llmcrdt.engine import llama_cpp as door
+
+    ids = lab.tokens(300)
+    lab.engine().logits(ids).result()
+    real = door._library().llama_print_system_info
+    monkeypatch.setattr(door._library(), "llama_print_system_info", lambda: real() + b" AVX1024 = 1")
+    assert lab.engine().plan(ids).reused == 0
+
+
+def test_two_engines_share_one_folder(lab):
+    model = lab.model("llama", "F16")
+    one, other = lab.engine(model), lab.engine(model)
+    ids = lab.tokens(300)
+    truth = one.logits(ids).result()
+    one.settled()
+    assert other.plan(ids).disk == 256
+    assert np.array_equal(other.logits(ids).result(), truth)
+
+
+def test_what_is_stored_is_what_docs_say(lab):
+    with LlamaEngine(lab.model(), lab.folder / "kv", n_threads=1) as engine:
+        ids = lab.tokens(100)
+        engine.logits(ids).result()
+    (file,) = (lab.folder / "kv" / "chunks").iterdir()
+    chunk = decode(file.read_bytes())
+    assert chunk == Chunk.after(engine.fingerprint, 0, tuple(ids[:64]), chunk.payload)
+    assert file.name == f"{chunk.key.hex()}.kv"
+    assert encode(chunk) == file.read_bytes()
+    assert (lab.folder / "kv" / "files.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_never_cache_writes_nothing(lab, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(lab.folder / "xdg"))
+    lab.run(lab.engine(cache=NeverCache()), lab.tokens(200), 10)
+    assert not (lab.folder / "xdg").exists()

@@ -1,0 +1,248 @@
+"""llama.cpp's traps, one test each. Every one of them is a wrong answer without an error message."""
+
+import struct
+
+import numpy as np
+import pytest
+
+from llmcrdt.engine import fingerprint
+from llmcrdt.exceptions import EngineError
+from llmcrdt.kvcache import Chunk, MemoryCache, chunk_keys
+
+KINDS = ["llama", "gemma3", "mamba2", "lfm2"]
+
+
+def context_after(lab, arch, ids, **options):
+    """The engine's own context, with ``ids`` evaluated, and nobody else at work."""
+    engine = lab.engine(lab.model(arch, "F16"), MemoryCache(), **options)
+    engine.logits(ids).result()
+    engine.settled()
+    return engine._context
+
+
+def test_a_chunk_wider_than_the_window_is_never_exported(lab):
+    """A save leaves out cells beyond the window of the sequence's own end, so such a chunk has holes."""
+    context = context_after(lab, "gemma3", lab.tokens(256))
+    assert context.export(0, 64) is not None
+    assert context.export(0, 128) is None
+    with pytest.raises(EngineError, match="128"):
+        lab.engine(lab.model("gemma3", "F16"), chunk=128)
+
+
+def test_a_lost_window_is_noticed_when_cutting(lab):
+    """llama.cpp cuts such a state, says yes, and answers wrongly from then on."""
+    context = context_after(lab, "gemma3", lab.tokens(256))
+    whole = context._read(0, 256)
+    for length in (100, 220):  # below what the window kept, and within it: then only the lowest position tells
+        context.clear()
+        assert context._write(whole, 0, 256)
+        context._length = 256
+        assert context.cut(length) is False
+
+
+@pytest.mark.parametrize("arch", ["mamba2", "lfm2"])
+def test_recurrent_state_is_exported_only_where_it_stands(lab, arch):
+    """A range is ignored for recurrent state: at 100 tokens, "the state of 0 to 64" would be that after 100."""
+    context = context_after(lab, arch, lab.tokens(100))
+    assert context.export(0, 64) is None
+    assert context.export(64, 100) is not None
+
+
+@pytest.mark.parametrize("arch", ["mamba2", "lfm2"])
+def test_recurrent_state_is_stored_at_every_boundary(lab, arch):
+    cache, ids = MemoryCache(), lab.tokens(300)
+    engine = lab.engine(lab.model(arch, "F16"), cache)
+    engine.logits(ids).result()
+    assert len(cache.match(chunk_keys(engine.fingerprint, ids, 64))) == 4
+    assert engine.stats()["chunks_unreadable"] == 0
+
+
+@pytest.mark.parametrize("arch", ["mamba2", "lfm2"])
+def test_recurrent_state_is_never_rolled_back(lab, arch):
+    context = context_after(lab, arch, lab.tokens(100))
+    assert context.cut(64) is False
+    assert context.cut(100) is True
+    assert context.cut(0) is True
+
+
+@pytest.mark.parametrize("arch", KINDS)
+def test_equal_state_has_equal_bytes(lab, arch):
+    """Blobs name the sequence they came from; with one scratch sequence the same state is the same bytes."""
+    ids = lab.tokens(128)
+    caches = [MemoryCache(), MemoryCache()]
+    for i, cache in enumerate(caches):
+        engine = lab.engine(lab.model(arch, "F16"), cache)
+        if i:  # another history
+            engine.logits(lab.tokens(300, 7)).result()
+            lab.run(engine, lab.tokens(80, 8), 10)
+        engine.logits([*ids, 300, 301]).result()
+        keys = chunk_keys(engine.fingerprint, ids, 64)
+    found = [[cache.get(key) for key in keys] for cache in caches]
+    assert None not in found[0]
+    assert found[0] == found[1]
+    assert [chunk.digest for chunk in found[0]] == [chunk.digest for chunk in found[1]]
+
+
+@pytest.mark.parametrize("arch", ["llama", "gemma3"])
+@pytest.mark.parametrize("flash", [None, False])
+def test_cells_that_another_branch_left_are_not_evaluated_into(lab, arch, flash):
+    """After any switch, position p stands in cell p: the whole live state is that of a clean context, byte for byte."""
+    engine = lab.engine(lab.model(arch, "F16"), MemoryCache(), flash_attn=flash)
+    clean = lab.engine(lab.model(arch, "F16"), MemoryCache(), flash_attn=flash)
+    trunk = lab.tokens(200, 1)
+    branches = [trunk[:cut] + lab.tokens(150, cut) for cut in (200, 130, 64, 10)]
+    for ids in (*branches, *reversed(branches)):
+        lab.run(engine, ids, 5)
+        engine.logits(ids).result()
+    clean.logits(branches[0]).result()
+    engine.settled()
+    n = engine._context.length
+    assert n == clean._context.length == len(branches[0])
+    assert engine._context._read(0, n) == clean._context._read(0, n)
+
+
+@pytest.mark.parametrize("arch", KINDS)
+def test_the_scratch_sequence_is_empty_after_every_call(lab, arch):
+    context = context_after(lab, arch, lab.tokens(128))
+
+    def scratch():
+        return context._lib.llama_memory_seq_pos_max(context._memory, 1)
+
+    assert scratch() == -1
+    blob = context.export(64, 128)
+    assert blob is not None
+    assert scratch() == -1
+    context.clear()
+    if context.shape.only_last:
+        assert context.load(blob, 64, 128)
+    assert scratch() == -1
+    context.clear()
+    assert context._write(blob[:-40], 64, 128) is False, "llama.cpp takes no shortened state"
+    assert scratch() == -1
+
+
+BAD_POSITIONS = {"negative": -1, "lowest": -(2**31), "highest": 2**31 - 1, "double": 5, "next chunk": 64}
+
+
+@pytest.mark.parametrize("position", BAD_POSITIONS.values(), ids=BAD_POSITIONS)
+def test_impossible_positions_never_reach_llama_cpp(lab, position):
+    """llama.cpp accepts them all. The chunk here is well named and well sealed: only its positions lie."""
+    ids = lab.tokens(100)
+    cache = MemoryCache()
+    engine, cold = lab.engine(cache=cache), lab.cold()
+    engine.logits(ids).result()
+    key = chunk_keys(engine.fingerprint, ids, 64)[0]
+    good = cache.get(key)
+    payload = bytearray(good.payload)
+    struct.pack_into("<i", payload, 16, position)
+    cache.discard(key)
+    cache.put(Chunk(key, good.parent, 0, good.ids, bytes(payload)))
+    engine.logits(lab.tokens(50, 9)).result()
+    assert np.array_equal(engine.logits(ids).result(), cold.logits(ids))
+    assert engine.stats()["chunks_rejected_memory"] == 1
+    assert engine.stats()["chunks_imported_memory"] == 0
+
+
+def test_a_chunk_for_another_place_is_not_loaded(lab):
+    ids = lab.tokens(100)
+    cache = MemoryCache()
+    engine = lab.engine(cache=cache)
+    truth = engine.logits(ids).result()
+    key = chunk_keys(engine.fingerprint, ids, 64)[0]
+    good = cache.get(key)
+    cache.discard(key)
+    cache.put(Chunk(key, good.parent, 64, good.ids, good.payload))
+    engine.logits(lab.tokens(50, 9)).result()
+    assert np.array_equal(engine.logits(ids).result(), truth)
+    assert engine.stats()["chunks_rejected_memory"] == 1
+
+
+@pytest.mark.parametrize("arch", ["mamba2", "lfm2"])
+def test_the_lowest_position_of_recurrent_state_is_its_highest(lab, arch):
+    """So it says nothing of the attention cells; the check must not expect 0."""
+    context = context_after(lab, arch, lab.tokens(100))
+    assert context._lib.llama_memory_seq_pos_min(context._memory, 0) == 99
+    assert context._stands_at(100)
+    assert not context._stands_at(99)
+
+
+def test_a_wholly_cached_prompt_still_evaluates_two_tokens(lab):
+    """State holds no logits, and a batch of one token takes other kernels."""
+    engine = lab.engine()
+    for n in (64, 65, 66, 128, 129, 130):
+        ids = lab.tokens(n)
+        first = engine.logits(ids).result()
+        plan = engine.plan(ids)
+        assert 2 <= plan.evaluate <= 65
+        assert np.array_equal(engine.logits(ids).result(), first)
+
+
+@pytest.mark.parametrize("arch", ["llama", "gemma3"])
+@pytest.mark.parametrize("flash", [None, False])
+def test_wide_and_narrow_batches_store_the_same_bytes(lab, arch, flash):
+    ids = lab.tokens(700)
+    stored = []
+    for width in (64, 192, 512):
+        cache = MemoryCache()
+        engine = lab.engine(lab.model(arch, "F16"), cache, flash_attn=flash)
+        engine._state._widest = width
+        engine.logits(ids).result()
+        stored.append([cache.get(key) for key in chunk_keys(engine.fingerprint, ids[:640], 64)])
+    assert None not in stored[0]
+    assert stored[0] == stored[1] == stored[2]
+
+
+def test_a_tail_of_one_token_more_than_a_chunk_is_not_stored(lab):
+    """Its batch is wider than canonical, so its bits may differ; settling computes the chunk again."""
+    cache = MemoryCache()
+    engine = lab.engine(cache=cache)
+    ids = lab.tokens(129)
+    engine.logits(ids).result()
+    assert len(cache.match(chunk_keys(engine.fingerprint, ids, 64))) == 1
+    lab.run(engine, ids, 1)
+    assert engine.settled()
+    assert len(cache.match(chunk_keys(engine.fingerprint, ids, 64))) == 2
+    assert engine.stats()["settled_tokens"] == 64
+
+
+def test_decode_state_is_never_stored(lab):
+    """Tokens sampled one by one have other bits. Before they are settled, no chunk with one of them is stored."""
+    cache = MemoryCache()
+    engine = lab.endless(lab.engine(cache=cache))
+    engine._settle = lambda ids: iter(())
+    ids = lab.tokens(60)
+    said = lab.run(engine, ids, 100, temperature=1.5, seed=4).tokens
+    assert len(ids + said) == 160
+    engine.settled()
+    assert cache.stats()["chunks"] == 0
+
+
+def test_a_large_context_is_not_allocated_before_it_is_needed(lab):
+    model = lab.model(context=32768)
+    engine = lab.engine(model)
+    assert engine.n_ctx == 32768
+    assert engine._lib.llama_n_ctx(engine._context.pointer) == 4096
+
+
+def test_a_rope_that_depends_on_the_context_is_not_mixed(lab):
+    """Some models rotate positions otherwise in a context above a length, from the first token on."""
+    model, ids = lab.model(context=16384, original_context=6000), lab.tokens(300)
+    short, long, grows = lab.engine(model, n_ctx=6000), lab.engine(model, n_ctx=6001), lab.engine(model)
+    assert short.fingerprint != long.fingerprint == grows.fingerprint
+    assert grows._lib.llama_n_ctx(grows._context.pointer) > 6000, "it is above from the start"
+    short.logits(ids).result()
+    short.settled()
+    assert long.plan(ids).reused == 0
+
+
+def test_a_model_file_is_hashed_once(lab, monkeypatch):
+    hashed = []
+    real = fingerprint._sha256
+    monkeypatch.setattr(fingerprint, "_sha256", lambda file: hashed.append(file) or real(file))
+    model = lab.model("llama", "F16", seed=77)
+    first = lab.engine(model)
+    assert hashed == [model] or model in hashed
+    fingerprint._known_here.clear()  # as another process would start
+    hashed.clear()
+    assert lab.engine(model).fingerprint == first.fingerprint
+    assert hashed == []
