@@ -1,0 +1,391 @@
+"""The link between the documents of this device and one relay: sockets, a thread, and patience.
+
+A ``Link`` runs an asyncio loop on a daemon thread of its own, so neither a blocked main thread nor another event loop
+can hold it up. It starts offline, connects, and connects again for as long as it is open; nothing is ever raised from
+its thread. All it knows about the protocol is in follower.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import random
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from types import TracebackType
+from typing import Literal, TypeAlias
+from urllib.parse import urlsplit, urlunsplit
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+from websockets.typing import Subprotocol
+
+from ..exceptions import LLMCRDTError, MalformedFrame, RelayRefused, RelayUnreachable, SyncError, SyncTimeout
+from ..ids import DocumentId
+from . import wire
+from .backoff import Backoff
+from .follower import Follower, Goal
+from .local import LocalDocuments
+from .traffic import Traffic
+
+logger = logging.getLogger(__name__)
+
+State: TypeAlias = Literal["connecting", "online", "offline", "closed"]
+
+HELD = 5.0
+"""Seconds after which a connection counts as good, and back-off starts over."""
+_OPEN_TIMEOUT = 10.0
+_PING = 20.0
+
+
+def relay_address(url: str) -> str:
+    """Where the sync protocol is spoken at a relay's URL. Raises RelayUnreachable where that is no address."""
+    try:
+        parts = urlsplit(url)
+        if parts.scheme not in ("ws", "wss") or not parts.hostname or parts.fragment or parts.port == 0:
+            raise ValueError
+    except ValueError:
+        raise RelayUnreachable(
+            f"{url!r} is not the address of a relay.", hint="It looks like ws://HOST:PORT."
+        ) from None
+    path = parts.path.rstrip("/")
+    if not path.endswith(wire.PATH):
+        path += wire.PATH
+    return urlunsplit(parts._replace(path=path))
+
+
+class Link:
+    """Keeps ``local`` in step with the relay at ``url`` until ``close``. Any method may be called from any thread.
+
+    ``random()`` gives floats from 0 to 1: it decides the pauses between tries. Raises RelayUnreachable at once where
+    ``url`` is no address; whether a relay answers there shows later, in ``state`` and ``last_error``.
+
+    Attributes:
+        state: "connecting", "online", "offline" (between two tries), "closed".
+        last_error: why the last connection failed or ended, or why a document is not followed; None if nothing did.
+        bytes_sent, bytes_received: WebSocket frames as they were on the wire, headers included and compressed, over all
+            connections; without the HTTP upgrades.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        local: LocalDocuments,
+        *,
+        token: str | None = None,
+        backoff: Backoff | None = None,
+        random: Callable[[], float] = random.random,
+    ) -> None:
+        self.url = url
+        self.state: State = "connecting"
+        self.last_error: LLMCRDTError | None = None
+        self._traffic = Traffic()
+        self._address = relay_address(url)
+        self._follower = Follower(local, random, _agent(), (token or "").encode())
+        self._backoff = backoff or Backoff(random)
+        self._ever_connected = False
+        self._noted: set[DocumentId | None] = set()
+        self._lock = threading.Lock()
+        self._waiting: set[Future[None]] = set()
+        self._goals: dict[Future[None], Goal] = {}
+        self._socket: ClientConnection | None = None
+        self._online_since: float | None = None
+        self._failure: Exception | None = None
+        self._running = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="llmcrdt-link", daemon=True)
+        self._thread.start()
+        self._running.wait()
+
+    # ---------------------------------------------------------------- from any thread
+
+    @property
+    def bytes_sent(self) -> int:
+        return self._traffic.sent
+
+    @property
+    def bytes_received(self) -> int:
+        return self._traffic.received
+
+    def notify(self, document: DocumentId | None = None) -> None:
+        """A document has new local records; or, with None, there are other documents to follow. Returns at once;
+        many calls in a row cost little more than one."""
+        with self._lock:
+            first = not self._noted
+            self._noted.add(document)
+        if first:
+            self._call(self._take_notes)
+
+    def wait_synced(self, timeout: float | None = None) -> None:
+        """Block until all that was local at this call is durable on the relay, and all that the relay had is here; also
+        for documents that became known on the way. ``timeout`` in seconds; None waits for as long as it takes.
+
+        Raises SyncTimeout, which says what is missing; RelayUnreachable, where no relay ever answered in that time;
+        RelayRefused, where the relay refuses something for good; SyncError, where the link is closed.
+        """
+        future = self._wait()
+        try:
+            future.result(timeout)
+        except TimeoutError:
+            if future.done():
+                return future.result()
+            raise self._late(future, timeout) from self.last_error
+
+    async def synced(self) -> None:
+        """As ``wait_synced``, for any event loop; put ``asyncio.timeout`` around it for a limit."""
+        future = self._wait()
+        try:
+            await asyncio.wrap_future(future)
+        finally:
+            self._call(self._drop, future)
+
+    def close(self) -> None:
+        """Go offline, and wait until the thread has ended. What was not acknowledged stays in the outbox. A second
+        call does nothing."""
+        self._call(self._stop)
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def __enter__(self) -> Link:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Link:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await asyncio.to_thread(self.close)
+
+    def _call(self, function: Callable[..., None], *arguments: object) -> None:
+        """Run on the link's loop. Nothing happens where the link is closed."""
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(function, *arguments)
+
+    def _wait(self) -> Future[None]:
+        future: Future[None] = Future()
+        with self._lock:
+            if self.state == "closed":
+                raise _closed()
+            self._waiting.add(future)
+        self._call(self._set_goal, future)
+        return future
+
+    def _late(self, future: Future[None], timeout: float | None) -> SyncError:
+        missing: Future[str] = Future()
+        self._call(self._explain, future, missing)
+        if not self._ever_connected:
+            reason = self.last_error.message if self.last_error else "Nobody answers."
+            hint = "Is a relay running there? The link goes on trying."
+            return RelayUnreachable(f"{self.url} could not be reached: {reason}", hint=hint)
+        text = ""
+        with suppress(TimeoutError):
+            text = missing.result(1)
+        return SyncTimeout(f"Not synced after {timeout:g} s: {text or 'almost done'}.", hint="The link goes on trying.")
+
+    # ---------------------------------------------------------------- on the link's thread
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._main())
+        except Exception as e:
+            logger.exception("the link ended")
+            self.last_error = SyncError(f"The link ended: {e!r}.")
+        finally:
+            with self._lock:
+                self.state = "closed"
+                waiting, self._waiting = self._waiting, set()
+            self._running.set()
+            for future in waiting:
+                _fail(future, _closed())
+
+    async def _main(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stopped, self._flush = asyncio.Event(), asyncio.Event()
+        self._running.set()
+        stopped = asyncio.create_task(self._stopped.wait())
+        while not self._stopped.is_set():
+            self.state, self._online_since, self._failure = "connecting", None, None
+            session = asyncio.create_task(self._session())
+            await asyncio.wait((session, stopped), return_when=asyncio.FIRST_COMPLETED)
+            if not session.done():
+                session.cancel()
+            with suppress(asyncio.CancelledError):
+                await session
+            self._follower.disconnected()
+            if self._online_since is not None and self._loop.time() - self._online_since >= HELD:
+                self._backoff.reset()
+            if not self._stopped.is_set():
+                self.state = "offline"
+                pause, self._follower.retry_after = self._backoff.next(self._follower.retry_after), 0.0
+                await asyncio.wait((stopped,), timeout=pause)
+        self._follower.disconnected()
+
+    async def _session(self) -> None:
+        """One connection, from its first byte to its last. Notes why it ended."""
+        try:
+            async with connect(
+                self._address,
+                subprotocols=[Subprotocol(wire.SUBPROTOCOL)],
+                compression="deflate",
+                create_connection=self._traffic.connection(),
+                proxy=None if _is_loopback(self._address) else True,
+                open_timeout=_OPEN_TIMEOUT,
+                ping_interval=_PING,
+                ping_timeout=_PING,
+                close_timeout=1.0,
+                max_size=wire.MAX_FRAME,
+                user_agent_header=None,
+            ) as socket:
+                self._socket = socket
+                self._follower.connected()
+                async with asyncio.TaskGroup() as group:
+                    sending = group.create_task(self._send(socket))
+                    await self._receive(socket)
+                    sending.cancel()
+            self._ended(SyncError("The relay closed the connection."))
+        except asyncio.CancelledError:
+            raise
+        except Exception as e:
+            self._ended(self._failure or _first(e))
+        finally:
+            self._socket = None
+
+    async def _send(self, socket: ClientConnection) -> None:
+        with suppress(ConnectionClosed):
+            while True:
+                self._flush.clear()
+                for frame in self._follower.take():
+                    await socket.send(frame)
+                await self._flush.wait()
+
+    async def _receive(self, socket: ClientConnection) -> None:
+        async for frame in socket:
+            if isinstance(frame, str):
+                raise MalformedFrame("The relay sent a text frame.")
+            self._follower.receive(frame)
+            if self._online_since is None:
+                self._online_since, self._ever_connected, self.state = self._loop.time(), True, "online"
+            self._pump()
+
+    def _pump(self) -> None:
+        """After the follower did something: send its frames, set its timers, note what it refuses."""
+        self._flush.set()
+        for pause, document, opening in self._follower.timers():
+            self._loop.call_later(pause, self._guard, self._follower.due, document, opening)
+        if self._follower.refused:
+            self.last_error = next(iter(self._follower.refused.values()))
+
+    def _guard(self, function: Callable[..., object], *arguments: object) -> None:
+        """Call the follower from outside the receiving task. What it raises must end the connection, not the loop."""
+        try:
+            function(*arguments)
+        except Exception as e:
+            self._failure = e
+            self._follower.disconnected()
+            if self._socket is not None:
+                self._socket.transport.abort()
+            else:
+                self._ended(e)
+        self._pump()
+
+    def _take_notes(self) -> None:
+        with self._lock:
+            noted, self._noted = self._noted, set()
+        for document in noted:
+            self._guard(self._follower.changed, document)
+
+    def _set_goal(self, future: Future[None]) -> None:
+        def done(why: RelayRefused | None) -> None:
+            self._settle(future, why)
+
+        def begin() -> None:
+            try:
+                goal = self._follower.goal(done)
+            except Exception as e:
+                self._settle(future, e)
+                raise
+            if not future.done():
+                self._goals[future] = goal
+
+        self._guard(begin)
+
+    def _settle(self, future: Future[None], error: Exception | None) -> None:
+        self._drop(future)
+        if error is not None:
+            _fail(future, error)
+        elif not future.done():
+            future.set_result(None)
+
+    def _explain(self, future: Future[None], answer: Future[str]) -> None:
+        goal = self._goals.get(future)
+        text = self._follower.missing(goal) if goal else ""
+        self._drop(future)
+        if self.state != "online" and self.last_error is not None:
+            text = f"{text} ({self.last_error.message})"
+        answer.set_result(text)
+
+    def _drop(self, future: Future[None]) -> None:
+        with self._lock:
+            self._waiting.discard(future)
+        goal = self._goals.pop(future, None)
+        if goal is not None:
+            self._follower.forget(goal)
+
+    def _stop(self) -> None:
+        self._stopped.set()
+
+    def _ended(self, error: BaseException) -> None:
+        self.last_error = _explained(error, self.url)
+        logger.debug("%s: %s", self.url, self.last_error)
+        if isinstance(self.last_error, RelayRefused) and self.last_error.code in _FOR_GOOD:
+            for future in tuple(self._goals):
+                self._settle(future, self.last_error)
+
+
+_FOR_GOOD = (wire.ErrorCode.MALFORMED, wire.ErrorCode.UNEXPECTED, wire.ErrorCode.WINDOW_EXCEEDED)
+
+
+def _agent() -> str:
+    try:
+        return f"llmcrdt/{version('llmcrdt')}"
+    except PackageNotFoundError:
+        return "llmcrdt"
+
+
+def _closed() -> SyncError:
+    return SyncError("The link is closed.", hint="Connect again.")
+
+
+def _fail(future: Future[None], error: BaseException) -> None:
+    if not future.done():
+        future.set_exception(error)
+
+
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _explained(error: BaseException, url: str) -> LLMCRDTError:
+    """The error of this library that says what another one means."""
+    if isinstance(error, LLMCRDTError):
+        return error
+    if isinstance(error, ConnectionClosed):
+        return SyncError(f"The connection to {url} was lost: {error}.")
+    return RelayUnreachable(f"{type(error).__name__}: {error}.")
+
+
+def _is_loopback(address: str) -> bool:
+    host = urlsplit(address).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,85 @@
+"""What the sync client needs of the documents on this device. Bytes only: it knows no CRDT and no conversation.
+
+One object of this kind stands for the documents of one device *towards one relay*: cursors and outboxes belong to
+that relay. All methods are called from the link's own thread, one at a time, and may block on the disk for a moment.
+An exception that one of them raises ends the connection; the link tries again later. A document may be deleted
+between two calls: a method that gets a document it doesn't know (any more) does nothing, and returns what an empty one
+would have.
+
+What the implementation has to hold true for every document that has a cursor, at any moment, also after a crash::
+
+    (the relay's log up to the cursor)  +  (the outbox)   contain all that the document has on this device
+
+So no method takes anything from the left side without adding it there in the same transaction. Where there is no
+cursor, or the relay no longer knows it, ``refill`` makes it true again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from ..ids import DocumentId, SessionId
+from .wire import Cursor
+
+
+class Record(NamedTuple):
+    """One record: the ``n``-th of its session (1, 2, 3, ...), and its opaque bytes."""
+
+    session: SessionId
+    n: int
+    data: bytes
+
+
+class Waiting(NamedTuple):
+    """A record in the outbox. ``place`` grows within a document and is never used twice, also not after a restart."""
+
+    place: int
+    record: Record
+
+
+class LocalDocuments(Protocol):
+    """The documents of this device, as one relay gets to see them."""
+
+    def documents(self) -> Sequence[DocumentId]:
+        """What to follow now, most important first (the library). Asked again after ``Link.notify()``, when
+        ``received`` says so, and when somebody begins to wait for ``synced``."""
+
+    def kind(self, document: DocumentId) -> str:
+        """``"yjs"``, ``"automerge"``, ..."""
+
+    def cursor(self, document: DocumentId) -> Cursor | None:
+        """The cursor remembered last; None before the first contact with this relay."""
+
+    def outbox(self, document: DocumentId, after: int = 0, limit: int = 256) -> Sequence[Waiting]:
+        """At most ``limit`` records that are not acknowledged yet and stand behind place ``after``, in order. It may
+        return fewer, but one if there is one: stop at about 1 MiB of data, for all of it is held in memory.
+
+        The records of a session have no holes in n. The first one of a session has n = 1, or follows one that this
+        relay acknowledged.
+        """
+
+    def outbox_end(self, document: DocumentId) -> int:
+        """The place of the last record in the outbox; 0 where it is empty."""
+
+    def acknowledged(self, document: DocumentId, names: Sequence[tuple[SessionId, int]], cursor: Cursor) -> None:
+        """These records are durable at the relay: take them from the outbox and remember the cursor, in one
+        transaction. A name that is not in the outbox (any more) is ignored."""
+
+    def received(self, document: DocumentId, records: Sequence[Record], cursor: Cursor | None) -> bool:
+        """Apply and persist records, and remember the cursor, in one transaction. Called twice with the same record
+        it changes nothing. With None for the cursor, leave the one that is remembered as it is. Returns whether
+        ``documents()`` may name others now.
+
+        Must not raise for a record that can't be applied: keep it aside, or it would block the document for ever.
+        """
+
+    def refill(self, document: DocumentId, log: Sequence[bytes], cursor: Cursor) -> None:
+        """First contact, or the relay lost something. ``log`` is the data of all the relay has, up to ``cursor``;
+        ``received`` got all of it before.
+
+        In one transaction: put what the log lacks of this document (deletes, and updates that still wait for others,
+        included) into the outbox as record 1 of a new session, or nothing if it lacks nothing; drop all that stood
+        in the outbox before, for the new record covers it; remember the cursor. Local records made later follow in that
+        session, or in another new one, never in one that was used before.
+        """

@@ -1,0 +1,270 @@
+"""One connection to a relay, seen from the client: frames in, events and frames out. No sockets, no clock.
+
+It keeps the promises of docs/protocol.md that can be kept without looking at content: positions without holes, the
+chain computed along and compared with the relay's head, records and acks of an earlier opening ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeAlias
+
+from ..exceptions import MalformedFrame
+from . import wire
+from .wire import Cursor, Record
+
+
+class Welcomed(NamedTuple):
+    limits: wire.Welcome
+
+
+class Opened(NamedTuple):
+    """The stream of a document begins: behind the cursor that was given, or (``reset``) at position 0."""
+
+    document: bytes
+    reset: bool
+
+
+class Arrived(NamedTuple):
+    """Records of others. ``cursor`` stands behind the last."""
+
+    document: bytes
+    records: tuple[Record, ...]
+    cursor: Cursor
+
+
+class Acked(NamedTuple):
+    """Records of ours, named by (session, n), are durable. ``cursor``: how far the document is known now."""
+
+    document: bytes
+    names: tuple[tuple[bytes, int], ...]
+    cursor: Cursor
+
+
+class CaughtUp(NamedTuple):
+    """The end that the log had when the document was opened is reached. Comes once for each opening."""
+
+    document: bytes
+
+
+class Reached(NamedTuple):
+    barrier: int
+
+
+class Refused(NamedTuple):
+    """The relay refused something. Without a document, the connection ends."""
+
+    error: wire.Error
+
+
+Event: TypeAlias = Welcomed | Opened | Arrived | Acked | CaughtUp | Reached | Refused
+
+
+@dataclass(slots=True)
+class _Stream:
+    """One document. ``cursor`` is None until OPENED; ``openings`` counts the OPENs that wait for their answer."""
+
+    asked: Cursor | None
+    openings: int = 1
+    cursor: Cursor | None = None
+    head: Cursor | None = None
+    unacked: dict[tuple[bytes, int], tuple[bytes, int]] = field(default_factory=dict)
+
+
+class Connection:
+    """Call ``open``, ``push``, ...; send the frames that ``take`` hands out; give ``receive`` what comes in.
+
+    ``receive`` raises MalformedFrame where the relay breaks the protocol: end the connection then.
+    """
+
+    def __init__(self, agent: str = "", token: bytes = b"") -> None:
+        self.limits: wire.Welcome | None = None
+        self._streams: dict[bytes, _Stream] = {}
+        # Documents closed while an OPEN was under way: its answer is still to come, and to be ignored.
+        self._closing: dict[bytes, int] = {}
+        self._frames: list[bytes] = [wire.encode(wire.Hello(agent, token))]
+        self._barriers = 0
+        self._records = 0
+        self._bytes = 0
+
+    def take(self) -> list[bytes]:
+        """The frames to send now, in order. Each is handed out once."""
+        frames, self._frames = self._frames, []
+        return frames
+
+    def open(self, document: bytes, kind: str, cursor: Cursor | None) -> None:
+        """Ask for a document from a cursor on, or from the beginning; an open one is started over."""
+        before = self._streams.get(document)
+        openings = (before.openings if before else self._closing.pop(document, 0)) + 1
+        self._forget(document)
+        self._streams[document] = _Stream(cursor, openings)
+        self._frames.append(wire.encode(wire.Open(document, kind, cursor)))
+
+    def close(self, document: bytes) -> None:
+        """Follow a document no longer."""
+        stream = self._streams.get(document)
+        if stream is not None:
+            self._forget(document)
+            if stream.openings:
+                self._closing[document] = stream.openings
+            self._frames.append(wire.encode(wire.Close(document)))
+
+    def is_open(self, document: bytes) -> bool:
+        stream = self._streams.get(document)
+        return stream is not None and stream.cursor is not None
+
+    def cursor(self, document: bytes) -> Cursor:
+        """How far an open document is known."""
+        cursor = self._streams[document].cursor
+        assert cursor is not None
+        return cursor
+
+    def fits(self, size: int, more: int = 0) -> bool:
+        """Whether the window has room for ``more`` + 1 records of ``size`` bytes together. One record always fits an
+        empty window."""
+        limits = self.limits
+        if limits is None:
+            return False
+        if self._records + more == 0:
+            return True
+        return self._records + more < limits.window_records and self._bytes + size <= limits.window_bytes
+
+    def push(self, document: bytes, records: Sequence[Record]) -> None:
+        """Send records of one session, with n growing by one, on an open document. Ask ``fits`` before each."""
+        unacked = self._streams[document].unacked
+        for record in records:
+            if (record.session, record.n) not in unacked:
+                self._records += 1
+                self._bytes += len(record.data)
+            unacked[record.session, record.n] = (wire.digest(document, record), len(record.data))
+        first = records[0]
+        message = wire.Push(document, first.session, first.n, tuple(r.data for r in records))
+        self._frames.append(wire.encode(message))
+
+    def barrier(self) -> int:
+        """Ask whether all that the relay has of the open documents is here; the answer is Reached with this number."""
+        self._barriers += 1
+        self._frames.append(wire.encode(wire.Barrier(self._barriers)))
+        return self._barriers
+
+    def receive(self, frame: bytes) -> list[Event]:
+        """What a frame of the relay means. Raises MalformedFrame."""
+        message = wire.decode(frame)
+        if self.limits is None and not isinstance(message, wire.Welcome | wire.Error):
+            raise MalformedFrame("The relay did not greet first.")
+        match message:
+            case wire.Welcome() if self.limits is None:
+                self.limits = message
+                return [Welcomed(message)]
+            case wire.Opened():
+                return self._opened(message)
+            case wire.Records(document):
+                stream = self._streams.get(document)
+                return self._arrived(stream, message) if stream and stream.cursor else []
+            case wire.Ack(document):
+                stream = self._streams.get(document)
+                return self._acked(stream, message) if stream and stream.cursor else []
+            case wire.Reached(number):
+                return [Reached(number)]
+            case wire.Error():
+                return self._refused(message)
+        raise MalformedFrame(f"{type(message).__name__.upper()} is not for a relay to send.")
+
+    # ---------------------------------------------------------------- inside
+
+    def _opened(self, message: wire.Opened) -> list[Event]:
+        document = message.document
+        stream = self._streams.get(document)
+        if stream is None:
+            self._answered(document)
+            return []
+        stream.openings -= 1
+        if stream.openings > 0:
+            return []
+        if stream.openings < 0:
+            raise MalformedFrame("OPENED came without OPEN.")
+        reset = message.how == wire.RESET
+        if reset:
+            stream.cursor = Cursor(message.head.log, 0, wire.START)
+        elif stream.asked and (stream.asked.log, stream.asked.position) == (message.head.log, message.position):
+            stream.cursor = stream.asked
+        else:
+            raise MalformedFrame("The relay resumed at another place than the cursor.")
+        stream.head = message.head
+        return [Opened(document, reset), *self._caught_up(document, stream)]
+
+    def _arrived(self, stream: _Stream, message: wire.Records) -> list[Event]:
+        cursor, document = stream.cursor, message.document
+        assert cursor is not None
+        if message.position != cursor.position + 1:
+            raise MalformedFrame(f"Position {message.position} came behind {cursor.position}.")
+        for record in message.records:
+            cursor = self._advance(stream, wire.digest(document, record))
+        return [Arrived(document, message.records, cursor), *self._caught_up(document, stream)]
+
+    def _acked(self, stream: _Stream, message: wire.Ack) -> list[Event]:
+        names: list[tuple[bytes, int]] = []
+        for i in range(message.count):
+            name, position = (message.session, message.n + i), message.position + i
+            known = stream.unacked.pop(name, None)
+            if known is not None:
+                names.append(name)
+                self._records -= 1
+                self._bytes -= known[1]
+            assert stream.cursor is not None
+            if position > stream.cursor.position:
+                if position != stream.cursor.position + 1 or known is None:
+                    raise MalformedFrame(f"Position {position} was acknowledged behind {stream.cursor.position}.")
+                self._advance(stream, known[0])
+        assert stream.cursor is not None
+        acked: list[Event] = [Acked(message.document, tuple(names), stream.cursor)]
+        return acked + self._caught_up(message.document, stream)
+
+    def _advance(self, stream: _Stream, digest: bytes) -> Cursor:
+        assert stream.cursor is not None
+        stream.cursor = stream.cursor.after(digest)
+        if stream.head and stream.cursor.position == stream.head.position and stream.cursor != stream.head:
+            raise MalformedFrame("The relay's log is not what its chain says.")
+        return stream.cursor
+
+    def _caught_up(self, document: bytes, stream: _Stream) -> list[Event]:
+        assert stream.cursor is not None
+        if stream.head is None or stream.cursor.position < stream.head.position:
+            return []
+        stream.head = None
+        return [CaughtUp(document)]
+
+    def _refused(self, error: wire.Error) -> list[Event]:
+        if error.document is None:
+            return [Refused(error)]
+        stream = self._streams.get(error.document)
+        answers_open = error.code != wire.ErrorCode.NOT_OPEN and not 20 <= error.code < 30
+        if stream is None:
+            if answers_open:
+                self._answered(error.document)
+            return []
+        if stream.openings and not answers_open:
+            # It is about what was sent before the document was opened again.
+            return []
+        if stream.openings > 1:
+            stream.openings -= 1
+            return []
+        if answers_open:
+            self._forget(error.document)
+        return [Refused(error)]
+
+    def _answered(self, document: bytes) -> None:
+        left = self._closing.get(document, 0) - 1
+        if left < 0:
+            raise MalformedFrame("OPENED came without OPEN.")
+        if left:
+            self._closing[document] = left
+        else:
+            self._closing.pop(document)
+
+    def _forget(self, document: bytes) -> None:
+        stream = self._streams.pop(document, None)
+        if stream is not None:
+            self._records -= len(stream.unacked)
+            self._bytes -= sum(size for _, size in stream.unacked.values())

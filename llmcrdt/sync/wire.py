@@ -1,0 +1,408 @@
+"""The messages of the native sync protocol as bytes: one codec for both sides. docs/protocol.md is the norm.
+
+``decode`` takes a frame from a stranger. Nothing but MalformedFrame leaves it, and it checks every length and count
+against the bytes that are really there before it allocates.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from itertools import pairwise
+from typing import Final, NamedTuple, TypeAlias
+
+from ..exceptions import MalformedFrame
+
+SUBPROTOCOL: Final = "llmcrdt.sync.v1"
+PATH: Final = "/sync"
+
+MAX_RECORD: Final = 8 << 20
+"""Bytes of data in one record."""
+MAX_FRAME: Final = MAX_RECORD + (64 << 10)
+"""Bytes of one frame; also the ``max_size`` of both WebSocket ends."""
+MAX_RECORDS: Final = 4096
+"""Records in one message."""
+MAX_TOKEN: Final = 4096
+MAX_AGENT: Final = 128
+MAX_TEXT: Final = 512
+MAX_UINT: Final = (1 << 53) - 1
+
+START: Final = bytes(32)
+"""The chain hash of position 0."""
+
+_KIND = re.compile(rb"[a-z0-9-]{1,16}")
+
+
+class Record(NamedTuple):
+    """One record of a log: the ``n``-th of its session, and its opaque data."""
+
+    session: bytes
+    n: int
+    data: bytes
+
+
+class Cursor(NamedTuple):
+    """A place in a log: all up to ``position`` is known, and ``chain`` names it."""
+
+    log: bytes
+    position: int
+    chain: bytes
+
+    def after(self, digest: bytes) -> Cursor:
+        """The cursor one record further on."""
+        return Cursor(self.log, self.position + 1, next_chain(self.chain, digest))
+
+
+class ErrorCode(IntEnum):
+    """What a relay can refuse, and so what a client has to do."""
+
+    MALFORMED = 1
+    UNEXPECTED = 2
+    WINDOW_EXCEEDED = 3
+    NOT_OPEN = 10
+    WRONG_KIND = 11
+    TOO_MANY_DOCUMENTS = 12
+    GAP = 20
+    CONFLICT = 21
+    RECORD_TOO_LARGE = 22
+    STORAGE = 30
+    SHUTTING_DOWN = 31
+    TOO_MANY_CONNECTIONS = 32
+
+
+RESUMED: Final = 0
+RESET: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    agent: str = ""
+    token: bytes = b""
+    features: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """The relay's greeting, with the limits that a client goes by."""
+
+    agent: str = ""
+    record_bytes: int = MAX_RECORD
+    window_records: int = MAX_RECORDS
+    window_bytes: int = 1 << 20
+    documents: int = 10_000
+    features: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    document: bytes
+    kind: str
+    cursor: Cursor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    document: bytes
+    how: int
+    head: Cursor
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    document: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """Records ``n``, n + 1, ... of one session."""
+
+    document: bytes
+    session: bytes
+    n: int
+    data: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """``count`` records of one session, from ``n`` on, are on disk at ``position``, position + 1, ..."""
+
+    document: bytes
+    session: bytes
+    n: int
+    count: int
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """A piece of a document's log, from ``position`` on."""
+
+    document: bytes
+    position: int
+    records: tuple[Record, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Barrier:
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Error:
+    """A refusal. ``code`` is an ErrorCode, or one that this version doesn't know. ``retry_after``: milliseconds."""
+
+    code: int
+    text: str = ""
+    document: bytes | None = None
+    session: bytes | None = None
+    n: int = 0
+    retry_after: int = 0
+
+
+Message: TypeAlias = Hello | Welcome | Open | Opened | Close | Push | Ack | Records | Barrier | Reached | Error
+
+
+def digest(document: bytes, record: Record) -> bytes:
+    """The hash of a record: its name and its data."""
+    return hashlib.sha256(b"".join((document, record.session, record.n.to_bytes(8, "big"), record.data))).digest()
+
+
+def next_chain(chain: bytes, record_digest: bytes) -> bytes:
+    return hashlib.sha256(chain + record_digest).digest()
+
+
+# ---------------------------------------------------------------- writing
+
+
+def _uint(n: int) -> bytes:
+    if not 0 <= n <= MAX_UINT:
+        raise ValueError(f"{n} is not between 0 and 2^53-1")
+    if n < 0x80:
+        return n.to_bytes(1, "big")
+    out = bytearray()
+    while n > 0x7F:
+        out.append(n & 0x7F | 0x80)
+        n >>= 7
+    out.append(n)
+    return bytes(out)
+
+
+def _bytes(data: bytes) -> bytes:
+    return _uint(len(data)) + data
+
+
+def _text(text: str, limit: int) -> bytes:
+    """Cut to the limit, at a whole character: these texts are for people."""
+    return _bytes(text.encode("utf-8", "replace")[:limit].decode("utf-8", "ignore").encode())
+
+
+def _cursor(c: Cursor) -> bytes:
+    return c.log + _uint(c.position) + c.chain
+
+
+def _same_run(a: Record, b: Record) -> bool:
+    return a.session == b.session and a.n + 1 == b.n
+
+
+def _runs(records: Sequence[Record]) -> list[bytes]:
+    starts = [0, *(i for i, (a, b) in enumerate(pairwise(records), 1) if not _same_run(a, b))]
+    out = [_uint(len(starts))]
+    for start, end in zip(starts, [*starts[1:], len(records)], strict=True):
+        first = records[start]
+        out += (first.session, _uint(first.n), _uint(end - start))
+        out += (piece for r in records[start:end] for piece in (_uint(len(r.data)), r.data))
+    return out
+
+
+def encode(message: Message) -> bytes:
+    """A message as one frame. Raises ValueError for a number that the protocol can't carry."""
+    match message:
+        case Records(document, position, records):
+            return b"".join((b"\x08", document, _uint(position), *_runs(records)))
+        case Push(document, session, n, data):
+            pieces = (piece for d in data for piece in (_uint(len(d)), d))
+            return b"".join((b"\x06", document, session, _uint(n), _uint(len(data)), *pieces))
+        case Ack(document, session, n, count, position):
+            return b"".join((b"\x07", document, session, _uint(n), _uint(count), _uint(position)))
+        case Hello(agent, token, features):
+            return b"\x01" + _uint(features) + _bytes(token) + _text(agent, MAX_AGENT)
+        case Welcome():
+            limits = (message.record_bytes, message.window_records, message.window_bytes, message.documents)
+            head = b"\x02" + _uint(message.features) + _text(message.agent, MAX_AGENT)
+            return b"".join((head, *map(_uint, limits)))
+        case Open(document, kind, cursor):
+            rest = b"\x00" if cursor is None else b"\x01" + _cursor(cursor)
+            return b"\x03" + document + _bytes(kind.encode("ascii")) + rest
+        case Opened(document, how, head_cursor, position):
+            return b"\x04" + document + _uint(how) + _cursor(head_cursor) + _uint(position)
+        case Close(document):
+            return b"\x05" + document
+        case Barrier(id_):
+            return b"\x09" + _uint(id_)
+        case Reached(id_):
+            return b"\x0a" + _uint(id_)
+        case Error():
+            where = b"\x00" if message.document is None else b"\x01" + message.document
+            which = b"\x00" if message.session is None else b"\x01" + message.session + _uint(message.n)
+            head = b"\x0b" + _uint(message.code) + where + which
+            return head + _uint(message.retry_after) + _text(message.text, MAX_TEXT)
+
+
+# ---------------------------------------------------------------- reading
+
+
+class _Reader:
+    """Reads a frame from left to right. Every method raises MalformedFrame rather than read past the end."""
+
+    def __init__(self, frame: bytes) -> None:
+        self.frame = frame
+        self.at = 0
+
+    def take(self, size: int) -> bytes:
+        end = self.at + size
+        if end > len(self.frame):
+            raise MalformedFrame(f"The frame ends at byte {len(self.frame)}, but byte {end} was announced.")
+        piece = self.frame[self.at : end]
+        self.at = end
+        return piece
+
+    def id(self) -> bytes:
+        return self.take(16)
+
+    def uint(self, low: int = 0, high: int = MAX_UINT) -> int:
+        n = 0
+        for shift in range(0, 56, 7):
+            if self.at >= len(self.frame):
+                raise MalformedFrame("The frame ends inside a number.")
+            byte = self.frame[self.at]
+            self.at += 1
+            n |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                if byte == 0 and shift:
+                    raise MalformedFrame("A number is not in its shortest form.")
+                if not low <= n <= high:
+                    raise MalformedFrame(f"{n} is not between {low} and {high}.")
+                return n
+        raise MalformedFrame("A number has more than 8 bytes.")
+
+    def blob(self, high: int, low: int = 0) -> bytes:
+        return self.take(self.uint(low, high))
+
+    def text(self, high: int) -> str:
+        try:
+            return self.blob(high).decode("utf-8")
+        except UnicodeDecodeError:
+            raise MalformedFrame("A text is not UTF-8.") from None
+
+    def present(self) -> bool:
+        return self.uint(0, 1) == 1
+
+    def count(self, limit: int, each: int) -> int:
+        """A count of things that take at least ``each`` bytes, so it can't promise more than the frame holds."""
+        n = self.uint(1, limit)
+        if n * each > len(self.frame) - self.at:
+            raise MalformedFrame(f"{n} things are announced; the frame has no room for them.")
+        return n
+
+    def cursor(self) -> Cursor:
+        return Cursor(self.id(), self.uint(), self.take(32))
+
+    def kind(self) -> str:
+        raw = self.blob(16)
+        if not _KIND.fullmatch(raw):
+            raise MalformedFrame("A kind is 1 to 16 of a-z, 0-9 and -.")
+        return raw.decode("ascii")
+
+    def data(self, count: int) -> tuple[bytes, ...]:
+        return tuple(self.blob(MAX_RECORD, 1) for _ in range(count))
+
+    def name(self, count: int) -> int:
+        """The n of the first of ``count`` records, the last of which must still be a number."""
+        return self.uint(1, MAX_UINT - count)
+
+
+def _read_push(r: _Reader) -> Push:
+    document, session, n = r.id(), r.id(), r.name(MAX_RECORDS)
+    return Push(document, session, n, r.data(r.count(MAX_RECORDS, 2)))
+
+
+def _read_ack(r: _Reader) -> Ack:
+    document, session, n = r.id(), r.id(), r.name(MAX_RECORDS)
+    return Ack(document, session, n, r.uint(1, MAX_RECORDS), r.name(MAX_RECORDS))
+
+
+def _read_records(r: _Reader) -> Records:
+    document, position = r.id(), r.name(MAX_RECORDS)
+    records: list[Record] = []
+    for _ in range(r.count(MAX_RECORDS, 20)):
+        session, n = r.id(), r.name(MAX_RECORDS)
+        count = r.count(MAX_RECORDS - len(records), 2) if len(records) < MAX_RECORDS else r.uint(1, 0)
+        records += (Record(session, n + i, r.blob(MAX_RECORD, 1)) for i in range(count))
+    return Records(document, position, tuple(records))
+
+
+def _read_hello(r: _Reader) -> Hello:
+    features, token = r.uint(), r.blob(MAX_TOKEN)
+    return Hello(r.text(MAX_AGENT), token, features)
+
+
+def _read_welcome(r: _Reader) -> Welcome:
+    features, agent = r.uint(), r.text(MAX_AGENT)
+    return Welcome(agent, r.uint(1, MAX_RECORD), r.uint(1), r.uint(1), r.uint(1), features)
+
+
+def _read_open(r: _Reader) -> Open:
+    return Open(r.id(), r.kind(), r.cursor() if r.present() else None)
+
+
+def _read_opened(r: _Reader) -> Opened:
+    opened = Opened(r.id(), r.uint(0, 1), r.cursor(), r.uint())
+    if opened.position > opened.head.position or (opened.how == RESET and opened.position):
+        raise MalformedFrame("A log can't be opened there.")
+    return opened
+
+
+def _read_error(r: _Reader) -> Error:
+    code, document = r.uint(1), r.id() if r.present() else None
+    session, n = (r.id(), r.uint()) if r.present() else (None, 0)
+    retry_after = r.uint()
+    return Error(code, r.text(MAX_TEXT), document, session, n, retry_after)
+
+
+_READERS: Final[dict[int, Callable[[_Reader], Message]]] = {
+    0x01: _read_hello,
+    0x02: _read_welcome,
+    0x03: _read_open,
+    0x04: _read_opened,
+    0x05: lambda r: Close(r.id()),
+    0x06: _read_push,
+    0x07: _read_ack,
+    0x08: _read_records,
+    0x09: lambda r: Barrier(r.uint()),
+    0x0A: lambda r: Reached(r.uint()),
+    0x0B: _read_error,
+}
+
+
+def decode(frame: bytes) -> Message:
+    """The message that a frame holds. Raises MalformedFrame, and nothing else, for bytes that are none."""
+    if not 0 < len(frame) <= MAX_FRAME:
+        raise MalformedFrame(f"A frame has 1 to {MAX_FRAME} bytes, not {len(frame)}.")
+    read = _READERS.get(frame[0])
+    if read is None:
+        raise MalformedFrame(f"{frame[0]:#04x} is not a type of message.")
+    reader = _Reader(frame)
+    reader.at = 1
+    message = read(reader)
+    if reader.at != len(frame):
+        raise MalformedFrame(f"{len(frame) - reader.at} bytes are left over.")
+    return message

@@ -1,0 +1,40 @@
+"""Every limit of the relay, as a number."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llmcrdt.sync.wire import MAX_RECORD, MAX_RECORDS
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Sizes are bytes, times seconds. docs/protocol.md says what a peer gets past each."""
+
+    record: int = MAX_RECORD
+    """Data of one record; at most what a frame can carry."""
+    window_records: int = MAX_RECORDS
+    """Records pushed and not acknowledged, per connection."""
+    window: int = 1 << 20
+    """Bytes taken from a connection and not processed yet; above it the connection is not read from."""
+    outgoing: int = 1 << 20
+    """Bytes queued to a connection; above it the connection is served from the log, as it drains."""
+    batch: int = 128 << 10
+    """Data in one RECORDS message, unless a single record is larger."""
+    documents: int = 10_000
+    """Documents open on one connection."""
+    barriers: int = 16
+    """Barriers not reached, per connection."""
+    connections: int = 1_000
+    group: int = 4_096
+    """Messages that share one commit."""
+    retry_after: float = 1.0
+    """What a client is told when the relay stops, is full, or can't write."""
+    handshake: float = 10.0
+    """From the TCP connection to the upgraded WebSocket, and again to HELLO."""
+    shutdown: float = 5.0
+    """For the last messages to leave when the relay stops."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.record <= MAX_RECORD:
+            raise ValueError(f"record must be 1 to {MAX_RECORD}")

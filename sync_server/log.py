@@ -1,0 +1,365 @@
+"""The durable, ordered log of records that the relay keeps for each document.
+
+``RecordLog`` is the contract; ``SqliteLog`` the embedded implementation. Nothing above the contract knows of SQLite
+or assumes that one process holds all documents, so a distributed log can take its place.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from sqlite_utils import Database, Migrations
+
+from llmcrdt.exceptions import LLMCRDTError
+from llmcrdt.sync.wire import START, Cursor, Record, digest, next_chain
+
+
+class LogError(LLMCRDTError):
+    """The log can't be opened, read or written. ``hint`` says what to do."""
+
+
+class Gap(Exception):
+    """A record whose n is not the next of its session; ``expected`` is."""
+
+    def __init__(self, expected: int) -> None:
+        super().__init__(f"expected n = {expected}")
+        self.expected = expected
+
+
+class Conflict(Exception):
+    """A repeated name with other bytes."""
+
+
+class Head(NamedTuple):
+    """Where a document's log ends."""
+
+    kind: str
+    cursor: Cursor
+
+
+class Stored(NamedTuple):
+    """A record and its position."""
+
+    position: int
+    record: Record
+
+
+class RecordLog(Protocol):
+    """A log per document. One thread uses it at a time.
+
+    Appending happens inside ``with log.transaction():``. When that block ends without an exception, all of it is on
+    disk and stays there through a crash; when it raises, nothing of it is. Inside the block, reads see what was
+    appended so far. Every method raises LogError where the storage fails.
+    """
+
+    def transaction(self) -> AbstractContextManager[None]: ...
+
+    def head(self, document: bytes) -> Head | None:
+        """The end of a document's log; None where nothing was appended yet."""
+
+    def chain_at(self, document: bytes, position: int) -> bytes | None:
+        """The chain hash at a position; None where there is no such position."""
+
+    def append(self, document: bytes, record: Record, kind: str, log_id: bytes) -> tuple[int, bool]:
+        """The position of the record, and whether it is new (not a repeat). ``kind`` and ``log_id`` count only for the
+        first record of a document. Raises Gap, Conflict."""
+
+    def read(self, document: bytes, after: int, max_bytes: int, max_records: int) -> Sequence[Stored]:
+        """Records behind position ``after``, in order: at least one if there is one, else up to the limits."""
+
+    def close(self) -> None: ...
+
+
+# A row's key holds both its document's number and its position, so one document is one range of the table's own tree.
+_POSITION_BITS = 36
+_APPLICATION_ID = 0x4C4D5259
+_CACHED = 20_000
+
+migrations = Migrations("sync_server")
+
+
+@migrations()
+def m001_log(db: Database) -> None:
+    db.conn.execute("CREATE TABLE documents (number INTEGER PRIMARY KEY, id BLOB UNIQUE, kind TEXT, log BLOB) STRICT")
+    db.conn.execute(
+        "CREATE TABLE sessions (number INTEGER PRIMARY KEY, document INTEGER, id BLOB, UNIQUE (document, id)) STRICT"
+    )
+    db.conn.execute(
+        "CREATE TABLE records (key INTEGER PRIMARY KEY, session INTEGER, n INTEGER, chain BLOB, data BLOB) STRICT"
+    )
+    db.conn.execute("CREATE UNIQUE INDEX names ON records (session, n)")
+
+
+@dataclass(slots=True)
+class _Document:
+    number: int
+    kind: str
+    cursor: Cursor
+
+
+@dataclass(slots=True)
+class _Session:
+    number: int
+    last: int
+
+
+class SqliteLog:
+    """RecordLog in one SQLite file, write-ahead logged, ``synchronous=FULL``: a commit is an fsync.
+
+    A lock file beside it keeps a second relay out. Raises LogError where the file can't be used.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._lock: sqlite3.Connection | None = None
+        self._documents: dict[bytes, _Document] = {}
+        self._sessions: dict[tuple[int, bytes], _Session] = {}
+        self._rows: list[tuple[int, int, int, bytes, bytes]] = []
+        try:
+            self._lock = _locked(self.path.with_name(self.path.name + "-lock"))
+            self._db = _opened(self.path)
+        except (sqlite3.Error, OSError) as e:
+            if self._lock is not None:
+                self._lock.close()
+            raise _explained(self.path, e) from e
+        except LogError:
+            if self._lock is not None:
+                self._lock.close()
+            raise
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        try:
+            with self._db.atomic():
+                yield
+                self._flush()
+        except BaseException as e:
+            # What is cached may stand for rows that were rolled back.
+            self._forget()
+            if isinstance(e, sqlite3.Error):
+                raise _explained(self.path, e) from e
+            raise
+        if len(self._documents) + len(self._sessions) > _CACHED:
+            self._forget()
+
+    def head(self, document: bytes) -> Head | None:
+        found = self._document(document)
+        return Head(found.kind, found.cursor) if found else None
+
+    def chain_at(self, document: bytes, position: int) -> bytes | None:
+        found = self._document(document)
+        if found is None or not 0 <= position <= found.cursor.position:
+            return None
+        if position == found.cursor.position:
+            return found.cursor.chain
+        return self._chain(found.number, position)
+
+    def append(self, document: bytes, record: Record, kind: str, log_id: bytes) -> tuple[int, bool]:
+        doc = self._document(document) or self._create(document, kind, log_id, record)
+        session = self._session(doc.number, record.session)
+        last = session.last if session else 0
+        if record.n > last + 1:
+            raise Gap(last + 1)
+        if session and record.n <= last:
+            return self._repeat(document, doc, session, record), False
+        if session is None:
+            session = self._create_session(doc.number, record.session)
+        cursor = doc.cursor.after(digest(document, record))
+        self._rows.append((_key(doc.number, cursor.position), session.number, record.n, cursor.chain, record.data))
+        doc.cursor, session.last = cursor, record.n
+        return cursor.position, True
+
+    def read(self, document: bytes, after: int, max_bytes: int, max_records: int) -> Sequence[Stored]:
+        doc = self._document(document)
+        if doc is None:
+            return []
+        self._flush()
+        # Ask for few rows at a time: SQLite reads a row's data only when the row is fetched.
+        sql = (
+            "SELECT key, sessions.id, n, data FROM records JOIN sessions ON sessions.number = session"
+            " WHERE key > ? AND key <= ? ORDER BY key LIMIT ?"
+        )
+        start, end = _key(doc.number, after), _key(doc.number, doc.cursor.position)
+        out: list[Stored] = []
+        size = 0
+        with self._errors(), closing(self._db.conn.execute(sql, (start, end, max_records))) as rows:
+            for key, session, n, data in rows:
+                size += len(data)
+                if out and size > max_bytes:
+                    break
+                out.append(Stored(key - _key(doc.number, 0), Record(session, n, data)))
+        return out
+
+    def close(self) -> None:
+        self._db.conn.close()
+        if self._lock is not None:
+            self._lock.close()
+
+    # ---------------------------------------------------------------- inside
+
+    def _document(self, document: bytes) -> _Document | None:
+        found = self._documents.get(document)
+        if found is None:
+            with self._errors():
+                row = self._db.conn.execute(
+                    "SELECT number, kind, log FROM documents WHERE id = ?", (document,)
+                ).fetchone()
+                if row is None:
+                    return None
+                number, kind, log = row
+                last = self._db.conn.execute(
+                    "SELECT key, chain FROM records WHERE key BETWEEN ? AND ? ORDER BY key DESC LIMIT 1",
+                    (_key(number, 0), _key(number + 1, 0) - 1),
+                ).fetchone()
+            position, chain = (last[0] - _key(number, 0), last[1]) if last else (0, START)
+            found = self._documents[document] = _Document(number, kind, Cursor(log, position, chain))
+        return found
+
+    def _create(self, document: bytes, kind: str, log_id: bytes, record: Record) -> _Document:
+        if record.n != 1:
+            raise Gap(1)
+        with self._errors():
+            sql = "INSERT INTO documents (id, kind, log) VALUES (?, ?, ?)"
+            number = self._db.conn.execute(sql, (document, kind, log_id)).lastrowid
+        assert number is not None
+        self._documents[document] = _Document(number, kind, Cursor(log_id, 0, START))
+        return self._documents[document]
+
+    def _session(self, document: int, session: bytes) -> _Session | None:
+        found = self._sessions.get((document, session))
+        if found is None:
+            with self._errors():
+                row = self._db.conn.execute(
+                    "SELECT number, (SELECT max(n) FROM records WHERE session = number) FROM sessions"
+                    " WHERE document = ? AND id = ?",
+                    (document, session),
+                ).fetchone()
+            if row is None:
+                return None
+            found = self._sessions[document, session] = _Session(row[0], row[1] or 0)
+        return found
+
+    def _create_session(self, document: int, session: bytes) -> _Session:
+        with self._errors():
+            sql = "INSERT INTO sessions (document, id) VALUES (?, ?)"
+            number = self._db.conn.execute(sql, (document, session)).lastrowid
+        assert number is not None
+        self._sessions[document, session] = _Session(number, 0)
+        return self._sessions[document, session]
+
+    def _repeat(self, document: bytes, doc: _Document, session: _Session, record: Record) -> int:
+        """The position of a record that is there. Its bytes are checked through the chain, which holds their digest."""
+        self._flush()
+        with self._errors():
+            sql = "SELECT key, chain FROM records WHERE session = ? AND n = ?"
+            key, chain = self._db.conn.execute(sql, (session.number, record.n)).fetchone()
+        position: int = key - _key(doc.number, 0)
+        before = self._chain(doc.number, position - 1)
+        if next_chain(before, digest(document, record)) != chain:
+            raise Conflict
+        return position
+
+    def _chain(self, number: int, position: int) -> bytes:
+        if position == 0:
+            return START
+        self._flush()
+        with self._errors():
+            row = self._db.conn.execute("SELECT chain FROM records WHERE key = ?", (_key(number, position),)).fetchone()
+        if row is None:
+            raise LogError(f"{self.path} lacks a record inside a log.", hint="Restore it from a backup.")
+        chain: bytes = row[0]
+        return chain
+
+    def _flush(self) -> None:
+        if self._rows:
+            rows, self._rows = self._rows, []
+            with self._errors():
+                self._db.conn.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?)", rows)
+
+    def _forget(self) -> None:
+        self._documents.clear()
+        self._sessions.clear()
+        self._rows.clear()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as e:
+            raise _explained(self.path, e) from e
+
+
+def _key(document: int, position: int) -> int:
+    return (document << _POSITION_BITS) + position
+
+
+def _locked(path: Path) -> sqlite3.Connection:
+    """An exclusive lock for as long as the connection lives. The system drops it when the process dies."""
+    lock = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+    try:
+        lock.execute("BEGIN EXCLUSIVE")
+    except sqlite3.OperationalError as e:
+        lock.close()
+        if "locked" not in str(e):
+            raise
+        raise LogError(f"Another relay uses {path.parent}.", hint="Stop it, or choose another --data.") from e
+    except sqlite3.Error:
+        lock.close()
+        raise
+    return lock
+
+
+def _opened(path: Path) -> Database:
+    existed = path.exists()
+    connection = sqlite3.connect(path, timeout=5, isolation_level=None, check_same_thread=False)
+    db = Database(connection)
+    try:
+        (marked,) = connection.execute("PRAGMA application_id").fetchone()
+        if marked != _APPLICATION_ID and db.table_names():
+            raise LogError(f"{path} is a database of something else.", hint="Choose another --data.")
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        # On macOS a plain fsync does not reach the disk.
+        connection.execute("PRAGMA fullfsync=ON")
+        connection.execute("PRAGMA cache_size=-16384")
+        connection.execute(f"PRAGMA application_id={_APPLICATION_ID}")
+        unknown = {m.name for m in migrations.applied(db)} - {"m001_log"}
+        if unknown:
+            raise LogError(f"{path} was made by a newer relay.", hint="Upgrade this one.")
+        migrations.apply(db)
+        if not existed:
+            _sync_folder(path.parent)
+    except BaseException:
+        connection.close()
+        raise
+    return db
+
+
+def _sync_folder(folder: Path) -> None:
+    """A new file is durable only when its folder is. Windows has no such call, and needs none."""
+    with suppress(PermissionError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+_HINTS: dict[str, Callable[[Path], str]] = {
+    "not a database": lambda p: f"Move {p.name} away, or choose another --data.",
+    "full": lambda p: "Free some space.",
+    "unable to open": lambda p: "Check that the folder can be written.",
+    "readonly": lambda p: "Check that the folder can be written.",
+}
+
+
+def _explained(path: Path, error: Exception) -> LogError:
+    text = str(error)
+    hint = next((make(path) for piece, make in _HINTS.items() if piece in text), "")
+    return LogError(f"{path}: {text}.", hint=hint)

@@ -1,0 +1,416 @@
+"""What the relay does, without sockets, threads and clocks: events of peers in, messages to peers out.
+
+``Rooms.step`` takes all events that came in since the last one. What they push is appended in one transaction, and
+nothing leaves before it is on disk: that is the group commit, and the meaning of an ack.
+
+A document that somebody has open is a *room*. Each of its readers has a place in the log. New records go to readers
+at the end straight from memory; a reader whose queue is full stays where it is, and is read to from the log later.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import NamedTuple, TypeAlias
+
+from llmcrdt.sync import wire
+from llmcrdt.sync.wire import Ack, Cursor, Error, ErrorCode, Message, Record, Records
+
+from .limits import Limits
+from .log import Conflict, Gap, LogError, RecordLog, Stored
+
+logger = logging.getLogger(__name__)
+
+Peer: TypeAlias = int
+
+
+class Joined(NamedTuple):
+    peer: Peer
+
+
+class Left(NamedTuple):
+    peer: Peer
+
+
+class Received(NamedTuple):
+    """A message of a peer; ``size`` is the frame's, for whoever counts what is still in work."""
+
+    peer: Peer
+    message: wire.Open | wire.Close | wire.Push | wire.Barrier
+    size: int = 0
+
+
+class Sent(NamedTuple):
+    """``weight`` of what was to be sent to a peer has left."""
+
+    peer: Peer
+    weight: int
+
+
+Event: TypeAlias = Joined | Left | Received | Sent
+
+
+class Send(NamedTuple):
+    """One message for one or many peers. ``weight`` is about its size in bytes."""
+
+    peers: Sequence[Peer]
+    message: Message
+    weight: int
+
+
+class Drop(NamedTuple):
+    """Send this error to a peer, then end its connection."""
+
+    peer: Peer
+    error: Error
+
+
+Output: TypeAlias = Send | Drop
+
+_CONTROL = 128
+"""The weight of a message without records."""
+
+
+@dataclass(slots=True)
+class _Reading:
+    """One peer's place in one document. ``own``: what the peer pushed and was not acknowledged, by position."""
+
+    sent: int
+    own: dict[int, tuple[bytes, int]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Room:
+    kind: str
+    head: Cursor
+    readers: set[Peer] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class _Peer:
+    readings: dict[bytes, _Reading] = field(default_factory=dict)
+    outstanding: int = 0
+    unacked: int = 0
+    barriers: list[tuple[int, dict[bytes, int]]] = field(default_factory=list)
+
+
+class Rooms:
+    """All rooms of one relay. Use it from one thread. ``random(n)`` makes the ids of new logs."""
+
+    def __init__(
+        self, log: RecordLog, limits: Limits | None = None, random: Callable[[int], bytes] = os.urandom
+    ) -> None:
+        self.limits = limits or Limits()
+        self._log = log
+        self._random = random
+        self._peers: dict[Peer, _Peer] = {}
+        self._rooms: dict[bytes, _Room] = {}
+        self._asking: set[Peer] = set()
+        # Readers that are not at the end of a log, in the order they get their turn.
+        self._behind: dict[tuple[Peer, bytes], None] = {}
+        self._recent: dict[bytes, list[Stored]] = {}
+        self._out: list[Output] = []
+        self.more = False
+        """Whether another step has work, even without an event."""
+
+    @property
+    def documents(self) -> int:
+        """How many documents are held in memory."""
+        return len(self._rooms)
+
+    def step(self, events: Sequence[Event]) -> list[Output]:
+        """Take all events in their order, commit once, and say what is to be sent, in order. Never raises LogError:
+        where the log can't be written, whoever sent something in this step is dropped, and nothing is acknowledged."""
+        self._out, self._recent, self.more = [], {}, False
+        done = 0
+        try:
+            with self._log.transaction():
+                for event in events:
+                    self._take(event)
+                    done += 1
+        except LogError as e:
+            self._undo(events, done, e)
+        try:
+            self._deliver()
+        except LogError as e:
+            logger.error("the log can't be read: %s", e)
+            self._drop_all(tuple(self._peers))
+        self._answer_barriers()
+        return self._out
+
+    # ---------------------------------------------------------------- events
+
+    def _take(self, event: Event) -> None:
+        match event:
+            case Received(peer, message, _):
+                # A peer that was dropped may have had more on its way.
+                if peer in self._peers:
+                    self._message(peer, message)
+            case Sent(peer, weight):
+                if peer in self._peers:
+                    self._peers[peer].outstanding -= weight
+            case Joined(peer):
+                self._peers[peer] = _Peer()
+            case Left(peer):
+                self._leave(peer)
+
+    def _message(self, peer: Peer, message: Message) -> None:
+        match message:
+            case wire.Push():
+                self._push(peer, message)
+            case wire.Open():
+                self._open(peer, message)
+            case wire.Close(document):
+                self._close(peer, document)
+            case wire.Barrier(number):
+                self._barrier(peer, number)
+
+    def _open(self, peer: Peer, message: wire.Open) -> None:
+        state, document = self._peers[peer], message.document
+        if document in state.readings:
+            self._close(peer, document)
+        elif len(state.readings) >= self.limits.documents:
+            text = f"At most {self.limits.documents} documents on one connection."
+            return self._refuse(peer, ErrorCode.TOO_MANY_DOCUMENTS, text, document)
+        room = self._rooms.get(document) or self._load(document, message.kind)
+        if room.kind != message.kind:
+            return self._refuse(peer, ErrorCode.WRONG_KIND, f"This document is of kind {room.kind}.", document)
+        resumed = message.cursor is not None and self._holds(document, room, message.cursor)
+        start = message.cursor.position if resumed and message.cursor else 0
+        self._rooms[document] = room
+        room.readers.add(peer)
+        state.readings[document] = _Reading(start)
+        if start < room.head.position:
+            self._behind[peer, document] = None
+        self._send(peer, wire.Opened(document, wire.RESUMED if resumed else wire.RESET, room.head, start))
+
+    def _load(self, document: bytes, kind: str) -> _Room:
+        """An empty log gets its id here, but is written with its first record: to open costs no disk."""
+        head = self._log.head(document)
+        return _Room(head.kind, head.cursor) if head else _Room(kind, Cursor(self._random(16), 0, wire.START))
+
+    def _holds(self, document: bytes, room: _Room, cursor: Cursor) -> bool:
+        if cursor.log != room.head.log:
+            return False
+        if cursor.position == 0:
+            return cursor.chain == wire.START
+        return self._log.chain_at(document, cursor.position) == cursor.chain
+
+    def _close(self, peer: Peer, document: bytes) -> None:
+        reading = self._peers[peer].readings.pop(document, None)
+        if reading is None:
+            return
+        self._peers[peer].unacked -= len(reading.own)
+        self._behind.pop((peer, document), None)
+        room = self._rooms[document]
+        room.readers.discard(peer)
+        if not room.readers:
+            del self._rooms[document]
+
+    def _leave(self, peer: Peer) -> None:
+        if peer in self._peers:
+            for document in tuple(self._peers[peer].readings):
+                self._close(peer, document)
+            del self._peers[peer]
+            self._asking.discard(peer)
+
+    def _push(self, peer: Peer, push: wire.Push) -> None:
+        state = self._peers[peer]
+        reading = state.readings.get(push.document)
+        where = (push.document, push.session, push.n)
+        if reading is None:
+            return self._refuse(peer, ErrorCode.NOT_OPEN, "Open the document first.", *where)
+        if state.unacked + len(push.data) > self.limits.window_records:
+            text = f"At most {self.limits.window_records} records may wait for their ack."
+            return self._drop(peer, Error(ErrorCode.WINDOW_EXCEEDED, text))
+        room, repeats = self._rooms[push.document], []
+        before = len(reading.own)
+        for n, data in enumerate(push.data, push.n):
+            record = Record(push.session, n, data)
+            found = self._append(peer, push.document, room, record)
+            if found is None:
+                break
+            position, new = found
+            if new or position > reading.sent:
+                reading.own[position] = (push.session, n)
+            else:
+                repeats.append((position, push.session, n))
+        state.unacked += len(reading.own) - before
+        for ack in _acks(push.document, repeats):
+            self._send(peer, ack)
+
+    def _append(self, peer: Peer, document: bytes, room: _Room, record: Record) -> tuple[int, bool] | None:
+        """Where the record stands, and whether it is new; None where it was refused."""
+        refused: tuple[ErrorCode, str, int]
+        if len(record.data) > self.limits.record:
+            text = f"A record has {len(record.data)} bytes; {self.limits.record} are allowed."
+            refused = (ErrorCode.RECORD_TOO_LARGE, text, record.n)
+        else:
+            try:
+                position, new = self._log.append(document, record, room.kind, room.head.log)
+                return self._appended(document, room, Stored(position, record)) if new else position, new
+            except Gap as e:
+                text = f"n = {e.expected} is next in this session, not {record.n}."
+                refused = (ErrorCode.GAP, text, e.expected)
+            except Conflict:
+                logger.warning("document %s: a record was sent again with other bytes", document.hex())
+                refused = (ErrorCode.CONFLICT, f"n = {record.n} of this session has other bytes.", record.n)
+        code, text, n = refused
+        self._refuse(peer, code, text, document, record.session, n)
+        return None
+
+    def _appended(self, document: bytes, room: _Room, stored: Stored) -> int:
+        self._recent.setdefault(document, []).append(stored)
+        head = self._log.head(document)
+        assert head is not None
+        room.head = head.cursor
+        return stored.position
+
+    def _barrier(self, peer: Peer, number: int) -> None:
+        state = self._peers[peer]
+        if len(state.barriers) >= self.limits.barriers:
+            return self._drop(peer, Error(ErrorCode.WINDOW_EXCEEDED, f"At most {self.limits.barriers} barriers."))
+        ends = ((d, r.sent, self._rooms[d].head.position) for d, r in state.readings.items())
+        state.barriers.append((number, {d: end for d, sent, end in ends if sent < end}))
+        self._asking.add(peer)
+
+    # ---------------------------------------------------------------- outputs
+
+    def _deliver(self) -> None:
+        """One piece of log to every reader that is behind and has room in its queue."""
+        for document in self._recent:
+            if document in self._rooms:
+                self._behind.update(((peer, document), None) for peer in self._rooms[document].readers)
+        pieces: dict[tuple[bytes, int], Sequence[Stored]] = {}
+        together: dict[tuple[bytes, int], list[Peer]] = {}
+        for peer, document in tuple(self._behind):
+            state = self._peers[peer]
+            if state.outstanding >= self.limits.outgoing:
+                continue
+            # To the back of the line, so that one long log doesn't hold up the others.
+            del self._behind[peer, document]
+            reading = state.readings[document]
+            place = (document, reading.sent)
+            piece = pieces.get(place)
+            if piece is None:
+                piece = pieces[place] = self._piece(document, reading.sent)
+            if not piece:
+                continue
+            reading.sent = piece[-1].position
+            if reading.own:
+                self._send_mixed(peer, document, reading, piece)
+            else:
+                together.setdefault(place, []).append(peer)
+            if reading.sent < self._rooms[document].head.position:
+                self._behind[peer, document] = None
+        for (document, after), peers in together.items():
+            self._send_records(peers, document, pieces[document, after])
+        self.more = any(self._peers[peer].outstanding < self.limits.outgoing for peer, _ in self._behind)
+
+    def _piece(self, document: bytes, after: int) -> Sequence[Stored]:
+        """The log behind a position, one message long; from memory where it was appended just now."""
+        recent = self._recent.get(document)
+        if not recent or recent[0].position > after + 1:
+            return self._log.read(document, after, self.limits.batch, wire.MAX_RECORDS)
+        start = end = after + 1 - recent[0].position
+        size = 0
+        while end < len(recent) and end - start < wire.MAX_RECORDS:
+            size += len(recent[end].record.data)
+            if end > start and size > self.limits.batch:
+                break
+            end += 1
+        return recent[start:end]
+
+    def _send_mixed(self, peer: Peer, document: bytes, reading: _Reading, piece: Sequence[Stored]) -> None:
+        """A piece that holds records of the peer itself: it gets acks for those, the rest as records, in order."""
+        start = 0
+        while start < len(piece):
+            own = piece[start].position in reading.own
+            end = start + 1
+            while end < len(piece) and (piece[end].position in reading.own) == own:
+                end += 1
+            part = piece[start:end]
+            if own:
+                self._peers[peer].unacked -= len(part)
+                for ack in _acks(document, [(s.position, *reading.own.pop(s.position)) for s in part]):
+                    self._send(peer, ack)
+            else:
+                self._send_records([peer], document, part)
+            start = end
+
+    def _send_records(self, peers: Sequence[Peer], document: bytes, piece: Sequence[Stored]) -> None:
+        weight = _CONTROL + sum(len(s.record.data) + 24 for s in piece)
+        for peer in peers:
+            self._peers[peer].outstanding += weight
+        message = Records(document, piece[0].position, tuple(s.record for s in piece))
+        self._out.append(Send(peers, message, weight))
+
+    def _answer_barriers(self) -> None:
+        for peer in tuple(self._asking):
+            state = self._peers[peer]
+            while state.barriers and self._reached(state, state.barriers[0][1]):
+                self._send(peer, wire.Reached(state.barriers.pop(0)[0]))
+            if not state.barriers:
+                self._asking.discard(peer)
+
+    def _reached(self, state: _Peer, ends: dict[bytes, int]) -> bool:
+        for document in tuple(ends):
+            reading = state.readings.get(document)
+            if reading is not None and reading.sent < ends[document]:
+                return False
+            del ends[document]
+        return True
+
+    def _send(self, peer: Peer, message: Message) -> None:
+        self._peers[peer].outstanding += _CONTROL
+        self._out.append(Send((peer,), message, _CONTROL))
+
+    def _refuse(
+        self, peer: Peer, code: ErrorCode, text: str, document: bytes, session: bytes | None = None, n: int = 0
+    ) -> None:
+        self._send(peer, Error(code, text, document, session, n))
+
+    def _drop(self, peer: Peer, error: Error) -> None:
+        self._leave(peer)
+        self._out.append(Drop(peer, error))
+
+    def _drop_all(self, peers: Iterable[Peer]) -> None:
+        retry_after = int(self.limits.retry_after * 1000)
+        for peer in peers:
+            if peer in self._peers:
+                self._drop(peer, Error(ErrorCode.STORAGE, "The relay can't use its storage.", retry_after=retry_after))
+
+    def _undo(self, events: Sequence[Event], done: int, error: LogError) -> None:
+        """Nothing of this step was written. Its answers may rest on what is gone, so they are not sent."""
+        logger.error("the log can't be written: %s", error)
+        self._out = []
+        for event in events[done:]:
+            if not isinstance(event, Received):
+                self._take(event)
+        self._drop_all(dict.fromkeys(event.peer for event in events if isinstance(event, Received)))
+        changed, self._recent = self._recent, {}
+        try:
+            for document in changed:
+                if document in self._rooms:
+                    room, head = self._rooms[document], self._log.head(document)
+                    room.head = head.cursor if head else Cursor(room.head.log, 0, wire.START)
+        except LogError:
+            self._drop_all(tuple(self._peers))
+
+
+def _acks(document: bytes, places: Sequence[tuple[int, bytes, int]]) -> list[Ack]:
+    """Acks for (position, session, n), as few as possible, in order."""
+    if not places:
+        return []
+    breaks = [
+        i
+        for i, ((p, session, n), (q, other, m)) in enumerate(pairwise(places), 1)
+        if (q, other, m) != (p + 1, session, n + 1)
+    ]
+    return [
+        Ack(document, places[start][1], places[start][2], end - start, places[start][0])
+        for start, end in zip([0, *breaks], [*breaks, len(places)], strict=True)
+    ]

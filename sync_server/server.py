@@ -1,0 +1,282 @@
+"""The relay's shell: sockets on an asyncio loop, the rooms and their log on one thread of their own.
+
+So the loop never waits for the disk: it hands over what has come in and goes on; the thread takes all there is, does
+one step, and hands back what is to be sent. The busier the relay, the more records share one fsync.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from http import HTTPStatus
+from importlib.metadata import PackageNotFoundError, version
+from itertools import count
+from pathlib import Path
+from queue import Empty, SimpleQueue
+
+from websockets.asyncio.server import Server, ServerConnection, broadcast, serve
+from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
+from websockets.typing import Origin, Subprotocol
+
+from llmcrdt.sync import wire
+from llmcrdt.sync.wire import Error, ErrorCode
+
+from .doors.native import NativeDoor, Refused, close_code
+from .limits import Limits
+from .log import SqliteLog
+from .rooms import Drop, Event, Joined, Left, Output, Received, Rooms, Sent
+
+logger = logging.getLogger(__name__)
+
+DATABASE = "relay.db"
+_SOCKET_BUFFER = 64 << 10
+"""Bytes that may wait in one socket's own buffer before its frames queue up here."""
+
+
+def agent() -> str:
+    try:
+        return f"llmcrdt-relay/{version('llmcrdt')}"
+    except PackageNotFoundError:
+        return "llmcrdt-relay"
+
+
+class _Connection:
+    """One WebSocket: what it still has to send, and how much of its input is in work."""
+
+    def __init__(self, peer: int, socket: ServerConnection, limits: Limits) -> None:
+        self.peer = peer
+        self.socket = socket
+        self.limits = limits
+        self.queue: deque[tuple[bytes, int]] = deque()
+        self.queued = 0
+        self.working = 0
+        self.unreported = 0
+        self.last: Error | None = None
+        self.changed = asyncio.Event()
+        self.wake = asyncio.Event()
+
+    def send(self, frame: bytes, weight: int) -> None:
+        """Write at once where the socket takes it, else queue."""
+        if not self.queue and self.socket.transport.get_write_buffer_size() < _SOCKET_BUFFER:
+            broadcast((self.socket,), frame)
+            self.unreported += weight
+        else:
+            self.queue.append((frame, weight))
+            self.queued += len(frame)
+            self.wake.set()
+
+    def end(self, error: Error) -> None:
+        """Send an error after all that is queued, then close."""
+        if self.last is None:
+            self.last = error
+            self.send(wire.encode(error), 0)
+            self.wake.set()
+            self.changed.set()
+
+    def took(self, size: int) -> None:
+        self.working -= size
+        self.changed.set()
+
+    async def readable(self) -> bool:
+        """Wait until there is room for more input. False where the connection is about to end."""
+        while self.last is None and (self.working > self.limits.window or self.queued > self.limits.outgoing):
+            self.changed.clear()
+            await self.changed.wait()
+        return self.last is None
+
+    async def pump(self, report: SimpleQueue[Event | None]) -> None:
+        """Send what is queued, as fast as the other side takes it, until the connection is to end."""
+        while True:
+            while self.queue:
+                frame, weight = self.queue[0]
+                await self.socket.send(frame)
+                self.queue.popleft()
+                self.queued -= len(frame)
+                self.unreported += weight
+                self.report(report)
+            self.changed.set()
+            if self.last is not None:
+                return await self.socket.close(close_code(self.last))
+            self.wake.clear()
+            await self.wake.wait()
+
+    def report(self, to: SimpleQueue[Event | None]) -> None:
+        """Tell the rooms what has left, but not for every frame: each report wakes their thread."""
+        if self.unreported >= self.limits.outgoing // 4:
+            to.put(Sent(self.peer, self.unreported))
+            self.unreported = 0
+
+
+class Relay:
+    """One relay over one folder. ``await start()``, then ``port`` says where it listens; ``await stop()`` ends it.
+
+    ``start`` raises LogError where the folder can't be used, OSError where the address can't. ``failed`` becomes set
+    when the relay can't go on.
+    """
+
+    def __init__(
+        self,
+        data: str | os.PathLike[str],
+        host: str = "127.0.0.1",
+        port: int = 8765,
+        limits: Limits | None = None,
+        origins: Sequence[str] = (),
+    ) -> None:
+        self.data, self.host, self.port = Path(data), host, port
+        self.limits = limits or Limits()
+        self.failed = asyncio.Event()
+        self._origins: list[Origin | None] = [None, *map(Origin, origins)]
+        self._events: SimpleQueue[Event | None] = SimpleQueue()
+        self._connections: dict[int, _Connection] = {}
+        self._numbers = count(1)
+        self._stopping = False
+
+    async def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.data.mkdir(parents=True, exist_ok=True)
+        self._log = SqliteLog(self.data / DATABASE)
+        self._rooms = Rooms(self._log, self.limits)
+        try:
+            self._server: Server = await serve(
+                self._serve,
+                self.host,
+                self.port,
+                subprotocols=[Subprotocol(wire.SUBPROTOCOL)],
+                origins=self._origins,
+                # Windows of 4 KiB: docs/protocol.md, section 2.
+                compression="deflate",
+                process_request=_answer_http,
+                open_timeout=self.limits.handshake,
+                close_timeout=self.limits.shutdown,
+                max_size=wire.MAX_FRAME,
+                max_queue=1,
+                server_header=None,
+            )
+        except BaseException:
+            self._log.close()
+            raise
+        self.port = self._server.sockets[0].getsockname()[1]
+        self._thread = threading.Thread(target=self._work, name="llmcrdt-relay-log", daemon=True)
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """Take no more, finish what came in, send its acks, say goodbye, close."""
+        self._stopping = True
+        self._server.close(close_connections=False)
+        self._events.put(None)
+        await asyncio.to_thread(self._thread.join)
+        # What the thread handed over last is dispatched before this goes on.
+        await asyncio.sleep(0)
+        retry_after = int(self.limits.retry_after * 1000)
+        for connection in tuple(self._connections.values()):
+            connection.end(Error(ErrorCode.SHUTTING_DOWN, "The relay is stopping.", retry_after=retry_after))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.limits.shutdown):
+                await self._server.wait_closed()
+        for connection in tuple(self._connections.values()):
+            connection.socket.transport.abort()
+        self._log.close()
+
+    # ---------------------------------------------------------------- on the loop
+
+    async def _serve(self, socket: ServerConnection) -> None:
+        connection = _Connection(next(self._numbers), socket, self.limits)
+        welcome = not self._stopping and len(self._connections) < self.limits.connections
+        if welcome:
+            self._connections[connection.peer] = connection
+            self._events.put(Joined(connection.peer))
+        else:
+            code = ErrorCode.SHUTTING_DOWN if self._stopping else ErrorCode.TOO_MANY_CONNECTIONS
+            connection.end(Error(code, "Try again later.", retry_after=int(self.limits.retry_after * 1000)))
+        pump = asyncio.create_task(connection.pump(self._events))
+        try:
+            await self._read(connection)
+            # The closing handshake stands behind whatever else the peer sends.
+            async for _ in socket:
+                pass
+        except ConnectionClosed:
+            pass
+        finally:
+            pump.cancel()
+            with suppress(asyncio.CancelledError, ConnectionClosed):
+                await pump
+            if welcome:
+                del self._connections[connection.peer]
+                self._events.put(Left(connection.peer))
+
+    async def _read(self, connection: _Connection) -> None:
+        """Hand the connection's messages to the rooms, until it has to end."""
+        door = NativeDoor(self.limits, agent())
+        while await connection.readable():
+            try:
+                async with asyncio.timeout(None if door.greeted else self.limits.handshake):
+                    frame = await connection.socket.recv()
+                message = door.receive(frame)
+            except TimeoutError:
+                return connection.end(Error(ErrorCode.UNEXPECTED, "HELLO did not come in time."))
+            except Refused as e:
+                return connection.end(e.error)
+            if isinstance(message, wire.Welcome):
+                connection.send(wire.encode(message), 0)
+            elif not self._stopping:
+                connection.working += len(frame)
+                self._events.put(Received(connection.peer, message, len(frame)))
+
+    def _dispatch(self, taken: Sequence[tuple[int, int]], frames: Sequence[tuple[Output, bytes]]) -> None:
+        for peer, size in taken:
+            if connection := self._connections.get(peer):
+                connection.took(size)
+        for output, frame in frames:
+            if isinstance(output, Drop):
+                if connection := self._connections.get(output.peer):
+                    connection.end(output.error)
+                continue
+            for peer in output.peers:
+                if connection := self._connections.get(peer):
+                    connection.send(frame, output.weight)
+                    connection.report(self._events)
+
+    # ---------------------------------------------------------------- on the thread of the rooms
+
+    def _work(self) -> None:
+        try:
+            while True:
+                events, last = self._waiting()
+                outputs = self._rooms.step(events)
+                taken = [(e.peer, e.size) for e in events if isinstance(e, Received)]
+                frames = [(o, b"" if isinstance(o, Drop) else wire.encode(o.message)) for o in outputs]
+                if taken or frames:
+                    self._loop.call_soon_threadsafe(self._dispatch, taken, frames)
+                if last:
+                    return
+        except Exception:
+            logger.exception("the relay can't go on")
+            self._loop.call_soon_threadsafe(self.failed.set)
+
+    def _waiting(self) -> tuple[list[Event], bool]:
+        """All events there are, and whether they are the last. Waits for one, unless there is work without."""
+        events: list[Event] = []
+        with suppress(Empty):
+            event = self._events.get(block=not self._rooms.more)
+            while event is not None:
+                events.append(event)
+                if len(events) == self.limits.group:
+                    return events, False
+                event = self._events.get_nowait()
+            return events, True
+        return events, False
+
+
+def _answer_http(connection: ServerConnection, request: Request) -> Response | None:
+    path = request.path.partition("?")[0]
+    if path == "/healthz":
+        return connection.respond(HTTPStatus.OK, "ok\n")
+    if path != wire.PATH:
+        return connection.respond(HTTPStatus.NOT_FOUND, f"The sync protocol is at {wire.PATH}.\n")
+    return None

@@ -1,0 +1,167 @@
+"""The codec: every message comes back as it was, nothing but MalformedFrame leaves the decoder, and the bytes stay."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from llmcrdt.exceptions import MalformedFrame
+from llmcrdt.sync import wire
+
+VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "wire.json").read_text())
+
+ids = st.binary(min_size=16, max_size=16)
+uints = st.integers(0, wire.MAX_UINT)
+places = st.integers(1, wire.MAX_UINT - wire.MAX_RECORDS)
+limits = st.integers(1, wire.MAX_UINT)
+counts = st.integers(1, wire.MAX_RECORDS)
+cursors = st.builds(wire.Cursor, ids, uints, st.binary(min_size=32, max_size=32))
+data = st.binary(min_size=1, max_size=300)
+kinds = st.text("abz09-", min_size=1, max_size=16)
+# Few sessions and small n, so that runs are met.
+records = st.builds(wire.Record, st.sampled_from([b"a" * 16, b"b" * 16]), st.integers(1, 4) | places, data)
+
+
+def texts(limit: int) -> st.SearchStrategy[str]:
+    return st.text(max_size=limit // 4)
+
+
+def opened(document: bytes, how: int, head: wire.Cursor, share: float) -> wire.Opened:
+    return wire.Opened(document, how, head, 0 if how == wire.RESET else int(head.position * share))
+
+
+messages = st.one_of(
+    st.builds(wire.Hello, texts(wire.MAX_AGENT), st.binary(max_size=wire.MAX_TOKEN), uints),
+    st.builds(wire.Welcome, texts(wire.MAX_AGENT), st.integers(1, wire.MAX_RECORD), limits, limits, limits, uints),
+    st.builds(wire.Open, ids, kinds, st.none() | cursors),
+    st.builds(opened, ids, st.integers(0, 1), cursors, st.floats(0, 0.5)),
+    st.builds(wire.Close, ids),
+    st.builds(wire.Push, ids, ids, places, st.lists(data, min_size=1, max_size=5).map(tuple)),
+    st.builds(wire.Ack, ids, ids, places, counts, places),
+    st.builds(wire.Records, ids, places, st.lists(records, min_size=1, max_size=8).map(tuple)),
+    st.builds(wire.Barrier, uints),
+    st.builds(wire.Reached, uints),
+    st.builds(wire.Error, limits, texts(wire.MAX_TEXT), st.none() | ids, st.none(), st.just(0), uints),
+    st.builds(wire.Error, st.sampled_from(wire.ErrorCode), texts(wire.MAX_TEXT), ids, ids, uints, uints),
+)  # fmt: skip
+
+
+@given(messages)
+def test_round_trip(message: wire.Message) -> None:
+    assert wire.decode(wire.encode(message)) == message
+
+
+@given(messages, st.data())
+def test_every_truncation_and_every_addition_is_refused(message: wire.Message, data: st.DataObject) -> None:
+    frame = wire.encode(message)
+    with pytest.raises(MalformedFrame):
+        wire.decode(frame[: data.draw(st.integers(0, len(frame) - 1))])
+    with pytest.raises(MalformedFrame):
+        wire.decode(frame + data.draw(st.binary(min_size=1, max_size=4)))
+
+
+@settings(max_examples=1000)
+@given(st.binary(max_size=200))
+@example(b"")
+@example(b"\x06" + b"d" * 32 + b"\x01\xff\xff\xff\xff\xff\xff\xff\x0f")
+@example(b"\x08" + b"d" * 16 + b"\x01\x80\x20" + b"s" * 16)
+def test_nothing_but_malformed_frame_leaves_the_decoder(frame: bytes) -> None:
+    try:
+        wire.decode(frame)
+    except MalformedFrame:
+        return
+
+
+@settings(max_examples=1000)
+@given(messages, st.data())
+def test_a_flipped_byte_gives_a_message_or_malformed_frame(message: wire.Message, data: st.DataObject) -> None:
+    frame = bytearray(wire.encode(message))
+    for _ in range(data.draw(st.integers(1, 3))):
+        frame[data.draw(st.integers(0, len(frame) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        found = wire.decode(bytes(frame))
+    except MalformedFrame:
+        return
+    # What is accepted is a message like any other: it can be written, and means the same.
+    assert wire.decode(wire.encode(found)) == found
+
+
+def plain(value: object) -> object:
+    """A message as JSON: bytes as hex, tuples as lists."""
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, wire.Cursor | wire.Record):
+        return {name: plain(v) for name, v in value._asdict().items()}
+    if isinstance(value, tuple):
+        return [plain(v) for v in value]
+    if dataclasses.is_dataclass(value):
+        fields = {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {"type": type(value).__name__.upper(), **fields}
+    return value
+
+
+@pytest.mark.parametrize("name", sorted(VECTORS["frames"]))
+def test_frozen_frames(name: str) -> None:
+    vector = VECTORS["frames"][name]
+    frame = bytes.fromhex(vector["hex"])
+    message = wire.decode(frame)
+    assert plain(message) == vector["message"]
+    assert wire.encode(message) == frame
+
+
+@pytest.mark.parametrize("name", sorted(VECTORS["malformed"]))
+def test_frozen_malformed_frames(name: str) -> None:
+    with pytest.raises(MalformedFrame):
+        wire.decode(bytes.fromhex(VECTORS["malformed"][name]))
+
+
+def test_every_message_has_a_frozen_frame() -> None:
+    assert {int(v["hex"][:2], 16) for v in VECTORS["frames"].values()} == set(range(1, 12))
+
+
+def test_the_chain_is_what_the_document_says() -> None:
+    vector = VECTORS["chain"]
+    document, session = bytes.fromhex(vector["document"]), bytes.fromhex(vector["session"])
+    chain, cursor = bytes(32), wire.Cursor(bytes(16), 0, wire.START)
+    for n, text in enumerate(vector["data"], 1):
+        plain = hashlib.sha256(document + session + n.to_bytes(8, "big") + text.encode()).digest()
+        chain = hashlib.sha256(chain + plain).digest()
+        cursor = cursor.after(wire.digest(document, wire.Record(session, n, text.encode())))
+    assert cursor.chain == chain == bytes.fromhex(vector["end"])
+    assert cursor.position == len(vector["data"])
+
+
+def test_a_record_of_the_largest_size_fits_a_frame() -> None:
+    largest = bytes([7]) * wire.MAX_RECORD
+    record = wire.Record(b"s" * 16, wire.MAX_UINT - wire.MAX_RECORDS, largest)
+    for message in (wire.Push(b"d" * 16, *record[:2], (largest,)), wire.Records(b"d" * 16, 1, (record,))):
+        assert wire.decode(wire.encode(message)) == message
+    with pytest.raises(MalformedFrame):
+        wire.decode(wire.encode(wire.Push(b"d" * 16, b"s" * 16, 1, (largest + b"x",))))
+
+
+def test_texts_are_cut_at_a_whole_character() -> None:
+    message = wire.decode(wire.encode(wire.Error(1, "é" * 300)))
+    assert isinstance(message, wire.Error)
+    assert message.text == "é" * 256
+
+
+@pytest.mark.parametrize("n", [-1, wire.MAX_UINT + 1])
+def test_a_number_out_of_range_is_not_written(n: int) -> None:
+    with pytest.raises(ValueError):
+        wire.encode(wire.Barrier(n))
+
+
+def test_the_document_lists_the_same_codes_and_messages() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
+    codes = {name: int(code) for code, name in re.findall(r"^\| (\d+) \| ([A-Z_]+) \|", text, re.M)}
+    assert codes == {code.name: code.value for code in wire.ErrorCode}
+    types = {name: int(number, 16) for number, name in re.findall(r"^\| (0[0-9a-f]) \| ([A-Z]+) \|", text, re.M)}
+    assert types == {v["message"]["type"]: int(v["hex"][:2], 16) for v in VECTORS["frames"].values()}
