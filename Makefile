@@ -1,0 +1,43 @@
+# Everything lands in .venv; PYTHON=... picks the Python it is made with.
+.DEFAULT_GOAL := help
+.PHONY: help demo relay test check lint types arrows fmt dev clean
+.NOTPARALLEL:
+
+VENV := .venv/bin
+
+help: ## Show these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## Install what is needed, then run the demo
+	@sh scripts/bootstrap llama testing
+	@$(VENV)/llmcrdt demo
+
+relay: ## Install what is needed, then run the relay (ARGS='--port 8765')
+	@sh scripts/bootstrap
+	@$(VENV)/python -m sync_server $(ARGS)
+
+test: check ## Install what is needed, then check and test everything
+	$(VENV)/pytest
+
+check: lint types arrows
+
+lint: dev ## Check style and format
+	$(VENV)/ruff check .
+	$(VENV)/ruff format --check .
+
+types: dev ## Check types
+	$(VENV)/mypy
+
+arrows: dev ## Check which module may import which
+	$(VENV)/lint-imports
+
+fmt: dev ## Format, and mend what can be mended
+	$(VENV)/ruff format .
+	$(VENV)/ruff check --fix .
+
+dev: ## Install everything a developer needs
+	@sh scripts/bootstrap llama testing dev
+
+clean: ## Remove .venv and the caches in this folder
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
