@@ -27,10 +27,10 @@ from .kv_state import KVState
 from .llama_model import (
     Settings,
     checked_chunk,
+    context_sizes,
     engine_fingerprint,
     keep_log,
     load_model,
-    long_rope_from,
     metadata,
     new_context,
     shape_of,
@@ -98,19 +98,14 @@ class LlamaEngine:
             self._cache: ChunkCache = store if safe else NeverCache()
             if store is not cache:
                 self._undo.callback(store.close)
-            trained = int(lib.llama_model_n_ctx_train(model))
-            self._n_ctx = n_ctx if n_ctx is not None else trained
-            size = self._n_ctx if n_ctx is not None or not safe else _FIRST_CTX
-            rope_edge = long_rope_from(lib, model)
-            if long_rope := 0 < rope_edge < self._n_ctx:
-                size = max(size, rope_edge + 1)  # so that growing never crosses the edge
+            self._n_ctx, first, long_rope = context_sizes(lib, model, n_ctx, _FIRST_CTX if safe else None)
             self._fingerprint = engine_fingerprint(lib, path, settings, shape, self._chunk, long_rope, FileHashes(memo))
             self._abort = AbortFlag()
             self._context = Context(
                 lib,
                 lambda size: new_context(lib, model, settings, size),
                 shape,
-                size=size,
+                size=first,
                 limit=self._n_ctx,
                 piece=self._chunk,
                 abort=self._abort,

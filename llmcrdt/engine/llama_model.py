@@ -109,7 +109,23 @@ def checked_chunk(chunk: int | None, window: int) -> int:
     return chunk or safe
 
 
-def long_rope_from(lib: Any, model: Any) -> int:
+def context_sizes(lib: Any, model: Any, n_ctx: int | None, first: int | None) -> tuple[int, int, bool]:
+    """The most tokens a sequence may hold, the size to start with, and whether that is beyond a rope extension.
+
+    ``n_ctx`` is what was asked for; None: all the model was trained for, growing from ``first`` (None: not growing).
+    Raises EngineError for a context too small to hold a prompt and an answer.
+    """
+    limit = n_ctx if n_ctx is not None else int(lib.llama_model_n_ctx_train(model))
+    if limit < 2:
+        raise EngineError(f"A context of {limit} tokens holds no prompt.", hint="Pass a larger n_ctx.")
+    size = limit if n_ctx is not None or first is None else min(first, limit)
+    edge = _long_rope_from(lib, model)
+    if 0 < edge < limit:
+        return limit, max(size, edge + 1), True  # so that growing never crosses the edge
+    return limit, size, False
+
+
+def _long_rope_from(lib: Any, model: Any) -> int:
     """Above this context length the model may rotate positions otherwise, from the first token on; 0: at no length.
 
     (llama.cpp chooses between "short" and "long" factors by the length of the context, not of the prompt.)

@@ -99,7 +99,7 @@ def _cells(reader: _Reader, sequence: int, extra: int) -> list[int]:
 
 def _rows(reader: _Reader, cells: int, values: bool) -> None:
     transposed, layers = reader.u32(), reader.u32()
-    if transposed > 1 or layers > _MAX_LAYERS:
+    if transposed > 1 or not 0 < layers <= _MAX_LAYERS:
         raise _Unreadable
     for _ in range(layers):
         _row(reader, cells)
@@ -122,7 +122,7 @@ def _recurrent(reader: _Reader, stop: int) -> bool:
     if reader.u32() != 1 or reader.i32() != stop - 1 or reader.u32() != 0:
         return False
     transposed, layers = reader.u32(), reader.u32()
-    if transposed or layers > _MAX_LAYERS:
+    if transposed or not 0 < layers <= _MAX_LAYERS:
         return False
     while not reader.at_end:
         _row(reader, 1)

@@ -378,6 +378,9 @@ def test_what_llama_cpp_says_is_passed_on(lab, tmp_path):
 
 
 def test_settings_that_llama_cpp_refuses(lab):
+    for n_ctx in (-5, 0, 1):
+        with pytest.raises(EngineError, match="holds no prompt"):
+            lab.engine(n_ctx=n_ctx)
     with pytest.raises(EngineError, match="KV type"):
         lab.engine(type_k="f17")
     with pytest.raises(EngineError, match="context"):

@@ -71,7 +71,7 @@ def test_the_right_positions_are_seen(kind, start, n, shape):
 def test_a_changed_frame_is_refused(kind, n, shape, data):
     """Every bit before the rows counts, except in the twelve bytes some models add, which hold no position in time."""
     good = blob(kind, 0, n, **shape)
-    frame = 8 + (20 if kind == "recurrent" else 8 + n * 12)
+    frame = 8 + (16 if kind == "recurrent" else 8 + n * 12)
     if shape["extra"] and kind != "recurrent":
         frame = 8 + 8
     bit = data.draw(st.integers(0, frame * 8 - 1))

@@ -161,7 +161,7 @@ def test_a_number_out_of_range_is_not_written(n: int) -> None:
 
 def test_the_document_lists_the_same_codes_and_messages() -> None:
     text = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
-    codes = {name: int(code) for code, name in re.findall(r"^\| (\d+) \| ([A-Z_]+) \|", text, re.M)}
+    codes = {name: int(code) for code, name in re.findall(r"^\| ([1-9]\d*) \| ([A-Z_]+) \|", text, re.M)}
     assert codes == {code.name: code.value for code in wire.ErrorCode}
     types = {name: int(number, 16) for number, name in re.findall(r"^\| (0[0-9a-f]) \| ([A-Z]+) \|", text, re.M)}
     assert types == {v["message"]["type"]: int(v["hex"][:2], 16) for v in VECTORS["frames"].values()}
