@@ -36,7 +36,7 @@ fmt: dev ## Format, and mend what can be mended
 	$(VENV)/ruff check --fix .
 
 dev: ## Install everything a developer needs
-	@sh scripts/bootstrap llama testing dev
+	@sh scripts/bootstrap llama seal testing dev
 
 clean: ## Remove .venv and the caches in this folder
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -9,13 +9,18 @@ Each says what happened and, in ``hint``, what to do next. Catch the branch you 
     │   ├── InvalidContent          a value that can't be stored (also a ValueError)
     │   ├── EntryNotFound           no such entry in this conversation (also a KeyError)
     │   ├── NotSealed               the operation needs an entry whose writer has finished
-    │   └── AlreadySealed           a stream that was written to after its seal
+    │   ├── AlreadySealed           a stream that was written to after its seal
+    │   ├── CannotOpen              a sealed hidden field that was changed, or moved from another place
+    │   │   └── KeyMissing            its key is not here
+    │   └── SealingMissing          PyNaCl is not installed
     ├── StoreError                the SQLite file
     │   ├── NotADatabase            the file is something else
     │   ├── NewerDatabase           made by a newer version of this library
     │   ├── ConversationNotFound    not in this repo (also a KeyError)
     │   ├── LibraryMismatch         the file already belongs to another library
-    │   └── RepoClosed              used after close()
+    │   ├── RepoClosed              used after close()
+    │   ├── KeyringUnusable         the file of keys can be read by others, or can't be read at all
+    │   └── BlobMissing             an attachment whose content is not here
     ├── SyncError                 the relay, or what it said
     │   ├── RelayUnreachable        nobody answers at that address
     │   ├── RelayRefused            it answered with an error code (``code``)
@@ -77,6 +82,18 @@ class AlreadySealed(DocumentError):
     """Something was written to a stream after its seal."""
 
 
+class CannotOpen(DocumentError):
+    """A sealed hidden field that does not open: it was changed, or moved from another place."""
+
+
+class KeyMissing(CannotOpen):
+    """The key of a sealed hidden field is not here."""
+
+
+class SealingMissing(DocumentError):
+    """An optional dependency that sealing needs is not installed."""
+
+
 class StoreError(LLMCRDTError):
     """Something about the SQLite file."""
 
@@ -101,6 +118,14 @@ class LibraryMismatch(StoreError):
 
 class RepoClosed(StoreError):
     """A repo, or something of it, was used after ``close()``."""
+
+
+class KeyringUnusable(StoreError):
+    """The file of keys can be read by other people, or is damaged. Nothing was read from it or written to it."""
+
+
+class BlobMissing(StoreError):
+    """The content of an attachment is not on this device."""
 
 
 class SyncError(LLMCRDTError):

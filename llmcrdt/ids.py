@@ -8,6 +8,7 @@ EntryId        12 bytes, base64url, 16 characters                     one per en
 SessionId      16 bytes, base64url, 22 characters                     one process writing one document; never reused
 ContentHash    24 bytes of a SHA-256, base64url, 32 characters        names an immutable version
 FrameHash      24 bytes of a SHA-256, base64url, 32 characters        names an exact ordered list of versions
+KeyId          24 bytes of a SHA-256, base64url, 32 characters        names a conversation's secret key
 =============  =====================================================  ==========================================
 
 base58check is Bitcoin's: payload, then the first four bytes of SHA-256(SHA-256(payload)), in base 58. automerge-repo
@@ -30,6 +31,7 @@ EntryId = NewType("EntryId", str)
 SessionId = NewType("SessionId", str)
 ContentHash = NewType("ContentHash", str)
 FrameHash = NewType("FrameHash", str)
+KeyId = NewType("KeyId", str)
 
 Random = Callable[[int], bytes]
 """n -> n random bytes."""
@@ -56,6 +58,16 @@ def new_entry_id(random: Random = os.urandom) -> EntryId:
 
 def new_session_id(random: Random = os.urandom) -> SessionId:
     return SessionId(text_of(random(16)))
+
+
+def key_id(key: bytes) -> KeyId:
+    """The name of a secret key: its hash, so that a name can't stand for two keys."""
+    return KeyId(tagged_hash("llmcrdt/key/1", key))
+
+
+def key_bytes(id: KeyId) -> bytes:
+    """The 24 bytes of a key's name."""
+    return base64.urlsafe_b64decode(id)
 
 
 def document_id(raw: bytes) -> DocumentId:

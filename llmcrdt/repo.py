@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import threading
@@ -16,10 +17,11 @@ from .document import library as library_document
 from .document import schema
 from .document.conversation import Conversation
 from .document.library import Card, Library
-from .exceptions import ConversationNotFound, LibraryMismatch, MalformedUpdate
+from .exceptions import ConversationNotFound, KeyringUnusable, LibraryMismatch, MalformedUpdate
 from .ids import DocumentId, Random, document_bytes, new_document_id
 from .journal import RelayDocuments, StoreJournal
 from .store.database import Listed, Store
+from .store.keyring import Keyring
 
 if TYPE_CHECKING:
     from .sync.client import Link
@@ -70,6 +72,7 @@ class Repo:
         self._clock = clock
         self._lock = threading.RLock()
         self.store = Store(Path(path), lock=self._lock, random=random)
+        self.keyring = Keyring(f"{self.store.path}.keys", clock=clock, random=random)
         self._journals: dict[DocumentId, StoreJournal] = {}
         self._open: dict[DocumentId, Conversation] = {}
         self._links: list[Link] = []
@@ -264,6 +267,7 @@ class Repo:
                 author=self.author,
                 title=lambda: (self.store.listed(id_) or Listed(id_, "", 0.0, False, False)).title,
                 is_local=journal.is_local,
+                keys=self.keyring,
                 dispatch=self._dispatch,
                 observed=self._watch,
                 closed=lambda: self.forget(id_),
@@ -278,6 +282,8 @@ class Repo:
         rows = [Listed(c.id, c.title, c.created_at, c.archived, c.deleted) for c in cards]
         if rows:
             self.store.put_listing(rows)
+            with contextlib.suppress(KeyringUnusable, OSError):  # tried again whenever the repo is opened
+                self.keyring.forget(c.id for c in cards if c.deleted)
 
     def _notify(self, document: DocumentId) -> None:
         for link in self._links:

@@ -2,7 +2,7 @@
 
     python3 scripts/bootstrap.py [EXTRA ...]
 
-EXTRA is one of the project's extras: llama, testing, dev. Standard library only, so that a bare Python runs it.
+EXTRA is one of the project's extras: llama, seal, testing, dev. Standard library only, so that a bare Python runs it.
 Nothing is installed outside `.venv`. A stamp there says what it holds; while that is enough, a call returns at once.
 """
 

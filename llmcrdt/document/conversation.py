@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ..crdt.replica import Replica, Touched
-from ..exceptions import InvalidContent
-from ..ids import ContentHash, DocumentId, EntryId, Random, new_entry_id
+from ..exceptions import InvalidContent, KeyMissing
+from ..ids import ContentHash, DocumentId, EntryId, KeyId, Random, new_entry_id
 from . import schema
 from .canonical import JSON
 from .document import Document, Journal
@@ -18,6 +18,7 @@ from .entry import ROLES, Config, Entry, Frame, HiddenField, Part, Role, Text, T
 from .erasing import clean, erase, is_clean, with_copies
 from .order import Selection
 from .reading import Reading
+from .sealing import Keys, Place
 from .stream import Stream
 from .transcript import Transcript
 from .verify import Problem, verify
@@ -51,6 +52,7 @@ class Conversation(Document):
         author: str = "",
         title: Callable[[], str] = str,
         is_local: Callable[[EntryId], bool] = lambda entry: True,
+        keys: Keys | None = None,
         dispatch: Callable[[Callable[[], None]], None] = lambda call: call(),
         observed: Callable[[], None] = lambda: None,
         closed: Callable[[], None] = lambda: None,
@@ -58,6 +60,7 @@ class Conversation(Document):
     ) -> None:
         self.author = author
         self._title = title
+        self._keyring = keys
         self._is_local = is_local
         self._dispatch = dispatch
         self._observed = observed
@@ -243,6 +246,13 @@ class Conversation(Document):
                 self._write_version(unfinished, readable.live, status=status)
         return self.entry(unfinished)
 
+    def rotate_key(self) -> KeyId:
+        """Seal hidden fields under a new key from now on; its id. What older keys sealed stays, and they still open it.
+        Other devices need the new key to read what is sealed from now on (``repo.keyring.export``)."""
+        if self._keyring is None:
+            raise KeyMissing("This conversation has no keyring.", hint="Get it from a repo.")
+        return self._keyring.rotate(self.id).id
+
     @contextmanager
     def batch(self) -> Iterator[None]:
         """Everything written inside becomes one update: all of it is kept, or none."""
@@ -355,7 +365,7 @@ class Conversation(Document):
             head.role, tuple(parts), status="complete", lamport=head.lamport, by=head.session, nonce=self._random(12)
         )
         fields: dict[str, str | bytes] = {"head": schema.write_head(head), f"version:{name}": text}
-        fields |= {f"hidden:{key}": schema.write_hidden(_hidden_field(value)) for key, value in hidden.items()}
+        fields |= {f"hidden:{key}": self._hidden_value(entry, key, value) for key, value in hidden.items()}
         with self._editing() as edit:
             edit.put_node(schema.ENTRIES, entry, fields)
         return self._doc.shown(entry)
@@ -384,10 +394,16 @@ class Conversation(Document):
         with self._editing() as edit:
             for name, value in hidden.items():
                 if name not in self._doc.readable[entry].hidden:
-                    edit.put_field(schema.ENTRIES, entry, f"hidden:{name}", schema.write_hidden(_hidden_field(value)))
+                    edit.put_field(schema.ENTRIES, entry, f"hidden:{name}", self._hidden_value(entry, name, value))
+
+    def _hidden_value(self, entry: EntryId, name: str, value: bytes | HiddenField) -> bytes:
+        return schema.write_hidden(_hidden_field(value), self._place(entry, name), self._random)
+
+    def _place(self, entry: EntryId, name: str) -> Place:
+        return Place(self.id, entry, name, self._keyring)
 
     def _reset(self) -> None:
-        self._doc = Reading(self._is_local, self._lock)
+        self._doc = Reading(self._is_local, self._lock, self._place)
         self._check_schema()
         self._doc.read_all(self._replica)
 

@@ -129,15 +129,27 @@ TOKENS = "llmcrdt/tokens"
 """The hidden field that holds a generation's token log. Token ids spell the words, so an erase takes it along."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class HiddenField:
     """Opaque bytes that people don't see and other providers must not get.
 
     ``binding`` says what they are valid for (provider, api, model, account, frame, group, expires; all optional).
+    ``sealed``: only devices that have the conversation's key can read them; the binding stays readable. A field read
+    from an entry opens when its ``data`` is asked for; ``data`` raises KeyMissing or CannotOpen where it can't.
     """
 
     data: bytes
     binding: Mapping[str, JSON] = field(default_factory=dict)
+    sealed: bool = False
+
+    @property
+    def locked(self) -> bool:
+        """Whether ``data`` can't be read here: sealed, and the key is missing or the field was tampered with."""
+        return False
+
+    def __repr__(self) -> str:
+        form = "hidden field to seal" if self.sealed else "hidden field"
+        return f"<{form}, {len(self.data)} bytes, binding {dict(self.binding)!r}>"
 
 
 Pin = tuple[EntryId, ContentHash]

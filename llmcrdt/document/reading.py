@@ -13,6 +13,7 @@ from ..ids import ContentHash, EntryId, is_entry_id
 from . import schema
 from .entry import Entry, HiddenField, Part, ToolCall, Version
 from .order import Arrangement, Hider, Order, ancestors
+from .sealing import NOWHERE, Place
 from .transcript import Elsewhere, Transcript
 
 
@@ -29,13 +30,21 @@ class Readable:
 
 
 class Reading:
-    """The readable side of one replica. ``is_local``: whether no relay has an entry yet.
+    """The readable side of one replica.
+
+    ``is_local``: whether no relay has an entry yet. ``place``: where a hidden field stands, for those that are sealed.
 
     Called under ``lock``; what a transcript reads later, when it is asked, takes the lock itself.
     """
 
-    def __init__(self, is_local: Callable[[EntryId], bool], lock: threading.RLock) -> None:
+    def __init__(
+        self,
+        is_local: Callable[[EntryId], bool],
+        lock: threading.RLock,
+        place: Callable[[EntryId, str], Place] = lambda entry, name: NOWHERE,
+    ) -> None:
         self._is_local = is_local
+        self._place = place
         self._lock = lock
         self._cache: dict[EntryId, Entry] = {}
         self.order = Order()
@@ -73,7 +82,12 @@ class Reading:
             versions = tuple(schema.versions_of(head.role, fields))
             if not versions and not any(name.startswith("live:") for name in fields):
                 raise InvalidContent("has no content")
-            return Readable(head, versions, schema.live_parts(fields), schema.hidden_of(fields))
+            return Readable(
+                head,
+                versions,
+                schema.live_parts(fields),
+                schema.hidden_of(fields, lambda name: self._place(entry, name)),
+            )
         except InvalidContent as error:
             self.order.put_unreadable(entry, error.message)
             return None

@@ -10,14 +10,26 @@ and cost one CRDT item where ten fields would cost ten.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 from ..crdt.replica import Node as ReplicaNode
 from ..crdt.replica import Scalar, SharedText
 from ..exceptions import InvalidContent, NewerDocument
-from ..ids import ContentHash, EntryId, FrameHash, SessionId, is_entry_id, is_hash, is_session_id, tagged_hash, text_of
+from ..ids import (
+    ContentHash,
+    EntryId,
+    FrameHash,
+    Random,
+    SessionId,
+    is_entry_id,
+    is_hash,
+    is_session_id,
+    tagged_hash,
+    text_of,
+)
 from .canonical import JSON, canonical_json, parse_json
 from .entry import (
     ROLES,
@@ -35,6 +47,7 @@ from .entry import (
     part_to_json,
 )
 from .order import Node, Selection
+from .sealing import MARK, NOWHERE, Place, read_sealed, seal
 
 META, ENTRIES, ACTS = "meta", "entries", "acts"
 ROOTS = (META, ENTRIES, ACTS)
@@ -61,7 +74,7 @@ FIELDS = (
     Field("entries/<id>/head", "text", "set once", True, "JSON: role, author, session, parents, lamport, ..."),
     Field("entries/<id>/live:<n>:<type>", "shared text", "grows, dropped at the seal", True, "a part"),
     Field("entries/<id>/version:<hash>", "text", "named by its content", True, "JSON: nonce, parts, lamport, by, ..."),
-    Field("entries/<id>/hidden:<name>", "bytes", "set once", False, "binding as JSON, a zero byte, the data"),
+    Field("entries/<id>/hidden:<name>", "bytes", "set once", False, "binding as JSON, a zero byte, data; or sealed"),
     Field("entries/<id>/erased:<session>", "text", "terminal: one is enough", True, "JSON: lamport, versions"),
     Field("acts/select:<group>:<session>", "text", "greatest (lamport, session)", True, "JSON: lamport, entry, after"),
 )  # fmt: skip
@@ -243,12 +256,18 @@ def live_parts(fields: ReplicaNode) -> tuple[Part, ...]:
     return tuple(part for _, part in sorted(found, key=lambda pair: pair[0]))
 
 
-def write_hidden(field: HiddenField) -> bytes:
+def write_hidden(field: HiddenField, place: Place = NOWHERE, random: Random = os.urandom) -> bytes:
+    """A sealed field is sealed for ``place``. Raises what ``sealing.seal`` does."""
+    if field.sealed:
+        return seal(field, place, random)
     return canonical_json(dict(field.binding)).encode("utf-8") + b"\0" + bytes(field.data)
 
 
-def read_hidden(value: Scalar) -> HiddenField:
-    """Raises InvalidContent. JSON text holds no zero byte, so the first one ends the binding."""
+def read_hidden(value: Scalar, place: Place = NOWHERE) -> HiddenField:
+    """Raises InvalidContent. JSON text holds no zero byte, so the first one ends the binding. A sealed field is not
+    opened yet."""
+    if isinstance(value, bytes) and value.startswith(MARK):
+        return read_sealed(value, place)
     _need(isinstance(value, bytes) and b"\0" in value, "hidden field has no binding")
     binding, _, data = cast(bytes, value).partition(b"\0")
     try:
@@ -259,13 +278,14 @@ def read_hidden(value: Scalar) -> HiddenField:
     return HiddenField(data, parsed)
 
 
-def hidden_of(fields: ReplicaNode) -> dict[str, HiddenField]:
+def hidden_of(fields: ReplicaNode, place: Callable[[str], Place] = lambda name: NOWHERE) -> dict[str, HiddenField]:
+    """The hidden fields of an entry by name; ``place``: where one of this name stands."""
     found = {}
     for name, value in fields.items():
         kind, _, rest = name.partition(":")
         if kind == "hidden":
             try:
-                found[rest] = read_hidden(value)
+                found[rest] = read_hidden(value, place(rest))
             except InvalidContent:
                 continue
     return found

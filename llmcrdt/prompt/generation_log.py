@@ -118,7 +118,7 @@ def logged_generations(entries: Sequence[Entry], tokenizer: Tokenizer) -> list[L
 
 def _bound_log(entry: Entry, tokenizer: Tokenizer) -> TokenLog | None:
     field = entry.hidden.get(TOKENS)
-    if field is None or entry.role != "assistant" or entry.status == "erased":
+    if field is None or field.locked or entry.role != "assistant" or entry.status == "erased":
         return None
     binding: Mapping[str, object] = field.binding
     if binding.get("tokenizer") != tokenizer.hash or binding.get("version") != entry.hash:
