@@ -292,6 +292,8 @@ class Generation:
         if piece:
             stream.write(piece)
             self._tell(piece)
+            if stream.stop_asked:
+                self.cancel()
 
     def _seal(self, stream: Stream, prompt: Prompt, sampled: Sequence[int], finish: str) -> Entry:
         """The answer with its token log: what was sampled, and the prompt ids since the last logged generation."""

@@ -116,7 +116,7 @@ class RelayDocuments:
 
     def acknowledged(self, document: DocumentId, names: Sequence[tuple[SessionId, int]], cursor: Cursor) -> None:
         self._store.acknowledged(self._relay, document, names, cursor)
-        self._repo.touch(document)
+        self._repo.touch(document, acknowledged=True)
 
     def received(self, document: DocumentId, records: Sequence[Record], cursor: Cursor | None) -> bool:
         """Structure is checked here; a record that passes and still breaks the core is set aside when it is applied."""

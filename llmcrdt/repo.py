@@ -208,12 +208,14 @@ class Repo:
         cards.sort(key=lambda card: (-card.created_at, card.id))
         return [self.library, *(card.id for card in cards)]
 
-    def touch(self, document: DocumentId, *, refresh: bool = False) -> None:
+    def touch(self, document: DocumentId, *, refresh: bool = False, acknowledged: bool = False) -> None:
         """The store holds more of a document, or knows more of it, than whoever has it open."""
         with self._lock:
             if document in self._journals:
                 self._journals[document].touch()
             in_use = self._library if document == self.library else self._open.get(document)
+            if acknowledged and isinstance(in_use, Conversation):
+                in_use.acknowledged()
             if refresh:
                 if document != self.library:
                     self.store.add_document(document, "conversation")

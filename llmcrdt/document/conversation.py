@@ -12,6 +12,7 @@ from ..crdt.replica import Replica, Touched
 from ..exceptions import InvalidContent, KeyMissing
 from ..ids import ContentHash, DocumentId, EntryId, KeyId, Random, new_entry_id
 from . import schema
+from .acts import Claim, Stop, ToolClaim, call_hash, write_act
 from .canonical import JSON
 from .document import Document, Journal
 from .entry import ROLES, Config, Entry, Frame, HiddenField, Part, Role, Text, ToolCall, ToolResult, parts_of
@@ -68,6 +69,7 @@ class Conversation(Document):
         self._on_erase = erased
         self._callbacks: list[Callable[[Change], None]] = []
         self._streams: dict[EntryId, Stream] = {}
+        self._claims: dict[str, ToolClaim] = {}
         self.turn = threading.Lock()
         """Held by whoever generates: in one process one generation of a conversation runs at a time."""
         super().__init__(id, journal, make_replica, lock=lock, clock=clock, random=random)
@@ -223,6 +225,18 @@ class Conversation(Document):
                 act = Selection(group, self.session, lamport, chosen, seen)
                 edit.put(schema.ACTS, schema.selection_key(act), schema.write_selection(act))
 
+    def summarize(self, *, until: Entry | EntryId, text: str, role: Role = "user", author: str | None = None) -> Entry:
+        """Say in a few words what the transcript says up to and with ``until``: prompts hold the summary instead (O10).
+
+        The entries stay in the transcript; system entries stay in prompts. A later summary may cover earlier ones. So a
+        conversation outgrows any context window.
+        """
+        with self._editing():
+            last = self._doc.find(until, shown=True)
+            covers = self._doc.transcript().until(last)
+            head = replace(self._head(role), author=self.author if author is None else author, covers=covers)
+            return self._create(head, (Text(text),), {})
+
     def erase(self, entry: Entry | EntryId) -> None:
         """Remove an entry's words for good, on every device that ever merges with this one (O7).
 
@@ -252,6 +266,49 @@ class Conversation(Document):
         if self._keyring is None:
             raise KeyMissing("This conversation has no keyring.", hint="Get it from a repo.")
         return self._keyring.rotate(self.id).id
+
+    def stop(self, entry: Entry | EntryId) -> None:
+        """Ask whoever is writing an entry, on whatever device, to stop. A generation obeys, and keeps what was said."""
+        with self._editing() as edit:
+            act = Stop(self._doc.find(entry), self.session, self._doc.order.next_lamport())
+            edit.put(schema.ACTS, act.key, write_act(act))
+
+    def stop_asked(self, entry: Entry | EntryId) -> bool:
+        """Whether somebody asked the writer of an entry to stop."""
+        with self._reading():
+            return (entry.id if isinstance(entry, Entry) else entry) in self._doc.stops
+
+    def claim(self, call: ToolCall) -> ToolClaim:
+        """Say that this device means to run a tool call; run it only if the claim is ``granted()``."""
+        answers = self._answers(call, None)
+        assert answers is not None
+        with self._editing() as edit:
+            act = Claim(call_hash(*answers), self.session, self._doc.order.next_lamport())
+            if act.key not in self._claims:
+                edit.put(schema.ACTS, act.key, write_act(act))
+                self._claims[act.key] = ToolClaim(lambda: self._other_claims(act))
+            return self._claims[act.key]
+
+    def _other_claims(self, mine: Claim) -> tuple[Claim, ...]:
+        with self._lock:
+            claims = self._doc.claims.get(mine.call, {}).values()
+            others = (claim for claim in claims if claim.session != mine.session)
+            return tuple(sorted(others, key=lambda claim: (claim.lamport, claim.session)))
+
+    def acknowledged(self) -> None:
+        """A relay has more of this document on disk; everything that stood before it in its log has been read."""
+        with self._lock:
+            for key, claim in self._claims.items():
+                if not self._is_local(EntryId(key)):
+                    claim.decide()
+
+    def results(self, call: ToolCall) -> tuple[Entry, ...]:
+        """Every result of a tool call, shown or not, oldest first: more than one where two devices ran it."""
+        answers = self._answers(call, None)
+        with self._reading():
+            nodes = [node for node in self._doc.order.sound().values() if node.answers == (answers and answers[0])]
+            found = [self._doc.shown(node.id) for node in sorted(nodes, key=lambda node: node.age)]
+            return tuple(entry for entry in found if entry.answers == answers)
 
     @contextmanager
     def batch(self) -> Iterator[None]:

@@ -72,7 +72,7 @@ class Document:
         self._random = random
         self._session: SessionId | None = None
         self._open_edit: Edit | None = None
-        self._keys: set[str] = set()
+        self._edited: set[str] = set()
         self._closed = False
         with self._lock:
             self._load()
@@ -177,7 +177,7 @@ class Document:
                 yield self._open_edit
                 self._take_in(self._open_edit)
                 return
-            self._keys = set()
+            self._edited = set()
             try:
                 with self._replica.edit() as edit:
                     self._open_edit = edit
@@ -185,7 +185,7 @@ class Document:
                     self._take_in(edit)
                 self._open_edit = None
                 if edit.update:
-                    self._journal.append(edit.update, self.session, self._keys)
+                    self._journal.append(edit.update, self.session, self._edited)
             except BaseException:
                 self._open_edit = None
                 self._load()
@@ -194,7 +194,7 @@ class Document:
 
     def _take_in(self, edit: Edit) -> None:
         touched = edit.take_touched()
-        self._keys.update(*touched.keys.values())
+        self._edited.update(*touched.keys.values())
         self._absorb(touched, local=True)
 
     def _merge(self, update: bytes) -> Applied:

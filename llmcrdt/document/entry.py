@@ -212,8 +212,8 @@ class Entry:
     """One contribution by one author, as a transcript shows it.
 
     ``created_at`` is seconds since 1970 on the author's clock: for display, never for order. ``after`` is what the
-    author had seen beyond ``parents``. While ``status`` is "streaming", ``hash`` is None and parts grow.
-    ``sync`` is "local" until the relay has the entry on disk, then "durable".
+    author had seen beyond ``parents``. ``covers``: what a summary stands for. While ``status`` is "streaming", ``hash``
+    is None and parts grow. ``sync`` is "local" until the relay has the entry on disk, then "durable".
     """
 
     id: EntryId
@@ -231,6 +231,7 @@ class Entry:
     answers: tuple[EntryId, str] | None = None
     frame: Frame | None = None
     model: Mapping[str, JSON] = field(default_factory=dict)
+    covers: Frame | None = None
     usage: Mapping[str, JSON] = field(default_factory=dict)
     hidden: Mapping[str, HiddenField] = field(default_factory=dict, repr=False)
     sync: Literal["local", "durable"] = "local"

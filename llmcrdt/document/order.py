@@ -32,6 +32,7 @@ class Node:
     alternative_of: EntryId | None = None
     answers: EntryId | None = None
     frame: Frame | None = None
+    covers: Frame | None = None
 
     @property
     def age(self) -> tuple[int, str]:
@@ -40,8 +41,9 @@ class Node:
     @property
     def references(self) -> Iterator[EntryId]:
         yield from self.parents
-        if self.frame:
-            yield from (entry for entry, _ in self.frame.pins)
+        for frame in (self.frame, self.covers):
+            if frame:
+                yield from (entry for entry, _ in frame.pins)
         if self.alternative_of:
             yield self.alternative_of
         if self.answers:
@@ -105,6 +107,7 @@ class Order:
         self._groups: dict[GroupId, list[EntryId]] = {}
         self._now = Arrangement()
         self._youngest = 0
+        self._latest_act = 0
         self._stale = False
 
     def put(self, node: Node) -> None:
@@ -128,10 +131,15 @@ class Order:
 
     def select(self, act: Selection) -> None:
         """Note a selection; of one session's, the latest counts."""
+        self.saw(act.lamport)
         known = self._selections.get((act.group, act.session))
         if known is None or (known.lamport, known.entry) < (act.lamport, act.entry):
             self._selections[act.group, act.session] = act
             self._stale = True
+
+    def saw(self, lamport: int) -> None:
+        """Note an act's lamport: what is written from now on comes after it."""
+        self._latest_act = max(self._latest_act, lamport)
 
     def now(self) -> Arrangement:
         """The arrangement as of now. Valid until the next ``put`` or ``select``; don't change it."""
@@ -146,9 +154,9 @@ class Order:
         return self._sound
 
     def next_lamport(self) -> int:
-        """One more than the greatest lamport of the sound entries and the selections."""
+        """One more than the greatest lamport of the sound entries and the acts."""
         self.now()
-        return 1 + max([self._youngest, *(act.lamport for act in self._selections.values())])
+        return 1 + max(self._youngest, self._latest_act)
 
     def newest(self) -> tuple[EntryId, ...]:
         """Every sound entry that nothing else follows, shown or not: what somebody who acts now has seen."""
@@ -174,7 +182,7 @@ class Order:
     def _extends(self, node: Node) -> bool:
         """Whether a new entry simply comes last: nothing that was decided before can change through it."""
         now = self._now
-        if now.malformed or node.alternative_of or node.lamport <= self._youngest:
+        if now.malformed or node.alternative_of or node.covers or node.lamport <= self._youngest:
             return False
         if set(node.parents) != set(now.tips) or len(node.parents) != len(now.tips):
             return False
@@ -306,7 +314,15 @@ def _fault(node: Node, sound: Mapping[EntryId, Node]) -> str:
     target = node.alternative_of
     if target and target in ancestors(node, sound, sound[target].lamport):
         return "is an alternative of an entry that it follows"
+    if node.covers and not _follows(node, sound, [entry for entry, _ in node.covers.pins]):
+        return "covers entries that it doesn't follow"
     return _frame_fault(node, sound) if node.frame else ""
+
+
+def _follows(node: Node, sound: Mapping[EntryId, Node], entries: Sequence[EntryId]) -> bool:
+    """Whether all of these stand above an entry."""
+    oldest = min((sound[entry].lamport for entry in entries), default=0)
+    return ancestors(node, sound, oldest).issuperset(entries)
 
 
 def _frame_fault(node: Node, sound: Mapping[EntryId, Node]) -> str:
@@ -321,9 +337,9 @@ def _frame_fault(node: Node, sound: Mapping[EntryId, Node]) -> str:
     named = [entry for entry, _ in frame.pins]
     if not named:
         return ""
-    oldest = min(sound[entry].lamport for entry in named)
-    if not ancestors(node, sound, oldest).issuperset(named):
+    if not _follows(node, sound, named):
         return "has a frame with entries that it doesn't follow"
+    oldest = min(sound[entry].lamport for entry in named)
     appended, walk = {entry for entry, _ in frame.appended}, frame.base
     if len(set(named)) != len(named):
         return "has a frame that holds an entry twice"

@@ -9,10 +9,11 @@ from typing import Literal
 
 from ..crdt.replica import Replica, Touched
 from ..exceptions import EntryNotFound, InvalidContent
-from ..ids import ContentHash, EntryId, is_entry_id
+from ..ids import ContentHash, EntryId, SessionId, is_entry_id
 from . import schema
+from .acts import Claim, Stop, read_act
 from .entry import Entry, HiddenField, Part, ToolCall, Version
-from .order import Arrangement, Hider, Order, ancestors
+from .order import Arrangement, Hider, Order, Selection, ancestors
 from .sealing import NOWHERE, Place
 from .transcript import Elsewhere, Transcript
 
@@ -50,6 +51,8 @@ class Reading:
         self.order = Order()
         self.readable: dict[EntryId, Readable] = {}
         self.erased: set[EntryId] = set()
+        self.stops: set[EntryId] = set()
+        self.claims: dict[str, dict[SessionId, Claim]] = {}
 
     # taking in
 
@@ -104,9 +107,17 @@ class Reading:
 
     def _read_acts(self, replica: Replica, keys: Iterable[str]) -> None:
         for key in keys:
-            act = schema.read_selection(key, replica.get(schema.ACTS, key))
+            text = replica.get(schema.ACTS, key)
+            act = schema.read_selection(key, text) or read_act(key, text)
+            match act:
+                case Selection():
+                    self.order.select(act)
+                case Stop():
+                    self.stops.add(act.entry)
+                case Claim():
+                    self.claims.setdefault(act.call, {})[act.session] = act
             if act:
-                self.order.select(act)
+                self.order.saw(act.lamport)
 
     # giving out
 
@@ -202,6 +213,7 @@ def _entry(
         answers=head.answers,
         frame=head.frame,
         model=head.model or {},
+        covers=head.covers,
         usage=version.usage if version else {},
         hidden=readable.hidden,
         sync=sync,

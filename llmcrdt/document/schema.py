@@ -77,6 +77,8 @@ FIELDS = (
     Field("entries/<id>/hidden:<name>", "bytes", "set once", False, "binding as JSON, a zero byte, data; or sealed"),
     Field("entries/<id>/erased:<session>", "text", "terminal: one is enough", True, "JSON: lamport, versions"),
     Field("acts/select:<group>:<session>", "text", "greatest (lamport, session)", True, "JSON: lamport, entry, after"),
+    Field("acts/stop:<entry>:<session>", "text", "one is enough", True, "JSON: lamport"),
+    Field("acts/claim:<call>:<session>", "text", "one per session", True, "JSON: lamport"),
 )  # fmt: skip
 
 
@@ -95,10 +97,11 @@ class Head:
     answers: tuple[EntryId, str] | None = None
     frame: Frame | None = None
     model: Mapping[str, JSON] | None = None
+    covers: Frame | None = None
 
     def node(self, entry: EntryId) -> Node:
         answers = self.answers[0] if self.answers else None
-        return Node(entry, self.parents, self.lamport, self.alternative_of, answers, self.frame)
+        return Node(entry, self.parents, self.lamport, self.alternative_of, answers, self.frame, self.covers)
 
 
 def write_head(head: Head) -> str:
@@ -120,6 +123,8 @@ def write_head(head: Head) -> str:
         value["frame"] = _frame_to_json(head.frame)
     if head.model:
         value["model"] = dict(head.model)
+    if head.covers:
+        value["covers"] = _frame_to_json(head.covers)
     return canonical_json(value)
 
 
@@ -151,6 +156,7 @@ def read_head(text: object) -> Head:
         answers=_read_answers(value.get("answers")),
         frame=_frame_from_json(value["frame"]) if value.get("frame") is not None else None,
         model=model,
+        covers=_frame_from_json(value["covers"]) if value.get("covers") is not None else None,
     )
 
 

@@ -64,6 +64,11 @@ class Stream:
             self._shared = self._conversation.grow(self.id, index, part, text)
 
     @property
+    def stop_asked(self) -> bool:
+        """Whether somebody, on whatever device, asked for this stream to stop. Seal it as stopped then."""
+        return self._conversation.stop_asked(self.id)
+
+    @property
     def text(self) -> str:
         """The visible text so far."""
         return "".join("".join(pieces) for part, pieces in self._parts if part == "text")

@@ -79,6 +79,25 @@ class Transcript(Sequence[Entry]):
             return Frame(pins[0], tuple(pins[1:]), hash_, renderer, sent, assumed)
         return Frame(latest.frame.base, (*latest.frame.appended, *pins), hash_, renderer, sent, assumed)
 
+    def until(self, entry: EntryId) -> Frame:
+        """The list up to and with an entry, as a frame. Raises NotSealed where something in it is being written."""
+        end = self._ids.index(entry) + 1
+        start, base = 0, None
+        for index in range(end - 1, -1, -1):  # the last generation before stands for all of its frame
+            if (base := self[index].frame) is not None:
+                start = index
+                break
+        pins = []
+        for each in self[start:end]:
+            if each.hash is None:
+                raise NotSealed(
+                    f"Entry {each.id} is still being written.", hint="Wait for it, or call conv.seal(entry)."
+                )
+            pins.append((each.id, each.hash))
+        if base is None:
+            return Frame(None, tuple(pins), extend_frame_hash(EMPTY_FRAME, pins))
+        return Frame(pins[0], tuple(pins[1:]), extend_frame_hash(base.hash, pins))
+
     def parents(self) -> tuple[EntryId, ...]:
         """The place of an entry computed on this transcript: its tips, without what is still being written."""
         if all(self._find(tip).sealed for tip in self.tips):

@@ -5,17 +5,19 @@ prefix-stable: ``messages(frame + g + more)`` begins with ``messages(frame)``, w
 
 - A call whose result is not there before the next entry that is not a tool's gets a synthetic result.
 - A second result of one call, or one that comes after a synthetic result was sent, becomes a later item of the user's.
+- A summary stands where the first entry that it covers stood, in place of all of them; system entries stay. What a
+  newer summary covers counts for nothing.
 - Unsealed and erased entries, and answers that failed or were stopped before they said anything, are left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..document.canonical import JSON, parse_json
-from ..document.entry import Entry, Text, ToolCall, ToolResult
+from ..document.entry import Entry, Frame, Text, ToolCall, ToolResult
 from ..exceptions import InvalidContent
 from ..ids import EntryId
 
@@ -51,10 +53,45 @@ def messages(entries: Iterable[Entry]) -> Chat:
     """The chat of ``entries``, which are a whole transcript in order."""
     builder = _Builder()
     kept = tuple(entries)
-    for entry in kept:
+    for entry in _with_summaries(kept):
         builder.add(entry)
     builder.flush()
     return Chat(tuple(builder.messages), tuple(builder.sources), settings(kept))
+
+
+def summaries(entries: Sequence[Entry]) -> dict[EntryId, set[EntryId]]:
+    """The summaries that a prompt for ``entries`` prints, newest first, and what each stands for."""
+    found: dict[EntryId, set[EntryId]] = {}
+    covered: set[EntryId] = set()
+    if not any(entry.covers for entry in entries):
+        return found
+    here = {entry.id: entry for entry in entries}
+    for entry in reversed(entries):
+        if entry.covers and is_shown(entry) and entry.id not in covered:
+            found[entry.id] = {i for i in _listed(entry.covers, here) if here[i].role != "system"} - covered
+            covered |= found[entry.id]
+    return found
+
+
+def _listed(frame: Frame | None, here: Mapping[EntryId, Entry]) -> Iterator[EntryId]:
+    """The entries of a frame's whole list, as far as they stand in this transcript."""
+    while frame is not None:
+        yield from (entry for entry, _ in frame.pins if entry in here)
+        base = here.get(frame.base[0]) if frame.base else None
+        frame = base.frame if base else None
+
+
+def _with_summaries(entries: Sequence[Entry]) -> Iterator[Entry]:
+    """The entries that are printed, each summary in the place of what it covers."""
+    printed = summaries(entries)
+    by_covered = {covered: summary for summary, ids in printed.items() for covered in ids}
+    here, done = {entry.id: entry for entry in entries}, set()
+    for entry in entries:
+        summary = by_covered.get(entry.id, entry.id)
+        if summary not in done:
+            yield here[summary]
+        if summary != entry.id or summary in printed:
+            done.add(summary)
 
 
 def settings(entries: Iterable[Entry]) -> Settings:

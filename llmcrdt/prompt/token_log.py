@@ -17,7 +17,7 @@ from ..exceptions import TemplateFailed
 from ..ids import EntryId
 from .adapt import Level
 from .generation_log import Logged, TokenLog, logged_generations, token_field
-from .messages import Chat, Message, Settings, is_shown, messages, settings, words_of
+from .messages import Chat, Message, Settings, is_shown, messages, settings, summaries, words_of
 from .render import Renderer
 from .tokenizer import Tokenizer
 
@@ -104,7 +104,10 @@ def _usable(entries: Sequence[Entry], chat: Chat, renderer: Renderer) -> Logged 
     """The last logged generation whose prompt was made with what counts now: other tools need another prompt."""
     shown = set(chat.sources)
     logged = [link for link in logged_generations(entries, renderer.tokenizer) if link.entry.id in shown]
+    now = summaries(entries)
     for link in reversed(logged):
+        if now and summaries(entries[: link.index]) != now:
+            continue
         then = settings(entries[: link.index])
         if then == chat.settings or (link is logged[-1] and _same_head(chat, link, then, renderer)):
             return link

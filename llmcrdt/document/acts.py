@@ -1,0 +1,101 @@
+"""Acts: what sessions do to a conversation beside writing entries. One key per (what, session), in root map ``acts``.
+
+select   shows an entry (order.py decides)
+stop     asks whoever writes an entry to stop
+claim    says that this session will run a tool call, so that no other device runs it too
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..exceptions import InvalidContent
+from ..ids import EntryId, SessionId, is_entry_id, is_session_id, tagged_hash
+from .canonical import canonical_json, parse_json
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Somebody wants whoever writes ``entry`` to stop."""
+
+    entry: EntryId
+    session: SessionId
+    lamport: int
+
+    @property
+    def key(self) -> str:
+        return f"stop:{self.entry}:{self.session}"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A session means to run one tool call. ``call`` is the hash of entry and call id: call ids are strangers' text."""
+
+    call: str
+    session: SessionId
+    lamport: int
+
+    @property
+    def key(self) -> str:
+        return f"claim:{self.call}:{self.session}"
+
+
+def call_hash(entry: EntryId, call_id: str) -> str:
+    return tagged_hash("llmcrdt/call/1", entry.encode(), call_id.encode("utf-8"))
+
+
+def write_act(act: Stop | Claim) -> str:
+    return canonical_json({"lamport": act.lamport})
+
+
+def read_act(key: str, text: object) -> Stop | Claim | None:
+    """The stop or claim that an act stands for; None for other acts and malformed ones."""
+    kind, _, rest = key.partition(":")
+    what, _, session = rest.partition(":")
+    if kind not in ("stop", "claim") or not is_session_id(session):
+        return None
+    try:
+        said = parse_json(text)
+    except InvalidContent:
+        return None
+    lamport = said.get("lamport") if isinstance(said, dict) else None
+    if not isinstance(lamport, int) or isinstance(lamport, bool) or not 0 < lamport < 1 << 53:
+        return None
+    if kind == "claim":
+        return Claim(what, SessionId(session), lamport)
+    return Stop(EntryId(what), SessionId(session), lamport) if is_entry_id(what) else None
+
+
+class ToolClaim:
+    """This session's claim to run a tool call; made by ``Conversation.claim``.
+
+    Run the call only if ``granted()``: the relay has the claim on disk, and no other claim stood before it in the
+    relay's order. So of several devices that claim at once exactly one is granted. Without a relay nothing can be
+    promised: then ``offline`` decides, and if two devices ran the call, both results are in the document, and
+    ``conversation.results(call)`` shows them.
+    """
+
+    def __init__(self, others: Callable[[], tuple[Claim, ...]]) -> None:
+        self._find_others = others
+        self._decided = threading.Event()
+        self._first = False
+
+    @property
+    def others(self) -> tuple[Claim, ...]:
+        """Other sessions' claims to the same call that have arrived by now."""
+        return self._find_others()
+
+    def granted(self, timeout: float = 5.0, *, offline: bool = False) -> bool:
+        """Wait at most ``timeout`` seconds for the relay. ``offline``: the answer where it doesn't come, unless another
+        claim has arrived by other ways."""
+        if self._decided.wait(timeout):
+            return self._first
+        return offline and not self._find_others()
+
+    def decide(self) -> None:
+        """The relay has this claim on disk, and all that stood before it in its log is here; nothing of later."""
+        if not self._decided.is_set():
+            self._first = not self._find_others()
+            self._decided.set()
