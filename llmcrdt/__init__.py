@@ -16,6 +16,7 @@ _HOMES = {
     "document.transcript": ("Elsewhere", "Transcript"),
     "document.stream": ("Stream",),
     "document.verify": ("Problem",),
+    "document.blob": ("Blob",),
     "document.entry": (
         "Config",
         "Entry",

@@ -1,6 +1,7 @@
 """What ``llmcrdt`` offers, for type checkers and editors."""
 
 from . import exceptions as exceptions
+from .document.blob import Blob as Blob
 from .document.conversation import Change as Change
 from .document.conversation import Conversation as Conversation
 from .document.entry import (

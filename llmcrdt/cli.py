@@ -164,13 +164,21 @@ def show(repos: Repos, id: str, last: int | None, elsewhere: bool, as_json: bool
 @click.argument("id")
 @click.argument("text")
 @click.option("--role", default="user", type=click.Choice(["system", "user", "assistant"]), show_default=True)
+@click.option(
+    "--attach",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="a file; may be given several times",
+)
 @as_json
 @click.pass_obj
-def append(repos: Repos, id: str, text: str, role: Any, as_json: bool) -> None:
+def append(repos: Repos, id: str, text: str, role: Any, attach: tuple[Path, ...], as_json: bool) -> None:
     """Add an entry; TEXT "-" reads it from stdin. Prints the entry's id."""
     content = _decode(sys.stdin.buffer.read(), "stdin") if text == "-" else text
+    blobs = [llmcrdt.Blob(file) for file in attach]
     with repos() as repo:
-        _print_id(_find(repo, id).append(role, content).id, as_json)
+        words = [llmcrdt.Text(content)] if content else []
+        _print_id(_find(repo, id).append(role, [*words, *blobs] if blobs else content).id, as_json)
 
 
 @main.command()
@@ -279,7 +287,8 @@ def export(repos: Repos, id: str, form: str) -> None:
 
     with repos() as repo:
         conversation = _find(repo, id)
-        _print_json(openai_chat.write(list(conversation.transcript()), title=conversation.title or None))
+        entries = list(conversation.transcript())
+        _print_json(openai_chat.write(entries, title=conversation.title or None, read_blob=_content))
 
 
 @main.command()
@@ -375,6 +384,11 @@ def _find(repo: llmcrdt.Repo, id: str) -> llmcrdt.Conversation:
         raise
 
 
+def _content(blob: llmcrdt.Blob) -> bytes | None:
+    path = blob.path
+    return path.read_bytes() if path else None
+
+
 def _read(file: Path) -> str:
     return _decode(file.read_bytes(), str(file))
 
@@ -411,6 +425,10 @@ def _print_entry(entry: llmcrdt.Entry) -> None:
         click.echo(f"→ {call.name}({call.arguments})")
     if entry.text:
         click.echo(entry.text)
+    for part in entry.parts:
+        if isinstance(part, llmcrdt.Blob):
+            missing = "" if part.present else ", not on this device"
+            click.echo(f"[{part.name!r}, {part.media_type!r}, {part.size} bytes{missing}]")  # !r: a stranger's words
     if entry.config:
         click.echo(click.style(f"settings: {', '.join(sorted(entry.config))}", dim=True))
     click.echo()

@@ -20,6 +20,7 @@ from .document.library import Card, Library
 from .exceptions import ConversationNotFound, KeyringUnusable, LibraryMismatch, MalformedUpdate
 from .ids import DocumentId, Random, document_bytes, new_document_id
 from .journal import RelayDocuments, StoreJournal
+from .store.blobs import BlobStore
 from .store.database import Listed, Store
 from .store.keyring import Keyring
 
@@ -73,6 +74,7 @@ class Repo:
         self._lock = threading.RLock()
         self.store = Store(Path(path), lock=self._lock, random=random)
         self.keyring = Keyring(f"{self.store.path}.keys", clock=clock, random=random)
+        self.blobs = BlobStore(f"{self.store.path}.blobs", self._named_blobs, random=random)
         self._journals: dict[DocumentId, StoreJournal] = {}
         self._open: dict[DocumentId, Conversation] = {}
         self._links: list[Link] = []
@@ -270,6 +272,7 @@ class Repo:
                 title=lambda: (self.store.listed(id_) or Listed(id_, "", 0.0, False, False)).title,
                 is_local=journal.is_local,
                 keys=self.keyring,
+                blobs=self.blobs,
                 dispatch=self._dispatch,
                 observed=self._watch,
                 closed=lambda: self.forget(id_),
@@ -279,6 +282,21 @@ class Repo:
     def _journal(self, document: DocumentId) -> StoreJournal:
         self._journals[document] = StoreJournal(self.store, document, self._notify)
         return self._journals[document]
+
+    def _named_blobs(self) -> set[str]:
+        """The blobs that any conversation names that is not deleted."""
+        found: set[str] = set()
+        with self._lock:
+            self._library.refresh()
+            for document in self.store.documents("conversation"):
+                id_ = DocumentId(document)
+                listed = self.store.listed(id_)
+                if listed is None or not listed.deleted:
+                    was_open = id_ in self._open
+                    found |= self._conversation(id_).blobs()
+                    if not was_open:
+                        self.forget(id_)
+        return found
 
     def _list_cards(self, cards: Sequence[Card]) -> None:
         rows = [Listed(c.id, c.title, c.created_at, c.archived, c.deleted) for c in cards]

@@ -13,6 +13,7 @@ from ..exceptions import InvalidContent, KeyMissing
 from ..ids import ContentHash, DocumentId, EntryId, KeyId, Random, new_entry_id
 from . import schema
 from .acts import Claim, Stop, ToolClaim, call_hash, write_act
+from .blob import Blob, Keeper, keep, named_in
 from .canonical import JSON
 from .document import Document, Journal
 from .entry import ROLES, Config, Entry, Frame, HiddenField, Part, Role, Text, ToolCall, ToolResult, parts_of
@@ -54,6 +55,7 @@ class Conversation(Document):
         title: Callable[[], str] = str,
         is_local: Callable[[EntryId], bool] = lambda entry: True,
         keys: Keys | None = None,
+        blobs: Keeper | None = None,
         dispatch: Callable[[Callable[[], None]], None] = lambda call: call(),
         observed: Callable[[], None] = lambda: None,
         closed: Callable[[], None] = lambda: None,
@@ -62,6 +64,7 @@ class Conversation(Document):
         self.author = author
         self._title = title
         self._keyring = keys
+        self._blobs = blobs
         self._is_local = is_local
         self._dispatch = dispatch
         self._observed = observed
@@ -157,12 +160,13 @@ class Conversation(Document):
     ) -> Entry:
         """Add an entry at the end of what is visible; it is on disk when this returns.
 
+        An attachment (``Blob``) is copied into the repo first; its source may go afterwards.
         ``call``: the tool call that a tool result answers (from ``entry.tool_calls``). ``frame``: the transcript that a
         generation was computed on. ``assumed``: an imported generation, nobody knows what was really sent.
         ``instead_of``: stand for the same turn as that entry. ``config``: settings that count from here on
         (``tools=[...]``, ``date="2026-11-22"``, ``template={...}``); system entries only.
         """
-        parts = parts_of(content, role)
+        parts = parts_of(self._kept(content), role)
         if config:
             if role != "system":
                 raise InvalidContent("Settings travel in system entries.", hint='Use append("system", ..., tools=...).')
@@ -203,6 +207,7 @@ class Conversation(Document):
     def edit(self, entry: Entry | EntryId, content: Content, *, author: str | None = None) -> Entry:
         """Say something else in an entry's place. The old one stays, as an alternative. Parts that are not text stay
         too."""
+        content = self._kept(content)
         with self._editing():
             old = self._doc.shown(self._doc.find(entry))
             parts = parts_of(content, old.role)
@@ -259,6 +264,11 @@ class Conversation(Document):
             if not readable.versions and not readable.erased:
                 self._write_version(unfinished, readable.live, status=status)
         return self.entry(unfinished)
+
+    def blobs(self) -> set[str]:
+        """The hashes of all attachments that any version of any entry names, shown or not."""
+        with self._reading():
+            return named_in(self._replica, schema.ENTRIES)
 
     def rotate_key(self) -> KeyId:
         """Seal hidden fields under a new key from now on; its id. What older keys sealed stays, and they still open it.
@@ -364,6 +374,7 @@ class Conversation(Document):
         usage: Mapping[str, JSON] | None,
     ) -> Entry:
         """Seal a stream: its version and hidden fields come, its live text goes, in one update."""
+        parts = parts_of(self._kept(parts), "assistant")
         with self._editing():
             self._streams.pop(entry, None)
             if not self._doc.readable[entry].erased:
@@ -416,6 +427,14 @@ class Conversation(Document):
             )
         return (call.entry, call.id)
 
+    def _kept(self, content: Content) -> Content:
+        """The content, with its attachments on disk: before an entry names them, and before anybody waits for it."""
+        if isinstance(content, Blob):
+            return keep(content, self._blobs)
+        if isinstance(content, (str, Part)):
+            return content
+        return tuple(keep(part, self._blobs) if isinstance(part, Blob) else part for part in content)
+
     def _create(self, head: schema.Head, parts: Sequence[Part], hidden: Hidden) -> Entry:
         entry = new_entry_id(self._random)
         name, text = schema.write_version(
@@ -460,7 +479,7 @@ class Conversation(Document):
         return Place(self.id, entry, name, self._keyring)
 
     def _reset(self) -> None:
-        self._doc = Reading(self._is_local, self._lock, self._place)
+        self._doc = Reading(self._is_local, self._lock, self._place, self._blobs)
         self._check_schema()
         self._doc.read_all(self._replica)
 
@@ -487,6 +506,9 @@ class Conversation(Document):
             while not self._journal.purge(self._replica.snapshot, len(self._doc.erased)):
                 self._take_news()
         self._on_erase()
+        released, self._doc.released = self._doc.released, set()
+        if released and self._blobs is not None:
+            self._blobs.release(released)
 
     def _report(self, before: set[EntryId], touched: frozenset[str], local: bool) -> None:
         now = self._doc.order.now()

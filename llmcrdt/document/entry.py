@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 
 from ..exceptions import InvalidContent
 from ..ids import ContentHash, EntryId, FrameHash, SessionId, tagged_hash
+from .blob import Blob, blob_from_json, blob_to_json
 from .canonical import JSON
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -78,7 +79,7 @@ class Unknown:
         return str(self.json.get("type", ""))
 
 
-Part = Text | Reasoning | ToolCall | ToolResult | Config | Unknown
+Part = Text | Reasoning | ToolCall | ToolResult | Blob | Config | Unknown
 _TEXTUAL: dict[str, type[Text] | type[Reasoning]] = {"text": Text, "reasoning": Reasoning}
 
 
@@ -90,6 +91,8 @@ def part_to_json(part: Part) -> dict[str, JSON]:
             return {**part.extra, "type": part.type, "id": part.id, "name": part.name, "arguments": part.arguments}
         case ToolResult():
             return {**part.extra, "type": part.type, "text": part.text} | ({"error": True} if part.error else {})
+        case Blob():
+            return blob_to_json(part)
         case Config():
             return {**part.values, "type": part.type}
         case Unknown():
@@ -109,6 +112,8 @@ def part_from_json(value: JSON) -> Part:
         return ToolResult(rest.pop("text"), rest.pop("error", False), rest)
     if kind == "config":
         return Config(rest)
+    if kind == "blob" and (blob := blob_from_json(rest)) is not None:
+        return blob
     return Unknown(value)
 
 
@@ -116,11 +121,11 @@ def parts_of(content: str | Part | Sequence[Part], role: str) -> tuple[Part, ...
     """What people pass as content: a string, a part, or several parts."""
     if isinstance(content, str):
         return (ToolResult(content) if role == "tool" else Text(content),) if content or role != "system" else ()
-    if isinstance(content, (Text, Reasoning, ToolCall, ToolResult, Config, Unknown)):
+    if isinstance(content, Part):
         return (content,)
     parts = tuple(content)
     for part in parts:
-        if not isinstance(part, (Text, Reasoning, ToolCall, ToolResult, Config, Unknown)):
+        if not isinstance(part, Part):
             raise InvalidContent(f"{type(part).__name__} is not a part.", hint="Pass text or parts such as Text(...).")
     return parts
 

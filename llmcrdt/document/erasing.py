@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Set
 from ..crdt.replica import Edit, Replica
 from ..ids import EntryId
 from . import schema
+from .blob import Blob
 from .entry import TOKENS, Reasoning, Text, ToolCall, ToolResult
 from .order import Order
 from .reading import Readable, Reading
@@ -93,3 +94,5 @@ def _words(readable: Readable) -> Iterator[str]:
                 yield part.text
             elif isinstance(part, ToolCall):
                 yield part.arguments
+            elif isinstance(part, Blob):
+                yield part.hash

@@ -12,6 +12,7 @@ from ..exceptions import EntryNotFound, InvalidContent
 from ..ids import ContentHash, EntryId, SessionId, is_entry_id
 from . import schema
 from .acts import Claim, Stop, read_act
+from .blob import Blob, Keeper
 from .entry import Entry, HiddenField, Part, ToolCall, Version
 from .order import Arrangement, Hider, Order, Selection, ancestors
 from .sealing import NOWHERE, Place
@@ -34,6 +35,7 @@ class Reading:
     """The readable side of one replica.
 
     ``is_local``: whether no relay has an entry yet. ``place``: where a hidden field stands, for those that are sealed.
+    ``blobs``: where the contents of attachments are kept.
 
     Called under ``lock``; what a transcript reads later, when it is asked, takes the lock itself.
     """
@@ -43,14 +45,18 @@ class Reading:
         is_local: Callable[[EntryId], bool],
         lock: threading.RLock,
         place: Callable[[EntryId, str], Place] = lambda entry, name: NOWHERE,
+        blobs: Keeper | None = None,
     ) -> None:
         self._is_local = is_local
         self._place = place
+        self._blobs = blobs
         self._lock = lock
         self._cache: dict[EntryId, Entry] = {}
         self.order = Order()
         self.readable: dict[EntryId, Readable] = {}
         self.erased: set[EntryId] = set()
+        self.released: set[str] = set()
+        """The blobs that entries named when they were erased; emptied by whoever takes care of them."""
         self.stops: set[EntryId] = set()
         self.claims: dict[str, dict[SessionId, Claim]] = {}
 
@@ -100,9 +106,11 @@ class Reading:
         if readable is None:
             self.readable.pop(entry, None)
         else:
-            self.readable[entry] = readable
+            before, self.readable[entry] = self.readable.get(entry), readable
             if readable.erased is not None:
                 self.erased.add(entry)
+                for version in before.versions if before else ():
+                    self.released |= {part.hash for part in version.parts if isinstance(part, Blob)}
             self.order.put(readable.head.node(entry))
 
     def _read_acts(self, replica: Replica, keys: Iterable[str]) -> None:
@@ -142,7 +150,7 @@ class Reading:
             return cached
         readable = self.readable[entry]
         version = next((v for v in readable.versions if v.hash == pin), None) or next(iter(readable.versions), None)
-        made = _entry(entry, readable, version, sync, pin)
+        made = _entry(entry, readable, version, sync, pin, self._blobs)
         self._cache[entry] = made
         return made
 
@@ -194,13 +202,14 @@ def _entry(
     version: Version | None,
     sync: Literal["local", "durable"],
     pin: ContentHash | None,
+    blobs: Keeper | None,
 ) -> Entry:
     head = readable.head
     parts = version.parts if version else readable.live
     return Entry(
         id=entry,
         role=head.role,
-        parts=tuple(replace(part, entry=entry) if isinstance(part, ToolCall) else part for part in parts),
+        parts=tuple(_placed(part, entry, blobs) for part in parts),
         status="erased" if readable.erased else version.status if version else "streaming",
         hash=_erased_hash(readable.erased, pin) if readable.erased else version.hash if version else None,
         author=head.author,
@@ -218,6 +227,16 @@ def _entry(
         hidden=readable.hidden,
         sync=sync,
     )
+
+
+def _placed(part: Part, entry: EntryId, blobs: Keeper | None) -> Part:
+    """A part that knows where it stands: a call its entry, an attachment where its content is kept."""
+    match part:
+        case ToolCall():
+            return replace(part, entry=entry)
+        case Blob():
+            return part.kept_by(blobs)
+    return part
 
 
 def _erased_hash(hashes: tuple[ContentHash, ...], pin: ContentHash | None) -> ContentHash:

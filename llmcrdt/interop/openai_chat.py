@@ -8,10 +8,12 @@ kept beside them, verbatim: unknown fields of a text or a call in the part's ``e
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import base64
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..document.blob import Blob
 from ..document.canonical import JSON
 from ..document.entry import Config, Entry, HiddenField, Part, Reasoning, Role, Text, ToolCall, ToolResult, Unknown
 from ..exceptions import FormatError
@@ -216,8 +218,17 @@ def _call_ids(parts: Sequence[Part]) -> list[str]:
 # -- writing
 
 
-def write(entries: Sequence[Entry | Draft], *, title: str | None = None, bare: bool = False) -> JSON:
+def write(
+    entries: Sequence[Entry | Draft],
+    *,
+    title: str | None = None,
+    bare: bool = False,
+    read_blob: Callable[[Blob], bytes | None] = lambda blob: None,
+) -> JSON:
     """The JSON of a transcript; of drafts, too. ``bare``: only the list of messages, without tools and title.
+
+    ``read_blob`` gives the content of an attachment, None where it is missing. A picture becomes a data: URI; what is
+    missing, or of another kind, a note that says what was attached.
 
     Unsealed and erased entries are left out. What OpenAI's format has no place for (bindings, branches) is not written.
     """
@@ -233,14 +244,14 @@ def write(entries: Sequence[Entry | Draft], *, title: str | None = None, bare: b
                 extra = part.values.get(_EXTRA)
                 whole |= extra if isinstance(extra, dict) else {}
         if entry.role != "system" or any(not isinstance(part, Config) for part in entry.parts):
-            out.append(_write_message(entry))
+            out.append(_write_message(entry, read_blob))
     if bare:
         return out
     head = {} if title is None else {"title": title}
     return {**head, **whole, "messages": out, **({} if tools is None else {"tools": tools})}
 
 
-def _write_message(entry: Entry | Draft) -> dict[str, JSON]:
+def _write_message(entry: Entry | Draft, read_blob: Callable[[Blob], bytes | None]) -> dict[str, JSON]:
     kept: Mapping[str, JSON] = {}
     items: list[JSON] = []
     calls: list[JSON] = []
@@ -253,6 +264,8 @@ def _write_message(entry: Entry | Draft) -> dict[str, JSON]:
                 calls.append(_write_call(part))
             case Text() | ToolResult():
                 items.append({**part.extra, "type": "text", "text": part.text})
+            case Blob():
+                items.append(_write_blob(part, read_blob))
             case Unknown() if part.type == _MESSAGE:
                 kept = part.json
             case Unknown() if part.type == _CALL:
@@ -280,6 +293,15 @@ def _write_content(items: list[JSON], form: JSON, nullable: bool) -> JSON:
     if all(isinstance(item, dict) and item.get("type") == "text" for item in items):
         return "".join(item["text"] for item in items)
     return items
+
+
+def _write_blob(blob: Blob, read_blob: Callable[[Blob], bytes | None]) -> JSON:
+    content = read_blob(blob) if blob.media_type.startswith("image/") else None
+    if content is None:
+        what = ", ".join(filter(None, (blob.name, blob.media_type, f"{blob.size} bytes")))
+        return {"type": "text", "text": f"[attachment: {what}]"}
+    encoded = base64.b64encode(content).decode("ascii")
+    return {"type": "image_url", "image_url": {"url": f"data:{blob.media_type};base64,{encoded}"}}
 
 
 def _write_call(call: ToolCall) -> JSON:

@@ -121,6 +121,11 @@ class Store:
         with self._writing() as db:
             db.execute("INSERT OR IGNORE INTO documents VALUES (?, ?)", [document, kind])
 
+    def documents(self, kind: str) -> list[str]:
+        """The documents of this kind, deleted ones too."""
+        with self._reading() as db:
+            return [row[0] for row in db.execute("SELECT id FROM documents WHERE kind = ? ORDER BY id", [kind])]
+
     def document_kind(self, document: str) -> str | None:
         value = self._one("SELECT kind FROM documents WHERE id = ?", document)
         return None if value is None else str(value)

@@ -1,0 +1,186 @@
+"""Blob: an attachment. The document holds its hash, size, media type and name; the content is kept apart from it.
+
+The hash is the SHA-256 of the content, in lower-case hex, so it is checked wherever the content is read, and the same
+content is kept once. The name comes from whoever wrote the entry: show it, but never use it as a path.
+"""
+
+from __future__ import annotations
+
+import io
+import mimetypes
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import BinaryIO, ClassVar, Protocol
+
+from ..crdt.replica import Replica
+from ..exceptions import BlobMissing, InvalidContent
+from .canonical import JSON, parse_json
+
+Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
+_HASH = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_SIZE_END = 1 << 53  # JavaScript's integers end here
+_UNKNOWN_TYPE = "application/octet-stream"
+
+
+def is_blob_hash(text: object) -> bool:
+    return isinstance(text, str) and _HASH.fullmatch(text) is not None
+
+
+class Keeper(Protocol):
+    """Where contents are kept, by hash."""
+
+    def put(self, source: BinaryIO) -> tuple[str, int]:
+        """Keep what ``source`` holds from where it stands; its hash and size. It is on disk when this returns."""
+        ...
+
+    def has(self, hash: str) -> bool: ...
+
+    def get(self, hash: str) -> Path | None:
+        """The file that holds this content, checked; None where it is missing."""
+        ...
+
+    def open(self, hash: str) -> BinaryIO:
+        """The content, checked. Raises BlobMissing."""
+        ...
+
+    def release(self, hashes: set[str]) -> None:
+        """Entries that named these were erased: remove those that no entry names any more."""
+        ...
+
+
+@dataclass(frozen=True, init=False)
+class Blob:
+    """An attachment: ``Blob("cat.png")``, ``Blob(data, "image/png", "cat.png")``, ``Blob(open(..., "rb"))``.
+
+    ``source`` is a path, bytes, or a binary file, which is read to its end when the entry is appended, a piece at a
+    time. ``media_type`` and ``name`` are taken from the path where they are not given. Equal by content.
+    """
+
+    type: ClassVar[str] = "blob"
+    hash: str
+    size: int
+    media_type: str
+    name: str
+    extra: Mapping[str, JSON] = field(repr=False)
+    source: Source | None = field(repr=False)
+    keeper: Keeper | None = field(compare=False, repr=False)
+
+    def __init__(self, source: Source, media_type: str | None = None, name: str | None = None) -> None:
+        if name is None and isinstance(source, (str, os.PathLike)):
+            name = os.path.basename(os.fspath(source))
+        if media_type is None:
+            media_type = mimetypes.guess_type(name or "")[0] or _UNKNOWN_TYPE
+        self._set("", 0, media_type, name or "", {}, source, None)
+
+    @classmethod
+    def kept(
+        cls,
+        hash: str,
+        size: int,
+        media_type: str = "",
+        name: str = "",
+        extra: Mapping[str, JSON] | None = None,
+        keeper: Keeper | None = None,
+    ) -> Blob:
+        """One whose content has a hash already. Raises InvalidContent where that is not a hash."""
+        if not is_blob_hash(hash):
+            raise InvalidContent("A blob's hash is 64 lower-case hex digits.")
+        blob = object.__new__(cls)
+        blob._set(hash, size, media_type, name, extra or {}, None, keeper)
+        return blob
+
+    def _set(self, *values: object) -> None:
+        for each, value in zip(fields(self), values, strict=True):
+            object.__setattr__(self, each.name, value)
+
+    def kept_by(self, keeper: Keeper | None) -> Blob:
+        """The same attachment, read through this keeper."""
+        return Blob.kept(self.hash, self.size, self.media_type, self.name, self.extra, keeper)
+
+    @property
+    def present(self) -> bool:
+        """Whether the content is on this device. It may come later: ``repo.blobs.put`` takes it in."""
+        return self.keeper is not None and self.keeper.has(self.hash)
+
+    @property
+    def path(self) -> Path | None:
+        """The file that holds the content, checked against the hash; None where it is missing. Read it, never write."""
+        return self.keeper.get(self.hash) if self.keeper is not None else None
+
+    def open(self) -> BinaryIO:
+        """The content, checked against the hash. Raises BlobMissing."""
+        if self.keeper is None:
+            raise BlobMissing(
+                "This attachment is not kept anywhere yet.", hint="Append it, and use what append returns."
+            )
+        return self.keeper.open(self.hash)
+
+    def read(self) -> bytes:
+        """The whole content in memory. Raises BlobMissing."""
+        with self.open() as file:
+            return file.read()
+
+
+def keep(blob: Blob, keeper: Keeper | None) -> Blob:
+    """Bring the content to this keeper's disk; the part to write. Raises InvalidContent, OSError."""
+    if keeper is None:
+        raise InvalidContent("There is no place for attachments here.", hint="Append through a repo's conversation.")
+    if blob.source is None:
+        if blob.keeper not in (None, keeper) and not keeper.has(blob.hash) and blob.present:
+            with blob.open() as file:
+                keeper.put(file)
+        return blob.kept_by(keeper)
+    match blob.source:
+        case bytes() | bytearray() | memoryview():
+            hash_, size = keeper.put(io.BytesIO(blob.source))
+        case str() | os.PathLike():
+            with open(blob.source, "rb") as file:
+                hash_, size = keeper.put(file)
+        case source:
+            hash_, size = keeper.put(source)
+    return Blob.kept(hash_, size, blob.media_type, blob.name, blob.extra, keeper)
+
+
+def blob_to_json(blob: Blob) -> dict[str, JSON]:
+    if not blob.hash:
+        raise InvalidContent("The attachment has no hash yet.", hint="Append it to a repo's conversation.")
+    value: dict[str, JSON] = {**blob.extra, "type": blob.type, "hash": blob.hash, "size": blob.size}
+    for name in ("media_type", "name"):
+        if getattr(blob, name):
+            value[name] = getattr(blob, name)
+    return value
+
+
+def blob_from_json(rest: Mapping[str, JSON]) -> Blob | None:
+    """None for what is no sound blob: strangers write documents too, and no name of theirs is ever a path."""
+    left = dict(rest)
+    hash_, size = left.pop("hash", None), left.pop("size", None)
+    media_type, name = left.pop("media_type", ""), left.pop("name", "")
+    if not is_blob_hash(hash_) or not isinstance(size, int) or isinstance(size, bool) or not 0 <= size < _SIZE_END:
+        return None
+    if not isinstance(media_type, str) or not isinstance(name, str):
+        return None
+    return Blob.kept(hash_, size, media_type, name, left)
+
+
+def named_in(replica: Replica, entries: str) -> set[str]:
+    """The hashes of all blobs in all versions of all entries (root map ``entries``), shown or not, sound or not."""
+    found: set[str] = set()
+    for key in replica.keys(entries):
+        for name, text in (replica.node(entries, key) or {}).items():
+            if name.startswith("version:") and isinstance(text, str) and '"blob"' in text:
+                found |= _named_by(text)
+    return found
+
+
+def _named_by(text: str) -> set[str]:
+    try:
+        value = parse_json(text)
+    except InvalidContent:
+        return set()
+    parts = value.get("parts") if isinstance(value, dict) else None
+    blobs = [part for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
+    return {part["hash"] for part in blobs if part.get("type") == "blob" and is_blob_hash(part.get("hash"))}
