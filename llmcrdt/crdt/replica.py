@@ -38,7 +38,7 @@ Node = Mapping[str, Scalar | SharedText]
 
 @dataclass(frozen=True)
 class Touched:
-    """Which keys of each root a change touched. A node is touched when any field of it is."""
+    """Which keys of each root a change touched, or more. A node is touched when any field of it is."""
 
     keys: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
@@ -51,7 +51,8 @@ class Touched:
 
 @dataclass(frozen=True)
 class Applied:
-    """What an update did. ``pending``: some of it now waits for another update. Neither: it said nothing new."""
+    """What an update did. ``pending``: some of it now waits for another update; some may be readable all the same.
+    Neither: it said nothing new."""
 
     touched: Touched
     changed: bool

@@ -32,12 +32,17 @@ class YjsReplica:
     def apply(self, update: bytes) -> Applied:
         span = read_update(update)
         self._watch()
+        waited = bool(self._pending)
         with self._guarded("The update broke the CRDT core."):
             self._doc.apply_update(update)
             pending = self._keep_if_pending(update, span)
             self._retry()
         touched, emitted = self._take()
-        return Applied(touched, bool(emitted), pending)
+        changed = bool(emitted or touched)
+        if pending or (waited and changed):
+            # yrs 0.28 shows some of what waits already, and does not tell of all that it shows
+            touched = Touched({root: touched.of(root) | set(self.keys(root)) for root in self._maps})
+        return Applied(touched, changed, pending)
 
     def load(self, snapshot: bytes | None, updates: Iterable[bytes]) -> None:
         """Merge what was stored. The snapshot came from ``snapshot``, so it waits for nothing and isn't read again."""

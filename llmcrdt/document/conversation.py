@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from ..crdt.replica import Replica, Touched
+from ..crdt.replica import Edit, Replica, Touched
 from ..exceptions import InvalidContent, KeyMissing
 from ..ids import ContentHash, DocumentId, EntryId, KeyId, Random, new_entry_id
 from . import schema
@@ -73,6 +73,8 @@ class Conversation(Document):
         self._callbacks: list[Callable[[Change], None]] = []
         self._streams: dict[EntryId, Stream] = {}
         self._claims: dict[str, ToolClaim] = {}
+        self._told: tuple[set[EntryId], set[EntryId]] | None = None
+        """What observers know to be visible, and what changed since; None where they know all."""
         self.turn = threading.Lock()
         """Held by whoever generates: in one process one generation of a conversation runs at a time."""
         super().__init__(id, journal, make_replica, lock=lock, clock=clock, random=random)
@@ -198,8 +200,9 @@ class Conversation(Document):
             if frame_as is not None:
                 head = replace(head, frame=frame_as)
             entry = new_entry_id(self._random)
-            edit.put_node(schema.ENTRIES, entry, {"head": schema.write_head(head)})
-            edit.put_text(schema.ENTRIES, entry, schema.live_name(0, "text"))
+            with self._showing(entry, head.alternative_of):
+                edit.put_node(schema.ENTRIES, entry, {"head": schema.write_head(head)})
+                edit.put_text(schema.ENTRIES, entry, schema.live_name(0, "text"))
             stream = Stream(self, entry, clock=self._clock, interval=interval)
             self._streams[entry] = stream
         return stream
@@ -442,9 +445,18 @@ class Conversation(Document):
         )
         fields: dict[str, str | bytes] = {"head": schema.write_head(head), f"version:{name}": text}
         fields |= {f"hidden:{key}": self._hidden_value(entry, key, value) for key, value in hidden.items()}
-        with self._editing() as edit:
+        with self._showing(entry, head.alternative_of) as edit:
             edit.put_node(schema.ENTRIES, entry, fields)
         return self._doc.shown(entry)
+
+    @contextmanager
+    def _showing(self, entry: EntryId, instead_of: EntryId | None) -> Iterator[Edit]:
+        """Write an entry. What is said in the place of something shown is shown, also where a selection decided."""
+        replaces_shown = instead_of in self._doc.order.now().visible
+        with self._editing() as edit:
+            yield edit
+        if replaces_shown and entry not in self._doc.order.now().visible:
+            self.select(entry)
 
     def _write_version(
         self,
@@ -479,17 +491,28 @@ class Conversation(Document):
         return Place(self.id, entry, name, self._keyring)
 
     def _reset(self) -> None:
+        self._note_visible()
         self._doc = Reading(self._is_local, self._lock, self._place, self._blobs)
         self._check_schema()
         self._doc.read_all(self._replica)
+        self._report(local=False)
 
     def _absorb(self, touched: Touched, *, local: bool) -> None:
-        before = set(self._doc.order.now().visible) if self._callbacks else None
+        self._note_visible()
         if touched.of(schema.META):
             self._check_schema()
-        self._doc.read(self._replica, touched)
-        if before is not None:
-            self._report(before, touched.of(schema.ENTRIES), local)
+        changed = self._doc.read(self._replica, touched)
+        if self._told is not None:
+            self._told[1].update(changed)
+        if not local:
+            self._report(local=False)
+
+    def _on_disk(self) -> None:
+        self._report(local=True)
+
+    def _note_visible(self) -> None:
+        if self._callbacks and self._told is None:
+            self._told = set(self._doc.order.now().visible), set()
 
     def _merged(self) -> None:
         """After a merge: remove what it brought back beside an erase."""
@@ -510,11 +533,16 @@ class Conversation(Document):
         if released and self._blobs is not None:
             self._blobs.release(released)
 
-    def _report(self, before: set[EntryId], touched: frozenset[str], local: bool) -> None:
+    def _report(self, *, local: bool) -> None:
+        """Tell observers what came, changed and went since they were told last."""
+        told, self._told = self._told, None
+        if told is None:
+            return
+        before, changed = told
         now = self._doc.order.now()
         change = Change(
             added=tuple(self._doc.shown(i) for i in (*now.head, *now.tail) if i not in before),
-            changed=tuple(self._doc.shown(EntryId(i)) for i in touched if i in before and i in now.visible),
+            changed=tuple(self._doc.shown(i) for i in sorted(changed) if i in before and i in now.visible),
             removed=tuple(i for i in before if i not in now.visible),
             local=local,
         )

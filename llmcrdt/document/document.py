@@ -90,6 +90,9 @@ class Document:
     def _merged(self) -> None:
         """Something came from elsewhere, and was read. May write."""
 
+    def _on_disk(self) -> None:
+        """What was written here is on disk now."""
+
     # the document as bytes
 
     def diff(self, since: bytes | None = None) -> bytes:
@@ -138,7 +141,7 @@ class Document:
             except MalformedUpdate as error:
                 self._journal.set_aside(update, str(error))
                 continue
-            if applied.changed:
+            if applied.news:
                 self._absorb(applied.touched, local=False)
         return bool(news)
 
@@ -190,6 +193,7 @@ class Document:
                 self._open_edit = None
                 self._load()
                 raise
+            self._on_disk()
             self._journal.compact(self._replica.snapshot)
 
     def _take_in(self, edit: Edit) -> None:

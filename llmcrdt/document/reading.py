@@ -69,11 +69,16 @@ class Reading:
             self._note(entry, node)
         self._read_acts(replica, replica.keys(schema.ACTS))
 
-    def read(self, replica: Replica, touched: Touched) -> None:
-        """Read again what a change touched."""
+    def read(self, replica: Replica, touched: Touched) -> set[EntryId]:
+        """Read again what a change touched. Returns the entries that say something else now."""
+        changed: set[EntryId] = set()
         for key in touched.of(schema.ENTRIES):
-            self._note(EntryId(key), self._read(replica, EntryId(key)))
+            entry, before = EntryId(key), self.readable.get(EntryId(key))
+            self._note(entry, self._read(replica, entry))
+            if self.readable.get(entry) != before:
+                changed.add(entry)
         self._read_acts(replica, touched.of(schema.ACTS))
+        return changed
 
     def _read(self, replica: Replica, entry: EntryId) -> Readable | None:
         """Read one entry, or note why it can't be read (O1)."""
@@ -145,12 +150,13 @@ class Reading:
     def entry(self, entry: EntryId, pin: ContentHash | None = None) -> Entry:
         """An entry in the version that a frame pins, else in its best one, else as it has grown so far."""
         sync: Literal["local", "durable"] = "local" if self._is_local(entry) else "durable"
-        cached = self._cache.get(entry)
-        if cached and cached.sync == sync and (pin is None or cached.hash == pin):
-            return cached
         readable = self.readable[entry]
         version = next((v for v in readable.versions if v.hash == pin), None) or next(iter(readable.versions), None)
-        made = _entry(entry, readable, version, sync, pin, self._blobs)
+        hash_ = _erased_hash(readable.erased, pin) if readable.erased else version.hash if version else None
+        cached = self._cache.get(entry)
+        if cached and cached.sync == sync and cached.hash == hash_:
+            return cached
+        made = _entry(entry, readable, version, sync, hash_, self._blobs)
         self._cache[entry] = made
         return made
 
@@ -201,7 +207,7 @@ def _entry(
     readable: Readable,
     version: Version | None,
     sync: Literal["local", "durable"],
-    pin: ContentHash | None,
+    hash_: ContentHash | None,
     blobs: Keeper | None,
 ) -> Entry:
     head = readable.head
@@ -211,7 +217,7 @@ def _entry(
         role=head.role,
         parts=tuple(_placed(part, entry, blobs) for part in parts),
         status="erased" if readable.erased else version.status if version else "streaming",
-        hash=_erased_hash(readable.erased, pin) if readable.erased else version.hash if version else None,
+        hash=hash_,
         author=head.author,
         session=head.session,
         parents=head.parents,

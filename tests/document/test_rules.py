@@ -1,0 +1,101 @@
+"""Each rule of docs/semantics.md by itself: the smallest case that fails when that rule alone is broken.
+
+``make mutate`` breaks each rule in the code and checks that its test here (or the one it names) fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+import llmcrdt
+
+OpenRepo = Callable[..., llmcrdt.Repo]
+
+
+def texts(conversation: llmcrdt.Conversation) -> list[str]:
+    return [entry.text for entry in conversation.transcript()]
+
+
+def exchange(*conversations: llmcrdt.Conversation) -> None:
+    for a in conversations:
+        for b in conversations:
+            if a is not b:
+                a.apply(b.diff(since=a.version()))
+
+
+@pytest.fixture
+def two(open_repo: OpenRepo) -> tuple[llmcrdt.Conversation, llmcrdt.Conversation]:
+    laptop = open_repo("laptop")
+    here = laptop.create()
+    here.append("user", "Hello")
+    there = open_repo("phone", laptop.library).join(here.id)
+    exchange(here, there)
+    return here, there
+
+
+Two = tuple[llmcrdt.Conversation, llmcrdt.Conversation]
+
+
+def test_o1_the_version_shown_does_not_depend_on_what_was_shown_before(two: Two) -> None:
+    """While a frame pins the stopped version, it is shown; when that generation is hidden, the complete one is, also on
+    the device that showed the other one before."""
+    here, there = two
+    stream = here.stream("assistant", frame=here.transcript(), interval=0)
+    stream.write("half")
+    exchange(here, there)
+    there.seal(there.unsealed()[0])
+    answer = there.append("assistant", "on the half", frame=there.transcript())
+    assert there.transcript()[1].text == "half"
+    stream.write(" and half")
+    stream.seal()
+    exchange(here, there)
+    assert [e.text for e in there.transcript()] == ["Hello", "half", "on the half"]
+    there.edit(answer, "by hand")
+    exchange(here, there)
+    assert texts(here) == texts(there) == ["Hello", "half and half", "by hand"]
+    assert here.transcript().hash == there.transcript().hash
+
+
+def test_o6_what_is_said_in_the_place_of_something_shown_is_shown(two: Two) -> None:
+    """A selection made before must not hide what the same person says next."""
+    here, _ = two
+    first = here.append("user", "first")
+    here.edit(first, "second")
+    here.select(first)
+    here.edit(first, "third")
+    assert texts(here) == ["Hello", "third"]
+    one = here.append("assistant", "one", frame=here.transcript())
+    here.append("assistant", "two", instead_of=one)
+    here.select(one)
+    with here.stream("assistant", instead_of=one) as stream:
+        stream.write("three")
+    assert texts(here) == ["Hello", "third", "three"]
+
+
+def test_observers_hear_nothing_of_what_is_not_on_disk(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write that fails is taken back; whoever heard of it would show what is not there."""
+    here, there = two
+    heard: list[llmcrdt.Change] = []
+    monkeypatch.setattr(here, "_dispatch", lambda call: call())
+    here.observe(heard.append)
+
+    def full(*_: object) -> None:
+        raise OSError("the disk is full")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(here._journal, "append", full)
+        with pytest.raises(OSError, match="full"):
+            here.append("user", "never")
+        with pytest.raises(OSError, match="full"), here.batch():
+            here.append("user", "never")
+            here.append("user", "never either")
+    assert heard == []
+    there.append("user", "from elsewhere")
+    exchange(here, there)
+    with here.batch():
+        here.append("user", "one")
+        here.append("user", "two")
+    assert [[e.text for e in change.added] for change in heard] == [["from elsewhere"], ["one", "two"]]
+    assert [change.local for change in heard] == [False, True]
