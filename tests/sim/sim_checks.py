@@ -1,0 +1,107 @@
+"""What must be true: at any moment of one device, and of all of them once everything has arrived everywhere."""
+
+from __future__ import annotations
+
+import sim_oracle as oracle
+from sim_devices import Device
+from sim_world import World
+
+from llmcrdt.ids import EntryId
+
+
+def check_device(world: World, device: Device) -> None:
+    """O1-O6, O9 on whatever this device has by now: a part of the document, perhaps with pieces that wait."""
+    said = oracle.read(device.conv.diff(), world.wrong)
+    transcript = device.conv.transcript()
+    expected, hash_ = said.transcript()
+    assert transcript.ids == tuple(entry for entry, _ in expected), "the order is the one the rules state"
+    assert tuple(entry.hash or "" for entry in transcript) == tuple(v for _, v in expected), "the version is theirs too"
+    assert transcript.hash == hash_, "the hash is over exactly that"
+    assert transcript.tips == said.order.tips()
+    shown, elsewhere = list(transcript.ids), [found.entry.id for found in transcript.elsewhere]
+    assert len(set(shown + elsewhere)) == len(shown + elsewhere), "every sound entry stands in one place, once"
+    assert sorted(shown + elsewhere) == sorted(said.order.sound()), "and no other one does"
+    assert set(transcript.malformed) >= set(said.order.malformed()), "the rest is malformed"
+    assert not set(transcript.malformed) & set(shown + elsewhere)
+    assert device.watched == set(transcript.ids), "whoever was told each change knows what is shown"
+    check_frames(world, device)
+
+
+def check_frames(world: World, device: Device, *, whole: bool = False) -> None:
+    """O2: what a generation was computed on is the same for ever, in these versions with this text. ``whole``: all of
+    it has arrived."""
+    sound = device.conv._doc.order.sound()
+    for generation, frame in world.frames.items():
+        if generation in sound:
+            now = device.conv.frame_entries(EntryId(generation))
+            assert [e.id for e in now] == [entry for entry, _, _ in frame], "a frame never changes"
+            for entry, (_, version, text) in zip(now, frame, strict=True):
+                if whole or version in {v.hash for v in device.conv._doc.readable[entry.id].versions}:
+                    assert (entry.hash, entry.text) == (version, text), "nor does a version that it holds"
+
+
+def merge_all(world: World) -> None:
+    """The network is whole again: everything that any device has arrives everywhere."""
+    held = {entry for device in world.devices for entry in device.conv._doc.readable}
+    for device in world.devices:
+        world.rng.shuffle(device.inbox)
+        while device.inbox:
+            device.conv.apply(device.inbox.pop())
+    for _ in range(2):
+        for a in world.devices:
+            for b in world.devices:
+                if a is not b:
+                    a.conv.apply(b.conv.diff(since=a.conv.version()))
+    check_all(world, held)
+
+
+def check_all(world: World, held: set[EntryId]) -> None:
+    """After everything has arrived everywhere. ``held``: the entries that some device had before."""
+    first = world.devices[0].conv
+    for device in world.devices:
+        conv = device.conv
+        assert conv._replica.snapshot()[1] == [] or world.at_risk, "nothing waits for what is here"
+        assert conv.transcript().hash == first.transcript().hash, "one transcript"
+        assert conv.transcript().ids == first.transcript().ids
+        # state vectors are maps: equal documents may write their clients in another order
+        assert sorted(oracle_state(conv.diff())) == sorted(oracle_state(first.diff())), "one document"
+    check_device(world, world.devices[0])
+    for device in world.devices:
+        check_frames(world, device, whole=True)
+        assert device.watched == set(device.conv.transcript().ids)
+    check_reachable(world, held)
+    problems = {problem.entry for problem in first.verify()}
+    assert problems <= world.wrong | world.touched, "verify finds nothing wrong but what a stranger did"
+    assert world.wrong & set(first._replica.keys("entries")) <= problems, "and finds all of that"
+
+
+def check_reachable(world: World, held: set[EntryId]) -> None:
+    """Nothing that was written, and whose disk was kept, is lost: it is shown, or listed elsewhere."""
+    conv = world.devices[0].conv
+    transcript = conv.transcript()
+    there = {*transcript.ids, *(found.entry.id for found in transcript.elsewhere)}
+    must = {entry for entry in world.said if entry not in world.at_risk or entry in held}
+    assert must <= there, "nothing that was written is out of reach"
+    for entry in must - world.at_risk:
+        versions = conv._doc.readable[EntryId(entry)].versions
+        texts = {
+            "".join(getattr(p, "text", "") for p in v.parts if p.type in ("text", "tool_result")) for v in versions
+        }
+        assert not versions or world.said[entry] in texts, "its text is the one that was written"
+    for (entry, name), data in world.hidden.items():
+        if entry in must - world.at_risk:
+            assert conv.entry(EntryId(entry)).hidden[name].data == data, "hidden bytes are kept"
+
+
+def oracle_state(update: bytes) -> list[str]:
+    """Everything a document holds, as texts that can be compared."""
+    import pycrdt
+
+    doc = pycrdt.Doc()
+    doc.apply_update(update)
+    found = []
+    for root in ("meta", "entries", "acts"):
+        for key, value in doc.get(root, type=pycrdt.Map).items():
+            fields = {n: str(v) for n, v in value.items()} if isinstance(value, pycrdt.Map) else value
+            found.append(f"{root} {key} {sorted(fields.items()) if isinstance(fields, dict) else fields!r}")
+    return found

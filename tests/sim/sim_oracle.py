@@ -1,0 +1,125 @@
+"""What the rules make of a document's bytes, found by other means than the library's.
+
+The bytes are read with plain pycrdt and json, the hashes are taken with hashlib, and the order comes from
+``order_model.py``, the executable statement of O1-O6. Nothing here imports ``llmcrdt``.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pycrdt
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "document"))
+import order_model as model
+
+_RANK = {"complete": 0, "stopped": 1, "failed": 2}
+Pins = tuple[tuple[str, str], ...]
+
+
+def tagged(tag: str, *pieces: str) -> str:
+    data = b"".join(len(p).to_bytes(8, "big") + p for p in (s.encode() for s in (tag, *pieces)))
+    return base64.urlsafe_b64encode(hashlib.sha256(data).digest()[:24]).decode()
+
+
+def chain(pins: Pins, start: str | None = None) -> str:
+    found = tagged("llmcrdt/frame/1") if start is None else start
+    for entry, version in pins:
+        found = tagged("llmcrdt/frame/1", found, entry, version)
+    return found
+
+
+@dataclass
+class Pinned(model.Document):
+    """The model, with frames that name versions: generations on other versions are another turn."""
+
+    pins: dict[str, Pins] = field(default_factory=dict)
+
+    def group(self, i: str) -> str:
+        e = self.entries[i]
+        while e.frame is None and e.alternative_of:
+            e = self.entries[e.alternative_of]
+        if e.frame is None:
+            return e.id
+        return tagged("llmcrdt/group/1", chain(self.pins[e.id]), *e.parents)
+
+
+@dataclass
+class Said:
+    """What a document says, read without the library: the order by the model, and each entry's sound versions."""
+
+    order: Pinned
+    versions: dict[str, dict[str, Any]]
+    streaming: set[str]
+
+    def shown(self, entry: str, pinned: dict[str, str]) -> str:
+        """The hash of the version that a transcript shows; "" while there is none."""
+        here = self.versions[entry]
+        if pinned.get(entry) in here:
+            return pinned[entry]
+        return min(here, key=lambda h: (_RANK[here[h].get("status", "complete")], here[h]["lamport"], h), default="")
+
+    def transcript(self) -> tuple[Pins, str]:
+        """The entries in order, each with the version shown, and the hash of the list. What a frame pins counts as
+        pinned in the hash, also while that version has not arrived and another one stands in for it."""
+        ids = self.order.transcript()
+        generated = [i for i in ids if self.order.entries[i].frame is not None]
+        latest = max(generated, key=lambda i: (self.order.entries[i].lamport, i), default=None)
+        pinned = dict(self.order.pins[latest]) if latest else {}
+        shown = tuple((i, self.shown(i, pinned)) for i in ids)
+        return shown, chain(tuple((i, pinned.get(i, version)) for i, version in shown))
+
+
+def read(update: bytes, ignore: set[str]) -> Said:
+    """Read a whole document. ``ignore``: entries that a stranger made wrong in ways the model doesn't know."""
+    doc = pycrdt.Doc()
+    doc.apply_update(update)
+    heads: dict[str, dict[str, Any]] = {}
+    versions: dict[str, dict[str, Any]] = {}
+    streaming: set[str] = set()
+    for entry, fields in doc.get("entries", type=pycrdt.Map).items():
+        if entry in ignore:
+            continue
+        found = {name: fields[name] for name in fields}
+        heads[entry] = json.loads(found["head"])
+        role = heads[entry]["role"]
+        texts = {n.partition(":")[2]: text for n, text in found.items() if n.startswith("version:")}
+        versions[entry] = {h: json.loads(t) for h, t in texts.items() if tagged("llmcrdt/content/1", role, t) == h}
+        if any(name.startswith("live:") for name in found):
+            streaming.add(entry)
+    order = Pinned()
+    for entry in sorted(heads, key=lambda i: (heads[i]["lamport"], i)):
+        _put(order, entry, heads[entry])
+    for key, value in doc.get("acts", type=pycrdt.Map).items():
+        kind, _, rest = key.partition(":")
+        group, _, session = rest.partition(":")
+        if kind == "select" and isinstance(value, str) and value.startswith("{"):
+            act = json.loads(value)
+            if act["entry"] in heads and 0 < act["lamport"] < 1 << 53:
+                order.selection[group, session] = (act["lamport"], act["entry"])
+    return Said(order, versions, streaming)
+
+
+def _put(order: Pinned, entry: str, head: dict[str, Any]) -> None:
+    frame: tuple[str, ...] | None = None
+    if head.get("frame") is not None:
+        base, own = head["frame"].get("base"), [tuple(pin) for pin in head["frame"]["appended"]]
+        # a base that isn't here yet leaves a reference that the model finds missing
+        before = (*order.pins.get(base[0], ()), tuple(base)) if base else ()
+        order.pins[entry] = (*before, *own)  # type: ignore[assignment]
+        frame = tuple(pin[0] for pin in order.pins[entry])
+    order.entries[entry] = model.Entry(
+        entry,
+        head["role"],
+        tuple(head["parents"]),
+        head["lamport"],
+        head.get("alternative_of"),
+        frame,
+        head["answers"][0] if head.get("answers") else None,
+    )

@@ -1,0 +1,104 @@
+"""Run many schedules and print how many held:  python tests/sim/soak.py --schedules 100000 --seed 1 --jobs 2
+
+A failure prints its seed; ``--seed SEED --schedules 1`` runs that one again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Iterable
+from multiprocessing import get_context
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.append(str(Path(__file__).parents[2]))
+from sim_checks import check_device, merge_all
+from sim_world import OPERATIONS, WEIGHTS, World
+
+_WEIGHTS = [WEIGHTS.get(name, 1) for name in OPERATIONS]
+
+
+def run_schedule(
+    seed: int, *, folder: Path | None = None, steps: int | None = None, trace: bool = False
+) -> Counter[str]:
+    """One schedule, decided by its seed. Raises AssertionError where a rule is broken. Returns what was done."""
+    rng = random.Random(seed)
+    world = World(rng, rng.randint(2, 4), folder)
+    done: Counter[str] = Counter()
+    try:
+        for _ in range(rng.randint(6, 26) if steps is None else steps):
+            name = rng.choices(OPERATIONS, _WEIGHTS)[0]
+            device = rng.choice(world.devices)
+            done[name] += 1
+            if trace:
+                print(f"{device.name} {name[3:]}", flush=True)
+            world.step(name, device)
+            if rng.random() < 0.08 or trace:
+                check_device(world, device)
+        merge_all(world)
+    finally:
+        world.close()
+    return done
+
+
+def _run(seeds: Iterable[int]) -> tuple[int, Counter[str], str]:
+    """A share of the schedules: how many ran, what was done, and the first failure."""
+    count, done = 0, Counter[str]()
+    for seed in seeds:
+        try:
+            done += run_schedule(seed)
+        except Exception:
+            return count, done, f"seed {seed}\n{traceback.format_exc()}"
+        count += 1
+    return count, done, ""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--schedules", type=int, default=100_000)
+    parser.add_argument("--seed", type=int, default=1, help="of the first schedule; the others follow")
+    parser.add_argument("--jobs", type=int, default=2, help="processes")
+    parser.add_argument("--files", action="store_true", help="on real SQLite files, one after the other (slow)")
+    parser.add_argument(
+        "--trace", action="store_true", help="print each operation of one schedule, and check after each"
+    )
+    args = parser.parse_args(arguments)
+    if args.trace:
+        run_schedule(args.seed, trace=True)
+        return 0
+    start, count, done = time.monotonic(), 0, Counter[str]()
+    if args.files:
+        for seed in range(args.seed, args.seed + args.schedules):
+            with tempfile.TemporaryDirectory() as folder:
+                done += run_schedule(seed, folder=Path(folder))
+            count += 1
+        return _report(count, done, time.monotonic() - start)
+    shares = [
+        range(s, min(s + 250, args.seed + args.schedules)) for s in range(args.seed, args.seed + args.schedules, 250)
+    ]
+    with get_context("spawn").Pool(args.jobs) as pool:
+        for ran, what, failure in pool.imap_unordered(_run, shares):
+            count += ran
+            done += what
+            if failure:
+                print(f"after {count:,} schedules: {failure}", file=sys.stderr)
+                return 1
+            if count % 10_000 == 0:
+                print(f"{count:,} schedules, {time.monotonic() - start:.0f} s", flush=True)
+    return _report(count, done, time.monotonic() - start)
+
+
+def _report(count: int, done: Counter[str], seconds: float) -> int:
+    print(f"{count:,} schedules, {sum(done.values()):,} operations, {seconds:.0f} s: every rule held")
+    print("  ".join(f"{name[3:]} {n:,}" for name, n in sorted(done.items())))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
