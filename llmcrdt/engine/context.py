@@ -106,8 +106,9 @@ class Context:
             self._lib.llama_batch_free(self._batch)
             self._pointer = None
 
-    def clear(self) -> None:
-        self._lib.llama_memory_clear(self._memory, False)
+    def clear(self, *, data: bool = False) -> None:
+        """Empty the live sequence; ``data``: overwrite the buffers as well."""
+        self._lib.llama_memory_clear(self._memory, data)
         self._length = 0
 
     def cut(self, length: int) -> bool:

@@ -168,8 +168,11 @@ class Engine(Protocol):
         max_tokens: int,
         sampling: Sampling,
         on_event: Callable[[Event], None],
+        owner: str = "",
     ) -> Run:
         """Queue a generation. ``on_event`` is called on the engine's thread, in order, and must be quick.
+
+        ``owner``: whose words the ids are (a conversation's id, say); ``forget`` finds by it what was stored of them.
 
         Raises ContextOverflow at once if the prompt leaves no room for one more token.
         Afterwards the sampled tokens are settled in the background: re-evaluated canonically and stored.
@@ -182,6 +185,14 @@ class Engine(Protocol):
 
     def settled(self, timeout: float | None = None) -> bool:
         """Wait until nothing is queued or being settled. False if that took longer than ``timeout`` seconds."""
+        ...
+
+    def forget(self, owner: str) -> Future[int]:
+        """Delete all state computed for ``owner``, wherever it is kept: stored chunks at once, before this returns;
+        what runs for it now is stored no more, and goes too, with the live state, when the future is done.
+
+        The number of chunks looked for. Raises OSError where a file can't be deleted: then ask again.
+        """
         ...
 
     def stats(self) -> dict[str, Any]:

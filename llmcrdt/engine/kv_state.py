@@ -44,6 +44,7 @@ class KVState:
         self._can_cut = shape.can_cut
         self._live = Live(can_cut=self._can_cut)
         self._refused: set[ChunkKey] = set()
+        self._may_store = True
         self.counters = dict.fromkeys(
             ("stored", "unreadable", "imported_memory", "imported_disk", "rejected_memory", "rejected_disk"), 0
         )
@@ -52,11 +53,18 @@ class KVState:
         """What ``materialize`` would do with these ids now. Changes nothing."""
         return self._look(ids, plan_prompt, reusable(len(ids), self._chunk)).reuse(self._chunk)
 
-    def materialize(self, ids: Sequence[int]) -> Reuse:
+    def forget(self) -> None:
+        """Empty the context, its buffers included."""
+        self._context.clear(data=True)
+        self._live = Live(can_cut=self._can_cut)
+
+    def materialize(self, ids: Sequence[int], owner: str = "") -> Reuse:
         """Make the state of ``ids``; the context then has the logits of the last. Returns what was really reused.
 
-        Raises Aborted or DecodeFailed; the live state is valid then, or empty.
+        ``owner``: for whom the chunks are claimed that hold these ids. Raises Aborted or DecodeFailed; the live state
+        is valid then, or empty.
         """
+        self._claim(ids, owner)
         before = self._context.counters["prompt_tokens"]
         look = self._stand(ids, plan_prompt, reusable(len(ids), self._chunk))
         for batch in look.steps.batches:
@@ -68,8 +76,9 @@ class KVState:
         self._mark(self._live.ids, extra=True)
         self._guarded([token], self._context.length, logits=True, purpose="sampled")
 
-    def settle_step(self, ids: Sequence[int]) -> bool:
+    def settle_step(self, ids: Sequence[int], owner: str = "") -> bool:
         """Evaluate canonically one more chunk of ``ids`` that is nowhere at hand. False once there is none."""
+        self._claim(ids, owner)
         whole = self._chunk * (len(ids) // self._chunk)
         if not self._look(ids, plan_settle, whole).steps.batches:
             return False
@@ -79,6 +88,11 @@ class KVState:
             batch = Batch(first.start, first.start + self._chunk, True)
             self._evaluate(ids, batch, look.keys, "settled", logits=False)
         return True
+
+    def _claim(self, ids: Sequence[int], owner: str) -> None:
+        """Note whose words these are, before anything of them is stored; where that fails, nothing is."""
+        keys = chunk_keys(self._fingerprint, ids, self._chunk) if owner else []
+        self._may_store = not keys or self._cache.claim(owner, keys)
 
     def _look(self, ids: Sequence[int], planner: _Planner, limit: int) -> _Look:
         chunk, live = self._chunk, self._live
@@ -155,7 +169,7 @@ class KVState:
 
     def _store(self, ids: Sequence[int], start: int, stop: int, keys: list[ChunkKey]) -> None:
         i = start // self._chunk
-        if self._cache.match(keys[i : i + 1]):
+        if not self._may_store or self._cache.match(keys[i : i + 1]):
             return
         payload = self._context.export(start, stop)
         if payload is None:

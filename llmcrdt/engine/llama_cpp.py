@@ -95,6 +95,7 @@ class LlamaEngine:
             safe = chunk_length(shape.window)
             self._chunk = checked_chunk(chunk, shape.window)
             store, memo = _open_cache(cache, cache_memory, cache_disk)
+            self._folder = memo.parent if memo else None
             self._cache: ChunkCache = store if safe else NeverCache()
             if store is not cache:
                 self._undo.callback(store.close)
@@ -114,6 +115,7 @@ class LlamaEngine:
             self._state = KVState(self._context, self._cache, self._fingerprint, self._chunk)
             self._worker = Worker(f"llmcrdt-engine-{self._name}")
             self._undo = self._undo.pop_all()
+        self._forgotten: dict[str, int] = {}  # how often; what began before the last time is not settled
         self._totals = {"runs": 0, "prefill_seconds": 0.0, "sampling_seconds": 0.0}
         self._closed = False
 
@@ -135,6 +137,11 @@ class LlamaEngine:
         return self._chunk
 
     @property
+    def cache_folder(self) -> Path | None:
+        """Where chunks and notes are kept on disk, for ``llmcrdt.kvcache.forget_owner``; None where nowhere."""
+        return self._folder
+
+    @property
     def fingerprint(self) -> bytes:
         """32 bytes that differ whenever the KV state of the same tokens could."""
         return self._fingerprint
@@ -149,11 +156,12 @@ class LlamaEngine:
         max_tokens: int,
         sampling: Sampling,
         on_event: Callable[[Event], None],
+        owner: str = "",
     ) -> LlamaRun:
         prompt = self._checked(ids, room=1)
         if not prompt:
             raise EngineError("The prompt holds no tokens.", hint="Send at least one token.")
-        run = LlamaRun(prompt, max_tokens, sampling, on_event)
+        run = LlamaRun(prompt, max_tokens, sampling, on_event, owner)
         self._worker.submit(lambda: self._generate(run))
         return run
 
@@ -171,6 +179,17 @@ class LlamaEngine:
         if not self._worker.idle(timeout):
             return False
         return self._cache.flush(None if deadline is None else max(0.0, deadline - time.monotonic()))
+
+    def forget(self, owner: str) -> Future[int]:
+        """As the protocol says. Of a closed engine, what is on disk is forgotten all the same."""
+        self._forgotten[owner] = self._forgotten.get(owner, 0) + 1
+        found = len(self._cache.forget(owner))
+        future: Future[int] = Future()
+        try:
+            self._worker.submit(lambda: self._forget_again(owner, found, future))
+        except EngineClosed:
+            future.set_result(found)
+        return future
 
     def stats(self) -> dict[str, Any]:
         return {
@@ -230,14 +249,16 @@ class LlamaEngine:
         except Exception as error:
             final = Failed(DecodeFailed(f"The engine failed: {error!r}."))
         if run.tokens:
-            self._worker.background(self._settle(run.ids + tuple(run.tokens)))
+            self._worker.background(
+                self._settle(run.ids + tuple(run.tokens), run.owner, self._forgotten.get(run.owner, 0))
+            )
         self._report(run, final)
 
     def _sample_all(self, run: LlamaRun, began: float) -> Any:
         """Prefill, then one token after the other. Returns why it ended."""
         if run.cancelled or self._worker.closing:
             return "cancelled"
-        reuse = self._state.materialize(run.ids)
+        reuse = self._state.materialize(run.ids, run.owner)
         prefilled = time.perf_counter()
         self._totals["prefill_seconds"] += prefilled - began
         self._report(run, Started(reuse, run.seed, prefilled - began))
@@ -272,11 +293,21 @@ class LlamaEngine:
         except Exception as error:
             future.set_exception(error)
 
-    def _settle(self, ids: tuple[int, ...]) -> Iterator[None]:
-        """Re-evaluate what was sampled, canonically, a chunk per step."""
+    def _settle(self, ids: tuple[int, ...], owner: str, forgotten: int) -> Iterator[None]:
+        """Re-evaluate what was sampled, canonically, a chunk per step; until its owner is forgotten once more."""
         with contextlib.suppress(Aborted):
-            while self._state.settle_step(ids):
+            while self._forgotten.get(owner, 0) == forgotten and self._state.settle_step(ids, owner):
                 yield
+
+    def _forget_again(self, owner: str, found: int, future: Future[int]) -> None:
+        """After what ran meanwhile: the live state, and what that stored."""
+        self._forgotten[owner] += 1  # what ran meanwhile has left something to settle
+        if not self._worker.closing:
+            self._state.forget()
+        try:
+            future.set_result(max(found, len(self._cache.forget(owner))))
+        except OSError as error:
+            future.set_exception(error)
 
     @contextlib.contextmanager
     def _working(self, run: LlamaRun) -> Iterator[None]:

@@ -14,8 +14,14 @@ class LlamaRun:
     """One queued or running generation. ``stop`` is called once it is running and shall end."""
 
     def __init__(
-        self, ids: tuple[int, ...], max_tokens: int, sampling: Sampling, on_event: Callable[[Event], None]
+        self,
+        ids: tuple[int, ...],
+        max_tokens: int,
+        sampling: Sampling,
+        on_event: Callable[[Event], None],
+        owner: str = "",
     ) -> None:
+        self.owner = owner
         self.ids, self.max_tokens, self.sampling, self.on_event = ids, max_tokens, sampling, on_event
         self.seed = sampling.seed if sampling.seed is not None else int.from_bytes(os.urandom(4), "little")
         self.tokens: list[int] = []

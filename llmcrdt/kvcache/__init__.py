@@ -4,6 +4,7 @@ from .chunk_cache import ChunkCache, MemoryCache, NeverCache, Tier
 from .chunk_file import Chunk
 from .chunk_hash import ChunkKey, chunk_key, chunk_keys
 from .disk import DiskCache
+from .forget import forget_owner
 from .tiered import TieredCache
 
 __all__ = [
@@ -17,4 +18,5 @@ __all__ = [
     "TieredCache",
     "chunk_key",
     "chunk_keys",
+    "forget_owner",
 ]

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import heapq
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal, Protocol
 
 from .chunk_file import Chunk
 from .chunk_hash import ChunkKey
+from .owners import with_descendants
 
 Tier = Literal["memory", "disk"]
 
@@ -47,6 +48,25 @@ class ChunkCache(Protocol):
         """Forget ``key`` in every tier: the engine found that its payload doesn't load. Unknown keys are no error."""
         ...
 
+    def claim(self, owner: str, keys: Sequence[ChunkKey]) -> bool:
+        """Note that the chunks of these names hold words of ``owner``: before they are put.
+
+        False where that can't be kept; then they must not be put, or ``forget`` would miss them.
+        """
+        ...
+
+    def owned(self, owner: str) -> set[ChunkKey]:
+        """The keys that were claimed for ``owner``, and not forgotten since."""
+        ...
+
+    def forget(self, owner: str, also: Collection[ChunkKey] = ()) -> set[ChunkKey]:
+        """Delete every chunk that ``owner`` claimed, those in ``also``, and all that follow them: in every tier, bad
+        files and half-written ones included. Other owners lose what they share with this one, and compute it again.
+
+        Returns the keys that were looked for. A chunk put later under one of them is kept.
+        """
+        ...
+
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until what was put is in its last tier. False if that took longer than ``timeout`` seconds."""
         ...
@@ -74,6 +94,15 @@ class NeverCache:
 
     def discard(self, key: ChunkKey) -> None:
         pass
+
+    def claim(self, owner: str, keys: Sequence[ChunkKey]) -> bool:
+        return False
+
+    def owned(self, owner: str) -> set[ChunkKey]:
+        return set()
+
+    def forget(self, owner: str, also: Collection[ChunkKey] = ()) -> set[ChunkKey]:
+        return set(also)
 
     def flush(self, timeout: float | None = None) -> bool:
         return True
@@ -156,7 +185,8 @@ class MemoryCache:
         self._order = EvictionOrder()
         self._bytes = 0
         self._lock = threading.Lock()
-        self._count = {"hits": 0, "misses": 0, "puts": 0, "evictions": 0, "discarded": 0}
+        self._count = {"hits": 0, "misses": 0, "puts": 0, "evictions": 0, "discarded": 0, "forgotten": 0}
+        self._owners: dict[str, set[ChunkKey]] = {}
 
     def match(self, keys: Sequence[ChunkKey]) -> list[Tier]:
         run: list[Tier] = []
@@ -197,6 +227,24 @@ class MemoryCache:
             if key in self._chunks:
                 self._drop(key)
                 self._count["discarded"] += 1
+
+    def claim(self, owner: str, keys: Sequence[ChunkKey]) -> bool:
+        with self._lock:
+            self._owners.setdefault(owner, set()).update(keys)
+        return True
+
+    def owned(self, owner: str) -> set[ChunkKey]:
+        with self._lock:
+            return set(self._owners.get(owner, ()))
+
+    def forget(self, owner: str, also: Collection[ChunkKey] = ()) -> set[ChunkKey]:
+        with self._lock:
+            keys = self._owners.pop(owner, set()) | set(also)
+            found = with_descendants(keys, {key: chunk.parent for key, chunk in self._chunks.items()})
+            for key in found & self._chunks.keys():
+                self._drop(key)
+                self._count["forgotten"] += 1
+            return found
 
     def flush(self, timeout: float | None = None) -> bool:
         return True

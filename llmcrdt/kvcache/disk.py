@@ -14,12 +14,13 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from .chunk_cache import EvictionOrder, Tier
 from .chunk_file import HEADER_BYTES, BadChunk, Chunk, Header, decode, decode_header, encode, token_count
 from .chunk_hash import ChunkKey
+from .owners import Owners, with_descendants
 
 _NAME = re.compile(r"[0-9a-f]{64}\.kv")
 _STALE_SECONDS = 3600.0  # a temporary file this old belongs to a process that died
@@ -40,7 +41,10 @@ class DiskCache:
         self._budget = budget
         self._lock = threading.Lock()
         self._parents: dict[ChunkKey, bytes] = {}
-        self._count = dict.fromkeys(("hits", "misses", "puts", "evictions", "bad", "discarded", "write_errors"), 0)
+        self._count = dict.fromkeys(
+            ("hits", "misses", "puts", "evictions", "bad", "discarded", "forgotten", "write_errors"), 0
+        )
+        self._owners = Owners(self._folder)
         self._closed = False
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._folder.chmod(0o700)
@@ -91,6 +95,54 @@ class DiskCache:
     def discard(self, key: ChunkKey) -> None:
         with self._lock:
             self._set_aside(key, "discarded")
+
+    def claim(self, owner: str, keys: Sequence[ChunkKey]) -> bool:
+        if self._closed:
+            return False
+        try:
+            self._owners.claim(owner, keys)
+        except OSError:
+            with self._lock:
+                self._count["write_errors"] += 1
+            return False
+        return True
+
+    def owned(self, owner: str) -> set[ChunkKey]:
+        return self._owners.owned(owner)
+
+    def forget(self, owner: str, also: Collection[ChunkKey] = ()) -> set[ChunkKey]:
+        """As the contract says; also after ``close``. Raises OSError where a file can't be deleted: then ask again."""
+        with self._lock:
+            keys = self._owners.owned(owner) | set(also)
+            found = with_descendants(keys, {key: self._parent(key) for key, _, _ in self._list()})
+            self._delete_aside(found)
+            for key in found:
+                with contextlib.suppress(FileNotFoundError):
+                    size = self._path(key).stat().st_size
+                    self._path(key).unlink()
+                    self._bytes = max(0, self._bytes - size)
+                    self._count["forgotten"] += 1
+                self._parents.pop(key, None)
+            self._sync_folder()
+            self._owners.drop(owner)  # last: a crash before this leaves enough to begin again
+            self._sync_folder()
+            return found
+
+    def _delete_aside(self, keys: Collection[ChunkKey]) -> None:
+        """Delete bad files of these keys, and everything half-written: a writer that lives loses one chunk."""
+        for path in list(self._folder.iterdir()):
+            bad = path.suffix == ".bad" and (self._is_of(path, keys) or path.stem in {key.hex() for key in keys})
+            if bad or path.suffix == ".tmp":
+                with contextlib.suppress(FileNotFoundError):
+                    path.unlink()
+
+    @staticmethod
+    def _is_of(path: Path, keys: Collection[ChunkKey]) -> bool:
+        """Whether a damaged file says it is one of these chunks, or follows one."""
+        with contextlib.suppress(OSError), open(path, "rb") as file:
+            head = file.read(HEADER_BYTES)
+            return head[32:64] in keys or head[64:96] in keys
+        return False
 
     def flush(self, timeout: float | None = None) -> bool:
         return True

@@ -6,7 +6,7 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from .chunk_cache import ChunkCache, MemoryCache, Tier
 from .chunk_file import Chunk
@@ -72,6 +72,22 @@ class TieredCache:
                 self._changed.wait()
             self._memory.discard(key)
             self._disk.discard(key)
+
+    def claim(self, owner: str, keys: Sequence[ChunkKey]) -> bool:
+        return self._disk.claim(owner, keys)
+
+    def owned(self, owner: str) -> set[ChunkKey]:
+        return self._disk.owned(owner)
+
+    def forget(self, owner: str, also: Collection[ChunkKey] = ()) -> set[ChunkKey]:
+        with self._changed:
+            while self._pending and not self._closed:
+                self._changed.wait()
+            found, before = self._disk.forget(owner, also), -1
+            while len(found) != before:  # a chunk in one tier may follow one that only the other has
+                before = len(found)
+                found = self._disk.forget(owner, self._memory.forget(owner, found))
+            return found
 
     def flush(self, timeout: float | None = None) -> bool:
         deadline = None if timeout is None else time.monotonic() + timeout

@@ -103,6 +103,41 @@ class ChunkCacheSuite:
             assert cache.put(chunks[1]) is self.keeps
             assert len(cache.match(keys_of(chunks))) == (3 if self.keeps else 0)
 
+    def test_what_an_owner_claimed_is_forgotten_with_all_that_follows(self) -> None:
+        if not self.keeps:
+            return
+        for seed in range(20):
+            rng = random.Random(seed)
+            with closing(self.make(_PLENTY)) as cache:
+                chunks = list(self._tree(rng))
+                parents = {chunk.key: chunk.parent for chunk in chunks}
+                claimed = {chunk.key for chunk in chunks if rng.random() < 0.15}
+                assert cache.claim("mine", sorted(claimed))
+                assert cache.claim("other", keys_of(chunks[:5]))
+                for chunk in chunks:
+                    cache.put(chunk)
+                gone = set(claimed)
+                for chunk in chunks:  # a parent comes before its children
+                    if parents[chunk.key] in gone:
+                        gone.add(chunk.key)
+                assert cache.owned("mine") >= claimed
+                assert cache.forget("mine") >= gone
+                for chunk in chunks:
+                    assert (cache.get(chunk.key) is None) is (chunk.key in gone)
+                    assert bool(cache.match([chunk.key])) is (chunk.key not in gone)
+                kept = sum(chunk.size for chunk in chunks if chunk.key not in gone)
+                assert self.held(cache) == kept
+                cache.forget("other")
+                assert all(cache.get(chunk.key) is None for chunk in chunks[:5])
+
+    def test_nobody_has_nothing_to_forget(self) -> None:
+        with closing(self.make(_PLENTY)) as cache:
+            chunks = chain(3)
+            for chunk in chunks:
+                cache.put(chunk)
+            cache.forget("nobody")
+            assert len(cache.match(keys_of(chunks))) == (3 if self.keeps else 0)
+
     def test_putting_twice_keeps_one(self) -> None:
         with closing(self.make(_PLENTY)) as cache:
             chunk = chain(1)[0]

@@ -1,0 +1,107 @@
+"""Whose words a chunk holds: one small file of chunk keys per owner, so that all of an owner's chunks can be forgotten.
+
+A key is noted on disk before its chunk is written, so no chunk is ever there without its owner's note. The name of a
+file is a hash of the owner's name. Keys are appended as lines; a line that a crash cut short says nothing, and breaks
+nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import threading
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+from .chunk_hash import KEY_BYTES, ChunkKey
+
+_TAG = b"llmcrdt/owner/1\0"
+_LINE = 2 * KEY_BYTES
+NAME = re.compile(r"[0-9a-f]{64}\.own")
+
+
+class Owners:
+    """The notes in ``folder``, shared by any number of processes. Any thread."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._seen: dict[str, tuple[tuple[int, int, int], set[ChunkKey]]] = {}
+        self._claimed: dict[str, set[ChunkKey]] = {}  # by this process: it may write these after another has forgotten
+
+    def claim(self, owner: str, keys: Sequence[ChunkKey]) -> None:
+        """Note that ``owner`` has words in these chunks. On disk when it returns. Raises OSError."""
+        with self._lock:
+            noted = self._noted(owner)
+            self._claimed.setdefault(owner, set()).update(keys)
+            new = [key for key in dict.fromkeys(keys) if key not in noted]
+            if not new:
+                return
+            # A line begins with its break: what a crash left of the line before stays apart.
+            data = "".join(f"\n{key.hex()}" for key in new).encode()
+            handle = os.open(self._path(owner), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            try:
+                view = memoryview(data)
+                while view:
+                    view = view[os.write(handle, view) :]
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+
+    def owned(self, owner: str) -> set[ChunkKey]:
+        """All keys noted for ``owner``, by whatever process, and those this one ever noted."""
+        with self._lock:
+            return self._noted(owner) | self._claimed.get(owner, set())
+
+    def drop(self, owner: str) -> None:
+        """Forget the note itself: a key is a hash of words."""
+        with self._lock:
+            with contextlib.suppress(FileNotFoundError):
+                self._path(owner).unlink()
+            self._seen.pop(owner, None)
+
+    def prune(self, present: Collection[ChunkKey]) -> None:
+        """Delete notes that name no chunk in ``present``. For a moment when nobody writes."""
+        for path in self._folder.iterdir():
+            if NAME.fullmatch(path.name) and not _keys_in(path) & set(present):
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
+    def _noted(self, owner: str) -> set[ChunkKey]:
+        path = self._path(owner)
+        try:
+            info = path.stat()
+        except FileNotFoundError:
+            return set()
+        state = (info.st_ino, info.st_size, info.st_mtime_ns)
+        seen = self._seen.get(owner)
+        if seen is None or seen[0] != state:
+            seen = self._seen[owner] = (state, _keys_in(path))
+        return seen[1]
+
+    def _path(self, owner: str) -> Path:
+        return self._folder / f"{hashlib.sha256(_TAG + owner.encode()).hexdigest()}.own"
+
+
+def with_descendants(keys: Collection[ChunkKey], parents: Mapping[ChunkKey, bytes]) -> set[ChunkKey]:
+    """``keys``, and whatever follows them by ``parents`` (key -> parent's key): its state was made from theirs."""
+    children: dict[bytes, list[ChunkKey]] = {}
+    for key, parent in parents.items():
+        children.setdefault(parent, []).append(key)
+    found, todo = set(keys), list(keys)
+    while todo:
+        for child in children.get(todo.pop(), ()):
+            if child not in found:
+                found.add(child)
+                todo.append(child)
+    return found
+
+
+def _keys_in(path: Path) -> set[ChunkKey]:
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return set()
+    return {ChunkKey(bytes.fromhex(line.decode())) for line in lines if re.fullmatch(rb"[0-9a-f]{%d}" % _LINE, line)}
