@@ -221,7 +221,10 @@ class Story:
         framed = [e.id for e in phone.conversation().frame_entries(generation)]
         equal = here.hash == there.hash and [e.text for e in here] == [e.text for e in there]
         self.figures["transcripts_equal"] &= equal
-        self.figures["frames_kept"] = framed == list(kept["frame"]) and generation.frame == kept["entry"].frame
+        first = [*kept["frame"], generation.id]  # what the model saw comes first, whatever was merged
+        kept_first = all(list(t.ids[: len(first)]) == first for t in (here, there))
+        same_frame = framed == list(kept["frame"]) and generation.frame == kept["entry"].frame
+        self.figures["frames_kept"] = kept_first and same_frame
         self.figures["nothing_lost"] = kept["said"] == {*here.ids}
         self.figures["transcript"] = here.hash
         self._tell(f"transcript {here.hash} on the laptop, {there.hash} on the phone: equal: {equal}.")

@@ -16,9 +16,10 @@ from .crdt.yjs import YjsReplica
 from .document import library as library_document
 from .document import schema
 from .document.conversation import Conversation
+from .document.entry import Entry
 from .document.library import Card, Library
 from .exceptions import ConversationNotFound, KeyringUnusable, LibraryMismatch, MalformedUpdate
-from .ids import DocumentId, Random, document_bytes, new_document_id
+from .ids import DocumentId, EntryId, Random, document_bytes, new_document_id
 from .journal import RelayDocuments, StoreJournal
 from .store.blobs import BlobStore
 from .store.database import Listed, Store
@@ -106,14 +107,27 @@ class Repo:
         with self._lock:
             id_ = new_document_id(self.random)
             created_at = self._clock()
-            self.store.add_document(id_, "conversation")
             conversation = self._conversation(id_)
-            with conversation.batch():
-                conversation.set_created(created_at)
-                if fill is not None:
-                    fill(conversation)
+            try:
+                with conversation.batch():
+                    conversation.set_created(created_at)
+                    if fill is not None:
+                        fill(conversation)
+            except BaseException:
+                self.forget(id_)
+                raise
+            self.store.add_document(id_, "conversation")
             self._library.put(id_, title=title, created_at=created_at)
             return conversation
+
+    def fork(self, conversation: Conversation, *, at: Entry | EntryId, title: str | None = None) -> Conversation:
+        """A new conversation that begins as this one stands at an entry of its transcript; ``forked_from`` says so.
+
+        Entries keep their ids, frames and token logs, so an engine reuses all it has computed for them. Sealed hidden
+        fields are bound to the first conversation and are left out.
+        """
+        name = conversation.title if title is None else title
+        return self.create(name, fill=lambda other: conversation.copy_to(other, at))
 
     def get(self, id: str) -> Conversation:
         """The conversation with this id: one of this repo, or one that the library lists. Raises

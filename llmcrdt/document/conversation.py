@@ -14,10 +14,11 @@ from ..ids import ContentHash, DocumentId, EntryId, KeyId, Random, new_entry_id
 from . import schema
 from .acts import Claim, Stop, ToolClaim, call_hash, write_act
 from .blob import Blob, Keeper, keep, named_in
-from .canonical import JSON
+from .canonical import JSON, parse_json
 from .document import Document, Journal
 from .entry import ROLES, Config, Entry, Frame, HiddenField, Part, Role, Text, ToolCall, ToolResult, parts_of
 from .erasing import clean, erase, is_clean, with_copies
+from .forking import copy_acts, copy_until, provenance
 from .order import Selection
 from .reading import Reading
 from .sealing import Keys, Place
@@ -137,6 +138,31 @@ class Conversation(Document):
             if entry.sealed:
                 yield entry
 
+    @property
+    def forked_from(self) -> Mapping[str, JSON] | None:
+        """Where a fork comes from: ``conversation``, ``entry``, and the hash of the ``transcript`` it stood in."""
+        with self._reading():
+            text = self._replica.get(schema.META, "forked_from")
+        try:
+            value = parse_json(text)
+        except InvalidContent:
+            return None
+        return value if isinstance(value, dict) else None
+
+    def copy_to(self, other: Conversation, entry: Entry | EntryId) -> None:
+        """Write this conversation up to an entry of its transcript into an empty one. ``Repo.fork`` calls it."""
+        with self._reading():
+            chosen = self._doc.find(entry, shown=True)
+            transcript = self._doc.transcript()
+            entries = copy_until(self._doc, self._replica, chosen)
+            acts = copy_acts(self._doc, self._replica, entries)
+        with other._editing() as edit:
+            edit.put(schema.META, "forked_from", provenance(self.id, chosen, transcript.hash))
+            for each, fields in entries.items():
+                edit.put_node(schema.ENTRIES, each, fields)
+            for key, text in acts.items():
+                edit.put(schema.ACTS, key, text)
+
     def unsealed(self) -> tuple[Entry, ...]:
         """Entries that somebody began to write and nobody finished, other than those this object is writing."""
         with self._reading():
@@ -195,10 +221,8 @@ class Conversation(Document):
         ``frame_as``: the frame to record, where the caller knows more of it than ``frame`` (renderer, sent).
         """
         with self._editing() as edit:
-            head = self._head(role, frame=frame, instead_of=instead_of, model=model)
-            head = replace(head, author=self.author if author is None else author)
-            if frame_as is not None:
-                head = replace(head, frame=frame_as)
+            head = self._head(role, frame=frame, instead_of=instead_of, model=model, frame_as=frame_as)
+            head = replace(head, author=self.author if author is None else author, frame=frame_as or head.frame)
             entry = new_entry_id(self._random)
             with self._showing(entry, head.alternative_of):
                 edit.put_node(schema.ENTRIES, entry, {"head": schema.write_head(head)})
@@ -250,7 +274,7 @@ class Conversation(Document):
 
         Every version, live text and hidden field goes, with the alternatives that hold the same words, and the token
         logs of every answer that was computed on it. The entry's place stays, and a model that is asked again is not
-        shown it. What other devices and the relay hold goes when the erase reaches them.
+        shown it. What another device holds goes when the erase reaches it.
         """
         with self._editing() as edit:
             chosen = with_copies(self._doc, self._doc.find(entry))
@@ -396,6 +420,7 @@ class Conversation(Document):
         assumed: bool = False,
         instead_of: Entry | EntryId | None = None,
         model: Mapping[str, JSON] | None = None,
+        frame_as: Frame | None = None,
     ) -> schema.Head:
         if role not in ROLES:
             raise InvalidContent(f"{role!r} is not a role.", hint=f"Use one of {', '.join(ROLES)}.")
@@ -405,7 +430,7 @@ class Conversation(Document):
             parents, pinned = old.parents, old.frame
         else:
             parents = frame.parents() if frame is not None else tips
-            pinned = frame.frame(assumed=assumed) if frame is not None else None
+            pinned = frame_as or (frame.frame(assumed=assumed) if frame is not None else None)
         return schema.Head(
             role=role,
             author=self.author,

@@ -70,6 +70,7 @@ class Field:
 FIELDS = (
     Field("meta/schema", "text", "set once", False, 'schema version, "major.minor"'),
     Field("meta/kind", "text", "set once", False, '"conversation" or "library"'),
+    Field("meta/forked_from", "text", "set once", True, "JSON: conversation, entry, transcript"),
     Field("meta/created_at", "text", "set once", True, "milliseconds since 1970 on the creator's clock"),
     Field("entries/<id>/head", "text", "set once", True, "JSON: role, author, session, parents, lamport, ..."),
     Field("entries/<id>/live:<n>:<type>", "shared text", "grows, dropped at the seal", True, "a part"),

@@ -66,12 +66,20 @@ class Transcript(Sequence[Entry]):
         """The latest generation; everything before it is its frame."""
         return self[self._base[0]] if self._base else None
 
-    def frame(self, *, renderer: str = "", sent: str | None = None, assumed: bool = False) -> Frame:
+    def frame(
+        self,
+        *,
+        renderer: str = "",
+        sent: str | None = None,
+        assumed: bool = False,
+        beside_unfinished: bool = False,
+    ) -> Frame:
         """This transcript as the frame of a generation. Entries still being written are left out (O2).
 
-        Raises NotSealed where something was written on an unfinished entry.
+        Raises NotSealed where something was written on an unfinished entry, unless ``beside_unfinished`` says that the
+        generation is meant to run beside it.
         """
-        pins, latest = self._pins(), self.generation
+        pins, latest = self._pins(beside_unfinished), self.generation
         if latest is None or latest.frame is None:
             return Frame(None, tuple(pins), extend_frame_hash(EMPTY_FRAME, pins), renderer, sent, assumed)
         hash_ = extend_frame_hash(latest.frame.hash, pins)
@@ -106,12 +114,12 @@ class Transcript(Sequence[Entry]):
         covered = {parent for entry in sealed for parent in entry.parents}
         return tuple(entry.id for entry in sorted(sealed, key=lambda e: (e.lamport, e.id)) if entry.id not in covered)
 
-    def _pins(self) -> list[Pin]:
+    def _pins(self, beside_unfinished: bool) -> list[Pin]:
         unsealed, pins = set(), []
         for entry in self[self._base[0] if self._base else 0 :]:
             if entry.hash is None:
                 unsealed.add(entry.id)
-            elif unsealed.intersection(entry.parents):
+            elif unsealed.intersection(entry.parents) and not beside_unfinished:
                 raise NotSealed(
                     f"Entry {entry.id} was written on one that is still being written.",
                     hint="Wait for it, or end it with conv.seal(entry).",
