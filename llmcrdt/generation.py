@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import contextlib
 import queue
 import secrets
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 from .document.canonical import canonical_json
 from .document.conversation import Conversation
@@ -22,13 +25,15 @@ from .document.entry import Entry, Frame, HiddenField
 from .document.stream import Stream
 from .document.transcript import Transcript
 from .engine.engine import Engine, Event, Failed, Finished, Run, Sampled, Sampling, Started
-from .exceptions import LLMCRDTError
+from .exceptions import LLMCRDTError, RepoClosed
 from .ids import ContentHash, EntryId, tagged_hash
 from .prompt.messages import RENDERER
 from .prompt.token_log import TOKENS, Prompt, TokenLog, prompt_ids, token_field
 from .why import Why, explain
 
 DEFAULT_MAX_TOKENS = 512
+Busy = Literal["enqueue", "restart", "branch"]
+_running: WeakKeyDictionary[Conversation, set[Generation]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -69,15 +74,16 @@ def generate(
     instead_of: Entry | EntryId | None = None,
     author: str | None = None,
     interval: float = 0.1,
+    busy: Busy = "enqueue",
 ) -> Generation:
     """Let a model answer; others see the answer grow. Returns at once, started.
 
-    Generations of one conversation queue up, each on the transcript as it is when its turn comes. ``instead_of``:
-    answer
-    again on the frame of that answer. ``seed``: None draws one; it is recorded. ``stop``: texts that end the answer,
-    and
-    are left out of it. ``interval``: seconds between two writes to the document. What goes wrong is raised by
-    ``result()`` and by iterating.
+    ``busy``: what to do while this process generates in this conversation already. "enqueue": wait, then answer on the
+    transcript as it is by then. "restart": stop the other one, keep what it said, then answer. "branch": answer at
+    once, on what is sealed, beside the other one. ``instead_of``:
+    answer again on the frame of that answer. ``seed``: None draws one; it is recorded. ``stop``: texts that end the
+    answer, and are left out of it. ``interval``: seconds between two writes to the document. What goes wrong is raised
+    by ``result()`` and by iterating.
     """
     drawn = secrets.randbits(31) if seed is None else seed
     sampling = Sampling(
@@ -92,6 +98,7 @@ def generate(
         instead_of=instead_of,
         author=author,
         interval=interval,
+        busy=busy,
     )
 
 
@@ -110,8 +117,10 @@ class Generation:
         instead_of: Entry | EntryId | None,
         author: str | None,
         interval: float,
+        busy: Busy,
     ) -> None:
         self._interval = interval
+        self._busy = busy
         self._conversation = conversation
         self._engine = engine
         self._max_tokens = max_tokens
@@ -130,6 +139,11 @@ class Generation:
         self.stats: dict[str, Any] = {}
         """Counts and seconds: total, reused, evaluated, sampled, time_to_first_token, ...; filled in as it goes."""
         self._begun = time.monotonic()
+        others = _running.setdefault(conversation, set())
+        if busy == "restart":
+            for other in tuple(others):
+                other.cancel()
+        others.add(self)
         self._thread = threading.Thread(target=self._work, name="llmcrdt-generation", daemon=True)
         self._thread.start()
 
@@ -225,21 +239,30 @@ class Generation:
 
     def _work(self) -> None:
         try:
-            with self._conversation.turn:
+            with self._conversation.turn if self._busy != "branch" else nullcontext():
                 self._entry = self._generate()
         except BaseException as error:
             self._error = error
             if self._run is not None:
                 self._run.cancel()
         finally:
+            _running[self._conversation].discard(self)
             self._tell(done=True)
 
     def _generate(self) -> Entry:
         events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        transcript, entries, frame = _basis(self._conversation, self._instead_of)
+        beside = self._busy == "branch"
+        transcript, entries, frame = _basis(self._conversation, self._instead_of, beside_unfinished=beside)
         prompt = prompt_ids(entries, self._engine.tokenizer, created_at=self._conversation.created_at)
         frame = _sent(frame, prompt)
-        run = self._engine.start(prompt.ids, max_tokens=self._max_tokens, sampling=self._sampling, on_event=events.put)
+        self._conversation.computing(self._engine)
+        run = self._engine.start(
+            prompt.ids,
+            max_tokens=self._max_tokens,
+            sampling=self._sampling,
+            on_event=events.put,
+            owner=self._conversation.id,
+        )
         with self._changed:
             self._run = run
             cancelled = self._cancelled
@@ -254,7 +277,17 @@ class Generation:
             author=self._author or self._engine.name,
             interval=self._interval,
         )
-        return self._follow(events, run, stream, prompt)
+        try:
+            return self._follow(events, run, stream, prompt)
+        finally:
+            self._forget_erased(entries)
+
+    def _forget_erased(self, entries: Sequence[Entry]) -> None:
+        """State computed from what was erased meanwhile, here or by a merge, doesn't stay."""
+        with contextlib.suppress(RepoClosed):
+            shown = [entry.id for entry in entries if entry.status != "erased"]
+            if any(self._conversation.entry(entry).status == "erased" for entry in shown):
+                self._engine.forget(self._conversation.id)
 
     def _follow(self, events: queue.SimpleQueue[Event], run: Run, stream: Stream, prompt: Prompt) -> Entry:
         """Write what the engine reports until it is over; then seal."""
@@ -349,7 +382,7 @@ class _Text:
 
 
 def _basis(
-    conversation: Conversation, instead_of: Entry | EntryId | None
+    conversation: Conversation, instead_of: Entry | EntryId | None, *, beside_unfinished: bool = False
 ) -> tuple[Transcript | None, Sequence[Entry], Frame]:
     """What a generation is computed on: the transcript now, or the frame of the answer it stands for (then no
     transcript is needed to place it)."""
@@ -362,7 +395,8 @@ def _basis(
             )
         return None, conversation.frame_entries(old), old.frame
     transcript = conversation.transcript()
-    return transcript, [entry for entry in transcript if entry.sealed], transcript.frame()
+    frame = transcript.frame(beside_unfinished=beside_unfinished)
+    return transcript, [entry for entry in transcript if entry.sealed], frame
 
 
 def _sent(frame: Frame, prompt: Prompt) -> Frame:

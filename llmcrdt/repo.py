@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple
 
+from .caches import Caches
 from .crdt.yjs import YjsReplica
 from .document import library as library_document
 from .document import schema
@@ -76,6 +77,7 @@ class Repo:
         self.store = Store(Path(path), lock=self._lock, random=random)
         self.keyring = Keyring(f"{self.store.path}.keys", clock=clock, random=random)
         self.blobs = BlobStore(f"{self.store.path}.blobs", self._named_blobs, random=random)
+        self._caches = Caches(self.store)
         self._journals: dict[DocumentId, StoreJournal] = {}
         self._open: dict[DocumentId, Conversation] = {}
         self._links: list[Link] = []
@@ -290,6 +292,8 @@ class Repo:
                 dispatch=self._dispatch,
                 observed=self._watch,
                 closed=lambda: self.forget(id_),
+                erased=lambda: self._erased(id_),
+                computing=self._caches.note,
             )
         return self._open[id_]
 
@@ -311,6 +315,10 @@ class Repo:
                     if not was_open:
                         self.forget(id_)
         return found
+
+    def _erased(self, id_: DocumentId) -> None:
+        """Words were erased from a conversation, here or by a merge."""
+        self._caches.forget(id_)
 
     def _list_cards(self, cards: Sequence[Card]) -> None:
         rows = [Listed(c.id, c.title, c.created_at, c.archived, c.deleted) for c in cards]

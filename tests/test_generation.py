@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 import llmcrdt
-from llmcrdt.exceptions import ContextOverflow, EngineClosed, LLMCRDTError, RepoClosed
+from llmcrdt.exceptions import ContextOverflow, EngineClosed, LLMCRDTError, NotSealed, RepoClosed
 from llmcrdt.kvcache.chunk_cache import NeverCache
+from llmcrdt.kvcache.chunk_hash import pack_ids
 from llmcrdt.prompt.generation_log import TOKENS, TokenLog, logged_generations
 from llmcrdt.prompt.token_log import prompt_ids
 from llmcrdt.testing.models import write_model
@@ -228,6 +229,48 @@ def test_generations_of_one_conversation_take_turns(
     assert two.frame.base == (one.id, one.hash)
 
 
+def test_input_during_a_generation_can_stop_it_and_start_anew(
+    conversation: llmcrdt.Conversation, engine: llmcrdt.LlamaEngine
+) -> None:
+    first = llmcrdt.generate(conversation, engine, max_tokens=600, seed=1, temperature=5.0)
+    next(iter(first))
+    conversation.append("user", "Wait, something else.")
+    second = llmcrdt.generate(conversation, engine, max_tokens=5, seed=2, busy="restart")
+    one, two = first.result(60), second.result(60)
+    assert one.status in ("stopped", "complete")  # noise may have ended by itself within that moment
+    assert [e.id for e in conversation.transcript()][-3:] == [one.id, conversation.transcript()[-2].id, two.id]
+
+
+def test_input_during_a_generation_can_be_answered_beside_it(
+    conversation: llmcrdt.Conversation, engine: llmcrdt.LlamaEngine
+) -> None:
+    slow = conversation.stream("assistant", frame=conversation.transcript())
+    asked = conversation.append("user", "And this?")
+    with pytest.raises(NotSealed):
+        llmcrdt.generate(conversation, engine, max_tokens=5, seed=1).result(60)
+    beside = llmcrdt.generate(conversation, engine, max_tokens=5, seed=1, busy="branch").result(60)
+    slow.write("done at last")
+    done = slow.seal()
+    assert [e.id for e in conversation.frame_entries(beside)][-1] == asked.id
+    assert {done.id, beside.id} <= set(conversation.transcript().ids)
+    assert conversation.verify() == []
+    assert not conversation.transcript().malformed
+
+
+def test_a_stop_from_another_device_ends_a_generation(
+    conversation: llmcrdt.Conversation, engine: llmcrdt.LlamaEngine, open_repo: OpenRepo
+) -> None:
+    phone = open_repo("phone").join(conversation.id)
+    generation = llmcrdt.generate(conversation, engine, max_tokens=1500, seed=1, temperature=5.0, interval=0)
+    next(iter(generation))
+    phone.apply(conversation.diff())
+    for entry in phone.unsealed():
+        phone.stop(entry)
+    conversation.apply(phone.diff())
+    assert generation.result(60).status in ("stopped", "complete")
+    assert conversation.stop_asked(conversation.transcript()[-1])
+
+
 def test_many_threads_share_one_engine(engine: llmcrdt.LlamaEngine, open_repo: OpenRepo) -> None:
     repo = open_repo("laptop")
     conversations = [repo.create(str(n)) for n in range(4)]
@@ -256,6 +299,21 @@ def test_a_prompt_longer_than_the_context_says_both_counts_and_writes_nothing(
             llmcrdt.generate(conversation, small).result(60)
         assert caught.value.needed > caught.value.available
         assert conversation.version() == before
+
+
+def test_state_computed_from_what_is_erased_meanwhile_does_not_stay(
+    conversation: llmcrdt.Conversation, engine: llmcrdt.LlamaEngine, tmp_path: Path
+) -> None:
+    secret = conversation.append("user", "the number is 8472 and nobody may know it, " * 10)
+    engine.tokenizer.is_end = lambda token: False  # type: ignore[method-assign]
+    generation = llmcrdt.generate(conversation, engine, max_tokens=200, seed=1)
+    next(iter(generation))
+    ids = engine.tokenizer.encode(secret.text, special=False)
+    conversation.erase(secret)
+    generation.result(60)
+    assert engine.settled(60)
+    runs = {pack_ids(ids[i : i + 6]) for i in range(len(ids) - 6)}
+    assert not [f for f in (tmp_path / "kv").rglob("*") if f.is_file() and any(run in f.read_bytes() for run in runs)]
 
 
 def test_a_closed_engine_and_a_closed_repo_end_a_generation_with_their_own_errors(

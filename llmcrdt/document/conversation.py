@@ -61,6 +61,7 @@ class Conversation(Document):
         observed: Callable[[], None] = lambda: None,
         closed: Callable[[], None] = lambda: None,
         erased: Callable[[], None] = lambda: None,
+        computing: Callable[[Any], None] = lambda engine: None,
     ) -> None:
         self.author = author
         self._title = title
@@ -71,6 +72,8 @@ class Conversation(Document):
         self._observed = observed
         self._on_close = closed
         self._on_erase = erased
+        self.computing = computing
+        """To be called with an engine before it computes on this conversation: an erase must reach what it keeps."""
         self._callbacks: list[Callable[[Change], None]] = []
         self._streams: dict[EntryId, Stream] = {}
         self._claims: dict[str, ToolClaim] = {}

@@ -113,6 +113,8 @@ class DiskCache:
     def forget(self, owner: str, also: Collection[ChunkKey] = ()) -> set[ChunkKey]:
         """As the contract says; also after ``close``. Raises OSError where a file can't be deleted: then ask again."""
         with self._lock:
+            if not self._folder.is_dir():
+                return set()
             keys = self._owners.owned(owner) | set(also)
             found = with_descendants(keys, {key: self._parent(key) for key, _, _ in self._list()})
             self._delete_aside(found)

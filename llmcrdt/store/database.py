@@ -117,6 +117,10 @@ class Store:
             db.execute("INSERT OR IGNORE INTO settings VALUES (?, ?)", [name, value])
         return str(self.setting(name))
 
+    def put_setting(self, name: str, value: str) -> None:
+        with self._writing() as db:
+            db.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", [name, value])
+
     def add_document(self, document: str, kind: str) -> None:
         with self._writing() as db:
             db.execute("INSERT OR IGNORE INTO documents VALUES (?, ?)", [document, kind])

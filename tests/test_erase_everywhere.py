@@ -1,0 +1,76 @@
+"""O7 from end to end: after an erase no file of any device holds the words, in UTF-8 or as token ids."""
+
+from __future__ import annotations
+
+import shutil
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import llmcrdt
+from llmcrdt.testing.models import write_model
+
+OpenRepo = Callable[..., llmcrdt.Repo]
+SECRET = "Rumpelstilzchen lives behind the seventh hill, in the house with the crooked door"
+
+
+def files_with(folder: Path, needles: list[bytes]) -> list[str]:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return sorted(str(path.relative_to(folder)) for path in files if any(n in path.read_bytes() for n in needles))
+
+
+def spellings(engine: llmcrdt.LlamaEngine) -> list[bytes]:
+    """The words, and runs of eight of their token ids as chunk headers and token logs hold them."""
+    ids = engine.tokenizer.encode(SECRET, special=False)
+    runs = [ids[i : i + 8] for i in range(2, len(ids) - 8, 4)]
+    leb = [b"".join(bytes([n & 127 | 128, n >> 7]) if n > 127 else bytes([n]) for n in run) for run in runs]
+    packed = [struct.pack(f"{order}{len(run)}{kind}", *run) for run in runs for order in "<>" for kind in "IiH"]
+    return [SECRET.encode(), SECRET.encode("utf-16-le"), *leb, *packed]
+
+
+@pytest.mark.parametrize("where", ["here", "by a merge", "engine closed"])
+def test_no_file_holds_the_words(open_repo: OpenRepo, tmp_path: Path, where: str) -> None:
+    write_model(tmp_path / "m.gguf")
+    laptop, phone = open_repo("laptop"), None
+    conversation = laptop.create()
+    conversation.append("user", "Where does he live? " * 10)
+    conversation.append("assistant", "He told me.", frame=conversation.transcript())
+    secret = conversation.append("user", SECRET)
+    engine = llmcrdt.LlamaEngine(tmp_path / "m.gguf", cache=tmp_path / "kv")
+    needles = spellings(engine)
+    for n in range(2):
+        llmcrdt.generate(conversation, engine, max_tokens=70, seed=n).result(60)
+        conversation.append("user", f"And then? {n}")
+    engine.settled(60)
+    assert any(name.startswith("kv") for name in files_with(tmp_path, needles))
+    assert any(name.startswith("laptop.db") for name in files_with(tmp_path, needles))
+    phone = open_repo("phone", laptop.library).join(conversation.id)
+    phone.apply(conversation.diff())
+    if where == "engine closed":
+        engine.close()
+    (phone if where == "by a merge" else conversation).erase(secret)
+    for a, b in ((conversation, phone), (phone, conversation)):
+        a.apply(b.diff(since=a.version()))
+    if where != "engine closed":
+        engine.settled(60)
+    assert files_with(tmp_path, needles) == []
+    if where != "engine closed":
+        answer = llmcrdt.generate(conversation, engine, max_tokens=5, seed=1)
+        answer.result(60)
+        engine.settled(60)
+        assert answer.stats["reused"] == 0
+        assert files_with(tmp_path, needles) == []
+        engine.close()
+
+
+def test_a_cache_folder_that_is_gone_is_no_reason_to_fail(open_repo: OpenRepo, tmp_path: Path) -> None:
+    write_model(tmp_path / "m.gguf")
+    conversation = open_repo("laptop").create()
+    secret = conversation.append("user", SECRET)
+    with llmcrdt.LlamaEngine(tmp_path / "m.gguf", cache=tmp_path / "kv") as engine:
+        llmcrdt.generate(conversation, engine, max_tokens=3).result(60)
+    shutil.rmtree(tmp_path / "kv")
+    conversation.erase(secret)
+    assert files_with(tmp_path, [SECRET.encode()]) == []
