@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from .crdt.yjs_update import read_update
+from .document.tables import RULES, TableSource
 from .exceptions import MalformedUpdate
 from .ids import DocumentId, EntryId, SessionId
 from .store.database import SMALL, Store
@@ -14,10 +15,12 @@ from .sync.wire import Cursor
 
 if TYPE_CHECKING:
     from .repo import Repo
+    from .store.tables import Database
 
 
 class StoreJournal:
-    """Keeps one document's updates in the store. Implements ``document.Journal``; called under the store's lock."""
+    """Keeps one document's updates in the store, and its tables. Implements ``document.Journal`` and
+    ``tables.Tables``; called under the store's lock."""
 
     def __init__(self, store: Store, document: DocumentId, appended: Callable[[DocumentId], None]) -> None:
         self._store = store
@@ -30,6 +33,8 @@ class StoreJournal:
         self._stale = True
         self._local: set[str] | None = None
         self._local_stale = True
+        self._source: TableSource | None = None
+        self._base: int | None = None  # what the source calls changed came after this place
 
     def load(self) -> tuple[bytes | None, Sequence[bytes]]:
         self._version, self._stale, self._session = self._store.data_version(), False, None
@@ -39,8 +44,18 @@ class StoreJournal:
 
     def append(self, update: bytes, session: SessionId, keys: Iterable[str]) -> None:
         names = set(keys)
-        self._store.append(self._document, update, session, sorted(names))
+        written: list[int] = []
+
+        def tables(db: Database, place: int) -> None:
+            if not self._store.unseen(self._document, self._seen, session):
+                written.append(place)
+                self._write_tables(db, place)
+
+        self._store.append(self._document, update, session, sorted(names), tables)
         self._session = session
+        if written:
+            self._seen = written[0]
+            self._tables_written(written[0])
         self._grown += len(update)
         if self._local is not None:
             self._local |= names
@@ -73,6 +88,57 @@ class StoreJournal:
 
     def purged(self) -> int:
         return self._store.purged(self._document)
+
+    # the tables
+
+    def follow(self, source: TableSource | None) -> None:
+        self._source, self._base = source, None
+        if source is not None and self._store.tables.place(self._document, RULES) == self._seen:
+            self._base = self._seen
+            source.tables_written()
+
+    def settle(self) -> None:
+        if self._source is None or self._document not in self._store.tables.stale(RULES, self._document):
+            return
+        written: list[int] = []
+
+        def tables(db: Database, place: int) -> None:
+            if not self._store.unseen(self._document, self._seen, self._session):
+                written.append(place)
+                self._write_tables(db, place)
+
+        self._store.derive(self._document, tables)
+        if written:
+            self._tables_written(written[0])
+
+    def page(self, last: int, before: str | None) -> Sequence[tuple[str, str | None, bytes]] | None:
+        return self._store.tables.page(self._document, RULES, last, before)
+
+    def nodes(self) -> Sequence[tuple[str, int | None, str | None, str]] | None:
+        return self._store.tables.nodes(self._document, RULES, self._seen)
+
+    def _write_tables(self, db: Database, place: int) -> None:
+        """In a transaction that has seen that the source holds all up to ``place``."""
+        if self._source is None:
+            return
+        tables, document = self._store.tables, self._document
+        true = tables.place(document, RULES)
+        trusted = self._base is not None and true is not None and true >= self._base
+        change = self._source.table_changes(None) if trusted else None
+        if change is None:
+            known = tables.known(db, document)
+            change = self._source.table_changes(known if trusted else {})
+            assert change is not None
+            if not trusted:
+                change = change._replace(gone=sorted(known.keys() - {row.entry for row in change.put}))
+        tables.write(db, document, RULES, place, gone=change.gone, put=change.put, moved=change.moved)
+
+    def _tables_written(self, place: int) -> None:
+        if self._source is not None:
+            self._base = place
+            self._source.tables_written()
+
+    # what is odd
 
     def set_aside(self, update: bytes, reason: str) -> None:
         self._store.set_aside(self._document, update, reason)

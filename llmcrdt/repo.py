@@ -19,6 +19,8 @@ from .document import schema
 from .document.conversation import Conversation
 from .document.entry import Entry
 from .document.library import Card, Library
+from .document.table_source import entry_of_row
+from .document.tables import RULES
 from .exceptions import ConversationNotFound, KeyringUnusable, LibraryMismatch, MalformedUpdate
 from .ids import DocumentId, EntryId, Random, document_bytes, new_document_id
 from .journal import RelayDocuments, StoreJournal
@@ -39,6 +41,19 @@ class Listing(NamedTuple):
     title: str
     created_at: float
     archived: bool
+
+
+class Hit(NamedTuple):
+    """One entry that ``repo.search`` found; ``created_at`` in seconds since 1970. ``snippet``: some words around the
+    match, which stands in [ ]. ``shown``: whether the transcript shows it."""
+
+    conversation: DocumentId
+    title: str
+    entry: EntryId
+    role: str
+    created_at: float
+    snippet: str
+    shown: bool
 
 
 def open(  # as llmcrdt.open
@@ -176,6 +191,26 @@ class Repo:
             self.forget(conversation.id)
             conversation.close()
 
+    def search(self, text: str, limit: int = 20, *, elsewhere: bool = False) -> Sequence[Hit]:
+        """Entries that hold all words of ``text`` in their visible text, the best first.
+
+        Case and accents don't count; the last word may be the beginning of one; "words in quotes" stand together.
+        Only entries of transcripts, unless ``elsewhere``. What was deleted, erased or hidden is never found.
+        Conversations that were written or merged since the last look are read first.
+        """
+        self._library.refresh()
+        for id_ in self.store.tables.stale(RULES):
+            self._settle(DocumentId(id_))
+        hits = []
+        for found in self.store.tables.search(text, limit, elsewhere=elsewhere):
+            entry = entry_of_row(found.entry, found.pin, found.fields)
+            id_ = DocumentId(found.document)
+            listed = self.store.listed(id_)
+            shown = found.position is not None
+            title = listed.title if listed else ""
+            hits.append(Hit(id_, title, entry.id, entry.role, entry.created_at, found.snippet, shown))
+        return hits
+
     # sync
 
     def connect(self, url: str, token: str | None = None, only: Sequence[str] | None = None) -> Link:
@@ -276,26 +311,45 @@ class Repo:
 
     def _conversation(self, id_: DocumentId) -> Conversation:
         if id_ not in self._open:
-            journal = self._journal(id_)
-            self._open[id_] = Conversation(
-                id_,
-                journal,
-                lambda: YjsReplica(schema.ROOTS),
-                lock=self._lock,
-                clock=self._clock,
-                random=self.random,
-                author=self.author,
-                title=lambda: (self.store.listed(id_) or Listed(id_, "", 0.0, False, False)).title,
-                is_local=journal.is_local,
-                keys=self.keyring,
-                blobs=self.blobs,
-                dispatch=self._dispatch,
-                observed=self._watch,
-                closed=lambda: self.forget(id_),
-                erased=lambda: self._erased(id_),
-                computing=self._caches.note,
-            )
+            self._open[id_] = made = self._make(id_, self._journal(id_), lambda: self.forget(id_))
+            if self.store.tables.erased(id_) > self.store.purged(id_):
+                made.load()  # it crashed between an erase and the end of it: that is made up for now
         return self._open[id_]
+
+    def _make(self, id_: DocumentId, journal: StoreJournal, closed: Callable[[], None]) -> Conversation:
+        return Conversation(
+            id_,
+            journal,
+            lambda: YjsReplica(schema.ROOTS),
+            lock=self._lock,
+            clock=self._clock,
+            random=self.random,
+            author=self.author,
+            title=lambda: (self.store.listed(id_) or Listed(id_, "", 0.0, False, False)).title,
+            is_local=journal.is_local,
+            keys=self.keyring,
+            blobs=self.blobs,
+            dispatch=self._dispatch,
+            observed=self._watch,
+            closed=closed,
+            erased=lambda: self._erased(id_),
+            computing=self._caches.note,
+            tables=journal,
+        )
+
+    def _settle(self, id_: DocumentId) -> None:
+        """Bring the tables of a conversation up to date. One that is not loaded is loaded for the moment only."""
+        with self._lock:
+            in_use = self._open.get(id_)
+            if in_use is not None and in_use.loaded:
+                in_use.settle()
+                return
+            made = self._make(id_, StoreJournal(self.store, id_, self._notify), lambda: None)
+            try:
+                made.settle()
+            finally:
+                made.close()
+            self.touch(id_)
 
     def _journal(self, document: DocumentId) -> StoreJournal:
         self._journals[document] = StoreJournal(self.store, document, self._notify)

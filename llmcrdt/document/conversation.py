@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ..crdt.replica import Edit, Replica, Touched
-from ..exceptions import InvalidContent, KeyMissing
+from ..exceptions import InvalidContent, KeyMissing, LLMCRDTError
 from ..ids import ContentHash, DocumentId, EntryId, KeyId, Random, new_entry_id
 from . import schema
 from .acts import Claim, Stop, ToolClaim, call_hash, write_act
@@ -23,6 +23,8 @@ from .order import Selection
 from .reading import Reading
 from .sealing import Keys, Place
 from .stream import Stream
+from .table_source import ReadingTables, entry_of_row
+from .tables import Tables
 from .transcript import Transcript
 from .verify import Problem, verify
 
@@ -62,6 +64,7 @@ class Conversation(Document):
         closed: Callable[[], None] = lambda: None,
         erased: Callable[[], None] = lambda: None,
         computing: Callable[[Any], None] = lambda engine: None,
+        tables: Tables | None = None,
     ) -> None:
         self.author = author
         self._title = title
@@ -74,6 +77,7 @@ class Conversation(Document):
         self._on_erase = erased
         self.computing = computing
         """To be called with an engine before it computes on this conversation: an erase must reach what it keeps."""
+        self._tables = tables
         self._callbacks: list[Callable[[Change], None]] = []
         self._streams: dict[EntryId, Stream] = {}
         self._claims: dict[str, ToolClaim] = {}
@@ -82,10 +86,13 @@ class Conversation(Document):
         self.turn = threading.Lock()
         """Held by whoever generates: in one process one generation of a conversation runs at a time."""
         super().__init__(id, journal, make_replica, lock=lock, clock=clock, random=random)
-        self._merged()
 
     def close(self) -> None:
         """Stop using this object. The conversation stays where it is; ``repo.get`` opens it again."""
+        with self._lock:
+            if not self._closed and self._loaded:
+                with suppress(LLMCRDTError):  # tables can be made again at any time
+                    self.settle()
         super().close()
         self._on_close()
 
@@ -109,11 +116,16 @@ class Conversation(Document):
             return self._doc.transcript()
 
     def entries(self, *, last: int = 50, before: Entry | EntryId | None = None) -> tuple[Entry, ...]:
-        """A page of the transcript: the ``last`` entries, or the ones before an entry of it."""
+        """A page of the transcript: the ``last`` entries, or the ones before an entry of it. Loads no replica where
+        the tables of the file know the answer."""
+        with self._lock:
+            page = self._page(last, before)
+        if page is not None:
+            return page
         with self._reading():
-            ids, read = self._doc.list_now()
-            end = ids.index(self._doc.find(before, shown=True)) if before is not None else len(ids)
-            return tuple(read(i) for i in ids[max(0, end - last) : end])
+            ids = self._doc.ids()
+            end = ids.from_end(self._doc.find(before, shown=True)) if before is not None else len(ids)
+            return tuple(self._doc.shown(i) for i in ids[max(0, end - last) : end])
 
     def entry(self, entry: Entry | EntryId) -> Entry:
         """An entry as it is now, shown or not. Raises EntryNotFound."""
@@ -170,7 +182,7 @@ class Conversation(Document):
         """Entries that somebody began to write and nobody finished, other than those this object is writing."""
         with self._reading():
             readable = self._doc.readable
-            unfinished = [i for i in self._doc.order.sound() if not readable[i].versions and not readable[i].erased]
+            unfinished = [i for i in self._doc.open_ones() if not readable[i].versions and not readable[i].erased]
             return tuple(self._doc.shown(i) for i in unfinished if i not in self._streams)
 
     # writing
@@ -371,6 +383,7 @@ class Conversation(Document):
     def observe(self, callback: Callable[[Change], None]) -> Callable[[], None]:
         """Call back after every change, local and remote, in order, from one thread. Returns what stops it."""
         with self._lock:
+            self.load()
             self._callbacks.append(callback)
         self._observed()
 
@@ -518,25 +531,50 @@ class Conversation(Document):
     def _place(self, entry: EntryId, name: str) -> Place:
         return Place(self.id, entry, name, self._keyring)
 
+    def settle(self) -> None:
+        """Bring the tables of the file up to date with the document."""
+        with self._lock:
+            if self._tables is not None and self._open_edit is None:
+                self.load()
+                self.refresh()
+                self._tables.settle()
+
+    def _page(self, last: int, before: Entry | EntryId | None) -> tuple[Entry, ...] | None:
+        if self._loaded or self._closed or self._tables is None:
+            return None
+        rows = self._tables.page(last, before.id if isinstance(before, Entry) else before)
+        if rows is None:
+            return None
+        return tuple(entry_of_row(*row, self._is_local, self._place, self._blobs) for row in rows)
+
     def _reset(self) -> None:
         self._note_visible()
         self._doc = Reading(self._is_local, self._lock, self._place, self._blobs)
         self._check_schema()
-        self._doc.read_all(self._replica)
+        rows = self._tables.nodes() if self._tables is not None and self._newer is None else None
+        if rows is not None:
+            self._doc.restore(self._replica, rows)
+        else:
+            self._doc.read_all(self._replica)
+        if self._tables is not None:
+            source = ReadingTables(self._doc, self._replica) if self._newer is None else None
+            self._tables.follow(source)
         self._report(local=False)
 
     def _absorb(self, touched: Touched, *, local: bool) -> None:
         self._note_visible()
         if touched.of(schema.META):
             self._check_schema()
+            if self._newer is not None and self._tables is not None:
+                self._tables.follow(None)
         changed = self._doc.read(self._replica, touched)
         if self._told is not None:
             self._told[1].update(changed)
         if not local:
             self._report(local=False)
 
-    def _on_disk(self) -> None:
-        self._report(local=True)
+    def _on_disk(self, *, local: bool) -> None:
+        self._report(local=local)
 
     def _note_visible(self) -> None:
         if self._callbacks and self._told is None:

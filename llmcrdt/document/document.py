@@ -52,7 +52,7 @@ class Journal(Protocol):
 
 
 class Document:
-    """One replicated document. Any method from any thread."""
+    """One replicated document. Any method from any thread. Its replica is loaded when it is needed first."""
 
     def __init__(
         self,
@@ -74,8 +74,7 @@ class Document:
         self._open_edit: Edit | None = None
         self._edited: set[str] = set()
         self._closed = False
-        with self._lock:
-            self._load()
+        self._loaded = False
 
     # what a subclass does with what it reads
 
@@ -84,14 +83,14 @@ class Document:
         raise NotImplementedError
 
     def _absorb(self, touched: Touched, *, local: bool) -> None:
-        """Read what a change touched."""
+        """Read what a change touched. ``local``: it is not on disk yet; ``_on_disk`` is called when it is."""
         raise NotImplementedError
 
     def _merged(self) -> None:
         """Something came from elsewhere, and was read. May write."""
 
-    def _on_disk(self) -> None:
-        """What was written here is on disk now."""
+    def _on_disk(self, *, local: bool) -> None:
+        """What was absorbed last is on disk now."""
 
     # the document as bytes
 
@@ -111,8 +110,9 @@ class Document:
         with self._carrying():
             applied = self._merge(update)
             if applied.news:
+                self._absorb(applied.touched, local=True)  # first, for the journal keeps tables of what is read
                 self._append(update, applied.touched)
-                self._absorb(applied.touched, local=False)
+                self._on_disk(local=False)
                 self._merged()
 
     def close(self) -> None:
@@ -128,9 +128,21 @@ class Document:
         return self._session
 
     def refresh(self) -> None:
-        """Take in what other processes and the relay wrote to the same file."""
+        """Take in what other processes and the relay wrote to the same file; if it is loaded."""
         with self._lock:
-            if self._take_news():
+            if self._loaded and self._take_news():
+                self._merged()
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the replica is in memory."""
+        return self._loaded
+
+    def load(self) -> None:
+        """Load the replica if it isn't yet."""
+        with self._lock:
+            if not self._loaded:
+                self._load()
                 self._merged()
 
     def _take_news(self) -> bool:
@@ -153,6 +165,7 @@ class Document:
         with self._lock:
             if self._closed:
                 raise RepoClosed(f"{type(self).__name__} {self.id} is closed.", hint="Get it again from its repo.")
+            self.load()
             if self._open_edit is None:
                 self.refresh()
             yield
@@ -193,7 +206,7 @@ class Document:
                 self._open_edit = None
                 self._load()
                 raise
-            self._on_disk()
+            self._on_disk(local=True)
             self._journal.compact(self._replica.snapshot)
 
     def _take_in(self, edit: Edit) -> None:
@@ -233,6 +246,7 @@ class Document:
                 del kept[bad]
                 continue
             break
+        self._loaded = True
         self._reset()
 
     def _first_bad(self, snapshot: bytes | None, updates: Sequence[bytes]) -> int | None:

@@ -22,8 +22,8 @@ def copy_until(doc: Reading, replica: Replica, entry: EntryId) -> dict[EntryId, 
 
     Sealed hidden fields are bound to their conversation: they would not open elsewhere, and are left out.
     """
-    ids, _ = doc.list_now()
-    todo, wanted = list(ids[: ids.index(entry) + 1]), set[EntryId]()
+    ids = doc.ids()
+    todo, wanted = ids[: ids.from_end(entry) + 1], set[EntryId]()
     sound = doc.order.sound()
     while todo:
         each = todo.pop()

@@ -75,6 +75,7 @@ class Arrangement:
 
     ``head`` is frame(g) and g, for the latest visible generation g; ``tail`` the other visible entries, arranged.
     ``ways``: for each fork, the entry that decided. ``pins``: the version of each head entry that the frame holds.
+    The lists only grow in place, and ``pins`` too: who remembers their lengths has a snapshot for nothing.
     """
 
     head: list[EntryId] = field(default_factory=list)
@@ -140,6 +141,46 @@ class Order:
     def saw(self, lamport: int) -> None:
         """Note an act's lamport: what is written from now on comes after it."""
         self._latest_act = max(self._latest_act, lamport)
+
+    def restore(
+        self,
+        nodes: Iterable[Node],
+        unreadable: Mapping[EntryId, str],
+        shown: Sequence[EntryId],
+        pins: Mapping[EntryId, ContentHash],
+    ) -> None:
+        """Take over what an order of the same entries had found; this one must be new. ``shown``: its transcript.
+
+        Where something is hidden or malformed, all is counted again."""
+        self._nodes = {node.id: node for node in nodes}
+        self._unreadable = dict(unreadable)
+        if unreadable or len(shown) != len(self._nodes):
+            self._stale = True
+            return
+        self._sound = {node.id: node for node in sorted(self._nodes.values(), key=lambda node: node.age)}
+        for i, node in self._sound.items():
+            self._groups.setdefault(group_of(node, self._sound), []).append(i)
+        latest = next((i for i in reversed(self._sound) if self._sound[i].frame is not None), None)
+        end = len(shown) - shown[::-1].index(latest) if latest else 0
+        covered = {parent for node in self._sound.values() for parent in node.parents}
+        self._now = Arrangement(
+            head=list(shown[:end]),
+            tail=list(shown[end:]),
+            visible=set(shown),
+            tips=tuple(by_age(self._sound.keys() - covered, self._sound)),
+            pins=dict(pins),
+            generation=latest,
+        )
+        self._youngest = max((node.lamport for node in self._sound.values()), default=0)
+
+    def knows(self, entry: EntryId) -> bool:
+        """Whether an entry was put, sound or not, and could be read."""
+        return entry in self._nodes
+
+    def everything(self) -> Iterator[Node | tuple[EntryId, str]]:
+        """Every node, and for what can't be read its id and the reason."""
+        yield from self._nodes.values()
+        yield from self._unreadable.items()
 
     def now(self) -> Arrangement:
         """The arrangement as of now. Valid until the next ``put`` or ``select``; don't change it."""

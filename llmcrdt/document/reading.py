@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from ..crdt.replica import Node as ReplicaNode
 from ..crdt.replica import Replica, Touched
 from ..exceptions import EntryNotFound, InvalidContent
 from ..ids import ContentHash, EntryId, SessionId, is_entry_id
@@ -14,9 +16,10 @@ from . import schema
 from .acts import Claim, Stop, read_act
 from .blob import Blob, Keeper
 from .entry import Entry, HiddenField, Part, ToolCall, Version
-from .order import Arrangement, Hider, Order, Selection, ancestors
+from .order import Arrangement, Hider, Node, Order, Selection, ancestors
 from .sealing import NOWHERE, Place
-from .transcript import Elsewhere, Transcript
+from .tables import read_nodes
+from .transcript import Elsewhere, Ids, Transcript
 
 
 @dataclass(frozen=True)
@@ -31,13 +34,27 @@ class Readable:
     leftover: bool = False  # content stands beside an erase, and has to go
 
 
+class Readables(dict[EntryId, Readable]):
+    """What was read so far; an entry that is asked for and was not read yet is read then."""
+
+    def __init__(self) -> None:
+        self.read: Callable[[EntryId], Readable] | None = None
+
+    def __missing__(self, entry: EntryId) -> Readable:
+        if self.read is None:
+            raise KeyError(entry)
+        self[entry] = readable = self.read(entry)
+        return readable
+
+
 class Reading:
     """The readable side of one replica.
 
     ``is_local``: whether no relay has an entry yet. ``place``: where a hidden field stands, for those that are sealed.
     ``blobs``: where the contents of attachments are kept.
 
-    Called under ``lock``; what a transcript reads later, when it is asked, takes the lock itself.
+    Called under ``lock``; what a transcript reads later, when it is asked, takes the lock itself. ``created`` and
+    ``changed`` collect the entries that came, and those that were read again, until somebody empties them.
     """
 
     def __init__(
@@ -52,71 +69,103 @@ class Reading:
         self._blobs = blobs
         self._lock = lock
         self._cache: dict[EntryId, Entry] = {}
+        self._unread: dict[EntryId, ContentHash] = {}  # the only version of an entry that was not read yet
+        self._given: weakref.WeakSet[Transcript] = weakref.WeakSet()
         self.order = Order()
-        self.readable: dict[EntryId, Readable] = {}
+        self.readable = Readables()
         self.erased: set[EntryId] = set()
         self.released: set[str] = set()
         """The blobs that entries named when they were erased; emptied by whoever takes care of them."""
         self.stops: set[EntryId] = set()
         self.claims: dict[str, dict[SessionId, Claim]] = {}
+        self.created: set[EntryId] = set()
+        self.changed: set[EntryId] = set()
 
     # taking in
 
     def read_all(self, replica: Replica) -> None:
         """Read a whole replica; this object must be new."""
         found = [(EntryId(key), self._read(replica, EntryId(key))) for key in replica.keys(schema.ENTRIES)]
-        for entry, node in sorted(found, key=lambda pair: (pair[1].head.lamport if pair[1] else 0, pair[0])):
-            self._note(entry, node)
+        for entry, read in sorted(found, key=lambda f: (0 if isinstance(f[1], str) else f[1].head.lamport, f[0])):
+            self._note(entry, read)
         self._read_acts(replica, replica.keys(schema.ACTS))
+
+    def restore(self, replica: Replica, rows: Sequence[tuple[str, int | None, str | None, str]]) -> None:
+        """Take over from the tables what ``read_all`` would find; entries are read when they are asked for."""
+        nodes: list[Node] = []
+        unreadable: dict[EntryId, str] = {}
+        for row, found in zip(rows, read_nodes(rows), strict=True):
+            if isinstance(found, str):
+                unreadable[EntryId(row[0])] = found
+            else:
+                nodes.append(found.node)
+                if found.erased:
+                    self.erased.add(found.node.id)
+                if found.version is not None:
+                    self._unread[found.node.id] = found.version
+        shown = sorted((row[1], row[0]) for row in rows if row[1] is not None)
+        pins = {EntryId(row[0]): ContentHash(row[2]) for row in rows if row[2] is not None}
+        self.order.restore(nodes, unreadable, [EntryId(entry) for _, entry in shown], pins)
+        self._read_acts(replica, replica.keys(schema.ACTS))
+        self.readable.read = lambda entry: self._read_again(replica, entry)
+        for node in nodes:
+            if node.id not in self._unread:
+                self.readable[node.id]  # it may change: a transcript must be able to show it as it was
 
     def read(self, replica: Replica, touched: Touched) -> set[EntryId]:
         """Read again what a change touched. Returns the entries that say something else now."""
         changed: set[EntryId] = set()
         for key in touched.of(schema.ENTRIES):
-            entry, before = EntryId(key), self.readable.get(EntryId(key))
-            self._note(entry, self._read(replica, entry))
-            if self.readable.get(entry) != before:
+            entry = EntryId(key)
+            if self._note(entry, self._read(replica, entry)):
                 changed.add(entry)
         self._read_acts(replica, touched.of(schema.ACTS))
         return changed
 
-    def _read(self, replica: Replica, entry: EntryId) -> Readable | None:
-        """Read one entry, or note why it can't be read (O1)."""
-        fields = replica.node(schema.ENTRIES, entry)
+    def _read(self, replica: Replica, entry: EntryId) -> Readable | str:
+        """One entry, or why it can't be read (O1)."""
         try:
-            if fields is None or not is_entry_id(entry):
-                raise InvalidContent("is not an entry")
-            if "head" not in fields:
-                raise InvalidContent("has no head")
-            head = schema.read_head(fields["head"])
-            erased = schema.erased_of(entry, fields)
-            if erased is not None:
-                leftover = any(name.startswith(("version:", "live:", "hidden:")) for name in fields)
-                return Readable(head, (), (), {}, erased, leftover)
-            versions = tuple(schema.versions_of(head.role, fields))
-            if not versions and not any(name.startswith("live:") for name in fields):
-                raise InvalidContent("has no content")
-            return Readable(
-                head,
-                versions,
-                schema.live_parts(fields),
-                schema.hidden_of(fields, lambda name: self._place(entry, name)),
-            )
+            return readable_of(entry, replica.node(schema.ENTRIES, entry), self._place)
         except InvalidContent as error:
-            self.order.put_unreadable(entry, error.message)
-            return None
+            return error.message
 
-    def _note(self, entry: EntryId, readable: Readable | None) -> None:
-        self._cache.pop(entry, None)
-        if readable is None:
-            self.readable.pop(entry, None)
+    def _read_again(self, replica: Replica, entry: EntryId) -> Readable:
+        if not self.order.knows(entry):
+            raise KeyError(entry)
+        return readable_of(entry, replica.node(schema.ENTRIES, entry), self._place)
+
+    def _note(self, entry: EntryId, readable: Readable | str) -> bool:
+        """Take in what was read of an entry. Whether that is news; of one not read before, its content is compared."""
+        before, only = self.readable.get(entry), self._unread.get(entry)
+        if isinstance(readable, Readable) and before == readable:
+            return False
+        if self.order.knows(entry):
+            self._keep(entry)
         else:
-            before, self.readable[entry] = self.readable.get(entry), readable
-            if readable.erased is not None:
-                self.erased.add(entry)
-                for version in before.versions if before else ():
-                    self.released |= {part.hash for part in version.parts if isinstance(part, Blob)}
-            self.order.put(readable.head.node(entry))
+            self.created.add(entry)
+        self.changed.add(entry)
+        self._cache.pop(entry, None)
+        if isinstance(readable, str):
+            self.readable.pop(entry, None)
+            self._unread.pop(entry, None)
+            self.order.put_unreadable(entry, readable)
+            return before is not None or only is not None
+        for pinned, _ in readable.head.frame.pins if readable.head.frame else ():
+            if self._given and self.order.knows(pinned) and _has_choice(self.readable[pinned]):
+                self._keep(pinned)
+        self.readable[entry] = readable
+        if readable.erased is not None:
+            self.erased.add(entry)
+            for version in before.versions if before else ():
+                self.released |= {part.hash for part in version.parts if isinstance(part, Blob)}
+        self.order.put(readable.head.node(entry))
+        return before is not None or only is None or [version.hash for version in readable.versions] != [only]
+
+    def _keep(self, entry: EntryId) -> None:
+        """Transcripts that were given out go on showing an entry as it is now."""
+        only = None if entry in self.readable else self._unread.get(entry)
+        for transcript in tuple(self._given):
+            transcript.keep(entry, self.entry(entry, only) if only else None)
 
     def _read_acts(self, replica: Replica, keys: Iterable[str]) -> None:
         for key in keys:
@@ -143,6 +192,10 @@ class Reading:
             raise EntryNotFound(f"There is no entry {found!r} {where} this conversation.", hint="Was it synced yet?")
         return found
 
+    def open_ones(self) -> list[EntryId]:
+        """The sound entries, without some that are known to be sealed."""
+        return [i for i in self.order.sound() if i in self.readable or i not in self._unread]
+
     def shown(self, entry: EntryId) -> Entry:
         """An entry in the version that the transcript shows."""
         return self.entry(entry, self.order.now().pins.get(entry))
@@ -150,49 +203,41 @@ class Reading:
     def entry(self, entry: EntryId, pin: ContentHash | None = None) -> Entry:
         """An entry in the version that a frame pins, else in its best one, else as it has grown so far."""
         sync: Literal["local", "durable"] = "local" if self._is_local(entry) else "durable"
-        readable = self.readable[entry]
-        version = next((v for v in readable.versions if v.hash == pin), None) or next(iter(readable.versions), None)
-        hash_ = _erased_hash(readable.erased, pin) if readable.erased else version.hash if version else None
-        cached = self._cache.get(entry)
-        if cached and cached.sync == sync and cached.hash == hash_:
+        readable, cached = self.readable[entry], self._cache.get(entry)
+        if cached and cached.sync == sync and cached.hash == _chosen(readable, pin)[1]:
             return cached
-        made = _entry(entry, readable, version, sync, hash_, self._blobs)
-        self._cache[entry] = made
+        self._cache[entry] = made = entry_of(entry, readable, pin, sync, self._blobs)
         return made
 
-    def list_now(self) -> tuple[Sequence[EntryId], Callable[[EntryId], Entry]]:
-        """The ids of the transcript, and how to read one of them in the version it shows."""
+    def ids(self) -> Ids:
+        """The transcript as it is now, by ids."""
         now = self.order.now()
-        return [*now.head, *now.tail], lambda entry: self.entry(entry, now.pins.get(entry))
+        return Ids(now.head, now.tail)
 
     def transcript(self) -> Transcript:
         now = self.order.now()
-        ids, read = self.list_now()
+        pins = now.pins
         frame = self.readable[now.generation].head.frame if now.generation else None
-        return Transcript(
-            ids,
-            self._locked(read),
+        made = Transcript(
+            Ids(now.head, now.tail),
+            lambda entry: self.entry(entry, pins.get(entry)),
+            lock=self._lock,
             tips=now.tips,
             base=(len(now.head) - 1, frame.hash) if frame else None,
-            malformed=dict(now.malformed),
+            malformed=now.malformed,
             elsewhere=self._elsewhere(now),
         )
+        self._given.add(made)
+        return made
 
     def _elsewhere(self, now: Arrangement) -> Callable[[], tuple[Elsewhere, ...]]:
-        hidden_by = dict(now.hidden_by)
+        hidden_by = now.hidden_by
 
         def elsewhere() -> tuple[Elsewhere, ...]:
             with self._lock:
                 return tuple(Elsewhere(self.entry(i), h.way, self._unseen(i, h)) for i, h in hidden_by.items())
 
         return elsewhere
-
-    def _locked(self, read: Callable[[EntryId], Entry]) -> Callable[[EntryId], Entry]:
-        def locked(entry: EntryId) -> Entry:
-            with self._lock:
-                return read(entry)
-
-        return locked
 
     def _unseen(self, entry: EntryId, hider: Hider) -> bool:
         """Whether whoever decided had not seen ``entry``: it is nowhere above what they had seen."""
@@ -202,14 +247,35 @@ class Reading:
         return all(i != entry and entry not in ancestors(sound[i], sound, sound[entry].lamport) for i in seen)
 
 
-def _entry(
+def readable_of(
+    entry: EntryId, fields: ReplicaNode | None, place: Callable[[EntryId, str], Place] = lambda entry, name: NOWHERE
+) -> Readable:
+    """What the fields of one entry say. Raises InvalidContent: the entry is malformed (O1)."""
+    if fields is None or not is_entry_id(entry):
+        raise InvalidContent("is not an entry")
+    if "head" not in fields:
+        raise InvalidContent("has no head")
+    head = schema.read_head(fields["head"])
+    erased = schema.erased_of(entry, fields)
+    if erased is not None:
+        leftover = any(name.startswith(("version:", "live:", "hidden:")) for name in fields)
+        return Readable(head, (), (), {}, erased, leftover)
+    versions = tuple(schema.versions_of(head.role, fields))
+    if not versions and not any(name.startswith("live:") for name in fields):
+        raise InvalidContent("has no content")
+    hidden = schema.hidden_of(fields, lambda name: place(entry, name))
+    return Readable(head, versions, schema.live_parts(fields), hidden)
+
+
+def entry_of(
     entry: EntryId,
     readable: Readable,
-    version: Version | None,
+    pin: ContentHash | None,
     sync: Literal["local", "durable"],
-    hash_: ContentHash | None,
-    blobs: Keeper | None,
+    blobs: Keeper | None = None,
 ) -> Entry:
+    """The entry in the version that ``pin`` names, else in its best one, else as it has grown so far."""
+    version, hash_ = _chosen(readable, pin)
     head = readable.head
     parts = version.parts if version else readable.live
     return Entry(
@@ -243,6 +309,19 @@ def _placed(part: Part, entry: EntryId, blobs: Keeper | None) -> Part:
         case Blob():
             return part.kept_by(blobs)
     return part
+
+
+def _chosen(readable: Readable, pin: ContentHash | None) -> tuple[Version | None, ContentHash | None]:
+    """The version to show, and the hash that the entry has then."""
+    version = next((v for v in readable.versions if v.hash == pin), None) or next(iter(readable.versions), None)
+    if readable.erased:
+        return version, _erased_hash(readable.erased, pin)
+    return version, version.hash if version else None
+
+
+def _has_choice(readable: Readable) -> bool:
+    """Whether it matters which version is pinned."""
+    return len(readable.versions) > 1 or readable.erased is not None
 
 
 def _erased_hash(hashes: tuple[ContentHash, ...], pin: ContentHash | None) -> ContentHash:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import overload
@@ -20,8 +21,42 @@ class Elsewhere:
     unseen: bool
 
 
+class Ids(Sequence[EntryId]):
+    """Two lists that only grow, one after the other, as long as they are now. Costs nothing to make."""
+
+    __slots__ = ("_head", "_head_size", "_size", "_tail")
+
+    def __init__(self, head: Sequence[EntryId], tail: Sequence[EntryId]) -> None:
+        self._head, self._tail = head, tail
+        self._head_size, self._size = len(head), len(head) + len(tail)
+
+    @overload
+    def __getitem__(self, index: int) -> EntryId: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[EntryId]: ...
+    def __getitem__(self, index: int | slice) -> EntryId | list[EntryId]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(self._size))]
+        if index < 0:
+            index += self._size
+        if not 0 <= index < self._size:
+            raise IndexError("transcript index out of range")
+        return self._head[index] if index < self._head_size else self._tail[index - self._head_size]
+
+    def __len__(self) -> int:
+        return self._size
+
+    def from_end(self, entry: EntryId) -> int:
+        """The index of an entry, sought from the end. Raises ValueError."""
+        for index in range(self._size - 1, -1, -1):
+            if self[index] == entry:
+                return index
+        raise ValueError(entry)
+
+
 class Transcript(Sequence[Entry]):
-    """The entries of a conversation in order, as of the moment it was made. Entries are read when asked for.
+    """The entries of a conversation in order, as of the moment it was made. Entries are read when asked for; what
+    changes before that is kept here as it was.
 
     ``hash`` is equal wherever the same entries stand in the same order with the same content. ``elsewhere``: entries
     that are not shown (O4). ``malformed``: entry ids that take no part, with the reason (O1).
@@ -29,9 +64,10 @@ class Transcript(Sequence[Entry]):
 
     def __init__(
         self,
-        ids: Sequence[EntryId],
+        ids: Ids,
         read: Callable[[EntryId], Entry],
         *,
+        lock: threading.RLock,
         tips: tuple[EntryId, ...],
         base: tuple[int, FrameHash] | None,
         malformed: Mapping[EntryId, str],
@@ -42,10 +78,16 @@ class Transcript(Sequence[Entry]):
         self._base = base  # index of the latest generation, and the hash of its frame
         self._elsewhere = elsewhere
         self._entries: dict[int, Entry] = {}
+        self._lock = lock
+        self._kept: dict[EntryId, Entry] = {}
         self.tips = tips
         self.malformed = malformed
-        for index in range(base[0] if base else 0, len(ids)):
-            self[index]  # what no frame holds yet is read now: later it may have grown
+
+    def keep(self, entry: EntryId, as_it_was: Entry | None = None) -> None:
+        """An entry is about to change: go on with what can be read now, or with ``as_it_was``. Called under the
+        lock."""
+        if entry not in self._kept:
+            self._kept[entry] = as_it_was or self._read(entry)
 
     @property
     def ids(self) -> tuple[EntryId, ...]:
@@ -129,7 +171,7 @@ class Transcript(Sequence[Entry]):
         return pins
 
     def _find(self, entry: EntryId) -> Entry:
-        return self[max(i for i in range(len(self._ids)) if self._ids[i] == entry)]
+        return self[self._ids.from_end(entry)]
 
     @overload
     def __getitem__(self, index: int) -> Entry: ...
@@ -143,7 +185,9 @@ class Transcript(Sequence[Entry]):
         if not 0 <= index < len(self._ids):
             raise IndexError("transcript index out of range")
         if index not in self._entries:
-            self._entries[index] = self._read(self._ids[index])
+            entry = self._ids[index]
+            with self._lock:
+                self._entries[index] = self._kept.get(entry) or self._read(entry)
         return self._entries[index]
 
     def __len__(self) -> int:

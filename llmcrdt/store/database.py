@@ -19,7 +19,8 @@ from sqlite_utils import Database
 
 from ..exceptions import NewerDatabase, NotADatabase, RepoClosed, StoreError
 from ..ids import Random, new_session_id
-from .migrations import APPLICATION_ID, migrations
+from .migrations import APPLICATION_ID, NAMES, migrations
+from .tables import Tables, forget_rows, last_place
 
 SMALL = 256 << 10  # below this many bytes of updates, a snapshot is not worth its writing
 _HEADER = b"SQLite format 3\0"
@@ -73,6 +74,7 @@ class Store:
         self._closed = False
         with self._translated():
             self._prepare()
+        self.tables = Tables(self._reading, self._writing)
 
     def _prepare(self) -> None:
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
@@ -85,7 +87,7 @@ class Store:
             )
         known = {migration.name for migration in migrations.pending(self._db)}
         done = {migration.name for migration in migrations.applied(self._db)}
-        newer = done - known - {"m001_documents"}
+        newer = done - known - set(NAMES)
         if newer:
             raise NewerDatabase(
                 f"{self.path} was made by a newer llmcrdt ({min(newer)}).", hint="Update llmcrdt; nothing was changed."
@@ -150,14 +152,28 @@ class Store:
         updates = [row[2] for row in rows if except_writer is None or row[1] != except_writer]
         return Kept(zlib.decompress(found[0]) if found else None, updates, last)
 
-    def append(self, document: str, data: bytes, writer: str, keys: Iterable[str]) -> None:
-        """Keep a local update, and queue it for every relay that knows the document."""
+    def append(
+        self,
+        document: str,
+        data: bytes,
+        writer: str,
+        keys: Iterable[str],
+        also: Callable[[Database, int], None] = lambda db, place: None,
+    ) -> None:
+        """Keep a local update, and queue it for every relay that knows the document. ``also`` is called with the place
+        it got, in the same transaction."""
         with self._writing() as db:
             place = self._insert(document, data, keys=" ".join(keys), writer=writer)
             query = "SELECT relay, refills FROM cursors WHERE document = ?"
             for relay, refills in db.execute(query, [document]).fetchall():
                 session, n = self._name(relay, document, refills)
                 db.execute("INSERT INTO outbox VALUES (?, ?, ?, ?, ?)", [relay, document, place, session, n])
+            also(db, place)
+
+    def derive(self, document: str, also: Callable[[Database, int], None]) -> None:
+        """Call ``also`` in a transaction, with the last place of a document."""
+        with self._writing() as db:
+            also(db, last_place(db, document))
 
     def compact(
         self, document: str, seen: int, writer: str | None, snapshot: Callable[[], tuple[bytes, Sequence[bytes]]]
@@ -174,7 +190,7 @@ class Store:
             ).fetchone()
             old = self._one("SELECT size FROM snapshots WHERE document = ?", document) or 0
             last = self._one("SELECT max(place) FROM updates WHERE document = ?", document) or 0
-            if sizes[0] <= max(SMALL, old) or self._unseen(document, seen, writer):
+            if sizes[0] <= max(SMALL, old) or self.unseen(document, seen, writer):
                 return None
             whole, pending = snapshot()
             self._put_snapshot(document, last, whole)
@@ -183,9 +199,11 @@ class Store:
                 " AND place NOT IN (SELECT place FROM outbox WHERE outbox.document = updates.document)",
                 [document],
             )
+            place = int(last)
             for update in pending:
-                last = self._insert(document, update)
-            return int(last)
+                place = self._insert(document, update)
+            db.execute("UPDATE tables SET place = ? WHERE document = ? AND place = ?", [place, document, last])
+            return place
 
     def set_aside(self, document: str, data: bytes, reason: str) -> None:
         """Take an update out of the document, and keep it apart."""
@@ -208,7 +226,7 @@ class Store:
 
         ``seen`` and ``writer`` as in ``compact``: False, and nothing done, if the caller's replica lacks something."""
         with self._writing() as db:
-            if self._unseen(document, seen, writer):
+            if self.unseen(document, seen, writer):
                 return False
             whole, pending = snapshot()
             last = self._one("SELECT max(place) FROM updates WHERE document = ?", document) or 0
@@ -216,6 +234,7 @@ class Store:
             waiting = [row[0] for row in db.execute(query, [document])]
             for table in ("outbox", "updates", "set_aside"):
                 db.execute(f"DELETE FROM {table} WHERE document = ?", [document])
+            forget_rows(db, document)
             self._put_snapshot(document, int(last), whole)
             for update in pending:
                 self._insert(document, update)
@@ -242,7 +261,7 @@ class Store:
             [document, place, len(whole), zlib.compress(whole, 6)],
         )
 
-    def _unseen(self, document: str, seen: int, writer: str | None) -> bool:
+    def unseen(self, document: str, seen: int, writer: str | None) -> bool:
         """Whether there are updates that a replica which holds all up to ``seen``, and all by ``writer``, lacks."""
         query = "SELECT count(*) FROM updates WHERE document = ? AND place > ? AND writer IS NOT ?"
         return bool(self._one(query, document, seen, writer))

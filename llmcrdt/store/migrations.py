@@ -43,9 +43,35 @@ _DOCUMENTS = """
 """
 
 
+# Derived from the documents: may be emptied at any moment. entries.words is what entry_words is an index of; indexed
+# says whether it is in there yet. tables.place: the last update that a conversation's rows are made of.
+_TABLES = """
+    CREATE TABLE tables (document TEXT PRIMARY KEY, place INTEGER NOT NULL, rules TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE entries (
+        number INTEGER PRIMARY KEY, document TEXT NOT NULL, entry TEXT NOT NULL, position INTEGER, pin TEXT,
+        node TEXT NOT NULL, erased INTEGER NOT NULL, indexed INTEGER NOT NULL DEFAULT 0, words TEXT,
+        fields BLOB NOT NULL
+    );
+    CREATE UNIQUE INDEX entries_by_name ON entries (document, entry);
+    CREATE INDEX entries_by_position ON entries (document, position) WHERE position IS NOT NULL;
+    CREATE INDEX entries_erased ON entries (document) WHERE erased;
+    CREATE INDEX entries_to_index ON entries (number) WHERE NOT indexed AND words IS NOT NULL;
+    CREATE VIRTUAL TABLE entry_words USING fts5 (
+        words, content='entries', content_rowid='number', tokenize='unicode61 remove_diacritics 2'
+    )
+"""
+
+NAMES = ("m001_documents", "m002_tables")
+
+
 @migrations(name="m001_documents")
 def m001_documents(db: Database) -> None:
     _run(db, _DOCUMENTS)
+
+
+@migrations(name="m002_tables")
+def m002_tables(db: Database) -> None:
+    _run(db, _TABLES)
 
 
 def _run(db: Database, script: str) -> None:

@@ -1,0 +1,233 @@
+"""The derived tables of a repo's file: one row per entry of each conversation, and an index of their words.
+
+They hold what the documents say, so that a page or a search needs no document. The words of new rows enter the index a
+few hundred at a time, or when somebody searches: an index is cheapest to build in batches, and nobody misses it before.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from typing import NamedTuple
+
+from sqlite_utils import Database as Database
+
+INDEX_AT = 256  # rows that wait for the index before a write takes them along
+RANKED = 5_000  # of more matches than this, only the newest so many are ranked
+_KEEP = -1  # a position that stays as it is
+_WORD = re.compile(r'"([^"]*)"|(\S+)')
+
+Row = tuple[str, int | None, str | None, str, bool, bytes, str | None]
+"""entry, position, pin, node, erased, fields, words."""
+Moved = tuple[str, int | None, str | None]
+"""entry, position, pin."""
+Opened = Callable[[], AbstractContextManager[Database]]
+
+
+class Found(NamedTuple):
+    """One match. ``snippet`` marks the words with [ and ]; ``position`` is None where the entry is not shown."""
+
+    document: str
+    entry: str
+    position: int | None
+    fields: bytes
+    pin: str | None
+    snippet: str
+
+
+class Tables:
+    """Rows and words of one open file. ``reading`` and ``writing`` give its connection, the latter in a transaction."""
+
+    def __init__(self, reading: Opened, writing: Opened) -> None:
+        self._reading = reading
+        self._writing = writing
+        self._waiting = 0
+
+    def place(self, document: str, rules: str) -> int | None:
+        """The place that a document's rows are made of; None where they are not, or by other rules."""
+        with self._reading() as db:
+            return tables_place(db, document, rules)
+
+    def page(
+        self, document: str, rules: str, last: int, before: str | None
+    ) -> list[tuple[str, str | None, bytes]] | None:
+        """The ``last`` rows of the transcript as (entry, pin, fields), oldest first, or those before an entry of it;
+        None unless they are there, and made of all that is kept of the document."""
+        with self._reading() as db:
+            db.execute("BEGIN")
+            try:
+                place = tables_place(db, document, rules)
+                if place is None or place < last_place(db, document):
+                    return None
+                query, values = "SELECT entry, pin, fields FROM entries WHERE document = ? AND position", [document]
+                if before is None:
+                    query += " IS NOT NULL"
+                else:
+                    query += " < (SELECT position FROM entries WHERE document = ? AND entry = ?)"
+                    values += [document, before]
+                    found = "SELECT position FROM entries WHERE document = ? AND entry = ? AND position IS NOT NULL"
+                    if db.execute(found, values[1:]).fetchone() is None:
+                        return None
+                rows = db.execute(f"{query} ORDER BY position DESC LIMIT ?", [*values, max(0, last)]).fetchall()
+            finally:
+                db.execute("COMMIT")
+        return [(str(entry), pin, bytes(fields)) for entry, pin, fields in reversed(rows)]
+
+    def erased(self, document: str) -> int:
+        """How many entries are erased, as far as the rows know."""
+        with self._reading() as db:
+            query = "SELECT count(*) FROM entries WHERE document = ? AND erased"
+            return int(db.execute(query, [document]).fetchone()[0])
+
+    def nodes(self, document: str, rules: str, place: int) -> list[tuple[str, int | None, str | None, str]] | None:
+        """All rows as (entry, position, pin, node); None unless they are made of all up to ``place``, and no more."""
+        with self._reading() as db:
+            db.execute("BEGIN")
+            try:
+                if tables_place(db, document, rules) != place:
+                    return None
+                query = "SELECT entry, position, pin, node FROM entries WHERE document = ?"
+                return db.execute(query, [document]).fetchall()
+            finally:
+                db.execute("COMMIT")
+
+    def known(self, db: Database, document: str) -> dict[str, tuple[int | None, str | None]]:
+        query = "SELECT entry, position, pin FROM entries WHERE document = ?"
+        return {entry: (position, pin) for entry, position, pin in db.execute(query, [document])}
+
+    def write(
+        self,
+        db: Database,
+        document: str,
+        rules: str,
+        place: int,
+        *,
+        gone: Iterable[str],
+        put: Sequence[Row],
+        moved: Iterable[Moved],
+    ) -> None:
+        """Change rows inside a transaction. Afterwards they are made of all up to ``place``."""
+        for entry in gone:
+            _drop(db, document, entry)
+        for row in put:
+            _put(db, document, row)
+        for entry, position, pin in moved:
+            query = "UPDATE entries SET position = CASE ? WHEN -1 THEN position ELSE ? END, pin = ?"
+            db.execute(f"{query} WHERE document = ? AND entry = ?", [position, position, pin, document, entry])
+        db.execute("INSERT OR REPLACE INTO tables VALUES (?, ?, ?)", [document, place, rules])
+        self._waiting += len(put)
+        if self._waiting > INDEX_AT:
+            self._index(db)
+
+    def forget(self, document: str) -> None:
+        """Drop the rows of a document, and leave no trace of their words in the file."""
+        with self._writing() as db:
+            forget_rows(db, document)
+
+    def stale(self, rules: str, document: str | None = None) -> list[str]:
+        """Conversations whose rows are not made of all that is kept; deleted ones are left out. ``document``: only
+        look at this one."""
+        query = f"""
+            SELECT id FROM documents LEFT JOIN tables ON document = id
+            WHERE kind = 'conversation'
+            AND NOT EXISTS (SELECT 1 FROM listing WHERE listing.id = documents.id AND deleted)
+            AND (place IS NULL OR rules != ?
+                OR place < coalesce((SELECT max(place) FROM updates WHERE updates.document = id), 0)
+                OR place < coalesce((SELECT place FROM snapshots WHERE snapshots.document = id), 0))
+            {"" if document is None else "AND id = ?"}
+        """
+        with self._reading() as db:
+            return [str(row[0]) for row in db.execute(query, [rules] if document is None else [rules, document])]
+
+    def search(self, text: str, limit: int, *, elsewhere: bool) -> list[Found]:
+        """Rows that hold all words of ``text``, the best first. The last word may be the beginning of one."""
+        match = match_expression(text)
+        if not match or limit < 1:
+            return []
+        with self._reading() as db:
+            waiting = db.execute("SELECT 1 FROM entries WHERE NOT indexed AND words IS NOT NULL LIMIT 1").fetchone()
+        if waiting:
+            with self._writing() as db:
+                self._index(db)
+        newest = "SELECT rowid FROM entry_words WHERE entry_words MATCH ? ORDER BY rowid DESC LIMIT 1 OFFSET ?"
+        query = f"""
+            SELECT document, entry, position, fields, pin, snippet(entry_words, 0, '[', ']', '…', 16)
+            FROM entry_words JOIN entries ON number = entry_words.rowid
+            WHERE entry_words MATCH ? AND entry_words.rowid >= ? {"" if elsewhere else "AND position IS NOT NULL"}
+            AND NOT EXISTS (SELECT 1 FROM listing WHERE listing.id = document AND deleted)
+            ORDER BY rank LIMIT ?
+        """
+        with self._reading() as db:
+            floor = db.execute(newest, [match, RANKED]).fetchone()
+            rows = db.execute(query, [match, floor[0] if floor else 0, limit]).fetchall()
+        return [Found(*row) for row in rows]
+
+    def _index(self, db: Database) -> None:
+        waiting = "FROM entries WHERE NOT indexed AND words IS NOT NULL"
+        db.execute(f"INSERT INTO entry_words (rowid, words) SELECT number, words {waiting}")
+        db.execute("UPDATE entries SET indexed = 1 WHERE NOT indexed AND words IS NOT NULL")
+        self._waiting = 0
+
+
+def match_expression(text: str) -> str:
+    """An FTS5 query for people's words: all of them must be there; "several words" in quotes stand together."""
+    found = [(quoted or word, bool(word)) for quoted, word in _WORD.findall(text)]
+    phrases = [(words.replace('"', ""), plain) for words, plain in found if any(c.isalnum() for c in words)]
+    if not phrases:
+        return ""
+    prefix = "*" if phrases[-1][1] and not text[-1].isspace() else ""
+    return " ".join(f'"{words}"' for words, _ in phrases) + prefix
+
+
+def tables_place(db: Database, document: str, rules: str) -> int | None:
+    found = db.execute("SELECT place FROM tables WHERE document = ? AND rules = ?", [document, rules]).fetchone()
+    return int(found[0]) if found else None
+
+
+def last_place(db: Database, document: str) -> int:
+    query = """
+        SELECT max(coalesce((SELECT max(place) FROM updates WHERE document = ?), 0),
+                   coalesce((SELECT place FROM snapshots WHERE document = ?), 0))
+    """
+    return int(db.execute(query, [document, document]).fetchone()[0])
+
+
+def forget_rows(db: Database, document: str) -> None:
+    """Drop the rows of a document. The index is built anew: deleting from it would leave the words in its pages."""
+    db.execute("DELETE FROM tables WHERE document = ?", [document])
+    if db.execute("DELETE FROM entries WHERE document = ?", [document]).rowcount:
+        db.execute("INSERT INTO entry_words (entry_words) VALUES ('rebuild')")
+        db.execute("UPDATE entries SET indexed = 1 WHERE NOT indexed")
+
+
+def _put(db: Database, document: str, row: Row) -> None:
+    entry, position, pin, node, erased, fields, words = row
+    query = "SELECT number, position, words, indexed FROM entries WHERE document = ? AND entry = ?"
+    known = db.execute(query, [document, entry]).fetchone()
+    if known is None:
+        columns = "(document, entry, position, pin, node, erased, fields, words)"
+        query = f"INSERT INTO entries {columns} VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+        db.execute(query, [document, entry, position, pin, node, erased, fields, words])
+        return
+    number, old_position, old_words, indexed = known
+    if indexed and words != old_words:
+        _unindex(db, number, old_words)
+        indexed = 0
+    columns = "position = ?, pin = ?, node = ?, erased = ?, fields = ?, words = ?, indexed = ?"
+    position = old_position if position == _KEEP else position
+    values = [position, pin, node, erased, fields, words, indexed, number]
+    db.execute(f"UPDATE entries SET {columns} WHERE number = ?", values)
+
+
+def _drop(db: Database, document: str, entry: str) -> None:
+    query = "SELECT number, words, indexed FROM entries WHERE document = ? AND entry = ?"
+    for number, words, indexed in db.execute(query, [document, entry]).fetchall():
+        if indexed:
+            _unindex(db, number, words)
+        db.execute("DELETE FROM entries WHERE number = ?", [number])
+
+
+def _unindex(db: Database, number: int, words: str | None) -> None:
+    if words is not None:
+        db.execute("INSERT INTO entry_words (entry_words, rowid, words) VALUES ('delete', ?, ?)", [number, words])
