@@ -166,7 +166,8 @@ class Frame:
     """The exact ordered list of versions that a generation was computed on: frame(base), base, appended.
 
     ``hash`` names the whole list; ``sent`` is the hash of what was really sent. ``assumed``: imported, so nobody knows
-    what was sent. ``partial``: something before it is missing.
+    what was sent. ``partial``: something before it is missing. ``restarts``: why it names no base although something
+    was generated before ("erased", or what the caller said).
     """
 
     base: Pin | None
@@ -176,6 +177,7 @@ class Frame:
     sent: str | None = None
     assumed: bool = False
     partial: bool = False
+    restarts: str = ""
 
     @property
     def pins(self) -> tuple[Pin, ...]:

@@ -32,6 +32,7 @@ class Readable:
     hidden: Mapping[str, HiddenField]
     erased: tuple[ContentHash, ...] | None = None  # the hashes that an erased entry had
     leftover: bool = False  # content stands beside an erase, and has to go
+    erased_at: int = 0  # the lamport of the latest erase
 
 
 class Readables(dict[EntryId, Readable]):
@@ -226,6 +227,7 @@ class Reading:
             base=(len(now.head) - 1, frame.hash) if frame else None,
             malformed=now.malformed,
             elsewhere=self._elsewhere(now),
+            erased_at=max((self.readable[i].erased_at for i in self.erased if i in now.visible), default=0),
         )
         self._given.add(made)
         return made
@@ -259,7 +261,7 @@ def readable_of(
     erased = schema.erased_of(entry, fields)
     if erased is not None:
         leftover = any(name.startswith(("version:", "live:", "hidden:")) for name in fields)
-        return Readable(head, (), (), {}, erased, leftover)
+        return Readable(head, (), (), {}, erased, leftover, schema.erased_at(fields))
     versions = tuple(schema.versions_of(head.role, fields))
     if not versions and not any(name.startswith("live:") for name in fields):
         raise InvalidContent("has no content")

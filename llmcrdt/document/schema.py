@@ -244,6 +244,20 @@ def erased_of(entry: EntryId, fields: ReplicaNode) -> tuple[ContentHash, ...] | 
     return tuple(ContentHash(hash_) for hash_ in sorted(found)) or (ContentHash(tagged_hash(_ERASED, entry.encode())),)
 
 
+def erased_at(fields: ReplicaNode) -> int:
+    """The lamport of the latest erase of an entry; 0 where none says it."""
+    latest = 0
+    for name, value in fields.items():
+        if name.startswith("erased:"):
+            try:
+                said = parse_json(value)
+            except InvalidContent:
+                continue
+            lamport: Any = said.get("lamport") if isinstance(said, dict) else None
+            latest = max(latest, lamport) if _is_int(lamport) and 0 < lamport < _LAMPORT_END else latest
+    return latest
+
+
 def live_name(index: int, part_type: str) -> str:
     return f"live:{index}:{part_type}"
 
@@ -340,7 +354,7 @@ def _frame_to_json(frame: Frame) -> dict[str, JSON]:
     value: dict[str, JSON] = {"appended": [list(pin) for pin in frame.appended], "hash": frame.hash}
     if frame.base:
         value["base"] = list(frame.base)
-    for name in ("renderer", "sent", "assumed", "partial"):
+    for name in ("renderer", "sent", "assumed", "partial", "restarts"):
         if getattr(frame, name):
             value[name] = getattr(frame, name)
     return value
@@ -349,7 +363,8 @@ def _frame_to_json(frame: Frame) -> dict[str, JSON]:
 def _frame_from_json(value: Any) -> Frame:
     _need(isinstance(value, dict) and isinstance(value.get("appended"), list), "frame has no list")
     _need(is_hash(value.get("hash")), "frame has no hash")
-    renderer, sent = value.get("renderer", ""), value.get("sent")
+    renderer, sent, restarts = value.get("renderer", ""), value.get("sent"), value.get("restarts", "")
+    _need(isinstance(restarts, str), "frame's reason is not text")
     _need(isinstance(renderer, str) and (sent is None or isinstance(sent, str)), "frame's renderer is not text")
     return Frame(
         base=_pin(value["base"]) if value.get("base") is not None else None,
@@ -359,6 +374,7 @@ def _frame_from_json(value: Any) -> Frame:
         sent=sent,
         assumed=value.get("assumed") is True,
         partial=value.get("partial") is True,
+        restarts=restarts,
     )
 
 

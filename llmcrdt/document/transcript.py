@@ -72,11 +72,13 @@ class Transcript(Sequence[Entry]):
         base: tuple[int, FrameHash] | None,
         malformed: Mapping[EntryId, str],
         elsewhere: Callable[[], tuple[Elsewhere, ...]],
+        erased_at: int = 0,
     ) -> None:
         self._ids = ids
         self._read = read
         self._base = base  # index of the latest generation, and the hash of its frame
         self._elsewhere = elsewhere
+        self._erased_at = erased_at
         self._entries: dict[int, Entry] = {}
         self._lock = lock
         self._kept: dict[EntryId, Entry] = {}
@@ -115,19 +117,30 @@ class Transcript(Sequence[Entry]):
         sent: str | None = None,
         assumed: bool = False,
         beside_unfinished: bool = False,
+        restart: str = "",
     ) -> Frame:
         """This transcript as the frame of a generation. Entries still being written are left out (O2).
 
+        It extends the latest generation's, unless something in it was erased since, or ``restart`` says why not.
         Raises NotSealed where something was written on an unfinished entry, unless ``beside_unfinished`` says that the
         generation is meant to run beside it.
         """
         pins, latest = self._pins(beside_unfinished), self.generation
         if latest is None or latest.frame is None:
             return Frame(None, tuple(pins), extend_frame_hash(EMPTY_FRAME, pins), renderer, sent, assumed)
+        restarts = restart or ("erased" if self._erased_at > latest.lamport else "")
+        if restarts:
+            whole = [(entry.id, ContentHash(entry.hash)) for entry in self[: self._at_base()] if entry.hash]
+            whole += pins
+            hash_ = extend_frame_hash(EMPTY_FRAME, whole)
+            return Frame(None, tuple(whole), hash_, renderer, sent, assumed, restarts=restarts)
         hash_ = extend_frame_hash(latest.frame.hash, pins)
         if latest.sealed:
             return Frame(pins[0], tuple(pins[1:]), hash_, renderer, sent, assumed)
         return Frame(latest.frame.base, (*latest.frame.appended, *pins), hash_, renderer, sent, assumed)
+
+    def _at_base(self) -> int:
+        return self._base[0] if self._base else 0
 
     def until(self, entry: EntryId) -> Frame:
         """The list up to and with an entry, as a frame. Raises NotSealed where something in it is being written."""
@@ -158,7 +171,7 @@ class Transcript(Sequence[Entry]):
 
     def _pins(self, beside_unfinished: bool) -> list[Pin]:
         unsealed, pins = set(), []
-        for entry in self[self._base[0] if self._base else 0 :]:
+        for entry in self[self._at_base() :]:
             if entry.hash is None:
                 unsealed.add(entry.id)
             elif unsealed.intersection(entry.parents) and not beside_unfinished:

@@ -164,3 +164,32 @@ def test_a_crash_between_erase_and_purge_is_made_up_for(
     assert found_in(tmp_path, SECRET.encode())
     open_repo("laptop").get(conversation.id)
     assert found_in(tmp_path, SECRET.encode()) == []
+
+
+def test_the_first_answer_after_an_erase_begins_anew_and_says_why(open_repo: OpenRepo) -> None:
+    conversation = open_repo("laptop").create()
+    secret = conversation.append("user", SECRET)
+    conversation.append("assistant", "a0", frame=conversation.transcript())
+    conversation.append("user", "u1")
+    before = conversation.append("assistant", "a1", frame=conversation.transcript())
+    assert before.frame is not None
+    assert before.frame.base is not None
+    conversation.erase(secret)
+    after = conversation.append("assistant", "a2", frame=conversation.transcript())
+    assert after.frame is not None
+    assert (after.frame.base, after.frame.restarts) == (None, "erased")
+    assert [e.id for e in conversation.frame_entries(after)] == list(conversation.transcript().ids[:-1])
+    next_ = conversation.append("assistant", "a3", frame=conversation.transcript())
+    assert next_.frame is not None
+    assert (next_.frame.base, next_.frame.restarts) == ((after.id, after.hash), "")
+    assert conversation.verify() == []
+    assert conversation.transcript().ids[-2:] == (after.id, next_.id)
+
+
+def test_a_restart_can_be_asked_for(open_repo: OpenRepo) -> None:
+    conversation = open_repo("laptop").create()
+    conversation.append("user", "u0")
+    conversation.append("assistant", "a0", frame=conversation.transcript())
+    frame = conversation.transcript().frame(restart="another template")
+    assert (frame.base, frame.restarts, len(frame.appended)) == (None, "another template", 2)
+    assert frame.hash == conversation.transcript().hash
