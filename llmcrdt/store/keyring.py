@@ -117,7 +117,7 @@ class Keyring:
     def _changing(self) -> Iterator[_Keys]:
         """What is in the file, to be changed; written at the end."""
         with self._mutex, _locked(self.path.with_name(self.path.name + ".lock")):
-            self._read_as = None
+            self._read_as = None  # before a change the file itself counts, not how it looks from outside
             known = dict(self._read())
             yield known
             self._write(known)

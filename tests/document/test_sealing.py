@@ -26,7 +26,7 @@ from llmcrdt.cli import main
 from llmcrdt.document import schema
 from llmcrdt.document.sealing import NOWHERE, Place, SealedField, read_sealed, seal
 from llmcrdt.exceptions import CannotOpen, InvalidContent, KeyMissing
-from llmcrdt.ids import DocumentId, EntryId, KeyId, document_id, key_id
+from llmcrdt.ids import DocumentId, EntryId, KeyId, document_id, key_id, text_of
 from llmcrdt.interop import openai_chat
 
 pytest.importorskip("nacl", reason='sealing needs PyNaCl: pip install "llmcrdt[seal]"')
@@ -254,7 +254,8 @@ def test_nothing_shows_hidden_content_by_accident(open_repo: OpenRepo, tmp_path:
         with pytest.raises(InvalidContent) as caught:
             conversation.append("user", "x", hidden=bad)  # type: ignore[arg-type]
         shown.append(str(caught.value))
-    forms = [SECRET.decode(), SECRET.hex(), repo.keyring.keys(conversation.id)[0].data.hex()]
+    key = repo.keyring.keys(conversation.id)[0].data
+    forms = [SECRET.decode(), SECRET.hex(), key.hex(), repr(key)[2:-1], text_of(key)]
     assert not [text for text in shown for form in forms if form in text]
     assert all("Hi" in text for text in shown[-6:-3]), "the commands did show the visible text"
 

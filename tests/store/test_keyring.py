@@ -170,6 +170,13 @@ def test_a_process_killed_while_it_writes_leaves_a_whole_file(tmp_path: Path) ->
     assert sorted(path.name for path in tmp_path.iterdir()) == ["k", "k.lock"]
 
 
+def test_what_a_dead_writer_left_aside_is_cleared_away(tmp_path: Path) -> None:
+    for pid in (1, os.getpid()):
+        (tmp_path / f"k.{pid}.new").write_bytes(b"half a secret")
+    Keyring(tmp_path / "k").newest(ONE)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["k", "k.lock"]
+
+
 def test_forgotten_keys_are_gone_from_the_file(tmp_path: Path) -> None:
     ring = Keyring(tmp_path / "k")
     gone, stays = ring.newest(ONE), ring.newest(TWO)
