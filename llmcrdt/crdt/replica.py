@@ -52,11 +52,13 @@ class Touched:
 @dataclass(frozen=True)
 class Applied:
     """What an update did. ``pending``: some of it now waits for another update; some may be readable all the same.
-    Neither: it said nothing new."""
+    Neither: it said nothing new. ``update``: what has to be kept of it; what the document had already is left out where
+    that is possible, for it may be something that was deleted since."""
 
     touched: Touched
     changed: bool
     pending: bool
+    update: bytes
 
     @property
     def news(self) -> bool:

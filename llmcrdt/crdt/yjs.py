@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -42,7 +42,8 @@ class YjsReplica:
         if pending or (waited and changed):
             # yrs 0.28 shows some of what waits already, and does not tell of all that it shows
             touched = Touched({root: touched.of(root) | set(self.keys(root)) for root in self._maps})
-        return Applied(touched, changed, pending)
+        news = _merged(emitted) if emitted and not pending and not waited else update
+        return Applied(touched, changed, pending, news)
 
     def load(self, snapshot: bytes | None, updates: Iterable[bytes]) -> None:
         """Merge what was stored. The snapshot came from ``snapshot``, so it waits for nothing and isn't read again."""
@@ -78,7 +79,7 @@ class YjsReplica:
         with self._guarded("The CRDT core refused the change."), self._doc.transaction():
             yield edit
         _, emitted = self._take()
-        edit.update = emitted[0] if len(emitted) == 1 else pycrdt.merge_updates(*emitted) if emitted else b""
+        edit.update = _merged(emitted) if emitted else b""
 
     def keys(self, root: str) -> Iterator[str]:
         return iter(list(self._maps[root].keys()))
@@ -199,6 +200,10 @@ class YjsEdit:
     def _touch(self, root: str, key: str) -> Any:
         self._touched.setdefault(root, set()).add(key)
         return self._maps[root]
+
+
+def _merged(updates: Sequence[bytes]) -> bytes:
+    return updates[0] if len(updates) == 1 else bytes(pycrdt.merge_updates(*updates))
 
 
 def _scalar(value: object) -> Scalar | None:

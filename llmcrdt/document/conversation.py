@@ -81,6 +81,7 @@ class Conversation(Document):
         self._callbacks: list[Callable[[Change], None]] = []
         self._streams: dict[EntryId, Stream] = {}
         self._claims: dict[str, ToolClaim] = {}
+        self._stale_bytes = False  # an update that was kept may hold words of an entry that was erased before it came
         self._told: tuple[set[EntryId], set[EntryId]] | None = None
         """What observers know to be visible, and what changed since; None where they know all."""
         self.turn = threading.Lock()
@@ -570,6 +571,7 @@ class Conversation(Document):
         changed = self._doc.read(self._replica, touched)
         if self._told is not None:
             self._told[1].update(changed)
+        self._stale_bytes = self._stale_bytes or not self._doc.erased.isdisjoint(touched.of(schema.ENTRIES))
         if not local:
             self._report(local=False)
 
@@ -586,7 +588,7 @@ class Conversation(Document):
         if dirty:
             with self._editing() as edit:
                 clean(self._doc, self._replica, edit)
-        if dirty or len(self._doc.erased) != self._journal.purged():
+        if dirty or self._stale_bytes or len(self._doc.erased) != self._journal.purged():
             self._purge()
 
     def _purge(self) -> None:
@@ -594,6 +596,7 @@ class Conversation(Document):
         with self._lock:
             while not self._journal.purge(self._replica.snapshot, len(self._doc.erased)):
                 self._take_news()
+            self._stale_bytes = False
         self._on_erase()
         released, self._doc.released = self._doc.released, set()
         if released and self._blobs is not None:

@@ -111,7 +111,7 @@ class Document:
             applied = self._merge(update)
             if applied.news:
                 self._absorb(applied.touched, local=True)  # first, for the journal keeps tables of what is read
-                self._append(update, applied.touched)
+                self._append(applied.update, applied.touched)
                 self._on_disk(local=False)
                 self._merged()
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pycrdt
 import pytest
 
 import llmcrdt
@@ -99,3 +100,26 @@ def test_observers_hear_nothing_of_what_is_not_on_disk(two: Two, monkeypatch: py
         here.append("user", "two")
     assert [[e.text for e in change.added] for change in heard] == [["from elsewhere"], ["one", "two"]]
     assert [change.local for change in heard] == [False, True]
+
+
+def test_o7_words_that_arrive_again_after_their_erase_are_in_no_file(open_repo: OpenRepo) -> None:
+    """Another device may send them once more inside a bigger update, which waits there for something else."""
+    laptop = open_repo("laptop")
+    here = laptop.create()
+    start = here.version()
+    secret = here.append("user", "a secret word")
+    first, middle = here.diff(since=start), here.version()
+    here.append("user", "missing elsewhere")
+    second, end = here.diff(since=middle), here.version()
+    here.append("user", "and on")
+    there = open_repo("phone", laptop.library).join(here.id)
+    there.apply(pycrdt.merge_updates(first, here.diff(since=end)))
+    there.append("user", "from the phone")
+    here.erase(secret)
+    here.apply(there.diff(since=here.version()))
+    there.apply(second)
+    exchange(here, there)
+    for conversation in (here, there):
+        assert sorted(texts(conversation)) == ["", "and on", "from the phone", "missing elsewhere"]
+        snapshot, updates = conversation._journal.load()
+        assert not any(b"secret" in data for data in (snapshot or b"", *updates))
