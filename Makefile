@@ -1,6 +1,6 @@
 # Everything lands in .venv; PYTHON=... picks the Python it is made with.
 .DEFAULT_GOAL := help
-.PHONY: help demo relay test check lint types arrows fmt dev clean
+.PHONY: help demo relay test check lint types arrows fmt dev soak clean
 .NOTPARALLEL:
 
 VENV := .venv/bin
@@ -37,6 +37,9 @@ fmt: dev ## Format, and mend what can be mended
 
 dev: ## Install everything a developer needs
 	@sh scripts/bootstrap llama seal testing dev
+
+soak: dev ## Run 100,000 schedules of devices and networks (ARGS='--schedules 1000 --seed 7')
+	$(VENV)/python tests/sim/soak.py --schedules 100000 $(ARGS)
 
 clean: ## Remove .venv and the caches in this folder
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

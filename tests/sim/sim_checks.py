@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pycrdt
 import sim_oracle as oracle
 from sim_devices import Device
 from sim_world import World
@@ -11,7 +12,8 @@ from llmcrdt.ids import EntryId
 
 def check_device(world: World, device: Device) -> None:
     """O1-O6, O9 on whatever this device has by now: a part of the document, perhaps with pieces that wait."""
-    said = oracle.read(device.conv.diff(), world.wrong)
+    device.conv.refresh()
+    said = oracle.read(device.conv._replica._doc, world.wrong)
     transcript = device.conv.transcript()
     expected, hash_ = said.transcript()
     assert transcript.ids == tuple(entry for entry, _ in expected), "the order is the one the rules state"
@@ -36,13 +38,16 @@ def check_frames(world: World, device: Device, *, whole: bool = False) -> None:
             now = device.conv.frame_entries(EntryId(generation))
             assert [e.id for e in now] == [entry for entry, _, _ in frame], "a frame never changes"
             for entry, (_, version, text) in zip(now, frame, strict=True):
-                if whole or version in {v.hash for v in device.conv._doc.readable[entry.id].versions}:
-                    assert (entry.hash, entry.text) == (version, text), "nor does a version that it holds"
+                if entry.status == "erased":
+                    assert (entry.hash, entry.text) == (version, ""), "its place and its hash stay"
+                elif whole or version in {v.hash for v in device.conv._doc.readable[entry.id].versions}:
+                    assert entry.hash == version and text in (entry.text, None), "nor does a version that it holds"
 
 
 def merge_all(world: World) -> None:
     """The network is whole again: everything that any device has arrives everywhere."""
     held = {entry for device in world.devices for entry in device.conv._doc.readable}
+    gone = {entry for device in world.devices for entry in device.conv._doc.erased}
     for device in world.devices:
         world.rng.shuffle(device.inbox)
         while device.inbox:
@@ -53,6 +58,7 @@ def merge_all(world: World) -> None:
                 if a is not b:
                     a.conv.apply(b.conv.diff(since=a.conv.version()))
     check_all(world, held)
+    check_erased(world, gone)
 
 
 def check_all(world: World, held: set[EntryId]) -> None:
@@ -82,6 +88,7 @@ def check_reachable(world: World, held: set[EntryId]) -> None:
     there = {*transcript.ids, *(found.entry.id for found in transcript.elsewhere)}
     must = {entry for entry in world.said if entry not in world.at_risk or entry in held}
     assert must <= there, "nothing that was written is out of reach"
+    must -= conv._doc.erased
     for entry in must - world.at_risk:
         versions = conv._doc.readable[EntryId(entry)].versions
         texts = {
@@ -93,13 +100,20 @@ def check_reachable(world: World, held: set[EntryId]) -> None:
             assert conv.entry(EntryId(entry)).hidden[name].data == data, "hidden bytes are kept"
 
 
+def check_erased(world: World, gone: set[EntryId]) -> None:
+    """O7: what was erased anywhere is erased everywhere, and its words are in no file."""
+    words = {world.said.get(entry, "").encode() for entry in gone} - {b""}
+    for device in world.devices:
+        for entry in gone - world.wrong:
+            shown = device.conv.entry(entry)
+            assert (shown.status, shown.parts, shown.hidden) == ("erased", (), {}), "erased stays erased"
+        for stored in device.stored():
+            assert not [word for word in words if word in stored], "erased words are in no file"
+
+
 def oracle_state(update: bytes) -> list[str]:
     """Everything a document holds, as texts that can be compared."""
-    import pycrdt
-
-    doc = pycrdt.Doc()
-    doc.apply_update(update)
-    found = []
+    doc, found = oracle.load(update), []
     for root in ("meta", "entries", "acts"):
         for key, value in doc.get(root, type=pycrdt.Map).items():
             fields = {n: str(v) for n, v in value.items()} if isinstance(value, pycrdt.Map) else value

@@ -82,6 +82,10 @@ class Device:
         """The next write fails. False where that can't be made to happen."""
         return False
 
+    def stored(self) -> list[bytes]:
+        """All bytes that are kept for it."""
+        raise NotImplementedError
+
     def close(self) -> None:
         self.conv.close()
 
@@ -135,6 +139,9 @@ class MemoryDevice(Device):
 
     def beside(self, name: str) -> MemoryDevice:
         return MemoryDevice(name, self.rng, self.sent, self.file)
+
+    def stored(self) -> list[bytes]:
+        return [self.file.snapshot or b"", *(update for _, _, update in self.file.rows)]
 
     def fill_disk(self) -> bool:
         self.file.full = True
@@ -212,6 +219,13 @@ class FileDevice(Device):
 
     def beside(self, name: str) -> FileDevice | None:
         return FileDevice(name, self.rng, self.sent, self.path, self.conv.id)
+
+    def stored(self) -> list[bytes]:
+        return [
+            Path(f"{self.path}{ending}").read_bytes()
+            for ending in ("", "-wal")
+            if Path(f"{self.path}{ending}").exists()
+        ]
 
     def close(self) -> None:
         self.repo.close()

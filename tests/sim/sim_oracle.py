@@ -40,6 +40,19 @@ class Pinned(model.Document):
     """The model, with frames that name versions: generations on other versions are another turn."""
 
     pins: dict[str, Pins] = field(default_factory=dict)
+    covers: dict[str, set[str]] = field(default_factory=dict)
+
+    def sound(self) -> dict[str, model.Entry]:
+        """As the model has it; a summary also follows all that it covers."""
+        good: dict[str, model.Entry] = {}
+        for i in self.by_age(self.entries):
+            e = self.entries[i]
+            refs = {*e.parents, *(e.frame or ()), *self.covers.get(i, ())} | ({e.alternative_of, e.answers} - {None})
+            if all(r in good and good[r].lamport < e.lamport for r in refs):
+                above = self._ancestors_of(e, good)
+                if e.alternative_of not in above and above >= self.covers.get(i, set()):
+                    good[i] = e
+        return good
 
     def group(self, i: str) -> str:
         e = self.entries[i]
@@ -56,10 +69,12 @@ class Said:
 
     order: Pinned
     versions: dict[str, dict[str, Any]]
-    streaming: set[str]
+    erased: dict[str, set[str]]  # the hashes that an erased entry had
 
     def shown(self, entry: str, pinned: dict[str, str]) -> str:
         """The hash of the version that a transcript shows; "" while there is none."""
+        if entry in self.erased:
+            return pinned.get(entry) or min(self.erased[entry], default=tagged("llmcrdt/erased/1", entry))
         here = self.versions[entry]
         if pinned.get(entry) in here:
             return pinned[entry]
@@ -76,13 +91,11 @@ class Said:
         return shown, chain(tuple((i, pinned.get(i, version)) for i, version in shown))
 
 
-def read(update: bytes, ignore: set[str]) -> Said:
+def read(doc: Any, ignore: set[str]) -> Said:
     """Read a whole document. ``ignore``: entries that a stranger made wrong in ways the model doesn't know."""
-    doc = pycrdt.Doc()
-    doc.apply_update(update)
     heads: dict[str, dict[str, Any]] = {}
     versions: dict[str, dict[str, Any]] = {}
-    streaming: set[str] = set()
+    erased: dict[str, set[str]] = {}
     for entry, fields in doc.get("entries", type=pycrdt.Map).items():
         if entry in ignore:
             continue
@@ -91,8 +104,9 @@ def read(update: bytes, ignore: set[str]) -> Said:
         role = heads[entry]["role"]
         texts = {n.partition(":")[2]: text for n, text in found.items() if n.startswith("version:")}
         versions[entry] = {h: json.loads(t) for h, t in texts.items() if tagged("llmcrdt/content/1", role, t) == h}
-        if any(name.startswith("live:") for name in found):
-            streaming.add(entry)
+        for name, text in found.items():
+            if name.startswith("erased:"):
+                erased.setdefault(entry, set()).update(json.loads(text)["versions"])
     order = Pinned()
     for entry in sorted(heads, key=lambda i: (heads[i]["lamport"], i)):
         _put(order, entry, heads[entry])
@@ -103,17 +117,29 @@ def read(update: bytes, ignore: set[str]) -> Said:
             act = json.loads(value)
             if act["entry"] in heads and 0 < act["lamport"] < 1 << 53:
                 order.selection[group, session] = (act["lamport"], act["entry"])
-    return Said(order, versions, streaming)
+    return Said(order, versions, erased)
+
+
+def load(update: bytes) -> Any:
+    """A document of plain pycrdt."""
+    doc = pycrdt.Doc()
+    doc.apply_update(update)
+    return doc
+
+
+def _list(order: Pinned, frame: dict[str, Any]) -> Pins:
+    """frame(base), base, appended. A base that isn't here leaves a reference that is found missing."""
+    base, own = frame.get("base"), tuple((entry, version) for entry, version in frame["appended"])
+    return (*order.pins.get(base[0], ()), (base[0], base[1]), *own) if base else own
 
 
 def _put(order: Pinned, entry: str, head: dict[str, Any]) -> None:
     frame: tuple[str, ...] | None = None
     if head.get("frame") is not None:
-        base, own = head["frame"].get("base"), [tuple(pin) for pin in head["frame"]["appended"]]
-        # a base that isn't here yet leaves a reference that the model finds missing
-        before = (*order.pins.get(base[0], ()), tuple(base)) if base else ()
-        order.pins[entry] = (*before, *own)  # type: ignore[assignment]
+        order.pins[entry] = _list(order, head["frame"])
         frame = tuple(pin[0] for pin in order.pins[entry])
+    if head.get("covers") is not None:
+        order.covers[entry] = {pin[0] for pin in _list(order, head["covers"])}
     order.entries[entry] = model.Entry(
         entry,
         head["role"],

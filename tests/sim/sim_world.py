@@ -29,7 +29,7 @@ class World:
         self.ids = random.Random(rng.getrandbits(64))  # ids and nonces: never the same twice
         self.said: dict[str, str] = {}  # entry -> text that a version of it holds
         self.hidden: dict[tuple[str, str], bytes] = {}
-        self.frames: dict[str, tuple[tuple[str, str, str], ...]] = {}  # generation -> what it was computed on
+        self.frames: dict[str, tuple[tuple[str, str, str | None], ...]] = {}  # generation -> what it was computed on
         self.at_risk: set[str] = set()  # written to a disk that was then replaced by a backup
         self.wrong: set[str] = set()  # entries that a stranger made
         self.touched: set[str] = set()  # sound entries that a stranger gave a wrong field
@@ -72,7 +72,7 @@ class World:
 
     def word(self) -> str:
         self.words += 1
-        return f"{self.words} {self.rng.choice(('one', 'zwei', '三', '😀', ''))}"
+        return f"w{self.words}. {self.rng.choice(('one', 'zwei', '三', '😀', ''))}"
 
     def visible(self, device: Device, role: str | None = None) -> Entry | None:
         ids = device.conv.transcript().ids
@@ -91,12 +91,16 @@ class World:
 
     def note(self, device: Device, entry: Entry, text: str | None = None) -> Entry:
         """Remember what was written, as it must be found at the end."""
-        self.said[entry.id] = entry.text if text is None else text
+        if entry.status != "erased":
+            self.said[entry.id] = entry.text if text is None else text
         for name, field in entry.hidden.items():
             self.hidden[entry.id, name] = field.data
         if entry.frame is not None and entry.sealed:
             on = device.conv.frame_entries(entry)
-            self.frames.setdefault(entry.id, tuple((e.id, str(e.hash), e.text) for e in on))
+            _, pins = device.conv._doc.order.frame_list(entry.frame)
+            # a version that a frame pins may come later than the frame; until then another one stands in for it
+            seen = tuple((e.id, str(pins[e.id]), e.text if e.hash == pins[e.id] and e.parts else None) for e in on)
+            self.frames.setdefault(entry.id, seen)
         return entry
 
     # people and models
@@ -121,7 +125,9 @@ class World:
         hidden = {"provider/signature": self.rng.randbytes(8)} if self.rng.random() < 0.5 else None
         with suppress(NotSealed):
             entry = device.conv.append("assistant", content, frame=frame, hidden=hidden)
-            assert [e.id for e in frame if e.sealed] == [e.id for e in device.conv.frame_entries(entry)]
+            on = [e.id for e in device.conv.frame_entries(entry)]
+            assert [i for i in frame.ids if i in on] == on, "in the order of the transcript it was computed on"
+            assert {e.id for e in frame if e.sealed} <= set(on), "nothing finished is left out"
             self.note(device, entry)
 
     def do_look(self, device: Device) -> None:
@@ -177,6 +183,32 @@ class World:
             stream = device.streams.pop(self.rng.randrange(len(device.streams)))
             stream.seal(self.rng.choice(("complete", "complete", "stopped", "failed")), hidden={"log": b"\x00\xff"})
             self.note(device, device.conv.entry(stream.id), stream.text)
+
+    def do_say_erase(self, device: Device) -> None:
+        entry = self.any_entry(device)
+        if entry is not None:
+            device.conv.erase(entry)
+            assert device.conv.entry(entry).status == "erased"
+
+    def do_say_summary(self, device: Device) -> None:
+        until = self.visible(device)
+        if until is not None:
+            with suppress(NotSealed):
+                summary = self.note(device, device.conv.summarize(until=until, text=self.word()))
+                ids = device.conv.transcript().ids
+                assert summary.id in ids and until.id in ids, "a summary hides nothing"
+
+    def do_say_stop(self, device: Device) -> None:
+        entry = self.any_entry(device)
+        if entry is not None:
+            device.conv.stop(entry)
+            assert device.conv.stop_asked(entry)
+
+    def do_say_claim(self, device: Device) -> None:
+        asked = self.visible(device, "assistant")
+        if asked is not None and asked.tool_calls:
+            claim = device.conv.claim(asked.tool_calls[0])
+            assert claim.granted(0, offline=True) == (not claim.others)
 
     def do_say_seal_other(self, device: Device) -> None:
         """Somebody ends what another one, perhaps still alive, began."""
@@ -259,5 +291,6 @@ OPERATIONS = tuple(sorted(name for name in vars(World) if name.startswith("do_")
 WEIGHTS = {
     "do_say": 8, "do_say_answer": 8, "do_say_edit": 4, "do_say_select": 4, "do_say_again": 3, "do_say_result": 6,
     "do_deliver": 12, "do_exchange": 8, "do_say_stream": 3, "do_say_token": 5, "do_say_seal": 3, "do_say_seal_other": 2,
+    "do_say_erase": 2,
 }  # fmt: skip
 """How often each is drawn; 1 where nothing is said."""
