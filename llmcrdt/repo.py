@@ -141,7 +141,7 @@ class Repo:
         """A new conversation that begins as this one stands at an entry of its transcript; ``forked_from`` says so.
 
         Entries keep their ids, frames and token logs, so an engine reuses all it has computed for them. Sealed hidden
-        fields are bound to the first conversation and are left out.
+        fields are sealed anew for the fork where their key is here; else they are left out, for they would not open.
         """
         name = conversation.title if title is None else title
         return self.create(name, fill=lambda other: conversation.copy_to(other, at))

@@ -172,10 +172,11 @@ class Conversation(Document):
             transcript = self._doc.transcript()
             entries = copy_until(self._doc, self._replica, chosen)
             acts = copy_acts(self._doc, self._replica, entries)
+            sealed = {each: self._sealed_for(other, each) for each in entries}
         with other._editing() as edit:
             edit.put(schema.META, "forked_from", provenance(self.id, chosen, transcript.hash))
             for each, fields in entries.items():
-                edit.put_node(schema.ENTRIES, each, fields)
+                edit.put_node(schema.ENTRIES, each, {**fields, **sealed[each]})
             for key, text in acts.items():
                 edit.put(schema.ACTS, key, text)
 
@@ -528,6 +529,15 @@ class Conversation(Document):
 
     def _hidden_value(self, entry: EntryId, name: str, value: bytes | HiddenField) -> bytes:
         return schema.write_hidden(_hidden_field(value), self._place(entry, name), self._random)
+
+    def _sealed_for(self, other: Conversation, entry: EntryId) -> dict[str, bytes]:
+        """The sealed fields of an entry that open here, sealed anew for its copy in another conversation."""
+        hidden = self._doc.readable[entry].hidden
+        return {
+            f"hidden:{name}": other._hidden_value(entry, name, field)
+            for name, field in hidden.items()
+            if field.sealed and not field.locked
+        }
 
     def _place(self, entry: EntryId, name: str) -> Place:
         return Place(self.id, entry, name, self._keyring)

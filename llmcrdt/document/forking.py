@@ -20,7 +20,7 @@ from .sealing import MARK
 def copy_until(doc: Reading, replica: Replica, entry: EntryId) -> dict[EntryId, Mapping[str, Scalar]]:
     """The fields of every entry that the fork at ``entry`` begins with. Raises NotSealed.
 
-    Sealed hidden fields are bound to their conversation: they would not open elsewhere, and are left out.
+    Sealed hidden fields are bound to their conversation and would not open elsewhere: they are not among the fields.
     """
     ids = doc.ids()
     todo, wanted = ids[: ids.from_end(entry) + 1], set[EntryId]()

@@ -6,6 +6,9 @@ field that somebody moved, renamed or bound to something else does not open. The
 renderer without the key can tell whether the field would hold.
 
 A replica without the key, or without PyNaCl, carries sealed fields untouched.
+
+What the library itself hides, the token log (``llmcrdt/tokens``), stays clear. Its token ids spell the entry's text and
+the prompt's, so it is as secret as the visible text beside it, and no more.
 """
 
 from __future__ import annotations

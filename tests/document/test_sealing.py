@@ -217,6 +217,19 @@ def test_a_field_read_sealed_is_sealed_anew_where_it_is_appended(open_repo: Open
     assert copy.hidden["n"] != entry.hidden["n"]
 
 
+def test_a_fork_seals_anew_what_opens_here_and_leaves_out_the_rest(open_repo: OpenRepo) -> None:
+    repo, phone = open_repo("laptop"), open_repo("phone")
+    conversation = repo.create("x")
+    entry = conversation.append("user", "x", hidden={"n": sealed(SECRET, {"provider": "p"}), "clear": b"clear"})
+    fork = repo.fork(conversation, at=entry)
+    copy = fork.entry(entry.id).hidden["n"]
+    assert (copy.data, copy.binding, copy.sealed) == (SECRET, {"provider": "p"}, True)
+    assert [key.id for key in repo.keyring.keys(fork.id)] != [key.id for key in repo.keyring.keys(conversation.id)]
+    there = phone.join(conversation.id)
+    there.apply(conversation.diff())
+    assert set(phone.fork(there, at=entry.id).entry(entry.id).hidden) == {"clear"}
+
+
 def test_the_file_of_a_repo_holds_no_sealed_content(open_repo: OpenRepo, tmp_path: Path) -> None:
     repo = open_repo("laptop")
     conversation = repo.create("x")
