@@ -269,7 +269,7 @@ class Conversation(Document):
         """Show an entry, and with it everything on the way to it; what stood in its place goes elsewhere."""
         with self._editing() as edit:
             chosen = self._doc.find(entry)
-            lamport, seen = self._doc.order.next_lamport(), self._doc.order.newest()
+            lamport, seen = self._doc.order.next_lamport([chosen]), self._doc.order.newest()
             for group in self._doc.order.forks_on_path(chosen):
                 act = Selection(group, self.session, lamport, chosen, seen)
                 edit.put(schema.ACTS, schema.selection_key(act), schema.write_selection(act))
@@ -449,16 +449,19 @@ class Conversation(Document):
         else:
             parents = frame.parents() if frame is not None else tips
             pinned = frame_as or (frame.frame(assumed=assumed) if frame is not None else None)
+        instead = self._doc.find(instead_of) if instead_of is not None else None
+        answers = self._answers(call, old)
+        references = [*parents, *((instead,) if instead else ()), *(answers[:1] if answers else ())]
         return schema.Head(
             role=role,
             author=self.author,
             session=self.session,
             parents=parents,
-            lamport=self._doc.order.next_lamport(),
+            lamport=self._doc.order.next_lamport(references),
             created_at=round(self._clock() * 1000),
             after=tips if set(tips) != set(parents) else (),
-            alternative_of=self._doc.find(instead_of) if instead_of is not None else None,
-            answers=self._answers(call, old),
+            alternative_of=instead,
+            answers=answers,
             frame=pinned,
             model=model,
         )

@@ -21,6 +21,10 @@ from .entry import EMPTY_FRAME, Frame, Pin, extend_frame_hash
 
 GroupId = str
 
+REACH = 1 << 32
+"""How far a lamport may lie above those that it refers to. Whoever counts stays far below. Without a bound one entry of
+a stranger, with the greatest lamport there is, would leave none for anybody else."""
+
 
 @dataclass(frozen=True)
 class Node:
@@ -140,7 +144,8 @@ class Order:
 
     def saw(self, lamport: int) -> None:
         """Note an act's lamport: what is written from now on comes after it."""
-        self._latest_act = max(self._latest_act, lamport)
+        if lamport < self._youngest + REACH:
+            self._latest_act = max(self._latest_act, lamport)
 
     def restore(
         self,
@@ -194,10 +199,14 @@ class Order:
         self.now()
         return self._sound
 
-    def next_lamport(self) -> int:
-        """One more than the greatest lamport of the sound entries and the acts."""
-        self.now()
-        return 1 + max(self._youngest, self._latest_act)
+    def next_lamport(self, references: Iterable[EntryId] | None = None) -> int:
+        """A lamport for what is written now: one more than the greatest of the sound entries and the acts; for what
+        refers to entries, within reach of them."""
+        sound = self.sound()
+        above = self._youngest
+        if references is not None:
+            above = max((sound[entry].lamport for entry in references), default=0)
+        return min(1 + max(self._youngest, self._latest_act), above + REACH)
 
     def newest(self) -> tuple[EntryId, ...]:
         """Every sound entry that nothing else follows, shown or not: what somebody who acts now has seen."""
@@ -226,6 +235,8 @@ class Order:
         if now.malformed or node.alternative_of or node.covers or node.lamport <= self._youngest:
             return False
         if set(node.parents) != set(now.tips) or len(node.parents) != len(now.tips):
+            return False
+        if node.lamport > max((self._sound[parent].lamport for parent in node.parents), default=0) + REACH:
             return False
         if any(act.entry == node.id for act in self._selections.values()):
             return False
@@ -347,11 +358,15 @@ def _sound(nodes: Mapping[EntryId, Node]) -> tuple[dict[EntryId, Node], dict[Ent
 
 def _fault(node: Node, sound: Mapping[EntryId, Node]) -> str:
     """Why an entry can't take part; "" if it can. ``sound`` holds every older entry that can."""
+    above = 0
     for reference in node.references:
         if reference not in sound:
             return f"refers to {reference}, which is missing or malformed"
-        if sound[reference].lamport >= node.lamport:
+        above = max(above, sound[reference].lamport)
+        if above >= node.lamport:
             return f"is not younger than {reference}, to which it refers"
+    if node.lamport > above + REACH:
+        return "has a lamport out of reach of what it refers to"
     target = node.alternative_of
     if target and target in ancestors(node, sound, sound[target].lamport):
         return "is an alternative of an entry that it follows"
@@ -412,7 +427,7 @@ def _visible(
     chosen: dict[GroupId, Selection] = {}
     for act in selections:
         best = chosen.get(act.group)
-        if act.group not in forks or act.entry not in sound:
+        if act.group not in forks or act.entry not in sound or act.lamport > sound[act.entry].lamport + REACH:
             continue
         leads_there = (above[act.entry] | bits.get(act.entry, 0)) & masks[act.group]
         if leads_there and (best is None or (act.lamport, act.session) > (best.lamport, best.session)):

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from typing import Any
 
 import pycrdt
 import pytest
@@ -123,3 +125,31 @@ def test_o7_words_that_arrive_again_after_their_erase_are_in_no_file(open_repo: 
         assert sorted(texts(conversation)) == ["", "and on", "from the phone", "missing elsewhere"]
         snapshot, updates = conversation._journal.load()
         assert not any(b"secret" in data for data in (snapshot or b"", *updates))
+
+
+def test_o1_the_greatest_lamport_there_is_stops_nobody(two: Two) -> None:
+    """A stranger's entry or act at the end of the numbers must leave some for everybody else."""
+    here, there = two
+    first = here.append("user", "first")
+    here.edit(first, "second")
+    doc: Any = pycrdt.Doc()
+    doc.apply_update(here.diff())
+    end, session = (1 << 53) - 1, "S" * 22
+    head = {"role": "user", "author": "", "session": session, "parents": [], "created_at": 1}
+    entries = doc.get("entries", type=pycrdt.Map)
+    for n, lamport in enumerate((end, 1 << 32)):
+        fields = {"head": json.dumps({**head, "lamport": lamport}), "live:0:text": pycrdt.Text("junk")}
+        entries[str(n) * 16] = pycrdt.Map(fields)
+    act = json.dumps({"lamport": end, "entry": first.id, "after": []})
+    doc.get("acts", type=pycrdt.Map)[f"select:{first.id}:{session}"] = act
+    here.apply(doc.get_update())
+    assert list(here.transcript().malformed) == ["0" * 16]
+    assert [e.text for e in here.transcript()] == ["Hello", "second", "junk"]
+    here.append("user", "third")
+    here.edit(here.transcript()[1], "fourth")
+    here.select(first)
+    assert first.id in here.transcript().ids
+    here.append("user", "fifth")
+    exchange(here, there)
+    assert there.transcript()[-1].text == "fifth"
+    assert there.transcript().hash == here.transcript().hash
