@@ -19,6 +19,7 @@ import pycrdt
 sys.path.insert(0, str(Path(__file__).parents[1] / "document"))
 import order_model as model
 
+REACH = 1 << 32  # how far a lamport may lie above those that it refers to
 _RANK = {"complete": 0, "stopped": 1, "failed": 2}
 Pins = tuple[tuple[str, str], ...]
 
@@ -100,6 +101,8 @@ def read(doc: Any, ignore: set[str]) -> Said:
         if entry in ignore:
             continue
         found = {name: fields[name] for name in fields}
+        if not any(name.startswith(("version:", "live:", "erased:")) for name in found):
+            continue  # its content has not arrived
         heads[entry] = json.loads(found["head"])
         role = heads[entry]["role"]
         texts = {n.partition(":")[2]: text for n, text in found.items() if n.startswith("version:")}
@@ -115,7 +118,7 @@ def read(doc: Any, ignore: set[str]) -> Said:
         group, _, session = rest.partition(":")
         if kind == "select" and isinstance(value, str) and value.startswith("{"):
             act = json.loads(value)
-            if act["entry"] in heads and 0 < act["lamport"] < 1 << 53:
+            if act["entry"] in heads and 0 < act["lamport"] <= heads[act["entry"]]["lamport"] + REACH:
                 order.selection[group, session] = (act["lamport"], act["entry"])
     return Said(order, versions, erased)
 

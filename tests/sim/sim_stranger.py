@@ -36,9 +36,9 @@ def vandalize(update: bytes, rng: random.Random, client: int, new_id: str) -> tu
         touched.add(victim)
     else:
         group, chosen = rng.choice(sound or ["?"]), rng.choice(sound or ["?"])
-        acts[rng.choice(["", "select:", f"select:{group}:short", f"select:{group}:{SESSION}"])] = rng.choice(
-            ["", "[]", json.dumps({"lamport": 0, "entry": chosen}), json.dumps({"lamport": 1 << 60, "entry": chosen})]
-        )
+        lamport = rng.choice((0, (1 << 53) - 1, 1 << 60))
+        key = rng.choice(["", "select:", f"select:{group}:short", f"select:{group}:{SESSION}"])
+        acts[key] = rng.choice(["", "[]", json.dumps({"lamport": lamport, "entry": chosen})])
     return doc.get_update(before), wrong, touched
 
 
@@ -66,6 +66,7 @@ def _wrong_head(rng: random.Random, sound: list[str], entries: Any) -> dict[str,
         {"role": "wizard"},
         {"lamport": -1},
         {"lamport": 1 << 53},
+        {"lamport": (1 << 53) - 1},
         {"lamport": 1.5},
         {"lamport": True},
         {"session": "short"},
