@@ -154,8 +154,14 @@ def test_an_erase_takes_the_content_along_on_every_device(open_repo: OpenRepo, t
     there = phone.join(here.id)
     there.apply(here.diff())
     phone.blobs.put(PICTURE)
+    blob = blob_of(entry)
+    assert blob.path is not None
+    blob.path.write_bytes(b"damaged")
+    assert blob.path is None
+    laptop.blobs.put(PICTURE)
     here.erase(entry)
     here.erase(shared)
+    assert [path for path in (tmp_path / "laptop.db.blobs").rglob("*") if path.is_file() and HASH in path.name] == []
     assert stored(tmp_path, "laptop") == [b"shared"], "another conversation names it"
     assert stored(tmp_path, "phone") == [PICTURE]
     there.apply(here.diff())

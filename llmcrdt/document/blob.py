@@ -66,14 +66,13 @@ class Blob:
     name: str
     extra: Mapping[str, JSON] = field(repr=False)
     source: Source | None = field(repr=False)
-    keeper: Keeper | None = field(compare=False, repr=False)
 
     def __init__(self, source: Source, media_type: str | None = None, name: str | None = None) -> None:
         if name is None and isinstance(source, (str, os.PathLike)):
             name = os.path.basename(os.fspath(source))
         if media_type is None:
             media_type = mimetypes.guess_type(name or "")[0] or _UNKNOWN_TYPE
-        self._set("", 0, media_type, name or "", {}, source, None)
+        self._set("", 0, media_type, name or "", {}, source)
 
     @classmethod
     def kept(
@@ -89,12 +88,25 @@ class Blob:
         if not is_blob_hash(hash):
             raise InvalidContent("A blob's hash is 64 lower-case hex digits.")
         blob = object.__new__(cls)
-        blob._set(hash, size, media_type, name, extra or {}, None, keeper)
+        blob._set(hash, size, media_type, name, extra or {}, None)
+        object.__setattr__(blob, "_keeper", keeper)
         return blob
 
     def _set(self, *values: object) -> None:
         for each, value in zip(fields(self), values, strict=True):
             object.__setattr__(self, each.name, value)
+
+    def __deepcopy__(self, memo: object) -> Blob:
+        return self
+
+    def __getstate__(self) -> dict[str, object]:
+        """Another process has keepers of its own."""
+        return {name: value for name, value in self.__dict__.items() if name != "_keeper"}
+
+    @property
+    def keeper(self) -> Keeper | None:
+        """Where the content is kept; None before it is appended."""
+        return self.__dict__.get("_keeper")
 
     def kept_by(self, keeper: Keeper | None) -> Blob:
         """The same attachment, read through this keeper."""

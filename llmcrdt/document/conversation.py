@@ -371,9 +371,10 @@ class Conversation(Document):
             yield
 
     def verify(self) -> list[Problem]:
-        """Re-derive every hash and frame; what does not hold, oldest first."""
+        """Re-derive every hash and frame, and open every sealed field whose key is here; what does not hold, oldest
+        first."""
         with self._reading():
-            return verify(self._replica)
+            return verify(self._replica, self._place)
 
     def set_created(self, created_at: float) -> None:
         """Write the document's own facts; once, by whoever creates it."""

@@ -97,6 +97,13 @@ class SealedField(HiddenField):
             return True
         return False
 
+    def __deepcopy__(self, memo: object) -> SealedField:
+        return self
+
+    def __getstate__(self) -> dict[str, object]:
+        """No keys go along; the copy stays locked."""
+        return {**self.__dict__, "_place": self._place._replace(keys=None)}
+
     def __eq__(self, other: object) -> bool:
         """Same bytes in the document; asks for no key."""
         return self.stored == other.stored if isinstance(other, SealedField) else NotImplemented

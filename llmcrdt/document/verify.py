@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ..crdt.replica import Replica
-from ..exceptions import InvalidContent
+from ..exceptions import CannotOpen, InvalidContent, KeyMissing, KeyringUnusable, SealingMissing
 from ..ids import ContentHash, EntryId
 from . import schema
+from .entry import HiddenField
 from .order import Order
+from .sealing import NOWHERE, Place
 
 
 @dataclass(frozen=True)
@@ -20,8 +23,11 @@ class Problem:
     what: str
 
 
-def verify(replica: Replica) -> list[Problem]:
-    """Every entry whose fields, hashes, place or frame don't hold. Reads only."""
+def verify(replica: Replica, place: Callable[[EntryId, str], Place] = lambda entry, name: NOWHERE) -> list[Problem]:
+    """Every entry whose fields, hashes, place or frame don't hold. Reads only.
+
+    ``place``: where a hidden field stands; sealed ones are opened where their key is here.
+    """
     order = Order()
     problems: list[Problem] = []
     versions: dict[EntryId, set[ContentHash]] = {}
@@ -45,14 +51,21 @@ def verify(replica: Replica) -> list[Problem]:
                 if kind == "version":
                     versions[entry].add(schema.read_version(head.role, rest, value).hash)
                 elif kind == "hidden":
-                    schema.read_hidden(value)
-            except InvalidContent as error:
+                    _try_to_open(schema.read_hidden(value, place(entry, rest)))
+            except (InvalidContent, CannotOpen) as error:
                 problems.append(Problem(entry, f"{kind} {rest}: {error.message}"))
     problems += [Problem(entry, f"takes no part: {reason}") for entry, reason in order.now().malformed.items()]
     for entry in order.sound():
         problems += _frame_problems(entry, heads[entry], versions)
     age = {entry: (head.lamport, entry) for entry, head in heads.items()}
     return sorted(problems, key=lambda problem: (age.get(problem.entry, (0, problem.entry)), problem.what))
+
+
+def _try_to_open(field: HiddenField) -> None:
+    """Raises CannotOpen for a sealed field that was changed or moved. A key that is not here is no fault."""
+    if field.sealed:
+        with contextlib.suppress(KeyMissing, SealingMissing, KeyringUnusable):
+            _ = field.data
 
 
 def _frame_problems(entry: EntryId, head: schema.Head, versions: dict[EntryId, set[ContentHash]]) -> Iterable[Problem]:

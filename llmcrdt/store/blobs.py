@@ -109,9 +109,12 @@ class BlobStore:
 
     def release(self, hashes: set[str]) -> None:
         """Entries that named these were erased: remove those that no document names any more."""
-        if any(self.has(hash_) for hash_ in hashes):
-            for hash_ in hashes - self._named():
-                self._path(hash_).unlink(missing_ok=True)
+        damaged = [path for path in self._in("damaged") if path.name.partition(".")[0] in hashes]
+        if damaged or any(self.has(hash_) for hash_ in hashes):
+            doomed = hashes - self._named()
+            for path in (*map(self._path, doomed), *damaged):
+                path.unlink(missing_ok=True)
+            for hash_ in doomed:
                 self._forget(hash_)
 
     # inside

@@ -7,7 +7,9 @@ any of them is a change of the format.
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -23,6 +25,7 @@ from hypothesis import strategies as st
 
 import llmcrdt
 from llmcrdt.cli import main
+from llmcrdt.crdt.yjs import YjsReplica
 from llmcrdt.document import schema
 from llmcrdt.document.sealing import NOWHERE, Place, SealedField, read_sealed, seal
 from llmcrdt.exceptions import CannotOpen, InvalidContent, KeyMissing
@@ -212,9 +215,9 @@ def test_a_field_read_sealed_is_sealed_anew_where_it_is_appended(open_repo: Open
     repo = open_repo("laptop")
     one, two = repo.create("one"), repo.create("two")
     entry = one.append("user", "x", hidden={"n": sealed(SECRET)})
-    copy = two.append("user", "x", hidden=entry.hidden)
-    assert copy.hidden["n"].data == SECRET
-    assert copy.hidden["n"] != entry.hidden["n"]
+    other = two.append("user", "x", hidden=entry.hidden)
+    assert other.hidden["n"].data == SECRET
+    assert other.hidden["n"] != entry.hidden["n"]
 
 
 def test_a_fork_seals_anew_what_opens_here_and_leaves_out_the_rest(open_repo: OpenRepo) -> None:
@@ -222,12 +225,44 @@ def test_a_fork_seals_anew_what_opens_here_and_leaves_out_the_rest(open_repo: Op
     conversation = repo.create("x")
     entry = conversation.append("user", "x", hidden={"n": sealed(SECRET, {"provider": "p"}), "clear": b"clear"})
     fork = repo.fork(conversation, at=entry)
-    copy = fork.entry(entry.id).hidden["n"]
-    assert (copy.data, copy.binding, copy.sealed) == (SECRET, {"provider": "p"}, True)
+    anew = fork.entry(entry.id).hidden["n"]
+    assert (anew.data, anew.binding, anew.sealed) == (SECRET, {"provider": "p"}, True)
     assert [key.id for key in repo.keyring.keys(fork.id)] != [key.id for key in repo.keyring.keys(conversation.id)]
     there = phone.join(conversation.id)
     there.apply(conversation.diff())
     assert set(phone.fork(there, at=entry.id).entry(entry.id).hidden) == {"clear"}
+
+
+def test_verify_names_a_field_that_was_moved_or_changed_and_is_silent_without_the_key(open_repo: OpenRepo) -> None:
+    repo = open_repo("laptop")
+    conversation = repo.create("x")
+    entry = conversation.append("user", "x", hidden={"n": sealed(SECRET, {"provider": "one"})})
+    other = conversation.append("user", "y")
+    assert conversation.verify() == []
+    replica = YjsReplica(schema.ROOTS)
+    replica.apply(conversation.diff())
+    value = replica.node(schema.ENTRIES, entry.id)["hidden:n"]  # type: ignore[index]
+    assert isinstance(value, bytes)
+    with replica.edit() as edit:
+        edit.put_field(schema.ENTRIES, other.id, "hidden:n", value)
+        edit.put_field(schema.ENTRIES, other.id, "hidden:m", value.replace(b"one", b"two"))
+    conversation.apply(edit.update)
+    assert [(p.entry, "does not open" in p.what) for p in conversation.verify()] == [(other.id, True)] * 2
+    assert conversation.entry(other.id).hidden["n"].locked
+    without = open_repo("phone").join(conversation.id)
+    without.apply(conversation.diff())
+    assert without.verify() == []
+
+
+def test_entries_can_be_copied_and_pickled_and_no_key_goes_along(open_repo: OpenRepo) -> None:
+    conversation = open_repo("laptop").create("x")
+    content = [llmcrdt.Text("see"), llmcrdt.Blob(b"a picture")]
+    entry = conversation.append("user", content, hidden={"n": sealed(SECRET)})
+    assert copy.deepcopy(entry) == entry and copy.deepcopy(entry).hidden["n"].data == SECRET
+    data = pickle.dumps(entry)
+    assert SECRET not in data and pickle.loads(data) == entry
+    assert pickle.loads(data).hidden["n"].locked
+    assert [getattr(part, "present", None) for part in pickle.loads(data).parts] == [None, False]
 
 
 def test_the_file_of_a_repo_holds_no_sealed_content(open_repo: OpenRepo, tmp_path: Path) -> None:
@@ -269,6 +304,7 @@ def test_nothing_shows_hidden_content_by_accident(open_repo: OpenRepo, tmp_path:
         shown.append(str(caught.value))
     key = repo.keyring.keys(conversation.id)[0].data
     forms = [SECRET.decode(), SECRET.hex(), key.hex(), repr(key)[2:-1], text_of(key)]
+    assert [len(repo.search(text)) for text in ("Hi", "nobody", "clear", SECRET.decode())] == [1, 0, 0, 0]
     assert not [text for text in shown for form in forms if form in text]
     assert all("Hi" in text for text in shown[-6:-3]), "the commands did show the visible text"
 
