@@ -28,6 +28,16 @@ class Limits:
     connections: int = 1_000
     group: int = 4_096
     """Messages that share one commit."""
+    fold: int = 256 << 10
+    """Bytes of records behind the snapshot from which on a log is folded, and at least as many as the snapshot has."""
+    fold_tail: int = 64 << 10
+    """Bytes of records that are left behind a fold, for those who were away for a short time. None are where a client
+    asked for it."""
+    fold_seconds: int = 60
+    """Processor time of the worker that folds; it is ended after twice as long in any case."""
+    fold_memory: int = 4 << 30
+    sweep: int = 512
+    """Folded records that are taken away in one step."""
     retry_after: float = 1.0
     """What a client is told when the relay stops, is full, or can't write."""
     handshake: float = 10.0

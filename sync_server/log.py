@@ -19,6 +19,9 @@ from sqlite_utils import Database, Migrations
 from llmcrdt.exceptions import LLMCRDTError
 from llmcrdt.sync.wire import START, Cursor, Record, digest, next_chain
 
+from . import folds
+from .folds import MARK, Fold, Part
+
 
 class LogError(LLMCRDTError):
     """The log can't be opened, read or written. ``hint`` says what to do."""
@@ -53,6 +56,8 @@ class Stored(NamedTuple):
 class RecordLog(Protocol):
     """A log per document. One thread uses it at a time.
 
+    A log can be *folded* up to a position: what its records make together then stands for them, and they go.
+
     Appending happens inside ``with log.transaction():``. When that block ends without an exception, all of it is on
     disk and stays there through a crash; when it raises, nothing of it is. Inside the block, reads see what was
     appended so far. Every method raises LogError where the storage fails.
@@ -64,14 +69,50 @@ class RecordLog(Protocol):
         """The end of a document's log; None where nothing was appended yet."""
 
     def chain_at(self, document: bytes, position: int) -> bytes | None:
-        """The chain hash at a position; None where there is no such position."""
+        """The chain hash at a position; None where there is no such position, or its record was folded."""
+
+    def holds(self, document: bytes, cursor: Cursor) -> bool:
+        """Whether a cursor is a place in this document's log, folded or not."""
 
     def append(self, document: bytes, record: Record, kind: str, log_id: bytes) -> tuple[int, bool]:
         """The position of the record, and whether it is new (not a repeat). ``kind`` and ``log_id`` count only for the
-        first record of a document. Raises Gap, Conflict."""
+        first record of a document. A repeat of a record that was folded has position 0, and is not compared. Raises
+        Gap, Conflict."""
 
     def read(self, document: bytes, after: int, max_bytes: int, max_records: int) -> Sequence[Stored]:
-        """Records behind position ``after``, in order: at least one if there is one, else up to the limits."""
+        """Records behind position ``after``, in order: at least one if there is one, else up to the limits. Those that
+        were folded are left out."""
+
+    def size(self, document: bytes) -> int:
+        """Bytes of data in the records that are not folded."""
+
+    def fold(self, document: bytes) -> Fold | None:
+        """What stands for the records that were folded; None where none were."""
+
+    def part(self, document: bytes, place: int) -> Part:
+        """The part of the snapshot at ``place``, from 0 on."""
+
+    def tail(self, document: bytes, most: int) -> Cursor:
+        """The place behind which the last records have about ``most`` bytes of data."""
+
+    def want_fold(self, document: bytes) -> None:
+        """Remember, in this transaction, that all that is there now is to be folded."""
+
+    def wanted(self) -> Sequence[bytes]:
+        """Documents that are to be folded since before a restart."""
+
+    def contents(self, document: bytes, position: int) -> Iterator[bytes]:
+        """All there is up to a position: the snapshot's records, then the others. May run on another thread."""
+
+    def put_fold(self, document: bytes, upto: Cursor, session: bytes, records: Sequence[bytes], part: int) -> bool:
+        """Inside a transaction: from now on ``records`` stand for all up to a place, in parts of ``part`` bytes. False,
+        and nothing done, where that is no longer a place in this log, or folded already."""
+
+    def sweep(self, rows: int) -> bool:
+        """Inside a transaction: take away a few of the records that were folded. Whether there are more."""
+
+    def scrub(self) -> bool:
+        """Bring it about that what was swept is in no file any more. False where that can't be now."""
 
     def close(self) -> None: ...
 
@@ -80,6 +121,8 @@ class RecordLog(Protocol):
 _POSITION_BITS = 36
 _APPLICATION_ID = 0x4C4D5259
 _CACHED = 20_000
+_TIMEOUT = 5_000
+_STEPS = {"m001_log", "m002_folds"}
 
 migrations = Migrations("sync_server")
 
@@ -96,17 +139,36 @@ def m001_log(db: Database) -> None:
     db.conn.execute("CREATE UNIQUE INDEX names ON records (session, n)")
 
 
+@migrations()
+def m002_folds(db: Database) -> None:
+    for statement in folds.SCHEMA:
+        db.conn.execute(statement)
+
+
 @dataclass(slots=True)
 class _Document:
+    """``size``: bytes of data behind the fold."""
+
     number: int
     kind: str
     cursor: Cursor
+    size: int
+    fold: Fold | None
+
+    @property
+    def base(self) -> int:
+        return _key(self.number, 0)
+
+    @property
+    def folded(self) -> int:
+        return self.fold.position if self.fold else 0
 
 
 @dataclass(slots=True)
 class _Session:
     number: int
     last: int
+    folded: int
 
 
 class SqliteLog:
@@ -121,9 +183,11 @@ class SqliteLog:
         self._documents: dict[bytes, _Document] = {}
         self._sessions: dict[tuple[int, bytes], _Session] = {}
         self._rows: list[tuple[int, int, int, bytes, bytes]] = []
+        self._grown: dict[int, _Document] = {}
         try:
             self._lock = _locked(self.path.with_name(self.path.name + "-lock"))
             self._db = _opened(self.path)
+            self._unswept = folds.unswept(self._db.conn)
         except (sqlite3.Error, OSError) as e:
             if self._lock is not None:
                 self._lock.close()
@@ -139,9 +203,12 @@ class SqliteLog:
             with self._db.atomic():
                 yield
                 self._flush()
+                self._note_sizes()
         except BaseException as e:
             # What is cached may stand for rows that were rolled back.
             self._forget()
+            with suppress(sqlite3.Error):
+                self._unswept = folds.unswept(self._db.conn)
             if isinstance(e, sqlite3.Error):
                 raise _explained(self.path, e) from e
             raise
@@ -158,7 +225,17 @@ class SqliteLog:
             return None
         if position == found.cursor.position:
             return found.cursor.chain
-        return self._chain(found.number, position)
+        return self._chain(found, position)
+
+    def holds(self, document: bytes, cursor: Cursor) -> bool:
+        found = self._document(document)
+        if found is None or cursor.log != found.cursor.log:
+            return False
+        chain = self.chain_at(document, cursor.position)
+        if chain is None and 0 < cursor.position < found.folded:
+            with self._errors():
+                return folds.mark_at(self._db.conn, found.base, cursor.position) == cursor.chain[:MARK]
+        return chain == cursor.chain
 
     def append(self, document: bytes, record: Record, kind: str, log_id: bytes) -> tuple[int, bool]:
         doc = self._document(document) or self._create(document, kind, log_id, record)
@@ -173,6 +250,8 @@ class SqliteLog:
         cursor = doc.cursor.after(digest(document, record))
         self._rows.append((_key(doc.number, cursor.position), session.number, record.n, cursor.chain, record.data))
         doc.cursor, session.last = cursor, record.n
+        doc.size += len(record.data)
+        self._grown[doc.number] = doc
         return cursor.position, True
 
     def read(self, document: bytes, after: int, max_bytes: int, max_records: int) -> Sequence[Stored]:
@@ -185,7 +264,7 @@ class SqliteLog:
             "SELECT key, sessions.id, n, data FROM records JOIN sessions ON sessions.number = session"
             " WHERE key > ? AND key <= ? ORDER BY key LIMIT ?"
         )
-        start, end = _key(doc.number, after), _key(doc.number, doc.cursor.position)
+        start, end = doc.base + max(after, doc.folded), doc.base + doc.cursor.position
         out: list[Stored] = []
         size = 0
         with self._errors(), closing(self._db.conn.execute(sql, (start, end, max_records))) as rows:
@@ -193,8 +272,96 @@ class SqliteLog:
                 size += len(data)
                 if out and size > max_bytes:
                     break
-                out.append(Stored(key - _key(doc.number, 0), Record(session, n, data)))
+                out.append(Stored(key - doc.base, Record(session, n, data)))
         return out
+
+    # ---------------------------------------------------------------- folding
+
+    def size(self, document: bytes) -> int:
+        doc = self._document(document)
+        return doc.size if doc else 0
+
+    def fold(self, document: bytes) -> Fold | None:
+        doc = self._document(document)
+        return doc.fold if doc else None
+
+    def part(self, document: bytes, place: int) -> Part:
+        doc = self._known(document)
+        with self._errors():
+            found = folds.part(self._db.conn, doc.base, place)
+        if found is None:
+            raise LogError(f"{self.path} lacks a part of a snapshot.", hint="Restore it from a backup.")
+        return found
+
+    def tail(self, document: bytes, most: int) -> Cursor:
+        doc = self._known(document)
+        self._flush()
+        position, size = doc.cursor.position, 0
+        sql = "SELECT length(data) FROM records WHERE key > ? AND key <= ? ORDER BY key DESC"
+        with self._errors(), closing(self._db.conn.execute(sql, (doc.base + doc.folded, doc.base + position))) as rows:
+            for (length,) in rows:
+                size += length
+                if size > most:
+                    break
+                position -= 1
+        if position == doc.cursor.position:
+            return doc.cursor
+        return Cursor(doc.cursor.log, position, self._chain(doc, position) or START)
+
+    def want_fold(self, document: bytes) -> None:
+        doc = self._known(document)
+        with self._errors():
+            sql = "UPDATE documents SET wanted = ? WHERE number = ?"
+            self._db.conn.execute(sql, (doc.cursor.position, doc.number))
+
+    def wanted(self) -> Sequence[bytes]:
+        with self._errors():
+            return [id_ for (id_,) in self._db.conn.execute("SELECT id FROM documents WHERE wanted > 0")]
+
+    def contents(self, document: bytes, position: int) -> Iterator[bytes]:
+        with self._errors(), closing(sqlite3.connect(self.path, isolation_level=None)) as db:
+            db.execute("BEGIN")
+            found = db.execute("SELECT number FROM documents WHERE id = ?", (document,)).fetchone()
+            if found:
+                yield from folds.contents(db, found[0], _key(found[0], 0), position)
+
+    def put_fold(self, document: bytes, upto: Cursor, session: bytes, records: Sequence[bytes], part: int) -> bool:
+        doc = self._document(document)
+        if doc is None or upto.position <= doc.folded or not self.holds(document, upto):
+            return False
+        self._flush()
+        self._note_sizes()
+        with self._errors():
+            db = self._db.conn
+            doc.fold = folds.put(db, doc.number, doc.base, upto, session, records, part)
+            (doc.size,) = db.execute("SELECT size FROM documents WHERE number = ?", (doc.number,)).fetchone()
+        if doc.number not in self._unswept:
+            self._unswept.append(doc.number)
+        return True
+
+    def sweep(self, rows: int) -> bool:
+        if not self._unswept:
+            return False
+        self._flush()
+        number = self._unswept[0]
+        with self._errors():
+            if not folds.sweep(self._db.conn, number, _key(number, 0), rows):
+                self._unswept.pop(0)
+            # They say up to where a session is folded.
+            self._sessions.clear()
+        return bool(self._unswept)
+
+    def scrub(self) -> bool:
+        """Pages are zeroed when they are freed; what the write-ahead log still has of them goes here."""
+        db = self._db.conn
+        with self._errors():
+            # Who reads the file just now is not waited for.
+            db.execute("PRAGMA busy_timeout=0")
+            try:
+                (busy, _, _) = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            finally:
+                db.execute(f"PRAGMA busy_timeout={_TIMEOUT}")
+        return not busy
 
     def close(self) -> None:
         self._db.conn.close()
@@ -208,17 +375,26 @@ class SqliteLog:
         if found is None:
             with self._errors():
                 row = self._db.conn.execute(
-                    "SELECT number, kind, log FROM documents WHERE id = ?", (document,)
+                    "SELECT number, kind, log, size FROM documents WHERE id = ?", (document,)
                 ).fetchone()
                 if row is None:
                     return None
-                number, kind, log = row
+                number, kind, log, size = row
+                fold = folds.load(self._db.conn, number)
                 last = self._db.conn.execute(
                     "SELECT key, chain FROM records WHERE key BETWEEN ? AND ? ORDER BY key DESC LIMIT 1",
                     (_key(number, 0), _key(number + 1, 0) - 1),
                 ).fetchone()
             position, chain = (last[0] - _key(number, 0), last[1]) if last else (0, START)
-            found = self._documents[document] = _Document(number, kind, Cursor(log, position, chain))
+            if fold and fold.position > position:
+                position, chain = fold.position, fold.chain
+            found = self._documents[document] = _Document(number, kind, Cursor(log, position, chain), size, fold)
+        return found
+
+    def _known(self, document: bytes) -> _Document:
+        found = self._document(document)
+        if found is None:
+            raise LogError(f"{self.path} has no document {document.hex()}.")
         return found
 
     def _create(self, document: bytes, kind: str, log_id: bytes, record: Record) -> _Document:
@@ -228,7 +404,7 @@ class SqliteLog:
             sql = "INSERT INTO documents (id, kind, log) VALUES (?, ?, ?)"
             number = self._db.conn.execute(sql, (document, kind, log_id)).lastrowid
         assert number is not None
-        self._documents[document] = _Document(number, kind, Cursor(log_id, 0, START))
+        self._documents[document] = _Document(number, kind, Cursor(log_id, 0, START), 0, None)
         return self._documents[document]
 
     def _session(self, document: int, session: bytes) -> _Session | None:
@@ -236,13 +412,13 @@ class SqliteLog:
         if found is None:
             with self._errors():
                 row = self._db.conn.execute(
-                    "SELECT number, (SELECT max(n) FROM records WHERE session = number) FROM sessions"
+                    "SELECT number, (SELECT max(n) FROM records WHERE session = number), folded FROM sessions"
                     " WHERE document = ? AND id = ?",
                     (document, session),
                 ).fetchone()
             if row is None:
                 return None
-            found = self._sessions[document, session] = _Session(row[0], row[1] or 0)
+            found = self._sessions[document, session] = _Session(row[0], max(row[1] or 0, row[2]), row[2])
         return found
 
     def _create_session(self, document: int, session: bytes) -> _Session:
@@ -250,27 +426,37 @@ class SqliteLog:
             sql = "INSERT INTO sessions (document, id) VALUES (?, ?)"
             number = self._db.conn.execute(sql, (document, session)).lastrowid
         assert number is not None
-        self._sessions[document, session] = _Session(number, 0)
+        self._sessions[document, session] = _Session(number, 0, 0)
         return self._sessions[document, session]
 
     def _repeat(self, document: bytes, doc: _Document, session: _Session, record: Record) -> int:
         """The position of a record that is there. Its bytes are checked through the chain, which holds their digest."""
+        if record.n <= session.folded:
+            return 0
         self._flush()
         with self._errors():
             sql = "SELECT key, chain FROM records WHERE session = ? AND n = ?"
             key, chain = self._db.conn.execute(sql, (session.number, record.n)).fetchone()
-        position: int = key - _key(doc.number, 0)
-        before = self._chain(doc.number, position - 1)
+        position: int = key - doc.base
+        if position <= doc.folded:
+            return 0
+        before = self._chain(doc, position - 1)
+        assert before is not None
         if next_chain(before, digest(document, record)) != chain:
             raise Conflict
         return position
 
-    def _chain(self, number: int, position: int) -> bytes:
+    def _chain(self, doc: _Document, position: int) -> bytes | None:
+        """None where the record was folded and swept."""
         if position == 0:
             return START
+        if doc.fold and position == doc.fold.position:
+            return doc.fold.chain
         self._flush()
         with self._errors():
-            row = self._db.conn.execute("SELECT chain FROM records WHERE key = ?", (_key(number, position),)).fetchone()
+            row = self._db.conn.execute("SELECT chain FROM records WHERE key = ?", (doc.base + position,)).fetchone()
+        if row is None and position < doc.folded:
+            return None
         if row is None:
             raise LogError(f"{self.path} lacks a record inside a log.", hint="Restore it from a backup.")
         chain: bytes = row[0]
@@ -282,10 +468,16 @@ class SqliteLog:
             with self._errors():
                 self._db.conn.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?)", rows)
 
+    def _note_sizes(self) -> None:
+        grown = [(doc.size, doc.number) for doc in self._grown.values()]
+        self._db.conn.executemany("UPDATE documents SET size = ? WHERE number = ?", grown)
+        self._grown.clear()
+
     def _forget(self) -> None:
         self._documents.clear()
         self._sessions.clear()
         self._rows.clear()
+        self._grown.clear()
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -317,7 +509,7 @@ def _locked(path: Path) -> sqlite3.Connection:
 
 def _opened(path: Path) -> Database:
     existed = path.exists()
-    connection = sqlite3.connect(path, timeout=5, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(path, timeout=_TIMEOUT / 1000, isolation_level=None, check_same_thread=False)
     db = Database(connection)
     try:
         (marked,) = connection.execute("PRAGMA application_id").fetchone()
@@ -327,9 +519,11 @@ def _opened(path: Path) -> Database:
         connection.execute("PRAGMA synchronous=FULL")
         # On macOS a plain fsync does not reach the disk.
         connection.execute("PRAGMA fullfsync=ON")
+        # What is folded away must not stay in free pages.
+        connection.execute("PRAGMA secure_delete=ON")
         connection.execute("PRAGMA cache_size=-16384")
         connection.execute(f"PRAGMA application_id={_APPLICATION_ID}")
-        unknown = {m.name for m in migrations.applied(db)} - {"m001_log"}
+        unknown = {m.name for m in migrations.applied(db)} - _STEPS
         if unknown:
             raise LogError(f"{path} was made by a newer relay.", hint="Upgrade this one.")
         migrations.apply(db)

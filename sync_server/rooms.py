@@ -19,6 +19,8 @@ from typing import NamedTuple, TypeAlias
 from llmcrdt.sync import wire
 from llmcrdt.sync.wire import Ack, Cursor, Error, ErrorCode, Message, Record, Records
 
+from .folding import FOLDED_KINDS, Folded, Folding, ToFold
+from .folds import Fold, Part
 from .limits import Limits
 from .log import Conflict, Gap, LogError, RecordLog, Stored
 
@@ -39,8 +41,12 @@ class Received(NamedTuple):
     """A message of a peer; ``size`` is the frame's, for whoever counts what is still in work."""
 
     peer: Peer
-    message: wire.Open | wire.Close | wire.Push | wire.Barrier
+    message: wire.Open | wire.Close | wire.Push | wire.Barrier | wire.Fold
     size: int = 0
+
+
+class Tick(NamedTuple):
+    """Nothing happened; some time went by."""
 
 
 class Sent(NamedTuple):
@@ -50,7 +56,7 @@ class Sent(NamedTuple):
     weight: int
 
 
-Event: TypeAlias = Joined | Left | Received | Sent
+Event: TypeAlias = Joined | Left | Received | Sent | Tick | Folded
 
 
 class Send(NamedTuple):
@@ -68,7 +74,7 @@ class Drop(NamedTuple):
     error: Error
 
 
-Output: TypeAlias = Send | Drop
+Output: TypeAlias = Send | Drop | ToFold
 
 _CONTROL = 128
 """The weight of a message without records."""
@@ -76,17 +82,30 @@ _CONTROL = 128
 
 @dataclass(slots=True)
 class _Reading:
-    """One peer's place in one document. ``own``: what the peer pushed and was not acknowledged, by position."""
+    """One peer's place in one document. ``own``: what the peer pushed and was not acknowledged, by position;
+    ``folded``: what it pushed and the snapshot that it is still to get stands for. ``part``: the session of the
+    snapshot that it gets just now, and the next part."""
 
     sent: int
     own: dict[int, tuple[bytes, int]] = field(default_factory=dict)
+    folded: list[tuple[bytes, int]] = field(default_factory=list)
+    part: tuple[bytes, int] = (b"", 0)
+
+    @property
+    def unacked(self) -> int:
+        return len(self.own) + len(self.folded)
 
 
 @dataclass(slots=True)
 class _Room:
     kind: str
     head: Cursor
+    fold: Fold | None
     readers: set[Peer] = field(default_factory=set)
+
+    def folds_over(self, position: int) -> bool:
+        """Whether the record behind a position is in the snapshot."""
+        return self.fold is not None and position < self.fold.position
 
 
 @dataclass(slots=True)
@@ -113,13 +132,19 @@ class Rooms:
         self._behind: dict[tuple[Peer, bytes], None] = {}
         self._recent: dict[bytes, list[Stored]] = {}
         self._out: list[Output] = []
-        self.more = False
+        self._folding = Folding(log, self.limits, random)
+        self.more = self._folding.busy
         """Whether another step has work, even without an event."""
 
     @property
     def documents(self) -> int:
         """How many documents are held in memory."""
         return len(self._rooms)
+
+    @property
+    def stuck(self) -> bool:
+        """Whether something waits for a better moment: give a Tick in a while."""
+        return self._folding.stuck
 
     def step(self, events: Sequence[Event]) -> list[Output]:
         """Take all events in their order, commit once, and say what is to be sent, in order. Never raises LogError:
@@ -131,9 +156,11 @@ class Rooms:
                 for event in events:
                     self._take(event)
                     done += 1
+                self._out += self._folding.work(self._recent)
         except LogError as e:
             self._undo(events, done, e)
         try:
+            self._answer_folds()
             self._deliver()
         except LogError as e:
             logger.error("the log can't be read: %s", e)
@@ -156,6 +183,9 @@ class Rooms:
                 self._peers[peer] = _Peer()
             case Left(peer):
                 self._leave(peer)
+            case Folded(document):
+                if self._folding.take(event) and document in self._rooms:
+                    self._folded(document)
 
     def _message(self, peer: Peer, message: Message) -> None:
         match message:
@@ -167,6 +197,8 @@ class Rooms:
                 self._close(peer, document)
             case wire.Barrier(number):
                 self._barrier(peer, number)
+            case wire.Fold(document):
+                self._fold(peer, document)
 
     def _open(self, peer: Peer, message: wire.Open) -> None:
         state, document = self._peers[peer], message.document
@@ -190,20 +222,22 @@ class Rooms:
     def _load(self, document: bytes, kind: str) -> _Room:
         """An empty log gets its id here, but is written with its first record: to open costs no disk."""
         head = self._log.head(document)
-        return _Room(head.kind, head.cursor) if head else _Room(kind, Cursor(self._random(16), 0, wire.START))
+        if head is None:
+            return _Room(kind, Cursor(self._random(16), 0, wire.START), None)
+        return _Room(head.kind, head.cursor, self._log.fold(document))
 
     def _holds(self, document: bytes, room: _Room, cursor: Cursor) -> bool:
         if cursor.log != room.head.log:
             return False
         if cursor.position == 0:
             return cursor.chain == wire.START
-        return self._log.chain_at(document, cursor.position) == cursor.chain
+        return self._log.holds(document, cursor)
 
     def _close(self, peer: Peer, document: bytes) -> None:
         reading = self._peers[peer].readings.pop(document, None)
         if reading is None:
             return
-        self._peers[peer].unacked -= len(reading.own)
+        self._peers[peer].unacked -= reading.unacked
         self._behind.pop((peer, document), None)
         room = self._rooms[document]
         room.readers.discard(peer)
@@ -216,6 +250,7 @@ class Rooms:
                 self._close(peer, document)
             del self._peers[peer]
             self._asking.discard(peer)
+            self._folding.leave(peer)
 
     def _push(self, peer: Peer, push: wire.Push) -> None:
         state = self._peers[peer]
@@ -226,8 +261,9 @@ class Rooms:
         if state.unacked + len(push.data) > self.limits.window_records:
             text = f"At most {self.limits.window_records} records may wait for their ack."
             return self._drop(peer, Error(ErrorCode.WINDOW_EXCEEDED, text))
-        room, repeats = self._rooms[push.document], []
-        before = len(reading.own)
+        room = self._rooms[push.document]
+        repeats: list[tuple[int, bytes, int]] = []
+        before = reading.unacked
         for n, data in enumerate(push.data, push.n):
             record = Record(push.session, n, data)
             found = self._append(peer, push.document, room, record)
@@ -236,9 +272,13 @@ class Rooms:
             position, new = found
             if new or position > reading.sent:
                 reading.own[position] = (push.session, n)
+            elif position == 0 and room.folds_over(reading.sent):
+                reading.folded.append((push.session, n))
             else:
-                repeats.append((position, push.session, n))
-        state.unacked += len(reading.own) - before
+                # Where a folded record stood isn't known any more; any place that this peer is past will do, and
+                # growing ones make one message of many.
+                repeats.append((position or min(len(repeats) + 1, reading.sent), push.session, n))
+        state.unacked += reading.unacked - before
         for ack in _acks(push.document, repeats):
             self._send(peer, ack)
 
@@ -277,13 +317,36 @@ class Rooms:
         state.barriers.append((number, {d: end for d, sent, end in ends if sent < end}))
         self._asking.add(peer)
 
+    def _fold(self, peer: Peer, document: bytes) -> None:
+        room = self._rooms.get(document)
+        if room is None or peer not in room.readers:
+            return self._refuse(peer, ErrorCode.NOT_OPEN, "Open the document first.", document)
+        if room.kind not in FOLDED_KINDS:
+            return self._send(peer, wire.Folded(document, wire.FOLD_NEVER))
+        self._folding.ask(peer, document)
+
+    def _folded(self, document: bytes) -> None:
+        """A snapshot stands for records from now on; whoever is not past its position is behind."""
+        room = self._rooms[document]
+        room.fold = self._log.fold(document)
+        self._recent.pop(document, None)
+        for peer in room.readers:
+            if self._peers[peer].readings[document].sent < room.head.position:
+                self._behind[peer, document] = None
+
     # ---------------------------------------------------------------- outputs
+
+    def _answer_folds(self) -> None:
+        for peer, document, outcome in self._folding.settle():
+            if peer in self._peers:
+                self._send(peer, wire.Folded(document, outcome))
 
     def _deliver(self) -> None:
         """One piece of log to every reader that is behind and has room in its queue."""
         for document in self._recent:
             if document in self._rooms:
                 self._behind.update(((peer, document), None) for peer in self._rooms[document].readers)
+        parts: dict[tuple[bytes, int], Part] = {}
         pieces: dict[tuple[bytes, int], Sequence[Stored]] = {}
         together: dict[tuple[bytes, int], list[Peer]] = {}
         for peer, document in tuple(self._behind):
@@ -292,7 +355,12 @@ class Rooms:
                 continue
             # To the back of the line, so that one long log doesn't hold up the others.
             del self._behind[peer, document]
-            reading = state.readings[document]
+            reading, room = state.readings[document], self._rooms[document]
+            if room.fold is not None and room.folds_over(reading.sent):
+                self._send_part(peer, document, reading, room.fold, parts)
+                if reading.sent < room.head.position:
+                    self._behind[peer, document] = None
+                continue
             place = (document, reading.sent)
             piece = pieces.get(place)
             if piece is None:
@@ -304,11 +372,38 @@ class Rooms:
                 self._send_mixed(peer, document, reading, piece)
             else:
                 together.setdefault(place, []).append(peer)
-            if reading.sent < self._rooms[document].head.position:
+            if reading.sent < room.head.position:
                 self._behind[peer, document] = None
         for (document, after), peers in together.items():
             self._send_records(peers, document, pieces[document, after])
-        self.more = any(self._peers[peer].outstanding < self.limits.outgoing for peer, _ in self._behind)
+        room_for_more = any(self._peers[peer].outstanding < self.limits.outgoing for peer, _ in self._behind)
+        self.more = self._folding.busy or room_for_more
+
+    def _send_part(
+        self, peer: Peer, document: bytes, reading: _Reading, fold: Fold, parts: dict[tuple[bytes, int], Part]
+    ) -> None:
+        """The next part of the snapshot. Behind the last, acks for what the peer pushed and the snapshot stands for."""
+        session, place = reading.part
+        if session != fold.session:
+            place = 0
+        part = parts.get((document, place)) or self._log.part(document, place)
+        parts[document, place] = part
+        weight = _CONTROL + len(part.data)
+        self._peers[peer].outstanding += weight
+        message = wire.Snapshot(
+            document, fold.position, fold.chain, fold.session, part.n, part.of, part.size, part.offset, part.data
+        )
+        self._out.append(Send((peer,), message, weight))
+        reading.part = (fold.session, place + 1)
+        if place + 1 < fold.parts:
+            return
+        reading.sent = fold.position
+        own = [(p, *reading.own.pop(p)) for p in sorted(reading.own) if p <= fold.position]
+        folded = [(min(i, fold.position), session, n) for i, (session, n) in enumerate(reading.folded, 1)]
+        reading.folded = []
+        self._peers[peer].unacked -= len(own) + len(folded)
+        for ack in (*_acks(document, own), *_acks(document, folded)):
+            self._send(peer, ack)
 
     def _piece(self, document: bytes, after: int) -> Sequence[Stored]:
         """The log behind a position, one message long; from memory where it was appended just now."""
@@ -388,15 +483,18 @@ class Rooms:
         logger.error("the log can't be written: %s", error)
         self._out = []
         for event in events[done:]:
-            if not isinstance(event, Received):
+            if isinstance(event, Folded):
+                self._take(event._replace(records=None))
+            elif not isinstance(event, Received):
                 self._take(event)
         self._drop_all(dict.fromkeys(event.peer for event in events if isinstance(event, Received)))
-        changed, self._recent = self._recent, {}
+        changed, self._recent = [*self._recent, *self._folding.undo()], {}
         try:
             for document in changed:
                 if document in self._rooms:
                     room, head = self._rooms[document], self._log.head(document)
                     room.head = head.cursor if head else Cursor(room.head.log, 0, wire.START)
+                    room.fold = self._log.fold(document)
         except LogError:
             self._drop_all(tuple(self._peers))
 

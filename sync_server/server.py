@@ -28,13 +28,17 @@ from llmcrdt.sync import wire
 from llmcrdt.sync.wire import Error, ErrorCode
 
 from .doors.native import NativeDoor, Refused, close_code
+from .folder import Folder
+from .folding import ToFold
 from .limits import Limits
 from .log import SqliteLog
-from .rooms import Drop, Event, Joined, Left, Output, Received, Rooms, Sent
+from .rooms import Drop, Event, Joined, Left, Received, Rooms, Send, Sent, Tick
 
 logger = logging.getLogger(__name__)
 
 DATABASE = "relay.db"
+_TICK = 0.5
+"""Seconds between two looks for what waits for a better moment."""
 _SOCKET_BUFFER = 64 << 10
 """Bytes that may wait in one socket's own buffer before its frames queue up here."""
 
@@ -162,15 +166,19 @@ class Relay:
             self._log.close()
             raise
         self.port = self._server.sockets[0].getsockname()[1]
+        self._folder = Folder(self._log, self.limits, self._events.put)
         self._thread = threading.Thread(target=self._work, name="llmcrdt-relay-log", daemon=True)
         self._thread.start()
+        self._ticking = asyncio.create_task(self._tick())
 
     async def stop(self) -> None:
         """Take no more, finish what came in, send its acks, say goodbye, close."""
         self._stopping = True
         self._server.close(close_connections=False)
+        self._ticking.cancel()
         self._events.put(None)
         await asyncio.to_thread(self._thread.join)
+        await asyncio.to_thread(self._folder.stop)
         # What the thread handed over last is dispatched before this goes on.
         await asyncio.sleep(0)
         retry_after = int(self.limits.retry_after * 1000)
@@ -228,7 +236,13 @@ class Relay:
                 connection.working += len(frame)
                 self._events.put(Received(connection.peer, message, len(frame)))
 
-    def _dispatch(self, taken: Sequence[tuple[int, int]], frames: Sequence[tuple[Output, bytes]]) -> None:
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK)
+            if self._rooms.stuck:
+                self._events.put(Tick())
+
+    def _dispatch(self, taken: Sequence[tuple[int, int]], frames: Sequence[tuple[Drop | Send, bytes]]) -> None:
         for peer, size in taken:
             if connection := self._connections.get(peer):
                 connection.took(size)
@@ -250,7 +264,12 @@ class Relay:
                 events, last = self._waiting()
                 outputs = self._rooms.step(events)
                 taken = [(e.peer, e.size) for e in events if isinstance(e, Received)]
-                frames = [(o, b"" if isinstance(o, Drop) else wire.encode(o.message)) for o in outputs]
+                frames: list[tuple[Drop | Send, bytes]] = []
+                for output in outputs:
+                    if isinstance(output, ToFold):
+                        self._folder.put(output)
+                    else:
+                        frames.append((output, b"" if isinstance(output, Drop) else wire.encode(output.message)))
                 if taken or frames:
                     self._loop.call_soon_threadsafe(self._dispatch, taken, frames)
                 if last:

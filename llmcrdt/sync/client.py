@@ -142,6 +142,25 @@ class Link:
         finally:
             self._call(self._drop, future)
 
+    def fold(self, document: DocumentId) -> Future[None]:
+        """Have the relay fold a document's log, so that what was erased from the document is in no file of the relay
+        any more. Returns at once; the relay is asked when all that is local now is durable there, and again after a
+        reconnection that came before its answer.
+
+        The future ends with None; with RelayRefused, where the relay can't fold documents of that kind; with SyncError,
+        where folding failed or the link was closed."""
+        future: Future[None] = Future()
+        with self._lock:
+            if self.state == "closed":
+                raise _closed()
+            self._waiting.add(future)
+
+        def done(outcome: int) -> None:
+            self._settle(future, _FOLD_ERRORS[outcome])
+
+        self._call(self._guard, self._follower.fold, document, done)
+        return future
+
     def close(self) -> None:
         """Go offline, and wait until the thread has ended. What was not acknowledged stays in the outbox. A second
         call does nothing."""
@@ -350,6 +369,13 @@ class Link:
 
 
 _FOR_GOOD = (wire.ErrorCode.MALFORMED, wire.ErrorCode.UNEXPECTED, wire.ErrorCode.WINDOW_EXCEEDED)
+
+
+_FOLD_ERRORS: dict[int, SyncError | None] = {
+    wire.FOLD_DONE: None,
+    wire.FOLD_NEVER: RelayRefused("The relay never folds documents of this kind."),
+    wire.FOLD_FAILED: SyncError("The relay could not fold the document.", hint="Ask again later; nothing was lost."),
+}
 
 
 def _agent() -> str:

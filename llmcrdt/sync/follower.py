@@ -71,6 +71,22 @@ class Goal:
 
 
 @dataclass(slots=True)
+class _Fold:
+    """Somebody wants a document's log folded, as soon as all of its outbox up to ``mark`` is acknowledged.
+
+    ``answers``: how many are still to come on this connection; only the last one speaks of all that is asked.
+    """
+
+    mark: int
+    done: list[Callable[[int], None]]
+    asked: bool = False
+    answers: int = 0
+
+    def start_over(self) -> None:
+        self.asked, self.answers = False, 0
+
+
+@dataclass(slots=True)
 class _Barrier:
     number: int
     covers: frozenset[DocumentId]
@@ -93,6 +109,7 @@ class Follower:
         self._goals: list[Goal] = []
         self._barrier: _Barrier | None = None
         self._timers: list[tuple[float, DocumentId, int]] = []
+        self._folds: dict[DocumentId, _Fold] = {}
         self.refused: dict[DocumentId, RelayRefused] = {}
         """Documents that are not followed on this connection, and why."""
         self.retry_after = 0.0
@@ -118,6 +135,8 @@ class Follower:
         self._stalled.clear()
         self._timers.clear()
         self._barrier = None
+        for fold in self._folds.values():
+            fold.start_over()
 
     def take(self) -> list[bytes]:
         """The frames to send now, in order."""
@@ -168,6 +187,14 @@ class Follower:
             self._list()
         self._advance()
         return goal
+
+    def fold(self, document: DocumentId, done: Callable[[int], None]) -> None:
+        """Have the relay fold a document's log once all that is local now is durable there. ``done`` is called with the
+        relay's answer; what no answer came to is asked again on the next connection."""
+        mark, before = self._local.outbox_end(document), self._folds.get(document)
+        self._folds[document] = _Fold(mark, [*(before.done if before else []), done])
+        self._folds[document].answers = before.answers if before else 0
+        self._ask_folds()
 
     def forget(self, goal: Goal) -> None:
         """Nobody waits for it any more."""
@@ -220,6 +247,8 @@ class Follower:
     def _open(self, doc: _Document, cursor: wire.Cursor | None) -> None:
         assert self._connection is not None
         self._openings += 1
+        if doc.id in self._folds:
+            self._folds[doc.id].start_over()
         doc.phase, doc.log, doc.pushed, doc.opening = _Phase.OPENING, [], 0, self._openings
         # A log that was empty can't have lost anything.
         doc.lossy = cursor is not None and cursor.position > 0
@@ -238,6 +267,8 @@ class Follower:
             case protocol.Refused(error) if error.document is None:
                 self.retry_after = error.retry_after / 1000
                 raise RelayRefused(f"The relay ended the connection: {error.text}", code=error.code)
+            case protocol.Folded(document, outcome):
+                self._folded(_name(document), outcome)
             case protocol.Refused(error):
                 assert error.document is not None
                 if doc := self._documents.get(_name(error.document)):
@@ -355,6 +386,29 @@ class Follower:
             run.append(w)
         return run
 
+    # ---------------------------------------------------------------- folds
+
+    def _ask_folds(self) -> None:
+        for document, fold in self._folds.items():
+            doc = self._documents.get(document)
+            if fold.asked or doc is None or doc.phase is not _Phase.LIVE:
+                continue
+            first = self._local.outbox(document, 0, 1)
+            if not first or first[0].place > fold.mark:
+                assert self._connection is not None
+                fold.asked, fold.answers = True, fold.answers + 1
+                self._connection.fold(doc.raw)
+
+    def _folded(self, document: DocumentId, outcome: int) -> None:
+        fold = self._folds.get(document)
+        if fold is None or not fold.answers:
+            return
+        fold.answers -= 1
+        if fold.asked and not fold.answers:
+            del self._folds[document]
+            for done in fold.done:
+                done(outcome)
+
     # ---------------------------------------------------------------- goals
 
     def _mark(self, document: DocumentId, only_new: bool = False) -> None:
@@ -388,6 +442,8 @@ class Follower:
 
     def _advance(self) -> None:
         """Bring every goal as far as it can get now."""
+        if self._folds:
+            self._ask_folds()
         if not self._goals:
             return
         if self.refused:

@@ -52,13 +52,30 @@ class Reached(NamedTuple):
     barrier: int
 
 
+class Folded(NamedTuple):
+    """The relay's answer to ``fold``: wire.FOLD_DONE, FOLD_NEVER or FOLD_FAILED."""
+
+    document: bytes
+    outcome: int
+
+
 class Refused(NamedTuple):
     """The relay refused something. Without a document, the connection ends."""
 
     error: wire.Error
 
 
-Event: TypeAlias = Welcomed | Opened | Arrived | Acked | CaughtUp | Reached | Refused
+Event: TypeAlias = Welcomed | Opened | Arrived | Acked | CaughtUp | Reached | Folded | Refused
+
+
+@dataclass(slots=True)
+class _Partial:
+    """A snapshot of which parts have come: whole records, and pieces of the next."""
+
+    session: bytes
+    records: list[Record] = field(default_factory=list)
+    pieces: list[bytes] = field(default_factory=list)
+    size: int = 0
 
 
 @dataclass(slots=True)
@@ -69,6 +86,7 @@ class _Stream:
     openings: int = 1
     cursor: Cursor | None = None
     head: Cursor | None = None
+    partial: _Partial | None = None
     unacked: dict[tuple[bytes, int], tuple[bytes, int]] = field(default_factory=dict)
 
 
@@ -142,6 +160,10 @@ class Connection:
         message = wire.Push(document, first.session, first.n, tuple(r.data for r in records))
         self._frames.append(wire.encode(message))
 
+    def fold(self, document: bytes) -> None:
+        """Ask the relay to fold an open document's log; the answer is Folded."""
+        self._frames.append(wire.encode(wire.Fold(document)))
+
     def barrier(self) -> int:
         """Ask whether all that the relay has of the open documents is here; the answer is Reached with this number."""
         self._barriers += 1
@@ -162,6 +184,11 @@ class Connection:
             case wire.Records(document):
                 stream = self._streams.get(document)
                 return self._arrived(stream, message) if stream and stream.cursor else []
+            case wire.Snapshot(document):
+                stream = self._streams.get(document)
+                return self._snapshot(stream, message) if stream and stream.cursor else []
+            case wire.Folded(document, outcome):
+                return [Folded(document, outcome)]
             case wire.Ack(document):
                 stream = self._streams.get(document)
                 return self._acked(stream, message) if stream and stream.cursor else []
@@ -197,11 +224,35 @@ class Connection:
     def _arrived(self, stream: _Stream, message: wire.Records) -> list[Event]:
         cursor, document = stream.cursor, message.document
         assert cursor is not None
-        if message.position != cursor.position + 1:
+        if message.position != cursor.position + 1 or stream.partial:
             raise MalformedFrame(f"Position {message.position} came behind {cursor.position}.")
         for record in message.records:
             cursor = self._advance(stream, wire.digest(document, record))
         return [Arrived(document, message.records, cursor), *self._caught_up(document, stream)]
+
+    def _snapshot(self, stream: _Stream, message: wire.Snapshot) -> list[Event]:
+        """A part of what the log was folded to. The cursor moves, over all that was folded, when the last has come."""
+        cursor, document = stream.cursor, message.document
+        assert cursor is not None
+        if message.position <= cursor.position:
+            raise MalformedFrame(f"A snapshot of position {message.position} came behind {cursor.position}.")
+        partial = stream.partial
+        if partial is None or partial.session != message.session:
+            # A newer fold takes the place of one that was under way.
+            partial = stream.partial = _Partial(message.session)
+        if (message.n, message.offset) != (len(partial.records) + 1, partial.size):
+            raise MalformedFrame("A part of a snapshot is missing.")
+        partial.pieces.append(message.data)
+        partial.size += len(message.data)
+        if partial.size == message.size:
+            partial.records.append(Record(message.session, message.n, b"".join(partial.pieces)))
+            partial.pieces, partial.size = [], 0
+        if not message.last:
+            return []
+        stream.partial = None
+        stream.cursor = Cursor(cursor.log, message.position, message.chain)
+        self._compare(stream)
+        return [Arrived(document, tuple(partial.records), stream.cursor), *self._caught_up(document, stream)]
 
     def _acked(self, stream: _Stream, message: wire.Ack) -> list[Event]:
         names: list[tuple[bytes, int]] = []
@@ -224,9 +275,13 @@ class Connection:
     def _advance(self, stream: _Stream, digest: bytes) -> Cursor:
         assert stream.cursor is not None
         stream.cursor = stream.cursor.after(digest)
+        self._compare(stream)
+        return stream.cursor
+
+    def _compare(self, stream: _Stream) -> None:
+        assert stream.cursor is not None
         if stream.head and stream.cursor.position == stream.head.position and stream.cursor != stream.head:
             raise MalformedFrame("The relay's log is not what its chain says.")
-        return stream.cursor
 
     def _caught_up(self, document: bytes, stream: _Stream) -> list[Event]:
         assert stream.cursor is not None

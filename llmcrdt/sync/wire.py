@@ -25,6 +25,8 @@ MAX_FRAME: Final = MAX_RECORD + (64 << 10)
 """Bytes of one frame; also the ``max_size`` of both WebSocket ends."""
 MAX_RECORDS: Final = 4096
 """Records in one message."""
+MAX_SNAPSHOT: Final = 256 << 20
+"""Bytes of one record of a snapshot; it comes in parts."""
 MAX_TOKEN: Final = 4096
 MAX_AGENT: Final = 128
 MAX_TEXT: Final = 512
@@ -75,6 +77,9 @@ class ErrorCode(IntEnum):
 
 RESUMED: Final = 0
 RESET: Final = 1
+FOLD_DONE: Final = 0
+FOLD_NEVER: Final = 1
+FOLD_FAILED: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +152,42 @@ class Records:
 
 
 @dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A part of what all records up to ``position`` were folded to: of ``count`` records of one session, numbered from
+    1, some bytes of the ``n``-th, which has ``size``, from ``offset`` on."""
+
+    document: bytes
+    position: int
+    chain: bytes
+    session: bytes
+    n: int
+    count: int
+    size: int
+    offset: int
+    data: bytes
+
+    @property
+    def last(self) -> bool:
+        """Whether the snapshot ends here."""
+        return self.n == self.count and self.offset + len(self.data) == self.size
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """Ask the relay to fold a document's log now, so that what the document deleted is nowhere any more."""
+
+    document: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """The answer: FOLD_DONE, FOLD_NEVER or FOLD_FAILED."""
+
+    document: bytes
+    outcome: int
+
+
+@dataclass(frozen=True, slots=True)
 class Barrier:
     id: int
 
@@ -168,7 +209,22 @@ class Error:
     retry_after: int = 0
 
 
-Message: TypeAlias = Hello | Welcome | Open | Opened | Close | Push | Ack | Records | Barrier | Reached | Error
+Message: TypeAlias = (
+    Hello
+    | Welcome
+    | Open
+    | Opened
+    | Close
+    | Push
+    | Ack
+    | Records
+    | Snapshot
+    | Fold
+    | Folded
+    | Barrier
+    | Reached
+    | Error
+)
 
 
 def digest(document: bytes, record: Record) -> bytes:
@@ -246,6 +302,14 @@ def encode(message: Message) -> bytes:
             return b"\x04" + document + _uint(how) + _cursor(head_cursor) + _uint(position)
         case Close(document):
             return b"\x05" + document
+        case Snapshot():
+            place = (message.n, message.count, message.size, message.offset, len(message.data))
+            head = b"\x0c" + message.document + _uint(message.position) + message.chain + message.session
+            return b"".join((head, *map(_uint, place), message.data))
+        case Fold(document):
+            return b"\x0d" + document
+        case Folded(document, outcome):
+            return b"\x0e" + document + _uint(outcome)
         case Barrier(id_):
             return b"\x09" + _uint(id_)
         case Reached(id_):
@@ -350,6 +414,15 @@ def _read_records(r: _Reader) -> Records:
     return Records(document, position, tuple(records))
 
 
+def _read_snapshot(r: _Reader) -> Snapshot:
+    document, position, chain, session = r.id(), r.uint(1), r.take(32), r.id()
+    n, count, size, offset = r.uint(1), r.uint(1), r.uint(1, MAX_SNAPSHOT), r.uint(0, MAX_SNAPSHOT)
+    if n > count or offset >= size:
+        raise MalformedFrame("A part lies outside its snapshot.")
+    data = r.blob(min(MAX_RECORD, size - offset), 1)
+    return Snapshot(document, position, chain, session, n, count, size, offset, data)
+
+
 def _read_hello(r: _Reader) -> Hello:
     features, token = r.uint(), r.blob(MAX_TOKEN)
     return Hello(r.text(MAX_AGENT), token, features)
@@ -390,6 +463,9 @@ _READERS: Final[dict[int, Callable[[_Reader], Message]]] = {
     0x09: lambda r: Barrier(r.uint()),
     0x0A: lambda r: Reached(r.uint()),
     0x0B: _read_error,
+    0x0C: _read_snapshot,
+    0x0D: lambda r: Fold(r.id()),
+    0x0E: lambda r: Folded(r.id(), r.uint(FOLD_DONE, FOLD_FAILED)),
 }
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 from llmcrdt.exceptions import MalformedFrame
 from llmcrdt.sync import wire
 from llmcrdt.sync.wire import Error, ErrorCode
 
 from ..limits import Limits
+
+Request: TypeAlias = wire.Open | wire.Close | wire.Push | wire.Barrier | wire.Fold
+"""What a client may say to the rooms."""
 
 
 class Refused(Exception):
@@ -25,7 +30,7 @@ class NativeDoor:
         self._agent = agent
         self.greeted = False
 
-    def receive(self, frame: bytes | str) -> wire.Welcome | wire.Open | wire.Close | wire.Push | wire.Barrier:
+    def receive(self, frame: bytes | str) -> wire.Welcome | Request:
         """A message for the rooms, or the WELCOME to send back. Raises Refused, after which the connection ends."""
         if isinstance(frame, str):
             raise Refused(Error(ErrorCode.MALFORMED, "Messages are binary frames."))
@@ -40,7 +45,7 @@ class NativeDoor:
             case wire.Hello():
                 self.greeted = True
                 return self._welcome()
-            case wire.Open() | wire.Close() | wire.Push() | wire.Barrier():
+            case wire.Open() | wire.Close() | wire.Push() | wire.Barrier() | wire.Fold():
                 return message
         raise Refused(Error(ErrorCode.UNEXPECTED, f"{type(message).__name__.upper()} is for the relay to send."))
 

@@ -19,8 +19,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from llmcrdt.ids import document_bytes, document_id
 from llmcrdt.sync import wire
 from llmcrdt.sync.follower import Follower
-from llmcrdt.testing.local_documents import BlobDocuments, unpack
+from llmcrdt.testing.local_documents import BlobDocuments, pack, unpack
 from sync_server.doors.native import NativeDoor
+from sync_server.folding import Folded, ToFold
 from sync_server.limits import Limits
 from sync_server.log import SqliteLog
 from sync_server.rooms import Drop, Joined, Left, Received, Rooms, Sent
@@ -29,7 +30,7 @@ from sync_server.rooms import Drop, Joined, Left, Received, Rooms, Sent
 MEMORY = "/dev/shm"
 DEVICES = 3
 DOCUMENTS = [document_id(bytes([n]) * 16) for n in (1, 2)]
-LIMITS = Limits(batch=60, outgoing=600, window_records=8, window=200)
+LIMITS = Limits(batch=60, outgoing=600, window_records=8, window=200, fold=60, fold_tail=20, sweep=3)
 
 
 @dataclass
@@ -56,6 +57,9 @@ class Network:
         self.wires: dict[int, Wire] = {}
         self.timers: list[tuple[int, str, int]] = []
         self.peers = 0
+        self.to_fold: list[ToFold] = []
+        self.asked: list[int] = []
+        self.answers: list[tuple[int, int]] = []
         self.log = self._new_log()
 
     def _new_log(self, backup: Path | None = None) -> SqliteLog:
@@ -65,6 +69,7 @@ class Network:
         if backup:
             shutil.copy(backup, folder / "relay.db")
         log = SqliteLog(folder / "relay.db")
+        self.to_fold = []
         self.rooms = Rooms(log, LIMITS, self.random.randbytes)
         return log
 
@@ -126,6 +131,9 @@ class Network:
 
     def step(self, events: list) -> None:
         for output in self.rooms.step(events):
+            if isinstance(output, ToFold):
+                self.to_fold.append(output)
+                continue
             assert not isinstance(output, Drop), output.error
             assert output.weight <= 1000
             for connection in self.wires.values():
@@ -150,6 +158,21 @@ class Network:
             self.followers[device].due(document, opening)
             self.collect(device)
 
+    def fold(self, works: bool = True) -> None:
+        """The folder gets its turn: what a document's blobs fold to is all of them in one record, or in two."""
+        todo, self.to_fold = self.to_fold, []
+        for document, upto in todo:
+            blobs = {b for data in self.log.contents(document, upto.position) for b in unpack(data)}
+            ordered = sorted(blobs)
+            records = [pack(part) for part in (ordered[:5], ordered[5:]) if part]
+            self.step([Folded(document, upto, records if works else None)])
+
+    def ask_fold(self, device: int, document: str) -> None:
+        number = len(self.asked)
+        self.asked.append(device)
+        self.followers[device].fold(document, lambda outcome: self.answers.append((number, outcome)))
+        self.collect(device)
+
     def settle(self, devices: Sequence[int] = range(DEVICES)) -> None:
         """Connect these devices, and let everything of theirs arrive."""
         for device in devices:
@@ -159,15 +182,21 @@ class Network:
             for device in devices:
                 self.to_device(device, 3)
             self.fire()
+            self.fold()
             if self.rooms.more:
                 self.step([])
-            elif not any(self.wires[device].up or self.wires[device].down for device in devices):
+            elif not self.to_fold and not any(self.wires[device].up or self.wires[device].down for device in devices):
                 return
         raise AssertionError("it never comes to rest")
 
     def relay_blobs(self, document: str, position: int | None = None) -> set[bytes]:
-        stored = self.log.read(document_bytes(document), 0, 1 << 30, 1 << 20)
-        return {b for s in stored if position is None or s.position <= position for b in unpack(s.record.data)}
+        """All blobs of a log, or (about) those up to a position: what was folded isn't told apart."""
+        raw = document_bytes(document)
+        stored = self.log.read(raw, 0, 1 << 30, 1 << 20)
+        folded = self.log.fold(raw)
+        before = self.log.contents(raw, folded.position) if folded else ()
+        tail = (s.record.data for s in stored if position is None or s.position <= position)
+        return {b for data in (*before, *tail) for b in unpack(data)}
 
 
 class SyncMachine(RuleBasedStateMachine):
@@ -212,6 +241,14 @@ class SyncMachine(RuleBasedStateMachine):
     @rule()
     def fire(self) -> None:
         self.net.fire()
+
+    @rule(works=st.sampled_from([True, True, False]))
+    def fold(self, works: bool) -> None:
+        self.net.fold(works)
+
+    @rule(device=st.integers(0, DEVICES - 1), document=st.sampled_from(DOCUMENTS))
+    def ask_fold(self, device: int, document: str) -> None:
+        self.net.ask_fold(device, document)
 
     @rule()
     def more(self) -> None:
@@ -259,7 +296,7 @@ class SyncMachine(RuleBasedStateMachine):
                 head = self.net.log.head(raw)
                 if doc.cursor is None or head is None or head.cursor.log != doc.cursor.log:
                     continue
-                if self.net.log.chain_at(raw, doc.cursor.position) == doc.cursor.chain:
+                if self.net.log.holds(raw, doc.cursor):
                     waiting = {b for w in doc.outbox for b in unpack(w.record.data)}
                     assert self.net.relay_blobs(document, doc.cursor.position) | waiting >= set(doc.blobs)
 
@@ -278,6 +315,8 @@ class SyncMachine(RuleBasedStateMachine):
             assert [d.blobs(document) for d in net.devices] == [everything[document]] * DEVICES
             assert net.relay_blobs(document) == everything[document]
             assert not any(d[document].outbox or d[document].quarantine for d in net.devices)
+        assert {number for number, _ in net.answers} == set(range(len(net.asked)))
+        assert len(net.answers) == len(net.asked)
         assert sorted(done) == [(device, None) for device in range(DEVICES)]
         before = self.refills(everything)
         for device in range(DEVICES):

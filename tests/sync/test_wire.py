@@ -37,7 +37,17 @@ def opened(document: bytes, how: int, head: wire.Cursor, share: float) -> wire.O
     return wire.Opened(document, how, head, 0 if how == wire.RESET else int(head.position * share))
 
 
+def part(head: wire.Cursor, session: bytes, n: int, more: int, before: int, data: bytes, after: int) -> wire.Snapshot:
+    size = before + len(data) + after
+    return wire.Snapshot(b"d" * 16, head.position + 1, head.chain, session, n, n + more, size, before, data)
+
+
+small = st.integers(0, 1 << 20)
+early = cursors.filter(lambda c: c.position < wire.MAX_UINT)
 messages = st.one_of(
+    st.builds(part, early, ids, st.integers(1, 9), small, small, data, small),
+    st.builds(wire.Fold, ids),
+    st.builds(wire.Folded, ids, st.integers(0, 2)),
     st.builds(wire.Hello, texts(wire.MAX_AGENT), st.binary(max_size=wire.MAX_TOKEN), uints),
     st.builds(wire.Welcome, texts(wire.MAX_AGENT), st.integers(1, wire.MAX_RECORD), limits, limits, limits, uints),
     st.builds(wire.Open, ids, kinds, st.none() | cursors),
@@ -123,7 +133,7 @@ def test_frozen_malformed_frames(name: str) -> None:
 
 
 def test_every_message_has_a_frozen_frame() -> None:
-    assert {int(v["hex"][:2], 16) for v in VECTORS["frames"].values()} == set(range(1, 12))
+    assert {int(v["hex"][:2], 16) for v in VECTORS["frames"].values()} == set(range(1, 15))
 
 
 def test_the_chain_is_what_the_document_says() -> None:

@@ -254,13 +254,13 @@ def peak(child: subprocess.Popen[str]) -> int:
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
 def test_readers_that_do_not_read_cost_the_relay_no_memory(tmp_path: Path) -> None:
-    """20 of them, 24 MiB for each: buffered, that would be 480 MiB."""
+    """20 of them, 24 MiB for each: buffered, that would be 480 MiB. Of a kind that is not folded."""
     with process("--port", "0", "--data", tmp_path) as child:
         url = address(child)
         lazy = [socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1]))) for _ in range(20)]
         try:
             with greeted(url) as writer:
-                ask(writer, Open(D, "yjs"))
+                ask(writer, Open(D, "sealed"))
                 for reader in lazy:
                     begin_lazily(reader)
                 before = peak(child)
@@ -269,7 +269,7 @@ def test_readers_that_do_not_read_cost_the_relay_no_memory(tmp_path: Path) -> No
                 assert peak(child) - before < 100 << 20
                 # It still serves those who read.
                 with greeted(url) as eager:
-                    assert isinstance(ask(eager, Open(D, "yjs")), Opened)
+                    assert isinstance(ask(eager, Open(D, "sealed")), Opened)
                     for n in range(1, 97):
                         message = hear(eager)
                         assert isinstance(message, Records)
@@ -287,6 +287,6 @@ def begin_lazily(reader: socket.socket) -> None:
         b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: llmcrdt.sync.v1\r\n\r\n"
     )
     assert b"101" in reader.recv(4096)
-    for message in (Hello(), Open(D, "yjs")):
+    for message in (Hello(), Open(D, "sealed")):
         frame = wire.encode(message)
         reader.sendall(bytes([0x82, 0x80 | len(frame), 0, 0, 0, 0]) + frame)

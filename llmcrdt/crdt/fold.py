@@ -1,0 +1,52 @@
+"""Many updates become one. For whoever keeps a document without knowing what is in it: no root is named here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from ..exceptions import MalformedUpdate
+from .yjs import YjsReplica
+from .yjs_update import read_update
+
+_EMPTY = b"\x00\x00"
+
+
+def fold_updates(updates: Iterable[bytes]) -> list[bytes]:
+    """The document that the updates make, as one update; behind it those that still wait for others, and those that
+    can't be applied, as they came. What the document has deleted is no longer in the first."""
+    good: list[bytes] = []
+    aside: list[bytes] = []
+    for update in updates:
+        try:
+            read_update(update)
+            good.append(update)
+        except MalformedUpdate:
+            aside.append(update)
+    try:
+        replica = _loaded(good)
+        whole, waiting = replica.snapshot()
+    except MalformedUpdate:
+        # One of them passes for an update and harms the core: find it.
+        replica, harmful = _one_by_one(good)
+        whole, waiting = replica.snapshot()
+        aside += harmful
+    return [*([whole] if whole != _EMPTY else []), *waiting, *aside]
+
+
+def _loaded(updates: Sequence[bytes]) -> YjsReplica:
+    replica = YjsReplica(())
+    replica.load(None, updates)
+    return replica
+
+
+def _one_by_one(updates: Sequence[bytes]) -> tuple[YjsReplica, list[bytes]]:
+    replica, applied, harmful = YjsReplica(()), list[bytes](), list[bytes]()
+    for update in updates:
+        try:
+            replica.apply(update)
+            applied.append(update)
+        except MalformedUpdate:
+            harmful.append(update)
+            if replica.broken:
+                replica = _loaded(applied)
+    return replica, harmful

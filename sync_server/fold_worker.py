@@ -1,0 +1,41 @@
+"""A process that folds one document: ``python -m sync_server.fold_worker BYTES SECONDS``.
+
+Reads updates from its input and writes what they fold to, both as pieces.py has it. It is a process of its own because
+a stranger's bytes reach the CRDT core here: should it crash, hang or eat memory, the relay goes on, and its log is as
+it was. BYTES and SECONDS bound its memory and its time.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from llmcrdt.crdt.fold import fold_updates
+
+from . import pieces
+
+
+def _bound(memory: int, seconds: int) -> None:
+    if sys.platform == "win32":
+        return
+    import os
+    import resource
+
+    os.nice(10)
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+
+
+def main() -> int:
+    _bound(int(sys.argv[1]), int(sys.argv[2]))
+    try:
+        folded = fold_updates(pieces.read(sys.stdin.buffer))
+    except EOFError:
+        return 1
+    pieces.write(sys.stdout.buffer, folded)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
