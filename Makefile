@@ -1,6 +1,6 @@
 # Everything lands in .venv; PYTHON=... picks the Python it is made with.
 .DEFAULT_GOAL := help
-.PHONY: help demo relay test check lint types arrows fmt dev soak clean
+.PHONY: help demo relay test check lint types arrows fmt dev soak bench clean
 .NOTPARALLEL:
 
 VENV := .venv/bin
@@ -40,6 +40,9 @@ dev: ## Install everything a developer needs
 
 soak: dev ## Run 100,000 schedules of devices and networks (ARGS='--schedules 1000 --seed 7')
 	$(VENV)/python tests/sim/soak.py --schedules 100000 $(ARGS)
+
+bench: dev ## Run a benchmark (NAME=conversation, ARGS=...)
+	$(VENV)/python -m benchmarks $(or $(NAME),conversation) $(ARGS)
 
 clean: ## Remove .venv and the caches in this folder
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -11,7 +11,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "repo": ("Listing", "Repo", "open"),
+    "repo": ("Hit", "Listing", "Repo", "open"),
     "document.conversation": ("Change", "Conversation"),
     "document.transcript": ("Elsewhere", "Transcript"),
     "document.stream": ("Stream",),

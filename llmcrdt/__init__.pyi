@@ -55,6 +55,7 @@ from .generation import (
 from .generation import (
     plan as plan,
 )
+from .repo import Hit as Hit
 from .repo import Listing as Listing
 from .repo import Repo as Repo
 from .repo import open as open

@@ -126,6 +126,28 @@ def list_(repos: Repos, limit: int, before: str | None, as_json: bool) -> None:
 
 
 @main.command()
+@click.argument("text")
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(min=1))
+@click.option("--elsewhere", is_flag=True, help="also what is not shown: alternatives and their branches")
+@as_json
+@click.pass_obj
+def search(repos: Repos, text: str, limit: int, elsewhere: bool, as_json: bool) -> None:
+    """Find entries that hold all words of TEXT; "words in quotes" stand together."""
+    with repos() as repo:
+        hits = repo.search(text, limit, elsewhere=elsewhere)
+        if as_json:
+            _print_json([hit._asdict() for hit in hits])
+            return
+        for hit in hits:
+            made = time.strftime("%Y-%m-%d %H:%M", time.localtime(hit.created_at))
+            place = "" if hit.shown else "  (elsewhere)"
+            click.echo(click.style(f"{hit.conversation}  {made}  {hit.title or '(no title)'}{place}", dim=True))
+            click.echo(f"  {hit.role}: {' '.join(hit.snippet.split())}")
+        if not hits:
+            click.echo("Nothing found.", err=True)
+
+
+@main.command()
 @click.argument("id")
 @click.option("--last", type=click.IntRange(min=1), help="only the last so many entries")
 @click.option("--elsewhere", is_flag=True, help="also what is not shown: alternatives and their branches")

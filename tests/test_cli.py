@@ -47,6 +47,18 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tup
 Run = Callable[..., tuple[int, str, str]]
 
 
+def test_search(run: Run) -> None:
+    id_ = json.loads(run("new", "Trip", "--json")[1])["id"]
+    run("append", id_, "Where is the Café?")
+    code, out, _ = run("search", "cafe", "--json")
+    (hit,) = json.loads(out)
+    assert (code, hit["conversation"], hit["title"], hit["role"]) == (0, id_, "Trip", "user")
+    assert hit["snippet"] == "Where is the [Café]?"
+    assert "user: [Where] is the [Café]?" in run("search", "where caf")[1]
+    code, out, err = run("search", "nowhere")
+    assert (code, out, err) == (0, "", "Nothing found.\n")
+
+
 def test_a_conversation_by_hand(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code, out, _ = run("new", "Trip", "--json")
     id_ = json.loads(out)["id"]

@@ -162,7 +162,7 @@ class Order:
         if unreadable or len(shown) != len(self._nodes):
             self._stale = True
             return
-        self._sound = {node.id: node for node in sorted(self._nodes.values(), key=lambda node: node.age)}
+        self._sound = {node.id: node for node in sorted(self._nodes.values(), key=lambda node: (node.lamport, node.id))}
         for i, node in self._sound.items():
             self._groups.setdefault(group_of(node, self._sound), []).append(i)
         latest = next((i for i in reversed(self._sound) if self._sound[i].frame is not None), None)

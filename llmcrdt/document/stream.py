@@ -69,6 +69,11 @@ class Stream:
         return self._conversation.stop_asked(self.id)
 
     @property
+    def waiting(self) -> int:
+        """How many characters are written and not in the document yet."""
+        return sum(map(len, self._waiting))
+
+    @property
     def text(self) -> str:
         """The visible text so far."""
         return "".join("".join(pieces) for part, pieces in self._parts if part == "text")

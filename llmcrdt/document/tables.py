@@ -81,13 +81,14 @@ class Tables(Protocol):
         ...
 
     def nodes(self) -> Sequence[tuple[str, int | None, str | None, str]] | None:
-        """All entries as (entry, position, pin, node), as of what the journal loaded; None where they can't tell."""
+        """All entries as (entry, position, pin, node), those of the transcript in its order, as of what the journal
+        loaded; None where they can't tell."""
         ...
 
 
 def pack_fields(fields: ReplicaNode) -> bytes:
     pieces = []
-    for name, value in fields.items():
+    for name, value in sorted(fields.items()):
         kind = 1 if isinstance(value, bytes) else 2 if isinstance(value, SharedText) else 0
         data = value if isinstance(value, bytes) else value.encode("utf-8", "surrogatepass")
         key = name.encode("utf-8", "surrogatepass")

@@ -143,14 +143,14 @@ class Store:
         a snapshot meanwhile, the snapshot too."""
         with self._reading() as db:
             db.execute("BEGIN")  # one view of both tables
-            query = "SELECT data, place FROM snapshots WHERE document = ? AND place > ?"
+            query = "SELECT data, place, size FROM snapshots WHERE document = ? AND place > ?"
             found = db.execute(query, [document, place]).fetchone()
             query = "SELECT place, writer, data FROM updates WHERE document = ? AND place > ? ORDER BY place"
             rows = db.execute(query, [document, place]).fetchall()
             db.execute("COMMIT")
         last = max([place, found[1] if found else 0, *(row[0] for row in rows)])
         updates = [row[2] for row in rows if except_writer is None or row[1] != except_writer]
-        return Kept(zlib.decompress(found[0]) if found else None, updates, last)
+        return Kept(zlib.decompress(found[0], bufsize=found[2] + 1) if found else None, updates, last)
 
     def append(
         self,

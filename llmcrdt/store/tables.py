@@ -81,13 +81,14 @@ class Tables:
             return int(db.execute(query, [document]).fetchone()[0])
 
     def nodes(self, document: str, rules: str, place: int) -> list[tuple[str, int | None, str | None, str]] | None:
-        """All rows as (entry, position, pin, node); None unless they are made of all up to ``place``, and no more."""
+        """All rows as (entry, position, pin, node), in the order of the transcript; None unless they are made of all up
+        to ``place``, and no more."""
         with self._reading() as db:
             db.execute("BEGIN")
             try:
                 if tables_place(db, document, rules) != place:
                     return None
-                query = "SELECT entry, position, pin, node FROM entries WHERE document = ?"
+                query = "SELECT entry, position, pin, node FROM entries WHERE document = ? ORDER BY position"
                 return db.execute(query, [document]).fetchall()
             finally:
                 db.execute("COMMIT")
