@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import llmcrdt
@@ -183,6 +183,7 @@ json_values = (
 hashes = st.binary(min_size=32, max_size=32).map(bytes.hex)
 
 
+@settings(deadline=None)
 @given(
     st.fixed_dictionaries(
         {"type": st.just("blob")},

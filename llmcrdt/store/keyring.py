@@ -94,7 +94,7 @@ class Keyring:
         """Destroy the keys of conversations; nobody with this file alone opens their sealed fields again."""
         doomed = [DocumentId(conversation) for conversation in conversations]
         with self._mutex:
-            if any(conversation in self._read() for conversation in doomed):
+            if doomed and not self._read().keys().isdisjoint(doomed):
                 with self._changing() as known:
                     for conversation in doomed:
                         known.pop(conversation, None)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import llmcrdt
@@ -28,7 +29,7 @@ from llmcrdt.cli import main
 from llmcrdt.crdt.yjs import YjsReplica
 from llmcrdt.document import schema
 from llmcrdt.document.sealing import NOWHERE, Place, SealedField, read_sealed, seal
-from llmcrdt.exceptions import CannotOpen, InvalidContent, KeyMissing
+from llmcrdt.exceptions import CannotOpen, InvalidContent, KeyMissing, KeyringUnusable
 from llmcrdt.ids import DocumentId, EntryId, KeyId, document_id, key_id, text_of
 from llmcrdt.interop import openai_chat
 
@@ -101,6 +102,7 @@ bindings = st.dictionaries(st.text(max_size=5), st.text(max_size=5) | st.integer
 names = st.text(max_size=8)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200), bindings, names)
 def test_a_field_opens_where_it_was_sealed_and_its_binding_is_readable_without_the_key(
     data: bytes, binding: Any, name: str
@@ -111,6 +113,7 @@ def test_a_field_opens_where_it_was_sealed_and_its_binding_is_readable_without_t
     assert len(data) < 5 or data not in value
 
 
+@settings(deadline=None)
 @given(st.sampled_from(["conversation", "entry", "name", "key", "binding"]))
 def test_a_field_moved_anywhere_else_does_not_open(what: str) -> None:
     value = seal(sealed(SECRET, {"provider": "one"}), place())
@@ -134,6 +137,7 @@ def test_a_field_moved_anywhere_else_does_not_open(what: str) -> None:
     assert SECRET.decode() not in str(caught.value)
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_any_byte_changed_or_cut_is_noticed(data: st.DataObject) -> None:
     value = bytearray(seal(sealed(SECRET, {"provider": "p"}), place()))
@@ -146,6 +150,7 @@ def test_any_byte_changed_or_cut_is_noticed(data: st.DataObject) -> None:
         assert read_sealed(bytes(value), place()).data != SECRET
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=120) | st.binary(max_size=80).map(lambda rest: b"\x01" + bytes(48) + b"{}\0" + rest))
 def test_opening_strangers_bytes_raises_only_what_is_documented(value: bytes) -> None:
     for keys in (FixedKeys(), FixedKeys([FixedKey(b"")])):
@@ -231,6 +236,24 @@ def test_a_fork_seals_anew_what_opens_here_and_leaves_out_the_rest(open_repo: Op
     there = phone.join(conversation.id)
     there.apply(conversation.diff())
     assert set(phone.fork(there, at=entry.id).entry(entry.id).hidden) == {"clear"}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX")
+def test_an_exposed_keyring_stops_sealing_and_nothing_else(open_repo: OpenRepo) -> None:
+    repo = open_repo("laptop")
+    conversation, other = repo.create("x"), repo.create("y")
+    entry = conversation.append("user", "x", hidden={"n": sealed(SECRET)})
+    repo.keyring.path.chmod(0o644)
+    with pytest.raises(KeyringUnusable, match="chmod 600"):
+        conversation.append("user", "y", hidden={"n": sealed(SECRET)})
+    assert conversation.append("user", "z", hidden={"n": b"clear"}).hidden["n"].data == b"clear"
+    assert conversation.entry(entry.id).hidden["n"].locked
+    assert [e.text for e in conversation.transcript()] == ["x", "z"] and conversation.verify() == []
+    repo.delete(other.id)
+    repo.close()
+    again = open_repo("laptop")
+    again.keyring.path.chmod(0o600)
+    assert again.get(conversation.id).entry(entry.id).hidden["n"].data == SECRET
 
 
 def test_verify_names_a_field_that_was_moved_or_changed_and_is_silent_without_the_key(open_repo: OpenRepo) -> None:

@@ -53,7 +53,7 @@ class Pieces(io.RawIOBase):
         return len(piece)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     st.lists(
         st.binary(max_size=64)
@@ -143,6 +143,7 @@ def test_what_is_missing_is_a_state(tmp_path: Path) -> None:
     assert blobs.has(name) and blobs.missing() == set()
 
 
+@settings(deadline=None)
 @given(at=st.integers(0, 99), how=st.sampled_from(["flip", "cut", "longer"]), seen=st.booleans())
 def test_a_damaged_content_is_set_aside_and_missing_until_it_is_put_again(
     tmp_path_factory: pytest.TempPathFactory, at: int, how: str, seen: bool
@@ -165,6 +166,7 @@ def test_a_damaged_content_is_set_aside_and_missing_until_it_is_put_again(
         assert file.read() == data
 
 
+@settings(deadline=None)
 @given(
     st.text(max_size=70) | st.sampled_from(["../" * 22 + "etc/passwd", "a" * 63 + "/", "A" * 64, "٣" * 64, "a" * 65])
 )

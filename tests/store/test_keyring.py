@@ -85,7 +85,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(
     st.text(max_size=40)
     | json_values.map(lambda value: json.dumps(value))
