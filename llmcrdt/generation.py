@@ -7,8 +7,8 @@ of its own; the engine's thread never waits for a disk.
 from __future__ import annotations
 
 import asyncio
-import codecs
 import contextlib
+import hashlib
 import queue
 import secrets
 import threading
@@ -19,20 +19,23 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
-from .document.canonical import canonical_json
+from .document.canonical import JSON, canonical_json
 from .document.conversation import Conversation
-from .document.entry import Entry, Frame, HiddenField
+from .document.entry import Entry, Frame, HiddenField, Part
 from .document.stream import Stream
 from .document.transcript import Transcript
-from .engine.engine import Engine, Event, Failed, Finished, Run, Sampled, Sampling, Started
+from .engine.engine import Engine, Event, Failed, Finished, Progress, Run, Sampled, Sampling, Started
 from .exceptions import LLMCRDTError, RepoClosed
 from .ids import ContentHash, EntryId, tagged_hash
-from .prompt.messages import RENDERER
+from .prompt.answer import Answer
+from .prompt.messages import RENDERER, settings
 from .prompt.token_log import TOKENS, Prompt, TokenLog, prompt_ids, token_field
+from .prompt.tool_calls import Piece, ToolFormat, tool_format
 from .why import Why, explain
 
 DEFAULT_MAX_TOKENS = 512
 Busy = Literal["enqueue", "restart", "branch"]
+_COMMON = ("temperature", "top_k", "top_p", "min_p", "repeat_penalty", "repeat_last_n", "seed")
 _running: WeakKeyDictionary[Conversation, set[Generation]] = WeakKeyDictionary()
 
 
@@ -69,6 +72,14 @@ def generate(
     top_p: float = 0.95,
     min_p: float = 0.05,
     repeat_penalty: float = 1.0,
+    repeat_last_n: int = 64,
+    presence_penalty: float = 0.0,
+    frequency_penalty: float = 0.0,
+    logit_bias: Mapping[int, float] | None = None,
+    grammar: str = "",
+    json_schema: Mapping[str, JSON] | str = "",
+    top_logprobs: int = 0,
+    tools: ToolFormat | Literal["auto", "off"] = "auto",
     seed: int | None = None,
     stop: Sequence[str] = (),
     instead_of: Entry | EntryId | None = None,
@@ -82,12 +93,27 @@ def generate(
     transcript as it is by then. "restart": stop the other one, keep what it said, then answer. "branch": answer at
     once, on what is sealed, beside the other one. ``instead_of``:
     answer again on the frame of that answer. ``seed``: None draws one; it is recorded. ``stop``: texts that end the
-    answer, and are left out of it. ``interval``: seconds between two writes to the document. What goes wrong is raised
-    by ``result()`` and by iterating.
+    answer, and are left out of it. ``grammar`` (GBNF) or ``json_schema``: what the answer must look like.
+    ``logit_bias``: token id -> what to add to its logit. ``top_logprobs``: how likely each token was, and so many
+    others, is put in ``gen.stats["logprobs"]``. ``tools``: how tool calls are told from text; "auto" goes by the
+    model's template, where the conversation offers tools. ``interval``: seconds between two writes to the document.
+    What goes wrong is raised by ``result()`` and by iterating.
     """
     drawn = secrets.randbits(31) if seed is None else seed
     sampling = Sampling(
-        temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repeat_penalty=repeat_penalty, seed=drawn
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        repeat_penalty=repeat_penalty,
+        repeat_last_n=repeat_last_n,
+        presence_penalty=presence_penalty,
+        frequency_penalty=frequency_penalty,
+        logit_bias=dict(logit_bias or {}),
+        grammar=grammar,
+        json_schema=json_schema if isinstance(json_schema, str) else canonical_json(dict(json_schema)),
+        top_logprobs=top_logprobs,
+        seed=drawn,
     )
     return Generation(
         conversation,
@@ -95,6 +121,7 @@ def generate(
         max_tokens=max_tokens,
         sampling=sampling,
         stop=tuple(stop),
+        tools=tools,
         instead_of=instead_of,
         author=author,
         interval=interval,
@@ -114,6 +141,7 @@ class Generation:
         max_tokens: int,
         sampling: Sampling,
         stop: tuple[str, ...],
+        tools: ToolFormat | Literal["auto", "off"],
         instead_of: Entry | EntryId | None,
         author: str | None,
         interval: float,
@@ -126,6 +154,7 @@ class Generation:
         self._max_tokens = max_tokens
         self._sampling = sampling
         self._stop = stop
+        self._tools = tools
         self._instead_of = instead_of
         self._author = author
         self._changed = threading.Condition()
@@ -137,7 +166,12 @@ class Generation:
         self._run: Run | None = None
         self._cancelled = False
         self.stats: dict[str, Any] = {}
-        """Counts and seconds: total, reused, evaluated, sampled, time_to_first_token, ...; filled in as it goes."""
+        """Counts and seconds: total, reused, evaluated, sampled, time_to_first_token, ...; filled in as it goes.
+
+        ``progress``: tokens of the prompt evaluated so far, of so many, in a long prefill. ``tool_format``: how the
+        answer is read for tool calls, or None. ``logprobs``: if asked for, for each sampled token its id, its log
+        probability, and those of the likeliest.
+        """
         self._begun = time.monotonic()
         others = _running.setdefault(conversation, set())
         if busy == "restart":
@@ -273,12 +307,15 @@ class Generation:
             frame=transcript,
             frame_as=frame,
             instead_of=self._instead_of,
-            model={"name": self._engine.name, "sampling": asdict(self._sampling), "max_tokens": self._max_tokens},
+            model={"name": self._engine.name, "sampling": _recorded(self._sampling), "max_tokens": self._max_tokens},
             author=self._author or self._engine.name,
             interval=self._interval,
         )
         try:
-            return self._follow(events, run, stream, prompt)
+            form = self._form(entries)
+            self.stats["tool_format"] = form
+            answer = Answer(self._engine.tokenizer, self._stop, form, lambda n: _call_id(stream.id, n))
+            return self._follow(events, run, stream, prompt, answer)
         finally:
             self._forget_erased(entries)
 
@@ -289,12 +326,23 @@ class Generation:
             if any(self._conversation.entry(entry).status == "erased" for entry in shown):
                 self._engine.forget(self._conversation.id)
 
-    def _follow(self, events: queue.SimpleQueue[Event], run: Run, stream: Stream, prompt: Prompt) -> Entry:
+    def _form(self, entries: Sequence[Entry]) -> ToolFormat | None:
+        """How this answer is read. Channels are told apart always, calls where tools are offered."""
+        if self._tools != "auto":
+            return None if self._tools == "off" else self._tools
+        form = tool_format(self._engine.tokenizer.chat_template)
+        return form if form == "harmony" or settings(entries).tools else None
+
+    def _follow(
+        self, events: queue.SimpleQueue[Event], run: Run, stream: Stream, prompt: Prompt, answer: Answer
+    ) -> Entry:
         """Write what the engine reports until it is over; then seal."""
         sampled: list[int] = []
-        text = _Text(self._engine.tokenizer.decode, self._stop)
         while True:
             match events.get():
+                case Progress(done, total):
+                    self.stats["progress"] = (done, total)
+                    self._tell()
                 case Started() as started:
                     self.stats |= {
                         "total": started.reuse.total,
@@ -304,31 +352,37 @@ class Generation:
                         "prefill_seconds": started.seconds,
                         "seed": started.seed,
                     }
-                case Sampled(token):
+                case Sampled(token, logprob, top):
                     if not sampled:
                         self.stats["time_to_first_token"] = time.monotonic() - self._begun
-                    if text.stopped:
+                    if answer.stopped:
                         continue
                     sampled.append(token)
-                    self._say(stream, text.take(token))
-                    if text.stopped:
+                    if logprob is not None:
+                        self.stats.setdefault("logprobs", []).append((token, logprob, top))
+                    self._say(stream, answer.take(token))
+                    if answer.stopped:
                         run.cancel()
                 case Finished(reason):
-                    self._say(stream, text.rest())
-                    finish = "stop" if text.stopped else reason
-                    return self._seal(stream, prompt, sampled, finish)
+                    self._say(stream, answer.rest())
+                    finish = "stop" if answer.stopped else reason
+                    return self._seal(stream, prompt, sampled, finish, answer.parts())
                 case Failed(error):
-                    self._seal(stream, prompt, sampled, "failed")
+                    self._say(stream, answer.rest())
+                    self._seal(stream, prompt, sampled, "failed", answer.parts())
                     raise error
 
-    def _say(self, stream: Stream, piece: str) -> None:
-        if piece:
-            stream.write(piece)
-            self._tell(piece)
-            if stream.stop_asked:
-                self.cancel()
+    def _say(self, stream: Stream, pieces: Sequence[Piece]) -> None:
+        for part, words in pieces:
+            stream.write(words, part)
+            if part == "text":
+                self._tell(words)
+        if stream.stop_asked:
+            self.cancel()
 
-    def _seal(self, stream: Stream, prompt: Prompt, sampled: Sequence[int], finish: str) -> Entry:
+    def _seal(
+        self, stream: Stream, prompt: Prompt, sampled: Sequence[int], finish: str, parts: Sequence[Part] | None
+    ) -> Entry:
         """The answer with its token log: what was sampled, and the prompt ids since the last logged generation."""
         self.stats |= {"sampled": len(sampled), "finish": finish, "seconds": time.monotonic() - self._begun}
         status: Mapping[str, Literal["complete", "stopped", "failed"]] = {"cancelled": "stopped", "failed": "failed"}
@@ -338,47 +392,23 @@ class Generation:
             return {TOKENS: token_field(log, self._engine.tokenizer, version, prompt.erased)}
 
         usage = {"prompt_tokens": len(prompt.ids), "sampled_tokens": len(sampled), "finish": finish}
-        return stream.seal(status.get(finish, "complete"), hidden=hidden, usage=usage)
+        return stream.seal(status.get(finish, "complete"), parts=parts, hidden=hidden, usage=usage)
 
 
-class _Text:
-    """Token ids to text: whole characters only, and nothing that may turn out to be a stop text."""
+def _recorded(sampling: Sampling) -> dict[str, JSON]:
+    """The settings that decided the answer, for the record: the common ones, and others where they are not as usual."""
+    usual = Sampling()
+    chosen = {
+        name: value for name, value in asdict(sampling).items() if name in _COMMON or value != getattr(usual, name)
+    }
+    if sampling.logit_bias:
+        chosen["logit_bias"] = {str(token): bias for token, bias in sampling.logit_bias.items()}
+    return {name: value for name, value in chosen.items() if name != "top_logprobs"}
 
-    def __init__(self, decode: Callable[[Sequence[int]], bytes], stop: tuple[str, ...]) -> None:
-        self._decode = decode
-        self._stop = tuple(s for s in stop if s)
-        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
-        self._held = ""
-        self.stopped = False
 
-    def take(self, token: int) -> str:
-        self._held += self._utf8.decode(self._decode([token]))
-        found = [at for at in (self._held.find(s) for s in self._stop) if at >= 0]
-        if found:
-            self.stopped = True
-            return self._release(min(found))
-        return self._release(len(self._held) - self._maybe_stop())
-
-    def rest(self) -> str:
-        """What was held back and is said after all."""
-        if self.stopped:
-            return ""
-        self._held += self._utf8.decode(b"", True)
-        return self._release(len(self._held))
-
-    def _maybe_stop(self) -> int:
-        """Length of the longest end of the text that begins a stop text."""
-        longest = 0
-        for s in self._stop:
-            for size in range(min(len(s) - 1, len(self._held)), longest, -1):
-                if self._held.endswith(s[:size]):
-                    longest = size
-                    break
-        return longest
-
-    def _release(self, size: int) -> str:
-        said, self._held = self._held[:size], self._held[size:]
-        return said
+def _call_id(entry: EntryId, number: int) -> str:
+    """Nine letters and digits, as some templates want them; another for every call ever made."""
+    return hashlib.sha256(f"llmcrdt/call/1 {entry} {number}".encode()).hexdigest()[:9]
 
 
 def _basis(

@@ -76,7 +76,12 @@ class Reuse:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen. ``temperature`` 0 is greedy; ``seed`` None draws one, reported in ``Started``."""
+    """How the next token is chosen. ``temperature`` 0 is greedy; ``seed`` None draws one, reported in ``Started``.
+
+    The penalties look at the last ``repeat_last_n`` tokens; ``repeat_penalty`` divides, 1 is none; the others subtract,
+    0 is none. ``logit_bias``: token id -> what to add. ``grammar``: GBNF with a rule ``root``, or ``json_schema``: a
+    JSON Schema as text; not both. ``top_logprobs``: of so many likeliest tokens the log probability is reported.
+    """
 
     temperature: float = 0.8
     top_k: int = 40
@@ -85,6 +90,12 @@ class Sampling:
     repeat_penalty: float = 1.0
     repeat_last_n: int = 64
     seed: int | None = None
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    grammar: str = ""
+    json_schema: str = ""
+    top_logprobs: int = 0
 
 
 @dataclass(frozen=True)
@@ -98,9 +109,15 @@ class Started:
 
 @dataclass(frozen=True)
 class Sampled:
-    """One more token. An end-of-turn token is reported too, then ``Finished``."""
+    """One more token. An end-of-turn token is reported too, then ``Finished``.
+
+    ``logprob``, ``top`` (token and log probability, likeliest first): if ``top_logprobs`` asked for them. They are the
+    model's own, before bias, penalties, grammar and temperature.
+    """
 
     token: int
+    logprob: float | None = None
+    top: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -117,17 +134,16 @@ class Failed:
     error: Exception
 
 
-Event = Started | Sampled | Finished | Failed
-"""A run reports Started, Sampled*, and last Finished or Failed; Failed or Finished may come first."""
-
-
 @dataclass(frozen=True)
 class Progress:
     """Of a long prefill: tokens evaluated so far, of so many."""
 
     done: int
     total: int
-    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+Event = Progress | Started | Sampled | Finished | Failed
+"""A run reports Progress*, Started, Sampled*, and last Finished or Failed; Failed or Finished may come first."""
 
 
 class Run(Protocol):

@@ -58,9 +58,12 @@ class KVState:
         self._context.clear(data=True)
         self._live = Live(can_cut=self._can_cut)
 
-    def materialize(self, ids: Sequence[int], owner: str = "") -> Reuse:
+    def materialize(
+        self, ids: Sequence[int], owner: str = "", progress: Callable[[int, int], None] | None = None
+    ) -> Reuse:
         """Make the state of ``ids``; the context then has the logits of the last. Returns what was really reused.
 
+        ``progress``, between batches: how many tokens are evaluated, of how many.
         ``owner``: for whom the chunks are claimed that hold these ids. Raises Aborted or DecodeFailed; the live state
         is valid then, or empty.
         """
@@ -68,6 +71,8 @@ class KVState:
         before = self._context.counters["prompt_tokens"]
         look = self._stand(ids, plan_prompt, reusable(len(ids), self._chunk))
         for batch in look.steps.batches:
+            if progress is not None and look.steps.evaluate > BATCH and batch.start > look.steps.reused:
+                progress(batch.start - look.steps.reused, look.steps.evaluate)
             self._evaluate(ids, batch, look.keys, "prompt", logits=batch.stop == len(ids))
         return replace(look.reuse(self._chunk), evaluate=self._context.counters["prompt_tokens"] - before)
 

@@ -20,7 +20,7 @@ from ..exceptions import ContextOverflow, DecodeFailed, EngineClosed, EngineErro
 from ..kvcache import ChunkCache, DiskCache, MemoryCache, NeverCache, TieredCache
 from ..kvcache.places import chunk_folder, hashes_file, user_cache
 from .context import Aborted, AbortFlag, Context
-from .engine import Event, Failed, Finished, Reuse, Sampled, Sampling, Started
+from .engine import Event, Failed, Finished, Progress, Reuse, Sampling, Started
 from .fingerprint import FileHashes, model_files
 from .gguf_header import check_model_file, tokenizer_hash
 from .kv_state import KVState
@@ -30,14 +30,16 @@ from .llama_model import (
     context_sizes,
     engine_fingerprint,
     keep_log,
+    load_adapters,
     load_model,
     metadata,
     new_context,
     shape_of,
 )
-from .llama_run import LlamaRun, Sampler
+from .llama_run import LlamaRun
 from .llama_tokenizer import LlamaTokenizer
 from .materialize import chunk_length
+from .sampler import Sampler
 from .worker import Worker
 
 _FIRST_CTX = 4096
@@ -53,6 +55,7 @@ class LlamaEngine:
     ``n_threads`` None leaves one core to the rest of the program: llama.cpp waits busily, and crawls where it shares.
     ``n_ctx`` is in tokens; None starts small and grows up to what the model was trained for. ``flash_attn`` None lets
     llama.cpp choose. Rope values of 0 are the model's own. ``chunk``: tokens per cached chunk, a multiple of 64.
+    ``lora``: adapter files, or pairs of file and scale.
 
     Raises EngineMissing, NotAModel, or EngineError for settings that llama.cpp refuses. Hashes the model file the first
     time it sees it (about a second per 1.5 GB).
@@ -75,6 +78,7 @@ class LlamaEngine:
         rope_freq_base: float = 0.0,
         rope_freq_scale: float = 0.0,
         chunk: int | None = None,
+        lora: Sequence[str | os.PathLike[str] | tuple[str | os.PathLike[str], float]] = (),
     ) -> None:
         self._closed = True  # until all stands; __del__ may come any time
         self._lib = lib = _library()
@@ -83,6 +87,7 @@ class LlamaEngine:
         settings = Settings(
             n_threads or max(1, (os.cpu_count() or 2) - 1),
             n_gpu_layers, offload_kqv, type_k, type_v, flash_attn, rope_freq_base, rope_freq_scale,
+            tuple((Path(item[0]), float(item[1])) if isinstance(item, tuple) else (Path(item), 1.0) for item in lora),
         )  # fmt: skip
         self._undo = contextlib.ExitStack()
         with self._undo:
@@ -100,11 +105,12 @@ class LlamaEngine:
             if store is not cache:
                 self._undo.callback(store.close)
             self._n_ctx, first, long_rope = context_sizes(lib, model, n_ctx, _FIRST_CTX if safe else None)
+            adapters = load_adapters(lib, model, settings)
             self._fingerprint = engine_fingerprint(lib, path, settings, shape, self._chunk, long_rope, FileHashes(memo))
             self._abort = AbortFlag()
             self._context = Context(
                 lib,
-                lambda size: new_context(lib, model, settings, size),
+                lambda size: new_context(lib, model, settings, size, adapters),
                 shape,
                 size=first,
                 limit=self._n_ctx,
@@ -162,6 +168,8 @@ class LlamaEngine:
         if not prompt:
             raise EngineError("The prompt holds no tokens.", hint="Send at least one token.")
         run = LlamaRun(prompt, max_tokens, sampling, on_event, owner)
+        run.grammar = _grammar(sampling)
+        self._new_sampler(run).close()  # what is wrong with it is said at once
         self._worker.submit(lambda: self._generate(run))
         return run
 
@@ -258,27 +266,35 @@ class LlamaEngine:
         """Prefill, then one token after the other. Returns why it ended."""
         if run.cancelled or self._worker.closing:
             return "cancelled"
-        reuse = self._state.materialize(run.ids, run.owner)
+        reuse = self._state.materialize(
+            run.ids, run.owner, lambda done, total: self._report(run, Progress(done, total))
+        )
         prefilled = time.perf_counter()
         self._totals["prefill_seconds"] += prefilled - began
         self._report(run, Started(reuse, run.seed, prefilled - began))
         room = min(run.max_tokens, self._n_ctx - len(run.ids))
-        sampler = Sampler(self._lib, run.sampling, run.seed, run.ids, self._tokenizer.n_vocab)
+        sampler = self._new_sampler(run)
         try:
             while len(run.tokens) < room:
                 if run.cancelled or run.deaf or self._worker.closing:
                     return "cancelled"
                 if run.tokens:
                     self._state.append(run.tokens[-1])
-                token = sampler.next(self._context.pointer)
-                run.tokens.append(token)
-                self._report(run, Sampled(token))
-                if self._tokenizer.is_end(token):
+                sampled = sampler.next(self._context.pointer)
+                if sampled is None:
+                    return "end"
+                run.tokens.append(sampled.token)
+                self._report(run, sampled)
+                if self._tokenizer.is_end(sampled.token):
                     return "end"
             return "length"
         finally:
             sampler.close()
             self._totals["sampling_seconds"] += time.perf_counter() - prefilled
+
+    def _new_sampler(self, run: LlamaRun) -> Sampler:
+        with self._tokenizer.vocabulary() as vocab:
+            return Sampler(self._lib, vocab, run.sampling, run.seed, run.ids, run.grammar)
 
     def _answer(self, prompt: tuple[int, ...], future: Future[Any]) -> None:
         if not future.set_running_or_notify_cancel():
@@ -346,6 +362,20 @@ def _library() -> Any:
         lib.llama_backend_init()
     lib.llama_log_set(_log_callback, None)  # each time: others in the process may have set their own
     return lib
+
+
+def _grammar(sampling: Sampling) -> str:
+    """The grammar that a run must follow; "" for none. Raises EngineError, also for references to elsewhere."""
+    if not sampling.json_schema:
+        return sampling.grammar
+    if sampling.grammar:
+        raise EngineError("An answer follows a grammar or a JSON schema, not both.")
+    from llama_cpp.llama_grammar import json_schema_to_gbnf
+
+    try:
+        return str(json_schema_to_gbnf(sampling.json_schema))
+    except Exception as error:
+        raise EngineError(f"The JSON schema can't be made into a grammar: {error!r}.") from error
 
 
 def _open_cache(cache: Any, memory: int, disk: int) -> tuple[ChunkCache, Path | None]:

@@ -12,6 +12,7 @@ from typing import Any
 from ..exceptions import EngineError, NotAModel
 from .context import BATCH, Shape
 from .fingerprint import FileHashes, fingerprint, model_files
+from .gguf_header import check_model_file
 from .materialize import chunk_length
 
 KV_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8, "bf16": 30}
@@ -32,9 +33,10 @@ class Settings:
     flash_attn: bool | None
     rope_freq_base: float
     rope_freq_scale: float
+    lora: tuple[tuple[Path, float], ...] = ()
 
     def fingerprint_fields(self) -> dict[str, object]:
-        return {name: value for name, value in vars(self).items() if name != "n_threads"}
+        return {name: value for name, value in vars(self).items() if name not in ("n_threads", "lora")}
 
 
 def keep_log(level: int, text: bytes, data: Any) -> None:
@@ -66,7 +68,27 @@ def load_model(lib: Any, path: Path, settings: Settings) -> Any:
     return model
 
 
-def new_context(lib: Any, model: Any, settings: Settings, size: int) -> Any:
+def load_adapters(lib: Any, model: Any, settings: Settings) -> tuple[Any, Any]:
+    """The LoRA adapters of ``settings`` and their scales, as arrays for C. They live as long as the model.
+
+    Raises NotAModel for a file that is none for this model, or one that waits for invocation tokens.
+    """
+    adapters = []
+    for path, _ in settings.lora:
+        check_model_file(path)
+        _log_lines.clear()
+        adapter = lib.llama_adapter_lora_init(model, os.fsencode(path))
+        if not adapter:
+            raise NotAModel(f"llama.cpp can't load the adapter {path}.{_last_log()}", hint="Is it for this model?")
+        if lib.llama_adapter_get_alora_n_invocation_tokens(adapter):
+            raise NotAModel(f"The adapter {path} switches itself on amid a prompt.", hint="Use a plain LoRA.")
+        adapters.append(adapter)
+    n = len(adapters)
+    scales = (ctypes.c_float * n)(*(scale for _, scale in settings.lora))
+    return (ctypes.c_void_p * n)(*(ctypes.cast(adapter, ctypes.c_void_p).value for adapter in adapters)), scales
+
+
+def new_context(lib: Any, model: Any, settings: Settings, size: int, adapters: tuple[Any, Any] = ((), ())) -> Any:
     """A pointer to a context of ``size`` tokens, null where llama.cpp can't make one.
 
     Two sequences that share their cells, so that a range of positions can be copied from one to the other; and a
@@ -81,7 +103,13 @@ def new_context(lib: Any, model: Any, settings: Settings, size: int) -> Any:
     params.rope_freq_base, params.rope_freq_scale = settings.rope_freq_base, settings.rope_freq_scale
     params.offload_kqv = settings.offload_kqv
     params.embeddings, params.no_perf = False, True
-    return lib.llama_init_from_model(model, params)
+    context = lib.llama_init_from_model(model, params)
+    if context and adapters[0]:
+        first = ctypes.cast(adapters[0], lib.llama_set_adapters_lora.argtypes[1])
+        if lib.llama_set_adapters_lora(context, first, len(adapters[0]), adapters[1]):
+            lib.llama_free(context)
+            raise EngineError("llama.cpp did not take the LoRA adapters.")
+    return context
 
 
 def _kv_type(name: str) -> int:
@@ -146,6 +174,7 @@ def engine_fingerprint(
 ) -> bytes:
     """The fingerprint of all that decides what state a token sequence has. Hashes files it has not seen before."""
     folder = Path(lib.__file__).parent / "lib"
+    lora_scales = [scale for _, scale in settings.lora]
     libraries = sorted({file.resolve() for file in folder.glob("*") if ".so" in file.name or file.suffix in _NATIVE})
     return fingerprint(
         settings.fingerprint_fields()
@@ -161,4 +190,5 @@ def engine_fingerprint(
             "long_rope": long_rope,
             "rotation_off": os.environ.get("LLAMA_ATTN_ROT_DISABLE", ""),
         }
+        | ({"lora": (hashes.of(path for path, _ in settings.lora), lora_scales)} if settings.lora else {})
     )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -86,6 +87,12 @@ class LlamaTokenizer:
             with self._lock:
                 self._ends[token] = bool(self._lib.llama_vocab_is_eog(self._open(), token))
         return self._ends[token]
+
+    @contextlib.contextmanager
+    def vocabulary(self) -> Iterator[Any]:
+        """The pointer, for a call into C that needs it; the model stays as long. Raises EngineClosed."""
+        with self._lock:
+            yield self._open()
 
     def close(self) -> None:
         """Let go of the model; it may be freed now."""
