@@ -11,14 +11,17 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import llmcrdt
 from llmcrdt.exceptions import ConversationNotFound, FormatError, LLMCRDTError
+
+if TYPE_CHECKING:
+    from llmcrdt.kvcache.disk import DiskCache
 
 INTERRUPTED = 130
 
@@ -343,16 +346,28 @@ def kv() -> None:
 @as_json
 def stats(cache: Path | None, as_json: bool) -> None:
     """What the cache directory holds."""
-    from llmcrdt.kvcache.disk import DiskCache
-    from llmcrdt.kvcache.places import chunk_folder, user_cache
+    chunks = _chunks(cache)
+    _print_counts({"folder": str(chunks.directory.parent), **chunks.stats()}, as_json)
 
-    folder = cache or user_cache()
-    found = {"folder": str(folder), **DiskCache(chunk_folder(folder)).stats()}
-    if as_json:
-        _print_json(found)
-    else:
-        for name, value in found.items():
-            click.echo(f"{name:16} {value}")
+
+@kv.command("verify")
+@cache_dir
+@as_json
+def kv_verify(cache: Path | None, as_json: bool) -> None:
+    """Read every chunk and check it to the last bit; bad ones are set aside. Exit code 1 if there were any."""
+    found = _chunks(cache).verify()
+    _print_counts(found, as_json)
+    if found["bad"]:
+        sys.exit(1)
+
+
+@kv.command("prune")
+@click.option("--keep", type=click.IntRange(0), default=0, show_default=True, help="bytes of chunks to keep")
+@cache_dir
+@as_json
+def kv_prune(keep: int, cache: Path | None, as_json: bool) -> None:
+    """Delete KV state, least recently used first. It can always be computed again."""
+    _print_counts(_chunks(cache).prune(keep), as_json)
 
 
 @kv.command("plan")
@@ -409,6 +424,21 @@ def _find(repo: llmcrdt.Repo, id: str) -> llmcrdt.Conversation:
 def _content(blob: llmcrdt.Blob) -> bytes | None:
     path = blob.path
     return path.read_bytes() if path else None
+
+
+def _chunks(cache: Path | None) -> DiskCache:
+    from llmcrdt.kvcache.disk import DiskCache
+    from llmcrdt.kvcache.places import chunk_folder, user_cache
+
+    return DiskCache(chunk_folder(cache or user_cache()))
+
+
+def _print_counts(counts: Mapping[str, object], as_json: bool) -> None:
+    if as_json:
+        _print_json(counts)
+    else:
+        for name, value in counts.items():
+            click.echo(f"{name:16} {value}")
 
 
 def _read(file: Path) -> str:

@@ -146,6 +146,8 @@ def test_generate_and_plan(run: Run, tmp_path: Path) -> None:
     assert code == 0
     assert "prompt tokens reused" in err
     stats = json.loads(run("kv", "stats", "--cache", tmp_path / "kv", "--json")[1])
+    whole = json.loads(run("kv", "verify", "--cache", tmp_path / "kv", "--json")[1])
+    assert whole == {"chunks": stats["chunks"], "held_bytes": stats["held_bytes"], "bad": 0}
     assert stats["chunks"] > 0
 
 
@@ -240,3 +242,18 @@ def test_where_the_database_is_by_default(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     assert default_db() == tmp_path / "llmcrdt" / "chats.db"
+
+
+def test_kv_verify_fails_on_damage_and_prune_empties(run: Run, tmp_path: Path) -> None:
+    from llmcrdt.kvcache import DiskCache
+    from llmcrdt.testing.chunk_cache_suite import chain
+
+    cache = DiskCache(tmp_path / "kv" / "chunks")
+    for chunk in chain(4):
+        cache.put(chunk)
+    victim = next((tmp_path / "kv" / "chunks").glob("*.kv"))
+    victim.write_bytes(victim.read_bytes()[:-1] + b"?")
+    code, out, _ = run("kv", "verify", "--cache", tmp_path / "kv", "--json")
+    assert (code, json.loads(out)["bad"], json.loads(out)["chunks"]) == (1, 1, 3)
+    code, out, _ = run("kv", "prune", "--cache", tmp_path / "kv", "--json")
+    assert (code, json.loads(out)["deleted"], json.loads(out)["chunks"]) == (0, 3, 0)

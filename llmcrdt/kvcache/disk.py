@@ -130,6 +130,41 @@ class DiskCache:
             self._sync_folder()
             return found
 
+    def verify(self) -> dict[str, int]:
+        """Read every chunk whole; bad ones are set aside. Returns counts: ``chunks``, ``held_bytes``, ``bad``."""
+        before, chunks, held = self._count["bad"], 0, 0
+        for key, size, used in list(self._list()):
+            path = self._path(key)
+            if self._load(key) is not None:
+                chunks, held = chunks + 1, held + size
+                with contextlib.suppress(OSError):
+                    os.utime(path, ns=(used, used))  # looking is not using
+        return {"chunks": chunks, "held_bytes": held, "bad": self._count["bad"] - before}
+
+    def prune(self, budget: int) -> dict[str, int]:
+        """Delete bad files, and chunks until at most ``budget`` bytes are left: least recently used first, no parent
+        before its child. How many chunks and bytes went, and are left."""
+        with self._lock:
+            for path in list(self._folder.glob("*.bad")):
+                path.unlink(missing_ok=True)
+            files = list(self._list())
+            order, sizes = EvictionOrder(), {key: size for key, size, _ in files}
+            for key, _, used in files:
+                order.add(key, self._parent(key), used)
+            total = left = sum(sizes.values())
+            gone = 0
+            while left > budget and (victim := order.next()) is not None:
+                order.remove(victim)
+                self._path(victim).unlink(missing_ok=True)
+                self._parents.pop(victim, None)
+                left -= sizes[victim]
+                gone += 1
+            self._bytes = left
+            self._owners.prune([key for key, _, _ in self._list()])
+            return {
+                "chunks": len(files) - gone, "held_bytes": left, "deleted": gone, "deleted_bytes": total - left,
+            }  # fmt: skip
+
     def _delete_aside(self, keys: Collection[ChunkKey]) -> None:
         """Delete bad files of these keys, and everything half-written: a writer that lives loses one chunk."""
         for path in list(self._folder.iterdir()):

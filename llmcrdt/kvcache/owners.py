@@ -12,6 +12,7 @@ import hashlib
 import os
 import re
 import threading
+import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from .chunk_hash import KEY_BYTES, ChunkKey
 
 _TAG = b"llmcrdt/owner/1\0"
 _LINE = 2 * KEY_BYTES
+_STALE_SECONDS = 24 * 3600.0
 NAME = re.compile(r"[0-9a-f]{64}\.own")
 
 
@@ -38,6 +40,7 @@ class Owners:
             self._claimed.setdefault(owner, set()).update(keys)
             new = [key for key in dict.fromkeys(keys) if key not in noted]
             if not new:
+                os.utime(self._path(owner))  # in use: not to be pruned
                 return
             # A line begins with its break: what a crash left of the line before stays apart.
             data = "".join(f"\n{key.hex()}" for key in new).encode()
@@ -62,12 +65,16 @@ class Owners:
                 self._path(owner).unlink()
             self._seen.pop(owner, None)
 
-    def prune(self, present: Collection[ChunkKey]) -> None:
-        """Delete notes that name no chunk in ``present``. For a moment when nobody writes."""
+    def prune(self, present: Collection[ChunkKey]) -> int:
+        """Delete notes that name no chunk in ``present``, and that nobody has claimed by for a day. How many."""
+        kept, count, before = set(present), 0, time.time() - _STALE_SECONDS
         for path in self._folder.iterdir():
-            if NAME.fullmatch(path.name) and not _keys_in(path) & set(present):
-                with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):
+                old = NAME.fullmatch(path.name) and path.stat().st_mtime < before
+                if old and not _keys_in(path) & kept:
                     path.unlink()
+                    count += 1
+        return count
 
     def _noted(self, owner: str) -> set[ChunkKey]:
         path = self._path(owner)

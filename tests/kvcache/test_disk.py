@@ -192,3 +192,32 @@ def test_keys_of_another_shape_are_harmless(tmp_path):
     assert cache.get(ChunkKey(b"\0" * 32)) is None
     assert cache.put(Chunk.after(FINGERPRINT, 0, (1,), b"x"))
     assert cache.stats()["chunks"] == 1
+
+
+def test_verify_reads_all_and_sets_bad_ones_aside(tmp_path):
+    cache = DiskCache(tmp_path)
+    chunks = chain(5)
+    for chunk in chunks:
+        cache.put(chunk)
+    path = tmp_path / f"{chunks[3].key.hex()}.kv"
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    stamps = {file.name: file.stat().st_mtime_ns for file in tmp_path.glob("*.kv") if file != path}
+    found = cache.verify()
+    assert found == {"chunks": 4, "held_bytes": sum(c.size for c in chunks) - chunks[3].size, "bad": 1}
+    assert {file.name: file.stat().st_mtime_ns for file in tmp_path.glob("*.kv")} == stamps, "looking is not using"
+    assert cache.verify()["bad"] == 0
+
+
+def test_prune_keeps_what_was_used_last_and_no_child_without_its_parent(tmp_path):
+    cache = DiskCache(tmp_path)
+    old, used = chain(4, seed=1), chain(4, seed=2)
+    for chunk in old + used:
+        cache.put(chunk)
+    cache.discard(old[3].key)
+    size = old[0].size
+    assert cache.prune(5 * size) == {"chunks": 5, "held_bytes": 5 * size, "deleted": 2, "deleted_bytes": 2 * size}
+    assert len(cache.match(keys_of(used))) == 4
+    assert len(cache.match(keys_of(old))) == 1
+    assert list(tmp_path.glob("*.bad")) == []
+    assert cache.prune(0)["chunks"] == 0
+    assert cache.stats()["held_bytes"] == 0

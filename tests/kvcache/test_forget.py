@@ -124,3 +124,23 @@ def test_many_writers_lose_no_note(tmp_path):
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda keys: [Owners(tmp_path).claim("me", [key]) for key in keys], chains))
     assert Owners(tmp_path).owned("me") == {key for keys in chains for key in keys}
+
+
+def test_notes_of_nothing_are_pruned_once_nobody_uses_them(tmp_path):
+    cache = DiskCache(tmp_path)
+    mine, yours = chain(3, seed=1), chain(3, seed=2)
+    for owner, chunks in (("me", mine), ("you", yours), ("new", chain(1, seed=3))):
+        cache.claim(owner, keys_of(chunks))
+        days_ago = 0 if owner == "new" else 2 * 24 * 3600
+        note = max(tmp_path.glob("*.own"), key=lambda file: file.stat().st_mtime_ns)
+        os.utime(note, (note.stat().st_mtime - days_ago,) * 2)
+    for chunk in yours:
+        cache.put(chunk)
+    assert len(list(tmp_path.glob("*.own"))) == 3
+    cache.prune(1 << 30)
+    assert cache.owned("you") == set(keys_of(yours))
+    assert Owners(tmp_path).owned("me") == set()
+    assert len(Owners(tmp_path).owned("new")) == 1, "its writer may be about to store"
+    cache.claim("you", keys_of(yours))
+    cache.prune(0)
+    assert Owners(tmp_path).owned("you") == set(keys_of(yours)), "claimed again a moment ago"
