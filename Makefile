@@ -13,7 +13,7 @@ demo: ## Install what is needed, then run the demo
 	@$(VENV)/llmcrdt demo
 
 relay: ## Install what is needed, then run the relay (ARGS='--port 8765')
-	@sh scripts/bootstrap
+	@sh scripts/bootstrap relay
 	@$(VENV)/python -m sync_server $(ARGS)
 
 test: check ## Install what is needed, then check and test everything
@@ -36,7 +36,7 @@ fmt: dev ## Format, and mend what can be mended
 	$(VENV)/ruff check --fix .
 
 dev: ## Install everything a developer needs
-	@sh scripts/bootstrap llama seal testing dev
+	@sh scripts/bootstrap llama relay seal testing dev
 
 soak: dev ## Run 100,000 schedules of devices and networks (ARGS='--schedules 1000 --seed 7')
 	$(VENV)/python tests/sim/soak.py --schedules 100000 $(ARGS)

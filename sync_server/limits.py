@@ -26,6 +26,10 @@ class Limits:
     barriers: int = 16
     """Barriers not reached, per connection."""
     connections: int = 1_000
+    subject_connections: int = 100
+    """Connections of one token's subject."""
+    log: int = 1 << 30
+    """Bytes of data in one document's log, its snapshot included."""
     group: int = 4_096
     """Messages that share one commit."""
     fold: int = 256 << 10

@@ -288,6 +288,8 @@ class Rooms:
         if len(record.data) > self.limits.record:
             text = f"A record has {len(record.data)} bytes; {self.limits.record} are allowed."
             refused = (ErrorCode.RECORD_TOO_LARGE, text, record.n)
+        elif self._log.size(document) + (room.fold.size if room.fold else 0) + len(record.data) > self.limits.log:
+            refused = (ErrorCode.LOG_FULL, f"The log of this document has {self.limits.log} bytes at most.", record.n)
         else:
             try:
                 position, new = self._log.append(document, record, room.kind, room.head.log)

@@ -27,6 +27,7 @@ from websockets.typing import Origin, Subprotocol
 from llmcrdt.sync import wire
 from llmcrdt.sync.wire import Error, ErrorCode
 
+from .access import AccessError, Tokens
 from .doors.native import NativeDoor, Refused, close_code
 from .folder import Folder
 from .folding import ToFold
@@ -60,6 +61,7 @@ class _Connection:
         self.queue: deque[tuple[bytes, int]] = deque()
         self.queued = 0
         self.working = 0
+        self.door: NativeDoor | None = None
         self.unreported = 0
         self.last: Error | None = None
         self.changed = asyncio.Event()
@@ -144,6 +146,7 @@ class Relay:
     async def start(self) -> None:
         self._loop = asyncio.get_running_loop()
         self.data.mkdir(parents=True, exist_ok=True)
+        self._tokens = Tokens(self.data)
         self._log = SqliteLog(self.data / DATABASE)
         self._rooms = Rooms(self._log, self.limits)
         try:
@@ -220,7 +223,7 @@ class Relay:
 
     async def _read(self, connection: _Connection) -> None:
         """Hand the connection's messages to the rooms, until it has to end."""
-        door = NativeDoor(self.limits, agent())
+        door = connection.door = NativeDoor(self.limits, agent(), self._tokens)
         while await connection.readable():
             try:
                 async with asyncio.timeout(None if door.greeted else self.limits.handshake):
@@ -231,6 +234,12 @@ class Relay:
             except Refused as e:
                 return connection.end(e.error)
             if isinstance(message, wire.Welcome):
+                if not self._has_room(door):
+                    text = f"At most {self.limits.subject_connections} connections for one subject."
+                    retry_after = int(self.limits.retry_after * 1000)
+                    return connection.end(Error(ErrorCode.TOO_MANY_CONNECTIONS, text, retry_after=retry_after))
+                connection.send(wire.encode(message), 0)
+            elif isinstance(message, Error):
                 connection.send(wire.encode(message), 0)
             elif not self._stopping:
                 connection.working += len(frame)
@@ -241,6 +250,29 @@ class Relay:
             await asyncio.sleep(_TICK)
             if self._rooms.stuck:
                 self._events.put(Tick())
+            if self._tokens.on:
+                self._confirm_all()
+
+    def _confirm_all(self) -> None:
+        """End the connections of tokens that have expired or were revoked."""
+        try:
+            self._tokens.refresh()
+        except AccessError as e:
+            logger.error("%s", e)
+        for connection in tuple(self._connections.values()):
+            try:
+                if connection.door is not None:
+                    connection.door.confirm()
+            except Refused as e:
+                connection.end(e.error)
+
+    def _has_room(self, door: NativeDoor) -> bool:
+        """Whether the subject of a token may have this connection too; a relay without tokens knows no subjects."""
+        if not self._tokens.on or door.grant is None:
+            return True
+        grants = (c.door.grant for c in self._connections.values() if c.door is not None)
+        same = sum(1 for grant in grants if grant is not None and grant.subject == door.grant.subject)
+        return same <= self.limits.subject_connections
 
     def _dispatch(self, taken: Sequence[tuple[int, int]], frames: Sequence[tuple[Drop | Send, bytes]]) -> None:
         for peer, size in taken:

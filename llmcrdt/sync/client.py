@@ -65,7 +65,8 @@ class Link:
     ``url`` is no address; whether a relay answers there shows later, in ``state`` and ``last_error``.
 
     Attributes:
-        state: "connecting", "online", "offline" (between two tries), "closed".
+        state: "connecting", "online", "offline" (between two tries), "closed" (also after the relay refused the token:
+            then there is no use in trying again).
         last_error: why the last connection failed or ended, or why a document is not followed; None if nothing did.
         bytes_sent, bytes_received: WebSocket frames as they were on the wire, headers included and compressed, over all
             connections; without the HTTP upgrades.
@@ -152,7 +153,7 @@ class Link:
         future: Future[None] = Future()
         with self._lock:
             if self.state == "closed":
-                raise _closed()
+                raise self._why_closed()
             self._waiting.add(future)
 
         def done(outcome: int) -> None:
@@ -191,7 +192,7 @@ class Link:
         future: Future[None] = Future()
         with self._lock:
             if self.state == "closed":
-                raise _closed()
+                raise self._why_closed()
             self._waiting.add(future)
         self._call(self._set_goal, future)
         return future
@@ -222,7 +223,7 @@ class Link:
                 waiting, self._waiting = self._waiting, set()
             self._running.set()
             for future in waiting:
-                _fail(future, _closed())
+                _fail(future, self._why_closed())
 
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -240,6 +241,9 @@ class Link:
             self._follower.disconnected()
             if self._online_since is not None and self._loop.time() - self._online_since >= HELD:
                 self._backoff.reset()
+            if isinstance(self.last_error, RelayRefused) and self.last_error.code == wire.ErrorCode.TOKEN_REFUSED:
+                # Another try would be refused as well.
+                self._stopped.set()
             if not self._stopped.is_set():
                 self.state = "offline"
                 pause, self._follower.retry_after = self._backoff.next(self._follower.retry_after), 0.0
@@ -357,6 +361,12 @@ class Link:
         if goal is not None:
             self._follower.forget(goal)
 
+    def _why_closed(self) -> SyncError:
+        refused = isinstance(self.last_error, RelayRefused) and self.last_error.code == wire.ErrorCode.TOKEN_REFUSED
+        if refused and isinstance(self.last_error, RelayRefused):
+            return RelayRefused(self.last_error.message, code=self.last_error.code, hint="Connect with another token.")
+        return SyncError("The link is closed.", hint="Connect again.")
+
     def _stop(self) -> None:
         self._stopped.set()
 
@@ -383,10 +393,6 @@ def _agent() -> str:
         return f"llmcrdt/{version('llmcrdt')}"
     except PackageNotFoundError:
         return "llmcrdt"
-
-
-def _closed() -> SyncError:
-    return SyncError("The link is closed.", hint="Connect again.")
 
 
 def _fail(future: Future[None], error: BaseException) -> None:

@@ -55,6 +55,7 @@ class _Document:
     log: list[bytes] = field(default_factory=list)
     pushed: int = 0
     restarted: bool = False
+    mute: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -325,6 +326,13 @@ class Follower:
             logger.warning("document %s: %s Sending it anew.", doc.id, error.text)
             doc.restarted = True
             self._open(doc, self._local.cursor(doc.id) if error.code == ErrorCode.NOT_OPEN else None)
+        elif error.code == ErrorCode.READ_ONLY and error.session is None:
+            self._folded(doc.id, wire.FOLD_NEVER)
+        elif error.code in (ErrorCode.READ_ONLY, ErrorCode.LOG_FULL):
+            # It is read on. What is in the outbox stays there.
+            doc.mute = True
+            self._stalled.pop(doc.id, None)
+            self.refused[doc.id] = RelayRefused(f"The relay takes nothing for {doc.id}: {error.text}", code=error.code)
         else:
             self._rule_out(doc, RelayRefused(f"The relay refused {doc.id}: {error.text}", code=error.code))
 
@@ -350,7 +358,7 @@ class Follower:
         connection = self._connection
         assert connection is not None
         self._stalled.pop(doc.id, None)
-        while doc.phase is _Phase.LIVE:
+        while doc.phase is _Phase.LIVE and not doc.mute:
             waiting = self._local.outbox(doc.id, doc.pushed)
             if not waiting:
                 return

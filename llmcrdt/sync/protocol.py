@@ -307,6 +307,8 @@ class Connection:
             return []
         if answers_open:
             self._forget(error.document)
+        elif error.code in (wire.ErrorCode.READ_ONLY, wire.ErrorCode.LOG_FULL):
+            self._release(stream)
         return [Refused(error)]
 
     def _answered(self, document: bytes) -> None:
@@ -321,5 +323,10 @@ class Connection:
     def _forget(self, document: bytes) -> None:
         stream = self._streams.pop(document, None)
         if stream is not None:
-            self._records -= len(stream.unacked)
-            self._bytes -= sum(size for _, size in stream.unacked.values())
+            self._release(stream)
+
+    def _release(self, stream: _Stream) -> None:
+        """What was pushed there takes no room in the window any more."""
+        self._records -= len(stream.unacked)
+        self._bytes -= sum(size for _, size in stream.unacked.values())
+        stream.unacked.clear()

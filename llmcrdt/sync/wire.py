@@ -70,9 +70,13 @@ class ErrorCode(IntEnum):
     GAP = 20
     CONFLICT = 21
     RECORD_TOO_LARGE = 22
+    READ_ONLY = 23
+    LOG_FULL = 24
     STORAGE = 30
     SHUTTING_DOWN = 31
     TOO_MANY_CONNECTIONS = 32
+    TOKEN_REFUSED = 40
+    FORBIDDEN = 41
 
 
 RESUMED: Final = 0

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from collections.abc import Callable
+from typing import TypeAlias, TypeVar
 
 from llmcrdt.exceptions import MalformedFrame
 from llmcrdt.sync import wire
 from llmcrdt.sync.wire import Error, ErrorCode
 
+from ..access import Grant, TokenRefused, Tokens
 from ..limits import Limits
 
 Request: TypeAlias = wire.Open | wire.Close | wire.Push | wire.Barrier | wire.Fold
 """What a client may say to the rooms."""
+_Asked = TypeVar("_Asked")
+_Answer = TypeVar("_Answer")
 
 
 class Refused(Exception):
@@ -23,15 +27,19 @@ class Refused(Exception):
 
 
 class NativeDoor:
-    """What one connection has said so far. ``agent`` is the relay's own name and version."""
+    """What one connection has said so far. ``agent`` is the relay's own name and version; ``grant`` what the connection
+    may, None before HELLO."""
 
-    def __init__(self, limits: Limits, agent: str) -> None:
+    def __init__(self, limits: Limits, agent: str, tokens: Tokens | None = None) -> None:
         self._limits = limits
         self._agent = agent
+        self._tokens = tokens
         self.greeted = False
+        self.grant: Grant | None = None
 
-    def receive(self, frame: bytes | str) -> wire.Welcome | Request:
-        """A message for the rooms, or the WELCOME to send back. Raises Refused, after which the connection ends."""
+    def receive(self, frame: bytes | str) -> wire.Welcome | Error | Request:
+        """A message for the rooms, or the WELCOME or ERROR to send back. Raises Refused, after which the connection
+        ends."""
         if isinstance(frame, str):
             raise Refused(Error(ErrorCode.MALFORMED, "Messages are binary frames."))
         try:
@@ -44,10 +52,37 @@ class NativeDoor:
         match message:
             case wire.Hello():
                 self.greeted = True
+                if self._tokens is not None:
+                    self.grant = self._permitted(self._tokens.check, message.token)
                 return self._welcome()
             case wire.Open() | wire.Close() | wire.Push() | wire.Barrier() | wire.Fold():
-                return message
+                return self._forbidden(message) or message
         raise Refused(Error(ErrorCode.UNEXPECTED, f"{type(message).__name__.upper()} is for the relay to send."))
+
+    def confirm(self) -> None:
+        """Raises Refused where the token is no longer good."""
+        if self._tokens is not None and self.grant is not None:
+            self._permitted(self._tokens.confirm, self.grant)
+
+    def _permitted(self, ask: Callable[[_Asked], _Answer], asked: _Asked) -> _Answer:
+        try:
+            return ask(asked)
+        except TokenRefused as e:
+            raise Refused(Error(ErrorCode.TOKEN_REFUSED, str(e))) from None
+
+    def _forbidden(self, message: Request) -> Error | None:
+        """The error that answers a message which the token doesn't allow."""
+        self.confirm()
+        grant = self.grant
+        match message:
+            case wire.Open(document) if grant and not grant.allows("read", document):
+                return Error(ErrorCode.FORBIDDEN, "The token is not for this document.", document)
+            case wire.Push(document) if grant and not grant.allows("append", document):
+                text = "The token lets nothing be written here."
+                return Error(ErrorCode.READ_ONLY, text, document, message.session, message.n)
+            case wire.Fold(document) if grant and not grant.allows("append", document):
+                return Error(ErrorCode.READ_ONLY, "The token lets nothing be folded here.", document)
+        return None
 
     def _welcome(self) -> wire.Welcome:
         limits = self._limits
@@ -55,6 +90,7 @@ class NativeDoor:
 
 
 CLOSE_CODES = {
+    ErrorCode.TOKEN_REFUSED: 4401,
     ErrorCode.STORAGE: 1011,
     ErrorCode.SHUTTING_DOWN: 1012,
     ErrorCode.TOO_MANY_CONNECTIONS: 1013,

@@ -1,0 +1,206 @@
+"""Who may do what: signed tokens (JWT, HS256), a list of those that were made, and those that were taken back.
+
+The folder of a relay with tokens holds ``token.key``, the secret that signs them, and ``tokens.jsonl``: one line for
+each token made or revoked, without the token itself. Both are readable by their owner only. A relay whose folder has no
+key is *open*: whoever knows a document's id can use it.
+
+Claims: ``jti`` the token's id, ``sub`` whose it is, ``may`` one of LEVELS, ``doc`` a list of patterns, ``exp`` seconds
+since 1970 (absent: until it is revoked). A pattern is a document's name, the beginning of one and ``*``, or ``*``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llmcrdt.exceptions import LLMCRDTError
+from llmcrdt.ids import document_id, is_document_id
+
+LEVELS = ("read", "append", "admin")
+"""Each may what those before it may. read: open a document. append: push, and ask for folds. admin: see the metrics."""
+KEY, TOKENS = "token.key", "tokens.jsonl"
+_ALGORITHM = "HS256"
+
+
+class TokenRefused(Exception):
+    """It is none of ours, expired, or was revoked."""
+
+
+class AccessError(LLMCRDTError):
+    """The files of tokens can't be used. ``hint`` says what to do."""
+
+
+@dataclass(frozen=True)
+class Grant:
+    """What a token allows. ``expires``: seconds since 1970; None: never."""
+
+    id: str
+    subject: str
+    level: str
+    patterns: tuple[str, ...]
+    expires: float | None = None
+
+    def allows(self, level: str, document: bytes | None = None) -> bool:
+        if LEVELS.index(self.level) < LEVELS.index(level):
+            return False
+        return document is None or "*" in self.patterns or self._matches(document_id(document))
+
+    def _matches(self, name: str) -> bool:
+        return any(name.startswith(p[:-1]) if p.endswith("*") else name == p for p in self.patterns)
+
+
+EVERYTHING = Grant("", "", "admin", ("*",))
+"""What everybody may at an open relay."""
+
+
+class Tokens:
+    """The tokens of one relay's folder. ``clock`` gives seconds since 1970. Raises AccessError."""
+
+    def __init__(self, folder: str | os.PathLike[str], clock: Callable[[], float] = time.time) -> None:
+        self._folder, self._clock = Path(folder), clock
+        self._revoked: set[str] = set()
+        self._read = (0, 0)
+        self._key = self._load_key()
+        self.refresh()
+
+    @property
+    def on(self) -> bool:
+        """Whether tokens are asked for."""
+        return self._key is not None
+
+    def check(self, token: bytes) -> Grant:
+        """What a token allows. Raises TokenRefused."""
+        if self._key is None:
+            return EVERYTHING
+        if not token:
+            raise TokenRefused("This relay asks for a token.")
+        jwt = _jwt()
+        try:
+            claims = jwt.decode(token, self._key, algorithms=[_ALGORITHM], options={"verify_exp": False})
+            grant = _grant(claims)
+        except (jwt.InvalidTokenError, ValueError):
+            raise TokenRefused("The token is none of this relay's.") from None
+        self.confirm(grant)
+        return grant
+
+    def confirm(self, grant: Grant) -> None:
+        """Raises TokenRefused where a grant is past its time, or was revoked by the last ``refresh``."""
+        if grant.expires is not None and self._clock() >= grant.expires:
+            raise TokenRefused("The token has expired.")
+        if grant.id in self._revoked:
+            raise TokenRefused("The token was revoked.")
+
+    def refresh(self) -> None:
+        """Look for tokens that were revoked since. Costs a look at the file's size where there are none."""
+        try:
+            info = (self._folder / TOKENS).stat()
+        except FileNotFoundError:
+            return
+        if (info.st_size, info.st_mtime_ns) != self._read:
+            self._revoked = {line["revoked"] for line in self._lines() if "revoked" in line}
+            self._read = (info.st_size, info.st_mtime_ns)
+
+    def make(self, subject: str, level: str, patterns: Sequence[str], seconds: float | None = None) -> str:
+        """A new token; its text is kept nowhere. The first one turns tokens on. ``seconds``: how long it is good."""
+        for pattern in patterns:
+            if pattern != "*" and not pattern.endswith("*") and not is_document_id(pattern):
+                raise AccessError(f"{pattern!r} is no document id.", hint="Give a whole id, a beginning and *, or *.")
+        if self._key is None:
+            self._key = self._make_key()
+        expires = None if seconds is None else int(self._clock() + seconds)
+        claims: dict[str, Any] = {"jti": secrets.token_hex(8), "sub": subject, "may": level, "doc": list(patterns)}
+        claims |= {} if expires is None else {"exp": expires}
+        self._append({"made": int(self._clock()), **claims})
+        return str(_jwt().encode(claims, self._key, algorithm=_ALGORITHM))
+
+    def list(self) -> Sequence[tuple[Grant, str]]:
+        """Every token that was made, and "good", "expired" or "revoked"."""
+        self.refresh()
+        found = []
+        for grant in (_grant(line) for line in self._lines() if "made" in line):
+            try:
+                self.confirm(grant)
+                state = "good"
+            except TokenRefused:
+                state = "revoked" if grant.id in self._revoked else "expired"
+            found.append((grant, state))
+        return found
+
+    def revoke(self, id: str) -> None:
+        """Take a token back; a relay that runs ends its connections within a second."""
+        if id not in {grant.id for grant, _ in self.list()}:
+            raise AccessError(f"There is no token {id!r}.", hint="List them.")
+        self._append({"revoked": id, "at": int(self._clock())})
+
+    # ---------------------------------------------------------------- the files
+
+    def _load_key(self) -> bytes | None:
+        path = self._folder / KEY
+        try:
+            if os.name == "posix" and path.stat().st_mode & 0o077:
+                raise AccessError(f"Others may read {path}.", hint=f"Run: chmod 600 {path}. Then make new tokens.")
+            key = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as e:
+            raise AccessError(f"{path} can't be read: {e.strerror}.", hint="Check its owner.") from e
+        if len(key) < 32:
+            raise AccessError(f"{path} is damaged.", hint="Restore it from a backup, or move it away.")
+        _jwt()
+        return key
+
+    def _make_key(self) -> bytes:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        key = secrets.token_bytes(32)
+        with self._opened(KEY, os.O_EXCL) as file:
+            file.write(key)
+        return key
+
+    def _append(self, line: dict[str, Any]) -> None:
+        with self._opened(TOKENS, os.O_APPEND) as file:
+            file.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _opened(self, name: str, flags: int) -> Any:
+        try:
+            return os.fdopen(os.open(self._folder / name, os.O_WRONLY | os.O_CREAT | flags, 0o600), "wb")
+        except OSError as e:
+            raise AccessError(f"{self._folder / name} can't be written: {e.strerror}.") from e
+
+    def _lines(self) -> Sequence[dict[str, Any]]:
+        path = self._folder / TOKENS
+        try:
+            return [json.loads(line) for line in path.read_text().splitlines()]
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError) as e:
+            raise AccessError(f"{path} can't be read.", hint="Restore it from a backup.") from e
+
+
+def _grant(claims: dict[str, Any]) -> Grant:
+    """Raises ValueError for claims of another shape."""
+    id_, subject, level, patterns = (claims.get(name) for name in ("jti", "sub", "may", "doc"))
+    expires = claims.get("exp")
+    if not isinstance(id_, str) or not isinstance(subject, str) or level not in LEVELS:
+        raise ValueError("claims are missing")
+    if not isinstance(patterns, list) or not all(isinstance(p, str) for p in patterns):
+        raise ValueError("doc is no list of patterns")
+    if expires is not None and (isinstance(expires, bool) or not isinstance(expires, int | float)):
+        raise ValueError("exp is no time")
+    return Grant(id_, subject, level, tuple(patterns), expires)
+
+
+def _jwt() -> Any:
+    try:
+        import jwt
+    except ImportError:
+        hint = "Install it: pip install 'llmcrdt[relay]'."
+        raise AccessError("Tokens need PyJWT, which is not installed.", hint=hint) from None
+    return jwt
