@@ -91,7 +91,7 @@ class Repo:
         self._lock = threading.RLock()
         self.store = Store(Path(path), lock=self._lock, random=random)
         self.keyring = Keyring(f"{self.store.path}.keys", clock=clock, random=random)
-        self.blobs = BlobStore(f"{self.store.path}.blobs", self._named_blobs, random=random)
+        self.blobs = BlobStore(f"{self.store.path}.blobs", self._named_blobs)
         self._caches = Caches(self.store)
         self._journals: dict[DocumentId, StoreJournal] = {}
         self._open: dict[DocumentId, Conversation] = {}

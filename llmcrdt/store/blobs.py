@@ -15,6 +15,7 @@ import contextlib
 import hashlib
 import os
 import re
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +23,6 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from ..exceptions import BlobMissing, InvalidContent
-from ..ids import Random, text_of
 from .keyring import sync_folder
 
 PIECE = 1 << 18  # bytes read at a time: memory stays flat whatever the size
@@ -40,12 +40,9 @@ class BlobStore:
     """Any method from any thread and any process. ``named``: the hashes that documents name; asked only by ``missing``,
     ``collect`` and ``release``. The folder is made, with mode 0700, when the first content comes."""
 
-    def __init__(
-        self, folder: str | os.PathLike[str], named: Callable[[], set[str]] = set, *, random: Random = os.urandom
-    ) -> None:
+    def __init__(self, folder: str | os.PathLike[str], named: Callable[[], set[str]] = set) -> None:
         self.folder = Path(folder)
         self._named = named
-        self._random = random
         self._lock = threading.Lock()
         self._checked: dict[str, tuple[int, int, int]] = {}
 
@@ -179,7 +176,7 @@ class BlobStore:
 
     def _aside(self, where: str, name: str = "content") -> Path:
         self._make(self.folder / where)
-        return self.folder / where / f"{name}.{text_of(self._random(12))}"
+        return self.folder / where / f"{name}.{secrets.token_hex(12)}"
 
     def _make(self, folder: Path) -> None:
         """Make a folder, with those above it up to ours, and bring their names to disk."""
