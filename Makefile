@@ -1,6 +1,6 @@
 # Everything lands in .venv; PYTHON=... picks the Python it is made with.
 .DEFAULT_GOAL := help
-.PHONY: help demo relay test check lint types arrows fmt dev soak bench clean
+.PHONY: help demo relay test check lint types arrows fmt dev soak mutate docs bench clean
 .NOTPARALLEL:
 
 VENV := .venv/bin
@@ -43,6 +43,13 @@ soak: dev ## Run 100,000 schedules of devices and networks (ARGS='--schedules 10
 
 bench: dev ## Run a benchmark (NAME=conversation, ARGS=...)
 	$(VENV)/python -m benchmarks $(or $(NAME),conversation) $(ARGS)
+
+mutate: dev ## Break each rule in the code, and check that its test fails (ARGS='O6 O7')
+	$(VENV)/python scripts/mutate.py $(ARGS)
+
+docs: dev ## Write what is generated in docs/
+	$(VENV)/python scripts/mutate.py --table
+	$(VENV)/python scripts/schema_doc.py
 
 clean: ## Remove .venv and the caches in this folder
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

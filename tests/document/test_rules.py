@@ -13,6 +13,7 @@ import pycrdt
 import pytest
 
 import llmcrdt
+from llmcrdt.document.entry import EMPTY_FRAME, extend_frame_hash
 
 OpenRepo = Callable[..., llmcrdt.Repo]
 
@@ -153,3 +154,114 @@ def test_o1_the_greatest_lamport_there_is_stops_nobody(two: Two) -> None:
     exchange(here, there)
     assert there.transcript()[-1].text == "fifth"
     assert there.transcript().hash == here.transcript().hash
+
+
+def stranger(conversation: llmcrdt.Conversation, entry: str, **head: Any) -> None:
+    """A plain Yjs client writes an entry with some text."""
+    doc: Any = pycrdt.Doc()
+    doc.apply_update(conversation.diff())
+    start = doc.get_state()
+    whole = {"role": "user", "author": "", "session": "S" * 22, "parents": [], "lamport": 1, "created_at": 1, **head}
+    fields = {"head": json.dumps(whole), "live:0:text": pycrdt.Text("junk")}
+    doc.get("entries", type=pycrdt.Map)[entry] = pycrdt.Map(fields)
+    conversation.apply(doc.get_update(start))
+
+
+def test_o1_an_entry_stands_after_what_it_refers_to(two: Two) -> None:
+    here, _ = two
+    hello = here.transcript()[0]
+    for entry in ("-" * 16, "z" * 16):  # one id before that of the parent, and one after it
+        stranger(here, entry, parents=[hello.id], lamport=hello.lamport)
+    stranger(here, "K" * 16, parents=[hello.id], lamport=hello.lamport + 1)
+    assert sorted(here.transcript().malformed) == ["-" * 16, "z" * 16]
+    assert here.transcript().ids == (hello.id, "K" * 16)
+
+
+def test_o1_nothing_stands_in_the_place_of_what_it_follows(two: Two) -> None:
+    here, _ = two
+    hello = here.transcript()[0]
+    stranger(here, "J" * 16, parents=[hello.id], alternative_of=hello.id, lamport=5)
+    assert list(here.transcript().malformed) == ["J" * 16]
+    assert here.transcript().ids == (hello.id,)
+
+
+def test_o6_a_stale_edit_does_not_hide_a_branch_that_lives(two: Two) -> None:
+    here, there = two
+    hello = here.transcript()[0]
+    for n in range(3):
+        here.append("user", f"written on {n}")
+    there.edit(hello, "edited elsewhere")
+    exchange(here, there)
+    for conversation in two:
+        assert texts(conversation)[0] == "Hello"
+        assert [(e.entry.text, e.unseen) for e in conversation.transcript().elsewhere] == [("edited elsewhere", True)]
+
+
+def test_o6_rival_answers_that_were_written_on_all_stay(two: Two) -> None:
+    here, there = two
+    here.append("assistant", "here", frame=here.transcript())
+    here.append("user", "and on here")
+    there.append("assistant", "there", frame=there.transcript())
+    there.append("user", "and on there")
+    exchange(here, there)
+    for conversation in two:
+        assert sorted(texts(conversation)) == ["Hello", "and on here", "and on there", "here", "there"]
+        assert conversation.transcript().elsewhere == ()
+
+
+def test_o10_a_summary_covers_only_what_it_follows(two: Two) -> None:
+    here, there = two
+    unseen = there.append("user", "not seen by the one who summarizes")
+    exchange(here, there)
+    hello = here.transcript()[0]
+    pins = [[unseen.id, unseen.hash]]
+    covers = {"appended": pins, "hash": extend_frame_hash(EMPTY_FRAME, [(unseen.id, str(unseen.hash))])}
+    stranger(here, "J" * 16, parents=[hello.id], covers=covers, lamport=9)
+    assert list(here.transcript().malformed) == ["J" * 16]
+
+
+def test_o6_the_latest_selection_wins(two: Two) -> None:
+    here, there = two
+    hello = here.transcript()[0]
+    edited = here.edit(hello, "edited")
+    for conversation, chosen in ((here, hello), (there, edited), (here, hello), (there, edited)):
+        exchange(here, there)
+        conversation.select(chosen)
+        exchange(here, there)
+        assert texts(here) == texts(there) == [chosen.text]
+
+
+def test_o7_words_that_arrive_after_their_erase_are_in_no_file(two: Two) -> None:
+    """The erase waits for what it erases, and shows already; then the words come."""
+    here, there = two
+    start = here.version()
+    stream = here.stream("assistant", interval=0)
+    stream.write("a secret word")
+    stream.seal(hidden={"provider/signature": b"a secret blob"})
+    words, middle = here.diff(since=start), here.version()
+    here.erase(stream.id)
+    there.apply(here.diff(since=middle))
+    there.apply(words)
+    for conversation in (here, there):
+        assert [e.status for e in conversation.transcript()] == ["complete", "erased"]
+        assert conversation.entry(stream.id).hidden == {}
+        snapshot, updates = conversation._journal.load()
+        assert not any(b"secret" in data for data in (snapshot or b"", *updates))
+
+
+def test_o7_words_in_an_update_that_waits_go_when_it_need_not_wait_any_more(two: Two) -> None:
+    here, there = two
+    start = here.version()
+    secret = here.append("user", "a secret word")
+    first, middle = here.diff(since=start), here.version()
+    here.append("user", "comes late")
+    second, end = here.diff(since=middle), here.version()
+    here.append("user", "and on")
+    third = here.diff(since=end)
+    there.apply(first)
+    there.erase(secret)
+    there.apply(pycrdt.merge_updates(first, third))
+    there.apply(second)
+    assert texts(there) == ["Hello", "", "comes late", "and on"]
+    snapshot, updates = there._journal.load()
+    assert not any(b"secret" in data for data in (snapshot or b"", *updates))

@@ -1,0 +1,111 @@
+"""docs/semantics.md and docs/schema.md say what the code says, and the JavaScript in them runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+import mutate
+import schema_doc
+from mutations import MUTATIONS, Mutation
+
+import llmcrdt
+from llmcrdt.document.entry import EMPTY_FRAME, extend_frame_hash
+
+ROOT = Path(__file__).parents[2]
+VECTORS = json.loads((ROOT / "tests" / "vectors" / "document.json").read_text(encoding="utf-8"))
+
+
+def test_the_list_of_mutations_is_the_one_that_is_run() -> None:
+    assert mutate.page() == (ROOT / "docs" / "semantics.md").read_text(encoding="utf-8"), "run make docs"
+
+
+def test_the_table_of_fields_is_the_one_of_the_code() -> None:
+    assert schema_doc.page() == schema_doc.PAGE.read_text(encoding="utf-8"), "run make docs"
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda m: m.name)
+def test_each_mutation_fits_the_code_and_names_a_test(mutation: Mutation) -> None:
+    assert (ROOT / mutation.file).read_text(encoding="utf-8").count(mutation.old) == 1
+    file, _, name = mutation.test.partition("::")
+    assert not name or f"def {name}(" in (ROOT / file).read_text(encoding="utf-8")
+
+
+def test_every_rule_is_broken_once_at_least() -> None:
+    assert {mutation.rule for mutation in MUTATIONS} == {f"O{n}" for n in range(1, 11)}
+
+
+RUN = """
+import { readFileSync, writeFileSync } from 'node:fs'
+import * as Y from 'yjs'
+import { H, read, say } from './conversation.mjs'
+const doc = new Y.Doc()
+Y.applyUpdate(doc, readFileSync('in.bin'))
+const before = read(doc).map((e) => [e.head.role, e.text, e.hash ?? null])
+const entry = say(doc, 'from JavaScript 😀', 'js')
+writeFileSync('out.bin', Y.encodeStateAsUpdate(doc))
+const vectors = JSON.parse(readFileSync('vectors.json'))
+let frame = H('llmcrdt/frame/1')
+for (const [e, v] of ['AB', 'CD']) frame = H('llmcrdt/frame/1', frame, e.repeat(16), v.repeat(32))
+console.log(JSON.stringify({ before, entry, frame, version: H('llmcrdt/content/1', 'user', vectors.version.text) }))
+"""
+
+
+@pytest.fixture(scope="session")
+def yjs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder where Node finds the package yjs: LLMCRDT_NODE_MODULES, or installed for this run."""
+    if shutil.which("node") is None:
+        pytest.skip("the JavaScript of docs/schema.md needs Node, which is not installed")
+    folder = tmp_path_factory.mktemp("yjs")
+    known = os.environ.get("LLMCRDT_NODE_MODULES")
+    if known:
+        (folder / "node_modules").symlink_to(known)
+        return folder
+    install = ["npm", "install", "--silent", "--no-audit", "--no-fund", "yjs@13"]
+    try:
+        subprocess.run(install, cwd=folder, check=True, capture_output=True, timeout=60)
+    except (OSError, subprocess.SubprocessError):
+        pytest.skip("the JavaScript of docs/schema.md needs the npm package yjs, which could not be installed")
+    return folder
+
+
+def test_the_javascript_of_the_schema_reads_and_writes_a_conversation(
+    yjs: Path, open_repo: Callable[..., llmcrdt.Repo]
+) -> None:
+    conversation = open_repo("laptop").create()
+    conversation.append("system", "Be brief.", tools=[])
+    user = conversation.append("user", "Grüße 😀")
+    answer = conversation.append("assistant", "Hi", frame=conversation.transcript(), hidden={"p/x": b"\x00\xff"})
+    conversation.erase(user)
+    with conversation.stream("assistant") as stream:
+        stream.write("growing")
+        stream.flush()
+        page = schema_doc.PAGE.read_text(encoding="utf-8")
+        code = page.partition("```js\n")[2].partition("```")[0]
+        (yjs / "conversation.mjs").write_text(code + "\nexport { H }\n", encoding="utf-8")
+        (yjs / "run.mjs").write_text(RUN, encoding="utf-8")
+        (yjs / "in.bin").write_bytes(conversation.diff())
+        shutil.copy(ROOT / "tests" / "vectors" / "document.json", yjs / "vectors.json")
+        done = subprocess.run(["node", "run.mjs"], cwd=yjs, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    said: dict[str, Any] = json.loads(done.stdout)
+    assert [text for _, text, _ in said["before"]] == ["Be brief.", "", "Hi", "growing"]
+    assert said["before"][2] == ["assistant", "Hi", answer.hash]
+    assert said["version"] == VECTORS["version"]["hash"]
+    pins = [("A" * 16, "B" * 32), ("C" * 16, "D" * 32)]
+    assert said["frame"] == extend_frame_hash(EMPTY_FRAME, pins) == VECTORS["frame_hash"]["two"]
+    conversation.apply((yjs / "out.bin").read_bytes())
+    last = conversation.transcript()[-1]
+    assert (last.id, last.text, last.author, last.status) == (said["entry"], "from JavaScript 😀", "js", "complete")
+    assert last.parents == (stream.id,)
+    assert conversation.transcript().malformed == {}
+    assert conversation.verify() == []
