@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from .store.tables import Database
 
 
+LISTING = "listing 1"
+"""Names the rules that the listing is made by."""
+
+
 class StoreJournal:
     """Keeps one document's updates in the store, and its tables. Implements ``document.Journal`` and
     ``tables.Tables``; called under the store's lock."""
@@ -116,6 +120,21 @@ class StoreJournal:
 
     def nodes(self) -> Sequence[tuple[str, int | None, str | None, str]] | None:
         return self._store.tables.nodes(self._document, RULES, self._seen)
+
+    def is_listed(self) -> bool:
+        """For a library: whether the listing was made of all that is kept of it."""
+        place = self._store.tables.place(self._document, LISTING)
+        return place is not None and place >= self._store.last_place(self._document)
+
+    def note_listed(self) -> None:
+        """For a library: the listing is made of all that its replica holds."""
+
+        def note(db: Database, place: int) -> None:
+            if not self._store.unseen(self._document, self._seen, self._session):
+                self._store.tables.write(db, self._document, LISTING, place, gone=(), put=(), moved=())
+
+        if not self.is_listed():
+            self._store.derive(self._document, note)
 
     def _write_tables(self, db: Database, place: int) -> None:
         """In a transaction that has seen that the source holds all up to ``place``."""

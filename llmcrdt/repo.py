@@ -8,6 +8,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple
@@ -21,7 +22,7 @@ from .document.entry import Entry
 from .document.library import Card, Library
 from .document.table_source import entry_of_row
 from .document.tables import RULES
-from .exceptions import ConversationNotFound, KeyringUnusable, LibraryMismatch, MalformedUpdate
+from .exceptions import ConversationNotFound, KeyringUnusable, LibraryMismatch, LLMCRDTError, MalformedUpdate
 from .ids import DocumentId, EntryId, Random, document_bytes, new_document_id
 from .journal import RelayDocuments, StoreJournal
 from .store.blobs import BlobStore
@@ -150,7 +151,7 @@ class Repo:
         """The conversation with this id: one of this repo, or one that the library lists. Raises
         ConversationNotFound."""
         with self._lock:
-            self._library.refresh()
+            self._read_library()
             id_ = DocumentId(id)
             listed = self.store.listed(id_)
             known = self.store.document_kind(id_) == "conversation"
@@ -176,7 +177,7 @@ class Repo:
 
     def list(self, limit: int = 50, before: str | None = None) -> Sequence[Listing]:
         """Conversations, youngest first, without loading any. ``before``: the last id of the page before."""
-        self._library.refresh()
+        self._read_library()
         return [Listing(DocumentId(r.id), r.title, r.created_at, r.archived) for r in self.store.listing(limit, before)]
 
     def rename(self, id: str, title: str) -> None:
@@ -198,7 +199,7 @@ class Repo:
         Only entries of transcripts, unless ``elsewhere``. What was deleted, erased or hidden is never found.
         Conversations that were written or merged since the last look are read first.
         """
-        self._library.refresh()
+        self._read_library()
         for id_ in self.store.tables.stale(RULES):
             self._settle(DocumentId(id_))
         hits = []
@@ -239,6 +240,7 @@ class Repo:
         for link in links:  # without the lock: a link's thread may be waiting for it
             link.close()
         with self._lock:
+            self._note_listing()
             for document in [self._library, *self._open.values()]:
                 document.close()
             self._open.clear()
@@ -374,11 +376,28 @@ class Repo:
         """Words were erased from a conversation, here or by a merge."""
         self._caches.forget(id_)
 
+    def _read_library(self) -> None:
+        """Have the listing say what the library says. It is loaded only where the listing does not know all of it."""
+        with self._lock:
+            if not self._library.loaded and not self._journals[self.library].is_listed():
+                self._library.load()
+            self._library.refresh()
+
+    def _note_listing(self) -> None:
+        """The listing is true now: the next process need not load the library to use it."""
+        if self._library.loaded and not self.store.closed:
+            with suppress(LLMCRDTError):
+                self._library.refresh()
+                self._journals[self.library].note_listed()
+
     def _list_cards(self, cards: Sequence[Card]) -> None:
+        known = self.store.listing_all() if len(cards) > 1 else set()
         rows = [Listed(c.id, c.title, c.created_at, c.archived, c.deleted) for c in cards]
+        rows = [row for row in rows if row not in known]
         if rows:
             self.store.put_listing(rows)
-            with contextlib.suppress(KeyringUnusable, OSError):  # tried again whenever the repo is opened
+        if cards:
+            with contextlib.suppress(KeyringUnusable, OSError):  # tried again whenever the library is loaded
                 self.keyring.forget(c.id for c in cards if c.deleted)
 
     def _notify(self, document: DocumentId) -> None:

@@ -49,7 +49,6 @@ class Library(Document):
     ) -> None:
         self._changed = changed
         super().__init__(id, journal, make_replica, lock=lock, clock=clock, random=random)
-        self.load()
 
     def cards(self) -> list[Card]:
         """Every conversation that was ever put here, deleted ones included."""

@@ -105,11 +105,12 @@ class Reading:
             if isinstance(found, str):
                 unreadable[EntryId(row[0])] = found
             else:
-                nodes.append(found.node)
-                if found.erased:
-                    self.erased.add(found.node.id)
-                if found.version is not None:
-                    self._unread[found.node.id] = found.version
+                node, erased, version = found
+                nodes.append(node)
+                if erased:
+                    self.erased.add(node.id)
+                if version is not None:
+                    self._unread[node.id] = version
         shown = [EntryId(row[0]) for row in rows if row[1] is not None]
         pins = {EntryId(row[0]): ContentHash(row[2]) for row in rows if row[2] is not None}
         self.order.restore(nodes, unreadable, shown, pins)

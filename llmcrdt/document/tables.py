@@ -112,12 +112,8 @@ def unpack_fields(data: bytes) -> dict[str, Scalar | SharedText]:
     return fields
 
 
-class Noted(NamedTuple):
-    """An entry in short form. ``version``: the only one it has, if it has one."""
-
-    node: Node
-    erased: bool
-    version: ContentHash | None
+Noted = tuple[Node, bool, ContentHash | None]
+"""An entry in short form: its node, whether it is erased, and its version if it has one and no more."""
 
 
 def write_node(node: Node, *, erased: bool, version: ContentHash | None) -> str:
@@ -136,8 +132,8 @@ def read_nodes(rows: Sequence[tuple[str, int | None, str | None, str]]) -> Itera
             yield value
             continue
         lamport, parents, alternative_of, answers, frame, covers, erased, version = value
-        node = Node(EntryId(entry), tuple(parents), lamport, alternative_of, answers, _frame(frame), _frame(covers))
-        yield Noted(node, erased, version)
+        framed = (_frame(frame), _frame(covers)) if frame or covers else ()
+        yield Node(entry, tuple(parents), lamport, alternative_of, answers, *framed), erased, version  # type: ignore[arg-type]
 
 
 def _frame_list(frame: Frame | None) -> list[Any] | None:

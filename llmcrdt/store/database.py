@@ -103,6 +103,10 @@ class Store:
                 self._closed = True
                 self._db.close()
 
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
     def data_version(self) -> int:
         """Changes whenever another connection has committed to the file."""
         return int(self._one("PRAGMA data_version"))
@@ -169,6 +173,11 @@ class Store:
                 session, n = self._name(relay, document, refills)
                 db.execute("INSERT INTO outbox VALUES (?, ?, ?, ?, ?)", [relay, document, place, session, n])
             also(db, place)
+
+    def last_place(self, document: str) -> int:
+        """The place of the last update that is kept of a document."""
+        with self._reading() as db:
+            return last_place(db, document)
 
     def derive(self, document: str, also: Callable[[Database, int], None]) -> None:
         """Call ``also`` in a transaction, with the last place of a document."""
@@ -356,6 +365,11 @@ class Store:
         with self._reading() as db:
             found = db.execute(query + " ORDER BY created_at DESC, id DESC LIMIT ?", [*values, limit]).fetchall()
         return [_listed(row) for row in found]
+
+    def listing_all(self) -> set[Listed]:
+        """Every row, deleted ones too."""
+        with self._reading() as db:
+            return {_listed(row) for row in db.execute("SELECT * FROM listing").fetchall()}
 
     def listed(self, document: str) -> Listed | None:
         with self._reading() as db:

@@ -7,8 +7,8 @@ few hundred at a time, or when somebody searches: an index is cheapest to build 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import NamedTuple
 
 from sqlite_utils import Database as Database
@@ -16,6 +16,9 @@ from sqlite_utils import Database as Database
 INDEX_AT = 256  # rows that wait for the index before a write takes them along
 RANKED = 5_000  # of more matches than this, only the newest so many are ranked
 _KEEP = -1  # a position that stays as it is
+_INSERT = """
+    INSERT INTO entries (document, entry, position, pin, node, erased, fields, words) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+"""
 _WORD = re.compile(r'"([^"]*)"|(\S+)')
 
 Row = tuple[str, int | None, str | None, str, bool, bytes, str | None]
@@ -54,24 +57,20 @@ class Tables:
     ) -> list[tuple[str, str | None, bytes]] | None:
         """The ``last`` rows of the transcript as (entry, pin, fields), oldest first, or those before an entry of it;
         None unless they are there, and made of all that is kept of the document."""
-        with self._reading() as db:
-            db.execute("BEGIN")
-            try:
-                place = tables_place(db, document, rules)
-                if place is None or place < last_place(db, document):
+        with self._one_view() as db:
+            place = tables_place(db, document, rules)
+            if place is None or place < last_place(db, document):
+                return None
+            query, values = "SELECT entry, pin, fields FROM entries WHERE document = ? AND position", [document]
+            if before is None:
+                query += " IS NOT NULL"
+            else:
+                query += " < (SELECT position FROM entries WHERE document = ? AND entry = ?)"
+                values += [document, before]
+                found = "SELECT position FROM entries WHERE document = ? AND entry = ? AND position IS NOT NULL"
+                if db.execute(found, values[1:]).fetchone() is None:
                     return None
-                query, values = "SELECT entry, pin, fields FROM entries WHERE document = ? AND position", [document]
-                if before is None:
-                    query += " IS NOT NULL"
-                else:
-                    query += " < (SELECT position FROM entries WHERE document = ? AND entry = ?)"
-                    values += [document, before]
-                    found = "SELECT position FROM entries WHERE document = ? AND entry = ? AND position IS NOT NULL"
-                    if db.execute(found, values[1:]).fetchone() is None:
-                        return None
-                rows = db.execute(f"{query} ORDER BY position DESC LIMIT ?", [*values, max(0, last)]).fetchall()
-            finally:
-                db.execute("COMMIT")
+            rows = db.execute(f"{query} ORDER BY position DESC LIMIT ?", [*values, max(0, last)]).fetchall()
         return [(str(entry), pin, bytes(fields)) for entry, pin, fields in reversed(rows)]
 
     def erased(self, document: str) -> int:
@@ -83,15 +82,24 @@ class Tables:
     def nodes(self, document: str, rules: str, place: int) -> list[tuple[str, int | None, str | None, str]] | None:
         """All rows as (entry, position, pin, node), in the order of the transcript; None unless they are made of all up
         to ``place``, and no more."""
+        with self._one_view() as db:
+            if tables_place(db, document, rules) != place:
+                return None
+            query = "SELECT entry, position, pin, node FROM entries WHERE document = ? ORDER BY position"
+            return db.execute(query, [document]).fetchall()
+
+    @contextmanager
+    def _one_view(self) -> Iterator[Database]:
+        """Several queries that see the file at one moment."""
         with self._reading() as db:
-            db.execute("BEGIN")
+            inside = db.conn.in_transaction
+            if not inside:
+                db.execute("BEGIN")
             try:
-                if tables_place(db, document, rules) != place:
-                    return None
-                query = "SELECT entry, position, pin, node FROM entries WHERE document = ? ORDER BY position"
-                return db.execute(query, [document]).fetchall()
+                yield db
             finally:
-                db.execute("COMMIT")
+                if not inside and db.conn.in_transaction:
+                    db.execute("ROLLBACK")  # nothing was written
 
     def known(self, db: Database, document: str) -> dict[str, tuple[int | None, str | None]]:
         query = "SELECT entry, position, pin FROM entries WHERE document = ?"
@@ -111,8 +119,14 @@ class Tables:
         """Change rows inside a transaction. Afterwards they are made of all up to ``place``."""
         for entry in gone:
             _drop(db, document, entry)
-        for row in put:
-            _put(db, document, row)
+        if (
+            len(put) > 1
+            and db.execute("SELECT 1 FROM entries WHERE document = ? LIMIT 1", [document]).fetchone() is None
+        ):
+            db.conn.executemany(_INSERT, ([document, *row] for row in put))
+        else:
+            for row in put:
+                _put(db, document, row)
         for entry, position, pin in moved:
             query = "UPDATE entries SET position = CASE ? WHEN -1 THEN position ELSE ? END, pin = ?"
             db.execute(f"{query} WHERE document = ? AND entry = ?", [position, position, pin, document, entry])
@@ -177,7 +191,9 @@ def match_expression(text: str) -> str:
     phrases = [(words.replace('"', ""), plain) for words, plain in found if any(c.isalnum() for c in words)]
     if not phrases:
         return ""
-    prefix = "*" if phrases[-1][1] and not text[-1].isspace() else ""
+    last, plain = phrases[-1]
+    begun = plain and not text[-1].isspace() and (len(last) > 1 or not last.isascii())  # too many words begin with an a
+    prefix = "*" if begun else ""
     return " ".join(f'"{words}"' for words, _ in phrases) + prefix
 
 
@@ -207,9 +223,7 @@ def _put(db: Database, document: str, row: Row) -> None:
     query = "SELECT number, position, words, indexed FROM entries WHERE document = ? AND entry = ?"
     known = db.execute(query, [document, entry]).fetchone()
     if known is None:
-        columns = "(document, entry, position, pin, node, erased, fields, words)"
-        query = f"INSERT INTO entries {columns} VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-        db.execute(query, [document, entry, position, pin, node, erased, fields, words])
+        db.execute(_INSERT, [document, *row])
         return
     number, old_position, old_words, indexed = known
     if indexed and words != old_words:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -374,3 +375,61 @@ def test_a_transcript_of_a_restored_conversation_stays_as_it_was(open_repo: Open
     conversation.erase(entry)
     assert [(e.text, e.status) for e in before][1:] == [("gro", "streaming")]
     assert before.hash != conversation.transcript().hash
+
+
+def test_a_list_loads_neither_library_nor_conversation(open_repo: OpenRepo) -> None:
+    repo = open_repo("laptop")
+    ids = [repo.create(f"c{n}").id for n in range(4)]
+    repo.delete(ids[1])
+    before = repo.list()
+    repo.close()
+    a, b = open_repo("laptop"), open_repo("laptop")
+    assert a.list() == before
+    assert not a._library.loaded
+    a.get(ids[0])
+    assert not a._library.loaded
+    b.rename(ids[0], "another name")
+    assert a.list()[-1].title == "another name", "what another process said of it is listed"
+    a.close()
+    b.close()
+    file = sqlite3.connect(a.store.path)
+    with file:
+        file.execute("DELETE FROM tables")
+        file.execute("DELETE FROM listing")
+    file.close()
+    assert [row.title for row in open_repo("laptop").list()] == ["c3", "c2", "another name"]
+
+
+def test_tables_that_somebody_emptied_come_back_with_the_next_write(repo: llmcrdt.Repo) -> None:
+    conversation = repo.create()
+    for n in range(5):
+        conversation.append("user", f"word {n}")
+    kept = {row[1] for row in rows(repo)}
+    forget(repo)
+    last = conversation.append("user", "last word")
+    assert {row[1] for row in rows(repo)} == {*kept, last.id}
+    assert len(repo.search("word")) == 6
+    forget(repo)
+    assert len(repo.search("word")) == 6
+
+
+def test_a_process_that_lacks_an_update_leaves_the_rows_alone(open_repo: OpenRepo) -> None:
+    """The other one wrote between this one's look and its write: its order would be a wrong one."""
+    a, b = open_repo("laptop"), open_repo("laptop")
+    one = a.create()
+    one.append("user", "first")
+    two = b.get(one.id)
+    two.transcript()
+    append = a.store.append
+
+    def late(*arguments: Any) -> None:
+        b.get(one.id).append("user", "between")
+        append(*arguments)
+
+    a.store.append = late  # type: ignore[method-assign]
+    one.append("user", "mine")
+    a.store.append = append  # type: ignore[method-assign]
+    assert a.store.tables.stale("1") == [one.id]
+    assert {entry.text for entry in open_repo("laptop").get(one.id).entries()} == {"first", "between", "mine"}
+    assert len(a.search("first")) == len(b.search("between")) == len(b.search("mine")) == 1
+    assert a.store.tables.stale("1") == []
