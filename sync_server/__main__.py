@@ -10,59 +10,83 @@ from __future__ import annotations
 import argparse
 import asyncio
 import ipaddress
+import json
 import logging
+import os
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import token_command
+from . import data_command, settings, token_command
 from .access import AccessError, Tokens
 from .log import LogError
 from .server import Relay
 
-_COMMANDS = ("token",)
-STOPPED, FAILED, ADDRESS, DATA = 0, 1, 3, 4
+_COMMANDS = ("token", "inspect", "verify", "compact", "backup", "restore")
+STOPPED, FAILED, ARGUMENTS, ADDRESS, DATA = 0, 1, 2, 3, 4
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments and arguments[0] in _COMMANDS:
         return _command(arguments)
+    try:
+        options = _options(arguments)
+    except ValueError as e:
+        return _say(e, ARGUMENTS)
+    except AccessError as e:
+        return _say(e, DATA)
+    _log_as(options.log_format, options.log_level)
+    relay = Relay(options.data, options.host, options.port, options.limits, origins=options.allow_origin)
+    return asyncio.run(_run(relay))
+
+
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
+    """Raises ValueError, AccessError; ends the program where the flags are wrong."""
     parser = argparse.ArgumentParser(
         prog="python -m sync_server",
         description="Keep llmcrdt documents in step.",
-        epilog=f"Other commands, each with --help: {', '.join(_COMMANDS)}.",
+        epilog=f"Every flag can also stand in the environment ({settings.PREFIX}PORT=8765) or in the file. "
+        f"Other commands, each with --help: {', '.join(_COMMANDS)}.",
     )
+    parser.add_argument("--config", type=Path, help="a TOML file with these settings, and a table [limits]")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8765, help="0 takes a free one (default: %(default)s)")
-    parser.add_argument("--data", type=Path, required=True, help="folder for the relay's log")
+    parser.add_argument("--data", type=Path, help="folder for the relay's log")
     parser.add_argument(
         "--allow-remote",
         action="store_true",
         help="listen beyond this machine without tokens; anyone who knows a document's id can use it",
     )
-    parser.add_argument("--allow-origin", action="append", default=[], help="let web pages of this origin connect")
+    parser.add_argument("--allow-origin", action="append", default=None, help="let web pages of this origin connect")
+    parser.add_argument(
+        "--limit", action="append", default=[], metavar="NAME=NUMBER", help="as in sync_server/limits.py"
+    )
+    settings.add_logging(parser)
+    given = settings.defaults(parser.parse_known_args(arguments)[0].config, os.environ)
+    limits, origins = given.pop("limits"), given.pop("allow_origin", [])
+    parser.set_defaults(**given)
     options = parser.parse_args(arguments)
+    options.limits = settings.checked({**limits, **settings.limits(options.limit)})
+    options.allow_origin = origins if options.allow_origin is None else options.allow_origin
+    if options.data is None:
+        parser.error("--data is needed")
     if not 0 <= options.port < 65536:
         parser.error("--port is 0 to 65535")
-    try:
-        safe = options.allow_remote or _is_loopback(options.host) or Tokens(options.data).on
-    except AccessError as e:
-        return _say(e, DATA)
-    if not safe:
+    if not (options.allow_remote or _is_loopback(options.host) or Tokens(options.data).on):
         parser.error(
             f"{options.host} can be reached from other machines; make a token first (python -m sync_server token make),"
             " or add --allow-remote if everybody is meant"
         )
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    return asyncio.run(_run(Relay(options.data, options.host, options.port, origins=options.allow_origin)))
+    return options
 
 
 def _command(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m sync_server")
     commands = parser.add_subparsers(required=True)
     token_command.add_to(commands)
+    data_command.add_to(commands)
     options = parser.parse_args(arguments)
     code: int = options.run(options)
     return code
@@ -95,6 +119,28 @@ def _on_signals(stop: asyncio.Event) -> None:
             loop.add_signal_handler(number, stop.set)
         except NotImplementedError:  # Windows
             signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
+
+
+class _Json(logging.Formatter):
+    """One JSON object a line. What the relay logs names no content, and no document by its id."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": record.created,
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def _log_as(form: str, level: str) -> None:
+    logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if form == "json":
+        for handler in logging.getLogger().handlers:
+            handler.setFormatter(_Json())
 
 
 def _say(error: Exception, code: int) -> int:

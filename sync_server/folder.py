@@ -48,9 +48,10 @@ class Folder:
 
     def _run(self) -> None:
         while (todo := self._todo.get()) is not None and not self._stopping:
-            self._answer(Folded(todo.document, todo.upto, self._fold(todo)))
+            self._answer(Folded(todo.document, todo.upto, self.fold(todo)))
 
-    def _fold(self, todo: ToFold) -> Sequence[bytes] | None:
+    def fold(self, todo: ToFold) -> Sequence[bytes] | None:
+        """What a document's log folds to; None where that failed. Blocks."""
         worker = self._start()
         if worker is None:
             return None

@@ -14,7 +14,7 @@ from llmcrdt.sync import wire
 from llmcrdt.sync.wire import Cursor
 
 from .limits import Limits
-from .log import RecordLog
+from .log import RecordLog, label
 
 logger = logging.getLogger(__name__)
 
@@ -155,7 +155,7 @@ class Folding:
         return size > least + self._limits.fold_tail
 
     def _give_up(self, document: bytes) -> None:
-        logger.error("document %s could not be folded; its log stays as it is", document.hex())
+        logger.error("document %s could not be folded; its log stays as it is", label(document))
         self._given_up[document] = self._log.size(document)
         waiting = self._asked.pop(document, [])
         self._failed += ((peer, document, wire.FOLD_FAILED) for peer, _ in waiting if peer is not None)

@@ -8,6 +8,7 @@ hash stay: a client whose cursor stands there is told apart from one whose curso
 from __future__ import annotations
 
 import hashlib
+import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -72,18 +73,29 @@ def part(db: sqlite3.Connection, base: int, place: int) -> Part | None:
     return Part(*row) if row else None
 
 
-def contents(db: sqlite3.Connection, document: int, base: int, position: int) -> Iterator[bytes]:
-    """The records of the snapshot, then those behind it up to ``position``. ``base`` is the key of position 0."""
+def new_session() -> bytes:
+    """A name for the records of a snapshot."""
+    return os.urandom(16)
+
+
+def snapshot(db: sqlite3.Connection, base: int, parts: int) -> Iterator[bytes]:
+    """The records of a snapshot, put together."""
     pieces: list[bytes] = []
     have = 0
-    fold = load(db, document)
-    end = base + (fold.parts if fold else 0)
-    for size, data in db.execute("SELECT size, data FROM parts WHERE key >= ? AND key < ? ORDER BY key", (base, end)):
+    sql = "SELECT size, data FROM parts WHERE key >= ? AND key < ? ORDER BY key"
+    for size, data in db.execute(sql, (base, base + parts)):
         pieces.append(data)
         have += len(data)
         if have == size:
             yield b"".join(pieces)
             pieces, have = [], 0
+
+
+def contents(db: sqlite3.Connection, document: int, base: int, position: int) -> Iterator[bytes]:
+    """The records of the snapshot, then those behind it up to ``position``. ``base`` is the key of position 0."""
+    fold = load(db, document)
+    if fold:
+        yield from snapshot(db, base, fold.parts)
     sql = "SELECT data FROM records WHERE key > ? AND key <= ? ORDER BY key"
     for (data,) in db.execute(sql, (base + (fold.position if fold else 0), base + position)):
         yield data

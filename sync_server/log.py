@@ -6,6 +6,7 @@ or assumes that one process holds all documents, so a distributed log can take i
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
@@ -115,6 +116,15 @@ class RecordLog(Protocol):
         """Bring it about that what was swept is in no file any more. False where that can't be now."""
 
     def close(self) -> None: ...
+
+
+DATABASE = "relay.db"
+"""The name of the file in a relay's folder."""
+
+
+def label(document: bytes) -> str:
+    """What a document is called where its id must not be seen, for who knows an id may use it."""
+    return hashlib.sha256(document).hexdigest()[:12]
 
 
 # A row's key holds both its document's number and its position, so one document is one range of the table's own tree.
@@ -367,6 +377,27 @@ class SqliteLog:
         self._db.conn.close()
         if self._lock is not None:
             self._lock.close()
+
+    # ---------------------------------------------------------------- for operators
+
+    def documents(self) -> Sequence[bytes]:
+        """All documents of which something was written."""
+        with self._errors():
+            return [id_ for (id_,) in self._db.conn.execute("SELECT id FROM documents ORDER BY number")]
+
+    def vacuum(self) -> None:
+        """Give free pages back to the file system. Takes as long as it takes to write the file anew."""
+        with self._errors():
+            self._db.conn.execute("VACUUM")
+        self.scrub()
+
+    def replace_with(self, source: sqlite3.Connection) -> None:
+        """Become a copy of another database."""
+        with self._errors():
+            source.backup(self._db.conn)
+            self._forget()
+            self._unswept = folds.unswept(self._db.conn)
+        self.scrub()
 
     # ---------------------------------------------------------------- inside
 

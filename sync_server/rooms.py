@@ -22,7 +22,7 @@ from llmcrdt.sync.wire import Ack, Cursor, Error, ErrorCode, Message, Record, Re
 from .folding import FOLDED_KINDS, Folded, Folding, ToFold
 from .folds import Fold, Part
 from .limits import Limits
-from .log import Conflict, Gap, LogError, RecordLog, Stored
+from .log import Conflict, Gap, LogError, RecordLog, Stored, label
 
 logger = logging.getLogger(__name__)
 
@@ -298,7 +298,7 @@ class Rooms:
                 text = f"n = {e.expected} is next in this session, not {record.n}."
                 refused = (ErrorCode.GAP, text, e.expected)
             except Conflict:
-                logger.warning("document %s: a record was sent again with other bytes", document.hex())
+                logger.warning("document %s: a record was sent again with other bytes", label(document))
                 refused = (ErrorCode.CONFLICT, f"n = {record.n} of this session has other bytes.", record.n)
         code, text, n = refused
         self._refuse(peer, code, text, document, record.session, n)

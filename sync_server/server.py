@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
@@ -18,6 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 from itertools import count
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from typing import TypeAlias
 
 from websockets.asyncio.server import Server, ServerConnection, broadcast, serve
 from websockets.exceptions import ConnectionClosed
@@ -27,19 +29,21 @@ from websockets.typing import Origin, Subprotocol
 from llmcrdt.sync import wire
 from llmcrdt.sync.wire import Error, ErrorCode
 
-from .access import AccessError, Tokens
+from .access import AccessError, TokenRefused, Tokens
 from .doors.native import NativeDoor, Refused, close_code
 from .folder import Folder
-from .folding import ToFold
+from .folding import Folded, ToFold
 from .limits import Limits
-from .log import SqliteLog
+from .log import DATABASE, SqliteLog
+from .metrics import CONTENT_TYPE, Metrics
 from .rooms import Drop, Event, Joined, Left, Received, Rooms, Send, Sent, Tick
 
 logger = logging.getLogger(__name__)
 
-DATABASE = "relay.db"
+_Work: TypeAlias = dict[str, float]
 _TICK = 0.5
 """Seconds between two looks for what waits for a better moment."""
+_BUSY = HTTPStatus.SERVICE_UNAVAILABLE
 _SOCKET_BUFFER = 64 << 10
 """Bytes that may wait in one socket's own buffer before its frames queue up here."""
 
@@ -54,7 +58,8 @@ def agent() -> str:
 class _Connection:
     """One WebSocket: what it still has to send, and how much of its input is in work."""
 
-    def __init__(self, peer: int, socket: ServerConnection, limits: Limits) -> None:
+    def __init__(self, peer: int, socket: ServerConnection, limits: Limits, metrics: Metrics) -> None:
+        self.metrics = metrics
         self.peer = peer
         self.socket = socket
         self.limits = limits
@@ -69,6 +74,8 @@ class _Connection:
 
     def send(self, frame: bytes, weight: int) -> None:
         """Write at once where the socket takes it, else queue."""
+        self.metrics.count("frames_sent_total")
+        self.metrics.count("bytes_sent_total", len(frame))
         if not self.queue and self.socket.transport.get_write_buffer_size() < _SOCKET_BUFFER:
             broadcast((self.socket,), frame)
             self.unreported += weight
@@ -81,6 +88,7 @@ class _Connection:
         """Send an error after all that is queued, then close."""
         if self.last is None:
             self.last = error
+            self.metrics.error(error.code)
             self.send(wire.encode(error), 0)
             self.wake.set()
             self.changed.set()
@@ -140,6 +148,7 @@ class Relay:
         self._origins: list[Origin | None] = [None, *map(Origin, origins)]
         self._events: SimpleQueue[Event | None] = SimpleQueue()
         self._connections: dict[int, _Connection] = {}
+        self.metrics = Metrics()
         self._numbers = count(1)
         self._stopping = False
 
@@ -158,7 +167,7 @@ class Relay:
                 origins=self._origins,
                 # Windows of 4 KiB: docs/protocol.md, section 2.
                 compression="deflate",
-                process_request=_answer_http,
+                process_request=self._answer_http,
                 open_timeout=self.limits.handshake,
                 close_timeout=self.limits.shutdown,
                 max_size=wire.MAX_FRAME,
@@ -197,7 +206,7 @@ class Relay:
     # ---------------------------------------------------------------- on the loop
 
     async def _serve(self, socket: ServerConnection) -> None:
-        connection = _Connection(next(self._numbers), socket, self.limits)
+        connection = _Connection(next(self._numbers), socket, self.limits, self.metrics)
         welcome = not self._stopping and len(self._connections) < self.limits.connections
         if welcome:
             self._connections[connection.peer] = connection
@@ -228,6 +237,8 @@ class Relay:
             try:
                 async with asyncio.timeout(None if door.greeted else self.limits.handshake):
                     frame = await connection.socket.recv()
+                self.metrics.count("frames_received_total")
+                self.metrics.count("bytes_received_total", len(frame))
                 message = door.receive(frame)
             except TimeoutError:
                 return connection.end(Error(ErrorCode.UNEXPECTED, "HELLO did not come in time."))
@@ -240,6 +251,7 @@ class Relay:
                     return connection.end(Error(ErrorCode.TOO_MANY_CONNECTIONS, text, retry_after=retry_after))
                 connection.send(wire.encode(message), 0)
             elif isinstance(message, Error):
+                self.metrics.error(message.code)
                 connection.send(wire.encode(message), 0)
             elif not self._stopping:
                 connection.working += len(frame)
@@ -274,7 +286,11 @@ class Relay:
         same = sum(1 for grant in grants if grant is not None and grant.subject == door.grant.subject)
         return same <= self.limits.subject_connections
 
-    def _dispatch(self, taken: Sequence[tuple[int, int]], frames: Sequence[tuple[Drop | Send, bytes]]) -> None:
+    def _dispatch(
+        self, taken: Sequence[tuple[int, int]], frames: Sequence[tuple[Drop | Send, bytes]], work: _Work
+    ) -> None:
+        for name, by in work.items():
+            self.metrics.count(name, by)
         for peer, size in taken:
             if connection := self._connections.get(peer):
                 connection.took(size)
@@ -283,18 +299,58 @@ class Relay:
                 if connection := self._connections.get(output.peer):
                     connection.end(output.error)
                 continue
+            if isinstance(output.message, wire.Ack):
+                self.metrics.count("records_acknowledged_total", output.message.count)
+            elif isinstance(output.message, Error):
+                self.metrics.error(output.message.code)
             for peer in output.peers:
                 if connection := self._connections.get(peer):
                     connection.send(frame, output.weight)
                     connection.report(self._events)
 
+    def _answer_http(self, connection: ServerConnection, request: Request) -> Response | None:
+        """Plain HTTP: is it there, can it take more, and what has it counted. None lets the WebSocket begin."""
+        path = request.path.partition("?")[0]
+        if path == wire.PATH:
+            return None
+        if path == "/healthz":
+            return connection.respond(HTTPStatus.OK, "ok\n")
+        if path == "/readyz":
+            ready = not self._stopping and len(self._connections) < self.limits.connections
+            return connection.respond(*((HTTPStatus.OK, "ready\n") if ready else (_BUSY, "busy\n")))
+        if path == "/metrics":
+            return self._answer_metrics(connection, request)
+        return connection.respond(HTTPStatus.NOT_FOUND, f"The sync protocol is at {wire.PATH}.\n")
+
+    def _answer_metrics(self, connection: ServerConnection, request: Request) -> Response:
+        if self._tokens.on:
+            try:
+                allowed = self._tokens.check(_bearer(request)).allows("admin")
+            except TokenRefused:
+                allowed = False
+            if not allowed:
+                return connection.respond(HTTPStatus.UNAUTHORIZED, "It takes a token that may do all (admin).\n")
+        gauges = {"connections": len(self._connections), "documents": self._rooms.documents}
+        response = connection.respond(HTTPStatus.OK, self.metrics.text(gauges))
+        del response.headers["Content-Type"]
+        response.headers["Content-Type"] = CONTENT_TYPE
+        return response
+
     # ---------------------------------------------------------------- on the thread of the rooms
 
     def _work(self) -> None:
+        work: _Work = {}
         try:
             while True:
                 events, last = self._waiting()
+                began = time.perf_counter()
                 outputs = self._rooms.step(events)
+                work["commits_total"] = work.get("commits_total", 0) + 1
+                work["commit_seconds_total"] = work.get("commit_seconds_total", 0.0) + time.perf_counter() - began
+                for event in events:
+                    if isinstance(event, Folded):
+                        name = "folds_failed_total" if event.records is None else "folds_total"
+                        work[name] = work.get(name, 0) + 1
                 taken = [(e.peer, e.size) for e in events if isinstance(e, Received)]
                 frames: list[tuple[Drop | Send, bytes]] = []
                 for output in outputs:
@@ -303,7 +359,8 @@ class Relay:
                     else:
                         frames.append((output, b"" if isinstance(output, Drop) else wire.encode(output.message)))
                 if taken or frames:
-                    self._loop.call_soon_threadsafe(self._dispatch, taken, frames)
+                    self._loop.call_soon_threadsafe(self._dispatch, taken, frames, work)
+                    work = {}
                 if last:
                     return
         except Exception:
@@ -324,10 +381,6 @@ class Relay:
         return events, False
 
 
-def _answer_http(connection: ServerConnection, request: Request) -> Response | None:
-    path = request.path.partition("?")[0]
-    if path == "/healthz":
-        return connection.respond(HTTPStatus.OK, "ok\n")
-    if path != wire.PATH:
-        return connection.respond(HTTPStatus.NOT_FOUND, f"The sync protocol is at {wire.PATH}.\n")
-    return None
+def _bearer(request: Request) -> bytes:
+    kind, _, token = request.headers.get("Authorization", "").partition(" ")
+    return token.strip().encode() if kind.lower() == "bearer" else b""

@@ -1,0 +1,139 @@
+"""``python -m sync_server inspect | verify | compact | backup | restore``: what an operator does with a relay's folder.
+
+``inspect``, ``verify`` and ``backup`` work beside a relay that runs; ``compact`` and ``restore`` need it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sqlite3
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from llmcrdt.ids import document_id
+
+from . import folds
+from .folder import Folder
+from .folding import FOLDED_KINDS, Folded, ToFold
+from .limits import Limits
+from .log import DATABASE, LogError, SqliteLog
+from .verify import faults
+
+OK, WRONG, DATA = 0, 1, 4
+
+
+def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Teach a command line these words."""
+    words = {
+        inspect: "count what a relay holds, document by document",
+        verify: "check every name, hash and size in the log",
+        compact: "fold every log that can be folded, and give the space back",
+        backup: "copy the log to a file, also while a relay runs",
+        restore: "put a copy in place of the log",
+    }
+    for run, words_of_help in words.items():
+        parser = commands.add_parser(run.__name__, help=words_of_help, description=words_of_help)
+        parser.add_argument("--data", type=Path, required=True, help="the relay's folder")
+        if run in (backup, restore):
+            parser.add_argument("file", type=Path)
+        parser.set_defaults(run=lambda options, run=run: _guarded(run, options))
+
+
+def _guarded(run: Any, options: argparse.Namespace) -> int:
+    try:
+        code: int = run(options)
+        return code
+    except (LogError, sqlite3.Error, OSError) as e:
+        print(f"sync_server: {e}", file=sys.stderr)
+        return DATA
+
+
+def inspect(options: argparse.Namespace) -> int:
+    """One line for each document: name, kind, position, folded position, bytes behind the fold, bytes of the
+    snapshot."""
+    sql = (
+        "SELECT id, kind, documents.size, coalesce(folds.position, 0), coalesce(folds.size, 0),"
+        " max(coalesce((SELECT max(key) FROM records WHERE key BETWEEN number << 36 AND ((number + 1) << 36) - 1), 0)"
+        "     - (number << 36), coalesce(folds.position, 0))"
+        " FROM documents LEFT JOIN folds ON folds.document = number ORDER BY id"
+    )
+    print("document", "kind", "records", "folded", "tail_bytes", "snapshot_bytes", sep="\t")
+    with _reading(options.data / DATABASE) as db:
+        for id_, kind, size, folded, snapshot, position in db.execute(sql):
+            print(document_id(id_), kind, position, folded, size, snapshot, sep="\t")
+    return OK
+
+
+def verify(options: argparse.Namespace) -> int:
+    """Exit code 1, and a line for each fault, where there are any."""
+    with _reading(options.data / DATABASE) as db:
+        found = list(faults(db))
+    for fault in found:
+        print(fault)
+    print(f"{len(found)} faults" if found else "sound", file=sys.stderr)
+    return WRONG if found else OK
+
+
+def compact(options: argparse.Namespace) -> int:
+    """Exit code 1 where a document could not be folded."""
+    limits, failed = Limits(), 0
+    log = SqliteLog(_existing(options.data / DATABASE))
+    with closing(log):
+        answers: list[Folded] = []
+        folder = Folder(log, limits, answers.append)
+        for document in log.documents():
+            head, fold = log.head(document), log.fold(document)
+            if head is None or head.kind not in FOLDED_KINDS or (fold and fold.position == head.cursor.position):
+                continue
+            answer = folder.fold(ToFold(document, head.cursor))
+            if answer is None:
+                failed += 1
+                continue
+            with log.transaction():
+                log.put_fold(document, head.cursor, folds.new_session(), answer, limits.batch)
+        folder.stop()
+        more = True
+        while more:
+            with log.transaction():
+                more = log.sweep(limits.sweep)
+        log.vacuum()
+    return WRONG if failed else OK
+
+
+def backup(options: argparse.Namespace) -> int:
+    if options.file.exists():
+        raise LogError(f"{options.file} is there already.", hint="Give the name of a new file.")
+    aside = options.file.with_name(options.file.name + ".part")
+    with _reading(options.data / DATABASE) as source, closing(sqlite3.connect(aside)) as target:
+        source.backup(target, pages=256, sleep=0.001)
+        target.execute("PRAGMA journal_mode=DELETE")
+    aside.replace(options.file)
+    return OK
+
+
+def restore(options: argparse.Namespace) -> int:
+    """Clients notice that the log went back, and fill in what they have."""
+    with _reading(options.file) as source:
+        wrong = next(faults(source), None)
+        if wrong:
+            raise LogError(f"{options.file} is no sound copy: {wrong}.", hint="Try another one.")
+        options.data.mkdir(parents=True, exist_ok=True)
+        with closing(SqliteLog(options.data / DATABASE)) as log:
+            log.replace_with(source)
+    return OK
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[sqlite3.Connection]:
+    uri = _existing(path).absolute().as_uri()
+    with closing(sqlite3.connect(f"{uri}?mode=ro", uri=True, isolation_level=None)) as db:
+        yield db
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise LogError(f"There is no {path}.", hint="Is it the folder of a relay?")
+    return path

@@ -1,0 +1,51 @@
+"""What a relay counts, in the text format that Prometheus reads. No name of a document, a subject or an address."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_HELP = {
+    "connections": ("gauge", "Connections that are open"),
+    "documents": ("gauge", "Documents that somebody has open"),
+    "frames_received_total": ("counter", "Messages of clients"),
+    "bytes_received_total": ("counter", "Bytes in messages of clients"),
+    "frames_sent_total": ("counter", "Messages to clients"),
+    "bytes_sent_total": ("counter", "Bytes in messages to clients, before compression"),
+    "records_acknowledged_total": ("counter", "Records on disk and acknowledged, repeats included"),
+    "commits_total": ("counter", "Steps of the log, each at most one commit"),
+    "commit_seconds_total": ("counter", "Time spent in them"),
+    "folds_total": ("counter", "Logs folded"),
+    "folds_failed_total": ("counter", "Logs that could not be folded"),
+    "errors_total": ("counter", "Errors sent to clients, by code"),
+}
+
+
+class Metrics:
+    """Counters of one relay. Use it from one thread."""
+
+    def __init__(self) -> None:
+        self._values: Counter[str] = Counter()
+        self._errors: Counter[int] = Counter()
+
+    def count(self, name: str, by: float = 1) -> None:
+        self._values[name] += by  # type: ignore[assignment]
+
+    def error(self, code: int) -> None:
+        """An error was sent to a client."""
+        self._errors[code] += 1
+
+    def text(self, gauges: Mapping[str, float]) -> str:
+        """All counters, and ``gauges`` as they are now."""
+        lines: list[str] = []
+        for name, (kind, about) in _HELP.items():
+            full = f"llmcrdt_relay_{name}"
+            lines += (f"# HELP {full} {about}", f"# TYPE {full} {kind}")
+            if name == "errors_total":
+                lines += (f'{full}{{code="{code}"}} {n}' for code, n in sorted(self._errors.items()))
+            else:
+                value = gauges.get(name, self._values[name])
+                lines.append(f"{full} {value:.6f}" if isinstance(value, float) else f"{full} {value}")
+        return "\n".join(lines) + "\n"

@@ -1,0 +1,249 @@
+"""What an operator has: settings from three places, metrics, and commands on a relay's folder."""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Subprotocol
+
+from llmcrdt.crdt.yjs import YjsReplica
+from llmcrdt.ids import document_id
+from llmcrdt.sync import wire
+from llmcrdt.sync.wire import Ack, Hello, Open, Opened, Push, Welcome
+from sync_server import settings
+from sync_server.__main__ import main
+from sync_server.access import Tokens
+from sync_server.limits import Limits
+from sync_server.log import DATABASE
+from sync_server.thread import RelayThread
+from sync_server.verify import faults
+
+D, S = b"d" * 16, b"s" * 16
+ROOT = Path(__file__).parents[2]
+
+
+def command(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    line = [sys.executable, "-m", "sync_server", *map(str, words)]
+    return subprocess.run(line, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+def updates(count: int) -> list[bytes]:
+    replica, made = YjsReplica(["r"]), []
+    for i in range(count):
+        with replica.edit() as edit:
+            edit.put("r", f"k{i}", f"value {i} " * 10)
+        made.append(edit.update)
+    return made
+
+
+def ask(client: ClientConnection, *messages: wire.Message) -> wire.Message:
+    for message in messages:
+        client.send(wire.encode(message))
+    frame = client.recv(timeout=20)
+    assert isinstance(frame, bytes)
+    return wire.decode(frame)
+
+
+def fill(url: str, data: list[bytes], first: int = 1) -> wire.Cursor:
+    """Push records; the cursor behind them."""
+    with connect(url + wire.PATH, subprotocols=[Subprotocol(wire.SUBPROTOCOL)], proxy=None) as client:
+        assert isinstance(ask(client, Hello("test")), Welcome)
+        client.send(wire.encode(Open(D, "yjs")))
+        client.send(wire.encode(Push(D, S, first, tuple(data))))
+        while not isinstance(wire.decode(client.recv(timeout=20)), Ack):  # type: ignore[arg-type]
+            pass
+        client.send(wire.encode(Open(D, "yjs")))
+        while not isinstance(opened := wire.decode(client.recv(timeout=20)), Opened):  # type: ignore[arg-type]
+            pass
+    return opened.head
+
+
+def resumes(url: str, cursor: wire.Cursor) -> bool:
+    with connect(url + wire.PATH, subprotocols=[Subprotocol(wire.SUBPROTOCOL)], proxy=None) as client:
+        ask(client, Hello("test"))
+        opened = ask(client, Open(D, "yjs", cursor))
+        assert isinstance(opened, Opened)
+        return opened.how == wire.RESUMED
+
+
+def get(url: str, path: str, token: str = "") -> tuple[int, str]:
+    request = urllib.request.Request("http" + url.removeprefix("ws") + path)
+    if token:
+        request.add_header("Authorization", f"Bearer {token}")
+    try:
+        with urllib.request.urlopen(request, timeout=20) as response:
+            return response.status, response.read().decode()
+    except urllib.error.HTTPError as e:
+        with e:
+            return e.code, e.read().decode()
+
+
+def test_metrics_count_and_name_nobody(tmp_path: Path) -> None:
+    with RelayThread(tmp_path) as relay:
+        assert get(relay.url, "/readyz") == (200, "ready\n")
+        fill(relay.url, updates(5))
+        status, text = get(relay.url, "/metrics")
+        assert status == 200
+        values = dict(re.findall(r"^llmcrdt_relay_(\w+) ([\d.]+)$", text, re.M))
+        assert int(values["records_acknowledged_total"]) == 5
+        assert int(values["frames_received_total"]) == 4
+        assert float(values["commit_seconds_total"]) > 0
+        assert document_id(D) not in text
+        for line in text.splitlines():
+            assert re.fullmatch(r'# (HELP|TYPE) \w+ .+|\w+(\{code="\d+"\})? [\d.]+', line), line
+
+
+def test_metrics_of_a_relay_with_tokens_are_for_who_may_do_all(tmp_path: Path) -> None:
+    tokens = Tokens(tmp_path)
+    admin, other = tokens.make("ann", "admin", []), tokens.make("bob", "append", ["*"])
+    with RelayThread(tmp_path) as relay:
+        assert [get(relay.url, "/metrics", token)[0] for token in (admin, other, "", "x")] == [200, 401, 401, 401]
+        assert get(relay.url, "/healthz")[0] == 200
+
+
+def test_settings_come_from_flags_then_the_environment_then_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "relay.toml"
+    file.write_text('port = 1\nhost = "::1"\ndata = "a"\n[limits]\nlog = 5\nfold = 6\nretry_after = 2\n')
+    found = settings.defaults(file, {"LLMCRDT_RELAY_PORT": "2", "LLMCRDT_RELAY_LIMITS": "log=7, handshake=0.5"})
+    assert (found["port"], found["host"], found["data"]) == (2, "::1", Path("a"))
+    limits = settings.checked({**found["limits"], **settings.limits(["fold=8"])})
+    assert limits == Limits(log=7, fold=8, retry_after=2, handshake=0.5)
+
+
+@pytest.mark.parametrize(
+    ("toml", "environment", "words"),
+    [
+        ("prot = 1", {}, "no setting 'prot'"),
+        ("port = true", {}, "another kind"),
+        ("[limits]\nlgo = 1", {}, "no limit 'lgo'"),
+        ("[limits]\nlog = 1.5", {}, "whole number"),
+        ("[limits]\nlog = -1", {}, "at least 0"),
+        ("port = ", {}, "relay.toml"),
+        ("", {"PORT": "x"}, "no number"),
+        ("", {"ALLOW_REMOTE": "maybe"}, "true or false"),
+        ("", {"LOG_LEVEL": "loud"}, "one of"),
+        ("", {"LIMITS": "log"}, "name=number"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_and_a_code(
+    tmp_path: Path, toml: str, environment: dict[str, str], words: str
+) -> None:
+    (tmp_path / "relay.toml").write_text(toml)
+    environment = {f"LLMCRDT_RELAY_{name}": value for name, value in environment.items()}
+    done = command("--data", tmp_path, "--port", 0, "--config", tmp_path / "relay.toml", **environment)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+    assert words in done.stderr
+
+
+def test_inspect_verify_and_backup_beside_a_running_relay(tmp_path: Path) -> None:
+    copy = tmp_path / "copy.db"
+    with RelayThread(tmp_path / "data") as relay:
+        fill(relay.url, updates(300))
+        _, line = command("inspect", "--data", tmp_path / "data").stdout.splitlines()
+        assert line.split("\t")[:4] == [document_id(D), "yjs", "300", "0"]
+        sound = command("verify", "--data", tmp_path / "data")
+        assert (sound.returncode, sound.stdout) == (0, "")
+        assert command("backup", "--data", tmp_path / "data", copy).returncode == 0
+        assert command("backup", "--data", tmp_path / "data", copy).returncode == 4
+        busy = command("compact", "--data", tmp_path / "data")
+        assert (busy.returncode, "Another relay" in busy.stderr) == (4, True)
+    with closing(sqlite3.connect(copy)) as db:
+        assert list(faults(db)) == []
+
+
+def test_compact_folds_and_keeps_cursors(tmp_path: Path) -> None:
+    made = updates(200)
+    with RelayThread(tmp_path) as relay:
+        cursors = [fill(relay.url, made[:100]), fill(relay.url, made[100:], 101)]
+    before = (tmp_path / DATABASE).stat().st_size
+    assert command("compact", "--data", tmp_path).returncode == 0
+    assert (tmp_path / DATABASE).stat().st_size < before
+    _, line = command("inspect", "--data", tmp_path).stdout.splitlines()
+    assert line.split("\t")[1:5] == ["yjs", "200", "200", "0"]
+    assert command("verify", "--data", tmp_path).returncode == 0
+    with RelayThread(tmp_path) as relay:
+        assert [resumes(relay.url, cursor) for cursor in cursors] == [True, True]
+        assert not resumes(relay.url, cursors[0]._replace(chain=bytes(32)))
+
+
+def test_restore_takes_the_log_back_and_clients_notice(tmp_path: Path) -> None:
+    data, copy = tmp_path / "data", tmp_path / "copy.db"
+    made = updates(20)
+    with RelayThread(data) as relay:
+        old = fill(relay.url, made[:10])
+        command("backup", "--data", data, copy)
+        new = fill(relay.url, made[10:], 11)
+    assert command("restore", "--data", data, copy).returncode == 0
+    with RelayThread(data) as relay:
+        assert (resumes(relay.url, old), resumes(relay.url, new)) == (True, False)
+    assert command("restore", "--data", tmp_path / "fresh", copy).returncode == 0
+    with RelayThread(tmp_path / "fresh") as relay:
+        assert resumes(relay.url, old)
+
+
+DAMAGE = [
+    "UPDATE records SET data = x'00' WHERE n = 4",
+    "UPDATE records SET n = 70 WHERE n = 7",
+    "DELETE FROM records WHERE n = 5",
+    "UPDATE documents SET size = size + 1",
+    "UPDATE parts SET data = zeroblob(length(data))",
+    "DELETE FROM parts",
+    "DELETE FROM marks",
+    "UPDATE folds SET chain = zeroblob(32)",
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_verify_finds_damage_and_restore_refuses_it(
+    tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = updates(20)
+    with RelayThread(tmp_path) as relay:
+        fill(relay.url, made[:2])
+    assert main(["compact", "--data", str(tmp_path)]) == 0
+    with RelayThread(tmp_path) as relay:
+        fill(relay.url, made[2:], 3)
+    with closing(sqlite3.connect(tmp_path / DATABASE)) as db:
+        assert list(faults(db)) == []
+        assert db.execute(damage).rowcount > 0
+        db.commit()
+        assert list(faults(db)) != []
+    assert main(["verify", "--data", str(tmp_path)]) == 1
+    assert document_id(D) in capsys.readouterr().out
+    assert main(["restore", "--data", str(tmp_path / "other"), str(tmp_path / DATABASE)]) == 4
+    assert not (tmp_path / "other").exists()
+
+
+def test_logs_can_be_json_and_name_no_document(tmp_path: Path) -> None:
+    child = subprocess.Popen(
+        [sys.executable, "-m", "sync_server", "--port", "0", "--data", str(tmp_path), "--log-format", "json"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert child.stdout
+        url = child.stdout.readline().split()[-1]
+        fill(url, [b"a"])
+        with connect(url + wire.PATH, subprotocols=[Subprotocol(wire.SUBPROTOCOL)], proxy=None) as client:
+            ask(client, Hello("test"))
+            ask(client, Open(D, "yjs"))
+            client.send(wire.encode(Push(D, S, 1, (b"other",))))
+            while not isinstance(wire.decode(client.recv(timeout=20)), wire.Error):  # type: ignore[arg-type]
+                pass
+    finally:
+        child.terminate()
+        _, logged = child.communicate()
+    (line,) = logged.splitlines()
+    assert re.fullmatch(r'\{"time": [\d.]+, "level": "WARNING", .*"message": "document [0-9a-f]{12}: .*"\}', line), line
+    assert D.hex() not in line
+    assert document_id(D) not in line
