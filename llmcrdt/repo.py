@@ -22,7 +22,16 @@ from .document.entry import Entry
 from .document.library import Card, Library
 from .document.table_source import entry_of_row
 from .document.tables import RULES
-from .exceptions import ConversationNotFound, KeyringUnusable, LibraryMismatch, LLMCRDTError, MalformedUpdate
+from .exceptions import (
+    ConversationNotFound,
+    InvalidContent,
+    KeyringUnusable,
+    LibraryMismatch,
+    LLMCRDTError,
+    MalformedUpdate,
+    RepoClosed,
+    StoreError,
+)
 from .ids import DocumentId, EntryId, Random, document_bytes, new_document_id
 from .journal import RelayDocuments, StoreJournal
 from .store.blobs import BlobStore
@@ -127,15 +136,17 @@ class Repo:
             created_at = self._clock()
             conversation = self._conversation(id_)
             try:
-                with conversation.batch():
-                    conversation.set_created(created_at)
-                    if fill is not None:
-                        fill(conversation)
+                with self.store.transaction():  # a crash leaves both, or neither
+                    with conversation.batch():
+                        conversation.set_created(created_at)
+                        if fill is not None:
+                            fill(conversation)
+                    self.store.add_document(id_, "conversation")
+                    self._library.put(id_, title=title, created_at=created_at)
             except BaseException:
                 self.forget(id_)
+                self._library.load_again()
                 raise
-            self.store.add_document(id_, "conversation")
-            self._library.put(id_, title=title, created_at=created_at)
             return conversation
 
     def fork(self, conversation: Conversation, *, at: Entry | EntryId, title: str | None = None) -> Conversation:
@@ -167,6 +178,10 @@ class Repo:
     def join(self, id: str) -> Conversation:
         """A replica of a conversation made elsewhere, empty until a relay or ``apply`` fills it. Lists it."""
         document_bytes(id)
+        if id == self.library or self.store.document_kind(id) == "library":
+            raise InvalidContent(
+                f"{id} is a library, not a conversation.", hint="Join it with llmcrdt.open(path, library=ID)."
+            )
         with self._lock:
             id_ = DocumentId(id)
             self._library.refresh()
@@ -187,10 +202,7 @@ class Repo:
     def delete(self, id: str) -> None:
         """Take a conversation out of the library, on every device, for good."""
         with self._lock:
-            conversation = self.get(id)
-            self._library.put(conversation.id, deleted=True)
-            self.forget(conversation.id)
-            conversation.close()
+            self._library.put(self.get(id).id, deleted=True)
 
     def search(self, text: str, limit: int = 20, *, elsewhere: bool = False) -> Sequence[Hit]:
         """Entries that hold all words of ``text`` in their visible text, the best first.
@@ -218,6 +230,9 @@ class Repo:
         """Keep in step with a relay: the library and all in it, or ``only`` these documents. Returns at once; a context
         manager (``with`` or ``async with``)."""
         from .sync.client import Link  # websockets is loaded only where it is used
+
+        if self._closing.is_set():
+            raise RepoClosed(f"{self.store.path} is closed.", hint="Open the repo again.")
 
         ids = None
         if only is not None:
@@ -396,6 +411,10 @@ class Repo:
         rows = [row for row in rows if row not in known]
         if rows:
             self.store.put_listing(rows)
+        for card in cards:
+            if card.deleted and card.id in self._open:
+                self._open[card.id].refuse("was deleted from the library")
+                self.forget(card.id)
         if cards:
             with contextlib.suppress(KeyringUnusable, OSError):  # tried again whenever the library is loaded
                 self.keyring.forget(c.id for c in cards if c.deleted)
@@ -415,7 +434,7 @@ class Repo:
         while (call := self._calls.get()) is not None:
             try:
                 call()
-            except Exception:
+            except BaseException:  # also SystemExit: one callback must not silence the others
                 threading.excepthook(threading.ExceptHookArgs((*_raised(), threading.current_thread())))
 
     def _watch(self) -> None:
@@ -426,17 +445,20 @@ class Repo:
                 self._watcher.start()
 
     def _poll(self) -> None:
-        version = self.store.data_version()
+        version: int | None = None
         while not self._closing.wait(_POLL):
             with self._lock:
                 if self._closing.is_set():
                     return
-                now = self.store.data_version()
-                if now == version:
+                try:
+                    now = self.store.data_version()
+                    if now == version:
+                        continue
+                    for document in [self._library, *self._open.values()]:
+                        document.refresh()
+                except StoreError:  # the disk, for a moment: whoever reads or writes next is told
                     continue
                 version = now
-                for document in [self._library, *self._open.values()]:
-                    document.refresh()
                 for link in self._links:
                     link.notify()
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .document.conversation import Conversation
-from .document.entry import Entry
+from .document.entry import TOKENS, Entry
 from .ids import EntryId
 from .prompt.generation_log import logged_generations
 from .prompt.token_log import Prompt, sources
@@ -64,6 +64,8 @@ def explain(
 def _last_generation(conversation: Conversation, tokenizer: Tokenizer) -> tuple[Entry, list[int]] | None:
     """The youngest generation with a token log that holds, and all ids that its model has seen."""
     for entry in conversation.generations():
+        if TOKENS not in entry.hidden:
+            continue  # its frame may be long, and would be read for nothing
         logged = logged_generations([*conversation.frame_entries(entry), entry], tokenizer)
         if logged and logged[-1].entry.id == entry.id:
             return entry, [token for link in logged[-1].chain() for token in (*link.log.prompt, *link.log.sampled)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import pycrdt
@@ -75,8 +75,8 @@ class YjsReplica:
     @contextmanager
     def edit(self) -> Iterator[YjsEdit]:
         self._watch()
-        edit = YjsEdit(self._maps)
-        with self._guarded("The CRDT core refused the change."), self._doc.transaction():
+        edit = YjsEdit(self._maps, self._guarded)
+        with self._doc.transaction():  # what the caller raises inside is the caller's affair
             yield edit
         _, emitted = self._take()
         edit.update = _merged(emitted) if emitted else b""
@@ -162,44 +162,53 @@ class YjsReplica:
 class YjsEdit:
     """The writes of one transaction."""
 
-    def __init__(self, maps: Mapping[str, Any]) -> None:
+    def __init__(self, maps: Mapping[str, Any], guarded: Callable[[str], AbstractContextManager[None]]) -> None:
         self._maps = maps
+        self._guarded = guarded
         self._touched: dict[str, set[str]] = {}
         self.update = b""
 
     def put(self, root: str, key: str, value: Scalar) -> None:
-        self._touch(root, key)[key] = value
+        with self._writing(root, key) as shared:
+            shared[key] = value
 
     def put_node(self, root: str, key: str, fields: Mapping[str, Scalar]) -> None:
-        self._touch(root, key)[key] = pycrdt.Map(dict(fields))
+        with self._writing(root, key) as shared:
+            shared[key] = pycrdt.Map(dict(fields))
 
     def put_field(self, root: str, key: str, name: str, value: Scalar) -> None:
-        self._touch(root, key)[key][name] = value
+        with self._writing(root, key) as shared:
+            shared[key][name] = value
 
     def put_text(self, root: str, key: str, name: str) -> None:
-        self._touch(root, key)[key][name] = pycrdt.Text()
+        with self._writing(root, key) as shared:
+            shared[key][name] = pycrdt.Text()
 
     def append_text(self, root: str, key: str, name: str, text: str) -> bool:
-        node = self._touch(root, key).get(key)
-        shared = node.get(name) if isinstance(node, pycrdt.Map) else None
-        if not isinstance(shared, pycrdt.Text):
-            return False
-        shared += text
+        with self._writing(root, key) as shared:
+            node = shared.get(key)
+            grown = node.get(name) if isinstance(node, pycrdt.Map) else None
+            if not isinstance(grown, pycrdt.Text):
+                return False
+            grown += text
         return True
 
     def delete_field(self, root: str, key: str, name: str) -> None:
-        node = self._touch(root, key).get(key)
-        if isinstance(node, pycrdt.Map) and name in node:
-            del node[name]
+        with self._writing(root, key) as shared:
+            node = shared.get(key)
+            if isinstance(node, pycrdt.Map) and name in node:
+                del node[name]
 
     def take_touched(self) -> Touched:
         touched = Touched({root: frozenset(keys) for root, keys in self._touched.items()})
         self._touched = {}
         return touched
 
-    def _touch(self, root: str, key: str) -> Any:
+    @contextmanager
+    def _writing(self, root: str, key: str) -> Iterator[Any]:
         self._touched.setdefault(root, set()).add(key)
-        return self._maps[root]
+        with self._guarded("The CRDT core refused the change."):
+            yield self._maps[root]
 
 
 def _merged(updates: Sequence[bytes]) -> bytes:

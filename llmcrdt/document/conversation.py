@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal
+from weakref import WeakValueDictionary
 
 from ..crdt.replica import Edit, Replica, Touched
 from ..exceptions import InvalidContent, KeyMissing, LLMCRDTError
@@ -79,7 +80,7 @@ class Conversation(Document):
         """To be called with an engine before it computes on this conversation: an erase must reach what it keeps."""
         self._tables = tables
         self._callbacks: list[Callable[[Change], None]] = []
-        self._streams: dict[EntryId, Stream] = {}
+        self._streams: WeakValueDictionary[EntryId, Stream] = WeakValueDictionary()
         self._claims: dict[str, ToolClaim] = {}
         self._stale_bytes = False  # an update that was kept may hold words of an entry that was erased before it came
         self._told: tuple[set[EntryId], set[EntryId]] | None = None
@@ -297,7 +298,7 @@ class Conversation(Document):
             chosen = with_copies(self._doc, self._doc.find(entry))
             lamport = self._doc.order.next_lamport()
             erase(self._doc, self._replica, edit, chosen, session=self.session, lamport=lamport)
-        self._purge()
+            self._stale_bytes = True
 
     def seal(self, entry: Entry | EntryId, status: Literal["stopped", "failed"] = "stopped") -> Entry:
         """End an entry that its writer left unfinished. If the writer lives after all, its own seal is another
@@ -398,6 +399,11 @@ class Conversation(Document):
         return stop
 
     # what Stream uses
+
+    def abandon(self, entry: EntryId) -> None:
+        """Nobody here writes this stream any more; it counts as unfinished."""
+        with self._lock:
+            self._streams.pop(entry, None)
 
     def grow(self, entry: EntryId, index: int, part_type: str, text: str) -> bool:
         """Append to a live part. False where somebody sealed the entry meanwhile: the text is then nowhere but here."""
@@ -591,6 +597,8 @@ class Conversation(Document):
 
     def _on_disk(self, *, local: bool) -> None:
         self._report(local=local)
+        if local and self._stale_bytes:
+            self._purge()
 
     def _note_visible(self) -> None:
         if self._callbacks and self._told is None:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from ..crdt.replica import Applied, Edit, Replica, Touched
-from ..exceptions import MalformedUpdate, NewerDocument, RepoClosed
+from ..exceptions import LLMCRDTError, MalformedUpdate, NewerDocument, RepoClosed
 from ..ids import DocumentId, Random, SessionId, new_session_id
 from .schema import META, check_schema
 
@@ -73,7 +73,8 @@ class Document:
         self._session: SessionId | None = None
         self._open_edit: Edit | None = None
         self._edited: set[str] = set()
-        self._closed = False
+        self._closed = ""
+        self._closed_hint = "Get it again from its repo."
         self._loaded = False
 
     # what a subclass does with what it reads
@@ -118,7 +119,12 @@ class Document:
     def close(self) -> None:
         """Stop using this object. The document stays where it is."""
         with self._lock:
-            self._closed = True
+            self._closed = "is closed"
+
+    def refuse(self, why: str, hint: str = "") -> None:
+        """Every use from now on says ``why`` (a verb and more)."""
+        with self._lock:
+            self._closed, self._closed_hint = why, hint
 
     @property
     def session(self) -> SessionId:
@@ -137,6 +143,11 @@ class Document:
     def loaded(self) -> bool:
         """Whether the replica is in memory."""
         return self._loaded
+
+    def load_again(self) -> None:
+        """Forget what is in memory, and load what is on disk."""
+        with self._lock:
+            self._load()
 
     def load(self) -> None:
         """Load the replica if it isn't yet."""
@@ -164,7 +175,7 @@ class Document:
         """Handle the bytes, whatever they say."""
         with self._lock:
             if self._closed:
-                raise RepoClosed(f"{type(self).__name__} {self.id} is closed.", hint="Get it again from its repo.")
+                raise RepoClosed(f"{type(self).__name__} {self.id} {self._closed}.", hint=self._closed_hint)
             self.load()
             if self._open_edit is None:
                 self.refresh()
@@ -181,7 +192,7 @@ class Document:
         """From a newer major version on the document is carried, stored and synced, but not read or written."""
         try:
             check_schema(self._replica.get(META, "schema"))
-            self._newer: NewerDocument | None = None
+            self._newer: LLMCRDTError | None = None
         except NewerDocument as error:
             self._newer = error
 

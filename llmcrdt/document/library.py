@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..crdt.replica import Replica, Touched
-from ..exceptions import InvalidContent
+from ..exceptions import InvalidContent, LibraryMismatch
 from ..ids import DocumentId, Random, is_document_id, is_session_id
 from . import schema
 from .canonical import JSON, canonical_json, parse_json
@@ -19,6 +19,8 @@ from .document import Document, Journal
 
 SHELF = "shelf"
 ROOTS = (schema.META, SHELF)
+REACH = 1 << 20
+"""How far a fact's lamport may be beyond every smaller one."""
 FACTS = ("title", "created_at", "archived", "deleted")
 
 
@@ -73,29 +75,53 @@ class Library(Document):
         self._check_schema()
         self._facts: dict[DocumentId, dict[str, tuple[int, str, JSON]]] = {}
         self._lamport = 0
+        self._far: set[str] = set()
+        self._touched: set[DocumentId] = set()
         for key in self._replica.keys(SHELF):
             self._read(key)
-        self._changed([self._card(conversation) for conversation in self._facts])
+        self._tell()
 
     def _absorb(self, touched: Touched, *, local: bool) -> None:
         self._check_schema()
-        found = {self._read(key) for key in touched.of(SHELF)}
-        self._changed([self._card(conversation) for conversation in sorted(c for c in found if c)])
+        for key in touched.of(SHELF):
+            self._read(key)
+        if not local:
+            self._tell()
 
-    def _read(self, key: str) -> DocumentId | None:
-        """Take in one fact. Malformed ones are passed over."""
+    def _on_disk(self, *, local: bool) -> None:
+        self._tell()
+
+    def _tell(self) -> None:
+        """What changed, once it is on disk: whoever lists it must not be ahead of the document."""
+        touched, self._touched = self._touched, set()
+        self._changed([self._card(conversation) for conversation in sorted(touched)])
+
+    def _check_schema(self) -> None:
+        super()._check_schema()
+        if self._replica.get(schema.META, "kind") == "conversation":
+            self._newer = LibraryMismatch(
+                f"{self.id} is a conversation, not a library.", hint="Open with the id that repo.library has elsewhere."
+            )
+
+    def _read(self, key: str) -> None:
+        """Take in one fact. Malformed ones are passed over; one whose lamport is far beyond all others waits for them:
+        else a single one could leave no greater number to anybody."""
         conversation, _, rest = key.partition(":")
         fact, _, session = rest.partition(":")
         if not is_document_id(conversation) or fact not in FACTS or not is_session_id(session):
-            return None
+            return
         try:
             said = parse_json(self._replica.get(SHELF, key))
         except InvalidContent:
-            return None
+            return
         lamport = said.get("lamport") if isinstance(said, dict) else None
         if not isinstance(lamport, int) or isinstance(lamport, bool) or not 0 < lamport < 1 << 53:
-            return None
+            return
+        if lamport > self._lamport + REACH:
+            self._far.add(key)
+            return
         self._lamport = max(self._lamport, lamport)
+        self._touched.add(DocumentId(conversation))
         facts = self._facts.setdefault(DocumentId(conversation), {})
         known = facts.get(fact)
         terminal = fact == "deleted" and known is not None and known[2] is True
@@ -103,7 +129,9 @@ class Library(Document):
             known is None or (lamport, session) >= known[:2] or (fact, said.get("value")) == ("deleted", True)
         ):
             facts[fact] = (lamport, session, said.get("value"))
-        return DocumentId(conversation)
+        far, self._far = self._far, set()
+        for other in far:
+            self._read(other)
 
     def _card(self, conversation: DocumentId) -> Card:
         facts = {fact: value for fact, (_, _, value) in self._facts[conversation].items()}

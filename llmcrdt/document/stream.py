@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
-from ..exceptions import AlreadySealed, InvalidContent
+from ..exceptions import AlreadySealed, InvalidContent, LLMCRDTError
 from ..ids import ContentHash, EntryId
 from .canonical import JSON, canonical_json
 from .entry import Entry, HiddenField, Part, Reasoning, Text
@@ -58,10 +58,15 @@ class Stream:
     def flush(self) -> None:
         """Put what was written so far into the document now."""
         text, self._waiting = "".join(self._waiting), []
-        self._flushed_at = self._clock()
+        if text:
+            self._flushed_at = self._clock()
         if text and self._shared:
             index, (part, _) = len(self._parts) - 1, self._parts[-1]
             self._shared = self._conversation.grow(self.id, index, part, text)
+
+    def abandon(self) -> None:
+        """Stop writing without a seal: the entry is then unfinished, and anybody may seal it."""
+        self._conversation.abandon(self.id)
 
     @property
     def stop_asked(self) -> bool:
@@ -111,5 +116,9 @@ class Stream:
     ) -> None:
         if error is None:
             self.seal()
-        else:
+            return
+        try:
             self.seal("stopped" if isinstance(error, (KeyboardInterrupt, GeneratorExit)) else "failed")
+        except LLMCRDTError as other:  # the caller's own error matters more
+            self.abandon()
+            error.add_note(f"The entry {self.id} could not be sealed: {other}")

@@ -23,6 +23,7 @@ from .migrations import APPLICATION_ID, NAMES, migrations
 from .tables import Tables, forget_rows, last_place
 
 SMALL = 256 << 10  # below this many bytes of updates, a snapshot is not worth its writing
+_PATIENCE_MS = 30_000  # how long a write waits for another process that writes
 _HEADER = b"SQLite format 3\0"
 
 
@@ -64,7 +65,11 @@ class Store:
         _refuse_other_files(self.path)
         try:
             connection = sqlite3.connect(
-                self.path, timeout=30, isolation_level=None, check_same_thread=False, cached_statements=256
+                self.path,
+                timeout=_PATIENCE_MS / 1000,
+                isolation_level=None,
+                check_same_thread=False,
+                cached_statements=256,
             )
         except sqlite3.OperationalError as error:
             raise StoreError(
@@ -74,7 +79,7 @@ class Store:
         self._closed = False
         with self._translated():
             self._prepare()
-        self.tables = Tables(self._reading, self._writing)
+        self.tables = Tables(self._reading, self._writing, self._one_view)
 
     def _prepare(self) -> None:
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
@@ -145,13 +150,11 @@ class Store:
     def since(self, document: str, place: int, except_writer: str | None = None) -> Kept:
         """What was kept behind ``place`` (0: everything), other than by one writer. Where some of it was folded into
         a snapshot meanwhile, the snapshot too."""
-        with self._reading() as db:
-            db.execute("BEGIN")  # one view of both tables
+        with self._one_view() as db:
             query = "SELECT data, place, size FROM snapshots WHERE document = ? AND place > ?"
             found = db.execute(query, [document, place]).fetchone()
             query = "SELECT place, writer, data FROM updates WHERE document = ? AND place > ? ORDER BY place"
             rows = db.execute(query, [document, place]).fetchall()
-            db.execute("COMMIT")
         last = max([place, found[1] if found else 0, *(row[0] for row in rows)])
         updates = [row[2] for row in rows if except_writer is None or row[1] != except_writer]
         return Kept(zlib.decompress(found[0], bufsize=found[2] + 1) if found else None, updates, last)
@@ -231,7 +234,9 @@ class Store:
         snapshot: Callable[[], tuple[bytes, Sequence[bytes]]],
     ) -> bool:
         """Keep the snapshot and nothing older of a document: no update, nothing set aside, nothing waiting for a relay.
-        A relay that something waited for gets the whole document instead. Afterwards the old bytes are in no file.
+        A relay that something waited for gets the whole document instead. Afterwards the old bytes are in no file;
+        where
+        another reader of the file stands in the way of that, ``purged`` goes on saying what it said.
 
         ``seen`` and ``writer`` as in ``compact``: False, and nothing done, if the caller's replica lacks something."""
         with self._writing() as db:
@@ -254,10 +259,21 @@ class Store:
                 session, n = self._name(relay, document, self._refills(relay, document))
                 row = [relay, document, self._insert(document, whole), session, n]
                 db.execute("INSERT INTO outbox VALUES (?, ?, ?, ?, ?)", row)
-            db.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", [f"purged:{document}", str(erased)])
-        with self._reading() as db:  # secure_delete zeroed the pages; the log beside the file still has them
-            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        if self._empty_wal():
+            self.put_setting(f"purged:{document}", str(erased))
         return True
+
+    def _empty_wal(self) -> bool:
+        """secure_delete zeroed the pages; the log beside the file still has them. False while somebody reads it."""
+        with self._reading() as db:
+            db.execute("PRAGMA busy_timeout=100")
+            try:
+                busy = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            except sqlite3.OperationalError:
+                busy = 1
+            finally:
+                db.execute(f"PRAGMA busy_timeout={_PATIENCE_MS}")
+        return not busy
 
     def purged(self, document: str) -> int:
         """How many entries were erased when ``purge`` was called last."""
@@ -426,8 +442,31 @@ class Store:
             yield self._db
 
     @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Everything that is written inside is kept together, or not at all."""
+        with self._writing():
+            yield
+
+    @contextmanager
+    def _one_view(self) -> Iterator[Database]:
+        """Several queries that see the file at one moment."""
+        with self._reading() as db:
+            if db.conn.in_transaction:
+                yield db
+                return
+            db.execute("BEGIN")
+            try:
+                yield db
+            finally:
+                if db.conn.in_transaction:
+                    db.execute("ROLLBACK")  # nothing was written
+
+    @contextmanager
     def _writing(self) -> Iterator[Database]:
         with self._reading() as db:
+            if db.conn.in_transaction:  # inside ``transaction``: that one commits
+                yield db
+                return
             # IMMEDIATE: a transaction that reads first and writes later fails at once when another process wrote
             # between.
             db.execute("BEGIN IMMEDIATE")

@@ -7,8 +7,8 @@ few hundred at a time, or when somebody searches: an index is cheapest to build 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 from sqlite_utils import Database as Database
@@ -40,11 +40,13 @@ class Found(NamedTuple):
 
 
 class Tables:
-    """Rows and words of one open file. ``reading`` and ``writing`` give its connection, the latter in a transaction."""
+    """Rows and words of one open file. ``reading``, ``writing`` and ``one_view`` give its connection: as it is, in a
+    transaction, and for several queries that see the file at one moment."""
 
-    def __init__(self, reading: Opened, writing: Opened) -> None:
+    def __init__(self, reading: Opened, writing: Opened, one_view: Opened) -> None:
         self._reading = reading
         self._writing = writing
+        self._one_view = one_view
         self._waiting = 0
 
     def place(self, document: str, rules: str) -> int | None:
@@ -87,19 +89,6 @@ class Tables:
                 return None
             query = "SELECT entry, position, pin, node FROM entries WHERE document = ? ORDER BY position"
             return db.execute(query, [document]).fetchall()
-
-    @contextmanager
-    def _one_view(self) -> Iterator[Database]:
-        """Several queries that see the file at one moment."""
-        with self._reading() as db:
-            inside = db.conn.in_transaction
-            if not inside:
-                db.execute("BEGIN")
-            try:
-                yield db
-            finally:
-                if not inside and db.conn.in_transaction:
-                    db.execute("ROLLBACK")  # nothing was written
 
     def known(self, db: Database, document: str) -> dict[str, tuple[int | None, str | None]]:
         query = "SELECT entry, position, pin FROM entries WHERE document = ?"
