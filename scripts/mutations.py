@@ -192,6 +192,11 @@ MUTATIONS = (
         _ERASE + "test_the_words_are_in_no_file_and_the_place_stays",
     ),
     Mutation(
+        "O7", "an erase takes another one's mark away", _ERASING,
+        "if mark in (replica.node(schema.ENTRIES, entry) or ()):", "if False:",
+        _RULES + "test_o7_an_erase_is_written_once",
+    ),
+    Mutation(
         "O8", "a call without a result stays without one", _MESSAGES,
         "        for entry, call in self._open:\n", "        for entry, call in ():\n",
         _RENDER + "test_every_call_has_exactly_one_result_right_after_it",

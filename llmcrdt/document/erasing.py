@@ -49,9 +49,11 @@ def with_copies(doc: Reading, entry: EntryId) -> set[EntryId]:
 def erase(doc: Reading, replica: Replica, edit: Edit, entries: set[EntryId], *, session: str, lamport: int) -> None:
     """Write the erase of some entries, and remove what it takes."""
     for entry in sorted(entries):
-        readable = doc.readable[entry]
+        readable, mark = doc.readable[entry], f"erased:{session}"
+        if mark in (replica.node(schema.ENTRIES, entry) or ()):
+            continue  # written over, the mark would be gone for a while where only half of that has arrived
         hashes = [*(version.hash for version in readable.versions), *(readable.erased or ())]
-        edit.put_field(schema.ENTRIES, entry, f"erased:{session}", schema.write_erased(lamport, set(hashes)))
+        edit.put_field(schema.ENTRIES, entry, mark, schema.write_erased(lamport, set(hashes)))
     clean(doc, replica, edit, entries)
 
 

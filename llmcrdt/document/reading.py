@@ -156,6 +156,7 @@ class Reading:
         if isinstance(readable, str):
             self.readable.pop(entry, None)
             self._unread.pop(entry, None)
+            self.erased.discard(entry)
             self.order.put_unreadable(entry, readable)
             return before is not None or only is not None
         for pinned, _ in readable.head.frame.pins if readable.head.frame else ():

@@ -265,3 +265,12 @@ def test_o7_words_in_an_update_that_waits_go_when_it_need_not_wait_any_more(two:
     assert texts(there) == ["Hello", "", "comes late", "and on"]
     snapshot, updates = there._journal.load()
     assert not any(b"secret" in data for data in (snapshot or b"", *updates))
+
+
+def test_o7_an_erase_is_written_once(two: Two) -> None:
+    """Written again, its mark would be deleted and put anew: gone, where only the deletion has arrived."""
+    here, _ = two
+    here.erase(here.transcript()[0])
+    before = here.version(), here.diff()
+    here.erase(here.transcript()[0])
+    assert (here.version(), here.diff()) == before
