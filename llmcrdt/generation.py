@@ -164,6 +164,7 @@ class Generation:
         self._error: BaseException | None = None
         self._listeners: list[Callable[[], None]] = []
         self._run: Run | None = None
+        self._stream: Stream | None = None
         self._cancelled = False
         self.stats: dict[str, Any] = {}
         """Counts and seconds: total, reused, evaluated, sampled, time_to_first_token, ...; filled in as it goes.
@@ -279,6 +280,10 @@ class Generation:
             self._error = error
             if self._run is not None:
                 self._run.cancel()
+            if self._stream is not None:  # what was said stays, and anybody may seal it
+                with contextlib.suppress(LLMCRDTError):
+                    self._stream.seal("failed")
+                self._stream.abandon()
         finally:
             _running[self._conversation].discard(self)
             self._tell(done=True)
@@ -311,6 +316,7 @@ class Generation:
             author=self._author or self._engine.name,
             interval=self._interval,
         )
+        self._stream = stream
         try:
             form = self._form(entries)
             self.stats["tool_format"] = form

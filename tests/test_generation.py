@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 import llmcrdt
-from llmcrdt.exceptions import ContextOverflow, EngineClosed, LLMCRDTError, NotSealed, RepoClosed
+from llmcrdt.exceptions import ContextOverflow, EngineClosed, LLMCRDTError, NotSealed, RepoClosed, StoreError
 from llmcrdt.kvcache.chunk_cache import NeverCache
 from llmcrdt.kvcache.chunk_hash import pack_ids
 from llmcrdt.prompt.generation_log import TOKENS, TokenLog, logged_generations
 from llmcrdt.prompt.token_log import prompt_ids
+from llmcrdt.store.database import Store
 from llmcrdt.testing.models import write_model
 
 OpenRepo = Callable[..., llmcrdt.Repo]
@@ -328,3 +329,37 @@ def test_a_closed_engine_and_a_closed_repo_end_a_generation_with_their_own_error
     engine.close()
     with pytest.raises(EngineClosed):
         engine.plan([1, 2, 3])
+
+
+def test_a_generation_that_can_t_write_leaves_an_entry_that_can_be_sealed(
+    conversation: llmcrdt.Conversation, engine: llmcrdt.LlamaEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = 0
+    append = Store.append
+
+    def failing(self: Store, *rest: object, **more: object) -> None:
+        nonlocal written
+        written += 1
+        if written > 3:
+            raise StoreError("disk full")
+        append(self, *rest, **more)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch, pytest.raises(StoreError):
+        patch.setattr(Store, "append", failing)
+        llmcrdt.generate(conversation, engine, max_tokens=60, seed=1, interval=0).result(60)
+    (left,) = conversation.unsealed()
+    conversation.seal(left)
+    conversation.append("user", "again")
+    assert answer(conversation, engine).status == "complete"
+
+
+def test_planning_a_long_import_does_not_read_every_frame(
+    open_repo: OpenRepo, engine: llmcrdt.LlamaEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conversation = open_repo("laptop").create()
+    with conversation.batch():
+        for n in range(20):
+            conversation.append("user", str(n))
+            conversation.append("assistant", str(n), frame=conversation.transcript(), assumed=True)
+    monkeypatch.setattr(conversation, "frame_entries", lambda entry: pytest.fail("read for nothing"))
+    assert llmcrdt.plan(conversation, engine).why.cause == "first"

@@ -452,6 +452,10 @@ class Conversation(Document):
         tips = self._doc.order.now().tips
         old = self._doc.readable[self._doc.find(instead_of)].head if instead_of is not None else None
         if old:
+            if frame is not None:
+                raise InvalidContent(
+                    "An answer in place of another stands on that one's frame.", hint="Give frame or instead_of."
+                )
             parents, pinned = old.parents, old.frame
         else:
             parents = frame.parents() if frame is not None else tips
