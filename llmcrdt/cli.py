@@ -11,14 +11,16 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+import unicodedata
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
 import llmcrdt
-from llmcrdt.exceptions import ConversationNotFound, FormatError, LLMCRDTError
+from llmcrdt.exceptions import ConversationNotFound, FormatError, LLMCRDTError, NotADatabase, SyncTimeout
+from llmcrdt.ids import is_document_id
 
 if TYPE_CHECKING:
     from llmcrdt.kvcache.disk import DiskCache
@@ -79,17 +81,23 @@ def main(context: click.Context, db: Path | None, library: str | None, author: s
     """Conversations with language models as replicated documents."""
 
     @contextlib.contextmanager
-    def repo() -> Iterator[llmcrdt.Repo]:
+    def repo(*, create: bool = False) -> Iterator[llmcrdt.Repo]:
         path = db or default_db()
-        if db is None:
+        if create and db is None:
             path.parent.mkdir(parents=True, exist_ok=True)
-        with llmcrdt.open(path, library, author=author) as opened:
+        with llmcrdt.open(path if create else _there(path), library, author=author) as opened:
             yield opened
 
     context.obj = repo
 
 
-Repos = Callable[[], contextlib.AbstractContextManager[llmcrdt.Repo]]
+class Repos(Protocol):
+    """Opens the repo of ``--db``; makes one only where asked to, so that a slip in a name makes no file."""
+
+    def __call__(self, *, create: bool = False) -> contextlib.AbstractContextManager[llmcrdt.Repo]: ...
+
+
+MANY = 1_000_000  # conversations
 as_json = click.option("--json", "as_json", is_flag=True, help="print one JSON document")
 model_file = click.option("--model", required=True, type=click.Path(path_type=Path), help="GGUF file")
 cache_dir = click.option("--cache", type=click.Path(path_type=Path), help="KV cache directory [default: user cache]")
@@ -104,27 +112,27 @@ template = click.option(
 @click.pass_obj
 def new(repos: Repos, title: str, as_json: bool) -> None:
     """Make a conversation; print its id."""
-    with repos() as repo:
+    with repos(create=True) as repo:
         _print_id(repo.create(title).id, as_json)
 
 
 @main.command("list")
-@click.option("--limit", default=50, show_default=True, type=click.IntRange(min=1))
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, MANY))
 @click.option("--before", help="the last id of the page before")
 @as_json
 @click.pass_obj
 def list_(repos: Repos, limit: int, before: str | None, as_json: bool) -> None:
     """List conversations, youngest first."""
     with repos() as repo:
-        found = repo.list(limit, before)
+        found = repo.list(limit, _find(repo, before).id if before else None)
         if as_json:
             rows = [row._asdict() for row in found]
             _print_json({"library": repo.library, "conversations": rows})
             return
         for row in found:
             made = time.strftime("%Y-%m-%d %H:%M", time.localtime(row.created_at))
-            click.echo(f"{row.id}  {made}  {row.title or '(no title)'}")
-        if not found:
+            click.echo(f"{row.id}  {made}  {_safe(row.title) or '(no title)'}")
+        if not found and not before:
             click.echo('No conversations yet. Make one with "llmcrdt new TITLE".', err=True)
 
 
@@ -266,11 +274,14 @@ def generate(
 @click.pass_obj
 def sync(repos: Repos, url: str, only: tuple[str, ...], watch: bool, timeout: float, as_json: bool) -> None:
     """Exchange everything with a relay (ws://HOST:PORT)."""
-    with repos() as repo, repo.connect(url, only=only or None) as link:
-        link.wait_synced(timeout)
+    with repos(create=True) as repo, repo.connect(url, only=_ids(repo, only)) as link:
+        try:
+            link.wait_synced(timeout)
+        except SyncTimeout as error:
+            raise SyncTimeout(error.message, hint="Nothing is lost; sync again, or give a longer --timeout.") from None
         result = {
             "library": repo.library,
-            "conversations": len(repo.list(limit=1_000_000)),
+            "conversations": len(repo.list(limit=MANY)),
             "bytes_sent": link.bytes_sent,
             "bytes_received": link.bytes_received,
         }
@@ -286,6 +297,22 @@ def sync(repos: Repos, url: str, only: tuple[str, ...], watch: bool, timeout: fl
                 time.sleep(1)
 
 
+@main.command()
+@click.argument("id")
+@as_json
+@click.pass_obj
+def seal(repos: Repos, id: str, as_json: bool) -> None:
+    """End the entries that somebody began to write and left unfinished, after a crash say. Prints their ids."""
+    with repos() as repo:
+        conversation = _find(repo, id)
+        sealed = [conversation.seal(entry).id for entry in conversation.unsealed()]
+        if as_json:
+            _print_json({"sealed": sealed})
+        else:
+            for entry in sealed:
+                click.echo(entry)
+
+
 @main.command("import")
 @click.argument("file", type=click.Path(path_type=Path))
 @template
@@ -297,7 +324,7 @@ def import_(repos: Repos, file: Path, form: str, title: str | None, as_json: boo
     from llmcrdt.importing import import_openai_chat
 
     text = _decode(sys.stdin.buffer.read(), "stdin") if str(file) == "-" else _read(file)
-    with repos() as repo:
+    with repos(create=True) as repo:
         name = title if title is not None else ("" if str(file) == "-" else file.stem)
         _print_id(import_openai_chat(repo, text, title=title, default_title=name).id, as_json)
 
@@ -322,7 +349,7 @@ def export(repos: Repos, id: str, form: str) -> None:
 @click.pass_obj
 def verify(repos: Repos, file: Path | None, as_json: bool) -> None:
     """Re-derive every hash and frame of every conversation; exit code 1 if one does not hold. FILE: instead of --db."""
-    with llmcrdt.open(file) if file else repos() as repo:
+    with llmcrdt.open(_there(file)) if file else repos() as repo:
         ids = [row.id for row in repo.list(limit=1_000_000)]
         problems = [(id_, problem) for id_ in ids for problem in repo.get(id_).verify()]
         if as_json:
@@ -415,10 +442,28 @@ def _find(repo: llmcrdt.Repo, id: str) -> llmcrdt.Conversation:
     try:
         return repo.get(id)
     except ConversationNotFound:
-        found = [row.id for row in repo.list(limit=1_000_000) if id and row.id.startswith(id)]
+        found = [row.id for row in repo.list(limit=MANY) if id and row.id.startswith(id)]
         if len(found) == 1:
             return repo.get(found[0])
-        raise
+        what = f"{len(found)} conversations begin with {id!r}" if found else f"There is no conversation {id!r}"
+        raise ConversationNotFound(f"{what}.", hint='"llmcrdt list" shows what is there; "sync" brings more.') from None
+
+
+def _there(path: Path) -> Path:
+    """The path of a database that is there. Opening would make one of an empty or missing file."""
+    if not path.exists() or (path.is_file() and not path.stat().st_size):
+        raise NotADatabase(f"There is no database at {path}.", hint='Make one with "new" or "import", or give --db.')
+    return path
+
+
+def _ids(repo: llmcrdt.Repo, only: tuple[str, ...]) -> list[str] | None:
+    """Document ids from what was typed: whole ones, also of what isn't here yet, or beginnings of those that are."""
+    return [id_ if is_document_id(id_) else _find(repo, id_).id for id_ in only] or None
+
+
+def _safe(text: str) -> str:
+    """Other people's text without what a terminal would obey."""
+    return "".join(c if c in "\n\t" or not unicodedata.category(c).startswith("C") else "\ufffd" for c in text)
 
 
 def _content(blob: llmcrdt.Blob) -> bytes | None:
@@ -470,13 +515,13 @@ def _entry_json(entry: llmcrdt.Entry) -> dict[str, Any]:
 
 
 def _print_entry(entry: llmcrdt.Entry) -> None:
-    who = f"{entry.role} ({entry.author})" if entry.author else entry.role
+    who = f"{entry.role} ({_safe(entry.author)})" if entry.author else entry.role
     state = "" if entry.status == "complete" else f" [{entry.status}]"
     click.echo(click.style(f"{who}{state}  {entry.id}", bold=True))
     for call in entry.tool_calls:
-        click.echo(f"→ {call.name}({call.arguments})")
+        click.echo(f"→ {_safe(call.name)}({_safe(call.arguments)})")
     if entry.text:
-        click.echo(entry.text)
+        click.echo(_safe(entry.text))
     for part in entry.parts:
         if isinstance(part, llmcrdt.Blob):
             missing = "" if part.present else ", not on this device"

@@ -134,6 +134,8 @@ class Story:
         self._relay.stop()
 
     def tell(self) -> dict[str, Any]:
+        if self._model is not None:
+            self._open_engine(None).close()  # a file that is no model is better told of now than in the middle
         self._begin()
         laptop, phone = self._two_devices()
         engine = self._engine()
@@ -268,9 +270,8 @@ class Story:
         there.edit(early, early.text + " Oh, and I'd rather not fly.")
         phone.sync()
         laptop.sync()
-        self._tell(
-            f"phone: edited {early.id}; {len(there.transcript().elsewhere)} entries are elsewhere now, none is lost."
-        )
+        gone = len(there.transcript().elsewhere)
+        self._tell(f"phone: edited {_shown(early.text, 40)}; {gone} entries are elsewhere now, none is lost.")
         self._generate(laptop, engine, "edited")
         laptop.sync()
         phone.sync()
@@ -282,6 +283,7 @@ class Story:
         self.figures["evaluate_after_select"] = back.evaluate
         self._tell(f"phone: selected the first branch again. plan: {back.total} tokens, {back.evaluate} to evaluate.")
         there.append("user", "Let us stay with the first plan after all.")
+        self._tell("phone: went on there with another question.")
         phone.sync()
         laptop.sync()
         self._generate(laptop, engine, "selected")
@@ -339,17 +341,28 @@ class Story:
         self.figures["wire_bytes"] = sum(d.sent for d in self._devices)
         self.figures["wire_bytes_received"] = sum(d.received for d in self._devices)
         f = self.figures
+        turn = f["last_turn"]
         rows = [
+            ("the last turn, sent", f"{turn['sent']:,}", "bytes from the laptop to the relay: the answer, as it grew"),
             (
-                "bytes sent by the devices",
-                f"{f['wire_bytes']:,}",
-                "all that three devices sent to the relay, twice filled",
+                "its request, resent",
+                f"{turn['request']:,}",
+                "bytes: the whole history again, and it grows with every turn",
             ),
-            ("bytes received by them", f"{f['wire_bytes_received']:,}", "answers as they grew, to whoever watched"),
             (
-                "resending the history",
+                "all that devices sent",
+                f"{f['wire_bytes']:,}",
+                "bytes: everything said here, by three devices, twice over",
+            ),
+            (
+                "all that they received",
+                f"{f['wire_bytes_received']:,}",
+                "bytes: each of them has the whole conversation now",
+            ),
+            (
+                "all requests, resent",
                 f"{f['resend_bytes']:,}",
-                "the request bodies of the same answers, history and all",
+                "bytes: only the five requests of one client to a model",
             ),
             ("prompt tokens evaluated", f"{f['tokens_evaluated']:,}", f"{f['tokens_expected']:,} were planned"),
             ("without a cache", f"{f['tokens_without_cache']:,}", "every prompt from its first token on"),
@@ -368,7 +381,9 @@ class Story:
     def _generate(self, device: Device, engine: llmcrdt.LlamaEngine, name: str) -> llmcrdt.Entry:
         conversation = device.conversation()
         engine.settled(_WAIT)
-        self.figures["resend_bytes"] += _request_bytes(conversation)
+        request = _request_bytes(conversation)
+        self.figures["resend_bytes"] += request
+        sent = device.link.bytes_sent if device.link else None
         plan = llmcrdt.plan(conversation, engine)
         self._tell(f"plan: {plan.total} tokens, {plan.reused} reused, {plan.evaluate} to evaluate. {plan.why}")
         generation = llmcrdt.generate(conversation, engine, max_tokens=_MAX_TOKENS, seed=7, interval=0.01)
@@ -378,6 +393,9 @@ class Story:
         self.figures["tokens_expected"] += plan.evaluate
         self.figures["tokens_evaluated"] += stats["evaluated"]
         self.figures["tokens_without_cache"] += stats["total"]
+        if sent is not None and device.link:
+            device.sync()
+            self.figures["last_turn"] = {"sent": device.link.bytes_sent - sent, "request": request}
         self.figures["generations"].append({"name": name, "planned": plan.evaluate, "why": str(plan.why), **stats})
         return entry
 

@@ -185,6 +185,9 @@ def test_ctrl_c_in_a_generation_keeps_what_was_said(run: Run, tmp_path: Path) ->
         (("show", "nowhere"), 1, "There is no conversation"),
         (("append", "nowhere", "x"), 1, "There is no conversation"),
         (("import", "missing.json"), 1, "missing.json"),
+        (("list", "--before", "nowhere"), 1, "There is no conversation"),
+        (("list", "--limit", "9" * 30), 2, "is not in the range"),
+        (("seal", "nowhere"), 1, "There is no conversation"),
         (("sync", "ws://127.0.0.1:9", "--timeout", "1"), 1, "127.0.0.1:9"),
         (("sync", "nonsense"), 1, "ws://HOST:PORT"),
         (("generate",), 2, "Missing argument"),
@@ -193,6 +196,7 @@ def test_ctrl_c_in_a_generation_keeps_what_was_said(run: Run, tmp_path: Path) ->
     ],
 )
 def test_errors_are_one_line_that_says_what_to_do(run: Run, arguments: tuple[str, ...], code: int, words: str) -> None:
+    run("new")
     got, out, err = run(*arguments)
     assert got == code
     assert out == ""
@@ -215,11 +219,12 @@ def test_errors_are_one_line_that_says_what_to_do(run: Run, arguments: tuple[str
 def test_a_malformed_file_makes_no_conversation(
     run: Run, tmp_path: Path, name: str, content: bytes, words: str
 ) -> None:
+    run("new", "the only one")
     (tmp_path / name).write_bytes(content)
     code, _, err = run("import", tmp_path / name)
     assert code == 1
     assert words in err
-    assert json.loads(run("list", "--json")[1])["conversations"] == []
+    assert [row["title"] for row in json.loads(run("list", "--json")[1])["conversations"]] == ["the only one"]
 
 
 def test_a_model_that_is_none_and_a_database_that_is_none(run: Run, tmp_path: Path) -> None:
@@ -233,6 +238,39 @@ def test_a_model_that_is_none_and_a_database_that_is_none(run: Run, tmp_path: Pa
     code, _, err = run("list", db="text.db")
     assert (code, "not a SQLite database" in err) == (1, True)
     assert (tmp_path / "text.db").read_text() == "hello"
+
+
+def test_a_slip_in_a_name_makes_no_database(run: Run, tmp_path: Path) -> None:
+    for arguments in (("list",), ("show", "x"), ("append", "x", "y"), ("verify",), ("export", "x"), ("seal", "x")):
+        code, _, err = run(*arguments, db="slip.db")
+        assert (code, "There is no database" in err) == (1, True)
+        assert not (tmp_path / "slip.db").exists()
+    (tmp_path / "empty.db").touch()
+    assert run("verify", tmp_path / "empty.db")[0] == 1
+    assert (tmp_path / "empty.db").stat().st_size == 0
+
+
+def test_what_a_crash_left_unfinished_is_sealed(run: Run, tmp_path: Path) -> None:
+    with llmcrdt.open(tmp_path / "a.db") as repo:
+        conversation = repo.create()
+        stream = conversation.stream("assistant", interval=0)
+        stream.write("half an ans")
+        stream.abandon()
+    code, out, _ = run("seal", conversation.id, "--json")
+    assert (code, len(json.loads(out)["sealed"])) == (0, 1)
+    assert json.loads(run("show", conversation.id, "--json")[1])["entries"][0]["status"] == "stopped"
+
+
+def test_other_people_s_words_give_the_terminal_no_orders(run: Run, tmp_path: Path) -> None:
+    with llmcrdt.open(tmp_path / "a.db", author="\x1b]0;x\x07") as repo:
+        conversation = repo.create("\x1b[2Jtitle")
+        conversation.append("user", "red \x1b[31m and\ttabs\nlines")
+    for arguments in (("list",), ("show", conversation.id)):
+        out = run(*arguments)[1]
+        assert "\x1b[2J" not in out
+        assert "\x1b[31m and" not in out
+        assert "\x07" not in out
+    assert "and\ttabs\nlines" in run("show", conversation.id)[1]
 
 
 def test_where_the_database_is_by_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
