@@ -21,6 +21,10 @@ class Limits:
     """Bytes queued to a connection; above it the connection is served from the log, as it drains."""
     batch: int = 128 << 10
     """Data in one RECORDS message, unless a single record is larger."""
+    rate: int = 16 << 20
+    """Bytes a second that are taken from a connection, or from all connections of one token's subject together."""
+    burst: int = 64 << 20
+    """Bytes that are taken at once after a rest; then the connection is read from no faster than ``rate``."""
     documents: int = 10_000
     """Documents open on one connection."""
     barriers: int = 16
@@ -52,3 +56,5 @@ class Limits:
     def __post_init__(self) -> None:
         if not 0 < self.record <= MAX_RECORD:
             raise ValueError(f"record must be 1 to {MAX_RECORD}")
+        if not 0 < self.rate <= self.burst:
+            raise ValueError("rate must be at least 1, and burst at least rate")

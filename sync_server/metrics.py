@@ -17,6 +17,7 @@ _HELP = {
     "records_acknowledged_total": ("counter", "Records on disk and acknowledged, repeats included"),
     "commits_total": ("counter", "Steps of the log, each at most one commit"),
     "commit_seconds_total": ("counter", "Time spent in them"),
+    "pauses_total": ("counter", "Times that a client sent faster than it may"),
     "folds_total": ("counter", "Logs folded"),
     "folds_failed_total": ("counter", "Logs that could not be folded"),
     "errors_total": ("counter", "Errors sent to clients, by code"),

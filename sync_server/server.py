@@ -36,6 +36,7 @@ from .folding import Folded, ToFold
 from .limits import Limits
 from .log import DATABASE, SqliteLog
 from .metrics import CONTENT_TYPE, Metrics
+from .rate import Rate
 from .rooms import Drop, Event, Joined, Left, Received, Rooms, Send, Sent, Tick
 
 logger = logging.getLogger(__name__)
@@ -43,6 +44,8 @@ logger = logging.getLogger(__name__)
 _Work: TypeAlias = dict[str, float]
 _TICK = 0.5
 """Seconds between two looks for what waits for a better moment."""
+_FRAME = 64
+"""What a frame counts beside its bytes, so that many small ones are not free."""
 _BUSY = HTTPStatus.SERVICE_UNAVAILABLE
 _SOCKET_BUFFER = 64 << 10
 """Bytes that may wait in one socket's own buffer before its frames queue up here."""
@@ -67,6 +70,7 @@ class _Connection:
         self.queued = 0
         self.working = 0
         self.door: NativeDoor | None = None
+        self.rate: Rate | None = None
         self.unreported = 0
         self.last: Error | None = None
         self.changed = asyncio.Event()
@@ -148,6 +152,7 @@ class Relay:
         self._origins: list[Origin | None] = [None, *map(Origin, origins)]
         self._events: SimpleQueue[Event | None] = SimpleQueue()
         self._connections: dict[int, _Connection] = {}
+        self._rates: dict[str, Rate] = {}
         self.metrics = Metrics()
         self._numbers = count(1)
         self._stopping = False
@@ -244,6 +249,7 @@ class Relay:
                 return connection.end(Error(ErrorCode.UNEXPECTED, "HELLO did not come in time."))
             except Refused as e:
                 return connection.end(e.error)
+            await self._slow_down(connection, door, len(frame))
             if isinstance(message, wire.Welcome):
                 if not self._has_room(door):
                     text = f"At most {self.limits.subject_connections} connections for one subject."
@@ -256,6 +262,20 @@ class Relay:
             elif not self._stopping:
                 connection.working += len(frame)
                 self._events.put(Received(connection.peer, message, len(frame)))
+
+    async def _slow_down(self, connection: _Connection, door: NativeDoor, size: int) -> None:
+        """Wait for as long as this sender was too fast. What it sends meanwhile stays with it."""
+        subject = door.grant.subject if self._tokens.on and door.grant is not None else None
+        rate = connection.rate if subject is None else self._rates.get(subject)
+        if rate is None:
+            rate = Rate(self.limits.rate, self.limits.burst)
+            if subject is None:
+                connection.rate = rate
+            else:
+                self._rates[subject] = rate
+        if pause := rate.pause(size + _FRAME, self._loop.time()):
+            self.metrics.count("pauses_total")
+            await asyncio.sleep(pause)
 
     async def _tick(self) -> None:
         while True:

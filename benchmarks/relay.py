@@ -1,0 +1,156 @@
+"""The relay: what a fold costs, what it saves a new device, and how long others wait meanwhile.
+
+One relay in a process of its own, one document of streamed tokens; a second client writes to another document all the
+time and notes how long each ack takes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Subprotocol
+
+from llmcrdt.crdt.yjs import YjsReplica
+from llmcrdt.sync import wire
+
+from .report import Report
+
+D, E = b"d" * 16, b"e" * 16
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--records", type=int, default=20_000, help="records in the document (default 20,000)")
+
+
+def run(options: argparse.Namespace) -> Report:
+    report = Report("relay")
+    updates = _tokens(options.records)
+    with tempfile.TemporaryDirectory(prefix="llmcrdt-bench-") as folder, _relay(Path(folder)) as url:
+        began = time.perf_counter()
+        _push(url, updates)
+        report.add("push and acknowledge, on disk", len(updates) / (time.perf_counter() - began), "records/s")
+        report.add("log", sum(map(len, updates)) / 1e6, "MB")
+        _joining(report, url, "before the fold")
+        report.add("p99 of an ack, nothing else going on", _percentile(_acks(url, 1.0), 0.99) * 1000, "ms")
+        stop, waits = threading.Event(), list[float]()
+        other = threading.Thread(target=lambda: waits.extend(_acks(url, None, stop)))
+        other.start()
+        began = time.perf_counter()
+        _fold(url)
+        report.add("fold, from asking until the old bytes are gone", time.perf_counter() - began, "s")
+        stop.set()
+        other.join()
+        report.add("p99 of an ack meanwhile", _percentile(waits, 0.99) * 1000, "ms")
+        report.add("longest ack meanwhile", max(waits) * 1000, "ms")
+        _joining(report, url, "after the fold")
+    return report
+
+
+def _tokens(count: int) -> list[bytes]:
+    """Updates of answers that are streamed, and taken away when they are done, as the document layer does it."""
+    replica, updates = YjsReplica(["r"]), list[bytes]()
+    while len(updates) < count:
+        key = f"answer-{len(updates)}"
+        with replica.edit() as edit:
+            edit.put_node("r", key, {})
+            edit.put_text("r", key, "live")
+        updates.append(edit.update)
+        for i in range(200):
+            with replica.edit() as edit:
+                edit.append_text("r", key, "live", f"word{i} ")
+            updates.append(edit.update)
+        with replica.edit() as edit:
+            edit.put_field("r", key, "text", "".join(f"word{i} " for i in range(200)))
+            edit.delete_field("r", key, "live")
+        updates.append(edit.update)
+    return updates[:count]
+
+
+def _joining(report: Report, url: str, when: str) -> None:
+    began, size = time.perf_counter(), 0
+    with _client(url, D) as client:
+        client.send(wire.encode(wire.Barrier(1)))
+        while not isinstance(wire.decode(frame := _frame(client)), wire.Reached):
+            size += len(frame)
+    report.add(f"a new device, {when}", (time.perf_counter() - began) * 1000, "ms")
+    report.add(f"bytes to a new device, {when}", size / 1e6, "MB")
+
+
+def _acks(url: str, seconds: float | None, stop: threading.Event | None = None) -> list[float]:
+    """One record after the other; how long each ack took."""
+    waits, session, began = list[float](), os.urandom(16), time.perf_counter()
+    with _client(url, E) as client:
+        while (stop and not stop.is_set()) or (seconds and time.perf_counter() - began < seconds):
+            sent = time.perf_counter()
+            client.send(wire.encode(wire.Push(E, session, len(waits) + 1, (b"x" * 50,))))
+            while not isinstance(_hear(client), wire.Ack):
+                pass
+            waits.append(time.perf_counter() - sent)
+    return waits
+
+
+def _push(url: str, updates: list[bytes]) -> None:
+    session = os.urandom(16)
+    with _client(url, D) as client:
+        for start in range(0, len(updates), 200):
+            part = tuple(updates[start : start + 200])
+            client.send(wire.encode(wire.Push(D, session, start + 1, part)))
+            while not isinstance(_hear(client), wire.Ack):
+                pass
+
+
+def _fold(url: str) -> None:
+    with _client(url, D) as client:
+        client.send(wire.encode(wire.Fold(D)))
+        while not isinstance(_hear(client), wire.Folded):
+            pass
+
+
+def _hear(client: ClientConnection) -> wire.Message:
+    return wire.decode(_frame(client))
+
+
+def _frame(client: ClientConnection) -> bytes:
+    frame = client.recv()
+    assert isinstance(frame, bytes)
+    return frame
+
+
+@contextmanager
+def _client(url: str, document: bytes) -> Iterator[ClientConnection]:
+    with connect(
+        url + wire.PATH,
+        subprotocols=[Subprotocol(wire.SUBPROTOCOL)],
+        compression=None,
+        proxy=None,
+        max_size=wire.MAX_FRAME,
+    ) as client:
+        client.send(wire.encode(wire.Hello("benchmark")))
+        client.send(wire.encode(wire.Open(document, "yjs")))
+        yield client
+
+
+@contextmanager
+def _relay(folder: Path) -> Iterator[str]:
+    command = [sys.executable, "-m", "sync_server", "--port", "0", "--data", str(folder), "--limit", f"fold={1 << 40}"]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert child.stdout
+        yield child.stdout.readline().split()[-1]
+    finally:
+        child.terminate()
+        child.communicate()
+
+
+def _percentile(values: list[float], share: float) -> float:
+    return sorted(values)[int(share * (len(values) - 1))]
