@@ -168,6 +168,10 @@ def show(repos: Repos, id: str, last: int | None, elsewhere: bool, as_json: bool
     """Print a conversation. Hidden fields are named, never shown."""
     with repos() as repo:
         conversation = _find(repo, id)
+        if last and not as_json and not elsewhere:
+            for entry in conversation.entries(last=last):  # from the tables: the rest is not loaded
+                _print_entry(entry)
+            return
         transcript = conversation.transcript()
         entries = transcript[-last:] if last else tuple(transcript)
         if as_json:
