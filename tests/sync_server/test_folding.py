@@ -15,6 +15,7 @@ import pytest
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
+import llmcrdt
 from llmcrdt.crdt.yjs import YjsReplica
 from llmcrdt.exceptions import RelayRefused, SyncError
 from llmcrdt.ids import document_id
@@ -343,6 +344,39 @@ def test_a_link_asks_when_its_records_are_acknowledged_and_again_after_a_cut(tmp
             assert len(stored(again.url)) == 1
             later = link.fold(document_id(b"?" * 16))
     assert isinstance(later.exception(5), SyncError)
+
+
+def test_what_a_conversation_erased_leaves_the_relay_and_old_devices_keep_up(tmp_path: Path) -> None:
+    """One device erases while another is away: it comes back with a cursor from before the fold."""
+    word = SECRET.decode()
+    with (
+        RelayThread(tmp_path / "relay") as relay,
+        llmcrdt.open(tmp_path / "a.db") as a,
+        llmcrdt.open(tmp_path / "b.db", library=a.library) as b,
+    ):
+        mine = a.create("talk")
+        doomed = mine.append("user", word * 5)
+        with a.connect(relay.url) as link:
+            link.wait_synced(20)
+            with b.connect(relay.url) as away:
+                away.wait_synced(20)
+            b.get(mine.id).append("user", "said while away")
+            for n in range(50):
+                mine.append("user", f"line {n}")
+            mine.erase(doomed)
+            link.fold(mine.id).result(30)
+            assert found(tmp_path / "relay", SECRET) == []
+            with b.connect(relay.url) as back:
+                back.wait_synced(20)
+                link.wait_synced(20)
+                texts = [[part.text for part in e.parts] for e in mine.transcript()]
+                assert texts == [[part.text for part in e.parts] for e in b.get(mine.id).transcript()]
+                assert ["said while away"] in texts
+                assert not any(word in text for parts in texts for text in parts)
+            assert found(tmp_path / "relay", SECRET) == []
+            with llmcrdt.open(tmp_path / "c.db", library=a.library) as c, c.connect(relay.url) as new:
+                new.wait_synced(20)
+                assert texts == [[part.text for part in e.parts] for e in c.get(mine.id).transcript()]
 
 
 def test_a_link_is_told_what_can_not_be_folded(tmp_path: Path) -> None:
