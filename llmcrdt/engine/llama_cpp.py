@@ -35,6 +35,7 @@ from .llama_model import (
     metadata,
     new_context,
     shape_of,
+    without_flash,
 )
 from .llama_run import LlamaRun
 from .llama_tokenizer import LlamaTokenizer
@@ -53,9 +54,9 @@ class LlamaEngine:
     ``cache``: None for the user's cache directory, a path, or a ChunkCache (``NeverCache()`` to keep nothing beyond the
     live context). ``cache_memory`` and ``cache_disk`` are budgets in bytes where the engine makes the cache.
     ``n_threads`` None leaves one core to the rest of the program: llama.cpp waits busily, and crawls where it shares.
-    ``n_ctx`` is in tokens; None starts small and grows up to what the model was trained for. ``flash_attn`` None lets
-    llama.cpp choose. Rope values of 0 are the model's own. ``chunk``: tokens per cached chunk, a multiple of 64.
-    ``lora``: adapter files, or pairs of file and scale.
+    ``n_ctx`` is in tokens; None starts small and grows up to what the model was trained for. ``flash_attn`` None
+    leaves it off where that is faster, else to llama.cpp. Rope values of 0 are the model's own. ``chunk``: tokens per
+    cached chunk, a multiple of 64. ``lora``: adapter files, or pairs of file and scale.
 
     Raises EngineMissing, NotAModel, or EngineError for settings that llama.cpp refuses. Hashes the model file the first
     time it sees it (about a second per 1.5 GB).
@@ -105,6 +106,7 @@ class LlamaEngine:
             if store is not cache:
                 self._undo.callback(store.close)
             self._n_ctx, first, long_rope = context_sizes(lib, model, n_ctx, _FIRST_CTX if safe else None)
+            settings = without_flash(lib, model, settings, self._n_ctx)
             adapters = load_adapters(lib, model, settings)
             self._fingerprint = engine_fingerprint(lib, path, settings, shape, self._chunk, long_rope, FileHashes(memo))
             self._abort = AbortFlag()

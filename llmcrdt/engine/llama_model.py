@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from .gguf_header import check_model_file
 from .materialize import chunk_length
 
 KV_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8, "bf16": 30}
+_MOST_SCRATCH = 512 << 20
 _ERROR_LEVEL = 4  # of ggml's log
 _NATIVE = {".dylib", ".dll"}
 _log_lines: deque[str] = deque(maxlen=6)
@@ -116,6 +117,20 @@ def _kv_type(name: str) -> int:
     if name not in KV_TYPES:
         raise EngineError(f"{name!r} is not a KV type.", hint=f"One of {', '.join(KV_TYPES)}.")
     return KV_TYPES[name]
+
+
+def without_flash(lib: Any, model: Any, settings: Settings, n_ctx: int) -> Settings:
+    """``settings`` with flash attention off, if that was left open, and off is faster: where nothing is offloaded.
+
+    On a processor its kernel for batches of fewer than 64 tokens takes about twice as long, and every prompt ends with
+    such a batch. Left to llama.cpp where values are quantised (they need it), or the scratch space of a batch would be
+    large without it.
+    """
+    scratch = 4 * int(lib.llama_model_n_head(model)) * BATCH * n_ctx
+    plain = settings.n_gpu_layers == 0 and settings.type_v in ("f32", "f16", "bf16")
+    if settings.flash_attn is not None or not plain or scratch > _MOST_SCRATCH:
+        return settings
+    return replace(settings, flash_attn=False)
 
 
 def shape_of(lib: Any, model: Any) -> Shape:

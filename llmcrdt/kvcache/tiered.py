@@ -28,7 +28,9 @@ class TieredCache:
         self._pending: dict[ChunkKey, Chunk] = {}
         self._pending_bytes = 0
         self._changed = threading.Condition()
-        self._queue: queue.SimpleQueue[Chunk | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Chunk | tuple[str, list[ChunkKey]] | None] = queue.SimpleQueue()
+        self._claims = 0  # on their way to disk
+        self._unnoted: set[ChunkKey] = set()  # whose claim the disk did not take: they stay in memory
         self._closed = False
         self._writer = threading.Thread(target=self._write_all, name="llmcrdt-kv-writer", daemon=True)
         self._writer.start()
@@ -74,16 +76,23 @@ class TieredCache:
             self._disk.discard(key)
 
     def claim(self, owner: str, keys: Sequence[ChunkKey]) -> bool:
-        return self._disk.claim(owner, keys)
+        """Noted here at once, and on disk before any chunk that is put from now on: nobody waits for it."""
+        with self._changed:
+            if self._closed:
+                return False
+            self._memory.claim(owner, keys)
+            self._claims += 1
+            self._queue.put((owner, list(keys)))
+        return True
 
     def owned(self, owner: str) -> set[ChunkKey]:
-        return self._disk.owned(owner)
+        return self._memory.owned(owner) | self._disk.owned(owner)
 
     def forget(self, owner: str, also: Collection[ChunkKey] = ()) -> set[ChunkKey]:
         with self._changed:
-            while self._pending and not self._closed:
+            while (self._pending or self._claims) and not self._closed:
                 self._changed.wait()
-            found, before = self._disk.forget(owner, also), -1
+            found, before = self._disk.forget(owner, self._memory.owned(owner) | set(also)), -1
             while len(found) != before:  # a chunk in one tier may follow one that only the other has
                 before = len(found)
                 found = self._disk.forget(owner, self._memory.forget(owner, found))
@@ -92,7 +101,7 @@ class TieredCache:
     def flush(self, timeout: float | None = None) -> bool:
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._changed:
-            while self._pending:
+            while self._pending or self._claims:
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
                     return False
@@ -125,10 +134,24 @@ class TieredCache:
         return keys
 
     def _write_all(self) -> None:
-        while (chunk := self._queue.get()) is not None:
+        while (item := self._queue.get()) is not None:
+            if isinstance(item, tuple):
+                self._note(*item)
+                continue
+            chunk = item
             with contextlib.suppress(Exception):  # a chunk that can't be written is a chunk less
-                self._disk.put(chunk)
+                if chunk.key not in self._unnoted:
+                    self._disk.put(chunk)
             with self._changed:
                 del self._pending[chunk.key]
                 self._pending_bytes -= chunk.size
                 self._changed.notify_all()
+
+    def _note(self, owner: str, keys: list[ChunkKey]) -> None:
+        noted = False
+        with contextlib.suppress(Exception):
+            noted = self._disk.claim(owner, keys)
+        (self._unnoted.difference_update if noted else self._unnoted.update)(keys)
+        with self._changed:
+            self._claims -= 1
+            self._changed.notify_all()

@@ -120,7 +120,6 @@ SETTINGS = {
     "K type": {"type_k": "q8_0"},
     "V type": {"type_v": "q8_0", "flash_attn": True},
     "flash attention on": {"flash_attn": True},
-    "flash attention off": {"flash_attn": False},
     "rope base": {"rope_freq_base": 5000.0},
     "rope scale": {"rope_freq_scale": 0.5},
     "chunk length": {"chunk": 128},

@@ -7,6 +7,7 @@ import math
 import pytest
 
 from llmcrdt.engine.engine import Progress, Sampled, Sampling
+from llmcrdt.engine.llama_model import Settings, load_model, without_flash
 from llmcrdt.exceptions import EngineError, NotAModel
 from llmcrdt.kvcache import NeverCache
 
@@ -110,6 +111,20 @@ def test_a_long_prefill_says_how_far_it_is(lab):
     steps = [(event.done, event.total) for event in outcome.events if isinstance(event, Progress)]
     assert steps == [(512, 1500), (1024, 1500), (1472, 1500)]
     assert [e for e in lab.run(engine, ids, 2).events if isinstance(e, Progress)] == [], "nothing to wait for"
+
+
+def test_flash_attention_is_off_where_that_is_faster(lab):
+    """By default on a processor; not where values are quantised, or its scratch space would be large without it."""
+    model = lab.model("llama", "F16")
+    usual, off, on = (lab.engine(model, flash_attn=flash).fingerprint for flash in (None, False, True))
+    assert usual == off != on
+    one, other = (lab.engine(model, type_v="q8_0", type_k="q8_0", flash_attn=f).fingerprint for f in (None, True))
+    assert one != other
+    lib, settings = lab.engine(model)._lib, Settings(1, 0, True, "f16", "f16", None, 0.0, 0.0)
+    loaded = load_model(lib, model, settings)
+    assert without_flash(lib, loaded, settings, 1 << 16).flash_attn is False
+    assert without_flash(lib, loaded, settings, 1 << 17).flash_attn is None
+    lib.llama_model_free(loaded)
 
 
 def write_adapter(path, seed, n_embd=128):

@@ -209,7 +209,7 @@ def test_decode_state_is_never_stored(lab):
     """Tokens sampled one by one have other bits. Before they are settled, no chunk with one of them is stored."""
     cache = MemoryCache()
     engine = lab.endless(lab.engine(cache=cache))
-    engine._settle = lambda ids: iter(())
+    engine._settle = lambda *what: iter(())
     ids = lab.tokens(60)
     said = lab.run(engine, ids, 100, temperature=1.5, seed=4).tokens
     assert len(ids + said) == 160

@@ -144,3 +144,26 @@ def test_notes_of_nothing_are_pruned_once_nobody_uses_them(tmp_path):
     cache.claim("you", keys_of(yours))
     cache.prune(0)
     assert Owners(tmp_path).owned("you") == set(keys_of(yours)), "claimed again a moment ago"
+
+
+def test_a_chunk_whose_note_the_disk_refuses_stays_in_memory(tmp_path, monkeypatch):
+    cache = TieredCache(MemoryCache(), DiskCache(tmp_path))
+    mine, yours = chain(3, seed=1), chain(3, seed=2)
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Owners, "claim", full)
+        cache.claim("me", keys_of(mine))
+        assert cache.flush(10)
+    cache.claim("you", keys_of(yours))
+    for chunk in mine + yours:
+        assert cache.put(chunk)
+    assert cache.flush(10)
+    assert cache.match(keys_of(mine)) == ["memory"] * 3
+    assert spelled(tmp_path, mine) == []
+    assert spelled(tmp_path, yours)
+    cache.forget("me")
+    assert cache.match(keys_of(mine)) == []
+    cache.close()
