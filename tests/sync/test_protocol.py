@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -212,3 +214,58 @@ def test_no_relay_can_make_a_follower_fail_in_another_way(frames: list[bytes]) -
         for _, document, opening in follower.timers():
             follower.due(document, opening)
     assert b"mine" in local.blobs(name)
+
+
+def part(n: int = 1, count: int = 1, data: bytes = b"abc", offset: int = 0, size: int = 0, **other: object) -> Message:
+    whole = wire.Snapshot(D, 3, cursor_after(ONE, TWO, THREE).chain, S, n, count, size or len(data), offset, data)
+    return dataclasses.replace(whole, **other)  # type: ignore[arg-type]
+
+
+def test_a_snapshot_comes_in_parts_and_moves_the_cursor_at_its_end() -> None:
+    head = cursor_after(ONE, TWO, THREE)
+    connection = live(cursor_after(ONE), head)
+    assert hear(connection, part(1, 2, b"ab", 0, 3), part(1, 2, b"c", 2, 3)) == []
+    assert connection.cursor(D) == cursor_after(ONE)
+    records = (Record(S, 1, b"abc"), Record(S, 2, b"d"))
+    assert hear(connection, part(2, 2, b"d")) == [Arrived(D, records, head), CaughtUp(D)]
+    assert connection.cursor(D) == head
+
+
+def test_a_newer_snapshot_takes_the_place_of_one_under_way() -> None:
+    connection = live(None, cursor_after(ONE, TWO, THREE))
+    hear(connection, part(1, 2, b"ab", 0, 3))
+    (arrived, _) = hear(connection, part(1, 1, b"new", session=T))
+    assert isinstance(arrived, Arrived)
+    assert arrived.records == (Record(T, 1, b"new"),)
+
+
+def test_a_snapshot_past_the_head_of_the_opening_ends_the_catching_up() -> None:
+    connection = live(EMPTY, cursor_after(ONE, TWO))
+    assert hear(connection, part())[1:] == [CaughtUp(D)]
+
+
+WRONG_PARTS = {
+    "not behind the cursor": [part(position=1)],
+    "the middle first": [part(1, 1, b"c", 2, 3)],
+    "a record left out": [part(2, 2)],
+    "a piece left out": [part(1, 1, b"a", 0, 3), part(1, 1, b"c", 2, 3)],
+    "a record between the parts": [part(1, 1, b"a", 0, 3), Records(D, 2, (TWO,))],
+    "another chain than the head's": [part(chain=bytes(32))],
+}
+
+
+@pytest.mark.parametrize("name", WRONG_PARTS)
+def test_a_snapshot_that_can_not_be_ends_the_connection(name: str) -> None:
+    connection = live(cursor_after(ONE), cursor_after(ONE, TWO, THREE))
+    with pytest.raises(MalformedFrame):
+        hear(connection, *WRONG_PARTS[name])
+
+
+def test_what_is_refused_for_good_takes_no_room_in_the_window() -> None:
+    connection = Connection("test")
+    connection.open(D, "yjs", None)
+    hear(connection, wire.Welcome(window_records=2), wire.Opened(D, wire.RESET, EMPTY, 0))
+    connection.push(D, [Record(S, 1, b"a"), Record(S, 2, b"b")])
+    assert not connection.fits(1)
+    hear(connection, Error(ErrorCode.READ_ONLY, "", D, S, 1))
+    assert connection.fits(1)
