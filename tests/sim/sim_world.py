@@ -198,6 +198,22 @@ class World:
                 ids = device.conv.transcript().ids
                 assert summary.id in ids and until.id in ids, "a summary hides nothing"
 
+    def do_fork(self, device: Device) -> None:
+        """A new conversation with everything up to an entry; it shows what stood there, in the same order."""
+        until = self.visible(device)
+        if until is not None:
+            transcript = device.conv.transcript()
+            fork = MemoryDevice("fork", self.ids, lambda _device, _update: None)
+            try:
+                device.conv.copy_to(fork.conv, until)
+            except NotSealed:
+                return
+            end = transcript.ids.index(until.id) + 1
+            assert fork.conv.transcript().ids[:end] == transcript.ids[:end], "a fork begins with what stood there"
+            there = {e.id: e for e in fork.conv.transcript()}
+            assert all(there[e.id].text == e.text for e in transcript[:end])
+            fork.close()
+
     def do_say_stop(self, device: Device) -> None:
         entry = self.any_entry(device)
         if entry is not None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -42,9 +43,12 @@ class Replicas(RuleBasedStateMachine):
 
     world: World
 
+    on_files = False
+
     @initialize(devices=st.integers(3, 5), seed=st.integers(0, 2**32))
     def begin(self, devices: int, seed: int) -> None:
-        self.world = World(random.Random(seed), devices)
+        self.folder = tempfile.TemporaryDirectory() if self.on_files else None
+        self.world = World(random.Random(seed), devices, Path(self.folder.name) if self.folder else None)
 
     @rule(name=st.sampled_from(OPERATIONS), at=st.integers(0, 4), seed=st.integers(0, 2**16))
     def act(self, name: str, at: int, seed: int) -> None:
@@ -63,9 +67,18 @@ class Replicas(RuleBasedStateMachine):
     def teardown(self) -> None:
         merge_all(self.world)
         self.world.close()
+        if self.folder:
+            self.folder.cleanup()
 
 
+class ReplicasOnFiles(Replicas):
+    """The same with real repos on real SQLite files."""
+
+    on_files = True
+
+
+bounds = settings(deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, stateful_step_count=30)
 TestReplicas = Replicas.TestCase
-TestReplicas.settings = settings(
-    max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
-)
+TestReplicas.settings = settings(bounds, max_examples=40)
+TestReplicasOnFiles = ReplicasOnFiles.TestCase
+TestReplicasOnFiles.settings = settings(bounds, max_examples=6)
