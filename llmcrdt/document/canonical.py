@@ -36,10 +36,13 @@ def parse_json(text: object) -> JSON:
     if not isinstance(text, str):
         raise InvalidContent(f"Expected JSON text, got {type(text).__name__}.")
     try:
-        return json.loads(text, parse_constant=_refuse)
+        return _DECODER.decode(text)
     except (ValueError, RecursionError) as error:
         raise InvalidContent(f"The text is not JSON: {error}.") from None
 
 
 def _refuse(name: str) -> JSON:
     raise ValueError(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse)  # json.loads would make one for each text
