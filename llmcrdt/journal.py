@@ -216,6 +216,9 @@ class RelayDocuments:
         self._store.received(self._relay, document, good, refused, cursor)
         if records:
             self._repo.touch(document, refresh=True)
+            # An erase, or words that an erase has to take: they must not wait in the file until somebody opens it.
+            if any(b"erased:" in record.data for record in records) or self._store.purged(document):
+                self._repo.take_in(document)
         return document == self._repo.library
 
     def refill(self, document: DocumentId, log: Sequence[bytes], cursor: Cursor) -> None:

@@ -8,6 +8,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -29,8 +30,10 @@ from .exceptions import (
     LibraryMismatch,
     LLMCRDTError,
     MalformedUpdate,
+    RelayRefused,
     RepoClosed,
     StoreError,
+    SyncError,
 )
 from .ids import DocumentId, EntryId, Random, document_bytes, new_document_id
 from .journal import RelayDocuments, StoreJournal
@@ -244,6 +247,7 @@ class Repo:
         link = Link(url, RelayDocuments(self, url, ids), token=token)
         with self._lock:
             self._links = [other for other in self._links if other.state != "closed"] + [link]
+            self._ask_to_fold(link)
         self._watch()
         return link
 
@@ -291,6 +295,13 @@ class Repo:
                     self.store.add_document(document, "conversation")
                 if in_use is not None:
                     in_use.refresh()
+
+    def take_in(self, document: DocumentId) -> None:
+        """Read what came for a conversation that nobody has open, and do what it asks (erase)."""
+        with self._lock:
+            in_use = self._open.get(document)
+            if document != self.library and (in_use is None or not in_use.loaded):
+                self._settle(document)
 
     def lacking(self, document: DocumentId, log: Sequence[bytes]) -> bytes | None:
         """What a relay's log lacks of a document, deletes and waiting updates included; None if nothing."""
@@ -390,6 +401,24 @@ class Repo:
     def _erased(self, id_: DocumentId) -> None:
         """Words were erased from a conversation, here or by a merge."""
         self._caches.forget(id_)
+        self.store.owe_fold(id_)
+        for link in self._links:
+            self._ask_to_fold(link)
+
+    def _ask_to_fold(self, link: Link) -> None:
+        """Have a relay drop what was erased, now or when it was out of reach; asked again until it has done so."""
+        for document in self.store.owed_folds(link.url):
+            self._await_fold(link, DocumentId(document))
+
+    def _await_fold(self, link: Link, document: DocumentId) -> None:
+        def done(future: Future[None]) -> None:
+            error = future.exception()
+            if error is None or isinstance(error, RelayRefused):
+                with contextlib.suppress(StoreError):  # closed meanwhile: then it is asked again, and that is harmless
+                    self.store.folded(link.url, document)
+
+        with contextlib.suppress(SyncError):  # a link that was closed: the next one asks
+            link.fold(document).add_done_callback(done)
 
     def _read_library(self) -> None:
         """Have the listing say what the library says. It is loaded only where the listing does not know all of it."""

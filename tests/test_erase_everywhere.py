@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import struct
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 import llmcrdt
 from llmcrdt.testing.models import write_model
+from sync_server.thread import RelayThread
 
 OpenRepo = Callable[..., llmcrdt.Repo]
 SECRET = "Rumpelstilzchen lives behind the seventh hill, in the house with the crooked door"
@@ -63,6 +65,39 @@ def test_no_file_holds_the_words(open_repo: OpenRepo, tmp_path: Path, where: str
         assert answer.stats["reused"] == 0
         assert files_with(tmp_path, needles) == []
         engine.close()
+
+
+@pytest.mark.parametrize("online", [True, False])
+def test_no_file_of_the_relay_holds_the_words(open_repo: OpenRepo, tmp_path: Path, online: bool) -> None:
+    """Erased while connected, or while the relay is out of reach: then it folds at the next connection."""
+    with RelayThread(tmp_path / "relay") as relay:
+        laptop = open_repo("laptop")
+        phone = open_repo("phone", laptop.library)
+        conversation = laptop.create()
+        secret = conversation.append("user", SECRET)
+        conversation.append("user", "And on.")
+        for repo in (laptop, phone):
+            with repo.connect(relay.url) as link:
+                link.wait_synced(20)
+        assert files_with(tmp_path, [SECRET.encode()])
+        if not online:
+            conversation.erase(secret)
+        with laptop.connect(relay.url) as one, phone.connect(relay.url) as two:
+            one.wait_synced(20)
+            if online:
+                conversation.erase(secret)
+            one.wait_synced(20)
+            two.wait_synced(20)
+            until = time.monotonic() + 30
+            while files_with(tmp_path, [SECRET.encode()]) and time.monotonic() < until:
+                time.sleep(0.1)
+        assert files_with(tmp_path, [SECRET.encode(), SECRET.encode("utf-16-le")]) == []
+        assert phone.get(conversation.id).transcript().hash == conversation.transcript().hash
+        late = open_repo("tablet", laptop.library)
+        with late.connect(relay.url) as link:
+            link.wait_synced(20)
+        assert [e.status for e in late.get(conversation.id).transcript()] == ["erased", "complete"]
+        assert laptop.store.owed_folds(relay.url) == []
 
 
 def test_a_cache_folder_that_is_gone_is_no_reason_to_fail(open_repo: OpenRepo, tmp_path: Path) -> None:

@@ -292,7 +292,7 @@ class Conversation(Document):
 
         Every version, live text and hidden field goes, with the alternatives that hold the same words, and the token
         logs of every answer that was computed on it. The entry's place stays, and a model that is asked again is not
-        shown it. What another device holds goes when the erase reaches it.
+        shown it. What other devices, caches and the relay hold goes when the erase reaches them.
         """
         with self._editing() as edit:
             chosen = with_copies(self._doc, self._doc.find(entry))

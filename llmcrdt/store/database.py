@@ -364,6 +364,23 @@ class Store:
                 session, n = self._name(relay, document, self._refills(relay, document))
                 db.execute("INSERT INTO outbox VALUES (?, ?, ?, ?, ?)", [relay, document, place, session, n])
 
+    def owe_fold(self, document: str) -> None:
+        """Note that every relay that knows a document is to fold it: words were erased from it."""
+        with self._writing() as db:
+            relays = [row[0] for row in db.execute("SELECT relay FROM cursors WHERE document = ?", [document])]
+            for relay in relays:
+                db.execute("INSERT OR REPLACE INTO settings VALUES (?, '')", [f"fold:{document}:{relay}"])
+
+    def owed_folds(self, relay: str) -> list[str]:
+        """Documents that this relay is still to fold."""
+        with self._reading() as db:
+            names = [row[0] for row in db.execute("SELECT name FROM settings WHERE name LIKE 'fold:%'")]
+        return [name.split(":", 2)[1] for name in names if name.split(":", 2)[2] == relay]
+
+    def folded(self, relay: str, document: str) -> None:
+        with self._writing() as db:
+            db.execute("DELETE FROM settings WHERE name = ?", [f"fold:{document}:{relay}"])
+
     # the listing
 
     def put_listing(self, rows: Iterable[Listed]) -> None:
