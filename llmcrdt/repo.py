@@ -490,6 +490,8 @@ class Repo:
                 version = now
                 for link in self._links:
                     link.notify()
+                    for waiting in self.store.waiting(link.url):
+                        link.notify(DocumentId(waiting))
 
 
 def _raised() -> tuple[type[BaseException], BaseException | None, TracebackType | None]:

@@ -16,6 +16,7 @@ import pytest
 import llmcrdt
 from llmcrdt.exceptions import ConversationNotFound, InvalidContent, LibraryMismatch, RepoClosed, StoreError
 from llmcrdt.store.database import Store
+from sync_server.thread import RelayThread
 
 OpenRepo = Callable[..., llmcrdt.Repo]
 
@@ -235,3 +236,32 @@ def test_any_thread_may_write(open_repo: OpenRepo) -> None:
         thread.join()
     assert sorted(texts(conversation)) == sorted(f"{k}.{n}" for k in range(4) for n in range(10))
     assert conversation.transcript().malformed == {}
+
+
+def test_what_another_process_writes_is_pushed_by_the_link_that_is_open(open_repo: OpenRepo, tmp_path: Path) -> None:
+    with RelayThread(tmp_path / "relay") as relay:
+        laptop = open_repo("laptop")
+        conversation = laptop.create()
+        conversation.append("user", "mine")
+        phone = open_repo("phone", laptop.library)
+        with laptop.connect(relay.url) as one, phone.connect(relay.url) as two:
+            one.wait_synced(20)
+            two.wait_synced(20)
+            there = phone.get(conversation.id)
+            came = threading.Event()
+            there.observe(lambda change: came.set() if any(e.text == "theirs" for e in change.added) else None)
+            with llmcrdt.open(tmp_path / "laptop.db") as other:  # as another process would
+                other.get(conversation.id).append("user", "theirs")
+            assert came.wait(20)
+
+
+def test_two_links_on_one_file_both_get_in_step(open_repo: OpenRepo, tmp_path: Path) -> None:
+    """The one that did not push hears of no ack: it has to look."""
+    with RelayThread(tmp_path / "relay") as relay:
+        one, two = open_repo("laptop"), open_repo("laptop")
+        conversation = one.create()
+        with one.connect(relay.url) as a, two.connect(relay.url) as b:
+            for n in range(10):
+                conversation.append("user", str(n))
+                b.wait_synced(20)
+                a.wait_synced(20)

@@ -311,6 +311,11 @@ class Store:
         with self._reading() as db:
             return [Row(*row) for row in db.execute(query, [relay, document, after, limit])]
 
+    def waiting(self, relay: str) -> list[str]:
+        """Documents with updates that this relay has not acknowledged."""
+        with self._reading() as db:
+            return [row[0] for row in db.execute("SELECT DISTINCT document FROM outbox WHERE relay = ?", [relay])]
+
     def outbox_end(self, relay: str, document: str) -> int:
         query = "SELECT max(place) FROM outbox WHERE relay = ? AND document = ?"
         return int(self._one(query, relay, document) or 0)

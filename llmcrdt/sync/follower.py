@@ -162,6 +162,8 @@ class Follower:
         doc = self._documents.get(document) if document is not None else None
         if doc is None:
             self._list()
+            for marked in {marked for goal in self._goals for marked in goal.marks}:
+                self._check(marked)  # another link on the same file may have got the acks
         else:
             self._check(doc.id)
             if doc.phase is _Phase.LIVE:
