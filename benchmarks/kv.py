@@ -14,7 +14,7 @@ import random
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -80,7 +80,10 @@ def run(options: argparse.Namespace) -> Report:
             "LlamaDiskCache": lambda: Peer(model, threads, "disk", folder),
             "llmcrdt": lambda: Ours(model, threads, folder / "ours"),
         }
-        said = {name: _converse(make(), turns) for name, make in ways.items()}
+        said: dict[str, dict[str, Any]] = {name: {} for name in ways}
+        talks = [_converse(make(), turns, said[name]) for name, make in ways.items()]
+        for _ in zip(*talks, strict=True):  # in turns, so that a busy machine is busy for all of them
+            pass
         _compare(report, said, turns)
         _restore(report, model, threads, folder / "prefix", prefix)
     return report
@@ -92,20 +95,20 @@ def _model(path: Path, *, quick: bool) -> Path:
     return write_model(path, quant="F16", n_layer=11, n_embd=1024, context=8192)
 
 
-def _converse(way: Way, turns: int) -> dict[str, list[Turn] | int]:
-    """The whole script, by one way. Each way goes on from its own answers; all are equally long."""
+def _converse(way: Way, turns: int, found: dict[str, Any]) -> Iterator[None]:
+    """The whole script, by one way, an answer a step. Each goes on from its own answers; all are equally long."""
     new = random.Random(1)
 
     def words(n: int) -> list[int]:
         return [new.randrange(300, 780) for _ in range(n)]
 
-    found: dict[str, list[Turn] | int] = {}
     ids, starts, talk = words(SYSTEM), [], []
     for _ in range(turns):
         starts.append(len(ids))
         ids += words(USER)
         talk.append(way.answer(ids))
         ids += talk[-1].said
+        yield
     middle = starts[turns // 2]
     steps = {
         "fork": ids[:middle] + words(USER),
@@ -116,11 +119,12 @@ def _converse(way: Way, turns: int) -> dict[str, list[Turn] | int]:
     found["turn"] = talk
     for name, prompt in steps.items():
         found[name] = [way.answer(prompt)]
+        yield
     found["held"] = way.held()
     way.restart()
     found["restart"] = [way.answer(ids + words(USER))]
     way.close()
-    return found
+    yield
 
 
 def _compare(report: KvReport, said: dict[str, Any], turns: int) -> None:
