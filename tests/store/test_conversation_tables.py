@@ -433,3 +433,20 @@ def test_a_process_that_lacks_an_update_leaves_the_rows_alone(open_repo: OpenRep
     assert {entry.text for entry in open_repo("laptop").get(one.id).entries()} == {"first", "between", "mine"}
     assert len(a.search("first")) == len(b.search("between")) == len(b.search("mine")) == 1
     assert a.store.tables.stale("1") == []
+
+
+def test_another_version_s_words_replace_those_in_the_index(open_repo: OpenRepo) -> None:
+    """A stream that somebody sealed as stopped goes on on its own device: the complete version is shown and found."""
+    laptop = open_repo("laptop")
+    phone = open_repo("phone", laptop.library)
+    here = laptop.create()
+    stream = here.stream("assistant", interval=0.0)
+    stream.write("alpha")
+    there = phone.join(here.id)
+    there.apply(here.diff())
+    there.seal(stream.id)
+    assert len(phone.search("alpha")) == 1
+    stream.seal(parts=[llmcrdt.Text("beta")])
+    there.apply(here.diff(since=there.version()))
+    assert phone.search("alpha") == []
+    assert [hit.entry for hit in phone.search("beta")] == [stream.id]
