@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -302,15 +303,29 @@ def test_a_prompt_longer_than_the_context_says_both_counts_and_writes_nothing(
         assert conversation.version() == before
 
 
+@pytest.mark.parametrize("when", ["before the engine begins", "while it runs"])
 def test_state_computed_from_what_is_erased_meanwhile_does_not_stay(
-    conversation: llmcrdt.Conversation, engine: llmcrdt.LlamaEngine, tmp_path: Path
+    conversation: llmcrdt.Conversation,
+    engine: llmcrdt.LlamaEngine,
+    tmp_path: Path,
+    when: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     secret = conversation.append("user", "the number is 8472 and nobody may know it, " * 10)
     engine.tokenizer.is_end = lambda token: False  # type: ignore[method-assign]
+    start = engine.start
+
+    def erase_and_start(*args: Any, **options: Any) -> Any:
+        conversation.erase(secret)
+        return start(*args, **options)
+
+    if when != "while it runs":
+        monkeypatch.setattr(engine, "start", erase_and_start)
     generation = llmcrdt.generate(conversation, engine, max_tokens=200, seed=1)
     next(iter(generation))
     ids = engine.tokenizer.encode(secret.text, special=False)
-    conversation.erase(secret)
+    if when == "while it runs":
+        conversation.erase(secret)
     generation.result(60)
     assert engine.settled(60)
     runs = {pack_ids(ids[i : i + 6]) for i in range(len(ids) - 6)}

@@ -3,6 +3,7 @@
 import pytest
 
 from llmcrdt.engine.engine import Sampling
+from llmcrdt.kvcache import MemoryCache
 from llmcrdt.kvcache.chunk_hash import chunk_keys, pack_ids
 
 ARCHS = ["llama", "gemma3", "mamba2", "lfm2"]
@@ -82,3 +83,19 @@ def test_a_closed_engine_forgets_what_is_on_disk(lab):
     assert engine.cache_folder == lab.folder / "cache"
     assert engine.forget("me").result(60) == 3
     assert spelled(lab.folder / "cache", ids) == []
+
+
+def test_what_cant_be_noted_is_not_stored(lab):
+    class Refusing(MemoryCache):
+        def claim(self, owner, keys):
+            return False
+
+    cache = Refusing()
+    engine = lab.engine(lab.model("llama", "F16"), cache)
+    ids = lab.tokens(200)
+    say(lab, engine, ids, 4, "me")
+    assert engine.settled(60)
+    assert cache.stats()["chunks"] == 0
+    say(lab, engine, lab.tokens(200, 9), 4, "")
+    assert engine.settled(60)
+    assert cache.stats()["chunks"] == 3, "what is nobody's needs no note"
