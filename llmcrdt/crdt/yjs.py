@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -24,8 +25,7 @@ class YjsReplica:
         self._doc: Any = pycrdt.Doc() if client_id is None else pycrdt.Doc(client_id=client_id)
         self._maps: dict[str, Any] = {root: self._doc.get(root, type=pycrdt.Map) for root in roots}
         self._pending: list[tuple[bytes, UpdateRange]] = []
-        self._touched: dict[str, set[str]] = {}
-        self._emitted: list[bytes] = []
+        self._heard = _Heard()
         self._subscriptions: list[Any] = []
         self.broken = False
 
@@ -102,27 +102,15 @@ class YjsReplica:
         """Observe from the first change after loading on: events for what is loaded would only cost time."""
         if self._subscriptions:
             return
-        self._subscriptions.append(self._doc.observe(self._on_transaction))
+        subscription = self._doc.observe(self._heard.on_transaction)
+        self._subscriptions.append(subscription)
+        # An observed document is freed only after unobserve (pycrdt 0.14.13, whatever the callback refers to).
+        weakref.finalize(self, self._doc.unobserve, subscription).atexit = False
         for root, shared in self._maps.items():
-            self._subscriptions.append(shared.observe_deep(self._events_of(root)))
-
-    def _on_transaction(self, event: Any) -> None:
-        if event.update != _EMPTY:
-            self._emitted.append(bytes(event.update))
-
-    def _events_of(self, root: str) -> Callable[[Any], None]:
-        def on_events(events: Any) -> None:
-            touched = self._touched.setdefault(root, set())
-            for event in events:
-                path = event.path
-                touched.update([str(path[0])] if path else event.keys)
-
-        return on_events
+            self._subscriptions.append(shared.observe_deep(self._heard.events_of(root)))
 
     def _take(self) -> tuple[Touched, list[bytes]]:
-        touched = Touched({root: frozenset(keys) for root, keys in self._touched.items()})
-        emitted, self._touched, self._emitted = self._emitted, {}, []
-        return touched, emitted
+        return self._heard.take()
 
     def _keep_if_pending(self, update: bytes, span: UpdateRange) -> bool:
         state = read_state_vector(self.version())
@@ -157,6 +145,33 @@ class YjsReplica:
                 raise
             self.broken = True
             raise MalformedUpdate(message, hint="It was not kept; the document is loaded again.") from None
+
+
+class _Heard:
+    """What a document tells its observers. It must not know the replica: a callback that leads back to it is a cycle
+    through Rust, which Python's garbage collector can't see, and neither would ever be freed."""
+
+    def __init__(self) -> None:
+        self._touched: dict[str, set[str]] = {}
+        self._emitted: list[bytes] = []
+
+    def on_transaction(self, event: Any) -> None:
+        if event.update != _EMPTY:
+            self._emitted.append(bytes(event.update))
+
+    def events_of(self, root: str) -> Callable[[Any], None]:
+        def on_events(events: Any) -> None:
+            touched = self._touched.setdefault(root, set())
+            for event in events:
+                path = event.path
+                touched.update([str(path[0])] if path else event.keys)
+
+        return on_events
+
+    def take(self) -> tuple[Touched, list[bytes]]:
+        touched = Touched({root: frozenset(keys) for root, keys in self._touched.items()})
+        emitted, self._touched, self._emitted = self._emitted, {}, []
+        return touched, emitted
 
 
 class YjsEdit:
