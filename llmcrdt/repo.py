@@ -202,6 +202,10 @@ class Repo:
         """Give a conversation another title, on every device."""
         self._library.put(self.get(id).id, title=title)
 
+    def archive(self, id: str, archived: bool = True) -> None:
+        """Put a conversation away, or bring it back, on every device. ``list`` says which are."""
+        self._library.put(self.get(id).id, archived=archived)
+
     def delete(self, id: str) -> None:
         """Take a conversation out of the library, on every device, for good."""
         with self._lock:

@@ -41,6 +41,10 @@ def test_list_rename_delete(open_repo: OpenRepo) -> None:
     made = [repo.create(f"title {n}") for n in range(3)]
     assert [row.title for row in repo.list()] == ["title 2", "title 1", "title 0"]
     repo.rename(made[0].id, "another")
+    repo.archive(made[2].id)
+    assert [row.archived for row in repo.list()] == [True, False, False]
+    repo.archive(made[2].id, False)
+    assert not any(row.archived for row in repo.list())
     assert made[0].title == "another"
     repo.delete(made[1].id)
     assert [row.title for row in repo.list()] == ["title 2", "another"]

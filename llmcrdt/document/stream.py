@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Literal
 from ..exceptions import AlreadySealed, InvalidContent, LLMCRDTError
 from ..ids import ContentHash, EntryId
 from .canonical import JSON, canonical_json
-from .entry import Entry, HiddenField, Part, Reasoning, Text
+from .entry import Entry, HiddenField, Part, Reasoning, Text, ToolCall
 
 if TYPE_CHECKING:
     from .conversation import Conversation
 
-PartType = Literal["text", "reasoning"]
+PartType = Literal["text", "reasoning", "tool_call"]
 _PENDING_CHARS = 2000
 
 
@@ -33,6 +33,7 @@ class Stream:
         self._clock = clock
         self._interval = interval
         self._parts: list[tuple[PartType, list[str]]] = []
+        self._calls: dict[int, tuple[str, str]] = {}  # index of a part -> id and name of its call
         self._waiting: list[str] = []
         self._flushed_at = float("-inf")  # the first words are shown at once
         self._shared = True
@@ -43,17 +44,27 @@ class Stream:
         of the next write, or at the seal. Raises AlreadySealed, InvalidContent."""
         if self._sealed is not None:
             raise AlreadySealed(f"Entry {self.id} is sealed.", hint="Append a new entry.")
-        if not isinstance(text, str) or part not in ("text", "reasoning"):
-            raise InvalidContent("A stream takes text, as a part of type text or reasoning.")
+        if not isinstance(text, str) or part not in ("text", "reasoning", "tool_call"):
+            raise InvalidContent("A stream takes text, as a part of type text, reasoning or tool_call.")
         canonical_json(text)
         if not self._parts or self._parts[-1][0] != part:
-            self.flush()
-            self._parts.append((part, []))
+            self._begin(part)
         self._parts[-1][1].append(text)
         self._waiting.append(text)
         elapsed = self._clock() - self._flushed_at
         if not 0 <= elapsed < self._interval or sum(map(len, self._waiting)) > _PENDING_CHARS:
             self.flush()
+
+    def call(self, id: str, name: str) -> None:
+        """Begin a tool call: what is written next as part "tool_call" are its arguments. Others see them grow; id and
+        name come with the seal."""
+        canonical_json([id, name])
+        self._begin("tool_call")
+        self._calls[len(self._parts) - 1] = (id, name)
+
+    def _begin(self, part: PartType) -> None:
+        self.flush()
+        self._parts.append((part, []))
 
     def flush(self) -> None:
         """Put what was written so far into the document now."""
@@ -103,9 +114,12 @@ class Stream:
 
     def _written(self) -> tuple[Part, ...]:
         made: list[Part] = []
-        for part, pieces in self._parts:
+        for index, (part, pieces) in enumerate(self._parts):
             text = "".join(pieces)
-            made.append(Reasoning(text) if part == "reasoning" else Text(text))
+            if part == "tool_call":
+                made.append(ToolCall(*self._calls.get(index, ("", "")), text))
+            else:
+                made.append(Reasoning(text) if part == "reasoning" else Text(text))
         return tuple(made)
 
     def __enter__(self) -> Stream:

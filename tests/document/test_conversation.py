@@ -157,6 +157,25 @@ def test_a_stream_grows_elsewhere_and_is_sealed_once(two: tuple[llmcrdt.Conversa
     assert not any(name.startswith("live:") for name in fields)
 
 
+def test_tool_calls_grow_in_a_stream_part_by_part(two: tuple[llmcrdt.Conversation, ...]) -> None:
+    here, there = two
+    with here.stream("assistant", frame=here.transcript(), interval=0) as stream:
+        stream.write("Let me look.")
+        for call in ("c1", "c2"):
+            stream.call(call, "trains")
+            stream.write('{"to": ', part="tool_call")
+            stream.write('"Ghent"}', part="tool_call")
+        exchange(here, there)
+        (growing,) = there.unsealed()
+        assert [part.arguments for part in growing.tool_calls] == ['{"to": "Ghent"}'] * 2
+        assert growing.text == "Let me look."
+    exchange(here, there)
+    sealed = there.entry(growing.id)
+    assert [(c.id, c.name, c.arguments) for c in sealed.tool_calls] == [
+        ("c1", "trains", '{"to": "Ghent"}'), ("c2", "trains", '{"to": "Ghent"}'),
+    ]  # fmt: skip
+
+
 def _then(conversation: llmcrdt.Conversation, entry: llmcrdt.Entry) -> llmcrdt.Transcript:
     conversation.append("user", "already on it?")
     assert conversation.transcript()[-1].parents == (entry.id,)
