@@ -245,7 +245,7 @@ class Conversation(Document):
             with self._showing(entry, head.alternative_of):
                 edit.put_node(schema.ENTRIES, entry, {"head": schema.write_head(head)})
                 edit.put_text(schema.ENTRIES, entry, schema.live_name(0, "text"))
-            stream = Stream(self, entry, clock=self._clock, interval=interval)
+            stream = Stream(self, entry, role, clock=self._clock, interval=interval)
             self._streams[entry] = stream
         return stream
 
@@ -307,7 +307,7 @@ class Conversation(Document):
             unfinished = self._doc.find(entry)
             readable = self._doc.readable[unfinished]
             if not readable.versions and not readable.erased:
-                self._write_version(unfinished, readable.live, status=status)
+                self._write_version(unfinished, readable.head.role, readable.live, status=status)
         return self.entry(unfinished)
 
     def blobs(self) -> set[str]:
@@ -408,7 +408,8 @@ class Conversation(Document):
     def grow(self, entry: EntryId, index: int, part_type: str, text: str) -> bool:
         """Append to a live part. False where somebody sealed the entry meanwhile: the text is then nowhere but here."""
         with self._editing() as edit:
-            if self._doc.readable[entry].versions or self._doc.readable[entry].erased:
+            readable = self._doc.find_readable(entry)
+            if readable is None or readable.versions or readable.erased:
                 return False
             name = schema.live_name(index, part_type)
             if not edit.append_text(schema.ENTRIES, entry, name, text):
@@ -419,6 +420,7 @@ class Conversation(Document):
     def finish(
         self,
         entry: EntryId,
+        role: Role,
         parts: Sequence[Part],
         *,
         status: Literal["complete", "stopped", "failed"],
@@ -426,11 +428,12 @@ class Conversation(Document):
         usage: Mapping[str, JSON] | None,
     ) -> Entry:
         """Seal a stream: its version and hidden fields come, its live text goes, in one update."""
-        parts = parts_of(self._kept(parts), "assistant")
+        parts = parts_of(self._kept(parts), role)
         with self._editing():
             self._streams.pop(entry, None)
-            if not self._doc.readable[entry].erased:
-                version = self._write_version(entry, parts, status=status, usage=usage)
+            readable = self._doc.find_readable(entry)  # None: an erase is under way, and its mark has not arrived
+            if readable is None or not readable.erased:
+                version = self._write_version(entry, role, parts, status=status, usage=usage)
                 self._write_hidden(entry, hidden(version))
         return self.entry(entry)
 
@@ -518,12 +521,12 @@ class Conversation(Document):
     def _write_version(
         self,
         entry: EntryId,
+        role: Role,
         parts: Sequence[Part],
         *,
         status: Literal["complete", "stopped", "failed"],
         usage: Mapping[str, JSON] | None = None,
     ) -> ContentHash:
-        role = self._doc.readable[entry].head.role
         lamport, nonce = self._doc.order.next_lamport(), self._random(12)
         name, text = schema.write_version(
             role, tuple(parts), status=status, lamport=lamport, by=self.session, nonce=nonce, usage=usage

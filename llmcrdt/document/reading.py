@@ -192,6 +192,13 @@ class Reading:
 
     # giving out
 
+    def find_readable(self, entry: EntryId) -> Readable | None:
+        """What the document says of an entry; None while it can't be read."""
+        try:
+            return self.readable[entry]
+        except (KeyError, InvalidContent):
+            return None
+
     def find(self, entry: Entry | EntryId, *, shown: bool = False) -> EntryId:
         """The id of a sound entry. Raises EntryNotFound. ``shown``: it has to be in the transcript."""
         found = entry.id if isinstance(entry, Entry) else entry

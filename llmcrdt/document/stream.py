@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from ..exceptions import AlreadySealed, InvalidContent, LLMCRDTError
 from ..ids import ContentHash, EntryId
 from .canonical import JSON, canonical_json
-from .entry import Entry, HiddenField, Part, Reasoning, Text, ToolCall
+from .entry import Entry, HiddenField, Part, Reasoning, Role, Text, ToolCall
 
 if TYPE_CHECKING:
     from .conversation import Conversation
@@ -26,9 +26,10 @@ class Stream:
     """
 
     def __init__(
-        self, conversation: Conversation, entry: EntryId, *, clock: Callable[[], float], interval: float
+        self, conversation: Conversation, entry: EntryId, role: Role, *, clock: Callable[[], float], interval: float
     ) -> None:
         self.id = entry
+        self._role = role
         self._conversation = conversation
         self._clock = clock
         self._interval = interval
@@ -109,7 +110,9 @@ class Stream:
         if self._sealed is None:
             content = tuple(parts) if parts is not None else self._written()
             fields = hidden if callable(hidden) else (lambda _hash: hidden or {})
-            self._sealed = self._conversation.finish(self.id, content, status=status, hidden=fields, usage=usage)
+            self._sealed = self._conversation.finish(
+                self.id, self._role, content, status=status, hidden=fields, usage=usage
+            )
         return self._sealed
 
     def _written(self) -> tuple[Part, ...]:

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
+import pycrdt
 import pytest
 
 import llmcrdt
@@ -193,3 +194,22 @@ def test_a_restart_can_be_asked_for(open_repo: OpenRepo) -> None:
     frame = conversation.transcript().frame(restart="another template")
     assert (frame.base, frame.restarts, len(frame.appended)) == (None, "another template", 2)
     assert frame.hash == conversation.transcript().hash
+
+
+def test_a_stream_is_sealed_although_the_mark_of_its_erase_has_not_arrived(open_repo: OpenRepo, tmp_path: Path) -> None:
+    """Updates may arrive in any order: first what removes the words, then what says that they are erased."""
+    conversation = open_repo("laptop").create()
+    stream = conversation.stream("assistant", interval=0)
+    stream.write(SECRET)
+    stranger = pycrdt.Doc()
+    stranger.apply_update(conversation.diff())
+    before = stranger.get_state()
+    node = stranger.get("entries", type=pycrdt.Map)[stream.id]
+    del node["live:0:text"]
+    conversation.apply(stranger.get_update(before))
+    stream.write(" and more")
+    assert stream.seal().text == SECRET + " and more"
+    node[f"erased:{'A' * 22}"] = '{"lamport":9,"versions":[]}'
+    conversation.apply(stranger.get_update())
+    assert conversation.entry(stream.id).status == "erased"
+    assert found_in(tmp_path, SECRET.encode()) == []
