@@ -17,7 +17,7 @@ relay: ## Install what is needed, then run the relay (ARGS='--port 8765')
 	@$(VENV)/python -m sync_server $(ARGS)
 
 test: check ## Install what is needed, then check and test everything
-	$(VENV)/pytest
+	$(VENV)/pytest -n auto --dist loadfile
 
 check: lint types arrows
 

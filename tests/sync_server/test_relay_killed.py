@@ -9,7 +9,7 @@ import sys
 import threading
 from pathlib import Path
 
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
@@ -52,7 +52,7 @@ class Writer(threading.Thread):
                             data = tuple(self.data(document, first + i) for i in range(count))
                             ws.send(wire.encode(Push(document, self.session, first, data)))
                             sent[document] += count
-        except (ConnectionClosed, OSError):
+        except (ConnectionClosed, InvalidHandshake, OSError, EOFError):
             return
 
     def listen(self, ws: object) -> None:
@@ -68,7 +68,8 @@ class Writer(threading.Thread):
 
 
 def start(data: Path) -> tuple[subprocess.Popen[str], str]:
-    command = [sys.executable, "-m", "sync_server", "--port", "0", "--data", str(data)]
+    # These records are no Yjs updates, and every one of them is asked for at the end: nothing is folded here.
+    command = [sys.executable, "-m", "sync_server", "--port", "0", "--data", str(data), "--limit", "fold=1000000000"]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     assert child.stdout
