@@ -180,6 +180,10 @@ class Conversation(Document):
                 edit.put_node(schema.ENTRIES, each, {**fields, **sealed[each]})
             for key, text in acts.items():
                 edit.put(schema.ACTS, key, text)
+        with other._reading():
+            shown = chosen in other._doc.order.now().visible
+        if not shown:  # what was written on it, and so kept it beside a rival, is not in the fork
+            other.select(chosen)
 
     def unsealed(self) -> tuple[Entry, ...]:
         """Entries that somebody began to write and nobody finished, other than those this object is writing."""

@@ -57,7 +57,7 @@ _TABLES = """
     CREATE INDEX entries_erased ON entries (document) WHERE erased;
     CREATE INDEX entries_to_index ON entries (number) WHERE NOT indexed AND words IS NOT NULL;
     CREATE VIRTUAL TABLE entry_words USING fts5 (
-        words, content='entries', content_rowid='number', tokenize='unicode61 remove_diacritics 2'
+        words, content='entries', content_rowid='number', tokenize='unicode61 remove_diacritics 2', prefix='2 3'
     )
 """
 

@@ -80,3 +80,22 @@ def test_what_can_t_be_forked_makes_no_conversation(open_repo: OpenRepo) -> None
     assert [row.id for row in repo.list()] == [conversation.id]
     with pytest.raises(ConversationNotFound):
         repo.get("nowhere")
+
+
+def test_the_entry_that_was_forked_at_is_shown_also_beside_a_rival(open_repo: OpenRepo) -> None:
+    """Rivals stay side by side once both are written on (O6); what was written on them later is not in the fork."""
+    repo = open_repo("laptop")
+    conversation = repo.create()
+    conversation.append("user", "u")
+    other = open_repo("phone").join(conversation.id)
+    other.apply(conversation.diff())
+    answers = []
+    for writer in (conversation, other):
+        answers.append(writer.append("assistant", "a", frame=writer.transcript()))
+        writer.append("user", "go on")
+    conversation.apply(other.diff())
+    assert {answer.id for answer in answers} <= set(conversation.transcript().ids)
+    for answer in answers:
+        fork = repo.fork(conversation, at=answer)
+        assert answer.id in fork.transcript().ids
+        assert len(fork.transcript()) + len(fork.transcript().elsewhere) <= 3

@@ -208,10 +208,17 @@ class World:
                 device.conv.copy_to(fork.conv, until)
             except NotSealed:
                 return
-            end = transcript.ids.index(until.id) + 1
-            assert fork.conv.transcript().ids[:end] == transcript.ids[:end], "a fork begins with what stood there"
+            before = transcript[: transcript.ids.index(until.id) + 1]
             there = {e.id: e for e in fork.conv.transcript()}
-            assert all(there[e.id].text == e.text for e in transcript[:end])
+            shown = [e for e in before if e.id in there]
+            assert list(there)[: len(shown)] == [e.id for e in shown], (
+                "a fork begins with what stood there, in its order"
+            )
+            assert all(there[e.id].text == e.text for e in shown)
+            assert until.id in there, "the entry it was made at is shown"
+            # Rival answers stay side by side once they are written on (O6); what was written on one later isn't here.
+            aside = {e.entry.id for e in fork.conv.transcript().elsewhere}
+            assert aside >= {e.id for e in before} - there.keys(), "and nothing is lost"
             fork.close()
 
     def do_say_stop(self, device: Device) -> None:
