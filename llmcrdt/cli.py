@@ -210,7 +210,7 @@ def show(repos: Repos, id: str, last: int | None, elsewhere: bool, as_json: bool
 @as_json
 @click.pass_obj
 def append(repos: Repos, id: str, text: str, role: Any, attach: tuple[Path, ...], as_json: bool) -> None:
-    """Add an entry; TEXT "-" reads it from stdin. Prints the entry's id."""
+    """Add an entry; print its id. TEXT "-" is stdin; put -- before a text that begins with a dash."""
     content = _decode(sys.stdin.buffer.read(), "stdin") if text == "-" else text
     blobs = [llmcrdt.Blob(file) for file in attach]
     with repos() as repo:
