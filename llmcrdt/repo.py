@@ -154,7 +154,8 @@ class Repo:
 
     def fork(self, conversation: Conversation, *, at: Entry | EntryId, title: str | None = None) -> Conversation:
         """A new conversation that begins as this one stands at an entry of its transcript; ``forked_from`` says so.
-        A rival answer that only later entries kept beside it is elsewhere there.
+        Its order is that of the rules for what it holds: where only a later frame had pinned another one, or a later
+        entry had kept a rival answer in sight, that is not so there.
 
         Entries keep their ids, frames and token logs, so an engine reuses all it has computed for them. Sealed hidden
         fields are sealed anew for the fork where their key is here; else they are left out, for they would not open.
