@@ -199,7 +199,7 @@ class World:
                 assert summary.id in ids and until.id in ids, "a summary hides nothing"
 
     def do_fork(self, device: Device) -> None:
-        """A new conversation with everything up to an entry; it shows what stood there, in the order of its own frames."""
+        """A new conversation with everything up to an entry; what stood there is there, in its own order."""
         until = self.visible(device)
         if until is not None:
             transcript = device.conv.transcript()
