@@ -234,10 +234,9 @@ class Store:
         snapshot: Callable[[], tuple[bytes, Sequence[bytes]]],
     ) -> bool:
         """Keep the snapshot and nothing older of a document: no update, nothing set aside, nothing waiting for a relay.
-        A relay that something waited for gets the whole document instead. Afterwards the old bytes are in no file;
-        where
-        another reader of the file stands in the way of that, ``purged`` goes on saying what it said.
+        A relay that something waited for gets the whole document instead. Afterwards the old bytes are in no file.
 
+        Where another reader stands in the way of that, or a crash, ``purged`` is -1 until a later purge gets through.
         ``seen`` and ``writer`` as in ``compact``: False, and nothing done, if the caller's replica lacks something."""
         with self._writing() as db:
             if self.unseen(document, seen, writer):
@@ -259,6 +258,7 @@ class Store:
                 session, n = self._name(relay, document, self._refills(relay, document))
                 row = [relay, document, self._insert(document, whole), session, n]
                 db.execute("INSERT INTO outbox VALUES (?, ?, ?, ?, ?)", row)
+            db.execute("INSERT OR REPLACE INTO settings VALUES (?, '-1')", [f"purged:{document}"])
         if self._empty_wal():
             self.put_setting(f"purged:{document}", str(erased))
         return True

@@ -179,3 +179,17 @@ def test_a_closed_store_says_so(store: Store) -> None:
     store.close()
     with pytest.raises(RepoClosed):
         store.setting("library")
+
+
+def test_a_purge_that_a_reader_stands_in_the_way_of_is_owed_also_for_the_same_number_of_erases(store: Store) -> None:
+    """Words that arrive late beside an erase are purged with the count that was purged before."""
+    assert store.purge(DOCUMENT, 0, SESSION, 1, lambda: (b"first", []))
+    assert store.purged(DOCUMENT) == 1
+    reader = sqlite3.connect(store.path)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM updates").fetchone()
+    assert store.purge(DOCUMENT, 0, SESSION, 1, lambda: (b"second", []))
+    assert store.purged(DOCUMENT) != 1
+    reader.close()
+    assert store.purge(DOCUMENT, 0, SESSION, 1, lambda: (b"third", []))
+    assert store.purged(DOCUMENT) == 1
