@@ -43,16 +43,25 @@ class Renderer:
 
         adapted = adapt(messages, level, generating=generating)
         tools, arguments = self._settings(settings)
-        rendered = render(
-            self.tokenizer.chat_template or PLAIN_TEMPLATE,
-            [self.guard.message(message) for message in adapted],
-            tools=tools,
-            arguments=arguments,
-            date=self._date(settings),
-            add_generation_prompt=generating,
-            bos=self.tokenizer.bos,
-            eos=self.tokenizer.eos,
-        )
+
+        def render_with(tools: list[Any] | None) -> str:
+            return render(
+                self.tokenizer.chat_template or PLAIN_TEMPLATE,
+                [self.guard.message(message) for message in adapted],
+                tools=tools,
+                arguments=arguments,
+                date=self._date(settings),
+                add_generation_prompt=generating,
+                bos=self.tokenizer.bos,
+                eos=self.tokenizer.eos,
+            )
+
+        try:
+            rendered = render_with(tools)
+        except TemplateFailed:
+            if tools is not None:
+                raise
+            rendered = render_with([])  # some ask no question before they list the tools
         return self.guard.restore(rendered)
 
     def first(self, messages: Sequence[Message], settings: Settings, *, generating: bool) -> tuple[str, Level]:
@@ -65,7 +74,7 @@ class Renderer:
             except TemplateFailed as error:
                 failure = failure or error
                 continue
-            if self._shows_system(text, messages):
+            if all(self.shows(text, message) for message in messages if message["role"] == "system"):
                 return text, level
             silent = silent or (text, level)
         if silent:
@@ -85,10 +94,10 @@ class Renderer:
         token = [first] if first is not None else self.tokenizer.encode(bos, special=True)
         return ids if ids[: len(token)] == token else [*token, *ids]
 
-    def _shows_system(self, text: str, messages: Sequence[Message]) -> bool:
-        """Some templates drop a system message without a word; then a later level may show it."""
-        words = (self.guard.text(m["content"].strip()) for m in messages if m["role"] == "system")
-        return all(w in text or json.dumps(w, ensure_ascii=False)[1:-1] in text for w in words)
+    def shows(self, text: str, message: Message) -> bool:
+        """Whether a marked text has the words of ``message``: some templates drop a message without a word."""
+        words, plain = message["content"].strip(), self.guard.plain(text)
+        return words in plain or json.dumps(words, ensure_ascii=False)[1:-1] in plain
 
     def _settings(self, settings: Settings) -> tuple[list[Any] | None, Mapping[str, Any]]:
         try:

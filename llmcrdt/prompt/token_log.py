@@ -9,7 +9,7 @@ the next answer.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..document.entry import TOKENS, Entry
@@ -145,24 +145,35 @@ def _after(chat: Chat, entries: Sequence[Entry], last: Logged, renderer: Rendere
     answer: Message = {"role": "assistant", "content": word}
     if "reasoning_content" in real:
         answer["reasoning_content"] = real["reasoning_content"]
-    difference = _Difference(renderer, chat.settings, tuple(head), answer, tuple(new), word)
-    end = _end_text(last, renderer.tokenizer)
+    said, end = _said(last, renderer.tokenizer)
+    difference = _Difference(renderer, chat.settings, tuple(head), answer, tuple(new), word, end)
+    ways: list[Callable[[], tuple[str, bool] | None]] = [difference.after_word]
     if "tool_calls" in real:
-        rest = difference.after_calls({**answer, "tool_calls": real["tool_calls"]}, end)
-        if rest is not None:
+        calls = {**answer, "tool_calls": real["tool_calls"]}
+        ways = [
+            lambda: difference.after_calls(calls),
+            lambda: difference.after_said({**calls, "content": real["content"]}, said),
+            *ways,
+        ]
+    for way in ways:
+        rest = way()
+        if rest is not None and difference.shows_all(rest[0], real):
             return rest
-    return difference.after_word(end)
+    return None
 
 
-def _end_text(last: Logged, tokenizer: Tokenizer) -> str:
-    """The text of the end-of-turn token that was sampled; "" if the turn was cut short."""
+def _said(last: Logged, tokenizer: Tokenizer) -> tuple[str, str]:
+    """The text that was sampled, and the text of the end-of-turn token after it; "" if the turn was cut short."""
     sampled = last.log.sampled
-    return tokenizer.token_text(sampled[-1]) if sampled and tokenizer.is_end(sampled[-1]) else ""
+    ended = bool(sampled) and tokenizer.is_end(sampled[-1])
+    control = frozenset(tokenizer.special.values())
+    said = b"".join(_spelled(token, tokenizer, control) for token in (sampled[:-1] if ended else sampled))
+    return said.decode("utf-8", "replace"), tokenizer.token_text(sampled[-1]) if ended else ""
 
 
 @dataclass(frozen=True)
 class _Difference:
-    """Finds, in rendered text, what a template prints after an answer."""
+    """Finds, in rendered text, what a template prints after an answer that ended with ``end``."""
 
     renderer: Renderer
     settings: Settings
@@ -170,28 +181,28 @@ class _Difference:
     answer: Message
     new: tuple[Message, ...]
     word: str
+    end: str
 
-    def after_word(self, end: str) -> tuple[str, bool] | None:
-        """The answer as one word: what stands after it, less the end token that was sampled."""
+    def after_word(self) -> tuple[str, bool] | None:
+        """The answer as one word: what stands after it, less the end of the turn if that was sampled."""
         try:
-            whole, level = self.renderer.first([*self.head, self.answer, *self.new], self.settings, generating=True)
+            whole, level = self._whole(self.answer)
         except TemplateFailed:
             return None
         before, found, rest = whole.rpartition(self.word)
         if not found:
             return None
-        alone = self._alone(self.answer, level)
-        rewrites = alone is None or alone.partition(self.word)[0] != before
-        return (rest.removeprefix(end) if end else rest), rewrites
+        opening, _, closing = (self._alone(self.answer, level) or "").partition(self.word)
+        return self._unclosed(rest, closing), opening != before
 
-    def after_calls(self, answer: Message, end: str) -> tuple[str, bool] | None:
+    def after_calls(self, answer: Message) -> tuple[str, bool] | None:
         """The answer with its real calls, which the sampled ids hold: what stands after those.
 
         Rendered without the new messages, the text ends where the answer's turn ends. If it is the beginning of the
         text with them, the remainder is new; the closing of the turn is what follows the end token there.
         """
         try:
-            whole, level = self.renderer.first([*self.head, answer, *self.new], self.settings, generating=True)
+            whole, level = self._whole(answer)
         except TemplateFailed:
             return None
         if level >= Level.NO_TOOLS:
@@ -199,19 +210,53 @@ class _Difference:
         turn = self._alone(answer, level)
         if turn is None or not whole.startswith(turn):
             return None
-        closing = self._closing(turn, level, end)
+        closing = self._closing(turn, level)
         return None if closing is None else (closing + whole[len(turn) :], False)
 
-    def _closing(self, turn: str, level: Level, end: str) -> str | None:
+    def after_said(self, answer: Message, said: str) -> tuple[str, bool] | None:
+        """Where the template prints calls just as they were sampled, and goes on in the same turn: what follows."""
+        try:
+            whole, level = self._whole(answer)
+        except TemplateFailed:
+            return None
+        opening = (self._alone(self.answer, level) or "").partition(self.word)[0]
+        at = whole.find(said.strip(), len(_common(opening, whole))) if level < Level.NO_TOOLS and said.strip() else -1
+        if at < 0:
+            return None
+        return whole[at + len(said.strip()) :].removeprefix(self.end), False
+
+    def shows_all(self, rest: str, real: Message) -> bool:
+        """Whether ``rest`` has the words of every new message that the template prints after the ``real`` answer."""
+        unseen = [message for message in self.new if not self.renderer.shows(rest, message)]
+        return not unseen or not any(self.renderer.shows(self._whole(real)[0], message) for message in unseen)
+
+    def _unclosed(self, rest: str, closing: str) -> str:
+        """``rest`` less the end of the answer's turn, if that was sampled. ``closing``: the end of a turn that is the
+        last; where the template has another token for that, it stands for the one amid a conversation."""
+        end = self.end
+        if not end:
+            return rest
+        at = _common(rest, closing).find(end)
+        if at >= 0:
+            return rest[at + len(end) :]
+        if closing.startswith(end) and not rest.startswith(end):
+            control = (text for text in self.renderer.tokenizer.special if text and rest.startswith(text))
+            return rest.removeprefix(max(control, key=len, default=""))
+        return rest.removeprefix(end)
+
+    def _closing(self, turn: str, level: Level) -> str | None:
         """How the template closes a turn that ends with calls, after the end token."""
         plain = self._alone(self.answer, level)
         if plain is None:
             return None
         opening, _, closing = plain.partition(self.word)
-        at = turn.rfind(end) if end else -1
+        at = turn.rfind(self.end) if self.end else -1
         if at >= len(_common(opening, turn)):
-            return turn[at + len(end) :]
+            return turn[at + len(self.end) :]
         return closing if turn.endswith(closing) else None
+
+    def _whole(self, answer: Message) -> tuple[str, Level]:
+        return self.renderer.first([*self.head, answer, *self.new], self.settings, generating=True)
 
     def _alone(self, answer: Message, level: Level) -> str | None:
         try:
@@ -234,7 +279,7 @@ def _found(ids: Sequence[int], start: int, stop: int, todo: list[Entry], tokeniz
     starts, data = [0], bytearray()
     control = frozenset(tokenizer.special.values())
     for token in ids[start:stop]:
-        data += tokenizer.token_text(token).encode("utf-8") if token in control else tokenizer.decode([token])
+        data += _spelled(token, tokenizer, control)
         starts.append(len(data))
     places: list[tuple[EntryId, int, int]] = []
     at = 0
@@ -248,6 +293,11 @@ def _found(ids: Sequence[int], start: int, stop: int, todo: list[Entry], tokeniz
             begin, at = min(spots), max(spot + len(word) for spot, word in zip(spots, words, strict=True))
             places.append((entry.id, begin, at))
     return _spans(places, starts, start, stop)
+
+
+def _spelled(token: int, tokenizer: Tokenizer, control: frozenset[int]) -> bytes:
+    """The bytes that a token prints, those of control tokens too."""
+    return tokenizer.token_text(token).encode("utf-8") if token in control else tokenizer.decode([token])
 
 
 def _spans(places: Sequence[tuple[EntryId, int, int]], starts: Sequence[int], start: int, stop: int) -> list[Span]:

@@ -102,6 +102,35 @@ CALLS = """\
 {%- endfor %}
 {%- if add_generation_prompt %}{{ '<|start|>assistant<|message|>' }}{% endif %}"""
 
+CLOSES = """\
+{%- for m in messages %}{{ '<turn>' + m.role + '\\n' + m.content }}
+{%- for c in m.tool_calls or [] %}{{ '\\n<call>' + (c.function | tojson) + '</call>' }}{% endfor %}
+{{- '\\n</turn>\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ '<turn>assistant\\n' }}{% endif %}"""
+
+RETURNS = """\
+{%- for m in messages %}{{ '<|start|>' + m.role + '<|message|>' + m.content }}
+{%- for c in m.tool_calls or [] %}{{ '<|call|>' + (c.function | tojson) }}{% endfor %}
+{{- '<|return|>' if loop.last and m.role == 'assistant' and not m.tool_calls else '<|end|>' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ '<|start|>assistant' }}{% endif %}"""
+
+FOLLOWS = """\
+{%- for m in messages %}
+{%- if m.role == 'tool' %}
+{%- if loop.previtem and (loop.previtem.tool_calls or loop.previtem.role == 'tool') %}
+{{- m.content + '</result>' + ('<result>' if loop.nextitem and loop.nextitem.role == 'tool' else '') }}
+{%- endif %}
+{%- else %}
+{%- if loop.previtem and loop.previtem.role == 'tool' %}{{ '</turn>\\n' }}{% endif %}
+{{- '<turn>' + m.role + '\\n' + m.content }}
+{%- for c in m.tool_calls or [] %}{{ '<call>' + (c.function | tojson) + '</call>' }}{% endfor %}
+{{- '<result>' if m.tool_calls and not loop.last else '</turn>\\n' }}
+{%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt and messages[-1].role != 'tool' %}{{ '<turn>assistant\\n' }}{% endif %}"""
+
 _IM = ("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<s>")
 _HEADER = ("<|begin|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
 _INST = ("<s>", "</s>", "[INST]", "[/INST]", "[TOOLS]", "[/TOOLS]", "[CALLS]", "[RESULT]", "[/RESULT]")
@@ -123,6 +152,16 @@ def tokenizers() -> dict[str, ByteTokenizer]:
         "dated": ByteTokenizer(DATED, _IM, end=_IM_END, bos="<s>", add_bos=True, words=WORDS),
         "calls": ByteTokenizer(
             CALLS, ("<|start|>", "<|message|>", "<|call|>", "<|end|>"), end=("<|end|>",), words=WORDS
+        ),
+        "closes": ByteTokenizer(CLOSES, ("<turn>", "</turn>", "<call>", "</call>"), end=("</turn>",), words=WORDS),
+        "returns": ByteTokenizer(
+            RETURNS, ("<|start|>", "<|message|>", "<|call|>", "<|end|>", "<|return|>"), end=("<|return|>",), words=WORDS
+        ),
+        "follows": ByteTokenizer(
+            FOLLOWS,
+            ("<turn>", "</turn>", "<call>", "</call>", "<result>", "</result>"),
+            end=("</turn>", "<result>"),
+            words=WORDS,
         ),
         "plain": ByteTokenizer("", ("<eos>",), end=("<eos>",), eos="<eos>", words=WORDS),
     }

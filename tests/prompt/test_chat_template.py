@@ -42,10 +42,19 @@ def rendered(source: str, **more: Any) -> str:
         ),
         ("{% filter upper %}a{% endfilter %}{{ 'a,b' | replace(',', ' ') | indent(2) | center(7) }}", "A  a b  "),
         ("{{ tools is none }}{{ documents is none }}{{ nothing is defined }}", "TrueTrueFalse"),
+        ("{{ ['b', 'a'] | map('upper') | tojson }}", '["B", "A"]'),
+        ("{% set q = [] %}{% set _ = q.append(1) %}{% set _ = q.append(2) %}{{ q.pop(0) }}{{ q }}", "1[2]"),
     ],
 )
 def test_what_templates_are_written_for(source: str, text: str) -> None:
     assert rendered(source) == text
+
+
+def test_a_template_changes_no_list_of_the_caller() -> None:
+    said, tools = [{"role": "user", "content": "x"}], [{"name": "f"}]
+    source = "{% set _ = messages.append(1) %}{% set _ = tools.pop() %}{{ messages | length }}{{ tools | length }}"
+    assert render(source, said, tools=tools, date=DATE, add_generation_prompt=True) == "20"
+    assert (len(said), len(tools)) == (1, 1)
 
 
 def test_arguments_reach_the_template_but_replace_nothing_of_ours() -> None:
@@ -99,7 +108,8 @@ def test_what_would_not_end_is_stopped(source: str) -> None:
         ("{{ raise_exception('Only calm people!') }}", "Only calm people!"),
         ("{{ messages[4].content }}", "no element 4"),
         ("{% if %}", "can't be read"),
-        ("{{ messages.append(1) }}", "unsafe"),
+        ("{{ messages.clear() }}", "unsafe"),
+        ("{{ messages[0].update({'role': 'system'}) }}", "unsafe"),
         ("{{ ''.__class__.__mro__ }}", "unsafe"),
         ("{{ 1 / 0 }}", "division"),
         ("{{ [1, 2] | random }}", "random"),

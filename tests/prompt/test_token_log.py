@@ -93,8 +93,13 @@ def follow(talk: Any, tokenizer: ByteTokenizer, *calls: ToolCall) -> Any:
     return talk
 
 
-# "strips" rewrites by design; "turns" prints no calls, "headers" one at most: made anew they are told in words
-UNLIKE = {("strips", 0), ("strips", 1), ("strips", 2), ("turns", 1), ("turns", 2), ("headers", 2)}
+# "strips" rewrites by design, as "returns" and "follows" do with the end of a turn; "turns" prints no calls, "headers"
+# one at most: made anew they are told in words
+UNLIKE = {
+    *((style, calls) for style in ("strips", "returns") for calls in range(3)),
+    *((style, calls) for style in ("follows", "turns") for calls in (1, 2)),
+    ("headers", 2),
+}
 ALIKE = [(style, calls) for style in STYLES for calls in range(3) if (style, calls) not in UNLIKE]
 
 
@@ -128,6 +133,37 @@ def test_a_turn_cut_short_is_closed_by_the_template(grow: Any) -> None:
     talk.add("user", "Go on")
     text = "".join(map(tokenizer.token_text, prompt_ids(talk.entries, tokenizer, created_at=0.0).appended))
     assert text == "<|im_end|>\n<|im_start|>user\nGo on<|im_end|>\n<|im_start|>assistant\n"
+
+
+def test_a_turn_that_ended_is_not_ended_twice(grow: Any) -> None:
+    """The last turn of this template ends by another token than one amid; the model sampled the one for the last."""
+    tokenizer = STYLES["returns"]
+    talk = grow(2)
+    talk.add("user", "Hi")
+    prompt = prompt_ids(talk.entries, tokenizer, created_at=0.0)
+    talk.generated([Text("Hello")], prompt, tokenizer.encode("<|message|>Hello<|return|>", special=True), tokenizer)
+    talk.add("user", "Go on")
+    text = "".join(map(tokenizer.token_text, prompt_ids(talk.entries, tokenizer, created_at=0.0).appended))
+    assert text == "<|start|>user<|message|>Go on<|end|><|start|>assistant"
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"), [('<call>{"name": "look", "arguments": {"at": "sea"}}', True), ("<call>", False)]
+)
+def test_a_result_is_never_lost(grow: Any, said: str, kept: bool) -> None:
+    """A template that goes on in the turn of the calls, and drops results that follow none. Where it prints the calls
+    as they were sampled, what follows is known; else all is made anew."""
+    tokenizer = STYLES["follows"]
+    talk = grow(2)
+    talk.add("user", "Where is the sea?")
+    prompt = prompt_ids(talk.entries, tokenizer, created_at=0.0)
+    call = ToolCall("call0abcd", "look", '{"at": "sea"}')
+    entry = talk.generated([call], prompt, tokenizer.encode(said + "</call><result>", special=True), tokenizer)
+    talk.add("tool", "It is blue.", answers=(entry.id, call.id))
+    again = prompt_ids(talk.entries, tokenizer, created_at=0.0)
+    text = "".join(map(tokenizer.token_text, again.ids))
+    assert text.endswith('{"at": "sea"}}</call><result>It is blue.</result>')
+    assert bool(again.logged) is kept
 
 
 def test_the_log_wins_over_a_template_that_strips_and_says_so(grow: Any) -> None:
