@@ -42,6 +42,7 @@ soak: dev ## Run 100,000 schedules of devices and networks (ARGS='--schedules 10
 	$(VENV)/python tests/sim/soak.py --schedules 100000 $(ARGS)
 
 bench: dev ## Run a benchmark (NAME=conversation, ARGS=...)
+	@sh scripts/bootstrap bench
 	$(VENV)/python -m benchmarks $(or $(NAME),conversation) $(ARGS)
 
 mutate: dev ## Break each rule in the code, and check that its test fails (ARGS='O6 O7')

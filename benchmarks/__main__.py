@@ -14,7 +14,7 @@ from pathlib import Path
 
 import benchmarks
 
-HELPERS = ("__main__", "report")
+HELPERS = ("__main__", "kv_plot", "kv_ways", "report", "sdist")
 
 
 def names() -> list[str]:

@@ -23,3 +23,15 @@ def open_repo(tmp_path: Path) -> Iterator[Callable[..., llmcrdt.Repo]]:
     yield open_
     for repo in opened:
         repo.close()
+
+
+@pytest.fixture
+def sdist() -> Path:
+    """The folder of real chat templates and vocabularies; the test is skipped where it is not here."""
+    pytest.importorskip("llama_cpp")
+    from benchmarks.sdist import NoSdist, models_folder
+
+    try:
+        return models_folder()
+    except NoSdist as missing:
+        pytest.skip(str(missing))
