@@ -38,9 +38,11 @@ Node = Mapping[str, Scalar | SharedText]
 
 @dataclass(frozen=True)
 class Touched:
-    """Which keys of each root a change touched, or more. A node is touched when any field of it is."""
+    """Which keys of each root a change touched, or more. A node is touched when any field of it is. ``nodes``: by root
+    and key, the fields of nodes that are known to hold just these, so that nobody has to read them."""
 
     keys: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    nodes: Mapping[tuple[str, str], Node] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return any(self.keys.values())

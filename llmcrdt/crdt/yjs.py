@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
+from types import TracebackType
 from typing import Any
 
 import pycrdt
@@ -75,9 +76,13 @@ class YjsReplica:
     @contextmanager
     def edit(self) -> Iterator[YjsEdit]:
         self._watch()
-        edit = YjsEdit(self._maps, self._guarded)
-        with self._doc.transaction():  # what the caller raises inside is the caller's affair
-            yield edit
+        edit = YjsEdit(self._maps, self._guarded("The CRDT core refused the change."))
+        self._heard.touching = False  # the edit itself knows
+        try:
+            with self._doc.transaction():  # what the caller raises inside is the caller's affair
+                yield edit
+        finally:
+            self._heard.touching = True
         _, emitted = self._take()
         edit.update = _merged(emitted) if emitted else b""
 
@@ -130,21 +135,32 @@ class YjsReplica:
             state = read_state_vector(self.version())
             self._pending = [(data, span) for data, span in self._pending if not span.covered_by(state)]
 
-    @contextmanager
-    def _guarded(self, message: str) -> Iterator[None]:
-        """pycrdt raises ValueError for bad bytes, and a panic in the core arrives as a BaseException of its own."""
-        try:
-            yield
-        except LLMCRDTError:
-            raise
-        except ValueError as error:
-            self._take()
-            raise MalformedUpdate(f"{message} ({error})") from None
-        except BaseException as error:
-            if isinstance(error, (Exception, KeyboardInterrupt, SystemExit, GeneratorExit)):
-                raise
-            self.broken = True
-            raise MalformedUpdate(message, hint="It was not kept; the document is loaded again.") from None
+    def _guarded(self, message: str) -> _Guard:
+        return _Guard(self, message)
+
+
+class _Guard:
+    """pycrdt raises ValueError for bad bytes, and a panic in the core arrives as a BaseException of its own: here both
+    become MalformedUpdate. It may be entered again and again."""
+
+    def __init__(self, replica: YjsReplica, message: str) -> None:
+        self._replica = replica
+        self._message = message
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        match error:
+            case None | LLMCRDTError():
+                return
+            case ValueError():
+                self._replica._take()
+                raise MalformedUpdate(f"{self._message} ({error})") from None
+            case Exception() | KeyboardInterrupt() | SystemExit() | GeneratorExit():
+                return
+        self._replica.broken = True
+        raise MalformedUpdate(self._message, hint="It was not kept; the document is loaded again.") from None
 
 
 class _Heard:
@@ -152,6 +168,8 @@ class _Heard:
     through Rust, which Python's garbage collector can't see, and neither would ever be freed."""
 
     def __init__(self) -> None:
+        self.touching = True
+        """Whether to find out what is touched."""
         self._touched: dict[str, set[str]] = {}
         self._emitted: list[bytes] = []
 
@@ -161,6 +179,8 @@ class _Heard:
 
     def events_of(self, root: str) -> Callable[[Any], None]:
         def on_events(events: Any) -> None:
+            if not self.touching:
+                return
             touched = self._touched.setdefault(root, set())
             for event in events:
                 path = event.path
@@ -177,31 +197,33 @@ class _Heard:
 class YjsEdit:
     """The writes of one transaction."""
 
-    def __init__(self, maps: Mapping[str, Any], guarded: Callable[[str], AbstractContextManager[None]]) -> None:
+    def __init__(self, maps: Mapping[str, Any], guard: _Guard) -> None:
         self._maps = maps
-        self._guarded = guarded
+        self._guard = guard
         self._touched: dict[str, set[str]] = {}
+        self._nodes: dict[tuple[str, str], Node] = {}
         self.update = b""
 
     def put(self, root: str, key: str, value: Scalar) -> None:
-        with self._writing(root, key) as shared:
-            shared[key] = value
+        with self._guard:
+            self._touch(root, key)[key] = value
 
     def put_node(self, root: str, key: str, fields: Mapping[str, Scalar]) -> None:
-        with self._writing(root, key) as shared:
-            shared[key] = pycrdt.Map(dict(fields))
+        with self._guard:
+            self._touch(root, key)[key] = pycrdt.Map(dict(fields))
+        self._nodes[root, key] = {name: v if isinstance(v, bytes) else str(v) for name, v in fields.items()}
 
     def put_field(self, root: str, key: str, name: str, value: Scalar) -> None:
-        with self._writing(root, key) as shared:
-            shared[key][name] = value
+        with self._guard:
+            self._touch(root, key)[key][name] = value
 
     def put_text(self, root: str, key: str, name: str) -> None:
-        with self._writing(root, key) as shared:
-            shared[key][name] = pycrdt.Text()
+        with self._guard:
+            self._touch(root, key)[key][name] = pycrdt.Text()
 
     def append_text(self, root: str, key: str, name: str, text: str) -> bool:
-        with self._writing(root, key) as shared:
-            node = shared.get(key)
+        with self._guard:
+            node = self._touch(root, key).get(key)
             grown = node.get(name) if isinstance(node, pycrdt.Map) else None
             if not isinstance(grown, pycrdt.Text):
                 return False
@@ -209,21 +231,21 @@ class YjsEdit:
         return True
 
     def delete_field(self, root: str, key: str, name: str) -> None:
-        with self._writing(root, key) as shared:
-            node = shared.get(key)
+        with self._guard:
+            node = self._touch(root, key).get(key)
             if isinstance(node, pycrdt.Map) and name in node:
                 del node[name]
 
     def take_touched(self) -> Touched:
-        touched = Touched({root: frozenset(keys) for root, keys in self._touched.items()})
-        self._touched = {}
+        touched = Touched({root: frozenset(keys) for root, keys in self._touched.items()}, self._nodes)
+        self._touched, self._nodes = {}, {}
         return touched
 
-    @contextmanager
-    def _writing(self, root: str, key: str) -> Iterator[Any]:
+    def _touch(self, root: str, key: str) -> Any:
+        """The root map, in which a key is about to be written."""
         self._touched.setdefault(root, set()).add(key)
-        with self._guarded("The CRDT core refused the change."):
-            yield self._maps[root]
+        self._nodes.pop((root, key), None)
+        return self._maps[root]
 
 
 def _merged(updates: Sequence[bytes]) -> bytes:

@@ -19,7 +19,7 @@ JSON = Any
 def canonical_json(value: JSON) -> str:
     """The canonical text of ``value``. Raises InvalidContent for what JSON or UTF-8 can't hold."""
     try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"))
+        text = _ENCODER.encode(value)
         text.encode("utf-8")
     except UnicodeEncodeError:
         raise InvalidContent(
@@ -45,4 +45,6 @@ def _refuse(name: str) -> JSON:
     raise ValueError(f"{name} is not JSON")
 
 
-_DECODER = json.JSONDecoder(parse_constant=_refuse)  # json.loads would make one for each text
+# json.dumps and json.loads would make one for each text
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"))
+_DECODER = json.JSONDecoder(parse_constant=_refuse)

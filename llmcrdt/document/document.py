@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from types import TracebackType
 from typing import Protocol
 
 from ..crdt.replica import Applied, Edit, Replica, Touched
@@ -75,6 +76,7 @@ class Document:
         self._edited: set[str] = set()
         self._closed = ""
         self._closed_hint = "Get it again from its repo."
+        self._as_bytes, self._as_read = _Use(self, read=False), _Use(self, read=True)
         self._loaded = False
 
     # what a subclass does with what it reads
@@ -170,23 +172,23 @@ class Document:
 
     # for subclasses
 
-    @contextmanager
-    def _carrying(self) -> Iterator[None]:
+    def _carrying(self) -> _Use:
         """Handle the bytes, whatever they say."""
-        with self._lock:
-            if self._closed:
-                raise RepoClosed(f"{type(self).__name__} {self.id} {self._closed}.", hint=self._closed_hint)
-            self.load()
-            if self._open_edit is None:
-                self.refresh()
-            yield
+        return self._as_bytes
 
-    @contextmanager
-    def _reading(self) -> Iterator[None]:
-        with self._carrying():
-            if self._newer is not None:
-                raise self._newer
-            yield
+    def _reading(self) -> _Use:
+        """Handle what they say; raises NewerDocument where this version doesn't know how."""
+        return self._as_read
+
+    def _ready(self, *, read: bool) -> None:
+        """Under the lock: the replica is there, and holds what others wrote to the file."""
+        if self._closed:
+            raise RepoClosed(f"{type(self).__name__} {self.id} {self._closed}.", hint=self._closed_hint)
+        self.load()
+        if self._open_edit is None:
+            self.refresh()
+        if read and self._newer is not None:
+            raise self._newer
 
     def _check_schema(self) -> None:
         """From a newer major version on the document is carried, stored and synced, but not read or written."""
@@ -269,3 +271,23 @@ class Document:
             except MalformedUpdate:
                 return index
         return None
+
+
+class _Use:
+    """Somebody uses a document: its lock is held, and its replica is up to date. It holds nothing of one use, so one
+    object serves them all, inside each other too."""
+
+    def __init__(self, document: Document, *, read: bool) -> None:
+        self._document = document
+        self._read = read
+
+    def __enter__(self) -> None:
+        self._document._lock.acquire()
+        try:
+            self._document._ready(read=self._read)
+        except BaseException:
+            self._document._lock.release()
+            raise
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._document._lock.release()

@@ -214,6 +214,11 @@ class Version:
     usage: Mapping[str, JSON] = field(default_factory=dict)
 
 
+def visible_text(parts: Sequence[Part]) -> str:
+    """Text parts and tool results, joined."""
+    return "".join(part.text for part in parts if isinstance(part, (Text, ToolResult)))
+
+
 @dataclass(frozen=True)
 class Entry:
     """One contribution by one author, as a transcript shows it.
@@ -246,7 +251,7 @@ class Entry:
     @property
     def text(self) -> str:
         """The visible text: text parts and tool results, joined."""
-        return "".join(part.text for part in self.parts if isinstance(part, (Text, ToolResult)))
+        return visible_text(self.parts)
 
     @property
     def reasoning(self) -> str:

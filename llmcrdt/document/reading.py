@@ -17,7 +17,7 @@ from ..ids import ContentHash, EntryId, SessionId, is_entry_id
 from . import schema
 from .acts import Claim, Stop, read_act
 from .blob import Blob, Keeper
-from .entry import Entry, HiddenField, Part, ToolCall, Version
+from .entry import Entry, HiddenField, Part, ToolCall, Version, visible_text
 from .order import Arrangement, Hider, Node, Order, Selection, ancestors
 from .sealing import NOWHERE, Place
 from .tables import read_nodes
@@ -57,7 +57,8 @@ class Reading:
     ``blobs``: where the contents of attachments are kept.
 
     Called under ``lock``; what a transcript reads later, when it is asked, takes the lock itself. ``created`` and
-    ``changed`` collect the entries that came, and those that were read again, until somebody empties them.
+    ``changed`` collect the entries that came, and those that were read again (with their fields, where a change brought
+    them), until somebody empties them.
     """
 
     def __init__(
@@ -82,13 +83,14 @@ class Reading:
         self.stops: set[EntryId] = set()
         self.claims: dict[str, dict[SessionId, Claim]] = {}
         self.created: set[EntryId] = set()
-        self.changed: set[EntryId] = set()
+        self.changed: dict[EntryId, ReplicaNode | None] = {}
 
     # taking in
 
     def read_all(self, replica: Replica) -> None:
         """Read a whole replica; this object must be new."""
-        found = [(EntryId(key), self._read(replica, EntryId(key))) for key in replica.keys(schema.ENTRIES)]
+        entries = [EntryId(key) for key in replica.keys(schema.ENTRIES)]
+        found = [(entry, self._checked(entry, replica.node(schema.ENTRIES, entry))) for entry in entries]
         for entry, read in sorted(found, key=lambda f: (0 if isinstance(f[1], str) else f[1].head.lamport, f[0])):
             self._note(entry, read)
         self._read_acts(replica, replica.keys(schema.ACTS))
@@ -125,15 +127,18 @@ class Reading:
         changed: set[EntryId] = set()
         for key in touched.of(schema.ENTRIES):
             entry = EntryId(key)
-            if self._note(entry, self._read(replica, entry)):
+            fields = touched.nodes.get((schema.ENTRIES, key)) or replica.node(schema.ENTRIES, key)
+            if self._note(entry, self._checked(entry, fields)):
                 changed.add(entry)
+            if entry in self.changed:
+                self.changed[entry] = fields
         self._read_acts(replica, touched.of(schema.ACTS))
         return changed
 
-    def _read(self, replica: Replica, entry: EntryId) -> Readable | str:
+    def _checked(self, entry: EntryId, fields: ReplicaNode | None) -> Readable | str:
         """One entry, or why it can't be read (O1)."""
         try:
-            return readable_of(entry, replica.node(schema.ENTRIES, entry), self._place)
+            return readable_of(entry, fields, self._place)
         except InvalidContent as error:
             return error.message
 
@@ -151,7 +156,7 @@ class Reading:
             self._keep(entry)
         else:
             self.created.add(entry)
-        self.changed.add(entry)
+        self.changed[entry] = None
         self._cache.pop(entry, None)
         if isinstance(readable, str):
             self.readable.pop(entry, None)
@@ -338,6 +343,12 @@ def _placed(part: Part, entry: EntryId, blobs: Keeper | None) -> Part:
         case Blob():
             return part.kept_by(blobs)
     return part
+
+
+def words_of(readable: Readable, pin: ContentHash | None) -> str | None:
+    """The visible text of the version to show; None where nothing is sealed, or it was erased."""
+    version, _ = _chosen(readable, pin)
+    return visible_text(version.parts) if version and readable.erased is None else None
 
 
 def _chosen(readable: Readable, pin: ContentHash | None) -> tuple[Version | None, ContentHash | None]:

@@ -10,7 +10,7 @@ from . import schema
 from .blob import Blob, Keeper
 from .entry import Entry
 from .order import Arrangement, Node
-from .reading import Readable, Reading, entry_of, readable_of
+from .reading import Readable, Reading, entry_of, readable_of, words_of
 from .sealing import NOWHERE, Place
 from .tables import KEEP, Known, TableChange, TableRow, pack_fields, unpack_fields, write_node, write_unreadable
 
@@ -74,9 +74,7 @@ class ReadingTables:
     def _row(self, entry: EntryId, position: int | None, now: Arrangement) -> TableRow:
         readable = self._reading.readable[entry]
         pin: ContentHash | None = now.pins.get(entry)
-        shown = entry_of(entry, readable, pin, "local")
-        fields = self._replica.node(schema.ENTRIES, entry) or {}
-        sound = shown.sealed and shown.status != "erased" and entry in self._reading.order.sound()
+        fields = self._reading.changed.get(entry) or self._replica.node(schema.ENTRIES, entry) or {}
         return TableRow(
             entry,
             position,
@@ -88,7 +86,7 @@ class ReadingTables:
             ),
             readable.erased is not None,
             pack_fields(fields),
-            shown.text if sound else None,
+            words_of(readable, pin) if entry in self._reading.order.sound() else None,
         )
 
 

@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import Any, NamedTuple
 
 from sqlite_utils import Database
@@ -77,7 +78,8 @@ class Store:
             ) from None
         self._db = Database(connection)
         self._closed = False
-        with self._translated():
+        self._access = _Reading(self)
+        with self._reading():
             self._prepare()
         self.tables = Tables(self._reading, self._writing, self._one_view)
 
@@ -288,8 +290,8 @@ class Store:
 
     def unseen(self, document: str, seen: int, writer: str | None) -> bool:
         """Whether there are updates that a replica which holds all up to ``seen``, and all by ``writer``, lacks."""
-        query = "SELECT count(*) FROM updates WHERE document = ? AND place > ? AND writer IS NOT ?"
-        return bool(self._one(query, document, seen, writer))
+        query = "SELECT 1 FROM updates WHERE document = ? AND place > ? AND writer IS NOT ? LIMIT 1"
+        return self._one(query, document, seen, writer) is not None
 
     def set_aside_count(self, document: str) -> int:
         return int(self._one("SELECT count(*) FROM set_aside WHERE document = ?", document))
@@ -456,12 +458,8 @@ class Store:
             found = db.execute(query, list(values)).fetchone()
         return found[0] if found else None
 
-    @contextmanager
-    def _reading(self) -> Iterator[Database]:
-        with self.lock, self._translated():
-            if self._closed:
-                raise RepoClosed(f"{self.path} is closed.", hint="Open the repo again.")
-            yield self._db
+    def _reading(self) -> _Reading:
+        return self._access
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -501,18 +499,34 @@ class Store:
                     db.execute("ROLLBACK")
                 raise
 
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.DatabaseError as error:
-            text = str(error)
-            if "not a database" in text or "malformed" in text or "encrypted" in text:
-                raise NotADatabase(
-                    f"{self.path} is not a database that can be read: {text}.",
-                    hint="Restore it from a backup, or give another file name.",
-                ) from None
-            raise StoreError(f"{self.path}: {text}.", hint="Nothing of this change was kept; try again.") from error
+
+class _Reading:
+    """The connection of a store, under its lock; what SQLite raises becomes an error of ours.
+
+    It holds nothing of one use, so one object serves them all, inside each other too: a write asks for it ten times,
+    and a generator would cost each of them more than its query."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def __enter__(self) -> Database:
+        self._store.lock.acquire()
+        if self._store._closed:
+            self._store.lock.release()
+            raise RepoClosed(f"{self._store.path} is closed.", hint="Open the repo again.")
+        return self._store._db
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._store.lock.release()
+        if not isinstance(error, sqlite3.DatabaseError):
+            return
+        text = str(error)
+        if "not a database" in text or "malformed" in text or "encrypted" in text:
+            raise NotADatabase(
+                f"{self._store.path} is not a database that can be read: {text}.",
+                hint="Restore it from a backup, or give another file name.",
+            ) from None
+        raise StoreError(f"{self._store.path}: {text}.", hint="Nothing of this change was kept; try again.") from error
 
 
 def _listed(row: Sequence[Any]) -> Listed:

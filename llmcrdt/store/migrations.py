@@ -43,8 +43,8 @@ _DOCUMENTS = """
 """
 
 
-# Derived from the documents: may be emptied at any moment. entries.words is what entry_words is an index of; indexed
-# says whether it is in there yet. tables.place: the last update that a conversation's rows are made of.
+# Derived from the documents: may be emptied at any moment. entries.words is what entry_words is an index of.
+# tables.place: the last update that a conversation's rows are made of.
 _TABLES = """
     CREATE TABLE tables (document TEXT PRIMARY KEY, place INTEGER NOT NULL, rules TEXT NOT NULL) WITHOUT ROWID;
     CREATE TABLE entries (
@@ -61,7 +61,13 @@ _TABLES = """
     )
 """
 
-NAMES = ("m001_documents", "m002_tables")
+# Which rows are in the index shows in the index itself: each append writes one page less.
+_NO_INDEXED = """
+    DROP INDEX entries_to_index;
+    ALTER TABLE entries DROP COLUMN indexed
+"""
+
+NAMES = ("m001_documents", "m002_tables", "m003_no_indexed")
 
 
 @migrations(name="m001_documents")
@@ -72,6 +78,12 @@ def m001_documents(db: Database) -> None:
 @migrations(name="m002_tables")
 def m002_tables(db: Database) -> None:
     _run(db, _TABLES)
+
+
+@migrations(name="m003_no_indexed")
+def m003_no_indexed(db: Database) -> None:
+    _run(db, "INSERT INTO entry_words (entry_words) VALUES ('rebuild')")  # rows that waited would not be found again
+    _run(db, _NO_INDEXED)
 
 
 def _run(db: Database, script: str) -> None:

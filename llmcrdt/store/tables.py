@@ -18,7 +18,12 @@ RANKED = 5_000  # of more matches than this, only the newest so many are ranked
 _KEEP = -1  # a position that stays as it is
 _INSERT = """
     INSERT INTO entries (document, entry, position, pin, node, erased, fields, words) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (document, entry) DO NOTHING
 """
+# Rows enter the index in the order of their numbers, and leave it when they are deleted. So exactly those above the
+# greatest number in it wait. FTS5 keeps a row in "docsize" for each that it has.
+_END = "(SELECT coalesce(max(id), 0) FROM entry_words_docsize)"
+_WAITING = f"FROM entries WHERE number > {_END}"
 _WORD = re.compile(r'"([^"]*)"|(\S+)')
 
 Row = tuple[str, int | None, str | None, str, bool, bytes, str | None]
@@ -150,7 +155,7 @@ class Tables:
         if not match or limit < 1:
             return []
         with self._reading() as db:
-            waiting = db.execute("SELECT 1 FROM entries WHERE NOT indexed AND words IS NOT NULL LIMIT 1").fetchone()
+            waiting = db.execute(f"SELECT 1 {_WAITING} LIMIT 1").fetchone()
         if waiting:
             with self._writing() as db:
                 self._index(db)
@@ -168,9 +173,7 @@ class Tables:
         return [Found(*row) for row in rows]
 
     def _index(self, db: Database) -> None:
-        waiting = "FROM entries WHERE NOT indexed AND words IS NOT NULL"
-        db.execute(f"INSERT INTO entry_words (rowid, words) SELECT number, words {waiting}")
-        db.execute("UPDATE entries SET indexed = 1 WHERE NOT indexed AND words IS NOT NULL")
+        db.execute(f"INSERT INTO entry_words (rowid, words) SELECT number, words {_WAITING} ORDER BY number")
         self._waiting = 0
 
 
@@ -204,28 +207,25 @@ def forget_rows(db: Database, document: str) -> None:
     db.execute("DELETE FROM tables WHERE document = ?", [document])
     if db.execute("DELETE FROM entries WHERE document = ?", [document]).rowcount:
         db.execute("INSERT INTO entry_words (entry_words) VALUES ('rebuild')")
-        db.execute("UPDATE entries SET indexed = 1 WHERE NOT indexed")
 
 
 def _put(db: Database, document: str, row: Row) -> None:
     entry, position, pin, node, erased, fields, words = row
-    query = "SELECT number, position, words, indexed FROM entries WHERE document = ? AND entry = ?"
-    known = db.execute(query, [document, entry]).fetchone()
-    if known is None:
-        db.execute(_INSERT, [document, *row])
+    if db.execute(_INSERT, [document, *row]).rowcount:
         return
-    number, old_position, old_words, indexed = known
+    query = f"SELECT number, position, words, number <= {_END} FROM entries WHERE document = ? AND entry = ?"
+    number, old_position, old_words, indexed = db.execute(query, [document, entry]).fetchone()
+    columns = "position = ?, pin = ?, node = ?, erased = ?, fields = ?, words = ?"
+    position = old_position if position == _KEEP else position
     if indexed and words != old_words:
         _unindex(db, number, old_words)
-        indexed = 0
-    columns = "position = ?, pin = ?, node = ?, erased = ?, fields = ?, words = ?, indexed = ?"
-    position = old_position if position == _KEEP else position
-    values = [position, pin, node, erased, fields, words, indexed, number]
-    db.execute(f"UPDATE entries SET {columns} WHERE number = ?", values)
+    db.execute(f"UPDATE entries SET {columns} WHERE number = ?", [position, pin, node, erased, fields, words, number])
+    if indexed and words != old_words:
+        db.execute("INSERT INTO entry_words (rowid, words) VALUES (?, ?)", [number, words])
 
 
 def _drop(db: Database, document: str, entry: str) -> None:
-    query = "SELECT number, words, indexed FROM entries WHERE document = ? AND entry = ?"
+    query = f"SELECT number, words, number <= {_END} FROM entries WHERE document = ? AND entry = ?"
     for number, words, indexed in db.execute(query, [document, entry]).fetchall():
         if indexed:
             _unindex(db, number, words)
@@ -233,5 +233,4 @@ def _drop(db: Database, document: str, entry: str) -> None:
 
 
 def _unindex(db: Database, number: int, words: str | None) -> None:
-    if words is not None:
-        db.execute("INSERT INTO entry_words (entry_words, rowid, words) VALUES ('delete', ?, ?)", [number, words])
+    db.execute("INSERT INTO entry_words (entry_words, rowid, words) VALUES ('delete', ?, ?)", [number, words])
