@@ -7,31 +7,31 @@ import pytest
 
 from llmcrdt.kvcache import MemoryCache
 
+# Weights, flash attention, KV format. Values can be quantised only with flash attention, keys always.
 CASES = [
-    ("llama", "F32", True),
-    ("llama", "F32", False),
-    ("llama", "F16", True),
-    ("llama", "F16", False),
-    ("llama", "Q8_0", True),
-    ("llama", "Q8_0", False),
-    ("llama", "Q4_0", True),
-    ("llama", "Q4_0", False),
-    ("llama", "Q4_K_M", True),
-    ("qwen2", "F16", True),
-    ("gemma3", "F16", True),
-    ("gemma3", "F16", False),
-    ("mamba2", "F32", True),
-    ("mamba2", "F32", False),
-    ("lfm2", "F16", True),
-    ("lfm2", "F16", False),
-]
+    *(("llama", quant, flash, "f16", "f16") for quant in ("F32", "F16", "Q8_0", "Q4_0", "Q4_K_M") for flash in (1, 0)),
+    *(("llama", quant, 1, "q8_0", "q8_0") for quant in ("F32", "F16", "Q8_0", "Q4_0", "Q4_K_M")),
+    ("llama", "F16", 0, "q8_0", "f16"),
+    ("qwen2", "F16", 1, "f16", "f16"),
+    *(
+        (arch, quant, flash, kv, kv)
+        for arch in ("gemma3", "lfm2")
+        for quant, flash, kv in (
+            ("F32", 1, "f16"), ("F16", 1, "f16"), ("F16", 0, "f16"), ("Q8_0", 1, "q8_0"), ("Q4_0", 0, "f16"),
+            ("Q4_K_M", 1, "f16"), ("Q4_K_M", 1, "q8_0"),
+        )
+    ),
+    *(("mamba2", quant, flash, "f16", "f16") for quant, flash in (("F32", 1), ("F32", 0), ("F16", 1))),
+    *(("mamba2", quant, 0, "q8_0", "f16") for quant in ("Q8_0", "Q4_0", "Q4_K_M")),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(("arch", "quant", "flash"), CASES)
-def test_live_restored_and_cold_are_bit_equal(lab, arch, quant, flash):
+@pytest.mark.parametrize(("arch", "quant", "flash", "type_k", "type_v"), CASES)
+def test_live_restored_and_cold_are_bit_equal(lab, arch, quant, flash, type_k, type_v):
     model = lab.model(arch, quant)
-    cold = lab.cold(model, flash_attn=flash)
-    live = lab.engine(model, flash_attn=flash)
+    settings = {"flash_attn": bool(flash), "type_k": type_k, "type_v": type_v}
+    cold = lab.cold(model, **settings)
+    live = lab.engine(model, **settings)
     ids = lab.tokens(150, 1)
     for turn in range(3):
         ids += lab.run(live, ids, 30).tokens + lab.tokens(40, turn)
@@ -40,7 +40,7 @@ def test_live_restored_and_cold_are_bit_equal(lab, arch, quant, flash):
     assert plan.live > 200 or (arch in ("mamba2", "lfm2") and plan.memory > 200)
     warm = live.logits(ids).result()
     live.close()
-    restored = lab.engine(model, flash_attn=flash, cache_memory=0)
+    restored = lab.engine(model, cache_memory=0, **settings)
     assert restored.plan(ids).disk > 200
     truth = cold.logits(ids)
     assert np.array_equal(warm, truth)
