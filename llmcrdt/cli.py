@@ -397,7 +397,7 @@ def kv_verify(cache: Path | None, as_json: bool) -> None:
 @cache_dir
 @as_json
 def kv_prune(keep: int, cache: Path | None, as_json: bool) -> None:
-    """Delete KV state, least recently used first. It can always be computed again."""
+    """Delete KV state that isn't pinned, what is worth least first. It can always be computed again."""
     _print_counts(_chunks(cache).prune(keep), as_json)
 
 

@@ -2,7 +2,7 @@
 
 from .chunk_cache import ChunkCache, MemoryCache, NeverCache, Tier
 from .chunk_file import Chunk
-from .chunk_hash import ChunkKey, chunk_key, chunk_keys
+from .chunk_hash import ChunkKey, chunk_key, chunk_keys, state_key
 from .disk import DiskCache
 from .forget import forget_owner
 from .tiered import TieredCache
@@ -19,4 +19,5 @@ __all__ = [
     "chunk_key",
     "chunk_keys",
     "forget_owner",
+    "state_key",
 ]

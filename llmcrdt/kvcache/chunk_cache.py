@@ -5,20 +5,25 @@ All methods may be called from any thread. A cache may forget any chunk at any m
 
 from __future__ import annotations
 
-import heapq
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal, Protocol
 
 from .chunk_file import Chunk
 from .chunk_hash import ChunkKey
-from .owners import with_descendants
+from .eviction import EvictionOrder
+from .owners import owner_name, with_descendants
 
 Tier = Literal["memory", "disk"]
 
 
 class ChunkCache(Protocol):
     """What an engine needs of a place for chunks."""
+
+    @property
+    def capacity(self) -> int:
+        """The budget of its largest tier, in bytes."""
+        ...
 
     def match(self, keys: Sequence[ChunkKey]) -> list[Tier]:
         """The longest run of ``keys`` present, from the first on: where each of them is.
@@ -36,9 +41,10 @@ class ChunkCache(Protocol):
         ...
 
     def put(self, chunk: Chunk) -> bool:
-        """Keep ``chunk`` if the budget allows; may evict others, least recently used first, no parent before its child.
+        """Keep ``chunk`` if the budget allows; may evict others: what saves the least work per byte, by its age
+        (``eviction.EvictionOrder``), nothing that another one needs, nothing pinned.
 
-        One whose parent is not here evicts nothing: it would be out of reach, and push out what isn't.
+        One that needs what is not here evicts nothing: it would be out of reach, and push out what isn't.
 
         True if the chunk is here now. A second ``put`` of a key changes nothing but its use.
         """
@@ -46,6 +52,23 @@ class ChunkCache(Protocol):
 
     def discard(self, key: ChunkKey) -> None:
         """Forget ``key`` in every tier: the engine found that its payload doesn't load. Unknown keys are no error."""
+        ...
+
+    def drop(self, keys: Collection[ChunkKey]) -> int:
+        """Delete these in every tier, but what is pinned or needed by another one here. How many went."""
+        ...
+
+    def pin(self, owner: str, keys: Collection[ChunkKey]) -> bool:
+        """From now on these are not evicted, present or not yet; ``owner``'s earlier pins end. They count against the
+        budget: pins as large as it leave room for nothing else. False where that can't be kept."""
+        ...
+
+    def unpin(self, owner: str) -> None:
+        """What only ``owner`` had pinned may be evicted again. Nothing pinned is no error."""
+        ...
+
+    def pins(self) -> dict[str, frozenset[ChunkKey]]:
+        """What is pinned, by ``owners.owner_name`` of who did."""
         ...
 
     def claim(self, owner: str, keys: Sequence[ChunkKey]) -> bool:
@@ -61,7 +84,8 @@ class ChunkCache(Protocol):
 
     def forget(self, owner: str, also: Collection[ChunkKey] = ()) -> set[ChunkKey]:
         """Delete every chunk that ``owner`` claimed, those in ``also``, and all that follow them: in every tier, bad
-        files and half-written ones included. Other owners lose what they share with this one, and compute it again.
+        files and half-written ones and its pins included. Other owners lose what they share with this one, and compute
+        it again.
 
         Returns the keys that were looked for. A chunk put later under one of them is kept.
         """
@@ -83,6 +107,8 @@ class ChunkCache(Protocol):
 class NeverCache:
     """The control: keeps nothing, finds nothing. What an engine computes with it is the truth for all other caches."""
 
+    capacity = 0
+
     def match(self, keys: Sequence[ChunkKey]) -> list[Tier]:
         return []
 
@@ -94,6 +120,18 @@ class NeverCache:
 
     def discard(self, key: ChunkKey) -> None:
         pass
+
+    def drop(self, keys: Collection[ChunkKey]) -> int:
+        return 0
+
+    def pin(self, owner: str, keys: Collection[ChunkKey]) -> bool:
+        return False
+
+    def unpin(self, owner: str) -> None:
+        pass
+
+    def pins(self) -> dict[str, frozenset[ChunkKey]]:
+        return {}
 
     def claim(self, owner: str, keys: Sequence[ChunkKey]) -> bool:
         return False
@@ -114,79 +152,22 @@ class NeverCache:
         pass
 
 
-class EvictionOrder:
-    """Which key goes first: least recently used, no parent before its child. Not thread-safe; knows keys only.
-
-    Only keys without a present child may go. They stand in a heap by last use; entries that no longer hold are
-    skipped when they surface, and swept out when they outnumber the rest.
-    """
-
-    def __init__(self) -> None:
-        self._used: dict[ChunkKey, int] = {}
-        self._parent: dict[ChunkKey, bytes] = {}
-        self._children: dict[bytes, int] = {}
-        self._heap: list[tuple[int, ChunkKey]] = []
-        self._clock = 0
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._used
-
-    def __len__(self) -> int:
-        return len(self._used)
-
-    def add(self, key: ChunkKey, parent: bytes, used: int | None = None) -> None:
-        """``used`` is a time of last use from outside (files have one); later than all others unless given."""
-        if key not in self._used:
-            self._parent[key] = parent
-            self._children[parent] = self._children.get(parent, 0) + 1
-        self._stamp(key, used)
-
-    def touch(self, key: ChunkKey) -> None:
-        self._stamp(key, None)
-
-    def remove(self, key: ChunkKey) -> None:
-        if self._used.pop(key, None) is None:
-            return
-        parent = self._parent.pop(key)
-        self._children[parent] -= 1
-        if not self._children[parent]:
-            del self._children[parent]
-            if parent in self._used:
-                self._push(ChunkKey(parent))
-
-    def next(self) -> ChunkKey | None:
-        """The key to evict, or None where nothing is left. Removes nothing."""
-        while self._heap:
-            used, key = self._heap[0]
-            if self._used.get(key) == used and key not in self._children:
-                return key
-            heapq.heappop(self._heap)
-        return None
-
-    def _stamp(self, key: ChunkKey, used: int | None) -> None:
-        self._clock = max(self._clock + 1, used or 0)
-        self._used[key] = self._clock if used is None else used
-        if key not in self._children:
-            self._push(key)
-
-    def _push(self, key: ChunkKey) -> None:
-        heapq.heappush(self._heap, (self._used[key], key))
-        if len(self._heap) > 64 + 4 * len(self._used):
-            self._heap = [(used, key) for key, used in self._used.items() if key not in self._children]
-            heapq.heapify(self._heap)
-
-
 class MemoryCache:
     """Chunks in this process, at most ``budget`` bytes of them, counted as they would be stored on disk."""
 
     def __init__(self, budget: int = 1 << 30) -> None:
         self._budget = budget
         self._chunks: dict[ChunkKey, Chunk] = {}
-        self._order = EvictionOrder()
+        self._order = EvictionOrder(budget)
+        self._pins: dict[str, frozenset[ChunkKey]] = {}
         self._bytes = 0
         self._lock = threading.Lock()
         self._count = {"hits": 0, "misses": 0, "puts": 0, "evictions": 0, "discarded": 0, "forgotten": 0}
         self._owners: dict[str, set[ChunkKey]] = {}
+
+    @property
+    def capacity(self) -> int:
+        return self._budget
 
     def match(self, keys: Sequence[ChunkKey]) -> list[Tier]:
         run: list[Tier] = []
@@ -210,16 +191,18 @@ class MemoryCache:
             if chunk.key in self._chunks:
                 self._order.touch(chunk.key)
                 return True
-            orphan = chunk.position > 0 and chunk.parent not in self._chunks
+            orphan = chunk.needs is not None and chunk.needs not in self._chunks
             if chunk.size > self._budget - (self._bytes if orphan else 0):
                 return False
             self._chunks[chunk.key] = chunk
-            self._order.add(chunk.key, chunk.parent)
+            self._order.add(chunk.key, chunk.needs, chunk.size, chunk.work)
             self._bytes += chunk.size
             self._count["puts"] += 1
             while self._bytes > self._budget and (victim := self._order.next()) is not None:
                 self._drop(victim)
                 self._count["evictions"] += 1
+            if self._bytes > self._budget:  # all others are pinned, or needed
+                self._drop(chunk.key)
             return chunk.key in self._chunks
 
     def discard(self, key: ChunkKey) -> None:
@@ -227,6 +210,30 @@ class MemoryCache:
             if key in self._chunks:
                 self._drop(key)
                 self._count["discarded"] += 1
+
+    def drop(self, keys: Collection[ChunkKey]) -> int:
+        with self._lock:
+            gone = [key for key in keys if self._order.may_go(key)]
+            for key in gone:
+                self._drop(key)
+            return len(gone)
+
+    def pin(self, owner: str, keys: Collection[ChunkKey]) -> bool:
+        self.set_pins({**self.pins(), owner_name(owner): frozenset(keys)})
+        return True
+
+    def unpin(self, owner: str) -> None:
+        self.set_pins({name: keys for name, keys in self.pins().items() if name != owner_name(owner)})
+
+    def set_pins(self, pins: Mapping[str, frozenset[ChunkKey]]) -> None:
+        """Make these the pins, in place of all there are."""
+        with self._lock:
+            self._pins = dict(pins)
+            self._order.pin(frozenset().union(*pins.values()))
+
+    def pins(self) -> dict[str, frozenset[ChunkKey]]:
+        with self._lock:
+            return dict(self._pins)
 
     def claim(self, owner: str, keys: Sequence[ChunkKey]) -> bool:
         with self._lock:
@@ -240,24 +247,34 @@ class MemoryCache:
     def forget(self, owner: str, also: Collection[ChunkKey] = ()) -> set[ChunkKey]:
         with self._lock:
             keys = self._owners.pop(owner, set()) | set(also)
-            found = with_descendants(keys, {key: chunk.parent for key, chunk in self._chunks.items()})
+            found = with_descendants(keys, {key: chunk.made_from for key, chunk in self._chunks.items()})
             for key in found & self._chunks.keys():
                 self._drop(key)
                 self._count["forgotten"] += 1
-            return found
+        self.unpin(owner)
+        return found
 
     def flush(self, timeout: float | None = None) -> bool:
         return True
 
     def stats(self) -> dict[str, int]:
         with self._lock:
-            return {**self._count, "chunks": len(self._chunks), "held_bytes": self._bytes, "budget_bytes": self._budget}
+            states = [chunk.size for chunk in self._chunks.values() if chunk.link]
+            return {
+                **self._count,
+                "chunks": len(self._chunks) - len(states),
+                "states": len(states),
+                "state_bytes": sum(states),
+                "pinned": sum(key in self._chunks for key in frozenset().union(*self._pins.values())),
+                "held_bytes": self._bytes,
+                "budget_bytes": self._budget,
+            }
 
     def close(self) -> None:
         with self._lock:
             self._budget, self._bytes = -1, 0
             self._chunks.clear()
-            self._order = EvictionOrder()
+            self._order = EvictionOrder(0)
 
     def _drop(self, key: ChunkKey) -> None:
         self._bytes -= self._chunks.pop(key).size

@@ -17,6 +17,7 @@ ChunkKey = NewType("ChunkKey", bytes)
 
 KEY_BYTES = 32
 _TAG = b"llmcrdt/chunk/1\0"
+_STATE_TAG = b"llmcrdt/state/1\0"
 
 
 def chunk_key(parent: bytes, ids: Sequence[int]) -> ChunkKey:
@@ -36,6 +37,11 @@ def chunk_keys(fingerprint: bytes, ids: Sequence[int], chunk: int) -> list[Chunk
         parent = chunk_key(parent, ids[start : start + chunk])
         keys.append(parent)
     return keys
+
+
+def state_key(end: ChunkKey) -> ChunkKey:
+    """The key of the recurrent state after all tokens that ``end``, the key of the last whole chunk, stands for."""
+    return ChunkKey(hashlib.sha256(_STATE_TAG + end).digest())
 
 
 def pack_ids(ids: Sequence[int]) -> bytes:

@@ -14,13 +14,27 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from .chunk_cache import EvictionOrder, Tier
-from .chunk_file import HEADER_BYTES, BadChunk, Chunk, Header, decode, decode_header, encode, token_count
+from .chunk_cache import Tier
+from .chunk_file import (
+    HEADER_BYTES,
+    BadChunk,
+    Chunk,
+    Header,
+    decode,
+    decode_header,
+    encode,
+    is_state,
+    names,
+    token_count,
+)
 from .chunk_hash import ChunkKey
+from .eviction import EvictionOrder, ages
 from .owners import Owners, with_descendants
+from .pins import Pins
 
 _NAME = re.compile(r"[0-9a-f]{64}\.kv")
 _STALE_SECONDS = 3600.0  # a temporary file this old belongs to a process that died
@@ -40,11 +54,12 @@ class DiskCache:
         self._folder = Path(directory)
         self._budget = budget
         self._lock = threading.Lock()
-        self._parents: dict[ChunkKey, bytes] = {}
+        self._facts: dict[ChunkKey, _Facts] = {}
         self._count = dict.fromkeys(
             ("hits", "misses", "puts", "evictions", "bad", "discarded", "forgotten", "write_errors"), 0
         )
         self._owners = Owners(self._folder)
+        self._pins = Pins(self._folder)
         self._closed = False
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._folder.chmod(0o700)
@@ -55,6 +70,10 @@ class DiskCache:
     @property
     def directory(self) -> Path:
         return self._folder
+
+    @property
+    def capacity(self) -> int:
+        return self._budget
 
     def match(self, keys: Sequence[ChunkKey]) -> list[Tier]:
         run: list[Tier] = []
@@ -86,7 +105,7 @@ class DiskCache:
             except OSError:
                 self._count["write_errors"] += 1
                 return False
-            self._parents[chunk.key] = chunk.parent
+            self._facts[chunk.key] = _Facts(chunk.needs, chunk.work, bool(chunk.link))
             self._bytes += chunk.size
             self._unlisted += chunk.size
             self._count["puts"] += 1
@@ -95,6 +114,37 @@ class DiskCache:
     def discard(self, key: ChunkKey) -> None:
         with self._lock:
             self._set_aside(key, "discarded")
+
+    def drop(self, keys: Collection[ChunkKey]) -> int:
+        """As the contract says. A file that can't be deleted stays."""
+        with self._lock:
+            keys = [key for key in keys if self._path(key).exists()]
+            if not keys:
+                return 0
+            files = [(key, size, used) for key, size, used in self._list() if key in keys or self._needed(key) in keys]
+            order, sizes, gone = self._order(files), {key: size for key, size, _ in files}, 0
+            for key in keys:
+                with contextlib.suppress(OSError):
+                    if order.may_go(key):
+                        self._unlink(key, sizes[key])
+                        gone += 1
+            return gone
+
+    def pin(self, owner: str, keys: Collection[ChunkKey]) -> bool:
+        try:
+            self._pins.set(owner, keys)
+        except OSError:
+            with self._lock:
+                self._count["write_errors"] += 1
+            return False
+        return True
+
+    def unpin(self, owner: str) -> None:
+        """As the contract says. Raises OSError where the note of it can't be deleted."""
+        self._pins.drop(owner)
+
+    def pins(self) -> dict[str, frozenset[ChunkKey]]:
+        return self._pins.read()
 
     def claim(self, owner: str, keys: Sequence[ChunkKey]) -> bool:
         if self._closed:
@@ -116,15 +166,14 @@ class DiskCache:
             if not self._folder.is_dir():
                 return set()
             keys = self._owners.owned(owner) | set(also)
-            found = with_descendants(keys, {key: self._parent(key) for key, _, _ in self._list()})
+            found = with_descendants(keys, {key: self._made_from(key) for key, _, _ in self._list()})
             self._delete_aside(found)
             for key in found:
                 with contextlib.suppress(FileNotFoundError):
-                    size = self._path(key).stat().st_size
-                    self._path(key).unlink()
-                    self._bytes = max(0, self._bytes - size)
+                    self._unlink(key, self._path(key).stat().st_size)
                     self._count["forgotten"] += 1
-                self._parents.pop(key, None)
+                self._facts.pop(key, None)
+            self._pins.drop(owner)
             self._sync_folder()
             self._owners.drop(owner)  # last: a crash before this leaves enough to begin again
             self._sync_folder()
@@ -142,21 +191,19 @@ class DiskCache:
         return {"chunks": chunks, "held_bytes": held, "bad": self._count["bad"] - before}
 
     def prune(self, budget: int) -> dict[str, int]:
-        """Delete bad files, and chunks until at most ``budget`` bytes are left: least recently used first, no parent
-        before its child. How many chunks and bytes went, and are left."""
+        """Delete bad files, and chunks until at most ``budget`` bytes are left, or only what is pinned: what would be
+        evicted first. How many chunks and bytes went, and are left."""
         with self._lock:
             for path in list(self._folder.glob("*.bad")):
                 path.unlink(missing_ok=True)
             files = list(self._list())
-            order, sizes = EvictionOrder(), {key: size for key, size, _ in files}
-            for key, _, used in files:
-                order.add(key, self._parent(key), used)
+            order, sizes = self._order(files), {key: size for key, size, _ in files}
             total = left = sum(sizes.values())
             gone = 0
             while left > budget and (victim := order.next()) is not None:
                 order.remove(victim)
-                self._path(victim).unlink(missing_ok=True)
-                self._parents.pop(victim, None)
+                with contextlib.suppress(FileNotFoundError):
+                    self._unlink(victim, sizes[victim])
                 left -= sizes[victim]
                 gone += 1
             self._bytes = left
@@ -167,29 +214,38 @@ class DiskCache:
 
     def _delete_aside(self, keys: Collection[ChunkKey]) -> None:
         """Delete bad files of these keys, and everything half-written: a writer that lives loses one chunk."""
+        hexes = {key.hex() for key in keys}
         for path in list(self._folder.iterdir()):
-            bad = path.suffix == ".bad" and (self._is_of(path, keys) or path.stem in {key.hex() for key in keys})
+            bad = path.suffix == ".bad" and (path.stem in hexes or self._is_of(path, keys))
             if bad or path.suffix == ".tmp":
                 with contextlib.suppress(FileNotFoundError):
                     path.unlink()
 
     @staticmethod
     def _is_of(path: Path, keys: Collection[ChunkKey]) -> bool:
-        """Whether a damaged file says it is one of these chunks, or follows one."""
-        with contextlib.suppress(OSError), open(path, "rb") as file:
-            head = file.read(HEADER_BYTES)
-            return head[32:64] in keys or head[64:96] in keys
+        """Whether a damaged file says it is one of these, or after one. A state that can't say is taken for one."""
+        with contextlib.suppress(OSError):
+            data = path.read_bytes()
+            if any(name in keys for name in names(data)):
+                return True
+            with contextlib.suppress(BadChunk):
+                return any(key in keys for key in decode_header(data, len(data)).made_from)
+            return is_state(data)
         return False
 
     def flush(self, timeout: float | None = None) -> bool:
         return True
 
     def stats(self) -> dict[str, int]:
-        files = list(self._list())
+        files, pinned = list(self._list()), frozenset().union(*self.pins().values())
         with self._lock:
+            states = [size for key, size, _ in files if self._read_facts(key).state]
             return {
                 **self._count,
-                "chunks": len(files),
+                "chunks": len(files) - len(states),
+                "states": len(states),
+                "state_bytes": sum(states),
+                "pinned": sum(key in pinned for key, _, _ in files),
                 "held_bytes": sum(size for _, size, _ in files),
                 "budget_bytes": self._budget,
             }
@@ -212,15 +268,10 @@ class DiskCache:
     def _header(self, key: ChunkKey) -> Header | None:
         """The header of a present chunk; a file whose header is wrong is set aside."""
         try:
-            with open(self._path(key), "rb", buffering=0) as file:
-                data = file.read(HEADER_BYTES + 4 * _GUESS_IDS)
-                ids_end = HEADER_BYTES + 4 * token_count(data)
-                if len(data) < ids_end:
-                    data += file.read(ids_end - len(data))
-                header = decode_header(data, os.fstat(file.fileno()).st_size)
-                if header.key != key:
-                    raise BadChunk("another chunk's name")
-                return header
+            header = _read_header(self._path(key))
+            if header.key != key:
+                raise BadChunk("another chunk's name")
+            return header
         except BadChunk:
             with self._lock:
                 self._set_aside(key, "bad")
@@ -283,33 +334,52 @@ class DiskCache:
         self._bytes, self._unlisted = sum(length for _, length, _ in files), 0
         if self._bytes + size <= self._budget:
             return True
-        if chunk.position and not self._path(ChunkKey(chunk.parent)).exists():
+        if chunk.needs is not None and not self._path(ChunkKey(chunk.needs)).exists():
             return False
         self._sweep()
-        order, sizes = EvictionOrder(), {}
-        for key, length, used in files:
-            sizes[key] = length
-            order.add(key, self._parent(key), used)
-        order.add(chunk.key, chunk.parent)  # so that what it follows stays
+        order, sizes = self._order(files), {key: length for key, length, _ in files}
+        order.add(chunk.key, chunk.needs, size, chunk.work, age=0)  # so that what it needs stays
         while self._bytes + size > self._budget - slack and (victim := order.next()) not in (None, chunk.key):
             assert victim is not None
             order.remove(victim)
             with contextlib.suppress(FileNotFoundError):
-                self._path(victim).unlink()
-            self._parents.pop(victim, None)
-            self._bytes -= sizes[victim]
+                self._unlink(victim, sizes[victim])
             self._count["evictions"] += 1
         return self._bytes + size <= self._budget
 
-    def _parent(self, key: ChunkKey) -> bytes:
-        """What ``key`` follows; of a file that can't say, nothing, so that it goes when its turn comes."""
-        if key not in self._parents:
+    def _order(self, files: Iterable[tuple[ChunkKey, int, int]]) -> EvictionOrder:
+        """The order of eviction among these. A file that can't say what it is goes when its turn comes."""
+        order = EvictionOrder(self._budget)
+        order.pin(frozenset().union(*self.pins().values()))
+        by_use = sorted(files, key=lambda file: file[2])
+        for (key, size, _), age in zip(by_use, ages([(used, size) for _, size, used in by_use]), strict=True):
+            facts = self._read_facts(key)
+            order.add(key, facts.needs, size, facts.work, age)
+        return order
+
+    def _unlink(self, key: ChunkKey, size: int) -> None:
+        self._path(key).unlink()
+        self._facts.pop(key, None)
+        self._bytes = max(0, self._bytes - size)
+
+    def _needed(self, key: ChunkKey) -> bytes | None:
+        return self._read_facts(key).needs
+
+    def _made_from(self, key: ChunkKey) -> tuple[bytes, ...]:
+        try:
+            return _read_header(self._path(key)).made_from
+        except (BadChunk, OSError):
+            return ()
+
+    def _read_facts(self, key: ChunkKey) -> _Facts:
+        """What eviction asks of a file; remembered."""
+        if key not in self._facts:
             try:
-                with open(self._path(key), "rb", buffering=0) as file:
-                    self._parents[key] = file.read(HEADER_BYTES)[64:96]
-            except OSError:
-                return b""
-        return self._parents[key]
+                header = _read_header(self._path(key))
+                self._facts[key] = _Facts(header.needs, header.work, bool(header.link))
+            except (BadChunk, OSError):
+                return _Facts(None, 0, False)
+        return self._facts[key]
 
     def _set_aside(self, key: ChunkKey, counter: str) -> None:
         """Rename a chunk file to ``.bad``: never read again, but there to be looked at."""
@@ -336,6 +406,25 @@ class DiskCache:
         for _, path in sorted(bad)[:-_KEPT_BAD]:
             with contextlib.suppress(OSError):
                 os.unlink(path)
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What eviction asks of a file."""
+
+    needs: bytes | None
+    work: int
+    state: bool
+
+
+def _read_header(path: Path) -> Header:
+    """Raises BadChunk or OSError."""
+    with open(path, "rb", buffering=0) as file:
+        data = file.read(HEADER_BYTES + 4 * _GUESS_IDS)
+        ids_end = HEADER_BYTES + 4 * token_count(data)
+        if len(data) < ids_end:
+            data += file.read(ids_end - len(data))
+        return decode_header(data, os.fstat(file.fileno()).st_size)
 
 
 def _touch(file: Path | int) -> None:

@@ -71,7 +71,7 @@ class Owners:
         for path in self._folder.iterdir():
             with contextlib.suppress(OSError):
                 old = NAME.fullmatch(path.name) and path.stat().st_mtime < before
-                if old and not _keys_in(path) & kept:
+                if old and not keys_in(path) & kept:
                     path.unlink()
                     count += 1
         return count
@@ -85,28 +85,35 @@ class Owners:
         state = (info.st_ino, info.st_size, info.st_mtime_ns)
         seen = self._seen.get(owner)
         if seen is None or seen[0] != state:
-            seen = self._seen[owner] = (state, _keys_in(path))
+            seen = self._seen[owner] = (state, keys_in(path))
         return seen[1]
 
     def _path(self, owner: str) -> Path:
-        return self._folder / f"{hashlib.sha256(_TAG + owner.encode()).hexdigest()}.own"
+        return self._folder / f"{owner_name(owner)}.own"
 
 
-def with_descendants(keys: Collection[ChunkKey], parents: Mapping[ChunkKey, bytes]) -> set[ChunkKey]:
-    """``keys``, and whatever follows them by ``parents`` (key -> parent's key): its state was made from theirs."""
-    children: dict[bytes, list[ChunkKey]] = {}
-    for key, parent in parents.items():
-        children.setdefault(parent, []).append(key)
+def owner_name(owner: str) -> str:
+    """What an owner is called in the folder: 64 hex digits."""
+    return hashlib.sha256(_TAG + owner.encode()).hexdigest()
+
+
+def with_descendants(keys: Collection[ChunkKey], made_from: Mapping[ChunkKey, Collection[bytes]]) -> set[ChunkKey]:
+    """``keys``, and whatever was computed from them (``made_from``: key -> keys of what came before it)."""
+    after: dict[bytes, list[ChunkKey]] = {}
+    for key, sources in made_from.items():
+        for source in sources:
+            after.setdefault(source, []).append(key)
     found, todo = set(keys), list(keys)
     while todo:
-        for child in children.get(todo.pop(), ()):
-            if child not in found:
-                found.add(child)
-                todo.append(child)
+        for later in after.get(todo.pop(), ()):
+            if later not in found:
+                found.add(later)
+                todo.append(later)
     return found
 
 
-def _keys_in(path: Path) -> set[ChunkKey]:
+def keys_in(path: Path) -> set[ChunkKey]:
+    """The keys in a file of lines; of a line that is no key, nothing."""
     try:
         lines = path.read_bytes().split(b"\n")
     except FileNotFoundError:

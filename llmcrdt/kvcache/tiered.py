@@ -34,6 +34,11 @@ class TieredCache:
         self._closed = False
         self._writer = threading.Thread(target=self._write_all, name="llmcrdt-kv-writer", daemon=True)
         self._writer.start()
+        memory.set_pins(disk.pins())
+
+    @property
+    def capacity(self) -> int:
+        return max(self._memory.capacity, self._disk.capacity)
 
     def match(self, keys: Sequence[ChunkKey]) -> list[Tier]:
         run: list[Tier] = []
@@ -74,6 +79,25 @@ class TieredCache:
                 self._changed.wait()
             self._memory.discard(key)
             self._disk.discard(key)
+
+    def drop(self, keys: Collection[ChunkKey]) -> int:
+        with self._changed:
+            while any(key in self._pending for key in keys):
+                self._changed.wait()
+            gone = self._disk.drop(keys)
+            return max(gone, self._memory.drop([key for key in keys if not self._disk.match([key])]))
+
+    def pin(self, owner: str, keys: Collection[ChunkKey]) -> bool:
+        kept = self._disk.pin(owner, keys)
+        self._memory.set_pins(self._disk.pins())
+        return kept
+
+    def unpin(self, owner: str) -> None:
+        self._disk.unpin(owner)
+        self._memory.set_pins(self._disk.pins())
+
+    def pins(self) -> dict[str, frozenset[ChunkKey]]:
+        return self._disk.pins()
 
     def claim(self, owner: str, keys: Sequence[ChunkKey]) -> bool:
         """Noted here at once, and on disk before any chunk that is put from now on: nobody waits for it."""

@@ -187,7 +187,7 @@ def test_what_is_stored_is_what_docs_say(lab):
         engine.logits(ids).result()
     (file,) = (lab.folder / "kv" / "chunks").iterdir()
     chunk = decode(file.read_bytes())
-    assert chunk == Chunk.after(engine.fingerprint, 0, tuple(ids[:64]), chunk.payload)
+    assert chunk == Chunk.after(engine.fingerprint, 0, tuple(ids[:64]), chunk.payload, chunk.work)
     assert file.name == f"{chunk.key.hex()}.kv"
     assert encode(chunk) == file.read_bytes()
     assert (lab.folder / "kv" / "files.json").stat().st_mode & 0o777 == 0o600

@@ -6,7 +6,6 @@ from contextlib import closing
 import pytest
 
 from llmcrdt.kvcache import Chunk, ChunkCache, DiskCache, MemoryCache, NeverCache, TieredCache
-from llmcrdt.kvcache.chunk_cache import EvictionOrder
 from llmcrdt.testing.chunk_cache_suite import ChunkCacheSuite, chain, keys_of
 
 
@@ -108,15 +107,3 @@ def test_put_waits_when_too_much_is_on_its_way():
     thread.join()
     assert cache.match(keys_of(chunks)) == ["memory"] * 4
     cache.close()
-
-
-def test_the_order_of_eviction_stays_small():
-    """Touching a leaf a million times must not grow the heap without end."""
-    order = EvictionOrder()
-    chunks = chain(2)
-    for chunk in chunks:
-        order.add(chunk.key, chunk.parent)
-    for _ in range(5000):
-        order.touch(chunks[1].key)
-    assert len(order._heap) <= 64 + 4 * len(order) + 1
-    assert order.next() == chunks[1].key

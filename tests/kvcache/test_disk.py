@@ -86,7 +86,7 @@ def test_a_wrong_header_is_seen_by_match(tmp_path):
     cache.put(chunk)
     path = tmp_path / f"{chunk.key.hex()}.kv"
     data = bytearray(path.read_bytes())
-    data[130] ^= 1
+    data[146] ^= 1
     path.write_bytes(data)
     assert cache.match([chunk.key]) == []
 

@@ -39,7 +39,9 @@ def _keys() -> dict:
 def _files() -> dict:
     first = Chunk.after(bytes(range(32)), 0, (1, 2, 3, 4), b"first payload")
     second = Chunk.after(first.key, 4, (5, -6, 7, 2**31 - 1), bytes(range(64)))
-    empty = Chunk.after(bytes(32), 0, (0,), b"")
+    empty = Chunk.after(bytes(32), 0, (0,), b"", work=0)
+    alone = Chunk.state(bytes(range(32)), (1, 2, 3, 4, 5, -6, 7, 2**31 - 1), b"state", link=4, rests=False, work=10**12)
+    rests = Chunk.state(bytes(range(32)), first.ids, b"", link=4, rests=True)
     fields = [
         {
             "key": chunk.key.hex(),
@@ -47,9 +49,12 @@ def _files() -> dict:
             "position": chunk.position,
             "ids": list(chunk.ids),
             "payload": chunk.payload.hex(),
+            "work": chunk.work,
+            "link": chunk.link,
+            "rests": chunk.rests,
             "file": encode(chunk).hex(),
         }
-        for chunk in (first, second, empty)
+        for chunk in (first, second, empty, alone, rests)
     ]
     return {"command": COMMAND, "cases": fields}
 
@@ -66,6 +71,7 @@ def test_frozen_files_are_read():
         assert chunk.parent.hex() == case["parent"]
         assert (chunk.position, list(chunk.ids)) == (case["position"], case["ids"])
         assert chunk.payload.hex() == case["payload"]
+        assert (chunk.work, chunk.link, chunk.rests) == (case["work"], case["link"], case["rests"])
 
 
 if __name__ == "__main__":
