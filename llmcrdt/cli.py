@@ -7,11 +7,11 @@ codes: 0 done, 1 it failed, 2 wrong usage, 130 interrupted.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import sys
 import time
-import unicodedata
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -21,6 +21,7 @@ import click
 import llmcrdt
 from llmcrdt.exceptions import ConversationNotFound, FormatError, LLMCRDTError, NotADatabase, SyncTimeout
 from llmcrdt.ids import is_document_id
+from llmcrdt.terminal import print_entry, safe
 
 if TYPE_CHECKING:
     from llmcrdt.kvcache.disk import DiskCache
@@ -101,6 +102,8 @@ MANY = 1_000_000  # conversations
 as_json = click.option("--json", "as_json", is_flag=True, help="print one JSON document")
 model_file = click.option("--model", required=True, type=click.Path(path_type=Path), help="GGUF file")
 cache_dir = click.option("--cache", type=click.Path(path_type=Path), help="KV cache directory [default: user cache]")
+max_tokens = click.option("--max-tokens", default=512, show_default=True, type=click.IntRange(min=1))
+temperature = click.option("--temperature", default=0.8, show_default=True, type=click.FloatRange(min=0))
 template = click.option(
     "--format", "form", default="openai-chat", type=click.Choice(["openai-chat"]), show_default=True
 )
@@ -131,7 +134,7 @@ def list_(repos: Repos, limit: int, before: str | None, as_json: bool) -> None:
             return
         for row in found:
             made = time.strftime("%Y-%m-%d %H:%M", time.localtime(row.created_at))
-            click.echo(f"{row.id}  {made}  {_safe(row.title) or '(no title)'}")
+            click.echo(f"{row.id}  {made}  {safe(row.title) or '(no title)'}")
         if not found and not before:
             click.echo('No conversations yet. Make one with "llmcrdt new TITLE".', err=True)
 
@@ -170,7 +173,7 @@ def show(repos: Repos, id: str, last: int | None, elsewhere: bool, as_json: bool
         conversation = _find(repo, id)
         if last and not as_json and not elsewhere:
             for entry in conversation.entries(last=last):  # from the tables: the rest is not loaded
-                _print_entry(entry)
+                print_entry(entry)
             return
         transcript = conversation.transcript()
         entries = transcript[-last:] if last else tuple(transcript)
@@ -187,10 +190,10 @@ def show(repos: Repos, id: str, last: int | None, elsewhere: bool, as_json: bool
             _print_json(body)
             return
         for entry in entries:
-            _print_entry(entry)
+            print_entry(entry)
         for other in transcript.elsewhere if elsewhere else ():
             click.echo(click.style(f"── elsewhere{', unseen' if other.unseen else ''}", dim=True))
-            _print_entry(other.entry)
+            print_entry(other.entry)
         hidden = len(transcript.elsewhere)
         click.echo(
             click.style(f"{len(transcript)} entries, {hidden} elsewhere, transcript {transcript.hash}", dim=True)
@@ -222,8 +225,8 @@ def append(repos: Repos, id: str, text: str, role: Any, attach: tuple[Path, ...]
 @click.argument("id")
 @model_file
 @cache_dir
-@click.option("--max-tokens", default=512, show_default=True, type=click.IntRange(min=1))
-@click.option("--temperature", default=0.8, show_default=True, type=click.FloatRange(min=0))
+@max_tokens
+@temperature
 @click.option("--seed", type=int)
 @click.option("--stop", multiple=True, help="text that ends the answer; may be given several times")
 @as_json
@@ -249,7 +252,7 @@ def generate(
         try:
             for piece in generation:
                 if not as_json:
-                    click.echo(piece, nl=False)
+                    click.echo(safe(piece), nl=False)
         except KeyboardInterrupt:
             interrupted = True
             generation.cancel()
@@ -267,6 +270,48 @@ def generate(
         engine.settled(30)
         if interrupted:
             sys.exit(INTERRUPTED)
+
+
+@main.command()
+@click.argument("id", required=False)
+@model_file
+@cache_dir
+@click.option("--title", default="", help="of a new conversation")
+@click.option("--system", help="what the model is told first, in a new conversation")
+@click.option("--sync", "relay", metavar="URL", help="stay in step with a relay meanwhile (ws://HOST:PORT)")
+@max_tokens
+@temperature
+@click.pass_obj
+def chat(
+    repos: Repos,
+    id: str | None,
+    model: Path,
+    cache: Path | None,
+    title: str,
+    system: str | None,
+    relay: str | None,
+    max_tokens: int,
+    temperature: float,
+) -> None:
+    """Talk with a local model in the conversation ID, or in a new one. /help says what else can be typed."""
+    from llmcrdt.chat import Chat, typed_lines
+
+    answer = functools.partial(llmcrdt.generate, max_tokens=max_tokens, temperature=temperature)
+    with contextlib.ExitStack() as stack:
+        repo = stack.enter_context(repos(create=id is None))
+        conversation = _find(repo, id) if id else None
+        engine = stack.enter_context(llmcrdt.LlamaEngine(model, cache=cache))
+        link = stack.enter_context(repo.connect(relay)) if relay else None
+        if conversation is None:
+            conversation = repo.create(title)
+            if system:
+                conversation.append("system", system)
+        Chat(conversation, engine, answer).run(typed_lines())
+        if link is not None:
+            with contextlib.suppress(LLMCRDTError):  # what did not get through goes with the next sync
+                link.wait_synced(5)
+        if id is None:
+            click.echo(f'Go on with "llmcrdt chat {conversation.id}".', err=True)
 
 
 @main.command()
@@ -465,11 +510,6 @@ def _ids(repo: llmcrdt.Repo, only: tuple[str, ...]) -> list[str] | None:
     return [id_ if is_document_id(id_) else _find(repo, id_).id for id_ in only] or None
 
 
-def _safe(text: str) -> str:
-    """Other people's text without what a terminal would obey."""
-    return "".join(c if c in "\n\t" or not unicodedata.category(c).startswith("C") else "\ufffd" for c in text)
-
-
 def _content(blob: llmcrdt.Blob) -> bytes | None:
     path = blob.path
     return path.read_bytes() if path else None
@@ -516,23 +556,6 @@ def _entry_json(entry: llmcrdt.Entry) -> dict[str, Any]:
         "sync": entry.sync,
         "hidden": sorted(entry.hidden),
     }
-
-
-def _print_entry(entry: llmcrdt.Entry) -> None:
-    who = f"{entry.role} ({_safe(entry.author)})" if entry.author else entry.role
-    state = "" if entry.status == "complete" else f" [{entry.status}]"
-    click.echo(click.style(f"{who}{state}  {entry.id}", bold=True))
-    for call in entry.tool_calls:
-        click.echo(f"→ {_safe(call.name)}({_safe(call.arguments)})")
-    if entry.text:
-        click.echo(_safe(entry.text))
-    for part in entry.parts:
-        if isinstance(part, llmcrdt.Blob):
-            missing = "" if part.present else ", not on this device"
-            click.echo(f"[{part.name!r}, {part.media_type!r}, {part.size} bytes{missing}]")  # !r: a stranger's words
-    if entry.config:
-        click.echo(click.style(f"settings: {', '.join(sorted(entry.config))}", dim=True))
-    click.echo()
 
 
 def _print_id(id: str, as_json: bool) -> None:

@@ -1,0 +1,37 @@
+"""Entries and other people's words on a terminal."""
+
+from __future__ import annotations
+
+import unicodedata
+
+import click
+
+from .document.blob import Blob
+from .document.entry import Entry
+
+
+def safe(text: str) -> str:
+    """Other people's text without what a terminal would obey."""
+    return "".join(c if c in "\n\t" or not unicodedata.category(c).startswith("C") else "\ufffd" for c in text)
+
+
+def heading(entry: Entry) -> str:
+    """Whose entry it is, and how it stands with it."""
+    who = f"{entry.role} ({safe(entry.author)})" if entry.author else entry.role
+    return who if entry.status == "complete" else f"{who} [{entry.status}]"
+
+
+def print_entry(entry: Entry) -> None:
+    """The whole entry on stdout; of hidden fields nothing."""
+    click.echo(click.style(f"{heading(entry)}  {entry.id}", bold=True))
+    for call in entry.tool_calls:
+        click.echo(f"→ {safe(call.name)}({safe(call.arguments)})")
+    if entry.text:
+        click.echo(safe(entry.text))
+    for part in entry.parts:
+        if isinstance(part, Blob):
+            missing = "" if part.present else ", not on this device"
+            click.echo(f"[{part.name!r}, {part.media_type!r}, {part.size} bytes{missing}]")  # !r: a stranger's words
+    if entry.config:
+        click.echo(click.style(f"settings: {', '.join(sorted(entry.config))}", dim=True))
+    click.echo()
