@@ -11,9 +11,9 @@ import logging
 import os
 import threading
 import time
-from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from http import HTTPStatus
 from importlib.metadata import PackageNotFoundError, version
 from itertools import count
@@ -21,16 +21,17 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TypeAlias
 
-from websockets.asyncio.server import Server, ServerConnection, broadcast, serve
-from websockets.exceptions import ConnectionClosed
-from websockets.http11 import Request, Response
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.http11 import Request as HttpRequest
+from websockets.http11 import Response
 from websockets.typing import Origin, Subprotocol
 
 from llmcrdt.sync import wire
 from llmcrdt.sync.wire import Error, ErrorCode
 
 from .access import AccessError, TokenRefused, Tokens
-from .doors.native import NativeDoor, Refused, close_code
+from .connection import Connection, Outgoing, Socket
+from .doors.native import NativeDoor, Refused, Request
 from .folder import Folder
 from .folding import Folded, ToFold
 from .limits import Limits
@@ -47,8 +48,6 @@ _TICK = 0.5
 _FRAME = 64
 """What a frame counts beside its bytes, so that many small ones are not free."""
 _BUSY = HTTPStatus.SERVICE_UNAVAILABLE
-_SOCKET_BUFFER = 64 << 10
-"""Bytes that may wait in one socket's own buffer before its frames queue up here."""
 
 
 def agent() -> str:
@@ -56,79 +55,6 @@ def agent() -> str:
         return f"llmcrdt-relay/{version('llmcrdt')}"
     except PackageNotFoundError:
         return "llmcrdt-relay"
-
-
-class _Connection:
-    """One WebSocket: what it still has to send, and how much of its input is in work."""
-
-    def __init__(self, peer: int, socket: ServerConnection, limits: Limits, metrics: Metrics) -> None:
-        self.metrics = metrics
-        self.peer = peer
-        self.socket = socket
-        self.limits = limits
-        self.queue: deque[tuple[bytes, int]] = deque()
-        self.queued = 0
-        self.working = 0
-        self.door: NativeDoor | None = None
-        self.rate: Rate | None = None
-        self.unreported = 0
-        self.last: Error | None = None
-        self.changed = asyncio.Event()
-        self.wake = asyncio.Event()
-
-    def send(self, frame: bytes, weight: int) -> None:
-        """Write at once where the socket takes it, else queue."""
-        self.metrics.count("frames_sent_total")
-        self.metrics.count("bytes_sent_total", len(frame))
-        if not self.queue and self.socket.transport.get_write_buffer_size() < _SOCKET_BUFFER:
-            broadcast((self.socket,), frame)
-            self.unreported += weight
-        else:
-            self.queue.append((frame, weight))
-            self.queued += len(frame)
-            self.wake.set()
-
-    def end(self, error: Error) -> None:
-        """Send an error after all that is queued, then close."""
-        if self.last is None:
-            self.last = error
-            self.metrics.error(error.code)
-            self.send(wire.encode(error), 0)
-            self.wake.set()
-            self.changed.set()
-
-    def took(self, size: int) -> None:
-        self.working -= size
-        self.changed.set()
-
-    async def readable(self) -> bool:
-        """Wait until there is room for more input. False where the connection is about to end."""
-        while self.last is None and (self.working > self.limits.window or self.queued > self.limits.outgoing):
-            self.changed.clear()
-            await self.changed.wait()
-        return self.last is None
-
-    async def pump(self, report: SimpleQueue[Event | None]) -> None:
-        """Send what is queued, as fast as the other side takes it, until the connection is to end."""
-        while True:
-            while self.queue:
-                frame, weight = self.queue[0]
-                await self.socket.send(frame)
-                self.queue.popleft()
-                self.queued -= len(frame)
-                self.unreported += weight
-                self.report(report)
-            self.changed.set()
-            if self.last is not None:
-                return await self.socket.close(close_code(self.last))
-            self.wake.clear()
-            await self.wake.wait()
-
-    def report(self, to: SimpleQueue[Event | None]) -> None:
-        """Tell the rooms what has left, but not for every frame: each report wakes their thread."""
-        if self.unreported >= self.limits.outgoing // 4:
-            to.put(Sent(self.peer, self.unreported))
-            self.unreported = 0
 
 
 class Relay:
@@ -151,7 +77,7 @@ class Relay:
         self.failed = asyncio.Event()
         self._origins: list[Origin | None] = [None, *map(Origin, origins)]
         self._events: SimpleQueue[Event | None] = SimpleQueue()
-        self._connections: dict[int, _Connection] = {}
+        self._connections: dict[int, Connection] = {}
         self._rates: dict[str, Rate] = {}
         self.metrics = Metrics()
         self._numbers = count(1)
@@ -176,7 +102,7 @@ class Relay:
                 open_timeout=self.limits.handshake,
                 close_timeout=self.limits.shutdown,
                 max_size=wire.MAX_FRAME,
-                max_queue=1,
+                create_connection=Socket,
                 server_header=None,
             )
         except BaseException:
@@ -200,7 +126,7 @@ class Relay:
         await asyncio.sleep(0)
         retry_after = int(self.limits.retry_after * 1000)
         for connection in tuple(self._connections.values()):
-            connection.end(Error(ErrorCode.SHUTTING_DOWN, "The relay is stopping.", retry_after=retry_after))
+            self._end(connection, Error(ErrorCode.SHUTTING_DOWN, "The relay is stopping.", retry_after=retry_after))
         with suppress(TimeoutError):
             async with asyncio.timeout(self.limits.shutdown):
                 await self._server.wait_closed()
@@ -211,71 +137,88 @@ class Relay:
     # ---------------------------------------------------------------- on the loop
 
     async def _serve(self, socket: ServerConnection) -> None:
-        connection = _Connection(next(self._numbers), socket, self.limits, self.metrics)
+        assert isinstance(socket, Socket)
+        door = NativeDoor(self.limits, agent(), self._tokens)
+        connection = Connection(next(self._numbers), socket, self.limits, door, self._take)
         welcome = not self._stopping and len(self._connections) < self.limits.connections
         if welcome:
             self._connections[connection.peer] = connection
             self._events.put(Joined(connection.peer))
         else:
             code = ErrorCode.SHUTTING_DOWN if self._stopping else ErrorCode.TOO_MANY_CONNECTIONS
-            connection.end(Error(code, "Try again later.", retry_after=int(self.limits.retry_after * 1000)))
-        pump = asyncio.create_task(connection.pump(self._events))
+            self._end(connection, Error(code, "Try again later.", retry_after=int(self.limits.retry_after * 1000)))
+        pump = asyncio.create_task(connection.pump(self._report))
+        late = self._loop.call_later(self.limits.handshake, self._expect_greeting, connection)
+        socket.hand_to(connection.receive)
         try:
-            await self._read(connection)
-            # The closing handshake stands behind whatever else the peer sends.
-            async for _ in socket:
-                pass
-        except ConnectionClosed:
-            pass
+            await socket.wait_closed()
         finally:
+            late.cancel()
             pump.cancel()
-            with suppress(asyncio.CancelledError, ConnectionClosed):
+            with suppress(asyncio.CancelledError):
                 await pump
             if welcome:
                 del self._connections[connection.peer]
                 self._events.put(Left(connection.peer))
 
-    async def _read(self, connection: _Connection) -> None:
-        """Hand the connection's messages to the rooms, until it has to end."""
-        door = connection.door = NativeDoor(self.limits, agent(), self._tokens)
-        while await connection.readable():
-            try:
-                async with asyncio.timeout(None if door.greeted else self.limits.handshake):
-                    frame = await connection.socket.recv()
-                self.metrics.count("frames_received_total")
-                self.metrics.count("bytes_received_total", len(frame))
-                message = door.receive(frame)
-            except TimeoutError:
-                return connection.end(Error(ErrorCode.UNEXPECTED, "HELLO did not come in time."))
-            except Refused as e:
-                return connection.end(e.error)
-            await self._slow_down(connection, door, len(frame))
-            if isinstance(message, wire.Welcome):
-                if not self._has_room(door):
-                    text = f"At most {self.limits.subject_connections} connections for one subject."
-                    retry_after = int(self.limits.retry_after * 1000)
-                    return connection.end(Error(ErrorCode.TOO_MANY_CONNECTIONS, text, retry_after=retry_after))
-                connection.send(wire.encode(message), 0)
-            elif isinstance(message, Error):
-                self.metrics.error(message.code)
-                connection.send(wire.encode(message), 0)
-            elif not self._stopping:
-                connection.working += len(frame)
-                self._events.put(Received(connection.peer, message, len(frame)))
-
-    async def _slow_down(self, connection: _Connection, door: NativeDoor, size: int) -> None:
-        """Wait for as long as this sender was too fast. What it sends meanwhile stays with it."""
-        subject = door.grant.subject if self._tokens.on and door.grant is not None else None
-        rate = connection.rate if subject is None else self._rates.get(subject)
-        if rate is None:
-            rate = Rate(self.limits.rate, self.limits.burst)
-            if subject is None:
-                connection.rate = rate
-            else:
-                self._rates[subject] = rate
-        if pause := rate.pause(size + _FRAME, self._loop.time()):
+    def _take(self, connection: Connection, frame: bytes | str) -> None:
+        """Look at a message, and handle it now, or when its sender has been slow enough."""
+        self.metrics.count("frames_received_total")
+        self.metrics.count("bytes_received_total", len(frame))
+        try:
+            message = connection.door.receive(frame)
+        except Refused as e:
+            return self._end(connection, e.error)
+        pause = self._rate(connection).pause(len(frame) + _FRAME, self._loop.time())
+        if pause:
             self.metrics.count("pauses_total")
-            await asyncio.sleep(pause)
+            connection.rest(pause, partial(self._handle, connection, message, len(frame)))
+        else:
+            self._handle(connection, message, len(frame))
+
+    def _handle(self, connection: Connection, message: wire.Welcome | Error | Request, size: int) -> None:
+        """Hand a message to the rooms, or answer it here."""
+        if isinstance(message, wire.Welcome):
+            if not self._has_room(connection.door):
+                text = f"At most {self.limits.subject_connections} connections for one subject."
+                retry_after = int(self.limits.retry_after * 1000)
+                return self._end(connection, Error(ErrorCode.TOO_MANY_CONNECTIONS, text, retry_after=retry_after))
+            self._send([connection], Outgoing(wire.encode(message)), 0)
+        elif isinstance(message, Error):
+            self.metrics.error(message.code)
+            self._send([connection], Outgoing(wire.encode(message)), 0)
+        elif not self._stopping:
+            connection.gave(size)
+            self._events.put(Received(connection.peer, message, size))
+
+    def _expect_greeting(self, connection: Connection) -> None:
+        if not connection.door.greeted:
+            self._end(connection, Error(ErrorCode.UNEXPECTED, "HELLO did not come in time."))
+
+    def _rate(self, connection: Connection) -> Rate:
+        """The connection's own, or that of its token's subject."""
+        grant = connection.door.grant
+        if not self._tokens.on or grant is None:
+            return connection.rate
+        if grant.subject not in self._rates:
+            self._rates[grant.subject] = Rate(self.limits.rate, self.limits.burst)
+        return self._rates[grant.subject]
+
+    def _send(self, connections: Sequence[Connection], out: Outgoing, weight: int) -> None:
+        for connection in connections:
+            connection.send(out, weight)
+        self.metrics.count("frames_sent_total", len(connections))
+        self.metrics.count("bytes_sent_total", len(connections) * len(out.payload))
+
+    def _end(self, connection: Connection, error: Error) -> None:
+        if connection.end(error):
+            self.metrics.error(error.code)
+
+    def _report(self, connection: Connection) -> None:
+        """Tell the rooms what has left, but not for every frame: each report wakes their thread."""
+        if connection.unreported >= self.limits.outgoing // 4:
+            self._events.put(Sent(connection.peer, connection.unreported))
+            connection.unreported = 0
 
     async def _tick(self) -> None:
         while True:
@@ -293,42 +236,42 @@ class Relay:
             logger.error("%s", e)
         for connection in tuple(self._connections.values()):
             try:
-                if connection.door is not None:
-                    connection.door.confirm()
+                connection.door.confirm()
             except Refused as e:
-                connection.end(e.error)
+                self._end(connection, e.error)
 
     def _has_room(self, door: NativeDoor) -> bool:
         """Whether the subject of a token may have this connection too; a relay without tokens knows no subjects."""
         if not self._tokens.on or door.grant is None:
             return True
-        grants = (c.door.grant for c in self._connections.values() if c.door is not None)
+        grants = (c.door.grant for c in self._connections.values())
         same = sum(1 for grant in grants if grant is not None and grant.subject == door.grant.subject)
         return same <= self.limits.subject_connections
 
     def _dispatch(
-        self, taken: Sequence[tuple[int, int]], frames: Sequence[tuple[Drop | Send, bytes]], work: _Work
+        self, taken: Sequence[tuple[int, int]], frames: Sequence[tuple[Drop | Send, Outgoing | None]], work: _Work
     ) -> None:
         for name, by in work.items():
             self.metrics.count(name, by)
-        for peer, size in taken:
-            if connection := self._connections.get(peer):
-                connection.took(size)
-        for output, frame in frames:
+        for output, out in frames:
             if isinstance(output, Drop):
                 if connection := self._connections.get(output.peer):
-                    connection.end(output.error)
+                    self._end(connection, output.error)
                 continue
+            assert out is not None
             if isinstance(output.message, wire.Ack):
                 self.metrics.count("records_acknowledged_total", output.message.count)
             elif isinstance(output.message, Error):
                 self.metrics.error(output.message.code)
-            for peer in output.peers:
-                if connection := self._connections.get(peer):
-                    connection.send(frame, output.weight)
-                    connection.report(self._events)
+            connections = [c for peer in output.peers if (c := self._connections.get(peer))]
+            self._send(connections, out, output.weight)
+            for connection in connections:
+                self._report(connection)
+        for peer, size in taken:
+            if connection := self._connections.get(peer):
+                connection.took(size)
 
-    def _answer_http(self, connection: ServerConnection, request: Request) -> Response | None:
+    def _answer_http(self, connection: ServerConnection, request: HttpRequest) -> Response | None:
         """Plain HTTP: is it there, can it take more, and what has it counted. None lets the WebSocket begin."""
         path = request.path.partition("?")[0]
         if path == wire.PATH:
@@ -342,7 +285,7 @@ class Relay:
             return self._answer_metrics(connection, request)
         return connection.respond(HTTPStatus.NOT_FOUND, f"The sync protocol is at {wire.PATH}.\n")
 
-    def _answer_metrics(self, connection: ServerConnection, request: Request) -> Response:
+    def _answer_metrics(self, connection: ServerConnection, request: HttpRequest) -> Response:
         if self._tokens.on:
             try:
                 allowed = self._tokens.check(_bearer(request)).allows("admin")
@@ -372,12 +315,13 @@ class Relay:
                         name = "folds_failed_total" if event.records is None else "folds_total"
                         work[name] = work.get(name, 0) + 1
                 taken = [(e.peer, e.size) for e in events if isinstance(e, Received)]
-                frames: list[tuple[Drop | Send, bytes]] = []
+                frames: list[tuple[Drop | Send, Outgoing | None]] = []
                 for output in outputs:
                     if isinstance(output, ToFold):
                         self._folder.put(output)
                     else:
-                        frames.append((output, b"" if isinstance(output, Drop) else wire.encode(output.message)))
+                        out = None if isinstance(output, Drop) else Outgoing(wire.encode(output.message))
+                        frames.append((output, out))
                 if taken or frames:
                     self._loop.call_soon_threadsafe(self._dispatch, taken, frames, work)
                     work = {}
@@ -401,6 +345,6 @@ class Relay:
         return events, False
 
 
-def _bearer(request: Request) -> bytes:
+def _bearer(request: HttpRequest) -> bytes:
     kind, _, token = request.headers.get("Authorization", "").partition(" ")
     return token.strip().encode() if kind.lower() == "bearer" else b""

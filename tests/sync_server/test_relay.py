@@ -108,6 +108,27 @@ def test_malformed_frames_get_a_code_and_others_are_undisturbed(relay: RelayThre
         assert ask(other, wire.Barrier(1)) == Reached(1)
 
 
+def test_many_messages_in_one_read_and_one_message_in_many_frames(relay: RelayThread) -> None:
+    document, session = os.urandom(16), os.urandom(16)
+    pushes = [wire.encode(Push(document, session, n, (b"x" * n,))) for n in range(1, 40)]
+    with greeted(relay.url) as client, greeted(relay.url) as other:
+        assert isinstance(ask(other, Open(document, "yjs")), Opened)
+        assert isinstance(ask(client, Open(document, "yjs")), Opened)
+        # So that they leave together, as they do on a busy line.
+        with client.protocol_mutex:
+            for push in pushes:
+                client.protocol.send_binary(push)
+            client.socket.sendall(b"".join(client.protocol.data_to_send()))
+        last = wire.encode(Push(document, session, 40, (b"y" * 40,)))
+        client.send([last[:5], last[5:30], last[30:]])
+        heard: list[Record] = []
+        while len(heard) < 40:
+            message = hear(other)
+            assert isinstance(message, Records)
+            heard += message.records
+        assert heard == [Record(session, n, (b"y" if n == 40 else b"x") * n) for n in range(1, 41)]
+
+
 def test_text_frames_are_malformed(relay: RelayThread) -> None:
     with greeted(relay.url) as client:
         client.send("hello")
