@@ -1,6 +1,6 @@
 # Everything lands in .venv; PYTHON=... picks the Python it is made with.
 .DEFAULT_GOAL := help
-.PHONY: help demo relay test check lint types arrows fmt dev soak mutate docs bench clean
+.PHONY: help demo relay test check lint types arrows fmt dev soak kvsoak mutate docs bench clean
 .NOTPARALLEL:
 
 VENV := .venv/bin
@@ -40,6 +40,11 @@ dev: ## Install everything a developer needs
 
 soak: dev ## Run 100,000 schedules of devices and networks (ARGS='--schedules 1000 --seed 7')
 	$(VENV)/python tests/sim/soak.py --schedules 100000 $(ARGS)
+
+kvsoak: dev ## Kill 200 writers of one KV cache, and harm 10,000 chunks (ARGS='--seed 7')
+	$(VENV)/python tests/kvcache/kill_soak.py --kills 200 $(ARGS)
+	$(VENV)/python tests/kvcache/kill_soak.py --kills 40 --engine $(ARGS)
+	$(VENV)/python tests/engine/damage_soak.py --chunks 10000 $(ARGS)
 
 bench: dev ## Run a benchmark (NAME=conversation, ARGS=...)
 	@sh scripts/bootstrap bench

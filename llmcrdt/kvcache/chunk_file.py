@@ -22,9 +22,11 @@ offset  size  field (little endian)
 from __future__ import annotations
 
 import hashlib
+import io
 import struct
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import BinaryIO
 
 from .chunk_hash import ChunkKey, chunk_key, chunk_keys, pack_ids, state_key, unpack_ids
 
@@ -142,11 +144,23 @@ def encode(chunk: Chunk) -> bytes:
 
 def decode(data: bytes) -> Chunk:
     """The chunk or state in ``data``, checked to the last bit. Raises BadChunk."""
-    h = decode_header(data, len(data))
-    start = HEADER_BYTES + 4 * len(h.ids)
-    if _digest(data[: _HEAD.size], data[HEADER_BYTES:start], memoryview(data)[start:]) != h.digest:
+    return read(io.BytesIO(data), len(data))
+
+
+def read(file: BinaryIO, size: int) -> Chunk:
+    """The chunk or state in an open file of ``size`` bytes, checked to the last bit. Raises BadChunk and OSError.
+
+    The payload is read to where it stays: copying it once more would take as long as reading it.
+    """
+    head = file.read(HEADER_BYTES)
+    head += file.read(4 * token_count(head))
+    h = decode_header(head, size)
+    payload = file.read(h.payload_bytes)
+    if len(payload) != h.payload_bytes:
+        raise BadChunk("length")
+    if _digest(head[: _HEAD.size], head[HEADER_BYTES:], payload) != h.digest:
         raise BadChunk("digest")
-    return Chunk(h.key, h.parent, h.position, h.ids, data[start:], h.work, h.link, h.rests)
+    return Chunk(h.key, h.parent, h.position, h.ids, payload, h.work, h.link, h.rests)
 
 
 def decode_header(data: bytes, size: int) -> Header:
@@ -204,7 +218,7 @@ def _head(chunk: Chunk) -> bytes:
     return _HEAD.pack(magic, _VERSIONS[magic], *sizes, *keys, chunk.work, chunk.link, chunk.rests)
 
 
-def _digest(head: bytes, ids: bytes, payload: bytes | memoryview) -> bytes:
+def _digest(head: bytes, ids: bytes, payload: bytes) -> bytes:
     h = hashlib.sha256(head)
     h.update(ids)
     h.update(payload)

@@ -24,11 +24,11 @@ from .chunk_file import (
     BadChunk,
     Chunk,
     Header,
-    decode,
     decode_header,
     encode,
     is_state,
     names,
+    read,
     token_count,
 )
 from .chunk_hash import ChunkKey
@@ -282,9 +282,11 @@ class DiskCache:
     def _load(self, key: ChunkKey) -> Chunk | None:
         path = self._path(key)
         try:
-            if path.stat().st_size > self._budget:
-                raise BadChunk("larger than the whole budget")
-            chunk = decode(path.read_bytes())
+            with open(path, "rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                if size > self._budget:
+                    raise BadChunk("larger than the whole budget")
+                chunk = read(file, size)
             if chunk.key != key:
                 raise BadChunk("another chunk's name")
         except BadChunk:

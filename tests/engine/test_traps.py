@@ -1,5 +1,13 @@
-"""llama.cpp's traps, one test each. Every one of them is a wrong answer without an error message."""
+"""llama.cpp's traps, one test each. Every one of them is a wrong answer, or a slow one, without an error message.
 
+1 the window's mask at save; 2 recurrent state at the boundary; 3 sequence ids inside blobs; 4 cells another branch
+left; 5 a removal from all sequences; 6 rollback that a model silently lacks; 7 positions and bits that loading accepts
+(bits: ``test_damage.py``); 8 the lowest position of recurrent state; 9 the last token; 10 batch shapes; 11 a decode
+that holds the interpreter; 12 what names weights and build; 13 memory of a large context; 14 scans of all keys.
+"""
+
+import asyncio
+import os
 import struct
 
 import numpy as np
@@ -7,7 +15,8 @@ import pytest
 
 from llmcrdt.engine import fingerprint
 from llmcrdt.exceptions import EngineError
-from llmcrdt.kvcache import Chunk, MemoryCache, chunk_keys
+from llmcrdt.kvcache import Chunk, DiskCache, MemoryCache, chunk_keys
+from llmcrdt.testing.chunk_cache_suite import chain, keys_of
 
 KINDS = ["llama", "gemma3", "mamba2", "lfm2"]
 
@@ -121,6 +130,20 @@ def test_the_scratch_sequence_is_empty_after_every_call(lab, arch):
     assert scratch() == -1
 
 
+@pytest.mark.parametrize("arch", KINDS)
+def test_nothing_is_ever_removed_from_all_sequences(lab, arch, monkeypatch):
+    """``seq_rm(-1, ...)`` also empties the scratch sequence and every branch."""
+    engine = lab.engine(lab.model(arch, "F16"), MemoryCache())
+    real, removed = engine._lib.llama_memory_seq_rm, []
+    monkeypatch.setattr(engine._lib, "llama_memory_seq_rm", lambda m, s, a, b: removed.append(s) or real(m, s, a, b))
+    trunk = lab.tokens(200, 1)
+    for ids in (trunk, trunk[:130] + lab.tokens(90, 2), trunk, lab.tokens(100, 3)):
+        lab.run(engine, ids, 4)
+        assert engine.settled()
+    assert set(removed) <= {0, 1}
+    assert 1 in removed, "else nothing was looked at"
+
+
 BAD_POSITIONS = {"negative": -1, "lowest": -(2**31), "highest": 2**31 - 1, "double": 5, "next chunk": 64}
 
 
@@ -215,6 +238,36 @@ def test_decode_state_is_never_stored(lab):
     assert len(ids + said) == 160
     engine.settled()
     assert cache.stats()["chunks"] == 0
+
+
+def test_a_prefill_leaves_an_event_loop_free(lab):
+    """A decode in the loop's own thread lets nothing else run for seconds."""
+    engine = lab.engine(lab.model("llama", "F16", n_embd=256))
+
+    async def ticks_during_a_prefill():
+        future, ticks = asyncio.wrap_future(engine.logits(lab.tokens(1500))), 0
+        while not future.done():
+            await asyncio.sleep(0)
+            ticks += 1
+        await future
+        return ticks
+
+    assert asyncio.run(ticks_during_a_prefill()) > 100
+
+
+def test_finding_a_prefix_scans_no_keys(lab, tmp_path, monkeypatch):
+    """llama-cpp-python's caches look at every key they have. Here a prefix of n chunks costs n look-ups, whatever else
+    is stored, and no listing of the folder."""
+    disk = DiskCache(tmp_path / "kv")
+    for seed in range(40):
+        for chunk in chain(5, seed=seed):
+            disk.put(chunk)
+    wanted, opened, real = keys_of(chain(5, seed=7)), [], open
+    monkeypatch.setattr("builtins.open", lambda file, *more, **named: opened.append(file) or real(file, *more, **named))
+    monkeypatch.setattr(os, "scandir", lambda *_: pytest.fail("the folder was listed"))
+    assert disk.match(wanted) == ["disk"] * 5
+    assert [disk.get(key) is not None for key in wanted] == [True] * 5
+    assert len(opened) == 10
 
 
 def test_a_large_context_is_not_allocated_before_it_is_needed(lab):

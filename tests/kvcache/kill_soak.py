@@ -3,10 +3,11 @@
     python tests/kvcache/kill_soak.py --kills 200 --seed 1
     python tests/kvcache/kill_soak.py --kills 40 --engine
 
-Two processes write, read and evict in one folder; one of them is killed with signal 9, the other goes on, a third
-looks: every file is a whole chunk of what was written, noted by its owner before; what a dead writer was told is stored
-is stored (unless the budget had it evicted: then no child is left without its parent); nothing lies there but chunks,
-notes, and half-written files of the dead. The moments are drawn by the seed; where they fall the machine decides.
+Two processes write and read in one folder; one of them is killed with signal 9, the other goes on, a third looks: every
+file is a whole chunk or state that was written, noted by its owner before; what a dead writer was told is stored is
+stored; nothing lies there but these, notes, and half-written files of the dead. The same in a folder that is too small,
+where both evict; and in one where a writer is alone: there nothing is ever left without what it needs. The moments are
+drawn by the seed; where they fall the machine decides.
 
 ``--engine``: the writers are engines with a tiny model; in the end another engine answers from their folder, and its
 logits are those of one that keeps nothing.
@@ -38,8 +39,14 @@ OWNERS = ("one", "other")
 
 
 def chains() -> list[list[Chunk]]:
-    """What writers write: the same in every process."""
-    return [chain(LENGTH, seed=seed, payload=PAYLOAD) for seed in range(CHAINS)]
+    """What writers write, the same in every process: chunks, and after some of them the recurrent state there."""
+    made = [chain(LENGTH, seed=seed, payload=PAYLOAD) for seed in range(CHAINS)]
+    for seed, chunks in enumerate(made):
+        for at in range(4, LENGTH + 1, 4):
+            ids = tuple(token for chunk in chunks[:at] for token in chunk.ids)
+            payload, link = random.Random(f"{seed} {at}").randbytes(PAYLOAD), len(chunks[0].ids)
+            chunks.append(Chunk.state(FINGERPRINT, ids, payload, link=link, rests=True))
+    return made
 
 
 def write(folder: Path, budget: int, seed: int, told: int) -> None:
@@ -52,6 +59,8 @@ def write(folder: Path, budget: int, seed: int, told: int) -> None:
             found = cache.get(chunk.key) if rng.random() < 0.3 else chunk
             if found not in (None, chunk):
                 os._exit(3)
+            if chunk.needs and not cache.match([ChunkKey(chunk.needs)]):
+                continue  # as an engine does: it stores after what it stands on
             if cache.put(chunk):
                 os.write(told, chunk.key)
 
@@ -74,15 +83,15 @@ def fork(work: Callable[[int], None]) -> tuple[int, int]:
 class Folder:
     """One folder, and what its writers were told."""
 
-    def __init__(self, path: Path, budget: int) -> None:
-        self.path, self.budget = path, budget
+    def __init__(self, path: Path, budget: int, writers: int) -> None:
+        self.path, self.budget, self.writers = path, budget, writers
         self.known = {chunk.key: chunk for chunks in chains() for chunk in chunks}
         self.told: set[ChunkKey] = set()
         self.killed = 0
 
-    def kill_one_of_two(self, rng: random.Random) -> None:
-        """Two writers, one dies; the other goes on for a moment, then dies too."""
-        seeds = [rng.randrange(1 << 30) for _ in range(2)]
+    def write_and_kill(self, rng: random.Random) -> None:
+        """The writers begin; one after the other is killed, while the rest goes on for a moment."""
+        seeds = [rng.randrange(1 << 30) for _ in range(self.writers)]
         writers = [fork(lambda told, seed=seed: write(self.path, self.budget, seed, told)) for seed in seeds]  # type: ignore[misc]
         try:
             for _, pipe in writers:
@@ -121,9 +130,10 @@ class Folder:
         if self.budget == ROOMY:
             assert before <= present, "a chunk that was stored is lost"
         elif not others:
-            parents = {self.known[key].parent for key in present} - {FINGERPRINT}
-            assert parents <= present, "a child without its parent"
             assert cache.stats()["held_bytes"] <= self.budget * 1.1
+        if self.writers == 1:
+            needed = {self.known[key].needs for key in present} - {None}
+            assert needed <= present, "a chunk or state without what it needs"
         noted = set().union(*(Owners(self.path).owned(owner) for owner in OWNERS))
         assert present <= noted, "a chunk that nobody owns"
         strange = [
@@ -137,13 +147,14 @@ class Folder:
 
 
 def soak(kills: int, seed: int) -> str:
-    """Kill that many writers, half of them in a folder with room, half where they evict."""
+    """Kill that many writers, a third of them in each kind of folder."""
     rng = random.Random(seed)
     with tempfile.TemporaryDirectory() as made:
-        folders = [Folder(Path(made) / name, budget) for name, budget in (("roomy", ROOMY), ("tight", TIGHT))]
+        kinds = (("roomy", ROOMY, 2), ("tight", TIGHT, 2), ("alone", TIGHT, 1))
+        folders = [Folder(Path(made) / name, budget, writers) for name, budget, writers in kinds]
         while sum(folder.killed for folder in folders) < kills:
             folder = min(folders, key=lambda folder: folder.killed)
-            folder.kill_one_of_two(rng)
+            folder.write_and_kill(rng)
         halves = sum(len(list(folder.path.glob("*.tmp"))) for folder in folders)
         told = ", ".join(f"{len(folder.told)} of {len(folder.known)} chunks ({folder.path.name})" for folder in folders)
     return f"{kills} kills, seed {seed}: nothing lost, no bad hit; stored {told}; {halves} writes were cut short"

@@ -59,8 +59,8 @@ class _SlowDisk(MemoryCache):
         return super().put(chunk)
 
 
-def test_a_chunk_is_readable_while_it_moves_between_tiers():
-    """Memory has evicted it, the disk has not got it yet: it must still be found."""
+def test_omlx_1232_a_chunk_is_readable_while_it_moves_between_tiers():
+    """oMLX #1232: blocks that memory had evicted could not be read before they were on disk. Here they are found."""
     disk = _SlowDisk()
     cache = TieredCache(MemoryCache(300), disk)
     chunks = chain(6)

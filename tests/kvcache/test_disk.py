@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -45,6 +46,25 @@ def test_folder_and_files_are_private(tmp_path):
     cache.put(chain(1)[0])
     assert (tmp_path / "kv").stat().st_mode & 0o777 == 0o700
     assert [file.stat().st_mode & 0o777 for file in (tmp_path / "kv").iterdir()] == [0o600]
+
+
+def test_the_files_are_the_index(tmp_path):
+    """There is no index to lose: the bare chunk files in another folder are the same cache, with the same order."""
+    chunks = [chunk for seed in range(3) for chunk in chain(5, seed=seed)]
+    first = DiskCache(tmp_path / "first")
+    for chunk in chunks:
+        first.put(chunk)
+    (tmp_path / "again").mkdir()
+    for file in (tmp_path / "first").glob("*.kv"):
+        shutil.copy2(file, tmp_path / "again" / file.name)
+    again = DiskCache(tmp_path / "again")
+    assert [again.get(key) for key in keys_of(chunks)] == [first.get(key) for key in keys_of(chunks)] == chunks
+    assert again.stats()["held_bytes"] == first.stats()["held_bytes"]
+    for cache in (first, again):
+        cache.prune(7 * chunks[0].size)
+    assert {file.name for file in (tmp_path / "first").iterdir()} == {
+        file.name for file in (tmp_path / "again").iterdir()
+    }
 
 
 def test_two_caches_on_one_folder_see_each_other(tmp_path):
