@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import NamedTuple, TypeAlias
 
@@ -150,6 +150,7 @@ class Rooms:
         """Take all events in their order, commit once, and say what is to be sent, in order. Never raises LogError:
         where the log can't be written, whoever sent something in this step is dropped, and nothing is acknowledged."""
         self._out, self._recent, self.more = [], {}, False
+        events = joined(events)
         done = 0
         try:
             with self._log.transaction():
@@ -278,6 +279,8 @@ class Rooms:
                 # Where a folded record stood isn't known any more; any place that this peer is past will do, and
                 # growing ones make one message of many.
                 repeats.append((position or min(len(repeats) + 1, reading.sent), push.session, n))
+        if head := self._log.head(push.document):
+            room.head = head.cursor
         state.unacked += reading.unacked - before
         for ack in _acks(push.document, repeats):
             self._send(peer, ack)
@@ -293,7 +296,7 @@ class Rooms:
         else:
             try:
                 position, new = self._log.append(document, record, room.kind, room.head.log)
-                return self._appended(document, room, Stored(position, record)) if new else position, new
+                return self._appended(document, Stored(position, record)) if new else position, new
             except Gap as e:
                 text = f"n = {e.expected} is next in this session, not {record.n}."
                 refused = (ErrorCode.GAP, text, e.expected)
@@ -304,11 +307,11 @@ class Rooms:
         self._refuse(peer, code, text, document, record.session, n)
         return None
 
-    def _appended(self, document: bytes, room: _Room, stored: Stored) -> int:
-        self._recent.setdefault(document, []).append(stored)
-        head = self._log.head(document)
-        assert head is not None
-        room.head = head.cursor
+    def _appended(self, document: bytes, stored: Stored) -> int:
+        recent = self._recent.get(document)
+        if recent is None:
+            recent = self._recent[document] = []
+        recent.append(stored)
         return stored.position
 
     def _barrier(self, peer: Peer, number: int) -> None:
@@ -499,6 +502,42 @@ class Rooms:
                     room.fold = self._log.fold(document)
         except LogError:
             self._drop_all(tuple(self._peers))
+
+
+def joined(events: Sequence[Event]) -> list[Event]:
+    """Pushes of one peer and one session that follow one another become one: under load that saves most of the work
+    for a record."""
+    out: list[Event] = []
+    run: list[Received] = []
+    after: tuple[Peer, bytes, bytes, int] | None = None
+    for event in events:
+        message = event.message if isinstance(event, Received) else None
+        if isinstance(message, wire.Push) and isinstance(event, Received):
+            place = (event.peer, message.document, message.session, message.n)
+            if place != after or message.n + len(message.data) - _first(run).n > wire.MAX_RECORDS:
+                out += _as_one(run)
+                run = []
+            run.append(event)
+            after = (event.peer, message.document, message.session, message.n + len(message.data))
+        else:
+            out += _as_one(run)
+            out.append(event)
+            run, after = [], None
+    return out + _as_one(run)
+
+
+def _as_one(run: Sequence[Received]) -> list[Event]:
+    if len(run) < 2:
+        return [*run]
+    data = tuple(d for event in run for d in event.message.data)  # type: ignore[union-attr]
+    push = replace(_first(run), data=data)
+    return [run[0]._replace(message=push, size=sum(event.size for event in run))]
+
+
+def _first(run: Sequence[Received]) -> wire.Push:
+    push = run[0].message
+    assert isinstance(push, wire.Push)
+    return push
 
 
 def _acks(document: bytes, places: Sequence[tuple[int, bytes, int]]) -> list[Ack]:

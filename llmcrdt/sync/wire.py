@@ -391,7 +391,22 @@ class _Reader:
         return raw.decode("ascii")
 
     def data(self, count: int) -> tuple[bytes, ...]:
-        return tuple(self.blob(MAX_RECORD, 1) for _ in range(count))
+        frame, at, end = self.frame, self.at, len(self.frame)
+        pieces = []
+        for _ in range(count):
+            size = frame[at] if at < end else 0
+            if 0 < size < 0x80 and at + size < end:
+                # The length is one byte: so it is with nearly every record of a stream.
+                at += 1
+                piece = frame[at : at + size]
+                at += size
+            else:
+                self.at = at
+                piece = self.blob(MAX_RECORD, 1)
+                at = self.at
+            pieces.append(piece)
+        self.at = at
+        return tuple(pieces)
 
     def name(self, count: int) -> int:
         """The n of the first of ``count`` records, the last of which must still be a number."""
@@ -414,7 +429,7 @@ def _read_records(r: _Reader) -> Records:
     for _ in range(r.count(MAX_RECORDS, 20)):
         session, n = r.id(), r.name(MAX_RECORDS)
         count = r.count(MAX_RECORDS - len(records), 2) if len(records) < MAX_RECORDS else r.uint(1, 0)
-        records += (Record(session, n + i, r.blob(MAX_RECORD, 1)) for i in range(count))
+        records += (Record(session, number, data) for number, data in enumerate(r.data(count), n))
     return Records(document, position, tuple(records))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ from llmcrdt.sync.wire import (
 )
 from sync_server.limits import Limits
 from sync_server.log import SqliteLog
-from sync_server.rooms import Drop, Event, Joined, Left, Output, Received, Rooms, Send, Sent
+from sync_server.rooms import Drop, Event, Joined, Left, Output, Received, Rooms, Send, Sent, joined
 
 D, E, S, T = b"d" * 16, b"e" * 16, b"s" * 16, b"t" * 16
 
@@ -183,6 +184,39 @@ def test_a_repeat_beyond_what_was_sent_waits_for_its_turn(relay: Relay) -> None:
         Ack(D, S, 2, 1, 2),
         Records(D, 3, (Record(S, 3, b"c"),)),
     ]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("12"), st.sampled_from([D, E]), st.integers(1, 3), st.booleans()), max_size=30)
+)
+def test_pushes_that_follow_one_another_are_one_and_keep_their_place(plan: list) -> None:
+    events: list[Event] = []
+    following = {}
+    for peer, document, count, gap in plan:
+        n = following.get((peer, document), 1) + gap
+        following[peer, document] = n + count
+        events.append(Received(int(peer), Push(document, S, n, (b"x",) * count), count))
+        if gap:
+            events.append(Received(int(peer), Barrier(n)))
+    one = joined(events)
+
+    def names(events: list[Event]) -> list:
+        out: list = []
+        for event in events:
+            assert isinstance(event, Received)
+            push = event.message
+            if isinstance(push, Push):
+                out += [(event.peer, push.document, n) for n, _ in enumerate(push.data, push.n)]
+            else:
+                out.append(event)
+        return out
+
+    assert names(one) == names(events)
+    assert sum(e.size for e in one) == sum(e.size for e in events)  # type: ignore[union-attr]
+    for a, b in pairwise(one):
+        if isinstance(a.message, Push) and isinstance(b.message, Push):  # type: ignore[union-attr]
+            end = a.message.n + len(a.message.data)  # type: ignore[union-attr]
+            assert (a.peer, a.message.document, end) != (b.peer, b.message.document, b.message.n)  # type: ignore[union-attr]
 
 
 def test_refusals_name_what_is_expected_and_leave_the_rest_alone(relay: Relay) -> None:
