@@ -138,6 +138,17 @@ def test_what_is_stored_is_what_docs_say(lab):
     assert (lab.folder / "kv" / "files.json").stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.parametrize(("kv", "number"), [("f16", 2), ("q8_0", 34 / 32)])
+def test_sizes_are_those_of_the_docs(lab, kv, number):
+    """Bytes per token: 12, and keys and values of every layer; per chunk: header, ids, and the frame of the payload."""
+    layers, heads, width = 4, 2, 32
+    with lab.engine(lab.model(), lab.folder / "kv", type_k=kv, type_v=kv, flash_attn=True) as engine:
+        engine.logits(lab.tokens(100)).result()
+    (file,) = (lab.folder / "kv" / "chunks").glob("*.kv")
+    per_token = 12 + layers * heads * 2 * width * number
+    assert file.stat().st_size == 144 + 4 * 64 + 24 + 24 * layers + 64 * per_token
+
+
 def test_never_cache_writes_nothing(lab, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(lab.folder / "xdg"))
     lab.run(lab.engine(cache=NeverCache()), lab.tokens(200), 10)
