@@ -46,6 +46,16 @@ class Limits:
     fold_memory: int = 4 << 30
     sweep: int = 512
     """Folded records that are taken away in one step."""
+    presence_tick: float = 0.1
+    """Between two PRESENCE messages for one document to one connection."""
+    presence_entries: int = 64
+    """Presence entries of one connection, in all documents together."""
+    presence_bytes: int = 64 << 10
+    """Bytes of their states."""
+    presence_document: int = 1_000
+    """Presence entries of one document; as many that are gone are remembered."""
+    presence_cost: int = 16 << 10
+    """What a PRESENCE message counts in ``rate`` beside its bytes."""
     retry_after: float = 1.0
     """What a client is told when the relay stops, is full, or can't write."""
     handshake: float = 10.0

@@ -23,6 +23,7 @@ from .folding import FOLDED_KINDS, Folded, Folding, ToFold
 from .folds import Fold, Part
 from .limits import Limits
 from .log import Conflict, Gap, LogError, RecordLog, Stored, label
+from .presence import Presence
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,13 @@ class Joined(NamedTuple):
     peer: Peer
 
 
+class Greeted(NamedTuple):
+    """What a peer knows beyond what every peer knows: bits of ``wire.FEATURES``."""
+
+    peer: Peer
+    features: int
+
+
 class Left(NamedTuple):
     peer: Peer
 
@@ -41,7 +49,7 @@ class Received(NamedTuple):
     """A message of a peer; ``size`` is the frame's, for whoever counts what is still in work."""
 
     peer: Peer
-    message: wire.Open | wire.Close | wire.Push | wire.Barrier | wire.Fold
+    message: wire.Open | wire.Close | wire.Push | wire.Barrier | wire.Fold | wire.Presence
     size: int = 0
 
 
@@ -56,7 +64,7 @@ class Sent(NamedTuple):
     weight: int
 
 
-Event: TypeAlias = Joined | Left | Received | Sent | Tick | Folded
+Event: TypeAlias = Joined | Greeted | Left | Received | Sent | Tick | Folded
 
 
 class Send(NamedTuple):
@@ -113,6 +121,7 @@ class _Peer:
     readings: dict[bytes, _Reading] = field(default_factory=dict)
     outstanding: int = 0
     unacked: int = 0
+    features: int = 0
     barriers: list[tuple[int, dict[bytes, int]]] = field(default_factory=list)
 
 
@@ -133,6 +142,7 @@ class Rooms:
         self._recent: dict[bytes, list[Stored]] = {}
         self._out: list[Output] = []
         self._folding = Folding(log, self.limits, random)
+        self._presence = Presence(self.limits)
         self.more = self._folding.busy
         """Whether another step has work, even without an event."""
 
@@ -145,6 +155,11 @@ class Rooms:
     def stuck(self) -> bool:
         """Whether something waits for a better moment: give a Tick in a while."""
         return self._folding.stuck
+
+    @property
+    def announces(self) -> bool:
+        """Whether there is presence to tell: give a Tick in ``limits.presence_tick``."""
+        return self._presence.waiting
 
     def step(self, events: Sequence[Event]) -> list[Output]:
         """Take all events in their order, commit once, and say what is to be sent, in order. Never raises LogError:
@@ -167,6 +182,8 @@ class Rooms:
             logger.error("the log can't be read: %s", e)
             self._drop_all(tuple(self._peers))
         self._answer_barriers()
+        if any(isinstance(event, Tick) for event in events):
+            self._tell_presence()
         return self._out
 
     # ---------------------------------------------------------------- events
@@ -180,6 +197,11 @@ class Rooms:
             case Sent(peer, weight):
                 if peer in self._peers:
                     self._peers[peer].outstanding -= weight
+                    if not self._full(peer):
+                        self._presence.drained(peer)
+            case Greeted(peer, features):
+                if peer in self._peers:
+                    self._peers[peer].features = features
             case Joined(peer):
                 self._peers[peer] = _Peer()
             case Left(peer):
@@ -200,6 +222,9 @@ class Rooms:
                 self._barrier(peer, number)
             case wire.Fold(document):
                 self._fold(peer, document)
+            case wire.Presence(document, entries):
+                if why := self._presence.take(peer, document, entries):
+                    self._refuse(peer, ErrorCode.PRESENCE_REFUSED, why, document)
 
     def _open(self, peer: Peer, message: wire.Open) -> None:
         state, document = self._peers[peer], message.document
@@ -216,6 +241,8 @@ class Rooms:
         self._rooms[document] = room
         room.readers.add(peer)
         state.readings[document] = _Reading(start)
+        if state.features & wire.PRESENCE:
+            self._presence.watch(peer, document)
         if start < room.head.position:
             self._behind[peer, document] = None
         self._send(peer, wire.Opened(document, wire.RESUMED if resumed else wire.RESET, room.head, start))
@@ -239,6 +266,7 @@ class Rooms:
         if reading is None:
             return
         self._peers[peer].unacked -= reading.unacked
+        self._presence.unwatch(peer, document)
         self._behind.pop((peer, document), None)
         room = self._rooms[document]
         room.readers.discard(peer)
@@ -252,6 +280,7 @@ class Rooms:
             del self._peers[peer]
             self._asking.discard(peer)
             self._folding.leave(peer)
+            self._presence.leave(peer)
 
     def _push(self, peer: Peer, push: wire.Push) -> None:
         state = self._peers[peer]
@@ -455,6 +484,16 @@ class Rooms:
                 self._send(peer, wire.Reached(state.barriers.pop(0)[0]))
             if not state.barriers:
                 self._asking.discard(peer)
+
+    def _tell_presence(self) -> None:
+        for peers, document, entries in self._presence.tick(self._full):
+            weight = _CONTROL + sum(len(entry.state) + 16 for entry in entries)
+            for peer in peers:
+                self._peers[peer].outstanding += weight
+            self._out.append(Send(peers, wire.Presence(document, entries), weight))
+
+    def _full(self, peer: Peer) -> bool:
+        return self._peers[peer].outstanding >= self.limits.outgoing
 
     def _reached(self, state: _Peer, ends: dict[bytes, int]) -> bool:
         for document in tuple(ends):

@@ -38,7 +38,7 @@ from .limits import Limits
 from .log import DATABASE, SqliteLog
 from .metrics import CONTENT_TYPE, Metrics
 from .rate import Rate
-from .rooms import Drop, Event, Joined, Left, Received, Rooms, Send, Sent, Tick
+from .rooms import Drop, Event, Greeted, Joined, Left, Received, Rooms, Send, Sent, Tick
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +82,7 @@ class Relay:
         self.metrics = Metrics()
         self._numbers = count(1)
         self._stopping = False
+        self._announcing = False
 
     async def start(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -169,7 +170,8 @@ class Relay:
             message = connection.door.receive(frame)
         except Refused as e:
             return self._end(connection, e.error)
-        pause = self._rate(connection).pause(len(frame) + _FRAME, self._loop.time())
+        cost = len(frame) + (self.limits.presence_cost if isinstance(message, wire.Presence) else _FRAME)
+        pause = self._rate(connection).pause(cost, self._loop.time())
         if pause:
             self.metrics.count("pauses_total")
             connection.rest(pause, partial(self._handle, connection, message, len(frame)))
@@ -183,6 +185,7 @@ class Relay:
                 text = f"At most {self.limits.subject_connections} connections for one subject."
                 retry_after = int(self.limits.retry_after * 1000)
                 return self._end(connection, Error(ErrorCode.TOO_MANY_CONNECTIONS, text, retry_after=retry_after))
+            self._events.put(Greeted(connection.peer, connection.door.features))
             self._send([connection], Outgoing(wire.encode(message)), 0)
         elif isinstance(message, Error):
             self.metrics.error(message.code)
@@ -227,6 +230,16 @@ class Relay:
                 self._events.put(Tick())
             if self._tokens.on:
                 self._confirm_all()
+
+    def _tick_soon(self) -> None:
+        """There is presence to tell."""
+        if not self._announcing:
+            self._announcing = True
+            self._loop.call_later(self.limits.presence_tick, self._tick_now)
+
+    def _tick_now(self) -> None:
+        self._announcing = False
+        self._events.put(Tick())
 
     def _confirm_all(self) -> None:
         """End the connections of tokens that have expired or were revoked."""
@@ -322,6 +335,8 @@ class Relay:
                     else:
                         out = None if isinstance(output, Drop) else Outgoing(wire.encode(output.message))
                         frames.append((output, out))
+                if self._rooms.announces and not self._announcing:
+                    self._loop.call_soon_threadsafe(self._tick_soon)
                 if taken or frames:
                     self._loop.call_soon_threadsafe(self._dispatch, taken, frames, work)
                     work = {}

@@ -7,12 +7,13 @@ against the bytes that are really there before it allocates.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import pairwise
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, NoReturn, TypeAlias
 
 from ..exceptions import MalformedFrame
 
@@ -31,6 +32,15 @@ MAX_TOKEN: Final = 4096
 MAX_AGENT: Final = 128
 MAX_TEXT: Final = 512
 MAX_UINT: Final = (1 << 53) - 1
+MAX_STATE: Final = 4096
+"""Bytes of one presence state."""
+MAX_PRESENT: Final = 1024
+"""Entries in one PRESENCE message."""
+
+PRESENCE: Final = 1
+"""The feature bit of PRESENCE messages."""
+FEATURES: Final = PRESENCE
+"""All feature bits that this version knows."""
 
 START: Final = bytes(32)
 """The chain hash of position 0."""
@@ -58,6 +68,14 @@ class Cursor(NamedTuple):
         return Cursor(self.log, self.position + 1, next_chain(self.chain, digest))
 
 
+class Announcement(NamedTuple):
+    """One entry of presence: what ``client`` is doing, as the text of a JSON object; empty: it is gone."""
+
+    client: int
+    clock: int
+    state: str
+
+
 class ErrorCode(IntEnum):
     """What a relay can refuse, and so what a client has to do."""
 
@@ -72,6 +90,7 @@ class ErrorCode(IntEnum):
     RECORD_TOO_LARGE = 22
     READ_ONLY = 23
     LOG_FULL = 24
+    PRESENCE_REFUSED = 26
     STORAGE = 30
     SHUTTING_DOWN = 31
     TOO_MANY_CONNECTIONS = 32
@@ -192,6 +211,14 @@ class Folded:
 
 
 @dataclass(frozen=True, slots=True)
+class Presence:
+    """Who is here just now. On no disk, and never acknowledged."""
+
+    document: bytes
+    entries: tuple[Announcement, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Barrier:
     id: int
 
@@ -225,6 +252,7 @@ Message: TypeAlias = (
     | Snapshot
     | Fold
     | Folded
+    | Presence
     | Barrier
     | Reached
     | Error
@@ -314,6 +342,9 @@ def encode(message: Message) -> bytes:
             return b"\x0d" + document
         case Folded(document, outcome):
             return b"\x0e" + document + _uint(outcome)
+        case Presence(document, entries):
+            pieces = (p for e in entries for p in (_uint(e.client), _uint(e.clock), _bytes(e.state.encode())))
+            return b"".join((b"\x0f", document, _uint(len(entries)), *pieces))
         case Barrier(id_):
             return b"\x09" + _uint(id_)
         case Reached(id_):
@@ -442,6 +473,33 @@ def _read_snapshot(r: _Reader) -> Snapshot:
     return Snapshot(document, position, chain, session, n, count, size, offset, data)
 
 
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+# Lenient towards nothing that JSON.parse of a browser would refuse: the text goes on to Yjs clients as it is.
+_parse_state = json.JSONDecoder(parse_constant=_no_constant).decode
+
+
+def is_state(text: str) -> bool:
+    """Whether a text may be announced: a JSON object of at most MAX_STATE bytes, or nothing at all."""
+    try:
+        return not text or (len(text.encode()) <= MAX_STATE and isinstance(_parse_state(text), dict))
+    except (ValueError, RecursionError):
+        return False
+
+
+def _read_announcement(r: _Reader) -> Announcement:
+    client, clock, state = r.uint(), r.uint(), r.text(MAX_STATE)
+    if not is_state(state):
+        raise MalformedFrame("A presence state is the text of a JSON object.")
+    return Announcement(client, clock, state)
+
+
+def _read_presence(r: _Reader) -> Presence:
+    return Presence(r.id(), tuple(_read_announcement(r) for _ in range(r.count(MAX_PRESENT, 3))))
+
+
 def _read_hello(r: _Reader) -> Hello:
     features, token = r.uint(), r.blob(MAX_TOKEN)
     return Hello(r.text(MAX_AGENT), token, features)
@@ -485,6 +543,7 @@ _READERS: Final[dict[int, Callable[[_Reader], Message]]] = {
     0x0C: _read_snapshot,
     0x0D: lambda r: Fold(r.id()),
     0x0E: lambda r: Folded(r.id(), r.uint(FOLD_DONE, FOLD_FAILED)),
+    0x0F: _read_presence,
 }
 
 

@@ -12,7 +12,7 @@ from llmcrdt.sync.wire import Error, ErrorCode
 from ..access import Grant, TokenRefused, Tokens
 from ..limits import Limits
 
-Request: TypeAlias = wire.Open | wire.Close | wire.Push | wire.Barrier | wire.Fold
+Request: TypeAlias = wire.Open | wire.Close | wire.Push | wire.Barrier | wire.Fold | wire.Presence
 """What a client may say to the rooms."""
 _Asked = TypeVar("_Asked")
 _Answer = TypeVar("_Answer")
@@ -27,14 +27,15 @@ class Refused(Exception):
 
 
 class NativeDoor:
-    """What one connection has said so far. ``agent`` is the relay's own name and version; ``grant`` what the connection
-    may, None before HELLO."""
+    """What one connection has said so far. ``agent`` is the relay's own name and version; ``features``: what both sides
+    know; ``grant``: what the connection may, None before HELLO."""
 
     def __init__(self, limits: Limits, agent: str, tokens: Tokens | None = None) -> None:
         self._limits = limits
         self._agent = agent
         self._tokens = tokens
         self.greeted = False
+        self.features = 0
         self.grant: Grant | None = None
 
     def receive(self, frame: bytes | str) -> wire.Welcome | Error | Request:
@@ -51,11 +52,13 @@ class NativeDoor:
             raise Refused(Error(ErrorCode.UNEXPECTED, text))
         match message:
             case wire.Hello():
-                self.greeted = True
+                self.greeted, self.features = True, message.features & wire.FEATURES
                 if self._tokens is not None:
                     self.grant = self._permitted(self._tokens.check, message.token)
                 return self._welcome()
-            case wire.Open() | wire.Close() | wire.Push() | wire.Barrier() | wire.Fold():
+            case wire.Presence() if not self.features & wire.PRESENCE:
+                raise Refused(Error(ErrorCode.UNEXPECTED, "PRESENCE is for who said so in HELLO."))
+            case wire.Open() | wire.Close() | wire.Push() | wire.Barrier() | wire.Fold() | wire.Presence():
                 return self._forbidden(message) or message
         raise Refused(Error(ErrorCode.UNEXPECTED, f"{type(message).__name__.upper()} is for the relay to send."))
 
@@ -82,11 +85,15 @@ class NativeDoor:
                 return Error(ErrorCode.READ_ONLY, text, document, message.session, message.n)
             case wire.Fold(document) if grant and not grant.allows("append", document):
                 return Error(ErrorCode.READ_ONLY, "The token lets nothing be folded here.", document)
+            case wire.Presence(document) if grant and not grant.allows("append", document):
+                return Error(ErrorCode.PRESENCE_REFUSED, "The token lets nothing be announced here.", document)
         return None
 
     def _welcome(self) -> wire.Welcome:
         limits = self._limits
-        return wire.Welcome(self._agent, limits.record, limits.window_records, limits.window, limits.documents)
+        return wire.Welcome(
+            self._agent, limits.record, limits.window_records, limits.window, limits.documents, wire.FEATURES
+        )
 
 
 CLOSE_CODES = {

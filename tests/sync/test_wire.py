@@ -44,7 +44,12 @@ def part(head: wire.Cursor, session: bytes, n: int, more: int, before: int, data
 
 small = st.integers(0, 1 << 20)
 early = cursors.filter(lambda c: c.position < wire.MAX_UINT)
+states = st.just("") | st.dictionaries(st.text(max_size=9), st.none() | st.booleans() | st.text(), max_size=3).map(
+    json.dumps
+)
+announcements = st.builds(wire.Announcement, uints, uints, states)
 messages = st.one_of(
+    st.builds(wire.Presence, ids, st.lists(announcements, min_size=1, max_size=5).map(tuple)),
     st.builds(part, early, ids, st.integers(1, 9), small, small, data, small),
     st.builds(wire.Fold, ids),
     st.builds(wire.Folded, ids, st.integers(0, 2)),
@@ -81,6 +86,7 @@ def test_every_truncation_and_every_addition_is_refused(message: wire.Message, d
 @given(st.binary(max_size=200))
 @example(b"")
 @example(b"\x06" + b"d" * 32 + b"\x01\xff\xff\xff\xff\xff\xff\xff\x0f")
+@example(b"\x0f" + b"d" * 16 + b"\x01\x01\x01\x8a\x1f" + b'{"a":' + b"[" * 3980)
 @example(b"\x08" + b"d" * 16 + b"\x01\x80\x20" + b"s" * 16)
 def test_nothing_but_malformed_frame_leaves_the_decoder(frame: bytes) -> None:
     try:
@@ -107,7 +113,7 @@ def plain(value: object) -> object:
     """A message as JSON: bytes as hex, tuples as lists."""
     if isinstance(value, bytes):
         return value.hex()
-    if isinstance(value, wire.Cursor | wire.Record):
+    if isinstance(value, wire.Cursor | wire.Record | wire.Announcement):
         return {name: plain(v) for name, v in value._asdict().items()}
     if isinstance(value, tuple):
         return [plain(v) for v in value]
@@ -133,7 +139,7 @@ def test_frozen_malformed_frames(name: str) -> None:
 
 
 def test_every_message_has_a_frozen_frame() -> None:
-    assert {int(v["hex"][:2], 16) for v in VECTORS["frames"].values()} == set(range(1, 15))
+    assert {int(v["hex"][:2], 16) for v in VECTORS["frames"].values()} == set(range(1, 16))
 
 
 def test_the_chain_is_what_the_document_says() -> None:

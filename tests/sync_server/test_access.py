@@ -128,8 +128,10 @@ def test_every_message_is_checked(tmp_path: Path) -> None:
     """Against the door itself, so that the clock can be moved."""
     clock = Clock()
     tokens = Tokens(tmp_path, clock)
-    hello = wire.encode(Hello("t", tokens.make("ann", "append", [document_id(D)], 60).encode()))
-    messages = [Open(D, "yjs"), Push(D, S, 1, (b"a",)), Fold(D), wire.Barrier(1), wire.Close(D)]
+    token = tokens.make("ann", "append", [document_id(D)], 60).encode()
+    hello = wire.encode(Hello("t", token, wire.FEATURES))
+    here = wire.Presence(D, (wire.Announcement(1, 0, "{}"),))
+    messages = [Open(D, "yjs"), Push(D, S, 1, (b"a",)), Fold(D), here, wire.Barrier(1), wire.Close(D)]
     door = NativeDoor(Limits(), "relay", tokens)
     assert isinstance(door.receive(hello), Welcome)
     assert [door.receive(wire.encode(m)) for m in messages] == messages
@@ -138,6 +140,15 @@ def test_every_message_is_checked(tmp_path: Path) -> None:
         with pytest.raises(Refused) as refused:
             door.receive(wire.encode(message))
         assert refused.value.error.code == ErrorCode.TOKEN_REFUSED
+
+
+def test_a_token_that_only_reads_announces_nothing(tmp_path: Path) -> None:
+    tokens = Tokens(tmp_path)
+    token = tokens.make("ann", "read", [document_id(D)]).encode()
+    door = NativeDoor(Limits(), "relay", tokens)
+    door.receive(wire.encode(Hello("t", token, wire.FEATURES)))
+    answer = door.receive(wire.encode(wire.Presence(D, (wire.Announcement(1, 0, "{}"),))))
+    assert isinstance(answer, Error) and (answer.code, answer.document) == (ErrorCode.PRESENCE_REFUSED, D)
 
 
 def test_a_relay_with_tokens_lets_each_do_its_own(tmp_path: Path) -> None:

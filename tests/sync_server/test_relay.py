@@ -140,10 +140,27 @@ def test_messages_at_the_wrong_place_are_refused(relay: RelayThread) -> None:
         with plain(relay.url) as client:
             client.send(wire.encode(early))
             assert last_words(client) == (ErrorCode.UNEXPECTED, 1008)
-    for wrong in (Hello(), Welcome(), Reached(1), Ack(D, S, 1, 1, 1), Error(1)):
+    here = wire.Presence(D, (wire.Announcement(1, 0, "{}"),))  # nothing was said of it in HELLO
+    for wrong in (Hello(), Welcome(), Reached(1), Ack(D, S, 1, 1, 1), Error(1), here):
         with greeted(relay.url) as client:
             client.send(wire.encode(wrong))
             assert last_words(client) == (ErrorCode.UNEXPECTED, 1008)
+
+
+def test_presence_reaches_others_and_goes_with_its_connection(relay: RelayThread) -> None:
+    here = wire.Announcement(1, 0, "{}")
+    with plain(relay.url) as one, greeted(relay.url) as old:
+        answer = ask(one, Hello("test", features=wire.FEATURES))
+        assert isinstance(answer, Welcome) and answer.features & wire.PRESENCE
+        assert isinstance(ask(one, Open(E, "yjs")), Opened)
+        assert isinstance(ask(old, Open(E, "yjs")), Opened)
+        with plain(relay.url) as two:
+            ask(two, Hello("test", features=wire.FEATURES))
+            assert isinstance(ask(two, Open(E, "yjs")), Opened)
+            two.send(wire.encode(wire.Presence(E, (here,))))
+            assert hear(one) == wire.Presence(E, (here,))
+        assert hear(one) == wire.Presence(E, (here._replace(state=""),))
+        assert ask(old, wire.Barrier(1)) == Reached(1)
 
 
 def test_a_frame_above_the_limit_closes_with_1009(relay: RelayThread) -> None:

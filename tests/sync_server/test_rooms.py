@@ -29,7 +29,7 @@ from llmcrdt.sync.wire import (
 )
 from sync_server.limits import Limits
 from sync_server.log import SqliteLog
-from sync_server.rooms import Drop, Event, Joined, Left, Output, Received, Rooms, Send, Sent, joined
+from sync_server.rooms import Drop, Event, Greeted, Joined, Left, Output, Received, Rooms, Send, Sent, Tick, joined
 
 D, E, S, T = b"d" * 16, b"e" * 16, b"s" * 16, b"t" * 16
 
@@ -444,3 +444,56 @@ def test_every_peer_can_follow_the_chain(tmp_path_factory: pytest.TempPathFactor
         assert at == (head.cursor.position if head else 0)
     assert reached == set(barriers)
     relay.log.close()
+
+
+# ---------------------------------------------------------------- presence
+
+
+HERE = wire.Announcement(7, 0, '{"typing":true}')
+
+
+def test_presence_goes_to_readers_that_know_it_with_a_tick(relay: Relay) -> None:
+    relay.step(Greeted(1, wire.PRESENCE), Greeted(2, wire.PRESENCE))
+    for peer in (1, 2, 3):
+        opened(relay, peer)
+    relay.inbox.clear()
+    relay.step(Received(1, wire.Presence(D, (HERE,))))
+    assert not relay.inbox and relay.rooms.announces
+    relay.step(Tick())
+    assert relay.inbox == {2: [wire.Presence(D, (HERE,))]} and not relay.rooms.announces
+
+
+def test_presence_comes_behind_opened_and_goes_with_its_connection(relay: Relay) -> None:
+    relay.step(Greeted(1, wire.PRESENCE), Greeted(2, wire.PRESENCE))
+    opened(relay, 1)
+    relay.step(Received(1, wire.Presence(D, (HERE,))))
+    relay.step(Received(2, Open(D, "yjs", None)), Tick())
+    assert [type(m) for m in relay.got(2)] == [Opened, wire.Presence]
+    relay.step(Left(1))
+    relay.step(Tick())
+    assert relay.got(2) == [wire.Presence(D, (wire.Announcement(7, 0, ""),))]
+
+
+def test_presence_past_a_limit_is_refused_and_the_rest_goes_on(relay: Relay) -> None:
+    relay.step(Greeted(1, wire.PRESENCE))
+    opened(relay, 1)
+    many = tuple(wire.Announcement(n, 0, "{}") for n in range(Limits().presence_entries + 1))
+    (error,) = relay.say(1, wire.Presence(D, many))
+    assert isinstance(error, Error) and (error.code, error.document) == (ErrorCode.PRESENCE_REFUSED, D)
+    assert relay.say(1, push(b"a")) == [Ack(D, S, 1, 1, 1)]
+
+
+def test_a_reader_with_a_full_queue_gets_the_newest_presence_when_it_has_drained(relay: Relay) -> None:
+    relay.step(Greeted(1, wire.PRESENCE), Greeted(2, wire.PRESENCE))
+    opened(relay, 1)
+    opened(relay, 2)
+    relay.step(Received(1, push(*([b"x" * 100] * 19))))
+    for _ in range(10):
+        relay.step()
+    for clock in range(10):
+        relay.step(Received(1, wire.Presence(D, (HERE._replace(clock=clock),))), Tick())
+    assert not [m for m in relay.got(2) if isinstance(m, wire.Presence)]
+    for _ in range(10):
+        relay.sent(2)
+    relay.step(Tick())
+    assert [m for m in relay.got(2) if isinstance(m, wire.Presence)] == [wire.Presence(D, (HERE._replace(clock=9),))]
