@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "repo": ("Hit", "Listing", "Repo", "open"),
     "document.conversation": ("Change", "Conversation"),
+    "document.presence": ("Present",),
     "document.transcript": ("Elsewhere", "Transcript"),
     "document.stream": ("Stream",),
     "document.verify": ("Problem",),

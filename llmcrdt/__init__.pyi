@@ -34,6 +34,7 @@ from .document.entry import (
 from .document.entry import (
     Unknown as Unknown,
 )
+from .document.presence import Present as Present
 from .document.stream import Stream as Stream
 from .document.transcript import Elsewhere as Elsewhere
 from .document.transcript import Transcript as Transcript

@@ -274,7 +274,8 @@ class Generation:
 
     def _work(self) -> None:
         try:
-            with self._conversation.turn if self._busy != "branch" else nullcontext():
+            turn = self._conversation.turn if self._busy != "branch" else nullcontext()
+            with turn, self._conversation.generating(self._engine.name):
                 self._entry = self._generate()
         except BaseException as error:
             self._error = error

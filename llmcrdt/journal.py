@@ -11,7 +11,7 @@ from .exceptions import MalformedUpdate
 from .ids import DocumentId, EntryId, SessionId
 from .store.database import SMALL, Store
 from .sync.local import Record, Waiting
-from .sync.wire import Cursor
+from .sync.wire import Announcement, Cursor
 
 if TYPE_CHECKING:
     from .repo import Repo
@@ -226,3 +226,11 @@ class RelayDocuments:
             lacking = self._repo.lacking(document, log)
             self._store.refill(self._relay, document, lacking, cursor)
         self._repo.touch(document)
+
+    def announced(self, document: DocumentId, *, anew: bool) -> Sequence[Announcement]:
+        presence = self._repo.known_presence(document)
+        return [Announcement(*entry) for entry in presence.announced(anew=anew)] if presence else ()
+
+    def heard(self, document: DocumentId, entries: Sequence[Announcement]) -> None:
+        if self._repo.known_presence(document) or any(entry.state for entry in entries):
+            self._repo.presence(document).heard(entries)

@@ -21,6 +21,7 @@ from .document import schema
 from .document.conversation import Conversation
 from .document.entry import Entry
 from .document.library import Card, Library
+from .document.presence import Presence
 from .document.table_source import entry_of_row
 from .document.tables import RULES
 from .exceptions import (
@@ -109,6 +110,7 @@ class Repo:
         self._journals: dict[DocumentId, StoreJournal] = {}
         self._open: dict[DocumentId, Conversation] = {}
         self._links: list[Link] = []
+        self._presence: dict[DocumentId, Presence] = {}
         self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._dispatcher: threading.Thread | None = None
         self._watcher: threading.Thread | None = None
@@ -332,6 +334,23 @@ class Repo:
             self._open.pop(document, None)
             self._journals.pop(document, None)
 
+    def presence(self, document: DocumentId) -> Presence:
+        """Who is present in a conversation."""
+        with self._lock:
+            if document not in self._presence:
+                self._presence[document] = Presence(
+                    self.author,
+                    random=self.random,
+                    changed=lambda: self._announce(document),
+                    dispatch=self._dispatch,
+                )
+            return self._presence[document]
+
+    def known_presence(self, document: DocumentId) -> Presence | None:
+        """The same, where there is any."""
+        with self._lock:
+            return self._presence.get(document)
+
     # inside
 
     def _own_library(self, library: str | None) -> DocumentId:
@@ -345,10 +364,15 @@ class Repo:
 
     def _conversation(self, id_: DocumentId) -> Conversation:
         if id_ not in self._open:
-            self._open[id_] = made = self._make(id_, self._journal(id_), lambda: self.forget(id_))
+            self._open[id_] = made = self._make(id_, self._journal(id_), lambda: self._closed(id_))
             if self.store.tables.erased(id_) > self.store.purged(id_):
                 made.load()  # it crashed between an erase and the end of it: that is made up for now
         return self._open[id_]
+
+    def _closed(self, id_: DocumentId) -> None:
+        if presence := self.known_presence(id_):
+            presence.present(None)
+        self.forget(id_)
 
     def _make(self, id_: DocumentId, journal: StoreJournal, closed: Callable[[], None]) -> Conversation:
         return Conversation(
@@ -369,6 +393,7 @@ class Repo:
             erased=lambda: self._erased(id_),
             computing=self._caches.note,
             tables=journal,
+            presence=lambda: self.presence(id_),
         )
 
     def _settle(self, id_: DocumentId) -> None:
@@ -458,6 +483,10 @@ class Repo:
         for link in self._links:
             link.notify(document)
 
+    def _announce(self, document: DocumentId) -> None:
+        for link in self._links:
+            link.announce(document)
+
     def _dispatch(self, call: Callable[[], None]) -> None:
         """Run observers' callbacks one after the other on one thread."""
         if self._dispatcher is None:
@@ -479,9 +508,19 @@ class Repo:
                 self._watcher = threading.Thread(target=self._poll, name="llmcrdt-watcher", daemon=True)
                 self._watcher.start()
 
+    def _tick_presence(self) -> None:
+        with self._lock:
+            presences = tuple(self._presence.items())
+        for document, presence in presences:
+            kept = presence.tick()
+            with self._lock:
+                if not kept and document not in self._open:
+                    self._presence.pop(document, None)
+
     def _poll(self) -> None:
         version: int | None = None
         while not self._closing.wait(_POLL):
+            self._tick_presence()
             with self._lock:
                 if self._closing.is_set():
                     return

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, Literal
 from weakref import WeakValueDictionary
 
@@ -21,6 +22,7 @@ from .entry import ROLES, Config, Entry, Frame, HiddenField, Part, Role, Text, T
 from .erasing import clean, erase, is_clean, with_copies
 from .forking import copy_acts, copy_until, provenance
 from .order import Selection
+from .presence import Presence, Present
 from .reading import Reading
 from .sealing import Keys, Place
 from .stream import Stream
@@ -66,8 +68,10 @@ class Conversation(Document):
         erased: Callable[[], None] = lambda: None,
         computing: Callable[[Any], None] = lambda engine: None,
         tables: Tables | None = None,
+        presence: Callable[[], Presence] | None = None,
     ) -> None:
         self.author = author
+        self._presence = presence or cache(lambda: Presence(author))
         self._title = title
         self._keyring = keys
         self._blobs = blobs
@@ -401,6 +405,29 @@ class Conversation(Document):
                     self._callbacks.remove(callback)
 
         return stop
+
+    # who is here
+
+    def present(self, state: Mapping[str, JSON] | None) -> None:
+        """Say to whoever has this conversation open what goes on here: ``{"typing": True}``, say, or {} for just being
+        here. None takes it back. Kept nowhere; without a relay nothing happens. At most 3,584 bytes as JSON.
+
+        Keys with a meaning: ``typing`` (bool), ``author`` (as the repo's, where left out), ``generating`` (a model's
+        name; ``generate`` sets it). Closing the conversation takes the state back. Raises InvalidContent."""
+        self._presence().present(state)
+
+    def presence(self) -> tuple[Present, ...]:
+        """Who else is here, on other devices and in other processes, as far as a relay has told. Who says nothing for
+        30 s is held for gone."""
+        return self._presence().others()
+
+    def observe_presence(self, callback: Callable[[tuple[Present, ...]], None]) -> Callable[[], None]:
+        """Call back with ``presence()`` whenever it changes, from one thread. Returns what stops it."""
+        return self._presence().observe(callback)
+
+    def generating(self, model: str) -> AbstractContextManager[None]:
+        """While it is open, tell others that a model computes an answer here."""
+        return self._presence().generating(model)
 
     # what Stream uses
 

@@ -38,6 +38,8 @@ State: TypeAlias = Literal["connecting", "online", "offline", "closed"]
 
 HELD = 5.0
 """Seconds after which a connection counts as good, and back-off starts over."""
+ANNOUNCE = 0.1
+"""Seconds at least between two announcements for one document."""
 _OPEN_TIMEOUT = 10.0
 _PING = 20.0
 
@@ -93,6 +95,8 @@ class Link:
         self._lock = threading.Lock()
         self._waiting: set[Future[None]] = set()
         self._goals: dict[Future[None], Goal] = {}
+        # Documents announced for just now, and whether there is more to announce.
+        self._announcing: dict[DocumentId, bool] = {}
         self._socket: ClientConnection | None = None
         self._online_since: float | None = None
         self._failure: Exception | None = None
@@ -119,6 +123,11 @@ class Link:
             self._noted.add(document)
         if first:
             self._call(self._take_notes)
+
+    def announce(self, document: DocumentId) -> None:
+        """Who is present in a document on this device has changed. Returns at once; where nobody is connected, it is
+        told with the next connection."""
+        self._call(self._announce, document)
 
     def wait_synced(self, timeout: float | None = None) -> None:
         """Block until all that was local at this call is durable on the relay, and all that the relay had is here; also
@@ -323,6 +332,18 @@ class Link:
             noted, self._noted = self._noted, set()
         for document in noted:
             self._guard(self._follower.changed, document)
+
+    def _announce(self, document: DocumentId) -> None:
+        if document in self._announcing:
+            self._announcing[document] = True
+            return
+        self._announcing[document] = False
+        self._loop.call_later(ANNOUNCE, self._announced, document)
+        self._guard(self._follower.announce, document)
+
+    def _announced(self, document: DocumentId) -> None:
+        if self._announcing.pop(document):
+            self._announce(document)
 
     def _set_goal(self, future: Future[None]) -> None:
         def done(why: RelayRefused | None) -> None:

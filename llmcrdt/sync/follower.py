@@ -56,6 +56,7 @@ class _Document:
     pushed: int = 0
     restarted: bool = False
     mute: bool = False
+    hushed: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -199,6 +200,14 @@ class Follower:
         self._folds[document].answers = before.answers if before else 0
         self._ask_folds()
 
+    def announce(self, document: DocumentId, *, anew: bool = False) -> None:
+        """Tell the relay who is present here, if it carries presence and the document is open."""
+        doc, connection = self._documents.get(document), self._connection
+        if doc and connection and connection.announces() and connection.is_open(doc.raw) and not doc.hushed:
+            entries = self._local.announced(document, anew=anew)
+            if entries:
+                connection.announce(doc.raw, entries)
+
     def forget(self, goal: Goal) -> None:
         """Nobody waits for it any more."""
         if goal in self._goals:
@@ -272,6 +281,9 @@ class Follower:
                 raise RelayRefused(f"The relay ended the connection: {error.text}", code=error.code)
             case protocol.Folded(document, outcome):
                 self._folded(_name(document), outcome)
+            case protocol.Present(document, entries):
+                if (name := _name(document)) in self._documents:
+                    self._local.heard(name, entries)
             case protocol.Refused(error):
                 assert error.document is not None
                 if doc := self._documents.get(_name(error.document)):
@@ -289,6 +301,7 @@ class Follower:
                     doc.phase = _Phase.FILLING
                 else:
                     self._live(doc)
+                self.announce(doc.id, anew=True)
             case protocol.Arrived(_, records, cursor):
                 filling = doc.phase is _Phase.FILLING
                 if filling:
@@ -328,6 +341,9 @@ class Follower:
             logger.warning("document %s: %s Sending it anew.", doc.id, error.text)
             doc.restarted = True
             self._open(doc, self._local.cursor(doc.id) if error.code == ErrorCode.NOT_OPEN else None)
+        elif error.code == ErrorCode.PRESENCE_REFUSED:
+            logger.warning("document %s: %s", doc.id, error.text)
+            doc.hushed = True
         elif error.code == ErrorCode.READ_ONLY and error.session is None:
             self._folded(doc.id, wire.FOLD_NEVER)
         elif error.code in (ErrorCode.READ_ONLY, ErrorCode.LOG_FULL):

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from ..ids import DocumentId, SessionId
-from .wire import Cursor
+from .wire import Announcement, Cursor
 
 
 class Record(NamedTuple):
@@ -83,3 +83,10 @@ class LocalDocuments(Protocol):
         in the outbox before, for the new record covers it; remember the cursor. Local records made later follow in that
         session, or in another new one, never in one that was used before.
         """
+
+    def announced(self, document: DocumentId, *, anew: bool) -> Sequence[Announcement]:
+        """Who is present in a document on this device. ``anew``: the relay may have held them for gone, so clocks have
+        grown. Asked when a document is open, and after ``Link.announce``."""
+
+    def heard(self, document: DocumentId, entries: Sequence[Announcement]) -> None:
+        """Who is present in a document elsewhere, or gone. Kept in memory at most."""

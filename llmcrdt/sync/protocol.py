@@ -59,13 +59,20 @@ class Folded(NamedTuple):
     outcome: int
 
 
+class Present(NamedTuple):
+    """Who else has a document open, and what they announce."""
+
+    document: bytes
+    entries: tuple[wire.Announcement, ...]
+
+
 class Refused(NamedTuple):
     """The relay refused something. Without a document, the connection ends."""
 
     error: wire.Error
 
 
-Event: TypeAlias = Welcomed | Opened | Arrived | Acked | CaughtUp | Reached | Folded | Refused
+Event: TypeAlias = Welcomed | Opened | Arrived | Acked | CaughtUp | Reached | Folded | Present | Refused
 
 
 @dataclass(slots=True)
@@ -101,7 +108,7 @@ class Connection:
         self._streams: dict[bytes, _Stream] = {}
         # Documents closed while an OPEN was under way: its answer is still to come, and to be ignored.
         self._closing: dict[bytes, int] = {}
-        self._frames: list[bytes] = [wire.encode(wire.Hello(agent, token))]
+        self._frames: list[bytes] = [wire.encode(wire.Hello(agent, token, wire.FEATURES))]
         self._barriers = 0
         self._records = 0
         self._bytes = 0
@@ -164,6 +171,14 @@ class Connection:
         """Ask the relay to fold an open document's log; the answer is Folded."""
         self._frames.append(wire.encode(wire.Fold(document)))
 
+    def announces(self) -> bool:
+        """Whether the relay carries presence."""
+        return self.limits is not None and bool(self.limits.features & wire.PRESENCE)
+
+    def announce(self, document: bytes, entries: Sequence[wire.Announcement]) -> None:
+        """Say who is here, for an open document. Ask ``announces`` before."""
+        self._frames.append(wire.encode(wire.Presence(document, tuple(entries))))
+
     def barrier(self) -> int:
         """Ask whether all that the relay has of the open documents is here; the answer is Reached with this number."""
         self._barriers += 1
@@ -189,6 +204,9 @@ class Connection:
                 return self._snapshot(stream, message) if stream and stream.cursor else []
             case wire.Folded(document, outcome):
                 return [Folded(document, outcome)]
+            case wire.Presence(document, entries):
+                stream = self._streams.get(document)
+                return [Present(document, entries)] if stream and stream.cursor else []
             case wire.Ack(document):
                 stream = self._streams.get(document)
                 return self._acked(stream, message) if stream and stream.cursor else []

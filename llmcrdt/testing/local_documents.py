@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from ..ids import DocumentId, SessionId, new_session_id
 from ..sync.local import Record, Waiting
-from ..sync.wire import Cursor
+from ..sync.wire import Announcement, Cursor
 
 
 def pack(blobs: Sequence[bytes]) -> bytes:
@@ -44,6 +44,8 @@ class BlobDocument:
     outbox: list[Waiting] = field(default_factory=list)
     place: int = 0
     n: int = 0
+    present: tuple[Announcement, ...] = ()
+    heard: dict[int, tuple[int, str]] = field(default_factory=dict)
     refills: int = 0
     quarantine: list[Record] = field(default_factory=list)
 
@@ -140,6 +142,17 @@ class BlobDocuments:
             doc.refills += 1
             if lacking:
                 self._write(doc, lacking)
+
+    def announced(self, document: DocumentId, *, anew: bool) -> Sequence[Announcement]:
+        with self._lock:
+            doc = self._get(document)
+            if anew:
+                doc.present = tuple(entry._replace(clock=entry.clock + 1) for entry in doc.present)
+            return doc.present
+
+    def heard(self, document: DocumentId, entries: Sequence[Announcement]) -> None:
+        with self._lock:
+            self._get(document).heard.update((client, (clock, state)) for client, clock, state in entries)
 
     # ---------------------------------------------------------------- inside
 

@@ -16,6 +16,7 @@ from llmcrdt.ids import DocumentId, document_bytes, document_id
 from llmcrdt.sync.backoff import Backoff
 from llmcrdt.sync.client import Link, relay_address
 from llmcrdt.sync.local import Record, Waiting
+from llmcrdt.sync.wire import Announcement
 from llmcrdt.testing.local_documents import BlobDocuments, pack, unpack
 from sync_server.limits import Limits
 from sync_server.log import SqliteLog
@@ -395,3 +396,32 @@ def test_addresses(url: str, address: str) -> None:
 def test_what_is_no_address_is_refused_at_once(url: str) -> None:
     with pytest.raises(RelayUnreachable, match="not the address"):
         Link(url, documents(1))
+
+
+def test_presence_passes_between_links_and_is_gone_with_them(relay: RelayThread) -> None:
+    a, b = documents(1, ONE), documents(2, ONE)
+    a[ONE].present = (Announcement(7, 1, "{}"),)
+    with quick(relay.url, b) as lb:
+        with quick(relay.url, a) as la:
+            la.wait_synced(PATIENCE)
+            lb.wait_synced(PATIENCE)
+            wait_for(lambda: b[ONE].heard.get(7, (0, ""))[1] == "{}")
+            for clock in range(10, 200):
+                a[ONE].present = (Announcement(7, clock, '{"typing":true}'),)
+                la.announce(ONE)
+            wait_for(lambda: b[ONE].heard[7] == (199, '{"typing":true}'))
+            assert la.last_error is None
+        wait_for(lambda: b[ONE].heard[7] == (199, ""))
+
+
+def test_presence_past_a_limit_ends_for_its_document_and_nothing_else(tmp_path: Path) -> None:
+    with RelayThread(tmp_path / "relay", limits=Limits(presence_entries=1)) as relay:
+        a = documents(1, ONE)
+        a[ONE].present = (Announcement(7, 1, "{}"), Announcement(8, 1, "{}"))
+        with quick(relay.url, a) as link:
+            link.wait_synced(PATIENCE)
+            a.put(ONE, b"later")
+            link.notify(ONE)
+            link.announce(ONE)
+            link.wait_synced(PATIENCE)
+            assert link.last_error is None and not a[ONE].outbox

@@ -51,7 +51,7 @@ ONE, TWO, THREE = Record(T, 1, b"a"), Record(S, 1, b"b"), Record(T, 2, b"c")
 def test_hello_comes_first_and_openings_need_not_wait() -> None:
     connection = Connection("me", b"token")
     connection.open(D, "yjs", None)
-    assert said(connection) == [wire.Hello("me", b"token"), wire.Open(D, "yjs", None)]
+    assert said(connection) == [wire.Hello("me", b"token", wire.FEATURES), wire.Open(D, "yjs", None)]
     assert not connection.fits(1)
     assert hear(connection, wire.Welcome()) == [Welcomed(wire.Welcome())]
     assert hear(connection, wire.Opened(D, wire.RESET, EMPTY, 0)) == [Opened(D, True), CaughtUp(D)]

@@ -1,0 +1,112 @@
+"""Presence between devices: through a real relay, offline, and while a model answers."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import llmcrdt
+from llmcrdt.kvcache.chunk_cache import NeverCache
+from llmcrdt.testing.models import write_model
+from sync_server.limits import Limits
+from sync_server.thread import RelayThread
+
+PATIENCE = 60
+
+
+@pytest.fixture
+def relay(tmp_path: Path) -> Iterator[RelayThread]:
+    with RelayThread(tmp_path / "relay", limits=Limits(presence_tick=0.01)) as relay:
+        yield relay
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "tiny.gguf"
+    write_model(path)
+    return path
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    tick = threading.Event()
+    for _ in range(PATIENCE * 100):
+        if condition():
+            return
+        tick.wait(0.01)
+    raise AssertionError("it never came true")
+
+
+def authors(conversation: llmcrdt.Conversation) -> list[str]:
+    return sorted(other.author for other in conversation.presence())
+
+
+def test_devices_see_each_other_come_type_and_go(tmp_path: Path, relay: RelayThread) -> None:
+    with llmcrdt.open(tmp_path / "a.db", author="ann") as a:
+        chat = a.create("chat")
+        chat.present({"typing": True})
+        with a.connect(relay.url) as link, llmcrdt.open(tmp_path / "b.db", library=a.library, author="bob") as b:
+            link.wait_synced(PATIENCE)
+            with b.connect(relay.url) as other:
+                other.wait_synced(PATIENCE)
+                same = b.get(chat.id)
+                seen: list[tuple[llmcrdt.Present, ...]] = []
+                same.observe_presence(seen.append)
+                wait_for(lambda: authors(same) == ["ann"])
+                assert same.presence()[0].typing
+                same.present({})
+                wait_for(lambda: authors(chat) == ["bob"])
+                chat.present({})
+                wait_for(lambda: not same.presence()[0].typing)
+                chat.present(None)
+                wait_for(lambda: authors(same) == [])
+                wait_for(lambda: bool(seen) and seen[-1] == ())
+                # It is in no document.
+                assert len(chat.transcript()) == 0
+            wait_for(lambda: authors(chat) == [])
+
+
+def test_a_closed_conversation_is_left_and_a_lost_connection_comes_back(tmp_path: Path, relay: RelayThread) -> None:
+    with llmcrdt.open(tmp_path / "a.db", author="ann") as a, a.connect(relay.url) as link:
+        chat = a.create("chat")
+        link.wait_synced(PATIENCE)
+        with llmcrdt.open(tmp_path / "b.db", library=a.library, author="bob") as b:
+            same = b.join(chat.id)
+            same.present({})
+            for _ in range(2):
+                with b.connect(relay.url):
+                    wait_for(lambda: authors(chat) == ["bob"])
+                wait_for(lambda: authors(chat) == [])
+            with b.connect(relay.url):
+                wait_for(lambda: authors(chat) == ["bob"])
+                same.close()
+                wait_for(lambda: authors(chat) == [])
+
+
+def test_offline_nothing_happens(tmp_path: Path) -> None:
+    with llmcrdt.open(tmp_path / "a.db") as repo:
+        chat = repo.create("chat")
+        chat.present({"typing": True})
+        assert chat.presence() == ()
+        chat.present(None)
+
+
+def test_generate_says_which_model_answers_here(tmp_path: Path, relay: RelayThread, model: Path) -> None:
+    with llmcrdt.open(tmp_path / "a.db") as a, a.connect(relay.url) as link:
+        chat = a.create("chat")
+        chat.append("user", "Hello")
+        link.wait_synced(PATIENCE)
+        with (
+            llmcrdt.open(tmp_path / "b.db", library=a.library) as b,
+            b.connect(relay.url) as other,
+            llmcrdt.LlamaEngine(model, cache=NeverCache()) as engine,
+        ):
+            other.wait_synced(PATIENCE)
+            same = b.get(chat.id)
+            generation = llmcrdt.generate(chat, engine, max_tokens=400)
+            wait_for(lambda: [o.generating for o in same.presence()] == [engine.name])
+            generation.cancel()
+            generation.result(PATIENCE)
+            wait_for(lambda: same.presence() == ())
