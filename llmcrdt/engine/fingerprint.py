@@ -12,11 +12,12 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 _SPLIT = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
 _REMEMBERED = 256
+_PIECE = 4 << 20
 _known_here: dict[str, str] = {}  # what this process has hashed
 
 
@@ -35,29 +36,72 @@ def model_files(path: Path) -> list[Path]:
     return [path.with_name(f"{stem}-{i:05d}-of-{count}.gguf") for i in range(1, int(count) + 1)]
 
 
+class HeldFile:
+    """A file held open, so that what is hashed is what was opened, whatever takes its name meanwhile.
+
+    Raises OSError if it can't be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = open(path, "rb", buffering=0)  # noqa: SIM115
+        info = os.fstat(self._file.fileno())
+        self.identity, self.size = _identity(info), info.st_size
+
+    def unchanged(self) -> bool:
+        """Whether nobody wrote to it since it was opened, as far as the file system says."""
+        return not self._file.closed and _identity(os.fstat(self._file.fileno())) == self.identity
+
+    def named(self) -> bool:
+        """Whether its path still leads to it."""
+        try:
+            return _identity(self.path.stat()) == self.identity
+        except OSError:
+            return False
+
+    def sha256(self, on_bytes: Callable[[int], None] = lambda n: None) -> str:
+        """Hex digest of its bytes. ``on_bytes``: told how many were read, a piece at a time; what it raises ends it."""
+        digest, piece = hashlib.sha256(), bytearray(_PIECE)
+        self._file.seek(0)
+        while n := self._file.readinto(piece) or 0:
+            digest.update(memoryview(piece)[:n])
+            on_bytes(n)
+        return digest.hexdigest()
+
+    def close(self) -> None:
+        self._file.close()
+
+
 class FileHashes:
     """SHA-256 of files, remembered in a small JSON file by device, inode, size and times of change.
 
-    ``memo`` None remembers nothing. A memo that can't be read or written is no error: it only saves time.
+    ``memo`` None remembers nothing on disk. A memo that can't be read or written is no error: it only saves time.
     """
 
     def __init__(self, memo: Path | None) -> None:
         self._memo = memo
 
-    def of(self, files: Iterable[Path]) -> list[str]:
-        """Hex digests, in the order of ``files``. Raises OSError for a file that can't be read."""
+    def known(self, files: Sequence[HeldFile]) -> list[str] | None:
+        """Hex digests, in the order of ``files``, if all are remembered. Reads none of them."""
+        known = {**self._read(), **_known_here}
+        return self.of(files) if all(file.identity in known for file in files) else None
+
+    def of(self, files: Sequence[HeldFile], on_bytes: Callable[[int], None] = lambda n: None) -> list[str]:
+        """Hex digests, in the order of ``files``: remembered, or computed now. Raises OSError.
+
+        What was written to meanwhile is not remembered: ask ``unchanged``.
+        """
         remembered = self._read()
         known = {**remembered, **_known_here}
         digests, new = [], {}
         for file in files:
-            name = _identity(file)
-            digest = known.get(name)
+            digest = known.get(file.identity)
             if digest is None:
-                digest = _sha256(file)
-                if _identity(file) != name:  # somebody wrote to it meanwhile
-                    name = ""
-            if name and remembered.get(name) != digest:
-                new[name] = digest
+                digest = file.sha256(on_bytes)
+            else:
+                on_bytes(file.size)
+            if file.unchanged() and remembered.get(file.identity) != digest:
+                new[file.identity] = digest
             digests.append(digest)
         if new:
             _known_here.update(new)
@@ -85,11 +129,5 @@ class FileHashes:
             os.replace(aside, self._memo)
 
 
-def _identity(file: Path) -> str:
-    info = file.stat()
+def _identity(info: os.stat_result) -> str:
     return f"{info.st_dev}:{info.st_ino}:{info.st_size}:{info.st_mtime_ns}:{info.st_ctime_ns}"
-
-
-def _sha256(file: Path) -> str:
-    with open(file, "rb") as data:
-        return hashlib.file_digest(data, "sha256").hexdigest()

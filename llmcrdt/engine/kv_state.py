@@ -34,8 +34,16 @@ class _Look:
 class KVState:
     """The live sequence of ``context``, backed by ``cache``: chunks of ``chunk`` tokens, under ``fingerprint``."""
 
-    def __init__(self, context: Context, cache: ChunkCache, fingerprint: bytes, chunk: int) -> None:
-        self._context, self._cache = context, cache
+    def __init__(
+        self,
+        context: Context,
+        cache: ChunkCache,
+        fingerprint: bytes,
+        chunk: int,
+        sound: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """``sound``: whether what was computed just now may be kept."""
+        self._context, self._cache, self._sound = context, cache, sound
         self._fingerprint, self._chunk = fingerprint, chunk
         shape = context.shape
         # Recurrent state is exported where it stands, so evaluation stops at every boundary. Below 64 tokens a batch
@@ -52,6 +60,11 @@ class KVState:
     def plan(self, ids: Sequence[int]) -> Reuse:
         """What ``materialize`` would do with these ids now. Changes nothing."""
         return self._look(ids, plan_prompt, reusable(len(ids), self._chunk)).reuse(self._chunk)
+
+    def adopt(self, cache: ChunkCache, fingerprint: bytes) -> None:
+        """Keep chunks there from now on, under that name. What is live stays."""
+        self._cache, self._fingerprint = cache, fingerprint
+        self._refused = set()
 
     def forget(self) -> None:
         """Empty the context, its buffers included."""
@@ -179,6 +192,8 @@ class KVState:
         payload = self._context.export(start, stop)
         if payload is None:
             self.counters["unreadable"] += 1
+            return
+        if not self._sound():
             return
         parent = keys[i - 1] if i else self._fingerprint
         if self._cache.put(Chunk(keys[i], parent, start, tuple(ids[start:stop]), payload)):

@@ -9,16 +9,19 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ..exceptions import ContextOverflow, DecodeFailed, EngineClosed, EngineError, EngineMissing
-from ..kvcache import ChunkCache, DiskCache, MemoryCache, NeverCache, TieredCache
+from ..exceptions import ContextOverflow, DecodeFailed, EngineClosed, EngineError, EngineMissing, NotAModel
+from ..kvcache import ChunkCache, MemoryCache, NeverCache
 from ..kvcache.places import chunk_folder, hashes_file, user_cache
+from ..kvcache.sharing import open_shared
 from .context import Aborted, AbortFlag, Context
 from .engine import Event, Failed, Finished, Progress, Reuse, Sampling, Started
 from .fingerprint import FileHashes, model_files
@@ -30,6 +33,7 @@ from .llama_model import (
     context_sizes,
     engine_fingerprint,
     keep_log,
+    libraries,
     load_adapters,
     load_model,
     metadata,
@@ -40,10 +44,13 @@ from .llama_model import (
 from .llama_run import LlamaRun
 from .llama_tokenizer import LlamaTokenizer
 from .materialize import chunk_length
+from .provenance import Provenance
 from .sampler import Sampler
+from .weights import Weights
 from .worker import Worker
 
 _FIRST_CTX = 4096
+_PATIENCE = 10.0  # seconds that closing waits for the weights to be hashed, where chunks wait for it
 _LOG = logging.getLogger("llmcrdt.engine")
 _log_callback: Any = None  # llama.cpp calls it as long as the process lives
 
@@ -58,8 +65,10 @@ class LlamaEngine:
     leaves it off where that is faster, else to llama.cpp. Rope values of 0 are the model's own. ``chunk``: tokens per
     cached chunk, a multiple of 64. ``lora``: adapter files, or pairs of file and scale.
 
-    Raises EngineMissing, NotAModel, or EngineError for settings that llama.cpp refuses. Hashes the model file the first
-    time it sees it (about a second per 1.5 GB).
+    Engines on one cache folder in one process share its memory tier. A model file is hashed in the background the first
+    time it is seen (about a second per 1.5 GB); until then chunks stay in memory (``stats()["weights"]``).
+
+    Raises EngineMissing, NotAModel, or EngineError for settings that llama.cpp refuses.
     """
 
     def __init__(
@@ -82,33 +91,43 @@ class LlamaEngine:
         lora: Sequence[str | os.PathLike[str] | tuple[str | os.PathLike[str], float]] = (),
     ) -> None:
         self._closed = True  # until all stands; __del__ may come any time
-        self._lib = lib = _library()
-        path = Path(model_path)
-        check_model_file(path)
-        settings = Settings(
+        self._path = Path(model_path)
+        self._asked = Settings(
             n_threads or max(1, (os.cpu_count() or 2) - 1),
             n_gpu_layers, offload_kqv, type_k, type_v, flash_attn, rope_freq_base, rope_freq_scale,
             tuple((Path(item[0]), float(item[1])) if isinstance(item, tuple) else (Path(item), 1.0) for item in lora),
         )  # fmt: skip
+        self._cache_asked, self._budgets = cache, (cache_memory, cache_disk)
+        self._n_ctx_asked, self._chunk_asked = n_ctx, chunk
+        self._lifecycle = threading.Lock()
+        self._open()
+
+    def _open(self) -> None:
+        self._lib = lib = _library()
+        path, settings = self._path, self._asked
+        check_model_file(path)
         self._undo = contextlib.ExitStack()
         with self._undo:
+            lasting, memo, give_back = _open_cache(self._cache_asked, *self._budgets)
+            self._undo.callback(give_back)
+            self._folder = memo.parent if memo else None
+            files, adapters_files, code = model_files(path), [file for file, _ in settings.lora], libraries(lib)
+            try:
+                self._weights = weights = Weights([*files, *adapters_files, *code], FileHashes(memo))
+            except OSError as error:
+                raise NotAModel(f"{error.filename} can't be read: {error.strerror}.") from error
+            self._undo.callback(weights.close)
             model = load_model(lib, path, settings)
             self._undo.callback(lib.llama_model_free, model)
-            self._tokenizer = LlamaTokenizer(lib, model, tokenizer_hash(model_files(path)[0]))
+            self._tokenizer = LlamaTokenizer(lib, model, tokenizer_hash(files[0]))
             self._undo.callback(self._tokenizer.close)
             self._name = metadata(lib, model, "general.name") or path.stem
             shape = shape_of(lib, model)
             safe = chunk_length(shape.window)
-            self._chunk = checked_chunk(chunk, shape.window)
-            store, memo = _open_cache(cache, cache_memory, cache_disk)
-            self._folder = memo.parent if memo else None
-            self._cache: ChunkCache = store if safe else NeverCache()
-            if store is not cache:
-                self._undo.callback(store.close)
-            self._n_ctx, first, long_rope = context_sizes(lib, model, n_ctx, _FIRST_CTX if safe else None)
+            self._chunk = checked_chunk(self._chunk_asked, shape.window)
+            self._n_ctx, first, long_rope = context_sizes(lib, model, self._n_ctx_asked, _FIRST_CTX if safe else None)
             settings = without_flash(lib, model, settings, self._n_ctx)
             adapters = load_adapters(lib, model, settings)
-            self._fingerprint = engine_fingerprint(lib, path, settings, shape, self._chunk, long_rope, FileHashes(memo))
             self._abort = AbortFlag()
             self._context = Context(
                 lib,
@@ -120,12 +139,23 @@ class LlamaEngine:
                 abort=self._abort,
             )
             self._undo.callback(self._context.close)
-            self._state = KVState(self._context, self._cache, self._fingerprint, self._chunk)
+            weights.loaded()
+            chunk, n, m = self._chunk, len(files), len(files) + len(adapters_files)
+            self._provenance = known = Provenance(
+                weights,
+                lasting if safe else NeverCache(),
+                self._budgets[0],
+                lambda d: engine_fingerprint(
+                    lib, settings, shape, chunk, long_rope, weights=d[:n], lora=d[n:m], engine=d[m:]
+                ),
+            )
+            self._state = KVState(self._context, known.cache, known.fingerprint, chunk, known.sound)
             self._worker = Worker(f"llmcrdt-engine-{self._name}")
             self._undo = self._undo.pop_all()
         self._forgotten: dict[str, int] = {}  # how often; what began before the last time is not settled
         self._totals = {"runs": 0, "prefill_seconds": 0.0, "sampling_seconds": 0.0}
         self._closed = False
+        weights.hash(_weights_known(weakref.ref(self)))
 
     @property
     def name(self) -> str:
@@ -151,8 +181,10 @@ class LlamaEngine:
 
     @property
     def fingerprint(self) -> bytes:
-        """32 bytes that differ whenever the KV state of the same tokens could."""
-        return self._fingerprint
+        """32 bytes that differ whenever the KV state of the same tokens could. Waits until the weights are hashed."""
+        if not self._closed:
+            self._provenance.wait()
+        return self._provenance.fingerprint
 
     def plan(self, ids: Sequence[int]) -> Reuse:
         return self._state.plan(self._checked(ids, room=0))
@@ -184,16 +216,19 @@ class LlamaEngine:
         return future
 
     def settled(self, timeout: float | None = None) -> bool:
-        """Wait until nothing is queued or being settled, and what was stored is on disk."""
+        """Wait until the weights are hashed, nothing is queued or being settled, and what was stored is on disk."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        if not self._worker.idle(timeout):
-            return False
-        return self._cache.flush(None if deadline is None else max(0.0, deadline - time.monotonic()))
+
+        def left() -> float | None:
+            return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+        known = self._closed or self._provenance.wait(left())
+        return known and self._worker.idle(left()) and self._provenance.flush(left())
 
     def forget(self, owner: str) -> Future[int]:
         """As the protocol says. Of a closed engine, what is on disk is forgotten all the same."""
         self._forgotten[owner] = self._forgotten.get(owner, 0) + 1
-        found = len(self._cache.forget(owner))
+        found = self._provenance.forget(owner)
         future: Future[int] = Future()
         try:
             self._worker.submit(lambda: self._forget_again(owner, found, future))
@@ -206,15 +241,30 @@ class LlamaEngine:
             **self._context.counters,
             **{f"chunks_{name}": value for name, value in self._state.counters.items()},
             **self._totals,
-            "cache": self._cache.stats(),
+            "weights": self._weights.stats(),
+            "cache": self._provenance.stats(),
         }
 
     def close(self) -> None:
-        if self._closed:
-            return
-        self._closed = True
-        self._abort.set()
-        self._worker.close(self._undo.close)
+        with self._lifecycle:
+            if self._closed:
+                return
+            self._closed = True
+            self._abort.set()
+            worker = self._worker
+        worker.close(self._last_job)
+
+    def reopen(self) -> None:
+        """Open it again after ``close``, with the settings it was made with; harmless where it is open.
+
+        Counters begin anew. Raises what opening raises, and EngineError on the engine's own thread.
+        """
+        with self._lifecycle:
+            if not self._closed:
+                return
+            if not self._worker.join():
+                raise EngineError("A listener can't reopen the engine that calls it.", hint="Use another thread.")
+            self._open()
 
     def __enter__(self) -> LlamaEngine:
         return self
@@ -243,6 +293,21 @@ class LlamaEngine:
             )
         return prompt
 
+    def _last_job(self) -> None:
+        """On the engine's thread: keep what waits for the weights to be known, then free everything."""
+        if self._provenance.waiting:
+            self._weights.wait(_PATIENCE)
+        self._provenance.update()
+        self._undo.close()
+
+    def _update(self) -> None:
+        """On the engine's thread: go by what is known of the weights now."""
+        before = self._provenance.fingerprint
+        if self._provenance.update():
+            self._state.forget()
+        if self._provenance.fingerprint != before:
+            self._state.adopt(self._provenance.cache, self._provenance.fingerprint)
+
     def _generate(self, run: LlamaRun) -> None:
         """On the engine's thread: the whole life of one run."""
         began = time.perf_counter()
@@ -268,6 +333,7 @@ class LlamaEngine:
         """Prefill, then one token after the other. Returns why it ended."""
         if run.cancelled or self._worker.closing:
             return "cancelled"
+        self._update()
         reuse = self._state.materialize(
             run.ids, run.owner, lambda done, total: self._report(run, Progress(done, total))
         )
@@ -304,6 +370,7 @@ class LlamaEngine:
         try:
             if self._worker.closing:
                 raise EngineClosed("The engine was closed before it came to this.", hint="Open it again.")
+            self._update()
             self._state.materialize(prompt)
             future.set_result(self._context.logits())
         except Aborted:
@@ -314,7 +381,10 @@ class LlamaEngine:
     def _settle(self, ids: tuple[int, ...], owner: str, forgotten: int) -> Iterator[None]:
         """Re-evaluate what was sampled, canonically, a chunk per step; until its owner is forgotten once more."""
         with contextlib.suppress(Aborted):
-            while self._forgotten.get(owner, 0) == forgotten and self._state.settle_step(ids, owner):
+            while self._forgotten.get(owner, 0) == forgotten:
+                self._update()
+                if not self._state.settle_step(ids, owner):
+                    break
                 yield
 
     def _forget_again(self, owner: str, found: int, future: Future[int]) -> None:
@@ -323,7 +393,7 @@ class LlamaEngine:
         if not self._worker.closing:
             self._state.forget()
         try:
-            future.set_result(max(found, len(self._cache.forget(owner))))
+            future.set_result(max(found, self._provenance.forget(owner)))
         except OSError as error:
             future.set_exception(error)
 
@@ -347,6 +417,16 @@ class LlamaEngine:
         except Exception:
             run.deaf = True
             _LOG.exception("a listener of the engine failed")
+
+
+def _weights_known(engine: weakref.ref[LlamaEngine]) -> Callable[[], None]:
+    """What the hashing thread calls at its end. It keeps no engine alive that nobody uses."""
+
+    def known() -> None:
+        if (there := engine()) is not None:
+            there._worker.submit(there._update)
+
+    return known
 
 
 def _library() -> Any:
@@ -380,15 +460,16 @@ def _grammar(sampling: Sampling) -> str:
         raise EngineError(f"The JSON schema can't be made into a grammar: {error!r}.") from error
 
 
-def _open_cache(cache: Any, memory: int, disk: int) -> tuple[ChunkCache, Path | None]:
-    """The cache to use, and where to remember file hashes."""
+def _open_cache(cache: Any, memory: int, disk: int) -> tuple[ChunkCache, Path | None, Callable[[], None]]:
+    """The cache to use, where to remember file hashes, and what gives the cache back."""
     if cache is not None and not isinstance(cache, (str, os.PathLike)):
-        return cache, None
+        return cache, None, lambda: None
     folder = Path(cache) if cache is not None else user_cache()
     try:
-        store = DiskCache(chunk_folder(folder), disk)
+        store, give_back = open_shared(chunk_folder(folder), memory, disk)
     except OSError as error:
         if cache is None:  # no home to write to: still useful, until it closes
-            return MemoryCache(memory), None
+            alone = MemoryCache(memory)
+            return alone, None, alone.close
         raise EngineError(f"The cache folder {folder} can't be used: {error.strerror}.") from error
-    return TieredCache(MemoryCache(memory), store), hashes_file(folder)
+    return store, hashes_file(folder), give_back

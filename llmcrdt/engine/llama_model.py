@@ -5,13 +5,14 @@ from __future__ import annotations
 import ctypes
 import os
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..exceptions import EngineError, NotAModel
 from .context import BATCH, Shape
-from .fingerprint import FileHashes, fingerprint, model_files
+from .fingerprint import fingerprint
 from .gguf_header import check_model_file
 from .materialize import chunk_length
 
@@ -184,18 +185,24 @@ def metadata(lib: Any, model: Any, key: str) -> str:
     return buffer.value.decode("utf-8", "replace") if n > 0 else ""
 
 
-def engine_fingerprint(
-    lib: Any, path: Path, settings: Settings, shape: Shape, chunk: int, long_rope: bool, hashes: FileHashes
-) -> bytes:
-    """The fingerprint of all that decides what state a token sequence has. Hashes files it has not seen before."""
+def libraries(lib: Any) -> list[Path]:
+    """The files of llama.cpp's own code."""
     folder = Path(lib.__file__).parent / "lib"
-    lora_scales = [scale for _, scale in settings.lora]
-    libraries = sorted({file.resolve() for file in folder.glob("*") if ".so" in file.name or file.suffix in _NATIVE})
+    return sorted({file.resolve() for file in folder.glob("*") if ".so" in file.name or file.suffix in _NATIVE})
+
+
+def engine_fingerprint(
+    lib: Any, settings: Settings, shape: Shape, chunk: int, long_rope: bool, *, weights: Sequence[str],
+    lora: Sequence[str], engine: Sequence[str],
+) -> bytes:  # fmt: skip
+    """The fingerprint of all that decides what state a token sequence has. Digests of the files of the model, of the
+    adapters in ``settings``, and of llama.cpp's ``libraries``."""
+    scales = [scale for _, scale in settings.lora]
     return fingerprint(
         settings.fingerprint_fields()
         | {
-            "weights": hashes.of(model_files(path)),
-            "engine": sorted(set(hashes.of(libraries))),
+            "weights": list(weights),
+            "engine": sorted(set(engine)),
             "system": lib.llama_print_system_info(),
             "kinds": shape.kinds,
             "window": shape.window,
@@ -205,5 +212,5 @@ def engine_fingerprint(
             "long_rope": long_rope,
             "rotation_off": os.environ.get("LLAMA_ATTN_ROT_DISABLE", ""),
         }
-        | ({"lora": (hashes.of(path for path, _ in settings.lora), lora_scales)} if settings.lora else {})
+        | ({"lora": (list(lora), scales)} if settings.lora else {})
     )

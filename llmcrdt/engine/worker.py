@@ -70,6 +70,13 @@ class Worker:
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
+    def join(self) -> bool:
+        """After ``close``: wait for the thread's end. False on the thread itself."""
+        if threading.current_thread() is self._thread:
+            return False
+        self._thread.join()
+        return True
+
     def _run(self) -> None:
         while True:
             with self._changed:

@@ -198,9 +198,7 @@ class MemoryCache:
             self._order.add(chunk.key, chunk.needs, chunk.size, chunk.work)
             self._bytes += chunk.size
             self._count["puts"] += 1
-            while self._bytes > self._budget and (victim := self._order.next()) is not None:
-                self._drop(victim)
-                self._count["evictions"] += 1
+            self._evict()
             if self._bytes > self._budget:  # all others are pinned, or needed
                 self._drop(chunk.key)
             return chunk.key in self._chunks
@@ -254,6 +252,25 @@ class MemoryCache:
         self.unpin(owner)
         return found
 
+    def drain(self) -> tuple[list[Chunk], dict[str, set[ChunkKey]]]:
+        """All chunks, and the keys that each owner claimed; nothing of either is here any more."""
+        with self._lock:
+            chunks, owners = list(self._chunks.values()), self._owners
+            self._chunks, self._owners, self._bytes = {}, {}, 0
+            self._order = EvictionOrder(self._budget)
+            return chunks, owners
+
+    def resize(self, budget: int) -> None:
+        """Another budget, in bytes; what is too much goes. When each chunk was used is forgotten."""
+        with self._lock:
+            if budget == self._budget:
+                return
+            self._budget, self._order = budget, EvictionOrder(budget)
+            for chunk in self._chunks.values():
+                self._order.add(chunk.key, chunk.needs, chunk.size, chunk.work)
+            self._order.pin(frozenset().union(*self._pins.values()))
+            self._evict()
+
     def flush(self, timeout: float | None = None) -> bool:
         return True
 
@@ -275,6 +292,11 @@ class MemoryCache:
             self._budget, self._bytes = -1, 0
             self._chunks.clear()
             self._order = EvictionOrder(0)
+
+    def _evict(self) -> None:
+        while self._bytes > self._budget and (victim := self._order.next()) is not None:
+            self._drop(victim)
+            self._count["evictions"] += 1
 
     def _drop(self, key: ChunkKey) -> None:
         self._bytes -= self._chunks.pop(key).size

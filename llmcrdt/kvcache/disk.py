@@ -67,6 +67,10 @@ class DiskCache:
         self._bytes = sum(size for _, size, _ in self._list())
         self._sweep()
 
+    def resize(self, budget: int) -> None:
+        """Another budget, in bytes; what is too much goes when something is put."""
+        self._budget = budget
+
     @property
     def directory(self) -> Path:
         return self._folder

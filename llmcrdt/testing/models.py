@@ -77,6 +77,25 @@ def _quantize(source: Path, target: Path) -> None:
 _KEEP: list[object] = []  # llama.cpp goes on calling the log function, so it must outlive this call
 
 
+def write_adapter(path: str | os.PathLike[str], *, seed: int = 0, n_embd: int = 128) -> Path:
+    """Write a LoRA adapter of rank 2 for a tiny ``llama`` of ``n_embd``: it bends the queries of the first layer."""
+    import gguf
+    import numpy as np
+
+    random = np.random.default_rng(seed)
+    writer = gguf.GGUFWriter(os.fspath(path), "llama")
+    writer.add_type("adapter")
+    writer.add_string("adapter.type", "lora")
+    writer.add_float32("adapter.lora.alpha", 2.0)
+    writer.add_tensor("blk.0.attn_q.weight.lora_a", random.standard_normal((2, n_embd), dtype=np.float32))
+    writer.add_tensor("blk.0.attn_q.weight.lora_b", random.standard_normal((n_embd, 2), dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return Path(path)
+
+
 class _Writer:
     """One model file: metadata first, then random tensors in a fixed order, so that a seed decides every byte."""
 

@@ -29,6 +29,7 @@ class Lab:
         cache = cache if cache is not None else self.folder / "cache"
         engine = LlamaEngine(model or self.model(), cache, n_threads=1, **options)
         self._engines.append(engine)
+        assert engine.settled(60), "the weights are hashed"
         return engine
 
     def endless(self, engine: LlamaEngine) -> LlamaEngine:
@@ -110,6 +111,6 @@ def _models(tmp_path_factory):
 @pytest.fixture
 def lab(tmp_path, _models):
     lab = Lab(tmp_path, _models)
-    lab.run, lab.tokens, lab.Outcome = run, tokens, Outcome
+    lab.run, lab.tokens, lab.Outcome, lab.Sampling = run, tokens, Outcome, Sampling
     yield lab
     lab.close()

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmcrdt.engine import fingerprint as module
-from llmcrdt.engine.fingerprint import FileHashes, fingerprint, model_files
+from llmcrdt.engine.fingerprint import FileHashes, HeldFile, fingerprint, model_files
 from llmcrdt.engine.gguf_header import _Damaged, _hash_fields, _Short, tokenizer_hash
 from llmcrdt.exceptions import NotAModel
 
@@ -30,17 +30,22 @@ def test_all_parts_of_a_split_model_count(tmp_path):
     assert model_files(tmp_path / "one.gguf") == [tmp_path / "one.gguf"]
 
 
+def digests(hashes, file):
+    with contextlib.closing(HeldFile(file)) as held:
+        return hashes.of([held])
+
+
 def test_a_changed_file_is_hashed_again(tmp_path, monkeypatch):
     """Also one of the same size whose time was set back."""
     monkeypatch.setattr(module, "_known_here", {})
     file, hashes = tmp_path / "model", FileHashes(tmp_path / "memo" / "files.json")
     file.write_bytes(b"one")
     info = file.stat()
-    (first,) = hashes.of([file])
-    assert hashes.of([file]) == [first]
+    (first,) = digests(hashes, file)
+    assert digests(hashes, file) == [first]
     file.write_bytes(b"two")
     os.utime(file, ns=(info.st_atime_ns, info.st_mtime_ns))
-    assert hashes.of([file]) != [first]
+    assert digests(hashes, file) != [first]
 
 
 @pytest.mark.parametrize(
@@ -50,15 +55,15 @@ def test_a_spoilt_memo_only_costs_time(tmp_path, memo, monkeypatch):
     monkeypatch.setattr(module, "_known_here", {})
     (tmp_path / "model").write_bytes(b"weights")
     (tmp_path / "files.json").write_bytes(memo)
-    (digest,) = FileHashes(tmp_path / "files.json").of([tmp_path / "model"])
-    assert FileHashes(None).of([tmp_path / "model"]) == [digest]
+    (digest,) = digests(FileHashes(tmp_path / "files.json"), tmp_path / "model")
+    assert digests(FileHashes(None), tmp_path / "model") == [digest]
     assert digest in json.loads((tmp_path / "files.json").read_text())["files"].values()
 
 
 def test_a_memo_that_cannot_be_written_is_no_error(tmp_path):
     (tmp_path / "model").write_bytes(b"weights")
     (tmp_path / "file").write_text("in the way")
-    assert FileHashes(tmp_path / "file" / "files.json").of([tmp_path / "model"])
+    assert digests(FileHashes(tmp_path / "file" / "files.json"), tmp_path / "model")
 
 
 def test_quantisations_share_a_tokenizer_and_templates_do_not(lab):

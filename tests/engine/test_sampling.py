@@ -10,6 +10,7 @@ from llmcrdt.engine.engine import Progress, Sampled, Sampling
 from llmcrdt.engine.llama_model import Settings, load_model, without_flash
 from llmcrdt.exceptions import EngineError, NotAModel
 from llmcrdt.kvcache import NeverCache
+from llmcrdt.testing.models import write_adapter
 
 SCHEMA = {
     "type": "object",
@@ -127,30 +128,11 @@ def test_flash_attention_is_off_where_that_is_faster(lab):
     lib.llama_model_free(loaded)
 
 
-def write_adapter(path, seed, n_embd=128):
-    """A LoRA of rank 2 for the tiny llama: it bends the queries of the first layer."""
-    import gguf
-    import numpy as np
-
-    random = np.random.default_rng(seed)
-    writer = gguf.GGUFWriter(str(path), "llama")
-    writer.add_type("adapter")
-    writer.add_string("adapter.type", "lora")
-    writer.add_float32("adapter.lora.alpha", 2.0)
-    writer.add_tensor("blk.0.attn_q.weight.lora_a", random.standard_normal((2, n_embd), dtype=np.float32))
-    writer.add_tensor("blk.0.attn_q.weight.lora_b", random.standard_normal((n_embd, 2), dtype=np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
-
-
 def test_adapters_change_answers_and_never_share_state(lab, monkeypatch):
     """One, the other, one at half its strength, both: each has its fingerprint and its logits; growing keeps them."""
     monkeypatch.setattr("llmcrdt.engine.llama_cpp._FIRST_CTX", 512)
     model, ids = lab.model("llama", "F32"), lab.tokens(150)
-    one, two = (write_adapter(lab.folder / f"{i}.gguf", i) for i in range(2))
+    one, two = (write_adapter(lab.folder / f"{i}.gguf", seed=i) for i in range(2))
     ways = [(), (one,), ((one, 0.5),), (two,), (one, two)]
     logits, prints = [], []
     for lora in ways:

@@ -290,8 +290,8 @@ def test_a_rope_that_depends_on_the_context_is_not_mixed(lab):
 
 def test_a_model_file_is_hashed_once(lab, monkeypatch):
     hashed = []
-    real = fingerprint._sha256
-    monkeypatch.setattr(fingerprint, "_sha256", lambda file: hashed.append(file) or real(file))
+    real = fingerprint.HeldFile.sha256
+    monkeypatch.setattr(fingerprint.HeldFile, "sha256", lambda file, *on: hashed.append(file.path) or real(file, *on))
     model = lab.model("llama", "F16", seed=77)
     first = lab.engine(model)
     assert hashed == [model] or model in hashed
