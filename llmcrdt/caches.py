@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 from weakref import WeakSet
 
 from .document.canonical import canonical_json, parse_json
+from .document.conversation import Conversation
+from .document.entry import Entry
+from .exceptions import RepoClosed
 from .ids import DocumentId
 from .kvcache.forget import forget_owner
 from .store.database import Store
@@ -16,13 +20,15 @@ from .store.database import Store
 _SETTING = "kv caches"
 
 
-class CachingEngine(Protocol):
+class Forgetful(Protocol):
+    def forget(self, owner: str) -> object: ...
+
+
+class CachingEngine(Forgetful, Protocol):
     """What this needs of an engine."""
 
     @property
     def cache_folder(self) -> Path | None: ...
-
-    def forget(self, owner: str) -> object: ...
 
 
 class Caches:
@@ -53,3 +59,11 @@ class Caches:
         for folder in self.folders():
             with contextlib.suppress(FileNotFoundError):
                 forget_owner(os.fspath(folder), conversation)
+
+
+def forget_erased(conversation: Conversation, engine: Forgetful, entries: Sequence[Entry]) -> None:
+    """State computed from what of ``entries`` was erased meanwhile, here or by a merge, doesn't stay."""
+    with contextlib.suppress(RepoClosed):
+        shown = [entry.id for entry in entries if entry.status != "erased"]
+        if any(conversation.entry(entry).status == "erased" for entry in shown):
+            engine.forget(conversation.id)

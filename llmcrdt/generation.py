@@ -19,18 +19,20 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
+from .caches import forget_erased
 from .document.canonical import JSON, canonical_json
 from .document.conversation import Conversation
 from .document.entry import Entry, Frame, HiddenField, Part
 from .document.stream import Stream
 from .document.transcript import Transcript
 from .engine.engine import Engine, Event, Failed, Finished, Progress, Run, Sampled, Sampling, Started
-from .exceptions import LLMCRDTError, RepoClosed
+from .exceptions import LLMCRDTError
 from .ids import ContentHash, EntryId, tagged_hash
 from .prompt.answer import Answer
 from .prompt.messages import RENDERER, settings
 from .prompt.token_log import TOKENS, Prompt, TokenLog, prompt_ids, token_field
 from .prompt.tool_calls import Piece, ToolFormat, tool_format
+from .warming import attach
 from .why import Why, explain
 
 DEFAULT_MAX_TOKENS = 512
@@ -86,6 +88,7 @@ def generate(
     author: str | None = None,
     interval: float = 0.1,
     busy: Busy = "enqueue",
+    warm: bool = True,
 ) -> Generation:
     """Let a model answer; others see the answer grow. Returns at once, started.
 
@@ -97,6 +100,8 @@ def generate(
     ``logit_bias``: token id -> what to add to its logit. ``top_logprobs``: how likely each token was, and so many
     others, is put in ``gen.stats["logprobs"]``. ``tools``: how tool calls are told from text; "auto" goes by the
     model's template, where the conversation offers tools. ``interval``: seconds between two writes to the document.
+    ``warm``: from now on, as long as both are open, what other devices write in this conversation is evaluated when it
+    arrives (``llmcrdt.warm``).
     What goes wrong is raised by ``result()`` and by iterating.
     """
     drawn = secrets.randbits(31) if seed is None else seed
@@ -126,6 +131,7 @@ def generate(
         author=author,
         interval=interval,
         busy=busy,
+        warm=warm,
     )
 
 
@@ -146,7 +152,9 @@ class Generation:
         author: str | None,
         interval: float,
         busy: Busy,
+        warm: bool,
     ) -> None:
+        self._warm = warm
         self._interval = interval
         self._busy = busy
         self._conversation = conversation
@@ -308,6 +316,8 @@ class Generation:
             cancelled = self._cancelled
         if cancelled:
             run.cancel()
+        if self._warm:
+            attach(self._conversation, self._engine)
         stream = self._conversation.stream(
             "assistant",
             frame=transcript,
@@ -324,14 +334,7 @@ class Generation:
             answer = Answer(self._engine.tokenizer, self._stop, form, lambda n: _call_id(stream.id, n))
             return self._follow(events, run, stream, prompt, answer)
         finally:
-            self._forget_erased(entries)
-
-    def _forget_erased(self, entries: Sequence[Entry]) -> None:
-        """State computed from what was erased meanwhile, here or by a merge, doesn't stay."""
-        with contextlib.suppress(RepoClosed):
-            shown = [entry.id for entry in entries if entry.status != "erased"]
-            if any(self._conversation.entry(entry).status == "erased" for entry in shown):
-                self._engine.forget(self._conversation.id)
+            forget_erased(self._conversation, self._engine, entries)
 
     def _form(self, entries: Sequence[Entry]) -> ToolFormat | None:
         """How this answer is read. Channels are told apart always, calls where tools are offered."""

@@ -199,6 +199,14 @@ class Engine(Protocol):
         """Materialize ``ids``; the logits that the next token would be drawn from (numpy float32, n_vocab)."""
         ...
 
+    def warm(self, ids: Sequence[int], owner: str = "") -> None:
+        """Evaluate ``ids`` in the background, a chunk at a time, after whatever else is asked, so that a prompt that
+        begins with them starts at once. Only the newest call counts of those for one ``owner``.
+
+        Raises ContextOverflow for more ids than a sequence may hold.
+        """
+        ...
+
     def settled(self, timeout: float | None = None) -> bool:
         """Wait until nothing is queued or being settled. False if that took longer than ``timeout`` seconds."""
         ...

@@ -152,6 +152,8 @@ class LlamaEngine:
             self._state = KVState(self._context, known.cache, known.fingerprint, chunk, known.sound)
             self._worker = Worker(f"llmcrdt-engine-{self._name}")
             self._undo = self._undo.pop_all()
+        self._warming: dict[str, tuple[int, ...]] = {}  # what is to be warmed, by owner
+        self._last_owner = ""  # of the last run
         self._forgotten: dict[str, int] = {}  # how often; what began before the last time is not settled
         self._totals = {"runs": 0, "prefill_seconds": 0.0, "sampling_seconds": 0.0}
         self._closed = False
@@ -215,6 +217,10 @@ class LlamaEngine:
         self._worker.submit(lambda: self._answer(prompt, future))
         return future
 
+    def warm(self, ids: Sequence[int], owner: str = "") -> None:
+        self._warming[owner] = prompt = self._checked(ids, room=0)
+        self._worker.background(self._warm(prompt, owner, self._forgotten.get(owner, 0)))
+
     def settled(self, timeout: float | None = None) -> bool:
         """Wait until the weights are hashed, nothing is queued or being settled, and what was stored is on disk."""
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -259,12 +265,13 @@ class LlamaEngine:
 
         Counters begin anew. Raises what opening raises, and EngineError on the engine's own thread.
         """
-        with self._lifecycle:
-            if not self._closed:
-                return
-            if not self._worker.join():
+        while self._closed:
+            worker = self._worker
+            if not worker.join():  # without the lock: a last listener may call close
                 raise EngineError("A listener can't reopen the engine that calls it.", hint="Use another thread.")
-            self._open()
+            with self._lifecycle:
+                if self._closed and self._worker is worker:
+                    self._open()
 
     def __enter__(self) -> LlamaEngine:
         return self
@@ -334,6 +341,7 @@ class LlamaEngine:
         if run.cancelled or self._worker.closing:
             return "cancelled"
         self._update()
+        self._last_owner = run.owner
         reuse = self._state.materialize(
             run.ids, run.owner, lambda done, total: self._report(run, Progress(done, total))
         )
@@ -386,6 +394,16 @@ class LlamaEngine:
                 if not self._state.settle_step(ids, owner):
                     break
                 yield
+
+    def _warm(self, ids: tuple[int, ...], owner: str, forgotten: int) -> Iterator[None]:
+        """As ``_settle``, until newer ids come. Where nothing is kept, nobody's live state is given up for it."""
+        if self._provenance.cache.capacity or owner == self._last_owner:
+            for _ in self._settle(ids, owner, forgotten):
+                yield
+                if self._warming.get(owner) is not ids:
+                    return
+        if self._warming.get(owner) is ids:
+            del self._warming[owner]
 
     def _forget_again(self, owner: str, found: int, future: Future[int]) -> None:
         """After what ran meanwhile: the live state, and what that stored."""
