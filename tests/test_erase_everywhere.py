@@ -43,7 +43,7 @@ def test_no_file_holds_the_words(open_repo: OpenRepo, tmp_path: Path, where: str
     engine = llmcrdt.LlamaEngine(tmp_path / "m.gguf", cache=tmp_path / "kv")
     needles = spellings(engine)
     for n in range(2):
-        llmcrdt.generate(conversation, engine, max_tokens=70, seed=n).result(60)
+        llmcrdt.generate(conversation, engine, max_tokens=70, seed=n, warm=False).result(60)
         conversation.append("user", f"And then? {n}")
     engine.settled(60)
     assert any(name.startswith("kv") for name in files_with(tmp_path, needles))

@@ -9,6 +9,7 @@ from typing import Literal
 
 from ..kvcache import ChunkCache, MemoryCache, NeverCache
 from ..kvcache.renaming import rename
+from ..kvcache.tiered import PENDING_BYTES
 from .weights import Weights
 
 
@@ -16,7 +17,8 @@ class Provenance:
     """``cache`` and ``fingerprint`` are what counts now. While the weights aren't known, they are memory of this engine
     alone and a name that nobody else has; once they are, what was kept meanwhile moves to ``lasting``.
 
-    ``fingerprint_of`` makes the fingerprint from the digests of the files; ``memory`` is a budget in bytes. ``update``
+    ``fingerprint_of`` makes the fingerprint from the digests of the files; ``memory`` is a budget in bytes (what may be
+    on its way to disk may wait there in any case). ``update``
     belongs to the engine's thread, all else to any.
     """
 
@@ -75,4 +77,4 @@ class Provenance:
 
     def _nameless(self) -> tuple[ChunkCache, bytes]:
         keeps = not isinstance(self._lasting, NeverCache)
-        return MemoryCache(self._memory) if keeps else self._lasting, os.urandom(32)
+        return MemoryCache(max(self._memory, PENDING_BYTES)) if keeps else self._lasting, os.urandom(32)

@@ -12,7 +12,8 @@ from .chunk_cache import ChunkCache, MemoryCache, Tier
 from .chunk_file import Chunk
 from .chunk_hash import ChunkKey
 
-_PENDING_BYTES = 256 << 20
+PENDING_BYTES = 256 << 20
+"""How much may be on its way to disk, beside what memory may hold."""
 
 
 class TieredCache:
@@ -22,7 +23,7 @@ class TieredCache:
     the disk.
     """
 
-    def __init__(self, memory: MemoryCache, disk: ChunkCache, *, pending_bytes: int = _PENDING_BYTES) -> None:
+    def __init__(self, memory: MemoryCache, disk: ChunkCache, *, pending_bytes: int = PENDING_BYTES) -> None:
         self._memory, self._disk = memory, disk
         self._limit = pending_bytes
         self._pending: dict[ChunkKey, Chunk] = {}

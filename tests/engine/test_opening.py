@@ -258,6 +258,7 @@ def test_engines_on_one_folder_share_one_cache_and_one_budget(lab):
     truth = one.logits(ids).result()
     assert other.plan(ids).memory == 256, "before anything is on disk"
     assert np.array_equal(other.logits(ids).result(), truth)
+    assert one.settled(60)
     assert one.stats()["cache"] == other.stats()["cache"]
     one.close()
     assert other.plan(ids).live == 256
