@@ -8,11 +8,12 @@ its words are bytes and a few longer tokens.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import tempfile
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ KINDS: dict[str, tuple[Part, ...]] = {
 }
 """Kinds of answer. "cut short" has no end-of-turn token; "other ids": sampled as other tokens than its text has."""
 
+LONG = ("text", "tool call", "reasoning", "cut short", "tool call", "text", "reasoning")
 _ASKED = {"role": "user", "content": ASKED}
 _WORD = {"role": "assistant", "content": WORD}
 _BEGINS = re.compile("start|begin", re.IGNORECASE)
@@ -72,6 +74,7 @@ class Found:
 @dataclass
 class TemplateReport(Report):
     found: list[Found] = field(default_factory=list)
+    long: dict[str, list[bool]] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
 
     def table(self) -> str:
@@ -79,12 +82,14 @@ class TemplateReport(Report):
         lines += [f"    {f.template}, {f.kind}: {f.why}" for f in self.found if not f.without and f.kind != "other ids"]
         lines += ["", "  with the log:"]
         lines += [f"    {f.template}, {f.kind}: begins otherwise" for f in self.found if not f.with_log]
+        lines += [f"    {name}, in a long talk: begins otherwise" for name, held in self.long.items() if not all(held)]
         lines += [f"    {f.template}, {f.kind}: goes on otherwise" for f in self.found if f.with_log and not f.alike]
         lines += ["", "  not rendered:", *(f"    {name}: {why}" for name, why in self.refused.items())]
         return "\n".join(lines)
 
     def as_json(self) -> dict[str, Any]:
-        return super().as_json() | {"found": [asdict(f) for f in self.found], "refused": self.refused}
+        found = [asdict(f) for f in self.found]
+        return super().as_json() | {"found": found, "long": self.long, "refused": self.refused}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -109,6 +114,8 @@ def look_at(files: Sequence[Path]) -> TemplateReport:
                     report.found.append(_look(repo, file.stem, source, kind))
                 except TemplateFailed as error:
                     report.refused[f"{file.stem}, {kind}"] = str(error).partition(" Use a model")[0]
+            with contextlib.suppress(TemplateFailed):  # said above
+                report.long[file.stem] = list(_long(repo, source))
     report.add("templates", len(files), "")
     report.add("templates that render", len({found.template for found in report.found}), "")
     for kind in KINDS:
@@ -116,6 +123,9 @@ def look_at(files: Sequence[Path]) -> TemplateReport:
         report.add(f"{kind}: what the model saw begins the next prompt, without the log", _sum(of_kind, "without"), "")
         held = _sum(of_kind, "with_log")
         report.add(f"{kind}: the same with the log", held, "", len(of_kind), "least")
+    long = [held for talk in report.long.values() for held in talk]
+    name = f"{len(LONG)} answers of all kinds in one talk: prompts that begin so, with the log"
+    report.add(name, sum(long), "", len(long), "least")
     return report
 
 
@@ -124,31 +134,17 @@ def _sum(found: Sequence[Found], name: str) -> int:
 
 
 def _look(repo: llmcrdt.Repo, name: str, source: str, kind: str) -> Found:
+    """One conversation: a question, an answer as it is sampled, and what comes next."""
     said, end = _Model(source).says(kind)
-    ends = [end] if end else []
-    tags = sorted({*_TAG.findall(source), BOS, EOS, *ends})
-    tokenizer = ByteTokenizer(source, tags, end=ends, bos=BOS, eos=EOS, words=WORDS)
+    tokenizer = _tokenizer(source, [end])
     sampled = tokenizer.encode(said, special=True)
     if kind == "other ids":
         sampled = [*said.removesuffix(end).encode(), *tokenizer.encode(end, special=True)]
-    return _talk(repo, name, kind, tokenizer, sampled)
-
-
-def _talk(repo: llmcrdt.Repo, name: str, kind: str, tokenizer: ByteTokenizer, sampled: Sequence[int]) -> Found:
-    """One conversation: a question, an answer as it is sampled, and what comes next."""
     conv = repo.create()
     if kind == "tool call":
         conv.append("system", [llmcrdt.Config({"tools": [TOOL]})])
     conv.append("user", ASKED)
-    transcript = conv.transcript()
-    first, anew = _prompts(list(transcript), tokenizer)
-    log = TokenLog(first.base, first.appended, tuple(sampled))
-    with conv.stream("assistant", frame=transcript) as stream:
-        answer = stream.seal(parts=KINDS[kind], hidden=lambda version: {TOKENS: token_field(log, tokenizer, version)})
-    if kind == "tool call":
-        conv.append("tool", RESULT, call=answer.tool_calls[0])
-    else:
-        conv.append("user", NEXT)
+    first, anew = _answer(conv, tokenizer, KINDS[kind], sampled)
     logged, again = _prompts(list(conv.transcript()), tokenizer)
     seen, seen_anew = (*first.ids, *sampled), (*anew.ids, *sampled)
     without = again.ids[: len(seen_anew)] == seen_anew
@@ -157,6 +153,44 @@ def _talk(repo: llmcrdt.Repo, name: str, kind: str, tokenizer: ByteTokenizer, sa
     why = "" if without else _why(_text(anew.ids, tokenizer), _text(sampled, tokenizer), whole)
     alike = logged.ids == again.ids if without and kind != "other ids" else whole.endswith(rest)
     return Found(name, kind, without, logged.ids[: len(seen)] == seen, alike, why)
+
+
+def _long(repo: llmcrdt.Repo, source: str) -> Iterator[bool]:
+    """One conversation with tools and answers of all kinds: whether each prompt begins with what the model saw."""
+    says = {kind: _Model(source).says(kind) for kind in LONG}
+    tokenizer = _tokenizer(source, [end for _, end in says.values()])
+    conv = repo.create()
+    seen: tuple[int, ...] = ()
+    conv.append("system", "Be brief.", tools=[TOOL])
+    conv.append("user", ASKED)
+    for n, kind in enumerate(LONG):
+        sampled = tokenizer.encode(says[kind][0], special=True)
+        parts = [replace(part, id=f"call{n:05}") if isinstance(part, ToolCall) else part for part in KINDS[kind]]
+        prompt, _ = _answer(conv, tokenizer, parts, sampled)
+        yield prompt.ids[: len(seen)] == seen
+        seen = (*prompt.ids, *sampled)
+
+
+def _tokenizer(source: str, ends: Iterable[str]) -> ByteTokenizer:
+    ends = sorted({end for end in ends if end})
+    tags = sorted({*_TAG.findall(source), BOS, EOS, *ends})
+    return ByteTokenizer(source, tags, end=ends, bos=BOS, eos=EOS, words=WORDS)
+
+
+def _answer(
+    conv: llmcrdt.Conversation, tokenizer: ByteTokenizer, parts: Sequence[Part], sampled: Sequence[int]
+) -> tuple[Prompt, Prompt]:
+    """Answer as it is sampled, and append what comes next. The prompts for it, by the log and anew."""
+    transcript = conv.transcript()
+    first, anew = _prompts(list(transcript), tokenizer)
+    log = TokenLog(first.base, first.appended, tuple(sampled))
+    with conv.stream("assistant", frame=transcript) as stream:
+        answer = stream.seal(parts=parts, hidden=lambda version: {TOKENS: token_field(log, tokenizer, version)})
+    if answer.tool_calls:
+        conv.append("tool", RESULT, call=answer.tool_calls[0])
+    else:
+        conv.append("user", NEXT)
+    return first, anew
 
 
 def _prompts(entries: Sequence[Entry], tokenizer: ByteTokenizer) -> tuple[Prompt, Prompt]:

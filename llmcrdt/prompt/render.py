@@ -74,7 +74,7 @@ class Renderer:
             except TemplateFailed as error:
                 failure = failure or error
                 continue
-            if all(self.shows(text, message) for message in messages if message["role"] == "system"):
+            if all(self.shows(text, message) for message in messages if message["role"] in ("system", "tool")):
                 return text, level
             silent = silent or (text, level)
         if silent:

@@ -9,7 +9,7 @@ the next answer.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..document.entry import TOKENS, Entry
@@ -147,19 +147,14 @@ def _after(chat: Chat, entries: Sequence[Entry], last: Logged, renderer: Rendere
         answer["reasoning_content"] = real["reasoning_content"]
     said, end = _said(last, renderer.tokenizer)
     difference = _Difference(renderer, chat.settings, tuple(head), answer, tuple(new), word, end)
-    ways: list[Callable[[], tuple[str, bool] | None]] = [difference.after_word]
-    if "tool_calls" in real:
-        calls = {**answer, "tool_calls": real["tool_calls"]}
-        ways = [
-            lambda: difference.after_calls(calls),
-            lambda: difference.after_said({**calls, "content": real["content"]}, said),
-            *ways,
-        ]
-    for way in ways:
-        rest = way()
-        if rest is not None and difference.shows_all(rest[0], real):
-            return rest
-    return None
+    if "tool_calls" not in real:
+        return difference.after_word()
+    calls = {**answer, "tool_calls": real["tool_calls"]}
+    return (
+        difference.after_calls(calls)
+        or difference.after_said({**calls, "content": real["content"]}, said)
+        or difference.after_word()
+    )
 
 
 def _said(last: Logged, tokenizer: Tokenizer) -> tuple[str, str]:
@@ -224,11 +219,6 @@ class _Difference:
         if at < 0:
             return None
         return whole[at + len(said.strip()) :].removeprefix(self.end), False
-
-    def shows_all(self, rest: str, real: Message) -> bool:
-        """Whether ``rest`` has the words of every new message that the template prints after the ``real`` answer."""
-        unseen = [message for message in self.new if not self.renderer.shows(rest, message)]
-        return not unseen or not any(self.renderer.shows(self._whole(real)[0], message) for message in unseen)
 
     def _unclosed(self, rest: str, closing: str) -> str:
         """``rest`` less the end of the answer's turn, if that was sampled. ``closing``: the end of a turn that is the

@@ -11,14 +11,20 @@ from benchmarks.sdist import NoSdist, models_folder
 from llmcrdt.testing.templates import CHATML, STRIPS
 
 # It sees results of tools only with arguments as text; made anew, calls are told in words.
+TRICKY = ("google-gemma-4-31B-it", "openai", "CohereForAI", "Kimi-K2", "NVIDIA", "microsoft", "llama-cpp", "meetkai")
 UNLIKE = {("meetkai-functionary-medium-v3.2", "tool call")}
 
 
-def test_every_real_template_that_renders_extends_what_the_model_saw(sdist: Path) -> None:
-    files = sorted((sdist / "templates").glob("*.jinja"))
+def test_real_templates_that_render_extend_what_the_model_saw(sdist: Path) -> None:
+    """Those of which each did something else wrong once, and some of the rest. The benchmark looks at all of them."""
+    every = sorted((sdist / "templates").glob("*.jinja"))
+    files = [file for n, file in enumerate(every) if n % 5 == 0 or file.stem.startswith(TRICKY)]
+    assert len(files) > 14
     report = templates.look_at(files)
     assert len(report.found) >= len(files) * len(templates.KINDS) * 0.9
     assert [f"{f.template}, {f.kind}" for f in report.found if not f.with_log] == []
+    assert len(report.long) >= len(files) * 0.9
+    assert [name for name, held in report.long.items() if not all(held)] == []
     assert {(f.template, f.kind) for f in report.found if not f.alike} <= UNLIKE
     for kind in templates.KINDS:
         assert sum(f.without for f in report.found if f.kind == kind) < len(files), "else there is nothing to show"

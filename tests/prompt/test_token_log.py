@@ -147,12 +147,19 @@ def test_a_turn_that_ended_is_not_ended_twice(grow: Any) -> None:
     assert text == "<|start|>user<|message|>Go on<|end|><|start|>assistant"
 
 
+AS_PRINTED, ELSE = '<call>{"name": "look", "arguments": {"at": "sea"}}', "<call>look at sea"
+
+
 @pytest.mark.parametrize(
-    ("said", "kept"), [('<call>{"name": "look", "arguments": {"at": "sea"}}', True), ("<call>", False)]
+    ("said", "rest"),
+    [
+        (AS_PRINTED, "It is blue.</result>"),
+        (ELSE, "</turn>\n<turn>user\nResult of look: It is blue.</turn>\n<turn>assistant\n"),
+    ],
 )
-def test_a_result_is_never_lost(grow: Any, said: str, kept: bool) -> None:
+def test_a_result_is_never_lost(grow: Any, said: str, rest: str) -> None:
     """A template that goes on in the turn of the calls, and drops results that follow none. Where it prints the calls
-    as they were sampled, what follows is known; else all is made anew."""
+    as they were sampled, it is known what follows; else the result is told in words."""
     tokenizer = STYLES["follows"]
     talk = grow(2)
     talk.add("user", "Where is the sea?")
@@ -161,9 +168,22 @@ def test_a_result_is_never_lost(grow: Any, said: str, kept: bool) -> None:
     entry = talk.generated([call], prompt, tokenizer.encode(said + "</call><result>", special=True), tokenizer)
     talk.add("tool", "It is blue.", answers=(entry.id, call.id))
     again = prompt_ids(talk.entries, tokenizer, created_at=0.0)
-    text = "".join(map(tokenizer.token_text, again.ids))
-    assert text.endswith('{"at": "sea"}}</call><result>It is blue.</result>')
-    assert bool(again.logged) is kept
+    assert again.logged
+    assert "".join(map(tokenizer.token_text, again.appended)) == rest
+
+
+def test_a_result_that_a_template_prints_nowhere_is_told_in_words(grow: Any) -> None:
+    tokenizer = ByteTokenizer(
+        "{% for m in messages if m.role != 'tool' %}{{ m.role + ': ' + m.content + '\n' }}{% endfor %}",
+        ("<e>",),
+        end=("<e>",),
+    )
+    talk = grow(3)
+    talk.add("user", "Where is the sea?")
+    call = talk.add("assistant", [ToolCall("call0abcd", "look", '{"at": "sea"}')])
+    talk.add("tool", "It is blue.", answers=(call.id, "call0abcd"))
+    ids = prompt_ids(talk.entries, tokenizer, created_at=0.0).ids
+    assert b"user: Result of look: It is blue.\n" in tokenizer.decode(ids)
 
 
 def test_the_log_wins_over_a_template_that_strips_and_says_so(grow: Any) -> None:
