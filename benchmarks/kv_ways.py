@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from llmcrdt.engine.engine import Event, Failed, Finished, Sampled, Sampling
 from llmcrdt.engine.llama_cpp import LlamaEngine
-from llmcrdt.kvcache import Chunk, ChunkKey, DiskCache, MemoryCache, TieredCache
+from llmcrdt.kvcache import DiskCache, TieredCache
 
 ANSWER = 29
 N_CTX = 4608
@@ -29,11 +29,12 @@ WAYS = ("no cache", "live context", "LlamaRAMCache", "LlamaDiskCache", "llmcrdt"
 
 @dataclass(frozen=True)
 class Turn:
-    """One answer. Seconds: to the ``first`` token; ``saved`` while somebody waits for the answer or the next one;
-    ``aside``, saving on another thread; ``settled``, evaluating in the background what was sampled. Tokens:
-    ``evaluated``, and ``planned`` before (None: no way to know). ``written``: bytes put on disk."""
+    """One answer. Seconds: to the ``first`` token, and ``work`` of processors meanwhile; ``saved`` while somebody waits
+    for the answer or the next one; ``aside``, saving on another thread; ``settled``, evaluating in the background what
+    was sampled. Tokens: ``evaluated``, and ``planned`` before (None: there is no plan). ``written``: bytes on disk."""
 
     first: float
+    work: float
     evaluated: int
     planned: int | None
     saved: float
@@ -43,9 +44,27 @@ class Turn:
     said: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class Took:
+    """Seconds by the clock, which a busy machine stretches, and ``work``: those that processors worked for it."""
+
+    clock: float
+    work: float
+
+
+class Stopwatch:
+    """Runs from when it is made."""
+
+    def __init__(self) -> None:
+        self._clock, self._work = time.perf_counter(), time.process_time()
+
+    def read(self) -> Took:
+        return Took(time.perf_counter() - self._clock, time.process_time() - self._work)
+
+
 class Way(Protocol):
     def answer(self, ids: Sequence[int]) -> Turn: ...
-    def evaluate(self, ids: Sequence[int], more: Sequence[int]) -> float: ...
+    def evaluate(self, ids: Sequence[int], more: Sequence[int]) -> Took: ...
     def held(self) -> int: ...
     def close(self) -> None: ...
 
@@ -61,9 +80,10 @@ class Remote:
         turn: Turn = self._ask("answer", list(ids))
         return turn
 
-    def evaluate(self, ids: Sequence[int], more: Sequence[int]) -> float:
-        """Seconds to evaluate ``more`` after ``ids``, which are live."""
-        return float(self._ask("evaluate", list(ids), list(more)))
+    def evaluate(self, ids: Sequence[int], more: Sequence[int]) -> Took:
+        """What it takes to evaluate ``more`` after ``ids``, which are live."""
+        took: Took = self._ask("evaluate", list(ids), list(more))
+        return took
 
     def held(self) -> int:
         """Bytes of saved state in memory, as the way itself counts them."""
@@ -158,56 +178,28 @@ class _Clock:
         return total
 
 
-class _TimedTiers(TieredCache):
-    """What the engine's thread spends on handing chunks over."""
-
-    def __init__(self, disk: DiskCache, clock: _Clock) -> None:
-        self._clock = clock
-        super().__init__(MemoryCache(), disk)
-
-    def put(self, chunk: Chunk) -> bool:
-        with self._clock.running():
-            return super().put(chunk)
-
-    def claim(self, owner: str, keys: Sequence[ChunkKey]) -> bool:
-        with self._clock.running():
-            return super().claim(owner, keys)
-
-
-class _TimedDisk(DiskCache):
-    """What the writer's thread spends: digests, writes, fsync, renames, the notes of owners."""
-
-    def __init__(self, folder: Path, clock: _Clock) -> None:
-        self._clock = clock
-        super().__init__(folder)
-
-    def put(self, chunk: Chunk) -> bool:
-        with self._clock.running():
-            return super().put(chunk)
-
-    def claim(self, owner: str, keys: Sequence[ChunkKey]) -> bool:
-        with self._clock.running():
-            return super().claim(owner, keys)
-
-
 class Ours:
-    """LlamaEngine with its two tiers."""
+    """LlamaEngine with its two tiers. Clocks stand around what its thread spends on taking state out and handing it
+    over, and around what the writer's thread spends: digests, writes, fsync, renames, the notes of owners."""
 
     def __init__(self, model: Path, threads: int, folder: Path) -> None:
         self._folder = folder
         self._saved, self._aside = _Clock(), _Clock()
-        self._cache = _TimedTiers(_TimedDisk(folder, self._aside), self._saved)
-        self._engine = LlamaEngine(model, self._cache, n_ctx=N_CTX, n_threads=threads)
+        for kind, clock in ((TieredCache, self._saved), (DiskCache, self._aside)):  # this process has no others
+            for name in ("put", "claim"):
+                setattr(kind, name, clock.around(getattr(kind, name)))
+        self._engine = LlamaEngine(model, folder, n_ctx=N_CTX, n_threads=threads)
         self._engine._context.export = self._saved.around(self._engine._context.export)  # type: ignore[method-assign]
+        _ = self._engine.fingerprint  # the file is hashed, or was before
 
     def answer(self, ids: Sequence[int]) -> Turn:
         engine, done = self._engine, threading.Event()
-        first: list[float] = []
+        first: list[Took] = []
         last: list[Event] = []
 
         def hear(event: Event) -> None:
             if isinstance(event, Sampled) and not first:
-                first.append(time.perf_counter())
+                first.append(watch.read())
             if isinstance(event, (Finished, Failed)):
                 last.append(event)
                 done.set()
@@ -216,7 +208,7 @@ class Ours:
         sampling = Sampling(temperature=0, logit_bias=ends)
         evaluated, size = engine.stats()["prompt_tokens"], folder_bytes(self._folder)
         planned = engine.plan(ids).evaluate
-        began = time.perf_counter()
+        watch = Stopwatch()
         engine.start(ids, max_tokens=ANSWER, sampling=sampling, on_event=hear, owner="bench")
         done.wait()
         over = time.perf_counter()
@@ -225,7 +217,8 @@ class Ours:
         engine.settled()
         settled = time.perf_counter() - over
         return Turn(
-            first[0] - began,
+            first[0].clock,
+            first[0].work,
             engine.stats()["prompt_tokens"] - evaluated,
             planned,
             self._saved.take(),
@@ -235,18 +228,17 @@ class Ours:
             last[0].tokens,
         )
 
-    def evaluate(self, ids: Sequence[int], more: Sequence[int]) -> float:
+    def evaluate(self, ids: Sequence[int], more: Sequence[int]) -> Took:
         self._engine.logits(ids).result()
-        began = time.perf_counter()
+        watch = Stopwatch()
         self._engine.logits([*ids, *more]).result()
-        return time.perf_counter() - began
+        return watch.read()
 
     def held(self) -> int:
-        return int(self._cache.stats()["memory_held_bytes"])
+        return int(self._engine.stats()["cache"]["memory_held_bytes"])
 
     def close(self) -> None:
         self._engine.close()
-        self._cache.close()
 
 
 class Peer:
@@ -256,7 +248,8 @@ class Peer:
         import llama_cpp
 
         self._name = name
-        self._evaluated, self._first, self._written = 0, 0.0, 0
+        self._evaluated, self._written = 0, 0
+        self._first: Took | None = None
         self._clock = _Clock()
         llama: Any = llama_cpp.Llama(
             str(model), n_ctx=N_CTX, n_batch=512, n_threads=threads, n_threads_batch=threads, verbose=False
@@ -279,20 +272,21 @@ class Peer:
     def answer(self, ids: Sequence[int]) -> Turn:
         if self._name == "no cache":
             self._llama.reset()
-        self._evaluated, self._written, self._first = 0, 0, 0.0
-        began = time.perf_counter()
+        self._evaluated, self._written, self._first = 0, 0, None
+        self._watch = Stopwatch()
         self._llama.create_completion(
             list(ids), max_tokens=ANSWER, temperature=0.0, top_k=1, repeat_penalty=1.0, logits_processor=[self._choose]
         )
         said = tuple(int(token) for token in self._llama.input_ids[len(ids) : self._llama.n_tokens])
         said += (300,) * (ANSWER - len(said))  # the last one was drawn, and never evaluated
-        return Turn(self._first - began, self._evaluated, None, self._clock.take(), 0.0, 0.0, self._written, said)
+        first, saved = self._first or self._watch.read(), self._clock.take()
+        return Turn(first.clock, first.work, self._evaluated, None, saved, 0.0, 0.0, self._written, said)
 
-    def evaluate(self, ids: Sequence[int], more: Sequence[int]) -> float:
+    def evaluate(self, ids: Sequence[int], more: Sequence[int]) -> Took:
         self._llama.n_tokens = len(ids)  # eval goes on from here, and cuts off what stands behind
-        began = time.perf_counter()
+        watch = Stopwatch()
         self._llama.eval(list(more))
-        return time.perf_counter() - began
+        return watch.read()
 
     def held(self) -> int:
         return int(self._cache.cache_size) if self._name == "LlamaRAMCache" else 0
@@ -302,7 +296,7 @@ class Peer:
 
     def _choose(self, ids: Any, scores: Any) -> Any:
         if not self._first:
-            self._first = time.perf_counter()
+            self._first = self._watch.read()
         scores[self._ends] = -float("inf")
         return scores
 

@@ -27,7 +27,7 @@ def test_a_small_run_counts_what_must_be_so():
     assert set(found["first_token_seconds_by_turn"]) == set(WAYS)
     assert [*found["first_token_seconds_by_step"]["llmcrdt"]] == list(kv.STEPS)
     budgets = {figure.name for figure in report.figures if figure.budget is not None}
-    assert len(budgets) == 6
+    assert len(budgets) == 9
     for name in budgets:
         assert name in report.table()
 
