@@ -14,7 +14,7 @@ from llmcrdt.sync import wire
 from llmcrdt.sync.wire import Cursor
 
 from .limits import Limits
-from .log import RecordLog, label
+from .log import LogError, RecordLog, label
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +117,11 @@ class Folding:
         if self._sweeping or self._paused:
             return answers
         if self._scrubbing:
-            self._scrubbing = not self._log.scrub()
+            try:
+                self._scrubbing = not self._log.scrub()
+            except LogError as e:
+                # A disk that is full hurts no reader. It is tried again in a while.
+                logger.error("what was folded can't be scrubbed yet: %s", e)
         if not self._scrubbing:
             for document in tuple(self._asked):
                 fold = self._log.fold(document)
