@@ -199,6 +199,9 @@ class RelayDocuments:
     def outbox_end(self, document: DocumentId) -> int:
         return self._store.outbox_end(self._relay, document)
 
+    def replaced(self, document: DocumentId) -> int:
+        return self._store.refills(self._relay, document)
+
     def acknowledged(self, document: DocumentId, names: Sequence[tuple[SessionId, int]], cursor: Cursor) -> None:
         self._store.acknowledged(self._relay, document, names, cursor)
         self._repo.touch(document, acknowledged=True)
@@ -213,7 +216,9 @@ class RelayDocuments:
                 good.append(record)
             except MalformedUpdate as error:
                 refused.append((record.data, str(error)))
-        self._store.received(self._relay, document, good, refused, cursor)
+        # What says again what the document had may hold words that were erased since; in the file they have no place.
+        stale = bool(self._store.purged(document)) and self._repo.repeats(document, [data for _, _, data in good])
+        self._store.received(self._relay, document, good, refused, cursor, stale=stale)
         if records:
             self._repo.touch(document, refresh=True)
             # An erase, or words that an erase has to take: they must not wait in the file until somebody opens it.
@@ -223,8 +228,8 @@ class RelayDocuments:
 
     def refill(self, document: DocumentId, log: Sequence[bytes], cursor: Cursor) -> None:
         with self._store.lock:
-            lacking = self._repo.lacking(document, log)
-            self._store.refill(self._relay, document, lacking, cursor)
+            data, keys = self._repo.lacking(document, log)
+            self._store.refill(self._relay, document, data, cursor, keys)
         self._repo.touch(document)
 
     def announced(self, document: DocumentId, *, anew: bool) -> Sequence[Announcement]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .caches import Caches
 from .crdt.yjs import YjsReplica
+from .crdt.yjs_update import read_state_vector, read_update
 from .document import library as library_document
 from .document import schema
 from .document.conversation import Conversation
@@ -311,11 +312,20 @@ class Repo:
             if document != self.library and (in_use is None or not in_use.loaded):
                 self._settle(document)
 
-    def lacking(self, document: DocumentId, log: Sequence[bytes]) -> bytes | None:
-        """What a relay's log lacks of a document, deletes and waiting updates included; None if nothing."""
+    def repeats(self, document: DocumentId, updates: Sequence[bytes]) -> bool:
+        """Whether any of these sound updates writes something that a conversation had already."""
+        with self._lock:
+            in_use = self._open.get(document)
+            holder = in_use if in_use is not None and in_use.loaded else self._kept(document)
+            state = read_state_vector(holder.version())
+            return any(read_update(update).repeats(state) for update in updates)
+
+    def lacking(self, document: DocumentId, log: Sequence[bytes]) -> tuple[bytes | None, set[str]]:
+        """What a relay's log lacks of a document, deletes and waiting updates included, and the keys that it touches;
+        None if nothing."""
         with self._lock:
             roots = library_document.ROOTS if document == self.library else schema.ROOTS
-            theirs, ours = YjsReplica(roots), YjsReplica(roots)
+            theirs = YjsReplica(roots)
             for update in log:
                 try:
                     theirs.apply(update)
@@ -323,10 +333,9 @@ class Repo:
                     if theirs.broken:  # can't tell what it holds: then everything is sent
                         theirs = YjsReplica(roots)
                         break
-            kept = self.store.since(document, 0)
-            ours.load(kept.snapshot, kept.updates)
-            missing = ours.diff(since=theirs.version())
-            return missing if theirs.apply(missing).news else None
+            missing = self._kept(document).diff(since=theirs.version())
+            applied = theirs.apply(missing)
+            return missing if applied.news else None, set().union(*applied.touched.keys.values())
 
     def forget(self, document: DocumentId) -> None:
         """Drop the open object of a conversation; the next ``get`` makes another one."""
@@ -352,6 +361,13 @@ class Repo:
             return self._presence.get(document)
 
     # inside
+
+    def _kept(self, document: DocumentId) -> YjsReplica:
+        """What the file has of a document, in a replica of its own."""
+        replica = YjsReplica(library_document.ROOTS if document == self.library else schema.ROOTS)
+        kept = self.store.since(document, 0)
+        replica.load(kept.snapshot, kept.updates)
+        return replica
 
     def _own_library(self, library: str | None) -> DocumentId:
         own = self.store.set_setting("library", library or new_document_id(self.random))
@@ -524,19 +540,21 @@ class Repo:
             with self._lock:
                 if self._closing.is_set():
                     return
-                try:
-                    now = self.store.data_version()
-                    if now == version:
-                        continue
-                    for document in [self._library, *self._open.values()]:
-                        document.refresh()
-                except StoreError:  # the disk, for a moment: whoever reads or writes next is told
-                    continue
-                version = now
-                for link in self._links:
-                    link.notify()
-                    for waiting in self.store.waiting(link.url):
-                        link.notify(DocumentId(waiting))
+                with suppress(StoreError):  # the disk, for a moment: whoever reads or writes next is told
+                    version = self._look(version)
+
+    def _look(self, version: int | None) -> int:
+        """Read what other processes wrote to the file since it had this version, and have links send it; the version
+        that it has now."""
+        now = self.store.data_version()
+        if now != version:
+            for document in [self._library, *self._open.values()]:
+                document.refresh()
+            for link in self._links:
+                link.notify()
+                for waiting in self.store.waiting(link.url):
+                    link.notify(DocumentId(waiting))
+        return now
 
 
 def _raised() -> tuple[type[BaseException], BaseException | None, TracebackType | None]:

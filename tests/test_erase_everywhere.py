@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import struct
 import time
@@ -11,6 +12,10 @@ from pathlib import Path
 import pytest
 
 import llmcrdt
+from llmcrdt.ids import SessionId
+from llmcrdt.journal import RelayDocuments
+from llmcrdt.sync.follower import Follower
+from llmcrdt.sync.local import Record
 from llmcrdt.testing.models import write_model
 from sync_server.thread import RelayThread
 
@@ -109,3 +114,40 @@ def test_a_cache_folder_that_is_gone_is_no_reason_to_fail(open_repo: OpenRepo, t
     shutil.rmtree(tmp_path / "kv")
     conversation.erase(secret)
     assert files_with(tmp_path, [SECRET.encode()]) == []
+
+
+@pytest.mark.parametrize("loaded", [True, False])
+def test_a_record_that_repeats_what_was_erased_leaves_no_words(
+    open_repo: OpenRepo, tmp_path: Path, loaded: bool
+) -> None:
+    """Whoever fills a relay anew may not have heard of the erase."""
+    repo = open_repo("mine")
+    conv = repo.create()
+    entry = conv.append("user", "a purple elephant")
+    whole = conv.diff()
+    conv.erase(entry)
+    if not loaded:
+        conv.close()
+        repo.forget(conv.id)
+    local = RelayDocuments(repo, "ws://relay", None)
+    local.received(conv.id, [Record(SessionId("s" * 22), 1, whole)], None)
+    assert files_with(tmp_path, [b"purple elephant"]) == []
+    assert repo.store.purged(conv.id) == 1
+
+
+def test_what_an_erase_puts_in_the_place_of_waiting_records_is_waited_for(open_repo: OpenRepo, tmp_path: Path) -> None:
+    repo = open_repo("mine")
+    conv = repo.create()
+    with RelayThread(tmp_path / "relay") as relay:
+        url = relay.url
+        with repo.connect(url) as link:
+            link.wait_synced(60)
+    kept, gone = conv.append("user", "is kept"), conv.append("user", "is erased")
+    follower = Follower(RelayDocuments(repo, url, None), random.random)
+    goal = follower.goal(lambda why: None)
+    follower.connected()
+    assert (kept.sync, gone.sync) == ("local", "local")
+    conv.erase(gone)
+    follower.changed(conv.id)
+    assert conv.entry(kept).sync == "local"
+    assert goal.marks[conv.id].place == repo.store.outbox_end(url, conv.id)

@@ -26,14 +26,19 @@ _DEPTH = 64
 
 @dataclass
 class UpdateRange:
-    """Per client, the first clock after what an update writes, and after what it deletes."""
+    """Per client, the first clock that an update writes, and the first after what it writes and what it deletes."""
 
+    begun: dict[int, int] = field(default_factory=dict)
     written: dict[int, int] = field(default_factory=dict)
     deleted: dict[int, int] = field(default_factory=dict)
 
     def covered_by(self, state: dict[int, int]) -> bool:
         """Whether a replica with that state vector has integrated all of it."""
         return all(end <= state.get(client, 0) for ends in (self.written, self.deleted) for client, end in ends.items())
+
+    def repeats(self, state: dict[int, int]) -> bool:
+        """Whether a replica with that state vector had some of what it writes."""
+        return any(start < state.get(client, 0) for client, start in self.begun.items())
 
 
 def read_update(data: bytes) -> UpdateRange:
@@ -78,6 +83,8 @@ def _read_client(reader: _Reader, found: UpdateRange) -> None:
             length = _read_content(reader, kind)
         if length == 0:
             raise MalformedUpdate("The update holds an empty struct.")
+        if kind != 10:
+            found.begun[client] = min(found.begun.get(client, clock), clock)
         clock += length
         if clock >= CLOCK_END:
             raise MalformedUpdate("The update writes past the highest clock.")

@@ -75,7 +75,7 @@ class Conversation(Document):
         self._title = title
         self._keyring = keys
         self._blobs = blobs
-        self._is_local = is_local
+        self._waits = is_local
         self._dispatch = dispatch
         self._observed = observed
         self._on_close = closed
@@ -637,6 +637,10 @@ class Conversation(Document):
         self._report(local=local)
         if local and self._stale_bytes:
             self._purge()
+
+    def _is_local(self, entry: EntryId) -> bool:
+        """Whether no relay has an entry yet. What is being written just now has not even been queued."""
+        return (self._open_edit is not None and entry in self._edited) or self._waits(entry)
 
     def _note_visible(self) -> None:
         if self._callbacks and self._told is None:

@@ -245,20 +245,23 @@ class Store:
                 return False
             whole, pending = snapshot()
             last = self._one("SELECT max(place) FROM updates WHERE document = ?", document) or 0
-            query = "SELECT DISTINCT relay FROM outbox WHERE document = ?"
-            waiting = [row[0] for row in db.execute(query, [document])]
+            query = "SELECT relay, keys FROM outbox JOIN updates USING (place) WHERE outbox.document = ?"
+            waiting: dict[str, set[str]] = {}
+            for relay, keys in db.execute(query, [document]):
+                waiting.setdefault(relay, set()).update(keys.split())
             for table in ("outbox", "updates", "set_aside"):
                 db.execute(f"DELETE FROM {table} WHERE document = ?", [document])
             forget_rows(db, document)
             self._put_snapshot(document, int(last), whole)
             for update in pending:
                 self._insert(document, update)
-            for relay in waiting:
+            for relay, names in waiting.items():
                 db.execute(
                     "UPDATE cursors SET refills = refills + 1 WHERE relay = ? AND document = ?", [relay, document]
                 )
-                session, n = self._name(relay, document, self._refills(relay, document))
-                row = [relay, document, self._insert(document, whole), session, n]
+                session, n = self._name(relay, document, self.refills(relay, document))
+                place = self._insert(document, whole, keys=" ".join(sorted(names)))
+                row = [relay, document, place, session, n]
                 db.execute("INSERT INTO outbox VALUES (?, ?, ?, ?, ?)", row)
             db.execute("INSERT OR REPLACE INTO settings VALUES (?, '-1')", [f"purged:{document}"])
         if self._empty_wal():
@@ -322,6 +325,11 @@ class Store:
         query = "SELECT max(place) FROM outbox WHERE relay = ? AND document = ?"
         return int(self._one(query, relay, document) or 0)
 
+    def refills(self, relay: str, document: str) -> int:
+        """How often the outbox towards this relay gave way to one record that covers it."""
+        query = "SELECT refills FROM cursors WHERE relay = ? AND document = ?"
+        return int(self._one(query, relay, document) or 0)
+
     def unacknowledged(self, document: str) -> set[str] | None:
         """The entries in updates that wait for a relay; None where no relay knows the document."""
         with self._reading() as db:
@@ -348,27 +356,39 @@ class Store:
         records: Sequence[tuple[str, int, bytes]],
         refused: Sequence[tuple[bytes, str]],
         cursor: tuple[bytes, int, bytes] | None,
+        *,
+        stale: bool = False,
     ) -> None:
-        """Keep records of the relay, and set the ``refused`` ones aside with their reason; all in one transaction."""
+        """Keep records of the relay, and set the ``refused`` ones aside with their reason; all in one transaction.
+        ``stale``: they may hold words that were erased, so a purge is owed."""
         with self._writing() as db:
             for session, n, data in records:
                 self._insert(document, data, name=(session, n))
             for data, reason in refused:
                 db.execute("INSERT INTO set_aside (document, reason, data) VALUES (?, ?, ?)", [document, reason, data])
+            if stale:
+                db.execute("INSERT OR REPLACE INTO settings VALUES (?, '-1')", [f"purged:{document}"])
             if cursor:
                 self._set_cursor(relay, document, cursor)
 
-    def refill(self, relay: str, document: str, data: bytes | None, cursor: tuple[bytes, int, bytes]) -> None:
+    def refill(
+        self,
+        relay: str,
+        document: str,
+        data: bytes | None,
+        cursor: tuple[bytes, int, bytes],
+        keys: Iterable[str] = (),
+    ) -> None:
         """Drop what waits for this relay; queue ``data``, which covers it, as record 1 of a new session. Names of later
-        records begin anew, in every process that has the file open."""
+        records begin anew, in every process that has the file open. ``keys``: the entries in ``data``."""
         with self._writing() as db:
             db.execute("DELETE FROM outbox WHERE relay = ? AND document = ?", [relay, document])
-            self._set_cursor(relay, document, cursor)
+            self._set_cursor(relay, document, cursor, back=True)
             query = "UPDATE cursors SET refills = refills + 1 WHERE relay = ? AND document = ?"
             db.execute(query, [relay, document])
             if data is not None:
-                place = self._insert(document, data)
-                session, n = self._name(relay, document, self._refills(relay, document))
+                place = self._insert(document, data, keys=" ".join(sorted(keys)))
+                session, n = self._name(relay, document, self.refills(relay, document))
                 db.execute("INSERT INTO outbox VALUES (?, ?, ?, ?, ?)", [relay, document, place, session, n])
 
     def owe_fold(self, document: str) -> None:
@@ -442,15 +462,15 @@ class Store:
         self._names[relay, document] = (refills, session, n + 1)
         return session, n + 1
 
-    def _refills(self, relay: str, document: str) -> int:
-        return int(self._one("SELECT refills FROM cursors WHERE relay = ? AND document = ?", relay, document))
-
-    def _set_cursor(self, relay: str, document: str, cursor: tuple[bytes, int, bytes]) -> None:
+    def _set_cursor(self, relay: str, document: str, cursor: tuple[bytes, int, bytes], *, back: bool = False) -> None:
+        """Within a log it goes back only where ``back``. Two processes with the file open have a link each, and one may
+        be behind the other. Should the relay lose what stands behind a cursor, that cursor doesn't show it."""
         self._db.execute(
             "INSERT INTO cursors (relay, document, log, position, chain) VALUES (?, ?, ?, ?, ?)"
             " ON CONFLICT (relay, document) DO UPDATE"
-            " SET log = excluded.log, position = excluded.position, chain = excluded.chain",
-            [relay, document, *cursor],
+            " SET log = excluded.log, position = excluded.position, chain = excluded.chain"
+            " WHERE ? OR log != excluded.log OR position < excluded.position",
+            [relay, document, *cursor, back],
         )
 
     def _one(self, query: str, *values: object) -> Any:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import lru_cache
+from typing import NamedTuple
 
 from ..exceptions import MalformedFrame, RelayRefused
 from ..ids import DocumentId, SessionId, document_bytes, document_id, text_of
@@ -59,16 +60,23 @@ class _Document:
     hushed: bool = False
 
 
+class Mark(NamedTuple):
+    """All in an outbox up to a place, as long as it was not replaced since (``LocalDocuments.replaced``)."""
+
+    place: int
+    replaced: int
+
+
 @dataclass(slots=True, eq=False)
 class Goal:
     """Somebody waits until all is in step. ``done`` is called once, with None or with what rules it out.
 
-    ``marks``: for each document the place up to which its outbox has to be acknowledged. ``heard``: all that the relay
-    had when the goal was set is here.
+    ``marks``: for each document what of its outbox has to be acknowledged. ``heard``: all that the relay had when the
+    goal was set is here.
     """
 
     done: Callable[[RelayRefused | None], None]
-    marks: dict[DocumentId, int] = field(default_factory=dict)
+    marks: dict[DocumentId, Mark] = field(default_factory=dict)
     heard: bool = False
 
 
@@ -79,7 +87,7 @@ class _Fold:
     ``answers``: how many are still to come on this connection; only the last one speaks of all that is asked.
     """
 
-    mark: int
+    mark: Mark
     done: list[Callable[[int], None]]
     asked: bool = False
     answers: int = 0
@@ -184,8 +192,8 @@ class Follower:
 
     def goal(self, done: Callable[[RelayRefused | None], None]) -> Goal:
         """Set a goal: all that is local now durable on the relay, all that the relay has now here."""
-        marks = {document: self._local.outbox_end(document) for document in self._local.documents()}
-        goal = Goal(done, {document: mark for document, mark in marks.items() if mark})
+        marks = {document: self._end(document) for document in self._local.documents()}
+        goal = Goal(done, {document: mark for document, mark in marks.items() if mark.place})
         self._goals.append(goal)
         if self._connection is not None:
             self._list()
@@ -195,7 +203,7 @@ class Follower:
     def fold(self, document: DocumentId, done: Callable[[int], None]) -> None:
         """Have the relay fold a document's log once all that is local now is durable there. ``done`` is called with the
         relay's answer; what no answer came to is asked again on the next connection."""
-        mark, before = self._local.outbox_end(document), self._folds.get(document)
+        mark, before = self._end(document), self._folds.get(document)
         self._folds[document] = _Fold(mark, [*(before.done if before else []), done])
         self._folds[document].answers = before.answers if before else 0
         self._ask_folds()
@@ -419,8 +427,10 @@ class Follower:
             doc = self._documents.get(document)
             if fold.asked or doc is None or doc.phase is not _Phase.LIVE:
                 continue
-            first = self._local.outbox(document, 0, 1)
-            if not first or first[0].place > fold.mark:
+            left = self._left(document, fold.mark)
+            if left is not None:
+                fold.mark = left
+            else:
                 assert self._connection is not None
                 fold.asked, fold.answers = True, fold.answers + 1
                 self._connection.fold(doc.raw)
@@ -439,19 +449,32 @@ class Follower:
 
     def _mark(self, document: DocumentId, only_new: bool = False) -> None:
         """Every goal waits for all that stands in this outbox now: after a refill it has what the old one had."""
-        if self._goals and (end := self._local.outbox_end(document)):
+        if self._goals and (end := self._end(document)).place:
             for goal in self._goals:
                 if not (only_new and document in goal.marks):
                     goal.marks[document] = end
 
     def _check(self, document: DocumentId) -> None:
         """Strike a document off the goals that it has met."""
-        goals = [goal for goal in self._goals if document in goal.marks]
-        if goals:
-            first = self._local.outbox(document, 0, 1)
-            for goal in goals:
-                if not first or first[0].place > goal.marks[document]:
+        for goal in self._goals:
+            if document in goal.marks:
+                left = self._left(document, goal.marks[document])
+                if left is None:
                     del goal.marks[document]
+                else:
+                    goal.marks[document] = left
+
+    def _end(self, document: DocumentId) -> Mark:
+        """All that waits now."""
+        return Mark(self._local.outbox_end(document), self._local.replaced(document))
+
+    def _left(self, document: DocumentId, mark: Mark) -> Mark | None:
+        """The mark, if anything up to it still waits. Where one record has taken the place of all that waited, that one
+        has to be acknowledged."""
+        if mark.replaced != self._local.replaced(document):
+            mark = self._end(document)
+        first = self._local.outbox(document, 0, 1)
+        return mark if first and first[0].place <= mark.place else None
 
     def _heard(self, number: int) -> None:
         """A barrier was reached. It counts if no document was found or started over since it was sent."""

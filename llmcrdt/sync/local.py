@@ -62,6 +62,10 @@ class LocalDocuments(Protocol):
     def outbox_end(self, document: DocumentId) -> int:
         """The place of the last record in the outbox; 0 where it is empty."""
 
+    def replaced(self, document: DocumentId) -> int:
+        """How often all that stood in the outbox gave way to one record that covers it: at a refill, or where content
+        was erased."""
+
     def acknowledged(self, document: DocumentId, names: Sequence[tuple[SessionId, int]], cursor: Cursor) -> None:
         """These records are durable at the relay: take them from the outbox and remember the cursor, in one
         transaction. A name that is not in the outbox (any more) is ignored."""

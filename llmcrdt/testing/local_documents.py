@@ -113,6 +113,9 @@ class BlobDocuments:
             outbox = self._get(document).outbox
             return outbox[-1].place if outbox else 0
 
+    def replaced(self, document: DocumentId) -> int:
+        return self._get(document).refills
+
     def acknowledged(self, document: DocumentId, names: Sequence[tuple[SessionId, int]], cursor: Cursor) -> None:
         with self._lock:
             doc, done = self._get(document), set(names)

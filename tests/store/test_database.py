@@ -122,6 +122,19 @@ def test_no_two_processes_use_one_record_name(store: Store) -> None:
     other.close()
 
 
+def test_a_cursor_goes_back_within_a_log_only_at_a_refill(store: Store) -> None:
+    """Two processes have a link each; the one that is behind must not hide what the other one's records rest on."""
+    store.refill(RELAY, DOCUMENT, None, (b"log", 3, b"c3"))
+    store.acknowledged(RELAY, DOCUMENT, [], (b"log", 7, b"c7"))
+    store.acknowledged(RELAY, DOCUMENT, [], (b"log", 4, b"c4"))
+    store.received(RELAY, DOCUMENT, [], [], (b"log", 5, b"c5"))
+    assert store.cursor(RELAY, DOCUMENT) == (b"log", 7, b"c7")
+    store.refill(RELAY, DOCUMENT, None, (b"log", 2, b"d2"))
+    assert store.cursor(RELAY, DOCUMENT) == (b"log", 2, b"d2")
+    store.received(RELAY, DOCUMENT, [], [], (b"gol", 1, b"e1"))
+    assert store.cursor(RELAY, DOCUMENT) == (b"gol", 1, b"e1")
+
+
 def test_a_received_record_is_kept_once(store: Store) -> None:
     for _ in range(2):
         store.received(RELAY, DOCUMENT, [("R" * 22, 1, b"theirs")], [(b"bad", "why")], CURSOR)
