@@ -40,6 +40,7 @@ dev: ## Install everything a developer needs
 
 soak: dev ## Run 100,000 schedules of devices and networks (ARGS='--schedules 1000 --seed 7')
 	$(VENV)/python tests/sim/soak.py --schedules 100000 $(ARGS)
+	$(VENV)/python tests/sim/relay_soak.py --schedules 10000 $(ARGS)
 
 kvsoak: dev ## Kill 200 writers of one KV cache, and harm 10,000 chunks (ARGS='--seed 7')
 	$(VENV)/python tests/kvcache/kill_soak.py --kills 200 $(ARGS)

@@ -10,15 +10,13 @@ import random
 import sys
 import tempfile
 import time
-import traceback
 from collections import Counter
-from collections.abc import Iterable
-from multiprocessing import get_context
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.append(str(Path(__file__).parents[2]))
 from sim_checks import check_device, merge_all
+from sim_many import run_many
 from sim_world import OPERATIONS, WEIGHTS, World
 
 _WEIGHTS = [WEIGHTS.get(name, 1) for name in OPERATIONS]
@@ -47,18 +45,6 @@ def run_schedule(
     return done
 
 
-def _run(seeds: Iterable[int]) -> tuple[int, Counter[str], str]:
-    """A share of the schedules: how many ran, what was done, and the first failure."""
-    count, done = 0, Counter[str]()
-    for seed in seeds:
-        try:
-            done += run_schedule(seed)
-        except Exception:
-            return count, done, f"seed {seed}\n{traceback.format_exc()}"
-        count += 1
-    return count, done, ""
-
-
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--schedules", type=int, default=100_000)
@@ -79,19 +65,11 @@ def main(arguments: list[str] | None = None) -> int:
                 done += run_schedule(seed, folder=Path(folder))
             count += 1
         return _report(count, done, time.monotonic() - start)
-    shares = [
-        range(s, min(s + 250, args.seed + args.schedules)) for s in range(args.seed, args.seed + args.schedules, 250)
-    ]
-    with get_context("spawn").Pool(args.jobs) as pool:
-        for ran, what, failure in pool.imap_unordered(_run, shares):
-            count += ran
-            done += what
-            if failure:
-                print(f"after {count:,} schedules: {failure}", file=sys.stderr)
-                return 1
-            if count % 10_000 == 0:
-                print(f"{count:,} schedules, {time.monotonic() - start:.0f} s", flush=True)
-    return _report(count, done, time.monotonic() - start)
+    ran, done, failure = run_many(run_schedule, args.seed, args.schedules, args.jobs)
+    if failure:
+        print(f"after {ran:,} schedules: seed {failure.seed}\n{failure.trace}", file=sys.stderr)
+        return 1
+    return _report(ran, done, time.monotonic() - start)
 
 
 def _report(count: int, done: Counter[str], seconds: float) -> int:

@@ -1,0 +1,90 @@
+"""What must be true of a relay and its clients once the network is whole."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import suppress
+
+from relay_world import World, says_all
+from sim_checks import oracle_state
+from sim_clients import URL
+from sim_relay import LIMITS
+
+from llmcrdt.exceptions import EntryNotFound
+from llmcrdt.ids import EntryId, document_bytes, document_id
+from sync_server import verify
+from sync_server.log import DATABASE
+
+
+def check_converged(world: World) -> None:
+    """All clients have the same documents, with all that anybody had, and so has the relay."""
+    states = {process.name: process.state() for process in world.processes()}
+    first_name, first = next(iter(states.items()))
+    relay = world.relay_state()
+    for name, state in states.items():
+        assert state.keys() == first.keys(), "everybody follows the same documents"
+        for document, update in state.items():
+            assert sorted(oracle_state(update)) == sorted(oracle_state(first[document])), (
+                f"{name} has what {first_name} has"
+            )
+            assert says_all(document, world.library, [first[document]], update)
+            if relay.get(document) or len(oracle_state(update)):
+                assert says_all(document, world.library, relay[document], update), "the relay has all of it"
+    for document, updates in relay.items():
+        for update in updates if document in first else ():
+            assert says_all(document, world.library, [first[document]], update), "and nothing else"
+    hashes = {tuple((c.id, c.transcript().hash) for c in process.conversations()) for process in world.processes()}
+    assert len(hashes) == 1, "one transcript"
+    for process in world.processes():
+        process.run(lambda process=process: world.check_said(process))
+        for document in process.repo.following():
+            assert not process.local.outbox(document), "nothing waits"
+            assert process.repo.store.set_aside_count(document) == 0, "nothing was set aside"
+
+
+def check_log(world: World) -> None:
+    """The log is what its hashes say; no record is there twice under a name; what was acknowledged is there."""
+    world.check_acked()
+    with world.disks.running(world.relay.name):
+        db = sqlite3.connect(world.relay_folder / DATABASE, isolation_level=None)
+        try:
+            assert list(verify.faults(db)) == []
+        finally:
+            db.close()
+    assert world.relay.peak <= 2 * LIMITS.outgoing + max(map(len, world.ledger.pushed.values()), default=0)
+
+
+def check_cursors(world: World) -> None:
+    """Coming back with nothing new costs one round trip: every cursor is a place at the end of the relay's log."""
+    before = {raw: world.relay.log.head(raw) for raw in world.relay.log.documents()}
+    for process in world.processes():
+        for document in process.repo.following():
+            head = before.get(document_bytes(document))
+            if head is not None:
+                assert process.local.cursor(document) == head.cursor, "the cursor is where the log ends"
+        process.cut(0, 0)
+    world.clock.run(world.clock.now + 40)
+    for raw in world.relay.log.documents():
+        assert world.relay.log.head(raw) == before[raw], f"nobody had anything to add to {document_id(raw)}"
+
+
+def check_erased(world: World) -> None:
+    """What was erased is in no file of a client, nor of a relay that was not put back to an old copy."""
+    folders = [(machine.folder, "chats.db") for machine in world.machines]
+    if not world.relay_rolled_back:
+        folders.append((world.relay_folder, DATABASE))
+    for process in world.processes():
+        assert not process.repo.store.owed_folds(URL), "every fold that was owed is done"
+    gone = [word for entry, word in world.erased.items() if _is_erased(world, entry)]
+    for folder, name in folders:
+        data = b"".join(p.read_bytes() for p in sorted(folder.glob(name + "*")) if not p.name.endswith("-shm"))
+        for word in gone:
+            assert word.encode() not in data, f"an erased word is in {folder.name}"
+
+
+def _is_erased(world: World, entry: str) -> bool:
+    """Whoever erased it may have been rolled back before anybody heard of it."""
+    for conversation in world.processes()[0].conversations():
+        with suppress(EntryNotFound):
+            return conversation.entry(EntryId(entry)).status == "erased"
+    return False

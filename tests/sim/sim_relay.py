@@ -1,0 +1,217 @@
+"""The relay of a simulation: the real rooms over the real log, and what server.py does, on virtual time."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from sim_disk import Disks
+from sim_network import Clock, Wire
+
+from llmcrdt.crdt.fold import fold_updates
+from llmcrdt.exceptions import LLMCRDTError
+from llmcrdt.sync import wire
+from sync_server.doors.native import NativeDoor
+from sync_server.folding import Folded, ToFold
+from sync_server.limits import Limits
+from sync_server.log import DATABASE, LogError, SqliteLog
+from sync_server.rooms import Drop, Event, Joined, Left, Output, Received, Rooms, Send, Sent, Tick
+
+LIMITS = Limits(
+    batch=1_500, outgoing=4_000, window_records=12, window=3_000, fold=6_000, fold_tail=1_000, sweep=4, group=40
+)
+_TICK = 0.5
+
+Name = tuple[bytes, bytes, int]
+"""A record's name: document, session, n."""
+
+
+class Ledger:
+    """What the relay said is on disk, by name, since its data was last wiped or put back (``epoch`` counts that)."""
+
+    def __init__(self) -> None:
+        self.epoch = 0
+        self.pushed: dict[Name, bytes] = {}
+        self.acked: dict[Name, bytes] = {}
+
+    def start_over(self) -> None:
+        self.epoch += 1
+        self.acked.clear()
+
+
+class _Peer:
+    """One connection, seen from the relay: what ``server._Connection`` counts."""
+
+    def __init__(self, number: int, wire_: Wire) -> None:
+        self.number, self.wire = number, wire_
+        self.door = NativeDoor(LIMITS, "relay")
+        self.working = self.unreported = 0
+        self.ended = False
+
+
+class RelayProcess:
+    """One process, from its start to its end. Raises LogError where it can't start."""
+
+    def __init__(
+        self, name: str, folder: Path, disks: Disks, clock: Clock, rng: random.Random, ledger: Ledger,
+        died: Callable[[], None],
+    ) -> None:  # fmt: skip
+        self.name, self.folder, self.disks, self.clock, self.rng, self.ledger = name, folder, disks, clock, rng, ledger
+        self._died = died
+        self.alive = True
+        self.folds_work = False
+        self.peak = 0
+        self._events: list[Event] = []
+        self._peers: dict[int, _Peer] = {}
+        self._by_wire: dict[Wire, _Peer] = {}
+        self._numbers = 0
+        self._woken = False
+        self._said = 0.0
+        with disks.running(name):
+            self.log = SqliteLog(folder / DATABASE)
+            self.rooms = Rooms(self.log, LIMITS, rng.randbytes)
+        self._wake()
+        self._tick()
+
+    # ---------------------------------------------------------------- its end
+
+    def die(self) -> None:
+        """kill -9."""
+        self.alive = False
+        self.disks.kill(self.name)
+        self.close_files()
+        for peer in self._peers.values():
+            seconds = self.rng.choice((0.0, 0.1, 5.0))
+            peer.wire.cut(client_after=seconds, relay_after=0)
+
+    def close_files(self) -> None:
+        with self.disks.running(self.name):
+            self.log._db.conn.close()
+            assert self.log._lock is not None
+            self.log._lock.close()
+
+    # ---------------------------------------------------------------- connections
+
+    def joined(self, wire_: Wire) -> None:
+        if not self.alive:
+            wire_.cut(client_after=0.01, relay_after=0)
+            return
+        self._numbers += 1
+        peer = _Peer(self._numbers, wire_)
+        self._peers[peer.number] = self._by_wire[wire_] = peer
+        self._put(Joined(peer.number))
+
+    def left(self, wire_: Wire) -> None:
+        peer = self._by_wire.pop(wire_, None)
+        if peer is not None and self.alive:
+            del self._peers[peer.number]
+            self._put(Left(peer.number))
+
+    def sent(self, wire_: Wire, weight: int) -> None:
+        peer = self._by_wire.get(wire_)
+        if peer is not None and self.alive:
+            peer.unreported += weight
+            if peer.unreported >= LIMITS.outgoing // 4:
+                self._put(Sent(peer.number, peer.unreported))
+                peer.unreported = 0
+            self.readable(wire_)
+
+    def readable(self, wire_: Wire) -> None:
+        """Hand frames to the rooms, as long as this connection may be read from."""
+        peer = self._by_wire.get(wire_)
+        if peer is None or not self.alive:
+            return
+        while wire_.inbox and peer.working <= LIMITS.window and wire_.queued <= LIMITS.outgoing and not peer.ended:
+            frame = wire_.inbox.popleft()
+            message = peer.door.receive(frame)
+            if isinstance(message, wire.Welcome | wire.Error):
+                wire_.send_down(wire.encode(message), 0)
+                continue
+            if isinstance(message, wire.Push):
+                for n, data in enumerate(message.data, message.n):
+                    self.ledger.pushed.setdefault((message.document, message.session, n), data)
+            peer.working += len(frame)
+            self._put(Received(peer.number, message, len(frame)))
+
+    # ---------------------------------------------------------------- the thread of the rooms
+
+    def _put(self, event: Event) -> None:
+        self._events.append(event)
+        self._wake()
+
+    def _wake(self) -> None:
+        if not self._woken:
+            self._woken = True
+            self.clock.after(self.rng.choice((0.0, 0.001, 0.02)), self._step)
+
+    def _tick(self) -> None:
+        if self.alive:
+            if self.rooms.stuck:
+                self._put(Tick())
+            self.clock.after(_TICK, self._tick)
+
+    def _step(self) -> None:
+        self._woken = False
+        if not self.alive:
+            return
+        events, self._events = self._events[: LIMITS.group], self._events[LIMITS.group :]
+        with self.disks.running(self.name):
+            outputs = self.rooms.step(events)
+        if self.disks.power_is_gone(self.folder):
+            self._died()
+            return
+        # Between the commit and what is said of it there is time to die.
+        self._said = max(self._said, self.clock.now + self.rng.choice((0.0, 0.005)))
+        self.clock.at(self._said, lambda: self._dispatch(events, list(outputs)))
+        if self._events or self.rooms.more:
+            self._wake()
+
+    def _dispatch(self, events: list[Event], outputs: list[Output]) -> None:
+        if not self.alive:
+            return
+        for event in events:
+            if isinstance(event, Received) and event.peer in self._peers:
+                self._peers[event.peer].working -= event.size
+        for output in outputs:
+            match output:
+                case ToFold():
+                    self.clock.after(self.rng.uniform(0, 0.5), lambda todo=output: self._fold(todo))  # type: ignore[misc]
+                case Drop(number, error):
+                    if peer := self._peers.get(number):
+                        peer.ended = True
+                        peer.wire.send_down(wire.encode(error), 0)
+                        peer.wire.cut(client_after=0.5, relay_after=0.5)
+                case Send(peers, message, weight):
+                    if isinstance(message, wire.Ack):
+                        for i in range(message.count):
+                            name = (message.document, message.session, message.n + i)
+                            self.ledger.acked[name] = self.ledger.pushed[name]
+                    for number in peers:
+                        if peer := self._peers.get(number):
+                            peer.wire.send_down(wire.encode(message), weight)
+                            self.peak = max(self.peak, peer.wire.queued)
+        for peer in tuple(self._peers.values()):
+            self.readable(peer.wire)
+
+    def _fold(self, todo: ToFold) -> None:
+        """The worker process: it may crash."""
+        if not self.alive:
+            return
+        records = None
+        if self.folds_work or self.rng.random() < 0.8:
+            try:
+                with self.disks.running(self.name):
+                    records = fold_updates(self.log.contents(todo.document, todo.upto.position))
+            except (LogError, LLMCRDTError):
+                records = None
+        self._put(Folded(todo.document, todo.upto, records))
+
+
+def copy_files(source: Path, target: Path) -> None:
+    """What somebody gets who copies a folder while nothing is written: databases with their write-ahead logs."""
+    target.mkdir(parents=True)
+    for path in source.iterdir():
+        if path.is_file() and not path.name.endswith(("-shm", "-lock")):
+            shutil.copyfile(path, target / path.name)
