@@ -30,7 +30,7 @@ from .exceptions import LLMCRDTError
 from .ids import ContentHash, EntryId, tagged_hash
 from .prompt.answer import Answer
 from .prompt.messages import RENDERER, settings
-from .prompt.token_log import TOKENS, Prompt, TokenLog, prompt_ids, token_field
+from .prompt.token_log import TOKENS, Prompt, TokenLog, entry_ends, prompt_ids, token_field
 from .prompt.tool_calls import Piece, ToolFormat, tool_format
 from .warming import attach
 from .why import Why, explain
@@ -310,6 +310,7 @@ class Generation:
             sampling=self._sampling,
             on_event=events.put,
             owner=self._conversation.id,
+            marks=entry_ends(prompt, entries, self._engine.tokenizer),
         )
         with self._changed:
             self._run = run

@@ -17,6 +17,8 @@ from ..exceptions import DecodeFailed, EngineError
 from .state_blob import Kind, holds_exactly
 
 _LIVE, _SCRATCH = 0, 1
+_PARTIAL = 1  # LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY: of a hybrid, the recurrent layers alone
+_BLOB_HEAD = 8  # magic and sequence
 BATCH = 512
 _ROUND = 256
 
@@ -55,20 +57,22 @@ class AbortFlag:
 
 @dataclass(frozen=True)
 class Shape:
-    """What kind of memory a model has. ``kinds``: the readings of a state blob to try."""
+    """What kind of memory a model has. ``kinds``: the readings of an attention state to try, none for a model without
+    attention layers. ``recurrent``: whether there are recurrent layers; both: a hybrid."""
 
     kinds: tuple[Kind, ...]
     window: int
+    recurrent: bool = False
 
     @property
     def can_cut(self) -> bool:
         """Whether the live sequence can be shortened; recurrent state stands where it stands."""
-        return not {"recurrent", "hybrid"} & set(self.kinds)
+        return not self.recurrent
 
     @property
-    def only_last(self) -> bool:
-        """Whether the last chunk alone restores everything."""
-        return self.kinds == ("recurrent",)
+    def attention(self) -> bool:
+        """Whether there is state for each token, to be kept in chunks."""
+        return bool(self.kinds)
 
 
 class Context:
@@ -143,25 +147,34 @@ class Context:
         return np.ctypeslib.as_array(pointer, shape=(self._lib.llama_vocab_n_tokens(vocab),)).copy()
 
     def export(self, start: int, stop: int) -> bytes | None:
-        """The state of positions ``start`` to ``stop`` as bytes, or None where llama.cpp's layout can't be read.
-
-        Recurrent state is that of the moment, so there ``stop`` must be the end of the live sequence.
-        """
+        """The attention state of positions ``start`` to ``stop`` as bytes, or None where its layout can't be read."""
         blob = self._read(start, stop)
-        if not any(holds_exactly(blob, kind, start, stop, _SCRATCH) for kind in self.shape.kinds):
-            return None
-        self.counters["exported_bytes"] += len(blob)
-        return blob
+        return self._counted(blob) if self._is_attention(blob, start, stop) else None
+
+    def export_state(self) -> bytes | None:
+        """The recurrent state after all of the live sequence, or None where its layout can't be read."""
+        blob = self._read_state(_LIVE)
+        return self._counted(blob) if holds_exactly(blob, "recurrent", 0, self._length, _LIVE) else None
 
     def load(self, blob: bytes, start: int, stop: int) -> bool:
-        """Append exported state to the live sequence, which ends at ``start``. False on any surprise: then clear.
-
-        ``start`` is not looked at where the last chunk restores everything.
-        """
-        if not any(holds_exactly(blob, kind, start, stop, _SCRATCH) for kind in self.shape.kinds):
+        """Append exported attention state to the live sequence, which ends at ``start``. False on any surprise: then
+        clear. Recurrent state is gone then: ``load_state`` must follow the last."""
+        if not self._is_attention(blob, start, stop):
             return False
         self.reserve(stop)
         if not self._write(blob, start, stop):
+            return False
+        self._length = stop
+        self.counters["imported_bytes"] += len(blob)
+        return self.shape.recurrent or self._stands_at(stop)
+
+    def load_state(self, blob: bytes, stop: int) -> bool:
+        """Set the recurrent state after ``stop`` tokens; attention state, where there is any, ends there already.
+        False on any surprise: then clear."""
+        if not holds_exactly(blob, "recurrent", 0, stop, _LIVE):
+            return False
+        self.reserve(stop)
+        if not self._write_state(blob):
             return False
         self._length = stop
         self.counters["imported_bytes"] += len(blob)
@@ -172,14 +185,14 @@ class Context:
         if tokens <= self._size:
             return
         length, pieces = self._length, []
-        step = max(1, length) if self.shape.only_last else self._piece
-        for start in range(0, length, step):
-            stop = min(start + step, length)
+        for start in range(0, length if self.shape.attention else 0, self._piece):
+            stop = min(start + self._piece, length)
             pieces.append((start, stop, self._read(start, stop)))
+        state = self._read_state(_LIVE) if self.shape.recurrent and length else None
         self._open(min(self._limit, max(2 * self._size, tokens)))
-        for start, stop, blob in pieces:
-            if not self._write(blob, start, stop):
-                raise DecodeFailed("llama.cpp did not take its own state back.", hint="Pass n_ctx to avoid growth.")
+        taken = all(self._write(blob, start, stop) for start, stop, blob in pieces)
+        if not taken or (state is not None and not self._write_state(state)):
+            raise DecodeFailed("llama.cpp did not take its own state back.", hint="Pass n_ctx to avoid growth.")
         self._length = length
 
     @property
@@ -194,6 +207,14 @@ class Context:
             self._lib.llama_free(self._pointer)
         self._pointer, self._size, self._length = pointer, size, 0
         self._abort.install(self._lib, pointer)
+        self._no_state = self._read_state(_SCRATCH)[_BLOB_HEAD:] if self.shape.recurrent else b""
+
+    def _is_attention(self, blob: bytes, start: int, stop: int) -> bool:
+        return any(holds_exactly(blob, kind, start, stop, _SCRATCH) for kind in self.shape.kinds)
+
+    def _counted(self, blob: bytes) -> bytes:
+        self.counters["exported_bytes"] += len(blob)
+        return blob
 
     def _decode(self, tokens: Sequence[int], logits: bool) -> None:
         """The only caller of llama_decode."""
@@ -211,28 +232,42 @@ class Context:
             raise DecodeFailed(f"llama_decode returned {code} for {n} tokens at position {self._length}.")
 
     def _read(self, start: int, stop: int) -> bytes:
+        """The attention state of these positions."""
         lib, memory = self._lib, self._memory
         lib.llama_memory_seq_cp(memory, _LIVE, _SCRATCH, start, stop)
         try:
             size = lib.llama_state_seq_get_size(self._pointer, _SCRATCH)
             buffer = (ctypes.c_uint8 * size)()
             written = lib.llama_state_seq_get_data(self._pointer, buffer, size, _SCRATCH)
+            if self.shape.recurrent:  # it stands at the end of the blob, and is that of the moment
+                written -= lib.llama_state_seq_get_size_ext(self._pointer, _SCRATCH, _PARTIAL) - _BLOB_HEAD
             return ctypes.string_at(buffer, written)
         finally:
             lib.llama_memory_seq_rm(memory, _SCRATCH, -1, -1)
 
     def _write(self, blob: bytes, start: int, stop: int) -> bool:
         lib, memory = self._lib, self._memory
+        blob += self._no_state
         try:
             data = ctypes.cast(ctypes.c_char_p(blob), ctypes.POINTER(ctypes.c_uint8))
             if lib.llama_state_seq_set_data(self._pointer, data, len(blob), _SCRATCH) != len(blob):
                 return False
-            if self.shape.only_last:
-                lib.llama_memory_seq_rm(memory, _LIVE, -1, -1)
             lib.llama_memory_seq_cp(memory, _SCRATCH, _LIVE, start, stop)
             return True
         finally:
             lib.llama_memory_seq_rm(memory, _SCRATCH, -1, -1)
+
+    def _read_state(self, sequence: int) -> bytes:
+        """The recurrent state of a sequence, as it stands."""
+        size = self._lib.llama_state_seq_get_size_ext(self._pointer, sequence, _PARTIAL)
+        buffer = (ctypes.c_uint8 * size)()
+        written = self._lib.llama_state_seq_get_data_ext(self._pointer, buffer, size, sequence, _PARTIAL)
+        return ctypes.string_at(buffer, written)
+
+    def _write_state(self, blob: bytes) -> bool:
+        data = ctypes.cast(ctypes.c_char_p(blob), ctypes.POINTER(ctypes.c_uint8))
+        taken = self._lib.llama_state_seq_set_data_ext(self._pointer, data, len(blob), _LIVE, _PARTIAL)
+        return bool(taken == len(blob))
 
     def _stands_at(self, length: int) -> bool:
         """Whether llama.cpp agrees on what the live sequence holds. A lost window shows here, and nowhere else."""

@@ -185,10 +185,13 @@ class Engine(Protocol):
         sampling: Sampling,
         on_event: Callable[[Event], None],
         owner: str = "",
+        marks: Sequence[int] = (),
     ) -> Run:
         """Queue a generation. ``on_event`` is called on the engine's thread, in order, and must be quick.
 
-        ``owner``: whose words the ids are (a conversation's id, say); ``forget`` finds by it what was stored of them.
+        ``marks``: after how many of ``ids`` an entry ends, in order: where a model whose state can't be shortened is
+        resumed best. ``owner``: whose words the ids are (a conversation's id, say); ``forget`` finds by it what was
+        stored of them.
 
         Raises ContextOverflow at once if the prompt leaves no room for one more token.
         Afterwards the sampled tokens are settled in the background: re-evaluated canonically and stored.

@@ -40,6 +40,7 @@ from .llama_model import (
     new_context,
     shape_of,
     without_flash,
+    work_of,
 )
 from .llama_run import LlamaRun
 from .llama_tokenizer import LlamaTokenizer
@@ -149,7 +150,8 @@ class LlamaEngine:
                     lib, settings, shape, chunk, long_rope, weights=d[:n], lora=d[n:m], engine=d[m:]
                 ),
             )
-            self._state = KVState(self._context, known.cache, known.fingerprint, chunk, known.sound)
+            work = work_of(lib, model)
+            self._state = KVState(self._context, known.cache, known.fingerprint, chunk, work, known.sound)
             self._worker = Worker(f"llmcrdt-engine-{self._name}")
             self._undo = self._undo.pop_all()
         self._warming: dict[str, tuple[int, ...]] = {}  # what is to be warmed, by owner
@@ -199,11 +201,12 @@ class LlamaEngine:
         sampling: Sampling,
         on_event: Callable[[Event], None],
         owner: str = "",
+        marks: Sequence[int] = (),
     ) -> LlamaRun:
         prompt = self._checked(ids, room=1)
         if not prompt:
             raise EngineError("The prompt holds no tokens.", hint="Send at least one token.")
-        run = LlamaRun(prompt, max_tokens, sampling, on_event, owner)
+        run = LlamaRun(prompt, max_tokens, sampling, on_event, owner, tuple(marks))
         run.grammar = _grammar(sampling)
         self._new_sampler(run).close()  # what is wrong with it is said at once
         self._worker.submit(lambda: self._generate(run))
@@ -332,7 +335,12 @@ class LlamaEngine:
             final = Failed(DecodeFailed(f"The engine failed: {error!r}."))
         if run.tokens:
             self._worker.background(
-                self._settle(run.ids + tuple(run.tokens), run.owner, self._forgotten.get(run.owner, 0))
+                self._settle(
+                    run.ids + tuple(run.tokens),
+                    run.owner,
+                    self._forgotten.get(run.owner, 0),
+                    (*run.marks, len(run.ids)),
+                )
             )
         self._report(run, final)
 
@@ -343,7 +351,7 @@ class LlamaEngine:
         self._update()
         self._last_owner = run.owner
         reuse = self._state.materialize(
-            run.ids, run.owner, lambda done, total: self._report(run, Progress(done, total))
+            run.ids, run.owner, lambda done, total: self._report(run, Progress(done, total)), run.marks
         )
         prefilled = time.perf_counter()
         self._totals["prefill_seconds"] += prefilled - began
@@ -386,14 +394,15 @@ class LlamaEngine:
         except Exception as error:
             future.set_exception(error)
 
-    def _settle(self, ids: tuple[int, ...], owner: str, forgotten: int) -> Iterator[None]:
+    def _settle(self, ids: tuple[int, ...], owner: str, forgotten: int, marks: tuple[int, ...] = ()) -> Iterator[None]:
         """Re-evaluate what was sampled, canonically, a chunk per step; until its owner is forgotten once more."""
         with contextlib.suppress(Aborted):
             while self._forgotten.get(owner, 0) == forgotten:
                 self._update()
-                if not self._state.settle_step(ids, owner):
+                if not self._state.settle_step(ids, owner, marks):
                     break
                 yield
+            self._state.thin(ids)
 
     def _warm(self, ids: tuple[int, ...], owner: str, forgotten: int) -> Iterator[None]:
         """As ``_settle``, until newer ids come. Where nothing is kept, nobody's live state is given up for it."""

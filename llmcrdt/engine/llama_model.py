@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -137,11 +137,26 @@ def without_flash(lib: Any, model: Any, settings: Settings, n_ctx: int) -> Setti
 def shape_of(lib: Any, model: Any) -> Shape:
     """What kind of memory the model has."""
     window = int(lib.llama_model_n_swa(model))
-    if lib.llama_model_is_hybrid(model):
-        return Shape(("hybrid",), window)
-    if lib.llama_model_is_recurrent(model):
-        return Shape(("recurrent",), window)
-    return Shape(("window", "attention") if window > 0 else ("attention",), window)
+    recurrent = bool(lib.llama_model_is_hybrid(model) or lib.llama_model_is_recurrent(model))
+    if recurrent and not lib.llama_model_is_hybrid(model):
+        return Shape((), window, recurrent)
+    return Shape(("window", "attention") if window > 0 else ("attention",), window, recurrent)
+
+
+def work_of(lib: Any, model: Any) -> Callable[[int, int], int]:
+    """An estimate of the floating-point operations that evaluating positions ``start`` to ``stop`` takes.
+
+    Two per weight and token, and four per layer, channel and pair of a token with one before it (attention's two
+    products; Kaplan et al., 2020, table 1). Too many for mixtures of experts, and where few layers attend: eviction
+    compares, it doesn't measure.
+    """
+    weights = int(lib.llama_model_n_params(model))
+    width = int(lib.llama_model_n_layer(model)) * int(lib.llama_model_n_embd(model))
+
+    def work(start: int, stop: int) -> int:
+        return 2 * weights * (stop - start) + 4 * width * (stop * (stop + 1) - start * (start + 1)) // 2
+
+    return work
 
 
 def checked_chunk(chunk: int | None, window: int) -> int:
@@ -205,6 +220,7 @@ def engine_fingerprint(
             "engine": sorted(set(engine)),
             "system": lib.llama_print_system_info(),
             "kinds": shape.kinds,
+            "recurrent": shape.recurrent,
             "window": shape.window,
             "swa_full": True,
             "batch": BATCH,

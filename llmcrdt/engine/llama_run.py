@@ -19,8 +19,9 @@ class LlamaRun:
         sampling: Sampling,
         on_event: Callable[[Event], None],
         owner: str = "",
+        marks: tuple[int, ...] = (),
     ) -> None:
-        self.owner = owner
+        self.owner, self.marks = owner, marks
         self.grammar = ""  # GBNF that the tokens must follow
         self.ids, self.max_tokens, self.sampling, self.on_event = ids, max_tokens, sampling, on_event
         self.seed = sampling.seed if sampling.seed is not None else int.from_bytes(os.urandom(4), "little")

@@ -8,8 +8,9 @@ kernels): C * floor((total - 2) / C). It is 2 to C + 1 tokens long.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 
 @dataclass(frozen=True)
@@ -66,25 +67,26 @@ def keep_live(live: Live, ids: Sequence[int], chunk: int, limit: int) -> int:
     return kept
 
 
-def plan_prompt(total: int, live: int, cached: int, chunk: int, widest: int) -> Steps:
+def plan_prompt(total: int, live: int, cached: int, chunk: int, widest: int, stops: Collection[int] = ()) -> Steps:
     """Steps to the logits after ``total`` tokens.
 
     ``live`` and ``cached`` are tokens (multiples of ``chunk``) that the context and the cache have from the start on;
-    ``widest`` is the longest canonical batch, a multiple of ``chunk``.
+    ``widest`` is the longest canonical batch, a multiple of ``chunk``. No batch goes past one of ``stops``, multiples
+    of ``chunk``: what stands there is wanted.
     """
     base = reusable(total, chunk)
     kept = min(live, base)
     reused = max(kept, min(cached, base))
     tail = (Batch(base, total, total - base == chunk),) if total else ()
-    return Steps(total, kept, reused, (*_canonical(reused, base, widest), *tail))
+    return Steps(total, kept, reused, (*_canonical(reused, base, widest, stops), *tail))
 
 
-def plan_settle(total: int, live: int, cached: int, chunk: int, widest: int) -> Steps:
+def plan_settle(total: int, live: int, cached: int, chunk: int, widest: int, stops: Collection[int] = ()) -> Steps:
     """Steps to canonical state of every whole chunk in ``total`` tokens, where no logits are wanted."""
     whole = chunk * (total // chunk)
     kept = min(live, whole)
     reused = max(kept, min(cached, whole))
-    return Steps(whole, kept, reused, _canonical(reused, whole, widest))
+    return Steps(whole, kept, reused, _canonical(reused, whole, widest, stops))
 
 
 def chunks_of(batch: Batch, chunk: int) -> list[tuple[int, int]]:
@@ -103,5 +105,8 @@ def chunk_length(window: int, default: int = 64) -> int:
     return length if length >= 8 else 0
 
 
-def _canonical(start: int, stop: int, widest: int) -> tuple[Batch, ...]:
-    return tuple(Batch(at, min(at + widest, stop), True) for at in range(start, stop, widest))
+def _canonical(start: int, stop: int, widest: int, stops: Collection[int]) -> tuple[Batch, ...]:
+    edges = sorted({start, stop, *(at for at in stops if start < at < stop)})
+    return tuple(
+        Batch(at, min(at + widest, last), True) for first, last in pairwise(edges) for at in range(first, last, widest)
+    )

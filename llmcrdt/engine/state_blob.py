@@ -12,8 +12,8 @@ import struct
 from collections.abc import Callable
 from typing import Literal
 
-Kind = Literal["attention", "window", "recurrent", "hybrid"]
-"""Full attention; attention with sliding-window layers; recurrent; both kinds of layer."""
+Kind = Literal["attention", "window", "recurrent"]
+"""Full attention; attention with sliding-window layers; recurrent layers."""
 
 _MAGIC = 0xAF143CD8
 _MAX_LAYERS = 4096
@@ -25,7 +25,7 @@ class _Unreadable(Exception):
 
 
 def holds_exactly(blob: bytes, kind: Kind, start: int, stop: int, sequence: int) -> bool:
-    """Whether ``blob`` is the state of positions ``start`` to ``stop`` (recurrent layers: after ``stop - 1``).
+    """Whether ``blob`` is the state of positions ``start`` to ``stop`` (recurrent: after ``stop - 1``) and no more.
 
     Fields that depend on the model (extra position data, layers without values) are tried both ways: only a reading
     that ends with the last byte counts.
@@ -51,8 +51,6 @@ def _reads(blob: bytes, kind: Kind, start: int, stop: int, sequence: int, extra:
             if reader.u32() != 1 or _cells(reader, sequence, extra) != wanted:
                 return False
             _rows(reader, len(wanted), values)
-        if kind == "hybrid" and not _recurrent(reader, stop):
-            return False
         return reader.at_end
     except _Unreadable:
         return False

@@ -19,6 +19,7 @@ def rename(source: MemoryCache, old: bytes, new: bytes, target: ChunkCache) -> i
             continue
         if each.link:
             now = Chunk.state(parent, each.ids, each.payload, link=each.link, rests=each.rests, work=each.work)
+            names.update(zip(each.made_from, now.made_from, strict=True))  # which are claimed, and need not be here
         else:
             now = Chunk.after(parent, each.position, each.ids, each.payload, each.work)
         names[each.key] = now.key

@@ -21,7 +21,7 @@ from .messages import Chat, Message, Settings, is_shown, messages, settings, sum
 from .render import Renderer
 from .tokenizer import Tokenizer
 
-__all__ = ["TOKENS", "Prompt", "Span", "TokenLog", "prompt_ids", "sources", "token_field"]
+__all__ = ["TOKENS", "Prompt", "Span", "TokenLog", "entry_ends", "prompt_ids", "sources", "token_field"]
 
 Span = tuple[EntryId | None, int, int]
 """(entry, start, stop): these ids of the prompt are that entry's. None: the template's own, or not told apart."""
@@ -79,6 +79,13 @@ def sources(prompt: Prompt, entries: Sequence[Entry], tokenizer: Tokenizer) -> l
             continue
         out += _found(prompt.ids, start, stop, todo, tokenizer)
     return out
+
+
+def entry_ends(prompt: Prompt, entries: Sequence[Entry], tokenizer: Tokenizer) -> tuple[int, ...]:
+    """After how many ids an entry ends, ascending. In what was logged, only the ends of answers and of what was added
+    for each are told: to find the others, all words would be searched for again."""
+    spans = prompt.segments if prompt.logged else sources(prompt, entries, tokenizer)
+    return tuple(stop for name, _, stop in spans if name is not None or prompt.logged)
 
 
 def _join(entries: Sequence[Entry], chain: Sequence[Logged], rest: Sequence[int], rewrites: bool) -> Prompt:

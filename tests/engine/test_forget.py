@@ -33,7 +33,8 @@ def test_no_file_spells_what_was_forgotten_and_it_is_computed_anew(lab, arch):
     everything = head + mine + said.tokens
     assert spelled(lab.folder / "cache", everything)
     assert engine.plan(everything).reused > 192
-    assert engine.forget("me").result(60) == len(everything) // 64
+    states = engine.stats()["cache"]["disk_states"] - (arch in ("mamba2", "lfm2"))  # the other one's is at its 192
+    assert engine.forget("me").result(60) == len(everything) // 64 + states
     assert spelled(lab.folder / "cache", everything) == []
     assert not any(
         key.hex() in f.read_text()

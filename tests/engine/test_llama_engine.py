@@ -210,12 +210,12 @@ def test_settling_gives_way_and_is_taken_up_again(lab):
     steps, real = [], engine._state.settle_step
     gate, entered = threading.Event(), threading.Event()
 
-    def step(ids, owner):
+    def step(ids, *more):
         steps.append(ids)
         if len(steps) == 1:
             entered.set()
             gate.wait()
-        return real(ids, owner)
+        return real(ids, *more)
 
     engine._state.settle_step = step
     ids, outcome, settled = lab.tokens(60), lab.Outcome(), []

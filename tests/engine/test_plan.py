@@ -38,8 +38,10 @@ def test_plan_is_what_happens(lab, arch):
     longer = trunk + said + lab.tokens(90, 2)
     appended, more = check(lab, engine, longer)
     assert appended.reused == 64 * ((len(trunk) + len(said)) // 64)
-    edited = longer[:100] + lab.tokens(120, 3)
-    assert check(lab, engine, edited)[0].reused == 64
+    edited = longer[:230] + lab.tokens(120, 3)  # a recurrent model was resumed at 192 and at the end, at no other place
+    assert check(lab, engine, edited)[0].reused == 192
+    earlier = longer[:100] + lab.tokens(120, 3)
+    assert check(lab, engine, earlier)[0].reused == (0 if arch in ("mamba2", "lfm2") else 64)
     forked = longer + more + lab.tokens(30, 4)
     assert check(lab, engine, forked)[0].reused == 64 * (len(longer + more) // 64)
     assert check(lab, engine, longer)[0].reused == 64 * ((len(longer) - 2) // 64)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from llmcrdt.engine.state_blob import holds_exactly
 
-KINDS = ("attention", "window", "recurrent", "hybrid")
+KINDS = ("attention", "window", "recurrent")
 
 
 def cells(positions, extra=0, owner=1):
@@ -38,7 +38,6 @@ def blob(kind, start, stop, **shape):
         "attention": attention,
         "window": attention + attention,
         "recurrent": recurrent(stop),
-        "hybrid": attention + recurrent(stop),
     }[kind]
     return struct.pack("<Ii", 0xAF143CD8, 1) + body
 
@@ -64,6 +63,13 @@ def test_the_right_positions_are_seen(kind, start, n, shape):
     assert not holds_exactly(data, kind, start, start + n, 2)
     assert not holds_exactly(data + b"\0", kind, start, start + n, 1)
     assert not holds_exactly(data[:-1], kind, start, start + n, 1)
+
+
+@given(kinds, st.integers(1, 40), shapes.filter(lambda shape: shape["values"]))
+def test_a_whole_hybrid_is_neither_part_of_it(kind, n, shape):
+    """Its parts are stored apart; one that comes with the other is refused."""
+    both = blob("attention", 0, n, **shape) + recurrent(n)
+    assert not holds_exactly(both, kind, 0, n, 1)
 
 
 @given(kinds, st.integers(1, 40), shapes, st.data())

@@ -44,3 +44,14 @@ def test_what_can_t_be_claimed_is_not_put():
     source, never = MemoryCache(), NeverCache()
     source.claim("me", fill(source, OLD, [1, 2], False))
     assert rename(source, OLD, NEW, never) == 0
+
+
+def test_a_state_alone_is_still_its_owners():
+    """A model without attention stores no chunks, but chunks are what is claimed."""
+    source, target, ids = MemoryCache(), MemoryCache(), (1, 2, 3, 4)
+    source.claim("me", chunk_keys(OLD, ids, 2)[:1])
+    source.put(Chunk.state(OLD, ids, b"state", link=2, rests=False))
+    assert rename(source, OLD, NEW, target) == 1
+    assert target.match([state_key(chunk_keys(NEW, ids, 2)[-1])])
+    target.forget("me")
+    assert target.drain() == ([], {})
