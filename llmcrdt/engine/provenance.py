@@ -54,7 +54,7 @@ class Provenance:
     @property
     def waiting(self) -> bool:
         """Whether chunks wait for the weights to be known."""
-        return self._stage == "early" and bool(self.cache.stats().get("chunks"))
+        return self._stage == "early" and bool(self.cache.stats().get("held_bytes"))
 
     def sound(self) -> bool:
         """Whether what was computed just now may be kept."""
