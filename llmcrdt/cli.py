@@ -21,7 +21,8 @@ import click
 import llmcrdt
 from llmcrdt.exceptions import ConversationNotFound, FormatError, LLMCRDTError, NotADatabase, SyncTimeout
 from llmcrdt.ids import is_document_id
-from llmcrdt.terminal import print_entry, safe
+from llmcrdt.sync.address import is_loopback
+from llmcrdt.terminal import print_entry, qr_code, safe
 
 if TYPE_CHECKING:
     from llmcrdt.kvcache.disk import DiskCache
@@ -82,11 +83,11 @@ def main(context: click.Context, db: Path | None, library: str | None, author: s
     """Conversations with language models as replicated documents."""
 
     @contextlib.contextmanager
-    def repo(*, create: bool = False) -> Iterator[llmcrdt.Repo]:
+    def repo(*, create: bool = False, invite: str | None = None) -> Iterator[llmcrdt.Repo]:
         path = db or default_db()
         if create and db is None:
             path.parent.mkdir(parents=True, exist_ok=True)
-        with llmcrdt.open(path if create else _there(path), library, author=author) as opened:
+        with llmcrdt.open(path if create else _there(path), library, invite=invite, author=author) as opened:
             yield opened
 
     context.obj = repo
@@ -95,13 +96,16 @@ def main(context: click.Context, db: Path | None, library: str | None, author: s
 class Repos(Protocol):
     """Opens the repo of ``--db``; makes one only where asked to, so that a slip in a name makes no file."""
 
-    def __call__(self, *, create: bool = False) -> contextlib.AbstractContextManager[llmcrdt.Repo]: ...
+    def __call__(
+        self, *, create: bool = False, invite: str | None = None
+    ) -> contextlib.AbstractContextManager[llmcrdt.Repo]: ...
 
 
 MANY = 1_000_000  # conversations
 as_json = click.option("--json", "as_json", is_flag=True, help="print one JSON document")
 model_file = click.option("--model", required=True, type=click.Path(path_type=Path), help="GGUF file")
 cache_dir = click.option("--cache", type=click.Path(path_type=Path), help="KV cache directory [default: user cache]")
+relay_token = click.option("--token", envvar="LLMCRDT_TOKEN", help="access token [default: $LLMCRDT_TOKEN]")
 max_tokens = click.option("--max-tokens", default=512, show_default=True, type=click.IntRange(min=1))
 temperature = click.option("--temperature", default=0.8, show_default=True, type=click.FloatRange(min=0))
 template = click.option(
@@ -315,15 +319,24 @@ def chat(
 
 
 @main.command()
-@click.argument("url")
+@click.argument("url", required=False)
+@relay_token
 @click.option("--only", multiple=True, help="a document id; may be given several times [default: the whole library]")
 @click.option("--watch", is_flag=True, help="stay connected until Ctrl-C")
 @click.option("--timeout", default=30.0, show_default=True, type=click.FloatRange(min=0), help="seconds")
 @as_json
 @click.pass_obj
-def sync(repos: Repos, url: str, only: tuple[str, ...], watch: bool, timeout: float, as_json: bool) -> None:
-    """Exchange everything with a relay (ws://HOST:PORT)."""
-    with repos(create=True) as repo, repo.connect(url, only=_ids(repo, only)) as link:
+def sync(
+    repos: Repos,
+    url: str | None,
+    token: str | None,
+    only: tuple[str, ...],
+    watch: bool,
+    timeout: float,
+    as_json: bool,
+) -> None:
+    """Exchange everything with a relay (ws://HOST:PORT); without URL, with the one that "pair" remembered."""
+    with repos(create=True) as repo, repo.connect(url, token, _ids(repo, only)) as link:
         try:
             link.wait_synced(timeout)
         except SyncTimeout as error:
@@ -338,12 +351,61 @@ def sync(repos: Repos, url: str, only: tuple[str, ...], watch: bool, timeout: fl
             _print_json(result)
         else:
             click.echo(
-                f"In step with {url}: {result['conversations']} conversations,"
+                f"In step with {link.url}: {result['conversations']} conversations,"
                 f" {link.bytes_sent} bytes sent, {link.bytes_received} received. Library {repo.library}"
             )
         with contextlib.suppress(KeyboardInterrupt):
             while watch:
                 time.sleep(1)
+
+
+@main.command()
+@click.argument("url", required=False)
+@relay_token
+@click.option("--join", metavar="INVITE", help='join with an invite; "-" reads it from stdin')
+@click.option("--keys/--no-keys", default=True, show_default=True, help="put the keys of sealed fields in")
+@click.option("--qr/--no-qr", default=None, help="draw it as a QR code too [default: on a terminal]")
+@click.option("--reveal", is_flag=True, help="with --json: print the invite, which is a secret")
+@as_json
+@click.pass_obj
+def pair(
+    repos: Repos,
+    url: str | None,
+    token: str | None,
+    join: str | None,
+    keys: bool,
+    qr: bool | None,
+    reveal: bool,
+    as_json: bool,
+) -> None:
+    """Print an invite for another device: the relay URL, token, library and keys in one string. Or join with one.
+
+    URL is remembered: "sync" then needs none. Whoever has the invite can read and write everything here.
+    """
+    if join is not None:
+        if url or token:
+            raise click.UsageError("An invite brings relay and token along.")
+        invite = _decode(sys.stdin.buffer.read(), "stdin") if join == "-" else join
+        with repos(create=True, invite=invite) as repo:
+            relay = repo.relay.url if repo.relay else ""
+            if as_json:
+                _print_json({"library": repo.library, "relay": relay})
+            else:
+                click.echo(f'Joined library {repo.library} at {safe(relay)}. "llmcrdt sync" fetches what is in it.')
+        return
+    with repos(create=True) as repo:
+        text = repo.invite(url, token, keys=keys)
+        relay = url or (repo.relay.url if repo.relay else "")
+        if as_json:
+            _print_json({"library": repo.library, "relay": relay, **({"invite": text} if reveal else {})})
+        else:
+            code = qr_code(text) if qr or (qr is None and sys.stdout.isatty()) else None
+            if code:
+                click.echo(code)
+            click.echo(text)
+            click.echo("This is a secret: whoever has it can read and write everything in this library.", err=True)
+        if is_loopback(relay):
+            click.echo(f"Only this device reaches {relay}; give the address that others see.", err=True)
 
 
 @main.command()

@@ -19,13 +19,14 @@ Each says what happened and, in ``hint``, what to do next. Catch the branch you 
     │   ├── ConversationNotFound    not in this repo (also a KeyError)
     │   ├── LibraryMismatch         the file already belongs to another library
     │   ├── RepoClosed              used after close()
-    │   ├── KeyringUnusable         the file of keys can be read by others, or can't be read at all
+    │   ├── KeyringUnusable         a file of secrets can be read by others, or can't be read at all
     │   └── BlobMissing             an attachment whose content is not here
     ├── SyncError                 the relay, or what it said
     │   ├── RelayUnreachable        nobody answers at that address
     │   ├── RelayRefused            it answered with an error code (``code``)
     │   ├── MalformedFrame          bytes that are not a message of the protocol
-    │   └── SyncTimeout             not synced in the time given (also a TimeoutError)
+    │   ├── SyncTimeout             not synced in the time given (also a TimeoutError)
+    │   └── InvalidInvite           not an invite, damaged, or of a newer version (also a ValueError)
     ├── PromptError               document -> token ids
     │   └── TemplateFailed          the model's chat template refused or broke
     ├── EngineError               token ids -> KV state -> token ids
@@ -121,7 +122,8 @@ class RepoClosed(StoreError):
 
 
 class KeyringUnusable(StoreError):
-    """The file of keys can be read by other people, or is damaged. Nothing was read from it or written to it."""
+    """A file of secrets (keys, a relay's token) can be read by other people, or is damaged. Nothing was read from it or
+    written to it."""
 
 
 class BlobMissing(StoreError):
@@ -150,6 +152,10 @@ class MalformedFrame(SyncError):
 
 class SyncTimeout(SyncError, TimeoutError):
     """Not synced in the time given. Nothing is lost; the link goes on trying."""
+
+
+class InvalidInvite(SyncError, ValueError):
+    """A string that is not an invite, is damaged, or is of a newer version."""
 
 
 class PromptError(LLMCRDTError):

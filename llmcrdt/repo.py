@@ -33,15 +33,18 @@ from .exceptions import (
     LLMCRDTError,
     MalformedUpdate,
     RelayRefused,
+    RelayUnreachable,
     RepoClosed,
     StoreError,
     SyncError,
 )
 from .ids import DocumentId, EntryId, Random, document_bytes, new_document_id
+from .invite import Invite, read_invite, write_invite
 from .journal import RelayDocuments, StoreJournal
 from .store.blobs import BlobStore
 from .store.database import Listed, Store
 from .store.keyring import Keyring
+from .store.relay_file import KnownRelay, RelayFile
 
 if TYPE_CHECKING:
     from .sync.client import Link
@@ -75,17 +78,30 @@ def open(  # as llmcrdt.open
     path: str | os.PathLike[str],
     library: str | None = None,
     *,
+    invite: str | None = None,
     author: str = "",
     clock: Callable[[], float] = time.time,
     random: Random = os.urandom,
 ) -> Repo:
-    """Open a repo, or make one. ``library``: the id of another device's library, to join it.
+    """Open a repo, or make one. ``library``: the id of another device's library, to join it. ``invite``: what
+    ``invite()`` gave there: joins the library, and remembers relay and keys, so that ``connect()`` needs no address.
 
-    ``author`` signs what this device writes. Raises NotADatabase, NewerDatabase, LibraryMismatch, InvalidContent.
+    ``author`` signs what this device writes. Raises NotADatabase, NewerDatabase, LibraryMismatch, InvalidContent,
+    InvalidInvite, KeyringUnusable; where this device has another library already, nothing is changed.
     """
     if library is not None:
         document_bytes(library)
-    return Repo(path, library, author=author, clock=clock, random=random)
+    invited = read_invite(invite) if invite is not None else None
+    if invited is not None and library not in (None, invited.library):
+        raise LibraryMismatch(f"The invite is for library {invited.library}.", hint="Give the invite alone.")
+    repo = Repo(path, invited.library if invited else library, author=author, clock=clock, random=random)
+    if invited is not None:
+        try:
+            repo.accept(invited)
+        except BaseException:
+            repo.close()
+            raise
+    return repo
 
 
 class Repo:
@@ -107,6 +123,7 @@ class Repo:
         self.store = Store(Path(path), lock=self._lock, random=random)
         self.keyring = Keyring(f"{self.store.path}.keys", clock=clock, random=random)
         self.blobs = BlobStore(f"{self.store.path}.blobs", self._named_blobs)
+        self._relay = RelayFile(f"{self.store.path}.relay")
         self._caches = Caches(self.store)
         self._journals: dict[DocumentId, StoreJournal] = {}
         self._open: dict[DocumentId, Conversation] = {}
@@ -238,13 +255,19 @@ class Repo:
 
     # sync
 
-    def connect(self, url: str, token: str | None = None, only: Sequence[str] | None = None) -> Link:
+    def connect(self, url: str | None = None, token: str | None = None, only: Sequence[str] | None = None) -> Link:
         """Keep in step with a relay: the library and all in it, or ``only`` these documents. Returns at once; a context
-        manager (``with`` or ``async with``)."""
+        manager (``with`` or ``async with``). ``url``: None is the relay that an invite brought, or that one was made
+        for, with its token. Raises RelayUnreachable where there is none, and for what is no address."""
         from .sync.client import Link  # websockets is loaded only where it is used
 
         if self._closing.is_set():
             raise RepoClosed(f"{self.store.path} is closed.", hint="Open the repo again.")
+        if url is None:
+            known = self.relay
+            if known is None:
+                raise RelayUnreachable("No relay is known here.", hint="Give its address, or join with an invite.")
+            url, token = known.url, known.token if token is None else token
 
         ids = None
         if only is not None:
@@ -259,6 +282,36 @@ class Repo:
             self._ask_to_fold(link)
         self._watch()
         return link
+
+    @property
+    def relay(self) -> KnownRelay | None:
+        """The relay that this repo belongs to: an invite brought it, or was made for it. Raises KeyringUnusable."""
+        return self._relay.read()
+
+    def invite(self, relay: str | None = None, token: str | None = None, *, keys: bool = True) -> str:
+        """All that a new device needs, as one string for its ``llmcrdt.open(path, invite=...)``: the relay's address, a
+        token for it, the library, and the keys of sealed fields (unless ``keys`` is False). Whoever has the string can
+        read and write all of the library: hand it over on a safe way, and make a token for each device.
+
+        ``relay``: its address as the new device sees it; it is remembered here too. None: the one that is known here.
+        Raises RelayUnreachable, KeyringUnusable, InvalidInvite.
+        """
+        if relay is not None:
+            known = KnownRelay(relay, token)
+        elif (found := self.relay) is not None:
+            known = KnownRelay(found.url, found.token if token is None else token)
+        else:
+            raise RelayUnreachable("No relay is known here.", hint="Give the relay's address.")
+        made = Invite(known.url, self.library, known.token, tuple(self.keyring.everything()) if keys else ())
+        text = write_invite(made)
+        if relay is not None:
+            self._relay.write(known)
+        return text
+
+    def accept(self, invite: Invite) -> None:
+        """Remember what an invite for this library brought. ``open`` calls it; twice is harmless."""
+        self.keyring.add_all(invite.keys)
+        self._relay.write(KnownRelay(invite.relay, invite.token))
 
     def close(self) -> None:
         """Close links, conversations and the file. Twice is harmless."""

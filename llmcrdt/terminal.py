@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import unicodedata
 
 import click
@@ -35,3 +37,16 @@ def print_entry(entry: Entry) -> None:
     if entry.config:
         click.echo(click.style(f"settings: {', '.join(sorted(entry.config))}", dim=True))
     click.echo()
+
+
+def qr_code(text: str) -> str | None:
+    """A QR code in half blocks, with its quiet zone. None where the text is too long for one, or where segno is not
+    installed (extra ``qr``)."""
+    with contextlib.suppress(ImportError):
+        import segno
+
+        with contextlib.suppress(segno.DataOverflowError):
+            out = io.StringIO()
+            segno.make_qr(text, error="l", boost_error=False).terminal(out, compact=True)
+            return out.getvalue().rstrip("\n")
+    return None

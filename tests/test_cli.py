@@ -15,7 +15,9 @@ import pytest
 
 import llmcrdt
 from llmcrdt.cli import default_db, main
+from llmcrdt.terminal import qr_code
 from llmcrdt.testing.models import write_model
+from sync_server.thread import RelayThread
 
 CHAT = {
     "title": "Trains",
@@ -295,3 +297,44 @@ def test_kv_verify_fails_on_damage_and_prune_empties(run: Run, tmp_path: Path) -
     assert (code, json.loads(out)["bad"], json.loads(out)["chunks"]) == (1, 1, 3)
     code, out, _ = run("kv", "prune", "--cache", tmp_path / "kv", "--json")
     assert (code, json.loads(out)["deleted"], json.loads(out)["chunks"]) == (0, 3, 0)
+
+
+def test_pair_and_join(run: Run, tmp_path: Path) -> None:
+    with RelayThread(tmp_path / "relay") as relay:
+        id_ = json.loads(run("new", "Trip", "--json")[1])["id"]
+        assert run("pair")[::2] == (1, "llmcrdt: No relay is known here. Give the relay's address.\n")
+        code, out, err = run("pair", relay.url)
+        assert code == 0 and out.count("\n") == 1 and "secret" in err and "Only this device" in err
+        invite = out.strip()
+        code, out, _ = run("pair", "--json")
+        assert code == 0 and json.loads(out) == {
+            "library": json.loads(run("list", "--json")[1])["library"],
+            "relay": relay.url,
+        }
+        assert json.loads(run("pair", "--json", "--reveal")[1])["invite"] == invite
+        assert run("sync", "--timeout", "60")[0] == 0
+        code, out, err = run("pair", "--join", invite, db="b.db")
+        assert code == 0 and relay.url in out and invite[20:] not in out + err
+        assert run("sync", "--json", "--timeout", "60", db="b.db")[0] == 0
+        assert json.loads(run("list", "--json", db="b.db")[1])["conversations"][0]["id"] == id_
+
+
+def test_joining_with_something_else_says_what_is_wrong(run: Run, tmp_path: Path) -> None:
+    invite = run("pair", "ws://relay.example:1")[1].strip()
+    run("new", "mine", db="b.db")
+    for text, word, db in (
+        (invite[:-9], "end", "c.db"),
+        ("hello", "not an invite", "c.db"),
+        (invite, "belongs", "b.db"),
+    ):
+        code, out, err = run("pair", "--join", text, db=db)
+        assert (code, out) == (1, "") and word in err and invite[20:40] not in err
+    assert not (tmp_path / "c.db").exists()
+    assert run("pair", "ws://h", "--join", invite, db="c.db")[0] == 2
+
+
+def test_an_invite_is_drawn_as_a_qr_code(run: Run) -> None:
+    pytest.importorskip("segno", reason="segno draws QR codes: pip install 'llmcrdt[qr]'")
+    code, out, _ = run("pair", "ws://relay.example:1", "--qr")
+    assert code == 0 and out.count("█") > 100 and out.splitlines()[-1].startswith("llmcrdt-invite-1-")
+    assert qr_code("x" * 5000) is None

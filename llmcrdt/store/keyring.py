@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import base64
 import binascii
-import contextlib
 import json
 import os
-import stat
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +21,7 @@ from typing import Any
 
 from ..exceptions import InvalidContent, KeyringUnusable
 from ..ids import DocumentId, KeyId, Random, document_bytes, key_id, text_of
+from .private_file import locked, open_private, replace_private
 
 _FORMAT = "llmcrdt-keys/1"
 _KEY_BYTES = 32
@@ -84,6 +82,26 @@ class Keyring:
             found = _from_json(exported)
         except ValueError as error:
             raise InvalidContent(f"This is not an exported key: {error}.", hint="Pass the whole text.") from None
+        return self._add(found)
+
+    def everything(self) -> Sequence[tuple[DocumentId, int, bytes]]:
+        """All keys that are here, as (conversation, milliseconds since 1970, secret), for another device's
+        ``add_all``."""
+        with self._mutex:
+            return [
+                (conversation, key.created, key.data) for conversation, keys in self._read().items() for key in keys
+            ]
+
+    def add_all(self, keys: Iterable[tuple[DocumentId, int, bytes]]) -> int:
+        """Take in what ``everything`` gave; how many were new."""
+        found: dict[DocumentId, list[Key]] = {}
+        for conversation, created, data in keys:
+            found.setdefault(conversation, []).append(Key(key_id(data), created, data))
+        return self._add({conversation: _in_order(own) for conversation, own in found.items()})
+
+    def _add(self, found: _Keys) -> int:
+        if not found:
+            return 0
         with self._changing() as known:
             before = sum(map(len, known.values()))
             for conversation, keys in found.items():
@@ -116,23 +134,19 @@ class Keyring:
     @contextmanager
     def _changing(self) -> Iterator[_Keys]:
         """What is in the file, to be changed; written at the end."""
-        with self._mutex, _locked(self.path.with_name(self.path.name + ".lock")):
+        with self._mutex, locked(self.path):
             self._read_as = None  # before a change the file itself counts, not how it looks from outside
             known = dict(self._read())
             yield known
             self._write(known)
 
     def _read(self) -> _Keys:
-        try:
-            handle = os.open(self.path, os.O_RDONLY)
-        except FileNotFoundError:
+        file = open_private(self.path)
+        if file is None:
             self._read_as, self._known = None, {}
             return self._known
-        except OSError as error:
-            raise KeyringUnusable(f"{self.path} can't be read: {error.strerror}.", hint="Check its owner.") from None
-        with os.fdopen(handle, "rb") as file:
+        with file:
             info = os.fstat(file.fileno())
-            self._check_mode(info)
             state = (info.st_ino, info.st_size, info.st_mtime_ns)
             if state != self._read_as:
                 try:
@@ -144,60 +158,9 @@ class Keyring:
                 self._read_as = state
         return self._known
 
-    def _check_mode(self, info: os.stat_result) -> None:
-        if os.name == "posix" and info.st_mode & 0o077:
-            raise KeyringUnusable(
-                f"{self.path} holds secret keys, and others may read or write it"
-                f" (mode {stat.S_IMODE(info.st_mode):04o}).",
-                hint=f"Run: chmod 600 {self.path}. If others could read it, rotate the keys.",
-            )
-
     def _write(self, known: _Keys) -> None:
-        """Called under the lock, so files that a writer who died left aside belong to nobody."""
-        for left in self.path.parent.glob(f"{self.path.name}.*.new"):
-            left.unlink(missing_ok=True)
-        aside = self.path.with_name(f"{self.path.name}.{os.getpid()}.new")
-        handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(json.dumps(_to_json(known), indent=1).encode("utf-8"))
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(aside, self.path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                aside.unlink()
-            raise
-        sync_folder(self.path.parent)
+        replace_private(self.path, json.dumps(_to_json(known), indent=1).encode("utf-8"))
         self._read_as = None
-
-
-def sync_folder(folder: Path) -> None:
-    """Bring a folder's names to disk; where a system can't (Windows), it does so by itself."""
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """One process at a time. The lock goes when its holder dies."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(handle, msvcrt.LK_LOCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def _to_json(keys: _Keys) -> dict[str, Any]:

@@ -8,7 +8,6 @@ its thread. All it knows about the protocol is in follower.py.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import random
 import threading
@@ -18,7 +17,6 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from types import TracebackType
 from typing import Literal, TypeAlias
-from urllib.parse import urlsplit, urlunsplit
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
@@ -27,6 +25,7 @@ from websockets.typing import Subprotocol
 from ..exceptions import LLMCRDTError, MalformedFrame, RelayRefused, RelayUnreachable, SyncError, SyncTimeout
 from ..ids import DocumentId
 from . import wire
+from .address import is_loopback, relay_address
 from .backoff import Backoff
 from .follower import Follower, Goal
 from .local import LocalDocuments
@@ -42,22 +41,6 @@ ANNOUNCE = 0.1
 """Seconds at least between two announcements for one document."""
 _OPEN_TIMEOUT = 10.0
 _PING = 20.0
-
-
-def relay_address(url: str) -> str:
-    """Where the sync protocol is spoken at a relay's URL. Raises RelayUnreachable where that is no address."""
-    try:
-        parts = urlsplit(url)
-        if parts.scheme not in ("ws", "wss") or not parts.hostname or parts.fragment or parts.port == 0:
-            raise ValueError
-    except ValueError:
-        raise RelayUnreachable(
-            f"{url!r} is not the address of a relay.", hint="It looks like ws://HOST:PORT."
-        ) from None
-    path = parts.path.rstrip("/")
-    if not path.endswith(wire.PATH):
-        path += wire.PATH
-    return urlunsplit(parts._replace(path=path))
 
 
 class Link:
@@ -267,7 +250,7 @@ class Link:
                 subprotocols=[Subprotocol(wire.SUBPROTOCOL)],
                 compression="deflate",
                 create_connection=self._traffic.connection(),
-                proxy=None if _is_loopback(self._address) else True,
+                proxy=None if is_loopback(self._address) else True,
                 open_timeout=_OPEN_TIMEOUT,
                 ping_interval=_PING,
                 ping_timeout=_PING,
@@ -434,11 +417,3 @@ def _explained(error: BaseException, url: str) -> LLMCRDTError:
     if isinstance(error, ConnectionClosed):
         return SyncError(f"The connection to {url} was lost: {error}.")
     return RelayUnreachable(f"{type(error).__name__}: {error}.")
-
-
-def _is_loopback(address: str) -> bool:
-    host = urlsplit(address).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

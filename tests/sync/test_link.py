@@ -13,8 +13,9 @@ import pytest
 
 from llmcrdt.exceptions import RelayRefused, RelayUnreachable, SyncError, SyncTimeout
 from llmcrdt.ids import DocumentId, document_bytes, document_id
+from llmcrdt.sync.address import relay_address
 from llmcrdt.sync.backoff import Backoff
-from llmcrdt.sync.client import Link, relay_address
+from llmcrdt.sync.client import Link
 from llmcrdt.sync.local import Record, Waiting
 from llmcrdt.sync.wire import Announcement
 from llmcrdt.testing.local_documents import BlobDocuments, pack, unpack

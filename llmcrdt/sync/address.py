@@ -1,0 +1,34 @@
+"""Where a relay is."""
+
+from __future__ import annotations
+
+import ipaddress
+from urllib.parse import urlsplit, urlunsplit
+
+from ..exceptions import RelayUnreachable
+from . import wire
+
+
+def relay_address(url: str) -> str:
+    """Where the sync protocol is spoken at a relay's URL. Raises RelayUnreachable where that is no address."""
+    try:
+        parts = urlsplit(url)
+        if parts.scheme not in ("ws", "wss") or not parts.hostname or parts.fragment or parts.port == 0:
+            raise ValueError
+    except ValueError:
+        raise RelayUnreachable(
+            f"{url!r} is not the address of a relay.", hint="It looks like ws://HOST:PORT."
+        ) from None
+    path = parts.path.rstrip("/")
+    if not path.endswith(wire.PATH):
+        path += wire.PATH
+    return urlunsplit(parts._replace(path=path))
+
+
+def is_loopback(url: str) -> bool:
+    """Whether the relay is on this device, so that no other one reaches it by this address."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
