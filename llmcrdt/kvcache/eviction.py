@@ -30,7 +30,7 @@ class EvictionOrder:
     """
 
     def __init__(self, budget: int) -> None:
-        self._halflife = max(1, budget // SHARE)
+        self._halflife = max(1, budget) / SHARE
         self._size: dict[ChunkKey, int] = {}
         self._bonus: dict[ChunkKey, float] = {}
         self._score: dict[ChunkKey, float] = {}
