@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sqlite3
 import sys
 from collections.abc import Iterator
@@ -39,6 +40,8 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         parser.add_argument("--data", type=Path, required=True, help="the relay's folder")
         if run in (backup, restore):
             parser.add_argument("file", type=Path)
+        if run in (inspect, verify):
+            parser.add_argument("--json", action="store_true", help="print JSON: an object, or one a line")
         parser.set_defaults(run=lambda options, run=run: _guarded(run, options))
 
 
@@ -53,17 +56,21 @@ def _guarded(run: Any, options: argparse.Namespace) -> int:
 
 def inspect(options: argparse.Namespace) -> int:
     """One line for each document: name, kind, position, folded position, bytes behind the fold, bytes of the
-    snapshot."""
+    snapshot, owner. Documents that were deleted are left out."""
     sql = (
-        "SELECT id, kind, documents.size, coalesce(folds.position, 0), coalesce(folds.size, 0),"
+        "SELECT id, kind,"
         " max(coalesce((SELECT max(key) FROM records WHERE key BETWEEN number << 36 AND ((number + 1) << 36) - 1), 0)"
-        "     - (number << 36), coalesce(folds.position, 0))"
-        " FROM documents LEFT JOIN folds ON folds.document = number ORDER BY id"
+        "     - (number << 36), coalesce(folds.position, 0)),"
+        " coalesce(folds.position, 0), documents.size, coalesce(folds.size, 0), owner"
+        " FROM documents LEFT JOIN folds ON folds.document = number WHERE gone = 0 ORDER BY id"
     )
-    print("document", "kind", "records", "folded", "tail_bytes", "snapshot_bytes", sep="\t")
+    names = ("document", "kind", "records", "folded", "tail_bytes", "snapshot_bytes", "owner")
+    if not options.json:
+        print(*names, sep="\t")
     with _reading(options.data / DATABASE) as db:
-        for id_, kind, size, folded, snapshot, position in db.execute(sql):
-            print(document_id(id_), kind, position, folded, size, snapshot, sep="\t")
+        for id_, *rest in db.execute(sql):
+            row = (document_id(id_), *rest)
+            print(json.dumps(dict(zip(names, row, strict=True))) if options.json else "\t".join(map(str, row)))
     return OK
 
 
@@ -71,6 +78,9 @@ def verify(options: argparse.Namespace) -> int:
     """Exit code 1, and a line for each fault, where there are any."""
     with _reading(options.data / DATABASE) as db:
         found = list(faults(db))
+    if options.json:
+        print(json.dumps({"sound": not found, "faults": found}))
+        return WRONG if found else OK
     for fault in found:
         print(fault)
     print(f"{len(found)} faults" if found else "sound", file=sys.stderr)
@@ -115,7 +125,8 @@ def backup(options: argparse.Namespace) -> int:
 
 
 def restore(options: argparse.Namespace) -> int:
-    """Clients notice that the log went back, and fill in what they have."""
+    """Clients notice that the log went back, and fill in what they have. Documents that were deleted here since stay
+    deleted."""
     with _reading(options.file) as source:
         wrong = next(faults(source), None)
         if wrong:

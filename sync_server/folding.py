@@ -67,6 +67,20 @@ class Folding:
         """Whether something waits for a better moment: another step should try it, in a while."""
         return self._paused or self._scrubbing
 
+    @property
+    def clean(self) -> bool:
+        """Whether nothing of what was folded or deleted is in any file."""
+        return not (self._sweeping or self._scrubbing or self._paused)
+
+    def sweep_again(self) -> None:
+        """Inside a transaction: there is more to take away."""
+        self._sweeping = self._scrubbing = True
+
+    def drop(self, document: bytes) -> None:
+        """A document was deleted: nobody waits for its fold any more."""
+        self._asked.pop(document, None)
+        self._given_up.pop(document, None)
+
     def ask(self, peer: int, document: bytes) -> None:
         """A peer wants all folded that is there now."""
         end = self._end(document)
@@ -83,6 +97,8 @@ class Folding:
         """Inside a transaction: whether the answer changed the log."""
         document = answer.document
         self._under_way.discard(document)
+        if self._log.head(document) is None:
+            return False  # deleted meanwhile, or the log is another one
         if answer.records is None:
             self._give_up(document)
             return False

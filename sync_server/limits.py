@@ -34,6 +34,10 @@ class Limits:
     """Connections of one token's subject."""
     log: int = 1 << 30
     """Bytes of data in one document's log, its snapshot included."""
+    subject_log: int = 16 << 30
+    """Bytes of data in all logs that belong to one token's subject, snapshots included."""
+    deletes: int = 1_024
+    """DELETEs not answered, per connection."""
     group: int = 4_096
     """Messages that share one commit."""
     fold: int = 256 << 10

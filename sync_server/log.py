@@ -20,7 +20,7 @@ from sqlite_utils import Database, Migrations
 from llmcrdt.exceptions import LLMCRDTError
 from llmcrdt.sync.wire import START, Cursor, Record, digest, next_chain
 
-from . import folds
+from . import folds, tombstones
 from .folds import MARK, Fold, Part
 
 
@@ -75,10 +75,10 @@ class RecordLog(Protocol):
     def holds(self, document: bytes, cursor: Cursor) -> bool:
         """Whether a cursor is a place in this document's log, folded or not."""
 
-    def append(self, document: bytes, record: Record, kind: str, log_id: bytes) -> tuple[int, bool]:
-        """The position of the record, and whether it is new (not a repeat). ``kind`` and ``log_id`` count only for the
-        first record of a document. A repeat of a record that was folded has position 0, and is not compared. Raises
-        Gap, Conflict."""
+    def append(self, document: bytes, record: Record, kind: str, log_id: bytes, owner: str = "") -> tuple[int, bool]:
+        """The position of the record, and whether it is new (not a repeat). ``kind``, ``log_id`` and ``owner`` (a
+        subject; empty: nobody) count only for the first record of a document. A repeat of a record that was folded has
+        position 0, and is not compared. Raises Gap, Conflict."""
 
     def read(self, document: bytes, after: int, max_bytes: int, max_records: int) -> Sequence[Stored]:
         """Records behind position ``after``, in order: at least one if there is one, else up to the limits. Those that
@@ -115,6 +115,20 @@ class RecordLog(Protocol):
     def scrub(self) -> bool:
         """Bring it about that what was swept is in no file any more. False where that can't be now."""
 
+    def gone(self, document: bytes) -> bool:
+        """Whether a document was deleted. To all other methods but this one it is then not there; nothing may be
+        appended to it."""
+
+    def delete(self, document: bytes) -> None:
+        """Inside a transaction: a document is gone for good, also one that nothing was appended to. What was kept of it
+        is taken away by ``sweep`` and ``scrub``."""
+
+    def owner(self, document: bytes) -> str:
+        """Whose a document is; empty where it is nobody's, or not there."""
+
+    def held(self, owner: str) -> int:
+        """Bytes of data in all logs of one owner, snapshots included."""
+
     def close(self) -> None: ...
 
 
@@ -131,8 +145,9 @@ def label(document: bytes) -> str:
 _POSITION_BITS = 36
 _APPLICATION_ID = 0x4C4D5259
 _CACHED = 20_000
+_ROWS = 512
 _TIMEOUT = 5_000
-_STEPS = {"m001_log", "m002_folds"}
+_STEPS = {"m001_log", "m002_folds", "m003_tombstones"}
 
 migrations = Migrations("sync_server")
 
@@ -155,6 +170,12 @@ def m002_folds(db: Database) -> None:
         db.conn.execute(statement)
 
 
+@migrations()
+def m003_tombstones(db: Database) -> None:
+    for statement in tombstones.SCHEMA:
+        db.conn.execute(statement)
+
+
 @dataclass(slots=True)
 class _Document:
     """``size``: bytes of data behind the fold."""
@@ -164,6 +185,7 @@ class _Document:
     cursor: Cursor
     size: int
     fold: Fold | None
+    owner: str
 
     @property
     def base(self) -> int:
@@ -194,10 +216,11 @@ class SqliteLog:
         self._sessions: dict[tuple[int, bytes], _Session] = {}
         self._rows: list[tuple[int, int, int, bytes, bytes]] = []
         self._grown: dict[int, _Document] = {}
+        self._held: dict[str, int] = {}
         try:
             self._lock = _locked(self.path.with_name(self.path.name + "-lock"))
             self._db = _opened(self.path)
-            self._unswept = folds.unswept(self._db.conn)
+            self._find_unswept()
         except (sqlite3.Error, OSError) as e:
             if self._lock is not None:
                 self._lock.close()
@@ -218,7 +241,7 @@ class SqliteLog:
             # What is cached may stand for rows that were rolled back.
             self._forget()
             with suppress(sqlite3.Error):
-                self._unswept = folds.unswept(self._db.conn)
+                self._find_unswept()
             if isinstance(e, sqlite3.Error):
                 raise _explained(self.path, e) from e
             raise
@@ -247,8 +270,8 @@ class SqliteLog:
                 return folds.mark_at(self._db.conn, found.base, cursor.position) == cursor.chain[:MARK]
         return chain == cursor.chain
 
-    def append(self, document: bytes, record: Record, kind: str, log_id: bytes) -> tuple[int, bool]:
-        doc = self._document(document) or self._create(document, kind, log_id, record)
+    def append(self, document: bytes, record: Record, kind: str, log_id: bytes, owner: str = "") -> tuple[int, bool]:
+        doc = self._document(document) or self._create(document, kind, log_id, record, owner)
         session = self._session(doc.number, record.session)
         last = session.last if session else 0
         if record.n > last + 1:
@@ -261,6 +284,8 @@ class SqliteLog:
         self._rows.append((_key(doc.number, cursor.position), session.number, record.n, cursor.chain, record.data))
         doc.cursor, session.last = cursor, record.n
         doc.size += len(record.data)
+        if doc.owner in self._held:
+            self._held[doc.owner] += len(record.data)
         self._grown[doc.number] = doc
         return cursor.position, True
 
@@ -345,11 +370,18 @@ class SqliteLog:
             db = self._db.conn
             doc.fold = folds.put(db, doc.number, doc.base, upto, session, records, part)
             (doc.size,) = db.execute("SELECT size FROM documents WHERE number = ?", (doc.number,)).fetchone()
+        self._held.pop(doc.owner, None)
         if doc.number not in self._unswept:
             self._unswept.append(doc.number)
         return True
 
     def sweep(self, rows: int) -> bool:
+        if self._doomed:
+            number = self._doomed[0]
+            with self._errors():
+                if not tombstones.sweep(self._db.conn, number, _key(number, 0), _key(number + 1, 0), rows):
+                    self._doomed.pop(0)
+            return bool(self._doomed or self._unswept)
         if not self._unswept:
             return False
         self._flush()
@@ -373,6 +405,38 @@ class SqliteLog:
                 db.execute(f"PRAGMA busy_timeout={_TIMEOUT}")
         return not busy
 
+    # ---------------------------------------------------------------- deleting, and whose it is
+
+    def gone(self, document: bytes) -> bool:
+        with self._errors():
+            return document not in self._documents and tombstones.is_gone(self._db.conn, document)
+
+    def delete(self, document: bytes) -> None:
+        doc = self._document(document)
+        self._flush()
+        with self._errors():
+            self._note_sizes()
+            tombstones.bury(self._db.conn, document)
+        self._documents.pop(document, None)
+        if doc is not None:
+            self._sessions.clear()
+            self._held.pop(doc.owner, None)
+            self._doomed.append(doc.number)
+            if doc.number in self._unswept:
+                self._unswept.remove(doc.number)
+
+    def owner(self, document: bytes) -> str:
+        doc = self._document(document)
+        return doc.owner if doc else ""
+
+    def held(self, owner: str) -> int:
+        found = self._held.get(owner)
+        if found is None:
+            with self._errors():
+                self._note_sizes()
+                found = self._held[owner] = tombstones.held(self._db.conn, owner)
+        return found
+
     def close(self) -> None:
         self._db.conn.close()
         if self._lock is not None:
@@ -383,7 +447,8 @@ class SqliteLog:
     def documents(self) -> Sequence[bytes]:
         """All documents of which something was written."""
         with self._errors():
-            return [id_ for (id_,) in self._db.conn.execute("SELECT id FROM documents ORDER BY number")]
+            sql = "SELECT id FROM documents WHERE gone = 0 ORDER BY number"
+            return [id_ for (id_,) in self._db.conn.execute(sql)]
 
     def vacuum(self) -> None:
         """Give free pages back to the file system. Takes as long as it takes to write the file anew."""
@@ -392,11 +457,21 @@ class SqliteLog:
         self.scrub()
 
     def replace_with(self, source: sqlite3.Connection) -> None:
-        """Become a copy of another database."""
+        """Become a copy of another database. What was deleted here stays so."""
         with self._errors():
+            deleted = tombstones.all_gone(self._db.conn)
             source.backup(self._db.conn)
+            # The copy may be of an older relay.
+            migrations.apply(self._db)
             self._forget()
-            self._unswept = folds.unswept(self._db.conn)
+            self._find_unswept()
+        with self.transaction():
+            for document in deleted:
+                self.delete(document)
+        more = True
+        while more:
+            with self.transaction():
+                more = self.sweep(_ROWS)
         self.scrub()
 
     # ---------------------------------------------------------------- inside
@@ -406,11 +481,11 @@ class SqliteLog:
         if found is None:
             with self._errors():
                 row = self._db.conn.execute(
-                    "SELECT number, kind, log, size FROM documents WHERE id = ?", (document,)
+                    "SELECT number, kind, log, size, owner FROM documents WHERE id = ? AND gone = 0", (document,)
                 ).fetchone()
                 if row is None:
                     return None
-                number, kind, log, size = row
+                number, kind, log, size, owner = row
                 fold = folds.load(self._db.conn, number)
                 last = self._db.conn.execute(
                     "SELECT key, chain FROM records WHERE key BETWEEN ? AND ? ORDER BY key DESC LIMIT 1",
@@ -419,7 +494,7 @@ class SqliteLog:
             position, chain = (last[0] - _key(number, 0), last[1]) if last else (0, START)
             if fold and fold.position > position:
                 position, chain = fold.position, fold.chain
-            found = self._documents[document] = _Document(number, kind, Cursor(log, position, chain), size, fold)
+            found = self._documents[document] = _Document(number, kind, Cursor(log, position, chain), size, fold, owner)
         return found
 
     def _known(self, document: bytes) -> _Document:
@@ -428,14 +503,14 @@ class SqliteLog:
             raise LogError(f"{self.path} has no document {document.hex()}.")
         return found
 
-    def _create(self, document: bytes, kind: str, log_id: bytes, record: Record) -> _Document:
+    def _create(self, document: bytes, kind: str, log_id: bytes, record: Record, owner: str) -> _Document:
         if record.n != 1:
             raise Gap(1)
         with self._errors():
-            sql = "INSERT INTO documents (id, kind, log) VALUES (?, ?, ?)"
-            number = self._db.conn.execute(sql, (document, kind, log_id)).lastrowid
+            sql = "INSERT INTO documents (id, kind, log, owner) VALUES (?, ?, ?, ?)"
+            number = self._db.conn.execute(sql, (document, kind, log_id, owner)).lastrowid
         assert number is not None
-        self._documents[document] = _Document(number, kind, Cursor(log_id, 0, START), 0, None)
+        self._documents[document] = _Document(number, kind, Cursor(log_id, 0, START), 0, None, owner)
         return self._documents[document]
 
     def _session(self, document: int, session: bytes) -> _Session | None:
@@ -509,6 +584,11 @@ class SqliteLog:
         self._sessions.clear()
         self._rows.clear()
         self._grown.clear()
+        self._held.clear()
+
+    def _find_unswept(self) -> None:
+        self._doomed = tombstones.unswept(self._db.conn)
+        self._unswept = [number for number in folds.unswept(self._db.conn) if number not in self._doomed]
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

@@ -19,6 +19,7 @@ from typing import NamedTuple, TypeAlias
 from llmcrdt.sync import wire
 from llmcrdt.sync.wire import Ack, Cursor, Error, ErrorCode, Message, Record, Records
 
+from .deleting import Deleting
 from .folding import FOLDED_KINDS, Folded, Folding, ToFold
 from .folds import Fold, Part
 from .limits import Limits
@@ -35,10 +36,13 @@ class Joined(NamedTuple):
 
 
 class Greeted(NamedTuple):
-    """What a peer knows beyond what every peer knows: bits of ``wire.FEATURES``."""
+    """Who a peer is. ``features``: bits of ``wire.FEATURES``, what it knows beyond what every peer knows. ``subject``:
+    whose what it writes is (empty: nobody's, and never counted). ``admin``: whether it may delete what is others'."""
 
     peer: Peer
     features: int
+    subject: str = ""
+    admin: bool = True
 
 
 class Left(NamedTuple):
@@ -49,7 +53,7 @@ class Received(NamedTuple):
     """A message of a peer; ``size`` is the frame's, for whoever counts what is still in work."""
 
     peer: Peer
-    message: wire.Open | wire.Close | wire.Push | wire.Barrier | wire.Fold | wire.Presence
+    message: wire.Open | wire.Close | wire.Push | wire.Barrier | wire.Fold | wire.Presence | wire.Delete
     size: int = 0
 
 
@@ -84,6 +88,7 @@ class Drop(NamedTuple):
 
 Output: TypeAlias = Send | Drop | ToFold
 
+_GONE = "This document was deleted."
 _CONTROL = 128
 """The weight of a message without records."""
 
@@ -122,6 +127,8 @@ class _Peer:
     outstanding: int = 0
     unacked: int = 0
     features: int = 0
+    subject: str = ""
+    admin: bool = True
     barriers: list[tuple[int, dict[bytes, int]]] = field(default_factory=list)
 
 
@@ -143,6 +150,7 @@ class Rooms:
         self._out: list[Output] = []
         self._folding = Folding(log, self.limits, random)
         self._presence = Presence(self.limits)
+        self._deleting = Deleting()
         self.more = self._folding.busy
         """Whether another step has work, even without an event."""
 
@@ -175,8 +183,10 @@ class Rooms:
                 self._out += self._folding.work(self._recent)
         except LogError as e:
             self._undo(events, done, e)
+        self._end_deleted()
         try:
             self._answer_folds()
+            self._answer_deletes()
             self._deliver()
         except LogError as e:
             logger.error("the log can't be read: %s", e)
@@ -199,9 +209,10 @@ class Rooms:
                     self._peers[peer].outstanding -= weight
                     if not self._full(peer):
                         self._presence.drained(peer)
-            case Greeted(peer, features):
+            case Greeted(peer, features, subject, admin):
                 if peer in self._peers:
-                    self._peers[peer].features = features
+                    state = self._peers[peer]
+                    state.features, state.subject, state.admin = features, subject, admin
             case Joined(peer):
                 self._peers[peer] = _Peer()
             case Left(peer):
@@ -222,6 +233,8 @@ class Rooms:
                 self._barrier(peer, number)
             case wire.Fold(document):
                 self._fold(peer, document)
+            case wire.Delete(document):
+                self._delete(peer, document)
             case wire.Presence(document, entries):
                 if why := self._presence.take(peer, document, entries):
                     self._refuse(peer, ErrorCode.PRESENCE_REFUSED, why, document)
@@ -230,7 +243,9 @@ class Rooms:
         state, document = self._peers[peer], message.document
         if document in state.readings:
             self._close(peer, document)
-        elif len(state.readings) >= self.limits.documents:
+        if self._is_gone(document):
+            return self._refuse(peer, ErrorCode.GONE, _GONE, document)
+        if len(state.readings) >= self.limits.documents:
             text = f"At most {self.limits.documents} documents on one connection."
             return self._refuse(peer, ErrorCode.TOO_MANY_DOCUMENTS, text, document)
         room = self._rooms.get(document) or self._load(document, message.kind)
@@ -281,11 +296,14 @@ class Rooms:
             self._asking.discard(peer)
             self._folding.leave(peer)
             self._presence.leave(peer)
+            self._deleting.leave(peer)
 
     def _push(self, peer: Peer, push: wire.Push) -> None:
         state = self._peers[peer]
         reading = state.readings.get(push.document)
         where = (push.document, push.session, push.n)
+        if self._is_gone(push.document):
+            return self._refuse(peer, ErrorCode.GONE, _GONE, *where)
         if reading is None:
             return self._refuse(peer, ErrorCode.NOT_OPEN, "Open the document first.", *where)
         if state.unacked + len(push.data) > self.limits.window_records:
@@ -322,9 +340,12 @@ class Rooms:
             refused = (ErrorCode.RECORD_TOO_LARGE, text, record.n)
         elif self._log.size(document) + (room.fold.size if room.fold else 0) + len(record.data) > self.limits.log:
             refused = (ErrorCode.LOG_FULL, f"The log of this document has {self.limits.log} bytes at most.", record.n)
+        elif not self._has_room(owner := self._owner(peer, document), len(record.data)):
+            text = f"All documents of its owner have {self.limits.subject_log} bytes at most."
+            refused = (ErrorCode.SUBJECT_FULL, text, record.n)
         else:
             try:
-                position, new = self._log.append(document, record, room.kind, room.head.log)
+                position, new = self._log.append(document, record, room.kind, room.head.log, owner)
                 return self._appended(document, Stored(position, record)) if new else position, new
             except Gap as e:
                 text = f"n = {e.expected} is next in this session, not {record.n}."
@@ -343,6 +364,13 @@ class Rooms:
         recent.append(stored)
         return stored.position
 
+    def _owner(self, peer: Peer, document: bytes) -> str:
+        """Whose bytes a record of this peer is: those of the document's owner, which the first to write becomes."""
+        return self._peers[peer].subject if self._log.head(document) is None else self._log.owner(document)
+
+    def _has_room(self, owner: str, size: int) -> bool:
+        return not owner or self._log.held(owner) + size <= self.limits.subject_log
+
     def _barrier(self, peer: Peer, number: int) -> None:
         state = self._peers[peer]
         if len(state.barriers) >= self.limits.barriers:
@@ -353,11 +381,40 @@ class Rooms:
 
     def _fold(self, peer: Peer, document: bytes) -> None:
         room = self._rooms.get(document)
+        if self._is_gone(document):
+            return self._refuse(peer, ErrorCode.GONE, _GONE, document)
         if room is None or peer not in room.readers:
             return self._refuse(peer, ErrorCode.NOT_OPEN, "Open the document first.", document)
         if room.kind not in FOLDED_KINDS:
             return self._send(peer, wire.Folded(document, wire.FOLD_NEVER))
         self._folding.ask(peer, document)
+
+    def _is_gone(self, document: bytes) -> bool:
+        """Whether a document was deleted, in this step or before."""
+        return document in self._deleting.now or (document not in self._rooms and self._log.gone(document))
+
+    def _delete(self, peer: Peer, document: bytes) -> None:
+        state = self._peers[peer]
+        if self._deleting.waits(peer) >= self.limits.deletes:
+            text = f"At most {self.limits.deletes} deletions may wait for their answer."
+            return self._drop(peer, Error(ErrorCode.WINDOW_EXCEEDED, text))
+        if not state.admin and self._log.owner(document) not in ("", state.subject):
+            return self._send(peer, wire.Deleted(document, wire.DELETE_REFUSED))
+        if not self._is_gone(document):
+            self._log.delete(document)
+            self._deleting.now[document] = None
+            self._folding.sweep_again()
+        self._deleting.wait(peer, document)
+
+    def _end_deleted(self) -> None:
+        """The deletions of this step are on disk: their streams end."""
+        for document in self._deleting.ended():
+            self._folding.drop(document)
+            self._recent.pop(document, None)
+            room = self._rooms.get(document)
+            for peer in tuple(room.readers) if room else ():
+                self._close(peer, document)
+                self._refuse(peer, ErrorCode.GONE, _GONE, document)
 
     def _folded(self, document: bytes) -> None:
         """A snapshot stands for records from now on; whoever is not past its position is behind."""
@@ -374,6 +431,11 @@ class Rooms:
         for peer, document, outcome in self._folding.settle():
             if peer in self._peers:
                 self._send(peer, wire.Folded(document, outcome))
+
+    def _answer_deletes(self) -> None:
+        if self._folding.clean:
+            for peer, document in self._deleting.answers():
+                self._send(peer, wire.Deleted(document, wire.DELETE_DONE))
 
     def _deliver(self) -> None:
         """One piece of log to every reader that is behind and has room in its queue."""
@@ -526,6 +588,7 @@ class Rooms:
         """Nothing of this step was written. Its answers may rest on what is gone, so they are not sent."""
         logger.error("the log can't be written: %s", error)
         self._out = []
+        self._deleting.ended()
         for event in events[done:]:
             if isinstance(event, Folded):
                 self._take(event._replace(records=None))

@@ -29,9 +29,9 @@ from websockets.typing import Origin, Subprotocol
 from llmcrdt.sync import wire
 from llmcrdt.sync.wire import Error, ErrorCode
 
-from .access import AccessError, TokenRefused, Tokens
+from .access import EVERYTHING, AccessError, TokenRefused, Tokens
 from .connection import Connection, Outgoing, Socket
-from .doors.native import NativeDoor, Refused, Request
+from .doors.native import Answer, NativeDoor, Refused, Request
 from .folder import Folder
 from .folding import Folded, ToFold
 from .limits import Limits
@@ -178,17 +178,20 @@ class Relay:
         else:
             self._handle(connection, message, len(frame))
 
-    def _handle(self, connection: Connection, message: wire.Welcome | Error | Request, size: int) -> None:
+    def _handle(self, connection: Connection, message: Answer | Request, size: int) -> None:
         """Hand a message to the rooms, or answer it here."""
         if isinstance(message, wire.Welcome):
             if not self._has_room(connection.door):
                 text = f"At most {self.limits.subject_connections} connections for one subject."
                 retry_after = int(self.limits.retry_after * 1000)
                 return self._end(connection, Error(ErrorCode.TOO_MANY_CONNECTIONS, text, retry_after=retry_after))
-            self._events.put(Greeted(connection.peer, connection.door.features))
+            grant = connection.door.grant or EVERYTHING
+            admin = grant.level == "admin"
+            self._events.put(Greeted(connection.peer, connection.door.features, grant.subject, admin))
             self._send([connection], Outgoing(wire.encode(message)), 0)
-        elif isinstance(message, Error):
-            self.metrics.error(message.code)
+        elif isinstance(message, Error | wire.Deleted):
+            if isinstance(message, Error):
+                self.metrics.error(message.code)
             self._send([connection], Outgoing(wire.encode(message)), 0)
         elif not self._stopping:
             connection.gave(size)

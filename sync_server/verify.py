@@ -12,6 +12,8 @@ from llmcrdt.sync.wire import START, Record, digest, next_chain
 from . import folds
 
 _BITS = 36
+_GONE = 2
+"""Deleted, and all of it taken away; what stands before that goes at the next start of the relay."""
 
 
 def faults(db: sqlite3.Connection) -> Iterator[str]:
@@ -21,10 +23,18 @@ def faults(db: sqlite3.Connection) -> Iterator[str]:
         for (text,) in db.execute("PRAGMA integrity_check").fetchall():
             if text != "ok":
                 yield f"the file: {text}"
-        for number, raw in db.execute("SELECT number, id FROM documents").fetchall():
-            yield from (f"{document_id(raw)}: {fault}" for fault in _document(db, number, raw))
+        for number, raw, gone in db.execute("SELECT number, id, gone FROM documents").fetchall():
+            found = _deleted(db, number) if gone == _GONE else () if gone else _document(db, number, raw)
+            yield from (f"{document_id(raw)}: {fault}" for fault in found)
     finally:
         db.execute("ROLLBACK")
+
+
+def _deleted(db: sqlite3.Connection, number: int) -> Iterator[str]:
+    for table in ("records", "parts", "marks"):
+        sql = f"SELECT 1 FROM {table} WHERE key >= ? AND key < ? LIMIT 1"
+        if db.execute(sql, (number << _BITS, (number + 1) << _BITS)).fetchone():
+            yield f"it was deleted, but has {table}"
 
 
 def _document(db: sqlite3.Connection, number: int, raw: bytes) -> Iterator[str]:

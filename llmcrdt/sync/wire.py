@@ -90,12 +90,14 @@ class ErrorCode(IntEnum):
     RECORD_TOO_LARGE = 22
     READ_ONLY = 23
     LOG_FULL = 24
+    SUBJECT_FULL = 25
     PRESENCE_REFUSED = 26
     STORAGE = 30
     SHUTTING_DOWN = 31
     TOO_MANY_CONNECTIONS = 32
     TOKEN_REFUSED = 40
     FORBIDDEN = 41
+    GONE = 42
 
 
 RESUMED: Final = 0
@@ -103,6 +105,8 @@ RESET: Final = 1
 FOLD_DONE: Final = 0
 FOLD_NEVER: Final = 1
 FOLD_FAILED: Final = 2
+DELETE_DONE: Final = 0
+DELETE_REFUSED: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +223,21 @@ class Presence:
 
 
 @dataclass(frozen=True, slots=True)
+class Delete:
+    """Ask the relay to drop a document for good: its log goes, and its id takes no records any more."""
+
+    document: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """The answer: DELETE_DONE or DELETE_REFUSED."""
+
+    document: bytes
+    outcome: int
+
+
+@dataclass(frozen=True, slots=True)
 class Barrier:
     id: int
 
@@ -253,6 +272,8 @@ Message: TypeAlias = (
     | Fold
     | Folded
     | Presence
+    | Delete
+    | Deleted
     | Barrier
     | Reached
     | Error
@@ -345,6 +366,10 @@ def encode(message: Message) -> bytes:
         case Presence(document, entries):
             pieces = (p for e in entries for p in (_uint(e.client), _uint(e.clock), _bytes(e.state.encode())))
             return b"".join((b"\x0f", document, _uint(len(entries)), *pieces))
+        case Delete(document):
+            return b"\x11" + document
+        case Deleted(document, outcome):
+            return b"\x12" + document + _uint(outcome)
         case Barrier(id_):
             return b"\x09" + _uint(id_)
         case Reached(id_):
@@ -544,6 +569,8 @@ _READERS: Final[dict[int, Callable[[_Reader], Message]]] = {
     0x0D: lambda r: Fold(r.id()),
     0x0E: lambda r: Folded(r.id(), r.uint(FOLD_DONE, FOLD_FAILED)),
     0x0F: _read_presence,
+    0x11: lambda r: Delete(r.id()),
+    0x12: lambda r: Deleted(r.id(), r.uint(DELETE_DONE, DELETE_REFUSED)),
 }
 
 

@@ -12,8 +12,10 @@ from llmcrdt.sync.wire import Error, ErrorCode
 from ..access import Grant, TokenRefused, Tokens
 from ..limits import Limits
 
-Request: TypeAlias = wire.Open | wire.Close | wire.Push | wire.Barrier | wire.Fold | wire.Presence
+Request: TypeAlias = wire.Open | wire.Close | wire.Push | wire.Barrier | wire.Fold | wire.Presence | wire.Delete
 """What a client may say to the rooms."""
+Answer: TypeAlias = wire.Welcome | wire.Deleted | Error
+"""What is answered without them."""
 _Asked = TypeVar("_Asked")
 _Answer = TypeVar("_Answer")
 
@@ -38,8 +40,8 @@ class NativeDoor:
         self.features = 0
         self.grant: Grant | None = None
 
-    def receive(self, frame: bytes | str) -> wire.Welcome | Error | Request:
-        """A message for the rooms, or the WELCOME or ERROR to send back. Raises Refused, after which the connection
+    def receive(self, frame: bytes | str) -> Answer | Request:
+        """A message for the rooms, or the answer to send back. Raises Refused, after which the connection
         ends."""
         if isinstance(frame, str):
             raise Refused(Error(ErrorCode.MALFORMED, "Messages are binary frames."))
@@ -58,7 +60,15 @@ class NativeDoor:
                 return self._welcome()
             case wire.Presence() if not self.features & wire.PRESENCE:
                 raise Refused(Error(ErrorCode.UNEXPECTED, "PRESENCE is for who said so in HELLO."))
-            case wire.Open() | wire.Close() | wire.Push() | wire.Barrier() | wire.Fold() | wire.Presence():
+            case (
+                wire.Open()
+                | wire.Close()
+                | wire.Push()
+                | wire.Barrier()
+                | wire.Fold()
+                | wire.Presence()
+                | wire.Delete()
+            ):
                 return self._forbidden(message) or message
         raise Refused(Error(ErrorCode.UNEXPECTED, f"{type(message).__name__.upper()} is for the relay to send."))
 
@@ -73,8 +83,8 @@ class NativeDoor:
         except TokenRefused as e:
             raise Refused(Error(ErrorCode.TOKEN_REFUSED, str(e))) from None
 
-    def _forbidden(self, message: Request) -> Error | None:
-        """The error that answers a message which the token doesn't allow."""
+    def _forbidden(self, message: Request) -> Error | wire.Deleted | None:
+        """What answers a message which the token doesn't allow."""
         self.confirm()
         grant = self.grant
         match message:
@@ -87,6 +97,8 @@ class NativeDoor:
                 return Error(ErrorCode.READ_ONLY, "The token lets nothing be folded here.", document)
             case wire.Presence(document) if grant and not grant.allows("append", document):
                 return Error(ErrorCode.PRESENCE_REFUSED, "The token lets nothing be announced here.", document)
+            case wire.Delete(document) if grant and not grant.allows("append", document):
+                return wire.Deleted(document, wire.DELETE_REFUSED)
         return None
 
     def _welcome(self) -> wire.Welcome:

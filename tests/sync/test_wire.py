@@ -53,6 +53,8 @@ messages = st.one_of(
     st.builds(part, early, ids, st.integers(1, 9), small, small, data, small),
     st.builds(wire.Fold, ids),
     st.builds(wire.Folded, ids, st.integers(0, 2)),
+    st.builds(wire.Delete, ids),
+    st.builds(wire.Deleted, ids, st.integers(0, 1)),
     st.builds(wire.Hello, texts(wire.MAX_AGENT), st.binary(max_size=wire.MAX_TOKEN), uints),
     st.builds(wire.Welcome, texts(wire.MAX_AGENT), st.integers(1, wire.MAX_RECORD), limits, limits, limits, uints),
     st.builds(wire.Open, ids, kinds, st.none() | cursors),
@@ -139,7 +141,7 @@ def test_frozen_malformed_frames(name: str) -> None:
 
 
 def test_every_message_has_a_frozen_frame() -> None:
-    assert {int(v["hex"][:2], 16) for v in VECTORS["frames"].values()} == set(range(1, 16))
+    assert {int(v["hex"][:2], 16) for v in VECTORS["frames"].values()} == {*range(1, 16), 0x11, 0x12}
 
 
 def test_the_chain_is_what_the_document_says() -> None:
@@ -176,8 +178,8 @@ def test_a_number_out_of_range_is_not_written(n: int) -> None:
 
 
 def test_the_document_lists_the_same_codes_and_messages() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
-    codes = {name: int(code) for code, name in re.findall(r"^\| ([1-9]\d*) \| ([A-Z_]+) \|", text, re.M)}
+    text, errors = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text().split("## 6. Errors")
+    codes = {name: int(code) for code, name in re.findall(r"^\| ([1-9]\d*) \| ([A-Z_]+) \|", errors, re.M)}
     assert codes == {code.name: code.value for code in wire.ErrorCode}
-    types = {name: int(number, 16) for number, name in re.findall(r"^\| (0[0-9a-f]) \| ([A-Z]+) \|", text, re.M)}
+    types = {name: int(number, 16) for number, name in re.findall(r"^\| ([01][0-9a-f]) \| ([A-Z]+) \|", text, re.M)}
     assert types == {v["message"]["type"]: int(v["hex"][:2], 16) for v in VECTORS["frames"].values()}
