@@ -49,6 +49,7 @@ kvsoak: dev ## Kill 200 writers of one KV cache, and harm 10,000 chunks (ARGS='-
 
 bench: dev ## Run a benchmark (NAME=conversation, ARGS=...)
 	@sh scripts/bootstrap bench
+	@[ "$(NAME)" != relay ] || $(VENV)/python -m benchmarks.relay.install
 	$(VENV)/python -m benchmarks $(or $(NAME),conversation) $(ARGS)
 
 mutate: dev ## Break each rule in the code, and check that its test fails (ARGS='O6 O7')

@@ -30,10 +30,11 @@ class Figure:
 
 @dataclass
 class Report:
-    """The figures of one run."""
+    """The figures of one run. ``notes``: what was left out or went wrong, a sentence each."""
 
     name: str
     figures: list[Figure] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def add(
         self,
@@ -47,7 +48,7 @@ class Report:
 
     def table(self) -> str:
         """For people."""
-        width = max(len(figure.name) for figure in self.figures)
+        width = max((len(figure.name) for figure in self.figures), default=0)
         lines = [f"{self.name}, Python {platform.python_version()}, {os.cpu_count()} cores"]
         for figure in self.figures:
             line = f"  {figure.name:{width}}  {_number(figure.value):>12} {figure.unit:10}"
@@ -55,12 +56,13 @@ class Report:
                 bound = "<=" if figure.bound == "most" else ">="
                 line += f"  {'ok  ' if figure.held else 'OVER'} {bound} {_number(figure.budget)} {figure.unit}"
             lines.append(line.rstrip())
-        return "\n".join(lines)
+        return "\n".join([*lines, *self.notes])
 
     def as_json(self) -> dict[str, Any]:
         """For machines."""
         figures = [asdict(figure) | {"held": figure.held} for figure in self.figures]
-        return {"benchmark": self.name, "python": platform.python_version(), "figures": figures}
+        notes = {"notes": self.notes} if self.notes else {}
+        return {"benchmark": self.name, "python": platform.python_version(), "figures": figures, **notes}
 
 
 def seconds(do: Callable[[], object]) -> float:

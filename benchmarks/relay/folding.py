@@ -1,21 +1,16 @@
-"""The relay: what a fold costs, what it saves a new device, and how long others wait meanwhile.
+"""What a fold costs, what it saves a new device, and how long others wait meanwhile.
 
-One relay in a process of its own, one document of streamed tokens; a second client writes to another document all the
+One document of streamed tokens; a second client writes to another document all the
 time and notes how long each ack takes.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
-import subprocess
-import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
@@ -23,19 +18,17 @@ from websockets.typing import Subprotocol
 from llmcrdt.crdt.yjs import YjsReplica
 from llmcrdt.sync import wire
 
-from .report import Report
+from ..report import Report
+from .servers import KINDS, running
 
 D, E = b"d" * 16, b"e" * 16
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--records", type=int, default=20_000, help="records in the document (default 20,000)")
-
-
-def run(options: argparse.Namespace) -> Report:
-    report = Report("relay")
-    updates = _tokens(options.records)
-    with tempfile.TemporaryDirectory(prefix="llmcrdt-bench-") as folder, _relay(Path(folder)) as url:
+def measure(report: Report, count: int) -> None:
+    """Add the figures of one log that is folded."""
+    updates = _tokens(count)
+    with running(KINDS[0], "fold=1099511627776") as server:
+        url = server.url
         began = time.perf_counter()
         _push(url, updates)
         report.add("push and acknowledge, on disk", len(updates) / (time.perf_counter() - began), "records/s")
@@ -53,7 +46,6 @@ def run(options: argparse.Namespace) -> Report:
         report.add("p99 of an ack meanwhile", _percentile(waits, 0.99) * 1000, "ms")
         report.add("longest ack meanwhile", max(waits) * 1000, "ms")
         _joining(report, url, "after the fold")
-    return report
 
 
 def _tokens(count: int) -> list[bytes]:
@@ -93,7 +85,7 @@ def _acks(url: str, seconds: float | None, stop: threading.Event | None = None) 
         while (stop and not stop.is_set()) or (seconds and time.perf_counter() - began < seconds):
             sent = time.perf_counter()
             client.send(wire.encode(wire.Push(E, session, len(waits) + 1, (b"x" * 50,))))
-            while not isinstance(_hear(client), wire.Ack):
+            while not isinstance(hear(client), wire.Ack):
                 pass
             waits.append(time.perf_counter() - sent)
     return waits
@@ -105,18 +97,19 @@ def _push(url: str, updates: list[bytes]) -> None:
         for start in range(0, len(updates), 200):
             part = tuple(updates[start : start + 200])
             client.send(wire.encode(wire.Push(D, session, start + 1, part)))
-            while not isinstance(_hear(client), wire.Ack):
+            while not isinstance(hear(client), wire.Ack):
                 pass
 
 
 def _fold(url: str) -> None:
     with _client(url, D) as client:
         client.send(wire.encode(wire.Fold(D)))
-        while not isinstance(_hear(client), wire.Folded):
+        while not isinstance(hear(client), wire.Folded):
             pass
 
 
-def _hear(client: ClientConnection) -> wire.Message:
+def hear(client: ClientConnection) -> wire.Message:
+    """The next message."""
     return wire.decode(_frame(client))
 
 
@@ -127,7 +120,8 @@ def _frame(client: ClientConnection) -> bytes:
 
 
 @contextmanager
-def _client(url: str, document: bytes) -> Iterator[ClientConnection]:
+def connected(url: str) -> Iterator[ClientConnection]:
+    """A client that has said HELLO."""
     with connect(
         url + wire.PATH,
         subprotocols=[Subprotocol(wire.SUBPROTOCOL)],
@@ -136,20 +130,14 @@ def _client(url: str, document: bytes) -> Iterator[ClientConnection]:
         max_size=wire.MAX_FRAME,
     ) as client:
         client.send(wire.encode(wire.Hello("benchmark")))
-        client.send(wire.encode(wire.Open(document, "yjs")))
         yield client
 
 
 @contextmanager
-def _relay(folder: Path) -> Iterator[str]:
-    command = [sys.executable, "-m", "sync_server", "--port", "0", "--data", str(folder), "--limit", f"fold={1 << 40}"]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        assert child.stdout
-        yield child.stdout.readline().split()[-1]
-    finally:
-        child.terminate()
-        child.communicate()
+def _client(url: str, document: bytes) -> Iterator[ClientConnection]:
+    with connected(url) as client:
+        client.send(wire.encode(wire.Open(document, "yjs")))
+        yield client
 
 
 def _percentile(values: list[float], share: float) -> float:

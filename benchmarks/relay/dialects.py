@@ -1,0 +1,270 @@
+"""The protocols that the load generator speaks, as bytes: lean, for a load generator must cost less than a server.
+
+A *pushed* frame is one that the writer sends; what a follower gets is compared with what was written, byte for byte
+where the server sends updates on as they came, through a replica where it merges them.
+
+Sources: y-protocols (PROTOCOL.md and sync.js) for y-websocket; @hocuspocus/common for Hocuspocus, whose frames are
+those with the document's name before them; docs/protocol.md for ours.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from itertools import accumulate
+from typing import NamedTuple
+
+from llmcrdt.ids import document_id
+from llmcrdt.sync import wire
+
+from .material import Material, Replica
+
+EMPTY = b"\x00\x00"
+"""A Yjs update that says nothing."""
+
+
+class WrongContent(Exception):
+    """A follower got something else than was written."""
+
+
+class Frames(NamedTuple):
+    """Frames in one piece, and where each of them ends (0 first)."""
+
+    blob: bytes
+    ends: tuple[int, ...]
+
+
+def frame(payload: bytes, masked: bool = False) -> bytes:
+    """A binary WebSocket frame (RFC 6455). A client's mask is all zero: the server unmasks, we need not mask."""
+    size, bit = len(payload), 0x80 if masked else 0
+    if size < 126:
+        head = bytes((0x82, bit | size))
+    elif size < 1 << 16:
+        head = bytes((0x82, bit | 126)) + size.to_bytes(2, "big")
+    else:
+        head = bytes((0x82, bit | 127)) + size.to_bytes(8, "big")
+    return head + bytes(4 * masked) + payload
+
+
+def varint(n: int) -> bytes:
+    """lib0's varUint, LEB128."""
+    out = bytearray()
+    while n > 0x7F:
+        out.append(n & 0x7F | 0x80)
+        n >>= 7
+    out.append(n)
+    return bytes(out)
+
+
+def read_varint(data: bytes, at: int) -> tuple[int, int]:
+    """The number at a place, and the place behind it."""
+    n = shift = 0
+    while True:
+        byte = data[at]
+        n |= (byte & 0x7F) << shift
+        at += 1
+        if byte < 0x80:
+            return n, at
+        shift += 7
+
+
+class YWebsocket:
+    """The y-websocket protocol: a connection for each document, its name in the path."""
+
+    subprotocol: str | None = None
+
+    def __init__(self, room: str, material: Material, folder: str = "/") -> None:
+        self.path = folder + room
+        self.material = material
+        self.before = b""
+
+    @property
+    def hello(self) -> list[bytes]:
+        """What a client says first: sync step 1 of an empty document."""
+        return [self.before + b"\x00\x00\x01\x00"]
+
+    @cached_property
+    def messages(self) -> list[bytes]:
+        """What a writer sends, and what a server sends on that doesn't merge."""
+        return [self.before + b"\x00\x02" + varint(len(u)) + u for u in self.material.updates]
+
+    @cached_property
+    def pushed(self) -> Frames:
+        return _joined([frame(m, masked=True) for m in self.messages])
+
+    @cached_property
+    def echoed(self) -> Frames:
+        return _joined([frame(m) for m in self.messages])
+
+    def whole(self, payload: bytes) -> bool:
+        """Whether this is the answer to step 1: with it all is here that the server has."""
+        at = len(self.before)
+        return payload[at : at + 2] in (b"\x00\x01", b"\x04\x01")
+
+    def updates(self, payload: bytes) -> list[bytes]:
+        """The updates in a message; none where it is about something else."""
+        at = len(self.before)
+        if payload[at : at + 2] not in (b"\x00\x01", b"\x00\x02", b"\x04\x01"):
+            return []
+        size, at = read_varint(payload, at + 2)
+        return [payload[at : at + size]]
+
+    def contents(self, payloads: Sequence[bytes]) -> list[bytes]:
+        """The updates in many messages."""
+        return [update for payload in payloads for update in self.updates(payload)]
+
+    def follow(self) -> YFollower:
+        return YFollower(self)
+
+
+class Hocuspocus(YWebsocket):
+    """Hocuspocus: the document's name before each message, and a token (any will do) before the first."""
+
+    def __init__(self, room: str, material: Material) -> None:
+        super().__init__(room, material)
+        self.path = "/"
+        self.before = varint(len(room)) + room.encode()
+
+    @property
+    def hello(self) -> list[bytes]:
+        return [self.before + b"\x02\x00" + varint(4) + b"none", *super().hello]
+
+
+class YFollower:
+    """How far a follower has come. A server that sends on what came is checked by comparing bytes; as soon as a message
+    differs, a replica takes over."""
+
+    def __init__(self, dialect: YWebsocket) -> None:
+        self.dialect = dialect
+        self.replica: Replica | None = None
+
+    def take(self, payload: bytes, have: int) -> int:
+        """How many updates are here after this message."""
+        if self.replica is None:
+            if have < len(self.dialect.messages) and payload == self.dialect.messages[have]:
+                return have + 1
+            updates = self.dialect.updates(payload)
+            if all(update == EMPTY for update in updates):
+                return have
+            self.replica = Replica()
+            for update in self.dialect.material.updates[:have]:
+                self.replica.apply(update)
+        for update in self.dialect.updates(payload):
+            self.replica.apply(update)
+        return self.dialect.material.reached(self.replica.state)
+
+    def check(self, have: int) -> None:
+        """Raises WrongContent where a merged document is not what was written."""
+        if self.replica is None:
+            return
+        written = Replica()
+        for update in self.dialect.material.updates[:have]:
+            written.apply(update)
+        if not self.replica.equals(written):
+            raise WrongContent("A follower's document is not what was written.")
+
+
+class Native:
+    """The relay's own protocol, one document on each connection, one record in each PUSH."""
+
+    subprotocol: str | None = wire.SUBPROTOCOL
+    path = wire.PATH
+
+    def __init__(self, room: str, material: Material) -> None:
+        self.document = native_id(room)
+        self.session = os.urandom(16)
+        self.material = material
+        pieces = [varint(len(u)) + u for u in material.updates]
+        self.blob = b"".join(pieces)
+        self.ends = (0, *accumulate(map(len, pieces)))
+
+    @property
+    def hello(self) -> list[bytes]:
+        return [wire.encode(m) for m in (wire.Hello("benchmark"), wire.Open(self.document, "yjs"), wire.Barrier(1))]
+
+    @cached_property
+    def pushed(self) -> Frames:
+        pushes = (wire.Push(self.document, self.session, n, (u,)) for n, u in enumerate(self.material.updates, 1))
+        return _joined([frame(wire.encode(push), masked=True) for push in pushes])
+
+    @property
+    def echoed(self) -> Frames:
+        """Followers get RECORDS, as many in one as the relay likes: there is nothing to expect word for word."""
+        return Frames(b"", (0,))
+
+    def whole(self, payload: bytes) -> bool:
+        """Whether all is here that the relay had when it was asked."""
+        if payload[0] == 0x0B:
+            raise WrongContent(str(wire.decode(payload)))
+        return payload[0] == 0x0A
+
+    def contents(self, payloads: Sequence[bytes]) -> list[bytes]:
+        """The records in many messages, those of a snapshot put together from its parts."""
+        snapshot: dict[int, bytes] = {}
+        records: list[bytes] = []
+        for payload in payloads:
+            match wire.decode(payload):
+                case wire.Snapshot() as part:
+                    snapshot[part.n] = snapshot.get(part.n, b"") + part.data
+                case wire.Records(_, _, more):
+                    records += (r.data for r in more)
+        return [*snapshot.values(), *records]
+
+    def follow(self) -> NativeFollower:
+        return NativeFollower(self)
+
+
+class NativeFollower:
+    """How far a follower has come. The records of a message stand there as they were pushed, one behind the other, so
+    that comparing them with what was written is one comparison."""
+
+    def __init__(self, dialect: Native) -> None:
+        self.dialect = dialect
+
+    def take(self, payload: bytes, have: int) -> int:
+        if payload[0] == 0x0B:
+            raise WrongContent(str(wire.decode(payload)))
+        if payload[0] != 0x08:
+            return have
+        _, at = read_varint(payload, 17)
+        runs, at = read_varint(payload, at)
+        for _ in range(runs):
+            n, at = read_varint(payload, at + 16)
+            count, at = read_varint(payload, at)
+            ends = self.dialect.ends
+            if n != have + 1 or have + count >= len(ends):
+                raise WrongContent(f"A follower got record {n} behind record {have}.")
+            start, end = ends[have], ends[have + count]
+            if payload[at : at + end - start] != self.dialect.blob[start:end]:
+                raise WrongContent("A follower got other bytes than were written.")
+            at += end - start
+            have += count
+        return have
+
+    def check(self, have: int) -> None:
+        """All was compared when it came."""
+
+
+Dialect = YWebsocket | Native
+
+
+def dialect(name: str, room: str, material: Material) -> Dialect:
+    """``yjs-door`` is the relay's door for Yjs clients, where a room's name is a document's id."""
+    match name:
+        case "native":
+            return Native(room, material)
+        case "hocuspocus":
+            return Hocuspocus(room, material)
+        case "yjs-door":
+            return YWebsocket(document_id(native_id(room)), material, "/yjs/")
+    return YWebsocket(room, material)
+
+
+def native_id(room: str) -> bytes:
+    return hashlib.sha256(room.encode()).digest()[:16]
+
+
+def _joined(frames: Sequence[bytes]) -> Frames:
+    return Frames(b"".join(frames), (0, *accumulate(map(len, frames))))

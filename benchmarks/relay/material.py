@@ -1,0 +1,95 @@
+"""What is written in the benchmark of relays: Yjs updates, made before the clock starts."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import pycrdt
+
+CLIENT = 7
+
+
+@dataclass(frozen=True)
+class Material:
+    """Updates of one client, in order. ``clocks``: where that client's clock stands after each."""
+
+    updates: tuple[bytes, ...]
+    clocks: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        return sum(map(len, self.updates))
+
+    def reached(self, state: bytes) -> int:
+        """How many of the updates a state vector holds."""
+        return bisect_right(self.clocks, clock(state))
+
+
+def tokens(count: int) -> Material:
+    """A streamed answer: each update adds a word of 5 letters to a text."""
+    document: pycrdt.Doc[pycrdt.Text] = pycrdt.Doc(client_id=CLIENT)
+    text = document.get("answer", type=pycrdt.Text)
+    updates = []
+    document.observe(lambda event: updates.append(event.update))
+    for n in range(count):
+        text += f"{n % 10_000:04} "
+    return Material(tuple(updates), tuple(accumulate(5 for _ in updates)))
+
+
+def entries(count: int, size: int) -> Material:
+    """A long conversation: each update puts an entry of ``size`` letters into a map."""
+    document: pycrdt.Doc[pycrdt.Map[str]] = pycrdt.Doc(client_id=CLIENT)
+    map_ = document.get("entries", type=pycrdt.Map)
+    updates = []
+    document.observe(lambda event: updates.append(event.update))
+    for n in range(count):
+        map_[f"entry-{n}"] = (f"{n:08} " * (size // 9 + 1))[:size]
+    return Material(tuple(updates), tuple(accumulate(1 for _ in updates)))
+
+
+def clock(state: bytes) -> int:
+    """The clock of CLIENT in a state vector (lib0: count, then pairs of client and clock); 0 where it has none."""
+    found, at = _numbers(state), 1
+    while at < len(found):
+        if found[at] == CLIENT:
+            return found[at + 1]
+        at += 2
+    return 0
+
+
+def _numbers(data: bytes) -> list[int]:
+    numbers, n, shift = [], 0, 0
+    for byte in data:
+        n |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            numbers.append(n)
+            n = shift = 0
+    return numbers
+
+
+class Replica:
+    """A document that somebody has received, to compare with what was written."""
+
+    def __init__(self) -> None:
+        self._document: pycrdt.Doc[Any] = pycrdt.Doc()
+
+    def apply(self, update: bytes) -> None:
+        self._document.apply_update(update)
+
+    @property
+    def state(self) -> bytes:
+        return self._document.get_state()
+
+    def equals(self, other: Replica) -> bool:
+        """Whether both hold the same: they lack nothing of each other, and say the same."""
+        if self.state != other.state:
+            return False
+        return self._contents() == other._contents()
+
+    def _contents(self) -> tuple[str, object]:
+        document = self._document
+        return str(document.get("answer", type=pycrdt.Text)), document.get("entries", type=pycrdt.Map).to_py()

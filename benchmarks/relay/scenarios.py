@@ -1,0 +1,202 @@
+"""What is measured: each scenario runs on a fresh server of each kind, in turns, so that a machine that is busy with
+something else is busy for all of them."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from ..report import Report
+from . import unloading
+from .generator import Failed, Found, run
+from .servers import KINDS, OURS, YARDSTICK, Kind, Server, running
+
+MB = 1_000_000
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much of everything."""
+
+    rounds: int = 3
+    seconds: float = 3.0
+    readers: int = 500
+    idle: int = 1_000
+    clients: int = 200
+    document: int = 10_000  # entries of 1,000 letters
+    silent: int = 50
+    traffic: int = 16_000  # entries of 1,000 letters
+    many_silent: int = 1_000
+    documents: int = 10_000
+
+
+QUICK = Sizes(1, 0.5, 20, 40, 5, 100, 3, 300, 10, 100)
+
+Values = dict[str, list[Found]]
+"""Kind -> what was found, round by round."""
+
+
+class Bench:
+    """One run of the benchmark: the kinds that can run here, the report, and what went wrong."""
+
+    def __init__(self, report: Report, kinds: Sequence[Kind], sizes: Sizes) -> None:
+        self.report, self.kinds, self.sizes = report, kinds, sizes
+        self.fsyncs: list[float] = []
+
+    def rounds(self, what: str, measure: Callable[[Server], Found], rounds: int | None = None) -> Values:
+        """Every kind in turn, round after round. A kind that fails has no figures, and a note says why."""
+        found: Values = {kind.name: [] for kind in self.kinds}
+        for _ in range(rounds or self.sizes.rounds):
+            self.fsyncs += bare_fsyncs()
+            for kind in self.kinds:
+                if kind.name not in found:
+                    continue
+                try:
+                    with running(kind) as server:
+                        found[kind.name].append(measure(server))
+                except Failed as e:
+                    del found[kind.name]
+                    self.report.notes.append(f"{what}: {kind.name} has no figure: {e}")
+        return found
+
+    def lines(self, what: str, unit: str, found: Values, value: Callable[[Found], float]) -> dict[str, float]:
+        """A line for each kind: the median over the rounds."""
+        values = {name: median(map(value, rounds)) for name, rounds in found.items()}
+        for name, figure in values.items():
+            self.report.add(f"{what}: {name}", figure, unit)
+        return values
+
+    def ratio(self, what: str, values: dict[str, float], budget: float | None = None, least: bool = False) -> None:
+        """Ours / the yardstick's."""
+        if OURS in values and YARDSTICK in values:
+            bound = "least" if least else "most"
+            self.report.add(f"  {what} / {YARDSTICK}", values[OURS] / values[YARDSTICK], "x", budget, bound)  # type: ignore[arg-type]
+
+
+def streamed(bench: Bench) -> None:
+    """10 rooms, each with a writer and 4 followers, words of a streamed answer: as fast as it goes."""
+    seconds = bench.sizes.seconds
+    task = {"rooms": 10, "followers": 4, "updates": int(15_000 * seconds), "rate": 0, "window": 1_000}
+    what = "10 rooms x 4, as fast as it goes"
+    found = bench.rounds(what, lambda server: run(server, "stream", seconds=seconds, **task))
+    values = bench.lines(what, "delivered/s", found, _delivered)
+    bench.ratio("delivered/s", values, 4, least=True)
+    values = bench.lines("  per second of the server's processor time", "delivered", found, _for_cpu)
+    bench.ratio("that", values)
+    bench.lines("  the server's share of a core", "", found, lambda f: f.cpu)
+    bench.lines("  the generator's", "", found, lambda f: f.counted["cpu"])
+
+
+def paced(bench: Bench) -> None:
+    """The same rooms at 1,000 updates a second in all."""
+    seconds = bench.sizes.seconds
+    task = {"rooms": 10, "followers": 4, "updates": int(100 * seconds) + 1, "rate": 1_000, "window": 0}
+    what = "10 rooms x 4, 1,000 updates/s, p50"
+    found = bench.rounds(what, lambda server: run(server, "stream", seconds=seconds, **task))
+    values = bench.lines(what, "ms", found, lambda f: f.counted["p50"] * 1e3)
+    bench.ratio("p50", values, 1)
+    bench.lines("  p99", "ms", found, lambda f: f.counted["p99"] * 1e3)
+    bench.lines("  the server's share of a core", "", found, lambda f: f.cpu)
+    bench.report.add("  a bare write and fsync on this disk, p50", median(bench.fsyncs) * 1e3, "ms")
+
+
+def crowd(bench: Bench) -> None:
+    """A writer and 500 readers: 20 updates a second, then as fast as it goes."""
+    readers, seconds = bench.sizes.readers, bench.sizes.seconds
+    task = {"rooms": 1, "followers": readers, "window": 16}
+    what = f"1 writer, {readers} readers, 20 updates/s, p50"
+    slow = bench.rounds(what, lambda s: run(s, "stream", seconds=seconds, rate=20, updates=1_000, **task))
+    bench.ratio("p50", bench.lines(what, "ms", slow, lambda f: f.counted["p50"] * 1e3))
+    bench.lines("  p99", "ms", slow, lambda f: f.counted["p99"] * 1e3)
+    what = f"1 writer, {readers} readers, as fast as it goes"
+    fast = bench.rounds(what, lambda s: run(s, "stream", seconds=seconds, rate=0, updates=20_000, **task))
+    bench.ratio("delivered/s", bench.lines(what, "delivered/s", fast, _delivered), 4, least=True)
+    bench.lines("  the generator's share of a core", "", fast, lambda f: f.counted["cpu"])
+
+
+def idle(bench: Bench) -> None:
+    """1,000 connections that do nothing, 10 to a document."""
+    count = bench.sizes.idle
+    what = f"{count:,} idle connections, memory of each"
+    found = bench.rounds(what, lambda server: run(server, "idle", connections=count, each=10), 1)
+    bench.ratio("memory", bench.lines(what, "kB", found, lambda f: (f.after - f.before) / count / 1e3))
+
+
+def storm(bench: Bench) -> None:
+    """200 clients that come at once to a document of 10 MB."""
+    sizes = bench.sizes
+
+    task = {"clients": sizes.clients, "updates": sizes.document, "size": 1_000, "window": 256}
+    what = f"{sizes.clients} clients join a document of {sizes.document / 1_000:g} MB, until all have it"
+    found = bench.rounds(what, lambda server: run(server, "storm", **task), 1)
+    bench.ratio("time", bench.lines(what, "s", found, lambda f: f.counted["seconds"]))
+    bench.lines("  the server's memory at most, beyond what it had", "MB", found, lambda f: (f.peak - f.before) / MB)
+    bench.lines("  the generator's share of a core", "", found, lambda f: f.counted["cpu"])
+
+
+def slow(bench: Bench) -> None:
+    """Readers that don't read, while a writer and a reader go on; then 1,000 of them on ours."""
+    sizes = bench.sizes
+    task = {"rooms": 1, "followers": 1, "seconds": 600, "rate": 0, "window": 64, "size": 1_000}
+
+    def measure(silent: int) -> Callable[[Server], Found]:
+        return lambda server: run(server, "stream", silent=silent, updates=sizes.traffic, **task)
+
+    traffic = f"{sizes.traffic / 1_000:g} MB"
+    what = f"{sizes.silent} clients that don't read, {traffic}: memory more"
+    bench.lines(what, "MB", bench.rounds(what, measure(sizes.silent), 1), _grown)
+    ours = Bench(bench.report, [kind for kind in bench.kinds if kind.name == OURS], sizes)
+    what = f"{sizes.many_silent:,} clients that don't read, {traffic}: memory more"
+    ours.lines(what, "MB", ours.rounds(what, measure(sizes.many_silent), 1), _grown)
+    what = f"none, {traffic}: memory more"
+    ours.lines(what, "MB", ours.rounds(what, measure(0), 1), _grown)
+
+
+def unload(bench: Bench) -> None:
+    """Documents that were opened, written and closed again."""
+    for kind in bench.kinds:
+        if kind.name == OURS:
+            with running(kind) as server:
+                unloading.measure(bench.report, server, bench.sizes.documents)
+
+
+SCENARIOS = {f.__name__: f for f in (streamed, paced, crowd, idle, storm, slow, unload)}
+
+
+def choose(report: Report, names: Sequence[str]) -> Iterator[Kind]:
+    """The kinds with these names that can run here; a note for each that can't."""
+    for kind in KINDS:
+        if kind.name in names:
+            why = kind.missing()
+            if why is None:
+                yield kind
+            else:
+                report.notes.append(f"{kind.name} is left out: {why}")
+
+
+def bare_fsyncs(count: int = 20) -> list[float]:
+    """Seconds that a write of 100 bytes and an fsync take: what an ack waits for at least."""
+    times = []
+    with tempfile.TemporaryFile(prefix="llmcrdt-bench-") as file:
+        for _ in range(count):
+            began = time.perf_counter()
+            os.write(file.fileno(), b"x" * 100)
+            os.fsync(file.fileno())
+            times.append(time.perf_counter() - began)
+    return times
+
+
+def _delivered(found: Found) -> float:
+    return float(found.counted["delivered"] / found.counted["seconds"])
+
+
+def _for_cpu(found: Found) -> float:
+    return _delivered(found) / found.cpu if found.cpu else 0.0
+
+
+def _grown(found: Found) -> float:
+    return (found.peak - found.before) / MB

@@ -1,0 +1,153 @@
+"""Bytes on the wire: conversations that grow, devices that watch, that come later, that come back with nothing new.
+
+A writer's conversation grows by turns: a question, and an answer that is streamed at 50 tokens a second (the clock is
+the stream's own, so that it takes less). One device watches all the time, one comes back after every tenth turn, one
+comes when all is over. What the relay sends to each is counted as it is on the wire, compressed, without the HTTP
+upgrades; content is the visible text. Then devices come back with nothing new: one document, and many.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from websockets.sync.client import connect
+from websockets.typing import Subprotocol
+
+import llmcrdt
+from llmcrdt.ids import document_bytes
+from llmcrdt.sync import wire
+from llmcrdt.sync.client import Link
+from sync_server.thread import RelayThread
+
+from .conversation import words
+from .report import Report
+
+QUESTION, TOKENS = 120, 160
+AWAY = 10
+_PATIENCE = 120
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--turns", type=int, default=1_000, help="turns of the conversation (default 1,000)")
+    parser.add_argument(
+        "--documents", type=int, default=1_000, help="documents of a device that returns (default 1,000)"
+    )
+
+
+def run(options: argparse.Namespace) -> Report:
+    report = Report("sync")
+    with tempfile.TemporaryDirectory(prefix="llmcrdt-bench-") as folder:
+        path = Path(folder)
+        with RelayThread(path / "relay") as relay:
+            _growing(report, path, relay.url, options.turns)
+            _returning(report, path, relay.url, options.documents)
+    return report
+
+
+def _growing(report: Report, folder: Path, url: str, turns: int) -> None:
+    now = [1_700_000_000.0]
+    text = words(5)
+    received = 0
+    with (
+        llmcrdt.open(folder / "writer.db", clock=lambda: now[0]) as writer,
+        llmcrdt.open(folder / "watcher.db", writer.library) as watcher,
+        llmcrdt.open(folder / "visitor.db", writer.library) as visitor,
+        llmcrdt.open(folder / "late.db", writer.library) as late,
+        writer.connect(url) as sending,
+        watcher.connect(url) as watching,
+    ):
+        conversation = writer.create("long")
+        for repo in (watcher, visitor, late):
+            repo.join(conversation.id)
+        content = history = 0
+        for turn in range(turns):
+            question = next(text)[:QUESTION]
+            conversation.append("user", question)
+            answer = _stream(conversation, sending, text, now)
+            watching.wait_synced(_PATIENCE)
+            content += len((question + answer).encode())
+            history += content
+            if turn % AWAY == AWAY - 1:
+                received += _visit(visitor, url)
+        sending.wait_synced(_PATIENCE)
+        watching.wait_synced(_PATIENCE)
+        _visit(visitor, url)
+        once = _visit(late, url)
+        hashes = {repo.get(conversation.id).transcript().hash for repo in (writer, watcher, visitor, late)}
+        assert len(hashes) == 1, "the devices show different conversations"
+        _up_to_date(report, url, conversation.id)
+        report.add(f"content of {turns:,} turns", content / 1e6, "MB")
+        report.add("sent by the writer / content", sending.bytes_sent / content, "x", 2.5)
+        report.add("to a device that watched / content", watching.bytes_received / content, "x", 2.5)
+        report.add(f"to one that came after every {AWAY}th turn / content", received / content, "x", 1.2)
+        report.add("to one that came at the end / content", once / content, "x", 1.2)
+        report.add("sending the history with each turn would be", history / content, "x")
+
+
+def _stream(conversation: llmcrdt.Conversation, link: Link, text: Iterator[str], now: list[float]) -> str:
+    """An answer in pieces of 5 letters. What the stream has written leaves before the next piece comes."""
+    said = " ".join(next(text) for _ in range(TOKENS * 5 // 240 + 1))[: TOKENS * 5]
+    with conversation.stream("assistant", frame=conversation.transcript()) as stream:
+        for start in range(0, len(said), 5):
+            stream.write(said[start : start + 5])
+            now[0] += 0.02
+            if stream.waiting == 0:
+                link.wait_synced(_PATIENCE)
+    link.wait_synced(_PATIENCE)
+    return said
+
+
+def _visit(repo: llmcrdt.Repo, url: str) -> int:
+    """Connect, get in step, go. The bytes that came."""
+    with repo.connect(url) as link:
+        link.wait_synced(_PATIENCE)
+        return link.bytes_received
+
+
+def _up_to_date(report: Report, url: str, id_: str) -> None:
+    """All that a client with nothing new says leaves at once, and the answers say that nothing is missing."""
+    document = document_bytes(id_)
+    protocol = [Subprotocol(wire.SUBPROTOCOL)]
+    with connect(url + wire.PATH, subprotocols=protocol, compression=None, proxy=None, max_size=None) as client:
+        client.send(wire.encode(wire.Hello("benchmark")))
+        client.send(wire.encode(wire.Open(document, "yjs")))
+        opened = next(m for _ in range(2) if isinstance(m := wire.decode(_bytes(client.recv())), wire.Opened))
+    with connect(url + wire.PATH, subprotocols=protocol, compression=None, proxy=None) as client:
+        began = time.perf_counter()
+        size = 0
+        for message in (wire.Hello("benchmark"), wire.Open(document, "yjs", opened.head), wire.Barrier(1)):
+            client.send(frame := wire.encode(message))
+            size += len(frame)
+        heard: list[wire.Message] = []
+        while not isinstance(heard[-1] if heard else None, wire.Reached):
+            frame = _bytes(client.recv(timeout=_PATIENCE))
+            heard.append(wire.decode(frame))
+            size += len(frame)
+        took = time.perf_counter() - began
+    assert [type(m) for m in heard] == [wire.Welcome, wire.Opened, wire.Reached]
+    report.add("up to date: bytes of one round trip, both ways", size, "bytes", 200)
+    report.add("  until it is known", took * 1e3, "ms")
+
+
+def _bytes(frame: bytes | str) -> bytes:
+    assert isinstance(frame, bytes)
+    return frame
+
+
+def _returning(report: Report, folder: Path, url: str, count: int) -> None:
+    with llmcrdt.open(folder / "many.db") as repo:
+        for n in range(count):
+            repo.create(f"conversation {n}").append("user", "Hello")
+        with repo.connect(url) as link:
+            link.wait_synced(_PATIENCE)
+        began = time.perf_counter()
+        with repo.connect(url) as link:
+            link.wait_synced(_PATIENCE)
+            took = time.perf_counter() - began
+            sent, received = link.bytes_sent, link.bytes_received
+    report.add(f"a device with {count:,} documents returns, nothing new", took * 1e3, "ms")
+    report.add("  sent and received for each document", (sent + received) / count, "bytes", 200)

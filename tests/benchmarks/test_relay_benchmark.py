@@ -1,0 +1,124 @@
+"""The benchmark of relays runs, and a run that delivers the wrong thing has no figure. Its times are for people."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pycrdt
+import pytest
+
+from benchmarks.__main__ import main
+from benchmarks.relay.dialects import Hocuspocus, Native, WrongContent, YWebsocket, frame, varint
+from benchmarks.relay.material import Material, entries, tokens
+from benchmarks.relay.servers import KINDS, OURS, YARDSTICK
+from llmcrdt.sync import wire
+
+WORDS = tokens(6)
+
+
+def records(spoken: Native, first: int, *data: bytes) -> bytes:
+    return wire.encode(
+        wire.Records(
+            spoken.document, first, tuple(wire.Record(spoken.session, first + i, d) for i, d in enumerate(data))
+        )
+    )
+
+
+def test_a_small_run(tmp_path: Path) -> None:
+    others = [YARDSTICK] if next(k for k in KINDS if k.name == YARDSTICK).missing() is None else []
+    servers = [part for name in (OURS, *others) for part in ("--server", name)]
+    path = tmp_path / "found.json"
+    only = [part for name in ("streamed", "storm", "unload") for part in ("--only", name)]
+    assert main(["relay", "--quick", "--json", str(path), *only, *servers]) == 0
+    found = json.loads(path.read_text())
+    assert "notes" not in found, found["notes"]
+    figures = {figure["name"]: figure for figure in found["figures"]}
+    for name in (OURS, *others):
+        assert figures[f"10 rooms x 4, as fast as it goes: {name}"]["value"] > 0
+        assert figures[f"5 clients join a document of 0.1 MB, until all have it: {name}"]["value"] > 0
+    if others:
+        assert figures["  delivered/s / y-websocket"]["budget"] == 4
+    assert "  as many others after them" in figures
+
+
+def test_what_is_missing_is_left_out_with_a_word(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert main(["relay", "--quick", "--server", YARDSTICK, "--only", "idle"]) == 0
+    assert "y-websocket is left out: Node.js is not here" in capsys.readouterr().out
+
+
+def test_a_native_follower_takes_records_in_any_pieces() -> None:
+    spoken = Native("room", WORDS)
+    u, follower = WORDS.updates, Native.follow(spoken)
+    assert follower.take(records(spoken, 1, u[0]), 0) == 1
+    assert follower.take(wire.encode(wire.Reached(1)), 1) == 1
+    assert follower.take(records(spoken, 2, *u[1:5]), 1) == 5
+    assert follower.take(records(spoken, 6, u[5]), 5) == 6
+
+
+@pytest.mark.parametrize(
+    ("first", "data"),
+    [
+        (2, WORDS.updates[1:2]),
+        (1, (WORDS.updates[1],)),
+        (1, (b"x" * len(WORDS.updates[0]),)),
+        (1, (*WORDS.updates, b"y")),
+    ],
+    ids=["a hole", "another", "other bytes", "too many"],
+)
+def test_a_native_follower_notices(first: int, data: tuple[bytes, ...]) -> None:
+    spoken = Native("room", WORDS)
+    with pytest.raises(WrongContent):
+        spoken.follow().take(records(spoken, first, *data), 0)
+
+
+@pytest.mark.parametrize("kind", [YWebsocket, Hocuspocus])
+def test_a_yjs_follower_takes_updates_as_they_came_and_merged(kind: type[YWebsocket]) -> None:
+    spoken = kind("room", WORDS)
+    follower = spoken.follow()
+    assert follower.take(spoken.messages[0], 0) == 1
+    merged = pycrdt.merge_updates(*WORDS.updates[1:5])
+    assert follower.take(spoken.before + b"\x00\x02" + varint(len(merged)) + merged, 1) == 5
+    assert follower.take(spoken.messages[5], 5) == 6
+    follower.check(6)
+    assert spoken.follow().take(spoken.before + b"\x01\x00", 0) == 0, "awareness says nothing of the document"
+
+
+def test_a_yjs_follower_notices_what_is_missing_and_what_is_wrong() -> None:
+    spoken = YWebsocket("room", WORDS)
+    follower = spoken.follow()
+    assert follower.take(spoken.messages[1], 0) == 0, "it waits for the first"
+    other = YWebsocket("room", Material(tuple(u.replace(b"000", b"999") for u in WORDS.updates), WORDS.clocks))
+    follower = spoken.follow()
+    have = 0
+    for message in other.messages:
+        have = follower.take(message, have)
+    with pytest.raises(WrongContent):
+        follower.check(have)
+
+
+def test_frames_are_those_of_rfc_6455() -> None:
+    assert frame(b"ab") == b"\x82\x02ab"
+    assert frame(b"ab", masked=True) == b"\x82\x82\0\0\0\0ab"
+    assert frame(bytes(200))[:4] == b"\x82\x7e\x00\xc8"
+    assert frame(bytes(70_000))[:10] == b"\x82\x7f" + (70_000).to_bytes(8, "big")
+
+
+def test_material_says_how_much_of_it_a_state_holds() -> None:
+    for material in (WORDS, entries(5, 40)):
+        document: pycrdt.Doc = pycrdt.Doc()
+        for n, update in enumerate(material.updates):
+            assert material.reached(document.get_state()) == n
+            document.apply_update(update)
+        assert material.reached(document.get_state()) == len(material.updates)
+
+
+def test_the_benchmark_of_bytes_on_the_wire_runs(tmp_path: Path) -> None:
+    path = tmp_path / "found.json"
+    assert main(["sync", "--turns", "2", "--documents", "20", "--json", str(path)]) == 0
+    figures = {figure["name"]: figure for figure in json.loads(path.read_text())["figures"]}
+    assert figures["up to date: bytes of one round trip, both ways"]["held"]
+    assert figures["  sent and received for each document"]["held"]
