@@ -22,7 +22,7 @@ import llmcrdt
 from llmcrdt.exceptions import ConversationNotFound, FormatError, LLMCRDTError, NotADatabase, SyncTimeout
 from llmcrdt.ids import is_document_id
 from llmcrdt.sync.address import is_loopback
-from llmcrdt.terminal import print_entry, qr_code, safe
+from llmcrdt.terminal import print_entry, progress_line, qr_code, safe
 
 if TYPE_CHECKING:
     from llmcrdt.kvcache.disk import DiskCache
@@ -337,15 +337,24 @@ def sync(
 ) -> None:
     """Exchange everything with a relay (ws://HOST:PORT); without URL, with the one that "pair" remembered."""
     with repos(create=True) as repo, repo.connect(url, token, _ids(repo, only)) as link:
+        shown = not as_json and sys.stderr.isatty()
+        if shown:
+            link.observe_progress(lambda progress: click.echo(f"\r{progress_line(progress)}\x1b[K", nl=False, err=True))
         try:
             link.wait_synced(timeout)
         except SyncTimeout as error:
             raise SyncTimeout(error.message, hint="Nothing is lost; sync again, or give a longer --timeout.") from None
+        finally:
+            if shown:
+                click.echo("\r\x1b[K", nl=False, err=True)
+        progress = link.progress
         result = {
             "library": repo.library,
             "conversations": len(repo.list(limit=MANY)),
             "bytes_sent": link.bytes_sent,
             "bytes_received": link.bytes_received,
+            "records_sent": progress.sent,
+            "records_received": progress.received,
         }
         if as_json:
             _print_json(result)

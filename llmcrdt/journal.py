@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from .crdt.yjs_update import read_update
+from .document.entry import SyncState
 from .document.tables import RULES, TableSource
 from .exceptions import MalformedUpdate
 from .ids import DocumentId, EntryId, SessionId
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from .store.tables import Database
 
 
+_NOT_PUSHED = 1 << 62
 LISTING = "listing 1"
 """Names the rules that the listing is made by."""
 
@@ -26,16 +28,23 @@ class StoreJournal:
     """Keeps one document's updates in the store, and its tables. Implements ``document.Journal`` and
     ``tables.Tables``; called under the store's lock."""
 
-    def __init__(self, store: Store, document: DocumentId, appended: Callable[[DocumentId], None]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        document: DocumentId,
+        appended: Callable[[DocumentId], None],
+        pushed: Callable[[], int] = lambda: 0,
+    ) -> None:
         self._store = store
         self._document = document
         self._appended = appended
+        self._pushed = pushed
         self._session: SessionId | None = None
         self._seen = 0
         self._grown = 0
         self._version = -1
         self._stale = True
-        self._local: set[str] | None = None
+        self._local: dict[str, int] | None = None
         self._local_stale = True
         self._source: TableSource | None = None
         self._base: int | None = None  # what the source calls changed came after this place
@@ -62,7 +71,7 @@ class StoreJournal:
             self._tables_written(written[0])
         self._grown += len(update)
         if self._local is not None:
-            self._local |= names
+            self._local |= dict.fromkeys(names, _NOT_PUSHED)
         self._appended(self._document)
 
     def news(self) -> Sequence[bytes]:
@@ -166,11 +175,16 @@ class StoreJournal:
         """Something was put into the store beside this journal."""
         self._stale = self._local_stale = True
 
-    def is_local(self, entry: EntryId) -> bool:
-        """Whether no relay has this entry on disk yet."""
+    def sent(self) -> None:
+        """A link has sent more of this document, or its connection is gone."""
+        self._local_stale = True
+
+    def sync_state(self, entry: EntryId) -> SyncState:
+        """Where an entry is: here only, on its way to a relay, or on every relay's disk."""
         if self._local_stale:
             self._local, self._local_stale = self._store.unacknowledged(self._document), False
-        return self._local is None or entry in self._local
+        place = _NOT_PUSHED if self._local is None else self._local.get(entry, 0)
+        return "durable" if not place else "sent" if place <= self._pushed() else "local"
 
 
 class RelayDocuments:
@@ -201,6 +215,12 @@ class RelayDocuments:
 
     def replaced(self, document: DocumentId) -> int:
         return self._store.refills(self._relay, document)
+
+    def waiting(self) -> tuple[int, int]:
+        return self._store.waiting_size(self._relay)
+
+    def pushed(self, document: DocumentId, place: int) -> None:
+        self._repo.pushed(document, self, place)
 
     def acknowledged(self, document: DocumentId, names: Sequence[tuple[SessionId, int]], cursor: Cursor) -> None:
         self._store.acknowledged(self._relay, document, names, cursor)

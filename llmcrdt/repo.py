@@ -129,6 +129,8 @@ class Repo:
         self._open: dict[DocumentId, Conversation] = {}
         self._links: list[Link] = []
         self._presence: dict[DocumentId, Presence] = {}
+        # For each document, up to which place of its outbox each link has sent it on its connection.
+        self._pushed: dict[DocumentId, dict[RelayDocuments, int]] = {}
         self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._dispatcher: threading.Thread | None = None
         self._watcher: threading.Thread | None = None
@@ -358,6 +360,18 @@ class Repo:
                 if in_use is not None:
                     in_use.refresh()
 
+    def pushed(self, document: DocumentId, link: RelayDocuments, place: int) -> None:
+        """A link has sent a document's outbox up to a place, on the connection that it has; 0: nothing."""
+        with self._lock:
+            sent = self._pushed.setdefault(document, {})
+            sent[link] = place
+            if not place:
+                del sent[link]
+            if not sent:
+                del self._pushed[document]
+            if document in self._journals:
+                self._journals[document].sent()
+
     def take_in(self, document: DocumentId) -> None:
         """Read what came for a conversation that nobody has open, and do what it asks (erase)."""
         with self._lock:
@@ -453,7 +467,7 @@ class Repo:
             random=self.random,
             author=self.author,
             title=lambda: (self.store.listed(id_) or Listed(id_, "", 0.0, False, False)).title,
-            is_local=journal.is_local,
+            sync_state=journal.sync_state,
             keys=self.keyring,
             blobs=self.blobs,
             dispatch=self._dispatch,
@@ -480,7 +494,9 @@ class Repo:
             self.touch(id_)
 
     def _journal(self, document: DocumentId) -> StoreJournal:
-        self._journals[document] = StoreJournal(self.store, document, self._notify)
+        self._journals[document] = StoreJournal(
+            self.store, document, self._notify, lambda: max((0, *self._pushed.get(document, {}).values()))
+        )
         return self._journals[document]
 
     def _named_blobs(self) -> set[str]:

@@ -10,6 +10,7 @@ import click
 
 from .document.blob import Blob
 from .document.entry import Entry
+from .sync.follower import Progress
 
 
 def safe(text: str) -> str:
@@ -37,6 +38,17 @@ def print_entry(entry: Entry) -> None:
     if entry.config:
         click.echo(click.style(f"settings: {', '.join(sorted(entry.config))}", dim=True))
     click.echo()
+
+
+def progress_line(progress: Progress) -> str:
+    """How far a link has come, for one line."""
+    parts = [f"{progress.documents} of {progress.of_documents} documents"] if progress.of_documents else ["connecting"]
+    if progress.of_received:
+        parts.append(f"{progress.received} of {progress.of_received} records received")
+    if progress.of_sent:
+        waiting = f", {progress.bytes_waiting} bytes to go" if progress.bytes_waiting else ""
+        parts.append(f"{progress.sent} of {progress.of_sent} sent{waiting}")
+    return "; ".join(parts)
 
 
 def qr_code(text: str) -> str | None:

@@ -18,7 +18,7 @@ from .acts import Claim, Stop, ToolClaim, call_hash, write_act
 from .blob import Blob, Keeper, keep, named_in
 from .canonical import JSON, parse_json
 from .document import Document, Journal
-from .entry import ROLES, Config, Entry, Frame, HiddenField, Part, Role, Text, ToolCall, ToolResult, parts_of
+from .entry import ROLES, Config, Entry, Frame, HiddenField, Part, Role, SyncState, Text, ToolCall, ToolResult, parts_of
 from .erasing import clean, erase, is_clean, with_copies
 from .forking import copy_acts, copy_until, provenance
 from .order import Selection
@@ -59,7 +59,7 @@ class Conversation(Document):
         random: Random,
         author: str = "",
         title: Callable[[], str] = str,
-        is_local: Callable[[EntryId], bool] = lambda entry: True,
+        sync_state: Callable[[EntryId], SyncState] = lambda entry: "local",
         keys: Keys | None = None,
         blobs: Keeper | None = None,
         dispatch: Callable[[Callable[[], None]], None] = lambda call: call(),
@@ -75,7 +75,7 @@ class Conversation(Document):
         self._title = title
         self._keyring = keys
         self._blobs = blobs
-        self._waits = is_local
+        self._synced = sync_state
         self._dispatch = dispatch
         self._observed = observed
         self._on_close = closed
@@ -362,7 +362,7 @@ class Conversation(Document):
         """A relay has more of this document on disk; everything that stood before it in its log has been read."""
         with self._lock:
             for key, claim in self._claims.items():
-                if not self._is_local(EntryId(key)):
+                if self._sync_state(EntryId(key)) == "durable":
                     claim.decide()
 
     def results(self, call: ToolCall) -> tuple[Entry, ...]:
@@ -604,11 +604,11 @@ class Conversation(Document):
         rows = self._tables.page(last, before.id if isinstance(before, Entry) else before)
         if rows is None:
             return None
-        return tuple(entry_of_row(*row, self._is_local, self._place, self._blobs) for row in rows)
+        return tuple(entry_of_row(*row, self._sync_state, self._place, self._blobs) for row in rows)
 
     def _reset(self) -> None:
         self._note_visible()
-        self._doc = Reading(self._is_local, self._lock, self._place, self._blobs)
+        self._doc = Reading(self._sync_state, self._lock, self._place, self._blobs)
         self._check_schema()
         rows = self._tables.nodes() if self._tables is not None and self._newer is None else None
         if rows is not None:
@@ -638,9 +638,9 @@ class Conversation(Document):
         if local and self._stale_bytes:
             self._purge()
 
-    def _is_local(self, entry: EntryId) -> bool:
-        """Whether no relay has an entry yet. What is being written just now has not even been queued."""
-        return (self._open_edit is not None and entry in self._edited) or self._waits(entry)
+    def _sync_state(self, entry: EntryId) -> SyncState:
+        """Which relays have an entry. What is being written just now has not even been queued."""
+        return "local" if self._open_edit is not None and entry in self._edited else self._synced(entry)
 
     def _note_visible(self) -> None:
         if self._callbacks and self._told is None:

@@ -17,6 +17,7 @@ from .canonical import JSON
 
 Role = Literal["system", "user", "assistant", "tool"]
 ROLES = ("system", "user", "assistant", "tool")
+SyncState = Literal["local", "sent", "durable"]
 Status = Literal["streaming", "complete", "stopped", "failed", "erased"]
 
 
@@ -225,7 +226,8 @@ class Entry:
 
     ``created_at`` is seconds since 1970 on the author's clock: for display, never for order. ``after`` is what the
     author had seen beyond ``parents``. ``covers``: what a summary stands for. While ``status`` is "streaming", ``hash``
-    is None and parts grow. ``sync`` is "local" until the relay has the entry on disk, then "durable".
+    is None and parts grow. ``sync`` is "local" until the entry is on its way to a relay that is connected, "sent" until
+    every relay that follows the conversation has it on disk, then "durable"; without a connection it is "local" again.
     """
 
     id: EntryId
@@ -246,7 +248,7 @@ class Entry:
     covers: Frame | None = None
     usage: Mapping[str, JSON] = field(default_factory=dict)
     hidden: Mapping[str, HiddenField] = field(default_factory=dict, repr=False)
-    sync: Literal["local", "durable"] = "local"
+    sync: SyncState = "local"
 
     @property
     def text(self) -> str:

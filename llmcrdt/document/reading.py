@@ -8,7 +8,6 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from ..crdt.replica import Node as ReplicaNode
 from ..crdt.replica import Replica, Touched
@@ -17,7 +16,7 @@ from ..ids import ContentHash, EntryId, SessionId, is_entry_id
 from . import schema
 from .acts import Claim, Stop, read_act
 from .blob import Blob, Keeper
-from .entry import Entry, HiddenField, Part, ToolCall, Version, visible_text
+from .entry import Entry, HiddenField, Part, SyncState, ToolCall, Version, visible_text
 from .order import Arrangement, Hider, Node, Order, Selection, ancestors
 from .sealing import NOWHERE, Place
 from .tables import read_nodes
@@ -53,7 +52,7 @@ class Readables(dict[EntryId, Readable]):
 class Reading:
     """The readable side of one replica.
 
-    ``is_local``: whether no relay has an entry yet. ``place``: where a hidden field stands, for those that are sealed.
+    ``sync_state``: which relays have an entry. ``place``: where a hidden field stands, for those that are sealed.
     ``blobs``: where the contents of attachments are kept.
 
     Called under ``lock``; what a transcript reads later, when it is asked, takes the lock itself. ``created`` and
@@ -63,12 +62,12 @@ class Reading:
 
     def __init__(
         self,
-        is_local: Callable[[EntryId], bool],
+        sync_state: Callable[[EntryId], SyncState],
         lock: threading.RLock,
         place: Callable[[EntryId, str], Place] = lambda entry, name: NOWHERE,
         blobs: Keeper | None = None,
     ) -> None:
-        self._is_local = is_local
+        self._sync_state = sync_state
         self._place = place
         self._blobs = blobs
         self._lock = lock
@@ -223,7 +222,7 @@ class Reading:
 
     def entry(self, entry: EntryId, pin: ContentHash | None = None) -> Entry:
         """An entry in the version that a frame pins, else in its best one, else as it has grown so far."""
-        sync: Literal["local", "durable"] = "local" if self._is_local(entry) else "durable"
+        sync = self._sync_state(entry)
         readable, cached = self.readable[entry], self._cache.get(entry)
         if cached and cached.sync == sync and cached.hash == _chosen(readable, pin)[1]:
             return cached
@@ -305,7 +304,7 @@ def entry_of(
     entry: EntryId,
     readable: Readable,
     pin: ContentHash | None,
-    sync: Literal["local", "durable"],
+    sync: SyncState,
     blobs: Keeper | None = None,
 ) -> Entry:
     """The entry in the version that ``pin`` names, else in its best one, else as it has grown so far."""

@@ -8,7 +8,7 @@ from ..crdt.replica import Replica
 from ..ids import ContentHash, EntryId
 from . import schema
 from .blob import Blob, Keeper
-from .entry import Entry
+from .entry import Entry, SyncState
 from .order import Arrangement, Node
 from .reading import Readable, Reading, entry_of, readable_of, words_of
 from .sealing import NOWHERE, Place
@@ -106,7 +106,7 @@ def entry_of_row(
     entry: str,
     pin: str | None,
     fields: bytes,
-    is_local: Callable[[EntryId], bool] = lambda entry: True,
+    sync_state: Callable[[EntryId], SyncState] = lambda entry: "local",
     place: Callable[[EntryId, str], Place] = lambda entry, name: NOWHERE,
     blobs: Keeper | None = None,
 ) -> Entry:
@@ -114,4 +114,4 @@ def entry_of_row(
     id_ = EntryId(entry)
     readable = readable_of(id_, unpack_fields(fields), place)
     known = None if pin is None else ContentHash(pin)
-    return entry_of(id_, readable, known, "local" if is_local(id_) else "durable", blobs)
+    return entry_of(id_, readable, known, sync_state(id_), blobs)

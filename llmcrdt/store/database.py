@@ -330,15 +330,24 @@ class Store:
         query = "SELECT refills FROM cursors WHERE relay = ? AND document = ?"
         return int(self._one(query, relay, document) or 0)
 
-    def unacknowledged(self, document: str) -> set[str] | None:
-        """The entries in updates that wait for a relay; None where no relay knows the document."""
+    def unacknowledged(self, document: str) -> dict[str, int] | None:
+        """The entries in updates that wait for a relay, and the last place where each does; None where no relay knows
+        the document."""
         with self._reading() as db:
             if self._one("SELECT count(*) FROM cursors WHERE document = ?", document) == 0:
                 return None
             query = (
-                "SELECT keys FROM updates WHERE document = ? AND place IN (SELECT place FROM outbox WHERE document = ?)"
+                "SELECT keys, place FROM updates WHERE document = ?"
+                " AND place IN (SELECT place FROM outbox WHERE document = ?) ORDER BY place"
             )
-            return {key for (keys,) in db.execute(query, [document, document]) for key in keys.split()}
+            return {key: place for keys, place in db.execute(query, [document, document]) for key in keys.split()}
+
+    def waiting_size(self, relay: str) -> tuple[int, int]:
+        """How many records wait for a relay, and their bytes."""
+        query = "SELECT count(*), coalesce(sum(length(data)), 0) FROM outbox JOIN updates USING (place) WHERE relay = ?"
+        with self._reading() as db:
+            records, size = db.execute(query, [relay]).fetchone()
+        return int(records), int(size)
 
     def acknowledged(
         self, relay: str, document: str, names: Sequence[tuple[str, int]], cursor: tuple[bytes, int, bytes]

@@ -27,7 +27,7 @@ from ..ids import DocumentId
 from . import wire
 from .address import is_loopback, relay_address
 from .backoff import Backoff
-from .follower import Follower, Goal
+from .follower import Follower, Goal, Progress
 from .local import LocalDocuments
 from .traffic import Traffic
 
@@ -37,6 +37,8 @@ State: TypeAlias = Literal["connecting", "online", "offline", "closed"]
 
 HELD = 5.0
 """Seconds after which a connection counts as good, and back-off starts over."""
+REPORT = 0.1
+"""Seconds at least between two reports of progress."""
 ANNOUNCE = 0.1
 """Seconds at least between two announcements for one document."""
 _OPEN_TIMEOUT = 10.0
@@ -79,6 +81,9 @@ class Link:
         self._waiting: set[Future[None]] = set()
         self._goals: dict[Future[None], Goal] = {}
         # Documents announced for just now, and whether there is more to announce.
+        self._progress = Progress()
+        self._reporting = False
+        self._observers: list[Callable[[Progress], None]] = []
         self._announcing: dict[DocumentId, bool] = {}
         self._socket: ClientConnection | None = None
         self._online_since: float | None = None
@@ -97,6 +102,31 @@ class Link:
     @property
     def bytes_received(self) -> int:
         return self._traffic.received
+
+    @property
+    def progress(self) -> Progress:
+        """How far this link has come, for a first sync above all; when it is closed, as far as was seen last. Waits for
+        the link's thread, a second at most."""
+        if threading.current_thread() is not self._thread and self._thread.is_alive():
+            seen: Future[None] = Future()
+            self._call(self._see_progress, seen)
+            with suppress(TimeoutError):
+                seen.result(1)
+        return self._progress
+
+    def observe_progress(self, callback: Callable[[Progress], None]) -> Callable[[], None]:
+        """Call back with ``progress`` when it has changed, from the link's thread, ten times a second at most. Returns
+        what stops it. What the callback raises is logged."""
+        with self._lock:
+            self._observers.append(callback)
+        self._call(self._report_soon)
+
+        def stop() -> None:
+            with self._lock:
+                if callback in self._observers:
+                    self._observers.remove(callback)
+
+        return stop
 
     def notify(self, document: DocumentId | None = None) -> None:
         """A document has new local records; or, with None, there are other documents to follow. Returns at once;
@@ -292,10 +322,33 @@ class Link:
     def _pump(self) -> None:
         """After the follower did something: send its frames, set its timers, note what it refuses."""
         self._flush.set()
+        self._report_soon()
         for pause, document, opening in self._follower.timers():
             self._loop.call_later(pause, self._guard, self._follower.due, document, opening)
         if self._follower.refused:
             self.last_error = next(iter(self._follower.refused.values()))
+
+    def _report_soon(self) -> None:
+        if self._observers and not self._reporting:
+            self._reporting = True
+            self._loop.call_later(REPORT, self._report)
+
+    def _report(self) -> None:
+        self._reporting = False
+        before = self._progress
+        self._see_progress()
+        if self._progress != before:
+            for callback in tuple(self._observers):
+                try:
+                    callback(self._progress)
+                except Exception:
+                    logger.exception("an observer of progress failed")
+
+    def _see_progress(self, seen: Future[None] | None = None) -> None:
+        with suppress(LLMCRDTError):  # the disk, for a moment
+            self._progress = self._follower.progress()
+        if seen is not None and not seen.done():
+            seen.set_result(None)
 
     def _guard(self, function: Callable[..., object], *arguments: object) -> None:
         """Call the follower from outside the receiving task. What it raises must end the connection, not the loop."""
@@ -344,6 +397,8 @@ class Link:
         self._guard(begin)
 
     def _settle(self, future: Future[None], error: Exception | None) -> None:
+        if self._observers:  # whoever waits has seen all of it when it is over
+            self._report()
         self._drop(future)
         if error is not None:
             _fail(future, error)

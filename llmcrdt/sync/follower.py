@@ -55,6 +55,7 @@ class _Document:
     opening: int = 0
     log: list[bytes] = field(default_factory=list)
     pushed: int = 0
+    position: int = 0
     restarted: bool = False
     mute: bool = False
     hushed: bool = False
@@ -65,6 +66,20 @@ class Mark(NamedTuple):
 
     place: int
     replaced: int
+
+
+class Progress(NamedTuple):
+    """How far a link has come. ``documents`` of ``of_documents`` are caught up with, or refused; both are 0 while there
+    is no connection. Records ``received`` and ``sent`` (acknowledged) since the link was made, and with those that are
+    known to be still to come or to go: of how many. ``bytes_waiting``: what is still to go, in bytes."""
+
+    documents: int = 0
+    of_documents: int = 0
+    received: int = 0
+    of_received: int = 0
+    sent: int = 0
+    of_sent: int = 0
+    bytes_waiting: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -120,6 +135,7 @@ class Follower:
         self._barrier: _Barrier | None = None
         self._timers: list[tuple[float, DocumentId, int]] = []
         self._folds: dict[DocumentId, _Fold] = {}
+        self._received = self._sent = 0
         self.refused: dict[DocumentId, RelayRefused] = {}
         """Documents that are not followed on this connection, and why."""
         self.retry_after = 0.0
@@ -138,6 +154,8 @@ class Follower:
     def disconnected(self) -> None:
         """The connection is gone. What was not acknowledged is sent again on the next."""
         self._connection = None
+        for doc in self._documents.values():
+            self._pushed(doc, 0)
         self._documents.clear()
         self._pending.clear()
         self._filling.clear()
@@ -221,6 +239,14 @@ class Follower:
         if goal in self._goals:
             self._goals.remove(goal)
 
+    def progress(self) -> Progress:
+        """How far this has come."""
+        connection, known = self._connection, len(self._documents)
+        behind = sum(connection.behind(doc.raw) for doc in self._documents.values()) if connection else 0
+        records, size = self._local.waiting()
+        received, sent = self._received, self._sent
+        return Progress(known - len(self._pending), known, received, received + behind, sent, sent + records, size)
+
     def missing(self, goal: Goal) -> str:
         """What a goal still waits for, in words."""
         closed = len(self._pending)
@@ -269,7 +295,8 @@ class Follower:
         self._openings += 1
         if doc.id in self._folds:
             self._folds[doc.id].start_over()
-        doc.phase, doc.log, doc.pushed, doc.opening = _Phase.OPENING, [], 0, self._openings
+        doc.phase, doc.log, doc.opening = _Phase.OPENING, [], self._openings
+        self._pushed(doc, 0)
         # A log that was empty can't have lost anything.
         doc.lossy = cursor is not None and cursor.position > 0
         self._stalled.pop(doc.id, None)
@@ -305,12 +332,15 @@ class Follower:
     ) -> None:
         match event:
             case protocol.Opened(_, reset):
+                doc.position = self._position(doc)
                 if reset:
                     doc.phase = _Phase.FILLING
                 else:
                     self._live(doc)
                 self.announce(doc.id, anew=True)
             case protocol.Arrived(_, records, cursor):
+                self._received += cursor.position - doc.position
+                doc.position = cursor.position
                 filling = doc.phase is _Phase.FILLING
                 if filling:
                     doc.log += (r.data for r in records)
@@ -318,6 +348,8 @@ class Follower:
                 if self._local.received(doc.id, named, None if filling else cursor):
                     self._list()
             case protocol.Acked(_, names, cursor):
+                doc.position = cursor.position
+                self._sent += len(names)
                 if names:
                     self._local.acknowledged(doc.id, [(_session(s), n) for s, n in names], cursor)
                     self._check(doc.id)
@@ -373,6 +405,7 @@ class Follower:
     def _leave(self, doc: _Document) -> None:
         assert self._connection is not None
         self._connection.close(doc.raw)
+        self._pushed(doc, 0)
         self._pending.discard(doc.id)
         self._filling.discard(doc.id)
         self._stalled.pop(doc.id, None)
@@ -395,9 +428,18 @@ class Follower:
                         self._stalled[doc.id] = None
                     return
                 waiting = waiting[len(run) :]
-                doc.pushed = run[-1].place
+                self._pushed(doc, run[-1].place)
                 session = _raw_session(run[0].record.session)
                 connection.push(doc.raw, [wire.Record(session, w.record.n, w.record.data) for w in run])
+
+    def _pushed(self, doc: _Document, place: int) -> None:
+        if place != doc.pushed:
+            doc.pushed = place
+            self._local.pushed(doc.id, place)
+
+    def _position(self, doc: _Document) -> int:
+        assert self._connection is not None
+        return self._connection.cursor(doc.raw).position
 
     def _run(self, doc: _Document, waiting: Sequence[Waiting]) -> list[Waiting]:
         """The first records that can go in one PUSH. Empty where the window is full, or the document is ruled out."""

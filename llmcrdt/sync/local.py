@@ -66,6 +66,13 @@ class LocalDocuments(Protocol):
         """How often all that stood in the outbox gave way to one record that covers it: at a refill, or where content
         was erased."""
 
+    def waiting(self) -> tuple[int, int]:
+        """How many records wait in all outboxes of this relay, and their bytes."""
+
+    def pushed(self, document: DocumentId, place: int) -> None:
+        """All of this outbox up to ``place`` was sent on the connection that there is now, or nothing of it (0). For
+        whoever shows what is on its way; nothing rests on it."""
+
     def acknowledged(self, document: DocumentId, names: Sequence[tuple[SessionId, int]], cursor: Cursor) -> None:
         """These records are durable at the relay: take them from the outbox and remember the cursor, in one
         transaction. A name that is not in the outbox (any more) is ignored."""

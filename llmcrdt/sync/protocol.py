@@ -145,6 +145,13 @@ class Connection:
         assert cursor is not None
         return cursor
 
+    def behind(self, document: bytes) -> int:
+        """How many positions are still to come of those that the relay had when a document was opened."""
+        stream = self._streams.get(document)
+        if stream is None or stream.head is None or stream.cursor is None:
+            return 0
+        return stream.head.position - stream.cursor.position
+
     def fits(self, size: int, more: int = 0) -> bool:
         """Whether the window has room for ``more`` + 1 records of ``size`` bytes together. One record always fits an
         empty window."""

@@ -47,6 +47,7 @@ class BlobDocument:
     present: tuple[Announcement, ...] = ()
     heard: dict[int, tuple[int, str]] = field(default_factory=dict)
     refills: int = 0
+    pushed: int = 0
     quarantine: list[Record] = field(default_factory=list)
 
 
@@ -115,6 +116,15 @@ class BlobDocuments:
 
     def replaced(self, document: DocumentId) -> int:
         return self._get(document).refills
+
+    def waiting(self) -> tuple[int, int]:
+        with self._lock:
+            records = [w.record.data for doc in self._documents.values() for w in doc.outbox]
+            return len(records), sum(map(len, records))
+
+    def pushed(self, document: DocumentId, place: int) -> None:
+        with self._lock:
+            self._get(document).pushed = place
 
     def acknowledged(self, document: DocumentId, names: Sequence[tuple[SessionId, int]], cursor: Cursor) -> None:
         with self._lock:

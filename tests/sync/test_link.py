@@ -16,6 +16,7 @@ from llmcrdt.ids import DocumentId, document_bytes, document_id
 from llmcrdt.sync.address import relay_address
 from llmcrdt.sync.backoff import Backoff
 from llmcrdt.sync.client import Link
+from llmcrdt.sync.follower import Progress
 from llmcrdt.sync.local import Record, Waiting
 from llmcrdt.sync.wire import Announcement
 from llmcrdt.testing.local_documents import BlobDocuments, pack, unpack
@@ -426,3 +427,31 @@ def test_presence_past_a_limit_ends_for_its_document_and_nothing_else(tmp_path: 
             link.announce(ONE)
             link.wait_synced(PATIENCE)
             assert link.last_error is None and not a[ONE].outbox
+
+
+def test_progress_counts_what_has_come_and_gone(relay: RelayThread) -> None:
+    a, b = documents(1, ONE, TWO), documents(2, ONE, TWO)
+    for n in range(300):
+        a.put(ONE, b"one %d" % n)
+    with quick(relay.url, a) as link:
+        link.wait_synced(PATIENCE)
+        assert link.progress == Progress(2, 2, 0, 0, 1, 1, 0), "a refill is one record"
+        a.put(TWO, b"two")
+        link.notify(TWO)
+        link.wait_synced(PATIENCE)
+        assert link.progress == Progress(2, 2, 0, 0, 2, 2, 0)
+    assert link.progress == Progress(2, 2, 0, 0, 2, 2, 0), "as far as was seen"
+    seen: list[Progress] = []
+    with quick(relay.url, b) as link:
+        link.observe_progress(lambda progress: 1 / 0)  # type: ignore[arg-type, return-value]
+        stop = link.observe_progress(seen.append)
+        link.wait_synced(PATIENCE)
+        assert seen[-1] == link.progress == Progress(2, 2, 2, 2, 0, 0, 0)
+        stop()
+
+
+def test_progress_knows_what_waits_while_nobody_answers() -> None:
+    a = documents(1, ONE)
+    a.put(ONE, b"x" * 96)
+    with quick("ws://127.0.0.1:9", a) as link:
+        assert link.progress == Progress(0, 0, 0, 0, 0, 1, 100)
