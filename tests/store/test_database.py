@@ -91,7 +91,7 @@ def test_an_update_waits_only_for_relays_that_know_the_document(store: Store) ->
     assert store.unacknowledged(DOCUMENT) == {"e2": rows[-1].place}
     store.acknowledged(RELAY, DOCUMENT, [(rows[0].session, 1), (rows[1].session, 2), ("unknown", 9)], (b"log", 5, b"c"))
     assert store.outbox(RELAY, DOCUMENT, 0, 10) == []
-    assert store.unacknowledged(DOCUMENT) == set()
+    assert store.unacknowledged(DOCUMENT) == {}
     assert store.cursor(RELAY, DOCUMENT) == (b"log", 5, b"c")
 
 
