@@ -18,12 +18,8 @@ from damage_soak import KINDS, soak
 def test_harmed_chunks_change_no_answer(arch):
     """500 damaged files and 280 forged ones over four kinds of memory; ``make kvsoak`` harms 10,000."""
     count = soak(arch, 210, seed=1)
-    assert count["damaged"] > 120
-    if arch != "mamba2":  # there only the last state is read
-        assert count["damaged, noticed"] == count["damaged"]
-        assert count["forged frames, noticed"] == count["forged frames"] > 60
-    assert count["damaged, noticed"] > 60
-    assert count["forged frames, noticed"] > 30
+    assert count["damaged, noticed"] == count["damaged"] > 120
+    assert count["forged frames, noticed"] == count["forged frames"] > 60
 
 
 def test_a_chunk_that_llama_cpp_refuses_is_forgotten(lab):
