@@ -147,6 +147,8 @@ class Repo:
                 random=random,
                 changed=self._list_cards,
             )
+            self._drop_deleted()  # a crash may have come between
+            self.store.scrub()
         except BaseException:
             self.store.close()
             raise
@@ -282,6 +284,7 @@ class Repo:
         with self._lock:
             self._links = [other for other in self._links if other.state != "closed"] + [link]
             self._ask_to_fold(link)
+            self._ask_to_delete(link)
         self._watch()
         return link
 
@@ -403,6 +406,13 @@ class Repo:
             missing = self._kept(document).diff(since=theirs.version())
             applied = theirs.apply(missing)
             return missing if applied.news else None, set().union(*applied.touched.keys.values())
+
+    def ask_to_delete(self, relay: str) -> None:
+        """This relay may have forgotten what was deleted."""
+        with self._lock:
+            for link in self._links:
+                if link.url == relay:
+                    self._ask_to_delete(link)
 
     def forget(self, document: DocumentId) -> None:
         """Drop the open object of a conversation; the next ``get`` makes another one."""
@@ -563,6 +573,37 @@ class Repo:
         if cards:
             with contextlib.suppress(KeyringUnusable, OSError):  # tried again whenever the library is loaded
                 self.keyring.forget(c.id for c in cards if c.deleted)
+            self._drop_deleted()
+
+    def _drop_deleted(self) -> None:
+        """Keep nothing of conversations that were deleted: no words, no attachments that nothing else names, no KV
+        state; and have every relay that knows them do the same."""
+        doomed = [DocumentId(id_) for id_ in self.store.doomed()]
+        for id_ in doomed:
+            blobs: set[str] = set()
+            with contextlib.suppress(LLMCRDTError):  # one that can't be read: ``collect`` finds them later
+                blobs = self._make(id_, StoreJournal(self.store, id_, self._notify), lambda: None).blobs()
+            self.store.drop(id_)
+            with contextlib.suppress(LLMCRDTError, OSError):
+                self._caches.forget(id_)
+                if blobs:
+                    self.blobs.release(blobs)
+        if doomed:
+            for link in self._links:
+                self._ask_to_delete(link)
+
+    def _ask_to_delete(self, link: Link) -> None:
+        for document in self.store.owed_deletions(link.url):
+            self._await_deletion(link, DocumentId(document))
+
+    def _await_deletion(self, link: Link, document: DocumentId) -> None:
+        def done(future: Future[None]) -> None:
+            if future.exception() is None:
+                with contextlib.suppress(StoreError):  # closed meanwhile: it is asked again, and that is harmless
+                    self.store.deleted_there(link.url, document)
+
+        with contextlib.suppress(SyncError):  # a link that was closed: the next one asks
+            link.delete(document, self.library).add_done_callback(done)
 
     def _notify(self, document: DocumentId) -> None:
         for link in self._links:

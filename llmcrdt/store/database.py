@@ -26,6 +26,7 @@ from .tables import Tables, forget_rows, last_place
 SMALL = 256 << 10  # below this many bytes of updates, a snapshot is not worth its writing
 _PATIENCE_MS = 30_000  # how long a write waits for another process that writes
 _HEADER = b"SQLite format 3\0"
+_SCRUB = "scrub"  # the setting that says what was dropped may still be in the write-ahead log
 
 
 class Row(NamedTuple):
@@ -409,13 +410,58 @@ class Store:
 
     def owed_folds(self, relay: str) -> list[str]:
         """Documents that this relay is still to fold."""
-        with self._reading() as db:
-            names = [row[0] for row in db.execute("SELECT name FROM settings WHERE name LIKE 'fold:%'")]
-        return [name.split(":", 2)[1] for name in names if name.split(":", 2)[2] == relay]
+        return self._owed("fold", relay)
 
     def folded(self, relay: str, document: str) -> None:
         with self._writing() as db:
             db.execute("DELETE FROM settings WHERE name = ?", [f"fold:{document}:{relay}"])
+
+    # deleted conversations
+
+    def doomed(self) -> list[str]:
+        """Conversations that the listing calls deleted, and of which something is kept all the same."""
+        query = """
+            SELECT id FROM listing WHERE deleted AND (
+                EXISTS (SELECT 1 FROM updates WHERE updates.document = listing.id)
+                OR EXISTS (SELECT 1 FROM snapshots WHERE snapshots.document = listing.id)
+                OR EXISTS (SELECT 1 FROM cursors WHERE cursors.document = listing.id))
+        """
+        with self._reading() as db:
+            return [row[0] for row in db.execute(query)]
+
+    def drop(self, document: str) -> None:
+        """Keep nothing of a deleted conversation, and note for every relay that knows it that it is to delete it too.
+        Afterwards its bytes are in no file; where another reader stands in the way of that, ``scrub`` goes on."""
+        with self._writing() as db:
+            for (relay,) in db.execute("SELECT relay FROM cursors WHERE document = ?", [document]).fetchall():
+                db.execute("INSERT OR REPLACE INTO settings VALUES (?, '')", [f"delete:{document}:{relay}"])
+            for table in ("outbox", "updates", "set_aside", "snapshots", "cursors"):
+                db.execute(f"DELETE FROM {table} WHERE document = ?", [document])
+            forget_rows(db, document)
+            begins = f"fold:{document}:%"
+            db.execute("DELETE FROM settings WHERE name = ? OR name LIKE ?", [f"purged:{document}", begins])
+            db.execute("INSERT OR REPLACE INTO settings VALUES (?, '')", [_SCRUB])
+        self.scrub()
+
+    def scrub(self) -> None:
+        """Take what was dropped out of the write-ahead log, where it is still there."""
+        if self.setting(_SCRUB) is not None and self._empty_wal():
+            with self._writing() as db:
+                db.execute("DELETE FROM settings WHERE name = ?", [_SCRUB])
+
+    def owed_deletions(self, relay: str) -> list[str]:
+        """Documents that this relay is still to delete."""
+        return self._owed("delete", relay)
+
+    def owe_deletions(self, relay: str) -> None:
+        """This relay lost something, and may have forgotten what was deleted: it is to hear of all of it again."""
+        with self._writing() as db:
+            for (document,) in db.execute("SELECT id FROM listing WHERE deleted").fetchall():
+                db.execute("INSERT OR REPLACE INTO settings VALUES (?, '')", [f"delete:{document}:{relay}"])
+
+    def deleted_there(self, relay: str, document: str) -> None:
+        with self._writing() as db:
+            db.execute("DELETE FROM settings WHERE name = ?", [f"delete:{document}:{relay}"])
 
     # the listing
 
@@ -446,6 +492,11 @@ class Store:
         return _listed(found) if found else None
 
     # inside
+
+    def _owed(self, what: str, relay: str) -> list[str]:
+        with self._reading() as db:
+            names = [row[0] for row in db.execute("SELECT name FROM settings WHERE name LIKE ?", [f"{what}:%"])]
+        return [name.split(":", 2)[1] for name in names if name.split(":", 2)[2] == relay]
 
     def _insert(
         self,

@@ -184,6 +184,24 @@ class Link:
         self._call(self._guard, self._follower.fold, document, done)
         return future
 
+    def delete(self, document: DocumentId, after: DocumentId) -> Future[None]:
+        """Have the relay delete a document's log for good, once all that is local now of the document ``after`` is
+        durable there. Returns at once; asked again after every reconnection until the relay has answered.
+
+        The future ends with None; with RelayRefused, where the token does not allow it; with SyncError, where the link
+        was closed first."""
+        future: Future[None] = Future()
+        with self._lock:
+            if self.state == "closed":
+                raise self._why_closed()
+            self._waiting.add(future)
+
+        def done(outcome: int) -> None:
+            self._settle(future, _DELETE_ERRORS[outcome])
+
+        self._call(self._guard, self._follower.delete, document, after, done)
+        return future
+
     def close(self) -> None:
         """Go offline, and wait until the thread has ended. What was not acknowledged stays in the outbox. A second
         call does nothing."""
@@ -444,6 +462,12 @@ _FOLD_ERRORS: dict[int, SyncError | None] = {
     wire.FOLD_DONE: None,
     wire.FOLD_NEVER: RelayRefused("The relay never folds documents of this kind."),
     wire.FOLD_FAILED: SyncError("The relay could not fold the document.", hint="Ask again later; nothing was lost."),
+}
+
+
+_DELETE_ERRORS: dict[int, SyncError | None] = {
+    wire.DELETE_DONE: None,
+    wire.DELETE_REFUSED: RelayRefused("The token does not allow to delete this document at the relay."),
 }
 
 

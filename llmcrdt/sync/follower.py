@@ -22,6 +22,7 @@ from typing import NamedTuple
 from ..exceptions import MalformedFrame, RelayRefused
 from ..ids import DocumentId, SessionId, document_bytes, document_id, text_of
 from . import protocol, wire
+from .deletions import Deletions
 from .local import LocalDocuments, Record, Waiting
 from .wire import ErrorCode
 
@@ -136,6 +137,7 @@ class Follower:
         self._timers: list[tuple[float, DocumentId, int]] = []
         self._folds: dict[DocumentId, _Fold] = {}
         self._received = self._sent = 0
+        self._deletions = Deletions(local)
         self.refused: dict[DocumentId, RelayRefused] = {}
         """Documents that are not followed on this connection, and why."""
         self.retry_after = 0.0
@@ -165,6 +167,7 @@ class Follower:
         self._barrier = None
         for fold in self._folds.values():
             fold.start_over()
+        self._deletions.start_over()
 
     def take(self) -> list[bytes]:
         """The frames to send now, in order."""
@@ -233,6 +236,12 @@ class Follower:
             entries = self._local.announced(document, anew=anew)
             if entries:
                 connection.announce(doc.raw, entries)
+
+    def delete(self, document: DocumentId, after: DocumentId, done: Callable[[int], None]) -> None:
+        """Have the relay delete a document, once all that is local now of ``after`` (the library, which says so) is
+        durable there. ``done`` gets the relay's answer; it is asked on every connection until there is one."""
+        self._deletions.add(document, after, done)
+        self._advance()
 
     def forget(self, goal: Goal) -> None:
         """Nobody waits for it any more."""
@@ -319,6 +328,8 @@ class Follower:
             case protocol.Present(document, entries):
                 if (name := _name(document)) in self._documents:
                     self._local.heard(name, entries)
+            case protocol.Deleted(document, outcome):
+                self._deletions.answered(_name(document), outcome)
             case protocol.Refused(error):
                 assert error.document is not None
                 if doc := self._documents.get(_name(error.document)):
@@ -392,7 +403,11 @@ class Follower:
             self._stalled.pop(doc.id, None)
             self.refused[doc.id] = RelayRefused(f"The relay takes nothing for {doc.id}: {error.text}", code=error.code)
         else:
-            self._rule_out(doc, RelayRefused(f"The relay refused {doc.id}: {error.text}", code=error.code))
+            fold = self._folds.pop(doc.id, None) if error.code == ErrorCode.GONE else None
+            for done in fold.done if fold else ():
+                done(wire.FOLD_DONE)
+            hint = "What is here of it stays." if error.code == ErrorCode.GONE else ""
+            self._rule_out(doc, RelayRefused(f"The relay refused {doc.id}: {error.text}", code=error.code, hint=hint))
 
     def _rule_out(self, doc: _Document, why: RelayRefused) -> None:
         assert self._connection is not None
@@ -535,14 +550,16 @@ class Follower:
         """Bring every goal as far as it can get now."""
         if self._folds:
             self._ask_folds()
+        if self._connection is not None:
+            self._deletions.ask(self._connection)
         if not self._goals:
             return
-        if self.refused:
-            why = next(iter(self.refused.values()))
-            goals, self._goals = self._goals, []
-            for goal in goals:
+        for goal in tuple(self._goals):
+            # Why a document is gone the library may say, which is on its way: then it is no refusal.
+            found = (why for why in self.refused.values() if goal.heard or why.code != ErrorCode.GONE)
+            if (why := next(found, None)) is not None:
+                self._goals.remove(goal)
                 goal.done(why)
-            return
         for goal in tuple(self._goals):
             if goal.heard and not goal.marks:
                 self._goals.remove(goal)

@@ -66,13 +66,20 @@ class Present(NamedTuple):
     entries: tuple[wire.Announcement, ...]
 
 
+class Deleted(NamedTuple):
+    """The relay's answer to ``delete``: wire.DELETE_DONE or DELETE_REFUSED."""
+
+    document: bytes
+    outcome: int
+
+
 class Refused(NamedTuple):
     """The relay refused something. Without a document, the connection ends."""
 
     error: wire.Error
 
 
-Event: TypeAlias = Welcomed | Opened | Arrived | Acked | CaughtUp | Reached | Folded | Present | Refused
+Event: TypeAlias = Welcomed | Opened | Arrived | Acked | CaughtUp | Reached | Folded | Present | Deleted | Refused
 
 
 @dataclass(slots=True)
@@ -186,6 +193,14 @@ class Connection:
         """Say who is here, for an open document. Ask ``announces`` before."""
         self._frames.append(wire.encode(wire.Presence(document, tuple(entries))))
 
+    def deletes(self) -> bool:
+        """Whether the relay has greeted, and can delete documents."""
+        return self.limits is not None and bool(self.limits.features & wire.DELETION)
+
+    def delete(self, document: bytes) -> None:
+        """Ask the relay to delete a document, open or not; the answer is Deleted. Only where it ``deletes``."""
+        self._frames.append(wire.encode(wire.Delete(document)))
+
     def barrier(self) -> int:
         """Ask whether all that the relay has of the open documents is here; the answer is Reached with this number."""
         self._barriers += 1
@@ -214,6 +229,8 @@ class Connection:
             case wire.Presence(document, entries):
                 stream = self._streams.get(document)
                 return [Present(document, entries)] if stream and stream.cursor else []
+            case wire.Deleted(document, outcome):
+                return [Deleted(document, outcome)]
             case wire.Ack(document):
                 stream = self._streams.get(document)
                 return self._acked(stream, message) if stream and stream.cursor else []
@@ -319,6 +336,11 @@ class Connection:
         if error.document is None:
             return [Refused(error)]
         stream = self._streams.get(error.document)
+        if error.code == wire.ErrorCode.GONE:
+            # It ends the stream, and answers what was sent meanwhile: more than one may come, and nothing else.
+            self._forget(error.document)
+            self._closing.pop(error.document, None)
+            return [Refused(error)] if stream else []
         answers_open = error.code != wire.ErrorCode.NOT_OPEN and not 20 <= error.code < 30
         if stream is None:
             if answers_open:

@@ -39,7 +39,9 @@ MAX_PRESENT: Final = 1024
 
 PRESENCE: Final = 1
 """The feature bit of PRESENCE messages."""
-FEATURES: Final = PRESENCE
+DELETION: Final = 2
+"""The feature bit of DELETE messages."""
+FEATURES: Final = PRESENCE | DELETION
 """All feature bits that this version knows."""
 
 START: Final = bytes(32)

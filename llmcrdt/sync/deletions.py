@@ -1,0 +1,53 @@
+"""Documents that a relay is still to delete, as one link has them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..ids import DocumentId, document_bytes
+from .local import LocalDocuments
+from .protocol import Connection
+
+
+@dataclass(slots=True)
+class _Deletion:
+    """``after``: the document that says so, and the place up to which its outbox has to be acknowledged first: whoever
+    finds the one gone must be able to find out why."""
+
+    after: tuple[DocumentId, int]
+    done: Callable[[int], None]
+    asked: bool = False
+
+
+class Deletions:
+    """Each is asked for once a connection, until the relay has answered."""
+
+    def __init__(self, local: LocalDocuments) -> None:
+        self._local = local
+        self._wanted: dict[DocumentId, _Deletion] = {}
+
+    def add(self, document: DocumentId, after: DocumentId, done: Callable[[int], None]) -> None:
+        """Have a document deleted once all that is local now of ``after`` is durable. ``done`` gets the answer."""
+        self._wanted[document] = _Deletion((after, self._local.outbox_end(after)), done)
+
+    def start_over(self) -> None:
+        """The connection is gone."""
+        for deletion in self._wanted.values():
+            deletion.asked = False
+
+    def ask(self, connection: Connection) -> None:
+        """Send what can be asked now. An older relay is not asked; a later one may be."""
+        for document, deletion in self._wanted.items():
+            if deletion.asked or not connection.deletes():
+                continue
+            after, mark = deletion.after
+            first = self._local.outbox(after, 0, 1)
+            if not first or first[0].place > mark:
+                deletion.asked = True
+                connection.delete(document_bytes(document))
+
+    def answered(self, document: DocumentId, outcome: int) -> None:
+        deletion = self._wanted.pop(document, None)
+        if deletion is not None:
+            deletion.done(outcome)

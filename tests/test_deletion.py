@@ -1,0 +1,171 @@
+"""A deleted conversation is gone everywhere, on every device and at the relay, and does not come back."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import llmcrdt
+from llmcrdt.exceptions import ConversationNotFound, RelayRefused, RepoClosed
+from llmcrdt.ids import document_bytes
+from llmcrdt.sync.wire import ErrorCode
+from sync_server.log import SqliteLog
+from sync_server.thread import RelayThread
+
+OpenRepo = Callable[..., llmcrdt.Repo]
+SECRET = "Schwarzwälderkirschtorte"
+
+
+@pytest.fixture
+def relay(tmp_path: Path) -> Iterator[RelayThread]:
+    with RelayThread(tmp_path / "relay") as relay:
+        yield relay
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.02)
+
+
+def holds(folder: Path, word: str = SECRET) -> list[str]:
+    """The files that have a word in them."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return [path.name for path in files if word.encode() in path.read_bytes()]
+
+
+def test_nothing_of_it_stays_on_the_device(open_repo: OpenRepo, tmp_path: Path) -> None:
+    repo = open_repo("laptop")
+    kept, gone = repo.create("Kept"), repo.create("Gone")
+    kept.append("user", "Hello")
+    picture, both = llmcrdt.Blob(b"only there", name="a.bin"), llmcrdt.Blob(b"in both", name="b.bin")
+    gone.append("user", [llmcrdt.Text(SECRET), picture, both])
+    kept.append("user", [llmcrdt.Text("and"), both])
+    assert holds(tmp_path) and repo.search(SECRET)
+    names = {blob.hash: blob for entry in gone.transcript() for blob in entry.parts if isinstance(blob, llmcrdt.Blob)}
+    repo.delete(gone.id)
+    assert holds(tmp_path) == []
+    assert {blob.name for hash_, blob in names.items() if repo.blobs.has(hash_)} == {"b.bin"}
+    assert [row.title for row in repo.list()] == ["Kept"] and kept.transcript()[0].text == "Hello"
+    with pytest.raises(ConversationNotFound):
+        repo.get(gone.id)
+    with pytest.raises(RepoClosed, match="was deleted from the library"):
+        gone.append("user", "more")
+
+
+def test_what_another_process_still_wrote_goes_at_the_next_start(open_repo: OpenRepo, tmp_path: Path) -> None:
+    repo = open_repo("laptop")
+    conversation = repo.create("Gone")
+    conversation.append("user", "Hello")
+    update = conversation.diff() + SECRET.encode()
+    repo.delete(conversation.id)
+    repo.close()
+    with sqlite3.connect(tmp_path / "laptop.db") as db:  # as a process would that had not heard of it yet
+        insert = "INSERT INTO updates (document, writer, keys, data) VALUES (?, 'x', '', ?)"
+        db.execute(insert, [conversation.id, update])
+    db.close()
+    assert holds(tmp_path)
+    llmcrdt.open(tmp_path / "laptop.db").close()
+    assert holds(tmp_path) == []
+
+
+def test_every_device_and_the_relay_delete_it(open_repo: OpenRepo, relay: RelayThread, tmp_path: Path) -> None:
+    laptop = open_repo("laptop")
+    conversation = laptop.create("Gone")
+    conversation.append("user", SECRET)
+    phone = open_repo("phone", laptop.library)
+    with laptop.connect(relay.url) as one, phone.connect(relay.url) as two:
+        one.wait_synced(30)
+        two.wait_synced(30)
+        assert len(holds(tmp_path)) >= 3
+        laptop.delete(conversation.id)
+        wait_for(lambda: not holds(tmp_path))
+        assert [row.id for row in phone.list()] == []
+        wait_for(lambda: not laptop.store.owed_deletions(relay.url) and not phone.store.owed_deletions(relay.url))
+        one.wait_synced(30)
+        two.wait_synced(30)
+
+
+def test_it_is_asked_for_again_until_the_relay_has_answered(
+    open_repo: OpenRepo, relay: RelayThread, tmp_path: Path
+) -> None:
+    laptop = open_repo("laptop")
+    conversation = laptop.create("Gone")
+    conversation.append("user", SECRET)
+    with laptop.connect(relay.url) as link:
+        link.wait_synced(30)
+    laptop.delete(conversation.id)  # offline
+    laptop.close()
+    assert SECRET.encode() in (tmp_path / "relay" / "relay.db-wal").read_bytes()
+    again = llmcrdt.open(tmp_path / "laptop.db")
+    assert again.store.owed_deletions(relay.url) == [conversation.id]
+    with again.connect(relay.url):
+        wait_for(lambda: not holds(tmp_path) and not again.store.owed_deletions(relay.url))
+    again.close()
+
+
+def test_a_stale_device_deletes_its_copy_and_can_t_bring_it_back(
+    open_repo: OpenRepo, relay: RelayThread, tmp_path: Path
+) -> None:
+    laptop = open_repo("laptop")
+    conversation = laptop.create("Gone")
+    conversation.append("user", "Hello")
+    phone = open_repo("phone", laptop.library)
+    with laptop.connect(relay.url) as one, phone.connect(relay.url) as two:
+        one.wait_synced(30)
+        two.wait_synced(30)
+    phone.get(conversation.id).append("user", SECRET)  # offline, and never acknowledged
+    with laptop.connect(relay.url) as one:
+        laptop.delete(conversation.id)
+        wait_for(lambda: not laptop.store.owed_deletions(relay.url))
+        one.wait_synced(30)
+    with phone.connect(relay.url) as two:
+        two.wait_synced(30)  # that the document is gone is no error, for the library says why
+        wait_for(lambda: not holds(tmp_path))
+    assert phone.list() == [] and phone.store.waiting(relay.url) == []
+
+
+def test_without_a_word_of_the_library_nothing_local_is_touched(open_repo: OpenRepo, relay: RelayThread) -> None:
+    """Somebody who may append deletes it at the relay: the devices keep what they have, and say that it is refused."""
+    laptop, friend = open_repo("laptop"), open_repo("friend")
+    conversation = laptop.create("Shared")
+    conversation.append("user", "Hello")
+    with laptop.connect(relay.url) as link:
+        link.wait_synced(30)
+        with friend.connect(relay.url, only=[conversation.id]) as other:
+            other.wait_synced(30)
+            other.delete(conversation.id, friend.library).result(30)
+        conversation.append("user", SECRET)
+        with pytest.raises(RelayRefused, match="was deleted") as refused:
+            link.wait_synced(30)
+        assert refused.value.code == ErrorCode.GONE
+    assert [entry.text for entry in laptop.get(conversation.id).transcript()] == ["Hello", SECRET]
+    assert [row.title for row in laptop.list()] == ["Shared"]
+
+
+def test_a_relay_that_went_back_to_an_old_copy_is_told_again(open_repo: OpenRepo, tmp_path: Path) -> None:
+    laptop = open_repo("laptop")
+    conversation = laptop.create("Gone")
+    conversation.append("user", SECRET)
+    with RelayThread(tmp_path / "relay") as relay:
+        port = relay.port
+        with laptop.connect(relay.url) as link:
+            link.wait_synced(30)
+    shutil.copytree(tmp_path / "relay", tmp_path / "backup")
+    with RelayThread(tmp_path / "relay", port=port) as relay, laptop.connect(relay.url):
+        laptop.delete(conversation.id)
+        wait_for(lambda: not laptop.store.owed_deletions(relay.url))
+    shutil.rmtree(tmp_path / "relay")
+    shutil.copytree(tmp_path / "backup", tmp_path / "relay")
+    assert holds(tmp_path / "relay")
+    with RelayThread(tmp_path / "relay", port=port) as relay, laptop.connect(relay.url):
+        wait_for(lambda: not holds(tmp_path / "relay"))
+    log = SqliteLog(tmp_path / "relay" / "relay.db")
+    assert log.gone(document_bytes(conversation.id))
+    log.close()
