@@ -524,17 +524,22 @@ def kv_prune(keep: int, cache: Path | None, as_json: bool) -> None:
 @as_json
 @click.pass_obj
 def kv_plan(repos: Repos, id: str, model: Path, cache: Path | None, as_json: bool) -> None:
-    """What the next answer would cost: tokens in all, reused, to evaluate, and why."""
+    """What the next answer would cost: tokens in all, reused, to evaluate, and why; whether this model is exact here.
+
+    Waits until the model's file is hashed and it was probed, which is remembered.
+    """
     with repos() as repo, llmcrdt.LlamaEngine(model, cache=cache) as engine:
+        engine.settled()
         planned = llmcrdt.plan(_find(repo, id), engine)
         if as_json:
             why = {"cause": planned.why.cause, "position": planned.why.position, "entry": planned.why.entry}
             counts = {"total": planned.total, "reused": planned.reused, "evaluate": planned.evaluate}
-            _print_json({**counts, "why": {**why, "text": str(planned.why)}})
+            _print_json({**counts, "why": {**why, "text": str(planned.why)}, "exactness": engine.exactness})
         else:
             click.echo(
                 f"{planned.total} tokens: {planned.reused} reused, {planned.evaluate} to evaluate. {planned.why}"
             )
+            click.echo(f"State of this model is {engine.exactness} here.")
 
 
 @main.command()

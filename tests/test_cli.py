@@ -138,6 +138,7 @@ def test_generate_and_plan(run: Run, tmp_path: Path) -> None:
     assert code == 0, err
     planned = json.loads(out)
     assert planned["why"]["cause"] == "first"
+    assert planned["exactness"] == "exact"
     code, out, err = run("generate", id_, *engine, "--max-tokens", "80", "--seed", "1", "--json")
     assert code == 0, err
     answer = json.loads(out)

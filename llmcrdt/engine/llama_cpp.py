@@ -20,9 +20,9 @@ from typing import Any
 
 from ..exceptions import ContextOverflow, DecodeFailed, EngineClosed, EngineError, EngineMissing, NotAModel
 from ..kvcache import ChunkCache, MemoryCache, NeverCache
-from ..kvcache.places import chunk_folder, hashes_file, user_cache
+from ..kvcache.places import chunk_folder, exactness_folder, hashes_file, user_cache
 from ..kvcache.sharing import open_shared
-from .context import Aborted, AbortFlag, Context
+from .context import BATCH, Aborted, AbortFlag, Context
 from .engine import Event, Failed, Finished, Progress, Reuse, Sampling, Started
 from .fingerprint import FileHashes, model_files
 from .gguf_header import check_model_file, tokenizer_hash
@@ -45,6 +45,7 @@ from .llama_model import (
 from .llama_run import LlamaRun
 from .llama_tokenizer import LlamaTokenizer
 from .materialize import chunk_length
+from .probe import Exactness, probe, remember, remembered
 from .provenance import Provenance
 from .sampler import Sampler
 from .weights import Weights
@@ -130,15 +131,14 @@ class LlamaEngine:
             settings = without_flash(lib, model, settings, self._n_ctx)
             adapters = load_adapters(lib, model, settings)
             self._abort = AbortFlag()
-            self._context = Context(
-                lib,
-                lambda size: new_context(lib, model, settings, size, adapters),
-                shape,
-                size=first,
-                limit=self._n_ctx,
-                piece=self._chunk,
-                abort=self._abort,
-            )
+
+            def context(first: int, limit: int) -> Context:
+                def make(size: int) -> Any:
+                    return new_context(lib, model, settings, size, adapters)
+
+                return Context(lib, make, shape, size=first, limit=limit, piece=self._chunk, abort=self._abort)
+
+            self._context, self._new_context = context(first, self._n_ctx), context
             self._undo.callback(self._context.close)
             weights.loaded()
             chunk, n, m = self._chunk, len(files), len(files) + len(adapters_files)
@@ -158,7 +158,9 @@ class LlamaEngine:
         self._last_owner = ""  # of the last run
         self._forgotten: dict[str, int] = {}  # how often; what began before the last time is not settled
         self._totals = {"runs": 0, "prefill_seconds": 0.0, "sampling_seconds": 0.0}
+        self._exactness: Exactness | None = None  # None: nobody has looked yet
         self._closed = False
+        self._find_exactness()
         weights.hash(_weights_known(weakref.ref(self)))
 
     @property
@@ -189,6 +191,16 @@ class LlamaEngine:
         if not self._closed:
             self._provenance.wait()
         return self._provenance.fingerprint
+
+    @property
+    def exactness(self) -> Exactness:
+        """Whether state of this model that was restored, cut or evaluated in other batches was the same bits here, with
+        these settings: "exact", "approximate" (it was not), or "unknown" (not tried yet; ``settled`` waits for it)."""
+        return self._exactness or "unknown"
+
+    @property
+    def _exactness_folder(self) -> Path | None:
+        return exactness_folder(self._folder) if self._folder else None
 
     def plan(self, ids: Sequence[int]) -> Reuse:
         return self._state.plan(self._checked(ids, room=0))
@@ -250,6 +262,7 @@ class LlamaEngine:
             **self._context.counters,
             **{f"chunks_{name}": value for name, value in self._state.counters.items()},
             **self._totals,
+            "exactness": self.exactness,
             "weights": self._weights.stats(),
             "cache": self._provenance.stats(),
         }
@@ -317,6 +330,30 @@ class LlamaEngine:
             self._state.forget()
         if self._provenance.fingerprint != before:
             self._state.adopt(self._provenance.cache, self._provenance.fingerprint)
+        self._find_exactness()
+
+    def _find_exactness(self) -> None:
+        """Once it is known what model this is: what was found of it before, or else a probe when there is time."""
+        if self._exactness is not None or not self._provenance.named:
+            return
+        self._exactness = remembered(self._provenance.fingerprint, self._exactness_folder)
+        if self._exactness == "unknown":
+            self._worker.background(self._probe(self._provenance.fingerprint))
+
+    def _probe(self, fingerprint: bytes) -> Iterator[None]:
+        """In a context of its own, so that what is live stays."""
+        equal: bool | None = None
+        try:
+            with contextlib.closing(self._new_context(BATCH, 2 * BATCH)) as context:
+                for step in probe(context, self._chunk, self._tokenizer.n_vocab):
+                    equal = step
+                    yield
+        except (Aborted, EngineError):
+            return  # it stays unknown
+        self._exactness = "exact" if equal else "approximate"
+        remember(fingerprint, self._exactness_folder, self._exactness)
+        if not equal:
+            _LOG.warning("%s is not exact here: answers may depend on what was cached", self._name)
 
     def _generate(self, run: LlamaRun) -> None:
         """On the engine's thread: the whole life of one run."""

@@ -52,6 +52,11 @@ class Provenance:
         return False
 
     @property
+    def named(self) -> bool:
+        """Whether ``fingerprint`` is one that other processes would find as well."""
+        return self._stage == "named"
+
+    @property
     def waiting(self) -> bool:
         """Whether chunks wait for the weights to be known."""
         return self._stage == "early" and bool(self.cache.stats().get("held_bytes"))

@@ -30,3 +30,8 @@ def chunk_folder(cache: Path) -> Path:
 def hashes_file(cache: Path) -> Path:
     """Where the hashes of model files are remembered."""
     return cache / "files.json"
+
+
+def exactness_folder(cache: Path) -> Path:
+    """Where it is remembered whether models are exact on this machine."""
+    return cache / "exactness"
