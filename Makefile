@@ -38,9 +38,10 @@ fmt: dev ## Format, and mend what can be mended
 dev: ## Install everything a developer needs
 	@sh scripts/bootstrap llama qr relay seal testing dev
 
-soak: dev ## Run 100,000 schedules of devices and networks (ARGS='--schedules 1000 --seed 7')
+soak: dev ## Run 110,000 schedules of devices, relays and networks (ARGS='--schedules 1000 --seed 7'), and kill 300 processes
 	$(VENV)/python tests/sim/soak.py --schedules 100000 $(ARGS)
 	$(VENV)/python tests/sim/relay_soak.py --schedules 10000 $(ARGS)
+	$(VENV)/python tests/sync_server/relay_kills.py --kills 300
 
 kvsoak: dev ## Kill 200 writers of one KV cache, and harm 10,000 chunks (ARGS='--seed 7')
 	$(VENV)/python tests/kvcache/kill_soak.py --kills 200 $(ARGS)

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from mutations import MUTATIONS, Mutation
+from relay_mutations import RELAY_MUTATIONS
 
 _ROOT = Path(__file__).resolve().parents[1]
 _PAGE = _ROOT / "docs" / "semantics.md"
@@ -40,7 +41,8 @@ def main(rules: Sequence[str]) -> int:
     if rules == ["--table"]:
         _PAGE.write_text(page(), encoding="utf-8")
         return 0
-    chosen = [mutation for mutation in MUTATIONS if not rules or mutation.rule in rules]
+    every = (*MUTATIONS, *RELAY_MUTATIONS)
+    chosen = [mutation for mutation in every if not rules or mutation.rule in rules]
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         whole = _copy(Path(folder) / "whole")

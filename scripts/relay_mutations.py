@@ -1,0 +1,103 @@
+"""Ways to break what docs/protocol.md promises in the code; the simulator of relay and clients must notice each.
+
+``old`` stands in ``file`` exactly once. The rule is the section of docs/protocol.md.
+"""
+
+from __future__ import annotations
+
+from mutations import Mutation
+
+_LOG = "sync_server/log.py"
+_ROOMS = "sync_server/rooms.py"
+_STORE = "llmcrdt/store/database.py"
+_FOLLOWER = "llmcrdt/sync/follower.py"
+_REPO = "llmcrdt/repo.py"
+_SEEDS = "tests/sim/test_relay_schedules.py::test_every_promise_holds_over_seeded_schedules"
+
+RELAY_MUTATIONS = (
+    Mutation(
+        "P5.5", "the relay's commits are not fsynced", _LOG,
+        'connection.execute("PRAGMA synchronous=FULL")', 'connection.execute("PRAGMA synchronous=NORMAL")', _SEEDS,
+    ),
+    Mutation(
+        "P5.5", "what a failed commit would have said is said", _ROOMS,
+        "            self._undo(events, done, e)\n", "            logger.error(e)\n", _SEEDS,
+    ),
+    Mutation(
+        "P5.5", "an ack comes before the records before it", _ROOMS,
+        "            if new or position > reading.sent:\n", "            if position > reading.sent and not new:\n",
+        _SEEDS,
+    ),
+    Mutation(
+        "P5.4", "a repeat is taken for a new record", _LOG,
+        "        if session and record.n <= last:\n", "        if False:\n", _SEEDS,
+    ),
+    Mutation(
+        "P5.2", "a cursor is known by its position alone", _LOG,
+        "        return chain == cursor.chain\n", "        return chain is not None\n", _SEEDS,
+    ),
+    Mutation(
+        "P5.2", "a cursor counts in any log", _ROOMS,
+        "        if cursor.log != room.head.log:\n            return False\n", "", _SEEDS,
+    ),
+    Mutation(
+        "P5.6", "a barrier is reached at once", _ROOMS,
+        "            if reading is not None and reading.sent < ends[document]:\n                return False\n", "",
+        _SEEDS,
+    ),
+    Mutation(
+        "P5.8", "the records behind a snapshot are left out", _ROOMS,
+        "        reading.sent = fold.position\n",
+        "        reading.sent = self._rooms[document].head.position\n", _SEEDS,
+    ),
+    Mutation(
+        "P4", "a slow reader is buffered", _ROOMS,
+        "        return self._peers[peer].outstanding >= self.limits.outgoing\n", "        return False\n", _SEEDS,
+    ),
+    Mutation(
+        "duties", "a client's commits are not fsynced", _STORE,
+        '"synchronous=FULL"', '"synchronous=NORMAL"', _SEEDS,
+    ),
+    Mutation(
+        "duties", "a relay that lost data is not filled again", _STORE,
+        "            if data is not None:\n                place", "            if False:\n                place",
+        _SEEDS,
+    ),
+    Mutation(
+        "duties", "what was deleted is missing in a refill", _REPO,
+        "missing = self._kept(document).diff(since=theirs.version())",
+        "missing = self._kept(document).diff(since=theirs.version()); missing = b'\\x00\\x00' if"
+        " self._kept(document).version() == theirs.version() else missing", _SEEDS,
+    ),
+    Mutation(
+        "duties", "the outbox is not sent again after a reconnection", _FOLLOWER,
+        "        self._filling.discard(doc.id)\n        self._push(doc)\n", "        self._filling.discard(doc.id)\n",
+        _SEEDS,
+    ),
+    Mutation(
+        "duties", "a cursor is remembered before what the log lacks is queued", _FOLLOWER,
+        "self._local.received(doc.id, named, None if filling else cursor)",
+        "self._local.received(doc.id, named, cursor)", _SEEDS,
+    ),
+    Mutation(
+        "duties", "a cursor goes back", _STORE,
+        '" WHERE ? OR log != excluded.log OR position < excluded.position"', '" WHERE ? OR true"', _SEEDS,
+    ),
+    Mutation(
+        "duties", "names go on after a refill", _STORE,
+        "session, n = known[1:] if known and known[0] == refills else", "session, n = known[1:] if known else", _SEEDS,
+    ),
+    Mutation(
+        "synced", "what replaced waiting records is not waited for", _FOLLOWER,
+        "        if mark.replaced != self._local.replaced(document):\n            mark = self._end(document)\n", "",
+        _SEEDS,
+    ),
+    Mutation(
+        "synced", "a goal does not ask what the relay has", _FOLLOWER,
+        "            if goal.heard and not goal.marks:\n", "            if not goal.marks:\n", _SEEDS,
+    ),
+    Mutation(
+        "erased", "a record that repeats erased words is kept", "llmcrdt/journal.py",
+        "stale = bool(self._store.purged(document)) and", "stale = False and", _SEEDS,
+    ),
+)  # fmt: skip
