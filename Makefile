@@ -1,6 +1,6 @@
 # Everything lands in .venv; PYTHON=... picks the Python it is made with.
 .DEFAULT_GOAL := help
-.PHONY: help demo relay test check lint types arrows fmt dev soak kvsoak mutate docs bench clean
+.PHONY: help demo relay test check lint types arrows fmt dev soak fuzz kvsoak mutate docs bench clean
 .NOTPARALLEL:
 
 VENV := .venv/bin
@@ -42,6 +42,9 @@ soak: dev ## Run 110,000 schedules of devices, relays and networks (ARGS='--sche
 	$(VENV)/python tests/sim/soak.py --schedules 100000 $(ARGS)
 	$(VENV)/python tests/sim/relay_soak.py --schedules 10000 $(ARGS)
 	$(VENV)/python tests/sync_server/relay_kills.py --kills 300
+
+fuzz: dev ## Feed every decoder with changed frames, the wire's with a million (ARGS='--frames 100000 --only wire')
+	$(VENV)/python tests/fuzz/fuzz.py $(ARGS)
 
 kvsoak: dev ## Kill 200 writers of one KV cache, and harm 10,000 chunks (ARGS='--seed 7')
 	$(VENV)/python tests/kvcache/kill_soak.py --kills 200 $(ARGS)

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from typing import IO
 
 _END = (1 << 64) - 1
+_MOST = 1 << 40
+"""No piece is larger: the process at the other end is gone mad."""
 
 
 def write(stream: IO[bytes], pieces: Iterable[bytes]) -> None:
@@ -19,8 +21,10 @@ def write(stream: IO[bytes], pieces: Iterable[bytes]) -> None:
 
 
 def read(stream: IO[bytes]) -> Iterator[bytes]:
-    """The pieces up to the end mark. Raises EOFError where the stream ends before."""
+    """The pieces up to the end mark. Raises EOFError where the stream ends before, or says what can't be."""
     while (size := int.from_bytes(_exactly(stream, 8), "big")) != _END:
+        if size > _MOST:
+            raise EOFError
         yield _exactly(stream, size)
 
 

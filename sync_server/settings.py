@@ -74,7 +74,7 @@ def add_logging(parser: argparse.ArgumentParser) -> None:
 def _from_file(file: Path) -> dict[str, Any]:
     try:
         found = tomllib.loads(file.read_text())
-    except (OSError, ValueError) as e:
+    except (OSError, ValueError, RecursionError) as e:
         raise ValueError(f"{file}: {e}") from None
     for name, value in found.items():
         if name == "limits" and isinstance(value, dict):

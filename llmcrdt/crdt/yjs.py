@@ -140,8 +140,9 @@ class YjsReplica:
 
 
 class _Guard:
-    """pycrdt raises ValueError for bad bytes, and a panic in the core arrives as a BaseException of its own: here both
-    become MalformedUpdate. It may be entered again and again."""
+    """pycrdt raises ValueError for bad bytes, RuntimeError for an update that it gives up in the middle of, and a panic
+    in the core arrives as a BaseException of its own: here all become MalformedUpdate. It may be entered again and
+    again."""
 
     def __init__(self, replica: YjsReplica, message: str) -> None:
         self._replica = replica
@@ -157,6 +158,8 @@ class _Guard:
             case ValueError():
                 self._replica._take()
                 raise MalformedUpdate(f"{self._message} ({error})") from None
+            case RuntimeError():
+                pass
             case Exception() | KeyboardInterrupt() | SystemExit() | GeneratorExit():
                 return
         self._replica.broken = True

@@ -343,9 +343,10 @@ def read_selection(key: str, text: object) -> Selection | None:
 def check_schema(text: object) -> None:
     """Raises NewerDocument for a newer major version. A missing one (nothing arrived yet) is fine."""
     major = str(text).partition(".")[0] if isinstance(text, str) else ""
-    if major.isdecimal() and int(major) > int(SCHEMA.partition(".")[0]):
+    # More digits than int() takes are a newer one too.
+    if major.isdecimal() and (len(major) > 18 or int(major) > int(SCHEMA.partition(".")[0])):
         raise NewerDocument(
-            f"The document has schema version {text}; this library reads {SCHEMA}.",
+            f"The document has schema version {str(text)[:40]}; this library reads {SCHEMA}.",
             hint="Update llmcrdt to read it. It is stored and synced untouched meanwhile.",
         )
 

@@ -223,7 +223,10 @@ class Store:
     def set_aside(self, document: str, data: bytes, reason: str) -> None:
         """Take an update out of the document, and keep it apart."""
         with self._writing() as db:
-            db.execute("INSERT INTO set_aside (document, reason, data) VALUES (?, ?, ?)", [document, reason, data])
+            # Who loads the document again finds it there before whoever merged it says so.
+            known = "SELECT 1 FROM set_aside WHERE document = ? AND data = ?"
+            if db.execute(known, [document, data]).fetchone() is None:
+                db.execute("INSERT INTO set_aside (document, reason, data) VALUES (?, ?, ?)", [document, reason, data])
             doomed = "SELECT place FROM updates WHERE document = ? AND data = ?"
             db.execute(f"DELETE FROM outbox WHERE document = ? AND place IN ({doomed})", [document, document, data])
             db.execute("DELETE FROM updates WHERE document = ? AND data = ?", [document, data])

@@ -1,0 +1,262 @@
+"""Everything that decodes bytes or texts of others: how a valid frame is made, and how it is decoded.
+
+A decoder returns or raises what it says it raises; anything else is a defect.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import random
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import pycrdt
+from hypothesis import strategies as st
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "sync"))
+from test_wire import messages
+
+from llmcrdt.crdt.fold import fold_updates
+from llmcrdt.crdt.yjs import YjsReplica
+from llmcrdt.crdt.yjs_update import read_state_vector, read_update
+from llmcrdt.document import schema
+from llmcrdt.document.canonical import parse_json
+from llmcrdt.document.sealing import NOWHERE, read_sealed
+from llmcrdt.engine import gguf_header
+from llmcrdt.exceptions import (
+    FormatError,
+    InvalidContent,
+    InvalidInvite,
+    MalformedFrame,
+    MalformedUpdate,
+    NewerDocument,
+)
+from llmcrdt.ids import document_bytes, new_document_id
+from llmcrdt.interop import openai_chat
+from llmcrdt.invite import Invite, read_invite, write_invite
+from llmcrdt.kvcache import chunk_file
+from llmcrdt.prompt.generation_log import TokenLog
+from llmcrdt.store.keyring import Keyring
+from llmcrdt.sync import protocol, wire
+from sync_server import pieces, settings
+from sync_server.access import TokenRefused, Tokens
+from sync_server.doors.native import NativeDoor, Refused
+from sync_server.limits import Limits
+
+VECTORS = Path(__file__).parents[1] / "vectors"
+
+
+class Decoder(NamedTuple):
+    """``frames``: valid ones. ``refusals``: all that it may raise. ``per_byte``: calls of functions for each byte of a
+    frame, at most, beside ``calls``: a bound on its work that no busy machine changes. ``memory``: bytes beside four
+    times the frame."""
+
+    name: str
+    frames: st.SearchStrategy[bytes]
+    decode: Callable[[bytes], object]
+    refusals: tuple[type[Exception], ...]
+    calls: int = 400
+    per_byte: float = 12
+    memory: int = 256 << 10
+
+
+def _vectors(name: str) -> object:
+    return json.loads((VECTORS / f"{name}.json").read_text("utf-8"))
+
+
+# ---------------------------------------------------------------- wire
+
+_many = wire.encode(
+    wire.Records(b"d" * 16, 1, tuple(wire.Record(b"s" * 16, n, b"x") for n in range(1, wire.MAX_RECORDS + 1)))
+)
+_runs = wire.encode(wire.Records(b"d" * 16, 1, tuple(wire.Record(bytes([n % 2]) * 16, n, b"x") for n in range(1, 400))))
+_large = wire.encode(wire.Push(b"d" * 16, b"s" * 16, 1, tuple(bytes(70_000) for _ in range(3))))
+frames = st.one_of(messages.map(wire.encode), messages.map(wire.encode), st.sampled_from([_many, _runs, _large]))
+# A record is an object of Python, whatever its size: 4,096 of one byte, the most that a frame holds, take this much.
+_RECORDS = 1 << 20
+
+
+def _as_relay(frame: bytes) -> None:
+    door = NativeDoor(Limits(), "relay")
+    door.receive(wire.encode(wire.Hello()))
+    door.receive(frame)
+
+
+def _as_client(frame: bytes) -> None:
+    connection = protocol.Connection()
+    connection.receive(wire.encode(wire.Welcome()))
+    connection.open(b"d" * 16, "yjs", None)
+    connection.receive(wire.encode(wire.Opened(b"d" * 16, wire.RESET, wire.Cursor(b"l" * 16, 5, b"c" * 32), 0)))
+    connection.push(b"d" * 16, [wire.Record(b"s" * 16, 1, b"data")])
+    connection.receive(frame)
+
+
+# ---------------------------------------------------------------- updates
+
+
+# A sound update, which the known panics of pycrdt 0.14.13 are made from.
+GOOD = bytes.fromhex(
+    "01120700070101610128000700026964017701302700070001630204000702036865790401017402783081070001000584070702783187070801"
+    "28000710026964017701322700071001630204000712036865798407" "0f02783287071001280007180269640177013327000718016302"
+    "0400071a036865798407170278330107010806"
+)  # fmt: skip
+
+
+@cache
+def updates() -> Sequence[bytes]:
+    """Updates and whole documents, of entries and of everything else that Yjs has."""
+    rng, found = random.Random(1), [GOOD, b"\0\0"]
+    for client in range(1, 6):
+        doc = pycrdt.Doc(client_id=client * 10**9)
+        heard: list[bytes] = []
+        doc.observe(lambda event, heard=heard: heard.append(event.update))  # type: ignore[misc]
+        entries, array = doc.get("entries", type=pycrdt.Map), doc.get("a", type=pycrdt.Array)
+        text = doc.get("t", type=pycrdt.Text)
+        for n in range(6):
+            entries[f"e{n}"] = pycrdt.Map(
+                {"head": "é" * n, "hidden:x": rng.randbytes(n * 30), "live": pycrdt.Text("a")}
+            )
+            array.append({"a": [1, 2.5, None, True, "x", {"b": 2**40}]})
+            text += "words "
+            text.format(0, 3, {"bold": True})
+            if n % 3 == 2:
+                del array[0]
+                del entries[f"e{n - 1}"]
+        found += [*heard, doc.get_update(), pycrdt.merge_updates(*heard[1::2])]
+    return found
+
+
+@cache
+def states() -> Sequence[bytes]:
+    return [pycrdt.get_state(update) for update in updates() if update != b"\0\0"]
+
+
+def _apply(update: bytes) -> None:
+    replica = YjsReplica(("entries", "meta", "acts"))
+    replica.apply(GOOD)
+    replica.apply(update)
+
+
+# ---------------------------------------------------------------- texts
+
+
+def _text(read: Callable[[str], object]) -> Callable[[bytes], object]:
+    return lambda data: read(data.decode("utf-8", "surrogateescape"))
+
+
+@cache
+def _tokens() -> tuple[Tokens, bytes]:
+    folder = tempfile.mkdtemp()
+    tokens = Tokens(folder)
+    token = tokens.make("somebody", "append", ["*"], 10**9).encode()
+    return Tokens(folder), token
+
+
+@cache
+def _keyring() -> tuple[Keyring, bytes]:
+    folder = Path(tempfile.mkdtemp())
+    mine = Keyring(folder / "mine.keys")
+    conversation = new_document_id()
+    mine.newest(conversation)
+    return Keyring(folder / "other.keys"), mine.export(conversation).encode()
+
+
+def _settings(data: bytes) -> None:
+    file = Path(tempfile.gettempdir()) / f"llmcrdt-fuzz-{random.getrandbits(64):x}.toml"
+    file.write_bytes(data)
+    try:
+        found = settings.defaults(file, {})
+        settings.checked(found["limits"])
+    finally:
+        file.unlink()
+
+
+def _hash(data: bytes) -> None:
+    try:
+        gguf_header._hash_fields(data)
+    except (gguf_header._Short, gguf_header._Damaged) as error:
+        raise FormatError(str(error)) from None
+
+
+_HEADS = (
+    b'{"author":"a","created_at":1800000000000,"lamport":3,"parents":["AAAAAAAAAAAAAAAA"],"role":"user",'
+    b'"session":"AAAAAAAAAAAAAAAAAAAAAA","after":[],"model":{"name":"x"}}',
+    b'{"answers":["AAAAAAAAAAAAAAAA","call"],"author":"","created_at":0,"frame":{"appended":[["AAAAAAAAAAAAAAAA",'
+    b'"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]],"base":null,"hash":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA","renderer":"r",'
+    b'"sent":null},"lamport":1,"parents":[],"role":"tool","session":"AAAAAAAAAAAAAAAAAAAAAA"}',
+)
+_CHAT = (
+    b'{"messages":[{"role":"system","content":"s"},{"role":"user","content":[{"type":"text","text":"t"},'
+    b'{"type":"image_url","image_url":{"url":"data:image/png;base64,AAAA"}}]},{"role":"assistant","content":null,'
+    b'"tool_calls":[{"id":"1","type":"function","function":{"name":"f","arguments":"{}"}}]},'
+    b'{"role":"tool","tool_call_id":"1","content":"r"}],"tools":[],"model":"m"}'
+)
+_SETTINGS = (
+    b'host = "127.0.0.1"\nport = 8765\nallow_origin = ["a"]\nlog_level = "info"\n'
+    b"[limits]\nrecord = 100\nhandshake = 2.5\n"
+)
+# The head of a token is read before its signature is checked.
+_NESTED = base64.urlsafe_b64encode(b'{"alg":"HS256","a":' + b"[" * 3000).rstrip(b"=") + b".e30.AAAA"
+_LIBRARY = new_document_id(random.Random(1).randbytes)
+_INVITE = write_invite(Invite("ws://127.0.0.1:8765", _LIBRARY, "token", ((_LIBRARY, 1_800_000_000_000, b"k" * 32),)))
+_CHUNK = chunk_file.encode(chunk_file.Chunk.after(b"p" * 32, 64, tuple(range(64)), b"payload" * 40))
+_GGUF = b"".join(
+    (b"GGUF", (3).to_bytes(4, "little"), (0).to_bytes(8, "little"), (2).to_bytes(8, "little"),
+     (7).to_bytes(8, "little"), b"general", (4).to_bytes(4, "little"), (1).to_bytes(4, "little"),
+     (16).to_bytes(8, "little"), b"tokenizer.tokens", (9).to_bytes(4, "little"), (8).to_bytes(4, "little"),
+     (2).to_bytes(8, "little"), (1).to_bytes(8, "little"), b"a", (1).to_bytes(8, "little"), b"b")
+)  # fmt: skip
+_PIECES = io.BytesIO()
+pieces.write(_PIECES, [b"one", b"", b"three" * 100])
+
+
+def _just(*data: bytes) -> st.SearchStrategy[bytes]:
+    return st.sampled_from(data)
+
+
+DECODERS = (
+    Decoder("wire", frames, wire.decode, (MalformedFrame,), memory=_RECORDS),
+    Decoder("the relay's native door", frames, _as_relay, (Refused,), memory=_RECORDS),
+    Decoder("the client's connection", frames, _as_client, (MalformedFrame,), calls=800, per_byte=20,
+            memory=2 * _RECORDS),
+    Decoder("updates", st.deferred(lambda: _just(*updates())), read_update, (MalformedUpdate,)),
+    Decoder("state vectors", st.deferred(lambda: _just(*states())), read_state_vector, (MalformedUpdate,)),
+    Decoder("the document's replica", st.deferred(lambda: _just(*updates())), _apply, (MalformedUpdate,), calls=4000,
+            per_byte=60),
+    Decoder("folding", st.deferred(lambda: _just(*updates())), lambda data: fold_updates([GOOD, data]), (), calls=4000,
+            per_byte=60),
+    Decoder("pieces", _just(_PIECES.getvalue()), lambda data: list(pieces.read(io.BytesIO(data))), (EOFError,)),
+    Decoder("tokens", st.deferred(lambda: _just(_tokens()[1], _NESTED)), lambda data: _tokens()[0].check(data),
+            (TokenRefused,)),
+    Decoder("keys handed over", st.deferred(lambda: _just(_keyring()[1])), _text(lambda t: _keyring()[0].add(t)),
+            (InvalidContent,), calls=4000, per_byte=40),
+    Decoder("settings", _just(_SETTINGS), _settings, (ValueError,), calls=4000, per_byte=60, memory=1 << 20),
+    Decoder("limits", _just(b"record=100,rate=5,handshake=0.5"),
+            _text(lambda t: settings.checked(settings.limits(t.split(",")))), (ValueError,)),
+    Decoder("invites", _just(_INVITE.encode()), _text(read_invite), (InvalidInvite,)),
+    Decoder("document ids", _just(_LIBRARY.encode()), _text(document_bytes), (ValueError,)),
+    Decoder("chunk files", _just(_CHUNK), chunk_file.decode, (chunk_file.BadChunk,)),
+    Decoder("GGUF heads", _just(_GGUF), _hash, (FormatError,)),
+    Decoder("token logs", _just(TokenLog(None, (1, 2, 3), (4, 5)).pack()), TokenLog.unpack, (InvalidContent,)),
+    Decoder("JSON", _just(*_HEADS, _CHAT), _text(parse_json), (InvalidContent,)),
+    Decoder("heads of entries", _just(*_HEADS), _text(schema.read_head), (InvalidContent,)),
+    Decoder("versions of entries", _just(b'{"by":"AAAAAAAAAAAAAAAAAAAAAA","lamport":1,"nonce":"AAAAAAAAAAAAAAAA",'
+            b'"parts":[{"text":"t","type":"text"},{"type":"other"}]}'),
+            _text(lambda t: schema.read_version("user", schema.content_hash("user", t), t)),
+            (InvalidContent, UnicodeEncodeError)),
+    Decoder("hidden fields", _just(b'{"tokenizer":"x"}\0data', b"\1" + bytes(80) + b'{"a":1}\0' + bytes(40)),
+            schema.read_hidden, (InvalidContent,)),
+    Decoder("sealed fields", _just(b"\1" + bytes(80) + b'{"a":1}\0' + bytes(40)), lambda d: read_sealed(d, NOWHERE),
+            (InvalidContent,)),
+    Decoder("selections", _just(b'{"after":[],"entry":"AAAAAAAAAAAAAAAA","lamport":3}'),
+            _text(lambda t: schema.read_selection("select:g:AAAAAAAAAAAAAAAAAAAAAA", t)), ()),
+    Decoder("schema versions", _just(b"1.0", b"2.0"), _text(schema.check_schema), (NewerDocument,)),
+    Decoder("OpenAI chats", _just(_CHAT), _text(openai_chat.read_text), (FormatError,), calls=4000, per_byte=40,
+            memory=256 << 10),
+)  # fmt: skip
