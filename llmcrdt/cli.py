@@ -322,6 +322,7 @@ def chat(
 @click.argument("url", required=False)
 @relay_token
 @click.option("--only", multiple=True, help="a document id; may be given several times [default: the whole library]")
+@click.option("--ca", type=click.Path(path_type=Path, exists=True), help="certificates to trust (PEM), for wss://")
 @click.option("--watch", is_flag=True, help="stay connected until Ctrl-C")
 @click.option("--timeout", default=30.0, show_default=True, type=click.FloatRange(min=0), help="seconds")
 @as_json
@@ -331,12 +332,13 @@ def sync(
     url: str | None,
     token: str | None,
     only: tuple[str, ...],
+    ca: Path | None,
     watch: bool,
     timeout: float,
     as_json: bool,
 ) -> None:
     """Exchange everything with a relay (ws://HOST:PORT); without URL, with the one that "pair" remembered."""
-    with repos(create=True) as repo, repo.connect(url, token, _ids(repo, only)) as link:
+    with repos(create=True) as repo, repo.connect(url, token, _ids(repo, only), tls=ca) as link:
         shown = not as_json and sys.stderr.isatty()
         if shown:
             link.observe_progress(lambda progress: click.echo(f"\r{progress_line(progress)}\x1b[K", nl=False, err=True))

@@ -47,6 +47,8 @@ from .store.keyring import Keyring
 from .store.relay_file import KnownRelay, RelayFile
 
 if TYPE_CHECKING:
+    from ssl import SSLContext
+
     from .sync.client import Link
 
 _POLL = 0.3  # seconds between two looks for what other processes wrote to the file
@@ -259,10 +261,18 @@ class Repo:
 
     # sync
 
-    def connect(self, url: str | None = None, token: str | None = None, only: Sequence[str] | None = None) -> Link:
+    def connect(
+        self,
+        url: str | None = None,
+        token: str | None = None,
+        only: Sequence[str] | None = None,
+        *,
+        tls: SSLContext | str | os.PathLike[str] | None = None,
+    ) -> Link:
         """Keep in step with a relay: the library and all in it, or ``only`` these documents. Returns at once; a context
         manager (``with`` or ``async with``). ``url``: None is the relay that an invite brought, or that one was made
-        for, with its token. Raises RelayUnreachable where there is none, and for what is no address."""
+        for, with its token. ``tls``, for wss://: a file with the certificates to trust (PEM) in place of the system's,
+        or a context. Raises RelayUnreachable where there is none, and for what is no address."""
         from .sync.client import Link  # websockets is loaded only where it is used
 
         if self._closing.is_set():
@@ -280,7 +290,7 @@ class Repo:
                 document_bytes(id_)
                 if id_ != self.library:
                     self.store.add_document(id_, "conversation")
-        link = Link(url, RelayDocuments(self, url, ids), token=token)
+        link = Link(url, RelayDocuments(self, url, ids), token=token, tls=tls)
         with self._lock:
             self._links = [other for other in self._links if other.state != "closed"] + [link]
             self._ask_to_fold(link)

@@ -22,6 +22,7 @@ from . import data_command, settings, token_command
 from .access import AccessError, Tokens
 from .log import LogError
 from .server import Relay
+from .tls import Certificate
 
 _COMMANDS = ("token", "inspect", "verify", "compact", "backup", "restore")
 STOPPED, FAILED, ARGUMENTS, ADDRESS, DATA = 0, 1, 2, 3, 4
@@ -38,7 +39,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except AccessError as e:
         return _say(e, DATA)
     _log_as(options.log_format, options.log_level)
-    relay = Relay(options.data, options.host, options.port, options.limits, origins=options.allow_origin)
+    relay = Relay(
+        options.data,
+        options.host,
+        options.port,
+        options.limits,
+        origins=options.allow_origin,
+        certificate=options.certificate,
+    )
     return asyncio.run(_run(relay))
 
 
@@ -63,6 +71,8 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--limit", action="append", default=[], metavar="NAME=NUMBER", help="as in sync_server/limits.py"
     )
+    parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="PEM: certificate, and those above it; for wss://")
+    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="PEM: its private key")
     settings.add_logging(parser)
     given = settings.defaults(parser.parse_known_args(arguments)[0].config, os.environ)
     limits, origins = given.pop("limits"), given.pop("allow_origin", [])
@@ -72,6 +82,9 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     options.allow_origin = origins if options.allow_origin is None else options.allow_origin
     if options.data is None:
         parser.error("--data is needed")
+    if (options.tls_cert is None) != (options.tls_key is None):
+        parser.error("--tls-cert and --tls-key come together")
+    options.certificate = Certificate(Path(options.tls_cert), Path(options.tls_key)) if options.tls_cert else None
     if not 0 <= options.port < 65536:
         parser.error("--port is 0 to 65535")
     if not (options.allow_remote or _is_loopback(options.host) or Tokens(options.data).on):
@@ -103,7 +116,7 @@ async def _run(relay: Relay) -> int:
     stop = asyncio.Event()
     _on_signals(stop)
     host = f"[{relay.host}]" if ":" in relay.host else relay.host
-    print(f"listening on ws://{host}:{relay.port}", flush=True)
+    print(f"listening on {'wss' if relay.certificate else 'ws'}://{host}:{relay.port}", flush=True)
     waits = [asyncio.create_task(event.wait()) for event in (stop, relay.failed)]
     await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     for wait in waits:

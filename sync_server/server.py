@@ -39,6 +39,7 @@ from .log import DATABASE, SqliteLog
 from .metrics import CONTENT_TYPE, Metrics
 from .rate import Rate
 from .rooms import Drop, Event, Greeted, Joined, Left, Received, Rooms, Send, Sent, Tick
+from .tls import Certificate
 
 logger = logging.getLogger(__name__)
 
@@ -71,10 +72,12 @@ class Relay:
         port: int = 8765,
         limits: Limits | None = None,
         origins: Sequence[str] = (),
+        certificate: Certificate | None = None,
     ) -> None:
         self.data, self.host, self.port = Path(data), host, port
         self.limits = limits or Limits()
         self.failed = asyncio.Event()
+        self.certificate = certificate
         self._origins: list[Origin | None] = [None, *map(Origin, origins)]
         self._events: SimpleQueue[Event | None] = SimpleQueue()
         self._connections: dict[int, Connection] = {}
@@ -97,6 +100,7 @@ class Relay:
                 self.port,
                 subprotocols=[Subprotocol(wire.SUBPROTOCOL)],
                 origins=self._origins,
+                ssl=self.certificate.context if self.certificate else None,
                 # Windows of 4 KiB: docs/protocol.md, section 2.
                 compression="deflate",
                 process_request=self._answer_http,
@@ -233,6 +237,8 @@ class Relay:
                 self._events.put(Tick())
             if self._tokens.on:
                 self._confirm_all()
+            if self.certificate:
+                self.certificate.refresh()
 
     def _tick_soon(self) -> None:
         """There is presence to tell."""

@@ -21,7 +21,7 @@ LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("text", "json")
 _NAMES: Mapping[str, type] = {
     "host": str, "port": int, "data": str, "allow_remote": bool, "allow_origin": list, "log_level": str,
-    "log_format": str,
+    "log_format": str, "tls_cert": str, "tls_key": str,
 }  # fmt: skip
 
 

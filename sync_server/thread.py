@@ -9,6 +9,7 @@ from types import TracebackType
 
 from .limits import Limits
 from .server import Relay
+from .tls import Certificate
 
 
 class RelayThread:
@@ -17,8 +18,14 @@ class RelayThread:
     Listens on loopback only, on a free port unless one is named. Raises what Relay.start raises.
     """
 
-    def __init__(self, data: str | os.PathLike[str], port: int = 0, limits: Limits | None = None) -> None:
-        self._data, self.port, self._limits = data, port, limits
+    def __init__(
+        self,
+        data: str | os.PathLike[str],
+        port: int = 0,
+        limits: Limits | None = None,
+        certificate: Certificate | None = None,
+    ) -> None:
+        self._data, self.port, self._limits, self._certificate = data, port, limits, certificate
         self._ready = threading.Event()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="llmcrdt-relay", daemon=True)
@@ -30,7 +37,7 @@ class RelayThread:
 
     @property
     def url(self) -> str:
-        return f"ws://127.0.0.1:{self.port}"
+        return f"{'wss' if self._certificate else 'ws'}://127.0.0.1:{self.port}"
 
     def close(self) -> None:
         """Stop it, and wait until it has. A second call does nothing."""
@@ -47,7 +54,7 @@ class RelayThread:
     async def _run(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         try:
-            relay = Relay(self._data, port=self.port, limits=self._limits)
+            relay = Relay(self._data, port=self.port, limits=self._limits, certificate=self._certificate)
             await relay.start()
             self.port = relay.port
         except BaseException as e:

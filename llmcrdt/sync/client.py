@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
+import ssl
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -67,12 +69,14 @@ class Link:
         token: str | None = None,
         backoff: Backoff | None = None,
         random: Callable[[], float] = random.random,
+        tls: ssl.SSLContext | str | os.PathLike[str] | None = None,
     ) -> None:
         self.url = url
         self.state: State = "connecting"
         self.last_error: LLMCRDTError | None = None
         self._traffic = Traffic()
         self._address = relay_address(url)
+        self._tls = _trusting(tls) if self._address.startswith("wss:") else None
         self._follower = Follower(local, random, _agent(), (token or "").encode())
         self._backoff = backoff or Backoff(random)
         self._ever_connected = False
@@ -299,6 +303,7 @@ class Link:
                 compression="deflate",
                 create_connection=self._traffic.connection(),
                 proxy=None if is_loopback(self._address) else True,
+                ssl=self._tls,
                 open_timeout=_OPEN_TIMEOUT,
                 ping_interval=_PING,
                 ping_timeout=_PING,
@@ -469,6 +474,19 @@ _DELETE_ERRORS: dict[int, SyncError | None] = {
     wire.DELETE_DONE: None,
     wire.DELETE_REFUSED: RelayRefused("The token does not allow to delete this document at the relay."),
 }
+
+
+def _trusting(tls: ssl.SSLContext | str | os.PathLike[str] | None) -> ssl.SSLContext:
+    """A context that trusts what it is told to, else what the system trusts. Raises RelayUnreachable for a file that
+    holds no certificates."""
+    if isinstance(tls, ssl.SSLContext):
+        return tls
+    try:
+        return ssl.create_default_context(cafile=tls)
+    except (OSError, ssl.SSLError) as error:
+        raise RelayUnreachable(
+            f"{tls} holds no certificates: {error}.", hint="Give a PEM file, or none to trust what the system trusts."
+        ) from None
 
 
 def _agent() -> str:
