@@ -71,7 +71,9 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--limit", action="append", default=[], metavar="NAME=NUMBER", help="as in sync_server/limits.py"
     )
-    parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="PEM: certificate, and those above it; for wss://")
+    parser.add_argument(
+        "--tls-cert", type=Path, metavar="FILE", help="PEM: certificate, and those above it; for wss://"
+    )
     parser.add_argument("--tls-key", type=Path, metavar="FILE", help="PEM: its private key")
     settings.add_logging(parser)
     given = settings.defaults(parser.parse_known_args(arguments)[0].config, os.environ)
