@@ -101,6 +101,11 @@ class Context:
         return self._length
 
     @property
+    def size(self) -> int:
+        """Cells there are now, for all sequences."""
+        return self._size
+
+    @property
     def pointer(self) -> Any:
         return self._pointer
 
@@ -125,6 +130,35 @@ class Context:
                 return False
             self._length = length
         return self._stands_at(length)
+
+    def cut_live(self, length: int, *, stopped: bool = False) -> bool:
+        """As ``cut`` (``stopped``: as ``undo``), beside parked sequences: those stay."""
+        if stopped:
+            self._length = length + 1
+        if length:
+            return self.cut(length)
+        self.drop(_LIVE)
+        self._length = 0
+        return True
+
+    def park(self, sequence: int) -> None:
+        """Let another sequence have all that the live one has. Copies no cell."""
+        self.drop(sequence)
+        self._lib.llama_memory_seq_cp(self._memory, _LIVE, sequence, -1, -1)
+
+    def resume(self, sequence: int) -> None:
+        """Let the live sequence be what another one is; that stays as well."""
+        self.drop(_LIVE)
+        self._lib.llama_memory_seq_cp(self._memory, sequence, _LIVE, -1, -1)
+        self._length = self._lib.llama_memory_seq_pos_max(self._memory, _LIVE) + 1
+
+    def whole(self, sequence: int = _LIVE) -> bool:
+        """Whether a sequence has all its cells from the first on, so that it can be cut (without recurrent layers)."""
+        return bool(self._lib.llama_memory_seq_pos_min(self._memory, sequence) == 0)
+
+    def drop(self, sequence: int) -> None:
+        """Empty one sequence; cells that others hold too stay theirs."""
+        self._lib.llama_memory_seq_rm(self._memory, sequence, -1, -1)
 
     def undo(self, length: int) -> bool:
         """Remove what a stopped evaluation left behind ``length``, the end of the live sequence before it."""

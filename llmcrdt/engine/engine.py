@@ -62,9 +62,16 @@ class Tokenizer(Protocol):
         ...
 
 
+Mode = Literal["exact", "fast"]
+"""Whether state is computed canonically, so that a cache changes no bit, or kept as it was computed."""
+
+
 @dataclass(frozen=True)
 class Reuse:
-    """What a prompt costs, in tokens: total = reused + evaluate. ``live`` + ``memory`` + ``disk`` = reused."""
+    """What a prompt costs, in tokens: total = reused + evaluate. ``live`` + ``memory`` + ``disk`` = reused.
+
+    ``seconds``: about how long that takes, by what this engine has measured; None while it has measured nothing.
+    """
 
     total: int
     reused: int
@@ -72,6 +79,8 @@ class Reuse:
     live: int = 0
     memory: int = 0
     disk: int = 0
+    mode: Mode = "exact"
+    seconds: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -172,6 +181,9 @@ class Engine(Protocol):
     def chunk(self) -> int:
         """Only whole chunks of this many tokens are reused."""
         ...
+
+    @property
+    def mode(self) -> Mode: ...
 
     def plan(self, ids: Sequence[int]) -> Reuse:
         """What ``start`` with these ids would evaluate now. Reads token ids and chunk headers only; changes nothing."""

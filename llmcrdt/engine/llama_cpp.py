@@ -23,7 +23,8 @@ from ..kvcache import ChunkCache, MemoryCache, NeverCache
 from ..kvcache.places import chunk_folder, exactness_folder, hashes_file, user_cache
 from ..kvcache.sharing import open_shared
 from .context import BATCH, Aborted, AbortFlag, Context
-from .engine import Event, Failed, Finished, Progress, Reuse, Sampling, Started
+from .engine import Event, Failed, Finished, Mode, Progress, Reuse, Sampling, Started
+from .fast_state import FastState
 from .fingerprint import FileHashes, model_files
 from .gguf_header import check_model_file, tokenizer_hash
 from .kv_state import KVState
@@ -52,6 +53,7 @@ from .weights import Weights
 from .worker import Worker
 
 _FIRST_CTX = 4096
+_PARKED = 4  # sequences beside the live one, in fast mode
 _PATIENCE = 10.0  # seconds that closing waits for the weights to be hashed, where chunks wait for it
 _LOG = logging.getLogger("llmcrdt.engine")
 _log_callback: Any = None  # llama.cpp calls it as long as the process lives
@@ -65,7 +67,8 @@ class LlamaEngine:
     ``n_threads`` None leaves one core to the rest of the program: llama.cpp waits busily, and crawls where it shares.
     ``n_ctx`` is in tokens; None starts small and grows up to what the model was trained for. ``flash_attn`` None
     leaves it off where that is faster, else to llama.cpp. Rope values of 0 are the model's own. ``chunk``: tokens per
-    cached chunk, a multiple of 64. ``lora``: adapter files, or pairs of file and scale.
+    cached chunk, a multiple of 64. ``lora``: adapter files, or pairs of file and scale. ``mode``: "exact", or "fast":
+    the state of sampled tokens is kept as it is, nothing is settled or stored, and what was live shows in the bits.
 
     Engines on one cache folder in one process share its memory tier. A model file is hashed in the background the first
     time it is seen (about a second per 1.5 GB); until then chunks stay in memory (``stats()["weights"]``).
@@ -91,6 +94,7 @@ class LlamaEngine:
         rope_freq_scale: float = 0.0,
         chunk: int | None = None,
         lora: Sequence[str | os.PathLike[str] | tuple[str | os.PathLike[str], float]] = (),
+        mode: Mode = "exact",
     ) -> None:
         self._closed = True  # until all stands; __del__ may come any time
         self._path = Path(model_path)
@@ -101,6 +105,9 @@ class LlamaEngine:
         )  # fmt: skip
         self._cache_asked, self._budgets = cache, (cache_memory, cache_disk)
         self._n_ctx_asked, self._chunk_asked = n_ctx, chunk
+        if mode not in ("exact", "fast"):
+            raise EngineError(f"{mode!r} is not a mode.", hint='It is "exact" or "fast".')
+        self._mode = mode
         self._lifecycle = threading.Lock()
         self._open()
 
@@ -131,10 +138,12 @@ class LlamaEngine:
             settings = without_flash(lib, model, settings, self._n_ctx)
             adapters = load_adapters(lib, model, settings)
             self._abort = AbortFlag()
+            mode = self._mode
+            slots = range(2, 2 + _PARKED) if mode == "fast" else ()
 
             def context(first: int, limit: int) -> Context:
                 def make(size: int) -> Any:
-                    return new_context(lib, model, settings, size, adapters)
+                    return new_context(lib, model, settings, size, adapters, 2 + len(slots))
 
                 return Context(lib, make, shape, size=first, limit=limit, piece=self._chunk, abort=self._abort)
 
@@ -144,21 +153,26 @@ class LlamaEngine:
             chunk, n, m = self._chunk, len(files), len(files) + len(adapters_files)
             self._provenance = known = Provenance(
                 weights,
-                lasting if safe else NeverCache(),
+                lasting if safe and mode == "exact" else NeverCache(),
                 self._budgets[0],
                 lambda d: engine_fingerprint(
-                    lib, settings, shape, chunk, long_rope, weights=d[:n], lora=d[n:m], engine=d[m:]
+                    lib, settings, shape, chunk, long_rope, weights=d[:n], lora=d[n:m], engine=d[m:], mode=mode
                 ),
             )
             work = work_of(lib, model)
-            self._state = KVState(self._context, known.cache, known.fingerprint, chunk, work, known.sound)
+            self._state: KVState | FastState = (
+                FastState(self._context, slots)
+                if mode == "fast"
+                else KVState(self._context, known.cache, known.fingerprint, chunk, work, known.sound)
+            )
             self._worker = Worker(f"llmcrdt-engine-{self._name}")
             self._undo = self._undo.pop_all()
         self._warming: dict[str, tuple[int, ...]] = {}  # what is to be warmed, by owner
         self._last_owner = ""  # of the last run
         self._forgotten: dict[str, int] = {}  # how often; what began before the last time is not settled
         self._totals = {"runs": 0, "prefill_seconds": 0.0, "sampling_seconds": 0.0}
-        self._exactness: Exactness | None = None  # None: nobody has looked yet
+        # None: nobody has looked yet
+        self._exactness: Exactness | None = None if self._mode == "exact" else "approximate"
         self._closed = False
         self._find_exactness()
         weights.hash(_weights_known(weakref.ref(self)))
@@ -177,8 +191,12 @@ class LlamaEngine:
 
     @property
     def chunk(self) -> int:
-        """Tokens per cached chunk."""
-        return self._chunk
+        """Tokens per cached chunk; 1 in fast mode, which reuses what is there to the token."""
+        return self._chunk if self._mode == "exact" else 1
+
+    @property
+    def mode(self) -> Mode:
+        return self._mode
 
     @property
     def cache_folder(self) -> Path | None:
@@ -258,9 +276,11 @@ class LlamaEngine:
         return future
 
     def stats(self) -> dict[str, Any]:
+        kind = "chunks" if self._mode == "exact" else "sequences"
         return {
             **self._context.counters,
-            **{f"chunks_{name}": value for name, value in self._state.counters.items()},
+            "mode": self._mode,
+            **{f"{kind}_{name}": value for name, value in self._state.counters.items()},
             **self._totals,
             "exactness": self.exactness,
             "weights": self._weights.stats(),
@@ -328,7 +348,7 @@ class LlamaEngine:
         before = self._provenance.fingerprint
         if self._provenance.update():
             self._state.forget()
-        if self._provenance.fingerprint != before:
+        if self._provenance.fingerprint != before and isinstance(self._state, KVState):
             self._state.adopt(self._provenance.cache, self._provenance.fingerprint)
         self._find_exactness()
 
@@ -370,7 +390,7 @@ class LlamaEngine:
             final = Failed(error)
         except Exception as error:
             final = Failed(DecodeFailed(f"The engine failed: {error!r}."))
-        if run.tokens:
+        if run.tokens and self._mode == "exact":
             self._worker.background(
                 self._settle(
                     run.ids + tuple(run.tokens),
@@ -443,7 +463,7 @@ class LlamaEngine:
 
     def _warm(self, ids: tuple[int, ...], owner: str, forgotten: int) -> Iterator[None]:
         """As ``_settle``, until newer ids come. Where nothing is kept, nobody's live state is given up for it."""
-        if self._provenance.cache.capacity or owner == self._last_owner:
+        if self._provenance.cache.capacity or owner == self._last_owner or self._mode == "fast":
             for _ in self._settle(ids, owner, forgotten):
                 yield
                 if self._warming.get(owner) is not ids:

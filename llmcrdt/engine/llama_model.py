@@ -12,6 +12,7 @@ from typing import Any
 
 from ..exceptions import EngineError, NotAModel
 from .context import BATCH, Shape
+from .engine import Mode
 from .fingerprint import fingerprint
 from .gguf_header import check_model_file
 from .materialize import chunk_length
@@ -90,15 +91,17 @@ def load_adapters(lib: Any, model: Any, settings: Settings) -> tuple[Any, Any]:
     return (ctypes.c_void_p * n)(*(ctypes.cast(adapter, ctypes.c_void_p).value for adapter in adapters)), scales
 
 
-def new_context(lib: Any, model: Any, settings: Settings, size: int, adapters: tuple[Any, Any] = ((), ())) -> Any:
+def new_context(
+    lib: Any, model: Any, settings: Settings, size: int, adapters: tuple[Any, Any] = ((), ()), sequences: int = 2
+) -> Any:
     """A pointer to a context of ``size`` tokens, null where llama.cpp can't make one.
 
-    Two sequences that share their cells, so that a range of positions can be copied from one to the other; and a
-    sliding window that forgets nothing, so that state can be cut.
+    Two ``sequences``, or more, that share their cells, so that a range of positions can be copied from one to the
+    other; and a sliding window that forgets nothing, so that state can be cut.
     """
     params = lib.llama_context_default_params()
     params.n_ctx, params.n_batch, params.n_ubatch = size, BATCH, BATCH
-    params.n_seq_max, params.kv_unified, params.swa_full = 2, True, True
+    params.n_seq_max, params.kv_unified, params.swa_full = sequences, True, True
     params.n_threads = params.n_threads_batch = settings.n_threads
     params.type_k, params.type_v = _kv_type(settings.type_k), _kv_type(settings.type_v)
     params.flash_attn_type = -1 if settings.flash_attn is None else int(settings.flash_attn)
@@ -208,7 +211,7 @@ def libraries(lib: Any) -> list[Path]:
 
 def engine_fingerprint(
     lib: Any, settings: Settings, shape: Shape, chunk: int, long_rope: bool, *, weights: Sequence[str],
-    lora: Sequence[str], engine: Sequence[str],
+    lora: Sequence[str], engine: Sequence[str], mode: Mode = "exact",
 ) -> bytes:  # fmt: skip
     """The fingerprint of all that decides what state a token sequence has. Digests of the files of the model, of the
     adapters in ``settings``, and of llama.cpp's ``libraries``."""
@@ -229,4 +232,5 @@ def engine_fingerprint(
             "rotation_off": os.environ.get("LLAMA_ATTN_ROT_DISABLE", ""),
         }
         | ({"lora": (list(lora), scales)} if settings.lora else {})
+        | ({"mode": mode} if mode != "exact" else {})
     )
