@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -534,13 +535,12 @@ def kv_plan(repos: Repos, id: str, model: Path, cache: Path | None, as_json: boo
         engine.settled()
         planned = llmcrdt.plan(_find(repo, id), engine)
         if as_json:
-            why = {"cause": planned.why.cause, "position": planned.why.position, "entry": planned.why.entry}
-            counts = {"total": planned.total, "reused": planned.reused, "evaluate": planned.evaluate}
-            _print_json({**counts, "why": {**why, "text": str(planned.why)}, "exactness": engine.exactness})
+            why = {**asdict(planned.why), "text": str(planned.why)}
+            _print_json({**asdict(planned), "why": why, "exactness": engine.exactness})
         else:
-            click.echo(
-                f"{planned.total} tokens: {planned.reused} reused, {planned.evaluate} to evaluate. {planned.why}"
-            )
+            seconds = f", about {planned.seconds:.1f} s" if planned.seconds is not None else ""
+            counts = f"{planned.total} tokens: {planned.reused} reused, {planned.evaluate} to evaluate{seconds}"
+            click.echo(f"{counts}. {planned.why}")
             click.echo(f"State of this model is {engine.exactness} here.")
 
 

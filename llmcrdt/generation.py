@@ -25,7 +25,7 @@ from .document.conversation import Conversation
 from .document.entry import Entry, Frame, HiddenField, Part
 from .document.stream import Stream
 from .document.transcript import Transcript
-from .engine.engine import Engine, Event, Failed, Finished, Progress, Run, Sampled, Sampling, Started
+from .engine.engine import Engine, Event, Failed, Finished, Mode, Progress, Run, Sampled, Sampling, Started
 from .exceptions import LLMCRDTError
 from .ids import ContentHash, EntryId, tagged_hash
 from .prompt.answer import Answer
@@ -44,7 +44,9 @@ _running: WeakKeyDictionary[Conversation, set[Generation]] = WeakKeyDictionary()
 @dataclass(frozen=True)
 class Plan:
     """What the next generation would cost, in tokens: ``total`` = ``reused`` + ``evaluate``. ``why``: what of the last
-    generation's prompt could not be reused, and through whom. ``live``, ``memory``, ``disk``: where the reused are."""
+    generation's prompt could not be reused, and through whom. ``live``, ``memory``, ``disk``: where the reused are.
+    ``seconds``: about how long until the first token, by what the engine has measured; None while it has measured
+    nothing. ``mode``: the engine's."""
 
     total: int
     reused: int
@@ -53,14 +55,30 @@ class Plan:
     live: int = 0
     memory: int = 0
     disk: int = 0
+    mode: Mode = "exact"
+    seconds: float | None = None
 
 
-def plan(conversation: Conversation, engine: Engine, *, instead_of: Entry | EntryId | None = None) -> Plan:
+def plan(
+    conversation: Conversation,
+    engine: Engine,
+    *,
+    instead_of: Entry | EntryId | None = None,
+    token_log: bool = True,
+) -> Plan:
     """What ``generate`` would evaluate now. From token ids and chunk headers alone; nothing is computed or written."""
     _, entries, _ = _basis(conversation, instead_of)
-    prompt = prompt_ids(entries, engine.tokenizer, created_at=conversation.created_at)
+    prompt = prompt_ids(entries, engine.tokenizer, created_at=conversation.created_at, use_log=token_log)
     reuse = engine.plan(prompt.ids)
-    why = explain(conversation, engine.tokenizer, entries, prompt, reused=reuse.reused, chunk=engine.chunk)
+    why = explain(
+        conversation,
+        engine.tokenizer,
+        entries,
+        prompt,
+        reused=reuse.reused,
+        chunk=engine.chunk,
+        missing=lambda: engine.missing(prompt.ids, conversation.id),
+    )
     return Plan(why=why, **asdict(reuse))
 
 
@@ -89,6 +107,7 @@ def generate(
     interval: float = 0.1,
     busy: Busy = "enqueue",
     warm: bool = True,
+    token_log: bool = True,
 ) -> Generation:
     """Let a model answer; others see the answer grow. Returns at once, started.
 
@@ -101,7 +120,8 @@ def generate(
     others, is put in ``gen.stats["logprobs"]``. ``tools``: how tool calls are told from text; "auto" goes by the
     model's template, where the conversation offers tools. ``interval``: seconds between two writes to the document.
     ``warm``: from now on, as long as both are open, what other devices write in this conversation is evaluated when it
-    arrives (``llmcrdt.warm``).
+    arrives (``llmcrdt.warm``). ``token_log``: whether what a model has seen stays as it saw it; otherwise all is
+    rendered and tokenized anew, and a template may strip reasoning.
     What goes wrong is raised by ``result()`` and by iterating.
     """
     drawn = secrets.randbits(31) if seed is None else seed
@@ -132,6 +152,7 @@ def generate(
         interval=interval,
         busy=busy,
         warm=warm,
+        token_log=token_log,
     )
 
 
@@ -153,8 +174,10 @@ class Generation:
         interval: float,
         busy: Busy,
         warm: bool,
+        token_log: bool,
     ) -> None:
         self._warm = warm
+        self._token_log = token_log
         self._interval = interval
         self._busy = busy
         self._conversation = conversation
@@ -301,7 +324,9 @@ class Generation:
         events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         beside = self._busy == "branch"
         transcript, entries, frame = _basis(self._conversation, self._instead_of, beside_unfinished=beside)
-        prompt = prompt_ids(entries, self._engine.tokenizer, created_at=self._conversation.created_at)
+        prompt = prompt_ids(
+            entries, self._engine.tokenizer, created_at=self._conversation.created_at, use_log=self._token_log
+        )
         frame = _sent(frame, prompt)
         self._conversation.computing(self._engine)
         run = self._engine.start(
@@ -360,6 +385,7 @@ class Generation:
                         "reused": started.reuse.reused,
                         "evaluated": started.reuse.evaluate,
                         "reused_from": {k: getattr(started.reuse, k) for k in ("live", "memory", "disk")},
+                        "mode": started.reuse.mode,
                         "prefill_seconds": started.seconds,
                         "seed": started.seed,
                     }

@@ -66,6 +66,11 @@ Mode = Literal["exact", "fast"]
 """Whether state is computed canonically, so that a cache changes no bit, or kept as it was computed."""
 
 
+Missing = Literal["not exact", "fingerprint", "evicted"]
+"""Why state is not at hand that was computed once: it was sampled and is not settled yet; it is that of another model,
+of other weights or settings; or it was evicted (or never was on this device)."""
+
+
 @dataclass(frozen=True)
 class Reuse:
     """What a prompt costs, in tokens: total = reused + evaluate. ``live`` + ``memory`` + ``disk`` = reused.
@@ -187,6 +192,10 @@ class Engine(Protocol):
 
     def plan(self, ids: Sequence[int]) -> Reuse:
         """What ``start`` with these ids would evaluate now. Reads token ids and chunk headers only; changes nothing."""
+        ...
+
+    def missing(self, ids: Sequence[int], owner: str = "") -> Missing:
+        """Why no more of ``ids`` is at hand, where the last prompt of ``owner`` began with them. Reads headers only."""
         ...
 
     def start(

@@ -17,6 +17,8 @@ from .engine import Reuse
 
 _WORTH = 16  # tokens: less is evaluated again sooner than a slot is given up for it
 
+_FEW = 1024  # cells of other sequences that cost little
+
 
 @dataclass(frozen=True)
 class _Best:
@@ -80,6 +82,9 @@ class FastState:
         start = self._stand(ids)
         self._evaluate(ids[start : min(whole, start + 64)], "settled", logits=False)
         return True
+
+    def thin(self, ids: Sequence[int]) -> None:
+        """Nothing is stored, so nothing is to be thinned."""
 
     def _best(self, ids: Sequence[int]) -> _Best:
         best = _Best(self._usable(None, tuple(self._live), ids))
@@ -168,8 +173,12 @@ class FastState:
             self._lossy.update([] if self._context.whole() else [None])
 
     def _make_room(self, tokens: int) -> None:
-        """Give up parked sequences until ``tokens`` of the live one fit beside the cells that only those hold."""
-        while self._parked and tokens + sum(map(self._alone, self._parked.values())) > self._context.size:
+        """Give up parked sequences until ``tokens`` of the live one fit beside the cells that only those hold, and
+        those are not many more: every token attends over all cells, and skips what isn't its own."""
+        while self._parked:
+            others = sum(map(self._alone, self._parked.values()))
+            if tokens + others <= self._context.size and others <= max(tokens, _FEW):
+                return
             self._give_up()
 
     def _alone(self, parked: Sequence[int]) -> int:

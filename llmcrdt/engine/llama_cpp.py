@@ -14,6 +14,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,7 +24,7 @@ from ..kvcache import ChunkCache, MemoryCache, NeverCache
 from ..kvcache.places import chunk_folder, exactness_folder, hashes_file, user_cache
 from ..kvcache.sharing import open_shared
 from .context import BATCH, Aborted, AbortFlag, Context
-from .engine import Event, Failed, Finished, Mode, Progress, Reuse, Sampling, Started
+from .engine import Event, Failed, Finished, Missing, Mode, Progress, Reuse, Sampling, Started
 from .fast_state import FastState
 from .fingerprint import FileHashes, model_files
 from .gguf_header import check_model_file, tokenizer_hash
@@ -49,6 +50,7 @@ from .materialize import chunk_length
 from .probe import Exactness, probe, remember, remembered
 from .provenance import Provenance
 from .sampler import Sampler
+from .speed import Speed
 from .weights import Weights
 from .worker import Worker
 
@@ -167,6 +169,8 @@ class LlamaEngine:
             )
             self._worker = Worker(f"llmcrdt-engine-{self._name}")
             self._undo = self._undo.pop_all()
+        self._speed = Speed()
+        self._unsettled: dict[str, tuple[int, ...]] = {}  # by owner: what is not settled of the last run
         self._warming: dict[str, tuple[int, ...]] = {}  # what is to be warmed, by owner
         self._last_owner = ""  # of the last run
         self._forgotten: dict[str, int] = {}  # how often; what began before the last time is not settled
@@ -221,7 +225,16 @@ class LlamaEngine:
         return exactness_folder(self._folder) if self._folder else None
 
     def plan(self, ids: Sequence[int]) -> Reuse:
-        return self._state.plan(self._checked(ids, room=0))
+        planned = self._state.plan(self._checked(ids, room=0))
+        return replace(planned, seconds=self._speed.estimate(planned))
+
+    def missing(self, ids: Sequence[int], owner: str = "") -> Missing:
+        prompt = self._checked(ids, room=0)
+        reused, unsettled = self._state.plan(prompt).reused, self._unsettled.get(owner, ())
+        if prompt[: reused + self._chunk] == unsettled[: reused + self._chunk]:
+            return "not exact"
+        first = prompt[: self._chunk]
+        return "fingerprint" if not reused and self._provenance.named_otherwise(owner, first) else "evicted"
 
     def start(
         self,
@@ -391,14 +404,9 @@ class LlamaEngine:
         except Exception as error:
             final = Failed(DecodeFailed(f"The engine failed: {error!r}."))
         if run.tokens and self._mode == "exact":
-            self._worker.background(
-                self._settle(
-                    run.ids + tuple(run.tokens),
-                    run.owner,
-                    self._forgotten.get(run.owner, 0),
-                    (*run.marks, len(run.ids)),
-                )
-            )
+            self._unsettled[run.owner] = whole = run.ids + tuple(run.tokens)
+            marks = (*run.marks, len(run.ids))
+            self._worker.background(self._settle(whole, run.owner, self._forgotten.get(run.owner, 0), marks))
         self._report(run, final)
 
     def _sample_all(self, run: LlamaRun, began: float) -> Any:
@@ -412,6 +420,7 @@ class LlamaEngine:
         )
         prefilled = time.perf_counter()
         self._totals["prefill_seconds"] += prefilled - began
+        self._speed.note(reuse, prefilled - began)
         self._report(run, Started(reuse, run.seed, prefilled - began))
         room = min(run.max_tokens, self._n_ctx - len(run.ids))
         sampler = self._new_sampler(run)
@@ -460,6 +469,8 @@ class LlamaEngine:
                     break
                 yield
             self._state.thin(ids)
+            if self._unsettled.get(owner) is ids:
+                del self._unsettled[owner]
 
     def _warm(self, ids: tuple[int, ...], owner: str, forgotten: int) -> Iterator[None]:
         """As ``_settle``, until newer ids come. Where nothing is kept, nobody's live state is given up for it."""

@@ -12,6 +12,8 @@ from ..kvcache.renaming import rename
 from ..kvcache.tiered import PENDING_BYTES
 from .weights import Weights
 
+_MOST_READ = 2000  # headers
+
 
 class Provenance:
     """``cache`` and ``fingerprint`` are what counts now. While the weights aren't known, they are memory of this engine
@@ -68,6 +70,14 @@ class Provenance:
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until an ``update`` has seen what became of the weights."""
         return self._decided.wait(timeout)
+
+    def named_otherwise(self, owner: str, first: tuple[int, ...]) -> bool:
+        """Whether state that begins with these ids is kept for ``owner`` under another fingerprint."""
+        for key in sorted(self._lasting.owned(owner))[:_MOST_READ]:
+            found = self._lasting.header(key)
+            if found and not found.position and found.parent != self.fingerprint and found.ids[: len(first)] == first:
+                return True
+        return False
 
     def forget(self, owner: str) -> int:
         """As ``ChunkCache.forget``, wherever it is kept. How many keys were looked for."""

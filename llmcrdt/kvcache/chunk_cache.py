@@ -9,7 +9,7 @@ import threading
 from collections.abc import Collection, Mapping, Sequence
 from typing import Literal, Protocol
 
-from .chunk_file import Chunk
+from .chunk_file import Chunk, Header
 from .chunk_hash import ChunkKey
 from .eviction import EvictionOrder
 from .owners import owner_name, with_descendants
@@ -31,6 +31,10 @@ class ChunkCache(Protocol):
         Reads headers only, and changes nothing, not even the order of eviction (a bad file is set aside). True at the
         moment of the call: a chunk named here may be gone, or turn out bad, when ``get`` asks for it.
         """
+        ...
+
+    def header(self, key: ChunkKey) -> Header | Chunk | None:
+        """What is known of a chunk that is here, without its payload. Changes nothing, as ``match``."""
         ...
 
     def get(self, key: ChunkKey) -> Chunk | None:
@@ -112,6 +116,9 @@ class NeverCache:
     def match(self, keys: Sequence[ChunkKey]) -> list[Tier]:
         return []
 
+    def header(self, key: ChunkKey) -> Header | Chunk | None:
+        return None
+
     def get(self, key: ChunkKey) -> Chunk | None:
         return None
 
@@ -177,6 +184,10 @@ class MemoryCache:
                     break
                 run.append("memory")
         return run
+
+    def header(self, key: ChunkKey) -> Header | Chunk | None:
+        with self._lock:
+            return self._chunks.get(key)
 
     def get(self, key: ChunkKey) -> Chunk | None:
         with self._lock:

@@ -87,6 +87,9 @@ class DiskCache:
             run.append("disk")
         return run
 
+    def header(self, key: ChunkKey) -> Header | Chunk | None:
+        return None if self._closed else self._header(key)
+
     def get(self, key: ChunkKey) -> Chunk | None:
         chunk = None if self._closed else self._load(key)
         with self._lock:

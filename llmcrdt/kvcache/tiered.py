@@ -9,7 +9,7 @@ import time
 from collections.abc import Collection, Sequence
 
 from .chunk_cache import ChunkCache, MemoryCache, Tier
-from .chunk_file import Chunk
+from .chunk_file import Chunk, Header
 from .chunk_hash import ChunkKey
 
 PENDING_BYTES = 256 << 20
@@ -50,6 +50,11 @@ class TieredCache:
                 break
             run += found
         return run
+
+    def header(self, key: ChunkKey) -> Header | Chunk | None:
+        if self._closed:
+            return None
+        return self._memory.header(key) or self._pending.get(key) or self._disk.header(key)
 
     def get(self, key: ChunkKey) -> Chunk | None:
         if self._closed:
