@@ -207,7 +207,8 @@ class Repo:
             return self._conversation(id_)
 
     def join(self, id: str) -> Conversation:
-        """A replica of a conversation made elsewhere, empty until a relay or ``apply`` fills it. Lists it."""
+        """A replica of a conversation made elsewhere, empty until a relay or ``apply`` fills it. Lists it.
+        Raises ConversationNotFound where the library says that it was deleted."""
         document_bytes(id)
         if id == self.library or self.store.document_kind(id) == "library":
             raise InvalidContent(
@@ -216,7 +217,10 @@ class Repo:
         with self._lock:
             id_ = DocumentId(id)
             self._library.refresh()
-            if self._library.card(id_) is None:
+            card = self._library.card(id_)
+            if card is not None and card.deleted:
+                raise ConversationNotFound(f"{id} was deleted from the library.", hint="A deleted id never comes back.")
+            if card is None:
                 self._library.put(id_, created_at=self._clock())
             self.store.add_document(id_, "conversation")
             return self._conversation(id_)

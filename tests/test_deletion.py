@@ -169,3 +169,19 @@ def test_a_relay_that_went_back_to_an_old_copy_is_told_again(open_repo: OpenRepo
     log = SqliteLog(tmp_path / "relay" / "relay.db")
     assert log.gone(document_bytes(conversation.id))
     log.close()
+
+
+def test_a_deleted_id_can_not_be_joined_or_written_to_again(open_repo: OpenRepo, tmp_path: Path) -> None:
+    """Words that were taken and dropped later would be lost without a word."""
+    laptop = open_repo("laptop")
+    conversation = laptop.create("Gone")
+    with llmcrdt.open(tmp_path / "laptop.db") as other:
+        same = other.get(conversation.id)
+        same.transcript()
+        laptop.delete(conversation.id)
+        with pytest.raises(ConversationNotFound):
+            same.append("user", SECRET)
+    with pytest.raises(ConversationNotFound):
+        laptop.join(conversation.id)
+    laptop.close()
+    assert not holds(tmp_path)

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from sqlite_utils import Database
 
-from ..exceptions import NewerDatabase, NotADatabase, RepoClosed, StoreError
+from ..exceptions import ConversationNotFound, NewerDatabase, NotADatabase, RepoClosed, StoreError
 from ..ids import Random, new_session_id
 from .migrations import APPLICATION_ID, NAMES, migrations
 from .tables import Tables, forget_rows, last_place
@@ -171,8 +171,11 @@ class Store:
         also: Callable[[Database, int], None] = lambda db, place: None,
     ) -> None:
         """Keep a local update, and queue it for every relay that knows the document. ``also`` is called with the place
-        it got, in the same transaction."""
+        it got, in the same transaction. Raises ConversationNotFound for a document that the listing has as deleted."""
         with self._writing() as db:
+            if self._one("SELECT count(*) FROM listing WHERE id = ? AND deleted", document):
+                # Another process may have deleted it: what is kept now would be dropped without a word.
+                raise ConversationNotFound(f"{document} was deleted from the library.", hint="Nothing was kept.")
             place = self._insert(document, data, keys=" ".join(keys), writer=writer)
             query = "SELECT relay, refills FROM cursors WHERE document = ?"
             for relay, refills in db.execute(query, [document]).fetchall():
