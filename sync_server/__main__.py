@@ -19,8 +19,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import data_command, settings, token_command
-from .access import AccessError, Tokens
+from .access import Tokens
 from .log import LogError
+from .public_keys import AccessError
 from .server import Relay
 from .tls import Certificate
 

@@ -1,8 +1,9 @@
-"""Who may do what: signed tokens (JWT, HS256), a list of those that were made, and those that were taken back.
+"""Who may do what: signed tokens (JWT, HS256 or EdDSA), a list of those that were made, and those that were taken back.
 
 The folder of a relay with tokens holds ``token.key``, the secret that signs them, and ``tokens.jsonl``: one line for
-each token made or revoked, without the token itself. Both are readable by their owner only. A relay whose folder has no
-key is *open*: whoever knows a document's id can use it.
+each token made or revoked, without the token itself. Both are readable by their owner only. Tokens that others sign
+with a private key are checked with its public half (public_keys.py). A relay whose folder has neither is *open*:
+whoever knows a document's id can use it.
 
 Claims: ``jti`` the token's id, ``sub`` whose it is, ``may`` one of LEVELS, ``doc`` a list of patterns, ``exp`` seconds
 since 1970 (absent: until it is revoked). A pattern is a document's name, the beginning of one and ``*``, or ``*``.
@@ -19,8 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmcrdt.exceptions import LLMCRDTError
 from llmcrdt.ids import document_id, is_document_id
+
+from .public_keys import ALGORITHM, AccessError, PublicKeys, okp, pyjwt
 
 LEVELS = ("read", "append", "admin")
 """Each may what those before it may. read: open a document. append: push, and ask for folds. admin: see the metrics."""
@@ -32,19 +34,17 @@ class TokenRefused(Exception):
     """It is none of ours, expired, or was revoked."""
 
 
-class AccessError(LLMCRDTError):
-    """The files of tokens can't be used. ``hint`` says what to do."""
-
-
 @dataclass(frozen=True)
 class Grant:
-    """What a token allows. ``expires``: seconds since 1970; None: never."""
+    """What a token allows. ``expires``: seconds since 1970; None: never. ``key``: the id of the public key that it was
+    checked with; empty: this relay made it."""
 
     id: str
     subject: str
     level: str
     patterns: tuple[str, ...]
     expires: float | None = None
+    key: str = ""
 
     def allows(self, level: str, document: bytes | None = None) -> bool:
         if LEVELS.index(self.level) < LEVELS.index(level):
@@ -67,24 +67,30 @@ class Tokens:
         self._revoked: set[str] = set()
         self._read = (0, 0)
         self._key = self._load_key()
+        self._public = PublicKeys(self._folder)
+        self._on = self._key is not None or self._public.on
         self.refresh()
 
     @property
     def on(self) -> bool:
         """Whether tokens are asked for."""
-        return self._key is not None
+        return self._on
 
     def check(self, token: bytes) -> Grant:
         """What a token allows. Raises TokenRefused."""
-        if self._key is None:
+        if not self._on:
             return EVERYTHING
         if not token:
             raise TokenRefused("This relay asks for a token.")
-        jwt = _jwt()
+        jwt = pyjwt()
         try:
-            claims = jwt.decode(token, self._key, algorithms=[_ALGORITHM], options={"verify_exp": False})
-            grant = _grant(claims)
-        except (jwt.InvalidTokenError, ValueError):
+            # Which algorithm may be used follows from the key, never from what the token says.
+            kid = jwt.get_unverified_header(token).get("kid")
+            key, algorithm = (self._key, _ALGORITHM) if kid is None else (self._public.find(kid), ALGORITHM)
+            if key is None:
+                raise ValueError("a key that is not known")
+            grant = _grant(jwt.decode(token, key, algorithms=[algorithm], options={"verify_exp": False}), kid or "")
+        except (jwt.PyJWTError, ValueError):
             raise TokenRefused("The token is none of this relay's.") from None
         self.confirm(grant)
         return grant
@@ -95,9 +101,13 @@ class Tokens:
             raise TokenRefused("The token has expired.")
         if grant.id in self._revoked:
             raise TokenRefused("The token was revoked.")
+        if grant.key and self._public.find(grant.key) is None:
+            raise TokenRefused("The key of the token was removed.")
 
     def refresh(self) -> None:
-        """Look for tokens that were revoked since. Costs a look at the file's size where there are none."""
+        """Look for tokens that were revoked since, and keys that were removed. Costs a look at two files where nothing
+        changed."""
+        self._public.refresh()
         try:
             info = (self._folder / TOKENS).stat()
         except FileNotFoundError:
@@ -108,16 +118,11 @@ class Tokens:
 
     def make(self, subject: str, level: str, patterns: Sequence[str], seconds: float | None = None) -> str:
         """A new token; its text is kept nowhere. The first one turns tokens on. ``seconds``: how long it is good."""
-        for pattern in patterns:
-            if pattern != "*" and not pattern.endswith("*") and not is_document_id(pattern):
-                raise AccessError(f"{pattern!r} is no document id.", hint="Give a whole id, a beginning and *, or *.")
+        claims = _claims(subject, level, patterns, None if seconds is None else int(self._clock() + seconds))
         if self._key is None:
-            self._key = self._make_key()
-        expires = None if seconds is None else int(self._clock() + seconds)
-        claims: dict[str, Any] = {"jti": secrets.token_hex(8), "sub": subject, "may": level, "doc": list(patterns)}
-        claims |= {} if expires is None else {"exp": expires}
+            self._key, self._on = self._make_key(), True
         self._append({"made": int(self._clock()), **claims})
-        return str(_jwt().encode(claims, self._key, algorithm=_ALGORITHM))
+        return str(pyjwt().encode(claims, self._key, algorithm=_ALGORITHM))
 
     def list(self) -> Sequence[tuple[Grant, str]]:
         """Every token that was made, and "good", "expired" or "revoked"."""
@@ -133,8 +138,9 @@ class Tokens:
         return found
 
     def revoke(self, id: str) -> None:
-        """Take a token back; a relay that runs ends its connections within a second."""
-        if id not in {grant.id for grant, _ in self.list()}:
+        """Take a token back; a relay that runs ends its connections within a second. One that was made elsewhere is not
+        listed, and is taken back by its ``jti``."""
+        if not self._public.on and id not in {grant.id for grant, _ in self.list()}:
             raise AccessError(f"There is no token {id!r}.", hint="List them.")
         self._append({"revoked": id, "at": int(self._clock())})
 
@@ -152,7 +158,7 @@ class Tokens:
             raise AccessError(f"{path} can't be read: {e.strerror}.", hint="Check its owner.") from e
         if len(key) < 32:
             raise AccessError(f"{path} is damaged.", hint="Restore it from a backup, or move it away.")
-        _jwt()
+        pyjwt()
         return key
 
     def _make_key(self) -> bytes:
@@ -184,7 +190,30 @@ class Tokens:
             raise AccessError(f"{path} can't be read.", hint="Restore it from a backup.") from e
 
 
-def _grant(claims: dict[str, Any]) -> Grant:
+def sign(private: bytes, kid: str, subject: str, level: str, patterns: Sequence[str], expires: int | None) -> str:
+    """A token for a relay that has the public half of ``private`` (Ed25519, PEM) as ``kid``. Raises AccessError."""
+    okp()
+    jwt = pyjwt()
+    try:
+        made = jwt.encode(
+            _claims(subject, level, patterns, expires), private, algorithm=ALGORITHM, headers={"kid": kid}
+        )
+    except (jwt.PyJWTError, ValueError, TypeError) as e:
+        raise AccessError(
+            f"That is no private key: {e}", hint="openssl genpkey -algorithm ed25519 makes one."
+        ) from None
+    return str(made)
+
+
+def _claims(subject: str, level: str, patterns: Sequence[str], expires: int | None) -> dict[str, Any]:
+    for pattern in patterns:
+        if pattern != "*" and not pattern.endswith("*") and not is_document_id(pattern):
+            raise AccessError(f"{pattern!r} is no document id.", hint="Give a whole id, a beginning and *, or *.")
+    claims = {"jti": secrets.token_hex(8), "sub": subject, "may": level, "doc": list(patterns)}
+    return claims if expires is None else {**claims, "exp": expires}
+
+
+def _grant(claims: dict[str, Any], key: str = "") -> Grant:
     """Raises ValueError for claims of another shape."""
     id_, subject, level, patterns = (claims.get(name) for name in ("jti", "sub", "may", "doc"))
     expires = claims.get("exp")
@@ -194,13 +223,4 @@ def _grant(claims: dict[str, Any]) -> Grant:
         raise ValueError("doc is no list of patterns")
     if expires is not None and (isinstance(expires, bool) or not isinstance(expires, int | float)):
         raise ValueError("exp is no time")
-    return Grant(id_, subject, level, tuple(patterns), expires)
-
-
-def _jwt() -> Any:
-    try:
-        import jwt
-    except ImportError:
-        hint = "Install it: pip install 'llmcrdt[relay]'."
-        raise AccessError("Tokens need PyJWT, which is not installed.", hint=hint) from None
-    return jwt
+    return Grant(id_, subject, level, tuple(patterns), expires, key)

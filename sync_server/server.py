@@ -29,7 +29,7 @@ from websockets.typing import Origin, Subprotocol
 from llmcrdt.sync import wire
 from llmcrdt.sync.wire import Error, ErrorCode
 
-from .access import EVERYTHING, AccessError, TokenRefused, Tokens
+from .access import EVERYTHING, TokenRefused, Tokens
 from .connection import Connection, Outgoing, Socket
 from .doors.native import Answer, NativeDoor, Refused, Request
 from .folder import Folder
@@ -37,6 +37,7 @@ from .folding import Folded, ToFold
 from .limits import Limits
 from .log import DATABASE, SqliteLog
 from .metrics import CONTENT_TYPE, Metrics
+from .public_keys import AccessError
 from .rate import Rate
 from .rooms import Drop, Event, Greeted, Joined, Left, Received, Rooms, Send, Sent, Tick
 from .tls import Certificate

@@ -24,9 +24,10 @@ from llmcrdt.sync import wire
 from llmcrdt.sync.client import Link
 from llmcrdt.sync.wire import Ack, Error, ErrorCode, Fold, Hello, Open, Opened, Push, Welcome
 from llmcrdt.testing.local_documents import BlobDocuments
-from sync_server.access import KEY, LEVELS, TOKENS, AccessError, Grant, TokenRefused, Tokens
+from sync_server.access import KEY, LEVELS, TOKENS, Grant, TokenRefused, Tokens
 from sync_server.doors.native import NativeDoor, Refused
 from sync_server.limits import Limits
+from sync_server.public_keys import AccessError
 from sync_server.thread import RelayThread
 
 D, E, S = b"d" * 16, b"e" * 16, b"s" * 16
