@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -85,18 +85,18 @@ class YWebsocket:
         """What a client says first: sync step 1 of an empty document."""
         return [self.before + b"\x00\x00\x01\x00"]
 
-    @cached_property
+    @property
     def messages(self) -> list[bytes]:
         """What a writer sends, and what a server sends on that doesn't merge."""
-        return [self.before + b"\x00\x02" + varint(len(u)) + u for u in self.material.updates]
+        return _messages(self.material, self.before)
 
-    @cached_property
+    @property
     def pushed(self) -> Frames:
-        return _joined([frame(m, masked=True) for m in self.messages])
+        return _frames(self.material, self.before, True)
 
-    @cached_property
+    @property
     def echoed(self) -> Frames:
-        return _joined([frame(m) for m in self.messages])
+        return _frames(self.material, self.before, False)
 
     def whole(self, payload: bytes) -> bool:
         """Whether this is the answer to step 1: with it all is here that the server has."""
@@ -138,12 +138,13 @@ class YFollower:
 
     def __init__(self, dialect: YWebsocket) -> None:
         self.dialect = dialect
+        self.expected = dialect.messages
         self.replica: Replica | None = None
 
     def take(self, payload: bytes, have: int) -> int:
         """How many updates are here after this message."""
         if self.replica is None:
-            if have < len(self.dialect.messages) and payload == self.dialect.messages[have]:
+            if have < len(self.expected) and payload == self.expected[have]:
                 return have + 1
             updates = self.dialect.updates(payload)
             if all(update == EMPTY for update in updates):
@@ -264,6 +265,17 @@ def dialect(name: str, room: str, material: Material) -> Dialect:
 
 def native_id(room: str) -> bytes:
     return hashlib.sha256(room.encode()).digest()[:16]
+
+
+# The rooms of one run say the same, and mostly in the same words.
+@cache
+def _messages(material: Material, before: bytes) -> list[bytes]:
+    return [before + b"\x00\x02" + varint(len(u)) + u for u in material.updates]
+
+
+@cache
+def _frames(material: Material, before: bytes, masked: bool) -> Frames:
+    return _joined([frame(m, masked) for m in _messages(material, before)])
 
 
 def _joined(frames: Sequence[bytes]) -> Frames:

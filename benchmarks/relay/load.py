@@ -45,6 +45,7 @@ class Load:
         connection = Connection(self.address, spoken, deflate=self.task.get("deflate", False), **options)
         self.poll.register(connection.socket, select.EPOLLIN)
         self.connections[connection.socket.fileno()] = connection
+        self.heard = time.perf_counter()
         return connection
 
     def open_all(self, spoken: list[Dialect], **options: Any) -> list[Connection]:

@@ -12,7 +12,7 @@ import pycrdt
 CLIENT = 7
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Material:
     """Updates of one client, in order. ``clocks``: where that client's clock stands after each."""
 
