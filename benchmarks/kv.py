@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from llmcrdt.engine.llama_cpp import LlamaEngine
@@ -126,7 +127,7 @@ def _tell(report: KvReport, said: dict[str, Said], turns: int) -> None:
             report.add(f"{name}: {step}, evaluated", turn.evaluated, "tokens")
         report.add(f"{name}: saving in a turn, while others wait", median([t.saved for t in found.turns]) * 1000, "ms")
         report.add(f"{name}: saving in a turn, on another thread", median([t.aside for t in found.turns]) * 1000, "ms")
-        report.add(f"{name}: settling after a turn", median([t.settled for t in found.turns]) * 1000, "ms")
+        report.add(f"{name}: settling after a turn, mean", fmean(t.settled for t in found.turns) * 1000, "ms")
         report.add(f"{name}: written in {turns} turns", sum(t.written for t in found.turns) / 2**20, "MiB")
         report.add(f"{name}: saved state in memory", found.held / 2**20, "MiB")
         report.add(f"{name}: peak memory of the process", found.peak / 2**20, "MiB")
