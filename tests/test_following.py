@@ -109,12 +109,12 @@ def follow_a_thousand(tmp_path: Path, relay: RelayThread) -> None:
 class RelayByHand:
     """The relay's side of one connection, frame by frame, towards a follower of a repo's documents."""
 
-    def __init__(self, repo: llmcrdt.Repo) -> None:
+    def __init__(self, repo: llmcrdt.Repo, features: int = 0) -> None:
         self.follower = Follower(RelayDocuments(repo, URL, None), lambda: 0.5)
         self.follower.connected()
         self.position: dict[bytes, int] = {}
         self.frames = [wire.decode(frame) for frame in self.follower.take()]
-        self.tell(wire.Welcome())
+        self.tell(wire.Welcome(features=features))
 
     def tell(self, *messages: wire.Message) -> None:
         for message in messages:
@@ -156,6 +156,28 @@ def test_an_entry_is_local_then_sent_then_durable_and_local_again_offline(tmp_pa
         relay.follower.disconnected()
         assert chat.entry(second).sync == "local"
         assert chat.entry(first).sync == "durable"
+
+
+def test_who_is_refused_announces_no_more_on_this_connection(tmp_path: Path) -> None:
+    with llmcrdt.open(tmp_path / "a.db") as repo:
+        chat = repo.create("chat")
+        chat.present({"typing": True})
+        for answers in (True, False):
+            relay = RelayByHand(repo, wire.FEATURES)
+            relay.open()
+            assert [m.document for m in relay.frames if isinstance(m, wire.Presence)] == [document_bytes(chat.id)]
+            if answers:
+                relay.tell(wire.Error(wire.ErrorCode.PRESENCE_REFUSED, "No.", document_bytes(chat.id)))
+            relay.frames.clear()
+            relay.follower.announce(chat.id)
+            relay.tell()
+            assert not relay.follower.refused
+            assert len([m for m in relay.frames if isinstance(m, wire.Presence)]) == (0 if answers else 1)
+        relay = RelayByHand(repo, 0)  # an older relay, which does not know it
+        relay.open()
+        relay.follower.announce(chat.id)
+        relay.tell()
+        assert not [m for m in relay.frames if isinstance(m, wire.Presence)]
 
 
 WRITER = """

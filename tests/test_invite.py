@@ -73,6 +73,15 @@ def test_what_is_changed_or_cut_is_refused(invite: Invite, data: st.DataObject) 
         read_invite(text[:at] + other + text[at + 1 :])
 
 
+@pytest.mark.parametrize("url", ["ws://h", "ws://hh", "ws://hhh"])
+def test_every_bit_counts(url: str) -> None:
+    """base64 has room for bits that stand for no byte: they are not ignored."""
+    text = write_invite(Invite(url, document_id(b"l" * 16)))
+    for last in set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_") - {text[-1]}:
+        with pytest.raises(InvalidInvite):
+            read_invite(text[:-1] + last)
+
+
 @settings(max_examples=500)
 @given(st.text() | st.text("AZaz09-_=").map("llmcrdt-invite-1-".__add__))
 def test_nothing_but_invalid_invite_leaves_the_decoder(text: str) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from llmcrdt.exceptions import RelayRefused, RelayUnreachable, SyncError, SyncTimeout
 from llmcrdt.ids import DocumentId, document_bytes, document_id
+from llmcrdt.sync import client
 from llmcrdt.sync.address import relay_address
 from llmcrdt.sync.backoff import Backoff
 from llmcrdt.sync.client import Link
@@ -416,6 +417,20 @@ def test_presence_passes_between_links_and_is_gone_with_them(relay: RelayThread)
         wait_for(lambda: b[ONE].heard[7] == (199, ""))
 
 
+def test_what_is_announced_too_soon_is_announced_a_little_later(
+    relay: RelayThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "ANNOUNCE", 0.7)
+    a, b = documents(1, ONE), documents(2, ONE)
+    with quick(relay.url, a) as la, quick(relay.url, b) as lb:
+        la.wait_synced(PATIENCE)
+        lb.wait_synced(PATIENCE)
+        for clock in (1, 2):
+            a[ONE].present = (Announcement(7, clock, "{}"),)
+            la.announce(ONE)
+            wait_for(lambda clock=clock: b[ONE].heard.get(7) == (clock, "{}"))  # type: ignore[misc]
+
+
 def test_presence_past_a_limit_ends_for_its_document_and_nothing_else(tmp_path: Path) -> None:
     with RelayThread(tmp_path / "relay", limits=Limits(presence_entries=1)) as relay:
         a = documents(1, ONE)
@@ -455,3 +470,23 @@ def test_progress_knows_what_waits_while_nobody_answers() -> None:
     a.put(ONE, b"x" * 96)
     with quick("ws://127.0.0.1:9", a) as link:
         assert link.progress == Progress(0, 0, 0, 0, 0, 1, 100)
+
+
+def test_a_relay_that_is_full_says_when_to_come_back_and_is_obeyed(tmp_path: Path) -> None:
+    asked: list[float] = []
+
+    class Noted(Backoff):
+        def next(self, retry_after: float = 0.0) -> float:
+            asked.append(retry_after)
+            return 0.01
+
+    with RelayThread(tmp_path / "relay", limits=Limits(connections=1, retry_after=3.0)) as relay:
+        a, b = documents(1, ONE), documents(2, ONE)
+        a.put(ONE, b"from a")
+        with quick(relay.url, a) as first:
+            first.wait_synced(PATIENCE)
+            second = Link(relay.url, b, backoff=Noted(lambda: 0.5))
+            wait_for(lambda: 3.0 in asked)
+        with second:
+            second.wait_synced(PATIENCE)
+            assert b.blobs(ONE) == {b"from a"}
