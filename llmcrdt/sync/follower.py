@@ -406,6 +406,10 @@ class Follower:
             fold = self._folds.pop(doc.id, None) if error.code == ErrorCode.GONE else None
             for done in fold.done if fold else ():
                 done(wire.FOLD_DONE)
+            if error.code == ErrorCode.GONE:
+                self._list()  # deleted here as well, perhaps: then it is followed no longer, and nothing was refused
+                if doc.id not in self._documents:
+                    return
             hint = "What is here of it stays." if error.code == ErrorCode.GONE else ""
             self._rule_out(doc, RelayRefused(f"The relay refused {doc.id}: {error.text}", code=error.code, hint=hint))
 
