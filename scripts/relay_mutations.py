@@ -1,6 +1,7 @@
-"""Ways to break what docs/protocol.md promises in the code; the simulator of relay and clients must notice each.
+"""Ways to break what docs/protocol.md promises in the code. The simulator of relay and clients must notice each; where
+that takes more schedules than a test should, a test of its own does.
 
-``old`` stands in ``file`` exactly once. The rule is the section of docs/protocol.md.
+The rule is the section of docs/protocol.md, or the promise.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ RELAY_MUTATIONS = (
     ),
     Mutation(
         "P5.2", "a cursor is known by its position alone", _LOG,
-        "        return chain == cursor.chain\n", "        return chain is not None\n", _SEEDS,
+        "        return chain == cursor.chain\n", "        return chain is not None\n",
+        "tests/sync_server/test_rooms.py::"
+        "test_a_cursor_that_is_no_place_in_the_log_starts_over",
     ),
     Mutation(
         "P5.2", "a cursor counts in any log", _ROOMS,
@@ -52,7 +55,9 @@ RELAY_MUTATIONS = (
     ),
     Mutation(
         "P4", "a slow reader is buffered", _ROOMS,
-        "        return self._peers[peer].outstanding >= self.limits.outgoing\n", "        return False\n", _SEEDS,
+        "            if state.outstanding >= self.limits.outgoing:\n", "            if False:\n",
+        "tests/sync_server/test_rooms.py::"
+        "test_a_slow_reader_is_not_buffered_and_misses_nothing",
     ),
     Mutation(
         "duties", "a client's commits are not fsynced", _STORE,
@@ -67,7 +72,9 @@ RELAY_MUTATIONS = (
         "duties", "what was deleted is missing in a refill", _REPO,
         "missing = self._kept(document).diff(since=theirs.version())",
         "missing = self._kept(document).diff(since=theirs.version()); missing = b'\\x00\\x00' if"
-        " self._kept(document).version() == theirs.version() else missing", _SEEDS,
+        " self._kept(document).version() == theirs.version() else missing",
+        "tests/test_repo.py::"
+        "test_a_refill_holds_what_was_only_deleted",
     ),
     Mutation(
         "duties", "the outbox is not sent again after a reconnection", _FOLLOWER,
@@ -77,11 +84,15 @@ RELAY_MUTATIONS = (
     Mutation(
         "duties", "a cursor is remembered before what the log lacks is queued", _FOLLOWER,
         "self._local.received(doc.id, named, None if filling else cursor)",
-        "self._local.received(doc.id, named, cursor)", _SEEDS,
+        "self._local.received(doc.id, named, cursor)",
+        "tests/sync/test_sync_machine.py::"
+        "test_a_cut_while_a_wiped_relay_is_taken_in_loses_nothing",
     ),
     Mutation(
         "duties", "a cursor goes back", _STORE,
-        '" WHERE ? OR log != excluded.log OR position < excluded.position"', '" WHERE ? OR true"', _SEEDS,
+        '" WHERE ? OR log != excluded.log OR position < excluded.position"', '" WHERE ? OR true"',
+        "tests/store/test_database.py::"
+        "test_a_cursor_goes_back_within_a_log_only_at_a_refill",
     ),
     Mutation(
         "duties", "names go on after a refill", _STORE,
@@ -90,7 +101,7 @@ RELAY_MUTATIONS = (
     Mutation(
         "synced", "what replaced waiting records is not waited for", _FOLLOWER,
         "        if mark.replaced != self._local.replaced(document):\n            mark = self._end(document)\n", "",
-        _SEEDS,
+        "tests/test_erase_everywhere.py::test_what_an_erase_puts_in_the_place_of_waiting_records_is_waited_for",
     ),
     Mutation(
         "synced", "a goal does not ask what the relay has", _FOLLOWER,

@@ -11,11 +11,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pycrdt
 import pytest
 
 import llmcrdt
 from llmcrdt.exceptions import ConversationNotFound, InvalidContent, LibraryMismatch, RepoClosed, StoreError
+from llmcrdt.journal import RelayDocuments
 from llmcrdt.store.database import Store
+from llmcrdt.sync.wire import Cursor
 from sync_server.thread import RelayThread
 
 OpenRepo = Callable[..., llmcrdt.Repo]
@@ -269,3 +272,25 @@ def test_two_links_on_one_file_both_get_in_step(open_repo: OpenRepo, tmp_path: P
                 conversation.append("user", str(n))
                 b.wait_synced(20)
                 a.wait_synced(20)
+
+
+def test_a_refill_holds_what_was_only_deleted(open_repo: OpenRepo) -> None:
+    """Such an update moves no clock: by their versions, a document and a log that lacks it look the same."""
+    repo = open_repo("mine")
+    conv = repo.create()
+    entry = conv.append("user", "text")
+    log = conv.diff()
+    doc = pycrdt.Doc()
+    doc.apply_update(log)
+    before = doc.get_state()
+    entries = doc.get("entries", type=pycrdt.Map)
+    del entries[entry.id]
+    assert doc.get_state() == before
+    conv.apply(doc.get_update(before))
+    local = RelayDocuments(repo, "ws://relay", None)
+    local.refill(conv.id, [log], Cursor(b"l" * 16, 1, b"c" * 32))
+    (waiting,) = local.outbox(conv.id)
+    theirs = pycrdt.Doc()
+    theirs.apply_update(log)
+    theirs.apply_update(waiting.record.data)
+    assert list(theirs.get("entries", type=pycrdt.Map)) == []

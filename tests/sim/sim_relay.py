@@ -17,7 +17,7 @@ from sync_server.doors.native import NativeDoor
 from sync_server.folding import Folded, ToFold
 from sync_server.limits import Limits
 from sync_server.log import DATABASE, LogError, SqliteLog
-from sync_server.rooms import Drop, Event, Joined, Left, Output, Received, Rooms, Send, Sent, Tick
+from sync_server.rooms import Drop, Event, Greeted, Joined, Left, Output, Received, Rooms, Send, Sent, Tick
 
 LIMITS = Limits(
     batch=1_500, outgoing=4_000, window_records=12, window=3_000, fold=6_000, fold_tail=1_000, sweep=4, group=40
@@ -126,7 +126,9 @@ class RelayProcess:
         while wire_.inbox and peer.working <= LIMITS.window and wire_.queued <= LIMITS.outgoing and not peer.ended:
             frame = wire_.inbox.popleft()
             message = peer.door.receive(frame)
-            if isinstance(message, wire.Welcome | wire.Error):
+            if isinstance(message, wire.Welcome):
+                self._put(Greeted(peer.number, peer.door.features))
+            if isinstance(message, wire.Welcome | wire.Error | wire.Deleted):
                 wire_.send_down(wire.encode(message), 0)
                 continue
             if isinstance(message, wire.Push):
