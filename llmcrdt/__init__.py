@@ -31,6 +31,7 @@ _HOMES = {
         "Unknown",
     ),
     "generation": ("Generation", "Plan", "generate", "plan"),
+    "pinning": ("pin", "unpin"),
     "warming": ("Warming", "warm"),
     "why": ("Why",),
     "engine.engine": ("Engine", "Reuse", "Sampling"),

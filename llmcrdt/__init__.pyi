@@ -56,6 +56,8 @@ from .generation import (
 from .generation import (
     plan as plan,
 )
+from .pinning import pin as pin
+from .pinning import unpin as unpin
 from .repo import Hit as Hit
 from .repo import Listing as Listing
 from .repo import Repo as Repo

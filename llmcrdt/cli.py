@@ -520,6 +520,42 @@ def kv_prune(keep: int, cache: Path | None, as_json: bool) -> None:
     _print_counts(_chunks(cache).prune(keep), as_json)
 
 
+@kv.command("pin")
+@click.argument("id")
+@model_file
+@cache_dir
+@click.pass_obj
+def kv_pin(repos: Repos, id: str, model: Path, cache: Path | None) -> None:
+    """Keep a conversation's KV state as of now: it is not evicted until "unpin". Evaluates what isn't stored yet."""
+    with repos() as repo, llmcrdt.LlamaEngine(model, cache=cache) as engine:
+        llmcrdt.pin(_find(repo, id), engine)
+        engine.settled()
+
+
+@kv.command("unpin")
+@click.argument("id")
+@cache_dir
+@click.pass_obj
+def kv_unpin(repos: Repos, id: str, cache: Path | None) -> None:
+    """Let a conversation's KV state be evicted again, of whatever model."""
+    with repos() as repo:
+        _chunks(cache).unpin(_find(repo, id).id)
+
+
+@kv.command("pins")
+@cache_dir
+@as_json
+@click.pass_obj
+def kv_pins(repos: Repos, cache: Path | None, as_json: bool) -> None:
+    """Which conversations are pinned, and how many chunks and recurrent states each keeps."""
+    from llmcrdt.kvcache.owners import owner_name
+
+    found = _chunks(cache).pins()
+    with repos() as repo:
+        known = {owner_name(row.id): row.id for row in repo.list(MANY)}
+    _print_counts({str(known.get(name, name)): len(keys) for name, keys in sorted(found.items())}, as_json)
+
+
 @kv.command("plan")
 @click.argument("id")
 @model_file

@@ -148,6 +148,12 @@ def test_generate_and_plan(run: Run, tmp_path: Path) -> None:
     code, out, err = run("generate", id_, *engine, "--max-tokens", "5", "--seed", "1")
     assert code == 0
     assert "prompt tokens reused" in err
+    assert run("kv", "pin", id_, *engine)[0] == 0
+    (pinned,) = json.loads(run("kv", "pins", *engine[2:], "--json")[1]).items()
+    assert pinned[0] == id_ and pinned[1] > 0
+    assert json.loads(run("kv", "stats", *engine[2:], "--json")[1])["pinned"] == pinned[1]
+    assert run("kv", "unpin", id_, *engine[2:])[0] == 0
+    assert json.loads(run("kv", "pins", *engine[2:], "--json")[1]) == {}
     stats = json.loads(run("kv", "stats", "--cache", tmp_path / "kv", "--json")[1])
     whole = json.loads(run("kv", "verify", "--cache", tmp_path / "kv", "--json")[1])
     assert whole == {"chunks": stats["chunks"], "held_bytes": stats["held_bytes"], "bad": 0}

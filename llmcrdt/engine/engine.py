@@ -231,6 +231,18 @@ class Engine(Protocol):
         """
         ...
 
+    def pin(self, ids: Sequence[int], owner: str) -> None:
+        """Keep the state of ``ids``, evaluating in the background what of it isn't stored; it is not evicted until
+        ``unpin(owner)``. In place of what this owner had pinned before.
+
+        Raises ContextOverflow, and EngineError where the cache can't keep it.
+        """
+        ...
+
+    def unpin(self, owner: str) -> None:
+        """What this owner pinned may be evicted again."""
+        ...
+
     def settled(self, timeout: float | None = None) -> bool:
         """Wait until nothing is queued or being settled. False if that took longer than ``timeout`` seconds."""
         ...

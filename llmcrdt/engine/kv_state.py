@@ -63,6 +63,7 @@ class KVState:
         self._stops: frozenset[int] = frozenset()  # where recurrent state is wanted
         self._resumed = 0  # the last boundary that could be resumed at
         self._state_bytes = 1  # of one recurrent state, once one was seen
+        self._chunk_bytes = 0  # of one chunk
         self.counters = dict.fromkeys(
             (
                 "stored",
@@ -85,6 +86,12 @@ class KVState:
         """Keep chunks there from now on, under that name. What is live stays."""
         self._cache, self._fingerprint = cache, fingerprint
         self._refused = set()
+
+    def keys(self, ids: Sequence[int], fingerprint: bytes) -> list[ChunkKey]:
+        """What the whole chunks of ``ids`` are resumed from: their keys, and that of the recurrent state after them."""
+        keys, shape = chunk_keys(fingerprint, ids, self._chunk), self._context.shape
+        states = [state_key(key) for key in keys[-1:] if shape.recurrent]
+        return [*(keys if shape.attention else ()), *states]
 
     def forget(self) -> None:
         """Empty the context, its buffers included."""
@@ -273,6 +280,7 @@ class KVState:
             self.counters["unreadable"] += 1
             return
         parent = keys[i - 1] if i else self._fingerprint
+        self._chunk_bytes = len(payload)
         if self._put(Chunk(keys[i], parent, start, tuple(ids[start:stop]), payload, self._work(start, stop))):
             self.counters["stored"] += 1
 
@@ -287,6 +295,9 @@ class KVState:
             self.counters["unreadable"] += 1
             return
         rests, work = self._context.shape.attention, self._work(before, len(ids))
+        if rests:  # what it saves, it saves together with the chunks since: this is its share, by bytes
+            beside = self._chunk_bytes * (len(ids) - before) // self._chunk
+            work = work * len(payload) // (len(payload) + beside)
         state = Chunk(key, self._fingerprint, 0, tuple(ids), payload, work, self._chunk, rests)
         self._state_bytes = state.size
         if self._put(state):

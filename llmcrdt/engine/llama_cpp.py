@@ -267,6 +267,16 @@ class LlamaEngine:
         self._warming[owner] = prompt = self._checked(ids, room=0)
         self._worker.background(self._warm(prompt, owner, self._forgotten.get(owner, 0)))
 
+    def pin(self, ids: Sequence[int], owner: str) -> None:
+        prompt = self._checked(ids, room=0)
+        keys = self._state.keys(prompt, self.fingerprint)
+        if not self._provenance.cache.pin(owner, keys):
+            raise EngineError("The cache keeps nothing.", hint="Open the engine with a cache, in a folder with room.")
+        self._worker.background(self._settle(prompt, owner, self._forgotten.get(owner, 0)))
+
+    def unpin(self, owner: str) -> None:
+        self._provenance.cache.unpin(owner)
+
     def settled(self, timeout: float | None = None) -> bool:
         """Wait until the weights are hashed, nothing is queued or being settled, and what was stored is on disk."""
         deadline = None if timeout is None else time.monotonic() + timeout

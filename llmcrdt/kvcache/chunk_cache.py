@@ -209,7 +209,7 @@ class MemoryCache:
             self._order.add(chunk.key, chunk.needs, chunk.size, chunk.work)
             self._bytes += chunk.size
             self._count["puts"] += 1
-            self._evict()
+            self._evict(spare=chunk.key)
             if self._bytes > self._budget:  # all others are pinned, or needed
                 self._drop(chunk.key)
             return chunk.key in self._chunks
@@ -304,8 +304,8 @@ class MemoryCache:
             self._chunks.clear()
             self._order = EvictionOrder(0)
 
-    def _evict(self) -> None:
-        while self._bytes > self._budget and (victim := self._order.next()) is not None:
+    def _evict(self, spare: ChunkKey | None = None) -> None:
+        while self._bytes > self._budget and (victim := self._order.next(spare)) is not None:
             self._drop(victim)
             self._count["evictions"] += 1
 

@@ -348,8 +348,7 @@ class DiskCache:
         self._sweep()
         order, sizes = self._order(files), {key: length for key, length, _ in files}
         order.add(chunk.key, chunk.needs, size, chunk.work, age=0)  # so that what it needs stays
-        while self._bytes + size > self._budget - slack and (victim := order.next()) not in (None, chunk.key):
-            assert victim is not None
+        while self._bytes + size > self._budget - slack and (victim := order.next(chunk.key)) is not None:
             order.remove(victim)
             with contextlib.suppress(FileNotFoundError):
                 self._unlink(victim, sizes[victim])

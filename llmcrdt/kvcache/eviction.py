@@ -88,14 +88,22 @@ class EvictionOrder:
         """Whether it is here, not pinned, and nothing here needs it."""
         return key in self._size and key not in self._children and key not in self._pinned
 
-    def next(self) -> ChunkKey | None:
-        """The key to evict, or None where nothing may go. Removes nothing."""
-        while self._heap:
+    def next(self, spare: ChunkKey | None = None) -> ChunkKey | None:
+        """The key to evict, or None where nothing may go. Removes nothing. ``spare``: what has just come in, and is
+        not the one to go: else a cache full of what is worth more would never take in anything."""
+        spared: tuple[float, ChunkKey] | None = None
+        found: ChunkKey | None = None
+        while self._heap and found is None:
             score, key = self._heap[0]
-            if self._score.get(key) == score and self.may_go(key):
-                return key
-            heapq.heappop(self._heap)
-        return None
+            if self._score.get(key) != score or not self.may_go(key):
+                heapq.heappop(self._heap)
+            elif key == spare:
+                spared = heapq.heappop(self._heap)
+            else:
+                found = key
+        if spared is not None:
+            heapq.heappush(self._heap, spared)
+        return found
 
     def _offer(self, key: ChunkKey) -> None:
         if not self.may_go(key):

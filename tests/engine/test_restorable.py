@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from llmcrdt.engine.engine import Sampling
-from llmcrdt.kvcache import MemoryCache, chunk_keys, state_key
+from llmcrdt.exceptions import EngineError
+from llmcrdt.kvcache import MemoryCache, NeverCache, chunk_keys, state_key
 
 RECURRENT = ["mamba2", "lfm2"]
 KV = [("F16", {}), ("Q8_0", {"type_k": "q8_0", "type_v": "q8_0", "flash_attn": True}), ("Q4_K_M", {"flash_attn": True})]
@@ -182,3 +183,47 @@ def test_a_growing_context_gives_the_logits_of_a_large_one(lab, arch, settings, 
         more = ids + a.tokens + lab.tokens(n, n + 1)
         assert np.array_equal(small.logits(more).result(), large.logits(more).result())
     assert size() == 2048
+
+
+@pytest.mark.parametrize("arch", ["llama", *RECURRENT])
+def test_what_is_pinned_stays_and_is_resumed(lab, arch):
+    """Whatever else is asked, in memory, on disk, and by another process; then no longer."""
+    model, ids = lab.model(arch, "F16"), lab.tokens(200)
+    budgets = {"cache_memory": 700_000, "cache_disk": 700_000}
+    engine = lab.engine(model, **budgets)
+
+    def others(engine, seed):
+        for n in range(12):
+            engine.logits(lab.tokens(300, 100 * seed + n)).result()
+            assert engine.settled(60)
+
+    engine.pin(ids, "me")
+    assert engine.settled(60)
+    assert engine.stats()["settled_tokens"] == 192
+    others(engine, 1)
+    assert engine.plan(ids).memory == 192
+    engine.close()
+    engine = lab.engine(model, **budgets)
+    others(engine, 2)
+    assert engine.plan(ids).reused == 192
+    assert np.array_equal(engine.logits(ids).result(), lab.cold(model).logits(ids))
+    engine.unpin("me")
+    others(engine, 3)
+    assert engine.plan(ids).reused < 192
+    assert engine.stats()["cache"]["disk_held_bytes"] <= 700_000
+
+
+def test_a_pin_that_nobody_keeps_is_refused(lab):
+    with pytest.raises(EngineError, match="keeps nothing"):
+        lab.engine(cache=NeverCache()).pin(lab.tokens(100), "me")
+
+
+def test_forgetting_ends_a_pin(lab):
+    engine = lab.engine(lab.model("lfm2", "F16"))
+    engine.pin(lab.tokens(200), "me")
+    assert engine.settled(60)
+    assert engine.stats()["cache"]["disk_pinned"] == 4
+    engine.forget("me").result(60)
+    assert engine.settled(60)
+    assert engine.stats()["cache"]["disk_pinned"] == 0
+    assert engine.plan(lab.tokens(200)).reused == 0
