@@ -269,8 +269,8 @@ class LlamaEngine:
 
     def pin(self, ids: Sequence[int], owner: str) -> None:
         prompt = self._checked(ids, room=0)
-        keys = self._state.keys(prompt, self.fingerprint)
-        if not self._provenance.cache.pin(owner, keys):
+        state, name = self._state, self.fingerprint
+        if not isinstance(state, KVState) or not self._provenance.cache.pin(owner, state.keys(prompt, name)):
             raise EngineError("The cache keeps nothing.", hint="Open the engine with a cache, in a folder with room.")
         self._worker.background(self._settle(prompt, owner, self._forgotten.get(owner, 0)))
 

@@ -216,6 +216,8 @@ def test_what_is_pinned_stays_and_is_resumed(lab, arch):
 def test_a_pin_that_nobody_keeps_is_refused(lab):
     with pytest.raises(EngineError, match="keeps nothing"):
         lab.engine(cache=NeverCache()).pin(lab.tokens(100), "me")
+    with pytest.raises(EngineError, match="keeps nothing"):
+        lab.engine(mode="fast").pin(lab.tokens(100), "me")
 
 
 def test_forgetting_ends_a_pin(lab):
