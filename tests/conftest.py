@@ -6,8 +6,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 import llmcrdt
+
+# How long an example takes is the machine's affair.
+settings.register_profile("llmcrdt", deadline=None)
+settings.load_profile("llmcrdt")
 
 
 @pytest.fixture

@@ -336,10 +336,18 @@ def test_a_closed_engine_and_a_closed_repo_end_a_generation_with_their_own_error
     conversation: llmcrdt.Conversation, model: Path, tmp_path: Path
 ) -> None:
     engine = llmcrdt.LlamaEngine(model, cache=NeverCache())
-    engine.tokenizer.is_end = lambda token: False  # type: ignore[method-assign]
+    sampled: list[int] = []
+    closed = threading.Event()
+
+    def is_end(token: int) -> bool:
+        sampled.append(token)
+        return len(sampled) > 20 and not closed.wait(60)  # it goes on when the conversation is closed
+
+    engine.tokenizer.is_end = is_end  # type: ignore[method-assign]
     generation = llmcrdt.generate(conversation, engine, max_tokens=100_000, seed=1)
     next(iter(generation))
     conversation.close()
+    closed.set()
     with pytest.raises(RepoClosed):
         generation.result(60)
     engine.close()
