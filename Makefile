@@ -1,6 +1,6 @@
 # Everything lands in .venv; PYTHON=... picks the Python it is made with.
 .DEFAULT_GOAL := help
-.PHONY: help demo relay test check lint types arrows fmt dev soak fuzz kvsoak mutate docs bench clean
+.PHONY: help demo relay test peers check lint types arrows fmt dev soak fuzz kvsoak mutate docs bench clean
 .NOTPARALLEL:
 
 VENV := .venv/bin
@@ -16,8 +16,12 @@ relay: ## Install what is needed, then run the relay (ARGS='--port 8765')
 	@sh scripts/bootstrap relay
 	@$(VENV)/python -m sync_server $(ARGS)
 
-test: check ## Install what is needed, then check and test everything
+test: check peers ## Install what is needed, then check and test everything
 	$(VENV)/pytest -n auto --dist loadfile
+
+peers: ## Install the Yjs clients that the relay is tested with, where there is npm
+	@if command -v npm >/dev/null; then cd tests/peers && { [ -d node_modules/y-websocket-3 ] || npm install --silent --no-audit --no-fund --no-package-lock; }; \
+	else echo "npm is not here: tests with Yjs clients on Node are skipped"; fi
 
 check: lint types arrows
 

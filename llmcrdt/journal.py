@@ -246,6 +246,10 @@ class RelayDocuments:
                 self._repo.take_in(document)
         return document == self._repo.library
 
+    def refused(self, document: DocumentId, session: SessionId, n: int, why: str) -> None:
+        self._store.refused(self._relay, document, session, n, why)
+        self._repo.touch(document)
+
     def refill(self, document: DocumentId, log: Sequence[bytes], cursor: Cursor) -> None:
         with self._store.lock:
             lost = document == self._repo.library and self.cursor(document) is not None

@@ -47,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.limits,
         origins=options.allow_origin,
         certificate=options.certificate,
+        check=options.check,
     )
     return asyncio.run(_run(relay))
 
@@ -69,6 +70,12 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
         help="listen beyond this machine without tokens; anyone who knows a document's id can use it",
     )
     parser.add_argument("--allow-origin", action="append", default=None, help="let web pages of this origin connect")
+    parser.add_argument(
+        "--no-check",
+        dest="check",
+        action="store_false",
+        help="append what devices send without a look at it: faster, but each of them has to look then",
+    )
     parser.add_argument(
         "--limit", action="append", default=[], metavar="NAME=NUMBER", help="as in sync_server/limits.py"
     )

@@ -19,15 +19,19 @@ from websockets.frames import DATA_OPCODES, Frame, Opcode
 from websockets.http11 import Request
 from websockets.protocol import State
 
-from llmcrdt.sync import wire
 from llmcrdt.sync.wire import Error
 
-from .doors.native import NativeDoor, close_code
+from .doors.native import NativeDoor
+from .doors.yjs import YjsDoor
 from .limits import Limits
 from .rate import Rate
 
 _BUFFER = 64 << 10
 """Bytes that may wait in one socket's own buffer before its frames queue up here."""
+
+
+_WORDS = 123
+"""Bytes of words that a close frame can carry."""
 
 
 class Outgoing:
@@ -106,7 +110,7 @@ class Connection:
     ``unreported``: the weight of what has left since the rooms were told last. ``last``: the error after which it ends.
     """
 
-    def __init__(self, peer: int, socket: Socket, limits: Limits, door: NativeDoor, take: Take) -> None:
+    def __init__(self, peer: int, socket: Socket, limits: Limits, door: NativeDoor | YjsDoor, take: Take) -> None:
         self.peer = peer
         self.socket = socket
         self.limits = limits
@@ -117,6 +121,7 @@ class Connection:
         self.rate = Rate(limits.rate, limits.burst)
         self.unreported = 0
         self.last: Error | None = None
+        self.sent_at = 0.0
         self._queue: deque[tuple[Outgoing, int]] = deque()
         self._queued = 0
         self._working = 0
@@ -128,6 +133,7 @@ class Connection:
 
     def send(self, out: Outgoing, weight: int) -> None:
         """Write at once where the socket takes it, else queue."""
+        self.sent_at = asyncio.get_running_loop().time()
         if not self._queue and self.socket.transport.get_write_buffer_size() < _BUFFER:
             self.socket.write(out)
             self.unreported += weight
@@ -142,7 +148,9 @@ class Connection:
         if self.last is not None:
             return False
         self.last = error
-        self.send(Outgoing(wire.encode(error)), 0)
+        frame, _, _ = self.door.farewell(error)
+        if frame is not None:
+            self.send(Outgoing(frame), 0)
         self._wake.set()
         self._read_on()
         return True
@@ -160,7 +168,8 @@ class Connection:
                     sent(self)
                     self._read_on()
                 if self.last is not None:
-                    return await self.socket.close(close_code(self.last))
+                    _, code, words = self.door.farewell(self.last)
+                    return await self.socket.close(code, words.encode()[:_WORDS].decode(errors="ignore"))
                 self._wake.clear()
                 await self._wake.wait()
 
@@ -184,6 +193,12 @@ class Connection:
         """Take nothing for a while; then do this, and go on."""
         self._resting = True
         asyncio.get_running_loop().call_later(seconds, self._rested, then)
+
+    def finish(self) -> None:
+        """The peer is gone: take what it said last, also where there was no room."""
+        self._resting = True
+        while self._unread and self.last is None:
+            self._take(self, self._unread.popleft())
 
     def _rested(self, then: Callable[[], None]) -> None:
         self._resting = False

@@ -56,15 +56,16 @@ def _guarded(run: Any, options: argparse.Namespace) -> int:
 
 def inspect(options: argparse.Namespace) -> int:
     """One line for each document: name, kind, position, folded position, bytes behind the fold, bytes of the
-    snapshot, owner. Documents that were deleted are left out."""
+    snapshot, owner, and how many of its records were refused lately. Documents that were deleted are left out."""
     sql = (
         "SELECT id, kind,"
         " max(coalesce((SELECT max(key) FROM records WHERE key BETWEEN number << 36 AND ((number + 1) << 36) - 1), 0)"
         "     - (number << 36), coalesce(folds.position, 0)),"
-        " coalesce(folds.position, 0), documents.size, coalesce(folds.size, 0), owner"
+        " coalesce(folds.position, 0), documents.size, coalesce(folds.size, 0), owner,"
+        " (SELECT count(*) FROM refused WHERE refused.document = documents.id)"
         " FROM documents LEFT JOIN folds ON folds.document = number WHERE gone = 0 ORDER BY id"
     )
-    names = ("document", "kind", "records", "folded", "tail_bytes", "snapshot_bytes", "owner")
+    names = ("document", "kind", "records", "folded", "tail_bytes", "snapshot_bytes", "owner", "refused")
     if not options.json:
         print(*names, sep="\t")
     with _reading(options.data / DATABASE) as db:

@@ -11,24 +11,12 @@ import sys
 
 from llmcrdt.crdt.fold import fold_updates
 
-from . import pieces
-
-
-def _bound(memory: int, seconds: int) -> None:
-    if sys.platform == "win32":
-        return
-    import os
-    import resource
-
-    os.nice(10)
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if sys.platform == "linux":
-        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+from . import pieces, process
 
 
 def main() -> int:
-    _bound(int(sys.argv[1]), int(sys.argv[2]))
+    process.bound(int(sys.argv[1]), nice=10)
+    process.allow(int(sys.argv[2]))
     try:
         folded = fold_updates(pieces.read(sys.stdin.buffer))
     except EOFError:

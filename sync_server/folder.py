@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -14,7 +12,7 @@ from typing import IO
 
 from llmcrdt.exceptions import LLMCRDTError
 
-from . import pieces
+from . import pieces, process
 from .folding import Folded, ToFold
 from .limits import Limits
 from .log import RecordLog
@@ -77,17 +75,12 @@ class Folder:
                 self._worker = None
 
     def _start(self) -> subprocess.Popen[bytes] | None:
-        command = [sys.executable, "-m", "sync_server.fold_worker"]
-        bounds = [str(self._limits.fold_memory), str(self._limits.fold_seconds)]
-        # It imports what this process imports, wherever that was started.
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path) or "."}
         with self._lock:
             if self._stopping:
                 return None
             try:
-                self._worker = subprocess.Popen(
-                    [*command, *bounds], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
-                )
+                limits = self._limits
+                self._worker = process.start("sync_server.fold_worker", limits.fold_memory, limits.fold_seconds)
             except OSError as e:
                 logger.error("the worker that folds can't be started: %s", e)
             return self._worker

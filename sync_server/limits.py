@@ -48,6 +48,15 @@ class Limits:
     fold_seconds: int = 60
     """Processor time of the worker that folds; it is ended after twice as long in any case."""
     fold_memory: int = 4 << 30
+    keep: int = 64 << 20
+    """Bytes of updates of the documents that the keeper holds to check records; those used last go first. One larger
+    document is held alone. In memory they are some seven times that."""
+    keep_memory: int = 4 << 30
+    """Memory of the keeper's process."""
+    check_seconds: int = 10
+    """Processor time for what is checked at one time, and one more for each MiB; then the keeper's process is ended."""
+    yjs_frame: int = 64 << 20
+    """One frame of a Yjs client: its whole document comes in one."""
     sweep: int = 512
     """Folded records that are taken away in one step."""
     presence_tick: float = 0.1

@@ -20,7 +20,7 @@ from sqlite_utils import Database, Migrations
 from llmcrdt.exceptions import LLMCRDTError
 from llmcrdt.sync.wire import START, Cursor, Record, digest, next_chain
 
-from . import folds, tombstones
+from . import folds, refused, tombstones
 from .folds import MARK, Fold, Part
 
 
@@ -79,6 +79,13 @@ class RecordLog(Protocol):
         """The position of the record, and whether it is new (not a repeat). ``kind``, ``log_id`` and ``owner`` (a
         subject; empty: nobody) count only for the first record of a document. A repeat of a record that was folded has
         position 0, and is not compared. Raises Gap, Conflict."""
+
+    def last(self, document: bytes, session: bytes) -> int:
+        """The n of the last record of a session; 0 where there is none."""
+
+    def set_aside(self, document: bytes, record: Record, why: str) -> None:
+        """Inside a transaction: keep a record that was refused, apart from the log, for the operator. Of each document
+        only the last ones are kept; their bytes go with its next fold."""
 
     def read(self, document: bytes, after: int, max_bytes: int, max_records: int) -> Sequence[Stored]:
         """Records behind position ``after``, in order: at least one if there is one, else up to the limits. Those that
@@ -147,7 +154,7 @@ _APPLICATION_ID = 0x4C4D5259
 _CACHED = 20_000
 _ROWS = 512
 _TIMEOUT = 5_000
-_STEPS = {"m001_log", "m002_folds", "m003_tombstones"}
+_STEPS = {"m001_log", "m002_folds", "m003_tombstones", "m004_refused"}
 
 migrations = Migrations("sync_server")
 
@@ -173,6 +180,12 @@ def m002_folds(db: Database) -> None:
 @migrations()
 def m003_tombstones(db: Database) -> None:
     for statement in tombstones.SCHEMA:
+        db.conn.execute(statement)
+
+
+@migrations()
+def m004_refused(db: Database) -> None:
+    for statement in refused.SCHEMA:
         db.conn.execute(statement)
 
 
@@ -289,6 +302,15 @@ class SqliteLog:
         self._grown[doc.number] = doc
         return cursor.position, True
 
+    def last(self, document: bytes, session: bytes) -> int:
+        doc = self._document(document)
+        found = self._session(doc.number, session) if doc else None
+        return found.last if found else 0
+
+    def set_aside(self, document: bytes, record: Record, why: str) -> None:
+        with self._errors():
+            refused.put(self._db.conn, document, record, why)
+
     def read(self, document: bytes, after: int, max_bytes: int, max_records: int) -> Sequence[Stored]:
         doc = self._document(document)
         if doc is None:
@@ -369,6 +391,7 @@ class SqliteLog:
         with self._errors():
             db = self._db.conn
             doc.fold = folds.put(db, doc.number, doc.base, upto, session, records, part)
+            refused.clear(db, document)
             (doc.size,) = db.execute("SELECT size FROM documents WHERE number = ?", (doc.number,)).fetchone()
         self._held.pop(doc.owner, None)
         if doc.number not in self._unswept:
@@ -417,6 +440,7 @@ class SqliteLog:
         with self._errors():
             self._note_sizes()
             tombstones.bury(self._db.conn, document)
+            refused.forget(self._db.conn, document)
         self._documents.pop(document, None)
         if doc is not None:
             self._sessions.clear()

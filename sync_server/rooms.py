@@ -19,6 +19,22 @@ from typing import NamedTuple, TypeAlias
 from llmcrdt.sync import wire
 from llmcrdt.sync.wire import Ack, Cursor, Error, ErrorCode, Message, Record, Records
 
+from .checking import (
+    Ask,
+    Checked,
+    Checking,
+    Flush,
+    Flushed,
+    Left,
+    Look,
+    Merge,
+    Peer,
+    Received,
+    Request,
+    ToCheck,
+    ToDrop,
+    Told,
+)
 from .deleting import Deleting
 from .folding import FOLDED_KINDS, Folded, Folding, ToFold
 from .folds import Fold, Part
@@ -27,8 +43,6 @@ from .log import Conflict, Gap, LogError, RecordLog, Stored, label
 from .presence import Presence
 
 logger = logging.getLogger(__name__)
-
-Peer: TypeAlias = int
 
 
 class Joined(NamedTuple):
@@ -45,18 +59,6 @@ class Greeted(NamedTuple):
     admin: bool = True
 
 
-class Left(NamedTuple):
-    peer: Peer
-
-
-class Received(NamedTuple):
-    """A message of a peer; ``size`` is the frame's, for whoever counts what is still in work."""
-
-    peer: Peer
-    message: wire.Open | wire.Close | wire.Push | wire.Barrier | wire.Fold | wire.Presence | wire.Delete
-    size: int = 0
-
-
 class Tick(NamedTuple):
     """Nothing happened; some time went by."""
 
@@ -68,14 +70,14 @@ class Sent(NamedTuple):
     weight: int
 
 
-Event: TypeAlias = Joined | Greeted | Left | Received | Sent | Tick | Folded
+Event: TypeAlias = Joined | Greeted | Left | Received | Sent | Tick | Folded | Checked | Flush
 
 
 class Send(NamedTuple):
     """One message for one or many peers. ``weight`` is about its size in bytes."""
 
     peers: Sequence[Peer]
-    message: Message
+    message: Message | Told
     weight: int
 
 
@@ -86,7 +88,7 @@ class Drop(NamedTuple):
     error: Error
 
 
-Output: TypeAlias = Send | Drop | ToFold
+Output: TypeAlias = Send | Drop | ToFold | ToCheck | ToDrop | Flushed
 
 _GONE = "This document was deleted."
 _CONTROL = 128
@@ -97,12 +99,14 @@ _CONTROL = 128
 class _Reading:
     """One peer's place in one document. ``own``: what the peer pushed and was not acknowledged, by position;
     ``folded``: what it pushed and the snapshot that it is still to get stands for. ``part``: the session of the
-    snapshot that it gets just now, and the next part."""
+    snapshot that it gets just now, and the next part. ``merging``: the peer knows no records and no snapshots, only
+    updates that are merged."""
 
     sent: int
     own: dict[int, tuple[bytes, int]] = field(default_factory=dict)
     folded: list[tuple[bytes, int]] = field(default_factory=list)
     part: tuple[bytes, int] = (b"", 0)
+    merging: bool = False
 
     @property
     def unacked(self) -> int:
@@ -130,13 +134,20 @@ class _Peer:
     subject: str = ""
     admin: bool = True
     barriers: list[tuple[int, dict[bytes, int]]] = field(default_factory=list)
+    session: bytes = b""
+    n: int = 0
 
 
 class Rooms:
-    """All rooms of one relay. Use it from one thread. ``random(n)`` makes the ids of new logs."""
+    """All rooms of one relay. Use it from one thread. ``random(n)`` makes the ids of new logs. ``checking``: what is
+    checked, and by whom; without, nothing is."""
 
     def __init__(
-        self, log: RecordLog, limits: Limits | None = None, random: Callable[[int], bytes] = os.urandom
+        self,
+        log: RecordLog,
+        limits: Limits | None = None,
+        random: Callable[[int], bytes] = os.urandom,
+        checking: Checking | None = None,
     ) -> None:
         self.limits = limits or Limits()
         self._log = log
@@ -151,6 +162,10 @@ class Rooms:
         self._folding = Folding(log, self.limits, random)
         self._presence = Presence(self.limits)
         self._deleting = Deleting()
+        self._checking = checking or Checking(available=False, always=False)
+        self._flushes: list[bytes] = []
+        self.taken: list[tuple[Peer, int]] = []
+        """Of the last step: whose messages were dealt with, and their sizes."""
         self.more = self._folding.busy
         """Whether another step has work, even without an event."""
 
@@ -174,6 +189,7 @@ class Rooms:
         where the log can't be written, whoever sent something in this step is dropped, and nothing is acknowledged."""
         self._out, self._recent, self.more = [], {}, False
         events = joined(events)
+        self._flushes, self.taken = [], []
         done = 0
         try:
             with self._log.transaction():
@@ -181,10 +197,12 @@ class Rooms:
                     self._take(event)
                     done += 1
                 self._out += self._folding.work(self._recent)
+            self._checking.settle()
         except LogError as e:
             self._undo(events, done, e)
         self._end_deleted()
         try:
+            self._answer_flushes()
             self._answer_folds()
             self._answer_deletes()
             self._deliver()
@@ -200,10 +218,16 @@ class Rooms:
 
     def _take(self, event: Event) -> None:
         match event:
-            case Received(peer, message, _):
+            case Received(peer, _, _):
                 # A peer that was dropped may have had more on its way.
-                if peer in self._peers:
-                    self._message(peer, message)
+                if peer in self._peers and not self._checking.holds(event):
+                    self._deal(event)
+                elif self._checking.waiting(peer) > self.limits.window_records:
+                    self._drop(peer, Error(ErrorCode.WINDOW_EXCEEDED, "Too many messages wait for others."))
+            case Checked():
+                self._checked(event)
+            case Flush(document):
+                self._flushes.append(document)
             case Sent(peer, weight):
                 if peer in self._peers:
                     self._peers[peer].outstanding -= weight
@@ -216,15 +240,137 @@ class Rooms:
             case Joined(peer):
                 self._peers[peer] = _Peer()
             case Left(peer):
-                self._leave(peer)
+                if not self._checking.holds(event):
+                    self._leave(peer)
             case Folded(document):
                 if self._folding.take(event) and document in self._rooms:
                     self._folded(document)
 
-    def _message(self, peer: Peer, message: Message) -> None:
+    def _deal(self, event: Received) -> None:
+        """A message whose turn it is: have it checked, or obey it."""
+        if not self._check(event):
+            self.taken.append((event.peer, event.size))
+            self._message(event.peer, event.message)
+
+    def _check(self, event: Received) -> bool:
+        """Whether a message has to be checked first, and is."""
+        peer, message, _ = event
+        records = 0
+        if isinstance(message, Ask | Merge) and self._is_gone(message.document):
+            self.taken.append((peer, event.size))
+            self._refuse(peer, ErrorCode.GONE, _GONE, message.document)
+            return True
+        match message:
+            case Ask():
+                pass
+            case Merge(document, kind, update):
+                there = self._rooms.get(document) or self._load(document, kind)
+                if self._no_room(peer, document, there, len(update)):
+                    event = event._replace(message=replace(message, may_append=False))
+            case wire.Push(document, session, n, data):
+                room = self._rooms.get(document)
+                if room is None or peer not in room.readers or not self._checking.wants(room.kind, document):
+                    return False
+                last = self._log.last(document, session)
+                if n + len(data) - 1 <= last or n > max(last, self._checking.last(document, session)) + 1:
+                    return False
+                # What can't be appended in any case is not looked at: nothing must be in a replica but not in the log.
+                records = next((i for i, d in enumerate(data) if self._unfit(peer, document, room, d)), len(data))
+                if records == 0:
+                    return False
+            case _:
+                return False
+        self._out.append(self._checking.check(event, records))
+        return True
+
+    def _checked(self, answer: Checked) -> None:
+        found = self._checking.take(answer)
+        if found is None:
+            return
+        (event, _, records), again = found
+        peer, message, size = event
+        if again is not None:
+            return self._out.append(again)
+        self.taken.append((peer, size))
+        match message:
+            case wire.Push(document, session, n, data):
+                # All that was looked at is good: what comes behind can't be appended, and is refused in its turn.
+                good = data if answer.good == records else data[: answer.good]
+                if peer not in self._peers or self._push(peer, message, good) < answer.good:
+                    self._drop_replica(document)
+                if answer.refused:
+                    self._set_aside(peer, document, Record(session, n + answer.good, data[answer.good]), answer.refused)
+            case Ask(document, kind) | Merge(document, kind):
+                if self._merged(peer, document, kind, answer, message) is False:
+                    self._drop_replica(document)
+        for held in self._checking.release(peer):
+            if isinstance(held, Left):
+                self._leave(held.peer)
+            else:
+                self._deal(held)
+
+    def _merged(self, peer: Peer, document: bytes, kind: str, answer: Checked, message: Ask | Merge) -> bool:
+        """Whether all that the replica got of a peer that knows no records is in the log."""
+        room = self._follow(peer, document, kind) if peer in self._peers else None
+        state = self._peers.get(peer)
+        if room is None or state is None:
+            return not answer.data or isinstance(message, Ask)
+        if answer.failed:
+            self._drop_all((peer,))
+        elif isinstance(message, Ask):
+            if answer.refused:
+                self._drop(peer, Error(ErrorCode.MALFORMED, answer.refused))
+            else:
+                weight = _CONTROL + sum(map(len, answer.data))
+                state.outstanding += weight
+                self._out.append(Send((peer,), Told(document, *answer.data), weight))
+        elif answer.refused and not message.may_append:
+            full = self._no_room(peer, document, room, len(message.update))
+            self._refuse(peer, *(full or (ErrorCode.READ_ONLY, answer.refused)), document)
+        elif answer.refused:
+            self._set_aside(peer, document, Record(bytes(16), 0, message.update), answer.refused)
+        elif answer.data:
+            state.session = state.session or self._random(16)
+            push = wire.Push(document, state.session, state.n + 1, answer.data)
+            done = self._push(peer, push, answer.data)
+            state.n += done
+            return done == len(answer.data)
+        return True
+
+    def _drop_replica(self, document: bytes) -> None:
+        """Whoever checks has applied what is not in the log."""
+        if self._checking.available:
+            self._out.append(self._checking.drop(document))
+
+    def _follow(self, peer: Peer, document: bytes, kind: str) -> _Room | None:
+        """The room of a peer that knows no records: it gets what comes from now on. None where it was refused."""
+        if document in self._peers[peer].readings:
+            return self._rooms[document]
+        if self._is_gone(document):
+            self._refuse(peer, ErrorCode.GONE, _GONE, document)
+            return None
+        room = self._rooms.get(document) or self._load(document, kind)
+        if room.kind != kind:
+            self._refuse(peer, ErrorCode.WRONG_KIND, f"This document is of kind {room.kind}.", document)
+            return None
+        self._rooms[document] = room
+        room.readers.add(peer)
+        self._peers[peer].readings[document] = _Reading(room.head.position, merging=True)
+        self._presence.watch(peer, document)
+        self._checking.follow(document)
+        return room
+
+    def _set_aside(self, peer: Peer, document: bytes, record: Record, why: str) -> None:
+        """A record that can't be applied is kept for the operator, and goes nowhere else."""
+        logger.warning("document %s: a record was refused: %s", label(document), why)
+        self._log.set_aside(document, record, why)
+        if peer in self._peers:
+            self._refuse(peer, ErrorCode.BAD_RECORD, why, document, record.session, record.n)
+
+    def _message(self, peer: Peer, message: Request) -> None:
         match message:
             case wire.Push():
-                self._push(peer, message)
+                self._push(peer, message, message.data)
             case wire.Open():
                 self._open(peer, message)
             case wire.Close(document):
@@ -235,6 +381,9 @@ class Rooms:
                 self._fold(peer, document)
             case wire.Delete(document):
                 self._delete(peer, document)
+            case Look(document):
+                if document in self._peers[peer].readings:
+                    self._presence.watch(peer, document)
             case wire.Presence(document, entries):
                 if why := self._presence.take(peer, document, entries):
                     self._refuse(peer, ErrorCode.PRESENCE_REFUSED, why, document)
@@ -280,6 +429,8 @@ class Rooms:
         reading = self._peers[peer].readings.pop(document, None)
         if reading is None:
             return
+        if reading.merging and (drop := self._checking.unfollow(document)):
+            self._out.append(drop)
         self._peers[peer].unacked -= reading.unacked
         self._presence.unwatch(peer, document)
         self._behind.pop((peer, document), None)
@@ -297,26 +448,32 @@ class Rooms:
             self._folding.leave(peer)
             self._presence.leave(peer)
             self._deleting.leave(peer)
+        self._checking.leave(peer)
 
-    def _push(self, peer: Peer, push: wire.Push) -> None:
+    def _push(self, peer: Peer, push: wire.Push, data: Sequence[bytes]) -> int:
+        """Append the first records of a push. How many there are now: the first that is refused ends it."""
         state = self._peers[peer]
         reading = state.readings.get(push.document)
         where = (push.document, push.session, push.n)
         if self._is_gone(push.document):
-            return self._refuse(peer, ErrorCode.GONE, _GONE, *where)
+            self._refuse(peer, ErrorCode.GONE, _GONE, *where)
+            return 0
         if reading is None:
-            return self._refuse(peer, ErrorCode.NOT_OPEN, "Open the document first.", *where)
-        if state.unacked + len(push.data) > self.limits.window_records:
+            self._refuse(peer, ErrorCode.NOT_OPEN, "Open the document first.", *where)
+            return 0
+        if state.unacked + len(data) > self.limits.window_records and not reading.merging:
             text = f"At most {self.limits.window_records} records may wait for their ack."
-            return self._drop(peer, Error(ErrorCode.WINDOW_EXCEEDED, text))
+            self._drop(peer, Error(ErrorCode.WINDOW_EXCEEDED, text))
+            return 0
         room = self._rooms[push.document]
         repeats: list[tuple[int, bytes, int]] = []
         before = reading.unacked
-        for n, data in enumerate(push.data, push.n):
-            record = Record(push.session, n, data)
-            found = self._append(peer, push.document, room, record)
+        done = 0
+        for n, piece in enumerate(data, push.n):
+            found = self._append(peer, push.document, room, Record(push.session, n, piece))
             if found is None:
                 break
+            done += 1
             position, new = found
             if new or position > reading.sent:
                 reading.own[position] = (push.session, n)
@@ -331,20 +488,30 @@ class Rooms:
         state.unacked += reading.unacked - before
         for ack in _acks(push.document, repeats):
             self._send(peer, ack)
+        return done
+
+    def _unfit(self, peer: Peer, document: bytes, room: _Room, data: bytes) -> tuple[ErrorCode, str] | None:
+        """Why a log can't take a record in any case."""
+        if len(data) > self.limits.record:
+            return ErrorCode.RECORD_TOO_LARGE, f"A record has {len(data)} bytes; {self.limits.record} are allowed."
+        return self._no_room(peer, document, room, len(data))
+
+    def _no_room(self, peer: Peer, document: bytes, room: _Room, size: int) -> tuple[ErrorCode, str] | None:
+        """Why there is no room for so many bytes more."""
+        if self._log.size(document) + (room.fold.size if room.fold else 0) + size > self.limits.log:
+            return ErrorCode.LOG_FULL, f"The log of this document has {self.limits.log} bytes at most."
+        if not self._has_room(self._owner(peer, document), size):
+            return ErrorCode.SUBJECT_FULL, f"All documents of its owner have {self.limits.subject_log} bytes at most."
+        return None
 
     def _append(self, peer: Peer, document: bytes, room: _Room, record: Record) -> tuple[int, bool] | None:
         """Where the record stands, and whether it is new; None where it was refused."""
         refused: tuple[ErrorCode, str, int]
-        if len(record.data) > self.limits.record:
-            text = f"A record has {len(record.data)} bytes; {self.limits.record} are allowed."
-            refused = (ErrorCode.RECORD_TOO_LARGE, text, record.n)
-        elif self._log.size(document) + (room.fold.size if room.fold else 0) + len(record.data) > self.limits.log:
-            refused = (ErrorCode.LOG_FULL, f"The log of this document has {self.limits.log} bytes at most.", record.n)
-        elif not self._has_room(owner := self._owner(peer, document), len(record.data)):
-            text = f"All documents of its owner have {self.limits.subject_log} bytes at most."
-            refused = (ErrorCode.SUBJECT_FULL, text, record.n)
+        if unfit := self._unfit(peer, document, room, record.data):
+            refused = (*unfit, record.n)
         else:
             try:
+                owner = self._owner(peer, document)
                 position, new = self._log.append(document, record, room.kind, room.head.log, owner)
                 return self._appended(document, Stored(position, record)) if new else position, new
             except Gap as e:
@@ -403,6 +570,7 @@ class Rooms:
         if not self._is_gone(document):
             self._log.delete(document)
             self._deleting.now[document] = None
+            self._drop_replica(document)
             self._folding.sweep_again()
         self._deleting.wait(peer, document)
 
@@ -426,6 +594,11 @@ class Rooms:
                 self._behind[peer, document] = None
 
     # ---------------------------------------------------------------- outputs
+
+    def _answer_flushes(self) -> None:
+        for document in self._flushes:
+            head = self._log.head(document)
+            self._out.append(Flushed(document, head.cursor.position if head else 0))
 
     def _answer_folds(self) -> None:
         for peer, document, outcome in self._folding.settle():
@@ -452,6 +625,9 @@ class Rooms:
             # To the back of the line, so that one long log doesn't hold up the others.
             del self._behind[peer, document]
             reading, room = state.readings[document], self._rooms[document]
+            if room.folds_over(reading.sent) and reading.merging:
+                self._drop(peer, Error(ErrorCode.TOO_SLOW, "It fell behind what the log still has; connect again."))
+                continue
             if room.fold is not None and room.folds_over(reading.sent):
                 self._send_part(peer, document, reading, room.fold, parts)
                 if reading.sent < room.head.position:
@@ -587,14 +763,20 @@ class Rooms:
     def _undo(self, events: Sequence[Event], done: int, error: LogError) -> None:
         """Nothing of this step was written. Its answers may rest on what is gone, so they are not sent."""
         logger.error("the log can't be written: %s", error)
-        self._out = []
+        peers, drops = self._checking.undo()
+        for output in self._out:
+            if isinstance(output, ToCheck):
+                self._checking.forget(output)
+        self._out = [*drops]
         self._deleting.ended()
         for event in events[done:]:
             if isinstance(event, Folded):
                 self._take(event._replace(records=None))
+            elif isinstance(event, Checked):
+                self._lose(event)
             elif not isinstance(event, Received):
                 self._take(event)
-        self._drop_all(dict.fromkeys(event.peer for event in events if isinstance(event, Received)))
+        self._drop_all(dict.fromkeys([*peers, *(event.peer for event in events if isinstance(event, Received))]))
         changed, self._recent = [*self._recent, *self._folding.undo()], {}
         try:
             for document in changed:
@@ -604,6 +786,17 @@ class Rooms:
                     room.fold = self._log.fold(document)
         except LogError:
             self._drop_all(tuple(self._peers))
+
+    def _lose(self, answer: Checked) -> None:
+        """What was checked can't be appended now: its peer has to send it again."""
+        found = self._checking.take(answer)
+        if found is not None:
+            _, again = found
+            if again is not None:
+                self._checking.forget(again)
+            peers, drops = self._checking.undo()
+            self._out += drops
+            self._drop_all(peers)
 
 
 def joined(events: Sequence[Event]) -> list[Event]:

@@ -22,6 +22,7 @@ from queue import Empty, SimpleQueue
 from typing import TypeAlias
 
 from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.exceptions import NegotiationError
 from websockets.http11 import Request as HttpRequest
 from websockets.http11 import Response
 from websockets.typing import Origin, Subprotocol
@@ -30,16 +31,20 @@ from llmcrdt.sync import wire
 from llmcrdt.sync.wire import Error, ErrorCode
 
 from .access import EVERYTHING, TokenRefused, Tokens
+from .checking import Ask, Checked, Checking, Flushed, Left, Received, Request, ToCheck, ToDrop, Told
 from .connection import Connection, Outgoing, Socket
-from .doors.native import Answer, NativeDoor, Refused, Request
+from .doors import yjs
+from .doors.native import Answer, NativeDoor, Refused
+from .doors.yjs import YjsDoor
 from .folder import Folder
 from .folding import Folded, ToFold
+from .keeper import Keeper
 from .limits import Limits
 from .log import DATABASE, SqliteLog
 from .metrics import CONTENT_TYPE, Metrics
 from .public_keys import AccessError
 from .rate import Rate
-from .rooms import Drop, Event, Greeted, Joined, Left, Received, Rooms, Send, Sent, Tick
+from .rooms import Drop, Event, Greeted, Joined, Rooms, Send, Sent, Tick
 from .tls import Certificate
 
 logger = logging.getLogger(__name__)
@@ -74,7 +79,9 @@ class Relay:
         limits: Limits | None = None,
         origins: Sequence[str] = (),
         certificate: Certificate | None = None,
+        check: bool = True,
     ) -> None:
+        self._check = check
         self.data, self.host, self.port = Path(data), host, port
         self.limits = limits or Limits()
         self.failed = asyncio.Event()
@@ -83,6 +90,7 @@ class Relay:
         self._events: SimpleQueue[Event | None] = SimpleQueue()
         self._connections: dict[int, Connection] = {}
         self._rates: dict[str, Rate] = {}
+        self._told: tuple[bytes, Outgoing] = (b"", Outgoing(b""))
         self.metrics = Metrics()
         self._numbers = count(1)
         self._stopping = False
@@ -93,13 +101,15 @@ class Relay:
         self.data.mkdir(parents=True, exist_ok=True)
         self._tokens = Tokens(self.data)
         self._log = SqliteLog(self.data / DATABASE)
-        self._rooms = Rooms(self._log, self.limits)
+        self._checking = Checking(available=True, always=self._check)
+        self._rooms = Rooms(self._log, self.limits, checking=self._checking)
         try:
             self._server: Server = await serve(
                 self._serve,
                 self.host,
                 self.port,
                 subprotocols=[Subprotocol(wire.SUBPROTOCOL)],
+                select_subprotocol=_subprotocol,
                 origins=self._origins,
                 ssl=self.certificate.context if self.certificate else None,
                 # Windows of 4 KiB: docs/protocol.md, section 2.
@@ -116,6 +126,7 @@ class Relay:
             raise
         self.port = self._server.sockets[0].getsockname()[1]
         self._folder = Folder(self._log, self.limits, self._events.put)
+        self._keeper = Keeper(self._log, self.limits, self._events.put, self._fail)
         self._thread = threading.Thread(target=self._work, name="llmcrdt-relay-log", daemon=True)
         self._thread.start()
         self._ticking = asyncio.create_task(self._tick())
@@ -127,6 +138,7 @@ class Relay:
         self._ticking.cancel()
         self._events.put(None)
         await asyncio.to_thread(self._thread.join)
+        await asyncio.to_thread(self._keeper.stop)
         await asyncio.to_thread(self._folder.stop)
         # What the thread handed over last is dispatched before this goes on.
         await asyncio.sleep(0)
@@ -144,7 +156,10 @@ class Relay:
 
     async def _serve(self, socket: ServerConnection) -> None:
         assert isinstance(socket, Socket)
-        door = NativeDoor(self.limits, agent(), self._tokens)
+        request = socket.request
+        door: NativeDoor | YjsDoor = NativeDoor(self.limits, agent(), self._tokens)
+        if request is not None and request.path.startswith(yjs.PATH):
+            door = YjsDoor(request.path, _bearer(request), self._tokens)
         connection = Connection(next(self._numbers), socket, self.limits, door, self._take)
         welcome = not self._stopping and len(self._connections) < self.limits.connections
         if welcome:
@@ -153,6 +168,8 @@ class Relay:
         else:
             code = ErrorCode.SHUTTING_DOWN if self._stopping else ErrorCode.TOO_MANY_CONNECTIONS
             self._end(connection, Error(code, "Try again later.", retry_after=int(self.limits.retry_after * 1000)))
+        if isinstance(door, YjsDoor):
+            self._begin(connection, door)
         pump = asyncio.create_task(connection.pump(self._report))
         late = self._loop.call_later(self.limits.handshake, self._expect_greeting, connection)
         socket.hand_to(connection.receive)
@@ -164,8 +181,19 @@ class Relay:
             with suppress(asyncio.CancelledError):
                 await pump
             if welcome:
+                connection.finish()
                 del self._connections[connection.peer]
                 self._events.put(Left(connection.peer))
+
+    def _begin(self, connection: Connection, door: YjsDoor) -> None:
+        try:
+            door.begin()
+        except Refused as e:
+            return self._end(connection, e.error)
+        if self._has_room(door):
+            self._greeted(connection)
+        else:
+            self._crowded(connection)
 
     def _take(self, connection: Connection, frame: bytes | str) -> None:
         """Look at a message, and handle it now, or when its sender has been slow enough."""
@@ -183,24 +211,33 @@ class Relay:
         else:
             self._handle(connection, message, len(frame))
 
-    def _handle(self, connection: Connection, message: Answer | Request, size: int) -> None:
+    def _handle(self, connection: Connection, message: Answer | Request | None, size: int) -> None:
         """Hand a message to the rooms, or answer it here."""
         if isinstance(message, wire.Welcome):
             if not self._has_room(connection.door):
-                text = f"At most {self.limits.subject_connections} connections for one subject."
-                retry_after = int(self.limits.retry_after * 1000)
-                return self._end(connection, Error(ErrorCode.TOO_MANY_CONNECTIONS, text, retry_after=retry_after))
-            grant = connection.door.grant or EVERYTHING
-            admin = grant.level == "admin"
-            self._events.put(Greeted(connection.peer, connection.door.features, grant.subject, admin))
+                return self._crowded(connection)
+            self._greeted(connection)
             self._send([connection], Outgoing(wire.encode(message)), 0)
         elif isinstance(message, Error | wire.Deleted):
             if isinstance(message, Error):
                 self.metrics.error(message.code)
             self._send([connection], Outgoing(wire.encode(message)), 0)
-        elif not self._stopping:
+        elif message is not None and not self._stopping:
+            if isinstance(message, Ask):
+                # The answer may be large: the next message is taken when it has left.
+                size += self.limits.window
             connection.gave(size)
             self._events.put(Received(connection.peer, message, size))
+
+    def _greeted(self, connection: Connection) -> None:
+        grant = connection.door.grant or EVERYTHING
+        admin = grant.level == "admin"
+        self._events.put(Greeted(connection.peer, connection.door.features, grant.subject, admin))
+
+    def _crowded(self, connection: Connection) -> None:
+        text = f"At most {self.limits.subject_connections} connections for one subject."
+        retry_after = int(self.limits.retry_after * 1000)
+        self._end(connection, Error(ErrorCode.TOO_MANY_CONNECTIONS, text, retry_after=retry_after))
 
     def _expect_greeting(self, connection: Connection) -> None:
         if not connection.door.greeted:
@@ -240,6 +277,13 @@ class Relay:
                 self._confirm_all()
             if self.certificate:
                 self.certificate.refresh()
+            self._keep_alive()
+
+    def _keep_alive(self) -> None:
+        """Yjs clients take a connection for lost where nothing comes for a while."""
+        now = self._loop.time()
+        idle = [c for c in self._connections.values() if isinstance(c.door, YjsDoor) and now - c.sent_at > yjs.IDLE]
+        self._send(idle, Outgoing(yjs.KEEPALIVE), 0)
 
     def _tick_soon(self) -> None:
         """There is presence to tell."""
@@ -263,7 +307,7 @@ class Relay:
             except Refused as e:
                 self._end(connection, e.error)
 
-    def _has_room(self, door: NativeDoor) -> bool:
+    def _has_room(self, door: NativeDoor | YjsDoor) -> bool:
         """Whether the subject of a token may have this connection too; a relay without tokens knows no subjects."""
         if not self._tokens.on or door.grant is None:
             return True
@@ -281,23 +325,57 @@ class Relay:
                 if connection := self._connections.get(output.peer):
                     self._end(connection, output.error)
                 continue
-            assert out is not None
             if isinstance(output.message, wire.Ack):
                 self.metrics.count("records_acknowledged_total", output.message.count)
-            elif isinstance(output.message, Error):
-                self.metrics.error(output.message.code)
             connections = [c for peer in output.peers if (c := self._connections.get(peer))]
-            self._send(connections, out, output.weight)
+            native = [c for c in connections if isinstance(c.door, NativeDoor)]
+            if out is not None and native:
+                if isinstance(output.message, Error):
+                    self.metrics.error(output.message.code)
+                self._send(native, out, output.weight)
+            if len(native) < len(connections):
+                self._translate([c for c in connections if isinstance(c.door, YjsDoor)], output)
             for connection in connections:
                 self._report(connection)
         for peer, size in taken:
             if connection := self._connections.get(peer):
                 connection.took(size)
 
+    def _translate(self, connections: Sequence[Connection], output: Send) -> None:
+        """Send a message of the rooms to clients that speak another protocol."""
+        match output.message:
+            case Error(code) if code == ErrorCode.PRESENCE_REFUSED:
+                pass  # its presence is not shown; it may write on
+            case Error():
+                for connection in connections:
+                    self._end(connection, output.message)
+            case Told(_, update, version):
+                for connection in connections:
+                    assert isinstance(connection.door, YjsDoor)
+                    if connection.door.ask_once():
+                        self._send([connection], Outgoing(yjs.encode(yjs.StepOne(version))), 0)
+                # Many get the same answer when they all come back at once.
+                if self._told[0] is not update:
+                    self._told = (update, Outgoing(yjs.encode(yjs.StepTwo(update))))
+                self._send(connections, self._told[1], output.weight)
+            case wire.Presence(_, entries):
+                self._send(connections, Outgoing(yjs.encode(yjs.Awareness(entries))), output.weight)
+            case wire.Records(_, _, records):
+                weight = output.weight
+                for record in records:
+                    self._send(connections, Outgoing(yjs.encode(yjs.Update(record.data))), weight)
+                    weight = 0
+            case _:
+                for connection in connections:
+                    connection.unreported += output.weight
+
     def _answer_http(self, connection: ServerConnection, request: HttpRequest) -> Response | None:
         """Plain HTTP: is it there, can it take more, and what has it counted. None lets the WebSocket begin."""
         path = request.path.partition("?")[0]
         if path == wire.PATH:
+            return None
+        if path.startswith(yjs.PATH):
+            connection.protocol.max_message_size = self.limits.yjs_frame
             return None
         if path == "/healthz":
             return connection.respond(HTTPStatus.OK, "ok\n")
@@ -306,7 +384,7 @@ class Relay:
             return connection.respond(*((HTTPStatus.OK, "ready\n") if ready else (_BUSY, "busy\n")))
         if path == "/metrics":
             return self._answer_metrics(connection, request)
-        return connection.respond(HTTPStatus.NOT_FOUND, f"The sync protocol is at {wire.PATH}.\n")
+        return connection.respond(HTTPStatus.NOT_FOUND, f"The sync protocol is at {wire.PATH}, Yjs at {yjs.PATH}.\n")
 
     def _answer_metrics(self, connection: ServerConnection, request: HttpRequest) -> Response:
         if self._tokens.on:
@@ -317,6 +395,7 @@ class Relay:
             if not allowed:
                 return connection.respond(HTTPStatus.UNAUTHORIZED, "It takes a token that may do all (admin).\n")
         gauges = {"connections": len(self._connections), "documents": self._rooms.documents}
+        gauges |= {"documents_held": self._keeper.held, "keeper_restarts_total": self._keeper.restarts}
         response = connection.respond(HTTPStatus.OK, self.metrics.text(gauges))
         del response.headers["Content-Type"]
         response.headers["Content-Type"] = CONTENT_TYPE
@@ -326,41 +405,54 @@ class Relay:
 
     def _work(self) -> None:
         work: _Work = {}
+        end: float | None = None
         try:
             while True:
-                events, last = self._waiting()
+                events, last = self._waiting(end)
                 began = time.perf_counter()
                 outputs = self._rooms.step(events)
                 work["commits_total"] = work.get("commits_total", 0) + 1
                 work["commit_seconds_total"] = work.get("commit_seconds_total", 0.0) + time.perf_counter() - began
                 for event in events:
+                    if isinstance(event, Checked) and event.refused:
+                        work["records_refused_total"] = work.get("records_refused_total", 0) + 1
                     if isinstance(event, Folded):
                         name = "folds_failed_total" if event.records is None else "folds_total"
                         work[name] = work.get(name, 0) + 1
-                taken = [(e.peer, e.size) for e in events if isinstance(e, Received)]
+                taken = self._rooms.taken
                 frames: list[tuple[Drop | Send, Outgoing | None]] = []
                 for output in outputs:
                     if isinstance(output, ToFold):
                         self._folder.put(output)
+                    elif isinstance(output, ToCheck | ToDrop | Flushed):
+                        self._keeper.put(output)
                     else:
-                        out = None if isinstance(output, Drop) else Outgoing(wire.encode(output.message))
-                        frames.append((output, out))
+                        frames.append((output, _outgoing(output)))
                 if self._rooms.announces and not self._announcing:
                     self._loop.call_soon_threadsafe(self._tick_soon)
                 if taken or frames:
                     self._loop.call_soon_threadsafe(self._dispatch, taken, frames, work)
                     work = {}
                 if last:
+                    end = time.monotonic() + self.limits.shutdown
+                # What came in is looked at, appended and acknowledged before the relay ends.
+                if end is not None and (not self._checking.busy or time.monotonic() > end):
                     return
         except Exception:
             logger.exception("the relay can't go on")
+            self._fail()
+
+    def _fail(self) -> None:
+        with suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(self.failed.set)
 
-    def _waiting(self) -> tuple[list[Event], bool]:
-        """All events there are, and whether they are the last. Waits for one, unless there is work without."""
+    def _waiting(self, end: float | None) -> tuple[list[Event], bool]:
+        """All events there are, and whether they are the last. Waits for one, unless there is work without, and no
+        longer than until ``end``."""
         events: list[Event] = []
         with suppress(Empty):
-            event = self._events.get(block=not self._rooms.more)
+            patience = None if end is None else max(0.0, end - time.monotonic())
+            event = self._events.get(block=not self._rooms.more, timeout=patience)
             while event is not None:
                 events.append(event)
                 if len(events) == self.limits.group:
@@ -368,6 +460,22 @@ class Relay:
                 event = self._events.get_nowait()
             return events, True
         return events, False
+
+
+def _outgoing(output: Drop | Send) -> Outgoing | None:
+    """The frame for native clients; Told is for others."""
+    return (
+        None if isinstance(output, Drop) or isinstance(output.message, Told) else Outgoing(wire.encode(output.message))
+    )
+
+
+def _subprotocol(connection: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+    """The one subprotocol at the native door; none at the Yjs door, whose clients know none."""
+    if connection.request is not None and connection.request.path.startswith(yjs.PATH):
+        return None
+    if wire.SUBPROTOCOL in offered:
+        return Subprotocol(wire.SUBPROTOCOL)
+    raise NegotiationError(f"the subprotocol is {wire.SUBPROTOCOL}")
 
 
 def _bearer(request: HttpRequest) -> bytes:

@@ -20,8 +20,8 @@ PREFIX = "LLMCRDT_RELAY_"
 LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("text", "json")
 _NAMES: Mapping[str, type] = {
-    "host": str, "port": int, "data": str, "allow_remote": bool, "allow_origin": list, "log_level": str,
-    "log_format": str, "tls_cert": str, "tls_key": str,
+    "host": str, "port": int, "data": str, "allow_remote": bool, "check": bool, "allow_origin": list,
+    "log_level": str, "log_format": str, "tls_cert": str, "tls_key": str,
 }  # fmt: skip
 
 

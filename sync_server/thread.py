@@ -24,8 +24,10 @@ class RelayThread:
         port: int = 0,
         limits: Limits | None = None,
         certificate: Certificate | None = None,
+        check: bool = True,
     ) -> None:
         self._data, self.port, self._limits, self._certificate = data, port, limits, certificate
+        self._check = check
         self._ready = threading.Event()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="llmcrdt-relay", daemon=True)
@@ -54,7 +56,9 @@ class RelayThread:
     async def _run(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         try:
-            relay = Relay(self._data, port=self.port, limits=self._limits, certificate=self._certificate)
+            relay = Relay(
+                self._data, port=self.port, limits=self._limits, certificate=self._certificate, check=self._check
+            )
             await relay.start()
             self.port = relay.port
         except BaseException as e:

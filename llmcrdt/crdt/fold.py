@@ -14,6 +14,13 @@ _EMPTY = b"\x00\x00"
 def fold_updates(updates: Iterable[bytes]) -> list[bytes]:
     """The document that the updates make, as one update; behind it those that still wait for others, and those that
     can't be applied, as they came. What the document has deleted is no longer in the first."""
+    replica, aside = load_all(updates)
+    whole, waiting = replica.snapshot()
+    return [*([whole] if whole != _EMPTY else []), *waiting, *aside]
+
+
+def load_all(updates: Iterable[bytes]) -> tuple[YjsReplica, list[bytes]]:
+    """The document that the updates make, and those that can't be applied."""
     good: list[bytes] = []
     aside: list[bytes] = []
     for update in updates:
@@ -24,13 +31,12 @@ def fold_updates(updates: Iterable[bytes]) -> list[bytes]:
             aside.append(update)
     try:
         replica = _loaded(good)
-        whole, waiting = replica.snapshot()
+        replica.snapshot()
     except MalformedUpdate:
         # One of them passes for an update and harms the core: find it.
         replica, harmful = _one_by_one(good)
-        whole, waiting = replica.snapshot()
         aside += harmful
-    return [*([whole] if whole != _EMPTY else []), *waiting, *aside]
+    return replica, aside
 
 
 def _loaded(updates: Sequence[bytes]) -> YjsReplica:

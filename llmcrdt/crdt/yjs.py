@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
@@ -36,7 +37,8 @@ class YjsReplica:
         waited = bool(self._pending)
         with self._guarded("The update broke the CRDT core."):
             self._doc.apply_update(update)
-            pending = self._keep_if_pending(update, span)
+            # Told again as it came: all of it is in, and the version, which names every client, needn't be read.
+            pending = (waited or not self._heard.only(update)) and self._keep_if_pending(update, span)
             self._retry()
         touched, emitted = self._take()
         changed = bool(emitted or touched)
@@ -46,8 +48,21 @@ class YjsReplica:
         news = _merged(emitted) if emitted and not pending and not waited else update
         return Applied(touched, changed, pending, news)
 
+    def adds(self, update: bytes) -> bool:
+        """Whether ``apply`` would change anything. Nothing is applied. Raises MalformedUpdate."""
+        span = read_update(update)
+        version = self.version()
+        if not span.covered_by(read_state_vector(version)):
+            return True
+        if not span.deletes:
+            return False
+        with self._guarded("The CRDT core could not encode the document."):
+            gone = read_update(self._doc.get_update(version)).deletes
+        return not all(_within(ranges, gone.get(client, [])) for client, ranges in span.deletes.items())
+
     def load(self, snapshot: bytes | None, updates: Iterable[bytes]) -> None:
-        """Merge what was stored. The snapshot came from ``snapshot``, so it waits for nothing and isn't read again."""
+        """Merge what was stored. The snapshot came from ``snapshot``, so it waits for nothing and isn't read again.
+        More calls may follow, until the first ``apply``."""
         spans = [(update, read_update(update)) for update in updates]
         with self._guarded("The stored document broke the CRDT core."), self._doc.transaction():
             for update in ([snapshot] if snapshot else []) + [update for update, _ in spans]:
@@ -191,6 +206,10 @@ class _Heard:
 
         return on_events
 
+    def only(self, update: bytes) -> bool:
+        """Whether just this was told since the last ``take``."""
+        return len(self._emitted) == 1 and self._emitted[0] == update
+
     def take(self) -> tuple[Touched, list[bytes]]:
         touched = Touched({root: frozenset(keys) for root, keys in self._touched.items()})
         emitted, self._touched, self._emitted = self._emitted, {}, []
@@ -249,6 +268,13 @@ class YjsEdit:
         self._touched.setdefault(root, set()).add(key)
         self._nodes.pop((root, key), None)
         return self._maps[root]
+
+
+def _within(ranges: Iterable[tuple[int, int]], others: Sequence[tuple[int, int]]) -> bool:
+    """Whether every (start, end) lies inside one of the others; those are in order and don't touch."""
+    starts = [start for start, _ in others]
+    places = ((bisect_right(starts, start) - 1, end) for start, end in ranges)
+    return all(at >= 0 and end <= others[at][1] for at, end in places)
 
 
 def _merged(updates: Sequence[bytes]) -> bytes:

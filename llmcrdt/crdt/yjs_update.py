@@ -26,11 +26,13 @@ _DEPTH = 64
 
 @dataclass
 class UpdateRange:
-    """Per client, the first clock that an update writes, and the first after what it writes and what it deletes."""
+    """Per client, the first clock that an update writes, and the first after what it writes and what it deletes;
+    ``deletes``: per client the (start, end) of all that it deletes."""
 
     begun: dict[int, int] = field(default_factory=dict)
     written: dict[int, int] = field(default_factory=dict)
     deleted: dict[int, int] = field(default_factory=dict)
+    deletes: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
 
     def covered_by(self, state: dict[int, int]) -> bool:
         """Whether a replica with that state vector has integrated all of it."""
@@ -39,6 +41,44 @@ class UpdateRange:
     def repeats(self, state: dict[int, int]) -> bool:
         """Whether a replica with that state vector had some of what it writes."""
         return any(start < state.get(client, 0) for client, start in self.begun.items())
+
+
+@dataclass(slots=True)
+class Struct:
+    """Where a struct lies in an update: clocks ``clock`` to ``end`` of a client, bytes ``start`` to ``stop``; of an
+    item also its right neighbour's id, its content, and how many bytes of text it ends with (``size``)."""
+
+    client: int
+    clock: int
+    kind: int
+    start: int
+    end: int = 0
+    stop: int = 0
+    right: int = 0
+    right_stop: int = 0
+    content: int = 0
+    size: int = 0
+
+
+def read_structs(data: bytes) -> tuple[list[Struct], bytes]:
+    """Check an update: all its structs but those that are skipped, and the bytes of its deletes. Raises
+    MalformedUpdate."""
+    reader, structs = _Reader(data), list[Struct]()
+    for _ in range(reader.count()):
+        _read_client(reader, UpdateRange(), structs)
+    deletes = data[reader.place :]
+    read_update(b"\x00" + deletes)
+    return structs, deletes
+
+
+def write_uint(n: int) -> bytes:
+    """lib0's variable-length integer."""
+    out = bytearray()
+    while n > 0x7F:
+        out.append(n & 0x7F | 0x80)
+        n >>= 7
+    out.append(n)
+    return bytes(out)
 
 
 def read_update(data: bytes) -> UpdateRange:
@@ -54,6 +94,7 @@ def read_update(data: bytes) -> UpdateRange:
             if start + length >= CLOCK_END:
                 raise MalformedUpdate("The update deletes past the highest clock.")
             found.deleted[client] = max(found.deleted.get(client, 0), start + length)
+            found.deletes.setdefault(client, []).append((start, start + length))
     reader.end()
     return found
 
@@ -71,15 +112,18 @@ def read_state_vector(data: bytes) -> dict[int, int]:
     return state
 
 
-def _read_client(reader: _Reader, found: UpdateRange) -> None:
+def _read_client(reader: _Reader, found: UpdateRange, into: list[Struct] | None = None) -> None:
     structs, client, clock = reader.count(), reader.client(), reader.uint()
     for _ in range(structs):
-        info = reader.byte()
+        start, info = reader.place, reader.byte()
         kind = info & 0x1F
+        struct = None if into is None else Struct(client, clock, kind, start)
         if kind in (0, 10):
             length = reader.uint()
         else:
-            _read_place(reader, info)
+            _read_place(reader, info, struct)
+            if struct:
+                struct.content = reader.place
             length = _read_content(reader, kind)
         if length == 0:
             raise MalformedUpdate("The update holds an empty struct.")
@@ -90,13 +134,20 @@ def _read_client(reader: _Reader, found: UpdateRange) -> None:
             raise MalformedUpdate("The update writes past the highest clock.")
         if kind != 10:
             found.written[client] = max(found.written.get(client, 0), clock)
+            if into is not None and struct:
+                struct.end, struct.stop = clock, reader.place
+                struct.size = reader.last
+                into.append(struct)
 
 
-def _read_place(reader: _Reader, info: int) -> None:
+def _read_place(reader: _Reader, info: int, struct: Struct | None = None) -> None:
     for bit in (0x80, 0x40):  # left and right neighbour
+        start = reader.place
         if info & bit:
             reader.client()
             reader.clock()
+    if struct:
+        struct.right, struct.right_stop = start, reader.place
     if not info & 0xC0:
         parent = reader.uint()
         if parent == 1:
@@ -174,10 +225,16 @@ def _read_any(reader: _Reader, depth: int) -> None:
 class _Reader:
     """lib0's variable-length integers, strings and byte arrays."""
 
-    __slots__ = ("_at", "_data", "_size")
+    __slots__ = ("_at", "_data", "_size", "last")
 
     def __init__(self, data: bytes) -> None:
         self._data, self._at, self._size = data, 0, len(data)
+        self.last = 0
+        """Bytes of the text or byte array read last."""
+
+    @property
+    def place(self) -> int:
+        return self._at
 
     def byte(self) -> int:
         if self._at >= self._size:
@@ -232,6 +289,7 @@ class _Reader:
         size = self.uint()
         start = self._at
         self.skip(size)
+        self.last = size
         return self._data[start : self._at]
 
     def text(self) -> str:

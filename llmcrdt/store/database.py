@@ -407,6 +407,26 @@ class Store:
                 session, n = self._name(relay, document, self.refills(relay, document))
                 db.execute("INSERT INTO outbox VALUES (?, ?, ?, ?, ?)", [relay, document, place, session, n])
 
+    def refused(self, relay: str, document: str, session: str, n: int, why: str) -> None:
+        """Take a record from the outbox that this relay will never take. It stays in the document, and a copy of it is
+        set aside; those behind it in its session get names in a new one."""
+        with self._writing() as db:
+            behind = "relay = ? AND outbox.document = ? AND outbox.session = ? AND outbox.n"
+            query = f"SELECT place, data FROM outbox JOIN updates USING (place) WHERE {behind} = ?"
+            found = db.execute(query, [relay, document, session, n]).fetchone()
+            if found is None:
+                return
+            place, data = found
+            key = "relay = ? AND document = ? AND place = ?"
+            db.execute(f"DELETE FROM outbox WHERE {key}", [relay, document, place])
+            db.execute("INSERT INTO set_aside (document, reason, data) VALUES (?, ?, ?)", [document, why, data])
+            db.execute("UPDATE cursors SET refills = refills + 1 WHERE relay = ? AND document = ?", [relay, document])
+            refills = self.refills(relay, document)
+            query = f"SELECT place FROM outbox WHERE {behind} > ? ORDER BY place"
+            for (place,) in db.execute(query, [relay, document, session, n]).fetchall():
+                name = self._name(relay, document, refills)
+                db.execute(f"UPDATE outbox SET session = ?, n = ? WHERE {key}", [*name, relay, document, place])
+
     def owe_fold(self, document: str) -> None:
         """Note that every relay that knows a document is to fold it: words were erased from it."""
         with self._writing() as db:

@@ -139,7 +139,7 @@ class Follower:
         self._received = self._sent = 0
         self._deletions = Deletions(local)
         self.refused: dict[DocumentId, RelayRefused] = {}
-        """Documents that are not followed on this connection, and why."""
+        """Documents that are not followed on this connection, or not with all that is here, and why."""
         self.retry_after = 0.0
         """Seconds that the relay asked to wait, when it ended the connection."""
 
@@ -397,6 +397,15 @@ class Follower:
             doc.hushed = True
         elif error.code == ErrorCode.READ_ONLY and error.session is None:
             self._folded(doc.id, wire.FOLD_NEVER)
+        elif error.code == ErrorCode.BAD_RECORD and error.session is not None:
+            # It is kept here, and what stands behind it gets other names: the rest goes on.
+            self._local.refused(doc.id, _session(error.session), error.n, error.text)
+            why = RelayRefused(
+                f"The relay refused a record of {doc.id}, which stays here: {error.text}", code=error.code
+            )
+            logger.warning("%s", why)
+            self.refused[doc.id] = why
+            self._open(doc, self._local.cursor(doc.id))
         elif error.code in (ErrorCode.READ_ONLY, ErrorCode.LOG_FULL):
             # It is read on. What is in the outbox stays there.
             doc.mute = True

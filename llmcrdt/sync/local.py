@@ -95,6 +95,12 @@ class LocalDocuments(Protocol):
         session, or in another new one, never in one that was used before.
         """
 
+    def refused(self, document: DocumentId, session: SessionId, n: int, why: str) -> None:
+        """The relay will never take this record of the outbox: it would harm others. In one transaction: take it from
+        the outbox, but keep it here; give those behind it in its session names in a new one, from 1 on, in
+        their order. Later records follow in that session, or in another new one. What is not in the outbox (any more)
+        is ignored."""
+
     def announced(self, document: DocumentId, *, anew: bool) -> Sequence[Announcement]:
         """Who is present in a document on this device. ``anew``: the relay may have held them for gone, so clocks have
         grown. Asked when a document is open, and after ``Link.announce``."""

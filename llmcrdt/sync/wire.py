@@ -94,9 +94,11 @@ class ErrorCode(IntEnum):
     LOG_FULL = 24
     SUBJECT_FULL = 25
     PRESENCE_REFUSED = 26
+    BAD_RECORD = 27
     STORAGE = 30
     SHUTTING_DOWN = 31
     TOO_MANY_CONNECTIONS = 32
+    TOO_SLOW = 33
     TOKEN_REFUSED = 40
     FORBIDDEN = 41
     GONE = 42
@@ -294,7 +296,8 @@ def next_chain(chain: bytes, record_digest: bytes) -> bytes:
 # ---------------------------------------------------------------- writing
 
 
-def _uint(n: int) -> bytes:
+def write_uint(n: int) -> bytes:
+    """A number as the protocol has it: unsigned LEB128, which is also lib0's varUint."""
     if not 0 <= n <= MAX_UINT:
         raise ValueError(f"{n} is not between 0 and 2^53-1")
     if n < 0x80:
@@ -308,7 +311,7 @@ def _uint(n: int) -> bytes:
 
 
 def _bytes(data: bytes) -> bytes:
-    return _uint(len(data)) + data
+    return write_uint(len(data)) + data
 
 
 def _text(text: str, limit: int) -> bytes:
@@ -317,7 +320,7 @@ def _text(text: str, limit: int) -> bytes:
 
 
 def _cursor(c: Cursor) -> bytes:
-    return c.log + _uint(c.position) + c.chain
+    return c.log + write_uint(c.position) + c.chain
 
 
 def _same_run(a: Record, b: Record) -> bool:
@@ -326,11 +329,11 @@ def _same_run(a: Record, b: Record) -> bool:
 
 def _runs(records: Sequence[Record]) -> list[bytes]:
     starts = [0, *(i for i, (a, b) in enumerate(pairwise(records), 1) if not _same_run(a, b))]
-    out = [_uint(len(starts))]
+    out = [write_uint(len(starts))]
     for start, end in zip(starts, [*starts[1:], len(records)], strict=True):
         first = records[start]
-        out += (first.session, _uint(first.n), _uint(end - start))
-        out += (piece for r in records[start:end] for piece in (_uint(len(r.data)), r.data))
+        out += (first.session, write_uint(first.n), write_uint(end - start))
+        out += (piece for r in records[start:end] for piece in (write_uint(len(r.data)), r.data))
     return out
 
 
@@ -338,55 +341,55 @@ def encode(message: Message) -> bytes:
     """A message as one frame. Raises ValueError for a number that the protocol can't carry."""
     match message:
         case Records(document, position, records):
-            return b"".join((b"\x08", document, _uint(position), *_runs(records)))
+            return b"".join((b"\x08", document, write_uint(position), *_runs(records)))
         case Push(document, session, n, data):
-            pieces = (piece for d in data for piece in (_uint(len(d)), d))
-            return b"".join((b"\x06", document, session, _uint(n), _uint(len(data)), *pieces))
+            pieces = (piece for d in data for piece in (write_uint(len(d)), d))
+            return b"".join((b"\x06", document, session, write_uint(n), write_uint(len(data)), *pieces))
         case Ack(document, session, n, count, position):
-            return b"".join((b"\x07", document, session, _uint(n), _uint(count), _uint(position)))
+            return b"".join((b"\x07", document, session, write_uint(n), write_uint(count), write_uint(position)))
         case Hello(agent, token, features):
-            return b"\x01" + _uint(features) + _bytes(token) + _text(agent, MAX_AGENT)
+            return b"\x01" + write_uint(features) + _bytes(token) + _text(agent, MAX_AGENT)
         case Welcome():
             limits = (message.record_bytes, message.window_records, message.window_bytes, message.documents)
-            head = b"\x02" + _uint(message.features) + _text(message.agent, MAX_AGENT)
-            return b"".join((head, *map(_uint, limits)))
+            head = b"\x02" + write_uint(message.features) + _text(message.agent, MAX_AGENT)
+            return b"".join((head, *map(write_uint, limits)))
         case Open(document, kind, cursor):
             rest = b"\x00" if cursor is None else b"\x01" + _cursor(cursor)
             return b"\x03" + document + _bytes(kind.encode("ascii")) + rest
         case Opened(document, how, head_cursor, position):
-            return b"\x04" + document + _uint(how) + _cursor(head_cursor) + _uint(position)
+            return b"\x04" + document + write_uint(how) + _cursor(head_cursor) + write_uint(position)
         case Close(document):
             return b"\x05" + document
         case Snapshot():
             place = (message.n, message.count, message.size, message.offset, len(message.data))
-            head = b"\x0c" + message.document + _uint(message.position) + message.chain + message.session
-            return b"".join((head, *map(_uint, place), message.data))
+            head = b"\x0c" + message.document + write_uint(message.position) + message.chain + message.session
+            return b"".join((head, *map(write_uint, place), message.data))
         case Fold(document):
             return b"\x0d" + document
         case Folded(document, outcome):
-            return b"\x0e" + document + _uint(outcome)
+            return b"\x0e" + document + write_uint(outcome)
         case Presence(document, entries):
-            pieces = (p for e in entries for p in (_uint(e.client), _uint(e.clock), _bytes(e.state.encode())))
-            return b"".join((b"\x0f", document, _uint(len(entries)), *pieces))
+            pieces = (p for e in entries for p in (write_uint(e.client), write_uint(e.clock), _bytes(e.state.encode())))
+            return b"".join((b"\x0f", document, write_uint(len(entries)), *pieces))
         case Delete(document):
             return b"\x11" + document
         case Deleted(document, outcome):
-            return b"\x12" + document + _uint(outcome)
+            return b"\x12" + document + write_uint(outcome)
         case Barrier(id_):
-            return b"\x09" + _uint(id_)
+            return b"\x09" + write_uint(id_)
         case Reached(id_):
-            return b"\x0a" + _uint(id_)
+            return b"\x0a" + write_uint(id_)
         case Error():
             where = b"\x00" if message.document is None else b"\x01" + message.document
-            which = b"\x00" if message.session is None else b"\x01" + message.session + _uint(message.n)
-            head = b"\x0b" + _uint(message.code) + where + which
-            return head + _uint(message.retry_after) + _text(message.text, MAX_TEXT)
+            which = b"\x00" if message.session is None else b"\x01" + message.session + write_uint(message.n)
+            head = b"\x0b" + write_uint(message.code) + where + which
+            return head + write_uint(message.retry_after) + _text(message.text, MAX_TEXT)
 
 
 # ---------------------------------------------------------------- reading
 
 
-class _Reader:
+class Reader:
     """Reads a frame from left to right. Every method raises MalformedFrame rather than read past the end."""
 
     def __init__(self, frame: bytes) -> None:
@@ -471,17 +474,17 @@ class _Reader:
         return self.uint(1, MAX_UINT - count)
 
 
-def _read_push(r: _Reader) -> Push:
+def _read_push(r: Reader) -> Push:
     document, session, n = r.id(), r.id(), r.name(MAX_RECORDS)
     return Push(document, session, n, r.data(r.count(MAX_RECORDS, 2)))
 
 
-def _read_ack(r: _Reader) -> Ack:
+def _read_ack(r: Reader) -> Ack:
     document, session, n = r.id(), r.id(), r.name(MAX_RECORDS)
     return Ack(document, session, n, r.uint(1, MAX_RECORDS), r.name(MAX_RECORDS))
 
 
-def _read_records(r: _Reader) -> Records:
+def _read_records(r: Reader) -> Records:
     document, position = r.id(), r.name(MAX_RECORDS)
     records: list[Record] = []
     for _ in range(r.count(MAX_RECORDS, 20)):
@@ -491,7 +494,7 @@ def _read_records(r: _Reader) -> Records:
     return Records(document, position, tuple(records))
 
 
-def _read_snapshot(r: _Reader) -> Snapshot:
+def _read_snapshot(r: Reader) -> Snapshot:
     document, position, chain, session = r.id(), r.uint(1), r.take(32), r.id()
     n, count, size, offset = r.uint(1), r.uint(1), r.uint(1, MAX_SNAPSHOT), r.uint(0, MAX_SNAPSHOT)
     if n > count or offset >= size:
@@ -516,46 +519,46 @@ def is_state(text: str) -> bool:
         return False
 
 
-def _read_announcement(r: _Reader) -> Announcement:
+def _read_announcement(r: Reader) -> Announcement:
     client, clock, state = r.uint(), r.uint(), r.text(MAX_STATE)
     if not is_state(state):
         raise MalformedFrame("A presence state is the text of a JSON object.")
     return Announcement(client, clock, state)
 
 
-def _read_presence(r: _Reader) -> Presence:
+def _read_presence(r: Reader) -> Presence:
     return Presence(r.id(), tuple(_read_announcement(r) for _ in range(r.count(MAX_PRESENT, 3))))
 
 
-def _read_hello(r: _Reader) -> Hello:
+def _read_hello(r: Reader) -> Hello:
     features, token = r.uint(), r.blob(MAX_TOKEN)
     return Hello(r.text(MAX_AGENT), token, features)
 
 
-def _read_welcome(r: _Reader) -> Welcome:
+def _read_welcome(r: Reader) -> Welcome:
     features, agent = r.uint(), r.text(MAX_AGENT)
     return Welcome(agent, r.uint(1, MAX_RECORD), r.uint(1), r.uint(1), r.uint(1), features)
 
 
-def _read_open(r: _Reader) -> Open:
+def _read_open(r: Reader) -> Open:
     return Open(r.id(), r.kind(), r.cursor() if r.present() else None)
 
 
-def _read_opened(r: _Reader) -> Opened:
+def _read_opened(r: Reader) -> Opened:
     opened = Opened(r.id(), r.uint(0, 1), r.cursor(), r.uint())
     if opened.position > opened.head.position or (opened.how == RESET and opened.position):
         raise MalformedFrame("A log can't be opened there.")
     return opened
 
 
-def _read_error(r: _Reader) -> Error:
+def _read_error(r: Reader) -> Error:
     code, document = r.uint(1), r.id() if r.present() else None
     session, n = (r.id(), r.uint()) if r.present() else (None, 0)
     retry_after = r.uint()
     return Error(code, r.text(MAX_TEXT), document, session, n, retry_after)
 
 
-_READERS: Final[dict[int, Callable[[_Reader], Message]]] = {
+_READERS: Final[dict[int, Callable[[Reader], Message]]] = {
     0x01: _read_hello,
     0x02: _read_welcome,
     0x03: _read_open,
@@ -583,7 +586,7 @@ def decode(frame: bytes) -> Message:
     read = _READERS.get(frame[0])
     if read is None:
         raise MalformedFrame(f"{frame[0]:#04x} is not a type of message.")
-    reader = _Reader(frame)
+    reader = Reader(frame)
     reader.at = 1
     message = read(reader)
     if reader.at != len(frame):

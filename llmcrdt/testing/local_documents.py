@@ -156,6 +156,22 @@ class BlobDocuments:
             if lacking:
                 self._write(doc, lacking)
 
+    def refused(self, document: DocumentId, session: SessionId, n: int, why: str) -> None:
+        with self._lock:
+            doc = self._get(document)
+            if (session, n) not in {(w.record.session, w.record.n) for w in doc.outbox}:
+                return
+            waiting, doc.outbox, new, count = doc.outbox, [], self._session(), 0
+            for place, record in waiting:
+                if (record.session, record.n) == (session, n):
+                    doc.quarantine.append(record)
+                elif record.session == session and record.n > n:
+                    count += 1
+                    doc.outbox.append(Waiting(place, Record(new, count, record.data)))
+                else:
+                    doc.outbox.append(Waiting(place, record))
+            doc.session, doc.n = new, count
+
     def announced(self, document: DocumentId, *, anew: bool) -> Sequence[Announcement]:
         with self._lock:
             doc = self._get(document)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeAlias, TypeVar
 
 from llmcrdt.exceptions import MalformedFrame
@@ -20,12 +20,28 @@ _Asked = TypeVar("_Asked")
 _Answer = TypeVar("_Answer")
 
 
+CLOSE_CODES: Mapping[int, int] = {
+    ErrorCode.TOKEN_REFUSED: 4401,
+    ErrorCode.STORAGE: 1011,
+    ErrorCode.SHUTTING_DOWN: 1012,
+    ErrorCode.TOO_MANY_CONNECTIONS: 1013,
+}
+
+
 class Refused(Exception):
     """The connection has to end with this error."""
 
     def __init__(self, error: Error) -> None:
         super().__init__(error.text)
         self.error = error
+
+
+def permitted(ask: Callable[[_Asked], _Answer], asked: _Asked) -> _Answer:
+    """What a question about a token is answered. Raises Refused where the token is refused."""
+    try:
+        return ask(asked)
+    except TokenRefused as e:
+        raise Refused(Error(ErrorCode.TOKEN_REFUSED, str(e))) from None
 
 
 class NativeDoor:
@@ -56,7 +72,7 @@ class NativeDoor:
             case wire.Hello():
                 self.greeted, self.features = True, message.features & wire.FEATURES
                 if self._tokens is not None:
-                    self.grant = self._permitted(self._tokens.check, message.token)
+                    self.grant = permitted(self._tokens.check, message.token)
                 return self._welcome()
             case wire.Presence() if not self.features & wire.PRESENCE:
                 raise Refused(Error(ErrorCode.UNEXPECTED, "PRESENCE is for who said so in HELLO."))
@@ -72,16 +88,14 @@ class NativeDoor:
                 return self._forbidden(message) or message
         raise Refused(Error(ErrorCode.UNEXPECTED, f"{type(message).__name__.upper()} is for the relay to send."))
 
+    def farewell(self, error: Error) -> tuple[bytes | None, int, str]:
+        """What the client gets before the connection ends: a last frame, the close code, and words."""
+        return wire.encode(error), CLOSE_CODES.get(error.code, 1008), ""
+
     def confirm(self) -> None:
         """Raises Refused where the token is no longer good."""
         if self._tokens is not None and self.grant is not None:
-            self._permitted(self._tokens.confirm, self.grant)
-
-    def _permitted(self, ask: Callable[[_Asked], _Answer], asked: _Asked) -> _Answer:
-        try:
-            return ask(asked)
-        except TokenRefused as e:
-            raise Refused(Error(ErrorCode.TOKEN_REFUSED, str(e))) from None
+            permitted(self._tokens.confirm, self.grant)
 
     def _forbidden(self, message: Request) -> Error | wire.Deleted | None:
         """What answers a message which the token doesn't allow."""
@@ -106,16 +120,3 @@ class NativeDoor:
         return wire.Welcome(
             self._agent, limits.record, limits.window_records, limits.window, limits.documents, wire.FEATURES
         )
-
-
-CLOSE_CODES = {
-    ErrorCode.TOKEN_REFUSED: 4401,
-    ErrorCode.STORAGE: 1011,
-    ErrorCode.SHUTTING_DOWN: 1012,
-    ErrorCode.TOO_MANY_CONNECTIONS: 1013,
-}
-
-
-def close_code(error: Error) -> int:
-    """The WebSocket close code that goes with an error."""
-    return next((close for code, close in CLOSE_CODES.items() if code == error.code), 1008)

@@ -206,3 +206,23 @@ def test_a_purge_that_a_reader_stands_in_the_way_of_is_owed_also_for_the_same_nu
     reader.close()
     assert store.purge(DOCUMENT, 0, SESSION, 1, lambda: (b"third", []))
     assert store.purged(DOCUMENT) == 1
+
+
+def test_a_record_that_a_relay_refused_stays_here_and_those_behind_it_get_other_names(store: Store) -> None:
+    store.refill(RELAY, DOCUMENT, None, CURSOR)
+    for n in range(5):
+        store.append(DOCUMENT, b"%d" % n, "w", ())
+    before = store.outbox(RELAY, DOCUMENT, 0, 10)
+    store.acknowledged(RELAY, DOCUMENT, [(before[0].session, 1)], CURSOR)
+    store.refused(RELAY, DOCUMENT, before[2].session, 3, "why")
+    after = store.outbox(RELAY, DOCUMENT, 0, 10)
+    assert [(row.n, row.data) for row in after] == [(2, b"1"), (1, b"3"), (2, b"4")]
+    assert after[0].session == before[0].session
+    assert after[1].session == after[2].session != before[0].session
+    store.append(DOCUMENT, b"5", "w", ())
+    last = store.outbox(RELAY, DOCUMENT, 0, 10)[-1]
+    assert (last.session, last.n, last.data) == (after[1].session, 3, b"5")
+    assert store.set_aside_count(DOCUMENT) == 1
+    assert store.since(DOCUMENT, 0).updates == [b"%d" % n for n in range(6)]
+    store.refused(RELAY, DOCUMENT, before[2].session, 3, "why")
+    assert store.set_aside_count(DOCUMENT) == 1

@@ -31,7 +31,7 @@ PATIENCE = 30
 
 @pytest.fixture
 def relay(tmp_path: Path) -> Iterator[RelayThread]:
-    with RelayThread(tmp_path / "relay") as relay:
+    with RelayThread(tmp_path / "relay", check=False) as relay:
         yield relay
 
 
@@ -160,7 +160,7 @@ def test_coming_back_with_nothing_new_costs_the_same_at_any_size(relay: RelayThr
 
 def test_a_relay_that_was_wiped_is_filled_again(tmp_path: Path) -> None:
     a, b = documents(1, ONE), documents(2, ONE)
-    with RelayThread(tmp_path / "first") as relay:
+    with RelayThread(tmp_path / "first", check=False) as relay:
         port = relay.port
         for n in range(20):
             a.put(ONE, b"%d" % n)
@@ -169,7 +169,7 @@ def test_a_relay_that_was_wiped_is_filled_again(tmp_path: Path) -> None:
         with quick(relay.url, b) as link:
             link.wait_synced(PATIENCE)
     b.put(ONE, b"offline")
-    with RelayThread(tmp_path / "second", port=port) as relay, quick(relay.url, a) as la:
+    with RelayThread(tmp_path / "second", port=port, check=False) as relay, quick(relay.url, a) as la:
         la.wait_synced(PATIENCE)
         with quick(relay.url, b) as lb:
             lb.wait_synced(PATIENCE)
@@ -180,7 +180,7 @@ def test_a_relay_that_was_wiped_is_filled_again(tmp_path: Path) -> None:
     # Each sent what the log lacked, and no more.
     assert len(stored) == len(set(stored)) == 21
     fresh = documents(3, ONE)
-    with RelayThread(tmp_path / "second") as relay, quick(relay.url, fresh) as link:
+    with RelayThread(tmp_path / "second", check=False) as relay, quick(relay.url, fresh) as link:
         link.wait_synced(PATIENCE)
     assert fresh.blobs(ONE) == a.blobs(ONE) == b.blobs(ONE)
     assert len(fresh.blobs(ONE)) == 21
@@ -188,7 +188,7 @@ def test_a_relay_that_was_wiped_is_filled_again(tmp_path: Path) -> None:
 
 def test_an_old_backup_of_the_relay_is_noticed_under_running_links(tmp_path: Path) -> None:
     a, b = documents(1, ONE), documents(2, ONE)
-    with RelayThread(tmp_path / "relay") as relay:
+    with RelayThread(tmp_path / "relay", check=False) as relay:
         port, url = relay.port, relay.url
         with quick(url, a) as link:
             a.put(ONE, b"old")
@@ -196,7 +196,7 @@ def test_an_old_backup_of_the_relay_is_noticed_under_running_links(tmp_path: Pat
             link.wait_synced(PATIENCE)
     shutil.copytree(tmp_path / "relay", tmp_path / "backup")
     with quick(url, a) as la, quick(url, b) as lb:
-        with RelayThread(tmp_path / "relay", port=port):
+        with RelayThread(tmp_path / "relay", port=port, check=False):
             for n in range(30):
                 a.put(ONE, b"new %d" % n)
             la.notify()
@@ -204,7 +204,7 @@ def test_an_old_backup_of_the_relay_is_noticed_under_running_links(tmp_path: Pat
             lb.wait_synced(PATIENCE)
         wait_for(lambda: la.state != "online" and lb.state != "online")
         b.put(ONE, b"while it was away")
-        with RelayThread(tmp_path / "backup", port=port):
+        with RelayThread(tmp_path / "backup", port=port, check=False):
             for link in (lb, la, lb):
                 link.wait_synced(PATIENCE)
             fresh = documents(3, ONE)
@@ -215,7 +215,7 @@ def test_an_old_backup_of_the_relay_is_noticed_under_running_links(tmp_path: Pat
 
 
 def test_a_link_starts_offline_and_connects_when_a_relay_is_there(tmp_path: Path) -> None:
-    with RelayThread(tmp_path) as relay:
+    with RelayThread(tmp_path, check=False) as relay:
         port, url = relay.port, relay.url
     a = documents(1, ONE)
     a.put(ONE, b"x")
@@ -224,7 +224,7 @@ def test_a_link_starts_offline_and_connects_when_a_relay_is_there(tmp_path: Path
             link.wait_synced(0.1)
         assert link.state in ("offline", "connecting")
         assert isinstance(link.last_error, RelayUnreachable)
-        with RelayThread(tmp_path, port=port):
+        with RelayThread(tmp_path, port=port, check=False):
             link.wait_synced(PATIENCE)
             assert not a[ONE].outbox
         wait_for(lambda: link.state != "online")
@@ -232,7 +232,7 @@ def test_a_link_starts_offline_and_connects_when_a_relay_is_there(tmp_path: Path
         with pytest.raises(SyncTimeout, match="not acknowledge") as late:
             link.wait_synced(0.1)
         assert isinstance(late.value, TimeoutError)
-        with RelayThread(tmp_path, port=port):
+        with RelayThread(tmp_path, port=port, check=False):
             link.wait_synced(PATIENCE)
     assert link.state == "closed"
     with pytest.raises(SyncError, match="closed"):
@@ -273,7 +273,7 @@ def test_async_use(relay: RelayThread) -> None:
 
 
 def test_a_record_above_the_limit_is_refused_here_and_holds_up_only_its_document(tmp_path: Path) -> None:
-    with RelayThread(tmp_path, limits=Limits(record=1000)) as relay:
+    with RelayThread(tmp_path, limits=Limits(record=1000), check=False) as relay:
         a = documents(1, ONE, TWO)
         a.put(ONE, bytes(2000))
         a.put(TWO, b"fine")
@@ -432,7 +432,7 @@ def test_what_is_announced_too_soon_is_announced_a_little_later(
 
 
 def test_presence_past_a_limit_ends_for_its_document_and_nothing_else(tmp_path: Path) -> None:
-    with RelayThread(tmp_path / "relay", limits=Limits(presence_entries=1)) as relay:
+    with RelayThread(tmp_path / "relay", limits=Limits(presence_entries=1), check=False) as relay:
         a = documents(1, ONE)
         a[ONE].present = (Announcement(7, 1, "{}"), Announcement(8, 1, "{}"))
         with quick(relay.url, a) as link:

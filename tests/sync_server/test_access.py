@@ -164,13 +164,13 @@ def test_a_relay_with_tokens_lets_each_do_its_own(tmp_path: Path) -> None:
                 assert close_code(client) == 4401
         with connected(relay.url, writer) as (client, answer):
             assert isinstance(answer, Welcome)
-            assert isinstance(ask(client, Open(D, "yjs")), Opened)
+            assert isinstance(ask(client, Open(D, "blobs")), Opened)
             assert ask(client, Push(D, S, 1, (b"a",))) == Ack(D, S, 1, 1, 1)
             refused = ask(client, Open(E, "yjs"))
             assert isinstance(refused, Error)
             assert (refused.code, refused.document) == (ErrorCode.FORBIDDEN, E)
         with connected(relay.url, reader) as (client, _):
-            assert isinstance(ask(client, Open(D, "yjs")), Opened)
+            assert isinstance(ask(client, Open(D, "blobs")), Opened)
             assert isinstance(wire.decode(client.recv(timeout=20)), wire.Records)  # type: ignore[arg-type]
             for message in (Push(D, S, 2, (b"b",)), Fold(D)):
                 refused = ask(client, message)
@@ -229,7 +229,7 @@ def test_a_link_whose_token_is_revoked_stops_trying(tmp_path: Path) -> None:
     tokens = Tokens(tmp_path)
     token = tokens.make("ann", "append", ["*"])
     local = BlobDocuments(1)
-    local.follow(document_id(D))
+    local.follow(document_id(D), "blobs")
     with RelayThread(tmp_path) as relay, Link(relay.url, local, token=token) as link:
         local.put(document_id(D), b"x")
         link.wait_synced(20)
@@ -246,8 +246,8 @@ def test_a_link_that_may_only_read_goes_on_reading(tmp_path: Path) -> None:
     tokens = Tokens(tmp_path)
     name = document_id(D)
     ann, bob = BlobDocuments(1), BlobDocuments(2)
-    ann.follow(name)
-    bob.follow(name)
+    ann.follow(name, "blobs")
+    bob.follow(name, "blobs")
     may_write, may_read = tokens.make("ann", "append", ["*"]), tokens.make("bob", "read", ["*"])
     with (
         RelayThread(tmp_path) as relay,

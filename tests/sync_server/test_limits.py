@@ -58,10 +58,10 @@ def test_a_subject_has_one_budget_over_connections_tokens_and_restarts(tmp_path:
     limits = Limits(subject_log=100)
     with RelayThread(tmp_path, limits=limits) as relay, connected(relay.url) as client:
         until(client, wire.Welcome, Hello("t", ann))
-        assert isinstance(until(client, Ack, Open(D, "yjs"), Push(D, S, 1, (b"x" * 80,))), Ack)
+        assert isinstance(until(client, Ack, Open(D, "blobs"), Push(D, S, 1, (b"x" * 80,))), Ack)
     with RelayThread(tmp_path, limits=limits) as relay, connected(relay.url) as client, connected(relay.url) as other:
         until(client, wire.Welcome, Hello("t", too))
-        refused = until(client, Error, Open(E, "yjs"), Push(E, S, 1, (b"x" * 21,)))
+        refused = until(client, Error, Open(E, "blobs"), Push(E, S, 1, (b"x" * 21,)))
         assert isinstance(refused, Error)
         assert (refused.code, refused.document, refused.n) == (ErrorCode.SUBJECT_FULL, E, 1)
         until(other, wire.Welcome, Hello("t", bob))
@@ -75,7 +75,7 @@ def test_an_admin_deletes_what_is_others(tmp_path: Path) -> None:
     ann, root = tokens.make("ann", "append", ["*"]).encode(), tokens.make("root", "admin", ["*"]).encode()
     with RelayThread(tmp_path) as relay, connected(relay.url) as client, connected(relay.url) as admin:
         until(client, wire.Welcome, Hello("t", ann))
-        until(client, Ack, Open(D, "yjs"), Push(D, S, 1, (b"x",)))
+        until(client, Ack, Open(D, "blobs"), Push(D, S, 1, (b"x",)))
         until(admin, wire.Welcome, Hello("t", root))
         assert until(admin, Deleted, wire.Delete(D)) == Deleted(D, wire.DELETE_DONE)
         gone = until(client, Error)

@@ -55,15 +55,15 @@ def ask(client: ClientConnection, *messages: wire.Message) -> wire.Message:
     return wire.decode(frame)
 
 
-def fill(url: str, data: list[bytes], first: int = 1) -> wire.Cursor:
+def fill(url: str, data: list[bytes], first: int = 1, kind: str = "yjs") -> wire.Cursor:
     """Push records; the cursor behind them."""
     with connect(url + wire.PATH, subprotocols=[Subprotocol(wire.SUBPROTOCOL)], proxy=None) as client:
         assert isinstance(ask(client, Hello("test")), Welcome)
-        client.send(wire.encode(Open(D, "yjs")))
+        client.send(wire.encode(Open(D, kind)))
         client.send(wire.encode(Push(D, S, first, tuple(data))))
         while not isinstance(wire.decode(client.recv(timeout=20)), Ack):  # type: ignore[arg-type]
             pass
-        client.send(wire.encode(Open(D, "yjs")))
+        client.send(wire.encode(Open(D, kind)))
         while not isinstance(opened := wire.decode(client.recv(timeout=20)), Opened):  # type: ignore[arg-type]
             pass
     return opened.head
@@ -233,10 +233,10 @@ def test_logs_can_be_json_and_name_no_document(tmp_path: Path) -> None:
     try:
         assert child.stdout
         url = child.stdout.readline().split()[-1]
-        fill(url, [b"a"])
+        fill(url, [b"a"], kind="blobs")
         with connect(url + wire.PATH, subprotocols=[Subprotocol(wire.SUBPROTOCOL)], proxy=None) as client:
             ask(client, Hello("test"))
-            ask(client, Open(D, "yjs"))
+            ask(client, Open(D, "blobs"))
             client.send(wire.encode(Push(D, S, 1, (b"other",))))
             while not isinstance(wire.decode(client.recv(timeout=20)), wire.Error):  # type: ignore[arg-type]
                 pass

@@ -86,9 +86,9 @@ def last_words(client: ClientConnection) -> tuple[int, int | None]:
 
 def test_a_conversation_with_it(relay: RelayThread) -> None:
     with greeted(relay.url) as client, greeted(relay.url) as other:
-        first = ask(client, Open(D, "yjs"))
+        first = ask(client, Open(D, "blobs"))
         assert isinstance(first, Opened)
-        assert isinstance(ask(other, Open(D, "yjs")), Opened)
+        assert isinstance(ask(other, Open(D, "blobs")), Opened)
         assert ask(client, Push(D, S, 1, (b"a", b"b"))) == Ack(D, S, 1, 2, 1)
         assert hear(other) == Records(D, 1, (Record(S, 1, b"a"), Record(S, 2, b"b")))
         assert ask(other, wire.Barrier(5)) == Reached(5)
@@ -101,7 +101,7 @@ MALFORMED = ["", "00", "0c", "05", "0503", "0100", "6301", "09ffffffffffffffff7f
 @pytest.mark.parametrize("greet", [True, False])
 def test_malformed_frames_get_a_code_and_others_are_undisturbed(relay: RelayThread, frame: str, greet: bool) -> None:
     with greeted(relay.url) as other:
-        assert isinstance(ask(other, Open(E, "yjs")), Opened)
+        assert isinstance(ask(other, Open(E, "blobs")), Opened)
         with (greeted if greet else plain)(relay.url) as client:
             client.send(bytes.fromhex(frame))
             assert last_words(client) == (ErrorCode.MALFORMED, 1008)
@@ -112,8 +112,8 @@ def test_many_messages_in_one_read_and_one_message_in_many_frames(relay: RelayTh
     document, session = os.urandom(16), os.urandom(16)
     pushes = [wire.encode(Push(document, session, n, (b"x" * n,))) for n in range(1, 40)]
     with greeted(relay.url) as client, greeted(relay.url) as other:
-        assert isinstance(ask(other, Open(document, "yjs")), Opened)
-        assert isinstance(ask(client, Open(document, "yjs")), Opened)
+        assert isinstance(ask(other, Open(document, "blobs")), Opened)
+        assert isinstance(ask(client, Open(document, "blobs")), Opened)
         # So that they leave together, as they do on a busy line.
         with client.protocol_mutex:
             for push in pushes:
@@ -136,7 +136,7 @@ def test_text_frames_are_malformed(relay: RelayThread) -> None:
 
 
 def test_messages_at_the_wrong_place_are_refused(relay: RelayThread) -> None:
-    for early in (Open(D, "yjs"), Welcome()):
+    for early in (Open(D, "blobs"), Welcome()):
         with plain(relay.url) as client:
             client.send(wire.encode(early))
             assert last_words(client) == (ErrorCode.UNEXPECTED, 1008)
@@ -171,7 +171,7 @@ def test_a_frame_above_the_limit_closes_with_1009(relay: RelayThread) -> None:
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(frames=st.lists(st.binary(max_size=80) | st.sampled_from([wire.encode(Open(D, "yjs"))]), max_size=5))
+@given(frames=st.lists(st.binary(max_size=80) | st.sampled_from([wire.encode(Open(D, "blobs"))]), max_size=5))
 def test_fuzzed_connections_harm_nobody(relay: RelayThread, frames: list[bytes]) -> None:
     with plain(relay.url) as client:
         try:
@@ -242,7 +242,7 @@ def address(child: subprocess.Popen[str]) -> str:
 def test_it_stops_when_told_and_loses_nothing(tmp_path: Path, number: int) -> None:
     with process("--port", "0", "--data", tmp_path) as child:
         with greeted(address(child)) as client:
-            ask(client, Open(D, "yjs"))
+            ask(client, Open(D, "blobs"))
             client.send(wire.encode(Push(D, S, 1, (b"a",) * 100)))
             child.send_signal(number)
             messages = [hear(client)]
@@ -255,7 +255,7 @@ def test_it_stops_when_told_and_loses_nothing(tmp_path: Path, number: int) -> No
         assert child.stderr.read() == ""
     acknowledged = sum(m.count for m in messages if isinstance(m, Ack))
     with process("--port", "0", "--data", tmp_path) as child, greeted(address(child)) as client:
-        opened = ask(client, Open(D, "yjs"))
+        opened = ask(client, Open(D, "blobs"))
         assert isinstance(opened, Opened)
         assert opened.head.position >= acknowledged
 

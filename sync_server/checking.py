@@ -1,0 +1,293 @@
+"""What of plain records is looked at before they are appended, and by whom. No threads: whoever looks (the keeper) gets
+ToCheck and answers Checked.
+
+The keeper holds *replicas* of documents. Push: its records are applied to the replica; what can't be is refused. Merge:
+an update of a client that knows no records is applied; what the document emitted becomes records. Ask: what the
+document has beyond some version.
+
+Messages of one peer about one document keep their order, and whoever leaves or asks for a barrier waits for what it
+sent before. Everything else goes past what is under way.
+
+A replica has to hold what the log holds, no more. Where something that was applied doesn't get into the log, ToDrop
+says so, and answers that rest on it are asked for again. To load one, the keeper first sends Flush through the rooms:
+when Flushed comes back, all that it answered before is in the log.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from typing import NamedTuple, TypeAlias
+
+from llmcrdt.sync import wire
+
+Peer: TypeAlias = int
+
+CHECKED_KINDS = frozenset({"yjs"})
+"""Kinds of documents whose records can be checked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What does the document have that somebody at ``version`` lacks? Told is the answer."""
+
+    document: bytes
+    kind: str
+    version: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """The answer to Ask: an update, and the version of the document itself."""
+
+    document: bytes
+    update: bytes
+    version: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """An update to be merged into the document. Where the peer may not append, it must say nothing new."""
+
+    document: bytes
+    kind: str
+    update: bytes
+    may_append: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Who is present in the document?"""
+
+    document: bytes
+
+
+Request: TypeAlias = (
+    wire.Open | wire.Close | wire.Push | wire.Barrier | wire.Fold | wire.Presence | wire.Delete | Ask | Merge | Look
+)
+"""What a peer may say to the rooms."""
+
+
+class Received(NamedTuple):
+    """A message of a peer; ``size`` is the frame's, for whoever counts what is still in work."""
+
+    peer: Peer
+    message: Request
+    size: int = 0
+
+
+class Left(NamedTuple):
+    peer: Peer
+
+
+class ToCheck(NamedTuple):
+    """Look at this; Checked with the same ticket is the answer. Of a Push the first ``records``."""
+
+    ticket: int
+    request: wire.Push | Ask | Merge
+    records: int = 0
+
+
+class Checked(NamedTuple):
+    """``good``: how many records of a Push passed, from the first on. ``data``: what a Merge emitted, or for an Ask the
+    update and the version. ``refused``: why what comes next did not pass. ``failed``: the document can't be kept just
+    now, which is nobody's fault."""
+
+    ticket: int
+    good: int = 0
+    data: tuple[bytes, ...] = ()
+    refused: str = ""
+    failed: bool = False
+
+
+class ToDrop(NamedTuple):
+    """The replica of a document holds what the log does not: throw it away."""
+
+    document: bytes
+
+
+class Flush(NamedTuple):
+    """Of the keeper: tell me when all that I answered before is in the log."""
+
+    document: bytes
+
+
+class Flushed(NamedTuple):
+    """The answer: the log goes up to ``position`` now."""
+
+    document: bytes
+    position: int
+
+
+class Job(NamedTuple):
+    """``epoch``: how often the replica was dropped before; ``records``: of a Push, how many are looked at."""
+
+    event: Received
+    epoch: int
+    records: int
+
+
+@dataclass(slots=True)
+class _Line:
+    """What is under way of one peer: how many messages of each document are looked at, and what waits for them."""
+
+    checked: Counter[bytes] = field(default_factory=Counter)
+    held: deque[Received | Left] = field(default_factory=deque)
+
+
+class Checking:
+    """``always``: all records of CHECKED_KINDS are checked; else only those of documents that somebody follows who
+    knows no records. ``available`` False: there is no keeper, and nothing is checked."""
+
+    def __init__(self, available: bool, always: bool) -> None:
+        self.available, self._always = available, available and always
+        self._tickets = count(1)
+        self._jobs: dict[int, Job] = {}
+        self._lines: dict[Peer, _Line] = {}
+        # Per document: jobs under way, followers, and how often its replica was dropped meanwhile.
+        self._busy: Counter[bytes] = Counter()
+        self._followers: Counter[bytes] = Counter()
+        self._epochs: Counter[bytes] = Counter()
+        # Of sessions with records under way: how many jobs, and the n of the last.
+        self._names: dict[tuple[bytes, bytes], tuple[int, int]] = {}
+        self._taken: list[Job] = []
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is looked at just now."""
+        return bool(self._jobs)
+
+    # ---------------------------------------------------------------- order
+
+    def holds(self, event: Received | Left) -> bool:
+        """Whether an event has to wait for what its peer sent before; then ``release`` gives it out."""
+        line = self._lines.get(event.peer)
+        if line is None or not _waits(event, line, line.held):
+            return False
+        line.held.append(event)
+        return True
+
+    def waiting(self, peer: Peer) -> int:
+        """How many messages of a peer are held."""
+        return len(self._lines[peer].held) if peer in self._lines else 0
+
+    def release(self, peer: Peer) -> Iterator[Received | Left]:
+        """What need not wait any longer. Deal with each before the next is taken."""
+        line = self._lines.get(peer)
+        if line is None:
+            return
+        held, line.held = line.held, deque()
+        for event in held:
+            if _waits(event, line, line.held):
+                line.held.append(event)
+            elif self._lines.get(peer) is line:
+                yield event
+        if not line.checked and not line.held and self._lines.get(peer) is line:
+            del self._lines[peer]
+
+    def leave(self, peer: Peer) -> None:
+        """A peer is gone: what it sent and was not dealt with is not any more."""
+        self._lines.pop(peer, None)
+
+    # ---------------------------------------------------------------- what is looked at
+
+    def wants(self, kind: str, document: bytes) -> bool:
+        """Whether records of this document are to be checked."""
+        if not self.available or kind not in CHECKED_KINDS:
+            return False
+        return self._always or document in self._followers or document in self._busy
+
+    def last(self, document: bytes, session: bytes) -> int:
+        """The n of the last record of a session that is under way; 0 if none is."""
+        return self._names.get((document, session), (0, 0))[1]
+
+    def check(self, event: Received, records: int = 0) -> ToCheck:
+        """Have a message looked at; of a Push so many records."""
+        message = event.message
+        assert isinstance(message, wire.Push | Ask | Merge)
+        document, ticket = message.document, next(self._tickets)
+        self._jobs[ticket] = Job(event, self._epochs[document], records)
+        self._busy[document] += 1
+        self._lines.setdefault(event.peer, _Line()).checked[document] += 1
+        if isinstance(message, wire.Push):
+            jobs, last = self._names.get((document, message.session), (0, 0))
+            self._names[document, message.session] = (jobs + 1, max(last, message.n + records - 1))
+        return ToCheck(ticket, message, records)
+
+    def take(self, answer: Checked) -> tuple[Job, ToCheck | None] | None:
+        """The message that was looked at. With ToCheck: the answer rests on a replica that was dropped since, look
+        again. None where it was forgotten."""
+        job = self._jobs.pop(answer.ticket, None)
+        if job is None:
+            return None
+        self._taken.append(job)
+        message = job.event.message
+        assert isinstance(message, wire.Push | Ask | Merge)
+        stale = job.epoch != self._epochs[message.document] and not isinstance(message, wire.Push)
+        again = self.check(job.event) if stale and job.event.peer in self._lines else None
+        self._finish(job.event.peer, message)
+        return job, again
+
+    def drop(self, document: bytes) -> ToDrop:
+        if document in self._busy:
+            self._epochs[document] += 1
+        return ToDrop(document)
+
+    def follow(self, document: bytes) -> None:
+        self._followers[document] += 1
+
+    def unfollow(self, document: bytes) -> ToDrop | None:
+        """Somebody follows it no longer. Where others' records are not checked, its replica is no use any more."""
+        _less(self._followers, document)
+        return None if self.wants(next(iter(CHECKED_KINDS)), document) else self.drop(document)
+
+    def settle(self) -> None:
+        """The transaction of this step is through."""
+        self._taken.clear()
+
+    def undo(self) -> tuple[list[Peer], list[ToDrop]]:
+        """The transaction of this step failed: whose messages are lost with it, and which replicas are wrong."""
+        taken, self._taken = self._taken, []
+        documents = dict.fromkeys(job.event.message.document for job in taken)  # type: ignore[union-attr]
+        return [job.event.peer for job in taken], [self.drop(document) for document in documents]
+
+    def forget(self, todo: ToCheck) -> None:
+        """It was never handed out."""
+        if (job := self._jobs.pop(todo.ticket, None)) is not None:
+            self._finish(job.event.peer, todo.request)
+
+    def _finish(self, peer: Peer, message: wire.Push | Ask | Merge) -> None:
+        document = message.document
+        if _less(self._busy, document) == 0:
+            self._epochs.pop(document, None)
+        if peer in self._lines:
+            _less(self._lines[peer].checked, document)
+        if isinstance(message, wire.Push):
+            jobs, last = self._names[document, message.session]
+            if jobs == 1:
+                del self._names[document, message.session]
+            else:
+                self._names[document, message.session] = (jobs - 1, last)
+
+
+def _waits(event: Received | Left, line: _Line, before: deque[Received | Left]) -> bool:
+    if isinstance(event, Left) or isinstance(event.message, wire.Barrier):
+        return bool(line.checked or before)
+    document = event.message.document
+    if any(
+        isinstance(e, Received) and not isinstance(e.message, wire.Barrier) and e.message.document == document
+        for e in before
+    ):
+        return True
+    return document in line.checked and not isinstance(event.message, wire.Push | Ask | Merge)
+
+
+def _less(counter: Counter[bytes], key: bytes) -> int:
+    """One less; what comes to nothing is gone."""
+    counter[key] -= 1
+    left = counter[key]
+    if left <= 0:
+        del counter[key]
+    return left

@@ -1,0 +1,236 @@
+"""The door for Yjs clients that know nothing of this relay: the y-websocket protocol, docs/protocol.md, section 9.
+
+    message   = 0 sync | 1 awareness | 2 auth | 3 (query awareness)        one in each binary frame
+    sync      = 0 bytes: state vector (step 1) | 1 bytes: update (step 2) | 2 bytes: update
+    awareness = bytes: count (client, clock, text: JSON)*
+    auth      = 0 text: why something is not permitted
+
+Source: https://github.com/yjs/y-protocols, sync.js, awareness.js and auth.js; numbers are wire.py's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import parse_qs, unquote
+
+from llmcrdt.exceptions import InvalidContent, MalformedFrame
+from llmcrdt.ids import document_bytes
+from llmcrdt.sync.wire import (
+    MAX_PRESENT,
+    MAX_STATE,
+    Announcement,
+    Error,
+    ErrorCode,
+    Presence,
+    Reader,
+    is_state,
+    write_uint,
+)
+
+from ..access import Grant, Tokens
+from ..checking import Ask, Look, Merge
+from .native import Refused, permitted
+
+PATH = "/yjs/"
+KIND = "yjs"
+KEEPALIVE = b"\x01\x01\x00"
+"""Awareness of nobody: y-websocket gives up a connection on which nothing comes for 30 s."""
+IDLE = 10.0
+"""Seconds without a frame after which it is sent."""
+_NOTHING = b"\x00\x00"
+
+
+@dataclass(frozen=True, slots=True)
+class StepOne:
+    version: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StepTwo:
+    update: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    update: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Awareness:
+    """What clients say of themselves, as in PRESENCE: no state (JSON's null) where one is gone."""
+
+    states: tuple[Announcement, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class QueryAwareness:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    why: str
+
+
+Message = StepOne | StepTwo | Update | Awareness | QueryAwareness | Denied
+
+_GONE = "null"
+
+
+def encode(message: Message) -> bytes:
+    """A message as one frame."""
+    match message:
+        case StepOne(version):
+            return b"".join((b"\x00\x00", write_uint(len(version)), version))
+        case StepTwo(update):
+            return b"".join((b"\x00\x01", write_uint(len(update)), update))
+        case Update(update):
+            return b"".join((b"\x00\x02", write_uint(len(update)), update))
+        case Awareness(states):
+            body = [write_uint(len(states))]
+            for client, clock, state in states:
+                data = (state or _GONE).encode()
+                body += (write_uint(client), write_uint(clock), write_uint(len(data)), data)
+            whole = b"".join(body)
+            return b"".join((b"\x01", write_uint(len(whole)), whole))
+        case QueryAwareness():
+            return b"\x03"
+        case Denied(why):
+            text = why.encode()
+            return b"".join((b"\x02\x00", write_uint(len(text)), text))
+
+
+def decode(frame: bytes) -> Message:
+    """The message of a frame. Raises MalformedFrame, and nothing else, for bytes that are none."""
+    reader = Reader(frame)
+    kind = reader.uint()
+    match kind:
+        case 0:
+            message = _read_sync(reader, len(frame))
+        case 1:
+            message = _read_awareness(Reader(reader.blob(len(frame))))
+        case 2:
+            reader.uint(0, 0)
+            message = Denied(reader.text(len(frame)))
+        case 3:
+            message = QueryAwareness()
+        case _:
+            raise MalformedFrame(f"{kind} is not a type of message.")
+    if reader.at != len(frame):
+        raise MalformedFrame(f"{len(frame) - reader.at} bytes are left over.")
+    return message
+
+
+def _read_sync(reader: Reader, size: int) -> Message:
+    step = reader.uint(0, 2)
+    data = reader.blob(size, 1)
+    return (StepOne, StepTwo, Update)[step](data)
+
+
+def _read_awareness(reader: Reader) -> Awareness:
+    states = tuple(_read_state(reader) for _ in range(reader.uint(0, MAX_PRESENT)))
+    if reader.at != len(reader.frame):
+        raise MalformedFrame("Awareness goes on after its end.")
+    return Awareness(states)
+
+
+CLOSE_CODES: Mapping[int, int] = {
+    ErrorCode.NOT_OPEN: 4404,
+    ErrorCode.WRONG_KIND: 4409,
+    ErrorCode.RECORD_TOO_LARGE: 4413,
+    ErrorCode.READ_ONLY: 4403,
+    ErrorCode.LOG_FULL: 4413,
+    ErrorCode.SUBJECT_FULL: 4413,
+    ErrorCode.GONE: 4410,
+    ErrorCode.BAD_RECORD: 4422,
+    ErrorCode.WINDOW_EXCEEDED: 4429,
+    ErrorCode.STORAGE: 1011,
+    ErrorCode.SHUTTING_DOWN: 1012,
+    ErrorCode.TOO_MANY_CONNECTIONS: 1013,
+    ErrorCode.TOO_SLOW: 1013,
+    ErrorCode.TOKEN_REFUSED: 4401,
+    ErrorCode.FORBIDDEN: 4403,
+}
+"""44xx: another attempt would end the same way, and y-websocket 3 makes none."""
+_PERMISSIONS = (ErrorCode.TOKEN_REFUSED, ErrorCode.FORBIDDEN, ErrorCode.READ_ONLY)
+
+
+def _read_state(reader: Reader) -> Announcement:
+    client, clock, state = reader.uint(), reader.uint(), reader.text(MAX_STATE)
+    if state == _GONE:
+        return Announcement(client, clock, "")
+    if not state or not is_state(state):
+        raise MalformedFrame("A state is the text of a JSON object, or null.")
+    return Announcement(client, clock, state)
+
+
+class YjsDoor:
+    """One connection: which document it is about, and what it may.
+
+    ``path`` is the request's, with its parameters; ``authorization`` a token from its headers, if there is one."""
+
+    greeted = True
+    features = 0
+
+    def __init__(self, path: str, authorization: bytes, tokens: Tokens) -> None:
+        self._path, self._authorization, self._tokens = path, authorization, tokens
+        self._asked = self._may_append = False
+        self.document = b""
+        self.grant: Grant | None = None
+
+    def begin(self) -> None:
+        """Raises Refused where there is no such document, or it is not for this client."""
+        name, _, query = self._path.removeprefix(PATH).partition("?")
+        token = self._authorization or parse_qs(query).get("token", [""])[0].encode()
+        self.grant = permitted(self._tokens.check, token)
+        try:
+            self.document = document_bytes(unquote(name))
+        except InvalidContent as e:
+            raise Refused(Error(ErrorCode.NOT_OPEN, e.message)) from None
+        if not self.grant.allows("read", self.document):
+            raise Refused(Error(ErrorCode.FORBIDDEN, "The token is not for this document."))
+        self._may_append = self.grant.allows("append", self.document)
+
+    def confirm(self) -> None:
+        """Raises Refused where the token is no longer good."""
+        if self.grant is not None:
+            permitted(self._tokens.confirm, self.grant)
+
+    def receive(self, frame: bytes | str) -> Ask | Merge | Look | Presence | None:
+        """A message for the rooms, if the frame is one. Raises Refused, after which the connection ends."""
+        if isinstance(frame, str):
+            raise Refused(Error(ErrorCode.MALFORMED, "Messages are binary frames."))
+        self.confirm()
+        try:
+            message = decode(frame)
+        except MalformedFrame as e:
+            raise Refused(Error(ErrorCode.MALFORMED, e.message)) from e
+        match message:
+            case StepOne(version):
+                return Ask(self.document, KIND, version)
+            case Awareness(states) if states and self._may_append:
+                return Presence(self.document, states)
+            case QueryAwareness():
+                return Look(self.document)
+            case StepTwo(update) | Update(update) if update == _NOTHING:
+                return None
+            case StepTwo(update):
+                return Merge(self.document, KIND, update, self._may_append)
+            case Update(update) if self._may_append:
+                return Merge(self.document, KIND, update)
+            case Update():
+                raise Refused(Error(ErrorCode.READ_ONLY, "The token lets nothing be written here."))
+            case Denied():
+                raise Refused(Error(ErrorCode.UNEXPECTED, "It is for the relay to say what is not permitted."))
+        return None
+
+    def ask_once(self) -> bool:
+        """Whether to ask the client what it has: only who may write, and once, for the answer may be all it has."""
+        asked, self._asked = self._asked, True
+        return self._may_append and not asked
+
+    def farewell(self, error: Error) -> tuple[bytes | None, int, str]:
+        """What the client gets before the connection ends: a last frame, the close code, and words."""
+        last = encode(Denied(error.text)) if error.code in _PERMISSIONS else None
+        return last, CLOSE_CODES.get(error.code, 4400), error.text

@@ -1,0 +1,65 @@
+"""An update in pieces says what it said whole."""
+
+from __future__ import annotations
+
+import random
+
+import pycrdt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llmcrdt.crdt.yjs import YjsReplica
+from llmcrdt.crdt.yjs_split import split_update
+from llmcrdt.crdt.yjs_update import read_update
+from llmcrdt.exceptions import MalformedUpdate
+
+
+def document(seed: int, edits: int) -> bytes:
+    """Two writers who type, delete and nest, with characters of one to four bytes."""
+    rng = random.Random(seed)
+    docs = [pycrdt.Doc(client_id=client) for client in (3, 1 << 40)]
+    for step in range(edits):
+        doc = rng.choice(docs)
+        text, words = doc.get("text", type=pycrdt.Text), doc.get("words", type=pycrdt.Map)
+        plain = doc.get("plain", type=pycrdt.Text)
+        match rng.randrange(6):
+            case 0:
+                text += "".join(rng.choices("aé€😀", k=rng.randint(1, 60)))
+            case 1:
+                plain.insert(rng.randint(0, len(plain)), "abc" * rng.randint(1, 90))
+            case 2 if len(plain) > 4:
+                at = rng.randrange(len(plain) - 2)
+                del plain[at : at + 2]
+            case 3:
+                words[f"w{step}"] = pycrdt.Map({"text": "x" * rng.randint(0, 50), "data": b"y" * 20})
+            case _:
+                docs[0].apply_update(docs[1].get_update(docs[0].get_state()))
+                docs[1].apply_update(docs[0].get_update(docs[1].get_state()))
+    docs[0].apply_update(docs[1].get_update(docs[0].get_state()))
+    return bytes(docs[0].get_update())
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 1 << 30), most=st.integers(150, 400), edits=st.integers(1, 40), shuffled=st.booleans())
+def test_pieces_are_small_and_make_the_same_document(seed: int, most: int, edits: int, shuffled: bool) -> None:
+    whole = document(seed, edits)
+    pieces = split_update(whole, most)
+    assert all(len(piece) <= most for piece in pieces)
+    if shuffled:
+        random.Random(seed).shuffle(pieces)
+    replica = YjsReplica(())
+    for piece in pieces:
+        read_update(piece)
+        replica.apply(piece)
+    once = YjsReplica(())
+    once.apply(whole)
+    assert replica.snapshot() == once.snapshot()
+    assert replica.snapshot()[1] == []
+
+
+def test_a_value_that_can_not_be_cut_is_refused() -> None:
+    doc = pycrdt.Doc()
+    doc.get("m", type=pycrdt.Map)["key"] = b"x" * 1000
+    with pytest.raises(MalformedUpdate):
+        split_update(doc.get_update(), 500)
