@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import os
 import re
+import select
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -106,6 +108,7 @@ def test_at_a_terminal_ctrl_c_stops_an_answer_and_ctrl_d_leaves(model: Path, tmp
 
     process, terminal = pty.fork()
     if process == 0:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored where the tests run
         arguments = ["-m", "llmcrdt.cli", "--db", str(tmp_path / "a.db"), "chat", "--model", str(model)]
         more = ["--cache", str(tmp_path / "kv"), "--max-tokens", "100000"]
         os.execv(sys.executable, [sys.executable, *arguments, *more])
@@ -116,7 +119,8 @@ def test_at_a_terminal_ctrl_c_stops_an_answer_and_ctrl_d_leaves(model: Path, tmp
         deadline = time.monotonic() + 120
         while not re.search(pattern, seen):
             assert time.monotonic() < deadline, seen
-            seen += os.read(terminal, 4096).decode("utf-8", "replace")
+            if select.select([terminal], [], [], 1)[0]:
+                seen += os.read(terminal, 4096).decode("utf-8", "replace")
 
     until("> ")
     seen = ""
