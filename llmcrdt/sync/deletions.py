@@ -7,15 +7,17 @@ from dataclasses import dataclass
 
 from ..ids import DocumentId, document_bytes
 from .local import LocalDocuments
+from .marks import Mark, end_of, still_waits
 from .protocol import Connection
 
 
 @dataclass(slots=True)
 class _Deletion:
-    """``after``: the document that says so, and the place up to which its outbox has to be acknowledged first: whoever
-    finds the one gone must be able to find out why."""
+    """``after``: the document that says so, and how much of its outbox has to be acknowledged first: whoever finds the
+    one gone must be able to find out why."""
 
-    after: tuple[DocumentId, int]
+    after: DocumentId
+    mark: Mark
     done: Callable[[int], None]
     asked: bool = False
 
@@ -29,7 +31,7 @@ class Deletions:
 
     def add(self, document: DocumentId, after: DocumentId, done: Callable[[int], None]) -> None:
         """Have a document deleted once all that is local now of ``after`` is durable. ``done`` gets the answer."""
-        self._wanted[document] = _Deletion((after, self._local.outbox_end(after)), done)
+        self._wanted[document] = _Deletion(after, end_of(self._local, after), done)
 
     def start_over(self) -> None:
         """The connection is gone."""
@@ -41,9 +43,10 @@ class Deletions:
         for document, deletion in self._wanted.items():
             if deletion.asked or not connection.deletes():
                 continue
-            after, mark = deletion.after
-            first = self._local.outbox(after, 0, 1)
-            if not first or first[0].place > mark:
+            waits = still_waits(self._local, deletion.after, deletion.mark)
+            if waits is not None:
+                deletion.mark = waits
+            else:
                 deletion.asked = True
                 connection.delete(document_bytes(document))
 

@@ -24,6 +24,7 @@ from ..ids import DocumentId, SessionId, document_bytes, document_id, text_of
 from . import protocol, wire
 from .deletions import Deletions
 from .local import LocalDocuments, Record, Waiting
+from .marks import Mark, end_of, still_waits
 from .wire import ErrorCode
 
 logger = logging.getLogger(__name__)
@@ -60,13 +61,6 @@ class _Document:
     restarted: bool = False
     mute: bool = False
     hushed: bool = False
-
-
-class Mark(NamedTuple):
-    """All in an outbox up to a place, as long as it was not replaced since (``LocalDocuments.replaced``)."""
-
-    place: int
-    replaced: int
 
 
 class Progress(NamedTuple):
@@ -213,7 +207,7 @@ class Follower:
 
     def goal(self, done: Callable[[RelayRefused | None], None]) -> Goal:
         """Set a goal: all that is local now durable on the relay, all that the relay has now here."""
-        marks = {document: self._end(document) for document in self._local.documents()}
+        marks = {document: end_of(self._local, document) for document in self._local.documents()}
         goal = Goal(done, {document: mark for document, mark in marks.items() if mark.place})
         self._goals.append(goal)
         if self._connection is not None:
@@ -224,7 +218,7 @@ class Follower:
     def fold(self, document: DocumentId, done: Callable[[int], None]) -> None:
         """Have the relay fold a document's log once all that is local now is durable there. ``done`` is called with the
         relay's answer; what no answer came to is asked again on the next connection."""
-        mark, before = self._end(document), self._folds.get(document)
+        mark, before = end_of(self._local, document), self._folds.get(document)
         self._folds[document] = _Fold(mark, [*(before.done if before else []), done])
         self._folds[document].answers = before.answers if before else 0
         self._ask_folds()
@@ -497,7 +491,7 @@ class Follower:
             doc = self._documents.get(document)
             if fold.asked or doc is None or doc.phase is not _Phase.LIVE:
                 continue
-            left = self._left(document, fold.mark)
+            left = still_waits(self._local, document, fold.mark)
             if left is not None:
                 fold.mark = left
             else:
@@ -519,7 +513,7 @@ class Follower:
 
     def _mark(self, document: DocumentId, only_new: bool = False) -> None:
         """Every goal waits for all that stands in this outbox now: after a refill it has what the old one had."""
-        if self._goals and (end := self._end(document)).place:
+        if self._goals and (end := end_of(self._local, document)).place:
             for goal in self._goals:
                 if not (only_new and document in goal.marks):
                     goal.marks[document] = end
@@ -528,23 +522,11 @@ class Follower:
         """Strike a document off the goals that it has met."""
         for goal in self._goals:
             if document in goal.marks:
-                left = self._left(document, goal.marks[document])
+                left = still_waits(self._local, document, goal.marks[document])
                 if left is None:
                     del goal.marks[document]
                 else:
                     goal.marks[document] = left
-
-    def _end(self, document: DocumentId) -> Mark:
-        """All that waits now."""
-        return Mark(self._local.outbox_end(document), self._local.replaced(document))
-
-    def _left(self, document: DocumentId, mark: Mark) -> Mark | None:
-        """The mark, if anything up to it still waits. Where one record has taken the place of all that waited, that one
-        has to be acknowledged."""
-        if mark.replaced != self._local.replaced(document):
-            mark = self._end(document)
-        first = self._local.outbox(document, 0, 1)
-        return mark if first and first[0].place <= mark.place else None
 
     def _heard(self, number: int) -> None:
         """A barrier was reached. It counts if no document was found or started over since it was sent."""

@@ -1,0 +1,29 @@
+"""How far an outbox reached at some moment, and whether anything of that still waits."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ..ids import DocumentId
+from .local import LocalDocuments
+
+
+class Mark(NamedTuple):
+    """All in an outbox up to a place, as long as it was not replaced since (``LocalDocuments.replaced``)."""
+
+    place: int
+    replaced: int
+
+
+def end_of(local: LocalDocuments, document: DocumentId) -> Mark:
+    """All that waits now."""
+    return Mark(local.outbox_end(document), local.replaced(document))
+
+
+def still_waits(local: LocalDocuments, document: DocumentId, before: Mark) -> Mark | None:
+    """The mark, if anything up to it still waits. Where one record has taken the place of all that waited, that one has
+    to be acknowledged."""
+    if before.replaced != local.replaced(document):
+        before = end_of(local, document)
+    first = local.outbox(document, 0, 1)
+    return before if first and first[0].place <= before.place else None

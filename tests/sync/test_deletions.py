@@ -1,0 +1,81 @@
+"""When a relay is asked to delete a document: not before it has all that says so."""
+
+from __future__ import annotations
+
+from llmcrdt.ids import document_bytes, document_id
+from llmcrdt.sync import wire
+from llmcrdt.sync.deletions import Deletions
+from llmcrdt.sync.protocol import Connection
+from llmcrdt.sync.wire import Cursor
+from llmcrdt.testing.local_documents import BlobDocuments
+
+LIBRARY, GONE = document_id(b"l" * 16), document_id(b"g" * 16)
+CURSOR = Cursor(b"c" * 16, 1, bytes(32))
+
+
+def connected(features: int = wire.FEATURES) -> Connection:
+    connection = Connection()
+    connection.receive(wire.encode(wire.Welcome(features=features)))
+    connection.take()
+    return connection
+
+
+def library() -> BlobDocuments:
+    local = BlobDocuments(1)
+    local.follow(LIBRARY)
+    local.put(LIBRARY, b"it is deleted")
+    return local
+
+
+def asked(connection: Connection) -> list[wire.Message]:
+    return [wire.decode(frame) for frame in connection.take()]
+
+
+def acknowledge_all(local: BlobDocuments) -> None:
+    names = [(w.record.session, w.record.n) for w in local.outbox(LIBRARY)]
+    local.acknowledged(LIBRARY, names, CURSOR)
+
+
+def test_it_waits_for_the_library_and_is_asked_once() -> None:
+    local, connection, answers = library(), connected(), list[int]()
+    deletions = Deletions(local)
+    deletions.add(GONE, LIBRARY, answers.append)
+    deletions.ask(connection)
+    assert asked(connection) == []
+    acknowledge_all(local)
+    deletions.ask(connection)
+    deletions.ask(connection)
+    assert asked(connection) == [wire.Delete(document_bytes(GONE))]
+    deletions.answered(GONE, wire.DELETE_DONE)
+    deletions.start_over()
+    deletions.ask(connection)
+    assert asked(connection) == [] and answers == [wire.DELETE_DONE]
+
+
+def test_one_record_in_the_place_of_those_that_waited_has_to_be_acknowledged_too() -> None:
+    local, connection = library(), connected()
+    deletions = Deletions(local)
+    deletions.add(GONE, LIBRARY, lambda outcome: None)
+    local.refill(LIBRARY, [], CURSOR)
+    assert local.outbox(LIBRARY), "the refill waits"
+    deletions.ask(connection)
+    assert asked(connection) == []
+    acknowledge_all(local)
+    deletions.ask(connection)
+    assert asked(connection) == [wire.Delete(document_bytes(GONE))]
+
+
+def test_an_older_relay_is_not_asked_and_the_next_connection_is() -> None:
+    local, old, new = library(), connected(features=wire.PRESENCE), connected()
+    acknowledge_all(local)
+    deletions = Deletions(local)
+    deletions.add(GONE, LIBRARY, lambda outcome: None)
+    deletions.ask(old)
+    assert asked(old) == []
+    deletions.start_over()
+    deletions.ask(new)
+    assert asked(new) == [wire.Delete(document_bytes(GONE))]
+    deletions.start_over()  # no answer came
+    again = connected()
+    deletions.ask(again)
+    assert asked(again) == [wire.Delete(document_bytes(GONE))]
