@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -100,6 +101,31 @@ def test_a_call_cut_short_stays_text_and_the_next_prompt_holds_it(
     assert "<tool_call>" in entry.text
     conversation.append("user", "go on")
     assert llmcrdt.plan(conversation, engine).why.cause == "extends"
+
+
+FORMS = {
+    "hermes": r"<tool_call>\n{\"name\": \"trains\", \"arguments\": {\"to\": \"Rome\"}}\n</tool_call>",
+    "llama3": r"{\"name\": \"trains\", \"parameters\": {\"to\": \"Rome\"}}",
+    "mistral": r"[TOOL_CALLS][{\"name\": \"trains\", \"arguments\": {\"to\": \"Rome\"}}]",
+    "harmony": r"<|channel|>commentary to=functions.trains <|constrain|>json<|message|>{\"to\": \"Rome\"}<|call|>",
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_each_family_s_calls_are_read_and_its_stats_say_how(
+    conversation: llmcrdt.Conversation, engine: llmcrdt.LlamaEngine, form: Any
+) -> None:
+    """Sampled token by token by a real model; cut short, they stay text, in the same words."""
+    options: dict[str, Any] = {"seed": 1, "temperature": 0, "grammar": f'root ::= "{FORMS[form]}"', "tools": form}
+    generation = llmcrdt.generate(conversation, engine, max_tokens=300, **options)
+    entry = generation.result(60)
+    assert generation.stats["tool_format"] == form
+    assert [(call.name, json.loads(call.arguments)) for call in entry.tool_calls] == [("trains", {"to": "Rome"})]
+    assert entry.text == ""
+    short = llmcrdt.generate(conversation, engine, max_tokens=20, instead_of=entry, **options).result(60)
+    assert short.tool_calls == ()
+    sampled = TokenLog.unpack(short.hidden[TOKENS].data).sampled
+    assert short.text == engine.tokenizer.decode(sampled).decode()
 
 
 def test_an_answer_follows_a_schema_and_the_record_says_so(

@@ -159,3 +159,45 @@ def test_a_file_that_is_no_adapter_is_refused(lab):
         lab.engine(model, lora=(lab.model("mamba2", "F16"),))
     with pytest.raises(NotAModel):
         lab.engine(model, lora=(lab.folder / "none.gguf",))
+
+
+HOT = {"temperature": 5.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
+
+
+@pytest.mark.parametrize("narrow", [{"top_k": 1}, {"top_p": 1e-6}, {"min_p": 1.0}, {"temperature": 1e-4}], ids=str)
+def test_each_cut_alone_leaves_the_likeliest(lab, narrow):
+    """However hot: what is cut away is never drawn. Without the cut, other tokens are."""
+    engine, ids = lab.endless(lab.engine()), lab.tokens(50)
+    greedy = lab.run(engine, ids, 20).tokens
+    assert lab.run(engine, ids, 20, seed=1, **HOT).tokens != greedy
+    assert lab.run(engine, ids, 20, seed=1, **(HOT | narrow)).tokens == greedy
+
+
+@pytest.mark.parametrize("cut", [{"top_k": 3}, {"min_p": 0.5}, {"top_p": 0.6}], ids=str)
+def test_what_is_drawn_is_within_the_cut(lab, cut):
+    """By the model's own probabilities, reported beside each token."""
+    engine, ids = lab.endless(lab.engine()), lab.tokens(50)
+    outcome = lab.run(engine, ids, 60, seed=2, top_logprobs=40, **(HOT | {"temperature": 1.0} | cut))
+    drawn = [event for event in outcome.events if isinstance(event, Sampled)]
+    ranks = [[token for token, _ in event.top].index(event.token) for event in drawn]
+    assert any(ranks), "not only the likeliest is drawn"
+    for event, rank in zip(drawn, ranks, strict=True):
+        likely = [math.exp(p) for _, p in event.top]
+        if "top_k" in cut:
+            assert rank < 3
+        elif "min_p" in cut:
+            assert likely[rank] >= 0.5 * likely[0] * 0.999
+        else:
+            assert sum(likely[:rank]) < 0.6 * 1.001
+
+
+def test_gpu_layers_and_offload_reach_llama_cpp(lab, monkeypatch):
+    seen = {}
+    lib = lab.engine()._lib
+    load, make = lib.llama_model_load_from_file, lib.llama_init_from_model
+    monkeypatch.setattr(
+        lib, "llama_model_load_from_file", lambda path, p: seen.update(layers=p.n_gpu_layers) or load(path, p)
+    )
+    monkeypatch.setattr(lib, "llama_init_from_model", lambda m, p: seen.update(kv=p.offload_kqv) or make(m, p))
+    lab.engine(n_gpu_layers=7, offload_kqv=False)
+    assert seen == {"layers": 7, "kv": False}
