@@ -12,6 +12,7 @@ import json
 import os
 import re
 import secrets
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -44,13 +45,15 @@ class HeldFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file = open(path, "rb", buffering=0)  # noqa: SIM115
-        info = os.fstat(self._file.fileno())
+        self._fd = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        # An engine that nobody closed is collected together with its files, in any order.
+        self._close = weakref.finalize(self, os.close, self._fd)
+        info = os.fstat(self._fd)
         self.identity, self.size = _identity(info), info.st_size
 
     def unchanged(self) -> bool:
         """Whether nobody wrote to it since it was opened, as far as the file system says."""
-        return not self._file.closed and _identity(os.fstat(self._file.fileno())) == self.identity
+        return self._close.alive and _identity(os.fstat(self._fd)) == self.identity
 
     def named(self) -> bool:
         """Whether its path still leads to it."""
@@ -61,15 +64,15 @@ class HeldFile:
 
     def sha256(self, on_bytes: Callable[[int], None] = lambda n: None) -> str:
         """Hex digest of its bytes. ``on_bytes``: told how many were read, a piece at a time; what it raises ends it."""
-        digest, piece = hashlib.sha256(), bytearray(_PIECE)
-        self._file.seek(0)
-        while n := self._file.readinto(piece) or 0:
-            digest.update(memoryview(piece)[:n])
-            on_bytes(n)
+        digest = hashlib.sha256()
+        os.lseek(self._fd, 0, os.SEEK_SET)
+        while piece := os.read(self._fd, _PIECE):
+            digest.update(piece)
+            on_bytes(len(piece))
         return digest.hexdigest()
 
     def close(self) -> None:
-        self._file.close()
+        self._close()
 
 
 class FileHashes:

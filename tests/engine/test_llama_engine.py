@@ -1,6 +1,7 @@
 """LlamaEngine as its users see it: events, cancelling, errors, closing, sampling."""
 
 import gc
+import os
 import threading
 import time
 
@@ -405,3 +406,16 @@ def test_without_a_place_for_the_cache_memory_serves(lab, monkeypatch, tmp_path)
         assert engine.plan(lab.tokens(100)).memory == 64
     with pytest.raises(EngineError, match="cache folder"):
         LlamaEngine(lab.model(), tmp_path / "file")
+
+
+def test_a_forgotten_engine_in_a_cycle_is_collected_with_its_files(lab):
+    """Its files are collected with it, in any order, and none of them complains."""
+    engine = LlamaEngine(lab.model(), NeverCache(), n_threads=1)
+    engine.settled()
+    thread, files = engine._worker._thread, len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+    engine.itself = engine
+    del engine
+    gc.collect()
+    until(lambda: not thread.is_alive())
+    if files:
+        until(lambda: len(os.listdir("/proc/self/fd")) < files)
