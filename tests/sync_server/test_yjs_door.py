@@ -10,8 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmcrdt.exceptions import MalformedFrame
+from llmcrdt.ids import document_id, new_document_id
 from llmcrdt.sync.wire import Announcement
+from sync_server.access import Tokens
 from sync_server.doors import yjs
+from sync_server.thread import RelayThread
+
+from .hostile_updates import FRAMES, STATE_VECTORS
+from .yjs_peers import Bare, update
 
 MESSAGES = {
     "step 1": yjs.StepOne(b"\x00"),
@@ -40,3 +46,46 @@ def test_bytes_are_a_message_or_malformed(frame: bytes) -> None:
     except MalformedFrame:
         return
     assert yjs.decode(yjs.encode(message)) == message
+
+
+def test_hostile_frames_end_their_connection_and_no_other(tmp_path: Path) -> None:
+    document = new_document_id()
+    with RelayThread(tmp_path) as relay, Bare(relay.url, document) as other:
+        for frame in FRAMES.values():
+            with Bare(relay.url, document) as client:
+                client.send(frame)
+                assert client.close_code() == 4400
+        for version in STATE_VECTORS.values():
+            with Bare(relay.url, document) as client:
+                client.send(yjs.StepOne(version))
+                assert client.close_code() == 4400
+        with Bare(relay.url, "nonsense") as client:
+            assert client.close_code() == 4404
+        assert other.sync() == b"\x00\x00"
+
+
+def test_every_frame_at_every_level(tmp_path: Path) -> None:
+    tokens = Tokens(tmp_path)
+    document, elsewhere = new_document_id(), document_id(b"?" * 16)
+    news = update("k", 1)
+    ends = {"update": yjs.Update(news), "step 2": yjs.StepTwo(news)}
+    made = {level: tokens.make("ann", level, [document]) for level in ("read", "append", "admin")}
+    with RelayThread(tmp_path) as relay:
+        for level, token in made.items():
+            query = "?token=" + token
+            with Bare(relay.url, elsewhere, query) as client:
+                assert client.close_code() == 4403
+            for message in ends.values():
+                with Bare(relay.url, document, query) as client:
+                    client.send(message)
+                    if level == "read":
+                        assert client.close_code() == 4403
+                    else:
+                        client.sync()
+            for message in (MESSAGES["step 2"], MESSAGES["awareness"], MESSAGES["query awareness"]):
+                with Bare(relay.url, document, query) as client:
+                    client.send(message)
+                    client.sync()
+        for query in ("", "?token=wrong"):
+            with Bare(relay.url, document, query) as client:
+                assert client.close_code() == 4401
