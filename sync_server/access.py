@@ -90,6 +90,8 @@ class Tokens:
             if key is None:
                 raise ValueError("a key that is not known")
             grant = _grant(jwt.decode(token, key, algorithms=[algorithm], options={"verify_exp": False}), kid or "")
+            if not grant.subject:  # what belongs to nobody counts for nobody, and anybody may delete it
+                raise ValueError("a token without a subject")
         except (jwt.PyJWTError, ValueError):
             raise TokenRefused("The token is none of this relay's.") from None
         self.confirm(grant)
@@ -198,14 +200,17 @@ def sign(private: bytes, kid: str, subject: str, level: str, patterns: Sequence[
         made = jwt.encode(
             _claims(subject, level, patterns, expires), private, algorithm=ALGORITHM, headers={"kid": kid}
         )
-    except (jwt.PyJWTError, ValueError, TypeError) as e:
+    except (jwt.PyJWTError, ValueError, TypeError, AttributeError) as e:  # AttributeError: a public key can't sign
+        why = "it is a public key." if isinstance(e, AttributeError) else str(e)
         raise AccessError(
-            f"That is no private key: {e}", hint="openssl genpkey -algorithm ed25519 makes one."
+            f"That is no private key: {why}", hint="openssl genpkey -algorithm ed25519 makes one."
         ) from None
     return str(made)
 
 
 def _claims(subject: str, level: str, patterns: Sequence[str], expires: int | None) -> dict[str, Any]:
+    if not subject:
+        raise AccessError("A token needs a subject.", hint="Documents belong to it, and its bytes are counted.")
     for pattern in patterns:
         if pattern != "*" and not pattern.endswith("*") and not is_document_id(pattern):
             raise AccessError(f"{pattern!r} is no document id.", hint="Give a whole id, a beginning and *, or *.")

@@ -285,6 +285,23 @@ def test_what_is_no_public_key_is_refused(tmp_path: Path) -> None:
             Tokens(tmp_path)
 
 
+def test_a_token_needs_a_subject_whoever_signed_it(trusting: Path) -> None:
+    with pytest.raises(AccessError, match="needs a subject"):
+        Tokens(trusting).make("", "append", ["*"])
+    with pytest.raises(AccessError, match="needs a subject"):
+        sign(PRIVATE, "app", "", "append", ["*"], None)
+    claims = {"jti": "a", "sub": "", "may": "append", "doc": ["*"]}
+    with pytest.raises(TokenRefused):
+        Tokens(trusting).check(jwt.encode(claims, PRIVATE, algorithm="EdDSA", headers={"kid": "app"}).encode())
+    named = jwt.encode({**claims, "sub": "ann"}, PRIVATE, algorithm="EdDSA", headers={"kid": "app"})
+    assert Tokens(trusting).check(named.encode()).subject == "ann"
+
+
+def test_a_public_key_in_the_place_of_a_private_one_is_said_so() -> None:
+    with pytest.raises(AccessError, match="no private key: it is a public key"):
+        sign(PUBLIC, "app", "ann", "append", ["*"], None)
+
+
 def test_by_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = tmp_path / "data"
     (tmp_path / "private.pem").write_bytes(PRIVATE)
