@@ -26,7 +26,7 @@ from .document.entry import Entry, Frame, HiddenField, Part
 from .document.stream import Stream
 from .document.transcript import Transcript
 from .engine.engine import Engine, Event, Failed, Finished, Mode, Progress, Run, Sampled, Sampling, Started
-from .exceptions import LLMCRDTError
+from .exceptions import EngineClosed, LLMCRDTError
 from .ids import ContentHash, EntryId, tagged_hash
 from .prompt.answer import Answer
 from .prompt.messages import RENDERER, settings
@@ -374,6 +374,7 @@ class Generation:
     ) -> Entry:
         """Write what the engine reports until it is over; then seal."""
         sampled: list[int] = []
+        unread = False
         while True:
             match events.get():
                 case Progress(done, total):
@@ -392,17 +393,22 @@ class Generation:
                 case Sampled(token, logprob, top):
                     if not sampled:
                         self.stats["time_to_first_token"] = time.monotonic() - self._begun
-                    if answer.stopped:
+                    if answer.stopped or unread:
+                        continue
+                    try:
+                        pieces = answer.take(token)
+                    except EngineClosed:  # meanwhile; what it sampled last can't be read any more
+                        unread = True
                         continue
                     sampled.append(token)
                     if logprob is not None:
                         self.stats.setdefault("logprobs", []).append((token, logprob, top))
-                    self._say(stream, answer.take(token))
+                    self._say(stream, pieces)
                     if answer.stopped:
                         run.cancel()
                 case Finished(reason):
                     self._say(stream, answer.rest())
-                    finish = "stop" if answer.stopped else reason
+                    finish = "stop" if answer.stopped else "cancelled" if unread else reason
                     return self._seal(stream, prompt, sampled, finish, answer.parts())
                 case Failed(error):
                     self._say(stream, answer.rest())

@@ -644,6 +644,8 @@ def _locked(path: Path) -> sqlite3.Connection:
 
 def _opened(path: Path) -> Database:
     existed = path.exists()
+    if not existed:  # it holds what people say, so for its owner only; SQLite gives the files beside it the same mode
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     connection = sqlite3.connect(path, timeout=_TIMEOUT / 1000, isolation_level=None, check_same_thread=False)
     db = Database(connection)
     try:

@@ -14,6 +14,7 @@ import llmcrdt
 from llmcrdt.exceptions import ContextOverflow, EngineClosed, LLMCRDTError, NotSealed, RepoClosed, StoreError
 from llmcrdt.kvcache.chunk_cache import NeverCache
 from llmcrdt.kvcache.chunk_hash import pack_ids
+from llmcrdt.prompt.answer import Answer
 from llmcrdt.prompt.generation_log import TOKENS, TokenLog, logged_generations
 from llmcrdt.prompt.token_log import prompt_ids
 from llmcrdt.store.database import Store
@@ -387,3 +388,22 @@ def test_planning_a_long_import_does_not_read_every_frame(
             conversation.append("assistant", str(n), frame=conversation.transcript(), assumed=True)
     monkeypatch.setattr(conversation, "frame_entries", lambda entry: pytest.fail("read for nothing"))
     assert llmcrdt.plan(conversation, engine).why.cause == "first"
+
+
+def test_an_engine_closed_amid_an_answer_leaves_what_could_be_read(
+    conversation: llmcrdt.Conversation, engine: llmcrdt.LlamaEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last tokens may come when the tokenizer is closed already."""
+    taken: list[int] = []
+    take = Answer.take
+
+    def taking(self: Answer, token: int) -> Any:
+        if len(taken) == 4:
+            raise EngineClosed("The engine of this tokenizer is closed.")
+        taken.append(token)
+        return take(self, token)
+
+    monkeypatch.setattr(Answer, "take", taking)
+    entry = llmcrdt.generate(conversation, engine, max_tokens=20, temperature=2.0, seed=1).result(60)
+    assert entry.status == "stopped" and entry.text
+    assert list(TokenLog.unpack(entry.hidden[TOKENS].data).sampled) == taken

@@ -66,6 +66,7 @@ class Store:
         self._names: dict[tuple[str, str], tuple[int, str, int]] = {}
         _refuse_other_files(self.path)
         try:
+            _make_private(self.path)
             connection = sqlite3.connect(
                 self.path,
                 timeout=_PATIENCE_MS / 1000,
@@ -73,7 +74,7 @@ class Store:
                 check_same_thread=False,
                 cached_statements=256,
             )
-        except sqlite3.OperationalError as error:
+        except (sqlite3.OperationalError, OSError) as error:
             raise StoreError(
                 f"{self.path} can't be opened: {error}.", hint="Check that its folder exists and may be written."
             ) from None
@@ -637,6 +638,12 @@ class _Reading:
 
 def _listed(row: Sequence[Any]) -> Listed:
     return Listed(str(row[0]), str(row[1]), float(row[2]), bool(row[3]), bool(row[4]))
+
+
+def _make_private(path: Path) -> None:
+    """A new file is for its owner only: it holds what people say. SQLite gives the files beside it the same mode."""
+    if str(path) != ":memory:" and not path.exists():
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
 
 
 def _refuse_other_files(path: Path) -> None:

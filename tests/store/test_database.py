@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from pathlib import Path
 
 import pytest
 
+import llmcrdt
 from llmcrdt.exceptions import NewerDatabase, NotADatabase, RepoClosed, StoreError
 from llmcrdt.store.database import SMALL, Listed, Store
+from sync_server.log import SqliteLog
 
 DOCUMENT, RELAY, SESSION = "doc", "ws://relay", "S" * 22
 CURSOR = (b"log", 3, b"chain")
@@ -226,3 +229,18 @@ def test_a_record_that_a_relay_refused_stays_here_and_those_behind_it_get_other_
     assert store.since(DOCUMENT, 0).updates == [b"%d" % n for n in range(6)]
     store.refused(RELAY, DOCUMENT, before[2].session, 3, "why")
     assert store.set_aside_count(DOCUMENT) == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
+def test_a_new_file_is_for_its_owner_only(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        with llmcrdt.open(tmp_path / "chats.db") as repo:
+            repo.create().append("user", "Hello")
+            log = SqliteLog(tmp_path / "relay.db")
+            modes = {path.name: path.stat().st_mode & 0o077 for path in tmp_path.iterdir() if path.is_file()}
+            log.close()
+    finally:
+        os.umask(before)
+    assert {"chats.db", "chats.db-wal", "relay.db"} <= modes.keys()
+    assert {name for name, mode in modes.items() if mode and "-lock" not in name} == set(), "the lock holds nothing"
