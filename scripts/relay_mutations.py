@@ -99,8 +99,8 @@ RELAY_MUTATIONS = (
         "session, n = known[1:] if known and known[0] == refills else", "session, n = known[1:] if known else", _SEEDS,
     ),
     Mutation(
-        "synced", "what replaced waiting records is not waited for", _FOLLOWER,
-        "        if mark.replaced != self._local.replaced(document):\n            mark = self._end(document)\n", "",
+        "synced", "what replaced waiting records is not waited for", "llmcrdt/sync/marks.py",
+        "    if before.replaced != local.replaced(document):\n        before = end_of(local, document)\n", "",
         "tests/test_erase_everywhere.py::test_what_an_erase_puts_in_the_place_of_waiting_records_is_waited_for",
     ),
     Mutation(
