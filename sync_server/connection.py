@@ -125,7 +125,7 @@ class Connection:
         self._queue: deque[tuple[Outgoing, int]] = deque()
         self._queued = 0
         self._working = 0
-        self._resting = False
+        self._resting: tuple[asyncio.TimerHandle, Callable[[], None]] | None = None
         self._reading = True
         self._wake = asyncio.Event()
 
@@ -191,20 +191,28 @@ class Connection:
 
     def rest(self, seconds: float, then: Callable[[], None]) -> None:
         """Take nothing for a while; then do this, and go on."""
-        self._resting = True
-        asyncio.get_running_loop().call_later(seconds, self._rested, then)
+        self._resting = asyncio.get_running_loop().call_later(seconds, self._rested), then
 
     def finish(self) -> None:
-        """The peer is gone: take what it said last, also where there was no room."""
-        self._resting = True
-        while self._unread and self.last is None:
-            self._take(self, self._unread.popleft())
+        """The peer is gone: take what it said last, also where there was no room, and without a rest, which would end
+        when nobody knows the peer any more."""
+        while self.last is None and (self._resting or self._unread):
+            if self._resting:
+                self._resting[0].cancel()
+                self._go_on()
+            else:
+                self._take(self, self._unread.popleft())
 
-    def _rested(self, then: Callable[[], None]) -> None:
-        self._resting = False
+    def _rested(self) -> None:
+        self._go_on()
+        self._read_on()
+
+    def _go_on(self) -> None:
+        """Do what the rest has put off."""
+        assert self._resting is not None
+        (_, then), self._resting = self._resting, None
         if self.last is None:
             then()
-        self._read_on()
 
     def _read_on(self) -> None:
         """Take messages while there is room, and read from the socket while none wait; at the end too, for the closing

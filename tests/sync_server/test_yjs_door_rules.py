@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sqlite3
 import time
 from collections.abc import Callable
@@ -139,6 +140,20 @@ def test_a_value_above_the_limit_is_refused_and_others_go_on(tmp_path: Path) -> 
         eventually(lambda: texts(other.sync()), lambda found: found == {"small": "v"})
 
 
+def test_a_frame_above_the_limit_closes_with_1009_and_others_go_on(tmp_path: Path) -> None:
+    document = new_document_id()
+    with (
+        RelayThread(tmp_path, limits=Limits(yjs_frame=10_000)) as relay,
+        Bare(relay.url, document) as other,
+        Bare(relay.url, document) as page,
+    ):
+        page.send(yjs.Update(update("small", "x" * 9_000)))
+        eventually(lambda: list(texts(page.sync())), lambda found: found == ["small"])
+        page.send(yjs.Update(update("large", "x" * 11_000)))
+        assert page.close_code() == 1009
+        assert list(texts(other.sync())) == ["small"]
+
+
 def test_a_page_that_says_too_much_is_slowed_down_and_loses_nothing(tmp_path: Path) -> None:
     document, count = new_document_id(), 60
     with RelayThread(tmp_path, limits=Limits(rate=20_000, burst=20_000)) as relay:
@@ -148,6 +163,22 @@ def test_a_page_that_says_too_much_is_slowed_down_and_loses_nothing(tmp_path: Pa
                 page.send(yjs.Update(update(f"k{n}", "x" * 1_000)))
             eventually(lambda: len(texts(page.sync())), lambda found: found == count)
         assert time.monotonic() - began > 1, "60 kB at 20 kB a second take two seconds behind the burst"
+
+
+def test_what_waits_for_the_rate_is_not_lost_with_its_connection(tmp_path: Path) -> None:
+    document, names = new_document_id(), {f"k{n}" for n in range(20)}
+    with RelayThread(tmp_path, limits=Limits(rate=1_000, burst=2_000)) as relay, Bare(relay.url, document) as other:
+        other.sync()
+        with Bare(relay.url, document) as page:
+            for name in sorted(names):  # in one piece, so that the relay reads it in one
+                page.socket.protocol.send_binary(yjs.encode(yjs.Update(update(name, "x" * 500))))
+            page.socket.socket.sendall(b"".join(page.socket.protocol.data_to_send()))
+            assert isinstance(other.hear(), yjs.StepOne | yjs.Update)
+            page.socket.socket.shutdown(socket.SHUT_RDWR)  # no closing handshake
+        for n in range(3):  # while the relay reads nothing from the page, it finds out when it writes to it
+            other.send(yjs.Update(update("other", n)))
+            other.sync()
+        eventually(lambda: texts(other.sync()), lambda found: names < set(found))
 
 
 @needs_node
@@ -170,6 +201,7 @@ def test_a_page_and_a_device_see_each_other(tmp_path: Path, open_repo: OpenRepo)
 
 
 def test_silence_is_broken_before_a_page_gives_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert 0 < yjs.IDLE < 30 / 2, "y-websocket 1.5, 2.1 and 3.1: messageReconnectTimeout = 30000"
     monkeypatch.setattr(yjs, "IDLE", 0.2)
     with RelayThread(tmp_path) as relay, Bare(relay.url, new_document_id()) as page:
         page.sync()
@@ -201,3 +233,26 @@ def test_a_slow_page_is_not_buffered(tmp_path: Path, monkeypatch: pytest.MonkeyP
         eventually(lambda: len(texts(quick.sync())), lambda found: found == 100)
         assert max(waits) < 2_000_000, "10 MB were written"
         eventually(lambda: len(texts(slow.sync())), lambda found: found == 100)
+
+
+def test_a_page_that_falls_behind_a_fold_has_to_come_back(tmp_path: Path) -> None:
+    document, count = new_document_id(), 120
+    with RelayThread(tmp_path, limits=Limits(outgoing=100_000)) as relay:
+        with (
+            Bare(relay.url, document, max_queue=1) as slow,
+            Bare(relay.url, document) as writer,
+            Bare(relay.url, document) as quick,
+        ):
+            for page in (slow, quick):
+                page.sync()
+            doc: pycrdt.Doc[pycrdt.Map[object]] = pycrdt.Doc()
+            for n in range(count):  # each takes the place of the one before: the log is long, the document is not
+                writer.send(yjs.Update(update("k", f"{n} " + "x" * 100_000, doc)))
+            for _ in range(count):
+                assert isinstance(quick.hear(), yjs.Update)
+            fold(relay.url, document_bytes(document))
+            assert slow.close_code() == 1013
+            writer.send(yjs.Update(update("k", "last", doc)))
+            eventually(lambda: texts(quick.sync()), lambda found: found == {"k": "last"})
+        with Bare(relay.url, document) as back:
+            assert texts(back.sync()) == {"k": "last"}
