@@ -400,7 +400,7 @@ class Follower:
             logger.warning("%s", why)
             self.refused[doc.id] = why
             self._open(doc, self._local.cursor(doc.id))
-        elif error.code in (ErrorCode.READ_ONLY, ErrorCode.LOG_FULL):
+        elif error.code in wire.NOTHING_MORE:
             # It is read on. What is in the outbox stays there.
             doc.mute = True
             self._stalled.pop(doc.id, None)

@@ -354,7 +354,7 @@ class Connection:
             return []
         if answers_open:
             self._forget(error.document)
-        elif error.code in (wire.ErrorCode.READ_ONLY, wire.ErrorCode.LOG_FULL):
+        elif error.code in wire.NOTHING_MORE:
             self._release(stream)
         return [Refused(error)]
 

@@ -104,6 +104,9 @@ class ErrorCode(IntEnum):
     GONE = 42
 
 
+NOTHING_MORE: Final = frozenset({ErrorCode.READ_ONLY, ErrorCode.LOG_FULL, ErrorCode.SUBJECT_FULL})
+"""After these a client pushes nothing more for the document on this connection, and reads on."""
+
 RESUMED: Final = 0
 RESET: Final = 1
 FOLD_DONE: Final = 0

@@ -261,11 +261,12 @@ def test_a_snapshot_that_can_not_be_ends_the_connection(name: str) -> None:
         hear(connection, *WRONG_PARTS[name])
 
 
-def test_what_is_refused_for_good_takes_no_room_in_the_window() -> None:
+@pytest.mark.parametrize("code", [ErrorCode.READ_ONLY, ErrorCode.LOG_FULL, ErrorCode.SUBJECT_FULL])
+def test_what_is_refused_for_good_takes_no_room_in_the_window(code: ErrorCode) -> None:
     connection = Connection("test")
     connection.open(D, "yjs", None)
     hear(connection, wire.Welcome(window_records=2), wire.Opened(D, wire.RESET, EMPTY, 0))
     connection.push(D, [Record(S, 1, b"a"), Record(S, 2, b"b")])
     assert not connection.fits(1)
-    hear(connection, Error(ErrorCode.READ_ONLY, "", D, S, 1))
+    hear(connection, Error(code, "", D, S, 1))
     assert connection.fits(1)

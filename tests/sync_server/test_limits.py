@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from pathlib import Path
 
 import pytest
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
+from llmcrdt.exceptions import RelayRefused
+from llmcrdt.ids import document_id
 from llmcrdt.sync import wire
+from llmcrdt.sync.client import Link
 from llmcrdt.sync.wire import Ack, Deleted, Error, ErrorCode, Hello, Open, Push
+from llmcrdt.testing.local_documents import BlobDocuments
 from sync_server import settings
 from sync_server.__main__ import _options
 from sync_server.access import Tokens
@@ -96,3 +101,32 @@ def test_headers_of_a_proxy_change_nothing(tmp_path: Path) -> None:
             until(first, wire.Welcome, Hello("t", ann))
             refused = until(second, Error, Hello("t", ann))
             assert isinstance(refused, Error) and refused.code == ErrorCode.TOO_MANY_CONNECTIONS
+
+
+def test_a_device_whose_subject_has_no_room_reads_on(tmp_path: Path) -> None:
+    """As docs/protocol.md says of SUBJECT_FULL: nothing more is pushed, what is there stays, and others are heard."""
+    token, document = Tokens(tmp_path).make("ann", "append", ["*"]), document_id(D)
+    one, two = BlobDocuments(1), BlobDocuments(2)
+    for local in (one, two):
+        local.follow(document, "blobs")
+    one.put(document, b"x" * 60)
+    with (
+        RelayThread(tmp_path, limits=Limits(subject_log=100)) as relay,
+        Link(relay.url, one, token=token) as first,
+        Link(relay.url, two, token=token) as second,
+    ):
+        first.wait_synced(20)
+        second.wait_synced(20)
+        two.put(document, b"y" * 60)
+        second.notify(document)
+        with pytest.raises(RelayRefused) as refused:
+            second.wait_synced(20)
+        assert refused.value.code == ErrorCode.SUBJECT_FULL
+        one.put(document, b"z")
+        first.notify(document)
+        first.wait_synced(20)
+        deadline = time.monotonic() + 20
+        while b"z" not in two.blobs(document):
+            assert time.monotonic() < deadline, "it is not read on"
+            time.sleep(0.01)
+        assert two.outbox(document), "what was refused stays"
