@@ -7,22 +7,17 @@ import pytest
 
 from llmcrdt.kvcache import MemoryCache
 
+WEIGHTS = ("F32", "F16", "Q8_0", "Q4_0", "Q4_K_M")
 # Weights, flash attention, KV format. Values can be quantised only with flash attention, keys always.
 CASES = [
-    *(("llama", quant, flash, "f16", "f16") for quant in ("F32", "F16", "Q8_0", "Q4_0", "Q4_K_M") for flash in (1, 0)),
-    *(("llama", quant, 1, "q8_0", "q8_0") for quant in ("F32", "F16", "Q8_0", "Q4_0", "Q4_K_M")),
-    ("llama", "F16", 0, "q8_0", "f16"),
-    ("qwen2", "F16", 1, "f16", "f16"),
     *(
-        (arch, quant, flash, kv, kv)
-        for arch in ("gemma3", "lfm2")
-        for quant, flash, kv in (
-            ("F32", 1, "f16"), ("F16", 1, "f16"), ("F16", 0, "f16"), ("Q8_0", 1, "q8_0"), ("Q4_0", 0, "f16"),
-            ("Q4_K_M", 1, "f16"), ("Q4_K_M", 1, "q8_0"),
-        )
+        (arch, quant, flash, kv, kv if flash else "f16")
+        for arch in ("llama", "gemma3", "mamba2", "lfm2")
+        for quant in WEIGHTS
+        for flash in (1, 0)
+        for kv in ("f16", "q8_0")
     ),
-    *(("mamba2", quant, flash, "f16", "f16") for quant, flash in (("F32", 1), ("F32", 0), ("F16", 1))),
-    *(("mamba2", quant, 0, "q8_0", "f16") for quant in ("Q8_0", "Q4_0", "Q4_K_M")),
+    ("qwen2", "F16", 1, "f16", "f16"),
 ]  # fmt: skip
 
 
