@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +16,8 @@ from llmcrdt.sync.wire import ErrorCode
 from sync_server.log import SqliteLog
 from sync_server.thread import RelayThread
 
+from .waiting import eventually
+
 OpenRepo = Callable[..., llmcrdt.Repo]
 SECRET = "Schwarzwälderkirschtorte"
 
@@ -25,13 +26,6 @@ SECRET = "Schwarzwälderkirschtorte"
 def relay(tmp_path: Path) -> Iterator[RelayThread]:
     with RelayThread(tmp_path / "relay") as relay:
         yield relay
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.02)
 
 
 def holds(folder: Path, word: str = SECRET) -> list[str]:
@@ -85,9 +79,9 @@ def test_every_device_and_the_relay_delete_it(open_repo: OpenRepo, relay: RelayT
         two.wait_synced(30)
         assert len(holds(tmp_path)) >= 3
         laptop.delete(conversation.id)
-        wait_for(lambda: not holds(tmp_path))
+        eventually(lambda: not holds(tmp_path))
         assert [row.id for row in phone.list()] == []
-        wait_for(lambda: not laptop.store.owed_deletions(relay.url) and not phone.store.owed_deletions(relay.url))
+        eventually(lambda: not laptop.store.owed_deletions(relay.url) and not phone.store.owed_deletions(relay.url))
         one.wait_synced(30)
         two.wait_synced(30)
 
@@ -106,7 +100,7 @@ def test_it_is_asked_for_again_until_the_relay_has_answered(
     again = llmcrdt.open(tmp_path / "laptop.db")
     assert again.store.owed_deletions(relay.url) == [conversation.id]
     with again.connect(relay.url):
-        wait_for(lambda: not holds(tmp_path) and not again.store.owed_deletions(relay.url))
+        eventually(lambda: not holds(tmp_path) and not again.store.owed_deletions(relay.url))
     again.close()
 
 
@@ -123,11 +117,11 @@ def test_a_stale_device_deletes_its_copy_and_can_t_bring_it_back(
     phone.get(conversation.id).append("user", SECRET)  # offline, and never acknowledged
     with laptop.connect(relay.url) as one:
         laptop.delete(conversation.id)
-        wait_for(lambda: not laptop.store.owed_deletions(relay.url))
+        eventually(lambda: not laptop.store.owed_deletions(relay.url))
         one.wait_synced(30)
     with phone.connect(relay.url) as two:
         two.wait_synced(30)  # that the document is gone is no error, for the library says why
-        wait_for(lambda: not holds(tmp_path))
+        eventually(lambda: not holds(tmp_path))
     assert phone.list() == [] and phone.store.waiting(relay.url) == []
 
 
@@ -160,12 +154,12 @@ def test_a_relay_that_went_back_to_an_old_copy_is_told_again(open_repo: OpenRepo
     shutil.copytree(tmp_path / "relay", tmp_path / "backup")
     with RelayThread(tmp_path / "relay", port=port) as relay, laptop.connect(relay.url):
         laptop.delete(conversation.id)
-        wait_for(lambda: not laptop.store.owed_deletions(relay.url))
+        eventually(lambda: not laptop.store.owed_deletions(relay.url))
     shutil.rmtree(tmp_path / "relay")
     shutil.copytree(tmp_path / "backup", tmp_path / "relay")
     assert holds(tmp_path / "relay")
     with RelayThread(tmp_path / "relay", port=port) as relay, laptop.connect(relay.url):
-        wait_for(lambda: not holds(tmp_path / "relay"))
+        eventually(lambda: not holds(tmp_path / "relay"))
     log = SqliteLog(tmp_path / "relay" / "relay.db")
     assert log.gone(document_bytes(conversation.id))
     log.close()

@@ -7,8 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +20,8 @@ from llmcrdt.sync import wire
 from llmcrdt.sync.follower import Follower
 from sync_server.thread import RelayThread
 
+from .waiting import eventually
+
 PATIENCE = 120
 URL = "ws://relay"
 
@@ -29,15 +30,6 @@ URL = "ws://relay"
 def relay(tmp_path: Path) -> Iterator[RelayThread]:
     with RelayThread(tmp_path / "relay") as relay:
         yield relay
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    tick = threading.Event()
-    for _ in range(PATIENCE * 100):
-        if condition():
-            return
-        tick.wait(0.01)
-    raise AssertionError("it never came true")
 
 
 def ids(repo: llmcrdt.Repo) -> set[str]:
@@ -60,11 +52,11 @@ def test_conversations_that_come_and_go_elsewhere_are_followed(tmp_path: Path, r
             for n in range(5):  # both are connected: nobody asks for anything
                 chat = a.create(f"chat {n}")
                 chat.append("user", f"hello {n}")
-                wait_for(lambda chat=chat, n=n: texts(b, chat.id) == [f"hello {n}"])  # type: ignore[misc]
+                eventually(lambda chat=chat, n=n: texts(b, chat.id) == [f"hello {n}"])  # type: ignore[misc]
             b.get(chat.id).append("assistant", "back", frame=b.get(chat.id).transcript())
-            wait_for(lambda: texts(a, chat.id)[-1:] == ["back"])
+            eventually(lambda: texts(a, chat.id)[-1:] == ["back"])
             b.delete(chat.id)
-            wait_for(lambda: chat.id not in ids(a))
+            eventually(lambda: chat.id not in ids(a))
             with pytest.raises(llmcrdt.LLMCRDTError):
                 chat.append("user", "too late")
             two.wait_synced(PATIENCE)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,8 @@ from llmcrdt.kvcache.chunk_cache import NeverCache
 from llmcrdt.testing.models import write_model
 from sync_server.limits import Limits
 from sync_server.thread import RelayThread
+
+from .waiting import eventually
 
 PATIENCE = 60
 
@@ -30,15 +31,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    tick = threading.Event()
-    for _ in range(PATIENCE * 100):
-        if condition():
-            return
-        tick.wait(0.01)
-    raise AssertionError("it never came true")
-
-
 def authors(conversation: llmcrdt.Conversation) -> list[str]:
     return sorted(other.author for other in conversation.presence())
 
@@ -54,18 +46,18 @@ def test_devices_see_each_other_come_type_and_go(tmp_path: Path, relay: RelayThr
                 same = b.get(chat.id)
                 seen: list[tuple[llmcrdt.Present, ...]] = []
                 same.observe_presence(seen.append)
-                wait_for(lambda: authors(same) == ["ann"])
+                eventually(lambda: authors(same) == ["ann"])
                 assert same.presence()[0].typing
                 same.present({})
-                wait_for(lambda: authors(chat) == ["bob"])
+                eventually(lambda: authors(chat) == ["bob"])
                 chat.present({})
-                wait_for(lambda: not same.presence()[0].typing)
+                eventually(lambda: not same.presence()[0].typing)
                 chat.present(None)
-                wait_for(lambda: authors(same) == [])
-                wait_for(lambda: bool(seen) and seen[-1] == ())
+                eventually(lambda: authors(same) == [])
+                eventually(lambda: bool(seen) and seen[-1] == ())
                 # It is in no document.
                 assert len(chat.transcript()) == 0
-            wait_for(lambda: authors(chat) == [])
+            eventually(lambda: authors(chat) == [])
 
 
 def test_a_closed_conversation_is_left_and_a_lost_connection_comes_back(tmp_path: Path, relay: RelayThread) -> None:
@@ -77,12 +69,12 @@ def test_a_closed_conversation_is_left_and_a_lost_connection_comes_back(tmp_path
             same.present({})
             for _ in range(2):
                 with b.connect(relay.url):
-                    wait_for(lambda: authors(chat) == ["bob"])
-                wait_for(lambda: authors(chat) == [])
+                    eventually(lambda: authors(chat) == ["bob"])
+                eventually(lambda: authors(chat) == [])
             with b.connect(relay.url):
-                wait_for(lambda: authors(chat) == ["bob"])
+                eventually(lambda: authors(chat) == ["bob"])
                 same.close()
-                wait_for(lambda: authors(chat) == [])
+                eventually(lambda: authors(chat) == [])
 
 
 def test_offline_nothing_happens(tmp_path: Path) -> None:
@@ -106,7 +98,7 @@ def test_generate_says_which_model_answers_here(tmp_path: Path, relay: RelayThre
             other.wait_synced(PATIENCE)
             same = b.get(chat.id)
             generation = llmcrdt.generate(chat, engine, max_tokens=400)
-            wait_for(lambda: [o.generating for o in same.presence()] == [engine.name])
+            eventually(lambda: [o.generating for o in same.presence()] == [engine.name])
             generation.cancel()
             generation.result(PATIENCE)
-            wait_for(lambda: same.presence() == ())
+            eventually(lambda: same.presence() == ())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from llmcrdt.testing.local_documents import BlobDocuments, pack, unpack
 from sync_server.limits import Limits
 from sync_server.log import SqliteLog
 from sync_server.thread import RelayThread
+
+from ..waiting import eventually
 
 LIBRARY, ONE, TWO = (document_id(bytes([n]) * 16) for n in (1, 2, 3))
 PATIENCE = 30
@@ -52,15 +54,6 @@ def named(blob: bytes) -> DocumentId | None:
     return DocumentId(blob[4:].decode()) if blob.startswith(b"doc:") else None
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    tick = threading.Event()
-    for _ in range(PATIENCE * 100):
-        if condition():
-            return
-        tick.wait(0.01)
-    raise AssertionError("it never came true")
-
-
 def test_two_devices_meet_at_the_relay(relay: RelayThread) -> None:
     a, b = documents(1, ONE), documents(2, ONE)
     a.put(ONE, b"from a")
@@ -72,7 +65,7 @@ def test_two_devices_meet_at_the_relay(relay: RelayThread) -> None:
         assert la.state == lb.state == "online"
         a.put(ONE, b"later")
         la.notify(ONE)
-        wait_for(lambda: b"later" in b.blobs(ONE))
+        eventually(lambda: b"later" in b.blobs(ONE))
     assert la.state == lb.state == "closed"
     assert not a[ONE].outbox
     assert la.last_error is None
@@ -202,7 +195,7 @@ def test_an_old_backup_of_the_relay_is_noticed_under_running_links(tmp_path: Pat
             la.notify()
             la.wait_synced(PATIENCE)
             lb.wait_synced(PATIENCE)
-        wait_for(lambda: la.state != "online" and lb.state != "online")
+        eventually(lambda: la.state != "online" and lb.state != "online")
         b.put(ONE, b"while it was away")
         with RelayThread(tmp_path / "backup", port=port, check=False):
             for link in (lb, la, lb):
@@ -227,7 +220,7 @@ def test_a_link_starts_offline_and_connects_when_a_relay_is_there(tmp_path: Path
         with RelayThread(tmp_path, port=port, check=False):
             link.wait_synced(PATIENCE)
             assert not a[ONE].outbox
-        wait_for(lambda: link.state != "online")
+        eventually(lambda: link.state != "online")
         a.put(ONE, b"y")
         with pytest.raises(SyncTimeout, match="not acknowledge") as late:
             link.wait_synced(0.1)
@@ -251,7 +244,7 @@ def test_closing_wakes_whoever_waits() -> None:
 
     waiter = threading.Thread(target=wait)
     waiter.start()
-    wait_for(lambda: bool(link._waiting))
+    eventually(lambda: bool(link._waiting))
     link.close()
     waiter.join(PATIENCE)
     assert [str(e) for e in errors] == ["The link is closed. Connect again."]
@@ -281,7 +274,7 @@ def test_a_record_above_the_limit_is_refused_here_and_holds_up_only_its_document
             with pytest.raises(RelayRefused, match="has 2004 bytes; the relay takes 1000") as refused:
                 link.wait_synced(PATIENCE)
             assert refused.value.code == 22
-            wait_for(lambda: not a[TWO].outbox)
+            eventually(lambda: not a[TWO].outbox)
             assert a[ONE].outbox
             a.forget(ONE)
             link.notify()
@@ -361,7 +354,7 @@ def test_an_error_of_this_device_ends_the_connection_not_the_link(relay: RelayTh
     b.broken = "received"
     with Link(relay.url, a) as la, quick(relay.url, b) as lb:
         la.wait_synced(PATIENCE)
-        wait_for(lambda: "the disk is full" in str(lb.last_error))
+        eventually(lambda: "the disk is full" in str(lb.last_error))
         b.broken = ""
         lb.wait_synced(PATIENCE)
     assert b.blobs(ONE) == {b"x"}
@@ -375,7 +368,7 @@ def test_an_error_while_sending_is_no_other(relay: RelayThread) -> None:
         a.broken = "outbox"
         a.put(ONE, b"x")
         link.notify(ONE)
-        wait_for(lambda: "the disk is full" in str(link.last_error))
+        eventually(lambda: "the disk is full" in str(link.last_error))
         a.broken = ""
         link.wait_synced(PATIENCE)
         assert not a[ONE].outbox
@@ -408,13 +401,13 @@ def test_presence_passes_between_links_and_is_gone_with_them(relay: RelayThread)
         with quick(relay.url, a) as la:
             la.wait_synced(PATIENCE)
             lb.wait_synced(PATIENCE)
-            wait_for(lambda: b[ONE].heard.get(7, (0, ""))[1] == "{}")
+            eventually(lambda: b[ONE].heard.get(7, (0, ""))[1] == "{}")
             for clock in range(10, 200):
                 a[ONE].present = (Announcement(7, clock, '{"typing":true}'),)
                 la.announce(ONE)
-            wait_for(lambda: b[ONE].heard[7] == (199, '{"typing":true}'))
+            eventually(lambda: b[ONE].heard[7] == (199, '{"typing":true}'))
             assert la.last_error is None
-        wait_for(lambda: b[ONE].heard[7] == (199, ""))
+        eventually(lambda: b[ONE].heard[7] == (199, ""))
 
 
 def test_what_is_announced_too_soon_is_announced_a_little_later(
@@ -428,7 +421,7 @@ def test_what_is_announced_too_soon_is_announced_a_little_later(
         for clock in (1, 2):
             a[ONE].present = (Announcement(7, clock, "{}"),)
             la.announce(ONE)
-            wait_for(lambda clock=clock: b[ONE].heard.get(7) == (clock, "{}"))  # type: ignore[misc]
+            eventually(lambda clock=clock: b[ONE].heard.get(7) == (clock, "{}"))  # type: ignore[misc]
 
 
 def test_presence_past_a_limit_ends_for_its_document_and_nothing_else(tmp_path: Path) -> None:
@@ -486,7 +479,7 @@ def test_a_relay_that_is_full_says_when_to_come_back_and_is_obeyed(tmp_path: Pat
         with quick(relay.url, a) as first:
             first.wait_synced(PATIENCE)
             second = Link(relay.url, b, backoff=Noted(lambda: 0.5))
-            wait_for(lambda: 3.0 in asked)
+            eventually(lambda: 3.0 in asked)
         with second:
             second.wait_synced(PATIENCE)
             assert b.blobs(ONE) == {b"from a"}

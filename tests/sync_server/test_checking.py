@@ -34,8 +34,9 @@ from sync_server.log import DATABASE, SqliteLog
 from sync_server.rooms import Drop, Joined, Rooms, Send
 from sync_server.thread import RelayThread
 
+from ..waiting import eventually
 from .hostile_updates import GOOD, UPDATES
-from .yjs_peers import Bare, eventually, texts, update
+from .yjs_peers import Bare, texts, update
 
 D, E, S, T = b"d" * 16, b"e" * 16, b"s" * 16, b"t" * 16
 WAIT = 60

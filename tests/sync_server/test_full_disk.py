@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +14,8 @@ from llmcrdt.exceptions import SyncError
 from llmcrdt.sync.wire import ErrorCode
 from sync_server.log import LogError, SqliteLog
 from sync_server.thread import RelayThread
+
+from ..waiting import eventually
 
 OpenRepo = Callable[..., llmcrdt.Repo]
 
@@ -37,13 +38,6 @@ def remount(disk: Path, option: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{option}", str(disk)], check=True, capture_output=True, timeout=60)
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.02)
-
-
 def test_a_full_disk_refuses_and_loses_nothing(open_repo: OpenRepo, disk: Path) -> None:
     laptop = open_repo("laptop")
     conversation = laptop.create()
@@ -63,7 +57,7 @@ def test_a_full_disk_refuses_and_loses_nothing(open_repo: OpenRepo, disk: Path) 
                 if free > 300_000:
                     file.write(bytes(free - 300_000))
         assert acknowledged
-        wait_for(lambda: getattr(link.last_error, "code", None) == ErrorCode.STORAGE)
+        eventually(lambda: getattr(link.last_error, "code", None) == ErrorCode.STORAGE)
         assert conversation.entry(entry.id).sync != "durable"
         filler.unlink()
         remount(disk, "size=8m")

@@ -13,7 +13,8 @@ from sync_server.access import Tokens
 from sync_server.limits import Limits
 from sync_server.thread import RelayThread
 
-from .yjs_peers import Bare, NodeClient, ProviderClient, eventually, needs_node, texts
+from ..waiting import eventually
+from .yjs_peers import Bare, NodeClient, ProviderClient, needs_node, texts
 
 OpenRepo = Callable[..., llmcrdt.Repo]
 

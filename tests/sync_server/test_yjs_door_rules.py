@@ -22,8 +22,9 @@ from sync_server.limits import Limits
 from sync_server.log import DATABASE
 from sync_server.thread import RelayThread
 
+from ..waiting import eventually
 from .test_checking import ask, hear, native
-from .yjs_peers import Bare, NodeClient, eventually, needs_node, texts, update
+from .yjs_peers import Bare, NodeClient, needs_node, texts, update
 
 OpenRepo = Callable[..., llmcrdt.Repo]
 S = b"s" * 16

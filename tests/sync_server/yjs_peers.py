@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -22,22 +21,14 @@ from websockets.sync.client import ClientConnection, connect
 
 from sync_server.doors import yjs
 
+from ..waiting import PATIENCE
+
 PEERS = Path(__file__).parents[1] / "peers"
-PATIENCE = 60.0
 NODE = shutil.which("node")
 needs_node = pytest.mark.skipif(
     NODE is None or not (PEERS / "node_modules" / "y-websocket-3").is_dir(),
     reason="Node or its packages are missing: run make peers",
 )
-
-
-def eventually(ask: Callable[[], Any], wanted: Callable[[Any], object] = bool) -> Any:
-    """What ``ask`` says as soon as it is what is wanted."""
-    end = time.monotonic() + PATIENCE
-    while not wanted(answer := ask()):
-        assert time.monotonic() < end, f"still {str(answer)[:500]}"
-        time.sleep(0.02)
-    return answer
 
 
 def _schema() -> Path:
