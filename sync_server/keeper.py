@@ -117,6 +117,9 @@ class Keeper:
         """How many documents are in memory."""
         self._thread = threading.Thread(target=self._run, name="llmcrdt-relay-keeper", daemon=True)
         self._watch = threading.Thread(target=self._watchdog, name="llmcrdt-relay-watch", daemon=True)
+
+    def start(self) -> None:
+        """Begin to work on what is put."""
         self._thread.start()
         self._watch.start()
 

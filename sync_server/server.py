@@ -127,6 +127,7 @@ class Relay:
         self.port = self._server.sockets[0].getsockname()[1]
         self._folder = Folder(self._log, self.limits, self._events.put)
         self._keeper = Keeper(self._log, self.limits, self._events.put, self._fail)
+        self._keeper.start()
         self._thread = threading.Thread(target=self._work, name="llmcrdt-relay-log", daemon=True)
         self._thread.start()
         self._ticking = asyncio.create_task(self._tick())

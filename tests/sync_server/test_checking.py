@@ -235,6 +235,7 @@ class Kept:
         self._got = threading.Condition()
         self._ticket = 0
         self.keeper = Keeper(self.log, Limits(**limits), self._take)
+        self.keeper.start()
 
     def _take(self, answer: Checked | Flush) -> None:
         if isinstance(answer, Flush):
