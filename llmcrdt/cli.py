@@ -20,7 +20,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 import click
 
 import llmcrdt
-from llmcrdt.exceptions import ConversationNotFound, FormatError, LLMCRDTError, NotADatabase, SyncTimeout
+from llmcrdt.exceptions import (
+    ConversationNotFound,
+    FormatError,
+    LLMCRDTError,
+    NotADatabase,
+    RelayUnreachable,
+    SyncTimeout,
+)
 from llmcrdt.ids import is_document_id
 from llmcrdt.sync.address import is_loopback
 from llmcrdt.terminal import print_entry, progress_line, qr_code, safe
@@ -347,6 +354,9 @@ def sync(
             link.wait_synced(timeout)
         except SyncTimeout as error:
             raise SyncTimeout(error.message, hint="Nothing is lost; sync again, or give a longer --timeout.") from None
+        except RelayUnreachable as error:
+            do = (link.last_error and link.last_error.hint) or "Is a relay running there?"
+            raise RelayUnreachable(error.message, hint=f"{do} Nothing is lost; sync again.") from None
         finally:
             if shown:
                 click.echo("\r\x1b[K", nl=False, err=True)

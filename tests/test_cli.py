@@ -197,7 +197,7 @@ def test_ctrl_c_in_a_generation_keeps_what_was_said(run: Run, tmp_path: Path) ->
         (("list", "--before", "nowhere"), 1, "There is no conversation"),
         (("list", "--limit", "9" * 30), 2, "is not in the range"),
         (("seal", "nowhere"), 1, "There is no conversation"),
-        (("sync", "ws://127.0.0.1:9", "--timeout", "1"), 1, "127.0.0.1:9"),
+        (("sync", "ws://127.0.0.1:9", "--timeout", "1"), 1, "Is a relay running there? Nothing is lost; sync again.\n"),
         (("sync", "nonsense"), 1, "ws://HOST:PORT"),
         (("generate",), 2, "Missing argument"),
         (("wrong",), 2, "No such command"),

@@ -29,6 +29,7 @@ from ..ids import DocumentId
 from . import wire
 from .address import is_loopback, relay_address
 from .backoff import Backoff
+from .failures import explained, first, trusting
 from .follower import Follower, Goal, Progress
 from .local import LocalDocuments
 from .traffic import Traffic
@@ -43,6 +44,7 @@ REPORT = 0.1
 """Seconds at least between two reports of progress."""
 ANNOUNCE = 0.1
 """Seconds at least between two announcements for one document."""
+_GOES_ON = "The link goes on trying."
 _OPEN_TIMEOUT = 10.0
 _PING = 20.0
 
@@ -76,7 +78,7 @@ class Link:
         self.last_error: LLMCRDTError | None = None
         self._traffic = Traffic()
         self._address = relay_address(url)
-        self._tls = _trusting(tls) if self._address.startswith("wss:") else None
+        self._tls = trusting(tls) if self._address.startswith("wss:") else None
         self._follower = Follower(local, random, _agent(), (token or "").encode())
         self._backoff = backoff or Backoff(random)
         self._ever_connected = False
@@ -246,12 +248,12 @@ class Link:
         self._call(self._explain, future, missing)
         if not self._ever_connected:
             reason = self.last_error.message if self.last_error else "Nobody answers."
-            hint = "Is a relay running there? The link goes on trying."
-            return RelayUnreachable(f"{self.url} could not be reached: {reason}", hint=hint)
+            do = (self.last_error and self.last_error.hint) or "Is a relay running there?"
+            return RelayUnreachable(f"{self.url} could not be reached: {reason}", hint=f"{do} {_GOES_ON}")
         text = ""
         with suppress(TimeoutError):
             text = missing.result(1)
-        return SyncTimeout(f"Not synced after {timeout:g} s: {text or 'almost done'}.", hint="The link goes on trying.")
+        return SyncTimeout(f"Not synced after {timeout:g} s: {text or 'almost done'}.", hint=_GOES_ON)
 
     # ---------------------------------------------------------------- on the link's thread
 
@@ -321,7 +323,7 @@ class Link:
         except asyncio.CancelledError:
             raise
         except Exception as e:
-            self._ended(self._failure or _first(e))
+            self._ended(self._failure or first(e))
         finally:
             self._socket = None
 
@@ -453,7 +455,9 @@ class Link:
         self._stopped.set()
 
     def _ended(self, error: BaseException) -> None:
-        self.last_error = _explained(error, self.url)
+        if isinstance(error, ConnectionClosed):
+            error = SyncError(f"The connection to {self.url} was lost: {error}.")
+        self.last_error = explained(error)
         logger.debug("%s: %s", self.url, self.last_error)
         if isinstance(self.last_error, RelayRefused) and self.last_error.code in _FOR_GOOD:
             for future in tuple(self._goals):
@@ -476,19 +480,6 @@ _DELETE_ERRORS: dict[int, SyncError | None] = {
 }
 
 
-def _trusting(tls: ssl.SSLContext | str | os.PathLike[str] | None) -> ssl.SSLContext:
-    """A context that trusts what it is told to, else what the system trusts. Raises RelayUnreachable for a file that
-    holds no certificates."""
-    if isinstance(tls, ssl.SSLContext):
-        return tls
-    try:
-        return ssl.create_default_context(cafile=tls)
-    except (OSError, ssl.SSLError) as error:
-        raise RelayUnreachable(
-            f"{tls} holds no certificates: {error}.", hint="Give a PEM file, or none to trust what the system trusts."
-        ) from None
-
-
 def _agent() -> str:
     try:
         return f"llmcrdt/{version('llmcrdt')}"
@@ -499,18 +490,3 @@ def _agent() -> str:
 def _fail(future: Future[None], error: BaseException) -> None:
     if not future.done():
         future.set_exception(error)
-
-
-def _first(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
-
-
-def _explained(error: BaseException, url: str) -> LLMCRDTError:
-    """The error of this library that says what another one means."""
-    if isinstance(error, LLMCRDTError):
-        return error
-    if isinstance(error, ConnectionClosed):
-        return SyncError(f"The connection to {url} was lost: {error}.")
-    return RelayUnreachable(f"{type(error).__name__}: {error}.")

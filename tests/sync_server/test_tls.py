@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import socket
 import ssl
@@ -16,6 +17,7 @@ import trustme
 from cryptography import x509
 
 import llmcrdt
+from llmcrdt.cli import main as sync_command
 from llmcrdt.exceptions import RelayUnreachable
 from sync_server.__main__ import ARGUMENTS, main
 from sync_server.thread import RelayThread
@@ -75,11 +77,58 @@ def test_two_devices_meet_over_tls(open_repo: OpenRepo, authority: Authority, tm
 def test_who_does_not_trust_it_is_told(open_repo: OpenRepo, authority: Authority, tmp_path: Path) -> None:
     with RelayThread(tmp_path / "relay", certificate=Certificate(authority.chain, authority.key)) as relay:
         repo = open_repo("laptop")
-        with repo.connect(relay.url) as link, pytest.raises(RelayUnreachable, match=r"[Cc]ertificate|CERTIFICATE"):
+        with repo.connect(relay.url) as link, pytest.raises(RelayUnreachable, match="certificate does not pass") as said:
             link.wait_synced(5)
+        assert "--ca FILE" in said.value.hint and 'tls="ca.pem"' in said.value.hint
         plain = relay.url.replace("wss:", "ws:")
         with repo.connect(plain) as link, pytest.raises(RelayUnreachable):
             link.wait_synced(2)
+
+
+def test_a_certificate_for_another_name_is_no_matter_of_trust(
+    open_repo: OpenRepo, authority: Authority, tmp_path: Path
+) -> None:
+    issued = authority.authority.issue_cert("relay.example")
+    authority.key.write_bytes(issued.private_key_pem.bytes())
+    authority.chain.write_bytes(b"".join(pem.bytes() for pem in issued.cert_chain_pems))
+    with (
+        RelayThread(tmp_path / "relay", certificate=Certificate(authority.chain, authority.key)) as relay,
+        open_repo("laptop").connect(relay.url, tls=authority.trusted) as link,
+    ):
+        with pytest.raises(RelayUnreachable, match="certificate does not pass") as said:
+            link.wait_synced(5)
+        assert "name that the certificate is for" in said.value.hint and "--ca" not in said.value.hint
+
+
+def test_an_expired_certificate_is_no_matter_of_trust_either(
+    open_repo: OpenRepo, authority: Authority, tmp_path: Path
+) -> None:
+    past = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=2)
+    issued = authority.authority.issue_cert("127.0.0.1", not_after=past)
+    authority.key.write_bytes(issued.private_key_pem.bytes())
+    authority.chain.write_bytes(b"".join(pem.bytes() for pem in issued.cert_chain_pems))
+    with (
+        RelayThread(tmp_path / "relay", certificate=Certificate(authority.chain, authority.key)) as relay,
+        open_repo("laptop").connect(relay.url, tls=authority.trusted) as link,
+    ):
+        with pytest.raises(RelayUnreachable, match="certificate does not pass") as said:
+            link.wait_synced(5)
+        assert "new certificate" in said.value.hint and "--ca" not in said.value.hint
+
+
+def test_the_sync_command_says_what_to_do_and_no_more_than_is_true(
+    authority: Authority, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with RelayThread(tmp_path / "relay", certificate=Certificate(authority.chain, authority.key)) as relay:
+        arguments = ["--db", str(tmp_path / "a.db"), "sync", relay.url, "--timeout", "5"]
+        with pytest.raises(SystemExit) as ended:
+            sync_command(arguments)
+        said = capsys.readouterr().err
+        assert ended.value.code == 1 and "certificate does not pass" in said and "--ca FILE" in said
+        assert "goes on" not in said and "sync again" in said
+        with pytest.raises(SystemExit) as ended:
+            sync_command([*arguments, "--ca", str(authority.trusted)])
+        assert ended.value.code == 0
 
 
 def test_a_file_that_holds_no_certificates(open_repo: OpenRepo, tmp_path: Path) -> None:
