@@ -69,6 +69,26 @@ def test_what_another_process_still_wrote_goes_at_the_next_start(open_repo: Open
     assert holds(tmp_path) == []
 
 
+def test_who_writes_in_it_just_then_is_told_at_the_next_word(open_repo: OpenRepo, relay: RelayThread) -> None:
+    laptop = open_repo("laptop", clock=lambda: 1_700_000_000.0)  # it stands still: nothing is due to be shown
+    conversation = laptop.create("Gone")
+    phone = open_repo("phone", laptop.library)
+    with laptop.connect(relay.url) as one, phone.connect(relay.url) as two:
+        one.wait_synced(30)
+        two.wait_synced(30)
+        stream, other = conversation.stream("assistant"), conversation.stream("assistant")
+        stream.write("The first words are shown at once, ")
+        stream.write("the next wait. ")
+        assert stream.waiting
+        phone.delete(conversation.id)
+        two.wait_synced(30)
+        one.wait_synced(30)
+    for speak in (lambda: stream.write("more"), lambda: other.call("c", "trains"), stream.seal):
+        with pytest.raises(RepoClosed, match="was deleted from the library"):
+            speak()
+    assert stream.text == "The first words are shown at once, the next wait. ", "what was refused is not in it"
+
+
 def test_every_device_and_the_relay_delete_it(open_repo: OpenRepo, relay: RelayThread, tmp_path: Path) -> None:
     laptop = open_repo("laptop")
     conversation = laptop.create("Gone")

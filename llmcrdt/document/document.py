@@ -128,6 +128,11 @@ class Document:
         with self._lock:
             self._closed, self._closed_hint = why, hint
 
+    def check_usable(self) -> None:
+        """Raises RepoClosed where this object was closed, or its document was deleted."""
+        if self._closed:
+            raise RepoClosed(f"{type(self).__name__} {self.id} {self._closed}.", hint=self._closed_hint)
+
     @property
     def session(self) -> SessionId:
         """The name under which this object writes: fresh, drawn at the first write."""
@@ -182,8 +187,7 @@ class Document:
 
     def _ready(self, *, read: bool) -> None:
         """Under the lock: the replica is there, and holds what others wrote to the file."""
-        if self._closed:
-            raise RepoClosed(f"{type(self).__name__} {self.id} {self._closed}.", hint=self._closed_hint)
+        self.check_usable()
         self.load()
         if self._open_edit is None:
             self.refresh()

@@ -42,12 +42,14 @@ class Stream:
 
     def write(self, text: str, part: PartType = "text") -> None:
         """Append text; another ``part`` than before begins a new one. Reaches the document within ``interval`` seconds
-        of the next write, or at the seal. Raises AlreadySealed, InvalidContent."""
+        of the next write, or at the seal. Raises AlreadySealed, InvalidContent; RepoClosed as soon as it is known here
+        that the conversation was deleted, on whatever device: what is written then would be kept nowhere."""
         if self._sealed is not None:
             raise AlreadySealed(f"Entry {self.id} is sealed.", hint="Append a new entry.")
         if not isinstance(text, str) or part not in ("text", "reasoning", "tool_call"):
             raise InvalidContent("A stream takes text, as a part of type text, reasoning or tool_call.")
         canonical_json(text)
+        self._conversation.check_usable()
         if not self._parts or self._parts[-1][0] != part:
             self._begin(part)
         self._parts[-1][1].append(text)
@@ -60,6 +62,7 @@ class Stream:
         """Begin a tool call: what is written next as part "tool_call" are its arguments. Others see them grow; id and
         name come with the seal."""
         canonical_json([id, name])
+        self._conversation.check_usable()
         self._begin("tool_call")
         self._calls[len(self._parts) - 1] = (id, name)
 
