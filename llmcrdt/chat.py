@@ -36,14 +36,23 @@ A line that ends with \\ goes on in the next; // begins a message with a slash.\
 
 
 class Chat:
-    """``answer(conversation, engine, ...)`` begins an answer: ``generate``, with what was chosen beforehand."""
+    """``answer(conversation, engine, ...)`` begins an answer: ``generate``, with what was chosen beforehand.
+
+    ``conversation`` may be a function that makes one of its first message: it is called when something is said, so that
+    who leaves without a word leaves nothing behind. ``begun`` is the conversation, if there is one.
+    """
 
     def __init__(
-        self, conversation: Conversation, engine: Engine, answer: Callable[..., Generation] = generate
+        self,
+        conversation: Conversation | Callable[[str], Conversation],
+        engine: Engine,
+        answer: Callable[..., Generation] = generate,
     ) -> None:
-        self._conversation = conversation
+        self._begin = conversation if not isinstance(conversation, Conversation) else None
+        self.begun = conversation if isinstance(conversation, Conversation) else None
         self._engine = engine
         self._answer = answer
+        self._unobserve: Callable[[], None] = lambda: None
         self._lock = threading.Lock()
         self._answering = False
         self._seen: set[EntryId] = set()
@@ -51,10 +60,11 @@ class Chat:
 
     def run(self, lines: Iterable[str], *, last: int = 10) -> None:
         """Show the ``last`` entries, then take lines until they end. An error of one turn is told, and ends nothing."""
-        stop = self._conversation.observe(self._notice)
         try:
-            for entry in self._conversation.entries(last=last):
-                print_entry(entry)
+            if self.begun is not None:
+                self._unobserve = self.begun.observe(self._notice)
+                for entry in self.begun.entries(last=last):
+                    print_entry(entry)
             for line in lines:
                 try:
                     if not self._turn(line):
@@ -62,7 +72,21 @@ class Chat:
                 except LLMCRDTError as error:
                     click.echo(f"llmcrdt: {safe(str(error))}", err=True)
         finally:
-            stop()
+            self._unobserve()
+
+    @property
+    def _conversation(self) -> Conversation:
+        if self.begun is None:
+            raise EntryNotFound("Nothing was said yet.", hint="Say something first.")
+        return self.begun
+
+    def _put(self, words: str) -> None:
+        """Keep what a person said; the first words make the conversation."""
+        if self.begun is None and self._begin is not None:
+            self.begun = self._begin(words)
+            self._unobserve = self.begun.observe(self._notice)
+        else:
+            self._conversation.append("user", words)
 
     def _turn(self, line: str) -> bool:
         """One line. Whether to go on."""
@@ -89,7 +113,7 @@ class Chat:
             case _ if line.startswith("/") and not line.startswith("//"):
                 click.echo(f"{safe(command)} is no command, or lacks something. /help lists them.", err=True)
             case _ if line.strip():
-                self._conversation.append("user", line[1:] if line.startswith("//") else line)
+                self._put(line[1:] if line.startswith("//") else line)
                 self._say()
         return True
 

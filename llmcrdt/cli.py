@@ -314,16 +314,22 @@ def chat(
         conversation = _find(repo, id) if id else None
         engine = stack.enter_context(llmcrdt.LlamaEngine(model, cache=cache))
         link = stack.enter_context(repo.connect(relay)) if relay else None
-        if conversation is None:
-            conversation = repo.create(title)
-            if system:
-                conversation.append("system", system)
-        Chat(conversation, engine, answer).run(typed_lines())
+
+        def begin(words: str) -> llmcrdt.Conversation:
+            def fill(made: llmcrdt.Conversation) -> None:
+                if system:
+                    made.append("system", system)
+                made.append("user", words)
+
+            return repo.create(title, fill=fill)
+
+        talk = Chat(conversation or begin, engine, answer)
+        talk.run(typed_lines())
         if link is not None:
             with contextlib.suppress(LLMCRDTError):  # what did not get through goes with the next sync
                 link.wait_synced(5)
-        if id is None:
-            click.echo(f'Go on with "llmcrdt chat {conversation.id}".', err=True)
+        if id is None and talk.begun is not None:
+            click.echo(f'Go on with "llmcrdt chat {talk.begun.id}".', err=True)
 
 
 @main.command()

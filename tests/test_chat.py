@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import os
 import re
 import select
@@ -16,6 +17,7 @@ import pytest
 
 import llmcrdt
 from llmcrdt.chat import Chat
+from llmcrdt.cli import main
 from llmcrdt.testing.models import write_model
 
 OpenRepo = Callable[..., llmcrdt.Repo]
@@ -106,6 +108,28 @@ def test_what_others_write_is_shown_between_turns(
 
     chat.run(lines())
     assert [text for _, text in shown(chat)][-1] == "From the phone \x1b[31m"
+
+
+def test_who_leaves_without_a_word_leaves_no_conversation(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def talk(said: str) -> str:
+        monkeypatch.setattr(sys, "stdin", io.StringIO(said))
+        arguments = ["--db", str(tmp_path / "a.db"), "chat", "--model", str(model), "--cache", str(tmp_path / "kv")]
+        with pytest.raises(SystemExit) as ended:
+            main([*arguments, "--system", "Be brief.", "--title", "Trip", "--max-tokens", "4"])
+        assert ended.value.code == 0
+        return capsys.readouterr().err
+
+    said = talk("/retry\n/plan\n/edit no\n/others\n\n/quit\n")
+    assert said.count("Say something first.") == 4 and "Go on with" not in said
+    with llmcrdt.open(tmp_path / "a.db") as repo:
+        assert repo.list() == []
+    assert "Go on with" in talk("Hello\nAnd you?\n")
+    with llmcrdt.open(tmp_path / "a.db") as repo:
+        (row,) = repo.list()
+        roles = [(entry.role, entry.text) for entry in repo.get(row.id).transcript() if entry.role != "assistant"]
+        assert (row.title, roles) == ("Trip", [("system", "Be brief."), ("user", "Hello"), ("user", "And you?")])
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no terminals of that kind")
