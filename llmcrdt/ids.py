@@ -79,7 +79,7 @@ def document_id(raw: bytes) -> DocumentId:
 
 def document_bytes(name: str) -> bytes:
     """The 16 bytes of a document's name. Raises InvalidContent where the name is not one."""
-    data = _from_base58(name)
+    data = _from_base58(name) if isinstance(name, str) else None
     if data is None or len(data) != 20 or _checksum(data[:16]) != data[16:]:
         raise InvalidContent(
             f"{name!r} is not a document id.", hint="Copy the whole id; its last characters are a checksum."

@@ -60,6 +60,8 @@ def write_invite(invite: Invite) -> str:
 
 def read_invite(text: str) -> Invite:
     """What an invite says. Raises InvalidInvite, whose message tells nothing of what is in it."""
+    if not isinstance(text, str):
+        raise InvalidInvite(f"An invite is a str, not {type(text).__name__}.", hint="Decode bytes as ASCII first.")
     text = "".join(text.split()) if len(text) <= _MAX else ""
     found = re.fullmatch(rf"{_NAME}([1-9][0-9]{{0,3}})-([A-Za-z0-9_-]*)[^ ]*", text)
     if not found:

@@ -6,6 +6,7 @@ import json
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 import llmcrdt
 from llmcrdt.exceptions import (
+    InvalidContent,
     InvalidInvite,
     KeyringUnusable,
     LibraryMismatch,
@@ -90,6 +92,16 @@ def test_nothing_but_invalid_invite_leaves_the_decoder(text: str) -> None:
     except InvalidInvite:
         return
     assert write_invite(invite) == "".join(text.split())
+
+
+@pytest.mark.parametrize("wrong", [b"llmcrdt-invite-1-AAAA", 5, ["llmcrdt-invite-1-AAAA"]])
+def test_what_is_no_string_is_refused_by_its_type(tmp_path: Path, wrong: Any) -> None:
+    with pytest.raises(InvalidInvite, match=f"a str, not {type(wrong).__name__}") as refused:
+        llmcrdt.open(tmp_path / "a.db", invite=wrong)
+    assert "AAAA" not in str(refused.value)
+    with pytest.raises(InvalidContent, match="is not a document id"):
+        llmcrdt.open(tmp_path / "a.db", library=wrong)
+    assert not list(tmp_path.iterdir())
 
 
 def test_errors_and_repr_tell_no_secrets() -> None:
