@@ -343,7 +343,7 @@ class Generation:
         if cancelled:
             run.cancel()
         if self._warm:
-            attach(self._conversation, self._engine)
+            attach(self._conversation, self._engine, token_log=self._token_log)
         stream = self._conversation.stream(
             "assistant",
             frame=transcript,

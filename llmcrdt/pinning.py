@@ -16,10 +16,10 @@ def pin(conversation: Conversation, engine: Engine) -> None:
     can't keep it, ContextOverflow where it is too long.
     """
     entries = [entry for entry in conversation.transcript() if entry.sealed]
-    ids = stable_prefix(entries, engine.tokenizer, created_at=conversation.created_at)
+    ids, marks = stable_prefix(entries, engine.tokenizer, created_at=conversation.created_at)
     conversation.computing(engine)
     try:
-        engine.pin(ids, owner=conversation.id)
+        engine.pin(ids, owner=conversation.id, marks=marks)
     finally:
         forget_erased(conversation, engine, entries)
 

@@ -28,27 +28,29 @@ _attached: WeakKeyDictionary[Conversation, list[Warming]] = WeakKeyDictionary()
 _lock = threading.Lock()
 
 
-def warm(conversation: Conversation, engine: Engine, *, quiet: float = QUIET) -> Warming:
+def warm(conversation: Conversation, engine: Engine, *, quiet: float = QUIET, token_log: bool = True) -> Warming:
     """Keep ``engine`` ready for the next turn of ``conversation``: what is there is evaluated now, what other devices
     write when it arrives. Returns at once; the same object for the same two, until it is stopped.
 
-    ``quiet``: seconds without a change before anything is done. It ends with ``stop``, and when the conversation or the
+    ``quiet``: seconds without a change before anything is done. ``token_log``: as ``generate`` will be asked; what was
+    said last counts. It ends with ``stop``, and when the conversation or the
     engine is closed or nobody uses it any more. ``generate`` does this by itself unless told otherwise.
     """
-    warming = attach(conversation, engine, quiet)
+    warming = attach(conversation, engine, quiet, token_log=token_log)
     warming.look()
     return warming
 
 
-def attach(conversation: Conversation, engine: Engine, quiet: float = QUIET) -> Warming:
+def attach(conversation: Conversation, engine: Engine, quiet: float = QUIET, *, token_log: bool = True) -> Warming:
     """As ``warm``, of what arrives from now on."""
     with _lock:
         there = _attached.setdefault(conversation, [])
         there[:] = [each for each in there if each.of() is not None]
         for each in there:
             if each.of() is engine:
+                each.token_log = token_log
                 return each
-        there.append(made := Warming(conversation, engine, quiet))
+        there.append(made := Warming(conversation, engine, quiet, token_log))
     made.start()
     return made
 
@@ -56,7 +58,8 @@ def attach(conversation: Conversation, engine: Engine, quiet: float = QUIET) -> 
 class Warming:
     """Watches one conversation for one engine. Keeps neither of them alive. A context manager that stops."""
 
-    def __init__(self, conversation: Conversation, engine: Engine, quiet: float) -> None:
+    def __init__(self, conversation: Conversation, engine: Engine, quiet: float, token_log: bool) -> None:
+        self.token_log = token_log
         self._conversation, self._engine, self._quiet = ref(conversation), ref(engine), quiet
         self._changed = threading.Condition()
         self._news = self._working = self._stopped = False
@@ -140,13 +143,15 @@ class Warming:
         if self._stopped or conversation is None or engine is None:
             return
         entries = [entry for entry in conversation.transcript() if entry.sealed]
-        now = tuple((entry.id, entry.hash, entry.status == "erased") for entry in entries)
+        now = (self.token_log, *((entry.id, entry.hash, entry.status == "erased") for entry in entries))
         if now == self._seen:
             return
-        ids = stable_prefix(entries, engine.tokenizer, created_at=conversation.created_at)
+        ids, marks = stable_prefix(
+            entries, engine.tokenizer, created_at=conversation.created_at, use_log=self.token_log
+        )
         conversation.computing(engine)
         try:
-            engine.warm(ids, owner=conversation.id)
+            engine.warm(ids, owner=conversation.id, marks=marks)
         finally:
             forget_erased(conversation, engine, entries)
         self._seen = now

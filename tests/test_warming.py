@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from llmcrdt.exceptions import EngineClosed
 from llmcrdt.kvcache import NeverCache
 from llmcrdt.kvcache.chunk_hash import pack_ids
 from llmcrdt.prompt.stable import stable_prefix
-from llmcrdt.prompt.token_log import prompt_ids
+from llmcrdt.prompt.token_log import TOKENS, Prompt, TokenLog, entry_ends, prompt_ids, token_field
 from llmcrdt.testing.models import write_model
 
 OpenRepo = Callable[..., llmcrdt.Repo]
@@ -67,6 +67,10 @@ def counted(engine: llmcrdt.LlamaEngine) -> list[int]:
     return batches
 
 
+def windows(ids: Sequence[int], size: int) -> set[tuple[int, ...]]:
+    return {tuple(ids[i : i + size]) for i in range(len(ids) - size + 1)}
+
+
 def told(conversation: llmcrdt.Conversation, warming: llmcrdt.Warming) -> None:
     """Wait until observers have heard of all that came, and the engine of what it is to do."""
     heard = threading.Event()
@@ -106,17 +110,83 @@ def test_what_is_warmed_is_what_the_next_prompt_begins_with_whoever_writes_it(
     engine = opened(llama)
     for step in range(3):
         entries = list(here.transcript())
-        ids = stable_prefix(entries, engine.tokenizer, created_at=here.created_at)
+        ids, marks = stable_prefix(entries, engine.tokenizer, created_at=here.created_at)
         now = prompt_ids(entries, engine.tokenizer, created_at=here.created_at).ids
         assert now[: len(ids)] == ids
         assert len(ids) >= len(now) - 16, "all but the head of the next turn"
+        assert list(marks) == sorted(set(marks)) and marks[0] > 0 and marks[-1] <= len(ids)
         if step % 2:
             here.append("user", "Something that nobody foresaw.")
         else:
             llmcrdt.generate(here, engine, max_tokens=12, seed=step).result(60)
         later = prompt_ids(list(here.transcript()), engine.tokenizer, created_at=here.created_at).ids
         assert later[: len(ids)] == ids
-    assert stable_prefix([], engine.tokenizer, created_at=0.0) == ()
+    assert stable_prefix([], engine.tokenizer, created_at=0.0) == ((), ())
+
+
+def test_warming_and_pinning_keep_state_where_answering_does(
+    model: Path, opened: Any, two: Any, tmp_path: Path
+) -> None:
+    """Recurrent state is resumed where it was stored, and nowhere else: whoever edits a message needs the end of the
+    entry before it."""
+    here, _ = two
+    for n in range(4):
+        here.append("assistant" if n % 2 else "user", f"{n}. {LONG}")
+    entries = list(here.transcript())
+
+    def kept(way: str, begin: Callable[[llmcrdt.LlamaEngine, Prompt, Sequence[int]], object]) -> list[int]:
+        """Up to where the prompt is reused after an edit, entry by entry."""
+        engine = opened(model, tmp_path / way)
+        prompt = prompt_ids(entries, engine.tokenizer, created_at=here.created_at)
+        ends = entry_ends(prompt, entries, engine.tokenizer)
+        begin(engine, prompt, ends)
+        assert engine.settled(60)
+        return [engine.plan([*prompt.ids[:end], *[401] * 200]).reused for end in ends]
+
+    def answer(engine: llmcrdt.LlamaEngine, prompt: Prompt, ends: Sequence[int]) -> None:
+        engine.start(
+            prompt.ids, max_tokens=1, sampling=llmcrdt.Sampling(), on_event=lambda e: None, owner="me", marks=ends
+        )
+
+    answered = kept("answer", answer)
+    assert len(set(answered)) >= 4
+    assert kept("warm", lambda engine, *_: llmcrdt.warm(here, engine, quiet=0.0).wait(60)) == answered
+    assert kept("pin", lambda engine, *_: llmcrdt.pin(here, engine)) == answered
+
+
+def test_what_is_warmed_is_asked_with_or_without_the_token_log_as_answers_are(
+    llama: Path, opened: Any, two: Any, monkeypatch: Any
+) -> None:
+    here, there = two
+    engine = opened(llama)
+    warmed: list[tuple[int, ...]] = []
+    monkeypatch.setattr(engine, "warm", lambda ids, **more: warmed.append(tuple(ids)))
+    frame = here.transcript()
+    prompt = prompt_ids(list(frame), engine.tokenizer, created_at=here.created_at)
+    letters = tuple(token for letter in "Sure" for token in engine.tokenizer.encode(letter, special=False))
+    with here.stream("assistant", frame=frame) as stream:
+        stream.write("Sure")
+        log = TokenLog(None, prompt.ids, letters)
+        stream.seal(hidden=lambda version: {TOKENS: token_field(log, engine.tokenizer, version)})
+    here.append("user", "And then?")
+    entries = list(here.transcript())
+    for use_log in (False, True):
+        warming = llmcrdt.warm(here, engine, quiet=0.0, token_log=use_log)
+        told(here, warming)
+        now, other = (
+            prompt_ids(entries, engine.tokenizer, created_at=here.created_at, use_log=use).ids
+            for use in (use_log, not use_log)
+        )
+        assert other[: len(warmed[-1])] != warmed[-1], "nobody tokenizes letter by letter"
+        assert now[: len(warmed[-1])] == warmed[-1] and len(warmed[-1]) >= len(now) - 16
+    assert len(warmed) == 2
+    llmcrdt.generate(here, engine, max_tokens=1, token_log=False).result(60)
+    there.apply(here.diff())
+    there.append("user", "And after that?")
+    here.apply(there.diff())
+    told(here, warming)
+    assert [letters in windows(ids, 4) for ids in warmed] == [False, True, False]
+    assert not warming.token_log, "as the answer was asked for"
 
 
 def test_a_waiting_prompt_goes_before_the_next_chunk(llama: Path, opened: Any) -> None:
@@ -168,7 +238,7 @@ def test_changes_in_a_row_are_looked_at_once(llama: Path, opened: Any, two: Any,
     engine = opened(llama)
     asked: list[int] = []
     warm = engine.warm
-    monkeypatch.setattr(engine, "warm", lambda ids, owner="": (asked.append(len(ids)), warm(ids, owner))[1])
+    monkeypatch.setattr(engine, "warm", lambda ids, **more: (asked.append(len(ids)), warm(ids, **more))[1])
     with llmcrdt.warm(here, engine, quiet=0.5) as warming:
         for n in range(10):
             there.append("user", f"and {n}")
@@ -223,9 +293,9 @@ def test_what_is_erased_meanwhile_is_not_warmed(
     ids = engine.tokenizer.encode(secret.text, special=False)
     warm = engine.warm
 
-    def erase_and_warm(ids: Any, owner: str = "") -> None:
+    def erase_and_warm(ids: Any, **more: Any) -> None:
         here.erase(secret)
-        warm(ids, owner)
+        warm(ids, **more)
 
     monkeypatch.setattr(engine, "warm", erase_and_warm)
     warming = llmcrdt.warm(here, engine, quiet=0.0)

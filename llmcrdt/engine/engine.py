@@ -223,17 +223,18 @@ class Engine(Protocol):
         """Materialize ``ids``; the logits that the next token would be drawn from (numpy float32, n_vocab)."""
         ...
 
-    def warm(self, ids: Sequence[int], owner: str = "") -> None:
+    def warm(self, ids: Sequence[int], owner: str = "", marks: Sequence[int] = ()) -> None:
         """Evaluate ``ids`` in the background, a chunk at a time, after whatever else is asked, so that a prompt that
-        begins with them starts at once. Only the newest call counts of those for one ``owner``.
+        begins with them starts at once. ``owner``, ``marks``: as for ``start``. Only the newest call counts of those
+        for one ``owner``.
 
         Raises ContextOverflow for more ids than a sequence may hold.
         """
         ...
 
-    def pin(self, ids: Sequence[int], owner: str) -> None:
+    def pin(self, ids: Sequence[int], owner: str, marks: Sequence[int] = ()) -> None:
         """Keep the state of ``ids``, evaluating in the background what of it isn't stored; it is not evicted until
-        ``unpin(owner)``. In place of what this owner had pinned before.
+        ``unpin(owner)``. In place of what this owner had pinned before. ``marks``: as for ``start``.
 
         Raises ContextOverflow, and EngineError where the cache can't keep it.
         """

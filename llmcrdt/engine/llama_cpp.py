@@ -263,16 +263,16 @@ class LlamaEngine:
         self._worker.submit(lambda: self._answer(prompt, future))
         return future
 
-    def warm(self, ids: Sequence[int], owner: str = "") -> None:
+    def warm(self, ids: Sequence[int], owner: str = "", marks: Sequence[int] = ()) -> None:
         self._warming[owner] = prompt = self._checked(ids, room=0)
-        self._worker.background(self._warm(prompt, owner, self._forgotten.get(owner, 0)))
+        self._worker.background(self._warm(prompt, owner, self._forgotten.get(owner, 0), tuple(marks)))
 
-    def pin(self, ids: Sequence[int], owner: str) -> None:
+    def pin(self, ids: Sequence[int], owner: str, marks: Sequence[int] = ()) -> None:
         prompt = self._checked(ids, room=0)
         state, name = self._state, self.fingerprint
         if not isinstance(state, KVState) or not self._provenance.cache.pin(owner, state.keys(prompt, name)):
             raise EngineError("The cache keeps nothing.", hint="Open the engine with a cache, in a folder with room.")
-        self._worker.background(self._settle(prompt, owner, self._forgotten.get(owner, 0)))
+        self._worker.background(self._settle(prompt, owner, self._forgotten.get(owner, 0), tuple(marks)))
 
     def unpin(self, owner: str) -> None:
         self._provenance.cache.unpin(owner)
@@ -470,7 +470,7 @@ class LlamaEngine:
         except Exception as error:
             future.set_exception(error)
 
-    def _settle(self, ids: tuple[int, ...], owner: str, forgotten: int, marks: tuple[int, ...] = ()) -> Iterator[None]:
+    def _settle(self, ids: tuple[int, ...], owner: str, forgotten: int, marks: tuple[int, ...]) -> Iterator[None]:
         """Re-evaluate what was sampled, canonically, a chunk per step; until its owner is forgotten once more."""
         with contextlib.suppress(Aborted):
             while self._forgotten.get(owner, 0) == forgotten:
@@ -482,10 +482,10 @@ class LlamaEngine:
             if self._unsettled.get(owner) is ids:
                 del self._unsettled[owner]
 
-    def _warm(self, ids: tuple[int, ...], owner: str, forgotten: int) -> Iterator[None]:
+    def _warm(self, ids: tuple[int, ...], owner: str, forgotten: int, marks: tuple[int, ...]) -> Iterator[None]:
         """As ``_settle``, until newer ids come. Where nothing is kept, nobody's live state is given up for it."""
         if self._provenance.cache.capacity or owner == self._last_owner or self._mode == "fast":
-            for _ in self._settle(ids, owner, forgotten):
+            for _ in self._settle(ids, owner, forgotten, marks):
                 yield
                 if self._warming.get(owner) is not ids:
                     return

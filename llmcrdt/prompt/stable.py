@@ -5,30 +5,39 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import takewhile
+from typing import NamedTuple
 
 from ..document.entry import Entry, Text
 from ..exceptions import TemplateFailed
 from ..ids import ContentHash, EntryId
-from .token_log import prompt_ids
+from .token_log import entry_ends, prompt_ids
 from .tokenizer import Tokenizer
 
 _SOMETHING = Text("Qzj: anything at all")
 
 
-def stable_prefix(entries: Sequence[Entry], tokenizer: Tokenizer, *, created_at: float) -> tuple[int, ...]:
-    """The ids that two prompts share: the one for an answer now, and the one after a user has said something more.
+class Prefix(NamedTuple):
+    """Ids that a prompt begins with, and after how many of them an entry ends, ascending (``entry_ends``)."""
+
+    ids: tuple[int, ...]
+    marks: tuple[int, ...]
+
+
+def stable_prefix(entries: Sequence[Entry], tokenizer: Tokenizer, *, created_at: float, use_log: bool = True) -> Prefix:
+    """What two prompts share: the one for an answer now, and the one after a user has said something more.
 
     As ``prompt_ids``: ``entries`` are a whole transcript in order. Empty where there are none. Raises TemplateFailed.
     """
     if not entries:
-        return ()
-    now = prompt_ids(entries, tokenizer, created_at=created_at).ids
+        return Prefix((), ())
+    now = prompt_ids(entries, tokenizer, created_at=created_at, use_log=use_log)
     said = replace(
         entries[-1], id=EntryId("~"), role="user", parts=(_SOMETHING,), status="complete", hash=ContentHash("~"),
         frame=None, covers=None, answers=None, alternative_of=None, hidden={}, model={}, usage={},
     )  # fmt: skip
     try:
-        later = prompt_ids([*entries, said], tokenizer, created_at=created_at).ids
+        later = prompt_ids([*entries, said], tokenizer, created_at=created_at, use_log=use_log).ids
     except TemplateFailed:
-        return now
-    return tuple(a for a, _ in takewhile(lambda pair: pair[0] == pair[1], zip(now, later, strict=False)))
+        later = now.ids
+    ids = tuple(a for a, _ in takewhile(lambda pair: pair[0] == pair[1], zip(now.ids, later, strict=False)))
+    return Prefix(ids, tuple(mark for mark in entry_ends(now, entries, tokenizer) if mark <= len(ids)))
