@@ -374,10 +374,13 @@ def sync(
             "bytes_received": link.bytes_received,
             "records_sent": progress.sent,
             "records_received": progress.received,
+            "kept_there": list(link.kept_there),
         }
         if as_json:
             _print_json(result)
         else:
+            for refused in link.kept_there.values():
+                click.echo(f"llmcrdt: {refused}", err=True)
             click.echo(
                 f"In step with {link.url}: {result['conversations']} conversations,"
                 f" {link.bytes_sent} bytes sent, {link.bytes_received} received. Library {repo.library}"

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple
+from weakref import WeakKeyDictionary
 
 from .caches import Caches
 from .crdt.yjs import YjsReplica
@@ -38,7 +39,7 @@ from .exceptions import (
     StoreError,
     SyncError,
 )
-from .ids import DocumentId, EntryId, Random, document_bytes, new_document_id
+from .ids import DocumentId, EntryId, Random, document_bytes, new_document_id, tagged_hash
 from .invite import Invite, read_invite, write_invite
 from .journal import RelayDocuments, StoreJournal
 from .store.blobs import BlobStore
@@ -130,6 +131,8 @@ class Repo:
         self._journals: dict[DocumentId, StoreJournal] = {}
         self._open: dict[DocumentId, Conversation] = {}
         self._links: list[Link] = []
+        # What names the token of each link, without telling it.
+        self._credentials: WeakKeyDictionary[Link, str] = WeakKeyDictionary()
         self._presence: dict[DocumentId, Presence] = {}
         # For each document, up to which place of its outbox each link has sent it on its connection.
         self._pushed: dict[DocumentId, dict[RelayDocuments, int]] = {}
@@ -239,8 +242,17 @@ class Repo:
         self._library.put(self.get(id).id, archived=archived)
 
     def delete(self, id: str) -> None:
-        """Take a conversation out of the library, on every device, for good."""
+        """Take a conversation out of the library, on every device, for good.
+
+        Where a relay refused to delete it for this device's token (``link.kept_there``), another call asks once more;
+        else one of a deleted conversation raises ConversationNotFound."""
         with self._lock:
+            self._read_library()
+            listed = self.store.listed(id)
+            if listed is not None and listed.deleted and self.store.owe_deletion_again(id):
+                for link in self._links:
+                    self._ask_to_delete(link)
+                return
             self._library.put(self.get(id).id, deleted=True)
 
     def search(self, text: str, limit: int = 20, *, elsewhere: bool = False) -> Sequence[Hit]:
@@ -296,6 +308,7 @@ class Repo:
                     self.store.add_document(id_, "conversation")
         link = Link(url, RelayDocuments(self, url, ids), token=token, tls=tls)
         with self._lock:
+            self._credentials[link] = tagged_hash("llmcrdt/credential/1", (token or "").encode())
             self._links = [other for other in self._links if other.state != "closed"] + [link]
             self._ask_to_fold(link)
             self._ask_to_delete(link)
@@ -607,14 +620,17 @@ class Repo:
                 self._ask_to_delete(link)
 
     def _ask_to_delete(self, link: Link) -> None:
-        for document in self.store.owed_deletions(link.url):
+        for document in self.store.owed_deletions(link.url, self._credentials.get(link, "")):
             self._await_deletion(link, DocumentId(document))
 
     def _await_deletion(self, link: Link, document: DocumentId) -> None:
         def done(future: Future[None]) -> None:
-            if future.exception() is None:
-                with contextlib.suppress(StoreError):  # closed meanwhile: it is asked again, and that is harmless
+            error = future.exception()
+            with contextlib.suppress(StoreError):  # closed meanwhile: it is asked again, and that is harmless
+                if error is None:
                     self.store.deleted_there(link.url, document)
+                elif isinstance(error, RelayRefused) and document in link.kept_there:
+                    self.store.deletion_refused(link.url, document, self._credentials[link])
 
         with contextlib.suppress(SyncError):  # a link that was closed: the next one asks
             link.delete(document, self.library).add_done_callback(done)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -10,9 +11,12 @@ from pathlib import Path
 import pytest
 
 import llmcrdt
+from llmcrdt.cli import main
 from llmcrdt.exceptions import ConversationNotFound, RelayRefused, RepoClosed
 from llmcrdt.ids import document_bytes
+from llmcrdt.sync.protocol import Connection
 from llmcrdt.sync.wire import ErrorCode
+from sync_server.access import Tokens
 from sync_server.log import SqliteLog
 from sync_server.thread import RelayThread
 
@@ -161,6 +165,77 @@ def test_without_a_word_of_the_library_nothing_local_is_touched(open_repo: OpenR
         assert refused.value.code == ErrorCode.GONE
     assert [entry.text for entry in laptop.get(conversation.id).transcript()] == ["Hello", SECRET]
     assert [row.title for row in laptop.list()] == ["Shared"]
+
+
+def test_a_deletion_that_the_relay_refuses_is_told_once_and_asked_again_with_another_token(
+    open_repo: OpenRepo, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokens = Tokens(tmp_path / "relay")
+    ann, bob, other, root = (
+        tokens.make(who, may, ["*"])
+        for who, may in (("ann", "append"), ("bob", "append"), ("bob", "append"), ("root", "admin"))
+    )
+    laptop = open_repo("laptop")
+    conversation = laptop.create("Gone")
+    conversation.append("user", SECRET)
+    phone = open_repo("phone", laptop.library)
+    with RelayThread(tmp_path / "relay") as relay:
+        asked: list[object] = []
+        delete = Connection.delete
+        count = lambda self, document: (asked.append(document), delete(self, document))[1]  # noqa: E731
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Connection, "delete", count)
+            for repo, token in ((laptop, ann), (phone, bob)):
+                with repo.connect(relay.url, token) as link:
+                    link.wait_synced(30)
+            phone.delete(conversation.id)  # offline
+            with phone.connect(relay.url, bob) as link:
+                link.wait_synced(30)  # it is in step all the same, and knows by now
+                assert [str(why.args[0]) for why in link.kept_there.values()] == [
+                    link.last_error and link.last_error.message
+                ]
+                assert list(link.kept_there) == [conversation.id] and "another subject" in str(link.last_error)
+                phone.create("Another").append("user", "x")
+                phone.delete(phone.create("Short-lived").id)
+                link.wait_synced(30)
+                assert len(asked) == 1, "not again on this connection"
+            with phone.connect(relay.url, bob) as link:
+                link.wait_synced(30)
+                assert (len(asked), dict(link.kept_there), link.last_error) == (1, {}, None)
+                phone.delete(conversation.id)  # once more, by hand
+                eventually(lambda: list(link.kept_there) == [conversation.id])
+            phone.close()
+            for times, kept in ((3, [conversation.id]), (3, [])):
+                with pytest.raises(SystemExit) as ended:
+                    command = ["--db", str(tmp_path / "phone.db"), "sync", relay.url, "--json", "--timeout", "30"]
+                    main([*command, "--token", other])  # the same subject, but who knows
+                assert ended.value.code == 0
+                assert (json.loads(capsys.readouterr().out)["kept_there"], len(asked)) == (kept, times)
+            again = llmcrdt.open(tmp_path / "phone.db")
+            assert again.store.owed_deletions(relay.url) == [conversation.id], "it is not forgotten"
+            with again.connect(relay.url, root) as link:
+                link.wait_synced(30)
+                eventually(lambda: not again.store.owed_deletions(relay.url))
+                assert not link.kept_there
+            with pytest.raises(ConversationNotFound):
+                again.delete(conversation.id)
+            again.close()
+
+
+def test_who_is_in_step_has_had_deletions_taken(open_repo: OpenRepo, tmp_path: Path) -> None:
+    """One ``llmcrdt sync`` after a deletion is enough: it ends when it is in step."""
+    for attempt in range(5):
+        with RelayThread(tmp_path / f"relay{attempt}") as relay:
+            laptop = open_repo(f"laptop{attempt}")
+            conversation = laptop.create("Gone")
+            with laptop.connect(relay.url) as link:
+                link.wait_synced(30)
+            laptop.delete(conversation.id)
+            with laptop.connect(relay.url) as link:
+                link.wait_synced(30)
+        log = SqliteLog(tmp_path / f"relay{attempt}" / "relay.db")
+        assert log.gone(document_bytes(conversation.id))
+        log.close()
 
 
 def test_a_relay_that_went_back_to_an_old_copy_is_told_again(open_repo: OpenRepo, tmp_path: Path) -> None:

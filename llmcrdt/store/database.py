@@ -437,7 +437,7 @@ class Store:
 
     def owed_folds(self, relay: str) -> list[str]:
         """Documents that this relay is still to fold."""
-        return self._owed("fold", relay)
+        return list(self._owed("fold", relay))
 
     def folded(self, relay: str, document: str) -> None:
         with self._writing() as db:
@@ -476,9 +476,22 @@ class Store:
             with self._writing() as db:
                 db.execute("DELETE FROM settings WHERE name = ?", [_SCRUB])
 
-    def owed_deletions(self, relay: str) -> list[str]:
-        """Documents that this relay is still to delete."""
-        return self._owed("delete", relay)
+    def owed_deletions(self, relay: str, credential: str = "") -> list[str]:
+        """Documents that this relay is still to delete; without those that it refused to this ``credential``."""
+        owed = self._owed("delete", relay)
+        return [document for document, refused in owed.items() if not credential or refused != credential]
+
+    def deletion_refused(self, relay: str, document: str, credential: str) -> None:
+        """The relay does not delete a document for this credential. It is owed still: another one may be allowed to."""
+        with self._writing() as db:
+            name = f"delete:{document}:{relay}"
+            db.execute("UPDATE settings SET value = ? WHERE name = ?", [credential, name])
+
+    def owe_deletion_again(self, document: str) -> bool:
+        """Forget that relays refused to delete a document; whether any did."""
+        with self._writing() as db:
+            query = "UPDATE settings SET value = '' WHERE name LIKE ? AND value != ''"
+            return bool(db.execute(query, [f"delete:{document}:%"]).rowcount)
 
     def owe_deletions(self, relay: str) -> None:
         """This relay lost something, and may have forgotten what was deleted: it is to hear of all of it again."""
@@ -520,10 +533,11 @@ class Store:
 
     # inside
 
-    def _owed(self, what: str, relay: str) -> list[str]:
+    def _owed(self, what: str, relay: str) -> dict[str, str]:
+        """What a relay is still to do: the documents, and what is noted of each."""
         with self._reading() as db:
-            names = [row[0] for row in db.execute("SELECT name FROM settings WHERE name LIKE ?", [f"{what}:%"])]
-        return [name.split(":", 2)[1] for name in names if name.split(":", 2)[2] == relay]
+            rows = db.execute("SELECT name, value FROM settings WHERE name LIKE ?", [f"{what}:%"]).fetchall()
+        return {name.split(":", 2)[1]: value for name, value in rows if name.split(":", 2)[2] == relay}
 
     def _insert(
         self,

@@ -13,7 +13,7 @@ import os
 import random
 import ssl
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
@@ -29,7 +29,7 @@ from ..ids import DocumentId
 from . import wire
 from .address import is_loopback, relay_address
 from .backoff import Backoff
-from .failures import explained, first, trusting
+from .failures import deletion_refused, explained, first, trusting
 from .follower import Follower, Goal, Progress
 from .local import LocalDocuments
 from .traffic import Traffic
@@ -58,7 +58,9 @@ class Link:
     Attributes:
         state: "connecting", "online", "offline" (between two tries), "closed" (also after the relay refused the token:
             then there is no use in trying again).
-        last_error: why the last connection failed or ended, or why a document is not followed; None if nothing did.
+        last_error: why the last connection failed or ended, why a document is not followed, or not deleted at the
+            relay; None if nothing did.
+        kept_there: deleted documents that the relay refused to delete when this link asked it, and why.
         bytes_sent, bytes_received: WebSocket frames as they were on the wire, headers included and compressed, over all
             connections; without the HTTP upgrades.
     """
@@ -76,6 +78,7 @@ class Link:
         self.url = url
         self.state: State = "connecting"
         self.last_error: LLMCRDTError | None = None
+        self.kept_there: Mapping[DocumentId, RelayRefused] = {}
         self._traffic = Traffic()
         self._address = relay_address(url)
         self._tls = trusting(tls) if self._address.startswith("wss:") else None
@@ -194,8 +197,8 @@ class Link:
         """Have the relay delete a document's log for good, once all that is local now of the document ``after`` is
         durable there. Returns at once; asked again after every reconnection until the relay has answered.
 
-        The future ends with None; with RelayRefused, where the token does not allow it; with SyncError, where the link
-        was closed first."""
+        The future ends with None; with RelayRefused, where the token does not allow it, which ``kept_there`` and
+        ``last_error`` say too; with SyncError, where the link was closed first."""
         future: Future[None] = Future()
         with self._lock:
             if self.state == "closed":
@@ -203,7 +206,11 @@ class Link:
             self._waiting.add(future)
 
         def done(outcome: int) -> None:
-            self._settle(future, _DELETE_ERRORS[outcome])
+            refused = deletion_refused(document) if outcome == wire.DELETE_REFUSED else None
+            if refused is not None:
+                self.last_error, self.kept_there = refused, {**self.kept_there, document: refused}
+                logger.warning("%s", refused)
+            self._settle(future, refused)
 
         self._call(self._guard, self._follower.delete, document, after, done)
         return future
@@ -471,12 +478,6 @@ _FOLD_ERRORS: dict[int, SyncError | None] = {
     wire.FOLD_DONE: None,
     wire.FOLD_NEVER: RelayRefused("The relay never folds documents of this kind."),
     wire.FOLD_FAILED: SyncError("The relay could not fold the document.", hint="Ask again later; nothing was lost."),
-}
-
-
-_DELETE_ERRORS: dict[int, SyncError | None] = {
-    wire.DELETE_DONE: None,
-    wire.DELETE_REFUSED: RelayRefused("The token does not allow to delete this document at the relay."),
 }
 
 

@@ -38,8 +38,9 @@ class Deletions:
         for deletion in self._wanted.values():
             deletion.asked = False
 
-    def ask(self, connection: Connection) -> None:
-        """Send what can be asked now. An older relay is not asked; a later one may be."""
+    def ask(self, connection: Connection) -> bool:
+        """Send what can be asked now; whether anything was. An older relay is not asked; a later one may be."""
+        asked = False
         for document, deletion in self._wanted.items():
             if deletion.asked or not connection.deletes():
                 continue
@@ -47,8 +48,9 @@ class Deletions:
             if waits is not None:
                 deletion.mark = waits
             else:
-                deletion.asked = True
+                asked = deletion.asked = True
                 connection.delete(document_bytes(document))
+        return asked
 
     def answered(self, document: DocumentId, outcome: int) -> None:
         deletion = self._wanted.pop(document, None)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import ssl
 
-from ..exceptions import LLMCRDTError, RelayUnreachable
+from ..exceptions import LLMCRDTError, RelayRefused, RelayUnreachable
+from ..ids import DocumentId
 
 # OpenSSL's X509_V_ERR_*: the certificate is not valid yet, or not any more; it is for another name, or another address.
 _TIME, _NAME = (9, 10), (62, 64)
@@ -27,6 +28,14 @@ def _certificate_hint(code: int) -> str:
     if code in _NAME:
         return "Connect to the name that the certificate is for."
     return 'If it is the right relay, say which certificates to trust: --ca FILE, or tls="ca.pem" in Python.'
+
+
+def deletion_refused(document: DocumentId) -> RelayRefused:
+    """What the answer DELETED (refused) means."""
+    return RelayRefused(
+        f"The relay keeps its copy of {document}, which was deleted here: it belongs to another subject.",
+        hint="Whose token wrote it first can delete it there, or a token with admin.",
+    )
 
 
 def first(error: BaseException) -> BaseException:

@@ -545,8 +545,12 @@ class Follower:
         """Bring every goal as far as it can get now."""
         if self._folds:
             self._ask_folds()
-        if self._connection is not None:
-            self._deletions.ask(self._connection)
+        if self._connection is not None and self._deletions.ask(self._connection):
+            # They are part of what is local: a barrier behind them tells that the relay has taken or refused them.
+            for goal in self._goals:
+                goal.heard = False
+            if self._barrier is not None:
+                self._barrier.goals.clear()
         if not self._goals:
             return
         for goal in tuple(self._goals):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from llmcrdt.ids import document_bytes, document_id
 from llmcrdt.sync import wire
 from llmcrdt.sync.deletions import Deletions
+from llmcrdt.sync.follower import Follower
 from llmcrdt.sync.protocol import Connection
 from llmcrdt.sync.wire import Cursor
 from llmcrdt.testing.local_documents import BlobDocuments
@@ -79,3 +82,30 @@ def test_an_older_relay_is_not_asked_and_the_next_connection_is() -> None:
     again = connected()
     deletions.ask(again)
     assert asked(again) == [wire.Delete(document_bytes(GONE))]
+
+
+@pytest.mark.parametrize("reached_first", [True, False])
+def test_who_waits_to_be_in_step_waits_until_the_relay_has_heard_of_it(reached_first: bool) -> None:
+    local, done = library(), list[object]()
+    raw = document_bytes(LIBRARY)
+    follower = Follower(local, lambda: 0.0)
+    follower.connected()
+    follower.delete(GONE, LIBRARY, done.append)
+
+    def say(*messages: wire.Message) -> list[wire.Message]:
+        """What the relay says, and what it gets for it."""
+        for message in messages:
+            follower.receive(wire.encode(message))
+        return [wire.decode(frame) for frame in follower.take()]
+
+    head = Cursor(b"c" * 16, 0, bytes(32))
+    say(wire.Welcome(features=wire.FEATURES))
+    follower.goal(done.append)
+    *_, push, barrier = say(wire.Opened(raw, wire.RESET, head, 0))
+    assert isinstance(push, wire.Push) and barrier == wire.Barrier(1)
+    ack, reached = wire.Ack(raw, push.session, push.n, 1, 1), wire.Reached(1)
+    said = say(*((reached, ack) if reached_first else (ack, reached)))
+    assert said == [wire.Delete(document_bytes(GONE)), wire.Barrier(2)]
+    assert done == []
+    say(wire.Deleted(document_bytes(GONE), wire.DELETE_REFUSED), wire.Reached(2))
+    assert done == [wire.DELETE_REFUSED, None]
