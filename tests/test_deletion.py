@@ -128,6 +128,26 @@ def test_it_is_asked_for_again_until_the_relay_has_answered(
     again.close()
 
 
+def test_a_file_put_back_to_before_it_was_sent_has_it_deleted_all_the_same(
+    open_repo: OpenRepo, relay: RelayThread, tmp_path: Path
+) -> None:
+    laptop = open_repo("laptop")
+    laptop.create("Kept")
+    with laptop.connect(relay.url) as link:
+        link.wait_synced(30)
+    conversation = laptop.create("Gone")
+    conversation.append("user", SECRET)
+    laptop.close()
+    shutil.copyfile(tmp_path / "laptop.db", tmp_path / "backup")
+    with llmcrdt.open(tmp_path / "laptop.db") as again, again.connect(relay.url) as link:
+        link.wait_synced(30)
+    (tmp_path / "backup").replace(tmp_path / "laptop.db")
+    with llmcrdt.open(tmp_path / "laptop.db") as restored:
+        restored.delete(conversation.id)  # nothing here says that the relay has it
+        with restored.connect(relay.url):
+            eventually(lambda: not holds(tmp_path) and not restored.store.owed_deletions(relay.url))
+
+
 def test_a_stale_device_deletes_its_copy_and_can_t_bring_it_back(
     open_repo: OpenRepo, relay: RelayThread, tmp_path: Path
 ) -> None:
@@ -182,7 +202,12 @@ def test_a_deletion_that_the_relay_refuses_is_told_once_and_asked_again_with_ano
     with RelayThread(tmp_path / "relay") as relay:
         asked: list[object] = []
         delete = Connection.delete
-        count = lambda self, document: (asked.append(document), delete(self, document))[1]  # noqa: E731
+
+        def count(self: Connection, document: bytes) -> None:
+            if document == document_bytes(conversation.id):
+                asked.append(document)
+            delete(self, document)
+
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Connection, "delete", count)
             for repo, token in ((laptop, ann), (phone, bob)):

@@ -457,10 +457,13 @@ class Store:
             return [row[0] for row in db.execute(query)]
 
     def drop(self, document: str) -> None:
-        """Keep nothing of a deleted conversation, and note for every relay that knows it that it is to delete it too.
-        Afterwards its bytes are in no file; where another reader stands in the way of that, ``scrub`` goes on."""
+        """Keep nothing of a deleted conversation, and note for every relay that knows it, or the library, that it is to
+        delete it too: a copy of this file may have sent it there. Afterwards its bytes are in no file; where another
+        reader stands in the way of that, ``scrub`` goes on."""
         with self._writing() as db:
-            for (relay,) in db.execute("SELECT relay FROM cursors WHERE document = ?", [document]).fetchall():
+            library = "SELECT value FROM settings WHERE name = 'library'"
+            query = f"SELECT DISTINCT relay FROM cursors WHERE document IN (?, ({library}))"
+            for (relay,) in db.execute(query, [document]).fetchall():
                 db.execute("INSERT OR REPLACE INTO settings VALUES (?, '')", [f"delete:{document}:{relay}"])
             for table in ("outbox", "updates", "set_aside", "snapshots", "cursors"):
                 db.execute(f"DELETE FROM {table} WHERE document = ?", [document])
