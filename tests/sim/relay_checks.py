@@ -5,13 +5,15 @@ from __future__ import annotations
 import sqlite3
 from contextlib import suppress
 
+from relay_operations import PRESENT
 from relay_world import World, says_all
 from sim_checks import oracle_state
-from sim_clients import URL
+from sim_clients import URL, ClientProcess
+from sim_disk import kept
 from sim_relay import LIMITS
 
 from llmcrdt.exceptions import EntryNotFound
-from llmcrdt.ids import EntryId, document_bytes, document_id
+from llmcrdt.ids import DocumentId, EntryId, document_bytes, document_id
 from sync_server import verify
 from sync_server.log import DATABASE
 
@@ -35,8 +37,13 @@ def check_converged(world: World) -> None:
             assert says_all(document, world.library, [first[document]], update), "and nothing else"
     hashes = {tuple((c.id, c.transcript().hash) for c in process.conversations()) for process in world.processes()}
     assert len(hashes) == 1, "one transcript"
+    deleted = {document for document in world.deletions if world.processes()[0].is_deleted(document)}
+    assert deleted >= set().union(*(machine.deleted for machine in world.machines))
+    assert not deleted & relay.keys(), "nothing of what was deleted is on the relay"
     for process in world.processes():
         process.run(lambda process=process: world.check_said(process))
+        assert {document for document in world.deletions if process.is_deleted(document)} == deleted
+        assert not process.repo.store.owed_deletions(URL), "every deletion that was owed is done"
         for document in process.repo.following():
             assert not process.local.outbox(document), "nothing waits"
             assert process.repo.store.set_aside_count(document) == 0, "nothing was set aside"
@@ -68,18 +75,50 @@ def check_cursors(world: World) -> None:
         assert world.relay.log.head(raw) == before[raw], f"nobody had anything to add to {document_id(raw)}"
 
 
-def check_erased(world: World) -> None:
-    """What was erased is in no file of a client, nor of a relay that was not put back to an old copy."""
-    folders = [(machine.folder, "chats.db") for machine in world.machines]
-    if not world.relay_rolled_back:
-        folders.append((world.relay_folder, DATABASE))
+def check_present(world: World) -> None:
+    """Everybody sees who is present, and nobody else, also after every connection broke."""
+    for process in world.processes():
+        process.run(lambda process=process: _announce(world, process))
+    world.clock.run(world.clock.now + 1)
+    for process in world.processes():
+        process.cut(0, world.rng.choice((0.0, 20.0)))
+    world.clock.run(world.clock.now + 60)
+    for process in world.processes():
+        for conversation in process.conversations():
+            others = [_state(other, conversation.id) for other in world.processes() if other is not process]
+            seen = [present.state.get("word") for present in conversation.presence()]
+            assert sorted(map(str, seen)) == sorted(filter(None, others)), "everybody who is present is seen, once"
+
+
+def _announce(world: World, process: ClientProcess) -> None:
+    for conversation in process.conversations():
+        if world.rng.random() < 0.6:
+            conversation.present({"word": world.name(PRESENT)})
+
+
+def _state(process: ClientProcess, conversation: str) -> str:
+    known = process.repo.known_presence(DocumentId(conversation))
+    return str(known._state["word"]) if known and known._state else ""
+
+
+def check_words(world: World) -> None:
+    """What was erased is in no file of a client, nor of a relay that was not put back to an old copy. What was deleted
+    is in no file at all, and presence never was."""
+    folders = [(machine.folder, "chats.db") for machine in world.machines] + [(world.relay_folder, DATABASE)]
     for process in world.processes():
         assert not process.repo.store.owed_folds(URL), "every fold that was owed is done"
-    gone = [word for entry, word in world.erased.items() if _is_erased(world, entry)]
+    deleted = [document for document in world.deletions if world.processes()[0].is_deleted(document)]
+    gone = [PRESENT, *(word for document in deleted for word in world.words_of.get(document, ()))]
+    erased = [word for entry, word in world.erased.items() if _is_erased(world, entry)]
     for folder, name in folders:
-        data = b"".join(p.read_bytes() for p in sorted(folder.glob(name + "*")) if not p.name.endswith("-shm"))
+        paths = sorted(path for path in folder.glob(name + "*") if not path.name.endswith("-shm"))
+        data = b"".join(map(kept, paths))
         for word in gone:
-            assert word.encode() not in data, f"an erased word is in {folder.name}"
+            assert word.encode() not in data, f"{word}, which is gone, is in {folder.name}"
+        if folder != world.relay_folder or not world.relay_rolled_back:
+            data = b"".join(path.read_bytes() for path in paths)
+            for word in erased:
+                assert word.encode() not in data, f"the erased {word} is in {folder.name}"
 
 
 def _is_erased(world: World, entry: str) -> bool:

@@ -16,9 +16,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.append(str(Path(__file__).parents[2]))
-from relay_checks import check_converged, check_cursors, check_erased, check_log
-from relay_world import OPERATIONS, WEIGHTS, World
-from sim_many import run_many
+from relay_checks import check_converged, check_cursors, check_log, check_present, check_words
+from relay_operations import OPERATIONS, WEIGHTS, EventfulWorld
+from sim_many import go_on, run_many, same_hashes
 
 _WEIGHTS = [WEIGHTS.get(name, 1) for name in OPERATIONS]
 # The simulated disks know what was fsynced; where the system has a disk in memory, their files stand there.
@@ -35,7 +35,7 @@ def run_schedule(seed: int, *, steps: int | None = None, trace: bool = False) ->
     ]
     done: Counter[str] = Counter()
     memory = MEMORY if Path(MEMORY).is_dir() else None
-    with tempfile.TemporaryDirectory(dir=memory) as folder, World(seed, Path(folder)) as world:
+    with tempfile.TemporaryDirectory(dir=memory) as folder, EventfulWorld(seed, Path(folder)) as world:
         for name, pause, step_seed in plan[:steps]:
             if trace:
                 print(f"{world.clock.now:8.3f} {name[3:]}", flush=True)
@@ -46,8 +46,10 @@ def run_schedule(seed: int, *, steps: int | None = None, trace: bool = False) ->
         check_log(world)
         check_converged(world)
         check_cursors(world)
-        check_erased(world)
+        check_present(world)
+        check_words(world)
         done["goals met"] = world.goals_met
+        done.update(world.ledger.happened)
     return done
 
 
@@ -74,11 +76,14 @@ def main(arguments: list[str] | None = None) -> int:
         run_schedule(args.seed, steps=args.steps, trace=args.trace)
         return 0
     start = time.monotonic()
-    ran, done, failure = run_many(run_schedule, args.seed, args.schedules, args.jobs, share=25)
+    ran, done, failure, next_ = run_many(run_schedule, args.seed, args.schedules, args.jobs, share=25)
     if failure:
         print(failure.trace, file=sys.stderr)
         print(f"after {ran:,} schedules: --seed {failure.seed} --steps {shortest(failure.seed)}", file=sys.stderr)
         return 1
+    if ran < args.schedules:
+        print(go_on(ran, next_, args.seed + args.schedules), file=sys.stderr)
+        return 130
     steps = sum(n for name, n in done.items() if name.startswith("do_"))
     print(f"{ran:,} schedules, {steps:,} steps, {time.monotonic() - start:.0f} s: every promise held")
     print("  ".join(f"{name.removeprefix('do_')} {n:,}" for name, n in sorted(done.items())))
@@ -86,4 +91,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    same_hashes()
     sys.exit(main())

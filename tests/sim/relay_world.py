@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import random
-import shutil
 import sqlite3
-from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
-from sim_clients import DAY, ClientProcess, LLMCRDTError, Machine
-from sim_disk import Disks
+from sim_clients import ClientProcess, Machine
+from sim_disk import Disks, kept
+from sim_keeper import FragileReplica
 from sim_network import Clock
 from sim_relay import Ledger, RelayProcess, copy_files
 
@@ -18,11 +18,11 @@ import llmcrdt
 from llmcrdt.crdt.yjs import YjsReplica
 from llmcrdt.document import library as library_document
 from llmcrdt.document import schema
-from llmcrdt.exceptions import NotSealed, RelayRefused, StoreError
-from llmcrdt.ids import document_bytes
+from llmcrdt.document.presence import Presence
+from llmcrdt.exceptions import RelayRefused, StoreError
+from llmcrdt.ids import document_bytes, document_id
 from sync_server.log import DATABASE, LogError
 
-MOST_MACHINES, MOST_PROCESSES = 4, 6
 _QUIET = 300.0
 """Virtual seconds within which everything comes to rest once nothing breaks any more."""
 
@@ -41,10 +41,16 @@ class World:
         self.folds_work = False
         self.names = self.words = 0
         self.erased: dict[str, str] = {}
+        # What was said in each conversation, and the conversations that somebody deleted, or tried to.
+        self.words_of: dict[str, list[str]] = {}
+        self.deletions: set[str] = set()
         self.goals_met = 0
         self.library: str | None = None
         self._patches = [
-            mock.patch("llmcrdt.repo.YjsReplica", lambda roots: YjsReplica(roots, client_id=self.rng.getrandbits(32)))
+            mock.patch("llmcrdt.repo.YjsReplica", lambda roots: YjsReplica(roots, client_id=self.rng.getrandbits(32))),
+            mock.patch("llmcrdt.repo.Presence", partial(Presence, clock=lambda: self.clock.now)),
+            mock.patch("sync_server.keeper_worker.YjsReplica", FragileReplica),
+            mock.patch("sync_server.keeper._SLICE", 1_500),
         ]
 
     def __enter__(self) -> World:
@@ -74,9 +80,11 @@ class World:
         self.names += 1
         return f"{of}-{self.names}"
 
-    def word(self) -> str:
+    def word(self, conversation: str = "") -> str:
         self.words += 1
-        return f"word{self.words:05d}" + "x" * self.rng.choice((0, 3, 300))
+        word = f"word{self.words:05d}"
+        self.words_of.setdefault(conversation, []).append(word)
+        return word + "x" * self.rng.choice((0, 3, 300))
 
     def processes(self) -> list[ClientProcess]:
         return [process for machine in self.machines for process in machine.processes]
@@ -84,7 +92,7 @@ class World:
     # ---------------------------------------------------------------- starting and ending
 
     def start_relay(self) -> None:
-        args = (self.disks, self.clock, self.rng, self.ledger, self._relay_lost_power)
+        args = (self.disks, self.clock, self.rng, self.ledger, self._relay_lost_power, self._deleted)
         try:
             self.relay = RelayProcess(self.name("relay"), self.relay_folder, *args)
             self.relay.folds_work = self.folds_work
@@ -112,6 +120,7 @@ class World:
         machine = Machine(folder, self.library, self.rng)
         if source is not None:
             machine.said = {document: set(entries) for document, entries in source.said.items()}
+            machine.deleted = set(source.deleted)
         self.machines.append(machine)
         self.start_process(machine)
         return machine
@@ -146,10 +155,21 @@ class World:
             self.clock.after(self.rng.uniform(0, 3), lambda: self.start_process(machine))
 
     def check_said(self, process: ClientProcess) -> None:
-        """What a device wrote or took in is there after every crash."""
+        """What a device wrote, took in or deleted is there, or gone, after every crash."""
         there = {c.id: process.entries(c) for c in process.conversations()}
+        deleted = {document for document in self.deletions if process.is_deleted(document)}
+        assert deleted >= process.machine.deleted, "what was deleted stays so after a crash"
         for document, entries in process.machine.said.items():
-            assert entries <= there.get(document, set()), "what a device had on its disk is there after a crash"
+            if document not in deleted:
+                assert entries <= there.get(document, set()), "what a device had on its disk is there after a crash"
+
+    def _deleted(self, raw: bytes) -> None:
+        """The relay says that nothing is left of a document."""
+        assert document_id(raw) in self.deletions
+        words = self.words_of.get(document_id(raw), ())
+        for path in self.relay_folder.glob(DATABASE + "*"):
+            data = b"" if path.name.endswith("-shm") else kept(path)
+            assert not [word for word in words if word.encode() in data], f"what was deleted is in {path.name}"
 
     def check_acked(self) -> None:
         """Nothing that was acknowledged is lost, as long as the relay's data was not put back or wiped."""
@@ -167,10 +187,14 @@ class World:
                 }
                 query = "SELECT d.id, s.id, s.folded FROM sessions s JOIN documents d ON d.number = s.document"
                 folded = {(document, session): n for document, session, n in db.execute(query)}
+                gone = {document for (document,) in db.execute("SELECT id FROM documents WHERE gone > 0")}
             finally:
                 db.close()
+        assert gone >= self.ledger.deleted, "what was deleted stays so"
+        assert {document_id(raw) for raw in gone} <= self.deletions, "nothing else is deleted"
+        assert not self.ledger.bad.intersection(stored.values()), "what is bad is in no log"
         for (document, session, n), data in self.ledger.acked.items():
-            if n > folded.get((document, session), 0):
+            if document not in gone and n > folded.get((document, session), 0):
                 assert stored.get((document, session, n)) == data, "what was acknowledged is in the log, as it was sent"
 
     # ---------------------------------------------------------------- goals
@@ -186,7 +210,8 @@ class World:
             if self.ledger.epoch == epoch and self.relay.alive:
                 now = self.relay_state()
                 for document, update in ours.items():
-                    if document in process.repo.following():
+                    # One that was deleted since is not there any more, and the library may still be under way.
+                    if document in process.repo.following() and (document in now or document not in self.deletions):
                         assert says_all(document, self.library, now.get(document, []), update), "ours is on the relay"
             if self.ledger.epoch == epoch and made in self.machines:
                 here = process.state()
@@ -206,162 +231,6 @@ class World:
                 llmcrdt.ids.document_id(raw): list(self.relay.log.contents(raw, 1 << 30))
                 for raw in self.relay.log.documents()
             }
-
-    # ---------------------------------------------------------------- what a person does
-
-    def step(self, name: str, rng: random.Random) -> None:
-        if self.processes() or not name.startswith("do_c_"):
-            getattr(self, name)(rng)
-
-    def _process(self, rng: random.Random) -> ClientProcess:
-        return rng.choice(self.processes())
-
-    def _say(self, rng: random.Random, say: str) -> None:
-        process = self._process(rng)
-
-        def act() -> None:
-            conversations = process.conversations()
-            if conversations:
-                conversation = rng.choice(conversations)
-                with suppress(NotSealed):
-                    getattr(self, say)(process, conversation, rng)
-                process.note_said()
-
-        process.run(act)
-
-    def do_c_create(self, rng: random.Random) -> None:
-        process = self._process(rng)
-        if len(process.repo.following()) < 4:
-            process.run(lambda: process.repo.create(self.word()))
-
-    def do_c_say(self, rng: random.Random) -> None:
-        self._say(rng, "_append")
-
-    def _append(self, process: ClientProcess, conversation: llmcrdt.Conversation, rng: random.Random) -> None:
-        for _ in range(rng.choice((1, 1, 4, 12))):
-            if not self.disks.power_is_gone(process.machine.folder):
-                conversation.append("user", self.word())
-
-    def do_c_answer(self, rng: random.Random) -> None:
-        self._say(rng, "_answer")
-
-    def _answer(self, process: ClientProcess, conversation: llmcrdt.Conversation, rng: random.Random) -> None:
-        with conversation.stream("assistant", frame=conversation.transcript(), interval=0) as stream:
-            for _ in range(rng.randint(1, 8)):
-                stream.write(self.word())
-
-    def do_c_edit(self, rng: random.Random) -> None:
-        self._say(rng, "_edit")
-
-    def _edit(self, process: ClientProcess, conversation: llmcrdt.Conversation, rng: random.Random) -> None:
-        entries = conversation.transcript()
-        if len(entries):
-            conversation.edit(rng.choice(entries), self.word())
-
-    def do_c_erase(self, rng: random.Random) -> None:
-        self._say(rng, "_erase")
-
-    def _erase(self, process: ClientProcess, conversation: llmcrdt.Conversation, rng: random.Random) -> None:
-        entries = [e for e in conversation.transcript() if e.text]
-        if entries:
-            entry = rng.choice(entries)
-            conversation.erase(entry)
-            self.erased[entry.id] = entry.text
-
-    def do_c_goal(self, rng: random.Random) -> None:
-        process = self._process(rng)
-        process.run(lambda: self.set_goal(process))
-
-    # ---------------------------------------------------------------- what happens to networks, processes and disks
-
-    def do_c_cut(self, rng: random.Random) -> None:
-        self._process(rng).cut(rng.choice((0.0, 0.1, 15.0)), rng.choice((0.0, 0.1, 15.0)))
-
-    def do_c_stall(self, rng: random.Random) -> None:
-        process = self._process(rng)
-        if process.wire is not None:
-            process.wire.stall(rng.uniform(1, 20))
-
-    def do_c_kill(self, rng: random.Random) -> None:
-        self.end_process(self._process(rng), rng.uniform(0, 3))
-
-    def do_c_power(self, rng: random.Random) -> None:
-        self.disks.lose_power_after(self._process(rng).machine.folder, rng.randint(1, 30))
-
-    def do_c_full(self, rng: random.Random) -> None:
-        folder = self._process(rng).machine.folder
-        self.disks.fill(folder, True)
-        self.clock.after(rng.uniform(0.1, 4), lambda: self.disks.fill(folder, False))
-
-    def do_c_clock(self, rng: random.Random) -> None:
-        self._process(rng).machine.offset = rng.uniform(-DAY, DAY)
-
-    def do_c_second_process(self, rng: random.Random) -> None:
-        if len(self.processes()) < MOST_PROCESSES:
-            self.start_process(self._process(rng).machine)
-
-    def do_c_copy(self, rng: random.Random) -> None:
-        if len(self.machines) < MOST_MACHINES:
-            self.add_machine(self._process(rng).machine)
-
-    def do_c_backup(self, rng: random.Random) -> None:
-        machine = self._process(rng).machine
-        machine.backup = self.folder / self.name("backup")
-        copy_files(machine.folder, machine.backup)
-
-    def do_c_roll_back(self, rng: random.Random) -> None:
-        machine = self._process(rng).machine
-        if machine.backup is not None and not self.disks.power_is_gone(machine.folder):
-            self.client_rolled_back = True
-            for process in tuple(machine.processes):
-                process.die()
-            self._replace(machine.folder, machine.backup)
-            machine.said.clear()
-            self.start_process(machine)
-
-    def _replace(self, folder: Path, by: Path | None) -> None:
-        shutil.rmtree(folder)
-        if by is None:
-            folder.mkdir()
-        else:
-            copy_files(by, folder)
-        self.disks.forget(folder)
-
-    def do_r_kill(self, rng: random.Random) -> None:
-        self.end_relay(rng.uniform(0, 4))
-
-    def do_r_power(self, rng: random.Random) -> None:
-        self.disks.lose_power_after(self.relay_folder, rng.randint(1, 30))
-
-    def do_r_full(self, rng: random.Random) -> None:
-        self.disks.fill(self.relay_folder, True)
-        self.clock.after(rng.uniform(0.1, 4), lambda: self.disks.fill(self.relay_folder, False))
-
-    def do_r_backup(self, rng: random.Random) -> None:
-        self.relay_copy = self.folder / self.name("backup")
-        copy_files(self.relay_folder, self.relay_copy)
-
-    def do_r_roll_back(self, rng: random.Random) -> None:
-        if self.relay_copy is not None:
-            self._put_back(self.relay_copy)
-
-    def do_r_wipe(self, rng: random.Random) -> None:
-        self._put_back(None)
-
-    def _put_back(self, copy: Path | None) -> None:
-        if self.relay.alive and not self.disks.power_is_gone(self.relay_folder):
-            self.relay.die()
-            self.relay_rolled_back = True
-            self._replace(self.relay_folder, copy)
-            self.ledger.start_over()
-            self.start_relay()
-
-    def do_check(self, rng: random.Random) -> None:
-        """The promise of local.py, and the relay's."""
-        self.check_acked()
-        state = self.relay_state() if self.relay.alive else {}
-        for process in self.processes():
-            process.run(lambda process=process: self.check_promise(process, state))  # type: ignore[misc]
 
     def check_promise(self, process: ClientProcess, relay: dict[str, list[bytes]]) -> None:
         """(the log up to the cursor) + (the outbox) contain all that the document has on this device."""
@@ -418,20 +287,3 @@ def says_all(document: str, library: str | None, updates: list[bytes], update: b
     for one in updates:
         replica.apply(one)
     return not replica.apply(update).news
-
-
-OPERATIONS = tuple(sorted(name for name in vars(World) if name.startswith("do_")))
-"""Every operation, by name."""
-
-WEIGHTS = {
-    "do_c_say": 14,
-    "do_c_answer": 5,
-    "do_c_edit": 3,
-    "do_c_create": 4,
-    "do_c_goal": 3,
-    "do_c_cut": 5,
-    "do_check": 4,
-}
-"""How often each is drawn; 1 where nothing is said."""
-
-__all__ = ["OPERATIONS", "WEIGHTS", "LLMCRDTError", "World", "says_all"]

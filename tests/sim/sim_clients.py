@@ -18,6 +18,7 @@ from llmcrdt.journal import RelayDocuments
 from llmcrdt.sync.backoff import Backoff
 from llmcrdt.sync.client import HELD
 from llmcrdt.sync.follower import Follower
+from llmcrdt.sync.wire import ErrorCode
 
 URL = "ws://relay"
 DAY = 86_400.0
@@ -25,7 +26,8 @@ DAY = 86_400.0
 
 class Machine:
     """A device with one file: its disk, its clock, the processes that have the file open. ``said``: the entries that
-    were written or taken in here and are on its disk, by conversation."""
+    were written or taken in here and are on its disk, by conversation. ``deleted``: the conversations that were deleted
+    here."""
 
     def __init__(self, folder: Path, library: str | None, rng: random.Random) -> None:
         self.folder, self.library = folder, library
@@ -34,6 +36,7 @@ class Machine:
         self.processes: list[ClientProcess] = []
         self.backup: Path | None = None
         self.said: dict[str, set[str]] = {}
+        self.deleted: set[str] = set()
         self.starts = 0
 
 
@@ -54,6 +57,15 @@ class SimulatedLink:
         done = lambda outcome: future.set_result(None) if outcome == 0 else future.set_exception(StoreError("no fold"))  # noqa: E731
         self._process.soon(lambda: self._process.follower.fold(document, done))
         return future
+
+    def delete(self, document: DocumentId, after: DocumentId) -> Future[None]:
+        future: Future[None] = Future()
+        done = lambda outcome: future.set_result(None) if outcome == 0 else future.set_exception(StoreError("refused"))  # noqa: E731
+        self._process.soon(lambda: self._process.follower.delete(document, after, done))
+        return future
+
+    def announce(self, document: DocumentId) -> None:
+        self._process.soon(lambda: self._process.follower.announce(document))
 
     def close(self) -> None:
         pass
@@ -85,8 +97,10 @@ class ClientProcess:
         with disks.running(name):
             self.repo._links.append(self.link)  # type: ignore[arg-type]
             self.repo._ask_to_fold(self.link)  # type: ignore[arg-type]
+            self.repo._ask_to_delete(self.link)  # type: ignore[arg-type]
         machine.processes.append(self)
         self._poll()
+        self._tick()
         self.connect()
 
     # ---------------------------------------------------------------- its end
@@ -133,6 +147,11 @@ class ClientProcess:
                 self.run(self._look)
             self.clock.after(0.3, self._poll)
 
+    def _tick(self) -> None:
+        if self.alive:
+            self.run(self.repo._tick_presence)
+            self.clock.after(2.0, self._tick)
+
     def _look(self) -> None:
         self._version = self.repo._look(self._version)
 
@@ -160,7 +179,8 @@ class ClientProcess:
                 raise StoreError(str(error)) from error  # a relay without a disk ends the connection
 
         self._guarded(receive)
-        assert not self.follower.refused, self.follower.refused
+        refused = [why for why in self.follower.refused.values() if why.code != ErrorCode.GONE]
+        assert not refused, refused
 
     def closed(self, wire: Wire) -> None:
         if self.alive and wire is self.wire:
@@ -191,7 +211,14 @@ class ClientProcess:
     # ---------------------------------------------------------------- what it knows
 
     def conversations(self) -> Sequence[llmcrdt.Conversation]:
+        self.repo._read_library()
         return [self.repo.get(id_) for id_ in self.repo.following()[1:]]
+
+    def is_deleted(self, conversation: str) -> bool:
+        """Whether its library says so."""
+        self.repo._read_library()
+        card = self.repo._library.card(DocumentId(conversation))
+        return card is not None and card.deleted
 
     def entries(self, conversation: llmcrdt.Conversation) -> set[str]:
         shown = conversation.transcript()
@@ -205,6 +232,7 @@ class ClientProcess:
     def state(self) -> dict[str, bytes]:
         """All that it has, as one update for each document."""
         found: dict[str, bytes] = {}
+        self.repo._read_library()
         for document in self.repo.following():
             opened = self.repo._library if document == self.repo.library else self.repo.get(document)
             opened.refresh()

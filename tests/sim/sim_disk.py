@@ -269,3 +269,24 @@ class Disks:
 
     def _machine(self, path: str) -> str:
         return path.rpartition("/")[0]
+
+
+_PAGE, _BTREE_PAGES = 4096, {2: 12, 5: 12, 10: 8, 13: 8}
+
+
+def kept(path: Path) -> bytes:
+    """What a database, or its write-ahead log, has on disk, but for the free space in the middle of a page: SQLite lets
+    what was moved to another page stand there until it needs the space, ``secure_delete`` or not.
+
+    Source: https://www.sqlite.org/fileformat2.html, sections 1.6 and 4.
+    """
+    data = bytearray(path.read_bytes())
+    start, frame = (32, 24) if path.name.endswith("-wal") else (0, 0)
+    for page in range(start + frame, len(data), frame + _PAGE):
+        head = page + (100 if data[page : page + 6] == b"SQLite" else 0)
+        if size := _BTREE_PAGES.get(data[head]):
+            cells, content = (int.from_bytes(data[head + at : head + at + 2], "big") for at in (3, 5))
+            free = range(head + size + 2 * cells, page + (content or 1 << 16))
+            if free.stop <= page + _PAGE:
+                data[free.start : free.stop] = bytes(len(free))
+    return bytes(data)

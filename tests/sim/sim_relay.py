@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sim_disk import Disks
+from sim_keeper import SimulatedKeeper
 from sim_network import Clock, Wire
 
 from llmcrdt.crdt.fold import fold_updates
 from llmcrdt.exceptions import LLMCRDTError
 from llmcrdt.sync import wire
+from sync_server.checking import Checking, Flushed, ToCheck, ToDrop
 from sync_server.doors.native import NativeDoor
 from sync_server.folding import Folded, ToFold
 from sync_server.limits import Limits
@@ -20,8 +23,9 @@ from sync_server.log import DATABASE, LogError, SqliteLog
 from sync_server.rooms import Drop, Event, Greeted, Joined, Left, Output, Received, Rooms, Send, Sent, Tick
 
 LIMITS = Limits(
-    batch=1_500, outgoing=4_000, window_records=12, window=3_000, fold=6_000, fold_tail=1_000, sweep=4, group=40
-)
+    batch=1_500, outgoing=4_000, window_records=12, window=3_000, fold=6_000, fold_tail=1_000, sweep=4, group=40,
+    keep=12_000,
+)  # fmt: skip
 _TICK = 0.5
 
 Name = tuple[bytes, bytes, int]
@@ -29,16 +33,40 @@ Name = tuple[bytes, bytes, int]
 
 
 class Ledger:
-    """What the relay said is on disk, by name, since its data was last wiped or put back (``epoch`` counts that)."""
+    """What the relay said is on disk, by name, and which documents it said are deleted, since its data was last wiped
+    or put back (``epoch`` counts that). ``bad``: records that must go nowhere."""
 
     def __init__(self) -> None:
         self.epoch = 0
         self.pushed: dict[Name, bytes] = {}
         self.acked: dict[Name, bytes] = {}
+        self.deleted: set[bytes] = set()
+        self.happened: Counter[str] = Counter()
+        self.bad: set[bytes] = set()
 
     def start_over(self) -> None:
         self.epoch += 1
         self.acked.clear()
+        self.deleted.clear()
+
+    def note(self, message: object) -> None:
+        """The relay says this to somebody."""
+        document = getattr(message, "document", None)
+        match message:
+            case wire.Ack(_, session, first, count):
+                for n in range(first, first + count):
+                    data = self.acked[message.document, session, n] = self.pushed[message.document, session, n]
+                    assert data not in self.bad, "what is bad is never acknowledged"
+            case wire.Records(_, _, records):
+                assert not self.bad.intersection(record.data for record in records), "what is bad goes to nobody"
+            case wire.Deleted(_, wire.DELETE_DONE):
+                self.deleted.add(message.document)
+                self.happened["deletions done"] += 1
+                return
+            case wire.Error(wire.ErrorCode.BAD_RECORD):
+                self.happened["records refused"] += 1
+        if isinstance(message, wire.Ack | wire.Records | wire.Snapshot | wire.Opened | wire.Folded):
+            assert document not in self.deleted, "what was deleted takes nothing and says nothing any more"
 
 
 class _Peer:
@@ -56,10 +84,10 @@ class RelayProcess:
 
     def __init__(
         self, name: str, folder: Path, disks: Disks, clock: Clock, rng: random.Random, ledger: Ledger,
-        died: Callable[[], None],
+        died: Callable[[], None], deleted: Callable[[bytes], None],
     ) -> None:  # fmt: skip
         self.name, self.folder, self.disks, self.clock, self.rng, self.ledger = name, folder, disks, clock, rng, ledger
-        self._died = died
+        self._died, self._deleted = died, deleted
         self.alive = True
         self.folds_work = False
         self.peak = 0
@@ -67,11 +95,12 @@ class RelayProcess:
         self._peers: dict[int, _Peer] = {}
         self._by_wire: dict[Wire, _Peer] = {}
         self._numbers = 0
-        self._woken = False
+        self._woken = self._checks = self._announcing = False
         self._said = 0.0
         with disks.running(name):
             self.log = SqliteLog(folder / DATABASE)
-            self.rooms = Rooms(self.log, LIMITS, rng.randbytes)
+            self.rooms = Rooms(self.log, LIMITS, rng.randbytes, Checking(available=True, always=True))
+        self.keeper = SimulatedKeeper(self.log, LIMITS, self._put, rng)
         self._wake()
         self._tick()
 
@@ -88,6 +117,8 @@ class RelayProcess:
 
     def close_files(self) -> None:
         with self.disks.running(self.name):
+            self.keeper.die()
+            self.ledger.happened["workers lost"] += self.keeper.restarts
             self.log._db.conn.close()
             assert self.log._lock is not None
             self.log._lock.close()
@@ -164,18 +195,43 @@ class RelayProcess:
         if self.disks.power_is_gone(self.folder):
             self._died()
             return
+        for output in outputs:
+            if isinstance(output, ToCheck | ToDrop | Flushed):
+                self.keeper.put(output)
+        self._check_soon()
+        if self.rooms.announces and not self._announcing:
+            self._announcing = True
+            self.clock.after(LIMITS.presence_tick, self._announce)
         # Between the commit and what is said of it there is time to die.
         self._said = max(self._said, self.clock.now + self.rng.choice((0.0, 0.005)))
-        self.clock.at(self._said, lambda: self._dispatch(events, list(outputs)))
+        self.clock.at(self._said, lambda taken=self.rooms.taken: self._dispatch(taken, list(outputs)))  # type: ignore[misc]
         if self._events or self.rooms.more:
             self._wake()
 
-    def _dispatch(self, events: list[Event], outputs: list[Output]) -> None:
+    def _announce(self) -> None:
+        self._announcing = False
+        if self.alive:
+            self._put(Tick())
+
+    def _check_soon(self) -> None:
+        if not self._checks and not self.keeper.idle:
+            self._checks = True
+            self.clock.after(self.rng.choice((0.0, 0.001, 0.05)), self._check)
+
+    def _check(self) -> None:
+        """The keeper's thread."""
+        self._checks = False
+        if self.alive:
+            with self.disks.running(self.name):
+                self.keeper.turn()
+            self._check_soon()
+
+    def _dispatch(self, taken: Sequence[tuple[int, int]], outputs: list[Output]) -> None:
         if not self.alive:
             return
-        for event in events:
-            if isinstance(event, Received) and event.peer in self._peers:
-                self._peers[event.peer].working -= event.size
+        for number, size in taken:
+            if number in self._peers:
+                self._peers[number].working -= size
         for output in outputs:
             match output:
                 case ToFold():
@@ -186,10 +242,9 @@ class RelayProcess:
                         peer.wire.send_down(wire.encode(error), 0)
                         peer.wire.cut(client_after=0.5, relay_after=0.5)
                 case Send(peers, message, weight):
-                    if isinstance(message, wire.Ack):
-                        for i in range(message.count):
-                            name = (message.document, message.session, message.n + i)
-                            self.ledger.acked[name] = self.ledger.pushed[name]
+                    self.ledger.note(message)
+                    if isinstance(message, wire.Deleted):
+                        self._deleted(message.document)
                     for number in peers:
                         if peer := self._peers.get(number):
                             peer.wire.send_down(wire.encode(message), weight)

@@ -16,7 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.append(str(Path(__file__).parents[2]))
 from sim_checks import check_device, merge_all
-from sim_many import run_many
+from sim_many import go_on, run_many, same_hashes
 from sim_world import OPERATIONS, WEIGHTS, World
 
 _WEIGHTS = [WEIGHTS.get(name, 1) for name in OPERATIONS]
@@ -65,10 +65,13 @@ def main(arguments: list[str] | None = None) -> int:
                 done += run_schedule(seed, folder=Path(folder))
             count += 1
         return _report(count, done, time.monotonic() - start)
-    ran, done, failure = run_many(run_schedule, args.seed, args.schedules, args.jobs)
+    ran, done, failure, next_ = run_many(run_schedule, args.seed, args.schedules, args.jobs)
     if failure:
         print(f"after {ran:,} schedules: seed {failure.seed}\n{failure.trace}", file=sys.stderr)
         return 1
+    if ran < args.schedules:
+        print(go_on(ran, next_, args.seed + args.schedules), file=sys.stderr)
+        return 130
     return _report(ran, done, time.monotonic() - start)
 
 
@@ -79,4 +82,5 @@ def _report(count: int, done: Counter[str], seconds: float) -> int:
 
 
 if __name__ == "__main__":
+    same_hashes()
     sys.exit(main())

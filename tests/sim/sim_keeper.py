@@ -1,0 +1,115 @@
+"""The keeper of a simulated relay: the real one and the real worker's code, in this process and on virtual time.
+
+The worker may die at any exchange. It always dies over a record with DEADLY in it, and the CRDT core panics over one
+with PANIC in it, as over bytes that make yrs go wrong.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Any, NoReturn
+
+from llmcrdt.crdt.yjs import YjsReplica
+from sync_server import keeper_worker
+from sync_server.checking import Checked, Flush
+from sync_server.keeper import Keeper
+from sync_server.limits import Limits
+from sync_server.log import RecordLog
+
+DEADLY, PANIC = b"a deadly word", b"a word to panic at"
+_INNOCENT = 2
+"""Deaths in a row that something innocent may see alone in the worker's hands; past the next it is to blame."""
+
+
+class FragileReplica(YjsReplica):
+    """What a worker holds. Its core panics where it must."""
+
+    def apply(self, update: bytes) -> Any:
+        if PANIC in update:
+            with self._guarded("The update broke the CRDT core."):
+                self._panic(update)
+        return super().apply(update)
+
+    def _panic(self, update: bytes) -> NoReturn:
+        self._doc.apply_update(update)
+        raise _Panic
+
+
+class _Panic(BaseException):
+    """As pyo3's PanicException: no Exception."""
+
+
+class SimulatedKeeper(Keeper):
+    """Has no thread: ``turn`` does what the thread would do next. ``crashes``: exchanges still to come that the worker
+    does not survive."""
+
+    _worker: Any
+
+    def __init__(self, log: RecordLog, limits: Limits, answer: Callable[[Checked | Flush], None], rng: Random) -> None:
+        super().__init__(log, limits, answer)
+        self.rng, self.crashes = rng, 0
+        self._stopping = _Never()  # type: ignore[assignment]
+        self._blamed: Counter[object] = Counter()
+
+    @property
+    def idle(self) -> bool:
+        return self._orders.empty() and not self._runnable()
+
+    def turn(self) -> None:
+        """One round of the thread's loop."""
+        self._take()
+        sent = self._next()
+        if sent:
+            self._work(sent)
+
+    def die(self) -> None:
+        """The relay's process is gone."""
+        for document in tuple(self._documents):
+            self._forget(document)
+
+    # ---------------------------------------------------------------- the worker
+
+    def _up(self) -> Any:
+        if self._worker is None and not (self.crashes and self.rng.random() < 0.3):
+            self._worker = keeper_worker.Keeper(self._limits.record)
+        return self._worker
+
+    def _end_worker(self) -> None:
+        self._worker = None
+
+    def _exchange(self, worker: Any, sent: Sequence[Any]) -> list[bytes]:
+        answers: list[bytes] = []
+        dies_at = self.rng.randrange(len(sent) + 1) if self._crashes(sent) else None
+        for place, order in enumerate(sent):
+            if place == dies_at or any(DEADLY in data for data in order.data):
+                raise EOFError
+            answers += worker.obey(order.name, order.document, order.data)
+        if dies_at is not None:
+            raise EOFError
+        return answers
+
+    def _crashes(self, sent: Sequence[Any]) -> bool:
+        """Whether it dies, for no fault of what it has in hand."""
+        if not self.crashes:
+            return False
+        orders = [order for order in sent if order.name != b"drop"]
+        if len(orders) == 1:
+            (order,) = orders
+            suspect = (order.document, order.job is None, order.job and tuple(order.data))
+            if self._blamed[suspect] == _INNOCENT:
+                return False
+            self._blamed[suspect] += 1
+        self.crashes -= 1
+        return True
+
+
+class _Never:
+    """In place of an event: the keeper is never stopped, and waits for nothing."""
+
+    def is_set(self) -> bool:
+        return False
+
+    def wait(self, seconds: float) -> bool:
+        return False
