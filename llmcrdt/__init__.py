@@ -37,7 +37,7 @@ _HOMES = {
     "engine.engine": ("Engine", "Reuse", "Sampling"),
     "engine.llama_cpp": ("LlamaEngine",),
     "sync.client": ("Link",),
-    "sync.follower": ("Progress",),
+    "sync.progress": ("Progress",),
     "exceptions": ("LLMCRDTError",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -63,7 +63,7 @@ from .repo import Listing as Listing
 from .repo import Repo as Repo
 from .repo import open as open
 from .sync.client import Link as Link
-from .sync.follower import Progress as Progress
+from .sync.progress import Progress as Progress
 from .warming import Warming as Warming
 from .warming import warm as warm
 from .why import Why as Why

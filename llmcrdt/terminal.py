@@ -10,7 +10,7 @@ import click
 
 from .document.blob import Blob
 from .document.entry import Entry
-from .sync.follower import Progress
+from .sync.progress import Progress
 
 
 def safe(text: str) -> str:

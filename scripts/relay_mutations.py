@@ -12,6 +12,7 @@ _LOG = "sync_server/log.py"
 _ROOMS = "sync_server/rooms.py"
 _STORE = "llmcrdt/store/database.py"
 _FOLLOWER = "llmcrdt/sync/follower.py"
+_GOALS = "llmcrdt/sync/goals.py"
 _REPO = "llmcrdt/repo.py"
 _SEEDS = "tests/sim/test_relay_schedules.py::test_every_promise_holds_over_seeded_schedules"
 
@@ -104,8 +105,26 @@ RELAY_MUTATIONS = (
         "tests/test_erase_everywhere.py::test_what_an_erase_puts_in_the_place_of_waiting_records_is_waited_for",
     ),
     Mutation(
-        "synced", "a goal does not ask what the relay has", _FOLLOWER,
+        "synced", "a goal does not ask what the relay has", _GOALS,
         "            if goal.heard and not goal.marks:\n", "            if not goal.marks:\n", _SEEDS,
+    ),
+    Mutation(
+        "synced", "deletions are no part of what is local", _GOALS,
+        "            goal.heard = False\n", "            pass\n",
+        "tests/sync/test_deletions.py::test_who_waits_to_be_in_step_waits_until_the_relay_has_heard_of_it",
+    ),
+    Mutation(
+        "duties", "a deletion that was refused is asked for again on every connection", _STORE,
+        "if not credential or refused != credential]", "]",
+        "tests/test_deletion.py::"
+        "test_a_deletion_that_the_relay_refuses_is_told_once_and_asked_again_with_another_token",
+    ),
+    Mutation(
+        "duties", "a deletion that was refused is forgotten", _STORE,
+        'db.execute("UPDATE settings SET value = ? WHERE name = ?", [credential, name])',
+        'db.execute("DELETE FROM settings WHERE ? != name AND name = ?", [credential, name])',
+        "tests/test_deletion.py::"
+        "test_a_deletion_that_the_relay_refuses_is_told_once_and_asked_again_with_another_token",
     ),
     Mutation(
         "erased", "a record that repeats erased words is kept", "llmcrdt/journal.py",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llmcrdt.sync.follower import Progress
+from llmcrdt.sync.progress import Progress
 from llmcrdt.terminal import progress_line
 
 

@@ -1,8 +1,8 @@
-"""The link between the documents of this device and one relay: sockets, a thread, and patience.
+"""The link between the documents of this device and one relay, as programs see it: a thread, and patience.
 
 A ``Link`` runs an asyncio loop on a daemon thread of its own, so neither a blocked main thread nor another event loop
-can hold it up. It starts offline, connects, and connects again for as long as it is open; nothing is ever raised from
-its thread. All it knows about the protocol is in follower.py.
+can hold it up. It starts offline, connects, and connects again for as long as it is open (line.py); nothing is ever
+raised from its thread. All it knows about the protocol is in follower.py.
 """
 
 from __future__ import annotations
@@ -18,35 +18,25 @@ from concurrent.futures import Future
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from types import TracebackType
-from typing import Literal, TypeAlias
 
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
-from websockets.typing import Subprotocol
-
-from ..exceptions import LLMCRDTError, MalformedFrame, RelayRefused, RelayUnreachable, SyncError, SyncTimeout
+from ..exceptions import LLMCRDTError, RelayRefused, RelayUnreachable, SyncError, SyncTimeout
 from ..ids import DocumentId
 from . import wire
-from .address import is_loopback, relay_address
 from .backoff import Backoff
-from .failures import deletion_refused, explained, first, trusting
-from .follower import Follower, Goal, Progress
+from .failures import deletion_refused, trusting
+from .follower import Follower
+from .goals import Goal
+from .line import Line, State
 from .local import LocalDocuments
-from .traffic import Traffic
+from .progress import Observers, Progress
 
 logger = logging.getLogger(__name__)
 
-State: TypeAlias = Literal["connecting", "online", "offline", "closed"]
-
-HELD = 5.0
-"""Seconds after which a connection counts as good, and back-off starts over."""
 REPORT = 0.1
 """Seconds at least between two reports of progress."""
 ANNOUNCE = 0.1
 """Seconds at least between two announcements for one document."""
 _GOES_ON = "The link goes on trying."
-_OPEN_TIMEOUT = 10.0
-_PING = 20.0
 
 
 class Link:
@@ -76,27 +66,25 @@ class Link:
         tls: ssl.SSLContext | str | os.PathLike[str] | None = None,
     ) -> None:
         self.url = url
-        self.state: State = "connecting"
-        self.last_error: LLMCRDTError | None = None
         self.kept_there: Mapping[DocumentId, RelayRefused] = {}
-        self._traffic = Traffic()
-        self._address = relay_address(url)
-        self._tls = trusting(tls) if self._address.startswith("wss:") else None
         self._follower = Follower(local, random, _agent(), (token or "").encode())
-        self._backoff = backoff or Backoff(random)
-        self._ever_connected = False
+        self._line = Line(
+            url,
+            self._follower,
+            backoff or Backoff(random),
+            lambda: trusting(tls),
+            changed=self._pump,
+            ended=self._ended,
+        )
         self._noted: set[DocumentId | None] = set()
         self._lock = threading.Lock()
         self._waiting: set[Future[None]] = set()
         self._goals: dict[Future[None], Goal] = {}
-        # Documents announced for just now, and whether there is more to announce.
         self._progress = Progress()
         self._reporting = False
-        self._observers: list[Callable[[Progress], None]] = []
+        self._observers = Observers()
+        # Documents announced for just now, and whether there is more to announce.
         self._announcing: dict[DocumentId, bool] = {}
-        self._socket: ClientConnection | None = None
-        self._online_since: float | None = None
-        self._failure: Exception | None = None
         self._running = threading.Event()
         self._thread = threading.Thread(target=self._run, name="llmcrdt-link", daemon=True)
         self._thread.start()
@@ -105,12 +93,20 @@ class Link:
     # ---------------------------------------------------------------- from any thread
 
     @property
+    def state(self) -> State:
+        return self._line.state
+
+    @property
+    def last_error(self) -> LLMCRDTError | None:
+        return self._line.last_error
+
+    @property
     def bytes_sent(self) -> int:
-        return self._traffic.sent
+        return self._line.traffic.sent
 
     @property
     def bytes_received(self) -> int:
-        return self._traffic.received
+        return self._line.traffic.received
 
     @property
     def progress(self) -> Progress:
@@ -126,15 +122,8 @@ class Link:
     def observe_progress(self, callback: Callable[[Progress], None]) -> Callable[[], None]:
         """Call back with ``progress`` when it has changed, from the link's thread, ten times a second at most. Returns
         what stops it. What the callback raises is logged."""
-        with self._lock:
-            self._observers.append(callback)
+        stop = self._observers.add(callback)
         self._call(self._report_soon)
-
-        def stop() -> None:
-            with self._lock:
-                if callback in self._observers:
-                    self._observers.remove(callback)
-
         return stop
 
     def notify(self, document: DocumentId | None = None) -> None:
@@ -181,11 +170,7 @@ class Link:
 
         The future ends with None; with RelayRefused, where the relay can't fold documents of that kind; with SyncError,
         where folding failed or the link was closed."""
-        future: Future[None] = Future()
-        with self._lock:
-            if self.state == "closed":
-                raise self._why_closed()
-            self._waiting.add(future)
+        future = self._awaited()
 
         def done(outcome: int) -> None:
             self._settle(future, _FOLD_ERRORS[outcome])
@@ -199,16 +184,12 @@ class Link:
 
         The future ends with None; with RelayRefused, where the token does not allow it, which ``kept_there`` and
         ``last_error`` say too; with SyncError, where the link was closed first."""
-        future: Future[None] = Future()
-        with self._lock:
-            if self.state == "closed":
-                raise self._why_closed()
-            self._waiting.add(future)
+        future = self._awaited()
 
         def done(outcome: int) -> None:
             refused = deletion_refused(document) if outcome == wire.DELETE_REFUSED else None
             if refused is not None:
-                self.last_error, self.kept_there = refused, {**self.kept_there, document: refused}
+                self._line.last_error, self.kept_there = refused, {**self.kept_there, document: refused}
                 logger.warning("%s", refused)
             self._settle(future, refused)
 
@@ -218,7 +199,7 @@ class Link:
     def close(self) -> None:
         """Go offline, and wait until the thread has ended. What was not acknowledged stays in the outbox. A second
         call does nothing."""
-        self._call(self._stop)
+        self._call(self._line.stop)
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
@@ -242,18 +223,23 @@ class Link:
             self._loop.call_soon_threadsafe(function, *arguments)
 
     def _wait(self) -> Future[None]:
+        future = self._awaited()
+        self._call(self._set_goal, future)
+        return future
+
+    def _awaited(self) -> Future[None]:
+        """A future that ends with the link, if not before. Raises SyncError where that is closed already."""
         future: Future[None] = Future()
         with self._lock:
             if self.state == "closed":
                 raise self._why_closed()
             self._waiting.add(future)
-        self._call(self._set_goal, future)
         return future
 
     def _late(self, future: Future[None], timeout: float | None) -> SyncError:
         missing: Future[str] = Future()
         self._call(self._explain, future, missing)
-        if not self._ever_connected:
+        if not self._line.ever_connected:
             reason = self.last_error.message if self.last_error else "Nobody answers."
             do = (self.last_error and self.last_error.hint) or "Is a relay running there?"
             return RelayUnreachable(f"{self.url} could not be reached: {reason}", hint=f"{do} {_GOES_ON}")
@@ -269,10 +255,10 @@ class Link:
             asyncio.run(self._main())
         except Exception as e:
             logger.exception("the link ended")
-            self.last_error = SyncError(f"The link ended: {e!r}.")
+            self._line.last_error = SyncError(f"The link ended: {e!r}.")
         finally:
             with self._lock:
-                self.state = "closed"
+                self._line.state = "closed"
                 waiting, self._waiting = self._waiting, set()
             self._running.set()
             for future in waiting:
@@ -280,85 +266,17 @@ class Link:
 
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._stopped, self._flush = asyncio.Event(), asyncio.Event()
         self._running.set()
-        stopped = asyncio.create_task(self._stopped.wait())
-        while not self._stopped.is_set():
-            self.state, self._online_since, self._failure = "connecting", None, None
-            session = asyncio.create_task(self._session())
-            await asyncio.wait((session, stopped), return_when=asyncio.FIRST_COMPLETED)
-            if not session.done():
-                session.cancel()
-            with suppress(asyncio.CancelledError):
-                await session
-            self._follower.disconnected()
-            if self._online_since is not None and self._loop.time() - self._online_since >= HELD:
-                self._backoff.reset()
-            if isinstance(self.last_error, RelayRefused) and self.last_error.code == wire.ErrorCode.TOKEN_REFUSED:
-                # Another try would be refused as well.
-                self._stopped.set()
-            if not self._stopped.is_set():
-                self.state = "offline"
-                pause, self._follower.retry_after = self._backoff.next(self._follower.retry_after), 0.0
-                await asyncio.wait((stopped,), timeout=pause)
-        self._follower.disconnected()
-
-    async def _session(self) -> None:
-        """One connection, from its first byte to its last. Notes why it ended."""
-        try:
-            async with connect(
-                self._address,
-                subprotocols=[Subprotocol(wire.SUBPROTOCOL)],
-                compression="deflate",
-                create_connection=self._traffic.connection(),
-                proxy=None if is_loopback(self._address) else True,
-                ssl=self._tls,
-                open_timeout=_OPEN_TIMEOUT,
-                ping_interval=_PING,
-                ping_timeout=_PING,
-                close_timeout=1.0,
-                max_size=wire.MAX_FRAME,
-                user_agent_header=None,
-            ) as socket:
-                self._socket = socket
-                self._follower.connected()
-                async with asyncio.TaskGroup() as group:
-                    sending = group.create_task(self._send(socket))
-                    await self._receive(socket)
-                    sending.cancel()
-            self._ended(SyncError("The relay closed the connection."))
-        except asyncio.CancelledError:
-            raise
-        except Exception as e:
-            self._ended(self._failure or first(e))
-        finally:
-            self._socket = None
-
-    async def _send(self, socket: ClientConnection) -> None:
-        with suppress(ConnectionClosed):
-            while True:
-                self._flush.clear()
-                for frame in self._follower.take():
-                    await socket.send(frame)
-                await self._flush.wait()
-
-    async def _receive(self, socket: ClientConnection) -> None:
-        async for frame in socket:
-            if isinstance(frame, str):
-                raise MalformedFrame("The relay sent a text frame.")
-            self._follower.receive(frame)
-            if self._online_since is None:
-                self._online_since, self._ever_connected, self.state = self._loop.time(), True, "online"
-            self._pump()
+        await self._line.run()
 
     def _pump(self) -> None:
         """After the follower did something: send its frames, set its timers, note what it refuses."""
-        self._flush.set()
+        self._line.flush()
         self._report_soon()
         for pause, document, opening in self._follower.timers():
             self._loop.call_later(pause, self._guard, self._follower.due, document, opening)
         if self._follower.refused:
-            self.last_error = next(iter(self._follower.refused.values()))
+            self._line.last_error = next(iter(self._follower.refused.values()))
 
     def _report_soon(self) -> None:
         if self._observers and not self._reporting:
@@ -370,11 +288,7 @@ class Link:
         before = self._progress
         self._see_progress()
         if self._progress != before:
-            for callback in tuple(self._observers):
-                try:
-                    callback(self._progress)
-                except Exception:
-                    logger.exception("an observer of progress failed")
+            self._observers.tell(self._progress)
 
     def _see_progress(self, seen: Future[None] | None = None) -> None:
         with suppress(LLMCRDTError):  # the disk, for a moment
@@ -387,12 +301,7 @@ class Link:
         try:
             function(*arguments)
         except Exception as e:
-            self._failure = e
-            self._follower.disconnected()
-            if self._socket is not None:
-                self._socket.transport.abort()
-            else:
-                self._ended(e)
+            self._line.fail(e)
         self._pump()
 
     def _take_notes(self) -> None:
@@ -458,17 +367,10 @@ class Link:
             return RelayRefused(self.last_error.message, code=self.last_error.code, hint="Connect with another token.")
         return SyncError("The link is closed.", hint="Connect again.")
 
-    def _stop(self) -> None:
-        self._stopped.set()
-
-    def _ended(self, error: BaseException) -> None:
-        if isinstance(error, ConnectionClosed):
-            error = SyncError(f"The connection to {self.url} was lost: {error}.")
-        self.last_error = explained(error)
-        logger.debug("%s: %s", self.url, self.last_error)
-        if isinstance(self.last_error, RelayRefused) and self.last_error.code in _FOR_GOOD:
+    def _ended(self, error: LLMCRDTError) -> None:
+        if isinstance(error, RelayRefused) and error.code in _FOR_GOOD:
             for future in tuple(self._goals):
-                self._settle(future, self.last_error)
+                self._settle(future, error)
 
 
 _FOR_GOOD = (wire.ErrorCode.MALFORMED, wire.ErrorCode.UNEXPECTED, wire.ErrorCode.WINDOW_EXCEEDED)

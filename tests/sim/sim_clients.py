@@ -16,8 +16,8 @@ from llmcrdt.exceptions import LLMCRDTError, RelayRefused, StoreError
 from llmcrdt.ids import DocumentId
 from llmcrdt.journal import RelayDocuments
 from llmcrdt.sync.backoff import Backoff
-from llmcrdt.sync.client import HELD
 from llmcrdt.sync.follower import Follower
+from llmcrdt.sync.line import HELD
 from llmcrdt.sync.wire import ErrorCode
 
 URL = "ws://relay"

@@ -17,8 +17,8 @@ from llmcrdt.sync import client
 from llmcrdt.sync.address import relay_address
 from llmcrdt.sync.backoff import Backoff
 from llmcrdt.sync.client import Link
-from llmcrdt.sync.follower import Progress
 from llmcrdt.sync.local import Record, Waiting
+from llmcrdt.sync.progress import Progress
 from llmcrdt.sync.wire import Announcement
 from llmcrdt.testing.local_documents import BlobDocuments, pack, unpack
 from sync_server.limits import Limits
