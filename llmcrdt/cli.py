@@ -26,6 +26,7 @@ from llmcrdt.exceptions import (
     LLMCRDTError,
     NotADatabase,
     RelayUnreachable,
+    SyncError,
     SyncTimeout,
 )
 from llmcrdt.ids import is_document_id
@@ -34,6 +35,7 @@ from llmcrdt.terminal import print_entry, progress_line, qr_code, safe
 
 if TYPE_CHECKING:
     from llmcrdt.kvcache.disk import DiskCache
+    from llmcrdt.sync.client import Link
 
 INTERRUPTED = 130
 
@@ -113,6 +115,9 @@ MANY = 1_000_000  # conversations
 as_json = click.option("--json", "as_json", is_flag=True, help="print one JSON document")
 model_file = click.option("--model", required=True, type=click.Path(path_type=Path), help="GGUF file")
 cache_dir = click.option("--cache", type=click.Path(path_type=Path), help="KV cache directory [default: user cache]")
+trusted = click.option(
+    "--ca", type=click.Path(path_type=Path, exists=True), help="certificates to trust (PEM), for wss://"
+)
 relay_token = click.option("--token", envvar="LLMCRDT_TOKEN", help="access token [default: $LLMCRDT_TOKEN]")
 max_tokens = click.option("--max-tokens", default=512, show_default=True, type=click.IntRange(min=1))
 temperature = click.option("--temperature", default=0.8, show_default=True, type=click.FloatRange(min=0))
@@ -291,6 +296,8 @@ def generate(
 @click.option("--title", default="", help="of a new conversation")
 @click.option("--system", help="what the model is told first, in a new conversation")
 @click.option("--sync", "relay", metavar="URL", help="stay in step with a relay meanwhile (ws://HOST:PORT)")
+@relay_token
+@trusted
 @max_tokens
 @temperature
 @click.pass_obj
@@ -302,6 +309,8 @@ def chat(
     title: str,
     system: str | None,
     relay: str | None,
+    token: str | None,
+    ca: Path | None,
     max_tokens: int,
     temperature: float,
 ) -> None:
@@ -313,7 +322,7 @@ def chat(
         repo = stack.enter_context(repos(create=id is None))
         conversation = _find(repo, id) if id else None
         engine = stack.enter_context(llmcrdt.LlamaEngine(model, cache=cache))
-        link = stack.enter_context(repo.connect(relay)) if relay else None
+        link = stack.enter_context(repo.connect(relay, token, tls=ca)) if relay else None
 
         def begin(words: str) -> llmcrdt.Conversation:
             def fill(made: llmcrdt.Conversation) -> None:
@@ -325,9 +334,11 @@ def chat(
 
         talk = Chat(conversation or begin, engine, answer)
         talk.run(typed_lines())
-        if link is not None:
-            with contextlib.suppress(LLMCRDTError):  # what did not get through goes with the next sync
+        if link is not None and talk.begun is not None:
+            try:
                 link.wait_synced(5)
+            except SyncError as error:
+                click.echo(f"llmcrdt: {safe(error.message)} {_what_to_do(link, error)}", err=True)
         if id is None and talk.begun is not None:
             click.echo(f'Go on with "llmcrdt chat {talk.begun.id}".', err=True)
 
@@ -336,7 +347,7 @@ def chat(
 @click.argument("url", required=False)
 @relay_token
 @click.option("--only", multiple=True, help="a document id; may be given several times [default: the whole library]")
-@click.option("--ca", type=click.Path(path_type=Path, exists=True), help="certificates to trust (PEM), for wss://")
+@trusted
 @click.option("--watch", is_flag=True, help="stay connected until Ctrl-C")
 @click.option("--timeout", default=30.0, show_default=True, type=click.FloatRange(min=0), help="seconds")
 @as_json
@@ -359,10 +370,9 @@ def sync(
         try:
             link.wait_synced(timeout)
         except SyncTimeout as error:
-            raise SyncTimeout(error.message, hint="Nothing is lost; sync again, or give a longer --timeout.") from None
+            raise SyncTimeout(error.message, hint=f"{_what_to_do(link, error)} Or give a longer --timeout.") from None
         except RelayUnreachable as error:
-            do = (link.last_error and link.last_error.hint) or "Is a relay running there?"
-            raise RelayUnreachable(error.message, hint=f"{do} Nothing is lost; sync again.") from None
+            raise RelayUnreachable(error.message, hint=_what_to_do(link, error)) from None
         finally:
             if shown:
                 click.echo("\r\x1b[K", nl=False, err=True)
@@ -629,6 +639,15 @@ def _find(repo: llmcrdt.Repo, id: str) -> llmcrdt.Conversation:
             return repo.get(found[0])
         what = f"{len(found)} conversations begin with {id!r}" if found else f"There is no conversation {id!r}"
         raise ConversationNotFound(f"{what}.", hint='"llmcrdt list" shows what is there; "sync" brings more.') from None
+
+
+def _what_to_do(link: Link, error: SyncError) -> str:
+    """After waiting for a link in vain, in a command that ends. The error's own hint may say that the link goes on."""
+    if not isinstance(error, (RelayUnreachable, SyncTimeout)):
+        return error.hint
+    asked = "Is a relay running there?" if isinstance(error, RelayUnreachable) else ""
+    do = (link.last_error and link.last_error.hint) or asked
+    return f"{do} Nothing is lost; sync again.".lstrip()
 
 
 def _there(path: Path) -> Path:

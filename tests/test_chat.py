@@ -19,6 +19,8 @@ import llmcrdt
 from llmcrdt.chat import Chat
 from llmcrdt.cli import main
 from llmcrdt.testing.models import write_model
+from sync_server.access import Tokens
+from sync_server.thread import RelayThread
 
 OpenRepo = Callable[..., llmcrdt.Repo]
 ENDLESS = """
@@ -130,6 +132,27 @@ def test_who_leaves_without_a_word_leaves_no_conversation(
         (row,) = repo.list()
         roles = [(entry.role, entry.text) for entry in repo.get(row.id).transcript() if entry.role != "assistant"]
         assert (row.title, roles) == ("Trip", [("system", "Be brief."), ("user", "Hello"), ("user", "And you?")])
+
+
+def test_a_chat_is_in_step_with_a_relay_that_has_tokens_or_says_why_not(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def talk(url: str, *more: str) -> str:
+        monkeypatch.setattr(sys, "stdin", io.StringIO("Hello\n"))
+        arguments = ["--db", str(tmp_path / "a.db"), "chat", "--model", str(model), "--cache", str(tmp_path / "kv")]
+        with pytest.raises(SystemExit) as ended:
+            main([*arguments, "--max-tokens", "2", "--sync", url, *more])
+        assert ended.value.code == 0
+        return capsys.readouterr().err
+
+    token = Tokens(tmp_path / "relay").make("ann", "append", ["*"])
+    with RelayThread(tmp_path / "relay") as relay:
+        assert "token" in (refused := talk(relay.url)) and "goes on" not in refused
+        assert "llmcrdt: " not in talk(relay.url, "--token", token)
+    with llmcrdt.open(tmp_path / "a.db") as repo:
+        assert len(repo.list()) == 2
+        assert {e.sync for row in repo.list() for e in repo.get(row.id).transcript()} == {"durable"}
+    assert "Nothing is lost; sync again." in talk(relay.url, "--token", token)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no terminals of that kind")
