@@ -7,6 +7,7 @@ it was. BYTES and SECONDS bound its memory and its time.
 
 from __future__ import annotations
 
+import os
 import sys
 
 from llmcrdt.crdt.fold import fold_updates
@@ -18,10 +19,9 @@ def main() -> int:
     process.bound(int(sys.argv[1]), nice=10)
     process.allow(int(sys.argv[2]))
     try:
-        folded = fold_updates(pieces.read(sys.stdin.buffer))
-    except EOFError:
-        return 1
-    pieces.write(sys.stdout.buffer, folded)
+        pieces.write(sys.stdout.buffer, fold_updates(pieces.read(sys.stdin.buffer)))
+    except (EOFError, BrokenPipeError):  # the relay is gone
+        os._exit(1)
     return 0
 
 
