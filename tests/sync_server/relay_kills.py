@@ -1,10 +1,11 @@
 """kill -9 of relays and of clients at random moments under load: nothing acknowledged is lost, nothing is there twice.
 
-    python tests/sync_server/relay_kills.py --kills 300 --seed 1
+    python tests/sync_server/relay_kills.py --kills 300 --rollbacks 20 --seed 1
 
 Half of the kills hit a relay that clients push to without waiting, one acknowledged record after the other noted. The
 other half hit clients, now and then the relay too: repos in processes of their own, two of them on one file, that
-write and sync; now and then the relay's data is put back to an old copy under them.
+write, delete and sync; now and then the relay's data is put back to an old copy under them. The rollbacks do that each
+time, to a copy that was made while the relay ran, and clients write on all the while.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ import os
 import random
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -29,6 +32,7 @@ from websockets.typing import Subprotocol
 sys.path.append(str(Path(__file__).parents[2]))
 
 import llmcrdt
+from llmcrdt.ids import document_bytes
 from llmcrdt.sync import wire
 from llmcrdt.sync.wire import Ack, Hello, Open, Opened, Push, Records
 
@@ -124,7 +128,7 @@ def kill_relay(kills: int, seed: int, folder: Path) -> str:
     acked: dict[tuple[bytes, bytes, int], int] = {}
     child, url = start(folder)
     try:
-        for _ in range(kills):
+        for _ in told(kills, "kills of relays"):
             writers = [Writer(i, url, n[i]) for i in range(WRITERS)]
             for writer in writers:
                 writer.start()
@@ -172,6 +176,14 @@ with repo.connect(url) as link:
         n += 1
         conv.append("user", f"{name}-{n}")
         print("said", f"{name}-{n}", flush=True)
+        if n % 40 == 20:
+            doomed = repo.create("doomed")
+            doomed.append("user", f"{name}-{n}-doomed")
+            print("created", doomed.id, flush=True)
+        if n % 40 == 0:
+            print("deletes", doomed.id, flush=True)
+            repo.delete(doomed.id)
+            print("deleted", doomed.id, flush=True)
         if n % 5 == 0:
             said = n
             try:
@@ -190,6 +202,9 @@ class Client:
         self.number, self.path, self.ids = number, path, (library, conversation)
         self.said: set[str] = set()
         self.synced: set[str] = set()
+        self.created: set[str] = set()
+        self.deletes: set[str] = set()
+        self.deleted: set[str] = set()
         self._starts = 0
 
     def start(self, url: str) -> None:
@@ -208,8 +223,8 @@ class Client:
         assert self.process.stdout
         for line in self.process.stdout:
             what, *words = line.split()
-            if line.endswith("\n") and what in ("said", "synced"):
-                (self.said if what == "said" else self.synced).update(words)
+            if line.endswith("\n"):
+                getattr(self, what).update(words)
 
     def kill(self) -> None:
         os.kill(self.process.pid, signal.SIGKILL)
@@ -218,80 +233,173 @@ class Client:
         self.process.stdout.close()  # type: ignore[union-attr]
 
 
+def union(clients: Sequence[Client], what: str) -> set[str]:
+    return set().union(*(getattr(client, what) for client in clients))
+
+
+class Load:
+    """A relay and four clients that write and sync, two of them on one file."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.data = folder, folder / "relay"
+        self._limits = ("--limit", "fold=20000", "--limit", "fold_tail=4000")
+        self.relay, self.url = start(self.data, 0, *self._limits)
+        with llmcrdt.open(folder / "first.db") as repo:
+            self.library, self.conversation = repo.library, repo.create("under load").id
+        paths = [folder / name for name in ("first.db", "first.db", "second.db", "third.db")]
+        self.clients = [Client(i, path, self.library, self.conversation) for i, path in enumerate(paths)]
+
+    def __enter__(self) -> Load:
+        for client in self.clients:
+            client.start(self.url)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for client in self.clients:
+            with suppress(AttributeError, ProcessLookupError):
+                client.process.kill()
+                client.process.wait()
+        self.kill_relay()
+
+    def kill_relay(self) -> None:
+        assert self.relay.stdout
+        self.relay.kill()
+        self.relay.wait()
+        self.relay.stdout.close()
+
+    def start_relay(self) -> None:
+        """Again, at the same address."""
+        self.relay, self.url = start(self.data, int(self.url.rpartition(":")[2]), *self._limits)
+
+    def all(self, what: str) -> set[str]:
+        """What clients said they did."""
+        return union(self.clients, what)
+
+    def check(self, *, rolled_back: bool) -> str:
+        """The clients are killed. What each said is in its file, and everything everywhere once all are in step, also
+        on a device that has nothing yet; what was deleted is nowhere."""
+        for client in self.clients:
+            client.kill()
+        if not rolled_back:
+            self._check(self.folder / "before.db", self.all("synced"), set())
+        paths = sorted({client.path for client in self.clients})
+        for path in paths:
+            here = [client for client in self.clients if client.path == path]
+            self._check(path, union(here, "said"), union(here, "deleted"), on_disk=True)
+        for path in [*paths, self.folder / "fresh.db"]:
+            self._check(path, self.all("said"), self.all("deleted"))
+        assert self.all("synced") and self.all("synced") <= self.all("said")
+        self.kill_relay()
+        with sqlite3.connect(self.data / "relay.db") as db:
+            for document in self.all("deleted"):
+                found = db.execute("SELECT gone FROM documents WHERE id = ?", [document_bytes(document)]).fetchall()
+                assert found == [(2,)], "what was deleted has a tombstone at the relay, and nothing else"
+        db.close()
+        said, synced, deleted = (len(self.all(what)) for what in ("said", "synced", "deleted"))
+        return f"{said:,} entries, {synced:,} of them synced, are there, none twice; {deleted:,} deletions held"
+
+    def _check(self, path: Path, words: set[str], deleted: set[str], *, on_disk: bool = False) -> None:
+        """A repo has these entries, each once, and does not have these conversations: when it is in step, and before,
+        if they were said there."""
+        with llmcrdt.open(path, self.library) as repo:
+            conv = repo.join(self.conversation)
+            before = [entry.text for entry in conv.transcript()]
+            assert not on_disk or words <= set(before), "what was said is on the disk"
+            assert not on_disk or not deleted & {row.id for row in repo.list(1 << 30)}, "what was deleted is not"
+            with repo.connect(self.url) as link:
+                link.wait_synced(120)
+                end = time.monotonic() + 120
+                while repo.store.owed_deletions(self.url) and time.monotonic() < end:
+                    time.sleep(0.02)
+            assert not repo.store.owed_deletions(self.url), "the relay has deleted what it was asked to"
+            texts = [entry.text for entry in conv.transcript()]
+            assert words <= set(texts), "what was synced is there"
+            assert len(texts) == len(set(texts)), "no entry is there twice"
+            listed = {row.id for row in repo.list(1 << 30)}
+            assert not listed & deleted, "what was deleted is gone"
+            assert path.stem != "fresh" or listed >= self.all("created") - self.all("deletes"), "and nothing else"
+
+
 def kill_clients(kills: int, seed: int, folder: Path) -> str:
     """Kill clients and their relay so often; what a client said is in its file, what it synced is on the relay, unless
     that was put back to an old copy: then it is there again once everybody is connected."""
     rng = random.Random(seed)
-    limits = ("--limit", "fold=20000", "--limit", "fold_tail=4000")
-    relay, url = start(folder / "relay", 0, *limits)
-    port = int(url.rpartition(":")[2])
-    with llmcrdt.open(folder / "first.db") as repo:
-        library, conversation = repo.library, repo.create("under load").id
-    paths = [folder / name for name in ("first.db", "first.db", "second.db", "third.db")]
-    clients = [Client(i, path, library, conversation) for i, path in enumerate(paths)]
     of_relay = rollbacks = 0
-    try:
-        for client in clients:
-            client.start(url)
-        for killed in range(kills):
+    with Load(folder) as load:
+        for killed in told(kills, "kills of clients"):
             time.sleep(rng.uniform(0, 0.5))
             if rng.random() < 0.2:
-                relay.kill()
-                relay.communicate()
+                load.kill_relay()
                 of_relay += 1
                 if killed % 10 == 9 and (folder / "copy").exists():
-                    shutil.rmtree(folder / "relay")
-                    shutil.move(folder / "copy", folder / "relay")
+                    shutil.rmtree(load.data)
+                    shutil.move(folder / "copy", load.data)
                     rollbacks += 1
                 elif not (folder / "copy").exists():
-                    shutil.copytree(folder / "relay", folder / "copy")
-                relay, url = start(folder / "relay", port, *limits)
+                    shutil.copytree(load.data, folder / "copy")
+                load.start_relay()
             else:
-                client = rng.choice(clients)
+                client = rng.choice(load.clients)
                 client.kill()
-                client.start(url)
-        for client in clients:
-            client.kill()
-        said = set().union(*(client.said for client in clients))
-        synced = set().union(*(client.synced for client in clients))
-        if not rollbacks:
-            _check(folder / "before.db", library, conversation, url, synced)
-        for path in sorted({client.path for client in clients}):
-            _check(path, library, conversation, url, {w for c in clients if c.path == path for w in c.said})
-        _check(folder / "fresh.db", library, conversation, url, said)
-        assert synced <= said and synced
-    finally:
-        for client in clients:
-            with suppress(AttributeError, ProcessLookupError):
-                client.process.kill()
-                client.process.wait()
-        relay.kill()
-        relay.communicate()
-    told = f"{len(said):,} entries, {len(synced):,} of them synced, are there, none twice"
-    return f"{kills} kills ({of_relay} of the relay, {rollbacks} put back), seed {seed}: {told}"
+                client.start(load.url)
+        held = load.check(rolled_back=rollbacks > 0)
+    return f"{kills} kills ({of_relay} of the relay, {rollbacks} put back), seed {seed}: {held}"
 
 
-def _check(path: Path, library: str, conversation: str, url: str, words: set[str]) -> None:
-    """A repo has these entries, each once, before it is synced if it is one that was there, and after."""
-    with llmcrdt.open(path, library) as repo:
-        conv = repo.join(conversation)
-        before = [entry.text for entry in conv.transcript()]
-        assert path.stem in ("before", "fresh") or words <= set(before), "what was said is on the disk"
-        with repo.connect(url) as link:
-            link.wait_synced(120)
-        texts = [entry.text for entry in conv.transcript()]
-        assert words <= set(texts), "what was synced is there"
-        assert len(texts) == len(set(texts)), "no entry is there twice"
+def roll_back(rollbacks: int, seed: int, folder: Path) -> str:
+    """Put the relay's data back so often, to a copy made while it ran, under clients that write on; the first client
+    is killed now and then too. At the end every device has all that any of them said, once, and what was deleted is
+    gone."""
+    rng = random.Random(seed)
+    copies: list[Path] = []
+    restored = 0
+    with Load(folder) as load:
+        for n in told(rollbacks, "rollbacks"):
+            time.sleep(rng.uniform(0.1, 1))
+            copies.append(folder / f"copy-{n}.db")
+            data_command("backup", load.data, copies[-1])
+            time.sleep(rng.uniform(0.2, 1.5))
+            load.kill_relay()
+            copy = rng.choice(copies[-3:])
+            if rng.random() < 0.3:  # the operator's way, by which deletions stay
+                data_command("restore", load.data, copy)
+                restored += 1
+            else:
+                shutil.rmtree(load.data)
+                load.data.mkdir()
+                shutil.copyfile(copy, load.data / "relay.db")
+            if rng.random() < 0.5:
+                load.clients[0].kill()
+                load.clients[0].start(load.url)
+            load.start_relay()
+        held = load.check(rolled_back=True)
+    return f"{rollbacks} rollbacks ({restored} by restore), seed {seed}: {held}"
+
+
+def data_command(word: str, data: Path, file: Path) -> None:
+    command = [sys.executable, "-m", "sync_server", word, "--data", str(data), str(file)]
+    subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
+
+
+def told(count: int, what: str) -> Iterator[int]:
+    """0, 1, ... with a word now and then on how far it is."""
+    began = time.monotonic()
+    for n in range(count):
+        if n and n % 25 == 0:
+            print(f"{n} of {count} {what}, {time.monotonic() - began:.0f} s", flush=True)
+        yield n
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=300)
+    parser.add_argument("--kills", type=int, default=300, help="half of them of relays, half of clients")
+    parser.add_argument("--rollbacks", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args(arguments)
-    for kill in (kill_relay, kill_clients):
-        with tempfile.TemporaryDirectory() as folder:
-            print(kill(args.kills // 2, args.seed, Path(folder)), flush=True)
+    for run, count in ((kill_relay, args.kills // 2), (kill_clients, args.kills // 2), (roll_back, args.rollbacks)):
+        if count:
+            with tempfile.TemporaryDirectory() as folder:
+                print(run(count, args.seed, Path(folder)), flush=True)
     return 0
 
 
