@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 
 from relay_operations import PRESENT
@@ -12,6 +13,7 @@ from sim_clients import URL, ClientProcess
 from sim_disk import kept
 from sim_relay import LIMITS
 
+from llmcrdt.document.presence import SILENCE
 from llmcrdt.exceptions import EntryNotFound
 from llmcrdt.ids import DocumentId, EntryId, document_bytes, document_id
 from sync_server import verify
@@ -76,18 +78,37 @@ def check_cursors(world: World) -> None:
 
 
 def check_present(world: World) -> None:
-    """Everybody sees who is present, and nobody else, also after every connection broke."""
+    """Everybody sees who is present, and nobody else: at once, after every connection broke, who comes new; and after a
+    while, when a relay and a client died at the same time."""
     for process in world.processes():
         process.run(lambda process=process: _announce(world, process))
-    world.clock.run(world.clock.now + 1)
+    _check_seen(world, world.processes(), after=_AT_ONCE)
     for process in world.processes():
-        process.cut(0, world.rng.choice((0.0, 20.0)))
-    world.clock.run(world.clock.now + 60)
-    for process in world.processes():
+        process.cut(0, 0)
+    _check_seen(world, world.processes(), after=_AT_ONCE)
+    gone = world.processes()[0]
+    ghosts = {_state(gone, conversation.id) for conversation in gone.conversations()}
+    world.end_process(gone, 0)
+    world.clock.run(world.clock.now + 0.01)
+    _check_seen(world, gone.machine.processes[-1:], after=_AT_ONCE, ghosts=ghosts)
+    world.end_relay(0)
+    world.end_process(world.processes()[0], 0)
+    _check_seen(world, world.processes(), after=SILENCE + 15)
+
+
+_AT_ONCE = 4.0
+"""Virtual seconds in which a connection is made, and what was said goes there and back. Far from RENEW."""
+
+
+def _check_seen(world: World, by: Sequence[ClientProcess], after: float, ghosts: Collection[str] = frozenset()) -> None:
+    """``ghosts``: those of whom the relay may not have heard yet that they are gone."""
+    world.clock.run(world.clock.now + after)
+    for process in by:
         for conversation in process.conversations():
             others = [_state(other, conversation.id) for other in world.processes() if other is not process]
-            seen = [present.state.get("word") for present in conversation.presence()]
-            assert sorted(map(str, seen)) == sorted(filter(None, others)), "everybody who is present is seen, once"
+            seen = [str(present.state.get("word")) for present in conversation.presence()]
+            seen = [word for word in seen if word not in ghosts]
+            assert sorted(seen) == sorted(filter(None, others)), "everybody who is present is seen, once"
 
 
 def _announce(world: World, process: ClientProcess) -> None:

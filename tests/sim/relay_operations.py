@@ -229,5 +229,7 @@ WEIGHTS = {
     "do_check": 4,
     "do_c_delete": 2,
     "do_intrude": 2,
+    "do_r_backup": 2,
+    "do_r_roll_back": 2,
 }
 """How often each is drawn; 1 where nothing is said."""

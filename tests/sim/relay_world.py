@@ -51,6 +51,7 @@ class World:
             mock.patch("llmcrdt.repo.Presence", partial(Presence, clock=lambda: self.clock.now)),
             mock.patch("sync_server.keeper_worker.YjsReplica", FragileReplica),
             mock.patch("sync_server.keeper._SLICE", 1_500),
+            mock.patch("llmcrdt.journal.SMALL", 2_500),
         ]
 
     def __enter__(self) -> World:
@@ -203,12 +204,14 @@ class World:
         """``synced``: all that was local at the call is durable on the relay, all that the relay had is here."""
         ours, theirs, epoch = process.state(), self.relay_state(), self.ledger.epoch
         made = process.machine
+        deleted = {document_bytes(document) for document in self.deletions if process.is_deleted(document)}
 
         def done(why: RelayRefused | None) -> None:
             assert why is None, why
             self.goals_met += 1
             if self.ledger.epoch == epoch and self.relay.alive:
                 now = self.relay_state()
+                assert not deleted & set(self.relay.log.documents()), "what is deleted here is deleted on the relay"
                 for document, update in ours.items():
                     # One that was deleted since is not there any more, and the library may still be under way.
                     if document in process.repo.following() and (document in now or document not in self.deletions):
