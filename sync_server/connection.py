@@ -7,6 +7,7 @@ relay's rates both cost more than the messages do.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -26,69 +27,132 @@ from .doors.yjs import YjsDoor
 from .limits import Limits
 from .rate import Rate
 
-_BUFFER = 64 << 10
-"""Bytes that may wait in one socket's own buffer before its frames queue up here."""
-
-
+SLICE = 16 << 10
+"""Bytes that are given to a socket at a time. What it can't send it copies; frames wait here, where all share them."""
+OBJECT = 256
+"""What a message counts beside its bytes where it waits: to Python a small one is mostly an object."""
+_CLOGGED = 64 << 10
+"""Bytes in a socket's own buffer above which its peer is not read from: it may ask for pongs and take none."""
+_POSIX = os.name == "posix"
 _WORDS = 123
 """Bytes of words that a close frame can carry."""
 
 
 class Outgoing:
-    """A message on its way to one connection or to many."""
+    """Messages on their way to one connection or to many, one behind the other."""
 
-    def __init__(self, payload: bytes) -> None:
-        self.payload = payload
+    def __init__(self, *payloads: bytes) -> None:
+        self.payloads: Sequence[bytes | memoryview] = payloads
+        self.size = sum(map(len, payloads))
 
     @cached_property
     def framed(self) -> bytes:
-        """The WebSocket frame, the same for all connections that don't compress."""
-        return Frame(Opcode.BINARY, self.payload).serialize(mask=False)
+        """The WebSocket frames, the same for all connections that don't compress."""
+        frames = [Frame(Opcode.BINARY, payload).serialize(mask=False) for payload in self.payloads]
+        if len(frames) == 1 and self.size > SLICE:
+            # It is kept once.
+            self.payloads = (memoryview(frames[0])[-self.size :],)
+        return b"".join(frames)
 
 
 class Socket(ServerConnection):
-    """A WebSocket that hands over its messages, all that one read brought at once, instead of keeping them."""
+    """A WebSocket that hands over its messages, all that one read brought at once, instead of keeping them; and that
+    writes frames piece by piece, so that of what is slow to leave little is copied."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._take: Callable[[list[bytes | str]], None] | None = None
         self._messages: list[bytes | str] = []
-        self._fragments: list[Frame] = []
+        # A message that comes in several frames, and whether it is text.
+        self._begun: bytearray | None = None
+        self._begun_as = Opcode.BINARY
+        # Part of a frame has left, and the rest has not.
+        self._within = False
 
     def hand_to(self, take: Callable[[list[bytes | str]], None]) -> None:
         """From now on, and with what has come since the upgrade."""
         self._take = take
         self._hand_over()
 
-    def write(self, out: Outgoing) -> None:
-        """Send without waiting until it has left. Nothing happens where the connection is closing."""
-        if self.protocol.extensions:
-            broadcast((self,), out.payload)
-        elif self.protocol.state is State.OPEN:
-            self.transport.write(out.framed)
+    @property
+    def clogged(self) -> bool:
+        """Whether more waits in the socket's own buffer than may be added to by who does not read."""
+        return self.paused and self.waiting > _CLOGGED
 
-    async def write_and_wait(self, out: Outgoing) -> None:
-        """Send, and wait until the other side takes more. Raises ConnectionClosed."""
-        if self.protocol.extensions or self.protocol.state is not State.OPEN:
-            return await self.send(out.payload)
-        self.transport.write(out.framed)
-        await self.drain()
+    @property
+    def waiting(self) -> int:
+        """Bytes that were given to the socket and have not left: all that waits for this connection alone."""
+        held = sum(map(len, self.protocol.writes)) if self._within else 0
+        return self.transport.get_write_buffer_size() + held
+
+    def write(self, out: Outgoing, place: int = 0) -> int | None:
+        """Write as much as leaves soon, from a place in it on. Where to go on, after ``drain``; None when all is
+        written, or nothing leaves any more."""
+        if self.protocol.state is not State.OPEN:
+            return None
+        room = self.transport.get_write_buffer_size
+        if self.protocol.extensions:
+            for at, payload in enumerate(out.payloads[place:], place):
+                if room() >= SLICE:
+                    return at
+                broadcast((self,), payload)
+            return None
+        framed = out.framed
+        if len(framed) <= SLICE:
+            if room() >= SLICE:
+                return 0
+            self.transport.write(framed)
+            return None
+        return self._write_large(memoryview(framed), place)
+
+    def _write_large(self, framed: memoryview, place: int) -> int | None:
+        while (room := self.transport.get_write_buffer_size()) < SLICE:
+            if room == 0 and not self.transport.is_closing():
+                place += self._left_at_once(framed[place:])
+            # What the transport can't send it copies, and tells when it has left.
+            piece = framed[place : place + SLICE]
+            place += len(piece)
+            self._within = place < len(framed)
+            if piece:
+                self.transport.write(piece)
+            if not self._within:
+                self.send_data()
+                return None
+        return place
+
+    def _left_at_once(self, data: memoryview) -> int:
+        """How much of it the system takes without the transport, which has nothing to send. Not through TLS."""
+        if not _POSIX or self.transport.get_extra_info("sslcontext"):
+            return 0
+        with suppress(OSError):  # the transport meets the same, and says so
+            return os.write(self.transport.get_extra_info("socket").fileno(), data)
+        return 0
+
+    def send_data(self) -> None:
+        """What the library sends by itself (pings, pongs, the close) waits for the end of a frame."""
+        if not self._within:
+            super().send_data()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._hand_over()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self._messages and self._take is not None:
-            self._hand_over()
+        self._hand_over()
 
     def process_event(self, event: Request | Frame) -> None:  # type: ignore[override]
         if not isinstance(event, Frame) or event.opcode not in DATA_OPCODES:
-            super().process_event(event)
-        elif event.fin and not self._fragments:
-            self._messages.append(_message(event.opcode, event.data))
-        else:
-            self._fragments.append(event)
+            return super().process_event(event)
+        if self._begun is None:
             if event.fin:
-                parts, self._fragments = self._fragments, []
-                self._messages.append(_message(parts[0].opcode, b"".join(part.data for part in parts)))
+                return self._messages.append(_message(event.opcode, event.data))
+            self._begun, self._begun_as = bytearray(), event.opcode
+        # As bytes: there may be any number of frames, with nothing in them.
+        self._begun += event.data
+        if event.fin:
+            self._messages.append(_message(self._begun_as, self._begun))
+            self._begun = None
 
     def _hand_over(self) -> None:
         if self._take is not None:
@@ -122,7 +186,9 @@ class Connection:
         self.unreported = 0
         self.last: Error | None = None
         self.sent_at = 0.0
+        # What waits here, and of the first how much has left.
         self._queue: deque[tuple[Outgoing, int]] = deque()
+        self._place = 0
         self._queued = 0
         self._working = 0
         self._resting: tuple[asyncio.TimerHandle, Callable[[], None]] | None = None
@@ -131,17 +197,25 @@ class Connection:
 
     # ---------------------------------------------------------------- out
 
+    @property
+    def waiting(self) -> tuple[int, int]:
+        """Bytes that wait here, in frames that other connections may share; and in the socket, which are this
+        connection's own."""
+        return self._queued, self.socket.waiting
+
     def send(self, out: Outgoing, weight: int) -> None:
         """Write at once where the socket takes it, else queue."""
         self.sent_at = asyncio.get_running_loop().time()
-        if not self._queue and self.socket.transport.get_write_buffer_size() < _BUFFER:
-            self.socket.write(out)
+        place = 0 if self._queue else self.socket.write(out)
+        if place is None:
             self.unreported += weight
-        else:
-            self._queue.append((out, weight))
-            self._queued += len(out.payload)
-            self._wake.set()
-            self._read_on()
+            return
+        if not self._queue:
+            self._place = place
+        self._queue.append((out, weight))
+        self._queued += out.size + OBJECT
+        self._wake.set()
+        self._read_on()
 
     def end(self, error: Error) -> bool:
         """Send an error after all that is queued, then close. False where it ends already."""
@@ -153,17 +227,24 @@ class Connection:
             self.send(Outgoing(frame), 0)
         self._wake.set()
         self._read_on()
+        # Who takes nothing would never be rid of.
+        asyncio.get_running_loop().call_later(self.limits.parting, self.socket.transport.abort)
         return True
 
     async def pump(self, sent: Callable[[Connection], None]) -> None:
         """Send what is queued, as fast as the other side takes it, until the connection has ended."""
-        with suppress(ConnectionClosed):
+        with suppress(ConnectionClosed, OSError):
             while True:
                 while self._queue:
                     out, weight = self._queue[0]
-                    await self.socket.write_and_wait(out)
+                    place = self.socket.write(out, self._place)
+                    if place is not None:
+                        self._place = place
+                        await (self.socket.drain() if self.socket.paused else asyncio.sleep(0))
+                        continue
                     self._queue.popleft()
-                    self._queued -= len(out.payload)
+                    self._place = 0
+                    self._queued -= out.size + OBJECT
                     self.unreported += weight
                     sent(self)
                     self._read_on()
@@ -234,5 +315,5 @@ class Connection:
 
     @property
     def _has_room(self) -> bool:
-        full = self._working > self.limits.window or self._queued > self.limits.outgoing
+        full = self._working > self.limits.window or self._queued > self.limits.outgoing or self.socket.clogged
         return self.last is None and not full and not self._resting

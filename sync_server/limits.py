@@ -17,9 +17,9 @@ class Limits:
     """Records pushed and not acknowledged, per connection."""
     window: int = 1 << 20
     """Bytes taken from a connection and not processed yet; above it the connection is not read from."""
-    outgoing: int = 1 << 20
+    outgoing: int = 128 << 10
     """Bytes queued to a connection; above it the connection is served from the log, as it drains."""
-    batch: int = 128 << 10
+    batch: int = 64 << 10
     """Data in one RECORDS message, unless a single record is larger."""
     rate: int = 16 << 20
     """Bytes a second that are taken from a connection, or from all connections of one token's subject together."""
@@ -75,6 +75,8 @@ class Limits:
     """From the TCP connection to the upgraded WebSocket, and again to HELLO."""
     shutdown: float = 5.0
     """For the last messages to leave when the relay stops."""
+    parting: float = 30.0
+    """For a client that is sent away to take what is queued for it and the reason; then the connection is cut."""
 
     def __post_init__(self) -> None:
         if not 0 < self.record <= MAX_RECORD:

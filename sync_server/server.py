@@ -32,7 +32,7 @@ from llmcrdt.sync.wire import Error, ErrorCode
 
 from .access import EVERYTHING, TokenRefused, Tokens
 from .checking import Ask, Checked, Checking, Flushed, Left, Received, Request, ToCheck, ToDrop, Told
-from .connection import Connection, Outgoing, Socket
+from .connection import OBJECT, SLICE, Connection, Outgoing, Socket
 from .doors import yjs
 from .doors.native import Answer, NativeDoor, Refused
 from .doors.yjs import YjsDoor
@@ -118,6 +118,7 @@ class Relay:
                 open_timeout=self.limits.handshake,
                 close_timeout=self.limits.shutdown,
                 max_size=wire.MAX_FRAME,
+                write_limit=(SLICE - 1, SLICE // 4),
                 create_connection=Socket,
                 server_header=None,
             )
@@ -224,6 +225,7 @@ class Relay:
                 self.metrics.error(message.code)
             self._send([connection], Outgoing(wire.encode(message)), 0)
         elif message is not None and not self._stopping:
+            size += OBJECT
             if isinstance(message, Ask):
                 # The answer may be large: the next message is taken when it has left.
                 size += self.limits.window
@@ -256,8 +258,8 @@ class Relay:
     def _send(self, connections: Sequence[Connection], out: Outgoing, weight: int) -> None:
         for connection in connections:
             connection.send(out, weight)
-        self.metrics.count("frames_sent_total", len(connections))
-        self.metrics.count("bytes_sent_total", len(connections) * len(out.payload))
+        self.metrics.count("frames_sent_total", len(connections) * len(out.payloads))
+        self.metrics.count("bytes_sent_total", len(connections) * out.size)
 
     def _end(self, connection: Connection, error: Error) -> None:
         if connection.end(error):
@@ -362,10 +364,8 @@ class Relay:
             case wire.Presence(_, entries):
                 self._send(connections, Outgoing(yjs.encode(yjs.Awareness(entries))), output.weight)
             case wire.Records(_, _, records):
-                weight = output.weight
-                for record in records:
-                    self._send(connections, Outgoing(yjs.encode(yjs.Update(record.data))), weight)
-                    weight = 0
+                updates = (yjs.encode(yjs.Update(record.data)) for record in records)
+                self._send(connections, Outgoing(*updates), output.weight)
             case _:
                 for connection in connections:
                     connection.unreported += output.weight
