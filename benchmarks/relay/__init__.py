@@ -15,7 +15,8 @@ Scenarios (``--only``):
 - ``crowd``: one writer, 500 readers.
 - ``idle``: resident memory of each of 1,000 connections, 10 to a document.
 - ``storm``: 200 clients come at once to a document of 10 MB.
-- ``slow``: clients that don't read while 16 MB are written: how much the server keeps for them.
+- ``slow``: clients that don't read while 16 MB are written: how much the server keeps for them; and whether ours keeps
+  more for 1,000 of them, at either door, when 8, 16, 32 or 64 MB are written.
 - ``unload``: documents that were opened, written and closed again.
 - ``fold``: ours alone: what folding a log costs, what it saves a new device, how long others wait meanwhile.
 

@@ -79,6 +79,11 @@ class Connection:
         self._unsent = self._unsent + data if self._unsent else data
         return self.flush()
 
+    @property
+    def established(self) -> bool:
+        """Whether neither side has closed; also of one that nobody reads from."""
+        return self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == b"\x01"
+
     def flush(self) -> bool:
         """Whether nothing waits any more."""
         try:

@@ -22,13 +22,14 @@ class Failed(Exception):
 @dataclass(frozen=True)
 class Found:
     """What the generator counted, and what the server took for it: processor time as a share of one core, resident
-    bytes before and after, and the most in between."""
+    bytes before and after, and the most in between; ``own``: how many the process has more without its children."""
 
     counted: dict[str, Any]
     cpu: float
     before: int
     after: int
     peak: int
+    own: int
 
 
 def run(server: Server, do: str, **task: Any) -> Found:
@@ -41,13 +42,15 @@ def run(server: Server, do: str, **task: Any) -> Found:
             _say(process, json.dumps(task))
             _hear(process, "open")
             server.settle()
-            before, cpu, began = server.memory, server.cpu, time.perf_counter()
+            before, own = server.memory, server.own_memory
+            cpu, began = server.cpu, time.perf_counter()
             with server.peak() as peak:
                 _say(process)
                 _hear(process, "done")
                 took, cpu, after = time.perf_counter() - began, server.cpu - cpu, server.memory
+                own = server.own_memory - own
             _say(process)
-            return Found(_hear(process, "end"), cpu / took, before, after, peak[-1])
+            return Found(_hear(process, "end"), cpu / took, before, after, peak[-1], own)
         finally:
             process.kill()
 

@@ -166,6 +166,7 @@ def stream(load: Load) -> dict[str, Any]:
         "p99": delays[int(len(delays) * 0.99)],
         "late": late,
         "bytes": sum(c.received for c in load.connections.values()),
+        "silent": sum(c.established for c in silent),
     }
 
 

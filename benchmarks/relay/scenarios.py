@@ -7,7 +7,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 from ..report import Report
@@ -30,11 +30,12 @@ class Sizes:
     document: int = 10_000  # entries of 1,000 letters
     silent: int = 50
     traffic: int = 16_000  # entries of 1,000 letters
+    growing: tuple[int, ...] = (8_000, 16_000, 32_000, 64_000)
     many_silent: int = 1_000
     documents: int = 10_000
 
 
-QUICK = Sizes(1, 0.5, 20, 40, 5, 100, 3, 300, 10, 100)
+QUICK = Sizes(1, 0.5, 20, 40, 5, 100, 3, 300, (300, 600), 10, 100)
 
 Values = dict[str, list[Found]]
 """Kind -> what was found, round by round."""
@@ -47,7 +48,9 @@ class Bench:
         self.report, self.kinds, self.sizes = report, kinds, sizes
         self.fsyncs: list[float] = []
 
-    def rounds(self, what: str, measure: Callable[[Server], Found], rounds: int | None = None) -> Values:
+    def rounds(
+        self, what: str, measure: Callable[[Server], Found], rounds: int | None = None, limits: Sequence[str] = ()
+    ) -> Values:
         """Every kind in turn, round after round. A kind that fails has no figures, and a note says why."""
         found: Values = {kind.name: [] for kind in self.kinds}
         for _ in range(rounds or self.sizes.rounds):
@@ -56,7 +59,7 @@ class Bench:
                 if kind.name not in found:
                     continue
                 try:
-                    with running(kind) as server:
+                    with running(kind, *limits) as server:
                         found[kind.name].append(measure(server))
                 except Failed as e:
                     del found[kind.name]
@@ -139,21 +142,44 @@ def storm(bench: Bench) -> None:
 
 
 def slow(bench: Bench) -> None:
-    """Readers that don't read, while a writer and a reader go on; then 1,000 of them on ours."""
+    """Readers that don't read, while a writer and a reader go on; then 1,000 of them at either door of ours, with ever
+    more traffic."""
     sizes = bench.sizes
     task = {"rooms": 1, "followers": 1, "seconds": 600, "rate": 0, "window": 64, "size": 1_000}
 
-    def measure(silent: int) -> Callable[[Server], Found]:
-        return lambda server: run(server, "stream", silent=silent, updates=sizes.traffic, **task)
+    def measure(silent: int, updates: int = sizes.traffic) -> Callable[[Server], Found]:
+        return lambda server: run(server, "stream", silent=silent, updates=updates, **task)
 
     traffic = f"{sizes.traffic / 1_000:g} MB"
     what = f"{sizes.silent} clients that don't read, {traffic}: memory more"
     bench.lines(what, "MB", bench.rounds(what, measure(sizes.silent), 1), _grown)
-    ours = Bench(bench.report, [kind for kind in bench.kinds if kind.name == OURS], sizes)
-    what = f"{sizes.many_silent:,} clients that don't read, {traffic}: memory more"
-    ours.lines(what, "MB", ours.rounds(what, measure(sizes.many_silent), 1), _grown)
-    what = f"none, {traffic}: memory more"
-    ours.lines(what, "MB", ours.rounds(what, measure(0), 1), _grown)
+    for kind in bench.kinds:
+        if kind.name == OURS:
+            for dialect, door in (("native", "native door"), ("yjs-door", "Yjs door")):
+                ours = Bench(bench.report, [replace(kind, name=door, dialect=dialect)], sizes)
+                _growing(ours, door, measure)
+
+
+def _growing(bench: Bench, door: str, measure: Callable[[int, int], Callable[[Server], Found]]) -> None:
+    """The relay's own process: what it has more with many who don't read than with none, by what was written. Its log
+    isn't folded meanwhile, for a Yjs page that falls behind a fold is sent away."""
+    many, unfolded = bench.sizes.many_silent, ("fold=1099511627776",)
+    beyond: list[float] = []
+    for updates in bench.sizes.growing:
+        found = []
+        what = f"{updates / 1_000:g} MB"
+        for silent in (many, 0):
+            values = bench.rounds(f"{silent:,} silent, {what}", measure(silent, updates), 1, unfolded)
+            if door not in values:
+                return
+            found.append(values[door][0])
+            if found[-1].counted["silent"] < silent:
+                bench.report.notes.append(f"{what}, {door}: {silent - found[-1].counted['silent']} were sent away.")
+        beyond.append((found[0].own - found[1].own) / MB)
+        bench.report.add(f"{many:,} clients that don't read, {what}, {door}: memory more", found[0].own / MB, "MB")
+        bench.report.add("  of that, not with none", beyond[-1], "MB")
+    if beyond[0] > 0:
+        bench.report.add("  that, with the most traffic / the least", beyond[-1] / beyond[0], "x")
 
 
 def unload(bench: Bench) -> None:

@@ -89,6 +89,11 @@ class Server:
         return sum(_status(pid, "VmRSS") for pid in _tree(self.process.pid))
 
     @property
+    def own_memory(self) -> int:
+        """Resident bytes of the process alone."""
+        return _status(self.process.pid, "VmRSS")
+
+    @property
     def cpu(self) -> float:
         """Seconds of processor time so far, its children's included."""
         return sum(_cpu(pid) for pid in _tree(self.process.pid))
