@@ -615,13 +615,13 @@ class Repo:
                 self._caches.forget(id_)
                 if blobs:
                     self.blobs.release(blobs)
-        if doomed:
-            for link in self._links:
-                self._ask_to_delete(link)
+        for link in self._links if doomed else ():
+            self._ask_to_delete(link, doomed)
 
-    def _ask_to_delete(self, link: Link) -> None:
+    def _ask_to_delete(self, link: Link, only: Sequence[DocumentId] | None = None) -> None:
         for document in self.store.owed_deletions(link.url, self._credentials.get(link, "")):
-            self._await_deletion(link, DocumentId(document))
+            if only is None or document in only:
+                self._await_deletion(link, DocumentId(document))
 
     def _await_deletion(self, link: Link, document: DocumentId) -> None:
         def done(future: Future[None]) -> None:

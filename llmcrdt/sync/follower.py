@@ -356,7 +356,9 @@ class Follower:
             self._folds.ask(connection, self._documents)
             if self._deletions.ask(connection):
                 self._goals.ask_again()
-        self._goals.advance(connection, self._documents, self._pending, self.refused.values())
+        self._goals.advance(
+            connection, self._documents, self._pending, self.refused.values(), self._deletions.held_back
+        )
 
 
 @lru_cache(4096)

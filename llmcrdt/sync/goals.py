@@ -109,8 +109,10 @@ class Goals:
         documents: Collection[DocumentId],
         pending: Collection[DocumentId],
         refused: Collection[RelayRefused],
+        held_back: bool = False,
     ) -> None:
-        """Bring every goal as far as it can get now. ``refused``: what rules goals out."""
+        """Bring every goal as far as it can get now. ``refused``: what rules goals out. ``held_back``: something that
+        is part of what is local could not be sent yet."""
         if not self._goals:
             return
         for goal in tuple(self._goals):
@@ -124,5 +126,6 @@ class Goals:
                 self._goals.remove(goal)
                 goal.done(None)
         unheard = [goal for goal in self._goals if not goal.heard]
-        if unheard and connection and connection.limits and self._barrier is None and not pending:
+        ready = connection is not None and connection.limits is not None and not pending and not held_back
+        if unheard and connection and ready and self._barrier is None:
             self._barrier = _Barrier(connection.barrier(), frozenset(documents), unheard)

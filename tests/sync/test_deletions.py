@@ -6,7 +6,7 @@ import pytest
 
 from llmcrdt.ids import document_bytes, document_id
 from llmcrdt.sync import wire
-from llmcrdt.sync.deletions import Deletions
+from llmcrdt.sync.deletions import MOST, Deletions
 from llmcrdt.sync.follower import Follower
 from llmcrdt.sync.protocol import Connection
 from llmcrdt.sync.wire import Cursor
@@ -82,6 +82,47 @@ def test_an_older_relay_is_not_asked_and_the_next_connection_is() -> None:
     again = connected()
     deletions.ask(again)
     assert asked(again) == [wire.Delete(document_bytes(GONE))]
+
+
+def test_a_thousand_are_asked_for_a_few_at_a_time_and_who_waits_waits_for_all() -> None:
+    """A relay drops whoever has more than 1,024 under way."""
+    local, done, outcomes = library(), list[object](), list[int]()
+    acknowledge_all(local)
+    follower = Follower(local, lambda: 0.0)
+    gone = [document_id(n.to_bytes(16, "big")) for n in range(1000)]
+    for document in gone:
+        follower.delete(document, LIBRARY, outcomes.append)
+    follower.connected()
+    follower.goal(done.append)
+    to_say: list[wire.Message] = [wire.Welcome(features=wire.FEATURES)]
+    to_say.append(wire.Opened(document_bytes(LIBRARY), wire.RESUMED, CURSOR, CURSOR.position))
+    under_way: list[bytes] = []
+    asked = 0
+    while to_say:
+        follower.receive(wire.encode(to_say.pop(0)))
+        for message in map(wire.decode, follower.take()):
+            if isinstance(message, wire.Delete):
+                under_way.append(message.document)
+                asked += 1
+            elif isinstance(message, wire.Barrier):
+                assert asked == len(gone), "before, there is nothing to be told"
+                to_say.append(wire.Reached(message.id))
+        assert len(under_way) <= MOST < 1024
+        if under_way and not to_say:
+            to_say.append(wire.Deleted(under_way.pop(0), wire.DELETE_DONE))
+    assert outcomes == [wire.DELETE_DONE] * len(gone) and done == [None]
+
+
+def test_who_asks_twice_is_answered_twice_and_the_relay_is_asked_once() -> None:
+    local, connection, answers = library(), connected(), list[int]()
+    acknowledge_all(local)
+    deletions = Deletions(local)
+    for _ in range(2):
+        deletions.add(GONE, LIBRARY, answers.append)
+        deletions.ask(connection)
+    assert asked(connection) == [wire.Delete(document_bytes(GONE))]
+    deletions.answered(GONE, wire.DELETE_REFUSED)
+    assert answers == [wire.DELETE_REFUSED] * 2
 
 
 @pytest.mark.parametrize("reached_first", [True, False])
