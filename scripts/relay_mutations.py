@@ -14,6 +14,7 @@ _STORE = "llmcrdt/store/database.py"
 _FOLLOWER = "llmcrdt/sync/follower.py"
 _GOALS = "llmcrdt/sync/goals.py"
 _REPO = "llmcrdt/repo.py"
+_PRESENT = "llmcrdt/document/presence.py"
 _SEEDS = "tests/sim/test_relay_schedules.py::test_every_promise_holds_over_seeded_schedules"
 
 RELAY_MUTATIONS = (
@@ -129,5 +130,69 @@ RELAY_MUTATIONS = (
     Mutation(
         "erased", "a record that repeats erased words is kept", "llmcrdt/journal.py",
         "stale = bool(self._store.purged(document)) and", "stale = False and", _SEEDS,
+    ),
+    Mutation(
+        "P5.10", "a deleted document is opened again", _ROOMS,
+        "        if self._is_gone(document):\n            return self._refuse(peer, ErrorCode.GONE, _GONE, document)\n"
+        "        if len(state.readings)", "        if len(state.readings)", _SEEDS,
+    ),
+    Mutation(
+        "P5.10", "a deletion is answered before nothing is left", _ROOMS,
+        "        if self._folding.clean:\n            for peer, document in self._deleting",
+        "        if True:\n            for peer, document in self._deleting", _SEEDS,
+    ),
+    Mutation(
+        "deleted", "a deletion is not owed to relays", _STORE,
+        "[f\"delete:{document}:{relay}\"])\n            for table",
+        "[f\"fold:{document}:{relay}\"])\n            for table", _SEEDS,
+    ),
+    Mutation(
+        "deleted", "a relay that lost data is not told again what was deleted", "llmcrdt/journal.py",
+        "            if lost:\n                self._store.owe_deletions(self._relay)\n", "", _SEEDS,
+    ),
+    Mutation(
+        "deleted", "a deletion is asked for before it is durable that the library says so", "llmcrdt/sync/deletions.py",
+        "            if waits is not None:\n                deletion.mark = waits\n            else:",
+        "            if True:", _SEEDS,
+    ),
+    Mutation(
+        "deleted", "a deletion that was not answered is not asked for again", "llmcrdt/sync/deletions.py",
+        "            deletion.asked = False\n", "            pass\n", _SEEDS,
+    ),
+    Mutation(
+        "checked", "a bad record is appended behind the good ones", _ROOMS,
+        "good = data if answer.good == records else data[: answer.good]", "good = data", _SEEDS,
+    ),
+    Mutation(
+        "checked", "all that a worker had in hand is to blame for its death", "sync_server/keeper.py",
+        "                job.alone = True\n            if job",
+        "                done = Checked(job.todo.ticket, job.good, (), \"?\")\n"
+        "                self._finish(order.document, job, done)\n            if job",
+        _SEEDS,
+    ),
+    Mutation(
+        "checked", "a document that a record broke is kept", "sync_server/keeper_worker.py",
+        "            if replica.broken:\n", "            if False:\n", _SEEDS,
+    ),
+    Mutation(
+        "checked", "what was applied and not appended stays in the document that is kept", _ROOMS,
+        "            self._out.append(self._checking.drop(document))\n\n    def _follow",
+        "            pass\n\n    def _follow", _SEEDS,
+    ),
+    Mutation(
+        "presence", "who comes new is not told who is there", "sync_server/presence.py",
+        "        if found.entries:\n            self._changed.add(document)\n", "", _SEEDS,
+    ),
+    Mutation(
+        "presence", "a device does not announce itself again on a new connection", _FOLLOWER,
+        "                self.announce(doc.id, anew=True)\n", "", _SEEDS,
+    ),
+    Mutation(
+        "presence", "a device that is back has the clock that it had", _PRESENT,
+        "            if anew and self._text:\n                self._next_clock()\n", "", _SEEDS,
+    ),
+    Mutation(
+        "presence", "who has fallen silent is present for ever", _PRESENT,
+        "now - entry.at >= SILENCE]", "now - entry.at >= 1e9]", _SEEDS,
     ),
 )  # fmt: skip

@@ -37,9 +37,16 @@ def check_converged(world: World) -> None:
     for document, updates in relay.items():
         for update in updates if document in first else ():
             assert says_all(document, world.library, [first[document]], update), "and nothing else"
+    deleted = {document for document in world.deletions if world.processes()[0].is_deleted(document)}
+    for page in world.pages:
+        document = document_id(page.document)
+        assert page.gone == (document in deleted), "a page is told that its document was deleted"
+        if not page.gone:
+            there, here = relay.get(document, []), page.doc.get_update()
+            assert says_all(document, world.library, there, here), "a page has nothing that the log does not have"
+            assert all(says_all(document, world.library, [here], update) for update in there), "and all of that"
     hashes = {tuple((c.id, c.transcript().hash) for c in process.conversations()) for process in world.processes()}
     assert len(hashes) == 1, "one transcript"
-    deleted = {document for document in world.deletions if world.processes()[0].is_deleted(document)}
     assert deleted >= set().union(*(machine.deleted for machine in world.machines))
     assert not deleted & relay.keys(), "nothing of what was deleted is on the relay"
     for process in world.processes():
@@ -72,6 +79,8 @@ def check_cursors(world: World) -> None:
             if head is not None:
                 assert process.local.cursor(document) == head.cursor, "the cursor is where the log ends"
         process.cut(0, 0)
+    for page in world.pages:
+        page.cut()
     world.clock.run(world.clock.now + 40)
     for raw in world.relay.log.documents():
         assert world.relay.log.head(raw) == before[raw], f"nobody had anything to add to {document_id(raw)}"
@@ -83,7 +92,7 @@ def check_present(world: World) -> None:
     for process in world.processes():
         process.run(lambda process=process: _announce(world, process))
     _check_seen(world, world.processes(), after=_AT_ONCE)
-    for process in world.processes():
+    for process in world.processes()[::2]:
         process.cut(0, 0)
     _check_seen(world, world.processes(), after=_AT_ONCE)
     gone = world.processes()[0]
@@ -92,7 +101,7 @@ def check_present(world: World) -> None:
     world.clock.run(world.clock.now + 0.01)
     _check_seen(world, gone.machine.processes[-1:], after=_AT_ONCE, ghosts=ghosts)
     world.end_relay(0)
-    world.end_process(world.processes()[0], 0)
+    world.end_process(world.processes()[-1], 0)
     _check_seen(world, world.processes(), after=SILENCE + 15)
 
 

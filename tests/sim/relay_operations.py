@@ -11,12 +11,13 @@ from pathlib import Path
 from relay_world import World
 from sim_clients import DAY, ClientProcess
 from sim_intruder import Intruder, records
+from sim_page import Page
 from sim_relay import copy_files
 
 import llmcrdt
 from llmcrdt.exceptions import NotSealed
 
-MOST_MACHINES, MOST_PROCESSES = 4, 6
+MOST_MACHINES, MOST_PROCESSES, MOST_PAGES = 4, 6, 3
 PRESENT = "just-now-"
 """What presence begins with: it is in no file."""
 
@@ -181,6 +182,26 @@ class EventfulWorld(World):
             self.ledger.bad |= bad
             Intruder(self.clock, rng, self.relay, rng.choice(documents), data, bad)
 
+    def do_p_open(self, rng: random.Random) -> None:
+        documents = sorted({document for document, _, _ in self.ledger.pushed})
+        if documents and len(self.pages) < MOST_PAGES:
+            self.pages.append(Page(self.clock, self.rng, lambda: self.relay, rng.choice(documents)))
+
+    def do_p_edit(self, rng: random.Random) -> None:
+        for page in self.pages:
+            for _ in range(rng.randint(0, 3)):
+                page.edit(rng, self.name("key") + "x" * rng.choice((0, 100)))
+
+    def do_p_cut(self, rng: random.Random) -> None:
+        if self.pages:
+            rng.choice(self.pages).cut()
+
+    def do_p_close(self, rng: random.Random) -> None:
+        if self.pages:
+            page = rng.choice(self.pages)
+            self.pages.remove(page)
+            page.close()
+
     def do_r_backup(self, rng: random.Random) -> None:
         self.relay_copy = self.folder / self.name("backup")
         copy_files(self.relay_folder, self.relay_copy)
@@ -229,6 +250,8 @@ WEIGHTS = {
     "do_check": 4,
     "do_c_delete": 2,
     "do_intrude": 2,
+    "do_p_open": 2,
+    "do_p_edit": 3,
     "do_r_backup": 2,
     "do_r_roll_back": 2,
 }

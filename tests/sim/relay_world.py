@@ -12,6 +12,7 @@ from sim_clients import ClientProcess, Machine
 from sim_disk import Disks, kept
 from sim_keeper import FragileReplica
 from sim_network import Clock
+from sim_page import Page
 from sim_relay import Ledger, RelayProcess, copy_files
 
 import llmcrdt
@@ -35,6 +36,7 @@ class World:
         self.folder = folder
         self.clock, self.ledger, self.disks = Clock(), Ledger(), Disks(folder)
         self.machines: list[Machine] = []
+        self.pages: list[Page] = []
         self.relay_folder = folder / "relay"
         self.relay_copy: Path | None = None
         self.relay_rolled_back = self.client_rolled_back = False
@@ -263,25 +265,36 @@ class World:
             self.disks._left.pop(str(folder), None)
         self.relay.folds_work = self.folds_work = True
         self.clock.run(self.clock.now + 40)
+        self.come_to_rest()  # also on connections that were there all the while
         for process in self.processes():
             self.end_process(process, 0)  # the next one asks for the folds that failed
         self.clock.run(self.clock.now + 1)
         for _ in range(3):
-            left = len(self.processes())
-
-            def done(why: RelayRefused | None) -> None:
-                nonlocal left
-                assert why is None, why
-                left -= 1
-
-            for process in self.processes():
-                process.follower.goal(done)
-                process._pump()
-            end = self.clock.now + _QUIET
-            while left and self.clock.now < end:
-                self.clock.run(self.clock.now + 5)
-            assert not left, "once the network is whole, everything comes to rest"
+            self.come_to_rest()
         self.clock.run(self.clock.now + 5)
+
+    def come_to_rest(self) -> None:
+        """All that is said anywhere gets everywhere."""
+        left = len(self.processes())
+
+        def done(why: RelayRefused | None) -> None:
+            nonlocal left
+            assert why is None, why
+            left -= 1
+
+        for process in self.processes():
+            deleted = {document_bytes(document) for document in self.deletions if process.is_deleted(document)}
+
+            def taken(why: RelayRefused | None, deleted: set[bytes] = deleted) -> None:
+                done(why)
+                assert not deleted & set(self.relay.log.documents()), "what is deleted here is deleted on the relay"
+
+            process.follower.goal(taken)
+            process._pump()
+        end = self.clock.now + _QUIET
+        while left and self.clock.now < end:
+            self.clock.run(self.clock.now + 5)
+        assert not left, "once the network is whole, everything comes to rest"
 
 
 def says_all(document: str, library: str | None, updates: list[bytes], update: bytes) -> bool:

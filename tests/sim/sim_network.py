@@ -53,8 +53,10 @@ class Wire:
     faster than the client reads has to wait: then frames stand in ``queue``.
     """
 
-    def __init__(self, clock: Clock, rng: random.Random, client: ClientEnd, relay: RelayEnd) -> None:
-        self.clock, self.rng, self.client, self.relay = clock, rng, client, relay
+    def __init__(self, clock: Clock, rng: random.Random, client: ClientEnd, relay: RelayEnd, path: str = "") -> None:
+        """``path``: the request's, at another door than the native one."""
+        self.clock, self.rng, self.client, self.relay, self.path = clock, rng, client, relay, path
+        self.reason = 0
         self.latency = rng.choice((0.001, 0.02, 0.3))
         self.inbox: deque[bytes] = deque()
         self.queue: deque[tuple[bytes, int]] = deque()

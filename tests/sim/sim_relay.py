@@ -15,8 +15,11 @@ from sim_network import Clock, Wire
 from llmcrdt.crdt.fold import fold_updates
 from llmcrdt.exceptions import LLMCRDTError
 from llmcrdt.sync import wire
-from sync_server.checking import Checking, Flushed, ToCheck, ToDrop
+from sync_server.access import Tokens
+from sync_server.checking import Ask, Checking, Flushed, ToCheck, ToDrop, Told
+from sync_server.doors import yjs
 from sync_server.doors.native import NativeDoor
+from sync_server.doors.yjs import YjsDoor
 from sync_server.folding import Folded, ToFold
 from sync_server.limits import Limits
 from sync_server.log import DATABASE, LogError, SqliteLog
@@ -55,6 +58,8 @@ class Ledger:
         match message:
             case wire.Ack(_, session, first, count):
                 for n in range(first, first + count):
+                    if (message.document, session, n) not in self.pushed:
+                        continue  # the relay's own record of what a page said
                     data = self.acked[message.document, session, n] = self.pushed[message.document, session, n]
                     assert data not in self.bad, "what is bad is never acknowledged"
             case wire.Records(_, _, records):
@@ -72,9 +77,8 @@ class Ledger:
 class _Peer:
     """One connection, seen from the relay: what ``server._Connection`` counts."""
 
-    def __init__(self, number: int, wire_: Wire) -> None:
-        self.number, self.wire = number, wire_
-        self.door = NativeDoor(LIMITS, "relay")
+    def __init__(self, number: int, wire_: Wire, door: NativeDoor | YjsDoor) -> None:
+        self.number, self.wire, self.door = number, wire_, door
         self.working = self.unreported = 0
         self.ended = False
 
@@ -100,6 +104,7 @@ class RelayProcess:
         with disks.running(name):
             self.log = SqliteLog(folder / DATABASE)
             self.rooms = Rooms(self.log, LIMITS, rng.randbytes, Checking(available=True, always=True))
+        self._tokens = Tokens(folder)
         self.keeper = SimulatedKeeper(self.log, LIMITS, self._put, rng)
         self._wake()
         self._tick()
@@ -130,9 +135,13 @@ class RelayProcess:
             wire_.cut(client_after=0.01, relay_after=0)
             return
         self._numbers += 1
-        peer = _Peer(self._numbers, wire_)
+        door = YjsDoor(wire_.path, b"", self._tokens) if wire_.path else NativeDoor(LIMITS, "relay")
+        peer = _Peer(self._numbers, wire_, door)
         self._peers[peer.number] = self._by_wire[wire_] = peer
         self._put(Joined(peer.number))
+        if isinstance(door, YjsDoor):
+            door.begin()
+            self._put(Greeted(peer.number, door.features))
 
     def left(self, wire_: Wire) -> None:
         peer = self._by_wire.pop(wire_, None)
@@ -165,8 +174,10 @@ class RelayProcess:
             if isinstance(message, wire.Push):
                 for n, data in enumerate(message.data, message.n):
                     self.ledger.pushed.setdefault((message.document, message.session, n), data)
-            peer.working += len(frame)
-            self._put(Received(peer.number, message, len(frame)))
+            if message is not None:
+                size = len(frame) + (LIMITS.window if isinstance(message, Ask) else 0)
+                peer.working += size
+                self._put(Received(peer.number, message, size))
 
     # ---------------------------------------------------------------- the thread of the rooms
 
@@ -238,19 +249,44 @@ class RelayProcess:
                     self.clock.after(self.rng.uniform(0, 0.5), lambda todo=output: self._fold(todo))  # type: ignore[misc]
                 case Drop(number, error):
                     if peer := self._peers.get(number):
-                        peer.ended = True
-                        peer.wire.send_down(wire.encode(error), 0)
-                        peer.wire.cut(client_after=0.5, relay_after=0.5)
+                        self._end(peer, error)
                 case Send(peers, message, weight):
                     self.ledger.note(message)
                     if isinstance(message, wire.Deleted):
                         self._deleted(message.document)
                     for number in peers:
                         if peer := self._peers.get(number):
-                            peer.wire.send_down(wire.encode(message), weight)
+                            self._send(peer, message, weight)
                             self.peak = max(self.peak, peer.wire.queued)
         for peer in tuple(self._peers.values()):
             self.readable(peer.wire)
+
+    def _send(self, peer: _Peer, message: wire.Message | Told, weight: int) -> None:
+        """As ``server.Relay`` does, which speaks the protocol of each door."""
+        if isinstance(peer.door, NativeDoor):
+            assert not isinstance(message, Told)
+            return peer.wire.send_down(wire.encode(message), weight)
+        match message:
+            case wire.Error():
+                self._end(peer, message)
+            case Told(_, update, version):
+                if peer.door.ask_once():
+                    peer.wire.send_down(yjs.encode(yjs.StepOne(version)), 0)
+                peer.wire.send_down(yjs.encode(yjs.StepTwo(update)), weight)
+            case wire.Records(_, _, records):
+                for n, record in enumerate(records):
+                    peer.wire.send_down(yjs.encode(yjs.Update(record.data)), 0 if n else weight)
+            case wire.Presence(_, entries):
+                peer.wire.send_down(yjs.encode(yjs.Awareness(entries)), weight)
+            case _:
+                peer.unreported += weight
+
+    def _end(self, peer: _Peer, error: wire.Error) -> None:
+        last, peer.wire.reason, _ = peer.door.farewell(error)
+        peer.ended = True
+        if last is not None:
+            peer.wire.send_down(last, 0)
+        peer.wire.cut(client_after=0.5, relay_after=0.5)
 
     def _fold(self, todo: ToFold) -> None:
         """The worker process: it may crash."""
