@@ -175,11 +175,6 @@ RELAY_MUTATIONS = (
         "            if replica.broken:\n", "            if False:\n", _SEEDS,
     ),
     Mutation(
-        "checked", "what was applied and not appended stays in the document that is kept", _ROOMS,
-        "            self._out.append(self._checking.drop(document))\n\n    def _follow",
-        "            pass\n\n    def _follow", _SEEDS,
-    ),
-    Mutation(
         "presence", "who comes new is not told who is there", "sync_server/presence.py",
         "        if found.entries:\n            self._changed.add(document)\n", "", _SEEDS,
     ),
