@@ -177,6 +177,8 @@ class Folding:
     def _give_up(self, document: bytes) -> None:
         logger.error("document %s could not be folded; its log stays as it is", label(document))
         self._given_up[document] = self._log.size(document)
+        if len(self._given_up) > self._limits.cached:
+            del self._given_up[next(iter(self._given_up))]
         waiting = self._asked.pop(document, [])
         self._failed += ((peer, document, wire.FOLD_FAILED) for peer, _ in waiting if peer is not None)
 

@@ -43,6 +43,8 @@ _TRIES = 3
 """Times that something may be in the worker's hands, alone, when it dies."""
 _PATIENCE = 6
 """Real seconds for each second of processor time that the worker may take."""
+_EACH = 4 << 10
+"""What a document counts in ``keep`` beside its bytes, so that the smallest are not held without end."""
 _PAUSE = 1.0
 """Seconds between two starts of a worker that does not come up."""
 
@@ -456,12 +458,14 @@ class Keeper:
 
     def _make_room(self) -> None:
         """Throw away what was used longest ago, until the rest fits."""
-        total = sum(document.size for document in self._documents.values())
+        total = sum(document.size + _EACH for document in self._documents.values())
         self.held = sum(document.state is _State.HELD for document in self._documents.values())
         for id_ in tuple(self._documents):
             if total <= self._limits.keep or len(self._documents) == 1:
                 return
             document = self._documents[id_]
-            if document.state is _State.HELD and not document.jobs:
-                total -= document.size
+            if not document.jobs and document.state not in (_State.LOADING, _State.FLUSHING):
+                total -= document.size + _EACH
                 self._forget(id_)
+                # What is known of one that can't be loaded as it is goes too: that is found out again.
+                self._documents.pop(id_, None)

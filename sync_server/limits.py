@@ -38,6 +38,8 @@ class Limits:
     """Bytes of data in all logs that belong to one token's subject, snapshots included."""
     deletes: int = 1_024
     """DELETEs not answered, per connection."""
+    unknown: int = 100_000
+    """Documents deleted for one token's subject, or for all without one, of which this relay never had a record."""
     group: int = 4_096
     """Messages that share one commit."""
     fold: int = 256 << 10
@@ -50,13 +52,15 @@ class Limits:
     fold_memory: int = 4 << 30
     keep: int = 64 << 20
     """Bytes of updates of the documents that the keeper holds to check records; those used last go first. One larger
-    document is held alone. In memory they are some seven times that."""
+    document is held alone. Each counts 4 KiB beside its updates. In memory they are some seven times that."""
     keep_memory: int = 4 << 30
     """Memory of the keeper's process."""
     check_seconds: int = 10
     """Processor time for what is checked at one time, and one more for each MiB; then the keeper's process is ended."""
     yjs_frame: int = 64 << 20
     """One frame of a Yjs client: its whole document comes in one."""
+    cached: int = 10_000
+    """Documents of which the log's end is held in memory, and as many sessions and subjects; those used last stay."""
     sweep: int = 512
     """Folded records that are taken away in one step."""
     presence_tick: float = 0.1

@@ -22,6 +22,7 @@ from llmcrdt.sync.wire import START, Cursor, Record, digest, next_chain
 
 from . import folds, refused, tombstones
 from .folds import MARK, Fold, Part
+from .lately import Lately
 
 
 class LogError(LLMCRDTError):
@@ -126,9 +127,12 @@ class RecordLog(Protocol):
         """Whether a document was deleted. To all other methods but this one it is then not there; nothing may be
         appended to it."""
 
-    def delete(self, document: bytes) -> None:
-        """Inside a transaction: a document is gone for good, also one that nothing was appended to. What was kept of it
-        is taken away by ``sweep`` and ``scrub``."""
+    def delete(self, document: bytes, asked: str = "") -> None:
+        """Inside a transaction: a document is gone for good, also one that nothing was appended to; that one counts for
+        the subject that ``asked``. What was kept of it is taken away by ``sweep`` and ``scrub``."""
+
+    def unknown(self, asked: str) -> int:
+        """How many documents were deleted for a subject to which nothing was ever appended."""
 
     def owner(self, document: bytes) -> str:
         """Whose a document is; empty where it is nobody's, or not there."""
@@ -151,10 +155,10 @@ def label(document: bytes) -> str:
 # A row's key holds both its document's number and its position, so one document is one range of the table's own tree.
 _POSITION_BITS = 36
 _APPLICATION_ID = 0x4C4D5259
-_CACHED = 20_000
+_CACHED = 10_000
 _ROWS = 512
 _TIMEOUT = 5_000
-_STEPS = {"m001_log", "m002_folds", "m003_tombstones", "m004_refused"}
+_STEPS = {"m001_log", "m002_folds", "m003_tombstones", "m004_refused", "m005_unknown"}
 
 migrations = Migrations("sync_server")
 
@@ -189,6 +193,11 @@ def m004_refused(db: Database) -> None:
         db.conn.execute(statement)
 
 
+@migrations()
+def m005_unknown(db: Database) -> None:
+    db.conn.execute(tombstones.UNKNOWN)
+
+
 @dataclass(slots=True)
 class _Document:
     """``size``: bytes of data behind the fold."""
@@ -219,17 +228,20 @@ class _Session:
 class SqliteLog:
     """RecordLog in one SQLite file, write-ahead logged, ``synchronous=FULL``: a commit is an fsync.
 
-    A lock file beside it keeps a second relay out. Raises LogError where the file can't be used.
+    A lock file beside it keeps a second relay out. ``cached``: documents whose ends are held in memory, and as many
+    sessions, and as many subjects' sizes. Raises LogError where the file can't be used.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], cached: int = _CACHED) -> None:
         self.path = Path(path)
         self._lock: sqlite3.Connection | None = None
-        self._documents: dict[bytes, _Document] = {}
-        self._sessions: dict[tuple[int, bytes], _Session] = {}
+        self._documents: Lately[bytes, _Document] = Lately(cached)
+        self._sessions: Lately[tuple[int, bytes], _Session] = Lately(cached)
         self._rows: list[tuple[int, int, int, bytes, bytes]] = []
         self._grown: dict[int, _Document] = {}
         self._held: dict[str, int] = {}
+        self._unknown: dict[str, int] = {}
+        self._cached = cached
         try:
             self._lock = _locked(self.path.with_name(self.path.name + "-lock"))
             self._db = _opened(self.path)
@@ -258,8 +270,11 @@ class SqliteLog:
             if isinstance(e, sqlite3.Error):
                 raise _explained(self.path, e) from e
             raise
-        if len(self._documents) + len(self._sessions) > _CACHED:
-            self._forget()
+        self._documents.settle()
+        self._sessions.settle()
+        for counted in (self._held, self._unknown):
+            if len(counted) > self._cached:
+                counted.clear()
 
     def head(self, document: bytes) -> Head | None:
         found = self._document(document)
@@ -434,20 +449,28 @@ class SqliteLog:
         with self._errors():
             return document not in self._documents and tombstones.is_gone(self._db.conn, document)
 
-    def delete(self, document: bytes) -> None:
+    def delete(self, document: bytes, asked: str = "") -> None:
         doc = self._document(document)
         self._flush()
         with self._errors():
             self._note_sizes()
-            tombstones.bury(self._db.conn, document)
+            tombstones.bury(self._db.conn, document, asked)
             refused.forget(self._db.conn, document)
-        self._documents.pop(document, None)
+        self._documents.forget(document)
+        self._unknown.pop(asked, None)
         if doc is not None:
             self._sessions.clear()
             self._held.pop(doc.owner, None)
             self._doomed.append(doc.number)
             if doc.number in self._unswept:
                 self._unswept.remove(doc.number)
+
+    def unknown(self, asked: str) -> int:
+        found = self._unknown.get(asked)
+        if found is None:
+            with self._errors():
+                found = self._unknown[asked] = tombstones.unknown(self._db.conn, asked)
+        return found
 
     def owner(self, document: bytes) -> str:
         doc = self._document(document)
@@ -465,6 +488,11 @@ class SqliteLog:
         self._db.conn.close()
         if self._lock is not None:
             self._lock.close()
+
+    @property
+    def cached(self) -> int:
+        """How many documents, sessions and subjects are held in memory."""
+        return self._documents.held + self._sessions.held + len(self._held) + len(self._unknown)
 
     # ---------------------------------------------------------------- for operators
 
@@ -501,7 +529,7 @@ class SqliteLog:
     # ---------------------------------------------------------------- inside
 
     def _document(self, document: bytes) -> _Document | None:
-        found = self._documents.get(document)
+        found = self._documents.get(document) or self._documents.revive(document)
         if found is None:
             with self._errors():
                 row = self._db.conn.execute(
@@ -538,7 +566,7 @@ class SqliteLog:
         return self._documents[document]
 
     def _session(self, document: int, session: bytes) -> _Session | None:
-        found = self._sessions.get((document, session))
+        found = self._sessions.get((document, session)) or self._sessions.revive((document, session))
         if found is None:
             with self._errors():
                 row = self._db.conn.execute(
@@ -609,6 +637,7 @@ class SqliteLog:
         self._rows.clear()
         self._grown.clear()
         self._held.clear()
+        self._unknown.clear()
 
     def _find_unswept(self) -> None:
         self._doomed = tombstones.unswept(self._db.conn)

@@ -11,6 +11,10 @@ class Rate:
         self._left = burst
         self._at = 0.0
 
+    def rested(self, now: float) -> bool:
+        """Whether nothing is left of what was counted: a new one would say the same."""
+        return self._left + (now - self._at) * self._rate >= self._burst
+
     def pause(self, size: int, now: float) -> float:
         """Count what came in; how long to wait before more is read."""
         self._left = min(self._burst, self._left + (now - self._at) * self._rate) - size

@@ -568,7 +568,9 @@ class Rooms:
         if not state.admin and self._log.owner(document) not in ("", state.subject):
             return self._send(peer, wire.Deleted(document, wire.DELETE_REFUSED))
         if not self._is_gone(document):
-            self._log.delete(document)
+            if self._log.head(document) is None and self._log.unknown(state.subject) >= self.limits.unknown:
+                return self._send(peer, wire.Deleted(document, wire.DELETE_REFUSED))
+            self._log.delete(document, state.subject)
             self._deleting.now[document] = None
             self._drop_replica(document)
             self._folding.sweep_again()

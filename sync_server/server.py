@@ -100,7 +100,7 @@ class Relay:
         self._loop = asyncio.get_running_loop()
         self.data.mkdir(parents=True, exist_ok=True)
         self._tokens = Tokens(self.data)
-        self._log = SqliteLog(self.data / DATABASE)
+        self._log = SqliteLog(self.data / DATABASE, self.limits.cached)
         self._checking = Checking(available=True, always=self._check)
         self._rooms = Rooms(self._log, self.limits, checking=self._checking)
         try:
@@ -278,6 +278,7 @@ class Relay:
                 self._events.put(Tick())
             if self._tokens.on:
                 self._confirm_all()
+                self._forget_rates()
             if self.certificate:
                 self.certificate.refresh()
             self._keep_alive()
@@ -309,6 +310,13 @@ class Relay:
                 connection.door.confirm()
             except Refused as e:
                 self._end(connection, e.error)
+
+    def _forget_rates(self) -> None:
+        """Of subjects that are not here, as soon as it makes no difference."""
+        now = self._loop.time()
+        here = {c.door.grant.subject for c in self._connections.values() if c.door.grant}
+        for subject in [s for s, rate in self._rates.items() if s not in here and rate.rested(now)]:
+            del self._rates[subject]
 
     def _has_room(self, door: NativeDoor | YjsDoor) -> bool:
         """Whether the subject of a token may have this connection too; a relay without tokens knows no subjects."""

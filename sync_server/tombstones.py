@@ -11,11 +11,13 @@ import sqlite3
 
 SCHEMA = (
     "ALTER TABLE documents ADD COLUMN owner TEXT NOT NULL DEFAULT ''",
-    # 0: there; 1: deleted, and rows of it remain; 2: deleted
+    # 0: there; 1: deleted, and rows of it remain; 2: deleted; 3: deleted, and it was never there
     "ALTER TABLE documents ADD COLUMN gone INTEGER NOT NULL DEFAULT 0",
     "CREATE INDEX documents_by_owner ON documents (owner) WHERE owner != ''",
     "CREATE INDEX documents_to_sweep ON documents (number) WHERE gone = 1",
 )
+
+UNKNOWN = "CREATE INDEX documents_unknown ON documents (owner) WHERE gone = 3"
 
 
 def is_gone(db: sqlite3.Connection, document: bytes) -> bool:
@@ -27,13 +29,19 @@ def all_gone(db: sqlite3.Connection) -> list[bytes]:
     return [id_ for (id_,) in db.execute("SELECT id FROM documents WHERE gone > 0 ORDER BY id")]
 
 
-def bury(db: sqlite3.Connection, document: bytes) -> None:
-    """Delete a document, whether it is known or not."""
+def bury(db: sqlite3.Connection, document: bytes, asked: str) -> None:
+    """Delete a document. Where it was never there its tombstone counts for who ``asked``."""
     db.execute(
-        "INSERT INTO documents (id, kind, log, gone) VALUES (?, '', x'', 2) ON CONFLICT (id) DO UPDATE"
+        "INSERT INTO documents (id, kind, log, gone, owner) VALUES (?, '', x'', 3, ?) ON CONFLICT (id) DO UPDATE"
         " SET gone = 1, kind = '', log = x'', size = 0, wanted = 0, owner = '' WHERE gone = 0",
-        (document,),
+        (document, asked),
     )
+
+
+def unknown(db: sqlite3.Connection, asked: str) -> int:
+    """How many documents were deleted for somebody that were never there."""
+    (count,) = db.execute("SELECT count(*) FROM documents WHERE gone = 3 AND owner = ?", (asked,)).fetchone()
+    return int(count)
 
 
 def unswept(db: sqlite3.Connection) -> list[int]:

@@ -24,7 +24,7 @@ def faults(db: sqlite3.Connection) -> Iterator[str]:
             if text != "ok":
                 yield f"the file: {text}"
         for number, raw, gone in db.execute("SELECT number, id, gone FROM documents").fetchall():
-            found = _deleted(db, number) if gone == _GONE else () if gone else _document(db, number, raw)
+            found = _deleted(db, number) if gone >= _GONE else () if gone else _document(db, number, raw)
             yield from (f"{document_id(raw)}: {fault}" for fault in found)
     finally:
         db.execute("ROLLBACK")

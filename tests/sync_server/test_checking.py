@@ -316,7 +316,7 @@ def test_who_may_only_read_may_say_nothing_new(kept: Kept) -> None:
 
 
 def test_documents_are_thrown_away_to_make_room_and_come_back(tmp_path: Path) -> None:
-    kept = Kept(tmp_path, keep=3000)
+    kept = Kept(tmp_path, keep=3000 + 3 * (4 << 10))
     try:
         names = [bytes([n]) * 16 for n in range(8)]
         made = {name: edits(1, 1000)[0] for name in names}

@@ -216,8 +216,9 @@ def test_a_log_of_before_is_brought_up_to_date(tmp_path: Path) -> None:
         log.append(D, wire.Record(S, 1, b"a"), "yjs", b"l" * 16)
     with closing(sqlite3.connect(tmp_path / DATABASE)) as db:
         db.executescript(
-            "DROP INDEX documents_by_owner; DROP INDEX documents_to_sweep; ALTER TABLE documents DROP COLUMN owner;"
-            "ALTER TABLE documents DROP COLUMN gone; DELETE FROM _sqlite_migrations WHERE name = 'm003_tombstones'"
+            "DROP INDEX documents_by_owner; DROP INDEX documents_to_sweep; DROP INDEX documents_unknown;"
+            "ALTER TABLE documents DROP COLUMN owner; ALTER TABLE documents DROP COLUMN gone;"
+            "DELETE FROM _sqlite_migrations WHERE name IN ('m003_tombstones', 'm005_unknown')"
         )
     with closing(SqliteLog(tmp_path / DATABASE)) as log:
         assert (log.owner(D), log.gone(D)) == ("", False)

@@ -180,14 +180,6 @@ def test_writes_are_synchronous(log: SqliteLog) -> None:
     assert log._db.conn.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
-def test_many_documents_do_not_stay_in_memory(log: SqliteLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sync_server.log._CACHED", 10)
-    for n in range(50):
-        append(log, Record(S, 1, b"a"), document=n.to_bytes(16, "big"))
-        assert len(log._documents) + len(log._sessions) <= 10
-    assert append(log, Record(S, 2, b"b"), document=bytes(16)) == [(2, True)]
-
-
 def test_only_one_relay_uses_a_log(log: SqliteLog) -> None:
     with pytest.raises(LogError, match="Another relay"):
         SqliteLog(log.path)
