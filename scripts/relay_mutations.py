@@ -148,16 +148,18 @@ RELAY_MUTATIONS = (
     ),
     Mutation(
         "deleted", "a relay that lost data is not told again what was deleted", "llmcrdt/journal.py",
-        "            if lost:\n                self._store.owe_deletions(self._relay)\n", "", _SEEDS,
+        "            if lost:\n                self._store.owe_deletions(self._relay)\n", "",
+        "tests/test_deletion.py::test_a_relay_that_went_back_to_an_old_copy_is_told_again",
     ),
     Mutation(
         "deleted", "a deletion is asked for before it is durable that the library says so", "llmcrdt/sync/deletions.py",
         "            if waits is not None:\n                deletion.mark = waits\n            else:",
-        "            if True:", _SEEDS,
+        "            if True:", "tests/sync/test_deletions.py::test_it_waits_for_the_library_and_is_asked_once",
     ),
     Mutation(
         "deleted", "a deletion that was not answered is not asked for again", "llmcrdt/sync/deletions.py",
-        "            deletion.asked = False\n", "            pass\n", _SEEDS,
+        "            deletion.asked = False\n", "            pass\n",
+        "tests/sync/test_deletions.py::test_what_was_not_answered_is_asked_for_on_the_next_connection",
     ),
     Mutation(
         "checked", "a bad record is appended behind the good ones", _ROOMS,
@@ -188,6 +190,6 @@ RELAY_MUTATIONS = (
     ),
     Mutation(
         "presence", "who has fallen silent is present for ever", _PRESENT,
-        "now - entry.at >= SILENCE]", "now - entry.at >= 1e9]", _SEEDS,
+        "SILENCE = 30.0\n", "SILENCE = 1e9\n", _SEEDS,
     ),
 )  # fmt: skip

@@ -13,7 +13,6 @@ from sim_clients import URL, ClientProcess
 from sim_disk import kept
 from sim_relay import LIMITS
 
-from llmcrdt.document.presence import SILENCE
 from llmcrdt.exceptions import EntryNotFound
 from llmcrdt.ids import DocumentId, EntryId, document_bytes, document_id
 from sync_server import verify
@@ -102,11 +101,12 @@ def check_present(world: World) -> None:
     _check_seen(world, gone.machine.processes[-1:], after=_AT_ONCE, ghosts=ghosts)
     world.end_relay(0)
     world.end_process(world.processes()[-1], 0)
-    _check_seen(world, world.processes(), after=SILENCE + 15)
+    _check_seen(world, world.processes(), after=_AT_LAST)
 
 
-_AT_ONCE = 4.0
-"""Virtual seconds in which a connection is made, and what was said goes there and back. Far from RENEW."""
+_AT_ONCE, _AT_LAST = 4.0, 45.0
+"""Virtual seconds: in which a connection is made, and what was said goes there and back, before anybody says it anew;
+and in which those are missed who say nothing any more."""
 
 
 def _check_seen(world: World, by: Sequence[ClientProcess], after: float, ghosts: Collection[str] = frozenset()) -> None:

@@ -68,6 +68,17 @@ def test_one_record_in_the_place_of_those_that_waited_has_to_be_acknowledged_too
     assert asked(connection) == [wire.Delete(document_bytes(GONE))]
 
 
+def test_what_was_not_answered_is_asked_for_on_the_next_connection() -> None:
+    local, one, two = library(), connected(), connected()
+    acknowledge_all(local)
+    deletions = Deletions(local)
+    deletions.add(GONE, LIBRARY, lambda outcome: None)
+    deletions.ask(one)
+    deletions.start_over()
+    deletions.ask(two)
+    assert asked(one) == asked(two) == [wire.Delete(document_bytes(GONE))]
+
+
 def test_an_older_relay_is_not_asked_and_the_next_connection_is() -> None:
     local, old, new = library(), connected(features=wire.PRESENCE), connected()
     acknowledge_all(local)
