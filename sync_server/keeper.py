@@ -93,7 +93,7 @@ class _Sent:
 
 class Keeper:
     """``put`` takes orders; ``answer`` gets Checked and Flush, on the keeper's thread; ``failed`` is called where it
-    can't go on."""
+    can't go on. ``early``: start the worker at once, so that the first record doesn't wait for it."""
 
     def __init__(
         self,
@@ -101,7 +101,9 @@ class Keeper:
         limits: Limits,
         answer: Callable[[Checked | Flush], None],
         failed: Callable[[], None] = lambda: None,
+        early: bool = False,
     ) -> None:
+        self._early = early
         self._log, self._limits, self._answer, self._failed = log, limits, answer, failed
         self._orders: SimpleQueue[Order | None] = SimpleQueue()
         self._documents: OrderedDict[bytes, _Document] = OrderedDict()
@@ -148,6 +150,8 @@ class Keeper:
 
     def _run(self) -> None:
         try:
+            if self._early:
+                self._up()
             while self._take() and not self._stopping.is_set():
                 sent = self._next()
                 if sent:
@@ -396,8 +400,10 @@ class Keeper:
             return
         if job is None:
             self._loaded(order, document, state, reason)
-        elif state == b"gone":
+        elif state in (b"gone", b"which"):
             self._forget(order.document)
+            if state == b"which":
+                job.alone = self._suspects = True
         else:
             if state == b"broken":
                 logger.warning("document %s: a record broke the CRDT core", label(order.document))

@@ -5,7 +5,8 @@ reach the CRDT core here, and only here and in the folds: should it crash, hang 
 which gets the documents from the log again.
 
 order   = name, document, count, count × bytes
-answer  = state, reason, count, count × bytes          state: "ok", "bad", "gone", or "broken" (bad, and now gone)
+answer  = state, reason, count, count × bytes          state: "ok", "bad", "gone", "broken" (bad, and now gone), or
+                                                       "which" (one of several is bad; gone: ask for each alone)
 
 load    updates of the log, more to come          check   records -> how many are good, as a decimal number
 loaded  the last of them; now it is held          glance  records, on an empty document -> as check
@@ -23,12 +24,17 @@ from collections.abc import Callable, Iterator, Sequence
 from llmcrdt.crdt.fold import load_all
 from llmcrdt.crdt.yjs import YjsReplica
 from llmcrdt.crdt.yjs_split import split_update
+from llmcrdt.crdt.yjs_update import read_update
 from llmcrdt.exceptions import MalformedUpdate
 
 from . import pieces, process
 
 NOTHING = b"\x00\x00"
 """The update that says nothing; some client may send it as often as it likes."""
+
+
+class _OneByOne(Exception):
+    """The core refused one of several records, and doesn't say which."""
 
 
 class Keeper:
@@ -62,6 +68,9 @@ class Keeper:
             return _answer(b"gone")
         try:
             return _answer(b"ok", b"", self._orders[b"check" if order == b"glance" else order](replica, data))
+        except _OneByOne:
+            self._held.pop(document, None)
+            return _answer(b"which")
         except MalformedUpdate as error:
             state = b"bad"
             if replica.broken:
@@ -93,10 +102,24 @@ class Keeper:
         return _answer(b"ok")
 
     def _check(self, replica: YjsReplica, data: Sequence[bytes]) -> Sequence[bytes]:
-        self._good = 0
+        self._good, wrong = 0, None
+        read = []
         for record in data:
-            replica.apply(record)
-            self._good += 1
+            try:
+                read.append((record, read_update(record)))
+            except MalformedUpdate as error:
+                wrong = error
+                break
+        if read:
+            try:
+                replica.take_in(read)
+            except MalformedUpdate:
+                if len(read) > 1:
+                    raise _OneByOne from None
+                raise
+        self._good = len(read)
+        if wrong is not None:
+            raise wrong
         return [b"%d" % self._good]
 
     def _merge(self, replica: YjsReplica, data: Sequence[bytes]) -> Sequence[bytes]:

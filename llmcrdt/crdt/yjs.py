@@ -38,7 +38,7 @@ class YjsReplica:
         with self._guarded("The update broke the CRDT core."):
             self._doc.apply_update(update)
             # Told again as it came: all of it is in, and the version, which names every client, needn't be read.
-            pending = (waited or not self._heard.only(update)) and self._keep_if_pending(update, span)
+            pending = (waited or not self._heard.only(update)) and self._keep_pending([(update, span)])
             self._retry()
         touched, emitted = self._take()
         changed = bool(emitted or touched)
@@ -63,12 +63,26 @@ class YjsReplica:
     def load(self, snapshot: bytes | None, updates: Iterable[bytes]) -> None:
         """Merge what was stored. The snapshot came from ``snapshot``, so it waits for nothing and isn't read again.
         More calls may follow, until the first ``apply``."""
-        spans = [(update, read_update(update)) for update in updates]
-        with self._guarded("The stored document broke the CRDT core."), self._doc.transaction():
-            for update in ([snapshot] if snapshot else []) + [update for update, _ in spans]:
+        self._load([(update, read_update(update)) for update in updates], snapshot)
+
+    def take_in(self, updates: Sequence[tuple[bytes, UpdateRange]]) -> None:
+        """Apply updates that were read (``read_update``) in one transaction, which costs far less than one for each;
+        what they did isn't told. Raises MalformedUpdate; where there are several, some may be in then, so the replica
+        is broken."""
+        self._watch()  # encoding what it did is one more thing that a bad update can't survive
+        try:
+            self._load(updates)
+        except MalformedUpdate:
+            self.broken = self.broken or len(updates) > 1
+            raise
+        finally:
+            self._heard.take()
+
+    def _load(self, updates: Sequence[tuple[bytes, UpdateRange]], snapshot: bytes | None = None) -> None:
+        with self._guarded("The updates broke the CRDT core."), self._doc.transaction():
+            for update in ([snapshot] if snapshot else []) + [update for update, _ in updates]:
                 self._doc.apply_update(update)
-        for update, span in spans:
-            self._keep_if_pending(update, span)
+        self._keep_pending(updates)
         self._retry()
 
     def snapshot(self) -> tuple[bytes, list[bytes]]:
@@ -132,13 +146,15 @@ class YjsReplica:
     def _take(self) -> tuple[Touched, list[bytes]]:
         return self._heard.take()
 
-    def _keep_if_pending(self, update: bytes, span: UpdateRange) -> bool:
+    def _keep_pending(self, updates: Iterable[tuple[bytes, UpdateRange]]) -> bool:
+        """Keep those of them that wait for others. Whether any does."""
         state = read_state_vector(self.version())
-        self._pending = [(data, other) for data, other in self._pending if not other.covered_by(state)]
-        if span.covered_by(state) or any(update == data for data, _ in self._pending):
-            return False
-        self._pending.append((update, span))
-        return True
+        self._pending = [(data, span) for data, span in self._pending if not span.covered_by(state)]
+        waiting = [(data, span) for data, span in updates if not span.covered_by(state)]
+        known = {data for data, _ in self._pending} if waiting else set()
+        new = {data: span for data, span in waiting if data not in known}
+        self._pending += new.items()
+        return bool(new)
 
     def _retry(self) -> None:
         """Apply what waits again until nothing moves: yrs 0.28 leaves some updates waiting though all they need is

@@ -289,6 +289,41 @@ def test_what_a_log_has_that_can_not_be_applied_is_passed_over(kept: Kept) -> No
     assert texts(told.data[0]) == texts(*made)
 
 
+def nested() -> list[bytes]:
+    """Updates of client 3: a map in a map, and a text."""
+    doc, made = pycrdt.Doc(client_id=3), list[bytes]()
+    values, text = doc.get("m", type=pycrdt.Map), doc.get("t", type=pycrdt.Text)
+    doc.observe(lambda event: made.append(event.update))
+    values["a"] = 1
+    values["b"] = pycrdt.Map({"x": "y"})
+    text += "hello"
+    text.insert(2, "zz")
+    return made
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "0102030a270003070171000800030a027c3f8000007c4000000000",  # the core gives up in the middle of it
+        "0102030a020003010101000800030a027c3f8000007c4000000000",  # the core doesn't read it
+        "01010308c503040305027a7a00",  # the same, within its content
+    ],
+)
+def test_what_only_the_core_refuses_is_found_among_many_records(kept: Kept, bad: str) -> None:
+    before, after = nested(), edits(3)
+    data = (*before, bytes.fromhex(bad), *after)
+    (answer,) = kept.wait(kept.put(Push(D, S, 1, data)))
+    assert (answer.good, bool(answer.refused)) == (len(before), True)
+    kept.append(D, *before)
+    assert kept.wait(kept.put(Push(D, S, len(before) + 1, tuple(after))))[0].good == len(after)
+    (told,) = kept.wait(kept.put(Ask(D, "yjs", b"\x00")))
+    whole = pycrdt.Doc()
+    whole.apply_update(told.data[0])
+    assert str(whole.get("t", type=pycrdt.Text)) == "hezzllo"
+    assert texts(told.data[0]) == texts(*before, *after)
+    assert kept.keeper.restarts == 0
+
+
 def test_a_replica_that_was_dropped_is_loaded_again(kept: Kept) -> None:
     one, two = edits(2)
     kept.append(D, one)
@@ -350,7 +385,7 @@ def make_deadly(monkeypatch: pytest.MonkeyPatch, folder: Path, method: str) -> N
 def test_what_kills_the_worker_is_refused_and_what_stands_beside_it_passes(
     kept: Kept, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    make_deadly(monkeypatch, tmp_path, "apply")
+    make_deadly(monkeypatch, tmp_path, "take_in")
     good = edits(20)
     deadly = update("k", "deadly")
     tickets = [
