@@ -81,6 +81,12 @@ class RecordLog(Protocol):
         subject; empty: nobody) count only for the first record of a document. A repeat of a record that was folded has
         position 0, and is not compared. Raises Gap, Conflict."""
 
+    def extend(
+        self, document: bytes, session: bytes, n: int, data: Sequence[bytes], kind: str, log_id: bytes, owner: str = ""
+    ) -> Sequence[Stored]:
+        """Append records of one session, the ``n``-th and those behind it, all of them new, and say where they stand
+        now. Raises Gap."""
+
     def last(self, document: bytes, session: bytes) -> int:
         """The n of the last record of a session; 0 where there is none."""
 
@@ -299,23 +305,35 @@ class SqliteLog:
         return chain == cursor.chain
 
     def append(self, document: bytes, record: Record, kind: str, log_id: bytes, owner: str = "") -> tuple[int, bool]:
-        doc = self._document(document) or self._create(document, kind, log_id, record, owner)
-        session = self._session(doc.number, record.session)
-        last = session.last if session else 0
-        if record.n > last + 1:
-            raise Gap(last + 1)
-        if session and record.n <= last:
+        doc = self._document(document)
+        session = self._session(doc.number, record.session) if doc else None
+        if doc and session and record.n <= session.last:
             return self._repeat(document, doc, session, record), False
-        if session is None:
-            session = self._create_session(doc.number, record.session)
-        cursor = doc.cursor.after(digest(document, record))
-        self._rows.append((_key(doc.number, cursor.position), session.number, record.n, cursor.chain, record.data))
-        doc.cursor, session.last = cursor, record.n
-        doc.size += len(record.data)
+        (stored,) = self.extend(document, record.session, record.n, (record.data,), kind, log_id, owner)
+        return stored.position, True
+
+    def extend(
+        self, document: bytes, session: bytes, n: int, data: Sequence[bytes], kind: str, log_id: bytes, owner: str = ""
+    ) -> Sequence[Stored]:
+        doc = self._document(document)
+        known = self._session(doc.number, session) if doc else None
+        expected = known.last + 1 if known else 1
+        if n != expected:
+            raise Gap(expected)
+        doc = doc or self._create(document, kind, log_id, owner)
+        known = known or self._create_session(doc.number, session)
+        first, chain, base, number = doc.cursor.position + 1, doc.cursor.chain, doc.base, known.number
+        stored = [Stored(first + at, Record(session, n + at, piece)) for at, piece in enumerate(data)]
+        for position, record in stored:
+            chain = next_chain(chain, digest(document, record))
+            self._rows.append((base + position, number, record.n, chain, record.data))
+        size = sum(map(len, data))
+        doc.cursor, known.last = Cursor(doc.cursor.log, doc.cursor.position + len(data), chain), n + len(data) - 1
+        doc.size += size
         if doc.owner in self._held:
-            self._held[doc.owner] += len(record.data)
+            self._held[doc.owner] += size
         self._grown[doc.number] = doc
-        return cursor.position, True
+        return stored
 
     def last(self, document: bytes, session: bytes) -> int:
         doc = self._document(document)
@@ -555,9 +573,7 @@ class SqliteLog:
             raise LogError(f"{self.path} has no document {document.hex()}.")
         return found
 
-    def _create(self, document: bytes, kind: str, log_id: bytes, record: Record, owner: str) -> _Document:
-        if record.n != 1:
-            raise Gap(1)
+    def _create(self, document: bytes, kind: str, log_id: bytes, owner: str) -> _Document:
         with self._errors():
             sql = "INSERT INTO documents (id, kind, log, owner) VALUES (?, ?, ?, ?)"
             number = self._db.conn.execute(sql, (document, kind, log_id, owner)).lastrowid

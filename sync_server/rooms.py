@@ -275,7 +275,9 @@ class Rooms:
                 if n + len(data) - 1 <= last or n > max(last, self._checking.last(document, session)) + 1:
                     return False
                 # What can't be appended in any case is not looked at: nothing must be in a replica but not in the log.
-                records = next((i for i, d in enumerate(data) if self._unfit(peer, document, room, d)), len(data))
+                records = len(data)
+                if not self._fit(peer, document, room, data):
+                    records = next((i for i, d in enumerate(data) if self._unfit(peer, document, room, d)), records)
                 if records == 0:
                     return False
             case _:
@@ -466,8 +468,28 @@ class Rooms:
             self._drop(peer, Error(ErrorCode.WINDOW_EXCEEDED, text))
             return 0
         room = self._rooms[push.document]
-        repeats: list[tuple[int, bytes, int]] = []
         before = reading.unacked
+        expected = self._log.last(push.document, push.session) + 1
+        if push.n == expected and self._fit(peer, push.document, room, data):
+            done = self._extend(peer, reading, room, push, data)
+        else:
+            done = self._push_each(peer, reading, room, push, data)
+        if head := self._log.head(push.document):
+            room.head = head.cursor
+        state.unacked += reading.unacked - before
+        return done
+
+    def _extend(self, peer: Peer, reading: _Reading, room: _Room, push: wire.Push, data: Sequence[bytes]) -> int:
+        """Append records that are all new, and fit."""
+        document, session = push.document, push.session
+        owner = self._owner(peer, document)
+        stored = self._log.extend(document, session, push.n, data, room.kind, room.head.log, owner)
+        self._recent.setdefault(document, []).extend(stored)
+        reading.own.update((position, (session, record.n)) for position, record in stored)
+        return len(stored)
+
+    def _push_each(self, peer: Peer, reading: _Reading, room: _Room, push: wire.Push, data: Sequence[bytes]) -> int:
+        repeats: list[tuple[int, bytes, int]] = []
         done = 0
         for n, piece in enumerate(data, push.n):
             found = self._append(peer, push.document, room, Record(push.session, n, piece))
@@ -483,12 +505,14 @@ class Rooms:
                 # Where a folded record stood isn't known any more; any place that this peer is past will do, and
                 # growing ones make one message of many.
                 repeats.append((position or min(len(repeats) + 1, reading.sent), push.session, n))
-        if head := self._log.head(push.document):
-            room.head = head.cursor
-        state.unacked += reading.unacked - before
         for ack in _acks(push.document, repeats):
             self._send(peer, ack)
         return done
+
+    def _fit(self, peer: Peer, document: bytes, room: _Room, data: Sequence[bytes]) -> bool:
+        """Whether a log can take all of these records. (Where it can't, it may take the first of them.)"""
+        size = sum(map(len, data))
+        return max(map(len, data), default=0) <= self.limits.record and not self._no_room(peer, document, room, size)
 
     def _unfit(self, peer: Peer, document: bytes, room: _Room, data: bytes) -> tuple[ErrorCode, str] | None:
         """Why a log can't take a record in any case."""
@@ -513,7 +537,9 @@ class Rooms:
             try:
                 owner = self._owner(peer, document)
                 position, new = self._log.append(document, record, room.kind, room.head.log, owner)
-                return self._appended(document, Stored(position, record)) if new else position, new
+                if new:
+                    self._recent.setdefault(document, []).append(Stored(position, record))
+                return position, new
             except Gap as e:
                 text = f"n = {e.expected} is next in this session, not {record.n}."
                 refused = (ErrorCode.GAP, text, e.expected)
@@ -523,13 +549,6 @@ class Rooms:
         code, text, n = refused
         self._refuse(peer, code, text, document, record.session, n)
         return None
-
-    def _appended(self, document: bytes, stored: Stored) -> int:
-        recent = self._recent.get(document)
-        if recent is None:
-            recent = self._recent[document] = []
-        recent.append(stored)
-        return stored.position
 
     def _owner(self, peer: Peer, document: bytes) -> str:
         """Whose bytes a record of this peer is: those of the document's owner, which the first to write becomes."""
