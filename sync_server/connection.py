@@ -24,6 +24,7 @@ from llmcrdt.sync.wire import Error
 
 from .doors.native import NativeDoor
 from .doors.yjs import YjsDoor
+from .frames import PlainFrames
 from .limits import Limits
 from .rate import Rate
 
@@ -68,6 +69,10 @@ class Socket(ServerConnection):
         self._begun_as = Opcode.BINARY
         # Part of a frame has left, and the rest has not.
         self._within = False
+        # Plain frames are taken from the upgrade on, unless bytes behind it came too early to tell where one begins.
+        self._plain: PlainFrames | None = None
+        self._upgrading = False
+        self._early = False
 
     def hand_to(self, take: Callable[[list[bytes | str]], None]) -> None:
         """From now on, and with what has come since the upgrade."""
@@ -138,11 +143,29 @@ class Socket(ServerConnection):
         self._hand_over()
 
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
+        if self._plain is not None:
+            self._plain.feed(data)
+        elif self.protocol.state is State.CONNECTING or self._early:
+            self._early = self._early or self._upgrading
+            super().data_received(data)
+            self._early = self._early or (self._upgrading and bool(self.protocol.reader.buffer))
+        else:
+            self._plain = PlainFrames(self._add, super().data_received, self._is_open, self._most)
+            self._plain.feed(data)
         self._hand_over()
+
+    def _add(self, message: bytes) -> None:
+        self._messages.append(message)
+
+    def _is_open(self) -> bool:
+        return self.protocol.state is State.OPEN and self._begun is None
+
+    def _most(self) -> int:
+        return self.protocol.max_message_size or 0
 
     def process_event(self, event: Request | Frame) -> None:  # type: ignore[override]
         if not isinstance(event, Frame) or event.opcode not in DATA_OPCODES:
+            self._upgrading = self._upgrading or isinstance(event, Request)
             return super().process_event(event)
         if self._begun is None:
             if event.fin:
@@ -171,6 +194,7 @@ class Connection:
     """What a socket still has to send, and how much of its input is in work.
 
     ``take`` gets each message in its turn: when what came before has left room for it, and the sender's rate allows it.
+    ``unread``: what has come and waits for its turn; who is given a message may take those behind it, too.
     ``unreported``: the weight of what has left since the rooms were told last. ``last``: the error after which it ends.
     """
 
@@ -180,7 +204,7 @@ class Connection:
         self.limits = limits
         self.door = door
         self._take = take
-        self._unread: deque[bytes | str] = deque()
+        self.unread: deque[bytes | str] = deque()
         self._taking = False
         self.rate = Rate(limits.rate, limits.burst)
         self.unreported = 0
@@ -258,7 +282,7 @@ class Connection:
 
     def receive(self, messages: Sequence[bytes | str]) -> None:
         """What one read brought. What there is no room for waits here, and nothing more is read."""
-        self._unread.extend(messages)
+        self.unread.extend(messages)
         self._read_on()
 
     def gave(self, size: int) -> None:
@@ -277,12 +301,12 @@ class Connection:
     def finish(self) -> None:
         """The peer is gone: take what it said last, also where there was no room, and without a rest, which would end
         when nobody knows the peer any more."""
-        while self.last is None and (self._resting or self._unread):
+        while self.last is None and (self._resting or self.unread):
             if self._resting:
                 self._resting[0].cancel()
                 self._go_on()
             else:
-                self._take(self, self._unread.popleft())
+                self._take(self, self.unread.popleft())
 
     def _rested(self) -> None:
         self._go_on()
@@ -302,12 +326,12 @@ class Connection:
             return
         self._taking = True
         try:
-            while self._unread and self._has_room:
-                self._take(self, self._unread.popleft())
+            while self.unread and self._has_room:
+                self._take(self, self.unread.popleft())
         finally:
             self._taking = False
         if self.last is not None:
-            self._unread.clear()
+            self.unread.clear()
         reading = self.last is not None or self._has_room
         if reading != self._reading and not self.socket.transport.is_closing():
             self._reading = reading

@@ -34,7 +34,7 @@ from .access import EVERYTHING, TokenRefused, Tokens
 from .checking import Ask, Checked, Checking, Flushed, Left, Received, Request, ToCheck, ToDrop, Told
 from .connection import OBJECT, SLICE, Connection, Outgoing, Socket
 from .doors import yjs
-from .doors.native import Answer, NativeDoor, Refused
+from .doors.native import Answer, NativeDoor, Refused, take_following
 from .doors.yjs import YjsDoor
 from .folder import Folder
 from .folding import Folded, ToFold
@@ -127,7 +127,7 @@ class Relay:
             raise
         self.port = self._server.sockets[0].getsockname()[1]
         self._folder = Folder(self._log, self.limits, self._events.put)
-        self._keeper = Keeper(self._log, self.limits, self._events.put, self._fail)
+        self._keeper = Keeper(self._log, self.limits, self._events.put, self._fail, early=self._check)
         self._keeper.start()
         self._thread = threading.Thread(target=self._work, name="llmcrdt-relay-log", daemon=True)
         self._thread.start()
@@ -199,19 +199,22 @@ class Relay:
 
     def _take(self, connection: Connection, frame: bytes | str) -> None:
         """Look at a message, and handle it now, or when its sender has been slow enough."""
-        self.metrics.count("frames_received_total")
-        self.metrics.count("bytes_received_total", len(frame))
+        frames, size = 1, len(frame)
         try:
             message = connection.door.receive(frame)
         except Refused as e:
             return self._end(connection, e.error)
-        cost = len(frame) + (self.limits.presence_cost if isinstance(message, wire.Presence) else _FRAME)
+        if isinstance(message, wire.Push) and isinstance(frame, bytes):
+            message, frames, size = take_following(message, frame, connection.unread)
+        self.metrics.count("frames_received_total", frames)
+        self.metrics.count("bytes_received_total", size)
+        cost = size + (self.limits.presence_cost if isinstance(message, wire.Presence) else frames * _FRAME)
         pause = self._rate(connection).pause(cost, self._loop.time())
         if pause:
             self.metrics.count("pauses_total")
-            connection.rest(pause, partial(self._handle, connection, message, len(frame)))
+            connection.rest(pause, partial(self._handle, connection, message, size))
         else:
-            self._handle(connection, message, len(frame))
+            self._handle(connection, message, size)
 
     def _handle(self, connection: Connection, message: Answer | Request | None, size: int) -> None:
         """Hand a message to the rooms, or answer it here."""

@@ -395,6 +395,8 @@ def encode(message: Message) -> bytes:
 class Reader:
     """Reads a frame from left to right. Every method raises MalformedFrame rather than read past the end."""
 
+    __slots__ = ("at", "frame")
+
     def __init__(self, frame: bytes) -> None:
         self.frame = frame
         self.at = 0
@@ -411,18 +413,19 @@ class Reader:
         return self.take(16)
 
     def uint(self, low: int = 0, high: int = MAX_UINT) -> int:
-        n = 0
+        n, frame, at = 0, self.frame, self.at
         for shift in range(0, 56, 7):
-            if self.at >= len(self.frame):
+            if at >= len(frame):
                 raise MalformedFrame("The frame ends inside a number.")
-            byte = self.frame[self.at]
-            self.at += 1
+            byte = frame[at]
+            at += 1
             n |= (byte & 0x7F) << shift
             if byte < 0x80:
                 if byte == 0 and shift:
                     raise MalformedFrame("A number is not in its shortest form.")
                 if not low <= n <= high:
                     raise MalformedFrame(f"{n} is not between {low} and {high}.")
+                self.at = at
                 return n
         raise MalformedFrame("A number has more than 8 bytes.")
 
@@ -480,6 +483,26 @@ class Reader:
 def _read_push(r: Reader) -> Push:
     document, session, n = r.id(), r.id(), r.name(MAX_RECORDS)
     return Push(document, session, n, r.data(r.count(MAX_RECORDS, 2)))
+
+
+PUSH_NAME: Final = 33
+"""Bytes of a PUSH frame up to the session's end: its type, document and session."""
+
+
+def read_following(name: bytes, n: int, frame: bytes) -> tuple[bytes, ...]:
+    """The data of a PUSH frame that begins with ``name`` and has ``n`` for its first record; nothing where it is
+    anything else. For who reads a stream of them: it costs a fraction of ``decode``."""
+    if not frame.startswith(name):
+        return ()
+    reader = Reader(frame)
+    reader.at = PUSH_NAME
+    try:
+        if reader.name(MAX_RECORDS) != n:
+            return ()
+        data = reader.data(reader.count(MAX_RECORDS, 2))
+    except MalformedFrame:
+        return ()
+    return data if reader.at == len(frame) else ()
 
 
 def _read_ack(r: Reader) -> Ack:

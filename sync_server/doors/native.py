@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TypeAlias, TypeVar
 
@@ -28,6 +29,10 @@ CLOSE_CODES: Mapping[int, int] = {
 }
 
 
+_TOGETHER = 256 << 10
+"""Bytes of frames that are taken as one."""
+
+
 class Refused(Exception):
     """The connection has to end with this error."""
 
@@ -42,6 +47,22 @@ def permitted(ask: Callable[[_Asked], _Answer], asked: _Asked) -> _Answer:
         return ask(asked)
     except TokenRefused as e:
         raise Refused(Error(ErrorCode.TOKEN_REFUSED, str(e))) from None
+
+
+def take_following(push: wire.Push, frame: bytes, unread: deque[bytes | str]) -> tuple[wire.Push, int, int]:
+    """A push together with those behind it that go on where it ends, taken from what is unread; and how many frames
+    and bytes that were. Under load that saves most of what a record costs."""
+    document, session, n, data = push.document, push.session, push.n, list(push.data)
+    name, frames, size = frame[: wire.PUSH_NAME], 1, len(frame)
+    while unread and size < _TOGETHER:
+        following = unread[0]
+        more = wire.read_following(name, n + len(data), following) if isinstance(following, bytes) else ()
+        if not more or len(data) + len(more) > wire.MAX_RECORDS:
+            break
+        data += more
+        frames, size = frames + 1, size + len(following)
+        unread.popleft()
+    return (push if frames == 1 else wire.Push(document, session, n, tuple(data))), frames, size
 
 
 class NativeDoor:
