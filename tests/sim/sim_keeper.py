@@ -12,6 +12,7 @@ from random import Random
 from typing import Any, NoReturn
 
 from llmcrdt.crdt.yjs import YjsReplica
+from llmcrdt.crdt.yjs_update import UpdateRange
 from sync_server import keeper_worker
 from sync_server.checking import Checked, Flush
 from sync_server.keeper import Keeper
@@ -31,6 +32,14 @@ class FragileReplica(YjsReplica):
             with self._guarded("The update broke the CRDT core."):
                 self._panic(update)
         return super().apply(update)
+
+    def _load(self, updates: Sequence[tuple[bytes, UpdateRange]], snapshot: bytes | None = None) -> None:
+        bad = next((place for place, (update, _) in enumerate(updates) if PANIC in update), None)
+        if bad is not None:
+            super()._load(updates[:bad], snapshot)
+            with self._guarded("The updates broke the CRDT core."):
+                self._panic(updates[bad][0])
+        super()._load(updates, snapshot)
 
     def _panic(self, update: bytes) -> NoReturn:
         self._doc.apply_update(update)
