@@ -13,7 +13,7 @@ import logging
 import subprocess
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -110,6 +110,8 @@ class Keeper:
         # Documents with something to do, in the order of their turns.
         self._active: dict[bytes, None] = {}
         self._dropped: dict[bytes, None] = {}
+        # How many answers to Flush are still to come.
+        self._flushes: Counter[bytes] = Counter()
         self._suspects = False
         self._lock = threading.Lock()
         self._worker: subprocess.Popen[bytes] | None = None
@@ -187,8 +189,13 @@ class Keeper:
                 if id_ in self._documents:
                     self._forget(id_)
             case Flushed(id_, position):
-                document = self._documents[id_]
-                if document.state is _State.FLUSHING:
+                # Where it was dropped meanwhile, only the answer to the last question tells of all that was answered.
+                self._flushes[id_] -= 1
+                if self._flushes[id_] > 0:
+                    return
+                del self._flushes[id_]
+                if id_ in self._documents and self._documents[id_].state is _State.FLUSHING:
+                    document = self._documents[id_]
                     document.state, document.log = _State.LOADING, iter(self._log.contents(id_, position))
 
     def _forget(self, id_: bytes) -> None:
@@ -218,6 +225,7 @@ class Keeper:
                 self._refuse_what_needs_it(id_, document)
             if document.state is _State.COLD:
                 document.state = _State.FLUSHING
+                self._flushes[id_] += 1
                 self._answer(Flush(id_))
             elif document.state is _State.LOADING and not loading and not document.alone:
                 sent += self._slice(id_, document)

@@ -189,7 +189,7 @@ class Rooms:
         where the log can't be written, whoever sent something in this step is dropped, and nothing is acknowledged."""
         self._out, self._recent, self.more = [], {}, False
         events = joined(events)
-        self._flushes, self.taken = [], []
+        self.taken = []
         done = 0
         try:
             with self._log.transaction():
@@ -617,9 +617,10 @@ class Rooms:
     # ---------------------------------------------------------------- outputs
 
     def _answer_flushes(self) -> None:
-        for document in self._flushes:
-            head = self._log.head(document)
-            self._out.append(Flushed(document, head.cursor.position if head else 0))
+        # The keeper waits for each: where the log can't be read just now, it is answered in a later step.
+        while self._flushes:
+            head = self._log.head(self._flushes[0])
+            self._out.append(Flushed(self._flushes.pop(0), head.cursor.position if head else 0))
 
     def _answer_folds(self) -> None:
         for peer, document, outcome in self._folding.settle():

@@ -30,7 +30,7 @@ from sync_server import keeper as keeper_module
 from sync_server.checking import Ask, Checked, Checking, Flush, Flushed, Left, Merge, Received, ToCheck, ToDrop
 from sync_server.keeper import Keeper
 from sync_server.limits import Limits
-from sync_server.log import DATABASE, SqliteLog
+from sync_server.log import DATABASE, LogError, SqliteLog
 from sync_server.rooms import Drop, Joined, Rooms, Send
 from sync_server.thread import RelayThread
 
@@ -232,6 +232,7 @@ class Kept:
     def __init__(self, folder: Path, **limits: int) -> None:
         self.log = SqliteLog(folder / DATABASE)
         self.answers: dict[int, Checked] = {}
+        self.flushes: list[Flush] | None = None
         self._got = threading.Condition()
         self._ticket = 0
         self.keeper = Keeper(self.log, Limits(**limits), self._take)
@@ -239,6 +240,8 @@ class Kept:
 
     def _take(self, answer: Checked | Flush) -> None:
         if isinstance(answer, Flush):
+            if self.flushes is not None:
+                return self.flushes.append(answer)
             head = self.log.head(answer.document)
             return self.keeper.put(Flushed(answer.document, head.cursor.position if head else 0))
         with self._got:
@@ -332,6 +335,34 @@ def test_a_replica_that_was_dropped_is_loaded_again(kept: Kept) -> None:
     kept.keeper.put(ToDrop(D))  # it did not get into the log
     assert kept.wait(kept.put(Merge(D, "yjs", two))) == [Checked(2, 0, emitted.data)]
     assert kept.wait(kept.put(Merge(D, "yjs", two))) == [Checked(3)], "nothing new any more"
+
+
+def test_a_document_that_is_dropped_before_it_is_loaded_is_loaded_with_all_that_was_answered_before(kept: Kept) -> None:
+    (one,) = edits(1)
+    flushes = kept.flushes = []
+    ticket = kept.put(Ask(D, "yjs", b"\x00"))
+    eventually(lambda: len(flushes) == 1)
+    kept.keeper.put(ToDrop(D))
+    eventually(lambda: len(flushes) == 2)
+    kept.append(D, one)  # between the two
+    kept.keeper.put(Flushed(D, 0))
+    kept.keeper.put(Flushed(D, 1))
+    (told,) = kept.wait(ticket)
+    assert texts(told.data[0]) == texts(one)
+
+
+def test_a_document_that_is_dropped_twice_before_it_is_loaded_ends_nothing(kept: Kept) -> None:
+    flushes = kept.flushes = []
+    ticket = kept.put(Ask(D, "yjs", b"\x00"))
+    eventually(lambda: len(flushes) == 1)
+    for n in (2, 3):
+        kept.keeper.put(ToDrop(D))
+        eventually(lambda n=n: len(flushes) == n)
+    for _ in range(3):
+        kept.keeper.put(Flushed(D, 0))
+        kept.keeper.put(ToDrop(D))
+        kept.flushes = None
+    kept.wait(ticket, kept.put(Ask(E, "yjs", b"\x00")))
 
 
 def test_who_may_only_read_may_say_nothing_new(kept: Kept) -> None:
@@ -503,6 +534,20 @@ def test_messages_of_one_peer_about_one_document_keep_their_order(
     assert leaves or reached == list(range(1, barriers + 1))
     assert not net.checking.busy and not net.checking._lines and not net.checking._names
     net.log.close()
+
+
+def test_a_flush_is_answered_also_where_the_log_could_not_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rooms = CheckedRooms(tmp_path, 1).rooms
+
+    def fails(*_: object) -> None:
+        raise LogError("no disk")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SqliteLog, "head", fails)
+        assert rooms.step([Flush(D)]) == []
+    assert rooms.step([Flush(E)]) == [Flushed(D, 0), Flushed(E, 0)]
 
 
 def test_a_merge_that_rests_on_what_is_not_in_the_log_is_looked_at_again(tmp_path: Path) -> None:
