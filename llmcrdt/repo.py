@@ -7,7 +7,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
@@ -600,11 +600,12 @@ class Repo:
         if cards:
             with contextlib.suppress(KeyringUnusable, OSError):  # tried again whenever the library is loaded
                 self.keyring.forget(c.id for c in cards if c.deleted)
-            self._drop_deleted()
+            self._drop_deleted(c.id for c in cards if c.deleted)
 
-    def _drop_deleted(self) -> None:
+    def _drop_deleted(self, heard: Iterable[DocumentId] = ()) -> None:
         """Keep nothing of conversations that were deleted: no words, no attachments that nothing else names, no KV
-        state; and have every relay that knows them do the same."""
+        state; and have every relay that knows them do the same. ``heard``: those that the library says it of since now.
+        Another process may have dropped them, and may have no link."""
         doomed = [DocumentId(id_) for id_ in self.store.doomed()]
         for id_ in doomed:
             blobs: set[str] = set()
@@ -615,10 +616,11 @@ class Repo:
                 self._caches.forget(id_)
                 if blobs:
                     self.blobs.release(blobs)
-        for link in self._links if doomed else ():
-            self._ask_to_delete(link, doomed)
+        if to_ask := {*doomed, *heard}:
+            for link in self._links:
+                self._ask_to_delete(link, to_ask)
 
-    def _ask_to_delete(self, link: Link, only: Sequence[DocumentId] | None = None) -> None:
+    def _ask_to_delete(self, link: Link, only: Collection[DocumentId] | None = None) -> None:
         for document in self.store.owed_deletions(link.url, self._credentials.get(link, "")):
             if only is None or document in only:
                 self._await_deletion(link, DocumentId(document))

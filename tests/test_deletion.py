@@ -128,6 +128,18 @@ def test_it_is_asked_for_again_until_the_relay_has_answered(
     again.close()
 
 
+def test_a_process_with_a_link_asks_for_what_another_one_deleted(
+    open_repo: OpenRepo, relay: RelayThread, tmp_path: Path
+) -> None:
+    linked, other = open_repo("laptop"), open_repo("laptop")
+    conversation = linked.create("Gone")
+    conversation.append("user", SECRET)
+    with linked.connect(relay.url) as link:
+        link.wait_synced(30)
+        other.delete(conversation.id)
+        eventually(lambda: not holds(tmp_path) and not linked.store.owed_deletions(relay.url))
+
+
 def test_a_file_put_back_to_before_it_was_sent_has_it_deleted_all_the_same(
     open_repo: OpenRepo, relay: RelayThread, tmp_path: Path
 ) -> None:
