@@ -50,6 +50,7 @@ class Follower:
         self._timers: list[tuple[float, DocumentId, int]] = []
         self._received = self._sent = 0
         self._pushes = Pushes(local)
+        self._has_room = False
         self._goals = Goals(local)
         self._folds = Folds(local)
         self._deletions = Deletions(local)
@@ -118,9 +119,8 @@ class Follower:
             return
         for event in self._connection.receive(frame):
             self._take(event)
-            if self._pushes.stalled and isinstance(event, protocol.Acked | protocol.Refused):
-                for doc in tuple(self._pushes.stalled.values()):
-                    self._push(doc)
+            if isinstance(event, protocol.Acked | protocol.Refused):
+                self._go_on()
         self._advance()
 
     def goal(self, done: Callable[[RelayRefused | None], None]) -> Goal:
@@ -336,9 +336,15 @@ class Follower:
     def _leave(self, doc: Followed) -> None:
         assert self._connection is not None
         self._connection.close(doc.raw)
+        self._has_room = True
         self._pushes.start_over(doc)
         self._pending.discard(doc.id)
         self._filling.discard(doc.id)
+
+    def _go_on(self) -> None:
+        """The window has room again: for what had to wait."""
+        for doc in tuple(self._pushes.stalled.values()):
+            self._push(doc)
 
     def _push(self, doc: Followed) -> None:
         assert self._connection is not None
@@ -353,6 +359,9 @@ class Follower:
         """Ask what can be asked by now, and bring every goal as far as it can get."""
         connection = self._connection
         if connection is not None:
+            while self._has_room:  # what was pushed of a document that was left takes none any more
+                self._has_room = False
+                self._go_on()
             self._folds.ask(connection, self._documents)
             if self._deletions.ask(connection):
                 self._goals.ask_again()

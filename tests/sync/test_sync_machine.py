@@ -392,6 +392,20 @@ def test_a_goal_waits_for_what_the_window_had_no_room_for(tmp_path: Path) -> Non
     net.log.close()
 
 
+def test_what_the_window_had_no_room_for_is_sent_when_a_document_is_left(tmp_path: Path) -> None:
+    """No ack will come of what was pushed of it: it may be deleted, here and there."""
+    net = Network(tmp_path, 1)
+    net.settle([0])
+    for document in DOCUMENTS:
+        net.put(0, document, b"x" * 150)
+    net.devices[0].forget(DOCUMENTS[0])
+    net.followers[0].changed()
+    net.collect(0)
+    net.settle([0])
+    assert net.relay_blobs(DOCUMENTS[1]) and not net.devices[0].outbox(DOCUMENTS[1])
+    net.log.close()
+
+
 def test_a_document_that_goes_and_comes_back_is_waited_for(tmp_path: Path) -> None:
     """It was there when the barrier was sent, but what the relay has of it is no longer here."""
     net, document = Network(tmp_path, 1), DOCUMENTS[1]
