@@ -268,9 +268,10 @@ class Connection:
         assert cursor is not None
         if message.position != cursor.position + 1 or stream.partial:
             raise MalformedFrame(f"Position {message.position} came behind {cursor.position}.")
-        for record in message.records:
+        records = tuple(message.records)
+        for record in records:
             cursor = self._advance(stream, wire.digest(document, record))
-        return [Arrived(document, message.records, cursor), *self._caught_up(document, stream)]
+        return [Arrived(document, records, cursor), *self._caught_up(document, stream)]
 
     def _snapshot(self, stream: _Stream, message: wire.Snapshot) -> list[Event]:
         """A part of what the log was folded to. The cursor moves, over all that was folded, when the last has come."""

@@ -9,13 +9,16 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Sequence
+from array import array
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from itertools import pairwise
+from itertools import islice, pairwise, repeat
 from typing import Final, NamedTuple, NoReturn, TypeAlias
 
 from ..exceptions import MalformedFrame
+from .cuts import Cuts, places
 
 SUBPROTOCOL: Final = "llmcrdt.sync.v1"
 PATH: Final = "/sync"
@@ -47,6 +50,8 @@ FEATURES: Final = PRESENCE | DELETION
 START: Final = bytes(32)
 """The chain hash of position 0."""
 
+_FEW: Final = 16
+"""So many things are made when a frame is read; of more it is noted where they are, and they are cut when asked for."""
 _KIND = re.compile(rb"[a-z0-9-]{1,16}")
 
 
@@ -162,7 +167,7 @@ class Push:
     document: bytes
     session: bytes
     n: int
-    data: tuple[bytes, ...]
+    data: Sequence[bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +187,7 @@ class Records:
 
     document: bytes
     position: int
-    records: tuple[Record, ...]
+    records: Sequence[Record]
 
 
 @dataclass(frozen=True, slots=True)
@@ -457,7 +462,11 @@ class Reader:
             raise MalformedFrame("A kind is 1 to 16 of a-z, 0-9 and -.")
         return raw.decode("ascii")
 
-    def data(self, count: int) -> tuple[bytes, ...]:
+    def data(self, count: int) -> Sequence[bytes]:
+        if count > _FEW:
+            starts = places()
+            self.skip(count, starts)
+            return Cuts(self.frame, starts, _cut_data)
         frame, at, end = self.frame, self.at, len(self.frame)
         pieces = []
         for _ in range(count):
@@ -474,6 +483,22 @@ class Reader:
             pieces.append(piece)
         self.at = at
         return tuple(pieces)
+
+    def skip(self, count: int, starts: array[int]) -> None:
+        """As ``data``, but say only where each begins."""
+        frame, at, end = self.frame, self.at, len(self.frame)
+        for _ in range(count):
+            starts.append(at)
+            size = frame[at] if at < end else 0
+            if 0 < size < 0x80 and at + size < end:
+                at += 1 + size
+            else:
+                self.at = at
+                size = self.uint(1, MAX_RECORD)
+                at = self.at + size
+                if at > end:
+                    raise MalformedFrame(f"The frame ends at byte {end}, but byte {at} was announced.")
+        self.at = at
 
     def name(self, count: int) -> int:
         """The n of the first of ``count`` records, the last of which must still be a number."""
@@ -510,14 +535,52 @@ def _read_ack(r: Reader) -> Ack:
     return Ack(document, session, n, r.uint(1, MAX_RECORDS), r.name(MAX_RECORDS))
 
 
+def _cut_data(frame: bytes, starts: Sequence[int], first: int) -> Iterator[bytes]:
+    for at in islice(starts, first, None):
+        size = frame[at]
+        if size < 0x80:
+            yield frame[at + 1 : at + 1 + size]
+        else:
+            reader = Reader(frame)
+            reader.at = at
+            yield reader.blob(MAX_RECORD)
+
+
 def _read_records(r: Reader) -> Records:
-    document, position = r.id(), r.name(MAX_RECORDS)
+    document, position, runs, at = r.id(), r.name(MAX_RECORDS), r.count(MAX_RECORDS, 20), r.at
     records: list[Record] = []
-    for _ in range(r.count(MAX_RECORDS, 20)):
+    for _ in range(runs):
         session, n = r.id(), r.name(MAX_RECORDS)
         count = r.count(MAX_RECORDS - len(records), 2) if len(records) < MAX_RECORDS else r.uint(1, 0)
+        if len(records) + count > _FEW:
+            r.at = at
+            return Records(document, position, _many_records(r, runs))
         records += (Record(session, number, data) for number, data in enumerate(r.data(count), n))
     return Records(document, position, tuple(records))
+
+
+def _many_records(r: Reader, count: int) -> Cuts[Record]:
+    # Where each record begins, where each run does, and which record is a run's first.
+    starts, runs, firsts = places(), places(), places()
+    for _ in range(count):
+        runs.append(r.at)
+        firsts.append(len(starts))
+        r.take(16)
+        r.name(MAX_RECORDS)
+        r.skip(r.count(MAX_RECORDS - len(starts), 2) if len(starts) < MAX_RECORDS else r.uint(1, 0), starts)
+
+    def cut(frame: bytes, starts: Sequence[int], first: int) -> Iterator[Record]:
+        data = _cut_data(frame, starts, first)
+        for run in range(bisect_right(firsts, first) - 1, len(runs)):
+            reader = Reader(frame)
+            reader.at = runs[run]
+            session, n = reader.id(), reader.uint() - firsts[run]
+            end = firsts[run + 1] if run + 1 < len(runs) else len(starts)
+            # The numbers end first, so that no data is lost.
+            yield from map(Record._make, zip(repeat(session), range(n + first, n + end), data, strict=False))
+            first = end
+
+    return Cuts(r.frame, starts, cut)
 
 
 def _read_snapshot(r: Reader) -> Snapshot:

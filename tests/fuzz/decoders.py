@@ -16,12 +16,15 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+import jwt
 import pycrdt
 from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "sync"))
+from mutate_bytes import leb128
 from test_wire import messages
 
+from llmcrdt import invite
 from llmcrdt.crdt.fold import fold_updates
 from llmcrdt.crdt.yjs import YjsReplica
 from llmcrdt.crdt.yjs_update import read_state_vector, read_update
@@ -46,6 +49,7 @@ from llmcrdt.store.keyring import Keyring
 from llmcrdt.sync import protocol, wire
 from sync_server import pieces, settings
 from sync_server.access import TokenRefused, Tokens
+from sync_server.doors import yjs
 from sync_server.doors.native import NativeDoor, Refused
 from sync_server.limits import Limits
 
@@ -55,7 +59,7 @@ VECTORS = Path(__file__).parents[1] / "vectors"
 class Decoder(NamedTuple):
     """``frames``: valid ones. ``refusals``: all that it may raise. ``per_byte``: calls of functions for each byte of a
     frame, at most, beside ``calls``: a bound on its work that no busy machine changes. ``memory``: bytes beside four
-    times the frame."""
+    times the frame, and ``more``: beside those, by what the frame is."""
 
     name: str
     frames: st.SearchStrategy[bytes]
@@ -64,6 +68,7 @@ class Decoder(NamedTuple):
     calls: int = 400
     per_byte: float = 12
     memory: int = 256 << 10
+    more: Callable[[bytes], int] = lambda frame: 0
 
 
 def _vectors(name: str) -> object:
@@ -77,9 +82,30 @@ _many = wire.encode(
 )
 _runs = wire.encode(wire.Records(b"d" * 16, 1, tuple(wire.Record(bytes([n % 2]) * 16, n, b"x") for n in range(1, 400))))
 _large = wire.encode(wire.Push(b"d" * 16, b"s" * 16, 1, tuple(bytes(70_000) for _ in range(3))))
-frames = st.one_of(messages.map(wire.encode), messages.map(wire.encode), st.sampled_from([_many, _runs, _large]))
-# A record is an object of Python, whatever its size: 4,096 of one byte, the most that a frame holds, take this much.
+_pushed = wire.encode(wire.Push(b"d" * 16, b"s" * 16, 1, tuple(b"xy" for _ in range(wire.MAX_RECORDS))))
+# As many entries as there may be, and states that say the most to Python in the fewest bytes.
+_crowd = tuple(wire.Announcement(n, n, "{}" * (n % 2)) for n in range(1000, 1000 + wire.MAX_PRESENT))
+_DEEP = '{"a":[' + ",".join(["[]"] * 1300) + "]}"
+_WIDE = "{" + ",".join(f'"{n}":1' for n in range(500)) + "}"
+_states = tuple(wire.Announcement(n, 1, state) for n, state in enumerate((_DEEP, _WIDE, '{"é":"\\u00e9😀"}')))
+_present = [wire.encode(wire.Presence(b"d" * 16, entries)) for entries in (_crowd, _states)]
+_LARGEST = [_many, _runs, _large, _pushed, *_present]
+frames = st.one_of(messages.map(wire.encode), messages.map(wire.encode), st.sampled_from(_LARGEST))
+# What is made to read a frame, whatever its size.
+_SMALL = 4 << 10
+# A record is an object of Python, whatever its size: 4,096 of one byte, the most that a frame holds, take this much
+# where they are taken one by one.
 _RECORDS = 1 << 20
+
+
+def _presence(frame: bytes) -> int:
+    """Entries are made, 1,024 at most; and their states are looked at as JSON, one after the other, of 4,096 bytes."""
+    return 320 << 10 if frame[:1] == b"\x0f" else 0
+
+
+def _awareness(frame: bytes) -> int:
+    """The same at the Yjs door."""
+    return _presence(b"\x0f") if frame[:1] == b"\x01" else 0
 
 
 def _as_relay(frame: bytes) -> None:
@@ -95,6 +121,41 @@ def _as_client(frame: bytes) -> None:
     connection.receive(wire.encode(wire.Opened(b"d" * 16, wire.RESET, wire.Cursor(b"l" * 16, 5, b"c" * 32), 0)))
     connection.push(b"d" * 16, [wire.Record(b"s" * 16, 1, b"data")])
     connection.receive(frame)
+
+
+@cache
+def yjs_frames() -> Sequence[bytes]:
+    """A frame of every message of the y-websocket protocol, and what its vectors hold."""
+    present = tuple(wire.Announcement(n, n * 1000, '{"user":{"name":"é"},"at":[1,2]}' * (n % 3 > 0)) for n in range(40))
+    messages: list[yjs.Message] = [
+        *map(yjs.Awareness, (present[:1], present, _crowd, _states, ())), yjs.QueryAwareness(), yjs.Denied("no"),
+        *(yjs.StepOne(state) for state in states()), *(yjs.Update(update) for update in updates()),
+        *(yjs.StepTwo(update) for update in updates()),
+    ]  # fmt: skip
+    return [yjs.encode(message) for message in messages]
+
+
+@cache
+def _page() -> yjs.YjsDoor:
+    """Of one who may write."""
+    tokens, token = _tokens()
+    door = yjs.YjsDoor(f"{yjs.PATH}{_LIBRARY}", token, tokens)
+    door.begin()
+    return door
+
+
+def _as_page(frame: bytes) -> None:
+    _page().receive(frame)
+
+
+def _paths() -> Sequence[bytes]:
+    token = _tokens()[1].decode()
+    return [f"{_LIBRARY}?token={token}".encode(), f"{_LIBRARY}?a=%20&token={token}&b=1".encode(), b"%2e%2e/relay.db"]
+
+
+def _begin_at(path: bytes) -> None:
+    """What a stranger asks for: a path with parameters, before anything else is known of him."""
+    yjs.YjsDoor(yjs.PATH + path.decode("latin-1"), b"", _tokens()[0]).begin()
 
 
 # ---------------------------------------------------------------- updates
@@ -129,12 +190,18 @@ def updates() -> Sequence[bytes]:
                 del array[0]
                 del entries[f"e{n - 1}"]
         found += [*heard, doc.get_update(), pycrdt.merge_updates(*heard[1::2])]
-    return found
+    everybody = [pycrdt.Doc(client_id=client) for client in range(1, 101)]
+    for doc in everybody:
+        doc.get("meta", type=pycrdt.Map)["k"] = 1
+    return [*found, pycrdt.merge_updates(*(doc.get_update() for doc in everybody))]
 
 
 @cache
 def states() -> Sequence[bytes]:
-    return [pycrdt.get_state(update) for update in updates() if update != b"\0\0"]
+    many = b"".join(
+        leb128(client) + leb128(clock) for client, clock in zip(range(1, 501), range(500, 0, -1), strict=True)
+    )
+    return [*(pycrdt.get_state(update) for update in updates() if update != b"\0\0"), leb128(500) + many]
 
 
 def _apply(update: bytes) -> None:
@@ -205,6 +272,24 @@ _SETTINGS = (
 _NESTED = base64.urlsafe_b64encode(b'{"alg":"HS256","a":' + b"[" * 3000).rstrip(b"=") + b".e30.AAAA"
 _LIBRARY = new_document_id(random.Random(1).randbytes)
 _INVITE = write_invite(Invite("ws://127.0.0.1:8765", _LIBRARY, "token", ((_LIBRARY, 1_800_000_000_000, b"k" * 32),)))
+
+
+def _summed(body: bytes) -> None:
+    """An invite whose checksum fits, whatever it says."""
+    code = base64.urlsafe_b64encode(body + invite._checksum(body)).rstrip(b"=").decode()
+    read_invite(invite._NAME + f"{invite._VERSION}-{code}")
+
+
+def _signed(claims: bytes) -> None:
+    """A token that this relay's key has signed, whatever it says."""
+    tokens, _ = _tokens()
+    assert tokens._key is not None
+    tokens.check(jwt.api_jws.encode(claims, tokens._key, "HS256").encode())
+
+
+_CODE = _INVITE.removeprefix(f"{invite._NAME}{invite._VERSION}-")
+_BODY = base64.urlsafe_b64decode(_CODE + "=" * (-len(_CODE) % 4))[: -invite._CHECKSUM]
+_CLAIMS = b'{"jti":"0011223344556677","sub":"ann","may":"append","doc":["*","a*"],"exp":1999999999.5}'
 _CHUNK = chunk_file.encode(chunk_file.Chunk.after(b"p" * 32, 64, tuple(range(64)), b"payload" * 40))
 _GGUF = b"".join(
     (b"GGUF", (3).to_bytes(4, "little"), (0).to_bytes(8, "little"), (2).to_bytes(8, "little"),
@@ -221,25 +306,33 @@ def _just(*data: bytes) -> st.SearchStrategy[bytes]:
 
 
 DECODERS = (
-    Decoder("wire", frames, wire.decode, (MalformedFrame,), memory=_RECORDS),
-    Decoder("the relay's native door", frames, _as_relay, (Refused,), memory=_RECORDS),
+    Decoder("wire", frames, wire.decode, (MalformedFrame,), memory=_SMALL, more=_presence),
+    Decoder("the relay's native door", frames, _as_relay, (Refused,), memory=2 * _SMALL, more=_presence),
     Decoder("the client's connection", frames, _as_client, (MalformedFrame,), calls=800, per_byte=20,
             memory=2 * _RECORDS),
+    Decoder("the Yjs door's frames", st.deferred(lambda: _just(*yjs_frames())), yjs.decode, (MalformedFrame,),
+            calls=800, memory=_SMALL, more=_awareness),
+    Decoder("the relay's Yjs door", st.deferred(lambda: _just(*yjs_frames())), _as_page, (Refused,), calls=1600,
+            memory=2 * _SMALL, more=_awareness),
+    Decoder("the Yjs door's paths", st.deferred(lambda: _just(*_paths())), _begin_at, (Refused,)),
     Decoder("updates", st.deferred(lambda: _just(*updates())), read_update, (MalformedUpdate,)),
     Decoder("state vectors", st.deferred(lambda: _just(*states())), read_state_vector, (MalformedUpdate,)),
     Decoder("the document's replica", st.deferred(lambda: _just(*updates())), _apply, (MalformedUpdate,), calls=4000,
             per_byte=60),
     Decoder("folding", st.deferred(lambda: _just(*updates())), lambda data: fold_updates([GOOD, data]), (), calls=4000,
             per_byte=60),
-    Decoder("pieces", _just(_PIECES.getvalue()), lambda data: list(pieces.read(io.BytesIO(data))), (EOFError,)),
+    Decoder("pieces", _just(_PIECES.getvalue()), lambda data: list(pieces.read(io.BytesIO(data))), (EOFError,),
+            memory=_SMALL),
     Decoder("tokens", st.deferred(lambda: _just(_tokens()[1], _NESTED)), lambda data: _tokens()[0].check(data),
             (TokenRefused,)),
+    Decoder("claims of tokens", _just(_CLAIMS), _signed, (TokenRefused,), calls=1600),
     Decoder("keys handed over", st.deferred(lambda: _just(_keyring()[1])), _text(lambda t: _keyring()[0].add(t)),
             (InvalidContent,), calls=4000, per_byte=40),
     Decoder("settings", _just(_SETTINGS), _settings, (ValueError,), calls=4000, per_byte=60, memory=1 << 20),
     Decoder("limits", _just(b"record=100,rate=5,handshake=0.5"),
             _text(lambda t: settings.checked(settings.limits(t.split(",")))), (ValueError,)),
     Decoder("invites", _just(_INVITE.encode()), _text(read_invite), (InvalidInvite,)),
+    Decoder("what invites say", _just(_BODY), _summed, (InvalidInvite,), calls=800),
     Decoder("document ids", _just(_LIBRARY.encode()), _text(document_bytes), (ValueError,)),
     Decoder("chunk files", _just(_CHUNK), chunk_file.decode, (chunk_file.BadChunk,)),
     Decoder("GGUF heads", _just(_GGUF), _hash, (FormatError,)),

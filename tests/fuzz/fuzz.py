@@ -95,7 +95,7 @@ def _watch(decoder: Decoder, frame: bytes, report: Report) -> None:
     finally:
         tracemalloc.stop()
     more = peak - 4 * len(frame)
-    if more > decoder.memory:
+    if more > decoder.memory + decoder.more(frame):
         raise Broken(f"{decoder.name}: {peak} bytes of memory for {len(frame)}; frame {frame.hex()}")
     report.memory = max(report.memory, more)
 
@@ -132,6 +132,7 @@ def fuzz(decoder: Decoder, frames: int, *, clock: bool = False) -> Report:
         del others[:-50]
         if _refused(decoder, frame):
             report.kinds.add("a valid frame was refused")
+        feed(decoder, frame, report, clock=clock, watch=True)
         for n in range(MUTANTS):
             feed(decoder, mutant(frame, others, rng), report, clock=clock, watch=n % _SAMPLE == 0)
 

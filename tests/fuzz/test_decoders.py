@@ -142,12 +142,15 @@ def test_a_schema_version_of_five_thousand_digits_is_a_newer_one() -> None:
 
 
 def test_the_largest_frames_take_memory_in_proportion() -> None:
-    """Nothing is allocated that was only announced; records are objects, so many small ones take more than their
-    bytes, up to a megabyte."""
+    """Nothing is allocated that was only announced, and many small records take no more than four times their bytes
+    and 4 KiB: they are cut when they are asked for."""
     decoder = DECODERS[0]
-    most = tuple(wire.Record(bytes(16), n, b"x") for n in range(1, wire.MAX_RECORDS + 1))
+    assert decoder.memory == 4 << 10
+    most = tuple(wire.Record(bytes(16), n, b"xy") for n in range(1, wire.MAX_RECORDS + 1))
     for frame in (
         wire.encode(wire.Records(bytes(16), 1, most)),
+        wire.encode(wire.Records(bytes(16), 1, tuple(r._replace(session=r.n.to_bytes(16, "big")) for r in most))),
+        *(wire.encode(wire.Push(bytes(16), bytes(16), 1, tuple(b"xy" for _ in range(n)))) for n in (16, 17, 4096)),
         wire.encode(wire.Push(bytes(16), bytes(16), 1, (bytes(wire.MAX_RECORD),))),
         wire.encode(wire.Push(bytes(16), bytes(16), 1, (bytes(wire.MAX_RECORD),)))[:-1],
     ):

@@ -183,3 +183,30 @@ def test_the_document_lists_the_same_codes_and_messages() -> None:
     assert codes == {code.name: code.value for code in wire.ErrorCode}
     types = {name: int(number, 16) for number, name in re.findall(r"^\| ([01][0-9a-f]) \| ([A-Z]+) \|", text, re.M)}
     assert types == {v["message"]["type"]: int(v["hex"][:2], 16) for v in VECTORS["frames"].values()}
+
+
+@given(st.data())
+def test_records_that_are_cut_when_asked_for_are_those_that_were_sent(data: st.DataObject) -> None:
+    """More than a few are not made when a frame is read. They compare, count, and come in slices like a tuple."""
+    sizes = st.sampled_from([1, 2, 126, 127, 128, 129, 300, 16_383, 16_384])
+    pieces = data.draw(st.lists(sizes.map(lambda size: bytes([size & 0xFF]) * size), min_size=1, max_size=40))
+    breaks = data.draw(st.sets(st.integers(1, 40)))
+    records, session, n = [], b"s" * 16, 5
+    for i, piece in enumerate(pieces):
+        if i in breaks:
+            session, n = bytes([i]) * 16, 1
+        records.append(wire.Record(session, n, piece))
+        n += 1
+    push = wire.decode(wire.encode(wire.Push(b"d" * 16, b"s" * 16, 1, tuple(pieces))))
+    read = wire.decode(wire.encode(wire.Records(b"d" * 16, 1, tuple(records))))
+    assert isinstance(push, wire.Push) and isinstance(read, wire.Records)
+    for found, sent in ((push.data, tuple(pieces)), (read.records, tuple(records))):
+        assert found == sent and sent == found and hash(found) == hash(sent)
+        assert [*found] == [*sent] and len(found) == len(sent) and found != sent[:-1]
+        for i in range(-len(sent), len(sent)):
+            assert found[i] == sent[i]  # type: ignore[index]
+        where = data.draw(st.slices(len(sent)))
+        assert tuple(found[where]) == sent[where]
+        for beyond in (len(sent), -len(sent) - 1):
+            with pytest.raises(IndexError):
+                found[beyond]
