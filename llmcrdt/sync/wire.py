@@ -514,7 +514,7 @@ PUSH_NAME: Final = 33
 """Bytes of a PUSH frame up to the session's end: its type, document and session."""
 
 
-def read_following(name: bytes, n: int, frame: bytes) -> tuple[bytes, ...]:
+def read_following(name: bytes, n: int, frame: bytes) -> Sequence[bytes]:
     """The data of a PUSH frame that begins with ``name`` and has ``n`` for its first record; nothing where it is
     anything else. For who reads a stream of them: it costs a fraction of ``decode``."""
     if not frame.startswith(name):
