@@ -252,14 +252,13 @@ class RelayDocuments:
 
     def refill(self, document: DocumentId, log: Sequence[bytes], cursor: Cursor) -> None:
         with self._store.lock:
-            lost = document == self._repo.library and self.cursor(document) is not None
             data, keys = self._repo.lacking(document, log)
             self._store.refill(self._relay, document, data, cursor, keys)
-            if lost:
-                self._store.owe_deletions(self._relay)
         self._repo.touch(document)
-        if lost:
-            self._repo.ask_to_delete(self._relay)
+
+    def lost(self) -> None:
+        self._store.owe_deletions(self._relay)
+        self._repo.ask_to_delete(self._relay)
 
     def announced(self, document: DocumentId, *, anew: bool) -> Sequence[Announcement]:
         presence = self._repo.known_presence(document)

@@ -32,8 +32,8 @@ RELAY_MUTATIONS = (
         _SEEDS,
     ),
     Mutation(
-        "P5.4", "a repeat is taken for a new record", _LOG,
-        "        if session and record.n <= last:\n", "        if False:\n", _SEEDS,
+        "P5.4", "a repeat is taken for a gap", _LOG,
+        "        if doc and session and record.n <= session.last:\n", "        if False:\n", _SEEDS,
     ),
     Mutation(
         "P5.2", "a cursor is known by its position alone", _LOG,
@@ -147,8 +147,8 @@ RELAY_MUTATIONS = (
         "[f\"fold:{document}:{relay}\"])\n            for table", _SEEDS,
     ),
     Mutation(
-        "deleted", "a relay that lost data is not told again what was deleted", "llmcrdt/journal.py",
-        "            if lost:\n                self._store.owe_deletions(self._relay)\n", "",
+        "deleted", "a relay that lost data is not told again what was deleted", _FOLLOWER,
+        "            self._local.lost()\n", "",
         "tests/test_deletion.py::test_a_relay_that_went_back_to_an_old_copy_is_told_again",
     ),
     Mutation(

@@ -297,6 +297,33 @@ def test_a_relay_that_went_back_to_an_old_copy_is_told_again(open_repo: OpenRepo
     log.close()
 
 
+def test_a_relay_that_lost_the_tombstone_but_not_the_word_of_it_is_told_again(
+    open_repo: OpenRepo, tmp_path: Path
+) -> None:
+    """The copy was made between the library's record and the deletion: only another log shows that it went back."""
+    laptop = open_repo("laptop")
+    kept, gone = laptop.create("Kept"), laptop.create("Gone")
+    gone.append("user", SECRET)
+    with RelayThread(tmp_path / "relay") as relay:
+        port = relay.port
+        with laptop.connect(relay.url) as link:
+            link.wait_synced(30)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(Connection, "delete", lambda *_: None)
+                laptop.delete(gone.id)
+                link.wait_synced(30)
+    shutil.copytree(tmp_path / "relay", tmp_path / "backup")
+    with RelayThread(tmp_path / "relay", port=port) as relay, laptop.connect(relay.url) as link:
+        kept.append("user", "Hello")
+        link.wait_synced(30)
+        eventually(lambda: not laptop.store.owed_deletions(relay.url))
+    shutil.rmtree(tmp_path / "relay")
+    shutil.move(tmp_path / "backup", tmp_path / "relay")
+    assert holds(tmp_path / "relay")
+    with RelayThread(tmp_path / "relay", port=port) as relay, laptop.connect(relay.url):
+        eventually(lambda: not holds(tmp_path / "relay"))
+
+
 def test_a_deleted_id_can_not_be_joined_or_written_to_again(open_repo: OpenRepo, tmp_path: Path) -> None:
     """Words that were taken and dropped later would be lost without a word."""
     laptop = open_repo("laptop")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from ..ids import DocumentId, document_bytes
@@ -48,8 +48,9 @@ class Deletions:
         for deletion in self._wanted.values():
             deletion.asked = False
 
-    def ask(self, connection: Connection) -> bool:
-        """Send what can be asked now; whether anything was. An older relay is not asked; a later one may be."""
+    def ask(self, connection: Connection, pending: Collection[DocumentId] = ()) -> bool:
+        """Send what can be asked now; whether anything was. An older relay is not asked; a later one may be.
+        ``pending``: documents that are not live yet, so the relay may lack what was durable there before."""
         asked = self.held_back = False
         for document, deletion in self._wanted.items() if connection.deletes() else ():
             if deletion.asked:
@@ -57,6 +58,9 @@ class Deletions:
             if self._under_way >= MOST:
                 self.held_back = True
                 break
+            if deletion.after in pending:
+                self.held_back = True
+                continue
             waits = still_waits(self._local, deletion.after, deletion.mark)
             if waits is not None:
                 deletion.mark = waits

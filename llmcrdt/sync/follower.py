@@ -50,7 +50,7 @@ class Follower:
         self._timers: list[tuple[float, DocumentId, int]] = []
         self._received = self._sent = 0
         self._pushes = Pushes(local)
-        self._has_room = False
+        self._has_room = self._lost = False
         self._goals = Goals(local)
         self._folds = Folds(local)
         self._deletions = Deletions(local)
@@ -65,7 +65,7 @@ class Follower:
         """A new connection is there; ``take`` has its first frames."""
         self.disconnected()
         self.refused.clear()
-        self.retry_after = 0.0
+        self.retry_after, self._lost = 0.0, False
         self._connection = protocol.Connection(self._agent, self._token)
         self._list()
 
@@ -278,6 +278,10 @@ class Follower:
 
     def _refill(self, doc: Followed) -> None:
         assert self._connection is not None
+        before = self._local.cursor(doc.id)
+        if before is not None and before.position > 0 and not self._lost:
+            self._lost = True
+            self._local.lost()
         self._local.refill(doc.id, doc.log, self._connection.cursor(doc.raw))
         doc.log = []
         self._goals.mark(doc.id)
@@ -363,7 +367,7 @@ class Follower:
                 self._has_room = False
                 self._go_on()
             self._folds.ask(connection, self._documents)
-            if self._deletions.ask(connection):
+            if self._deletions.ask(connection, self._pending):
                 self._goals.ask_again()
         self._goals.advance(
             connection, self._documents, self._pending, self.refused.values(), self._deletions.held_back

@@ -95,6 +95,10 @@ class LocalDocuments(Protocol):
         session, or in another new one, never in one that was used before.
         """
 
+    def lost(self) -> None:
+        """The relay lost something that it had acknowledged: it may have forgotten which documents were deleted, even
+        where the log that says so is whole. Comes before the first such ``refill``, at most once a connection."""
+
     def refused(self, document: DocumentId, session: SessionId, n: int, why: str) -> None:
         """The relay will never take this record of the outbox: it would harm others. In one transaction: take it from
         the outbox, but keep it here; give those behind it in its session names in a new one, from 1 on, in

@@ -156,6 +156,9 @@ class BlobDocuments:
             if lacking:
                 self._write(doc, lacking)
 
+    def lost(self) -> None:
+        """Nothing is ever deleted here."""
+
     def refused(self, document: DocumentId, session: SessionId, n: int, why: str) -> None:
         with self._lock:
             doc = self._get(document)

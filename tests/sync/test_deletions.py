@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llmcrdt.ids import document_bytes, document_id
+from llmcrdt.ids import DocumentId, document_bytes, document_id
 from llmcrdt.sync import wire
 from llmcrdt.sync.deletions import MOST, Deletions
 from llmcrdt.sync.follower import Follower
@@ -65,6 +65,17 @@ def test_one_record_in_the_place_of_those_that_waited_has_to_be_acknowledged_too
     assert asked(connection) == []
     acknowledge_all(local)
     deletions.ask(connection)
+    assert asked(connection) == [wire.Delete(document_bytes(GONE))]
+
+
+def test_it_waits_until_the_relay_has_what_was_durable_before() -> None:
+    """A relay that went back to an old copy may lack the library's word; only its answer to OPEN tells."""
+    local, connection = library(), connected()
+    acknowledge_all(local)
+    deletions = Deletions(local)
+    deletions.add(GONE, LIBRARY, lambda outcome: None)
+    assert not deletions.ask(connection, {LIBRARY}) and deletions.held_back
+    assert deletions.ask(connection, {DocumentId("another")}) and not deletions.held_back
     assert asked(connection) == [wire.Delete(document_bytes(GONE))]
 
 
