@@ -42,6 +42,10 @@ def main(rules: Sequence[str]) -> int:
         _PAGE.write_text(page(), encoding="utf-8")
         return 0
     every = (*MUTATIONS, *RELAY_MUTATIONS)
+    if unknown := {*rules} - {mutation.rule for mutation in every}:
+        known = " ".join(sorted({mutation.rule for mutation in every}))
+        print(f"No rule is called {', '.join(sorted(unknown))}. There are: {known}, and --table.", file=sys.stderr)
+        return 2
     chosen = [mutation for mutation in every if not rules or mutation.rule in rules]
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:

@@ -28,8 +28,9 @@ RELAY_MUTATIONS = (
     ),
     Mutation(
         "P5.5", "an ack comes before the records before it", _ROOMS,
-        "            if new or position > reading.sent:\n", "            if position > reading.sent and not new:\n",
-        _SEEDS,
+        "        reading.own.update((position, (session, record.n)) for position, record in stored)\n",
+        "        for ack in _acks(document, [(position, session, record.n) for position, record in stored]):\n"
+        "            self._send(peer, ack)\n", _SEEDS,
     ),
     Mutation(
         "P5.4", "a repeat is taken for a gap", _LOG,
@@ -174,7 +175,31 @@ RELAY_MUTATIONS = (
     ),
     Mutation(
         "checked", "a document that a record broke is kept", "sync_server/keeper_worker.py",
-        "            if replica.broken:\n", "            if False:\n", _SEEDS,
+        "            if replica.broken:\n", "            if False:\n",
+        "tests/sync_server/test_checking.py::test_a_document_in_doubt_is_gone_until_it_is_loaded_again",
+    ),
+    Mutation(
+        "checked", "what the core refuses among many is put on the first", "sync_server/keeper_worker.py",
+        "                if len(read) > 1:\n                    raise _OneByOne from None\n", "",
+        "tests/sync_server/test_checking.py::test_what_only_the_core_refuses_is_found_among_many_records",
+    ),
+    Mutation(
+        "checked", "a document in which some of a batch may be is kept", "sync_server/keeper_worker.py",
+        "        except _OneByOne:\n            self._held.pop(document, None)\n", "        except _OneByOne:\n",
+        "tests/sync_server/test_checking.py::test_a_document_in_doubt_is_gone_until_it_is_loaded_again",
+    ),
+    Mutation(
+        "frames", "a plain frame is taken when the connection is closing", "sync_server/frames.py",
+        "                open_ = self._open()\n", "", "tests/sync_server/test_frames.py",
+    ),
+    Mutation(
+        "frames", "a push goes on where another session's ended", "llmcrdt/sync/wire.py",
+        "    if not frame.startswith(name):\n        return ()\n", "", "tests/sync_server/test_frames.py",
+    ),
+    Mutation(
+        "frames", "a push goes on wherever it likes", "llmcrdt/sync/wire.py",
+        "        if reader.name(MAX_RECORDS) != n:\n            return ()\n", "        reader.name(MAX_RECORDS)\n",
+        "tests/sync_server/test_frames.py",
     ),
     Mutation(
         "presence", "who comes new is not told who is there", "sync_server/presence.py",

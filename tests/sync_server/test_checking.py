@@ -27,6 +27,7 @@ from llmcrdt.sync.client import Link
 from llmcrdt.sync.wire import Ack, Error, ErrorCode, Open, Opened, Push, Records
 from llmcrdt.testing.local_documents import BlobDocuments
 from sync_server import keeper as keeper_module
+from sync_server import keeper_worker
 from sync_server.checking import Ask, Checked, Checking, Flush, Flushed, Left, Merge, Received, ToCheck, ToDrop
 from sync_server.keeper import Keeper
 from sync_server.limits import Limits
@@ -304,20 +305,23 @@ def nested() -> list[bytes]:
     return made
 
 
-@pytest.mark.parametrize(
-    "bad",
-    [
-        "0102030a270003070171000800030a027c3f8000007c4000000000",  # the core gives up in the middle of it
-        "0102030a020003010101000800030a027c3f8000007c4000000000",  # the core doesn't read it
-        "01010308c503040305027a7a00",  # the same, within its content
-    ],
-)
+CORE_REFUSES = [
+    "0102030a270003070171000800030a027c3f8000007c4000000000",  # it gives up in the middle
+    "0102030a020003010101000800030a027c3f8000007c4000000000",  # it doesn't read this
+    "01010308c503040305027a7a00",  # the same, within its content
+]
+
+
+@pytest.mark.parametrize("bad", CORE_REFUSES)
 def test_what_only_the_core_refuses_is_found_among_many_records(kept: Kept, bad: str) -> None:
     before, after = nested(), edits(3)
     data = (*before, bytes.fromhex(bad), *after)
-    (answer,) = kept.wait(kept.put(Push(D, S, 1, data)))
+    # Both wait for the document, so they are looked at together.
+    answer, merged = kept.wait(kept.put(Push(D, S, 1, data)), kept.put(Merge(D, "yjs", after[0])))
     assert (answer.good, bool(answer.refused)) == (len(before), True)
+    assert texts(*merged.data) == texts(after[0]), "what came behind the bad one is not there"
     kept.append(D, *before)
+    kept.keeper.put(ToDrop(D))
     assert kept.wait(kept.put(Push(D, S, len(before) + 1, tuple(after))))[0].good == len(after)
     (told,) = kept.wait(kept.put(Ask(D, "yjs", b"\x00")))
     whole = pycrdt.Doc()
@@ -325,6 +329,18 @@ def test_what_only_the_core_refuses_is_found_among_many_records(kept: Kept, bad:
     assert str(whole.get("t", type=pycrdt.Text)) == "hezzllo"
     assert texts(told.data[0]) == texts(*before, *after)
     assert kept.keeper.restarts == 0
+
+
+def test_a_document_in_doubt_is_gone_until_it_is_loaded_again() -> None:
+    """What stands behind in the same batch must not be looked at with it."""
+    before, breaks = nested(), bytes.fromhex(CORE_REFUSES[0])
+    for many in (True, False):
+        worker = keeper_worker.Keeper(1 << 20)
+        assert worker.obey(b"loaded", D, before)[0] == b"ok"
+        state = worker.obey(b"check", D, [*edits(1), breaks] if many else [breaks])[0]
+        assert state == (b"which" if many else b"broken")
+        assert worker.obey(b"check", D, edits(1))[0] == b"gone"
+        assert worker.obey(b"diff", D, [b"\x00"])[0] == b"gone"
 
 
 def test_a_replica_that_was_dropped_is_loaded_again(kept: Kept) -> None:
