@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from unittest import mock
 
-from sim_clients import ClientProcess, Machine
+from sim_clients import URL, ClientProcess, Machine
 from sim_disk import Disks, kept
 from sim_keeper import FragileReplica
 from sim_network import Clock
@@ -206,7 +206,7 @@ class World:
         """``synced``: all that was local at the call is durable on the relay, all that the relay had is here."""
         ours, theirs, epoch = process.state(), self.relay_state(), self.ledger.epoch
         made = process.machine
-        deleted = {document_bytes(document) for document in self.deletions if process.is_deleted(document)}
+        deleted = self.deletions_of(process)
 
         def done(why: RelayRefused | None) -> None:
             assert why is None, why
@@ -226,6 +226,11 @@ class World:
 
         process.follower.goal(done)
         process._pump()
+
+    def deletions_of(self, process: ClientProcess) -> set[bytes]:
+        """What a process has to have deleted at the relay before it is in step."""
+        process.repo._read_library()
+        return set(map(document_bytes, process.repo.store.owed_deletions(URL)))
 
     def relay_state(self) -> dict[str, list[bytes]]:
         """All that the relay has, record by record."""
@@ -283,9 +288,9 @@ class World:
             left -= 1
 
         for process in self.processes():
-            deleted = {document_bytes(document) for document in self.deletions if process.is_deleted(document)}
+            known = self.deletions_of(process)
 
-            def taken(why: RelayRefused | None, deleted: set[bytes] = deleted) -> None:
+            def taken(why: RelayRefused | None, deleted: set[bytes] = known) -> None:
                 done(why)
                 assert not deleted & set(self.relay.log.documents()), "what is deleted here is deleted on the relay"
 

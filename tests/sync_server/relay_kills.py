@@ -32,6 +32,7 @@ from websockets.typing import Subprotocol
 sys.path.append(str(Path(__file__).parents[2]))
 
 import llmcrdt
+from llmcrdt.exceptions import RelayRefused
 from llmcrdt.ids import document_bytes
 from llmcrdt.sync import wire
 from llmcrdt.sync.wire import Ack, Hello, Open, Opened, Push, Records
@@ -293,7 +294,7 @@ class Load:
         with sqlite3.connect(self.data / "relay.db") as db:
             for document in self.all("deleted"):
                 found = db.execute("SELECT gone FROM documents WHERE id = ?", [document_bytes(document)]).fetchall()
-                assert found == [(2,)], "what was deleted has a tombstone at the relay, and nothing else"
+                assert found in ([(2,)], [(3,)]), f"what was deleted has a tombstone at the relay: {found}"
         db.close()
         said, synced, deleted = (len(self.all(what)) for what in ("said", "synced", "deleted"))
         return f"{said:,} entries, {synced:,} of them synced, are there, none twice; {deleted:,} deletions held"
@@ -307,7 +308,13 @@ class Load:
             assert not on_disk or words <= set(before), "what was said is on the disk"
             assert not on_disk or not deleted & {row.id for row in repo.list(1 << 30)}, "what was deleted is not"
             with repo.connect(self.url) as link:
-                link.wait_synced(120)
+                try:
+                    link.wait_synced(120)
+                except RelayRefused as refused:
+                    # After a restore the relay knows what was deleted, and may lack the library's word for it until the
+                    # device that deleted has been here.
+                    if not on_disk or refused.code != wire.ErrorCode.GONE:
+                        raise
                 end = time.monotonic() + 120
                 while repo.store.owed_deletions(self.url) and time.monotonic() < end:
                     time.sleep(0.02)
