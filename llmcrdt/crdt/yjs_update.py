@@ -15,6 +15,7 @@ Format: https://github.com/yjs/yjs, src/utils/encoding.js, and lib0's encoding.j
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from ..exceptions import MalformedUpdate
@@ -81,8 +82,38 @@ def write_uint(n: int) -> bytes:
     return bytes(out)
 
 
+# One client, one item: text behind another item, no deletes. A client's id is below 2^53, a clock here below 2^28.
+_ID, _LOW_CLOCK = rb"([\x80-\xff]{0,6}[\x00-\x7f]|[\x80-\xff]{7}[\x00-\x0f])", rb"([\x80-\xff]{0,3}[\x00-\x7f])"
+_WORD = re.compile(rb"\x01\x01" + _ID + _LOW_CLOCK + rb"\x84" + _ID + _LOW_CLOCK + rb"([\x01-\x7f])")
+
+
 def read_update(data: bytes) -> UpdateRange:
     """Check an update. Raises MalformedUpdate."""
+    return _read_word(data) or _read_update(data)
+
+
+def _read_word(data: bytes) -> UpdateRange | None:
+    """An update that adds a few ASCII letters to a text, as nearly all updates of a streamed answer do, at under half of
+    what it costs to read any other; None where it is something else."""
+    found = _WORD.match(data)
+    if found is None:
+        return None
+    start, size = found.end(), data[found.end() - 1]
+    if start + size + 1 != len(data) or data[-1] or not data[start:].isascii():
+        return None
+    client, clock = _number(found[1]), _number(found[2])
+    return UpdateRange({client: clock}, {client: clock + size})
+
+
+def _number(data: bytes) -> int:
+    value = shift = 0
+    for byte in data:
+        value |= (byte & 0x7F) << shift
+        shift += 7
+    return value
+
+
+def _read_update(data: bytes) -> UpdateRange:
     reader = _Reader(data)
     found = UpdateRange()
     for _ in range(reader.count()):

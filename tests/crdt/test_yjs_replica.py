@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from llmcrdt.crdt import yjs_update
 from llmcrdt.crdt.replica import Replica
 from llmcrdt.crdt.yjs import YjsReplica
-from llmcrdt.crdt.yjs_update import read_state_vector, read_update
+from llmcrdt.crdt.yjs_update import UpdateRange, read_state_vector, read_update
 from llmcrdt.exceptions import MalformedUpdate
 from llmcrdt.testing.replica_suite import ROOTS, ReplicaSuite
 
@@ -41,6 +43,39 @@ def test_bytes_that_would_harm_the_core_never_reach_it(seed: str) -> None:
         replica.apply(bytes.fromhex(seed))
     assert not replica.broken
     assert replica.diff() == b"\x00\x00"
+
+
+WORD = bytes.fromhex("0101a7a8c303c0b8028407a7c3020568656c6c6f00")
+"""A word of a stream: client, clock, left neighbour, five letters."""
+
+
+def ends(read: Callable[[bytes], UpdateRange | None], data: bytes) -> UpdateRange | None:
+    try:
+        return read(data)
+    except MalformedUpdate:
+        return None
+
+
+@given(st.lists(st.tuples(st.integers(0, len(WORD) - 1), st.integers(0, 255)), max_size=3), st.binary(max_size=9))
+@example([], b"")
+@example([(3, 0xFF), (4, 0xFF)], b"")
+def test_a_word_of_a_stream_is_read_as_any_update(changes: list[tuple[int, int]], inside: bytes) -> None:
+    """Changed at some places, and with some bytes more behind the first: the short way reads what the long one does."""
+    data = bytearray(WORD)
+    for at, byte in changes:
+        data[at] = byte
+    for update in (bytes(data), bytes(data[:2]) + inside + bytes(data[2:]), bytes(data[:2]) + inside + bytes(data[5:])):
+        short, long = yjs_update._read_word(update), ends(yjs_update._read_update, update)
+        assert short is None or short == long
+        assert ends(read_update, update) == long
+    assert changes or yjs_update._read_word(WORD)
+
+
+@given(st.integers(0, (1 << 53) - 1), st.integers(0, (1 << 28) - 128), st.integers(1, 127))
+def test_every_word_at_a_usual_clock_is_read_the_short_way(client: int, clock: int, size: int) -> None:
+    names = yjs_update.write_uint(client) + yjs_update.write_uint(clock)
+    update = b"\x01\x01" + names + b"\x84" + names + bytes([size]) + b"a" * size + b"\x00"
+    assert yjs_update._read_word(update) == yjs_update._read_update(update)
 
 
 def test_a_version_with_an_unbacked_count_is_refused_before_anything_is_allocated() -> None:
