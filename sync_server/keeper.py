@@ -37,6 +37,8 @@ _BATCH = 256
 """Orders in one batch."""
 _BYTES = 1 << 20
 """Bytes in one batch, unless one order has more."""
+_PIECES = 1_024
+"""Records in one batch, unless one order has more: while these are appended, the next are looked at."""
 _SLICE = 256 << 10
 """Bytes of a log that are loaded in one batch, unless one record has more."""
 _TRIES = 3
@@ -218,7 +220,7 @@ class Keeper:
         if self._suspects and (suspect := self._suspect()):
             return [suspect]
         sent: list[_Sent] = []
-        size, loading = 0, False
+        size, count, loading = 0, 0, False
         for id_ in tuple(self._active):
             document = self._documents[id_]
             if document.state is _State.LIGHT:
@@ -236,7 +238,8 @@ class Keeper:
                         break
                     order = self._sent(id_, document, job)
                     size += sum(map(len, order.data))
-                    if sent and (size > _BYTES or len(sent) >= _BATCH):
+                    count += len(order.data)
+                    if sent and (size > _BYTES or count > _PIECES or len(sent) >= _BATCH):
                         return sent
                     sent.append(order)
                     if order.name == b"diff":
