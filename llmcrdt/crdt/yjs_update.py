@@ -93,8 +93,8 @@ def read_update(data: bytes) -> UpdateRange:
 
 
 def _read_word(data: bytes) -> UpdateRange | None:
-    """An update that adds a few ASCII letters to a text, as nearly all updates of a streamed answer do, at under half of
-    what it costs to read any other; None where it is something else."""
+    """An update that adds a few ASCII letters to a text, as nearly all updates of a streamed answer do, for less than
+    half of what it costs to read any other; None where it is something else."""
     found = _WORD.match(data)
     if found is None:
         return None
