@@ -470,7 +470,7 @@ class Rooms:
         room = self._rooms[push.document]
         before = reading.unacked
         expected = self._log.last(push.document, push.session) + 1
-        if push.n == expected and self._fit(peer, push.document, room, data):
+        if data and push.n == expected and self._fit(peer, push.document, room, data):
             done = self._extend(peer, reading, room, push, data)
         else:
             done = self._push_each(peer, reading, room, push, data)

@@ -92,6 +92,15 @@ def test_a_bad_record_is_refused_kept_for_the_operator_and_goes_nowhere(tmp_path
         assert data == b"no update" and "update" in reason
 
 
+def test_a_document_of_which_nothing_was_taken_is_not_there(tmp_path: Path) -> None:
+    """It would belong to whoever pushed what was refused."""
+    with RelayThread(tmp_path) as relay, native(relay.url, D) as client:
+        assert isinstance(refused := ask(client, Push(D, S, 1, (b"no update",))), Error)
+        assert refused.code == ErrorCode.BAD_RECORD
+    with closing(SqliteLog(tmp_path / DATABASE)) as log:
+        assert log.head(D) is None and not log.documents()
+
+
 @pytest.fixture(scope="module")
 def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RelayThread]:
     with RelayThread(tmp_path_factory.mktemp("relay"), limits=Limits(keep_memory=1 << 30)) as relay:
