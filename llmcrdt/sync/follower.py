@@ -326,6 +326,7 @@ class Follower:
                 self._list()  # deleted here as well, perhaps: then it is followed no longer, and nothing was refused
                 if doc.id not in self._documents:
                     return
+                self._goals.ask_again()  # the library's word may be under way: behind a barrier it is here
             hint = "What is here of it stays." if error.code == ErrorCode.GONE else ""
             self._rule_out(doc, RelayRefused(f"The relay refused {doc.id}: {error.text}", code=error.code, hint=hint))
 

@@ -84,7 +84,7 @@ class Goals:
             self.check(marked)
 
     def ask_again(self) -> None:
-        """Something that is part of what is local was just sent: only a barrier behind it tells that it was taken."""
+        """Something was just sent, or heard, of which only the answer to a barrier behind it tells what came of it."""
         for goal in self._goals:
             goal.heard = False
         if self._barrier is not None:

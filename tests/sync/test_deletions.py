@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from llmcrdt.exceptions import RelayRefused
 from llmcrdt.ids import DocumentId, document_bytes, document_id
 from llmcrdt.sync import wire
 from llmcrdt.sync.deletions import MOST, Deletions
@@ -14,6 +15,7 @@ from llmcrdt.testing.local_documents import BlobDocuments
 
 LIBRARY, GONE = document_id(b"l" * 16), document_id(b"g" * 16)
 CURSOR = Cursor(b"c" * 16, 1, bytes(32))
+EMPTY = Cursor(b"c" * 16, 0, wire.START)
 
 
 def connected(features: int = wire.FEATURES) -> Connection:
@@ -34,9 +36,15 @@ def asked(connection: Connection) -> list[wire.Message]:
     return [wire.decode(frame) for frame in connection.take()]
 
 
+def tell(follower: Follower, *messages: wire.Message) -> list[wire.Message]:
+    """The relay says something. Returns what it gets for it."""
+    for message in messages:
+        follower.receive(wire.encode(message))
+    return [wire.decode(frame) for frame in follower.take()]
+
+
 def acknowledge_all(local: BlobDocuments) -> None:
-    names = [(w.record.session, w.record.n) for w in local.outbox(LIBRARY)]
-    local.acknowledged(LIBRARY, names, CURSOR)
+    local.refill(LIBRARY, [w.record.data for w in local.outbox(LIBRARY)], CURSOR)
 
 
 def test_it_waits_for_the_library_and_is_asked_once() -> None:
@@ -154,21 +162,35 @@ def test_who_waits_to_be_in_step_waits_until_the_relay_has_heard_of_it(reached_f
     follower = Follower(local, lambda: 0.0)
     follower.connected()
     follower.delete(GONE, LIBRARY, done.append)
-
-    def say(*messages: wire.Message) -> list[wire.Message]:
-        """What the relay says, and what it gets for it."""
-        for message in messages:
-            follower.receive(wire.encode(message))
-        return [wire.decode(frame) for frame in follower.take()]
-
-    head = Cursor(b"c" * 16, 0, bytes(32))
-    say(wire.Welcome(features=wire.FEATURES))
+    tell(follower, wire.Welcome(features=wire.FEATURES))
     follower.goal(done.append)
-    *_, push, barrier = say(wire.Opened(raw, wire.RESET, head, 0))
+    *_, push, barrier = tell(follower, wire.Opened(raw, wire.RESET, EMPTY, 0))
     assert isinstance(push, wire.Push) and barrier == wire.Barrier(1)
     ack, reached = wire.Ack(raw, push.session, push.n, 1, 1), wire.Reached(1)
-    said = say(*((reached, ack) if reached_first else (ack, reached)))
+    said = tell(follower, *((reached, ack) if reached_first else (ack, reached)))
     assert said == [wire.Delete(document_bytes(GONE)), wire.Barrier(2)]
     assert done == []
-    say(wire.Deleted(document_bytes(GONE), wire.DELETE_REFUSED), wire.Reached(2))
+    tell(follower, wire.Deleted(document_bytes(GONE), wire.DELETE_REFUSED), wire.Reached(2))
     assert done == [wire.DELETE_REFUSED, None]
+
+
+@pytest.mark.parametrize("explained", [True, False])
+def test_gone_is_a_refusal_only_where_the_library_does_not_say_why(explained: bool) -> None:
+    """Who waits had heard all that there was, and waits for an ack. What the library says of it comes behind GONE."""
+    local, done = BlobDocuments(1), list[RelayRefused | None]()
+    for document in (LIBRARY, GONE):
+        local.follow(document)
+    local.put(GONE, b"never acknowledged")
+    follower = Follower(local, lambda: 0.0)
+    follower.connected()
+    tell(follower, wire.Welcome(features=wire.FEATURES))
+    follower.goal(done.append)
+    tell(follower, *(wire.Opened(document_bytes(document), wire.RESET, EMPTY, 0) for document in (LIBRARY, GONE)))
+    tell(follower, wire.Reached(1))
+    said = tell(follower, wire.Error(wire.ErrorCode.GONE, "It was deleted.", document_bytes(GONE)))
+    assert said == [wire.Barrier(2)] and done == []
+    if explained:
+        local.forget(GONE)
+        follower.changed()
+    tell(follower, wire.Reached(2))
+    assert [why and why.code for why in done] == [None if explained else wire.ErrorCode.GONE]
