@@ -36,6 +36,9 @@ KeyId = NewType("KeyId", str)
 Random = Callable[[int], bytes]
 """n -> n random bytes."""
 
+NO_LOG = bytes(16)
+"""The id of no relay's log: a cursor gets it when records of another log than its own came in, until a refill."""
+
 _ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _DIGIT = {c: i for i, c in enumerate(_ALPHABET)}
 _ENTRY = re.compile(r"[A-Za-z0-9_-]{16}", re.ASCII)

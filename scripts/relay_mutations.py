@@ -89,13 +89,29 @@ RELAY_MUTATIONS = (
         "self._local.received(doc.id, named, None if filling else cursor)",
         "self._local.received(doc.id, named, cursor)",
         "tests/sync/test_sync_machine.py::"
-        "test_a_cut_while_a_wiped_relay_is_taken_in_loses_nothing",
+        "test_a_cut_while_another_log_is_taken_in_loses_nothing",
     ),
     Mutation(
         "duties", "a cursor goes back", _STORE,
-        '" WHERE ? OR log != excluded.log OR position < excluded.position"', '" WHERE ? OR true"',
+        "AND document = ? AND position < ?", "AND document = ? AND position != ?",
         "tests/store/test_database.py::"
         "test_a_cursor_goes_back_within_a_log_only_at_a_refill",
+    ),
+    Mutation(
+        "duties", "an old cursor counts again when another log was taken in", _STORE,
+        "db.execute(query, [NO_LOG, relay, document])", "pass",
+        "tests/store/test_database.py::test_records_of_another_log_leave_a_cursor_into_none",
+    ),
+    Mutation(
+        "duties", "an ack moves a cursor into another log", _STORE,
+        "!= log:\n            return False\n",
+        "!= log:\n            self._db.execute('UPDATE cursors SET log = ?', [log])\n",
+        "tests/store/test_database.py::test_records_of_another_log_leave_a_cursor_into_none",
+    ),
+    Mutation(
+        "synced", "what is gone counts as refused before the library can say why", _FOLLOWER,
+        "                self._goals.ask_again()  # the library's", "                # the library's",
+        "tests/sync/test_deletions.py::test_gone_is_a_refusal_only_where_the_library_does_not_say_why",
     ),
     Mutation(
         "duties", "names go on after a refill", _STORE,

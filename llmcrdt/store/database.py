@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from sqlite_utils import Database
 
 from ..exceptions import ConversationNotFound, NewerDatabase, NotADatabase, RepoClosed, StoreError
-from ..ids import Random, new_session_id
+from ..ids import NO_LOG, Random, new_session_id
 from .migrations import APPLICATION_ID, NAMES, migrations
 from .tables import Tables, forget_rows, last_place
 
@@ -361,7 +361,7 @@ class Store:
         self, relay: str, document: str, names: Sequence[tuple[str, int]], cursor: tuple[bytes, int, bytes]
     ) -> None:
         with self._writing() as db:
-            self._set_cursor(relay, document, cursor)
+            self._move_cursor(relay, document, cursor)
             for session, n in names:
                 query = "DELETE FROM outbox WHERE relay = ? AND document = ? AND session = ? AND n = ?"
                 db.execute(query, [relay, document, session, n])
@@ -385,8 +385,10 @@ class Store:
                 db.execute("INSERT INTO set_aside (document, reason, data) VALUES (?, ?, ?)", [document, reason, data])
             if stale:
                 db.execute("INSERT OR REPLACE INTO settings VALUES (?, '-1')", [f"purged:{document}"])
-            if cursor:
-                self._set_cursor(relay, document, cursor)
+            if cursor is None or not self._move_cursor(relay, document, cursor):
+                # A relay that is put back may know the old cursor again, and none of these records.
+                query = "UPDATE cursors SET log = ? WHERE relay = ? AND document = ?"
+                db.execute(query, [NO_LOG, relay, document])
 
     def refill(
         self,
@@ -400,9 +402,12 @@ class Store:
         records begin anew, in every process that has the file open. ``keys``: the entries in ``data``."""
         with self._writing() as db:
             db.execute("DELETE FROM outbox WHERE relay = ? AND document = ?", [relay, document])
-            self._set_cursor(relay, document, cursor, back=True)
-            query = "UPDATE cursors SET refills = refills + 1 WHERE relay = ? AND document = ?"
-            db.execute(query, [relay, document])
+            query = (
+                "INSERT INTO cursors (relay, document, log, position, chain, refills) VALUES (?, ?, ?, ?, ?, 1)"
+                " ON CONFLICT (relay, document) DO UPDATE SET refills = refills + 1,"
+                " log = excluded.log, position = excluded.position, chain = excluded.chain"
+            )
+            db.execute(query, [relay, document, *cursor])
             if data is not None:
                 place = self._insert(document, data, keys=" ".join(sorted(keys)))
                 session, n = self._name(relay, document, self.refills(relay, document))
@@ -566,16 +571,16 @@ class Store:
         self._names[relay, document] = (refills, session, n + 1)
         return session, n + 1
 
-    def _set_cursor(self, relay: str, document: str, cursor: tuple[bytes, int, bytes], *, back: bool = False) -> None:
-        """Within a log it goes back only where ``back``. Two processes with the file open have a link each, and one may
-        be behind the other. Should the relay lose what stands behind a cursor, that cursor doesn't show it."""
-        self._db.execute(
-            "INSERT INTO cursors (relay, document, log, position, chain) VALUES (?, ?, ?, ?, ?)"
-            " ON CONFLICT (relay, document) DO UPDATE"
-            " SET log = excluded.log, position = excluded.position, chain = excluded.chain"
-            " WHERE ? OR log != excluded.log OR position < excluded.position",
-            [relay, document, *cursor, back],
-        )
+    def _move_cursor(self, relay: str, document: str, cursor: tuple[bytes, int, bytes]) -> bool:
+        """Move a cursor on within its log; whether it is one into this log. It never goes back but at a refill: two
+        processes with the file open have a link each, and one may be behind the other. Should the relay lose what
+        stands behind a cursor, that cursor doesn't show it."""
+        log, position, chain = cursor
+        if self._one("SELECT log FROM cursors WHERE relay = ? AND document = ?", relay, document) != log:
+            return False
+        query = "UPDATE cursors SET position = ?, chain = ? WHERE relay = ? AND document = ? AND position < ?"
+        self._db.execute(query, [position, chain, relay, document, position])
+        return True
 
     def _one(self, query: str, *values: object) -> Any:
         with self._reading() as db:

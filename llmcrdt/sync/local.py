@@ -49,7 +49,7 @@ class LocalDocuments(Protocol):
         """``"yjs"``, ``"automerge"``, ..."""
 
     def cursor(self, document: DocumentId) -> Cursor | None:
-        """The cursor remembered last; None before the first contact with this relay."""
+        """The cursor remembered last; None before the first contact with this relay. Its log may be ``ids.NO_LOG``."""
 
     def outbox(self, document: DocumentId, after: int = 0, limit: int = 256) -> Sequence[Waiting]:
         """At most ``limit`` records that are not acknowledged yet and stand behind place ``after``, in order. It may
@@ -75,12 +75,14 @@ class LocalDocuments(Protocol):
 
     def acknowledged(self, document: DocumentId, names: Sequence[tuple[SessionId, int]], cursor: Cursor) -> None:
         """These records are durable at the relay: take them from the outbox and remember the cursor, in one
-        transaction. A name that is not in the outbox (any more) is ignored."""
+        transaction. A name that is not in the outbox (any more) is ignored, and so is a cursor into another log than
+        the one remembered."""
 
     def received(self, document: DocumentId, records: Sequence[Record], cursor: Cursor | None) -> bool:
         """Apply and persist records, and remember the cursor, in one transaction. Called twice with the same record
-        it changes nothing. With None for the cursor, leave the one that is remembered as it is. Returns whether
-        ``documents()`` may name others now.
+        it changes nothing. With None for the cursor, or one into another log than the one remembered, the log of the
+        one remembered becomes ``ids.NO_LOG``: should a relay know that cursor again, what comes now would be in
+        neither log nor outbox. Returns whether ``documents()`` may name others now.
 
         Must not raise for a record that can't be applied: keep it aside, or it would block the document for ever.
         """

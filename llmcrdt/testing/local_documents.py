@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from ..ids import DocumentId, SessionId, new_session_id
+from ..ids import NO_LOG, DocumentId, SessionId, new_session_id
 from ..sync.local import Record, Waiting
 from ..sync.wire import Announcement, Cursor
 
@@ -130,7 +130,8 @@ class BlobDocuments:
         with self._lock:
             doc, done = self._get(document), set(names)
             doc.outbox = [w for w in doc.outbox if (w.record.session, w.record.n) not in done]
-            doc.cursor = cursor
+            if doc.cursor is not None and doc.cursor.log == cursor.log:
+                doc.cursor = cursor
 
     def received(self, document: DocumentId, records: Sequence[Record], cursor: Cursor | None) -> bool:
         with self._lock:
@@ -142,8 +143,9 @@ class BlobDocuments:
                     doc.quarantine.append(record)
                     continue
                 self._add(doc, blobs)
-            if cursor is not None:
-                doc.cursor = cursor
+            if doc.cursor is not None:
+                same = cursor is not None and cursor.log == doc.cursor.log
+                doc.cursor = cursor if same else doc.cursor._replace(log=NO_LOG)
             return len(self._documents) != before
 
     def refill(self, document: DocumentId, log: Sequence[bytes], cursor: Cursor) -> None:

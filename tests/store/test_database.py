@@ -11,6 +11,7 @@ import pytest
 
 import llmcrdt
 from llmcrdt.exceptions import NewerDatabase, NotADatabase, RepoClosed, StoreError
+from llmcrdt.ids import NO_LOG
 from llmcrdt.store.database import SMALL, Listed, Store
 from sync_server.log import SqliteLog
 
@@ -134,8 +135,27 @@ def test_a_cursor_goes_back_within_a_log_only_at_a_refill(store: Store) -> None:
     assert store.cursor(RELAY, DOCUMENT) == (b"log", 7, b"c7")
     store.refill(RELAY, DOCUMENT, None, (b"log", 2, b"d2"))
     assert store.cursor(RELAY, DOCUMENT) == (b"log", 2, b"d2")
-    store.received(RELAY, DOCUMENT, [], [], (b"gol", 1, b"e1"))
+    store.refill(RELAY, DOCUMENT, None, (b"gol", 1, b"e1"))
     assert store.cursor(RELAY, DOCUMENT) == (b"gol", 1, b"e1")
+
+
+@pytest.mark.parametrize("cursor", [None, (b"gol", 9, b"e9")])
+def test_records_of_another_log_leave_a_cursor_into_none(store: Store, cursor: tuple[bytes, int, bytes] | None) -> None:
+    """Should the relay go back to the log before, it has none of them."""
+    store.refill(RELAY, DOCUMENT, None, (b"log", 3, b"c3"))
+    store.received(RELAY, DOCUMENT, [("R" * 22, 1, b"theirs")], [], cursor)
+    assert store.cursor(RELAY, DOCUMENT) == (NO_LOG, 3, b"c3"), "where it was still tells that something was lost"
+    for late in ((b"log", 4, b"c4"), (b"gol", 10, b"e10")):
+        store.acknowledged(RELAY, DOCUMENT, [], late)
+        assert store.cursor(RELAY, DOCUMENT) == (NO_LOG, 3, b"c3")
+    store.refill(RELAY, DOCUMENT, None, (b"gol", 10, b"e10"))
+    assert store.cursor(RELAY, DOCUMENT) == (b"gol", 10, b"e10")
+
+
+def test_before_the_first_refill_there_is_no_cursor(store: Store) -> None:
+    store.received(RELAY, DOCUMENT, [("R" * 22, 1, b"theirs")], [], None)
+    store.acknowledged(RELAY, DOCUMENT, [], CURSOR)
+    assert store.cursor(RELAY, DOCUMENT) is None
 
 
 def test_a_received_record_is_kept_once(store: Store) -> None:

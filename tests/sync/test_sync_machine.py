@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -339,11 +340,35 @@ SyncMachine.TestCase.settings = settings(
 TestSyncMachine = SyncMachine.TestCase
 
 
-def test_a_cut_while_a_wiped_relay_is_taken_in_loses_nothing(tmp_path: Path) -> None:
-    """A cursor must not be remembered before what the new log lacks stands in the outbox."""
+@pytest.mark.parametrize("wiped", [True, False])
+def test_a_cut_while_another_log_is_taken_in_loses_nothing(tmp_path: Path, wiped: bool) -> None:
+    """A cursor must not be remembered before what the log lacks stands in the outbox. An old copy has the same id."""
+    net, document = Network(tmp_path, 1), DOCUMENTS[0]
+    net.put(1, document, b"b")
+    net.settle([1])
+    backup = net.backup()
+    net.put(0, document, b"a")
+    net.settle([0])
+    net.relay_from(None if wiped else backup)
+    net.put(1, document, b"c")
+    net.put(1, document, b"d")
+    net.settle([1])
+    net.connect(0)
+    net.to_relay([(0, 20)])
+    net.to_device(0, 20)
+    assert net.devices[0].blobs(document) == {b"a", b"b", b"c", b"d"}
+    net.cut(0)
+    net.settle()
+    assert net.devices[1].blobs(document) == net.relay_blobs(document) == {b"a", b"b", b"c", b"d"}
+    net.log.close()
+
+
+def test_a_relay_that_knows_a_cursor_again_is_not_taken_at_its_word(tmp_path: Path) -> None:
+    """What was taken in from another log meanwhile, until a cut, is not in the log that is back."""
     net, document = Network(tmp_path, 1), DOCUMENTS[0]
     net.put(0, document, b"a")
     net.settle([0])
+    backup = net.backup()
     net.relay_from(None)
     net.put(1, document, b"b")
     net.settle([1])
@@ -351,9 +376,9 @@ def test_a_cut_while_a_wiped_relay_is_taken_in_loses_nothing(tmp_path: Path) -> 
     net.to_relay([(0, 20)])
     net.to_device(0, 20)
     assert net.devices[0].blobs(document) == {b"a", b"b"}
-    net.cut(0)
-    net.settle()
-    assert net.devices[1].blobs(document) == net.relay_blobs(document) == {b"a", b"b"}
+    net.relay_from(backup)
+    net.settle([0])
+    assert net.relay_blobs(document) == {b"a", b"b"}
     net.log.close()
 
 
