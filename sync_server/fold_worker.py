@@ -7,7 +7,6 @@ it was. BYTES and SECONDS bound its memory and its time.
 
 from __future__ import annotations
 
-import os
 import sys
 
 from llmcrdt.crdt.fold import fold_updates
@@ -15,15 +14,11 @@ from llmcrdt.crdt.fold import fold_updates
 from . import pieces, process
 
 
-def main() -> int:
+def main() -> None:
     process.bound(int(sys.argv[1]), nice=10)
     process.allow(int(sys.argv[2]))
-    try:
-        pieces.write(sys.stdout.buffer, fold_updates(pieces.read(sys.stdin.buffer)))
-    except (EOFError, BrokenPipeError):  # the relay is gone
-        os._exit(1)
-    return 0
+    pieces.write(sys.stdout.buffer, fold_updates(pieces.read(sys.stdin.buffer)))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(process.serve(main))

@@ -153,7 +153,7 @@ def orders(batch: Sequence[bytes]) -> Iterator[tuple[bytes, bytes, Sequence[byte
         at = stop
 
 
-def main() -> int:
+def main() -> None:
     memory, record, seconds = (int(argument) for argument in sys.argv[1:])
     process.bound(memory)
     # Whatever is printed by accident must not get between the answers.
@@ -161,13 +161,10 @@ def main() -> int:
     os.dup2(2, 1)
     keeper = Keeper(record)
     while True:
-        try:
-            batch = list(pieces.read(sys.stdin.buffer))
-        except EOFError:
-            return 0
+        batch = list(pieces.read(sys.stdin.buffer))
         process.allow(seconds + sum(map(len, batch)) / (1 << 20))
         pieces.write(answers, (piece for order in orders(batch) for piece in keeper.obey(*order)))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(process.serve(main))

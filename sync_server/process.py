@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 
 
 def start(module: str, *arguments: object) -> subprocess.Popen[bytes]:
@@ -36,3 +38,16 @@ def allow(seconds: float) -> None:
 
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
     resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time() + seconds) + 1, hard))
+
+
+def serve(work: Callable[[], None]) -> int:
+    """Inside a worker: do its work. Once who started it is gone, which a pipe tells, it ends at once and says nothing:
+    what it had in hand is of no use to anybody. Signals that a terminal or a service manager sends to all processes of
+    a relay are for the relay, which still needs it to finish."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    try:
+        work()
+    except (EOFError, BrokenPipeError):
+        os._exit(0)  # no buffer is written once more
+    return 0

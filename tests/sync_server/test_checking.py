@@ -423,7 +423,7 @@ def make_deadly(monkeypatch: pytest.MonkeyPatch, folder: Path, method: str) -> N
         "    if b'deadly' in repr(given).encode(): os.abort()\n"
         "    return real(self, *given)\n"
         f"keeper_worker.YjsReplica.{method} = deadly\n"
-        "sys.exit(keeper_worker.main())\n"
+        "sys.exit(keeper_worker.process.serve(keeper_worker.main))\n"
     )
     monkeypatch.syspath_prepend(folder)
     start = keeper_module.process.start
