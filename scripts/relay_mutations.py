@@ -233,4 +233,10 @@ RELAY_MUTATIONS = (
         "presence", "who has fallen silent is present for ever", _PRESENT,
         "SILENCE = 30.0\n", "SILENCE = 1e9\n", _SEEDS,
     ),
+    Mutation(
+        "P5.10", "a sweep that was rolled back is taken for done", "sync_server/folding.py",
+        "        self._paused = self._sweeping = self._scrubbing = True\n", "        self._paused = True\n",
+        "tests/sync_server/test_deleting.py::"
+        "test_a_sweep_that_could_not_be_written_is_done_again_before_the_answer",
+    ),
 )  # fmt: skip

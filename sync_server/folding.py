@@ -149,7 +149,8 @@ class Folding:
 
     def undo(self) -> list[bytes]:
         """The transaction failed: which documents are as they were before."""
-        self._paused = True
+        # What it swept is there again.
+        self._paused = self._sweeping = self._scrubbing = True
         self._under_way.difference_update(self._started)
         for document, asked in self._asked.items():
             # What was pushed in this step, and was to be folded, is not there.

@@ -18,7 +18,7 @@ from sync_server.__main__ import main
 from sync_server.folding import Folded, ToFold
 from sync_server.limits import Limits
 from sync_server.log import DATABASE, LogError, SqliteLog
-from sync_server.rooms import Drop, Event, Greeted, Joined, Left, Received, Rooms, Sent
+from sync_server.rooms import Drop, Event, Greeted, Joined, Left, Received, Rooms, Sent, Tick
 from sync_server.verify import faults
 
 D, E, S, T = b"d" * 16, b"e" * 16, b"s" * 16, b"t" * 16
@@ -181,6 +181,37 @@ def test_a_deletion_that_could_not_be_written_ends_no_stream(
     relay.step(Joined(5))
     assert isinstance(relay.say(5, Open(D, "yjs"), Push(D, T, 1, (b"b",)))[0], Opened)
     assert any(isinstance(m, wire.Records) for m in relay.inbox[2])
+
+
+def test_a_sweep_that_could_not_be_written_is_done_again_before_the_answer(
+    make: Callable[..., Relay], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tombstone is on disk; that its records go is not."""
+    relay = make(sweep=3, window_records=100)
+    relay.say(1, Open(D, "yjs"), Push(D, S, 1, (SECRET,) * 20))
+    relay.inbox[1] = []
+    sweep, commit, fails, swept = relay.log.sweep, relay.log._note_sizes, 2, False
+
+    def last(rows: int) -> bool:
+        nonlocal swept
+        more = sweep(rows)
+        swept = not more
+        return more
+
+    def full() -> None:
+        nonlocal fails
+        if swept and fails:
+            fails -= 1
+            raise LogError("disk full")
+        commit()
+
+    monkeypatch.setattr(relay.log, "sweep", last)
+    monkeypatch.setattr(relay.log, "_note_sizes", full)
+    relay.step(Received(1, Delete(D)))
+    while relay.rooms.more or relay.rooms.stuck:
+        relay.step(Tick())
+        assert (Deleted(D, 0) in relay.inbox[1]) is (not relay.in_files(SECRET))
+    assert fails == 0 and Deleted(D, 0) in relay.inbox[1]
 
 
 def test_only_so_many_deletions_wait(make: Callable[..., Relay]) -> None:
