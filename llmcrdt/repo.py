@@ -53,6 +53,8 @@ if TYPE_CHECKING:
     from .sync.client import Link
 
 _POLL = 0.3  # seconds between two looks for what other processes wrote to the file
+_AGAIN = 16
+"""Looks after which it is tried again to drop what could not be dropped."""
 
 
 class Listing(NamedTuple):
@@ -140,6 +142,8 @@ class Repo:
         self._dispatcher: threading.Thread | None = None
         self._watcher: threading.Thread | None = None
         self._closing = threading.Event()
+        # Looks until what was deleted is dropped, because that failed; 0: nothing is to be dropped.
+        self._drop_in = 0
         try:
             self.library = self._own_library(library)
             self.store.add_document(self.library, "library")
@@ -152,8 +156,8 @@ class Repo:
                 random=random,
                 changed=self._list_cards,
             )
-            self._drop_deleted()  # a crash may have come between
-            self.store.scrub()
+            with suppress(StoreError):  # the disk is full: reading needs none of it
+                self._drop_deleted()  # a crash may have come between
         except BaseException:
             self.store.close()
             raise
@@ -605,20 +609,36 @@ class Repo:
     def _drop_deleted(self, heard: Iterable[DocumentId] = ()) -> None:
         """Keep nothing of conversations that were deleted: no words, no attachments that nothing else names, no KV
         state; and have every relay that knows them do the same. ``heard``: those that the library says it of since now.
-        Another process may have dropped them, and may have no link."""
-        doomed = [DocumentId(id_) for id_ in self.store.doomed()]
-        for id_ in doomed:
-            blobs: set[str] = set()
-            with contextlib.suppress(LLMCRDTError):  # one that can't be read: ``collect`` finds them later
-                blobs = self._make(id_, StoreJournal(self.store, id_, self._notify), lambda: None).blobs()
-            self.store.drop(id_)
-            with contextlib.suppress(LLMCRDTError, OSError):
-                self._caches.forget(id_)
-                if blobs:
-                    self.blobs.release(blobs)
+        Another process may have dropped them, and may have no link. Where the disk is full, or somebody reads the
+        write-ahead log, it is tried again in a while."""
+        done = False
+        try:
+            doomed = [DocumentId(id_) for id_ in self.store.doomed()]
+            for id_ in doomed:
+                blobs: set[str] = set()
+                with contextlib.suppress(LLMCRDTError):  # one that can't be read: ``collect`` finds them later
+                    blobs = self._make(id_, StoreJournal(self.store, id_, self._notify), lambda: None).blobs()
+                self.store.drop(id_)
+                with contextlib.suppress(LLMCRDTError, OSError):
+                    self._caches.forget(id_)
+                    if blobs:
+                        self.blobs.release(blobs)
+            done = self.store.scrub()
+        finally:
+            self._drop_in = 0 if done else _AGAIN
+            if not done:
+                self._watch()
         if to_ask := {*doomed, *heard}:
             for link in self._links:
                 self._ask_to_delete(link, to_ask)
+
+    def _drop_again(self) -> None:
+        """What could not be dropped before; and links ask for what they could not hear of then."""
+        self._drop_in -= 1
+        if self._drop_in == 0:
+            self._drop_deleted()
+            for link in self._links:
+                self._ask_to_delete(link)
 
     def _ask_to_delete(self, link: Link, only: Collection[DocumentId] | None = None) -> None:
         for document in self.store.owed_deletions(link.url, self._credentials.get(link, "")):
@@ -688,6 +708,8 @@ class Repo:
     def _look(self, version: int | None) -> int:
         """Read what other processes wrote to the file since it had this version, and have links send it; the version
         that it has now."""
+        if self._drop_in:
+            self._drop_again()
         now = self.store.data_version()
         if now != version:
             for document in [self._library, *self._open.values()]:

@@ -6,14 +6,16 @@ import json
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 import llmcrdt
 from llmcrdt.cli import main
-from llmcrdt.exceptions import ConversationNotFound, RelayRefused, RepoClosed
+from llmcrdt.exceptions import ConversationNotFound, RelayRefused, RepoClosed, StoreError
 from llmcrdt.ids import document_bytes
+from llmcrdt.store.database import Store
 from llmcrdt.sync.protocol import Connection
 from llmcrdt.sync.wire import ErrorCode
 from sync_server.access import Tokens
@@ -71,6 +73,50 @@ def test_what_another_process_still_wrote_goes_at_the_next_start(open_repo: Open
     assert holds(tmp_path)
     llmcrdt.open(tmp_path / "laptop.db").close()
     assert holds(tmp_path) == []
+
+
+@pytest.mark.parametrize("when", ["deleted", "opened"])
+def test_what_could_not_be_dropped_is_dropped_in_a_while_by_itself(
+    open_repo: OpenRepo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    monkeypatch.setattr(llmcrdt.repo, "_POLL", 0.01)
+    drop, tries = Store.drop, list[str]()
+
+    def full(store: Store, document: str) -> None:
+        tries.append(document)
+        if len(tries) < (4 if when == "deleted" else 5):
+            raise StoreError("disk full")
+        drop(store, document)
+
+    monkeypatch.setattr(Store, "drop", full)
+    repo = open_repo("laptop")
+    conversation = repo.create("Gone")
+    conversation.append("user", SECRET)
+    with pytest.raises(StoreError):
+        repo.delete(conversation.id)
+    assert repo.list() == [] and holds(tmp_path)
+    if when == "opened":
+        repo.close()
+        repo = open_repo("laptop")
+    eventually(lambda: holds(tmp_path), lambda found: found == [])
+    made = len(tries)
+    assert made == (4 if when == "deleted" else 5) and repo._drop_in == 0
+
+
+def test_what_somebody_still_reads_is_scrubbed_in_a_while_by_itself(
+    open_repo: OpenRepo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(llmcrdt.repo, "_POLL", 0.01)
+    repo = open_repo("laptop")
+    conversation = repo.create("Gone")
+    conversation.append("user", SECRET)
+    with closing(sqlite3.connect(tmp_path / "laptop.db", isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM updates").fetchone()
+        repo.delete(conversation.id)
+        assert holds(tmp_path)
+        reader.execute("COMMIT")
+    eventually(lambda: holds(tmp_path), lambda found: found == [])
 
 
 def test_who_writes_in_it_just_then_is_told_at_the_next_word(open_repo: OpenRepo, relay: RelayThread) -> None:

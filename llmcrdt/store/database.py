@@ -463,8 +463,7 @@ class Store:
 
     def drop(self, document: str) -> None:
         """Keep nothing of a deleted conversation, and note for every relay that knows it, or the library, that it is to
-        delete it too: a copy of this file may have sent it there. Afterwards its bytes are in no file; where another
-        reader stands in the way of that, ``scrub`` goes on."""
+        delete it too: a copy of this file may have sent it there. Its bytes are in no file after ``scrub``."""
         with self._writing() as db:
             library = "SELECT value FROM settings WHERE name = 'library'"
             query = f"SELECT DISTINCT relay FROM cursors WHERE document IN (?, ({library}))"
@@ -476,13 +475,16 @@ class Store:
             begins = f"fold:{document}:%"
             db.execute("DELETE FROM settings WHERE name = ? OR name LIKE ?", [f"purged:{document}", begins])
             db.execute("INSERT OR REPLACE INTO settings VALUES (?, '')", [_SCRUB])
-        self.scrub()
 
-    def scrub(self) -> None:
-        """Take what was dropped out of the write-ahead log, where it is still there."""
-        if self.setting(_SCRUB) is not None and self._empty_wal():
-            with self._writing() as db:
-                db.execute("DELETE FROM settings WHERE name = ?", [_SCRUB])
+    def scrub(self) -> bool:
+        """Take what was dropped out of the write-ahead log, where it is still there. False while somebody reads it."""
+        if self.setting(_SCRUB) is None:
+            return True
+        if not self._empty_wal():
+            return False
+        with self._writing() as db:
+            db.execute("DELETE FROM settings WHERE name = ?", [_SCRUB])
+        return True
 
     def owed_deletions(self, relay: str, credential: str = "") -> list[str]:
         """Documents that this relay is still to delete; without those that it refused to this ``credential``."""

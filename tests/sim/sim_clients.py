@@ -143,7 +143,7 @@ class ClientProcess:
 
     def _poll(self) -> None:
         if self.alive:
-            if len(self.machine.processes) > 1:
+            if len(self.machine.processes) > 1 or self.repo._drop_in:
                 self.run(self._look)
             self.clock.after(0.3, self._poll)
 
