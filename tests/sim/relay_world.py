@@ -50,7 +50,7 @@ class World:
         self.library: str | None = None
         self._patches = [
             mock.patch("llmcrdt.repo.YjsReplica", lambda roots: YjsReplica(roots, client_id=self.rng.getrandbits(32))),
-            mock.patch("llmcrdt.Repo._watch", lambda repo: None),  # ClientProcess looks
+            mock.patch("llmcrdt.Repo._watch", return_value=None),  # ClientProcess looks
             mock.patch("llmcrdt.repo.Presence", partial(Presence, clock=lambda: self.clock.now)),
             mock.patch("sync_server.keeper_worker.YjsReplica", FragileReplica),
             mock.patch("sync_server.keeper._SLICE", 1_500),
