@@ -1,0 +1,135 @@
+"""Commands that let a local model answer."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import sys
+from pathlib import Path
+
+import click
+
+import llmcrdt
+from llmcrdt.exceptions import SyncError
+from llmcrdt.terminal import safe
+
+from .options import (
+    INTERRUPTED,
+    Repos,
+    as_json,
+    cache_dir,
+    entry_json,
+    find,
+    max_tokens,
+    model_file,
+    print_json,
+    relay_token,
+    temperature,
+    trusted,
+)
+from .relays import what_to_do
+
+
+@click.command()
+@click.argument("id")
+@model_file
+@cache_dir
+@max_tokens
+@temperature
+@click.option("--seed", type=int)
+@click.option("--stop", multiple=True, help="text that ends the answer; may be given several times")
+@as_json
+@click.pass_obj
+def generate(
+    repos: Repos,
+    id: str,
+    model: Path,
+    cache: Path | None,
+    max_tokens: int,
+    temperature: float,
+    seed: int | None,
+    stop: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Let a local model answer, and print the answer as it comes. Ctrl-C stops it and keeps what was said."""
+    with repos() as repo, llmcrdt.LlamaEngine(model, cache=cache) as engine:
+        conversation = find(repo, id)
+        generation = llmcrdt.generate(
+            conversation, engine, max_tokens=max_tokens, temperature=temperature, seed=seed, stop=stop
+        )
+        interrupted = False
+        try:
+            for piece in generation:
+                if not as_json:
+                    click.echo(safe(piece), nl=False)
+        except KeyboardInterrupt:
+            interrupted = True
+            generation.cancel()
+        entry = generation.result()
+        if as_json:
+            print_json({**entry_json(entry), "stats": generation.stats})
+        else:
+            click.echo()
+            stats = generation.stats
+            click.echo(
+                f"{stats.get('reused', 0)} of {stats.get('total', 0)} prompt tokens reused,"
+                f" {stats.get('evaluated', 0)} evaluated, {stats.get('sampled', 0)} sampled ({stats.get('finish')})",
+                err=True,
+            )
+        engine.settled(30)
+        if interrupted:
+            sys.exit(INTERRUPTED)
+
+
+@click.command()
+@click.argument("id", required=False)
+@model_file
+@cache_dir
+@click.option("--title", default="", help="of a new conversation")
+@click.option("--system", help="what the model is told first, in a new conversation")
+@click.option("--sync", "relay", metavar="URL", help="stay in step with a relay meanwhile (ws://HOST:PORT)")
+@relay_token
+@trusted
+@max_tokens
+@temperature
+@click.pass_obj
+def chat(
+    repos: Repos,
+    id: str | None,
+    model: Path,
+    cache: Path | None,
+    title: str,
+    system: str | None,
+    relay: str | None,
+    token: str | None,
+    ca: Path | None,
+    max_tokens: int,
+    temperature: float,
+) -> None:
+    """Talk with a local model in the conversation ID, or in a new one. /help says what else can be typed."""
+    from llmcrdt.chat import Chat, typed_lines
+
+    answer = functools.partial(llmcrdt.generate, max_tokens=max_tokens, temperature=temperature)
+    with contextlib.ExitStack() as stack:
+        repo = stack.enter_context(repos(create=id is None))
+        conversation = find(repo, id) if id else None
+        engine = stack.enter_context(llmcrdt.LlamaEngine(model, cache=cache))
+        link = stack.enter_context(repo.connect(relay, token, tls=ca)) if relay else None
+
+        def begin(words: str) -> llmcrdt.Conversation:
+            def fill(made: llmcrdt.Conversation) -> None:
+                if system:
+                    made.append("system", system)
+                made.append("user", words)
+
+            return repo.create(title, fill=fill)
+
+        talk = Chat(conversation or begin, engine, answer)
+        talk.run(typed_lines())
+        if link is not None and talk.begun is not None:
+            try:
+                link.wait_synced(5)
+            except SyncError as error:
+                click.echo(f"llmcrdt: {safe(error.message)} {what_to_do(link, error)}", err=True)
+        if id is None and talk.begun is not None:
+            click.echo(f'Go on with "llmcrdt chat {talk.begun.id}".', err=True)

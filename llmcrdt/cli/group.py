@@ -1,0 +1,80 @@
+"""The command itself, which the others hang on: its options, and what becomes of errors."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+import llmcrdt
+from llmcrdt.exceptions import LLMCRDTError
+
+from .options import INTERRUPTED, there
+
+
+class Errors(click.Group):
+    """Turns the library's errors into one line on stderr and exit code 1."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        kwargs["standalone_mode"] = False
+        try:
+            code = super().main(*args, **kwargs)
+            sys.exit(code if isinstance(code, int) else 0)
+        except click.UsageError as error:
+            error.show()
+            sys.exit(error.exit_code)
+        except click.ClickException as error:
+            _complain(error.format_message())
+        except (click.Abort, KeyboardInterrupt):
+            click.echo("llmcrdt: interrupted", err=True)
+            sys.exit(INTERRUPTED)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+        except (LLMCRDTError, OSError) as error:
+            _complain(str(error))
+
+
+def _complain(message: str) -> None:
+    click.echo("llmcrdt: " + " ".join(message.split()), err=True)
+    sys.exit(1)
+
+
+def default_db() -> Path:
+    """``$LLMCRDT_DB``, else chats.db in the user's data directory."""
+    if os.environ.get("LLMCRDT_DB"):
+        return Path(os.environ["LLMCRDT_DB"])
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library/Application Support"
+    else:
+        base = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share")
+    return base / "llmcrdt" / "chats.db"
+
+
+@click.group(cls=Errors, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option(
+    "--db", type=click.Path(path_type=Path), help="SQLite file [default: $LLMCRDT_DB, then the data directory]"
+)
+@click.option("--library", help="id of another device's library, to join it with a new file")
+@click.option("--author", default="", help="who signs what this command writes")
+@click.version_option(llmcrdt.__version__, prog_name="llmcrdt")
+@click.pass_context
+def main(context: click.Context, db: Path | None, library: str | None, author: str) -> None:
+    """Conversations with language models as replicated documents."""
+
+    @contextmanager
+    def repo(*, create: bool = False, invite: str | None = None) -> Iterator[llmcrdt.Repo]:
+        path = db or default_db()
+        if create and db is None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with llmcrdt.open(path if create else there(path), library, invite=invite, author=author) as opened:
+            yield opened
+
+    context.obj = repo

@@ -1,0 +1,118 @@
+"""Commands about the KV cache of the local engine."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+import llmcrdt
+
+from .options import MANY, Repos, as_json, cache_dir, find, model_file, print_counts, print_json
+
+if TYPE_CHECKING:
+    from llmcrdt.kvcache.disk import DiskCache
+
+
+@click.group()
+def kv() -> None:
+    """The KV cache of the local engine."""
+
+
+@kv.command()
+@cache_dir
+@as_json
+def stats(cache: Path | None, as_json: bool) -> None:
+    """What the cache directory holds."""
+    chunks = _chunks(cache)
+    print_counts({"folder": str(chunks.directory.parent), **chunks.stats()}, as_json)
+
+
+@kv.command("verify")
+@cache_dir
+@as_json
+def kv_verify(cache: Path | None, as_json: bool) -> None:
+    """Read every chunk and check it to the last bit; bad ones are set aside. Exit code 1 if there were any."""
+    found = _chunks(cache).verify()
+    print_counts(found, as_json)
+    if found["bad"]:
+        sys.exit(1)
+
+
+@kv.command("prune")
+@click.option("--keep", type=click.IntRange(0), default=0, show_default=True, help="bytes of chunks to keep")
+@cache_dir
+@as_json
+def kv_prune(keep: int, cache: Path | None, as_json: bool) -> None:
+    """Delete KV state that isn't pinned, what is worth least first. It can always be computed again."""
+    print_counts(_chunks(cache).prune(keep), as_json)
+
+
+@kv.command("pin")
+@click.argument("id")
+@model_file
+@cache_dir
+@click.pass_obj
+def kv_pin(repos: Repos, id: str, model: Path, cache: Path | None) -> None:
+    """Keep a conversation's KV state as of now: it is not evicted until "unpin". Evaluates what isn't stored yet."""
+    with repos() as repo, llmcrdt.LlamaEngine(model, cache=cache) as engine:
+        llmcrdt.pin(find(repo, id), engine)
+        engine.settled()
+
+
+@kv.command("unpin")
+@click.argument("id")
+@cache_dir
+@click.pass_obj
+def kv_unpin(repos: Repos, id: str, cache: Path | None) -> None:
+    """Let a conversation's KV state be evicted again, of whatever model."""
+    with repos() as repo:
+        _chunks(cache).unpin(find(repo, id).id)
+
+
+@kv.command("pins")
+@cache_dir
+@as_json
+@click.pass_obj
+def kv_pins(repos: Repos, cache: Path | None, as_json: bool) -> None:
+    """Which conversations are pinned, and how many chunks and recurrent states each keeps."""
+    from llmcrdt.kvcache.owners import owner_name
+
+    found = _chunks(cache).pins()
+    with repos() as repo:
+        known = {owner_name(row.id): row.id for row in repo.list(MANY)}
+    print_counts({str(known.get(name, name)): len(keys) for name, keys in sorted(found.items())}, as_json)
+
+
+@kv.command("plan")
+@click.argument("id")
+@model_file
+@cache_dir
+@as_json
+@click.pass_obj
+def kv_plan(repos: Repos, id: str, model: Path, cache: Path | None, as_json: bool) -> None:
+    """What the next answer would cost: tokens in all, reused, to evaluate, and why; whether this model is exact here.
+
+    Waits until the model's file is hashed and it was probed, which is remembered.
+    """
+    with repos() as repo, llmcrdt.LlamaEngine(model, cache=cache) as engine:
+        engine.settled()
+        planned = llmcrdt.plan(find(repo, id), engine)
+        if as_json:
+            why = {**asdict(planned.why), "text": str(planned.why)}
+            print_json({**asdict(planned), "why": why, "exactness": engine.exactness})
+        else:
+            seconds = f", about {planned.seconds:.1f} s" if planned.seconds is not None else ""
+            counts = f"{planned.total} tokens: {planned.reused} reused, {planned.evaluate} to evaluate{seconds}"
+            click.echo(f"{counts}. {planned.why}")
+            click.echo(f"State of this model is {engine.exactness} here.")
+
+
+def _chunks(cache: Path | None) -> DiskCache:
+    from llmcrdt.kvcache.disk import DiskCache
+    from llmcrdt.kvcache.places import chunk_folder, user_cache
+
+    return DiskCache(chunk_folder(cache or user_cache()))

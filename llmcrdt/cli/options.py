@@ -1,0 +1,98 @@
+"""What the commands share: options, the repo they work on, and how they print."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Protocol
+
+import click
+
+import llmcrdt
+from llmcrdt.exceptions import ConversationNotFound, FormatError, NotADatabase
+
+INTERRUPTED = 130  # the exit code
+MANY = 1_000_000  # conversations
+as_json = click.option("--json", "as_json", is_flag=True, help="print one JSON document")
+model_file = click.option("--model", required=True, type=click.Path(path_type=Path), help="GGUF file")
+cache_dir = click.option("--cache", type=click.Path(path_type=Path), help="KV cache directory [default: user cache]")
+trusted = click.option(
+    "--ca", type=click.Path(path_type=Path, exists=True), help="certificates to trust (PEM), for wss://"
+)
+relay_token = click.option("--token", envvar="LLMCRDT_TOKEN", help="access token [default: $LLMCRDT_TOKEN]")
+max_tokens = click.option("--max-tokens", default=512, show_default=True, type=click.IntRange(min=1))
+temperature = click.option("--temperature", default=0.8, show_default=True, type=click.FloatRange(min=0))
+
+
+class Repos(Protocol):
+    """Opens the repo of ``--db``; makes one only where asked to, so that a slip in a name makes no file."""
+
+    def __call__(self, *, create: bool = False, invite: str | None = None) -> AbstractContextManager[llmcrdt.Repo]: ...
+
+
+def there(path: Path) -> Path:
+    """The path of a database that is there. Opening would make one of an empty or missing file."""
+    if not path.exists() or (path.is_file() and not path.stat().st_size):
+        raise NotADatabase(f"There is no database at {path}.", hint='Make one with "new" or "import", or give --db.')
+    return path
+
+
+def find(repo: llmcrdt.Repo, id: str) -> llmcrdt.Conversation:
+    """The conversation with this id, or with the only id that begins so."""
+    try:
+        return repo.get(id)
+    except ConversationNotFound:
+        found = [row.id for row in repo.list(limit=MANY) if id and row.id.startswith(id)]
+        if len(found) == 1:
+            return repo.get(found[0])
+        what = f"{len(found)} conversations begin with {id!r}" if found else f"There is no conversation {id!r}"
+        raise ConversationNotFound(f"{what}.", hint='"llmcrdt list" shows what is there; "sync" brings more.') from None
+
+
+def read(file: Path) -> str:
+    return decode(file.read_bytes(), str(file))
+
+
+def decode(data: bytes, name: str) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise FormatError(f"{name} is not UTF-8 text.", hint="Save it as UTF-8.") from None
+
+
+def entry_json(entry: llmcrdt.Entry) -> dict[str, Any]:
+    from llmcrdt.document.entry import part_to_json
+
+    return {
+        "id": entry.id,
+        "role": entry.role,
+        "author": entry.author,
+        "status": entry.status,
+        "text": entry.text,
+        "parts": [part_to_json(part) for part in entry.parts],
+        "hash": entry.hash,
+        "created_at": entry.created_at,
+        "sync": entry.sync,
+        "hidden": sorted(entry.hidden),
+    }
+
+
+def print_id(id: str, as_json: bool) -> None:
+    if as_json:
+        print_json({"id": id})
+    else:
+        click.echo(id)
+
+
+def print_json(value: Any) -> None:
+    click.echo(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def print_counts(counts: Mapping[str, object], as_json: bool) -> None:
+    if as_json:
+        print_json(counts)
+    else:
+        for name, value in counts.items():
+            click.echo(f"{name:16} {value}")

@@ -1,0 +1,142 @@
+"""Commands that bring devices together: sync and pair."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+import llmcrdt
+from llmcrdt.exceptions import RelayUnreachable, SyncError, SyncTimeout
+from llmcrdt.ids import is_document_id
+from llmcrdt.sync.address import is_loopback
+from llmcrdt.terminal import progress_line, qr_code, safe
+
+from .options import MANY, Repos, as_json, decode, find, print_json, relay_token, trusted
+
+if TYPE_CHECKING:
+    from llmcrdt.sync.client import Link
+
+
+@click.command()
+@click.argument("url", required=False)
+@relay_token
+@click.option("--only", multiple=True, help="a document id; may be given several times [default: the whole library]")
+@trusted
+@click.option("--watch", is_flag=True, help="stay connected until Ctrl-C")
+@click.option("--timeout", default=30.0, show_default=True, type=click.FloatRange(min=0), help="seconds")
+@as_json
+@click.pass_obj
+def sync(
+    repos: Repos,
+    url: str | None,
+    token: str | None,
+    only: tuple[str, ...],
+    ca: Path | None,
+    watch: bool,
+    timeout: float,
+    as_json: bool,
+) -> None:
+    """Exchange everything with a relay (ws://HOST:PORT); without URL, with the one that "pair" remembered."""
+    with repos(create=True) as repo, repo.connect(url, token, ids(repo, only), tls=ca) as link:
+        shown = not as_json and sys.stderr.isatty()
+        if shown:
+            link.observe_progress(lambda progress: click.echo(f"\r{progress_line(progress)}\x1b[K", nl=False, err=True))
+        try:
+            link.wait_synced(timeout)
+        except SyncTimeout as error:
+            raise SyncTimeout(error.message, hint=f"{what_to_do(link, error)} Or give a longer --timeout.") from None
+        except RelayUnreachable as error:
+            raise RelayUnreachable(error.message, hint=what_to_do(link, error)) from None
+        finally:
+            if shown:
+                click.echo("\r\x1b[K", nl=False, err=True)
+        progress = link.progress
+        result = {
+            "library": repo.library,
+            "conversations": len(repo.list(limit=MANY)),
+            "bytes_sent": link.bytes_sent,
+            "bytes_received": link.bytes_received,
+            "records_sent": progress.sent,
+            "records_received": progress.received,
+            "kept_there": list(link.kept_there),
+        }
+        if as_json:
+            print_json(result)
+        else:
+            for refused in link.kept_there.values():
+                click.echo(f"llmcrdt: {refused}", err=True)
+            click.echo(
+                f"In step with {link.url}: {result['conversations']} conversations,"
+                f" {link.bytes_sent} bytes sent, {link.bytes_received} received. Library {repo.library}"
+            )
+        with contextlib.suppress(KeyboardInterrupt):
+            while watch:
+                time.sleep(1)
+
+
+@click.command()
+@click.argument("url", required=False)
+@relay_token
+@click.option("--join", metavar="INVITE", help='join with an invite; "-" reads it from stdin')
+@click.option("--keys/--no-keys", default=True, show_default=True, help="put the keys of sealed fields in")
+@click.option("--qr/--no-qr", default=None, help="draw it as a QR code too [default: on a terminal]")
+@click.option("--reveal", is_flag=True, help="with --json: print the invite, which is a secret")
+@as_json
+@click.pass_obj
+def pair(
+    repos: Repos,
+    url: str | None,
+    token: str | None,
+    join: str | None,
+    keys: bool,
+    qr: bool | None,
+    reveal: bool,
+    as_json: bool,
+) -> None:
+    """Print an invite for another device: the relay URL, token, library and keys in one string. Or join with one.
+
+    URL is remembered: "sync" then needs none. Whoever has the invite can read and write everything here.
+    """
+    if join is not None:
+        if url or token:
+            raise click.UsageError("An invite brings relay and token along.")
+        invite = decode(sys.stdin.buffer.read(), "stdin") if join == "-" else join
+        with repos(create=True, invite=invite) as repo:
+            relay = repo.relay.url if repo.relay else ""
+            if as_json:
+                print_json({"library": repo.library, "relay": relay})
+            else:
+                click.echo(f'Joined library {repo.library} at {safe(relay)}. "llmcrdt sync" fetches what is in it.')
+        return
+    with repos(create=True) as repo:
+        text = repo.invite(url, token, keys=keys)
+        relay = url or (repo.relay.url if repo.relay else "")
+        if as_json:
+            print_json({"library": repo.library, "relay": relay, **({"invite": text} if reveal else {})})
+        else:
+            code = qr_code(text) if qr or (qr is None and sys.stdout.isatty()) else None
+            if code:
+                click.echo(code)
+            click.echo(text)
+            click.echo("This is a secret: whoever has it can read and write everything in this library.", err=True)
+        if is_loopback(relay):
+            click.echo(f"Only this device reaches {relay}; give the address that others see.", err=True)
+
+
+def what_to_do(link: Link, error: SyncError) -> str:
+    """After waiting for a link in vain, in a command that ends. The error's own hint may say that the link goes on."""
+    if not isinstance(error, (RelayUnreachable, SyncTimeout)):
+        return error.hint
+    asked = "Is a relay running there?" if isinstance(error, RelayUnreachable) else ""
+    do = (link.last_error and link.last_error.hint) or asked
+    return f"{do} Nothing is lost; sync again.".lstrip()
+
+
+def ids(repo: llmcrdt.Repo, only: tuple[str, ...]) -> list[str] | None:
+    """Document ids from what was typed: whole ones, also of what isn't here yet, or beginnings of those that are."""
+    return [id_ if is_document_id(id_) else find(repo, id_).id for id_ in only] or None
