@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import queue
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple
-from weakref import WeakKeyDictionary
 
 from .caches import Caches
+from .callbacks import Callbacks
 from .crdt.yjs import YjsReplica
 from .crdt.yjs_update import read_state_vector, read_update
 from .document import library as library_document
@@ -33,15 +30,15 @@ from .exceptions import (
     LibraryMismatch,
     LLMCRDTError,
     MalformedUpdate,
-    RelayRefused,
     RelayUnreachable,
     RepoClosed,
     StoreError,
-    SyncError,
 )
-from .ids import DocumentId, EntryId, Random, document_bytes, new_document_id, tagged_hash
+from .ids import DocumentId, EntryId, Random, document_bytes, new_document_id
 from .invite import Invite, read_invite, write_invite
-from .journal import RelayDocuments, StoreJournal
+from .journal import StoreJournal
+from .owed import Owed
+from .relay_documents import RelayDocuments
 from .store.blobs import BlobStore
 from .store.database import Listed, Store
 from .store.keyring import Keyring
@@ -133,13 +130,10 @@ class Repo:
         self._journals: dict[DocumentId, StoreJournal] = {}
         self._open: dict[DocumentId, Conversation] = {}
         self._links: list[Link] = []
-        # What names the token of each link, without telling it.
-        self._credentials: WeakKeyDictionary[Link, str] = WeakKeyDictionary()
         self._presence: dict[DocumentId, Presence] = {}
         # For each document, up to which place of its outbox each link has sent it on its connection.
         self._pushed: dict[DocumentId, dict[RelayDocuments, int]] = {}
-        self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._dispatcher: threading.Thread | None = None
+        self._callbacks = Callbacks()
         self._watcher: threading.Thread | None = None
         self._closing = threading.Event()
         # Looks until what was deleted is dropped, because that failed; 0: nothing is to be dropped.
@@ -147,6 +141,7 @@ class Repo:
         try:
             self.library = self._own_library(library)
             self.store.add_document(self.library, "library")
+            self._owed = Owed(self.store, self.library)
             self._library = Library(
                 self.library,
                 self._journal(self.library),
@@ -255,7 +250,7 @@ class Repo:
             listed = self.store.listed(id)
             if listed is not None and listed.deleted and self.store.owe_deletion_again(id):
                 for link in self._links:
-                    self._ask_to_delete(link)
+                    self._owed.ask_to_delete(link)
                 return
             self._library.put(self.get(id).id, deleted=True)
 
@@ -312,10 +307,8 @@ class Repo:
                     self.store.add_document(id_, "conversation")
         link = Link(url, RelayDocuments(self, url, ids), token=token, tls=tls)
         with self._lock:
-            self._credentials[link] = tagged_hash("llmcrdt/credential/1", (token or "").encode())
             self._links = [other for other in self._links if other.state != "closed"] + [link]
-            self._ask_to_fold(link)
-            self._ask_to_delete(link)
+            self._owed.linked(link, token)
         self._watch()
         return link
 
@@ -361,7 +354,7 @@ class Repo:
             for document in [self._library, *self._open.values()]:
                 document.close()
             self._open.clear()
-            self._calls.put(None)
+            self._callbacks.close()
             self.store.close()
 
     def __enter__(self) -> Repo:
@@ -443,7 +436,7 @@ class Repo:
         with self._lock:
             for link in self._links:
                 if link.url == relay:
-                    self._ask_to_delete(link)
+                    self._owed.ask_to_delete(link)
 
     def forget(self, document: DocumentId) -> None:
         """Drop the open object of a conversation; the next ``get`` makes another one."""
@@ -459,7 +452,7 @@ class Repo:
                     self.author,
                     random=self.random,
                     changed=lambda: self._announce(document),
-                    dispatch=self._dispatch,
+                    dispatch=self._callbacks.run,
                 )
             return self._presence[document]
 
@@ -511,7 +504,7 @@ class Repo:
             sync_state=journal.sync_state,
             keys=self.keyring,
             blobs=self.blobs,
-            dispatch=self._dispatch,
+            dispatch=self._callbacks.run,
             observed=self._watch,
             closed=closed,
             erased=lambda: self._erased(id_),
@@ -560,22 +553,7 @@ class Repo:
         self._caches.forget(id_)
         self.store.owe_fold(id_)
         for link in self._links:
-            self._ask_to_fold(link)
-
-    def _ask_to_fold(self, link: Link) -> None:
-        """Have a relay drop what was erased, now or when it was out of reach; asked again until it has done so."""
-        for document in self.store.owed_folds(link.url):
-            self._await_fold(link, DocumentId(document))
-
-    def _await_fold(self, link: Link, document: DocumentId) -> None:
-        def done(future: Future[None]) -> None:
-            error = future.exception()
-            if error is None or isinstance(error, RelayRefused):
-                with contextlib.suppress(StoreError):  # closed meanwhile: then it is asked again, and that is harmless
-                    self.store.folded(link.url, document)
-
-        with contextlib.suppress(SyncError):  # a link that was closed: the next one asks
-            link.fold(document).add_done_callback(done)
+            self._owed.ask_to_fold(link)
 
     def _read_library(self) -> None:
         """Have the listing say what the library says. It is loaded only where the listing does not know all of it."""
@@ -602,7 +580,7 @@ class Repo:
                 self._open[card.id].refuse("was deleted from the library")
                 self.forget(card.id)
         if cards:
-            with contextlib.suppress(KeyringUnusable, OSError):  # tried again whenever the library is loaded
+            with suppress(KeyringUnusable, OSError):  # tried again whenever the library is loaded
                 self.keyring.forget(c.id for c in cards if c.deleted)
             self._drop_deleted(c.id for c in cards if c.deleted)
 
@@ -616,10 +594,10 @@ class Repo:
             doomed = [DocumentId(id_) for id_ in self.store.doomed()]
             for id_ in doomed:
                 blobs: set[str] = set()
-                with contextlib.suppress(LLMCRDTError):  # one that can't be read: ``collect`` finds them later
+                with suppress(LLMCRDTError):  # one that can't be read: ``collect`` finds them later
                     blobs = self._make(id_, StoreJournal(self.store, id_, self._notify), lambda: None).blobs()
                 self.store.drop(id_)
-                with contextlib.suppress(LLMCRDTError, OSError):
+                with suppress(LLMCRDTError, OSError):
                     self._caches.forget(id_)
                     if blobs:
                         self.blobs.release(blobs)
@@ -630,7 +608,7 @@ class Repo:
                 self._watch()
         if to_ask := {*doomed, *heard}:
             for link in self._links:
-                self._ask_to_delete(link, to_ask)
+                self._owed.ask_to_delete(link, to_ask)
 
     def _drop_again(self) -> None:
         """What could not be dropped before; and links ask for what they could not hear of then."""
@@ -638,24 +616,7 @@ class Repo:
         if self._drop_in == 0:
             self._drop_deleted()
             for link in self._links:
-                self._ask_to_delete(link)
-
-    def _ask_to_delete(self, link: Link, only: Collection[DocumentId] | None = None) -> None:
-        for document in self.store.owed_deletions(link.url, self._credentials.get(link, "")):
-            if only is None or document in only:
-                self._await_deletion(link, DocumentId(document))
-
-    def _await_deletion(self, link: Link, document: DocumentId) -> None:
-        def done(future: Future[None]) -> None:
-            error = future.exception()
-            with contextlib.suppress(StoreError):  # closed meanwhile: it is asked again, and that is harmless
-                if error is None:
-                    self.store.deleted_there(link.url, document)
-                elif isinstance(error, RelayRefused) and document in link.kept_there:
-                    self.store.deletion_refused(link.url, document, self._credentials[link])
-
-        with contextlib.suppress(SyncError):  # a link that was closed: the next one asks
-            link.delete(document, self.library).add_done_callback(done)
+                self._owed.ask_to_delete(link)
 
     def _notify(self, document: DocumentId) -> None:
         for link in self._links:
@@ -664,20 +625,6 @@ class Repo:
     def _announce(self, document: DocumentId) -> None:
         for link in self._links:
             link.announce(document)
-
-    def _dispatch(self, call: Callable[[], None]) -> None:
-        """Run observers' callbacks one after the other on one thread."""
-        if self._dispatcher is None:
-            self._dispatcher = threading.Thread(target=self._run_calls, name="llmcrdt-observers", daemon=True)
-            self._dispatcher.start()
-        self._calls.put(call)
-
-    def _run_calls(self) -> None:
-        while (call := self._calls.get()) is not None:
-            try:
-                call()
-            except BaseException:  # also SystemExit: one callback must not silence the others
-                threading.excepthook(threading.ExceptHookArgs((*_raised(), threading.current_thread())))
 
     def _watch(self) -> None:
         """From now on look for what other processes write to the file."""
@@ -719,11 +666,3 @@ class Repo:
                 for waiting in self.store.waiting(link.url):
                     link.notify(DocumentId(waiting))
         return now
-
-
-def _raised() -> tuple[type[BaseException], BaseException | None, TracebackType | None]:
-    import sys
-
-    kind, error, trace = sys.exc_info()
-    assert kind is not None
-    return kind, error, trace

@@ -145,7 +145,7 @@ RELAY_MUTATIONS = (
         "test_a_deletion_that_the_relay_refuses_is_told_once_and_asked_again_with_another_token",
     ),
     Mutation(
-        "erased", "a record that repeats erased words is kept", "llmcrdt/journal.py",
+        "erased", "a record that repeats erased words is kept", "llmcrdt/relay_documents.py",
         "stale = bool(self._store.purged(document)) and", "stale = False and", _SEEDS,
     ),
     Mutation(

@@ -13,7 +13,7 @@ import pytest
 
 import llmcrdt
 from llmcrdt.ids import SessionId
-from llmcrdt.journal import RelayDocuments
+from llmcrdt.relay_documents import RelayDocuments
 from llmcrdt.sync.follower import Follower
 from llmcrdt.sync.local import Record
 from llmcrdt.testing.models import write_model

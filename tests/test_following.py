@@ -15,7 +15,7 @@ import pytest
 import llmcrdt
 from llmcrdt.exceptions import ConversationNotFound
 from llmcrdt.ids import document_bytes
-from llmcrdt.journal import RelayDocuments
+from llmcrdt.relay_documents import RelayDocuments
 from llmcrdt.sync import wire
 from llmcrdt.sync.follower import Follower
 from sync_server.thread import RelayThread

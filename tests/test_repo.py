@@ -16,7 +16,7 @@ import pytest
 
 import llmcrdt
 from llmcrdt.exceptions import ConversationNotFound, InvalidContent, LibraryMismatch, RepoClosed, StoreError
-from llmcrdt.journal import RelayDocuments
+from llmcrdt.relay_documents import RelayDocuments
 from llmcrdt.store.database import Store
 from llmcrdt.sync.wire import Cursor
 from sync_server.thread import RelayThread

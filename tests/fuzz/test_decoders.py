@@ -21,7 +21,7 @@ from llmcrdt.crdt.yjs_update import read_state_vector, read_update
 from llmcrdt.document.schema import check_schema
 from llmcrdt.exceptions import MalformedFrame, MalformedUpdate, NewerDocument
 from llmcrdt.ids import SessionId
-from llmcrdt.journal import RelayDocuments
+from llmcrdt.relay_documents import RelayDocuments
 from llmcrdt.sync import wire
 from llmcrdt.sync.local import Record
 from sync_server import pieces

@@ -14,7 +14,7 @@ from sim_relay import RelayProcess
 import llmcrdt
 from llmcrdt.exceptions import LLMCRDTError, RelayRefused, StoreError
 from llmcrdt.ids import DocumentId
-from llmcrdt.journal import RelayDocuments
+from llmcrdt.relay_documents import RelayDocuments
 from llmcrdt.sync.backoff import Backoff
 from llmcrdt.sync.follower import Follower
 from llmcrdt.sync.line import HELD
@@ -96,8 +96,7 @@ class ClientProcess:
         self.link = SimulatedLink(self)
         with disks.running(name):
             self.repo._links.append(self.link)  # type: ignore[arg-type]
-            self.repo._ask_to_fold(self.link)  # type: ignore[arg-type]
-            self.repo._ask_to_delete(self.link)  # type: ignore[arg-type]
+            self.repo._owed.linked(self.link, None)  # type: ignore[arg-type]
         machine.processes.append(self)
         self._poll()
         self._tick()
