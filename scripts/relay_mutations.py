@@ -239,4 +239,16 @@ RELAY_MUTATIONS = (
         "tests/sync_server/test_deleting.py::"
         "test_a_sweep_that_could_not_be_written_is_done_again_before_the_answer",
     ),
+    Mutation(
+        "P2", "who takes nothing of what waits for it is not given up", "llmcrdt/sync/pulse.py",
+        "            return now - self._asked < self._patience\n", "            return waiting > 0\n",
+        "tests/sync_server/test_slow_readers.py::"
+        "test_who_takes_nothing_is_given_up_and_who_takes_some_is_not",
+    ),
+    Mutation(
+        "P2", "who takes what waits for it slowly is given up", "llmcrdt/sync/pulse.py",
+        "        if heard > self._heard or takes or excused:\n", "        if heard > self._heard or excused:\n",
+        "tests/sync_server/test_slow_readers.py::"
+        "test_who_takes_nothing_is_given_up_and_who_takes_some_is_not",
+    ),
 )  # fmt: skip

@@ -20,6 +20,7 @@ from websockets.frames import DATA_OPCODES, Frame, Opcode
 from websockets.http11 import Request
 from websockets.protocol import State
 
+from llmcrdt.sync.pulse import Pulse
 from llmcrdt.sync.wire import Error
 
 from .doors.native import NativeDoor
@@ -58,10 +59,12 @@ class Outgoing:
 
 class Socket(ServerConnection):
     """A WebSocket that hands over its messages, all that one read brought at once, instead of keeping them; and that
-    writes frames piece by piece, so that of what is slow to leave little is copied."""
+    writes frames piece by piece, so that of what is slow to leave little is copied. ``heard`` and ``given``: bytes that
+    came and that were written, since the upgrade or a little before."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self.heard = self.given = 0
         self._take: Callable[[list[bytes | str]], None] | None = None
         self._messages: list[bytes | str] = []
         # A message that comes in several frames, and whether it is text.
@@ -106,7 +109,7 @@ class Socket(ServerConnection):
         if len(framed) <= SLICE:
             if room() >= SLICE:
                 return 0
-            self.transport.write(framed)
+            self._give(framed)
             return None
         return self._write_large(memoryview(framed), place)
 
@@ -119,7 +122,7 @@ class Socket(ServerConnection):
             place += len(piece)
             self._within = place < len(framed)
             if piece:
-                self.transport.write(piece)
+                self._give(piece)
             if not self._within:
                 self.send_data()
                 return None
@@ -130,19 +133,33 @@ class Socket(ServerConnection):
         if not _POSIX or self.transport.get_extra_info("sslcontext"):
             return 0
         with suppress(OSError):  # the transport meets the same, and says so
-            return os.write(self.transport.get_extra_info("socket").fileno(), data)
+            left = os.write(self.transport.get_extra_info("socket").fileno(), data)
+            self.given += left
+            return left
         return 0
+
+    def _give(self, data: bytes | memoryview) -> None:
+        self.given += len(data)
+        self.transport.write(data)
 
     def send_data(self) -> None:
         """What the library sends by itself (pings, pongs, the close) waits for the end of a frame."""
         if not self._within:
+            self.given += sum(map(len, self.protocol.writes))
             super().send_data()
+
+    def ask(self) -> None:
+        """Send a ping."""
+        if self.protocol.state is State.OPEN:
+            self.protocol.send_ping(b"")
+            self.send_data()
 
     def resume_writing(self) -> None:
         super().resume_writing()
         self._hand_over()
 
     def data_received(self, data: bytes) -> None:
+        self.heard += len(data)
         if self._plain is not None:
             self._plain.feed(data)
         elif self.protocol.state is State.CONNECTING or self._early:
@@ -210,6 +227,7 @@ class Connection:
         self.unreported = 0
         self.last: Error | None = None
         self.sent_at = 0.0
+        self._pulse = Pulse(socket.transport, socket.ask, asyncio.get_running_loop().time(), limits.silence)
         # What waits here, and of the first how much has left.
         self._queue: deque[tuple[Outgoing, int]] = deque()
         self._place = 0
@@ -254,6 +272,15 @@ class Connection:
         # Who takes nothing would never be rid of.
         asyncio.get_running_loop().call_later(self.limits.parting, self.socket.transport.abort)
         return True
+
+    def beat(self) -> None:
+        """To be called now and then: give up a peer that shows no life. One that is sent away has its own limit."""
+        socket = self.socket
+        # Where it is the relay that is slow, it hears nothing.
+        excused = self._working > self.limits.window or self._resting is not None
+        now = asyncio.get_running_loop().time()
+        if self.last is None and not self._pulse.beat(now, socket.heard, socket.given, excused=excused):
+            socket.transport.abort()
 
     async def pump(self, sent: Callable[[Connection], None]) -> None:
         """Send what is queued, as fast as the other side takes it, until the connection has ended."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from llmcrdt.sync.pulse import PATIENCE
 from llmcrdt.sync.wire import MAX_RECORD, MAX_RECORDS
 
 
@@ -77,6 +78,8 @@ class Limits:
     """What a client is told when the relay stops, is full, or can't write."""
     handshake: float = 10.0
     """From the TCP connection to the upgraded WebSocket, and again to HELLO."""
+    silence: float = PATIENCE
+    """Without a sign of life from a client; then it is pinged, and after as long again given up."""
     shutdown: float = 5.0
     """For the last messages to leave when the relay stops."""
     parting: float = 30.0

@@ -117,6 +117,7 @@ class Relay:
                 process_request=self._answer_http,
                 open_timeout=self.limits.handshake,
                 close_timeout=self.limits.shutdown,
+                ping_interval=None,  # Connection.beat
                 max_size=wire.MAX_FRAME,
                 write_limit=(SLICE - 1, SLICE // 4),
                 create_connection=Socket,
@@ -284,6 +285,8 @@ class Relay:
                 self._forget_rates()
             if self.certificate:
                 self.certificate.refresh()
+            for connection in tuple(self._connections.values()):
+                connection.beat()
             self._keep_alive()
 
     def _keep_alive(self) -> None:

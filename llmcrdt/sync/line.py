@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
+from websockets.protocol import State as SocketState
 from websockets.typing import Subprotocol
 
 from ..exceptions import LLMCRDTError, MalformedFrame, RelayRefused, SyncError
@@ -19,6 +20,7 @@ from .address import is_loopback, relay_address
 from .backoff import Backoff
 from .failures import explained, first
 from .follower import Follower
+from .pulse import PATIENCE, Pulse
 from .traffic import Traffic
 
 logger = logging.getLogger(__name__)
@@ -28,14 +30,15 @@ State: TypeAlias = Literal["connecting", "online", "offline", "closed"]
 HELD = 5.0
 """Seconds after which a connection counts as good, and back-off starts over."""
 _OPEN_TIMEOUT = 10.0
-_PING = 20.0
+_BEAT = 0.5
+"""Seconds between two looks whether the relay still lives."""
 
 
 class Line:
     """Carries the frames of a follower. Used on one event loop; its attributes are read from anywhere.
 
     ``changed()`` is called when the follower did something, ``ended(error)`` when a connection failed or ended. Raises
-    RelayUnreachable where ``url`` is no address.
+    RelayUnreachable where ``url`` is no address. ``patience``: seconds, as Pulse has it.
 
     Attributes:
         state: "connecting", "online", "offline" (between two tries); whoever runs it says when it is "closed".
@@ -53,11 +56,12 @@ class Line:
         *,
         changed: Callable[[], None],
         ended: Callable[[LLMCRDTError], None],
+        patience: float = PATIENCE,
     ) -> None:
         self._url, self._address = url, relay_address(url)
         self._tls = tls() if self._address.startswith("wss:") else None
         self._follower, self._backoff = follower, backoff
-        self._changed, self._on_end = changed, ended
+        self._changed, self._on_end, self._patience = changed, ended, patience
         self.state: State = "connecting"
         self.last_error: LLMCRDTError | None = None
         self.ever_connected = False
@@ -118,8 +122,7 @@ class Line:
                 proxy=None if is_loopback(self._address) else True,
                 ssl=self._tls,
                 open_timeout=_OPEN_TIMEOUT,
-                ping_interval=_PING,
-                ping_timeout=_PING,
+                ping_interval=None,  # Pulse
                 close_timeout=1.0,
                 max_size=wire.MAX_FRAME,
                 user_agent_header=None,
@@ -128,8 +131,10 @@ class Line:
                 self._follower.connected()
                 async with asyncio.TaskGroup() as group:
                     sending = group.create_task(self._send(socket))
+                    beating = group.create_task(self._beat(socket))
                     await self._receive(socket)
                     sending.cancel()
+                    beating.cancel()
             self._ended(SyncError("The relay closed the connection."))
         except asyncio.CancelledError:
             raise
@@ -145,6 +150,18 @@ class Line:
                 for frame in self._follower.take():
                     await socket.send(frame)
                 await self._flush.wait()
+
+    async def _beat(self, socket: ClientConnection) -> None:
+        def ask() -> None:
+            if socket.protocol.state is SocketState.OPEN:
+                socket.protocol.send_ping(b"")
+                socket.send_data()
+
+        loop = asyncio.get_running_loop()
+        pulse = Pulse(socket.transport, ask, loop.time(), self._patience)
+        while pulse.beat(loop.time(), self.traffic.received, self.traffic.sent):
+            await asyncio.sleep(_BEAT)
+        self.fail(SyncError(f"The relay gave no sign of life for {2 * self._patience:g} s."))
 
     async def _receive(self, socket: ClientConnection) -> None:
         async for frame in socket:

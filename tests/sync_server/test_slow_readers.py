@@ -6,9 +6,10 @@ from __future__ import annotations
 import random
 import socket
 import struct
+import time
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pycrdt
@@ -66,7 +67,7 @@ def upgraded(url: str, path: str, *lines: str) -> Iterator[socket.socket]:
 
 
 @contextmanager
-def silent(url: str, door: str) -> Iterator[socket.socket]:
+def silent(url: str, door: str, kind: str = "yjs") -> Iterator[socket.socket]:
     """Somebody who follows D and never reads."""
     if door == "yjs":
         with upgraded(url, yjs.PATH + document_id(D)) as client:
@@ -75,7 +76,7 @@ def silent(url: str, door: str) -> Iterator[socket.socket]:
         return
     deflate = ["Sec-WebSocket-Extensions: permessage-deflate"] if door == "deflated" else []
     with upgraded(url, wire.PATH, f"Sec-WebSocket-Protocol: {wire.SUBPROTOCOL}", *deflate) as client:
-        for message in (Hello("silent"), Open(D, "yjs")):
+        for message in (Hello("silent"), Open(D, kind)):
             client.sendall(frame(wire.encode(message)))
         yield client
 
@@ -192,3 +193,44 @@ def test_who_is_sent_away_and_does_not_read_is_cut_off(tmp_path: Path, connectio
     with RelayThread(tmp_path, limits=Limits(parting=0.2)) as relay, clogged(relay.url, connections) as (_, at):
         relay._loop.call_soon_threadsafe(at.end, Error(ErrorCode.TOKEN_REFUSED, "It was revoked."))
         eventually(lambda: at.last is not None and at.socket.transport.is_closing())
+
+
+def test_who_takes_nothing_is_given_up_and_who_takes_some_is_not(tmp_path: Path, connections: list[Connection]) -> None:
+    """While more waits for them than the system takes, so that no ping reaches them."""
+    limits = Limits(silence=1.0)
+    with RelayThread(tmp_path, limits=limits) as relay, ExitStack() as stack:
+        push(relay.url, 24)
+        slow, dead = (stack.enter_context(silent(relay.url, "native", "sealed")) for _ in range(2))
+        found = eventually(lambda: [c for c in connections if c.peer != 1], lambda found: len(found) == 2)
+        eventually(lambda: [c.waiting[0] for c in found], all)
+        ports = {c.socket.remote_address[1]: c for c in found}
+        kept, cut = (ports[client.getsockname()[1]] for client in (slow, dead))
+        slow.settimeout(10)
+        end, late = time.monotonic() + 6, 0.0
+        while time.monotonic() < end:
+            assert slow.recv(2 << 10)
+            late = late or (time.monotonic() if cut.socket.transport.is_closing() else 0.0)
+            time.sleep(0.1)
+        assert late, "it took nothing"
+        assert not kept.socket.transport.is_closing() and kept.waiting[0], "much still waits for it"
+
+
+def test_who_gives_no_sign_of_life_is_asked_and_given_up(tmp_path: Path, connections: list[Connection]) -> None:
+    with RelayThread(tmp_path, limits=Limits(silence=0.6)) as relay, silent(relay.url, "native") as client:
+        client.settimeout(10)
+        heard = b""
+        with suppress(ConnectionResetError):
+            while data := client.recv(4096):
+                heard += data
+        assert heard.endswith(b"\x89\x00"), "a ping, and then the end"
+
+
+def test_who_is_held_up_by_the_relay_itself_is_not_given_up(tmp_path: Path, connections: list[Connection]) -> None:
+    """It is not read from for seconds, for it sent more than it may."""
+    limits = Limits(silence=0.6, rate=100_000, burst=100_000)
+    with RelayThread(tmp_path, limits=limits) as relay, silent(relay.url, "native") as client:
+        client.sendall(b"".join(frame(wire.encode(Push(D, S, n, (bytes(50_000),)))) for n in range(1, 9)))
+        end = time.monotonic() + 2.5
+        while time.monotonic() < end:
+            assert not connections[0].socket.transport.is_closing()
+            time.sleep(0.05)
