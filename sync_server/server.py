@@ -118,7 +118,8 @@ class Relay:
                 open_timeout=self.limits.handshake,
                 close_timeout=self.limits.shutdown,
                 ping_interval=None,  # Connection.beat
-                max_size=wire.MAX_FRAME,
+                # Until it is known who it is: a frame that has come in part is held in memory.
+                max_size=wire.MAX_GREETING,
                 write_limit=(SLICE - 1, SLICE // 4),
                 create_connection=Socket,
                 server_header=None,
@@ -237,6 +238,8 @@ class Relay:
             self._events.put(Received(connection.peer, message, size))
 
     def _greeted(self, connection: Connection) -> None:
+        native = isinstance(connection.door, NativeDoor)
+        connection.socket.protocol.max_message_size = wire.MAX_FRAME if native else self.limits.yjs_frame
         grant = connection.door.grant or EVERYTHING
         admin = grant.level == "admin"
         self._events.put(Greeted(connection.peer, connection.door.features, grant.subject, admin))
@@ -387,10 +390,7 @@ class Relay:
     def _answer_http(self, connection: ServerConnection, request: HttpRequest) -> Response | None:
         """Plain HTTP: is it there, can it take more, and what has it counted. None lets the WebSocket begin."""
         path = request.path.partition("?")[0]
-        if path == wire.PATH:
-            return None
-        if path.startswith(yjs.PATH):
-            connection.protocol.max_message_size = self.limits.yjs_frame
+        if path == wire.PATH or path.startswith(yjs.PATH):
             return None
         if path == "/healthz":
             return connection.respond(HTTPStatus.OK, "ok\n")

@@ -27,6 +27,8 @@ MAX_RECORD: Final = 8 << 20
 """Bytes of data in one record."""
 MAX_FRAME: Final = MAX_RECORD + (64 << 10)
 """Bytes of one frame; also the ``max_size`` of both WebSocket ends."""
+MAX_GREETING: Final = 8 << 10
+"""Bytes of one frame of a client before the relay has greeted it: HELLO and OPEN have less."""
 MAX_RECORDS: Final = 4096
 """Records in one message."""
 MAX_SNAPSHOT: Final = 256 << 20

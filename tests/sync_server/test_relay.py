@@ -163,6 +163,18 @@ def test_presence_reaches_others_and_goes_with_its_connection(relay: RelayThread
         assert ask(old, wire.Barrier(1)) == Reached(1)
 
 
+def test_before_welcome_frames_are_small(relay: RelayThread) -> None:
+    hello = wire.encode(Hello("a" * wire.MAX_AGENT, bytes(wire.MAX_TOKEN), wire.MAX_UINT))
+    with plain(relay.url) as client:
+        assert isinstance(ask(client, hello), Welcome)
+        assert isinstance(ask(client, Open(b"g" * 16, "big")), Opened)
+        assert ask(client, Push(b"g" * 16, b"b" * 16, 1, (bytes(100_000),))) == Ack(b"g" * 16, b"b" * 16, 1, 1, 1)
+    for first in (bytes(wire.MAX_GREETING + 1), bytes(wire.MAX_FRAME)):
+        with plain(relay.url) as client, pytest.raises(ConnectionClosed) as closed:
+            ask(client, first)
+        assert closed.value.rcvd and closed.value.rcvd.code == 1009
+
+
 def test_a_frame_above_the_limit_closes_with_1009(relay: RelayThread) -> None:
     with greeted(relay.url) as client, pytest.raises(ConnectionClosed) as closed:
         ask(client, wire.Close(D), bytes(wire.MAX_FRAME + 1))

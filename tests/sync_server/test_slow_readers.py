@@ -19,6 +19,7 @@ from llmcrdt.ids import document_id
 from llmcrdt.sync import wire
 from llmcrdt.sync.wire import Ack, Error, ErrorCode, Hello, Open, Push
 from sync_server import server
+from sync_server.access import Tokens
 from sync_server.connection import OBJECT, SLICE, Connection, Outgoing
 from sync_server.doors import yjs
 from sync_server.limits import Limits
@@ -179,6 +180,32 @@ def test_a_message_in_any_number_of_frames_is_kept_as_bytes(tmp_path: Path, conn
         assert client.recv(4096)[2] == 0x02, "WELCOME"
 
 
+@pytest.mark.parametrize("path", [wire.PATH, yjs.PATH + document_id(D)])
+@pytest.mark.parametrize("fragments", [1, 100])
+def test_who_is_not_known_has_no_large_frame_kept_of_it(
+    tmp_path: Path, connections: list[Connection], path: str, fragments: int
+) -> None:
+    """It could send half of one on each of many connections, and nothing more."""
+    Tokens(tmp_path).make("ann", "append", ["*"])
+    with RelayThread(tmp_path, limits=Limits(handshake=2)) as relay:
+        protocol = [] if path.startswith(yjs.PATH) else [f"Sec-WebSocket-Protocol: {wire.SUBPROTOCOL}"]
+        with upgraded(relay.url, path, *protocol) as client:
+            whole = bytes([0x82, 0xFF]) + struct.pack("!Q", 4 << 20) + bytes(500_000)
+            pieces = [frame(bytes(2_000), 0x00 if n else 0x02) for n in range(fragments)]
+            with suppress(ConnectionError):
+                client.sendall(whole if fragments == 1 else b"".join(pieces))
+            most, _ = 0, eventually(lambda: connections)
+            while not connections[0].socket.transport.is_closing():
+                most = max(most, relay_holds(connections))
+            assert most < 64 << 10
+
+
+def relay_holds(connections: Sequence[Connection]) -> int:
+    """Bytes of messages that have come in part."""
+    sockets = [c.socket for c in connections]
+    return sum(len(s.protocol.reader.buffer) + len(s._begun or b"") for s in sockets)
+
+
 def test_a_slow_reader_that_is_cut_off_is_forgotten(tmp_path: Path, connections: list[Connection]) -> None:
     with RelayThread(tmp_path) as relay:
         with clogged(relay.url, connections) as (client, _):
@@ -229,6 +256,7 @@ def test_who_is_held_up_by_the_relay_itself_is_not_given_up(tmp_path: Path, conn
     """It is not read from for seconds, for it sent more than it may."""
     limits = Limits(silence=0.6, rate=100_000, burst=100_000)
     with RelayThread(tmp_path, limits=limits) as relay, silent(relay.url, "native") as client:
+        eventually(lambda: connections and connections[0].door.greeted)
         client.sendall(b"".join(frame(wire.encode(Push(D, S, n, (bytes(50_000),)))) for n in range(1, 9)))
         end = time.monotonic() + 2.5
         while time.monotonic() < end:
