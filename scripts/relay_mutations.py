@@ -251,4 +251,10 @@ RELAY_MUTATIONS = (
         "tests/sync_server/test_slow_readers.py::"
         "test_who_takes_nothing_is_given_up_and_who_takes_some_is_not",
     ),
+    Mutation(
+        "logs", "the log shows what websockets reads", "sync_server/server.py",
+        "return record.levelno > logging.DEBUG and not isinstance(error, InvalidHandshake)", "return True",
+        "tests/sync_server/test_operating.py::"
+        "test_no_level_of_logging_shows_tokens_documents_or_content",
+    ),
 )  # fmt: skip

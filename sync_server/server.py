@@ -22,7 +22,7 @@ from queue import Empty, SimpleQueue
 from typing import TypeAlias
 
 from websockets.asyncio.server import Server, ServerConnection, serve
-from websockets.exceptions import NegotiationError
+from websockets.exceptions import InvalidHandshake, NegotiationError
 from websockets.http11 import Request as HttpRequest
 from websockets.http11 import Response
 from websockets.typing import Origin, Subprotocol
@@ -48,6 +48,17 @@ from .rooms import Drop, Event, Greeted, Joined, Rooms, Send, Sent, Tick
 from .tls import Certificate
 
 logger = logging.getLogger(__name__)
+
+
+def _unrevealing(record: logging.LogRecord) -> bool:
+    """Whether a line of websockets shows nothing of what a peer sent. Its debug lines are frames and headers, with
+    tokens and content in them; and where a request can't be read, its error has a piece of that."""
+    error = record.exc_info[1] if record.exc_info else None
+    return record.levelno > logging.DEBUG and not isinstance(error, InvalidHandshake)
+
+
+_sockets_logger = logging.getLogger(f"{__name__}.websockets")
+_sockets_logger.addFilter(_unrevealing)
 
 _Work: TypeAlias = dict[str, float]
 _TICK = 0.5
@@ -123,6 +134,7 @@ class Relay:
                 write_limit=(SLICE - 1, SLICE // 4),
                 create_connection=Socket,
                 server_header=None,
+                logger=_sockets_logger,
             )
         except BaseException:
             self._log.close()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+import socket
 import sqlite3
 import subprocess
 import sys
 import urllib.error
+import urllib.parse
 import urllib.request
 from contextlib import closing
 from pathlib import Path
@@ -112,6 +115,40 @@ def test_metrics_of_a_relay_with_tokens_are_for_who_may_do_all(tmp_path: Path) -
         assert get(relay.url, "/healthz")[0] == 200
 
 
+def test_no_level_of_logging_shows_tokens_documents_or_content(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    token = Tokens(tmp_path).make("ann", "admin", ["*"])
+    head = f"/yjs/{document_id(D)}?token={token}"
+    with caplog.at_level(logging.DEBUG), RelayThread(tmp_path) as relay:
+        get(relay.url, "/metrics", token)
+        with connect(relay.url + wire.PATH, subprotocols=[Subprotocol(wire.SUBPROTOCOL)], proxy=None) as client:
+            assert isinstance(ask(client, Hello("test", token.encode())), Welcome)
+            client.send(wire.encode(Open(D, "yjs")))
+            client.send(wire.encode(Push(D, S, 1, tuple(updates(1)))))
+            while not isinstance(wire.decode(client.recv(timeout=20)), Ack):  # type: ignore[arg-type]
+                pass
+        with connect(relay.url + head, proxy=None) as client:
+            client.recv(timeout=20)
+        address = urllib.parse.urlsplit(relay.url)
+        for request in (
+            f"GET {head} HTTP/1.0\r\nHost: x\r\n\r\n",  # as a proxy that knows nothing of WebSocket asks
+            f"GET {head}\r\n\r\n",
+            f"GET / HTTP/1.1\r\nAuthorization Bearer {token}\r\n\r\n",
+            f"GET / HTTP/1.1\r\nAuthorization: Bearer {token}\x01\r\n\r\n",
+        ):
+            with socket.create_connection((address.hostname, address.port), timeout=20) as peer:
+                peer.sendall(request.encode())
+                while peer.recv(4096):
+                    pass
+    theirs = [record for record in caplog.records if record.name.startswith("sync_server")]
+    said = "\n".join(map(logging.Formatter().format, theirs))
+    assert "connection open" in said
+    for secret in (token, document_id(D), D.hex(" "), "value 0", "Traceback"):
+        assert secret not in said
+    assert not [record for record in caplog.records if record.name == "websockets.server"]
+
+
 def test_settings_come_from_flags_then_the_environment_then_the_file(tmp_path: Path) -> None:
     file = tmp_path / "relay.toml"
     file.write_text('port = 1\nhost = "::1"\ndata = "a"\n[limits]\nlog = 5\nfold = 6\nretry_after = 2\n')
@@ -160,6 +197,7 @@ def test_inspect_verify_and_backup_beside_a_running_relay(tmp_path: Path) -> Non
         assert (busy.returncode, "Another relay" in busy.stderr) == (4, True)
     with closing(sqlite3.connect(copy)) as db:
         assert list(faults(db)) == []
+    assert sys.platform == "win32" or copy.stat().st_mode & 0o077 == 0
 
 
 def test_compact_folds_and_keeps_cursors(tmp_path: Path) -> None:
