@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sqlite3
 import sys
 from collections.abc import Iterator
@@ -118,6 +119,7 @@ def backup(options: argparse.Namespace) -> int:
     if options.file.exists():
         raise LogError(f"{options.file} is there already.", hint="Give the name of a new file.")
     aside = options.file.with_name(options.file.name + ".part")
+    os.close(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))  # as closed to others as the log is
     with _reading(options.data / DATABASE) as source, closing(sqlite3.connect(aside)) as target:
         source.backup(target, pages=256, sleep=0.001)
         target.execute("PRAGMA journal_mode=DELETE")
