@@ -58,6 +58,8 @@ class Limits:
     """Memory of the keeper's process."""
     check_seconds: int = 10
     """Processor time for what is checked at one time, and one more for each MiB; then the keeper's process is ended."""
+    version: int = 1 << 20
+    """A state vector of a Yjs client: one entry of some seven bytes for everybody who ever wrote."""
     yjs_frame: int = 64 << 20
     """One frame of a Yjs client: its whole document comes in one."""
     cached: int = 10_000

@@ -175,7 +175,7 @@ class Relay:
         request = socket.request
         door: NativeDoor | YjsDoor = NativeDoor(self.limits, agent(), self._tokens)
         if request is not None and request.path.startswith(yjs.PATH):
-            door = YjsDoor(request.path, _bearer(request), self._tokens)
+            door = YjsDoor(request.path, _bearer(request), self._tokens, self.limits.version)
         connection = Connection(next(self._numbers), socket, self.limits, door, self._take)
         welcome = not self._stopping and len(self._connections) < self.limits.connections
         if welcome:

@@ -13,7 +13,7 @@ import pycrdt
 
 from ..exceptions import LLMCRDTError, MalformedUpdate
 from .replica import Applied, Node, Scalar, SharedText, Touched
-from .yjs_update import UpdateRange, read_state_vector, read_update
+from .yjs_update import UpdateRange, check_state_vector, read_state_vector, read_update
 
 _EMPTY = b"\x00\x00"  # the update that says nothing
 
@@ -91,7 +91,7 @@ class YjsReplica:
 
     def diff(self, since: bytes | None = None) -> bytes:
         if since is not None:
-            read_state_vector(since)
+            check_state_vector(since)
         with self._guarded("The CRDT core could not encode the document."):
             update: bytes = self._doc.get_update(since)
             if self._pending:

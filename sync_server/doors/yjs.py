@@ -30,6 +30,7 @@ from llmcrdt.sync.wire import (
 
 from ..access import Grant, Tokens
 from ..checking import Ask, Look, Merge
+from ..limits import Limits
 from .native import Refused, permitted
 
 PATH = "/yjs/"
@@ -168,13 +169,14 @@ def _read_state(reader: Reader) -> Announcement:
 class YjsDoor:
     """One connection: which document it is about, and what it may.
 
-    ``path`` is the request's, with its parameters; ``authorization`` a token from its headers, if there is one."""
+    ``path`` is the request's, with its parameters; ``authorization`` a token from its headers, if there is one;
+    ``most``: the bytes that a state vector may have."""
 
     greeted = True
     features = 0
 
-    def __init__(self, path: str, authorization: bytes, tokens: Tokens) -> None:
-        self._path, self._authorization, self._tokens = path, authorization, tokens
+    def __init__(self, path: str, authorization: bytes, tokens: Tokens, most: int = Limits.version) -> None:
+        self._path, self._authorization, self._tokens, self._most = path, authorization, tokens, most
         self._asked = self._may_append = False
         self.document = b""
         self.grant: Grant | None = None
@@ -207,6 +209,9 @@ class YjsDoor:
         except MalformedFrame as e:
             raise Refused(Error(ErrorCode.MALFORMED, e.message)) from e
         match message:
+            case StepOne(version) if len(version) > self._most:
+                text = f"A state vector has {len(version)} bytes; {self._most} are allowed."
+                raise Refused(Error(ErrorCode.RECORD_TOO_LARGE, text))
             case StepOne(version):
                 return Ask(self.document, KIND, version)
             case Awareness(states) if states and self._may_append:

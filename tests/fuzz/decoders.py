@@ -27,7 +27,7 @@ from test_wire import messages
 from llmcrdt import invite
 from llmcrdt.crdt.fold import fold_updates
 from llmcrdt.crdt.yjs import YjsReplica
-from llmcrdt.crdt.yjs_update import read_state_vector, read_update
+from llmcrdt.crdt.yjs_update import check_state_vector, read_state_vector, read_update
 from llmcrdt.document import schema
 from llmcrdt.document.canonical import parse_json
 from llmcrdt.document.sealing import NOWHERE, read_sealed
@@ -204,6 +204,21 @@ def states() -> Sequence[bytes]:
     return [*(pycrdt.get_state(update) for update in updates() if update != b"\0\0"), leb128(500) + many]
 
 
+@cache
+def _large_states() -> Sequence[bytes]:
+    """Of as many as the relay takes, with numbers of all lengths."""
+    rng, pairs = random.Random(2), list[bytes]()
+    while sum(map(len, pairs[-1000:])) * len(pairs) // 1000 < 60_000:
+        pairs.append(leb128(rng.getrandbits(rng.randint(1, 53))) + leb128(rng.getrandbits(rng.randint(1, 32))))
+    return [leb128(len(pairs)) + b"".join(pairs), leb128(50_000) + bytes(100_000)]
+
+
+def _as_question(version: bytes) -> None:
+    replica = YjsReplica(())
+    replica.apply(GOOD)
+    replica.diff(version)
+
+
 def _apply(update: bytes) -> None:
     replica = YjsReplica(("entries", "meta", "acts"))
     replica.apply(GOOD)
@@ -316,7 +331,12 @@ DECODERS = (
             memory=2 * _SMALL, more=_awareness),
     Decoder("the Yjs door's paths", st.deferred(lambda: _just(*_paths())), _begin_at, (Refused,)),
     Decoder("updates", st.deferred(lambda: _just(*updates())), read_update, (MalformedUpdate,)),
-    Decoder("state vectors", st.deferred(lambda: _just(*states())), read_state_vector, (MalformedUpdate,)),
+    Decoder("state vectors", st.deferred(lambda: _just(*states(), *_large_states())), check_state_vector,
+            (MalformedUpdate,), calls=40, per_byte=0, memory=_SMALL),
+    Decoder("state vectors that are read", st.deferred(lambda: _just(*states())), read_state_vector,
+            (MalformedUpdate,)),
+    Decoder("questions of Yjs clients", st.deferred(lambda: _just(*states())), _as_question, (MalformedUpdate,),
+            calls=4000, per_byte=60),
     Decoder("the document's replica", st.deferred(lambda: _just(*updates())), _apply, (MalformedUpdate,), calls=4000,
             per_byte=60),
     Decoder("folding", st.deferred(lambda: _just(*updates())), lambda data: fold_updates([GOOD, data]), (), calls=4000,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+import random
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parent))
 from decoders import DECODERS, GOOD, Decoder
@@ -17,7 +20,7 @@ from mutate_bytes import leb128
 import llmcrdt
 from llmcrdt.crdt.fold import fold_updates
 from llmcrdt.crdt.yjs import YjsReplica
-from llmcrdt.crdt.yjs_update import read_state_vector, read_update
+from llmcrdt.crdt.yjs_update import check_state_vector, read_state_vector, read_update
 from llmcrdt.document.schema import check_schema
 from llmcrdt.exceptions import MalformedFrame, MalformedUpdate, NewerDocument
 from llmcrdt.ids import SessionId
@@ -157,3 +160,28 @@ def test_the_largest_frames_take_memory_in_proportion() -> None:
         feed(decoder, frame, Report(), clock=False, watch=True)
     with pytest.raises(MalformedFrame):
         wire.decode(b"\x06" + bytes(32) + b"\x01\x80\x20" + bytes(100))
+
+
+@settings(max_examples=300)
+@given(
+    st.lists(st.tuples(st.integers(0, (1 << 53) - 1), st.integers(0, (1 << 32) - 1)), max_size=20),
+    st.integers(0, 3),
+)
+def test_a_state_vector_is_read_as_it_was_written(pairs: list[tuple[int, int]], more: int) -> None:
+    body = b"".join(leb128(client) + leb128(clock) for client, clock in pairs)
+    assert read_state_vector(leb128(len(pairs)) + body) == dict(pairs)
+    for wrong in (leb128(len(pairs) + 1 + more) + body, leb128(len(pairs)) + body + bytes(1 + more)):
+        with pytest.raises(MalformedUpdate):
+            check_state_vector(wrong)
+    if pairs:
+        for wrong in (body[:-1], leb128(1 << 53) + b"\0", b"\1" + leb128(1 << 32)):
+            with pytest.raises(MalformedUpdate):
+                check_state_vector(leb128(len(pairs) if wrong is body[:-1] else 1) + wrong)
+
+
+def test_a_state_vector_of_any_size_is_looked_at_in_its_own_memory() -> None:
+    decoder = next(d for d in DECODERS if d.name == "state vectors")
+    rng = random.Random(1)
+    many = b"".join(leb128(rng.getrandbits(32)) + leb128(rng.getrandbits(9)) for _ in range(140_000))
+    for frame in (leb128(140_000) + many, leb128(1 << 19) + bytes(1 << 20), leb128(140_000) + many[:-1]):
+        feed(decoder, frame, Report(), clock=False, watch=True)

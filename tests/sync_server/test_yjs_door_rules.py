@@ -155,6 +155,18 @@ def test_a_frame_above_the_limit_closes_with_1009_and_others_go_on(tmp_path: Pat
         assert list(texts(other.sync())) == ["small"]
 
 
+def test_a_state_vector_above_the_limit_is_refused_and_others_go_on(tmp_path: Path) -> None:
+    document = new_document_id()
+    with (
+        RelayThread(tmp_path, limits=Limits(version=100)) as relay,
+        Bare(relay.url, document) as other,
+        Bare(relay.url, document) as page,
+    ):
+        page.send(yjs.StepOne(bytes([50]) + bytes(100)))
+        assert page.close_code() == 4413
+        assert other.sync() == b"\x00\x00"
+
+
 def test_a_page_that_says_too_much_is_slowed_down_and_loses_nothing(tmp_path: Path) -> None:
     document, count = new_document_id(), 60
     with RelayThread(tmp_path, limits=Limits(rate=20_000, burst=20_000)) as relay:
