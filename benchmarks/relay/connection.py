@@ -22,7 +22,8 @@ class Connection:
         opened: the server has sent what there was of the document.
         have: updates that have come (``follow``).
         arrivals: (when, updates before, updates after), one for each time that some came.
-        complete, crc: the whole document has come (``storm``), and the checksum of its messages.
+        complete, came: the whole document has come, and the messages that it came in (``storm``: those that any
+            connection got, so that each is kept once).
         received: bytes of messages.
     """
 
@@ -32,18 +33,17 @@ class Connection:
         spoken: Dialect,
         *,
         follow: bool = False,
-        storm: bool = False,
-        keep: bool = False,
+        storm: dict[bytes, bytes] | None = None,
         deflate: bool = False,
         buffer: int = 0,
     ) -> None:
         self.spoken = spoken
         self.upgraded = self.opened = self.complete = False
-        self.have = self.received = self.crc = 0
+        self.have = self.received = 0
         self.arrivals: list[tuple[float, int, int]] = []
         self._follower = spoken.follow() if follow else None
-        self._storm, self._keep = storm, keep
-        self._kept: list[bytes] = []
+        self._storm = storm
+        self.came: list[bytes] = []
         self._rest = b""
         self._unsent = b""
         # Of what a server echoes word for word: how much has come, so that a whole read is one comparison.
@@ -165,24 +165,14 @@ class Connection:
 
     def _message(self, payload: bytes) -> None:
         self.received += len(payload)
-        if self._storm:
-            self._joining(payload)
+        if self._storm is not None:
+            if self.spoken.counts(payload):
+                self.came.append(self._storm.setdefault(payload, payload))
+            self.complete = self.complete or self.spoken.whole(payload)
         elif not self.opened:
             self.opened = self.spoken.whole(payload)
         elif self._follower is not None:
             self.have = self._follower.take(payload, self.have)
-
-    def _joining(self, payload: bytes) -> None:
-        # What matters is long, or behind it; greetings may come in any order.
-        if len(payload) > 1000:
-            self.crc = zlib.crc32(payload, self.crc)
-            if self._keep:
-                self._kept.append(payload)
-        self.complete = self.complete or self.spoken.whole(payload)
-
-    def document(self) -> list[bytes]:
-        """The updates in what has come (``keep``)."""
-        return self.spoken.contents(self._kept)
 
     def check(self) -> None:
         if self._follower is not None:

@@ -16,8 +16,9 @@ from functools import cache, cached_property
 from itertools import accumulate
 from typing import NamedTuple
 
+from llmcrdt.exceptions import MalformedFrame
 from llmcrdt.ids import document_id
-from llmcrdt.sync import wire
+from llmcrdt.sync import protocol, wire
 
 from .material import Material, Replica
 
@@ -111,6 +112,10 @@ class YWebsocket:
         size, at = read_varint(payload, at + 2)
         return [payload[at : at + size]]
 
+    def counts(self, payload: bytes) -> bool:
+        """Whether a message is one of those that ``contents`` needs; greetings may come in any order."""
+        return any(update != EMPTY for update in self.updates(payload))
+
     def contents(self, payloads: Sequence[bytes]) -> list[bytes]:
         """The updates in many messages."""
         return [update for payload in payloads for update in self.updates(payload)]
@@ -149,9 +154,7 @@ class YFollower:
             updates = self.dialect.updates(payload)
             if all(update == EMPTY for update in updates):
                 return have
-            self.replica = Replica()
-            for update in self.dialect.material.updates[:have]:
-                self.replica.apply(update)
+            self.replica = Replica(self.dialect.material.updates[:have])
         for update in self.dialect.updates(payload):
             self.replica.apply(update)
         return self.dialect.material.reached(self.replica.state)
@@ -160,10 +163,7 @@ class YFollower:
         """Raises WrongContent where a merged document is not what was written."""
         if self.replica is None:
             return
-        written = Replica()
-        for update in self.dialect.material.updates[:have]:
-            written.apply(update)
-        if not self.replica.equals(written):
+        if not self.replica.equals(Replica(self.dialect.material.updates[:have])):
             raise WrongContent("A follower's document is not what was written.")
 
 
@@ -201,17 +201,22 @@ class Native:
             raise WrongContent(str(wire.decode(payload)))
         return payload[0] == 0x0A
 
+    def counts(self, payload: bytes) -> bool:
+        """Whether a message is one of those that ``contents`` needs."""
+        return True
+
     def contents(self, payloads: Sequence[bytes]) -> list[bytes]:
-        """The records in many messages, those of a snapshot put together from its parts."""
-        snapshot: dict[int, bytes] = {}
-        records: list[bytes] = []
-        for payload in payloads:
-            match wire.decode(payload):
-                case wire.Snapshot() as part:
-                    snapshot[part.n] = snapshot.get(part.n, b"") + part.data
-                case wire.Records(_, _, more):
-                    records += (r.data for r in more)
-        return [*snapshot.values(), *records]
+        """The records in many messages, as the library's client takes them: snapshots put together from their parts,
+        and the chain compared. Raises WrongContent where it would drop the connection."""
+        client, records = protocol.Connection(), list[bytes]()
+        client.open(self.document, "yjs", None)
+        try:
+            for event in (event for payload in payloads for event in client.receive(payload)):
+                if isinstance(event, protocol.Arrived):
+                    records += (record.data for record in event.records)
+        except MalformedFrame as e:
+            raise WrongContent(e.message) from e
+        return records
 
     def follow(self) -> NativeFollower:
         return NativeFollower(self)

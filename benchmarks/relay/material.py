@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -74,8 +75,10 @@ def _numbers(data: bytes) -> list[int]:
 class Replica:
     """A document that somebody has received, to compare with what was written."""
 
-    def __init__(self) -> None:
+    def __init__(self, updates: Iterable[bytes] = ()) -> None:
         self._document: pycrdt.Doc[Any] = pycrdt.Doc()
+        for update in updates:
+            self.apply(update)
 
     def apply(self, update: bytes) -> None:
         self._document.apply_update(update)

@@ -10,8 +10,10 @@ import pytest
 
 from benchmarks.__main__ import main
 from benchmarks.relay.dialects import Hocuspocus, Native, WrongContent, YWebsocket, frame, varint
+from benchmarks.relay.load import check_documents
 from benchmarks.relay.material import Material, entries, tokens
 from benchmarks.relay.servers import KINDS, OURS, YARDSTICK
+from llmcrdt.crdt.fold import fold_updates
 from llmcrdt.sync import wire
 
 WORDS = tokens(6)
@@ -98,6 +100,70 @@ def test_a_yjs_follower_notices_what_is_missing_and_what_is_wrong() -> None:
         have = follower.take(message, have)
     with pytest.raises(WrongContent):
         follower.check(have)
+
+
+def stream(spoken: Native, *pieces: int | tuple[int, bytes, int, int]) -> list[bytes]:
+    """The messages of one who joins: WELCOME, OPENED, and then, for a number, the records up to that place; for (place,
+    session, first, end), bytes of the snapshot up to that place."""
+    u, at, chain = spoken.material.updates, 0, [wire.START]
+    for n, data in enumerate(u, 1):
+        chain.append(wire.next_chain(chain[-1], wire.digest(spoken.document, wire.Record(spoken.session, n, data))))
+    head = wire.Cursor(bytes(16), len(u), chain[-1])
+    out = [wire.encode(wire.Welcome("relay", 1, 1, 1, 1)), wire.encode(wire.Opened(spoken.document, 1, head, 0))]
+    for piece in pieces:
+        if isinstance(piece, int):
+            out.append(records(spoken, at + 1, *u[at:piece]))
+            at = piece
+        else:
+            at, session, first, end = piece
+            (snapshot,) = fold_updates(u[:at])
+            part = (1, 1, len(snapshot), first, snapshot[first:end])
+            out.append(wire.encode(wire.Snapshot(spoken.document, at, chain[at], session, *part)))
+    return [*out, wire.encode(wire.Reached(1))]
+
+
+def test_who_joins_while_a_log_is_folded_has_the_same_document() -> None:
+    """In other messages than who came before, or behind."""
+    spoken = Native("room", WORDS)
+    old, new = b"o" * 16, b"n" * 16
+    ways = [
+        stream(spoken, 6),
+        stream(spoken, 1, 4, 6),
+        stream(spoken, 2, (4, new, 0, 10), (4, new, 10, 1000), 6),
+        stream(spoken, (3, old, 0, 10), (4, new, 0, 1000), 6),
+        stream(spoken, (3, old, 0, 1000), 4, (5, new, 0, 1000), 6),
+    ]
+    check_documents(spoken, ways)
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [5],
+        [2, (4, b"n" * 16, 0, 1000)],
+        [(4, b"n" * 16, 0, 10), 6],
+        [(4, b"n" * 16, 10, 1000), 6],
+        [6, (4, b"n" * 16, 0, 1000)],
+    ],
+    ids=["no end", "none behind a snapshot", "records within a snapshot", "half of a snapshot", "an old snapshot"],
+)
+def test_who_joins_and_does_not_get_all_is_noticed(pieces: list) -> None:
+    spoken = Native("room", WORDS)
+    with pytest.raises(WrongContent):
+        check_documents(spoken, [stream(spoken, 6), stream(spoken, *pieces)])
+
+
+def test_who_joins_a_server_that_merges_is_noticed_if_anything_is_missing() -> None:
+    spoken = YWebsocket("room", WORDS)
+    merged = pycrdt.merge_updates(*WORDS.updates)
+
+    def told(update: bytes) -> list[bytes]:
+        return [b"\x00\x01" + varint(len(update)) + update]
+
+    check_documents(spoken, [told(merged), told(WORDS.updates[0]) + spoken.messages[1:]])
+    for missing in (WORDS.updates[:5], WORDS.updates[1:], (*WORDS.updates[:3], *WORDS.updates[4:])):
+        with pytest.raises(WrongContent):
+            check_documents(spoken, [told(merged), told(pycrdt.merge_updates(*missing))])
 
 
 def test_frames_are_those_of_rfc_6455() -> None:
