@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,11 +99,12 @@ class Server:
         return sum(_cpu(pid) for pid in _tree(self.process.pid))
 
     def settle(self) -> None:
-        """Wait until it is done with what it does in the background."""
+        """Wait until it is done with what it does in the background: it takes no processor time, and waits for none, as
+        a worker of low priority may for long."""
         for _ in range(100):
             before = self.cpu
             time.sleep(0.2)
-            if self.cpu - before < 0.03:
+            if self.cpu - before < 0.03 and not any(map(_wants_to_run, _tree(self.process.pid))):
                 return
 
     @contextmanager
@@ -169,11 +170,20 @@ def has_proc() -> bool:
 
 
 def _tree(pid: int) -> list[int]:
+    """A process and its descendants: the system tells a thread's children, and every thread may have some."""
+    found = [pid]
+    for thread in _threads(pid):
+        with suppress(OSError):  # it has ended
+            children = Path(f"/proc/{pid}/task/{thread}/children").read_text().split()
+            found += [p for child in children for p in _tree(int(child))]
+    return found
+
+
+def _threads(pid: int) -> list[str]:
     try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return os.listdir(f"/proc/{pid}/task")
     except OSError:
-        return [pid]
-    return [pid, *(p for child in children for p in _tree(int(child)))]
+        return []
 
 
 def _status(pid: int, name: str) -> int:
@@ -183,6 +193,16 @@ def _status(pid: int, name: str) -> int:
     except OSError:
         return 0
     return int(found[1]) * 1024 if found else 0
+
+
+def _wants_to_run(pid: int) -> bool:
+    """Whether one of its threads runs, or waits for a processor or for the disk."""
+    for thread in _threads(pid):
+        with suppress(OSError):
+            text = Path(f"/proc/{pid}/task/{thread}/stat").read_text()
+            if text.rpartition(")")[2].split()[0] in "RD":
+                return True
+    return False
 
 
 def _cpu(pid: int) -> float:

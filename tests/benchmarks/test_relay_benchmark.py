@@ -12,9 +12,10 @@ from benchmarks.__main__ import main
 from benchmarks.relay.dialects import Hocuspocus, Native, WrongContent, YWebsocket, frame, varint
 from benchmarks.relay.load import check_documents
 from benchmarks.relay.material import Material, entries, tokens
-from benchmarks.relay.servers import KINDS, OURS, YARDSTICK
+from benchmarks.relay.servers import KINDS, OURS, YARDSTICK, has_proc, running
 from llmcrdt.crdt.fold import fold_updates
 from llmcrdt.sync import wire
+from tests.waiting import eventually
 
 WORDS = tokens(6)
 
@@ -164,6 +165,13 @@ def test_who_joins_a_server_that_merges_is_noticed_if_anything_is_missing() -> N
     for missing in (WORDS.updates[:5], WORDS.updates[1:], (*WORDS.updates[:3], *WORDS.updates[4:])):
         with pytest.raises(WrongContent):
             check_documents(spoken, [told(merged), told(pycrdt.merge_updates(*missing))])
+
+
+@pytest.mark.skipif(not has_proc(), reason="The system doesn't tell what a process uses.")
+def test_what_the_relay_takes_is_told_with_its_workers() -> None:
+    """They are children of its threads."""
+    with running(KINDS[0]) as server:
+        eventually(lambda: server.memory - server.own_memory, lambda more: more > 10_000_000)
 
 
 def test_frames_are_those_of_rfc_6455() -> None:
