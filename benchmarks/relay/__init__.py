@@ -32,6 +32,7 @@ from dataclasses import replace
 
 from ..report import Report
 from . import folding
+from .generator import Failed
 from .scenarios import QUICK, SCENARIOS, Bench, Sizes, choose
 from .servers import KINDS, has_proc
 
@@ -58,5 +59,8 @@ def run(options: argparse.Namespace) -> Report:
         if not options.only or name in options.only:
             scenario(bench)
     if not options.only or "fold" in options.only:
-        folding.measure(report, options.records)
+        try:
+            folding.measure(report, options.records)
+        except Failed as e:
+            report.notes.append(f"fold: no more figures: {e}")
     return report

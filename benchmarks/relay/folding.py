@@ -10,8 +10,11 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
+import pycrdt
+from websockets.exceptions import WebSocketException
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
@@ -19,6 +22,8 @@ from llmcrdt.crdt.yjs import YjsReplica
 from llmcrdt.sync import wire
 
 from ..report import Report
+from .generator import Failed
+from .load import STALLED
 from .servers import KINDS, running
 
 D, E = b"d" * 16, b"e" * 16
@@ -35,14 +40,16 @@ def measure(report: Report, count: int) -> None:
         report.add("log", sum(map(len, updates)) / 1e6, "MB")
         _joining(report, url, "before the fold")
         report.add("p99 of an ack, nothing else going on", _percentile(_acks(url, 1.0), 0.99) * 1000, "ms")
-        stop, waits = threading.Event(), list[float]()
-        other = threading.Thread(target=lambda: waits.extend(_acks(url, None, stop)))
-        other.start()
-        began = time.perf_counter()
-        _fold(url)
-        report.add("fold, from asking until the old bytes are gone", time.perf_counter() - began, "s")
-        stop.set()
-        other.join()
+        stop = threading.Event()
+        with ThreadPoolExecutor(1) as pool:
+            other = pool.submit(_acks, url, None, stop)
+            try:
+                began = time.perf_counter()
+                _fold(url)
+                report.add("fold, from asking until the old bytes are gone", time.perf_counter() - began, "s")
+            finally:
+                stop.set()
+            waits = other.result()
         report.add("p99 of an ack meanwhile", _percentile(waits, 0.99) * 1000, "ms")
         report.add("longest ack meanwhile", max(waits) * 1000, "ms")
         _joining(report, url, "after the fold")
@@ -72,19 +79,23 @@ def _joining(report: Report, url: str, when: str) -> None:
     began, size = time.perf_counter(), 0
     with _client(url, D) as client:
         client.send(wire.encode(wire.Barrier(1)))
-        while not isinstance(wire.decode(frame := _frame(client)), wire.Reached):
-            size += len(frame)
+        while not isinstance((heard := _heard(client))[0], wire.Reached):
+            size += heard[1]
     report.add(f"a new device, {when}", (time.perf_counter() - began) * 1000, "ms")
     report.add(f"bytes to a new device, {when}", size / 1e6, "MB")
 
 
 def _acks(url: str, seconds: float | None, stop: threading.Event | None = None) -> list[float]:
-    """One record after the other; how long each ack took."""
+    """One record after the other, words of a text; how long each ack took."""
     waits, session, began = list[float](), os.urandom(16), time.perf_counter()
+    document: pycrdt.Doc[pycrdt.Text] = pycrdt.Doc()
+    text, updates = document.get("answer", type=pycrdt.Text), list[bytes]()
+    document.observe(lambda event: updates.append(event.update))
     with _client(url, E) as client:
         while (stop and not stop.is_set()) or (seconds and time.perf_counter() - began < seconds):
+            text += f"word{len(waits)} "
             sent = time.perf_counter()
-            client.send(wire.encode(wire.Push(E, session, len(waits) + 1, (b"x" * 50,))))
+            client.send(wire.encode(wire.Push(E, session, len(waits) + 1, (updates.pop(),))))
             while not isinstance(hear(client), wire.Ack):
                 pass
             waits.append(time.perf_counter() - sent)
@@ -109,14 +120,21 @@ def _fold(url: str) -> None:
 
 
 def hear(client: ClientConnection) -> wire.Message:
-    """The next message."""
-    return wire.decode(_frame(client))
+    """The next message. Raises Failed where it is an error, or none comes."""
+    return _heard(client)[0]
 
 
-def _frame(client: ClientConnection) -> bytes:
-    frame = client.recv()
+def _heard(client: ClientConnection) -> tuple[wire.Message, int]:
+    """The next message, and its bytes."""
+    try:
+        frame = client.recv(STALLED)
+    except (TimeoutError, WebSocketException) as e:
+        raise Failed(f"Nothing came: {e!r}.") from e
     assert isinstance(frame, bytes)
-    return frame
+    message = wire.decode(frame)
+    if isinstance(message, wire.Error):
+        raise Failed(f"The relay refused: {message.text}")
+    return message, len(frame)
 
 
 @contextmanager

@@ -34,9 +34,7 @@ def _visit(url: str, count: int) -> None:
                 client.send(wire.encode(wire.Push(document, os.urandom(16), 1, (b"\x00\x00",))))
             acks = 0
             while acks < len(documents):
-                message = hear(client)
-                assert not isinstance(message, wire.Error), message
-                acks += isinstance(message, wire.Ack)
+                acks += isinstance(hear(client), wire.Ack)
             for document in documents:
                 client.send(wire.encode(wire.Close(document)))
         client.send(wire.encode(wire.Barrier(1)))

@@ -9,6 +9,7 @@ import pycrdt
 import pytest
 
 from benchmarks.__main__ import main
+from benchmarks.relay import folding
 from benchmarks.relay.dialects import Hocuspocus, Native, WrongContent, YWebsocket, frame, varint
 from benchmarks.relay.load import check_documents
 from benchmarks.relay.material import Material, entries, tokens
@@ -32,8 +33,8 @@ def test_a_small_run(tmp_path: Path) -> None:
     others = [YARDSTICK] if next(k for k in KINDS if k.name == YARDSTICK).missing() is None else []
     servers = [part for name in (OURS, *others) for part in ("--server", name)]
     path = tmp_path / "found.json"
-    only = [part for name in ("streamed", "storm", "unload") for part in ("--only", name)]
-    assert main(["relay", "--quick", "--json", str(path), *only, *servers]) == 0
+    only = [part for name in ("streamed", "idle", "storm", "slow", "unload", "fold") for part in ("--only", name)]
+    assert main(["relay", "--quick", "--records", "300", "--json", str(path), *only, *servers]) == 0
     found = json.loads(path.read_text())
     assert "notes" not in found, found["notes"]
     figures = {figure["name"]: figure for figure in found["figures"]}
@@ -43,6 +44,16 @@ def test_a_small_run(tmp_path: Path) -> None:
     if others:
         assert figures["  delivered/s / y-websocket"]["budget"] == 4
     assert "  as many others after them" in figures
+    assert "10 clients that don't read, 0.6 MB, Yjs door: memory more" in figures
+    assert figures["longest ack meanwhile"]["value"] > 0
+
+
+def test_a_relay_that_refuses_does_not_hang_the_benchmark(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(folding, "_tokens", lambda count: [b"no update"] * count)
+    path = tmp_path / "found.json"
+    assert main(["relay", "--quick", "--records", "1", "--json", str(path), "--only", "fold", "--server", OURS]) == 0
+    (note,) = json.loads(path.read_text())["notes"]
+    assert "The relay refused" in note
 
 
 def test_what_is_missing_is_left_out_with_a_word(
