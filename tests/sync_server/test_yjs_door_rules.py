@@ -6,11 +6,12 @@ import socket
 import sqlite3
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pycrdt
 import pytest
+from websockets.exceptions import ConnectionClosed
 
 import llmcrdt
 from llmcrdt.ids import document_bytes, new_document_id
@@ -106,7 +107,8 @@ def test_a_deleted_document_is_gone_here_too(tmp_path: Path) -> None:
             assert isinstance(answer, Deleted) and answer.outcome == wire.DELETE_DONE
             assert page.close_code() == 4410
         with Bare(relay.url, document) as page:
-            page.send(yjs.StepOne(b"\x00"), yjs.Update(update("k", "again")))
+            with suppress(ConnectionClosed):  # after the first of them, perhaps
+                page.send(yjs.StepOne(b"\x00"), yjs.Update(update("k", "again")))
             assert page.close_code() == 4410
     with closing(sqlite3.connect(tmp_path / DATABASE)) as db:
         assert db.execute("SELECT count(*) FROM records").fetchone() == (0,)
@@ -251,7 +253,8 @@ def test_a_slow_page_is_not_buffered(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_a_page_that_falls_behind_a_fold_has_to_come_back(tmp_path: Path) -> None:
     document, count = new_document_id(), 120
-    with RelayThread(tmp_path, limits=Limits(outgoing=100_000)) as relay:
+    # Folded when it is asked for, and not before: the quick one may be a little slow.
+    with RelayThread(tmp_path, limits=Limits(outgoing=100_000, fold=1 << 40)) as relay:
         with (
             Bare(relay.url, document, max_queue=1) as slow,
             Bare(relay.url, document) as writer,
