@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import NamedTuple, TypeAlias
 
-from llmcrdt.sync.wire import MAX_PRESENT, Announcement
+from llmcrdt.sync.wire import MAX_PRESENCE, MAX_PRESENT, Announcement
 
 from .limits import Limits
 
@@ -134,8 +134,15 @@ class Presence:
             if entry.by != peers[0] and (entry.state or heard)
         ]
         entries.reverse()
-        for start in range(0, len(entries), MAX_PRESENT):
-            yield peers, document, tuple(entries[start : start + MAX_PRESENT])
+        start = size = 0
+        for end, entry in enumerate(entries):
+            more = len(entry.state.encode())
+            if end - start == MAX_PRESENT or size + more > MAX_PRESENCE:
+                yield peers, document, tuple(entries[start:end])
+                start, size = end, 0
+            size += more
+        if entries:
+            yield peers, document, tuple(entries[start:])
 
     def _newest(self, found: _Document) -> int:
         return next(reversed(found.entries.values())).stamp if found.entries else 0

@@ -224,7 +224,7 @@ class Presence:
     def _others(self) -> tuple[Present, ...]:
         now = self._clock()
         return tuple(
-            Present(client, parse_json(entry.state))
+            Present(client, _read(entry.state))
             for client, entry in sorted(self._heard.items())
             if entry.state and now - entry.at < SILENCE
         )
@@ -240,3 +240,12 @@ class Presence:
             observers = tuple(self._observers)
         for callback in observers:
             self._dispatch(lambda callback=callback: callback(now))  # type: ignore[misc]
+
+
+def _read(state: str) -> Mapping[str, JSON]:
+    """What somebody announces; nothing where it is nested deeper than it can be read here."""
+    try:
+        found = parse_json(state)
+    except InvalidContent:
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -63,7 +63,7 @@ class Present(NamedTuple):
     """Who else has a document open, and what they announce."""
 
     document: bytes
-    entries: tuple[wire.Announcement, ...]
+    entries: Sequence[wire.Announcement]
 
 
 class Deleted(NamedTuple):

@@ -7,7 +7,6 @@ against the bytes that are really there before it allocates.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from array import array
 from bisect import bisect_right
@@ -15,10 +14,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import islice, pairwise, repeat
-from typing import Final, NamedTuple, NoReturn, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from ..exceptions import MalformedFrame
 from .cuts import Cuts, places
+from .json_check import is_object
 
 SUBPROTOCOL: Final = "llmcrdt.sync.v1"
 PATH: Final = "/sync"
@@ -41,6 +41,8 @@ MAX_STATE: Final = 4096
 """Bytes of one presence state."""
 MAX_PRESENT: Final = 1024
 """Entries in one PRESENCE message."""
+MAX_PRESENCE: Final = 16 << 10
+"""Bytes of the states in one PRESENCE message."""
 
 PRESENCE: Final = 1
 """The feature bit of PRESENCE messages."""
@@ -54,6 +56,7 @@ START: Final = bytes(32)
 
 _FEW: Final = 16
 """So many things are made when a frame is read; of more it is noted where they are, and they are cut when asked for."""
+_FEW_PRESENT: Final = 4
 _KIND = re.compile(rb"[a-z0-9-]{1,16}")
 
 
@@ -233,7 +236,7 @@ class Presence:
     """Who is here just now. On no disk, and never acknowledged."""
 
     document: bytes
-    entries: tuple[Announcement, ...]
+    entries: Sequence[Announcement]
 
 
 @dataclass(frozen=True, slots=True)
@@ -594,31 +597,28 @@ def _read_snapshot(r: Reader) -> Snapshot:
     return Snapshot(document, position, chain, session, n, count, size, offset, data)
 
 
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-# Lenient towards nothing that JSON.parse of a browser would refuse: the text goes on to Yjs clients as it is.
-_parse_state = json.JSONDecoder(parse_constant=_no_constant).decode
-
-
-def is_state(text: str) -> bool:
-    """Whether a text may be announced: a JSON object of at most MAX_STATE bytes, or nothing at all."""
-    try:
-        return not text or (len(text.encode()) <= MAX_STATE and isinstance(_parse_state(text), dict))
-    except (ValueError, RecursionError):
-        return False
-
-
-def _read_announcement(r: Reader) -> Announcement:
-    client, clock, state = r.uint(), r.uint(), r.text(MAX_STATE)
-    if not is_state(state):
-        raise MalformedFrame("A presence state is the text of a JSON object.")
-    return Announcement(client, clock, state)
+def _cut_announcements(frame: bytes, starts: Sequence[int], first: int) -> Iterator[Announcement]:
+    reader = Reader(frame)
+    for at in islice(starts, first, None):
+        reader.at = at
+        yield Announcement(reader.uint(), reader.uint(), reader.text(MAX_STATE))
 
 
 def _read_presence(r: Reader) -> Presence:
-    return Presence(r.id(), tuple(_read_announcement(r) for _ in range(r.count(MAX_PRESENT, 3))))
+    document, count, starts, size = r.id(), r.count(MAX_PRESENT, 3), places(), 0
+    for _ in range(count):
+        starts.append(r.at)
+        r.uint()
+        r.uint()
+        length = r.uint(0, MAX_STATE)
+        end, size = r.at + length, size + length
+        if size > MAX_PRESENCE:
+            raise MalformedFrame(f"The states of a message have {MAX_PRESENCE} bytes at most.")
+        if length and (end > len(r.frame) or not is_object(r.frame, r.at, end)):
+            raise MalformedFrame("A presence state is the text of a JSON object.")
+        r.at = end
+    entries = Cuts(r.frame, starts, _cut_announcements)
+    return Presence(document, tuple(entries) if count <= _FEW_PRESENT else entries)
 
 
 def _read_hello(r: Reader) -> Hello:

@@ -10,13 +10,17 @@ Source: https://github.com/yjs/y-protocols, sync.js, awareness.js and auth.js; n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from urllib.parse import parse_qs, unquote
 
 from llmcrdt.exceptions import InvalidContent, MalformedFrame
 from llmcrdt.ids import document_bytes
+from llmcrdt.sync.cuts import Cuts, places
+from llmcrdt.sync.json_check import is_object
 from llmcrdt.sync.wire import (
+    MAX_PRESENCE,
     MAX_PRESENT,
     MAX_STATE,
     Announcement,
@@ -24,7 +28,6 @@ from llmcrdt.sync.wire import (
     ErrorCode,
     Presence,
     Reader,
-    is_state,
     write_uint,
 )
 
@@ -61,7 +64,7 @@ class Update:
 class Awareness:
     """What clients say of themselves, as in PRESENCE: no state (JSON's null) where one is gone."""
 
-    states: tuple[Announcement, ...]
+    states: Sequence[Announcement]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +79,7 @@ class Denied:
 
 Message = StepOne | StepTwo | Update | Awareness | QueryAwareness | Denied
 
-_GONE = "null"
+_GONE = b"null"
 
 
 def encode(message: Message) -> bytes:
@@ -91,7 +94,7 @@ def encode(message: Message) -> bytes:
         case Awareness(states):
             body = [write_uint(len(states))]
             for client, clock, state in states:
-                data = (state or _GONE).encode()
+                data = state.encode() or _GONE
                 body += (write_uint(client), write_uint(clock), write_uint(len(data)), data)
             whole = b"".join(body)
             return b"".join((b"\x01", write_uint(len(whole)), whole))
@@ -130,10 +133,33 @@ def _read_sync(reader: Reader, size: int) -> Message:
 
 
 def _read_awareness(reader: Reader) -> Awareness:
-    states = tuple(_read_state(reader) for _ in range(reader.uint(0, MAX_PRESENT)))
+    """What is too large for PRESENCE is passed over: a page sends on what it heard of others, in its own spelling."""
+    starts, left = places(), MAX_PRESENCE
+    for _ in range(reader.uint(0, MAX_PRESENT)):
+        at = reader.at
+        reader.uint()
+        reader.uint()
+        size = reader.uint(1, len(reader.frame) - reader.at)
+        end = reader.at + size
+        if end > len(reader.frame):
+            raise MalformedFrame("The frame ends inside a state.")
+        if size <= min(left, MAX_STATE):
+            if reader.frame[reader.at : end] != _GONE and not is_object(reader.frame, reader.at, end):
+                raise MalformedFrame("A state is the text of a JSON object, or null.")
+            starts.append(at)
+            left -= size
+        reader.at = end
     if reader.at != len(reader.frame):
         raise MalformedFrame("Awareness goes on after its end.")
-    return Awareness(states)
+    return Awareness(Cuts(reader.frame, starts, _cut_states))
+
+
+def _cut_states(frame: bytes, starts: Sequence[int], first: int) -> Iterator[Announcement]:
+    reader = Reader(frame)
+    for at in islice(starts, first, None):
+        reader.at = at
+        client, clock, state = reader.uint(), reader.uint(), reader.blob(MAX_STATE)
+        yield Announcement(client, clock, "" if state == _GONE else state.decode())
 
 
 CLOSE_CODES: Mapping[int, int] = {
@@ -155,15 +181,6 @@ CLOSE_CODES: Mapping[int, int] = {
 }
 """44xx: another attempt would end the same way, and y-websocket 3 makes none."""
 _PERMISSIONS = (ErrorCode.TOKEN_REFUSED, ErrorCode.FORBIDDEN, ErrorCode.READ_ONLY)
-
-
-def _read_state(reader: Reader) -> Announcement:
-    client, clock, state = reader.uint(), reader.uint(), reader.text(MAX_STATE)
-    if state == _GONE:
-        return Announcement(client, clock, "")
-    if not state or not is_state(state):
-        raise MalformedFrame("A state is the text of a JSON object, or null.")
-    return Announcement(client, clock, state)
 
 
 class YjsDoor:

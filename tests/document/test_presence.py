@@ -133,7 +133,13 @@ def test_whatever_is_announced_can_be_sent(author: str, state: dict[str, object]
         return
     with ann.presence.generating(model):
         for _, _, text in ann.sent:
-            assert wire.is_state(text)
+            message = wire.Presence(bytes(16), (wire.Announcement(1, 1, text),))
+            assert wire.decode(wire.encode(message)) == message
+
+
+def test_a_state_that_can_not_be_read_here_harms_nobody(ann: Person) -> None:
+    ann.presence.heard([(5, 1, '{"a":' + "[" * 2_000 + "]" * 2_000 + "}"), (6, 1, '{"author":"bob"}')])
+    assert [(other.client, other.author) for other in ann.presence.others()] == [(5, ""), (6, "bob")]
 
 
 def test_strangers_fill_no_memory(ann: Person) -> None:

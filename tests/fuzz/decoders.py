@@ -59,7 +59,7 @@ VECTORS = Path(__file__).parents[1] / "vectors"
 class Decoder(NamedTuple):
     """``frames``: valid ones. ``refusals``: all that it may raise. ``per_byte``: calls of functions for each byte of a
     frame, at most, beside ``calls``: a bound on its work that no busy machine changes. ``memory``: bytes beside four
-    times the frame, and ``more``: beside those, by what the frame is."""
+    times the frame."""
 
     name: str
     frames: st.SearchStrategy[bytes]
@@ -68,7 +68,6 @@ class Decoder(NamedTuple):
     calls: int = 400
     per_byte: float = 12
     memory: int = 256 << 10
-    more: Callable[[bytes], int] = lambda frame: 0
 
 
 def _vectors(name: str) -> object:
@@ -85,10 +84,13 @@ _large = wire.encode(wire.Push(b"d" * 16, b"s" * 16, 1, tuple(bytes(70_000) for 
 _pushed = wire.encode(wire.Push(b"d" * 16, b"s" * 16, 1, tuple(b"xy" for _ in range(wire.MAX_RECORDS))))
 # As many entries as there may be, and states that say the most to Python in the fewest bytes.
 _crowd = tuple(wire.Announcement(n, n, "{}" * (n % 2)) for n in range(1000, 1000 + wire.MAX_PRESENT))
-_DEEP = '{"a":[' + ",".join(["[]"] * 1300) + "]}"
-_WIDE = "{" + ",".join(f'"{n}":1' for n in range(500)) + "}"
-_states = tuple(wire.Announcement(n, 1, state) for n, state in enumerate((_DEEP, _WIDE, '{"é":"\\u00e9😀"}')))
-_present = [wire.encode(wire.Presence(b"d" * 16, entries)) for entries in (_crowd, _states)]
+_SHAPES = ["[],", "[[]],", "[[0]],", '{"":{}},', '"ab",', "1.5e3,", '"é😀",']
+_full = ['{"a":[' + shape * ((wire.MAX_STATE - 9) // len(shape.encode())) + "0]}" for shape in _SHAPES]
+_full.append('{"a":' + "[" * 2000 + "]" * 2000 + "}")
+_states = [tuple(wire.Announcement(n, 1, state) for n in range(4)) for state in _full]
+_present = [wire.encode(wire.Presence(b"d" * 16, entries)) for entries in (_crowd, *_states)]
+# More than one message may have: what is too much is not looked at.
+_present.append(wire.encode(wire.Presence(b"d" * 16, tuple(wire.Announcement(n, 1, _full[1]) for n in range(1024)))))
 _LARGEST = [_many, _runs, _large, _pushed, *_present]
 frames = st.one_of(messages.map(wire.encode), messages.map(wire.encode), st.sampled_from(_LARGEST))
 # What is made to read a frame, whatever its size.
@@ -96,16 +98,6 @@ _SMALL = 4 << 10
 # A record is an object of Python, whatever its size: 4,096 of one byte, the most that a frame holds, take this much
 # where they are taken one by one.
 _RECORDS = 1 << 20
-
-
-def _presence(frame: bytes) -> int:
-    """Entries are made, 1,024 at most; and their states are looked at as JSON, one after the other, of 4,096 bytes."""
-    return 320 << 10 if frame[:1] == b"\x0f" else 0
-
-
-def _awareness(frame: bytes) -> int:
-    """The same at the Yjs door."""
-    return _presence(b"\x0f") if frame[:1] == b"\x01" else 0
 
 
 def _as_relay(frame: bytes) -> None:
@@ -128,7 +120,7 @@ def yjs_frames() -> Sequence[bytes]:
     """A frame of every message of the y-websocket protocol, and what its vectors hold."""
     present = tuple(wire.Announcement(n, n * 1000, '{"user":{"name":"é"},"at":[1,2]}' * (n % 3 > 0)) for n in range(40))
     messages: list[yjs.Message] = [
-        *map(yjs.Awareness, (present[:1], present, _crowd, _states, ())), yjs.QueryAwareness(), yjs.Denied("no"),
+        *map(yjs.Awareness, (present[:1], present, _crowd, *_states, ())), yjs.QueryAwareness(), yjs.Denied("no"),
         *(yjs.StepOne(state) for state in states()), *(yjs.Update(update) for update in updates()),
         *(yjs.StepTwo(update) for update in updates()),
     ]  # fmt: skip
@@ -321,14 +313,14 @@ def _just(*data: bytes) -> st.SearchStrategy[bytes]:
 
 
 DECODERS = (
-    Decoder("wire", frames, wire.decode, (MalformedFrame,), memory=_SMALL, more=_presence),
-    Decoder("the relay's native door", frames, _as_relay, (Refused,), memory=2 * _SMALL, more=_presence),
+    Decoder("wire", frames, wire.decode, (MalformedFrame,), memory=_SMALL),
+    Decoder("the relay's native door", frames, _as_relay, (Refused,), memory=2 * _SMALL),
     Decoder("the client's connection", frames, _as_client, (MalformedFrame,), calls=800, per_byte=20,
             memory=2 * _RECORDS),
     Decoder("the Yjs door's frames", st.deferred(lambda: _just(*yjs_frames())), yjs.decode, (MalformedFrame,),
-            calls=800, memory=_SMALL, more=_awareness),
+            calls=800, memory=_SMALL),
     Decoder("the relay's Yjs door", st.deferred(lambda: _just(*yjs_frames())), _as_page, (Refused,), calls=1600,
-            memory=2 * _SMALL, more=_awareness),
+            memory=2 * _SMALL),
     Decoder("the Yjs door's paths", st.deferred(lambda: _just(*_paths())), _begin_at, (Refused,)),
     Decoder("updates", st.deferred(lambda: _just(*updates())), read_update, (MalformedUpdate,)),
     Decoder("state vectors", st.deferred(lambda: _just(*states(), *_large_states())), check_state_vector,

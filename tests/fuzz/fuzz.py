@@ -95,7 +95,7 @@ def _watch(decoder: Decoder, frame: bytes, report: Report) -> None:
     finally:
         tracemalloc.stop()
     more = peak - 4 * len(frame)
-    if more > decoder.memory + decoder.more(frame):
+    if more > decoder.memory:
         raise Broken(f"{decoder.name}: {peak} bytes of memory for {len(frame)}; frame {frame.hex()}")
     report.memory = max(report.memory, more)
 

@@ -210,3 +210,19 @@ def test_records_that_are_cut_when_asked_for_are_those_that_were_sent(data: st.D
         for beyond in (len(sent), -len(sent) - 1):
             with pytest.raises(IndexError):
                 found[beyond]
+
+
+@given(st.lists(announcements, min_size=1, max_size=40))
+def test_presence_that_is_cut_when_asked_for_is_what_was_sent(entries: list[wire.Announcement]) -> None:
+    message = wire.decode(wire.encode(wire.Presence(b"d" * 16, tuple(entries))))
+    assert isinstance(message, wire.Presence)
+    assert [*message.entries] == entries and message.entries[-1] == entries[-1]
+
+
+def test_presence_has_so_many_bytes_of_states() -> None:
+    state = '{"a":"' + "x" * (wire.MAX_STATE - 8) + '"}'
+    most = tuple(wire.Announcement(n, 1, state) for n in range(wire.MAX_PRESENCE // wire.MAX_STATE))
+    message = wire.Presence(b"d" * 16, most)
+    assert wire.decode(wire.encode(message)) == message
+    with pytest.raises(MalformedFrame):
+        wire.decode(wire.encode(wire.Presence(b"d" * 16, (*most, wire.Announcement(9, 1, "{}")))))

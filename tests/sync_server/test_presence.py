@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmcrdt.sync.wire import MAX_PRESENT, Announcement
+from llmcrdt.sync.wire import MAX_PRESENCE, MAX_PRESENT, MAX_STATE, Announcement
 from sync_server.limits import Limits
 from sync_server.presence import Presence
 
@@ -45,6 +45,7 @@ class Hall:
         self.messages += len(told)
         for peers, document, entries in told:
             assert 0 < len(entries) <= MAX_PRESENT
+            assert sum(len(entry.state.encode()) for entry in entries) <= MAX_PRESENCE
             for peer in peers:
                 seen = self.seen[peer, document]
                 for client, clock, state in entries:
@@ -234,3 +235,16 @@ def test_in_the_end_all_readers_know_the_same(steps: list[tuple[object, ...]]) -
     for peer, own in owners.items():
         seen = {c: entry for c, entry in hall.seen[peer, D].items() if entry[1] and c not in own}
         assert seen == {c: entry for c, entry in live.items() if c not in own}
+
+
+def test_what_is_told_comes_in_messages_that_a_reader_takes(hall: Hall) -> None:
+    """Large states, some in letters of several bytes, in messages of a size that PRESENCE may have."""
+    states = [json.dumps({"n": n, "text": "é" * (n * 137 % 2_000)}, ensure_ascii=False) for n in range(60)]
+    states.append('{"a":"' + "x" * (MAX_STATE - 8) + '"}')
+    for n, state in enumerate(states):
+        peer = 10 + n
+        hall.join(peer)
+        assert hall.say(peer, (n, 0, state)) == ""
+    hall.tick()
+    assert hall.who(1) == dict(enumerate(states))
+    assert hall.messages >= sum(len(state.encode()) for state in states) // MAX_PRESENCE

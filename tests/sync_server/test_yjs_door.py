@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from llmcrdt.exceptions import MalformedFrame
 from llmcrdt.ids import document_id, new_document_id
-from llmcrdt.sync.wire import Announcement
+from llmcrdt.sync.wire import MAX_PRESENCE, MAX_STATE, Announcement
 from sync_server.access import Tokens
 from sync_server.doors import yjs
 from sync_server.thread import RelayThread
@@ -89,3 +89,14 @@ def test_every_frame_at_every_level(tmp_path: Path) -> None:
         for query in ("", "?token=wrong"):
             with Bare(relay.url, document, query) as client:
                 assert client.close_code() == 4401
+
+
+def test_what_is_too_large_of_awareness_is_passed_over_and_the_rest_is_heard() -> None:
+    """A page sends on what it hears, and may need more letters for it."""
+    fits = '{"a":"' + "x" * (MAX_STATE - 8) + '"}'
+    small, large = Announcement(1, 1, "{}"), Announcement(2, 1, fits[:-2] + 'x"}')
+    gone = Announcement(3, 5, "")
+    assert yjs.decode(yjs.encode(yjs.Awareness((small, large, gone)))) == yjs.Awareness((small, gone))
+    most = MAX_PRESENCE // MAX_STATE
+    many = tuple(Announcement(n, 1, fits) for n in range(most + 3))
+    assert yjs.decode(yjs.encode(yjs.Awareness(many))) == yjs.Awareness(many[:most])
