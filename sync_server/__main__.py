@@ -1,8 +1,8 @@
 """``python -m sync_server --host 127.0.0.1 --port 8765 --data DIR``.
 
 Prints one line, ``listening on ws://HOST:PORT``, when it is ready. Ends on SIGINT and SIGTERM after all that came in is
-on disk and acknowledged. Exit codes: 0 stopped, 1 failed while running, 2 wrong arguments, 3 the address can't be
-used, 4 the data folder can't be used.
+on disk and acknowledged. A service manager that gave it NOTIFY_SOCKET is told both. Exit codes: 0 stopped, 1 failed
+while running, 2 wrong arguments, 3 the address can't be used, 4 the data folder can't be used.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ import json
 import logging
 import os
 import signal
+import socket
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from . import data_command, settings, token_command
@@ -127,10 +129,12 @@ async def _run(relay: Relay) -> int:
     _on_signals(stop)
     host = f"[{relay.host}]" if ":" in relay.host else relay.host
     print(f"listening on {'wss' if relay.certificate else 'ws'}://{host}:{relay.port}", flush=True)
+    _notify("READY=1")
     waits = [asyncio.create_task(event.wait()) for event in (stop, relay.failed)]
     await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     for wait in waits:
         wait.cancel()
+    _notify("STOPPING=1")
     await relay.stop()
     return FAILED if relay.failed.is_set() else STOPPED
 
@@ -142,6 +146,14 @@ def _on_signals(stop: asyncio.Event) -> None:
             loop.add_signal_handler(number, stop.set)
         except NotImplementedError:  # Windows
             signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
+
+
+def _notify(state: str) -> None:
+    """Tell systemd, where it started this process and asks for that: man sd_notify."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if address:
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
+            out.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
 
 
 class _Json(logging.Formatter):
