@@ -63,6 +63,11 @@ RELAY_MUTATIONS = (
         "test_a_slow_reader_is_not_buffered_and_misses_nothing",
     ),
     Mutation(
+        "P4", "each document of a reader has a queue of its own", _ROOMS,
+        "                state.outstanding += weights[place]\n", "",
+        "tests/sync_server/test_rooms.py::test_the_queue_of_a_reader_is_one_for_all_its_documents",
+    ),
+    Mutation(
         "duties", "a client's commits are not fsynced", _STORE,
         '"synchronous=FULL"', '"synchronous=NORMAL"', _SEEDS,
     ),

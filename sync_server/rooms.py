@@ -639,6 +639,7 @@ class Rooms:
                 self._behind.update(((peer, document), None) for peer in self._rooms[document].readers)
         parts: dict[tuple[bytes, int], Part] = {}
         pieces: dict[tuple[bytes, int], Sequence[Stored]] = {}
+        weights: dict[tuple[bytes, int], int] = {}
         together: dict[tuple[bytes, int], list[Peer]] = {}
         for peer, document in tuple(self._behind):
             state = self._peers[peer]
@@ -665,11 +666,14 @@ class Rooms:
             if reading.own:
                 self._send_mixed(peer, document, reading, piece)
             else:
+                if place not in weights:
+                    weights[place] = _weight(piece)
+                state.outstanding += weights[place]
                 together.setdefault(place, []).append(peer)
             if reading.sent < room.head.position:
                 self._behind[peer, document] = None
-        for (document, after), peers in together.items():
-            self._send_records(peers, document, pieces[document, after])
+        for place, peers in together.items():
+            self._send_records(peers, place[0], pieces[place], weights[place])
         room_for_more = any(self._peers[peer].outstanding < self.limits.outgoing for peer, _ in self._behind)
         self.more = self._folding.busy or room_for_more
 
@@ -727,13 +731,12 @@ class Rooms:
                 for ack in _acks(document, [(s.position, *reading.own.pop(s.position)) for s in part]):
                     self._send(peer, ack)
             else:
-                self._send_records([peer], document, part)
+                weight = _weight(part)
+                self._peers[peer].outstanding += weight
+                self._send_records([peer], document, part, weight)
             start = end
 
-    def _send_records(self, peers: Sequence[Peer], document: bytes, piece: Sequence[Stored]) -> None:
-        weight = _CONTROL + sum(len(s.record.data) + 24 for s in piece)
-        for peer in peers:
-            self._peers[peer].outstanding += weight
+    def _send_records(self, peers: Sequence[Peer], document: bytes, piece: Sequence[Stored], weight: int) -> None:
         message = Records(document, piece[0].position, tuple(s.record for s in piece))
         self._out.append(Send(peers, message, weight))
 
@@ -849,6 +852,11 @@ def _as_one(run: Sequence[Received]) -> list[Event]:
     data = tuple(d for event in run for d in event.message.data)  # type: ignore[union-attr]
     push = replace(_first(run), data=data)
     return [run[0]._replace(message=push, size=sum(event.size for event in run))]
+
+
+def _weight(piece: Sequence[Stored]) -> int:
+    """What a piece of log counts in the queue of whoever gets it."""
+    return _CONTROL + sum(len(stored.record.data) + 24 for stored in piece)
 
 
 def _first(run: Sequence[Received]) -> wire.Push:

@@ -66,7 +66,7 @@ def check_log(world: World) -> None:
             assert list(verify.faults(db)) == []
         finally:
             db.close()
-    assert world.relay.peak <= 2 * LIMITS.outgoing + max(map(len, world.ledger.pushed.values()), default=0)
+    assert world.relay.peak <= 2 * LIMITS.outgoing + world.ledger.largest
 
 
 def check_cursors(world: World) -> None:

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -25,13 +26,13 @@ _WEIGHTS = [WEIGHTS.get(name, 1) for name in OPERATIONS]
 MEMORY = "/dev/shm"
 
 
-def run_schedule(seed: int, *, steps: int | None = None, trace: bool = False) -> Counter[str]:
-    """One schedule, decided by its seed; ``steps``: only so many of it. Raises AssertionError where a promise is
-    broken. Returns what was done."""
+def run_schedule(seed: int, *, steps: int | None = None, longest: int = 40, trace: bool = False) -> Counter[str]:
+    """One schedule of at most ``longest`` steps, decided by its seed; ``steps``: only so many of it. Raises
+    AssertionError where a promise is broken. Returns what was done."""
     rng = random.Random(seed)
     plan = [
         (rng.choices(OPERATIONS, _WEIGHTS)[0], rng.expovariate(1.0) * rng.choice((0.01, 0.3, 2)), rng.getrandbits(32))
-        for _ in range(rng.randint(8, 40))
+        for _ in range(rng.randint(longest // 5, longest))
     ]
     done: Counter[str] = Counter()
     memory = MEMORY if Path(MEMORY).is_dir() else None
@@ -53,11 +54,11 @@ def run_schedule(seed: int, *, steps: int | None = None, trace: bool = False) ->
     return done
 
 
-def shortest(seed: int) -> int:
+def shortest(seed: int, longest: int) -> int:
     """The fewest steps of a schedule that fail."""
-    for steps in range(60):
+    for steps in range(longest + 1):
         try:
-            run_schedule(seed, steps=steps)
+            run_schedule(seed, steps=steps, longest=longest)
         except Exception:
             return steps
     raise ValueError(f"the schedule of seed {seed} holds")
@@ -68,21 +69,27 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--schedules", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=1, help="of the first schedule; the others follow")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
+    parser.add_argument("--longest", type=int, default=40, help="most steps of a schedule, which its seed decides with")
     parser.add_argument("--steps", type=int, help="only so many steps of one schedule")
     parser.add_argument("--trace", action="store_true", help="print each step of one schedule")
     args = parser.parse_args(arguments)
     logging.disable()
     if args.trace or args.steps is not None:
-        run_schedule(args.seed, steps=args.steps, trace=args.trace)
+        run_schedule(args.seed, steps=args.steps, longest=args.longest, trace=args.trace)
         return 0
     start = time.monotonic()
-    ran, done, failure, next_ = run_many(run_schedule, args.seed, args.schedules, args.jobs, share=25)
+    run = partial(run_schedule, longest=args.longest)
+    ran, done, failure, next_ = run_many(run, args.seed, args.schedules, args.jobs, share=25)
     if failure:
         print(failure.trace, file=sys.stderr)
-        print(f"after {ran:,} schedules: --seed {failure.seed} --steps {shortest(failure.seed)}", file=sys.stderr)
+        print(
+            f"after {ran:,} schedules: --seed {failure.seed} --longest {args.longest} --steps"
+            f" {shortest(failure.seed, args.longest)}",
+            file=sys.stderr,
+        )
         return 1
     if ran < args.schedules:
-        print(go_on(ran, next_, args.seed + args.schedules), file=sys.stderr)
+        print(go_on(ran, next_, args.seed + args.schedules), f"--longest {args.longest}", file=sys.stderr)
         return 130
     steps = sum(n for name, n in done.items() if name.startswith("do_"))
     print(f"{ran:,} schedules, {steps:,} steps, {time.monotonic() - start:.0f} s: every promise held")

@@ -37,7 +37,8 @@ Name = tuple[bytes, bytes, int]
 
 class Ledger:
     """What the relay said is on disk, by name, and which documents it said are deleted, since its data was last wiped
-    or put back (``epoch`` counts that). ``bad``: records that must go nowhere."""
+    or put back (``epoch`` counts that). ``bad``: records that must go nowhere. ``largest``: of the records, and answers
+    to pages, that were ever sent to anybody."""
 
     def __init__(self) -> None:
         self.epoch = 0
@@ -46,6 +47,7 @@ class Ledger:
         self.deleted: set[bytes] = set()
         self.happened: Counter[str] = Counter()
         self.bad: set[bytes] = set()
+        self.largest = 0
 
     def start_over(self) -> None:
         self.epoch += 1
@@ -64,6 +66,9 @@ class Ledger:
                     assert data not in self.bad, "what is bad is never acknowledged"
             case wire.Records(_, _, records):
                 assert not self.bad.intersection(record.data for record in records), "what is bad goes to nobody"
+                self.largest = max(self.largest, *(len(record.data) for record in records))
+            case Told(_, update):
+                self.largest = max(self.largest, len(update))
             case wire.Deleted(_, wire.DELETE_DONE):
                 self.deleted.add(message.document)
                 self.happened["deletions done"] += 1

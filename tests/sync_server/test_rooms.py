@@ -281,6 +281,23 @@ def test_a_slow_reader_is_not_buffered_and_misses_nothing(relay: Relay) -> None:
     assert positions == list(range(1, 201))
 
 
+def test_the_queue_of_a_reader_is_one_for_all_its_documents(tmp_path: Path) -> None:
+    relay = Relay(tmp_path, batch=1000, outgoing=2000)
+    documents = [bytes([n]) * 16 for n in range(10)]
+    relay.join(1, 2)
+    for document in documents:
+        relay.say(1, Open(document, "yjs"), push(b"x" * 900, document=document))
+        relay.sent(1)
+    relay.step(*(Received(2, Open(document, "yjs")) for document in documents))
+    heard: list[bytes] = []
+    while messages := [message for message in relay.got(2) if isinstance(message, Records)]:
+        heard += [message.document for message in messages]
+        assert len(messages) <= 2
+        relay.sent(2)
+    assert sorted(heard) == documents
+    relay.log.close()
+
+
 def test_a_long_log_does_not_hold_up_another_document(relay: Relay) -> None:
     opened(relay, 1, D)
     for n in range(1, 41):
