@@ -17,6 +17,7 @@ from sim_relay import Ledger, RelayProcess, copy_files
 
 import llmcrdt
 from llmcrdt.crdt.yjs import YjsReplica
+from llmcrdt.crdt.yjs_update import read_structs, read_update
 from llmcrdt.document import library as library_document
 from llmcrdt.document import schema
 from llmcrdt.document.presence import Presence
@@ -308,4 +309,15 @@ def says_all(document: str, library: str | None, updates: list[bytes], update: b
     replica = YjsReplica(library_document.ROOTS if document == library else schema.ROOTS)
     for one in updates:
         replica.apply(one)
-    return not replica.apply(update).news
+    applied = replica.apply(update)
+    # What waits for others is not in the replica: whether it waited before shows in the updates themselves.
+    return not applied.changed and (not applied.pending or _named(update) <= set().union(*map(_named, updates)))
+
+
+def _named(update: bytes) -> set[tuple[str, int, int]]:
+    """All that an update writes and deletes, one by one."""
+    written = {("writes", s.client, clock) for s in read_structs(update)[0] for clock in range(s.clock, s.end)}
+    deletes = read_update(update).deletes.items()
+    return written | {
+        ("deletes", client, n) for client, ranges in deletes for start, end in ranges for n in range(start, end)
+    }
