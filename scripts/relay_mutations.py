@@ -210,6 +210,11 @@ RELAY_MUTATIONS = (
         "tests/sync_server/test_checking.py::test_a_document_in_doubt_is_gone_until_it_is_loaded_again",
     ),
     Mutation(
+        "steps", "a slow disk holds up the loop", "sync_server/server.py",
+        "        return self._mean < _QUICK\n", "        return True\n",
+        "tests/sync_server/test_steps.py::test_a_slow_disk_holds_up_nobody_who_does_not_need_it",
+    ),
+    Mutation(
         "frames", "a plain frame is taken when the connection is closing", "sync_server/frames.py",
         "                open_ = self._open()\n", "", "tests/sync_server/test_frames.py",
     ),

@@ -1,4 +1,5 @@
-"""Has a worker process look at what is to be appended, on a thread of its own.
+"""Has a worker process look at what is to be appended. All of it happens on the loop, which waits for nothing: it
+writes to the worker's pipe and reads from it. Only logs are read elsewhere, on a thread.
 
 All that is there goes to the worker as one batch, so the busier the relay the less each costs. A document is loaded
 when it is needed first, in slices between the batches of others, and thrown away when those used since fill the room.
@@ -9,17 +10,18 @@ documents are loaded again from the log, each when it is needed.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import subprocess
-import threading
 import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from queue import Empty, SimpleQueue
-from typing import TypeAlias
+from functools import partial
+from typing import TypeAlias, TypeVar
 
 from llmcrdt.exceptions import LLMCRDTError
 from llmcrdt.sync import wire
@@ -32,6 +34,7 @@ from .log import RecordLog, label
 logger = logging.getLogger(__name__)
 
 Order: TypeAlias = ToCheck | ToDrop | Flushed
+T = TypeVar("T")
 
 _BATCH = 256
 """Orders in one batch."""
@@ -48,7 +51,7 @@ _PATIENCE = 6
 _EACH = 4 << 10
 """What a document counts in ``keep`` beside its bytes, so that the smallest are not held without end."""
 _PAUSE = 1.0
-"""Seconds between two starts of a worker that does not come up."""
+"""Seconds between two starts of a worker that does not come up, and two looks at a log that can't be read."""
 
 
 class _State(Enum):
@@ -93,9 +96,71 @@ class _Sent:
     job: _Job | None = None
 
 
+@dataclass(slots=True)
+class _Slice:
+    """A part of a document's log for the worker. ``data`` is None while it is read."""
+
+    document: bytes
+    log: Iterator[bytes]
+    data: list[bytes] | None = None
+    last: bool = False
+
+
+class _Worker(asyncio.SubprocessProtocol):
+    """A worker process that runs: ``heard`` gets each batch of answers, ``ended`` is called once, when it is no use any
+    more."""
+
+    def __init__(self, heard: Callable[[list[bytes]], None], ended: Callable[[], None]) -> None:
+        self._heard, self._ended = heard, ended
+        self._reader = pieces.Reader()
+        self._over = False
+        self.gone = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.SubprocessTransport)
+        self._process = transport
+        stdin = transport.get_pipe_transport(0)
+        assert isinstance(stdin, asyncio.WriteTransport)
+        self._stdin = stdin
+        self.pid = transport.get_pid()
+
+    def say(self, orders: list[bytes]) -> None:
+        self._stdin.write(pieces.joined(orders))
+
+    def end(self) -> None:
+        """Now, whatever it does; also where it hangs."""
+        self._over = True
+        self._process.close()
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        if self._over:
+            return
+        try:
+            answers = self._reader.feed(data)
+        except EOFError:
+            return self.give_up()
+        if answers is not None:
+            self._heard(answers)
+
+    def give_up(self) -> None:
+        self.end()
+        self._ended()
+
+    def pipe_connection_lost(self, fd: int, error: Exception | None) -> None:
+        if not self._over:
+            # It has ended by itself, or does so now; asyncio waits for it.
+            self._over = True
+            self._stdin.close()
+            self._ended()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._process.close()
+        self.gone.set_result(None)
+
+
 class Keeper:
-    """``put`` takes orders; ``answer`` gets Checked and Flush, on the keeper's thread; ``failed`` is called where it
-    can't go on. ``early``: start the worker at once, so that the first record doesn't wait for it."""
+    """``put`` takes orders, and ``answer`` gets Checked and Flush, on the loop; ``failed`` is called where it can't go
+    on. ``early``: start the worker at once, so that the first record doesn't wait for it."""
 
     def __init__(
         self,
@@ -107,7 +172,7 @@ class Keeper:
     ) -> None:
         self._early = early
         self._log, self._limits, self._answer, self._failed = log, limits, answer, failed
-        self._orders: SimpleQueue[Order | None] = SimpleQueue()
+        self._orders: deque[Order] = deque()
         self._documents: OrderedDict[bytes, _Document] = OrderedDict()
         # Documents with something to do, in the order of their turns.
         self._active: dict[bytes, None] = {}
@@ -115,71 +180,96 @@ class Keeper:
         # How many answers to Flush are still to come.
         self._flushes: Counter[bytes] = Counter()
         self._suspects = False
-        self._lock = threading.Lock()
-        self._worker: subprocess.Popen[bytes] | None = None
+        # The one slice that is read, or is there and was not handed over.
+        self._slice: _Slice | None = None
+        self._worker: _Worker | None = None
+        self._starting: asyncio.Task[None] | None = None
+        # What the worker has in hand; an empty batch asks whether it has come up.
+        self._in_hand: list[_Sent] | None = None
         self._deadline = float("inf")
-        self._stopping = threading.Event()
+        self._pausing = self._over = False
         self.restarts = 0
         """How often a worker was started again."""
         self.held = 0
         """How many documents are in memory."""
-        self._thread = threading.Thread(target=self._run, name="llmcrdt-relay-keeper", daemon=True)
-        self._watch = threading.Thread(target=self._watchdog, name="llmcrdt-relay-watch", daemon=True)
 
     def start(self) -> None:
         """Begin to work on what is put."""
-        self._thread.start()
-        self._watch.start()
+        self._loop = asyncio.get_running_loop()
+        self._thread = ThreadPoolExecutor(1, "llmcrdt-relay-keeper")
+        self._watching = self._loop.call_later(1.0, self._watch)
+        if self._early:
+            self._start_worker()
 
     @property
     def pid(self) -> int | None:
         """The worker's process id."""
-        worker = self._worker
-        return worker.pid if worker else None
+        return self._worker.pid if self._worker else None
 
-    def put(self, order: Order) -> None:
-        self._orders.put(order)
+    def put(self, *orders: Order) -> None:
+        self._do(partial(self._orders.extend, orders))
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """End it; what it did not answer is not in the log."""
-        self._stopping.set()
-        with self._lock:
-            if self._worker is not None:
-                self._worker.kill()
-        self._orders.put(None)
-        self._thread.join()
-        self._watch.join()
+        self._over = True
+        self._watching.cancel()
+        if self._starting is not None:
+            await self._starting
+        for id_ in tuple(self._documents):
+            self._forget(id_)
+        if self._worker is not None:
+            self._worker.end()
+            await self._worker.gone
+        await asyncio.to_thread(self._thread.shutdown)
 
-    # ---------------------------------------------------------------- the thread
+    # ---------------------------------------------------------------- on the loop
 
-    def _run(self) -> None:
+    def _do(self, act: Callable[[], None]) -> None:
+        """Do something, then what there is to do behind it."""
+        if self._over:
+            return
         try:
-            if self._early:
-                self._up()
-            while self._take() and not self._stopping.is_set():
-                sent = self._next()
-                if sent:
-                    self._work(sent)
+            act()
+            self._go_on()
         except Exception:
             logger.exception("records can't be checked any more")
+            self._over = True
             self._failed()
-        finally:
-            for id_ in tuple(self._documents):
-                self._forget(id_)
-            self._end_worker()
 
-    def _take(self) -> bool:
-        """Take all orders there are; wait for one where there is nothing to do. False at the end."""
-        with suppress(Empty):
-            order = self._orders.get(block=not self._runnable())
-            while order is not None:
-                self._receive(order)
-                order = self._orders.get_nowait()
-            return False
-        return True
+    def _go_on(self) -> None:
+        """Hand the worker its next batch, when it has none in hand."""
+        if self._in_hand is not None or self._pausing:
+            return
+        self._receive_all()
+        if self._active and self._worker is None:
+            self._start_worker()
+        elif self._active and self._worker is not None and (batch := self._batch()):
+            self._hand_over(self._worker, batch)
 
-    def _runnable(self) -> bool:
-        return any(self._documents[d].state is not _State.FLUSHING for d in self._active)
+    def _pause(self) -> None:
+        if not self._pausing:
+            self._pausing = True
+            self._loop.call_later(_PAUSE, self._do, self._end_pause)
+
+    def _end_pause(self) -> None:
+        self._pausing = False
+
+    def _on_thread(self, work: Callable[[], T], then: Callable[[T], None]) -> None:
+        """Do what may wait for the disk; one after the other, all on the same thread."""
+
+        def run() -> None:
+            try:
+                done = partial(then, work())
+            except Exception as e:
+                done = partial(_fail, e)
+            self._loop.call_soon_threadsafe(self._do, done)
+
+        self._thread.submit(run)
+
+    def _receive_all(self) -> None:
+        """Only when nothing is in hand: what is answered then is about what was known when it was handed over."""
+        while self._orders:
+            self._receive(self._orders.popleft())
 
     def _receive(self, order: Order) -> None:
         match order:
@@ -198,14 +288,16 @@ class Keeper:
                 del self._flushes[id_]
                 if id_ in self._documents and self._documents[id_].state is _State.FLUSHING:
                     document = self._documents[id_]
-                    document.state, document.log = _State.LOADING, iter(self._log.contents(id_, position))
+                    document.state = _State.LOADING
+                    document.log = iter(self._log.contents(id_, position)) if position else None
 
     def _forget(self, id_: bytes) -> None:
         """Its replica is no good any more."""
         document = self._documents[id_]
         if document.log is not None:
-            with suppress(LLMCRDTError):
-                document.log.close()  # type: ignore[attr-defined]
+            self._on_thread(partial(_close, document.log), lambda _: None)
+            if self._slice is not None and self._slice.log is document.log:
+                self._slice = None
         document.log, document.size, document.answered, document.alone = None, 0, None, False
         if document.state is not _State.LIGHT:
             if document.state in (_State.HELD, _State.LOADING):
@@ -216,11 +308,23 @@ class Keeper:
 
     # ---------------------------------------------------------------- what goes into a batch
 
+    def _batch(self) -> list[_Sent]:
+        """What the worker gets next, if it has anything to do."""
+        while sent := self._next():
+            ready = [s for s in sent if not self._answered_before(s)]
+            if ready:
+                ready[:0] = [_Sent(id_, b"drop", ()) for id_ in self._dropped]
+                self._dropped.clear()
+                self._read_ahead()
+                return ready
+        self._read_ahead()
+        return []
+
     def _next(self) -> list[_Sent]:
         if self._suspects and (suspect := self._suspect()):
             return [suspect]
         sent: list[_Sent] = []
-        size, count, loading = 0, 0, False
+        size = count = 0
         for id_ in tuple(self._active):
             document = self._documents[id_]
             if document.state is _State.LIGHT:
@@ -229,10 +333,10 @@ class Keeper:
                 document.state = _State.FLUSHING
                 self._flushes[id_] += 1
                 self._answer(Flush(id_))
-            elif document.state is _State.LOADING and not loading and not document.alone:
-                sent += self._slice(id_, document)
-                loading = True
-            elif document.state in (_State.HELD, _State.LIGHT):
+            loads = self._loads(id_, document) if document.state is _State.LOADING and not document.alone else []
+            sent += loads
+            # Behind the last of its log comes at once what waits for that.
+            if document.state in (_State.HELD, _State.LIGHT) or (loads and document.log is None):
                 for job in document.jobs:
                     if job.alone:
                         break
@@ -253,35 +357,48 @@ class Keeper:
     def _suspect(self) -> _Sent | None:
         """What the worker may have died over, in a batch of its own."""
         self._suspects = False
-        for id_ in self._active:
+        for id_ in tuple(self._active):
             document = self._documents[id_]
+            if document.state is _State.LIGHT:
+                self._refuse_what_needs_it(id_, document)
+            if not document.jobs:
+                continue
             alone = document.alone or document.jobs[0].alone
             self._suspects = self._suspects or alone
-            if document.state is _State.LOADING and document.alone:
-                return next(iter(self._slice(id_, document)), None)
+            if document.state is _State.LOADING and document.alone and (loads := self._loads(id_, document)):
+                return loads[0]
             if document.state in (_State.HELD, _State.LIGHT) and document.jobs[0].alone:
                 return self._sent(id_, document, document.jobs[0])
         return None
 
-    def _slice(self, id_: bytes, document: _Document) -> list[_Sent]:
-        data: list[bytes] = []
-        size, last = 0, True
-        assert document.log is not None
-        try:
-            for update in document.log:
-                data.append(update)
-                size += len(update)
-                if size >= _SLICE:
-                    last = False
-                    break
-        except LLMCRDTError as e:
-            logger.error("the log can't be read: %s", e)
-            self._forget(id_)
-            self._stopping.wait(_PAUSE)
+    def _loads(self, id_: bytes, document: _Document) -> list[_Sent]:
+        """The next slice of a document's log, if it has been read. A document without a log is empty."""
+        if document.log is None:
+            return [_Sent(id_, b"loaded", ())]
+        slice_ = self._slice
+        if slice_ is None or slice_.document != id_ or slice_.data is None:
             return []
-        document.size += size
+        self._slice = None
+        document.size += sum(map(len, slice_.data))
+        if slice_.last:
+            document.log = None
         names = (b"heal", b"healed") if document.heal else (b"load", b"loaded")
-        return [_Sent(id_, names[last], data)]
+        return [_Sent(id_, names[slice_.last], slice_.data)]
+
+    def _read_ahead(self) -> None:
+        """Have the next slice read while the worker is busy: one at a time, of the document whose turn it is."""
+        for id_ in self._active if self._slice is None else ():
+            log = self._documents[id_].log
+            if log is not None:
+                self._slice = _Slice(id_, log)
+                return self._on_thread(partial(_read, log), partial(self._was_read, self._slice))
+
+    def _was_read(self, slice_: _Slice, found: tuple[list[bytes], bool] | None) -> None:
+        if found is not None:
+            slice_.data, slice_.last = found
+        elif slice_ is self._slice:
+            self._forget(slice_.document)
+            self._pause()
 
     def _sent(self, id_: bytes, document: _Document, job: _Job) -> _Sent:
         light = document.state is _State.LIGHT
@@ -296,93 +413,73 @@ class Keeper:
 
     # ---------------------------------------------------------------- the worker
 
-    def _work(self, sent: list[_Sent]) -> None:
-        """Hand a batch to the worker, and take what it answers."""
-        ready = [s for s in sent if not self._answered_before(s)]
-        if not ready:
-            return
-        worker = self._up()
-        if worker is None:
-            self._lost(ready, blame=False)
-            self._stopping.wait(_PAUSE)
-            return
-        ready[:0] = [_Sent(id_, b"drop", ()) for id_ in self._dropped]
-        self._dropped.clear()
+    def _start_worker(self) -> None:
+        if self._starting is None:
+            self._starting = self._loop.create_task(self._bring_up())
+
+    async def _bring_up(self) -> None:
+        limits = self._limits
+        command = process.command(
+            "sync_server.keeper_worker", limits.keep_memory, limits.record, limits.check_seconds
+        )  # fmt: skip
+        pipe = subprocess.PIPE
         try:
-            answers = self._exchange(worker, ready)
-        except (OSError, EOFError, ValueError) as e:
-            if not self._stopping.is_set():
-                logger.error("the worker that checks records ended: %r", e)
-                self.restarts += 1
-                self._end_worker()
-                self._lost(ready, blame=True)
-            return
+            _, worker = await self._loop.subprocess_exec(
+                partial(_Worker, lambda a: self._do(partial(self._heard, a)), lambda: self._do(self._ended)),
+                *command, stdin=pipe, stdout=pipe, stderr=None, env=process.environment(),
+            )  # fmt: skip
+            self._worker = worker
+            self._hand_over(worker, [])
+        except OSError as e:
+            logger.error("the worker that checks records can't be started: %s", e)
+            self._pause()
+        except Exception as e:
+            self._do(partial(_fail, e))
+        self._starting = None
+
+    def _hand_over(self, worker: _Worker, batch: list[_Sent]) -> None:
+        size = sum(len(d) for s in batch for d in s.data)
+        self._deadline = time.monotonic() + _PATIENCE * (self._limits.check_seconds + size / (1 << 20))
+        self._in_hand = batch
+        worker.say([p for s in batch for p in (s.name, s.document, b"%d" % len(s.data), *s.data)])
+
+    def _heard(self, answers: list[bytes]) -> None:
+        batch, self._in_hand, self._deadline = self._in_hand, None, float("inf")
+        self._answered(batch or [], answers)
+
+    def _answered(self, batch: list[_Sent], answers: list[bytes]) -> None:
         at = 0
-        for order in ready:
+        for order in batch:
             state, reason, count = answers[at : at + 3]
             data = tuple(answers[at + 3 : at + 3 + int(count)])
             at += 3 + len(data)
             self._done(order, state, reason.decode(), data)
         self._make_room()
 
-    def _exchange(self, worker: subprocess.Popen[bytes], sent: Sequence[_Sent]) -> list[bytes]:
-        assert worker.stdin is not None and worker.stdout is not None
-        size = sum(len(d) for s in sent for d in s.data)
-        self._deadline = time.monotonic() + _PATIENCE * (self._limits.check_seconds + size / (1 << 20))
-        try:
-            pieces.write(worker.stdin, (p for s in sent for p in (s.name, s.document, b"%d" % len(s.data), *s.data)))
-            return list(pieces.read(worker.stdout))
-        finally:
-            self._deadline = float("inf")
+    def _ended(self) -> None:
+        """It crashed, was ended, or said what can't be."""
+        batch, self._in_hand, self._deadline, self._worker = self._in_hand, None, float("inf"), None
+        if batch == []:
+            logger.error("the worker that checks records does not come up")
+            self._pause()
+        else:
+            logger.error("the worker that checks records ended")
+            self.restarts += 1
+        self._lost(batch or [])
 
-    def _up(self) -> subprocess.Popen[bytes] | None:
-        """The worker, started if need be. None where it does not come up."""
-        with self._lock:
-            if self._stopping.is_set():
-                return None
-            if self._worker is not None:
-                return self._worker
-            limits = self._limits
-            try:
-                self._worker = process.start(
-                    "sync_server.keeper_worker", limits.keep_memory, limits.record, limits.check_seconds
-                )
-            except OSError as e:
-                logger.error("the worker that checks records can't be started: %s", e)
-                return None
-        try:
-            self._exchange(self._worker, ())
-        except (OSError, EOFError) as e:
-            if not self._stopping.is_set():
-                logger.error("the worker that checks records does not come up: %r", e)
-            self._end_worker()
-            return None
-        return self._worker
+    def _watch(self) -> None:
+        """End a worker that hangs."""
+        self._watching = self._loop.call_later(1.0, self._watch)
+        if self._worker is not None and time.monotonic() > self._deadline:
+            self._worker.give_up()
 
-    def _end_worker(self) -> None:
-        with self._lock:
-            worker, self._worker = self._worker, None
-        if worker is not None:
-            assert worker.stdin is not None and worker.stdout is not None
-            worker.kill()
-            with suppress(OSError):
-                worker.stdin.close()
-            worker.stdout.close()
-            worker.wait()
-
-    def _watchdog(self) -> None:
-        while not self._stopping.wait(1.0) and self._thread.is_alive():
-            worker = self._worker
-            if worker is not None and time.monotonic() > self._deadline:
-                worker.kill()
-
-    def _lost(self, sent: Sequence[_Sent], blame: bool) -> None:
-        """The worker is gone, with all it held. What it had in hand is tried again, alone, if it may be to blame."""
+    def _lost(self, sent: Sequence[_Sent]) -> None:
+        """The worker is gone, with all it held. What it had in hand is tried again, alone, for it may be to blame."""
         for id_ in tuple(self._documents):
             self._forget(id_)
         self._dropped.clear()
         self._suspects = True
-        sent = [order for order in sent if order.name != b"drop"] if blame else []
+        sent = [order for order in sent if order.name != b"drop"]
         alone = len(sent) == 1
         for order in sent:
             document, job = self._documents.setdefault(order.document, _Document()), order.job
@@ -471,7 +568,7 @@ class Keeper:
             document.heal = True
             self._forget(order.document)
         elif order.name in (b"loaded", b"healed"):
-            document.state, document.log, document.failures, document.alone = _State.HELD, None, 0, False
+            document.state, document.failures, document.alone = _State.HELD, 0, False
 
     def _make_room(self) -> None:
         """Throw away what was used longest ago, until the rest fits."""
@@ -486,3 +583,29 @@ class Keeper:
                 self._forget(id_)
                 # What is known of one that can't be loaded as it is goes too: that is found out again.
                 self._documents.pop(id_, None)
+
+
+def _read(log: Iterator[bytes]) -> tuple[list[bytes], bool] | None:
+    """The next slice of a log, and whether it is the last. None where it can't be read."""
+    data: list[bytes] = []
+    size, last = 0, True
+    try:
+        for update in log:
+            data.append(update)
+            size += len(update)
+            if size >= _SLICE:
+                last = False
+                break
+    except LLMCRDTError as e:
+        logger.error("the log can't be read: %s", e)
+        return None
+    return data, last
+
+
+def _close(log: Iterator[bytes]) -> None:
+    with suppress(LLMCRDTError):
+        log.close()  # type: ignore[attr-defined]
+
+
+def _fail(error: Exception) -> None:
+    raise error

@@ -9,12 +9,20 @@ import sys
 from collections.abc import Callable
 
 
+def command(module: str, *arguments: object) -> list[str]:
+    """``python -m module arguments``."""
+    return [sys.executable, "-m", module, *map(str, arguments)]
+
+
+def environment() -> dict[str, str]:
+    """In which a worker imports what this process imports, wherever that was started."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path) or "."}
+
+
 def start(module: str, *arguments: object) -> subprocess.Popen[bytes]:
-    """``python -m module arguments``, with pipes for its input and output. Raises OSError."""
-    command = [sys.executable, "-m", module, *map(str, arguments)]
-    # It imports what this process imports, wherever that was started.
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path) or "."}
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+    """A worker with pipes for its input and output. Raises OSError."""
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command(module, *arguments), stdin=pipe, stdout=pipe, env=environment())
 
 
 def bound(memory: int, nice: int = 0) -> None:

@@ -1,7 +1,8 @@
-"""The relay's shell: sockets on an asyncio loop, the rooms and their log on one thread of their own.
+"""The relay's shell: sockets on an asyncio loop, and the rooms, which take one step after the other.
 
-So the loop never waits for the disk: it hands over what has come in and goes on; the thread takes all there is, does
-one step, and hands back what is to be sent. The busier the relay, the more records share one fsync.
+A step takes all events there are, so the busier the relay, the more records share one fsync. While steps are quick the
+loop takes them itself, for to wait for another thread twice costs more than a fast disk does. When they are not, for
+there is much to do or the disk is slow, a thread takes them, and the loop never waits for long (``Pace``).
 """
 
 from __future__ import annotations
@@ -9,17 +10,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 from importlib.metadata import PackageNotFoundError, version
 from itertools import count
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from typing import TypeAlias
+from typing import NamedTuple
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import InvalidHandshake, NegotiationError
@@ -38,7 +38,7 @@ from .doors.native import Answer, NativeDoor, Refused, take_following
 from .doors.yjs import YjsDoor
 from .folder import Folder
 from .folding import Folded, ToFold
-from .keeper import Keeper
+from .keeper import Keeper, Order
 from .limits import Limits
 from .log import DATABASE, SqliteLog
 from .metrics import CONTENT_TYPE, Metrics
@@ -60,12 +60,40 @@ def _unrevealing(record: logging.LogRecord) -> bool:
 _sockets_logger = logging.getLogger(f"{__name__}.websockets")
 _sockets_logger.addFilter(_unrevealing)
 
-_Work: TypeAlias = dict[str, float]
 _TICK = 0.5
 """Seconds between two looks for what waits for a better moment."""
 _FRAME = 64
 """What a frame counts beside its bytes, so that many small ones are not free."""
 _BUSY = HTTPStatus.SERVICE_UNAVAILABLE
+_QUICK = 0.001
+"""Seconds that a step may take on the loop."""
+_NEWEST = 1 / 8
+"""What the last step counts in the mean of all."""
+
+
+class Pace:
+    """How long steps take, as a mean that follows the last of them. One far over the bound is enough to make them slow,
+    and then it takes some ten quick ones: so a spell of a slow disk holds up the loop once."""
+
+    def __init__(self) -> None:
+        self._mean = 0.0
+
+    def note(self, seconds: float) -> None:
+        self._mean += (seconds - self._mean) * _NEWEST
+
+    @property
+    def quick(self) -> bool:
+        return self._mean < _QUICK
+
+
+class Step(NamedTuple):
+    """What a step of the rooms leaves to be done: orders for the keeper, what Rooms.taken says, and messages with the
+    frame for those who take one as it is. ``counts`` is for the metrics."""
+
+    orders: Sequence[Order]
+    taken: Sequence[tuple[int, int]]
+    frames: Sequence[tuple[Drop | Send, Outgoing | None]]
+    counts: dict[str, float]
 
 
 def agent() -> str:
@@ -98,7 +126,11 @@ class Relay:
         self.failed = asyncio.Event()
         self.certificate = certificate
         self._origins: list[Origin | None] = [None, *map(Origin, origins)]
-        self._events: SimpleQueue[Event | None] = SimpleQueue()
+        self._events: list[Event] = []
+        self._pace = Pace()
+        # A step will be begun; one is under way on the thread; there will be none any more.
+        self._due = self._under_way = self._over = False
+        self._rested = asyncio.Event()
         self._connections: dict[int, Connection] = {}
         self._rates: dict[str, Rate] = {}
         self._told: tuple[bytes, Outgoing] = (b"", Outgoing(b""))
@@ -140,11 +172,11 @@ class Relay:
             self._log.close()
             raise
         self.port = self._server.sockets[0].getsockname()[1]
-        self._folder = Folder(self._log, self.limits, self._events.put)
-        self._keeper = Keeper(self._log, self.limits, self._events.put, self._fail, early=self._check)
+        self._thread = ThreadPoolExecutor(1, "llmcrdt-relay-log")
+        self._folder = Folder(self._log, self.limits, self._put_from_thread)
+        self._keeper = Keeper(self._log, self.limits, self._put, self._fail, early=self._check)
         self._keeper.start()
-        self._thread = threading.Thread(target=self._work, name="llmcrdt-relay-log", daemon=True)
-        self._thread.start()
+        self._step_soon()
         self._ticking = asyncio.create_task(self._tick())
 
     async def stop(self) -> None:
@@ -152,11 +184,17 @@ class Relay:
         self._stopping = True
         self._server.close(close_connections=False)
         self._ticking.cancel()
-        self._events.put(None)
-        await asyncio.to_thread(self._thread.join)
-        await asyncio.to_thread(self._keeper.stop)
+        # What came in is looked at, appended and acknowledged before the relay ends.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.limits.shutdown):
+                while not self._at_rest:
+                    await self._rested.wait()
+                    self._rested.clear()
+        self._over = True
+        await asyncio.to_thread(self._thread.shutdown)
+        await self._keeper.stop()
         await asyncio.to_thread(self._folder.stop)
-        # What the thread handed over last is dispatched before this goes on.
+        # What the thread handed over last is sent before this goes on.
         await asyncio.sleep(0)
         retry_after = int(self.limits.retry_after * 1000)
         for connection in tuple(self._connections.values()):
@@ -180,7 +218,7 @@ class Relay:
         welcome = not self._stopping and len(self._connections) < self.limits.connections
         if welcome:
             self._connections[connection.peer] = connection
-            self._events.put(Joined(connection.peer))
+            self._put(Joined(connection.peer))
         else:
             code = ErrorCode.SHUTTING_DOWN if self._stopping else ErrorCode.TOO_MANY_CONNECTIONS
             self._end(connection, Error(code, "Try again later.", retry_after=int(self.limits.retry_after * 1000)))
@@ -199,7 +237,7 @@ class Relay:
             if welcome:
                 connection.finish()
                 del self._connections[connection.peer]
-                self._events.put(Left(connection.peer))
+                self._put(Left(connection.peer))
 
     def _begin(self, connection: Connection, door: YjsDoor) -> None:
         try:
@@ -247,14 +285,14 @@ class Relay:
                 # The answer may be large: the next message is taken when it has left.
                 size += self.limits.window
             connection.gave(size)
-            self._events.put(Received(connection.peer, message, size))
+            self._put(Received(connection.peer, message, size))
 
     def _greeted(self, connection: Connection) -> None:
         native = isinstance(connection.door, NativeDoor)
         connection.socket.protocol.max_message_size = wire.MAX_FRAME if native else self.limits.yjs_frame
         grant = connection.door.grant or EVERYTHING
         admin = grant.level == "admin"
-        self._events.put(Greeted(connection.peer, connection.door.features, grant.subject, admin))
+        self._put(Greeted(connection.peer, connection.door.features, grant.subject, admin))
 
     def _crowded(self, connection: Connection) -> None:
         text = f"At most {self.limits.subject_connections} connections for one subject."
@@ -287,14 +325,14 @@ class Relay:
     def _report(self, connection: Connection) -> None:
         """Tell the rooms what has left, but not for every frame: each report wakes their thread."""
         if connection.unreported >= self.limits.outgoing // 4:
-            self._events.put(Sent(connection.peer, connection.unreported))
+            self._put(Sent(connection.peer, connection.unreported))
             connection.unreported = 0
 
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(_TICK)
             if self._rooms.stuck:
-                self._events.put(Tick())
+                self._put(Tick())
             if self._tokens.on:
                 self._confirm_all()
                 self._forget_rates()
@@ -318,7 +356,7 @@ class Relay:
 
     def _tick_now(self) -> None:
         self._announcing = False
-        self._events.put(Tick())
+        self._put(Tick())
 
     def _confirm_all(self) -> None:
         """End the connections of tokens that have expired or were revoked."""
@@ -347,12 +385,10 @@ class Relay:
         same = sum(1 for grant in grants if grant is not None and grant.subject == door.grant.subject)
         return same <= self.limits.subject_connections
 
-    def _dispatch(
-        self, taken: Sequence[tuple[int, int]], frames: Sequence[tuple[Drop | Send, Outgoing | None]], work: _Work
-    ) -> None:
-        for name, by in work.items():
+    def _dispatch(self, step: Step) -> None:
+        for name, by in step.counts.items():
             self.metrics.count(name, by)
-        for output, out in frames:
+        for output, out in step.frames:
             if isinstance(output, Drop):
                 if connection := self._connections.get(output.peer):
                     self._end(connection, output.error)
@@ -369,7 +405,7 @@ class Relay:
                 self._translate([c for c in connections if isinstance(c.door, YjsDoor)], output)
             for connection in connections:
                 self._report(connection)
-        for peer, size in taken:
+        for peer, size in step.taken:
             if connection := self._connections.get(peer):
                 connection.took(size)
 
@@ -428,65 +464,90 @@ class Relay:
         response.headers["Content-Type"] = CONTENT_TYPE
         return response
 
-    # ---------------------------------------------------------------- on the thread of the rooms
+    # ---------------------------------------------------------------- steps of the rooms
 
-    def _work(self) -> None:
-        work: _Work = {}
-        end: float | None = None
+    def _put(self, event: Event) -> None:
+        self._events.append(event)
+        self._step_soon()
+
+    def _put_from_thread(self, event: Event) -> None:
+        self._loop.call_soon_threadsafe(self._put, event)
+
+    def _step_soon(self) -> None:
+        """Behind all that this turn of the loop brings."""
+        if not self._due and not self._under_way:
+            self._due = True
+            self._loop.call_soon(self._begin_step)
+
+    def _begin_step(self) -> None:
+        self._due = False
+        if self._over or not (self._events or self._rooms.more):
+            return
+        events = self._events[: self.limits.group]
+        del self._events[: self.limits.group]
+        if self._pace.quick:
+            self._end_step(self._step(events))
+        else:
+            self._under_way = True
+            self._thread.submit(self._step_on_thread, events)
+
+    def _step_on_thread(self, events: Sequence[Event]) -> None:
+        self._loop.call_soon_threadsafe(self._end_step, self._step(events))
+
+    def _step(self, events: Sequence[Event]) -> Step | None:
+        """On the loop, or on the thread; never both. None where the relay can't go on."""
         try:
-            while True:
-                events, last = self._waiting(end)
-                began = time.perf_counter()
-                outputs = self._rooms.step(events)
-                work["commits_total"] = work.get("commits_total", 0) + 1
-                work["commit_seconds_total"] = work.get("commit_seconds_total", 0.0) + time.perf_counter() - began
-                for event in events:
-                    if isinstance(event, Checked) and event.refused:
-                        work["records_refused_total"] = work.get("records_refused_total", 0) + 1
-                    if isinstance(event, Folded):
-                        name = "folds_failed_total" if event.records is None else "folds_total"
-                        work[name] = work.get(name, 0) + 1
-                taken = self._rooms.taken
-                frames: list[tuple[Drop | Send, Outgoing | None]] = []
-                for output in outputs:
-                    if isinstance(output, ToFold):
-                        self._folder.put(output)
-                    elif isinstance(output, ToCheck | ToDrop | Flushed):
-                        self._keeper.put(output)
-                    else:
-                        frames.append((output, _outgoing(output)))
-                if self._rooms.announces and not self._announcing:
-                    self._loop.call_soon_threadsafe(self._tick_soon)
-                if taken or frames:
-                    self._loop.call_soon_threadsafe(self._dispatch, taken, frames, work)
-                    work = {}
-                if last:
-                    end = time.monotonic() + self.limits.shutdown
-                # What came in is looked at, appended and acknowledged before the relay ends.
-                if end is not None and (not self._checking.busy or time.monotonic() > end):
-                    return
+            began = time.perf_counter()
+            outputs = self._rooms.step(events)
+            counts = {"commits_total": 1, "commit_seconds_total": time.perf_counter() - began}
+            for event in events:
+                if isinstance(event, Checked) and event.refused:
+                    counts["records_refused_total"] = counts.get("records_refused_total", 0) + 1
+                if isinstance(event, Folded):
+                    name = "folds_failed_total" if event.records is None else "folds_total"
+                    counts[name] = counts.get(name, 0) + 1
+            orders: list[Order] = []
+            frames: list[tuple[Drop | Send, Outgoing | None]] = []
+            for output in outputs:
+                if isinstance(output, ToFold):
+                    self._folder.put(output)
+                elif isinstance(output, ToCheck | ToDrop | Flushed):
+                    orders.append(output)
+                else:
+                    frames.append((output, _outgoing(output)))
+            self._pace.note(time.perf_counter() - began)
+            return Step(orders, self._rooms.taken, frames, counts)
         except Exception:
             logger.exception("the relay can't go on")
-            self._fail()
+            return None
+
+    def _end_step(self, step: Step | None) -> None:
+        self._under_way = False
+        if step is None:
+            return self._fail()
+        if step.orders:
+            self._keeper.put(*step.orders)
+        if self._events or self._rooms.more:
+            self._step_soon()
+        if self._rooms.announces:
+            self._tick_soon()
+        self._dispatch(step)
+        self._rested.set()
+
+    @property
+    def _at_rest(self) -> bool:
+        """Whether all that came in is dealt with, or nothing will be any more."""
+        return self._over or not (self._events or self._under_way or self._checking.busy)
 
     def _fail(self) -> None:
+        """The relay can't go on. From any thread."""
         with suppress(RuntimeError):  # the loop is closed
-            self._loop.call_soon_threadsafe(self.failed.set)
+            self._loop.call_soon_threadsafe(self._failed)
 
-    def _waiting(self, end: float | None) -> tuple[list[Event], bool]:
-        """All events there are, and whether they are the last. Waits for one, unless there is work without, and no
-        longer than until ``end``."""
-        events: list[Event] = []
-        with suppress(Empty):
-            patience = None if end is None else max(0.0, end - time.monotonic())
-            event = self._events.get(block=not self._rooms.more, timeout=patience)
-            while event is not None:
-                events.append(event)
-                if len(events) == self.limits.group:
-                    return events, False
-                event = self._events.get_nowait()
-            return events, True
-        return events, False
+    def _failed(self) -> None:
+        self._over = True
+        self._rested.set()
+        self.failed.set()
 
 
 def _outgoing(output: Drop | Send) -> Outgoing | None:

@@ -15,7 +15,7 @@ from llmcrdt.crdt.yjs import YjsReplica
 from llmcrdt.crdt.yjs_update import UpdateRange
 from sync_server import keeper_worker
 from sync_server.checking import Checked, Flush
-from sync_server.keeper import Keeper
+from sync_server.keeper import Keeper, T, _State
 from sync_server.limits import Limits
 from sync_server.log import RecordLog
 
@@ -51,44 +51,61 @@ class _Panic(BaseException):
 
 
 class SimulatedKeeper(Keeper):
-    """Has no thread: ``turn`` does what the thread would do next. ``crashes``: exchanges still to come that the worker
-    does not survive."""
-
-    _worker: Any
+    """Has no loop: ``turn`` does what comes next on it. ``crashes``: exchanges still to come that the worker does not
+    survive."""
 
     def __init__(self, log: RecordLog, limits: Limits, answer: Callable[[Checked | Flush], None], rng: Random) -> None:
         super().__init__(log, limits, answer)
         self.rng, self.crashes = rng, 0
-        self._stopping = _Never()  # type: ignore[assignment]
         self._blamed: Counter[object] = Counter()
+        self._here: keeper_worker.Keeper | None = None
+        self._later: list[Callable[[], None]] = []
 
     @property
     def idle(self) -> bool:
-        return self._orders.empty() and not self._runnable()
+        waits = all(self._documents[id_].state is _State.FLUSHING for id_ in self._active)
+        return waits and not self._later and not self._orders
 
     def turn(self) -> None:
-        """One round of the thread's loop."""
-        self._take()
-        sent = self._next()
-        if sent:
-            self._work(sent)
+        """What the thread has read comes, then the worker gets a batch."""
+        later, self._later = self._later, []
+        for call in later:
+            call()
+        self._receive_all()
+        worker = self._up()
+        if worker is not None and (batch := self._batch()):
+            try:
+                answers = self._exchange(worker, batch)
+            except EOFError:
+                self._here, self.restarts = None, self.restarts + 1
+                self._lost(batch)
+            else:
+                self._answered(batch, answers)
+
+    def _go_on(self) -> None:
+        pass
+
+    def _pause(self) -> None:
+        pass
+
+    def _on_thread(self, work: Callable[[], T], then: Callable[[T], None]) -> None:
+        self._later.append(lambda: then(work()))
 
     def die(self) -> None:
         """The relay's process is gone."""
         for document in tuple(self._documents):
             self._forget(document)
+        for call in self._later:
+            call()
 
     # ---------------------------------------------------------------- the worker
 
-    def _up(self) -> Any:
-        if self._worker is None and not (self.crashes and self.rng.random() < 0.3):
-            self._worker = keeper_worker.Keeper(self._limits.record)
-        return self._worker
+    def _up(self) -> keeper_worker.Keeper | None:
+        if self._here is None and not (self.crashes and self.rng.random() < 0.3):
+            self._here = keeper_worker.Keeper(self._limits.record)
+        return self._here
 
-    def _end_worker(self) -> None:
-        self._worker = None
-
-    def _exchange(self, worker: Any, sent: Sequence[Any]) -> list[bytes]:
+    def _exchange(self, worker: keeper_worker.Keeper, sent: Sequence[Any]) -> list[bytes]:
         answers: list[bytes] = []
         dies_at = self.rng.randrange(len(sent) + 1) if self._crashes(sent) else None
         for place, order in enumerate(sent):
@@ -112,13 +129,3 @@ class SimulatedKeeper(Keeper):
             self._blamed[suspect] += 1
         self.crashes -= 1
         return True
-
-
-class _Never:
-    """In place of an event: the keeper is never stopped, and waits for nothing."""
-
-    def is_set(self) -> bool:
-        return False
-
-    def wait(self, seconds: float) -> bool:
-        return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import signal
@@ -245,22 +246,28 @@ class Kept:
         self.flushes: list[Flush] | None = None
         self._got = threading.Condition()
         self._ticket = 0
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
         self.keeper = Keeper(self.log, Limits(**limits), self._take)
-        self.keeper.start()
+        self._loop.call_soon_threadsafe(self.keeper.start)
 
     def _take(self, answer: Checked | Flush) -> None:
         if isinstance(answer, Flush):
             if self.flushes is not None:
                 return self.flushes.append(answer)
             head = self.log.head(answer.document)
-            return self.keeper.put(Flushed(answer.document, head.cursor.position if head else 0))
+            return self.tell(Flushed(answer.document, head.cursor.position if head else 0))
         with self._got:
             self.answers[answer.ticket] = answer
             self._got.notify_all()
 
+    def tell(self, *orders: ToCheck | ToDrop | Flushed) -> None:
+        self._loop.call_soon_threadsafe(self.keeper.put, *orders)
+
     def put(self, request: Push | Ask | Merge) -> int:
         self._ticket += 1
-        self.keeper.put(ToCheck(self._ticket, request, len(request.data) if isinstance(request, Push) else 0))
+        self.tell(ToCheck(self._ticket, request, len(request.data) if isinstance(request, Push) else 0))
         return self._ticket
 
     def wait(self, *tickets: int) -> list[Checked]:
@@ -275,7 +282,10 @@ class Kept:
                 self.log.append(document, wire.Record(session, n, piece), "yjs", b"l" * 16)
 
     def close(self) -> None:
-        self.keeper.stop()
+        asyncio.run_coroutine_threadsafe(self.keeper.stop(), self._loop).result(WAIT)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
         self.log.close()
 
 
@@ -330,7 +340,7 @@ def test_what_only_the_core_refuses_is_found_among_many_records(kept: Kept, bad:
     assert (answer.good, bool(answer.refused)) == (len(before), True)
     assert texts(*merged.data) == texts(after[0]), "what came behind the bad one is not there"
     kept.append(D, *before)
-    kept.keeper.put(ToDrop(D))
+    kept.tell(ToDrop(D))
     assert kept.wait(kept.put(Push(D, S, len(before) + 1, tuple(after))))[0].good == len(after)
     (told,) = kept.wait(kept.put(Ask(D, "yjs", b"\x00")))
     whole = pycrdt.Doc()
@@ -357,7 +367,7 @@ def test_a_replica_that_was_dropped_is_loaded_again(kept: Kept) -> None:
     kept.append(D, one)
     (emitted,) = kept.wait(kept.put(Merge(D, "yjs", two)))
     assert texts(one, *emitted.data) == texts(one, two)
-    kept.keeper.put(ToDrop(D))  # it did not get into the log
+    kept.tell(ToDrop(D))  # it did not get into the log
     assert kept.wait(kept.put(Merge(D, "yjs", two))) == [Checked(2, 0, emitted.data)]
     assert kept.wait(kept.put(Merge(D, "yjs", two))) == [Checked(3)], "nothing new any more"
 
@@ -367,18 +377,18 @@ def test_a_document_that_is_dropped_before_it_is_loaded_is_loaded_with_all_that_
     flushes = kept.flushes = []
     ticket = kept.put(Ask(D, "yjs", b"\x00"))
     eventually(lambda: len(flushes) == 1)
-    kept.keeper.put(ToDrop(D))
+    kept.tell(ToDrop(D))
     eventually(lambda: len(flushes) == 2)
     kept.append(D, one)  # between the two
-    kept.keeper.put(Flushed(D, 0))
-    kept.keeper.put(Flushed(D, 1))
+    kept.tell(Flushed(D, 0))
+    kept.tell(Flushed(D, 1))
     (told,) = kept.wait(ticket)
     assert texts(told.data[0]) == texts(one)
 
 
 def test_word_of_a_document_that_is_held_no_longer_ends_nothing(kept: Kept) -> None:
     """As it comes where one was dropped, loaded and dropped again, each time before the word on it."""
-    kept.keeper.put(Flushed(D, 0))
+    kept.tell(Flushed(D, 0))
     assert kept.wait(kept.put(Ask(D, "yjs", b"\x00")))
 
 
@@ -393,7 +403,7 @@ def test_who_may_only_read_may_say_nothing_new(kept: Kept) -> None:
         (answer,) = kept.wait(kept.put(Merge(D, "yjs", said, may_append=False)))
         assert (answer.refused == "") is fine
     kept.append(D, gone)
-    kept.keeper.put(ToDrop(D))
+    kept.tell(ToDrop(D))
     (answer,) = kept.wait(kept.put(Merge(D, "yjs", gone, may_append=False)))
     assert answer.refused == ""
 
@@ -426,8 +436,8 @@ def make_deadly(monkeypatch: pytest.MonkeyPatch, folder: Path, method: str) -> N
         "sys.exit(keeper_worker.process.serve(keeper_worker.main))\n"
     )
     monkeypatch.syspath_prepend(folder)
-    start = keeper_module.process.start
-    monkeypatch.setattr(keeper_module.process, "start", lambda _, *rest: start("deadly", *rest))
+    command = keeper_module.process.command
+    monkeypatch.setattr(keeper_module.process, "command", lambda _, *rest: command("deadly", *rest))
 
 
 def test_what_kills_the_worker_is_refused_and_what_stands_beside_it_passes(

@@ -1,0 +1,92 @@
+"""Who takes the steps of the rooms: the loop while they are quick, a thread when they are not."""
+
+from __future__ import annotations
+
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from websockets.sync.client import connect
+from websockets.typing import Subprotocol
+
+from llmcrdt.sync import wire
+from llmcrdt.sync.wire import Hello, Open, Push
+from sync_server.log import SqliteLog
+from sync_server.server import Pace
+from sync_server.thread import RelayThread
+
+D, S = b"d" * 16, b"s" * 16
+SLOW = 0.5
+
+
+def test_steps_are_slow_as_soon_as_one_is_and_quick_when_many_were() -> None:
+    pace = Pace()
+    for _ in range(100):
+        pace.note(0.0003)
+    assert pace.quick
+    pace.note(0.004)
+    assert pace.quick, "a hiccup"
+    pace.note(0.1)
+    assert not pace.quick
+    steps = 0
+    while not pace.quick:
+        pace.note(0.0003)
+        steps += 1
+    assert 5 < steps < 40
+
+
+@contextmanager
+def transactions(monkeypatch: pytest.MonkeyPatch, seconds: float) -> Iterator[list[str]]:
+    """Each takes so long. The names of the threads on which they are."""
+    real, names = SqliteLog.transaction, list[str]()
+
+    @contextmanager
+    def slow(log: SqliteLog) -> Iterator[None]:
+        names.append(threading.current_thread().name)
+        with real(log):
+            yield
+            time.sleep(seconds)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SqliteLog, "transaction", slow)
+        yield names
+
+
+def test_a_slow_disk_holds_up_nobody_who_does_not_need_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop = threading.Event()
+
+    def write(url: str) -> None:
+        with connect(url + wire.PATH, subprotocols=[Subprotocol(wire.SUBPROTOCOL)], proxy=None) as client:
+            for message in (Hello("t"), Open(D, "automerge")):
+                client.send(wire.encode(message))
+                client.recv(timeout=20)
+            n = 0
+            while not stop.is_set():
+                n += 1
+                client.send(wire.encode(Push(D, S, n, (b"x",))))
+                client.recv(timeout=20)
+
+    with RelayThread(tmp_path) as relay:
+        with transactions(monkeypatch, SLOW) as names:
+            writer = threading.Thread(target=write, args=(relay.url,))
+            writer.start()
+            while len(names) < 4:
+                time.sleep(0.01)
+            waits = []
+            for _ in range(20):
+                began = time.monotonic()
+                with urllib.request.urlopen(relay.url.replace("ws", "http", 1) + "/healthz", timeout=20) as response:
+                    assert response.status == 200
+                waits.append(time.monotonic() - began)
+                time.sleep(0.05)
+            assert sorted(waits)[15] < SLOW / 4, "the loop answers while the disk is slow"
+            assert names[0] == "llmcrdt-relay" and names[-1] != "llmcrdt-relay", "the first one is taken by the loop"
+        with transactions(monkeypatch, 0) as names:
+            while "llmcrdt-relay" not in names:  # the disk is quick again
+                time.sleep(0.01)
+        stop.set()
+        writer.join()
