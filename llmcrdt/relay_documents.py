@@ -84,6 +84,9 @@ class RelayDocuments:
             self._store.refill(self._relay, document, data, cursor, keys)
         self._repo.touch(document)
 
+    def deleted_last(self) -> Sequence[DocumentId]:
+        return [DocumentId(id_) for id_ in self._store.deleted_last(self._relay)]
+
     def lost(self) -> None:
         self._store.owe_deletions(self._relay)
         self._repo.ask_to_delete(self._relay)

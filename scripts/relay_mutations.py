@@ -267,4 +267,10 @@ RELAY_MUTATIONS = (
         "tests/sync_server/test_operating.py::"
         "test_no_level_of_logging_shows_tokens_documents_or_content",
     ),
+    Mutation(
+        "deleted", "a relay that lost nothing but tombstones is not noticed", _FOLLOWER,
+        "        self._list()\n        self._probe()\n", "        self._list()\n",
+        "tests/test_deletion.py::"
+        "test_a_relay_that_lost_nothing_but_tombstones_is_told_again",
+    ),
 )  # fmt: skip

@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -17,11 +18,12 @@ from llmcrdt.exceptions import ConversationNotFound, RelayRefused, RepoClosed, S
 from llmcrdt.ids import document_bytes
 from llmcrdt.store.database import Store
 from llmcrdt.sync.protocol import Connection
-from llmcrdt.sync.wire import ErrorCode
+from llmcrdt.sync.wire import Ack, Error, ErrorCode, Open, Opened, Push
 from sync_server.access import Tokens
 from sync_server.log import SqliteLog
 from sync_server.thread import RelayThread
 
+from .sync_server.test_checking import ask, native
 from .waiting import eventually
 
 OpenRepo = Callable[..., llmcrdt.Repo]
@@ -384,3 +386,60 @@ def test_a_deleted_id_can_not_be_joined_or_written_to_again(open_repo: OpenRepo,
         laptop.join(conversation.id)
     laptop.close()
     assert not holds(tmp_path)
+
+
+def forget_tombstones(folder: Path) -> list[bytes]:
+    """What a copy of the relay's file lacks that was made before the tombstones, and after all else."""
+    with closing(sqlite3.connect(folder / "relay.db", isolation_level=None)) as db:
+        ids = [id_ for (id_,) in db.execute("SELECT id FROM documents WHERE gone > 0 ORDER BY id")]
+        db.execute("DELETE FROM documents WHERE gone > 0")
+        return ids
+
+
+@pytest.mark.parametrize("stale", [False, True])
+def test_a_relay_that_lost_nothing_but_tombstones_is_told_again(
+    open_repo: OpenRepo, tmp_path: Path, stale: bool
+) -> None:
+    folder = tmp_path / "relay"
+    laptop = open_repo("laptop")
+    gone, kept = [laptop.create(f"Gone {n}") for n in range(3)], laptop.create("Kept")
+    for conversation in (*gone, kept):
+        conversation.append("user", "words")
+    with RelayThread(folder) as relay:
+        with laptop.connect(relay.url) as link:
+            link.wait_synced(30)
+            for conversation in gone:
+                laptop.delete(conversation.id)
+            link.wait_synced(30)
+        port = relay.port
+    lost = forget_tombstones(folder)
+    assert lost == sorted(document_bytes(conversation.id) for conversation in gone)
+    with RelayThread(folder, port=port) as relay:
+        if stale:  # somebody who knows no library fills them in again
+            with native(relay.url) as page:
+                for n, document in enumerate(lost):
+                    kind = "yjs" if n else "other"
+                    assert isinstance(ask(page, Open(document, kind)), Opened)
+                    assert isinstance(ask(page, Push(document, b"s" * 16, 1, (b"\x00\x00",))), Ack)
+        with laptop.connect(relay.url) as link:
+            link.wait_synced(30)
+            eventually(lambda: laptop.store.owed_deletions(relay.url), lambda owed: owed == [])
+            assert link.last_error is None
+        with native(relay.url) as page:
+            for document in lost:
+                answer = ask(page, Open(document, "yjs"))
+                assert isinstance(answer, Error) and answer.code == ErrorCode.GONE
+
+
+def test_a_relay_that_knows_what_it_deleted_is_asked_for_nothing_again(open_repo: OpenRepo, relay: RelayThread) -> None:
+    laptop = open_repo("laptop")
+    conversations = [laptop.create() for _ in range(3)]
+    with laptop.connect(relay.url) as link:
+        link.wait_synced(30)
+        for conversation in conversations:
+            laptop.delete(conversation.id)
+        link.wait_synced(30)
+        first = link.bytes_sent
+    with patch.object(Store, "owe_deletions") as owed, laptop.connect(relay.url) as link:
+        link.wait_synced(30)
+        assert not owed.called and link.bytes_sent < first and link.last_error is None

@@ -26,6 +26,7 @@ from .tables import Tables, forget_rows, last_place
 SMALL = 256 << 10  # below this many bytes of updates, a snapshot is not worth its writing
 _PATIENCE_MS = 30_000  # how long a write waits for another process that writes
 _HEADER = b"SQLite format 3\0"
+_LAST_DELETED = 8  # documents whose deletion a relay is asked about with each connection
 _SCRUB = "scrub"  # the setting that says what was dropped may still be in the write-ahead log
 
 
@@ -512,6 +513,14 @@ class Store:
     def deleted_there(self, relay: str, document: str) -> None:
         with self._writing() as db:
             db.execute("DELETE FROM settings WHERE name = ?", [f"delete:{document}:{relay}"])
+            name = f"deleted-last:{relay}"
+            last = db.execute("SELECT value FROM settings WHERE name = ?", [name]).fetchone()
+            documents = [d for d in (last[0].split() if last else ()) if d != document][1 - _LAST_DELETED :]
+            db.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", [name, " ".join((*documents, document))])
+
+    def deleted_last(self, relay: str) -> list[str]:
+        """The documents that this relay was the last to delete, as it said."""
+        return (self.setting(f"deleted-last:{relay}") or "").split()
 
     # the listing
 

@@ -51,6 +51,7 @@ class Follower:
         self._received = self._sent = 0
         self._pushes = Pushes(local)
         self._has_room = self._lost = False
+        self._probed: set[bytes] = set()
         self._goals = Goals(local)
         self._folds = Folds(local)
         self._deletions = Deletions(local)
@@ -65,9 +66,10 @@ class Follower:
         """A new connection is there; ``take`` has its first frames."""
         self.disconnected()
         self.refused.clear()
-        self.retry_after, self._lost = 0.0, False
+        self.retry_after, self._lost, self._probed = 0.0, False, set()
         self._connection = protocol.Connection(self._agent, self._token)
         self._list()
+        self._probe()
 
     def disconnected(self) -> None:
         """The connection is gone. What was not acknowledged is sent again on the next."""
@@ -225,6 +227,15 @@ class Follower:
                 pass
             case protocol.Reached(number):
                 self._goals.reached(number, self._documents, self._pending)
+            case protocol.Opened(document) if document in self._probed:
+                self._probed.discard(document)
+                if self._connection is not None:
+                    self._connection.close(document)
+                self._note_loss()
+            case protocol.Refused(error) if error.document is not None and error.document in self._probed:
+                self._probed.discard(error.document)
+                if error.code == ErrorCode.WRONG_KIND:  # somebody has brought another one
+                    self._note_loss()
             case protocol.Refused(error) if error.document is None:
                 self.retry_after = error.retry_after / 1000
                 raise RelayRefused(f"The relay ended the connection: {error.text}", code=error.code)
@@ -279,14 +290,29 @@ class Follower:
     def _refill(self, doc: Followed) -> None:
         assert self._connection is not None
         before = self._local.cursor(doc.id)
-        if before is not None and before.position > 0 and not self._lost:
-            self._lost = True
-            self._local.lost()
+        if before is not None and before.position > 0:
+            self._note_loss()
         self._local.refill(doc.id, doc.log, self._connection.cursor(doc.raw))
         doc.log = []
         self._goals.mark(doc.id)
         self._goals.check(doc.id)
         self._live(doc)
+
+    def _probe(self) -> None:
+        """See whether the relay still knows what it was the last to delete: it says GONE then, to whoever opens it. A
+        relay that went back to an old copy may have lost a deletion and no record."""
+        assert self._connection is not None
+        for document in self._local.deleted_last():
+            if document not in self._documents:
+                raw = document_bytes(document)
+                self._probed.add(raw)
+                self._connection.open(raw, self._local.kind(document), None)
+
+    def _note_loss(self) -> None:
+        """The relay lost something that it had acknowledged."""
+        if not self._lost:
+            self._lost = True
+            self._local.lost()
 
     def _live(self, doc: Followed) -> None:
         doc.phase = Phase.LIVE

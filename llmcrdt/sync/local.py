@@ -97,6 +97,10 @@ class LocalDocuments(Protocol):
         session, or in another new one, never in one that was used before.
         """
 
+    def deleted_last(self) -> Sequence[DocumentId]:
+        """A few documents that the relay was the last to delete, as it said. Asked with each connection: a relay that
+        went back to a copy of before forgot them, even where all logs are whole."""
+
     def lost(self) -> None:
         """The relay lost something that it had acknowledged: it may have forgotten which documents were deleted, even
         where the log that says so is whole. Comes before the first such ``refill``, at most once a connection."""

@@ -158,6 +158,10 @@ class BlobDocuments:
             if lacking:
                 self._write(doc, lacking)
 
+    def deleted_last(self) -> Sequence[DocumentId]:
+        """Nothing is ever deleted here."""
+        return ()
+
     def lost(self) -> None:
         """Nothing is ever deleted here."""
 

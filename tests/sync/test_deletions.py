@@ -194,3 +194,29 @@ def test_gone_is_a_refusal_only_where_the_library_does_not_say_why(explained: bo
         follower.changed()
     tell(follower, wire.Reached(2))
     assert [why and why.code for why in done] == [None if explained else wire.ErrorCode.GONE]
+
+
+@pytest.mark.parametrize(
+    ("answer", "lost"),
+    [
+        (wire.Opened(document_bytes(GONE), wire.RESET, EMPTY, 0), 1),
+        (wire.Error(wire.ErrorCode.WRONG_KIND, "", document_bytes(GONE)), 1),
+        (wire.Error(wire.ErrorCode.GONE, "", document_bytes(GONE)), 0),
+        (wire.Error(wire.ErrorCode.FORBIDDEN, "", document_bytes(GONE)), 0),
+    ],
+)
+def test_a_relay_is_asked_whether_it_knows_what_it_deleted_last(
+    monkeypatch: pytest.MonkeyPatch, answer: wire.Message, lost: int
+) -> None:
+    local, noted = library(), list[None]()
+    monkeypatch.setattr(local, "deleted_last", lambda: [GONE])
+    monkeypatch.setattr(local, "lost", lambda: noted.append(None))
+    follower = Follower(local, lambda: 0.0)
+    for connection in (1, 2):
+        follower.connected()
+        asked = [m for m in map(wire.decode, follower.take()) if isinstance(m, wire.Open)]
+        assert asked[-1].document == document_bytes(GONE) and asked[-1].cursor is None
+        said = tell(follower, wire.Welcome(features=wire.FEATURES), answer)
+        opened = isinstance(answer, wire.Opened)
+        assert [m for m in said if isinstance(m, wire.Close)] == [wire.Close(document_bytes(GONE))] * opened
+        assert len(noted) == lost * connection and not follower.refused
