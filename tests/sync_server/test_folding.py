@@ -256,8 +256,11 @@ def found(folder: Path, piece: bytes) -> list[str]:
 def fill(url: str, updates: list[bytes], session: bytes = S) -> None:
     """Push updates as the records of one session, and wait for their acks."""
     with connect(url + wire.PATH, subprotocols=[Subprotocol(wire.SUBPROTOCOL)], proxy=None) as client:
-        for message in (wire.Hello(), Open(D, "yjs"), Push(D, session, 1, tuple(updates))):
+        for message in (wire.Hello(), Open(D, "yjs")):
             client.send(wire.encode(message))
+        while not isinstance(wire.decode(client.recv(timeout=20)), wire.Opened):  # type: ignore[arg-type]
+            pass
+        client.send(wire.encode(Push(D, session, 1, tuple(updates))))
         while not isinstance(wire.decode(client.recv(timeout=20)), Ack):  # type: ignore[arg-type]
             pass
 
