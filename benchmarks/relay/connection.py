@@ -10,6 +10,8 @@ from bisect import bisect_right
 
 from .dialects import Dialect, frame
 
+STALLED = 60.0
+"""Seconds without a message after which a run has failed."""
 _CHUNK = 1 << 18
 _DEFLATE = "permessage-deflate; server_max_window_bits=12; client_max_window_bits=12"
 

@@ -22,8 +22,8 @@ from llmcrdt.crdt.yjs import YjsReplica
 from llmcrdt.sync import wire
 
 from ..report import Report
+from .connection import STALLED
 from .generator import Failed
-from .load import STALLED
 from .servers import KINDS, running
 
 D, E = b"d" * 16, b"e" * 16

@@ -17,12 +17,10 @@ from urllib.parse import urlsplit
 
 from llmcrdt.crdt.fold import fold_updates
 
-from .connection import Connection
+from .connection import STALLED, Connection
 from .dialects import Dialect, WrongContent, dialect
 from .material import Material, Replica, entries, tokens
 
-STALLED = 60.0
-"""Seconds without a message after which a run has failed."""
 HANDSHAKES = 40
 """Upgrades under way at once, fewer than what waits at a listening socket."""
 

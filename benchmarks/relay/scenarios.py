@@ -155,7 +155,10 @@ def slow(bench: Bench) -> None:
 
     traffic = f"{sizes.traffic / 1_000:g} MB"
     what = f"{sizes.silent} clients that don't read, {traffic}: memory more"
-    bench.lines(what, "MB", bench.rounds(what, measure(sizes.silent), 1), _grown)
+    found = bench.rounds(what, measure(sizes.silent), 1)
+    bench.lines(what, "MB", found, _grown)
+    for name, (round_,) in found.items():
+        _note_gone(bench, f"{traffic}, {name}", round_, sizes.silent)
     for kind in bench.kinds:
         if kind.name == OURS:
             for dialect, door in (("native", "native door"), ("yjs-door", "Yjs door")):
@@ -176,13 +179,18 @@ def _growing(bench: Bench, door: str, measure: Callable[[int, int], Callable[[Se
             if door not in values:
                 return
             found.append(values[door][0])
-            if found[-1].counted["silent"] < silent:
-                bench.report.notes.append(f"{what}, {door}: {silent - found[-1].counted['silent']} were sent away.")
+            _note_gone(bench, f"{what}, {door}", found[-1], silent)
         beyond.append((found[0].own - found[1].own) / MB)
         bench.report.add(f"{many:,} clients that don't read, {what}, {door}: memory more", found[0].own / MB, "MB")
         bench.report.add("  of that, not with none", beyond[-1], "MB")
     if beyond[0] > 0:
         bench.report.add("  that, with the most traffic / the least", beyond[-1] / beyond[0], "x")
+
+
+def _note_gone(bench: Bench, what: str, found: Found, silent: int) -> None:
+    """What was kept for who was sent away is not in the figure."""
+    if (gone := silent - found.counted["silent"]) > 0:
+        bench.report.notes.append(f"{what}: {gone} who don't read were sent away.")
 
 
 def unload(bench: Bench) -> None:
