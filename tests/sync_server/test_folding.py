@@ -8,10 +8,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
@@ -19,7 +21,7 @@ import llmcrdt
 from llmcrdt.crdt.yjs import YjsReplica
 from llmcrdt.exceptions import RelayRefused, SyncError
 from llmcrdt.ids import document_id
-from llmcrdt.sync import wire
+from llmcrdt.sync import protocol, wire
 from llmcrdt.sync.client import Link
 from llmcrdt.sync.wire import Ack, Cursor, Folded, Open, Opened, Push, Record, Records, Snapshot
 from llmcrdt.testing.local_documents import BlobDocuments
@@ -27,7 +29,7 @@ from sync_server.folding import Folded as FoldResult
 from sync_server.folding import ToFold
 from sync_server.limits import Limits
 from sync_server.log import SqliteLog
-from sync_server.rooms import Joined, Output, Received, Rooms, Send
+from sync_server.rooms import Event, Joined, Output, Received, Rooms, Send, Sent
 from sync_server.thread import RelayThread
 
 D, S, T = b"d" * 16, b"s" * 16, b"t" * 16
@@ -189,6 +191,130 @@ def test_a_log_is_folded_when_it_outgrows_its_snapshot_and_keeps_a_tail(tmp_path
     relay.rest()
     assert relay.log.size(D) == (n - 53) * 100
     relay.log.close()
+
+
+class Follower:
+    """The library's end of a connection, over the rooms. What it has is a set of words of 4 bytes, which records and
+    snapshots are made of. Frames wait until they are taken."""
+
+    def __init__(self, peer: int) -> None:
+        self.peer, self.session = peer, bytes([peer]) * 16
+        self.client = protocol.Connection()
+        self.queue: list[bytes] = []
+        self.weight = self.n = 0
+        self.outbox: dict[int, bytes] = {}
+        self.words: set[bytes] = set()
+        self.client.receive(wire.encode(wire.Welcome("relay", 1 << 20, 1 << 20, 1 << 20, 10)))
+        self.client.take()
+
+    def said(self) -> list[Event]:
+        return [Received(self.peer, wire.decode(frame)) for frame in self.client.take()]  # type: ignore[arg-type]
+
+    def open(self, resume: bool) -> list[Event]:
+        cursor = self.client.cursor(D) if resume and self.client.is_open(D) else None
+        if cursor is None:
+            self.words.clear()
+        self.client.open(D, "yjs", cursor)
+        self.push(self.outbox)
+        return self.said()
+
+    def write(self, data: Sequence[bytes]) -> list[Event]:
+        new = dict(enumerate(data, self.n + 1))
+        self.n += len(new)
+        self.outbox |= new
+        self.push(new)
+        return self.said()
+
+    def push(self, data: Mapping[int, bytes]) -> None:
+        if data:
+            self.client.push(D, [Record(self.session, n, one) for n, one in data.items()])
+
+    def take(self) -> list[Event]:
+        """What has come. The library's end raises where it is not what the protocol promises."""
+        for frame in self.queue:
+            for event in self.client.receive(frame):
+                match event:
+                    case protocol.Arrived(_, records):
+                        self.words.update(*map(in_fours, (record.data for record in records)))
+                    case protocol.Acked(_, names):
+                        self.words.update(*(in_fours(self.outbox.pop(n)) for _, n in names))
+        self.queue, weight, self.weight = [], self.weight, 0
+        return [Sent(self.peer, weight)]
+
+
+def in_fours(data: bytes) -> list[bytes]:
+    return [data[at : at + 4] for at in range(0, len(data), 4)]
+
+
+followers = st.integers(0, 2)
+crossings = st.one_of(
+    st.tuples(st.just("write"), followers, st.integers(1, 4), st.integers(1, 8)),
+    st.tuples(st.just("take"), followers),
+    st.tuples(st.just("open"), followers, st.booleans()),
+    st.tuples(st.just("fold"), followers),
+    st.tuples(st.just("folded"), st.sampled_from((True, True, False))),
+    # In one step: what was written behind a fold, and the fold.
+    st.tuples(st.just("write and folded"), followers),
+)
+
+
+@settings(deadline=None, max_examples=150)
+@given(plan=st.lists(st.lists(crossings, max_size=5), min_size=4, max_size=15))
+def test_whoever_a_fold_overtakes_misses_nothing(tmp_path_factory: pytest.TempPathFactory, plan: list) -> None:
+    """Wherever readers stand when a fold takes effect, and however often one does."""
+    log = SqliteLog(tmp_path_factory.mktemp("folds") / "relay.db")
+    limits = Limits(fold=60, fold_tail=20, batch=12, outgoing=300, sweep=3, window_records=1 << 20)
+    rooms = Rooms(log, limits, random.Random(1).randbytes)
+    three = [Follower(peer) for peer in (1, 2, 3)]
+    to_fold: list[ToFold] = []
+    written: list[bytes] = []
+
+    def step(*events: Event) -> None:
+        for output in rooms.step(events):
+            if isinstance(output, ToFold):
+                to_fold.append(output)
+            else:
+                assert isinstance(output, Send), output
+                for peer in output.peers:
+                    three[peer - 1].queue.append(wire.encode(output.message))  # type: ignore[arg-type]
+                    three[peer - 1].weight += output.weight
+
+    def folded(works: bool) -> list[Event]:
+        document, upto = to_fold.pop(0)
+        every = dict.fromkeys(in_fours(b"".join(log.contents(document, upto.position))))
+        return [FoldResult(document, upto, [b"".join(every)] if works else None)]
+
+    step(*(Joined(one.peer) for one in three), *(event for one in three for event in one.open(False)))
+    for group in plan:
+        events: list[Event] = []
+        for name, *arguments in group:
+            if name == "write":
+                who, count, size = arguments
+                data = [b"".join(b"%04d" % (len(written) + n * size + i) for i in range(size)) for n in range(count)]
+                written += [word for one in data for word in in_fours(one)]
+                events += three[who].write(data)
+            elif name == "take":
+                events += three[arguments[0]].take()
+            elif name == "open":
+                events += three[arguments[0]].open(arguments[1])
+            elif name == "fold":
+                three[arguments[0]].client.fold(D)
+                events += three[arguments[0]].said()
+            elif name == "write and folded":
+                written.append(b"%04d" % len(written))
+                events += three[arguments[0]].write(written[-1:])
+                events += folded(True) if to_fold else ()
+            elif to_fold:
+                events += folded(arguments[0])
+        step(*events)
+    while to_fold or rooms.more or any(one.queue for one in three):
+        step(*(event for one in three for event in one.take()), *(folded(True) if to_fold else ()))
+    head = log.head(D)
+    for one in three:
+        assert one.words == set(written)
+        assert not one.outbox
+        assert head is None or one.client.cursor(D) == head.cursor
+    log.close()
 
 
 def test_a_kind_that_can_not_be_folded_never_is(tmp_path: Path) -> None:
