@@ -57,6 +57,11 @@ RELAY_MUTATIONS = (
         "        reading.sent = self._rooms[document].head.position\n", _SEEDS,
     ),
     Mutation(
+        "P5.8", "a newer snapshot goes on where another was", _ROOMS,
+        "        if session != fold.session:\n            place = 0\n", "",
+        "tests/sync_server/test_folding.py::test_whoever_a_fold_overtakes_misses_nothing",
+    ),
+    Mutation(
         "P4", "a slow reader is buffered", _ROOMS,
         "            if state.outstanding >= self.limits.outgoing:\n", "            if False:\n",
         "tests/sync_server/test_rooms.py::"
