@@ -279,4 +279,28 @@ RELAY_MUTATIONS = (
         "tests/test_deletion.py::"
         "test_a_relay_that_lost_nothing_but_tombstones_is_told_again",
     ),
+    Mutation(
+        "P5.8", "what is condensed leaves out what was deleted of what was there", "llmcrdt/crdt/yjs.py",
+        "write_deletes(less_ranges(span.deletes, place.deletes))", "write_deletes({})", _SEEDS,
+    ),
+    Mutation(
+        "P5.8", "what waits for others is left out where a tail is condensed", "llmcrdt/crdt/yjs.py",
+        "        if self._pending:\n            raise MalformedUpdate(\"Updates wait for others.\")\n", "        pass\n",
+        "tests/crdt/test_condensing.py::test_a_device_has_the_same_as_with_the_records",
+    ),
+    Mutation(
+        "P5.8", "what was condensed for one place is sent at another", _ROOMS,
+        "            if there and reading.waiting and reading.sent == answer.after:\n", "            if state:\n",
+        "tests/sync_server/test_condensing.py::"
+        "test_who_is_gone_or_opens_it_anew_is_not_told_what_it_did_not_ask",
+    ),
+    Mutation(
+        "P5.8", "what was condensed outlives the fold that an erase asked for", _ROOMS,
+        "                    self._condensing.forget(document)\n", "",
+        "tests/sync_server/test_condensing.py::test_a_fold_takes_the_place_of_what_is_condensed",
+    ),
+    Mutation(
+        "P5.8", "who waits for what can't be condensed waits for ever", _ROOMS,
+        "                self._behind[peer, answer.document] = None\n", "", _SEEDS,
+    ),
 )  # fmt: skip

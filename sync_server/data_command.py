@@ -18,6 +18,7 @@ from typing import Any
 from llmcrdt.ids import document_id
 
 from . import folds
+from .condensing import Condensed
 from .folder import Folder
 from .folding import FOLDED_KINDS, Folded, ToFold
 from .limits import Limits
@@ -94,7 +95,7 @@ def compact(options: argparse.Namespace) -> int:
     limits, failed = Limits(), 0
     log = SqliteLog(_existing(options.data / DATABASE))
     with closing(log):
-        answers: list[Folded] = []
+        answers: list[Folded | Condensed] = []
         folder = Folder(log, limits, answers.append)
         for document in log.documents():
             head, fold = log.head(document), log.fold(document)

@@ -91,6 +91,21 @@ def snapshot(db: sqlite3.Connection, base: int, parts: int) -> Iterator[bytes]:
             pieces, have = [], 0
 
 
+def stretch(db: sqlite3.Connection, document: int, base: int, after: int, upto: int) -> Iterator[bytes]:
+    """The snapshot, what is behind it up to ``after``, and what is behind that up to ``upto``, with nothing between the
+    three. ``base`` is the key of position 0."""
+    fold = load(db, document)
+    folded = fold.position if fold else 0
+    if not folded <= after < upto:
+        return
+    yield from snapshot(db, base, fold.parts if fold else 0)
+    sql = "SELECT data FROM records WHERE key > ? AND key <= ? ORDER BY key"
+    for start, end in ((folded, after), (after, upto)):
+        yield b""
+        for (data,) in db.execute(sql, (base + start, base + end)):
+            yield data
+
+
 def contents(db: sqlite3.Connection, document: int, base: int, position: int) -> Iterator[bytes]:
     """The records of the snapshot, then those behind it up to ``position``. ``base`` is the key of position 0."""
     fold = load(db, document)

@@ -21,7 +21,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
-from llmcrdt.crdt.fold import load_all
+from llmcrdt.crdt.fold import begin, load_all
 from llmcrdt.crdt.yjs import YjsReplica
 from llmcrdt.crdt.yjs_split import split_update
 from llmcrdt.crdt.yjs_update import read_update
@@ -85,11 +85,7 @@ class Keeper:
             replica = self._loading[document] = YjsReplica(())
         try:
             if first and data:
-                # Where the log is folded its first record is the document; it waits for nothing, and isn't read again.
-                replica.load(data[0], ())
-                if replica.diff() == NOTHING:
-                    replica = self._loading[document] = YjsReplica(())
-                    replica.load(None, data[:1])
+                replica = self._loading[document] = begin(data[0], YjsReplica)
                 data = data[1:]
             replica.load(None, data)
             if last:

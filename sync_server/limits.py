@@ -51,6 +51,28 @@ class Limits:
     fold_seconds: int = 60
     """Processor time of the worker that folds; it is ended after twice as long in any case."""
     fold_memory: int = 4 << 30
+    condense_records: int = 32
+    """Records that a device missed from which on they may be condensed for it."""
+    condense_bytes: int = 4 << 10
+    """Bytes of data in those records, at least."""
+    condense_most: int = 16_384
+    """Records that are condensed at one time."""
+    condense_free: int = 1 << 20
+    """Bytes of a document's log, snapshot included, that are loaded to condense any part of it."""
+    condense_ratio: int = 256
+    """A longer log is loaded where it has at most so many times the bytes that were missed."""
+    condense_document: int = 32 << 20
+    """A longer one never is."""
+    condense_share: float = 0.75
+    """What was condensed is sent where it has at most this part of the bytes that it stands for."""
+    condense_wait: float = 1.0
+    """That something waits to be condensed, and again that it takes; then the records are sent as they are."""
+    condense_jobs: int = 64
+    """Parts of logs that wait to be condensed."""
+    condense_idle: float = 300.0
+    """Without anything to condense, after which the worker gives way to a new one, which takes less memory."""
+    condense_kept: int = 16 << 20
+    """Bytes of what was condensed that are kept, for others who come with the same cursor; each counts 1 KiB more."""
     keep: int = 64 << 20
     """Bytes of updates of the documents that the keeper holds to check records; those used last go first. One larger
     document is held alone. Each counts 4 KiB beside its updates. In memory they are some seven times that."""

@@ -119,6 +119,14 @@ class RecordLog(Protocol):
     def contents(self, document: bytes, position: int) -> Iterator[bytes]:
         """All there is up to a position: the snapshot's records, then the others. May run on another thread."""
 
+    def weigh(self, document: bytes, after: int, upto: int) -> int:
+        """Bytes of data in the records behind position ``after``, up to ``upto``, that are not folded."""
+
+    def stretch(self, document: bytes, after: int, upto: int) -> Iterator[bytes]:
+        """The snapshot's records; those behind it up to ``after``; those behind that up to ``upto``; and nothing
+        (``b""``) between the three. Nothing at all where ``after`` is no place behind the snapshot. May run on another
+        thread."""
+
     def put_fold(self, document: bytes, upto: Cursor, session: bytes, records: Sequence[bytes], part: int) -> bool:
         """Inside a transaction: from now on ``records`` stand for all up to a place, in parts of ``part`` bytes. False,
         and nothing done, where that is no longer a place in this log, or folded already."""
@@ -414,6 +422,21 @@ class SqliteLog:
             found = db.execute("SELECT number FROM documents WHERE id = ?", (document,)).fetchone()
             if found:
                 yield from folds.contents(db, found[0], _key(found[0], 0), position)
+
+    def weigh(self, document: bytes, after: int, upto: int) -> int:
+        doc = self._known(document)
+        self._flush()
+        sql = "SELECT coalesce(sum(length(data)), 0) FROM records WHERE key > ? AND key <= ?"
+        with self._errors():
+            (size,) = self._db.conn.execute(sql, (doc.base + max(after, doc.folded), doc.base + upto)).fetchone()
+        return int(size)
+
+    def stretch(self, document: bytes, after: int, upto: int) -> Iterator[bytes]:
+        with self._errors(), closing(sqlite3.connect(self.path, isolation_level=None)) as db:
+            db.execute("BEGIN")
+            found = db.execute("SELECT number FROM documents WHERE id = ? AND gone = 0", (document,)).fetchone()
+            if found:
+                yield from folds.stretch(db, found[0], _key(found[0], 0), after, upto)
 
     def put_fold(self, document: bytes, upto: Cursor, session: bytes, records: Sequence[bytes], part: int) -> bool:
         doc = self._document(document)

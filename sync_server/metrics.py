@@ -23,6 +23,7 @@ _HELP = {
     "pauses_total": ("counter", "Times that a client sent faster than it may"),
     "folds_total": ("counter", "Logs folded"),
     "folds_failed_total": ("counter", "Logs that could not be folded"),
+    "condensed_total": ("counter", "Parts of logs condensed for devices that came back"),
     "errors_total": ("counter", "Errors sent to clients, by code"),
 }
 

@@ -13,6 +13,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import pairwise
 from typing import NamedTuple, TypeAlias
 
@@ -35,6 +36,7 @@ from .checking import (
     ToDrop,
     Told,
 )
+from .condensing import Condensed, Condensing, Short, ToCondense
 from .deleting import Deleting
 from .folding import FOLDED_KINDS, Folded, Folding, ToFold
 from .folds import Fold, Part
@@ -70,7 +72,7 @@ class Sent(NamedTuple):
     weight: int
 
 
-Event: TypeAlias = Joined | Greeted | Left | Received | Sent | Tick | Folded | Checked | Flush
+Event: TypeAlias = Joined | Greeted | Left | Received | Sent | Tick | Folded | Condensed | Checked | Flush
 
 
 class Send(NamedTuple):
@@ -88,7 +90,7 @@ class Drop(NamedTuple):
     error: Error
 
 
-Output: TypeAlias = Send | Drop | ToFold | ToCheck | ToDrop | Flushed
+Output: TypeAlias = Send | Drop | ToFold | ToCondense | ToCheck | ToDrop | Flushed
 
 _GONE = "This document was deleted."
 _CONTROL = 128
@@ -99,13 +101,17 @@ _CONTROL = 128
 class _Reading:
     """One peer's place in one document. ``own``: what the peer pushed and was not acknowledged, by position;
     ``folded``: what it pushed and the snapshot that it is still to get stands for. ``part``: the session of the
-    snapshot that it gets just now, and the next part. ``merging``: the peer knows no records and no snapshots, only
-    updates that are merged."""
+    snapshot that it gets just now, and the next part. ``missed``: what the log had when it was opened, up to where it
+    may get something shorter than the records; ``short``: that, and ``waiting``: it is still to come. ``merging``: the
+    peer knows no records and no snapshots, only updates that are merged."""
 
     sent: int
     own: dict[int, tuple[bytes, int]] = field(default_factory=dict)
     folded: list[tuple[bytes, int]] = field(default_factory=list)
     part: tuple[bytes, int] = (b"", 0)
+    missed: int = 0
+    short: Short | None = None
+    waiting: bool = False
     merging: bool = False
 
     @property
@@ -140,7 +146,7 @@ class _Peer:
 
 class Rooms:
     """All rooms of one relay. Use it from one thread. ``random(n)`` makes the ids of new logs. ``checking``: what is
-    checked, and by whom; without, nothing is."""
+    checked, and by whom; without, nothing is. ``condense``: whether somebody answers ToCondense."""
 
     def __init__(
         self,
@@ -148,6 +154,7 @@ class Rooms:
         limits: Limits | None = None,
         random: Callable[[int], bytes] = os.urandom,
         checking: Checking | None = None,
+        condense: bool = False,
     ) -> None:
         self.limits = limits or Limits()
         self._log = log
@@ -160,6 +167,7 @@ class Rooms:
         self._recent: dict[bytes, list[Stored]] = {}
         self._out: list[Output] = []
         self._folding = Folding(log, self.limits, random)
+        self._condensing = Condensing[tuple[Peer, _Reading]](log, self.limits, random, condense)
         self._presence = Presence(self.limits)
         self._deleting = Deleting()
         self._checking = checking or Checking(available=False, always=False)
@@ -243,8 +251,12 @@ class Rooms:
                 if not self._checking.holds(event):
                     self._leave(peer)
             case Folded(document):
-                if self._folding.take(event) and document in self._rooms:
-                    self._folded(document)
+                if self._folding.take(event):
+                    self._condensing.forget(document)
+                    if document in self._rooms:
+                        self._folded(document)
+            case Condensed():
+                self._condensed(event)
 
     def _deal(self, event: Received) -> None:
         """A message whose turn it is: have it checked, or obey it."""
@@ -406,7 +418,7 @@ class Rooms:
         start = message.cursor.position if resumed and message.cursor else 0
         self._rooms[document] = room
         room.readers.add(peer)
-        state.readings[document] = _Reading(start)
+        state.readings[document] = _Reading(start, missed=room.head.position)
         if state.features & wire.PRESENCE:
             self._presence.watch(peer, document)
         if start < room.head.position:
@@ -599,6 +611,7 @@ class Rooms:
         """The deletions of this step are on disk: their streams end."""
         for document in self._deleting.ended():
             self._folding.drop(document)
+            self._condensing.forget(document)
             self._recent.pop(document, None)
             room = self._rooms.get(document)
             for peer in tuple(room.readers) if room else ():
@@ -613,6 +626,18 @@ class Rooms:
         for peer in room.readers:
             if self._peers[peer].readings[document].sent < room.head.position:
                 self._behind[peer, document] = None
+
+    def _condensed(self, answer: Condensed) -> None:
+        """Who waited for it goes on, with that or with the records."""
+        waiting, short = self._condensing.take(answer)
+        for peer, reading in waiting:
+            state = self._peers.get(peer)
+            # It may have opened the document anew, or have got a fold and asked again.
+            there = state is not None and state.readings.get(answer.document) is reading
+            if there and reading.waiting and reading.sent == answer.after:
+                reading.waiting, reading.short = False, short
+                reading.missed = reading.missed if short else 0
+                self._behind[peer, answer.document] = None
 
     # ---------------------------------------------------------------- outputs
 
@@ -652,9 +677,13 @@ class Rooms:
                 self._drop(peer, Error(ErrorCode.TOO_SLOW, "It fell behind what the log still has; connect again."))
                 continue
             if room.fold is not None and room.folds_over(reading.sent):
-                self._send_part(peer, document, reading, room.fold, parts)
-                if reading.sent < room.head.position:
-                    self._behind[peer, document] = None
+                reading.short, reading.waiting = None, False
+                self._send_part(peer, document, reading, room, room.fold, partial(self._fold_part, document, parts))
+                continue
+            if self._waits(peer, document, reading, room):
+                continue
+            if reading.short is not None:
+                self._send_part(peer, document, reading, room, reading.short.fold, reading.short.parts.__getitem__)
                 continue
             place = (document, reading.sent)
             piece = pieces.get(place)
@@ -677,15 +706,33 @@ class Rooms:
         room_for_more = any(self._peers[peer].outstanding < self.limits.outgoing for peer, _ in self._behind)
         self.more = self._folding.busy or room_for_more
 
+    def _waits(self, peer: Peer, document: bytes, reading: _Reading, room: _Room) -> bool:
+        """Whether something shorter than the records that a reader missed is still to come; it is asked for here."""
+        if reading.short is None and not reading.waiting and reading.sent < reading.missed:
+            found = self._condensing.find((peer, reading), document, room.kind, reading.sent, reading.missed)
+            if isinstance(found, ToCondense):
+                self._out.append(found)
+            if isinstance(found, Short):
+                reading.short = found
+            elif found:
+                reading.waiting = True
+            else:
+                reading.missed = 0
+        return reading.waiting
+
+    def _fold_part(self, document: bytes, parts: dict[tuple[bytes, int], Part], place: int) -> Part:
+        """A part of the fold's snapshot, read once for all who get it in this step."""
+        part = parts[document, place] = parts.get((document, place)) or self._log.part(document, place)
+        return part
+
     def _send_part(
-        self, peer: Peer, document: bytes, reading: _Reading, fold: Fold, parts: dict[tuple[bytes, int], Part]
+        self, peer: Peer, document: bytes, reading: _Reading, room: _Room, fold: Fold, part_at: Callable[[int], Part]
     ) -> None:
-        """The next part of the snapshot. Behind the last, acks for what the peer pushed and the snapshot stands for."""
+        """The next part of a snapshot. Behind the last, acks for what the peer pushed and the snapshot stands for."""
         session, place = reading.part
         if session != fold.session:
             place = 0
-        part = parts.get((document, place)) or self._log.part(document, place)
-        parts[document, place] = part
+        part = part_at(place)
         weight = _CONTROL + len(part.data)
         self._peers[peer].outstanding += weight
         message = wire.Snapshot(
@@ -693,9 +740,14 @@ class Rooms:
         )
         self._out.append(Send((peer,), message, weight))
         reading.part = (fold.session, place + 1)
-        if place + 1 < fold.parts:
-            return
+        if place + 1 == fold.parts:
+            self._end_snapshot(peer, document, reading, fold)
+        if reading.sent < room.head.position:
+            self._behind[peer, document] = None
+
+    def _end_snapshot(self, peer: Peer, document: bytes, reading: _Reading, fold: Fold) -> None:
         reading.sent = fold.position
+        reading.short = None
         own = [(p, *reading.own.pop(p)) for p in sorted(reading.own) if p <= fold.position]
         folded = [(min(i, fold.position), session, n) for i, (session, n) in enumerate(reading.folded, 1)]
         reading.folded = []
@@ -795,7 +847,7 @@ class Rooms:
         self._out = [*drops]
         self._deleting.ended()
         for event in events[done:]:
-            if isinstance(event, Folded):
+            if isinstance(event, Folded | Condensed):
                 self._take(event._replace(records=None))
             elif isinstance(event, Checked):
                 self._lose(event)

@@ -32,6 +32,7 @@ from llmcrdt.sync.wire import Error, ErrorCode
 
 from .access import EVERYTHING, TokenRefused, Tokens
 from .checking import Ask, Checked, Checking, Flushed, Left, Received, Request, ToCheck, ToDrop, Told
+from .condensing import Condensed, ToCondense
 from .connection import OBJECT, SLICE, Connection, Outgoing, Socket
 from .doors import yjs
 from .doors.native import Answer, NativeDoor, Refused, take_following
@@ -145,7 +146,7 @@ class Relay:
         self._tokens = Tokens(self.data)
         self._log = SqliteLog(self.data / DATABASE, self.limits.cached)
         self._checking = Checking(available=True, always=self._check)
-        self._rooms = Rooms(self._log, self.limits, checking=self._checking)
+        self._rooms = Rooms(self._log, self.limits, checking=self._checking, condense=True)
         try:
             self._server: Server = await serve(
                 self._serve,
@@ -174,6 +175,7 @@ class Relay:
         self.port = self._server.sockets[0].getsockname()[1]
         self._thread = ThreadPoolExecutor(1, "llmcrdt-relay-log")
         self._folder = Folder(self._log, self.limits, self._put_from_thread)
+        self._condenser = Folder(self._log, self.limits, self._put_from_thread, early=True)
         self._keeper = Keeper(self._log, self.limits, self._put, self._fail, early=self._check)
         self._keeper.start()
         self._step_soon()
@@ -194,6 +196,7 @@ class Relay:
         await asyncio.to_thread(self._thread.shutdown)
         await self._keeper.stop()
         await asyncio.to_thread(self._folder.stop)
+        await asyncio.to_thread(self._condenser.stop)
         # What the thread handed over last is sent before this goes on.
         await asyncio.sleep(0)
         retry_after = int(self.limits.retry_after * 1000)
@@ -506,11 +509,15 @@ class Relay:
                 if isinstance(event, Folded):
                     name = "folds_failed_total" if event.records is None else "folds_total"
                     counts[name] = counts.get(name, 0) + 1
+                if isinstance(event, Condensed) and event.records is not None:
+                    counts["condensed_total"] = counts.get("condensed_total", 0) + 1
             orders: list[Order] = []
             frames: list[tuple[Drop | Send, Outgoing | None]] = []
             for output in outputs:
                 if isinstance(output, ToFold):
                     self._folder.put(output)
+                elif isinstance(output, ToCondense):
+                    self._condenser.put(output)
                 elif isinstance(output, ToCheck | ToDrop | Flushed):
                     orders.append(output)
                 else:

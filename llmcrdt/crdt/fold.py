@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from ..exceptions import MalformedUpdate
 from .yjs import YjsReplica
@@ -17,6 +17,28 @@ def fold_updates(updates: Iterable[bytes]) -> list[bytes]:
     replica, aside = load_all(updates)
     whole, waiting = replica.snapshot()
     return [*([whole] if whole != _EMPTY else []), *waiting, *aside]
+
+
+def condense_updates(snapshot: Sequence[bytes], before: Sequence[bytes], tail: Sequence[bytes]) -> bytes:
+    """What ``tail`` adds to the document that ``snapshot`` (records of ``fold_updates``) and ``before`` make, without
+    what it says and deletes again. Raises MalformedUpdate where one of them can't be applied, or waits for others
+    before or behind the tail."""
+    replica = begin(snapshot[0]) if snapshot else YjsReplica(())
+    replica.load(None, [*snapshot[1:], *before])
+    place = replica.place()
+    replica.load(None, tail)
+    return replica.since(place)
+
+
+def begin(first: bytes, make: Callable[[Iterable[str]], YjsReplica] = YjsReplica) -> YjsReplica:
+    """A document with the first record of a log. Where the log is folded that is the document; it waits for nothing,
+    and isn't read again."""
+    replica = make(())
+    replica.load(first, ())
+    if replica.diff() == _EMPTY:
+        replica = make(())
+        replica.load(None, [first])
+    return replica
 
 
 def load_all(updates: Iterable[bytes]) -> tuple[YjsReplica, list[bytes]]:

@@ -16,6 +16,7 @@ Format: https://github.com/yjs/yjs, src/utils/encoding.js, and lib0's encoding.j
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..exceptions import MalformedUpdate
@@ -70,6 +71,40 @@ def read_structs(data: bytes) -> tuple[list[Struct], bytes]:
     deletes = data[reader.place :]
     read_update(b"\x00" + deletes)
     return structs, deletes
+
+
+def write_deletes(deletes: Mapping[int, Sequence[tuple[int, int]]]) -> bytes:
+    """The deletes of an update, from the (start, end) of each client."""
+    out = [write_uint(len(deletes))]
+    for client, ranges in deletes.items():
+        out += (write_uint(client), write_uint(len(ranges)))
+        out += (write_uint(n) for start, end in ranges for n in (start, end - start))
+    return b"".join(out)
+
+
+def less_ranges(
+    ranges: Mapping[int, Sequence[tuple[int, int]]], others: Mapping[int, Sequence[tuple[int, int]]]
+) -> dict[int, list[tuple[int, int]]]:
+    """Of each client the (start, end) ranges without what the others cover."""
+    left = {client: _less(sorted(own), sorted(others.get(client, ()))) for client, own in ranges.items()}
+    return {client: own for client, own in left.items() if own}
+
+
+def _less(ranges: Sequence[tuple[int, int]], others: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    out: list[tuple[int, int]] = []
+    at = 0
+    for start, end in ranges:
+        while at < len(others) and others[at][1] <= start:
+            at += 1
+        cut = at
+        while start < end and cut < len(others) and others[cut][0] < end:
+            if start < others[cut][0]:
+                out.append((start, others[cut][0]))
+            start = max(start, others[cut][1])
+            cut += 1
+        if start < end:
+            out.append((start, end))
+    return out
 
 
 def write_uint(n: int) -> bytes:

@@ -6,6 +6,7 @@ import random
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from sim_disk import Disks
@@ -15,8 +16,10 @@ from sim_network import Clock, Wire
 from llmcrdt.crdt.fold import fold_updates
 from llmcrdt.exceptions import LLMCRDTError
 from llmcrdt.sync import wire
+from sync_server import fold_worker
 from sync_server.access import Tokens
 from sync_server.checking import Ask, Checking, Flushed, ToCheck, ToDrop, Told
+from sync_server.condensing import Condensed, ToCondense
 from sync_server.doors import yjs
 from sync_server.doors.native import NativeDoor
 from sync_server.doors.yjs import YjsDoor
@@ -27,7 +30,8 @@ from sync_server.rooms import Drop, Event, Greeted, Joined, Left, Output, Receiv
 
 LIMITS = Limits(
     batch=1_500, outgoing=4_000, window_records=12, window=3_000, fold=6_000, fold_tail=1_000, sweep=4, group=40,
-    keep=12_000,
+    keep=12_000, condense_records=2, condense_bytes=1, condense_most=12, condense_share=1e9, condense_jobs=2,
+    condense_kept=4_000,
 )  # fmt: skip
 _TICK = 0.5
 
@@ -108,7 +112,7 @@ class RelayProcess:
         self._said = 0.0
         with disks.running(name):
             self.log = SqliteLog(folder / DATABASE)
-            self.rooms = Rooms(self.log, LIMITS, rng.randbytes, Checking(available=True, always=True))
+            self.rooms = Rooms(self.log, LIMITS, rng.randbytes, Checking(available=True, always=True), condense=True)
         self._tokens = Tokens(folder)
         self.keeper = SimulatedKeeper(self.log, LIMITS, self._put, rng)
         self._wake()
@@ -252,6 +256,8 @@ class RelayProcess:
             match output:
                 case ToFold():
                     self.clock.after(self.rng.uniform(0, 0.5), lambda todo=output: self._fold(todo))  # type: ignore[misc]
+                case ToCondense():
+                    self.clock.after(self.rng.uniform(0, 0.5), lambda todo=output: self._condense(todo))  # type: ignore[misc]
                 case Drop(number, error):
                     if peer := self._peers.get(number):
                         self._end(peer, error)
@@ -305,6 +311,17 @@ class RelayProcess:
             except (LogError, LLMCRDTError):
                 records = None
         self._put(Folded(todo.document, todo.upto, records))
+
+    def _condense(self, todo: ToCondense) -> None:
+        """As the fold: it may crash, or take too long."""
+        if not self.alive:
+            return
+        records = None
+        if self.rng.random() < 0.9:
+            with suppress(LogError), self.disks.running(self.name):
+                records = fold_worker.obey(b"condense", list(self.log.stretch(*todo))) or None
+        self.ledger.happened["parts of logs condensed"] += records is not None
+        self._put(Condensed(*todo, records))
 
 
 def copy_files(source: Path, target: Path) -> None:

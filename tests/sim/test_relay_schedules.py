@@ -39,6 +39,7 @@ def test_all_operations_are_drawn_and_goals_are_met() -> None:
     done = sum((run_schedule(seed) for seed in range(10_001, 10_014)), start=run_schedule(10_000))
     assert set(done) >= {*OPERATIONS}
     assert done["goals met"] and done["deletions done"] and done["records refused"] and done["workers lost"]
+    assert done["parts of logs condensed"]
 
 
 def test_a_schedule_is_decided_by_its_seed() -> None:

@@ -21,6 +21,7 @@ from llmcrdt.ids import document_bytes, document_id
 from llmcrdt.sync import wire
 from llmcrdt.sync.follower import Follower
 from llmcrdt.testing.local_documents import BlobDocuments, pack, unpack
+from sync_server.condensing import Condensed, ToCondense
 from sync_server.doors.native import NativeDoor
 from sync_server.folding import Folded, ToFold
 from sync_server.limits import Limits
@@ -31,7 +32,10 @@ from sync_server.rooms import Drop, Joined, Left, Received, Rooms, Sent
 MEMORY = "/dev/shm"
 DEVICES = 3
 DOCUMENTS = [document_id(bytes([n]) * 16) for n in (1, 2)]
-LIMITS = Limits(batch=60, outgoing=600, window_records=8, window=200, fold=60, fold_tail=20, sweep=3)
+LIMITS = Limits(
+    batch=60, outgoing=600, window_records=8, window=200, fold=60, fold_tail=20, sweep=3,
+    condense_records=2, condense_bytes=1, condense_most=6, condense_share=1e9, condense_jobs=2, condense_kept=2_200,
+)  # fmt: skip
 
 
 @dataclass
@@ -59,6 +63,7 @@ class Network:
         self.timers: list[tuple[int, str, int]] = []
         self.peers = 0
         self.to_fold: list[ToFold] = []
+        self.to_condense: list[ToCondense] = []
         self.asked: list[int] = []
         self.answers: list[tuple[int, int]] = []
         self.log = self._new_log()
@@ -70,8 +75,8 @@ class Network:
         if backup:
             shutil.copy(backup, folder / "relay.db")
         log = SqliteLog(folder / "relay.db")
-        self.to_fold = []
-        self.rooms = Rooms(log, LIMITS, self.random.randbytes)
+        self.to_fold, self.to_condense = [], []
+        self.rooms = Rooms(log, LIMITS, self.random.randbytes, condense=True)
         return log
 
     def relay_from(self, backup: Path | None) -> None:
@@ -135,6 +140,9 @@ class Network:
             if isinstance(output, ToFold):
                 self.to_fold.append(output)
                 continue
+            if isinstance(output, ToCondense):
+                self.to_condense.append(output)
+                continue
             assert not isinstance(output, Drop), output.error
             assert output.weight <= 1000
             for connection in self.wires.values():
@@ -168,6 +176,16 @@ class Network:
             records = [pack(part) for part in (ordered[:5], ordered[5:]) if part]
             self.step([Folded(document, upto, records if works else None)])
 
+    def condense(self, works: bool = True) -> None:
+        """The condenser gets its turn: what comes of the records is all their blobs, in one or two."""
+        todo, self.to_condense = self.to_condense, []
+        for part in todo:
+            pieces = list(self.log.stretch(*part))
+            tail = pieces[len(pieces) - pieces[::-1].index(b"") :] if pieces else []
+            ordered = sorted({b for data in tail for b in unpack(data)})
+            records = [pack(part) for part in (ordered[:3], ordered[3:]) if part]
+            self.step([Condensed(*part, records if works else None)])
+
     def ask_fold(self, device: int, document: str) -> None:
         number = len(self.asked)
         self.asked.append(device)
@@ -184,9 +202,14 @@ class Network:
                 self.to_device(device, 3)
             self.fire()
             self.fold()
+            self.condense()
             if self.rooms.more:
                 self.step([])
-            elif not self.to_fold and not any(self.wires[device].up or self.wires[device].down for device in devices):
+            elif (
+                not self.to_fold
+                and not self.to_condense
+                and not any(self.wires[device].up or self.wires[device].down for device in devices)
+            ):
                 return
         raise AssertionError("it never comes to rest")
 
@@ -246,6 +269,10 @@ class SyncMachine(RuleBasedStateMachine):
     @rule(works=st.sampled_from([True, True, False]))
     def fold(self, works: bool) -> None:
         self.net.fold(works)
+
+    @rule(works=st.sampled_from([True, True, False]))
+    def condense(self, works: bool) -> None:
+        self.net.condense(works)
 
     @rule(device=st.integers(0, DEVICES - 1), document=st.sampled_from(DOCUMENTS))
     def ask_fold(self, device: int, document: str) -> None:
@@ -355,6 +382,7 @@ def test_a_cut_while_another_log_is_taken_in_loses_nothing(tmp_path: Path, wiped
     net.settle([1])
     net.connect(0)
     net.to_relay([(0, 20)])
+    net.condense()
     net.to_device(0, 20)
     assert net.devices[0].blobs(document) == {b"a", b"b", b"c", b"d"}
     net.cut(0)

@@ -34,7 +34,7 @@ def batch(*data: bytes) -> bytes:
     ("module", "arguments", "orders"),
     [
         (KEEPER, (1 << 32, 1 << 20, 10), batch(b"load", D, b"0")),
-        (FOLD, (1 << 32, 60), batch(*edits(3))),
+        (FOLD, (1 << 32, 60), batch(b"fold", *edits(3))),
     ],
     ids=["keeper", "fold"],
 )
@@ -102,8 +102,10 @@ def test_a_relay_that_is_killed_leaves_no_worker(killed: tuple[subprocess.Popen[
             workers = [keeper]
         else:
             assert isinstance(ask(client, Push(D, S, 1, tuple(made))), Ack)
-            workers = eventually(lambda: mine(FOLD))
-            os.kill(workers[0], signal.SIGSTOP)
+            # One that folds, and the one that condenses.
+            workers = eventually(lambda: mine(FOLD), lambda found: len(found) == 2)
+            for worker in workers:
+                os.kill(worker, signal.SIGSTOP)
         os.kill(child.pid, signal.SIGKILL)
         child.wait(PATIENCE)
     try:

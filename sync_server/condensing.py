@@ -1,0 +1,136 @@
+"""What a device missed, without what was deleted again: records that stand for a part of a log. No threads: whoever
+condenses gets ToCondense and answers Condensed.
+
+Who comes back gets the records behind its cursor as SNAPSHOT, where that pays: the pieces of an answer that was
+streamed, and then sealed, are nothing then. It waits for that no longer than ``Limits.condense_wait``, twice at most,
+and otherwise gets the records as they are. What was condensed is kept for others who stand at the same place.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Generic, NamedTuple, TypeVar
+
+from .folding import FOLDED_KINDS
+from .folds import Fold, Part, cut
+from .limits import Limits
+from .log import RecordLog
+
+W = TypeVar("W")
+
+_EACH = 1 << 10
+"""What an answer counts in ``condense_kept`` beside its bytes."""
+
+
+class ToCondense(NamedTuple):
+    """Somebody who knows what is in a document is to condense the records behind ``after``, up to ``upto``. Condensed
+    is the answer."""
+
+    document: bytes
+    after: int
+    upto: int
+
+
+class Condensed(NamedTuple):
+    """The answer to ToCondense: records that say what the others add to those before them; None where there is none."""
+
+    document: bytes
+    after: int
+    upto: int
+    records: Sequence[bytes] | None
+
+
+class Short(NamedTuple):
+    """What stands for records: like the snapshot of a fold, for those who stand at one place. It is in memory only."""
+
+    fold: Fold
+    parts: Sequence[Part]
+
+
+class _Kept(NamedTuple):
+    """Of a place: up to where it was condensed, and what came of it; None where the records are sent as they are."""
+
+    upto: int
+    short: Short | None
+    weight: int
+
+
+class Condensing(Generic[W]):
+    """``random(n)`` makes the names of records. ``W``: whoever waits. ``available`` False: nobody condenses."""
+
+    def __init__(self, log: RecordLog, limits: Limits, random: Callable[[int], bytes], available: bool) -> None:
+        self._log, self._limits, self._random, self._available = log, limits, random, available
+        self._under_way: dict[tuple[bytes, int], list[W]] = {}
+        self._kept: OrderedDict[tuple[bytes, int], _Kept] = OrderedDict()
+        self._size = 0
+
+    def find(self, who: W, document: bytes, kind: str, after: int, upto: int) -> Short | ToCondense | bool:
+        """What stands for the records behind ``after``, up to ``upto`` or about there. False: they are to be sent as
+        they are. ToCondense, to be handed out, or True: it is still to come, and ``take`` names who waits."""
+        limits = self._limits
+        if not self._available or kind not in FOLDED_KINDS or upto - after < limits.condense_records:
+            return False
+        place = (document, after)
+        kept = self._kept.get(place)
+        if kept and upto - kept.upto < limits.condense_records:
+            self._kept.move_to_end(place)
+            return kept.short or False
+        if place in self._under_way:
+            self._under_way[place].append(who)
+            return True
+        upto = min(upto, after + limits.condense_most)
+        if len(self._under_way) >= limits.condense_jobs or not self._pays(document, after, upto):
+            return False
+        self._under_way[place] = [who]
+        return ToCondense(document, after, upto)
+
+    def take(self, answer: Condensed) -> tuple[list[W], Short | None]:
+        """Who waited for an answer, and what stands for the records. The log is read only where there are some."""
+        place = (answer.document, answer.after)
+        short = None
+        if answer.records is None or self._is_behind_the_fold(*place):
+            short = self._short(answer)
+            self._keep(place, _Kept(answer.upto, short, _EACH + (short.fold.size if short else 0)))
+        return self._under_way.pop(place, []), short
+
+    def forget(self, document: bytes) -> None:
+        """A document was folded, or deleted: what it says no longer must not stay here."""
+        for place in [place for place in self._kept if place[0] == document]:
+            self._drop(place)
+
+    # ---------------------------------------------------------------- inside
+
+    def _pays(self, document: bytes, after: int, upto: int) -> bool:
+        """Whether so much is missed that loading the document for it is worth while."""
+        limits, fold = self._limits, self._log.fold(document)
+        whole = self._log.size(document) + (fold.size if fold else 0)
+        if whole > limits.condense_document:
+            return False
+        missed = self._log.weigh(document, after, upto)
+        return missed >= limits.condense_bytes and whole <= max(limits.condense_free, limits.condense_ratio * missed)
+
+    def _is_behind_the_fold(self, document: bytes, after: int) -> bool:
+        fold = self._log.fold(document)
+        return self._log.head(document) is not None and after >= (fold.position if fold else 0)
+
+    def _short(self, answer: Condensed) -> Short | None:
+        document, after, upto, records = answer
+        if not records:
+            return None
+        chain, size = self._log.chain_at(document, upto), sum(map(len, records))
+        if chain is None or size > self._limits.condense_share * self._log.weigh(document, after, upto):
+            return None
+        parts = list(cut(records, self._limits.batch))
+        return Short(Fold(upto, chain, self._random(16), len(parts), size), parts)
+
+    def _keep(self, place: tuple[bytes, int], kept: _Kept) -> None:
+        self._drop(place)
+        self._kept[place] = kept
+        self._size += kept.weight
+        while self._size > self._limits.condense_kept:
+            self._drop(next(iter(self._kept)))
+
+    def _drop(self, place: tuple[bytes, int]) -> None:
+        kept = self._kept.pop(place, None)
+        self._size -= kept.weight if kept else 0
