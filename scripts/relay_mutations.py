@@ -285,8 +285,14 @@ RELAY_MUTATIONS = (
     ),
     Mutation(
         "P5.8", "what waits for others is left out where a tail is condensed", "llmcrdt/crdt/yjs.py",
-        "        if self._pending:\n            raise MalformedUpdate(\"Updates wait for others.\")\n", "        pass\n",
+        '        if self._pending:\n            raise MalformedUpdate("Updates wait for others.")\n', "        pass\n",
         "tests/crdt/test_condensing.py::test_a_device_has_the_same_as_with_the_records",
+    ),
+    Mutation(
+        "P5.8", "what leaves a hole is given to the core", "llmcrdt/crdt/yjs.py",
+        "            if span.begins_behind(self._known):\n                late",
+        "            if False:\n                late",
+        "tests/crdt/test_condensing.py::test_a_device_that_has_some_of_it_from_elsewhere_has_the_same",
     ),
     Mutation(
         "P5.8", "what was condensed for one place is sent at another", _ROOMS,

@@ -42,6 +42,8 @@ class YjsReplica:
         self._doc: Any = pycrdt.Doc() if client_id is None else pycrdt.Doc(client_id=client_id)
         self._maps: dict[str, Any] = {root: self._doc.get(root, type=pycrdt.Map) for root in roots}
         self._pending: list[tuple[bytes, UpdateRange]] = []
+        # Of some clients a clock up to which nothing is missing.
+        self._known: dict[int, int] = {}
         self._heard = _Heard()
         self._subscriptions: list[Any] = []
         self.broken = False
@@ -51,7 +53,7 @@ class YjsReplica:
         self._watch()
         waited = bool(self._pending)
         with self._guarded("The update broke the CRDT core."):
-            self._doc.apply_update(update)
+            self._apply([(update, span)])
             # Told again as it came: all of it is in, and the version, which names every client, needn't be read.
             pending = (waited or not self._heard.only(update)) and self._keep_pending([(update, span)])
             self._retry()
@@ -95,8 +97,11 @@ class YjsReplica:
 
     def _load(self, updates: Sequence[tuple[bytes, UpdateRange]], snapshot: bytes | None = None) -> None:
         with self._guarded("The updates broke the CRDT core."), self._doc.transaction():
-            for update in ([snapshot] if snapshot else []) + [update for update, _ in updates]:
-                self._doc.apply_update(update)
+            if snapshot:
+                self._doc.apply_update(snapshot)
+            late, before = self._apply(updates), len(updates)
+            while late and len(late) < before:
+                late, before = self._apply(late), len(late)
         self._keep_pending(updates)
         self._retry()
 
@@ -196,6 +201,8 @@ class YjsReplica:
         known = {data for data, _ in self._pending} if waiting else set()
         new = {data: span for data, span in waiting if data not in known}
         self._pending += new.items()
+        if self._pending:
+            self._known = {}
         return bool(new)
 
     def _retry(self) -> None:
@@ -203,10 +210,25 @@ class YjsReplica:
         here."""
         before = None
         while self._pending and before != (before := self.version()):
-            for update, _ in tuple(self._pending):
-                self._doc.apply_update(update)
+            self._apply(tuple(self._pending))
             state = read_state_vector(self.version())
             self._pending = [(data, span) for data, span in self._pending if not span.covered_by(state)]
+
+    def _apply(self, updates: Sequence[tuple[bytes, UpdateRange]]) -> list[tuple[bytes, UpdateRange]]:
+        """Give updates to the core, but for those that would leave a hole in what a client wrote, which are returned:
+        yrs 0.28 would take what is behind the hole, and go wrong when one run of structs comes for both."""
+        late: list[tuple[bytes, UpdateRange]] = []
+        looked = False
+        for update, span in updates:
+            if not looked and span.begins_behind(self._known):
+                self._known, looked = read_state_vector(self.version()), True
+            if span.begins_behind(self._known):
+                late.append((update, span))
+                continue
+            self._doc.apply_update(update)
+            for client, end in span.written.items():
+                self._known[client] = max(end, self._known.get(client, 0))
+        return late
 
     def _guarded(self, message: str) -> _Guard:
         return _Guard(self, message)

@@ -40,6 +40,10 @@ class UpdateRange:
         """Whether a replica with that state vector has integrated all of it."""
         return all(end <= state.get(client, 0) for ends in (self.written, self.deleted) for client, end in ends.items())
 
+    def begins_behind(self, state: dict[int, int]) -> bool:
+        """Whether something that is not in that state vector comes before what it writes."""
+        return any(start > state.get(client, 0) for client, start in self.begun.items())
+
     def repeats(self, state: dict[int, int]) -> bool:
         """Whether a replica with that state vector had some of what it writes."""
         return any(start < state.get(client, 0) for client, start in self.begun.items())

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmcrdt.crdt.fold import condense_updates, fold_updates
+from llmcrdt.crdt.fold import condense_updates, fold_updates, load_all
 from llmcrdt.crdt.yjs import YjsReplica
 from llmcrdt.crdt.yjs_update import less_ranges, read_state_vector, read_structs, read_update, write_deletes
 from llmcrdt.exceptions import MalformedUpdate
@@ -126,6 +126,22 @@ def test_a_device_has_the_same_as_with_the_records(seed: int, count: int, data: 
         with_records.apply(update)
         with_less.apply(update)
     assert state(with_less) == state(with_records)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 1 << 32), st.integers(10, 40), st.data())
+def test_a_device_that_has_some_of_it_from_elsewhere_has_the_same(seed: int, count: int, data: st.DataObject) -> None:
+    """Where what it has waits for others, one run of structs comes for both, from a fold as well."""
+    log = whole_history(seed, count)
+    snapshot, before, tail = cut_somewhere(log, data)
+    rng = random.Random(seed)
+    had = [*snapshot, *before, *(update for update in tail if rng.random() < 0.3)]
+    expected = state(replica_of(log))
+    for update in (condense_updates(snapshot, before, tail), *fold_updates(log)):
+        assert state(replica_of([*had, update])) == expected
+        loaded, _ = load_all([*had, update])
+        assert read_state_vector(loaded.version()) == expected.version
+        assert read_update(loaded.snapshot()[0]).deletes == expected.deletes
 
 
 @settings(max_examples=100, deadline=None)
