@@ -214,7 +214,7 @@ class EventfulWorld(World):
         self._put_back(None)
 
     def _put_back(self, copy: Path | None) -> None:
-        if self.relay.alive and not self.disks.power_is_gone(self.relay_folder):
+        if self.relay_is_up:
             self.relay.die()
             self.relay_rolled_back = True
             self._replace(self.relay_folder, copy)
@@ -232,7 +232,7 @@ class EventfulWorld(World):
     def do_check(self, rng: random.Random) -> None:
         """The promise of local.py, and the relay's."""
         self.check_acked()
-        state = self.relay_state() if self.relay.alive else {}
+        state = self.relay_state()
         for process in self.processes():
             process.run(lambda process=process: self.check_promise(process, state))  # type: ignore[misc]
 

@@ -94,6 +94,11 @@ class World:
     def processes(self) -> list[ClientProcess]:
         return [process for machine in self.machines for process in machine.processes]
 
+    @property
+    def relay_is_up(self) -> bool:
+        """Whether its disk can be read: one whose power is gone may not have noticed yet."""
+        return self.relay.alive and not self.disks.power_is_gone(self.relay_folder)
+
     # ---------------------------------------------------------------- starting and ending
 
     def start_relay(self) -> None:
@@ -178,7 +183,7 @@ class World:
 
     def check_acked(self) -> None:
         """Nothing that was acknowledged is lost, as long as the relay's data was not put back or wiped."""
-        if not self.relay.alive:
+        if not self.relay_is_up:
             return
         with self.disks.running(self.relay.name):
             db = sqlite3.connect(self.relay_folder / DATABASE, isolation_level=None)
@@ -213,7 +218,7 @@ class World:
         def done(why: RelayRefused | None) -> None:
             assert why is None, why
             self.goals_met += 1
-            if self.ledger.epoch == epoch and self.relay.alive:
+            if self.ledger.epoch == epoch and self.relay_is_up:
                 now = self.relay_state()
                 assert not deleted & set(self.relay.log.documents()), "what is deleted here is deleted on the relay"
                 for document, update in ours.items():
@@ -236,7 +241,7 @@ class World:
 
     def relay_state(self) -> dict[str, list[bytes]]:
         """All that the relay has, record by record."""
-        if not self.relay.alive:
+        if not self.relay_is_up:
             return {}
         with self.disks.running(self.relay.name):
             return {
@@ -248,7 +253,7 @@ class World:
         """(the log up to the cursor) + (the outbox) contain all that the document has on this device."""
         for document, update in process.state().items():
             raw, cursor = document_bytes(document), process.local.cursor(document)
-            head = self.relay.log.head(raw) if self.relay.alive else None
+            head = self.relay.log.head(raw) if self.relay_is_up else None
             if cursor is None or head is None or head.cursor.log != cursor.log:
                 continue
             with self.disks.running(self.relay.name):
