@@ -11,6 +11,7 @@ time, to a copy that was made while the relay ran, and clients write on all the 
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import random
 import shutil
@@ -403,6 +404,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rollbacks", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args(arguments)
+    logging.getLogger("websockets").setLevel(logging.CRITICAL + 1)  # its threads tell of each connection that is killed
     for run, count in ((kill_relay, args.kills // 2), (kill_clients, args.kills // 2), (roll_back, args.rollbacks)):
         if count:
             with tempfile.TemporaryDirectory() as folder:
