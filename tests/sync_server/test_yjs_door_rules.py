@@ -236,7 +236,7 @@ def test_a_slow_page_is_not_buffered(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(connection_module.Connection, "send", send)
     with (
-        RelayThread(tmp_path, limits=Limits(outgoing=100_000)) as relay,
+        RelayThread(tmp_path, limits=Limits(outgoing=100_000, fold=1 << 40)) as relay,
         Bare(relay.url, document, max_queue=1) as slow,
         Bare(relay.url, document) as writer,
         Bare(relay.url, document) as quick,
