@@ -80,7 +80,7 @@ class Limits:
     """Memory of the keeper's process."""
     check_seconds: int = 10
     """Processor time for what is checked at one time, and one more for each MiB; then the keeper's process is ended."""
-    version: int = 1 << 20
+    version: int = 512 << 10
     """A state vector of a Yjs client: one entry of some seven bytes for everybody who ever wrote."""
     yjs_frame: int = 64 << 20
     """One frame of a Yjs client: its whole document comes in one."""
