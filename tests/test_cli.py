@@ -17,6 +17,7 @@ import llmcrdt
 from llmcrdt.cli import default_db, main
 from llmcrdt.terminal import qr_code
 from llmcrdt.testing.models import write_model
+from sync_server.access import Tokens
 from sync_server.thread import RelayThread
 
 CHAT = {
@@ -304,6 +305,23 @@ def test_kv_verify_fails_on_damage_and_prune_empties(run: Run, tmp_path: Path) -
     assert (code, json.loads(out)["bad"], json.loads(out)["chunks"]) == (1, 1, 3)
     code, out, _ = run("kv", "prune", "--cache", tmp_path / "kv", "--json")
     assert (code, json.loads(out)["deleted"], json.loads(out)["chunks"]) == (0, 3, 0)
+
+
+def test_watching_ends_where_the_token_is_taken_back(run: Run, tmp_path: Path) -> None:
+    tokens = Tokens(tmp_path / "relay")
+    token = tokens.make("ann", "append", ["*"])
+    with RelayThread(tmp_path / "relay") as relay:
+        command = [sys.executable, "-m", "llmcrdt.cli", "--db", str(tmp_path / "a.db"), "sync", relay.url, "--watch"]
+        watching = subprocess.Popen([*command, "--token", token], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        try:
+            assert watching.stdout is not None
+            assert watching.stdout.readline().startswith(b"In step")
+            tokens.revoke(tokens.list()[0][0].id)
+            assert watching.wait(20) == 1
+        finally:
+            watching.kill()
+            _, err = watching.communicate()
+    assert err == b"llmcrdt: The relay ended the connection: The token was revoked. Connect with another token.\n"
 
 
 def test_pair_and_join(run: Run, tmp_path: Path) -> None:

@@ -77,6 +77,8 @@ def sync(
         with contextlib.suppress(KeyboardInterrupt):
             while watch:
                 time.sleep(1)
+                if link.state == "closed":
+                    link.wait_synced()  # raises why
 
 
 @click.command()
