@@ -19,7 +19,7 @@ def explained(error: BaseException) -> LLMCRDTError:
     if isinstance(error, ssl.SSLCertVerificationError):
         why = f"The relay's certificate does not pass: {error.verify_message or error.reason}."
         return RelayUnreachable(why, hint=_certificate_hint(error.verify_code))
-    return RelayUnreachable(f"{type(error).__name__}: {error}.")
+    return RelayUnreachable(": ".join(filter(None, (type(error).__name__, str(error)))) + ".")
 
 
 def _certificate_hint(code: int) -> str:

@@ -17,6 +17,7 @@ from llmcrdt.sync import client
 from llmcrdt.sync.address import relay_address
 from llmcrdt.sync.backoff import Backoff
 from llmcrdt.sync.client import Link
+from llmcrdt.sync.failures import explained
 from llmcrdt.sync.local import Record, Waiting
 from llmcrdt.sync.progress import Progress
 from llmcrdt.sync.wire import Announcement
@@ -483,3 +484,11 @@ def test_a_relay_that_is_full_says_when_to_come_back_and_is_obeyed(tmp_path: Pat
         with second:
             second.wait_synced(PATIENCE)
             assert b.blobs(ONE) == {b"from a"}
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(ConnectionResetError(), "ConnectionResetError."), (OSError("no route"), "OSError: no route.")],
+)
+def test_what_ends_a_connection_is_said_in_a_sentence(error: OSError, said: str) -> None:
+    assert str(explained(error)) == said
