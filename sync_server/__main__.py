@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         certificate=options.certificate,
         check=options.check,
     )
-    return asyncio.run(_run(relay))
+    return asyncio.run(_run(relay, options))
 
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
@@ -117,14 +117,17 @@ def _command(arguments: Sequence[str]) -> int:
     return code
 
 
-async def _run(relay: Relay) -> int:
+async def _run(relay: Relay, options: argparse.Namespace) -> int:
     try:
         await relay.start()
     except (LogError, AccessError) as e:
         return _say(e, DATA)
     except OSError as e:
-        code = DATA if isinstance(e, FileExistsError | NotADirectoryError | PermissionError) and e.filename else ADDRESS
-        return _say(e, code)
+        why = os.strerror(e.errno) if e.errno and e.errno > 0 else e.strerror or e
+        if e.filename:
+            return _say(LogError(f"{options.data} can't be used: {why}.", hint="Choose another --data."), DATA)
+        hint = "Choose another --host or --port."
+        return _say(LogError(f"Can't listen at {options.host}, port {options.port}: {why}.", hint=hint), ADDRESS)
     stop = asyncio.Event()
     _on_signals(stop)
     host = f"[{relay.host}]" if ":" in relay.host else relay.host

@@ -211,6 +211,8 @@ def sign(private: bytes, kid: str, subject: str, level: str, patterns: Sequence[
 def _claims(subject: str, level: str, patterns: Sequence[str], expires: int | None) -> dict[str, Any]:
     if not subject:
         raise AccessError("A token needs a subject.", hint="Documents belong to it, and its bytes are counted.")
+    if not subject.isprintable():
+        raise AccessError(f"{subject!r} is no subject.", hint="It is one line of text: it is listed by it.")
     for pattern in patterns:
         if pattern != "*" and not pattern.endswith("*") and not is_document_id(pattern):
             raise AccessError(f"{pattern!r} is no document id.", hint="Give a whole id, a beginning and *, or *.")

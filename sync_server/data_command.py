@@ -11,7 +11,7 @@ import os
 import sqlite3
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from .condensing import Condensed
 from .folder import Folder
 from .folding import FOLDED_KINDS, Folded, ToFold
 from .limits import Limits
-from .log import DATABASE, LogError, SqliteLog
+from .log import DATABASE, LogError, SqliteLog, check_age, explained, is_log
 from .verify import faults
 
 OK, WRONG, DATA = 0, 1, 4
@@ -51,7 +51,7 @@ def _guarded(run: Any, options: argparse.Namespace) -> int:
     try:
         code: int = run(options)
         return code
-    except (LogError, sqlite3.Error, OSError) as e:
+    except (LogError, OSError) as e:
         print(f"sync_server: {e}", file=sys.stderr)
         return DATA
 
@@ -68,9 +68,9 @@ def inspect(options: argparse.Namespace) -> int:
         " FROM documents LEFT JOIN folds ON folds.document = number WHERE gone = 0 ORDER BY id"
     )
     names = ("document", "kind", "records", "folded", "tail_bytes", "snapshot_bytes", "owner", "refused")
-    if not options.json:
-        print(*names, sep="\t")
     with _reading(options.data / DATABASE) as db:
+        if not options.json:
+            print(*names, sep="\t")
         for id_, *rest in db.execute(sql):
             row = (document_id(id_), *rest)
             print(json.dumps(dict(zip(names, row, strict=True))) if options.json else "\t".join(map(str, row)))
@@ -120,11 +120,19 @@ def backup(options: argparse.Namespace) -> int:
     if options.file.exists():
         raise LogError(f"{options.file} is there already.", hint="Give the name of a new file.")
     aside = options.file.with_name(options.file.name + ".part")
-    os.close(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))  # as closed to others as the log is
-    with _reading(options.data / DATABASE) as source, closing(sqlite3.connect(aside)) as target:
-        source.backup(target, pages=256, sleep=0.001)
-        target.execute("PRAGMA journal_mode=DELETE")
-    aside.replace(options.file)
+    with _reading(options.data / DATABASE) as source:
+        try:
+            os.close(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))  # as closed to others as the log is
+            with closing(sqlite3.connect(aside)) as target:
+                source.backup(target, pages=256, sleep=0.001)
+                target.execute("PRAGMA journal_mode=DELETE")
+            aside.replace(options.file)
+        except BaseException as e:
+            with suppress(OSError):
+                aside.unlink(missing_ok=True)
+            if isinstance(e, OSError):
+                raise LogError(f"{options.file} can't be written: {e.strerror}.", hint="Name another file.") from e
+            raise
     return OK
 
 
@@ -143,12 +151,22 @@ def restore(options: argparse.Namespace) -> int:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """A relay's log, or a copy of one. Raises LogError, also for what goes wrong while it is read."""
     uri = _existing(path).absolute().as_uri()
-    with closing(sqlite3.connect(f"{uri}?mode=ro", uri=True, isolation_level=None)) as db:
-        yield db
+    try:
+        with closing(sqlite3.connect(f"{uri}?mode=ro", uri=True, isolation_level=None)) as db:
+            if not is_log(db):
+                raise LogError(f"{path} is no log of a relay.", hint=_LOOK[path.name == DATABASE])
+            check_age(db, path)
+            yield db
+    except sqlite3.Error as e:
+        raise explained(path, e) from e
 
 
 def _existing(path: Path) -> Path:
     if not path.is_file():
-        raise LogError(f"There is no {path}.", hint="Is it the folder of a relay?")
+        raise LogError(f"There is no {path}.", hint=_LOOK[path.name == DATABASE])
     return path
+
+
+_LOOK = {True: "Is it the folder of a relay?", False: 'Give the file that "backup" made.'}

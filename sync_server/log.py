@@ -263,7 +263,7 @@ class SqliteLog:
         except (sqlite3.Error, OSError) as e:
             if self._lock is not None:
                 self._lock.close()
-            raise _explained(self.path, e) from e
+            raise explained(self.path, e) from e
         except LogError:
             if self._lock is not None:
                 self._lock.close()
@@ -282,7 +282,7 @@ class SqliteLog:
             with suppress(sqlite3.Error):
                 self._find_unswept()
             if isinstance(e, sqlite3.Error):
-                raise _explained(self.path, e) from e
+                raise explained(self.path, e) from e
             raise
         self._documents.settle()
         self._sessions.settle()
@@ -687,7 +687,7 @@ class SqliteLog:
         try:
             yield
         except sqlite3.Error as e:
-            raise _explained(self.path, e) from e
+            raise explained(self.path, e) from e
 
 
 def _key(document: int, position: int) -> int:
@@ -717,8 +717,7 @@ def _opened(path: Path) -> Database:
     connection = sqlite3.connect(path, timeout=_TIMEOUT / 1000, isolation_level=None, check_same_thread=False)
     db = Database(connection)
     try:
-        (marked,) = connection.execute("PRAGMA application_id").fetchone()
-        if marked != _APPLICATION_ID and db.table_names():
+        if not is_log(connection) and db.table_names():
             raise LogError(f"{path} is a database of something else.", hint="Choose another --data.")
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
@@ -728,9 +727,7 @@ def _opened(path: Path) -> Database:
         connection.execute("PRAGMA secure_delete=ON")
         connection.execute("PRAGMA cache_size=-16384")
         connection.execute(f"PRAGMA application_id={_APPLICATION_ID}")
-        unknown = {m.name for m in migrations.applied(db)} - _STEPS
-        if unknown:
-            raise LogError(f"{path} was made by a newer relay.", hint="Upgrade this one.")
+        check_age(connection, path)
         migrations.apply(db)
         if not existed:
             _sync_folder(path.parent)
@@ -738,6 +735,17 @@ def _opened(path: Path) -> Database:
         connection.close()
         raise
     return db
+
+
+def is_log(db: sqlite3.Connection) -> bool:
+    (marked,) = db.execute("PRAGMA application_id").fetchone()
+    return bool(marked == _APPLICATION_ID)
+
+
+def check_age(db: sqlite3.Connection, path: Path) -> None:
+    unknown = {m.name for m in migrations.applied(Database(db))} - _STEPS
+    if unknown:
+        raise LogError(f"{path} was made by a newer relay.", hint="Upgrade this one.")
 
 
 def _sync_folder(folder: Path) -> None:
@@ -752,13 +760,15 @@ def _sync_folder(folder: Path) -> None:
 
 _HINTS: dict[str, Callable[[Path], str]] = {
     "not a database": lambda p: f"Move {p.name} away, or choose another --data.",
+    "malformed": lambda p: "Restore it from a backup.",
     "full": lambda p: "Free some space.",
     "unable to open": lambda p: "Check that the folder can be written.",
     "readonly": lambda p: "Check that the folder can be written.",
 }
 
 
-def _explained(path: Path, error: Exception) -> LogError:
+def explained(path: Path, error: Exception) -> LogError:
+    """What an error of SQLite or the system means."""
     text = str(error)
     hint = next((make(path) for piece, make in _HINTS.items() if piece in text), "")
     return LogError(f"{path}: {text}.", hint=hint)

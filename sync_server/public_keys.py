@@ -71,9 +71,9 @@ class PublicKeys:
         try:
             jwk = json.loads(algorithm.to_jwk(algorithm.prepare_key(pem)))
         except (ValueError, TypeError, LookupError) as e:
-            raise AccessError(f"That is no public key: {e}", hint="Make it with: openssl pkey -pubout.") from None
+            raise AccessError(f"That is no public key: {e}.", hint="Make it with: openssl pkey -pubout.") from None
         except pyjwt().PyJWTError as e:
-            raise AccessError(f"That is no public key: {e}", hint="Make it with: openssl pkey -pubout.") from None
+            raise AccessError(f"That is no public key: {e}.", hint="Make it with: openssl pkey -pubout.") from None
         jwk = {"kty": jwk["kty"], "crv": jwk["crv"], "x": jwk["x"], "kid": kid, "use": "sig", "alg": ALGORITHM}
         _key(jwk)
         self._write({**self._jwks, kid: jwk})

@@ -48,6 +48,8 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 
 def run(options: argparse.Namespace) -> int:
     try:
+        if options.word not in ("make", "trust") and not options.data.is_dir():
+            raise AccessError(f"There is no folder {options.data}.", hint="Give the relay's --data.")
         _WORDS[options.word](options)
     except (AccessError, OSError) as e:
         print(f"sync_server: {e}", file=sys.stderr)
@@ -63,7 +65,7 @@ def _make(options: argparse.Namespace) -> None:
     asked = (options.subject, options.may, options.documents)
     if options.private is not None:
         expires = None if options.expires is None else int(time.time() + options.expires)
-        return _print(options, token=sign(options.private.read_bytes(), options.kid, *asked, expires))
+        return _print(options, token=sign(_pem(options.private), options.kid, *asked, expires))
     tokens = Tokens(options.data)
     first = not (options.data / KEY).exists()
     _print(options, token=tokens.make(*asked, options.expires))
@@ -84,7 +86,7 @@ def _list(options: argparse.Namespace) -> None:
 
 def _trust(options: argparse.Namespace) -> None:
     first = not Tokens(options.data).on
-    PublicKeys(options.data).add(options.kid, options.file.read_bytes())
+    PublicKeys(options.data).add(options.kid, _pem(options.file))
     if first:
         _tell_on()
 
@@ -110,6 +112,13 @@ def _print(options: argparse.Namespace, **shown: object) -> None:
 
 def _tell_on() -> None:
     print("Tokens are on now. A relay that runs asks for them after a restart.", file=sys.stderr)
+
+
+def _pem(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as e:
+        raise AccessError(f"{file} can't be read: {e.strerror}.", hint="Give the file of a key.") from None
 
 
 def _seconds(text: str) -> float:

@@ -303,3 +303,21 @@ def test_tokens_are_made_listed_and_revoked_from_the_command_line(tmp_path: Path
     wrong = command("token", "make", "--data", tmp_path, "--subject", "ann", "--documents", "nonsense")
     assert (wrong.returncode, wrong.stdout) == (4, "")
     assert "no document id" in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("list", "--data", "nowhere"), "There is no folder nowhere. Give the relay's --data."),
+        (("keys", "--data", "nowhere"), "There is no folder nowhere. Give the relay's --data."),
+        (("revoke", "--data", "nowhere", "x"), "There is no folder nowhere. Give the relay's --data."),
+        (("make", "--data", "{}", "--subject", "ann\ngood"), r"'ann\ngood' is no subject. It is one line"),
+        (("trust", "--data", "{}", "k", "nowhere.pem"), "nowhere.pem can't be read: No such file or directory. Give"),
+        (("make", "--private", "nowhere.pem", "--kid", "k", "--subject", "a"), "nowhere.pem can't be read: No such"),
+    ],
+)
+def test_a_wrong_word_about_tokens_is_one_line(tmp_path: Path, words: tuple[str, ...], said: str) -> None:
+    done = command("token", *(word.format(tmp_path) for word in words))
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (4, "", 1)
+    assert done.stderr.startswith(f"sync_server: {said}")
+    assert not list(tmp_path.iterdir())

@@ -183,6 +183,62 @@ def test_a_wrong_setting_is_one_line_and_a_code(
     assert words in done.stderr
 
 
+def test_an_address_or_a_folder_that_cant_be_used_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = taken.getsockname()[1]
+        done = command("--data", tmp_path / "data", "--port", port)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr.startswith(f"sync_server: Can't listen at 127.0.0.1, port {port}: ")
+    assert done.stderr.endswith(". Choose another --host or --port.\n")
+    wrong = [tmp_path / "file", tmp_path / "file" / "below"]
+    for folder in [*wrong, Path("/proc/nothing")] if sys.platform == "linux" else wrong:
+        done = command("--data", folder, "--port", 0)
+        assert (done.returncode, done.stdout) == (4, "")
+        assert done.stderr.startswith(f"sync_server: {folder} can't be used: ")
+        assert done.stderr.endswith(". Choose another --data.\n")
+
+
+def test_what_is_no_log_is_not_read_and_not_restored(tmp_path: Path) -> None:
+    data, other, garbage, newer = (tmp_path / name for name in ("data", "other.db", "garbage.db", "newer.db"))
+    with RelayThread(data) as relay:
+        cursor = fill(relay.url, updates(3))
+        assert command("backup", "--data", data, newer).returncode == 0
+    garbage.write_bytes(b"no database at all " * 999)
+    with closing(sqlite3.connect(other)) as db:
+        db.execute("CREATE TABLE documents (id, kind)")
+    with closing(sqlite3.connect(newer)) as db:
+        db.execute("INSERT INTO _sqlite_migrations (migration_set, name) VALUES ('sync_server', 'm999_later')")
+        db.commit()
+    backup = 'Give the file that "backup" made.'
+    for file, words in (
+        (tmp_path / "nowhere.db", f"There is no {tmp_path / 'nowhere.db'}. {backup}"),
+        (other, f"{other} is no log of a relay. {backup}"),
+        (garbage, f"{garbage}: file is not a database. "),
+        (newer, f"{newer} was made by a newer relay. Upgrade this one."),
+    ):
+        done = command("restore", "--data", data, file)
+        assert (done.returncode, done.stdout) == (4, "")
+        assert done.stderr.startswith(f"sync_server: {words}")
+    with RelayThread(data) as relay:
+        assert resumes(relay.url, cursor)
+
+    (data / DATABASE).write_bytes(garbage.read_bytes())
+    for word in (["inspect"], ["verify"], ["backup", tmp_path / "copy.db"]):
+        done = command(*word, "--data", data)
+        assert (done.returncode, done.stdout) == (4, "")
+        assert f"{data / DATABASE}: file is not a database. " in done.stderr
+    assert not list(tmp_path.glob("copy.db*"))
+
+
+def test_a_copy_that_cant_be_written_leaves_nothing(tmp_path: Path) -> None:
+    with RelayThread(tmp_path / "data") as relay:
+        fill(relay.url, updates(3))
+        done = command("backup", "--data", tmp_path / "data", tmp_path / "nowhere" / "copy.db")
+    assert (done.returncode, done.stdout) == (4, "")
+    assert "copy.db can't be written: No such file or directory. Name another file.\n" in done.stderr
+
+
 def test_inspect_verify_and_backup_beside_a_running_relay(tmp_path: Path) -> None:
     copy = tmp_path / "copy.db"
     with RelayThread(tmp_path / "data") as relay:
