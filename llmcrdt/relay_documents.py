@@ -80,8 +80,12 @@ class RelayDocuments:
 
     def refill(self, document: DocumentId, log: Sequence[bytes], cursor: Cursor) -> None:
         with self._store.lock:
-            data, keys = self._repo.lacking(document, log)
-            self._store.refill(self._relay, document, data, cursor, keys)
+            data, keys, place = self._repo.lacking(document, log)
+            with self._store.transaction():
+                # Another process may have written since: a refill drops its outbox, where it has one yet.
+                if self._store.last_place(document) != place:
+                    data, keys, _ = self._repo.lacking(document, log)
+                self._store.refill(self._relay, document, data, cursor, keys)
         self._repo.touch(document)
 
     def deleted_last(self) -> Sequence[DocumentId]:

@@ -410,13 +410,13 @@ class Repo:
         """Whether any of these sound updates writes something that a conversation had already."""
         with self._lock:
             in_use = self._open.get(document)
-            holder = in_use if in_use is not None and in_use.loaded else self._kept(document)
+            holder = in_use if in_use is not None and in_use.loaded else self._kept(document)[0]
             state = read_state_vector(holder.version())
             return any(read_update(update).repeats(state) for update in updates)
 
-    def lacking(self, document: DocumentId, log: Sequence[bytes]) -> tuple[bytes | None, set[str]]:
-        """What a relay's log lacks of a document, deletes and waiting updates included, and the keys that it touches;
-        None if nothing."""
+    def lacking(self, document: DocumentId, log: Sequence[bytes]) -> tuple[bytes | None, set[str], int]:
+        """What a relay's log lacks of a document, deletes and waiting updates included, the keys that it touches, and
+        the last place that was looked at; None if nothing is lacking."""
         with self._lock:
             roots = library_document.ROOTS if document == self.library else schema.ROOTS
             theirs = YjsReplica(roots)
@@ -427,9 +427,10 @@ class Repo:
                     if theirs.broken:  # can't tell what it holds: then everything is sent
                         theirs = YjsReplica(roots)
                         break
-            missing = self._kept(document).diff(since=theirs.version())
+            kept, place = self._kept(document)
+            missing = kept.diff(since=theirs.version())
             applied = theirs.apply(missing)
-            return missing if applied.news else None, set().union(*applied.touched.keys.values())
+            return missing if applied.news else None, set().union(*applied.touched.keys.values()), place
 
     def ask_to_delete(self, relay: str) -> None:
         """This relay may have forgotten what was deleted."""
@@ -463,12 +464,12 @@ class Repo:
 
     # inside
 
-    def _kept(self, document: DocumentId) -> YjsReplica:
-        """What the file has of a document, in a replica of its own."""
+    def _kept(self, document: DocumentId) -> tuple[YjsReplica, int]:
+        """What the file has of a document, in a replica of its own, and the last place of it."""
         replica = YjsReplica(library_document.ROOTS if document == self.library else schema.ROOTS)
         kept = self.store.since(document, 0)
         replica.load(kept.snapshot, kept.updates)
-        return replica
+        return replica, kept.place
 
     def _own_library(self, library: str | None) -> DocumentId:
         own = self.store.set_setting("library", library or new_document_id(self.random))

@@ -156,6 +156,12 @@ RELAY_MUTATIONS = (
         "test_a_deletion_that_the_relay_refuses_is_told_once_and_asked_again_with_another_token",
     ),
     Mutation(
+        "duties", "a refill drops what another process wrote meanwhile", "llmcrdt/relay_documents.py",
+        "if self._store.last_place(document) != place:", "if False:",
+        "tests/test_repo.py::"
+        "test_a_refill_holds_what_another_process_wrote_meanwhile",
+    ),
+    Mutation(
         "erased", "a record that repeats erased words is kept", "llmcrdt/relay_documents.py",
         "stale = bool(self._store.purged(document)) and", "stale = False and", _SEEDS,
     ),

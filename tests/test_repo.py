@@ -8,7 +8,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pycrdt
@@ -16,6 +16,7 @@ import pytest
 
 import llmcrdt
 from llmcrdt.exceptions import ConversationNotFound, InvalidContent, LibraryMismatch, RepoClosed, StoreError
+from llmcrdt.ids import DocumentId
 from llmcrdt.relay_documents import RelayDocuments
 from llmcrdt.store.database import Store
 from llmcrdt.sync.wire import Cursor
@@ -272,6 +273,36 @@ def test_two_links_on_one_file_both_get_in_step(open_repo: OpenRepo, tmp_path: P
                 conversation.append("user", str(n))
                 b.wait_synced(20)
                 a.wait_synced(20)
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_refill_holds_what_another_process_wrote_meanwhile(
+    open_repo: OpenRepo, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    repo = open_repo("mine")
+    conv = repo.create()
+    conv.append("user", "before")
+    log, cursor = [conv.diff()], Cursor(b"l" * 16, 1, b"c" * 32)
+    local = RelayDocuments(repo, "ws://relay", None)
+    if known:
+        local.refill(conv.id, log, cursor)
+    with llmcrdt.open(repo.store.path) as process:
+        theirs, lacking = process.get(conv.id), repo.lacking
+
+        def slow(document: DocumentId, log: Sequence[bytes]) -> object:
+            found = lacking(document, log)
+            monkeypatch.undo()
+            theirs.append("user", "meanwhile")
+            return found
+
+        monkeypatch.setattr(repo, "lacking", slow)
+        local.refill(conv.id, log, cursor)
+        theirs.append("user", "after")
+    relay = pycrdt.Doc()
+    for update in [*log, *(waiting.record.data for waiting in local.outbox(conv.id))]:
+        relay.apply_update(update)
+    entries = relay.get("entries", type=pycrdt.Map)
+    assert set(entries) == {entry.id for entry in conv.transcript()} and len(entries) == 3
 
 
 def test_a_refill_holds_what_was_only_deleted(open_repo: OpenRepo) -> None:
