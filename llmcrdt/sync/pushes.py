@@ -64,7 +64,8 @@ def _refusal(connection: Connection, doc: Followed, waiting: Waiting) -> RelayRe
     text = (
         f"A record of {doc.id} has {len(waiting.record.data)} bytes; the relay takes {connection.limits.record_bytes}."
     )
-    return RelayRefused(text, code=wire.ErrorCode.RECORD_TOO_LARGE)
+    hint = "It stays on this device, and what follows it there too; all other documents go on."
+    return RelayRefused(text, code=wire.ErrorCode.RECORD_TOO_LARGE, hint=hint)
 
 
 def _run(connection: Connection, waiting: Sequence[Waiting]) -> list[Waiting]:

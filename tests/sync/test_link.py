@@ -274,7 +274,7 @@ def test_a_record_above_the_limit_is_refused_here_and_holds_up_only_its_document
         with Link(relay.url, a) as link:
             with pytest.raises(RelayRefused, match="has 2004 bytes; the relay takes 1000") as refused:
                 link.wait_synced(PATIENCE)
-            assert refused.value.code == 22
+            assert refused.value.code == 22 and "stays on this device" in refused.value.hint
             eventually(lambda: not a[TWO].outbox)
             assert a[ONE].outbox
             a.forget(ONE)
