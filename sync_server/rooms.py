@@ -188,6 +188,11 @@ class Rooms:
         return self._folding.stuck
 
     @property
+    def clean(self) -> bool:
+        """Whether nothing is left to be taken away of what was folded or deleted."""
+        return self._folding.clean
+
+    @property
     def announces(self) -> bool:
         """Whether there is presence to tell: give a Tick in ``limits.presence_tick``."""
         return self._presence.waiting

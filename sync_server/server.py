@@ -2,7 +2,8 @@
 
 A step takes all events there are, so the busier the relay, the more records share one fsync. While steps are quick the
 loop takes them itself, for to wait for another thread twice costs more than a fast disk does. When they are not, for
-there is much to do or the disk is slow, a thread takes them, and the loop never waits for long (``Pace``).
+there is much to do or the disk is slow, a thread takes them, and the loop never waits for long (``Pace``). So it does
+where a document is folded or deleted, and until what stood there is gone.
 """
 
 from __future__ import annotations
@@ -488,7 +489,7 @@ class Relay:
             return
         events = self._events[: self.limits.group]
         del self._events[: self.limits.group]
-        if self._pace.quick:
+        if self._pace.quick and self._rooms.clean and not any(map(_is_heavy, events)):
             self._end_step(self._step(events))
         else:
             self._under_way = True
@@ -555,6 +556,11 @@ class Relay:
         self._over = True
         self._rested.set()
         self.failed.set()
+
+
+def _is_heavy(event: Event) -> bool:
+    """Whether it writes or takes away a whole document, which may be long on the quickest disk."""
+    return isinstance(event, Folded) or (isinstance(event, Received) and isinstance(event.message, wire.Delete))
 
 
 def _outgoing(output: Drop | Send) -> Outgoing | None:
