@@ -113,7 +113,7 @@ class _Worker(asyncio.SubprocessProtocol):
     def __init__(self, heard: Callable[[list[bytes]], None], ended: Callable[[], None]) -> None:
         self._heard, self._ended = heard, ended
         self._reader = pieces.Reader()
-        self._over = False
+        self.over = False
         self.gone = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -129,11 +129,11 @@ class _Worker(asyncio.SubprocessProtocol):
 
     def end(self) -> None:
         """Now, whatever it does; also where it hangs."""
-        self._over = True
+        self.over = True
         self._process.close()
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
-        if self._over:
+        if self.over:
             return
         try:
             answers = self._reader.feed(data)
@@ -147,9 +147,9 @@ class _Worker(asyncio.SubprocessProtocol):
         self._ended()
 
     def pipe_connection_lost(self, fd: int, error: Exception | None) -> None:
-        if not self._over:
+        if not self.over:
             # It has ended by itself, or does so now; asyncio waits for it.
-            self._over = True
+            self.over = True
             self._stdin.close()
             self._ended()
 
@@ -430,6 +430,8 @@ class Keeper:
             )  # fmt: skip
             self._worker = worker
             self._hand_over(worker, [])
+            if worker.over:  # it has ended before it was known here
+                self._do(self._ended)
         except OSError as e:
             logger.error("the worker that checks records can't be started: %s", e)
             self._pause()
@@ -458,6 +460,8 @@ class Keeper:
 
     def _ended(self) -> None:
         """It crashed, was ended, or said what can't be."""
+        if self._worker is None:
+            return
         batch, self._in_hand, self._deadline, self._worker = self._in_hand, None, float("inf"), None
         if batch == []:
             logger.error("the worker that checks records does not come up")

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pycrdt
 import pytest
@@ -294,6 +295,25 @@ def kept(tmp_path: Path) -> Iterator[Kept]:
     kept = Kept(tmp_path)
     yield kept
     kept.close()
+
+
+def test_a_worker_that_ends_before_it_is_known_is_started_again(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    start, times = kept._loop.subprocess_exec, list[int]()
+
+    async def dying(*arguments: Any, **options: Any) -> Any:
+        transport, worker = await start(*arguments, **options)
+        times.append(1)
+        if len(times) == 1:
+            transport.kill()
+            while not worker.over:
+                await asyncio.sleep(0.01)
+        return transport, worker
+
+    monkeypatch.setattr(kept._loop, "subprocess_exec", dying)
+    monkeypatch.setattr(keeper_module, "_PAUSE", 0.1)
+    ticket = kept.put(Push(D, S, 1, tuple(edits(1))))
+    assert kept.wait(ticket) == [Checked(ticket, 1)]
+    assert len(times) == 2
 
 
 def test_a_cold_document_is_loaded_with_all_that_its_log_has(kept: Kept) -> None:
