@@ -73,6 +73,9 @@ class Folder:
                 self._used = True
                 late = time.monotonic() - since > self._limits.condense_wait
                 self._answer(Condensed(*todo, None if late else self.condense(todo)))
+                if self._early:
+                    # Where it was ended: who comes next has not the time to wait for a start as well.
+                    self._start()
 
     def fold(self, todo: ToFold) -> Sequence[bytes] | None:
         """What a document's log folds to; None where that failed. Blocks."""
@@ -88,9 +91,9 @@ class Folder:
         if worker is None:
             return None
         timer = threading.Timer(seconds, worker.kill)
-        timer.start()
         assert worker.stdin is not None and worker.stdout is not None
         try:
+            timer.start()
             pieces.write(worker.stdin, chain((order,), data))
             return list(pieces.read(worker.stdout))
         except (OSError, EOFError) as e:
@@ -98,6 +101,9 @@ class Folder:
                 logger.error("the worker that folds ended: %r", e)
         except LLMCRDTError as e:
             logger.error("the log can't be read: %s", e)
+        except Exception:
+            # Whoever waits for an answer must get one: it goes on without.
+            logger.exception("the worker that folds can't be asked")
         finally:
             timer.cancel()
         self._end_worker()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.request import urlopen
@@ -314,6 +315,25 @@ def test_what_waited_too_long_is_not_condensed(tmp_path: Path) -> None:
     condenser = Folder(log, Limits(condense_wait=0.0), answers.append)
     condenser.put(ToCondense(D, 10, 40))
     assert eventually(lambda: answers) == [Condensed(D, 10, 40, None)]
+    condenser.stop()
+    log.close()
+
+
+def test_whoever_waits_is_answered_where_the_worker_cant_be_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = made(tmp_path, 40)
+    answers: list[object] = []
+    condenser = Folder(log, Limits(), answers.append, early=True)
+    worker = eventually(lambda: condenser._worker)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Timer, "start", lambda _: threading.stack_size(1))  # ValueError
+        condenser.put(ToCondense(D, 10, 40))
+        assert eventually(lambda: answers) == [Condensed(D, 10, 40, None)]
+    # The next one is started before it is needed.
+    eventually(lambda: condenser._worker, lambda found: found not in (None, worker))
+    condenser.put(ToCondense(D, 10, 40))
+    assert eventually(lambda: answers[1:]) != [Condensed(D, 10, 40, None)]
     condenser.stop()
     log.close()
 
