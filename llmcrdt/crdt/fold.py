@@ -31,11 +31,11 @@ def condense_updates(snapshot: Sequence[bytes], before: Sequence[bytes], tail: S
 
 
 def begin(first: bytes, make: Callable[[Iterable[str]], YjsReplica] = YjsReplica) -> YjsReplica:
-    """A document with the first record of a log. Where the log is folded that is the document; it waits for nothing,
-    and isn't read again."""
+    """A document with the first record of a log. Where the log is folded that is the document, word for word; it waits
+    for nothing, and isn't read again. Of any other some may wait, and the core doesn't tell."""
     replica = make(())
     replica.load(first, ())
-    if replica.diff() == _EMPTY:
+    if replica.diff() != first:
         replica = make(())
         replica.load(None, [first])
     return replica

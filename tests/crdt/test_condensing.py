@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 from typing import NamedTuple
 
+import pycrdt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmcrdt.crdt.fold import condense_updates, fold_updates, load_all
+from llmcrdt.crdt.fold import begin, condense_updates, fold_updates, load_all
 from llmcrdt.crdt.yjs import YjsReplica
 from llmcrdt.crdt.yjs_update import less_ranges, read_state_vector, read_structs, read_update, write_deletes
 from llmcrdt.exceptions import MalformedUpdate
@@ -142,6 +143,25 @@ def test_a_device_that_has_some_of_it_from_elsewhere_has_the_same(seed: int, cou
         loaded, _ = load_all([*had, update])
         assert read_state_vector(loaded.version()) == expected.version
         assert read_update(loaded.snapshot()[0]).deletes == expected.deletes
+
+
+def test_a_first_record_of_which_some_waits_is_no_document() -> None:
+    """As where a device sends what several wrote as one update."""
+    first, second = (list[bytes](), list[bytes]())
+    for client, updates in ((1, first), (2, second)):
+        writer = YjsReplica(ROOTS, client_id=client)
+        for n in range(2):
+            with writer.edit() as edit:
+                edit.put("two", f"{client}-{n}", "said")
+            updates.append(edit.update)
+    mixed = bytes(pycrdt.merge_updates(first[0], second[1]))
+    replica = begin(mixed, lambda _: YjsReplica(ROOTS))
+    assert replica.snapshot()[1] == [mixed] == fold_updates([mixed])
+    assert read_update(replica.diff()).written == read_update(mixed).written
+    with pytest.raises(MalformedUpdate, match="wait"):
+        condense_updates([mixed], [], [second[0]])
+    replica.load(None, [second[0]])
+    assert state(replica) == state(replica_of([mixed, second[0]]))
 
 
 @settings(max_examples=100, deadline=None)
