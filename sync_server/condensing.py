@@ -8,8 +8,10 @@ and otherwise gets the records as they are. What was condensed is kept for other
 
 from __future__ import annotations
 
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
 from .folding import FOLDED_KINDS
@@ -41,8 +43,10 @@ class Condensed(NamedTuple):
     records: Sequence[bytes] | None
 
 
-class Short(NamedTuple):
-    """What stands for records: like the snapshot of a fold, for those who stand at one place. It is in memory only."""
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class Short:
+    """What stands for records: like the snapshot of a fold, for those who stand at one place. It is in memory only, as
+    long as it is kept for others or somebody is still to get some of it."""
 
     fold: Fold
     parts: Sequence[Part]
@@ -64,6 +68,8 @@ class Condensing(Generic[W]):
         self._under_way: dict[tuple[bytes, int], list[W]] = {}
         self._kept: OrderedDict[tuple[bytes, int], _Kept] = OrderedDict()
         self._size = 0
+        # Bytes of all that is in memory: also what is not kept, but somebody still gets.
+        self._held = 0
 
     def find(self, who: W, document: bytes, kind: str, after: int, upto: int) -> Short | ToCondense | bool:
         """What stands for the records behind ``after``, up to ``upto`` or about there. False: they are to be sent as
@@ -121,8 +127,25 @@ class Condensing(Generic[W]):
         chain, size = self._log.chain_at(document, upto), sum(map(len, records))
         if chain is None or size > self._limits.condense_share * self._log.weigh(document, after, upto):
             return None
+        if not self._make_room(size):
+            return None
         parts = list(cut(records, self._limits.batch))
-        return Short(Fold(upto, chain, self._random(16), len(parts), size), parts)
+        short = Short(Fold(upto, chain, self._random(16), len(parts), size), parts)
+        self._hold(size)
+        weakref.finalize(short, self._hold, -size).atexit = False
+        return short
+
+    def _hold(self, size: int) -> None:
+        self._held += size
+
+    def _make_room(self, size: int) -> bool:
+        """Whether so many bytes more may be held, where need be in place of what is only kept."""
+        most = self._limits.condense_kept
+        if size <= most < self._held + size:
+            for place in [place for place, kept in self._kept.items() if kept.short]:
+                if self._held + size > most:
+                    self._drop(place)
+        return self._held + size <= most
 
     def _keep(self, place: tuple[bytes, int], kept: _Kept) -> None:
         self._drop(place)

@@ -72,7 +72,8 @@ class Limits:
     condense_idle: float = 300.0
     """Without anything to condense, after which the worker gives way to a new one, which takes less memory."""
     condense_kept: int = 16 << 20
-    """Bytes of what was condensed that are kept, for others who come with the same cursor; each counts 1 KiB more."""
+    """Bytes of what was condensed that are in memory: for those who get it, and for others who come with the same
+    cursor; each counts 1 KiB more. What has no room is sent as it is."""
     keep: int = 64 << 20
     """Bytes of updates of the documents that the keeper holds to check records; those used last go first. One larger
     document is held alone. Each counts 4 KiB beside its updates. In memory they are some seven times that."""

@@ -20,7 +20,7 @@ from sync_server.folder import Folder
 from sync_server.folding import Folded, ToFold
 from sync_server.limits import Limits
 from sync_server.log import DATABASE, SqliteLog
-from sync_server.rooms import Joined, Output, Received, Rooms, Send
+from sync_server.rooms import Joined, Output, Received, Rooms, Send, Sent
 from sync_server.thread import RelayThread
 
 from ..waiting import eventually
@@ -270,6 +270,21 @@ def test_a_long_tail_comes_in_several_and_what_is_kept_has_a_limit(tmp_path: Pat
     relay.log.close()
 
 
+def test_who_does_not_read_holds_no_more_than_may_be_kept(tmp_path: Path) -> None:
+    relay = Relay(tmp_path, outgoing=1_000, batch=1_000, condense_share=1e9, condense_kept=8_000)
+
+    def came(peer: int) -> type[wire.Message]:
+        relay.say(peer, Open(D, "yjs", relay.cursors[peer]))
+        relay.condensed(b"x" * 3_000)
+        return type(relay.inbox[peer].pop())
+
+    assert [came(peer) for peer in (2, 3, 4)] == [Snapshot, Snapshot, Records]
+    for _ in range(2):
+        relay.step(Sent(2, 1_128))
+    assert came(5) is Snapshot
+    relay.log.close()
+
+
 def test_other_kinds_are_sent_as_they_are(relay: Relay) -> None:
     relay.say(1, Open(T, "automerge"), *(Push(T, S, n, (b"x" * 50,)) for n in range(1, 9)))
     assert isinstance(relay.say(2, Open(T, "automerge"))[1], Records)
@@ -324,7 +339,7 @@ def test_whoever_waits_is_answered_where_the_worker_cant_be_asked(
 ) -> None:
     log = made(tmp_path, 40)
     answers: list[object] = []
-    condenser = Folder(log, Limits(), answers.append, early=True)
+    condenser = Folder(log, Limits(condense_wait=60.0), answers.append, early=True)
     worker = eventually(lambda: condenser._worker)
     with monkeypatch.context() as patch:
         patch.setattr(threading.Timer, "start", lambda _: threading.stack_size(1))  # ValueError
