@@ -177,6 +177,8 @@ class Keeper:
         # Documents with something to do, in the order of their turns.
         self._active: dict[bytes, None] = {}
         self._dropped: dict[bytes, None] = {}
+        # Bytes of updates of all documents.
+        self._size = 0
         # How many answers to Flush are still to come.
         self._flushes: Counter[bytes] = Counter()
         self._suspects = False
@@ -190,8 +192,6 @@ class Keeper:
         self._pausing = self._over = False
         self.restarts = 0
         """How often a worker was started again."""
-        self.held = 0
-        """How many documents are in memory."""
 
     def start(self) -> None:
         """Begin to work on what is put."""
@@ -200,6 +200,11 @@ class Keeper:
         self._watching = self._loop.call_later(1.0, self._watch)
         if self._early:
             self._start_worker()
+
+    @property
+    def held(self) -> int:
+        """How many documents are in memory."""
+        return sum(document.state is _State.HELD for document in self._documents.values())
 
     @property
     def pid(self) -> int | None:
@@ -298,7 +303,8 @@ class Keeper:
             self._on_thread(partial(_close, document.log), lambda _: None)
             if self._slice is not None and self._slice.log is document.log:
                 self._slice = None
-        document.log, document.size, document.answered, document.alone = None, 0, None, False
+        document.log, document.answered, document.alone = None, None, False
+        self._grow(document, -document.size)
         if document.state is not _State.LIGHT:
             if document.state in (_State.HELD, _State.LOADING):
                 self._dropped[id_] = None
@@ -379,7 +385,7 @@ class Keeper:
         if slice_ is None or slice_.document != id_ or slice_.data is None:
             return []
         self._slice = None
-        document.size += sum(map(len, slice_.data))
+        self._grow(document, sum(map(len, slice_.data)))
         if slice_.last:
             document.log = None
         names = (b"heal", b"healed") if document.heal else (b"load", b"loaded")
@@ -538,7 +544,8 @@ class Keeper:
             document.answered = (order.data[0], data) if state == b"ok" else None
         else:
             document.answered = None
-            document.size += sum(map(len, order.data))
+            if document.state is _State.HELD:
+                self._grow(document, sum(map(len, order.data)))
 
     def _refuse_what_needs_it(self, id_: bytes, document: _Document) -> None:
         """Of a document that can't be loaded nothing can be told, and nothing can be merged into it."""
@@ -575,18 +582,25 @@ class Keeper:
             document.state, document.failures, document.alone = _State.HELD, 0, False
 
     def _make_room(self) -> None:
-        """Throw away what was used longest ago, until the rest fits."""
-        total = sum(document.size + _EACH for document in self._documents.values())
-        self.held = sum(document.state is _State.HELD for document in self._documents.values())
-        for id_ in tuple(self._documents):
-            if total <= self._limits.keep or len(self._documents) == 1:
+        """Throw away what was used longest ago, until the rest fits. It is asked for behind each batch, so where all
+        fits it looks at none of them."""
+        for id_ in tuple(self._documents) if self._is_full else ():
+            if not self._is_full:
                 return
             document = self._documents[id_]
             if not document.jobs and document.state not in (_State.LOADING, _State.FLUSHING):
-                total -= document.size + _EACH
                 self._forget(id_)
                 # What is known of one that can't be loaded as it is goes too: that is found out again.
                 self._documents.pop(id_, None)
+
+    @property
+    def _is_full(self) -> bool:
+        count = len(self._documents)
+        return count > 1 and self._size + count * _EACH > self._limits.keep
+
+    def _grow(self, document: _Document, by: int) -> None:
+        document.size += by
+        self._size += by
 
 
 def _read(log: Iterator[bytes]) -> tuple[list[bytes], bool] | None:

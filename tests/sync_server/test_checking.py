@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -284,6 +285,7 @@ class Kept:
 
     def close(self) -> None:
         asyncio.run_coroutine_threadsafe(self.keeper.stop(), self._loop).result(WAIT)
+        assert self.keeper._size == 0, "what it counts is what there is"
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -314,6 +316,26 @@ def test_a_worker_that_ends_before_it_is_known_is_started_again(kept: Kept, monk
     ticket = kept.put(Push(D, S, 1, tuple(edits(1))))
     assert kept.wait(ticket) == [Checked(ticket, 1)]
     assert len(times) == 2
+
+
+def test_a_batch_costs_the_same_however_many_documents_are_held(kept: Kept) -> None:
+    class Documents(OrderedDict[bytes, Any]):
+        looked = 0
+
+        def __iter__(self) -> Iterator[bytes]:
+            Documents.looked += 1
+            return super().__iter__()
+
+        def values(self) -> Any:
+            Documents.looked += 1
+            return super().values()
+
+    kept.keeper._documents = Documents()
+    for document in (D, E):
+        for n, record in enumerate(edits(3), 1):
+            kept.wait(kept.put(Push(document, S, n, (record,))))
+    assert Documents.looked == 0
+    assert kept.keeper.held == 2
 
 
 def test_a_cold_document_is_loaded_with_all_that_its_log_has(kept: Kept) -> None:
