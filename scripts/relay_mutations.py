@@ -84,9 +84,9 @@ RELAY_MUTATIONS = (
     ),
     Mutation(
         "duties", "what was deleted is missing in a refill", _REPO,
-        "missing = self._kept(document).diff(since=theirs.version())",
-        "missing = self._kept(document).diff(since=theirs.version()); missing = b'\\x00\\x00' if"
-        " self._kept(document).version() == theirs.version() else missing",
+        "missing = kept.diff(since=theirs.version())",
+        "missing = kept.diff(since=theirs.version()); missing = b'\\x00\\x00' if"
+        " kept.version() == theirs.version() else missing",
         "tests/test_repo.py::"
         "test_a_refill_holds_what_was_only_deleted",
     ),
@@ -314,5 +314,15 @@ RELAY_MUTATIONS = (
     Mutation(
         "P5.8", "who waits for what can't be condensed waits for ever", _ROOMS,
         "                self._behind[peer, answer.document] = None\n", "", _SEEDS,
+    ),
+    Mutation(
+        "P5.8", "a first record of which some waits is taken for a document", "llmcrdt/crdt/fold.py",
+        "    if replica.diff() != first:\n", "    if replica.diff() == _EMPTY:\n",
+        "tests/crdt/test_condensing.py::test_a_first_record_of_which_some_waits_is_no_document",
+    ),
+    Mutation(
+        "P5.8", "what slow readers are still to get has no bound", "sync_server/condensing.py",
+        "        return self._held + size <= most\n", "        return True\n",
+        "tests/sync_server/test_condensing.py::test_who_does_not_read_holds_no_more_than_may_be_kept",
     ),
 )  # fmt: skip
