@@ -16,9 +16,22 @@ _TEXT = 4
 _LEFT, _RIGHT = 0x80, 0x40
 
 
-def split_update(update: bytes, most: int) -> list[bytes]:
+RECORD = 1 << 20
+"""Bytes of an update that a device keeps, and sends, as one record: what every relay takes."""
+
+
+def cut_update(update: bytes) -> list[bytes]:
+    """Updates of at most ``RECORD`` bytes that say the same, in an order in which they can be applied. A value that is
+    larger has one of its own, which a relay may refuse. Bytes that are no update stay as they are."""
+    try:
+        return split_update(update, RECORD, strict=False)
+    except MalformedUpdate:
+        return [update]
+
+
+def split_update(update: bytes, most: int, *, strict: bool = True) -> list[bytes]:
     """Updates of at most ``most`` bytes, in an order in which they can be applied. Raises MalformedUpdate where that
-    can't be: for one value that is larger, or bytes that are no update."""
+    can't be: for one value that is larger (but where not ``strict``), or bytes that are no update."""
     if len(update) <= most:
         return [update]
     structs, deletes = read_structs(update)
@@ -27,7 +40,7 @@ def split_update(update: bytes, most: int) -> list[bytes]:
     size = client = start = 0
     before: Struct | None = None
     for struct in structs:
-        for clock, body, follows in _bodies(update, struct, most - _HEAD):
+        for clock, body, follows in _bodies(update, struct, most - _HEAD, strict):
             follows = follows or (before is not None and before.client == struct.client and before.end == clock)
             if run and (not follows or size + len(body) > most - _HEAD):
                 pieces.append(_piece(client, start, run))
@@ -40,7 +53,7 @@ def split_update(update: bytes, most: int) -> list[bytes]:
     if run:
         pieces.append(_piece(client, start, run))
     if deletes != b"\x00":
-        if len(deletes) + 1 > most:
+        if strict and len(deletes) + 1 > most:
             raise MalformedUpdate("The update deletes more than one record can say.")
         pieces.append(b"\x00" + deletes)
     return pieces
@@ -50,10 +63,10 @@ def _piece(client: int, clock: int, structs: list[bytes]) -> bytes:
     return b"".join((b"\x01", write_uint(len(structs)), write_uint(client), write_uint(clock), *structs, b"\x00"))
 
 
-def _bodies(update: bytes, struct: Struct, most: int) -> list[tuple[int, bytes, bool]]:
+def _bodies(update: bytes, struct: Struct, most: int, strict: bool) -> list[tuple[int, bytes, bool]]:
     """The struct, in pieces where it is too long: clock, bytes, and whether it goes on from the piece before."""
     whole = update[struct.start : struct.stop]
-    if len(whole) <= most:
+    if len(whole) <= most or not (strict or struct.kind == _TEXT):
         return [(struct.clock, whole, False)]
     if struct.kind != _TEXT:
         raise MalformedUpdate("The update holds a value that is larger than a record may be.")

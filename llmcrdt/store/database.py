@@ -58,12 +58,20 @@ class Listed(NamedTuple):
 
 
 class Store:
-    """One open file. Raises NotADatabase, NewerDatabase, StoreError."""
+    """One open file. Raises NotADatabase, NewerDatabase, StoreError. ``cut`` makes several updates of one that no relay
+    would take as one record; what they say together is the same."""
 
-    def __init__(self, path: str | Path, *, lock: threading.RLock, random: Random = os.urandom) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        lock: threading.RLock,
+        random: Random = os.urandom,
+        cut: Callable[[bytes], Sequence[bytes]] = lambda update: [update],
+    ) -> None:
         self.path = Path(path)
         self.lock = lock
-        self._random = random
+        self._random, self._cut = random, cut
         self._names: dict[tuple[str, str], tuple[int, str, int]] = {}
         _refuse_other_files(self.path)
         try:
@@ -178,12 +186,11 @@ class Store:
             if self._one("SELECT count(*) FROM listing WHERE id = ? AND deleted", document):
                 # Another process may have deleted it: what is kept now would be dropped without a word.
                 raise ConversationNotFound(f"{document} was deleted from the library.", hint="Nothing was kept.")
-            place = self._insert(document, data, keys=" ".join(keys), writer=writer)
+            places = self._keep(document, data, keys, writer)
             query = "SELECT relay, refills FROM cursors WHERE document = ?"
             for relay, refills in db.execute(query, [document]).fetchall():
-                session, n = self._name(relay, document, refills)
-                db.execute("INSERT INTO outbox VALUES (?, ?, ?, ?, ?)", [relay, document, place, session, n])
-            also(db, place)
+                self._queue(relay, document, refills, places)
+            also(db, places[-1])
 
     def last_place(self, document: str) -> int:
         """The place of the last update that is kept of a document."""
@@ -268,10 +275,8 @@ class Store:
                 db.execute(
                     "UPDATE cursors SET refills = refills + 1 WHERE relay = ? AND document = ?", [relay, document]
                 )
-                session, n = self._name(relay, document, self.refills(relay, document))
-                place = self._insert(document, whole, keys=" ".join(sorted(names)))
-                row = [relay, document, place, session, n]
-                db.execute("INSERT INTO outbox VALUES (?, ?, ?, ?, ?)", row)
+                places = self._keep(document, whole, sorted(names))
+                self._queue(relay, document, self.refills(relay, document), places)
             db.execute("INSERT OR REPLACE INTO settings VALUES (?, '-1')", [f"purged:{document}"])
         if self._empty_wal():
             self.put_setting(f"purged:{document}", str(erased))
@@ -335,7 +340,7 @@ class Store:
         return int(self._one(query, relay, document) or 0)
 
     def refills(self, relay: str, document: str) -> int:
-        """How often the outbox towards this relay gave way to one record that covers it."""
+        """How often the outbox towards this relay gave way to new records that cover it."""
         query = "SELECT refills FROM cursors WHERE relay = ? AND document = ?"
         return int(self._one(query, relay, document) or 0)
 
@@ -399,8 +404,8 @@ class Store:
         cursor: tuple[bytes, int, bytes],
         keys: Iterable[str] = (),
     ) -> None:
-        """Drop what waits for this relay; queue ``data``, which covers it, as record 1 of a new session. Names of later
-        records begin anew, in every process that has the file open. ``keys``: the entries in ``data``."""
+        """Drop what waits for this relay; queue ``data``, which covers it, as the first records of a new session. Names
+        of later records begin anew, in every process that has the file open. ``keys``: the entries in ``data``."""
         with self._writing() as db:
             db.execute("DELETE FROM outbox WHERE relay = ? AND document = ?", [relay, document])
             query = (
@@ -410,9 +415,7 @@ class Store:
             )
             db.execute(query, [relay, document, *cursor])
             if data is not None:
-                place = self._insert(document, data, keys=" ".join(sorted(keys)))
-                session, n = self._name(relay, document, self.refills(relay, document))
-                db.execute("INSERT INTO outbox VALUES (?, ?, ?, ?, ?)", [relay, document, place, session, n])
+                self._queue(relay, document, self.refills(relay, document), self._keep(document, data, sorted(keys)))
 
     def refused(self, relay: str, document: str, session: str, n: int, why: str) -> None:
         """Take a record from the outbox that this relay will never take. It stays in the document, and a copy of it is
@@ -573,6 +576,18 @@ class Store:
             [document, writer, *name, keys, data],
         )
         return int(done.lastrowid or 0)
+
+    def _keep(self, document: str, data: bytes, keys: Iterable[str], writer: str | None = None) -> list[int]:
+        """Keep an update, in pieces that a relay takes as records; their places. ``keys`` go with the last."""
+        *parts, last = self._cut(data)
+        places = [self._insert(document, part, writer=writer) for part in parts]
+        return [*places, self._insert(document, last, keys=" ".join(keys), writer=writer)]
+
+    def _queue(self, relay: str, document: str, refills: int, places: Iterable[int]) -> None:
+        """Have updates wait for a relay, named as the next records."""
+        for place in places:
+            row = [relay, document, place, *self._name(relay, document, refills)]
+            self._db.execute("INSERT INTO outbox VALUES (?, ?, ?, ?, ?)", row)
 
     def _name(self, relay: str, document: str, refills: int) -> tuple[str, int]:
         """The next record name of this process towards a relay. Sessions live in memory only, so that no copy of the

@@ -63,7 +63,7 @@ class LocalDocuments(Protocol):
         """The place of the last record in the outbox; 0 where it is empty."""
 
     def replaced(self, document: DocumentId) -> int:
-        """How often all that stood in the outbox gave way to one record that covers it: at a refill, or where content
+        """How often all that stood in the outbox gave way to new records that cover it: at a refill, or where content
         was erased."""
 
     def waiting(self) -> tuple[int, int]:
@@ -92,9 +92,9 @@ class LocalDocuments(Protocol):
         ``received`` got all of it before.
 
         In one transaction: put what the log lacks of this document (deletes, and updates that still wait for others,
-        included) into the outbox as record 1 of a new session, or nothing if it lacks nothing; drop all that stood
-        in the outbox before, for the new record covers it; remember the cursor. Local records made later follow in that
-        session, or in another new one, never in one that was used before.
+        included) into the outbox as the first records of a new session, or nothing if it lacks nothing; drop all that
+        stood in the outbox before, for the new ones cover it; remember the cursor. Local records made later follow in
+        that session, or in another new one, never in one that was used before.
         """
 
     def deleted_last(self) -> Sequence[DocumentId]:

@@ -78,3 +78,18 @@ def test_a_value_that_can_not_be_cut_is_refused() -> None:
     doc.get("m", type=pycrdt.Map)["key"] = b"x" * 1000
     with pytest.raises(MalformedUpdate):
         split_update(doc.get_update(), 500)
+
+
+def test_a_value_that_is_too_large_has_a_piece_of_its_own_where_that_may_be() -> None:
+    doc = pycrdt.Doc(client_id=1)
+    doc["text"] = text = pycrdt.Text()
+    doc["words"] = words = pycrdt.Map()
+    text += "a" * 500
+    words["large"] = "x" * 1_000
+    words["small"] = "y"
+    update = bytes(doc.get_update())
+    with pytest.raises(MalformedUpdate, match="larger than a record"):
+        split_update(update, 300)
+    pieces = split_update(update, 300, strict=False)
+    assert sorted(len(piece) > 300 for piece in pieces)[-2:] == [False, True]
+    assert said(pycrdt.merge_updates(*pieces)) == said(update)

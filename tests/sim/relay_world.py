@@ -56,6 +56,7 @@ class World:
             mock.patch("sync_server.keeper_worker.YjsReplica", FragileReplica),
             mock.patch("sync_server.keeper._SLICE", 1_500),
             mock.patch("llmcrdt.journal.SMALL", 2_500),
+            mock.patch("llmcrdt.crdt.yjs_split.RECORD", 1_000),
         ]
 
     def __enter__(self) -> World:

@@ -152,6 +152,21 @@ def test_records_of_another_log_leave_a_cursor_into_none(store: Store, cursor: t
     assert store.cursor(RELAY, DOCUMENT) == (b"gol", 10, b"e10")
 
 
+def test_an_update_that_is_cut_waits_as_several_records(tmp_path: Path) -> None:
+    """An entry is with the relay when the last of them is."""
+    store = Store(tmp_path / "cut.db", lock=threading.RLock(), cut=lambda update: [update[:3], update[3:]])
+    store.refill(RELAY, DOCUMENT, b"refilled", CURSOR, ["e1"])
+    store.append(DOCUMENT, b"appended", SESSION, ["e2"])
+    waiting = store.outbox(RELAY, DOCUMENT, 0, 10)
+    assert [row.data for row in waiting] == [b"ref", b"illed", b"app", b"ended"]
+    assert len({row.session for row in waiting}) == 1 and [row.n for row in waiting] == [1, 2, 3, 4]
+    assert store.unacknowledged(DOCUMENT) == {"e1": waiting[1].place, "e2": waiting[3].place}
+    assert store.purge(DOCUMENT, store.last_place(DOCUMENT), SESSION, 1, lambda: (b"snapshot", []))
+    waiting = store.outbox(RELAY, DOCUMENT, 0, 10)
+    assert [row.data for row in waiting] == [b"sna", b"pshot"] and [row.n for row in waiting] == [1, 2]
+    store.close()
+
+
 def test_before_the_first_refill_there_is_no_cursor(store: Store) -> None:
     store.received(RELAY, DOCUMENT, [("R" * 22, 1, b"theirs")], [], None)
     store.acknowledged(RELAY, DOCUMENT, [], CURSOR)
