@@ -30,7 +30,7 @@ def test_what_is_larger_than_a_record_is_sent_all_the_same(tmp_path: Path) -> No
         with RelayThread(tmp_path / "relay", limits=limits) as relay, a.connect(relay.url) as link:
             link.wait_synced(PATIENCE)
             assert {entry.sync for entry in chat.transcript()} == {"durable"}
-        with RelayThread(tmp_path / "wiped", limits=limits) as relay, a.connect(relay.url) as link:
+        with RelayThread(tmp_path / "wiped") as relay, a.connect(relay.url) as link:
             link.wait_synced(PATIENCE)
             gone = chat.transcript()[0]
             assert gone.text

@@ -27,6 +27,7 @@ SMALL = 256 << 10  # below this many bytes of updates, a snapshot is not worth i
 _PATIENCE_MS = 30_000  # how long a write waits for another process that writes
 _HEADER = b"SQLite format 3\0"
 _LAST_DELETED = 8  # documents whose deletion a relay is asked about with each connection
+_WHOLE = 8 << 20  # bytes that a relay takes as one record, if nobody set another limit
 _SCRUB = "scrub"  # the setting that says what was dropped may still be in the write-ahead log
 
 
@@ -275,7 +276,8 @@ class Store:
                 db.execute(
                     "UPDATE cursors SET refills = refills + 1 WHERE relay = ? AND document = ?", [relay, document]
                 )
-                places = self._keep(document, whole, sorted(names))
+                # One record, if a relay may take it: pieces of two devices under way would have each purge again.
+                places = self._keep(document, whole, sorted(names), most=_WHOLE)
                 self._queue(relay, document, self.refills(relay, document), places)
             db.execute("INSERT OR REPLACE INTO settings VALUES (?, '-1')", [f"purged:{document}"])
         if self._empty_wal():
@@ -577,9 +579,12 @@ class Store:
         )
         return int(done.lastrowid or 0)
 
-    def _keep(self, document: str, data: bytes, keys: Iterable[str], writer: str | None = None) -> list[int]:
-        """Keep an update, in pieces that a relay takes as records; their places. ``keys`` go with the last."""
-        *parts, last = self._cut(data)
+    def _keep(
+        self, document: str, data: bytes, keys: Iterable[str], writer: str | None = None, *, most: int = 0
+    ) -> list[int]:
+        """Keep an update, in pieces that a relay takes as records, where it has more than ``most`` bytes; their places.
+        ``keys`` go with the last."""
+        *parts, last = self._cut(data) if len(data) > most else [data]
         places = [self._insert(document, part, writer=writer) for part in parts]
         return [*places, self._insert(document, last, keys=" ".join(keys), writer=writer)]
 

@@ -163,7 +163,7 @@ def test_an_update_that_is_cut_waits_as_several_records(tmp_path: Path) -> None:
     assert store.unacknowledged(DOCUMENT) == {"e1": waiting[1].place, "e2": waiting[3].place}
     assert store.purge(DOCUMENT, store.last_place(DOCUMENT), SESSION, 1, lambda: (b"snapshot", []))
     waiting = store.outbox(RELAY, DOCUMENT, 0, 10)
-    assert [row.data for row in waiting] == [b"sna", b"pshot"] and [row.n for row in waiting] == [1, 2]
+    assert [row.data for row in waiting] == [b"snapshot"], "one record, where a relay may take it"
     store.close()
 
 
