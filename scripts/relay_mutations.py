@@ -79,7 +79,8 @@ RELAY_MUTATIONS = (
     ),
     Mutation(
         "duties", "a relay that lost data is not filled again", _STORE,
-        "            if data is not None:\n                place", "            if False:\n                place",
+        "            if data is not None:\n                self._queue",
+        "            if False:\n                self._queue",
         _SEEDS,
     ),
     Mutation(
