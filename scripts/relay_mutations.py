@@ -84,6 +84,11 @@ RELAY_MUTATIONS = (
         _SEEDS,
     ),
     Mutation(
+        "duties", "a refill is one record, however large", _REPO,
+        "random=random, cut=cut_update)", "random=random)",
+        "tests/test_large.py::test_what_is_larger_than_a_record_is_sent_all_the_same",
+    ),
+    Mutation(
         "duties", "what was deleted is missing in a refill", _REPO,
         "missing = kept.diff(since=theirs.version())",
         "missing = kept.diff(since=theirs.version()); missing = b'\\x00\\x00' if"

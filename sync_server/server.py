@@ -176,7 +176,8 @@ class Relay:
         self.port = self._server.sockets[0].getsockname()[1]
         self._thread = ThreadPoolExecutor(1, "llmcrdt-relay-log")
         self._folder = Folder(self._log, self.limits, self._put_from_thread)
-        self._condenser = Folder(self._log, self.limits, self._put_from_thread, early=True)
+        early = self.limits.condense_jobs > 0
+        self._condenser = Folder(self._log, self.limits, self._put_from_thread, early=early)
         self._keeper = Keeper(self._log, self.limits, self._put, self._fail, early=self._check)
         self._keeper.start()
         self._step_soon()

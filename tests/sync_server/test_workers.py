@@ -15,6 +15,8 @@ import pytest
 from llmcrdt.sync import wire
 from llmcrdt.sync.wire import Ack, Push
 from sync_server import pieces
+from sync_server.limits import Limits
+from sync_server.thread import RelayThread
 
 from ..waiting import PATIENCE, eventually
 from .test_checking import ask, edits, native
@@ -66,6 +68,17 @@ def running(module: str) -> list[int]:
         if module.encode() in command.split(b"\0") and state != "Z":
             found.append(int(path.name))
     return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+@pytest.mark.parametrize(("jobs", "workers"), [(1, 1), (0, 0)])
+def test_a_relay_that_condenses_nothing_has_no_worker_for_it(tmp_path: Path, jobs: int, workers: int) -> None:
+    def mine() -> list[int]:
+        return [pid for pid in running(FOLD) if _parent(pid) == os.getpid()]
+
+    with RelayThread(tmp_path, limits=Limits(condense_jobs=jobs)) as relay, native(relay.url, D) as client:
+        assert isinstance(ask(client, Push(D, S, 1, tuple(edits(1, 10)))), Ack)
+        eventually(lambda: len(mine()), lambda found: found == workers)
 
 
 @pytest.fixture
