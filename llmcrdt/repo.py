@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from .caches import Caches
 from .callbacks import Callbacks
 from .crdt.yjs import YjsReplica
+from .crdt.yjs_redact import redact_updates
 from .crdt.yjs_split import cut_update
 from .crdt.yjs_update import read_state_vector, read_update
 from .document import library as library_document
@@ -123,7 +124,7 @@ class Repo:
         self.random = random
         self._clock = clock
         self._lock = threading.RLock()
-        self.store = Store(Path(path), lock=self._lock, random=random, cut=cut_update)
+        self.store = Store(Path(path), lock=self._lock, random=random, cut=cut_update, redact=redact_updates)
         self.keyring = Keyring(f"{self.store.path}.keys", clock=clock, random=random)
         self.blobs = BlobStore(f"{self.store.path}.blobs", self._named_blobs)
         self._relay = RelayFile(f"{self.store.path}.relay")

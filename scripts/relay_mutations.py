@@ -172,6 +172,18 @@ RELAY_MUTATIONS = (
         "stale = bool(self._store.purged(document)) and", "stale = False and", _SEEDS,
     ),
     Mutation(
+        "erased", "what waits is replaced at every purge", "llmcrdt/crdt/yjs_redact.py",
+        "if not _common(held, gone):", "if not gone:", "tests/crdt/test_yjs_redact.py",
+    ),
+    Mutation(
+        "erased", "what waits keeps the words that were erased", "llmcrdt/crdt/yjs_redact.py",
+        "if not _common(held, gone):", "if gone:", "tests/test_erase_everywhere.py",
+    ),
+    Mutation(
+        "erased", "what is left of what waits lacks its deletes", "llmcrdt/crdt/yjs_redact.py",
+        "_union(*said, _common(gone, _ranges(left)))", "_common(gone, _ranges(left))", "tests/crdt/test_yjs_redact.py",
+    ),
+    Mutation(
         "P5.10", "a deleted document is opened again", _ROOMS,
         "        if self._is_gone(document):\n            return self._refuse(peer, ErrorCode.GONE, _GONE, document)\n"
         "        if len(state.readings)", "        if len(state.readings)", _SEEDS,

@@ -7,6 +7,8 @@ with an offset): the rest is an item whose left neighbour is the last character 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from ..exceptions import MalformedUpdate
 from .yjs_update import Struct, read_structs, write_uint
 
@@ -23,17 +25,24 @@ def cut_update(update: bytes) -> list[bytes]:
     """Updates of at most ``RECORD`` bytes that say the same, in an order in which they can be applied. A value that is
     larger has one of its own, which a relay may refuse. Bytes that are no update stay as they are."""
     try:
-        return split_update(update, RECORD, strict=False)
+        return [update] if len(update) <= RECORD else cut_structs(update, *read_structs(update))
     except MalformedUpdate:
         return [update]
 
 
-def split_update(update: bytes, most: int, *, strict: bool = True) -> list[bytes]:
+def cut_structs(update: bytes, structs: Iterable[Struct], deletes: bytes) -> list[bytes]:
+    """The same for some structs of an update, and deletes that need not be its own: one for each run of structs at
+    least."""
+    return _split(update, structs, deletes, RECORD, strict=False)
+
+
+def split_update(update: bytes, most: int) -> list[bytes]:
     """Updates of at most ``most`` bytes, in an order in which they can be applied. Raises MalformedUpdate where that
-    can't be: for one value that is larger (but where not ``strict``), or bytes that are no update."""
-    if len(update) <= most:
-        return [update]
-    structs, deletes = read_structs(update)
+    can't be: for one value that is larger, or bytes that are no update."""
+    return [update] if len(update) <= most else _split(update, *read_structs(update), most, strict=True)
+
+
+def _split(update: bytes, structs: Iterable[Struct], deletes: bytes, most: int, *, strict: bool) -> list[bytes]:
     pieces: list[bytes] = []
     run: list[bytes] = []
     size = client = start = 0

@@ -27,7 +27,6 @@ SMALL = 256 << 10  # below this many bytes of updates, a snapshot is not worth i
 _PATIENCE_MS = 30_000  # how long a write waits for another process that writes
 _HEADER = b"SQLite format 3\0"
 _LAST_DELETED = 8  # documents whose deletion a relay is asked about with each connection
-_WHOLE = 8 << 20  # bytes that a relay takes as one record, if nobody set another limit
 _SCRUB = "scrub"  # the setting that says what was dropped may still be in the write-ahead log
 
 
@@ -60,7 +59,8 @@ class Listed(NamedTuple):
 
 class Store:
     """One open file. Raises NotADatabase, NewerDatabase, StoreError. ``cut`` makes several updates of one that no relay
-    would take as one record; what they say together is the same."""
+    would take as one record; what they say together is the same. ``redact`` is given a document and some updates: what
+    these say of it without what it has deleted, or None where they hold nothing of that."""
 
     def __init__(
         self,
@@ -69,10 +69,11 @@ class Store:
         lock: threading.RLock,
         random: Random = os.urandom,
         cut: Callable[[bytes], Sequence[bytes]] = lambda update: [update],
+        redact: Callable[[bytes, Sequence[bytes]], Sequence[bytes] | None] = lambda whole, updates: [whole],
     ) -> None:
         self.path = Path(path)
         self.lock = lock
-        self._random, self._cut = random, cut
+        self._random, self._cut, self._redact = random, cut, redact
         self._names: dict[tuple[str, str], tuple[int, str, int]] = {}
         _refuse_other_files(self.path)
         try:
@@ -252,8 +253,9 @@ class Store:
         erased: int,
         snapshot: Callable[[], tuple[bytes, Sequence[bytes]]],
     ) -> bool:
-        """Keep the snapshot and nothing older of a document: no update, nothing set aside, nothing waiting for a relay.
-        A relay that something waited for gets the whole document instead. Afterwards the old bytes are in no file.
+        """Keep the snapshot and nothing older of a document: no update, nothing set aside, and nothing deleted that is
+        still to be sent. What holds nothing of that goes on waiting under its name: were it all replaced, two devices
+        that send each other erased words would never come to the end. Afterwards the old bytes are in no file.
 
         Where another reader stands in the way of that, or a crash, ``purged`` is -1 until a later purge gets through.
         ``seen`` and ``writer`` as in ``compact``: False, and nothing done, if the caller's replica lacks something."""
@@ -262,27 +264,38 @@ class Store:
                 return False
             whole, pending = snapshot()
             last = self._one("SELECT max(place) FROM updates WHERE document = ?", document) or 0
-            query = "SELECT relay, keys FROM outbox JOIN updates USING (place) WHERE outbox.document = ?"
-            waiting: dict[str, set[str]] = {}
-            for relay, keys in db.execute(query, [document]):
-                waiting.setdefault(relay, set()).update(keys.split())
-            for table in ("outbox", "updates", "set_aside"):
-                db.execute(f"DELETE FROM {table} WHERE document = ?", [document])
+            left = self._redact_outbox(document, whole)
+            db.execute("DELETE FROM set_aside WHERE document = ?", [document])
+            waiting = "SELECT place FROM outbox WHERE outbox.document = updates.document"
+            db.execute(f"DELETE FROM updates WHERE document = ? AND place NOT IN ({waiting})", [document])
             forget_rows(db, document)
             self._put_snapshot(document, int(last), whole)
-            for update in pending:
-                self._insert(document, update)
-            for relay, names in waiting.items():
-                db.execute(
-                    "UPDATE cursors SET refills = refills + 1 WHERE relay = ? AND document = ?", [relay, document]
-                )
-                # One record, if a relay may take it: pieces of two devices under way would have each purge again.
-                places = self._keep(document, whole, sorted(names), most=_WHOLE)
-                self._queue(relay, document, self.refills(relay, document), places)
+            places = [self._insert(document, update) for update in pending]
+            for relay, pieces, keys in left:
+                refills = self.refills(relay, document)
+                self._queue(relay, document, refills, [*self._keep_pieces(document, pieces, keys), *places])
             db.execute("INSERT OR REPLACE INTO settings VALUES (?, '-1')", [f"purged:{document}"])
         if self._empty_wal():
             self.put_setting(f"purged:{document}", str(erased))
         return True
+
+    def _redact_outbox(self, document: str, whole: bytes) -> list[tuple[str, Sequence[bytes], str]]:
+        """Empty each outbox that holds something deleted: the relay, what is to wait for it instead, and the entries in
+        that."""
+        out: list[tuple[str, Sequence[bytes], str]] = []
+        db = self._db
+        query = "SELECT DISTINCT relay FROM outbox WHERE document = ?"
+        for (relay,) in db.execute(query, [document]).fetchall():
+            query = "SELECT data, keys FROM outbox JOIN updates USING (place) WHERE relay = ? AND outbox.document = ?"
+            rows = db.execute(query, [relay, document]).fetchall()
+            pieces = self._redact(whole, [data for data, _ in rows])
+            if pieces is not None:
+                out.append((relay, pieces, " ".join(sorted({key for _, keys in rows for key in keys.split()}))))
+                db.execute("DELETE FROM outbox WHERE relay = ? AND document = ?", [relay, document])
+                db.execute(
+                    "UPDATE cursors SET refills = refills + 1 WHERE relay = ? AND document = ?", [relay, document]
+                )
+        return out
 
     def _empty_wal(self) -> bool:
         """secure_delete zeroed the pages; the log beside the file still has them. False while somebody reads it."""
@@ -579,14 +592,15 @@ class Store:
         )
         return int(done.lastrowid or 0)
 
-    def _keep(
-        self, document: str, data: bytes, keys: Iterable[str], writer: str | None = None, *, most: int = 0
-    ) -> list[int]:
-        """Keep an update, in pieces that a relay takes as records, where it has more than ``most`` bytes; their places.
-        ``keys`` go with the last."""
-        *parts, last = self._cut(data) if len(data) > most else [data]
+    def _keep(self, document: str, data: bytes, keys: Iterable[str], writer: str | None = None) -> list[int]:
+        """Keep an update, in pieces where it is longer than a record is to be; their places."""
+        return self._keep_pieces(document, self._cut(data), " ".join(keys), writer)
+
+    def _keep_pieces(self, document: str, pieces: Sequence[bytes], keys: str, writer: str | None = None) -> list[int]:
+        """``keys`` go with the last."""
+        *parts, last = pieces
         places = [self._insert(document, part, writer=writer) for part in parts]
-        return [*places, self._insert(document, last, keys=" ".join(keys), writer=writer)]
+        return [*places, self._insert(document, last, keys=keys, writer=writer)]
 
     def _queue(self, relay: str, document: str, refills: int, places: Iterable[int]) -> None:
         """Have updates wait for a relay, named as the next records."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -161,9 +162,31 @@ def test_an_update_that_is_cut_waits_as_several_records(tmp_path: Path) -> None:
     assert [row.data for row in waiting] == [b"ref", b"illed", b"app", b"ended"]
     assert len({row.session for row in waiting}) == 1 and [row.n for row in waiting] == [1, 2, 3, 4]
     assert store.unacknowledged(DOCUMENT) == {"e1": waiting[1].place, "e2": waiting[3].place}
-    assert store.purge(DOCUMENT, store.last_place(DOCUMENT), SESSION, 1, lambda: (b"snapshot", []))
+    store.close()
+
+
+def test_a_purge_replaces_what_waits_only_where_it_holds_something_deleted(tmp_path: Path) -> None:
+    """By what is left of it, for each relay by itself; what goes on waiting keeps its name."""
+
+    def redact(whole: bytes, updates: Sequence[bytes]) -> list[bytes] | None:
+        left = [update for update in updates if b"gone" not in update]
+        return None if len(left) == len(updates) else [*left, b"rest of " + whole]
+
+    store = Store(tmp_path / "redacted.db", lock=threading.RLock(), redact=redact)
+    store.refill(RELAY, DOCUMENT, b"first", CURSOR, ["e1"])
+    store.append(DOCUMENT, b"gone", SESSION, ["e2"])
+    store.refill("ws://other", DOCUMENT, b"clean", CURSOR, ["e3"])
+    theirs, refills = store.outbox("ws://other", DOCUMENT, 0, 10), store.refills("ws://other", DOCUMENT)
+    ours = store.outbox(RELAY, DOCUMENT, 0, 10)
+    assert store.purge(DOCUMENT, store.last_place(DOCUMENT), SESSION, 1, lambda: (b"all", [b"pending"]))
+    assert store.outbox("ws://other", DOCUMENT, 0, 10) == theirs
+    assert store.refills("ws://other", DOCUMENT) == refills
     waiting = store.outbox(RELAY, DOCUMENT, 0, 10)
-    assert [row.data for row in waiting] == [b"snapshot"], "one record, where a relay may take it"
+    assert sorted(row.data for row in waiting) == [b"first", b"pending", b"rest of all"]
+    assert {row.session for row in waiting}.isdisjoint(row.session for row in ours)
+    assert store.unacknowledged(DOCUMENT).keys() == {"e1", "e2", "e3"}
+    kept = store.since(DOCUMENT, 0)
+    assert kept.snapshot == b"all" and sorted(kept.updates) == [b"clean", b"first", b"pending", b"rest of all"]
     store.close()
 
 
