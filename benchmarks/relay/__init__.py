@@ -12,6 +12,7 @@ Scenarios (``--only``):
   second; also for each second of the server's processor time, which other work on the machine disturbs less.
 - ``paced``: the same rooms, 1,000 updates a second in all. Time from a message's leaving to its arrival, p50 and p99,
   beside a bare fsync of this disk.
+- ``bursts``: the same, but ten updates at once every 10 ms, as from a model that decodes ten answers in a batch.
 - ``crowd``: one writer, 500 readers.
 - ``idle``: resident memory of each of 1,000 connections, 10 to a document.
 - ``storm``: 200 clients come at once to a document of 10 MB.

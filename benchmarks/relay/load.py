@@ -142,7 +142,7 @@ def stream(load: Load) -> dict[str, Any]:
     began, cpu = time.perf_counter(), time.process_time()
     late = 0.0
     if task["rate"]:
-        late = _at_a_rate(load, rooms, task["rate"], task["seconds"])
+        late = _at_a_rate(load, rooms, task["rate"], task["seconds"], task.get("burst", 1))
     else:
         ends = began + task["seconds"]
         while time.perf_counter() < ends and any(room.have < len(material.updates) for room in rooms):
@@ -170,18 +170,19 @@ def stream(load: Load) -> dict[str, Any]:
     }
 
 
-def _at_a_rate(load: Load, rooms: list[Room], rate: float, seconds: float) -> float:
-    """One update after the other, room by room. The most that the generator itself was late."""
+def _at_a_rate(load: Load, rooms: list[Room], rate: float, seconds: float, burst: int) -> float:
+    """One update after the other, room by room, or some at once and then nothing for as long. The most that the
+    generator itself was late."""
     began, late, count = time.perf_counter(), 0.0, 0
     while count < rate * seconds:
         now = time.perf_counter()
-        due = began + count / rate
+        due = began + count // burst * burst / rate
         if now >= due:
             late = max(late, now - due)
             room = rooms[count % len(rooms)]
             room.send(room.sent + 1)
             count += 1
-        load.turn(max(0.0, min(0.05, began + count / rate - time.perf_counter())))
+        load.turn(max(0.0, min(0.05, began + count // burst * burst / rate - time.perf_counter())))
     return late
 
 

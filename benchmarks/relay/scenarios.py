@@ -110,6 +110,16 @@ def paced(bench: Bench) -> None:
     bench.report.add("  a bare write and fsync on this disk, p50", median(bench.fsyncs) * 1e3, "ms")
 
 
+def bursts(bench: Bench) -> None:
+    """The same, but all ten rooms at once, every 10 ms: answers that a model decodes in one batch."""
+    seconds = bench.sizes.seconds
+    task = {"rooms": 10, "followers": 4, "updates": int(100 * seconds) + 1, "rate": 1_000, "burst": 10, "window": 0}
+    what = "10 rooms x 4, 1,000 updates/s, ten at once, p50"
+    found = bench.rounds(what, lambda server: run(server, "stream", seconds=seconds, **task))
+    bench.ratio("p50", bench.lines(what, "ms", found, lambda f: f.counted["p50"] * 1e3))
+    bench.lines("  p99", "ms", found, lambda f: f.counted["p99"] * 1e3)
+
+
 def crowd(bench: Bench) -> None:
     """A writer and 500 readers: 20 updates a second, then as fast as it goes."""
     readers, seconds = bench.sizes.readers, bench.sizes.seconds
@@ -204,7 +214,7 @@ def unload(bench: Bench) -> None:
                 bench.report.notes.append(f"unload: no figures: {e}")
 
 
-SCENARIOS = {f.__name__: f for f in (streamed, paced, crowd, idle, storm, slow, unload)}
+SCENARIOS = {f.__name__: f for f in (streamed, paced, bursts, crowd, idle, storm, slow, unload)}
 
 
 def choose(report: Report, names: Sequence[str]) -> Iterator[Kind]:
