@@ -85,7 +85,7 @@ RELAY_MUTATIONS = (
     ),
     Mutation(
         "duties", "a refill is one record, however large", _REPO,
-        "random=random, cut=cut_update)", "random=random)",
+        "cut=cut_update, ", "",
         "tests/test_large.py::test_what_is_larger_than_a_record_is_sent_all_the_same",
     ),
     Mutation(
