@@ -225,6 +225,11 @@ RELAY_MUTATIONS = (
         _SEEDS,
     ),
     Mutation(
+        "checked", "what a worker gone mad says is believed", "sync_server/keeper.py",
+        "if len(answer.data) != int(count) or not _is_possible(order, answer):", "if len(answer.data) != int(count):",
+        "tests/sync_server/test_checking.py::test_a_worker_that_says_what_can_not_be_is_started_again",
+    ),
+    Mutation(
         "checked", "a document that a record broke is kept", "sync_server/keeper_worker.py",
         "            if replica.broken:\n", "            if False:\n",
         "tests/sync_server/test_checking.py::test_a_document_in_doubt_is_gone_until_it_is_loaded_again",

@@ -21,7 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import partial
-from typing import TypeAlias, TypeVar
+from typing import NamedTuple, TypeAlias, TypeVar
 
 from llmcrdt.exceptions import LLMCRDTError
 from llmcrdt.sync import wire
@@ -52,6 +52,7 @@ _EACH = 4 << 10
 """What a document counts in ``keep`` beside its bytes, so that the smallest are not held without end."""
 _PAUSE = 1.0
 """Seconds between two starts of a worker that does not come up, and two looks at a log that can't be read."""
+_CHECKS = (b"check", b"glance")
 
 
 class _State(Enum):
@@ -96,6 +97,14 @@ class _Sent:
     job: _Job | None = None
 
 
+class _Answer(NamedTuple):
+    """What the worker says to one order (keeper_worker.py)."""
+
+    state: bytes
+    reason: str
+    data: tuple[bytes, ...]
+
+
 @dataclass(slots=True)
 class _Slice:
     """A part of a document's log for the worker. ``data`` is None while it is read."""
@@ -110,7 +119,7 @@ class _Worker(asyncio.SubprocessProtocol):
     """A worker process that runs: ``heard`` gets each batch of answers, ``ended`` is called once, when it is no use any
     more."""
 
-    def __init__(self, heard: Callable[[list[bytes]], None], ended: Callable[[], None]) -> None:
+    def __init__(self, heard: Callable[[_Worker, list[bytes]], None], ended: Callable[[], None]) -> None:
         self._heard, self._ended = heard, ended
         self._reader = pieces.Reader()
         self.over = False
@@ -140,7 +149,7 @@ class _Worker(asyncio.SubprocessProtocol):
         except EOFError:
             return self.give_up()
         if answers is not None:
-            self._heard(answers)
+            self._heard(self, answers)
 
     def give_up(self) -> None:
         self.end()
@@ -431,7 +440,7 @@ class Keeper:
         pipe = subprocess.PIPE
         try:
             _, worker = await self._loop.subprocess_exec(
-                partial(_Worker, lambda a: self._do(partial(self._heard, a)), lambda: self._do(self._ended)),
+                partial(_Worker, lambda w, a: self._do(partial(self._heard, w, a)), lambda: self._do(self._ended)),
                 *command, stdin=pipe, stdout=pipe, stderr=None, env=process.environment(),
             )  # fmt: skip
             self._worker = worker
@@ -451,17 +460,20 @@ class Keeper:
         self._in_hand = batch
         worker.say([p for s in batch for p in (s.name, s.document, b"%d" % len(s.data), *s.data)])
 
-    def _heard(self, answers: list[bytes]) -> None:
-        batch, self._in_hand, self._deadline = self._in_hand, None, float("inf")
-        self._answered(batch or [], answers)
+    def _heard(self, worker: _Worker, answers: list[bytes]) -> None:
+        try:
+            if self._in_hand is None:
+                raise ValueError("nothing was asked")
+            answered = list(_read_answers(self._in_hand, answers))
+        except ValueError as e:
+            logger.error("the worker that checks records said what can't be: %s", e)
+            return worker.give_up()
+        self._in_hand, self._deadline = None, float("inf")
+        self._answered(answered)
 
-    def _answered(self, batch: list[_Sent], answers: list[bytes]) -> None:
-        at = 0
-        for order in batch:
-            state, reason, count = answers[at : at + 3]
-            data = tuple(answers[at + 3 : at + 3 + int(count)])
-            at += 3 + len(data)
-            self._done(order, state, reason.decode(), data)
+    def _answered(self, answered: Sequence[tuple[_Sent, _Answer]]) -> None:
+        for order, answer in answered:
+            self._done(order, answer)
         self._make_room()
 
     def _ended(self) -> None:
@@ -512,12 +524,12 @@ class Keeper:
 
     # ---------------------------------------------------------------- answers
 
-    def _done(self, order: _Sent, state: bytes, reason: str, data: tuple[bytes, ...]) -> None:
-        document, job = self._documents.get(order.document), order.job
+    def _done(self, order: _Sent, answer: _Answer) -> None:
+        document, job, state = self._documents.get(order.document), order.job, answer.state
         if document is None or order.name == b"drop":
             return
         if job is None:
-            self._loaded(order, document, state, reason)
+            self._loaded(order, document, answer)
         elif state in (b"gone", b"which"):
             self._forget(order.document)
             if state == b"which":
@@ -526,13 +538,12 @@ class Keeper:
             if state == b"broken":
                 logger.warning("document %s: a record broke the CRDT core", label(order.document))
                 self._forget(order.document)
-            self._judged(order, document, job, state, reason, data)
+            self._judged(order, document, job, answer)
 
-    def _judged(
-        self, order: _Sent, document: _Document, job: _Job, state: bytes, reason: str, data: tuple[bytes, ...]
-    ) -> None:
-        ticket, refused = job.todo.ticket, "" if state == b"ok" else reason
-        if order.name in (b"check", b"glance"):
+    def _judged(self, order: _Sent, document: _Document, job: _Job, answer: _Answer) -> None:
+        ticket, (state, reason, data) = job.todo.ticket, answer
+        refused = "" if state == b"ok" else reason
+        if order.name in _CHECKS:
             good = job.good + int(data[0])
             if job.alone and not refused and good < job.todo.records:
                 job.good = good
@@ -573,9 +584,11 @@ class Keeper:
             if document.state is _State.COLD and not document.heal:
                 del self._documents[id_]
 
-    def _loaded(self, order: _Sent, document: _Document, state: bytes, reason: str) -> None:
-        if state != b"ok":
-            logger.warning("document %s: what the log has can't all be applied: %s", label(order.document), reason)
+    def _loaded(self, order: _Sent, document: _Document, answer: _Answer) -> None:
+        if answer.state != b"ok":
+            logger.warning(
+                "document %s: what the log has can't all be applied: %s", label(order.document), answer.reason
+            )
             document.heal = True
             self._forget(order.document)
         elif order.name in (b"loaded", b"healed"):
@@ -601,6 +614,41 @@ class Keeper:
     def _grow(self, document: _Document, by: int) -> None:
         document.size += by
         self._size += by
+
+
+def _read_answers(batch: Sequence[_Sent], answers: Sequence[bytes]) -> Iterator[tuple[_Sent, _Answer]]:
+    """Each order of a batch with its answer. Raises ValueError where they are no answers to these orders."""
+    at = 0
+    for order in batch:
+        state, reason, count = answers[at : at + 3]
+        answer = _Answer(state, reason.decode(), tuple(answers[at + 3 : at + 3 + int(count)]))
+        if len(answer.data) != int(count) or not _is_possible(order, answer):
+            raise ValueError(f"{state!r} to {order.name!r}, with {count!r} pieces")
+        yield order, answer
+        at += 3 + len(answer.data)
+    if at != len(answers):
+        raise ValueError(f"{len(answers) - at} pieces are left over")
+
+
+def _is_possible(order: _Sent, answer: _Answer) -> bool:
+    """Whether an answer tells what its order asked for: it comes from where strangers' bytes may have had their way."""
+    state, reason, data = answer
+    if order.name in _CHECKS and state in (b"ok", b"bad", b"broken"):
+        good, asked = (int(data[0]) if len(data) == 1 else -1), len(order.data)
+        return good == asked if state == b"ok" else bool(reason) and 0 <= good < asked
+    match state:
+        case b"ok":
+            return order.name == b"merge" or len(data) == (2 if order.name == b"diff" else 0)
+        case b"which":
+            return order.name in _CHECKS and len(order.data) > 1 and not data
+        case b"gone":
+            return order.job is not None and order.name != b"glance" and not data
+        case b"bad":
+            return (order.job is not None or order.name in (b"load", b"loaded")) and bool(reason) and not data
+        case b"broken":
+            return order.job is not None and bool(reason) and not data
+        case _:
+            return False
 
 
 def _read(log: Iterator[bytes]) -> tuple[list[bytes], bool] | None:

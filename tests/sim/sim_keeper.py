@@ -15,7 +15,7 @@ from llmcrdt.crdt.yjs import YjsReplica
 from llmcrdt.crdt.yjs_update import UpdateRange
 from sync_server import keeper_worker
 from sync_server.checking import Checked, Flush
-from sync_server.keeper import Keeper, T, _State
+from sync_server.keeper import Keeper, T, _read_answers, _State
 from sync_server.limits import Limits
 from sync_server.log import RecordLog
 
@@ -80,7 +80,7 @@ class SimulatedKeeper(Keeper):
                 self._here, self.restarts = None, self.restarts + 1
                 self._lost(batch)
             else:
-                self._answered(batch, answers)
+                self._answered(list(_read_answers(batch, answers)))
 
     def _go_on(self) -> None:
         pass

@@ -30,7 +30,7 @@ from llmcrdt.sync.client import Link
 from llmcrdt.sync.wire import Ack, Error, ErrorCode, Open, Opened, Push, Records
 from llmcrdt.testing.local_documents import BlobDocuments
 from sync_server import keeper as keeper_module
-from sync_server import keeper_worker
+from sync_server import keeper_worker, pieces
 from sync_server.checking import Ask, Checked, Checking, Flush, Flushed, Left, Merge, Received, ToCheck, ToDrop
 from sync_server.keeper import Keeper
 from sync_server.limits import Limits
@@ -312,6 +312,96 @@ def test_a_worker_that_ends_before_it_is_known_is_started_again(kept: Kept, monk
         return transport, worker
 
     monkeypatch.setattr(kept._loop, "subprocess_exec", dying)
+    monkeypatch.setattr(keeper_module, "_PAUSE", 0.1)
+    ticket = kept.put(Push(D, S, 1, tuple(edits(1))))
+    assert kept.wait(ticket) == [Checked(ticket, 1)]
+    assert len(times) == 2
+
+
+MALFORMED = [
+    [b"ok"],
+    [b"ok", b"", b"x"],
+    [b"ok", b"", b"-1"],
+    [b"ok", b"", b"2", b"1"],
+    [b"ok", b"", b"0", b"ok", b"", b"0"],
+    [b"ok", b"", b"0", b"ok", b"", b"1", b"1"],
+    [b"ok", b"", b"0", b"ok", b"", b"1", b"3"],
+    [b"ok", b"", b"0", b"ok", b"", b"1", b"2", b"more"],
+    [b"ok", b"", b"0", b"bad", b"no update", b"1", b"2"],
+    [b"ok", b"", b"0", b"bad", b"no update", b"1", b"-1"],
+    [b"ok", b"", b"0", b"bad", b"", b"1", b"1"],
+    [b"ok", b"", b"0", b"fine", b"", b"1", b"2"],
+    [b"gone", b"", b"0", b"ok", b"", b"1", b"2"],
+    [b"bad", b"\xff", b"0"],
+    [],
+]
+
+
+@pytest.mark.parametrize("malformed", MALFORMED)
+def test_a_worker_that_says_what_can_not_be_is_started_again(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch, malformed: list[bytes]
+) -> None:
+    """Nothing of such an answer is believed, and the relay goes on."""
+    feed, said = pieces.Reader.feed, list[list[bytes]]()
+
+    def wrong(reader: pieces.Reader, data: bytes) -> list[bytes] | None:
+        answers = feed(reader, data)
+        if answers:
+            said.append(answers)
+        return malformed if answers and len(said) == 1 else answers
+
+    monkeypatch.setattr(pieces.Reader, "feed", wrong)
+    monkeypatch.setattr(kept.keeper, "_failed", lambda: kept._take(Checked(ticket, failed=True)))
+    ticket = 1
+    assert kept.put(Push(D, S, 1, tuple(edits(2)))) == ticket
+    assert kept.wait(ticket) == [Checked(ticket, 2)]
+    assert said[0] == [b"ok", b"", b"0", b"ok", b"", b"1", b"2"], "the document is loaded, and the records are checked"
+    assert kept.keeper.restarts == 1
+
+
+@pytest.mark.parametrize(
+    ("order", "malformed"),
+    [
+        (b"merge", [b"which", b"", b"0"]),
+        (b"merge", [b"bad", b"", b"0"]),
+        (b"cover", [b"ok", b"", b"1", b""]),
+        (b"diff", [b"ok", b"", b"1", b""]),
+    ],
+)
+def test_other_answers_are_not_believed_either(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch, order: bytes, malformed: list[bytes]
+) -> None:
+    """Which of one update; bad, for no reason; and one thing in place of none, or of two."""
+    feed, times = pieces.Reader.feed, list[int]()
+
+    def wrong(reader: pieces.Reader, data: bytes) -> list[bytes] | None:
+        answers = feed(reader, data)
+        if answers:
+            times.append(1)
+        return [b"ok", b"", b"0", *malformed] if answers and len(times) == 1 else answers
+
+    monkeypatch.setattr(pieces.Reader, "feed", wrong)
+    monkeypatch.setattr(kept.keeper, "_failed", lambda: kept._take(Checked(ticket, failed=True)))
+    ticket = 1
+    kept.put(Ask(D, "yjs", b"\x00") if order == b"diff" else Merge(D, "yjs", b"\x00\x00", order == b"merge"))
+    (answer,) = kept.wait(ticket)
+    assert (answer.failed, answer.refused, len(answer.data)) == (False, "", 2 if order == b"diff" else 0)
+    assert kept.keeper.restarts == 1
+
+
+def test_a_worker_that_speaks_before_it_is_asked_is_started_again(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where it is not known yet that it runs."""
+    start, times = kept._loop.subprocess_exec, list[int]()
+
+    async def hasty(*arguments: Any, **options: Any) -> Any:
+        transport, worker = await start(*arguments, **options)
+        times.append(1)
+        if len(times) == 1:
+            worker.pipe_data_received(1, pieces.joined([b"ok", b"", b"0"]))
+            assert worker.over
+        return transport, worker
+
+    monkeypatch.setattr(kept._loop, "subprocess_exec", hasty)
     monkeypatch.setattr(keeper_module, "_PAUSE", 0.1)
     ticket = kept.put(Push(D, S, 1, tuple(edits(1))))
     assert kept.wait(ticket) == [Checked(ticket, 1)]
