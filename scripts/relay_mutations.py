@@ -214,6 +214,12 @@ RELAY_MUTATIONS = (
         "tests/sync/test_deletions.py::test_what_was_not_answered_is_asked_for_on_the_next_connection",
     ),
     Mutation(
+        "P5.5", "what goes wrong at one connection is not kept from the others", "sync_server/server.py",
+        "            except Exception:\n                self._break_off(connection)\n",
+        "            except ConnectionError:\n                self._break_off(connection)\n",
+        "tests/sync_server/test_faults.py::test_all_others_are_told_and_may_go_on",
+    ),
+    Mutation(
         "checked", "a bad record is appended behind the good ones", _ROOMS,
         "good = data if answer.good == records else data[: answer.good]", "good = data", _SEEDS,
     ),

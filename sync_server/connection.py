@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 from websockets.asyncio.server import ServerConnection, broadcast
 from websockets.exceptions import ConnectionClosed
-from websockets.frames import DATA_OPCODES, Frame, Opcode
+from websockets.frames import DATA_OPCODES, CloseCode, Frame, Opcode
 from websockets.http11 import Request
 from websockets.protocol import State
 
@@ -148,6 +148,14 @@ class Socket(ServerConnection):
             self.given += sum(map(len, self.protocol.writes))
             super().send_data()
 
+    def fail(self) -> None:
+        """Close it as one at which something went wrong; of what is queued nothing leaves any more."""
+        if self._within or self.protocol.state is not State.OPEN:
+            self.transport.abort()
+        else:
+            self.protocol.fail(CloseCode.INTERNAL_ERROR)
+            self.send_data()
+
     def ask(self) -> None:
         """Send a ping."""
         if self.protocol.state is State.OPEN:
@@ -272,6 +280,12 @@ class Connection:
         # Who takes nothing would never be rid of.
         asyncio.get_running_loop().call_later(self.limits.parting, self.socket.transport.abort)
         return True
+
+    def break_off(self) -> None:
+        """At once, for something went wrong here."""
+        # Who takes nothing would never be rid of.
+        asyncio.get_running_loop().call_later(self.limits.parting, self.socket.transport.abort)
+        self.socket.fail()
 
     def beat(self) -> None:
         """To be called now and then: give up a peer that shows no life. One that is sent away has its own limit."""

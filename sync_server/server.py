@@ -12,7 +12,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -20,7 +20,7 @@ from http import HTTPStatus
 from importlib.metadata import PackageNotFoundError, version
 from itertools import count
 from pathlib import Path
-from typing import NamedTuple
+from typing import Concatenate, NamedTuple, ParamSpec
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import InvalidHandshake, NegotiationError
@@ -50,6 +50,8 @@ from .rooms import Drop, Event, Greeted, Joined, Rooms, Send, Sent, Tick
 from .tls import Certificate
 
 logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
 
 
 def _unrevealing(record: logging.LogRecord) -> bool:
@@ -202,8 +204,8 @@ class Relay:
         # What the thread handed over last is sent before this goes on.
         await asyncio.sleep(0)
         retry_after = int(self.limits.retry_after * 1000)
-        for connection in tuple(self._connections.values()):
-            self._end(connection, Error(ErrorCode.SHUTTING_DOWN, "The relay is stopping.", retry_after=retry_after))
+        goodbye = Error(ErrorCode.SHUTTING_DOWN, "The relay is stopping.", retry_after=retry_after)
+        self._each(tuple(self._connections.values()), self._end, goodbye)
         with suppress(TimeoutError):
             async with asyncio.timeout(self.limits.shutdown):
                 await self._server.wait_closed()
@@ -229,7 +231,7 @@ class Relay:
             self._end(connection, Error(code, "Try again later.", retry_after=int(self.limits.retry_after * 1000)))
         if isinstance(door, YjsDoor):
             self._begin(connection, door)
-        pump = asyncio.create_task(connection.pump(self._report))
+        pump = asyncio.create_task(self._pump(connection))
         late = self._loop.call_later(self.limits.handshake, self._expect_greeting, connection)
         socket.hand_to(connection.receive)
         try:
@@ -240,9 +242,15 @@ class Relay:
             with suppress(asyncio.CancelledError):
                 await pump
             if welcome:
-                connection.finish()
+                self._each((connection,), Connection.finish)
                 del self._connections[connection.peer]
                 self._put(Left(connection.peer))
+
+    async def _pump(self, connection: Connection) -> None:
+        try:
+            await connection.pump(self._report)
+        except Exception:
+            self._break_off(connection)
 
     def _begin(self, connection: Connection, door: YjsDoor) -> None:
         try:
@@ -318,10 +326,27 @@ class Relay:
         return self._rates[grant.subject]
 
     def _send(self, connections: Sequence[Connection], out: Outgoing, weight: int) -> None:
-        for connection in connections:
-            connection.send(out, weight)
+        self._each(connections, Connection.send, out, weight)
         self.metrics.count("frames_sent_total", len(connections) * len(out.payloads))
         self.metrics.count("bytes_sent_total", len(connections) * out.size)
+
+    def _each(
+        self,
+        connections: Sequence[Connection],
+        act: Callable[Concatenate[Connection, P], None],
+        *arguments: P.args,
+        **options: P.kwargs,
+    ) -> None:
+        """What goes wrong at one connection ends that one, and is kept from the others."""
+        for connection in connections:
+            try:
+                act(connection, *arguments, **options)
+            except Exception:
+                self._break_off(connection)
+
+    def _break_off(self, connection: Connection) -> None:
+        logger.exception("connection %d is closed, for the relay failed at it", connection.peer)
+        connection.break_off()
 
     def _end(self, connection: Connection, error: Error) -> None:
         if connection.end(error):
@@ -343,8 +368,7 @@ class Relay:
                 self._forget_rates()
             if self.certificate:
                 self.certificate.refresh()
-            for connection in tuple(self._connections.values()):
-                connection.beat()
+            self._each(tuple(self._connections.values()), Connection.beat)
             self._keep_alive()
 
     def _keep_alive(self) -> None:
@@ -369,11 +393,13 @@ class Relay:
             self._tokens.refresh()
         except AccessError as e:
             logger.error("%s", e)
-        for connection in tuple(self._connections.values()):
-            try:
-                connection.door.confirm()
-            except Refused as e:
-                self._end(connection, e.error)
+        self._each(tuple(self._connections.values()), self._confirm)
+
+    def _confirm(self, connection: Connection) -> None:
+        try:
+            connection.door.confirm()
+        except Refused as e:
+            self._end(connection, e.error)
 
     def _forget_rates(self) -> None:
         """Of subjects that are not here, as soon as it makes no difference."""
@@ -396,7 +422,7 @@ class Relay:
         for output, out in step.frames:
             if isinstance(output, Drop):
                 if connection := self._connections.get(output.peer):
-                    self._end(connection, output.error)
+                    self._each((connection,), self._end, output.error)
                 continue
             if isinstance(output.message, wire.Ack):
                 self.metrics.count("records_acknowledged_total", output.message.count)
@@ -408,11 +434,10 @@ class Relay:
                 self._send(native, out, output.weight)
             if len(native) < len(connections):
                 self._translate([c for c in connections if isinstance(c.door, YjsDoor)], output)
-            for connection in connections:
-                self._report(connection)
+            self._each(connections, self._report)
         for peer, size in step.taken:
             if connection := self._connections.get(peer):
-                connection.took(size)
+                self._each((connection,), Connection.took, size)
 
     def _translate(self, connections: Sequence[Connection], output: Send) -> None:
         """Send a message of the rooms to clients that speak another protocol."""
@@ -420,13 +445,9 @@ class Relay:
             case Error(code) if code == ErrorCode.PRESENCE_REFUSED:
                 pass  # its presence is not shown; it may write on
             case Error():
-                for connection in connections:
-                    self._end(connection, output.message)
+                self._each(connections, self._end, output.message)
             case Told(_, update, version):
-                for connection in connections:
-                    assert isinstance(connection.door, YjsDoor)
-                    if connection.door.ask_once():
-                        self._send([connection], Outgoing(yjs.encode(yjs.StepOne(version))), 0)
+                self._each(connections, self._ask_once, version)
                 # Many get the same answer when they all come back at once.
                 if self._told[0] is not update:
                     self._told = (update, Outgoing(yjs.encode(yjs.StepTwo(update))))
@@ -439,6 +460,11 @@ class Relay:
             case _:
                 for connection in connections:
                     connection.unreported += output.weight
+
+    def _ask_once(self, connection: Connection, version: bytes) -> None:
+        assert isinstance(connection.door, YjsDoor)
+        if connection.door.ask_once():
+            self._send([connection], Outgoing(yjs.encode(yjs.StepOne(version))), 0)
 
     def _answer_http(self, connection: ServerConnection, request: HttpRequest) -> Response | None:
         """Plain HTTP: is it there, can it take more, and what has it counted. None lets the WebSocket begin."""
