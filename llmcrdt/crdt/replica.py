@@ -24,7 +24,23 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from ..exceptions import InvalidContent
+
 Scalar = str | bytes
+
+MAX_VALUE = 4 << 20
+"""Bytes of one scalar that is written here, as UTF-8. It can't be cut, so it has to fit into one record; a relay takes
+8 MiB as one where nobody set less. What comes from elsewhere may be larger."""
+
+
+def check_value(value: Scalar) -> Scalar:
+    """The same value. Raises InvalidContent where it is too large."""
+    if len(value) * 4 > MAX_VALUE and (size := len(value if isinstance(value, bytes) else value.encode())) > MAX_VALUE:
+        raise InvalidContent(
+            f"{size:,} bytes in one piece are too many; {MAX_VALUE:,} may be.",
+            hint="Attach them as a Blob, or divide them among several entries.",
+        )
+    return value
 
 
 class SharedText(str):
@@ -69,7 +85,8 @@ class Applied:
 
 
 class Edit(Protocol):
-    """The writes of one transaction: they become one update."""
+    """The writes of one transaction: they become one update. Whoever writes a scalar of more than ``MAX_VALUE`` bytes
+    gets InvalidContent."""
 
     def put(self, root: str, key: str, value: Scalar) -> None:
         """Set a scalar of a root map."""

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pycrdt
 
 from ..exceptions import LLMCRDTError, MalformedUpdate
-from .replica import Applied, Node, Scalar, SharedText, Touched
+from .replica import Applied, Node, Scalar, SharedText, Touched, check_value
 from .yjs_update import (
     UpdateRange,
     check_state_vector,
@@ -307,15 +307,19 @@ class YjsEdit:
         self.update = b""
 
     def put(self, root: str, key: str, value: Scalar) -> None:
+        check_value(value)
         with self._guard:
             self._touch(root, key)[key] = value
 
     def put_node(self, root: str, key: str, fields: Mapping[str, Scalar]) -> None:
+        for value in fields.values():
+            check_value(value)
         with self._guard:
             self._touch(root, key)[key] = pycrdt.Map(dict(fields))
         self._nodes[root, key] = {name: v if isinstance(v, bytes) else str(v) for name, v in fields.items()}
 
     def put_field(self, root: str, key: str, name: str, value: Scalar) -> None:
+        check_value(value)
         with self._guard:
             self._touch(root, key)[key][name] = value
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
+from ..crdt.replica import MAX_VALUE
 from ..exceptions import AlreadySealed, InvalidContent, LLMCRDTError
 from ..ids import ContentHash, EntryId
 from .canonical import JSON, canonical_json
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 PartType = Literal["text", "reasoning", "tool_call"]
 _PENDING_CHARS = 2000
+_MOST = MAX_VALUE - (64 << 10)
+"""Bytes of what is written, as JSON: the seal puts it into one value, with calls' names and usage."""
 
 
 class Stream:
@@ -36,6 +39,7 @@ class Stream:
         self._parts: list[tuple[PartType, list[str]]] = []
         self._calls: dict[int, tuple[str, str]] = {}  # index of a part -> id and name of its call
         self._waiting: list[str] = []
+        self._size = 0  # bytes of what was written, as JSON
         self._flushed_at = float("-inf")  # the first words are shown at once
         self._shared = True
         self._sealed: Entry | None = None
@@ -48,7 +52,13 @@ class Stream:
             raise AlreadySealed(f"Entry {self.id} is sealed.", hint="Append a new entry.")
         if not isinstance(text, str) or part not in ("text", "reasoning", "tool_call"):
             raise InvalidContent("A stream takes text, as a part of type text, reasoning or tool_call.")
-        canonical_json(text)
+        size = self._size + len(canonical_json(text).encode())
+        if size > _MOST:
+            raise InvalidContent(
+                f"The entry would have {size:,} bytes; {_MOST:,} may be.",
+                hint="What was written before can be sealed. Go on in another entry.",
+            )
+        self._size = size
         self._conversation.check_usable()
         if not self._parts or self._parts[-1][0] != part:
             self._begin(part)

@@ -22,7 +22,8 @@ class Phase(Enum):
 class Followed:
     """``lossy``: should the relay not know the cursor, then it lost something. ``opening``: names the last OPEN.
     ``log``: what came while it is filled. ``pushed``: the place in the outbox up to which all was sent. ``restarted``:
-    it was sent anew once already. ``mute``: the relay takes no more records of it; ``hushed``: no more presence."""
+    it was sent anew once already. ``mute``: the relay takes no more records of it; ``stuck``: nor of this outbox, which
+    was replaced so often; ``hushed``: no more presence."""
 
     id: DocumentId
     raw: bytes
@@ -34,4 +35,5 @@ class Followed:
     position: int = 0
     restarted: bool = False
     mute: bool = False
+    stuck: int | None = None
     hushed: bool = False

@@ -379,8 +379,14 @@ class Follower:
 
     def _push(self, doc: Followed) -> None:
         assert self._connection is not None
-        if (why := self._pushes.send(self._connection, doc)) is not None:
-            self._rule_out(doc, why)
+        was_stuck = doc.stuck is not None
+        why = self._pushes.send(self._connection, doc)
+        if why is not None:
+            # It is read on.
+            logger.warning("%s", why)
+            self.refused[doc.id] = why
+        elif was_stuck and doc.stuck is None:
+            self.refused.pop(doc.id, None)
 
     def _position(self, doc: Followed) -> int:
         assert self._connection is not None

@@ -25,14 +25,19 @@ class Pushes:
         self.stalled: dict[DocumentId, Followed] = {}
 
     def send(self, connection: Connection, doc: Followed) -> RelayRefused | None:
-        """Send what an outbox holds. The refusal, where the next record is one that the relay never takes."""
+        """Send what an outbox holds. The refusal, where the next record is one that the relay never takes; nothing more
+        of this outbox is sent then until it gave way to another."""
         self.stalled.pop(doc.id, None)
+        if doc.stuck is not None and doc.stuck == self._local.replaced(doc.id):
+            return None
+        doc.stuck = None
         while doc.phase is Phase.LIVE and not doc.mute:
             waiting = self._local.outbox(doc.id, doc.pushed)
             if not waiting:
                 return None
             while waiting:
                 if _too_large(connection, waiting[0]):
+                    doc.stuck = self._local.replaced(doc.id)
                     return _refusal(connection, doc, waiting[0])
                 run = _run(connection, waiting)
                 if not run:
@@ -64,7 +69,10 @@ def _refusal(connection: Connection, doc: Followed, waiting: Waiting) -> RelayRe
     text = (
         f"A record of {doc.id} has {len(waiting.record.data)} bytes; the relay takes {connection.limits.record_bytes}."
     )
-    hint = "It stays on this device, and what follows it there too; all other documents go on."
+    hint = (
+        "It stays on this device, and what follows it there too; all other documents go on. Have the relay take more"
+        " (limit `record`), or erase the entry."
+    )
     return RelayRefused(text, code=wire.ErrorCode.RECORD_TOO_LARGE, hint=hint)
 
 
