@@ -12,6 +12,7 @@ since 1970 (absent: until it is revoked). A pattern is a document's name, the be
 from __future__ import annotations
 
 import json
+import logging
 import os
 import secrets
 import time
@@ -24,9 +25,12 @@ from llmcrdt.ids import document_id, is_document_id
 
 from .public_keys import ALGORITHM, AccessError, PublicKeys, okp, pyjwt
 
+logger = logging.getLogger(__name__)
+
 LEVELS = ("read", "append", "admin")
 """Each may what those before it may. read: open a document. append: push, and ask for folds. admin: see the metrics."""
 KEY, TOKENS = "token.key", "tokens.jsonl"
+_CUT = b" #cut"  # ends a line that a crash cut short
 _ALGORITHM = "HS256"
 
 
@@ -171,8 +175,9 @@ class Tokens:
         return key
 
     def _append(self, line: dict[str, Any]) -> None:
+        before = self._end()
         with self._opened(TOKENS, os.O_APPEND) as file:
-            file.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
+            file.write(before + json.dumps(line, separators=(",", ":")).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
 
@@ -183,13 +188,35 @@ class Tokens:
             raise AccessError(f"{self._folder / name} can't be written: {e.strerror}.") from e
 
     def _lines(self) -> Sequence[dict[str, Any]]:
+        """Without what a crash left of a line: nobody was told that it is there."""
         path = self._folder / TOKENS
         try:
-            return [json.loads(line) for line in path.read_text().splitlines()]
+            *lines, last = path.read_bytes().split(b"\n")
+            if last and _is_cut(last):
+                logger.warning("%s ends in the middle of a line, which is left out.", path)
+                last = b""
+            lines = [line for line in (*lines, last) if line and not line.endswith(_CUT)]
+            return [json.loads(line) for line in lines]
         except FileNotFoundError:
             return []
         except (OSError, ValueError) as e:
             raise AccessError(f"{path} can't be read.", hint="Restore it from a backup.") from e
+
+    def _end(self) -> bytes:
+        """What ends the last line, where that has no end. Nothing is taken away: another process may write as well."""
+        try:
+            last = (self._folder / TOKENS).read_bytes().rpartition(b"\n")[2]
+        except OSError:  # it is not there, or the write will say why
+            return b""
+        return b"" if not last else _CUT + b"\n" if _is_cut(last) else b"\n"
+
+
+def _is_cut(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return True
+    return False
 
 
 def sign(private: bytes, kid: str, subject: str, level: str, patterns: Sequence[str], expires: int | None) -> str:

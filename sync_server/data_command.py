@@ -51,6 +51,8 @@ def _guarded(run: Any, options: argparse.Namespace) -> int:
     try:
         code: int = run(options)
         return code
+    except BrokenPipeError:  # whoever reads has seen enough
+        raise
     except (LogError, OSError) as e:
         print(f"sync_server: {e}", file=sys.stderr)
         return DATA

@@ -51,6 +51,8 @@ def run(options: argparse.Namespace) -> int:
         if options.word not in ("make", "trust") and not options.data.is_dir():
             raise AccessError(f"There is no folder {options.data}.", hint="Give the relay's --data.")
         _WORDS[options.word](options)
+    except BrokenPipeError:  # whoever reads has seen enough
+        raise
     except (AccessError, OSError) as e:
         print(f"sync_server: {e}", file=sys.stderr)
         return 4

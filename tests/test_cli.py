@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -310,6 +311,7 @@ def test_kv_verify_fails_on_damage_and_prune_empties(run: Run, tmp_path: Path) -
 def test_watching_ends_where_the_token_is_taken_back(run: Run, tmp_path: Path) -> None:
     tokens = Tokens(tmp_path / "relay")
     token = tokens.make("ann", "append", ["*"])
+    run("new", "Trip")
     with RelayThread(tmp_path / "relay") as relay:
         command = [sys.executable, "-m", "llmcrdt.cli", "--db", str(tmp_path / "a.db"), "sync", relay.url, "--watch"]
         watching = subprocess.Popen([*command, "--token", token], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -322,6 +324,60 @@ def test_watching_ends_where_the_token_is_taken_back(run: Run, tmp_path: Path) -
             watching.kill()
             _, err = watching.communicate()
     assert err == b"llmcrdt: The relay ended the connection: The token was revoked. Connect with another token.\n"
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_watching_says_when_the_relay_is_lost_and_when_it_is_back(run: Run, tmp_path: Path, as_json: bool) -> None:
+    run("new", "Trip")
+    command = [sys.executable, "-m", "llmcrdt.cli", "--db", str(tmp_path / "a.db"), "sync", "--watch"]
+    with RelayThread(tmp_path / "relay") as relay:
+        port = relay.port
+        watching = subprocess.Popen(
+            [*command, relay.url, *(["--json"] if as_json else [])],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        assert watching.stdout is not None
+        try:
+            assert any(line.startswith(("In step", "}")) for line in iter(watching.stdout.readline, ""))
+            relay.close()
+            lost = watching.stdout.readline()
+            with RelayThread(tmp_path / "relay", port=port):
+                back = watching.stdout.readline()
+        finally:
+            watching.kill()
+            watching.communicate()
+    if as_json:
+        assert json.loads(lost)["state"] == "offline" and json.loads(back) == {"state": "online"}
+    else:
+        assert lost.startswith("Out of reach: ") and back == f"Connected to ws://127.0.0.1:{port} again.\n"
+
+
+def test_sync_makes_no_library_that_stands_in_the_way_of_the_one_to_join(run: Run, tmp_path: Path) -> None:
+    with RelayThread(tmp_path / "relay") as relay:
+        run("new", "Trip")
+        invite = run("pair", relay.url)[1].strip()
+        run("sync", relay.url)
+        code, _, err = run("sync", relay.url, db="b.db")
+        assert code == 1 and "pair --join" in err and not (tmp_path / "b.db").exists()
+        assert run("pair", "--join", invite, db="b.db")[0] == 0
+        assert run("sync", db="b.db")[0] == 0
+
+
+@pytest.mark.parametrize("command", ["llmcrdt", "relay"])
+def test_who_reads_only_the_beginning_hears_no_complaint(run: Run, tmp_path: Path, command: str) -> None:
+    if command == "relay":
+        for n in range(5):
+            Tokens(tmp_path / "relay").make(f"ann{n}", "read", ["*"])
+        words = ["sync_server", "token", "list", "--data", str(tmp_path / "relay")]
+    else:
+        for n in range(5):
+            run("new", f"Trip {n}")
+        words = ["llmcrdt.cli", "--db", str(tmp_path / "a.db"), "list"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, "-m", *words], stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert done.stderr == b"" and done.returncode == 1
 
 
 def test_pair_and_join(run: Run, tmp_path: Path) -> None:

@@ -70,8 +70,9 @@ def main(context: click.Context, db: Path | None, library: str | None, author: s
     """Conversations with language models as replicated documents."""
 
     @contextmanager
-    def repo(*, create: bool = False, invite: str | None = None) -> Iterator[llmcrdt.Repo]:
+    def repo(*, create: bool = False, join: bool = False, invite: str | None = None) -> Iterator[llmcrdt.Repo]:
         path = db or default_db()
+        create = create or (join and library is not None)
         if create and db is None:
             path.parent.mkdir(parents=True, exist_ok=True)
         with llmcrdt.open(path if create else there(path), library, invite=invite, author=author) as opened:

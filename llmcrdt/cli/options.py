@@ -27,15 +27,20 @@ temperature = click.option("--temperature", default=0.8, show_default=True, type
 
 
 class Repos(Protocol):
-    """Opens the repo of ``--db``; makes one only where asked to, so that a slip in a name makes no file."""
+    """Opens the repo of ``--db``; makes one only where asked to (``join``: where ``--library`` says whose), so that a
+    slip in a name makes no file."""
 
-    def __call__(self, *, create: bool = False, invite: str | None = None) -> AbstractContextManager[llmcrdt.Repo]: ...
+    def __call__(
+        self, *, create: bool = False, join: bool = False, invite: str | None = None
+    ) -> AbstractContextManager[llmcrdt.Repo]: ...
 
 
 def there(path: Path) -> Path:
     """The path of a database that is there. Opening would make one of an empty or missing file."""
     if not path.exists() or (path.is_file() and not path.stat().st_size):
-        raise NotADatabase(f"There is no database at {path}.", hint='Make one with "new" or "import", or give --db.')
+        raise NotADatabase(
+            f"There is no database at {path}.", hint='Make one with "new", "import" or "pair --join", or give --db.'
+        )
     return path
 
 

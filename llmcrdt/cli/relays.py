@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 import time
 from pathlib import Path
@@ -41,8 +42,12 @@ def sync(
     timeout: float,
     as_json: bool,
 ) -> None:
-    """Exchange everything with a relay (ws://HOST:PORT); without URL, with the one that "pair" remembered."""
-    with repos(create=True) as repo, repo.connect(url, token, ids(repo, only), tls=ca) as link:
+    """Exchange everything with a relay (ws://HOST:PORT); without URL, with the one that "pair" remembered.
+
+    With --watch it then says when the relay is lost and when it is back; with --json one line for each.
+    """
+    # A new library would stand in the way of the one that this device is to join.
+    with repos(join=True) as repo, repo.connect(url, token, ids(repo, only), tls=ca) as link:
         shown = not as_json and sys.stderr.isatty()
         if shown:
             link.observe_progress(lambda progress: click.echo(f"\r{progress_line(progress)}\x1b[K", nl=False, err=True))
@@ -74,11 +79,9 @@ def sync(
                 f"In step with {link.url}: {result['conversations']} conversations,"
                 f" {link.bytes_sent} bytes sent, {link.bytes_received} received. Library {repo.library}"
             )
-        with contextlib.suppress(KeyboardInterrupt):
-            while watch:
-                time.sleep(1)
-                if link.state == "closed":
-                    link.wait_synced()  # raises why
+        if watch:
+            with contextlib.suppress(KeyboardInterrupt):
+                keep_watching(link, as_json)
 
 
 @click.command()
@@ -128,6 +131,23 @@ def pair(
             click.echo("This is a secret: whoever has it can read and write everything in this library.", err=True)
         if is_loopback(relay):
             click.echo(f"Only this device reaches {relay}; give the address that others see.", err=True)
+
+
+def keep_watching(link: Link, as_json: bool) -> None:
+    """Say when the relay is lost and when it is back, until the link is closed; raises why it was."""
+    online = True
+    while link.state != "closed":
+        # Between two tries it is connecting; nobody needs to hear of each.
+        if link.state == ("offline" if online else "online"):
+            online = not online
+            why = link.last_error.message if link.last_error and not online else ""
+            if as_json:
+                click.echo(json.dumps({"state": link.state, **({"why": why} if why else {})}))
+            else:
+                said = f"Out of reach: {why} It is tried again." if why else f"Connected to {link.url} again."
+                click.echo(said if online or why else "Out of reach. It is tried again.", err=True)
+        time.sleep(0.2)
+    link.wait_synced()
 
 
 def what_to_do(link: Link, error: SyncError) -> str:

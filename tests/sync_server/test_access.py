@@ -85,6 +85,29 @@ def test_files_of_tokens_are_for_their_owner_and_hold_no_token(tmp_path: Path) -
         Tokens(tmp_path)
 
 
+def test_a_line_that_a_crash_cut_short_is_left_out_and_the_next_begins_anew(tmp_path: Path) -> None:
+    """It was never acknowledged. Damage anywhere else is none of a crash."""
+    tokens, path = Tokens(tmp_path), tmp_path / TOKENS
+    first, second = tokens.make("ann", "read", ["*"]), tokens.make("bob", "read", ["*"])
+    whole = path.read_bytes()
+    last = whole.index(b"\n") + 1
+    for size in range(last + 1, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        tokens = Tokens(tmp_path)
+        assert [grant.subject for grant, _ in tokens.list()] == ["ann"]
+        tokens.revoke(tokens.list()[0][0].id)
+        assert [state for _, state in Tokens(tmp_path).list()] == ["revoked"]
+        with pytest.raises(TokenRefused, match="revoked"):
+            Tokens(tmp_path).check(first.encode())
+    path.write_bytes(whole[:-1])  # as an editor may leave it
+    assert [grant.subject for grant, _ in Tokens(tmp_path).list()] == ["ann", "bob"]
+    Tokens(tmp_path).revoke(Tokens(tmp_path).check(second.encode()).id)
+    assert [state for _, state in Tokens(tmp_path).list()] == ["good", "revoked"]
+    path.write_bytes(whole[:20] + whole[last:])
+    with pytest.raises(AccessError, match="Restore it from a backup"):
+        Tokens(tmp_path)
+
+
 @given(level=st.sampled_from(LEVELS), asked=st.sampled_from(LEVELS), document=st.binary(min_size=16, max_size=16))
 def test_levels_and_patterns(level: str, asked: str, document: bytes) -> None:
     enough = LEVELS.index(asked) <= LEVELS.index(level)
