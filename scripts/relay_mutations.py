@@ -336,6 +336,11 @@ RELAY_MUTATIONS = (
         "test_who_is_gone_or_opens_it_anew_is_not_told_what_it_did_not_ask",
     ),
     Mutation(
+        "P5.8", "what could not be condensed in time is tried again for ever", "sync_server/condensing.py",
+        "0 < kept.failures < _TRIES", "0 < kept.failures",
+        "tests/sync_server/test_condensing.py::test_what_failed_is_tried_again_but_not_for_ever",
+    ),
+    Mutation(
         "P5.8", "what was condensed outlives the fold that an erase asked for", _ROOMS,
         "                    self._condensing.forget(document)\n", "",
         "tests/sync_server/test_condensing.py::test_a_fold_takes_the_place_of_what_is_condensed",

@@ -3,7 +3,8 @@ condenses gets ToCondense and answers Condensed.
 
 Who comes back gets the records behind its cursor as SNAPSHOT, where that pays: the pieces of an answer that was
 streamed, and then sealed, are nothing then. It waits for that no longer than ``Limits.condense_wait``, twice at most,
-and otherwise gets the records as they are. What was condensed is kept for others who stand at the same place.
+and otherwise gets the records as they are. What was condensed is kept for others who stand at the same place, and so is
+that there is nothing shorter.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ W = TypeVar("W")
 
 _EACH = 1 << 10
 """What an answer counts in ``condense_kept`` beside its bytes."""
+_TRIES = 3
+"""Times that it is tried to condense what stands behind a place; then again when more has come."""
 
 
 class ToCondense(NamedTuple):
@@ -35,7 +38,8 @@ class ToCondense(NamedTuple):
 
 
 class Condensed(NamedTuple):
-    """The answer to ToCondense: records that say what the others add to those before them; None where there is none."""
+    """The answer to ToCondense: records that say what the others add to those before them, none where that can't be
+    said; None where it was too late or failed, which may be otherwise the next time."""
 
     document: bytes
     after: int
@@ -53,11 +57,16 @@ class Short:
 
 
 class _Kept(NamedTuple):
-    """Of a place: up to where it was condensed, and what came of it; None where the records are sent as they are."""
+    """Of a place: up to where it was condensed, and what came of it; None where the records are sent as they are.
+    ``failures``: how often that was tried in vain; 0 where it is known that there is nothing shorter."""
 
     upto: int
     short: Short | None
-    weight: int
+    failures: int = 0
+
+    @property
+    def weight(self) -> int:
+        return _EACH + (self.short.fold.size if self.short else 0)
 
 
 class Condensing(Generic[W]):
@@ -79,7 +88,7 @@ class Condensing(Generic[W]):
             return False
         place = (document, after)
         kept = self._kept.get(place)
-        if kept and upto - kept.upto < limits.condense_records:
+        if kept and upto - kept.upto < limits.condense_records and not 0 < kept.failures < _TRIES:
             self._kept.move_to_end(place)
             return kept.short or False
         if place in self._under_way:
@@ -95,9 +104,10 @@ class Condensing(Generic[W]):
         """Who waited for an answer, and what stands for the records. The log is read only where there are some."""
         place = (answer.document, answer.after)
         short = None
-        if answer.records is None or self._is_behind_the_fold(*place):
-            short = self._short(answer)
-            self._keep(place, _Kept(answer.upto, short, _EACH + (short.fold.size if short else 0)))
+        if answer.records is None:
+            self._failed(place, answer.upto)
+        elif self._is_behind_the_fold(*place):
+            short = self._short(answer, answer.records)
         return self._under_way.pop(place, []), short
 
     def forget(self, document: bytes) -> None:
@@ -120,19 +130,27 @@ class Condensing(Generic[W]):
         fold = self._log.fold(document)
         return self._log.head(document) is not None and after >= (fold.position if fold else 0)
 
-    def _short(self, answer: Condensed) -> Short | None:
-        document, after, upto, records = answer
-        if not records:
-            return None
-        chain, size = self._log.chain_at(document, upto), sum(map(len, records))
+    def _failed(self, place: tuple[bytes, int], upto: int) -> None:
+        """Who comes next may try again, but not for ever: it may take too long each time."""
+        kept = self._kept.get(place)
+        self._keep(place, _Kept(upto, None, 1 + (kept.failures if kept else 0)))
+
+    def _short(self, answer: Condensed, records: Sequence[bytes]) -> Short | None:
+        """What is made of an answer, which is kept for others."""
+        document, after, upto, _ = answer
+        place, size = (document, after), sum(map(len, records))
+        chain = self._log.chain_at(document, upto) if records else None
         if chain is None or size > self._limits.condense_share * self._log.weigh(document, after, upto):
+            self._keep(place, _Kept(upto, None))
             return None
         if not self._make_room(size):
+            self._failed(place, upto)
             return None
         parts = list(cut(records, self._limits.batch))
         short = Short(Fold(upto, chain, self._random(16), len(parts), size), parts)
         self._hold(size)
         weakref.finalize(short, self._hold, -size).atexit = False
+        self._keep(place, _Kept(upto, short))
         return short
 
     def _hold(self, size: int) -> None:

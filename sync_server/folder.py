@@ -83,8 +83,9 @@ class Folder:
         return self._ask(b"fold", contents, 2 * self._limits.fold_seconds)
 
     def condense(self, todo: ToCondense) -> Sequence[bytes] | None:
-        """What a part of a document's log comes to; None where that failed, or takes too long. Blocks."""
-        return self._ask(b"condense", self._log.stretch(*todo), self._limits.condense_wait) or None
+        """What a part of a document's log comes to, nothing where that can't be said; None where it failed, or takes
+        too long. Blocks."""
+        return self._ask(b"condense", self._log.stretch(*todo), self._limits.condense_wait)
 
     def _ask(self, order: bytes, data: Iterable[bytes], seconds: float) -> Sequence[bytes] | None:
         worker = self._start()

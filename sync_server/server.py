@@ -537,7 +537,7 @@ class Relay:
                 if isinstance(event, Folded):
                     name = "folds_failed_total" if event.records is None else "folds_total"
                     counts[name] = counts.get(name, 0) + 1
-                if isinstance(event, Condensed) and event.records is not None:
+                if isinstance(event, Condensed) and event.records:
                     counts["condensed_total"] = counts.get("condensed_total", 0) + 1
             orders: list[Order] = []
             frames: list[tuple[Drop | Send, Outgoing | None]] = []

@@ -319,8 +319,8 @@ class RelayProcess:
         records = None
         if self.rng.random() < 0.9:
             with suppress(LogError), self.disks.running(self.name):
-                records = fold_worker.obey(b"condense", list(self.log.stretch(*todo))) or None
-        self.ledger.happened["parts of logs condensed"] += records is not None
+                records = fold_worker.obey(b"condense", list(self.log.stretch(*todo)))
+        self.ledger.happened["parts of logs condensed"] += bool(records)
         self._put(Condensed(*todo, records))
 
 

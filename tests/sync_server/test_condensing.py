@@ -19,7 +19,7 @@ from sync_server.condensing import Condensed, ToCondense
 from sync_server.folder import Folder
 from sync_server.folding import Folded, ToFold
 from sync_server.limits import Limits
-from sync_server.log import DATABASE, SqliteLog
+from sync_server.log import DATABASE, LogError, SqliteLog
 from sync_server.rooms import Joined, Output, Received, Rooms, Send, Sent
 from sync_server.thread import RelayThread
 
@@ -74,7 +74,11 @@ class Relay:
 
     def condensed(self, *records: bytes) -> None:
         """The first that was asked for."""
-        self.step(Condensed(*self.to_condense.pop(0), records or None))
+        self.step(Condensed(*self.to_condense.pop(0), records))
+
+    def failed(self) -> None:
+        """It was too late, or the worker died."""
+        self.step(Condensed(*self.to_condense.pop(0), None))
 
     def fold(self) -> None:
         self.say(1, wire.Fold(D))
@@ -140,6 +144,60 @@ def test_what_cant_be_condensed_or_is_not_shorter_is_sent_as_it_is(relay: Relay)
         # Nor is it tried again for the next.
         assert relay.say(4, Open(D, "yjs", cursor))[1:] == [records(cursor.position + 1, 10)]
         assert not relay.to_condense
+
+
+def test_what_failed_is_tried_again_but_not_for_ever(relay: Relay) -> None:
+    cursor = relay.cursors[1]
+    for peer in (2, 3):
+        relay.say(peer, Open(D, "yjs", cursor))
+        relay.failed()
+        assert relay.inbox.pop(peer) == [records(3, 10)]
+    relay.say(4, Open(D, "yjs", cursor))
+    relay.condensed(b"less")
+    assert is_less(relay.inbox.pop(4)[0], relay.cursors[9])
+    # What failed before it went well doesn't count any more.
+    relay.write(3)
+    for _ in range(3):
+        relay.say(4, Open(D, "yjs", cursor))
+        relay.failed()
+    relay.inbox.clear()
+    assert relay.say(4, Open(D, "yjs", cursor))[1:] == [records(3, 13)]
+    assert not relay.to_condense
+    # Nor is it tried more often when more has come.
+    relay.write(3)
+    relay.say(4, Open(D, "yjs", cursor))
+    relay.failed()
+    relay.inbox.clear()
+    assert relay.say(4, Open(D, "yjs", cursor))[1:] == [records(3, 16)]
+    assert not relay.to_condense
+
+
+def test_what_came_with_a_step_that_was_not_written_is_tried_again(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise LogError("The disk is full.")
+
+    relay.say(2, Open(D, "yjs", relay.cursors[1]))
+    with monkeypatch.context() as patch:
+        patch.setattr(relay.log, "extend", full)
+        relay.step(Received(1, Push(D, S, 11, (b"x",))), Condensed(*relay.to_condense.pop(0), [b"less"]))
+    assert relay.inbox.pop(2) == [records(3, 10)]
+    relay.say(3, Open(D, "yjs", relay.cursors[1]))
+    assert relay.to_condense == [ToCondense(D, 2, 10)]
+
+
+def test_what_had_no_room_is_tried_again(tmp_path: Path) -> None:
+    relay = Relay(tmp_path, outgoing=1_000, batch=1_000, condense_share=1e9, condense_kept=4_500)
+    relay.say(2, Open(D, "yjs", relay.cursors[1]))
+    relay.condensed(b"x" * 3_000)
+    for peer, comes in ((3, Records), (4, Snapshot)):
+        relay.say(peer, Open(D, "yjs", relay.cursors[2]))
+        relay.condensed(b"x" * 3_000)
+        assert isinstance(relay.inbox.pop(peer)[0], comes)
+        for _ in range(3):
+            relay.step(Sent(2, 1_128))
+    relay.log.close()
 
 
 def test_what_the_peer_says_itself_meanwhile_is_acknowledged_in_its_place(relay: Relay) -> None:
@@ -311,13 +369,13 @@ def test_the_worker_answers_for_what_is_there_and_for_nothing_else(tmp_path: Pat
     (worker,) = [condenser._worker]
     assert isinstance(first, Condensed) and first == again and first.records is not None
     assert list(first.records) == fold_worker.obey(b"condense", list(log.stretch(D, 10, 40)))
-    assert unknown == Condensed(E, 0, 5, None)
+    assert unknown == Condensed(E, 0, 5, [])
     # What was folded meanwhile has no beginning any more.
     head = log.head(D)
     assert head
     with log.transaction():
         log.put_fold(D, head.cursor, S, [b"folded"], 1 << 16)
-    assert condenser.condense(ToCondense(D, 10, 40)) is None
+    assert condenser.condense(ToCondense(D, 10, 40)) == []
     assert worker is condenser._worker is not None, "one process for all of them"
     condenser.stop()
     assert worker.poll() is not None
