@@ -13,6 +13,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Generic, NamedTuple, TypeVar
 
 from .folding import FOLDED_KINDS
@@ -123,8 +124,10 @@ class Condensing(Generic[W]):
         whole = self._log.size(document) + (fold.size if fold else 0)
         if whole > limits.condense_document:
             return False
-        missed = self._log.weigh(document, after, upto)
-        return missed >= limits.condense_bytes and whole <= max(limits.condense_free, limits.condense_ratio * missed)
+        enough: float = limits.condense_bytes
+        if whole > limits.condense_free:
+            enough = max(enough, whole / limits.condense_ratio) if limits.condense_ratio else inf
+        return self._log.weigh(document, after, upto, enough) >= enough
 
     def _is_behind_the_fold(self, document: bytes, after: int) -> bool:
         fold = self._log.fold(document)

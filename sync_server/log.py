@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -23,6 +24,9 @@ from llmcrdt.sync.wire import START, Cursor, Record, digest, next_chain
 from . import folds, refused, tombstones
 from .folds import MARK, Fold, Part
 from .lately import Lately
+
+_WEIGHED = 1_024
+"""Records whose bytes are counted at a time."""
 
 
 class LogError(LLMCRDTError):
@@ -119,8 +123,9 @@ class RecordLog(Protocol):
     def contents(self, document: bytes, position: int) -> Iterator[bytes]:
         """All there is up to a position: the snapshot's records, then the others. May run on another thread."""
 
-    def weigh(self, document: bytes, after: int, upto: int) -> int:
-        """Bytes of data in the records behind position ``after``, up to ``upto``, that are not folded."""
+    def weigh(self, document: bytes, after: int, upto: int, enough: float = inf) -> int:
+        """Bytes of data in the records behind position ``after``, up to ``upto``, that are not folded. It may stop to
+        count where that is ``enough``."""
 
     def stretch(self, document: bytes, after: int, upto: int) -> Iterator[bytes]:
         """The snapshot's records; those behind it up to ``after``; those behind that up to ``upto``; and nothing
@@ -423,13 +428,17 @@ class SqliteLog:
             if found:
                 yield from folds.contents(db, found[0], _key(found[0], 0), position)
 
-    def weigh(self, document: bytes, after: int, upto: int) -> int:
+    def weigh(self, document: bytes, after: int, upto: int, enough: float = inf) -> int:
         doc = self._known(document)
         self._flush()
         sql = "SELECT coalesce(sum(length(data)), 0) FROM records WHERE key > ? AND key <= ?"
+        size, place = 0, max(after, doc.folded)
         with self._errors():
-            (size,) = self._db.conn.execute(sql, (doc.base + max(after, doc.folded), doc.base + upto)).fetchone()
-        return int(size)
+            while place < upto and size < enough:
+                end = min(place + _WEIGHED, upto)
+                size += self._db.conn.execute(sql, (doc.base + place, doc.base + end)).fetchone()[0]
+                place = end
+        return size
 
     def stretch(self, document: bytes, after: int, upto: int) -> Iterator[bytes]:
         with self._errors(), closing(sqlite3.connect(self.path, isolation_level=None)) as db:

@@ -3,7 +3,7 @@
 A step takes all events there are, so the busier the relay, the more records share one fsync. While steps are quick the
 loop takes them itself, for to wait for another thread twice costs more than a fast disk does. When they are not, for
 there is much to do or the disk is slow, a thread takes them, and the loop never waits for long (``Pace``). So it does
-where a document is folded or deleted, and until what stood there is gone.
+where a document is folded or deleted, and until what stood there is gone; and where a part of a log was condensed.
 """
 
 from __future__ import annotations
@@ -586,8 +586,10 @@ class Relay:
 
 
 def _is_heavy(event: Event) -> bool:
-    """Whether it writes or takes away a whole document, which may be long on the quickest disk."""
-    return isinstance(event, Folded) or (isinstance(event, Received) and isinstance(event.message, wire.Delete))
+    """Whether it writes, takes away or weighs much of a document, which may be long on the quickest disk."""
+    if isinstance(event, Received):
+        return isinstance(event.message, wire.Delete)
+    return isinstance(event, Folded | Condensed)
 
 
 def _outgoing(output: Drop | Send) -> Outgoing | None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from urllib.request import urlopen
 
 import pytest
@@ -303,6 +305,7 @@ def test_a_document_that_is_deleted_says_nothing_more(relay: Relay) -> None:
         {"condense_bytes": 60},
         {"condense_document": 60},
         {"condense_free": 1, "condense_ratio": 1},
+        {"condense_free": 1, "condense_ratio": 0},
         {"condense_jobs": 0},
     ],
 )
@@ -310,6 +313,28 @@ def test_a_few_records_are_sent_as_they_are(tmp_path: Path, limits: dict[str, in
     relay = Relay(tmp_path, **limits)
     assert relay.say(2, Open(D, "yjs", relay.cursors[1]))[1:] == [records(3, 10)]
     assert not relay.to_condense
+    relay.log.close()
+
+
+def test_no_more_of_a_long_log_is_looked_at_than_it_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop waits for that."""
+    relay, found = Relay(tmp_path, condense_bytes=100), list[int]()
+    relay.say(1, *(Push(D, S, n, (b"x" * 100,) * 100) for n in range(11, 4_011, 100)))
+    weigh = relay.log.weigh
+
+    def noting(*arguments: Any) -> int:
+        found.append(weigh(*arguments))
+        return found[-1]
+
+    monkeypatch.setattr(relay.log, "weigh", noting)
+    relay.say(2, Open(D, "yjs", relay.cursors[1]))
+    assert relay.to_condense == [ToCondense(D, 2, 4_010)]
+    assert 100 <= found.pop() < 120_000
+    # Of a log above ``condense_free`` a part has to be missed that is worth it.
+    relay.rooms.limits = relay.rooms._condensing._limits = replace(relay.rooms.limits, condense_free=1)
+    relay.say(3, Open(D, "yjs", relay.cursors[2]))
+    assert relay.to_condense[1:] == [ToCondense(D, 3, 4_010)]
+    assert 400_000 / 256 <= found.pop() < 120_000
     relay.log.close()
 
 

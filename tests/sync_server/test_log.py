@@ -63,6 +63,24 @@ def test_a_read_gives_at_least_one_record_and_stops_at_its_limits(log: SqliteLog
     assert [s.position for s in log.read(D, 4, 1000, 3)] == [5, 6, 7]
 
 
+def test_bytes_are_counted_until_there_are_enough(log: SqliteLog) -> None:
+    with log.transaction():
+        log.extend(D, S, 1, [b"x" * 10] * 5_000, "yjs", LOG)
+    assert log.weigh(D, 0, 5_000) == log.weigh(D, 0, 5_000, 50_001) == 50_000
+    assert log.weigh(D, 1, 4_999) == 49_980
+    assert log.weigh(D, 4_990, 5_000, 1) == 100
+    assert log.weigh(D, 7, 7) == 0
+    for enough in (1, 10_000, 10_241, 30_000):
+        assert enough <= log.weigh(D, 100, 5_000, enough) <= enough + 10_240
+    # What was folded doesn't count.
+    head = log.head(D)
+    assert head
+    with log.transaction():
+        log.put_fold(D, head.cursor, S, [b"folded"], 1 << 16)
+    append(log, Record(S, 5_001, b"x"))
+    assert log.weigh(D, 0, 5_001) == 1
+
+
 @pytest.mark.parametrize("together", [True, False])
 def test_a_repeat_keeps_its_position_and_is_checked(log: SqliteLog, together: bool) -> None:
     first = [Record(S, 1, b"a"), Record(T, 1, b"b")]

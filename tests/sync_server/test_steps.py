@@ -8,6 +8,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from websockets.sync.client import ClientConnection, connect
@@ -15,11 +16,12 @@ from websockets.typing import Subprotocol
 
 from llmcrdt.sync import wire
 from llmcrdt.sync.wire import Hello, Open, Push
+from sync_server.limits import Limits
 from sync_server.log import SqliteLog
 from sync_server.server import Pace
 from sync_server.thread import RelayThread
 
-from .test_checking import edits
+from .test_checking import ask, edits, hear, native
 
 D, S = b"d" * 16, b"s" * 16
 SLOW = 0.5
@@ -133,3 +135,20 @@ def test_a_document_is_folded_and_deleted_on_the_thread(tmp_path: Path, monkeypa
     loop = threads.pop("extend")
     assert len(loop) == 1 and len(threads) == 4
     assert all(loop.isdisjoint(names) for names in threads.values())
+
+
+def test_what_was_condensed_is_weighed_on_the_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads, real = list[str](), SqliteLog.chain_at
+
+    def noting(log: SqliteLog, *arguments: Any) -> bytes | None:
+        threads.append(threading.current_thread().name)
+        return real(log, *arguments)
+
+    limits = Limits(condense_bytes=1, condense_share=1e9, condense_wait=60.0)
+    with RelayThread(tmp_path, limits=limits) as relay, native(relay.url, D) as writer:
+        assert isinstance(ask(writer, Push(D, S, 1, tuple(edits(40)))), wire.Ack)
+        monkeypatch.setattr(Pace, "quick", True)
+        monkeypatch.setattr(SqliteLog, "chain_at", noting)
+        with native(relay.url, D) as reader:
+            assert isinstance(hear(reader), wire.Snapshot)
+    assert threads and all(name.startswith("llmcrdt-relay-log") for name in threads)
