@@ -195,12 +195,15 @@ class Tokens:
             if last and _is_cut(last):
                 logger.warning("%s ends in the middle of a line, which is left out.", path)
                 last = b""
-            lines = [line for line in (*lines, last) if line and not line.endswith(_CUT)]
-            return [json.loads(line) for line in lines]
+            return [
+                _read_line(path, number, line)
+                for number, line in enumerate((*lines, last), 1)
+                if line and not line.endswith(_CUT)
+            ]
         except FileNotFoundError:
             return []
-        except (OSError, ValueError) as e:
-            raise AccessError(f"{path} can't be read.", hint="Restore it from a backup.") from e
+        except OSError as e:
+            raise AccessError(f"{path} can't be read: {e.strerror}.", hint="Check its owner.") from e
 
     def _end(self) -> bytes:
         """What ends the last line, where that has no end. Nothing is taken away: another process may write as well."""
@@ -209,6 +212,17 @@ class Tokens:
         except OSError:  # it is not there, or the write will say why
             return b""
         return b"" if not last else _CUT + b"\n" if _is_cut(last) else b"\n"
+
+
+def _read_line(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        read = json.loads(line)
+    except ValueError:
+        read = None
+    if not isinstance(read, dict):
+        # It may have been the word that a token is revoked, so it is not passed over.
+        raise AccessError(f"Line {number} of {path} is damaged.", hint="Restore it from a backup.")
+    return read
 
 
 def _is_cut(line: bytes) -> bool:

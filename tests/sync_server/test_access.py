@@ -85,6 +85,16 @@ def test_files_of_tokens_are_for_their_owner_and_hold_no_token(tmp_path: Path) -
         Tokens(tmp_path)
 
 
+@pytest.mark.parametrize("damage", [b'{"made":17', b"\xff", b"5"])
+def test_a_line_that_is_damaged_in_the_middle_is_named(tmp_path: Path, damage: bytes) -> None:
+    Tokens(tmp_path).make("ann", "append", ["*"])
+    with (tmp_path / TOKENS).open("ab") as file:
+        file.write(damage + b"\n")
+    with pytest.raises(AccessError, match=r"Line 2 of .* is damaged") as raised:
+        Tokens(tmp_path)
+    assert "backup" in raised.value.hint
+
+
 def test_a_line_that_a_crash_cut_short_is_left_out_and_the_next_begins_anew(tmp_path: Path) -> None:
     """It was never acknowledged. Damage anywhere else is none of a crash."""
     tokens, path = Tokens(tmp_path), tmp_path / TOKENS
