@@ -111,6 +111,7 @@ def test_a_certificate_that_is_wrong_in_itself_is_no_matter_of_trust(
 def test_the_sync_command_says_what_to_do_and_no_more_than_is_true(
     authority: Authority, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    llmcrdt.open(tmp_path / "a.db").close()
     with RelayThread(tmp_path / "relay", certificate=Certificate(authority.chain, authority.key)) as relay:
         arguments = ["--db", str(tmp_path / "a.db"), "sync", relay.url, "--timeout", "5"]
         with pytest.raises(SystemExit) as ended:
