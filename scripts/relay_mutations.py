@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from mutations import Mutation
 
-_LOG = "sync_server/log.py"
+_LOG = "sync_server/sqlite_log.py"
 _ROOMS = "sync_server/rooms.py"
 _STORE = "llmcrdt/store/database.py"
 _FOLLOWER = "llmcrdt/sync/follower.py"
@@ -19,7 +19,7 @@ _SEEDS = "tests/sim/test_relay_schedules.py::test_every_promise_holds_over_seede
 
 RELAY_MUTATIONS = (
     Mutation(
-        "P5.5", "the relay's commits are not fsynced", _LOG,
+        "P5.5", "the relay's commits are not fsynced", "sync_server/log_file.py",
         'connection.execute("PRAGMA synchronous=FULL")', 'connection.execute("PRAGMA synchronous=NORMAL")', _SEEDS,
     ),
     Mutation(

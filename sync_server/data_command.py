@@ -22,7 +22,9 @@ from .condensing import Condensed
 from .folder import Folder
 from .folding import FOLDED_KINDS, Folded, ToFold
 from .limits import Limits
-from .log import DATABASE, LogError, SqliteLog, check_age, explained, is_log
+from .log import LogError
+from .log_file import DATABASE, check_age, explained, is_log
+from .sqlite_log import SqliteLog
 from .verify import faults
 
 OK, WRONG, DATA = 0, 1, 4

@@ -42,11 +42,12 @@ from .folder import Folder
 from .folding import Folded, ToFold
 from .keeper import Keeper, Order
 from .limits import Limits
-from .log import DATABASE, SqliteLog
+from .log_file import DATABASE
 from .metrics import CONTENT_TYPE, Metrics
 from .public_keys import AccessError
 from .rate import Rate
 from .rooms import Drop, Event, Greeted, Joined, Rooms, Send, Sent, Tick
+from .sqlite_log import SqliteLog
 from .tls import Certificate
 
 logger = logging.getLogger(__name__)

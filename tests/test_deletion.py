@@ -20,7 +20,7 @@ from llmcrdt.store.database import Store
 from llmcrdt.sync.protocol import Connection
 from llmcrdt.sync.wire import Ack, Error, ErrorCode, Open, Opened, Push
 from sync_server.access import Tokens
-from sync_server.log import SqliteLog
+from sync_server.sqlite_log import SqliteLog
 from sync_server.thread import RelayThread
 
 from .sync_server.test_checking import ask, native

@@ -23,7 +23,8 @@ from llmcrdt.document import schema
 from llmcrdt.document.presence import Presence
 from llmcrdt.exceptions import RelayRefused, StoreError
 from llmcrdt.ids import document_bytes, document_id
-from sync_server.log import DATABASE, LogError
+from sync_server.log import LogError
+from sync_server.log_file import DATABASE
 
 _QUIET = 300.0
 """Virtual seconds within which everything comes to rest once nothing breaks any more."""

@@ -25,8 +25,10 @@ from sync_server.doors.native import NativeDoor
 from sync_server.doors.yjs import YjsDoor
 from sync_server.folding import Folded, ToFold
 from sync_server.limits import Limits
-from sync_server.log import DATABASE, LogError, SqliteLog
+from sync_server.log import LogError
+from sync_server.log_file import DATABASE
 from sync_server.rooms import Drop, Event, Greeted, Joined, Left, Output, Received, Rooms, Send, Sent, Tick
+from sync_server.sqlite_log import SqliteLog
 
 LIMITS = Limits(
     batch=1_500, outgoing=4_000, window_records=12, window=3_000, fold=6_000, fold_tail=1_000, sweep=4, group=40,

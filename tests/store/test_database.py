@@ -14,7 +14,7 @@ import llmcrdt
 from llmcrdt.exceptions import NewerDatabase, NotADatabase, RepoClosed, StoreError
 from llmcrdt.ids import NO_LOG
 from llmcrdt.store.database import SMALL, Listed, Store
-from sync_server.log import SqliteLog
+from sync_server.sqlite_log import SqliteLog
 
 DOCUMENT, RELAY, SESSION = "doc", "ws://relay", "S" * 22
 CURSOR = (b"log", 3, b"chain")

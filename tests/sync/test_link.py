@@ -23,7 +23,7 @@ from llmcrdt.sync.progress import Progress
 from llmcrdt.sync.wire import Announcement
 from llmcrdt.testing.local_documents import BlobDocuments, pack, unpack
 from sync_server.limits import Limits
-from sync_server.log import SqliteLog
+from sync_server.sqlite_log import SqliteLog
 from sync_server.thread import RelayThread
 
 from ..waiting import eventually

@@ -25,8 +25,8 @@ from sync_server.condensing import Condensed, ToCondense
 from sync_server.doors.native import NativeDoor
 from sync_server.folding import Folded, ToFold
 from sync_server.limits import Limits
-from sync_server.log import SqliteLog
 from sync_server.rooms import Drop, Joined, Left, Received, Rooms, Sent
+from sync_server.sqlite_log import SqliteLog
 
 # No power fails here, so where the system has a disk in memory, its fsync is enough.
 MEMORY = "/dev/shm"

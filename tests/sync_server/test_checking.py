@@ -34,8 +34,10 @@ from sync_server import keeper_worker, pieces
 from sync_server.checking import Ask, Checked, Checking, Flush, Flushed, Left, Merge, Received, ToCheck, ToDrop
 from sync_server.keeper import Keeper
 from sync_server.limits import Limits
-from sync_server.log import DATABASE, LogError, SqliteLog
+from sync_server.log import LogError
+from sync_server.log_file import DATABASE
 from sync_server.rooms import Drop, Joined, Rooms, Send
+from sync_server.sqlite_log import SqliteLog
 from sync_server.thread import RelayThread
 
 from ..waiting import eventually

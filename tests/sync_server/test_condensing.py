@@ -21,8 +21,10 @@ from sync_server.condensing import Condensed, ToCondense
 from sync_server.folder import Folder
 from sync_server.folding import Folded, ToFold
 from sync_server.limits import Limits
-from sync_server.log import DATABASE, LogError, SqliteLog
+from sync_server.log import LogError
+from sync_server.log_file import DATABASE
 from sync_server.rooms import Joined, Output, Received, Rooms, Send, Sent
+from sync_server.sqlite_log import SqliteLog
 from sync_server.thread import RelayThread
 
 from ..waiting import eventually

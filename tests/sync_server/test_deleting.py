@@ -17,8 +17,10 @@ from llmcrdt.sync.wire import Ack, Delete, Deleted, Error, ErrorCode, Fold, Mess
 from sync_server.__main__ import main
 from sync_server.folding import Folded, ToFold
 from sync_server.limits import Limits
-from sync_server.log import DATABASE, LogError, SqliteLog
+from sync_server.log import LogError
+from sync_server.log_file import DATABASE
 from sync_server.rooms import Drop, Event, Greeted, Joined, Left, Received, Rooms, Sent, Tick
+from sync_server.sqlite_log import SqliteLog
 from sync_server.verify import faults
 
 D, E, S, T = b"d" * 16, b"e" * 16, b"s" * 16, b"t" * 16

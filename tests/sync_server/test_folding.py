@@ -28,8 +28,8 @@ from llmcrdt.testing.local_documents import BlobDocuments
 from sync_server.folding import Folded as FoldResult
 from sync_server.folding import ToFold
 from sync_server.limits import Limits
-from sync_server.log import SqliteLog
 from sync_server.rooms import Event, Joined, Output, Received, Rooms, Send, Sent
+from sync_server.sqlite_log import SqliteLog
 from sync_server.thread import RelayThread
 
 D, S, T = b"d" * 16, b"s" * 16, b"t" * 16

@@ -12,7 +12,8 @@ import pytest
 import llmcrdt
 from llmcrdt.exceptions import SyncError
 from llmcrdt.sync.wire import ErrorCode
-from sync_server.log import LogError, SqliteLog
+from sync_server.log import LogError
+from sync_server.sqlite_log import SqliteLog
 from sync_server.thread import RelayThread
 
 from ..waiting import eventually

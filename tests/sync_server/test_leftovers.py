@@ -14,8 +14,8 @@ from sync_server import thread
 from sync_server.access import Tokens
 from sync_server.lately import Lately
 from sync_server.limits import Limits
-from sync_server.log import SqliteLog
 from sync_server.server import Relay
+from sync_server.sqlite_log import SqliteLog
 from sync_server.thread import RelayThread
 
 from ..waiting import eventually

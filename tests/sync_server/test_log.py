@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmcrdt.sync.wire import START, Cursor, Record, digest
-from sync_server.log import Conflict, Gap, Head, LogError, SqliteLog, Stored
+from sync_server.log import Conflict, Gap, Head, LogError, Stored
+from sync_server.sqlite_log import SqliteLog
 
 D, S, T, LOG = b"d" * 16, b"s" * 16, b"t" * 16, b"l" * 16
 

@@ -27,7 +27,7 @@ from sync_server import settings
 from sync_server.__main__ import main
 from sync_server.access import Tokens
 from sync_server.limits import Limits
-from sync_server.log import DATABASE
+from sync_server.log_file import DATABASE
 from sync_server.thread import RelayThread
 from sync_server.verify import faults
 

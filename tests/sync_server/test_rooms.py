@@ -28,8 +28,8 @@ from llmcrdt.sync.wire import (
     Records,
 )
 from sync_server.limits import Limits
-from sync_server.log import SqliteLog
 from sync_server.rooms import Drop, Event, Greeted, Joined, Left, Output, Received, Rooms, Send, Sent, Tick, joined
+from sync_server.sqlite_log import SqliteLog
 
 D, E, S, T = b"d" * 16, b"e" * 16, b"s" * 16, b"t" * 16
 

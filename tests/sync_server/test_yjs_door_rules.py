@@ -20,7 +20,7 @@ from llmcrdt.sync.wire import Ack, Delete, Deleted, Fold, Folded, Open, Opened, 
 from sync_server import connection as connection_module
 from sync_server.doors import yjs
 from sync_server.limits import Limits
-from sync_server.log import DATABASE
+from sync_server.log_file import DATABASE
 from sync_server.thread import RelayThread
 
 from ..waiting import eventually
