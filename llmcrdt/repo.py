@@ -478,7 +478,7 @@ class Repo:
         if library is not None and own != library:
             raise LibraryMismatch(
                 f"{self.store.path} belongs to library {own}, not {library}.",
-                hint="Open it without a library id, or give a new file to join the other library.",
+                hint="Give a new file to join the other library; without an id or invite this one opens as it is.",
             )
         return DocumentId(own)
 

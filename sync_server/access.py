@@ -23,6 +23,7 @@ from typing import Any
 
 from llmcrdt.ids import document_id, is_document_id
 
+from .durable import sync_folder
 from .public_keys import ALGORITHM, AccessError, PublicKeys, okp, pyjwt
 
 logger = logging.getLogger(__name__)
@@ -172,6 +173,8 @@ class Tokens:
         key = secrets.token_bytes(32)
         with self._opened(KEY, os.O_EXCL) as file:
             file.write(key)
+            file.flush()
+            os.fsync(file.fileno())
         return key
 
     def _append(self, line: dict[str, Any]) -> None:
@@ -180,6 +183,7 @@ class Tokens:
             file.write(before + json.dumps(line, separators=(",", ":")).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
+        sync_folder(self._folder)
 
     def _opened(self, name: str, flags: int) -> Any:
         try:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from sqlite_utils import Database, Migrations
 
 from . import folds, refused, tombstones
+from .durable import sync_folder
 from .log import LogError
 
 DATABASE = "relay.db"
@@ -95,7 +95,7 @@ def open_file(path: Path) -> Database:
         check_age(connection, path)
         migrations.apply(db)
         if not existed:
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
     except BaseException:
         connection.close()
         raise
@@ -111,16 +111,6 @@ def check_age(db: sqlite3.Connection, path: Path) -> None:
     unknown = {m.name for m in migrations.applied(Database(db))} - _STEPS
     if unknown:
         raise LogError(f"{path} was made by a newer relay.", hint="Upgrade this one.")
-
-
-def _sync_folder(folder: Path) -> None:
-    """A new file is durable only when its folder is. Windows has no such call, and needs none."""
-    with suppress(PermissionError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 _HINTS: dict[str, Callable[[Path], str]] = {

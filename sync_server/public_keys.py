@@ -15,6 +15,8 @@ from typing import Any
 
 from llmcrdt.exceptions import LLMCRDTError
 
+from .durable import sync_folder
+
 KEYS = "token-keys.json"
 ALGORITHM = "EdDSA"
 _KID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -93,6 +95,7 @@ class PublicKeys:
                 file.flush()
                 os.fsync(file.fileno())
             aside.replace(self._path)
+            sync_folder(self._path.parent)
         except OSError as e:
             raise AccessError(f"{self._path} can't be written: {e.strerror}.") from e
         self.refresh()
