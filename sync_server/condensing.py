@@ -88,6 +88,7 @@ class Condensing(Generic[W]):
         if not self._available or kind not in FOLDED_KINDS or upto - after < limits.condense_records:
             return False
         place = (document, after)
+        upto = min(upto, after + limits.condense_most)
         kept = self._kept.get(place)
         if kept and upto - kept.upto < limits.condense_records and not 0 < kept.failures < _TRIES:
             self._kept.move_to_end(place)
@@ -95,7 +96,6 @@ class Condensing(Generic[W]):
         if place in self._under_way:
             self._under_way[place].append(who)
             return True
-        upto = min(upto, after + limits.condense_most)
         if len(self._under_way) >= limits.condense_jobs or not self._pays(document, after, upto):
             return False
         self._under_way[place] = [who]

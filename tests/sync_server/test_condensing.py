@@ -176,6 +176,16 @@ def test_what_failed_is_tried_again_but_not_for_ever(relay: Relay) -> None:
     assert not relay.to_condense
 
 
+def test_what_failed_of_more_than_is_condensed_at_once_is_left_alone_as_well(tmp_path: Path) -> None:
+    relay = Relay(tmp_path, condense_most=4)
+    for _ in range(3):
+        relay.say(2, Open(D, "yjs", relay.cursors[1]))
+        relay.failed()
+    relay.say(2, Open(D, "yjs", relay.cursors[1]))
+    assert not relay.to_condense
+    relay.log.close()
+
+
 def test_what_came_with_a_step_that_was_not_written_is_tried_again(
     relay: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
