@@ -89,10 +89,13 @@ def test_what_a_relay_takes_less_of_waits_alone_and_an_erase_frees_the_rest(tmp_
         link.wait_synced(PATIENCE)
         large = chat.append("user", "x" * (2 * RECORD))
         behind, elsewhere = chat.append("user", "behind"), other.append("user", "elsewhere")
+        others = [a.create(f"small {n}").append("user", "small") for n in range(20)]
         with pytest.raises(RelayRefused, match="the relay takes") as refused:
             link.wait_synced(PATIENCE)
         assert "erase" in refused.value.hint
-        eventually(lambda: other.entry(elsewhere).sync == "durable")
+        assert other.entry(elsewhere).sync == "durable", "it is told when all else is done"
+        assert {a.get(row.id).entries()[0].sync for row in a.list() if row.title.startswith("small")} == {"durable"}
+        assert len(others) == 20
         assert {chat.entry(entry).sync for entry in (large, behind)} == {"local"}
         with llmcrdt.open(tmp_path / "b.db", invite=a.invite(relay.url)) as b, b.connect() as their_link:
             their_link.wait_synced(PATIENCE)
@@ -102,6 +105,15 @@ def test_what_a_relay_takes_less_of_waits_alone_and_an_erase_frees_the_rest(tmp_
         chat.erase(large)
         link.wait_synced(PATIENCE)
         assert chat.entry(behind).sync == "durable"
+
+
+def test_a_fork_copies_what_is_larger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with llmcrdt.open(tmp_path / "a.db") as repo:
+        chat = repo.create("large")
+        with monkeypatch.context() as patch:
+            patch.setattr("llmcrdt.crdt.replica.MAX_VALUE", 2 * MAX_VALUE)
+            large = chat.append("user", "x" * MAX_VALUE)
+        assert repo.fork(chat, at=large).transcript()[0].text == large.text
 
 
 def test_what_cannot_be_cut_stays_whole() -> None:

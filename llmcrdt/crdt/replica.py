@@ -92,8 +92,9 @@ class Edit(Protocol):
         """Set a scalar of a root map."""
         ...
 
-    def put_node(self, root: str, key: str, fields: Mapping[str, Scalar]) -> None:
-        """Create a node. The key must be new: two nodes under one key lose one of them."""
+    def put_node(self, root: str, key: str, fields: Mapping[str, Scalar], *, copied: bool = False) -> None:
+        """Create a node. The key must be new: two nodes under one key lose one of them. ``copied``: it is that of
+        another document, and may have fields of any size."""
         ...
 
     def put_field(self, root: str, key: str, name: str, value: Scalar) -> None:

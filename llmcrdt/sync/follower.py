@@ -386,7 +386,9 @@ class Follower:
             logger.warning("%s", why)
             self.refused[doc.id] = why
         elif was_stuck and doc.stuck is None:
-            self.refused.pop(doc.id, None)
+            before = self.refused.get(doc.id)
+            if before is not None and before.code == ErrorCode.RECORD_TOO_LARGE:
+                del self.refused[doc.id]
 
     def _position(self, doc: Followed) -> int:
         assert self._connection is not None
@@ -402,9 +404,7 @@ class Follower:
             self._folds.ask(connection, self._documents)
             if self._deletions.ask(connection, self._pending):
                 self._goals.ask_again()
-        self._goals.advance(
-            connection, self._documents, self._pending, self.refused.values(), self._deletions.held_back
-        )
+        self._goals.advance(connection, self._documents, self._pending, self.refused, self._deletions.held_back)
 
 
 @lru_cache(4096)

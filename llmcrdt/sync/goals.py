@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from ..exceptions import MalformedFrame, RelayRefused
@@ -108,16 +108,18 @@ class Goals:
         connection: Connection | None,
         documents: Collection[DocumentId],
         pending: Collection[DocumentId],
-        refused: Collection[RelayRefused],
+        refused: Mapping[DocumentId, RelayRefused],
         held_back: bool = False,
     ) -> None:
-        """Bring every goal as far as it can get now. ``refused``: what rules goals out. ``held_back``: something that
-        is part of what is local could not be sent yet."""
+        """Bring every goal as far as it can get now. ``refused``: what rules goals out, when all else is done.
+        ``held_back``: something that is part of what is local could not be sent yet."""
         if not self._goals:
             return
         for goal in tuple(self._goals):
+            if not held_back and (not goal.heard or goal.marks.keys() - refused.keys()):
+                continue
             # Why a document is gone the library may say, which is on its way: then it is no refusal.
-            found = (why for why in refused if goal.heard or why.code != ErrorCode.GONE)
+            found = (why for why in refused.values() if goal.heard or why.code != ErrorCode.GONE)
             if (why := next(found, None)) is not None:
                 self._goals.remove(goal)
                 goal.done(why)

@@ -53,6 +53,7 @@ class Pushes:
         """Nothing of this outbox counts as sent any more."""
         self._pushed(doc, 0)
         self.stalled.pop(doc.id, None)
+        doc.stuck = None
 
     def _pushed(self, doc: Followed, place: int) -> None:
         if place != doc.pushed:
