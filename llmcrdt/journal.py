@@ -29,11 +29,13 @@ class StoreJournal:
         document: DocumentId,
         appended: Callable[[DocumentId], None],
         pushed: Callable[[], int] = lambda: 0,
+        purged: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
         self._document = document
         self._appended = appended
         self._pushed = pushed
+        self._purged = purged
         self._session: SessionId | None = None
         self._seen = 0
         self._grown = 0
@@ -92,6 +94,7 @@ class StoreJournal:
         self._grown = 0
         self._stale = self._local_stale = True
         self._appended(self._document)
+        self._purged()
         return True
 
     def purged(self) -> int:

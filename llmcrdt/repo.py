@@ -532,7 +532,11 @@ class Repo:
 
     def _journal(self, document: DocumentId) -> StoreJournal:
         self._journals[document] = StoreJournal(
-            self.store, document, self._notify, lambda: max((0, *self._pushed.get(document, {}).values()))
+            self.store,
+            document,
+            self._notify,
+            lambda: max((0, *self._pushed.get(document, {}).values())),
+            self._ask_to_fold,
         )
         return self._journals[document]
 
@@ -552,9 +556,10 @@ class Repo:
         return found
 
     def _erased(self, id_: DocumentId) -> None:
-        """Words were erased from a conversation, here or by a merge."""
+        """Words were erased from a conversation, here or by a merge, and are to leave its files now."""
         self._caches.forget(id_)
-        self.store.owe_fold(id_)
+
+    def _ask_to_fold(self) -> None:
         for link in self._links:
             self._owed.ask_to_fold(link)
 

@@ -105,6 +105,31 @@ def test_no_file_of_the_relay_holds_the_words(open_repo: OpenRepo, tmp_path: Pat
         assert laptop.store.owed_folds(relay.url) == []
 
 
+def test_an_erase_that_a_cache_stands_in_the_way_of_is_made_up_for(
+    open_repo: OpenRepo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In every file, the relay's too: nothing is noted as done before the cache has forgotten."""
+    with RelayThread(tmp_path / "relay") as relay:
+        laptop = open_repo("laptop")
+        conversation = laptop.create()
+        secret = conversation.append("user", SECRET)
+        with laptop.connect(relay.url) as link:
+            link.wait_synced(20)
+            with monkeypatch.context() as patch:
+                patch.setattr("llmcrdt.caches.Caches.forget", lambda *_: (_ for _ in ()).throw(OSError("full")))
+                with pytest.raises(OSError, match="full"):
+                    conversation.erase(secret)
+        laptop.close()
+        laptop = open_repo("laptop")
+        assert laptop.get(conversation.id).entries()[0].status == "erased"
+        with laptop.connect(relay.url) as link:
+            link.wait_synced(20)
+            until = time.monotonic() + 30
+            while files_with(tmp_path, [SECRET.encode()]) and time.monotonic() < until:
+                time.sleep(0.1)
+        assert files_with(tmp_path, [SECRET.encode()]) == []
+
+
 def test_a_cache_folder_that_is_gone_is_no_reason_to_fail(open_repo: OpenRepo, tmp_path: Path) -> None:
     write_model(tmp_path / "m.gguf")
     conversation = open_repo("laptop").create()

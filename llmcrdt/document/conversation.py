@@ -181,7 +181,7 @@ class Conversation(Document):
         with other._editing() as edit:
             edit.put(schema.META, "forked_from", provenance(self.id, chosen, transcript.hash))
             for each, fields in entries.items():
-                edit.put_node(schema.ENTRIES, each, {**fields, **sealed[each]})
+                edit.put_node(schema.ENTRIES, each, {**fields, **sealed[each]}, copied=True)
             for key, text in acts.items():
                 edit.put(schema.ACTS, key, text)
         with other._reading():
@@ -658,10 +658,10 @@ class Conversation(Document):
     def _purge(self) -> None:
         """Remove erased words from the file, and from whatever else was derived from them."""
         with self._lock:
+            self._on_erase()  # first: should it fail, the purge is still owed, and this with it
             while not self._journal.purge(self._replica.snapshot, len(self._doc.erased)):
                 self._take_news()
             self._stale_bytes = False
-        self._on_erase()
         released, self._doc.released = self._doc.released, set()
         if released and self._blobs is not None:
             self._blobs.release(released)

@@ -11,7 +11,7 @@ import sqlite3
 import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -26,6 +26,7 @@ from .tables import Tables, forget_rows, last_place
 SMALL = 256 << 10  # below this many bytes of updates, a snapshot is not worth its writing
 _PATIENCE_MS = 30_000  # how long a write waits for another process that writes
 _HEADER = b"SQLite format 3\0"
+_BATCH = 1 << 20  # bytes of an outbox in memory, unless one update has more
 _LAST_DELETED = 8  # documents whose deletion a relay is asked about with each connection
 _SCRUB = "scrub"  # the setting that says what was dropped may still be in the write-ahead log
 
@@ -254,8 +255,9 @@ class Store:
         snapshot: Callable[[], tuple[bytes, Sequence[bytes]]],
     ) -> bool:
         """Keep the snapshot and nothing older of a document: no update, nothing set aside, and nothing deleted that is
-        still to be sent. What holds nothing of that goes on waiting under its name: were it all replaced, two devices
-        that send each other erased words would never come to the end. Afterwards the old bytes are in no file.
+        still to be sent; and note that every relay which knows it is to fold it. What holds nothing deleted goes on
+        waiting under its name: were it all replaced, two devices that send each other erased words would never come to
+        the end. Afterwards the old bytes are in no file.
 
         Where another reader stands in the way of that, or a crash, ``purged`` is -1 until a later purge gets through.
         ``seen`` and ``writer`` as in ``compact``: False, and nothing done, if the caller's replica lacks something."""
@@ -270,11 +272,15 @@ class Store:
             db.execute(f"DELETE FROM updates WHERE document = ? AND place NOT IN ({waiting})", [document])
             forget_rows(db, document)
             self._put_snapshot(document, int(last), whole)
-            places = [self._insert(document, update) for update in pending]
+            kept = [(self._insert(document, update), update) for update in pending]
+            places = [place for place, update in kept if self._redact(whole, [update]) is None] if left else []
             for relay, pieces, keys in left:
                 refills = self.refills(relay, document)
                 self._queue(relay, document, refills, [*self._keep_pieces(document, pieces, keys), *places])
             db.execute("INSERT OR REPLACE INTO settings VALUES (?, '-1')", [f"purged:{document}"])
+            relays = db.execute("SELECT relay FROM cursors WHERE document = ?", [document]).fetchall()
+            for (relay,) in relays:
+                db.execute("INSERT OR REPLACE INTO settings VALUES (?, '')", [f"fold:{document}:{relay}"])
         if self._empty_wal():
             self.put_setting(f"purged:{document}", str(erased))
         return True
@@ -337,13 +343,21 @@ class Store:
         return (bytes(found[0]), int(found[1]), bytes(found[2])) if found else None
 
     def outbox(self, relay: str, document: str, after: int, limit: int) -> list[Row]:
-        """Updates that this relay has not acknowledged, in order, behind place ``after``."""
+        """Updates that this relay has not acknowledged, in order, behind place ``after``: one if there is one, and no
+        more than make some ``_BATCH`` bytes."""
         query = (
             "SELECT outbox.place, outbox.session, outbox.n, data FROM outbox JOIN updates USING (place)"
             " WHERE relay = ? AND outbox.document = ? AND outbox.place > ? ORDER BY outbox.place LIMIT ?"
         )
-        with self._reading() as db:
-            return [Row(*row) for row in db.execute(query, [relay, document, after, limit])]
+        out: list[Row] = []
+        size = 0
+        with self._reading() as db, closing(db.execute(query, [relay, document, after, limit])) as rows:
+            for row in rows:
+                out.append(Row(*row))
+                size += len(out[-1].data)
+                if size > _BATCH:
+                    break
+        return out
 
     def waiting(self, relay: str) -> list[str]:
         """Documents with updates that this relay has not acknowledged."""
@@ -451,13 +465,6 @@ class Store:
             for (place,) in db.execute(query, [relay, document, session, n]).fetchall():
                 name = self._name(relay, document, refills)
                 db.execute(f"UPDATE outbox SET session = ?, n = ? WHERE {key}", [*name, relay, document, place])
-
-    def owe_fold(self, document: str) -> None:
-        """Note that every relay that knows a document is to fold it: words were erased from it."""
-        with self._writing() as db:
-            relays = [row[0] for row in db.execute("SELECT relay FROM cursors WHERE document = ?", [document])]
-            for relay in relays:
-                db.execute("INSERT OR REPLACE INTO settings VALUES (?, '')", [f"fold:{document}:{relay}"])
 
     def owed_folds(self, relay: str) -> list[str]:
         """Documents that this relay is still to fold."""
