@@ -172,6 +172,17 @@ RELAY_MUTATIONS = (
         "stale = bool(self._store.purged(document)) and", "stale = False and", _SEEDS,
     ),
     Mutation(
+        "synced", "the first refusal ends the wait for all others", "llmcrdt/sync/goals.py",
+        "if not held_back and (not goal.heard or goal.marks.keys() - refused.keys()):", "if False:",
+        "tests/test_large.py::test_what_a_relay_takes_less_of_waits_alone_and_an_erase_frees_the_rest",
+    ),
+    Mutation(
+        "duties", "what stands before a record that is too large is not sent again", "llmcrdt/sync/pushes.py",
+        "        self.stalled.pop(doc.id, None)\n        doc.stuck = None\n\n",
+        "        self.stalled.pop(doc.id, None)\n\n",
+        "tests/sync/test_pushes.py",
+    ),
+    Mutation(
         "erased", "what waits is replaced at every purge", "llmcrdt/crdt/yjs_redact.py",
         "if not _common(held, gone):", "if not gone:", "tests/crdt/test_yjs_redact.py",
     ),

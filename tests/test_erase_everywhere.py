@@ -120,8 +120,11 @@ def test_an_erase_that_a_cache_stands_in_the_way_of_is_made_up_for(
                 with pytest.raises(OSError, match="full"):
                     conversation.erase(secret)
         laptop.close()
+        forgotten: list[str] = []
+        monkeypatch.setattr("llmcrdt.caches.Caches.forget", lambda _, id_: forgotten.append(id_))
         laptop = open_repo("laptop")
         assert laptop.get(conversation.id).entries()[0].status == "erased"
+        assert forgotten == [conversation.id]
         with laptop.connect(relay.url) as link:
             link.wait_synced(20)
             until = time.monotonic() + 30

@@ -140,12 +140,13 @@ def keep_watching(link: Link, as_json: bool) -> None:
         # Between two tries it is connecting; nobody needs to hear of each.
         if link.state == ("offline" if online else "online"):
             online = not online
-            why = link.last_error.message if link.last_error and not online else ""
+            why = link.last_error.message if link.last_error else "Nobody answers."
             if as_json:
-                click.echo(json.dumps({"state": link.state, **({"why": why} if why else {})}))
+                click.echo(json.dumps({"state": "online"} if online else {"state": "offline", "why": why}))
+            elif online:
+                click.echo(f"Connected to {link.url} again.", err=True)
             else:
-                said = f"Out of reach: {why} It is tried again." if why else f"Connected to {link.url} again."
-                click.echo(said if online or why else "Out of reach. It is tried again.", err=True)
+                click.echo(f"Out of reach: {why} It is tried again.", err=True)
         time.sleep(0.2)
     link.wait_synced()
 

@@ -33,14 +33,13 @@ MAX_VALUE = 4 << 20
 8 MiB as one where nobody set less. What comes from elsewhere may be larger."""
 
 
-def check_value(value: Scalar) -> Scalar:
-    """The same value. Raises InvalidContent where it is too large."""
+def check_value(value: Scalar) -> None:
+    """Raises InvalidContent where a value is too large."""
     if len(value) * 4 > MAX_VALUE and (size := len(value if isinstance(value, bytes) else value.encode())) > MAX_VALUE:
         raise InvalidContent(
             f"{size:,} bytes in one piece are too many; {MAX_VALUE:,} may be.",
             hint="Attach them as a Blob, or divide them among several entries.",
         )
-    return value
 
 
 class SharedText(str):

@@ -379,16 +379,13 @@ class Follower:
 
     def _push(self, doc: Followed) -> None:
         assert self._connection is not None
-        was_stuck = doc.stuck is not None
-        why = self._pushes.send(self._connection, doc)
+        why, before = self._pushes.send(self._connection, doc), self.refused.get(doc.id)
         if why is not None:
             # It is read on.
             logger.warning("%s", why)
             self.refused[doc.id] = why
-        elif was_stuck and doc.stuck is None:
-            before = self.refused.get(doc.id)
-            if before is not None and before.code == ErrorCode.RECORD_TOO_LARGE:
-                del self.refused[doc.id]
+        elif doc.stuck is None and before is not None and before.code == ErrorCode.RECORD_TOO_LARGE:
+            del self.refused[doc.id]
 
     def _position(self, doc: Followed) -> int:
         assert self._connection is not None

@@ -190,6 +190,17 @@ def test_a_purge_replaces_what_waits_only_where_it_holds_something_deleted(tmp_p
     store.close()
 
 
+def test_an_outbox_is_read_a_mebibyte_at_a_time(store: Store) -> None:
+    store.refill(RELAY, DOCUMENT, None, CURSOR)
+    for _ in range(5):
+        store.append(DOCUMENT, bytes(700_000), SESSION, [])
+    after, read = 0, []
+    while rows := store.outbox(RELAY, DOCUMENT, after, 256):
+        after = rows[-1].place
+        read.append(len(rows))
+    assert read == [2, 2, 1]
+
+
 def test_before_the_first_refill_there_is_no_cursor(store: Store) -> None:
     store.received(RELAY, DOCUMENT, [("R" * 22, 1, b"theirs")], [], None)
     store.acknowledged(RELAY, DOCUMENT, [], CURSOR)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -301,23 +301,51 @@ def kept(tmp_path: Path) -> Iterator[Kept]:
     kept.close()
 
 
-def test_a_worker_that_ends_before_it_is_known_is_started_again(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+async def die(transport: Any, worker: Any) -> None:
+    transport.kill()
+    while not worker.over:
+        await asyncio.sleep(0.01)
+
+
+async def speak(transport: Any, worker: Any) -> None:
+    worker.pipe_data_received(1, pieces.joined([b"ok", b"", b"0"]))
+    assert worker.over
+
+
+@pytest.mark.parametrize("go_wrong", [die, speak])
+def test_a_worker_that_goes_wrong_before_it_is_known_is_started_again(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch, go_wrong: Callable[[Any, Any], Awaitable[None]]
+) -> None:
+    """It ends, or speaks before it is asked."""
     start, times = kept._loop.subprocess_exec, list[int]()
 
-    async def dying(*arguments: Any, **options: Any) -> Any:
+    async def started(*arguments: Any, **options: Any) -> Any:
         transport, worker = await start(*arguments, **options)
         times.append(1)
         if len(times) == 1:
-            transport.kill()
-            while not worker.over:
-                await asyncio.sleep(0.01)
+            await go_wrong(transport, worker)
         return transport, worker
 
-    monkeypatch.setattr(kept._loop, "subprocess_exec", dying)
+    monkeypatch.setattr(kept._loop, "subprocess_exec", started)
     monkeypatch.setattr(keeper_module, "_PAUSE", 0.1)
     ticket = kept.put(Push(D, S, 1, tuple(edits(1))))
     assert kept.wait(ticket) == [Checked(ticket, 1)]
     assert len(times) == 2
+
+
+def spoil_first_answers(kept: Kept, monkeypatch: pytest.MonkeyPatch, malformed: list[bytes]) -> list[list[bytes]]:
+    """The first answers of the worker are these; what it really said. Should the keeper fail, ticket 1 hears of it."""
+    feed, said = pieces.Reader.feed, list[list[bytes]]()
+
+    def wrong(reader: pieces.Reader, data: bytes) -> list[bytes] | None:
+        answers = feed(reader, data)
+        if answers:
+            said.append(answers)
+        return malformed if answers and len(said) == 1 else answers
+
+    monkeypatch.setattr(pieces.Reader, "feed", wrong)
+    monkeypatch.setattr(kept.keeper, "_failed", lambda: kept._take(Checked(1, failed=True)))
+    return said
 
 
 MALFORMED = [
@@ -344,19 +372,9 @@ def test_a_worker_that_says_what_can_not_be_is_started_again(
     kept: Kept, monkeypatch: pytest.MonkeyPatch, malformed: list[bytes]
 ) -> None:
     """Nothing of such an answer is believed, and the relay goes on."""
-    feed, said = pieces.Reader.feed, list[list[bytes]]()
-
-    def wrong(reader: pieces.Reader, data: bytes) -> list[bytes] | None:
-        answers = feed(reader, data)
-        if answers:
-            said.append(answers)
-        return malformed if answers and len(said) == 1 else answers
-
-    monkeypatch.setattr(pieces.Reader, "feed", wrong)
-    monkeypatch.setattr(kept.keeper, "_failed", lambda: kept._take(Checked(ticket, failed=True)))
-    ticket = 1
-    assert kept.put(Push(D, S, 1, tuple(edits(2)))) == ticket
-    assert kept.wait(ticket) == [Checked(ticket, 2)]
+    said = spoil_first_answers(kept, monkeypatch, malformed)
+    assert kept.put(Push(D, S, 1, tuple(edits(2)))) == 1
+    assert kept.wait(1) == [Checked(1, 2)]
     assert said[0] == [b"ok", b"", b"0", b"ok", b"", b"1", b"2"], "the document is loaded, and the records are checked"
     assert kept.keeper.restarts == 1
 
@@ -374,40 +392,11 @@ def test_other_answers_are_not_believed_either(
     kept: Kept, monkeypatch: pytest.MonkeyPatch, order: bytes, malformed: list[bytes]
 ) -> None:
     """Which of one update; bad, for no reason; and one thing in place of none, or of two."""
-    feed, times = pieces.Reader.feed, list[int]()
-
-    def wrong(reader: pieces.Reader, data: bytes) -> list[bytes] | None:
-        answers = feed(reader, data)
-        if answers:
-            times.append(1)
-        return [b"ok", b"", b"0", *malformed] if answers and len(times) == 1 else answers
-
-    monkeypatch.setattr(pieces.Reader, "feed", wrong)
-    monkeypatch.setattr(kept.keeper, "_failed", lambda: kept._take(Checked(ticket, failed=True)))
-    ticket = 1
+    spoil_first_answers(kept, monkeypatch, [b"ok", b"", b"0", *malformed])
     kept.put(Ask(D, "yjs", b"\x00") if order == b"diff" else Merge(D, "yjs", b"\x00\x00", order == b"merge"))
-    (answer,) = kept.wait(ticket)
+    (answer,) = kept.wait(1)
     assert (answer.failed, answer.refused, len(answer.data)) == (False, "", 2 if order == b"diff" else 0)
     assert kept.keeper.restarts == 1
-
-
-def test_a_worker_that_speaks_before_it_is_asked_is_started_again(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where it is not known yet that it runs."""
-    start, times = kept._loop.subprocess_exec, list[int]()
-
-    async def hasty(*arguments: Any, **options: Any) -> Any:
-        transport, worker = await start(*arguments, **options)
-        times.append(1)
-        if len(times) == 1:
-            worker.pipe_data_received(1, pieces.joined([b"ok", b"", b"0"]))
-            assert worker.over
-        return transport, worker
-
-    monkeypatch.setattr(kept._loop, "subprocess_exec", hasty)
-    monkeypatch.setattr(keeper_module, "_PAUSE", 0.1)
-    ticket = kept.put(Push(D, S, 1, tuple(edits(1))))
-    assert kept.wait(ticket) == [Checked(ticket, 1)]
-    assert len(times) == 2
 
 
 def test_a_batch_costs_the_same_however_many_documents_are_held(kept: Kept) -> None:
