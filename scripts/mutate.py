@@ -1,6 +1,7 @@
 """Break each rule in a copy of the tree, one at a time, and check that its test fails:  python scripts/mutate.py [RULE]
 
-A mutation that survives means that a rule has no test. ``--table`` writes the list into docs/semantics.md instead.
+A mutation that survives means that a rule has no test. ``--check`` says which mutations no longer fit the code, and
+runs nothing. ``--table`` writes the list into docs/semantics.md.
 """
 
 from __future__ import annotations
@@ -14,13 +15,16 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from anchors import AnchorError, Change, Definitions
 from mutations import MUTATIONS, Mutation
 from relay_mutations import RELAY_MUTATIONS
 
 _ROOT = Path(__file__).resolve().parents[1]
 _PAGE = _ROOT / "docs" / "semantics.md"
 _BEGIN, _END = "<!-- mutations: written by scripts/mutate.py --table -->\n", "<!-- end of mutations -->"
-_NEEDED = ("llmcrdt", "sync_server", "tests", "pyproject.toml")
+_PACKAGES = ("llmcrdt", "sync_server")
+_NEEDED = (*_PACKAGES, "tests", "pyproject.toml")
+EVERY = (*MUTATIONS, *RELAY_MUTATIONS)
 
 
 def table() -> str:
@@ -37,35 +41,70 @@ def page() -> str:
     return before + _BEGIN + table() + _END + after
 
 
+def definitions(root: Path = _ROOT) -> Definitions:
+    """All that the mutations can change in the tree below ``root``."""
+    return Definitions(root, _PACKAGES)
+
+
+def mutated(code: Definitions, mutation: Mutation) -> Change:
+    """The file that breaks the rule, as it is with this change alone.
+
+    AnchorError: the mutation doesn't fit the code any more.
+    """
+    try:
+        return code.change(mutation.target, mutation.old, mutation.new)
+    except AnchorError as e:
+        raise AnchorError(f"{mutation.rule} {mutation.name!r}: {e}") from None
+
+
+def misfits(code: Definitions, mutations: Sequence[Mutation]) -> list[str]:
+    """Of each mutation that doesn't fit the code, why."""
+    found = []
+    for mutation in mutations:
+        try:
+            mutated(code, mutation)
+        except AnchorError as e:
+            found.append(str(e))
+    return found
+
+
 def main(rules: Sequence[str]) -> int:
     if rules == ["--table"]:
         _PAGE.write_text(page(), encoding="utf-8")
         return 0
-    every = (*MUTATIONS, *RELAY_MUTATIONS)
-    if unknown := {*rules} - {mutation.rule for mutation in every}:
-        known = " ".join(sorted({mutation.rule for mutation in every}))
-        print(f"No rule is called {', '.join(sorted(unknown))}. There are: {known}, and --table.", file=sys.stderr)
+    if rules == ["--check"]:
+        found = misfits(definitions(), EVERY)
+        print("\n".join([*found, f"{len(EVERY) - len(found)} of {len(EVERY)} mutations fit the code"]))
+        return 1 if found else 0
+    if unknown := {*rules} - {mutation.rule for mutation in EVERY}:
+        known = " ".join(sorted({mutation.rule for mutation in EVERY}))
+        text = f"No rule is called {', '.join(sorted(unknown))}. There are: {known}, and --check and --table."
+        print(text, file=sys.stderr)
         return 2
-    chosen = [mutation for mutation in every if not rules or mutation.rule in rules]
+    chosen = [mutation for mutation in EVERY if not rules or mutation.rule in rules]
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        whole = _copy(Path(folder) / "whole")
+        whole = _copy(_ROOT, Path(folder) / "whole")
+        code = definitions(whole)
+        if found := misfits(code, chosen):
+            print("\n".join(found), file=sys.stderr)
+            return 2
         failed = _run(whole, sorted({mutation.test for mutation in chosen}))
         if failed:
             print(f"The tests fail without any mutation:\n{failed}", file=sys.stderr)
             return 2
         with ThreadPoolExecutor(2) as pool:
-            caught = list(pool.map(lambda pair: _is_caught(Path(folder) / str(pair[0]), pair[1]), enumerate(chosen)))
+            caught = list(pool.map(lambda pair: _is_caught(code, whole, *pair), enumerate(chosen)))
     for mutation, result in zip(chosen, caught, strict=True):
         print(f"{'caught  ' if result else 'SURVIVED'} {mutation.rule:4} {mutation.name}")
     print(f"{sum(caught)} of {len(caught)} mutations caught in {time.monotonic() - start:.0f} s")
     return 0 if all(caught) else 1
 
 
-def _copy(to: Path) -> Path:
+def _copy(root: Path, to: Path) -> Path:
     to.mkdir()
     for name in _NEEDED:
-        source = _ROOT / name
+        source = root / name
         if source.is_dir():
             shutil.copytree(source, to / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
@@ -73,14 +112,11 @@ def _copy(to: Path) -> Path:
     return to
 
 
-def _is_caught(folder: Path, mutation: Mutation) -> bool:
-    """Whether the mutation's test fails on a tree that has only this change."""
-    tree = _copy(folder)
-    file = tree / mutation.file
-    text = file.read_text(encoding="utf-8")
-    if text.count(mutation.old) != 1:
-        raise SystemExit(f"{mutation.file}: {mutation.name!r} does not fit the code any more")
-    file.write_text(text.replace(mutation.old, mutation.new), encoding="utf-8")
+def _is_caught(code: Definitions, whole: Path, number: int, mutation: Mutation) -> bool:
+    """Whether the mutation's test fails on a copy of the whole tree that has only this change."""
+    tree = _copy(whole, whole.with_name(str(number)))
+    change = mutated(code, mutation)
+    (tree / change.file).write_text(change.text, encoding="utf-8")
     caught = bool(_run(tree, [mutation.test]))
     shutil.rmtree(tree)
     return caught

@@ -16,8 +16,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 import mutate
 import schema_doc
+from anchors import Definitions
 from mutations import MUTATIONS, Mutation
-from relay_mutations import RELAY_MUTATIONS
 
 import llmcrdt
 from llmcrdt.document.entry import EMPTY_FRAME, extend_frame_hash
@@ -34,9 +34,14 @@ def test_the_table_of_fields_is_the_one_of_the_code() -> None:
     assert schema_doc.page() == schema_doc.PAGE.read_text(encoding="utf-8"), "run make docs"
 
 
-@pytest.mark.parametrize("mutation", [*MUTATIONS, *RELAY_MUTATIONS], ids=lambda m: m.name)
-def test_each_mutation_fits_the_code_and_names_a_test(mutation: Mutation) -> None:
-    assert (ROOT / mutation.file).read_text(encoding="utf-8").count(mutation.old) == 1
+@pytest.fixture(scope="module")
+def code() -> Definitions:
+    return mutate.definitions()
+
+
+@pytest.mark.parametrize("mutation", mutate.EVERY, ids=lambda m: m.name)
+def test_each_mutation_fits_the_code_and_names_a_test(mutation: Mutation, code: Definitions) -> None:
+    mutate.mutated(code, mutation)
     file, _, name = mutation.test.partition("::")
     assert not name or f"def {name}(" in (ROOT / file).read_text(encoding="utf-8")
 
