@@ -90,6 +90,7 @@ def test_two_definitions_of_one_name_are_told_apart_by_their_modules(tmp_path: P
         ("Shelf.size", "0", "1", "nothing is called Shelf.size; of that last name there is none"),
         ("Shelf.room", "return 2", "", "Shelf.room no longer holds 'return 2'"),
         ("LIMIT", "LIMIT - 1", "", "LIMIT no longer holds 'LIMIT - 1'"),
+        ("LIMIT", "3\n\n\nclass", "4", "LIMIT no longer holds"),
         ("Shelf.room", "return", "", "Shelf.room holds 3 times 'return'"),
         ("Shelf.room", "return 0", "", "Shelf.room is no Python with '': expected an indented block"),
         ("Shelf.room.left", "if self.full:\nreturn 0", "", "Shelf.room.left no longer holds"),
