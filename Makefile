@@ -53,7 +53,7 @@ fuzz: dev ## Feed every decoder with changed frames, the wire's with a million (
 kvsoak: dev ## Kill 200 writers of one KV cache, and harm 10,000 chunks (ARGS='--seed 7')
 	$(VENV)/python tests/kvcache/kill_soak.py --kills 200 $(ARGS)
 	$(VENV)/python tests/kvcache/kill_soak.py --kills 40 --engine $(ARGS)
-	$(VENV)/python tests/engine/damage_soak.py --chunks 10000 $(ARGS)
+	$(VENV)/python tests/engine/llama/damage_soak.py --chunks 10000 $(ARGS)
 
 bench: dev ## Run a benchmark (NAME=conversation, ARGS=...)
 	@sh scripts/bootstrap bench

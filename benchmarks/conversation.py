@@ -21,7 +21,7 @@ from pathlib import Path
 import pycrdt
 
 import llmcrdt
-from llmcrdt.store.database import Store
+from llmcrdt.store.store import Store
 
 from .report import Report, median, seconds
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from llmcrdt.engine.llama_cpp import LlamaEngine
+from llmcrdt.engine.llama.engine import LlamaEngine
 from llmcrdt.testing.models import write_model
 
 from .kv_ways import ANSWER, N_CTX, WAYS, Remote, Stopwatch, Took, Turn, usual_threads

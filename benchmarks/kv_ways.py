@@ -18,8 +18,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Protocol
 
-from llmcrdt.engine.engine import Event, Failed, Finished, Sampled, Sampling
-from llmcrdt.engine.llama_cpp import LlamaEngine
+from llmcrdt.engine.base import Event, Failed, Finished, Sampled, Sampling
+from llmcrdt.engine.llama.engine import LlamaEngine
 from llmcrdt.kvcache import DiskCache, TieredCache
 
 ANSWER = 29

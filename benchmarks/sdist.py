@@ -16,11 +16,11 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
-from llmcrdt.engine.gguf_header import tokenizer_hash
-from llmcrdt.engine.llama_cpp import _library
-from llmcrdt.engine.llama_tokenizer import LlamaTokenizer
+from llmcrdt.engine.llama.engine import _library
+from llmcrdt.engine.llama.gguf_header import tokenizer_hash
+from llmcrdt.engine.llama.tokenizer import LlamaTokenizer
 from llmcrdt.exceptions import NotAModel
-from llmcrdt.kvcache.places import user_cache
+from llmcrdt.kvcache.paths import user_cache
 
 _INSIDE = Path("vendor/llama.cpp/models")
 

@@ -20,7 +20,7 @@ from websockets.typing import Subprotocol
 import llmcrdt
 from llmcrdt.ids import document_bytes
 from llmcrdt.sync import wire
-from llmcrdt.sync.client import Link
+from llmcrdt.sync.link import Link
 from sync_server.thread import RelayThread
 
 from .conversation import words

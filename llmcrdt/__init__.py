@@ -11,7 +11,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "repo": ("Hit", "Listing", "Repo", "open"),
+    "repo.repo": ("Hit", "Listing", "Repo", "open"),
     "document.conversation": ("Change", "Conversation"),
     "document.presence": ("Present",),
     "document.transcript": ("Elsewhere", "Transcript"),
@@ -30,13 +30,13 @@ _HOMES = {
         "ToolResult",
         "Unknown",
     ),
-    "generation": ("Generation", "Plan", "generate", "plan"),
-    "pinning": ("pin", "unpin"),
-    "warming": ("Warming", "warm"),
-    "why": ("Why",),
-    "engine.engine": ("Engine", "Reuse", "Sampling"),
-    "engine.llama_cpp": ("LlamaEngine",),
-    "sync.client": ("Link",),
+    "generation.generation": ("Generation", "Plan", "generate", "plan"),
+    "generation.pinning": ("pin", "unpin"),
+    "generation.prefetch": ("Warming", "warm"),
+    "generation.cache_miss": ("Why",),
+    "engine.base": ("Engine", "Reuse", "Sampling"),
+    "engine.llama.engine": ("LlamaEngine",),
+    "sync.link": ("Link",),
     "sync.progress": ("Progress",),
     "exceptions": ("LLMCRDTError",),
 }

@@ -23,7 +23,7 @@ class Mutation(NamedTuple):
 _MODEL = "tests/document/test_order.py"
 _RULES = "tests/document/test_rules.py::"
 _TALK = "tests/document/test_conversation.py::"
-_ERASE = "tests/document/test_erase.py::"
+_ERASE = "tests/document/test_erasure.py::"
 _RENDER = "tests/prompt/test_messages.py::"
 
 MUTATIONS = (

@@ -33,7 +33,7 @@ RELAY_MUTATIONS = (
     Mutation(
         "P5.2", "a cursor is known by its position alone", "SqliteLog.holds",
         "chain == cursor.chain", "chain is not None",
-        "tests/sync_server/test_rooms.py::test_a_cursor_that_is_no_place_in_the_log_starts_over",
+        "tests/sync_server/core/test_rooms.py::test_a_cursor_that_is_no_place_in_the_log_starts_over",
     ),
     Mutation(
         "P5.2", "a cursor counts in any log", "Rooms._holds",
@@ -42,7 +42,7 @@ RELAY_MUTATIONS = (
     Mutation(
         "P5.6", "a barrier is reached at once", "Rooms._reached",
         "if reading is not None and reading.sent < ends[document]:\n    return False", "",
-        "tests/sync_server/test_rooms.py::test_a_barrier_is_answered_behind_all_that_was_there",
+        "tests/sync_server/core/test_rooms.py::test_a_barrier_is_answered_behind_all_that_was_there",
     ),
     Mutation(
         "P5.8", "the records behind a snapshot are left out", "Rooms._end_snapshot",
@@ -51,17 +51,17 @@ RELAY_MUTATIONS = (
     Mutation(
         "P5.8", "a newer snapshot goes on where another was", "Rooms._send_part",
         "if session != fold.session:\n    place = 0", "",
-        "tests/sync_server/test_folding.py::test_whoever_a_fold_overtakes_misses_nothing",
+        "tests/sync_server/core/test_compaction.py::test_whoever_a_fold_overtakes_misses_nothing",
     ),
     Mutation(
         "P4", "a slow reader is buffered", "Rooms._deliver",
         "if state.outstanding >= self.limits.outgoing:", "if False:",
-        "tests/sync_server/test_rooms.py::test_a_slow_reader_is_not_buffered_and_misses_nothing",
+        "tests/sync_server/core/test_rooms.py::test_a_slow_reader_is_not_buffered_and_misses_nothing",
     ),
     Mutation(
         "P4", "each document of a reader has a queue of its own", "Rooms._deliver",
         "state.outstanding += weights[place]", "",
-        "tests/sync_server/test_rooms.py::test_the_queue_of_a_reader_is_one_for_all_its_documents",
+        "tests/sync_server/core/test_rooms.py::test_the_queue_of_a_reader_is_one_for_all_its_documents",
     ),
     Mutation(
         "duties", "a client's commits are not fsynced", "Store._prepare",
@@ -73,13 +73,13 @@ RELAY_MUTATIONS = (
     ),
     Mutation(
         "duties", "a refill is one record, however large", "Repo.__init__",
-        "cut=cut_update, ", "", "tests/test_large.py::test_what_is_larger_than_a_record_is_sent_all_the_same",
+        "cut=cut_update, ", "", "tests/repo/test_large.py::test_what_is_larger_than_a_record_is_sent_all_the_same",
     ),
     Mutation(
         "duties", "what was deleted is missing in a refill", "Repo.lacking",
         "kept.diff(since=theirs.version())",
         "kept.diff(since=theirs.version()); missing = b'\\x00\\x00' if kept.version() == theirs.version() else missing",
-        "tests/test_repo.py::test_a_refill_holds_what_was_only_deleted",
+        "tests/repo/test_repo.py::test_a_refill_holds_what_was_only_deleted",
     ),
     Mutation(
         "duties", "the outbox is not sent again after a reconnection", "Follower._live",
@@ -88,27 +88,27 @@ RELAY_MUTATIONS = (
     Mutation(
         "duties", "a cursor is remembered before what the log lacks is queued", "Follower._stream",
         "None if filling else cursor", "cursor",
-        "tests/sync/test_sync_machine.py::test_a_cut_while_another_log_is_taken_in_loses_nothing",
+        "tests/sync/test_synchronizer.py::test_a_cut_while_another_log_is_taken_in_loses_nothing",
     ),
     Mutation(
         "duties", "a cursor goes back", "Store._move_cursor",
         "position < ?", "position != ?",
-        "tests/store/test_database.py::test_a_cursor_goes_back_within_a_log_only_at_a_refill",
+        "tests/store/test_store.py::test_a_cursor_goes_back_within_a_log_only_at_a_refill",
     ),
     Mutation(
         "duties", "an old cursor counts again when another log was taken in", "Store.received",
         "db.execute(query, [NO_LOG, relay, document])", "pass",
-        "tests/store/test_database.py::test_records_of_another_log_leave_a_cursor_into_none",
+        "tests/store/test_store.py::test_records_of_another_log_leave_a_cursor_into_none",
     ),
     Mutation(
         "duties", "an ack moves a cursor into another log", "Store._move_cursor",
         "return False", "self._db.execute('UPDATE cursors SET log = ?', [log])",
-        "tests/store/test_database.py::test_records_of_another_log_leave_a_cursor_into_none",
+        "tests/store/test_store.py::test_records_of_another_log_leave_a_cursor_into_none",
     ),
     Mutation(
         "synced", "what is gone counts as refused before the library can say why", "Follower._refused",
         "self._goals.ask_again()", "",
-        "tests/sync/test_deletions.py::test_gone_is_a_refusal_only_where_the_library_does_not_say_why",
+        "tests/sync/test_deletion_requests.py::test_gone_is_a_refusal_only_where_the_library_does_not_say_why",
     ),
     Mutation(
         "duties", "names go on after a refill", "Store._name",
@@ -117,7 +117,7 @@ RELAY_MUTATIONS = (
     Mutation(
         "synced", "what replaced waiting records is not waited for", "still_waits",
         "if before.replaced != local.replaced(document):\n    before = end_of(local, document)", "",
-        "tests/test_erase_everywhere.py::test_what_an_erase_puts_in_the_place_of_waiting_records_is_waited_for",
+        "tests/repo/test_erase_everywhere.py::test_what_an_erase_puts_in_the_place_of_waiting_records_is_waited_for",
     ),
     Mutation(
         "synced", "a goal does not ask what the relay has", "Goals.advance",
@@ -126,22 +126,22 @@ RELAY_MUTATIONS = (
     Mutation(
         "synced", "deletions are no part of what is local", "Goals.ask_again",
         "goal.heard = False", "pass",
-        "tests/sync/test_deletions.py::test_who_waits_to_be_in_step_waits_until_the_relay_has_heard_of_it",
+        "tests/sync/test_deletion_requests.py::test_who_waits_to_be_in_step_waits_until_the_relay_has_heard_of_it",
     ),
     Mutation(
         "duties", "a deletion that was refused is asked for again on every connection", "Store.owed_deletions",
         "if not credential or refused != credential", "",
-        "tests/test_deletion.py::test_a_deletion_that_the_relay_refuses_is_told_once_and_asked_again_with_another_token",
+        "tests/repo/test_deletion.py::test_a_deletion_that_the_relay_refuses_is_told_once_and_asked_again_with_another_token",
     ),
     Mutation(
         "duties", "a deletion that was refused is forgotten", "Store.deletion_refused",
         "UPDATE settings SET value = ? WHERE name = ?", "DELETE FROM settings WHERE ? != name AND name = ?",
-        "tests/test_deletion.py::test_a_deletion_that_the_relay_refuses_is_told_once_and_asked_again_with_another_token",
+        "tests/repo/test_deletion.py::test_a_deletion_that_the_relay_refuses_is_told_once_and_asked_again_with_another_token",
     ),
     Mutation(
         "duties", "a refill drops what another process wrote meanwhile", "RelayDocuments.refill",
         "if self._store.last_place(document) != place:", "if False:",
-        "tests/test_repo.py::test_a_refill_holds_what_another_process_wrote_meanwhile",
+        "tests/repo/test_repo.py::test_a_refill_holds_what_another_process_wrote_meanwhile",
     ),
     Mutation(
         "erased", "a record that repeats erased words is kept", "RelayDocuments.received",
@@ -150,23 +150,23 @@ RELAY_MUTATIONS = (
     Mutation(
         "synced", "the first refusal ends the wait for all others", "Goals.advance",
         "if not held_back and (not goal.heard or goal.marks.keys() - refused.keys()):", "if False:",
-        "tests/test_large.py::test_what_a_relay_takes_less_of_waits_alone_and_an_erase_frees_the_rest",
+        "tests/repo/test_large.py::test_what_a_relay_takes_less_of_waits_alone_and_an_erase_frees_the_rest",
     ),
     Mutation(
         "duties", "what stands before a record that is too large is not sent again", "Pushes.start_over",
-        "doc.stuck = None", "", "tests/sync/test_pushes.py",
+        "doc.stuck = None", "", "tests/sync/test_sender.py",
     ),
     Mutation(
         "erased", "what waits is replaced at every purge", "redact_updates",
-        "if not _common(held, gone):", "if not gone:", "tests/crdt/test_yjs_redact.py",
+        "if not _common(held, gone):", "if not gone:", "tests/crdt/yjs/test_redact.py",
     ),
     Mutation(
         "erased", "what waits keeps the words that were erased", "redact_updates",
-        "if not _common(held, gone):", "if gone:", "tests/test_erase_everywhere.py",
+        "if not _common(held, gone):", "if gone:", "tests/repo/test_erase_everywhere.py",
     ),
     Mutation(
         "erased", "what is left of what waits lacks its deletes", "redact_updates",
-        "_union(*said, _common(gone, _ranges(left)))", "_common(gone, _ranges(left))", "tests/crdt/test_yjs_redact.py",
+        "_union(*said, _common(gone, _ranges(left)))", "_common(gone, _ranges(left))", "tests/crdt/yjs/test_redact.py",
     ),
     Mutation(
         "P5.10", "a deleted document is opened again", "Rooms._open",
@@ -182,17 +182,18 @@ RELAY_MUTATIONS = (
     ),
     Mutation(
         "deleted", "a relay that lost data is not told again what was deleted", "Follower._note_loss",
-        "self._local.lost()", "", "tests/test_deletion.py::test_a_relay_that_went_back_to_an_old_copy_is_told_again",
+        "self._local.lost()", "",
+        "tests/repo/test_deletion.py::test_a_relay_that_went_back_to_an_old_copy_is_told_again",
     ),
     Mutation(
         "deleted", "a deletion is asked for before it is durable that the library says so", "Deletions.ask",
         "if waits is not None:\n    deletion.mark = waits\nelse:", "if True:",
-        "tests/sync/test_deletions.py::test_it_waits_for_the_library_and_is_asked_once",
+        "tests/sync/test_deletion_requests.py::test_it_waits_for_the_library_and_is_asked_once",
     ),
     Mutation(
         "deleted", "a deletion that was not answered is not asked for again", "Deletions.start_over",
         "deletion.asked = False", "pass",
-        "tests/sync/test_deletions.py::test_what_was_not_answered_is_asked_for_on_the_next_connection",
+        "tests/sync/test_deletion_requests.py::test_what_was_not_answered_is_asked_for_on_the_next_connection",
     ),
     Mutation(
         "P5.5", "what goes wrong at one connection is not kept from the others", "Relay._each",
@@ -210,24 +211,24 @@ RELAY_MUTATIONS = (
         _SEEDS,
     ),
     Mutation(
-        "checked", "what a worker gone mad says is believed", "keeper:_read_answers",
+        "checked", "what a worker gone mad says is believed", "validator:_read_answers",
         " or not _is_possible(order, answer)", "",
-        "tests/sync_server/test_checking.py::test_a_worker_that_says_what_can_not_be_is_started_again",
+        "tests/sync_server/core/test_validation.py::test_a_worker_that_says_what_can_not_be_is_started_again",
     ),
     Mutation(
         "checked", "a document that a record broke is kept", "Keeper.obey",
         "if replica.broken:", "if False:",
-        "tests/sync_server/test_checking.py::test_a_document_in_doubt_is_gone_until_it_is_loaded_again",
+        "tests/sync_server/core/test_validation.py::test_a_document_in_doubt_is_gone_until_it_is_loaded_again",
     ),
     Mutation(
         "checked", "what the core refuses among many is put on the first", "Keeper._check",
         "if len(read) > 1:\n    raise _OneByOne from None", "",
-        "tests/sync_server/test_checking.py::test_what_only_the_core_refuses_is_found_among_many_records",
+        "tests/sync_server/core/test_validation.py::test_what_only_the_core_refuses_is_found_among_many_records",
     ),
     Mutation(
         "checked", "a document in which some of a batch may be is kept", "Keeper.obey",
         "except _OneByOne:\n    self._held.pop(document, None)", "except _OneByOne:",
-        "tests/sync_server/test_checking.py::test_a_document_in_doubt_is_gone_until_it_is_loaded_again",
+        "tests/sync_server/core/test_validation.py::test_a_document_in_doubt_is_gone_until_it_is_loaded_again",
     ),
     Mutation(
         "steps", "a slow disk holds up the loop", "Pace.quick",
@@ -236,16 +237,16 @@ RELAY_MUTATIONS = (
     ),
     Mutation(
         "frames", "a plain frame is taken when the connection is closing", "PlainFrames.feed",
-        "open_ = self._open()", "", "tests/sync_server/test_frames.py",
+        "open_ = self._open()", "", "tests/sync_server/net/test_frames.py",
     ),
     Mutation(
         "frames", "a push goes on where another session's ended", "read_following",
-        "if not frame.startswith(name):\n    return ()", "", "tests/sync_server/test_frames.py",
+        "if not frame.startswith(name):\n    return ()", "", "tests/sync_server/net/test_frames.py",
     ),
     Mutation(
         "frames", "a push goes on wherever it likes", "read_following",
         "if reader.name(MAX_RECORDS) != n:\n    return ()", "reader.name(MAX_RECORDS)",
-        "tests/sync_server/test_frames.py",
+        "tests/sync_server/net/test_frames.py",
     ),
     Mutation(
         "presence", "who comes new is not told who is there", "Presence.watch",
@@ -266,17 +267,17 @@ RELAY_MUTATIONS = (
     Mutation(
         "P5.10", "a sweep that was rolled back is taken for done", "Folding.undo",
         "self._sweeping = self._scrubbing = ", "",
-        "tests/sync_server/test_deleting.py::test_a_sweep_that_could_not_be_written_is_done_again_before_the_answer",
+        "tests/sync_server/core/test_deletion.py::test_a_sweep_that_could_not_be_written_is_done_again_before_the_answer",
     ),
     Mutation(
         "P2", "who takes nothing of what waits for it is not given up", "Pulse.beat",
         "return now - self._asked < self._patience", "return waiting > 0",
-        "tests/sync_server/test_slow_readers.py::test_who_takes_nothing_is_given_up_and_who_takes_some_is_not",
+        "tests/sync_server/net/test_slow_readers.py::test_who_takes_nothing_is_given_up_and_who_takes_some_is_not",
     ),
     Mutation(
         "P2", "who takes what waits for it slowly is given up", "Pulse.beat",
         "takes or ", "",
-        "tests/sync_server/test_slow_readers.py::test_who_takes_nothing_is_given_up_and_who_takes_some_is_not",
+        "tests/sync_server/net/test_slow_readers.py::test_who_takes_nothing_is_given_up_and_who_takes_some_is_not",
     ),
     Mutation(
         "logs", "the log shows what websockets reads", "_unrevealing",
@@ -285,7 +286,7 @@ RELAY_MUTATIONS = (
     ),
     Mutation(
         "deleted", "a relay that lost nothing but tombstones is not noticed", "Follower.connected",
-        "self._probe()", "", "tests/test_deletion.py::test_a_relay_that_lost_nothing_but_tombstones_is_told_again",
+        "self._probe()", "", "tests/repo/test_deletion.py::test_a_relay_that_lost_nothing_but_tombstones_is_told_again",
     ),
     Mutation(
         "P5.8", "what is condensed leaves out what was deleted of what was there", "YjsReplica.since",
@@ -294,26 +295,26 @@ RELAY_MUTATIONS = (
     Mutation(
         "P5.8", "what waits for others is left out where a tail is condensed", "YjsReplica._let_nothing_wait",
         'if self._pending:\n    raise MalformedUpdate("Updates wait for others.")', "pass",
-        "tests/crdt/test_condensing.py::test_a_device_has_the_same_as_with_the_records",
+        "tests/crdt/yjs/test_catch_up.py::test_a_device_has_the_same_as_with_the_records",
     ),
     Mutation(
         "P5.8", "what leaves a hole is given to the core", "YjsReplica._apply",
         "if span.begins_behind(self._known):", "if False:",
-        "tests/crdt/test_condensing.py::test_a_device_that_has_some_of_it_from_elsewhere_has_the_same",
+        "tests/crdt/yjs/test_catch_up.py::test_a_device_that_has_some_of_it_from_elsewhere_has_the_same",
     ),
     Mutation(
         "P5.8", "what was condensed for one place is sent at another", "Rooms._condensed",
         "if there and reading.waiting and reading.sent == answer.after:", "if state:",
-        "tests/sync_server/test_condensing.py::test_who_is_gone_or_opens_it_anew_is_not_told_what_it_did_not_ask",
+        "tests/sync_server/core/test_catch_up.py::test_who_is_gone_or_opens_it_anew_is_not_told_what_it_did_not_ask",
     ),
     Mutation(
         "P5.8", "what could not be condensed in time is tried again for ever", "Condensing.find",
-        " < _TRIES", "", "tests/sync_server/test_condensing.py::test_what_failed_is_tried_again_but_not_for_ever",
+        " < _TRIES", "", "tests/sync_server/core/test_catch_up.py::test_what_failed_is_tried_again_but_not_for_ever",
     ),
     Mutation(
         "P5.8", "what was condensed outlives the fold that an erase asked for", "Rooms._take",
         "self._condensing.forget(document)", "",
-        "tests/sync_server/test_condensing.py::test_a_fold_takes_the_place_of_what_is_condensed",
+        "tests/sync_server/core/test_catch_up.py::test_a_fold_takes_the_place_of_what_is_condensed",
     ),
     Mutation(
         "P5.8", "who waits for what can't be condensed waits for ever", "Rooms._condensed",
@@ -322,11 +323,11 @@ RELAY_MUTATIONS = (
     Mutation(
         "P5.8", "a first record of which some waits is taken for a document", "begin",
         "replica.diff() != first", "replica.diff() == _EMPTY",
-        "tests/crdt/test_condensing.py::test_a_first_record_of_which_some_waits_is_no_document",
+        "tests/crdt/yjs/test_catch_up.py::test_a_first_record_of_which_some_waits_is_no_document",
     ),
     Mutation(
         "P5.8", "what slow readers are still to get has no bound", "Condensing._make_room",
         "return self._held + size <= most", "return True",
-        "tests/sync_server/test_condensing.py::test_who_does_not_read_holds_no_more_than_may_be_kept",
+        "tests/sync_server/core/test_catch_up.py::test_who_does_not_read_holds_no_more_than_may_be_kept",
     ),
 )  # fmt: skip

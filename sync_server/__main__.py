@@ -20,12 +20,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from . import data_command, settings, token_command
-from .access import Tokens
-from .log import LogError
-from .public_keys import AccessError
+from .admin import data_command, settings, token_command
+from .auth.public_keys import AccessError
+from .auth.tokens import Tokens
+from .log.base import LogError
+from .net.tls import Certificate
 from .server import Relay
-from .tls import Certificate
 
 _COMMANDS = ("token", "inspect", "verify", "compact", "backup", "restore")
 STOPPED, FAILED, ARGUMENTS, ADDRESS, DATA = 0, 1, 2, 3, 4
@@ -79,7 +79,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
         help="append what devices send without a look at it: faster, but each of them has to look then",
     )
     parser.add_argument(
-        "--limit", action="append", default=[], metavar="NAME=NUMBER", help="as in sync_server/limits.py"
+        "--limit", action="append", default=[], metavar="NAME=NUMBER", help="as in sync_server/core/limits.py"
     )
     parser.add_argument(
         "--tls-cert", type=Path, metavar="FILE", help="PEM: certificate, and those above it; for wss://"

@@ -31,24 +31,24 @@ from websockets.typing import Origin, Subprotocol
 from llmcrdt.sync import wire
 from llmcrdt.sync.wire import Error, ErrorCode
 
-from .access import EVERYTHING, TokenRefused, Tokens
-from .checking import Ask, Checked, Checking, Flushed, Left, Received, Request, ToCheck, ToDrop, Told
-from .condensing import Condensed, ToCondense
-from .connection import OBJECT, SLICE, Connection, Outgoing, Socket
+from .admin.metrics import CONTENT_TYPE, Metrics
+from .auth.public_keys import AccessError
+from .auth.tokens import EVERYTHING, TokenRefused, Tokens
+from .core.catch_up import Condensed, ToCondense
+from .core.compaction import Folded, ToFold
+from .core.limits import Limits
+from .core.rate import Rate
+from .core.rooms import Drop, Event, Greeted, Joined, Rooms, Send, Sent, Tick
+from .core.validation import Ask, Checked, Checking, Flushed, Left, Received, Request, ToCheck, ToDrop, Told
 from .doors import yjs
 from .doors.native import Answer, NativeDoor, Refused, take_following
 from .doors.yjs import YjsDoor
-from .folder import Folder
-from .folding import Folded, ToFold
-from .keeper import Keeper, Order
-from .limits import Limits
-from .log_file import DATABASE
-from .metrics import CONTENT_TYPE, Metrics
-from .public_keys import AccessError
-from .rate import Rate
-from .rooms import Drop, Event, Greeted, Joined, Rooms, Send, Sent, Tick
-from .sqlite_log import SqliteLog
-from .tls import Certificate
+from .log.file import DATABASE
+from .log.sqlite import SqliteLog
+from .net.connection import OBJECT, SLICE, Connection, Outgoing, Socket
+from .net.tls import Certificate
+from .workers.compactor import Folder
+from .workers.validator import Keeper, Order
 
 logger = logging.getLogger(__name__)
 

@@ -7,9 +7,9 @@ import os
 import threading
 from types import TracebackType
 
-from .limits import Limits
+from .core.limits import Limits
+from .net.tls import Certificate
 from .server import Relay
-from .tls import Certificate
 
 
 class RelayThread:

@@ -80,7 +80,14 @@ def test_what_others_wrote_would_be_noticed() -> None:
 
 
 def test_importing_the_library_loads_no_engine_store_or_wire() -> None:
-    heavy = {"asyncio", "sqlite3", "ssl", "llmcrdt.repo", "llmcrdt.document.conversation", "llmcrdt.engine.llama_cpp"}
+    heavy = {
+        "asyncio",
+        "sqlite3",
+        "ssl",
+        "llmcrdt.repo.repo",
+        "llmcrdt.document.conversation",
+        "llmcrdt.engine.llama.engine",
+    }
     assert modules_loaded_by("import llmcrdt") & heavy == set()
 
 

@@ -18,7 +18,7 @@ from websockets.exceptions import WebSocketException
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
-from llmcrdt.crdt.yjs import YjsReplica
+from llmcrdt.crdt.yjs.replica import YjsReplica
 from llmcrdt.sync import wire
 
 from ..report import Report

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
-from llmcrdt.crdt.fold import fold_updates
+from llmcrdt.crdt.yjs.compact import fold_updates
 
 from .connection import STALLED, Connection
 from .dialects import Dialect, WrongContent, dialect

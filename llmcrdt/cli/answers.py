@@ -10,8 +10,8 @@ from pathlib import Path
 import click
 
 import llmcrdt
+from llmcrdt.cli.terminal import safe
 from llmcrdt.exceptions import SyncError
-from llmcrdt.terminal import safe
 
 from .options import (
     INTERRUPTED,
@@ -107,7 +107,7 @@ def chat(
     temperature: float,
 ) -> None:
     """Talk with a local model in the conversation ID, or in a new one. /help says what else can be typed."""
-    from llmcrdt.chat import Chat, typed_lines
+    from llmcrdt.cli.chat import Chat, typed_lines
 
     answer = functools.partial(llmcrdt.generate, max_tokens=max_tokens, temperature=temperature)
     with contextlib.ExitStack() as stack:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 import llmcrdt
-from llmcrdt.terminal import print_entry, safe
+from llmcrdt.cli.terminal import print_entry, safe
 
 from .options import MANY, Repos, as_json, decode, entry_json, find, print_id, print_json
 

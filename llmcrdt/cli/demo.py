@@ -23,7 +23,7 @@ from .options import read
 @click.option("--keep", type=click.Path(path_type=Path), help="leave databases, model and caches in this folder")
 def demo(model: Path | None, conversation: Path | None, json_file: Path | None, keep: Path | None) -> None:
     """Two devices, one relay, one local model: the main job from end to end."""
-    from llmcrdt.demo import run
+    from llmcrdt.cli.story import run
 
     text = read(conversation) if conversation else None
     if not run(model=model, conversation=text, json_file=json_file, keep=keep, say=click.echo):

@@ -24,7 +24,7 @@ template = click.option(
 @click.pass_obj
 def import_(repos: Repos, file: Path, form: str, title: str | None, as_json: bool) -> None:
     """Make a conversation from a file; print its id. FILE "-" is stdin."""
-    from llmcrdt.importing import import_openai_chat
+    from llmcrdt.repo.importer import import_openai_chat
 
     text = decode(sys.stdin.buffer.read(), "stdin") if str(file) == "-" else read(file)
     with repos(create=True) as repo:

@@ -113,6 +113,6 @@ def kv_plan(repos: Repos, id: str, model: Path, cache: Path | None, as_json: boo
 
 def _chunks(cache: Path | None) -> DiskCache:
     from llmcrdt.kvcache.disk import DiskCache
-    from llmcrdt.kvcache.places import chunk_folder, user_cache
+    from llmcrdt.kvcache.paths import chunk_folder, user_cache
 
     return DiskCache(chunk_folder(cache or user_cache()))

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 import click
 
 import llmcrdt
+from llmcrdt.cli.terminal import progress_line, qr_code, safe
 from llmcrdt.exceptions import RelayUnreachable, SyncError, SyncTimeout
 from llmcrdt.ids import is_document_id
 from llmcrdt.sync.address import is_loopback
-from llmcrdt.terminal import progress_line, qr_code, safe
 
 from .options import MANY, Repos, as_json, decode, find, print_json, relay_token, trusted
 
 if TYPE_CHECKING:
-    from llmcrdt.sync.client import Link
+    from llmcrdt.sync.link import Link
 
 
 @click.command()

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import BinaryIO, ClassVar, Protocol
 
-from ..crdt.replica import Replica
+from ..crdt.backend import Replica
 from ..exceptions import BlobMissing, InvalidContent
 from .canonical import JSON, parse_json
 

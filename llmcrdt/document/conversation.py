@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any, Literal
 from weakref import WeakValueDictionary
 
-from ..crdt.replica import Edit, Replica, Touched
+from ..crdt.backend import Edit, Replica, Touched
 from ..exceptions import InvalidContent, KeyMissing, LLMCRDTError
 from ..ids import ContentHash, DocumentId, EntryId, KeyId, Random, new_entry_id
 from . import schema
@@ -18,18 +18,18 @@ from .acts import Claim, Stop, ToolClaim, call_hash, write_act
 from .blob import Blob, Keeper, keep, named_in
 from .canonical import JSON, parse_json
 from .document import Document, Journal
+from .encryption import Keys, Place
 from .entry import ROLES, Config, Entry, Frame, HiddenField, Part, Role, SyncState, Text, ToolCall, ToolResult, parts_of
-from .erasing import clean, erase, is_clean, with_copies
-from .forking import copy_acts, copy_until, provenance
+from .erasure import clean, erase, is_clean, with_copies
+from .fork import copy_acts, copy_until, provenance
 from .order import Selection
 from .presence import Presence, Present
-from .reading import Reading
-from .sealing import Keys, Place
+from .projection import Tables
+from .projector import ReadingTables, entry_of_row
 from .stream import Stream
-from .table_source import ReadingTables, entry_of_row
-from .tables import Tables
 from .transcript import Transcript
 from .verify import Problem, verify
+from .view import Reading
 
 Content = str | Part | Sequence[Part]
 Hidden = Mapping[str, bytes | HiddenField]

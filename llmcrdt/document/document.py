@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Protocol
 
-from ..crdt.replica import Applied, Edit, Replica, Touched
+from ..crdt.backend import Applied, Edit, Replica, Touched
 from ..exceptions import LLMCRDTError, MalformedUpdate, NewerDocument, RepoClosed
 from ..ids import DocumentId, Random, SessionId, new_session_id
 from .schema import META, check_schema

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ..crdt.replica import Replica, Touched
+from ..crdt.backend import Replica, Touched
 from ..exceptions import InvalidContent, LibraryMismatch
 from ..ids import DocumentId, Random, is_document_id, is_session_id
 from . import schema

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
-from ..crdt.replica import Node as ReplicaNode
-from ..crdt.replica import Scalar, SharedText
+from ..crdt.backend import Node as ReplicaNode
+from ..crdt.backend import Scalar, SharedText
 from ..exceptions import InvalidContent, NewerDocument
 from ..ids import (
     ContentHash,
@@ -31,6 +31,7 @@ from ..ids import (
     text_of,
 )
 from .canonical import JSON, canonical_json, parse_json
+from .encryption import MARK, NOWHERE, Place, read_sealed, seal
 from .entry import (
     ROLES,
     Frame,
@@ -47,7 +48,6 @@ from .entry import (
     part_to_json,
 )
 from .order import Node, Selection
-from .sealing import MARK, NOWHERE, Place, read_sealed, seal
 
 META, ENTRIES, ACTS = "meta", "entries", "acts"
 ROOTS = (META, ENTRIES, ACTS)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
-from ..crdt.replica import MAX_VALUE
+from ..crdt.backend import MAX_VALUE
 from ..exceptions import AlreadySealed, InvalidContent, LLMCRDTError
 from ..ids import ContentHash, EntryId
 from .canonical import JSON, canonical_json

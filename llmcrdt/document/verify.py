@@ -6,13 +6,13 @@ import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from ..crdt.replica import Replica
+from ..crdt.backend import Replica
 from ..exceptions import CannotOpen, InvalidContent, KeyMissing, KeyringUnusable, SealingMissing
 from ..ids import ContentHash, EntryId
 from . import schema
+from .encryption import NOWHERE, Place
 from .entry import HiddenField
 from .order import Order
-from .sealing import NOWHERE, Place
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .engine import Reuse
+from .base import Reuse
 
 _LEAST = 16  # tokens: fewer say more about the clock than about the engine
 _REMEMBERED = 16_384  # tokens; what was measured before counts half

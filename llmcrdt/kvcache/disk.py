@@ -19,18 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .chunk_cache import Tier
-from .chunk_file import (
-    HEADER_BYTES,
-    BadChunk,
-    Chunk,
-    Header,
-    decode_header,
-    encode,
-    is_state,
-    names,
-    read,
-    token_count,
-)
+from .chunk_file import HEADER_BYTES, BadChunk, Chunk, Header, decode_header, encode, is_state, names, read, token_count
 from .chunk_hash import ChunkKey
 from .eviction import EvictionOrder, ages
 from .owners import Owners, with_descendants

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from .disk import DiskCache
-from .places import chunk_folder
+from .paths import chunk_folder
 
 
 def forget_owner(cache: str | os.PathLike[str], owner: str) -> int:

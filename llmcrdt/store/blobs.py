@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from ..exceptions import BlobMissing, InvalidContent
-from .private_file import sync_folder
+from .private_files import sync_folder
 
 PIECE = 1 << 18  # bytes read at a time: memory stays flat whatever the size
 _HASH = re.compile(r"[0-9a-f]{64}", re.ASCII)

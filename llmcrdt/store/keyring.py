@@ -21,7 +21,7 @@ from typing import Any
 
 from ..exceptions import InvalidContent, KeyringUnusable
 from ..ids import DocumentId, KeyId, Random, document_bytes, key_id, text_of
-from .private_file import locked, open_private, replace_private
+from .private_files import locked, open_private, replace_private
 
 _FORMAT = "llmcrdt-keys/1"
 _KEY_BYTES = 32

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..exceptions import KeyringUnusable
-from .private_file import locked, open_private, replace_private
+from .private_files import locked, open_private, replace_private
 
 _FORMAT = "llmcrdt-relay/1"
 

@@ -17,8 +17,8 @@ from itertools import islice, pairwise, repeat
 from typing import Final, NamedTuple, TypeAlias
 
 from ..exceptions import MalformedFrame
-from .cuts import Cuts, places
 from .json_check import is_object
+from .lazy_sequence import Cuts, places
 
 SUBPROTOCOL: Final = "llmcrdt.sync.v1"
 PATH: Final = "/sync"

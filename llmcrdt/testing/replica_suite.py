@@ -7,7 +7,7 @@ from abc import abstractmethod
 
 import pytest
 
-from ..crdt.replica import Replica
+from ..crdt.backend import Replica
 from ..exceptions import MalformedUpdate
 
 ROOTS = ("meta", "entries", "acts")

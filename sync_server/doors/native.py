@@ -10,8 +10,8 @@ from llmcrdt.exceptions import MalformedFrame
 from llmcrdt.sync import wire
 from llmcrdt.sync.wire import Error, ErrorCode
 
-from ..access import Grant, TokenRefused, Tokens
-from ..limits import Limits
+from ..auth.tokens import Grant, TokenRefused, Tokens
+from ..core.limits import Limits
 
 Request: TypeAlias = wire.Open | wire.Close | wire.Push | wire.Barrier | wire.Fold | wire.Presence | wire.Delete
 """What a client may say to the rooms."""

@@ -17,8 +17,8 @@ from urllib.parse import parse_qs, unquote
 
 from llmcrdt.exceptions import InvalidContent, MalformedFrame
 from llmcrdt.ids import document_bytes
-from llmcrdt.sync.cuts import Cuts, places
 from llmcrdt.sync.json_check import is_object
+from llmcrdt.sync.lazy_sequence import Cuts, places
 from llmcrdt.sync.wire import (
     MAX_PRESENCE,
     MAX_PRESENT,
@@ -31,9 +31,9 @@ from llmcrdt.sync.wire import (
     write_uint,
 )
 
-from ..access import Grant, Tokens
-from ..checking import Ask, Look, Merge
-from ..limits import Limits
+from ..auth.tokens import Grant, Tokens
+from ..core.limits import Limits
+from ..core.validation import Ask, Look, Merge
 from .native import Refused, permitted
 
 PATH = "/yjs/"

@@ -14,7 +14,7 @@ from benchmarks.relay.dialects import Hocuspocus, Native, WrongContent, YWebsock
 from benchmarks.relay.load import check_documents
 from benchmarks.relay.material import Material, entries, tokens
 from benchmarks.relay.servers import KINDS, OURS, YARDSTICK, has_proc, running
-from llmcrdt.crdt.fold import fold_updates
+from llmcrdt.crdt.yjs.compact import fold_updates
 from llmcrdt.sync import wire
 from tests.waiting import eventually
 

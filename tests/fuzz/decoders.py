@@ -24,14 +24,13 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "sync"))
 from mutate_bytes import leb128
 from test_wire import messages
 
-from llmcrdt import invite
-from llmcrdt.crdt.fold import fold_updates
-from llmcrdt.crdt.yjs import YjsReplica
-from llmcrdt.crdt.yjs_update import check_state_vector, read_state_vector, read_update
+from llmcrdt.crdt.yjs.compact import fold_updates
+from llmcrdt.crdt.yjs.replica import YjsReplica
+from llmcrdt.crdt.yjs.update import check_state_vector, read_state_vector, read_update
 from llmcrdt.document import schema
 from llmcrdt.document.canonical import parse_json
-from llmcrdt.document.sealing import NOWHERE, read_sealed
-from llmcrdt.engine import gguf_header
+from llmcrdt.document.encryption import NOWHERE, read_sealed
+from llmcrdt.engine.llama import gguf_header
 from llmcrdt.exceptions import (
     FormatError,
     InvalidContent,
@@ -42,16 +41,18 @@ from llmcrdt.exceptions import (
 )
 from llmcrdt.ids import document_bytes, new_document_id
 from llmcrdt.interop import openai_chat
-from llmcrdt.invite import Invite, read_invite, write_invite
 from llmcrdt.kvcache import chunk_file
 from llmcrdt.prompt.generation_log import TokenLog
+from llmcrdt.repo import invite
+from llmcrdt.repo.invite import Invite, read_invite, write_invite
 from llmcrdt.store.keyring import Keyring
 from llmcrdt.sync import protocol, wire
-from sync_server import pieces, settings
-from sync_server.access import TokenRefused, Tokens
+from sync_server.admin import settings
+from sync_server.auth.tokens import TokenRefused, Tokens
+from sync_server.core.limits import Limits
 from sync_server.doors import yjs
 from sync_server.doors.native import NativeDoor, Refused
-from sync_server.limits import Limits
+from sync_server.workers import framing as pieces
 
 VECTORS = Path(__file__).parents[1] / "vectors"
 

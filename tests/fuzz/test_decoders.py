@@ -18,16 +18,16 @@ from fuzz import Broken, Report, feed, fuzz
 from mutate_bytes import leb128
 
 import llmcrdt
-from llmcrdt.crdt.fold import fold_updates
-from llmcrdt.crdt.yjs import YjsReplica
-from llmcrdt.crdt.yjs_update import check_state_vector, read_state_vector, read_update
+from llmcrdt.crdt.yjs.compact import fold_updates
+from llmcrdt.crdt.yjs.replica import YjsReplica
+from llmcrdt.crdt.yjs.update import check_state_vector, read_state_vector, read_update
 from llmcrdt.document.schema import check_schema
 from llmcrdt.exceptions import MalformedFrame, MalformedUpdate, NewerDocument
 from llmcrdt.ids import SessionId
-from llmcrdt.relay_documents import RelayDocuments
+from llmcrdt.repo.sync_source import RelayDocuments
 from llmcrdt.sync import wire
 from llmcrdt.sync.local import Record
-from sync_server import pieces
+from sync_server.workers import framing as pieces
 
 
 @pytest.mark.parametrize("decoder", DECODERS, ids=lambda decoder: decoder.name)

@@ -163,7 +163,7 @@ def soak(kills: int, seed: int) -> str:
 ENGINE = """
 import random, sys
 from pathlib import Path
-from llmcrdt.engine.llama_cpp import LlamaEngine
+from llmcrdt.engine.llama.engine import LlamaEngine
 engine = LlamaEngine(Path(sys.argv[1]), Path(sys.argv[2]), n_threads=1, cache_memory=0)
 rng = random.Random(int(sys.argv[3]))
 print("ready", flush=True)
@@ -178,7 +178,7 @@ def soak_engines(kills: int, seed: int, arch: str) -> str:
     """Kill engines; then answer from what they left."""
     import numpy as np
 
-    from llmcrdt.engine.llama_cpp import LlamaEngine
+    from llmcrdt.engine.llama.engine import LlamaEngine
     from llmcrdt.kvcache import NeverCache
     from llmcrdt.testing.models import write_model
 

@@ -11,7 +11,7 @@ from llmcrdt.kvcache import DiskCache, MemoryCache, TieredCache, forget_owner
 from llmcrdt.kvcache.chunk_file import encode
 from llmcrdt.kvcache.chunk_hash import pack_ids
 from llmcrdt.kvcache.owners import Owners
-from llmcrdt.kvcache.places import chunk_folder
+from llmcrdt.kvcache.paths import chunk_folder
 from llmcrdt.testing.chunk_cache_suite import chain, keys_of
 
 

@@ -15,8 +15,8 @@ from sim_relay import LIMITS
 
 from llmcrdt.exceptions import EntryNotFound
 from llmcrdt.ids import DocumentId, EntryId, document_bytes, document_id
-from sync_server import verify
-from sync_server.log_file import DATABASE
+from sync_server.log import verify
+from sync_server.log.file import DATABASE
 
 
 def check_converged(world: World) -> None:

@@ -16,15 +16,15 @@ from sim_page import Page
 from sim_relay import Ledger, RelayProcess, copy_files
 
 import llmcrdt
-from llmcrdt.crdt.yjs import YjsReplica
-from llmcrdt.crdt.yjs_update import read_structs, read_update
+from llmcrdt.crdt.yjs.replica import YjsReplica
+from llmcrdt.crdt.yjs.update import read_structs, read_update
 from llmcrdt.document import library as library_document
 from llmcrdt.document import schema
 from llmcrdt.document.presence import Presence
 from llmcrdt.exceptions import RelayRefused, StoreError
 from llmcrdt.ids import document_bytes, document_id
-from sync_server.log import LogError
-from sync_server.log_file import DATABASE
+from sync_server.log.base import LogError
+from sync_server.log.file import DATABASE
 
 _QUIET = 300.0
 """Virtual seconds within which everything comes to rest once nothing breaks any more."""
@@ -51,13 +51,15 @@ class World:
         self.goals_met = 0
         self.library: str | None = None
         self._patches = [
-            mock.patch("llmcrdt.repo.YjsReplica", lambda roots: YjsReplica(roots, client_id=self.rng.getrandbits(32))),
+            mock.patch(
+                "llmcrdt.repo.repo.YjsReplica", lambda roots: YjsReplica(roots, client_id=self.rng.getrandbits(32))
+            ),
             mock.patch("llmcrdt.Repo._watch", return_value=None),  # ClientProcess looks
-            mock.patch("llmcrdt.repo.Presence", partial(Presence, clock=lambda: self.clock.now)),
-            mock.patch("sync_server.keeper_worker.YjsReplica", FragileReplica),
-            mock.patch("sync_server.keeper._SLICE", 1_500),
-            mock.patch("llmcrdt.journal.SMALL", 2_500),
-            mock.patch("llmcrdt.crdt.yjs_split.RECORD", 1_000),
+            mock.patch("llmcrdt.repo.repo.Presence", partial(Presence, clock=lambda: self.clock.now)),
+            mock.patch("sync_server.workers.validator_worker.YjsReplica", FragileReplica),
+            mock.patch("sync_server.workers.validator._SLICE", 1_500),
+            mock.patch("llmcrdt.repo.journal.SMALL", 2_500),
+            mock.patch("llmcrdt.crdt.yjs.split.RECORD", 1_000),
         ]
 
     def __enter__(self) -> World:

@@ -14,10 +14,10 @@ from sim_relay import RelayProcess
 import llmcrdt
 from llmcrdt.exceptions import LLMCRDTError, RelayRefused, StoreError
 from llmcrdt.ids import DocumentId
-from llmcrdt.relay_documents import RelayDocuments
+from llmcrdt.repo.sync_source import RelayDocuments
 from llmcrdt.sync.backoff import Backoff
-from llmcrdt.sync.follower import Follower
-from llmcrdt.sync.line import HELD
+from llmcrdt.sync.reconnect import HELD
+from llmcrdt.sync.synchronizer import Follower
 from llmcrdt.sync.wire import ErrorCode
 
 URL = "ws://relay"

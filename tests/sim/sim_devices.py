@@ -11,7 +11,7 @@ from pathlib import Path
 from sim_memory import MemoryFile, MemoryJournal
 
 import llmcrdt
-from llmcrdt.crdt.yjs import YjsReplica
+from llmcrdt.crdt.yjs.replica import YjsReplica
 from llmcrdt.document import schema
 from llmcrdt.document.conversation import Change, Conversation
 from llmcrdt.document.stream import Stream

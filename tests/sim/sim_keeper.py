@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any, NoReturn
 
-from llmcrdt.crdt.yjs import YjsReplica
-from llmcrdt.crdt.yjs_update import UpdateRange
-from sync_server import keeper_worker
-from sync_server.checking import Checked, Flush
-from sync_server.keeper import Keeper, T, _read_answers, _State
-from sync_server.limits import Limits
-from sync_server.log import RecordLog
+from llmcrdt.crdt.yjs.replica import YjsReplica
+from llmcrdt.crdt.yjs.update import UpdateRange
+from sync_server.core.limits import Limits
+from sync_server.core.validation import Checked, Flush
+from sync_server.log.base import RecordLog
+from sync_server.workers import validator_worker as keeper_worker
+from sync_server.workers.validator import Keeper, T, _read_answers, _State
 
 DEADLY, PANIC = b"a deadly word", b"a word to panic at"
 _INNOCENT = 2

@@ -13,22 +13,22 @@ from sim_disk import Disks
 from sim_keeper import SimulatedKeeper
 from sim_network import Clock, Wire
 
-from llmcrdt.crdt.fold import fold_updates
+from llmcrdt.crdt.yjs.compact import fold_updates
 from llmcrdt.exceptions import LLMCRDTError
 from llmcrdt.sync import wire
-from sync_server import fold_worker
-from sync_server.access import Tokens
-from sync_server.checking import Ask, Checking, Flushed, ToCheck, ToDrop, Told
-from sync_server.condensing import Condensed, ToCondense
+from sync_server.auth.tokens import Tokens
+from sync_server.core.catch_up import Condensed, ToCondense
+from sync_server.core.compaction import Folded, ToFold
+from sync_server.core.limits import Limits
+from sync_server.core.rooms import Drop, Event, Greeted, Joined, Left, Output, Received, Rooms, Send, Sent, Tick
+from sync_server.core.validation import Ask, Checking, Flushed, ToCheck, ToDrop, Told
 from sync_server.doors import yjs
 from sync_server.doors.native import NativeDoor
 from sync_server.doors.yjs import YjsDoor
-from sync_server.folding import Folded, ToFold
-from sync_server.limits import Limits
-from sync_server.log import LogError
-from sync_server.log_file import DATABASE
-from sync_server.rooms import Drop, Event, Greeted, Joined, Left, Output, Received, Rooms, Send, Sent, Tick
-from sync_server.sqlite_log import SqliteLog
+from sync_server.log.base import LogError
+from sync_server.log.file import DATABASE
+from sync_server.log.sqlite import SqliteLog
+from sync_server.workers import compactor_worker as fold_worker
 
 LIMITS = Limits(
     batch=1_500, outgoing=4_000, window_records=12, window=3_000, fold=6_000, fold_tail=1_000, sweep=4, group=40,

@@ -19,9 +19,9 @@ from relay_soak import run_schedule
 from sim_disk import Disks, library
 
 from llmcrdt.sync import wire
-from sync_server.log_file import DATABASE
-from sync_server.rooms import Joined, Received, Rooms, Send, Tick
-from sync_server.sqlite_log import SqliteLog
+from sync_server.core.rooms import Joined, Received, Rooms, Send, Tick
+from sync_server.log.file import DATABASE
+from sync_server.log.sqlite import SqliteLog
 
 pytestmark = pytest.mark.skipif(library() is None, reason="Python's sqlite3 has SQLite built in: no disk to simulate")
 

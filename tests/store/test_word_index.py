@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import llmcrdt
-from llmcrdt.store import tables
-from llmcrdt.store.database import Store
+from llmcrdt.store import entry_index as tables
+from llmcrdt.store.store import Store
 
 ENTRIES = [f"entry{n}" for n in range(4)]
 SAID = st.none() | st.sampled_from(["", "linden", "straße linden", "tree"])

@@ -13,17 +13,17 @@ import pytest
 
 from llmcrdt.exceptions import RelayRefused, RelayUnreachable, SyncError, SyncTimeout
 from llmcrdt.ids import DocumentId, document_bytes, document_id
-from llmcrdt.sync import client
+from llmcrdt.sync import link as client
 from llmcrdt.sync.address import relay_address
 from llmcrdt.sync.backoff import Backoff
-from llmcrdt.sync.client import Link
 from llmcrdt.sync.failures import explained
+from llmcrdt.sync.link import Link
 from llmcrdt.sync.local import Record, Waiting
 from llmcrdt.sync.progress import Progress
 from llmcrdt.sync.wire import Announcement
 from llmcrdt.testing.local_documents import BlobDocuments, pack, unpack
-from sync_server.limits import Limits
-from sync_server.sqlite_log import SqliteLog
+from sync_server.core.limits import Limits
+from sync_server.log.sqlite import SqliteLog
 from sync_server.thread import RelayThread
 
 from ..waiting import eventually

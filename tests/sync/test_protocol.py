@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from llmcrdt.exceptions import MalformedFrame, RelayRefused
 from llmcrdt.ids import document_id
 from llmcrdt.sync import wire
-from llmcrdt.sync.follower import Follower
 from llmcrdt.sync.protocol import Acked, Arrived, CaughtUp, Connection, Event, Opened, Reached, Refused, Welcomed
+from llmcrdt.sync.synchronizer import Follower
 from llmcrdt.sync.wire import Ack, Cursor, Error, ErrorCode, Message, Record, Records
 from llmcrdt.testing.local_documents import BlobDocuments
 

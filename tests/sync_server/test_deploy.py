@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from sync_server import settings
-from sync_server.limits import Limits
+from sync_server.admin import settings
+from sync_server.core.limits import Limits
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 

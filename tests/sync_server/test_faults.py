@@ -13,13 +13,13 @@ from websockets.sync.client import ClientConnection
 from llmcrdt.ids import document_id
 from llmcrdt.sync import wire
 from llmcrdt.sync.wire import Ack, Push, Record, Records
-from sync_server.connection import Connection, Socket
 from sync_server.doors.yjs import YjsDoor
+from sync_server.net.connection import Connection, Socket
 from sync_server.server import Relay
 from sync_server.thread import RelayThread
 
 from ..waiting import eventually
-from .test_checking import ask, edits, hear, native
+from .core.test_validation import ask, edits, hear, native
 from .yjs_peers import Bare, texts
 
 D, E, S, T = b"d" * 16, b"e" * 16, b"s" * 16, b"t" * 16

@@ -12,8 +12,8 @@ import pytest
 import llmcrdt
 from llmcrdt.exceptions import SyncError
 from llmcrdt.sync.wire import ErrorCode
-from sync_server.log import LogError
-from sync_server.sqlite_log import SqliteLog
+from sync_server.log.base import LogError
+from sync_server.log.sqlite import SqliteLog
 from sync_server.thread import RelayThread
 
 from ..waiting import eventually

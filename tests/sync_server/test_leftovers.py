@@ -11,15 +11,15 @@ import pytest
 from llmcrdt.sync import wire
 from llmcrdt.sync.wire import Ack, Close, Delete, Deleted, Hello, Open, Push, Reached, Record
 from sync_server import thread
-from sync_server.access import Tokens
-from sync_server.lately import Lately
-from sync_server.limits import Limits
+from sync_server.auth.tokens import Tokens
+from sync_server.core.limits import Limits
+from sync_server.log.generational_cache import Lately
+from sync_server.log.sqlite import SqliteLog
 from sync_server.server import Relay
-from sync_server.sqlite_log import SqliteLog
 from sync_server.thread import RelayThread
 
 from ..waiting import eventually
-from .test_limits import connected, until
+from .core.test_limits import connected, until
 
 S = b"s" * 16
 

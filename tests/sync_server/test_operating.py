@@ -19,17 +19,17 @@ import pytest
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
-from llmcrdt.crdt.yjs import YjsReplica
+from llmcrdt.crdt.yjs.replica import YjsReplica
 from llmcrdt.ids import document_id
 from llmcrdt.sync import wire
 from llmcrdt.sync.wire import Ack, Hello, Open, Opened, Push, Welcome
-from sync_server import settings
 from sync_server.__main__ import main
-from sync_server.access import Tokens
-from sync_server.limits import Limits
-from sync_server.log_file import DATABASE
+from sync_server.admin import settings
+from sync_server.auth.tokens import Tokens
+from sync_server.core.limits import Limits
+from sync_server.log.file import DATABASE
+from sync_server.log.verify import faults
 from sync_server.thread import RelayThread
-from sync_server.verify import faults
 
 D, S = b"d" * 16, b"s" * 16
 ROOT = Path(__file__).parents[2]

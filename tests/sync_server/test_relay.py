@@ -35,7 +35,7 @@ from llmcrdt.sync.wire import (
     Records,
     Welcome,
 )
-from sync_server.limits import Limits
+from sync_server.core.limits import Limits
 from sync_server.thread import RelayThread
 
 D, E, S = b"d" * 16, b"e" * 16, b"s" * 16

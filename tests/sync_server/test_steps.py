@@ -16,12 +16,12 @@ from websockets.typing import Subprotocol
 
 from llmcrdt.sync import wire
 from llmcrdt.sync.wire import Hello, Open, Push
-from sync_server.limits import Limits
+from sync_server.core.limits import Limits
+from sync_server.log.sqlite import SqliteLog
 from sync_server.server import Pace
-from sync_server.sqlite_log import SqliteLog
 from sync_server.thread import RelayThread
 
-from .test_checking import ask, edits, hear, native
+from .core.test_validation import ask, edits, hear, native
 
 D, S = b"d" * 16, b"s" * 16
 SLOW = 0.5

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from llmcrdt.engine.llama_cpp import LlamaEngine
+from llmcrdt.engine.llama.engine import LlamaEngine
 from llmcrdt.kvcache import NeverCache
 from llmcrdt.testing.models import ARCHS, write_model
 from llmcrdt.testing.vocabulary import CHAT_TEMPLATE, vocabulary
@@ -31,7 +31,7 @@ def test_llama_cpp_loads_it_and_its_logits_are_sane(tmp_path, arch, quant):
 def test_what_it_says_is_readable(tmp_path):
     from threading import Event
 
-    from llmcrdt.engine.engine import Finished, Sampling
+    from llmcrdt.engine.base import Finished, Sampling
 
     done, said = Event(), []
 

@@ -1,0 +1,218 @@
+"""A chat in the terminal: one person, one local model, and whoever else writes in the conversation.
+
+Every line that is said, and every answer, is in the document before the next prompt appears; what arrives from other
+devices is shown between turns. A line that begins with a slash is a command (``HELP``).
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import click
+
+from ..document.conversation import Change, Conversation
+from ..document.entry import Entry
+from ..engine.base import Engine
+from ..exceptions import EntryNotFound, LLMCRDTError
+from ..generation.generation import Generation, generate, plan
+from ..ids import EntryId
+from .terminal import heading, print_entry, safe
+
+PROMPT = "> "
+HELP = """\
+/retry       answer again, beside the answer that is there
+/edit TEXT   say your last message differently, and have that answered
+/others      what else was said in the place of the last answer and your last message
+/take ID     show one of those, with all that followed it
+/plan        what the next answer would cost
+/quit        leave (also Ctrl-D); Ctrl-C stops an answer
+A line that ends with \\ goes on in the next; // begins a message with a slash.\
+"""
+
+
+class Chat:
+    """``answer(conversation, engine, ...)`` begins an answer: ``generate``, with what was chosen beforehand.
+
+    ``conversation`` may be a function that makes one of its first message: it is called when something is said, so that
+    who leaves without a word leaves nothing behind. ``begun`` is the conversation, if there is one.
+    """
+
+    def __init__(
+        self,
+        conversation: Conversation | Callable[[str], Conversation],
+        engine: Engine,
+        answer: Callable[..., Generation] = generate,
+    ) -> None:
+        self._begin = conversation if not isinstance(conversation, Conversation) else None
+        self.begun = conversation if isinstance(conversation, Conversation) else None
+        self._engine = engine
+        self._answer = answer
+        self._unobserve: Callable[[], None] = lambda: None
+        self._lock = threading.Lock()
+        self._answering = False
+        self._seen: set[EntryId] = set()
+        self._arrived: list[Entry] = []
+
+    def run(self, lines: Iterable[str], *, last: int = 10) -> None:
+        """Show the ``last`` entries, then take lines until they end. An error of one turn is told, and ends nothing."""
+        try:
+            if self.begun is not None:
+                self._unobserve = self.begun.observe(self._notice)
+                for entry in self.begun.entries(last=last):
+                    print_entry(entry)
+            for line in lines:
+                try:
+                    if not self._turn(line):
+                        return
+                except LLMCRDTError as error:
+                    click.echo(f"llmcrdt: {safe(str(error))}", err=True)
+        finally:
+            self._unobserve()
+
+    @property
+    def _conversation(self) -> Conversation:
+        if self.begun is None:
+            raise EntryNotFound("Nothing was said yet.", hint="Say something first.")
+        return self.begun
+
+    def _put(self, words: str) -> None:
+        """Keep what a person said; the first words make the conversation."""
+        if self.begun is None and self._begin is not None:
+            self.begun = self._begin(words)
+            self._unobserve = self.begun.observe(self._notice)
+        else:
+            self._conversation.append("user", words)
+
+    def _turn(self, line: str) -> bool:
+        """One line. Whether to go on."""
+        command, _, rest = line.partition(" ")
+        rest = rest.strip()
+        match command:
+            case "/quit" | "/exit":
+                return False
+            case "/help":
+                click.echo(HELP)
+            case "/retry":
+                self._say(instead_of=self._last_answer())
+            case "/edit" if rest:
+                self._conversation.edit(self._last("user"), rest)
+                self._say()
+            case "/others":
+                self._show_others()
+            case "/take" if rest:
+                self._take(rest)
+            case "/plan":
+                planned = plan(self._conversation, self._engine)
+                click.echo(f"{planned.total} tokens: {planned.reused} reused, {planned.evaluate} to evaluate.")
+                click.echo(str(planned.why))
+            case _ if line.startswith("/") and not line.startswith("//"):
+                click.echo(f"{safe(command)} is no command, or lacks something. /help lists them.", err=True)
+            case _ if line.strip():
+                self._put(line[1:] if line.startswith("//") else line)
+                self._say()
+        return True
+
+    def _say(self, *, instead_of: Entry | None = None) -> None:
+        """Have an answer written, and print it as it comes. Ctrl-C stops it; what was said by then stays."""
+        with self._lock:
+            self._answering = True
+        try:
+            generation = self._answer(self._conversation, self._engine, instead_of=instead_of)
+            try:
+                for piece in generation:
+                    click.echo(safe(piece), nl=False)
+            except KeyboardInterrupt:
+                generation.cancel()
+            entry = generation.result()
+            click.echo(click.style(" [stopped]" if entry.status == "stopped" else "", dim=True))
+            for call in entry.tool_calls:
+                click.echo(f"→ {safe(call.name)}({safe(call.arguments)})")
+            click.echo()
+        finally:
+            with self._lock:
+                self._answering = False
+                arrived, self._arrived = self._arrived, []
+            for entry in arrived:
+                print_entry(entry)
+
+    def _notice(self, change: Change) -> None:
+        """What other devices and processes wrote is printed when it is whole; during an answer, behind it."""
+        if change.local:
+            return
+        with self._lock:
+            whole = [e for e in (*change.added, *change.changed) if e.sealed and e.id not in self._seen]
+            self._seen.update(entry.id for entry in whole)
+            if self._answering:
+                self._arrived += whole
+                return
+        for entry in whole:
+            click.echo()
+            print_entry(entry)
+
+    def _last(self, role: str) -> Entry:
+        found = next((e for e in reversed(self._conversation.transcript()) if e.role == role), None)
+        if found is None:
+            raise EntryNotFound(f"There is no {role} entry yet.", hint="Say something first.")
+        return found
+
+    def _last_answer(self) -> Entry:
+        found = next((e for e in reversed(self._conversation.transcript()) if e.frame is not None), None)
+        if found is None:
+            raise EntryNotFound("There is no answer yet.", hint="Say something first.")
+        return found
+
+    def _others(self) -> list[Entry]:
+        """What stands for the same turn as your last message or the last answer, and is not shown."""
+        transcript = self._conversation.transcript()
+        shown = {entry.id for entry in transcript}
+        roles = ("user", "assistant")
+        turns = (next((e for e in reversed(transcript) if e.role == role), None) for role in roles)
+        found = {other.id: other for turn in turns if turn for other in self._conversation.alternatives(turn)}
+        return [entry for entry in found.values() if entry.id not in shown]
+
+    def _show_others(self) -> None:
+        others = self._others()
+        for entry in others:
+            words = " ".join(safe(entry.text).split())
+            click.echo(f"{entry.id}  {heading(entry)}: {words if len(words) < 70 else words[:69] + '…'}")
+        if not others:
+            click.echo("Nothing else was said there.")
+
+    def _take(self, beginning: str) -> None:
+        found = [entry for entry in self._others() if entry.id.startswith(beginning)]
+        if len(found) != 1:
+            raise EntryNotFound(f"{len(found)} of the others begin with {beginning!r}.", hint="/others lists them.")
+        self._conversation.select(found[0])
+        for entry in self._conversation.entries(last=2):
+            print_entry(entry)
+
+
+def typed_lines() -> Iterator[str]:
+    """What is typed, line by line, with a prompt where somebody sits there; lines that end with a backslash joined."""
+    asks = sys.stdin.isatty()
+    if asks:
+        with suppress(ImportError):
+            import readline  # noqa: F401  (what is typed can be edited then)
+    read: Callable[[str], str] = input if asks else partial(_next_line, iter(sys.stdin))
+    while True:
+        try:
+            line = read(PROMPT)
+            while line.endswith("\\"):
+                line = line[:-1] + "\n" + read("  ")
+        except EOFError:
+            if asks:
+                click.echo()
+            return
+        yield line
+
+
+def _next_line(lines: Iterator[str], prompt: Any) -> str:
+    try:
+        return next(lines).rstrip("\n")
+    except StopIteration:
+        raise EOFError from None

@@ -1,0 +1,435 @@
+"""The main job as one story: two devices, one relay, one local model. Real parts only.
+
+Each step does something, checks it, and says what it saw. The figures go into one dictionary that ``--json`` writes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import llmcrdt
+
+from ..exceptions import LLMCRDTError, SyncError
+from ..interop import openai_chat
+from ..kvcache.chunk_cache import NeverCache
+from ..prompt.token_log import prompt_ids
+from ..repo.importer import import_openai_chat
+
+Say = Callable[[str], None]
+_WAIT = 60.0  # seconds for anything on this machine
+_MAX_TOKENS = 64
+
+
+def run(*, model: Path | None, conversation: str | None, json_file: Path | None, keep: Path | None, say: Say) -> bool:
+    """Tell the story in ``keep``, or in a folder that is removed at the end. True if everything held."""
+    if keep is not None:
+        keep.mkdir(parents=True, exist_ok=True)
+        if any(keep.iterdir()):
+            raise LLMCRDTError(f"{keep} is not empty.", hint="Give a new folder: the demo begins with new databases.")
+    with contextlib.ExitStack() as stack:
+        folder = keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="llmcrdt-demo-")))
+        story = Story(folder, model, conversation, say)
+        try:
+            figures = story.tell()
+        finally:
+            story.close()
+    if json_file is not None:
+        json_file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    return all(figures[name] for name in CHECKS) and figures["tokens_evaluated"] == figures["tokens_expected"]
+
+
+CHECKS = ("transcripts_equal", "nothing_lost", "frames_kept", "replay_bit_equal", "tablet_equal", "phone_saw_it_grow")
+
+
+class Relay:
+    """The relay in a process of its own."""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+        self.port = 0
+        self._process: subprocess.Popen[str] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"ws://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "sync_server", "--port", str(self.port), "--data", str(self.data)]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line.startswith("listening on "):
+            self.stop()
+            raise SyncError("The relay did not start.", hint="Its own words are above.")
+        self.port = int(line.rsplit(":", 1)[1])
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(_WAIT)
+            if self._process.stdout is not None:
+                self._process.stdout.close()
+            self._process = None
+
+
+class Device:
+    """One device: its database, and its link while it is online."""
+
+    def __init__(self, name: str, folder: Path, library: str | None = None) -> None:
+        self.name = name
+        self.repo = llmcrdt.open(folder / f"{name}.db", library, author=name)
+        self.link: llmcrdt.Link | None = None
+        self.sent = self.received = 0
+
+    def online(self, relay: Relay) -> None:
+        self.link = self.repo.connect(relay.url)
+        self.link.wait_synced(_WAIT)
+
+    def offline(self) -> None:
+        if self.link is not None:
+            self.link.close()
+            self.sent += self.link.bytes_sent
+            self.received += self.link.bytes_received
+            self.link = None
+
+    def sync(self) -> None:
+        assert self.link is not None
+        self.link.wait_synced(_WAIT)
+
+    def conversation(self) -> llmcrdt.Conversation:
+        return self.repo.get(self.repo.list()[0].id)
+
+
+class Story:
+    """The nine steps. ``figures`` is what ``--json`` writes."""
+
+    def __init__(self, folder: Path, model: Path | None, conversation: str | None, say: Say) -> None:
+        self._folder = folder
+        self._model = model
+        self._text = conversation or files("llmcrdt").joinpath("demo_conversation.json").read_text(encoding="utf-8")
+        self._say = say
+        self._relay = Relay(folder / "relay")
+        self._devices: list[Device] = []
+        self._engines: list[llmcrdt.LlamaEngine] = []
+        self._step = 0
+        self.figures: dict[str, Any] = {"generations": [], "tokens_evaluated": 0, "tokens_expected": 0}
+        self.figures |= {"tokens_without_cache": 0, "resend_bytes": 0}
+
+    def close(self) -> None:
+        for device in self._devices:
+            device.offline()
+            device.repo.close()
+        for engine in self._engines:
+            engine.close()
+        self._relay.stop()
+
+    def tell(self) -> dict[str, Any]:
+        if self._model is not None:
+            self._open_engine(None).close()  # a file that is no model is better told of now than in the middle
+        self._begin()
+        laptop, phone = self._two_devices()
+        engine = self._engine()
+        self._stream(laptop, phone, engine)
+        kept = self._apart(laptop, phone, engine)
+        self._together(laptop, phone, kept)
+        self._again(laptop, phone, engine)
+        self._edit_and_back(laptop, phone, engine)
+        self._from_nothing(laptop, phone, engine)
+        self._table()
+        return self.figures
+
+    # the steps
+
+    def _begin(self) -> None:
+        self._title("A relay starts, in a process of its own")
+        self._relay.start()
+        self._tell(f"It listens on {self._relay.url}; its log is in {self._relay.data}.")
+
+    def _two_devices(self) -> tuple[Device, Device]:
+        self._title("The laptop imports a conversation; the phone finds it")
+        laptop = self._device("laptop")
+        imported = import_openai_chat(laptop.repo, self._text, default_title="Demo")
+        laptop.online(self._relay)
+        self._tell(f'laptop: imported "{imported.title}", {len(imported.transcript())} entries, and connected.')
+        phone = self._device("phone", laptop.repo.library)
+        phone.online(self._relay)
+        there = phone.conversation()
+        same = there.transcript().hash == imported.transcript().hash
+        self._tell(f"phone: knew only the library id {laptop.repo.library};")
+        self._tell(f'has "{there.title}" now, transcripts equal: {same}.')
+        self.figures["transcripts_equal"] = same
+        return laptop, phone
+
+    def _engine(self) -> llmcrdt.LlamaEngine:
+        if self._model is None:
+            from ..testing.models import write_model
+
+            self._model = self._folder / "tiny-random.gguf"
+            write_model(self._model)
+            self._tell(
+                "No --model given: a tiny model with random weights was written. It speaks noise; it is there to prove"
+            )
+            self._tell("the machinery. With a real GGUF (--model FILE.gguf) the same story speaks.")
+        return self._open_engine(self._folder / "kv")
+
+    def _stream(self, laptop: Device, phone: Device, engine: llmcrdt.LlamaEngine) -> None:
+        self._title("The laptop's model answers; the phone sees it grow")
+        lengths: list[int] = []
+
+        def watch(change: llmcrdt.Change) -> None:
+            lengths.extend(len(e.text) for e in (*change.added, *change.changed) if e.role == "assistant")
+
+        stop = phone.conversation().observe(watch)
+        entry = self._generate(laptop, engine, "answer")
+        laptop.sync()
+        phone.sync()
+        time.sleep(0.1)  # the observers' thread may still be telling
+        stop()
+        growing = sorted(set(lengths))
+        self.figures["phone_saw_it_grow"] = len(growing) > 2
+        self._tell(f"laptop: {_shown(entry.text)}")
+        self._tell(f"phone: saw it in {len(growing)} steps, the last one {len(entry.text)} characters long.")
+
+    def _apart(self, laptop: Device, phone: Device, engine: llmcrdt.LlamaEngine) -> dict[str, Any]:
+        self._title("Both go offline, and go on")
+        laptop.offline()
+        phone.offline()
+        phone.conversation().append("user", "Phone here: is there a train after ten in the evening?")
+        laptop.conversation().append("user", "And which of the two museums is open on Mondays?")
+        self._tell("phone: asked a question. laptop: asked another one.")
+        before = laptop.conversation().transcript().ids
+        entry = self._generate(laptop, engine, "offline")
+        self._tell(f"laptop: {_shown(entry.text)}")
+        said = {e.id for d in (laptop, phone) for e in d.conversation().transcript()}
+        return {"frame": before, "entry": entry, "said": said}
+
+    def _together(self, laptop: Device, phone: Device, kept: dict[str, Any]) -> None:
+        self._title("Both come back")
+        laptop.online(self._relay)
+        phone.online(self._relay)
+        laptop.sync()
+        here, there = laptop.conversation().transcript(), phone.conversation().transcript()
+        generation = phone.conversation().entry(kept["entry"].id)
+        framed = [e.id for e in phone.conversation().frame_entries(generation)]
+        equal = here.hash == there.hash and [e.text for e in here] == [e.text for e in there]
+        self.figures["transcripts_equal"] &= equal
+        first = [*kept["frame"], generation.id]  # what the model saw comes first, whatever was merged
+        kept_first = all(list(t.ids[: len(first)]) == first for t in (here, there))
+        same_frame = framed == list(kept["frame"]) and generation.frame == kept["entry"].frame
+        self.figures["frames_kept"] = kept_first and same_frame
+        self.figures["nothing_lost"] = kept["said"] == {*here.ids}
+        self.figures["transcript"] = here.hash
+        self._tell(f"transcript {here.hash} on the laptop, {there.hash} on the phone: equal: {equal}.")
+        self._tell(
+            f"{len(here)} entries, all that either wrote: {self.figures['nothing_lost']}. The laptop's answer kept"
+        )
+        self._tell(f"its frame, and the phone's question stands after it: {self.figures['frames_kept']}.")
+
+    def _again(self, laptop: Device, phone: Device, engine: llmcrdt.LlamaEngine) -> None:
+        self._title("The laptop answers again: the plan, the counts, and the time to the first token")
+        engine.settled(_WAIT)
+        before = laptop.conversation().diff()
+        entry = self._generate(laptop, engine, "merged")
+        without = self._without_cache(laptop, before)
+        with_cache = self.figures["generations"][-1]["time_to_first_token"]
+        self.figures["time_to_first_token"] = {"with_cache": with_cache, "without_cache": without}
+        self._tell(f"first token after {with_cache * 1000:.0f} ms with the cache, {without * 1000:.0f} ms without one.")
+        self._tell(f"laptop: {_shown(entry.text)}")
+        laptop.sync()
+        phone.sync()
+
+    def _without_cache(self, laptop: Device, document: bytes) -> float:
+        """Seconds to the first token of the same answer, in a copy of the conversation and with a cache that never
+        hits."""
+        copy = self._device("copy", laptop.repo.library)
+        conversation = copy.repo.join(laptop.conversation().id)
+        conversation.apply(document)
+        with self._open_engine(None) as cold:
+            generation = llmcrdt.generate(conversation, cold, max_tokens=1, seed=7)
+            generation.result(_WAIT * 10)
+        copy.repo.close()
+        self._devices.remove(copy)
+        return float(generation.stats["time_to_first_token"])
+
+    def _edit_and_back(self, laptop: Device, phone: Device, engine: llmcrdt.LlamaEngine) -> None:
+        self._title("The phone edits an early message, then goes back to the first branch")
+        there = phone.conversation()
+        tip = there.transcript()[-1]
+        users = [e for e in there.transcript() if e.role == "user"]
+        early = users[min(1, len(users) - 1)]
+        there.edit(early, early.text + " Oh, and I'd rather not fly.")
+        phone.sync()
+        laptop.sync()
+        gone = len(there.transcript().elsewhere)
+        self._tell(f"phone: edited {_shown(early.text, 40)}; {gone} entries are elsewhere now, none is lost.")
+        self._generate(laptop, engine, "edited")
+        laptop.sync()
+        phone.sync()
+        there.select(tip)
+        phone.sync()
+        laptop.sync()
+        engine.settled(_WAIT)
+        back = llmcrdt.plan(laptop.conversation(), engine)
+        self.figures["evaluate_after_select"] = back.evaluate
+        self._tell(f"phone: selected the first branch again. plan: {back.total} tokens, {back.evaluate} to evaluate.")
+        there.append("user", "Let us stay with the first plan after all.")
+        self._tell("phone: went on there with another question.")
+        phone.sync()
+        laptop.sync()
+        self._generate(laptop, engine, "selected")
+        laptop.sync()
+        phone.sync()
+        same = laptop.conversation().transcript().hash == phone.conversation().transcript().hash
+        self.figures["transcripts_equal"] &= same
+
+    def _from_nothing(self, laptop: Device, phone: Device, engine: llmcrdt.LlamaEngine) -> None:
+        self._title("The KV cache and the relay's data are deleted; the document brings everything back")
+        engine.settled(_WAIT)
+        ids = _prompt_ids(laptop, engine)
+        cached = engine.logits(ids).result(_WAIT)
+        engine.close()
+        self._engines.remove(engine)
+        restored_engine = self._open_engine(self._folder / "kv")
+        restored = restored_engine.logits(ids).result(_WAIT)
+        from_disk = restored_engine.stats()
+        restored_engine.close()
+        for device in (laptop, phone):
+            device.offline()
+        self._relay.stop()
+        shutil.rmtree(self._folder / "kv")
+        shutil.rmtree(self._relay.data)
+        again = self._open_engine(self._folder / "kv")
+        replayed_ids = _prompt_ids(laptop, again)
+        replayed = again.logits(replayed_ids).result(_WAIT)
+        equal = bool(ids == replayed_ids and (cached == replayed).all() and (restored == replayed).all())
+        self.figures["replay_bit_equal"] = equal
+        self.figures["replayed_tokens"] = len(replayed_ids)
+        self.figures["engine"] = {"restored": from_disk, "replayed": again.stats()}
+        self._tell(
+            f"{len(ids)} tokens, made again from the document. Logits of cache, disk and replay bit-equal: {equal}."
+        )
+        self._relay.start()
+        laptop.online(self._relay)
+        tablet = self._device("tablet", laptop.repo.library)
+        tablet.online(self._relay)
+        here, there = laptop.conversation().transcript(), tablet.conversation().transcript()
+        alike = here.hash == there.hash and not tablet.conversation().verify()
+        hidden = [(e.id, dict(e.hidden)) for e in here] == [(e.id, dict(e.hidden)) for e in there]
+        elsewhere = {e.entry.id for e in here.elsewhere} == {e.entry.id for e in there.elsewhere}
+        self.figures["tablet_equal"] = alike and hidden and elsewhere
+        self._tell(
+            f"laptop: refilled an empty relay. tablet: got {len(there)} entries, and {len(there.elsewhere)} elsewhere,"
+        )
+        self._tell(f"with the library id alone; equal, hidden fields included: {self.figures['tablet_equal']}.")
+
+    def _table(self) -> None:
+        self._title("The figures")
+        for device in self._devices:
+            device.offline()
+        wire = {d.name: {"sent": d.sent, "received": d.received} for d in self._devices}
+        self.figures["wire"] = wire
+        self.figures["wire_bytes"] = sum(d.sent for d in self._devices)
+        self.figures["wire_bytes_received"] = sum(d.received for d in self._devices)
+        f = self.figures
+        turn = f["last_turn"]
+        rows = [
+            ("the last turn, sent", f"{turn['sent']:,}", "bytes from the laptop to the relay: the answer, as it grew"),
+            (
+                "its request, resent",
+                f"{turn['request']:,}",
+                "bytes: the whole history again, and it grows with every turn",
+            ),
+            (
+                "all that devices sent",
+                f"{f['wire_bytes']:,}",
+                "bytes: everything said here, by three devices, twice over",
+            ),
+            (
+                "all that they received",
+                f"{f['wire_bytes_received']:,}",
+                "bytes: each of them has the whole conversation now",
+            ),
+            (
+                "all requests, resent",
+                f"{f['resend_bytes']:,}",
+                "bytes: only the five requests of one client to a model",
+            ),
+            ("prompt tokens evaluated", f"{f['tokens_evaluated']:,}", f"{f['tokens_expected']:,} were planned"),
+            ("without a cache", f"{f['tokens_without_cache']:,}", "every prompt from its first token on"),
+            ("transcript", str(f["transcript"])[:12] + "…", "after the merge, equal everywhere"),
+        ]
+        width = max(len(row[1]) for row in rows)
+        for name, value, note in rows:
+            self._say(f"   {name:26} {value:>{width}}   {note}")
+        failed = [name for name in CHECKS if not f[name]]
+        if f["tokens_evaluated"] != f["tokens_expected"]:
+            failed.append("tokens_evaluated = tokens_expected")
+        self._say("\nEverything held." if not failed else f"\nDID NOT HOLD: {', '.join(failed)}")
+
+    # what the steps share
+
+    def _generate(self, device: Device, engine: llmcrdt.LlamaEngine, name: str) -> llmcrdt.Entry:
+        conversation = device.conversation()
+        engine.settled(_WAIT)
+        request = _request_bytes(conversation)
+        self.figures["resend_bytes"] += request
+        sent = device.link.bytes_sent if device.link else None
+        plan = llmcrdt.plan(conversation, engine)
+        self._tell(f"plan: {plan.total} tokens, {plan.reused} reused, {plan.evaluate} to evaluate. {plan.why}")
+        generation = llmcrdt.generate(conversation, engine, max_tokens=_MAX_TOKENS, seed=7, interval=0.01)
+        entry = generation.result(_WAIT * 10)
+        stats = generation.stats
+        self._tell(f"done: {stats['reused']} reused, {stats['evaluated']} evaluated, {stats['sampled']} sampled.")
+        self.figures["tokens_expected"] += plan.evaluate
+        self.figures["tokens_evaluated"] += stats["evaluated"]
+        self.figures["tokens_without_cache"] += stats["total"]
+        if sent is not None and device.link:
+            device.sync()
+            self.figures["last_turn"] = {"sent": device.link.bytes_sent - sent, "request": request}
+        self.figures["generations"].append({"name": name, "planned": plan.evaluate, "why": str(plan.why), **stats})
+        return entry
+
+    def _open_engine(self, cache: Path | None) -> llmcrdt.LlamaEngine:
+        assert self._model is not None
+        engine = llmcrdt.LlamaEngine(self._model, cache=cache if cache is not None else NeverCache())
+        self._engines.append(engine)
+        return engine
+
+    def _device(self, name: str, library: str | None = None) -> Device:
+        device = Device(name, self._folder, library)
+        self._devices.append(device)
+        return device
+
+    def _title(self, text: str) -> None:
+        self._step += 1
+        self._say(f"\n{self._step}. {text}")
+
+    def _tell(self, text: str) -> None:
+        self._say(f"   {text}")
+
+
+def _prompt_ids(device: Device, engine: llmcrdt.LlamaEngine) -> tuple[int, ...]:
+    conversation = device.conversation()
+    return prompt_ids(list(conversation.transcript()), engine.tokenizer, created_at=conversation.created_at).ids
+
+
+def _request_bytes(conversation: llmcrdt.Conversation) -> int:
+    """The body that a chat-completions client would send for the next answer."""
+    body = openai_chat.write(list(conversation.transcript()))
+    return len(json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8"))
+
+
+def _shown(text: str, width: int = 60) -> str:
+    """The beginning of a text, in one line of printable characters."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return f'"{line[:width]}{"…" if len(line) > width else ""}"'

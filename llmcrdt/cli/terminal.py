@@ -1,0 +1,64 @@
+"""Entries and other people's words on a terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import unicodedata
+
+import click
+
+from ..document.blob import Blob
+from ..document.entry import Entry
+from ..sync.progress import Progress
+
+
+def safe(text: str) -> str:
+    """Other people's text without what a terminal would obey."""
+    return "".join(c if c in "\n\t" or not unicodedata.category(c).startswith("C") else "\ufffd" for c in text)
+
+
+def heading(entry: Entry) -> str:
+    """Whose entry it is, and how it stands with it."""
+    who = f"{entry.role} ({safe(entry.author)})" if entry.author else entry.role
+    return who if entry.status == "complete" else f"{who} [{entry.status}]"
+
+
+def print_entry(entry: Entry) -> None:
+    """The whole entry on stdout; of hidden fields nothing."""
+    click.echo(click.style(f"{heading(entry)}  {entry.id}", bold=True))
+    for call in entry.tool_calls:
+        click.echo(f"→ {safe(call.name)}({safe(call.arguments)})")
+    if entry.text:
+        click.echo(safe(entry.text))
+    for part in entry.parts:
+        if isinstance(part, Blob):
+            missing = "" if part.present else ", not on this device"
+            click.echo(f"[{part.name!r}, {part.media_type!r}, {part.size} bytes{missing}]")  # !r: a stranger's words
+    if entry.config:
+        click.echo(click.style(f"settings: {', '.join(sorted(entry.config))}", dim=True))
+    click.echo()
+
+
+def progress_line(progress: Progress) -> str:
+    """How far a link has come, for one line."""
+    parts = [f"{progress.documents} of {progress.of_documents} documents"] if progress.of_documents else ["connecting"]
+    if progress.of_received:
+        parts.append(f"{progress.received} of {progress.of_received} records received")
+    if progress.of_sent:
+        waiting = f", {progress.bytes_waiting} bytes to go" if progress.bytes_waiting else ""
+        parts.append(f"{progress.sent} of {progress.of_sent} sent{waiting}")
+    return "; ".join(parts)
+
+
+def qr_code(text: str) -> str | None:
+    """A QR code in half blocks, with its quiet zone. None where the text is too long for one, or where segno is not
+    installed (extra ``qr``)."""
+    with contextlib.suppress(ImportError):
+        import segno
+
+        with contextlib.suppress(segno.DataOverflowError):
+            out = io.StringIO()
+            segno.make_qr(text, error="l", boost_error=False).terminal(out, compact=True)
+            return out.getvalue().rstrip("\n")
+    return None

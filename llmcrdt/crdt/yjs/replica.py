@@ -1,0 +1,371 @@
+"""Replica over pycrdt: a Yjs document, which any Yjs client can read."""
+
+from __future__ import annotations
+
+import weakref
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import pycrdt
+
+from ...exceptions import LLMCRDTError, MalformedUpdate
+from ..backend import Applied, Node, Scalar, SharedText, Touched, check_value
+from .update import (
+    UpdateRange,
+    check_state_vector,
+    less_ranges,
+    read_state_vector,
+    read_structs,
+    read_update,
+    write_deletes,
+)
+
+_EMPTY = b"\x00\x00"  # the update that says nothing
+
+
+class Place(NamedTuple):
+    """What a document held at some moment: its version, and what it had deleted."""
+
+    version: bytes
+    deletes: dict[int, list[tuple[int, int]]]
+
+
+class YjsReplica:
+    """One Yjs document. ``roots`` names its root maps; ``client_id`` None draws a fresh one."""
+
+    kind = "yjs"
+
+    def __init__(self, roots: Iterable[str], *, client_id: int | None = None) -> None:
+        self._doc: Any = pycrdt.Doc() if client_id is None else pycrdt.Doc(client_id=client_id)
+        self._maps: dict[str, Any] = {root: self._doc.get(root, type=pycrdt.Map) for root in roots}
+        self._pending: list[tuple[bytes, UpdateRange]] = []
+        # Of some clients a clock up to which nothing is missing.
+        self._known: dict[int, int] = {}
+        self._heard = _Heard()
+        self._subscriptions: list[Any] = []
+        self.broken = False
+
+    def apply(self, update: bytes) -> Applied:
+        span = read_update(update)
+        self._watch()
+        waited = bool(self._pending)
+        with self._guarded("The update broke the CRDT core."):
+            self._apply([(update, span)])
+            # Told again as it came: all of it is in, and the version, which names every client, needn't be read.
+            pending = (waited or not self._heard.only(update)) and self._keep_pending([(update, span)])
+            self._retry()
+        touched, emitted = self._take()
+        changed = bool(emitted or touched)
+        if pending or (waited and changed):
+            # yrs 0.28 shows some of what waits already, and does not tell of all that it shows
+            touched = Touched({root: touched.of(root) | set(self.keys(root)) for root in self._maps})
+        news = _merged(emitted) if emitted and not pending and not waited else update
+        return Applied(touched, changed, pending, news)
+
+    def adds(self, update: bytes) -> bool:
+        """Whether ``apply`` would change anything. Nothing is applied. Raises MalformedUpdate."""
+        span = read_update(update)
+        version = self.version()
+        if not span.covered_by(read_state_vector(version)):
+            return True
+        if not span.deletes:
+            return False
+        with self._guarded("The CRDT core could not encode the document."):
+            gone = read_update(self._doc.get_update(version)).deletes
+        return not all(_within(ranges, gone.get(client, [])) for client, ranges in span.deletes.items())
+
+    def load(self, snapshot: bytes | None, updates: Iterable[bytes]) -> None:
+        """Merge what was stored. The snapshot came from ``snapshot``, so it waits for nothing and isn't read again.
+        More calls may follow, until the first ``apply``."""
+        self._load([(update, read_update(update)) for update in updates], snapshot)
+
+    def take_in(self, updates: Sequence[tuple[bytes, UpdateRange]]) -> None:
+        """Apply updates that were read (``read_update``) in one transaction, which costs far less than one for each;
+        what they did isn't told. Raises MalformedUpdate; where there are several, some may be in then, so the replica
+        is broken."""
+        self._watch()  # encoding what it did is one more thing that a bad update can't survive
+        try:
+            self._load(updates)
+        except MalformedUpdate:
+            self.broken = self.broken or len(updates) > 1
+            raise
+        finally:
+            self._heard.take()
+
+    def _load(self, updates: Sequence[tuple[bytes, UpdateRange]], snapshot: bytes | None = None) -> None:
+        with self._guarded("The updates broke the CRDT core."), self._doc.transaction():
+            if snapshot:
+                self._doc.apply_update(snapshot)
+            late, before = self._apply(updates), len(updates)
+            while late and len(late) < before:
+                late, before = self._apply(late), len(late)
+        self._keep_pending(updates)
+        self._retry()
+
+    def snapshot(self) -> tuple[bytes, list[bytes]]:
+        with self._guarded("The CRDT core could not encode the document."):
+            return self._doc.get_update(), [update for update, _ in self._pending]
+
+    def diff(self, since: bytes | None = None) -> bytes:
+        if since is not None:
+            check_state_vector(since)
+        with self._guarded("The CRDT core could not encode the document."):
+            update: bytes = self._doc.get_update(since)
+            if self._pending:
+                update = pycrdt.merge_updates(update, *(data for data, _ in self._pending))
+        return update
+
+    def place(self) -> Place:
+        """Where it stands, for ``since``. Raises MalformedUpdate where updates wait."""
+        self._let_nothing_wait()
+        with self._guarded("The CRDT core could not encode the document."):
+            version = self.version()
+            deletes = read_update(self._doc.get_update(version)).deletes
+        return Place(version, deletes)
+
+    def since(self, place: Place) -> bytes:
+        """What came since it stood at a place, as one update. Of deletes only the new ones, which ``diff`` can't tell.
+        Raises MalformedUpdate where updates wait."""
+        self._let_nothing_wait()
+        with self._guarded("The CRDT core could not encode the document."):
+            update: bytes = self._doc.get_update(place.version)
+            version = self.version()
+        span, before = read_update(update), read_state_vector(place.version)
+        grown = {client: end for client, end in read_state_vector(version).items() if end > before.get(client, 0)}
+        if span.written != grown or any(start != before.get(client, 0) for client, start in span.begun.items()):
+            raise MalformedUpdate("The CRDT core did not encode what is new.")
+        _, deletes = read_structs(update)
+        return update[: -len(deletes)] + write_deletes(less_ranges(span.deletes, place.deletes))
+
+    def _let_nothing_wait(self) -> None:
+        # yrs 0.28 goes wrong where a run of structs comes to one that it shows while it waits.
+        if self._pending:
+            raise MalformedUpdate("Updates wait for others.")
+
+    def version(self) -> bytes:
+        state: bytes = self._doc.get_state()
+        return state
+
+    @contextmanager
+    def edit(self) -> Iterator[YjsEdit]:
+        self._watch()
+        edit = YjsEdit(self._maps, self._guarded("The CRDT core refused the change."))
+        self._heard.touching = False  # the edit itself knows
+        try:
+            with self._doc.transaction():  # what the caller raises inside is the caller's affair
+                yield edit
+        finally:
+            self._heard.touching = True
+        _, emitted = self._take()
+        edit.update = _merged(emitted) if emitted else b""
+
+    def keys(self, root: str) -> Iterator[str]:
+        return iter(list(self._maps[root].keys()))
+
+    def get(self, root: str, key: str) -> Scalar | None:
+        return _scalar(self._maps[root].get(key))
+
+    def node(self, root: str, key: str) -> Node | None:
+        found = self._maps[root].get(key)
+        if not isinstance(found, pycrdt.Map):
+            return None
+        fields: dict[str, Scalar | SharedText] = {}
+        for name, value in found.items():
+            shown = SharedText(str(value)) if isinstance(value, pycrdt.Text) else _scalar(value)
+            if shown is not None:
+                fields[name] = shown
+        return fields
+
+    def _watch(self) -> None:
+        """Observe from the first change after loading on: events for what is loaded would only cost time."""
+        if self._subscriptions:
+            return
+        subscription = self._doc.observe(self._heard.on_transaction)
+        self._subscriptions.append(subscription)
+        # An observed document is freed only after unobserve (pycrdt 0.14.13, whatever the callback refers to).
+        weakref.finalize(self, self._doc.unobserve, subscription).atexit = False
+        for root, shared in self._maps.items():
+            self._subscriptions.append(shared.observe_deep(self._heard.events_of(root)))
+
+    def _take(self) -> tuple[Touched, list[bytes]]:
+        return self._heard.take()
+
+    def _keep_pending(self, updates: Iterable[tuple[bytes, UpdateRange]]) -> bool:
+        """Keep those of them that wait for others. Whether any does."""
+        state = read_state_vector(self.version())
+        self._pending = [(data, span) for data, span in self._pending if not span.covered_by(state)]
+        waiting = [(data, span) for data, span in updates if not span.covered_by(state)]
+        known = {data for data, _ in self._pending} if waiting else set()
+        new = {data: span for data, span in waiting if data not in known}
+        self._pending += new.items()
+        if self._pending:
+            self._known = {}
+        return bool(new)
+
+    def _retry(self) -> None:
+        """Apply what waits again until nothing moves: yrs 0.28 leaves some updates waiting though all they need is
+        here."""
+        before = None
+        while self._pending and before != (before := self.version()):
+            self._apply(tuple(self._pending))
+            state = read_state_vector(self.version())
+            self._pending = [(data, span) for data, span in self._pending if not span.covered_by(state)]
+
+    def _apply(self, updates: Sequence[tuple[bytes, UpdateRange]]) -> list[tuple[bytes, UpdateRange]]:
+        """Give updates to the core, but for those that would leave a hole in what a client wrote, which are returned:
+        yrs 0.28 would take what is behind the hole, and go wrong when one run of structs comes for both."""
+        late: list[tuple[bytes, UpdateRange]] = []
+        looked = False
+        for update, span in updates:
+            if not looked and span.begins_behind(self._known):
+                self._known, looked = read_state_vector(self.version()), True
+            if span.begins_behind(self._known):
+                late.append((update, span))
+                continue
+            self._doc.apply_update(update)
+            for client, end in span.written.items():
+                self._known[client] = max(end, self._known.get(client, 0))
+        return late
+
+    def _guarded(self, message: str) -> _Guard:
+        return _Guard(self, message)
+
+
+class _Guard:
+    """pycrdt raises ValueError for bad bytes, RuntimeError for an update that it gives up in the middle of, and a panic
+    in the core arrives as a BaseException of its own: here all become MalformedUpdate. It may be entered again and
+    again."""
+
+    def __init__(self, replica: YjsReplica, message: str) -> None:
+        self._replica = replica
+        self._message = message
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        match error:
+            case None | LLMCRDTError():
+                return
+            case ValueError():
+                self._replica._take()
+                raise MalformedUpdate(f"{self._message} ({error})") from None
+            case RuntimeError():
+                pass
+            case Exception() | KeyboardInterrupt() | SystemExit() | GeneratorExit():
+                return
+        self._replica.broken = True
+        raise MalformedUpdate(self._message, hint="It was not kept; the document is loaded again.") from None
+
+
+class _Heard:
+    """What a document tells its observers. It must not know the replica: a callback that leads back to it is a cycle
+    through Rust, which Python's garbage collector can't see, and neither would ever be freed."""
+
+    def __init__(self) -> None:
+        self.touching = True
+        """Whether to find out what is touched."""
+        self._touched: dict[str, set[str]] = {}
+        self._emitted: list[bytes] = []
+
+    def on_transaction(self, event: Any) -> None:
+        if event.update != _EMPTY:
+            self._emitted.append(bytes(event.update))
+
+    def events_of(self, root: str) -> Callable[[Any], None]:
+        def on_events(events: Any) -> None:
+            if not self.touching:
+                return
+            touched = self._touched.setdefault(root, set())
+            for event in events:
+                path = event.path
+                touched.update([str(path[0])] if path else event.keys)
+
+        return on_events
+
+    def only(self, update: bytes) -> bool:
+        """Whether just this was told since the last ``take``."""
+        return len(self._emitted) == 1 and self._emitted[0] == update
+
+    def take(self) -> tuple[Touched, list[bytes]]:
+        touched = Touched({root: frozenset(keys) for root, keys in self._touched.items()})
+        emitted, self._touched, self._emitted = self._emitted, {}, []
+        return touched, emitted
+
+
+class YjsEdit:
+    """The writes of one transaction."""
+
+    def __init__(self, maps: Mapping[str, Any], guard: _Guard) -> None:
+        self._maps = maps
+        self._guard = guard
+        self._touched: dict[str, set[str]] = {}
+        self._nodes: dict[tuple[str, str], Node] = {}
+        self.update = b""
+
+    def put(self, root: str, key: str, value: Scalar) -> None:
+        check_value(value)
+        with self._guard:
+            self._touch(root, key)[key] = value
+
+    def put_node(self, root: str, key: str, fields: Mapping[str, Scalar], *, copied: bool = False) -> None:
+        for value in () if copied else fields.values():
+            check_value(value)
+        with self._guard:
+            self._touch(root, key)[key] = pycrdt.Map(dict(fields))
+        self._nodes[root, key] = {name: v if isinstance(v, bytes) else str(v) for name, v in fields.items()}
+
+    def put_field(self, root: str, key: str, name: str, value: Scalar) -> None:
+        check_value(value)
+        with self._guard:
+            self._touch(root, key)[key][name] = value
+
+    def put_text(self, root: str, key: str, name: str) -> None:
+        with self._guard:
+            self._touch(root, key)[key][name] = pycrdt.Text()
+
+    def append_text(self, root: str, key: str, name: str, text: str) -> bool:
+        with self._guard:
+            node = self._touch(root, key).get(key)
+            grown = node.get(name) if isinstance(node, pycrdt.Map) else None
+            if not isinstance(grown, pycrdt.Text):
+                return False
+            grown += text
+        return True
+
+    def delete_field(self, root: str, key: str, name: str) -> None:
+        with self._guard:
+            node = self._touch(root, key).get(key)
+            if isinstance(node, pycrdt.Map) and name in node:
+                del node[name]
+
+    def take_touched(self) -> Touched:
+        touched = Touched({root: frozenset(keys) for root, keys in self._touched.items()}, self._nodes)
+        self._touched, self._nodes = {}, {}
+        return touched
+
+    def _touch(self, root: str, key: str) -> Any:
+        """The root map, in which a key is about to be written."""
+        self._touched.setdefault(root, set()).add(key)
+        self._nodes.pop((root, key), None)
+        return self._maps[root]
+
+
+def _within(ranges: Iterable[tuple[int, int]], others: Sequence[tuple[int, int]]) -> bool:
+    """Whether every (start, end) lies inside one of the others; those are in order and don't touch."""
+    starts = [start for start, _ in others]
+    places = ((bisect_right(starts, start) - 1, end) for start, end in ranges)
+    return all(at >= 0 and end <= others[at][1] for at, end in places)
+
+
+def _merged(updates: Sequence[bytes]) -> bytes:
+    return updates[0] if len(updates) == 1 else bytes(pycrdt.merge_updates(*updates))
+
+
+def _scalar(value: object) -> Scalar | None:
+    if isinstance(value, (bytes, bytearray)):
+        return bytes(value)
+    return value if isinstance(value, str) else None

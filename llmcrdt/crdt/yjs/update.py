@@ -1,0 +1,386 @@
+"""The structure of a Yjs update and state vector (encoding v1), read without building a document.
+
+Why we read them ourselves before the CRDT core does: yrs allocates a declared count before it checks it, and block
+arithmetic at clocks near 2**31 makes it panic or corrupt a replica without a word. So every count is held against the
+bytes that are left, and every clock range must end below 2**31.
+
+Format: https://github.com/yjs/yjs, src/utils/encoding.js, and lib0's encoding.js.
+
+    update       = count client*  deletes
+    client       = count id clock struct*
+    struct       = GC | Skip | Item                     (low five bits of the info byte: 0, 10, or a content type)
+    deletes      = count (id count (clock length)*)*
+    state vector = count (id clock)*
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ...exceptions import MalformedUpdate
+
+CLOCK_END = 1 << 31
+CLIENT_END = 1 << 53
+_DEPTH = 64
+
+
+@dataclass
+class UpdateRange:
+    """Per client, the first clock that an update writes, and the first after what it writes and what it deletes;
+    ``deletes``: per client the (start, end) of all that it deletes."""
+
+    begun: dict[int, int] = field(default_factory=dict)
+    written: dict[int, int] = field(default_factory=dict)
+    deleted: dict[int, int] = field(default_factory=dict)
+    deletes: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
+
+    def covered_by(self, state: dict[int, int]) -> bool:
+        """Whether a replica with that state vector has integrated all of it."""
+        return all(end <= state.get(client, 0) for ends in (self.written, self.deleted) for client, end in ends.items())
+
+    def begins_behind(self, state: dict[int, int]) -> bool:
+        """Whether something that is not in that state vector comes before what it writes."""
+        return any(start > state.get(client, 0) for client, start in self.begun.items())
+
+    def repeats(self, state: dict[int, int]) -> bool:
+        """Whether a replica with that state vector had some of what it writes."""
+        return any(start < state.get(client, 0) for client, start in self.begun.items())
+
+
+@dataclass(slots=True)
+class Struct:
+    """Where a struct lies in an update: clocks ``clock`` to ``end`` of a client, bytes ``start`` to ``stop``; of an
+    item also its right neighbour's id, its content, and how many bytes of text it ends with (``size``)."""
+
+    client: int
+    clock: int
+    kind: int
+    start: int
+    end: int = 0
+    stop: int = 0
+    right: int = 0
+    right_stop: int = 0
+    content: int = 0
+    size: int = 0
+
+
+def read_structs(data: bytes) -> tuple[list[Struct], bytes]:
+    """Check an update: all its structs but those that are skipped, and the bytes of its deletes. Raises
+    MalformedUpdate."""
+    reader, structs = _Reader(data), list[Struct]()
+    for _ in range(reader.count()):
+        _read_client(reader, UpdateRange(), structs)
+    deletes = data[reader.place :]
+    read_update(b"\x00" + deletes)
+    return structs, deletes
+
+
+def write_deletes(deletes: Mapping[int, Sequence[tuple[int, int]]]) -> bytes:
+    """The deletes of an update, from the (start, end) of each client."""
+    out = [write_uint(len(deletes))]
+    for client, ranges in deletes.items():
+        out += (write_uint(client), write_uint(len(ranges)))
+        out += (write_uint(n) for start, end in ranges for n in (start, end - start))
+    return b"".join(out)
+
+
+def less_ranges(
+    ranges: Mapping[int, Sequence[tuple[int, int]]], others: Mapping[int, Sequence[tuple[int, int]]]
+) -> dict[int, list[tuple[int, int]]]:
+    """Of each client the (start, end) ranges without what the others cover."""
+    left = {client: _less(sorted(own), sorted(others.get(client, ()))) for client, own in ranges.items()}
+    return {client: own for client, own in left.items() if own}
+
+
+def _less(ranges: Sequence[tuple[int, int]], others: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    out: list[tuple[int, int]] = []
+    at = 0
+    for start, end in ranges:
+        while at < len(others) and others[at][1] <= start:
+            at += 1
+        cut = at
+        while start < end and cut < len(others) and others[cut][0] < end:
+            if start < others[cut][0]:
+                out.append((start, others[cut][0]))
+            start = max(start, others[cut][1])
+            cut += 1
+        if start < end:
+            out.append((start, end))
+    return out
+
+
+def write_uint(n: int) -> bytes:
+    """lib0's variable-length integer."""
+    out = bytearray()
+    while n > 0x7F:
+        out.append(n & 0x7F | 0x80)
+        n >>= 7
+    out.append(n)
+    return bytes(out)
+
+
+# One client, one item: text behind another item, no deletes. A client's id is below 2^53, a clock here below 2^28.
+_ID, _LOW_CLOCK = rb"([\x80-\xff]{0,6}[\x00-\x7f]|[\x80-\xff]{7}[\x00-\x0f])", rb"([\x80-\xff]{0,3}[\x00-\x7f])"
+_WORD = re.compile(rb"\x01\x01" + _ID + _LOW_CLOCK + rb"\x84" + _ID + _LOW_CLOCK + rb"([\x01-\x7f])")
+
+
+def read_update(data: bytes) -> UpdateRange:
+    """Check an update. Raises MalformedUpdate."""
+    return _read_word(data) or _read_update(data)
+
+
+def _read_word(data: bytes) -> UpdateRange | None:
+    """An update that adds a few ASCII letters to a text, as nearly all updates of a streamed answer do, for less than
+    half of what it costs to read any other; None where it is something else."""
+    found = _WORD.match(data)
+    if found is None:
+        return None
+    start, size = found.end(), data[found.end() - 1]
+    if start + size + 1 != len(data) or data[-1] or not data[start:].isascii():
+        return None
+    client, clock = _number(found[1]), _number(found[2])
+    return UpdateRange({client: clock}, {client: clock + size})
+
+
+def _number(data: bytes) -> int:
+    value = shift = 0
+    for byte in data:
+        value |= (byte & 0x7F) << shift
+        shift += 7
+    return value
+
+
+def _read_update(data: bytes) -> UpdateRange:
+    reader = _Reader(data)
+    found = UpdateRange()
+    for _ in range(reader.count()):
+        _read_client(reader, found)
+    for _ in range(reader.count()):
+        client = reader.client()
+        for _ in range(reader.count()):
+            start, length = reader.uint(), reader.uint()
+            if start + length >= CLOCK_END:
+                raise MalformedUpdate("The update deletes past the highest clock.")
+            found.deleted[client] = max(found.deleted.get(client, 0), start + length)
+            found.deletes.setdefault(client, []).append((start, start + length))
+    reader.end()
+    return found
+
+
+# A clock is below 2^32.
+_CLOCK = rb"([\x80-\xff]{0,3}[\x00-\x7f]|[\x80-\xff]{4}[\x00-\x0f])"
+_CLOCK_OF = re.compile(_ID + _CLOCK)
+_CLOCKS = re.compile(rb"(?:" + _ID.replace(b"(", b"(?:") + _CLOCK.replace(b"(", b"(?:") + rb")*+")
+_NOT_LAST = bytes(range(0x80, 0x100))
+
+
+def check_state_vector(data: bytes) -> None:
+    """Check a state vector without making anything of it: to Python what stands in a few bytes is an object of a
+    hundred. Raises MalformedUpdate."""
+    reader = _Reader(data)
+    count = reader.count()
+    whole = _CLOCKS.fullmatch(data, reader.place)
+    # A number ends with a byte that has no high bit.
+    if not whole or len(data.translate(None, _NOT_LAST)) != 1 + 2 * count:
+        raise MalformedUpdate("This is no state vector.")
+
+
+def read_state_vector(data: bytes) -> dict[int, int]:
+    """Check and read a state vector. Raises MalformedUpdate."""
+    check_state_vector(data)
+    reader = _Reader(data)
+    reader.count()
+    return {_number(found[1]): _number(found[2]) for found in _CLOCK_OF.finditer(data, reader.place)}
+
+
+def _read_client(reader: _Reader, found: UpdateRange, into: list[Struct] | None = None) -> None:
+    structs, client, clock = reader.count(), reader.client(), reader.uint()
+    for _ in range(structs):
+        start, info = reader.place, reader.byte()
+        kind = info & 0x1F
+        struct = None if into is None else Struct(client, clock, kind, start)
+        if kind in (0, 10):
+            length = reader.uint()
+        else:
+            _read_place(reader, info, struct)
+            if struct:
+                struct.content = reader.place
+            length = _read_content(reader, kind)
+        if length == 0:
+            raise MalformedUpdate("The update holds an empty struct.")
+        if kind != 10:
+            found.begun[client] = min(found.begun.get(client, clock), clock)
+        clock += length
+        if clock >= CLOCK_END:
+            raise MalformedUpdate("The update writes past the highest clock.")
+        if kind != 10:
+            found.written[client] = max(found.written.get(client, 0), clock)
+            if into is not None and struct:
+                struct.end, struct.stop = clock, reader.place
+                struct.size = reader.last
+                into.append(struct)
+
+
+def _read_place(reader: _Reader, info: int, struct: Struct | None = None) -> None:
+    for bit in (0x80, 0x40):  # left and right neighbour
+        start = reader.place
+        if info & bit:
+            reader.client()
+            reader.clock()
+    if struct:
+        struct.right, struct.right_stop = start, reader.place
+    if not info & 0xC0:
+        parent = reader.uint()
+        if parent == 1:
+            reader.text()
+        elif parent == 0:
+            reader.client()
+            reader.clock()
+        else:
+            raise MalformedUpdate("The update names a parent in an unknown way.")
+        if info & 0x20:
+            reader.text()
+
+
+def _read_content(reader: _Reader, kind: int) -> int:
+    match kind:
+        case 1:  # deleted
+            return reader.uint()
+        case 2:  # JSON texts
+            return sum(1 for _ in range(reader.count()) if reader.text() is not None)
+        case 3:  # bytes
+            reader.bytes()
+        case 4:  # text; its length counts UTF-16 units
+            return len(reader.text().encode("utf-16-le")) // 2
+        case 5:  # embed
+            reader.text()
+        case 6:  # format
+            reader.text()
+            reader.text()
+        case 7:  # shared type
+            ref = reader.uint()
+            if ref > 6:
+                raise MalformedUpdate("The update holds a shared type this version doesn't know.")
+            if ref in (3, 5):  # XML element and hook have a name
+                reader.text()
+        case 8:  # values
+            count = reader.count()
+            for _ in range(count):
+                _read_any(reader, 0)
+            return count
+        case 9:  # subdocument
+            reader.text()
+            _read_any(reader, 0)
+        case _:
+            raise MalformedUpdate(f"The update holds content of an unknown kind, {kind}.")
+    return 1
+
+
+def _read_any(reader: _Reader, depth: int) -> None:
+    if depth > _DEPTH:
+        raise MalformedUpdate("The update nests values too deeply.")
+    match reader.byte():
+        case 127 | 126 | 121 | 120:  # undefined, null, false, true
+            pass
+        case 125:
+            reader.sint()
+        case 124:
+            reader.skip(4)
+        case 123 | 122:
+            reader.skip(8)
+        case 119:
+            reader.text()
+        case 118:
+            for _ in range(reader.count()):
+                reader.text()
+                _read_any(reader, depth + 1)
+        case 117:
+            for _ in range(reader.count()):
+                _read_any(reader, depth + 1)
+        case 116:
+            reader.bytes()
+        case _:
+            raise MalformedUpdate("The update holds a value of an unknown type.")
+
+
+class _Reader:
+    """lib0's variable-length integers, strings and byte arrays."""
+
+    __slots__ = ("_at", "_data", "_size", "last")
+
+    def __init__(self, data: bytes) -> None:
+        self._data, self._at, self._size = data, 0, len(data)
+        self.last = 0
+        """Bytes of the text or byte array read last."""
+
+    @property
+    def place(self) -> int:
+        return self._at
+
+    def byte(self) -> int:
+        if self._at >= self._size:
+            raise MalformedUpdate("The update ends too early.")
+        value = self._data[self._at]
+        self._at += 1
+        return value
+
+    def uint(self) -> int:
+        value = shift = 0
+        while True:
+            byte = self.byte()
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value
+            shift += 7
+            if shift > 56:
+                raise MalformedUpdate("The update holds a number that is too long.")
+
+    def sint(self) -> None:
+        """A signed number: the first byte holds six bits and the sign. Only skipped."""
+        for _ in range(10):
+            if self.byte() < 0x80:
+                return
+        raise MalformedUpdate("The update holds a number that is too long.")
+
+    def count(self) -> int:
+        """How many things follow: each takes a byte at least."""
+        value = self.uint()
+        if value > self._size - self._at:
+            raise MalformedUpdate("The update declares more than it holds.")
+        return value
+
+    def client(self) -> int:
+        value = self.uint()
+        if value >= CLIENT_END:
+            raise MalformedUpdate("The update names a client past the highest id.")
+        return value
+
+    def clock(self) -> int:
+        value = self.uint()
+        if value >= CLOCK_END:
+            raise MalformedUpdate("The update names a clock past the highest one.")
+        return value
+
+    def skip(self, size: int) -> None:
+        if size > self._size - self._at:
+            raise MalformedUpdate("The update declares more than it holds.")
+        self._at += size
+
+    def bytes(self) -> bytes:
+        size = self.uint()
+        start = self._at
+        self.skip(size)
+        self.last = size
+        return self._data[start : self._at]
+
+    def text(self) -> str:
+        try:
+            return self.bytes().decode("utf-8")
+        except UnicodeDecodeError:
+            raise MalformedUpdate("The update holds text that is not UTF-8.") from None
+
+    def end(self) -> None:
+        if self._at != self._size:
+            raise MalformedUpdate("The update goes on after its end.")

@@ -1,0 +1,56 @@
+"""Fork: a new conversation that begins as another one stood at an entry.
+
+Entries keep their ids, their versions and their frames, so token logs and hidden fields stay valid, and a later reader
+can compare the two. What is copied is the transcript up to the entry, and whatever those entries refer to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..crdt.backend import Replica, Scalar, SharedText
+from ..exceptions import NotSealed
+from ..ids import DocumentId, EntryId
+from . import schema
+from .canonical import canonical_json
+from .encryption import MARK
+from .view import Reading
+
+
+def copy_until(doc: Reading, replica: Replica, entry: EntryId) -> dict[EntryId, Mapping[str, Scalar]]:
+    """The fields of every entry that the fork at ``entry`` begins with. Raises NotSealed.
+
+    Sealed hidden fields are bound to their conversation and would not open elsewhere: they are not among the fields.
+    """
+    ids = doc.ids()
+    todo, wanted = ids[: ids.from_end(entry) + 1], set[EntryId]()
+    sound = doc.order.sound()
+    while todo:
+        each = todo.pop()
+        if each not in wanted:
+            wanted.add(each)
+            todo += sound[each].references
+    return {each: _fields(replica, each) for each in sorted(wanted, key=lambda i: sound[i].age)}
+
+
+def copy_acts(doc: Reading, replica: Replica, entries: Mapping[EntryId, object]) -> dict[str, Scalar]:
+    """The selections that lead to a copied entry."""
+    found: dict[str, Scalar] = {}
+    for key in replica.keys(schema.ACTS):
+        text = replica.get(schema.ACTS, key)
+        act = schema.read_selection(key, text)
+        if act and act.entry in entries and text is not None:
+            found[key] = text
+    return found
+
+
+def provenance(conversation: DocumentId, entry: EntryId, hash_: str) -> str:
+    """Where a fork comes from, for ``meta/forked_from``."""
+    return canonical_json({"conversation": conversation, "entry": entry, "transcript": hash_})
+
+
+def _fields(replica: Replica, entry: EntryId) -> dict[str, Scalar]:
+    fields = replica.node(schema.ENTRIES, entry) or {}
+    if any(isinstance(value, SharedText) for value in fields.values()):
+        raise NotSealed(f"Entry {entry} is still being written.", hint="Wait for it, or call conv.seal(entry).")
+    return {name: value for name, value in fields.items() if not (isinstance(value, bytes) and value[:1] == MARK)}

@@ -1,0 +1,151 @@
+"""What the tables of a repo's file hold of a conversation: derived from its document, so that a page of it or a search
+needs no replica, and so that a replica is ready without reading every entry.
+
+One row per entry: where it stands in the transcript, the version that is pinned, its fields as the document has them,
+its words if it is sealed, and its place in the order in short form. Nothing here is ever the only copy of anything.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from ..crdt.backend import Node as ReplicaNode
+from ..crdt.backend import Scalar, SharedText
+from ..ids import ContentHash, EntryId, FrameHash
+from .entry import Frame
+from .order import Node
+
+RULES = "1"
+"""Names the rules that rows are made by. Another name here, and tables made before are made again."""
+
+KEEP = -1
+"""As a position: where it stands."""
+
+_LENGTHS = struct.Struct(">HBI")
+
+
+class TableRow(NamedTuple):
+    """One entry. ``position`` is None where it is not in the transcript; ``words`` where it can't be searched for."""
+
+    entry: str
+    position: int | None
+    pin: str | None
+    node: str
+    erased: bool
+    fields: bytes
+    words: str | None
+
+
+class TableChange(NamedTuple):
+    """What to do to the rows of a conversation, in this order. ``moved``: entry, new position, new pin."""
+
+    gone: Sequence[str]
+    put: Sequence[TableRow]
+    moved: Sequence[tuple[str, int | None, str | None]]
+
+
+Known = Mapping[str, tuple[int | None, str | None]]
+"""entry -> position and pin, as the tables have them."""
+
+
+class TableSource(Protocol):
+    """What the tables are made from. Called under the document's lock."""
+
+    def table_changes(self, known: Known | None) -> TableChange | None:
+        """What turns ``known`` into what is true now. None for ``known``: what the tables had at the last
+        ``tables_written``; the answer is None where only a look at them can tell."""
+        ...
+
+    def tables_written(self) -> None:
+        """The tables hold what is true now."""
+        ...
+
+
+class Tables(Protocol):
+    """The tables of one conversation. ``RULES`` is part of what makes them true."""
+
+    def follow(self, source: TableSource | None) -> None:
+        """From now on keep the tables in step with ``source``, which has just read what the journal loaded; None: leave
+        them as they are."""
+        ...
+
+    def settle(self) -> None:
+        """Bring the tables up to date where they are not."""
+        ...
+
+    def page(self, last: int, before: str | None) -> Sequence[tuple[str, str | None, bytes]] | None:
+        """Entries of the transcript as (entry, pin, fields), oldest first; None where the tables can't tell."""
+        ...
+
+    def nodes(self) -> Sequence[tuple[str, int | None, str | None, str]] | None:
+        """All entries as (entry, position, pin, node), those of the transcript in its order, as of what the journal
+        loaded; None where they can't tell."""
+        ...
+
+
+def pack_fields(fields: ReplicaNode) -> bytes:
+    pieces = []
+    for name, value in sorted(fields.items()):
+        kind = 1 if isinstance(value, bytes) else 2 if isinstance(value, SharedText) else 0
+        data = value if isinstance(value, bytes) else value.encode("utf-8", "surrogatepass")
+        key = name.encode("utf-8", "surrogatepass")
+        pieces += [_LENGTHS.pack(len(key), kind, len(data)), key, data]
+    return b"".join(pieces)
+
+
+def unpack_fields(data: bytes) -> dict[str, Scalar | SharedText]:
+    fields: dict[str, Scalar | SharedText] = {}
+    at = 0
+    while at < len(data):
+        key, kind, size = _LENGTHS.unpack_from(data, at)
+        at += _LENGTHS.size
+        name, value = data[at : at + key].decode("utf-8", "surrogatepass"), data[at + key : at + key + size]
+        at += key + size
+        if kind == 1:
+            fields[name] = value
+        else:
+            text = value.decode("utf-8", "surrogatepass")
+            fields[name] = SharedText(text) if kind == 2 else text
+    return fields
+
+
+Noted = tuple[Node, bool, ContentHash | None]
+"""An entry in short form: its node, whether it is erased, and its version if it has one and no more."""
+
+
+def write_node(node: Node, *, erased: bool, version: ContentHash | None) -> str:
+    place = [node.lamport, node.parents, node.alternative_of, node.answers]
+    return json.dumps([*place, _frame_list(node.frame), _frame_list(node.covers), erased, version])
+
+
+def write_unreadable(reason: str) -> str:
+    return json.dumps(reason)
+
+
+def read_nodes(rows: Sequence[tuple[str, int | None, str | None, str]]) -> Iterator[Noted | str]:
+    """For each row the entry in short form, or why it can't be read."""
+    for (entry, _, _, _), value in zip(rows, json.loads(f"[{','.join(row[3] for row in rows)}]"), strict=True):
+        if isinstance(value, str):
+            yield value
+            continue
+        lamport, parents, alternative_of, answers, frame, covers, erased, version = value
+        framed = (_frame(frame), _frame(covers)) if frame or covers else ()
+        yield Node(entry, tuple(parents), lamport, alternative_of, answers, *framed), erased, version  # type: ignore[arg-type]
+
+
+def _frame_list(frame: Frame | None) -> list[Any] | None:
+    if frame is None:
+        return None
+    flags = (frame.assumed, frame.partial)
+    return [frame.base, frame.appended, frame.hash, frame.renderer, frame.sent, *flags]
+
+
+def _frame(value: Any) -> Frame | None:
+    if value is None:
+        return None
+    base, appended, hash_, renderer, sent, assumed, partial = value
+    pins = tuple((EntryId(entry), ContentHash(version)) for entry, version in appended)
+    return Frame(tuple(base) if base else None, pins, FrameHash(hash_), renderer, sent, assumed, partial)

@@ -1,0 +1,117 @@
+"""What the tables of a conversation shall say, out of what was read of its document."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..crdt.backend import Replica
+from ..ids import ContentHash, EntryId
+from . import schema
+from .blob import Blob, Keeper
+from .encryption import NOWHERE, Place
+from .entry import Entry, SyncState
+from .order import Arrangement, Node
+from .projection import KEEP, Known, TableChange, TableRow, pack_fields, unpack_fields, write_node, write_unreadable
+from .view import Readable, Reading, entry_of, readable_of, words_of
+
+
+class ReadingTables:
+    """Implements ``tables.TableSource``. An append costs what it adds; anything that rearranges is compared whole."""
+
+    def __init__(self, reading: Reading, replica: Replica) -> None:
+        self._reading = reading
+        self._replica = replica
+        self._then: Arrangement | None = None
+        self._size = 0
+
+    def tables_written(self) -> None:
+        self._then = self._reading.order.now()
+        self._size = len(self._reading.ids())
+        self._reading.created.clear()
+        self._reading.changed.clear()
+
+    def table_changes(self, known: Known | None) -> TableChange | None:
+        now = self._reading.order.now()
+        if known is not None:
+            return self._difference(now, known)
+        return self._extension(now) if now is self._then else None
+
+    def _extension(self, now: Arrangement) -> TableChange:
+        """The order only grew: new entries stand near the end, and what stands before them has not moved."""
+        ids, created = self._reading.ids(), self._reading.created
+        places: dict[EntryId, int] = {}
+        missing, at = len(ids) - self._size, len(ids)
+        while missing:
+            at -= 1
+            places[ids[at]] = at
+            missing -= ids[at] in created
+        pinned: set[EntryId] = set()
+        for entry in created:
+            frame = self._reading.readable[entry].head.frame
+            pinned.update(other for other, _ in (frame.pins if frame else ()))
+        put = set(self._reading.changed)
+        put |= {entry for entry in pinned if len(self._reading.readable[entry].versions) != 1}
+        rows = [self._row(entry, places.get(entry, KEEP), now) for entry in sorted(put)]
+        moved = [(i, places.get(i, KEEP), now.pins.get(i)) for i in sorted((pinned | places.keys()) - put)]
+        return TableChange((), rows, moved)
+
+    def _difference(self, now: Arrangement, known: Known) -> TableChange:
+        places = {entry: index for index, entry in enumerate((*now.head, *now.tail))}
+        put: list[TableRow] = []
+        moved: list[tuple[str, int | None, str | None]] = []
+        found: set[str] = set()
+        for thing in self._reading.order.everything():
+            entry = thing.id if isinstance(thing, Node) else thing[0]
+            found.add(entry)
+            was = known.get(entry)
+            true = (places.get(entry), now.pins.get(entry))
+            if was is None or entry in self._reading.changed or was[1] != true[1]:
+                put.append(self._row(entry, true[0], now) if isinstance(thing, Node) else _unreadable(*thing))
+            elif was != true:
+                moved.append((entry, *true))
+        return TableChange([entry for entry in known if entry not in found], put, moved)
+
+    def _row(self, entry: EntryId, position: int | None, now: Arrangement) -> TableRow:
+        readable = self._reading.readable[entry]
+        pin: ContentHash | None = now.pins.get(entry)
+        fields = self._reading.changed.get(entry) or self._replica.node(schema.ENTRIES, entry) or {}
+        return TableRow(
+            entry,
+            position,
+            pin,
+            write_node(
+                readable.head.node(entry),
+                erased=readable.erased is not None,
+                version=_settled_version(readable),
+            ),
+            readable.erased is not None,
+            pack_fields(fields),
+            words_of(readable, pin) if entry in self._reading.order.sound() else None,
+        )
+
+
+def _settled_version(readable: Readable) -> ContentHash | None:
+    """The only version of an entry that need not be read before somebody asks for it. One with attachments has to be:
+    who erases it must know which."""
+    if len(readable.versions) != 1 or any(isinstance(part, Blob) for part in readable.versions[0].parts):
+        return None
+    return readable.versions[0].hash
+
+
+def _unreadable(entry: EntryId, reason: str) -> TableRow:
+    return TableRow(entry, None, None, write_unreadable(reason), False, b"", None)
+
+
+def entry_of_row(
+    entry: str,
+    pin: str | None,
+    fields: bytes,
+    sync_state: Callable[[EntryId], SyncState] = lambda entry: "local",
+    place: Callable[[EntryId, str], Place] = lambda entry, name: NOWHERE,
+    blobs: Keeper | None = None,
+) -> Entry:
+    """The entry that a row of the tables stands for. ``place``: where its hidden fields stand."""
+    id_ = EntryId(entry)
+    readable = readable_of(id_, unpack_fields(fields), place)
+    known = None if pin is None else ContentHash(pin)
+    return entry_of(id_, readable, known, sync_state(id_), blobs)

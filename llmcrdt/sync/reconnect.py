@@ -1,0 +1,181 @@
+"""The line to a relay: a WebSocket that is made, and made again, for as long as somebody wants it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Literal, TypeAlias
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+from websockets.protocol import State as SocketState
+from websockets.typing import Subprotocol
+
+from ..exceptions import LLMCRDTError, MalformedFrame, RelayRefused, SyncError
+from . import wire
+from .address import is_loopback, relay_address
+from .backoff import Backoff
+from .failures import explained, first
+from .keepalive import PATIENCE, Pulse
+from .synchronizer import Follower
+from .traffic import Traffic
+
+logger = logging.getLogger(__name__)
+
+State: TypeAlias = Literal["connecting", "online", "offline", "closed"]
+
+HELD = 5.0
+"""Seconds after which a connection counts as good, and back-off starts over."""
+_OPEN_TIMEOUT = 10.0
+_BEAT = 0.5
+"""Seconds between two looks whether the relay still lives."""
+
+
+class Line:
+    """Carries the frames of a follower. Used on one event loop; its attributes are read from anywhere.
+
+    ``changed()`` is called when the follower did something, ``ended(error)`` when a connection failed or ended. Raises
+    RelayUnreachable where ``url`` is no address. ``patience``: seconds, as Pulse has it.
+
+    Attributes:
+        state: "connecting", "online", "offline" (between two tries); whoever runs it says when it is "closed".
+        last_error: why the last connection failed or ended; None if none did.
+        ever_connected: whether a relay ever answered.
+        traffic: bytes of all connections.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        follower: Follower,
+        backoff: Backoff,
+        tls: Callable[[], ssl.SSLContext],
+        *,
+        changed: Callable[[], None],
+        ended: Callable[[LLMCRDTError], None],
+        patience: float = PATIENCE,
+    ) -> None:
+        self._url, self._address = url, relay_address(url)
+        self._tls = tls() if self._address.startswith("wss:") else None
+        self._follower, self._backoff = follower, backoff
+        self._changed, self._on_end, self._patience = changed, ended, patience
+        self.state: State = "connecting"
+        self.last_error: LLMCRDTError | None = None
+        self.ever_connected = False
+        self.traffic = Traffic()
+        self._stopped, self._flush = asyncio.Event(), asyncio.Event()
+        self._socket: ClientConnection | None = None
+        self._online_since: float | None = None
+        self._failure: Exception | None = None
+
+    async def run(self) -> None:
+        """Connect, again and again, until ``stop``, or until the relay refuses the token: then another try would be
+        refused as well."""
+        loop = asyncio.get_running_loop()
+        stopped = asyncio.create_task(self._stopped.wait())
+        while not self._stopped.is_set():
+            self.state, self._online_since, self._failure = "connecting", None, None
+            session = asyncio.create_task(self._session())
+            await asyncio.wait((session, stopped), return_when=asyncio.FIRST_COMPLETED)
+            if not session.done():
+                session.cancel()
+            with suppress(asyncio.CancelledError):
+                await session
+            self._follower.disconnected()
+            if self._online_since is not None and loop.time() - self._online_since >= HELD:
+                self._backoff.reset()
+            if isinstance(self.last_error, RelayRefused) and self.last_error.code == wire.ErrorCode.TOKEN_REFUSED:
+                self._stopped.set()
+            if not self._stopped.is_set():
+                self.state = "offline"
+                pause, self._follower.retry_after = self._backoff.next(self._follower.retry_after), 0.0
+                await asyncio.wait((stopped,), timeout=pause)
+        self._follower.disconnected()
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    def flush(self) -> None:
+        """The follower has frames to send."""
+        self._flush.set()
+
+    def fail(self, error: Exception) -> None:
+        """The follower failed outside of the task that receives: that ends the connection, not the loop."""
+        self._failure = error
+        self._follower.disconnected()
+        if self._socket is not None:
+            self._socket.transport.abort()
+        else:
+            self._ended(error)
+
+    async def _session(self) -> None:
+        """One connection, from its first byte to its last. Notes why it ended."""
+        try:
+            async with connect(
+                self._address,
+                subprotocols=[Subprotocol(wire.SUBPROTOCOL)],
+                compression="deflate",
+                create_connection=self.traffic.connection(),
+                proxy=None if is_loopback(self._address) else True,
+                ssl=self._tls,
+                open_timeout=_OPEN_TIMEOUT,
+                ping_interval=None,  # Pulse
+                close_timeout=1.0,
+                max_size=wire.MAX_FRAME,
+                user_agent_header=None,
+            ) as socket:
+                self._socket = socket
+                self._follower.connected()
+                async with asyncio.TaskGroup() as group:
+                    sending = group.create_task(self._send(socket))
+                    beating = group.create_task(self._beat(socket))
+                    await self._receive(socket)
+                    sending.cancel()
+                    beating.cancel()
+            self._ended(SyncError("The relay closed the connection."))
+        except asyncio.CancelledError:
+            raise
+        except Exception as e:
+            self._ended(self._failure or first(e))
+        finally:
+            self._socket = None
+
+    async def _send(self, socket: ClientConnection) -> None:
+        with suppress(ConnectionClosed):
+            while True:
+                self._flush.clear()
+                for frame in self._follower.take():
+                    await socket.send(frame)
+                await self._flush.wait()
+
+    async def _beat(self, socket: ClientConnection) -> None:
+        def ask() -> None:
+            if socket.protocol.state is SocketState.OPEN:
+                socket.protocol.send_ping(b"")
+                socket.send_data()
+
+        loop = asyncio.get_running_loop()
+        pulse = Pulse(socket.transport, ask, loop.time(), self._patience)
+        while pulse.beat(loop.time(), self.traffic.received, self.traffic.sent):
+            await asyncio.sleep(_BEAT)
+        self.fail(SyncError(f"The relay gave no sign of life for {2 * self._patience:g} s."))
+
+    async def _receive(self, socket: ClientConnection) -> None:
+        async for frame in socket:
+            if isinstance(frame, str):
+                raise MalformedFrame("The relay sent a text frame.")
+            self._follower.receive(frame)
+            if self._online_since is None:
+                self._online_since = asyncio.get_running_loop().time()
+                self.ever_connected, self.state = True, "online"
+            self._changed()
+
+    def _ended(self, error: BaseException) -> None:
+        if isinstance(error, ConnectionClosed):
+            error = SyncError(f"The connection to {self._url} was lost: {error}.")
+        self.last_error = explained(error)
+        logger.debug("%s: %s", self._url, self.last_error)
+        self._on_end(self.last_error)

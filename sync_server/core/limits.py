@@ -1,0 +1,117 @@
+"""Every limit of the relay, as a number."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llmcrdt.sync.keepalive import PATIENCE
+from llmcrdt.sync.wire import MAX_RECORD, MAX_RECORDS
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Sizes are bytes, times seconds. docs/protocol.md says what a peer gets past each."""
+
+    record: int = MAX_RECORD
+    """Data of one record; at most what a frame can carry."""
+    window_records: int = MAX_RECORDS
+    """Records pushed and not acknowledged, per connection."""
+    window: int = 1 << 20
+    """Bytes taken from a connection and not processed yet; above it the connection is not read from."""
+    outgoing: int = 128 << 10
+    """Bytes queued to a connection; above it the connection is served from the log, as it drains."""
+    batch: int = 64 << 10
+    """Data in one RECORDS message, unless a single record is larger."""
+    rate: int = 16 << 20
+    """Bytes a second that are taken from a connection, or from all connections of one token's subject together."""
+    burst: int = 64 << 20
+    """Bytes that are taken at once after a rest; then the connection is read from no faster than ``rate``."""
+    documents: int = 10_000
+    """Documents open on one connection."""
+    barriers: int = 16
+    """Barriers not reached, per connection."""
+    connections: int = 1_000
+    subject_connections: int = 100
+    """Connections of one token's subject."""
+    log: int = 1 << 30
+    """Bytes of data in one document's log, its snapshot included."""
+    subject_log: int = 16 << 30
+    """Bytes of data in all logs that belong to one token's subject, snapshots included."""
+    deletes: int = 1_024
+    """DELETEs not answered, per connection."""
+    unknown: int = 100_000
+    """Documents deleted for one token's subject, or for all without one, of which this relay never had a record."""
+    group: int = 4_096
+    """Messages that share one commit."""
+    fold: int = 256 << 10
+    """Bytes of records behind the snapshot from which on a log is folded, and at least as many as the snapshot has."""
+    fold_tail: int = 64 << 10
+    """Bytes of records that are left behind a fold, for those who were away for a short time. None are where a client
+    asked for it."""
+    fold_seconds: int = 60
+    """Processor time of the worker that folds; it is ended after twice as long in any case."""
+    fold_memory: int = 4 << 30
+    condense_records: int = 32
+    """Records that a device missed from which on they may be condensed for it."""
+    condense_bytes: int = 4 << 10
+    """Bytes of data in those records, at least."""
+    condense_most: int = 16_384
+    """Records that are condensed at one time."""
+    condense_free: int = 1 << 20
+    """Bytes of a document's log, snapshot included, that are loaded to condense any part of it."""
+    condense_ratio: int = 256
+    """A longer log is loaded where it has at most so many times the bytes that were missed."""
+    condense_document: int = 32 << 20
+    """A longer one never is."""
+    condense_share: float = 0.75
+    """What was condensed is sent where it has at most this part of the bytes that it stands for."""
+    condense_wait: float = 1.0
+    """That something waits to be condensed, and again that it takes; then the records are sent as they are."""
+    condense_jobs: int = 64
+    """Parts of logs that wait to be condensed."""
+    condense_idle: float = 300.0
+    """Without anything to condense, after which the worker gives way to a new one, which takes less memory."""
+    condense_kept: int = 16 << 20
+    """Bytes of what was condensed that are in memory: for those who get it, and for others who come with the same
+    cursor; each counts 1 KiB more. What has no room is sent as it is."""
+    keep: int = 64 << 20
+    """Bytes of updates of the documents that the keeper holds to check records; those used last go first. One larger
+    document is held alone. Each counts 4 KiB beside its updates. In memory they are some seven times that."""
+    keep_memory: int = 4 << 30
+    """Memory of the keeper's process."""
+    check_seconds: int = 10
+    """Processor time for what is checked at one time, and one more for each MiB; then the keeper's process is ended."""
+    version: int = 512 << 10
+    """A state vector of a Yjs client: one entry of some seven bytes for everybody who ever wrote."""
+    yjs_frame: int = 64 << 20
+    """One frame of a Yjs client: its whole document comes in one."""
+    cached: int = 10_000
+    """Documents of which the log's end is held in memory, and as many sessions and subjects; those used last stay."""
+    sweep: int = 512
+    """Folded records that are taken away in one step."""
+    presence_tick: float = 0.1
+    """Between two PRESENCE messages for one document to one connection."""
+    presence_entries: int = 64
+    """Presence entries of one connection, in all documents together."""
+    presence_bytes: int = 64 << 10
+    """Bytes of their states."""
+    presence_document: int = 1_000
+    """Presence entries of one document; as many that are gone are remembered."""
+    presence_cost: int = 16 << 10
+    """What a PRESENCE message counts in ``rate`` beside its bytes."""
+    retry_after: float = 1.0
+    """What a client is told when the relay stops, is full, or can't write."""
+    handshake: float = 10.0
+    """From the TCP connection to the upgraded WebSocket, and again to HELLO."""
+    silence: float = PATIENCE
+    """Without a sign of life from a client; then it is pinged, and after as long again given up."""
+    shutdown: float = 5.0
+    """For the last messages to leave when the relay stops."""
+    parting: float = 30.0
+    """For a client that is sent away to take what is queued for it and the reason; then the connection is cut."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.record <= MAX_RECORD:
+            raise ValueError(f"record must be 1 to {MAX_RECORD}")
+        if not 0 < self.rate <= self.burst:
+            raise ValueError("rate must be at least 1, and burst at least rate")

@@ -1,0 +1,131 @@
+"""The SQLite file of a relay's log: its tables and migrations, how it is opened and locked, what its errors mean."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+from sqlite_utils import Database, Migrations
+
+from ..durable import sync_folder
+from . import rejected as refused
+from . import snapshots as folds
+from . import tombstones
+from .base import LogError
+
+DATABASE = "relay.db"
+"""The name of the file in a relay's folder."""
+
+TIMEOUT = 5_000
+"""Milliseconds that a command waits for another process that has the file."""
+_APPLICATION_ID = 0x4C4D5259
+_STEPS = {"m001_log", "m002_folds", "m003_tombstones", "m004_refused", "m005_unknown"}
+
+migrations = Migrations("sync_server")
+
+
+@migrations()
+def m001_log(db: Database) -> None:
+    db.conn.execute("CREATE TABLE documents (number INTEGER PRIMARY KEY, id BLOB UNIQUE, kind TEXT, log BLOB) STRICT")
+    db.conn.execute(
+        "CREATE TABLE sessions (number INTEGER PRIMARY KEY, document INTEGER, id BLOB, UNIQUE (document, id)) STRICT"
+    )
+    db.conn.execute(
+        "CREATE TABLE records (key INTEGER PRIMARY KEY, session INTEGER, n INTEGER, chain BLOB, data BLOB) STRICT"
+    )
+    db.conn.execute("CREATE UNIQUE INDEX names ON records (session, n)")
+
+
+@migrations()
+def m002_folds(db: Database) -> None:
+    for statement in folds.SCHEMA:
+        db.conn.execute(statement)
+
+
+@migrations()
+def m003_tombstones(db: Database) -> None:
+    for statement in tombstones.SCHEMA:
+        db.conn.execute(statement)
+
+
+@migrations()
+def m004_refused(db: Database) -> None:
+    for statement in refused.SCHEMA:
+        db.conn.execute(statement)
+
+
+@migrations()
+def m005_unknown(db: Database) -> None:
+    db.conn.execute(tombstones.UNKNOWN)
+
+
+def lock_file(path: Path) -> sqlite3.Connection:
+    """An exclusive lock for as long as the connection lives. The system drops it when the process dies."""
+    lock = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+    try:
+        lock.execute("BEGIN EXCLUSIVE")
+    except sqlite3.OperationalError as e:
+        lock.close()
+        if "locked" not in str(e):
+            raise
+        raise LogError(f"Another relay uses {path.parent}.", hint="Stop it, or choose another --data.") from e
+    except sqlite3.Error:
+        lock.close()
+        raise
+    return lock
+
+
+def open_file(path: Path) -> Database:
+    existed = path.exists()
+    if not existed:  # it holds what people say, so for its owner only; SQLite gives the files beside it the same mode
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    connection = sqlite3.connect(path, timeout=TIMEOUT / 1000, isolation_level=None, check_same_thread=False)
+    db = Database(connection)
+    try:
+        if not is_log(connection) and db.table_names():
+            raise LogError(f"{path} is a database of something else.", hint="Choose another --data.")
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        # On macOS a plain fsync does not reach the disk.
+        connection.execute("PRAGMA fullfsync=ON")
+        # What is folded away must not stay in free pages.
+        connection.execute("PRAGMA secure_delete=ON")
+        connection.execute("PRAGMA cache_size=-16384")
+        connection.execute(f"PRAGMA application_id={_APPLICATION_ID}")
+        check_age(connection, path)
+        migrations.apply(db)
+        if not existed:
+            sync_folder(path.parent)
+    except BaseException:
+        connection.close()
+        raise
+    return db
+
+
+def is_log(db: sqlite3.Connection) -> bool:
+    (marked,) = db.execute("PRAGMA application_id").fetchone()
+    return bool(marked == _APPLICATION_ID)
+
+
+def check_age(db: sqlite3.Connection, path: Path) -> None:
+    unknown = {m.name for m in migrations.applied(Database(db))} - _STEPS
+    if unknown:
+        raise LogError(f"{path} was made by a newer relay.", hint="Upgrade this one.")
+
+
+_HINTS: dict[str, Callable[[Path], str]] = {
+    "not a database": lambda p: f"Move {p.name} away, or choose another --data.",
+    "malformed": lambda p: "Restore it from a backup.",
+    "full": lambda p: "Free some space.",
+    "unable to open": lambda p: "Check that the folder can be written.",
+    "readonly": lambda p: "Check that the folder can be written.",
+}
+
+
+def explained(path: Path, error: Exception) -> LogError:
+    """What an error of SQLite or the system means."""
+    text = str(error)
+    hint = next((make(path) for piece, make in _HINTS.items() if piece in text), "")
+    return LogError(f"{path}: {text}.", hint=hint)

@@ -1,0 +1,138 @@
+"""Folds logs, or condenses parts of them, one after the other, in a worker process, on a thread of its own."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from itertools import chain
+from queue import Empty, SimpleQueue
+
+from llmcrdt.exceptions import LLMCRDTError
+
+from ..core.catch_up import Condensed, ToCondense
+from ..core.compaction import Folded, ToFold
+from ..core.limits import Limits
+from ..log.base import RecordLog
+from . import framing as pieces
+from . import process
+
+logger = logging.getLogger(__name__)
+
+
+class Folder:
+    """``put`` takes what is to be done; ``answer`` gets the result, on the folder's thread. A worker folds one log, or
+    condenses many parts. ``early``: start it before it is needed, for somebody waits for what it does."""
+
+    def __init__(
+        self, log: RecordLog, limits: Limits, answer: Callable[[Folded | Condensed], None], early: bool = False
+    ) -> None:
+        self._log, self._limits, self._answer, self._early = log, limits, answer, early
+        self._used = False
+        self._todo: SimpleQueue[tuple[float, ToFold | ToCondense] | None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._worker: subprocess.Popen[bytes] | None = None
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="llmcrdt-relay-fold", daemon=True)
+        self._thread.start()
+
+    def put(self, todo: ToFold | ToCondense) -> None:
+        self._todo.put((time.monotonic(), todo))
+
+    def stop(self) -> None:
+        """End it, and what is under way; the log is not touched by that."""
+        with self._lock:
+            self._stopping = True
+            if self._worker is not None:
+                self._worker.kill()
+        self._todo.put(None)
+        self._thread.join()
+        self._end_worker()
+
+    def _run(self) -> None:
+        if self._early:
+            self._start()
+        while not self._stopping:
+            try:
+                got = self._todo.get(timeout=self._limits.condense_idle if self._used else None)
+            except Empty:
+                # With it goes the memory that it took.
+                self._used = False
+                self._end_worker()
+                self._start()
+                continue
+            if got is None:
+                return
+            since, todo = got
+            if isinstance(todo, ToFold):
+                self._answer(Folded(*todo, self.fold(todo)))
+                self._end_worker()
+            else:
+                self._used = True
+                late = time.monotonic() - since > self._limits.condense_wait
+                self._answer(Condensed(*todo, None if late else self.condense(todo)))
+                if self._early:
+                    # Where it was ended: who comes next has not the time to wait for a start as well.
+                    self._start()
+
+    def fold(self, todo: ToFold) -> Sequence[bytes] | None:
+        """What a document's log folds to; None where that failed. Blocks."""
+        contents = self._log.contents(todo.document, todo.upto.position)
+        return self._ask(b"fold", contents, 2 * self._limits.fold_seconds)
+
+    def condense(self, todo: ToCondense) -> Sequence[bytes] | None:
+        """What a part of a document's log comes to, nothing where that can't be said; None where it failed, or takes
+        too long. Blocks."""
+        return self._ask(b"condense", self._log.stretch(*todo), self._limits.condense_wait)
+
+    def _ask(self, order: bytes, data: Iterable[bytes], seconds: float) -> Sequence[bytes] | None:
+        worker = self._start()
+        if worker is None:
+            return None
+        timer = threading.Timer(seconds, worker.kill)
+        assert worker.stdin is not None and worker.stdout is not None
+        try:
+            timer.start()
+            pieces.write(worker.stdin, chain((order,), data))
+            return list(pieces.read(worker.stdout))
+        except (OSError, EOFError) as e:
+            if not self._stopping:
+                logger.error("the worker that folds ended: %r", e)
+        except LLMCRDTError as e:
+            logger.error("the log can't be read: %s", e)
+        except Exception:
+            # Whoever waits for an answer must get one: it goes on without.
+            logger.exception("the worker that folds can't be asked")
+        finally:
+            timer.cancel()
+        self._end_worker()
+        return None
+
+    def _start(self) -> subprocess.Popen[bytes] | None:
+        with self._lock:
+            if self._stopping:
+                return None
+            try:
+                limits = self._limits
+                if self._worker is None:
+                    self._worker = process.start(
+                        "sync_server.workers.compactor_worker", limits.fold_memory, limits.fold_seconds
+                    )
+            except OSError as e:
+                logger.error("the worker that folds can't be started: %s", e)
+            return self._worker
+
+    def _end_worker(self) -> None:
+        with self._lock:
+            worker, self._worker = self._worker, None
+        if worker is not None:
+            assert worker.stdin is not None and worker.stdout is not None
+            worker.kill()
+            # What is still in the buffer would be written here, to a worker that is gone.
+            with suppress(OSError):
+                worker.stdin.close()
+            worker.stdout.close()
+            worker.wait()

@@ -1,0 +1,421 @@
+"""The command line from the outside: results on stdout, one clear line on stderr, exit codes."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import llmcrdt
+from llmcrdt.cli import default_db, main
+from llmcrdt.cli.terminal import qr_code
+from llmcrdt.testing.models import write_model
+from sync_server.auth.tokens import Tokens
+from sync_server.thread import RelayThread
+
+CHAT = {
+    "title": "Trains",
+    "messages": [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Is there a train?"},
+        {"role": "assistant", "content": None,
+         "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "trains", "arguments": '{"to": 1}'}}]},
+        {"role": "tool", "tool_call_id": "c1", "content": "at ten"},
+        {"role": "assistant", "content": "Yes, at ten."},
+    ],
+    "tools": [{"type": "function", "function": {"name": "trains", "parameters": {"type": "object"}}}],
+}  # fmt: skip
+
+
+@pytest.fixture
+def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """``run(*arguments)`` -> (exit code, stdout, stderr), with a database in the test's folder."""
+
+    def run_(*arguments: object, db: str = "a.db") -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main(["--db", str(tmp_path / db), *map(str, arguments)])
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    return run_
+
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+def test_search(run: Run) -> None:
+    id_ = json.loads(run("new", "Trip", "--json")[1])["id"]
+    run("append", id_, "Where is the Café?")
+    code, out, _ = run("search", "cafe", "--json")
+    (hit,) = json.loads(out)
+    assert (code, hit["conversation"], hit["title"], hit["role"]) == (0, id_, "Trip", "user")
+    assert hit["snippet"] == "Where is the [Café]?"
+    assert "user: [Where] is the [Café]?" in run("search", "where caf")[1]
+    code, out, err = run("search", "nowhere")
+    assert (code, out, err) == (0, "", "Nothing found.\n")
+
+
+def test_a_conversation_by_hand(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code, out, _ = run("new", "Trip", "--json")
+    id_ = json.loads(out)["id"]
+    assert code == 0
+    assert run("append", id_[:8], "Hello")[0] == 0
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("from stdin é".encode())))
+    code, out, _ = run("append", id_, "-", "--role", "assistant", "--json")
+    entry = json.loads(out)["id"]
+    code, out, _ = run("list", "--json")
+    assert [row["title"] for row in json.loads(out)["conversations"]] == ["Trip"]
+    code, out, _ = run("show", id_, "--json")
+    shown = json.loads(out)
+    assert [e["text"] for e in shown["entries"]] == ["Hello", "from stdin é"]
+    assert shown["entries"][1]["id"] == entry
+    code, out, _ = run("show", id_, "--last", "1")
+    assert "from stdin é" in out
+    assert "Hello" not in out
+    assert run("verify")[1] == "1 conversations, 0 problems\n"
+    assert json.loads(run("verify", tmp_path / "a.db", "--json")[1]) == {"conversations": 1, "problems": []}
+
+
+def test_import_and_export_give_the_file_back(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "chat.json").write_text(json.dumps(CHAT))
+    code, out, err = run("import", tmp_path / "chat.json", "--json")
+    assert code == 0, err
+    id_ = json.loads(out)["id"]
+    assert json.loads(run("list", "--json")[1])["conversations"][0]["title"] == "Trains"
+    exported = json.loads(run("export", id_, "--format", "openai-chat")[1])
+    assert exported["messages"] == CHAT["messages"]
+    assert exported["tools"] == CHAT["tools"]
+    assert run("verify")[0] == 0
+
+
+def test_hidden_fields_are_named_never_shown(run: Run, tmp_path: Path) -> None:
+    with llmcrdt.open(tmp_path / "a.db") as repo:
+        conversation = repo.create()
+        conversation.append("assistant", "visible", hidden={"p/secret": b"topsecret"})
+    for arguments in (("show", conversation.id), ("show", conversation.id, "--json"), ("export", conversation.id)):
+        code, out, _ = run(*arguments)
+        assert code == 0
+        assert "topsecret" not in out
+
+
+def test_two_databases_and_a_relay(run: Run, tmp_path: Path) -> None:
+    relay = subprocess.Popen(
+        [sys.executable, "-m", "sync_server", "--port", "0", "--data", str(tmp_path / "relay")],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert relay.stdout is not None
+        url = relay.stdout.readline().split()[-1]
+        id_ = json.loads(run("new", "Trip", "--json")[1])["id"]
+        run("append", id_, "Hello")
+        code, out, err = run("sync", url, "--json")
+        assert code == 0, err
+        library = json.loads(out)["library"]
+        code, out, err = run("--library", library, "sync", url, "--json", db="b.db")
+        assert code == 0, err
+        assert json.loads(out)["conversations"] == 1
+        assert "Hello" in run("show", id_, db="b.db")[1]
+    finally:
+        relay.send_signal(signal.SIGTERM)
+        relay.wait(10)
+        assert relay.stdout is not None
+        relay.stdout.close()
+
+
+def test_generate_and_plan(run: Run, tmp_path: Path) -> None:
+    write_model(tmp_path / "m.gguf")
+    (tmp_path / "chat.json").write_text(json.dumps(CHAT))
+    id_ = json.loads(run("import", tmp_path / "chat.json", "--json")[1])["id"]
+    run("append", id_, "And back?")
+    engine = ("--model", tmp_path / "m.gguf", "--cache", tmp_path / "kv")
+    code, out, err = run("kv", "plan", id_, *engine, "--json")
+    assert code == 0, err
+    planned = json.loads(out)
+    assert planned["why"]["cause"] == "first"
+    assert planned["exactness"] == "exact"
+    code, out, err = run("generate", id_, *engine, "--max-tokens", "80", "--seed", "1", "--json")
+    assert code == 0, err
+    answer = json.loads(out)
+    assert answer["stats"]["evaluated"] == planned["evaluate"]
+    assert "llmcrdt/tokens" in answer["hidden"]
+    run("append", id_, "And on?")
+    code, out, err = run("generate", id_, *engine, "--max-tokens", "5", "--seed", "1")
+    assert code == 0
+    assert "prompt tokens reused" in err
+    assert run("kv", "pin", id_, *engine)[0] == 0
+    (pinned,) = json.loads(run("kv", "pins", *engine[2:], "--json")[1]).items()
+    assert pinned[0] == id_ and pinned[1] > 0
+    assert json.loads(run("kv", "stats", *engine[2:], "--json")[1])["pinned"] == pinned[1]
+    assert run("kv", "unpin", id_, *engine[2:])[0] == 0
+    assert json.loads(run("kv", "pins", *engine[2:], "--json")[1]) == {}
+    stats = json.loads(run("kv", "stats", "--cache", tmp_path / "kv", "--json")[1])
+    whole = json.loads(run("kv", "verify", "--cache", tmp_path / "kv", "--json")[1])
+    assert whole == {"chunks": stats["chunks"], "held_bytes": stats["held_bytes"], "bad": 0}
+    assert stats["chunks"] > 0
+
+
+def test_ctrl_c_in_a_generation_keeps_what_was_said(run: Run, tmp_path: Path) -> None:
+    write_model(tmp_path / "m.gguf", context=32768)
+    id_ = json.loads(run("new", "--json")[1])["id"]
+    run("append", id_, "Tell me everything.")
+    command = [sys.executable, "-m", "llmcrdt.cli", "--db", str(tmp_path / "a.db"), "generate", id_]
+    command += [
+        "--model",
+        str(tmp_path / "m.gguf"),
+        "--cache",
+        str(tmp_path / "kv"),
+        "--max-tokens",
+        "30000",
+        "--temperature",
+        "9",
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0)
+    assert process.stdout is not None
+    first = process.stdout.read(1)
+    time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    said = first + process.communicate(timeout=60)[0]
+    shown = json.loads(run("show", id_, "--json")[1])["entries"]
+    assert len(shown) == 2
+    if shown[1]["status"] == "stopped":  # else the model of noise ended its turn within that moment
+        assert process.returncode == 130
+    assert shown[1]["text"].startswith(said.decode(errors="replace").rstrip("\n"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("show", "nowhere"), 1, "There is no conversation"),
+        (("append", "nowhere", "x"), 1, "There is no conversation"),
+        (("import", "missing.json"), 1, "missing.json"),
+        (("list", "--before", "nowhere"), 1, "There is no conversation"),
+        (("list", "--limit", "9" * 30), 2, "is not in the range"),
+        (("seal", "nowhere"), 1, "There is no conversation"),
+        (("sync", "ws://127.0.0.1:9", "--timeout", "1"), 1, "Is a relay running there? Nothing is lost; sync again.\n"),
+        (("sync", "nonsense"), 1, "ws://HOST:PORT"),
+        (("generate",), 2, "Missing argument"),
+        (("wrong",), 2, "No such command"),
+        (("verify", "nothing.db"), 2, "does not exist"),
+    ],
+)
+def test_errors_are_one_line_that_says_what_to_do(run: Run, arguments: tuple[str, ...], code: int, words: str) -> None:
+    run("new")
+    got, out, err = run(*arguments)
+    assert got == code
+    assert out == ""
+    assert words in err
+    assert "Traceback" not in err
+    if code == 1:
+        assert err.startswith("llmcrdt: ")
+        assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("broken.json", b'{"messages": [', "line 1"),
+        ("binary.json", b"\xff\xfe\x00", "UTF-8"),
+        ("wrong.json", b'{"messages": [{"role": "wizard", "content": "x"}]}', "messages[0].role"),
+        ("empty.json", b"[]", "no message"),
+    ],
+)
+def test_a_malformed_file_makes_no_conversation(
+    run: Run, tmp_path: Path, name: str, content: bytes, words: str
+) -> None:
+    run("new", "the only one")
+    (tmp_path / name).write_bytes(content)
+    code, _, err = run("import", tmp_path / name)
+    assert code == 1
+    assert words in err
+    assert [row["title"] for row in json.loads(run("list", "--json")[1])["conversations"]] == ["the only one"]
+
+
+def test_a_model_that_is_none_and_a_database_that_is_none(run: Run, tmp_path: Path) -> None:
+    id_ = json.loads(run("new", "--json")[1])["id"]
+    (tmp_path / "m.gguf").write_bytes(b"not a model")
+    code, _, err = run("generate", id_, "--model", tmp_path / "m.gguf")
+    assert (code, "m.gguf" in err) == (1, True)
+    code, _, err = run("generate", id_, "--model", tmp_path / "missing.gguf")
+    assert (code, "missing.gguf" in err) == (1, True)
+    (tmp_path / "text.db").write_text("hello")
+    code, _, err = run("list", db="text.db")
+    assert (code, "not a SQLite database" in err) == (1, True)
+    assert (tmp_path / "text.db").read_text() == "hello"
+
+
+def test_a_slip_in_a_name_makes_no_database(run: Run, tmp_path: Path) -> None:
+    for arguments in (("list",), ("show", "x"), ("append", "x", "y"), ("verify",), ("export", "x"), ("seal", "x")):
+        code, _, err = run(*arguments, db="slip.db")
+        assert (code, "There is no database" in err) == (1, True)
+        assert not (tmp_path / "slip.db").exists()
+    (tmp_path / "empty.db").touch()
+    assert run("verify", tmp_path / "empty.db")[0] == 1
+    assert (tmp_path / "empty.db").stat().st_size == 0
+
+
+def test_what_a_crash_left_unfinished_is_sealed(run: Run, tmp_path: Path) -> None:
+    with llmcrdt.open(tmp_path / "a.db") as repo:
+        conversation = repo.create()
+        stream = conversation.stream("assistant", interval=0)
+        stream.write("half an ans")
+        stream.abandon()
+    code, out, _ = run("seal", conversation.id, "--json")
+    assert (code, len(json.loads(out)["sealed"])) == (0, 1)
+    assert json.loads(run("show", conversation.id, "--json")[1])["entries"][0]["status"] == "stopped"
+
+
+def test_other_people_s_words_give_the_terminal_no_orders(run: Run, tmp_path: Path) -> None:
+    with llmcrdt.open(tmp_path / "a.db", author="\x1b]0;x\x07") as repo:
+        conversation = repo.create("\x1b[2Jtitle")
+        conversation.append("user", "red \x1b[31m and\ttabs\nlines")
+    for arguments in (("list",), ("show", conversation.id)):
+        out = run(*arguments)[1]
+        assert "\x1b[2J" not in out
+        assert "\x1b[31m and" not in out
+        assert "\x07" not in out
+    assert "and\ttabs\nlines" in run("show", conversation.id)[1]
+
+
+def test_where_the_database_is_by_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LLMCRDT_DB", str(tmp_path / "x.db"))
+    assert default_db() == tmp_path / "x.db"
+    monkeypatch.delenv("LLMCRDT_DB")
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    assert default_db() == tmp_path / "llmcrdt" / "chats.db"
+
+
+def test_kv_verify_fails_on_damage_and_prune_empties(run: Run, tmp_path: Path) -> None:
+    from llmcrdt.kvcache import DiskCache
+    from llmcrdt.testing.chunk_cache_suite import chain
+
+    cache = DiskCache(tmp_path / "kv" / "chunks")
+    for chunk in chain(4):
+        cache.put(chunk)
+    victim = next((tmp_path / "kv" / "chunks").glob("*.kv"))
+    victim.write_bytes(victim.read_bytes()[:-1] + b"?")
+    code, out, _ = run("kv", "verify", "--cache", tmp_path / "kv", "--json")
+    assert (code, json.loads(out)["bad"], json.loads(out)["chunks"]) == (1, 1, 3)
+    code, out, _ = run("kv", "prune", "--cache", tmp_path / "kv", "--json")
+    assert (code, json.loads(out)["deleted"], json.loads(out)["chunks"]) == (0, 3, 0)
+
+
+def test_watching_ends_where_the_token_is_taken_back(run: Run, tmp_path: Path) -> None:
+    tokens = Tokens(tmp_path / "relay")
+    token = tokens.make("ann", "append", ["*"])
+    run("new", "Trip")
+    with RelayThread(tmp_path / "relay") as relay:
+        command = [sys.executable, "-m", "llmcrdt.cli", "--db", str(tmp_path / "a.db"), "sync", relay.url, "--watch"]
+        watching = subprocess.Popen([*command, "--token", token], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        try:
+            assert watching.stdout is not None
+            assert watching.stdout.readline().startswith(b"In step")
+            tokens.revoke(tokens.list()[0][0].id)
+            assert watching.wait(20) == 1
+        finally:
+            watching.kill()
+            _, err = watching.communicate()
+    assert err == b"llmcrdt: The relay ended the connection: The token was revoked. Connect with another token.\n"
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_watching_says_when_the_relay_is_lost_and_when_it_is_back(run: Run, tmp_path: Path, as_json: bool) -> None:
+    run("new", "Trip")
+    command = [sys.executable, "-m", "llmcrdt.cli", "--db", str(tmp_path / "a.db"), "sync", "--watch"]
+    with RelayThread(tmp_path / "relay") as relay:
+        port = relay.port
+        watching = subprocess.Popen(
+            [*command, relay.url, *(["--json"] if as_json else [])],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        assert watching.stdout is not None
+        try:
+            assert any(line.startswith(("In step", "}")) for line in iter(watching.stdout.readline, ""))
+            relay.close()
+            lost = watching.stdout.readline()
+            with RelayThread(tmp_path / "relay", port=port):
+                back = watching.stdout.readline()
+        finally:
+            watching.kill()
+            watching.communicate()
+    if as_json:
+        assert json.loads(lost)["state"] == "offline" and json.loads(back) == {"state": "online"}
+    else:
+        assert lost.startswith("Out of reach: ") and back == f"Connected to ws://127.0.0.1:{port} again.\n"
+
+
+def test_sync_makes_no_library_that_stands_in_the_way_of_the_one_to_join(run: Run, tmp_path: Path) -> None:
+    with RelayThread(tmp_path / "relay") as relay:
+        run("new", "Trip")
+        invite = run("pair", relay.url)[1].strip()
+        run("sync", relay.url)
+        code, _, err = run("sync", relay.url, db="b.db")
+        assert code == 1 and "pair --join" in err and not (tmp_path / "b.db").exists()
+        assert run("pair", "--join", invite, db="b.db")[0] == 0
+        assert run("sync", db="b.db")[0] == 0
+
+
+@pytest.mark.parametrize("command", ["llmcrdt", "relay"])
+def test_who_reads_only_the_beginning_hears_no_complaint(run: Run, tmp_path: Path, command: str) -> None:
+    if command == "relay":
+        for n in range(5):
+            Tokens(tmp_path / "relay").make(f"ann{n}", "read", ["*"])
+        words = ["sync_server", "token", "list", "--data", str(tmp_path / "relay")]
+    else:
+        for n in range(5):
+            run("new", f"Trip {n}")
+        words = ["llmcrdt.cli", "--db", str(tmp_path / "a.db"), "list"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, "-m", *words], stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert done.stderr == b"" and done.returncode == 1
+
+
+def test_pair_and_join(run: Run, tmp_path: Path) -> None:
+    with RelayThread(tmp_path / "relay") as relay:
+        id_ = json.loads(run("new", "Trip", "--json")[1])["id"]
+        assert run("pair")[::2] == (1, "llmcrdt: No relay is known here. Give the relay's address.\n")
+        code, out, err = run("pair", relay.url)
+        assert code == 0 and out.count("\n") == 1 and "secret" in err and "Only this device" in err
+        invite = out.strip()
+        code, out, _ = run("pair", "--json")
+        assert code == 0 and json.loads(out) == {
+            "library": json.loads(run("list", "--json")[1])["library"],
+            "relay": relay.url,
+        }
+        assert json.loads(run("pair", "--json", "--reveal")[1])["invite"] == invite
+        assert run("sync", "--timeout", "60")[0] == 0
+        code, out, err = run("pair", "--join", invite, db="b.db")
+        assert code == 0 and relay.url in out and invite[20:] not in out + err
+        assert run("sync", "--json", "--timeout", "60", db="b.db")[0] == 0
+        assert json.loads(run("list", "--json", db="b.db")[1])["conversations"][0]["id"] == id_
+
+
+def test_joining_with_something_else_says_what_is_wrong(run: Run, tmp_path: Path) -> None:
+    invite = run("pair", "ws://relay.example:1")[1].strip()
+    run("new", "mine", db="b.db")
+    for text, word, db in (
+        (invite[:-9], "end", "c.db"),
+        ("hello", "not an invite", "c.db"),
+        (invite, "belongs", "b.db"),
+    ):
+        code, out, err = run("pair", "--join", text, db=db)
+        assert (code, out) == (1, "") and word in err and invite[20:40] not in err
+    assert not (tmp_path / "c.db").exists()
+    assert run("pair", "ws://h", "--join", invite, db="c.db")[0] == 2
+
+
+def test_an_invite_is_drawn_as_a_qr_code(run: Run) -> None:
+    pytest.importorskip("segno", reason="segno draws QR codes: pip install 'llmcrdt[qr]'")
+    code, out, _ = run("pair", "ws://relay.example:1", "--qr")
+    assert code == 0 and out.count("█") > 100 and out.splitlines()[-1].startswith("llmcrdt-invite-1-")
+    assert qr_code("x" * 5000) is None

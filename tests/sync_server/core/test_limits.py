@@ -1,0 +1,130 @@
+"""Every limit is a number that flag, environment and file can set; those that go by subject hold at a real relay."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Subprotocol
+
+from llmcrdt.exceptions import RelayRefused
+from llmcrdt.ids import document_id
+from llmcrdt.sync import wire
+from llmcrdt.sync.link import Link
+from llmcrdt.sync.wire import Ack, Deleted, Error, ErrorCode, Hello, Open, Push
+from llmcrdt.testing.local_documents import BlobDocuments
+from sync_server.__main__ import _options
+from sync_server.admin import settings
+from sync_server.auth.tokens import Tokens
+from sync_server.core.limits import Limits
+from sync_server.thread import RelayThread
+
+from ...waiting import eventually
+
+D, E, S = b"d" * 16, b"e" * 16, b"s" * 16
+NAMES = [field.name for field in dataclasses.fields(Limits)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_is_set_by_flag_environment_and_file(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    default = getattr(Limits(), name)
+    # Within what burst and rate allow each other.
+    values = [default * 2, default * 3, default * 4] if name == "burst" else [default // 2 or 1, default // 3 or 1, 1]
+    file = tmp_path / "relay.toml"
+    file.write_text(f"[limits]\n{name} = {values[0]}\n")
+    arguments = ["--data", str(tmp_path), "--config", str(file)]
+    assert getattr(_options(arguments).limits, name) == values[0]
+    monkeypatch.setenv("LLMCRDT_RELAY_LIMITS", f"{name}={values[1]}")
+    assert getattr(_options(arguments).limits, name) == values[1]
+    assert getattr(_options([*arguments, "--limit", f"{name}={values[2]}"]).limits, name) == values[2]
+    with pytest.raises(ValueError, match=name):
+        settings.checked({name: -1})
+
+
+def connected(url: str) -> ClientConnection:
+    return connect(url + wire.PATH, subprotocols=[Subprotocol(wire.SUBPROTOCOL)], proxy=None)
+
+
+def until(client: ClientConnection, kind: type, *messages: wire.Message) -> wire.Message:
+    for message in messages:
+        client.send(wire.encode(message))
+    while True:
+        frame = client.recv(timeout=30)
+        assert isinstance(frame, bytes)
+        found = wire.decode(frame)
+        if isinstance(found, kind):
+            return found
+
+
+def test_a_subject_has_one_budget_over_connections_tokens_and_restarts(tmp_path: Path) -> None:
+    tokens = Tokens(tmp_path)
+    ann, too, bob = (tokens.make(subject, "append", ["*"]).encode() for subject in ("ann", "ann", "bob"))
+    limits = Limits(subject_log=100)
+    with RelayThread(tmp_path, limits=limits) as relay, connected(relay.url) as client:
+        until(client, wire.Welcome, Hello("t", ann))
+        assert isinstance(until(client, Ack, Open(D, "blobs"), Push(D, S, 1, (b"x" * 80,))), Ack)
+    with RelayThread(tmp_path, limits=limits) as relay, connected(relay.url) as client, connected(relay.url) as other:
+        until(client, wire.Welcome, Hello("t", too))
+        refused = until(client, Error, Open(E, "blobs"), Push(E, S, 1, (b"x" * 21,)))
+        assert isinstance(refused, Error)
+        assert (refused.code, refused.document, refused.n) == (ErrorCode.SUBJECT_FULL, E, 1)
+        until(other, wire.Welcome, Hello("t", bob))
+        assert until(other, Deleted, wire.Delete(D)) == Deleted(D, wire.DELETE_REFUSED)
+        assert until(client, Deleted, wire.Delete(D)) == Deleted(D, wire.DELETE_DONE)
+        assert until(client, Ack, Push(E, S, 1, (b"x" * 100,))) == Ack(E, S, 1, 1, 1)
+
+
+def test_an_admin_deletes_what_is_others(tmp_path: Path) -> None:
+    tokens = Tokens(tmp_path)
+    ann, root = tokens.make("ann", "append", ["*"]).encode(), tokens.make("root", "admin", ["*"]).encode()
+    with RelayThread(tmp_path) as relay, connected(relay.url) as client, connected(relay.url) as admin:
+        until(client, wire.Welcome, Hello("t", ann))
+        until(client, Ack, Open(D, "blobs"), Push(D, S, 1, (b"x",)))
+        until(admin, wire.Welcome, Hello("t", root))
+        assert until(admin, Deleted, wire.Delete(D)) == Deleted(D, wire.DELETE_DONE)
+        gone = until(client, Error)
+        assert isinstance(gone, Error) and gone.code == ErrorCode.GONE
+
+
+def test_headers_of_a_proxy_change_nothing(tmp_path: Path) -> None:
+    """No limit goes by an address: who claims many has no more room, and no header is needed."""
+    tokens = Tokens(tmp_path)
+    ann = tokens.make("ann", "read", ["*"]).encode()
+    headers = [{"X-Forwarded-For": f"10.0.0.{n}", "X-Real-IP": f"10.0.0.{n}"} for n in range(2)]
+    with RelayThread(tmp_path, limits=Limits(subject_connections=1)) as relay:
+        options = [{"additional_headers": h, "subprotocols": [Subprotocol(wire.SUBPROTOCOL)]} for h in headers]
+        with (
+            connect(relay.url + wire.PATH, proxy=None, **options[0]) as first,  # type: ignore[arg-type]
+            connect(relay.url + wire.PATH, proxy=None, **options[1]) as second,  # type: ignore[arg-type]
+        ):
+            until(first, wire.Welcome, Hello("t", ann))
+            refused = until(second, Error, Hello("t", ann))
+            assert isinstance(refused, Error) and refused.code == ErrorCode.TOO_MANY_CONNECTIONS
+
+
+def test_a_device_whose_subject_has_no_room_reads_on(tmp_path: Path) -> None:
+    """As docs/protocol.md says of SUBJECT_FULL: nothing more is pushed, what is there stays, and others are heard."""
+    token, document = Tokens(tmp_path).make("ann", "append", ["*"]), document_id(D)
+    one, two = BlobDocuments(1), BlobDocuments(2)
+    for local in (one, two):
+        local.follow(document, "blobs")
+    one.put(document, b"x" * 60)
+    with (
+        RelayThread(tmp_path, limits=Limits(subject_log=100)) as relay,
+        Link(relay.url, one, token=token) as first,
+        Link(relay.url, two, token=token) as second,
+    ):
+        first.wait_synced(20)
+        second.wait_synced(20)
+        two.put(document, b"y" * 60)
+        second.notify(document)
+        with pytest.raises(RelayRefused) as refused:
+            second.wait_synced(20)
+        assert refused.value.code == ErrorCode.SUBJECT_FULL
+        one.put(document, b"z")
+        first.notify(document)
+        first.wait_synced(20)
+        eventually(lambda: two.blobs(document), lambda blobs: b"z" in blobs)
+        assert two.outbox(document), "what was refused stays"

@@ -1,0 +1,732 @@
+"""Plain records are checked before they are acknowledged: what is bad goes nowhere, and nobody else notices."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pycrdt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Subprotocol
+
+import llmcrdt
+from llmcrdt.exceptions import RelayRefused
+from llmcrdt.ids import document_id
+from llmcrdt.sync import wire
+from llmcrdt.sync.link import Link
+from llmcrdt.sync.wire import Ack, Error, ErrorCode, Open, Opened, Push, Records
+from llmcrdt.testing.local_documents import BlobDocuments
+from sync_server.core.limits import Limits
+from sync_server.core.rooms import Drop, Joined, Rooms, Send
+from sync_server.core.validation import Ask, Checked, Checking, Flush, Flushed, Left, Merge, Received, ToCheck, ToDrop
+from sync_server.log.base import LogError
+from sync_server.log.file import DATABASE
+from sync_server.log.sqlite import SqliteLog
+from sync_server.thread import RelayThread
+from sync_server.workers import framing as pieces
+from sync_server.workers import validator as keeper_module
+from sync_server.workers import validator_worker
+from sync_server.workers.validator import Keeper
+
+from ...waiting import eventually
+from ..hostile_updates import GOOD, UPDATES
+from ..yjs_peers import Bare, texts, update
+
+D, E, S, T = b"d" * 16, b"e" * 16, b"s" * 16, b"t" * 16
+WAIT = 60
+
+
+@contextmanager
+def native(url: str, *documents: bytes) -> Iterator[ClientConnection]:
+    options = {"subprotocols": [Subprotocol(wire.SUBPROTOCOL)], "proxy": None, "max_size": wire.MAX_FRAME}
+    with connect(url + wire.PATH, **options) as client:  # type: ignore[arg-type]
+        ask(client, wire.Hello("test"))
+        for document in documents:
+            assert isinstance(ask(client, Open(document, "yjs")), Opened)
+        yield client
+
+
+def hear(client: ClientConnection) -> wire.Message:
+    frame = client.recv(timeout=WAIT)
+    assert isinstance(frame, bytes)
+    return wire.decode(frame)
+
+
+def ask(client: ClientConnection, *messages: wire.Message) -> wire.Message:
+    for message in messages:
+        client.send(wire.encode(message))
+    return hear(client)
+
+
+def edits(count: int, size: int = 10, key: str = "k") -> list[bytes]:
+    """The updates of one writer."""
+    doc = pycrdt.Doc()
+    return [update(f"{key}{n}", "x" * size, doc) for n in range(count)]
+
+
+def test_a_bad_record_is_refused_kept_for_the_operator_and_goes_nowhere(tmp_path: Path) -> None:
+    one, two = edits(2)
+    with RelayThread(tmp_path) as relay, native(relay.url, D) as client:
+        with native(relay.url, D) as other:
+            client.send(wire.encode(Push(D, S, 1, (one, b"no update", two))))
+            answers = [hear(client), hear(client)]
+            (refused,) = (m for m in answers if isinstance(m, Error))
+            assert (refused.code, refused.document, refused.session, refused.n) == (ErrorCode.BAD_RECORD, D, S, 2)
+            assert Ack(D, S, 1, 1, 1) in answers
+            assert hear(other) == Records(D, 1, (wire.Record(S, 1, one),))
+            assert ask(client, Push(D, S, 2, (two,))) == Ack(D, S, 2, 1, 2)
+            assert hear(other) == Records(D, 2, (wire.Record(S, 2, two),))
+        command = [sys.executable, "-m", "sync_server", "inspect", "--data", str(tmp_path)]
+        shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+        assert dict(zip(*(line.split("\t") for line in shown), strict=True))["refused"] == "1"
+    with closing(SqliteLog(tmp_path / DATABASE)) as log:
+        assert list(log.contents(D, 9)) == [one, two]
+        ((reason, data),) = log._db.conn.execute("SELECT reason, data FROM refused").fetchall()
+        assert data == b"no update" and "update" in reason
+
+
+def test_a_document_of_which_nothing_was_taken_is_not_there(tmp_path: Path) -> None:
+    """It would belong to whoever pushed what was refused."""
+    with RelayThread(tmp_path) as relay, native(relay.url, D) as client:
+        assert isinstance(refused := ask(client, Push(D, S, 1, (b"no update",))), Error)
+        assert refused.code == ErrorCode.BAD_RECORD
+    with closing(SqliteLog(tmp_path / DATABASE)) as log:
+        assert log.head(D) is None and not log.documents()
+
+
+@pytest.fixture(scope="module")
+def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RelayThread]:
+    with RelayThread(tmp_path_factory.mktemp("relay"), limits=Limits(keep_memory=1 << 30)) as relay:
+        yield relay
+
+
+@pytest.mark.parametrize("before", [(), (GOOD,)], ids=["empty", "not empty"])
+@pytest.mark.parametrize("name", UPDATES)
+def test_known_bad_updates_harm_nobody_at_either_door(relay: RelayThread, name: str, before: tuple[bytes, ...]) -> None:
+    document = random.randbytes(16)
+    with native(relay.url, document) as watcher, Bare(relay.url, document_id(document)) as page:
+        page.sync()
+        for n, good in enumerate(before, 1):
+            assert isinstance(ask(watcher, Push(document, S, n, (good,))), Ack)
+        with native(relay.url, document) as client:
+            client.send(wire.encode(Push(document, T, 1, (UPDATES[name],))))
+            while not isinstance(answer := hear(client), Error):
+                pass
+            assert (answer.code, answer.session, answer.n) == (ErrorCode.BAD_RECORD, T, 1)
+        with Bare(relay.url, document_id(document)) as client:
+            client.sync()
+            client.send(b"\x00\x02" + wire.write_uint(len(UPDATES[name])) + UPDATES[name])
+            assert client.close_code() == 4422
+        later = edits(1)[0]
+        assert isinstance(ask(watcher, Push(document, S, len(before) + 1, (later,))), Ack)
+        assert texts(*before, page_updates(page, len(before) + 1)[-1]) == {"k0": "x" * 10}
+
+
+def page_updates(page: Bare, count: int) -> list[bytes]:
+    got: list[bytes] = []
+    while len(got) < count:
+        message = page.hear()
+        if hasattr(message, "update"):
+            got.append(message.update)
+    return got
+
+
+def test_a_device_with_a_bad_record_goes_on_and_its_user_is_told(tmp_path: Path) -> None:
+    name, local = document_id(D), BlobDocuments(1)
+    good = edits(3)
+    local.follow(name, "yjs")
+    with RelayThread(tmp_path) as relay, Link(relay.url, local) as link:
+        link.wait_synced(WAIT)
+        with pytest.MonkeyPatch.context() as patch:
+            data = iter([good[0], b"bad", good[1], good[2]])
+            patch.setattr("llmcrdt.testing.local_documents.pack", lambda _: next(data))
+            for n in range(4):
+                local.put(name, b"%d" % n)
+        link.notify(name)
+        with pytest.raises(RelayRefused) as refused:
+            link.wait_synced(WAIT)
+        assert refused.value.code == ErrorCode.BAD_RECORD
+        eventually(lambda: not local.outbox(name))
+        assert b"bad" in [r.data for r in local[name].quarantine]
+    with RelayThread(tmp_path) as relay, Bare(relay.url, name) as page:
+        assert texts(page.sync()) == texts(*good)
+        with Link(relay.url, local) as link:
+            link.wait_synced(WAIT)
+
+
+def test_without_checks_everything_is_appended(tmp_path: Path) -> None:
+    with RelayThread(tmp_path, check=False) as relay, native(relay.url, D) as client:
+        assert ask(client, Push(D, S, 1, (b"no update",))) == Ack(D, S, 1, 1, 1)
+        with Bare(relay.url, document_id(D)) as page:  # now somebody is there who can't look for himself
+            assert page.sync() == b"\x00\x00"
+            refused = ask(client, Push(D, S, 2, (b"no update either",)))
+            assert isinstance(refused, Error) and refused.code == ErrorCode.BAD_RECORD
+            assert ask(client, Push(D, S, 2, tuple(edits(1)))) == Ack(D, S, 2, 1, 2)
+            assert texts(page_updates(page, 1)[0]) == {"k0": "x" * 10}
+
+
+def test_a_worker_killed_again_and_again_loses_and_refuses_nothing(tmp_path: Path) -> None:
+    made, stop = edits(120, 200), threading.Event()
+    child, url = start(tmp_path)
+
+    def killer() -> None:
+        rng = random.Random(5)
+        while not stop.wait(0.5 + rng.random()):
+            for pid in workers(child.pid):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+    thread = threading.Thread(target=killer)
+    thread.start()
+    try:
+        with native(url, D) as client, Bare(url, document_id(E)) as page:
+            page.sync()
+            mine = edits(30, key="p")
+            for n in range(30):
+                client.send(wire.encode(Push(D, S, 4 * n + 1, tuple(made[4 * n : 4 * n + 4]))))
+                page.send(b"\x00\x02" + wire.write_uint(len(mine[n])) + mine[n])
+                stop.wait(0.1)
+            acked = 0
+            while acked < 120:
+                answer = hear(client)
+                assert isinstance(answer, Ack), answer
+                acked += answer.count
+            stop.set()
+            thread.join()
+            assert texts(page.sync()) == texts(*mine)
+        with Bare(url, document_id(D)) as late:
+            assert texts(late.sync()) == texts(*made)
+    finally:
+        stop.set()
+        thread.join()
+        child.terminate()
+        child.communicate()
+    with closing(SqliteLog(tmp_path / DATABASE)) as log:
+        assert log._db.conn.execute("SELECT count(*) FROM refused").fetchone() == (0,)
+
+
+def workers(relay: int) -> list[int]:
+    """The processes that check records for a relay."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            status, command = (path / "stat").read_text(), (path / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if b"sync_server.workers.validator_worker" in command and int(status.rpartition(")")[2].split()[1]) == relay:
+            found.append(int(path.name))
+    return found
+
+
+def start(data: Path) -> tuple[subprocess.Popen[str], str]:
+    command = [sys.executable, "-m", "sync_server", "--port", "0", "--data", str(data)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    assert child.stdout
+    return child, child.stdout.readline().split()[-1]
+
+
+# ---------------------------------------------------------------- the keeper alone
+
+
+class Kept:
+    """A keeper over a real log, and the rooms' part in it: what passed is appended before a Flush is answered."""
+
+    def __init__(self, folder: Path, **limits: int) -> None:
+        self.log = SqliteLog(folder / DATABASE)
+        self.answers: dict[int, Checked] = {}
+        self.flushes: list[Flush] | None = None
+        self._got = threading.Condition()
+        self._ticket = 0
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
+        self.keeper = Keeper(self.log, Limits(**limits), self._take)
+        self._loop.call_soon_threadsafe(self.keeper.start)
+
+    def _take(self, answer: Checked | Flush) -> None:
+        if isinstance(answer, Flush):
+            if self.flushes is not None:
+                return self.flushes.append(answer)
+            head = self.log.head(answer.document)
+            return self.tell(Flushed(answer.document, head.cursor.position if head else 0))
+        with self._got:
+            self.answers[answer.ticket] = answer
+            self._got.notify_all()
+
+    def tell(self, *orders: ToCheck | ToDrop | Flushed) -> None:
+        self._loop.call_soon_threadsafe(self.keeper.put, *orders)
+
+    def put(self, request: Push | Ask | Merge) -> int:
+        self._ticket += 1
+        self.tell(ToCheck(self._ticket, request, len(request.data) if isinstance(request, Push) else 0))
+        return self._ticket
+
+    def wait(self, *tickets: int) -> list[Checked]:
+        with self._got:
+            assert self._got.wait_for(lambda: self.answers.keys() >= set(tickets), WAIT)
+        return [self.answers[ticket] for ticket in tickets]
+
+    def append(self, document: bytes, *data: bytes, session: bytes = S) -> None:
+        with self.log.transaction():
+            first = self.log.last(document, session) + 1
+            for n, piece in enumerate(data, first):
+                self.log.append(document, wire.Record(session, n, piece), "yjs", b"l" * 16)
+
+    def close(self) -> None:
+        asyncio.run_coroutine_threadsafe(self.keeper.stop(), self._loop).result(WAIT)
+        assert self.keeper._size == 0, "what it counts is what there is"
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+        self.log.close()
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Iterator[Kept]:
+    kept = Kept(tmp_path)
+    yield kept
+    kept.close()
+
+
+async def die(transport: Any, worker: Any) -> None:
+    transport.kill()
+    while not worker.over:
+        await asyncio.sleep(0.01)
+
+
+async def speak(transport: Any, worker: Any) -> None:
+    worker.pipe_data_received(1, pieces.joined([b"ok", b"", b"0"]))
+    assert worker.over
+
+
+@pytest.mark.parametrize("go_wrong", [die, speak])
+def test_a_worker_that_goes_wrong_before_it_is_known_is_started_again(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch, go_wrong: Callable[[Any, Any], Awaitable[None]]
+) -> None:
+    """It ends, or speaks before it is asked."""
+    start, times = kept._loop.subprocess_exec, list[int]()
+
+    async def started(*arguments: Any, **options: Any) -> Any:
+        transport, worker = await start(*arguments, **options)
+        times.append(1)
+        if len(times) == 1:
+            await go_wrong(transport, worker)
+        return transport, worker
+
+    monkeypatch.setattr(kept._loop, "subprocess_exec", started)
+    monkeypatch.setattr(keeper_module, "_PAUSE", 0.1)
+    ticket = kept.put(Push(D, S, 1, tuple(edits(1))))
+    assert kept.wait(ticket) == [Checked(ticket, 1)]
+    assert len(times) == 2
+
+
+def spoil_first_answers(kept: Kept, monkeypatch: pytest.MonkeyPatch, malformed: list[bytes]) -> list[list[bytes]]:
+    """The first answers of the worker are these; what it really said. Should the keeper fail, ticket 1 hears of it."""
+    feed, said = pieces.Reader.feed, list[list[bytes]]()
+
+    def wrong(reader: pieces.Reader, data: bytes) -> list[bytes] | None:
+        answers = feed(reader, data)
+        if answers:
+            said.append(answers)
+        return malformed if answers and len(said) == 1 else answers
+
+    monkeypatch.setattr(pieces.Reader, "feed", wrong)
+    monkeypatch.setattr(kept.keeper, "_failed", lambda: kept._take(Checked(1, failed=True)))
+    return said
+
+
+MALFORMED = [
+    [b"ok"],
+    [b"ok", b"", b"x"],
+    [b"ok", b"", b"-1"],
+    [b"ok", b"", b"2", b"1"],
+    [b"ok", b"", b"0", b"ok", b"", b"0"],
+    [b"ok", b"", b"0", b"ok", b"", b"1", b"1"],
+    [b"ok", b"", b"0", b"ok", b"", b"1", b"3"],
+    [b"ok", b"", b"0", b"ok", b"", b"1", b"2", b"more"],
+    [b"ok", b"", b"0", b"bad", b"no update", b"1", b"2"],
+    [b"ok", b"", b"0", b"bad", b"no update", b"1", b"-1"],
+    [b"ok", b"", b"0", b"bad", b"", b"1", b"1"],
+    [b"ok", b"", b"0", b"fine", b"", b"1", b"2"],
+    [b"gone", b"", b"0", b"ok", b"", b"1", b"2"],
+    [b"bad", b"\xff", b"0"],
+    [],
+]
+
+
+@pytest.mark.parametrize("malformed", MALFORMED)
+def test_a_worker_that_says_what_can_not_be_is_started_again(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch, malformed: list[bytes]
+) -> None:
+    """Nothing of such an answer is believed, and the relay goes on."""
+    said = spoil_first_answers(kept, monkeypatch, malformed)
+    assert kept.put(Push(D, S, 1, tuple(edits(2)))) == 1
+    assert kept.wait(1) == [Checked(1, 2)]
+    assert said[0] == [b"ok", b"", b"0", b"ok", b"", b"1", b"2"], "the document is loaded, and the records are checked"
+    assert kept.keeper.restarts == 1
+
+
+@pytest.mark.parametrize(
+    ("order", "malformed"),
+    [
+        (b"merge", [b"which", b"", b"0"]),
+        (b"merge", [b"bad", b"", b"0"]),
+        (b"cover", [b"ok", b"", b"1", b""]),
+        (b"diff", [b"ok", b"", b"1", b""]),
+    ],
+)
+def test_other_answers_are_not_believed_either(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch, order: bytes, malformed: list[bytes]
+) -> None:
+    """Which of one update; bad, for no reason; and one thing in place of none, or of two."""
+    spoil_first_answers(kept, monkeypatch, [b"ok", b"", b"0", *malformed])
+    kept.put(Ask(D, "yjs", b"\x00") if order == b"diff" else Merge(D, "yjs", b"\x00\x00", order == b"merge"))
+    (answer,) = kept.wait(1)
+    assert (answer.failed, answer.refused, len(answer.data)) == (False, "", 2 if order == b"diff" else 0)
+    assert kept.keeper.restarts == 1
+
+
+def test_a_batch_costs_the_same_however_many_documents_are_held(kept: Kept) -> None:
+    class Documents(OrderedDict[bytes, Any]):
+        looked = 0
+
+        def __iter__(self) -> Iterator[bytes]:
+            Documents.looked += 1
+            return super().__iter__()
+
+        def values(self) -> Any:
+            Documents.looked += 1
+            return super().values()
+
+    kept.keeper._documents = Documents()
+    for document in (D, E):
+        for n, record in enumerate(edits(3), 1):
+            kept.wait(kept.put(Push(document, S, n, (record,))))
+    assert Documents.looked == 0
+    assert kept.keeper.held == 2
+
+
+def test_a_cold_document_is_loaded_with_all_that_its_log_has(kept: Kept) -> None:
+    made = edits(50)
+    kept.append(D, *made[:40])
+    asked, pushed = kept.put(Ask(D, "yjs", b"\x00")), kept.put(Push(D, S, 41, tuple(made[40:])))
+    told, passed = kept.wait(asked, pushed)
+    assert texts(told.data[0]) == texts(*made[:40])
+    assert (passed.good, passed.refused) == (10, "")
+
+
+def test_what_a_log_has_that_can_not_be_applied_is_passed_over(kept: Kept) -> None:
+    made = edits(6)
+    kept.append(D, *made[:3], b"rubbish", *made[3:], UPDATES["bad-0"])
+    (told,) = kept.wait(kept.put(Ask(D, "yjs", b"\x00")))
+    assert texts(told.data[0]) == texts(*made)
+
+
+def nested() -> list[bytes]:
+    """Updates of client 3: a map in a map, and a text."""
+    doc, made = pycrdt.Doc(client_id=3), list[bytes]()
+    values, text = doc.get("m", type=pycrdt.Map), doc.get("t", type=pycrdt.Text)
+    doc.observe(lambda event: made.append(event.update))
+    values["a"] = 1
+    values["b"] = pycrdt.Map({"x": "y"})
+    text += "hello"
+    text.insert(2, "zz")
+    return made
+
+
+CORE_REFUSES = [
+    "0102030a270003070171000800030a027c3f8000007c4000000000",  # it gives up in the middle
+    "0102030a020003010101000800030a027c3f8000007c4000000000",  # it doesn't read this
+    "01010308c503040305027a7a00",  # the same, within its content
+]
+
+
+@pytest.mark.parametrize("bad", CORE_REFUSES)
+def test_what_only_the_core_refuses_is_found_among_many_records(kept: Kept, bad: str) -> None:
+    before, after = nested(), edits(3)
+    data = (*before, bytes.fromhex(bad), *after)
+    # Both wait for the document, so they are looked at together.
+    answer, merged = kept.wait(kept.put(Push(D, S, 1, data)), kept.put(Merge(D, "yjs", after[0])))
+    assert (answer.good, bool(answer.refused)) == (len(before), True)
+    assert texts(*merged.data) == texts(after[0]), "what came behind the bad one is not there"
+    kept.append(D, *before)
+    kept.tell(ToDrop(D))
+    assert kept.wait(kept.put(Push(D, S, len(before) + 1, tuple(after))))[0].good == len(after)
+    (told,) = kept.wait(kept.put(Ask(D, "yjs", b"\x00")))
+    whole = pycrdt.Doc()
+    whole.apply_update(told.data[0])
+    assert str(whole.get("t", type=pycrdt.Text)) == "hezzllo"
+    assert texts(told.data[0]) == texts(*before, *after)
+    assert kept.keeper.restarts == 0
+
+
+def test_a_document_in_doubt_is_gone_until_it_is_loaded_again() -> None:
+    """What stands behind in the same batch must not be looked at with it."""
+    before, breaks = nested(), bytes.fromhex(CORE_REFUSES[0])
+    for many in (True, False):
+        worker = validator_worker.Keeper(1 << 20)
+        assert worker.obey(b"loaded", D, before)[0] == b"ok"
+        state = worker.obey(b"check", D, [*edits(1), breaks] if many else [breaks])[0]
+        assert state == (b"which" if many else b"broken")
+        assert worker.obey(b"check", D, edits(1))[0] == b"gone"
+        assert worker.obey(b"diff", D, [b"\x00"])[0] == b"gone"
+
+
+def test_a_replica_that_was_dropped_is_loaded_again(kept: Kept) -> None:
+    one, two = edits(2)
+    kept.append(D, one)
+    (emitted,) = kept.wait(kept.put(Merge(D, "yjs", two)))
+    assert texts(one, *emitted.data) == texts(one, two)
+    kept.tell(ToDrop(D))  # it did not get into the log
+    assert kept.wait(kept.put(Merge(D, "yjs", two))) == [Checked(2, 0, emitted.data)]
+    assert kept.wait(kept.put(Merge(D, "yjs", two))) == [Checked(3)], "nothing new any more"
+
+
+def test_a_document_that_is_dropped_before_it_is_loaded_is_loaded_with_all_that_was_answered_before(kept: Kept) -> None:
+    (one,) = edits(1)
+    flushes = kept.flushes = []
+    ticket = kept.put(Ask(D, "yjs", b"\x00"))
+    eventually(lambda: len(flushes) == 1)
+    kept.tell(ToDrop(D))
+    eventually(lambda: len(flushes) == 2)
+    kept.append(D, one)  # between the two
+    kept.tell(Flushed(D, 0))
+    kept.tell(Flushed(D, 1))
+    (told,) = kept.wait(ticket)
+    assert texts(told.data[0]) == texts(one)
+
+
+def test_word_of_a_document_that_is_held_no_longer_ends_nothing(kept: Kept) -> None:
+    """As it comes where one was dropped, loaded and dropped again, each time before the word on it."""
+    kept.tell(Flushed(D, 0))
+    assert kept.wait(kept.put(Ask(D, "yjs", b"\x00")))
+
+
+def test_who_may_only_read_may_say_nothing_new(kept: Kept) -> None:
+    doc = pycrdt.Doc()
+    one, two = update("a", 1, doc), update("b", 2, doc)
+    before = doc.get_state()
+    del doc.get("m", type=pycrdt.Map)["a"]
+    gone = doc.get_update(before)
+    kept.append(D, one, two)
+    for said, fine in ((one, True), (two, True), (gone, False), (update("c", 3, doc), False)):
+        (answer,) = kept.wait(kept.put(Merge(D, "yjs", said, may_append=False)))
+        assert (answer.refused == "") is fine
+    kept.append(D, gone)
+    kept.tell(ToDrop(D))
+    (answer,) = kept.wait(kept.put(Merge(D, "yjs", gone, may_append=False)))
+    assert answer.refused == ""
+
+
+def test_documents_are_thrown_away_to_make_room_and_come_back(tmp_path: Path) -> None:
+    kept = Kept(tmp_path, keep=3000 + 3 * (4 << 10))
+    try:
+        names = [bytes([n]) * 16 for n in range(8)]
+        made = {name: edits(1, 1000)[0] for name in names}
+        for _ in range(3):
+            for name in names:
+                kept.append(name, *([made[name]] if not kept.log.head(name) else []))
+                (told,) = kept.wait(kept.put(Ask(name, "yjs", b"\x00")))
+                assert texts(told.data[0]) == texts(made[name])
+                assert kept.keeper.held <= 4
+    finally:
+        kept.close()
+
+
+def make_deadly(monkeypatch: pytest.MonkeyPatch, folder: Path, method: str) -> None:
+    """Workers die when one method of a replica gets certain bytes; else they are the real ones."""
+    (folder / "deadly.py").write_text(
+        "import os, sys\n"
+        "from sync_server.workers import validator_worker\n"
+        f"real = validator_worker.YjsReplica.{method}\n"
+        "def deadly(self, *given):\n"
+        "    if b'deadly' in repr(given).encode(): os.abort()\n"
+        "    return real(self, *given)\n"
+        f"validator_worker.YjsReplica.{method} = deadly\n"
+        "sys.exit(validator_worker.process.serve(validator_worker.main))\n"
+    )
+    monkeypatch.syspath_prepend(folder)
+    command = keeper_module.process.command
+    monkeypatch.setattr(keeper_module.process, "command", lambda _, *rest: command("deadly", *rest))
+
+
+def test_what_kills_the_worker_is_refused_and_what_stands_beside_it_passes(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    make_deadly(monkeypatch, tmp_path, "take_in")
+    good = edits(20)
+    deadly = update("k", "deadly")
+    tickets = [
+        kept.put(Push(D, S, 1, tuple(good))),
+        kept.put(Push(E, T, 1, (*good[:3], deadly, good[3]))),
+        kept.put(Merge(b"f" * 16, "yjs", good[0])),
+        kept.put(Ask(D, "yjs", b"\x00")),
+    ]
+    one, two, three, four = kept.wait(*tickets)
+    assert (one.good, one.refused) == (20, "")
+    assert (two.good, bool(two.refused)) == (3, True)
+    assert texts(*three.data) == texts(good[0])
+    assert not four.failed
+    assert kept.keeper.restarts >= 3
+    assert kept.wait(kept.put(Push(E, T, 4, (good[3],))))[0].good == 1
+
+
+def test_a_worker_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper_module, "_PATIENCE", 1)
+    kept = Kept(tmp_path, check_seconds=1)
+    try:
+        kept.wait(kept.put(Push(D, S, 1, tuple(edits(1)))))
+        pid = kept.keeper.pid
+        assert pid
+        os.kill(pid, signal.SIGSTOP)
+        (answer,) = kept.wait(kept.put(Push(E, S, 1, tuple(edits(1)))))
+        assert answer.good == 1
+        assert kept.keeper.pid != pid
+    finally:
+        kept.close()
+
+
+def test_a_document_that_can_not_be_loaded_takes_records_that_can_be_read(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    make_deadly(monkeypatch, tmp_path, "load")
+    kept.append(D, edits(1)[0], update("k", "deadly"))
+    (asked,) = kept.wait(kept.put(Ask(D, "yjs", b"\x00")))
+    assert asked.failed
+    good, bad = kept.wait(kept.put(Push(D, T, 1, tuple(edits(1)))), kept.put(Push(D, T, 2, (b"rubbish",))))
+    assert (good.good, bad.good, bool(bad.refused)) == (1, 0, True)
+    assert kept.wait(kept.put(Push(E, S, 1, tuple(edits(1)))))[0].good == 1
+
+
+# ---------------------------------------------------------------- order, without a keeper
+
+
+class CheckedRooms:
+    """Rooms whose keeper answers when it is told to, in any order between documents."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.log = SqliteLog(folder / DATABASE)
+        self.checking = Checking(available=True, always=True)
+        self.rooms = Rooms(self.log, Limits(), random.Random(seed).randbytes, self.checking)
+        self.todo: list[ToCheck] = []
+        self.heard: list[tuple[int, object]] = []
+
+    def step(self, *events: object) -> None:
+        for output in self.rooms.step(events):  # type: ignore[arg-type]
+            if isinstance(output, ToCheck):
+                self.todo.append(output)
+            elif isinstance(output, Send):
+                self.heard += ((peer, output.message) for peer in output.peers)
+            elif isinstance(output, Drop):
+                self.heard.append((output.peer, output.error))
+
+    def answer(self, rng: random.Random) -> None:
+        """The keeper answers one document's first job."""
+        if self.todo:
+            document = rng.choice(self.todo).request.document
+            todo = next(t for t in self.todo if t.request.document == document)
+            self.todo.remove(todo)
+            self.step(Checked(todo.ticket, todo.records))
+
+
+@settings(max_examples=80, deadline=None)
+@given(seed=st.integers(0, 1 << 30))
+def test_messages_of_one_peer_about_one_document_keep_their_order(
+    tmp_path_factory: pytest.TempPathFactory, seed: int
+) -> None:
+    rng = random.Random(seed)
+    net = CheckedRooms(tmp_path_factory.mktemp("rooms"), seed)
+    net.step(Joined(1))
+    n = dict.fromkeys((D, E), 0)
+    opened = dict.fromkeys((D, E), False)
+    pushed, barriers = dict.fromkeys((D, E), 0), 0
+    for _ in range(rng.randint(5, 40)):
+        document = rng.choice((D, E))
+        match rng.randrange(5):
+            case 0 if not opened[document]:
+                net.step(Received(1, Open(document, "yjs")))
+                opened[document] = True
+            case 1 | 2 if opened[document]:
+                net.step(Received(1, Push(document, S, n[document] + 1, (b"x",))))
+                n[document] += 1
+                pushed[document] += 1
+            case 3 if opened[document] and rng.random() < 0.3:
+                net.step(Received(1, wire.Close(document)))
+                opened[document] = False
+            case 4 if rng.random() < 0.3:
+                barriers += 1
+                net.step(Received(1, wire.Barrier(barriers)))
+            case _:
+                net.answer(rng)
+    leaves = rng.random() < 0.5
+    if leaves:
+        net.step(Left(1))
+    while net.todo:
+        net.answer(rng)
+    assert not any(isinstance(m, Error) for _, m in net.heard), net.heard
+    for document in (D, E):
+        head = net.log.head(document)
+        assert (head.cursor.position if head else 0) == pushed[document], "what was sent before it left is there"
+    reached = [m.id for _, m in net.heard if isinstance(m, wire.Reached)]
+    assert leaves or reached == list(range(1, barriers + 1))
+    assert not net.checking.busy and not net.checking._lines and not net.checking._names
+    net.log.close()
+
+
+def test_a_flush_is_answered_also_where_the_log_could_not_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rooms = CheckedRooms(tmp_path, 1).rooms
+
+    def fails(*_: object) -> None:
+        raise LogError("no disk")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SqliteLog, "head", fails)
+        assert rooms.step([Flush(D)]) == []
+    assert rooms.step([Flush(E)]) == [Flushed(D, 0), Flushed(E, 0)]
+
+
+def test_a_merge_that_rests_on_what_is_not_in_the_log_is_looked_at_again(tmp_path: Path) -> None:
+    net = CheckedRooms(tmp_path, 1)
+    net.step(Joined(1), Joined(2), Received(1, Open(D, "yjs")))
+    net.step(Received(1, Push(D, S, 1, (b"a",))), Received(2, Merge(D, "yjs", b"m")))
+    net.step(Received(3, Push(D, S, 1, (b"b",))))
+    push, merge = net.todo
+    net.todo = []
+    net.rooms._drop(1, Error(1))  # its record is in the replica, and will not be in the log
+    net.step(Checked(push.ticket, 1), Checked(merge.ticket, data=(b"rests on it",)))
+    (again,) = net.todo
+    net.step(Checked(again.ticket, data=(b"m",)))
+    assert [s.record.data for s in net.log.read(D, 0, 1 << 20, 10)] == [b"m"]
+    net.log.close()
+
+
+def test_conversations_sync_as_ever_with_checks(tmp_path: Path) -> None:
+    with (
+        RelayThread(tmp_path / "relay") as relay,
+        llmcrdt.open(tmp_path / "a.db") as a,
+        llmcrdt.open(tmp_path / "b.db", library=a.library) as b,
+        a.connect(relay.url) as one,
+        b.connect(relay.url) as two,
+    ):
+        conv = a.create("talk")
+        for n in range(30):
+            conv.append("user", f"line {n}")
+        one.wait_synced(WAIT)
+        two.wait_synced(WAIT)
+        assert b.get(conv.id).transcript().hash == conv.transcript().hash

@@ -1,0 +1,152 @@
+"""Worker processes end when their relay does, however that ends, and say nothing of it."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from llmcrdt.sync import wire
+from llmcrdt.sync.wire import Ack, Push
+from sync_server.core.limits import Limits
+from sync_server.thread import RelayThread
+from sync_server.workers import framing as pieces
+
+from ...waiting import PATIENCE, eventually
+from ..core.test_validation import ask, edits, native
+
+D, S = b"d" * 16, b"s" * 16
+ROOT = Path(__file__).parents[3]
+KEEPER, FOLD = "sync_server.workers.validator_worker", "sync_server.workers.compactor_worker"
+
+
+def batch(*data: bytes) -> bytes:
+    written = io.BytesIO()
+    pieces.write(written, data)
+    return written.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "orders"),
+    [
+        (KEEPER, (1 << 32, 1 << 20, 10), batch(b"load", D, b"0")),
+        (FOLD, (1 << 32, 60), batch(b"fold", *edits(3))),
+    ],
+    ids=["keeper", "fold"],
+)
+@pytest.mark.parametrize("cut", [0, 5, None], ids=["told nothing", "told half", "told all"])
+def test_a_worker_whose_relay_is_gone_ends_without_a_word(
+    module: str, arguments: tuple[int, ...], orders: bytes, cut: int | None
+) -> None:
+    command = [sys.executable, "-m", module, *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+    ) as worker:
+        assert worker.stdin and worker.stdout and worker.stderr
+        worker.stdout.close()
+        worker.stdin.write(orders[:cut])
+        worker.stdin.close()
+        assert worker.stderr.read() == b""
+        worker.wait(PATIENCE)
+
+
+def running(module: str) -> list[int]:
+    """The workers of one kind, of whichever relay."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            state, command = (path / "stat").read_text().rpartition(")")[2].split()[0], (path / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if module.encode() in command.split(b"\0") and state != "Z":
+            found.append(int(path.name))
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+@pytest.mark.parametrize(("jobs", "workers"), [(1, 1), (0, 0)])
+def test_a_relay_that_condenses_nothing_has_no_worker_for_it(tmp_path: Path, jobs: int, workers: int) -> None:
+    def mine() -> list[int]:
+        return [pid for pid in running(FOLD) if _parent(pid) == os.getpid()]
+
+    with RelayThread(tmp_path, limits=Limits(condense_jobs=jobs)) as relay, native(relay.url, D) as client:
+        assert isinstance(ask(client, Push(D, S, 1, tuple(edits(1, 10)))), Ack)
+        eventually(lambda: len(mine()), lambda found: found == workers)
+
+
+@pytest.fixture
+def killed(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], str, Path]]:
+    """A relay to be killed, its address, and what it and its workers said."""
+    said = tmp_path / "said"
+    command = [sys.executable, "-m", "sync_server", "--port", "0", "--data", str(tmp_path), "--limit", "fold=1024"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with said.open("wb") as stderr:
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment)
+    assert child.stdout
+    try:
+        yield child, child.stdout.readline().split()[-1], said
+    finally:
+        child.kill()
+        child.communicate()
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+@pytest.mark.parametrize("module", [KEEPER, FOLD], ids=["keeper", "fold"])
+def test_a_relay_that_is_killed_leaves_no_worker(killed: tuple[subprocess.Popen[str], str, Path], module: str) -> None:
+    """Each is stopped in the middle of its work, and goes on when the relay is gone."""
+    child, url, said = killed
+
+    def mine(module: str) -> list[int]:
+        return [pid for pid in running(module) if _parent(pid) == child.pid]
+
+    with native(url, D) as client:
+        made = edits(300, 1000)
+        (keeper,) = eventually(lambda: mine(KEEPER))
+        if module == KEEPER:
+            os.kill(keeper, signal.SIGSTOP)
+            client.send(wire.encode(Push(D, S, 1, tuple(made))))
+            workers = [keeper]
+        else:
+            assert isinstance(ask(client, Push(D, S, 1, tuple(made))), Ack)
+            # One that folds, and the one that condenses.
+            workers = eventually(lambda: mine(FOLD), lambda found: len(found) == 2)
+            for worker in workers:
+                os.kill(worker, signal.SIGSTOP)
+        os.kill(child.pid, signal.SIGKILL)
+        child.wait(PATIENCE)
+    try:
+        for worker in workers:
+            os.kill(worker, signal.SIGCONT)
+    finally:
+        eventually(lambda: {keeper, *workers} & {*running(KEEPER), *running(FOLD)}, lambda left: not left)
+    lines = said.read_text().splitlines()
+    assert not [line for line in lines if "Traceback" in line or "Broken" in line], lines
+
+
+def test_what_ends_all_processes_of_a_relay_lets_it_finish_first(
+    killed: tuple[subprocess.Popen[str], str, Path],
+) -> None:
+    child, url, said = killed
+    with native(url, D) as client:
+        assert isinstance(ask(client, Push(D, S, 1, tuple(edits(1)))), Ack)
+        (keeper,) = [pid for pid in running(KEEPER) if _parent(pid) == child.pid]
+        for number in (signal.SIGINT, signal.SIGTERM):
+            os.kill(keeper, number)
+        assert isinstance(ask(client, Push(D, S, 2, tuple(edits(1, key="l")))), Ack)
+        os.kill(child.pid, signal.SIGINT)
+        assert child.wait(PATIENCE) == 0
+    assert said.read_text() == ""
+
+
+def _parent(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
