@@ -32,8 +32,8 @@ _HOMES = {
     ),
     "generation.generation": ("Generation", "Plan", "generate", "plan"),
     "generation.pinning": ("pin", "unpin"),
-    "generation.prefetch": ("Warming", "warm"),
-    "generation.cache_miss": ("Why",),
+    "generation.prefetch": ("Prefetch", "prefetch"),
+    "generation.cache_miss": ("CacheMiss",),
     "engine.base": ("Engine", "Reuse", "Sampling"),
     "engine.llama.engine": ("LlamaEngine",),
     "sync.link": ("Link",),
@@ -41,17 +41,20 @@ _HOMES = {
     "exceptions": ("LLMCRDTError",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_ALIASES = {"Warming": "Prefetch", "warm": "prefetch", "Why": "CacheMiss"}
+"""Older names that go on working."""
 
-__all__ = ["__version__", "exceptions", *_HOME_OF]
+__all__ = ["__version__", "exceptions", *_HOME_OF, *_ALIASES]
 
 
 def __getattr__(name: str) -> Any:
     if name == "exceptions":
         return import_module(".exceptions", __name__)
-    home = _HOME_OF.get(name)
+    now = _ALIASES.get(name, name)
+    home = _HOME_OF.get(now)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f".{home}", __name__), name)
+    value = getattr(import_module(f".{home}", __name__), now)
     globals()[name] = value
     return value
 

@@ -49,7 +49,7 @@ MUTATIONS = (
         "if node.lamport > above + REACH:", "if False:", _RULES + "test_o1_the_greatest_lamport_there_is_stops_nobody",
     ),
     Mutation(
-        "O1", "a version shown once is shown again", "Reading.entry",
+        "O1", "a version shown once is shown again", "ConversationView.entry",
         "cached.hash == _chosen(readable, pin)[1]", "(pin is None or cached.hash == pin)",
         _RULES + "test_o1_the_version_shown_does_not_depend_on_what_was_shown_before",
     ),
@@ -96,12 +96,12 @@ MUTATIONS = (
         "visible.difference(head)", "visible", _MODEL,
     ),
     Mutation(
-        "O4", "what is hidden is not listed", "Reading._elsewhere.elsewhere",
+        "O4", "what is hidden is not listed", "ConversationView._elsewhere.elsewhere",
         "return tuple(Elsewhere(self.entry(i), h.way, self._unseen(i, h)) for i, h in hidden_by.items())", "return ()",
         _TALK + "test_an_edit_shows_its_branch_and_select_brings_the_old_one_back",
     ),
     Mutation(
-        "O4", "whoever hides has seen everything", "Reading._unseen",
+        "O4", "whoever hides has seen everything", "ConversationView._unseen",
         "return all(i != entry and entry not in ancestors(sound[i], sound, sound[entry].lamport) for i in seen)",
         "return False",
         _TALK + "test_two_devices_that_answer_at_once_lose_nothing",

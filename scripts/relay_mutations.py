@@ -82,11 +82,11 @@ RELAY_MUTATIONS = (
         "tests/repo/test_repo.py::test_a_refill_holds_what_was_only_deleted",
     ),
     Mutation(
-        "duties", "the outbox is not sent again after a reconnection", "Follower._live",
+        "duties", "the outbox is not sent again after a reconnection", "Synchronizer._live",
         "self._push(doc)", "", _SEEDS,
     ),
     Mutation(
-        "duties", "a cursor is remembered before what the log lacks is queued", "Follower._stream",
+        "duties", "a cursor is remembered before what the log lacks is queued", "Synchronizer._stream",
         "None if filling else cursor", "cursor",
         "tests/sync/test_synchronizer.py::test_a_cut_while_another_log_is_taken_in_loses_nothing",
     ),
@@ -106,7 +106,7 @@ RELAY_MUTATIONS = (
         "tests/store/test_store.py::test_records_of_another_log_leave_a_cursor_into_none",
     ),
     Mutation(
-        "synced", "what is gone counts as refused before the library can say why", "Follower._refused",
+        "synced", "what is gone counts as refused before the library can say why", "Synchronizer._refused",
         "self._goals.ask_again()", "",
         "tests/sync/test_deletion_requests.py::test_gone_is_a_refusal_only_where_the_library_does_not_say_why",
     ),
@@ -120,11 +120,11 @@ RELAY_MUTATIONS = (
         "tests/repo/test_erase_everywhere.py::test_what_an_erase_puts_in_the_place_of_waiting_records_is_waited_for",
     ),
     Mutation(
-        "synced", "a goal does not ask what the relay has", "Goals.advance",
+        "synced", "a goal does not ask what the relay has", "SyncWaiters.advance",
         "goal.heard and not goal.marks", "not goal.marks", _SEEDS,
     ),
     Mutation(
-        "synced", "deletions are no part of what is local", "Goals.ask_again",
+        "synced", "deletions are no part of what is local", "SyncWaiters.ask_again",
         "goal.heard = False", "pass",
         "tests/sync/test_deletion_requests.py::test_who_waits_to_be_in_step_waits_until_the_relay_has_heard_of_it",
     ),
@@ -139,21 +139,21 @@ RELAY_MUTATIONS = (
         "tests/repo/test_deletion.py::test_a_deletion_that_the_relay_refuses_is_told_once_and_asked_again_with_another_token",
     ),
     Mutation(
-        "duties", "a refill drops what another process wrote meanwhile", "RelayDocuments.refill",
+        "duties", "a refill drops what another process wrote meanwhile", "SyncSource.refill",
         "if self._store.last_place(document) != place:", "if False:",
         "tests/repo/test_repo.py::test_a_refill_holds_what_another_process_wrote_meanwhile",
     ),
     Mutation(
-        "erased", "a record that repeats erased words is kept", "RelayDocuments.received",
+        "erased", "a record that repeats erased words is kept", "SyncSource.received",
         "bool(self._store.purged(document))", "False", _SEEDS,
     ),
     Mutation(
-        "synced", "the first refusal ends the wait for all others", "Goals.advance",
+        "synced", "the first refusal ends the wait for all others", "SyncWaiters.advance",
         "if not held_back and (not goal.heard or goal.marks.keys() - refused.keys()):", "if False:",
         "tests/repo/test_large.py::test_what_a_relay_takes_less_of_waits_alone_and_an_erase_frees_the_rest",
     ),
     Mutation(
-        "duties", "what stands before a record that is too large is not sent again", "Pushes.start_over",
+        "duties", "what stands before a record that is too large is not sent again", "Sender.start_over",
         "doc.stuck = None", "", "tests/sync/test_sender.py",
     ),
     Mutation(
@@ -181,17 +181,17 @@ RELAY_MUTATIONS = (
         '"delete:', '"fold:', _SEEDS,
     ),
     Mutation(
-        "deleted", "a relay that lost data is not told again what was deleted", "Follower._note_loss",
+        "deleted", "a relay that lost data is not told again what was deleted", "Synchronizer._note_loss",
         "self._local.lost()", "",
         "tests/repo/test_deletion.py::test_a_relay_that_went_back_to_an_old_copy_is_told_again",
     ),
     Mutation(
-        "deleted", "a deletion is asked for before it is durable that the library says so", "Deletions.ask",
+        "deleted", "a deletion is asked for before it is durable that the library says so", "DeletionRequests.ask",
         "if waits is not None:\n    deletion.mark = waits\nelse:", "if True:",
         "tests/sync/test_deletion_requests.py::test_it_waits_for_the_library_and_is_asked_once",
     ),
     Mutation(
-        "deleted", "a deletion that was not answered is not asked for again", "Deletions.start_over",
+        "deleted", "a deletion that was not answered is not asked for again", "DeletionRequests.start_over",
         "deletion.asked = False", "pass",
         "tests/sync/test_deletion_requests.py::test_what_was_not_answered_is_asked_for_on_the_next_connection",
     ),
@@ -205,7 +205,7 @@ RELAY_MUTATIONS = (
         "data if answer.good == records else data[: answer.good]", "data", _SEEDS,
     ),
     Mutation(
-        "checked", "all that a worker had in hand is to blame for its death", "Keeper._lost",
+        "checked", "all that a worker had in hand is to blame for its death", "Validator._lost",
         "job.alone = True",
         'done = Checked(job.todo.ticket, job.good, (), "?")\nself._finish(order.document, job, done)',
         _SEEDS,
@@ -216,17 +216,17 @@ RELAY_MUTATIONS = (
         "tests/sync_server/core/test_validation.py::test_a_worker_that_says_what_can_not_be_is_started_again",
     ),
     Mutation(
-        "checked", "a document that a record broke is kept", "Keeper.obey",
+        "checked", "a document that a record broke is kept", "ValidatorWorker.obey",
         "if replica.broken:", "if False:",
         "tests/sync_server/core/test_validation.py::test_a_document_in_doubt_is_gone_until_it_is_loaded_again",
     ),
     Mutation(
-        "checked", "what the core refuses among many is put on the first", "Keeper._check",
+        "checked", "what the core refuses among many is put on the first", "ValidatorWorker._check",
         "if len(read) > 1:\n    raise _OneByOne from None", "",
         "tests/sync_server/core/test_validation.py::test_what_only_the_core_refuses_is_found_among_many_records",
     ),
     Mutation(
-        "checked", "a document in which some of a batch may be is kept", "Keeper.obey",
+        "checked", "a document in which some of a batch may be is kept", "ValidatorWorker.obey",
         "except _OneByOne:\n    self._held.pop(document, None)", "except _OneByOne:",
         "tests/sync_server/core/test_validation.py::test_a_document_in_doubt_is_gone_until_it_is_loaded_again",
     ),
@@ -253,7 +253,7 @@ RELAY_MUTATIONS = (
         "if found.entries:\n    self._changed.add(document)", "", _SEEDS,
     ),
     Mutation(
-        "presence", "a device does not announce itself again on a new connection", "Follower._stream",
+        "presence", "a device does not announce itself again on a new connection", "Synchronizer._stream",
         "self.announce(doc.id, anew=True)", "", _SEEDS,
     ),
     Mutation(
@@ -265,17 +265,17 @@ RELAY_MUTATIONS = (
         "30.0", "1e9", _SEEDS,
     ),
     Mutation(
-        "P5.10", "a sweep that was rolled back is taken for done", "Folding.undo",
+        "P5.10", "a sweep that was rolled back is taken for done", "Compaction.undo",
         "self._sweeping = self._scrubbing = ", "",
         "tests/sync_server/core/test_deletion.py::test_a_sweep_that_could_not_be_written_is_done_again_before_the_answer",
     ),
     Mutation(
-        "P2", "who takes nothing of what waits for it is not given up", "Pulse.beat",
+        "P2", "who takes nothing of what waits for it is not given up", "Keepalive.beat",
         "return now - self._asked < self._patience", "return waiting > 0",
         "tests/sync_server/net/test_slow_readers.py::test_who_takes_nothing_is_given_up_and_who_takes_some_is_not",
     ),
     Mutation(
-        "P2", "who takes what waits for it slowly is given up", "Pulse.beat",
+        "P2", "who takes what waits for it slowly is given up", "Keepalive.beat",
         "takes or ", "",
         "tests/sync_server/net/test_slow_readers.py::test_who_takes_nothing_is_given_up_and_who_takes_some_is_not",
     ),
@@ -285,7 +285,7 @@ RELAY_MUTATIONS = (
         "tests/sync_server/test_operating.py::test_no_level_of_logging_shows_tokens_documents_or_content",
     ),
     Mutation(
-        "deleted", "a relay that lost nothing but tombstones is not noticed", "Follower.connected",
+        "deleted", "a relay that lost nothing but tombstones is not noticed", "Synchronizer.connected",
         "self._probe()", "", "tests/repo/test_deletion.py::test_a_relay_that_lost_nothing_but_tombstones_is_told_again",
     ),
     Mutation(
@@ -308,7 +308,7 @@ RELAY_MUTATIONS = (
         "tests/sync_server/core/test_catch_up.py::test_who_is_gone_or_opens_it_anew_is_not_told_what_it_did_not_ask",
     ),
     Mutation(
-        "P5.8", "what could not be condensed in time is tried again for ever", "Condensing.find",
+        "P5.8", "what could not be condensed in time is tried again for ever", "CatchUp.find",
         " < _TRIES", "", "tests/sync_server/core/test_catch_up.py::test_what_failed_is_tried_again_but_not_for_ever",
     ),
     Mutation(
@@ -326,7 +326,7 @@ RELAY_MUTATIONS = (
         "tests/crdt/yjs/test_catch_up.py::test_a_first_record_of_which_some_waits_is_no_document",
     ),
     Mutation(
-        "P5.8", "what slow readers are still to get has no bound", "Condensing._make_room",
+        "P5.8", "what slow readers are still to get has no bound", "CatchUp._make_room",
         "return self._held + size <= most", "return True",
         "tests/sync_server/core/test_catch_up.py::test_who_does_not_read_holds_no_more_than_may_be_kept",
     ),

@@ -34,12 +34,23 @@ from llmcrdt.sync.wire import Error, ErrorCode
 from .admin.metrics import CONTENT_TYPE, Metrics
 from .auth.public_keys import AccessError
 from .auth.tokens import EVERYTHING, TokenRefused, Tokens
-from .core.catch_up import Condensed, ToCondense
-from .core.compaction import Folded, ToFold
+from .core.catch_up import CatchUpRequest, CatchUpResult
+from .core.compaction import CompactRequest, CompactResult
 from .core.limits import Limits
 from .core.rate import Rate
 from .core.rooms import Drop, Event, Greeted, Joined, Rooms, Send, Sent, Tick
-from .core.validation import Ask, Checked, Checking, Flushed, Left, Received, Request, ToCheck, ToDrop, Told
+from .core.validation import (
+    DiffRequest,
+    DiffResponse,
+    Flushed,
+    Left,
+    Received,
+    ReplicaDropped,
+    Request,
+    ValidateRequest,
+    ValidateResult,
+    Validation,
+)
 from .doors import yjs
 from .doors.native import Answer, NativeDoor, Refused, take_following
 from .doors.yjs import YjsDoor
@@ -47,8 +58,8 @@ from .log.file import DATABASE
 from .log.sqlite import SqliteLog
 from .net.connection import OBJECT, SLICE, Connection, Outgoing, Socket
 from .net.tls import Certificate
-from .workers.compactor import Folder
-from .workers.validator import Keeper, Order
+from .workers.compactor import Compactor
+from .workers.validator import Order, Validator
 
 logger = logging.getLogger(__name__)
 
@@ -149,7 +160,7 @@ class Relay:
         self.data.mkdir(parents=True, exist_ok=True)
         self._tokens = Tokens(self.data)
         self._log = SqliteLog(self.data / DATABASE, self.limits.cached)
-        self._checking = Checking(available=True, always=self._check)
+        self._checking = Validation(available=True, always=self._check)
         self._rooms = Rooms(self._log, self.limits, checking=self._checking, condense=True)
         try:
             self._server: Server = await serve(
@@ -178,10 +189,10 @@ class Relay:
             raise
         self.port = self._server.sockets[0].getsockname()[1]
         self._thread = ThreadPoolExecutor(1, "llmcrdt-relay-log")
-        self._folder = Folder(self._log, self.limits, self._put_from_thread)
+        self._folder = Compactor(self._log, self.limits, self._put_from_thread)
         early = self.limits.condense_jobs > 0
-        self._condenser = Folder(self._log, self.limits, self._put_from_thread, early=early)
-        self._keeper = Keeper(self._log, self.limits, self._put, self._fail, early=self._check)
+        self._condenser = Compactor(self._log, self.limits, self._put_from_thread, early=early)
+        self._keeper = Validator(self._log, self.limits, self._put, self._fail, early=self._check)
         self._keeper.start()
         self._step_soon()
         self._ticking = asyncio.create_task(self._tick())
@@ -295,7 +306,7 @@ class Relay:
             self._send([connection], Outgoing(wire.encode(message)), 0)
         elif message is not None and not self._stopping:
             size += OBJECT
-            if isinstance(message, Ask):
+            if isinstance(message, DiffRequest):
                 # The answer may be large: the next message is taken when it has left.
                 size += self.limits.window
             connection.gave(size)
@@ -447,7 +458,7 @@ class Relay:
                 pass  # its presence is not shown; it may write on
             case Error():
                 self._each(connections, self._end, output.message)
-            case Told(_, update, version):
+            case DiffResponse(_, update, version):
                 self._each(connections, self._ask_once, version)
                 # Many get the same answer when they all come back at once.
                 if self._told[0] is not update:
@@ -533,21 +544,21 @@ class Relay:
             outputs = self._rooms.step(events)
             counts = {"commits_total": 1, "commit_seconds_total": time.perf_counter() - began}
             for event in events:
-                if isinstance(event, Checked) and event.refused:
+                if isinstance(event, ValidateResult) and event.refused:
                     counts["records_refused_total"] = counts.get("records_refused_total", 0) + 1
-                if isinstance(event, Folded):
+                if isinstance(event, CompactResult):
                     name = "folds_failed_total" if event.records is None else "folds_total"
                     counts[name] = counts.get(name, 0) + 1
-                if isinstance(event, Condensed) and event.records:
+                if isinstance(event, CatchUpResult) and event.records:
                     counts["condensed_total"] = counts.get("condensed_total", 0) + 1
             orders: list[Order] = []
             frames: list[tuple[Drop | Send, Outgoing | None]] = []
             for output in outputs:
-                if isinstance(output, ToFold):
+                if isinstance(output, CompactRequest):
                     self._folder.put(output)
-                elif isinstance(output, ToCondense):
+                elif isinstance(output, CatchUpRequest):
                     self._condenser.put(output)
-                elif isinstance(output, ToCheck | ToDrop | Flushed):
+                elif isinstance(output, ValidateRequest | ReplicaDropped | Flushed):
                     orders.append(output)
                 else:
                     frames.append((output, _outgoing(output)))
@@ -590,13 +601,15 @@ def _is_heavy(event: Event) -> bool:
     """Whether it writes, takes away or weighs much of a document, which may be long on the quickest disk."""
     if isinstance(event, Received):
         return isinstance(event.message, wire.Delete)
-    return isinstance(event, Folded | Condensed)
+    return isinstance(event, CompactResult | CatchUpResult)
 
 
 def _outgoing(output: Drop | Send) -> Outgoing | None:
     """The frame for native clients; Told is for others."""
     return (
-        None if isinstance(output, Drop) or isinstance(output.message, Told) else Outgoing(wire.encode(output.message))
+        None
+        if isinstance(output, Drop) or isinstance(output.message, DiffResponse)
+        else Outgoing(wire.encode(output.message))
     )
 
 

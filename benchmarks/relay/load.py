@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
-from llmcrdt.crdt.yjs.compact import fold_updates
+from llmcrdt.crdt.yjs.compact import compact_updates
 
 from .connection import STALLED, Connection
 from .dialects import Dialect, WrongContent, dialect
@@ -239,7 +239,7 @@ def check_documents(spoken: Dialect, joined: list[list[bytes]]) -> None:
     them waits for something else."""
     written = Replica(spoken.material.updates)
     for messages in {tuple(came) for came in joined}:
-        document, *waiting = fold_updates(spoken.contents(messages))
+        document, *waiting = compact_updates(spoken.contents(messages))
         if waiting or not Replica([document]).equals(written):
             raise WrongContent("A client's document is not what was written.")
 

@@ -21,7 +21,7 @@ import llmcrdt
 
 from ..exceptions import LLMCRDTError, SyncError
 from ..interop import openai_chat
-from ..kvcache.chunk_cache import NeverCache
+from ..kvcache.chunk_cache import NullCache
 from ..prompt.token_log import prompt_ids
 from ..repo.importer import import_openai_chat
 
@@ -401,7 +401,7 @@ class Story:
 
     def _open_engine(self, cache: Path | None) -> llmcrdt.LlamaEngine:
         assert self._model is not None
-        engine = llmcrdt.LlamaEngine(self._model, cache=cache if cache is not None else NeverCache())
+        engine = llmcrdt.LlamaEngine(self._model, cache=cache if cache is not None else NullCache())
         self._engines.append(engine)
         return engine
 

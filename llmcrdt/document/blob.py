@@ -29,7 +29,7 @@ def is_blob_hash(text: object) -> bool:
     return isinstance(text, str) and _HASH.fullmatch(text) is not None
 
 
-class Keeper(Protocol):
+class BlobStorage(Protocol):
     """Where contents are kept, by hash."""
 
     def put(self, source: BinaryIO) -> tuple[str, int]:
@@ -82,7 +82,7 @@ class Blob:
         media_type: str = "",
         name: str = "",
         extra: Mapping[str, JSON] | None = None,
-        keeper: Keeper | None = None,
+        keeper: BlobStorage | None = None,
     ) -> Blob:
         """One whose content has a hash already. Raises InvalidContent where that is not a hash."""
         if not is_blob_hash(hash):
@@ -104,11 +104,11 @@ class Blob:
         return {name: value for name, value in self.__dict__.items() if name != "_keeper"}
 
     @property
-    def keeper(self) -> Keeper | None:
+    def keeper(self) -> BlobStorage | None:
         """Where the content is kept; None before it is appended."""
         return self.__dict__.get("_keeper")
 
-    def kept_by(self, keeper: Keeper | None) -> Blob:
+    def kept_by(self, keeper: BlobStorage | None) -> Blob:
         """The same attachment, read through this keeper."""
         return Blob.kept(self.hash, self.size, self.media_type, self.name, self.extra, keeper)
 
@@ -136,7 +136,7 @@ class Blob:
             return file.read()
 
 
-def keep(blob: Blob, keeper: Keeper | None) -> Blob:
+def keep(blob: Blob, keeper: BlobStorage | None) -> Blob:
     """Bring the content to this keeper's disk; the part to write. Raises InvalidContent, OSError."""
     if keeper is None:
         raise InvalidContent("There is no place for attachments here.", hint="Append through a repo's conversation.")

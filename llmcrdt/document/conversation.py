@@ -15,21 +15,21 @@ from ..exceptions import InvalidContent, KeyMissing, LLMCRDTError
 from ..ids import ContentHash, DocumentId, EntryId, KeyId, Random, new_entry_id
 from . import schema
 from .acts import Claim, Stop, ToolClaim, call_hash, write_act
-from .blob import Blob, Keeper, keep, named_in
+from .blob import Blob, BlobStorage, keep, named_in
 from .canonical import JSON, parse_json
 from .document import Document, Journal
-from .encryption import Keys, Place
+from .encryption import FieldAddress, Keys
 from .entry import ROLES, Config, Entry, Frame, HiddenField, Part, Role, SyncState, Text, ToolCall, ToolResult, parts_of
 from .erasure import clean, erase, is_clean, with_copies
 from .fork import copy_acts, copy_until, provenance
 from .order import Selection
 from .presence import Presence, Present
 from .projection import Tables
-from .projector import ReadingTables, entry_of_row
+from .projector import Projector, entry_of_row
 from .stream import Stream
 from .transcript import Transcript
 from .verify import Problem, verify
-from .view import Reading
+from .view import ConversationView
 
 Content = str | Part | Sequence[Part]
 Hidden = Mapping[str, bytes | HiddenField]
@@ -61,7 +61,7 @@ class Conversation(Document):
         title: Callable[[], str] = str,
         sync_state: Callable[[EntryId], SyncState] = lambda entry: "local",
         keys: Keys | None = None,
-        blobs: Keeper | None = None,
+        blobs: BlobStorage | None = None,
         dispatch: Callable[[Callable[[], None]], None] = lambda call: call(),
         observed: Callable[[], None] = lambda: None,
         closed: Callable[[], None] = lambda: None,
@@ -587,8 +587,8 @@ class Conversation(Document):
             if field.sealed and not field.locked
         }
 
-    def _place(self, entry: EntryId, name: str) -> Place:
-        return Place(self.id, entry, name, self._keyring)
+    def _place(self, entry: EntryId, name: str) -> FieldAddress:
+        return FieldAddress(self.id, entry, name, self._keyring)
 
     def settle(self) -> None:
         """Bring the tables of the file up to date with the document."""
@@ -608,7 +608,7 @@ class Conversation(Document):
 
     def _reset(self) -> None:
         self._note_visible()
-        self._doc = Reading(self._sync_state, self._lock, self._place, self._blobs)
+        self._doc = ConversationView(self._sync_state, self._lock, self._place, self._blobs)
         self._check_schema()
         rows = self._tables.nodes() if self._tables is not None and self._newer is None else None
         if rows is not None:
@@ -616,7 +616,7 @@ class Conversation(Document):
         else:
             self._doc.read_all(self._replica)
         if self._tables is not None:
-            source = ReadingTables(self._doc, self._replica) if self._newer is None else None
+            source = Projector(self._doc, self._replica) if self._newer is None else None
             self._tables.follow(source)
         self._report(local=False)
 

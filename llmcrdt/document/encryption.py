@@ -31,7 +31,7 @@ _TAG = 16
 _HEADER = 1 + _ID + _NONCE
 
 
-class SealingKey(Protocol):
+class EncryptionKey(Protocol):
     @property
     def id(self) -> KeyId: ...
 
@@ -44,20 +44,20 @@ class SealingKey(Protocol):
 class Keys(Protocol):
     """Where the keys of conversations are kept."""
 
-    def newest(self, conversation: DocumentId) -> SealingKey:
+    def newest(self, conversation: DocumentId) -> EncryptionKey:
         """The key to seal with; made where there is none yet."""
         ...
 
-    def find(self, conversation: DocumentId, id: KeyId) -> SealingKey | None:
+    def find(self, conversation: DocumentId, id: KeyId) -> EncryptionKey | None:
         """The key with this id, if it is here."""
         ...
 
-    def rotate(self, conversation: DocumentId) -> SealingKey:
+    def rotate(self, conversation: DocumentId) -> EncryptionKey:
         """Make a new newest key."""
         ...
 
 
-class Place(NamedTuple):
+class FieldAddress(NamedTuple):
     """Where a hidden field stands, and the keys at hand there."""
 
     conversation: DocumentId
@@ -66,18 +66,18 @@ class Place(NamedTuple):
     keys: Keys | None
 
 
-NOWHERE = Place(DocumentId(""), EntryId(""), "", None)
+NOWHERE = FieldAddress(DocumentId(""), EntryId(""), "", None)
 """For readers that only look at the form of a value: nothing opens there."""
 
 
-class SealedField(HiddenField):
+class EncryptedField(HiddenField):
     """A sealed field as it stands in a document. It is opened when ``data`` is asked for, not before."""
 
     stored: bytes
     key: KeyId
-    _place: Place
+    _place: FieldAddress
 
-    def __init__(self, stored: bytes, binding: Mapping[str, JSON], key: KeyId, place: Place) -> None:
+    def __init__(self, stored: bytes, binding: Mapping[str, JSON], key: KeyId, place: FieldAddress) -> None:
         object.__setattr__(self, "stored", stored)
         object.__setattr__(self, "binding", binding)
         object.__setattr__(self, "sealed", True)
@@ -97,7 +97,7 @@ class SealedField(HiddenField):
             return True
         return False
 
-    def __deepcopy__(self, memo: object) -> SealedField:
+    def __deepcopy__(self, memo: object) -> EncryptedField:
         return self
 
     def __getstate__(self) -> dict[str, object]:
@@ -106,7 +106,7 @@ class SealedField(HiddenField):
 
     def __eq__(self, other: object) -> bool:
         """Same bytes in the document; asks for no key."""
-        return self.stored == other.stored if isinstance(other, SealedField) else NotImplemented
+        return self.stored == other.stored if isinstance(other, EncryptedField) else NotImplemented
 
     def __hash__(self) -> int:
         return hash(self.stored)
@@ -115,7 +115,7 @@ class SealedField(HiddenField):
         return f"<sealed hidden field under key {self.key}, binding {dict(self.binding)!r}>"
 
 
-def seal(field: HiddenField, place: Place, random: Random = os.urandom) -> bytes:
+def seal(field: HiddenField, place: FieldAddress, random: Random = os.urandom) -> bytes:
     """The sealed value of ``field`` for this place, under the conversation's newest key.
 
     Raises SealingMissing without PyNaCl, KeyMissing where nothing keeps keys, InvalidContent for a bad binding, and
@@ -130,7 +130,7 @@ def seal(field: HiddenField, place: Place, random: Random = os.urandom) -> bytes
     return MARK + key_bytes(key.id) + nonce + binding.encode("utf-8") + b"\0" + bytes(sealed)
 
 
-def read_sealed(value: bytes, place: Place) -> SealedField:
+def read_sealed(value: bytes, place: FieldAddress) -> EncryptedField:
     """The field that a sealed value stands for, unopened. Raises InvalidContent for bytes that can't be one."""
     binding, zero, ciphertext = value[_HEADER:].partition(b"\0")
     if value[:1] != MARK or not zero or len(ciphertext) < _TAG:
@@ -141,10 +141,10 @@ def read_sealed(value: bytes, place: Place) -> SealedField:
         raise InvalidContent("sealed hidden field's binding is not UTF-8") from None
     if not isinstance(parsed, dict):
         raise InvalidContent("sealed hidden field's binding is not an object")
-    return SealedField(value, parsed, KeyId(text_of(value[1 : 1 + _ID])), place)
+    return EncryptedField(value, parsed, KeyId(text_of(value[1 : 1 + _ID])), place)
 
 
-def _open(value: bytes, id_: KeyId, place: Place) -> bytes:
+def _open(value: bytes, id_: KeyId, place: FieldAddress) -> bytes:
     decrypt = _aead().crypto_aead_xchacha20poly1305_ietf_decrypt
     key = place.keys.find(place.conversation, id_) if place.keys is not None else None
     if key is None:
@@ -165,7 +165,7 @@ def _open(value: bytes, id_: KeyId, place: Place) -> bytes:
         ) from None
 
 
-def _bound_to(place: Place, id_: KeyId, binding: str) -> bytes:
+def _bound_to(place: FieldAddress, id_: KeyId, binding: str) -> bytes:
     """What the tag covers beside the content. JSON keeps ("ab", "c") and ("a", "bc") apart."""
     text = canonical_json(["llmcrdt/hidden/1", place.conversation, place.entry, place.name, id_, binding])
     return text.encode("utf-8")

@@ -15,7 +15,7 @@ from . import schema
 from .blob import Blob
 from .entry import TOKENS, Reasoning, Text, ToolCall, ToolResult
 from .order import Order
-from .view import Readable, Reading
+from .view import ConversationView, EntryState
 
 CONTENT = ("version:", "live:", "hidden:")
 
@@ -34,7 +34,7 @@ def holding(order: Order, erased: Set[EntryId]) -> dict[EntryId, set[EntryId]]:
     return found
 
 
-def with_copies(doc: Reading, entry: EntryId) -> set[EntryId]:
+def with_copies(doc: ConversationView, entry: EntryId) -> set[EntryId]:
     """The entry, and the alternatives made of it, or it of them, that hold its words whole."""
     words = list(_words(doc.readable[entry]))
     sound = doc.order.sound()
@@ -46,7 +46,9 @@ def with_copies(doc: Reading, entry: EntryId) -> set[EntryId]:
     return found
 
 
-def erase(doc: Reading, replica: Replica, edit: Edit, entries: set[EntryId], *, session: str, lamport: int) -> None:
+def erase(
+    doc: ConversationView, replica: Replica, edit: Edit, entries: set[EntryId], *, session: str, lamport: int
+) -> None:
     """Write the erase of some entries, and remove what it takes."""
     for entry in sorted(entries):
         readable, mark = doc.readable[entry], f"erased:{session}"
@@ -57,7 +59,7 @@ def erase(doc: Reading, replica: Replica, edit: Edit, entries: set[EntryId], *, 
     clean(doc, replica, edit, entries)
 
 
-def clean(doc: Reading, replica: Replica, edit: Edit, more: Set[EntryId] = frozenset()) -> None:
+def clean(doc: ConversationView, replica: Replica, edit: Edit, more: Set[EntryId] = frozenset()) -> None:
     """Remove whatever stands beside an erase, and the token logs of frames that hold one."""
     erased = doc.erased | more
     for entry in sorted(erased):
@@ -69,7 +71,7 @@ def clean(doc: Reading, replica: Replica, edit: Edit, more: Set[EntryId] = froze
             edit.delete_field(schema.ENTRIES, entry, f"hidden:{TOKENS}")
 
 
-def is_clean(doc: Reading) -> bool:
+def is_clean(doc: ConversationView) -> bool:
     """Whether nothing stands beside an erase."""
     if not doc.erased:
         return True
@@ -81,7 +83,7 @@ def is_clean(doc: Reading) -> bool:
     )
 
 
-def _known_erased(readable: Readable) -> set[str]:
+def _known_erased(readable: EntryState) -> set[str]:
     """Entries that were erased before this generation's prompt was made: their words are not in its log."""
     field = readable.hidden.get(TOKENS)
     binding: Mapping[str, object] = field.binding if field else {}
@@ -89,7 +91,7 @@ def _known_erased(readable: Readable) -> set[str]:
     return {name for name in names if isinstance(name, str)} if isinstance(names, list) else set()
 
 
-def _words(readable: Readable) -> Iterator[str]:
+def _words(readable: EntryState) -> Iterator[str]:
     for parts in (*(version.parts for version in readable.versions), readable.live):
         for part in parts:
             if isinstance(part, (Text, Reasoning, ToolResult)):

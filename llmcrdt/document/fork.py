@@ -14,10 +14,10 @@ from ..ids import DocumentId, EntryId
 from . import schema
 from .canonical import canonical_json
 from .encryption import MARK
-from .view import Reading
+from .view import ConversationView
 
 
-def copy_until(doc: Reading, replica: Replica, entry: EntryId) -> dict[EntryId, Mapping[str, Scalar]]:
+def copy_until(doc: ConversationView, replica: Replica, entry: EntryId) -> dict[EntryId, Mapping[str, Scalar]]:
     """The fields of every entry that the fork at ``entry`` begins with. Raises NotSealed.
 
     Sealed hidden fields are bound to their conversation and would not open elsewhere: they are not among the fields.
@@ -33,7 +33,7 @@ def copy_until(doc: Reading, replica: Replica, entry: EntryId) -> dict[EntryId, 
     return {each: _fields(replica, each) for each in sorted(wanted, key=lambda i: sound[i].age)}
 
 
-def copy_acts(doc: Reading, replica: Replica, entries: Mapping[EntryId, object]) -> dict[str, Scalar]:
+def copy_acts(doc: ConversationView, replica: Replica, entries: Mapping[EntryId, object]) -> dict[str, Scalar]:
     """The selections that lead to a copied entry."""
     found: dict[str, Scalar] = {}
     for key in replica.keys(schema.ACTS):

@@ -7,18 +7,18 @@ from collections.abc import Callable
 from ..crdt.backend import Replica
 from ..ids import ContentHash, EntryId
 from . import schema
-from .blob import Blob, Keeper
-from .encryption import NOWHERE, Place
+from .blob import Blob, BlobStorage
+from .encryption import NOWHERE, FieldAddress
 from .entry import Entry, SyncState
 from .order import Arrangement, Node
 from .projection import KEEP, Known, TableChange, TableRow, pack_fields, unpack_fields, write_node, write_unreadable
-from .view import Readable, Reading, entry_of, readable_of, words_of
+from .view import ConversationView, EntryState, entry_of, entry_state_of, words_of
 
 
-class ReadingTables:
+class Projector:
     """Implements ``tables.TableSource``. An append costs what it adds; anything that rearranges is compared whole."""
 
-    def __init__(self, reading: Reading, replica: Replica) -> None:
+    def __init__(self, reading: ConversationView, replica: Replica) -> None:
         self._reading = reading
         self._replica = replica
         self._then: Arrangement | None = None
@@ -90,7 +90,7 @@ class ReadingTables:
         )
 
 
-def _settled_version(readable: Readable) -> ContentHash | None:
+def _settled_version(readable: EntryState) -> ContentHash | None:
     """The only version of an entry that need not be read before somebody asks for it. One with attachments has to be:
     who erases it must know which."""
     if len(readable.versions) != 1 or any(isinstance(part, Blob) for part in readable.versions[0].parts):
@@ -107,11 +107,11 @@ def entry_of_row(
     pin: str | None,
     fields: bytes,
     sync_state: Callable[[EntryId], SyncState] = lambda entry: "local",
-    place: Callable[[EntryId, str], Place] = lambda entry, name: NOWHERE,
-    blobs: Keeper | None = None,
+    place: Callable[[EntryId, str], FieldAddress] = lambda entry, name: NOWHERE,
+    blobs: BlobStorage | None = None,
 ) -> Entry:
     """The entry that a row of the tables stands for. ``place``: where its hidden fields stand."""
     id_ = EntryId(entry)
-    readable = readable_of(id_, unpack_fields(fields), place)
+    readable = entry_state_of(id_, unpack_fields(fields), place)
     known = None if pin is None else ContentHash(pin)
     return entry_of(id_, readable, known, sync_state(id_), blobs)

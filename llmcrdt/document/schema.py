@@ -31,7 +31,7 @@ from ..ids import (
     text_of,
 )
 from .canonical import JSON, canonical_json, parse_json
-from .encryption import MARK, NOWHERE, Place, read_sealed, seal
+from .encryption import MARK, NOWHERE, FieldAddress, read_sealed, seal
 from .entry import (
     ROLES,
     Frame,
@@ -277,14 +277,14 @@ def live_parts(fields: ReplicaNode) -> tuple[Part, ...]:
     return tuple(part for _, part in sorted(found, key=lambda pair: pair[0]))
 
 
-def write_hidden(field: HiddenField, place: Place = NOWHERE, random: Random = os.urandom) -> bytes:
+def write_hidden(field: HiddenField, place: FieldAddress = NOWHERE, random: Random = os.urandom) -> bytes:
     """A sealed field is sealed for ``place``. Raises what ``sealing.seal`` does."""
     if field.sealed:
         return seal(field, place, random)
     return canonical_json(dict(field.binding)).encode("utf-8") + b"\0" + bytes(field.data)
 
 
-def read_hidden(value: Scalar, place: Place = NOWHERE) -> HiddenField:
+def read_hidden(value: Scalar, place: FieldAddress = NOWHERE) -> HiddenField:
     """Raises InvalidContent. JSON text holds no zero byte, so the first one ends the binding. A sealed field is not
     opened yet."""
     if isinstance(value, bytes) and value.startswith(MARK):
@@ -299,7 +299,9 @@ def read_hidden(value: Scalar, place: Place = NOWHERE) -> HiddenField:
     return HiddenField(data, parsed)
 
 
-def hidden_of(fields: ReplicaNode, place: Callable[[str], Place] = lambda name: NOWHERE) -> dict[str, HiddenField]:
+def hidden_of(
+    fields: ReplicaNode, place: Callable[[str], FieldAddress] = lambda name: NOWHERE
+) -> dict[str, HiddenField]:
     """The hidden fields of an entry by name; ``place``: where one of this name stands."""
     found = {}
     for name, value in fields.items():

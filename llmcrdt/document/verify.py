@@ -10,7 +10,7 @@ from ..crdt.backend import Replica
 from ..exceptions import CannotOpen, InvalidContent, KeyMissing, KeyringUnusable, SealingMissing
 from ..ids import ContentHash, EntryId
 from . import schema
-from .encryption import NOWHERE, Place
+from .encryption import NOWHERE, FieldAddress
 from .entry import HiddenField
 from .order import Order
 
@@ -23,7 +23,9 @@ class Problem:
     what: str
 
 
-def verify(replica: Replica, place: Callable[[EntryId, str], Place] = lambda entry, name: NOWHERE) -> list[Problem]:
+def verify(
+    replica: Replica, place: Callable[[EntryId, str], FieldAddress] = lambda entry, name: NOWHERE
+) -> list[Problem]:
     """Every entry whose fields, hashes, place or frame don't hold. Reads only.
 
     ``place``: where a hidden field stands; sealed ones are opened where their key is here.

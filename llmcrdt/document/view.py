@@ -15,8 +15,8 @@ from ..exceptions import EntryNotFound, InvalidContent
 from ..ids import ContentHash, EntryId, SessionId, is_entry_id
 from . import schema
 from .acts import Claim, Stop, read_act
-from .blob import Blob, Keeper
-from .encryption import NOWHERE, Place
+from .blob import Blob, BlobStorage
+from .encryption import NOWHERE, FieldAddress
 from .entry import Entry, HiddenField, Part, SyncState, ToolCall, Version, visible_text
 from .order import Arrangement, Hider, Node, Order, Selection, ancestors
 from .projection import read_nodes
@@ -24,7 +24,7 @@ from .transcript import Elsewhere, Ids, Transcript
 
 
 @dataclass(frozen=True)
-class Readable:
+class EntryState:
     """What the document says of one entry, checked."""
 
     head: schema.Head
@@ -36,20 +36,20 @@ class Readable:
     erased_at: int = 0  # the lamport of the latest erase
 
 
-class Readables(dict[EntryId, Readable]):
+class EntryStates(dict[EntryId, EntryState]):
     """What was read so far; an entry that is asked for and was not read yet is read then."""
 
     def __init__(self) -> None:
-        self.read: Callable[[EntryId], Readable] | None = None
+        self.read: Callable[[EntryId], EntryState] | None = None
 
-    def __missing__(self, entry: EntryId) -> Readable:
+    def __missing__(self, entry: EntryId) -> EntryState:
         if self.read is None:
             raise KeyError(entry)
         self[entry] = readable = self.read(entry)
         return readable
 
 
-class Reading:
+class ConversationView:
     """The readable side of one replica.
 
     ``sync_state``: which relays have an entry. ``place``: where a hidden field stands, for those that are sealed.
@@ -64,8 +64,8 @@ class Reading:
         self,
         sync_state: Callable[[EntryId], SyncState],
         lock: threading.RLock,
-        place: Callable[[EntryId, str], Place] = lambda entry, name: NOWHERE,
-        blobs: Keeper | None = None,
+        place: Callable[[EntryId, str], FieldAddress] = lambda entry, name: NOWHERE,
+        blobs: BlobStorage | None = None,
     ) -> None:
         self._sync_state = sync_state
         self._place = place
@@ -75,7 +75,7 @@ class Reading:
         self._unread: dict[EntryId, ContentHash] = {}  # the only version of an entry that was not read yet
         self._given: weakref.WeakSet[Transcript] = weakref.WeakSet()
         self.order = Order()
-        self.readable = Readables()
+        self.readable = EntryStates()
         self.erased: set[EntryId] = set()
         self.released: set[str] = set()
         """The blobs that entries named when they were erased; emptied by whoever takes care of them."""
@@ -134,22 +134,22 @@ class Reading:
         self._read_acts(replica, touched.of(schema.ACTS))
         return changed
 
-    def _checked(self, entry: EntryId, fields: ReplicaNode | None) -> Readable | str:
+    def _checked(self, entry: EntryId, fields: ReplicaNode | None) -> EntryState | str:
         """One entry, or why it can't be read (O1)."""
         try:
-            return readable_of(entry, fields, self._place)
+            return entry_state_of(entry, fields, self._place)
         except InvalidContent as error:
             return error.message
 
-    def _read_again(self, replica: Replica, entry: EntryId) -> Readable:
+    def _read_again(self, replica: Replica, entry: EntryId) -> EntryState:
         if not self.order.knows(entry):
             raise KeyError(entry)
-        return readable_of(entry, replica.node(schema.ENTRIES, entry), self._place)
+        return entry_state_of(entry, replica.node(schema.ENTRIES, entry), self._place)
 
-    def _note(self, entry: EntryId, readable: Readable | str) -> bool:
+    def _note(self, entry: EntryId, readable: EntryState | str) -> bool:
         """Take in what was read of an entry. Whether that is news; of one not read before, its content is compared."""
         before, only = self.readable.get(entry), self._unread.get(entry)
-        if isinstance(readable, Readable) and before == readable:
+        if isinstance(readable, EntryState) and before == readable:
             return False
         if self.order.knows(entry):
             self._keep(entry)
@@ -196,7 +196,7 @@ class Reading:
 
     # giving out
 
-    def find_readable(self, entry: EntryId) -> Readable | None:
+    def find_readable(self, entry: EntryId) -> EntryState | None:
         """What the document says of an entry; None while it can't be read."""
         try:
             return self.readable[entry]
@@ -280,9 +280,11 @@ def _no_collections() -> Iterator[None]:
             gc.enable()
 
 
-def readable_of(
-    entry: EntryId, fields: ReplicaNode | None, place: Callable[[EntryId, str], Place] = lambda entry, name: NOWHERE
-) -> Readable:
+def entry_state_of(
+    entry: EntryId,
+    fields: ReplicaNode | None,
+    place: Callable[[EntryId, str], FieldAddress] = lambda entry, name: NOWHERE,
+) -> EntryState:
     """What the fields of one entry say. Raises InvalidContent: the entry is malformed (O1)."""
     if fields is None or not is_entry_id(entry):
         raise InvalidContent("is not an entry")
@@ -292,20 +294,20 @@ def readable_of(
     erased = schema.erased_of(entry, fields)
     if erased is not None:
         leftover = any(name.startswith(("version:", "live:", "hidden:")) for name in fields)
-        return Readable(head, (), (), {}, erased, leftover, schema.erased_at(fields))
+        return EntryState(head, (), (), {}, erased, leftover, schema.erased_at(fields))
     versions = tuple(schema.versions_of(head.role, fields))
     if not versions and not any(name.startswith("live:") for name in fields):
         raise InvalidContent("has no content")
     hidden = schema.hidden_of(fields, lambda name: place(entry, name))
-    return Readable(head, versions, schema.live_parts(fields), hidden)
+    return EntryState(head, versions, schema.live_parts(fields), hidden)
 
 
 def entry_of(
     entry: EntryId,
-    readable: Readable,
+    readable: EntryState,
     pin: ContentHash | None,
     sync: SyncState,
-    blobs: Keeper | None = None,
+    blobs: BlobStorage | None = None,
 ) -> Entry:
     """The entry in the version that ``pin`` names, else in its best one, else as it has grown so far."""
     version, hash_ = _chosen(readable, pin)
@@ -334,7 +336,7 @@ def entry_of(
     )
 
 
-def _placed(part: Part, entry: EntryId, blobs: Keeper | None) -> Part:
+def _placed(part: Part, entry: EntryId, blobs: BlobStorage | None) -> Part:
     """A part that knows where it stands: a call its entry, an attachment where its content is kept."""
     match part:
         case ToolCall():
@@ -344,13 +346,13 @@ def _placed(part: Part, entry: EntryId, blobs: Keeper | None) -> Part:
     return part
 
 
-def words_of(readable: Readable, pin: ContentHash | None) -> str | None:
+def words_of(readable: EntryState, pin: ContentHash | None) -> str | None:
     """The visible text of the version to show; None where nothing is sealed, or it was erased."""
     version, _ = _chosen(readable, pin)
     return visible_text(version.parts) if version and readable.erased is None else None
 
 
-def _chosen(readable: Readable, pin: ContentHash | None) -> tuple[Version | None, ContentHash | None]:
+def _chosen(readable: EntryState, pin: ContentHash | None) -> tuple[Version | None, ContentHash | None]:
     """The version to show, and the hash that the entry has then."""
     version = next((v for v in readable.versions if v.hash == pin), None) or next(iter(readable.versions), None)
     if readable.erased:
@@ -358,7 +360,7 @@ def _chosen(readable: Readable, pin: ContentHash | None) -> tuple[Version | None
     return version, version.hash if version else None
 
 
-def _has_choice(readable: Readable) -> bool:
+def _has_choice(readable: EntryState) -> bool:
     """Whether it matters which version is pinned."""
     return len(readable.versions) > 1 or readable.erased is not None
 

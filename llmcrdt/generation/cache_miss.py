@@ -33,7 +33,7 @@ Cause = Literal[
 
 
 @dataclass(frozen=True)
-class Why:
+class CacheMiss:
     """``position``: the first token that differs from the last generation's prompt and answer; None where that is
     extended. ``entry``: whose token it is now, where that can be told. ``str()`` says it in words.
 
@@ -73,14 +73,14 @@ def explain(
     reused: int,
     chunk: int,
     missing: Callable[[], Missing] = lambda: "evicted",
-) -> Why:
+) -> CacheMiss:
     """Hold the prompt for ``entries`` against the last generation's. ``chunk``: only whole chunks can be reused.
 
     ``missing`` is asked why, if less is ``reused`` than could be.
     """
     last = _last_generation(conversation, tokenizer)
     if last is None:
-        return Why("first", 0, None, "Nothing was generated with this tokenizer yet.")
+        return CacheMiss("first", 0, None, "Nothing was generated with this tokenizer yet.")
     entry, before = last
     same = next(
         (i for i, (a, b) in enumerate(zip(before, prompt.ids, strict=False)) if a != b),
@@ -93,10 +93,10 @@ def explain(
         if prompt.template_rewrites:
             words.append("The template would print earlier turns otherwise; what the model saw is kept.")
         text = " ".join(["It extends the last generation.", *words])
-        return Why("extends", None, None, text, reason, max(lacking, 0))
+        return CacheMiss("extends", None, None, text, reason, max(lacking, 0))
     cause, whose, text = _cause(conversation, tokenizer, entry, entries, prompt, before, same)
     text = " ".join([text, f"The first {same} tokens are those of the last generation.", *words])
-    return Why(cause, same, whose, text, reason, max(lacking, 0))
+    return CacheMiss(cause, same, whose, text, reason, max(lacking, 0))
 
 
 def _last_generation(conversation: Conversation, tokenizer: Tokenizer) -> tuple[Entry, list[int]] | None:

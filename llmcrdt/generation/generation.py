@@ -32,7 +32,7 @@ from ..prompt.messages import RENDERER, settings
 from ..prompt.token_log import TOKENS, Prompt, TokenLog, entry_ends, prompt_ids, token_field
 from ..prompt.tool_calls import Piece, ToolFormat, tool_format
 from ..repo.kv_caches import forget_erased
-from .cache_miss import Why, explain
+from .cache_miss import CacheMiss, explain
 from .prefetch import attach
 
 DEFAULT_MAX_TOKENS = 512
@@ -51,7 +51,7 @@ class Plan:
     total: int
     reused: int
     evaluate: int
-    why: Why
+    why: CacheMiss
     live: int = 0
     memory: int = 0
     disk: int = 0

@@ -24,11 +24,11 @@ QUIET = 0.25
 _LONGEST = 2.0  # seconds that changes without a pause may put it off
 
 _LOG = logging.getLogger("llmcrdt.generation.prefetch")
-_attached: WeakKeyDictionary[Conversation, list[Warming]] = WeakKeyDictionary()
+_attached: WeakKeyDictionary[Conversation, list[Prefetch]] = WeakKeyDictionary()
 _lock = threading.Lock()
 
 
-def warm(conversation: Conversation, engine: Engine, *, quiet: float = QUIET, token_log: bool = True) -> Warming:
+def prefetch(conversation: Conversation, engine: Engine, *, quiet: float = QUIET, token_log: bool = True) -> Prefetch:
     """Keep ``engine`` ready for the next turn of ``conversation``: what is there is evaluated now, what other devices
     write when it arrives. Returns at once; the same object for the same two, until it is stopped.
 
@@ -41,8 +41,8 @@ def warm(conversation: Conversation, engine: Engine, *, quiet: float = QUIET, to
     return warming
 
 
-def attach(conversation: Conversation, engine: Engine, quiet: float = QUIET, *, token_log: bool = True) -> Warming:
-    """As ``warm``, of what arrives from now on."""
+def attach(conversation: Conversation, engine: Engine, quiet: float = QUIET, *, token_log: bool = True) -> Prefetch:
+    """As ``prefetch``, of what arrives from now on."""
     with _lock:
         there = _attached.setdefault(conversation, [])
         there[:] = [each for each in there if each.of() is not None]
@@ -50,12 +50,12 @@ def attach(conversation: Conversation, engine: Engine, quiet: float = QUIET, *, 
             if each.of() is engine:
                 each.token_log = token_log
                 return each
-        there.append(made := Warming(conversation, engine, quiet, token_log))
+        there.append(made := Prefetch(conversation, engine, quiet, token_log))
     made.start()
     return made
 
 
-class Warming:
+class Prefetch:
     """Watches one conversation for one engine. Keeps neither of them alive. A context manager that stops."""
 
     def __init__(self, conversation: Conversation, engine: Engine, quiet: float, token_log: bool) -> None:
@@ -99,7 +99,7 @@ class Warming:
             self._changed.notify_all()
         self._unobserve()
 
-    def __enter__(self) -> Warming:
+    def __enter__(self) -> Prefetch:
         return self
 
     def __exit__(

@@ -1,6 +1,6 @@
 """Keys and places for KV state. Knows token ids and bytes; knows no model, no message, no engine."""
 
-from .chunk_cache import ChunkCache, MemoryCache, NeverCache, Tier
+from .chunk_cache import ChunkCache, MemoryCache, NullCache, Tier
 from .chunk_file import Chunk
 from .chunk_hash import ChunkKey, chunk_key, chunk_keys, state_key
 from .disk import DiskCache
@@ -13,7 +13,7 @@ __all__ = [
     "ChunkKey",
     "DiskCache",
     "MemoryCache",
-    "NeverCache",
+    "NullCache",
     "Tier",
     "TieredCache",
     "chunk_key",

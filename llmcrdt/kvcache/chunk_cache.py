@@ -108,7 +108,7 @@ class ChunkCache(Protocol):
         ...
 
 
-class NeverCache:
+class NullCache:
     """The control: keeps nothing, finds nothing. What an engine computes with it is the truth for all other caches."""
 
     capacity = 0

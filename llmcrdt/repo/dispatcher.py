@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 
 
-class Callbacks:
+class Dispatcher:
     """From any thread. The thread is started by the first call."""
 
     def __init__(self) -> None:

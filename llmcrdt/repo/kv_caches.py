@@ -31,7 +31,7 @@ class CachingEngine(Forgetful, Protocol):
     def cache_folder(self) -> Path | None: ...
 
 
-class Caches:
+class KVCaches:
     """Folders are remembered in the repo's file, before anything is stored in them; engines as long as they live."""
 
     def __init__(self, store: Store) -> None:

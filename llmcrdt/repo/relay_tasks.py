@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..sync.link import Link
 
 
-class Owed:
+class RelayTasks:
     """Any thread that has the repo's lock. ``library`` says what was deleted: a relay has to have its word first."""
 
     def __init__(self, store: Store, library: DocumentId) -> None:

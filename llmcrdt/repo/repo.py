@@ -39,12 +39,12 @@ from ..store.blobs import BlobStore
 from ..store.keyring import Keyring
 from ..store.relay_file import KnownRelay, RelayFile
 from ..store.store import Listed, Store
-from .dispatcher import Callbacks
+from .dispatcher import Dispatcher
 from .invite import Invite, read_invite, write_invite
 from .journal import StoreJournal
-from .kv_caches import Caches
-from .relay_tasks import Owed
-from .sync_source import RelayDocuments
+from .kv_caches import KVCaches
+from .relay_tasks import RelayTasks
+from .sync_source import SyncSource
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -128,14 +128,14 @@ class Repo:
         self.keyring = Keyring(f"{self.store.path}.keys", clock=clock, random=random)
         self.blobs = BlobStore(f"{self.store.path}.blobs", self._named_blobs)
         self._relay = RelayFile(f"{self.store.path}.relay")
-        self._caches = Caches(self.store)
+        self._caches = KVCaches(self.store)
         self._journals: dict[DocumentId, StoreJournal] = {}
         self._open: dict[DocumentId, Conversation] = {}
         self._links: list[Link] = []
         self._presence: dict[DocumentId, Presence] = {}
         # For each document, up to which place of its outbox each link has sent it on its connection.
-        self._pushed: dict[DocumentId, dict[RelayDocuments, int]] = {}
-        self._callbacks = Callbacks()
+        self._pushed: dict[DocumentId, dict[SyncSource, int]] = {}
+        self._callbacks = Dispatcher()
         self._watcher: threading.Thread | None = None
         self._closing = threading.Event()
         # Looks until what was deleted is dropped, because that failed; 0: nothing is to be dropped.
@@ -143,7 +143,7 @@ class Repo:
         try:
             self.library = self._own_library(library)
             self.store.add_document(self.library, "library")
-            self._owed = Owed(self.store, self.library)
+            self._owed = RelayTasks(self.store, self.library)
             self._library = Library(
                 self.library,
                 self._journal(self.library),
@@ -307,7 +307,7 @@ class Repo:
                 document_bytes(id_)
                 if id_ != self.library:
                     self.store.add_document(id_, "conversation")
-        link = Link(url, RelayDocuments(self, url, ids), token=token, tls=tls)
+        link = Link(url, SyncSource(self, url, ids), token=token, tls=tls)
         with self._lock:
             self._links = [other for other in self._links if other.state != "closed"] + [link]
             self._owed.linked(link, token)
@@ -389,7 +389,7 @@ class Repo:
                 if in_use is not None:
                     in_use.refresh()
 
-    def pushed(self, document: DocumentId, link: RelayDocuments, place: int) -> None:
+    def pushed(self, document: DocumentId, link: SyncSource, place: int) -> None:
         """A link has sent a document's outbox up to a place, on the connection that it has; 0: nothing."""
         with self._lock:
             sent = self._pushed.setdefault(document, {})

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .repo import Repo
 
 
-class RelayDocuments:
+class SyncSource:
     """The documents of a repo towards one relay. Implements ``sync.local.LocalDocuments``."""
 
     def __init__(self, repo: Repo, relay: str, only: Sequence[DocumentId] | None) -> None:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from ..ids import DocumentId
 from . import wire
-from .document_sync import Followed, Phase
+from .document_sync import DocumentSync, Phase
 from .local import LocalDocuments
-from .outbox_marks import Mark, end_of, still_waits
+from .outbox_marks import OutboxMark, end_of, still_waits
 from .protocol import Connection
 
 
@@ -20,13 +20,13 @@ class _Fold:
     ``answers``: how many are still to come on this connection; only the last one speaks of all that is asked.
     """
 
-    mark: Mark
+    mark: OutboxMark
     done: list[Callable[[int], None]]
     asked: bool = False
     answers: int = 0
 
 
-class Folds:
+class CompactionRequests:
     """Each is asked for until the relay has answered, on whatever connection."""
 
     def __init__(self, local: LocalDocuments) -> None:
@@ -45,7 +45,7 @@ class Folds:
             if document is None or name == document:
                 fold.asked, fold.answers = False, 0
 
-    def ask(self, connection: Connection, documents: Mapping[DocumentId, Followed]) -> None:
+    def ask(self, connection: Connection, documents: Mapping[DocumentId, DocumentSync]) -> None:
         """Send what can be asked now."""
         for document, fold in self._wanted.items():
             doc = documents.get(document)

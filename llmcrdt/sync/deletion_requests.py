@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..ids import DocumentId, document_bytes
 from .local import LocalDocuments
-from .outbox_marks import Mark, end_of, still_waits
+from .outbox_marks import OutboxMark, end_of, still_waits
 from .protocol import Connection
 
 MOST = 256
@@ -20,12 +20,12 @@ class _Deletion:
     one gone must be able to find out why."""
 
     after: DocumentId
-    mark: Mark
+    mark: OutboxMark
     done: list[Callable[[int], None]]
     asked: bool = False
 
 
-class Deletions:
+class DeletionRequests:
     """Each is asked for once a connection, until the relay has answered. ``held_back``: some wait for answers to
     others."""
 

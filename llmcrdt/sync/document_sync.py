@@ -19,7 +19,7 @@ class Phase(Enum):
 
 
 @dataclass(slots=True)
-class Followed:
+class DocumentSync:
     """``lossy``: should the relay not know the cursor, then it lost something. ``opening``: names the last OPEN.
     ``log``: what came while it is filled. ``pushed``: the place in the outbox up to which all was sent. ``restarted``:
     it was sent anew once already. ``mute``: the relay takes no more records of it; ``stuck``: nor of this outbox, which

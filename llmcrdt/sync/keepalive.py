@@ -18,7 +18,7 @@ PATIENCE: Final = 20.0
 """Seconds of silence before the other side is asked, and again before it is given up."""
 
 
-class Pulse:
+class Keepalive:
     """Of one connection. Signs of life are bytes that come, and that bytes which wait for the other side are taken, so
     that somebody slow is not given up. ``ask`` sends a ping."""
 

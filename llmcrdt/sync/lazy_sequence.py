@@ -15,7 +15,7 @@ from typing import Generic, TypeVar, overload
 T = TypeVar("T", covariant=True)
 
 
-class Cuts(Sequence[T], Generic[T]):
+class LazySequence(Sequence[T], Generic[T]):
     """Things in a frame, in order. ``read(frame, starts, i)`` reads those from the ``i``-th on, one after the other;
     ``starts[i]`` says where. Equal to a tuple of the same things."""
 
@@ -48,7 +48,7 @@ class Cuts(Sequence[T], Generic[T]):
         return next(self._read(self._frame, self._starts, place))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, tuple | Cuts) and len(self) == len(other) and all(map(eq, self, other))
+        return isinstance(other, tuple | LazySequence) and len(self) == len(other) and all(map(eq, self, other))
 
     def __hash__(self) -> int:
         return hash(tuple(self))

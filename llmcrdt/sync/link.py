@@ -26,9 +26,9 @@ from .backoff import Backoff
 from .failures import deletion_refused, trusting
 from .local import LocalDocuments
 from .progress import Observers, Progress
-from .reconnect import Line, State
-from .synchronizer import Follower
-from .waiters import Goal
+from .reconnect import ReconnectingTransport, State
+from .synchronizer import Synchronizer
+from .waiters import SyncWaiter
 
 logger = logging.getLogger(__name__)
 
@@ -67,8 +67,8 @@ class Link:
     ) -> None:
         self.url = url
         self.kept_there: Mapping[DocumentId, RelayRefused] = {}
-        self._follower = Follower(local, random, _agent(), (token or "").encode())
-        self._line = Line(
+        self._follower = Synchronizer(local, random, _agent(), (token or "").encode())
+        self._line = ReconnectingTransport(
             url,
             self._follower,
             backoff or Backoff(random),
@@ -79,7 +79,7 @@ class Link:
         self._noted: set[DocumentId | None] = set()
         self._lock = threading.Lock()
         self._waiting: set[Future[None]] = set()
-        self._goals: dict[Future[None], Goal] = {}
+        self._goals: dict[Future[None], SyncWaiter] = {}
         self._progress = Progress()
         self._reporting = False
         self._observers = Observers()

@@ -8,19 +8,19 @@ from ..ids import DocumentId
 from .local import LocalDocuments
 
 
-class Mark(NamedTuple):
+class OutboxMark(NamedTuple):
     """All in an outbox up to a place, as long as it was not replaced since (``LocalDocuments.replaced``)."""
 
     place: int
     replaced: int
 
 
-def end_of(local: LocalDocuments, document: DocumentId) -> Mark:
+def end_of(local: LocalDocuments, document: DocumentId) -> OutboxMark:
     """All that waits now."""
-    return Mark(local.outbox_end(document), local.replaced(document))
+    return OutboxMark(local.outbox_end(document), local.replaced(document))
 
 
-def still_waits(local: LocalDocuments, document: DocumentId, before: Mark) -> Mark | None:
+def still_waits(local: LocalDocuments, document: DocumentId, before: OutboxMark) -> OutboxMark | None:
     """The mark, if anything up to it still waits. Where one record has taken the place of all that waited, that one has
     to be acknowledged."""
     if before.replaced != local.replaced(document):

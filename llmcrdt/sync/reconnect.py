@@ -19,8 +19,8 @@ from . import wire
 from .address import is_loopback, relay_address
 from .backoff import Backoff
 from .failures import explained, first
-from .keepalive import PATIENCE, Pulse
-from .synchronizer import Follower
+from .keepalive import PATIENCE, Keepalive
+from .synchronizer import Synchronizer
 from .traffic import Traffic
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ _BEAT = 0.5
 """Seconds between two looks whether the relay still lives."""
 
 
-class Line:
+class ReconnectingTransport:
     """Carries the frames of a follower. Used on one event loop; its attributes are read from anywhere.
 
     ``changed()`` is called when the follower did something, ``ended(error)`` when a connection failed or ended. Raises
@@ -50,7 +50,7 @@ class Line:
     def __init__(
         self,
         url: str,
-        follower: Follower,
+        follower: Synchronizer,
         backoff: Backoff,
         tls: Callable[[], ssl.SSLContext],
         *,
@@ -158,7 +158,7 @@ class Line:
                 socket.send_data()
 
         loop = asyncio.get_running_loop()
-        pulse = Pulse(socket.transport, ask, loop.time(), self._patience)
+        pulse = Keepalive(socket.transport, ask, loop.time(), self._patience)
         while pulse.beat(loop.time(), self.traffic.received, self.traffic.sent):
             await asyncio.sleep(_BEAT)
         self.fail(SyncError(f"The relay gave no sign of life for {2 * self._patience:g} s."))

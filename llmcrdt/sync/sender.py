@@ -9,7 +9,7 @@ from functools import lru_cache
 from ..exceptions import RelayRefused
 from ..ids import DocumentId, SessionId
 from . import wire
-from .document_sync import Followed, Phase
+from .document_sync import DocumentSync, Phase
 from .local import LocalDocuments, Waiting
 from .protocol import Connection
 
@@ -17,14 +17,14 @@ BATCH = 64 << 10
 """Bytes of data in one PUSH, unless a single record is larger."""
 
 
-class Pushes:
+class Sender:
     """Of all documents of one connection. ``stalled``: those whose outboxes wait for room in the window."""
 
     def __init__(self, local: LocalDocuments) -> None:
         self._local = local
-        self.stalled: dict[DocumentId, Followed] = {}
+        self.stalled: dict[DocumentId, DocumentSync] = {}
 
-    def send(self, connection: Connection, doc: Followed) -> RelayRefused | None:
+    def send(self, connection: Connection, doc: DocumentSync) -> RelayRefused | None:
         """Send what an outbox holds. The refusal, where the next record is one that the relay never takes; nothing more
         of this outbox is sent then until it gave way to another."""
         self.stalled.pop(doc.id, None)
@@ -49,13 +49,13 @@ class Pushes:
                 connection.push(doc.raw, [wire.Record(session, w.record.n, w.record.data) for w in run])
         return None
 
-    def start_over(self, doc: Followed) -> None:
+    def start_over(self, doc: DocumentSync) -> None:
         """Nothing of this outbox counts as sent any more."""
         self._pushed(doc, 0)
         self.stalled.pop(doc.id, None)
         doc.stuck = None
 
-    def _pushed(self, doc: Followed, place: int) -> None:
+    def _pushed(self, doc: DocumentSync, place: int) -> None:
         if place != doc.pushed:
             doc.pushed = place
             self._local.pushed(doc.id, place)
@@ -65,7 +65,7 @@ def _too_large(connection: Connection, waiting: Waiting) -> bool:
     return connection.limits is not None and len(waiting.record.data) > connection.limits.record_bytes
 
 
-def _refusal(connection: Connection, doc: Followed, waiting: Waiting) -> RelayRefused:
+def _refusal(connection: Connection, doc: DocumentSync, waiting: Waiting) -> RelayRefused:
     assert connection.limits is not None
     text = (
         f"A record of {doc.id} has {len(waiting.record.data)} bytes; the relay takes {connection.limits.record_bytes}."

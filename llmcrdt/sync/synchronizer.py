@@ -18,13 +18,13 @@ from functools import lru_cache
 from ..exceptions import RelayRefused
 from ..ids import DocumentId, SessionId, document_bytes, document_id, text_of
 from . import protocol, wire
-from .compaction_requests import Folds
-from .deletion_requests import Deletions
-from .document_sync import Followed, Phase
+from .compaction_requests import CompactionRequests
+from .deletion_requests import DeletionRequests
+from .document_sync import DocumentSync, Phase
 from .local import LocalDocuments, Record
 from .progress import Progress
-from .sender import Pushes
-from .waiters import Goal, Goals
+from .sender import Sender
+from .waiters import SyncWaiter, SyncWaiters
 from .wire import ErrorCode
 
 logger = logging.getLogger(__name__)
@@ -35,26 +35,26 @@ FILLING = 8
 """Documents taken from position 0 at one time: their logs are held in memory until the end is reached."""
 
 
-class Follower:
+class Synchronizer:
     """``random()`` gives floats from 0 to 1. One thread uses it. Exceptions of LocalDocuments pass through."""
 
     def __init__(self, local: LocalDocuments, random: Callable[[], float], agent: str = "", token: bytes = b"") -> None:
         self._local, self._random, self._agent, self._token = local, random, agent, token
         self._connection: protocol.Connection | None = None
-        self._documents: dict[DocumentId, Followed] = {}
+        self._documents: dict[DocumentId, DocumentSync] = {}
         # Documents that are not live yet; of those, the ones taken from position 0 just now, and the ones to come.
         self._pending: set[DocumentId] = set()
         self._filling: set[DocumentId] = set()
-        self._waiting: deque[Followed] = deque()
+        self._waiting: deque[DocumentSync] = deque()
         self._openings = 0
         self._timers: list[tuple[float, DocumentId, int]] = []
         self._received = self._sent = 0
-        self._pushes = Pushes(local)
+        self._pushes = Sender(local)
         self._has_room = self._lost = False
         self._probed: set[bytes] = set()
-        self._goals = Goals(local)
-        self._folds = Folds(local)
-        self._deletions = Deletions(local)
+        self._goals = SyncWaiters(local)
+        self._folds = CompactionRequests(local)
+        self._deletions = DeletionRequests(local)
         self.refused: dict[DocumentId, RelayRefused] = {}
         """Documents that are not followed on this connection, or not with all that is here, and why."""
         self.retry_after = 0.0
@@ -125,7 +125,7 @@ class Follower:
                 self._go_on()
         self._advance()
 
-    def goal(self, done: Callable[[RelayRefused | None], None]) -> Goal:
+    def goal(self, done: Callable[[RelayRefused | None], None]) -> SyncWaiter:
         """Set a goal: all that is local now durable on the relay, all that the relay has now here."""
         goal = self._goals.set(done)
         if self._connection is not None:
@@ -154,7 +154,7 @@ class Follower:
         self._deletions.add(document, after, done)
         self._advance()
 
-    def forget(self, goal: Goal) -> None:
+    def forget(self, goal: SyncWaiter) -> None:
         """Nobody waits for it any more."""
         self._goals.forget(goal)
 
@@ -166,7 +166,7 @@ class Follower:
         received, sent = self._received, self._sent
         return Progress(known - len(self._pending), known, received, received + behind, sent, sent + records, size)
 
-    def missing(self, goal: Goal) -> str:
+    def missing(self, goal: SyncWaiter) -> str:
         """What a goal still waits for, in words."""
         closed = len(self._pending)
         missing = []
@@ -192,7 +192,7 @@ class Follower:
             self._goals.drop(gone)
         for document in named:
             if document not in self._documents:
-                doc = self._documents[document] = Followed(document, document_bytes(document))
+                doc = self._documents[document] = DocumentSync(document, document_bytes(document))
                 self._pending.add(document)
                 self._goals.mark(document, only_new=True)
                 if (cursor := self._local.cursor(document)) is not None:
@@ -208,7 +208,7 @@ class Follower:
             if self._documents.get(doc.id) is doc:
                 self._open(doc, None)
 
-    def _open(self, doc: Followed, cursor: wire.Cursor | None) -> None:
+    def _open(self, doc: DocumentSync, cursor: wire.Cursor | None) -> None:
         assert self._connection is not None
         self._openings += 1
         self._folds.start_over(doc.id)
@@ -255,7 +255,7 @@ class Follower:
                     self._stream(doc, event)
 
     def _stream(
-        self, doc: Followed, event: protocol.Opened | protocol.Arrived | protocol.Acked | protocol.CaughtUp
+        self, doc: DocumentSync, event: protocol.Opened | protocol.Arrived | protocol.Acked | protocol.CaughtUp
     ) -> None:
         match event:
             case protocol.Opened(_, reset):
@@ -287,7 +287,7 @@ class Follower:
                 else:
                     self._refill(doc)
 
-    def _refill(self, doc: Followed) -> None:
+    def _refill(self, doc: DocumentSync) -> None:
         assert self._connection is not None
         before = self._local.cursor(doc.id)
         if before is not None and before.position > 0:
@@ -314,14 +314,14 @@ class Follower:
             self._lost = True
             self._local.lost()
 
-    def _live(self, doc: Followed) -> None:
+    def _live(self, doc: DocumentSync) -> None:
         doc.phase = Phase.LIVE
         self._pending.discard(doc.id)
         self._filling.discard(doc.id)
         self._push(doc)
         self._open_waiting()
 
-    def _refused(self, doc: Followed, error: wire.Error) -> None:
+    def _refused(self, doc: DocumentSync, error: wire.Error) -> None:
         assert self._connection is not None
         if error.code in (ErrorCode.GAP, ErrorCode.CONFLICT, ErrorCode.NOT_OPEN) and not doc.restarted:
             logger.warning("document %s: %s Sending it anew.", doc.id, error.text)
@@ -356,7 +356,7 @@ class Follower:
             hint = "What is here of it stays." if error.code == ErrorCode.GONE else ""
             self._rule_out(doc, RelayRefused(f"The relay refused {doc.id}: {error.text}", code=error.code, hint=hint))
 
-    def _rule_out(self, doc: Followed, why: RelayRefused) -> None:
+    def _rule_out(self, doc: DocumentSync, why: RelayRefused) -> None:
         assert self._connection is not None
         logger.warning("%s", why)
         doc.phase, doc.log = Phase.REFUSED, []
@@ -364,7 +364,7 @@ class Follower:
         self.refused[doc.id] = why
         self._open_waiting()
 
-    def _leave(self, doc: Followed) -> None:
+    def _leave(self, doc: DocumentSync) -> None:
         assert self._connection is not None
         self._connection.close(doc.raw)
         self._has_room = True
@@ -377,7 +377,7 @@ class Follower:
         for doc in tuple(self._pushes.stalled.values()):
             self._push(doc)
 
-    def _push(self, doc: Followed) -> None:
+    def _push(self, doc: DocumentSync) -> None:
         assert self._connection is not None
         why, before = self._pushes.send(self._connection, doc), self.refused.get(doc.id)
         if why is not None:
@@ -387,7 +387,7 @@ class Follower:
         elif doc.stuck is None and before is not None and before.code == ErrorCode.RECORD_TOO_LARGE:
             del self.refused[doc.id]
 
-    def _position(self, doc: Followed) -> int:
+    def _position(self, doc: DocumentSync) -> int:
         assert self._connection is not None
         return self._connection.cursor(doc.raw).position
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from ..exceptions import MalformedFrame, RelayRefused
 from ..ids import DocumentId
 from .local import LocalDocuments
-from .outbox_marks import Mark, end_of, still_waits
+from .outbox_marks import OutboxMark, end_of, still_waits
 from .protocol import Connection
 from .wire import ErrorCode
 
 
 @dataclass(slots=True, eq=False)
-class Goal:
+class SyncWaiter:
     """Somebody waits until all is in step. ``done`` is called once, with None or with what rules it out.
 
     ``marks``: for each document what of its outbox has to be acknowledged. ``heard``: all that the relay had when the
@@ -22,7 +22,7 @@ class Goal:
     """
 
     done: Callable[[RelayRefused | None], None]
-    marks: dict[DocumentId, Mark] = field(default_factory=dict)
+    marks: dict[DocumentId, OutboxMark] = field(default_factory=dict)
     heard: bool = False
 
 
@@ -30,25 +30,25 @@ class Goal:
 class _Barrier:
     number: int
     covers: frozenset[DocumentId]
-    goals: list[Goal]
+    goals: list[SyncWaiter]
 
 
-class Goals:
+class SyncWaiters:
     """All that somebody waits for on one link. ``pending``, where it is asked for: documents that are not live yet."""
 
     def __init__(self, local: LocalDocuments) -> None:
         self._local = local
-        self._goals: list[Goal] = []
+        self._goals: list[SyncWaiter] = []
         self._barrier: _Barrier | None = None
 
-    def set(self, done: Callable[[RelayRefused | None], None]) -> Goal:
+    def set(self, done: Callable[[RelayRefused | None], None]) -> SyncWaiter:
         """All that is local now durable on the relay, all that the relay has now here."""
         marks = {document: end_of(self._local, document) for document in self._local.documents()}
-        goal = Goal(done, {document: mark for document, mark in marks.items() if mark.place})
+        goal = SyncWaiter(done, {document: mark for document, mark in marks.items() if mark.place})
         self._goals.append(goal)
         return goal
 
-    def forget(self, goal: Goal) -> None:
+    def forget(self, goal: SyncWaiter) -> None:
         """Nobody waits for it any more."""
         if goal in self._goals:
             self._goals.remove(goal)

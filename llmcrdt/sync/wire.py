@@ -18,7 +18,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from ..exceptions import MalformedFrame
 from .json_check import is_object
-from .lazy_sequence import Cuts, places
+from .lazy_sequence import LazySequence, places
 
 SUBPROTOCOL: Final = "llmcrdt.sync.v1"
 PATH: Final = "/sync"
@@ -471,7 +471,7 @@ class Reader:
         if count > _FEW:
             starts = places()
             self.skip(count, starts)
-            return Cuts(self.frame, starts, _cut_data)
+            return LazySequence(self.frame, starts, _cut_data)
         frame, at, end = self.frame, self.at, len(self.frame)
         pieces = []
         for _ in range(count):
@@ -564,7 +564,7 @@ def _read_records(r: Reader) -> Records:
     return Records(document, position, tuple(records))
 
 
-def _many_records(r: Reader, count: int) -> Cuts[Record]:
+def _many_records(r: Reader, count: int) -> LazySequence[Record]:
     # Where each record begins, where each run does, and which record is a run's first.
     starts, runs, firsts = places(), places(), places()
     for _ in range(count):
@@ -585,7 +585,7 @@ def _many_records(r: Reader, count: int) -> Cuts[Record]:
             yield from map(Record._make, zip(repeat(session), range(n + first, n + end), data, strict=False))
             first = end
 
-    return Cuts(r.frame, starts, cut)
+    return LazySequence(r.frame, starts, cut)
 
 
 def _read_snapshot(r: Reader) -> Snapshot:
@@ -617,7 +617,7 @@ def _read_presence(r: Reader) -> Presence:
         if length and (end > len(r.frame) or not is_object(r.frame, r.at, end)):
             raise MalformedFrame("A presence state is the text of a JSON object.")
         r.at = end
-    entries = Cuts(r.frame, starts, _cut_announcements)
+    entries = LazySequence(r.frame, starts, _cut_announcements)
     return Presence(document, tuple(entries) if count <= _FEW_PRESENT else entries)
 
 

@@ -17,15 +17,15 @@ from typing import Any
 
 from llmcrdt.ids import document_id
 
-from ..core.catch_up import Condensed
-from ..core.compaction import FOLDED_KINDS, Folded, ToFold
+from ..core.catch_up import CatchUpResult
+from ..core.compaction import FOLDED_KINDS, CompactRequest, CompactResult
 from ..core.limits import Limits
 from ..log import snapshots as folds
 from ..log.base import LogError
 from ..log.file import DATABASE, check_age, explained, is_log
 from ..log.sqlite import SqliteLog
 from ..log.verify import faults
-from ..workers.compactor import Folder
+from ..workers.compactor import Compactor
 
 OK, WRONG, DATA = 0, 1, 4
 
@@ -99,13 +99,13 @@ def compact(options: argparse.Namespace) -> int:
     limits, failed = Limits(), 0
     log = SqliteLog(_existing(options.data / DATABASE))
     with closing(log):
-        answers: list[Folded | Condensed] = []
-        folder = Folder(log, limits, answers.append)
+        answers: list[CompactResult | CatchUpResult] = []
+        folder = Compactor(log, limits, answers.append)
         for document in log.documents():
             head, fold = log.head(document), log.fold(document)
             if head is None or head.kind not in FOLDED_KINDS or (fold and fold.position == head.cursor.position):
                 continue
-            answer = folder.fold(ToFold(document, head.cursor))
+            answer = folder.fold(CompactRequest(document, head.cursor))
             if answer is None:
                 failed += 1
                 continue

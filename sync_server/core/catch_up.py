@@ -1,5 +1,5 @@
 """What a device missed, without what was deleted again: records that stand for a part of a log. No threads: whoever
-condenses gets ToCondense and answers Condensed.
+condenses gets CatchUpRequest and answers Condensed.
 
 Who comes back gets the records behind its cursor as SNAPSHOT, where that pays: the pieces of an answer that was
 streamed, and then sealed, are nothing then. It waits for that no longer than ``Limits.condense_wait``, twice at most,
@@ -17,7 +17,7 @@ from math import inf
 from typing import Generic, NamedTuple, TypeVar
 
 from ..log.base import RecordLog
-from ..log.snapshots import Fold, Part, cut
+from ..log.snapshots import Part, StoredSnapshot, cut
 from .compaction import FOLDED_KINDS
 from .limits import Limits
 
@@ -29,7 +29,7 @@ _TRIES = 3
 """Times that it is tried to condense what stands behind a place; then again when more has come."""
 
 
-class ToCondense(NamedTuple):
+class CatchUpRequest(NamedTuple):
     """Somebody who knows what is in a document is to condense the records behind ``after``, up to ``upto``. Condensed
     is the answer."""
 
@@ -38,8 +38,8 @@ class ToCondense(NamedTuple):
     upto: int
 
 
-class Condensed(NamedTuple):
-    """The answer to ToCondense: records that say what the others add to those before them, none where that can't be
+class CatchUpResult(NamedTuple):
+    """The answer to CatchUpRequest: records that say what the others add to those before them, none where that can't be
     said; None where it was too late or failed, which may be otherwise the next time."""
 
     document: bytes
@@ -49,11 +49,11 @@ class Condensed(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
-class Short:
+class CatchUpSnapshot:
     """What stands for records: like the snapshot of a fold, for those who stand at one place. It is in memory only, as
     long as it is kept for others or somebody is still to get some of it."""
 
-    fold: Fold
+    fold: StoredSnapshot
     parts: Sequence[Part]
 
 
@@ -62,7 +62,7 @@ class _Kept(NamedTuple):
     ``failures``: how often that was tried in vain; 0 where it is known that there is nothing shorter."""
 
     upto: int
-    short: Short | None
+    short: CatchUpSnapshot | None
     failures: int = 0
 
     @property
@@ -70,7 +70,7 @@ class _Kept(NamedTuple):
         return _EACH + (self.short.fold.size if self.short else 0)
 
 
-class Condensing(Generic[W]):
+class CatchUp(Generic[W]):
     """``random(n)`` makes the names of records. ``W``: whoever waits. ``available`` False: nobody condenses."""
 
     def __init__(self, log: RecordLog, limits: Limits, random: Callable[[int], bytes], available: bool) -> None:
@@ -81,9 +81,11 @@ class Condensing(Generic[W]):
         # Bytes of all that is in memory: also what is not kept, but somebody still gets.
         self._held = 0
 
-    def find(self, who: W, document: bytes, kind: str, after: int, upto: int) -> Short | ToCondense | bool:
+    def find(
+        self, who: W, document: bytes, kind: str, after: int, upto: int
+    ) -> CatchUpSnapshot | CatchUpRequest | bool:
         """What stands for the records behind ``after``, up to ``upto`` or about there. False: they are to be sent as
-        they are. ToCondense, to be handed out, or True: it is still to come, and ``take`` names who waits."""
+        they are. CatchUpRequest, to be handed out, or True: it is still to come, and ``take`` names who waits."""
         limits = self._limits
         if not self._available or kind not in FOLDED_KINDS or upto - after < limits.condense_records:
             return False
@@ -99,9 +101,9 @@ class Condensing(Generic[W]):
         if len(self._under_way) >= limits.condense_jobs or not self._pays(document, after, upto):
             return False
         self._under_way[place] = [who]
-        return ToCondense(document, after, upto)
+        return CatchUpRequest(document, after, upto)
 
-    def take(self, answer: Condensed) -> tuple[list[W], Short | None]:
+    def take(self, answer: CatchUpResult) -> tuple[list[W], CatchUpSnapshot | None]:
         """Who waited for an answer, and what stands for the records. The log is read only where there are some."""
         place = (answer.document, answer.after)
         short = None
@@ -138,7 +140,7 @@ class Condensing(Generic[W]):
         kept = self._kept.get(place)
         self._keep(place, _Kept(upto, None, 1 + (kept.failures if kept else 0)))
 
-    def _short(self, answer: Condensed, records: Sequence[bytes]) -> Short | None:
+    def _short(self, answer: CatchUpResult, records: Sequence[bytes]) -> CatchUpSnapshot | None:
         """What is made of an answer, which is kept for others."""
         document, after, upto, _ = answer
         place, size = (document, after), sum(map(len, records))
@@ -150,7 +152,7 @@ class Condensing(Generic[W]):
             self._failed(place, upto)
             return None
         parts = list(cut(records, self._limits.batch))
-        short = Short(Fold(upto, chain, self._random(16), len(parts), size), parts)
+        short = CatchUpSnapshot(StoredSnapshot(upto, chain, self._random(16), len(parts), size), parts)
         self._hold(size)
         weakref.finalize(short, self._hold, -size).atexit = False
         self._keep(place, _Kept(upto, short))

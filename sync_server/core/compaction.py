@@ -1,4 +1,4 @@
-"""When a log is folded, and who waits for it. No threads: whoever folds gets ToFold and answers Folded.
+"""When a log is folded, and who waits for it. No threads: whoever folds gets CompactRequest and answers Folded.
 
 A log is folded when the records behind its snapshot outgrow it, and when a client asks for it because something was
 erased. One who asked is answered when the records are gone from every file.
@@ -22,22 +22,22 @@ FOLDED_KINDS = frozenset({"yjs"})
 """Kinds of documents whose records can be folded."""
 
 
-class ToFold(NamedTuple):
+class CompactRequest(NamedTuple):
     """Somebody who knows what is in a document is to fold its log up to a place. Folded is the answer."""
 
     document: bytes
     upto: Cursor
 
 
-class Folded(NamedTuple):
-    """The answer to ToFold: what all up to a place folds to; None where that failed."""
+class CompactResult(NamedTuple):
+    """The answer to CompactRequest: what all up to a place folds to; None where that failed."""
 
     document: bytes
     upto: Cursor
     records: Sequence[bytes] | None
 
 
-class Folding:
+class Compaction:
     """The folds of one relay. ``random(n)`` makes the names of snapshots' records."""
 
     def __init__(self, log: RecordLog, limits: Limits, random: Callable[[int], bytes]) -> None:
@@ -93,7 +93,7 @@ class Folding:
         for document, asked in self._asked.items():
             self._asked[document] = [(None if who == peer else who, end) for who, end in asked]
 
-    def take(self, answer: Folded) -> bool:
+    def take(self, answer: CompactResult) -> bool:
         """Inside a transaction: whether the answer changed the log."""
         document = answer.document
         self._under_way.discard(document)
@@ -111,16 +111,18 @@ class Folding:
         self._sweeping = self._scrubbing = True
         return True
 
-    def work(self, changed: Iterable[bytes]) -> list[ToFold]:
+    def work(self, changed: Iterable[bytes]) -> list[CompactRequest]:
         """Inside a transaction: take some of what was folded away, and say what is to be folded now."""
         self._paused = False
         if self._sweeping:
             self._sweeping = self._log.sweep(self._limits.sweep)
-        todo = [ToFold(d, self._log.tail(d, 0)) for d in self._asked if d not in self._under_way and self._short(d)]
+        todo = [
+            CompactRequest(d, self._log.tail(d, 0)) for d in self._asked if d not in self._under_way and self._short(d)
+        ]
         self._under_way.update(document for document, _ in todo)
         for document in changed:
             if document not in self._under_way and self._outgrown(document):
-                todo.append(ToFold(document, self._log.tail(document, self._limits.fold_tail)))
+                todo.append(CompactRequest(document, self._log.tail(document, self._limits.fold_tail)))
                 self._under_way.add(document)
         self._started = [document for document, _ in todo]
         return todo

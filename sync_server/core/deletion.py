@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class Deleting:
+class DeletionWaiters:
     """``now``: documents deleted in the step that is under way, whose streams end when it is on disk."""
 
     def __init__(self) -> None:

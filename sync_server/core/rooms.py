@@ -21,27 +21,27 @@ from llmcrdt.sync import wire
 from llmcrdt.sync.wire import Ack, Cursor, Error, ErrorCode, Message, Record, Records
 
 from ..log.base import Conflict, Gap, LogError, RecordLog, Stored, label
-from ..log.snapshots import Fold, Part
-from .catch_up import Condensed, Condensing, Short, ToCondense
-from .compaction import FOLDED_KINDS, Folded, Folding, ToFold
-from .deletion import Deleting
+from ..log.snapshots import Part, StoredSnapshot
+from .catch_up import CatchUp, CatchUpRequest, CatchUpResult, CatchUpSnapshot
+from .compaction import FOLDED_KINDS, Compaction, CompactRequest, CompactResult
+from .deletion import DeletionWaiters
 from .limits import Limits
 from .presence import Presence
 from .validation import (
-    Ask,
-    Checked,
-    Checking,
+    DiffRequest,
+    DiffResponse,
     Flush,
     Flushed,
     Left,
-    Look,
-    Merge,
+    MergeRequest,
     Peer,
+    PresenceQuery,
     Received,
+    ReplicaDropped,
     Request,
-    ToCheck,
-    ToDrop,
-    Told,
+    ValidateRequest,
+    ValidateResult,
+    Validation,
 )
 
 logger = logging.getLogger(__name__)
@@ -72,14 +72,16 @@ class Sent(NamedTuple):
     weight: int
 
 
-Event: TypeAlias = Joined | Greeted | Left | Received | Sent | Tick | Folded | Condensed | Checked | Flush
+Event: TypeAlias = (
+    Joined | Greeted | Left | Received | Sent | Tick | CompactResult | CatchUpResult | ValidateResult | Flush
+)
 
 
 class Send(NamedTuple):
     """One message for one or many peers. ``weight`` is about its size in bytes."""
 
     peers: Sequence[Peer]
-    message: Message | Told
+    message: Message | DiffResponse
     weight: int
 
 
@@ -90,7 +92,7 @@ class Drop(NamedTuple):
     error: Error
 
 
-Output: TypeAlias = Send | Drop | ToFold | ToCondense | ToCheck | ToDrop | Flushed
+Output: TypeAlias = Send | Drop | CompactRequest | CatchUpRequest | ValidateRequest | ReplicaDropped | Flushed
 
 _GONE = "This document was deleted."
 _CONTROL = 128
@@ -98,7 +100,7 @@ _CONTROL = 128
 
 
 @dataclass(slots=True)
-class _Reading:
+class _Subscription:
     """One peer's place in one document. ``own``: what the peer pushed and was not acknowledged, by position;
     ``folded``: what it pushed and the snapshot that it is still to get stands for. ``part``: the session of the
     snapshot that it gets just now, and the next part. ``missed``: what the log had when it was opened, up to where it
@@ -110,7 +112,7 @@ class _Reading:
     folded: list[tuple[bytes, int]] = field(default_factory=list)
     part: tuple[bytes, int] = (b"", 0)
     missed: int = 0
-    short: Short | None = None
+    short: CatchUpSnapshot | None = None
     waiting: bool = False
     merging: bool = False
 
@@ -123,7 +125,7 @@ class _Reading:
 class _Room:
     kind: str
     head: Cursor
-    fold: Fold | None
+    fold: StoredSnapshot | None
     readers: set[Peer] = field(default_factory=set)
 
     def folds_over(self, position: int) -> bool:
@@ -133,7 +135,7 @@ class _Room:
 
 @dataclass(slots=True)
 class _Peer:
-    readings: dict[bytes, _Reading] = field(default_factory=dict)
+    readings: dict[bytes, _Subscription] = field(default_factory=dict)
     outstanding: int = 0
     unacked: int = 0
     features: int = 0
@@ -146,14 +148,14 @@ class _Peer:
 
 class Rooms:
     """All rooms of one relay. Use it from one thread. ``random(n)`` makes the ids of new logs. ``checking``: what is
-    checked, and by whom; without, nothing is. ``condense``: whether somebody answers ToCondense."""
+    checked, and by whom; without, nothing is. ``condense``: whether somebody answers CatchUpRequest."""
 
     def __init__(
         self,
         log: RecordLog,
         limits: Limits | None = None,
         random: Callable[[int], bytes] = os.urandom,
-        checking: Checking | None = None,
+        checking: Validation | None = None,
         condense: bool = False,
     ) -> None:
         self.limits = limits or Limits()
@@ -166,11 +168,11 @@ class Rooms:
         self._behind: dict[tuple[Peer, bytes], None] = {}
         self._recent: dict[bytes, list[Stored]] = {}
         self._out: list[Output] = []
-        self._folding = Folding(log, self.limits, random)
-        self._condensing = Condensing[tuple[Peer, _Reading]](log, self.limits, random, condense)
+        self._folding = Compaction(log, self.limits, random)
+        self._condensing = CatchUp[tuple[Peer, _Subscription]](log, self.limits, random, condense)
         self._presence = Presence(self.limits)
-        self._deleting = Deleting()
-        self._checking = checking or Checking(available=False, always=False)
+        self._deleting = DeletionWaiters()
+        self._checking = checking or Validation(available=False, always=False)
         self._flushes: list[bytes] = []
         self.taken: list[tuple[Peer, int]] = []
         """Of the last step: whose messages were dealt with, and their sizes."""
@@ -237,7 +239,7 @@ class Rooms:
                     self._deal(event)
                 elif self._checking.waiting(peer) > self.limits.window_records:
                     self._drop(peer, Error(ErrorCode.WINDOW_EXCEEDED, "Too many messages wait for others."))
-            case Checked():
+            case ValidateResult():
                 self._checked(event)
             case Flush(document):
                 self._flushes.append(document)
@@ -255,12 +257,12 @@ class Rooms:
             case Left(peer):
                 if not self._checking.holds(event):
                     self._leave(peer)
-            case Folded(document):
+            case CompactResult(document):
                 if self._folding.take(event):
                     self._condensing.forget(document)
                     if document in self._rooms:
                         self._folded(document)
-            case Condensed():
+            case CatchUpResult():
                 self._condensed(event)
 
     def _deal(self, event: Received) -> None:
@@ -273,14 +275,14 @@ class Rooms:
         """Whether a message has to be checked first, and is."""
         peer, message, _ = event
         records = 0
-        if isinstance(message, Ask | Merge) and self._is_gone(message.document):
+        if isinstance(message, DiffRequest | MergeRequest) and self._is_gone(message.document):
             self.taken.append((peer, event.size))
             self._refuse(peer, ErrorCode.GONE, _GONE, message.document)
             return True
         match message:
-            case Ask():
+            case DiffRequest():
                 pass
-            case Merge(document, kind, update):
+            case MergeRequest(document, kind, update):
                 there = self._rooms.get(document) or self._load(document, kind)
                 if self._no_room(peer, document, there, len(update)):
                     event = event._replace(message=replace(message, may_append=False))
@@ -302,7 +304,7 @@ class Rooms:
         self._out.append(self._checking.check(event, records))
         return True
 
-    def _checked(self, answer: Checked) -> None:
+    def _checked(self, answer: ValidateResult) -> None:
         found = self._checking.take(answer)
         if found is None:
             return
@@ -319,7 +321,7 @@ class Rooms:
                     self._drop_replica(document)
                 if answer.refused:
                     self._set_aside(peer, document, Record(session, n + answer.good, data[answer.good]), answer.refused)
-            case Ask(document, kind) | Merge(document, kind):
+            case DiffRequest(document, kind) | MergeRequest(document, kind):
                 if self._merged(peer, document, kind, answer, message) is False:
                     self._drop_replica(document)
         for held in self._checking.release(peer):
@@ -328,21 +330,23 @@ class Rooms:
             else:
                 self._deal(held)
 
-    def _merged(self, peer: Peer, document: bytes, kind: str, answer: Checked, message: Ask | Merge) -> bool:
+    def _merged(
+        self, peer: Peer, document: bytes, kind: str, answer: ValidateResult, message: DiffRequest | MergeRequest
+    ) -> bool:
         """Whether all that the replica got of a peer that knows no records is in the log."""
         room = self._follow(peer, document, kind) if peer in self._peers else None
         state = self._peers.get(peer)
         if room is None or state is None:
-            return not answer.data or isinstance(message, Ask)
+            return not answer.data or isinstance(message, DiffRequest)
         if answer.failed:
             self._drop_all((peer,))
-        elif isinstance(message, Ask):
+        elif isinstance(message, DiffRequest):
             if answer.refused:
                 self._drop(peer, Error(ErrorCode.MALFORMED, answer.refused))
             else:
                 weight = _CONTROL + sum(map(len, answer.data))
                 state.outstanding += weight
-                self._out.append(Send((peer,), Told(document, *answer.data), weight))
+                self._out.append(Send((peer,), DiffResponse(document, *answer.data), weight))
         elif answer.refused and not message.may_append:
             full = self._no_room(peer, document, room, len(message.update))
             self._refuse(peer, *(full or (ErrorCode.READ_ONLY, answer.refused)), document)
@@ -374,7 +378,7 @@ class Rooms:
             return None
         self._rooms[document] = room
         room.readers.add(peer)
-        self._peers[peer].readings[document] = _Reading(room.head.position, merging=True)
+        self._peers[peer].readings[document] = _Subscription(room.head.position, merging=True)
         self._presence.watch(peer, document)
         self._checking.follow(document)
         return room
@@ -400,7 +404,7 @@ class Rooms:
                 self._fold(peer, document)
             case wire.Delete(document):
                 self._delete(peer, document)
-            case Look(document):
+            case PresenceQuery(document):
                 if document in self._peers[peer].readings:
                     self._presence.watch(peer, document)
             case wire.Presence(document, entries):
@@ -423,7 +427,7 @@ class Rooms:
         start = message.cursor.position if resumed and message.cursor else 0
         self._rooms[document] = room
         room.readers.add(peer)
-        state.readings[document] = _Reading(start, missed=room.head.position)
+        state.readings[document] = _Subscription(start, missed=room.head.position)
         if state.features & wire.PRESENCE:
             self._presence.watch(peer, document)
         if start < room.head.position:
@@ -496,7 +500,7 @@ class Rooms:
         state.unacked += reading.unacked - before
         return done
 
-    def _extend(self, peer: Peer, reading: _Reading, room: _Room, push: wire.Push, data: Sequence[bytes]) -> int:
+    def _extend(self, peer: Peer, reading: _Subscription, room: _Room, push: wire.Push, data: Sequence[bytes]) -> int:
         """Append records that are all new, and fit."""
         document, session = push.document, push.session
         owner = self._owner(peer, document)
@@ -505,7 +509,9 @@ class Rooms:
         reading.own.update((position, (session, record.n)) for position, record in stored)
         return len(stored)
 
-    def _push_each(self, peer: Peer, reading: _Reading, room: _Room, push: wire.Push, data: Sequence[bytes]) -> int:
+    def _push_each(
+        self, peer: Peer, reading: _Subscription, room: _Room, push: wire.Push, data: Sequence[bytes]
+    ) -> int:
         repeats: list[tuple[int, bytes, int]] = []
         done = 0
         for n, piece in enumerate(data, push.n):
@@ -632,7 +638,7 @@ class Rooms:
             if self._peers[peer].readings[document].sent < room.head.position:
                 self._behind[peer, document] = None
 
-    def _condensed(self, answer: Condensed) -> None:
+    def _condensed(self, answer: CatchUpResult) -> None:
         """Who waited for it goes on, with that or with the records."""
         waiting, short = self._condensing.take(answer)
         for peer, reading in waiting:
@@ -711,13 +717,13 @@ class Rooms:
         room_for_more = any(self._peers[peer].outstanding < self.limits.outgoing for peer, _ in self._behind)
         self.more = self._folding.busy or room_for_more
 
-    def _waits(self, peer: Peer, document: bytes, reading: _Reading, room: _Room) -> bool:
+    def _waits(self, peer: Peer, document: bytes, reading: _Subscription, room: _Room) -> bool:
         """Whether something shorter than the records that a reader missed is still to come; it is asked for here."""
         if reading.short is None and not reading.waiting and reading.sent < reading.missed:
             found = self._condensing.find((peer, reading), document, room.kind, reading.sent, reading.missed)
-            if isinstance(found, ToCondense):
+            if isinstance(found, CatchUpRequest):
                 self._out.append(found)
-            if isinstance(found, Short):
+            if isinstance(found, CatchUpSnapshot):
                 reading.short = found
             elif found:
                 reading.waiting = True
@@ -731,7 +737,13 @@ class Rooms:
         return part
 
     def _send_part(
-        self, peer: Peer, document: bytes, reading: _Reading, room: _Room, fold: Fold, part_at: Callable[[int], Part]
+        self,
+        peer: Peer,
+        document: bytes,
+        reading: _Subscription,
+        room: _Room,
+        fold: StoredSnapshot,
+        part_at: Callable[[int], Part],
     ) -> None:
         """The next part of a snapshot. Behind the last, acks for what the peer pushed and the snapshot stands for."""
         session, place = reading.part
@@ -750,7 +762,7 @@ class Rooms:
         if reading.sent < room.head.position:
             self._behind[peer, document] = None
 
-    def _end_snapshot(self, peer: Peer, document: bytes, reading: _Reading, fold: Fold) -> None:
+    def _end_snapshot(self, peer: Peer, document: bytes, reading: _Subscription, fold: StoredSnapshot) -> None:
         reading.sent = fold.position
         reading.short = None
         own = [(p, *reading.own.pop(p)) for p in sorted(reading.own) if p <= fold.position]
@@ -774,7 +786,7 @@ class Rooms:
             end += 1
         return recent[start:end]
 
-    def _send_mixed(self, peer: Peer, document: bytes, reading: _Reading, piece: Sequence[Stored]) -> None:
+    def _send_mixed(self, peer: Peer, document: bytes, reading: _Subscription, piece: Sequence[Stored]) -> None:
         """A piece that holds records of the peer itself: it gets acks for those, the rest as records, in order."""
         start = 0
         while start < len(piece):
@@ -847,14 +859,14 @@ class Rooms:
         logger.error("the log can't be written: %s", error)
         peers, drops = self._checking.undo()
         for output in self._out:
-            if isinstance(output, ToCheck):
+            if isinstance(output, ValidateRequest):
                 self._checking.forget(output)
         self._out = [*drops]
         self._deleting.ended()
         for event in events[done:]:
-            if isinstance(event, Folded | Condensed):
+            if isinstance(event, CompactResult | CatchUpResult):
                 self._take(event._replace(records=None))
-            elif isinstance(event, Checked):
+            elif isinstance(event, ValidateResult):
                 self._lose(event)
             elif not isinstance(event, Received):
                 self._take(event)
@@ -869,7 +881,7 @@ class Rooms:
         except LogError:
             self._drop_all(tuple(self._peers))
 
-    def _lose(self, answer: Checked) -> None:
+    def _lose(self, answer: ValidateResult) -> None:
         """What was checked can't be appended now: its peer has to send it again."""
         found = self._checking.take(answer)
         if found is not None:

@@ -1,5 +1,5 @@
 """What of plain records is looked at before they are appended, and by whom. No threads: whoever looks (the keeper) gets
-ToCheck and answers Checked.
+ValidateRequest and answers Checked.
 
 The keeper holds *replicas* of documents. Push: its records are applied to the replica; what can't be is refused. Merge:
 an update of a client that knows no records is applied; what the document emitted becomes records. Ask: what the
@@ -8,9 +8,9 @@ document has beyond some version.
 Messages of one peer about one document keep their order, and whoever leaves or asks for a barrier waits for what it
 sent before. Everything else goes past what is under way.
 
-A replica has to hold what the log holds, no more. Where something that was applied doesn't get into the log, ToDrop
-says so, and answers that rest on it are asked for again. To load one, the keeper first sends Flush through the rooms:
-when Flushed comes back, all that it answered before is in the log.
+A replica has to hold what the log holds, no more. Where something that was applied doesn't get into the log,
+ReplicaDropped says so, and answers that rest on it are asked for again. To load one, the keeper first sends Flush
+through the rooms: when Flushed comes back, all that it answered before is in the log.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ CHECKED_KINDS = frozenset({"yjs"})
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class DiffRequest:
     """What does the document have that somebody at ``version`` lacks? Told is the answer."""
 
     document: bytes
@@ -39,7 +39,7 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class DiffResponse:
     """The answer to Ask: an update, and the version of the document itself."""
 
     document: bytes
@@ -48,7 +48,7 @@ class Told:
 
 
 @dataclass(frozen=True, slots=True)
-class Merge:
+class MergeRequest:
     """An update to be merged into the document. Where the peer may not append, it must say nothing new."""
 
     document: bytes
@@ -58,14 +58,23 @@ class Merge:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class PresenceQuery:
     """Who is present in the document?"""
 
     document: bytes
 
 
 Request: TypeAlias = (
-    wire.Open | wire.Close | wire.Push | wire.Barrier | wire.Fold | wire.Presence | wire.Delete | Ask | Merge | Look
+    wire.Open
+    | wire.Close
+    | wire.Push
+    | wire.Barrier
+    | wire.Fold
+    | wire.Presence
+    | wire.Delete
+    | DiffRequest
+    | MergeRequest
+    | PresenceQuery
 )
 """What a peer may say to the rooms."""
 
@@ -82,15 +91,15 @@ class Left(NamedTuple):
     peer: Peer
 
 
-class ToCheck(NamedTuple):
+class ValidateRequest(NamedTuple):
     """Look at this; Checked with the same ticket is the answer. Of a Push the first ``records``."""
 
     ticket: int
-    request: wire.Push | Ask | Merge
+    request: wire.Push | DiffRequest | MergeRequest
     records: int = 0
 
 
-class Checked(NamedTuple):
+class ValidateResult(NamedTuple):
     """``good``: how many records of a Push passed, from the first on. ``data``: what a Merge emitted, or for an Ask the
     update and the version. ``refused``: why what comes next did not pass. ``failed``: the document can't be kept just
     now, which is nobody's fault."""
@@ -102,7 +111,7 @@ class Checked(NamedTuple):
     failed: bool = False
 
 
-class ToDrop(NamedTuple):
+class ReplicaDropped(NamedTuple):
     """The replica of a document holds what the log does not: throw it away."""
 
     document: bytes
@@ -130,14 +139,14 @@ class Job(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Line:
+class _PeerQueue:
     """What is under way of one peer: how many messages of each document are looked at, and what waits for them."""
 
     checked: Counter[bytes] = field(default_factory=Counter)
     held: deque[Received | Left] = field(default_factory=deque)
 
 
-class Checking:
+class Validation:
     """``always``: all records of CHECKED_KINDS are checked; else only those of documents that somebody follows who
     knows no records. ``available`` False: there is no keeper, and nothing is checked."""
 
@@ -145,7 +154,7 @@ class Checking:
         self.available, self._always = available, available and always
         self._tickets = count(1)
         self._jobs: dict[int, Job] = {}
-        self._lines: dict[Peer, _Line] = {}
+        self._lines: dict[Peer, _PeerQueue] = {}
         # Per document: jobs under way, followers, and how often its replica was dropped meanwhile.
         self._busy: Counter[bytes] = Counter()
         self._followers: Counter[bytes] = Counter()
@@ -203,42 +212,42 @@ class Checking:
         """The n of the last record of a session that is under way; 0 if none is."""
         return self._names.get((document, session), (0, 0))[1]
 
-    def check(self, event: Received, records: int = 0) -> ToCheck:
+    def check(self, event: Received, records: int = 0) -> ValidateRequest:
         """Have a message looked at; of a Push so many records."""
         message = event.message
-        assert isinstance(message, wire.Push | Ask | Merge)
+        assert isinstance(message, wire.Push | DiffRequest | MergeRequest)
         document, ticket = message.document, next(self._tickets)
         self._jobs[ticket] = Job(event, self._epochs[document], records)
         self._busy[document] += 1
-        self._lines.setdefault(event.peer, _Line()).checked[document] += 1
+        self._lines.setdefault(event.peer, _PeerQueue()).checked[document] += 1
         if isinstance(message, wire.Push):
             jobs, last = self._names.get((document, message.session), (0, 0))
             self._names[document, message.session] = (jobs + 1, max(last, message.n + records - 1))
-        return ToCheck(ticket, message, records)
+        return ValidateRequest(ticket, message, records)
 
-    def take(self, answer: Checked) -> tuple[Job, ToCheck | None] | None:
-        """The message that was looked at. With ToCheck: the answer rests on a replica that was dropped since, look
-        again. None where it was forgotten."""
+    def take(self, answer: ValidateResult) -> tuple[Job, ValidateRequest | None] | None:
+        """The message that was looked at. With ValidateRequest: the answer rests on a replica that was dropped since,
+        look again. None where it was forgotten."""
         job = self._jobs.pop(answer.ticket, None)
         if job is None:
             return None
         self._taken.append(job)
         message = job.event.message
-        assert isinstance(message, wire.Push | Ask | Merge)
+        assert isinstance(message, wire.Push | DiffRequest | MergeRequest)
         stale = job.epoch != self._epochs[message.document] and not isinstance(message, wire.Push)
         again = self.check(job.event) if stale and job.event.peer in self._lines else None
         self._finish(job.event.peer, message)
         return job, again
 
-    def drop(self, document: bytes) -> ToDrop:
+    def drop(self, document: bytes) -> ReplicaDropped:
         if document in self._busy:
             self._epochs[document] += 1
-        return ToDrop(document)
+        return ReplicaDropped(document)
 
     def follow(self, document: bytes) -> None:
         self._followers[document] += 1
 
-    def unfollow(self, document: bytes) -> ToDrop | None:
+    def unfollow(self, document: bytes) -> ReplicaDropped | None:
         """Somebody follows it no longer. Where others' records are not checked, its replica is no use any more."""
         _less(self._followers, document)
         return None if self.wants(next(iter(CHECKED_KINDS)), document) else self.drop(document)
@@ -247,18 +256,18 @@ class Checking:
         """The transaction of this step is through."""
         self._taken.clear()
 
-    def undo(self) -> tuple[list[Peer], list[ToDrop]]:
+    def undo(self) -> tuple[list[Peer], list[ReplicaDropped]]:
         """The transaction of this step failed: whose messages are lost with it, and which replicas are wrong."""
         taken, self._taken = self._taken, []
         documents = dict.fromkeys(job.event.message.document for job in taken)  # type: ignore[union-attr]
         return [job.event.peer for job in taken], [self.drop(document) for document in documents]
 
-    def forget(self, todo: ToCheck) -> None:
+    def forget(self, todo: ValidateRequest) -> None:
         """It was never handed out."""
         if (job := self._jobs.pop(todo.ticket, None)) is not None:
             self._finish(job.event.peer, todo.request)
 
-    def _finish(self, peer: Peer, message: wire.Push | Ask | Merge) -> None:
+    def _finish(self, peer: Peer, message: wire.Push | DiffRequest | MergeRequest) -> None:
         document = message.document
         if _less(self._busy, document) == 0:
             self._epochs.pop(document, None)
@@ -272,7 +281,7 @@ class Checking:
                 self._names[document, message.session] = (jobs - 1, last)
 
 
-def _waits(event: Received | Left, line: _Line, before: deque[Received | Left]) -> bool:
+def _waits(event: Received | Left, line: _PeerQueue, before: deque[Received | Left]) -> bool:
     if isinstance(event, Left) or isinstance(event.message, wire.Barrier):
         return bool(line.checked or before)
     document = event.message.document
@@ -281,7 +290,7 @@ def _waits(event: Received | Left, line: _Line, before: deque[Received | Left]) 
         for e in before
     ):
         return True
-    return document in line.checked and not isinstance(event.message, wire.Push | Ask | Merge)
+    return document in line.checked and not isinstance(event.message, wire.Push | DiffRequest | MergeRequest)
 
 
 def _less(counter: Counter[bytes], key: bytes) -> int:

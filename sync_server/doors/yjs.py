@@ -18,7 +18,7 @@ from urllib.parse import parse_qs, unquote
 from llmcrdt.exceptions import InvalidContent, MalformedFrame
 from llmcrdt.ids import document_bytes
 from llmcrdt.sync.json_check import is_object
-from llmcrdt.sync.lazy_sequence import Cuts, places
+from llmcrdt.sync.lazy_sequence import LazySequence, places
 from llmcrdt.sync.wire import (
     MAX_PRESENCE,
     MAX_PRESENT,
@@ -33,7 +33,7 @@ from llmcrdt.sync.wire import (
 
 from ..auth.tokens import Grant, Tokens
 from ..core.limits import Limits
-from ..core.validation import Ask, Look, Merge
+from ..core.validation import DiffRequest, MergeRequest, PresenceQuery
 from .native import Refused, permitted
 
 PATH = "/yjs/"
@@ -151,7 +151,7 @@ def _read_awareness(reader: Reader) -> Awareness:
         reader.at = end
     if reader.at != len(reader.frame):
         raise MalformedFrame("Awareness goes on after its end.")
-    return Awareness(Cuts(reader.frame, starts, _cut_states))
+    return Awareness(LazySequence(reader.frame, starts, _cut_states))
 
 
 def _cut_states(frame: bytes, starts: Sequence[int], first: int) -> Iterator[Announcement]:
@@ -216,7 +216,7 @@ class YjsDoor:
         if self.grant is not None:
             permitted(self._tokens.confirm, self.grant)
 
-    def receive(self, frame: bytes | str) -> Ask | Merge | Look | Presence | None:
+    def receive(self, frame: bytes | str) -> DiffRequest | MergeRequest | PresenceQuery | Presence | None:
         """A message for the rooms, if the frame is one. Raises Refused, after which the connection ends."""
         if isinstance(frame, str):
             raise Refused(Error(ErrorCode.MALFORMED, "Messages are binary frames."))
@@ -230,17 +230,17 @@ class YjsDoor:
                 text = f"A state vector has {len(version)} bytes; {self._most} are allowed."
                 raise Refused(Error(ErrorCode.RECORD_TOO_LARGE, text))
             case StepOne(version):
-                return Ask(self.document, KIND, version)
+                return DiffRequest(self.document, KIND, version)
             case Awareness(states) if states and self._may_append:
                 return Presence(self.document, states)
             case QueryAwareness():
-                return Look(self.document)
+                return PresenceQuery(self.document)
             case StepTwo(update) | Update(update) if update == _NOTHING:
                 return None
             case StepTwo(update):
-                return Merge(self.document, KIND, update, self._may_append)
+                return MergeRequest(self.document, KIND, update, self._may_append)
             case Update(update) if self._may_append:
-                return Merge(self.document, KIND, update)
+                return MergeRequest(self.document, KIND, update)
             case Update():
                 raise Refused(Error(ErrorCode.READ_ONLY, "The token lets nothing be written here."))
             case Denied():

@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 from llmcrdt.exceptions import LLMCRDTError
 from llmcrdt.sync.wire import Cursor, Record
 
-from .snapshots import Fold, Part
+from .snapshots import Part, StoredSnapshot
 
 
 class LogError(LLMCRDTError):
@@ -94,7 +94,7 @@ class RecordLog(Protocol):
     def size(self, document: bytes) -> int:
         """Bytes of data in the records that are not folded."""
 
-    def fold(self, document: bytes) -> Fold | None:
+    def fold(self, document: bytes) -> StoredSnapshot | None:
         """What stands for the records that were folded; None where none were."""
 
     def part(self, document: bytes, place: int) -> Part:

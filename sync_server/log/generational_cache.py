@@ -9,7 +9,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-class Lately(dict[K, V]):
+class GenerationalCache(dict[K, V]):
     """What was used lately. ``settle``, at a moment when all may go, puts it in second place where it is half of
     ``most``, and drops what stood there; what is asked for again comes back from there by ``revive``. So less than
     ``most`` stay behind, and what was used last does."""

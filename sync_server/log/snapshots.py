@@ -33,7 +33,7 @@ SCHEMA = (
 )
 
 
-class Fold(NamedTuple):
+class StoredSnapshot(NamedTuple):
     """What stands for the records up to ``position``: ``parts`` parts of records of ``session``, ``size`` bytes."""
 
     position: int
@@ -61,11 +61,11 @@ def cut(records: Sequence[bytes], most: int) -> Iterator[Part]:
             yield Part(n, len(records), len(data), offset, data[offset : offset + most])
 
 
-def load(db: sqlite3.Connection, document: int) -> Fold | None:
+def load(db: sqlite3.Connection, document: int) -> StoredSnapshot | None:
     row = db.execute(
         "SELECT position, chain, session, parts, size FROM folds WHERE document = ?", (document,)
     ).fetchone()
-    return Fold(*row) if row else None
+    return StoredSnapshot(*row) if row else None
 
 
 def part(db: sqlite3.Connection, base: int, place: int) -> Part | None:
@@ -118,7 +118,7 @@ def contents(db: sqlite3.Connection, document: int, base: int, position: int) ->
 
 def put(
     db: sqlite3.Connection, document: int, base: int, upto: Cursor, session: bytes, records: Sequence[bytes], most: int
-) -> Fold:
+) -> StoredSnapshot:
     """Let a snapshot stand for all up to ``upto``. The caller has checked that it belongs there."""
     before = load(db, document)
     parts = list(cut(records, most))
@@ -127,7 +127,7 @@ def put(
         db.execute("DELETE FROM parts WHERE key >= ? AND key < ?", (base, base + before.parts))
     rows = [(base + place, *piece) for place, piece in enumerate(parts)]
     db.executemany("INSERT INTO parts VALUES (?, ?, ?, ?, ?, ?)", rows)
-    fold = Fold(upto.position, upto.chain, session, len(parts), sum(map(len, records)))
+    fold = StoredSnapshot(upto.position, upto.chain, session, len(parts), sum(map(len, records)))
     db.execute(
         "INSERT INTO folds VALUES (?, ?, ?, ?, ?, ?, ?, 0) ON CONFLICT (document) DO UPDATE SET"
         " position = excluded.position, chain = excluded.chain, session = excluded.session, parts = excluded.parts,"

@@ -18,8 +18,8 @@ from . import snapshots as folds
 from . import tombstones
 from .base import Conflict, Gap, Head, LogError, Stored
 from .file import TIMEOUT, explained, lock_file, migrations, open_file
-from .generational_cache import Lately
-from .snapshots import MARK, Fold, Part
+from .generational_cache import GenerationalCache
+from .snapshots import MARK, Part, StoredSnapshot
 
 # A row's key holds both its document's number and its position, so one document is one range of the table's own tree.
 _POSITION_BITS = 36
@@ -37,7 +37,7 @@ class _Document:
     kind: str
     cursor: Cursor
     size: int
-    fold: Fold | None
+    fold: StoredSnapshot | None
     owner: str
 
     @property
@@ -66,8 +66,8 @@ class SqliteLog:
     def __init__(self, path: str | os.PathLike[str], cached: int = _CACHED) -> None:
         self.path = Path(path)
         self._lock: sqlite3.Connection | None = None
-        self._documents: Lately[bytes, _Document] = Lately(cached)
-        self._sessions: Lately[tuple[int, bytes], _Session] = Lately(cached)
+        self._documents: GenerationalCache[bytes, _Document] = GenerationalCache(cached)
+        self._sessions: GenerationalCache[tuple[int, bytes], _Session] = GenerationalCache(cached)
         self._rows: list[tuple[int, int, int, bytes, bytes]] = []
         self._grown: dict[int, _Document] = {}
         self._held: dict[str, int] = {}
@@ -196,7 +196,7 @@ class SqliteLog:
         doc = self._document(document)
         return doc.size if doc else 0
 
-    def fold(self, document: bytes) -> Fold | None:
+    def fold(self, document: bytes) -> StoredSnapshot | None:
         doc = self._document(document)
         return doc.fold if doc else None
 

@@ -67,7 +67,7 @@ def _document(db: sqlite3.Connection, number: int, raw: bytes) -> Iterator[str]:
         yield f"{noted} bytes are noted, {size} are there"
 
 
-def _snapshot(db: sqlite3.Connection, number: int, base: int, fold: folds.Fold) -> Iterator[str]:
+def _snapshot(db: sqlite3.Connection, number: int, base: int, fold: folds.StoredSnapshot) -> Iterator[str]:
     (noted, swept) = db.execute("SELECT digest, swept FROM folds WHERE document = ?", (number,)).fetchone()
     records = folds.snapshot(db, base, fold.parts)
     if hashlib.sha256(b"".join(len(r).to_bytes(8, "big") + r for r in records)).digest() != noted:

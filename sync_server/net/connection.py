@@ -20,7 +20,7 @@ from websockets.frames import DATA_OPCODES, CloseCode, Frame, Opcode
 from websockets.http11 import Request
 from websockets.protocol import State
 
-from llmcrdt.sync.keepalive import Pulse
+from llmcrdt.sync.keepalive import Keepalive
 from llmcrdt.sync.wire import Error
 
 from ..core.limits import Limits
@@ -235,7 +235,7 @@ class Connection:
         self.unreported = 0
         self.last: Error | None = None
         self.sent_at = 0.0
-        self._pulse = Pulse(socket.transport, socket.ask, asyncio.get_running_loop().time(), limits.silence)
+        self._pulse = Keepalive(socket.transport, socket.ask, asyncio.get_running_loop().time(), limits.silence)
         # What waits here, and of the first how much has left.
         self._queue: deque[tuple[Outgoing, int]] = deque()
         self._place = 0

@@ -13,8 +13,8 @@ from queue import Empty, SimpleQueue
 
 from llmcrdt.exceptions import LLMCRDTError
 
-from ..core.catch_up import Condensed, ToCondense
-from ..core.compaction import Folded, ToFold
+from ..core.catch_up import CatchUpRequest, CatchUpResult
+from ..core.compaction import CompactRequest, CompactResult
 from ..core.limits import Limits
 from ..log.base import RecordLog
 from . import framing as pieces
@@ -23,23 +23,27 @@ from . import process
 logger = logging.getLogger(__name__)
 
 
-class Folder:
+class Compactor:
     """``put`` takes what is to be done; ``answer`` gets the result, on the folder's thread. A worker folds one log, or
     condenses many parts. ``early``: start it before it is needed, for somebody waits for what it does."""
 
     def __init__(
-        self, log: RecordLog, limits: Limits, answer: Callable[[Folded | Condensed], None], early: bool = False
+        self,
+        log: RecordLog,
+        limits: Limits,
+        answer: Callable[[CompactResult | CatchUpResult], None],
+        early: bool = False,
     ) -> None:
         self._log, self._limits, self._answer, self._early = log, limits, answer, early
         self._used = False
-        self._todo: SimpleQueue[tuple[float, ToFold | ToCondense] | None] = SimpleQueue()
+        self._todo: SimpleQueue[tuple[float, CompactRequest | CatchUpRequest] | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._worker: subprocess.Popen[bytes] | None = None
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="llmcrdt-relay-fold", daemon=True)
         self._thread.start()
 
-    def put(self, todo: ToFold | ToCondense) -> None:
+    def put(self, todo: CompactRequest | CatchUpRequest) -> None:
         self._todo.put((time.monotonic(), todo))
 
     def stop(self) -> None:
@@ -67,23 +71,23 @@ class Folder:
             if got is None:
                 return
             since, todo = got
-            if isinstance(todo, ToFold):
-                self._answer(Folded(*todo, self.fold(todo)))
+            if isinstance(todo, CompactRequest):
+                self._answer(CompactResult(*todo, self.fold(todo)))
                 self._end_worker()
             else:
                 self._used = True
                 late = time.monotonic() - since > self._limits.condense_wait
-                self._answer(Condensed(*todo, None if late else self.condense(todo)))
+                self._answer(CatchUpResult(*todo, None if late else self.condense(todo)))
                 if self._early:
                     # Where it was ended: who comes next has not the time to wait for a start as well.
                     self._start()
 
-    def fold(self, todo: ToFold) -> Sequence[bytes] | None:
+    def fold(self, todo: CompactRequest) -> Sequence[bytes] | None:
         """What a document's log folds to; None where that failed. Blocks."""
         contents = self._log.contents(todo.document, todo.upto.position)
         return self._ask(b"fold", contents, 2 * self._limits.fold_seconds)
 
-    def condense(self, todo: ToCondense) -> Sequence[bytes] | None:
+    def condense(self, todo: CatchUpRequest) -> Sequence[bytes] | None:
         """What a part of a document's log comes to, nothing where that can't be said; None where it failed, or takes
         too long. Blocks."""
         return self._ask(b"condense", self._log.stretch(*todo), self._limits.condense_wait)

@@ -17,7 +17,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from llmcrdt.crdt.yjs.compact import condense_updates, fold_updates
+from llmcrdt.crdt.yjs.compact import catch_up_updates, compact_updates
 from llmcrdt.exceptions import MalformedUpdate
 
 from . import framing as pieces
@@ -27,7 +27,7 @@ from . import process
 def obey(order: bytes, data: Sequence[bytes]) -> list[bytes]:
     """The answer to one order."""
     if order == b"fold":
-        return fold_updates(data)
+        return compact_updates(data)
     parts: list[list[bytes]] = [[]]
     for piece in data:
         if piece:
@@ -35,7 +35,7 @@ def obey(order: bytes, data: Sequence[bytes]) -> list[bytes]:
         else:
             parts.append([])
     try:
-        return [condense_updates(*parts)] if len(parts) == 3 else []
+        return [catch_up_updates(*parts)] if len(parts) == 3 else []
     except MalformedUpdate:
         return []
 

@@ -27,14 +27,14 @@ from llmcrdt.exceptions import LLMCRDTError
 from llmcrdt.sync import wire
 
 from ..core.limits import Limits
-from ..core.validation import Ask, Checked, Flush, Flushed, Merge, ToCheck, ToDrop
+from ..core.validation import DiffRequest, Flush, Flushed, MergeRequest, ReplicaDropped, ValidateRequest, ValidateResult
 from ..log.base import RecordLog, label
 from . import framing as pieces
 from . import process
 
 logger = logging.getLogger(__name__)
 
-Order: TypeAlias = ToCheck | ToDrop | Flushed
+Order: TypeAlias = ValidateRequest | ReplicaDropped | Flushed
 T = TypeVar("T")
 
 _BATCH = 256
@@ -69,7 +69,7 @@ class _Job:
     """``good``: of a push that is tried record by record, how many passed; ``deaths``: how often the worker died over
     one of them, the ``fatal``-th."""
 
-    todo: ToCheck
+    todo: ValidateRequest
     alone: bool = False
     good: int = 0
     fatal: int = 0
@@ -168,7 +168,7 @@ class _Worker(asyncio.SubprocessProtocol):
         self.gone.set_result(None)
 
 
-class Keeper:
+class Validator:
     """``put`` takes orders, and ``answer`` gets Checked and Flush, on the loop; ``failed`` is called where it can't go
     on. ``early``: start the worker at once, so that the first record doesn't wait for it."""
 
@@ -176,7 +176,7 @@ class Keeper:
         self,
         log: RecordLog,
         limits: Limits,
-        answer: Callable[[Checked | Flush], None],
+        answer: Callable[[ValidateResult | Flush], None],
         failed: Callable[[], None] = lambda: None,
         early: bool = False,
     ) -> None:
@@ -288,11 +288,11 @@ class Keeper:
 
     def _receive(self, order: Order) -> None:
         match order:
-            case ToCheck(_, request):
+            case ValidateRequest(_, request):
                 document = self._documents.setdefault(request.document, _Document())
                 document.jobs.append(_Job(order))
                 self._active[request.document] = None
-            case ToDrop(id_):
+            case ReplicaDropped(id_):
                 if id_ in self._documents:
                     self._forget(id_)
             case Flushed(id_, position):
@@ -422,9 +422,9 @@ class Keeper:
             case wire.Push(_, _, _, data):
                 records = data[job.good : job.good + 1] if job.alone else data[: job.todo.records]
                 return _Sent(id_, b"glance" if light else b"check", records, job)
-            case Merge(_, _, update, may_append):
+            case MergeRequest(_, _, update, may_append):
                 return _Sent(id_, b"merge" if may_append else b"cover", (update,), job)
-            case Ask(_, _, version):
+            case DiffRequest(_, _, version):
                 return _Sent(id_, b"diff", (version,), job)
 
     # ---------------------------------------------------------------- the worker
@@ -516,7 +516,9 @@ class Keeper:
                 job.deaths = job.deaths + 1 if job.fatal == job.good else 1
                 job.fatal = job.good
                 if job.deaths >= _TRIES:
-                    self._finish(order.document, job, Checked(job.todo.ticket, job.good, (), "It made the check fail."))
+                    self._finish(
+                        order.document, job, ValidateResult(job.todo.ticket, job.good, (), "It made the check fail.")
+                    )
             else:
                 job.alone = True
             if job is not None:
@@ -549,9 +551,9 @@ class Keeper:
             if job.alone and not refused and good < job.todo.records:
                 job.good = good
                 return
-            self._finish(order.document, job, Checked(ticket, good, (), refused))
+            self._finish(order.document, job, ValidateResult(ticket, good, (), refused))
         else:
-            self._finish(order.document, job, Checked(ticket, 0, data, refused))
+            self._finish(order.document, job, ValidateResult(ticket, 0, data, refused))
         if order.name == b"diff":
             document.answered = (order.data[0], data) if state == b"ok" else None
         else:
@@ -563,7 +565,7 @@ class Keeper:
         """Of a document that can't be loaded nothing can be told, and nothing can be merged into it."""
         for job in tuple(document.jobs):
             if not isinstance(job.todo.request, wire.Push):
-                self._finish(id_, job, Checked(job.todo.ticket, failed=True))
+                self._finish(id_, job, ValidateResult(job.todo.ticket, failed=True))
 
     def _answered_before(self, order: _Sent) -> bool:
         """Many clients that come with the same version get the same answer, which is computed once."""
@@ -572,10 +574,10 @@ class Keeper:
             return False
         if order.job is None or document.jobs[0] is not order.job:
             return False
-        self._finish(order.document, order.job, Checked(order.job.todo.ticket, 0, document.answered[1]))
+        self._finish(order.document, order.job, ValidateResult(order.job.todo.ticket, 0, document.answered[1]))
         return True
 
-    def _finish(self, id_: bytes, job: _Job, answer: Checked) -> None:
+    def _finish(self, id_: bytes, job: _Job, answer: ValidateResult) -> None:
         document = self._documents[id_]
         document.jobs.remove(job)
         self._answer(answer)

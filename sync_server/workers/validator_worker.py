@@ -39,7 +39,7 @@ class _OneByOne(Exception):
     """The core refused one of several records, and doesn't say which."""
 
 
-class Keeper:
+class ValidatorWorker:
     """``record``: the bytes of one record at most."""
 
     def __init__(self, record: int) -> None:
@@ -157,7 +157,7 @@ def main() -> None:
     # Whatever is printed by accident must not get between the answers.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    keeper = Keeper(record)
+    keeper = ValidatorWorker(record)
     while True:
         batch = list(pieces.read(sys.stdin.buffer))
         process.allow(seconds + sum(map(len, batch)) / (1 << 20))

@@ -14,7 +14,7 @@ from benchmarks.relay.dialects import Hocuspocus, Native, WrongContent, YWebsock
 from benchmarks.relay.load import check_documents
 from benchmarks.relay.material import Material, entries, tokens
 from benchmarks.relay.servers import KINDS, OURS, YARDSTICK, has_proc, running
-from llmcrdt.crdt.yjs.compact import fold_updates
+from llmcrdt.crdt.yjs.compact import compact_updates
 from llmcrdt.sync import wire
 from tests.waiting import eventually
 
@@ -128,7 +128,7 @@ def stream(spoken: Native, *pieces: int | tuple[int, bytes, int, int]) -> list[b
             at = piece
         else:
             at, session, first, end = piece
-            (snapshot,) = fold_updates(u[:at])
+            (snapshot,) = compact_updates(u[:at])
             part = (1, 1, len(snapshot), first, snapshot[first:end])
             out.append(wire.encode(wire.Snapshot(spoken.document, at, chain[at], session, *part)))
     return [*out, wire.encode(wire.Reached(1))]

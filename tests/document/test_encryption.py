@@ -28,7 +28,7 @@ import llmcrdt
 from llmcrdt.cli import main
 from llmcrdt.crdt.yjs.replica import YjsReplica
 from llmcrdt.document import schema
-from llmcrdt.document.encryption import NOWHERE, Place, SealedField, read_sealed, seal
+from llmcrdt.document.encryption import NOWHERE, EncryptedField, FieldAddress, read_sealed, seal
 from llmcrdt.exceptions import CannotOpen, InvalidContent, KeyMissing, KeyringUnusable
 from llmcrdt.ids import DocumentId, EntryId, KeyId, document_id, key_id, text_of
 from llmcrdt.interop import openai_chat
@@ -67,8 +67,8 @@ class FixedKeys:
         return self.known[-1]
 
 
-def place(conversation: str = HERE, entry: str = "A" * 16, name: str = "p/n", keys: Any = None) -> Place:
-    return Place(DocumentId(conversation), EntryId(entry), name, keys or FixedKeys())
+def place(conversation: str = HERE, entry: str = "A" * 16, name: str = "p/n", keys: Any = None) -> FieldAddress:
+    return FieldAddress(DocumentId(conversation), EntryId(entry), name, keys or FixedKeys())
 
 
 def sealed(data: bytes, binding: Any = None) -> llmcrdt.HiddenField:
@@ -195,7 +195,7 @@ def test_rotation_seals_under_the_new_key_and_opens_with_the_old(open_repo: Open
     first = conversation.append("user", "1", hidden={"n": sealed(b"one")}).hidden["n"]
     rotated = conversation.rotate_key()
     second = conversation.append("user", "2", hidden={"n": sealed(b"two")}).hidden["n"]
-    assert isinstance(first, SealedField) and isinstance(second, SealedField)
+    assert isinstance(first, EncryptedField) and isinstance(second, EncryptedField)
     assert second.key == rotated != first.key
     assert (first.data, second.data) == (b"one", b"two")
     assert [key.id for key in repo.keyring.keys(conversation.id)] == [first.key, second.key]

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "sync"))
 from mutate_bytes import leb128
 from test_wire import messages
 
-from llmcrdt.crdt.yjs.compact import fold_updates
+from llmcrdt.crdt.yjs.compact import compact_updates
 from llmcrdt.crdt.yjs.replica import YjsReplica
 from llmcrdt.crdt.yjs.update import check_state_vector, read_state_vector, read_update
 from llmcrdt.document import schema
@@ -332,8 +332,8 @@ DECODERS = (
             calls=4000, per_byte=60),
     Decoder("the document's replica", st.deferred(lambda: _just(*updates())), _apply, (MalformedUpdate,), calls=4000,
             per_byte=60),
-    Decoder("folding", st.deferred(lambda: _just(*updates())), lambda data: fold_updates([GOOD, data]), (), calls=4000,
-            per_byte=60),
+    Decoder("compaction", st.deferred(lambda: _just(*updates())), lambda data: compact_updates([GOOD, data]), (),
+            calls=4000, per_byte=60),
     Decoder("pieces", _just(_PIECES.getvalue()), lambda data: list(pieces.read(io.BytesIO(data))), (EOFError,),
             memory=_SMALL),
     Decoder("tokens", st.deferred(lambda: _just(_tokens()[1], _NESTED)), lambda data: _tokens()[0].check(data),

@@ -18,13 +18,13 @@ from fuzz import Broken, Report, feed, fuzz
 from mutate_bytes import leb128
 
 import llmcrdt
-from llmcrdt.crdt.yjs.compact import fold_updates
+from llmcrdt.crdt.yjs.compact import compact_updates
 from llmcrdt.crdt.yjs.replica import YjsReplica
 from llmcrdt.crdt.yjs.update import check_state_vector, read_state_vector, read_update
 from llmcrdt.document.schema import check_schema
 from llmcrdt.exceptions import MalformedFrame, MalformedUpdate, NewerDocument
 from llmcrdt.ids import SessionId
-from llmcrdt.repo.sync_source import RelayDocuments
+from llmcrdt.repo.sync_source import SyncSource
 from llmcrdt.sync import wire
 from llmcrdt.sync.local import Record
 from sync_server.workers import framing as pieces
@@ -76,7 +76,7 @@ def test_an_update_that_harms_the_core_does_not_reach_it(name: str) -> None:
     update = bytes.fromhex(PANICS[name])
     with pytest.raises(MalformedUpdate):
         read_update(update)
-    assert fold_updates([GOOD, update]) == [*fold_updates([GOOD]), update]
+    assert compact_updates([GOOD, update]) == [*compact_updates([GOOD]), update]
 
 
 @pytest.mark.parametrize("name", CLOCKS)
@@ -117,7 +117,7 @@ def test_such_an_update_from_a_relay_is_set_aside_and_the_conversation_stays_goo
         repo = open_repo("mine")
     else:
         conv.transcript()
-    local = RelayDocuments(repo, "ws://relay", None)
+    local = SyncSource(repo, "ws://relay", None)
     local.received(conv.id, [Record(SessionId("s" * 22), 1, update_below_a_text())], None)
     again = repo.get(conv.id)
     again.append("user", "after")

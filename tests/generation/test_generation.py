@@ -12,7 +12,7 @@ import pytest
 
 import llmcrdt
 from llmcrdt.exceptions import ContextOverflow, EngineClosed, LLMCRDTError, NotSealed, RepoClosed, StoreError
-from llmcrdt.kvcache.chunk_cache import NeverCache
+from llmcrdt.kvcache.chunk_cache import NullCache
 from llmcrdt.kvcache.chunk_hash import pack_ids
 from llmcrdt.prompt.answer import Answer
 from llmcrdt.prompt.generation_log import TOKENS, TokenLog, logged_generations
@@ -133,7 +133,7 @@ def test_cached_and_uncached_generation_say_the_same(
 ) -> None:
     copy = open_repo("copy").join(conversation.id)
     copy.apply(conversation.diff())
-    with llmcrdt.LlamaEngine(model, cache=NeverCache()) as cold:
+    with llmcrdt.LlamaEngine(model, cache=NullCache()) as cold:
         for n in range(3):
             one, two = answer(conversation, engine, seed=n), answer(copy, cold, seed=n)
             assert one.text == two.text
@@ -295,7 +295,7 @@ def test_many_threads_share_one_engine(engine: llmcrdt.LlamaEngine, open_repo: O
 def test_a_prompt_longer_than_the_context_says_both_counts_and_writes_nothing(
     conversation: llmcrdt.Conversation, model: Path
 ) -> None:
-    with llmcrdt.LlamaEngine(model, cache=NeverCache(), n_ctx=256) as small:
+    with llmcrdt.LlamaEngine(model, cache=NullCache(), n_ctx=256) as small:
         conversation.append("user", "much " * 300)
         before = conversation.version()
         with pytest.raises(ContextOverflow, match="summarize") as caught:
@@ -336,7 +336,7 @@ def test_state_computed_from_what_is_erased_meanwhile_does_not_stay(
 def test_a_closed_engine_and_a_closed_repo_end_a_generation_with_their_own_errors(
     conversation: llmcrdt.Conversation, model: Path, tmp_path: Path
 ) -> None:
-    engine = llmcrdt.LlamaEngine(model, cache=NeverCache())
+    engine = llmcrdt.LlamaEngine(model, cache=NullCache())
     sampled: list[int] = []
     closed = threading.Event()
 

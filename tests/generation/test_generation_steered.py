@@ -12,7 +12,7 @@ import pytest
 import llmcrdt
 from llmcrdt.document.canonical import canonical_json
 from llmcrdt.exceptions import EngineError
-from llmcrdt.kvcache import NeverCache
+from llmcrdt.kvcache import NullCache
 from llmcrdt.prompt.generation_log import TOKENS, TokenLog
 from llmcrdt.prompt.token_log import prompt_ids
 from llmcrdt.testing.models import write_model
@@ -160,7 +160,7 @@ def test_a_long_prefill_shows_how_far_it_is(
 ) -> None:
     conversation.append("user", "a long letter " * 150)
     path = write_model(tmp_path / "m.gguf", context=4096)
-    with llmcrdt.LlamaEngine(path, cache=NeverCache()) as cold:
+    with llmcrdt.LlamaEngine(path, cache=NullCache()) as cold:
         generation = llmcrdt.generate(conversation, cold, max_tokens=3, seed=1)
         generation.result(60)
     done, total = generation.stats["progress"]

@@ -13,7 +13,7 @@ import pytest
 
 import llmcrdt
 from llmcrdt.exceptions import EngineClosed
-from llmcrdt.kvcache import NeverCache
+from llmcrdt.kvcache import NullCache
 from llmcrdt.kvcache.chunk_hash import pack_ids
 from llmcrdt.prompt.stable import stable_prefix
 from llmcrdt.prompt.token_log import TOKENS, Prompt, TokenLog, entry_ends, prompt_ids, token_field
@@ -306,7 +306,7 @@ def test_what_is_erased_meanwhile_is_not_warmed(
 
 
 def test_where_nothing_is_kept_another_conversation_costs_nobody_its_live_state(llama: Path, opened: Any) -> None:
-    engine = opened(llama, NeverCache())
+    engine = opened(llama, NullCache())
     done = threading.Event()
     mine = [300 + n for n in range(200)]
 

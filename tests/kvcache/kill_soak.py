@@ -179,7 +179,7 @@ def soak_engines(kills: int, seed: int, arch: str) -> str:
     import numpy as np
 
     from llmcrdt.engine.llama.engine import LlamaEngine
-    from llmcrdt.kvcache import NeverCache
+    from llmcrdt.kvcache import NullCache
     from llmcrdt.testing.models import write_model
 
     rng = random.Random(seed)
@@ -202,7 +202,7 @@ def soak_engines(kills: int, seed: int, arch: str) -> str:
                 writer.stdout.close()
                 assert DiskCache(cache / "chunks").verify()["bad"] == 0, "a file that is no whole chunk"
         reused = 0
-        with LlamaEngine(model, cache, n_threads=1) as left, LlamaEngine(model, NeverCache(), n_threads=1) as cold:
+        with LlamaEngine(model, cache, n_threads=1) as left, LlamaEngine(model, NullCache(), n_threads=1) as cold:
             for base in map(random.Random, range(6)):
                 ids = [base.randrange(261, 780) for _ in range(400)]
                 reused += left.plan(ids).reused

@@ -5,7 +5,7 @@ from contextlib import closing
 
 import pytest
 
-from llmcrdt.kvcache import Chunk, ChunkCache, DiskCache, MemoryCache, NeverCache, TieredCache
+from llmcrdt.kvcache import Chunk, ChunkCache, DiskCache, MemoryCache, NullCache, TieredCache
 from llmcrdt.testing.chunk_cache_suite import ChunkCacheSuite, chain, keys_of
 
 
@@ -18,7 +18,7 @@ class TestNeverCache(ChunkCacheSuite):
     keeps = False
 
     def make(self, budget: int) -> ChunkCache:
-        return NeverCache()
+        return NullCache()
 
 
 class TestDiskCache(ChunkCacheSuite):

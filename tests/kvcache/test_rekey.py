@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmcrdt.kvcache import Chunk, MemoryCache, NeverCache, chunk_keys, state_key
+from llmcrdt.kvcache import Chunk, MemoryCache, NullCache, chunk_keys, state_key
 from llmcrdt.kvcache.rekey import rename
 
 OLD, NEW, OTHER = b"o" * 32, b"n" * 32, b"x" * 32
@@ -41,7 +41,7 @@ def test_all_of_one_name_moves_and_is_what_it_would_have_been(branches, rests):
 
 
 def test_what_can_t_be_claimed_is_not_put():
-    source, never = MemoryCache(), NeverCache()
+    source, never = MemoryCache(), NullCache()
     source.claim("me", fill(source, OLD, [1, 2], False))
     assert rename(source, OLD, NEW, never) == 0
 

@@ -13,9 +13,9 @@ import pytest
 
 import llmcrdt
 from llmcrdt.ids import SessionId
-from llmcrdt.repo.sync_source import RelayDocuments
+from llmcrdt.repo.sync_source import SyncSource
 from llmcrdt.sync.local import Record
-from llmcrdt.sync.synchronizer import Follower
+from llmcrdt.sync.synchronizer import Synchronizer
 from llmcrdt.testing.models import write_model
 from sync_server.thread import RelayThread
 
@@ -157,7 +157,7 @@ def test_a_record_that_repeats_what_was_erased_leaves_no_words(
     if not loaded:
         conv.close()
         repo.forget(conv.id)
-    local = RelayDocuments(repo, "ws://relay", None)
+    local = SyncSource(repo, "ws://relay", None)
     local.received(conv.id, [Record(SessionId("s" * 22), 1, whole)], None)
     assert files_with(tmp_path, [b"purple elephant"]) == []
     assert repo.store.purged(conv.id) == 1
@@ -171,7 +171,7 @@ def test_what_an_erase_puts_in_the_place_of_waiting_records_is_waited_for(open_r
         with repo.connect(url) as link:
             link.wait_synced(60)
     kept, gone = conv.append("user", "is kept"), conv.append("user", "is erased")
-    follower = Follower(RelayDocuments(repo, url, None), random.random)
+    follower = Synchronizer(SyncSource(repo, url, None), random.random)
     goal = follower.goal(lambda why: None)
     follower.connected()
     assert (kept.sync, gone.sync) == ("local", "local")

@@ -15,9 +15,9 @@ import pytest
 import llmcrdt
 from llmcrdt.exceptions import ConversationNotFound
 from llmcrdt.ids import document_bytes
-from llmcrdt.repo.sync_source import RelayDocuments
+from llmcrdt.repo.sync_source import SyncSource
 from llmcrdt.sync import wire
-from llmcrdt.sync.synchronizer import Follower
+from llmcrdt.sync.synchronizer import Synchronizer
 from sync_server.thread import RelayThread
 
 from ..waiting import eventually
@@ -102,7 +102,7 @@ class RelayByHand:
     """The relay's side of one connection, frame by frame, towards a follower of a repo's documents."""
 
     def __init__(self, repo: llmcrdt.Repo, features: int = 0) -> None:
-        self.follower = Follower(RelayDocuments(repo, URL, None), lambda: 0.5)
+        self.follower = Synchronizer(SyncSource(repo, URL, None), lambda: 0.5)
         self.follower.connected()
         self.position: dict[bytes, int] = {}
         self.frames = [wire.decode(frame) for frame in self.follower.take()]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import llmcrdt
-from llmcrdt.kvcache.chunk_cache import NeverCache
+from llmcrdt.kvcache.chunk_cache import NullCache
 from llmcrdt.testing.models import write_model
 from sync_server.core.limits import Limits
 from sync_server.thread import RelayThread
@@ -93,7 +93,7 @@ def test_generate_says_which_model_answers_here(tmp_path: Path, relay: RelayThre
         with (
             llmcrdt.open(tmp_path / "b.db", library=a.library) as b,
             b.connect(relay.url) as other,
-            llmcrdt.LlamaEngine(model, cache=NeverCache()) as engine,
+            llmcrdt.LlamaEngine(model, cache=NullCache()) as engine,
         ):
             other.wait_synced(PATIENCE)
             same = b.get(chat.id)

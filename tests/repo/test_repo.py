@@ -17,7 +17,7 @@ import pytest
 import llmcrdt
 from llmcrdt.exceptions import ConversationNotFound, InvalidContent, LibraryMismatch, RepoClosed, StoreError
 from llmcrdt.ids import DocumentId
-from llmcrdt.repo.sync_source import RelayDocuments
+from llmcrdt.repo.sync_source import SyncSource
 from llmcrdt.store.store import Store
 from llmcrdt.sync.wire import Cursor
 from sync_server.thread import RelayThread
@@ -283,7 +283,7 @@ def test_a_refill_holds_what_another_process_wrote_meanwhile(
     conv = repo.create()
     conv.append("user", "before")
     log, cursor = [conv.diff()], Cursor(b"l" * 16, 1, b"c" * 32)
-    local = RelayDocuments(repo, "ws://relay", None)
+    local = SyncSource(repo, "ws://relay", None)
     if known:
         local.refill(conv.id, log, cursor)
     with llmcrdt.open(repo.store.path) as process:
@@ -318,7 +318,7 @@ def test_a_refill_holds_what_was_only_deleted(open_repo: OpenRepo) -> None:
     del entries[entry.id]
     assert doc.get_state() == before
     conv.apply(doc.get_update(before))
-    local = RelayDocuments(repo, "ws://relay", None)
+    local = SyncSource(repo, "ws://relay", None)
     local.refill(conv.id, [log], Cursor(b"l" * 16, 1, b"c" * 32))
     (waiting,) = local.outbox(conv.id)
     theirs = pycrdt.Doc()

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import llmcrdt
-from llmcrdt.document.encryption import SealedField
+from llmcrdt.document.encryption import EncryptedField
 from llmcrdt.ids import EntryId
 
 Step = tuple[str, int, int]
@@ -75,7 +75,7 @@ def test_a_sealed_field_opens_exactly_where_its_key_is(
             known = {key.id for key in repo.keyring.keys(conversation.id)}
             for entry, data in written.items():
                 found = conversation.entry(entry).hidden["f"]
-                assert isinstance(found, SealedField)
+                assert isinstance(found, EncryptedField)
                 assert found.locked == (found.key not in known)
                 assert found.locked or found.data == data
             assert conversation.verify() == []

@@ -14,10 +14,10 @@ from sim_relay import RelayProcess
 import llmcrdt
 from llmcrdt.exceptions import LLMCRDTError, RelayRefused, StoreError
 from llmcrdt.ids import DocumentId
-from llmcrdt.repo.sync_source import RelayDocuments
+from llmcrdt.repo.sync_source import SyncSource
 from llmcrdt.sync.backoff import Backoff
 from llmcrdt.sync.reconnect import HELD
-from llmcrdt.sync.synchronizer import Follower
+from llmcrdt.sync.synchronizer import Synchronizer
 from llmcrdt.sync.wire import ErrorCode
 
 URL = "ws://relay"
@@ -91,8 +91,8 @@ class ClientProcess:
                 machine.path, machine.library, author=machine.folder.name,
                 clock=lambda: 1.8e9 + machine.offset + clock.now, random=rng.randbytes,
             )  # fmt: skip
-        self.local = RelayDocuments(self.repo, URL, None)
-        self.follower = Follower(self.local, rng.random, "sim")
+        self.local = SyncSource(self.repo, URL, None)
+        self.follower = Synchronizer(self.local, rng.random, "sim")
         self.link = SimulatedLink(self)
         with disks.running(name):
             self.repo._links.append(self.link)  # type: ignore[arg-type]

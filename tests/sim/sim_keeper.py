@@ -14,10 +14,10 @@ from typing import Any, NoReturn
 from llmcrdt.crdt.yjs.replica import YjsReplica
 from llmcrdt.crdt.yjs.update import UpdateRange
 from sync_server.core.limits import Limits
-from sync_server.core.validation import Checked, Flush
+from sync_server.core.validation import Flush, ValidateResult
 from sync_server.log.base import RecordLog
 from sync_server.workers import validator_worker as keeper_worker
-from sync_server.workers.validator import Keeper, T, _read_answers, _State
+from sync_server.workers.validator import T, Validator, _read_answers, _State
 
 DEADLY, PANIC = b"a deadly word", b"a word to panic at"
 _INNOCENT = 2
@@ -50,15 +50,17 @@ class _Panic(BaseException):
     """As pyo3's PanicException: no Exception."""
 
 
-class SimulatedKeeper(Keeper):
+class SimulatedKeeper(Validator):
     """Has no loop: ``turn`` does what comes next on it. ``crashes``: exchanges still to come that the worker does not
     survive."""
 
-    def __init__(self, log: RecordLog, limits: Limits, answer: Callable[[Checked | Flush], None], rng: Random) -> None:
+    def __init__(
+        self, log: RecordLog, limits: Limits, answer: Callable[[ValidateResult | Flush], None], rng: Random
+    ) -> None:
         super().__init__(log, limits, answer)
         self.rng, self.crashes = rng, 0
         self._blamed: Counter[object] = Counter()
-        self._here: keeper_worker.Keeper | None = None
+        self._here: keeper_worker.ValidatorWorker | None = None
         self._later: list[Callable[[], None]] = []
 
     @property
@@ -100,12 +102,12 @@ class SimulatedKeeper(Keeper):
 
     # ---------------------------------------------------------------- the worker
 
-    def _up(self) -> keeper_worker.Keeper | None:
+    def _up(self) -> keeper_worker.ValidatorWorker | None:
         if self._here is None and not (self.crashes and self.rng.random() < 0.3):
-            self._here = keeper_worker.Keeper(self._limits.record)
+            self._here = keeper_worker.ValidatorWorker(self._limits.record)
         return self._here
 
-    def _exchange(self, worker: keeper_worker.Keeper, sent: Sequence[Any]) -> list[bytes]:
+    def _exchange(self, worker: keeper_worker.ValidatorWorker, sent: Sequence[Any]) -> list[bytes]:
         answers: list[bytes] = []
         dies_at = self.rng.randrange(len(sent) + 1) if self._crashes(sent) else None
         for place, order in enumerate(sent):

@@ -13,15 +13,15 @@ from sim_disk import Disks
 from sim_keeper import SimulatedKeeper
 from sim_network import Clock, Wire
 
-from llmcrdt.crdt.yjs.compact import fold_updates
+from llmcrdt.crdt.yjs.compact import compact_updates
 from llmcrdt.exceptions import LLMCRDTError
 from llmcrdt.sync import wire
 from sync_server.auth.tokens import Tokens
-from sync_server.core.catch_up import Condensed, ToCondense
-from sync_server.core.compaction import Folded, ToFold
+from sync_server.core.catch_up import CatchUpRequest, CatchUpResult
+from sync_server.core.compaction import CompactRequest, CompactResult
 from sync_server.core.limits import Limits
 from sync_server.core.rooms import Drop, Event, Greeted, Joined, Left, Output, Received, Rooms, Send, Sent, Tick
-from sync_server.core.validation import Ask, Checking, Flushed, ToCheck, ToDrop, Told
+from sync_server.core.validation import DiffRequest, DiffResponse, Flushed, ReplicaDropped, ValidateRequest, Validation
 from sync_server.doors import yjs
 from sync_server.doors.native import NativeDoor
 from sync_server.doors.yjs import YjsDoor
@@ -73,7 +73,7 @@ class Ledger:
             case wire.Records(_, _, records):
                 assert not self.bad.intersection(record.data for record in records), "what is bad goes to nobody"
                 self.largest = max(self.largest, *(len(record.data) for record in records))
-            case Told(_, update):
+            case DiffResponse(_, update):
                 self.largest = max(self.largest, len(update))
             case wire.Deleted(_, wire.DELETE_DONE):
                 self.deleted.add(message.document)
@@ -114,7 +114,7 @@ class RelayProcess:
         self._said = 0.0
         with disks.running(name):
             self.log = SqliteLog(folder / DATABASE)
-            self.rooms = Rooms(self.log, LIMITS, rng.randbytes, Checking(available=True, always=True), condense=True)
+            self.rooms = Rooms(self.log, LIMITS, rng.randbytes, Validation(available=True, always=True), condense=True)
         self._tokens = Tokens(folder)
         self.keeper = SimulatedKeeper(self.log, LIMITS, self._put, rng)
         self._wake()
@@ -186,7 +186,7 @@ class RelayProcess:
                 for n, data in enumerate(message.data, message.n):
                     self.ledger.pushed.setdefault((message.document, message.session, n), data)
             if message is not None:
-                size = len(frame) + (LIMITS.window if isinstance(message, Ask) else 0)
+                size = len(frame) + (LIMITS.window if isinstance(message, DiffRequest) else 0)
                 peer.working += size
                 self._put(Received(peer.number, message, size))
 
@@ -218,7 +218,7 @@ class RelayProcess:
             self._died()
             return
         for output in outputs:
-            if isinstance(output, ToCheck | ToDrop | Flushed):
+            if isinstance(output, ValidateRequest | ReplicaDropped | Flushed):
                 self.keeper.put(output)
         self._check_soon()
         if self.rooms.announces and not self._announcing:
@@ -256,9 +256,9 @@ class RelayProcess:
                 self._peers[number].working -= size
         for output in outputs:
             match output:
-                case ToFold():
+                case CompactRequest():
                     self.clock.after(self.rng.uniform(0, 0.5), lambda todo=output: self._fold(todo))  # type: ignore[misc]
-                case ToCondense():
+                case CatchUpRequest():
                     self.clock.after(self.rng.uniform(0, 0.5), lambda todo=output: self._condense(todo))  # type: ignore[misc]
                 case Drop(number, error):
                     if peer := self._peers.get(number):
@@ -274,15 +274,15 @@ class RelayProcess:
         for peer in tuple(self._peers.values()):
             self.readable(peer.wire)
 
-    def _send(self, peer: _Peer, message: wire.Message | Told, weight: int) -> None:
+    def _send(self, peer: _Peer, message: wire.Message | DiffResponse, weight: int) -> None:
         """As ``server.Relay`` does, which speaks the protocol of each door."""
         if isinstance(peer.door, NativeDoor):
-            assert not isinstance(message, Told)
+            assert not isinstance(message, DiffResponse)
             return peer.wire.send_down(wire.encode(message), weight)
         match message:
             case wire.Error():
                 self._end(peer, message)
-            case Told(_, update, version):
+            case DiffResponse(_, update, version):
                 if peer.door.ask_once():
                     peer.wire.send_down(yjs.encode(yjs.StepOne(version)), 0)
                 peer.wire.send_down(yjs.encode(yjs.StepTwo(update)), weight)
@@ -301,7 +301,7 @@ class RelayProcess:
             peer.wire.send_down(last, 0)
         peer.wire.cut(client_after=0.5, relay_after=0.5)
 
-    def _fold(self, todo: ToFold) -> None:
+    def _fold(self, todo: CompactRequest) -> None:
         """The worker process: it may crash."""
         if not self.alive:
             return
@@ -309,12 +309,12 @@ class RelayProcess:
         if self.folds_work or self.rng.random() < 0.8:
             try:
                 with self.disks.running(self.name):
-                    records = fold_updates(self.log.contents(todo.document, todo.upto.position))
+                    records = compact_updates(self.log.contents(todo.document, todo.upto.position))
             except (LogError, LLMCRDTError):
                 records = None
-        self._put(Folded(todo.document, todo.upto, records))
+        self._put(CompactResult(todo.document, todo.upto, records))
 
-    def _condense(self, todo: ToCondense) -> None:
+    def _condense(self, todo: CatchUpRequest) -> None:
         """As the fold: it may crash, or take too long."""
         if not self.alive:
             return
@@ -323,7 +323,7 @@ class RelayProcess:
             with suppress(LogError), self.disks.running(self.name):
                 records = fold_worker.obey(b"condense", list(self.log.stretch(*todo)))
         self.ledger.happened["parts of logs condensed"] += bool(records)
-        self._put(Condensed(*todo, records))
+        self._put(CatchUpResult(*todo, records))
 
 
 def copy_files(source: Path, target: Path) -> None:

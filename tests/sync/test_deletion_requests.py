@@ -7,9 +7,9 @@ import pytest
 from llmcrdt.exceptions import RelayRefused
 from llmcrdt.ids import DocumentId, document_bytes, document_id
 from llmcrdt.sync import wire
-from llmcrdt.sync.deletion_requests import MOST, Deletions
+from llmcrdt.sync.deletion_requests import MOST, DeletionRequests
 from llmcrdt.sync.protocol import Connection
-from llmcrdt.sync.synchronizer import Follower
+from llmcrdt.sync.synchronizer import Synchronizer
 from llmcrdt.sync.wire import Cursor
 from llmcrdt.testing.local_documents import BlobDocuments
 
@@ -36,7 +36,7 @@ def asked(connection: Connection) -> list[wire.Message]:
     return [wire.decode(frame) for frame in connection.take()]
 
 
-def tell(follower: Follower, *messages: wire.Message) -> list[wire.Message]:
+def tell(follower: Synchronizer, *messages: wire.Message) -> list[wire.Message]:
     """The relay says something. Returns what it gets for it."""
     for message in messages:
         follower.receive(wire.encode(message))
@@ -49,7 +49,7 @@ def acknowledge_all(local: BlobDocuments) -> None:
 
 def test_it_waits_for_the_library_and_is_asked_once() -> None:
     local, connection, answers = library(), connected(), list[int]()
-    deletions = Deletions(local)
+    deletions = DeletionRequests(local)
     deletions.add(GONE, LIBRARY, answers.append)
     deletions.ask(connection)
     assert asked(connection) == []
@@ -65,7 +65,7 @@ def test_it_waits_for_the_library_and_is_asked_once() -> None:
 
 def test_one_record_in_the_place_of_those_that_waited_has_to_be_acknowledged_too() -> None:
     local, connection = library(), connected()
-    deletions = Deletions(local)
+    deletions = DeletionRequests(local)
     deletions.add(GONE, LIBRARY, lambda outcome: None)
     local.refill(LIBRARY, [], CURSOR)
     assert local.outbox(LIBRARY), "the refill waits"
@@ -80,7 +80,7 @@ def test_it_waits_until_the_relay_has_what_was_durable_before() -> None:
     """A relay that went back to an old copy may lack the library's word; only its answer to OPEN tells."""
     local, connection = library(), connected()
     acknowledge_all(local)
-    deletions = Deletions(local)
+    deletions = DeletionRequests(local)
     deletions.add(GONE, LIBRARY, lambda outcome: None)
     assert not deletions.ask(connection, {LIBRARY}) and deletions.held_back
     assert deletions.ask(connection, {DocumentId("another")}) and not deletions.held_back
@@ -90,7 +90,7 @@ def test_it_waits_until_the_relay_has_what_was_durable_before() -> None:
 def test_what_was_not_answered_is_asked_for_on_the_next_connection() -> None:
     local, one, two = library(), connected(), connected()
     acknowledge_all(local)
-    deletions = Deletions(local)
+    deletions = DeletionRequests(local)
     deletions.add(GONE, LIBRARY, lambda outcome: None)
     deletions.ask(one)
     deletions.start_over()
@@ -101,7 +101,7 @@ def test_what_was_not_answered_is_asked_for_on_the_next_connection() -> None:
 def test_an_older_relay_is_not_asked_and_the_next_connection_is() -> None:
     local, old, new = library(), connected(features=wire.PRESENCE), connected()
     acknowledge_all(local)
-    deletions = Deletions(local)
+    deletions = DeletionRequests(local)
     deletions.add(GONE, LIBRARY, lambda outcome: None)
     deletions.ask(old)
     assert asked(old) == []
@@ -118,7 +118,7 @@ def test_a_thousand_are_asked_for_a_few_at_a_time_and_who_waits_waits_for_all() 
     """A relay drops whoever has more than 1,024 under way."""
     local, done, outcomes = library(), list[object](), list[int]()
     acknowledge_all(local)
-    follower = Follower(local, lambda: 0.0)
+    follower = Synchronizer(local, lambda: 0.0)
     gone = [document_id(n.to_bytes(16, "big")) for n in range(1000)]
     for document in gone:
         follower.delete(document, LIBRARY, outcomes.append)
@@ -146,7 +146,7 @@ def test_a_thousand_are_asked_for_a_few_at_a_time_and_who_waits_waits_for_all() 
 def test_who_asks_twice_is_answered_twice_and_the_relay_is_asked_once() -> None:
     local, connection, answers = library(), connected(), list[int]()
     acknowledge_all(local)
-    deletions = Deletions(local)
+    deletions = DeletionRequests(local)
     for _ in range(2):
         deletions.add(GONE, LIBRARY, answers.append)
         deletions.ask(connection)
@@ -159,7 +159,7 @@ def test_who_asks_twice_is_answered_twice_and_the_relay_is_asked_once() -> None:
 def test_who_waits_to_be_in_step_waits_until_the_relay_has_heard_of_it(reached_first: bool) -> None:
     local, done = library(), list[object]()
     raw = document_bytes(LIBRARY)
-    follower = Follower(local, lambda: 0.0)
+    follower = Synchronizer(local, lambda: 0.0)
     follower.connected()
     follower.delete(GONE, LIBRARY, done.append)
     tell(follower, wire.Welcome(features=wire.FEATURES))
@@ -181,7 +181,7 @@ def test_gone_is_a_refusal_only_where_the_library_does_not_say_why(explained: bo
     for document in (LIBRARY, GONE):
         local.follow(document)
     local.put(GONE, b"never acknowledged")
-    follower = Follower(local, lambda: 0.0)
+    follower = Synchronizer(local, lambda: 0.0)
     follower.connected()
     tell(follower, wire.Welcome(features=wire.FEATURES))
     follower.goal(done.append)
@@ -211,7 +211,7 @@ def test_a_relay_is_asked_whether_it_knows_what_it_deleted_last(
     local, noted = library(), list[None]()
     monkeypatch.setattr(local, "deleted_last", lambda: [GONE])
     monkeypatch.setattr(local, "lost", lambda: noted.append(None))
-    follower = Follower(local, lambda: 0.0)
+    follower = Synchronizer(local, lambda: 0.0)
     for connection in (1, 2):
         follower.connected()
         asked = [m for m in map(wire.decode, follower.take()) if isinstance(m, wire.Open)]

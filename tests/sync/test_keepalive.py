@@ -18,9 +18,9 @@ import pytest
 from llmcrdt.ids import document_id
 from llmcrdt.sync import link as client
 from llmcrdt.sync import wire
-from llmcrdt.sync.keepalive import Pulse
+from llmcrdt.sync.keepalive import Keepalive
 from llmcrdt.sync.link import Link
-from llmcrdt.sync.reconnect import Line
+from llmcrdt.sync.reconnect import ReconnectingTransport
 from llmcrdt.testing.local_documents import BlobDocuments
 
 from ..waiting import eventually
@@ -33,7 +33,7 @@ class Other:
 
     def __init__(self) -> None:
         self.asked, self.buffer, self.given, self.heard, self.now = 0, 0, 0, 0, 100.0
-        self.pulse = Pulse(self, self.ask, self.now, 20.0)  # type: ignore[arg-type]
+        self.pulse = Keepalive(self, self.ask, self.now, 20.0)  # type: ignore[arg-type]
 
     def get_write_buffer_size(self) -> int:
         return self.buffer
@@ -159,7 +159,7 @@ def frame(payload: bytes) -> bytes:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Half a second is long."""
-    monkeypatch.setattr(client, "Line", partial(Line, patience=0.5))
+    monkeypatch.setattr(client, "Line", partial(ReconnectingTransport, patience=0.5))
 
 
 def test_a_relay_that_says_nothing_any_more_is_left(impatient: Any) -> None:

@@ -12,7 +12,7 @@ from llmcrdt.exceptions import MalformedFrame, RelayRefused
 from llmcrdt.ids import document_id
 from llmcrdt.sync import wire
 from llmcrdt.sync.protocol import Acked, Arrived, CaughtUp, Connection, Event, Opened, Reached, Refused, Welcomed
-from llmcrdt.sync.synchronizer import Follower
+from llmcrdt.sync.synchronizer import Synchronizer
 from llmcrdt.sync.wire import Ack, Cursor, Error, ErrorCode, Message, Record, Records
 from llmcrdt.testing.local_documents import BlobDocuments
 
@@ -203,7 +203,7 @@ def test_no_relay_can_make_a_follower_fail_in_another_way(frames: list[bytes]) -
     local = BlobDocuments(1)
     local.follow(name)
     local.put(name, b"mine")
-    follower = Follower(local, lambda: 0.5)
+    follower = Synchronizer(local, lambda: 0.5)
     follower.connected()
     for frame in [wire.encode(wire.Welcome()), *frames]:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from llmcrdt.ids import document_bytes, document_id
 from llmcrdt.sync import wire
-from llmcrdt.sync.synchronizer import Follower
+from llmcrdt.sync.synchronizer import Synchronizer
 from llmcrdt.sync.wire import Cursor, ErrorCode
 from llmcrdt.testing.local_documents import BlobDocuments
 
@@ -14,7 +14,7 @@ HEAD = Cursor(b"c" * 16, 1, bytes(32))
 SMALL, LARGE = b"small", b"x" * 200
 
 
-def tell(follower: Follower, *messages: wire.Message) -> list[wire.Message]:
+def tell(follower: Synchronizer, *messages: wire.Message) -> list[wire.Message]:
     """The relay says something. Returns what it gets for it."""
     for message in messages:
         follower.receive(wire.encode(message))
@@ -35,7 +35,7 @@ class Stuck:
         self.local.refill(DOCUMENT, [], HEAD)
         self.local.put(DOCUMENT, SMALL)
         self.local.put(DOCUMENT, LARGE)
-        self.follower = Follower(self.local, lambda: 0.0)
+        self.follower = Synchronizer(self.local, lambda: 0.0)
         self.follower.connected()
         opened = wire.Opened(RAW, wire.RESUMED, HEAD, HEAD.position)
         assert pushed(tell(self.follower, wire.Welcome(record_bytes=100), opened)) == 1

@@ -19,10 +19,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from llmcrdt.ids import document_bytes, document_id
 from llmcrdt.sync import wire
-from llmcrdt.sync.synchronizer import Follower
+from llmcrdt.sync.synchronizer import Synchronizer
 from llmcrdt.testing.local_documents import BlobDocuments, pack, unpack
-from sync_server.core.catch_up import Condensed, ToCondense
-from sync_server.core.compaction import Folded, ToFold
+from sync_server.core.catch_up import CatchUpRequest, CatchUpResult
+from sync_server.core.compaction import CompactRequest, CompactResult
 from sync_server.core.limits import Limits
 from sync_server.core.rooms import Drop, Joined, Left, Received, Rooms, Sent
 from sync_server.doors.native import NativeDoor
@@ -55,15 +55,15 @@ class Network:
         self.folder, self.random = folder, random.Random(seed)
         self.files = 0
         self.devices = [BlobDocuments(seed * 100 + n) for n in range(DEVICES)]
-        self.followers = [Follower(d, self.random.random) for d in self.devices]
+        self.followers = [Synchronizer(d, self.random.random) for d in self.devices]
         for device in self.devices:
             for document in DOCUMENTS:
                 device.follow(document)
         self.wires: dict[int, Wire] = {}
         self.timers: list[tuple[int, str, int]] = []
         self.peers = 0
-        self.to_fold: list[ToFold] = []
-        self.to_condense: list[ToCondense] = []
+        self.to_fold: list[CompactRequest] = []
+        self.to_condense: list[CatchUpRequest] = []
         self.asked: list[int] = []
         self.answers: list[tuple[int, int]] = []
         self.log = self._new_log()
@@ -137,10 +137,10 @@ class Network:
 
     def step(self, events: list) -> None:
         for output in self.rooms.step(events):
-            if isinstance(output, ToFold):
+            if isinstance(output, CompactRequest):
                 self.to_fold.append(output)
                 continue
-            if isinstance(output, ToCondense):
+            if isinstance(output, CatchUpRequest):
                 self.to_condense.append(output)
                 continue
             assert not isinstance(output, Drop), output.error
@@ -174,7 +174,7 @@ class Network:
             blobs = {b for data in self.log.contents(document, upto.position) for b in unpack(data)}
             ordered = sorted(blobs)
             records = [pack(part) for part in (ordered[:5], ordered[5:]) if part]
-            self.step([Folded(document, upto, records if works else None)])
+            self.step([CompactResult(document, upto, records if works else None)])
 
     def condense(self, works: bool = True) -> None:
         """The condenser gets its turn: what comes of the records is all their blobs, in one or two."""
@@ -184,7 +184,7 @@ class Network:
             tail = pieces[len(pieces) - pieces[::-1].index(b"") :] if pieces else []
             ordered = sorted({b for data in tail for b in unpack(data)})
             records = [pack(part) for part in (ordered[:3], ordered[3:]) if part]
-            self.step([Condensed(*part, records if works else None)])
+            self.step([CatchUpResult(*part, records if works else None)])
 
     def ask_fold(self, device: int, document: str) -> None:
         number = len(self.asked)

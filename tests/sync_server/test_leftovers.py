@@ -13,7 +13,7 @@ from llmcrdt.sync.wire import Ack, Close, Delete, Deleted, Hello, Open, Push, Re
 from sync_server import thread
 from sync_server.auth.tokens import Tokens
 from sync_server.core.limits import Limits
-from sync_server.log.generational_cache import Lately
+from sync_server.log.generational_cache import GenerationalCache
 from sync_server.log.sqlite import SqliteLog
 from sync_server.server import Relay
 from sync_server.thread import RelayThread
@@ -45,7 +45,7 @@ def entries(thing: object, seen: set[int] | None = None) -> int:
     seen.add(id(thing))
     if isinstance(thing, dict):
         own = len(thing) + sum(entries(value, seen) for value in thing.values())
-        return own + (entries(thing._before, seen) if isinstance(thing, Lately) else 0)
+        return own + (entries(thing._before, seen) if isinstance(thing, GenerationalCache) else 0)
     if isinstance(thing, list | set | frozenset) or type(thing).__name__ == "deque":
         return len(thing) + sum(entries(one, seen) for one in thing)  # type: ignore[arg-type, attr-defined]
     if not type(thing).__module__.startswith("sync_server"):
@@ -93,7 +93,7 @@ def test_a_log_holds_the_ends_of_some_documents_and_knows_all(tmp_path: Path) ->
 
 
 def test_what_was_used_last_stays(tmp_path: Path) -> None:
-    cache: Lately[int, int] = Lately(10)
+    cache: GenerationalCache[int, int] = GenerationalCache(10)
     for n in range(1000):
         assert n == 0 or cache.get(0) == 0 or cache.revive(0) == 0
         cache[n] = n

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from llmcrdt.engine.llama.engine import LlamaEngine
-from llmcrdt.kvcache import NeverCache
+from llmcrdt.kvcache import NullCache
 from llmcrdt.testing.models import ARCHS, write_model
 from llmcrdt.testing.vocabulary import CHAT_TEMPLATE, vocabulary
 
@@ -20,7 +20,7 @@ def test_the_same_arguments_give_the_same_bytes(tmp_path, arch, quant):
 
 @pytest.mark.parametrize(("arch", "quant"), [*MODELS, ("gemma3", "Q4_0"), ("mamba2", "F16"), ("lfm2", "Q8_0")])
 def test_llama_cpp_loads_it_and_its_logits_are_sane(tmp_path, arch, quant):
-    with LlamaEngine(write_model(tmp_path / "m.gguf", arch, quant=quant), NeverCache(), n_threads=1) as engine:
+    with LlamaEngine(write_model(tmp_path / "m.gguf", arch, quant=quant), NullCache(), n_threads=1) as engine:
         one, other = (engine.logits([300, 301, last]).result() for last in (302, 303))
         assert engine.n_ctx == 2048
         assert np.isfinite(one).all()
@@ -40,7 +40,7 @@ def test_what_it_says_is_readable(tmp_path):
             said.extend(event.tokens)
             done.set()
 
-    with LlamaEngine(write_model(tmp_path / "m.gguf"), NeverCache(), n_threads=1) as engine:
+    with LlamaEngine(write_model(tmp_path / "m.gguf"), NullCache(), n_threads=1) as engine:
         ids = engine.tokenizer.encode("<|im_start|>user\nHello!<|im_end|>\n<|im_start|>assistant\n", special=True)
         engine.start(ids, max_tokens=60, sampling=Sampling(seed=1), on_event=listen)
         assert done.wait(60)

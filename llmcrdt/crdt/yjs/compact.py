@@ -11,7 +11,7 @@ from .update import read_update
 _EMPTY = b"\x00\x00"
 
 
-def fold_updates(updates: Iterable[bytes]) -> list[bytes]:
+def compact_updates(updates: Iterable[bytes]) -> list[bytes]:
     """The document that the updates make, as one update; behind it those that still wait for others, and those that
     can't be applied, as they came. What the document has deleted is no longer in the first."""
     replica, aside = load_all(updates)
@@ -19,10 +19,10 @@ def fold_updates(updates: Iterable[bytes]) -> list[bytes]:
     return [*([whole] if whole != _EMPTY else []), *waiting, *aside]
 
 
-def condense_updates(snapshot: Sequence[bytes], before: Sequence[bytes], tail: Sequence[bytes]) -> bytes:
-    """What ``tail`` adds to the document that ``snapshot`` (records of ``fold_updates``) and ``before`` make, without
-    what it says and deletes again. Raises MalformedUpdate where one of them can't be applied, or waits for others
-    before or behind the tail."""
+def catch_up_updates(snapshot: Sequence[bytes], before: Sequence[bytes], tail: Sequence[bytes]) -> bytes:
+    """What ``tail`` adds to the document that ``snapshot`` (records of ``compact_updates``) and ``before`` make,
+    without what it says and deletes again. Raises MalformedUpdate where one of them can't be applied, or waits for
+    others before or behind the tail."""
     replica = begin(snapshot[0]) if snapshot else YjsReplica(())
     replica.load(None, [*snapshot[1:], *before])
     place = replica.place()

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any
 
 from ...exceptions import ContextOverflow, DecodeFailed, EngineClosed, EngineError, EngineMissing, NotAModel
-from ...kvcache import ChunkCache, MemoryCache, NeverCache
+from ...kvcache import ChunkCache, MemoryCache, NullCache
 from ...kvcache.paths import chunk_folder, exactness_folder, hashes_file, user_cache
 from ...kvcache.sharing import open_shared
 from ..base import Event, Failed, Finished, Missing, Mode, Progress, Reuse, Sampling, Started
@@ -64,7 +64,7 @@ _log_callback: Any = None  # llama.cpp calls it as long as the process lives
 class LlamaEngine:
     """A model file behind the Engine protocol.
 
-    ``cache``: None for the user's cache directory, a path, or a ChunkCache (``NeverCache()`` to keep nothing beyond the
+    ``cache``: None for the user's cache directory, a path, or a ChunkCache (``NullCache()`` to keep nothing beyond the
     live context). ``cache_memory`` and ``cache_disk`` are budgets in bytes where the engine makes the cache.
     ``n_threads`` None leaves one core to the rest of the program: llama.cpp waits busily, and crawls where it shares.
     ``n_ctx`` is in tokens; None starts small and grows up to what the model was trained for. ``flash_attn`` None
@@ -155,7 +155,7 @@ class LlamaEngine:
             chunk, n, m = self._chunk, len(files), len(files) + len(adapters_files)
             self._provenance = known = Provenance(
                 weights,
-                lasting if safe and mode == "exact" else NeverCache(),
+                lasting if safe and mode == "exact" else NullCache(),
                 self._budgets[0],
                 lambda d: engine_fingerprint(
                     lib, settings, shape, chunk, long_rope, weights=d[:n], lora=d[n:m], engine=d[m:], mode=mode

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Literal
 
-from ...kvcache import ChunkCache, MemoryCache, NeverCache
+from ...kvcache import ChunkCache, MemoryCache, NullCache
 from ...kvcache.rekey import rename
 from ...kvcache.tiered import PENDING_BYTES
 from .weights import Weights
@@ -91,5 +91,5 @@ class Provenance:
         return self.cache.stats()
 
     def _nameless(self) -> tuple[ChunkCache, bytes]:
-        keeps = not isinstance(self._lasting, NeverCache)
+        keeps = not isinstance(self._lasting, NullCache)
         return MemoryCache(max(self._memory, PENDING_BYTES)) if keeps else self._lasting, os.urandom(32)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmcrdt.crdt.yjs.compact import begin, condense_updates, fold_updates, load_all
+from llmcrdt.crdt.yjs.compact import begin, catch_up_updates, compact_updates, load_all
 from llmcrdt.crdt.yjs.replica import YjsReplica
 from llmcrdt.crdt.yjs.update import less_ranges, read_state_vector, read_structs, read_update, write_deletes
 from llmcrdt.exceptions import MalformedUpdate
@@ -97,7 +97,7 @@ def cut_somewhere(log: list[bytes], data: st.DataObject) -> tuple[list[bytes], l
     """A snapshot, what came behind it, and a tail."""
     folded = data.draw(st.integers(0, len(log)))
     cursor = data.draw(st.integers(folded, len(log)))
-    return fold_updates(log[:folded]), log[folded:cursor], log[cursor:]
+    return compact_updates(log[:folded]), log[folded:cursor], log[cursor:]
 
 
 def waits(updates: list[bytes]) -> bool:
@@ -112,9 +112,9 @@ def test_a_device_has_the_same_as_with_the_records(seed: int, count: int, data: 
     had = [*snapshot, *before]
     if waits(had) or waits([*had, *tail]):
         with pytest.raises(MalformedUpdate):
-            condense_updates(snapshot, before, tail)
+            catch_up_updates(snapshot, before, tail)
         return
-    condensed = condense_updates(snapshot, before, tail)
+    condensed = catch_up_updates(snapshot, before, tail)
     # The device made something itself since, that the relay does not know.
     rng = random.Random(seed)
     for i in range(rng.randrange(3)):
@@ -138,7 +138,7 @@ def test_a_device_that_has_some_of_it_from_elsewhere_has_the_same(seed: int, cou
     rng = random.Random(seed)
     had = [*snapshot, *before, *(update for update in tail if rng.random() < 0.3)]
     expected = state(replica_of(log))
-    for update in (condense_updates(snapshot, before, tail), *fold_updates(log)):
+    for update in (catch_up_updates(snapshot, before, tail), *compact_updates(log)):
         assert state(replica_of([*had, update])) == expected
         loaded, _ = load_all([*had, update])
         assert read_state_vector(loaded.version()) == expected.version
@@ -156,10 +156,10 @@ def test_a_first_record_of_which_some_waits_is_no_document() -> None:
             updates.append(edit.update)
     mixed = bytes(pycrdt.merge_updates(first[0], second[1]))
     replica = begin(mixed, lambda _: YjsReplica(ROOTS))
-    assert replica.snapshot()[1] == [mixed] == fold_updates([mixed])
+    assert replica.snapshot()[1] == [mixed] == compact_updates([mixed])
     assert read_update(replica.diff()).written == read_update(mixed).written
     with pytest.raises(MalformedUpdate, match="wait"):
-        condense_updates([mixed], [], [second[0]])
+        catch_up_updates([mixed], [], [second[0]])
     replica.load(None, [second[0]])
     assert state(replica) == state(replica_of([mixed, second[0]]))
 
@@ -172,7 +172,7 @@ def test_several_pieces_of_a_tail_say_the_same_as_it_does(seed: int, count: int,
     got: list[bytes] = []
     for start, end in zip([0, *places], [*places, len(log)], strict=True):
         with_records = waits(log[:start]) or waits(log[:end])
-        got += log[start:end] if with_records else [condense_updates([], log[:start], log[start:end])]
+        got += log[start:end] if with_records else [catch_up_updates([], log[:start], log[start:end])]
     assert state(replica_of(got)) == state(replica_of(log))
 
 
@@ -184,7 +184,7 @@ def test_only_what_is_new_is_in_it(seed: int, count: int, data: st.DataObject) -
     snapshot, before, tail = cut_somewhere(log, data)
     had = [*snapshot, *before]
     if not waits(had) and not waits([*had, *tail]):
-        condensed = read_update(condense_updates(snapshot, before, tail))
+        condensed = read_update(catch_up_updates(snapshot, before, tail))
         known = state(replica_of(had))
         assert less_ranges(condensed.deletes, known.deletes) == condensed.deletes
         assert not condensed.repeats(known.version)
@@ -212,7 +212,7 @@ def test_what_was_said_and_deleted_again_is_not_in_it_nor_what_was_there() -> No
             edit.put_field("one", field, "sealed", "sealed words")
             edit.delete_field("one", field, "t")
         log.append(edit.update)
-    condensed = condense_updates([], log[:cursor], log[cursor:])
+    condensed = catch_up_updates([], log[:cursor], log[cursor:])
     assert b"SECRET" not in condensed and b"what" not in condensed
     assert len(condensed) < 200 < sum(map(len, log[cursor:]))
     assert state(replica_of([*log[:cursor], condensed])) == state(replica_of(log))
@@ -221,14 +221,14 @@ def test_what_was_said_and_deleted_again_is_not_in_it_nor_what_was_there() -> No
 def test_bytes_that_cant_be_applied_are_left_to_the_records() -> None:
     log = whole_history(3, 10)
     for bad in (b"\xff\xff", b"\x01\x01\x01"):
-        for snapshot, before, tail in (([], [], [bad]), ([], [bad], log), (fold_updates(log), [], [log[0], bad])):
+        for snapshot, before, tail in (([], [], [bad]), ([], [bad], log), (compact_updates(log), [], [log[0], bad])):
             with pytest.raises(MalformedUpdate):
-                condense_updates(snapshot, before, tail)
+                catch_up_updates(snapshot, before, tail)
 
 
 def test_nothing_new_is_nothing() -> None:
     log = whole_history(4, 12)
-    assert condense_updates([], log, [log[0]]) == b"\x00\x00"
+    assert catch_up_updates([], log, [log[0]]) == b"\x00\x00"
 
 
 ranges = st.dictionaries(

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmcrdt.crdt.yjs.compact import fold_updates
+from llmcrdt.crdt.yjs.compact import compact_updates
 from llmcrdt.crdt.yjs.replica import YjsReplica
 
 ROOTS = ("one", "two")
@@ -54,10 +54,10 @@ def content(updates: list[bytes]) -> list[object]:
 def test_a_fold_says_the_same_in_any_order(seed: int, count: int, data: st.DataObject) -> None:
     updates = updates_of(seed, count)
     order = data.draw(st.permutations(updates))
-    folded = fold_updates(order)
+    folded = compact_updates(order)
     assert content(folded) == content(updates)
     assert len(folded) <= 1
-    assert content(fold_updates([*folded, *updates])) == content(updates)
+    assert content(compact_updates([*folded, *updates])) == content(updates)
 
 
 @settings(max_examples=60, deadline=None)
@@ -67,7 +67,7 @@ def test_what_still_waits_is_kept_until_the_rest_comes(seed: int, count: int, da
     first = data.draw(st.sets(st.integers(0, len(updates) - 1)))
     some = [u for i, u in enumerate(updates) if i in first]
     rest = [u for i, u in enumerate(updates) if i not in first]
-    assert content(fold_updates([*fold_updates(some), *rest])) == content(updates)
+    assert content(compact_updates([*compact_updates(some), *rest])) == content(updates)
 
 
 def erased(write: Callable[[YjsReplica, list[bytes]], None]) -> bytes:
@@ -80,7 +80,7 @@ def erased(write: Callable[[YjsReplica, list[bytes]], None]) -> bytes:
         edit.append_text("one", "k", "t", "SECRET-TEXT")
     made.append(edit.update)
     write(replica, made)
-    return b"".join(fold_updates(made))
+    return b"".join(compact_updates(made))
 
 
 def test_what_was_deleted_is_not_in_the_fold() -> None:
@@ -99,7 +99,7 @@ def test_what_was_deleted_is_not_in_the_fold() -> None:
 def test_bytes_that_are_no_update_stay_as_they_are() -> None:
     updates = updates_of(1, 5)
     for bad in (b"\xff\xff", b"", b"\x01\x01\x01"):
-        folded = fold_updates([updates[0], bad, *updates[1:]])
+        folded = compact_updates([updates[0], bad, *updates[1:]])
         assert folded[1:] == [bad]
         assert content(folded[:1]) == content(updates)
-    assert fold_updates([]) == []
+    assert compact_updates([]) == []

@@ -8,7 +8,7 @@ import pytest
 
 from llmcrdt.engine.base import Failed, Finished, Sampling, Started
 from llmcrdt.engine.llama.engine import LlamaEngine
-from llmcrdt.kvcache import NeverCache
+from llmcrdt.kvcache import NullCache
 from llmcrdt.testing.models import write_model
 
 
@@ -38,7 +38,7 @@ class Lab:
         return engine
 
     def cold(self, model: Path | None = None, **options) -> "Cold":
-        return Cold(self.engine(model, NeverCache(), **options))
+        return Cold(self.engine(model, NullCache(), **options))
 
     def close(self) -> None:
         for engine in self._engines:

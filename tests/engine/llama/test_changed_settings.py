@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from llmcrdt.engine.llama import engine as door
-from llmcrdt.kvcache import NeverCache
+from llmcrdt.kvcache import NullCache
 from llmcrdt.testing.models import write_adapter
 
 
@@ -90,7 +90,7 @@ def test_a_changed_setting_never_hits(lab, monkeypatch, name):
         assert changed.fingerprint != name
         assert changed.plan(ids).reused == 0
         said = changed.logits(ids).result()
-        assert np.array_equal(said, lab.engine(other, NeverCache(), **settings).logits(ids).result())
+        assert np.array_equal(said, lab.engine(other, NullCache(), **settings).logits(ids).result())
         changed.close()
     with lab.engine(model, **both) as back:  # what the other one stored is not taken for this one's
         assert back.plan(ids).disk == 256
@@ -100,7 +100,7 @@ def test_a_changed_setting_never_hits(lab, monkeypatch, name):
 def test_a_setting_is_not_taken_for_another(lab):
     """Pairwise: two settings that each change one thing have two names."""
     ways = [change["with"](lab) for change in CHANGES.values() if "with" in change and "both" not in change]
-    names = [lab.engine(cache=NeverCache(), **settings).fingerprint for settings in ways]
+    names = [lab.engine(cache=NullCache(), **settings).fingerprint for settings in ways]
     assert all(a != b for a, b in itertools.combinations(names, 2))
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from llmcrdt.engine.llama.engine import LlamaEngine
-from llmcrdt.kvcache import Chunk, MemoryCache, NeverCache, chunk_keys
+from llmcrdt.kvcache import Chunk, MemoryCache, NullCache, chunk_keys
 from llmcrdt.kvcache.chunk_file import decode, encode
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -81,5 +81,5 @@ def test_sizes_are_those_of_the_docs(lab, kv, number):
 
 def test_never_cache_writes_nothing(lab, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(lab.folder / "xdg"))
-    lab.run(lab.engine(cache=NeverCache()), lab.tokens(200), 10)
+    lab.run(lab.engine(cache=NullCache()), lab.tokens(200), 10)
     assert not (lab.folder / "xdg").exists()

@@ -11,7 +11,7 @@ import pytest
 from llmcrdt.engine.base import Engine, Failed, Finished, Progress, Sampled, Sampling, Started
 from llmcrdt.engine.llama.engine import LlamaEngine
 from llmcrdt.exceptions import ContextOverflow, DecodeFailed, EngineClosed, EngineError, NotAModel
-from llmcrdt.kvcache import MemoryCache, NeverCache, chunk_keys
+from llmcrdt.kvcache import MemoryCache, NullCache, chunk_keys
 
 
 def until(condition):
@@ -301,7 +301,7 @@ def test_a_listener_that_fails_ends_its_run_alone(lab, caplog):
 
 
 def test_close_cancels_what_runs_and_what_waits(lab):
-    engine = lab.engine(big(lab), NeverCache())
+    engine = lab.engine(big(lab), NullCache())
     running, waiting = lab.Outcome(), lab.Outcome()
     engine.start(lab.tokens(4000), max_tokens=5, sampling=Sampling(), on_event=running)
     engine.start(lab.tokens(4000), max_tokens=5, sampling=Sampling(), on_event=waiting)
@@ -341,7 +341,7 @@ def test_a_listener_may_close_the_engine(lab):
 
 
 def test_a_forgotten_engine_goes_away(lab):
-    engine = LlamaEngine(lab.model(), NeverCache(), n_threads=1)
+    engine = LlamaEngine(lab.model(), NullCache(), n_threads=1)
     lab.run(engine, lab.tokens(100), 30, temperature=2.0, seed=1)
     engine.settled()
     thread = engine._worker._thread
@@ -365,11 +365,11 @@ def test_what_is_not_a_model(lab, tmp_path, capfd):
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)
         with pytest.raises(NotAModel) as caught:
-            LlamaEngine(tmp_path / name, NeverCache())
+            LlamaEngine(tmp_path / name, NullCache())
         assert caught.value.hint, name
     for path in (tmp_path / "nowhere.gguf", tmp_path):
         with pytest.raises(NotAModel):
-            LlamaEngine(path, NeverCache())
+            LlamaEngine(path, NullCache())
     assert capfd.readouterr() == ("", ""), "llama.cpp's own log is silent"
 
 
@@ -377,7 +377,7 @@ def test_what_llama_cpp_says_is_passed_on(lab, tmp_path):
     good = lab.model().read_bytes()
     (tmp_path / "half.gguf").write_bytes(good[: len(good) // 2])
     with pytest.raises(NotAModel, match=r"llama\.cpp said: .*tensor"):
-        LlamaEngine(tmp_path / "half.gguf", NeverCache())
+        LlamaEngine(tmp_path / "half.gguf", NullCache())
 
 
 def test_settings_that_llama_cpp_refuses(lab):
@@ -410,7 +410,7 @@ def test_without_a_place_for_the_cache_memory_serves(lab, monkeypatch, tmp_path)
 
 def test_a_forgotten_engine_in_a_cycle_is_collected_with_its_files(lab):
     """Its files are collected with it, in any order, and none of them complains."""
-    engine = LlamaEngine(lab.model(), NeverCache(), n_threads=1)
+    engine = LlamaEngine(lab.model(), NullCache(), n_threads=1)
     engine.settled()
     thread, files = engine._worker._thread, len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
     engine.itself = engine

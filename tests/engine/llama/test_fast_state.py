@@ -7,7 +7,7 @@ import pytest
 
 from llmcrdt.engine.base import Progress, Sampled
 from llmcrdt.exceptions import EngineError
-from llmcrdt.kvcache import MemoryCache, NeverCache
+from llmcrdt.kvcache import MemoryCache, NullCache
 
 ARCHS = ["llama", "gemma3", "mamba2", "lfm2"]
 CUTS = {"llama", "gemma3"}
@@ -129,7 +129,7 @@ def test_nothing_of_it_is_stored_and_no_key_is_shared(lab, fast):
     assert exact.fingerprint != engine.fingerprint
     assert exact.plan(ids).reused == 0
     truth = exact.logits(ids).result()
-    assert np.array_equal(truth, lab.engine(model, NeverCache()).logits(ids).result())
+    assert np.array_equal(truth, lab.engine(model, NullCache()).logits(ids).result())
     assert exact.settled(60)
     engine.close()
     engine.reopen()

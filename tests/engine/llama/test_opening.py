@@ -11,7 +11,7 @@ import pytest
 from llmcrdt.engine.llama import fingerprint
 from llmcrdt.engine.llama.engine import LlamaEngine
 from llmcrdt.exceptions import EngineClosed, EngineError
-from llmcrdt.kvcache import NeverCache, chunk_keys, state_key
+from llmcrdt.kvcache import NullCache, chunk_keys, state_key
 from llmcrdt.kvcache.sharing import open_shared
 
 
@@ -295,7 +295,7 @@ def test_prompts_are_served_in_the_order_they_came(lab):
 
 
 def test_a_cache_that_never_keeps_keeps_nothing_while_weights_are_hashed(lab, monkeypatch):
-    with slow_hashing(monkeypatch) as gate, LlamaEngine(lab.model(), NeverCache(), n_threads=1) as engine:
+    with slow_hashing(monkeypatch) as gate, LlamaEngine(lab.model(), NullCache(), n_threads=1) as engine:
         ids = lab.tokens(200)
         engine.logits(ids).result(60)
         engine.logits([5, 6]).result(60)

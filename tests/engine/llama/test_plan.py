@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from llmcrdt.kvcache import MemoryCache, NeverCache
+from llmcrdt.kvcache import MemoryCache, NullCache
 
 ARCHS = ["llama", "gemma3", "mamba2", "lfm2"]
 
@@ -54,7 +54,7 @@ def test_plan_is_what_happens(lab, arch):
 @pytest.mark.parametrize("arch", ARCHS)
 @pytest.mark.parametrize("kind", ["never", "small", "tiered"])
 def test_plan_holds_in_any_order_of_work(lab, arch, kind):
-    cache = {"never": NeverCache(), "small": MemoryCache(500_000), "tiered": lab.folder / "kv"}[kind]
+    cache = {"never": NullCache(), "small": MemoryCache(500_000), "tiered": lab.folder / "kv"}[kind]
     engine = lab.engine(lab.model(arch, "F16"), cache, cache_memory=300_000, cache_disk=900_000)
     rng = random.Random(f"{arch} {kind}")
     pool = [lab.tokens(150, 1)]

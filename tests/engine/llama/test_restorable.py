@@ -8,7 +8,7 @@ import pytest
 
 from llmcrdt.engine.base import Sampling
 from llmcrdt.exceptions import EngineError
-from llmcrdt.kvcache import MemoryCache, NeverCache, chunk_keys, state_key
+from llmcrdt.kvcache import MemoryCache, NullCache, chunk_keys, state_key
 
 RECURRENT = ["mamba2", "lfm2"]
 KV = [("F16", {}), ("Q8_0", {"type_k": "q8_0", "type_v": "q8_0", "flash_attn": True}), ("Q4_K_M", {"flash_attn": True})]
@@ -215,7 +215,7 @@ def test_what_is_pinned_stays_and_is_resumed(lab, arch):
 
 def test_a_pin_that_nobody_keeps_is_refused(lab):
     with pytest.raises(EngineError, match="keeps nothing"):
-        lab.engine(cache=NeverCache()).pin(lab.tokens(100), "me")
+        lab.engine(cache=NullCache()).pin(lab.tokens(100), "me")
     with pytest.raises(EngineError, match="keeps nothing"):
         lab.engine(mode="fast").pin(lab.tokens(100), "me")
 

@@ -9,7 +9,7 @@ import pytest
 from llmcrdt.engine.base import Progress, Sampled, Sampling
 from llmcrdt.engine.llama.model import Settings, load_model, without_flash
 from llmcrdt.exceptions import EngineError, NotAModel
-from llmcrdt.kvcache import NeverCache
+from llmcrdt.kvcache import NullCache
 from llmcrdt.testing.models import write_adapter
 
 SCHEMA = {
@@ -27,7 +27,7 @@ def text(engine, outcome) -> str:
 @pytest.mark.parametrize("temperature", [0.0, 1.5])
 @pytest.mark.parametrize("seed", range(3))
 def test_an_answer_follows_its_json_schema(lab, temperature, seed):
-    engine = lab.engine(lab.model("llama", "F16"), NeverCache())
+    engine = lab.engine(lab.model("llama", "F16"), NullCache())
     outcome = lab.run(
         engine, lab.tokens(20, seed), 300, temperature=temperature, seed=seed, json_schema=json.dumps(SCHEMA)
     )
@@ -38,7 +38,7 @@ def test_an_answer_follows_its_json_schema(lab, temperature, seed):
 
 
 def test_an_answer_follows_its_grammar_and_ends_with_it(lab):
-    engine = lab.engine(lab.model("llama", "F16"), NeverCache())
+    engine = lab.engine(lab.model("llama", "F16"), NullCache())
     outcome = lab.run(engine, lab.tokens(20), 300, temperature=2.0, seed=1, grammar='root ::= "<" [a-c]{5} ">"')
     said = text(engine, outcome)
     assert len(said) == 7 and said[0] == "<" and said[-1] == ">" and set(said[1:-1]) <= set("abc")
@@ -59,14 +59,14 @@ def test_an_answer_follows_its_grammar_and_ends_with_it(lab):
     ],
 )
 def test_wrong_settings_are_refused_at_once(lab, wrong, said):
-    engine = lab.engine(lab.model("llama", "F16"), NeverCache())
+    engine = lab.engine(lab.model("llama", "F16"), NullCache())
     with pytest.raises(EngineError, match=said):
         engine.start([300, 301], max_tokens=4, sampling=Sampling(**wrong), on_event=print)
     assert lab.run(engine, [300, 301], 2).tokens, "and the engine goes on"
 
 
 def test_a_bias_chooses_and_bans(lab):
-    engine = lab.endless(lab.engine(lab.model("llama", "F16"), NeverCache()))
+    engine = lab.endless(lab.engine(lab.model("llama", "F16"), NullCache()))
     ids = lab.tokens(20)
     free = lab.run(engine, ids, 10).tokens
     assert set(lab.run(engine, ids, 10, logit_bias={400: 1000.0}).tokens) == {400}
@@ -77,7 +77,7 @@ def test_a_bias_chooses_and_bans(lab):
 @pytest.mark.parametrize("name", ["repeat_penalty", "presence_penalty", "frequency_penalty"])
 def test_penalties_keep_tokens_from_coming_back(lab, name):
     """Every token that stands in the prompt or was said is as good as banned."""
-    engine = lab.endless(lab.engine(lab.model("llama", "F16"), NeverCache()))
+    engine = lab.endless(lab.engine(lab.model("llama", "F16"), NullCache()))
     ids = lab.tokens(20)
     biased = dict.fromkeys(range(400, 420), 500.0)  # the model would say these, and repeat itself
     plain = lab.run(engine, ids, 15, logit_bias=biased).tokens
@@ -90,7 +90,7 @@ def test_penalties_keep_tokens_from_coming_back(lab, name):
 
 def test_log_probabilities_are_those_of_the_logits(lab):
     np = pytest.importorskip("numpy")
-    engine = lab.endless(lab.engine(lab.model("llama", "F16"), NeverCache()))
+    engine = lab.endless(lab.engine(lab.model("llama", "F16"), NullCache()))
     ids = lab.tokens(70)
     logits = engine.logits(ids).result().astype(np.float64)
     expected = logits - np.log(np.exp(logits - logits.max()).sum()) - logits.max()
@@ -140,7 +140,7 @@ def test_adapters_change_answers_and_never_share_state(lab, monkeypatch):
         assert engine.plan(ids).reused == 0
         logits.append(engine.logits(ids).result())
         prints.append(engine.fingerprint)
-        grown = lab.engine(model, NeverCache(), lora=lora)
+        grown = lab.engine(model, NullCache(), lora=lora)
         small = grown._context.pointer
         grown.logits(lab.tokens(1900, 3)).result()
         assert grown._context.pointer != small

@@ -15,8 +15,8 @@ import pytest
 import llmcrdt
 from llmcrdt.sync import protocol, wire
 from llmcrdt.sync.wire import Ack, Barrier, Close, Cursor, Open, Opened, Push, Reached, Record, Records, Snapshot
-from sync_server.core.catch_up import Condensed, ToCondense
-from sync_server.core.compaction import Folded, ToFold
+from sync_server.core.catch_up import CatchUpRequest, CatchUpResult
+from sync_server.core.compaction import CompactRequest, CompactResult
 from sync_server.core.limits import Limits
 from sync_server.core.rooms import Joined, Output, Received, Rooms, Send, Sent
 from sync_server.core.validation import Left
@@ -25,7 +25,7 @@ from sync_server.log.file import DATABASE
 from sync_server.log.sqlite import SqliteLog
 from sync_server.thread import RelayThread
 from sync_server.workers import compactor_worker as fold_worker
-from sync_server.workers.compactor import Folder
+from sync_server.workers.compactor import Compactor
 
 from ...waiting import eventually
 from .test_validation import edits
@@ -42,8 +42,8 @@ class Relay:
         self.log = SqliteLog(folder / DATABASE)
         self.rooms = Rooms(self.log, Limits(**limits), random.Random(1).randbytes, condense=True)  # type: ignore[arg-type]
         self.inbox: dict[int, list[wire.Message]] = {}
-        self.to_condense: list[ToCondense] = []
-        self.to_fold: list[ToFold] = []
+        self.to_condense: list[CatchUpRequest] = []
+        self.to_fold: list[CompactRequest] = []
         self.step(*map(Joined, range(1, 6)))
         self.say(1, Open(D, "yjs"), Open(E, "yjs"))
         self.cursors: list[Cursor] = []
@@ -52,9 +52,9 @@ class Relay:
     def step(self, *events: object) -> list[Output]:
         outputs = self.rooms.step(events)  # type: ignore[arg-type]
         for output in outputs:
-            if isinstance(output, ToCondense):
+            if isinstance(output, CatchUpRequest):
                 self.to_condense.append(output)
-            elif isinstance(output, ToFold):
+            elif isinstance(output, CompactRequest):
                 self.to_fold.append(output)
             elif isinstance(output, Send):
                 for peer in output.peers:
@@ -78,16 +78,16 @@ class Relay:
 
     def condensed(self, *records: bytes) -> None:
         """The first that was asked for."""
-        self.step(Condensed(*self.to_condense.pop(0), records))
+        self.step(CatchUpResult(*self.to_condense.pop(0), records))
 
     def failed(self) -> None:
         """It was too late, or the worker died."""
-        self.step(Condensed(*self.to_condense.pop(0), None))
+        self.step(CatchUpResult(*self.to_condense.pop(0), None))
 
     def fold(self) -> None:
         self.say(1, wire.Fold(D))
         for todo in self.to_fold:
-            self.step(Folded(*todo, [b"folded"]))
+            self.step(CompactResult(*todo, [b"folded"]))
         self.to_fold = []
 
 
@@ -111,7 +111,7 @@ def is_less(message: wire.Message, cursor: Cursor) -> bool:
 def test_what_was_missed_comes_condensed_and_what_came_since_as_it_is(relay: Relay) -> None:
     (opened,) = relay.say(2, Open(D, "yjs", relay.cursors[1]))
     assert opened == Opened(D, wire.RESUMED, relay.cursors[9], 2)
-    assert relay.to_condense == [ToCondense(D, 2, 10)]
+    assert relay.to_condense == [CatchUpRequest(D, 2, 10)]
     relay.write(1)
     assert 2 not in relay.inbox
     relay.condensed(b"less")
@@ -136,7 +136,7 @@ def test_who_stands_at_the_same_place_gets_the_same_and_nobody_condenses_it_twic
     # Where more has come since it is condensed anew.
     relay.write(1)
     relay.say(4, Open(D, "yjs", relay.cursors[1]))
-    assert relay.to_condense == [ToCondense(D, 2, 13)]
+    assert relay.to_condense == [CatchUpRequest(D, 2, 13)]
 
 
 def test_what_cant_be_condensed_or_is_not_shorter_is_sent_as_it_is(relay: Relay) -> None:
@@ -195,10 +195,10 @@ def test_what_came_with_a_step_that_was_not_written_is_tried_again(
     relay.say(2, Open(D, "yjs", relay.cursors[1]))
     with monkeypatch.context() as patch:
         patch.setattr(relay.log, "extend", full)
-        relay.step(Received(1, Push(D, S, 11, (b"x",))), Condensed(*relay.to_condense.pop(0), [b"less"]))
+        relay.step(Received(1, Push(D, S, 11, (b"x",))), CatchUpResult(*relay.to_condense.pop(0), [b"less"]))
     assert relay.inbox.pop(2) == [records(3, 10)]
     relay.say(3, Open(D, "yjs", relay.cursors[1]))
-    assert relay.to_condense == [ToCondense(D, 2, 10)]
+    assert relay.to_condense == [CatchUpRequest(D, 2, 10)]
 
 
 def test_what_had_no_room_is_tried_again(tmp_path: Path) -> None:
@@ -270,7 +270,7 @@ def test_behind_a_fold_the_rest_may_be_condensed_too(relay: Relay) -> None:
     relay.write(5)
     _, folded = relay.say(2, Open(D, "yjs", relay.cursors[3]))
     assert isinstance(folded, Snapshot) and (folded.position, folded.data) == (10, b"folded")
-    assert relay.to_condense == [ToCondense(D, 10, 15)]
+    assert relay.to_condense == [CatchUpRequest(D, 10, 15)]
     relay.condensed(b"less")
     (less,) = relay.inbox.pop(2)
     assert is_less(less, relay.cursors[14])
@@ -282,10 +282,10 @@ def test_a_fold_in_the_middle_of_it_begins_anew(tmp_path: Path) -> None:
     client.open(D, "yjs", relay.cursors[1])
     client.receive(wire.encode(wire.Welcome()))
     heard = relay.say(2, Open(D, "yjs", relay.cursors[1]))
-    (sent,) = relay.rooms.step([Condensed(*relay.to_condense.pop(0), [b"less, of many parts"])])
+    (sent,) = relay.rooms.step([CatchUpResult(*relay.to_condense.pop(0), [b"less, of many parts"])])
     assert isinstance(sent, Send) and isinstance(sent.message, Snapshot) and not sent.message.last
-    (asked,) = [o for o in relay.rooms.step([Received(1, wire.Fold(D))]) if isinstance(o, ToFold)]
-    relay.step(Folded(*asked, [b"folded"]))
+    (asked,) = [o for o in relay.rooms.step([Received(1, wire.Fold(D))]) if isinstance(o, CompactRequest)]
+    relay.step(CompactResult(*asked, [b"folded"]))
     events = [
         event
         for m in (*heard, sent.message, *relay.inbox.pop(2))
@@ -340,12 +340,12 @@ def test_no_more_of_a_long_log_is_looked_at_than_it_takes(tmp_path: Path, monkey
 
     monkeypatch.setattr(relay.log, "weigh", noting)
     relay.say(2, Open(D, "yjs", relay.cursors[1]))
-    assert relay.to_condense == [ToCondense(D, 2, 4_010)]
+    assert relay.to_condense == [CatchUpRequest(D, 2, 4_010)]
     assert 100 <= found.pop() < 120_000
     # Of a log above ``condense_free`` a part has to be missed that is worth it.
     relay.rooms.limits = relay.rooms._condensing._limits = replace(relay.rooms.limits, condense_free=1)
     relay.say(3, Open(D, "yjs", relay.cursors[2]))
-    assert relay.to_condense[1:] == [ToCondense(D, 3, 4_010)]
+    assert relay.to_condense[1:] == [CatchUpRequest(D, 3, 4_010)]
     assert 400_000 / 256 <= found.pop() < 120_000
     relay.log.close()
 
@@ -354,7 +354,7 @@ def test_a_long_tail_comes_in_several_and_what_is_kept_has_a_limit(tmp_path: Pat
     relay = Relay(tmp_path, condense_most=4, condense_kept=2_100)
     relay.say(2, Open(D, "yjs", relay.cursors[0]))
     for after, upto in ((1, 5), (5, 9)):
-        assert relay.to_condense == [ToCondense(D, after, upto)]
+        assert relay.to_condense == [CatchUpRequest(D, after, upto)]
         relay.condensed(b"less")
         less, *rest = relay.inbox.pop(2)
         assert is_less(less, relay.cursors[upto - 1])
@@ -399,20 +399,25 @@ def made(folder: Path, count: int) -> SqliteLog:
 def test_the_worker_answers_for_what_is_there_and_for_nothing_else(tmp_path: Path) -> None:
     log = made(tmp_path, 40)
     answers: list[object] = []
-    condenser = Folder(log, Limits(), answers.append)
-    for todo in (ToCondense(D, 10, 40), ToCondense(D, 10, 40), ToCondense(E, 0, 5), ToCondense(D, 20, 40)):
+    condenser = Compactor(log, Limits(), answers.append)
+    for todo in (
+        CatchUpRequest(D, 10, 40),
+        CatchUpRequest(D, 10, 40),
+        CatchUpRequest(E, 0, 5),
+        CatchUpRequest(D, 20, 40),
+    ):
         condenser.put(todo)
     first, again, unknown, _ = eventually(lambda: answers, lambda found: len(found) == 4)
     (worker,) = [condenser._worker]
-    assert isinstance(first, Condensed) and first == again and first.records is not None
+    assert isinstance(first, CatchUpResult) and first == again and first.records is not None
     assert list(first.records) == fold_worker.obey(b"condense", list(log.stretch(D, 10, 40)))
-    assert unknown == Condensed(E, 0, 5, [])
+    assert unknown == CatchUpResult(E, 0, 5, [])
     # What was folded meanwhile has no beginning any more.
     head = log.head(D)
     assert head
     with log.transaction():
         log.put_fold(D, head.cursor, S, [b"folded"], 1 << 16)
-    assert condenser.condense(ToCondense(D, 10, 40)) == []
+    assert condenser.condense(CatchUpRequest(D, 10, 40)) == []
     assert worker is condenser._worker is not None, "one process for all of them"
     condenser.stop()
     assert worker.poll() is not None
@@ -422,9 +427,9 @@ def test_the_worker_answers_for_what_is_there_and_for_nothing_else(tmp_path: Pat
 def test_what_waited_too_long_is_not_condensed(tmp_path: Path) -> None:
     log = made(tmp_path, 40)
     answers: list[object] = []
-    condenser = Folder(log, Limits(condense_wait=0.0), answers.append)
-    condenser.put(ToCondense(D, 10, 40))
-    assert eventually(lambda: answers) == [Condensed(D, 10, 40, None)]
+    condenser = Compactor(log, Limits(condense_wait=0.0), answers.append)
+    condenser.put(CatchUpRequest(D, 10, 40))
+    assert eventually(lambda: answers) == [CatchUpResult(D, 10, 40, None)]
     condenser.stop()
     log.close()
 
@@ -434,16 +439,16 @@ def test_whoever_waits_is_answered_where_the_worker_cant_be_asked(
 ) -> None:
     log = made(tmp_path, 40)
     answers: list[object] = []
-    condenser = Folder(log, Limits(condense_wait=60.0), answers.append, early=True)
+    condenser = Compactor(log, Limits(condense_wait=60.0), answers.append, early=True)
     worker = eventually(lambda: condenser._worker)
     with monkeypatch.context() as patch:
         patch.setattr(threading.Timer, "start", lambda _: threading.stack_size(1))  # ValueError
-        condenser.put(ToCondense(D, 10, 40))
-        assert eventually(lambda: answers) == [Condensed(D, 10, 40, None)]
+        condenser.put(CatchUpRequest(D, 10, 40))
+        assert eventually(lambda: answers) == [CatchUpResult(D, 10, 40, None)]
     # The next one is started before it is needed.
     eventually(lambda: condenser._worker, lambda found: found not in (None, worker))
-    condenser.put(ToCondense(D, 10, 40))
-    assert eventually(lambda: answers[1:]) != [Condensed(D, 10, 40, None)]
+    condenser.put(CatchUpRequest(D, 10, 40))
+    assert eventually(lambda: answers[1:]) != [CatchUpResult(D, 10, 40, None)]
     condenser.stop()
     log.close()
 
@@ -451,9 +456,9 @@ def test_whoever_waits_is_answered_where_the_worker_cant_be_asked(
 def test_a_worker_that_idles_gives_way_to_a_new_one(tmp_path: Path) -> None:
     log = made(tmp_path, 40)
     answers: list[object] = []
-    condenser = Folder(log, Limits(condense_idle=0.01), answers.append, early=True)
+    condenser = Compactor(log, Limits(condense_idle=0.01), answers.append, early=True)
     first = eventually(lambda: condenser._worker)
-    condenser.put(ToCondense(D, 10, 40))
+    condenser.put(CatchUpRequest(D, 10, 40))
     eventually(lambda: answers)
     eventually(lambda: condenser._worker, lambda worker: worker not in (None, first))
     assert first.poll() is not None

@@ -25,8 +25,8 @@ from llmcrdt.sync import protocol, wire
 from llmcrdt.sync.link import Link
 from llmcrdt.sync.wire import Ack, Cursor, Folded, Open, Opened, Push, Record, Records, Snapshot
 from llmcrdt.testing.local_documents import BlobDocuments
-from sync_server.core.compaction import Folded as FoldResult
-from sync_server.core.compaction import ToFold
+from sync_server.core.compaction import CompactRequest
+from sync_server.core.compaction import CompactResult as FoldResult
 from sync_server.core.limits import Limits
 from sync_server.core.rooms import Event, Joined, Output, Received, Rooms, Send, Sent
 from sync_server.log.sqlite import SqliteLog
@@ -46,13 +46,13 @@ class Relay:
         self.log = SqliteLog(folder / "relay.db")
         self.rooms = Rooms(self.log, Limits(**limits), random.Random(1).randbytes)
         self.inbox: list[wire.Message] = []
-        self.to_fold: list[ToFold] = []
+        self.to_fold: list[CompactRequest] = []
         self.step(Joined(1), Joined(2))
 
     def step(self, *events: object) -> list[Output]:
         outputs = self.rooms.step(events)  # type: ignore[arg-type]
         for output in outputs:
-            if isinstance(output, ToFold):
+            if isinstance(output, CompactRequest):
                 self.to_fold.append(output)
             elif isinstance(output, Send):
                 self.inbox.append(output.message)
@@ -266,12 +266,12 @@ def test_whoever_a_fold_overtakes_misses_nothing(tmp_path_factory: pytest.TempPa
     limits = Limits(fold=60, fold_tail=20, batch=12, outgoing=300, sweep=3, window_records=1 << 20)
     rooms = Rooms(log, limits, random.Random(1).randbytes)
     three = [Follower(peer) for peer in (1, 2, 3)]
-    to_fold: list[ToFold] = []
+    to_fold: list[CompactRequest] = []
     written: list[bytes] = []
 
     def step(*events: Event) -> None:
         for output in rooms.step(events):
-            if isinstance(output, ToFold):
+            if isinstance(output, CompactRequest):
                 to_fold.append(output)
             else:
                 assert isinstance(output, Send), output

@@ -15,7 +15,7 @@ from llmcrdt.ids import document_id
 from llmcrdt.sync import wire
 from llmcrdt.sync.wire import Ack, Delete, Deleted, Error, ErrorCode, Fold, Message, Open, Opened, Push
 from sync_server.__main__ import main
-from sync_server.core.compaction import Folded, ToFold
+from sync_server.core.compaction import CompactRequest, CompactResult
 from sync_server.core.limits import Limits
 from sync_server.core.rooms import Drop, Event, Greeted, Joined, Left, Received, Rooms, Sent, Tick
 from sync_server.log.base import LogError
@@ -38,7 +38,7 @@ class Relay:
         self.log = SqliteLog(self.folder / DATABASE)
         self.rooms = Rooms(self.log, self.limits, random.Random(1).randbytes)
         self.inbox: dict[int, list[Message]] = {}
-        self.to_fold: list[ToFold] = []
+        self.to_fold: list[CompactRequest] = []
         self.step(*(Joined(peer) for peer in (1, 2, 3, 4)))
         self.step(Greeted(1, 0, "ann", False), Greeted(2, 0, "bob", False), Greeted(3, 0, "root", True))
 
@@ -48,7 +48,7 @@ class Relay:
 
     def step(self, *events: Event) -> None:
         for output in self.rooms.step(events):
-            if isinstance(output, ToFold):
+            if isinstance(output, CompactRequest):
                 self.to_fold.append(output)
             elif isinstance(output, Drop):
                 self.inbox.setdefault(output.peer, []).append(output.error)
@@ -151,7 +151,7 @@ def test_a_fold_under_way_brings_nothing_back(make: Callable[..., Relay]) -> Non
     relay.say(1, Open(D, "yjs"), Push(D, S, 1, (SECRET,)), Fold(D))
     (todo,) = relay.to_fold
     relay.say(1, Delete(D))
-    relay.step(Folded(D, todo.upto, [SECRET]))
+    relay.step(CompactResult(D, todo.upto, [SECRET]))
     assert relay.codes(2, Open(D, "yjs")) == [ErrorCode.GONE]
     assert not relay.in_files(SECRET)
 
@@ -159,7 +159,7 @@ def test_a_fold_under_way_brings_nothing_back(make: Callable[..., Relay]) -> Non
 def test_a_folded_document_goes_as_well(make: Callable[..., Relay]) -> None:
     relay = make()
     relay.say(1, Open(D, "yjs"), Push(D, S, 1, (b"a", b"b")), Fold(D))
-    relay.step(Folded(D, relay.to_fold[0].upto, [SECRET]))
+    relay.step(CompactResult(D, relay.to_fold[0].upto, [SECRET]))
     assert relay.in_files(SECRET)
     assert relay.say(1, Delete(D))[-1] == Deleted(D, 0)
     assert not relay.in_files(SECRET)
@@ -237,7 +237,7 @@ def test_a_subject_has_room_for_so_many_bytes_in_all_its_logs(make: Callable[...
     assert Ack(D, T, 1, 1, 2) in relay.say(1, Push(D, T, 1, (b"z" * 40,)))
     assert relay.codes(1, Push(D, T, 2, (b"z",))) == [ErrorCode.SUBJECT_FULL]
     relay.say(1, Fold(D))
-    relay.step(Folded(D, relay.to_fold[-1].upto, [b"f" * 50]))
+    relay.step(CompactResult(D, relay.to_fold[-1].upto, [b"f" * 50]))
     assert Ack(D, T, 2, 1, 3) in relay.say(1, Push(D, T, 2, (b"z" * 50,)))
     # An open relay knows no subjects.
     assert any(isinstance(m, Ack) for m in relay.say(4, Open(S, "yjs"), Push(S, S, 1, (b"z" * 500,))))

@@ -31,7 +31,18 @@ from llmcrdt.sync.wire import Ack, Error, ErrorCode, Open, Opened, Push, Records
 from llmcrdt.testing.local_documents import BlobDocuments
 from sync_server.core.limits import Limits
 from sync_server.core.rooms import Drop, Joined, Rooms, Send
-from sync_server.core.validation import Ask, Checked, Checking, Flush, Flushed, Left, Merge, Received, ToCheck, ToDrop
+from sync_server.core.validation import (
+    DiffRequest,
+    Flush,
+    Flushed,
+    Left,
+    MergeRequest,
+    Received,
+    ReplicaDropped,
+    ValidateRequest,
+    ValidateResult,
+    Validation,
+)
 from sync_server.log.base import LogError
 from sync_server.log.file import DATABASE
 from sync_server.log.sqlite import SqliteLog
@@ -39,7 +50,7 @@ from sync_server.thread import RelayThread
 from sync_server.workers import framing as pieces
 from sync_server.workers import validator as keeper_module
 from sync_server.workers import validator_worker
-from sync_server.workers.validator import Keeper
+from sync_server.workers.validator import Validator
 
 from ...waiting import eventually
 from ..hostile_updates import GOOD, UPDATES
@@ -247,17 +258,17 @@ class Kept:
 
     def __init__(self, folder: Path, **limits: int) -> None:
         self.log = SqliteLog(folder / DATABASE)
-        self.answers: dict[int, Checked] = {}
+        self.answers: dict[int, ValidateResult] = {}
         self.flushes: list[Flush] | None = None
         self._got = threading.Condition()
         self._ticket = 0
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
-        self.keeper = Keeper(self.log, Limits(**limits), self._take)
+        self.keeper = Validator(self.log, Limits(**limits), self._take)
         self._loop.call_soon_threadsafe(self.keeper.start)
 
-    def _take(self, answer: Checked | Flush) -> None:
+    def _take(self, answer: ValidateResult | Flush) -> None:
         if isinstance(answer, Flush):
             if self.flushes is not None:
                 return self.flushes.append(answer)
@@ -267,15 +278,15 @@ class Kept:
             self.answers[answer.ticket] = answer
             self._got.notify_all()
 
-    def tell(self, *orders: ToCheck | ToDrop | Flushed) -> None:
+    def tell(self, *orders: ValidateRequest | ReplicaDropped | Flushed) -> None:
         self._loop.call_soon_threadsafe(self.keeper.put, *orders)
 
-    def put(self, request: Push | Ask | Merge) -> int:
+    def put(self, request: Push | DiffRequest | MergeRequest) -> int:
         self._ticket += 1
-        self.tell(ToCheck(self._ticket, request, len(request.data) if isinstance(request, Push) else 0))
+        self.tell(ValidateRequest(self._ticket, request, len(request.data) if isinstance(request, Push) else 0))
         return self._ticket
 
-    def wait(self, *tickets: int) -> list[Checked]:
+    def wait(self, *tickets: int) -> list[ValidateResult]:
         with self._got:
             assert self._got.wait_for(lambda: self.answers.keys() >= set(tickets), WAIT)
         return [self.answers[ticket] for ticket in tickets]
@@ -330,7 +341,7 @@ def test_a_worker_that_goes_wrong_before_it_is_known_is_started_again(
     monkeypatch.setattr(kept._loop, "subprocess_exec", started)
     monkeypatch.setattr(keeper_module, "_PAUSE", 0.1)
     ticket = kept.put(Push(D, S, 1, tuple(edits(1))))
-    assert kept.wait(ticket) == [Checked(ticket, 1)]
+    assert kept.wait(ticket) == [ValidateResult(ticket, 1)]
     assert len(times) == 2
 
 
@@ -345,7 +356,7 @@ def spoil_first_answers(kept: Kept, monkeypatch: pytest.MonkeyPatch, malformed: 
         return malformed if answers and len(said) == 1 else answers
 
     monkeypatch.setattr(pieces.Reader, "feed", wrong)
-    monkeypatch.setattr(kept.keeper, "_failed", lambda: kept._take(Checked(1, failed=True)))
+    monkeypatch.setattr(kept.keeper, "_failed", lambda: kept._take(ValidateResult(1, failed=True)))
     return said
 
 
@@ -375,7 +386,7 @@ def test_a_worker_that_says_what_can_not_be_is_started_again(
     """Nothing of such an answer is believed, and the relay goes on."""
     said = spoil_first_answers(kept, monkeypatch, malformed)
     assert kept.put(Push(D, S, 1, tuple(edits(2)))) == 1
-    assert kept.wait(1) == [Checked(1, 2)]
+    assert kept.wait(1) == [ValidateResult(1, 2)]
     assert said[0] == [b"ok", b"", b"0", b"ok", b"", b"1", b"2"], "the document is loaded, and the records are checked"
     assert kept.keeper.restarts == 1
 
@@ -394,7 +405,9 @@ def test_other_answers_are_not_believed_either(
 ) -> None:
     """Which of one update; bad, for no reason; and one thing in place of none, or of two."""
     spoil_first_answers(kept, monkeypatch, [b"ok", b"", b"0", *malformed])
-    kept.put(Ask(D, "yjs", b"\x00") if order == b"diff" else Merge(D, "yjs", b"\x00\x00", order == b"merge"))
+    kept.put(
+        DiffRequest(D, "yjs", b"\x00") if order == b"diff" else MergeRequest(D, "yjs", b"\x00\x00", order == b"merge")
+    )
     (answer,) = kept.wait(1)
     assert (answer.failed, answer.refused, len(answer.data)) == (False, "", 2 if order == b"diff" else 0)
     assert kept.keeper.restarts == 1
@@ -423,7 +436,7 @@ def test_a_batch_costs_the_same_however_many_documents_are_held(kept: Kept) -> N
 def test_a_cold_document_is_loaded_with_all_that_its_log_has(kept: Kept) -> None:
     made = edits(50)
     kept.append(D, *made[:40])
-    asked, pushed = kept.put(Ask(D, "yjs", b"\x00")), kept.put(Push(D, S, 41, tuple(made[40:])))
+    asked, pushed = kept.put(DiffRequest(D, "yjs", b"\x00")), kept.put(Push(D, S, 41, tuple(made[40:])))
     told, passed = kept.wait(asked, pushed)
     assert texts(told.data[0]) == texts(*made[:40])
     assert (passed.good, passed.refused) == (10, "")
@@ -432,7 +445,7 @@ def test_a_cold_document_is_loaded_with_all_that_its_log_has(kept: Kept) -> None
 def test_what_a_log_has_that_can_not_be_applied_is_passed_over(kept: Kept) -> None:
     made = edits(6)
     kept.append(D, *made[:3], b"rubbish", *made[3:], UPDATES["bad-0"])
-    (told,) = kept.wait(kept.put(Ask(D, "yjs", b"\x00")))
+    (told,) = kept.wait(kept.put(DiffRequest(D, "yjs", b"\x00")))
     assert texts(told.data[0]) == texts(*made)
 
 
@@ -460,13 +473,13 @@ def test_what_only_the_core_refuses_is_found_among_many_records(kept: Kept, bad:
     before, after = nested(), edits(3)
     data = (*before, bytes.fromhex(bad), *after)
     # Both wait for the document, so they are looked at together.
-    answer, merged = kept.wait(kept.put(Push(D, S, 1, data)), kept.put(Merge(D, "yjs", after[0])))
+    answer, merged = kept.wait(kept.put(Push(D, S, 1, data)), kept.put(MergeRequest(D, "yjs", after[0])))
     assert (answer.good, bool(answer.refused)) == (len(before), True)
     assert texts(*merged.data) == texts(after[0]), "what came behind the bad one is not there"
     kept.append(D, *before)
-    kept.tell(ToDrop(D))
+    kept.tell(ReplicaDropped(D))
     assert kept.wait(kept.put(Push(D, S, len(before) + 1, tuple(after))))[0].good == len(after)
-    (told,) = kept.wait(kept.put(Ask(D, "yjs", b"\x00")))
+    (told,) = kept.wait(kept.put(DiffRequest(D, "yjs", b"\x00")))
     whole = pycrdt.Doc()
     whole.apply_update(told.data[0])
     assert str(whole.get("t", type=pycrdt.Text)) == "hezzllo"
@@ -478,7 +491,7 @@ def test_a_document_in_doubt_is_gone_until_it_is_loaded_again() -> None:
     """What stands behind in the same batch must not be looked at with it."""
     before, breaks = nested(), bytes.fromhex(CORE_REFUSES[0])
     for many in (True, False):
-        worker = validator_worker.Keeper(1 << 20)
+        worker = validator_worker.ValidatorWorker(1 << 20)
         assert worker.obey(b"loaded", D, before)[0] == b"ok"
         state = worker.obey(b"check", D, [*edits(1), breaks] if many else [breaks])[0]
         assert state == (b"which" if many else b"broken")
@@ -489,19 +502,19 @@ def test_a_document_in_doubt_is_gone_until_it_is_loaded_again() -> None:
 def test_a_replica_that_was_dropped_is_loaded_again(kept: Kept) -> None:
     one, two = edits(2)
     kept.append(D, one)
-    (emitted,) = kept.wait(kept.put(Merge(D, "yjs", two)))
+    (emitted,) = kept.wait(kept.put(MergeRequest(D, "yjs", two)))
     assert texts(one, *emitted.data) == texts(one, two)
-    kept.tell(ToDrop(D))  # it did not get into the log
-    assert kept.wait(kept.put(Merge(D, "yjs", two))) == [Checked(2, 0, emitted.data)]
-    assert kept.wait(kept.put(Merge(D, "yjs", two))) == [Checked(3)], "nothing new any more"
+    kept.tell(ReplicaDropped(D))  # it did not get into the log
+    assert kept.wait(kept.put(MergeRequest(D, "yjs", two))) == [ValidateResult(2, 0, emitted.data)]
+    assert kept.wait(kept.put(MergeRequest(D, "yjs", two))) == [ValidateResult(3)], "nothing new any more"
 
 
 def test_a_document_that_is_dropped_before_it_is_loaded_is_loaded_with_all_that_was_answered_before(kept: Kept) -> None:
     (one,) = edits(1)
     flushes = kept.flushes = []
-    ticket = kept.put(Ask(D, "yjs", b"\x00"))
+    ticket = kept.put(DiffRequest(D, "yjs", b"\x00"))
     eventually(lambda: len(flushes) == 1)
-    kept.tell(ToDrop(D))
+    kept.tell(ReplicaDropped(D))
     eventually(lambda: len(flushes) == 2)
     kept.append(D, one)  # between the two
     kept.tell(Flushed(D, 0))
@@ -513,7 +526,7 @@ def test_a_document_that_is_dropped_before_it_is_loaded_is_loaded_with_all_that_
 def test_word_of_a_document_that_is_held_no_longer_ends_nothing(kept: Kept) -> None:
     """As it comes where one was dropped, loaded and dropped again, each time before the word on it."""
     kept.tell(Flushed(D, 0))
-    assert kept.wait(kept.put(Ask(D, "yjs", b"\x00")))
+    assert kept.wait(kept.put(DiffRequest(D, "yjs", b"\x00")))
 
 
 def test_who_may_only_read_may_say_nothing_new(kept: Kept) -> None:
@@ -524,11 +537,11 @@ def test_who_may_only_read_may_say_nothing_new(kept: Kept) -> None:
     gone = doc.get_update(before)
     kept.append(D, one, two)
     for said, fine in ((one, True), (two, True), (gone, False), (update("c", 3, doc), False)):
-        (answer,) = kept.wait(kept.put(Merge(D, "yjs", said, may_append=False)))
+        (answer,) = kept.wait(kept.put(MergeRequest(D, "yjs", said, may_append=False)))
         assert (answer.refused == "") is fine
     kept.append(D, gone)
-    kept.tell(ToDrop(D))
-    (answer,) = kept.wait(kept.put(Merge(D, "yjs", gone, may_append=False)))
+    kept.tell(ReplicaDropped(D))
+    (answer,) = kept.wait(kept.put(MergeRequest(D, "yjs", gone, may_append=False)))
     assert answer.refused == ""
 
 
@@ -540,7 +553,7 @@ def test_documents_are_thrown_away_to_make_room_and_come_back(tmp_path: Path) ->
         for _ in range(3):
             for name in names:
                 kept.append(name, *([made[name]] if not kept.log.head(name) else []))
-                (told,) = kept.wait(kept.put(Ask(name, "yjs", b"\x00")))
+                (told,) = kept.wait(kept.put(DiffRequest(name, "yjs", b"\x00")))
                 assert texts(told.data[0]) == texts(made[name])
                 assert kept.keeper.held <= 4
     finally:
@@ -573,8 +586,8 @@ def test_what_kills_the_worker_is_refused_and_what_stands_beside_it_passes(
     tickets = [
         kept.put(Push(D, S, 1, tuple(good))),
         kept.put(Push(E, T, 1, (*good[:3], deadly, good[3]))),
-        kept.put(Merge(b"f" * 16, "yjs", good[0])),
-        kept.put(Ask(D, "yjs", b"\x00")),
+        kept.put(MergeRequest(b"f" * 16, "yjs", good[0])),
+        kept.put(DiffRequest(D, "yjs", b"\x00")),
     ]
     one, two, three, four = kept.wait(*tickets)
     assert (one.good, one.refused) == (20, "")
@@ -605,7 +618,7 @@ def test_a_document_that_can_not_be_loaded_takes_records_that_can_be_read(
 ) -> None:
     make_deadly(monkeypatch, tmp_path, "load")
     kept.append(D, edits(1)[0], update("k", "deadly"))
-    (asked,) = kept.wait(kept.put(Ask(D, "yjs", b"\x00")))
+    (asked,) = kept.wait(kept.put(DiffRequest(D, "yjs", b"\x00")))
     assert asked.failed
     good, bad = kept.wait(kept.put(Push(D, T, 1, tuple(edits(1)))), kept.put(Push(D, T, 2, (b"rubbish",))))
     assert (good.good, bad.good, bool(bad.refused)) == (1, 0, True)
@@ -620,14 +633,14 @@ class CheckedRooms:
 
     def __init__(self, folder: Path, seed: int) -> None:
         self.log = SqliteLog(folder / DATABASE)
-        self.checking = Checking(available=True, always=True)
+        self.checking = Validation(available=True, always=True)
         self.rooms = Rooms(self.log, Limits(), random.Random(seed).randbytes, self.checking)
-        self.todo: list[ToCheck] = []
+        self.todo: list[ValidateRequest] = []
         self.heard: list[tuple[int, object]] = []
 
     def step(self, *events: object) -> None:
         for output in self.rooms.step(events):  # type: ignore[arg-type]
-            if isinstance(output, ToCheck):
+            if isinstance(output, ValidateRequest):
                 self.todo.append(output)
             elif isinstance(output, Send):
                 self.heard += ((peer, output.message) for peer in output.peers)
@@ -640,7 +653,7 @@ class CheckedRooms:
             document = rng.choice(self.todo).request.document
             todo = next(t for t in self.todo if t.request.document == document)
             self.todo.remove(todo)
-            self.step(Checked(todo.ticket, todo.records))
+            self.step(ValidateResult(todo.ticket, todo.records))
 
 
 @settings(max_examples=80, deadline=None)
@@ -704,14 +717,14 @@ def test_a_flush_is_answered_also_where_the_log_could_not_be_read(
 def test_a_merge_that_rests_on_what_is_not_in_the_log_is_looked_at_again(tmp_path: Path) -> None:
     net = CheckedRooms(tmp_path, 1)
     net.step(Joined(1), Joined(2), Received(1, Open(D, "yjs")))
-    net.step(Received(1, Push(D, S, 1, (b"a",))), Received(2, Merge(D, "yjs", b"m")))
+    net.step(Received(1, Push(D, S, 1, (b"a",))), Received(2, MergeRequest(D, "yjs", b"m")))
     net.step(Received(3, Push(D, S, 1, (b"b",))))
     push, merge = net.todo
     net.todo = []
     net.rooms._drop(1, Error(1))  # its record is in the replica, and will not be in the log
-    net.step(Checked(push.ticket, 1), Checked(merge.ticket, data=(b"rests on it",)))
+    net.step(ValidateResult(push.ticket, 1), ValidateResult(merge.ticket, data=(b"rests on it",)))
     (again,) = net.todo
-    net.step(Checked(again.ticket, data=(b"m",)))
+    net.step(ValidateResult(again.ticket, data=(b"m",)))
     assert [s.record.data for s in net.log.read(D, 0, 1 << 20, 10)] == [b"m"]
     net.log.close()
 
