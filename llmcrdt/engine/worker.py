@@ -58,24 +58,27 @@ class Worker:
         return self._closing
 
     def close(self, last: Job) -> None:
+        """As ``end``, and wait for the thread's end, unless on the thread itself."""
+        self.end(last)
+        self.join()
+
+    def end(self, last: Job) -> None:
         """Refuse new jobs, finish those queued (they see ``closing``), run ``last`` on the thread, and end it.
 
-        Called from the thread itself, it returns at once and the rest follows.
+        Returns at once; ``join`` waits. A second call changes nothing.
         """
         with self._changed:
             if not self._closing:
                 self._closing, self._last = True, last
                 self._background.clear()
                 self._changed.notify_all()
-        if threading.current_thread() is not self._thread:
-            self._thread.join()
 
-    def join(self) -> bool:
-        """After ``close``: wait for the thread's end. False on the thread itself."""
+    def join(self, timeout: float | None = None) -> bool:
+        """After ``end``: wait for the thread's end. False on the thread itself, or after ``timeout`` seconds."""
         if threading.current_thread() is self._thread:
             return False
-        self._thread.join()
-        return True
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         while True:

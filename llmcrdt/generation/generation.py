@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
+from ..at_exit import end_at_exit
 from ..document.canonical import JSON, canonical_json
 from ..document.conversation import Conversation
 from ..document.entry import Entry, Frame, HiddenField, Part
@@ -211,6 +212,7 @@ class Generation:
                 other.cancel()
         others.add(self)
         self._thread = threading.Thread(target=self._work, name="llmcrdt-generation", daemon=True)
+        end_at_exit(self, stop=Generation.cancel, finish=lambda self, seconds: self._thread.join(seconds))
         self._thread.start()
 
     def cancel(self) -> None:

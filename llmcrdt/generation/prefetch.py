@@ -13,6 +13,7 @@ from collections.abc import Callable
 from types import TracebackType
 from weakref import WeakKeyDictionary, ref
 
+from ..at_exit import end_at_exit
 from ..document.conversation import Change, Conversation
 from ..engine.base import Engine
 from ..exceptions import LLMCRDTError, RepoClosed
@@ -65,6 +66,7 @@ class Prefetch:
         self._news = self._working = self._stopped = False
         self._seen: tuple[object, ...] = ()
         self._unobserve: Callable[[], None] = lambda: None
+        end_at_exit(self, stop=Prefetch.stop, finish=Prefetch.wait)
 
     def start(self) -> None:
         """Listen to the conversation."""

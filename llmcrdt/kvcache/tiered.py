@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Collection, Sequence
 
+from ..at_exit import end_at_exit
 from .chunk_cache import ChunkCache, MemoryCache, Tier
 from .chunk_file import Chunk, Header
 from .chunk_hash import ChunkKey
@@ -35,6 +36,7 @@ class TieredCache:
         self._closed = False
         self._writer = threading.Thread(target=self._write_all, name="llmcrdt-kv-writer", daemon=True)
         self._writer.start()
+        end_at_exit(self, finish=lambda self, seconds: self.close())
         memory.set_pins(disk.pins())
 
     @property

@@ -26,6 +26,11 @@ class Dispatcher:
         """End the thread, behind what waits."""
         self._calls.put(None)
 
+    def join(self, timeout: float) -> None:
+        """After ``close``: wait for the thread's end, ``timeout`` seconds at most. From another thread."""
+        if self._thread is not None:
+            self._thread.join(timeout)
+
     def _run(self) -> None:
         while (call := self._calls.get()) is not None:
             try:

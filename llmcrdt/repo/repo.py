@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..at_exit import end_at_exit
 from ..crdt.yjs.redact import redact_updates
 from ..crdt.yjs.replica import YjsReplica
 from ..crdt.yjs.split import cut_update
@@ -155,6 +156,7 @@ class Repo:
             )
             with suppress(StoreError):  # the disk is full: reading needs none of it
                 self._drop_deleted()  # a crash may have come between
+            end_at_exit(self, finish=Repo._end)
         except BaseException:
             self.store.close()
             raise
@@ -358,6 +360,16 @@ class Repo:
             self._open.clear()
             self._callbacks.close()
             self.store.close()
+
+    def _end(self, seconds: float) -> None:
+        """At the end of the process: close, and wait until no thread of this repo runs any more. Observers hear first
+        of what was written, while they can still read it."""
+        deadline = time.monotonic() + seconds
+        self._callbacks.close()
+        self._callbacks.join(max(0.0, deadline - time.monotonic()))
+        self.close()
+        if self._watcher is not None:
+            self._watcher.join(max(0.0, deadline - time.monotonic()))
 
     def __enter__(self) -> Repo:
         return self

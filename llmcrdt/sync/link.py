@@ -19,6 +19,7 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from types import TracebackType
 
+from ..at_exit import end_at_exit
 from ..exceptions import LLMCRDTError, RelayRefused, RelayUnreachable, SyncError, SyncTimeout
 from ..ids import DocumentId
 from . import wire
@@ -89,6 +90,11 @@ class Link:
         self._thread = threading.Thread(target=self._run, name="llmcrdt-link", daemon=True)
         self._thread.start()
         self._running.wait()
+        end_at_exit(
+            self,
+            stop=lambda self: self._call(self._line.stop),
+            finish=lambda self, seconds: self._thread.join(seconds),
+        )
 
     # ---------------------------------------------------------------- from any thread
 

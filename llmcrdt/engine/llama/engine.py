@@ -7,6 +7,7 @@ its KV state was live, restored from disk, or computed from nothing (one machine
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import logging
 import os
 import threading
@@ -19,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from ...at_exit import end_at_exit
 from ...exceptions import ContextOverflow, DecodeFailed, EngineClosed, EngineError, EngineMissing, NotAModel
 from ...kvcache import ChunkCache, MemoryCache, NullCache
 from ...kvcache.paths import chunk_folder, exactness_folder, hashes_file, user_cache
@@ -58,7 +60,7 @@ _FIRST_CTX = 4096
 _PARKED = 4  # sequences beside the live one, in fast mode
 _PATIENCE = 10.0  # seconds that closing waits for the weights to be hashed, where chunks wait for it
 _LOG = logging.getLogger("llmcrdt.engine")
-_log_callback: Any = None  # llama.cpp calls it as long as the process lives
+_log_functions: list[Any] = []  # llama.cpp calls the last of them
 
 
 class LlamaEngine:
@@ -111,9 +113,11 @@ class LlamaEngine:
             raise EngineError(f"{mode!r} is not a mode.", hint='It is "exact" or "fast".')
         self._mode = mode
         self._lifecycle = threading.Lock()
-        self._open()
+        with self._lifecycle:
+            self._open()
 
     def _open(self) -> None:
+        """With the lifecycle's lock: who ends the engine waits until it stands."""
         self._lib = lib = _library()
         path, settings = self._path, self._asked
         check_model_file(path)
@@ -121,6 +125,10 @@ class LlamaEngine:
         with self._undo:
             lasting, memo, give_back = _open_cache(self._cache_asked, *self._budgets)
             self._undo.callback(give_back)
+            if not end_at_exit(  # before the cache ends, which is older
+                self, stop=LlamaEngine._begin_close, finish=LlamaEngine._await_end, forked=LlamaEngine._lose
+            ):
+                raise EngineClosed("An engine can't be opened while the program exits.", hint="Open it before.")
             self._folder = memo.parent if memo else None
             files, adapters_files, code = model_files(path), [file for file, _ in settings.lora], libraries(lib)
             try:
@@ -311,13 +319,28 @@ class LlamaEngine:
         }
 
     def close(self) -> None:
+        if self._begin_close():
+            self._await_end()
+
+    def _begin_close(self) -> bool:
+        """Stop what runs, and let the engine's thread free everything. False where that was begun already."""
         with self._lifecycle:
             if self._closed:
-                return
+                return False
             self._closed = True
             self._abort.set()
-            worker = self._worker
-        worker.close(self._last_job)
+            self._worker.end(self._last_job)
+            return True
+
+    def _await_end(self, timeout: float | None = None) -> None:
+        """After ``_begin_close``, from whatever thread but the engine's own: wait until everything is freed."""
+        if hasattr(self, "_worker"):
+            self._worker.join(timeout)
+
+    def _lose(self) -> None:
+        """In a forked child, which has no thread of the engine: it is closed there, and nothing of it is touched."""
+        self._lifecycle = threading.Lock()
+        self._closed = True
 
     def reopen(self) -> None:
         """Open it again after ``close``, with the settings it was made with; harmless where it is open.
@@ -536,7 +559,6 @@ def _weights_known(engine: weakref.ref[LlamaEngine]) -> Callable[[], None]:
 
 def _library() -> Any:
     """The low-level module, with llama.cpp's log kept instead of printed. Raises EngineMissing."""
-    global _log_callback
     try:
         import numpy  # noqa: F401
         from llama_cpp import llama_cpp as lib
@@ -544,11 +566,22 @@ def _library() -> Any:
         raise EngineMissing(
             f"llama-cpp-python can't be used: {error}.", hint="Install it: pip install 'llmcrdt[llama]'"
         ) from error
-    if _log_callback is None:
-        _log_callback = lib.llama_log_callback(keep_log)
+    if not _log_functions:
+        _log_functions.append(lib.llama_log_callback(keep_log))
         lib.llama_backend_init()
-    lib.llama_log_set(_log_callback, None)  # each time: others in the process may have set their own
+        end_at_exit(lib, finish=_end_log)
+    lib.llama_log_set(_log_functions[-1], None)  # each time: others in the process may have set their own
     return lib
+
+
+def _end_log(lib: Any, seconds: float) -> None:
+    """llama.cpp outlives the interpreter, and may log to its last moment: not through Python any more.
+
+    C's own ``abs`` does nothing with the first argument, a number, and doesn't look at the others.
+    """
+    nothing = (ctypes.cdll.msvcrt if os.name == "nt" else ctypes.CDLL(None)).abs
+    _log_functions.append(ctypes.cast(nothing, lib.llama_log_callback))
+    lib.llama_log_set(_log_functions[-1], None)
 
 
 def _grammar(sampling: Sampling) -> str:
