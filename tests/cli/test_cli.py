@@ -51,6 +51,15 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tup
 Run = Callable[..., tuple[int, str, str]]
 
 
+@pytest.mark.parametrize("module", ["llmcrdt", "llmcrdt.cli"])
+def test_the_command_is_a_module_too(module: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", module, "--db", str(tmp_path / "a.db"), "new", "Trip", "--json"]
+    made = subprocess.run(command, capture_output=True, text=True)
+    assert (made.returncode, made.stderr) == (0, "")
+    with llmcrdt.open(tmp_path / "a.db") as repo:
+        assert repo.get(json.loads(made.stdout)["id"]).title == "Trip"
+
+
 def test_search(run: Run) -> None:
     id_ = json.loads(run("new", "Trip", "--json")[1])["id"]
     run("append", id_, "Where is the Café?")
