@@ -75,6 +75,11 @@ def test_importing_the_library_loads_nothing_of_others() -> None:
     assert foreign(loaded) == set()
 
 
+@pytest.mark.parametrize("package", ["llmcrdt", "sync_server"])
+def test_type_checkers_are_told_that_packages_are_typed(package: str) -> None:
+    assert (ROOT / package / "py.typed").is_file()
+
+
 def test_what_others_wrote_would_be_noticed() -> None:
     assert "pytest" in foreign(modules_loaded_by("import llmcrdt, pytest"))
 
