@@ -126,7 +126,8 @@ def backup(options: argparse.Namespace) -> int:
     aside = options.file.with_name(options.file.name + ".part")
     with _reading(options.data / DATABASE) as source:
         try:
-            os.close(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))  # as closed to others as the log is
+            aside.unlink(missing_ok=True)  # what a killed backup left may have another mode, and another owner
+            os.close(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))  # as closed to others as the log is
             with closing(sqlite3.connect(aside)) as target:
                 source.backup(target, pages=256, sleep=0.001)
                 target.execute("PRAGMA journal_mode=DELETE")

@@ -240,7 +240,9 @@ def test_a_copy_that_cant_be_written_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_inspect_verify_and_backup_beside_a_running_relay(tmp_path: Path) -> None:
-    copy = tmp_path / "copy.db"
+    copy, left = tmp_path / "copy.db", tmp_path / "copy.db.part"
+    left.write_bytes(b"what a killed backup left, readable by all")
+    left.chmod(0o644)
     with RelayThread(tmp_path / "data") as relay:
         fill(relay.url, updates(300))
         _, line = command("inspect", "--data", tmp_path / "data").stdout.splitlines()
