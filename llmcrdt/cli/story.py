@@ -12,14 +12,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import llmcrdt
 
-from ..exceptions import LLMCRDTError, SyncError
+from ..exceptions import EngineMissing, LLMCRDTError, SyncError
 from ..interop import openai_chat
 from ..kvcache.chunk_cache import NullCache
 from ..prompt.token_log import prompt_ids
@@ -31,7 +32,11 @@ _MAX_TOKENS = 64
 
 
 def run(*, model: Path | None, conversation: str | None, json_file: Path | None, keep: Path | None, say: Say) -> bool:
-    """Tell the story in ``keep``, or in a folder that is removed at the end. True if everything held."""
+    """Tell the story in ``keep``, or in a folder that is removed at the end. True if everything held.
+
+    Raises EngineMissing where an extra is not installed that it needs.
+    """
+    _check_extras(["llama"] if model is not None else ["llama", "testing"])
     if keep is not None:
         keep.mkdir(parents=True, exist_ok=True)
         if any(keep.iterdir()):
@@ -46,6 +51,16 @@ def run(*, model: Path | None, conversation: str | None, json_file: Path | None,
     if json_file is not None:
         json_file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     return all(figures[name] for name in CHECKS) and figures["tokens_evaluated"] == figures["tokens_expected"]
+
+
+def _check_extras(needed: Sequence[str]) -> None:
+    modules = {"llama": ("jinja2", "llama_cpp", "numpy"), "testing": ("gguf", "numpy")}
+    missing = sorted({name for extra in needed for name in modules[extra] if find_spec(name) is None})
+    if missing:
+        raise EngineMissing(
+            f"The demo needs {', '.join(missing)}, not installed here.",
+            hint=f"Install the extras: pip install 'llmcrdt[{','.join(needed)}]'",
+        )
 
 
 CHECKS = ("transcripts_equal", "nothing_lost", "frames_kept", "replay_bit_equal", "tablet_equal", "phone_saw_it_grow")

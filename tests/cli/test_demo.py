@@ -75,3 +75,14 @@ def test_a_folder_that_is_not_empty_is_left_alone(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "is not empty" in done.stderr
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize("gone", ["gguf", "numpy", "llama_cpp"])
+def test_without_its_extras_the_demo_says_what_to_install(gone: str, tmp_path: Path) -> None:
+    code = f"import sys; sys.modules[{gone!r}] = None; from llmcrdt.cli import main; main(['demo'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"llmcrdt: The demo needs {gone}, not installed here. "
+        "Install the extras: pip install 'llmcrdt[llama,testing]'\n"
+    )
