@@ -41,3 +41,8 @@ from .sync.link import Link as Link
 from .sync.progress import Progress as Progress
 
 __version__: str
+
+# Older names that go on working.
+Warming = Prefetch
+Why = CacheMiss
+warm = prefetch
