@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache
@@ -221,6 +221,10 @@ class Conversation(Document):
         (``tools=[...]``, ``date="2026-11-22"``, ``template={...}``); system entries only.
         """
         parts = parts_of(self._kept(content), role)
+        if role == "tool" and call is None and instead_of is None:
+            raise InvalidContent(
+                "A tool result answers a call.", hint="Pass call=, one of entry.tool_calls of the answer that made it."
+            )
         if config:
             if role != "system":
                 raise InvalidContent("Settings travel in system entries.", hint='Use append("system", ..., tools=...).')
@@ -527,6 +531,11 @@ class Conversation(Document):
             return keep(content, self._blobs)
         if isinstance(content, (str, Part)):
             return content
+        if not isinstance(content, Iterable):
+            raise InvalidContent(
+                f"{type(content).__name__} can't be the content of an entry.",
+                hint="Pass text or parts such as Text(...).",
+            )
         return tuple(keep(part, self._blobs) if isinstance(part, Blob) else part for part in content)
 
     def _create(self, head: schema.Head, parts: Sequence[Part], hidden: Hidden) -> Entry:
