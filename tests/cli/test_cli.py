@@ -162,9 +162,15 @@ def test_generate_and_plan(run: Run, tmp_path: Path) -> None:
     assert run("kv", "pin", id_, *engine)[0] == 0
     (pinned,) = json.loads(run("kv", "pins", *engine[2:], "--json")[1]).items()
     assert pinned[0] == id_ and pinned[1] > 0
+    words = " ".join(run("kv", "pins", *engine[2:])[1].split())
+    assert words == f"{id_} {pinned[1]} Trains"
+    run("new", db="other.db")
+    words = " ".join(run("kv", "pins", *engine[2:], db="other.db")[1].split())
+    assert words == f"(of another database) {pinned[1]}"
     assert json.loads(run("kv", "stats", *engine[2:], "--json")[1])["pinned"] == pinned[1]
     assert run("kv", "unpin", id_, *engine[2:])[0] == 0
     assert json.loads(run("kv", "pins", *engine[2:], "--json")[1]) == {}
+    assert run("kv", "pins", *engine[2:]) == (0, "", "Nothing is pinned.\n")
     stats = json.loads(run("kv", "stats", "--cache", tmp_path / "kv", "--json")[1])
     whole = json.loads(run("kv", "verify", "--cache", tmp_path / "kv", "--json")[1])
     assert whole == {"chunks": stats["chunks"], "held_bytes": stats["held_bytes"], "bad": 0}
