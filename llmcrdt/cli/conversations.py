@@ -40,7 +40,8 @@ def list_(repos: Repos, limit: int, before: str | None, as_json: bool) -> None:
             return
         for row in found:
             made = time.strftime("%Y-%m-%d %H:%M", time.localtime(row.created_at))
-            click.echo(f"{row.id}  {made}  {safe(row.title) or '(no title)'}")
+            mark = "  (archived)" if row.archived else ""
+            click.echo(f"{row.id}  {made}  {safe(row.title) or '(no title)'}{mark}")
         if not found and not before:
             click.echo('No conversations yet. Make one with "llmcrdt new TITLE".', err=True)
 

@@ -434,3 +434,33 @@ def test_an_invite_is_drawn_as_a_qr_code(run: Run) -> None:
     code, out, _ = run("pair", "ws://relay.example:1", "--qr")
     assert code == 0 and out.count("█") > 100 and out.splitlines()[-1].startswith("llmcrdt-invite-1-")
     assert qr_code("x" * 5000) is None
+
+
+def test_a_qr_code_that_cant_be_drawn_is_told_to_who_asked(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "segno", None)
+    code, out, err = run("pair", "ws://relay.example:1", "--qr")
+    assert code == 0 and out.startswith("llmcrdt-invite-1-") and "pip install 'llmcrdt[qr]'" in err
+    assert "segno" not in run("pair", "ws://relay.example:1")[2]
+    monkeypatch.undo()
+    pytest.importorskip("segno", reason="segno draws QR codes: pip install 'llmcrdt[qr]'")
+    code, out, err = run("pair", f"ws://relay.example:1/{'x' * 5000}", "--qr")
+    assert code == 0 and out.startswith("llmcrdt-invite-1-") and "too long" in err
+
+
+def test_the_list_marks_what_is_archived(run: Run, tmp_path: Path) -> None:
+    with llmcrdt.open(tmp_path / "a.db") as repo:
+        repo.archive(repo.create("Old").id)
+        repo.create("New")
+    titles = {line.split(maxsplit=3)[3] for line in run("list")[1].splitlines()}
+    assert titles == {"Old  (archived)", "New"}
+
+
+def test_parts_are_shown_in_their_order(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "cat.txt").write_text("cat")
+    call, blob = llmcrdt.ToolCall("1", "look", "{}"), llmcrdt.Blob(tmp_path / "cat.txt")
+    words = [llmcrdt.Text("be"), llmcrdt.Text("fore"), call, llmcrdt.Text("between"), blob, llmcrdt.Text("after")]
+    with llmcrdt.open(tmp_path / "a.db") as repo:
+        conversation = repo.create()
+        conversation.append("assistant", words)
+    lines = run("show", conversation.id)[1].splitlines()[1:6]
+    assert lines == ["before", "→ look({})", "between", "['cat.txt', 'text/plain', 3 bytes]", "after"]
