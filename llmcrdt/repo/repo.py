@@ -40,6 +40,7 @@ from ..store.blobs import BlobStore
 from ..store.keyring import Keyring
 from ..store.relay_file import KnownRelay, RelayFile
 from ..store.store import Listed, Store
+from ..sync.address import relay_address
 from .dispatcher import Dispatcher
 from .invite import Invite, read_invite, write_invite
 from .journal import StoreJournal
@@ -290,8 +291,9 @@ class Repo:
     ) -> Link:
         """Keep in step with a relay: the library and all in it, or ``only`` these documents. Returns at once; a context
         manager (``with`` or ``async with``). ``url``: None is the relay that an invite brought, or that one was made
-        for, with its token. ``tls``, for wss://: a file with the certificates to trust (PEM) in place of the system's,
-        or a context. Raises RelayUnreachable where there is none, and for what is no address."""
+        for. ``token``: None is the one that is known here for that relay. ``tls``, for wss://: a file with the
+        certificates to trust (PEM) in place of the system's, or a context. Raises RelayUnreachable where there is none,
+        and for what is no address."""
         from ..sync.link import Link  # websockets is loaded only where it is used
 
         if self._closing.is_set():
@@ -301,6 +303,9 @@ class Repo:
             if known is None:
                 raise RelayUnreachable("No relay is known here.", hint="Give its address, or join with an invite.")
             url, token = known.url, known.token if token is None else token
+        elif token is None:
+            with suppress(KeyringUnusable):  # an address is given: nothing else need be known
+                token = self._own_token(url)
 
         ids = None
         if only is not None:
@@ -327,6 +332,7 @@ class Repo:
         read and write all of the library: hand it over on a safe way, and make a token for each device.
 
         ``relay``: its address as the new device sees it; it is remembered here too. None: the one that is known here.
+        ``token`` is for the new device. It is remembered here only where no token for this relay is known here.
         Raises RelayUnreachable, KeyringUnusable, InvalidInvite.
         """
         if relay is not None:
@@ -338,8 +344,15 @@ class Repo:
         made = Invite(known.url, self.library, known.token, tuple(self.keyring.everything()) if keys else ())
         text = write_invite(made)
         if relay is not None:
-            self._relay.write(known)
+            own = self._own_token(relay)
+            self._relay.write(known if own is None else KnownRelay(relay, own))
         return text
+
+    def _own_token(self, relay: str) -> str | None:
+        """The token that is known here for the relay at this address. Raises KeyringUnusable."""
+        known = self.relay
+        same = known is not None and relay_address(known.url) == relay_address(relay)
+        return known.token if known is not None and same else None
 
     def accept(self, invite: Invite) -> None:
         """Remember what an invite for this library brought. ``open`` calls it; twice is harmless."""

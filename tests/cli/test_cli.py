@@ -177,6 +177,21 @@ def test_generate_and_plan(run: Run, tmp_path: Path) -> None:
     assert stats["chunks"] > 0
 
 
+def test_a_chat_at_a_relay_uses_the_token_that_is_known_for_it(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_model(tmp_path / "m.gguf")
+    token = Tokens(tmp_path / "relay").make("ann", "append", ["*"])
+    with RelayThread(tmp_path / "relay") as relay:
+        paired = json.loads(run("pair", relay.url, "--token", token, "--json", "--reveal")[1])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"Hello\n")))
+        engine = ("--model", tmp_path / "m.gguf", "--cache", tmp_path / "kv", "--max-tokens", "3")
+        code, _, err = run("chat", "--sync", relay.url, *engine)
+        assert code == 0 and "relay" not in err, err
+        run("pair", "--join", paired["invite"], db="b.db")
+        assert json.loads(run("sync", "--json", db="b.db")[1])["conversations"] == 1
+
+
 def test_ctrl_c_in_a_generation_keeps_what_was_said(run: Run, tmp_path: Path) -> None:
     write_model(tmp_path / "m.gguf", context=32768)
     id_ = json.loads(run("new", "--json")[1])["id"]
