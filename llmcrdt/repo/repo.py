@@ -380,6 +380,9 @@ class Repo:
         deadline = time.monotonic() + seconds
         self._callbacks.close()
         self._callbacks.join(max(0.0, deadline - time.monotonic()))
+        if not self._lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            return  # somebody is in the middle of something and doesn't end it: what they wrote is not kept
+        self._lock.release()
         self.close()
         if self._watcher is not None:
             self._watcher.join(max(0.0, deadline - time.monotonic()))
