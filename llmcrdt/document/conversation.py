@@ -544,7 +544,7 @@ class Conversation(Document):
             head.role, tuple(parts), status="complete", lamport=head.lamport, by=head.session, nonce=self._random(12)
         )
         fields: dict[str, str | bytes] = {"head": schema.write_head(head), f"version:{name}": text}
-        fields |= {f"hidden:{key}": self._hidden_value(entry, key, value) for key, value in hidden.items()}
+        fields |= {schema.hidden_key(key): self._hidden_value(entry, key, value) for key, value in hidden.items()}
         with self._showing(entry, head.alternative_of) as edit:
             edit.put_node(schema.ENTRIES, entry, fields)
         return self._doc.shown(entry)
@@ -582,7 +582,8 @@ class Conversation(Document):
         with self._editing() as edit:
             for name, value in hidden.items():
                 if name not in self._doc.readable[entry].hidden:
-                    edit.put_field(schema.ENTRIES, entry, f"hidden:{name}", self._hidden_value(entry, name, value))
+                    value = self._hidden_value(entry, name, value)
+                    edit.put_field(schema.ENTRIES, entry, schema.hidden_key(name), value)
 
     def _hidden_value(self, entry: EntryId, name: str, value: bytes | HiddenField) -> bytes:
         return schema.write_hidden(_hidden_field(value), self._place(entry, name), self._random)

@@ -18,13 +18,13 @@ from ..ids import ContentHash, EntryId, FrameHash
 from .entry import Frame
 from .order import Node
 
-RULES = "1"
+RULES = "2"
 """Names the rules that rows are made by. Another name here, and tables made before are made again."""
 
 KEEP = -1
 """As a position: where it stands."""
 
-_LENGTHS = struct.Struct(">HBI")
+_LENGTHS = struct.Struct(">IBI")
 
 
 class TableRow(NamedTuple):

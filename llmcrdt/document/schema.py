@@ -54,6 +54,8 @@ ROOTS = (META, ENTRIES, ACTS)
 SCHEMA = "1.0"
 _ERASED = "llmcrdt/erased/1"  # stands for the hash of an entry that was erased before it was ever sealed
 _LAMPORT_END = 1 << 53  # JavaScript's integers end here
+_MAX_NAME = 1024
+_TIMES_END = 8_640_000_000_000_000  # milliseconds: JavaScript's dates end there, before 1970 as well
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ def read_head(text: object) -> Head:
     _need(isinstance(author, str), "author is not text")
     _need(is_session_id(session), "session is not a session id")
     created_at = value.get("created_at")
-    _need(_is_int(created_at), "created_at is not a whole number")
+    _need(_is_int(created_at) and abs(created_at) <= _TIMES_END, "created_at is not a time in whole milliseconds")
     lamport = value.get("lamport")
     _need(_is_int(lamport) and 0 < lamport < _LAMPORT_END, "lamport is not a number above 0 and below 2^53")
     alternative_of = value.get("alternative_of")
@@ -215,6 +217,16 @@ def versions_of(role: str, fields: ReplicaNode) -> list[Version]:
     return sorted(found, key=lambda version: (rank[version.status], version.lamport, version.hash))
 
 
+def why_no_version(role: str, fields: ReplicaNode) -> str:
+    """Of an entry without a sound version, why the first of those that it has can't be read."""
+    for name in sorted(name for name in fields if name.startswith("version:")):
+        try:
+            read_version(role, name.removeprefix("version:"), fields[name])
+        except InvalidContent as error:
+            return f"has no content that can be read: {error.message}"
+    return "has no content"
+
+
 LIVE_TYPES: dict[str, type[Text] | type[Reasoning] | type[ToolCall]] = {
     "text": Text, "reasoning": Reasoning, "tool_call": ToolCall,
 }  # fmt: skip
@@ -275,6 +287,15 @@ def live_parts(fields: ReplicaNode) -> tuple[Part, ...]:
             elif part_type in LIVE_TYPES:
                 found.append((int(index), Reasoning(text) if part_type == "reasoning" else Text(text)))
     return tuple(part for _, part in sorted(found, key=lambda pair: pair[0]))
+
+
+def hidden_key(name: str) -> str:
+    """The field that holds a hidden field of this name. Raises InvalidContent for a name that can't be one here."""
+    if len(canonical_json(name).encode()) > _MAX_NAME:
+        raise InvalidContent(
+            f"The name of a hidden field may take {_MAX_NAME:,} bytes.", hint="Put what it says into the binding."
+        )
+    return f"hidden:{name}"
 
 
 def write_hidden(field: HiddenField, place: FieldAddress = NOWHERE, random: Random = os.urandom) -> bytes:

@@ -297,7 +297,7 @@ def entry_state_of(
         return EntryState(head, (), (), {}, erased, leftover, schema.erased_at(fields))
     versions = tuple(schema.versions_of(head.role, fields))
     if not versions and not any(name.startswith("live:") for name in fields):
-        raise InvalidContent("has no content")
+        raise InvalidContent(schema.why_no_version(head.role, fields))
     hidden = schema.hidden_of(fields, lambda name: place(entry, name))
     return EntryState(head, versions, schema.live_parts(fields), hidden)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import llmcrdt
+from llmcrdt.document import schema
+from llmcrdt.document.canonical import MAX_DEPTH, canonical_json, parse_json
+from llmcrdt.exceptions import InvalidContent
+from llmcrdt.interop import openai_chat
 
 OpenRepo = Callable[..., llmcrdt.Repo]
 SESSION = "A" * 22
@@ -37,8 +42,6 @@ HEAD = st.fixed_dictionaries(
 
 
 def other_json(value: Any) -> str:
-    import json
-
     return json.dumps(value, default=str)
 
 
@@ -102,3 +105,152 @@ def test_verify_names_the_entry_that_was_tampered_with(open_repo: OpenRepo, chan
     problems = conversation.verify()
     assert problems
     assert problems[0].entry == (answer.id if change == "frame" else user.id)
+
+
+# ---------------------------------------------------------------- what a stranger writes stops nothing
+
+STRANGER = "S" * 16
+
+
+def of_stranger(head: str = "", part: str = '{"type":"text","text":"hi"}', role: str = "user", **fields: Any) -> Any:
+    """The fields of an entry, as JSON that is written by hand. ``head`` comes after what it replaces."""
+    start = f'{{"role":"{role}","author":"","session":"{SESSION}","parents":[],"lamport":1,"created_at":1'
+    version = f'{{"nonce":"","parts":[{part}],"lamport":1,"by":"{SESSION}"}}'
+    name = f"version:{schema.content_hash(role, version)}"
+    return {"head": f"{start}{head}}}", name: version, **fields}
+
+
+def take_in(open_repo: OpenRepo, fields: Any) -> llmcrdt.Transcript:
+    """Merge a stranger's entry into a conversation, and use that in every way. The transcript that all agree on."""
+    repo = open_repo("laptop")
+    conversation = repo.create("talk")
+    conversation.append("user", "sound words")
+    stranger = pycrdt.Doc()
+    stranger.apply_update(conversation.diff())
+    stranger.get("entries", type=pycrdt.Map)[STRANGER] = pycrdt.Map(fields)
+    conversation.apply(stranger.get_update())
+    conversation.append("user", "more words")
+    transcript = conversation.transcript()
+    assert {"sound words", "more words"} <= {e.text for e in transcript}
+    assert len(repo.search("words")) == 2
+    assert all(conversation.entry(entry.id) == entry for entry in conversation.entries())
+    json.dumps(openai_chat.write(transcript), ensure_ascii=False, allow_nan=False).encode()
+    if STRANGER in transcript.ids:
+        conversation.edit(STRANGER, "said anew")
+        conversation.select(STRANGER)
+    transcript = conversation.transcript()
+    conversation.close()
+    repo.close()
+    again = open_repo("laptop")
+    assert again.get(conversation.id).entries() == tuple(transcript)
+    other = open_repo("phone").join(conversation.id)
+    other.apply(again.get(conversation.id).diff())
+    for replica in (again.get(conversation.id), other):
+        read = replica.transcript()
+        assert (read.hash, dict(read.malformed)) == (transcript.hash, dict(transcript.malformed))
+        assert [e.text for e in read] == [e.text for e in transcript]
+    return transcript
+
+
+HALF = r"\ud83d"
+
+
+@pytest.mark.parametrize(
+    ("head", "part", "role"),
+    [
+        ("", f'{{"type":"text","text":"half {HALF}"}}', "user"),
+        ("", f'{{"type":"text","text":"half {HALF}","{HALF}":["{HALF}"]}}', "user"),
+        ("", f'{{"type":"{HALF}","text":"half"}}', "user"),
+        ("", f'{{"type":"tool_call","id":"{HALF}","name":"{HALF}","arguments":"{HALF}"}}', "assistant"),
+        ("", f'{{"type":"config","tools":[{{"name":"{HALF}"}}],"date":"{HALF}"}}', "system"),
+        ("", f'{{"type":"blob","hash":"{"a" * 64}","size":1,"name":"{HALF}","media_type":"{HALF}"}}', "user"),
+        (f',"author":"{HALF}","model":{{"name":"{HALF}"}}', '{"type":"text","text":"half"}', "user"),
+    ],
+)
+def test_half_an_emoji_is_read_and_stops_nothing(open_repo: OpenRepo, head: str, part: str, role: str) -> None:
+    """JavaScript's ``slice`` cuts an emoji, and JSON.stringify writes the half as an escape."""
+    transcript = take_in(open_repo, of_stranger(head, part, role))
+    assert STRANGER in transcript.ids
+    assert "\ufffd" in repr([e for e in transcript if e.id == STRANGER])
+
+
+def test_of_a_text_with_half_an_emoji_all_else_is_shown(open_repo: OpenRepo) -> None:
+    part = r'{"type":"text","text":"a \ud83d\ude00 b \ud83d c \ude00 d \\\\ud83d"}'
+    transcript = take_in(open_repo, of_stranger(part=part))
+    assert next(e.text for e in transcript if e.id == STRANGER) == "a 😀 b \ufffd c \ufffd d \\\\ud83d"
+
+
+@pytest.mark.parametrize(
+    "name", ["x" * 70_000, "hidden:" + "é" * 70_000, "version:" + "x" * 70_000, "live:" + "x" * 70_000]
+)
+def test_a_field_name_of_any_length_stops_nothing(open_repo: OpenRepo, name: str) -> None:
+    transcript = take_in(open_repo, of_stranger(**{name: b"{}\0data" if name.startswith("hidden:") else "value"}))
+    assert "hi" in [e.text for e in transcript]
+
+
+@pytest.mark.parametrize(
+    "time", ["9" * 400, "-" + "9" * 400, "9" * 5000, "1e400", "8640000000000001", "0.5", "true", "null"]
+)
+def test_a_time_that_no_date_holds_makes_its_entry_malformed(open_repo: OpenRepo, time: str) -> None:
+    transcript = take_in(open_repo, of_stranger(f',"created_at":{time}'))
+    assert transcript.malformed == {STRANGER: "created_at is not a time in whole milliseconds"}
+
+
+def test_a_time_long_before_1970_is_shown(open_repo: OpenRepo) -> None:
+    transcript = take_in(open_repo, of_stranger(',"created_at":-8640000000000000'))
+    assert next(e.created_at for e in transcript if e.id == STRANGER) == -8_640_000_000_000.0
+
+
+def test_a_number_that_no_double_holds_is_read_as_the_greatest(open_repo: OpenRepo) -> None:
+    model = f',"model":{{"a":1e400,"b":-{"9" * 5000},"c":{"9" * 309},"d":{"1" * 309},"e":1e-400}}'
+    transcript = take_in(open_repo, of_stranger(model))
+    read = next(e.model for e in transcript if e.id == STRANGER)
+    most = 1.7976931348623157e308
+    assert dict(read) == {"a": most, "b": -most, "c": most, "d": int("1" * 309), "e": 0.0}
+
+
+@pytest.mark.parametrize("beyond", [0, 1])
+def test_nesting_has_one_limit_whatever_the_stack(open_repo: OpenRepo, beyond: int) -> None:
+    depth = MAX_DEPTH - 3 + beyond  # a version, its parts and a part are three
+    part = f'{{"type":"x","brackets":"{"[" * 500}","deep":{"[" * depth + "]" * depth}}}'
+    transcript = take_in(open_repo, of_stranger(part=part))
+    reason = f"has no content that can be read: The text is not JSON: it nests deeper than {MAX_DEPTH} levels."
+    assert dict(transcript.malformed) == ({STRANGER: reason} if beyond else {})
+
+
+def test_own_writers_refuse_what_would_read_otherwise(open_repo: OpenRepo) -> None:
+    repo = open_repo("laptop")
+    conversation = repo.create()
+    deep: Any = 0
+    for _ in range(MAX_DEPTH):
+        deep = [deep]
+    with conversation.stream() as stream:
+        for write in (
+            lambda: conversation.append("user", "\ud83d"),
+            lambda: conversation.append("user", "x", author="\ud83d"),
+            lambda: conversation.append("user", "x", model={"n": 10**309}),
+            lambda: conversation.append("user", "x", model={"n": -(10**5000)}),
+            lambda: conversation.append("user", "x", model={"n": deep}),
+            lambda: conversation.append("user", "x", hidden={"\ud83d": b""}),
+            lambda: conversation.append("user", "x", hidden={"x" * 2000: b""}),
+            lambda: stream.write("\ud83d"),
+            lambda: repo.rename(conversation.id, "\ud83d"),
+        ):
+            with pytest.raises(InvalidContent):
+                write()
+                stream.flush()
+    assert [e.role for e in conversation.transcript()] == ["assistant"]
+
+
+@settings(max_examples=300)
+@given(
+    st.text(
+        st.sampled_from(["\\", "u", "d", "D", "8", "3", "e", "0", '"', "\ud83d", "\ude00", "a", "[", "{"]), max_size=30
+    )
+)
+def test_whatever_json_spells_is_read_as_text_that_utf8_holds(text: str) -> None:
+    escaped = json.dumps(text)
+    read = parse_json(escaped)
+    expected = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    assert read == expected
+    assert parse_json(canonical_json(read)) == read
