@@ -62,8 +62,8 @@ def search(repos: Repos, text: str, limit: int, elsewhere: bool, as_json: bool) 
         for hit in hits:
             made = time.strftime("%Y-%m-%d %H:%M", time.localtime(hit.created_at))
             place = "" if hit.shown else "  (elsewhere)"
-            click.echo(click.style(f"{hit.conversation}  {made}  {hit.title or '(no title)'}{place}", dim=True))
-            click.echo(f"  {hit.role}: {' '.join(hit.snippet.split())}")
+            click.echo(click.style(f"{hit.conversation}  {made}  {safe(hit.title) or '(no title)'}{place}", dim=True))
+            click.echo(f"  {hit.role}: {safe(' '.join(hit.snippet.split()))}")
         if not hits:
             click.echo("Nothing found.", err=True)
 

@@ -121,7 +121,7 @@ def kv_plan(repos: Repos, id: str, model: Path, cache: Path | None, as_json: boo
         else:
             seconds = f", about {planned.seconds:.1f} s" if planned.seconds is not None else ""
             counts = f"{planned.total} tokens: {planned.reused} reused, {planned.evaluate} to evaluate{seconds}"
-            click.echo(f"{counts}. {planned.why}")
+            click.echo(safe(f"{counts}. {planned.why}"))
             click.echo(f"State of this model is {engine.exactness} here.")
 
 

@@ -40,7 +40,7 @@ def print_entry(entry: Entry) -> None:
                     f"[{part.name!r}, {part.media_type!r}, {part.size} bytes{missing}]"
                 )  # !r: a stranger's words
     if entry.config:
-        click.echo(click.style(f"settings: {', '.join(sorted(entry.config))}", dim=True))
+        click.echo(click.style(f"settings: {safe(', '.join(sorted(entry.config)))}", dim=True))
     click.echo()
 
 

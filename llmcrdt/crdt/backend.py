@@ -48,6 +48,12 @@ class SharedText(str):
     __slots__ = ()
 
 
+class Other(bytes):
+    """A field of another shape: a number, a list, a map, ... It says only that it is there."""
+
+    __slots__ = ()
+
+
 Node = Mapping[str, Scalar | SharedText]
 
 
@@ -168,5 +174,5 @@ class Replica(Protocol):
         ...
 
     def node(self, root: str, key: str) -> Node | None:
-        """All fields of a node, as they are now; fields of other shapes are left out. None if it is not a node."""
+        """All fields of a node, as they are now; those of another shape are ``Other()``. None if it is not a node."""
         ...

@@ -113,8 +113,7 @@ class Conversation(Document):
     def created_at(self) -> float:
         """Seconds since 1970 on its creator's clock; 0 while nothing has arrived."""
         with self._reading():
-            text = self._replica.get(schema.META, "created_at")
-        return int(text) / 1000 if isinstance(text, str) and text.isdecimal() else 0.0
+            return schema.read_time(self._replica.get(schema.META, "created_at"))
 
     def transcript(self) -> Transcript:
         """The conversation in order (docs/semantics.md)."""

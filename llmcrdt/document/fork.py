@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..crdt.backend import Replica, Scalar, SharedText
+from ..crdt.backend import Other, Replica, Scalar, SharedText
 from ..exceptions import NotSealed
 from ..ids import DocumentId, EntryId
 from . import schema
@@ -30,7 +30,7 @@ def copy_until(doc: ConversationView, replica: Replica, entry: EntryId) -> dict[
         if each not in wanted:
             wanted.add(each)
             todo += sound[each].references
-    return {each: _fields(replica, each) for each in sorted(wanted, key=lambda i: sound[i].age)}
+    return {each: _fields(doc, replica, each) for each in sorted(wanted, key=lambda i: sound[i].age)}
 
 
 def copy_acts(doc: ConversationView, replica: Replica, entries: Mapping[EntryId, object]) -> dict[str, Scalar]:
@@ -49,8 +49,15 @@ def provenance(conversation: DocumentId, entry: EntryId, hash_: str) -> str:
     return canonical_json({"conversation": conversation, "entry": entry, "transcript": hash_})
 
 
-def _fields(replica: Replica, entry: EntryId) -> dict[str, Scalar]:
-    fields = replica.node(schema.ENTRIES, entry) or {}
-    if any(isinstance(value, SharedText) for value in fields.values()):
+def _fields(doc: ConversationView, replica: Replica, entry: EntryId) -> dict[str, Scalar]:
+    readable = doc.readable[entry]
+    if not readable.versions and readable.erased is None:
         raise NotSealed(f"Entry {entry} is still being written.", hint="Wait for it, or call conv.seal(entry).")
-    return {name: value for name, value in fields.items() if not (isinstance(value, bytes) and value[:1] == MARK)}
+    fields: dict[str, Scalar] = {}
+    for name, value in (replica.node(schema.ENTRIES, entry) or {}).items():
+        if isinstance(value, (SharedText, Other)):  # a stranger's; that it is there says something of an erase only
+            if name.startswith("erased:"):
+                fields[name] = b""
+        elif not (isinstance(value, bytes) and value[:1] == MARK):
+            fields[name] = value
+    return fields

@@ -182,6 +182,10 @@ class Order:
         """Whether an entry was put, sound or not, and could be read."""
         return entry in self._nodes
 
+    def why_unreadable(self, entry: EntryId) -> str | None:
+        """What was noted of an entry whose fields can't be read; None of any other."""
+        return self._unreadable.get(entry)
+
     def everything(self) -> Iterator[Node | tuple[EntryId, str]]:
         """Every node, and for what can't be read its id and the reason."""
         yield from self._nodes.values()

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from ..crdt.backend import Node as ReplicaNode
-from ..crdt.backend import Scalar, SharedText
+from ..crdt.backend import Other, Scalar, SharedText
 from ..ids import ContentHash, EntryId, FrameHash
 from .entry import Frame
 from .order import Node
@@ -24,6 +24,7 @@ RULES = "2"
 KEEP = -1
 """As a position: where it stands."""
 
+_KINDS = (str, bytes, SharedText, Other)
 _LENGTHS = struct.Struct(">IBI")
 
 
@@ -89,7 +90,7 @@ class Tables(Protocol):
 def pack_fields(fields: ReplicaNode) -> bytes:
     pieces = []
     for name, value in sorted(fields.items()):
-        kind = 1 if isinstance(value, bytes) else 2 if isinstance(value, SharedText) else 0
+        kind = _KINDS.index(type(value))
         data = value if isinstance(value, bytes) else value.encode("utf-8", "surrogatepass")
         key = name.encode("utf-8", "surrogatepass")
         pieces += [_LENGTHS.pack(len(key), kind, len(data)), key, data]
@@ -104,8 +105,8 @@ def unpack_fields(data: bytes) -> dict[str, Scalar | SharedText]:
         at += _LENGTHS.size
         name, value = data[at : at + key].decode("utf-8", "surrogatepass"), data[at + key : at + key + size]
         at += key + size
-        if kind == 1:
-            fields[name] = value
+        if kind in (1, 3):
+            fields[name] = Other() if kind == 3 else value
         else:
             text = value.decode("utf-8", "surrogatepass")
             fields[name] = SharedText(text) if kind == 2 else text

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, Literal, cast
 
 from ..crdt.backend import Node as ReplicaNode
@@ -274,10 +275,15 @@ def live_name(index: int, part_type: str) -> str:
     return f"live:{index}:{part_type}"
 
 
+def is_live(fields: ReplicaNode) -> bool:
+    """Whether a stream grows there, whatever its parts are."""
+    return any(name.startswith("live:") and isinstance(value, SharedText) for name, value in fields.items())
+
+
 def live_parts(fields: ReplicaNode) -> tuple[Part, ...]:
     """What a stream holds so far, part by part."""
     found: list[tuple[int, Part]] = []
-    for name, value in fields.items():
+    for name, value in sorted(fields.items()):  # where two have one number, their names decide
         kind, _, rest = name.partition(":")
         index, _, part_type = rest.partition(":")
         if kind == "live" and isinstance(value, SharedText) and index.isdecimal() and len(index) < 9:
@@ -286,7 +292,7 @@ def live_parts(fields: ReplicaNode) -> tuple[Part, ...]:
                 found.append((int(index), ToolCall("", "", text)))
             elif part_type in LIVE_TYPES:
                 found.append((int(index), Reasoning(text) if part_type == "reasoning" else Text(text)))
-    return tuple(part for _, part in sorted(found, key=lambda pair: pair[0]))
+    return tuple(part for _, part in sorted(found, key=itemgetter(0)))
 
 
 def hidden_key(name: str) -> str:
@@ -363,11 +369,23 @@ def read_selection(key: str, text: object) -> Selection | None:
     return Selection(group, session, lamport, value["entry"], seen)
 
 
+def read_time(text: object) -> float:
+    """The seconds since 1970 that ``meta/created_at`` says; 0 for what is no such time."""
+    fits = isinstance(text, str) and text.isascii() and text.isdecimal() and len(text) <= len(str(_TIMES_END))
+    return seconds_of(int(cast(str, text)) / 1000) if fits else 0.0
+
+
+def seconds_of(value: JSON) -> float:
+    """A stranger's time in seconds since 1970; 0 for what is no time, or what no date holds."""
+    fits = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= _TIMES_END / 1000
+    return float(value) if fits else 0.0
+
+
 def check_schema(text: object) -> None:
     """Raises NewerDocument for a newer major version. A missing one (nothing arrived yet) is fine."""
     major = str(text).partition(".")[0] if isinstance(text, str) else ""
     # More digits than int() takes are a newer one too.
-    if major.isdecimal() and (len(major) > 18 or int(major) > int(SCHEMA.partition(".")[0])):
+    if major.isascii() and major.isdecimal() and (len(major) > 18 or int(major) > int(SCHEMA.partition(".")[0])):
         raise NewerDocument(
             f"The document has schema version {str(text)[:40]}; this library reads {SCHEMA}.",
             hint="Update llmcrdt to read it. It is stored and synced untouched meanwhile.",

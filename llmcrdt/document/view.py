@@ -149,7 +149,7 @@ class ConversationView:
     def _note(self, entry: EntryId, readable: EntryState | str) -> bool:
         """Take in what was read of an entry. Whether that is news; of one not read before, its content is compared."""
         before, only = self.readable.get(entry), self._unread.get(entry)
-        if isinstance(readable, EntryState) and before == readable:
+        if before == readable if isinstance(readable, EntryState) else self.order.why_unreadable(entry) == readable:
             return False
         if self.order.knows(entry):
             self._keep(entry)
@@ -296,7 +296,7 @@ def entry_state_of(
         leftover = any(name.startswith(("version:", "live:", "hidden:")) for name in fields)
         return EntryState(head, (), (), {}, erased, leftover, schema.erased_at(fields))
     versions = tuple(schema.versions_of(head.role, fields))
-    if not versions and not any(name.startswith("live:") for name in fields):
+    if not versions and not schema.is_live(fields):
         raise InvalidContent(schema.why_no_version(head.role, fields))
     hidden = schema.hidden_of(fields, lambda name: place(entry, name))
     return EntryState(head, versions, schema.live_parts(fields), hidden)

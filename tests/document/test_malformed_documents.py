@@ -15,6 +15,7 @@ import llmcrdt
 from llmcrdt.document import schema
 from llmcrdt.document.canonical import MAX_DEPTH, canonical_json, parse_json
 from llmcrdt.exceptions import InvalidContent
+from llmcrdt.ids import new_document_id
 from llmcrdt.interop import openai_chat
 
 OpenRepo = Callable[..., llmcrdt.Repo]
@@ -254,3 +255,106 @@ def test_whatever_json_spells_is_read_as_text_that_utf8_holds(text: str) -> None
     expected = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     assert read == expected
     assert parse_json(canonical_json(read)) == read
+
+
+@pytest.mark.parametrize(
+    "mark", [None, 7, "no JSON", b"", pycrdt.Map({"a": 1}), pycrdt.Array([1]), pycrdt.Text("x"), pycrdt.XmlFragment()],
+    ids=lambda mark: type(mark).__name__,
+)  # fmt: skip
+def test_an_erase_is_one_whatever_it_holds(open_repo: OpenRepo, mark: Any) -> None:
+    fields = of_stranger(part='{"type":"text","text":"a secret"}')
+    transcript = take_in(open_repo, {**fields, "erased:x": mark, "version:y": pycrdt.Map({"a": "a secret"})})
+    assert next(e.status for e in transcript if e.id == STRANGER) == "erased"
+    repo = open_repo("laptop")
+    conversation = repo.get(repo.list()[-1].id)
+    assert b"a secret" not in conversation.diff()
+    fork = repo.fork(conversation, at=STRANGER)
+    assert [e.status for e in fork.transcript() if e.id == STRANGER] == ["erased"]
+
+
+def test_live_parts_of_one_number_stand_by_their_names(open_repo: OpenRepo) -> None:
+    names = ["live:1:text", "live:0:text", "live:00:text", "live:0:reasoning", "live:000:text", "live:0000:text"]
+    for order in (names, names[::-1]):
+        fields = of_stranger()
+        stranger = {"head": fields["head"], **{name: pycrdt.Text(name) for name in order}}
+        repo = open_repo("laptop")
+        conversation = repo.create()
+        doc = pycrdt.Doc()
+        doc.get("entries", type=pycrdt.Map)[STRANGER] = pycrdt.Map(stranger)
+        conversation.apply(doc.get_update())
+        parts = conversation.transcript()[0].parts
+        assert [part.text for part in parts] == [*sorted(set(names) - {"live:1:text"}), "live:1:text"]  # type: ignore[union-attr]
+
+
+def test_live_text_that_is_none_makes_no_stream(open_repo: OpenRepo) -> None:
+    head = of_stranger()["head"]
+    transcript = take_in(open_repo, {"head": head, "live:0:text": "no shared text", "live:1:text": 7})
+    assert dict(transcript.malformed) == {STRANGER: "has no content"}
+
+
+def test_what_is_malformed_may_come_again(open_repo: OpenRepo) -> None:
+    """A stranger writes to it a second time, and it stays as malformed as it was."""
+    repo = open_repo("laptop")
+    conversation = repo.create()
+    conversation.append("user", "sound words")
+    stranger = pycrdt.Doc()
+    entries = stranger.get("entries", type=pycrdt.Map)
+    for n in range(3):
+        entries[STRANGER] = pycrdt.Map({"head": "no JSON", "x": n})
+        conversation.apply(stranger.get_update())
+        conversation.append("user", "more words")
+    assert len(conversation.transcript()) == 4
+    assert list(conversation.transcript().malformed) == [STRANGER]
+    assert len(repo.search("words")) == 4
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("1700000000000", 1.7e9),
+        ("9" * 400, 0.0),
+        ("9" * 5000, 0.0),
+        ("-5", 0.0),
+        ("٣", 0.0),
+        ("9" * 16, 0.0),
+        (7, 0.0),
+        (b"1", 0.0),
+    ],
+)
+def test_a_conversation_of_a_stranger_has_a_time_or_none(open_repo: OpenRepo, value: Any, seconds: float) -> None:
+    stranger = pycrdt.Doc()
+    meta = stranger.get("meta", type=pycrdt.Map)
+    meta["created_at"], meta["forked_from"], meta["kind"] = value, r'{"entry":"\ud83d"}', 7
+    conversation = open_repo("laptop").join(new_document_id())
+    conversation.apply(stranger.get_update())
+    assert conversation.created_at == seconds
+    assert conversation.forked_from == {"entry": "\ufffd"}
+
+
+@pytest.mark.parametrize(
+    ("title", "created_at"),
+    [
+        (r'"a \ud83d b"', "9" * 400),
+        (r'"a \ud83d b"', "1e400"),
+        (r'"a \ud83d b"', "true"),
+        (r'"a \ud83d b"', r'"\ud83d"'),
+    ],
+)
+def test_a_library_of_a_stranger_is_listed(open_repo: OpenRepo, title: str, created_at: str) -> None:
+    repo = open_repo("laptop")
+    known = repo.create("mine")
+    stranger, theirs = pycrdt.Doc(), new_document_id()
+    shelf = stranger.get("shelf", type=pycrdt.Map)
+    for fact, value in {"title": title, "created_at": created_at, "archived": "1", "deleted": "0"}.items():
+        shelf[f"{theirs}:{fact}:{SESSION}"] = f'{{"lamport":3,"value":{value}}}'
+    for key, value in {
+        "x" * 70_000: "x",
+        f"{theirs}:title:": 1,
+        f"{known.id}:archived:{SESSION}": pycrdt.Map({}),
+    }.items():
+        shelf[key] = value
+    repo._library.apply(stranger.get_update())
+    assert {(row.id, row.title) for row in repo.list()} == {(known.id, "mine"), (theirs, "a \ufffd b")}
+    assert next(row for row in repo.list() if row.id == theirs).created_at == 0.0
+    repo.rename(theirs, "mine too")
+    assert {row.title for row in repo.list()} == {"mine", "mine too"}

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pycrdt
 
 from ...exceptions import LLMCRDTError, MalformedUpdate
-from ..backend import Applied, Node, Scalar, SharedText, Touched, check_value
+from ..backend import Applied, Node, Other, Scalar, SharedText, Touched, check_value
 from .update import (
     UpdateRange,
     check_state_vector,
@@ -175,8 +175,7 @@ class YjsReplica:
         fields: dict[str, Scalar | SharedText] = {}
         for name, value in found.items():
             shown = SharedText(str(value)) if isinstance(value, pycrdt.Text) else _scalar(value)
-            if shown is not None:
-                fields[name] = shown
+            fields[name] = Other() if shown is None else shown
         return fields
 
     def _watch(self) -> None:
