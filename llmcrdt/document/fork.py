@@ -58,6 +58,6 @@ def _fields(doc: ConversationView, replica: Replica, entry: EntryId) -> dict[str
         if isinstance(value, (SharedText, Other)):  # a stranger's; that it is there says something of an erase only
             if name.startswith("erased:"):
                 fields[name] = b""
-        elif not (isinstance(value, bytes) and value[:1] == MARK):
+        elif not (name.startswith("hidden:") and isinstance(value, bytes) and value[:1] == MARK):
             fields[name] = value
     return fields

@@ -258,9 +258,13 @@ def test_whatever_json_spells_is_read_as_text_that_utf8_holds(text: str) -> None
 
 
 @pytest.mark.parametrize(
-    "mark", [None, 7, "no JSON", b"", pycrdt.Map({"a": 1}), pycrdt.Array([1]), pycrdt.Text("x"), pycrdt.XmlFragment()],
-    ids=lambda mark: type(mark).__name__,
-)  # fmt: skip
+    "mark",
+    [
+        *(None, 7, "no JSON", b"", b"\x01 as if sealed"),
+        *(pycrdt.Map({"a": 1}), pycrdt.Array([1]), pycrdt.Text("x"), pycrdt.XmlFragment()),
+    ],
+    ids=repr,
+)
 def test_an_erase_is_one_whatever_it_holds(open_repo: OpenRepo, mark: Any) -> None:
     fields = of_stranger(part='{"type":"text","text":"a secret"}')
     transcript = take_in(open_repo, {**fields, "erased:x": mark, "version:y": pycrdt.Map({"a": "a secret"})})
