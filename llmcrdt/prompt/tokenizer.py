@@ -13,6 +13,9 @@ class Tokenizer(Protocol):
     def hash(self) -> str: ...
 
     @property
+    def n_vocab(self) -> int: ...
+
+    @property
     def chat_template(self) -> str: ...
 
     @property

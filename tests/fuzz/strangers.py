@@ -10,7 +10,11 @@ from typing import Any
 import pycrdt
 
 from llmcrdt.document.entry import EMPTY_FRAME, content_hash, extend_frame_hash
-from llmcrdt.ids import FrameHash, new_document_id, new_entry_id, new_session_id
+from llmcrdt.ids import EntryId, FrameHash, is_entry_id, new_document_id, new_entry_id, new_session_id
+from llmcrdt.prompt import TokenLog
+from llmcrdt.testing.templates import tokenizers
+
+_TOKENIZERS = tuple(tokenizers().values())
 
 ROLES = ("system", "user", "assistant", "tool")
 TYPES = ("text", "reasoning", "tool_call", "tool_result", "config", "blob", "openai_chat/message",
@@ -256,6 +260,13 @@ class Stranger:
         fields: dict[str, Any] = {"head": dump(self.bend(head, self._pick(0.0, 0.0, 0.03, 0.1)))}
         if self.rng.random() < 0.85:
             fields[name] = text
+        if head["role"] == "assistant" and self.rng.random() < 0.5:
+            tokens = [self._pick(0, 65, 255, 256, 260, 2**31 - 1) for _ in range(self.rng.randint(0, 5))]
+            binding = {"tokenizer": self.rng.choice(_TOKENIZERS).hash, "version": name.removeprefix("version:")}
+            log = TokenLog(
+                self._pick(None, *map(EntryId, filter(is_entry_id, ids[-1:]))), tuple(tokens), tuple(tokens[:2])
+            )
+            fields["hidden:llmcrdt/tokens"] = dump(binding).encode() + b"\0" + log.pack()
         for _ in range(self.rng.randint(0, 2)):
             key, value = self._field(head["role"])
             fields[key] = value
