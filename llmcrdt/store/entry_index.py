@@ -179,6 +179,7 @@ class Tables:
 
 def match_expression(text: str) -> str:
     """An FTS5 query for people's words: all of them must be there; "several words" in quotes stand together."""
+    text = text.replace("\0", " ").encode("utf-8", "replace").decode()  # FTS5 takes neither NUL nor half an emoji
     found = [(quoted or word, bool(word)) for quoted, word in _WORD.findall(text)]
     phrases = [(words.replace('"', ""), plain) for words, plain in found if any(c.isalnum() for c in words)]
     if not phrases:
