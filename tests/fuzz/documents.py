@@ -31,9 +31,12 @@ from strangers import Stranger
 import llmcrdt
 from llmcrdt.cli import main as command
 from llmcrdt.exceptions import TemplateFailed
-from llmcrdt.ids import new_document_id
+from llmcrdt.generation.cache_miss import explain
+from llmcrdt.ids import SessionId, new_document_id
 from llmcrdt.interop import openai_chat
-from llmcrdt.prompt import prompt_ids
+from llmcrdt.prompt import prompt_ids, sources
+from llmcrdt.repo.sync_source import SyncSource
+from llmcrdt.sync.local import Record
 from llmcrdt.testing.templates import tokenizers
 
 STYLES = tokenizers()
@@ -170,8 +173,13 @@ class World:
         again = self._again(conv)
         same("loaded again", before, seen(again))
         other = self.other.join(id_)
-        for update in rng.sample(updates, len(updates)):
-            other.apply(update)
+        mixed = rng.sample(updates, len(updates))
+        if rng.random() < 0.5:
+            for update in mixed:
+                other.apply(update)
+        else:  # as a relay's records
+            records = [Record(SessionId("s" * 22), n, update) for n, update in enumerate(mixed, 1)]
+            SyncSource(self.other, "ws://relay", None).received(other.id, records, None)
         same("on another device", before, seen(other))
         self._writes(again, rng)
         self._stays(again, left)
@@ -226,9 +234,12 @@ class World:
         conv.entries(last=3)
         _as_utf8(conv.forked_from, conv.created_at, transcript.malformed)
         _as_json(openai_chat.write(entries, title="t"))
+        _as_json(openai_chat.write(entries, bare=True))
         for style, tokenizer in STYLES.items():
             try:
-                prompt_ids(entries, tokenizer, created_at=conv.created_at)
+                prompt = prompt_ids(entries, tokenizer, created_at=conv.created_at)
+                sources(prompt, entries, tokenizer)
+                _as_utf8(explain(conv, tokenizer, entries, prompt, reused=0, chunk=64))
             except TemplateFailed:
                 self.refused[style] += 1
 
@@ -308,6 +319,7 @@ class World:
         ):
             self._command(*arguments)
         rows = self.repo.list(1000)
+        self.repo.blobs.collect()
         self.close()
         self.repo = llmcrdt.open(self.folder / "laptop.db")
         same("the list, opened again", rows, self.repo.list(1000))
