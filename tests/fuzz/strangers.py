@@ -129,7 +129,7 @@ class Stranger:
                     "type": "function",
                     "function": {"name": "f", "parameters": {"type": "object", "properties": {"a": {}}}},
                 }
-                template = {"enable_thinking": False}
+                template = {self._pick("enable_thinking", "namespace", "messages"): False}
                 return {"type": kind, "tools": [tool], "date": self._pick("2026-01-01", 10**9), "template": template}
             case "blob":
                 return {"type": kind, "hash": "a" * 64, "size": 3, "media_type": "image/png", "name": "a.png"}
@@ -157,15 +157,15 @@ class Stranger:
         before = doc.get_state()
         entries, acts = doc.get("entries", type=pycrdt.Map), doc.get("acts", type=pycrdt.Map)
         meta = doc.get("meta", type=pycrdt.Map)
-        for _ in range(self.rng.randint(1, 5)):
+        for _ in range(self.rng.randint(1, 6)):
             act = self.rng.random()
             ids = sorted(key for key, value in entries.items() if isinstance(value, pycrdt.Map))
-            if act < 0.45:
+            if act < 0.6:
                 self._new_entry(entries, ids)
-            elif act < 0.65 and ids:
+            elif act < 0.72 and ids:
                 self._change_entry(entries, self.rng.choice(ids))
-            elif act < 0.72:
-                key = self._pick(self.name(), new_entry_id(self._bytes), *ids[:1])
+            elif act < 0.76:
+                key = self._pick(self.name(), new_entry_id(self._bytes), self.rng.choice(ids) if ids else "")
                 self._touch(key)
                 entries[key] = self.shared()
             elif act < 0.9:
@@ -248,7 +248,15 @@ class Stranger:
             "nonce": "n" * 16, "parts": parts, "lamport": 5, "by": new_session_id(self._bytes),
             "status": self._pick("complete", "stopped", "failed"), "usage": {"tokens": 3},
         }  # fmt: skip
-        text = dump(self.bend(value, chance))
+        if self.rng.random() < 0.2:
+            value = self.bend(value, chance)
+        else:  # it can be read, whatever its parts hold
+            value["parts"] = [
+                {key: self.bend(item, chance) if key != "type" else item for key, item in part.items()}
+                for part in parts
+            ]
+            value["usage"] = {"tokens": self.odd()} if self.rng.random() < chance else {}
+        text = dump(value)
         return "version:" + content_hash(role, text), text
 
     def _chance(self) -> float:
@@ -257,7 +265,7 @@ class Stranger:
     def _new_entry(self, entries: Any, ids: list[str]) -> None:
         head = self._head(entries, ids)
         name, text = self._version(head["role"], self._chance())
-        fields: dict[str, Any] = {"head": dump(self.bend(head, self._pick(0.0, 0.0, 0.03, 0.1)))}
+        fields: dict[str, Any] = {"head": dump(self.bend(head, self._pick(0.0, 0.0, 0.0, 0.02, 0.1)))}
         if self.rng.random() < 0.85:
             fields[name] = text
         if head["role"] == "assistant" and self.rng.random() < 0.5:
@@ -292,13 +300,13 @@ class Stranger:
     def _change_entry(self, entries: Any, entry: str) -> None:
         self._touch(entry)
         fields, act = entries[entry], self.rng.random()
-        if act < 0.2:
+        if act < 0.1:
             try:
                 head = json.loads(fields.get("head"))
             except (TypeError, ValueError, RecursionError):
                 head = {}
             fields["head"] = dump(self.bend(head, 0.2))
-        elif act < 0.3 and len(fields):
+        elif act < 0.15 and len(fields):
             del fields[self.rng.choice(sorted(fields))]
         else:
             key, value = self._field(self.rng.choice(ROLES))
