@@ -393,7 +393,7 @@ class Conversation(Document):
         with self._editing() as edit:
             edit.put(schema.META, "schema", schema.SCHEMA)
             edit.put(schema.META, "kind", "conversation")
-            edit.put(schema.META, "created_at", str(round(created_at * 1000)))
+            edit.put(schema.META, "created_at", str(schema.write_time(created_at)))
 
     def observe(self, callback: Callable[[Change], None]) -> Callable[[], None]:
         """Call back after every change, local and remote, in order, from one thread. Returns what stops it."""
@@ -506,7 +506,7 @@ class Conversation(Document):
             session=self.session,
             parents=parents,
             lamport=self._doc.order.next_lamport(references),
-            created_at=round(self._clock() * 1000),
+            created_at=schema.write_time(self._clock()),
             after=tips if set(tips) != set(parents) else (),
             alternative_of=instead,
             answers=answers,

@@ -369,6 +369,11 @@ def read_selection(key: str, text: object) -> Selection | None:
     return Selection(group, session, lamport, value["entry"], seen)
 
 
+def write_time(seconds: float) -> int:
+    """A clock's time in milliseconds; where no date holds it, the nearest that one does."""
+    return round(max(-_TIMES_END, min(seconds * 1000, _TIMES_END)))
+
+
 def read_time(text: object) -> float:
     """The seconds since 1970 that ``meta/created_at`` says; 0 for what is no such time."""
     fits = isinstance(text, str) and text.isascii() and text.isdecimal() and len(text) <= len(str(_TIMES_END))

@@ -362,3 +362,11 @@ def test_a_library_of_a_stranger_is_listed(open_repo: OpenRepo, title: str, crea
     assert next(row for row in repo.list() if row.id == theirs).created_at == 0.0
     repo.rename(theirs, "mine too")
     assert {row.title for row in repo.list()} == {"mine", "mine too"}
+
+
+@pytest.mark.parametrize("time", [1e20, -1e20, 8.64e12, 9e12])
+def test_a_clock_that_is_far_off_stops_nobody(open_repo: OpenRepo, time: float) -> None:
+    conversation = open_repo("laptop", clock=lambda: time).create()
+    entry = conversation.append("user", "words")
+    assert conversation.transcript()[0] == entry
+    assert entry.created_at == max(-8.64e12, min(time, 8.64e12))
