@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache
@@ -20,9 +20,9 @@ from .canonical import JSON, parse_json
 from .document import Document, Journal
 from .encryption import FieldAddress, Keys
 from .entry import ROLES, Config, Entry, Frame, HiddenField, Part, Role, SyncState, Text, ToolCall, ToolResult, parts_of
-from .erasure import clean, erase, is_clean, with_copies
-from .fork import copy_acts, copy_until, provenance
-from .order import Selection
+from .erasure import Erased, Held, clean, erase, holders, is_clean, with_copies, words_of
+from .fork import copy_acts, copy_until, provenance, until
+from .order import Selection, by_age
 from .presence import Presence, Present
 from .projection import Tables
 from .projector import Projector, entry_of_row
@@ -298,18 +298,25 @@ class Conversation(Document):
             head = replace(self._head(role), author=self.author if author is None else author, covers=covers)
             return self._create(head, (Text(text),), {})
 
-    def erase(self, entry: Entry | EntryId) -> None:
+    def erase(self, entry: Entry | EntryId, *, also: Iterable[Entry | EntryId | Held] = ()) -> Erased:
         """Remove an entry's words for good, on every device that ever merges with this one (O7).
 
-        Every version, live text and hidden field goes, with the alternatives that hold the same words, and the token
-        logs of every answer that was computed on it. The entry's place stays, and a model that is asked again is not
-        shown it. What other devices, caches and the relay hold goes when the erase reaches them.
+        Every version, live text and hidden field goes, with the alternatives of the same content, and the token logs
+        of every answer that was computed on it. The entry's place stays, and a model that is asked again is not shown
+        it. What other devices, caches and the relay hold goes when the erase reaches them.
+
+        What is returned says which entries were erased, and what still holds the words (``still_held``): edits of them,
+        summaries, other entries, copies in other conversations of this repo. ``also``: more entries to erase, such as
+        those of that list; a copy in another conversation is erased there.
         """
         with self._editing() as edit:
-            chosen = with_copies(self._doc, self._doc.find(entry))
-            lamport = self._doc.order.next_lamport()
+            named = [self._doc.find(entry), *(self._doc.find(self._held_here(other)) for other in also)]
+            chosen = {copy for each in named for copy in with_copies(self._doc, each)}
+            words, lamport = words_of(self._doc, chosen), self._doc.order.next_lamport()
             erase(self._doc, self._replica, edit, chosen, session=self.session, lamport=lamport)
             self._stale_bytes = True
+            entries = by_age(chosen, self._doc.order.sound())
+        return Erased(tuple(entries), lambda: self._still_held(entries, words))
 
     def seal(self, entry: Entry | EntryId, status: Literal["stopped", "failed"] = "stopped") -> Entry:
         """End an entry that its writer left unfinished. If the writer lives after all, its own seal is another
@@ -513,6 +520,37 @@ class Conversation(Document):
             frame=pinned,
             model=model,
         )
+
+    def _held_here(self, found: Entry | EntryId | Held) -> Entry | EntryId:
+        if not isinstance(found, Held):
+            return found
+        if found.conversation != self.id:
+            raise InvalidContent(
+                f"Entry {found.entry} is in conversation {found.conversation}.",
+                hint="Erase it there: repo.get(held.conversation).erase(held.entry).",
+            )
+        return found.entry
+
+    def _still_held(self, erased: Sequence[EntryId], words: Set[str]) -> list[Held]:
+        """What holds erased words: here, and in other conversations that have the same entries (forks, and what this
+        one was forked from)."""
+        with self._reading():
+            found = [Held(self.id, entry, kind) for entry, kind in holders(self._doc, erased, words)]
+            origin, copied = self._copied_from()
+            for entry in erased:
+                erased_there = dict(self._tables.copies(entry)) if self._tables is not None else {}
+                if origin is not None and entry in copied:
+                    erased_there.setdefault(origin, False)
+                found += [Held(DocumentId(i), entry, "copy") for i, gone in erased_there.items() if not gone]
+        return found
+
+    def _copied_from(self) -> tuple[str | None, Set[EntryId]]:
+        """The conversation that this one is a fork of, and the entries that came from there."""
+        came = self.forked_from or {}
+        at, origin = came.get("entry"), came.get("conversation")
+        if not isinstance(at, str) or not isinstance(origin, str) or at not in self._doc.order.now().visible:
+            return None, frozenset()
+        return origin, until(self._doc, EntryId(at))
 
     def _answers(self, call: ToolCall | None, old: schema.Head | None) -> tuple[EntryId, str] | None:
         if call is None:

@@ -14,6 +14,7 @@ from ..ids import DocumentId, EntryId
 from . import schema
 from .canonical import canonical_json
 from .encryption import MARK
+from .order import by_age
 from .view import ConversationView
 
 
@@ -22,6 +23,11 @@ def copy_until(doc: ConversationView, replica: Replica, entry: EntryId) -> dict[
 
     Sealed hidden fields are bound to their conversation and would not open elsewhere: they are not among the fields.
     """
+    return {each: _fields(doc, replica, each) for each in by_age(until(doc, entry), doc.order.sound())}
+
+
+def until(doc: ConversationView, entry: EntryId) -> set[EntryId]:
+    """The transcript up to an entry of it, and all that those entries refer to."""
     ids = doc.ids()
     todo, wanted = ids[: ids.from_end(entry) + 1], set[EntryId]()
     sound = doc.order.sound()
@@ -30,7 +36,7 @@ def copy_until(doc: ConversationView, replica: Replica, entry: EntryId) -> dict[
         if each not in wanted:
             wanted.add(each)
             todo += sound[each].references
-    return {each: _fields(doc, replica, each) for each in sorted(wanted, key=lambda i: sound[i].age)}
+    return wanted
 
 
 def copy_acts(doc: ConversationView, replica: Replica, entries: Mapping[EntryId, object]) -> dict[str, Scalar]:

@@ -86,6 +86,11 @@ class Tables(Protocol):
         loaded; None where they can't tell."""
         ...
 
+    def copies(self, entry: str) -> Sequence[tuple[str, bool]]:
+        """The other conversations of the file that have an entry of this id, as forks do, and whether it is erased
+        there."""
+        ...
+
 
 def pack_fields(fields: ReplicaNode) -> bytes:
     pieces = []

@@ -267,8 +267,7 @@ class Repo:
         Conversations that were written or merged since the last look are read first.
         """
         self._read_library()
-        for id_ in self.store.tables.stale(RULES):
-            self._settle(DocumentId(id_))
+        self._settle_all()
         hits = []
         for found in self.store.tables.search(text, limit, elsewhere=elsewhere):
             entry = entry_of_row(found.entry, found.pin, found.fields)
@@ -558,6 +557,10 @@ class Repo:
                 made.close()
             self.touch(id_)
 
+    def _settle_all(self) -> None:
+        for id_ in self.store.tables.stale(RULES):
+            self._settle(DocumentId(id_))
+
     def _journal(self, document: DocumentId) -> StoreJournal:
         self._journals[document] = StoreJournal(
             self.store,
@@ -565,6 +568,7 @@ class Repo:
             self._notify,
             lambda: max((0, *self._pushed.get(document, {}).values())),
             self._ask_to_fold,
+            self._settle_all,
         )
         return self._journals[document]
 
