@@ -79,6 +79,10 @@ class NotSealed(DocumentError):
     """The operation needs an entry whose writer has finished."""
 
 
+class Withheld(DocumentError):
+    """An erase keeps this entry out of sight, for its author had not seen the erase."""
+
+
 class AlreadySealed(DocumentError):
     """Something was written to a stream after its seal."""
 

@@ -97,7 +97,7 @@ MUTATIONS = (
     ),
     Mutation(
         "O4", "what is hidden is not listed", "ConversationView._elsewhere.elsewhere",
-        "return tuple(Elsewhere(self.entry(i), h.way, self._unseen(i, h)) for i, h in hidden_by.items())", "return ()",
+        "return tuple(self._listed(i, h) for i, h in hidden_by.items())", "return ()",
         _TALK + "test_an_edit_shows_its_branch_and_select_brings_the_old_one_back",
     ),
     Mutation(

@@ -93,13 +93,17 @@ def show(repos: Repos, id: str, last: int | None, elsewhere: bool, as_json: bool
                 "malformed": dict(transcript.malformed),
             }
             if elsewhere:
-                body["elsewhere"] = [{**entry_json(e.entry), "unseen": e.unseen} for e in transcript.elsewhere]
+                body["elsewhere"] = [
+                    {**entry_json(e.entry), "unseen": e.unseen, "way": e.way, "hidden_by": e.hidden_by}
+                    for e in transcript.elsewhere
+                ]
             print_json(body)
             return
         for entry in entries:
             print_entry(entry)
         for other in transcript.elsewhere if elsewhere else ():
-            click.echo(click.style(f"── elsewhere{', unseen' if other.unseen else ''}", dim=True))
+            why = ", withheld" if other.way == "withheld" else ", unseen" if other.unseen else ""
+            click.echo(click.style(f"── elsewhere{why}", dim=True))
             print_entry(other.entry)
         hidden = len(transcript.elsewhere)
         click.echo(

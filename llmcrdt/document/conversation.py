@@ -14,7 +14,7 @@ from ..crdt.backend import Edit, Replica, Touched
 from ..exceptions import InvalidContent, KeyMissing, LLMCRDTError
 from ..ids import ContentHash, DocumentId, EntryId, KeyId, Random, new_entry_id
 from . import schema
-from .acts import Claim, Stop, ToolClaim, call_hash, write_act
+from .acts import Claim, Keep, Stop, ToolClaim, call_hash, write_act
 from .blob import Blob, BlobStorage, keep, named_in
 from .canonical import JSON, parse_json
 from .document import Document, Journal
@@ -138,9 +138,11 @@ class Conversation(Document):
             return self._doc.shown(self._doc.find(entry))
 
     def alternatives(self, entry: Entry | EntryId) -> tuple[Entry, ...]:
-        """All entries that stand for the same turn, oldest first; the entry itself among them."""
+        """All entries that stand for the same turn, oldest first; the entry itself among them. What an erase withholds
+        is not."""
         with self._reading():
-            return tuple(self._doc.shown(i) for i in self._doc.order.members(self._doc.find(entry)))
+            members = self._doc.order.members(self._doc.find(entry))
+            return tuple(self._doc.shown(i) for i in members if i not in self._doc.order.now().withheld)
 
     def frame_entries(self, entry: Entry | EntryId) -> tuple[Entry, ...]:
         """What a generation was computed on: exactly these versions, in this order."""
@@ -278,13 +280,27 @@ class Conversation(Document):
             return self._create(head, parts, {})
 
     def select(self, entry: Entry | EntryId) -> None:
-        """Show an entry, and with it everything on the way to it; what stood in its place goes elsewhere."""
+        """Show an entry, and with it everything on the way to it; what stood in its place goes elsewhere. Raises
+        Withheld."""
         with self._editing() as edit:
             chosen = self._doc.find(entry)
+            self._doc.check_not_withheld(chosen)
             lamport, seen = self._doc.order.next_lamport([chosen]), self._doc.order.newest()
             for group in self._doc.order.forks_on_path(chosen):
                 act = Selection(group, self.session, lamport, chosen, seen)
                 edit.put(schema.ACTS, schema.selection_key(act), schema.write_selection(act))
+
+    def keep(self, entry: Entry | EntryId) -> None:
+        """Have an alternative take part that an erase withholds: one made of the erased entry by somebody who had not
+        seen the erase. Read it first: it may say what was erased. Where it is not withheld, nothing happens.
+
+        Which alternative is shown is for ``select`` and the rules, as for any other one.
+        """
+        with self._editing() as edit:
+            kept = self._doc.find(entry)
+            if kept in self._doc.order.now().withheld:
+                act = Keep(kept, self.session, self._doc.order.next_lamport())
+                edit.put(schema.ACTS, act.key, write_act(act))
 
     def summarize(self, *, until: Entry | EntryId, text: str, role: Role = "user", author: str | None = None) -> Entry:
         """Say in a few words what the transcript says up to and with ``until``: prompts hold the summary instead (O10).
@@ -303,7 +319,9 @@ class Conversation(Document):
 
         Every version, live text and hidden field goes, with the alternatives of the same content, and the token logs
         of every answer that was computed on it. The entry's place stays, and a model that is asked again is not shown
-        it. What other devices, caches and the relay hold goes when the erase reaches them.
+        it. What other devices, caches and the relay hold goes when the erase reaches them. An edit of the entry that
+        nobody here had seen is withheld when it comes: ``transcript().elsewhere`` lists it, until it is kept (``keep``)
+        or erased.
 
         What is returned says which entries were erased, and what still holds the words (``still_held``): edits of them,
         summaries, other entries, copies in other conversations of this repo. ``also``: more entries to erase, such as
@@ -519,6 +537,7 @@ class Conversation(Document):
             answers=answers,
             frame=pinned,
             model=model,
+            saw_erased=self._doc.order.erased_origins(instead) if instead else (),
         )
 
     def _held_here(self, found: Entry | EntryId | Held) -> Entry | EntryId:

@@ -97,7 +97,8 @@ def erase(
         if mark in (replica.node(schema.ENTRIES, entry) or ()):
             continue  # written over, the mark would be gone for a while where only half of that has arrived
         hashes = [*(version.hash for version in readable.versions), *(readable.erased or ())]
-        edit.put_field(schema.ENTRIES, entry, mark, schema.write_erased(lamport, set(hashes)))
+        seen = doc.order.made_of(entry) - entries
+        edit.put_field(schema.ENTRIES, entry, mark, schema.write_erased(lamport, set(hashes), seen))
     clean(doc, replica, edit, entries)
 
 

@@ -12,9 +12,10 @@ from ..crdt.backend import Other, Replica, Scalar, SharedText
 from ..exceptions import NotSealed
 from ..ids import DocumentId, EntryId
 from . import schema
+from .acts import Keep, read_act
 from .canonical import canonical_json
 from .encryption import MARK
-from .order import by_age
+from .order import Selection, by_age
 from .view import ConversationView
 
 
@@ -40,12 +41,12 @@ def until(doc: ConversationView, entry: EntryId) -> set[EntryId]:
 
 
 def copy_acts(doc: ConversationView, replica: Replica, entries: Mapping[EntryId, object]) -> dict[str, Scalar]:
-    """The selections that lead to a copied entry."""
+    """The selections that lead to a copied entry, and the acts that keep one."""
     found: dict[str, Scalar] = {}
     for key in replica.keys(schema.ACTS):
         text = replica.get(schema.ACTS, key)
-        act = schema.read_selection(key, text)
-        if act and act.entry in entries and text is not None:
+        act = schema.read_selection(key, text) or read_act(key, text)
+        if isinstance(act, (Selection, Keep)) and act.entry in entries and isinstance(text, str):
             found[key] = text
     return found
 

@@ -124,7 +124,8 @@ Noted = tuple[Node, bool, ContentHash | None]
 
 def write_node(node: Node, *, erased: bool, version: ContentHash | None) -> str:
     place = [node.lamport, node.parents, node.alternative_of, node.answers]
-    return json.dumps([*place, _frame_list(node.frame), _frame_list(node.covers), erased, version])
+    whose = [node.session, node.saw_erased] if node.alternative_of else []
+    return json.dumps([*place, _frame_list(node.frame), _frame_list(node.covers), erased, version, *whose])
 
 
 def write_unreadable(reason: str) -> str:
@@ -137,9 +138,10 @@ def read_nodes(rows: Sequence[tuple[str, int | None, str | None, str]]) -> Itera
         if isinstance(value, str):
             yield value
             continue
-        lamport, parents, alternative_of, answers, frame, covers, erased, version = value
-        framed = (_frame(frame), _frame(covers)) if frame or covers else ()
-        yield Node(entry, tuple(parents), lamport, alternative_of, answers, *framed), erased, version  # type: ignore[arg-type]
+        lamport, parents, alternative_of, answers, frame, covers, erased, version, *whose = value
+        more: tuple[Any, ...] = (_frame(frame), _frame(covers)) if frame or covers or whose else ()
+        more += (whose[0], tuple(whose[1])) if whose else ()
+        yield Node(entry, tuple(parents), lamport, alternative_of, answers, *more), erased, version  # type: ignore[arg-type]
 
 
 def _frame_list(frame: Frame | None) -> list[Any] | None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import itemgetter
 from typing import Any, Literal, cast
 
@@ -48,7 +48,7 @@ from .entry import (
     part_from_json,
     part_to_json,
 )
-from .order import Node, Selection
+from .order import Erase, Node, Selection
 
 META, ENTRIES, ACTS = "meta", "entries", "acts"
 ROOTS = (META, ENTRIES, ACTS)
@@ -79,8 +79,9 @@ FIELDS = (
     Field("entries/<id>/live:<n>:<type>", "shared text", "grows, dropped at the seal", True, "a part"),
     Field("entries/<id>/version:<hash>", "text", "named by its content", True, "JSON: nonce, parts, lamport, by, ..."),
     Field("entries/<id>/hidden:<name>", "bytes", "set once", False, "binding as JSON, a zero byte, data; or sealed"),
-    Field("entries/<id>/erased:<session>", "text", "terminal: one is enough", True, "JSON: lamport, versions"),
+    Field("entries/<id>/erased:<session>", "text", "terminal: one is enough", True, "JSON: lamport, versions, seen"),
     Field("acts/select:<group>:<session>", "text", "greatest (lamport, session)", True, "JSON: lamport, entry, after"),
+    Field("acts/keep:<entry>:<session>", "text", "one is enough", True, "JSON: lamport"),
     Field("acts/stop:<entry>:<session>", "text", "one is enough", True, "JSON: lamport"),
     Field("acts/claim:<call>:<session>", "text", "one per session", True, "JSON: lamport"),
 )  # fmt: skip
@@ -102,10 +103,12 @@ class Head:
     frame: Frame | None = None
     model: Mapping[str, JSON] | None = None
     covers: Frame | None = None
+    saw_erased: tuple[EntryId, ...] = ()
 
     def node(self, entry: EntryId) -> Node:
         answers = self.answers[0] if self.answers else None
-        return Node(entry, self.parents, self.lamport, self.alternative_of, answers, self.frame, self.covers)
+        node = Node(entry, self.parents, self.lamport, self.alternative_of, answers, self.frame, self.covers)
+        return replace(node, session=self.session, saw_erased=self.saw_erased) if self.alternative_of else node
 
 
 def write_head(head: Head) -> str:
@@ -129,6 +132,8 @@ def write_head(head: Head) -> str:
         value["model"] = dict(head.model)
     if head.covers:
         value["covers"] = _frame_to_json(head.covers)
+    if head.saw_erased:
+        value["saw_erased"] = list(head.saw_erased)
     return canonical_json(value)
 
 
@@ -161,6 +166,7 @@ def read_head(text: object) -> Head:
         frame=_frame_from_json(value["frame"]) if value.get("frame") is not None else None,
         model=model,
         covers=_frame_from_json(value["covers"]) if value.get("covers") is not None else None,
+        saw_erased=_entry_ids(value.get("saw_erased", []), "saw_erased"),
     )
 
 
@@ -233,9 +239,10 @@ LIVE_TYPES: dict[str, type[Text] | type[Reasoning] | type[ToolCall]] = {
 }  # fmt: skip
 
 
-def write_erased(lamport: int, versions: Iterable[ContentHash]) -> str:
-    """``versions``: the hashes of what was there; they stay, so that frames can still be checked."""
-    return canonical_json({"lamport": lamport, "versions": sorted(versions)})
+def write_erased(lamport: int, versions: Iterable[ContentHash], seen: Iterable[EntryId]) -> str:
+    """``versions``: the hashes of what was there; they stay, so that frames can still be checked. ``seen``: the
+    alternatives made of the entry that its eraser knows, and leaves."""
+    return canonical_json({"lamport": lamport, "versions": sorted(versions), "seen": sorted(seen)})
 
 
 def erased_of(entry: EntryId, fields: ReplicaNode) -> tuple[ContentHash, ...] | None:
@@ -257,18 +264,26 @@ def erased_of(entry: EntryId, fields: ReplicaNode) -> tuple[ContentHash, ...] | 
     return tuple(ContentHash(hash_) for hash_ in sorted(found)) or (ContentHash(tagged_hash(_ERASED, entry.encode())),)
 
 
-def erased_at(fields: ReplicaNode) -> int:
-    """The lamport of the latest erase of an entry; 0 where none says it."""
-    latest = 0
-    for name, value in fields.items():
+def erases_of(fields: ReplicaNode) -> tuple[Erase, ...]:
+    """The marks of an erased entry, by session. A lamport that none can read is 0."""
+    found: list[Erase] = []
+    for name, value in sorted(fields.items()):
         if name.startswith("erased:"):
             try:
                 said = parse_json(value)
             except InvalidContent:
-                continue
-            lamport: Any = said.get("lamport") if isinstance(said, dict) else None
-            latest = max(latest, lamport) if _is_int(lamport) and 0 < lamport < _LAMPORT_END else latest
-    return latest
+                said = None
+            known = said if isinstance(said, dict) else {}
+            lamport: Any = known.get("lamport")
+            seen: Any = known.get("seen")
+            found.append(
+                Erase(
+                    name.partition(":")[2],
+                    lamport if _is_int(lamport) and 0 < lamport < _LAMPORT_END else 0,
+                    frozenset(EntryId(i) for i in seen if is_entry_id(i)) if isinstance(seen, list) else None,
+                )
+            )
+    return tuple(found)
 
 
 def live_name(index: int, part_type: str) -> str:
