@@ -61,6 +61,10 @@ class MalformedUpdate(DocumentError):
     """Bytes that are not an update, or would harm the replica. Nothing was applied."""
 
 
+class OtherDocument(MalformedUpdate):
+    """An update of another conversation, a fork for instance. Nothing was applied."""
+
+
 class NewerDocument(DocumentError):
     """A document with a newer major schema version."""
 

@@ -144,6 +144,12 @@ class Replica(Protocol):
         """Merge an update from anywhere. Raises MalformedUpdate; afterwards look at ``broken``."""
         ...
 
+    def foreign_key(self, update: bytes, root: str, prefix: str, own: str) -> str | None:
+        """A key that begins with ``prefix`` and that an update writes into a root map without writing ``own``. None
+        where there is none; one that it only writes over need not be told. Nothing is applied. Raises
+        MalformedUpdate."""
+        ...
+
     def load(self, snapshot: bytes | None, updates: Iterable[bytes]) -> None:
         """Merge what was stored, without reporting what it touched. The replica must be new."""
         ...

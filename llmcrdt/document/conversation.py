@@ -418,6 +418,7 @@ class Conversation(Document):
         with self._editing() as edit:
             edit.put(schema.META, "schema", schema.SCHEMA)
             edit.put(schema.META, "kind", "conversation")
+            edit.put(schema.META, schema.IDENTITY + self.id, "1")
             edit.put(schema.META, "created_at", str(schema.write_time(created_at)))
 
     def observe(self, callback: Callable[[Change], None]) -> Callable[[], None]:

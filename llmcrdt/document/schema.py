@@ -18,7 +18,7 @@ from typing import Any, Literal, cast
 
 from ..crdt.backend import Node as ReplicaNode
 from ..crdt.backend import Scalar, SharedText
-from ..exceptions import InvalidContent, NewerDocument
+from ..exceptions import InvalidContent, NewerDocument, OtherDocument
 from ..ids import (
     ContentHash,
     EntryId,
@@ -73,6 +73,7 @@ class Field:
 FIELDS = (
     Field("meta/schema", "text", "set once", False, 'schema version, "major.minor"'),
     Field("meta/kind", "text", "set once", False, '"conversation" or "library"'),
+    Field("meta/id:<document>", "text", "set once", False, '"1"; the document is the one of that id'),
     Field("meta/forked_from", "text", "set once", True, "JSON: conversation, entry, transcript"),
     Field("meta/created_at", "text", "set once", True, "milliseconds since 1970 on the creator's clock"),
     Field("entries/<id>/head", "text", "set once", True, "JSON: role, author, session, parents, lamport, ..."),
@@ -399,6 +400,20 @@ def seconds_of(value: JSON) -> float:
     """A stranger's time in seconds since 1970; 0 for what is no time, or what no date holds."""
     fits = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= _TIMES_END / 1000
     return float(value) if fits else 0.0
+
+
+IDENTITY = "id:"
+"""Begins the key in ``meta`` whose rest is the document's id. A key of its own, so that nobody can write over it."""
+
+
+def check_identity(document: str, update: bytes, foreign_key: Callable[[bytes, str, str, str], str | None]) -> None:
+    """Raises OtherDocument for an update of another document, as far as it says so; documents of before say nothing."""
+    other = foreign_key(update, META, IDENTITY, IDENTITY + document)
+    if other is not None:
+        raise OtherDocument(
+            f"The update is of document {other.removeprefix(IDENTITY)[:40]}, not of {document}.",
+            hint="Documents of two ids don't merge, not even a fork and what it was made from.",
+        )
 
 
 def check_schema(text: object) -> None:

@@ -190,8 +190,9 @@ class Repo:
         Its order is that of the rules for what it holds: where only a later frame had pinned another one, or a later
         entry had kept a rival answer in sight, that is not so there.
 
-        Entries keep their ids, frames and token logs, so an engine reuses all it has computed for them. Sealed hidden
-        fields are sealed anew for the fork where their key is here; else they are left out, for they would not open.
+        A fork is a conversation of its own, and is not merged back. Entries keep their ids, frames and token logs, so
+        an engine reuses all it has computed for them. Sealed hidden fields are sealed anew for the fork where their key
+        is here; else they are left out, for they would not open.
         """
         name = conversation.title if title is None else title
         return self.create(name, fill=lambda other: conversation.copy_to(other, at))
