@@ -87,6 +87,22 @@ def test_roots_of_another_shape_are_as_good_as_empty(open_repo: OpenRepo) -> Non
     assert [e.text for e in conversation.transcript()] == ["fine"]
 
 
+def test_what_can_t_be_read_may_be_written_on(open_repo: OpenRepo) -> None:
+    """A second field of an entry that is malformed for the same reason as before changes nothing, and stops nobody."""
+    conversation = open_repo("laptop").create()
+    conversation.append("user", "fine")
+    stranger = pycrdt.Doc()
+    stranger.apply_update(conversation.diff())
+    shared = stranger.get("entries", type=pycrdt.Map)
+    shared["B" * 16] = pycrdt.Map({"head": "junk"})
+    conversation.apply(stranger.get_update())
+    assert list(conversation.transcript().malformed) == ["B" * 16]
+    shared["B" * 16]["more"] = "junk"
+    conversation.apply(stranger.get_update())
+    conversation.append("user", "and on")
+    assert [e.text for e in conversation.transcript()] == ["fine", "and on"]
+
+
 @pytest.mark.parametrize("change", ["text", "role", "frame"])
 def test_verify_names_the_entry_that_was_tampered_with(open_repo: OpenRepo, change: str) -> None:
     conversation = open_repo("laptop").create()
