@@ -394,12 +394,14 @@ class Conversation(Document):
                     claim.decide()
 
     def results(self, call: ToolCall) -> tuple[Entry, ...]:
-        """Every result of a tool call, shown or not, oldest first: more than one where two devices ran it."""
+        """Every result of a tool call, shown or not, oldest first: more than one where two devices ran it. What an
+        erase withholds is not among them."""
         answers = self._answers(call, None)
         with self._reading():
+            withheld = self._doc.order.now().withheld
             nodes = [node for node in self._doc.order.sound().values() if node.answers == (answers and answers[0])]
             found = [self._doc.shown(node.id) for node in sorted(nodes, key=lambda node: node.age)]
-            return tuple(entry for entry in found if entry.answers == answers)
+            return tuple(entry for entry in found if entry.answers == answers and entry.id not in withheld)
 
     @contextmanager
     def batch(self) -> Iterator[None]:

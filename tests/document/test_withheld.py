@@ -177,6 +177,20 @@ def test_o7_an_answer_that_grows_beside_its_erase_is_withheld(said: Said) -> Non
     assert aside(here) == aside(there) == [(f"Good day {SECRET}", answer.id)]
 
 
+def test_o7_an_edited_tool_result_beside_its_erase_is_withheld(said: Said) -> None:
+    _, here, _, there, entry = said
+    asked = here.append("assistant", [llmcrdt.ToolCall("c", "who", "{}")], frame=here.transcript())
+    result = here.append("tool", SECRET, call=asked.tool_calls[0])
+    exchange(here, there)
+    there.edit(result, f"It was {SECRET}")
+    here.erase(result)
+    exchange(here, there)
+    for conversation in (here, there):
+        assert [e.id for e in conversation.results(asked.tool_calls[0])] == [result.id]
+        assert texts(conversation) == ["Be brief.", entry.text, "", ""]
+        assert aside(conversation) == [(f"It was {SECRET}", result.id)]
+
+
 def test_o7_two_erases_at_once_withhold_only_what_neither_had_seen(said: Said, open_repo: OpenRepo) -> None:
     _, here, _, there, entry = said
     tablet = open_repo("tablet").join(here.id)
