@@ -26,6 +26,11 @@ def aside(conversation: llmcrdt.Conversation) -> list[tuple[str, EntryId]]:
     return [(e.entry.text, e.hidden_by) for e in conversation.transcript().elsewhere if e.way == "withheld"]
 
 
+def stands(conversation: llmcrdt.Conversation) -> tuple[object, ...]:
+    t = conversation.transcript()
+    return t.ids, t.hash, dict(t.malformed), {(e.entry.id, e.hidden_by, e.unseen, e.way) for e in t.elsewhere}
+
+
 def exchange(*conversations: llmcrdt.Conversation) -> None:
     for a in conversations:
         for b in conversations:
@@ -252,3 +257,39 @@ def test_o7_a_fork_withholds_the_same(said: Said) -> None:
     here.keep(edit)
     again = laptop.fork(here, at=here.transcript()[-1])
     assert aside(again) == aside(here) == []
+
+
+def test_o7_whatever_strangers_write_of_it_every_replica_withholds_the_same(said: Said, open_repo: OpenRepo) -> None:
+    """Marks, heads and acts with values of any shape: a live object, a reopened one and another replica agree."""
+    laptop, here, _, there, entry = said
+    edit = there.edit(entry, f"Call me {SECRET}")
+    here.erase(entry)
+    exchange(here, there)
+    doc: Any = pycrdt.Doc()
+    doc.apply_update(here.diff())
+    entries, acts = doc.get("entries", type=pycrdt.Map), doc.get("acts", type=pycrdt.Map)
+    session = "S" * 22
+    keep = f"keep:{edit.id}:{session}"
+    marks = ["", "[]", "{}", '{"seen":1}', '{"seen":[1,null,{}],"lamport":true}', '{"lamport":1}', '{"seen":[]}', 7.0]
+    heads = [{"saw_erased": [edit.id]}, {"saw_erased": [1]}, {"saw_erased": entry.id}, {"saw_erased": []}]
+    lets_go = [f'{{"seen":["{edit.id}"]}}', f'{{"lamport":{1 << 40}}}']
+    head = json.loads(entries[edit.id]["head"])
+    seen: set[bool] = set()
+    for n, mark in enumerate([*marks, *lets_go]):
+        start = doc.get_state()
+        entries[entry.id][f"erased:{session}"] = mark
+        entries[f"{n:016d}"] = pycrdt.Map(
+            {"head": json.dumps({**head, **heads[n % 4]}), "live:0:text": pycrdt.Text("x")}
+        )
+        acts[keep if n % 2 else "keep:x:y"] = ["{}", "", '{"lamport":0}', "null"][n % 4]
+        here.apply(doc.get_update(start))
+        assert {e.entry.id for e in here.transcript().elsewhere} <= set(entries)
+        seen.add(edit.id in {e.entry.id for e in here.transcript().elsewhere if e.way == "withheld"})
+        other = open_repo(f"other{n}").join(here.id)
+        other.apply(doc.get_update())
+        live = stands(here)
+        laptop.close()
+        laptop = open_repo("laptop")
+        here = laptop.get(here.id)
+        assert live == stands(here) == stands(other)
+    assert seen == {True, False}
