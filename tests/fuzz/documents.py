@@ -30,6 +30,7 @@ from strangers import Stranger
 
 import llmcrdt
 from llmcrdt.cli import main as command
+from llmcrdt.document import schema
 from llmcrdt.exceptions import TemplateFailed
 from llmcrdt.generation.cache_miss import explain
 from llmcrdt.ids import SessionId, new_document_id
@@ -52,12 +53,12 @@ class Broken(AssertionError):
 
 @cache
 def sound_document() -> tuple[bytes, tuple[llmcrdt.Entry, ...]]:
-    """A conversation with something of everything, and its entries."""
+    """A conversation with something of everything, and its entries. It says nothing of itself yet: ``facts`` do."""
     with (
         tempfile.TemporaryDirectory() as folder,
         llmcrdt.open(Path(folder) / "a.db", random=random.Random(7).randbytes) as repo,
     ):
-        conv = repo.create()
+        conv = repo.join(new_document_id(random.Random(8).randbytes))
         tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
         conv.append("system", SOUND, tools=[tool], date="2026-01-01")
         conv.append("user", f"{SOUND} one")
@@ -75,6 +76,16 @@ def sound_document() -> tuple[bytes, tuple[llmcrdt.Entry, ...]]:
         conv.summarize(until=conv.transcript()[1], text=f"{SOUND} five")
         conv.append("user", f"{SOUND} six")
         return conv.diff(), (*conv.transcript(), *(e.entry for e in conv.transcript().elsewhere))
+
+
+def facts(document: str) -> bytes:
+    """The update by which a document says what it is, as whoever creates it writes it."""
+    doc: Any = pycrdt.Doc(client_id=CLIENT - 1)
+    meta = doc.get(schema.META, type=pycrdt.Map)
+    with doc.transaction():
+        meta["schema"], meta["kind"], meta["created_at"] = schema.SCHEMA, "conversation", "1700000000000"
+        meta[schema.IDENTITY + document] = "1"
+    return bytes(doc.get_update())
 
 
 def untouched(stranger: Stranger) -> dict[str, llmcrdt.Entry]:
@@ -151,14 +162,14 @@ class World:
         rng = random.Random(seed)
         stranger = Stranger(rng)
         base, _ = sound_document()
-        updates = [base]
-        known = base
+        id_ = new_document_id(rng.randbytes)
+        known = _merged(base, facts(id_))
+        updates = [known]
         for n in range(rng.randint(1, 3)):
             client = CLIENT + 10 * seed + n
             updates.append(stranger.conversation(known, client))
             if rng.random() < 0.5:
                 known = _merged(known, updates[-1])  # else it had not seen what the other one wrote
-        id_ = new_document_id(rng.randbytes)
         self.conversations.append(id_)
         conv = self.repo.join(id_)
         told: list[object] = []
