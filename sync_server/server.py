@@ -59,7 +59,8 @@ from .log.sqlite import SqliteLog
 from .net.connection import OBJECT, SLICE, Connection, Outgoing, Socket
 from .net.tls import Certificate
 from .workers.compactor import Compactor
-from .workers.validator import Order, Validator
+from .workers.scheduler import Order
+from .workers.validator import Validator
 
 logger = logging.getLogger(__name__)
 
@@ -484,7 +485,10 @@ class Relay:
         if path == wire.PATH or path.startswith(yjs.PATH):
             return None
         if path == "/healthz":
-            return connection.respond(HTTPStatus.OK, "ok\n")
+            waits = self._keeper.oldest
+            late = waits > self.limits.check_wait
+            why = f"records that are to be checked have waited for {waits:.0f} s\n"
+            return connection.respond(*((_BUSY, why) if late else (HTTPStatus.OK, "ok\n")))
         if path == "/readyz":
             ready = not self._stopping and len(self._connections) < self.limits.connections
             return connection.respond(*((HTTPStatus.OK, "ready\n") if ready else (_BUSY, "busy\n")))
@@ -500,8 +504,9 @@ class Relay:
                 allowed = False
             if not allowed:
                 return connection.respond(HTTPStatus.UNAUTHORIZED, "It takes a token that may do all (admin).\n")
-        gauges = {"connections": len(self._connections), "documents": self._rooms.documents}
+        gauges: dict[str, float] = {"connections": len(self._connections), "documents": self._rooms.documents}
         gauges |= {"documents_held": self._keeper.held, "keeper_restarts_total": self._keeper.restarts}
+        gauges["check_oldest_seconds"] = round(self._keeper.oldest, 3)
         response = connection.respond(HTTPStatus.OK, self.metrics.text(gauges))
         del response.headers["Content-Type"]
         response.headers["Content-Type"] = CONTENT_TYPE

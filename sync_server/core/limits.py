@@ -78,9 +78,18 @@ class Limits:
     """Bytes of updates of the documents that the keeper holds to check records; those used last go first. One larger
     document is held alone. Each counts 4 KiB beside its updates. In memory they are some seven times that."""
     keep_memory: int = 4 << 30
-    """Memory of the keeper's process."""
-    check_seconds: int = 10
-    """Processor time for what is checked at one time, and one more for each MiB; then the keeper's process is ended."""
+    """Memory of each of the keeper's processes."""
+    check_quick: float = 0.35
+    """Processor time for a record, update or question in the worker that all begin with, and a tenth of a second more
+    for each MiB; then that worker is ended, and the document goes to the slow one."""
+    check_heavy: float = 0.15
+    """Estimated processor time of a record or update from which on the slow worker looks at it, to begin with."""
+    check_seconds: float = 4.0
+    """Processor time for one of them there, and a second more for each MiB; then that worker is ended, and the record
+    refused."""
+    check_wait: float = 10.0
+    """That somebody's records may wait without any of them being looked at; then the relay says that it is not
+    well."""
     version: int = 512 << 10
     """A state vector of a Yjs client: one entry of some seven bytes for everybody who ever wrote."""
     yjs_frame: int = 64 << 20

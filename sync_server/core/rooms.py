@@ -301,14 +301,14 @@ class Rooms:
                     return False
             case _:
                 return False
-        self._out.append(self._checking.check(event, records))
+        self._out.append(self._checking.check(event, records, self._peers[peer].subject or peer))
         return True
 
     def _checked(self, answer: ValidateResult) -> None:
         found = self._checking.take(answer)
         if found is None:
             return
-        (event, _, records), again = found
+        (event, _, records, _), again = found
         peer, message, size = event
         if again is not None:
             return self._out.append(again)
