@@ -44,6 +44,7 @@ from .core.validation import (
     DiffResponse,
     Flushed,
     Left,
+    MergeRequest,
     Received,
     ReplicaDropped,
     Request,
@@ -307,9 +308,14 @@ class Relay:
             self._send([connection], Outgoing(wire.encode(message)), 0)
         elif message is not None and not self._stopping:
             size += OBJECT
-            if isinstance(message, DiffRequest):
-                # The answer may be large: the next message is taken when it has left.
-                size += self.limits.window
+            match message:
+                case DiffRequest():
+                    # The answer may be large: the next message is taken when it has left.
+                    size += self.limits.window
+                case wire.Push(_, _, _, data):
+                    size += len(data) * self.limits.check_cost
+                case MergeRequest():
+                    size += self.limits.merge_cost
             connection.gave(size)
             self._put(Received(connection.peer, message, size))
 

@@ -87,6 +87,11 @@ class Limits:
     check_seconds: float = 4.0
     """Processor time for one of them there, and a second more for each MiB; then that worker is ended, and the record
     refused."""
+    check_cost: int = 1 << 10
+    """What a record that is to be checked counts in ``window`` beside its bytes, so that many small ones are not a long
+    queue."""
+    merge_cost: int = 4 << 10
+    """The same for an update of a Yjs client, which takes a transaction of its own."""
     check_wait: float = 10.0
     """That somebody's records may wait without any of them being looked at; then the relay says that it is not
     well."""

@@ -59,9 +59,9 @@ class _OneByOne(Exception):
     """The core refused one of several records, and doesn't say which."""
 
 
-_TURN = 0.05
+_TURN = 0.02
 """Seconds after which what is left of a batch is left for the next; and an order in it that can be cut, too."""
-_TOGETHER = 0.02
+_TOGETHER = 0.01
 """Estimated seconds of records that are applied in one transaction, unless one takes longer."""
 
 
