@@ -57,7 +57,7 @@ from .doors.native import Answer, NativeDoor, Refused, take_following
 from .doors.yjs import YjsDoor
 from .log.file import DATABASE
 from .log.sqlite import SqliteLog
-from .net.connection import OBJECT, SLICE, Connection, Outgoing, Socket
+from .net.connection import OBJECT, SLICE, Connection, Outgoing, Share, Socket
 from .net.tls import Certificate
 from .workers.compactor import Compactor
 from .workers.scheduler import Order
@@ -151,6 +151,7 @@ class Relay:
         self._rested = asyncio.Event()
         self._connections: dict[int, Connection] = {}
         self._rates: dict[str, Rate] = {}
+        self._shares: dict[str, Share] = {}
         self._told: tuple[bytes, Outgoing] = (b"", Outgoing(b""))
         self.metrics = Metrics()
         self._numbers = count(1)
@@ -258,6 +259,7 @@ class Relay:
             if welcome:
                 self._each((connection,), Connection.finish)
                 del self._connections[connection.peer]
+                connection.left()
                 self._put(Left(connection.peer))
 
     async def _pump(self, connection: Connection) -> None:
@@ -324,6 +326,8 @@ class Relay:
         connection.socket.protocol.max_message_size = wire.MAX_FRAME if native else self.limits.yjs_frame
         grant = connection.door.grant or EVERYTHING
         admin = grant.level == "admin"
+        if self._tokens.on:
+            connection.share = self._shares.setdefault(grant.subject, Share(self.limits.subject_window))
         self._put(Greeted(connection.peer, connection.door.features, grant.subject, admin))
 
     def _crowded(self, connection: Connection) -> None:
@@ -426,6 +430,8 @@ class Relay:
         here = {c.door.grant.subject for c in self._connections.values() if c.door.grant}
         for subject in [s for s, rate in self._rates.items() if s not in here and rate.rested(now)]:
             del self._rates[subject]
+        for subject in [s for s in self._shares if s not in here]:
+            del self._shares[subject]
 
     def _has_room(self, door: NativeDoor | YjsDoor) -> bool:
         """Whether the subject of a token may have this connection too; a relay without tokens knows no subjects."""

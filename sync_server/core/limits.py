@@ -18,6 +18,8 @@ class Limits:
     """Records pushed and not acknowledged, per connection."""
     window: int = 1 << 20
     """Bytes taken from a connection and not processed yet; above it the connection is not read from."""
+    subject_window: int = 8 << 20
+    """The same for all connections of one token's subject together."""
     outgoing: int = 128 << 10
     """Bytes queued to a connection; above it the connection is served from the log, as it drains."""
     batch: int = 64 << 10
