@@ -81,7 +81,7 @@ class Limits:
     document is held alone. Each counts 4 KiB beside its updates. In memory they are some seven times that."""
     keep_memory: int = 4 << 30
     """Memory of each of the keeper's processes."""
-    check_quick: float = 0.35
+    check_quick: float = 0.25
     """Processor time for a record, update or question in the worker that all begin with, and a tenth of a second more
     for each MiB; then that worker is ended, and the document goes to the slow one."""
     check_heavy: float = 0.15

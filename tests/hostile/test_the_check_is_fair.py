@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -39,9 +39,10 @@ def test_a_connection_that_fills_the_check_has_a_turn_like_all_others(tmp_path: 
         child.communicate()
 
 
-def count(relay: RelayThread, name: str) -> float:
+def count(relay: RelayThread, name: str, token: str = "") -> float:
     """One of a relay's counters."""
-    with urlopen(relay.url.replace("ws", "http", 1) + "/metrics") as answer:
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    with urlopen(Request(relay.url.replace("ws", "http", 1) + "/metrics", headers=headers)) as answer:
         (line,) = [line for line in answer.read().decode().splitlines() if line.startswith(f"llmcrdt_relay_{name} ")]
     return float(line.split()[-1])
 
