@@ -30,7 +30,7 @@ from llmcrdt.sync.link import Link
 from llmcrdt.sync.wire import Ack, Error, ErrorCode, Open, Opened, Push, Records
 from llmcrdt.testing.local_documents import BlobDocuments
 from sync_server.core.limits import Limits
-from sync_server.core.rooms import Drop, Joined, Rooms, Send
+from sync_server.core.rooms import Drop, Greeted, Joined, Rooms, Send
 from sync_server.core.validation import (
     DiffRequest,
     Flush,
@@ -52,6 +52,7 @@ from sync_server.workers import validator as keeper_module
 from sync_server.workers import validator_worker
 from sync_server.workers.validator import Validator
 
+from ...hostile.updates import far_apart, text
 from ...waiting import eventually
 from ..hostile_updates import GOOD, UPDATES
 from ..yjs_peers import Bare, texts, update
@@ -612,6 +613,18 @@ def test_a_worker_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.Monkey
         kept.close()
 
 
+def test_the_slow_worker_is_there_while_something_is_slow(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper_module, "_IDLE", 0.2)
+    kept.wait(kept.put(Push(D, S, 1, (text(1_000),))))
+    quick = kept.keeper.pids
+    assert len(quick) == 1
+    slow, other = kept.put(Push(D, S, 2, (far_apart(1_000),))), kept.put(Push(E, T, 1, tuple(edits(1))))
+    assert [answer.good for answer in kept.wait(slow, other)] == [1, 1]
+    eventually(lambda: kept.keeper.pids, lambda pids: pids == quick)
+    assert kept.wait(kept.put(Push(D, S, 3, tuple(edits(1)))))[0].good == 1
+    assert kept.keeper.restarts == 0
+
+
 def test_a_document_that_can_not_be_loaded_takes_records_that_can_be_read(
     kept: Kept, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -696,6 +709,15 @@ def test_messages_of_one_peer_about_one_document_keep_their_order(
     reached = [m.id for _, m in net.heard if isinstance(m, wire.Reached)]
     assert leaves or reached == list(range(1, barriers + 1))
     assert not net.checking.busy and not net.checking._lines and not net.checking._names
+    net.log.close()
+
+
+def test_what_is_checked_is_on_the_time_of_a_subject_or_of_a_connection_that_has_none(tmp_path: Path) -> None:
+    net = CheckedRooms(tmp_path, 1)
+    for peer, subject in ((1, "ann"), (2, "ann"), (3, "")):
+        net.step(Joined(peer), Greeted(peer, 0, subject), Received(peer, Open(D, "yjs")))
+        net.step(Received(peer, Push(D, bytes([peer]) * 16, 1, (b"x",))))
+    assert [todo.source for todo in net.todo] == ["ann", "ann", 3]
     net.log.close()
 
 

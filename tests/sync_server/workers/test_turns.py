@@ -58,8 +58,8 @@ def test_nobody_saves_up_time_and_nobody_gets_rid_of_a_debt_by_going_away() -> N
     turns.enter("greedy", "y")
     turns.enter("new", "z")
     assert next(turns.order()) == "new", "who comes anew has used as much as the one who is served now"
-    turns.charge("new", 1.0)
-    assert [*turns.order()][-1] == "greedy"
+    turns.charge("new", 1.5)
+    assert [*turns.order()] == ["steady", "new", "greedy"]
     for _ in range(4):
         source = next(turns.order())
         assert source != "greedy"
