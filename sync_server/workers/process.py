@@ -37,6 +37,8 @@ def bound(memory: int, nice: int = 0) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform == "linux":
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+        # Where it has more already, it ends now, and not whenever it next asks for some.
+        bytearray(1 << 20)
 
 
 def allow(seconds: float) -> None:
