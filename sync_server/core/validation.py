@@ -105,8 +105,8 @@ class ValidateRequest(NamedTuple):
 
 class ValidateResult(NamedTuple):
     """``good``: how many records of a Push passed, from the first on. ``data``: what a Merge emitted, or for an Ask the
-    update and the version. ``refused``: why what comes next did not pass. ``failed``: the document can't be kept just
-    now, which is nobody's fault."""
+    update and the version. ``refused``: why what comes next did not pass. ``failed``: the document can't be
+    looked at, so nothing that comes for it can be checked."""
 
     ticket: int
     good: int = 0

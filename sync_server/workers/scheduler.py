@@ -13,7 +13,7 @@ question, or a slice of a log.
     FLUSHING   has nothing   LOADING, with Flushed: what was answered before is in the log
     LOADING    has a part    HELD, behind the last of its log
     HELD       has it        COLD: it is dropped, it moves, the worker ends, or it makes room
-    LIGHT      can't load it: records are looked at without it
+    AWAY       can't load it: nothing of it is looked at, and so nothing is taken
 
 An order of which the worker died is to blame for that with those before it in the batch: they are tried again in the
 slow lane, a record at a time. What dies there three times is refused. What took too long is to blame alone, and refused
@@ -70,7 +70,6 @@ _TURN_COST = 20e-6
 """Seconds that a turn counts beside what it took."""
 _EACH = 4 << 10
 """What a document counts in ``keep`` beside its bytes, so that the smallest are not held without end."""
-_CHECKS = (b"check", b"glance")
 
 
 class State(Enum):
@@ -78,7 +77,7 @@ class State(Enum):
     FLUSHING = auto()
     LOADING = auto()
     HELD = auto()
-    LIGHT = auto()
+    AWAY = auto()
 
 
 @dataclass(slots=True)
@@ -241,13 +240,13 @@ class CheckScheduler:
         document.jobs[source].append(job)
         self._jobs[source] += 1
         self._since.setdefault(source, now)
-        if document.state is State.LIGHT:
-            self._refuse_what_needs_it(id_, document, now)
+        if document.state is State.AWAY:
+            self._refuse_all(id_, document, now)
 
     def _line_up(self, id_: bytes, document: Document, source: Source) -> None:
         if document.state is State.COLD:
             document.lane.cold.enter(source, id_)
-        elif document.state in (State.HELD, State.LIGHT) or id_ not in document.lane.opening:
+        elif document.state in (State.HELD, State.AWAY) or id_ not in document.lane.opening:
             document.lane.ready.enter(source, id_)
 
     def forget(self, id_: bytes) -> None:
@@ -263,7 +262,7 @@ class CheckScheduler:
         self._grow(document, -document.size)
         if document.state in (State.HELD, State.LOADING):
             lane.dropped[id_] = None
-        if document.state is not State.LIGHT:
+        if document.state is not State.AWAY:
             document.state = State.COLD
             for source, jobs in document.jobs.items():
                 lane.ready.leave(source, id_)
@@ -490,13 +489,13 @@ class CheckScheduler:
             document.failures += 1
             if overran or document.failures >= _TRIES:
                 logger.error("document %s can't be loaded", label(id_))
-                return lambda: self._lighten(id_, document, now)
+                return lambda: self._put_away(id_, document, now)
             return lambda: None
         first, count = (place.first, place.records) if place else (0, len(order.data))
-        if order.name in _CHECKS and count != 1 and len(order.data) > 1:
+        if order.name == b"check" and count != 1 and len(order.data) > 1:
             job.single = True
             return lambda: None
-        at = job.good + (first if order.name in _CHECKS else 0)
+        at = job.good + (first if order.name == b"check" else 0)
         job.deaths = job.deaths + 1 if job.fatal == at else 1
         job.fatal = at
         if overran or job.deaths >= _TRIES:
@@ -504,13 +503,13 @@ class CheckScheduler:
             return lambda: self._finish(id_, order.source, job, ValidateResult(job.todo.ticket, at, (), why), now)
         return lambda: None
 
-    def _lighten(self, id_: bytes, document: Document, now: float) -> None:
+    def _put_away(self, id_: bytes, document: Document, now: float) -> None:
         self.documents[id_] = document
-        document.state = State.LIGHT
+        document.state = State.AWAY
         for source in document.jobs:
             document.lane.cold.leave(source, id_)
             document.lane.ready.enter(source, id_)
-        self._refuse_what_needs_it(id_, document, now)
+        self._refuse_all(id_, document, now)
 
     def _done(self, lane: Lane, order: Sent, answer: Answer, now: float) -> None:
         document, job, state = self.documents.get(order.document), order.job, answer.state
@@ -538,7 +537,7 @@ class CheckScheduler:
             document.answered = None
             if document.state is State.HELD:
                 self._grow(document, sum(map(len, order.data)))
-        if order.name not in _CHECKS:
+        if order.name != b"check":
             return self._finish(order.document, order.source, job, ValidateResult(ticket, 0, data, refused), now)
         good = job.good + int(data[0])
         if refused or good >= job.todo.records:
@@ -546,12 +545,11 @@ class CheckScheduler:
         job.good = good
         self._since[order.source] = now
 
-    def _refuse_what_needs_it(self, id_: bytes, document: Document, now: float) -> None:
-        """Of a document that can't be loaded nothing can be told, and nothing can be merged into it."""
+    def _refuse_all(self, id_: bytes, document: Document, now: float) -> None:
+        """Of a document that can't be loaded nothing can be told, and what is to be added can't be checked."""
         for source, jobs in tuple(document.jobs.items()):
             for job in tuple(jobs):
-                if not isinstance(job.todo.request, wire.Push):
-                    self._finish(id_, source, job, ValidateResult(job.todo.ticket, failed=True), now)
+                self._finish(id_, source, job, ValidateResult(job.todo.ticket, failed=True), now)
 
     def _answered_before(self, id_: bytes, document: Document, source: Source, job: Job, now: float) -> bool:
         """Many clients that come with the same version get the same answer, which is computed once."""
@@ -615,8 +613,7 @@ def _sent(id_: bytes, document: Document, source: Source, job: Job, share: int) 
     match job.todo.request:
         case wire.Push(_, _, _, data):
             end = min(job.todo.records, job.good + (1 if job.single else share))
-            name = b"glance" if document.state is State.LIGHT else b"check"
-            return Sent(id_, name, data[job.good : end], source, job), end == job.todo.records
+            return Sent(id_, b"check", data[job.good : end], source, job), end == job.todo.records
         case MergeRequest(_, _, update, may_append):
             return Sent(id_, b"merge" if may_append else b"cover", (update,), source, job), True
         case DiffRequest(_, _, version):
@@ -640,7 +637,7 @@ def read_answers(batch: Sequence[Sent], answers: Sequence[bytes]) -> Iterator[tu
 def _is_possible(order: Sent, answer: Answer) -> bool:
     """Whether an answer tells what its order asked for: it comes from where strangers' bytes may have had their way."""
     state, reason, data = answer
-    if order.name in _CHECKS and state in (b"ok", b"part", b"bad", b"broken"):
+    if order.name == b"check" and state in (b"ok", b"part", b"bad", b"broken"):
         good, asked = (int(data[0]) if len(data) == 1 else -1), len(order.data)
         if state == b"part":
             return 0 < good < asked
@@ -649,9 +646,9 @@ def _is_possible(order: Sent, answer: Answer) -> bool:
         case b"ok":
             return order.name == b"merge" or len(data) == (2 if order.name == b"diff" else 0)
         case b"which":
-            return order.name in _CHECKS and len(order.data) > 1 and not data
+            return order.name == b"check" and len(order.data) > 1 and not data
         case b"gone":
-            return order.job is not None and order.name != b"glance" and not data
+            return order.job is not None and not data
         case b"later" | b"heavy":
             return order.job is not None and not data
         case b"bad":

@@ -13,10 +13,10 @@ order   = name, document, count, count × bytes
 answer  = state, reason, count, count × bytes          state: see below
 
 load    updates of the log, more to come          check   records -> how many are good, as a decimal number
-loaded  the last of them; now it is held          glance  records, on an empty document -> as check
-heal    as load, but some updates are bad         merge   one update -> what the document emitted, cut to records
-healed  the last of those                         cover   one update that must say nothing new
-drop    hold it no longer                         diff    a version -> what lies beyond it, the document's own version
+loaded  the last of them; now it is held          merge   one update -> what the document emitted, cut to records
+heal    as load, but some updates are bad         cover   one update that must say nothing new
+healed  the last of those                         diff    a version -> what lies beyond it, the document's own version
+drop    hold it no longer
 
 ok      it is done                                part    so many records are good, the others were not looked at
 bad     it can't be                               heavy   it would take long; nothing was done
@@ -46,8 +46,7 @@ NOTHING = b"\x00\x00"
 """The update that says nothing; some client may send it as often as it likes."""
 
 
-_CHECKS = frozenset({b"check", b"glance"})
-_JOBS = _CHECKS | {b"merge", b"cover", b"diff"}
+_JOBS = frozenset({b"check", b"merge", b"cover", b"diff"})
 _UNDONE = frozenset({b"part", b"heavy", b"later"})
 
 
@@ -130,12 +129,12 @@ class ValidatorWorker:
                     updates = self._healing.pop(document)
                     self._held[document] = _Held(load_all(updates)[0], sum(map(_blocks, updates)))
                 return _answer(b"ok")
-        held = _Held(YjsReplica(())) if order == b"glance" else self._held.get(document)
+        held = self._held.get(document)
         if held is None:
             return _answer(b"gone")
         try:
-            done = self._orders[b"check" if order == b"glance" else order](held, data)
-            if order in _CHECKS and self._good < len(data):
+            done = self._orders[order](held, data)
+            if order == b"check" and self._good < len(data):
                 return _answer(b"part", b"", done)
             return _answer(b"ok", b"", done)
         except _OneByOne:
@@ -148,7 +147,7 @@ class ValidatorWorker:
             if held.replica.broken:
                 self._held.pop(document, None)
                 state = b"broken"
-            good = [b"%d" % self._good] if order in _CHECKS else []
+            good = [b"%d" % self._good] if order == b"check" else []
             return _answer(state, str(error).encode(), good)
 
     def _load(self, document: bytes, data: Sequence[bytes], last: bool) -> list[bytes]:

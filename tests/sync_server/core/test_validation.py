@@ -43,6 +43,7 @@ from sync_server.core.validation import (
     ValidateResult,
     Validation,
 )
+from sync_server.doors import yjs
 from sync_server.log.base import LogError
 from sync_server.log.file import DATABASE
 from sync_server.log.sqlite import SqliteLog
@@ -625,16 +626,45 @@ def test_the_slow_worker_is_there_while_something_is_slow(kept: Kept, monkeypatc
     assert kept.keeper.restarts == 0
 
 
-def test_a_document_that_can_not_be_loaded_takes_records_that_can_be_read(
+def test_a_document_that_can_not_be_loaded_takes_nothing(
     kept: Kept, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    """Nobody has looked at what comes for it, so nothing of that is acknowledged."""
     make_deadly(monkeypatch, tmp_path, "load")
     kept.append(D, edits(1)[0], update("k", "deadly"))
-    (asked,) = kept.wait(kept.put(DiffRequest(D, "yjs", b"\x00")))
-    assert asked.failed
-    good, bad = kept.wait(kept.put(Push(D, T, 1, tuple(edits(1)))), kept.put(Push(D, T, 2, (b"rubbish",))))
-    assert (good.good, bad.good, bool(bad.refused)) == (1, 0, True)
+    first = kept.wait(kept.put(Push(D, S, 1, tuple(edits(2)))), kept.put(DiffRequest(D, "yjs", b"\x00")))
+    restarts = kept.keeper.restarts
+    later = kept.wait(
+        kept.put(Push(D, T, 1, tuple(edits(1)))),
+        kept.put(MergeRequest(D, "yjs", edits(1)[0])),
+        kept.put(MergeRequest(D, "yjs", b"\x00\x00", may_append=False)),
+        kept.put(Push(D, T, 2, (b"rubbish",))),
+    )
+    assert {(answer.good, answer.failed, answer.refused) for answer in (*first, *later)} == {(0, True, "")}
+    assert kept.keeper.restarts == restarts, "it is not tried again"
     assert kept.wait(kept.put(Push(E, S, 1, tuple(edits(1)))))[0].good == 1
+
+
+def test_a_document_that_harmed_a_worker_is_read_on_and_who_writes_is_told_by_a_code(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    one, two = edits(1)[0], update("k", "deadly")
+    with RelayThread(tmp_path / "data", check=False) as relay, native(relay.url, D) as client:
+        assert isinstance(ask(client, Push(D, S, 1, (one, two))), Ack)
+    make_deadly(monkeypatch, tmp_path, "load")
+    with RelayThread(tmp_path / "data") as relay, native(relay.url, E) as client:
+        assert isinstance(ask(client, Open(D, "yjs")), Opened)
+        assert hear(client) == Records(D, 1, (wire.Record(S, 1, one), wire.Record(S, 2, two)))
+        for n in (3, 3):
+            refused = ask(client, Push(D, S, n, tuple(edits(2))))
+            assert isinstance(refused, Error)
+            assert (refused.code, refused.document, refused.session, refused.n) == (ErrorCode.READ_ONLY, D, S, n)
+        assert isinstance(ask(client, Push(E, T, 1, tuple(edits(1)))), Ack)
+        with Bare(relay.url, document_id(D)) as page:
+            page.send(yjs.StepOne(b"\x00"))
+            assert page.close_code() == 4403
+    with closing(SqliteLog(tmp_path / "data" / DATABASE)) as log:
+        assert list(log.contents(D, 9)) == [one, two]
 
 
 # ---------------------------------------------------------------- order, without a keeper
