@@ -23,7 +23,7 @@ from typing import NamedTuple, TypeAlias
 
 from llmcrdt.sync import wire
 
-from ..workers.turns import Source
+from .turns import Source
 
 Peer: TypeAlias = int
 

@@ -35,9 +35,9 @@ from llmcrdt.exceptions import LLMCRDTError
 from llmcrdt.sync import wire
 
 from ..core.limits import Limits
+from ..core.turns import Source, Turns
 from ..core.validation import DiffRequest, Flush, Flushed, MergeRequest, ReplicaDropped, ValidateRequest, ValidateResult
 from ..log.base import RecordLog, label
-from .turns import Source, Turns
 
 logger = logging.getLogger(__name__)
 

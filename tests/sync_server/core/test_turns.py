@@ -8,7 +8,7 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sync_server.workers.turns import Source, Turns
+from sync_server.core.turns import Source, Turns
 
 
 @settings(max_examples=100, deadline=None)
