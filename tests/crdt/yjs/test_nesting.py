@@ -177,7 +177,7 @@ SURVIVES = """
 import random, sys, threading, time
 from llmcrdt.crdt.yjs.replica import YjsReplica
 from llmcrdt.exceptions import MalformedUpdate
-from tests.crdt.hostile_nesting import MAP, any_update, deep, deeper, delete_all, item, update
+from tests.crdt.yjs.hostile_nesting import MAP, any_update, deep, deeper, delete_all, item, update
 
 def go():
     rng = random.Random(int(sys.argv[1]))
