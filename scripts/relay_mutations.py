@@ -73,7 +73,7 @@ RELAY_MUTATIONS = (
     ),
     Mutation(
         "duties", "a refill is one record, however large", "Repo.__init__",
-        "cut=cut_update, ", "", "tests/repo/test_large.py::test_what_is_larger_than_a_record_is_sent_all_the_same",
+        "cut=crdt.cut, ", "", "tests/repo/test_large.py::test_what_is_larger_than_a_record_is_sent_all_the_same",
     ),
     Mutation(
         "duties", "what was deleted is missing in a refill", "Repo.lacking",
@@ -210,7 +210,7 @@ RELAY_MUTATIONS = (
         "tests/sync_server/core/test_validation.py::test_a_worker_that_says_what_can_not_be_is_started_again",
     ),
     Mutation(
-        "checked", "a document that a record broke is kept", "ValidatorWorker.obey",
+        "checked", "a document that a record broke is kept", "ValidatorWorker._look",
         "if held.replica.broken:", "if False:",
         "tests/sync_server/core/test_validation.py::test_a_document_in_doubt_is_gone_until_it_is_loaded_again",
     ),
@@ -220,7 +220,7 @@ RELAY_MUTATIONS = (
         "tests/sync_server/core/test_validation.py::test_what_only_the_core_refuses_is_found_among_many_records",
     ),
     Mutation(
-        "checked", "a document in which some of a batch may be is kept", "ValidatorWorker.obey",
+        "checked", "a document in which some of a batch may be is kept", "ValidatorWorker._look",
         "except _OneByOne:\n    self._held.pop(document, None)", "except _OneByOne:",
         "tests/sync_server/core/test_validation.py::test_a_document_in_doubt_is_gone_until_it_is_loaded_again",
     ),

@@ -1,9 +1,12 @@
-"""The Replica protocol: bytes that merge. A replica knows maps, texts and updates; it knows no conversations.
+"""Bytes that merge: Backend is all that anybody asks of one kind of CRDT, Replica is one document of it.
+
+A replica knows maps, texts and updates; it knows no conversations. Registered backends: ``registry.py``. What each
+must do is ``testing.backend_suite.BackendSuite``.
 
 A document is a few named root maps. A root's values are scalars (str, bytes) or *nodes*: nested maps whose fields are
 scalars or shared texts. That is all the document layer needs, and every backend can give it.
 
-What holds for every backend:
+Invariants of every backend:
 
 * **Updates commute and repeat harmlessly.** ``apply`` in any order, any number of times, ends in the same document.
 * **Nothing waits for ever unseen.** An update that needs another one first is kept, is part of ``diff``, and counts as
@@ -13,16 +16,20 @@ What holds for every backend:
 * **A conflict winner means nothing.** Which of two concurrent writes to one key survives is the backend's affair; the
   document layer never lets two writers use one key.
 * **One writer identity per replica object,** fresh and random, never stored: copies of a file can't collide.
+* **Pieces say what the whole said.** ``cut`` and ``split`` make updates that do together what the one did; ``compact``
+  and ``redact`` leave out only what the document has deleted.
+* **Bytes are read without a document.** ``read``, ``touches``, ``repeats``, ``foreign_key`` and ``estimate_work`` build
+  none, and take time in proportion to the bytes that they get.
 
 A replica is not thread-safe; its owner holds a lock.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ..exceptions import InvalidContent
 
@@ -89,6 +96,21 @@ class Applied:
         return self.changed or self.pending
 
 
+class ParsedUpdate(NamedTuple):
+    """An update whose structure was checked. ``structure`` is for the backend that read it, and for nobody else."""
+
+    data: bytes
+    structure: Any
+
+
+class Work(NamedTuple):
+    """``seconds``: processor time that an update takes at most, or about that; ``blocks``: how many it adds to its
+    document."""
+
+    seconds: float
+    blocks: int
+
+
 class Edit(Protocol):
     """The writes of one transaction: they become one update. Whoever writes a scalar of more than ``MAX_VALUE`` bytes
     gets InvalidContent."""
@@ -130,6 +152,8 @@ class Edit(Protocol):
 
 
 class Replica(Protocol):
+    """One document in memory."""
+
     @property
     def kind(self) -> str:
         """The document kind of the sync protocol: "yjs"."""
@@ -144,14 +168,22 @@ class Replica(Protocol):
         """Merge an update from anywhere. Raises MalformedUpdate; afterwards look at ``broken``."""
         ...
 
+    def apply_together(self, updates: Sequence[ParsedUpdate]) -> None:
+        """Apply updates in one transaction, which costs far less than one for each; what they did isn't told. Raises
+        MalformedUpdate; where there are several, some may be in then, so the replica is ``broken``."""
+        ...
+
+    def adds(self, update: bytes) -> bool:
+        """Whether ``apply`` would change anything. Nothing is applied. Raises MalformedUpdate."""
+        ...
+
     def foreign_key(self, update: bytes, root: str, prefix: str, own: str) -> str | None:
-        """A key that begins with ``prefix`` and that an update writes into a root map without writing ``own``. None
-        where there is none; one that it only writes over need not be told. Nothing is applied. Raises
-        MalformedUpdate."""
+        """See ``Backend.foreign_key``."""
         ...
 
     def load(self, snapshot: bytes | None, updates: Iterable[bytes]) -> None:
-        """Merge what was stored, without reporting what it touched. The replica must be new."""
+        """Merge what was stored, without reporting what it touched. The snapshot must come from ``snapshot``, or from
+        ``Backend.compact``. More calls, without one, may follow until the first ``apply``. Raises MalformedUpdate."""
         ...
 
     def snapshot(self) -> tuple[bytes, list[bytes]]:
@@ -181,4 +213,86 @@ class Replica(Protocol):
 
     def node(self, root: str, key: str) -> Node | None:
         """All fields of a node, as they are now; those of another shape are ``Other()``. None if it is not a node."""
+        ...
+
+
+class Backend(Protocol):
+    """One kind of CRDT. It holds no document, and any thread may call it.
+
+    A method that gets an update raises MalformedUpdate for bytes that are none, unless it says something else.
+    """
+
+    @property
+    def kind(self) -> str:
+        """The document kind of the sync protocol: "yjs"."""
+        ...
+
+    @property
+    def empty(self) -> bytes:
+        """The update that says nothing."""
+        ...
+
+    def make_replica(self, roots: Iterable[str], applying: AbstractContextManager[None] | None = None) -> Replica:
+        """A new, empty document with these root maps. ``applying`` is entered while the replica applies or loads bytes:
+        should the process end of that, its owner knows of what."""
+        ...
+
+    # of one update
+
+    def read(self, update: bytes) -> ParsedUpdate:
+        """Check the structure of an update. One that passes may still break the replica that applies it."""
+        ...
+
+    def touches(self, update: bytes, prefix: str) -> bool:
+        """Whether an update may set a new field of a node whose name begins with ``prefix``. False is certain; True may
+        be wrong. Raises nothing."""
+        ...
+
+    def foreign_key(self, update: bytes, root: str, prefix: str, own: str) -> str | None:
+        """A key that begins with ``prefix`` and that an update writes into a root map without writing ``own``. None
+        where there is none; one that it only writes over need not be told."""
+        ...
+
+    def repeats(self, updates: Iterable[ParsedUpdate], version: bytes) -> bool:
+        """Whether any of these updates writes something that a replica at ``version`` has already."""
+        ...
+
+    def estimate_work(self, update: bytes, blocks: int) -> Work:
+        """The cost of an update to a document that has so many blocks. A malformed one costs what was read of it."""
+        ...
+
+    def cut(self, update: bytes) -> list[bytes]:
+        """Updates that say the same, in an order in which they can be applied, each small enough for a record that any
+        relay takes. A value that is larger has one of its own. Bytes that are no update stay as they are."""
+        ...
+
+    def split(self, update: bytes, limit: int) -> list[bytes]:
+        """Updates of at most ``limit`` bytes, in an order in which they can be applied. Raises MalformedUpdate where
+        that can't be, for instance for one value that is larger."""
+        ...
+
+    # of many updates
+
+    def redact(self, whole: bytes, updates: Sequence[bytes]) -> list[bytes] | None:
+        """Updates, cut as by ``cut``, that say of the document ``whole`` what ``updates`` say, without what it has
+        deleted; they may say more of it. None where the updates hold nothing deleted."""
+        ...
+
+    def compact(self, updates: Iterable[bytes]) -> list[bytes]:
+        """The document that the updates make, as one update; after it those that still wait for others, and those that
+        can't be applied, as they came. Content that the document has deleted is no longer in the first."""
+        ...
+
+    def catch_up(self, snapshot: Sequence[bytes], before: Sequence[bytes], tail: Sequence[bytes]) -> bytes:
+        """What ``tail`` adds to the document that ``snapshot`` (from ``compact``) and ``before`` make, without what the
+        tail says and deletes again. Raises MalformedUpdate also where something waits for other updates."""
+        ...
+
+    def begin(self, first: bytes) -> Replica:
+        """A replica without roots that holds the first record of a log. Where that came from ``compact``, it need not
+        be read again. Raises MalformedUpdate."""
+        ...
+
+    def load_all(self, updates: Iterable[bytes]) -> tuple[Replica, list[bytes]]:
+        """A replica without roots that holds all updates that can be applied, and those that can't."""
         ...

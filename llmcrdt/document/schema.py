@@ -51,6 +51,8 @@ from .entry import (
 from .order import Erase, Node, Selection
 
 META, ENTRIES, ACTS = "meta", "entries", "acts"
+ERASE_MARK = "erased:"
+"""The beginning of the name of a field that erases its entry."""
 ROOTS = (META, ENTRIES, ACTS)
 SCHEMA = "1.0"
 _ERASED = "llmcrdt/erased/1"  # stands for the hash of an entry that was erased before it was ever sealed
@@ -252,7 +254,7 @@ def erased_of(entry: EntryId, fields: ReplicaNode) -> tuple[ContentHash, ...] | 
     found: set[str] = set()
     erased = False
     for name, value in fields.items():
-        if name.startswith("erased:"):
+        if name.startswith(ERASE_MARK):
             erased = True
             try:
                 said = parse_json(value)
@@ -269,7 +271,7 @@ def erases_of(fields: ReplicaNode) -> tuple[Erase, ...]:
     """The marks of an erased entry, by session. A lamport that none can read is 0."""
     found: list[Erase] = []
     for name, value in sorted(fields.items()):
-        if name.startswith("erased:"):
+        if name.startswith(ERASE_MARK):
             try:
                 said = parse_json(value)
             except InvalidContent:

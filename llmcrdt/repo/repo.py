@@ -12,11 +12,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..at_exit import end_at_exit
-from ..crdt.backend import Applied
-from ..crdt.yjs.redact import redact_updates
-from ..crdt.yjs.replica import YjsReplica
-from ..crdt.yjs.split import cut_update
-from ..crdt.yjs.update import read_state_vector, read_update
+from ..crdt.backend import Backend, ParsedUpdate, Replica
+from ..crdt.registry import DEFAULT, backend
 from ..document import library as library_document
 from ..document import schema
 from ..document.conversation import Conversation
@@ -102,7 +99,8 @@ def open(  # as llmcrdt.open
     invited = read_invite(invite) if invite is not None else None
     if invited is not None and library not in (None, invited.library):
         raise LibraryMismatch(f"The invite is for library {invited.library}.", hint="Give the invite alone.")
-    repo = Repo(path, invited.library if invited else library, author=author, clock=clock, random=random)
+    joined = invited.library if invited else library
+    repo = Repo(path, joined, author=author, clock=clock, random=random, crdt=backend(DEFAULT))
     if invited is not None:
         try:
             repo.accept(invited)
@@ -110,28 +108,6 @@ def open(  # as llmcrdt.open
             repo.close()
             raise
     return repo
-
-
-class MarkedReplica(YjsReplica):
-    """Notes the document while it applies what may have come from elsewhere."""
-
-    def __init__(self, roots: Iterable[str], document: DocumentId, applying: Applying) -> None:
-        super().__init__(roots)
-        self._document, self._applying = document, applying
-
-    def apply(self, update: bytes) -> Applied:
-        self._applying.begin(self._document)
-        try:
-            return super().apply(update)
-        finally:
-            self._applying.end()
-
-    def load(self, snapshot: bytes | None, updates: Iterable[bytes]) -> None:
-        self._applying.begin(self._document)
-        try:
-            super().load(snapshot, updates)
-        finally:
-            self._applying.end()
 
 
 class Repo:
@@ -145,12 +121,14 @@ class Repo:
         author: str,
         clock: Callable[[], float],
         random: Random,
+        crdt: Backend,
     ) -> None:
         self.author = author
         self.random = random
+        self.crdt = crdt
         self._clock = clock
         self._lock = threading.RLock()
-        self.store = Store(Path(path), lock=self._lock, random=random, cut=cut_update, redact=redact_updates)
+        self.store = Store(Path(path), lock=self._lock, random=random, cut=crdt.cut, redact=crdt.redact)
         self._applying = Applying(self.store.path)
         self.keyring = Keyring(f"{self.store.path}.keys", clock=clock, random=random)
         self.blobs = BlobStore(f"{self.store.path}.blobs", self._named_blobs)
@@ -465,13 +443,12 @@ class Repo:
             if document != self.library and (in_use is None or not in_use.loaded):
                 self._settle(document)
 
-    def repeats(self, document: DocumentId, updates: Sequence[bytes]) -> bool:
-        """Whether any of these sound updates writes something that a conversation had already."""
+    def repeats(self, document: DocumentId, updates: Sequence[ParsedUpdate]) -> bool:
+        """Whether any of these updates writes something that a conversation had already."""
         with self._lock:
             in_use = self._open.get(document)
             holder = in_use if in_use is not None and in_use.loaded else self._kept(document)[0]
-            state = read_state_vector(holder.version())
-            return any(read_update(update).repeats(state) for update in updates)
+            return self.crdt.repeats(updates, holder.version())
 
     def lacking(self, document: DocumentId, log: Sequence[bytes]) -> tuple[bytes | None, set[str], int]:
         """What a relay's log lacks of a document, deletes and waiting updates included, the keys that it touches, and
@@ -522,15 +499,15 @@ class Repo:
 
     # inside
 
-    def _kept(self, document: DocumentId) -> tuple[YjsReplica, int]:
+    def _kept(self, document: DocumentId) -> tuple[Replica, int]:
         """What the file has of a document, in a replica of its own, and the last place of it."""
         replica = self._replica(document)
         kept = self.store.since(document, 0)
         replica.load(kept.snapshot, kept.updates)
         return replica, kept.place
 
-    def _replica(self, document: DocumentId) -> YjsReplica:
-        return MarkedReplica(self._roots(document), document, self._applying)
+    def _replica(self, document: DocumentId) -> Replica:
+        return self.crdt.make_replica(self._roots(document), self._applying.mark(document))
 
     def _roots(self, document: DocumentId) -> Sequence[str]:
         return library_document.ROOTS if document == self.library else schema.ROOTS
@@ -538,11 +515,11 @@ class Repo:
     def _examine(self, document: DocumentId) -> None:
         """A process died while it applied something of this document. Where another one dies of that as well, it is set
         aside: nobody else has to."""
-        from ..crdt.yjs.trial import SNAPSHOT, deadly  # most processes never need it
+        from ..crdt.trial import SNAPSHOT, deadly  # most processes never need it
 
         while True:
             kept = self.store.since(document, 0)
-            found = deadly(kept.snapshot, kept.updates, self._roots(document))
+            found = deadly(self.crdt.kind, kept.snapshot, kept.updates, self._roots(document))
             if found is None or found == SNAPSHOT:
                 return
             self.store.set_aside(document, kept.updates[found], "A process died when it was applied.")

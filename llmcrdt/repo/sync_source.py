@@ -6,8 +6,8 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..crdt.yjs.update import foreign_key, read_update
-from ..document.schema import check_identity
+from ..crdt.backend import ParsedUpdate
+from ..document.schema import ERASE_MARK, check_identity
 from ..exceptions import MalformedUpdate
 from ..ids import DocumentId, SessionId
 from ..sync.local import Record, Waiting
@@ -32,7 +32,7 @@ class SyncSource:
         return self._only if self._only is not None else self._repo.following()
 
     def kind(self, document: DocumentId) -> str:
-        return "yjs"
+        return self._repo.crdt.kind
 
     def cursor(self, document: DocumentId) -> Cursor | None:
         found = self._store.cursor(self._relay, document)
@@ -61,23 +61,26 @@ class SyncSource:
     def received(self, document: DocumentId, records: Sequence[Record], cursor: Cursor | None) -> bool:
         """Structure is checked here, and that a record is not of another document; one that passes and still breaks the
         core is set aside when it is applied."""
+        crdt = self._repo.crdt
         good: list[tuple[str, int, bytes]] = []
+        parsed: list[ParsedUpdate] = []
         refused: list[tuple[bytes, str]] = []
         for record in records:
             try:
-                read_update(record.data)
-                check_identity(document, record.data, foreign_key)
+                update = crdt.read(record.data)
+                check_identity(document, record.data, crdt.foreign_key)
                 good.append(record)
+                parsed.append(update)
             except MalformedUpdate as error:
                 logger.warning("A record of %s was set aside: %s", document, error)
                 refused.append((record.data, str(error)))
-        # What says again what the document had may hold words that were erased since; in the file they have no place.
-        stale = bool(self._store.purged(document)) and self._repo.repeats(document, [data for _, _, data in good])
+        # Records that repeat what the document had may carry erased words, which must not stay in the file.
+        stale = bool(self._store.purged(document)) and self._repo.repeats(document, parsed)
         self._store.received(self._relay, document, good, refused, cursor, stale=stale)
         if records:
             self._repo.touch(document, refresh=True)
             # An erase, or words that an erase has to take: they must not wait in the file until somebody opens it.
-            if any(b"erased:" in record.data for record in records) or self._store.purged(document):
+            if any(crdt.touches(update.data, ERASE_MARK) for update in parsed) or self._store.purged(document):
                 self._repo.take_in(document)
         return document == self._repo.library
 

@@ -13,8 +13,24 @@ import mmap
 import os
 import sys
 from pathlib import Path
+from types import TracebackType
 
 _SIZE = 64
+
+
+class Mark:
+    """A context manager that may be entered again and again."""
+
+    def __init__(self, marks: Applying, document: str) -> None:
+        self._marks, self._document = marks, document
+
+    def __enter__(self) -> None:
+        self._marks.begin(self._document)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._marks.end()
 
 
 class Applying:
@@ -26,6 +42,10 @@ class Applying:
         self._handle = -1
         self._map: mmap.mmap | None = None
         self._opened = str(database) == ":memory:"
+
+    def mark(self, document: str) -> Mark:
+        """To be entered while something is applied to this document."""
+        return Mark(self, document)
 
     def begin(self, document: str) -> None:
         """From now on something is applied to this document."""

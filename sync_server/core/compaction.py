@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+from llmcrdt.crdt.registry import kinds
 from llmcrdt.sync import wire
 from llmcrdt.sync.wire import Cursor
 
@@ -18,7 +19,7 @@ from .limits import Limits
 
 logger = logging.getLogger(__name__)
 
-FOLDED_KINDS = frozenset({"yjs"})
+FOLDED_KINDS = kinds()
 """Kinds of documents whose records can be folded."""
 
 

@@ -281,7 +281,7 @@ class Rooms:
             self._refuse(peer, ErrorCode.GONE, _GONE, message.document)
             return True
         match message:
-            case DiffRequest():
+            case DiffRequest(_, kind):
                 pass
             case MergeRequest(document, kind, update):
                 there = self._rooms.get(document) or self._load(document, kind)
@@ -300,9 +300,10 @@ class Rooms:
                     records = next((i for i, d in enumerate(data) if self._unfit(peer, document, room, d)), records)
                 if records == 0:
                     return False
+                kind = room.kind
             case _:
                 return False
-        self._out.append(self._checking.check(event, records, self._peers[peer].subject or peer))
+        self._out.append(self._checking.check(event, kind, records, self._peers[peer].subject or peer))
         return True
 
     def _checked(self, answer: ValidateResult) -> None:

@@ -21,13 +21,14 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import NamedTuple, TypeAlias
 
+from llmcrdt.crdt.registry import kinds
 from llmcrdt.sync import wire
 
 from .turns import Source
 
 Peer: TypeAlias = int
 
-CHECKED_KINDS = frozenset({"yjs"})
+CHECKED_KINDS = kinds()
 """Kinds of documents whose records can be checked."""
 
 
@@ -94,11 +95,12 @@ class Left(NamedTuple):
 
 
 class ValidateRequest(NamedTuple):
-    """Look at this; Checked with the same ticket is the answer. Of a Push the first ``records``. ``source``: on whose
-    time."""
+    """Look at this; Checked with the same ticket is the answer. ``kind``: the document's. Of a Push the first
+    ``records``. ``source``: on whose time."""
 
     ticket: int
     request: wire.Push | DiffRequest | MergeRequest
+    kind: str
     records: int = 0
     source: Source = 0
 
@@ -218,8 +220,8 @@ class Validation:
         """The n of the last record of a session that is under way; 0 if none is."""
         return self._names.get((document, session), (0, 0))[1]
 
-    def check(self, event: Received, records: int = 0, source: Source = 0) -> ValidateRequest:
-        """Have a message looked at, on somebody's time; of a Push so many records."""
+    def check(self, event: Received, kind: str, records: int = 0, source: Source = 0) -> ValidateRequest:
+        """Have a message about a document of this kind looked at, on somebody's time; of a Push so many records."""
         message = event.message
         assert isinstance(message, wire.Push | DiffRequest | MergeRequest)
         document, ticket = message.document, next(self._tickets)
@@ -229,7 +231,7 @@ class Validation:
         if isinstance(message, wire.Push):
             jobs, last = self._names.get((document, message.session), (0, 0))
             self._names[document, message.session] = (jobs + 1, max(last, message.n + records - 1))
-        return ValidateRequest(ticket, message, records, source)
+        return ValidateRequest(ticket, message, kind, records, source)
 
     def take(self, answer: ValidateResult) -> tuple[Job, ValidateRequest | None] | None:
         """The message that was looked at. With ValidateRequest: the answer rests on a replica that was dropped since,
@@ -241,7 +243,9 @@ class Validation:
         message = job.event.message
         assert isinstance(message, wire.Push | DiffRequest | MergeRequest)
         stale = job.epoch != self._epochs[message.document] and not isinstance(message, wire.Push)
-        again = self.check(job.event, source=job.source) if stale and job.event.peer in self._lines else None
+        again = None
+        if stale and job.event.peer in self._lines and not isinstance(message, wire.Push):
+            again = self.check(job.event, message.kind, source=job.source)
         self._finish(job.event.peer, message)
         return job, again
 

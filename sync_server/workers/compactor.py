@@ -36,7 +36,7 @@ class Compactor:
     ) -> None:
         self._log, self._limits, self._answer, self._early = log, limits, answer, early
         self._used = False
-        self._todo: SimpleQueue[tuple[float, CompactRequest | CatchUpRequest] | None] = SimpleQueue()
+        self._todo: SimpleQueue[tuple[float, CompactRequest | CatchUpRequest, str] | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._worker: subprocess.Popen[bytes] | None = None
         self._stopping = False
@@ -44,7 +44,7 @@ class Compactor:
         self._thread.start()
 
     def put(self, todo: CompactRequest | CatchUpRequest) -> None:
-        self._todo.put((time.monotonic(), todo))
+        self._todo.put((time.monotonic(), todo, self._kind(todo)))
 
     def stop(self) -> None:
         """End it, and what is under way; the log is not touched by that."""
@@ -70,37 +70,48 @@ class Compactor:
                 continue
             if got is None:
                 return
-            since, todo = got
+            since, todo, kind = got
             if isinstance(todo, CompactRequest):
-                self._answer(CompactResult(*todo, self.fold(todo)))
+                self._answer(CompactResult(*todo, self._fold(todo, kind)))
                 self._end_worker()
             else:
                 self._used = True
                 late = time.monotonic() - since > self._limits.condense_wait
-                self._answer(CatchUpResult(*todo, None if late else self.condense(todo)))
+                self._answer(CatchUpResult(*todo, None if late else self._condense(todo, kind)))
                 if self._early:
                     # Where it was ended: who comes next has not the time to wait for a start as well.
                     self._start()
 
     def fold(self, todo: CompactRequest) -> Sequence[bytes] | None:
-        """What a document's log folds to; None where that failed. Blocks."""
+        """What a document's log folds to; None where that failed. Blocks; on the log's thread."""
+        return self._fold(todo, self._kind(todo))
+
+    def _fold(self, todo: CompactRequest, kind: str) -> Sequence[bytes] | None:
         contents = self._log.contents(todo.document, todo.upto.position)
-        return self._ask(b"fold", contents, 2 * self._limits.fold_seconds)
+        return self._ask(b"fold", kind, contents, 2 * self._limits.fold_seconds)
 
     def condense(self, todo: CatchUpRequest) -> Sequence[bytes] | None:
         """What a part of a document's log comes to, nothing where that can't be said; None where it failed, or takes
-        too long. Blocks."""
-        return self._ask(b"condense", self._log.stretch(*todo), self._limits.condense_wait)
+        too long. Blocks; on the log's thread."""
+        return self._condense(todo, self._kind(todo))
 
-    def _ask(self, order: bytes, data: Iterable[bytes], seconds: float) -> Sequence[bytes] | None:
-        worker = self._start()
+    def _condense(self, todo: CatchUpRequest, kind: str) -> Sequence[bytes] | None:
+        return self._ask(b"condense", kind, self._log.stretch(*todo), self._limits.condense_wait)
+
+    def _kind(self, todo: CompactRequest | CatchUpRequest) -> str:
+        """The kind of a document; "" where it was deleted meanwhile."""
+        head = self._log.head(todo.document)
+        return head.kind if head else ""
+
+    def _ask(self, order: bytes, kind: str, data: Iterable[bytes], seconds: float) -> Sequence[bytes] | None:
+        worker = self._start() if kind else None
         if worker is None:
             return None
         timer = threading.Timer(seconds, worker.kill)
         assert worker.stdin is not None and worker.stdout is not None
         try:
             timer.start()
-            pieces.write(worker.stdin, chain((order,), data))
+            pieces.write(worker.stdin, chain((order, kind.encode()), data))
             return list(pieces.read(worker.stdout))
         except (OSError, EOFError) as e:
             if not self._stopping:

@@ -1,13 +1,13 @@
 """A process that folds documents and condenses parts of them:
 ``python -m sync_server.workers.compactor_worker BYTES SECONDS``.
 
-It reads orders and answers each, both as pieces.py has it: an order is its name and what it is about, the answer is
-the records that it comes to. It is a process of its own because a stranger's bytes reach the CRDT core here: should it
-crash, hang or eat memory, the relay goes on, and its log is as it was. BYTES and SECONDS bound its memory, and its time
-for one order.
+It reads orders and answers each, both framed (framing.py): an order is its name, the document's kind and the updates,
+the answer is records. It is a process of its own because a stranger's bytes reach the CRDT core here: should it crash,
+hang or eat memory, the relay goes on, and its log is as it was. BYTES and SECONDS bound its memory, and its time for
+one order.
 
 fold      updates -> what they fold to
-condense  updates in three parts, an empty one between them: a snapshot, what came behind it, and a tail -> what the
+condense  updates in three parts, an empty one between them: a snapshot, what came after it, and a tail -> what the
           tail adds to the others, as one; none where it can't be said
 """
 
@@ -17,17 +17,18 @@ import os
 import sys
 from collections.abc import Sequence
 
-from llmcrdt.crdt.yjs.compact import catch_up_updates, compact_updates
+from llmcrdt.crdt.registry import backend
 from llmcrdt.exceptions import MalformedUpdate
 
 from . import framing as pieces
 from . import process
 
 
-def obey(order: bytes, data: Sequence[bytes]) -> list[bytes]:
-    """The answer to one order."""
+def obey(order: bytes, kind: bytes, data: Sequence[bytes]) -> list[bytes]:
+    """The answer to one order about a document of this kind."""
+    crdt = backend(kind.decode())
     if order == b"fold":
-        return compact_updates(data)
+        return crdt.compact(data)
     parts: list[list[bytes]] = [[]]
     for piece in data:
         if piece:
@@ -35,7 +36,7 @@ def obey(order: bytes, data: Sequence[bytes]) -> list[bytes]:
         else:
             parts.append([])
     try:
-        return [catch_up_updates(*parts)] if len(parts) == 3 else []
+        return [crdt.catch_up(*parts)] if len(parts) == 3 else []
     except MalformedUpdate:
         return []
 
@@ -46,9 +47,9 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     while True:
-        order, *data = pieces.read(sys.stdin.buffer)
+        order, kind, *data = pieces.read(sys.stdin.buffer)
         process.allow(int(sys.argv[2]))
-        pieces.write(answers, obey(order, data))
+        pieces.write(answers, obey(order, kind, data))
 
 
 if __name__ == "__main__":

@@ -98,6 +98,7 @@ class Document:
     it is loaded."""
 
     lane: Lane
+    kind: bytes = b""
     state: State = State.COLD
     jobs: dict[Source, deque[Job]] = field(default_factory=dict)
     opener: Source = 0
@@ -112,13 +113,14 @@ class Document:
 
 @dataclass(slots=True)
 class Sent:
-    """One order in a worker's hands: for a job, or (None) a slice of a log, or a drop."""
+    """One order in a worker's hands: for a job, or (None) a slice of a log, or a drop. ``kind``: the document's."""
 
     document: bytes
     name: bytes
     data: Sequence[bytes]
     source: Source = 0
     job: Job | None = None
+    kind: bytes = b""
 
 
 class Answer(NamedTuple):
@@ -203,8 +205,8 @@ class CheckScheduler:
 
     def put(self, order: Order, now: float) -> None:
         match order:
-            case ValidateRequest(_, request, _, source):
-                self._enqueue(request.document, source, Job(order), now)
+            case ValidateRequest(_, request, kind, _, source):
+                self._enqueue(request.document, kind, source, Job(order), now)
             case ReplicaDropped(id_):
                 document = self.documents.get(id_)
                 if document is not None and document.busy:
@@ -223,10 +225,10 @@ class CheckScheduler:
                     document.state = State.LOADING
                     document.log = iter(self._log.contents(id_, position)) if position else None
 
-    def _enqueue(self, id_: bytes, source: Source, job: Job, now: float) -> None:
+    def _enqueue(self, id_: bytes, kind: str, source: Source, job: Job, now: float) -> None:
         document = self.documents.get(id_)
         if document is None:
-            document = self.documents[id_] = Document(self.quick)
+            document = self.documents[id_] = Document(self.quick, kind.encode())
         if not document.busy:
             slow = max(self._slow_until.get(key, now) for key in (id_, source)) > now
             if slow:
@@ -306,7 +308,9 @@ class CheckScheduler:
             return []
         lane.loaded, lane.busy = sent[0].job is None, True
         for order in sent:
-            self.documents[order.document].busy += 1
+            document = self.documents[order.document]
+            document.busy += 1
+            order.kind = document.kind
         drops = [Sent(id_, b"drop", ()) for id_ in lane.dropped]
         lane.dropped.clear()
         return drops + sent

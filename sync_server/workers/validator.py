@@ -298,7 +298,7 @@ class Validator:
         hands.deadline = now + _PATIENCE * (max(_AT_LEAST, hands.seconds) + size / (1 << 20))
         hands.batch, hands.used = batch, now
         worker.progress.begin(0)
-        worker.say([p for s in batch for p in (s.name, s.document, b"%d" % len(s.data), *s.data)])
+        worker.say([p for s in batch for p in (s.name, s.kind, s.document, b"%d" % len(s.data), *s.data)])
 
     def _heard(self, hands: _Hands, worker: _Worker, answers: list[bytes]) -> None:
         try:

@@ -9,7 +9,7 @@ It reads batches of orders and answers each with a batch of answers, both as pie
 reach the CRDT core here, and only here and in the folds: should it crash, hang or eat memory, the relay starts another,
 which gets the documents from the log again.
 
-order   = name, document, count, count × bytes
+order   = name, kind, document, count, count × bytes
 answer  = state, reason, count, count × bytes          state: see below
 
 load    updates of the log, more to come          check   records -> how many are good, as a decimal number
@@ -32,19 +32,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
-from llmcrdt.crdt.yjs.compact import begin, load_all
-from llmcrdt.crdt.yjs.replica import YjsReplica
-from llmcrdt.crdt.yjs.split import split_update
-from llmcrdt.crdt.yjs.update import UpdateRange, read_update
-from llmcrdt.crdt.yjs.work import estimate_work
+from llmcrdt.crdt.backend import Backend, ParsedUpdate, Replica
+from llmcrdt.crdt.registry import backend
 from llmcrdt.exceptions import MalformedUpdate
 
 from . import framing as pieces
 from . import process
-
-NOTHING = b"\x00\x00"
-"""The update that says nothing; some client may send it as often as it likes."""
-
 
 _JOBS = frozenset({b"check", b"merge", b"cover", b"diff"})
 _UNDONE = frozenset({b"part", b"heavy", b"later"})
@@ -65,10 +58,14 @@ _TOGETHER = 0.01
 
 
 class _Held:
-    """A document, and how many blocks it has at most."""
+    """A document of a backend, and how many blocks it has at most."""
 
-    def __init__(self, replica: YjsReplica, blocks: int = 0) -> None:
-        self.replica, self.blocks = replica, blocks
+    def __init__(self, backend: Backend, replica: Replica) -> None:
+        self.backend, self.replica, self.blocks = backend, replica, 0
+
+    def count(self, updates: Sequence[bytes]) -> None:
+        """Count the blocks of updates, as far as they can be told from these alone."""
+        self.blocks += sum(self.backend.estimate_work(update, 0).blocks for update in updates)
 
 
 class ValidatorWorker:
@@ -85,6 +82,7 @@ class ValidatorWorker:
         self._record, self._heavy, self._clock = record, heavy or float("inf"), clock
         self._progress = progress or process.Progress(-1)
         self._at = 0
+        self._backends: dict[bytes, Backend] = {}
         self._held: dict[bytes, _Held] = {}
         self._loading: dict[bytes, _Held] = {}
         self._healing: dict[bytes, list[bytes]] = {}
@@ -97,7 +95,7 @@ class ValidatorWorker:
         now = self._clock()
         end = float("inf")
         waiting: set[bytes] = set()
-        for self._at, (order, document, data) in enumerate(orders(batch)):
+        for self._at, (order, kind, document, data) in enumerate(orders(batch)):
             self._progress.begin(self._at, 0, len(data))
             if order in _JOBS:
                 # Slices of logs come first; they don't count.
@@ -107,14 +105,14 @@ class ValidatorWorker:
                 answer = _answer(b"later")
             else:
                 allow(sum(map(len, data)))
-                answer = self.obey(order, document, data)
+                answer = self.obey(order, kind, document, data)
             if answer[0] in _UNDONE:
                 waiting.add(document)
             before, now = now, self._clock()
             self._progress.end(self._at, now - before)
             yield from answer
 
-    def obey(self, order: bytes, document: bytes, data: Sequence[bytes]) -> list[bytes]:
+    def obey(self, order: bytes, kind: bytes, document: bytes, data: Sequence[bytes]) -> list[bytes]:
         """The answer to one order."""
         match order:
             case b"drop":
@@ -122,16 +120,19 @@ class ValidatorWorker:
                     mine.pop(document, None)
                 return _answer(b"ok")
             case b"load" | b"loaded":
-                return self._load(document, data, order == b"loaded")
+                return self._load(kind, document, data, order == b"loaded")
             case b"heal" | b"healed":
                 self._healing.setdefault(document, []).extend(data)
                 if order == b"healed":
-                    updates = self._healing.pop(document)
-                    self._held[document] = _Held(load_all(updates)[0], sum(map(_blocks, updates)))
+                    updates, crdt = self._healing.pop(document), self._backend(kind)
+                    held = self._held[document] = _Held(crdt, crdt.load_all(updates)[0])
+                    held.count(updates)
                 return _answer(b"ok")
-        held = self._held.get(document)
-        if held is None:
-            return _answer(b"gone")
+        there = self._held.get(document)
+        return _answer(b"gone") if there is None else self._look(order, document, there, data)
+
+    def _look(self, order: bytes, document: bytes, held: _Held, data: Sequence[bytes]) -> list[bytes]:
+        """The answer to an order about a document that is held."""
         try:
             done = self._orders[order](held, data)
             if order == b"check" and self._good < len(data):
@@ -150,14 +151,20 @@ class ValidatorWorker:
             good = [b"%d" % self._good] if order == b"check" else []
             return _answer(state, str(error).encode(), good)
 
-    def _load(self, document: bytes, data: Sequence[bytes], last: bool) -> list[bytes]:
+    def _backend(self, kind: bytes) -> Backend:
+        if kind not in self._backends:
+            self._backends[kind] = backend(kind.decode())
+        return self._backends[kind]
+
+    def _load(self, kind: bytes, document: bytes, data: Sequence[bytes], last: bool) -> list[bytes]:
         held, first = self._loading.get(document), document not in self._loading
         if held is None:
-            held = self._loading[document] = _Held(YjsReplica(()))
+            crdt = self._backend(kind)
+            held = self._loading[document] = _Held(crdt, crdt.make_replica(()))
         try:
-            held.blocks += sum(map(_blocks, data))
+            held.count(data)
             if first and data:
-                held.replica = begin(data[0], YjsReplica)
+                held.replica = held.backend.begin(data[0])
                 data = data[1:]
             held.replica.load(None, data)
             if last:
@@ -179,10 +186,11 @@ class ValidatorWorker:
 
     def _check_some(self, held: _Held, data: Sequence[bytes]) -> bool:
         """The next records that are applied together. False where the first of them is heavy."""
-        read: list[tuple[bytes, UpdateRange]] = []
+        read: list[ParsedUpdate] = []
+        crdt = held.backend
         wrong, seconds, first = None, 0.0, self._good
         for record in islice(data, first, None):
-            work = estimate_work(record, held.blocks)
+            work = crdt.estimate_work(record, held.blocks)
             seconds += work.seconds
             if work.seconds > self._heavy and not read:
                 if not first:
@@ -191,7 +199,7 @@ class ValidatorWorker:
             if read and seconds > _TOGETHER:
                 break
             try:
-                read.append((record, read_update(record)))
+                read.append(crdt.read(record))
             except MalformedUpdate as error:
                 wrong = error
                 break
@@ -199,7 +207,7 @@ class ValidatorWorker:
         if read:
             self._progress.begin(self._at, first, len(read))
             try:
-                held.replica.take_in(read)
+                held.replica.apply_together(read)
             except MalformedUpdate:
                 if len(read) > 1:
                     raise _OneByOne from None
@@ -211,17 +219,17 @@ class ValidatorWorker:
 
     def _merge(self, held: _Held, data: Sequence[bytes]) -> Sequence[bytes]:
         (update,) = data
-        if update == NOTHING:
+        if update == held.backend.empty:  # some client may send it as often as it likes
             return []
         self._weigh(held, update)
         if len(update) > self._record:
-            split_update(update, self._record)  # refused before it is applied, where it can't be cut
+            held.backend.split(update, self._record)  # refused before it is applied, where it can't be cut
         applied = held.replica.apply(update)
-        return split_update(applied.update, self._record) if applied.news else []
+        return held.backend.split(applied.update, self._record) if applied.news else []
 
     def _cover(self, held: _Held, data: Sequence[bytes]) -> Sequence[bytes]:
         (update,) = data
-        if update == NOTHING:
+        if update == held.backend.empty:  # some client may send it as often as it likes
             return []
         self._weigh(held, update)
         if held.replica.adds(update):
@@ -233,27 +241,23 @@ class ValidatorWorker:
 
     def _weigh(self, held: _Held, update: bytes) -> None:
         """Count what an update adds. Raises _Heavy where it would take long."""
-        work = estimate_work(update, held.blocks)
+        work = held.backend.estimate_work(update, held.blocks)
         if work.seconds > self._heavy:
             raise _Heavy
         held.blocks += work.blocks
-
-
-def _blocks(update: bytes) -> int:
-    return estimate_work(update, 0).blocks
 
 
 def _answer(state: bytes, reason: bytes = b"", data: Sequence[bytes] = ()) -> list[bytes]:
     return [state, reason, b"%d" % len(data), *data]
 
 
-def orders(batch: Sequence[bytes]) -> Iterator[tuple[bytes, bytes, Sequence[bytes]]]:
-    """(name, document, bytes) of each order."""
+def orders(batch: Sequence[bytes]) -> Iterator[tuple[bytes, bytes, bytes, Sequence[bytes]]]:
+    """(name, kind, document, bytes) of each order."""
     at = 0
     while at < len(batch):
-        name, document, count = batch[at : at + 3]
-        stop = at + 3 + int(count)
-        yield name, document, batch[at + 3 : stop]
+        name, kind, document, count = batch[at : at + 4]
+        stop = at + 4 + int(count)
+        yield name, kind, document, batch[at + 4 : stop]
         at = stop
 
 

@@ -13,7 +13,7 @@ import pycrdt
 import pytest
 
 import llmcrdt
-from llmcrdt.crdt.yjs.trial import SNAPSHOT, deadly
+from llmcrdt.crdt.trial import SNAPSHOT, deadly
 from llmcrdt.store.applying import Applying
 
 from ..crdt.yjs.hostile_nesting import deep, delete_all
@@ -136,11 +136,11 @@ def test_what_ends_a_process_is_found_in_another_one(tmp_path: Path, monkeypatch
     (tmp_path / "sitecustomize.py").write_text(DEADLY)
     monkeypatch.syspath_prepend(tmp_path)
     some, bad = record("some"), record("deadly")
-    assert deadly(None, [some, bad, some], ["entries"]) == 1
-    assert deadly(some, [bad], ["entries"]) == 0
-    assert deadly(some, [some, b"no update"], ["entries"]) is None
+    assert deadly("yjs", None, [some, bad, some], ["entries"]) == 1
+    assert deadly("yjs", some, [bad], ["entries"]) == 0
+    assert deadly("yjs", some, [some, b"no update"], ["entries"]) is None
     monkeypatch.setattr(sys, "executable", str(tmp_path / "none"))
-    assert deadly(None, [bad], ["entries"]) is None
+    assert deadly("yjs", None, [bad], ["entries"]) is None
     assert SNAPSHOT == -1
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 import sqlite3
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 from sim_clients import URL, ClientProcess, Machine
@@ -16,6 +18,7 @@ from sim_page import Page
 from sim_relay import Ledger, RelayProcess, copy_files
 
 import llmcrdt
+from llmcrdt.crdt.yjs.backend import YjsBackend
 from llmcrdt.crdt.yjs.replica import YjsReplica
 from llmcrdt.crdt.yjs.update import read_structs, read_update
 from llmcrdt.document import library as library_document
@@ -51,16 +54,17 @@ class World:
         self.goals_met = 0
         self.library: str | None = None
         self._patches = [
-            mock.patch(
-                "llmcrdt.repo.repo.YjsReplica", lambda roots: YjsReplica(roots, client_id=self.rng.getrandbits(32))
-            ),
+            mock.patch("llmcrdt.repo.repo.backend", return_value=YjsBackend(self._replica)),
             mock.patch("llmcrdt.Repo._watch", return_value=None),  # ClientProcess looks
             mock.patch("llmcrdt.repo.repo.Presence", partial(Presence, clock=lambda: self.clock.now)),
-            mock.patch("sync_server.workers.validator_worker.YjsReplica", FragileReplica),
+            mock.patch("sync_server.workers.validator_worker.backend", return_value=YjsBackend(FragileReplica)),
             mock.patch("sync_server.workers.scheduler._SLICE", 1_500),
             mock.patch("llmcrdt.repo.journal.SMALL", 2_500),
             mock.patch("llmcrdt.crdt.yjs.split.RECORD", 1_000),
         ]
+
+    def _replica(self, roots: Iterable[str], **given: Any) -> YjsReplica:
+        return YjsReplica(roots, client_id=self.rng.getrandbits(32), **given)
 
     def __enter__(self) -> World:
         self.disks.__enter__()

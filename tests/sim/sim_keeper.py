@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any, NoReturn
 
+from llmcrdt.crdt.backend import ParsedUpdate
 from llmcrdt.crdt.yjs.replica import YjsReplica
-from llmcrdt.crdt.yjs.update import UpdateRange
 from sync_server.core.limits import Limits
 from sync_server.core.validation import Flush, ValidateResult
 from sync_server.log.base import RecordLog
@@ -44,7 +44,7 @@ class FragileReplica(YjsReplica):
                 self._panic(update)
         return super().apply(update)
 
-    def _load(self, updates: Sequence[tuple[bytes, UpdateRange]], snapshot: bytes | None = None) -> None:
+    def _load(self, updates: Sequence[ParsedUpdate], snapshot: bytes | None = None) -> None:
         bad = next((place for place, (update, _) in enumerate(updates) if PANIC in update), None)
         if bad is not None:
             super()._load(updates[:bad], snapshot)
@@ -136,7 +136,7 @@ class SimulatedKeeper:
         for place, order in enumerate(sent):
             if place == dies_at or any(DEADLY in data for data in order.data):
                 raise _Dead(Place(place, 0, len(order.data)))
-            answers += worker.obey(order.name, order.document, order.data)
+            answers += worker.obey(order.name, order.kind, order.document, order.data)
         if dies_at is not None:
             raise _Dead(Place(len(sent) - 1))
         return answers

@@ -321,7 +321,7 @@ class RelayProcess:
         records = None
         if self.rng.random() < 0.9:
             with suppress(LogError), self.disks.running(self.name):
-                records = fold_worker.obey(b"condense", list(self.log.stretch(*todo)))
+                records = fold_worker.obey(b"condense", b"yjs", list(self.log.stretch(*todo)))
         self.ledger.happened["parts of logs condensed"] += bool(records)
         self._put(CatchUpResult(*todo, records))
 

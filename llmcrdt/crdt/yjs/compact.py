@@ -1,4 +1,4 @@
-"""Many updates become one. For whoever keeps a document without knowing what is in it: no root is named here."""
+"""Many updates become one. It needs no names of roots, so whoever keeps a document need not know its content."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _EMPTY = b"\x00\x00"
 
 
 def compact_updates(updates: Iterable[bytes]) -> list[bytes]:
-    """The document that the updates make, as one update; behind it those that still wait for others, and those that
+    """The document that the updates make, as one update; after it those that still wait for others, and those that
     can't be applied, as they came. What the document has deleted is no longer in the first."""
     replica, aside = load_all(updates)
     whole, waiting = replica.snapshot()
@@ -22,7 +22,7 @@ def compact_updates(updates: Iterable[bytes]) -> list[bytes]:
 def catch_up_updates(snapshot: Sequence[bytes], before: Sequence[bytes], tail: Sequence[bytes]) -> bytes:
     """What ``tail`` adds to the document that ``snapshot`` (records of ``compact_updates``) and ``before`` make,
     without what it says and deletes again. Raises MalformedUpdate where one of them can't be applied, or waits for
-    others before or behind the tail."""
+    others before or after the tail."""
     replica = begin(snapshot[0]) if snapshot else YjsReplica(())
     replica.load(None, [*snapshot[1:], *before])
     place = replica.place()
@@ -30,9 +30,9 @@ def catch_up_updates(snapshot: Sequence[bytes], before: Sequence[bytes], tail: S
     return replica.since(place)
 
 
-def begin(first: bytes, make: Callable[[Iterable[str]], YjsReplica] = YjsReplica) -> YjsReplica:
-    """A document with the first record of a log. Where the log is folded that is the document, word for word; it waits
-    for nothing, and isn't read again. Of any other some may wait, and the core doesn't tell."""
+def begin(first: bytes, make: Callable[..., YjsReplica] = YjsReplica) -> YjsReplica:
+    """A document with the first record of a log. Where the log is compacted that is the document, word for word; it
+    waits for nothing, and isn't read again. Of any other some may wait, and the core doesn't tell."""
     replica = make(())
     replica.load(first, ())
     if replica.diff() != first:

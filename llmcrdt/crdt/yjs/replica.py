@@ -5,14 +5,14 @@ from __future__ import annotations
 import weakref
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import TracebackType
 from typing import Any, NamedTuple
 
 import pycrdt
 
 from ...exceptions import LLMCRDTError, MalformedUpdate
-from ..backend import Applied, Node, Other, Scalar, SharedText, Touched, check_value
+from ..backend import Applied, Node, Other, ParsedUpdate, Scalar, SharedText, Touched, check_value
 from .nesting import Nesting, part_update
 from .update import (
     Id,
@@ -20,6 +20,7 @@ from .update import (
     check_state_vector,
     foreign_key,
     less_ranges,
+    parse_update,
     read_state_vector,
     read_structs,
     read_update,
@@ -38,14 +39,22 @@ class Place(NamedTuple):
 
 
 class YjsReplica:
-    """One Yjs document. ``roots`` names its root maps; ``client_id`` None draws a fresh one.
+    """One Yjs document. ``roots`` names its root maps; ``client_id`` None draws a fresh one. ``applying`` is entered
+    while bytes are applied or loaded.
 
     The core gets no update before all that it depends on (``yjs_nesting.py`` says why): yrs 0.28 would also show some
     of it, take what is behind a hole in what a client wrote, and go wrong when one run of structs comes for both."""
 
     kind = "yjs"
 
-    def __init__(self, roots: Iterable[str], *, client_id: int | None = None) -> None:
+    def __init__(
+        self,
+        roots: Iterable[str],
+        *,
+        client_id: int | None = None,
+        applying: AbstractContextManager[None] | None = None,
+    ) -> None:
+        self._applying = nullcontext() if applying is None else applying
         self._doc: Any = pycrdt.Doc() if client_id is None else pycrdt.Doc(client_id=client_id)
         self._maps: dict[str, Any] = {root: self._doc.get(root, type=pycrdt.Map) for root in roots}
         self._pending = Waiting()
@@ -61,7 +70,10 @@ class YjsReplica:
         self.broken = False
 
     def apply(self, update: bytes) -> Applied:
-        span = read_update(update)
+        with self._applying:
+            return self._apply(update, read_update(update))
+
+    def _apply(self, update: bytes, span: UpdateRange) -> Applied:
         self._watch()
         waited = bool(self._pending)
         with self._guarded("The update broke the CRDT core."):
@@ -83,7 +95,6 @@ class YjsReplica:
         return foreign_key(update, root, prefix, own)
 
     def adds(self, update: bytes) -> bool:
-        """Whether ``apply`` would change anything. Nothing is applied. Raises MalformedUpdate."""
         span = read_update(update)
         version = self.version()
         if not span.covered_by(read_state_vector(version)):
@@ -95,14 +106,11 @@ class YjsReplica:
         return not all(_within(ranges, gone.get(client, [])) for client, ranges in span.deletes.items())
 
     def load(self, snapshot: bytes | None, updates: Iterable[bytes]) -> None:
-        """Merge what was stored. The snapshot came from ``snapshot``, so it waits for nothing and isn't read again.
-        More calls may follow, until the first ``apply``."""
-        self._load([(update, read_update(update)) for update in updates], snapshot)
+        """The snapshot waits for nothing, and isn't read again."""
+        with self._applying:
+            self._load([parse_update(update) for update in updates], snapshot)
 
-    def take_in(self, updates: Sequence[tuple[bytes, UpdateRange]]) -> None:
-        """Apply updates that were read (``read_update``) in one transaction, which costs far less than one for each;
-        what they did isn't told. Raises MalformedUpdate; where there are several, some may be in then, so the replica
-        is broken."""
+    def apply_together(self, updates: Sequence[ParsedUpdate]) -> None:
         self._watch()  # encoding what it did is one more thing that a bad update can't survive
         try:
             self._load(updates)
@@ -112,7 +120,7 @@ class YjsReplica:
         finally:
             self._heard.take()
 
-    def _load(self, updates: Sequence[tuple[bytes, UpdateRange]], snapshot: bytes | None = None) -> None:
+    def _load(self, updates: Sequence[ParsedUpdate], snapshot: bytes | None = None) -> None:
         with self._guarded("The updates broke the CRDT core."):
             with self._doc.transaction():
                 if snapshot:

@@ -21,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ...exceptions import MalformedUpdate
+from ..backend import ParsedUpdate
 
 CLOCK_END = 1 << 31
 CLIENT_END = 1 << 53
@@ -186,6 +187,11 @@ _WORD = re.compile(rb"\x01\x01" + _ID + _LOW_CLOCK + rb"\x84" + _ID + _LOW_CLOCK
 def read_update(data: bytes) -> UpdateRange:
     """Check an update. Raises MalformedUpdate."""
     return _read_word(data) or _read_update(data)
+
+
+def parse_update(data: bytes) -> ParsedUpdate:
+    """An update with its UpdateRange. Raises MalformedUpdate."""
+    return ParsedUpdate(data, read_update(data))
 
 
 def _read_word(data: bytes) -> UpdateRange | None:

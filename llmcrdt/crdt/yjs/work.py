@@ -22,6 +22,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from ...exceptions import MalformedUpdate
+from ..backend import Work
 from .update import _WORD, _read_content, _Reader
 
 STEP = 0.4e-6
@@ -32,14 +33,6 @@ MOST = 20_000
 """Structs and deleted ranges that are looked at; what an update has beyond is guessed from its bytes."""
 _KEPT_APART = 0x80, 0x40, 0x20  # it has a left neighbour, a right one, a key
 _JOINED = frozenset({1, 4, 8})  # kinds of content that the core joins with what comes before
-
-
-class Work(NamedTuple):
-    """``seconds``: processor time that an update takes at most, or about that; ``blocks``: how many it adds to its
-    document."""
-
-    seconds: float
-    blocks: int
 
 
 _OF_A_WORD = 2

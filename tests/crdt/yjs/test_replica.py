@@ -12,12 +12,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from llmcrdt.crdt.backend import Replica
 from llmcrdt.crdt.yjs import update as yjs_update
 from llmcrdt.crdt.yjs.replica import YjsReplica
 from llmcrdt.crdt.yjs.update import UpdateRange, read_state_vector, read_update
 from llmcrdt.exceptions import MalformedUpdate
-from llmcrdt.testing.replica_suite import ROOTS, ReplicaSuite
+from llmcrdt.testing.backend_suite import ROOTS
 
 # yrs 0.28 panics, corrupts itself or allocates without bound on these: clocks near 2^31, and counts that no bytes back.
 HARMFUL = [
@@ -29,11 +28,6 @@ HARMFUL = [
     "80ade204",
     "0000ffff804a",
 ]
-
-
-class TestYjsReplica(ReplicaSuite):
-    def make(self) -> Replica:
-        return YjsReplica(ROOTS)
 
 
 @pytest.mark.parametrize("seed", HARMFUL)

@@ -410,7 +410,7 @@ def test_the_worker_answers_for_what_is_there_and_for_nothing_else(tmp_path: Pat
     first, again, unknown, _ = eventually(lambda: answers, lambda found: len(found) == 4)
     (worker,) = [condenser._worker]
     assert isinstance(first, CatchUpResult) and first == again and first.records is not None
-    assert list(first.records) == fold_worker.obey(b"condense", list(log.stretch(D, 10, 40)))
+    assert list(first.records) == fold_worker.obey(b"condense", b"yjs", list(log.stretch(D, 10, 40)))
     assert unknown == CatchUpResult(E, 0, 5, [])
     # What was folded meanwhile has no beginning any more.
     head = log.head(D)
@@ -475,7 +475,7 @@ def test_updates_that_wait_and_bytes_that_harm_are_left_to_the_records() -> None
         [b"", b"", b"\xff"],
         [b"\xff", b"", b"", *some],
     ):
-        assert fold_worker.obey(b"condense", data) == nothing
+        assert fold_worker.obey(b"condense", b"yjs", data) == nothing
 
 
 @pytest.mark.parametrize("dies", [False, True])

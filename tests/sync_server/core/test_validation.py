@@ -285,7 +285,7 @@ class Kept:
 
     def put(self, request: Push | DiffRequest | MergeRequest) -> int:
         self._ticket += 1
-        self.tell(ValidateRequest(self._ticket, request, len(request.data) if isinstance(request, Push) else 0))
+        self.tell(ValidateRequest(self._ticket, request, "yjs", len(request.data) if isinstance(request, Push) else 0))
         return self._ticket
 
     def wait(self, *tickets: int) -> list[ValidateResult]:
@@ -494,11 +494,11 @@ def test_a_document_in_doubt_is_gone_until_it_is_loaded_again() -> None:
     before, breaks = nested(), bytes.fromhex(CORE_REFUSES[0])
     for many in (True, False):
         worker = validator_worker.ValidatorWorker(1 << 20)
-        assert worker.obey(b"loaded", D, before)[0] == b"ok"
-        state = worker.obey(b"check", D, [*edits(1), breaks] if many else [breaks])[0]
+        assert worker.obey(b"loaded", b"yjs", D, before)[0] == b"ok"
+        state = worker.obey(b"check", b"yjs", D, [*edits(1), breaks] if many else [breaks])[0]
         assert state == (b"which" if many else b"broken")
-        assert worker.obey(b"check", D, edits(1))[0] == b"gone"
-        assert worker.obey(b"diff", D, [b"\x00"])[0] == b"gone"
+        assert worker.obey(b"check", b"yjs", D, edits(1))[0] == b"gone"
+        assert worker.obey(b"diff", b"yjs", D, [b"\x00"])[0] == b"gone"
 
 
 def test_a_replica_that_was_dropped_is_loaded_again(kept: Kept) -> None:
@@ -566,12 +566,13 @@ def make_deadly(monkeypatch: pytest.MonkeyPatch, folder: Path, method: str) -> N
     """Workers die when one method of a replica gets certain bytes; else they are the real ones."""
     (folder / "deadly.py").write_text(
         "import os, sys\n"
+        "from llmcrdt.crdt.yjs.replica import YjsReplica\n"
         "from sync_server.workers import validator_worker\n"
-        f"real = validator_worker.YjsReplica.{method}\n"
+        f"real = YjsReplica.{method}\n"
         "def deadly(self, *given):\n"
         "    if b'deadly' in repr(given).encode(): os.abort()\n"
         "    return real(self, *given)\n"
-        f"validator_worker.YjsReplica.{method} = deadly\n"
+        f"YjsReplica.{method} = deadly\n"
         "sys.exit(validator_worker.process.serve(validator_worker.main))\n"
     )
     monkeypatch.syspath_prepend(folder)
@@ -582,7 +583,7 @@ def make_deadly(monkeypatch: pytest.MonkeyPatch, folder: Path, method: str) -> N
 def test_what_kills_the_worker_is_refused_and_what_stands_beside_it_passes(
     kept: Kept, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    make_deadly(monkeypatch, tmp_path, "take_in")
+    make_deadly(monkeypatch, tmp_path, "apply_together")
     good = edits(20)
     deadly = update("k", "deadly")
     tickets = [

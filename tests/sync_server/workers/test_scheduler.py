@@ -61,7 +61,7 @@ class Scheduled:
     def put(self, request: Push | DiffRequest | MergeRequest, source: int | str = 1) -> int:
         self.ticket += 1
         records = len(request.data) if isinstance(request, Push) else 0
-        self.scheduler.put(ValidateRequest(self.ticket, request, records, source), self.now)
+        self.scheduler.put(ValidateRequest(self.ticket, request, "yjs", records, source), self.now)
         return self.ticket
 
     def push(self, document: bytes, *data: bytes, source: int | str = 1, n: int = 1) -> int:
@@ -341,7 +341,7 @@ def test_everything_is_answered_once_and_in_order_whatever_workers_leave_or_die_
             at = rng.randrange(len(batch))
             scheduled.scheduler.lost(lane, batch, Place(at, 0, len(batch[at].data)), False, clock[0])
             continue
-        orders = [p for s in batch for p in (s.name, s.document, b"%d" % len(s.data), *s.data)]
+        orders = [p for s in batch for p in (s.name, s.kind, s.document, b"%d" % len(s.data), *s.data)]
         answers = list(worker.work(orders))
         scheduled.scheduler.answered(lane, [(o, a, 0.0) for o, a in read_answers(batch, answers)], clock[0])
     assert sorted(order) == list(range(1, scheduled.ticket + 1))
@@ -357,20 +357,20 @@ def test_everything_is_answered_once_and_in_order_whatever_workers_leave_or_die_
 
 def worker(heavy: float = 0.15, clock: Any = lambda: 0.0) -> keeper_worker.ValidatorWorker:
     made = keeper_worker.ValidatorWorker(1 << 20, heavy, clock=clock)
-    assert made.obey(b"loaded", D, [text(8_000)])[0] == b"ok"
+    assert made.obey(b"loaded", b"yjs", D, [text(8_000)])[0] == b"ok"
     return made
 
 
 def test_a_quick_worker_does_not_begin_with_what_would_take_long() -> None:
     hard, (easy,) = far_apart(8_000), edits(1)
     quick = worker()
-    before = quick.obey(b"diff", D, [b"\x00"])
+    before = quick.obey(b"diff", b"yjs", D, [b"\x00"])
     for order in (b"check", b"merge", b"cover"):
-        assert quick.obey(order, D, [hard]) == [b"heavy", b"", b"0"]
-    assert quick.obey(b"diff", D, [b"\x00"]) == before
-    assert quick.obey(b"check", D, [easy, hard, easy]) == [b"part", b"", b"1", b"1"]
-    assert quick.obey(b"check", D, [hard, easy]) == [b"heavy", b"", b"0"]
-    assert quick.obey(b"check", D, [all_between_two(100, 9)]) == [b"ok", b"", b"1", b"1"]
+        assert quick.obey(order, b"yjs", D, [hard]) == [b"heavy", b"", b"0"]
+    assert quick.obey(b"diff", b"yjs", D, [b"\x00"]) == before
+    assert quick.obey(b"check", b"yjs", D, [easy, hard, easy]) == [b"part", b"", b"1", b"1"]
+    assert quick.obey(b"check", b"yjs", D, [hard, easy]) == [b"heavy", b"", b"0"]
+    assert quick.obey(b"check", b"yjs", D, [all_between_two(100, 9)]) == [b"ok", b"", b"1", b"1"]
 
 
 def test_a_document_that_has_grown_full_of_blocks_makes_later_records_heavy() -> None:
@@ -378,8 +378,8 @@ def test_a_document_that_has_grown_full_of_blocks_makes_later_records_heavy() ->
     quick, said = worker(), []
     for client in range(60):
         made = update(f"k{client}", 1)
-        assert quick.obey(b"check", D, [made])[0] == b"ok"
-        said.append(quick.obey(b"check", D, [far_apart(400, 200_000 + client)])[0])
+        assert quick.obey(b"check", b"yjs", D, [made])[0] == b"ok"
+        said.append(quick.obey(b"check", b"yjs", D, [far_apart(400, 200_000 + client)])[0])
     assert said[0] == b"ok" and said[-1] == b"heavy"
 
 
@@ -388,13 +388,32 @@ def test_what_a_batch_has_no_time_for_is_left_and_of_a_document_nothing_goes_pas
     one = worker(clock=lambda: next(times))
     (made,) = edits(1)
     pieces = [
-        p for name in (b"check", b"check", b"diff") for p in (name, D, b"1", made if name != b"diff" else b"\x00")
+        p
+        for name in (b"check", b"check", b"diff")
+        for p in (name, b"yjs", D, b"1", made if name != b"diff" else b"\x00")
     ]
     answers = list(one.work(pieces))
     assert answers[0] == b"ok" and answers[-3] == b"later"
     assert answers.count(b"later") >= 1
     calm = worker()
-    cut = [b"check", D, b"2", made, far_apart(8_000), b"merge", D, b"1", made, b"check", E, b"1", made]
+    cut = [
+        b"check",
+        b"yjs",
+        D,
+        b"2",
+        made,
+        far_apart(8_000),
+        b"merge",
+        b"yjs",
+        D,
+        b"1",
+        made,
+        b"check",
+        b"yjs",
+        E,
+        b"1",
+        made,
+    ]
     assert [a for a in calm.work(cut) if len(a) > 2] == [b"part", b"later", b"gone"]
 
 
@@ -404,9 +423,9 @@ def test_how_far_a_worker_came_is_seen_by_others(tmp_path: Path) -> None:
         pytest.skip("needs a file without a name")
     here, there = process.Progress(file), process.Progress(file)
     one = keeper_worker.ValidatorWorker(1 << 20, progress=there, clock=count(0.0, 0.001).__next__)
-    one.obey(b"loaded", D, [text(500)])
+    one.obey(b"loaded", b"yjs", D, [text(500)])
     made = edits(3)
-    list(one.work([b"diff", D, b"1", b"\x00", b"check", D, b"4", *made, far_apart(400)]))
+    list(one.work([b"diff", b"yjs", D, b"1", b"\x00", b"check", b"yjs", D, b"4", *made, far_apart(400)]))
     assert here.place() == (1, 3, 1), "a record that takes some time is applied alone"
     assert 0 < here.seconds(0) < 0.1 and here.seconds(process.Progress.ORDERS) == 0.0
     with pytest.raises(ValueError, match="part"):

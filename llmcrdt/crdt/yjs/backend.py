@@ -1,0 +1,64 @@
+"""Backend over pycrdt: Yjs documents, which any Yjs client can read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+
+from ..backend import ParsedUpdate, Replica, Work
+from .compact import begin, catch_up_updates, compact_updates, load_all
+from .redact import redact_updates
+from .replica import YjsReplica
+from .split import cut_update, split_update
+from .update import foreign_key, parse_update, read_state_vector
+from .work import estimate_work
+
+
+class YjsBackend:
+    """``replicas`` makes them: a simulation gives each a writer identity from its seed."""
+
+    kind = "yjs"
+    empty = b"\x00\x00"
+
+    def __init__(self, replicas: Callable[..., YjsReplica] = YjsReplica) -> None:
+        self._replicas = replicas
+
+    def make_replica(self, roots: Iterable[str], applying: AbstractContextManager[None] | None = None) -> Replica:
+        return self._replicas(roots) if applying is None else self._replicas(roots, applying=applying)
+
+    def read(self, update: bytes) -> ParsedUpdate:
+        return parse_update(update)
+
+    def touches(self, update: bytes, prefix: str) -> bool:
+        return prefix.encode() in update  # a new key stands in its update as it is, in UTF-8
+
+    def foreign_key(self, update: bytes, root: str, prefix: str, own: str) -> str | None:
+        return foreign_key(update, root, prefix, own)
+
+    def repeats(self, updates: Iterable[ParsedUpdate], version: bytes) -> bool:
+        state = read_state_vector(version)
+        return any(update.structure.repeats(state) for update in updates)
+
+    def estimate_work(self, update: bytes, blocks: int) -> Work:
+        return estimate_work(update, blocks)
+
+    def cut(self, update: bytes) -> list[bytes]:
+        return cut_update(update)
+
+    def split(self, update: bytes, limit: int) -> list[bytes]:
+        return split_update(update, limit)
+
+    def redact(self, whole: bytes, updates: Sequence[bytes]) -> list[bytes] | None:
+        return redact_updates(whole, updates)
+
+    def compact(self, updates: Iterable[bytes]) -> list[bytes]:
+        return compact_updates(updates)
+
+    def catch_up(self, snapshot: Sequence[bytes], before: Sequence[bytes], tail: Sequence[bytes]) -> bytes:
+        return catch_up_updates(snapshot, before, tail)
+
+    def begin(self, first: bytes) -> Replica:
+        return begin(first, self._replicas)
+
+    def load_all(self, updates: Iterable[bytes]) -> tuple[Replica, list[bytes]]:
+        return load_all(updates)

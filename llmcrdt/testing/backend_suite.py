@@ -1,0 +1,433 @@
+"""The contract of crdt/backend.py as tests: subclass ``BackendSuite`` in a test module, and say how to make a backend.
+
+``ReplicaSuite`` is the part that is about one replica.
+"""
+
+from __future__ import annotations
+
+import random
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+import pytest
+
+from ..crdt.backend import MAX_VALUE, Backend, Edit, Replica
+from ..exceptions import InvalidContent, MalformedUpdate
+
+ROOTS = ("meta", "entries", "acts")
+
+
+class ReplicaSuite:
+    """Each test says one sentence of Replica's contract."""
+
+    @abstractmethod
+    def make(self) -> Replica:
+        """A new, empty replica with the roots ``ROOTS``."""
+
+    def updates(self, replica: Replica, rng: random.Random, steps: int) -> list[bytes]:
+        """Random writes; the updates they made."""
+        made = []
+        for step in range(steps):
+            with replica.edit() as edit:
+                keys = list(replica.keys("entries"))
+                match rng.randrange(5):
+                    case 0 | 1:
+                        edit.put_node("entries", f"e{rng.randrange(10**9)}", {"head": f"{{{step}}}", "b": b"\0\xff"})
+                    case 2 if keys:
+                        key = rng.choice(keys)
+                        if "live" not in (replica.node("entries", key) or {}):
+                            edit.put_text("entries", key, "live")
+                        edit.append_text("entries", key, "live", rng.choice(["é", "😀 ", "abc"]))
+                    case 3 if keys:
+                        edit.delete_field("entries", rng.choice(keys), "live")
+                    case _:
+                        edit.put("acts", f"a{rng.randrange(10**9)}", f"value {step}")
+            if edit.update:
+                made.append(edit.update)
+        return made
+
+    def shown(self, replica: Replica) -> dict[str, object]:
+        entries = {key: dict(replica.node("entries", key) or {}) for key in replica.keys("entries")}
+        acts = {key: replica.get("acts", key) for key in replica.keys("acts")}
+        return {"entries": entries, "acts": acts}
+
+    @pytest.mark.parametrize("seed", range(12))
+    def test_updates_commute_and_repeat_harmlessly(self, seed: int) -> None:
+        rng = random.Random(seed)
+        a, b = self.make(), self.make()
+        everything = self.updates(a, rng, 12) + self.updates(b, rng, 12)
+        results = []
+        for _ in range(3):
+            target = self.make()
+            for update in rng.sample(everything, len(everything)) + rng.choices(everything, k=6):
+                target.apply(update)
+            assert not target.snapshot()[1], "nothing waits once everything is here"
+            results.append(self.shown(target))
+        assert results[0] == results[1] == results[2]
+
+    @pytest.mark.parametrize("seed", range(12))
+    def test_what_waits_is_kept_and_survives_a_snapshot(self, seed: int) -> None:
+        rng = random.Random(seed)
+        writer = self.make()
+        updates = self.updates(writer, rng, 10)
+        late = rng.randrange(len(updates) - 1)
+        reader = self.make()
+        for n, update in enumerate(updates):
+            if n != late:
+                reader.apply(update)
+        again = self.make()
+        again.load(*reader.snapshot())
+        third = self.make()
+        third.apply(again.diff())
+        for replica in (reader, again, third):
+            replica.apply(updates[late])
+            assert self.shown(replica) == self.shown(writer)
+
+    def test_a_diff_is_what_the_other_lacks_deletes_included(self) -> None:
+        a, b = self.make(), self.make()
+        with a.edit() as edit:
+            edit.put_node("entries", "x", {"head": "h"})
+            edit.put_text("entries", "x", "live")
+            edit.append_text("entries", "x", "live", "some text " * 50)
+        b.apply(a.diff())
+        with a.edit() as edit:
+            edit.delete_field("entries", "x", "live")
+        step = a.diff(since=b.version())
+        assert len(step) < len(a.diff())
+        b.apply(step)
+        assert self.shown(b) == self.shown(a)
+        assert not b.apply(a.diff(since=b.version())).news
+
+    def test_an_edit_reports_what_it_touched_and_can_be_read_before_it_ends(self) -> None:
+        replica = self.make()
+        with replica.edit() as edit:
+            edit.put_node("entries", "x", {"head": "h"})
+            assert edit.take_touched().of("entries") == {"x"}
+            assert replica.node("entries", "x") == {"head": "h"}
+            edit.put("acts", "k", "v")
+            assert edit.take_touched().of("acts") == {"k"}
+        with replica.edit() as nothing:
+            pass
+        assert nothing.update == b""
+        other = self.make()
+        applied = other.apply(edit.update)
+        assert applied.news
+        assert applied.touched.of("entries") == {"x"}
+        assert applied.touched.of("acts") == {"k"}
+        assert not other.apply(edit.update).news
+
+    def test_text_that_somebody_dropped_is_not_written_into_thin_air(self) -> None:
+        replica = self.make()
+        with replica.edit() as edit:
+            edit.put_node("entries", "x", {"head": "h"})
+            edit.put_text("entries", "x", "live")
+            edit.delete_field("entries", "x", "live")
+            assert not edit.append_text("entries", "x", "live", "lost?")
+
+    def test_an_update_tells_a_foreign_key_before_it_is_applied(self) -> None:
+        one, other = self.make(), self.make()
+        for replica, name in ((one, "id:one"), (other, "id:other")):
+            with replica.edit() as edit:
+                edit.put("meta", "schema", "1.0")
+                edit.put("meta", name, "1")
+                edit.put("acts", "id:act", "1")
+                edit.put_node("entries", "id:entry", {"id:field": "meta id:text"})
+        foreign = one.foreign_key
+        assert foreign(one.diff(), "meta", "id:", "id:one") is None
+        assert foreign(other.diff(), "meta", "id:", "id:one") == "id:other"
+        assert foreign(other.diff(), "meta", "id:", "id:ot") == "id:other"
+        assert foreign(other.diff(), "meta", "other:", "other:one") is None
+        at = one.version()
+        with one.edit() as edit:
+            edit.put("acts", "more", "meta id:three")
+        assert foreign(one.diff(since=at), "meta", "id:", "id:two") is None, "an update need not say"
+        one.apply(other.diff())
+        assert foreign(one.diff(), "meta", "id:", "id:one") is None, "both came together before: nothing is refused"
+
+    @pytest.mark.parametrize("seed", range(6))
+    def test_malformed_bytes_are_refused_and_harm_nothing(self, seed: int) -> None:
+        rng = random.Random(seed)
+        replica = self.make()
+        updates = self.updates(replica, rng, 6)
+        before = self.shown(replica)
+        for _ in range(200):
+            bad = bytearray(rng.choice(updates))
+            for _ in range(rng.randrange(1, 4)):
+                bad[rng.randrange(len(bad))] = rng.randrange(256)
+            target = self.make()
+            target.load(*replica.snapshot())
+            try:
+                target.apply(bytes(bad[: rng.randrange(1, len(bad) + 1)]))
+            except MalformedUpdate:
+                assert target.broken or self.shown(target) == before
+        for junk in (b"", b"\xff", b"\xff" * 40):
+            with pytest.raises(MalformedUpdate):
+                replica.apply(junk)
+            with pytest.raises(MalformedUpdate):
+                replica.diff(since=junk)
+        assert self.shown(replica) == before
+
+    @pytest.mark.parametrize("seed", range(6))
+    def test_adds_tells_what_apply_would_do(self, seed: int) -> None:
+        rng = random.Random(seed)
+        writer, reader = self.make(), self.make()
+        updates = self.updates(writer, rng, 20)
+        for update in updates + rng.choices(updates, k=10):
+            adds = reader.adds(update)
+            assert adds == reader.apply(update).changed
+        assert not reader.adds(writer.diff())
+
+    def test_a_value_that_no_record_could_hold_is_refused_unless_it_is_a_copy(self) -> None:
+        replica = self.make()
+        large = "x" * (MAX_VALUE + 1)
+        with replica.edit() as edit:
+            with pytest.raises(InvalidContent):
+                edit.put("acts", "a", large)
+            with pytest.raises(InvalidContent):
+                edit.put_node("entries", "a", {"head": large})
+            edit.put_node("entries", "b", {"head": "h"})
+            with pytest.raises(InvalidContent):
+                edit.put_field("entries", "b", "more", large)
+            edit.put_node("entries", "c", {"head": large}, copied=True)
+        assert set(replica.keys("entries")) == {"b", "c"}
+        assert not set(replica.keys("acts"))
+
+    def test_fields_of_other_documents_are_read_as_they_were_written(self) -> None:
+        one, other = self.make(), self.make()
+        with one.edit() as edit:
+            edit.put_node("entries", "x", {"head": "😀", "bytes": b"\0\xff", "empty": ""})
+            edit.put("acts", "a", b"")
+        other.apply(one.diff())
+        assert other.node("entries", "x") == {"head": "😀", "bytes": b"\0\xff", "empty": ""}
+        assert (other.get("acts", "a"), other.get("acts", "b"), other.get("entries", "x")) == (b"", None, None)
+        assert other.node("acts", "a") is None
+
+
+SECRET = "never say this again"
+
+
+class BackendSuite(ReplicaSuite):
+    """Each test says one sentence of Backend's contract."""
+
+    @abstractmethod
+    def backend(self) -> Backend:
+        """A backend."""
+
+    def make(self) -> Replica:
+        return self.backend().make_replica(ROOTS)
+
+    def loaded(self, updates: Sequence[bytes]) -> Replica:
+        replica = self.make()
+        replica.load(None, updates)
+        return replica
+
+    def with_a_deleted_secret(self, rng: random.Random) -> tuple[Replica, list[bytes]]:
+        """A replica that has deleted a text, and all updates up to then."""
+        replica = self.make()
+        updates = self.updates(replica, rng, 8)
+        writes: tuple[Callable[[Edit], object], ...] = (
+            lambda edit: edit.put_node("entries", "secret", {"head": "h"}),
+            lambda edit: edit.put_text("entries", "secret", "live"),
+            lambda edit: edit.append_text("entries", "secret", "live", SECRET),
+            lambda edit: edit.put_field("entries", "secret", "kept", SECRET),
+            lambda edit: edit.delete_field("entries", "secret", "live"),
+            lambda edit: edit.delete_field("entries", "secret", "kept"),
+        )
+        for write in writes:
+            with replica.edit() as edit:
+                write(edit)
+            updates.append(edit.update)
+        assert SECRET.encode() in b"".join(updates)
+        return replica, updates
+
+    def test_a_replica_is_of_its_backend_s_kind(self) -> None:
+        assert self.backend().kind
+        assert self.make().kind == self.backend().kind
+
+    def test_the_empty_update_says_nothing(self) -> None:
+        backend, replica = self.backend(), self.make()
+        backend.read(backend.empty)
+        assert not replica.apply(backend.empty).news
+        assert not replica.adds(backend.empty)
+        assert not self.make().apply(replica.diff()).news
+        assert backend.compact([]) == []
+        assert backend.compact([backend.empty]) == []
+
+    @pytest.mark.parametrize("seed", range(6))
+    def test_updates_that_were_read_are_applied_together_as_one_by_one(self, seed: int) -> None:
+        rng, backend = random.Random(seed), self.backend()
+        writer, one, other = self.make(), self.make(), self.make()
+        updates = self.updates(writer, rng, 15)
+        rng.shuffle(updates)
+        other.apply_together([backend.read(update) for update in updates])
+        for update in updates:
+            assert backend.read(update).data == update
+            one.apply(update)
+        assert self.shown(one) == self.shown(other) == self.shown(writer)
+        for junk in (b"", b"\xff", b"\xff" * 40):
+            with pytest.raises(MalformedUpdate):
+                backend.read(junk)
+
+    def test_whoever_wants_to_know_is_told_while_bytes_are_applied(self) -> None:
+        told: list[str] = []
+
+        class Applying:
+            def __enter__(self) -> None:
+                told.append("begin")
+
+            def __exit__(self, *error: object) -> None:
+                told.append("end")
+
+        writer = self.make()
+        with writer.edit() as edit:
+            edit.put("acts", "a", "v")
+        replica = self.backend().make_replica(ROOTS, Applying())
+        replica.load(edit.update, ())
+        assert told == ["begin", "end"]
+        replica.apply(edit.update)
+        with suppress(MalformedUpdate):
+            replica.apply(b"\xff")
+        assert told == ["begin", "end"] * 3
+
+    @pytest.mark.parametrize("seed", range(6))
+    def test_pieces_say_what_the_whole_said(self, seed: int) -> None:
+        rng, backend, writer = random.Random(seed), self.backend(), self.make()
+        self.updates(writer, rng, 20)
+        whole = writer.diff()
+        pieces = backend.split(whole, 400)
+        assert len(pieces) > 1
+        assert all(len(piece) <= 400 for piece in pieces)
+        assert not any(self.loaded(pieces[: n + 1]).snapshot()[1] for n in range(len(pieces))), "none waits, in order"
+        assert self.shown(self.loaded(rng.sample(pieces, len(pieces)))) == self.shown(writer)
+        assert backend.split(whole, len(whole)) == [whole]
+
+    def test_a_value_that_is_larger_than_a_piece_can_not_be_split(self) -> None:
+        backend, writer = self.backend(), self.make()
+        with writer.edit() as edit:
+            edit.put("acts", "a", b"x" * 1_000)
+        with pytest.raises(MalformedUpdate):
+            backend.split(edit.update, 900)
+
+    def test_a_large_update_is_cut_and_bytes_that_are_none_stay_as_they_are(self) -> None:
+        backend, writer = self.backend(), self.make()
+        with writer.edit() as edit:
+            for n in range(40):
+                edit.put("acts", f"a{n}", bytes(100_000))
+        pieces = backend.cut(edit.update)
+        assert len(pieces) > 1
+        assert all(len(piece) <= 2 << 20 for piece in pieces)
+        assert self.shown(self.loaded(pieces)) == self.shown(writer)
+        assert backend.cut(pieces[0]) == [pieces[0]]
+        junk = b"\xff" * (3 << 20)
+        assert backend.cut(junk) == [junk]
+
+    @pytest.mark.parametrize("seed", range(6))
+    def test_redacted_updates_hold_nothing_deleted_and_say_the_rest(self, seed: int) -> None:
+        rng, backend = random.Random(seed), self.backend()
+        replica, updates = self.with_a_deleted_secret(rng)
+        whole, _ = replica.snapshot()
+        assert SECRET.encode() not in whole
+        redacted = backend.redact(whole, updates)
+        assert redacted is not None
+        assert SECRET.encode() not in b"".join(redacted)
+        assert self.shown(self.loaded(redacted)) == self.shown(replica)
+        told = self.make()
+        for update in [*updates[:-2], *redacted]:
+            told.apply(update)
+        assert self.shown(told) == self.shown(replica)
+        assert backend.redact(whole, redacted) is None
+        assert backend.redact(whole, []) is None
+
+    @pytest.mark.parametrize("seed", range(6))
+    def test_compacting_keeps_the_document_what_waits_and_what_nobody_can_apply(self, seed: int) -> None:
+        rng, backend = random.Random(seed), self.backend()
+        replica, updates = self.with_a_deleted_secret(rng)
+        with replica.edit() as missing:
+            missing.put("acts", "late", "v")
+        with replica.edit() as waits:
+            waits.put("acts", "later", "v")
+        junk = b"\xff" * 9
+        made = backend.compact([*updates, waits.update, junk])
+        assert made[-1] == junk
+        assert SECRET.encode() not in b"".join(made)
+        again = backend.compact(made)
+        assert again[0] == made[0]
+        assert self.shown(self.loaded([*again[:-1], missing.update])) == self.shown(replica)
+
+    @pytest.mark.parametrize("seed", range(6))
+    def test_catching_up_is_the_tail_without_what_it_took_back(self, seed: int) -> None:
+        rng, backend = random.Random(seed), self.backend()
+        replica, updates = self.with_a_deleted_secret(rng)
+        folded, kept = rng.randrange(4), rng.randrange(4, 8)
+        snapshot = backend.compact(updates[:folded])
+        step = backend.catch_up(snapshot, updates[folded:kept], updates[kept:])
+        assert SECRET.encode() not in step
+        behind = self.loaded(updates[:kept])
+        behind.apply(step)
+        assert self.shown(behind) == self.shown(replica)
+        assert not behind.snapshot()[1]
+        with pytest.raises(MalformedUpdate):
+            backend.catch_up([], updates[1:kept], updates[kept:])
+        with pytest.raises(MalformedUpdate):
+            backend.catch_up(snapshot, updates[folded:kept], [b"\xff"])
+
+    @pytest.mark.parametrize("seed", range(6))
+    def test_an_update_that_says_what_a_version_has_repeats(self, seed: int) -> None:
+        rng, backend = random.Random(seed), self.backend()
+        replica = self.make()
+        made = []
+        for n in range(10):
+            before = replica.version()
+            with replica.edit() as edit:
+                edit.put("acts", f"a{n}", str(rng.random()))
+            made.append(backend.read(edit.update))
+            assert not backend.repeats([made[-1]], before)
+            assert backend.repeats([made[-1], *made], replica.version())
+        assert not backend.repeats([], replica.version())
+        assert not backend.repeats(made, self.make().version())
+
+    def test_an_update_that_sets_a_field_is_told_by_the_field_s_name(self) -> None:
+        backend, replica = self.backend(), self.make()
+        with replica.edit() as created:
+            created.put_node("entries", "x", {"head": "h"})
+        with replica.edit() as edit:
+            edit.put_field("entries", "x", "erased:session", "v")
+        assert backend.touches(edit.update, "erased:")
+        assert backend.touches(replica.diff(), "erased:")
+        assert not backend.touches(created.update, "erased:"), "True would be no fault, but always True no help"
+        backend.touches(b"\xff", "erased:")
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_a_log_is_begun_with_any_first_record(self, seed: int) -> None:
+        rng, backend = random.Random(seed), self.backend()
+        writer = self.make()
+        updates = self.updates(writer, rng, 12)
+        for first, rest in (
+            (backend.compact(updates)[0], []),
+            (updates[0], updates[1:]),
+            (updates[-1], updates[:-1]),
+        ):
+            replica = backend.begin(first)
+            replica.load(None, rest)
+            assert self.shown(self.loaded([replica.diff()])) == self.shown(writer)
+        with pytest.raises(MalformedUpdate):
+            backend.begin(b"\xff" * 9)
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_a_log_is_loaded_without_what_nobody_can_apply(self, seed: int) -> None:
+        rng, backend = random.Random(seed), self.backend()
+        writer = self.make()
+        updates = self.updates(writer, rng, 12)
+        junk = [b"", b"\xff" * 9]
+        replica, aside = backend.load_all(rng.sample([*updates, *junk], len(updates) + 2))
+        assert sorted(aside) == sorted(junk)
+        assert self.shown(self.loaded([replica.diff()])) == self.shown(writer)
+
+    def test_work_is_told_of_any_bytes(self) -> None:
+        backend, writer = self.backend(), self.make()
+        rng = random.Random(1)
+        for update in [*self.updates(writer, rng, 10), backend.empty, b"", b"\xff" * 40]:
+            seconds, blocks = backend.estimate_work(update, 1_000)
+            assert 0 <= seconds < 1
+            assert 0 <= blocks <= 10 * (len(update) + 1)

@@ -1,0 +1,99 @@
+"""A repo stands on any backend: here on the one in memory, through files, merges and a relay that can't read it."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from llmcrdt.ids import document_bytes
+from llmcrdt.repo.repo import Repo
+from llmcrdt.testing.memory_backend import MemoryBackend
+from sync_server.log.sqlite import SqliteLog
+from sync_server.thread import RelayThread
+
+Open = Callable[..., Repo]
+
+
+@pytest.fixture
+def open_memory(tmp_path: Path) -> Iterator[Open]:
+    opened: list[Repo] = []
+    rng = random.Random(1)
+
+    def open_(name: str, library: str | None = None) -> Repo:
+        made = Repo(
+            tmp_path / f"{name}.db", library, author=name, clock=time.time, random=rng.randbytes,
+            crdt=MemoryBackend(rng.randbytes),
+        )  # fmt: skip
+        opened.append(made)
+        return made
+
+    yield open_
+    for repo in opened:
+        repo.close()
+
+
+def texts(repo: Repo, id_: str) -> list[str]:
+    return [entry.text for entry in repo.get(id_).transcript()]
+
+
+def test_a_conversation_is_written_read_and_found_again(open_memory: Open) -> None:
+    repo = open_memory("a")
+    conversation = repo.create("Trip")
+    hello = conversation.append("user", "Hello")
+    answer = conversation.append("assistant", "Hi", frame=conversation.transcript(), hidden={"x/y": b"\0"})
+    with conversation.stream("assistant", frame=conversation.transcript()) as stream:
+        stream.write("some ")
+        stream.write("words")
+    edited = conversation.edit(hello, "Good morning")
+    conversation.select(hello)
+    assert {e.text for e in conversation.alternatives(edited)} == {"Hello", "Good morning"}
+    fork = repo.fork(conversation, at=answer)
+    conversation.erase(answer)
+    repo.archive(fork.id)
+    repo.close()
+    again = open_memory("a")
+    assert texts(again, conversation.id) == ["Hello", "", "some words"]
+    assert [(item.title, item.archived) for item in again.list()] == [("Trip", True), ("Trip", False)]
+    assert {hit.entry for hit in again.search("words")} == {again.get(conversation.id).transcript()[-1].id}
+    assert b"Hi" not in again.get(conversation.id).diff()
+    assert not again.get(conversation.id).verify()
+
+
+def test_two_devices_merge(open_memory: Open) -> None:
+    one = open_memory("a")
+    other = open_memory("b", one.library)
+    first = one.create("Trip")
+    first.append("user", "Hello")
+    second = other.join(first.id)
+    second.apply(first.diff())
+    first.append("user", "here")
+    second.append("user", "there")
+    first.apply(second.diff(since=first.version()))
+    second.apply(first.diff(since=second.version()))
+    assert first.transcript().hash == second.transcript().hash
+    assert {entry.text for entry in first.transcript()} == {"Hello", "here", "there"}
+
+
+def test_a_relay_carries_what_it_can_not_read(open_memory: Open, tmp_path: Path) -> None:
+    with RelayThread(tmp_path / "relay") as relay:
+        one = open_memory("a")
+        conversation = one.create("Trip")
+        hello = conversation.append("user", "Hello")
+        with one.connect(relay.url) as link:
+            link.wait_synced(30)
+        other = open_memory("b", one.library)
+        with other.connect(relay.url) as there, one.connect(relay.url) as here:
+            there.wait_synced(30)
+            assert texts(other, conversation.id) == ["Hello"]
+            other.get(conversation.id).append("user", "there")
+            conversation.erase(hello)
+            for link in (here, there, here, there):
+                link.wait_synced(30)
+            assert texts(other, conversation.id) == texts(one, conversation.id) == ["", "there"]
+    head = SqliteLog(tmp_path / "relay" / "relay.db").head(document_bytes(conversation.id))
+    assert head is not None
+    assert head.kind == "memory"
