@@ -288,7 +288,7 @@ RELAY_MUTATIONS = (
     ),
     Mutation(
         "P5.8", "what waits for others is left out where a tail is condensed", "YjsReplica._let_nothing_wait",
-        'if self._pending:\n    raise MalformedUpdate("Updates wait for others.")', "pass",
+        'if self._intake.waiting:\n    raise MalformedUpdate("Updates wait for others.")', "pass",
         "tests/crdt/yjs/test_catch_up.py::test_a_device_has_the_same_as_with_the_records",
     ),
     Mutation(

@@ -21,13 +21,13 @@ from ..crdt.yjs.hostile_nesting import deep, delete_all
 ROOT = Path(__file__).parents[2]
 DEADLY = """
 import os, signal
-from llmcrdt.crdt.yjs.replica import YjsReplica
-put = YjsReplica._put
+from llmcrdt.crdt.yjs.intake import Intake
+put = Intake._put
 def deadly(self, update, span):
     if b"deadly" in update:
         os.kill(os.getpid(), signal.SIGKILL)
     put(self, update, span)
-YjsReplica._put = deadly
+Intake._put = deadly
 """
 USE = """
 import sys, llmcrdt

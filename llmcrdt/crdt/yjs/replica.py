@@ -13,9 +13,8 @@ import pycrdt
 
 from ...exceptions import LLMCRDTError, MalformedUpdate
 from ..backend import Applied, Node, Other, ParsedUpdate, Scalar, SharedText, Touched, check_value
-from .nesting import Nesting, part_update
+from .intake import Intake
 from .update import (
-    Id,
     UpdateRange,
     check_state_vector,
     foreign_key,
@@ -26,7 +25,6 @@ from .update import (
     read_update,
     write_deletes,
 )
-from .waiting import Waiting
 
 _EMPTY = b"\x00\x00"  # the update that says nothing
 
@@ -40,10 +38,7 @@ class Place(NamedTuple):
 
 class YjsReplica:
     """One Yjs document. ``roots`` names its root maps; ``client_id`` None draws a fresh one. ``applying`` is entered
-    while bytes are applied or loaded.
-
-    The core gets no update before all that it depends on (``yjs_nesting.py`` says why): yrs 0.28 would also show some
-    of it, take what is behind a hole in what a client wrote, and go wrong when one run of structs comes for both."""
+    while bytes are applied or loaded."""
 
     kind = "yjs"
 
@@ -57,14 +52,7 @@ class YjsReplica:
         self._applying = nullcontext() if applying is None else applying
         self._doc: Any = pycrdt.Doc() if client_id is None else pycrdt.Doc(client_id=client_id)
         self._maps: dict[str, Any] = {root: self._doc.get(root, type=pycrdt.Map) for root in roots}
-        self._pending = Waiting()
-        # Of what waited: what is to be looked at again.
-        self._ready: dict[bytes, None] = {}
-        # Of some clients a clock up to which nothing is missing; the state vector, where nothing came in beside it.
-        self._known: dict[int, int] = {}
-        self._exact = True
-        self._sure = True
-        self._nesting = Nesting()
+        self._intake = Intake(self._doc)
         self._heard = _Heard()
         self._subscriptions: list[Any] = []
         self.broken = False
@@ -75,14 +63,15 @@ class YjsReplica:
 
     def _apply(self, update: bytes, span: UpdateRange) -> Applied:
         self._watch()
-        waited = bool(self._pending)
+        waited = bool(self._intake.waiting)
         with self._guarded("The update broke the CRDT core."):
-            pending = self._give(update, span)
-            self._retry()
+            pending = self._intake.give(update, span)
+            self._intake.retry()
             # Told again as it came: all of it is in, and the version, which names every client, needn't be read.
-            if not self._heard.only(update):
+            if self._heard.only(update):
+                self._intake.sure = True
+            else:
                 self._confirm()
-            self._sure = True
         touched, emitted = self._take()
         changed = bool(emitted or touched)
         if pending or (waited and changed):
@@ -125,24 +114,23 @@ class YjsReplica:
             with self._doc.transaction():
                 if snapshot:
                     self._doc.apply_update(snapshot)
-                    self._exact = False
-                    self._nesting.doubt()
+                    self._intake.doubt()
                 for update, span in updates:
-                    self._give(update, span)
-                self._retry()
+                    self._intake.give(update, span)
+                self._intake.retry()
             self._confirm()
 
     def snapshot(self) -> tuple[bytes, list[bytes]]:
         with self._guarded("The CRDT core could not encode the document."):
-            return self._doc.get_update(), list(self._pending)
+            return self._doc.get_update(), list(self._intake.waiting)
 
     def diff(self, since: bytes | None = None) -> bytes:
         if since is not None:
             check_state_vector(since)
         with self._guarded("The CRDT core could not encode the document."):
             update: bytes = self._doc.get_update(since)
-            if self._pending:
-                update = pycrdt.merge_updates(update, *self._pending)
+            if self._intake.waiting:
+                update = pycrdt.merge_updates(update, *self._intake.waiting)
         return update
 
     def place(self) -> Place:
@@ -168,7 +156,7 @@ class YjsReplica:
         return update[: -len(deletes)] + write_deletes(less_ranges(span.deletes, place.deletes))
 
     def _let_nothing_wait(self) -> None:
-        if self._pending:
+        if self._intake.waiting:
             raise MalformedUpdate("Updates wait for others.")
 
     def version(self) -> bytes:
@@ -184,13 +172,13 @@ class YjsReplica:
             with self._doc.transaction():  # what the caller raises inside is the caller's affair
                 yield edit
         except BaseException:
-            self._nesting.doubt()
+            self._intake.doubt()
             raise
         finally:
-            self._heard.touching, self._exact = True, False
+            self._heard.touching = True
         _, emitted = self._take()
         edit.update = _merged(emitted) if emitted else b""
-        self._nesting.wrote(edit.update)
+        self._intake.wrote(edit.update)
 
     def keys(self, root: str) -> Iterator[str]:
         return iter(list(self._maps[root].keys()))
@@ -222,70 +210,11 @@ class YjsReplica:
     def _take(self) -> tuple[Touched, list[bytes]]:
         return self._heard.take()
 
-    def _give(self, update: bytes, span: UpdateRange) -> bool:
-        """Give the core what it can take of an update, and keep it where some of it waits; whether that is new. Raises
-        MalformedUpdate for what the core must not take."""
-        if not self._exact and (span.nested or span.odd or span.lacks(self._known)):
-            self._look()
-        missing = {} if span.odd else span.behind(self._known)
-        if not missing and (span.odd or span.lacks(self._known)):
-            now, missing = part_update(update, self._known)
-            self._put(now, read_update(now))
-        elif not missing:
-            self._put(update, span)
-        missing = missing or (self._not_deleted(span) if span.deletes else {})
-        return bool(missing or self._pending) and self._pending.put(update, missing)
-
-    def _put(self, update: bytes, span: UpdateRange) -> None:
-        if span.written and not span.covered_by(self._known):
-            self._nesting.admit(update, span, self._known, self._doc.get_update)
-        self._sure = False
-        try:
-            self._doc.apply_update(update)
-        except BaseException:
-            self._nesting.doubt()
-            raise
-        self._reach(span.written)
-
-    def _reach(self, ends: Mapping[int, int]) -> None:
-        for client, end in ends.items():
-            if end > self._known.get(client, 0):
-                self._known[client] = end
-                if self._pending:
-                    self._ready.update(dict.fromkeys(self._pending.reached(client, end)))
-
-    def _not_deleted(self, span: UpdateRange) -> dict[int, Id]:
-        """What an update deletes that isn't there yet, under numbers that no client has."""
-        if not self._exact and any(end > self._known.get(client, 0) for client, end in span.deleted.items()):
-            self._look()
-        ends = span.deleted.items()
-        return {~client: (client, end - 1) for client, end in ends if end > self._known.get(client, 0)}
-
-    def _retry(self) -> None:
-        """Look again at what need not wait any more, until nothing moves."""
-        while self._ready:
-            update = next(iter(self._ready))
-            del self._ready[update]
-            try:
-                self._give(update, read_update(update))
-            except (MalformedUpdate, ValueError):  # it nests too deep, as shows only now: nobody takes it
-                self._pending.put(update, {})
-
-    def _look(self) -> None:
-        state = read_state_vector(self.version())
-        self._exact = True
-        self._reach(state)
-
     def _confirm(self) -> None:
-        """Look whether the core took all that it was given. Raises MalformedUpdate where something waits for itself."""
-        if self._sure:
-            return
-        state = read_state_vector(self.version())
-        if any(end > state.get(client, 0) for client, end in self._known.items()):
+        """Raises MalformedUpdate where something that was given to the core waits for itself."""
+        if not self._intake.took_all():
             self.broken = True
             raise MalformedUpdate("The update waits for itself.")
-        self._reach(state)
-        self._exact = self._sure = True
 
     def _guarded(self, message: str) -> _Guard:
         return _Guard(self, message)

@@ -1,0 +1,106 @@
+"""The updates that a core gets, and those that wait.
+
+The core gets no update before all that it depends on (nesting.py says why): yrs 0.28 would also show some of it, take
+what comes after a hole in what a client wrote, and go wrong when one run of structs comes for both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ...exceptions import MalformedUpdate
+from .nesting import Nesting, part_update
+from .update import Id, UpdateRange, read_state_vector, read_update
+from .waiting import Waiting
+
+
+class Intake:
+    """What one core has, as far as it is known, and what waits. Whatever the core raises goes through."""
+
+    def __init__(self, doc: Any) -> None:
+        self._doc = doc
+        self.waiting = Waiting()
+        # Of what waited: what is to be looked at again.
+        self._ready: dict[bytes, None] = {}
+        # Of some clients a clock up to which nothing is missing; the state vector, where nothing came in beside it.
+        self._known: dict[int, int] = {}
+        self._exact = True
+        self.sure = True
+        """Whether the core is known to have all that it was given."""
+        self._nesting = Nesting()
+
+    def doubt(self) -> None:
+        """Something came in that was not given here, or was given and did not come in."""
+        self._exact = False
+        self._nesting.doubt()
+
+    def wrote(self, update: bytes) -> None:
+        """The core took an edit of its own."""
+        self._exact = False
+        self._nesting.wrote(update)
+
+    def took_all(self) -> bool:
+        """Whether the core took all that it was given."""
+        if self.sure:
+            return True
+        state = read_state_vector(self._doc.get_state())
+        if any(end > state.get(client, 0) for client, end in self._known.items()):
+            return False
+        self._reach(state)
+        self._exact = self.sure = True
+        return True
+
+    def give(self, update: bytes, span: UpdateRange) -> bool:
+        """Give the core what it can take of an update, and keep it where some of it waits; whether that is new. Raises
+        MalformedUpdate for what the core must not take."""
+        if not self._exact and (span.nested or span.odd or span.lacks(self._known)):
+            self._look()
+        missing = {} if span.odd else span.behind(self._known)
+        if not missing and (span.odd or span.lacks(self._known)):
+            now, missing = part_update(update, self._known)
+            self._put(now, read_update(now))
+        elif not missing:
+            self._put(update, span)
+        missing = missing or (self._not_deleted(span) if span.deletes else {})
+        return bool(missing or self.waiting) and self.waiting.put(update, missing)
+
+    def _put(self, update: bytes, span: UpdateRange) -> None:
+        if span.written and not span.covered_by(self._known):
+            self._nesting.admit(update, span, self._known, self._doc.get_update)
+        self.sure = False
+        try:
+            self._doc.apply_update(update)
+        except BaseException:
+            self._nesting.doubt()
+            raise
+        self._reach(span.written)
+
+    def _reach(self, ends: Mapping[int, int]) -> None:
+        for client, end in ends.items():
+            if end > self._known.get(client, 0):
+                self._known[client] = end
+                if self.waiting:
+                    self._ready.update(dict.fromkeys(self.waiting.reached(client, end)))
+
+    def _not_deleted(self, span: UpdateRange) -> dict[int, Id]:
+        """What an update deletes that isn't there yet, under numbers that no client has."""
+        if not self._exact and any(end > self._known.get(client, 0) for client, end in span.deleted.items()):
+            self._look()
+        ends = span.deleted.items()
+        return {~client: (client, end - 1) for client, end in ends if end > self._known.get(client, 0)}
+
+    def retry(self) -> None:
+        """Look again at what need not wait any more, until nothing moves."""
+        while self._ready:
+            update = next(iter(self._ready))
+            del self._ready[update]
+            try:
+                self.give(update, read_update(update))
+            except (MalformedUpdate, ValueError):  # it nests too deep, as shows only now: nobody takes it
+                self.waiting.put(update, {})
+
+    def _look(self) -> None:
+        state = read_state_vector(self._doc.get_state())
+        self._exact = True
+        self._reach(state)
