@@ -17,7 +17,7 @@ RELAY_MUTATIONS = (
     ),
     Mutation(
         "P5.5", "what a failed commit would have said is said", "Rooms.step",
-        "self._undo(events, done, e)", "logger.error(e)", _SEEDS,
+        "self._undo(failed)", "logger.error(failed)", _SEEDS,
     ),
     Mutation(
         "P5.5", "an ack comes before the records before it", "Rooms._extend",
@@ -27,12 +27,12 @@ RELAY_MUTATIONS = (
         _SEEDS,
     ),
     Mutation(
-        "P5.4", "a repeat is taken for a gap", "SqliteLog.append",
-        "if doc and session and record.n <= session.last:", "if False:", _SEEDS,
+        "P5.4", "a repeat is taken for a gap", "Rooms._append",
+        "if record.n <= self._log.last(document, record.session):", "if False:", _SEEDS,
     ),
     Mutation(
-        "P5.2", "a cursor is known by its position alone", "SqliteLog.holds",
-        "chain == cursor.chain", "chain is not None",
+        "P5.2", "a cursor is known by its position alone", "snapshots:holds",
+        "return chain == cursor.chain", "return chain is not None",
         "tests/sync_server/core/test_rooms.py::test_a_cursor_that_is_no_place_in_the_log_starts_over",
     ),
     Mutation(
@@ -265,8 +265,8 @@ RELAY_MUTATIONS = (
         "30.0", "1e9", _SEEDS,
     ),
     Mutation(
-        "P5.10", "a sweep that was rolled back is taken for done", "Compaction.undo",
-        "self._sweeping = self._scrubbing = ", "",
+        "P5.10", "a sweep that was rolled back is taken for done", "Compaction.sweep",
+        "self._paused = True", "self._sweeping = False",
         "tests/sync_server/core/test_deletion.py::test_a_sweep_that_could_not_be_written_is_done_again_before_the_answer",
     ),
     Mutation(

@@ -55,7 +55,7 @@ from .doors import yjs
 from .doors.native import Answer, NativeDoor, Refused, take_following
 from .doors.yjs import YjsDoor
 from .log.file import DATABASE
-from .log.sqlite import SqliteLog
+from .log.sqlite import SqliteStorage
 from .net.connection import OBJECT, SLICE, Connection, Outgoing, Socket
 from .net.tls import Certificate
 from .workers.compactor import Compactor
@@ -159,9 +159,9 @@ class Relay:
         self._loop = asyncio.get_running_loop()
         self.data.mkdir(parents=True, exist_ok=True)
         self._tokens = Tokens(self.data)
-        self._log = SqliteLog(self.data / DATABASE, self.limits.cached)
+        self._storage = SqliteStorage(self.data / DATABASE, self.limits.cached)
         self._checking = Validation(available=True, always=self._check)
-        self._rooms = Rooms(self._log, self.limits, checking=self._checking, condense=True)
+        self._rooms = Rooms(self._storage, self.limits, checking=self._checking, condense=True)
         try:
             self._server: Server = await serve(
                 self._serve,
@@ -185,14 +185,14 @@ class Relay:
                 logger=_sockets_logger,
             )
         except BaseException:
-            self._log.close()
+            self._storage.close()
             raise
         self.port = self._server.sockets[0].getsockname()[1]
         self._thread = ThreadPoolExecutor(1, "llmcrdt-relay-log")
-        self._folder = Compactor(self._log, self.limits, self._put_from_thread)
+        self._folder = Compactor(self._storage.snapshots, self.limits, self._put_from_thread)
         early = self.limits.condense_jobs > 0
-        self._condenser = Compactor(self._log, self.limits, self._put_from_thread, early=early)
-        self._keeper = Validator(self._log, self.limits, self._put, self._fail, early=self._check)
+        self._condenser = Compactor(self._storage.snapshots, self.limits, self._put_from_thread, early=early)
+        self._keeper = Validator(self._storage.snapshots, self.limits, self._put, self._fail, early=self._check)
         self._keeper.start()
         self._step_soon()
         self._ticking = asyncio.create_task(self._tick())
@@ -223,7 +223,7 @@ class Relay:
                 await self._server.wait_closed()
         for connection in tuple(self._connections.values()):
             connection.socket.transport.abort()
-        self._log.close()
+        self._storage.close()
 
     # ---------------------------------------------------------------- on the loop
 

@@ -20,10 +20,9 @@ from llmcrdt.ids import document_id
 from ..core.catch_up import CatchUpResult
 from ..core.compaction import FOLDED_KINDS, CompactRequest, CompactResult
 from ..core.limits import Limits
-from ..log import snapshots as folds
 from ..log.base import LogError
 from ..log.file import DATABASE, check_age, explained, is_log
-from ..log.sqlite import SqliteLog
+from ..log.sqlite import SqliteStorage
 from ..log.verify import faults
 from ..workers.compactor import Compactor
 
@@ -97,26 +96,27 @@ def verify(options: argparse.Namespace) -> int:
 def compact(options: argparse.Namespace) -> int:
     """Exit code 1 where a document could not be folded."""
     limits, failed = Limits(), 0
-    log = SqliteLog(_existing(options.data / DATABASE))
-    with closing(log):
+    storage = SqliteStorage(_existing(options.data / DATABASE))
+    with closing(storage):
         answers: list[CompactResult | CatchUpResult] = []
-        folder = Compactor(log, limits, answers.append)
-        for document in log.documents():
-            head, fold = log.head(document), log.fold(document)
-            if head is None or head.kind not in FOLDED_KINDS or (fold and fold.position == head.cursor.position):
+        compactor = Compactor(storage.snapshots, limits, answers.append)
+        for document in storage.documents():
+            head, snapshot = storage.records.head(document), storage.snapshots.get(document)
+            if head is None or head.kind not in FOLDED_KINDS:
                 continue
-            answer = folder.fold(CompactRequest(document, head.cursor))
+            if snapshot is not None and snapshot.position == head.cursor.position:
+                continue
+            answer = compactor.fold(CompactRequest(document, head.cursor))
             if answer is None:
                 failed += 1
                 continue
-            with log.transaction():
-                log.put_fold(document, head.cursor, folds.new_session(), answer, limits.batch)
-        folder.stop()
-        more = True
-        while more:
-            with log.transaction():
-                more = log.sweep(limits.sweep)
-        log.vacuum()
+            storage.snapshots.put(document, head.cursor, os.urandom(16), answer, limits.batch)
+            for error in storage.records.commit().values():
+                raise error
+        compactor.stop()
+        while storage.sweeper.sweep(limits.sweep):
+            pass
+        storage.vacuum()
     return WRONG if failed else OK
 
 
@@ -148,8 +148,8 @@ def restore(options: argparse.Namespace) -> int:
         if wrong:
             raise LogError(f"{options.file} is no sound copy: {wrong}.", hint="Try another one.")
         options.data.mkdir(parents=True, exist_ok=True)
-        with closing(SqliteLog(options.data / DATABASE)) as log:
-            log.replace_with(source)
+        with closing(SqliteStorage(options.data / DATABASE)) as storage:
+            storage.replace_with(source)
     return OK
 
 

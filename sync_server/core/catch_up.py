@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Generic, NamedTuple, TypeVar
 
-from ..log.base import RecordLog
-from ..log.snapshots import Part, StoredSnapshot, cut
+from ..log.admin import Part, Storage, StoredSnapshot, cut
 from .compaction import FOLDED_KINDS
 from .limits import Limits
 
@@ -73,8 +72,8 @@ class _Kept(NamedTuple):
 class CatchUp(Generic[W]):
     """``random(n)`` makes the names of records. ``W``: whoever waits. ``available`` False: nobody condenses."""
 
-    def __init__(self, log: RecordLog, limits: Limits, random: Callable[[int], bytes], available: bool) -> None:
-        self._log, self._limits, self._random, self._available = log, limits, random, available
+    def __init__(self, storage: Storage, limits: Limits, random: Callable[[int], bytes], available: bool) -> None:
+        self._storage, self._limits, self._random, self._available = storage, limits, random, available
         self._under_way: dict[tuple[bytes, int], list[W]] = {}
         self._kept: OrderedDict[tuple[bytes, int], _Kept] = OrderedDict()
         self._size = 0
@@ -122,18 +121,18 @@ class CatchUp(Generic[W]):
 
     def _pays(self, document: bytes, after: int, upto: int) -> bool:
         """Whether so much is missed that loading the document for it is worth while."""
-        limits, fold = self._limits, self._log.fold(document)
-        whole = self._log.size(document) + (fold.size if fold else 0)
+        limits, fold = self._limits, self._storage.snapshots.get(document)
+        whole = self._storage.snapshots.tail_size(document) + (fold.size if fold else 0)
         if whole > limits.condense_document:
             return False
         enough: float = limits.condense_bytes
         if whole > limits.condense_free:
             enough = max(enough, whole / limits.condense_ratio) if limits.condense_ratio else inf
-        return self._log.weigh(document, after, upto, enough) >= enough
+        return self._storage.snapshots.bytes_between(document, after, upto, enough) >= enough
 
     def _is_behind_the_fold(self, document: bytes, after: int) -> bool:
-        fold = self._log.fold(document)
-        return self._log.head(document) is not None and after >= (fold.position if fold else 0)
+        fold = self._storage.snapshots.get(document)
+        return self._storage.records.head(document) is not None and after >= (fold.position if fold else 0)
 
     def _failed(self, place: tuple[bytes, int], upto: int) -> None:
         """Who comes next may try again, but not for ever: it may take too long each time."""
@@ -144,8 +143,10 @@ class CatchUp(Generic[W]):
         """What is made of an answer, which is kept for others."""
         document, after, upto, _ = answer
         place, size = (document, after), sum(map(len, records))
-        chain = self._log.chain_at(document, upto) if records else None
-        if chain is None or size > self._limits.condense_share * self._log.weigh(document, after, upto):
+        chain = self._storage.records.chain_at(document, upto) if records else None
+        if chain is None or size > self._limits.condense_share * self._storage.snapshots.bytes_between(
+            document, after, upto
+        ):
             self._keep(place, _Kept(upto, None))
             return None
         if not self._make_room(size):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 
 class DeletionWaiters:
     """``now``: documents deleted in the step that is under way, whose streams end when it is on disk."""
@@ -21,8 +23,13 @@ class DeletionWaiters:
         """A peer is gone. What it asked for is still done."""
         self._waiting.pop(peer, None)
 
+    def fail(self, documents: Collection[bytes]) -> None:
+        """The deletions of these documents, if any, are not on disk."""
+        for document in documents:
+            self.now.pop(document, None)
+
     def ended(self) -> list[bytes]:
-        """The step is on disk, or it failed (then nobody needs these): what was deleted in it."""
+        """The step is on disk: what was deleted in it."""
         now, self.now = list(self.now), {}
         return now
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
@@ -20,8 +21,8 @@ from typing import NamedTuple, TypeAlias
 from llmcrdt.sync import wire
 from llmcrdt.sync.wire import Ack, Cursor, Error, ErrorCode, Message, Record, Records
 
-from ..log.base import Conflict, Gap, LogError, RecordLog, Stored, label
-from ..log.snapshots import Part, StoredSnapshot
+from ..log.admin import Part, Storage, StoredSnapshot
+from ..log.base import Conflict, Gap, LogError, Origin, Stored, label
 from .catch_up import CatchUp, CatchUpRequest, CatchUpResult, CatchUpSnapshot
 from .compaction import FOLDED_KINDS, Compaction, CompactRequest, CompactResult
 from .deletion import DeletionWaiters
@@ -152,14 +153,14 @@ class Rooms:
 
     def __init__(
         self,
-        log: RecordLog,
+        storage: Storage,
         limits: Limits | None = None,
         random: Callable[[int], bytes] = os.urandom,
         checking: Validation | None = None,
         condense: bool = False,
     ) -> None:
         self.limits = limits or Limits()
-        self._log = log
+        self._storage, self._log = storage, storage.records
         self._random = random
         self._peers: dict[Peer, _Peer] = {}
         self._rooms: dict[bytes, _Room] = {}
@@ -168,12 +169,14 @@ class Rooms:
         self._behind: dict[tuple[Peer, bytes], None] = {}
         self._recent: dict[bytes, list[Stored]] = {}
         self._out: list[Output] = []
-        self._folding = Compaction(log, self.limits, random)
-        self._condensing = CatchUp[tuple[Peer, _Subscription]](log, self.limits, random, condense)
+        self._folding = Compaction(storage, self.limits, random)
+        self._condensing = CatchUp[tuple[Peer, _Subscription]](storage, self.limits, random, condense)
         self._presence = Presence(self.limits)
         self._deleting = DeletionWaiters()
         self._checking = checking or Validation(available=False, always=False)
         self._flushes: list[bytes] = []
+        # Of this step: who said something about which document.
+        self._senders: list[tuple[Peer, bytes]] = []
         self.taken: list[tuple[Peer, int]] = []
         """Of the last step: whose messages were dealt with, and their sizes."""
         self.more = self._folding.busy
@@ -201,20 +204,32 @@ class Rooms:
 
     def step(self, events: Sequence[Event]) -> list[Output]:
         """Take all events in their order, commit once, and say what is to be sent, in order. Never raises LogError:
-        where the log can't be written, whoever sent something in this step is dropped, and nothing is acknowledged."""
+        where a document's log can't be written, whoever sent something about it in this step is dropped, and nothing of
+        that is acknowledged."""
         self._out, self._recent, self.more = [], {}, False
         events = joined(events)
         self.taken = []
-        done = 0
-        try:
-            with self._log.transaction():
-                for event in events:
+        failed: dict[bytes, LogError] = {}
+        self._senders = []
+        for event in events:
+            document = self._document(event)
+            try:
+                if document in failed:
+                    self._lose(event)
+                else:
                     self._take(event)
-                    done += 1
-                self._out += self._folding.work(self._recent)
-            self._checking.settle()
+            except LogError as e:
+                failed[document] = e
+                self._lose(event)
+        try:
+            self._out += self._folding.requests(self._recent)
         except LogError as e:
-            self._undo(events, done, e)
+            logger.error("it can't be said what is to be compacted: %s", e)
+        failed |= self._log.commit()
+        if failed:
+            self._undo(failed)
+        self._checking.settle()
+        self._folding.sweep()
         self._end_deleted()
         try:
             self._answer_flushes()
@@ -233,7 +248,8 @@ class Rooms:
 
     def _take(self, event: Event) -> None:
         match event:
-            case Received(peer, _, _):
+            case Received(peer, message, _):
+                self._senders.append((peer, _document(message)))
                 # A peer that was dropped may have had more on its way.
                 if peer in self._peers and not self._checking.holds(event):
                     self._deal(event)
@@ -265,8 +281,19 @@ class Rooms:
             case CatchUpResult():
                 self._condensed(event)
 
+    def _document(self, event: Event) -> bytes:
+        """The document that an event is about; empty where it is about none."""
+        match event:
+            case ValidateResult():
+                return self._checking.document(event)
+            case Received(_, message):
+                return _document(message)
+            case _:
+                return _document(event)
+
     def _deal(self, event: Received) -> None:
         """A message whose turn it is: have it checked, or obey it."""
+        self._senders.append((event.peer, _document(event.message)))
         if not self._check(event):
             self.taken.append((event.peer, event.size))
             self._message(event.peer, event.message)
@@ -386,7 +413,7 @@ class Rooms:
     def _set_aside(self, peer: Peer, document: bytes, record: Record, why: str) -> None:
         """A record that can't be applied is kept for the operator, and goes nowhere else."""
         logger.warning("document %s: a record was refused: %s", label(document), why)
-        self._log.set_aside(document, record, why)
+        self._storage.rejected.keep(document, record, why)
         if peer in self._peers:
             self._refuse(peer, ErrorCode.BAD_RECORD, why, document, record.session, record.n)
 
@@ -439,7 +466,7 @@ class Rooms:
         head = self._log.head(document)
         if head is None:
             return _Room(kind, Cursor(self._random(16), 0, wire.START), None)
-        return _Room(head.kind, head.cursor, self._log.fold(document))
+        return _Room(head.kind, head.cursor, self._storage.snapshots.get(document))
 
     def _holds(self, document: bytes, room: _Room, cursor: Cursor) -> bool:
         if cursor.log != room.head.log:
@@ -503,8 +530,8 @@ class Rooms:
     def _extend(self, peer: Peer, reading: _Subscription, room: _Room, push: wire.Push, data: Sequence[bytes]) -> int:
         """Append records that are all new, and fit."""
         document, session = push.document, push.session
-        owner = self._owner(peer, document)
-        stored = self._log.extend(document, session, push.n, data, room.kind, room.head.log, owner)
+        origin = Origin(room.kind, room.head.log, self._owner(peer, document))
+        stored = self._log.append(document, session, push.n, data, origin)
         self._recent.setdefault(document, []).extend(stored)
         reading.own.update((position, (session, record.n)) for position, record in stored)
         return len(stored)
@@ -545,7 +572,7 @@ class Rooms:
 
     def _no_room(self, peer: Peer, document: bytes, room: _Room, size: int) -> tuple[ErrorCode, str] | None:
         """Why there is no room for so many bytes more."""
-        if self._log.size(document) + (room.fold.size if room.fold else 0) + size > self.limits.log:
+        if self._storage.snapshots.tail_size(document) + (room.fold.size if room.fold else 0) + size > self.limits.log:
             return ErrorCode.LOG_FULL, f"The log of this document has {self.limits.log} bytes at most."
         if not self._has_room(self._owner(peer, document), size):
             return ErrorCode.SUBJECT_FULL, f"All documents of its owner have {self.limits.subject_log} bytes at most."
@@ -558,11 +585,12 @@ class Rooms:
             refused = (*unfit, record.n)
         else:
             try:
-                owner = self._owner(peer, document)
-                position, new = self._log.append(document, record, room.kind, room.head.log, owner)
-                if new:
-                    self._recent.setdefault(document, []).append(Stored(position, record))
-                return position, new
+                if record.n <= self._log.last(document, record.session):
+                    return self._log.find(document, record), False
+                origin = Origin(room.kind, room.head.log, self._owner(peer, document))
+                stored = self._log.append(document, record.session, record.n, (record.data,), origin)
+                self._recent.setdefault(document, []).extend(stored)
+                return stored[0].position, True
             except Gap as e:
                 text = f"n = {e.expected} is next in this session, not {record.n}."
                 refused = (ErrorCode.GAP, text, e.expected)
@@ -575,10 +603,10 @@ class Rooms:
 
     def _owner(self, peer: Peer, document: bytes) -> str:
         """Whose bytes a record of this peer is: those of the document's owner, which the first to write becomes."""
-        return self._peers[peer].subject if self._log.head(document) is None else self._log.owner(document)
+        return self._peers[peer].subject if self._log.head(document) is None else self._storage.quotas.owner(document)
 
     def _has_room(self, owner: str, size: int) -> bool:
-        return not owner or self._log.held(owner) + size <= self.limits.subject_log
+        return not owner or self._storage.quotas.used(owner) + size <= self.limits.subject_log
 
     def _barrier(self, peer: Peer, number: int) -> None:
         state = self._peers[peer]
@@ -600,19 +628,24 @@ class Rooms:
 
     def _is_gone(self, document: bytes) -> bool:
         """Whether a document was deleted, in this step or before."""
-        return document in self._deleting.now or (document not in self._rooms and self._log.gone(document))
+        return document in self._deleting.now or (
+            document not in self._rooms and self._storage.tombstones.is_deleted(document)
+        )
 
     def _delete(self, peer: Peer, document: bytes) -> None:
         state = self._peers[peer]
         if self._deleting.waits(peer) >= self.limits.deletes:
             text = f"At most {self.limits.deletes} deletions may wait for their answer."
             return self._drop(peer, Error(ErrorCode.WINDOW_EXCEEDED, text))
-        if not state.admin and self._log.owner(document) not in ("", state.subject):
+        if not state.admin and self._storage.quotas.owner(document) not in ("", state.subject):
             return self._send(peer, wire.Deleted(document, wire.DELETE_REFUSED))
         if not self._is_gone(document):
-            if self._log.head(document) is None and self._log.unknown(state.subject) >= self.limits.unknown:
+            if (
+                self._log.head(document) is None
+                and self._storage.quotas.unknown_tombstones(state.subject) >= self.limits.unknown
+            ):
                 return self._send(peer, wire.Deleted(document, wire.DELETE_REFUSED))
-            self._log.delete(document, state.subject)
+            self._storage.tombstones.delete(document, state.subject)
             self._deleting.now[document] = None
             self._drop_replica(document)
             self._folding.sweep_again()
@@ -632,7 +665,7 @@ class Rooms:
     def _folded(self, document: bytes) -> None:
         """A snapshot stands for records from now on; whoever is not past its position is behind."""
         room = self._rooms[document]
-        room.fold = self._log.fold(document)
+        room.fold = self._storage.snapshots.get(document)
         self._recent.pop(document, None)
         for peer in room.readers:
             if self._peers[peer].readings[document].sent < room.head.position:
@@ -733,7 +766,7 @@ class Rooms:
 
     def _fold_part(self, document: bytes, parts: dict[tuple[bytes, int], Part], place: int) -> Part:
         """A part of the fold's snapshot, read once for all who get it in this step."""
-        part = parts[document, place] = parts.get((document, place)) or self._log.part(document, place)
+        part = parts[document, place] = parts.get((document, place)) or self._storage.snapshots.part(document, place)
         return part
 
     def _send_part(
@@ -854,43 +887,68 @@ class Rooms:
             if peer in self._peers:
                 self._drop(peer, Error(ErrorCode.STORAGE, "The relay can't use its storage.", retry_after=retry_after))
 
-    def _undo(self, events: Sequence[Event], done: int, error: LogError) -> None:
-        """Nothing of this step was written. Its answers may rest on what is gone, so they are not sent."""
-        logger.error("the log can't be written: %s", error)
-        peers, drops = self._checking.undo()
+    def _undo(self, failed: Mapping[bytes, LogError]) -> None:
+        """Nothing that this step did to these documents is on disk. Answers about them may rest on what is gone, so
+        they are not sent."""
+        logger.error("the log can't be written: %s", next(iter(failed.values())))
+        peers, drops = self._checking.undo(failed)
+        kept: list[Output] = []
         for output in self._out:
-            if isinstance(output, ValidateRequest):
-                self._checking.forget(output)
-        self._out = [*drops]
-        self._deleting.ended()
-        for event in events[done:]:
-            if isinstance(event, CompactResult | CatchUpResult):
-                self._take(event._replace(records=None))
-            elif isinstance(event, ValidateResult):
-                self._lose(event)
-            elif not isinstance(event, Received):
-                self._take(event)
-        self._drop_all(dict.fromkeys([*peers, *(event.peer for event in events if isinstance(event, Received))]))
-        changed, self._recent = [*self._recent, *self._folding.undo()], {}
-        try:
-            for document in changed:
-                if document in self._rooms:
-                    room, head = self._rooms[document], self._log.head(document)
-                    room.head = head.cursor if head else Cursor(room.head.log, 0, wire.START)
-                    room.fold = self._log.fold(document)
-        except LogError:
-            self._drop_all(tuple(self._peers))
+            match output:
+                case ValidateRequest(_, request) if request.document in failed:
+                    self._checking.forget(output)
+                case Send(_, message) if _document(message) in failed:
+                    pass
+                case CompactRequest(document) if document in failed:
+                    pass
+                case _:
+                    kept.append(output)
+        self._out = [*kept, *drops]
+        self._deleting.fail(failed)
+        self._folding.fail(failed)
+        peers += [peer for peer, document in self._senders if document in failed]
+        self._drop_all(dict.fromkeys(peers))
+        for document in failed:
+            self._recent.pop(document, None)
+            try:
+                self._refresh(document)
+            except LogError:
+                self._drop_all(tuple(self._peers))
 
-    def _lose(self, answer: ValidateResult) -> None:
-        """What was checked can't be appended now: its peer has to send it again."""
-        found = self._checking.take(answer)
-        if found is not None:
-            _, again = found
-            if again is not None:
-                self._checking.forget(again)
-            peers, drops = self._checking.undo()
-            self._out += drops
-            self._drop_all(peers)
+    def _refresh(self, document: bytes) -> None:
+        """A room is as the log is."""
+        room = self._rooms.get(document)
+        if room is None:
+            return
+        head = self._log.head(document)
+        room.head = head.cursor if head else Cursor(room.head.log, 0, wire.START)
+        room.fold = self._storage.snapshots.get(document)
+        for peer in room.readers:
+            state = self._peers[peer]
+            reading = state.readings[document]
+            if reading.sent < room.head.position:
+                self._behind[peer, document] = None
+            for _, ends in state.barriers:
+                if document in ends:
+                    ends[document] = min(ends[document], room.head.position)
+
+    def _lose(self, event: Event) -> None:
+        """A document failed, and with it what an event says of it: its peer has to send that again."""
+        match event:
+            case CompactResult() | CatchUpResult():
+                with suppress(LogError):
+                    self._take(event._replace(records=None))
+            case Flush():
+                self._take(event)
+            case ValidateResult():
+                found = self._checking.take(event)
+                if found is not None and found[1] is not None:
+                    self._checking.forget(found[1])
+
+
+def _document(thing: object) -> bytes:
+    document: bytes = getattr(thing, "document", b"")
+    return document
 
 
 def joined(events: Sequence[Event]) -> list[Event]:

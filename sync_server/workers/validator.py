@@ -28,7 +28,8 @@ from llmcrdt.sync import wire
 
 from ..core.limits import Limits
 from ..core.validation import DiffRequest, Flush, Flushed, MergeRequest, ReplicaDropped, ValidateRequest, ValidateResult
-from ..log.base import RecordLog, label
+from ..log.admin import SnapshotStore
+from ..log.base import label
 from . import framing as pieces
 from . import process
 
@@ -174,7 +175,7 @@ class Validator:
 
     def __init__(
         self,
-        log: RecordLog,
+        log: SnapshotStore,
         limits: Limits,
         answer: Callable[[ValidateResult | Flush], None],
         failed: Callable[[], None] = lambda: None,

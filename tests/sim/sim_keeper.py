@@ -15,7 +15,7 @@ from llmcrdt.crdt.yjs.replica import YjsReplica
 from llmcrdt.crdt.yjs.update import UpdateRange
 from sync_server.core.limits import Limits
 from sync_server.core.validation import Flush, ValidateResult
-from sync_server.log.base import RecordLog
+from sync_server.log.admin import SnapshotStore
 from sync_server.workers import validator_worker as keeper_worker
 from sync_server.workers.validator import T, Validator, _read_answers, _State
 
@@ -55,7 +55,7 @@ class SimulatedKeeper(Validator):
     survive."""
 
     def __init__(
-        self, log: RecordLog, limits: Limits, answer: Callable[[ValidateResult | Flush], None], rng: Random
+        self, log: SnapshotStore, limits: Limits, answer: Callable[[ValidateResult | Flush], None], rng: Random
     ) -> None:
         super().__init__(log, limits, answer)
         self.rng, self.crashes = rng, 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,11 @@ from websockets.typing import Subprotocol
 from llmcrdt.sync import wire
 from llmcrdt.sync.wire import Hello, Open, Push
 from sync_server.core.limits import Limits
-from sync_server.log.sqlite import SqliteLog
+from sync_server.log.base import LogError
+from sync_server.log.records import SqliteRecords
+from sync_server.log.snapshots import SqliteSnapshots
+from sync_server.log.sweeper import SqliteSweeper
+from sync_server.log.tombstones import SqliteTombstones
 from sync_server.server import Pace
 from sync_server.thread import RelayThread
 
@@ -46,17 +50,15 @@ def test_steps_are_slow_as_soon_as_one_is_and_quick_when_many_were() -> None:
 @contextmanager
 def transactions(monkeypatch: pytest.MonkeyPatch, seconds: float) -> Iterator[list[str]]:
     """Each takes so long. The names of the threads on which they are."""
-    real, names = SqliteLog.transaction, list[str]()
+    real, names = SqliteRecords.commit, list[str]()
 
-    @contextmanager
-    def slow(log: SqliteLog) -> Iterator[None]:
+    def slow(records: SqliteRecords) -> Mapping[bytes, LogError]:
         names.append(threading.current_thread().name)
-        with real(log):
-            yield
-            time.sleep(seconds)
+        time.sleep(seconds)
+        return real(records)
 
     with monkeypatch.context() as patch:
-        patch.setattr(SqliteLog, "transaction", slow)
+        patch.setattr(SqliteRecords, "commit", slow)
         yield names
 
 
@@ -111,18 +113,21 @@ def test_a_document_is_folded_and_deleted_on_the_thread(tmp_path: Path, monkeypa
     """To write a snapshot, and to take away what it stands for, is long where there is much, however quick the disk."""
     threads: dict[str, set[str]] = {}
 
-    def note(name: str) -> None:
-        real = getattr(SqliteLog, name)
+    def note(owner: type, name: str) -> None:
+        real = getattr(owner, name)
 
-        def noting(log: SqliteLog, *arguments: object) -> object:
+        def noting(log: object, *arguments: object) -> object:
             threads.setdefault(name, set()).add(threading.current_thread().name)
             return real(log, *arguments)
 
-        monkeypatch.setattr(SqliteLog, name, noting)
+        monkeypatch.setattr(owner, name, noting)
 
     with RelayThread(tmp_path) as relay:
-        for name in ("extend", "put_fold", "delete", "sweep", "scrub"):
-            note(name)
+        note(SqliteRecords, "append")
+        note(SqliteSnapshots, "put")
+        note(SqliteTombstones, "delete")
+        note(SqliteSweeper, "sweep")
+        note(SqliteSweeper, "scrub")
         monkeypatch.setattr(Pace, "quick", True)
         with connect(relay.url + wire.PATH, subprotocols=[Subprotocol(wire.SUBPROTOCOL)], proxy=None) as client:
             say(client, Hello("t"))
@@ -132,15 +137,15 @@ def test_a_document_is_folded_and_deleted_on_the_thread(tmp_path: Path, monkeypa
             client.send(wire.encode(wire.Delete(D)))
             while wire.decode(client.recv(timeout=20)) != wire.Deleted(D, wire.DELETE_DONE):  # type: ignore[arg-type]
                 pass
-    loop = threads.pop("extend")
+    loop = threads.pop("append")
     assert len(loop) == 1 and len(threads) == 4
     assert all(loop.isdisjoint(names) for names in threads.values())
 
 
 def test_what_was_condensed_is_weighed_on_the_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    threads, real = list[str](), SqliteLog.chain_at
+    threads, real = list[str](), SqliteRecords.chain_at
 
-    def noting(log: SqliteLog, *arguments: Any) -> bytes | None:
+    def noting(log: SqliteRecords, *arguments: Any) -> bytes | None:
         threads.append(threading.current_thread().name)
         return real(log, *arguments)
 
@@ -148,7 +153,7 @@ def test_what_was_condensed_is_weighed_on_the_thread(tmp_path: Path, monkeypatch
     with RelayThread(tmp_path, limits=limits) as relay, native(relay.url, D) as writer:
         assert isinstance(ask(writer, Push(D, S, 1, tuple(edits(40)))), wire.Ack)
         monkeypatch.setattr(Pace, "quick", True)
-        monkeypatch.setattr(SqliteLog, "chain_at", noting)
+        monkeypatch.setattr(SqliteRecords, "chain_at", noting)
         with native(relay.url, D) as reader:
             assert isinstance(hear(reader), wire.Snapshot)
     assert threads and all(name.startswith("llmcrdt-relay-log") for name in threads)

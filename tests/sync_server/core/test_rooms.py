@@ -29,7 +29,7 @@ from llmcrdt.sync.wire import (
 )
 from sync_server.core.limits import Limits
 from sync_server.core.rooms import Drop, Event, Greeted, Joined, Left, Output, Received, Rooms, Send, Sent, Tick, joined
-from sync_server.log.sqlite import SqliteLog
+from sync_server.log.sqlite import SqliteStorage
 
 D, E, S, T = b"d" * 16, b"e" * 16, b"s" * 16, b"t" * 16
 
@@ -38,7 +38,7 @@ class Relay:
     """Rooms, with what each peer was sent."""
 
     def __init__(self, folder: Path, **limits: int) -> None:
-        self.log = SqliteLog(folder / "relay.db")
+        self.log = SqliteStorage(folder / "relay.db")
         self.rooms = Rooms(self.log, Limits(**limits), random.Random(1).randbytes)
         self.inbox: dict[int, list[Message]] = {}
         self.weights: dict[int, int] = {}
@@ -91,7 +91,7 @@ def opened(relay: Relay, peer: int, document: bytes = D, cursor: Cursor | None =
 
 
 def end(relay: Relay, document: bytes = D) -> Cursor:
-    head = relay.log.head(document)
+    head = relay.log.records.head(document)
     assert head
     return head.cursor
 
@@ -156,7 +156,7 @@ def test_a_cursor_that_is_no_place_in_the_log_starts_over(relay: Relay, change: 
 def test_to_open_writes_nothing_and_closing_forgets(relay: Relay) -> None:
     log_id = opened(relay, 1).head.log
     assert opened(relay, 2).head.log == log_id
-    assert relay.log.head(D) is None
+    assert relay.log.records.head(D) is None
     relay.say(1, Close(D))
     assert relay.rooms.documents == 1
     relay.step(Left(2))
@@ -368,7 +368,7 @@ def test_when_the_disk_is_full_nothing_is_acknowledged_and_nothing_else_breaks(r
         opened(relay, peer)
     relay.say(1, push(b"a"))
     relay.inbox.clear()
-    connection = relay.log._db.conn
+    connection = relay.log.database.connection
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
     connection.execute(f"PRAGMA max_page_count = {pages}")
     events = [Received(1, push(b"x" * 400, n=n)) for n in range(2, 21)]
@@ -387,7 +387,7 @@ def test_readers_keep_their_place_when_a_step_fails(relay: Relay) -> None:
     """Peer 3 only reads: a step that was undone must not move it."""
     opened(relay, 1)
     opened(relay, 3)
-    connection = relay.log._db.conn
+    connection = relay.log.database.connection
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
     connection.execute(f"PRAGMA max_page_count = {pages}")
     relay.step(*(Received(1, push(b"x" * 400, n=n)) for n in range(1, 20)))
@@ -430,7 +430,7 @@ def test_every_peer_can_follow_the_chain(tmp_path_factory: pytest.TempPathFactor
                 events.append(Sent(arguments[0], relay.weights.pop(arguments[0], 0)))
             elif name == "barrier":
                 number = len(barriers) + 1
-                head = relay.log.head(D)
+                head = relay.log.records.head(D)
                 barriers[number] = (arguments[0], head.cursor.position if head else 0)
                 events.append(Received(arguments[0], Barrier(number)))
             elif name == "reopen":
@@ -440,7 +440,7 @@ def test_every_peer_can_follow_the_chain(tmp_path_factory: pytest.TempPathFactor
         relay.step(*events)
     while relay.rooms._behind or relay.rooms.more:
         relay.sent(1, 2, 3)
-    head = relay.log.head(D)
+    head = relay.log.records.head(D)
     reached = set()
     for messages in relay.inbox.values():
         at = 0
