@@ -34,11 +34,23 @@ from llmcrdt.sync.wire import Error, ErrorCode
 from .admin.metrics import CONTENT_TYPE, Metrics
 from .auth.public_keys import AccessError
 from .auth.tokens import EVERYTHING, TokenRefused, Tokens
-from .core.catch_up import CatchUpRequest, CatchUpResult
-from .core.compaction import CompactRequest, CompactResult
+from .core.events import (
+    Appended,
+    CatchUpRequest,
+    CatchUpResult,
+    CompactRequest,
+    CompactResult,
+    Drop,
+    Event,
+    Greeted,
+    Joined,
+    Send,
+    Sent,
+    Tick,
+)
 from .core.limits import Limits
 from .core.rate import Rate
-from .core.rooms import Drop, Event, Greeted, Joined, Rooms, Send, Sent, Tick
+from .core.rooms import Rooms
 from .core.validation import (
     DiffRequest,
     DiffResponse,
@@ -54,6 +66,7 @@ from .core.validation import (
 from .doors import yjs
 from .doors.native import Answer, NativeDoor, Refused, take_following
 from .doors.yjs import YjsDoor
+from .log.base import LogError
 from .log.file import DATABASE
 from .log.sqlite import SqliteStorage
 from .net.connection import OBJECT, SLICE, Connection, Outgoing, Socket
@@ -161,7 +174,9 @@ class Relay:
         self._tokens = Tokens(self.data)
         self._storage = SqliteStorage(self.data / DATABASE, self.limits.cached)
         self._checking = Validation(available=True, always=self._check)
-        self._rooms = Rooms(self._storage, self.limits, checking=self._checking, condense=True)
+        self._rooms = Rooms(
+            self._storage, self.limits, validation=self._checking, catch_up=True, notify=self._put_appended
+        )
         try:
             self._server: Server = await serve(
                 self._serve,
@@ -375,6 +390,8 @@ class Relay:
             await asyncio.sleep(_TICK)
             if self._rooms.stuck:
                 self._put(Tick())
+            if not self._under_way:
+                self._poll()
             if self._tokens.on:
                 self._confirm_all()
                 self._forget_rates()
@@ -382,6 +399,13 @@ class Relay:
                 self.certificate.refresh()
             self._each(tuple(self._connections.values()), Connection.beat)
             self._keep_alive()
+
+    def _poll(self) -> None:
+        """Let the log look for changes of other processes. Only while no step is under way."""
+        try:
+            self._storage.records.poll()
+        except LogError as e:
+            logger.error("the log can't be read: %s", e)
 
     def _keep_alive(self) -> None:
         """Yjs clients take a connection for lost where nothing comes for a while."""
@@ -512,6 +536,10 @@ class Relay:
     def _put(self, event: Event) -> None:
         self._events.append(event)
         self._step_soon()
+
+    def _put_appended(self, document: bytes) -> None:
+        """Another process changed a document. From any thread."""
+        self._put_from_thread(Appended(document))
 
     def _put_from_thread(self, event: Event) -> None:
         self._loop.call_soon_threadsafe(self._put, event)

@@ -17,8 +17,8 @@ from typing import Any
 
 from llmcrdt.ids import document_id
 
-from ..core.catch_up import CatchUpResult
-from ..core.compaction import FOLDED_KINDS, CompactRequest, CompactResult
+from ..core.compaction import COMPACTED_KINDS
+from ..core.events import CatchUpResult, CompactRequest, CompactResult
 from ..core.limits import Limits
 from ..log.base import LogError
 from ..log.file import DATABASE, check_age, explained, is_log
@@ -102,7 +102,7 @@ def compact(options: argparse.Namespace) -> int:
         compactor = Compactor(storage.snapshots, limits, answers.append)
         for document in storage.documents():
             head, snapshot = storage.records.head(document), storage.snapshots.get(document)
-            if head is None or head.kind not in FOLDED_KINDS:
+            if head is None or head.kind not in COMPACTED_KINDS:
                 continue
             if snapshot is not None and snapshot.position == head.cursor.position:
                 continue

@@ -81,7 +81,7 @@ class Presence:
         self._owned.pop(peer, None)
         self._passed_over.pop(peer, None)
 
-    def take(self, peer: Peer, document: bytes, entries: Iterable[Announcement]) -> str:
+    def announce(self, peer: Peer, document: bytes, entries: Iterable[Announcement]) -> str:
         """What a peer announces. Says why the rest was refused, or nothing. Ignored where the peer doesn't read."""
         found = self._documents.get(document)
         if found is None or peer not in found.heard:

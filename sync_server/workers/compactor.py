@@ -13,8 +13,7 @@ from queue import Empty, SimpleQueue
 
 from llmcrdt.exceptions import LLMCRDTError
 
-from ..core.catch_up import CatchUpRequest, CatchUpResult
-from ..core.compaction import CompactRequest, CompactResult
+from ..core.events import CatchUpRequest, CatchUpResult, CompactRequest, CompactResult
 from ..core.limits import Limits
 from ..log.admin import SnapshotStore
 from . import framing as pieces

@@ -17,11 +17,32 @@ from llmcrdt.crdt.yjs.compact import compact_updates
 from llmcrdt.exceptions import LLMCRDTError
 from llmcrdt.sync import wire
 from sync_server.auth.tokens import Tokens
-from sync_server.core.catch_up import CatchUpRequest, CatchUpResult
-from sync_server.core.compaction import CompactRequest, CompactResult
+from sync_server.core.events import (
+    CatchUpRequest,
+    CatchUpResult,
+    CompactRequest,
+    CompactResult,
+    Drop,
+    Event,
+    Greeted,
+    Joined,
+    Output,
+    Send,
+    Sent,
+    Tick,
+)
 from sync_server.core.limits import Limits
-from sync_server.core.rooms import Drop, Event, Greeted, Joined, Left, Output, Received, Rooms, Send, Sent, Tick
-from sync_server.core.validation import DiffRequest, DiffResponse, Flushed, ReplicaDropped, ValidateRequest, Validation
+from sync_server.core.rooms import Rooms
+from sync_server.core.validation import (
+    DiffRequest,
+    DiffResponse,
+    Flushed,
+    Left,
+    Received,
+    ReplicaDropped,
+    ValidateRequest,
+    Validation,
+)
 from sync_server.doors import yjs
 from sync_server.doors.native import NativeDoor
 from sync_server.doors.yjs import YjsDoor
@@ -114,7 +135,7 @@ class RelayProcess:
         self._said = 0.0
         with disks.running(name):
             self.log = SqliteStorage(folder / DATABASE)
-            self.rooms = Rooms(self.log, LIMITS, rng.randbytes, Validation(available=True, always=True), condense=True)
+            self.rooms = Rooms(self.log, LIMITS, rng.randbytes, Validation(available=True, always=True), catch_up=True)
         self._tokens = Tokens(folder)
         self.keeper = SimulatedKeeper(self.log.snapshots, LIMITS, self._put, rng)
         self._wake()

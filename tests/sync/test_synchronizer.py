@@ -21,10 +21,10 @@ from llmcrdt.ids import document_bytes, document_id
 from llmcrdt.sync import wire
 from llmcrdt.sync.synchronizer import Synchronizer
 from llmcrdt.testing.local_documents import BlobDocuments, pack, unpack
-from sync_server.core.catch_up import CatchUpRequest, CatchUpResult
-from sync_server.core.compaction import CompactRequest, CompactResult
+from sync_server.core.events import CatchUpRequest, CatchUpResult, CompactRequest, CompactResult, Drop, Joined, Sent
 from sync_server.core.limits import Limits
-from sync_server.core.rooms import Drop, Joined, Left, Received, Rooms, Sent
+from sync_server.core.rooms import Rooms
+from sync_server.core.validation import Left, Received
 from sync_server.doors.native import NativeDoor
 from sync_server.log.sqlite import SqliteStorage
 
@@ -76,7 +76,7 @@ class Network:
             shutil.copy(backup, folder / "relay.db")
         log = SqliteStorage(folder / "relay.db")
         self.to_fold, self.to_condense = [], []
-        self.rooms = Rooms(log, LIMITS, self.random.randbytes, condense=True)
+        self.rooms = Rooms(log, LIMITS, self.random.randbytes, catch_up=True)
         return log
 
     def relay_from(self, backup: Path | None) -> None:

@@ -15,11 +15,19 @@ import pytest
 import llmcrdt
 from llmcrdt.sync import protocol, wire
 from llmcrdt.sync.wire import Ack, Barrier, Close, Cursor, Open, Opened, Push, Reached, Record, Records, Snapshot
-from sync_server.core.catch_up import CatchUpRequest, CatchUpResult
-from sync_server.core.compaction import CompactRequest, CompactResult
+from sync_server.core.events import (
+    CatchUpRequest,
+    CatchUpResult,
+    CompactRequest,
+    CompactResult,
+    Joined,
+    Output,
+    Send,
+    Sent,
+)
 from sync_server.core.limits import Limits
-from sync_server.core.rooms import Joined, Output, Received, Rooms, Send, Sent
-from sync_server.core.validation import Left
+from sync_server.core.rooms import Rooms
+from sync_server.core.validation import Left, Received
 from sync_server.log.base import LogError, Origin
 from sync_server.log.file import DATABASE
 from sync_server.log.sqlite import SqliteStorage
@@ -40,7 +48,7 @@ class Relay:
     def __init__(self, folder: Path, **limits: float) -> None:
         limits = {"fold": 1 << 30, "outgoing": 1 << 20, "condense_records": 3, "condense_bytes": 1} | limits
         self.log = SqliteStorage(folder / DATABASE)
-        self.rooms = Rooms(self.log, Limits(**limits), random.Random(1).randbytes, condense=True)  # type: ignore[arg-type]
+        self.rooms = Rooms(self.log, Limits(**limits), random.Random(1).randbytes, catch_up=True)  # type: ignore[arg-type]
         self.inbox: dict[int, list[wire.Message]] = {}
         self.to_condense: list[CatchUpRequest] = []
         self.to_fold: list[CompactRequest] = []
@@ -262,7 +270,7 @@ def test_a_fold_takes_the_place_of_what_is_condensed(relay: Relay) -> None:
     assert 3 not in relay.inbox
     _, folded = relay.say(4, Open(D, "yjs", relay.cursors[1]))
     assert isinstance(folded, Snapshot) and folded.data == b"folded"
-    assert not relay.rooms._condensing._kept
+    assert not relay.rooms._catch_up._kept
 
 
 def test_behind_a_fold_the_rest_may_be_condensed_too(relay: Relay) -> None:
@@ -307,7 +315,7 @@ def test_a_document_that_is_deleted_says_nothing_more(relay: Relay) -> None:
     assert [type(m) for m in relay.inbox.pop(2)] == [wire.Error]
     relay.condensed(b"less")
     assert [type(m) for m in relay.inbox.pop(3)] == [wire.Error]
-    assert not relay.rooms._condensing._kept
+    assert not relay.rooms._catch_up._kept
 
 
 @pytest.mark.parametrize(
@@ -343,7 +351,7 @@ def test_no_more_of_a_long_log_is_looked_at_than_it_takes(tmp_path: Path, monkey
     assert relay.to_condense == [CatchUpRequest(D, 2, 4_010)]
     assert 100 <= found.pop() < 120_000
     # Of a log above ``condense_free`` a part has to be missed that is worth it.
-    relay.rooms.limits = relay.rooms._condensing._limits = replace(relay.rooms.limits, condense_free=1)
+    relay.rooms.limits = relay.rooms._catch_up._limits = replace(relay.rooms.limits, condense_free=1)
     relay.say(3, Open(D, "yjs", relay.cursors[2]))
     assert relay.to_condense[1:] == [CatchUpRequest(D, 3, 4_010)]
     assert 400_000 / 256 <= found.pop() < 120_000
@@ -361,7 +369,7 @@ def test_a_long_tail_comes_in_several_and_what_is_kept_has_a_limit(tmp_path: Pat
     assert rest == [records(10, 10)]
     relay.say(3, Open(D, "yjs", relay.cursors[2]))
     relay.condensed(b"less")
-    assert [after for _, after in relay.rooms._condensing._kept] == [5, 3]
+    assert [after for _, after in relay.rooms._catch_up._kept] == [5, 3]
     relay.log.close()
 
 

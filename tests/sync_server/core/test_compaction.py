@@ -25,10 +25,11 @@ from llmcrdt.sync import protocol, wire
 from llmcrdt.sync.link import Link
 from llmcrdt.sync.wire import Ack, Cursor, Folded, Open, Opened, Push, Record, Records, Snapshot
 from llmcrdt.testing.local_documents import BlobDocuments
-from sync_server.core.compaction import CompactRequest
-from sync_server.core.compaction import CompactResult as FoldResult
+from sync_server.core.events import CompactRequest, Event, Joined, Output, Send, Sent
+from sync_server.core.events import CompactResult as FoldResult
 from sync_server.core.limits import Limits
-from sync_server.core.rooms import Event, Joined, Output, Received, Rooms, Send, Sent
+from sync_server.core.rooms import Rooms
+from sync_server.core.validation import Received
 from sync_server.log.sqlite import SqliteStorage
 from sync_server.thread import RelayThread
 
@@ -162,7 +163,7 @@ def test_a_folded_record_sent_again_is_acknowledged_behind_the_snapshot(relay: R
     _, *rest = relay.say(Open(D, "yjs"), Push(D, S, 1, data), peer=2)
     assert all(isinstance(m, Snapshot) for m in rest[:-1])
     assert rest[-1] == Ack(D, S, 1, 5, 1)
-    assert relay.rooms._peers[2].unacked == 0
+    assert relay.rooms._subscriptions.peers[2].unacked == 0
     assert relay.say(Push(D, S, 6, (b"next",)), peer=2)[0] == Ack(D, S, 6, 1, 6)
 
 

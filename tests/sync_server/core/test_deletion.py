@@ -16,9 +16,10 @@ from llmcrdt.ids import document_id
 from llmcrdt.sync import wire
 from llmcrdt.sync.wire import Ack, Delete, Deleted, Error, ErrorCode, Fold, Message, Open, Opened, Push
 from sync_server.__main__ import main
-from sync_server.core.compaction import CompactRequest, CompactResult
+from sync_server.core.events import CompactRequest, CompactResult, Drop, Event, Greeted, Joined, Sent, Tick
 from sync_server.core.limits import Limits
-from sync_server.core.rooms import Drop, Event, Greeted, Joined, Left, Received, Rooms, Sent, Tick
+from sync_server.core.rooms import Rooms
+from sync_server.core.validation import Left, Received
 from sync_server.log import tombstones
 from sync_server.log.base import LogError, Origin
 from sync_server.log.file import DATABASE

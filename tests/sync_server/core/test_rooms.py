@@ -27,8 +27,10 @@ from llmcrdt.sync.wire import (
     Record,
     Records,
 )
+from sync_server.core.events import Drop, Event, Greeted, Joined, Output, Send, Sent, Tick, join_pushes
 from sync_server.core.limits import Limits
-from sync_server.core.rooms import Drop, Event, Greeted, Joined, Left, Output, Received, Rooms, Send, Sent, Tick, joined
+from sync_server.core.rooms import Rooms
+from sync_server.core.validation import Left, Received
 from sync_server.log.sqlite import SqliteStorage
 
 D, E, S, T = b"d" * 16, b"e" * 16, b"s" * 16, b"t" * 16
@@ -198,7 +200,7 @@ def test_pushes_that_follow_one_another_are_one_and_keep_their_place(plan: list)
         events.append(Received(int(peer), Push(document, S, n, (b"x",) * count), count))
         if gap:
             events.append(Received(int(peer), Barrier(n)))
-    one = joined(events)
+    one = join_pushes(events)
 
     def names(events: list[Event]) -> list:
         out: list = []
@@ -271,9 +273,9 @@ def test_a_slow_reader_is_not_buffered_and_misses_nothing(relay: Relay) -> None:
     assert len(relay.got(3)) == 200
     # One message more than the limit at most: it was below when that was queued.
     assert relay.weights[2] < 1000 + 128 + 100 + 2 * 24
-    assert relay.rooms._peers[2].outstanding == relay.weights[2]
+    assert relay.rooms._subscriptions.peers[2].outstanding == relay.weights[2]
     assert not relay.rooms.more
-    while relay.rooms._behind:
+    while relay.rooms._subscriptions.lagging:
         relay.sent(2)
         while relay.rooms.more:
             relay.step()
@@ -331,7 +333,7 @@ def test_opening_again_empties_the_window(relay: Relay) -> None:
     for _ in range(3):
         # What was pushed is acknowledged only behind what the queue has no room for.
         relay.step(Received(1, Open(D, "yjs")), Received(1, push(*[b"x" * 60] * 20)))
-    assert relay.rooms._peers[1].unacked <= 20
+    assert relay.rooms._subscriptions.peers[1].unacked <= 20
     assert not relay.dropped
 
 
@@ -438,7 +440,7 @@ def test_every_peer_can_follow_the_chain(tmp_path_factory: pytest.TempPathFactor
                 barriers |= {k: (peer, 0) for k, (peer, _) in barriers.items() if peer == arguments[0]}
                 events.append(Received(arguments[0], Open(D, "yjs")))
         relay.step(*events)
-    while relay.rooms._behind or relay.rooms.more:
+    while relay.rooms._subscriptions.lagging or relay.rooms.more:
         relay.sent(1, 2, 3)
     head = relay.log.records.head(D)
     reached = set()

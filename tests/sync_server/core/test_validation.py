@@ -29,8 +29,9 @@ from llmcrdt.sync import wire
 from llmcrdt.sync.link import Link
 from llmcrdt.sync.wire import Ack, Error, ErrorCode, Open, Opened, Push, Records
 from llmcrdt.testing.local_documents import BlobDocuments
+from sync_server.core.events import Drop, Joined, Send
 from sync_server.core.limits import Limits
-from sync_server.core.rooms import Drop, Joined, Rooms, Send
+from sync_server.core.rooms import Rooms
 from sync_server.core.validation import (
     DiffRequest,
     Flush,
