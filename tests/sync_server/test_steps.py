@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 import urllib.request
@@ -9,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from websockets.sync.client import ClientConnection, connect
@@ -17,9 +19,12 @@ from websockets.typing import Subprotocol
 from llmcrdt.sync import wire
 from llmcrdt.sync.wire import Hello, Open, Push
 from sync_server.core.limits import Limits
-from sync_server.log.base import LogError
+from sync_server.log import database
+from sync_server.log.base import LogError, Origin
+from sync_server.log.file import DATABASE
 from sync_server.log.records import SqliteRecords
 from sync_server.log.snapshots import SqliteSnapshots
+from sync_server.log.sqlite import SqliteStorage
 from sync_server.log.sweeper import SqliteSweeper
 from sync_server.log.tombstones import SqliteTombstones
 from sync_server.server import Pace
@@ -27,7 +32,7 @@ from sync_server.thread import RelayThread
 
 from .core.test_validation import ask, edits, hear, native
 
-D, S = b"d" * 16, b"s" * 16
+D, S, T = b"d" * 16, b"s" * 16, b"t" * 16
 SLOW = 0.5
 
 
@@ -157,3 +162,17 @@ def test_what_was_condensed_is_weighed_on_the_thread(tmp_path: Path, monkeypatch
         with native(relay.url, D) as reader:
             assert isinstance(hear(reader), wire.Snapshot)
     assert threads and all(name.startswith("llmcrdt-relay-log") for name in threads)
+
+
+def test_records_that_another_process_appends_reach_readers(tmp_path: Path) -> None:
+    """The lock keeps a second relay out; here it is left out."""
+    with RelayThread(tmp_path) as relay, native(relay.url) as reader:
+        assert isinstance(ask(reader, Open(D, "automerge")), wire.Opened)
+        assert isinstance(ask(reader, Push(D, S, 1, (b"here",))), wire.Ack)
+        with mock.patch.object(database, "lock_file", return_value=sqlite3.connect(":memory:")):
+            other = SqliteStorage(tmp_path / DATABASE)
+        other.records.append(D, T, 1, [b"there"], Origin("automerge", b"l" * 16))
+        assert not other.records.commit()
+        assert hear(reader) == wire.Records(D, 2, (wire.Record(T, 1, b"there"),))
+        assert ask(reader, Push(D, S, 2, (b"again",))) == wire.Ack(D, S, 2, 1, 3)
+        other.close()
