@@ -104,7 +104,7 @@ class Compaction:
         return True
 
     def start_requests(self, changed: Iterable[bytes]) -> list[CompactRequest]:
-        """What is to be compacted now. ``changed``: documents that this step appended to."""
+        """Requests for all that is to be compacted now. ``changed``: documents that this step appended to."""
         self._paused = False
         tail_start = self._storage.snapshots.tail_start
         asked = [d for d in self._asked if d not in self._under_way and self._is_asked(d)]
@@ -169,7 +169,7 @@ class Compaction:
         self._given_up.pop(document, None)
 
     def leave(self, peer: Peer) -> None:
-        """A peer is gone. What it asked for is still done."""
+        """A peer is gone. Its requests are still met."""
         for document, asked in self._asked.items():
             self._asked[document] = [(None if who == peer else who, end) for who, end in asked]
 

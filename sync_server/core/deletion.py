@@ -1,4 +1,4 @@
-"""Deletes documents: what was deleted in this step, and which peers are to hear when nothing is left of it."""
+"""Deletes documents, ends their streams, and remembers which peers are to hear when nothing is left of them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Deletions:
         return len(self._waiting.get(peer, ()))
 
     def leave(self, peer: Peer) -> None:
-        """A peer is gone. What it asked for is still done."""
+        """A peer is gone. Its deletions are still done."""
         self._waiting.pop(peer, None)
 
     def fail(self, documents: Collection[bytes]) -> None:
@@ -59,7 +59,7 @@ class Deletions:
             self._staged.pop(document, None)
 
     def take_committed(self) -> list[bytes]:
-        """The commit is through: what was deleted in this step."""
+        """The commit is through: the documents that were deleted in this step."""
         staged, self._staged = self._staged, {}
         return [*staged]
 

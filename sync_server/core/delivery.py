@@ -14,7 +14,7 @@ from .appender import acks
 from .catch_up import CatchUp, CatchUpSnapshot
 from .events import CONTROL_WEIGHT, CatchUpRequest, CatchUpResult, Output, Send
 from .limits import Limits
-from .presence import Told
+from .presence import Update
 from .subscriptions import PeerState, Room, Subscription, Subscriptions
 from .validation import Peer
 
@@ -63,8 +63,8 @@ class Delivery:
     ) -> None:
         self.send(peer, Error(code, text, document, session, n))
 
-    def tell_presence(self, told: Iterable[Told]) -> None:
-        for peers, document, entries in told:
+    def tell_presence(self, updates: Iterable[Update]) -> None:
+        for peers, document, entries in updates:
             weight = CONTROL_WEIGHT + sum(len(entry.state) + 16 for entry in entries)
             self.send_heavy(peers, Send(peers, wire.Presence(document, entries), weight))
 
@@ -232,7 +232,7 @@ class Delivery:
         return subscription.awaits_catch_up
 
     def end_wait(self, result: CatchUpResult) -> None:
-        """Whoever waited for it goes on, with the catch-up snapshot or with the records."""
+        """Readers that waited for it go on, with the catch-up snapshot or with the records."""
         waiting, found = self._catch_up.handle_result(result)
         for peer, subscription in waiting:
             state = self._subscriptions.peers.get(peer)

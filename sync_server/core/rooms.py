@@ -1,4 +1,4 @@
-"""What the relay does, without sockets, threads and clocks: events of peers in, messages to peers out.
+"""The relay without sockets, threads and clocks: events of peers in, messages to peers out.
 
 A document that somebody has open is a *room*. ``Rooms.step`` takes all events that came in since the last step; the
 records that they push share one commit.
@@ -64,7 +64,7 @@ class Rooms:
        dropped, and nothing of that is acknowledged. Other documents are not touched by it.
     3. The ack of a position is queued to a peer after all before that position were.
     4. Messages of one peer about one document are obeyed in their order.
-    5. What a step does is decided by the events, the log and ``random`` alone.
+    5. The events, the log and ``random`` decide what a step does, and nothing else.
 
     ``random(n)`` makes the ids of new logs, and other names. ``validation``: which records are validated, and whether
     somebody does; without it, none are. ``catch_up``: whether somebody answers CatchUpRequest. ``notify`` is called
@@ -376,7 +376,7 @@ class Rooms:
             self._delivery.refuse(peer, ErrorCode.GONE, DELETED, document)
 
     def _answer_compactions(self) -> None:
-        """Whoever asked for a compaction or a deletion hears when nothing is left of what was to go."""
+        """Peers that asked for a compaction or a deletion hear when no file holds anything of what was to go."""
         for peer, document, outcome in self._compaction.take_answers():
             if peer in self._subscriptions.peers:
                 self._delivery.send(peer, wire.Folded(document, outcome))

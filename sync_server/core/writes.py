@@ -1,4 +1,5 @@
-"""What peers write: records of native clients, updates of clients that know no records. Both may be validated first."""
+"""The writes of peers: records of native clients, updates of clients that know no records. Both may be validated
+first."""
 
 from __future__ import annotations
 

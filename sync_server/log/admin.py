@@ -1,5 +1,5 @@
-"""What a relay keeps of a document beside its records, each with a small contract: snapshots, tombstones, quotas,
-rejected records, and the sweeping of what is no longer needed.
+"""The contracts of all that a relay keeps beside records: snapshots, tombstones, quotas, rejected records, and the
+sweeping of rows that are no longer needed.
 
 Methods that change something *stage* it, as ``RecordLog.append`` does, and ``RecordLog.commit`` makes it durable, per
 document. ``Sweeper`` is the exception: it changes nothing that a document says, so it commits by itself. Every method
@@ -111,7 +111,7 @@ class Tombstones(Protocol):
 
 
 class Quotas(Protocol):
-    """What subjects use of a relay.
+    """The use that subjects make of a relay.
 
     Invariants:
 
@@ -145,7 +145,7 @@ class RejectedRecords(Protocol):
 class Sweeper(Protocol):
     """Takes away the records that snapshots stand for, and the remains of deleted documents.
 
-    Use it while nothing is staged. What ``sweep`` did is durable when it returns.
+    Use it while nothing is staged. When ``sweep`` returns, its work is durable.
 
     Invariants:
 

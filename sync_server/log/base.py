@@ -1,6 +1,6 @@
 """The contract of a relay's log: records in order, per document, durable.
 
-What else a relay keeps of a document (snapshots, tombstones, quotas, rejected records) has contracts of its own in
+All else that a relay keeps of a document (snapshots, tombstones, quotas, rejected records) has contracts of its own in
 ``admin.py``. ``sqlite.py`` is the embedded implementation, ``sync_server/testing`` has one in memory, and
 ``sync_server/testing/storage_suite.py`` is the suite that each implementation passes. Nothing above the contracts knows
 of SQLite or assumes that one process holds all documents, so a distributed log can take its place.

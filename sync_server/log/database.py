@@ -258,8 +258,8 @@ class SqliteDatabase:
 
     def trim(self) -> None:
         """Hold no more in memory than ``cached`` says. Nothing may be staged."""
-        self.documents.settle()
-        self.sessions.settle()
+        self.documents.trim()
+        self.sessions.trim()
         for counted in (self.used, self.unknown_tombstones):
             if len(counted) > self._cached:
                 counted.clear()
@@ -267,7 +267,7 @@ class SqliteDatabase:
     @property
     def cached(self) -> int:
         """How many documents, sessions and subjects are held in memory."""
-        return self.documents.held + self.sessions.held + len(self.used) + len(self.unknown_tombstones)
+        return self.documents.total + self.sessions.total + len(self.used) + len(self.unknown_tombstones)
 
 
 def load_snapshot(db: sqlite3.Connection, document: int) -> StoredSnapshot | None:

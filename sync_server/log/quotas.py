@@ -1,4 +1,4 @@
-"""What subjects use: Quotas in SQLite."""
+"""The bytes and tombstones that count for a subject: Quotas in SQLite."""
 
 from __future__ import annotations
 

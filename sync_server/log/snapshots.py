@@ -1,4 +1,4 @@
-"""What the log keeps of records that a snapshot stands for: the snapshot in parts, and marks to know a cursor by.
+"""Snapshots in SQLite: each in parts, with marks that tell the cursors before it from those of another history.
 
 A snapshot takes effect with its commit: it is there, and readers before its position get it. The records that it stands
 for go later, a few at a time (``sweep``), so that no reader waits for it. Of each the first bytes of its chain hash
@@ -151,7 +151,7 @@ def snapshot_records(db: sqlite3.Connection, base: int, parts: int) -> Iterator[
 
 
 def mark_at(db: sqlite3.Connection, base: int, position: int) -> bytes | None:
-    """What is kept of the chain hash at a position that was swept."""
+    """The first bytes of the chain hash at a position that was swept; None where no mark is kept."""
     row = db.execute(
         "SELECT substr(chains, (? - key) * ? + 1, ?) FROM marks WHERE key > ? AND key <= ? ORDER BY key DESC LIMIT 1",
         (base + position, MARK, MARK, base, base + position),

@@ -1,4 +1,4 @@
-"""What the log keeps of documents that were deleted: the id, so that nothing is appended to it any more.
+"""Tombstones in SQLite: the id of a deleted document stays, so that nothing is appended to it any more.
 
 A deletion takes effect with its commit; the rows of the log go later, a few at a time (``sweep``). The row in
 ``documents`` stays, so neither the id nor the number that rows are kept under is ever used again.

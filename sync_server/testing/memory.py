@@ -60,7 +60,7 @@ class _Document:
 
 
 class MemoryData:
-    """What is durable, for all relays that use it."""
+    """The durable part, for all relays that use it."""
 
     def __init__(self) -> None:
         self.documents: dict[bytes, _Document] = {}

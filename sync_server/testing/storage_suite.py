@@ -1,4 +1,4 @@
-"""What every Storage must do, as one suite for each contract: subclass it in a test module and say how to make one."""
+"""One suite for each contract of a relay's storage: subclass it in a test module and say how to make a storage."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def entries(thing: object, seen: set[int] | None = None) -> int:
     seen.add(id(thing))
     if isinstance(thing, dict):
         own = len(thing) + sum(entries(value, seen) for value in thing.values())
-        return own + (entries(thing._before, seen) if isinstance(thing, GenerationalCache) else 0)
+        return own + (entries(thing._old, seen) if isinstance(thing, GenerationalCache) else 0)
     if isinstance(thing, list | set | frozenset) or type(thing).__name__ == "deque":
         return len(thing) + sum(entries(one, seen) for one in thing)  # type: ignore[arg-type, attr-defined]
     if not type(thing).__module__.startswith("sync_server"):
@@ -99,8 +99,8 @@ def test_what_was_used_last_stays(tmp_path: Path) -> None:
     for n in range(1000):
         assert n == 0 or cache.get(0) == 0 or cache.revive(0) == 0
         cache[n] = n
-        cache.settle()
-        assert cache.held <= 10
+        cache.trim()
+        assert cache.total <= 10
     cache.forget(0)
     assert cache.get(0) is None and cache.revive(0) is None
 
