@@ -20,6 +20,24 @@ RELAY_MUTATIONS = (
         "self._undo(failed)", "logger.error(failed)", _SEEDS,
     ),
     Mutation(
+        "P5.5", "a document that failed takes others with it", "Rooms._undo",
+        "for peer, document in self._senders if document in failed", "for peer, _ in self._senders",
+        "tests/sync_server/core/test_two_relays.py::test_a_document_that_fails_drops_who_spoke_of_it_and_nobody_else",
+    ),
+    Mutation(
+        "P5.5", "what rests on a document that failed is said", "Rooms._undo",
+        "not (isinstance(output, Send) and document_of(output.message) in failed)", "True",
+        "tests/sync_server/core/test_two_relays.py::test_nothing_is_said_that_rests_on_a_document_that_failed",
+    ),
+    Mutation(
+        "P5.5", "records of another relay are not heard of", "Rooms._handle_appended",
+        "self._subscriptions.refresh(document)", "pass", "tests/sync_server/core/test_two_relays.py",
+    ),
+    Mutation(
+        "P5.5", "a commit that failed keeps its records", "SqliteDatabase.commit",
+        "if failure is not None:\n    self._roll_back()", "", "tests/sync_server/log/test_sqlite.py",
+    ),
+    Mutation(
         "P5.5", "an ack comes before the records before it", "Appender._append_new",
         "return Pushed(len(stored))",
         "return Pushed(len(stored), acks(push.document, [(at, session, r.n) for at, r in stored]))", _SEEDS,
@@ -40,7 +58,7 @@ RELAY_MUTATIONS = (
     Mutation(
         "P5.6", "a barrier is reached at once", "Delivery._is_reached",
         "if subscription is not None and subscription.sent < ends[document]:\n    return False", "",
-        "tests/sync_server/core/test_rooms.py::test_a_barrier_is_answered_behind_all_that_was_there",
+        "tests/sync_server/core/test_delivery.py::test_a_barrier_is_answered_behind_all_that_was_there",
     ),
     Mutation(
         "P5.8", "the records behind a snapshot are left out", "Delivery._end_snapshot",
@@ -55,12 +73,12 @@ RELAY_MUTATIONS = (
     Mutation(
         "P4", "a slow reader is buffered", "Delivery.deliver",
         "if state is None or state.outstanding >= limit:", "if state is None:",
-        "tests/sync_server/core/test_rooms.py::test_a_slow_reader_is_not_buffered_and_misses_nothing",
+        "tests/sync_server/core/test_delivery.py::test_a_slow_reader_is_not_buffered_and_misses_nothing",
     ),
     Mutation(
         "P4", "each document of a reader has a queue of its own", "Delivery.deliver",
         "state.outstanding += weights[start]", "",
-        "tests/sync_server/core/test_rooms.py::test_the_queue_of_a_reader_is_one_for_all_its_documents",
+        "tests/sync_server/core/test_delivery.py::test_the_queue_of_a_reader_is_one_for_all_its_documents",
     ),
     Mutation(
         "duties", "a client's commits are not fsynced", "Store._prepare",
