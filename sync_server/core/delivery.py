@@ -68,6 +68,14 @@ class Delivery:
             weight = CONTROL_WEIGHT + sum(len(entry.state) + 16 for entry in entries)
             self.send_heavy(peers, Send(peers, wire.Presence(document, entries), weight))
 
+    def drain(self, peer: Peer, weight: int) -> bool:
+        """``weight`` of a peer's queue has left. Whether the queue has room now."""
+        state = self._subscriptions.peers.get(peer)
+        if state is None:
+            return False
+        state.outstanding -= weight
+        return state.outstanding < self._limits.outgoing
+
     def is_full(self, peer: Peer) -> bool:
         return self._subscriptions.peers[peer].outstanding >= self._limits.outgoing
 

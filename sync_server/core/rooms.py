@@ -162,7 +162,18 @@ class Rooms:
         """Handle events. The documents that failed: no later event succeeds for them."""
         failed: dict[bytes, LogError] = {}
         for event in events:
-            document = self._document(event)
+            match event:
+                case Sent(peer, weight):
+                    if self._delivery.drain(peer, weight):
+                        self._presence.drained(peer)
+                    continue
+                case Received(peer, message):
+                    document = document_of(message)
+                    self._senders.append((peer, document))
+                case ValidateResult():
+                    document = self._validation.document(event)
+                case _:
+                    document = document_of(event)
             try:
                 if document in failed:
                     self._handle_lost(event)
@@ -173,16 +184,9 @@ class Rooms:
                 self._handle_lost(event)
         return failed
 
-    def _document(self, event: Event) -> bytes:
-        """The document that an event is about; empty where it is about none."""
-        if isinstance(event, ValidateResult):
-            return self._validation.document(event)
-        return document_of(event.message if isinstance(event, Received) else event)
-
     def _handle_event(self, event: Event) -> None:
         match event:
-            case Received(peer, message, _):
-                self._senders.append((peer, document_of(message)))
+            case Received(peer):
                 # A peer that was dropped may have had more on its way.
                 if peer in self._subscriptions.peers and not self._validation.holds(event):
                     self._handle_message(event)
@@ -192,11 +196,6 @@ class Rooms:
                 self._handle_validated(event)
             case Flush(document):
                 self._writes.flush(document)
-            case Sent(peer, weight):
-                if peer in self._subscriptions.peers:
-                    self._subscriptions.peers[peer].outstanding -= weight
-                    if not self._delivery.is_full(peer):
-                        self._presence.drained(peer)
             case Greeted(peer, features, subject, admin):
                 if state := self._subscriptions.peers.get(peer):
                     state.features, state.subject, state.admin = features, subject, admin
@@ -218,8 +217,6 @@ class Rooms:
     def _handle_lost(self, event: Event) -> None:
         """A document failed, and with it what an event says of it: its peer has to send that again."""
         match event:
-            case Received(peer, message, _):
-                self._senders.append((peer, document_of(message)))
             case CompactResult() | CatchUpResult():
                 with suppress(LogError):
                     self._handle_event(event._replace(records=None))
@@ -239,6 +236,7 @@ class Rooms:
             if isinstance(held, Left):
                 self._leave(held.peer)
             else:
+                self._senders.append((held.peer, document_of(held.message)))
                 self._handle_message(held)
 
     def _handle_appended(self, document: bytes) -> None:
@@ -282,7 +280,6 @@ class Rooms:
     def _handle_message(self, event: Received) -> None:
         """A message whose turn it is: have it validated, or obey it."""
         peer, message, size = event
-        self._senders.append((peer, document_of(message)))
         if not self._writes.begin(event):
             self.taken.append((peer, size))
             self._obey(peer, message)
