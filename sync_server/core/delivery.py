@@ -299,9 +299,8 @@ class Delivery:
             self.send(peer, ack)
 
 
-def storage_error(limits: Limits) -> Error:
-    retry_after = int(limits.retry_after * 1000)
-    return Error(ErrorCode.STORAGE, "The relay can't use its storage.", retry_after=retry_after)
+def storage_error(limits: Limits, text: str = "The relay can't use its storage.") -> Error:
+    return Error(ErrorCode.STORAGE, text, retry_after=int(limits.retry_after * 1000))
 
 
 def _weight(piece: Sequence[Stored]) -> int:

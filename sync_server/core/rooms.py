@@ -250,7 +250,9 @@ class Rooms:
             self._end_streams(document)
         elif head is not None and head.cursor.log != room.head.log:
             # Both began a log for it, and this one's was the second.
-            self._drop_all(tuple(room.readers))
+            error = storage_error(self.limits, "Another relay began this document; connect again.")
+            for peer in tuple(room.readers):
+                self._drop(peer, error)
         else:
             self._subscriptions.refresh(document)
 

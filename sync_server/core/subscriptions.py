@@ -87,7 +87,7 @@ class Subscriptions:
     """Invariants:
 
     1. A room is there as long as it has a reader; a peer reads a document if and only if it has a subscription.
-    2. ``lagging`` holds every subscription that is not at the end, in the order of their turns.
+    2. ``lagging`` holds every subscription that is neither at the end nor waiting, in the order of their turns.
     3. Of each room this hears of changes that other processes make, if there is a ``notify``.
 
     ``random(n)`` makes the ids of new logs.
