@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from math import inf
 
 from llmcrdt.sync.wire import START, Cursor, Record, digest, next_chain
-from sync_server.log.admin import Part, StoredSnapshot, cut
-from sync_server.log.base import Conflict, Gap, Head, LogError, Notify, Origin, Stored
+
+from ..log.admin import Part, StoredSnapshot, cut
+from ..log.base import Conflict, Gap, Head, LogError, Notify, Origin, Stored
 
 
 @dataclass

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from llmcrdt.sync.wire import START, Cursor, Record, digest
-from sync_server.log.admin import Storage
-from sync_server.log.base import Conflict, Gap, Head, Origin, Stored
+
+from ..log.admin import Storage
+from ..log.base import Conflict, Gap, Head, Origin, Stored
 
 D, E, S, T, LOG = b"d" * 16, b"e" * 16, b"s" * 16, b"t" * 16, b"l" * 16
 ORIGIN = Origin("yjs", LOG, "ann")
