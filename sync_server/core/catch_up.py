@@ -78,35 +78,35 @@ class CatchUp(Generic[W]):
         limits = self._limits
         if not self._available or kind not in COMPACTED_KINDS or upto - after < limits.condense_records:
             return False
-        place = (document, after)
+        key = (document, after)
         upto = min(upto, after + limits.condense_most)
-        kept = self._kept.get(place)
+        kept = self._kept.get(key)
         if kept and upto - kept.upto < limits.condense_records and not 0 < kept.failures < _TRIES:
-            self._kept.move_to_end(place)
+            self._kept.move_to_end(key)
             return kept.found or False
-        if place in self._under_way:
-            self._under_way[place].append(who)
+        if key in self._under_way:
+            self._under_way[key].append(who)
             return True
         if len(self._under_way) >= limits.condense_jobs or not self._pays(document, after, upto):
             return False
-        self._under_way[place] = [who]
+        self._under_way[key] = [who]
         return CatchUpRequest(document, after, upto)
 
     def handle_result(self, result: CatchUpResult) -> tuple[list[W], CatchUpSnapshot | None]:
         """Those who waited for a result, and the catch-up snapshot, if there is one. The log is read only where the
         result has records. Raises LogError."""
-        place = (result.document, result.after)
+        key = (result.document, result.after)
         found = None
         if result.records is None:
-            self._keep_failure(place, result.upto)
-        elif self._is_in_tail(*place):
+            self._keep_failure(key, result.upto)
+        elif self._is_in_tail(*key):
             found = self._make(result, result.records)
-        return self._under_way.pop(place, []), found
+        return self._under_way.pop(key, []), found
 
     def forget(self, document: bytes) -> None:
         """A document was compacted or deleted: what it says no longer must not stay here."""
-        for place in [place for place in self._kept if place[0] == document]:
-            self._drop(place)
+        for key in [key for key in self._kept if key[0] == document]:
+            self._drop(key)
 
     # ---------------------------------------------------------------- inside
 
@@ -126,28 +126,28 @@ class CatchUp(Generic[W]):
         snapshot = self._storage.snapshots.get(document)
         return self._storage.records.head(document) is not None and after >= (snapshot.position if snapshot else 0)
 
-    def _keep_failure(self, place: tuple[bytes, int], upto: int) -> None:
+    def _keep_failure(self, key: tuple[bytes, int], upto: int) -> None:
         """The next one may try again, but not for ever: it may take too long each time."""
-        kept = self._kept.get(place)
-        self._keep(place, _Kept(upto, None, 1 + (kept.failures if kept else 0)))
+        kept = self._kept.get(key)
+        self._keep(key, _Kept(upto, None, 1 + (kept.failures if kept else 0)))
 
     def _make(self, result: CatchUpResult, records: Sequence[bytes]) -> CatchUpSnapshot | None:
         """The catch-up snapshot that a result makes, which is kept for others; None where it is not worth it."""
         document, after, upto, _ = result
-        place, size = (document, after), sum(map(len, records))
+        key, size = (document, after), sum(map(len, records))
         chain = self._storage.records.chain_at(document, upto) if records else None
         share = self._limits.condense_share
         if chain is None or size > share * self._storage.snapshots.bytes_between(document, after, upto):
-            self._keep(place, _Kept(upto, None))
+            self._keep(key, _Kept(upto, None))
             return None
         if not self._make_room(size):
-            self._keep_failure(place, upto)
+            self._keep_failure(key, upto)
             return None
         parts = list(cut(records, self._limits.batch))
         found = CatchUpSnapshot(StoredSnapshot(upto, chain, self._random(16), len(parts), size), parts)
         self._hold(size)
         weakref.finalize(found, self._hold, -size).atexit = False
-        self._keep(place, _Kept(upto, found))
+        self._keep(key, _Kept(upto, found))
         return found
 
     def _hold(self, size: int) -> None:
@@ -157,18 +157,18 @@ class CatchUp(Generic[W]):
         """Whether so many bytes more may be held, where need be in place of some that are only kept."""
         most = self._limits.condense_kept
         if size <= most < self._held + size:
-            for place in [place for place, kept in self._kept.items() if kept.found]:
+            for key in [key for key, kept in self._kept.items() if kept.found]:
                 if self._held + size > most:
-                    self._drop(place)
+                    self._drop(key)
         return self._held + size <= most
 
-    def _keep(self, place: tuple[bytes, int], kept: _Kept) -> None:
-        self._drop(place)
-        self._kept[place] = kept
+    def _keep(self, key: tuple[bytes, int], kept: _Kept) -> None:
+        self._drop(key)
+        self._kept[key] = kept
         self._size += kept.weight
         while self._size > self._limits.condense_kept:
             self._drop(next(iter(self._kept)))
 
-    def _drop(self, place: tuple[bytes, int]) -> None:
-        kept = self._kept.pop(place, None)
+    def _drop(self, key: tuple[bytes, int]) -> None:
+        kept = self._kept.pop(key, None)
         self._size -= kept.weight if kept else 0

@@ -68,8 +68,8 @@ class Presence:
         if found is None or peer not in found.heard:
             return
         del found.heard[peer]
-        for place in [place for place in self._owned.get(peer, ()) if place[0] == document]:
-            self._put(found, document, place[1], found.entries[place[1]].clock, "", None)
+        for key in [key for key in self._owned.get(peer, ()) if key[0] == document]:
+            self._put(found, document, key[1], found.entries[key[1]].clock, "", None)
         if passed_over := self._passed_over.get(peer):
             passed_over.discard(document)
         if not found.heard:
