@@ -6,17 +6,16 @@ import logging
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import suppress
 from itertools import chain
 from queue import Empty, SimpleQueue
 
 from llmcrdt.exceptions import LLMCRDTError
 
-from ..core.catch_up import CatchUpRequest, CatchUpResult
-from ..core.compaction import CompactRequest, CompactResult
+from ..core.events import CatchUpRequest, CatchUpResult, CompactRequest, CompactResult
 from ..core.limits import Limits
-from ..log.base import RecordLog
+from ..log.admin import Storage
 from . import framing as pieces
 from . import process
 
@@ -29,12 +28,12 @@ class Compactor:
 
     def __init__(
         self,
-        log: RecordLog,
+        storage: Storage,
         limits: Limits,
         answer: Callable[[CompactResult | CatchUpResult], None],
         early: bool = False,
     ) -> None:
-        self._log, self._limits, self._answer, self._early = log, limits, answer, early
+        self._storage, self._limits, self._answer, self._early = storage, limits, answer, early
         self._used = False
         self._todo: SimpleQueue[tuple[float, CompactRequest | CatchUpRequest, str] | None] = SimpleQueue()
         self._lock = threading.Lock()
@@ -83,28 +82,37 @@ class Compactor:
                     self._start()
 
     def fold(self, todo: CompactRequest) -> Sequence[bytes] | None:
-        """What a document's log folds to; None where that failed. Blocks; on the log's thread."""
+        """What a document's log folds to; None where that failed. Blocks; on the storage's thread."""
         return self._fold(todo, self._kind(todo))
 
     def _fold(self, todo: CompactRequest, kind: str) -> Sequence[bytes] | None:
-        contents = self._log.contents(todo.document, todo.upto.position)
+        if not kind:
+            return None
+        contents = self._storage.snapshots.contents(todo.document, todo.upto.position)
         return self._ask(b"fold", kind, contents, 2 * self._limits.fold_seconds)
 
     def condense(self, todo: CatchUpRequest) -> Sequence[bytes] | None:
         """What a part of a document's log comes to, nothing where that can't be said; None where it failed, or takes
-        too long. Blocks; on the log's thread."""
+        too long. Blocks; on the storage's thread."""
         return self._condense(todo, self._kind(todo))
 
     def _condense(self, todo: CatchUpRequest, kind: str) -> Sequence[bytes] | None:
-        return self._ask(b"condense", kind, self._log.stretch(*todo), self._limits.condense_wait)
+        if not kind:
+            return []
+        contents = self._storage.snapshots.contents_in_thirds(*todo)
+        return self._ask(b"condense", kind, contents, self._limits.condense_wait)
 
     def _kind(self, todo: CompactRequest | CatchUpRequest) -> str:
-        """The kind of a document; "" where it was deleted meanwhile."""
-        head = self._log.head(todo.document)
+        """The kind of a document; "" where it was deleted meanwhile, or nobody can tell."""
+        try:
+            head = self._storage.records.head(todo.document)
+        except LLMCRDTError as e:
+            logger.error("the log can't be read: %s", e)
+            return ""
         return head.kind if head else ""
 
     def _ask(self, order: bytes, kind: str, data: Iterable[bytes], seconds: float) -> Sequence[bytes] | None:
-        worker = self._start() if kind else None
+        worker = self._start()
         if worker is None:
             return None
         timer = threading.Timer(seconds, worker.kill)
@@ -123,6 +131,8 @@ class Compactor:
             logger.exception("the worker that folds can't be asked")
         finally:
             timer.cancel()
+            if isinstance(data, Generator):
+                data.close()  # it holds a connection of this thread; a logged error may keep it for another one to end
         self._end_worker()
         return None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ import pytest
 from llmcrdt.ids import document_bytes
 from llmcrdt.repo.repo import Repo
 from llmcrdt.testing.memory_backend import MemoryBackend
-from sync_server.log.sqlite import SqliteLog
+from sync_server.log import operator
+from sync_server.log.file import DATABASE
 from sync_server.thread import RelayThread
 
 Open = Callable[..., Repo]
@@ -94,6 +96,7 @@ def test_a_relay_carries_what_it_can_not_read(open_memory: Open, tmp_path: Path)
             for link in (here, there, here, there):
                 link.wait_synced(30)
             assert texts(other, conversation.id) == texts(one, conversation.id) == ["", "there"]
-    head = SqliteLog(tmp_path / "relay" / "relay.db").head(document_bytes(conversation.id))
+    with closing(operator.open_storage(tmp_path / "relay" / DATABASE)) as storage:
+        head = storage.records.head(document_bytes(conversation.id))
     assert head is not None
     assert head.kind == "memory"
