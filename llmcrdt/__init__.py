@@ -12,7 +12,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "repo.repo": ("Hit", "Listing", "Repo", "open"),
-    "document.conversation": ("Change", "Conversation"),
+    "document.conversation": ("Conversation",),
+    "document.observers": ("Change",),
     "document.presence": ("Present",),
     "document.transcript": ("Elsewhere", "Transcript"),
     "document.stream": ("Stream",),

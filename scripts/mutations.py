@@ -140,17 +140,17 @@ MUTATIONS = (
         "tests/document/test_order.py::test_a_person_s_edit_of_an_answer_stands_in_its_place",
     ),
     Mutation(
-        "O6", "what is said after a selection stays hidden", "Conversation._showing",
-        "if replaces_shown and entry not in self._doc.order.now().visible:", "if False:",
+        "O6", "what is said after a selection stays hidden", "EntryWriter._showing",
+        "if replaces_shown and entry not in core.view.order.now().visible:", "if False:",
         _RULES + "test_o6_what_is_said_in_the_place_of_something_shown_is_shown",
     ),
     Mutation(
-        "O7", "a merge brings erased words back", "Conversation._merged",
+        "O7", "a merge brings erased words back", "ConversationCore.merged",
         "if dirty:", "if False:", _ERASE + "test_what_was_written_beside_an_erase_goes_again",
     ),
     Mutation(
-        "O7", "words in an update that waited are kept", "Conversation._merged",
-        "self._stale_bytes or ", "", _RULES + "test_o7_words_in_an_update_that_waits_go_when_it_need_not_wait_any_more",
+        "O7", "words in an update that waited are kept", "ConversationCore.merged",
+        "self.stale_bytes or ", "", _RULES + "test_o7_words_in_an_update_that_waits_go_when_it_need_not_wait_any_more",
     ),
     Mutation(
         "O7", "old bytes that came with what the document had are kept", "Document.apply",
@@ -186,7 +186,7 @@ MUTATIONS = (
         _TALK + "test_a_crashed_stream_is_sealed_by_another_device_and_the_writer_may_still_come_back",
     ),
     Mutation(
-        "O9", "the live text stays beside the seal", "Conversation._write_version",
+        "O9", "the live text stays beside the seal", "EntryWriter._write_version",
         'if field.startswith("live:"):', "if False:", _TALK + "test_a_stream_grows_elsewhere_and_is_sealed_once",
     ),
     Mutation(
@@ -309,14 +309,14 @@ MUTATIONS = (
         "tests/document/test_fork.py::test_nobody_makes_a_conversation_refuse_its_own_updates",
     ),
     Mutation(
-        "O7", "an alternative doesn't say which erases its author knew", "Conversation._head",
-        "self._doc.order.erased_origins(instead) if instead else ()",
+        "O7", "an alternative doesn't say which erases its author knew", "EntryWriter._head",
+        "view.order.erased_origins(instead) if instead else ()",
         "()",
         "tests/document/test_withheld.py::test_o7_what_whoever_erased_had_seen_is_not_withheld",
     ),
     Mutation(
-        "O7", "a selection shows a withheld entry", "Conversation.select",
-        "self._doc.check_not_withheld(chosen)",
+        "O7", "a selection shows a withheld entry", "ActWriter.select",
+        "view.check_not_withheld(chosen)",
         "",
         "tests/document/test_withheld.py::test_o7_an_edit_beside_an_erase_is_withheld_until_somebody_keeps_it",
     ),
