@@ -55,7 +55,7 @@ MUTATIONS = (
     ),
     Mutation(
         "O1", "a version is taken at its word", "read_version",
-        '_need(content_hash(role, cast(str, text)) == name, "version\'s hash is not that of its content")', "pass",
+        'need(content_hash(role, cast(str, text)) == name, "version\'s hash is not that of its content")', "pass",
         "tests/document/test_malformed_documents.py::test_verify_names_the_entry_that_was_tampered_with",
     ),
     Mutation(
@@ -116,22 +116,22 @@ MUTATIONS = (
         "todo += reversed(results.get(last,", "todo[:0] = reversed(results.get(last,", _MODEL,
     ),
     Mutation(
-        "O6", "the branch begun last is shown, not the one written on last", "_visible",
+        "O6", "the branch begun last is shown, not the one written on last", "visible_nodes",
         "hit := (above[i] | bits.get(i, 0))", "hit := bits.get(i, 0)",
         _RULES + "test_o6_a_stale_edit_does_not_hide_a_branch_that_lives",
     ),
     Mutation(
-        "O6", "a selection counts for nothing", "_visible",
+        "O6", "a selection counts for nothing", "visible_nodes",
         "act_here.entry if act_here else written[group]", "written[group]",
         _TALK + "test_an_edit_shows_its_branch_and_select_brings_the_old_one_back",
     ),
     Mutation(
-        "O6", "rival answers hide each other", "_visible",
+        "O6", "rival answers hide each other", "visible_nodes",
         "act_here is None and sound[m].alternative_of is None and m not in replaced", "False",
         _RULES + "test_o6_rival_answers_that_were_written_on_all_stay",
     ),
     Mutation(
-        "O6", "the first selection wins", "_visible",
+        "O6", "the first selection wins", "visible_nodes",
         "> (best.lamport", "< (best.lamport", _RULES + "test_o6_the_latest_selection_wins",
     ),
     Mutation(
@@ -213,7 +213,7 @@ MUTATIONS = (
         _ERASE + "test_what_only_contains_the_words_stays_and_is_listed",
     ),
     Mutation(
-        "O7", "an edit beside an erase is shown", "order:_withheld",
+        "O7", "an edit beside an erase is shown", "withheld_edits",
         "for i, node in sound.items() if erases else ():",
         "for i, node in ():",
         "tests/document/test_withheld.py::test_o7_an_edit_beside_an_erase_is_withheld_until_somebody_keeps_it",
@@ -225,19 +225,19 @@ MUTATIONS = (
         "tests/document/test_withheld.py::test_o7_what_whoever_erased_had_seen_is_not_withheld",
     ),
     Mutation(
-        "O7", "an author's knowledge of an erase counts for nothing", "order:_withheld",
+        "O7", "an author's knowledge of an erase counts for nothing", "withheld_edits",
         "erased not in node.saw_erased and ",
         "",
         "tests/document/test_withheld.py::test_o7_what_whoever_erased_had_seen_is_not_withheld",
     ),
     Mutation(
-        "O7", "an edit of an edit is shown beside an erase", "order:_withheld",
+        "O7", "an edit of an edit is shown beside an erase", "withheld_edits",
         " + made_of.get(origin, ())",
         "",
         "tests/document/test_withheld.py::test_o7_an_edit_of_an_edit_is_withheld_as_well",
     ),
     Mutation(
-        "O7", "entries after a withheld one are shown", "_dark",
+        "O7", "entries after a withheld one are shown", "after_withheld",
         "[parent for parent in node.parents if parent in dark]",
         "[]",
         "tests/document/test_withheld.py::test_o7_an_edit_beside_an_erase_is_withheld_until_somebody_keeps_it",
@@ -261,13 +261,13 @@ MUTATIONS = (
         "tests/document/test_withheld.py::test_o7_a_mark_that_does_not_say_what_was_seen_withholds_what_may_be_beside_it",
     ),
     Mutation(
-        "O7", "to keep a withheld edit changes nothing", "order:_withheld",
+        "O7", "to keep a withheld edit changes nothing", "withheld_edits",
         "if i not in kept and i not in erases else",
         "if i not in erases else",
         "tests/document/test_withheld.py::test_o7_an_edit_beside_an_erase_is_withheld_until_somebody_keeps_it",
     ),
     Mutation(
-        "O7", "an edit that is erased as well stays withheld", "order:_withheld",
+        "O7", "an edit that is erased as well stays withheld", "withheld_edits",
         "if i not in kept and i not in erases else",
         "if i not in kept else",
         "tests/document/test_withheld.py::test_o7_to_erase_once_more_brings_nothing_back",
@@ -346,8 +346,8 @@ MUTATIONS = (
     ),
     Mutation(
         "O1", "a time may be any number", "read_head",
-        "_is_int(created_at) and abs(created_at) <= _TIMES_END",
-        "_is_int(created_at)",
+        "is_int(created_at) and abs(created_at) <= TIMES_END",
+        "is_int(created_at)",
         "tests/document/test_malformed_documents.py::test_a_time_that_no_date_holds_makes_its_entry_malformed",
     ),
     Mutation(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from ..exceptions import InvalidContent
 from ..ids import EntryId
 from . import schema
-from .acts import Claim, Keep, Stop, ToolClaim, call_hash, write_act
+from .acts import Claim, Keep, Stop, ToolClaim, call_hash, selection_key, write_act, write_selection
 from .core import ConversationCore
 from .entry import Entry, ToolCall
-from .order import Selection
+from .nodes import Selection
 from .view import ConversationView
 
 
@@ -28,7 +28,7 @@ class ActWriter:
             lamport, seen = view.order.next_lamport([chosen]), view.order.newest()
             for group in view.order.forks_on_path(chosen):
                 act = Selection(group, session, lamport, chosen, seen)
-                edit.put(schema.ACTS, schema.selection_key(act), schema.write_selection(act))
+                edit.put(schema.ACTS, selection_key(act), write_selection(act))
 
     def keep(self, entry: Entry | EntryId) -> None:
         """Have an alternative take part that an erase withholds."""

@@ -14,10 +14,11 @@ from .acts import ToolClaim
 from .blob import named_in
 from .canonical import JSON
 from .core import ConversationCore
-from .entry import Entry, Frame, Role, ToolCall
+from .entry import Entry, Role, ToolCall
 from .eraser import Eraser
 from .erasure import Erased, Held
 from .fork import origin_of
+from .frame import Frame
 from .observers import Change
 from .presence import Present
 from .stream import Stream

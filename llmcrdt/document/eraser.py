@@ -10,7 +10,7 @@ from .core import ConversationCore
 from .entry import Entry
 from .erasure import Erased, Held, erase, holders, with_copies, words_of
 from .fork import origin_of, until
-from .order import by_age
+from .nodes import by_age
 
 
 class Eraser:

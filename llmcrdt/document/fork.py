@@ -12,10 +12,10 @@ from ..crdt.backend import Other, Replica, Scalar, SharedText
 from ..exceptions import InvalidContent, NotSealed
 from ..ids import DocumentId, EntryId
 from . import schema
-from .acts import Keep, read_act
+from .acts import Keep, read_act, read_selection
 from .canonical import JSON, canonical_json, parse_json
 from .encryption import MARK
-from .order import Selection, by_age
+from .nodes import Selection, by_age
 from .view import ConversationView
 
 
@@ -45,7 +45,7 @@ def copy_acts(doc: ConversationView, replica: Replica, entries: Mapping[EntryId,
     found: dict[str, Scalar] = {}
     for key in replica.keys(schema.ACTS):
         text = replica.get(schema.ACTS, key)
-        act = schema.read_selection(key, text) or read_act(key, text)
+        act = read_selection(key, text) or read_act(key, text)
         if isinstance(act, (Selection, Keep)) and act.entry in entries and isinstance(text, str):
             found[key] = text
     return found

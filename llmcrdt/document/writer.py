@@ -15,7 +15,10 @@ from .act_writer import ActWriter, answered_call
 from .blob import Blob, keep
 from .canonical import JSON
 from .core import ConversationCore
-from .entry import ROLES, Config, Entry, Frame, HiddenField, Part, Role, Text, ToolCall, ToolResult, parts_of
+from .entry import ROLES, Config, Entry, HiddenField, Part, Role, Text, ToolCall, ToolResult, parts_of
+from .entry_fields import hidden_key, live_name, write_hidden, write_version
+from .frame import Frame
+from .head import Head, write_head
 from .transcript import Transcript
 
 Content = str | Part | Sequence[Part]
@@ -104,8 +107,8 @@ class EntryWriter:
             head = replace(self._signed(head, author), frame=frame_as or head.frame)
             entry = new_entry_id(self._core.document.random)
             with self._showing(entry, head.alternative_of) as edit:
-                edit.put_node(schema.ENTRIES, entry, {"head": schema.write_head(head)})
-                edit.put_text(schema.ENTRIES, entry, schema.live_name(0, "text"))
+                edit.put_node(schema.ENTRIES, entry, {"head": write_head(head)})
+                edit.put_text(schema.ENTRIES, entry, live_name(0, "text"))
         return entry
 
     def grow(self, entry: EntryId, index: int, part_type: str, text: str) -> bool:
@@ -114,7 +117,7 @@ class EntryWriter:
             state = self._core.view.find_readable(entry)
             if state is None or state.versions or state.erased:
                 return False
-            name = schema.live_name(index, part_type)
+            name = live_name(index, part_type)
             if not edit.append_text(schema.ENTRIES, entry, name, text):
                 edit.put_text(schema.ENTRIES, entry, name)
                 edit.append_text(schema.ENTRIES, entry, name, text)
@@ -164,9 +167,9 @@ class EntryWriter:
 
     def hidden_value(self, entry: EntryId, name: str, value: bytes | HiddenField) -> bytes:
         """The bytes of a hidden field of this conversation; encrypted for its place if it is to be."""
-        return schema.write_hidden(_hidden_field(value), self._core.address(entry, name), self._core.document.random)
+        return write_hidden(_hidden_field(value), self._core.address(entry, name), self._core.document.random)
 
-    def _signed(self, head: schema.Head, author: str | None) -> schema.Head:
+    def _signed(self, head: Head, author: str | None) -> Head:
         return head if author is None else replace(head, author=author)
 
     def _head(
@@ -179,7 +182,7 @@ class EntryWriter:
         instead_of: Entry | EntryId | None = None,
         model: Mapping[str, JSON] | None = None,
         frame_as: Frame | None = None,
-    ) -> schema.Head:
+    ) -> Head:
         if role not in ROLES:
             raise InvalidContent(f"{role!r} is not a role.", hint=f"Use one of {', '.join(ROLES)}.")
         document, view = self._core.document, self._core.view
@@ -197,7 +200,7 @@ class EntryWriter:
         instead = view.find(instead_of) if instead_of is not None else None
         answers = answered_call(view, call) if call is not None else old.answers if old else None
         references = [*parents, *((instead,) if instead else ()), *(answers[:1] if answers else ())]
-        return schema.Head(
+        return Head(
             role=role,
             author=self._core.host.author,
             session=document.session,
@@ -212,14 +215,14 @@ class EntryWriter:
             saw_erased=view.order.erased_origins(instead) if instead else (),
         )
 
-    def _create(self, head: schema.Head, parts: Sequence[Part], hidden: Hidden) -> Entry:
+    def _create(self, head: Head, parts: Sequence[Part], hidden: Hidden) -> Entry:
         random = self._core.document.random
         entry = new_entry_id(random)
-        name, text = schema.write_version(
+        name, text = write_version(
             head.role, tuple(parts), status="complete", lamport=head.lamport, by=head.session, nonce=random(12)
         )
-        fields: dict[str, str | bytes] = {"head": schema.write_head(head), f"version:{name}": text}
-        fields |= {schema.hidden_key(key): self.hidden_value(entry, key, value) for key, value in hidden.items()}
+        fields: dict[str, str | bytes] = {"head": write_head(head), f"version:{name}": text}
+        fields |= {hidden_key(key): self.hidden_value(entry, key, value) for key, value in hidden.items()}
         with self._showing(entry, head.alternative_of) as edit:
             edit.put_node(schema.ENTRIES, entry, fields)
         return self._core.view.shown(entry)
@@ -245,7 +248,7 @@ class EntryWriter:
     ) -> ContentHash:
         core = self._core
         lamport, nonce = core.view.order.next_lamport(), core.document.random(12)
-        name, text = schema.write_version(
+        name, text = write_version(
             role, tuple(parts), status=status, lamport=lamport, by=core.document.session, nonce=nonce, usage=usage
         )
         with core.editing() as edit:
@@ -260,7 +263,7 @@ class EntryWriter:
             for name, value in hidden.items():
                 if name not in self._core.view.readable[entry].hidden:
                     written = self.hidden_value(entry, name, value)
-                    edit.put_field(schema.ENTRIES, entry, schema.hidden_key(name), written)
+                    edit.put_field(schema.ENTRIES, entry, hidden_key(name), written)
 
 
 def _hidden_field(value: Any) -> HiddenField:

@@ -22,7 +22,8 @@ from weakref import WeakKeyDictionary
 from ..at_exit import end_at_exit
 from ..document.canonical import JSON, canonical_json
 from ..document.conversation import Conversation, core_of
-from ..document.entry import Entry, Frame, HiddenField, Part
+from ..document.entry import Entry, HiddenField, Part
+from ..document.frame import Frame
 from ..document.stream import Stream
 from ..document.transcript import Transcript
 from ..engine.base import Engine, Event, Failed, Finished, Mode, Progress, Run, Sampled, Sampling, Started

@@ -14,7 +14,7 @@ import pytest
 
 import llmcrdt
 from llmcrdt.document.conversation import core_of
-from llmcrdt.document.entry import EMPTY_FRAME, extend_frame_hash
+from llmcrdt.document.frame import EMPTY_FRAME, extend_frame_hash
 
 OpenRepo = Callable[..., llmcrdt.Repo]
 
