@@ -11,10 +11,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from ..exceptions import InvalidContent
 from ..ids import EntryId, SessionId, is_entry_id, is_session_id, tagged_hash
 from .canonical import canonical_json, parse_json
+from .checks import is_lamport
+from .nodes import Selection
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,34 @@ class Claim:
         return f"claim:{self.call}:{self.session}"
 
 
+def selection_key(act: Selection) -> str:
+    return f"select:{act.group}:{act.session}"
+
+
+def write_selection(act: Selection) -> str:
+    return canonical_json({"lamport": act.lamport, "entry": act.entry, "after": list(act.after)})
+
+
+def read_selection(key: str, text: object) -> Selection | None:
+    """The selection an act stands for; None for other acts and malformed ones."""
+    kind, _, rest = key.partition(":")
+    group, _, session = rest.partition(":")
+    if kind != "select" or not is_session_id(session):
+        return None
+    try:
+        value = parse_json(text)
+    except InvalidContent:
+        return None
+    if not isinstance(value, dict) or not is_entry_id(value.get("entry")):
+        return None
+    lamport: Any = value.get("lamport")
+    if not is_lamport(lamport):
+        return None
+    after = value.get("after", [])
+    seen = tuple(EntryId(i) for i in after if is_entry_id(i)) if isinstance(after, list) else ()
+    return Selection(group, session, lamport, value["entry"], seen)
+
+
 def call_hash(entry: EntryId, call_id: str) -> str:
     return tagged_hash("llmcrdt/call/1", entry.encode(), call_id.encode("utf-8"))
 
@@ -75,7 +106,7 @@ def read_act(key: str, text: object) -> Stop | Keep | Claim | None:
     except InvalidContent:
         return None
     lamport = said.get("lamport") if isinstance(said, dict) else None
-    if not isinstance(lamport, int) or isinstance(lamport, bool) or not 0 < lamport < 1 << 53:
+    if not is_lamport(lamport):
         return None
     if kind == "claim":
         return Claim(what, SessionId(session), lamport)

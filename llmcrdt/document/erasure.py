@@ -18,6 +18,7 @@ from . import schema
 from .blob import Blob
 from .canonical import canonical_json
 from .entry import TOKENS, Part, Reasoning, Text, ToolCall, ToolResult, part_to_json, visible_text
+from .entry_fields import write_erased
 from .order import Order
 from .view import ConversationView, EntryState
 
@@ -98,7 +99,7 @@ def erase(
             continue  # written over, the mark would be gone for a while where only half of that has arrived
         hashes = [*(version.hash for version in readable.versions), *(readable.erased or ())]
         seen = doc.order.made_of(entry) - entries
-        edit.put_field(schema.ENTRIES, entry, mark, schema.write_erased(lamport, set(hashes), seen))
+        edit.put_field(schema.ENTRIES, entry, mark, write_erased(lamport, set(hashes), seen))
     clean(doc, replica, edit, entries)
 
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..crdt.backend import Other, Replica, Scalar, SharedText
-from ..exceptions import NotSealed
+from ..exceptions import InvalidContent, NotSealed
 from ..ids import DocumentId, EntryId
 from . import schema
-from .acts import Keep, read_act
-from .canonical import canonical_json
+from .acts import Keep, read_act, read_selection
+from .canonical import JSON, canonical_json, parse_json
 from .encryption import MARK
-from .order import Selection, by_age
+from .nodes import Selection, by_age
 from .view import ConversationView
 
 
@@ -45,7 +45,7 @@ def copy_acts(doc: ConversationView, replica: Replica, entries: Mapping[EntryId,
     found: dict[str, Scalar] = {}
     for key in replica.keys(schema.ACTS):
         text = replica.get(schema.ACTS, key)
-        act = schema.read_selection(key, text) or read_act(key, text)
+        act = read_selection(key, text) or read_act(key, text)
         if isinstance(act, (Selection, Keep)) and act.entry in entries and isinstance(text, str):
             found[key] = text
     return found
@@ -54,6 +54,15 @@ def copy_acts(doc: ConversationView, replica: Replica, entries: Mapping[EntryId,
 def provenance(conversation: DocumentId, entry: EntryId, hash_: str) -> str:
     """Where a fork comes from, for ``meta/forked_from``."""
     return canonical_json({"conversation": conversation, "entry": entry, "transcript": hash_})
+
+
+def origin_of(replica: Replica) -> Mapping[str, JSON] | None:
+    """Where a fork comes from, as its document says; None where it doesn't."""
+    try:
+        value = parse_json(replica.get(schema.META, "forked_from"))
+    except InvalidContent:
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def _fields(doc: ConversationView, replica: Replica, entry: EntryId) -> dict[str, Scalar]:

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple, Protocol
 
 from ..crdt.backend import Node as ReplicaNode
 from ..crdt.backend import Other, Scalar, SharedText
-from ..ids import ContentHash, EntryId, FrameHash
-from .entry import Frame
-from .order import Node
+from ..ids import ContentHash
+from .frame import frame_from_row, frame_to_row
+from .nodes import Node
 
-RULES = "2"
+RULES = "3"
 """Names the rules that rows are made by. Another name here, and tables made before are made again."""
 
 KEEP = -1
@@ -125,7 +125,7 @@ Noted = tuple[Node, bool, ContentHash | None]
 def write_node(node: Node, *, erased: bool, version: ContentHash | None) -> str:
     place = [node.lamport, node.parents, node.alternative_of, node.answers]
     whose = [node.session, node.saw_erased] if node.alternative_of else []
-    return json.dumps([*place, _frame_list(node.frame), _frame_list(node.covers), erased, version, *whose])
+    return json.dumps([*place, frame_to_row(node.frame), frame_to_row(node.covers), erased, version, *whose])
 
 
 def write_unreadable(reason: str) -> str:
@@ -139,21 +139,6 @@ def read_nodes(rows: Sequence[tuple[str, int | None, str | None, str]]) -> Itera
             yield value
             continue
         lamport, parents, alternative_of, answers, frame, covers, erased, version, *whose = value
-        more: tuple[Any, ...] = (_frame(frame), _frame(covers)) if frame or covers or whose else ()
+        more: tuple[Any, ...] = (frame_from_row(frame), frame_from_row(covers)) if frame or covers or whose else ()
         more += (whose[0], tuple(whose[1])) if whose else ()
         yield Node(entry, tuple(parents), lamport, alternative_of, answers, *more), erased, version  # type: ignore[arg-type]
-
-
-def _frame_list(frame: Frame | None) -> list[Any] | None:
-    if frame is None:
-        return None
-    flags = (frame.assumed, frame.partial)
-    return [frame.base, frame.appended, frame.hash, frame.renderer, frame.sent, *flags]
-
-
-def _frame(value: Any) -> Frame | None:
-    if value is None:
-        return None
-    base, appended, hash_, renderer, sent, assumed, partial = value
-    pins = tuple((EntryId(entry), ContentHash(version)) for entry, version in appended)
-    return Frame(tuple(base) if base else None, pins, FrameHash(hash_), renderer, sent, assumed, partial)

@@ -10,7 +10,8 @@ from . import schema
 from .blob import Blob, BlobStorage
 from .encryption import NOWHERE, FieldAddress
 from .entry import Entry, SyncState
-from .order import Arrangement, Node
+from .nodes import Node
+from .order import Arrangement
 from .projection import KEEP, Known, TableChange, TableRow, pack_fields, unpack_fields, write_node, write_unreadable
 from .view import ConversationView, EntryState, entry_of, entry_state_of, words_of
 

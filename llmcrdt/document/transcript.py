@@ -9,7 +9,8 @@ from typing import Literal, overload
 
 from ..exceptions import NotSealed
 from ..ids import ContentHash, EntryId, FrameHash
-from .entry import EMPTY_FRAME, Entry, Frame, Pin, extend_frame_hash
+from .entry import Entry
+from .frame import EMPTY_FRAME, Frame, Pin, extend_frame_hash
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,15 @@ from ..crdt.backend import Replica, Touched
 from ..exceptions import EntryNotFound, InvalidContent, Withheld
 from ..ids import ContentHash, EntryId, SessionId, is_entry_id
 from . import schema
-from .acts import Claim, Keep, Stop, read_act
+from .acts import Claim, Keep, Stop, read_act, read_selection
 from .blob import Blob, BlobStorage
 from .encryption import NOWHERE, FieldAddress
 from .entry import Entry, HiddenField, Part, SyncState, ToolCall, Version, visible_text
-from .order import Arrangement, Erase, Hider, Node, Order, Selection, ancestors
+from .entry_fields import erased_of, erases_of, hidden_of, is_live, live_parts, versions_of, why_no_version
+from .head import Head, read_head
+from .nodes import Erase, Node, Selection, ancestors
+from .order import Arrangement, Order
+from .order_rules import Hider
 from .projection import read_nodes
 from .transcript import Elsewhere, Ids, Transcript
 
@@ -28,7 +32,7 @@ from .transcript import Elsewhere, Ids, Transcript
 class EntryState:
     """What the document says of one entry, checked."""
 
-    head: schema.Head
+    head: Head
     versions: tuple[Version, ...]
     live: tuple[Part, ...]
     hidden: Mapping[str, HiddenField]
@@ -194,7 +198,7 @@ class ConversationView:
     def _read_acts(self, replica: Replica, keys: Iterable[str]) -> None:
         for key in keys:
             text = replica.get(schema.ACTS, key)
-            act = schema.read_selection(key, text) or read_act(key, text)
+            act = read_selection(key, text) or read_act(key, text)
             self.order.keep(key, act.entry if isinstance(act, Keep) else None)
             match act:
                 case Selection():
@@ -317,16 +321,16 @@ def entry_state_of(
         raise InvalidContent("is not an entry")
     if "head" not in fields:
         raise InvalidContent("has no head")
-    head = schema.read_head(fields["head"])
-    erased = schema.erased_of(entry, fields)
+    head = read_head(fields["head"])
+    erased = erased_of(entry, fields)
     if erased is not None:
         leftover = any(name.startswith(("version:", "live:", "hidden:")) for name in fields)
-        return EntryState(head, (), (), {}, erased, leftover, schema.erases_of(fields))
-    versions = tuple(schema.versions_of(head.role, fields))
-    if not versions and not schema.is_live(fields):
-        raise InvalidContent(schema.why_no_version(head.role, fields))
-    hidden = schema.hidden_of(fields, lambda name: place(entry, name))
-    return EntryState(head, versions, schema.live_parts(fields), hidden)
+        return EntryState(head, (), (), {}, erased, leftover, erases_of(fields))
+    versions = tuple(versions_of(head.role, fields))
+    if not versions and not is_live(fields):
+        raise InvalidContent(why_no_version(head.role, fields))
+    hidden = hidden_of(fields, lambda name: place(entry, name))
+    return EntryState(head, versions, live_parts(fields), hidden)
 
 
 def entry_of(

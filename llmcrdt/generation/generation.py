@@ -21,8 +21,9 @@ from weakref import WeakKeyDictionary
 
 from ..at_exit import end_at_exit
 from ..document.canonical import JSON, canonical_json
-from ..document.conversation import Conversation
-from ..document.entry import Entry, Frame, HiddenField, Part
+from ..document.conversation import Conversation, core_of
+from ..document.entry import Entry, HiddenField, Part
+from ..document.frame import Frame
 from ..document.stream import Stream
 from ..document.transcript import Transcript
 from ..engine.base import Engine, Event, Failed, Finished, Mode, Progress, Run, Sampled, Sampling, Started
@@ -313,8 +314,9 @@ class Generation:
 
     def _work(self) -> None:
         try:
-            turn = self._conversation.turn if self._busy != "branch" else nullcontext()
-            with turn, self._conversation.generating(self._engine.name):
+            core = core_of(self._conversation)
+            turn = core.turn if self._busy != "branch" else nullcontext()
+            with turn, core.host.presence().generating(self._engine.name):
                 self._entry = self._generate()
         except BaseException as error:
             self._error = error
@@ -336,7 +338,7 @@ class Generation:
             entries, self._engine.tokenizer, created_at=self._conversation.created_at, use_log=self._token_log
         )
         frame = _sent(frame, prompt)
-        self._conversation.computing(self._engine)
+        core_of(self._conversation).host.note_engine(self._engine)
         run = self._engine.start(
             prompt.ids,
             max_tokens=self._max_tokens,

@@ -14,7 +14,8 @@ from types import TracebackType
 from weakref import WeakKeyDictionary, ref
 
 from ..at_exit import end_at_exit
-from ..document.conversation import Change, Conversation
+from ..document.conversation import Conversation, core_of
+from ..document.observers import Change
 from ..engine.base import Engine
 from ..exceptions import LLMCRDTError, RepoClosed
 from ..prompt.stable import stable_prefix
@@ -151,7 +152,7 @@ class Prefetch:
         ids, marks = stable_prefix(
             entries, engine.tokenizer, created_at=conversation.created_at, use_log=self.token_log
         )
-        conversation.computing(engine)
+        core_of(conversation).host.note_engine(engine)
         try:
             engine.warm(ids, owner=conversation.id, marks=marks)
         finally:

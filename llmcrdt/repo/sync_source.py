@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..crdt.backend import ParsedUpdate
-from ..document.schema import ERASE_MARK, check_identity
+from ..document.entry_fields import ERASE_MARK
+from ..document.schema import check_identity
 from ..exceptions import MalformedUpdate
 from ..ids import DocumentId, SessionId
 from ..sync.local import Record, Waiting

@@ -335,7 +335,7 @@ class World:
         self.repo = llmcrdt.open(self.folder / "laptop.db")
         same("the list, opened again", rows, self.repo.list(1000))
         other = llmcrdt.open(self.folder / "third.db", library=self.repo.library)
-        other._library.apply(self.repo._library.diff())
+        other._library.document.apply(self.repo._library.document.diff())
         same("the list, on another device", sorted(rows), sorted(other.list(1000)))
         other.close()
         self.repo.search(SOUND)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import llmcrdt
+from llmcrdt.document.conversation import core_of
 from llmcrdt.exceptions import EngineClosed
 from llmcrdt.kvcache import NullCache
 from llmcrdt.kvcache.chunk_hash import pack_ids
@@ -74,7 +75,7 @@ def windows(ids: Sequence[int], size: int) -> set[tuple[int, ...]]:
 def told(conversation: llmcrdt.Conversation, warming: llmcrdt.Warming) -> None:
     """Wait until observers have heard of all that came, and the engine of what it is to do."""
     heard = threading.Event()
-    conversation._dispatch(heard.set)
+    core_of(conversation).observers.dispatch(heard.set)
     assert heard.wait(60)
     assert warming.wait(60)
 

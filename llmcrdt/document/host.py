@@ -1,0 +1,100 @@
+"""What a conversation asks of the repo that it lives in."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from ..crdt.backend import Replica
+from ..ids import EntryId
+from .blob import BlobStorage
+from .encryption import Keys
+from .entry import SyncState
+from .presence import Presence
+from .projection import Tables
+from .replica_loading import Journal
+
+
+class ConversationHost(Protocol):
+    """The surroundings of one conversation: where it is kept, and whom it tells.
+
+    Every conversation has a host of its own. Its methods are called from any thread; those below the line under the
+    conversation's lock, except where their text says otherwise.
+    """
+
+    @property
+    def journal(self) -> Journal:
+        """Keeps the document's bytes."""
+        ...
+
+    @property
+    def tables(self) -> Tables | None:
+        """Derived from the document, for pages and search; None where there are none."""
+        ...
+
+    @property
+    def lock(self) -> threading.RLock:
+        """Held wherever the document is used; shared with whoever keeps it."""
+        ...
+
+    @property
+    def author(self) -> str:
+        """Signs the entries that are written here; "" signs nothing."""
+        ...
+
+    @property
+    def keys(self) -> Keys | None:
+        """For encrypted hidden fields; None where there are none."""
+        ...
+
+    @property
+    def blobs(self) -> BlobStorage | None:
+        """Keeps the contents of attachments; None where there is no such place."""
+        ...
+
+    def make_replica(self) -> Replica:
+        """A new, empty replica with a writer identity of its own."""
+        ...
+
+    def clock(self) -> float:
+        """Seconds since 1970."""
+        ...
+
+    def random(self, size: int, /) -> bytes:
+        """So many random bytes."""
+        ...
+
+    def title(self) -> str:
+        """The title that the library gives the conversation."""
+        ...
+
+    def sync_state(self, entry: EntryId) -> SyncState:
+        """Where an entry that is on disk here is beside that."""
+        ...
+
+    def presence(self) -> Presence:
+        """Who is present in the conversation. Without the lock."""
+        ...
+
+    def dispatch(self, call: Callable[[], None]) -> None:
+        """Run an observer's callback after those before it, on another thread or at once."""
+        ...
+
+    # -- what happens in the conversation
+
+    def observed(self) -> None:
+        """Somebody wants to know of changes: look for those of other processes from now on. Without the lock."""
+        ...
+
+    def note_engine(self, engine: Any) -> None:
+        """An engine is about to compute on the conversation: an erase must reach what it keeps. Without the lock."""
+        ...
+
+    def erased(self) -> None:
+        """Words were erased: forget now what was derived from them outside of the document."""
+        ...
+
+    def closed(self) -> None:
+        """The conversation is not used any more. Without the lock."""
+        ...
