@@ -22,7 +22,7 @@ import pycrdt
 
 import llmcrdt
 from llmcrdt.document.conversation import core_of
-from llmcrdt.store.store import Store
+from llmcrdt.store.store import SqliteStore
 
 from .report import Report, median, seconds
 
@@ -247,16 +247,16 @@ def _bare_append(
         entries[f"e{len(entries)}"] = pycrdt.Map(fields)
 
 
-def _table_bytes(store: Store) -> tuple[int, int]:
+def _table_bytes(store: SqliteStore) -> tuple[int, int]:
     """Bytes of the rows and of the search index."""
-    with store._reading() as db:
+    with store._connection.reading() as db:
         rows = "SELECT sum(length(fields) + length(node) + coalesce(length(words), 0) + 60) FROM entries"
         index = "SELECT sum(length(block)) FROM entry_words_data"
         return int(db.execute(rows).fetchone()[0] or 0), int(db.execute(index).fetchone()[0] or 0)
 
 
-def _stored_bytes(store: Store, id_: str) -> int:
-    with store._reading() as db:
+def _stored_bytes(store: SqliteStore, id_: str) -> int:
+    with store._connection.reading() as db:
         found = 0
         for table in ("snapshots", "updates"):
             query = f"SELECT coalesce(sum(length(data)), 0) FROM {table} WHERE document = ?"

@@ -81,11 +81,11 @@ RELAY_MUTATIONS = (
         "tests/sync_server/core/test_delivery.py::test_the_queue_of_a_reader_is_one_for_all_its_documents",
     ),
     Mutation(
-        "duties", "a client's commits are not fsynced", "Store._prepare",
+        "duties", "a client's commits are not fsynced", "Connection._prepare",
         "synchronous=FULL", "synchronous=NORMAL", _SEEDS,
     ),
     Mutation(
-        "duties", "a relay that lost data is not filled again", "Store.refill",
+        "duties", "a relay that lost data is not filled again", "SqliteOutboxes.refill",
         "if data is not None:", "if False:", _SEEDS,
     ),
     Mutation(
@@ -108,18 +108,18 @@ RELAY_MUTATIONS = (
         "tests/sync/test_synchronizer.py::test_a_cut_while_another_log_is_taken_in_loses_nothing",
     ),
     Mutation(
-        "duties", "a cursor goes back", "Store._move_cursor",
+        "duties", "a cursor goes back", "SqliteOutboxes._move_cursor",
         "position < ?", "position != ?",
         "tests/store/test_store.py::test_a_cursor_goes_back_within_a_log_only_at_a_refill",
     ),
     Mutation(
-        "duties", "an old cursor counts again when another log was taken in", "Store.received",
+        "duties", "an old cursor counts again when another log was taken in", "SqliteOutboxes.receive",
         "db.execute(query, [NO_LOG, relay, document])", "pass",
         "tests/store/test_store.py::test_records_of_another_log_leave_a_cursor_into_none",
     ),
     Mutation(
-        "duties", "an ack moves a cursor into another log", "Store._move_cursor",
-        "return False", "self._db.execute('UPDATE cursors SET log = ?', [log])",
+        "duties", "an ack moves a cursor into another log", "SqliteOutboxes._move_cursor",
+        "return False", "db.execute('UPDATE cursors SET log = ?', [log])",
         "tests/store/test_store.py::test_records_of_another_log_leave_a_cursor_into_none",
     ),
     Mutation(
@@ -128,7 +128,7 @@ RELAY_MUTATIONS = (
         "tests/sync/test_deletion_requests.py::test_gone_is_a_refusal_only_where_the_library_does_not_say_why",
     ),
     Mutation(
-        "duties", "names go on after a refill", "Store._name",
+        "duties", "names go on after a refill", "SqliteOutboxes._name",
         "known and known[0] == refills", "known", _SEEDS,
     ),
     Mutation(
@@ -146,23 +146,23 @@ RELAY_MUTATIONS = (
         "tests/sync/test_deletion_requests.py::test_who_waits_to_be_in_step_waits_until_the_relay_has_heard_of_it",
     ),
     Mutation(
-        "duties", "a deletion that was refused is asked for again on every connection", "Store.owed_deletions",
-        "if not credential or refused != credential", "",
+        "duties", "a deletion that was refused is asked for again on every connection", "SqliteRelayTasks.deletions",
+        " AND (? = '' OR refused != ?)", " AND ? = ?",
         "tests/repo/test_deletion.py::test_a_deletion_that_the_relay_refuses_is_told_once_and_asked_again_with_another_token",
     ),
     Mutation(
-        "duties", "a deletion that was refused is forgotten", "Store.deletion_refused",
-        "UPDATE settings SET value = ? WHERE name = ?", "DELETE FROM settings WHERE ? != name AND name = ?",
+        "duties", "a deletion that was refused is forgotten", "SqliteRelayTasks.deletion_refused",
+        "UPDATE relay_deletions SET refused = ? WHERE", "DELETE FROM relay_deletions WHERE ? != refused AND",
         "tests/repo/test_deletion.py::test_a_deletion_that_the_relay_refuses_is_told_once_and_asked_again_with_another_token",
     ),
     Mutation(
         "duties", "a refill drops what another process wrote meanwhile", "SyncSource.refill",
-        "if self._store.last_place(document) != place:", "if False:",
+        "if self._store.updates.last_seq(document) != place:", "if False:",
         "tests/repo/test_repo.py::test_a_refill_holds_what_another_process_wrote_meanwhile",
     ),
     Mutation(
         "erased", "a record that repeats erased words is kept", "SyncSource.received",
-        "bool(self._store.purged(document))", "False", _SEEDS,
+        "bool(self._store.updates.purged(document))", "False", _SEEDS,
     ),
     Mutation(
         "synced", "the first refusal ends the wait for all others", "SyncWaiters.advance",
@@ -195,8 +195,8 @@ RELAY_MUTATIONS = (
         "if self._compaction.clean:", "if True:", _SEEDS,
     ),
     Mutation(
-        "deleted", "a deletion is not owed to relays", "Store.drop",
-        '"delete:', '"fold:', _SEEDS,
+        "deleted", "a deletion is not owed to relays", "SqliteDeletions.drop",
+        "self._relay_tasks.want_deletion(db, relay, document)", "pass", _SEEDS,
     ),
     Mutation(
         "deleted", "a relay that lost data is not told again what was deleted", "Synchronizer._note_loss",

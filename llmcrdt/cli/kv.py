@@ -89,7 +89,7 @@ def kv_pins(repos: Repos, cache: Path | None, as_json: bool) -> None:
     found = _chunks(cache).pins()
     with repos() as repo:
         titles = {row.id: row.title for row in repo.list(MANY)}
-        known = {owner_name(id_): id_ for id_ in (*titles, *repo.store.documents("conversation"))}
+        known = {owner_name(id_): id_ for id_ in (*titles, *repo.store.catalog.documents("conversation"))}
     counts = {str(known.get(name, name)): len(keys) for name, keys in sorted(found.items())}
     if as_json:
         print_json(counts)

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
 
 from ..document.entry import SyncState
 from ..document.projection import RULES, TableSource
 from ..ids import DocumentId, EntryId, SessionId
-from ..store.store import SMALL, Store
-
-if TYPE_CHECKING:
-    from ..store.entry_index import Database
-
+from ..store.base import SMALL
+from ..store.store import SqliteStore
 
 _NOT_PUSHED = 1 << 62
 LISTING = "listing 1"
@@ -25,7 +21,7 @@ class StoreJournal:
 
     def __init__(
         self,
-        store: Store,
+        store: SqliteStore,
         document: DocumentId,
         appended: Callable[[DocumentId], None],
         pushed: Callable[[], int] = lambda: 0,
@@ -46,28 +42,23 @@ class StoreJournal:
         self._local: dict[str, int] | None = None
         self._local_stale = True
         self._source: TableSource | None = None
-        self._base: int | None = None  # what the source calls changed came after this place
+        self._base: int | None = None  # what the source calls changed came after this seq
 
     def load(self) -> tuple[bytes | None, Sequence[bytes]]:
         self._version, self._stale, self._session = self._store.data_version(), False, None
-        kept = self._store.since(self._document, 0)
-        self._seen, self._grown = kept.place, sum(map(len, kept.updates))
+        kept = self._store.updates.since(self._document, 0)
+        self._seen, self._grown = kept.seq, sum(map(len, kept.updates))
         return kept.snapshot, kept.updates
 
     def append(self, update: bytes, session: SessionId, keys: Iterable[str]) -> None:
         names = set(keys)
-        written: list[int] = []
-
-        def tables(db: Database, place: int) -> None:
-            if not self._store.unseen(self._document, self._seen, session):
-                written.append(place)
-                self._write_tables(db, place)
-
-        self._store.append(self._document, update, session, sorted(names), tables)
+        with self._store.transaction():
+            seq = self._store.updates.append(self._document, update, session, sorted(names))
+            written = self._write_tables(seq, session)
         self._session = session
         if written:
-            self._seen = written[0]
-            self._tables_written(written[0])
+            self._seen = seq
+            self._tables_written(seq)
         self._grown += len(update)
         if self._local is not None:
             self._local |= dict.fromkeys(names, _NOT_PUSHED)
@@ -78,20 +69,20 @@ class StoreJournal:
         if version == self._version and not self._stale:
             return ()
         self._version, self._stale, self._local_stale = version, False, True
-        kept = self._store.since(self._document, self._seen, self._session)
-        self._seen = kept.place
+        kept = self._store.updates.since(self._document, self._seen, self._session)
+        self._seen = kept.seq
         self._grown += sum(map(len, kept.updates))
         return [kept.snapshot, *kept.updates] if kept.snapshot is not None else kept.updates
 
     def compact(self, snapshot: Callable[[], tuple[bytes, Sequence[bytes]]]) -> None:
         if self._grown > SMALL:
             self._grown = 0
-            place = self._store.compact(self._document, self._seen, self._session, snapshot)
-            if place is not None:
-                self._seen = place
+            seq = self._store.updates.compact(self._document, self._seen, self._session, snapshot)
+            if seq is not None:
+                self._seen = seq
 
     def purge(self, snapshot: Callable[[], tuple[bytes, Sequence[bytes]]], erased: int) -> bool:
-        if not self._store.purge(self._document, self._seen, self._session, erased, snapshot):
+        if not self._store.updates.purge(self._document, self._seen, self._session, erased, snapshot):
             return False
         self._grown = 0
         self._stale = self._local_stale = True
@@ -100,80 +91,78 @@ class StoreJournal:
         return True
 
     def purged(self) -> int:
-        return self._store.purged(self._document)
+        return self._store.updates.purged(self._document)
 
     # the tables
 
     def follow(self, source: TableSource | None) -> None:
         self._source, self._base = source, None
-        if source is not None and self._store.tables.place(self._document, RULES) == self._seen:
+        if source is not None and self._store.entries.made_of(self._document, RULES) == self._seen:
             self._base = self._seen
             source.tables_written()
 
     def settle(self) -> None:
-        if self._source is None or self._document not in self._store.tables.stale(RULES, self._document):
+        if self._source is None or self._document not in self._store.entries.stale(RULES, self._document):
             return
-        written: list[int] = []
-
-        def tables(db: Database, place: int) -> None:
-            if not self._store.unseen(self._document, self._seen, self._session):
-                written.append(place)
-                self._write_tables(db, place)
-
-        self._store.derive(self._document, tables)
+        with self._store.transaction():
+            seq = self._store.updates.last_seq(self._document)
+            written = self._write_tables(seq, self._session)
         if written:
-            self._tables_written(written[0])
+            self._tables_written(seq)
 
     def page(self, last: int, before: str | None) -> Sequence[tuple[str, str | None, bytes]] | None:
-        return self._store.tables.page(self._document, RULES, last, before)
+        return self._store.entries.page(self._document, RULES, last, before)
 
     def nodes(self) -> Sequence[tuple[str, int | None, str | None, str]] | None:
-        return self._store.tables.nodes(self._document, RULES, self._seen)
+        return self._store.entries.nodes(self._document, RULES, self._seen)
 
     def copies(self, entry: str) -> Sequence[tuple[str, bool]]:
         self._settle_all()
-        return self._store.tables.copies(self._document, entry)
+        return self._store.entries.copies(self._document, entry)
 
     def is_listed(self) -> bool:
         """For a library: whether the listing was made of all that is kept of it."""
-        place = self._store.tables.place(self._document, LISTING)
-        return place is not None and place >= self._store.last_place(self._document)
+        seq = self._store.entries.made_of(self._document, LISTING)
+        return seq is not None and seq >= self._store.updates.last_seq(self._document)
 
     def note_listed(self) -> None:
         """For a library: the listing is made of all that its replica holds."""
-
-        def note(db: Database, place: int) -> None:
-            if not self._store.unseen(self._document, self._seen, self._session):
-                self._store.tables.write(db, self._document, LISTING, place, gone=(), put=(), moved=())
-
-        if not self.is_listed():
-            self._store.derive(self._document, note)
-
-    def _write_tables(self, db: Database, place: int) -> None:
-        """In a transaction that has seen that the source holds all up to ``place``."""
-        if self._source is None:
+        if self.is_listed():
             return
-        tables, document = self._store.tables, self._document
-        true = tables.place(document, RULES)
-        trusted = self._base is not None and true is not None and true >= self._base
+        with self._store.transaction():
+            if not self._store.updates.unseen(self._document, self._seen, self._session):
+                seq = self._store.updates.last_seq(self._document)
+                self._store.entries.write(self._document, LISTING, seq, gone=(), put=(), moved=())
+
+    def _write_tables(self, seq: int, session: SessionId | None) -> bool:
+        """In a transaction: have the tables say what the source says, if it holds all up to ``seq``. Whether it
+        does."""
+        if self._store.updates.unseen(self._document, self._seen, session):
+            return False
+        if self._source is None:
+            return True
+        index, document = self._store.entries, self._document
+        made_of = index.made_of(document, RULES)
+        trusted = self._base is not None and made_of is not None and made_of >= self._base
         change = self._source.table_changes(None) if trusted else None
         if change is None:
-            known = tables.known(db, document)
+            known = index.positions(document)
             change = self._source.table_changes(known if trusted else {})
             assert change is not None
             if not trusted:
                 change = change._replace(gone=sorted(known.keys() - {row.entry for row in change.put}))
-        tables.write(db, document, RULES, place, gone=change.gone, put=change.put, moved=change.moved)
+        index.write(document, RULES, seq, gone=change.gone, put=change.put, moved=change.moved)
+        return True
 
-    def _tables_written(self, place: int) -> None:
+    def _tables_written(self, seq: int) -> None:
         if self._source is not None:
-            self._base = place
+            self._base = seq
             self._source.tables_written()
 
     # what is odd
 
     def set_aside(self, update: bytes, reason: str) -> None:
-        self._store.set_aside(self._document, update, reason)
+        self._store.updates.set_aside(self._document, update, reason)
 
     def touch(self) -> None:
         """Something was put into the store beside this journal."""
@@ -186,6 +175,6 @@ class StoreJournal:
     def sync_state(self, entry: EntryId) -> SyncState:
         """Where an entry is: here only, on its way to a relay, or on every relay's disk."""
         if self._local_stale:
-            self._local, self._local_stale = self._store.unacknowledged(self._document), False
+            self._local, self._local_stale = self._store.outboxes.unacknowledged(self._document), False
         place = _NOT_PUSHED if self._local is None else self._local.get(entry, 0)
         return "durable" if not place else "sent" if place <= self._pushed() else "local"

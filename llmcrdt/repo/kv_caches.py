@@ -15,7 +15,7 @@ from ..document.entry import Entry
 from ..exceptions import RepoClosed
 from ..ids import DocumentId
 from ..kvcache.forget import forget_owner
-from ..store.store import Store
+from ..store.base import Store
 
 _SETTING = "kv caches"
 
@@ -45,11 +45,11 @@ class KVCaches:
         if folder is not None:
             known = self.folders()
             if str(folder.absolute()) not in known:
-                self._store.put_setting(_SETTING, canonical_json([*known, str(folder.absolute())]))
+                self._store.settings.put(_SETTING, canonical_json([*known, str(folder.absolute())]))
 
     def folders(self) -> list[str]:
         """Every cache folder that was ever used with this repo."""
-        text = self._store.setting(_SETTING)
+        text = self._store.settings.get(_SETTING)
         return [str(folder) for folder in parse_json(text)] if text else []
 
     def forget(self, conversation: DocumentId) -> None:

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 
 from ..exceptions import RelayRefused, StoreError, SyncError
 from ..ids import DocumentId, tagged_hash
-from ..store.store import Store
+from ..store.base import Store
 
 if TYPE_CHECKING:
     from ..sync.link import Link
@@ -33,12 +33,12 @@ class RelayTasks:
 
     def ask_to_fold(self, link: Link) -> None:
         """Have a relay drop what was erased, now or when it was out of reach."""
-        for document in self._store.owed_folds(link.url):
+        for document in self._store.relay_tasks.compactions(link.url):
             self._await_fold(link, DocumentId(document))
 
     def ask_to_delete(self, link: Link, only: Collection[DocumentId] | None = None) -> None:
         """Have a relay delete what was deleted, but what it refused this token."""
-        for document in self._store.owed_deletions(link.url, self._credentials.get(link, "")):
+        for document in self._store.relay_tasks.deletions(link.url, self._credentials.get(link, "")):
             if only is None or document in only:
                 self._await_deletion(link, DocumentId(document))
 
@@ -47,7 +47,7 @@ class RelayTasks:
             error = future.exception()
             if error is None or isinstance(error, RelayRefused):
                 with suppress(StoreError):  # closed meanwhile: then it is asked again, and that is harmless
-                    self._store.folded(link.url, document)
+                    self._store.relay_tasks.compacted(link.url, document)
 
         with suppress(SyncError):  # a link that was closed: the next one asks
             link.fold(document).add_done_callback(done)
@@ -57,9 +57,9 @@ class RelayTasks:
             error = future.exception()
             with suppress(StoreError):  # closed meanwhile: it is asked again, and that is harmless
                 if error is None:
-                    self._store.deleted_there(link.url, document)
+                    self._store.relay_tasks.deleted(link.url, document)
                 elif isinstance(error, RelayRefused) and document in link.kept_there:
-                    self._store.deletion_refused(link.url, document, self._credentials[link])
+                    self._store.relay_tasks.deletion_refused(link.url, document, self._credentials[link])
 
         with suppress(SyncError):  # a link that was closed: the next one asks
             link.delete(document, self._library).add_done_callback(done)

@@ -37,10 +37,11 @@ from ..exceptions import (
 )
 from ..ids import DocumentId, EntryId, Random, document_bytes, new_document_id
 from ..store.applying import Applying
+from ..store.base import Listed
 from ..store.blobs import BlobStore
 from ..store.keyring import Keyring
 from ..store.relay_file import KnownRelay, RelayFile
-from ..store.store import Listed, Store
+from ..store.store import SqliteStore
 from ..sync.address import relay_address
 from .conversation_host import RepoHost
 from .dispatcher import Dispatcher
@@ -131,7 +132,7 @@ class Repo:
         self.crdt = crdt
         self._clock = clock
         self._lock = threading.RLock()
-        self.store = Store(Path(path), lock=self._lock, random=random, cut=crdt.cut, redact=crdt.redact)
+        self.store = SqliteStore(Path(path), lock=self._lock, random=random, cut=crdt.cut, redact=crdt.redact)
         self._applying = Applying(self.store.path)
         self.keyring = Keyring(f"{self.store.path}.keys", clock=clock, random=random)
         self.blobs = BlobStore(f"{self.store.path}.blobs", self._named_blobs)
@@ -150,7 +151,7 @@ class Repo:
         self._drop_in = 0
         try:
             self.library = self._own_library(library)
-            self.store.add_document(self.library, "library")
+            self.store.catalog.add(self.library, "library")
             for document in self._applying.left():
                 self._examine(DocumentId(document))
             self._owed = RelayTasks(self.store, self.library)
@@ -186,7 +187,7 @@ class Repo:
                         core_of(conversation).write_identity(created_at)
                         if fill is not None:
                             fill(conversation)
-                    self.store.add_document(id_, "conversation")
+                    self.store.catalog.add(id_, "conversation")
                     self._library.put(id_, title=title, created_at=created_at)
             except BaseException:
                 self.forget(id_)
@@ -212,22 +213,22 @@ class Repo:
         with self._lock:
             self._read_library()
             id_ = DocumentId(id)
-            listed = self.store.listed(id_)
-            known = self.store.document_kind(id_) == "conversation"
+            listed = self.store.catalog.get(id_)
+            known = self.store.catalog.kind(id_) == "conversation"
             if (listed and listed.deleted) or not (listed or known):
                 raise ConversationNotFound(
                     f"There is no conversation {id!r} in {self.store.path}.",
                     hint="List them, or sync first; repo.join(id) makes a replica of one from elsewhere.",
                 )
             if not known:
-                self.store.add_document(id_, "conversation")
+                self.store.catalog.add(id_, "conversation")
             return self._conversation(id_)
 
     def join(self, id: str) -> Conversation:
         """A replica of a conversation made elsewhere, empty until a relay or ``apply`` fills it. Lists it.
         Raises ConversationNotFound where the library says that it was deleted."""
         document_bytes(id)
-        if id == self.library or self.store.document_kind(id) == "library":
+        if id == self.library or self.store.catalog.kind(id) == "library":
             raise InvalidContent(
                 f"{id} is a library, not a conversation.", hint="Join it with llmcrdt.open(path, library=ID)."
             )
@@ -239,13 +240,15 @@ class Repo:
                 raise ConversationNotFound(f"{id} was deleted from the library.", hint="A deleted id never comes back.")
             if card is None:
                 self._library.put(id_, created_at=self._clock())
-            self.store.add_document(id_, "conversation")
+            self.store.catalog.add(id_, "conversation")
             return self._conversation(id_)
 
     def list(self, limit: int = 50, before: str | None = None) -> Sequence[Listing]:
         """Conversations, youngest first, without loading any. ``before``: the last id of the page before."""
         self._read_library()
-        return [Listing(DocumentId(r.id), r.title, r.created_at, r.archived) for r in self.store.listing(limit, before)]
+        return [
+            Listing(DocumentId(r.id), r.title, r.created_at, r.archived) for r in self.store.catalog.page(limit, before)
+        ]
 
     def rename(self, id: str, title: str) -> None:
         """Give a conversation another title, on every device."""
@@ -262,8 +265,8 @@ class Repo:
         else one of a deleted conversation raises ConversationNotFound."""
         with self._lock:
             self._read_library()
-            listed = self.store.listed(id)
-            if listed is not None and listed.deleted and self.store.owe_deletion_again(id):
+            listed = self.store.catalog.get(id)
+            if listed is not None and listed.deleted and self.store.relay_tasks.ask_again(id):
                 for link in self._links:
                     self._owed.ask_to_delete(link)
                 return
@@ -279,10 +282,10 @@ class Repo:
         self._read_library()
         self._settle_all()
         hits = []
-        for found in self.store.tables.search(text, limit, elsewhere=elsewhere):
+        for found in self.store.entries.search(text, limit, elsewhere=elsewhere):
             entry = entry_of_row(found.entry, found.pin, found.fields)
             id_ = DocumentId(found.document)
-            listed = self.store.listed(id_)
+            listed = self.store.catalog.get(id_)
             shown = found.position is not None
             title = listed.title if listed else ""
             hits.append(Hit(id_, title, entry.id, entry.role, entry.created_at, found.snippet, shown))
@@ -322,7 +325,7 @@ class Repo:
             for id_ in ids:
                 document_bytes(id_)
                 if id_ != self.library:
-                    self.store.add_document(id_, "conversation")
+                    self.store.catalog.add(id_, "conversation")
         link = Link(url, SyncSource(self, url, ids), token=token, tls=tls)
         with self._lock:
             self._links = [other for other in self._links if other.state != "closed"] + [link]
@@ -426,7 +429,7 @@ class Repo:
                 if document == self.library:
                     self._library.document.refresh()
                 else:
-                    self.store.add_document(document, "conversation")
+                    self.store.catalog.add(document, "conversation")
                 if in_use is not None:
                     in_use.document.refresh()
 
@@ -509,9 +512,9 @@ class Repo:
     def _kept(self, document: DocumentId) -> tuple[Replica, int]:
         """What the file has of a document, in a replica of its own, and the last place of it."""
         replica = self._replica(document)
-        kept = self.store.since(document, 0)
+        kept = self.store.updates.since(document, 0)
         replica.load(kept.snapshot, kept.updates)
-        return replica, kept.place
+        return replica, kept.seq
 
     def _replica(self, document: DocumentId) -> Replica:
         return self.crdt.make_replica(self._roots(document), self._applying.mark(document))
@@ -525,14 +528,14 @@ class Repo:
         from ..crdt.trial import SNAPSHOT, deadly  # most processes never need it
 
         while True:
-            kept = self.store.since(document, 0)
+            kept = self.store.updates.since(document, 0)
             found = deadly(self.crdt.kind, kept.snapshot, kept.updates, self._roots(document))
             if found is None or found == SNAPSHOT:
                 return
-            self.store.set_aside(document, kept.updates[found], "A process died when it was applied.")
+            self.store.updates.set_aside(document, kept.updates[found], "A process died when it was applied.")
 
     def _own_library(self, library: str | None) -> DocumentId:
-        own = self.store.set_setting("library", library or new_document_id(self.random))
+        own = self.store.settings.put_first("library", library or new_document_id(self.random))
         if library is not None and own != library:
             raise LibraryMismatch(
                 f"{self.store.path} belongs to library {own}, not {library}.",
@@ -544,7 +547,7 @@ class Repo:
         if id_ not in self._open:
             made = self._make(id_, self._journal(id_), lambda: self._closed(id_))
             self._open[id_] = Conversation(made)
-            if self.store.tables.erased(id_) > self.store.purged(id_):
+            if self.store.entries.erased(id_) > self.store.updates.purged(id_):
                 made.document.load()  # it crashed between an erase and the end of it: that is made up for now
         return self._open[id_]
 
@@ -567,7 +570,7 @@ class Repo:
             self.blobs,
             clock=self._clock,
             random=self.random,
-            title=lambda: (self.store.listed(id_) or Listed(id_, "", 0.0, False, False)).title,
+            title=lambda: (self.store.catalog.get(id_) or Listed(id_, "", 0.0, False, False)).title,
             presence=lambda: self.presence(id_),
             dispatch=self._callbacks.run,
             observed=self._watch,
@@ -593,7 +596,7 @@ class Repo:
             self.touch(id_)
 
     def _settle_all(self) -> None:
-        for id_ in self.store.tables.stale(RULES):
+        for id_ in self.store.entries.stale(RULES):
             self._settle(DocumentId(id_))
 
     def _journal(self, document: DocumentId) -> StoreJournal:
@@ -612,9 +615,9 @@ class Repo:
         found: set[str] = set()
         with self._lock:
             self._library.document.refresh()
-            for document in self.store.documents("conversation"):
+            for document in self.store.catalog.documents("conversation"):
                 id_ = DocumentId(document)
-                listed = self.store.listed(id_)
+                listed = self.store.catalog.get(id_)
                 if listed is None or not listed.deleted:
                     was_open = id_ in self._open
                     found |= self._conversation(id_).blobs()
@@ -645,11 +648,11 @@ class Repo:
                 self._journals[self.library].note_listed()
 
     def _list_cards(self, cards: Sequence[Card]) -> None:
-        known = self.store.listing_all() if len(cards) > 1 else set()
+        known = self.store.catalog.everything() if len(cards) > 1 else set()
         rows = [Listed(c.id, c.title, c.created_at, c.archived, c.deleted) for c in cards]
         rows = [row for row in rows if row not in known]
         if rows:
-            self.store.put_listing(rows)
+            self.store.catalog.put(rows)
         for card in cards:
             if card.deleted and card.id in self._open:
                 core_of(self._open[card.id]).document.refuse("was deleted from the library")
@@ -666,18 +669,18 @@ class Repo:
         write-ahead log, it is tried again in a while."""
         done = False
         try:
-            doomed = [DocumentId(id_) for id_ in self.store.doomed()]
+            doomed = [DocumentId(id_) for id_ in self.store.deletions.left()]
             for id_ in doomed:
                 blobs: set[str] = set()
                 with suppress(LLMCRDTError):  # one that can't be read: ``collect`` finds them later
                     made = self._make(id_, StoreJournal(self.store, id_, self._notify), lambda: None)
                     blobs = Conversation(made).blobs()
-                self.store.drop(id_)
+                self.store.deletions.drop(id_)
                 with suppress(LLMCRDTError, OSError):
                     self._caches.forget(id_)
                     if blobs:
                         self.blobs.release(blobs)
-            done = self.store.scrub()
+            done = self.store.deletions.scrub()
         finally:
             self._drop_in = 0 if done else _AGAIN
             if not done:
@@ -740,6 +743,6 @@ class Repo:
                 core_of(conversation).document.refresh()
             for link in self._links:
                 link.notify()
-                for waiting in self.store.waiting(link.url):
+                for waiting in self.store.outboxes.documents(link.url):
                     link.notify(DocumentId(waiting))
         return now

@@ -36,27 +36,27 @@ class SyncSource:
         return self._repo.crdt.kind
 
     def cursor(self, document: DocumentId) -> Cursor | None:
-        found = self._store.cursor(self._relay, document)
+        found = self._store.outboxes.cursor(self._relay, document)
         return Cursor(*found) if found else None
 
     def outbox(self, document: DocumentId, after: int = 0, limit: int = 256) -> Sequence[Waiting]:
-        rows = self._store.outbox(self._relay, document, after, limit)
-        return [Waiting(row.place, Record(SessionId(row.session), row.n, row.data)) for row in rows]
+        rows = self._store.outboxes.rows(self._relay, document, after, limit)
+        return [Waiting(row.seq, Record(SessionId(row.session), row.n, row.data)) for row in rows]
 
     def outbox_end(self, document: DocumentId) -> int:
-        return self._store.outbox_end(self._relay, document)
+        return self._store.outboxes.end(self._relay, document)
 
     def replaced(self, document: DocumentId) -> int:
-        return self._store.refills(self._relay, document)
+        return self._store.outboxes.refills(self._relay, document)
 
     def waiting(self) -> tuple[int, int]:
-        return self._store.waiting_size(self._relay)
+        return self._store.outboxes.size(self._relay)
 
     def pushed(self, document: DocumentId, place: int) -> None:
         self._repo.pushed(document, self, place)
 
     def acknowledged(self, document: DocumentId, names: Sequence[tuple[SessionId, int]], cursor: Cursor) -> None:
-        self._store.acknowledged(self._relay, document, names, cursor)
+        self._store.outboxes.acknowledge(self._relay, document, names, cursor)
         self._repo.touch(document, acknowledged=True)
 
     def received(self, document: DocumentId, records: Sequence[Record], cursor: Cursor | None) -> bool:
@@ -76,17 +76,17 @@ class SyncSource:
                 logger.warning("A record of %s was set aside: %s", document, error)
                 refused.append((record.data, str(error)))
         # Records that repeat what the document had may carry erased words, which must not stay in the file.
-        stale = bool(self._store.purged(document)) and self._repo.repeats(document, parsed)
-        self._store.received(self._relay, document, good, refused, cursor, stale=stale)
+        stale = bool(self._store.updates.purged(document)) and self._repo.repeats(document, parsed)
+        self._store.outboxes.receive(self._relay, document, good, refused, cursor, stale=stale)
         if records:
             self._repo.touch(document, refresh=True)
             # An erase, or words that an erase has to take: they must not wait in the file until somebody opens it.
-            if any(crdt.touches(update.data, ERASE_MARK) for update in parsed) or self._store.purged(document):
+            if any(crdt.touches(update.data, ERASE_MARK) for update in parsed) or self._store.updates.purged(document):
                 self._repo.take_in(document)
         return document == self._repo.library
 
     def refused(self, document: DocumentId, session: SessionId, n: int, why: str) -> None:
-        self._store.refused(self._relay, document, session, n, why)
+        self._store.outboxes.refuse(self._relay, document, session, n, why)
         self._repo.touch(document)
 
     def refill(self, document: DocumentId, log: Sequence[bytes], cursor: Cursor) -> None:
@@ -94,16 +94,16 @@ class SyncSource:
             data, keys, place = self._repo.lacking(document, log)
             with self._store.transaction():
                 # Another process may have written since: a refill drops its outbox, where it has one yet.
-                if self._store.last_place(document) != place:
+                if self._store.updates.last_seq(document) != place:
                     data, keys, _ = self._repo.lacking(document, log)
-                self._store.refill(self._relay, document, data, cursor, keys)
+                self._store.outboxes.refill(self._relay, document, data, cursor, keys)
         self._repo.touch(document)
 
     def deleted_last(self) -> Sequence[DocumentId]:
-        return [DocumentId(id_) for id_ in self._store.deleted_last(self._relay)]
+        return [DocumentId(id_) for id_ in self._store.relay_tasks.deleted_last(self._relay)]
 
     def lost(self) -> None:
-        self._store.owe_deletions(self._relay)
+        self._store.relay_tasks.delete_all_again(self._relay)
         self._repo.ask_to_delete(self._relay)
 
     def announced(self, document: DocumentId, *, anew: bool) -> Sequence[Announcement]:

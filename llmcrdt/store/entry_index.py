@@ -7,11 +7,13 @@ few hundred at a time, or when somebody searches: an index is cheapest to build 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from sqlite_utils import Database as Database
+from sqlite_utils import Database
+
+from .connection import Connection
+from .update_rows import last_seq
 
 INDEX_AT = 256  # rows that wait for the index before a write takes them along
 RANKED = 5_000  # of more matches than this, only the newest so many are ranked
@@ -30,7 +32,6 @@ Row = tuple[str, int | None, str | None, str, bool, bytes, str | None]
 """entry, position, pin, node, erased, fields, words."""
 Moved = tuple[str, int | None, str | None]
 """entry, position, pin."""
-Opened = Callable[[], AbstractContextManager[Database]]
 
 
 class Found(NamedTuple):
@@ -44,29 +45,26 @@ class Found(NamedTuple):
     snippet: str
 
 
-class Tables:
-    """Rows and words of one open file. ``reading``, ``writing`` and ``one_view`` give its connection: as it is, in a
-    transaction, and for several queries that see the file at one moment."""
+class EntryIndex:
+    """Rows and words of one open file. ``rules`` names the rules that rows are made by."""
 
-    def __init__(self, reading: Opened, writing: Opened, one_view: Opened) -> None:
-        self._reading = reading
-        self._writing = writing
-        self._one_view = one_view
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
         self._waiting = 0
 
-    def place(self, document: str, rules: str) -> int | None:
-        """The place that a document's rows are made of; None where they are not, or by other rules."""
-        with self._reading() as db:
-            return tables_place(db, document, rules)
+    def made_of(self, document: str, rules: str) -> int | None:
+        """The seq up to which a document's rows are made; None where they are not, or by other rules."""
+        with self._connection.reading() as db:
+            return _made_of(db, document, rules)
 
     def page(
         self, document: str, rules: str, last: int, before: str | None
     ) -> list[tuple[str, str | None, bytes]] | None:
         """The ``last`` rows of the transcript as (entry, pin, fields), oldest first, or those before an entry of it;
         None unless they are there, and made of all that is kept of the document."""
-        with self._one_view() as db:
-            place = tables_place(db, document, rules)
-            if place is None or place < last_place(db, document):
+        with self._connection.one_view() as db:
+            seq = _made_of(db, document, rules)
+            if seq is None or seq < last_seq(db, document):
                 return None
             query, values = "SELECT entry, pin, fields FROM entries WHERE document = ? AND position", [document]
             if before is None:
@@ -82,7 +80,7 @@ class Tables:
 
     def erased(self, document: str) -> int:
         """How many entries are erased, as far as the rows know."""
-        with self._reading() as db:
+        with self._connection.reading() as db:
             query = "SELECT count(*) FROM entries WHERE document = ? AND erased"
             return int(db.execute(query, [document]).fetchone()[0])
 
@@ -94,55 +92,48 @@ class Tables:
             AND NOT EXISTS (SELECT 1 FROM listing WHERE listing.id = documents.id AND deleted)
             ORDER BY documents.id
         """
-        with self._reading() as db:
+        with self._connection.reading() as db:
             return [(str(other), bool(erased)) for other, erased in db.execute(query, [entry, document])]
 
-    def nodes(self, document: str, rules: str, place: int) -> list[tuple[str, int | None, str | None, str]] | None:
+    def nodes(self, document: str, rules: str, seq: int) -> list[tuple[str, int | None, str | None, str]] | None:
         """All rows as (entry, position, pin, node), in the order of the transcript; None unless they are made of all up
-        to ``place``, and no more."""
-        with self._one_view() as db:
-            if tables_place(db, document, rules) != place:
+        to ``seq``, and no more."""
+        with self._connection.one_view() as db:
+            if _made_of(db, document, rules) != seq:
                 return None
             query = "SELECT entry, position, pin, node FROM entries WHERE document = ? ORDER BY position"
             return db.execute(query, [document]).fetchall()
 
-    def known(self, db: Database, document: str) -> dict[str, tuple[int | None, str | None]]:
+    def positions(self, document: str) -> dict[str, tuple[int | None, str | None]]:
+        """Position and pin of each entry that has a row."""
         query = "SELECT entry, position, pin FROM entries WHERE document = ?"
-        return {entry: (position, pin) for entry, position, pin in db.execute(query, [document])}
+        with self._connection.reading() as db:
+            return {entry: (position, pin) for entry, position, pin in db.execute(query, [document])}
 
     def write(
-        self,
-        db: Database,
-        document: str,
-        rules: str,
-        place: int,
-        *,
-        gone: Iterable[str],
-        put: Sequence[Row],
-        moved: Iterable[Moved],
+        self, document: str, rules: str, seq: int, *, gone: Iterable[str], put: Sequence[Row], moved: Iterable[Moved]
     ) -> None:
-        """Change rows inside a transaction. Afterwards they are made of all up to ``place``."""
-        for entry in gone:
-            _drop(db, document, entry)
-        if (
-            len(put) > 1
-            and db.execute("SELECT 1 FROM entries WHERE document = ? LIMIT 1", [document]).fetchone() is None
-        ):
-            db.conn.executemany(_INSERT, ([document, *row] for row in put))
-        else:
-            for row in put:
-                _put(db, document, row)
-        for entry, position, pin in moved:
-            query = "UPDATE entries SET position = CASE ? WHEN -1 THEN position ELSE ? END, pin = ?"
-            db.execute(f"{query} WHERE document = ? AND entry = ?", [position, position, pin, document, entry])
-        db.execute("INSERT OR REPLACE INTO tables VALUES (?, ?, ?)", [document, place, rules])
-        self._waiting += len(put)
-        if self._waiting > INDEX_AT:
-            self._index(db)
+        """Change rows. Afterwards they are made of all up to ``seq``."""
+        with self._connection.writing() as db:
+            for entry in gone:
+                _drop(db, document, entry)
+            first = "SELECT 1 FROM entries WHERE document = ? LIMIT 1"
+            if len(put) > 1 and db.execute(first, [document]).fetchone() is None:
+                db.conn.executemany(_INSERT, ([document, *row] for row in put))
+            else:
+                for row in put:
+                    _put(db, document, row)
+            for entry, position, pin in moved:
+                query = "UPDATE entries SET position = CASE ? WHEN -1 THEN position ELSE ? END, pin = ?"
+                db.execute(f"{query} WHERE document = ? AND entry = ?", [position, position, pin, document, entry])
+            db.execute("INSERT OR REPLACE INTO tables VALUES (?, ?, ?)", [document, seq, rules])
+            self._waiting += len(put)
+            if self._waiting > INDEX_AT:
+                self._index(db)
 
     def forget(self, document: str) -> None:
         """Drop the rows of a document, and leave no trace of their words in the file."""
-        with self._writing() as db:
+        with self._connection.writing() as db:
             forget_rows(db, document)
 
     def stale(self, rules: str, document: str | None = None) -> list[str]:
@@ -157,7 +148,7 @@ class Tables:
                 OR place < coalesce((SELECT place FROM snapshots WHERE snapshots.document = id), 0))
             {"" if document is None else "AND id = ?"}
         """
-        with self._reading() as db:
+        with self._connection.reading() as db:
             return [str(row[0]) for row in db.execute(query, [rules] if document is None else [rules, document])]
 
     def search(self, text: str, limit: int, *, elsewhere: bool) -> list[Found]:
@@ -165,10 +156,10 @@ class Tables:
         match = match_expression(text)
         if not match or limit < 1:
             return []
-        with self._reading() as db:
+        with self._connection.reading() as db:
             waiting = db.execute(f"SELECT 1 {_WAITING} LIMIT 1").fetchone()
         if waiting:
-            with self._writing() as db:
+            with self._connection.writing() as db:
                 self._index(db)
         newest = "SELECT rowid FROM entry_words WHERE entry_words MATCH ? ORDER BY rowid DESC LIMIT 1 OFFSET ?"
         query = f"""
@@ -178,7 +169,7 @@ class Tables:
             AND NOT EXISTS (SELECT 1 FROM listing WHERE listing.id = document AND deleted)
             ORDER BY rank LIMIT ?
         """
-        with self._reading() as db:
+        with self._connection.reading() as db:
             floor = db.execute(newest, [match, RANKED]).fetchone()
             rows = db.execute(query, [match, floor[0] if floor else 0, limit]).fetchall()
         return [Found(*row) for row in rows]
@@ -201,17 +192,9 @@ def match_expression(text: str) -> str:
     return " ".join(f'"{words}"' for words, _ in phrases) + prefix
 
 
-def tables_place(db: Database, document: str, rules: str) -> int | None:
+def _made_of(db: Database, document: str, rules: str) -> int | None:
     found = db.execute("SELECT place FROM tables WHERE document = ? AND rules = ?", [document, rules]).fetchone()
     return int(found[0]) if found else None
-
-
-def last_place(db: Database, document: str) -> int:
-    query = """
-        SELECT max(coalesce((SELECT max(place) FROM updates WHERE document = ?), 0),
-                   coalesce((SELECT place FROM snapshots WHERE document = ?), 0))
-    """
-    return int(db.execute(query, [document, document]).fetchone()[0])
 
 
 def forget_rows(db: Database, document: str) -> None:

@@ -67,7 +67,18 @@ _NO_INDEXED = """
     ALTER TABLE entries DROP COLUMN indexed
 """
 
-NAMES = ("m001_documents", "m002_tables", "m003_no_indexed")
+# What relays are still to do, which stood in settings as "fold:DOCUMENT:RELAY", "delete:DOCUMENT:RELAY" (value: the
+# credential that was refused), "deleted-last:RELAY" (value: documents) and "purged:DOCUMENT" (value: a number).
+_RELAY_TASKS = """
+    CREATE TABLE relay_compactions (document TEXT, relay TEXT, PRIMARY KEY (document, relay)) WITHOUT ROWID;
+    CREATE TABLE relay_deletions (
+        document TEXT, relay TEXT, refused TEXT NOT NULL, PRIMARY KEY (document, relay)
+    ) WITHOUT ROWID;
+    CREATE TABLE relay_deleted (number INTEGER PRIMARY KEY, relay TEXT NOT NULL, document TEXT NOT NULL);
+    CREATE TABLE purges (document TEXT PRIMARY KEY, erased INTEGER NOT NULL) WITHOUT ROWID
+"""
+
+NAMES = ("m001_documents", "m002_tables", "m003_no_indexed", "m004_relay_tasks")
 
 
 @migrations(name="m001_documents")
@@ -84,6 +95,27 @@ def m002_tables(db: Database) -> None:
 def m003_no_indexed(db: Database) -> None:
     _run(db, "INSERT INTO entry_words (entry_words) VALUES ('rebuild')")  # rows that waited would not be found again
     _run(db, _NO_INDEXED)
+
+
+@migrations(name="m004_relay_tasks")
+def m004_relay_tasks(db: Database) -> None:
+    _run(db, _RELAY_TASKS)
+    for name, value in db.execute("SELECT name, value FROM settings").fetchall():
+        what, _, rest = name.partition(":")
+        document, _, relay = rest.partition(":")
+        match what:
+            case "fold":
+                db.execute("INSERT INTO relay_compactions VALUES (?, ?)", [document, relay])
+            case "delete":
+                db.execute("INSERT INTO relay_deletions VALUES (?, ?, ?)", [document, relay, value])
+            case "purged":
+                db.execute("INSERT INTO purges VALUES (?, ?)", [document, int(value)])
+            case "deleted-last":
+                for each in value.split():
+                    db.execute("INSERT INTO relay_deleted (relay, document) VALUES (?, ?)", [rest, each])
+            case _:
+                continue
+        db.execute("DELETE FROM settings WHERE name = ?", [name])
 
 
 def _run(db: Database, script: str) -> None:

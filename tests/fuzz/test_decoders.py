@@ -126,7 +126,7 @@ def test_such_an_update_from_a_relay_is_set_aside_and_the_conversation_stays_goo
     repo.close()
     with open_repo("mine") as repo:
         assert [e.text for e in repo.get(conv.id).transcript()] == ["before", "after"]
-        assert repo.store.set_aside_count(conv.id) == 1
+        assert repo.store.updates.set_aside_count(conv.id) == 1
 
 
 # ---------------------------------------------------------------- other harm

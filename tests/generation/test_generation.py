@@ -25,7 +25,7 @@ from llmcrdt.kvcache.chunk_hash import pack_ids
 from llmcrdt.prompt.answer import Answer
 from llmcrdt.prompt.generation_log import TOKENS, TokenLog, logged_generations
 from llmcrdt.prompt.token_log import prompt_ids
-from llmcrdt.store.store import Store
+from llmcrdt.store.updates import SqliteUpdates
 from llmcrdt.testing.models import write_model
 
 OpenRepo = Callable[..., llmcrdt.Repo]
@@ -368,17 +368,17 @@ def test_a_generation_that_can_t_write_leaves_an_entry_that_can_be_sealed(
     conversation: llmcrdt.Conversation, engine: llmcrdt.LlamaEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written = 0
-    append = Store.append
+    append = SqliteUpdates.append
 
-    def failing(self: Store, *rest: object, **more: object) -> None:
+    def failing(self: SqliteUpdates, *rest: object, **more: object) -> int:
         nonlocal written
         written += 1
         if written > 3:
             raise StoreError("disk full")
-        append(self, *rest, **more)  # type: ignore[arg-type]
+        return append(self, *rest, **more)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch, pytest.raises(StoreError):
-        patch.setattr(Store, "append", failing)
+        patch.setattr(SqliteUpdates, "append", failing)
         llmcrdt.generate(conversation, engine, max_tokens=60, seed=1, interval=0).result(60)
     (left,) = conversation.unsealed()
     conversation.seal(left)

@@ -16,7 +16,8 @@ import llmcrdt
 from llmcrdt.cli import main
 from llmcrdt.exceptions import ConversationNotFound, RelayRefused, RepoClosed, StoreError
 from llmcrdt.ids import document_bytes
-from llmcrdt.store.store import Store
+from llmcrdt.store.deletions import SqliteDeletions
+from llmcrdt.store.relay_tasks import SqliteRelayTasks
 from llmcrdt.sync.protocol import Connection
 from llmcrdt.sync.wire import Ack, Error, ErrorCode, Open, Opened, Push
 from sync_server.auth.tokens import Tokens
@@ -82,15 +83,15 @@ def test_what_could_not_be_dropped_is_dropped_in_a_while_by_itself(
     open_repo: OpenRepo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
     monkeypatch.setattr(llmcrdt.repo.repo, "_POLL", 0.01)
-    drop, tries = Store.drop, list[str]()
+    drop, tries = SqliteDeletions.drop, list[str]()
 
-    def full(store: Store, document: str) -> None:
+    def full(store: SqliteDeletions, document: str) -> None:
         tries.append(document)
         if len(tries) < (4 if when == "deleted" else 5):
             raise StoreError("disk full")
         drop(store, document)
 
-    monkeypatch.setattr(Store, "drop", full)
+    monkeypatch.setattr(SqliteDeletions, "drop", full)
     repo = open_repo("laptop")
     conversation = repo.create("Gone")
     conversation.append("user", SECRET)
@@ -153,7 +154,11 @@ def test_every_device_and_the_relay_delete_it(open_repo: OpenRepo, relay: RelayT
         laptop.delete(conversation.id)
         eventually(lambda: not holds(tmp_path))
         assert [row.id for row in phone.list()] == []
-        eventually(lambda: not laptop.store.owed_deletions(relay.url) and not phone.store.owed_deletions(relay.url))
+        eventually(
+            lambda: (
+                not laptop.store.relay_tasks.deletions(relay.url) and not phone.store.relay_tasks.deletions(relay.url)
+            )
+        )
         one.wait_synced(30)
         two.wait_synced(30)
 
@@ -170,9 +175,9 @@ def test_it_is_asked_for_again_until_the_relay_has_answered(
     laptop.close()
     assert SECRET.encode() in (tmp_path / "relay" / "relay.db-wal").read_bytes()
     again = llmcrdt.open(tmp_path / "laptop.db")
-    assert again.store.owed_deletions(relay.url) == [conversation.id]
+    assert again.store.relay_tasks.deletions(relay.url) == [conversation.id]
     with again.connect(relay.url):
-        eventually(lambda: not holds(tmp_path) and not again.store.owed_deletions(relay.url))
+        eventually(lambda: not holds(tmp_path) and not again.store.relay_tasks.deletions(relay.url))
     again.close()
 
 
@@ -185,7 +190,7 @@ def test_a_process_with_a_link_asks_for_what_another_one_deleted(
     with linked.connect(relay.url) as link:
         link.wait_synced(30)
         other.delete(conversation.id)
-        eventually(lambda: not holds(tmp_path) and not linked.store.owed_deletions(relay.url))
+        eventually(lambda: not holds(tmp_path) and not linked.store.relay_tasks.deletions(relay.url))
 
 
 def test_a_file_put_back_to_before_it_was_sent_has_it_deleted_all_the_same(
@@ -205,7 +210,7 @@ def test_a_file_put_back_to_before_it_was_sent_has_it_deleted_all_the_same(
     with llmcrdt.open(tmp_path / "laptop.db") as restored:
         restored.delete(conversation.id)  # nothing here says that the relay has it
         with restored.connect(relay.url):
-            eventually(lambda: not holds(tmp_path) and not restored.store.owed_deletions(relay.url))
+            eventually(lambda: not holds(tmp_path) and not restored.store.relay_tasks.deletions(relay.url))
 
 
 def test_a_stale_device_deletes_its_copy_and_can_t_bring_it_back(
@@ -221,12 +226,12 @@ def test_a_stale_device_deletes_its_copy_and_can_t_bring_it_back(
     phone.get(conversation.id).append("user", SECRET)  # offline, and never acknowledged
     with laptop.connect(relay.url) as one:
         laptop.delete(conversation.id)
-        eventually(lambda: not laptop.store.owed_deletions(relay.url))
+        eventually(lambda: not laptop.store.relay_tasks.deletions(relay.url))
         one.wait_synced(30)
     with phone.connect(relay.url) as two:
         two.wait_synced(30)  # that the document is gone is no error, for the library says why
         eventually(lambda: not holds(tmp_path))
-    assert phone.list() == [] and phone.store.waiting(relay.url) == []
+    assert phone.list() == [] and phone.store.outboxes.documents(relay.url) == []
 
 
 def test_without_a_word_of_the_library_nothing_local_is_touched(open_repo: OpenRepo, relay: RelayThread) -> None:
@@ -297,10 +302,10 @@ def test_a_deletion_that_the_relay_refuses_is_told_once_and_asked_again_with_ano
                 assert ended.value.code == 0
                 assert (json.loads(capsys.readouterr().out)["kept_there"], len(asked)) == (kept, times)
             again = llmcrdt.open(tmp_path / "phone.db")
-            assert again.store.owed_deletions(relay.url) == [conversation.id], "it is not forgotten"
+            assert again.store.relay_tasks.deletions(relay.url) == [conversation.id], "it is not forgotten"
             with again.connect(relay.url, root) as link:
                 link.wait_synced(30)
-                eventually(lambda: not again.store.owed_deletions(relay.url))
+                eventually(lambda: not again.store.relay_tasks.deletions(relay.url))
                 assert not link.kept_there
             with pytest.raises(ConversationNotFound):
                 again.delete(conversation.id)
@@ -334,7 +339,7 @@ def test_a_relay_that_went_back_to_an_old_copy_is_told_again(open_repo: OpenRepo
     shutil.copytree(tmp_path / "relay", tmp_path / "backup")
     with RelayThread(tmp_path / "relay", port=port) as relay, laptop.connect(relay.url):
         laptop.delete(conversation.id)
-        eventually(lambda: not laptop.store.owed_deletions(relay.url))
+        eventually(lambda: not laptop.store.relay_tasks.deletions(relay.url))
     shutil.rmtree(tmp_path / "relay")
     shutil.copytree(tmp_path / "backup", tmp_path / "relay")
     assert holds(tmp_path / "relay")
@@ -364,7 +369,7 @@ def test_a_relay_that_lost_the_tombstone_but_not_the_word_of_it_is_told_again(
     with RelayThread(tmp_path / "relay", port=port) as relay, laptop.connect(relay.url) as link:
         kept.append("user", "Hello")
         link.wait_synced(30)
-        eventually(lambda: not laptop.store.owed_deletions(relay.url))
+        eventually(lambda: not laptop.store.relay_tasks.deletions(relay.url))
     shutil.rmtree(tmp_path / "relay")
     shutil.move(tmp_path / "backup", tmp_path / "relay")
     assert holds(tmp_path / "relay")
@@ -423,7 +428,7 @@ def test_a_relay_that_lost_nothing_but_tombstones_is_told_again(
                     assert isinstance(ask(page, Push(document, b"s" * 16, 1, (b"\x00\x00",))), Ack)
         with laptop.connect(relay.url) as link:
             link.wait_synced(30)
-            eventually(lambda: laptop.store.owed_deletions(relay.url), lambda owed: owed == [])
+            eventually(lambda: laptop.store.relay_tasks.deletions(relay.url), lambda owed: owed == [])
             assert link.last_error is None
         with native(relay.url) as page:
             for document in lost:
@@ -440,6 +445,6 @@ def test_a_relay_that_knows_what_it_deleted_is_asked_for_nothing_again(open_repo
             laptop.delete(conversation.id)
         link.wait_synced(30)
         first = link.bytes_sent
-    with patch.object(Store, "owe_deletions") as owed, laptop.connect(relay.url) as link:
+    with patch.object(SqliteRelayTasks, "delete_all_again") as owed, laptop.connect(relay.url) as link:
         link.wait_synced(30)
         assert not owed.called and link.bytes_sent < first and link.last_error is None

@@ -18,7 +18,7 @@ import llmcrdt
 from llmcrdt.exceptions import ConversationNotFound, InvalidContent, LibraryMismatch, RepoClosed, StoreError
 from llmcrdt.ids import DocumentId
 from llmcrdt.repo.sync_source import SyncSource
-from llmcrdt.store.store import Store
+from llmcrdt.store.updates import SqliteUpdates
 from llmcrdt.sync.wire import Cursor
 from sync_server.thread import RelayThread
 
@@ -80,9 +80,11 @@ def test_list_loads_no_document(open_repo: OpenRepo, monkeypatch: pytest.MonkeyP
     repo.close()
     repo = open_repo("laptop")
     loaded: list[str] = []
-    original = Store.since
+    original = SqliteUpdates.since
     monkeypatch.setattr(
-        Store, "since", lambda self, document, *rest: (loaded.append(document), original(self, document, *rest))[1]
+        SqliteUpdates,
+        "since",
+        lambda self, document, *rest: (loaded.append(document), original(self, document, *rest))[1],
     )
     assert len(repo.list()) == 5
     assert set(loaded) <= {repo.library}
@@ -191,7 +193,7 @@ def test_a_disk_that_refuses_changes_nothing(open_repo: OpenRepo, monkeypatch: p
         raise StoreError("disk full", hint="free some")
 
     with monkeypatch.context() as patch, pytest.raises(StoreError):
-        patch.setattr(Store, "append", full)
+        patch.setattr(SqliteUpdates, "append", full)
         conversation.append("user", "lost")
     assert texts(conversation) == ["kept"]
     conversation.append("user", "after")
@@ -205,7 +207,7 @@ def test_a_long_conversation_is_folded_and_stays_the_same(open_repo: OpenRepo, t
     for n in range(260):
         conversation.append("user", f"{n} " + "words " * 200)
     before = conversation.transcript().hash
-    connection = repo.store._db
+    connection = repo.store._connection.db
     assert connection.execute("SELECT count(*) FROM snapshots WHERE document = ?", [conversation.id]).fetchone()[0] == 1
     assert connection.execute("SELECT count(*) FROM updates WHERE document = ?", [conversation.id]).fetchone()[0] < 260
     repo.close()
@@ -221,12 +223,12 @@ def test_an_update_that_breaks_the_core_at_loading_is_set_aside(
     repo = open_repo("laptop")
     conversation = repo.create()
     conversation.append("user", "good")
-    repo.store.received("ws://r", conversation.id, [("R" * 22, 1, b"\x01\x02nonsense")], [], None)
+    repo.store.outboxes.receive("ws://r", conversation.id, [("R" * 22, 1, b"\x01\x02nonsense")], [], None)
     repo.close()
     repo = open_repo("laptop")
     again = repo.get(conversation.id)
     assert texts(again) == ["good"]
-    assert repo.store.set_aside_count(conversation.id) == 1
+    assert repo.store.updates.set_aside_count(conversation.id) == 1
     again.append("user", "more")
     repo.close()
     assert texts(open_repo("laptop").get(conversation.id)) == ["good", "more"]

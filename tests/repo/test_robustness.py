@@ -17,7 +17,7 @@ import pytest
 import llmcrdt
 from llmcrdt.exceptions import InvalidContent, KeyMissing, RepoClosed, StoreError
 from llmcrdt.ids import new_document_id
-from llmcrdt.store.store import Store
+from llmcrdt.store.updates import SqliteUpdates
 
 OpenRepo = Callable[..., llmcrdt.Repo]
 
@@ -120,7 +120,7 @@ def test_a_delete_that_fails_keeps_the_keys(open_repo: OpenRepo, monkeypatch: py
         raise StoreError("disk full")
 
     with monkeypatch.context() as patch, pytest.raises(StoreError):
-        patch.setattr(Store, "append", full)
+        patch.setattr(SqliteUpdates, "append", full)
         repo.delete(conversation.id)
     assert [row.id for row in repo.list()] == [conversation.id]
     try:
@@ -200,7 +200,7 @@ def test_an_interrupted_reading_does_not_stop_later_writes(
 ) -> None:
     repo = open_repo("laptop")
     conversation = repo.create()
-    with pytest.raises(KeyboardInterrupt), repo.store._one_view():
+    with pytest.raises(KeyboardInterrupt), repo.store._connection.one_view():
         raise KeyboardInterrupt
     conversation.append("user", "still fine")
 

@@ -51,10 +51,10 @@ def check_converged(world: World) -> None:
     for process in world.processes():
         process.run(lambda process=process: world.check_said(process))
         assert {document for document in world.deletions if process.is_deleted(document)} == deleted
-        assert not process.repo.store.owed_deletions(URL), "every deletion that was owed is done"
+        assert not process.repo.store.relay_tasks.deletions(URL), "every deletion that was owed is done"
         for document in process.repo.following():
             assert not process.local.outbox(document), "nothing waits"
-            assert process.repo.store.set_aside_count(document) == 0, "nothing was set aside"
+            assert process.repo.store.updates.set_aside_count(document) == 0, "nothing was set aside"
 
 
 def check_log(world: World) -> None:
@@ -136,7 +136,7 @@ def check_words(world: World) -> None:
     is in no file at all, and presence never was."""
     folders = [(machine.folder, "chats.db") for machine in world.machines] + [(world.relay_folder, DATABASE)]
     for process in world.processes():
-        assert not process.repo.store.owed_folds(URL), "every fold that was owed is done"
+        assert not process.repo.store.relay_tasks.compactions(URL), "every fold that was owed is done"
     deleted = [document for document in world.deletions if world.processes()[0].is_deleted(document)]
     gone = [PRESENT, *(word for document in deleted for word in world.words_of.get(document, ()))]
     erased = [word for entry, word in world.erased.items() if _is_erased(world, entry)]

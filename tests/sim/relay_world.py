@@ -245,7 +245,7 @@ class World:
     def deletions_of(self, process: ClientProcess) -> set[bytes]:
         """What a process has to have deleted at the relay before it is in step."""
         process.repo._read_library()
-        return set(map(document_bytes, process.repo.store.owed_deletions(URL)))
+        return set(map(document_bytes, process.repo.store.relay_tasks.deletions(URL)))
 
     def relay_state(self) -> dict[str, list[bytes]]:
         """All that the relay has, record by record."""

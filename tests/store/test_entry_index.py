@@ -6,6 +6,7 @@ import random
 import shutil
 import sqlite3
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,11 @@ WORDS = ("straße", "Été", "linden", "42", "über", "tree", "Lindenbaum", "quo
 def rows(repo: llmcrdt.Repo) -> list[tuple[Any, ...]]:
     """All rows, but for what says where they lie in the file."""
     query = "SELECT document, entry, position, pin, node, erased, words, fields FROM entries ORDER BY document, entry"
-    return list(repo.store._db.execute(query).fetchall())
+    return list(repo.store._connection.db.execute(query).fetchall())
 
 
 def forget(repo: llmcrdt.Repo) -> None:
-    with repo.store._writing() as db:
+    with repo.store._connection.writing() as db:
         for table in ("tables", "entries"):
             db.execute(f"DELETE FROM {table}")
         db.execute("INSERT INTO entry_words (entry_words) VALUES ('rebuild')")
@@ -208,9 +209,9 @@ def repo(open_repo: OpenRepo) -> llmcrdt.Repo:
 
 def statements(repo: llmcrdt.Repo, do: Callable[[], object]) -> list[str]:
     seen: list[str] = []
-    repo.store._db.conn.set_trace_callback(seen.append)
+    repo.store._connection.db.conn.set_trace_callback(seen.append)
     do()
-    repo.store._db.conn.set_trace_callback(None)
+    repo.store._connection.db.conn.set_trace_callback(None)
     return seen
 
 
@@ -422,19 +423,19 @@ def test_a_process_that_lacks_an_update_leaves_the_rows_alone(open_repo: OpenRep
     one.append("user", "first")
     two = b.get(one.id)
     two.transcript()
-    append = a.store.append
+    transaction = a.store.transaction
 
-    def late(*arguments: Any) -> None:
+    def late() -> AbstractContextManager[object]:
+        a.store.transaction = transaction  # type: ignore[method-assign]
         b.get(one.id).append("user", "between")
-        append(*arguments)
+        return transaction()
 
-    a.store.append = late  # type: ignore[method-assign]
+    a.store.transaction = late  # type: ignore[method-assign]
     one.append("user", "mine")
-    a.store.append = append  # type: ignore[method-assign]
-    assert a.store.tables.stale(RULES) == [one.id]
+    assert a.store.entries.stale(RULES) == [one.id]
     assert {entry.text for entry in open_repo("laptop").get(one.id).entries()} == {"first", "between", "mine"}
     assert len(a.search("first")) == len(b.search("between")) == len(b.search("mine")) == 1
-    assert a.store.tables.stale(RULES) == []
+    assert a.store.entries.stale(RULES) == []
 
 
 def test_another_version_s_words_replace_those_in_the_index(open_repo: OpenRepo) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import llmcrdt
 from llmcrdt.store import entry_index as tables
-from llmcrdt.store.store import Store
+from llmcrdt.store.store import SqliteStore
 
 ENTRIES = [f"entry{n}" for n in range(4)]
 SAID = st.none() | st.sampled_from(["", "linden", "straße linden", "tree"])
@@ -22,29 +22,28 @@ STEPS = st.one_of(
 )
 
 
-def sound(store: Store) -> None:
+def sound(store: SqliteStore) -> None:
     """FTS5 compares its index with the rows, and raises where they differ."""
-    with store._writing() as db:
+    with store._connection.writing() as db:
         db.execute("INSERT INTO entry_words (entry_words, rank) VALUES ('integrity-check', 1)")
 
 
 @given(steps=st.lists(STEPS, max_size=25))
 @settings(max_examples=150)
 def test_every_search_finds_exactly_the_rows_with_the_word(steps: list[tuple[str, str | None, str | None]]) -> None:
-    store = Store(":memory:", lock=threading.RLock())
+    store = SqliteStore(":memory:", lock=threading.RLock())
     words: dict[str, str | None] = {}
     for kind, entry, said in [*steps, ("search", None, None)]:
         if kind == "forget":
-            store.tables.forget("d")
+            store.entries.forget("d")
             words.clear()
         elif kind == "search":
-            found = {hit.entry for hit in store.tables.search("linden", 10, elsewhere=True)}
+            found = {hit.entry for hit in store.entries.search("linden", 10, elsewhere=True)}
             assert found == {name for name, text in words.items() if text and "linden" in text}
             sound(store)
         else:
             gone, put = ([entry], []) if kind == "gone" else ([], [(entry, None, None, "[]", False, b"", said)])
-            with store._writing() as db:
-                store.tables.write(db, "d", "1", 1, gone=gone, put=put, moved=())
+            store.entries.write("d", "1", 1, gone=gone, put=put, moved=())
             words.pop(entry or "", None)
             if kind == "put" and entry is not None:
                 words[entry] = said
@@ -56,7 +55,7 @@ def test_rows_enter_the_index_in_batches(tmp_path: Path) -> None:
         conversation = repo.create()
 
         def indexed() -> int:
-            return int(repo.store._db.execute("SELECT count(*) FROM entry_words_docsize").fetchone()[0])
+            return int(repo.store._connection.db.execute("SELECT count(*) FROM entry_words_docsize").fetchone()[0])
 
         for _ in range(tables.INDEX_AT):
             conversation.append("user", "linden")
@@ -72,7 +71,7 @@ def test_a_file_from_before_is_searched_whole(tmp_path: Path) -> None:
         conversation.append("user", "straße")
         assert repo.search("straße")
         conversation.append("user", "linden")
-        with repo.store._writing() as db:
+        with repo.store._connection.writing() as db:
             db.execute("ALTER TABLE entries ADD COLUMN indexed INTEGER NOT NULL DEFAULT 0")
             db.execute("UPDATE entries SET indexed = 1 WHERE words = 'straße'")
             db.execute("CREATE INDEX entries_to_index ON entries (number) WHERE NOT indexed AND words IS NOT NULL")
@@ -80,7 +79,7 @@ def test_a_file_from_before_is_searched_whole(tmp_path: Path) -> None:
     with llmcrdt.open(tmp_path / "a.db") as repo:
         assert len(repo.search("linden")) == len(repo.search("straße")) == 1
         sound(repo.store)
-        columns = {row[1] for row in repo.store._db.execute("PRAGMA table_info(entries)")}
+        columns = {row[1] for row in repo.store._connection.db.execute("PRAGMA table_info(entries)")}
         assert "indexed" not in columns
 
 
@@ -88,11 +87,10 @@ def test_a_file_from_before_is_searched_whole(tmp_path: Path) -> None:
 @settings(max_examples=150)
 def test_whatever_people_search_for_is_searched_for(query: str, said: str) -> None:
     """NUL, half an emoji, and whatever means something to FTS5 itself."""
-    store = Store(":memory:", lock=threading.RLock())
-    with store._writing() as db:
-        row = ("e", 0, None, "", False, b"", f"{said}\0linden \0 tree")
-        store.tables.write(db, "d", "1", 1, gone=(), put=[row], moved=())
-    store.tables.search(query, 5, elsewhere=True)
+    store = SqliteStore(":memory:", lock=threading.RLock())
+    row = ("e", 0, None, "", False, b"", f"{said}\0linden \0 tree")
+    store.entries.write("d", "1", 1, gone=(), put=[row], moved=())
+    store.entries.search(query, 5, elsewhere=True)
     for word in ("linden", "tree", "\0linden\0tree", '"linden tree"'):
-        assert [found.entry for found in store.tables.search(word, 5, elsewhere=True)] == ["e"]
+        assert [found.entry for found in store.entries.search(word, 5, elsewhere=True)] == ["e"]
     sound(store)

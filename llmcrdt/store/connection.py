@@ -1,0 +1,221 @@
+"""The open SQLite file of a repo: one connection, its lock, its transactions.
+
+WAL and synchronous=FULL: a transaction that has ended is on disk. Several processes may have the same file open. One
+connection per process, used under ``lock``.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from sqlite_utils import Database
+
+from ..exceptions import NewerDatabase, NotADatabase, RepoClosed, StoreError
+from .migrations import APPLICATION_ID, NAMES, migrations
+
+_PATIENCE_MS = 30_000  # how long a write waits for another process that writes
+_MAKING = 1.0  # seconds that another process may take from making a file to its tables
+_HEADER = b"SQLite format 3\0"
+
+
+class Connection:
+    """Raises NotADatabase, NewerDatabase, StoreError. ``reading``, ``writing`` and ``one_view`` are context managers
+    that give the database; each may be entered inside of any other."""
+
+    def __init__(self, path: str | Path, lock: threading.RLock) -> None:
+        self.path = Path(path)
+        self.lock = lock
+        self.rolled_back: list[Callable[[], None]] = []
+        """Called when a transaction was rolled back: memory must not hold what the file does not."""
+        _refuse_other_files(self.path)
+        self._lacks_log = _lacks_log(self.path)
+        try:
+            _make_private(self.path)
+            connection = sqlite3.connect(
+                self.path,
+                timeout=_PATIENCE_MS / 1000,
+                isolation_level=None,
+                check_same_thread=False,
+                cached_statements=256,
+            )
+        except (sqlite3.OperationalError, OSError) as error:
+            raise StoreError(
+                f"{self.path} can't be opened: {error}.", hint="Check that its folder exists and may be written."
+            ) from None
+        self.db = Database(connection)
+        self.closed = False
+        self._access = _Reading(self)
+        try:
+            with self.reading():
+                self._prepare()
+        except BaseException:
+            self.close()
+            raise
+
+    def _prepare(self) -> None:
+        self.db.execute("PRAGMA journal_mode=WAL")
+        owner = self.one("PRAGMA application_id")  # a first look, at once, puts the log beside the file
+        for pragma in ("synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
+            self.db.execute(f"PRAGMA {pragma}")
+        tables = self.one("SELECT count(*) FROM sqlite_master")
+        if owner != APPLICATION_ID and tables:
+            raise NotADatabase(
+                f"{self.path} is another program's SQLite file.", hint="Give a new file name, or one made by llmcrdt."
+            )
+        if not tables and self._lacks_log and not self._made_meanwhile():
+            raise NotADatabase(
+                f"{self.path} is empty without the file {self.path.name}-wal: it was copied alone while it was in use.",
+                hint="Close it first, then copy; or copy both files. Where nothing was ever in it, delete it.",
+            )
+        known = {migration.name for migration in migrations.pending(self.db)}
+        done = {migration.name for migration in migrations.applied(self.db)}
+        newer = done - known - set(NAMES)
+        if newer:
+            raise NewerDatabase(
+                f"{self.path} was made by a newer llmcrdt ({min(newer)}).", hint="Update llmcrdt; nothing was changed."
+            )
+        if known:
+            self.db.execute(f"PRAGMA application_id={APPLICATION_ID}")
+            migrations.apply(self.db)
+
+    def _made_meanwhile(self) -> bool:
+        """Whether another process is just making the file, and has come to the tables."""
+        deadline = time.monotonic() + _MAKING
+        while not (made := bool(self.one("SELECT count(*) FROM sqlite_master"))) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return made
+
+    def close(self) -> None:
+        """Twice is harmless."""
+        with self.lock:
+            if not self.closed:
+                self.closed = True
+                self.db.close()
+
+    def data_version(self) -> int:
+        """Changes whenever another connection has committed to the file."""
+        return int(self.one("PRAGMA data_version"))
+
+    def one(self, query: str, *values: object) -> Any:
+        """The first column of the first row; None where there is no row."""
+        with self.reading() as db:
+            found = db.execute(query, list(values)).fetchone()
+        return found[0] if found else None
+
+    def reading(self) -> _Reading:
+        """The database under the lock."""
+        return self._access
+
+    @contextmanager
+    def one_view(self) -> Iterator[Database]:
+        """Several queries that see the file at one moment."""
+        with self.reading() as db:
+            if db.conn.in_transaction:
+                yield db
+                return
+            db.execute("BEGIN")
+            try:
+                yield db
+            finally:
+                if db.conn.in_transaction:
+                    db.execute("ROLLBACK")  # nothing was written
+
+    @contextmanager
+    def writing(self) -> Iterator[Database]:
+        """All that is written inside is kept together, or not at all. An inner one is part of the outer one."""
+        with self.reading() as db:
+            if db.conn.in_transaction:  # the outer one commits
+                yield db
+                return
+            # IMMEDIATE: a transaction that reads first and writes later fails at once when another process wrote
+            # between.
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                yield db
+                db.execute("COMMIT")
+            except BaseException:
+                for forget in self.rolled_back:
+                    forget()
+                if db.conn.in_transaction:
+                    db.execute("ROLLBACK")
+                raise
+
+    def empty_wal(self) -> bool:
+        """Take what was deleted out of the write-ahead log: secure_delete zeroed its pages, and the log still has them.
+        False while somebody reads it."""
+        with self.reading() as db:
+            db.execute("PRAGMA busy_timeout=100")
+            try:
+                busy = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            except sqlite3.OperationalError:
+                busy = 1
+            finally:
+                db.execute(f"PRAGMA busy_timeout={_PATIENCE_MS}")
+        return not busy
+
+
+class _Reading:
+    """The database of a connection, under its lock; what SQLite raises becomes an error of ours.
+
+    It holds nothing of one use, so one object serves them all, inside each other too: a write asks for it ten times,
+    and a generator would cost each of them more than its query."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def __enter__(self) -> Database:
+        self._connection.lock.acquire()
+        if self._connection.closed:
+            self._connection.lock.release()
+            raise RepoClosed(f"{self._connection.path} is closed.", hint="Open the repo again.")
+        return self._connection.db
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._connection.lock.release()
+        if not isinstance(error, sqlite3.DatabaseError):
+            return
+        text = str(error)
+        if "not a database" in text or "malformed" in text or "encrypted" in text:
+            raise NotADatabase(
+                f"{self._connection.path} is not a database that can be read: {text}.",
+                hint="Restore it from a backup, or give another file name.",
+            ) from None
+        raise StoreError(
+            f"{self._connection.path}: {text}.", hint="Nothing of this change was kept; try again."
+        ) from error
+
+
+def _make_private(path: Path) -> None:
+    """A new file is for its owner only: it holds what people say. SQLite gives the files beside it the same mode."""
+    if str(path) != ":memory:" and not path.exists():
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+
+
+def _lacks_log(path: Path) -> bool:
+    """Whether the file has a write-ahead log by what it says itself, and none lies beside it: so it is after every
+    orderly close. Where it holds no tables either, they are in the log."""
+    if not path.exists() or Path(f"{path}-wal").exists():
+        return False
+    with path.open("rb") as file:
+        return file.read(20)[18:] == b"\2\2"
+
+
+def _refuse_other_files(path: Path) -> None:
+    """Look before SQLite does: it would treat a short file as an empty database and write into it."""
+    if path.is_dir():
+        raise NotADatabase(f"{path} is a folder.", hint="Give a file name.")
+    if path.exists():
+        with path.open("rb") as file:
+            start = file.read(len(_HEADER))
+        if start and start != _HEADER:
+            raise NotADatabase(
+                f"{path} is not a SQLite database.", hint="Give a new file name, or one made by llmcrdt."
+            )

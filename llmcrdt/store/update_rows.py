@@ -1,0 +1,74 @@
+"""The rows of documents: their snapshots and updates. Each function is part of its caller's transaction."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Sequence
+
+from sqlite_utils import Database
+
+
+def insert(
+    db: Database,
+    document: str,
+    data: bytes,
+    *,
+    keys: str = "",
+    writer: str | None = None,
+    name: tuple[str, int] | tuple[None, None] = (None, None),
+) -> int:
+    """Keep an update; a record that is here already is left as it is. The seq of the row inserted last."""
+    done = db.execute(
+        "INSERT OR IGNORE INTO updates (document, writer, session, n, keys, data) VALUES (?, ?, ?, ?, ?, ?)",
+        [document, writer, *name, keys, data],
+    )
+    return int(done.lastrowid or 0)
+
+
+def insert_pieces(
+    db: Database, document: str, pieces: Sequence[bytes], keys: Iterable[str], writer: str | None = None
+) -> list[int]:
+    """Keep an update in pieces; their seqs. ``keys`` go with the last."""
+    *parts, last = pieces
+    seqs = [insert(db, document, part, writer=writer) for part in parts]
+    return [*seqs, insert(db, document, last, keys=" ".join(keys), writer=writer)]
+
+
+def put_snapshot(db: Database, document: str, seq: int, whole: bytes) -> None:
+    """A snapshot of all up to ``seq``, in place of the one before."""
+    db.execute(
+        "INSERT INTO snapshots VALUES (?, ?, ?, ?) ON CONFLICT (document) DO UPDATE"
+        " SET place = max(place, excluded.place), size = excluded.size, data = excluded.data",
+        [document, seq, len(whole), zlib.compress(whole, 6)],
+    )
+
+
+def delete_unqueued(db: Database, document: str) -> None:
+    """Delete the updates of a document that wait for no relay."""
+    waiting = "SELECT place FROM outbox WHERE outbox.document = updates.document"
+    db.execute(f"DELETE FROM updates WHERE document = ? AND place NOT IN ({waiting})", [document])
+
+
+def last_update(db: Database, document: str) -> int:
+    """The seq of the last update; 0 where there is none."""
+    found = db.execute("SELECT max(place) FROM updates WHERE document = ?", [document]).fetchone()
+    return int(found[0] or 0)
+
+
+def last_seq(db: Database, document: str) -> int:
+    """The seq of the last update that was kept, in a row of its own or in the snapshot."""
+    query = """
+        SELECT max(coalesce((SELECT max(place) FROM updates WHERE document = ?), 0),
+                   coalesce((SELECT place FROM snapshots WHERE document = ?), 0))
+    """
+    return int(db.execute(query, [document, document]).fetchone()[0])
+
+
+def set_aside(db: Database, document: str, data: bytes, reason: str) -> None:
+    """Keep a copy of an update apart from its document."""
+    db.execute("INSERT INTO set_aside (document, reason, data) VALUES (?, ?, ?)", [document, reason, data])
+
+
+def want_purge(db: Database, document: str) -> None:
+    """Note that old bytes of a document are to be purged."""
+    db.execute("INSERT OR REPLACE INTO purges VALUES (?, -1)", [document])

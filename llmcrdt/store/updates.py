@@ -1,0 +1,138 @@
+"""The bytes of documents: snapshots and updates."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+
+from sqlite_utils import Database
+
+from ..exceptions import ConversationNotFound
+from . import base, update_rows
+from .connection import Connection
+from .entry_index import forget_rows
+from .outbox import SqliteOutboxes
+from .relay_tasks import SqliteRelayTasks
+
+Cut = Callable[[bytes], Sequence[bytes]]
+"""Makes of one update several that are small enough to be records; together they say the same."""
+Redact = Callable[[bytes, Sequence[bytes]], Sequence[bytes] | None]
+"""Of a document and some updates: what these say of it without what it has deleted; None where they hold nothing of
+that."""
+
+
+class SqliteUpdates:
+    """Implements ``base.Updates``."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        outboxes: SqliteOutboxes,
+        relay_tasks: SqliteRelayTasks,
+        cut: Cut,
+        redact: Redact,
+    ) -> None:
+        self._connection, self._outboxes, self._relay_tasks = connection, outboxes, relay_tasks
+        self._cut, self._redact = cut, redact
+
+    def since(self, document: str, seq: int, except_writer: str | None = None) -> base.Kept:
+        with self._connection.one_view() as db:
+            query = "SELECT data, place, size FROM snapshots WHERE document = ? AND place > ?"
+            found = db.execute(query, [document, seq]).fetchone()
+            query = "SELECT place, writer, data FROM updates WHERE document = ? AND place > ? ORDER BY place"
+            rows = db.execute(query, [document, seq]).fetchall()
+        last = max([seq, found[1] if found else 0, *(row[0] for row in rows)])
+        updates = [row[2] for row in rows if except_writer is None or row[1] != except_writer]
+        return base.Kept(zlib.decompress(found[0], bufsize=found[2] + 1) if found else None, updates, last)
+
+    def append(self, document: str, data: bytes, writer: str, keys: Iterable[str]) -> int:
+        with self._connection.writing() as db:
+            if self._connection.one("SELECT count(*) FROM listing WHERE id = ? AND deleted", document):
+                # Another process may have deleted it: what is kept now would be dropped without a word.
+                raise ConversationNotFound(f"{document} was deleted from the library.", hint="Nothing was kept.")
+            seqs = update_rows.insert_pieces(db, document, self._cut(data), keys, writer)
+            self._outboxes.queue_everywhere(db, document, seqs)
+            return seqs[-1]
+
+    def last_seq(self, document: str) -> int:
+        with self._connection.reading() as db:
+            return update_rows.last_seq(db, document)
+
+    def unseen(self, document: str, seen: int, writer: str | None) -> bool:
+        query = "SELECT 1 FROM updates WHERE document = ? AND place > ? AND writer IS NOT ? LIMIT 1"
+        return self._connection.one(query, document, seen, writer) is not None
+
+    def compact(self, document: str, seen: int, writer: str | None, snapshot: base.Snapshot) -> int | None:
+        with self._connection.writing() as db:
+            sizes = db.execute(
+                "SELECT coalesce(sum(length(data)), 0) FROM updates WHERE document = ?"
+                " AND place NOT IN (SELECT place FROM outbox WHERE outbox.document = updates.document)",
+                [document],
+            ).fetchone()
+            old = self._connection.one("SELECT size FROM snapshots WHERE document = ?", document) or 0
+            if sizes[0] <= max(base.SMALL, old) or self.unseen(document, seen, writer):
+                return None
+            whole, pending = snapshot()
+            seq = last = update_rows.last_update(db, document)
+            update_rows.put_snapshot(db, document, last, whole)
+            update_rows.delete_unqueued(db, document)
+            for update in pending:
+                seq = update_rows.insert(db, document, update)
+            db.execute("UPDATE tables SET place = ? WHERE document = ? AND place = ?", [seq, document, last])
+            return seq
+
+    def purge(self, document: str, seen: int, writer: str | None, erased: int, snapshot: base.Snapshot) -> bool:
+        with self._connection.writing() as db:
+            if self.unseen(document, seen, writer):
+                return False
+            whole, pending = snapshot()
+            last = update_rows.last_update(db, document)
+            emptied = self._empty_outboxes(db, document, whole)
+            db.execute("DELETE FROM set_aside WHERE document = ?", [document])
+            update_rows.delete_unqueued(db, document)
+            forget_rows(db, document)
+            update_rows.put_snapshot(db, document, last, whole)
+            kept = [(update_rows.insert(db, document, update), update) for update in pending]
+            seqs = [seq for seq, update in kept if self._redact(whole, [update]) is None] if emptied else []
+            for relay, pieces, keys in emptied:
+                redacted = update_rows.insert_pieces(db, document, pieces, keys)
+                self._outboxes.queue(db, relay, document, [*redacted, *seqs])
+            update_rows.want_purge(db, document)
+            self._relay_tasks.want_compaction(db, document)
+        if self._connection.empty_wal():
+            with self._connection.writing() as db:
+                db.execute("INSERT OR REPLACE INTO purges VALUES (?, ?)", [document, erased])
+        return True
+
+    def purged(self, document: str) -> int:
+        return int(self._connection.one("SELECT erased FROM purges WHERE document = ?", document) or 0)
+
+    def set_aside(self, document: str, data: bytes, reason: str) -> None:
+        with self._connection.writing() as db:
+            # Whoever loads the document again finds it there before the one that merged it says so.
+            known = "SELECT 1 FROM set_aside WHERE document = ? AND data = ?"
+            if db.execute(known, [document, data]).fetchone() is None:
+                update_rows.set_aside(db, document, data, reason)
+            same = "SELECT place FROM updates WHERE document = ? AND data = ?"
+            db.execute(f"DELETE FROM outbox WHERE document = ? AND place IN ({same})", [document, document, data])
+            db.execute("DELETE FROM updates WHERE document = ? AND data = ?", [document, data])
+
+    def set_aside_count(self, document: str) -> int:
+        return int(self._connection.one("SELECT count(*) FROM set_aside WHERE document = ?", document))
+
+    def _empty_outboxes(
+        self, db: Database, document: str, whole: bytes
+    ) -> list[tuple[str, Sequence[bytes], list[str]]]:
+        """Empty each outbox that holds something deleted: the relay, what is to wait for it instead, and the entries in
+        that."""
+        out: list[tuple[str, Sequence[bytes], list[str]]] = []
+        query = "SELECT DISTINCT relay FROM outbox WHERE document = ?"
+        for (relay,) in db.execute(query, [document]).fetchall():
+            query = "SELECT data, keys FROM outbox JOIN updates USING (place) WHERE relay = ? AND outbox.document = ?"
+            rows = db.execute(query, [relay, document]).fetchall()
+            pieces = self._redact(whole, [data for data, _ in rows])
+            if pieces is not None:
+                out.append((relay, pieces, sorted({key for _, keys in rows for key in keys.split()})))
+                db.execute("DELETE FROM outbox WHERE relay = ? AND document = ?", [relay, document])
+                self._outboxes.begin_names_anew(db, relay, document)
+        return out
