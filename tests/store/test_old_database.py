@@ -1,0 +1,66 @@
+"""A file that an older version wrote opens as it is: tests/vectors/database.db.gz is of the version in which tasks of
+relays stood in settings; database.json says what is in it."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import sqlite3
+import threading
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import llmcrdt
+from llmcrdt.store.store import SqliteStore
+
+VECTORS = Path(__file__).parents[1] / "vectors"
+SAID = json.loads((VECTORS / "database.json").read_text())
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    path = tmp_path / "old.db"
+    path.write_bytes(gzip.decompress((VECTORS / "database.db.gz").read_bytes()))
+    return path
+
+
+def rows(path: Path, query: str) -> list[Any]:
+    with closing(sqlite3.connect(path)) as db:
+        return db.execute(query).fetchall()
+
+
+def test_tasks_of_relays_move_from_settings_to_their_tables(old: Path) -> None:
+    relay, other, (gone, gone_too) = SAID["relay"], SAID["other"], SAID["gone"]
+    assert len(rows(old, "SELECT name FROM settings")) == 8
+    for _ in range(2):
+        with closing(SqliteStore(old, lock=threading.RLock())) as store:
+            tasks = store.relay_tasks
+            assert tasks.compactions(relay) == tasks.compactions(other) == [SAID["erased"]]
+            assert tasks.deletions(relay) == tasks.deletions(relay, "credential") == [gone_too]
+            assert tasks.deletions(other) == [gone]
+            assert tasks.deletions(other, "credential") == []
+            assert (tasks.deleted_last(relay), tasks.deleted_last(other)) == ([gone], [gone_too])
+            assert store.updates.purged(SAID["erased"]) == 1
+            assert store.updates.purged(SAID["kept"]) == 0
+        assert rows(old, "SELECT name FROM settings") == [("library",)]
+
+
+def test_conversations_are_as_they_were(old: Path) -> None:
+    with llmcrdt.open(old) as repo:
+        assert repo.library == SAID["library"]
+        assert {item.id for item in repo.list()} == {SAID["kept"], SAID["erased"]}
+        kept = repo.get(SAID["kept"])
+        assert [entry.text for entry in kept.transcript()] == SAID["texts"]
+        assert kept.transcript().hash == SAID["hash"]
+        assert repo.get(SAID["erased"]).transcript().hash == SAID["erased_hash"]
+        assert [hit.snippet for hit in repo.search("oak")] == ["Where is the [oak]?"]
+        assert not repo.search("never say")
+        kept.append("user", "and on")
+    with closing(SqliteStore(old, lock=threading.RLock())) as store:
+        waiting = store.outboxes.rows(SAID["relay"], SAID["kept"], 0, 99)
+        assert [[row.session, row.n] for row in waiting[:1]] == SAID["outbox"]
+        assert len(waiting) == 2
+        assert waiting[1].session != waiting[0].session, "no process goes on with another one's session"
