@@ -19,6 +19,7 @@ from typing import NamedTuple
 from llmcrdt.exceptions import MalformedFrame
 from llmcrdt.ids import document_id
 from llmcrdt.sync import protocol, wire
+from llmcrdt.varint import read_uint, write_uint
 
 from .material import Material, Replica
 
@@ -47,28 +48,6 @@ def frame(payload: bytes, masked: bool = False) -> bytes:
     else:
         head = bytes((0x82, bit | 127)) + size.to_bytes(8, "big")
     return head + bytes(4 * masked) + payload
-
-
-def varint(n: int) -> bytes:
-    """lib0's varUint, LEB128."""
-    out = bytearray()
-    while n > 0x7F:
-        out.append(n & 0x7F | 0x80)
-        n >>= 7
-    out.append(n)
-    return bytes(out)
-
-
-def read_varint(data: bytes, at: int) -> tuple[int, int]:
-    """The number at a place, and the place behind it."""
-    n = shift = 0
-    while True:
-        byte = data[at]
-        n |= (byte & 0x7F) << shift
-        at += 1
-        if byte < 0x80:
-            return n, at
-        shift += 7
 
 
 class YWebsocket:
@@ -109,7 +88,7 @@ class YWebsocket:
         at = len(self.before)
         if payload[at : at + 2] not in (b"\x00\x01", b"\x00\x02", b"\x04\x01"):
             return []
-        size, at = read_varint(payload, at + 2)
+        size, at = read_uint(payload, at + 2, 8)
         return [payload[at : at + size]]
 
     def counts(self, payload: bytes) -> bool:
@@ -130,11 +109,11 @@ class Hocuspocus(YWebsocket):
     def __init__(self, room: str, material: Material) -> None:
         super().__init__(room, material)
         self.path = "/"
-        self.before = varint(len(room)) + room.encode()
+        self.before = write_uint(len(room)) + room.encode()
 
     @property
     def hello(self) -> list[bytes]:
-        return [self.before + b"\x02\x00" + varint(4) + b"none", *super().hello]
+        return [self.before + b"\x02\x00" + write_uint(4) + b"none", *super().hello]
 
 
 class YFollower:
@@ -177,7 +156,7 @@ class Native:
         self.document = native_id(room)
         self.session = os.urandom(16)
         self.material = material
-        pieces = [varint(len(u)) + u for u in material.updates]
+        pieces = [write_uint(len(u)) + u for u in material.updates]
         self.blob = b"".join(pieces)
         self.ends = (0, *accumulate(map(len, pieces)))
 
@@ -234,11 +213,11 @@ class NativeFollower:
             raise WrongContent(str(wire.decode(payload)))
         if payload[0] != 0x08:
             return have
-        _, at = read_varint(payload, 17)
-        runs, at = read_varint(payload, at)
+        _, at = read_uint(payload, 17, 8)
+        runs, at = read_uint(payload, at, 8)
         for _ in range(runs):
-            n, at = read_varint(payload, at + 16)
-            count, at = read_varint(payload, at)
+            n, at = read_uint(payload, at + 16, 8)
+            count, at = read_uint(payload, at, 8)
             ends = self.dialect.ends
             if n != have + 1 or have + count >= len(ends):
                 raise WrongContent(f"A follower got record {n} behind record {have}.")
@@ -275,7 +254,7 @@ def native_id(room: str) -> bytes:
 # The rooms of one run say the same, and mostly in the same words.
 @cache
 def _messages(material: Material, before: bytes) -> list[bytes]:
-    return [before + b"\x00\x02" + varint(len(u)) + u for u in material.updates]
+    return [before + b"\x00\x02" + write_uint(len(u)) + u for u in material.updates]
 
 
 @cache

@@ -17,6 +17,7 @@ from itertools import islice, pairwise, repeat
 from typing import Final, NamedTuple, TypeAlias
 
 from ..exceptions import MalformedFrame
+from ..varint import MAX_UINT, write_uint
 from .json_check import is_object
 from .lazy_sequence import LazySequence, places
 
@@ -36,7 +37,6 @@ MAX_SNAPSHOT: Final = 256 << 20
 MAX_TOKEN: Final = 4096
 MAX_AGENT: Final = 128
 MAX_TEXT: Final = 512
-MAX_UINT: Final = (1 << 53) - 1
 MAX_STATE: Final = 4096
 """Bytes of one presence state."""
 MAX_PRESENT: Final = 1024
@@ -307,20 +307,6 @@ def next_chain(chain: bytes, record_digest: bytes) -> bytes:
 
 
 # ---------------------------------------------------------------- writing
-
-
-def write_uint(n: int) -> bytes:
-    """A number as the protocol has it: unsigned LEB128, which is also lib0's varUint."""
-    if not 0 <= n <= MAX_UINT:
-        raise ValueError(f"{n} is not between 0 and 2^53-1")
-    if n < 0x80:
-        return n.to_bytes(1, "big")
-    out = bytearray()
-    while n > 0x7F:
-        out.append(n & 0x7F | 0x80)
-        n >>= 7
-    out.append(n)
-    return bytes(out)
 
 
 def _bytes(data: bytes) -> bytes:

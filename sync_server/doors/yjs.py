@@ -28,8 +28,8 @@ from llmcrdt.sync.wire import (
     ErrorCode,
     Presence,
     Reader,
-    write_uint,
 )
+from llmcrdt.varint import write_uint
 
 from ..auth.tokens import Grant, Tokens
 from ..core.limits import Limits

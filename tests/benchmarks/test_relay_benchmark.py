@@ -10,12 +10,13 @@ import pytest
 
 from benchmarks.__main__ import main
 from benchmarks.relay import folding
-from benchmarks.relay.dialects import Hocuspocus, Native, WrongContent, YWebsocket, frame, varint
+from benchmarks.relay.dialects import Hocuspocus, Native, WrongContent, YWebsocket, frame
 from benchmarks.relay.load import check_documents
 from benchmarks.relay.material import Material, entries, tokens
 from benchmarks.relay.servers import KINDS, OURS, YARDSTICK, has_proc, running
 from llmcrdt.crdt.yjs.compact import compact_updates
 from llmcrdt.sync import wire
+from llmcrdt.varint import write_uint
 from tests.waiting import eventually
 
 WORDS = tokens(6)
@@ -95,7 +96,7 @@ def test_a_yjs_follower_takes_updates_as_they_came_and_merged(kind: type[YWebsoc
     follower = spoken.follow()
     assert follower.take(spoken.messages[0], 0) == 1
     merged = pycrdt.merge_updates(*WORDS.updates[1:5])
-    assert follower.take(spoken.before + b"\x00\x02" + varint(len(merged)) + merged, 1) == 5
+    assert follower.take(spoken.before + b"\x00\x02" + write_uint(len(merged)) + merged, 1) == 5
     assert follower.take(spoken.messages[5], 5) == 6
     follower.check(6)
     assert spoken.follow().take(spoken.before + b"\x01\x00", 0) == 0, "awareness says nothing of the document"
@@ -170,7 +171,7 @@ def test_who_joins_a_server_that_merges_is_noticed_if_anything_is_missing() -> N
     merged = pycrdt.merge_updates(*WORDS.updates)
 
     def told(update: bytes) -> list[bytes]:
-        return [b"\x00\x01" + varint(len(update)) + update]
+        return [b"\x00\x01" + write_uint(len(update)) + update]
 
     check_documents(spoken, [told(merged), told(WORDS.updates[0]) + spoken.messages[1:]])
     for missing in (WORDS.updates[:5], WORDS.updates[1:], (*WORDS.updates[:3], *WORDS.updates[4:])):

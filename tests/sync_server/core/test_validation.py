@@ -29,6 +29,7 @@ from llmcrdt.sync import wire
 from llmcrdt.sync.link import Link
 from llmcrdt.sync.wire import Ack, Error, ErrorCode, Open, Opened, Push, Records
 from llmcrdt.testing.local_documents import BlobDocuments
+from llmcrdt.varint import write_uint
 from sync_server.core.limits import Limits
 from sync_server.core.rooms import Drop, Joined, Rooms, Send
 from sync_server.core.validation import (
@@ -139,7 +140,7 @@ def test_known_bad_updates_harm_nobody_at_either_door(relay: RelayThread, name: 
             assert (answer.code, answer.session, answer.n) == (ErrorCode.BAD_RECORD, T, 1)
         with Bare(relay.url, document_id(document)) as client:
             client.sync()
-            client.send(b"\x00\x02" + wire.write_uint(len(UPDATES[name])) + UPDATES[name])
+            client.send(b"\x00\x02" + write_uint(len(UPDATES[name])) + UPDATES[name])
             assert client.close_code() == 4422
         later = edits(1)[0]
         assert isinstance(ask(watcher, Push(document, S, len(before) + 1, (later,))), Ack)
@@ -208,7 +209,7 @@ def test_a_worker_killed_again_and_again_loses_and_refuses_nothing(tmp_path: Pat
             mine = edits(30, key="p")
             for n in range(30):
                 client.send(wire.encode(Push(D, S, 4 * n + 1, tuple(made[4 * n : 4 * n + 4]))))
-                page.send(b"\x00\x02" + wire.write_uint(len(mine[n])) + mine[n])
+                page.send(b"\x00\x02" + write_uint(len(mine[n])) + mine[n])
                 stop.wait(0.1)
             acked = 0
             while acked < 120:
