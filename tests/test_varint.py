@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from llmcrdt.crdt.yjs.update import read_state_vector
 from llmcrdt.prompt.generation_log import TokenLog
-from llmcrdt.sync import wire
+from llmcrdt.sync import codec
+from llmcrdt.sync.messages import Barrier
 from llmcrdt.varint import MAX_UINT, read_uint, write_uint
 
 # Of each length as many as of any other.
@@ -53,7 +54,7 @@ def test_a_number_out_of_range_is_not_written(n: int) -> None:
 
 @given(numbers)
 def test_every_format_reads_what_is_written(n: int) -> None:
-    assert wire.decode(b"\x09" + write_uint(n)) == wire.Barrier(n)
+    assert codec.decode(b"\x09" + write_uint(n)) == Barrier(n)
     assert read_state_vector(b"\x01" + write_uint(n) + write_uint(n & 0xFFFFFFFF)) == {n: n & 0xFFFFFFFF}
     token = n & 0x7FFFFFFF
     assert TokenLog.unpack(b"\x01\x00\x01" + write_uint(token) + b"\x00") == TokenLog(None, (token,), ())

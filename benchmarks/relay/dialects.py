@@ -18,7 +18,8 @@ from typing import NamedTuple
 
 from llmcrdt.exceptions import MalformedFrame
 from llmcrdt.ids import document_id
-from llmcrdt.sync import protocol, wire
+from llmcrdt.sync import codec, protocol
+from llmcrdt.sync.messages import PATH, SUBPROTOCOL, Barrier, Hello, Open, Push
 from llmcrdt.varint import read_uint, write_uint
 
 from .material import Material, Replica
@@ -149,8 +150,8 @@ class YFollower:
 class Native:
     """The relay's own protocol, one document on each connection, one record in each PUSH."""
 
-    subprotocol: str | None = wire.SUBPROTOCOL
-    path = wire.PATH
+    subprotocol: str | None = SUBPROTOCOL
+    path = PATH
 
     def __init__(self, room: str, material: Material) -> None:
         self.document = native_id(room)
@@ -162,12 +163,12 @@ class Native:
 
     @property
     def hello(self) -> list[bytes]:
-        return [wire.encode(m) for m in (wire.Hello("benchmark"), wire.Open(self.document, "yjs"), wire.Barrier(1))]
+        return [codec.encode(m) for m in (Hello("benchmark"), Open(self.document, "yjs"), Barrier(1))]
 
     @cached_property
     def pushed(self) -> Frames:
-        pushes = (wire.Push(self.document, self.session, n, (u,)) for n, u in enumerate(self.material.updates, 1))
-        return _joined([frame(wire.encode(push), masked=True) for push in pushes])
+        pushes = (Push(self.document, self.session, n, (u,)) for n, u in enumerate(self.material.updates, 1))
+        return _joined([frame(codec.encode(push), masked=True) for push in pushes])
 
     @property
     def echoed(self) -> Frames:
@@ -177,7 +178,7 @@ class Native:
     def whole(self, payload: bytes) -> bool:
         """Whether all is here that the relay had when it was asked."""
         if payload[0] == 0x0B:
-            raise WrongContent(str(wire.decode(payload)))
+            raise WrongContent(str(codec.decode(payload)))
         return payload[0] == 0x0A
 
     def counts(self, payload: bytes) -> bool:
@@ -210,7 +211,7 @@ class NativeFollower:
 
     def take(self, payload: bytes, have: int) -> int:
         if payload[0] == 0x0B:
-            raise WrongContent(str(wire.decode(payload)))
+            raise WrongContent(str(codec.decode(payload)))
         if payload[0] != 0x08:
             return have
         _, at = read_uint(payload, 17, 8)

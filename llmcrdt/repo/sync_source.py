@@ -9,7 +9,7 @@ from ..crdt.yjs.update import read_update
 from ..exceptions import MalformedUpdate
 from ..ids import DocumentId, SessionId
 from ..sync.local import Record, Waiting
-from ..sync.wire import Announcement, Cursor
+from ..sync.messages import Announcement, Cursor
 
 if TYPE_CHECKING:
     from .repo import Repo

@@ -6,7 +6,7 @@ import ipaddress
 from urllib.parse import urlsplit, urlunsplit
 
 from ..exceptions import RelayUnreachable
-from . import wire
+from .messages import PATH
 
 
 def relay_address(url: str) -> str:
@@ -20,8 +20,8 @@ def relay_address(url: str) -> str:
             f"{url!r} is not the address of a relay.", hint="It looks like ws://HOST:PORT."
         ) from None
     path = parts.path.rstrip("/")
-    if not path.endswith(wire.PATH):
-        path += wire.PATH
+    if not path.endswith(PATH):
+        path += PATH
     return urlunsplit(parts._replace(path=path))
 
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ..ids import DocumentId
-from . import wire
 from .document_sync import DocumentSync, Phase
 from .local import LocalDocuments
+from .messages import FOLD_DONE
 from .outbox_marks import OutboxMark, end_of, still_waits
 from .protocol import Connection
 
@@ -72,4 +72,4 @@ class CompactionRequests:
         """The relay has nothing of a document any more: that is more than was asked."""
         fold = self._wanted.pop(document, None)
         for done in fold.done if fold else ():
-            done(wire.FOLD_DONE)
+            done(FOLD_DONE)

@@ -21,10 +21,10 @@ from types import TracebackType
 
 from ..exceptions import LLMCRDTError, RelayRefused, RelayUnreachable, SyncError, SyncTimeout
 from ..ids import DocumentId
-from . import wire
 from .backoff import Backoff
 from .failures import deletion_refused, trusting
 from .local import LocalDocuments
+from .messages import DELETE_REFUSED, FOLD_DONE, FOLD_FAILED, FOLD_NEVER, ErrorCode
 from .progress import Observers, Progress
 from .reconnect import ReconnectingTransport, State
 from .synchronizer import Synchronizer
@@ -187,7 +187,7 @@ class Link:
         future = self._awaited()
 
         def done(outcome: int) -> None:
-            refused = deletion_refused(document) if outcome == wire.DELETE_REFUSED else None
+            refused = deletion_refused(document) if outcome == DELETE_REFUSED else None
             if refused is not None:
                 self._line.last_error, self.kept_there = refused, {**self.kept_there, document: refused}
                 logger.warning("%s", refused)
@@ -362,7 +362,7 @@ class Link:
             self._follower.forget(goal)
 
     def _why_closed(self) -> SyncError:
-        refused = isinstance(self.last_error, RelayRefused) and self.last_error.code == wire.ErrorCode.TOKEN_REFUSED
+        refused = isinstance(self.last_error, RelayRefused) and self.last_error.code == ErrorCode.TOKEN_REFUSED
         if refused and isinstance(self.last_error, RelayRefused):
             return RelayRefused(self.last_error.message, code=self.last_error.code, hint="Connect with another token.")
         return SyncError("The link is closed.", hint="Connect again.")
@@ -373,13 +373,13 @@ class Link:
                 self._settle(future, error)
 
 
-_FOR_GOOD = (wire.ErrorCode.MALFORMED, wire.ErrorCode.UNEXPECTED, wire.ErrorCode.WINDOW_EXCEEDED)
+_FOR_GOOD = (ErrorCode.MALFORMED, ErrorCode.UNEXPECTED, ErrorCode.WINDOW_EXCEEDED)
 
 
 _FOLD_ERRORS: dict[int, SyncError | None] = {
-    wire.FOLD_DONE: None,
-    wire.FOLD_NEVER: RelayRefused("The relay never folds documents of this kind."),
-    wire.FOLD_FAILED: SyncError("The relay could not fold the document.", hint="Ask again later; nothing was lost."),
+    FOLD_DONE: None,
+    FOLD_NEVER: RelayRefused("The relay never folds documents of this kind."),
+    FOLD_FAILED: SyncError("The relay could not fold the document.", hint="Ask again later; nothing was lost."),
 }
 
 

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from ..ids import DocumentId, SessionId
-from .wire import Announcement, Cursor
+from .messages import Announcement, Cursor
 
 
 class Record(NamedTuple):

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
 from ..exceptions import MalformedFrame
-from . import wire
-from .wire import Cursor, Record
+from . import chain, codec, messages
+from .chain import START
+from .messages import Cursor, Record
 
 
 class Welcomed(NamedTuple):
-    limits: wire.Welcome
+    limits: messages.Welcome
 
 
 class Opened(NamedTuple):
@@ -53,7 +54,7 @@ class Reached(NamedTuple):
 
 
 class Folded(NamedTuple):
-    """The relay's answer to ``fold``: wire.FOLD_DONE, FOLD_NEVER or FOLD_FAILED."""
+    """The relay's answer to ``fold``: FOLD_DONE, FOLD_NEVER or FOLD_FAILED."""
 
     document: bytes
     outcome: int
@@ -63,11 +64,11 @@ class Present(NamedTuple):
     """Who else has a document open, and what they announce."""
 
     document: bytes
-    entries: Sequence[wire.Announcement]
+    entries: Sequence[messages.Announcement]
 
 
 class Deleted(NamedTuple):
-    """The relay's answer to ``delete``: wire.DELETE_DONE or DELETE_REFUSED."""
+    """The relay's answer to ``delete``: DELETE_DONE or DELETE_REFUSED."""
 
     document: bytes
     outcome: int
@@ -76,7 +77,7 @@ class Deleted(NamedTuple):
 class Refused(NamedTuple):
     """The relay refused something. Without a document, the connection ends."""
 
-    error: wire.Error
+    error: messages.Error
 
 
 Event: TypeAlias = Welcomed | Opened | Arrived | Acked | CaughtUp | Reached | Folded | Present | Deleted | Refused
@@ -111,11 +112,11 @@ class Connection:
     """
 
     def __init__(self, agent: str = "", token: bytes = b"") -> None:
-        self.limits: wire.Welcome | None = None
+        self.limits: messages.Welcome | None = None
         self._streams: dict[bytes, _Stream] = {}
         # Documents closed while an OPEN was under way: its answer is still to come, and to be ignored.
         self._closing: dict[bytes, int] = {}
-        self._frames: list[bytes] = [wire.encode(wire.Hello(agent, token, wire.FEATURES))]
+        self._frames: list[bytes] = [codec.encode(messages.Hello(agent, token, messages.FEATURES))]
         self._barriers = 0
         self._records = 0
         self._bytes = 0
@@ -131,7 +132,7 @@ class Connection:
         openings = (before.openings if before else self._closing.pop(document, 0)) + 1
         self._forget(document)
         self._streams[document] = _Stream(cursor, openings)
-        self._frames.append(wire.encode(wire.Open(document, kind, cursor)))
+        self._frames.append(codec.encode(messages.Open(document, kind, cursor)))
 
     def close(self, document: bytes) -> None:
         """Follow a document no longer."""
@@ -140,7 +141,7 @@ class Connection:
             self._forget(document)
             if stream.openings:
                 self._closing[document] = stream.openings
-            self._frames.append(wire.encode(wire.Close(document)))
+            self._frames.append(codec.encode(messages.Close(document)))
 
     def is_open(self, document: bytes) -> bool:
         stream = self._streams.get(document)
@@ -176,73 +177,73 @@ class Connection:
             if (record.session, record.n) not in unacked:
                 self._records += 1
                 self._bytes += len(record.data)
-            unacked[record.session, record.n] = (wire.digest(document, record), len(record.data))
+            unacked[record.session, record.n] = (chain.digest(document, record), len(record.data))
         first = records[0]
-        message = wire.Push(document, first.session, first.n, tuple(r.data for r in records))
-        self._frames.append(wire.encode(message))
+        message = messages.Push(document, first.session, first.n, tuple(r.data for r in records))
+        self._frames.append(codec.encode(message))
 
     def fold(self, document: bytes) -> None:
         """Ask the relay to fold an open document's log; the answer is Folded."""
-        self._frames.append(wire.encode(wire.Fold(document)))
+        self._frames.append(codec.encode(messages.Fold(document)))
 
     def announces(self) -> bool:
         """Whether the relay carries presence."""
-        return self.limits is not None and bool(self.limits.features & wire.PRESENCE)
+        return self.limits is not None and bool(self.limits.features & messages.PRESENCE)
 
-    def announce(self, document: bytes, entries: Sequence[wire.Announcement]) -> None:
+    def announce(self, document: bytes, entries: Sequence[messages.Announcement]) -> None:
         """Say who is here, for an open document. Ask ``announces`` before."""
-        self._frames.append(wire.encode(wire.Presence(document, tuple(entries))))
+        self._frames.append(codec.encode(messages.Presence(document, tuple(entries))))
 
     def deletes(self) -> bool:
         """Whether the relay has greeted, and can delete documents."""
-        return self.limits is not None and bool(self.limits.features & wire.DELETION)
+        return self.limits is not None and bool(self.limits.features & messages.DELETION)
 
     def delete(self, document: bytes) -> None:
         """Ask the relay to delete a document, open or not; the answer is Deleted. Only where it ``deletes``."""
-        self._frames.append(wire.encode(wire.Delete(document)))
+        self._frames.append(codec.encode(messages.Delete(document)))
 
     def barrier(self) -> int:
         """Ask whether all that the relay has of the open documents is here; the answer is Reached with this number."""
         self._barriers += 1
-        self._frames.append(wire.encode(wire.Barrier(self._barriers)))
+        self._frames.append(codec.encode(messages.Barrier(self._barriers)))
         return self._barriers
 
     def receive(self, frame: bytes) -> list[Event]:
         """What a frame of the relay means. Raises MalformedFrame."""
-        message = wire.decode(frame)
-        if self.limits is None and not isinstance(message, wire.Welcome | wire.Error):
+        message = codec.decode(frame)
+        if self.limits is None and not isinstance(message, messages.Welcome | messages.Error):
             raise MalformedFrame("The relay did not greet first.")
         match message:
-            case wire.Welcome() if self.limits is None:
+            case messages.Welcome() if self.limits is None:
                 self.limits = message
                 return [Welcomed(message)]
-            case wire.Opened():
+            case messages.Opened():
                 return self._opened(message)
-            case wire.Records(document):
+            case messages.Records(document):
                 stream = self._streams.get(document)
                 return self._arrived(stream, message) if stream and stream.cursor else []
-            case wire.Snapshot(document):
+            case messages.Snapshot(document):
                 stream = self._streams.get(document)
                 return self._snapshot(stream, message) if stream and stream.cursor else []
-            case wire.Folded(document, outcome):
+            case messages.Folded(document, outcome):
                 return [Folded(document, outcome)]
-            case wire.Presence(document, entries):
+            case messages.Presence(document, entries):
                 stream = self._streams.get(document)
                 return [Present(document, entries)] if stream and stream.cursor else []
-            case wire.Deleted(document, outcome):
+            case messages.Deleted(document, outcome):
                 return [Deleted(document, outcome)]
-            case wire.Ack(document):
+            case messages.Ack(document):
                 stream = self._streams.get(document)
                 return self._acked(stream, message) if stream and stream.cursor else []
-            case wire.Reached(number):
+            case messages.Reached(number):
                 return [Reached(number)]
-            case wire.Error():
+            case messages.Error():
                 return self._refused(message)
         raise MalformedFrame(f"{type(message).__name__.upper()} is not for a relay to send.")
 
     # ---------------------------------------------------------------- inside
 
-    def _opened(self, message: wire.Opened) -> list[Event]:
+    def _opened(self, message: messages.Opened) -> list[Event]:
         document = message.document
         stream = self._streams.get(document)
         if stream is None:
@@ -253,9 +254,9 @@ class Connection:
             return []
         if stream.openings < 0:
             raise MalformedFrame("OPENED came without OPEN.")
-        reset = message.how == wire.RESET
+        reset = message.how == messages.RESET
         if reset:
-            stream.cursor = Cursor(message.head.log, 0, wire.START)
+            stream.cursor = Cursor(message.head.log, 0, START)
         elif stream.asked and (stream.asked.log, stream.asked.position) == (message.head.log, message.position):
             stream.cursor = stream.asked
         else:
@@ -263,17 +264,17 @@ class Connection:
         stream.head = message.head
         return [Opened(document, reset), *self._caught_up(document, stream)]
 
-    def _arrived(self, stream: _Stream, message: wire.Records) -> list[Event]:
+    def _arrived(self, stream: _Stream, message: messages.Records) -> list[Event]:
         cursor, document = stream.cursor, message.document
         assert cursor is not None
         if message.position != cursor.position + 1 or stream.partial:
             raise MalformedFrame(f"Position {message.position} came behind {cursor.position}.")
         records = tuple(message.records)
         for record in records:
-            cursor = self._advance(stream, wire.digest(document, record))
+            cursor = self._advance(stream, chain.digest(document, record))
         return [Arrived(document, records, cursor), *self._caught_up(document, stream)]
 
-    def _snapshot(self, stream: _Stream, message: wire.Snapshot) -> list[Event]:
+    def _snapshot(self, stream: _Stream, message: messages.Snapshot) -> list[Event]:
         """A part of what the log was folded to. The cursor moves, over all that was folded, when the last has come."""
         cursor, document = stream.cursor, message.document
         assert cursor is not None
@@ -297,7 +298,7 @@ class Connection:
         self._compare(stream)
         return [Arrived(document, tuple(partial.records), stream.cursor), *self._caught_up(document, stream)]
 
-    def _acked(self, stream: _Stream, message: wire.Ack) -> list[Event]:
+    def _acked(self, stream: _Stream, message: messages.Ack) -> list[Event]:
         names: list[tuple[bytes, int]] = []
         for i in range(message.count):
             name, position = (message.session, message.n + i), message.position + i
@@ -317,7 +318,7 @@ class Connection:
 
     def _advance(self, stream: _Stream, digest: bytes) -> Cursor:
         assert stream.cursor is not None
-        stream.cursor = stream.cursor.after(digest)
+        stream.cursor = chain.advance(stream.cursor, digest)
         self._compare(stream)
         return stream.cursor
 
@@ -333,16 +334,16 @@ class Connection:
         stream.head = None
         return [CaughtUp(document)]
 
-    def _refused(self, error: wire.Error) -> list[Event]:
+    def _refused(self, error: messages.Error) -> list[Event]:
         if error.document is None:
             return [Refused(error)]
         stream = self._streams.get(error.document)
-        if error.code == wire.ErrorCode.GONE:
+        if error.code == messages.ErrorCode.GONE:
             # It ends the stream, and answers what was sent meanwhile: more than one may come, and nothing else.
             self._forget(error.document)
             self._closing.pop(error.document, None)
             return [Refused(error)] if stream else []
-        answers_open = error.code != wire.ErrorCode.NOT_OPEN and not 20 <= error.code < 30
+        answers_open = error.code != messages.ErrorCode.NOT_OPEN and not 20 <= error.code < 30
         if stream is None:
             if answers_open:
                 self._answered(error.document)
@@ -355,7 +356,7 @@ class Connection:
             return []
         if answers_open:
             self._forget(error.document)
-        elif error.code in wire.NOTHING_MORE:
+        elif error.code in messages.NOTHING_MORE:
             self._release(stream)
         return [Refused(error)]
 

@@ -15,11 +15,11 @@ from websockets.protocol import State as SocketState
 from websockets.typing import Subprotocol
 
 from ..exceptions import LLMCRDTError, MalformedFrame, RelayRefused, SyncError
-from . import wire
 from .address import is_loopback, relay_address
 from .backoff import Backoff
 from .failures import explained, first
 from .keepalive import PATIENCE, Keepalive
+from .messages import MAX_FRAME, SUBPROTOCOL, ErrorCode
 from .synchronizer import Synchronizer
 from .traffic import Traffic
 
@@ -87,7 +87,7 @@ class ReconnectingTransport:
             self._follower.disconnected()
             if self._online_since is not None and loop.time() - self._online_since >= HELD:
                 self._backoff.reset()
-            if isinstance(self.last_error, RelayRefused) and self.last_error.code == wire.ErrorCode.TOKEN_REFUSED:
+            if isinstance(self.last_error, RelayRefused) and self.last_error.code == ErrorCode.TOKEN_REFUSED:
                 self._stopped.set()
             if not self._stopped.is_set():
                 self.state = "offline"
@@ -116,7 +116,7 @@ class ReconnectingTransport:
         try:
             async with connect(
                 self._address,
-                subprotocols=[Subprotocol(wire.SUBPROTOCOL)],
+                subprotocols=[Subprotocol(SUBPROTOCOL)],
                 compression="deflate",
                 create_connection=self.traffic.connection(),
                 proxy=None if is_loopback(self._address) else True,
@@ -124,7 +124,7 @@ class ReconnectingTransport:
                 open_timeout=_OPEN_TIMEOUT,
                 ping_interval=None,  # Pulse
                 close_timeout=1.0,
-                max_size=wire.MAX_FRAME,
+                max_size=MAX_FRAME,
                 user_agent_header=None,
             ) as socket:
                 self._socket = socket

@@ -8,9 +8,9 @@ from functools import lru_cache
 
 from ..exceptions import RelayRefused
 from ..ids import DocumentId, SessionId
-from . import wire
 from .document_sync import DocumentSync, Phase
 from .local import LocalDocuments, Waiting
+from .messages import MAX_RECORDS, ErrorCode, Record
 from .protocol import Connection
 
 BATCH = 64 << 10
@@ -46,7 +46,7 @@ class Sender:
                 waiting = waiting[len(run) :]
                 self._pushed(doc, run[-1].place)
                 session = _raw_session(run[0].record.session)
-                connection.push(doc.raw, [wire.Record(session, w.record.n, w.record.data) for w in run])
+                connection.push(doc.raw, [Record(session, w.record.n, w.record.data) for w in run])
         return None
 
     def start_over(self, doc: DocumentSync) -> None:
@@ -74,7 +74,7 @@ def _refusal(connection: Connection, doc: DocumentSync, waiting: Waiting) -> Rel
         "It stays on this device, and what follows it there too; all other documents go on. Have the relay take more"
         " (limit `record`), or erase the entry."
     )
-    return RelayRefused(text, code=wire.ErrorCode.RECORD_TOO_LARGE, hint=hint)
+    return RelayRefused(text, code=ErrorCode.RECORD_TOO_LARGE, hint=hint)
 
 
 def _run(connection: Connection, waiting: Sequence[Waiting]) -> list[Waiting]:
@@ -85,7 +85,7 @@ def _run(connection: Connection, waiting: Sequence[Waiting]) -> list[Waiting]:
         session, n, data = w.record
         if run and ((session, n) != (run[-1].record.session, run[-1].record.n + 1) or size + len(data) > BATCH):
             break
-        full = len(run) == wire.MAX_RECORDS or not connection.fits(size + len(data), len(run))
+        full = len(run) == MAX_RECORDS or not connection.fits(size + len(data), len(run))
         if full or _too_large(connection, w):
             break
         size += len(data)

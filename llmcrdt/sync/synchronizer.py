@@ -17,15 +17,15 @@ from functools import lru_cache
 
 from ..exceptions import RelayRefused
 from ..ids import DocumentId, SessionId, document_bytes, document_id, text_of
-from . import protocol, wire
+from . import protocol
 from .compaction_requests import CompactionRequests
 from .deletion_requests import DeletionRequests
 from .document_sync import DocumentSync, Phase
 from .local import LocalDocuments, Record
+from .messages import FOLD_NEVER, NOTHING_MORE, Cursor, Error, ErrorCode
 from .progress import Progress
 from .sender import Sender
 from .waiters import SyncWaiter, SyncWaiters
-from .wire import ErrorCode
 
 logger = logging.getLogger(__name__)
 
@@ -208,7 +208,7 @@ class Synchronizer:
             if self._documents.get(doc.id) is doc:
                 self._open(doc, None)
 
-    def _open(self, doc: DocumentSync, cursor: wire.Cursor | None) -> None:
+    def _open(self, doc: DocumentSync, cursor: Cursor | None) -> None:
         assert self._connection is not None
         self._openings += 1
         self._folds.start_over(doc.id)
@@ -321,7 +321,7 @@ class Synchronizer:
         self._push(doc)
         self._open_waiting()
 
-    def _refused(self, doc: DocumentSync, error: wire.Error) -> None:
+    def _refused(self, doc: DocumentSync, error: Error) -> None:
         assert self._connection is not None
         if error.code in (ErrorCode.GAP, ErrorCode.CONFLICT, ErrorCode.NOT_OPEN) and not doc.restarted:
             logger.warning("document %s: %s Sending it anew.", doc.id, error.text)
@@ -331,7 +331,7 @@ class Synchronizer:
             logger.warning("document %s: %s", doc.id, error.text)
             doc.hushed = True
         elif error.code == ErrorCode.READ_ONLY and error.session is None:
-            self._folds.answered(doc.id, wire.FOLD_NEVER)
+            self._folds.answered(doc.id, FOLD_NEVER)
         elif error.code == ErrorCode.BAD_RECORD and error.session is not None:
             # It is kept here, and what stands behind it gets other names: the rest goes on.
             self._local.refused(doc.id, _session(error.session), error.n, error.text)
@@ -341,7 +341,7 @@ class Synchronizer:
             logger.warning("%s", why)
             self.refused[doc.id] = why
             self._open(doc, self._local.cursor(doc.id))
-        elif error.code in wire.NOTHING_MORE:
+        elif error.code in NOTHING_MORE:
             # It is read on. What is in the outbox stays there.
             doc.mute = True
             self._pushes.stalled.pop(doc.id, None)

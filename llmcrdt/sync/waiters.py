@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from ..exceptions import MalformedFrame, RelayRefused
 from ..ids import DocumentId
 from .local import LocalDocuments
+from .messages import ErrorCode
 from .outbox_marks import OutboxMark, end_of, still_waits
 from .protocol import Connection
-from .wire import ErrorCode
 
 
 @dataclass(slots=True, eq=False)

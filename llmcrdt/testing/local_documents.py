@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from ..ids import NO_LOG, DocumentId, SessionId, new_session_id
 from ..sync.local import Record, Waiting
-from ..sync.wire import Announcement, Cursor
+from ..sync.messages import Announcement, Cursor
 
 
 def pack(blobs: Sequence[bytes]) -> bytes:

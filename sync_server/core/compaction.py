@@ -10,8 +10,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from llmcrdt.sync import wire
-from llmcrdt.sync.wire import Cursor
+from llmcrdt.sync.messages import FOLD_DONE, FOLD_FAILED, Cursor
 
 from ..log.base import LogError, RecordLog, label
 from .limits import Limits
@@ -145,7 +144,7 @@ class Compaction:
                 fold = self._log.fold(document)
                 upto = fold.position if fold else 0
                 met = [(peer, end) for peer, end in self._asked[document] if end <= upto]
-                answers += ((peer, document, wire.FOLD_DONE) for peer, _ in met if peer is not None)
+                answers += ((peer, document, FOLD_DONE) for peer, _ in met if peer is not None)
                 self._keep(document, [a for a in self._asked[document] if a not in met])
         return answers
 
@@ -183,7 +182,7 @@ class Compaction:
         if len(self._given_up) > self._limits.cached:
             del self._given_up[next(iter(self._given_up))]
         waiting = self._asked.pop(document, [])
-        self._failed += ((peer, document, wire.FOLD_FAILED) for peer, _ in waiting if peer is not None)
+        self._failed += ((peer, document, FOLD_FAILED) for peer, _ in waiting if peer is not None)
 
     def _keep(self, document: bytes, asked: list[tuple[int | None, int]]) -> None:
         if asked:

@@ -17,8 +17,9 @@ from functools import partial
 from itertools import pairwise
 from typing import NamedTuple, TypeAlias
 
-from llmcrdt.sync import wire
-from llmcrdt.sync.wire import Ack, Cursor, Error, ErrorCode, Message, Record, Records
+from llmcrdt.sync import messages
+from llmcrdt.sync.chain import START
+from llmcrdt.sync.messages import Ack, Cursor, Error, ErrorCode, Message, Record, Records
 
 from ..log.base import Conflict, Gap, LogError, RecordLog, Stored, label
 from ..log.snapshots import Part, StoredSnapshot
@@ -52,8 +53,9 @@ class Joined(NamedTuple):
 
 
 class Greeted(NamedTuple):
-    """Who a peer is. ``features``: bits of ``wire.FEATURES``, what it knows beyond what every peer knows. ``subject``:
-    whose what it writes is (empty: nobody's, and never counted). ``admin``: whether it may delete what is others'."""
+    """Who a peer is. ``features``: bits of ``messages.FEATURES``, what it knows beyond what every peer knows.
+    ``subject``: whose what it writes is (empty: nobody's, and never counted). ``admin``: whether it may delete what is
+    others'."""
 
     peer: Peer
     features: int
@@ -286,7 +288,7 @@ class Rooms:
                 there = self._rooms.get(document) or self._load(document, kind)
                 if self._no_room(peer, document, there, len(update)):
                     event = event._replace(message=replace(message, may_append=False))
-            case wire.Push(document, session, n, data):
+            case messages.Push(document, session, n, data):
                 room = self._rooms.get(document)
                 if room is None or peer not in room.readers or not self._checking.wants(room.kind, document):
                     return False
@@ -314,7 +316,7 @@ class Rooms:
             return self._out.append(again)
         self.taken.append((peer, size))
         match message:
-            case wire.Push(document, session, n, data):
+            case messages.Push(document, session, n, data):
                 # All that was looked at is good: what comes behind can't be appended, and is refused in its turn.
                 good = data if answer.good == records else data[: answer.good]
                 if peer not in self._peers or self._push(peer, message, good) < answer.good:
@@ -354,7 +356,7 @@ class Rooms:
             self._set_aside(peer, document, Record(bytes(16), 0, message.update), answer.refused)
         elif answer.data:
             state.session = state.session or self._random(16)
-            push = wire.Push(document, state.session, state.n + 1, answer.data)
+            push = messages.Push(document, state.session, state.n + 1, answer.data)
             done = self._push(peer, push, answer.data)
             state.n += done
             return done == len(answer.data)
@@ -392,26 +394,26 @@ class Rooms:
 
     def _message(self, peer: Peer, message: Request) -> None:
         match message:
-            case wire.Push():
+            case messages.Push():
                 self._push(peer, message, message.data)
-            case wire.Open():
+            case messages.Open():
                 self._open(peer, message)
-            case wire.Close(document):
+            case messages.Close(document):
                 self._close(peer, document)
-            case wire.Barrier(number):
+            case messages.Barrier(number):
                 self._barrier(peer, number)
-            case wire.Fold(document):
+            case messages.Fold(document):
                 self._fold(peer, document)
-            case wire.Delete(document):
+            case messages.Delete(document):
                 self._delete(peer, document)
             case PresenceQuery(document):
                 if document in self._peers[peer].readings:
                     self._presence.watch(peer, document)
-            case wire.Presence(document, entries):
+            case messages.Presence(document, entries):
                 if why := self._presence.take(peer, document, entries):
                     self._refuse(peer, ErrorCode.PRESENCE_REFUSED, why, document)
 
-    def _open(self, peer: Peer, message: wire.Open) -> None:
+    def _open(self, peer: Peer, message: messages.Open) -> None:
         state, document = self._peers[peer], message.document
         if document in state.readings:
             self._close(peer, document)
@@ -428,24 +430,24 @@ class Rooms:
         self._rooms[document] = room
         room.readers.add(peer)
         state.readings[document] = _Subscription(start, missed=room.head.position)
-        if state.features & wire.PRESENCE:
+        if state.features & messages.PRESENCE:
             self._presence.watch(peer, document)
         if start < room.head.position:
             self._behind[peer, document] = None
-        self._send(peer, wire.Opened(document, wire.RESUMED if resumed else wire.RESET, room.head, start))
+        self._send(peer, messages.Opened(document, messages.RESUMED if resumed else messages.RESET, room.head, start))
 
     def _load(self, document: bytes, kind: str) -> _Room:
         """An empty log gets its id here, but is written with its first record: to open costs no disk."""
         head = self._log.head(document)
         if head is None:
-            return _Room(kind, Cursor(self._random(16), 0, wire.START), None)
+            return _Room(kind, Cursor(self._random(16), 0, START), None)
         return _Room(head.kind, head.cursor, self._log.fold(document))
 
     def _holds(self, document: bytes, room: _Room, cursor: Cursor) -> bool:
         if cursor.log != room.head.log:
             return False
         if cursor.position == 0:
-            return cursor.chain == wire.START
+            return cursor.chain == START
         return self._log.holds(document, cursor)
 
     def _close(self, peer: Peer, document: bytes) -> None:
@@ -473,7 +475,7 @@ class Rooms:
             self._deleting.leave(peer)
         self._checking.leave(peer)
 
-    def _push(self, peer: Peer, push: wire.Push, data: Sequence[bytes]) -> int:
+    def _push(self, peer: Peer, push: messages.Push, data: Sequence[bytes]) -> int:
         """Append the first records of a push. How many there are now: the first that is refused ends it."""
         state = self._peers[peer]
         reading = state.readings.get(push.document)
@@ -500,7 +502,9 @@ class Rooms:
         state.unacked += reading.unacked - before
         return done
 
-    def _extend(self, peer: Peer, reading: _Subscription, room: _Room, push: wire.Push, data: Sequence[bytes]) -> int:
+    def _extend(
+        self, peer: Peer, reading: _Subscription, room: _Room, push: messages.Push, data: Sequence[bytes]
+    ) -> int:
         """Append records that are all new, and fit."""
         document, session = push.document, push.session
         owner = self._owner(peer, document)
@@ -510,7 +514,7 @@ class Rooms:
         return len(stored)
 
     def _push_each(
-        self, peer: Peer, reading: _Subscription, room: _Room, push: wire.Push, data: Sequence[bytes]
+        self, peer: Peer, reading: _Subscription, room: _Room, push: messages.Push, data: Sequence[bytes]
     ) -> int:
         repeats: list[tuple[int, bytes, int]] = []
         done = 0
@@ -595,7 +599,7 @@ class Rooms:
         if room is None or peer not in room.readers:
             return self._refuse(peer, ErrorCode.NOT_OPEN, "Open the document first.", document)
         if room.kind not in FOLDED_KINDS:
-            return self._send(peer, wire.Folded(document, wire.FOLD_NEVER))
+            return self._send(peer, messages.Folded(document, messages.FOLD_NEVER))
         self._folding.ask(peer, document)
 
     def _is_gone(self, document: bytes) -> bool:
@@ -608,10 +612,10 @@ class Rooms:
             text = f"At most {self.limits.deletes} deletions may wait for their answer."
             return self._drop(peer, Error(ErrorCode.WINDOW_EXCEEDED, text))
         if not state.admin and self._log.owner(document) not in ("", state.subject):
-            return self._send(peer, wire.Deleted(document, wire.DELETE_REFUSED))
+            return self._send(peer, messages.Deleted(document, messages.DELETE_REFUSED))
         if not self._is_gone(document):
             if self._log.head(document) is None and self._log.unknown(state.subject) >= self.limits.unknown:
-                return self._send(peer, wire.Deleted(document, wire.DELETE_REFUSED))
+                return self._send(peer, messages.Deleted(document, messages.DELETE_REFUSED))
             self._log.delete(document, state.subject)
             self._deleting.now[document] = None
             self._drop_replica(document)
@@ -661,12 +665,12 @@ class Rooms:
     def _answer_folds(self) -> None:
         for peer, document, outcome in self._folding.settle():
             if peer in self._peers:
-                self._send(peer, wire.Folded(document, outcome))
+                self._send(peer, messages.Folded(document, outcome))
 
     def _answer_deletes(self) -> None:
         if self._folding.clean:
             for peer, document in self._deleting.answers():
-                self._send(peer, wire.Deleted(document, wire.DELETE_DONE))
+                self._send(peer, messages.Deleted(document, messages.DELETE_DONE))
 
     def _deliver(self) -> None:
         """One piece of log to every reader that is behind and has room in its queue."""
@@ -752,7 +756,7 @@ class Rooms:
         part = part_at(place)
         weight = _CONTROL + len(part.data)
         self._peers[peer].outstanding += weight
-        message = wire.Snapshot(
+        message = messages.Snapshot(
             document, fold.position, fold.chain, fold.session, part.n, part.of, part.size, part.offset, part.data
         )
         self._out.append(Send((peer,), message, weight))
@@ -776,10 +780,10 @@ class Rooms:
         """The log behind a position, one message long; from memory where it was appended just now."""
         recent = self._recent.get(document)
         if not recent or recent[0].position > after + 1:
-            return self._log.read(document, after, self.limits.batch, wire.MAX_RECORDS)
+            return self._log.read(document, after, self.limits.batch, messages.MAX_RECORDS)
         start = end = after + 1 - recent[0].position
         size = 0
-        while end < len(recent) and end - start < wire.MAX_RECORDS:
+        while end < len(recent) and end - start < messages.MAX_RECORDS:
             size += len(recent[end].record.data)
             if end > start and size > self.limits.batch:
                 break
@@ -813,7 +817,7 @@ class Rooms:
         for peer in tuple(self._asking):
             state = self._peers[peer]
             while state.barriers and self._reached(state, state.barriers[0][1]):
-                self._send(peer, wire.Reached(state.barriers.pop(0)[0]))
+                self._send(peer, messages.Reached(state.barriers.pop(0)[0]))
             if not state.barriers:
                 self._asking.discard(peer)
 
@@ -822,7 +826,7 @@ class Rooms:
             weight = _CONTROL + sum(len(entry.state) + 16 for entry in entries)
             for peer in peers:
                 self._peers[peer].outstanding += weight
-            self._out.append(Send(peers, wire.Presence(document, entries), weight))
+            self._out.append(Send(peers, messages.Presence(document, entries), weight))
 
     def _full(self, peer: Peer) -> bool:
         return self._peers[peer].outstanding >= self.limits.outgoing
@@ -876,7 +880,7 @@ class Rooms:
             for document in changed:
                 if document in self._rooms:
                     room, head = self._rooms[document], self._log.head(document)
-                    room.head = head.cursor if head else Cursor(room.head.log, 0, wire.START)
+                    room.head = head.cursor if head else Cursor(room.head.log, 0, START)
                     room.fold = self._log.fold(document)
         except LogError:
             self._drop_all(tuple(self._peers))
@@ -901,9 +905,9 @@ def joined(events: Sequence[Event]) -> list[Event]:
     after: tuple[Peer, bytes, bytes, int] | None = None
     for event in events:
         message = event.message if isinstance(event, Received) else None
-        if isinstance(message, wire.Push) and isinstance(event, Received):
+        if isinstance(message, messages.Push) and isinstance(event, Received):
             place = (event.peer, message.document, message.session, message.n)
-            if place != after or message.n + len(message.data) - _first(run).n > wire.MAX_RECORDS:
+            if place != after or message.n + len(message.data) - _first(run).n > messages.MAX_RECORDS:
                 out += _as_one(run)
                 run = []
             run.append(event)
@@ -928,9 +932,9 @@ def _weight(piece: Sequence[Stored]) -> int:
     return _CONTROL + sum(len(stored.record.data) + 24 for stored in piece)
 
 
-def _first(run: Sequence[Received]) -> wire.Push:
+def _first(run: Sequence[Received]) -> messages.Push:
     push = run[0].message
-    assert isinstance(push, wire.Push)
+    assert isinstance(push, messages.Push)
     return push
 
 

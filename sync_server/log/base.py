@@ -13,7 +13,7 @@ from math import inf
 from typing import NamedTuple, Protocol
 
 from llmcrdt.exceptions import LLMCRDTError
-from llmcrdt.sync.wire import Cursor, Record
+from llmcrdt.sync.messages import Cursor, Record
 
 from .snapshots import Part, StoredSnapshot
 

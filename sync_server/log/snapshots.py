@@ -13,7 +13,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from llmcrdt.sync.wire import Cursor
+from llmcrdt.sync.messages import Cursor
 
 MARK = 8
 """Bytes of a chain hash that are kept. They tell a restored backup from the log it came from; nobody is kept out by

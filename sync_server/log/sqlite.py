@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 
-from llmcrdt.sync.wire import START, Cursor, Record, digest, next_chain
+from llmcrdt.sync.chain import START, digest, next_chain
+from llmcrdt.sync.messages import Cursor, Record
 
 from . import rejected as refused
 from . import snapshots as folds

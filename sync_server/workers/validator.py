@@ -24,7 +24,7 @@ from functools import partial
 from typing import NamedTuple, TypeAlias, TypeVar
 
 from llmcrdt.exceptions import LLMCRDTError
-from llmcrdt.sync import wire
+from llmcrdt.sync.messages import Push
 
 from ..core.limits import Limits
 from ..core.validation import DiffRequest, Flush, Flushed, MergeRequest, ReplicaDropped, ValidateRequest, ValidateResult
@@ -419,7 +419,7 @@ class Validator:
     def _sent(self, id_: bytes, document: _Document, job: _Job) -> _Sent:
         light = document.state is _State.LIGHT
         match job.todo.request:
-            case wire.Push(_, _, _, data):
+            case Push(_, _, _, data):
                 records = data[job.good : job.good + 1] if job.alone else data[: job.todo.records]
                 return _Sent(id_, b"glance" if light else b"check", records, job)
             case MergeRequest(_, _, update, may_append):
@@ -564,7 +564,7 @@ class Validator:
     def _refuse_what_needs_it(self, id_: bytes, document: _Document) -> None:
         """Of a document that can't be loaded nothing can be told, and nothing can be merged into it."""
         for job in tuple(document.jobs):
-            if not isinstance(job.todo.request, wire.Push):
+            if not isinstance(job.todo.request, Push):
                 self._finish(id_, job, ValidateResult(job.todo.ticket, failed=True))
 
     def _answered_before(self, order: _Sent) -> bool:

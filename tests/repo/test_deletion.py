@@ -17,8 +17,8 @@ from llmcrdt.cli import main
 from llmcrdt.exceptions import ConversationNotFound, RelayRefused, RepoClosed, StoreError
 from llmcrdt.ids import document_bytes
 from llmcrdt.store.store import Store
+from llmcrdt.sync.messages import Ack, Error, ErrorCode, Open, Opened, Push
 from llmcrdt.sync.protocol import Connection
-from llmcrdt.sync.wire import Ack, Error, ErrorCode, Open, Opened, Push
 from sync_server.auth.tokens import Tokens
 from sync_server.log.sqlite import SqliteLog
 from sync_server.thread import RelayThread

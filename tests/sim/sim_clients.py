@@ -16,9 +16,9 @@ from llmcrdt.exceptions import LLMCRDTError, RelayRefused, StoreError
 from llmcrdt.ids import DocumentId
 from llmcrdt.repo.sync_source import SyncSource
 from llmcrdt.sync.backoff import Backoff
+from llmcrdt.sync.messages import ErrorCode
 from llmcrdt.sync.reconnect import HELD
 from llmcrdt.sync.synchronizer import Synchronizer
-from llmcrdt.sync.wire import ErrorCode
 
 URL = "ws://relay"
 DAY = 86_400.0

@@ -19,8 +19,8 @@ from llmcrdt.sync.backoff import Backoff
 from llmcrdt.sync.failures import explained
 from llmcrdt.sync.link import Link
 from llmcrdt.sync.local import Record, Waiting
+from llmcrdt.sync.messages import Announcement
 from llmcrdt.sync.progress import Progress
-from llmcrdt.sync.wire import Announcement
 from llmcrdt.testing.local_documents import BlobDocuments, pack, unpack
 from sync_server.core.limits import Limits
 from sync_server.log.sqlite import SqliteLog

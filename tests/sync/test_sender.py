@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from llmcrdt.ids import document_bytes, document_id
-from llmcrdt.sync import wire
+from llmcrdt.sync import codec
+from llmcrdt.sync.messages import RESUMED, Cursor, Error, ErrorCode, Message, Opened, Push, Welcome
 from llmcrdt.sync.synchronizer import Synchronizer
-from llmcrdt.sync.wire import Cursor, ErrorCode
 from llmcrdt.testing.local_documents import BlobDocuments
 
 DOCUMENT = document_id(b"d" * 16)
@@ -14,16 +14,16 @@ HEAD = Cursor(b"c" * 16, 1, bytes(32))
 SMALL, LARGE = b"small", b"x" * 200
 
 
-def tell(follower: Synchronizer, *messages: wire.Message) -> list[wire.Message]:
+def tell(follower: Synchronizer, *messages: Message) -> list[Message]:
     """The relay says something. Returns what it gets for it."""
     for message in messages:
-        follower.receive(wire.encode(message))
-    return [wire.decode(frame) for frame in follower.take()]
+        follower.receive(codec.encode(message))
+    return [codec.decode(frame) for frame in follower.take()]
 
 
-def pushed(messages: list[wire.Message]) -> int:
+def pushed(messages: list[Message]) -> int:
     """How many records were sent."""
-    return sum(len(message.data) for message in messages if isinstance(message, wire.Push))
+    return sum(len(message.data) for message in messages if isinstance(message, Push))
 
 
 class Stuck:
@@ -37,8 +37,8 @@ class Stuck:
         self.local.put(DOCUMENT, LARGE)
         self.follower = Synchronizer(self.local, lambda: 0.0)
         self.follower.connected()
-        opened = wire.Opened(RAW, wire.RESUMED, HEAD, HEAD.position)
-        assert pushed(tell(self.follower, wire.Welcome(record_bytes=100), opened)) == 1
+        opened = Opened(RAW, RESUMED, HEAD, HEAD.position)
+        assert pushed(tell(self.follower, Welcome(record_bytes=100), opened)) == 1
         assert self.code == ErrorCode.RECORD_TOO_LARGE
 
     @property
@@ -63,21 +63,21 @@ def test_nothing_behind_it_is_sent_until_the_outbox_holds_something_else() -> No
 
 def test_what_stands_before_it_is_sent_again_where_the_document_is_opened_anew() -> None:
     stuck = Stuck()
-    tell(stuck.follower, wire.Error(ErrorCode.NOT_OPEN, "", RAW))
-    assert pushed(tell(stuck.follower, wire.Opened(RAW, wire.RESUMED, HEAD, HEAD.position))) == 1
+    tell(stuck.follower, Error(ErrorCode.NOT_OPEN, "", RAW))
+    assert pushed(tell(stuck.follower, Opened(RAW, RESUMED, HEAD, HEAD.position))) == 1
     assert stuck.code == ErrorCode.RECORD_TOO_LARGE
 
 
 def test_what_is_erased_while_the_document_is_opened_anew_refuses_nothing_any_more() -> None:
     stuck = Stuck()
-    tell(stuck.follower, wire.Error(ErrorCode.NOT_OPEN, "", RAW))
+    tell(stuck.follower, Error(ErrorCode.NOT_OPEN, "", RAW))
     stuck.erase()
-    tell(stuck.follower, wire.Opened(RAW, wire.RESUMED, HEAD, HEAD.position))
+    tell(stuck.follower, Opened(RAW, RESUMED, HEAD, HEAD.position))
     assert stuck.code is None
 
 
 def test_that_the_log_is_full_is_not_forgotten_with_it() -> None:
     stuck = Stuck()
-    tell(stuck.follower, wire.Error(ErrorCode.LOG_FULL, "", RAW))
+    tell(stuck.follower, Error(ErrorCode.LOG_FULL, "", RAW))
     stuck.erase()
     assert pushed(tell(stuck.follower)) == 0 and stuck.code == ErrorCode.LOG_FULL

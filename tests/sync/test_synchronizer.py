@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from llmcrdt.ids import document_bytes, document_id
-from llmcrdt.sync import wire
+from llmcrdt.sync import codec
+from llmcrdt.sync.messages import Welcome
 from llmcrdt.sync.synchronizer import Synchronizer
 from llmcrdt.testing.local_documents import BlobDocuments, pack, unpack
 from sync_server.core.catch_up import CatchUpRequest, CatchUpResult
@@ -129,8 +130,8 @@ class Network:
                 if connection is None or not connection.up:
                     break
                 message = connection.door.receive(connection.up.popleft())
-                if isinstance(message, wire.Welcome):
-                    connection.down.append((wire.encode(message), 0))
+                if isinstance(message, Welcome):
+                    connection.down.append((codec.encode(message), 0))
                 else:
                     events.append(Received(connection.peer, message))
         self.step(events)
@@ -147,7 +148,7 @@ class Network:
             assert output.weight <= 1000
             for connection in self.wires.values():
                 if connection.peer in output.peers:
-                    connection.down.append((wire.encode(output.message), output.weight))
+                    connection.down.append((codec.encode(output.message), output.weight))
 
     def to_device(self, device: int, count: int) -> None:
         connection = self.wires.get(device)

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmcrdt.sync.wire import START, Cursor, Record, digest
+from llmcrdt.sync.chain import START, digest
+from llmcrdt.sync.messages import Cursor, Record
 from sync_server.log.base import Conflict, Gap, Head, LogError, Stored
 from sync_server.log.sqlite import SqliteLog
 
