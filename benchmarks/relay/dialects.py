@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from llmcrdt.exceptions import MalformedFrame
 from llmcrdt.ids import document_id
-from llmcrdt.sync import codec, protocol
+from llmcrdt.sync import codec, events, protocol
 from llmcrdt.sync.messages import PATH, SUBPROTOCOL, Barrier, Hello, Open, Push
 from llmcrdt.varint import read_uint, write_uint
 
@@ -192,7 +192,7 @@ class Native:
         client.open(self.document, "yjs", None)
         try:
             for event in (event for payload in payloads for event in client.receive(payload)):
-                if isinstance(event, protocol.Arrived):
+                if isinstance(event, events.Arrived):
                     records += (record.data for record in event.records)
         except MalformedFrame as e:
             raise WrongContent(e.message) from e

@@ -56,7 +56,7 @@ class CompactionRequests:
                 fold.mark = left
             else:
                 fold.asked, fold.answers = True, fold.answers + 1
-                connection.fold(doc.raw)
+                connection.request_compaction(doc.raw)
 
     def answered(self, document: DocumentId, outcome: int) -> None:
         fold = self._wanted.get(document)

@@ -52,7 +52,7 @@ class DeletionRequests:
         """Send what can be asked now; whether anything was. An older relay is not asked; a later one may be.
         ``pending``: documents that are not live yet, so the relay may lack what was durable there before."""
         asked = self.held_back = False
-        for document, deletion in self._wanted.items() if connection.deletes() else ():
+        for document, deletion in self._wanted.items() if connection.can_delete() else ():
             if deletion.asked:
                 continue
             if self._under_way >= MOST:

@@ -17,7 +17,7 @@ from functools import lru_cache
 
 from ..exceptions import RelayRefused
 from ..ids import DocumentId, SessionId, document_bytes, document_id, text_of
-from . import protocol
+from . import events, protocol
 from .compaction_requests import CompactionRequests
 from .deletion_requests import DeletionRequests
 from .document_sync import DocumentSync, Phase
@@ -87,7 +87,7 @@ class Synchronizer:
 
     def take(self) -> list[bytes]:
         """The frames to send now, in order."""
-        return self._connection.take() if self._connection else []
+        return self._connection.drain_frames() if self._connection else []
 
     def timers(self) -> list[tuple[float, DocumentId, int]]:
         """(seconds, document, opening): call ``due(document, opening)`` after that time. Each is handed out once."""
@@ -121,7 +121,7 @@ class Synchronizer:
             return
         for event in self._connection.receive(frame):
             self._take(event)
-            if isinstance(event, protocol.Acked | protocol.Refused):
+            if isinstance(event, events.Acked | events.Refused):
                 self._go_on()
         self._advance()
 
@@ -143,7 +143,7 @@ class Synchronizer:
     def announce(self, document: DocumentId, *, anew: bool = False) -> None:
         """Tell the relay who is present here, if it carries presence and the document is open."""
         doc, connection = self._documents.get(document), self._connection
-        if doc and connection and connection.announces() and connection.is_open(doc.raw) and not doc.hushed:
+        if doc and connection and connection.carries_presence() and connection.is_open(doc.raw) and not doc.hushed:
             entries = self._local.announced(document, anew=anew)
             if entries:
                 connection.announce(doc.raw, entries)
@@ -221,32 +221,32 @@ class Synchronizer:
             self._filling.add(doc.id)
         self._connection.open(doc.raw, self._local.kind(doc.id), cursor)
 
-    def _take(self, event: protocol.Event) -> None:
+    def _take(self, event: events.Event) -> None:
         match event:
-            case protocol.Welcomed():
+            case events.Welcomed():
                 pass
-            case protocol.Reached(number):
+            case events.Reached(number):
                 self._goals.reached(number, self._documents, self._pending)
-            case protocol.Opened(document) if document in self._probed:
+            case events.Opened(document) if document in self._probed:
                 self._probed.discard(document)
                 if self._connection is not None:
                     self._connection.close(document)
                 self._note_loss()
-            case protocol.Refused(error) if error.document is not None and error.document in self._probed:
+            case events.Refused(error) if error.document is not None and error.document in self._probed:
                 self._probed.discard(error.document)
                 if error.code == ErrorCode.WRONG_KIND:  # somebody has brought another one
                     self._note_loss()
-            case protocol.Refused(error) if error.document is None:
+            case events.Refused(error) if error.document is None:
                 self.retry_after = error.retry_after / 1000
                 raise RelayRefused(f"The relay ended the connection: {error.text}", code=error.code)
-            case protocol.Folded(document, outcome):
+            case events.Folded(document, outcome):
                 self._folds.answered(_name(document), outcome)
-            case protocol.Present(document, entries):
+            case events.Present(document, entries):
                 if (name := _name(document)) in self._documents:
                     self._local.heard(name, entries)
-            case protocol.Deleted(document, outcome):
+            case events.Deleted(document, outcome):
                 self._deletions.answered(_name(document), outcome)
-            case protocol.Refused(error):
+            case events.Refused(error):
                 assert error.document is not None
                 if doc := self._documents.get(_name(error.document)):
                     self._refused(doc, error)
@@ -255,17 +255,17 @@ class Synchronizer:
                     self._stream(doc, event)
 
     def _stream(
-        self, doc: DocumentSync, event: protocol.Opened | protocol.Arrived | protocol.Acked | protocol.CaughtUp
+        self, doc: DocumentSync, event: events.Opened | events.Arrived | events.Acked | events.CaughtUp
     ) -> None:
         match event:
-            case protocol.Opened(_, reset):
+            case events.Opened(_, reset):
                 doc.position = self._position(doc)
                 if reset:
                     doc.phase = Phase.FILLING
                 else:
                     self._live(doc)
                 self.announce(doc.id, anew=True)
-            case protocol.Arrived(_, records, cursor):
+            case events.Arrived(_, records, cursor):
                 self._received += cursor.position - doc.position
                 doc.position = cursor.position
                 filling = doc.phase is Phase.FILLING
@@ -274,13 +274,13 @@ class Synchronizer:
                 named = [Record(_session(r.session), r.n, r.data) for r in records]
                 if self._local.received(doc.id, named, None if filling else cursor):
                     self._list()
-            case protocol.Acked(_, names, cursor):
+            case events.Acked(_, names, cursor):
                 doc.position = cursor.position
                 self._sent += len(names)
                 if names:
                     self._local.acknowledged(doc.id, [(_session(s), n) for s, n in names], cursor)
                     self._goals.check(doc.id)
-            case protocol.CaughtUp() if doc.phase is Phase.FILLING:
+            case events.CaughtUp() if doc.phase is Phase.FILLING:
                 if doc.lossy:
                     # The relay lost something, and others notice at the same time.
                     self._timers.append((self._random() * REFILL_DELAY, doc.id, doc.opening))

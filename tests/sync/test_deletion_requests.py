@@ -43,7 +43,7 @@ EMPTY = Cursor(b"c" * 16, 0, START)
 def connected(features: int = FEATURES) -> Connection:
     connection = Connection()
     connection.receive(codec.encode(Welcome(features=features)))
-    connection.take()
+    connection.drain_frames()
     return connection
 
 
@@ -55,7 +55,7 @@ def library() -> BlobDocuments:
 
 
 def asked(connection: Connection) -> list[Message]:
-    return [codec.decode(frame) for frame in connection.take()]
+    return [codec.decode(frame) for frame in connection.drain_frames()]
 
 
 def tell(follower: Synchronizer, *messages: Message) -> list[Message]:

@@ -12,8 +12,9 @@ from llmcrdt.exceptions import MalformedFrame, RelayRefused
 from llmcrdt.ids import document_id
 from llmcrdt.sync import codec, messages
 from llmcrdt.sync.chain import START, advance, digest
+from llmcrdt.sync.events import Acked, Arrived, CaughtUp, Event, Opened, Reached, Refused, Welcomed
 from llmcrdt.sync.messages import Ack, Cursor, Error, ErrorCode, Message, Record, Records
-from llmcrdt.sync.protocol import Acked, Arrived, CaughtUp, Connection, Event, Opened, Reached, Refused, Welcomed
+from llmcrdt.sync.protocol import Connection
 from llmcrdt.sync.synchronizer import Synchronizer
 from llmcrdt.testing.local_documents import BlobDocuments
 
@@ -32,7 +33,7 @@ def hear(connection: Connection, *sent: Message) -> list[Event]:
 
 
 def said(connection: Connection) -> list[Message]:
-    return [codec.decode(frame) for frame in connection.take()]
+    return [codec.decode(frame) for frame in connection.drain_frames()]
 
 
 def live(cursor: Cursor | None = EMPTY, head: Cursor | None = None) -> Connection:
@@ -42,7 +43,7 @@ def live(cursor: Cursor | None = EMPTY, head: Cursor | None = None) -> Connectio
     start = cursor or EMPTY
     how = messages.RESUMED if cursor else messages.RESET
     hear(connection, messages.Welcome(), messages.Opened(D, how, head or start, start.position))
-    connection.take()
+    connection.drain_frames()
     return connection
 
 

@@ -14,6 +14,7 @@ import pytest
 
 import llmcrdt
 from llmcrdt.sync import codec, protocol
+from llmcrdt.sync import events as client_events
 from llmcrdt.sync.messages import (
     RESUMED,
     Ack,
@@ -310,9 +311,9 @@ def test_a_fold_in_the_middle_of_it_begins_anew(tmp_path: Path) -> None:
         for event in client.receive(codec.encode(m))  # type: ignore[arg-type]
     ]
     opened, arrived, caught_up = events
-    assert isinstance(arrived, protocol.Arrived) and [r.data for r in arrived.records] == [b"folded"]
+    assert isinstance(arrived, client_events.Arrived) and [r.data for r in arrived.records] == [b"folded"]
     assert arrived.cursor == relay.cursors[9]
-    assert (opened, caught_up) == (protocol.Opened(D, False), protocol.CaughtUp(D))
+    assert (opened, caught_up) == (client_events.Opened(D, False), client_events.CaughtUp(D))
     relay.log.close()
 
 

@@ -22,6 +22,7 @@ from llmcrdt.crdt.yjs.replica import YjsReplica
 from llmcrdt.exceptions import RelayRefused, SyncError
 from llmcrdt.ids import document_id
 from llmcrdt.sync import codec, protocol
+from llmcrdt.sync import events as client_events
 from llmcrdt.sync.chain import START
 from llmcrdt.sync.link import Link
 from llmcrdt.sync.messages import (
@@ -232,10 +233,10 @@ class Follower:
         self.outbox: dict[int, bytes] = {}
         self.words: set[bytes] = set()
         self.client.receive(codec.encode(Welcome("relay", 1 << 20, 1 << 20, 1 << 20, 10)))
-        self.client.take()
+        self.client.drain_frames()
 
     def said(self) -> list[Event]:
-        return [Received(self.peer, codec.decode(frame)) for frame in self.client.take()]  # type: ignore[arg-type]
+        return [Received(self.peer, codec.decode(frame)) for frame in self.client.drain_frames()]  # type: ignore[arg-type]
 
     def open(self, resume: bool) -> list[Event]:
         cursor = self.client.cursor(D) if resume and self.client.is_open(D) else None
@@ -261,9 +262,9 @@ class Follower:
         for frame in self.queue:
             for event in self.client.receive(frame):
                 match event:
-                    case protocol.Arrived(_, records):
+                    case client_events.Arrived(_, records):
                         self.words.update(*map(in_fours, (record.data for record in records)))
-                    case protocol.Acked(_, names):
+                    case client_events.Acked(_, names):
                         self.words.update(*(in_fours(self.outbox.pop(n)) for _, n in names))
         self.queue, weight, self.weight = [], self.weight, 0
         return [Sent(self.peer, weight)]
@@ -325,7 +326,7 @@ def test_whoever_a_fold_overtakes_misses_nothing(tmp_path_factory: pytest.TempPa
             elif name == "open":
                 events += three[arguments[0]].open(arguments[1])
             elif name == "fold":
-                three[arguments[0]].client.fold(D)
+                three[arguments[0]].client.request_compaction(D)
                 events += three[arguments[0]].said()
             elif name == "write and folded":
                 written.append(b"%04d" % len(written))
