@@ -67,10 +67,10 @@ class Link:
     ) -> None:
         self.url = url
         self.kept_there: Mapping[DocumentId, RelayRefused] = {}
-        self._follower = Synchronizer(local, random, _agent(), (token or "").encode())
+        self._synchronizer = Synchronizer(local, random, _agent(), (token or "").encode())
         self._line = ReconnectingTransport(
             url,
-            self._follower,
+            self._synchronizer,
             backoff or Backoff(random),
             lambda: trusting(tls),
             changed=self._pump,
@@ -175,7 +175,7 @@ class Link:
         def done(outcome: int) -> None:
             self._settle(future, _FOLD_ERRORS[outcome])
 
-        self._call(self._guard, self._follower.fold, document, done)
+        self._call(self._guard, self._synchronizer.request_compaction, document, done)
         return future
 
     def delete(self, document: DocumentId, after: DocumentId) -> Future[None]:
@@ -193,7 +193,7 @@ class Link:
                 logger.warning("%s", refused)
             self._settle(future, refused)
 
-        self._call(self._guard, self._follower.delete, document, after, done)
+        self._call(self._guard, self._synchronizer.request_deletion, document, after, done)
         return future
 
     def close(self) -> None:
@@ -273,10 +273,10 @@ class Link:
         """After the follower did something: send its frames, set its timers, note what it refuses."""
         self._line.flush()
         self._report_soon()
-        for pause, document, opening in self._follower.timers():
-            self._loop.call_later(pause, self._guard, self._follower.due, document, opening)
-        if self._follower.refused:
-            self._line.last_error = next(iter(self._follower.refused.values()))
+        for pause, document, opening in self._synchronizer.drain_timers():
+            self._loop.call_later(pause, self._guard, self._synchronizer.timer_expired, document, opening)
+        if self._synchronizer.refused:
+            self._line.last_error = next(iter(self._synchronizer.refused.values()))
 
     def _report_soon(self) -> None:
         if self._observers and not self._reporting:
@@ -292,7 +292,7 @@ class Link:
 
     def _see_progress(self, seen: Future[None] | None = None) -> None:
         with suppress(LLMCRDTError):  # the disk, for a moment
-            self._progress = self._follower.progress()
+            self._progress = self._synchronizer.progress()
         if seen is not None and not seen.done():
             seen.set_result(None)
 
@@ -308,7 +308,7 @@ class Link:
         with self._lock:
             noted, self._noted = self._noted, set()
         for document in noted:
-            self._guard(self._follower.changed, document)
+            self._guard(self._synchronizer.local_changed, document)
 
     def _announce(self, document: DocumentId) -> None:
         if document in self._announcing:
@@ -316,7 +316,7 @@ class Link:
             return
         self._announcing[document] = False
         self._loop.call_later(ANNOUNCE, self._announced, document)
-        self._guard(self._follower.announce, document)
+        self._guard(self._synchronizer.announce, document)
 
     def _announced(self, document: DocumentId) -> None:
         if self._announcing.pop(document):
@@ -328,7 +328,7 @@ class Link:
 
         def begin() -> None:
             try:
-                goal = self._follower.goal(done)
+                goal = self._synchronizer.add_waiter(done)
             except Exception as e:
                 self._settle(future, e)
                 raise
@@ -348,7 +348,7 @@ class Link:
 
     def _explain(self, future: Future[None], answer: Future[str]) -> None:
         goal = self._goals.get(future)
-        text = self._follower.missing(goal) if goal else ""
+        text = self._synchronizer.describe_missing(goal) if goal else ""
         self._drop(future)
         if self.state != "online" and self.last_error is not None:
             text = f"{text} ({self.last_error.message})"
@@ -359,7 +359,7 @@ class Link:
             self._waiting.discard(future)
         goal = self._goals.pop(future, None)
         if goal is not None:
-            self._follower.forget(goal)
+            self._synchronizer.remove_waiter(goal)
 
     def _why_closed(self) -> SyncError:
         refused = isinstance(self.last_error, RelayRefused) and self.last_error.code == ErrorCode.TOKEN_REFUSED

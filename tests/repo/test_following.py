@@ -120,13 +120,13 @@ class RelayByHand:
         self.follower = Synchronizer(SyncSource(repo, URL, None), lambda: 0.5)
         self.follower.connected()
         self.position: dict[bytes, int] = {}
-        self.frames = [codec.decode(frame) for frame in self.follower.take()]
+        self.frames = [codec.decode(frame) for frame in self.follower.drain_frames()]
         self.tell(Welcome(features=features))
 
     def tell(self, *messages: Message) -> None:
         for message in messages:
             self.follower.receive(codec.encode(message))
-        self.frames += [codec.decode(frame) for frame in self.follower.take()]
+        self.frames += [codec.decode(frame) for frame in self.follower.drain_frames()]
 
     def open(self, log: bytes = b"l" * 16) -> None:
         """Answer every OPEN as a relay that has nothing."""
@@ -155,7 +155,7 @@ def test_an_entry_is_local_then_sent_then_durable_and_local_again_offline(tmp_pa
         assert chat.entry(first).sync == "durable"
         second = chat.append("user", "two")
         assert chat.entry(second).sync == "local"
-        relay.follower.changed(chat.id)
+        relay.follower.local_changed(chat.id)
         assert chat.entry(second).sync == "sent"
         assert chat.entry(first).sync == "durable"
         before = relay.follower.progress()

@@ -8,7 +8,7 @@ from llmcrdt.exceptions import RelayRefused
 from llmcrdt.ids import DocumentId, document_bytes, document_id
 from llmcrdt.sync import codec
 from llmcrdt.sync.chain import START
-from llmcrdt.sync.deletion_requests import MOST, DeletionRequests
+from llmcrdt.sync.deletion_requests import MAX_UNDER_WAY, DeletionRequests
 from llmcrdt.sync.messages import (
     DELETE_DONE,
     DELETE_REFUSED,
@@ -62,7 +62,7 @@ def tell(follower: Synchronizer, *messages: Message) -> list[Message]:
     """The relay says something. Returns what it gets for it."""
     for message in messages:
         follower.receive(codec.encode(message))
-    return [codec.decode(frame) for frame in follower.take()]
+    return [codec.decode(frame) for frame in follower.drain_frames()]
 
 
 def acknowledge_all(local: BlobDocuments) -> None:
@@ -143,23 +143,23 @@ def test_a_thousand_are_asked_for_a_few_at_a_time_and_who_waits_waits_for_all() 
     follower = Synchronizer(local, lambda: 0.0)
     gone = [document_id(n.to_bytes(16, "big")) for n in range(1000)]
     for document in gone:
-        follower.delete(document, LIBRARY, outcomes.append)
+        follower.request_deletion(document, LIBRARY, outcomes.append)
     follower.connected()
-    follower.goal(done.append)
+    follower.add_waiter(done.append)
     to_say: list[Message] = [Welcome(features=FEATURES)]
     to_say.append(Opened(document_bytes(LIBRARY), RESUMED, CURSOR, CURSOR.position))
     under_way: list[bytes] = []
     asked = 0
     while to_say:
         follower.receive(codec.encode(to_say.pop(0)))
-        for message in map(codec.decode, follower.take()):
+        for message in map(codec.decode, follower.drain_frames()):
             if isinstance(message, Delete):
                 under_way.append(message.document)
                 asked += 1
             elif isinstance(message, Barrier):
                 assert asked == len(gone), "before, there is nothing to be told"
                 to_say.append(Reached(message.id))
-        assert len(under_way) <= MOST < 1024
+        assert len(under_way) <= MAX_UNDER_WAY < 1024
         if under_way and not to_say:
             to_say.append(Deleted(under_way.pop(0), DELETE_DONE))
     assert outcomes == [DELETE_DONE] * len(gone) and done == [None]
@@ -183,9 +183,9 @@ def test_who_waits_to_be_in_step_waits_until_the_relay_has_heard_of_it(reached_f
     raw = document_bytes(LIBRARY)
     follower = Synchronizer(local, lambda: 0.0)
     follower.connected()
-    follower.delete(GONE, LIBRARY, done.append)
+    follower.request_deletion(GONE, LIBRARY, done.append)
     tell(follower, Welcome(features=FEATURES))
-    follower.goal(done.append)
+    follower.add_waiter(done.append)
     *_, push, barrier = tell(follower, Opened(raw, RESET, EMPTY, 0))
     assert isinstance(push, Push) and barrier == Barrier(1)
     ack, reached = Ack(raw, push.session, push.n, 1, 1), Reached(1)
@@ -206,14 +206,14 @@ def test_gone_is_a_refusal_only_where_the_library_does_not_say_why(explained: bo
     follower = Synchronizer(local, lambda: 0.0)
     follower.connected()
     tell(follower, Welcome(features=FEATURES))
-    follower.goal(done.append)
+    follower.add_waiter(done.append)
     tell(follower, *(Opened(document_bytes(document), RESET, EMPTY, 0) for document in (LIBRARY, GONE)))
     tell(follower, Reached(1))
     said = tell(follower, Error(ErrorCode.GONE, "It was deleted.", document_bytes(GONE)))
     assert said == [Barrier(2)] and done == []
     if explained:
         local.forget(GONE)
-        follower.changed()
+        follower.local_changed()
     tell(follower, Reached(2))
     assert [why and why.code for why in done] == [None if explained else ErrorCode.GONE]
 
@@ -236,7 +236,7 @@ def test_a_relay_is_asked_whether_it_knows_what_it_deleted_last(
     follower = Synchronizer(local, lambda: 0.0)
     for connection in (1, 2):
         follower.connected()
-        asked = [m for m in map(codec.decode, follower.take()) if isinstance(m, Open)]
+        asked = [m for m in map(codec.decode, follower.drain_frames()) if isinstance(m, Open)]
         assert asked[-1].document == document_bytes(GONE) and asked[-1].cursor is None
         said = tell(follower, Welcome(features=FEATURES), answer)
         opened = isinstance(answer, Opened)

@@ -214,9 +214,9 @@ def test_no_relay_can_make_a_follower_fail_in_another_way(frames: list[bytes]) -
             follower.receive(frame)
         except (MalformedFrame, RelayRefused):
             break
-        follower.take()
-        for _, document, opening in follower.timers():
-            follower.due(document, opening)
+        follower.drain_frames()
+        for _, document, opening in follower.drain_timers():
+            follower.timer_expired(document, opening)
     assert b"mine" in local.blobs(name)
 
 

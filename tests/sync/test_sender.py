@@ -18,7 +18,7 @@ def tell(follower: Synchronizer, *messages: Message) -> list[Message]:
     """The relay says something. Returns what it gets for it."""
     for message in messages:
         follower.receive(codec.encode(message))
-    return [codec.decode(frame) for frame in follower.take()]
+    return [codec.decode(frame) for frame in follower.drain_frames()]
 
 
 def pushed(messages: list[Message]) -> int:
@@ -49,13 +49,13 @@ class Stuck:
     def erase(self) -> None:
         """The large one gives way to nothing."""
         self.local.refill(DOCUMENT, [data for w in self.local.outbox(DOCUMENT)[1:] for data in [w.record.data]], HEAD)
-        self.follower.changed(DOCUMENT)
+        self.follower.local_changed(DOCUMENT)
 
 
 def test_nothing_behind_it_is_sent_until_the_outbox_holds_something_else() -> None:
     stuck = Stuck()
     stuck.local.put(DOCUMENT, b"behind")
-    stuck.follower.changed(DOCUMENT)
+    stuck.follower.local_changed(DOCUMENT)
     assert pushed(tell(stuck.follower)) == 0 and stuck.code == ErrorCode.RECORD_TOO_LARGE
     stuck.erase()
     assert pushed(tell(stuck.follower)) == 1 and stuck.code is None

@@ -113,12 +113,12 @@ class Network:
     def collect(self, device: int) -> None:
         """What a follower wants: frames on the wire, timers on the list."""
         if device in self.wires:
-            self.wires[device].up.extend(self.followers[device].take())
-        self.timers += ((device, document, opening) for _, document, opening in self.followers[device].timers())
+            self.wires[device].up.extend(self.followers[device].drain_frames())
+        self.timers += ((device, document, opening) for _, document, opening in self.followers[device].drain_timers())
 
     def put(self, device: int, document: str, blob: bytes) -> None:
         self.devices[device].put(document, blob)
-        self.followers[device].changed(document)
+        self.followers[device].local_changed(document)
         self.collect(device)
 
     def to_relay(self, moves: list[tuple[int, int]]) -> None:
@@ -165,7 +165,7 @@ class Network:
     def fire(self) -> None:
         timers, self.timers = self.timers, []
         for device, document, opening in timers:
-            self.followers[device].due(document, opening)
+            self.followers[device].timer_expired(document, opening)
             self.collect(device)
 
     def fold(self, works: bool = True) -> None:
@@ -190,7 +190,7 @@ class Network:
     def ask_fold(self, device: int, document: str) -> None:
         number = len(self.asked)
         self.asked.append(device)
-        self.followers[device].fold(document, lambda outcome: self.answers.append((number, outcome)))
+        self.followers[device].request_compaction(document, lambda outcome: self.answers.append((number, outcome)))
         self.collect(device)
 
     def settle(self, devices: Sequence[int] = range(DEVICES)) -> None:
@@ -337,7 +337,7 @@ class SyncMachine(RuleBasedStateMachine):
         }
         done = []
         for device, follower in enumerate(net.followers):
-            follower.goal(lambda why, device=device: done.append((device, why)))
+            follower.add_waiter(lambda why, device=device: done.append((device, why)))
             net.collect(device)
         net.settle()
         for document in DOCUMENTS:
@@ -427,7 +427,7 @@ def test_a_timer_of_an_earlier_connection_does_nothing(tmp_path: Path) -> None:
     net.to_device(0, 2)
     net.timers.sort(key=lambda timer: timer[2])
     first, *net.timers = net.timers
-    net.followers[0].due(*first[1:])
+    net.followers[0].timer_expired(*first[1:])
     assert net.devices[0][document].refills == refills
     net.settle()
     assert net.devices[0][document].refills == refills + 1
@@ -440,7 +440,7 @@ def test_a_goal_waits_for_what_the_window_had_no_room_for(tmp_path: Path) -> Non
     for document in DOCUMENTS:
         net.put(0, document, b"x" * 150)
     left: list[int] = []
-    net.followers[0].goal(lambda why: left.append(sum(len(net.devices[0][d].outbox) for d in DOCUMENTS)))
+    net.followers[0].add_waiter(lambda why: left.append(sum(len(net.devices[0][d].outbox) for d in DOCUMENTS)))
     net.settle([0])
     assert left == [0]
     net.log.close()
@@ -453,7 +453,7 @@ def test_what_the_window_had_no_room_for_is_sent_when_a_document_is_left(tmp_pat
     for document in DOCUMENTS:
         net.put(0, document, b"x" * 150)
     net.devices[0].forget(DOCUMENTS[0])
-    net.followers[0].changed()
+    net.followers[0].local_changed()
     net.collect(0)
     net.settle([0])
     assert net.relay_blobs(DOCUMENTS[1]) and not net.devices[0].outbox(DOCUMENTS[1])
@@ -467,12 +467,12 @@ def test_a_document_that_goes_and_comes_back_is_waited_for(tmp_path: Path) -> No
     net.settle([0, 1])
     done: list[set[bytes]] = []
     device, follower = net.devices[0], net.followers[0]
-    follower.goal(lambda why: done.append(device.blobs(document)))
+    follower.add_waiter(lambda why: done.append(device.blobs(document)))
     net.collect(0)
     device.forget(document)
-    follower.changed()
+    follower.local_changed()
     device.follow(document)
-    follower.changed()
+    follower.local_changed()
     net.collect(0)
     net.to_relay([(0, 1)])
     net.to_device(0, 1)
