@@ -42,7 +42,7 @@ class LocalDocuments(Protocol):
     """The documents of this device, as one relay gets to see them."""
 
     def documents(self) -> Sequence[DocumentId]:
-        """What to follow now, most important first (the library). Asked again after ``Link.notify()``, when
+        """What to follow now, most important first (the library). Asked again after ``LinkControl.notify()``, when
         ``received`` says so, and when somebody begins to wait for ``synced``."""
 
     def kind(self, document: DocumentId) -> str:
@@ -113,7 +113,7 @@ class LocalDocuments(Protocol):
 
     def announced(self, document: DocumentId, *, anew: bool) -> Sequence[Announcement]:
         """Who is present in a document on this device. ``anew``: the relay may have held them for gone, so clocks have
-        grown. Asked when a document is open, and after ``Link.announce``."""
+        grown. Asked when a document is open, and after ``LinkControl.announce``."""
 
     def heard(self, document: DocumentId, entries: Sequence[Announcement]) -> None:
         """Who is present in a document elsewhere, or gone. Kept in memory at most."""

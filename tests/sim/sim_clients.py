@@ -42,7 +42,7 @@ class Machine:
 
 
 class SimulatedLink:
-    """What a repo sees of a link."""
+    """A link as a repo sees it: LinkControl."""
 
     url = URL
     state = "online"
@@ -53,13 +53,13 @@ class SimulatedLink:
     def notify(self, document: DocumentId | None = None) -> None:
         self._process.soon(lambda: self._process.follower.local_changed(document))
 
-    def fold(self, document: DocumentId) -> Future[None]:
+    def request_compaction(self, document: DocumentId) -> Future[None]:
         future: Future[None] = Future()
         done = lambda outcome: future.set_result(None) if outcome == 0 else future.set_exception(StoreError("no fold"))  # noqa: E731
         self._process.soon(lambda: self._process.follower.request_compaction(document, done))
         return future
 
-    def delete(self, document: DocumentId, after: DocumentId) -> Future[None]:
+    def request_deletion(self, document: DocumentId, after: DocumentId) -> Future[None]:
         future: Future[None] = Future()
         done = lambda outcome: future.set_result(None) if outcome == 0 else future.set_exception(StoreError("refused"))  # noqa: E731
         self._process.soon(lambda: self._process.follower.request_deletion(document, after, done))

@@ -16,8 +16,7 @@ from typing import Any
 import pytest
 
 from llmcrdt.ids import document_id
-from llmcrdt.sync import codec
-from llmcrdt.sync import link as client
+from llmcrdt.sync import codec, link_loop
 from llmcrdt.sync.chain import START, digest, next_chain
 from llmcrdt.sync.keepalive import Keepalive
 from llmcrdt.sync.link import Link
@@ -161,7 +160,7 @@ def frame(payload: bytes) -> bytes:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Half a second is long."""
-    monkeypatch.setattr(client, "ReconnectingTransport", partial(ReconnectingTransport, patience=0.5))
+    monkeypatch.setattr(link_loop, "ReconnectingTransport", partial(ReconnectingTransport, patience=0.5))
 
 
 def test_a_relay_that_says_nothing_any_more_is_left(impatient: Any) -> None:

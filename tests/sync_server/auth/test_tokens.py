@@ -21,7 +21,7 @@ from websockets.typing import Subprotocol
 from llmcrdt.exceptions import RelayRefused
 from llmcrdt.ids import document_id
 from llmcrdt.sync import codec
-from llmcrdt.sync.link import Link
+from llmcrdt.sync.link import Link, control_of
 from llmcrdt.sync.messages import (
     FEATURES,
     FOLD_DONE,
@@ -256,7 +256,7 @@ def test_a_link_that_may_not_write_may_not_fold(tmp_path: Path) -> None:
     local.follow(document_id(D))
     with RelayThread(tmp_path) as relay, Link(relay.url, local, token=token) as link:
         with pytest.raises(RelayRefused):
-            link.fold(document_id(D)).result(20)
+            control_of(link).request_compaction(document_id(D)).result(20)
         link.wait_synced(20)
 
 
@@ -289,9 +289,9 @@ def test_a_link_whose_token_is_revoked_stops_trying(tmp_path: Path) -> None:
         local.put(document_id(D), b"x")
         link.wait_synced(20)
         tokens.revoke(tokens.list()[0][0].id)
-        link._thread.join(20)
+        link._loop._thread.join(20)
         assert link.state == "closed"
-        for ask in (lambda: link.wait_synced(20), lambda: link.fold(document_id(D))):
+        for ask in (lambda: link.wait_synced(20), lambda: control_of(link).request_compaction(document_id(D))):
             with pytest.raises(RelayRefused) as refused:
                 ask()
             assert refused.value.code == ErrorCode.TOKEN_REFUSED
@@ -311,17 +311,17 @@ def test_a_link_that_may_only_read_goes_on_reading(tmp_path: Path) -> None:
     ):
         reading.wait_synced(20)
         bob.put(name, b"mine")
-        reading.notify(name)
+        control_of(reading).notify(name)
         with pytest.raises(RelayRefused) as refused:
             reading.wait_synced(20)
         assert refused.value.code == ErrorCode.READ_ONLY
         ann.put(name, b"theirs")
-        writing.notify(name)
+        control_of(writing).notify(name)
         writing.wait_synced(20)
         for _ in range(400):
             if b"theirs" in bob.blobs(name):
                 break
-            reading._thread.join(0.05)
+            reading._loop._thread.join(0.05)
         assert bob.blobs(name) == {b"mine", b"theirs"}
         assert [w.record.data for w in bob.outbox(name)], "it is kept for a relay that takes it"
         assert writing.state == reading.state == "online"

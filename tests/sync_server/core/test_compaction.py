@@ -24,7 +24,7 @@ from llmcrdt.ids import document_id
 from llmcrdt.sync import codec, protocol
 from llmcrdt.sync import events as client_events
 from llmcrdt.sync.chain import START
-from llmcrdt.sync.link import Link
+from llmcrdt.sync.link import Link, control_of
 from llmcrdt.sync.messages import (
     FOLD_DONE,
     FOLD_FAILED,
@@ -493,13 +493,13 @@ def test_a_link_asks_when_its_records_are_acknowledged_and_again_after_a_cut(tmp
         link.wait_synced(20)
         relay.close()
         local.put(DOCUMENT, b"x")
-        answer = link.fold(DOCUMENT)
+        answer = control_of(link).request_compaction(DOCUMENT)
         assert not answer.done()
         with RelayThread(tmp_path, port=relay.port, check=False) as again:
             answer.result(30)
             # Blobs are no Yjs updates, so they stand beside the document.
             assert len(stored(again.url)) == 1
-            later = link.fold(document_id(b"?" * 16))
+            later = control_of(link).request_compaction(document_id(b"?" * 16))
     assert isinstance(later.exception(5), SyncError)
 
 
@@ -521,7 +521,7 @@ def test_what_a_conversation_erased_leaves_the_relay_and_old_devices_keep_up(tmp
             for n in range(50):
                 mine.append("user", f"line {n}")
             mine.erase(doomed)
-            link.fold(mine.id).result(30)
+            control_of(link).request_compaction(mine.id).result(30)
             assert found(tmp_path / "relay", SECRET) == []
             with b.connect(relay.url) as back:
                 back.wait_synced(20)
@@ -542,7 +542,7 @@ def test_a_link_is_told_what_can_not_be_folded(tmp_path: Path) -> None:
     with RelayThread(tmp_path) as relay, Link(relay.url, local) as link:
         local.put(DOCUMENT, b"x")
         with pytest.raises(RelayRefused):
-            link.fold(DOCUMENT).result(20)
+            control_of(link).request_compaction(DOCUMENT).result(20)
 
 
 def start(data: Path) -> tuple[subprocess.Popen[str], str]:

@@ -12,7 +12,7 @@ from websockets.typing import Subprotocol
 from llmcrdt.exceptions import RelayRefused
 from llmcrdt.ids import document_id
 from llmcrdt.sync import codec
-from llmcrdt.sync.link import Link
+from llmcrdt.sync.link import Link, control_of
 from llmcrdt.sync.messages import (
     DELETE_DONE,
     DELETE_REFUSED,
@@ -134,12 +134,12 @@ def test_a_device_whose_subject_has_no_room_reads_on(tmp_path: Path) -> None:
         first.wait_synced(20)
         second.wait_synced(20)
         two.put(document, b"y" * 60)
-        second.notify(document)
+        control_of(second).notify(document)
         with pytest.raises(RelayRefused) as refused:
             second.wait_synced(20)
         assert refused.value.code == ErrorCode.SUBJECT_FULL
         one.put(document, b"z")
-        first.notify(document)
+        control_of(first).notify(document)
         first.wait_synced(20)
         eventually(lambda: two.blobs(document), lambda blobs: b"z" in blobs)
         assert two.outbox(document), "what was refused stays"

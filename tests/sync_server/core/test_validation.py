@@ -26,7 +26,7 @@ import llmcrdt
 from llmcrdt.exceptions import RelayRefused
 from llmcrdt.ids import document_id
 from llmcrdt.sync import codec
-from llmcrdt.sync.link import Link
+from llmcrdt.sync.link import Link, control_of
 from llmcrdt.sync.messages import (
     MAX_FRAME,
     PATH,
@@ -184,7 +184,7 @@ def test_a_device_with_a_bad_record_goes_on_and_its_user_is_told(tmp_path: Path)
             patch.setattr("llmcrdt.testing.local_documents.pack", lambda _: next(data))
             for n in range(4):
                 local.put(name, b"%d" % n)
-        link.notify(name)
+        control_of(link).notify(name)
         with pytest.raises(RelayRefused) as refused:
             link.wait_synced(WAIT)
         assert refused.value.code == ErrorCode.BAD_RECORD
