@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..ids import DocumentId
 from .document_sync import DocumentSync, Phase
-from .local import LocalDocuments
+from .local import Outbox
 from .messages import FOLD_DONE
 from .outbox_marks import OutboxMark, end_of, still_waits
 from .protocol import Connection
@@ -29,7 +29,7 @@ class _Request:
 class CompactionRequests:
     """Each is asked for until the relay has answered, on whatever connection."""
 
-    def __init__(self, local: LocalDocuments) -> None:
+    def __init__(self, local: Outbox) -> None:
         self._local = local
         self._wanted: dict[DocumentId, _Request] = {}
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from ..ids import DocumentId, document_bytes
-from .local import LocalDocuments
+from .local import Outbox
 from .outbox_marks import OutboxMark, end_of, still_waits
 from .protocol import Connection
 
@@ -29,7 +29,7 @@ class DeletionRequests:
     """Each is asked for once a connection, until the relay has answered. ``held_back``: some could not be asked for
     yet."""
 
-    def __init__(self, local: LocalDocuments) -> None:
+    def __init__(self, local: Outbox) -> None:
         self._local = local
         self._wanted: dict[DocumentId, _Deletion] = {}
         self._under_way = 0

@@ -6,7 +6,7 @@ from collections.abc import Container
 
 from ..ids import DocumentId, document_bytes
 from .events import Event, Opened, Refused
-from .local import LocalDocuments
+from .local import Deletions
 from .messages import ErrorCode
 from .protocol import Connection
 
@@ -15,7 +15,7 @@ class LossDetector:
     """Of one connection. A relay that went back to an old copy may have lost a deletion and no record: so it is asked
     for what it was the last to delete. One that still knows says GONE."""
 
-    def __init__(self, local: LocalDocuments, connection: Connection) -> None:
+    def __init__(self, local: Deletions, connection: Connection) -> None:
         self._local, self._connection = local, connection
         self._probed: set[bytes] = set()
         self._noted = False
@@ -44,7 +44,7 @@ class LossDetector:
         return False
 
     def note_loss(self) -> None:
-        """The relay lost something. LocalDocuments hears of it once."""
+        """The relay lost something. ``Deletions.lost`` is called once."""
         if not self._noted:
             self._noted = True
             self._local.lost()

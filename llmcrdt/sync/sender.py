@@ -9,7 +9,7 @@ from functools import lru_cache
 from ..exceptions import RelayRefused
 from ..ids import DocumentId, SessionId
 from .document_sync import DocumentSync, Phase
-from .local import LocalDocuments, Waiting
+from .local import Outbox, Waiting
 from .messages import MAX_RECORDS, ErrorCode, Record
 from .protocol import Connection
 
@@ -20,7 +20,7 @@ BATCH = 64 << 10
 class Sender:
     """Of all documents of one connection. ``stalled``: those whose outboxes wait for room in the window."""
 
-    def __init__(self, local: LocalDocuments) -> None:
+    def __init__(self, local: Outbox) -> None:
         self._local = local
         self.stalled: dict[DocumentId, DocumentSync] = {}
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ..exceptions import MalformedFrame, RelayRefused
 from ..ids import DocumentId
-from .local import LocalDocuments
+from .local import Outbox
 from .messages import ErrorCode
 from .outbox_marks import OutboxMark, end_of, still_waits
 from .protocol import Connection
@@ -38,7 +38,7 @@ class _Barrier:
 class SyncWaiters:
     """All who wait on one link. ``pending``, where it is asked for: documents that are not live yet."""
 
-    def __init__(self, local: LocalDocuments) -> None:
+    def __init__(self, local: Outbox) -> None:
         self._local = local
         self._waiters: list[SyncWaiter] = []
         self._barrier: _Barrier | None = None
