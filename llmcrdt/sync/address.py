@@ -1,4 +1,4 @@
-"""Where a relay is."""
+"""Addresses of relays."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .messages import PATH
 
 
 def relay_address(url: str) -> str:
-    """Where the sync protocol is spoken at a relay's URL. Raises RelayUnreachable where that is no address."""
+    """The URL at which a relay speaks the sync protocol. Raises RelayUnreachable for one that is no address."""
     try:
         parts = urlsplit(url)
         if parts.scheme not in ("ws", "wss") or not parts.hostname or parts.fragment or parts.port == 0:

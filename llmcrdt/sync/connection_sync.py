@@ -32,8 +32,8 @@ REFILL_DELAY = 2.0
 
 @dataclass(slots=True)
 class RelayState:
-    """What lasts from one connection to a relay to the next. ``refused``: documents that are not followed on the one
-    that there is, or not with all that is here, and why. ``received``, ``sent``: records. ``openings``: OPENs sent."""
+    """All that lasts from one connection to a relay to the next. ``refused``: documents that are not followed on this
+    one, or not with all that is here, and why. ``received``, ``sent``: records. ``openings``: OPENs sent."""
 
     local: LocalDocuments
     waiters: SyncWaiters

@@ -11,7 +11,7 @@
                any other refusal                             REFUSED
     any        it is not to be followed any more             (dropped)
 
-Where the relay lost something that it had acknowledged, others notice it at the same time: the refill comes after a
+If the relay lost something that it had acknowledged, others notice it at the same time: so the refill comes after a
 random pause, as a timer. The invariants:
 
 1. Records are pushed in LIVE only.
@@ -58,7 +58,7 @@ class DocumentSync:
     """``raw``: its id as the wire has it. ``had_cursor``: it had one past position 0 when it was opened; a relay that
     does not know it lost something. ``opening``: the number of the last OPEN. ``log``: the records that came while it
     is filled. ``sent``: the place in the outbox up to which all was sent. ``position``: how far the log came in.
-    ``sent_anew``: invariant 5. What the relay refused: ``records_refused``, all records; ``outbox_refused``, this
+    ``sent_anew``: invariant 5. Refused by the relay: ``records_refused``, all records; ``outbox_refused``, this
     outbox, which was replaced so often; ``presence_refused``, announcements."""
 
     id: DocumentId

@@ -1,4 +1,4 @@
-"""What a connection to a relay tells its user: the events that ``protocol.Connection.receive`` returns."""
+"""The events of a connection to a relay, which ``protocol.Connection.receive`` returns."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ class Welcomed(NamedTuple):
 
 
 class Opened(NamedTuple):
-    """The stream of a document begins: behind the cursor that was given, or (``reset``) at position 0."""
+    """The stream of a document begins: after the cursor that was given, or (``reset``) at position 0."""
 
     document: bytes
     reset: bool
 
 
 class Arrived(NamedTuple):
-    """Records of others. ``cursor`` stands behind the last."""
+    """Records of others. ``cursor``: the place after the last."""
 
     document: bytes
     records: tuple[Record, ...]
@@ -47,14 +47,14 @@ class Reached(NamedTuple):
 
 
 class Folded(NamedTuple):
-    """The relay's answer to ``fold``: FOLD_DONE, FOLD_NEVER or FOLD_FAILED."""
+    """The relay's answer to ``request_compaction``: FOLD_DONE, FOLD_NEVER or FOLD_FAILED."""
 
     document: bytes
     outcome: int
 
 
 class Present(NamedTuple):
-    """Who else has a document open, and what they announce."""
+    """Others have a document open, and announce this."""
 
     document: bytes
     entries: Sequence[messages.Announcement]

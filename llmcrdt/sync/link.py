@@ -152,7 +152,7 @@ class Link:
 
 
 def control_of(link: Link) -> LinkControl:
-    """What a repo calls; programs don't need it."""
+    """The object that a repo calls; programs don't need it."""
     return link._control
 
 

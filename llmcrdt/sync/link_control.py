@@ -1,4 +1,4 @@
-"""Whatever keeps the documents of a link: how it tells the link of changes, and has its relay do things."""
+"""A link as the keeper of its documents uses it: to tell of changes, and to have the relay do things."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class LinkControl:
         self.url = loop.url
         self.kept_there: Mapping[DocumentId, RelayRefused] = {}
         self._lock = threading.Lock()
-        # What changed since the loop was told last; None: the documents themselves.
+        # Documents that changed since the loop handled changes last; None: the list of documents.
         self._changed: set[DocumentId | None] = set()
         # Documents announced for just now, and whether there is more to announce.
         self._announcing: dict[DocumentId, bool] = {}

@@ -133,7 +133,7 @@ class LinkLoop:
         self._pump()
 
     def resolve(self, future: Future[None], error: Exception | None) -> None:
-        """End a future. Whoever waits for it has seen all progress before."""
+        """End a future. Observers have seen all progress before."""
         self.reports.report_now()
         self.drop_future(future)
         if error is not None:

@@ -1,8 +1,9 @@
 """The documents on this device, as the sync client needs them. Bytes only: it knows no CRDT and no conversation.
 
 One object of the kind ``LocalDocuments`` stands for the documents of one device *towards one relay*: cursors and
-outboxes belong to that relay. Its parts are protocols of their own, so that each user says how much of it it touches:
-``Outbox`` (what is to be sent), ``Deletions`` (what a relay may have forgotten), ``PresenceSource``, and the log itself.
+outboxes belong to that relay. Its parts are protocols of their own, so that each user says which of them it needs:
+``Outbox`` (records to be sent), ``Deletions`` (those that a relay may have forgotten), ``PresenceSource``, and the log
+itself.
 
 All methods are called from the link's own thread, one at a time, and may block on the disk for a moment. An exception
 ends the connection; the link tries again later. A document may be deleted between two calls: a method that gets a

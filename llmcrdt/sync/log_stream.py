@@ -13,7 +13,7 @@ Anything else is the relay's fault, and MalformedFrame:
 1. A record, own or another's, stands at the next position; a snapshot at a later one.
 2. Parts of a snapshot come in order, and no record between them. A newer snapshot may take the place of one that was
    under way.
-3. Where the cursor comes to the head that OPENED named, it is that head, chain included.
+3. A cursor that comes to the head that OPENED named is that head, chain included.
 """
 
 from __future__ import annotations

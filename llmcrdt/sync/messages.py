@@ -66,7 +66,7 @@ class Announcement(NamedTuple):
 
 
 class ErrorCode(IntEnum):
-    """What a relay can refuse, and so what a client has to do."""
+    """The refusals of a relay. Each says what a client has to do (docs/protocol.md, 5)."""
 
     MALFORMED = 1
     UNEXPECTED = 2
@@ -92,7 +92,7 @@ class ErrorCode(IntEnum):
 
 
 NOTHING_MORE: Final = frozenset({ErrorCode.READ_ONLY, ErrorCode.LOG_FULL, ErrorCode.SUBJECT_FULL})
-"""After these a client pushes nothing more for the document on this connection, and reads on."""
+"""After these a client pushes nothing more for the document on this connection; reading continues."""
 
 RESUMED: Final = 0
 RESET: Final = 1
@@ -174,8 +174,8 @@ class Records:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A part of what all records up to ``position`` were folded to: of ``count`` records of one session, numbered from
-    1, some bytes of the ``n``-th, which has ``size``, from ``offset`` on."""
+    """A part of the snapshot that all records up to ``position`` were compacted to: of ``count`` records of one
+    session, numbered from 1, some bytes of the ``n``-th, which has ``size``, from ``offset`` on."""
 
     document: bytes
     position: int
@@ -195,7 +195,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """Ask the relay to fold a document's log now, so that what the document deleted is nowhere any more."""
+    """Ask the relay to compact a document's log now, so that nothing that the document deleted is left in it."""
 
     document: bytes
 
@@ -210,7 +210,7 @@ class Folded:
 
 @dataclass(frozen=True, slots=True)
 class Presence:
-    """Who is here just now. On no disk, and never acknowledged."""
+    """The clients that are here just now. On no disk, and never acknowledged."""
 
     document: bytes
     entries: Sequence[Announcement]

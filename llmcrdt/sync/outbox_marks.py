@@ -21,8 +21,8 @@ def end_of(local: Outbox, document: DocumentId) -> OutboxMark:
 
 
 def still_waits(local: Outbox, document: DocumentId, before: OutboxMark) -> OutboxMark | None:
-    """The mark, if anything up to it still waits. Where one record has taken the place of all that waited, that one has
-    to be acknowledged."""
+    """The mark, if anything up to it still waits. If one record has taken the place of all that waited, that one has to
+    be acknowledged."""
     if before.replaced != local.replaced(document):
         before = end_of(local, document)
     first = local.outbox(document, 0, 1)

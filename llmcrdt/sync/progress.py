@@ -62,7 +62,7 @@ class Observers:
 
 
 class ProgressReports:
-    """What is read of progress, and told to observers ten times a second at most. For one thread, but ``latest`` and
+    """Reads progress, and tells observers ten times a second at most. For one thread, but ``latest`` and
     ``observers``. ``call_later(seconds, function)`` is that thread's."""
 
     def __init__(self, read: Callable[[], Progress], call_later: Callable[[float, Callable[[], None]], None]) -> None:

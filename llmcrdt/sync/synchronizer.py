@@ -1,8 +1,8 @@
 """Keeps the documents of one device in step with one relay: LocalDocuments on one side, frames on the other.
 
 No sockets and no clock, so a test can drive it frame by frame. ``connected`` begins a connection, ``disconnected`` ends
-it; connection_sync.py has what happens to documents in between. All that has to last is in LocalDocuments, but for what
-is asked for: that is asked again on each connection until there is an answer.
+it; connection_sync.py has what happens to documents in between. All that has to last is in LocalDocuments, but for
+requests: they are asked again on each connection until there is an answer.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Synchronizer:
         current.loss.probe(current.documents)
 
     def disconnected(self) -> None:
-        """The connection is gone. What was not acknowledged is sent again on the next."""
+        """The connection is gone. All that was not acknowledged is sent again on the next."""
         current, self._current = self._current, None
         if current is not None:
             current.end()
@@ -139,7 +139,7 @@ class Synchronizer:
         self._waiters.remove(waiter)
 
     def describe_missing(self, waiter: SyncWaiter) -> str:
-        """What a waiter still waits for, in words."""
+        """In words, all that a waiter still waits for."""
         current, missing = self._current, []
         if current is None:
             missing.append("the relay can't be reached just now")

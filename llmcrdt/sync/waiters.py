@@ -1,4 +1,4 @@
-"""Who waits until all is in step, and for what still."""
+"""Waiting until all is in step."""
 
 from __future__ import annotations
 

@@ -58,11 +58,11 @@ def asked(connection: Connection) -> list[Message]:
     return [codec.decode(frame) for frame in connection.drain_frames()]
 
 
-def tell(follower: Synchronizer, *messages: Message) -> list[Message]:
+def tell(synchronizer: Synchronizer, *messages: Message) -> list[Message]:
     """The relay says something. Returns what it gets for it."""
     for message in messages:
-        follower.receive(codec.encode(message))
-    return [codec.decode(frame) for frame in follower.drain_frames()]
+        synchronizer.receive(codec.encode(message))
+    return [codec.decode(frame) for frame in synchronizer.drain_frames()]
 
 
 def acknowledge_all(local: BlobDocuments) -> None:
@@ -140,19 +140,19 @@ def test_a_thousand_are_asked_for_a_few_at_a_time_and_who_waits_waits_for_all() 
     """A relay drops whoever has more than 1,024 under way."""
     local, done, outcomes = library(), list[object](), list[int]()
     acknowledge_all(local)
-    follower = Synchronizer(local, lambda: 0.0)
+    synchronizer = Synchronizer(local, lambda: 0.0)
     gone = [document_id(n.to_bytes(16, "big")) for n in range(1000)]
     for document in gone:
-        follower.request_deletion(document, LIBRARY, outcomes.append)
-    follower.connected()
-    follower.add_waiter(done.append)
+        synchronizer.request_deletion(document, LIBRARY, outcomes.append)
+    synchronizer.connected()
+    synchronizer.add_waiter(done.append)
     to_say: list[Message] = [Welcome(features=FEATURES)]
     to_say.append(Opened(document_bytes(LIBRARY), RESUMED, CURSOR, CURSOR.position))
     under_way: list[bytes] = []
     asked = 0
     while to_say:
-        follower.receive(codec.encode(to_say.pop(0)))
-        for message in map(codec.decode, follower.drain_frames()):
+        synchronizer.receive(codec.encode(to_say.pop(0)))
+        for message in map(codec.decode, synchronizer.drain_frames()):
             if isinstance(message, Delete):
                 under_way.append(message.document)
                 asked += 1
@@ -181,18 +181,18 @@ def test_who_asks_twice_is_answered_twice_and_the_relay_is_asked_once() -> None:
 def test_who_waits_to_be_in_step_waits_until_the_relay_has_heard_of_it(reached_first: bool) -> None:
     local, done = library(), list[object]()
     raw = document_bytes(LIBRARY)
-    follower = Synchronizer(local, lambda: 0.0)
-    follower.connected()
-    follower.request_deletion(GONE, LIBRARY, done.append)
-    tell(follower, Welcome(features=FEATURES))
-    follower.add_waiter(done.append)
-    *_, push, barrier = tell(follower, Opened(raw, RESET, EMPTY, 0))
+    synchronizer = Synchronizer(local, lambda: 0.0)
+    synchronizer.connected()
+    synchronizer.request_deletion(GONE, LIBRARY, done.append)
+    tell(synchronizer, Welcome(features=FEATURES))
+    synchronizer.add_waiter(done.append)
+    *_, push, barrier = tell(synchronizer, Opened(raw, RESET, EMPTY, 0))
     assert isinstance(push, Push) and barrier == Barrier(1)
     ack, reached = Ack(raw, push.session, push.n, 1, 1), Reached(1)
-    said = tell(follower, *((reached, ack) if reached_first else (ack, reached)))
+    said = tell(synchronizer, *((reached, ack) if reached_first else (ack, reached)))
     assert said == [Delete(document_bytes(GONE)), Barrier(2)]
     assert done == []
-    tell(follower, Deleted(document_bytes(GONE), DELETE_REFUSED), Reached(2))
+    tell(synchronizer, Deleted(document_bytes(GONE), DELETE_REFUSED), Reached(2))
     assert done == [DELETE_REFUSED, None]
 
 
@@ -203,18 +203,18 @@ def test_gone_is_a_refusal_only_where_the_library_does_not_say_why(explained: bo
     for document in (LIBRARY, GONE):
         local.follow(document)
     local.put(GONE, b"never acknowledged")
-    follower = Synchronizer(local, lambda: 0.0)
-    follower.connected()
-    tell(follower, Welcome(features=FEATURES))
-    follower.add_waiter(done.append)
-    tell(follower, *(Opened(document_bytes(document), RESET, EMPTY, 0) for document in (LIBRARY, GONE)))
-    tell(follower, Reached(1))
-    said = tell(follower, Error(ErrorCode.GONE, "It was deleted.", document_bytes(GONE)))
+    synchronizer = Synchronizer(local, lambda: 0.0)
+    synchronizer.connected()
+    tell(synchronizer, Welcome(features=FEATURES))
+    synchronizer.add_waiter(done.append)
+    tell(synchronizer, *(Opened(document_bytes(document), RESET, EMPTY, 0) for document in (LIBRARY, GONE)))
+    tell(synchronizer, Reached(1))
+    said = tell(synchronizer, Error(ErrorCode.GONE, "It was deleted.", document_bytes(GONE)))
     assert said == [Barrier(2)] and done == []
     if explained:
         local.forget(GONE)
-        follower.local_changed()
-    tell(follower, Reached(2))
+        synchronizer.local_changed()
+    tell(synchronizer, Reached(2))
     assert [why and why.code for why in done] == [None if explained else ErrorCode.GONE]
 
 
@@ -233,12 +233,12 @@ def test_a_relay_is_asked_whether_it_knows_what_it_deleted_last(
     local, noted = library(), list[None]()
     monkeypatch.setattr(local, "deleted_last", lambda: [GONE])
     monkeypatch.setattr(local, "lost", lambda: noted.append(None))
-    follower = Synchronizer(local, lambda: 0.0)
+    synchronizer = Synchronizer(local, lambda: 0.0)
     for connection in (1, 2):
-        follower.connected()
-        asked = [m for m in map(codec.decode, follower.drain_frames()) if isinstance(m, Open)]
+        synchronizer.connected()
+        asked = [m for m in map(codec.decode, synchronizer.drain_frames()) if isinstance(m, Open)]
         assert asked[-1].document == document_bytes(GONE) and asked[-1].cursor is None
-        said = tell(follower, Welcome(features=FEATURES), answer)
+        said = tell(synchronizer, Welcome(features=FEATURES), answer)
         opened = isinstance(answer, Opened)
         assert [m for m in said if isinstance(m, Close)] == [Close(document_bytes(GONE))] * opened
-        assert len(noted) == lost * connection and not follower.refused
+        assert len(noted) == lost * connection and not synchronizer.refused

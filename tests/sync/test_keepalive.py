@@ -34,7 +34,7 @@ class Other:
 
     def __init__(self) -> None:
         self.asked, self.buffer, self.given, self.heard, self.now = 0, 0, 0, 0, 100.0
-        self.pulse = Keepalive(self, self.ask, self.now, 20.0)  # type: ignore[arg-type]
+        self.keepalive = Keepalive(self, self.ask, self.now, 20.0)  # type: ignore[arg-type]
 
     def get_write_buffer_size(self) -> int:
         return self.buffer
@@ -52,7 +52,7 @@ class Other:
         for second in range(seconds):
             each(self)
             self.now += 1.0
-            if not self.pulse.beat(self.now, self.heard, self.given, excused=excused):
+            if not self.keepalive.beat(self.now, self.heard, self.given, excused=excused):
                 return second + 1
         return seconds
 

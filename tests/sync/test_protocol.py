@@ -207,16 +207,16 @@ def test_no_relay_can_make_a_follower_fail_in_another_way(frames: list[bytes]) -
     local = BlobDocuments(1)
     local.follow(name)
     local.put(name, b"mine")
-    follower = Synchronizer(local, lambda: 0.5)
-    follower.connected()
+    synchronizer = Synchronizer(local, lambda: 0.5)
+    synchronizer.connected()
     for frame in [codec.encode(messages.Welcome()), *frames]:
         try:
-            follower.receive(frame)
+            synchronizer.receive(frame)
         except (MalformedFrame, RelayRefused):
             break
-        follower.drain_frames()
-        for _, document, opening in follower.drain_timers():
-            follower.timer_expired(document, opening)
+        synchronizer.drain_frames()
+        for _, document, opening in synchronizer.drain_timers():
+            synchronizer.timer_expired(document, opening)
     assert b"mine" in local.blobs(name)
 
 
