@@ -8,16 +8,15 @@ the files are the index. Last use is the file's modification time.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import re
-import secrets
 import threading
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..files import NewFile, aside_name, sync_folder
 from .chunk_cache import Tier
 from .chunk_file import HEADER_BYTES, BadChunk, Chunk, Header, decode_header, encode, is_state, names, read, token_count
 from .chunk_hash import ChunkKey
@@ -170,9 +169,9 @@ class DiskCache:
                     self._count["forgotten"] += 1
                 self._facts.pop(key, None)
             self._pins.drop(owner)
-            self._sync_folder()
+            sync_folder(self._folder)
             self._owners.drop(owner)  # last: a crash before this leaves enough to begin again
-            self._sync_folder()
+            sync_folder(self._folder)
             return found
 
     def verify(self) -> dict[str, int]:
@@ -296,32 +295,11 @@ class DiskCache:
         return chunk
 
     def _write(self, path: Path, data: bytes) -> None:
-        aside = self._folder / f".{os.getpid()}-{secrets.token_hex(8)}.tmp"
-        try:
-            handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with open(handle, "wb", buffering=0) as file:
-                view = memoryview(data)
-                while view:
-                    view = view[file.write(view) or 0 :]
-                _touch(handle)
-                os.fsync(handle)
-            os.replace(aside, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                aside.unlink()
-            raise
-        self._sync_folder()
-
-    def _sync_folder(self) -> None:
-        if os.name == "posix":  # elsewhere a folder can't be opened, and needs no sync
-            handle = os.open(self._folder, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            except OSError as error:
-                if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-                    raise
-            finally:
-                os.close(handle)
+        with NewFile(aside_name(self._folder)) as new:
+            new.file.write(data)
+            new.file.flush()  # else it would be written, and stamped, once more after this stamp
+            _touch(new.file.fileno())
+            new.commit(path)
 
     def _make_room(self, chunk: Chunk) -> bool:
         """Evict until ``chunk`` fits; a twentieth more than needed, so that listing is rare. False if it can't fit."""

@@ -16,6 +16,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+from ..files import append_file
 from .chunk_hash import KEY_BYTES, ChunkKey
 
 _TAG = b"llmcrdt/owner/1\0"
@@ -43,15 +44,7 @@ class Owners:
                 os.utime(self._path(owner))  # in use: not to be pruned
                 return
             # A line begins with its break: what a crash left of the line before stays apart.
-            data = "".join(f"\n{key.hex()}" for key in new).encode()
-            handle = os.open(self._path(owner), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-            try:
-                view = memoryview(data)
-                while view:
-                    view = view[os.write(handle, view) :]
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+            append_file(self._path(owner), "".join(f"\n{key.hex()}" for key in new).encode())
 
     def owned(self, owner: str) -> set[ChunkKey]:
         """All keys noted for ``owner``, by whatever process, and those this one ever noted."""

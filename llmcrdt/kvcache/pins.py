@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import secrets
 from collections.abc import Collection
 from pathlib import Path
 
+from ..files import replace_file
 from .chunk_hash import ChunkKey
 from .owners import keys_in, owner_name
 
@@ -23,17 +23,7 @@ class Pins:
 
     def set(self, owner: str, keys: Collection[ChunkKey]) -> None:
         """``owner`` pins these from now on, and nothing else. On disk when it returns. Raises OSError."""
-        aside = self._folder / f".{os.getpid()}-{secrets.token_hex(8)}.tmp"
-        try:
-            with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                file.write("\n".join(key.hex() for key in keys).encode())
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(aside, self._path(owner))
-        except BaseException:
-            with contextlib.suppress(OSError):
-                aside.unlink()
-            raise
+        replace_file(self._path(owner), "\n".join(key.hex() for key in keys).encode())
 
     def drop(self, owner: str) -> None:
         """Raises OSError where the file can't be deleted."""

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from sqlite_utils import Database, Migrations
 
-from ..durable import sync_folder
+from llmcrdt.files import sync_folder
+
 from . import rejected as refused
 from . import snapshots as folds
 from . import tombstones

@@ -8,12 +8,11 @@ remembered by its fingerprint, which names all of these.
 from __future__ import annotations
 
 import contextlib
-import os
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+from ...files import replace_file
 from .context import BATCH, Context
 
 Exactness = Literal["exact", "approximate", "unknown"]
@@ -83,9 +82,6 @@ def remember(fingerprint: bytes, folder: Path | None, found: Exactness) -> None:
     _here[fingerprint] = found
     if folder is None:
         return
-    aside = folder / f".{os.getpid()}-{secrets.token_hex(8)}.tmp"
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        aside.write_text(found + "\n")
-        aside.chmod(0o600)
-        os.replace(aside, folder / fingerprint.hex())
+        replace_file(folder / fingerprint.hex(), f"{found}\n".encode())
