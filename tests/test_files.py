@@ -12,8 +12,8 @@ import pytest
 
 from llmcrdt.files import NewFile, append_file, replace_file, sync_folder
 from llmcrdt.kvcache.disk import DiskCache
-from llmcrdt.kvcache.owners import Owners
-from llmcrdt.kvcache.pins import Pins
+from llmcrdt.kvcache.owners import FileOwners
+from llmcrdt.kvcache.pins import FilePins
 from llmcrdt.store.blobs import BlobStore
 from llmcrdt.store.relay_file import KnownRelay, RelayFile
 from llmcrdt.testing.chunk_cache_suite import chain
@@ -47,11 +47,11 @@ class Disk:
 
 
 def _pin(folder: Path) -> None:
-    Pins(folder).set("me", [chunk.key for chunk in chain(3)])
+    assert FilePins(folder).set("me", [chunk.key for chunk in chain(3)])
 
 
 def _claim(folder: Path) -> None:
-    Owners(folder).claim("me", [chunk.key for chunk in chain(3)])
+    assert FileOwners(folder).claim("me", [chunk.key for chunk in chain(3)])
 
 
 def _put(folder: Path) -> None:
@@ -99,7 +99,7 @@ def test_a_disk_that_fails_leaves_nothing_half_written(
         raise OSError(errno.EIO, "broken")
 
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises((OSError, AssertionError)):  # a cache says False
+    with pytest.raises((OSError, AssertionError)):  # asserted of a cache, which says False
         write(tmp_path)
     assert [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".lock"] == []
 

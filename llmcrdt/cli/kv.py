@@ -70,7 +70,7 @@ def kv_pin(repos: Repos, id: str, model: Path, cache: Path | None) -> None:
 def kv_unpin(repos: Repos, id: str, cache: Path | None) -> None:
     """Let a conversation's KV state be evicted again, of whatever model."""
     with repos() as repo:
-        _chunks(cache).unpin(find(repo, id).id)
+        _chunks(cache).pins.drop(find(repo, id).id)
 
 
 @kv.command("pins")
@@ -81,7 +81,7 @@ def kv_pins(repos: Repos, cache: Path | None, as_json: bool) -> None:
     """Which conversations are pinned, and how many chunks and recurrent states each keeps."""
     from llmcrdt.kvcache.owners import owner_name
 
-    found = _chunks(cache).pins()
+    found = _chunks(cache).pins.all()
     with repos() as repo:
         known = {owner_name(row.id): row.id for row in repo.list(MANY)}
     print_counts({str(known.get(name, name)): len(keys) for name, keys in sorted(found.items())}, as_json)

@@ -84,6 +84,11 @@ class EvictionOrder:
         for key in free:
             self._offer(key)
 
+    @property
+    def pinned(self) -> frozenset[ChunkKey]:
+        """What ``pin`` was told last."""
+        return self._pinned
+
     def may_go(self, key: ChunkKey) -> bool:
         """Whether it is here, not pinned, and nothing here needs it."""
         return key in self._size and key not in self._children and key not in self._pinned

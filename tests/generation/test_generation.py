@@ -12,7 +12,7 @@ import pytest
 
 import llmcrdt
 from llmcrdt.exceptions import ContextOverflow, EngineClosed, LLMCRDTError, NotSealed, RepoClosed, StoreError
-from llmcrdt.kvcache.chunk_cache import NullCache
+from llmcrdt.kvcache import NullCache
 from llmcrdt.kvcache.chunk_hash import pack_ids
 from llmcrdt.prompt.answer import Answer
 from llmcrdt.prompt.generation_log import TOKENS, TokenLog, logged_generations

@@ -14,7 +14,7 @@ class TestMemoryCache(ChunkCacheSuite):
         return MemoryCache(budget)
 
 
-class TestNeverCache(ChunkCacheSuite):
+class TestNullCache(ChunkCacheSuite):
     keeps = False
 
     def make(self, budget: int) -> ChunkCache:

@@ -278,12 +278,12 @@ class LlamaEngine:
     def pin(self, ids: Sequence[int], owner: str, marks: Sequence[int] = ()) -> None:
         prompt = self._checked(ids, room=0)
         state, name = self._state, self.fingerprint
-        if not isinstance(state, KVState) or not self._provenance.cache.pin(owner, state.keys(prompt, name)):
+        if not isinstance(state, KVState) or not self._provenance.cache.pins.set(owner, state.keys(prompt, name)):
             raise EngineError("The cache keeps nothing.", hint="Open the engine with a cache, in a folder with room.")
         self._worker.background(self._settle(prompt, owner, self._forgotten.get(owner, 0), tuple(marks)))
 
     def unpin(self, owner: str) -> None:
-        self._provenance.cache.unpin(owner)
+        self._provenance.cache.pins.drop(owner)
 
     def settled(self, timeout: float | None = None) -> bool:
         """Wait until the weights are hashed, nothing is queued or being settled, and what was stored is on disk."""

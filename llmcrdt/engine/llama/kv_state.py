@@ -164,7 +164,7 @@ class KVState:
     def _claim(self, ids: Sequence[int], owner: str) -> None:
         """Note whose words these are, before anything of them is stored; where that fails, nothing is."""
         keys = chunk_keys(self._fingerprint, ids, self._chunk) if owner else []
-        self._may_store = not keys or self._cache.claim(owner, keys)
+        self._may_store = not keys or self._cache.owners.claim(owner, keys)
 
     def _look(self, ids: Sequence[int], planner: _Planner, limit: int) -> _Look:
         chunk, live, shape = self._chunk, self._live, self._context.shape
