@@ -11,56 +11,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-
-class Tokenizer(Protocol):
-    """Text <-> token ids of one model. Pure; any thread."""
-
-    @property
-    def hash(self) -> str:
-        """Names vocabulary, merges and chat template, not weights: quantizations of one model share it."""
-        ...
-
-    @property
-    def chat_template(self) -> str:
-        """The model's own chat template, Jinja source; "" where it has none."""
-        ...
-
-    @property
-    def bos(self) -> str:
-        """Text of the token that begins a sequence; "" where there is none."""
-        ...
-
-    @property
-    def eos(self) -> str:
-        """Text of the token that ends a sequence; "" where there is none."""
-        ...
-
-    @property
-    def add_bos(self) -> bool:
-        """Whether a prompt of this model begins with the ``bos`` token even if its template doesn't print it."""
-        ...
-
-    @property
-    def special(self) -> Mapping[str, int]:
-        """Control tokens by their text: what must not be smuggled in by a user's words."""
-        ...
-
-    def encode(self, text: str, *, special: bool) -> list[int]:
-        """Ids of ``text``; ``special`` says whether texts of control tokens become those tokens. Adds nothing."""
-        ...
-
-    def decode(self, ids: Sequence[int]) -> bytes:
-        """The bytes of ``ids``, control tokens printed as nothing. They need not be whole UTF-8 characters."""
-        ...
-
-    def token_text(self, token: int) -> str:
-        """The text of one token, control tokens printed in full; undecodable bytes replaced."""
-        ...
-
-    def is_end(self, token: int) -> bool:
-        """Whether a model that samples this token has finished its turn."""
-        ...
-
+from ..tokenizer import Tokenizer
 
 Mode = Literal["exact", "fast"]
 """Whether state is computed canonically, so that a cache changes no bit, or kept as it was computed."""

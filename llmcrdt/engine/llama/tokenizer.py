@@ -6,7 +6,6 @@ import contextlib
 import ctypes
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
 from typing import Any
 
 from ...exceptions import EngineClosed, EngineError
@@ -25,6 +24,7 @@ class LlamaTokenizer:
         self._add_bos = bool(lib.llama_vocab_get_add_bos(self._vocab))
         self._pieces: dict[tuple[int, bool], bytes] = {}
         self._ends: dict[int, bool] = {}
+        self._special: dict[str, int] | None = None  # until it is asked for: it takes a pass over the vocabulary
 
     @property
     def hash(self) -> str:
@@ -51,12 +51,14 @@ class LlamaTokenizer:
     def add_bos(self) -> bool:
         return self._add_bos
 
-    @cached_property
+    @property
     def special(self) -> Mapping[str, int]:
-        with self._lock:
-            vocab, lib = self._open(), self._lib
-            control = [i for i in range(self._n) if lib.llama_vocab_is_control(vocab, i)]
-        return {self.token_text(i): i for i in control}
+        if self._special is None:
+            with self._lock:
+                vocab, lib = self._open(), self._lib
+                control = [i for i in range(self._n) if lib.llama_vocab_is_control(vocab, i)]
+            self._special = {self.token_text(i): i for i in control}
+        return self._special
 
     def encode(self, text: str, *, special: bool) -> list[int]:
         """Raises EngineError for text that isn't Unicode (half a surrogate pair)."""

@@ -4,7 +4,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from llmcrdt.engine.base import Engine
+from llmcrdt.engine.llama.engine import LlamaEngine
+from llmcrdt.engine.llama.tokenizer import LlamaTokenizer
 from llmcrdt.exceptions import EngineError
+from llmcrdt.tokenizer import Tokenizer
 
 # A space is written as U+2581 in this kind of vocabulary, so that character itself comes back as a space.
 texts = st.text(max_size=60).filter(lambda text: "\u2581" not in text)
@@ -76,3 +80,11 @@ def test_the_name_is_of_the_vocabulary_not_of_the_weights(lab):
     hashes = {lab.engine(lab.model("llama", quant)).tokenizer.hash for quant in ("F32", "Q8_0")}
     assert len(hashes) == 1
     assert lab.engine(lab.model(chat_template="x")).tokenizer.hash not in hashes
+
+
+@pytest.mark.parametrize(("protocol", "kind"), [(Tokenizer, LlamaTokenizer), (Engine, LlamaEngine)])
+def test_what_a_protocol_declares_as_a_property_is_one(protocol, kind):
+    """Some type checkers take nothing else for one, a cached_property included."""
+    names = [name for name, member in vars(protocol).items() if isinstance(member, property)]
+    assert names
+    assert [name for name in names if not isinstance(vars(kind)[name], property)] == []
