@@ -174,7 +174,7 @@ class Engine(Protocol):
         """Materialize ``ids``; the logits that the next token would be drawn from (numpy float32, n_vocab)."""
         ...
 
-    def warm(self, ids: Sequence[int], owner: str = "", marks: Sequence[int] = ()) -> None:
+    def prefetch(self, ids: Sequence[int], owner: str = "", marks: Sequence[int] = ()) -> None:
         """Evaluate ``ids`` in the background, a chunk at a time, after whatever else is asked, so that a prompt that
         begins with them starts at once. ``owner``, ``marks``: as for ``start``. Only the newest call counts of those
         for one ``owner``.

@@ -153,7 +153,7 @@ class Prefetch:
         )
         conversation.computing(engine)
         try:
-            engine.warm(ids, owner=conversation.id, marks=marks)
+            engine.prefetch(ids, owner=conversation.id, marks=marks)
         finally:
             forget_erased(conversation, engine, entries)
         self._seen = now

@@ -26,8 +26,8 @@ class TieredCache:
     def __init__(self, memory: MemoryCache, disk: ChunkCache, *, pending_bytes: int = PENDING_BYTES) -> None:
         self._memory, self._disk = memory, disk
         self._writer = DiskWriter(disk, pending_bytes)
-        self.pins = _TieredPins(memory, disk.pins)
-        self.owners = _TieredOwners(memory, disk, self._writer)
+        self.pins = TieredPins(memory, disk.pins)
+        self.owners = TieredOwners(memory, disk, self._writer)
         end_at_exit(self, finish=lambda self, seconds: self.close())
 
     @property
@@ -107,7 +107,7 @@ class TieredCache:
         return keys
 
 
-class _TieredPins:
+class TieredPins:
     """The disk's pins, which other processes may change; memory is told of them at each change here."""
 
     def __init__(self, memory: MemoryCache, disk: Pins) -> None:
@@ -127,7 +127,7 @@ class _TieredPins:
         return self._disk.all()
 
 
-class _TieredOwners:
+class TieredOwners:
     """Claimed in memory at once, and on disk before any chunk that is put from now on: nobody waits for it."""
 
     def __init__(self, memory: MemoryCache, disk: ChunkCache, writer: DiskWriter) -> None:

@@ -61,7 +61,7 @@ def two(open_repo: OpenRepo) -> tuple[llmcrdt.Conversation, llmcrdt.Conversation
 def counted(engine: llmcrdt.LlamaEngine) -> list[int]:
     """From now on, the number of tokens of each batch that llama_decode is given."""
     batches: list[int] = []
-    context: Any = engine._context
+    context: Any = engine._core.model.context
     real = context._decode
     context._decode = lambda tokens, logits: (batches.append(len(tokens)), real(tokens, logits))[1]
     return batches
@@ -160,7 +160,7 @@ def test_what_is_warmed_is_asked_with_or_without_the_token_log_as_answers_are(
     here, there = two
     engine = opened(llama)
     warmed: list[tuple[int, ...]] = []
-    monkeypatch.setattr(engine, "warm", lambda ids, **more: warmed.append(tuple(ids)))
+    monkeypatch.setattr(engine, "prefetch", lambda ids, **more: warmed.append(tuple(ids)))
     frame = here.transcript()
     prompt = prompt_ids(list(frame), engine.tokenizer, created_at=here.created_at)
     letters = tuple(token for letter in "Sure" for token in engine.tokenizer.encode(letter, special=False))
@@ -193,7 +193,7 @@ def test_a_waiting_prompt_goes_before_the_next_chunk(llama: Path, opened: Any) -
     """Counted in batches: at most the one that runs is finished."""
     engine = opened(llama)
     batches, gate, entered = counted(engine), threading.Event(), threading.Event()
-    context: Any = engine._context
+    context: Any = engine._core.model.context
     real = context._decode
 
     def slow(tokens: Any, logits: bool) -> None:
@@ -203,7 +203,7 @@ def test_a_waiting_prompt_goes_before_the_next_chunk(llama: Path, opened: Any) -
         real(tokens, logits)
 
     context._decode = slow
-    engine.warm([300 + n % 200 for n in range(2000)], "a")
+    engine.prefetch([300 + n % 200 for n in range(2000)], "a")
     assert entered.wait(60)
     before, done = len(batches), threading.Event()
     at_start: list[int] = []
@@ -224,9 +224,9 @@ def test_a_waiting_prompt_goes_before_the_next_chunk(llama: Path, opened: Any) -
 def test_newer_ids_of_an_owner_take_the_place_of_older(llama: Path, opened: Any) -> None:
     engine = opened(llama)
     gate = threading.Event()
-    engine._worker.submit(lambda: gate.wait(60))
+    engine._core.model.worker.submit(lambda: gate.wait(60))
     for seed in range(4):
-        engine.warm([300 + (seed * 7 + n * (seed + 1)) % 200 for n in range(640)], "a")
+        engine.prefetch([300 + (seed * 7 + n * (seed + 1)) % 200 for n in range(640)], "a")
     gate.set()
     assert engine.settled(60)
     assert engine.stats()["settled_tokens"] <= 640 + 3 * engine.chunk
@@ -237,8 +237,8 @@ def test_changes_in_a_row_are_looked_at_once(llama: Path, opened: Any, two: Any,
     here, there = two
     engine = opened(llama)
     asked: list[int] = []
-    warm = engine.warm
-    monkeypatch.setattr(engine, "warm", lambda ids, **more: (asked.append(len(ids)), warm(ids, **more))[1])
+    prefetch = engine.prefetch
+    monkeypatch.setattr(engine, "prefetch", lambda ids, **more: (asked.append(len(ids)), prefetch(ids, **more))[1])
     with llmcrdt.warm(here, engine, quiet=0.5) as warming:
         for n in range(10):
             there.append("user", f"and {n}")
@@ -265,7 +265,7 @@ def test_it_ends_with_either_and_keeps_neither_alive(llama: Path, opened: Any, t
     here.apply(there.diff())  # nobody hears of the closed engine
     told(here, warming)
     with pytest.raises(EngineClosed):
-        engine.warm([300])
+        engine.prefetch([300])
     engine.reopen()
     there.append("user", "and more")
     here.apply(there.diff())
@@ -291,13 +291,13 @@ def test_what_is_erased_meanwhile_is_not_warmed(
     secret = there.append("user", "the number is 8472 and nobody may know it, " * 10)
     here.apply(there.diff())
     ids = engine.tokenizer.encode(secret.text, special=False)
-    warm = engine.warm
+    prefetch = engine.prefetch
 
     def erase_and_warm(ids: Any, **more: Any) -> None:
         here.erase(secret)
-        warm(ids, **more)
+        prefetch(ids, **more)
 
-    monkeypatch.setattr(engine, "warm", erase_and_warm)
+    monkeypatch.setattr(engine, "prefetch", erase_and_warm)
     warming = llmcrdt.warm(here, engine, quiet=0.0)
     assert warming.wait(60)
     assert engine.settled(60)
@@ -316,10 +316,10 @@ def test_where_nothing_is_kept_another_conversation_costs_nobody_its_live_state(
 
     engine.start(mine, max_tokens=1, sampling=llmcrdt.Sampling(), on_event=listen, owner="me")
     assert done.wait(60)
-    engine.warm([500 + n % 90 for n in range(300)], "you")
+    engine.prefetch([500 + n % 90 for n in range(300)], "you")
     assert engine.settled(60)
     assert engine.plan(mine).reused == 192
-    engine.warm(mine + [401] * 100, "me")
+    engine.prefetch(mine + [401] * 100, "me")
     assert engine.settled(60)
     assert engine.plan(mine + [401] * 100).live == 256
 

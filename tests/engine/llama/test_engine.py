@@ -133,7 +133,7 @@ def test_cancel_while_sampling(lab):
             runs[0].cancel()
 
     ready = threading.Event()
-    engine._worker.submit(ready.wait)  # so that the run is known before it begins
+    engine._core.model.worker.submit(ready.wait)  # so that the run is known before it begins
     ids = lab.tokens(100)
     sampling = Sampling(temperature=2.0, top_k=0, min_p=0.0, seed=1)
     runs.append(engine.start(ids, max_tokens=1000, sampling=sampling, on_event=listen))
@@ -148,7 +148,7 @@ def test_cancel_while_sampling(lab):
 def test_cancel_before_it_began(lab):
     engine = lab.engine()
     ready, outcome = threading.Event(), lab.Outcome()
-    engine._worker.submit(ready.wait)
+    engine._core.model.worker.submit(ready.wait)
     run = engine.start(lab.tokens(100), max_tokens=5, sampling=Sampling(), on_event=outcome)
     run.cancel()
     ready.set()
@@ -195,7 +195,7 @@ def test_what_a_cancelled_run_said_is_settled(lab):
             runs[0].cancel()
 
     gate = threading.Event()
-    engine._worker.submit(gate.wait)
+    engine._core.model.worker.submit(gate.wait)
     ids = lab.tokens(50)
     sampling = Sampling(temperature=2.0, top_k=0, min_p=0.0, seed=2)
     runs.append(engine.start(ids, max_tokens=500, sampling=sampling, on_event=listen))
@@ -208,7 +208,7 @@ def test_what_a_cancelled_run_said_is_settled(lab):
 
 def test_settling_gives_way_and_is_taken_up_again(lab):
     engine = lab.endless(lab.engine(lab.model("llama", "F16"), MemoryCache()))
-    steps, real = [], engine._state.settle_step
+    steps, real = [], engine._core.model.state.settle_step
     gate, entered = threading.Event(), threading.Event()
 
     def step(ids, *more):
@@ -218,7 +218,7 @@ def test_settling_gives_way_and_is_taken_up_again(lab):
             gate.wait()
         return real(ids, *more)
 
-    engine._state.settle_step = step
+    engine._core.model.state.settle_step = step
     ids, outcome, settled = lab.tokens(60), lab.Outcome(), []
 
     def listen(event):
@@ -270,18 +270,18 @@ def test_an_empty_prompt_is_refused(lab):
 
 def test_a_decode_that_fails_is_reported_and_the_next_one_works(lab):
     engine = lab.engine()
-    real = engine._context._decode
+    real = engine._core.model.context._decode
 
     def refuse(tokens, logits):
         raise DecodeFailed("llama_decode returned -3")
 
-    engine._context._decode = refuse
+    engine._core.model.context._decode = refuse
     outcome = lab.run(engine, lab.tokens(100), 5)
     assert isinstance(outcome.last, Failed)
     assert isinstance(outcome.last.error, DecodeFailed)
     with pytest.raises(DecodeFailed):
         engine.logits(lab.tokens(100)).result()
-    engine._context._decode = real
+    engine._core.model.context._decode = real
     assert np.array_equal(engine.logits(lab.tokens(100)).result(), lab.cold().logits(lab.tokens(100)))
 
 
@@ -337,14 +337,14 @@ def test_a_listener_may_close_the_engine(lab):
 
     engine.start(lab.tokens(10), max_tokens=50, sampling=Sampling(), on_event=listen)
     assert ended.wait(60)
-    until(lambda: not engine._worker._thread.is_alive())
+    until(lambda: not engine._core.model.worker._thread.is_alive())
 
 
 def test_a_forgotten_engine_goes_away(lab):
     engine = LlamaEngine(lab.model(), NullCache(), n_threads=1)
     lab.run(engine, lab.tokens(100), 30, temperature=2.0, seed=1)
     engine.settled()
-    thread = engine._worker._thread
+    thread = engine._core.model.worker._thread
     del engine
     gc.collect()
     until(lambda: not thread.is_alive())
@@ -412,7 +412,8 @@ def test_a_forgotten_engine_in_a_cycle_is_collected_with_its_files(lab):
     """Its files are collected with it, in any order, and none of them complains."""
     engine = LlamaEngine(lab.model(), NullCache(), n_threads=1)
     engine.settled()
-    thread, files = engine._worker._thread, len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+    thread = engine._core.model.worker._thread
+    files = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
     engine.itself = engine
     del engine
     gc.collect()

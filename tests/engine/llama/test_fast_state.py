@@ -107,7 +107,7 @@ def test_what_is_parked_makes_room(lab, fast, arch):
 
 @pytest.mark.parametrize("arch", ARCHS)
 def test_growing_keeps_what_is_live(lab, fast, arch, monkeypatch):
-    monkeypatch.setattr("llmcrdt.engine.llama.engine._FIRST_CTX", 512)
+    monkeypatch.setattr("llmcrdt.engine.llama.opening._FIRST_CTX", 512)
     engine, cold = fast(arch), lab.cold(lab.model(arch, "F16"))
     other, ids = lab.tokens(100, 5), lab.tokens(480, 1)
     ask(lab, engine, other, 4)
