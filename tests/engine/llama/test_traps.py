@@ -43,10 +43,10 @@ def test_a_chunk_wider_than_the_window_is_never_exported(lab):
 def test_a_lost_window_is_noticed_when_cutting(lab):
     """llama.cpp cuts such a state, says yes, and answers wrongly from then on."""
     context = context_after(lab, "gemma3", lab.tokens(256))
-    whole = context._read(0, 256)
+    whole = context._cells.read(0, 256)
     for length in (100, 220):  # below what the window kept, and within it: then only the lowest position tells
         context.clear()
-        assert context._write(whole, 0, 256)
+        assert context._cells.write(whole, 0, 256)
         context._length = 256
         assert context.cut(length) is False
 
@@ -139,7 +139,7 @@ def test_cells_that_another_branch_left_are_not_evaluated_into(lab, arch, flash)
     engine.settled()
     n = engine._core.model.context.length
     assert n == clean._core.model.context.length == len(branches[0])
-    assert engine._core.model.context._read(0, n) == clean._core.model.context._read(0, n)
+    assert engine._core.model.context._cells.read(0, n) == clean._core.model.context._cells.read(0, n)
 
 
 @pytest.mark.parametrize("arch", KINDS)
@@ -147,7 +147,7 @@ def test_the_scratch_sequence_is_empty_after_every_call(lab, arch):
     context = context_after(lab, arch, lab.tokens(128))
 
     def scratch():
-        return context._lib.llama_memory_seq_pos_max(context._memory, 1)
+        return context._lib.llama_memory_seq_pos_max(context._cells._memory, 1)
 
     assert scratch() == -1
     state = context.export_state() if context.shape.recurrent else None
@@ -159,11 +159,11 @@ def test_the_scratch_sequence_is_empty_after_every_call(lab, arch):
         context.load(blob, 64, 128)
         assert scratch() == -1
         context.clear()
-        assert context._write(blob[:-40], 64, 128) is False, "llama.cpp takes no shortened state"
+        assert context._cells.write(blob[:-40], 64, 128) is False, "llama.cpp takes no shortened state"
         assert scratch() == -1
     if state is not None:
         context.clear()
-        assert context._write_state(state[:-40]) is False
+        assert context._cells.write_state(state[:-40]) is False
         assert scratch() == -1
 
 
@@ -222,7 +222,7 @@ def test_a_chunk_for_another_place_is_not_loaded(lab):
 def test_the_lowest_position_of_recurrent_state_is_its_highest(lab, arch):
     """So it says nothing of the attention cells; the check must not expect 0."""
     context = context_after(lab, arch, lab.tokens(100))
-    assert context._lib.llama_memory_seq_pos_min(context._memory, 0) == 99
+    assert context._lib.llama_memory_seq_pos_min(context._cells._memory, 0) == 99
     assert context._stands_at(100)
     assert not context._stands_at(99)
 
