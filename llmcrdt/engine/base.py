@@ -1,7 +1,23 @@
 """The Engine protocol: token ids -> KV state -> more token ids. An engine knows no messages and no documents.
 
-Calls come from any thread and are served first come, first served, on the engine's own thread (or process: nothing
-here shares memory with the caller beyond the values below).
+Calls come from any thread, and return at once unless they say that they wait. What they ask for is done on the engine's
+own thread (or process: nothing here shares memory with the caller beyond the values below).
+
+What is true of every engine:
+
+1. **Served in order.** Runs and ``logits`` are served first come, first served, one at a time. What is done in the
+   background (settling, ``prefetch``, ``pin``) gives way to them, after at most one chunk.
+2. **Events in order.** A run reports ``Progress*, Started, Sampled*, Finished | Failed``, on the engine's thread; the
+   last two may come first. Nothing follows them. A listener that raises hears no more, and its run ends.
+3. **Exact.** In exact mode the logits after a prompt, and so the first sampled token, do not depend on what was live,
+   stored or evicted: only on the token ids. A cache changes how long it takes, never the answer.
+4. **Planned is done.** What ``plan`` says is what ``start`` evaluates, unless something else runs or is evicted between
+   the two. ``reused`` is a multiple of ``chunk``, and at most ``total - 2`` (in exact mode).
+5. **Settled.** After a run its sampled tokens are evaluated again in canonical batches and stored. Until then
+   ``missing`` says "not exact" of them; ``settled`` waits for that.
+6. **Forgotten.** After ``forget(owner)`` and its future nothing that was computed for ``owner`` before is kept.
+7. **Closed.** ``close`` ends what runs with ``Finished("cancelled")``; then everything raises EngineClosed, except
+   ``forget``, ``unpin``, ``settled``, ``stats``, ``close`` and the properties.
 """
 
 from __future__ import annotations
@@ -108,7 +124,7 @@ class Progress:
 
 
 Event = Progress | Started | Sampled | Finished | Failed
-"""A run reports Progress*, Started, Sampled*, and last Finished or Failed; Failed or Finished may come first."""
+"""What a run reports, in the order that the contract says."""
 
 
 class Run(Protocol):
@@ -120,6 +136,13 @@ class Run(Protocol):
 
 
 class Engine(Protocol):
+    """The contract is in the module's docstring; ``llmcrdt.testing.engine_suite`` tests an implementation.
+
+    ``owner`` is whose words ids are (a conversation's id, say): ``forget`` finds by it what was stored of them.
+    ``marks`` says after how many of the ids an entry ends, in order: where a model whose state can't be shortened is
+    resumed best.
+    """
+
     @property
     def name(self) -> str:
         """What the model calls itself, for the record."""
@@ -161,23 +184,19 @@ class Engine(Protocol):
     ) -> Run:
         """Queue a generation. ``on_event`` is called on the engine's thread, in order, and must be quick.
 
-        ``marks``: after how many of ``ids`` an entry ends, in order: where a model whose state can't be shortened is
-        resumed best. ``owner``: whose words the ids are (a conversation's id, say); ``forget`` finds by it what was
-        stored of them.
-
-        Raises ContextOverflow at once if the prompt leaves no room for one more token.
-        Afterwards the sampled tokens are settled in the background: re-evaluated canonically and stored.
+        Raises ContextOverflow at once if the prompt leaves no room for one more token, EngineError for no ids at all,
+        or for a ``sampling`` that can't be followed.
         """
         ...
 
     def logits(self, ids: Sequence[int]) -> Future[Any]:
-        """Materialize ``ids``; the logits that the next token would be drawn from (numpy float32, n_vocab)."""
+        """Evaluate ``ids``; the logits that the next token would be drawn from (numpy float32, one for each token)."""
         ...
 
     def prefetch(self, ids: Sequence[int], owner: str = "", marks: Sequence[int] = ()) -> None:
-        """Evaluate ``ids`` in the background, a chunk at a time, after whatever else is asked, so that a prompt that
-        begins with them starts at once. ``owner``, ``marks``: as for ``start``. Only the newest call counts of those
-        for one ``owner``.
+        """Evaluate ``ids`` in the background, a chunk at a time, so that a prompt that begins with them starts at once.
+        Of calls for one ``owner`` only the newest counts. Where no cache keeps it, it is done only for the owner of the
+        last run: another one's live state is not given up for it.
 
         Raises ContextOverflow for more ids than a sequence may hold.
         """
@@ -185,7 +204,7 @@ class Engine(Protocol):
 
     def pin(self, ids: Sequence[int], owner: str, marks: Sequence[int] = ()) -> None:
         """Keep the state of ``ids``, evaluating in the background what of it isn't stored; it is not evicted until
-        ``unpin(owner)``. In place of what this owner had pinned before. ``marks``: as for ``start``.
+        ``unpin(owner)``. In place of what this owner had pinned before.
 
         Raises ContextOverflow, and EngineError where the cache can't keep it.
         """
