@@ -47,7 +47,7 @@ soak: dev ## Run 110,000 schedules of devices, relays and networks (ARGS='--sche
 	$(VENV)/python tests/sim/relay_soak.py --schedules 10000 $(ARGS)
 	$(VENV)/python tests/sync_server/relay_kills.py --kills 300 --rollbacks 20
 
-fuzz: dev ## Feed every decoder with changed frames, the wire's with a million (ARGS='--frames 100000 --only wire')
+fuzz: dev ## Feed every decoder with changed frames, the wire's with a million, and repos with strangers' documents (ARGS='--frames 100000 --only wire')
 	$(VENV)/python tests/fuzz/fuzz.py $(ARGS)
 
 kvsoak: dev ## Kill 200 writers of one KV cache, and harm 10,000 chunks (ARGS='--seed 7')

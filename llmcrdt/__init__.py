@@ -16,6 +16,7 @@ _HOMES = {
     "document.presence": ("Present",),
     "document.transcript": ("Elsewhere", "Transcript"),
     "document.stream": ("Stream",),
+    "document.erasure": ("Erased", "Held"),
     "document.verify": ("Problem",),
     "document.blob": ("Blob",),
     "document.entry": (

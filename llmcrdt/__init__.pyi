@@ -14,6 +14,8 @@ from .document.entry import Text as Text
 from .document.entry import ToolCall as ToolCall
 from .document.entry import ToolResult as ToolResult
 from .document.entry import Unknown as Unknown
+from .document.erasure import Erased as Erased
+from .document.erasure import Held as Held
 from .document.presence import Present as Present
 from .document.stream import Stream as Stream
 from .document.transcript import Elsewhere as Elsewhere
@@ -41,3 +43,8 @@ from .sync.link import Link as Link
 from .sync.progress import Progress as Progress
 
 __version__: str
+
+# Older names that go on working.
+Warming = Prefetch
+Why = CacheMiss
+warm = prefetch

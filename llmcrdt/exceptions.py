@@ -61,6 +61,10 @@ class MalformedUpdate(DocumentError):
     """Bytes that are not an update, or would harm the replica. Nothing was applied."""
 
 
+class OtherDocument(MalformedUpdate):
+    """An update of another conversation, a fork for instance. Nothing was applied."""
+
+
 class NewerDocument(DocumentError):
     """A document with a newer major schema version."""
 
@@ -77,6 +81,10 @@ class EntryNotFound(DocumentError, KeyError):
 
 class NotSealed(DocumentError):
     """The operation needs an entry whose writer has finished."""
+
+
+class Withheld(DocumentError):
+    """An erase keeps this entry out of sight, for its author had not seen the erase."""
 
 
 class AlreadySealed(DocumentError):

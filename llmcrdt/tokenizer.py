@@ -18,6 +18,11 @@ class Tokenizer(Protocol):
         ...
 
     @property
+    def n_vocab(self) -> int:
+        """How many token ids there are: 0 to ``n_vocab`` - 1."""
+        ...
+
+    @property
     def chat_template(self) -> str:
         """The model's own chat template, Jinja source; "" where it has none."""
         ...

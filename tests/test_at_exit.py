@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -26,8 +27,8 @@ def threads_left():
         print("still running:", *left, file=sys.stderr)
 import llmcrdt
 MODEL, FOLDER = sys.argv[1:]
-def engine(n=0):
-    made = llmcrdt.LlamaEngine(MODEL, f"{FOLDER}/cache{n}", n_threads=2)
+def engine(n=0, threads=1):
+    made = llmcrdt.LlamaEngine(MODEL, f"{FOLDER}/cache{n}", n_threads=threads)
     made.tokenizer.is_end = lambda token: False
     return made
 def conversation(name="chats"):
@@ -36,7 +37,7 @@ def conversation(name="chats"):
     made.append("user", "Say something, please. " * 10)
     return repo, made
 def busy(e):
-    assert e.settled(30)
+    assert e.settled(200)
     e.logits([300 + i % 400 for i in range(1900)])
 """
 
@@ -45,7 +46,7 @@ _SHAPES = {
     "hashing": "e = engine(); e.logits([300] * 700)",
     "in a function": "def main():\n    busy(engine())\nmain()",
     "answered": "e = engine(); repo, c = conversation(); llmcrdt.generate(c, e, max_tokens=5).result()",
-    "settling": "e = engine(); repo, c = conversation(); llmcrdt.generate(c, e, max_tokens=200).result()",
+    "settling": "e = engine(); repo, c = conversation(); llmcrdt.generate(c, e, max_tokens=70).result()",
     "answering": "e = engine(); repo, c = conversation(); next(iter(llmcrdt.generate(c, e, max_tokens=1500)))",
     "several answers": """
 es, (repo, c) = [engine(n) for n in range(3)], conversation()
@@ -53,7 +54,7 @@ gens = [llmcrdt.generate(c, e, max_tokens=1500, busy="branch") for e in es]
 gens += [llmcrdt.generate(c, es[0], max_tokens=1500) for _ in range(2)]
 next(iter(gens[0]))
 """,
-    "several engines": "es = [engine(n) for n in range(4)]\nfor e in es: busy(e)\ntime.sleep(0.1)",
+    "several engines": "es = [engine(n, threads=2) for n in range(4)]\nfor e in es: busy(e)\ntime.sleep(0.1)",
     "repo closed": """
 e = engine(); repo, c = conversation(); next(iter(llmcrdt.generate(c, e, max_tokens=1500))); repo.close()
 """,
@@ -95,7 +96,7 @@ _ENDS = {"": 0, "\nsys.exit(3)": 3}
 def end(model: Path, folder: Path, script: str) -> subprocess.CompletedProcess[str]:
     folder.mkdir()
     return subprocess.run(
-        [sys.executable, "-c", _BEGIN + script, str(model), str(folder)], capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", _BEGIN + script, str(model), str(folder)], capture_output=True, text=True, timeout=300
     )
 
 
@@ -129,6 +130,42 @@ def test_an_error_and_an_exit_in_a_thread_end_in_order_too(model: Path, tmp_path
     ]  # fmt: skip
     threaded = "def main():\n    busy(engine()); sys.exit(4)\nthreading.Thread(target=main).start()"
     ended = end(model, tmp_path / "threaded", threaded)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
+def test_ctrl_c_ends_in_order_and_keeps_what_was_said(model: Path, tmp_path: Path) -> None:
+    script = _SHAPES["answering"] + "\nprint('ready', flush=True); time.sleep(60)"
+    (tmp_path / "x").mkdir()
+    command = [sys.executable, "-c", _BEGIN + script, str(model), str(tmp_path / "x")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=300)
+    assert process.returncode == -signal.SIGINT
+    assert [line for line in errors.splitlines() if line[0] != " "] == [
+        "Traceback (most recent call last):", "KeyboardInterrupt",
+    ]  # fmt: skip
+    with llmcrdt.open(tmp_path / "x" / "chats.db") as repo:
+        assert not repo.get(repo.list()[0].id).unsealed()
+
+
+def test_somebody_who_never_ends_delays_the_end_only_so_long(model: Path, tmp_path: Path) -> None:
+    script = """
+import llmcrdt.at_exit
+llmcrdt.at_exit.PATIENCE = 0.5
+threads_left.__code__ = (lambda: None).__code__
+repo, c = conversation()
+c.observe(lambda change: time.sleep(1000))
+c.append("user", "This is heard for a long time.")
+inside = threading.Event()
+def fill(made):
+    inside.set()
+    time.sleep(1000)
+threading.Thread(target=lambda: repo.create(fill=fill), daemon=True).start()
+assert inside.wait(30)
+"""
+    ended = end(model, tmp_path / "x", script)
     assert (ended.returncode, ended.stderr) == (0, "")
 
 

@@ -109,7 +109,7 @@ class Chat:
             case "/plan":
                 planned = plan(self._conversation, self._engine)
                 click.echo(f"{planned.total} tokens: {planned.reused} reused, {planned.evaluate} to evaluate.")
-                click.echo(str(planned.why))
+                click.echo(safe(str(planned.why)))
             case _ if line.startswith("/") and not line.startswith("//"):
                 click.echo(f"{safe(command)} is no command, or lacks something. /help lists them.", err=True)
             case _ if line.strip():

@@ -40,7 +40,8 @@ def list_(repos: Repos, limit: int, before: str | None, as_json: bool) -> None:
             return
         for row in found:
             made = time.strftime("%Y-%m-%d %H:%M", time.localtime(row.created_at))
-            click.echo(f"{row.id}  {made}  {safe(row.title) or '(no title)'}")
+            mark = "  (archived)" if row.archived else ""
+            click.echo(f"{row.id}  {made}  {safe(row.title) or '(no title)'}{mark}")
         if not found and not before:
             click.echo('No conversations yet. Make one with "llmcrdt new TITLE".', err=True)
 
@@ -61,8 +62,8 @@ def search(repos: Repos, text: str, limit: int, elsewhere: bool, as_json: bool) 
         for hit in hits:
             made = time.strftime("%Y-%m-%d %H:%M", time.localtime(hit.created_at))
             place = "" if hit.shown else "  (elsewhere)"
-            click.echo(click.style(f"{hit.conversation}  {made}  {hit.title or '(no title)'}{place}", dim=True))
-            click.echo(f"  {hit.role}: {' '.join(hit.snippet.split())}")
+            click.echo(click.style(f"{hit.conversation}  {made}  {safe(hit.title) or '(no title)'}{place}", dim=True))
+            click.echo(f"  {hit.role}: {safe(' '.join(hit.snippet.split()))}")
         if not hits:
             click.echo("Nothing found.", err=True)
 
@@ -92,13 +93,17 @@ def show(repos: Repos, id: str, last: int | None, elsewhere: bool, as_json: bool
                 "malformed": dict(transcript.malformed),
             }
             if elsewhere:
-                body["elsewhere"] = [{**entry_json(e.entry), "unseen": e.unseen} for e in transcript.elsewhere]
+                body["elsewhere"] = [
+                    {**entry_json(e.entry), "unseen": e.unseen, "way": e.way, "hidden_by": e.hidden_by}
+                    for e in transcript.elsewhere
+                ]
             print_json(body)
             return
         for entry in entries:
             print_entry(entry)
         for other in transcript.elsewhere if elsewhere else ():
-            click.echo(click.style(f"── elsewhere{', unseen' if other.unseen else ''}", dim=True))
+            why = ", withheld" if other.way == "withheld" else ", unseen" if other.unseen else ""
+            click.echo(click.style(f"── elsewhere{why}", dim=True))
             print_entry(other.entry)
         hidden = len(transcript.elsewhere)
         click.echo(

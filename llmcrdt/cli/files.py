@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 import llmcrdt
+from llmcrdt.cli.terminal import safe
 
 from .options import MANY, Repos, as_json, decode, find, print_id, print_json, read, there
 
@@ -60,7 +61,7 @@ def verify(repos: Repos, file: Path | None, as_json: bool) -> None:
             print_json({"conversations": len(ids), "problems": rows})
         else:
             for id_, problem in problems:
-                click.echo(f"{id_} entry {problem.entry}: {problem.what}")
+                click.echo(safe(f"{id_} entry {problem.entry}: {problem.what}"))
             click.echo(f"{len(ids)} conversations, {len(problems)} problems")
         if problems:
             sys.exit(1)

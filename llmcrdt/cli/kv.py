@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 import llmcrdt
+from llmcrdt.cli.terminal import safe
+from llmcrdt.ids import DocumentId
 
 from .options import MANY, Repos, as_json, cache_dir, find, model_file, print_counts, print_json
 
@@ -78,13 +80,25 @@ def kv_unpin(repos: Repos, id: str, cache: Path | None) -> None:
 @as_json
 @click.pass_obj
 def kv_pins(repos: Repos, cache: Path | None, as_json: bool) -> None:
-    """Which conversations are pinned, and how many chunks and recurrent states each keeps."""
+    """Which conversations are pinned, and how many chunks and recurrent states each keeps.
+
+    The cache knows conversations of other databases by a hash only, which --json names them by.
+    """
     from llmcrdt.kvcache.owners import owner_name
 
     found = _chunks(cache).pins.all()
     with repos() as repo:
-        known = {owner_name(row.id): row.id for row in repo.list(MANY)}
-    print_counts({str(known.get(name, name)): len(keys) for name, keys in sorted(found.items())}, as_json)
+        titles = {row.id: row.title for row in repo.list(MANY)}
+        known = {owner_name(id_): id_ for id_ in (*titles, *repo.store.documents("conversation"))}
+    counts = {str(known.get(name, name)): len(keys) for name, keys in sorted(found.items())}
+    if as_json:
+        print_json(counts)
+        return
+    for name, count in counts.items():
+        ours = safe(titles.get(DocumentId(name), "")) or "(no title)"
+        click.echo(f"{name}  {count:6}  {ours}" if name not in found else f"(of another database)  {count:6}")
+    if not counts:
+        click.echo("Nothing is pinned.", err=True)
 
 
 @kv.command("plan")
@@ -107,7 +121,7 @@ def kv_plan(repos: Repos, id: str, model: Path, cache: Path | None, as_json: boo
         else:
             seconds = f", about {planned.seconds:.1f} s" if planned.seconds is not None else ""
             counts = f"{planned.total} tokens: {planned.reused} reused, {planned.evaluate} to evaluate{seconds}"
-            click.echo(f"{counts}. {planned.why}")
+            click.echo(safe(f"{counts}. {planned.why}"))
             click.echo(f"State of this model is {engine.exactness} here.")
 
 

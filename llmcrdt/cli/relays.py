@@ -124,13 +124,24 @@ def pair(
         if as_json:
             print_json({"library": repo.library, "relay": relay, **({"invite": text} if reveal else {})})
         else:
-            code = qr_code(text) if qr or (qr is None and sys.stdout.isatty()) else None
-            if code:
-                click.echo(code)
+            if qr or (qr is None and sys.stdout.isatty()):
+                draw(text, asked=bool(qr))
             click.echo(text)
             click.echo("This is a secret: whoever has it can read and write everything in this library.", err=True)
         if is_loopback(relay):
             click.echo(f"Only this device reaches {relay}; give the address that others see.", err=True)
+
+
+def draw(text: str, *, asked: bool) -> None:
+    """A QR code on stdout; where it can't be drawn and was asked for, why not on stderr."""
+    try:
+        code, why = qr_code(text), "The invite is too long for a QR code. --no-keys makes it shorter."
+    except ImportError:
+        code, why = None, "No QR code without segno. Install it: pip install 'llmcrdt[qr]'"
+    if code:
+        click.echo(code)
+    elif asked:
+        click.echo(why, err=True)
 
 
 def keep_watching(link: Link, as_json: bool) -> None:

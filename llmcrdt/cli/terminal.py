@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import io
 import unicodedata
+from collections.abc import Iterable, Iterator
 
 import click
 
 from ..document.blob import Blob
-from ..document.entry import Entry
+from ..document.entry import Entry, Part, Text, ToolCall, ToolResult
 from ..sync.progress import Progress
 
 
@@ -25,19 +26,38 @@ def heading(entry: Entry) -> str:
 
 
 def print_entry(entry: Entry) -> None:
-    """The whole entry on stdout; of hidden fields nothing."""
+    """The whole entry on stdout, its parts in their order; of hidden fields nothing."""
     click.echo(click.style(f"{heading(entry)}  {entry.id}", bold=True))
-    for call in entry.tool_calls:
-        click.echo(f"→ {safe(call.name)}({safe(call.arguments)})")
-    if entry.text:
-        click.echo(safe(entry.text))
-    for part in entry.parts:
-        if isinstance(part, Blob):
-            missing = "" if part.present else ", not on this device"
-            click.echo(f"[{part.name!r}, {part.media_type!r}, {part.size} bytes{missing}]")  # !r: a stranger's words
+    for part in _joined(entry.parts):
+        match part:
+            case str():
+                click.echo(safe(part))
+            case ToolCall():
+                click.echo(f"→ {safe(part.name)}({safe(part.arguments)})")
+            case Blob():
+                missing = "" if part.present else ", not on this device"
+                click.echo(
+                    f"[{part.name!r}, {part.media_type!r}, {part.size} bytes{missing}]"
+                )  # !r: a stranger's words
     if entry.config:
-        click.echo(click.style(f"settings: {', '.join(sorted(entry.config))}", dim=True))
+        click.echo(click.style(f"settings: {safe(', '.join(sorted(entry.config)))}", dim=True))
     click.echo()
+
+
+def _joined(parts: Iterable[Part]) -> Iterator[str | ToolCall | Blob]:
+    """What is shown of an entry, in order; text between two other shown parts is one piece."""
+    words = ""
+    for part in parts:
+        match part:
+            case Text() | ToolResult():
+                words += part.text
+            case ToolCall() | Blob():
+                if words:
+                    yield words
+                words = ""
+                yield part
+    if words:
+        yield words
 
 
 def progress_line(progress: Progress) -> str:
@@ -52,13 +72,12 @@ def progress_line(progress: Progress) -> str:
 
 
 def qr_code(text: str) -> str | None:
-    """A QR code in half blocks, with its quiet zone. None where the text is too long for one, or where segno is not
-    installed (extra ``qr``)."""
-    with contextlib.suppress(ImportError):
-        import segno
+    """A QR code in half blocks, with its quiet zone. None where the text is too long for one. Raises ImportError where
+    segno is not installed (extra ``qr``)."""
+    import segno
 
-        with contextlib.suppress(segno.DataOverflowError):
-            out = io.StringIO()
-            segno.make_qr(text, error="l", boost_error=False).terminal(out, compact=True)
-            return out.getvalue().rstrip("\n")
+    with contextlib.suppress(segno.DataOverflowError):
+        out = io.StringIO()
+        segno.make_qr(text, error="l", boost_error=False).terminal(out, compact=True)
+        return out.getvalue().rstrip("\n")
     return None

@@ -48,6 +48,12 @@ class SharedText(str):
     __slots__ = ()
 
 
+class Other(bytes):
+    """A field of another shape: a number, a list, a map, ... It says only that it is there."""
+
+    __slots__ = ()
+
+
 Node = Mapping[str, Scalar | SharedText]
 
 
@@ -138,6 +144,12 @@ class Replica(Protocol):
         """Merge an update from anywhere. Raises MalformedUpdate; afterwards look at ``broken``."""
         ...
 
+    def foreign_key(self, update: bytes, root: str, prefix: str, own: str) -> str | None:
+        """A key that begins with ``prefix`` and that an update writes into a root map without writing ``own``. None
+        where there is none; one that it only writes over need not be told. Nothing is applied. Raises
+        MalformedUpdate."""
+        ...
+
     def load(self, snapshot: bytes | None, updates: Iterable[bytes]) -> None:
         """Merge what was stored, without reporting what it touched. The replica must be new."""
         ...
@@ -168,5 +180,5 @@ class Replica(Protocol):
         ...
 
     def node(self, root: str, key: str) -> Node | None:
-        """All fields of a node, as they are now; fields of other shapes are left out. None if it is not a node."""
+        """All fields of a node, as they are now; those of another shape are ``Other()``. None if it is not a node."""
         ...

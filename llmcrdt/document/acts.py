@@ -1,6 +1,7 @@
 """Acts: what sessions do to a conversation beside writing entries. One key per (what, session), in root map ``acts``.
 
 select   shows an entry (order.py decides)
+keep     shows an alternative after all that an erase withholds (order.py decides)
 stop     asks whoever writes an entry to stop
 claim    says that this session will run a tool call, so that no other device runs it too
 """
@@ -30,6 +31,19 @@ class Stop:
 
 
 @dataclass(frozen=True)
+class Keep:
+    """Somebody has read ``entry``, which an erase withholds, and wants it to stay."""
+
+    entry: EntryId
+    session: SessionId
+    lamport: int
+
+    @property
+    def key(self) -> str:
+        return f"keep:{self.entry}:{self.session}"
+
+
+@dataclass(frozen=True)
 class Claim:
     """A session means to run one tool call. ``call`` is the hash of entry and call id: call ids are strangers' text."""
 
@@ -46,15 +60,15 @@ def call_hash(entry: EntryId, call_id: str) -> str:
     return tagged_hash("llmcrdt/call/1", entry.encode(), call_id.encode("utf-8"))
 
 
-def write_act(act: Stop | Claim) -> str:
+def write_act(act: Stop | Keep | Claim) -> str:
     return canonical_json({"lamport": act.lamport})
 
 
-def read_act(key: str, text: object) -> Stop | Claim | None:
-    """The stop or claim that an act stands for; None for other acts and malformed ones."""
+def read_act(key: str, text: object) -> Stop | Keep | Claim | None:
+    """The stop, keep or claim that an act stands for; None for other acts and malformed ones."""
     kind, _, rest = key.partition(":")
     what, _, session = rest.partition(":")
-    if kind not in ("stop", "claim") or not is_session_id(session):
+    if kind not in ("stop", "keep", "claim") or not is_session_id(session):
         return None
     try:
         said = parse_json(text)
@@ -65,7 +79,9 @@ def read_act(key: str, text: object) -> Stop | Claim | None:
         return None
     if kind == "claim":
         return Claim(what, SessionId(session), lamport)
-    return Stop(EntryId(what), SessionId(session), lamport) if is_entry_id(what) else None
+    if not is_entry_id(what):
+        return None
+    return (Keep if kind == "keep" else Stop)(EntryId(what), SessionId(session), lamport)
 
 
 class ToolClaim:

@@ -3,11 +3,17 @@
 Keys sorted by code point, no white space, no escapes beyond those JSON needs, numbers as Python writes them: ``1`` and
 ``1.0`` differ, and so do 2**53 + 1 and its neighbours. A reader never re-encodes: it hashes the stored text.
 (CRDT backends turn 5 into 5.0 and fail on 2**64; text they leave alone.)
+
+Strangers write any JSON, and it must read the same on every device, whatever its stack and its settings: half of a
+surrogate pair is read as U+FFFD, a number past the greatest double as that one, and nesting has a limit of its own.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import re
+import sys
 from typing import Any
 
 from ..exceptions import InvalidContent
@@ -16,11 +22,19 @@ JSON = Any
 """None, bool, int, float, str, list or dict with str keys, nested."""
 
 
+MAX_DEPTH = 128
+"""How many objects and lists may stand inside each other. Python's own limit hangs on how deep its caller stands."""
+
+
 def canonical_json(value: JSON) -> str:
-    """The canonical text of ``value``. Raises InvalidContent for what JSON or UTF-8 can't hold."""
+    """The canonical text of ``value``. Raises InvalidContent for what JSON or UTF-8 can't hold, or readers would read
+    as something else."""
     try:
         text = _ENCODER.encode(value)
         text.encode("utf-8")
+        _check_depth(text)
+        if len(text) >= _LONG and _DIGITS.search(text[::_STEP]):
+            _CHECKER.decode(text)
     except UnicodeEncodeError:
         raise InvalidContent(
             "The text holds half of a surrogate pair, which UTF-8 can't store.",
@@ -32,13 +46,66 @@ def canonical_json(value: JSON) -> str:
 
 
 def parse_json(text: object) -> JSON:
-    """The value of a JSON text. Raises InvalidContent for anything else, NaN and Infinity included."""
+    """The value of a JSON text. Raises InvalidContent for anything else, NaN and Infinity included. All text in it can
+    be written as UTF-8, and all numbers are finite. Of a key that stands twice the last one counts."""
     if not isinstance(text, str):
         raise InvalidContent(f"Expected JSON text, got {type(text).__name__}.")
     try:
-        return _DECODER.decode(text)
+        if "\\ud" in text or "\\uD" in text:
+            text = _ESCAPE.sub(_whole_escape, text)
+        _check_depth(text)
+        return (_DECODER if len(text) >= _LONG else _SHORT_DECODER).decode(text)
     except (ValueError, RecursionError) as error:
         raise InvalidContent(f"The text is not JSON: {error}.") from None
+
+
+_STRING = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?'
+_BRACKET = re.compile(_STRING + r"|[\[\]{}]", re.DOTALL)
+_ESCAPE = re.compile(
+    r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
+)
+_LONG = 309
+"""Digits of the least whole number that is greater than any double. Most texts are shorter."""
+# Of so many digits 8 stand this far from each other, wherever they begin.
+_STEP, _DIGITS = 38, re.compile(r"[0-9]{8}")
+
+
+def _check_depth(text: str) -> None:
+    """Raises ValueError where JSON nests too deeply."""
+    if text.count("[") + text.count("{") <= MAX_DEPTH:
+        return
+    depth = 0
+    for found in _BRACKET.finditer(text):
+        bracket = text[found.start()]
+        if bracket in "[{":
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise ValueError(f"it nests deeper than {MAX_DEPTH} levels")
+        elif bracket in "]}":
+            depth -= 1
+
+
+def _whole_escape(escape: re.Match[str]) -> str:
+    """An escape as it stands, but U+FFFD for half of a surrogate pair."""
+    return "\\ufffd" if escape[1] else escape[0]
+
+
+def _whole_number(text: str) -> JSON:
+    if len(text) > 308 and math.isinf(number := float(text)):
+        return math.copysign(sys.float_info.max, number)
+    return int(text)
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    return math.copysign(sys.float_info.max, number) if math.isinf(number) else number
+
+
+def _storable(text: str) -> int:
+    """Raises ValueError for a whole number that readers would read as another one."""
+    if math.isinf(float(text)):
+        raise ValueError("a number is greater than any double")
+    return 0
 
 
 def _refuse(name: str) -> JSON:
@@ -47,4 +114,6 @@ def _refuse(name: str) -> JSON:
 
 # json.dumps and json.loads would make one for each text
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"))
-_DECODER = json.JSONDecoder(parse_constant=_refuse)
+_SHORT_DECODER = json.JSONDecoder(parse_float=_number, parse_constant=_refuse)
+_DECODER = json.JSONDecoder(parse_int=_whole_number, parse_float=_number, parse_constant=_refuse)
+_CHECKER = json.JSONDecoder(parse_int=_storable)

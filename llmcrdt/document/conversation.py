@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache
@@ -14,15 +14,15 @@ from ..crdt.backend import Edit, Replica, Touched
 from ..exceptions import InvalidContent, KeyMissing, LLMCRDTError
 from ..ids import ContentHash, DocumentId, EntryId, KeyId, Random, new_entry_id
 from . import schema
-from .acts import Claim, Stop, ToolClaim, call_hash, write_act
+from .acts import Claim, Keep, Stop, ToolClaim, call_hash, write_act
 from .blob import Blob, BlobStorage, keep, named_in
 from .canonical import JSON, parse_json
 from .document import Document, Journal
 from .encryption import FieldAddress, Keys
 from .entry import ROLES, Config, Entry, Frame, HiddenField, Part, Role, SyncState, Text, ToolCall, ToolResult, parts_of
-from .erasure import clean, erase, is_clean, with_copies
-from .fork import copy_acts, copy_until, provenance
-from .order import Selection
+from .erasure import Erased, Held, clean, erase, holders, is_clean, with_copies, words_of
+from .fork import copy_acts, copy_until, provenance, until
+from .order import Selection, by_age
 from .presence import Presence, Present
 from .projection import Tables
 from .projector import Projector, entry_of_row
@@ -113,8 +113,7 @@ class Conversation(Document):
     def created_at(self) -> float:
         """Seconds since 1970 on its creator's clock; 0 while nothing has arrived."""
         with self._reading():
-            text = self._replica.get(schema.META, "created_at")
-        return int(text) / 1000 if isinstance(text, str) and text.isdecimal() else 0.0
+            return schema.read_time(self._replica.get(schema.META, "created_at"))
 
     def transcript(self) -> Transcript:
         """The conversation in order (docs/semantics.md)."""
@@ -139,9 +138,11 @@ class Conversation(Document):
             return self._doc.shown(self._doc.find(entry))
 
     def alternatives(self, entry: Entry | EntryId) -> tuple[Entry, ...]:
-        """All entries that stand for the same turn, oldest first; the entry itself among them."""
+        """All entries that stand for the same turn, oldest first; the entry itself among them. What an erase withholds
+        is not."""
         with self._reading():
-            return tuple(self._doc.shown(i) for i in self._doc.order.members(self._doc.find(entry)))
+            members = self._doc.order.members(self._doc.find(entry))
+            return tuple(self._doc.shown(i) for i in members if i not in self._doc.order.now().withheld)
 
     def frame_entries(self, entry: Entry | EntryId) -> tuple[Entry, ...]:
         """What a generation was computed on: exactly these versions, in this order."""
@@ -221,6 +222,10 @@ class Conversation(Document):
         (``tools=[...]``, ``date="2026-11-22"``, ``template={...}``); system entries only.
         """
         parts = parts_of(self._kept(content), role)
+        if role == "tool" and call is None and instead_of is None:
+            raise InvalidContent(
+                "A tool result answers a call.", hint="Pass call=, one of entry.tool_calls of the answer that made it."
+            )
         if config:
             if role != "system":
                 raise InvalidContent("Settings travel in system entries.", hint='Use append("system", ..., tools=...).')
@@ -275,13 +280,27 @@ class Conversation(Document):
             return self._create(head, parts, {})
 
     def select(self, entry: Entry | EntryId) -> None:
-        """Show an entry, and with it everything on the way to it; what stood in its place goes elsewhere."""
+        """Show an entry, and with it everything on the way to it; what stood in its place goes elsewhere. Raises
+        Withheld."""
         with self._editing() as edit:
             chosen = self._doc.find(entry)
+            self._doc.check_not_withheld(chosen)
             lamport, seen = self._doc.order.next_lamport([chosen]), self._doc.order.newest()
             for group in self._doc.order.forks_on_path(chosen):
                 act = Selection(group, self.session, lamport, chosen, seen)
                 edit.put(schema.ACTS, schema.selection_key(act), schema.write_selection(act))
+
+    def keep(self, entry: Entry | EntryId) -> None:
+        """Have an alternative take part that an erase withholds: one made of the erased entry by somebody who had not
+        seen the erase. Read it first: it may say what was erased. Where it is not withheld, nothing happens.
+
+        Which alternative is shown is for ``select`` and the rules, as for any other one.
+        """
+        with self._editing() as edit:
+            kept = self._doc.find(entry)
+            if kept in self._doc.order.now().withheld:
+                act = Keep(kept, self.session, self._doc.order.next_lamport())
+                edit.put(schema.ACTS, act.key, write_act(act))
 
     def summarize(self, *, until: Entry | EntryId, text: str, role: Role = "user", author: str | None = None) -> Entry:
         """Say in a few words what the transcript says up to and with ``until``: prompts hold the summary instead (O10).
@@ -295,18 +314,27 @@ class Conversation(Document):
             head = replace(self._head(role), author=self.author if author is None else author, covers=covers)
             return self._create(head, (Text(text),), {})
 
-    def erase(self, entry: Entry | EntryId) -> None:
+    def erase(self, entry: Entry | EntryId, *, also: Iterable[Entry | EntryId | Held] = ()) -> Erased:
         """Remove an entry's words for good, on every device that ever merges with this one (O7).
 
-        Every version, live text and hidden field goes, with the alternatives that hold the same words, and the token
-        logs of every answer that was computed on it. The entry's place stays, and a model that is asked again is not
-        shown it. What other devices, caches and the relay hold goes when the erase reaches them.
+        Every version, live text and hidden field goes, with the alternatives of the same content, and the token logs
+        of every answer that was computed on it. The entry's place stays, and a model that is asked again is not shown
+        it. What other devices, caches and the relay hold goes when the erase reaches them. An edit of the entry that
+        nobody here had seen is withheld when it comes: ``transcript().elsewhere`` lists it, until it is kept (``keep``)
+        or erased.
+
+        What is returned says which entries were erased, and what still holds the words (``still_held``): edits of them,
+        summaries, other entries, copies in other conversations of this repo. ``also``: more entries to erase, such as
+        those of that list; a copy in another conversation is erased there.
         """
         with self._editing() as edit:
-            chosen = with_copies(self._doc, self._doc.find(entry))
-            lamport = self._doc.order.next_lamport()
+            named = [self._doc.find(entry), *(self._doc.find(self._held_here(other)) for other in also)]
+            chosen = {copy for each in named for copy in with_copies(self._doc, each)}
+            words, lamport = words_of(self._doc, chosen), self._doc.order.next_lamport()
             erase(self._doc, self._replica, edit, chosen, session=self.session, lamport=lamport)
             self._stale_bytes = True
+            entries = by_age(chosen, self._doc.order.sound())
+        return Erased(tuple(entries), lambda: self._still_held(entries, words))
 
     def seal(self, entry: Entry | EntryId, status: Literal["stopped", "failed"] = "stopped") -> Entry:
         """End an entry that its writer left unfinished. If the writer lives after all, its own seal is another
@@ -366,12 +394,14 @@ class Conversation(Document):
                     claim.decide()
 
     def results(self, call: ToolCall) -> tuple[Entry, ...]:
-        """Every result of a tool call, shown or not, oldest first: more than one where two devices ran it."""
+        """Every result of a tool call, shown or not, oldest first: more than one where two devices ran it. What an
+        erase withholds is not among them."""
         answers = self._answers(call, None)
         with self._reading():
+            withheld = self._doc.order.now().withheld
             nodes = [node for node in self._doc.order.sound().values() if node.answers == (answers and answers[0])]
             found = [self._doc.shown(node.id) for node in sorted(nodes, key=lambda node: node.age)]
-            return tuple(entry for entry in found if entry.answers == answers)
+            return tuple(entry for entry in found if entry.answers == answers and entry.id not in withheld)
 
     @contextmanager
     def batch(self) -> Iterator[None]:
@@ -390,7 +420,8 @@ class Conversation(Document):
         with self._editing() as edit:
             edit.put(schema.META, "schema", schema.SCHEMA)
             edit.put(schema.META, "kind", "conversation")
-            edit.put(schema.META, "created_at", str(round(created_at * 1000)))
+            edit.put(schema.META, schema.IDENTITY + self.id, "1")
+            edit.put(schema.META, "created_at", str(schema.write_time(created_at)))
 
     def observe(self, callback: Callable[[Change], None]) -> Callable[[], None]:
         """Call back after every change, local and remote, in order, from one thread. Returns what stops it."""
@@ -503,13 +534,45 @@ class Conversation(Document):
             session=self.session,
             parents=parents,
             lamport=self._doc.order.next_lamport(references),
-            created_at=round(self._clock() * 1000),
+            created_at=schema.write_time(self._clock()),
             after=tips if set(tips) != set(parents) else (),
             alternative_of=instead,
             answers=answers,
             frame=pinned,
             model=model,
+            saw_erased=self._doc.order.erased_origins(instead) if instead else (),
         )
+
+    def _held_here(self, found: Entry | EntryId | Held) -> Entry | EntryId:
+        if not isinstance(found, Held):
+            return found
+        if found.conversation != self.id:
+            raise InvalidContent(
+                f"Entry {found.entry} is in conversation {found.conversation}.",
+                hint="Erase it there: repo.get(held.conversation).erase(held.entry).",
+            )
+        return found.entry
+
+    def _still_held(self, erased: Sequence[EntryId], words: Set[str]) -> list[Held]:
+        """What holds erased words: here, and in other conversations that have the same entries (forks, and what this
+        one was forked from)."""
+        with self._reading():
+            found = [Held(self.id, entry, kind) for entry, kind in holders(self._doc, erased, words)]
+            origin, copied = self._copied_from()
+            for entry in erased:
+                erased_there = dict(self._tables.copies(entry)) if self._tables is not None else {}
+                if origin is not None and entry in copied:
+                    erased_there.setdefault(origin, False)
+                found += [Held(DocumentId(i), entry, "copy") for i, gone in erased_there.items() if not gone]
+        return found
+
+    def _copied_from(self) -> tuple[str | None, Set[EntryId]]:
+        """The conversation that this one is a fork of, and the entries that came from there."""
+        came = self.forked_from or {}
+        at, origin = came.get("entry"), came.get("conversation")
+        if not isinstance(at, str) or not isinstance(origin, str) or at not in self._doc.order.now().visible:
+            return None, frozenset()
+        return origin, until(self._doc, EntryId(at))
 
     def _answers(self, call: ToolCall | None, old: schema.Head | None) -> tuple[EntryId, str] | None:
         if call is None:
@@ -527,6 +590,11 @@ class Conversation(Document):
             return keep(content, self._blobs)
         if isinstance(content, (str, Part)):
             return content
+        if not isinstance(content, Iterable):
+            raise InvalidContent(
+                f"{type(content).__name__} can't be the content of an entry.",
+                hint="Pass text or parts such as Text(...).",
+            )
         return tuple(keep(part, self._blobs) if isinstance(part, Blob) else part for part in content)
 
     def _create(self, head: schema.Head, parts: Sequence[Part], hidden: Hidden) -> Entry:
@@ -535,7 +603,7 @@ class Conversation(Document):
             head.role, tuple(parts), status="complete", lamport=head.lamport, by=head.session, nonce=self._random(12)
         )
         fields: dict[str, str | bytes] = {"head": schema.write_head(head), f"version:{name}": text}
-        fields |= {f"hidden:{key}": self._hidden_value(entry, key, value) for key, value in hidden.items()}
+        fields |= {schema.hidden_key(key): self._hidden_value(entry, key, value) for key, value in hidden.items()}
         with self._showing(entry, head.alternative_of) as edit:
             edit.put_node(schema.ENTRIES, entry, fields)
         return self._doc.shown(entry)
@@ -573,7 +641,8 @@ class Conversation(Document):
         with self._editing() as edit:
             for name, value in hidden.items():
                 if name not in self._doc.readable[entry].hidden:
-                    edit.put_field(schema.ENTRIES, entry, f"hidden:{name}", self._hidden_value(entry, name, value))
+                    value = self._hidden_value(entry, name, value)
+                    edit.put_field(schema.ENTRIES, entry, schema.hidden_key(name), value)
 
     def _hidden_value(self, entry: EntryId, name: str, value: bytes | HiddenField) -> bytes:
         return schema.write_hidden(_hidden_field(value), self._place(entry, name), self._random)

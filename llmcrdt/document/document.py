@@ -16,7 +16,7 @@ from typing import Protocol
 from ..crdt.backend import Applied, Edit, Replica, Touched
 from ..exceptions import LLMCRDTError, MalformedUpdate, NewerDocument, RepoClosed
 from ..ids import DocumentId, Random, SessionId, new_session_id
-from .schema import META, check_schema
+from .schema import META, check_identity, check_schema
 
 
 class Journal(Protocol):
@@ -108,8 +108,8 @@ class Document:
             return self._replica.version()
 
     def apply(self, update: bytes) -> None:
-        """Merge an update from any transport; it is on disk when this returns. Raises MalformedUpdate; nothing is
-        kept."""
+        """Merge an update from any transport; it is on disk when this returns. Raises MalformedUpdate, and
+        OtherDocument for one of another conversation, a fork for instance; nothing is kept."""
         with self._carrying():
             applied = self._merge(update)
             if applied.news:
@@ -232,6 +232,7 @@ class Document:
         self._absorb(touched, local=True)
 
     def _merge(self, update: bytes) -> Applied:
+        check_identity(self.id, update, self._replica.foreign_key)
         try:
             return self._replica.apply(update)
         except MalformedUpdate:

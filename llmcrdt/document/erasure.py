@@ -1,23 +1,52 @@
 """Erase (O7): what has to go where an entry is erased, here and whenever a merge brings it back.
 
-An erase takes every version, live text and hidden field of the entry, the alternatives that hold its words, and the
+An erase takes every version, live text and hidden field of the entry, the alternatives of the same content, and the
 token logs of every generation that was computed on it: token ids spell the words. The entry's place and the hashes of
-its versions stay, so frames can still be checked.
+its versions stay, so frames can still be checked. What else holds the words is listed, and stays.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal, NamedTuple
 
 from ..crdt.backend import Edit, Replica
-from ..ids import EntryId
+from ..ids import DocumentId, EntryId
 from . import schema
 from .blob import Blob
-from .entry import TOKENS, Reasoning, Text, ToolCall, ToolResult
+from .canonical import canonical_json
+from .entry import TOKENS, Part, Reasoning, Text, ToolCall, ToolResult, part_to_json, visible_text
 from .order import Order
 from .view import ConversationView, EntryState
 
 CONTENT = ("version:", "live:", "hidden:")
+HeldHere = Literal["alternative", "summary", "entry"]
+
+
+class Held(NamedTuple):
+    """An entry that still holds words of an erased one. ``kind``: "alternative", one that stands for the same turn;
+    "summary", one that covers it, whatever its words; "entry", any other one of the conversation; "copy", the same
+    entry in another ``conversation``, as a fork has it."""
+
+    conversation: DocumentId
+    entry: EntryId
+    kind: HeldHere | Literal["copy"]
+
+
+@dataclass(frozen=True)
+class Erased:
+    """What ``conv.erase`` did. ``entries``: all that it erased, oldest first."""
+
+    entries: tuple[EntryId, ...]
+    _look: Callable[[], Sequence[Held]] = field(repr=False, compare=False)
+
+    @cached_property
+    def still_held(self) -> tuple[Held, ...]:
+        """What still holds the words, as of the first time that this is asked; it reads the whole conversation.
+        ``conv.erase(entry, also=...)`` takes entries of this list that are of the same conversation."""
+        return tuple(self._look())
 
 
 def holding(order: Order, erased: Set[EntryId]) -> dict[EntryId, set[EntryId]]:
@@ -35,15 +64,28 @@ def holding(order: Order, erased: Set[EntryId]) -> dict[EntryId, set[EntryId]]:
 
 
 def with_copies(doc: ConversationView, entry: EntryId) -> set[EntryId]:
-    """The entry, and the alternatives made of it, or it of them, that hold its words whole."""
-    words = list(_words(doc.readable[entry]))
-    sound = doc.order.sound()
-    found = {entry}
-    for other in doc.order.members(entry):
-        linked = sound[other].alternative_of is not None or sound[entry].alternative_of is not None
-        if other != entry and linked and any(w and w in o for w in words for o in _words(doc.readable[other])):
-            found.add(other)
-    return found
+    """The entry, and its alternatives of the same content."""
+    said = _contents(doc.readable[entry])
+    members = doc.order.members(entry)
+    return {entry, *(i for i in members if any(parts in said for parts in _contents(doc.readable[i])))}
+
+
+def words_of(doc: ConversationView, entries: Iterable[EntryId]) -> set[str]:
+    """The words of entries, as ``holders`` looks for them. Signs alone are no words."""
+    words = {word for entry in entries for word in _words(doc.readable[entry])}
+    return {word for word in words if any(map(str.isalnum, word))}
+
+
+def holders(doc: ConversationView, erased: Collection[EntryId], words: Set[str]) -> Iterator[tuple[EntryId, HeldHere]]:
+    """The entries that still hold words of erased ones, oldest first. A summary of them may say them in other words."""
+    alternatives = {i for entry in erased for i in doc.order.members(entry)}
+    for node in doc.order.sound().values():
+        if node.id in doc.erased:
+            continue
+        if node.covers and not set(doc.order.frame_list(node.covers)[0]).isdisjoint(erased):
+            yield node.id, "summary"
+        elif any(word in text for text in _words(doc.readable[node.id]) for word in words):
+            yield node.id, "alternative" if node.id in alternatives else "entry"
 
 
 def erase(
@@ -55,7 +97,8 @@ def erase(
         if mark in (replica.node(schema.ENTRIES, entry) or ()):
             continue  # written over, the mark would be gone for a while where only half of that has arrived
         hashes = [*(version.hash for version in readable.versions), *(readable.erased or ())]
-        edit.put_field(schema.ENTRIES, entry, mark, schema.write_erased(lamport, set(hashes)))
+        seen = doc.order.made_of(entry) - entries
+        edit.put_field(schema.ENTRIES, entry, mark, schema.write_erased(lamport, set(hashes), seen))
     clean(doc, replica, edit, entries)
 
 
@@ -91,12 +134,27 @@ def _known_erased(readable: EntryState) -> set[str]:
     return {name for name in names if isinstance(name, str)} if isinstance(names, list) else set()
 
 
+def _contents(readable: EntryState) -> list[tuple[Part, ...]]:
+    """What an entry says in each version, and as it grows, where it says anything."""
+    found = [*(version.parts for version in readable.versions), readable.live]
+    return [parts for parts in found if any(map(_spelled, parts))]
+
+
 def _words(readable: EntryState) -> Iterator[str]:
-    for parts in (*(version.parts for version in readable.versions), readable.live):
-        for part in parts:
-            if isinstance(part, (Text, Reasoning, ToolResult)):
-                yield part.text
-            elif isinstance(part, ToolCall):
-                yield part.arguments
-            elif isinstance(part, Blob):
-                yield part.hash
+    """Everything that an entry says, piece by piece and as people read it; upper case and white space don't count."""
+    for parts in _contents(readable):
+        for text in (visible_text(parts), *map(_spelled, parts)):
+            if text:
+                yield " ".join(text.casefold().split())
+
+
+def _spelled(part: Part) -> str:
+    match part:
+        case Text() | Reasoning() | ToolResult():
+            return part.text
+        case ToolCall():
+            return part.arguments
+        case Blob():
+            return part.hash
+        case _:
+            return canonical_json(part_to_json(part))

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..crdt.backend import Replica, Scalar, SharedText
+from ..crdt.backend import Other, Replica, Scalar, SharedText
 from ..exceptions import NotSealed
 from ..ids import DocumentId, EntryId
 from . import schema
+from .acts import Keep, read_act
 from .canonical import canonical_json
 from .encryption import MARK
+from .order import Selection, by_age
 from .view import ConversationView
 
 
@@ -22,6 +24,11 @@ def copy_until(doc: ConversationView, replica: Replica, entry: EntryId) -> dict[
 
     Sealed hidden fields are bound to their conversation and would not open elsewhere: they are not among the fields.
     """
+    return {each: _fields(doc, replica, each) for each in by_age(until(doc, entry), doc.order.sound())}
+
+
+def until(doc: ConversationView, entry: EntryId) -> set[EntryId]:
+    """The transcript up to an entry of it, and all that those entries refer to."""
     ids = doc.ids()
     todo, wanted = ids[: ids.from_end(entry) + 1], set[EntryId]()
     sound = doc.order.sound()
@@ -30,16 +37,16 @@ def copy_until(doc: ConversationView, replica: Replica, entry: EntryId) -> dict[
         if each not in wanted:
             wanted.add(each)
             todo += sound[each].references
-    return {each: _fields(replica, each) for each in sorted(wanted, key=lambda i: sound[i].age)}
+    return wanted
 
 
 def copy_acts(doc: ConversationView, replica: Replica, entries: Mapping[EntryId, object]) -> dict[str, Scalar]:
-    """The selections that lead to a copied entry."""
+    """The selections that lead to a copied entry, and the acts that keep one."""
     found: dict[str, Scalar] = {}
     for key in replica.keys(schema.ACTS):
         text = replica.get(schema.ACTS, key)
-        act = schema.read_selection(key, text)
-        if act and act.entry in entries and text is not None:
+        act = schema.read_selection(key, text) or read_act(key, text)
+        if isinstance(act, (Selection, Keep)) and act.entry in entries and isinstance(text, str):
             found[key] = text
     return found
 
@@ -49,8 +56,15 @@ def provenance(conversation: DocumentId, entry: EntryId, hash_: str) -> str:
     return canonical_json({"conversation": conversation, "entry": entry, "transcript": hash_})
 
 
-def _fields(replica: Replica, entry: EntryId) -> dict[str, Scalar]:
-    fields = replica.node(schema.ENTRIES, entry) or {}
-    if any(isinstance(value, SharedText) for value in fields.values()):
+def _fields(doc: ConversationView, replica: Replica, entry: EntryId) -> dict[str, Scalar]:
+    readable = doc.readable[entry]
+    if not readable.versions and readable.erased is None:
         raise NotSealed(f"Entry {entry} is still being written.", hint="Wait for it, or call conv.seal(entry).")
-    return {name: value for name, value in fields.items() if not (isinstance(value, bytes) and value[:1] == MARK)}
+    fields: dict[str, Scalar] = {}
+    for name, value in (replica.node(schema.ENTRIES, entry) or {}).items():
+        if isinstance(value, (SharedText, Other)):  # a stranger's; that it is there says something of an erase only
+            if name.startswith("erased:"):
+                fields[name] = b""
+        elif not (name.startswith("hidden:") and isinstance(value, bytes) and value[:1] == MARK):
+            fields[name] = value
+    return fields

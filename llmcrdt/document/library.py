@@ -135,11 +135,11 @@ class Library(Document):
 
     def _card(self, conversation: DocumentId) -> Card:
         facts = {fact: value for fact, (_, _, value) in self._facts[conversation].items()}
-        title, created_at = facts.get("title"), facts.get("created_at")
+        title = facts.get("title")
         return Card(
             conversation,
             title=title if isinstance(title, str) else "",
-            created_at=float(created_at) if isinstance(created_at, (int, float)) else 0.0,
+            created_at=schema.seconds_of(facts.get("created_at")),
             archived=facts.get("archived") is True,
             deleted=facts.get("deleted") is True,
         )

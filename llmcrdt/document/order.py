@@ -4,6 +4,8 @@ Pure and incremental. The usual new entry (written on all tips of what is visibl
 O(new); anything else marks the order for a recount, which costs O(entries) and is done at the next reading. Both ways
 must agree; the tests hold them against an independent statement of the rules.
 
+What an erase *withholds* (O7) takes no part in the rest: nor does what follows it.
+
 Words: a *group* is what stands for the same turn (an entry and its edits; generations on one frame). A group with
 several members is a *fork*. Its *way* is the entry that decides which member is shown: the selected one, else the one
 written last on any of its branches.
@@ -11,12 +13,12 @@ written last on any of its branches.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import count
 from typing import NamedTuple
 
-from ..ids import ContentHash, EntryId, tagged_hash
+from ..ids import ContentHash, EntryId, SessionId, tagged_hash
 from .entry import EMPTY_FRAME, Frame, Pin, extend_frame_hash
 
 GroupId = str
@@ -28,7 +30,8 @@ a stranger, with the greatest lamport there is, would leave none for anybody els
 
 @dataclass(frozen=True)
 class Node:
-    """What order needs to know of an entry."""
+    """What order needs to know of an entry. ``session`` and ``saw_erased``: of alternatives only, who wrote it, and
+    which of the entries it was made of its author knew to be erased."""
 
     id: EntryId
     parents: tuple[EntryId, ...]
@@ -37,6 +40,8 @@ class Node:
     answers: EntryId | None = None
     frame: Frame | None = None
     covers: Frame | None = None
+    session: SessionId | None = None
+    saw_erased: tuple[EntryId, ...] = ()
 
     @property
     def age(self) -> tuple[int, str]:
@@ -65,12 +70,31 @@ class Selection:
     after: tuple[EntryId, ...] = ()  # the newest entries that person had seen
 
 
+@dataclass(frozen=True)
+class Erase:
+    """One mark of an erased entry. ``seen``: the alternatives made of it that whoever erased it knew, and left; None
+    where the mark doesn't say: it was written before marks did. Then those count as known that are older than it, and
+    those of its own session."""
+
+    session: str
+    lamport: int
+    seen: frozenset[EntryId] | None
+
+    def knew(self, node: Node) -> bool:
+        """Whether whoever erased knew this alternative."""
+        if self.seen is None:
+            return node.lamport < self.lamport or node.session == self.session
+        return node.id in self.seen
+
+
 class Hider(NamedTuple):
-    """Why an entry is hidden: ``way`` decided; ``after`` is what the one who decided had seen, if it was a
-    selection."""
+    """Why an entry is hidden: ``way`` decided; ``after`` is what the one who decided had seen, if it was a selection or
+    an erase. ``withheld``: the entry, or what it follows, was made of an erased one by somebody who had not seen
+    that."""
 
     way: EntryId
     after: tuple[EntryId, ...] | None
+    withheld: bool = False
 
 
 @dataclass
@@ -78,7 +102,8 @@ class Arrangement:
     """What the rules make of a document at one moment.
 
     ``head`` is frame(g) and g, for the latest visible generation g; ``tail`` the other visible entries, arranged.
-    ``ways``: for each fork, the entry that decided. ``pins``: the version of each head entry that the frame holds.
+    ``pins``: the version of each head entry that the frame holds. ``withheld``: alternatives that an erase keeps out of
+    sight, each with the erased entry that it was made of.
     The lists only grow in place, and ``pins`` too: who remembers their lengths has a snapshot for nothing.
     """
 
@@ -88,6 +113,7 @@ class Arrangement:
     tips: tuple[EntryId, ...] = ()
     malformed: dict[EntryId, str] = field(default_factory=dict)
     hidden_by: dict[EntryId, Hider] = field(default_factory=dict)
+    withheld: Mapping[EntryId, EntryId] = field(default_factory=dict)
     pins: dict[EntryId, ContentHash] = field(default_factory=dict)
     generation: EntryId | None = None
 
@@ -108,6 +134,9 @@ class Order:
         self._nodes: dict[EntryId, Node] = {}
         self._unreadable: dict[EntryId, str] = {}
         self._selections: dict[tuple[GroupId, str], Selection] = {}
+        self._replaced: set[EntryId] = set()
+        self._erases: dict[EntryId, tuple[Erase, ...]] = {}
+        self._keeps: dict[str, EntryId] = {}
         self._sound: dict[EntryId, Node] = {}
         self._groups: dict[GroupId, list[EntryId]] = {}
         self._now = Arrangement()
@@ -121,6 +150,8 @@ class Order:
         if known == node:
             return
         self._nodes[node.id] = node
+        if node.alternative_of:
+            self._replaced.add(node.alternative_of)
         was_bad = self._unreadable.pop(node.id, None) is not None
         if known is None and not was_bad and not self._stale and self._extends(node):
             self._extend(node)
@@ -133,6 +164,23 @@ class Order:
             self._nodes.pop(entry, None)
             self._unreadable[entry] = reason
             self._stale = True
+
+    def erase(self, entry: EntryId, marks: tuple[Erase, ...]) -> None:
+        """Note the erases of an entry; () where it is not erased."""
+        if marks != self._erases.get(entry, ()):
+            self._erases[entry] = marks
+            if not marks:
+                del self._erases[entry]
+            self._stale = self._stale or entry in self._replaced or entry in self._now.withheld
+
+    def keep(self, act: str, entry: EntryId | None) -> None:
+        """Note an act that keeps an entry; None where the act says nothing any more."""
+        if self._keeps.get(act) != entry:
+            self._stale = True
+            if entry is None:
+                del self._keeps[act]
+            else:
+                self._keeps[act] = entry
 
     def select(self, act: Selection) -> None:
         """Note a selection; of one session's, the latest counts."""
@@ -159,6 +207,7 @@ class Order:
         Where something is hidden or malformed, all is counted again."""
         self._nodes = {node.id: node for node in nodes}
         self._unreadable = dict(unreadable)
+        self._replaced = {node.alternative_of for node in self._nodes.values() if node.alternative_of}
         if unreadable or len(shown) != len(self._nodes):
             self._stale = True
             return
@@ -181,6 +230,10 @@ class Order:
     def knows(self, entry: EntryId) -> bool:
         """Whether an entry was put, sound or not, and could be read."""
         return entry in self._nodes
+
+    def why_unreadable(self, entry: EntryId) -> str | None:
+        """What was noted of an entry whose fields can't be read; None of any other."""
+        return self._unreadable.get(entry)
 
     def everything(self) -> Iterator[Node | tuple[EntryId, str]]:
         """Every node, and for what can't be read its id and the reason."""
@@ -218,6 +271,21 @@ class Order:
         """All entries that stand for the same turn, oldest first."""
         sound = self.sound()
         return by_age(self._groups[group_of(sound[entry], sound)], sound)
+
+    def made_of(self, entry: EntryId) -> frozenset[EntryId]:
+        """The alternatives made of an entry, or of one that was made of it, but for those that are withheld."""
+        found = {entry}
+        for node in self.sound().values():
+            if node.alternative_of in found:
+                found.add(node.id)
+        return frozenset(found - {entry} - self._now.withheld.keys())
+
+    def erased_origins(self, entry: EntryId) -> tuple[EntryId, ...]:
+        """Which of an entry and those that it was made of are erased."""
+        sound, path = self.sound(), [entry]
+        while origin := sound[path[-1]].alternative_of:
+            path.append(origin)
+        return tuple(i for i in path if i in self._erases)
 
     def forks_on_path(self, entry: EntryId) -> list[GroupId]:
         """The forks at or above an entry: where a selection must lead to it."""
@@ -276,7 +344,13 @@ class Order:
         self._groups = {}
         for i, node in self._sound.items():
             self._groups.setdefault(group_of(node, self._sound), []).append(i)
-        visible, hidden_by = _visible(self._sound, self._groups, self._selections.values())
+        withheld = _withheld(self._sound, self._erases, set(self._keeps.values()))
+        dark = _dark(self._sound, withheld)
+        lit, groups = self._sound, self._groups
+        if dark:
+            lit = {i: node for i, node in self._sound.items() if i not in dark}
+            groups = {group: [i for i in members if i in lit] for group, members in self._groups.items()}
+        visible, hidden_by = _visible(lit, groups, self._selections.values())
         generated = [i for i in visible if self._sound[i].frame is not None]
         latest = max(generated, key=lambda i: self._sound[i].age, default=None)
         head, pins = frame_list(self._sound[latest].frame, self._sound) if latest else ([], {})
@@ -290,7 +364,8 @@ class Order:
             visible=visible,
             tips=tuple(by_age(visible - covered, self._sound)),
             malformed={**self._unreadable, **malformed},
-            hidden_by=hidden_by,
+            hidden_by={**hidden_by, **dark},
+            withheld=withheld,
             pins=pins,
             generation=latest,
         )
@@ -406,6 +481,35 @@ def _frame_fault(node: Node, sound: Mapping[EntryId, Node]) -> str:
             return "has a frame that holds an entry twice"
         walk = inner.base
     return ""
+
+
+def _withheld(
+    sound: Mapping[EntryId, Node], erases: Mapping[EntryId, Sequence[Erase]], kept: Set[EntryId]
+) -> dict[EntryId, EntryId]:
+    """O7: each alternative made of an erased entry by somebody who had not seen the erase, nor its author that
+    alternative, and that nobody kept; with the erased entry."""
+    found: dict[EntryId, EntryId] = {}
+    made_of: dict[EntryId, tuple[EntryId, ...]] = {}  # the erased entries that an alternative was made of
+    for i, node in sound.items() if erases else ():
+        origin = node.alternative_of
+        if origin is None:
+            continue
+        made_of[i] = ((origin,) if origin in erases else ()) + made_of.get(origin, ())
+        for erased in made_of[i] if i not in kept and i not in erases else ():
+            if erased not in node.saw_erased and not any(mark.knew(node) for mark in erases[erased]):
+                found.setdefault(i, erased)
+    return found
+
+
+def _dark(sound: Mapping[EntryId, Node], withheld: Mapping[EntryId, EntryId]) -> dict[EntryId, Hider]:
+    """What is withheld, and what follows that."""
+    dark: dict[EntryId, Hider] = {}
+    for i, node in sound.items() if withheld else ():
+        if i in withheld:
+            dark[i] = Hider(withheld[i], (), withheld=True)
+        elif above := [parent for parent in node.parents if parent in dark]:
+            dark[i] = Hider(above[0], (), withheld=True) if above[0] in withheld else dark[above[0]]
+    return dark
 
 
 def _visible(

@@ -13,18 +13,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from ..crdt.backend import Node as ReplicaNode
-from ..crdt.backend import Scalar, SharedText
+from ..crdt.backend import Other, Scalar, SharedText
 from ..ids import ContentHash, EntryId, FrameHash
 from .entry import Frame
 from .order import Node
 
-RULES = "1"
+RULES = "2"
 """Names the rules that rows are made by. Another name here, and tables made before are made again."""
 
 KEEP = -1
 """As a position: where it stands."""
 
-_LENGTHS = struct.Struct(">HBI")
+_KINDS = (str, bytes, SharedText, Other)
+_LENGTHS = struct.Struct(">IBI")
 
 
 class TableRow(NamedTuple):
@@ -85,11 +86,16 @@ class Tables(Protocol):
         loaded; None where they can't tell."""
         ...
 
+    def copies(self, entry: str) -> Sequence[tuple[str, bool]]:
+        """The other conversations of the file that have an entry of this id, as forks do, and whether it is erased
+        there."""
+        ...
+
 
 def pack_fields(fields: ReplicaNode) -> bytes:
     pieces = []
     for name, value in sorted(fields.items()):
-        kind = 1 if isinstance(value, bytes) else 2 if isinstance(value, SharedText) else 0
+        kind = _KINDS.index(type(value))
         data = value if isinstance(value, bytes) else value.encode("utf-8", "surrogatepass")
         key = name.encode("utf-8", "surrogatepass")
         pieces += [_LENGTHS.pack(len(key), kind, len(data)), key, data]
@@ -104,8 +110,8 @@ def unpack_fields(data: bytes) -> dict[str, Scalar | SharedText]:
         at += _LENGTHS.size
         name, value = data[at : at + key].decode("utf-8", "surrogatepass"), data[at + key : at + key + size]
         at += key + size
-        if kind == 1:
-            fields[name] = value
+        if kind in (1, 3):
+            fields[name] = Other() if kind == 3 else value
         else:
             text = value.decode("utf-8", "surrogatepass")
             fields[name] = SharedText(text) if kind == 2 else text
@@ -118,7 +124,8 @@ Noted = tuple[Node, bool, ContentHash | None]
 
 def write_node(node: Node, *, erased: bool, version: ContentHash | None) -> str:
     place = [node.lamport, node.parents, node.alternative_of, node.answers]
-    return json.dumps([*place, _frame_list(node.frame), _frame_list(node.covers), erased, version])
+    whose = [node.session, node.saw_erased] if node.alternative_of else []
+    return json.dumps([*place, _frame_list(node.frame), _frame_list(node.covers), erased, version, *whose])
 
 
 def write_unreadable(reason: str) -> str:
@@ -131,9 +138,10 @@ def read_nodes(rows: Sequence[tuple[str, int | None, str | None, str]]) -> Itera
         if isinstance(value, str):
             yield value
             continue
-        lamport, parents, alternative_of, answers, frame, covers, erased, version = value
-        framed = (_frame(frame), _frame(covers)) if frame or covers else ()
-        yield Node(entry, tuple(parents), lamport, alternative_of, answers, *framed), erased, version  # type: ignore[arg-type]
+        lamport, parents, alternative_of, answers, frame, covers, erased, version, *whose = value
+        more: tuple[Any, ...] = (_frame(frame), _frame(covers)) if frame or covers or whose else ()
+        more += (whose[0], tuple(whose[1])) if whose else ()
+        yield Node(entry, tuple(parents), lamport, alternative_of, answers, *more), erased, version  # type: ignore[arg-type]
 
 
 def _frame_list(frame: Frame | None) -> list[Any] | None:

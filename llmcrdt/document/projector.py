@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 
 from ..crdt.backend import Replica
 from ..ids import ContentHash, EntryId
@@ -22,10 +22,12 @@ class Projector:
         self._reading = reading
         self._replica = replica
         self._then: Arrangement | None = None
+        self._withheld: Set[EntryId] = frozenset()
         self._size = 0
 
     def tables_written(self) -> None:
         self._then = self._reading.order.now()
+        self._withheld = _withheld(self._then)
         self._size = len(self._reading.ids())
         self._reading.created.clear()
         self._reading.changed.clear()
@@ -60,12 +62,13 @@ class Projector:
         put: list[TableRow] = []
         moved: list[tuple[str, int | None, str | None]] = []
         found: set[str] = set()
+        changed = self._reading.changed.keys() | (self._withheld ^ _withheld(now))
         for thing in self._reading.order.everything():
             entry = thing.id if isinstance(thing, Node) else thing[0]
             found.add(entry)
             was = known.get(entry)
             true = (places.get(entry), now.pins.get(entry))
-            if was is None or entry in self._reading.changed or was[1] != true[1]:
+            if was is None or entry in changed or was[1] != true[1]:
                 put.append(self._row(entry, true[0], now) if isinstance(thing, Node) else _unreadable(*thing))
             elif was != true:
                 moved.append((entry, *true))
@@ -75,6 +78,7 @@ class Projector:
         readable = self._reading.readable[entry]
         pin: ContentHash | None = now.pins.get(entry)
         fields = self._reading.changed.get(entry) or self._replica.node(schema.ENTRIES, entry) or {}
+        withheld = entry in _withheld(now)
         return TableRow(
             entry,
             position,
@@ -85,9 +89,14 @@ class Projector:
                 version=_settled_version(readable),
             ),
             readable.erased is not None,
-            pack_fields(fields),
-            words_of(readable, pin) if entry in self._reading.order.sound() else None,
+            b"" if withheld else pack_fields(fields),
+            words_of(readable, pin) if entry in self._reading.order.sound() and not withheld else None,
         )
+
+
+def _withheld(now: Arrangement) -> Set[EntryId]:
+    """What an erase withholds, with all that follows it: nobody finds that by its words."""
+    return {i for i, hider in now.hidden_by.items() if hider.withheld} if now.withheld else frozenset()
 
 
 def _settled_version(readable: EntryState) -> ContentHash | None:

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import Any, Literal, cast
 
 from ..crdt.backend import Node as ReplicaNode
 from ..crdt.backend import Scalar, SharedText
-from ..exceptions import InvalidContent, NewerDocument
+from ..exceptions import InvalidContent, NewerDocument, OtherDocument
 from ..ids import (
     ContentHash,
     EntryId,
@@ -47,13 +48,15 @@ from .entry import (
     part_from_json,
     part_to_json,
 )
-from .order import Node, Selection
+from .order import Erase, Node, Selection
 
 META, ENTRIES, ACTS = "meta", "entries", "acts"
 ROOTS = (META, ENTRIES, ACTS)
 SCHEMA = "1.0"
 _ERASED = "llmcrdt/erased/1"  # stands for the hash of an entry that was erased before it was ever sealed
 _LAMPORT_END = 1 << 53  # JavaScript's integers end here
+_MAX_NAME = 1024
+_TIMES_END = 8_640_000_000_000_000  # milliseconds: JavaScript's dates end there, before 1970 as well
 
 
 @dataclass(frozen=True)
@@ -70,14 +73,16 @@ class Field:
 FIELDS = (
     Field("meta/schema", "text", "set once", False, 'schema version, "major.minor"'),
     Field("meta/kind", "text", "set once", False, '"conversation" or "library"'),
+    Field("meta/id:<document>", "text", "set once", False, '"1"; the document is the one of that id'),
     Field("meta/forked_from", "text", "set once", True, "JSON: conversation, entry, transcript"),
     Field("meta/created_at", "text", "set once", True, "milliseconds since 1970 on the creator's clock"),
     Field("entries/<id>/head", "text", "set once", True, "JSON: role, author, session, parents, lamport, ..."),
     Field("entries/<id>/live:<n>:<type>", "shared text", "grows, dropped at the seal", True, "a part"),
     Field("entries/<id>/version:<hash>", "text", "named by its content", True, "JSON: nonce, parts, lamport, by, ..."),
     Field("entries/<id>/hidden:<name>", "bytes", "set once", False, "binding as JSON, a zero byte, data; or sealed"),
-    Field("entries/<id>/erased:<session>", "text", "terminal: one is enough", True, "JSON: lamport, versions"),
+    Field("entries/<id>/erased:<session>", "text", "terminal: one is enough", True, "JSON: lamport, versions, seen"),
     Field("acts/select:<group>:<session>", "text", "greatest (lamport, session)", True, "JSON: lamport, entry, after"),
+    Field("acts/keep:<entry>:<session>", "text", "one is enough", True, "JSON: lamport"),
     Field("acts/stop:<entry>:<session>", "text", "one is enough", True, "JSON: lamport"),
     Field("acts/claim:<call>:<session>", "text", "one per session", True, "JSON: lamport"),
 )  # fmt: skip
@@ -99,10 +104,12 @@ class Head:
     frame: Frame | None = None
     model: Mapping[str, JSON] | None = None
     covers: Frame | None = None
+    saw_erased: tuple[EntryId, ...] = ()
 
     def node(self, entry: EntryId) -> Node:
         answers = self.answers[0] if self.answers else None
-        return Node(entry, self.parents, self.lamport, self.alternative_of, answers, self.frame, self.covers)
+        node = Node(entry, self.parents, self.lamport, self.alternative_of, answers, self.frame, self.covers)
+        return replace(node, session=self.session, saw_erased=self.saw_erased) if self.alternative_of else node
 
 
 def write_head(head: Head) -> str:
@@ -126,6 +133,8 @@ def write_head(head: Head) -> str:
         value["model"] = dict(head.model)
     if head.covers:
         value["covers"] = _frame_to_json(head.covers)
+    if head.saw_erased:
+        value["saw_erased"] = list(head.saw_erased)
     return canonical_json(value)
 
 
@@ -138,7 +147,7 @@ def read_head(text: object) -> Head:
     _need(isinstance(author, str), "author is not text")
     _need(is_session_id(session), "session is not a session id")
     created_at = value.get("created_at")
-    _need(_is_int(created_at), "created_at is not a whole number")
+    _need(_is_int(created_at) and abs(created_at) <= _TIMES_END, "created_at is not a time in whole milliseconds")
     lamport = value.get("lamport")
     _need(_is_int(lamport) and 0 < lamport < _LAMPORT_END, "lamport is not a number above 0 and below 2^53")
     alternative_of = value.get("alternative_of")
@@ -158,6 +167,7 @@ def read_head(text: object) -> Head:
         frame=_frame_from_json(value["frame"]) if value.get("frame") is not None else None,
         model=model,
         covers=_frame_from_json(value["covers"]) if value.get("covers") is not None else None,
+        saw_erased=_entry_ids(value.get("saw_erased", []), "saw_erased"),
     )
 
 
@@ -215,14 +225,25 @@ def versions_of(role: str, fields: ReplicaNode) -> list[Version]:
     return sorted(found, key=lambda version: (rank[version.status], version.lamport, version.hash))
 
 
+def why_no_version(role: str, fields: ReplicaNode) -> str:
+    """Of an entry without a sound version, why the first of those that it has can't be read."""
+    for name in sorted(name for name in fields if name.startswith("version:")):
+        try:
+            read_version(role, name.removeprefix("version:"), fields[name])
+        except InvalidContent as error:
+            return f"has no content that can be read: {error.message}"
+    return "has no content"
+
+
 LIVE_TYPES: dict[str, type[Text] | type[Reasoning] | type[ToolCall]] = {
     "text": Text, "reasoning": Reasoning, "tool_call": ToolCall,
 }  # fmt: skip
 
 
-def write_erased(lamport: int, versions: Iterable[ContentHash]) -> str:
-    """``versions``: the hashes of what was there; they stay, so that frames can still be checked."""
-    return canonical_json({"lamport": lamport, "versions": sorted(versions)})
+def write_erased(lamport: int, versions: Iterable[ContentHash], seen: Iterable[EntryId]) -> str:
+    """``versions``: the hashes of what was there; they stay, so that frames can still be checked. ``seen``: the
+    alternatives made of the entry that its eraser knows, and leaves."""
+    return canonical_json({"lamport": lamport, "versions": sorted(versions), "seen": sorted(seen)})
 
 
 def erased_of(entry: EntryId, fields: ReplicaNode) -> tuple[ContentHash, ...] | None:
@@ -244,28 +265,41 @@ def erased_of(entry: EntryId, fields: ReplicaNode) -> tuple[ContentHash, ...] | 
     return tuple(ContentHash(hash_) for hash_ in sorted(found)) or (ContentHash(tagged_hash(_ERASED, entry.encode())),)
 
 
-def erased_at(fields: ReplicaNode) -> int:
-    """The lamport of the latest erase of an entry; 0 where none says it."""
-    latest = 0
-    for name, value in fields.items():
+def erases_of(fields: ReplicaNode) -> tuple[Erase, ...]:
+    """The marks of an erased entry, by session. A lamport that none can read is 0."""
+    found: list[Erase] = []
+    for name, value in sorted(fields.items()):
         if name.startswith("erased:"):
             try:
                 said = parse_json(value)
             except InvalidContent:
-                continue
-            lamport: Any = said.get("lamport") if isinstance(said, dict) else None
-            latest = max(latest, lamport) if _is_int(lamport) and 0 < lamport < _LAMPORT_END else latest
-    return latest
+                said = None
+            known = said if isinstance(said, dict) else {}
+            lamport: Any = known.get("lamport")
+            seen: Any = known.get("seen")
+            found.append(
+                Erase(
+                    name.partition(":")[2],
+                    lamport if _is_int(lamport) and 0 < lamport < _LAMPORT_END else 0,
+                    frozenset(EntryId(i) for i in seen if is_entry_id(i)) if isinstance(seen, list) else None,
+                )
+            )
+    return tuple(found)
 
 
 def live_name(index: int, part_type: str) -> str:
     return f"live:{index}:{part_type}"
 
 
+def is_live(fields: ReplicaNode) -> bool:
+    """Whether a stream grows there, whatever its parts are."""
+    return any(name.startswith("live:") and isinstance(value, SharedText) for name, value in fields.items())
+
+
 def live_parts(fields: ReplicaNode) -> tuple[Part, ...]:
     """What a stream holds so far, part by part."""
     found: list[tuple[int, Part]] = []
-    for name, value in fields.items():
+    for name, value in sorted(fields.items()):  # where two have one number, their names decide
         kind, _, rest = name.partition(":")
         index, _, part_type = rest.partition(":")
         if kind == "live" and isinstance(value, SharedText) and index.isdecimal() and len(index) < 9:
@@ -274,7 +308,16 @@ def live_parts(fields: ReplicaNode) -> tuple[Part, ...]:
                 found.append((int(index), ToolCall("", "", text)))
             elif part_type in LIVE_TYPES:
                 found.append((int(index), Reasoning(text) if part_type == "reasoning" else Text(text)))
-    return tuple(part for _, part in sorted(found, key=lambda pair: pair[0]))
+    return tuple(part for _, part in sorted(found, key=itemgetter(0)))
+
+
+def hidden_key(name: str) -> str:
+    """The field that holds a hidden field of this name. Raises InvalidContent for a name that can't be one here."""
+    if len(canonical_json(name).encode()) > _MAX_NAME:
+        raise InvalidContent(
+            f"The name of a hidden field may take {_MAX_NAME:,} bytes.", hint="Put what it says into the binding."
+        )
+    return f"hidden:{name}"
 
 
 def write_hidden(field: HiddenField, place: FieldAddress = NOWHERE, random: Random = os.urandom) -> bytes:
@@ -342,11 +385,42 @@ def read_selection(key: str, text: object) -> Selection | None:
     return Selection(group, session, lamport, value["entry"], seen)
 
 
+def write_time(seconds: float) -> int:
+    """A clock's time in milliseconds; where no date holds it, the nearest that one does."""
+    return round(max(-_TIMES_END, min(seconds * 1000, _TIMES_END)))
+
+
+def read_time(text: object) -> float:
+    """The seconds since 1970 that ``meta/created_at`` says; 0 for what is no such time."""
+    fits = isinstance(text, str) and text.isascii() and text.isdecimal() and len(text) <= len(str(_TIMES_END))
+    return seconds_of(int(cast(str, text)) / 1000) if fits else 0.0
+
+
+def seconds_of(value: JSON) -> float:
+    """A stranger's time in seconds since 1970; 0 for what is no time, or what no date holds."""
+    fits = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= _TIMES_END / 1000
+    return float(value) if fits else 0.0
+
+
+IDENTITY = "id:"
+"""Begins the key in ``meta`` whose rest is the document's id. A key of its own, so that nobody can write over it."""
+
+
+def check_identity(document: str, update: bytes, foreign_key: Callable[[bytes, str, str, str], str | None]) -> None:
+    """Raises OtherDocument for an update of another document, as far as it says so; documents of before say nothing."""
+    other = foreign_key(update, META, IDENTITY, IDENTITY + document)
+    if other is not None:
+        raise OtherDocument(
+            f"The update is of document {other.removeprefix(IDENTITY)[:40]}, not of {document}.",
+            hint="Documents of two ids don't merge, not even a fork and what it was made from.",
+        )
+
+
 def check_schema(text: object) -> None:
     """Raises NewerDocument for a newer major version. A missing one (nothing arrived yet) is fine."""
     major = str(text).partition(".")[0] if isinstance(text, str) else ""
     # More digits than int() takes are a newer one too.
-    if major.isdecimal() and (len(major) > 18 or int(major) > int(SCHEMA.partition(".")[0])):
+    if major.isascii() and major.isdecimal() and (len(major) > 18 or int(major) > int(SCHEMA.partition(".")[0])):
         raise NewerDocument(
             f"The document has schema version {str(text)[:40]}; this library reads {SCHEMA}.",
             hint="Update llmcrdt to read it. It is stored and synced untouched meanwhile.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import overload
+from typing import Literal, overload
 
 from ..exceptions import NotSealed
 from ..ids import ContentHash, EntryId, FrameHash
@@ -14,11 +14,17 @@ from .entry import EMPTY_FRAME, Entry, Frame, Pin, extend_frame_hash
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """A sound entry that is not in the transcript. ``unseen``: whoever hid it had not seen it."""
+    """A sound entry that is not in the transcript. ``unseen``: whoever hid it had not seen it.
+
+    ``way``: "replaced" where another alternative is shown, that of ``hidden_by``; "withheld" where it was made of an
+    erased entry, ``hidden_by``, by somebody who had not seen the erase, or follows such a one, which is ``hidden_by``
+    then. Those say perhaps what was erased: ``conv.keep`` brings them back, ``conv.erase`` ends them.
+    """
 
     entry: Entry
     hidden_by: EntryId
     unseen: bool
+    way: Literal["replaced", "withheld"] = "replaced"
 
 
 class Ids(Sequence[EntryId]):

@@ -8,17 +8,18 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from ..crdt.backend import Node as ReplicaNode
 from ..crdt.backend import Replica, Touched
-from ..exceptions import EntryNotFound, InvalidContent
+from ..exceptions import EntryNotFound, InvalidContent, Withheld
 from ..ids import ContentHash, EntryId, SessionId, is_entry_id
 from . import schema
-from .acts import Claim, Stop, read_act
+from .acts import Claim, Keep, Stop, read_act
 from .blob import Blob, BlobStorage
 from .encryption import NOWHERE, FieldAddress
 from .entry import Entry, HiddenField, Part, SyncState, ToolCall, Version, visible_text
-from .order import Arrangement, Hider, Node, Order, Selection, ancestors
+from .order import Arrangement, Erase, Hider, Node, Order, Selection, ancestors
 from .projection import read_nodes
 from .transcript import Elsewhere, Ids, Transcript
 
@@ -33,7 +34,12 @@ class EntryState:
     hidden: Mapping[str, HiddenField]
     erased: tuple[ContentHash, ...] | None = None  # the hashes that an erased entry had
     leftover: bool = False  # content stands beside an erase, and has to go
-    erased_at: int = 0  # the lamport of the latest erase
+    erases: tuple[Erase, ...] = ()
+
+    @property
+    def erased_at(self) -> int:
+        """The lamport of the latest erase; 0 where none says it."""
+        return max((mark.lamport for mark in self.erases), default=0)
 
 
 class EntryStates(dict[EntryId, EntryState]):
@@ -119,7 +125,8 @@ class ConversationView:
         self.readable.read = lambda entry: self._read_again(replica, entry)
         for node in nodes:
             if node.id not in self._unread:
-                self.readable[node.id]  # it may change: a transcript must be able to show it as it was
+                # It may change: a transcript must be able to show it as it was.
+                self.order.erase(node.id, self.readable[node.id].erases)
 
     def read(self, replica: Replica, touched: Touched) -> set[EntryId]:
         """Read again what a change touched. Returns the entries that say something else now."""
@@ -149,7 +156,7 @@ class ConversationView:
     def _note(self, entry: EntryId, readable: EntryState | str) -> bool:
         """Take in what was read of an entry. Whether that is news; of one not read before, its content is compared."""
         before, only = self.readable.get(entry), self._unread.get(entry)
-        if isinstance(readable, EntryState) and before == readable:
+        if before == readable if isinstance(readable, EntryState) else self.order.why_unreadable(entry) == readable:
             return False
         if self.order.knows(entry):
             self._keep(entry)
@@ -161,6 +168,7 @@ class ConversationView:
             self.readable.pop(entry, None)
             self._unread.pop(entry, None)
             self.erased.discard(entry)
+            self.order.erase(entry, ())
             self.order.put_unreadable(entry, readable)
             return before is not None or only is not None
         for pinned, _ in readable.head.frame.pins if readable.head.frame else ():
@@ -171,7 +179,10 @@ class ConversationView:
             self.erased.add(entry)
             for version in before.versions if before else ():
                 self.released |= {part.hash for part in version.parts if isinstance(part, Blob)}
+        else:
+            self.erased.discard(entry)
         self.order.put(readable.head.node(entry))
+        self.order.erase(entry, readable.erases)
         return before is not None or only is None or [version.hash for version in readable.versions] != [only]
 
     def _keep(self, entry: EntryId) -> None:
@@ -184,6 +195,7 @@ class ConversationView:
         for key in keys:
             text = replica.get(schema.ACTS, key)
             act = schema.read_selection(key, text) or read_act(key, text)
+            self.order.keep(key, act.entry if isinstance(act, Keep) else None)
             match act:
                 case Selection():
                     self.order.select(act)
@@ -211,6 +223,17 @@ class ConversationView:
             where = "in the transcript of" if shown else "in"
             raise EntryNotFound(f"There is no entry {found!r} {where} this conversation.", hint="Was it synced yet?")
         return found
+
+    def check_not_withheld(self, entry: EntryId) -> None:
+        """Raises Withheld for what an erase keeps out of sight."""
+        now = self.order.now()
+        hider = now.hidden_by.get(entry)
+        if hider and hider.withheld:
+            made = entry if entry in now.withheld else hider.way
+            raise Withheld(
+                f"Entry {made} was made of {now.withheld[made]} by somebody who did not know that this is erased.",
+                hint=f"Read it; then conv.keep({made!r}) brings it back, conv.erase({made!r}) ends it.",
+            )
 
     def open_ones(self) -> list[EntryId]:
         """The sound entries, without some that are known to be sealed."""
@@ -256,9 +279,13 @@ class ConversationView:
 
         def elsewhere() -> tuple[Elsewhere, ...]:
             with self._lock:
-                return tuple(Elsewhere(self.entry(i), h.way, self._unseen(i, h)) for i, h in hidden_by.items())
+                return tuple(self._listed(i, h) for i, h in hidden_by.items())
 
         return elsewhere
+
+    def _listed(self, entry: EntryId, hider: Hider) -> Elsewhere:
+        way: Literal["replaced", "withheld"] = "withheld" if hider.withheld else "replaced"
+        return Elsewhere(self.entry(entry), hider.way, self._unseen(entry, hider), way)
 
     def _unseen(self, entry: EntryId, hider: Hider) -> bool:
         """Whether whoever decided had not seen ``entry``: it is nowhere above what they had seen."""
@@ -294,10 +321,10 @@ def entry_state_of(
     erased = schema.erased_of(entry, fields)
     if erased is not None:
         leftover = any(name.startswith(("version:", "live:", "hidden:")) for name in fields)
-        return EntryState(head, (), (), {}, erased, leftover, schema.erased_at(fields))
+        return EntryState(head, (), (), {}, erased, leftover, schema.erases_of(fields))
     versions = tuple(schema.versions_of(head.role, fields))
-    if not versions and not any(name.startswith("live:") for name in fields):
-        raise InvalidContent("has no content")
+    if not versions and not schema.is_live(fields):
+        raise InvalidContent(schema.why_no_version(head.role, fields))
     hidden = schema.hidden_of(fields, lambda name: place(entry, name))
     return EntryState(head, versions, schema.live_parts(fields), hidden)
 

@@ -26,12 +26,12 @@ from ..document.entry import Entry, Frame, HiddenField, Part
 from ..document.stream import Stream
 from ..document.transcript import Transcript
 from ..engine.base import Engine, Event, Failed, Finished, Mode, Progress, Run, Sampled, Sampling, Started
-from ..exceptions import EngineClosed, LLMCRDTError
+from ..exceptions import EngineClosed, InvalidContent, LLMCRDTError
 from ..ids import ContentHash, EntryId, tagged_hash
 from ..prompt.answer import Answer
 from ..prompt.messages import RENDERER, settings
 from ..prompt.token_log import TOKENS, Prompt, TokenLog, entry_ends, prompt_ids, token_field
-from ..prompt.tool_calls import Piece, ToolFormat, tool_format
+from ..prompt.tool_calls import TOOL_FORMATS, Piece, ToolFormat, tool_format
 from ..repo.kv_caches import forget_erased
 from .cache_miss import CacheMiss, explain
 from .prefetch import attach
@@ -123,8 +123,14 @@ def generate(
     ``warm``: from now on, as long as both are open, what other devices write in this conversation is evaluated when it
     arrives (``llmcrdt.warm``). ``token_log``: whether what a model has seen stays as it saw it; otherwise all is
     rendered and tokenized anew, and a template may strip reasoning.
-    What goes wrong is raised by ``result()`` and by iterating.
+    ``result()`` and iterating raise what goes wrong; ``tools`` that are no format raise InvalidContent at once.
     """
+    if tools not in ("auto", "off", *TOOL_FORMATS):
+        raise InvalidContent(
+            f"{tools!r} is no format of tool calls.",
+            hint=f"Use auto, off, or one of {', '.join(TOOL_FORMATS)}. Tools themselves travel in the conversation:"
+            ' append("system", ..., tools=[...]).',
+        )
     drawn = secrets.randbits(31) if seed is None else seed
     sampling = Sampling(
         temperature=temperature,

@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from ..document.blob import Blob
 from ..document.canonical import JSON
@@ -240,9 +239,8 @@ def write(
             continue
         for part in entry.parts:
             if isinstance(part, Config):
-                tools = part.values.get("tools", tools)
-                extra = part.values.get(_EXTRA)
-                whole |= extra if isinstance(extra, dict) else {}
+                tools = part.values["tools"] if isinstance(part.values.get("tools"), list) else tools
+                whole |= _object(part.values.get(_EXTRA))
         if entry.role != "system" or any(not isinstance(part, Config) for part in entry.parts):
             out.append(_write_message(entry, read_blob))
     if bare:
@@ -268,21 +266,23 @@ def _write_message(entry: Entry | Draft, read_blob: Callable[[Blob], bytes | Non
                 items.append(_write_blob(part, read_blob))
             case Unknown() if part.type == _MESSAGE:
                 kept = part.json
-            case Unknown() if part.type == _CALL:
-                calls.append(part.json.get("call"))
+            case Unknown() if part.type == _CALL and isinstance(part.json.get("call"), dict):
+                calls.append(part.json["call"])
+            case Unknown() if part.type == _ITEM and isinstance(part.json.get("item"), dict):
+                items.append(part.json["item"])
             case Unknown():
-                items.append(part.json.get("item") if part.type == _ITEM else dict(part.json))
-    message: dict[str, JSON] = {"role": kept.get("role", entry.role)}
+                items.append(dict(part.json))
+    name, key = kept.get("role"), kept.get("reasoning")  # strangers' words, like all that is kept beside parts
+    message: dict[str, JSON] = {"role": name if _role_of(name) == entry.role else entry.role}
     if reasoning:
-        message[kept.get("reasoning", _REASONING[0])] = "".join(reasoning)
+        message[key if key in _REASONING else _REASONING[0]] = "".join(reasoning)
     if kept.get("content") != "absent" or items:
         message["content"] = _write_content(items, kept.get("content"), entry.role == "assistant")
     if calls:
         message["tool_calls"] = calls
     if entry.role == "tool" and entry.answers:
         message["tool_call_id"] = entry.answers[1]
-    fields = kept.get("fields")
-    return message | (fields if isinstance(fields, dict) else {})
+    return {**message, **{key: item for key, item in _object(kept.get("fields")).items() if key not in message}}
 
 
 def _write_content(items: list[JSON], form: JSON, nullable: bool) -> JSON:
@@ -290,7 +290,9 @@ def _write_content(items: list[JSON], form: JSON, nullable: bool) -> JSON:
         return items
     if not items:
         return None if nullable else ""
-    if all(isinstance(item, dict) and item.get("type") == "text" for item in items):
+    if all(
+        isinstance(item, dict) and item.get("type") == "text" and isinstance(item.get("text"), str) for item in items
+    ):
         return "".join(item["text"] for item in items)
     return items
 
@@ -305,9 +307,16 @@ def _write_blob(blob: Blob, read_blob: Callable[[Blob], bytes | None]) -> JSON:
 
 
 def _write_call(call: ToolCall) -> JSON:
-    kept = call.extra.get(_EXTRA)
-    rest: dict[str, Any] = kept if isinstance(kept, dict) else {}
-    kind = rest.get("kind", "function")
+    rest = _object(call.extra.get(_EXTRA))
+    kind = "custom" if rest.get("kind") == "custom" else "function"
     words = "arguments" if kind == "function" else "input"
-    inner = {"name": call.name, words: call.arguments, **rest.get("inner", {})}
-    return {"id": call.id, "type": kind, kind: inner, **rest.get("call", {})}
+    inner = {**_object(rest.get("inner")), "name": call.name, words: call.arguments}
+    return {**_object(rest.get("call")), "id": call.id, "type": kind, kind: inner}
+
+
+def _object(value: JSON) -> Mapping[str, JSON]:
+    return value if isinstance(value, dict) else {}
+
+
+def _role_of(name: JSON) -> Role | None:
+    return _ROLES.get(name) if isinstance(name, str) else None

@@ -64,8 +64,9 @@ def render(
     """
     template = _compiled(source)
     meter = _Meter(max_steps, max_characters)
+    taken = _RESERVED | template.globals.keys()  # ``namespace`` and the like: a stranger's argument may be called so
     values = {
-        **{key: value for key, value in (arguments or {}).items() if key.isidentifier() and key not in _RESERVED},
+        **{key: value for key, value in (arguments or {}).items() if key.isidentifier() and key not in taken},
         "messages": list(messages),
         "tools": None if tools is None else list(tools),
         "documents": None,

@@ -94,8 +94,9 @@ class Logged:
 def logged_generations(entries: Sequence[Entry], tokenizer: Tokenizer) -> list[Logged]:
     """Generations among ``entries``, a transcript in order, whose logs hold, in order.
 
-    A log holds if its field is bound to this tokenizer and to the entry's version, the entry's frame is exactly the
-    list before it, its base holds too, and no entry was erased whose words its ids may spell. Costs one pass.
+    A log holds if its field is bound to this tokenizer, which has all of its ids, and to the entry's version, the
+    entry's frame is exactly the list before it, its base holds too, and no entry was erased whose words its ids may
+    spell. Costs one pass.
     """
     found: dict[EntryId, Logged] = {}
     erased: list[tuple[int, EntryId]] = []
@@ -124,9 +125,10 @@ def _bound_log(entry: Entry, tokenizer: Tokenizer) -> TokenLog | None:
     if binding.get("tokenizer") != tokenizer.hash or binding.get("version") != entry.hash:
         return None
     try:
-        return TokenLog.unpack(field.data)
+        log = TokenLog.unpack(field.data)
     except InvalidContent:
         return None
+    return log if max((*log.prompt, *log.sampled), default=0) < tokenizer.n_vocab else None  # a stranger's may not
 
 
 def _known_erased(entry: Entry) -> set[str]:

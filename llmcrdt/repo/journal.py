@@ -30,12 +30,14 @@ class StoreJournal:
         appended: Callable[[DocumentId], None],
         pushed: Callable[[], int] = lambda: 0,
         purged: Callable[[], None] = lambda: None,
+        settle_all: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
         self._document = document
         self._appended = appended
         self._pushed = pushed
         self._purged = purged
+        self._settle_all = settle_all
         self._session: SessionId | None = None
         self._seen = 0
         self._grown = 0
@@ -127,6 +129,10 @@ class StoreJournal:
 
     def nodes(self) -> Sequence[tuple[str, int | None, str | None, str]] | None:
         return self._store.tables.nodes(self._document, RULES, self._seen)
+
+    def copies(self, entry: str) -> Sequence[tuple[str, bool]]:
+        self._settle_all()
+        return self._store.tables.copies(self._document, entry)
 
     def is_listed(self) -> bool:
         """For a library: whether the listing was made of all that is kept of it."""

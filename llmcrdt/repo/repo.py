@@ -40,6 +40,7 @@ from ..store.blobs import BlobStore
 from ..store.keyring import Keyring
 from ..store.relay_file import KnownRelay, RelayFile
 from ..store.store import Listed, Store
+from ..sync.address import relay_address
 from .dispatcher import Dispatcher
 from .invite import Invite, read_invite, write_invite
 from .journal import StoreJournal
@@ -189,8 +190,9 @@ class Repo:
         Its order is that of the rules for what it holds: where only a later frame had pinned another one, or a later
         entry had kept a rival answer in sight, that is not so there.
 
-        Entries keep their ids, frames and token logs, so an engine reuses all it has computed for them. Sealed hidden
-        fields are sealed anew for the fork where their key is here; else they are left out, for they would not open.
+        A fork is a conversation of its own, and is not merged back. Entries keep their ids, frames and token logs, so
+        an engine reuses all it has computed for them. Sealed hidden fields are sealed anew for the fork where their key
+        is here; else they are left out, for they would not open.
         """
         name = conversation.title if title is None else title
         return self.create(name, fill=lambda other: conversation.copy_to(other, at))
@@ -266,8 +268,7 @@ class Repo:
         Conversations that were written or merged since the last look are read first.
         """
         self._read_library()
-        for id_ in self.store.tables.stale(RULES):
-            self._settle(DocumentId(id_))
+        self._settle_all()
         hits = []
         for found in self.store.tables.search(text, limit, elsewhere=elsewhere):
             entry = entry_of_row(found.entry, found.pin, found.fields)
@@ -290,8 +291,9 @@ class Repo:
     ) -> Link:
         """Keep in step with a relay: the library and all in it, or ``only`` these documents. Returns at once; a context
         manager (``with`` or ``async with``). ``url``: None is the relay that an invite brought, or that one was made
-        for, with its token. ``tls``, for wss://: a file with the certificates to trust (PEM) in place of the system's,
-        or a context. Raises RelayUnreachable where there is none, and for what is no address."""
+        for. ``token``: None is the one that is known here for that relay. ``tls``, for wss://: a file with the
+        certificates to trust (PEM) in place of the system's, or a context. Raises RelayUnreachable where there is none,
+        and for what is no address."""
         from ..sync.link import Link  # websockets is loaded only where it is used
 
         if self._closing.is_set():
@@ -301,6 +303,9 @@ class Repo:
             if known is None:
                 raise RelayUnreachable("No relay is known here.", hint="Give its address, or join with an invite.")
             url, token = known.url, known.token if token is None else token
+        elif token is None:
+            with suppress(KeyringUnusable):  # an address is given: nothing else need be known
+                token = self._own_token(url)
 
         ids = None
         if only is not None:
@@ -327,6 +332,7 @@ class Repo:
         read and write all of the library: hand it over on a safe way, and make a token for each device.
 
         ``relay``: its address as the new device sees it; it is remembered here too. None: the one that is known here.
+        ``token`` is for the new device. It is remembered here only where no token for this relay is known here.
         Raises RelayUnreachable, KeyringUnusable, InvalidInvite.
         """
         if relay is not None:
@@ -338,8 +344,15 @@ class Repo:
         made = Invite(known.url, self.library, known.token, tuple(self.keyring.everything()) if keys else ())
         text = write_invite(made)
         if relay is not None:
-            self._relay.write(known)
+            own = self._own_token(relay)
+            self._relay.write(known if own is None else KnownRelay(relay, own))
         return text
+
+    def _own_token(self, relay: str) -> str | None:
+        """The token that is known here for the relay at this address. Raises KeyringUnusable."""
+        known = self.relay
+        same = known is not None and relay_address(known.url) == relay_address(relay)
+        return known.token if known is not None and same else None
 
     def accept(self, invite: Invite) -> None:
         """Remember what an invite for this library brought. ``open`` calls it; twice is harmless."""
@@ -367,6 +380,9 @@ class Repo:
         deadline = time.monotonic() + seconds
         self._callbacks.close()
         self._callbacks.join(max(0.0, deadline - time.monotonic()))
+        if not self._lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            return  # somebody is in the middle of something and doesn't end it: what they wrote is not kept
+        self._lock.release()
         self.close()
         if self._watcher is not None:
             self._watcher.join(max(0.0, deadline - time.monotonic()))
@@ -542,6 +558,10 @@ class Repo:
                 made.close()
             self.touch(id_)
 
+    def _settle_all(self) -> None:
+        for id_ in self.store.tables.stale(RULES):
+            self._settle(DocumentId(id_))
+
     def _journal(self, document: DocumentId) -> StoreJournal:
         self._journals[document] = StoreJournal(
             self.store,
@@ -549,6 +569,7 @@ class Repo:
             self._notify,
             lambda: max((0, *self._pushed.get(document, {}).values())),
             self._ask_to_fold,
+            self._settle_all,
         )
         return self._journals[document]
 

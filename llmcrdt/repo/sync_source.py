@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..crdt.yjs.update import read_update
+from ..crdt.yjs.update import foreign_key, read_update
+from ..document.schema import check_identity
 from ..exceptions import MalformedUpdate
 from ..ids import DocumentId, SessionId
 from ..sync.local import Record, Waiting
@@ -13,6 +15,8 @@ from ..sync.wire import Announcement, Cursor
 
 if TYPE_CHECKING:
     from .repo import Repo
+
+logger = logging.getLogger("llmcrdt.sync")
 
 
 class SyncSource:
@@ -55,14 +59,17 @@ class SyncSource:
         self._repo.touch(document, acknowledged=True)
 
     def received(self, document: DocumentId, records: Sequence[Record], cursor: Cursor | None) -> bool:
-        """Structure is checked here; a record that passes and still breaks the core is set aside when it is applied."""
+        """Structure is checked here, and that a record is not of another document; one that passes and still breaks the
+        core is set aside when it is applied."""
         good: list[tuple[str, int, bytes]] = []
         refused: list[tuple[bytes, str]] = []
         for record in records:
             try:
                 read_update(record.data)
+                check_identity(document, record.data, foreign_key)
                 good.append(record)
             except MalformedUpdate as error:
+                logger.warning("A record of %s was set aside: %s", document, error)
                 refused.append((record.data, str(error)))
         # What says again what the document had may hold words that were erased since; in the file they have no place.
         stale = bool(self._store.purged(document)) and self._repo.repeats(document, [data for _, _, data in good])

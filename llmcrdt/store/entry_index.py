@@ -86,6 +86,17 @@ class Tables:
             query = "SELECT count(*) FROM entries WHERE document = ? AND erased"
             return int(db.execute(query, [document]).fetchone()[0])
 
+    def copies(self, document: str, entry: str) -> list[tuple[str, bool]]:
+        """The other documents that have a row of this entry, and whether it is erased there."""
+        query = """
+            SELECT document, erased FROM documents JOIN entries ON document = documents.id AND entry = ?
+            WHERE kind = 'conversation' AND documents.id != ?
+            AND NOT EXISTS (SELECT 1 FROM listing WHERE listing.id = documents.id AND deleted)
+            ORDER BY documents.id
+        """
+        with self._reading() as db:
+            return [(str(other), bool(erased)) for other, erased in db.execute(query, [entry, document])]
+
     def nodes(self, document: str, rules: str, place: int) -> list[tuple[str, int | None, str | None, str]] | None:
         """All rows as (entry, position, pin, node), in the order of the transcript; None unless they are made of all up
         to ``place``, and no more."""
@@ -179,6 +190,7 @@ class Tables:
 
 def match_expression(text: str) -> str:
     """An FTS5 query for people's words: all of them must be there; "several words" in quotes stand together."""
+    text = text.replace("\0", " ").encode("utf-8", "replace").decode()  # FTS5 takes neither NUL nor half an emoji
     found = [(quoted or word, bool(word)) for quoted, word in _WORD.findall(text)]
     phrases = [(words.replace('"', ""), plain) for words, plain in found if any(c.isalnum() for c in words)]
     if not phrases:

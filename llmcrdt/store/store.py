@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -25,6 +26,7 @@ from .migrations import APPLICATION_ID, NAMES, migrations
 
 SMALL = 256 << 10  # below this many bytes of updates, a snapshot is not worth its writing
 _PATIENCE_MS = 30_000  # how long a write waits for another process that writes
+_MAKING = 1.0  # seconds that another process may take from making a file to its tables
 _HEADER = b"SQLite format 3\0"
 _BATCH = 1 << 20  # bytes of an outbox in memory, unless one update has more
 _LAST_DELETED = 8  # documents whose deletion a relay is asked about with each connection
@@ -77,6 +79,7 @@ class Store:
         self._random, self._cut, self._redact = random, cut, redact
         self._names: dict[tuple[str, str], tuple[int, str, int]] = {}
         _refuse_other_files(self.path)
+        self._lacks_log = _lacks_log(self.path)
         try:
             _make_private(self.path)
             connection = sqlite3.connect(
@@ -93,18 +96,28 @@ class Store:
         self._db = Database(connection)
         self._closed = False
         self._access = _Reading(self)
-        with self._reading():
-            self._prepare()
+        try:
+            with self._reading():
+                self._prepare()
+        except BaseException:
+            self.close()
+            raise
         self.tables = Tables(self._reading, self._writing, self._one_view)
 
     def _prepare(self) -> None:
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
+        self._db.execute("PRAGMA journal_mode=WAL")
+        owner = self._one("PRAGMA application_id")  # a first look, at once, puts the log beside the file
+        for pragma in ("synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
             self._db.execute(f"PRAGMA {pragma}")
-        owner = self._one("PRAGMA application_id")
         tables = self._one("SELECT count(*) FROM sqlite_master")
         if owner != APPLICATION_ID and tables:
             raise NotADatabase(
                 f"{self.path} is another program's SQLite file.", hint="Give a new file name, or one made by llmcrdt."
+            )
+        if not tables and self._lacks_log and not self._made_meanwhile():
+            raise NotADatabase(
+                f"{self.path} is empty without the file {self.path.name}-wal: it was copied alone while it was in use.",
+                hint="Close it first, then copy; or copy both files. Where nothing was ever in it, delete it.",
             )
         known = {migration.name for migration in migrations.pending(self._db)}
         done = {migration.name for migration in migrations.applied(self._db)}
@@ -116,6 +129,13 @@ class Store:
         if known:
             self._db.execute(f"PRAGMA application_id={APPLICATION_ID}")
             migrations.apply(self._db)
+
+    def _made_meanwhile(self) -> bool:
+        """Whether another process is just making the file, and has come to the tables."""
+        deadline = time.monotonic() + _MAKING
+        while not (made := bool(self._one("SELECT count(*) FROM sqlite_master"))) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return made
 
     def close(self) -> None:
         """Twice is harmless."""
@@ -718,6 +738,15 @@ def _make_private(path: Path) -> None:
     """A new file is for its owner only: it holds what people say. SQLite gives the files beside it the same mode."""
     if str(path) != ":memory:" and not path.exists():
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+
+
+def _lacks_log(path: Path) -> bool:
+    """Whether the file has a write-ahead log by what it says itself, and none lies beside it: so it is after every
+    orderly close. Where it holds no tables either, they are in the log."""
+    if not path.exists() or Path(f"{path}-wal").exists():
+        return False
+    with path.open("rb") as file:
+        return file.read(20)[18:] == b"\2\2"
 
 
 def _refuse_other_files(path: Path) -> None:

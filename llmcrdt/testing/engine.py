@@ -169,7 +169,7 @@ class MemoryEngine:
             raise EngineClosed("The engine is closed.", hint="Make another one.")
         if not prompt and not empty:
             raise EngineError("The prompt holds no tokens.", hint="Send at least one token.")
-        if any(not 0 <= token < self._tokenizer.size for token in prompt):
+        if any(not 0 <= token < self._tokenizer.n_vocab for token in prompt):
             raise DecodeFailed("The prompt holds ids that are not tokens of this model.", hint="Encode it again.")
         if needed > self._n_ctx:
             text = f"The prompt takes {needed} tokens, the context holds {self._n_ctx}."
@@ -229,8 +229,8 @@ class MemoryEngine:
                     return
 
     def _logits(self) -> array[float]:
-        rng, ends = random.Random(self._state.digest), (256 + i for i in range(self._tokenizer.size - 256))
-        logits = array("f", (rng.gauss(0.0, 1.0) for _ in range(self._tokenizer.size)))
+        rng, ends = random.Random(self._state.digest), (256 + i for i in range(self._tokenizer.n_vocab - 256))
+        logits = array("f", (rng.gauss(0.0, 1.0) for _ in range(self._tokenizer.n_vocab)))
         for token in (*_LETTERS, *filter(self._tokenizer.is_end, ends)):
             logits[token] += _KINDNESS
         return logits

@@ -120,6 +120,26 @@ class ReplicaSuite:
             edit.delete_field("entries", "x", "live")
             assert not edit.append_text("entries", "x", "live", "lost?")
 
+    def test_an_update_tells_a_foreign_key_before_it_is_applied(self) -> None:
+        one, other = self.make(), self.make()
+        for replica, name in ((one, "id:one"), (other, "id:other")):
+            with replica.edit() as edit:
+                edit.put("meta", "schema", "1.0")
+                edit.put("meta", name, "1")
+                edit.put("acts", "id:act", "1")
+                edit.put_node("entries", "id:entry", {"id:field": "meta id:text"})
+        foreign = one.foreign_key
+        assert foreign(one.diff(), "meta", "id:", "id:one") is None
+        assert foreign(other.diff(), "meta", "id:", "id:one") == "id:other"
+        assert foreign(other.diff(), "meta", "id:", "id:ot") == "id:other"
+        assert foreign(other.diff(), "meta", "other:", "other:one") is None
+        at = one.version()
+        with one.edit() as edit:
+            edit.put("acts", "more", "meta id:three")
+        assert foreign(one.diff(since=at), "meta", "id:", "id:two") is None, "an update need not say"
+        one.apply(other.diff())
+        assert foreign(one.diff(), "meta", "id:", "id:one") is None, "both came together before: nothing is refused"
+
     @pytest.mark.parametrize("seed", range(6))
     def test_malformed_bytes_are_refused_and_harm_nothing(self, seed: int) -> None:
         rng = random.Random(seed)

@@ -64,7 +64,7 @@ class ByteTokenizer:
         return self._special
 
     @property
-    def size(self) -> int:
+    def n_vocab(self) -> int:
         """How many ids there are."""
         return 256 + len(self._control) + len(self._words)
 
@@ -88,7 +88,7 @@ class ByteTokenizer:
         return token in self._end
 
     def _bytes(self, token: int) -> bytes:
-        if not 0 <= token < self.size:
+        if not 0 <= token < self.n_vocab:
             raise ValueError(f"no token {token}")
         if token < 256:
             return bytes([token])

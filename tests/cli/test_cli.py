@@ -162,13 +162,34 @@ def test_generate_and_plan(run: Run, tmp_path: Path) -> None:
     assert run("kv", "pin", id_, *engine)[0] == 0
     (pinned,) = json.loads(run("kv", "pins", *engine[2:], "--json")[1]).items()
     assert pinned[0] == id_ and pinned[1] > 0
+    words = " ".join(run("kv", "pins", *engine[2:])[1].split())
+    assert words == f"{id_} {pinned[1]} Trains"
+    run("new", db="other.db")
+    words = " ".join(run("kv", "pins", *engine[2:], db="other.db")[1].split())
+    assert words == f"(of another database) {pinned[1]}"
     assert json.loads(run("kv", "stats", *engine[2:], "--json")[1])["pinned"] == pinned[1]
     assert run("kv", "unpin", id_, *engine[2:])[0] == 0
     assert json.loads(run("kv", "pins", *engine[2:], "--json")[1]) == {}
+    assert run("kv", "pins", *engine[2:]) == (0, "", "Nothing is pinned.\n")
     stats = json.loads(run("kv", "stats", "--cache", tmp_path / "kv", "--json")[1])
     whole = json.loads(run("kv", "verify", "--cache", tmp_path / "kv", "--json")[1])
     assert whole == {"chunks": stats["chunks"], "held_bytes": stats["held_bytes"], "bad": 0}
     assert stats["chunks"] > 0
+
+
+def test_a_chat_at_a_relay_uses_the_token_that_is_known_for_it(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_model(tmp_path / "m.gguf")
+    token = Tokens(tmp_path / "relay").make("ann", "append", ["*"])
+    with RelayThread(tmp_path / "relay") as relay:
+        paired = json.loads(run("pair", relay.url, "--token", token, "--json", "--reveal")[1])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"Hello\n")))
+        engine = ("--model", tmp_path / "m.gguf", "--cache", tmp_path / "kv", "--max-tokens", "3")
+        code, _, err = run("chat", "--sync", relay.url, *engine)
+        assert code == 0 and "relay" not in err, err
+        run("pair", "--join", paired["invite"], db="b.db")
+        assert json.loads(run("sync", "--json", db="b.db")[1])["conversations"] == 1
 
 
 def test_ctrl_c_in_a_generation_keeps_what_was_said(run: Run, tmp_path: Path) -> None:
@@ -428,3 +449,33 @@ def test_an_invite_is_drawn_as_a_qr_code(run: Run) -> None:
     code, out, _ = run("pair", "ws://relay.example:1", "--qr")
     assert code == 0 and out.count("█") > 100 and out.splitlines()[-1].startswith("llmcrdt-invite-1-")
     assert qr_code("x" * 5000) is None
+
+
+def test_a_qr_code_that_cant_be_drawn_is_told_to_who_asked(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "segno", None)
+    code, out, err = run("pair", "ws://relay.example:1", "--qr")
+    assert code == 0 and out.startswith("llmcrdt-invite-1-") and "pip install 'llmcrdt[qr]'" in err
+    assert "segno" not in run("pair", "ws://relay.example:1")[2]
+    monkeypatch.undo()
+    pytest.importorskip("segno", reason="segno draws QR codes: pip install 'llmcrdt[qr]'")
+    code, out, err = run("pair", f"ws://relay.example:1/{'x' * 5000}", "--qr")
+    assert code == 0 and out.startswith("llmcrdt-invite-1-") and "too long" in err
+
+
+def test_the_list_marks_what_is_archived(run: Run, tmp_path: Path) -> None:
+    with llmcrdt.open(tmp_path / "a.db") as repo:
+        repo.archive(repo.create("Old").id)
+        repo.create("New")
+    titles = {line.split(maxsplit=3)[3] for line in run("list")[1].splitlines()}
+    assert titles == {"Old  (archived)", "New"}
+
+
+def test_parts_are_shown_in_their_order(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "cat.txt").write_text("cat")
+    call, blob = llmcrdt.ToolCall("1", "look", "{}"), llmcrdt.Blob(tmp_path / "cat.txt")
+    words = [llmcrdt.Text("be"), llmcrdt.Text("fore"), call, llmcrdt.Text("between"), blob, llmcrdt.Text("after")]
+    with llmcrdt.open(tmp_path / "a.db") as repo:
+        conversation = repo.create()
+        conversation.append("assistant", words)
+    lines = run("show", conversation.id)[1].splitlines()[1:6]
+    assert lines == ["before", "→ look({})", "between", "['cat.txt', 'text/plain', 3 bytes]", "after"]

@@ -269,9 +269,13 @@ def test_an_entry_page_is_the_end_of_the_transcript(open_repo: OpenRepo) -> None
 def test_what_can_t_be_stored_is_refused_before_anything_is_written(open_repo: OpenRepo) -> None:
     conversation = open_repo("laptop").create()
     before = conversation.version()
-    for content in ("half a pair \ud800", [llmcrdt.Unknown({"type": "x", "n": float("nan")})], [object()]):
+    for content in ("half a pair \ud800", [llmcrdt.Unknown({"type": "x", "n": float("nan")})], [object()], 5, None):
         with pytest.raises(InvalidContent):
             conversation.append("user", content)  # type: ignore[arg-type]
+    with pytest.raises(InvalidContent, match="int can't be"):
+        conversation.append("user", 5)  # type: ignore[arg-type]
+    with pytest.raises(InvalidContent, match="tool_calls"):
+        conversation.append("tool", "x")
     with pytest.raises(InvalidContent):
         conversation.append("wizard", "x")  # type: ignore[arg-type]
     with pytest.raises(InvalidContent):

@@ -11,6 +11,7 @@ import pytest
 
 import llmcrdt
 from llmcrdt.document.entry import TOKENS
+from llmcrdt.exceptions import InvalidContent
 
 OpenRepo = Callable[..., llmcrdt.Repo]
 SECRET = "the password is Rumpelstilzchen-77"
@@ -58,7 +59,7 @@ def test_the_words_are_in_no_file_and_the_place_stays(
     needles = (SECRET.encode(), SECRET.encode("utf-16-le"), b"tokens that spell it")
     assert found_in(tmp_path, SECRET.encode())
     before = [entry.id for entry in here.transcript()]
-    here.erase(secret)
+    here.erase(secret, also=here.alternatives(secret))
     exchange(here, there)
     for conversation in (here, there):
         assert [entry.id for entry in conversation.transcript()] == before
@@ -77,7 +78,7 @@ def test_what_was_written_beside_an_erase_goes_again(
 ) -> None:
     """The other device had not heard of the erase, and generated on the secret meanwhile."""
     here, there, secret, _ = told
-    here.erase(secret)
+    here.erase(secret, also=here.alternatives(secret))
     late = there.append("assistant", "Later.", frame=there.transcript(), hidden={TOKENS: b"tokens that spell it"})
     exchange(here, there)
     exchange(here, there)
@@ -92,12 +93,71 @@ def test_an_old_backup_does_not_bring_it_back(
 ) -> None:
     here, there, secret, _ = told
     old = there.diff()
-    here.erase(secret)
+    here.erase(secret, also=here.alternatives(secret))
     here.apply(old)
     assert here.entry(secret).status == "erased"
     assert found_in(tmp_path / "laptop.db", SECRET.encode()) == []
     stranger = here.diff()
     assert SECRET.encode() not in stranger
+
+
+def test_what_only_contains_the_words_stays_and_is_listed(open_repo: OpenRepo) -> None:
+    """Erasing a word must not take a good answer along in which it occurs."""
+    repo = open_repo("laptop")
+    conversation = repo.create()
+    rome = conversation.append("user", "Rome")
+    trip = conversation.edit(rome, "Please plan the whole trip to  rome, with a day in Ostia")
+    same = conversation.edit(rome, "Rome")
+    other = conversation.edit(rome, "Oslo")
+    conversation.select(rome)
+    summary = conversation.summarize(until=rome, text="They asked about a city.")
+    again = conversation.append("assistant", [llmcrdt.ToolCall("c", "book", '{"to": "Rome"}')])
+    conversation.append("user", "And on.")
+    fork = repo.fork(conversation, at=again)
+    open_repo("phone").create().append("user", "Rome")
+    erased = conversation.erase(rome)
+    assert set(erased.entries) == {rome.id, same.id}
+    held = [(conversation.id, trip.id, "alternative"), (conversation.id, summary.id, "summary"),
+            (conversation.id, again.id, "entry"), (fork.id, rome.id, "copy")]  # fmt: skip
+    assert list(erased.still_held) == held
+    assert conversation.entry(trip).text.startswith("Please plan")
+    assert conversation.entry(other).text == "Oslo"
+    with pytest.raises(InvalidContent, match=fork.id):
+        conversation.erase(rome, also=erased.still_held)
+    here = [found for found in erased.still_held if found.conversation == conversation.id]
+    more = conversation.erase(rome, also=here)
+    assert set(more.entries) == {rome.id, trip.id, summary.id, again.id}
+    assert list(more.still_held) == [(fork.id, i, "copy") for i in more.entries if i in fork.transcript().ids]
+    assert [e.status for e in conversation.transcript()] == ["erased", "erased", "erased", "complete"]
+    back = fork.erase(rome)
+    assert back.still_held[0] == (fork.id, summary.id, "summary")
+    assert (conversation.id, rome.id, "copy") not in back.still_held
+
+
+def test_what_a_fork_came_from_still_holds_the_words(open_repo: OpenRepo) -> None:
+    """Its provenance says so, also where the other conversation is not in this repo."""
+    repo = open_repo("laptop")
+    conversation = repo.create()
+    secret = conversation.append("user", SECRET)
+    fork = repo.fork(conversation, at=secret)
+    later = fork.append("user", "only here, about " + SECRET)
+    phone = open_repo("phone").join(fork.id)
+    phone.apply(fork.diff())
+    assert phone.erase(later).still_held == ()
+    assert phone.erase(secret).still_held == ((conversation.id, secret.id, "copy"),)
+
+
+def test_a_short_answer_takes_no_other_one_along(open_repo: OpenRepo) -> None:
+    conversation = open_repo("laptop").create()
+    conversation.append("user", "Who is there?")
+    good = conversation.append("assistant", "I am, and I have a long story to tell.", frame=conversation.transcript())
+    short = conversation.append("assistant", "I", instead_of=good)
+    empty = conversation.stream("assistant", instead_of=good, interval=0)
+    other = conversation.stream("assistant", instead_of=good, interval=0)
+    assert conversation.erase(short).entries == (short.id,)
+    assert conversation.erase(empty.id).entries == (empty.id,), "to have said nothing yet is no content"
+    assert conversation.entry(good).text.startswith("I am")
+    assert conversation.entry(other.id).status == "streaming"
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable
 
 import pytest
 
 import llmcrdt
-from llmcrdt.exceptions import ConversationNotFound, EntryNotFound, NotSealed
+from llmcrdt.crdt.yjs.replica import YjsReplica
+from llmcrdt.document import schema
+from llmcrdt.exceptions import ConversationNotFound, EntryNotFound, NotSealed, OtherDocument
+from llmcrdt.ids import SessionId
+from llmcrdt.repo.sync_source import SyncSource
+from llmcrdt.sync.local import Record
 
 OpenRepo = Callable[..., llmcrdt.Repo]
 
@@ -99,3 +105,83 @@ def test_the_entry_that_was_forked_at_is_shown_also_beside_a_rival(open_repo: Op
         fork = repo.fork(conversation, at=answer)
         assert answer.id in fork.transcript().ids
         assert len(fork.transcript()) + len(fork.transcript().elsewhere) <= 3
+
+
+def test_a_fork_is_not_merged_back(open_repo: OpenRepo) -> None:
+    """Both hold a map under one entry id: the merge would keep one of them, and bring back what was erased."""
+    repo = open_repo("laptop")
+    conversation = repo.create()
+    secret = conversation.append("user", "Rumpelstilzchen")
+    key = llmcrdt.HiddenField(b"only for us", sealed=True)
+    answer = conversation.append("assistant", "a", frame=conversation.transcript(), hidden={"provider/state": key})
+    fork = repo.fork(conversation, at=answer)
+    conversation.erase(secret)
+    fork.append("user", "only in the fork")
+    for into, other in ((conversation, fork), (fork, conversation)):
+        before = into.diff(), into.version(), into.transcript().hash, repo.store.last_place(into.id)
+        for update in (other.diff(), other.diff(since=into.version())):
+            with pytest.raises(OtherDocument, match=other.id):
+                into.apply(update)
+            assert (into.diff(), into.version(), into.transcript().hash, repo.store.last_place(into.id)) == before
+    with pytest.raises(OtherDocument):
+        open_repo("phone").join(conversation.id).apply(fork.diff())
+    assert [e.status for e in conversation.transcript()] == ["erased", "complete"]
+    for each in (conversation, fork):
+        assert each.entry(answer).hidden["provider/state"].data == b"only for us"
+        again = open_repo("tablet").join(each.id)
+        again.apply(each.diff())
+        assert again.transcript().hash == each.transcript().hash
+
+
+def test_a_fork_that_a_relay_has_under_another_id_is_set_aside_and_told(
+    open_repo: OpenRepo, caplog: pytest.LogCaptureFixture
+) -> None:
+    repo = open_repo("laptop")
+    conversation = repo.create()
+    fork = repo.fork(conversation, at=conversation.append("user", "hello"))
+    fork.append("user", "only in the fork")
+    phone = open_repo("phone").join(conversation.id)
+    phone.apply(conversation.diff())
+    at = phone.version()
+    phone.append("user", "and on")
+    records = [Record(SessionId("s" * 22), n, data) for n, data in ((1, fork.diff()), (2, phone.diff(since=at)))]
+    with caplog.at_level(logging.WARNING, "llmcrdt"):
+        SyncSource(repo, "ws://relay", None).received(conversation.id, records, None)
+    assert fork.id in caplog.text
+    assert repo.store.set_aside_count(conversation.id) == 1
+    assert [e.text for e in conversation.transcript()] == ["hello", "and on"]
+
+
+def test_a_document_that_does_not_say_which_one_it_is_is_merged(open_repo: OpenRepo) -> None:
+    """Those of before do not, and no update does that comes after the first one."""
+    conversation = open_repo("laptop").create()
+    older = YjsReplica(schema.ROOTS)
+    with older.edit() as edit:
+        edit.put(schema.META, "schema", schema.SCHEMA)
+        edit.put(schema.META, "kind", "conversation")
+    conversation.apply(older.diff())
+    joined = open_repo("phone").join(conversation.id)
+    joined.apply(older.diff())
+    joined.append("user", "hello")
+    conversation.apply(joined.diff())
+    joined.apply(conversation.diff())
+    assert [e.text for e in conversation.transcript()] == [e.text for e in joined.transcript()] == ["hello"]
+
+
+def test_nobody_makes_a_conversation_refuse_its_own_updates(open_repo: OpenRepo) -> None:
+    """A stranger may write that it is another one: that update is refused, and what others merged with it is not."""
+    conversation = open_repo("laptop").create()
+    conversation.append("user", "hello")
+    stranger = YjsReplica(schema.ROOTS)
+    stranger.apply(conversation.diff())
+    at = stranger.version()
+    with stranger.edit() as edit:
+        edit.put(schema.META, schema.IDENTITY + "another", "1")
+        edit.put(schema.META, schema.IDENTITY + conversation.id, "0")
+    with pytest.raises(OtherDocument, match="another"):
+        conversation.apply(stranger.diff(since=at))
+    joined = open_repo("phone").join(conversation.id)
+    joined.apply(stranger.diff())
+    joined.append("user", "and on")
+    conversation.apply(joined.diff())
+    assert [e.text for e in conversation.transcript()] == ["hello", "and on"]

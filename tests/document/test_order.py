@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmcrdt.document.entry import EMPTY_FRAME, Frame, Pin, extend_frame_hash
-from llmcrdt.document.order import Node, Order, Selection, group_of
-from llmcrdt.ids import ContentHash, EntryId
+from llmcrdt.document.order import Erase, Node, Order, Selection, group_of
+from llmcrdt.ids import ContentHash, EntryId, SessionId
 
 sys.path.insert(0, str(Path(__file__).parent))
 import order_model as model
@@ -43,6 +43,8 @@ def node_of(entry: model.Entry, entries: dict[str, model.Entry]) -> Node:
         EntryId(entry.alternative_of) if entry.alternative_of else None,
         EntryId(entry.answers) if entry.answers else None,
         frame_of(entry.frame, entries) if entry.frame is not None else None,
+        session=SessionId(entry.session) if entry.alternative_of else None,
+        saw_erased=tuple(EntryId(i) for i in sorted(entry.saw_erased)),
     )
 
 
@@ -63,8 +65,20 @@ def feed(order: Order, document: model.Document, rng: random.Random) -> None:
         order.put(node_of(entry, document.entries))
         if rng.random() < 0.1:
             order.now()
+    feed_acts(order, document)
+
+
+def feed_acts(order: Order, document: model.Document) -> None:
     for act in selections_of(document):
         order.select(act)
+    marks: dict[str, list[Erase]] = {}
+    for (entry, session), (lamport, seen) in sorted(document.erased.items()):
+        known = None if seen is None else frozenset(EntryId(i) for i in seen)
+        marks.setdefault(entry, []).append(Erase(session, lamport, known))
+    for entry, erases in marks.items():
+        order.erase(EntryId(entry), tuple(erases))
+    for entry in document.kept:
+        order.keep(f"keep:{entry}:s", EntryId(entry))
 
 
 def transcript(order: Order) -> tuple[str, ...]:
@@ -87,13 +101,27 @@ def grow(rng: random.Random, replicas: int, steps: int) -> tuple[list[model.Docu
             entry = model.Entry(new, "assistant", document.tips(), lamport, frame=before)
         elif act < 0.6 and (calls := [i for i in before if document.entries[i].role == "assistant"]):
             entry = model.Entry(new, "tool", document.tips(), lamport, answers=rng.choice(calls))
-        elif act < 0.68 and before:
+        elif act < 0.7 and before:
             old = document.entries[rng.choice(before)]
             if old.role != "tool":
-                entry = model.Entry(new, old.role, old.parents, lamport, old.id, old.frame)
+                saw = document.known_erased(old.id) if rng.random() < 0.8 else frozenset()
+                entry = model.Entry(
+                    new, old.role, old.parents, lamport, old.id, old.frame, session=f"session{k}", saw_erased=saw
+                )
         elif act < 0.74 and document.sound():
             document.select(rng.choice(sorted(document.sound())), f"session{k}")
-        elif act < 0.78:
+        elif act < 0.8 and document.sound():
+            edited = {e.alternative_of for d in documents for e in d.entries.values()} & document.sound().keys()
+            chosen = rng.choice(sorted(edited or document.sound()))
+            new_mark = (chosen, f"session{k}") not in document.erased
+            document.erase(chosen, f"session{k}")
+            if new_mark and rng.random() < 0.2:  # as marks were before they said what had been seen
+                document.erased[chosen, f"session{k}"] = (document.next_lamport(), None)
+            elif rng.random() < 0.3:
+                entry = model.Entry(new, "user", document.tips(), document.next_lamport())
+        elif act < 0.84 and document.withheld():
+            document.kept.add(rng.choice(sorted(document.withheld())))
+        elif act < 0.87:
             entry = model.Entry(f"junk.{n}", "user", (f"nowhere{rng.randrange(2)}",), rng.randrange(10**6), None)
         else:
             document.merge(documents[rng.randrange(replicas)])
@@ -102,8 +130,7 @@ def grow(rng: random.Random, replicas: int, steps: int) -> tuple[list[model.Docu
             order.put(node_of(entry, document.entries))
         else:
             feed(order, document, rng)
-        for act_ in selections_of(document):
-            order.select(act_)
+        feed_acts(order, document)
         check(order, document)
     return documents, orders
 
@@ -113,6 +140,8 @@ def check(order: Order, document: model.Document) -> None:
     assert order.now().visible == document.visible()
     assert tuple(order.now().tips) == document.tips()
     assert sorted(order.now().malformed) == document.malformed()
+    assert {i: [x] for i, x in order.now().withheld.items()} == {i: x[:1] for i, x in document.withheld().items()}
+    assert {i for i, hider in order.now().hidden_by.items() if hider.withheld} == document.dark()
     fresh = Order()
     feed(fresh, document, random.Random(1))
     assert transcript(fresh) == transcript(order)
@@ -144,6 +173,19 @@ def test_one_document_has_one_order_whatever_the_delivery(seed: int) -> None:
         feed(order, document, rng)
         seen.add(transcript(order))
     assert len(seen) == 1
+
+
+def test_the_schedules_withhold_and_keep() -> None:
+    """What never happens in them is not held against the rules."""
+    withheld = kept = followed = 0
+    for seed in range(60):
+        documents, _ = grow(random.Random(seed), 3, 40)
+        withheld += any(document.withheld() for document in documents)
+        followed += any(len(document.dark()) > len(document.withheld()) for document in documents)
+        kept += any(document.kept for document in documents)
+    assert withheld > 4
+    assert followed > 0
+    assert kept > 0
 
 
 def test_a_long_linear_conversation_is_never_recounted() -> None:

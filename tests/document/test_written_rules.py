@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pycrdt
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
@@ -20,7 +21,8 @@ from anchors import Definitions
 from mutations import MUTATIONS, Mutation
 
 import llmcrdt
-from llmcrdt.document.entry import EMPTY_FRAME, extend_frame_hash
+from llmcrdt.document import schema
+from llmcrdt.document.entry import EMPTY_FRAME, content_hash, extend_frame_hash
 
 ROOT = Path(__file__).parents[2]
 VECTORS = json.loads((ROOT / "tests" / "vectors" / "document.json").read_text(encoding="utf-8"))
@@ -56,13 +58,17 @@ import * as Y from 'yjs'
 import { H, read, say } from './conversation.mjs'
 const doc = new Y.Doc()
 Y.applyUpdate(doc, readFileSync('in.bin'))
+const whole = (text) => JSON.stringify(text) === JSON.stringify(text.toWellFormed())
+if (!read(doc).every((e) => whole(e.text))) throw new Error('half of an emoji was read')
 const before = read(doc).map((e) => [e.head.role, e.text, e.hash ?? null])
 const entry = say(doc, 'from JavaScript 😀', 'js')
+const cut = say(doc, 'half 😀'.slice(0, 6), 'js 😀'.slice(0, 4))
 writeFileSync('out.bin', Y.encodeStateAsUpdate(doc))
 const vectors = JSON.parse(readFileSync('vectors.json'))
 let frame = H('llmcrdt/frame/1')
 for (const [e, v] of ['AB', 'CD']) frame = H('llmcrdt/frame/1', frame, e.repeat(16), v.repeat(32))
-console.log(JSON.stringify({ before, entry, frame, version: H('llmcrdt/content/1', 'user', vectors.version.text) }))
+const version = H('llmcrdt/content/1', 'user', vectors.version.text)
+console.log(JSON.stringify({ before, entry, cut, frame, version }))
 """
 
 
@@ -84,6 +90,17 @@ def yjs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def _half_an_emoji(document: bytes, after: llmcrdt.Entry) -> bytes:
+    """The update of a client that cuts one and says it, written after an entry."""
+    head = schema.Head("user", "", "S" * 22, (after.id,), after.lamport + 1, 1)  # type: ignore[arg-type]
+    text = f'{{"by":"{head.session}","lamport":{head.lamport},"parts":[{{"type":"text","text":"half \\ud83d"}}]}}'
+    stranger = pycrdt.Doc()
+    stranger.apply_update(document)
+    fields = {"head": schema.write_head(head), f"version:{content_hash('user', text)}": text}
+    stranger.get("entries", type=pycrdt.Map)["S" * 16] = pycrdt.Map(fields)
+    return stranger.get_update()
+
+
 def test_the_javascript_of_the_schema_reads_and_writes_a_conversation(
     yjs: Path, open_repo: Callable[..., llmcrdt.Repo]
 ) -> None:
@@ -92,6 +109,7 @@ def test_the_javascript_of_the_schema_reads_and_writes_a_conversation(
     user = conversation.append("user", "Grüße 😀")
     answer = conversation.append("assistant", "Hi", frame=conversation.transcript(), hidden={"p/x": b"\x00\xff"})
     conversation.erase(user)
+    conversation.apply(_half_an_emoji(conversation.diff(), answer))
     with conversation.stream("assistant") as stream:
         stream.write("growing")
         stream.flush()
@@ -104,13 +122,17 @@ def test_the_javascript_of_the_schema_reads_and_writes_a_conversation(
         done = subprocess.run(["node", "run.mjs"], cwd=yjs, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     said: dict[str, Any] = json.loads(done.stdout)
-    assert [text for _, text, _ in said["before"]] == ["Be brief.", "", "Hi", "growing"]
+    assert [text for _, text, _ in said["before"]] == ["Be brief.", "", "Hi", "half \ufffd", "growing"]
     assert said["before"][2] == ["assistant", "Hi", answer.hash]
     assert said["version"] == VECTORS["version"]["hash"]
     pins = [("A" * 16, "B" * 32), ("C" * 16, "D" * 32)]
     assert said["frame"] == extend_frame_hash(EMPTY_FRAME, pins) == VECTORS["frame_hash"]["two"]
     conversation.apply((yjs / "out.bin").read_bytes())
-    last = conversation.transcript()[-1]
+    last, cut = conversation.transcript()[-2:]
+    assert (cut.id, cut.text, cut.author) == (said["cut"], "half \ufffd", "js \ufffd")
+    written = pycrdt.Doc()
+    written.apply_update((yjs / "out.bin").read_bytes())
+    assert "\\u" not in str(written.get("entries", type=pycrdt.Map)[cut.id])
     assert (last.id, last.text, last.author, last.status) == (said["entry"], "from JavaScript 😀", "js", "complete")
     assert last.parents == (stream.id,)
     assert conversation.transcript().malformed == {}

@@ -1,8 +1,10 @@
-"""Feed every decoder with valid frames that were changed:  python tests/fuzz/fuzz.py --frames 1000000 --only wire
+"""Feed every decoder with valid frames that were changed, and a repo with strangers' documents (documents.py):
+
+    python tests/fuzz/fuzz.py --frames 1000000 --only wire
 
 Hypothesis makes the valid frames; each is changed in many ways. A failure prints the frame as hex. ``--only NAME``
-takes the decoders whose names hold that word. What is printed of each: how many frames it refused, the longest that it
-took, and the most memory it needed.
+takes the decoders whose names hold that word ("documents": just those). What is printed of each: how many frames it
+refused, the longest that it took, and the most memory it needed.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.append(str(Path(__file__).parents[2]))
+import documents
 from decoders import DECODERS, Decoder
 from mutate_bytes import mutant
 
@@ -148,7 +151,8 @@ def fuzz(decoder: Decoder, frames: int, *, clock: bool = False) -> Report:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=1_000_000, help="for the wire; a tenth for each of the others")
-    parser.add_argument("--only", default="", help="decoders whose name holds this")
+    parser.add_argument("--only", default="", help="decoders whose name holds this, or documents")
+    parser.add_argument("--documents", type=int, default=2000, help="whole documents of strangers")
     args = parser.parse_args(arguments)
     slow = False
     for decoder in DECODERS:
@@ -164,7 +168,8 @@ def main(arguments: list[str] | None = None) -> int:
                 f" {time.monotonic() - start:.0f} s{'  TOO LONG' if late else ''}",
                 flush=True,
             )
-    return 1 if slow else 0
+    broken = args.only in "documents" and documents.main(["--documents", str(args.documents)])
+    return 1 if slow or broken else 0
 
 
 if __name__ == "__main__":

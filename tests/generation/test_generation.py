@@ -11,7 +11,15 @@ from typing import Any
 import pytest
 
 import llmcrdt
-from llmcrdt.exceptions import ContextOverflow, EngineClosed, LLMCRDTError, NotSealed, RepoClosed, StoreError
+from llmcrdt.exceptions import (
+    ContextOverflow,
+    EngineClosed,
+    InvalidContent,
+    LLMCRDTError,
+    NotSealed,
+    RepoClosed,
+    StoreError,
+)
 from llmcrdt.kvcache import NullCache
 from llmcrdt.kvcache.chunk_hash import pack_ids
 from llmcrdt.prompt.answer import Answer
@@ -407,3 +415,13 @@ def test_an_engine_closed_amid_an_answer_leaves_what_could_be_read(
     entry = llmcrdt.generate(conversation, engine, max_tokens=20, temperature=2.0, seed=1).result(60)
     assert entry.status == "stopped" and entry.text
     assert list(TokenLog.unpack(entry.hidden[TOKENS].data).sampled) == taken
+
+
+@pytest.mark.parametrize("tools", ["foo", "", None, [{"type": "function", "function": {"name": "f"}}]])
+def test_tools_that_are_no_format_are_refused_at_once(
+    conversation: llmcrdt.Conversation, engine: llmcrdt.LlamaEngine, tools: object
+) -> None:
+    before = conversation.version()
+    with pytest.raises(InvalidContent, match=r"tools=\[\.\.\.\]"):
+        llmcrdt.generate(conversation, engine, tools=tools)  # type: ignore[arg-type]
+    assert conversation.version() == before

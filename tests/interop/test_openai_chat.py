@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmcrdt.document.canonical import canonical_json, parse_json
-from llmcrdt.document.entry import Config, Text, ToolCall, ToolResult, part_from_json, part_to_json
+from llmcrdt.document.entry import Config, Reasoning, Text, ToolCall, ToolResult, Unknown, part_from_json, part_to_json
 from llmcrdt.exceptions import FormatError
 from llmcrdt.interop.openai_chat import Draft, parse, read, read_text, title_of, write
 
@@ -205,3 +205,31 @@ def test_the_demo_conversation_is_one() -> None:
     assert title_of(value)
     assert {draft.role for draft in drafts} == {"system", "user", "assistant", "tool"}
     assert same(write(drafts, title=title_of(value)), value)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        Unknown({"type": "text", "text": 5}),
+        Unknown({"type": "openai_chat/message", "role": [1], "reasoning": [1], "content": {}, "fields": {"role": 3}}),
+        Unknown({"type": "openai_chat/message", "role": "user", "reasoning": "content", "fields": [1]}),
+        Unknown({"type": "openai_chat/content", "item": 3}),
+        Unknown({"type": "openai_chat/tool_call", "call": [1]}),
+        ToolCall("c", "f", "{}", {"openai_chat": {"kind": ["x"], "inner": 3, "call": [1]}}),
+        ToolCall("c", "f", "{}", {"openai_chat": {"kind": "id", "inner": {"name": 3}, "call": {"id": 3, "type": 3}}}),
+        Config({"tools": 7, "openai_chat": 7}),
+    ],
+)
+def test_what_strangers_keep_beside_parts_is_written_or_left_out(part: Any) -> None:
+    parts = (Reasoning("thinks"), Text("says"), part)
+    whole: Any = write([Draft("assistant", parts)])
+    (message,) = whole["messages"]
+    json.dumps(whole, allow_nan=False)
+    assert (message["role"], message["reasoning_content"]) == ("assistant", "thinks")
+    said = message["content"]
+    assert said == "says" or said[0] == {"type": "text", "text": "says"}
+    assert all(
+        call["id"] == "c" and call["function"] == {"name": "f", "arguments": "{}"}
+        for call in message.get("tool_calls", ())
+    )
+    assert "tools" not in whole

@@ -71,6 +71,17 @@ def test_arguments_reach_the_template_but_replace_nothing_of_ours() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "name", ["namespace", "range", "dict", "cycler", "joiner", "__llmcrdt_bound", "__llmcrdt_meter"]
+)
+def test_arguments_replace_nothing_that_templates_are_made_of(name: str) -> None:
+    source = (
+        "{% set n = namespace(a=1) %}{% for i in range(3) %}{% set n.a = n.a + i %}{% endfor %}"
+        "{{ n.a }}{{ dict(a=1).a }}{{ ('x' * 2000) | length }}{{ joiner()() }}"
+    )
+    assert rendered(source, arguments={name: 7}) == "412000"
+
+
 GROW = "{% set ns = namespace(x='ab' * 999) %}{% for i in range(99) %}{% set ns.x = @ %}{% endfor %}"
 
 

@@ -26,7 +26,7 @@ def test_a_prompt_begins_with_what_the_model_saw(grow: Any, style: str, seed: in
     if talk.random.random() < 0.5:
         talk.add("system", "Be brief.")
     talk.add("user", "Where is the sea?")
-    ends = [token for token in range(256, tokenizer.size) if tokenizer.is_end(token)]
+    ends = [token for token in range(256, tokenizer.n_vocab) if tokenizer.is_end(token)]
     for _ in range(4):
         prompt = prompt_ids(talk.entries, tokenizer, created_at=0.0)
         again = prompt_ids(talk.entries, tokenizer, created_at=0.0, use_log=False)

@@ -289,3 +289,19 @@ def test_levels_are_tried_in_order(grow: Any) -> None:
         text, levels[style] = Renderer.of(chat, tokenizer, 0.0).first(chat.messages, chat.settings, generating=True)
         assert all(word in text for word in ("Be brief.", "One", "Two"))
     assert (levels["chatml"], levels["inst"], levels["turns"]) == (Level.PLAIN, Level.ALTERNATE, Level.NO_SYSTEM)
+
+
+@pytest.mark.parametrize("beyond", [0, 1, 2**31])
+def test_a_log_with_an_id_that_the_tokenizer_lacks_does_not_hold(grow: Any, beyond: int) -> None:
+    """A stranger's field may say anything: the prompt is rendered anew then, as without it."""
+    tokenizer = STYLES["chatml"]
+    talk = grow(1)
+    talk.add("user", "Where is the sea?")
+    prompt = prompt_ids(talk.entries, tokenizer, created_at=0.0)
+    last = min(tokenizer.n_vocab - 1 + beyond, 2**31 - 1)
+    talk.generated([Text("There.")], prompt, [last], tokenizer)
+    talk.add("user", "Thanks.")
+    after = prompt_ids(talk.entries, tokenizer, created_at=0.0)
+    assert bool(after.logged) == (beyond == 0)
+    assert all(0 <= token < tokenizer.n_vocab for token in after.ids)
+    sources(after, talk.entries, tokenizer)

@@ -168,11 +168,19 @@ def test_an_erase_takes_the_content_along_on_every_device(open_repo: OpenRepo, t
     assert stored(tmp_path, "phone") == []
 
 
-def test_an_erase_takes_alternatives_with_the_same_attachment(open_repo: OpenRepo, tmp_path: Path) -> None:
+def test_an_erase_lists_alternatives_with_the_same_attachment_and_takes_them_when_asked(
+    open_repo: OpenRepo, tmp_path: Path
+) -> None:
+    """An edit keeps the attachment without being told to; its words are other ones."""
     conversation = open_repo("laptop").create("x")
     entry = conversation.append("user", [llmcrdt.Text("see"), llmcrdt.Blob(PICTURE)])
+    same = conversation.edit(entry, "see")
     edited = conversation.edit(entry, "other words")
-    conversation.erase(entry)
+    erased = conversation.erase(entry)
+    assert erased.entries == (entry.id, same.id)
+    assert erased.still_held == ((conversation.id, edited.id, "alternative"),)
+    assert stored(tmp_path, "laptop") == [PICTURE]
+    conversation.erase(entry, also=erased.still_held)
     assert conversation.entry(edited.id).status == "erased"
     assert stored(tmp_path, "laptop") == []
 

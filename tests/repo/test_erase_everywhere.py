@@ -116,12 +116,14 @@ def test_an_erase_that_a_cache_stands_in_the_way_of_is_made_up_for(
         with laptop.connect(relay.url) as link:
             link.wait_synced(20)
             with monkeypatch.context() as patch:
-                patch.setattr("llmcrdt.repo.kv_caches.Caches.forget", lambda *_: (_ for _ in ()).throw(OSError("full")))
+                patch.setattr(
+                    "llmcrdt.repo.kv_caches.KVCaches.forget", lambda *_: (_ for _ in ()).throw(OSError("full"))
+                )
                 with pytest.raises(OSError, match="full"):
                     conversation.erase(secret)
         laptop.close()
         forgotten: list[str] = []
-        monkeypatch.setattr("llmcrdt.repo.kv_caches.Caches.forget", lambda _, id_: forgotten.append(id_))
+        monkeypatch.setattr("llmcrdt.repo.kv_caches.KVCaches.forget", lambda _, id_: forgotten.append(id_))
         laptop = open_repo("laptop")
         assert laptop.get(conversation.id).entries()[0].status == "erased"
         assert forgotten == [conversation.id]

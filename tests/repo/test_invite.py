@@ -13,9 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import llmcrdt
-from llmcrdt.exceptions import InvalidContent, InvalidInvite, KeyringUnusable, LibraryMismatch, RelayUnreachable
+from llmcrdt.exceptions import (
+    InvalidContent,
+    InvalidInvite,
+    KeyringUnusable,
+    LibraryMismatch,
+    RelayRefused,
+    RelayUnreachable,
+)
 from llmcrdt.ids import DocumentId, document_id
 from llmcrdt.repo.invite import Invite, read_invite, write_invite
+from sync_server.auth.tokens import Tokens
 from sync_server.thread import RelayThread
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "invite.json").read_text())
@@ -185,6 +193,35 @@ def test_joining_twice_is_harmless_and_takes_the_newer_relay(tmp_path: Path) -> 
         llmcrdt.open(tmp_path / "b.db", invite=invite).close()
     with llmcrdt.open(tmp_path / "b.db") as b:
         assert b.relay and (b.relay.url, b.relay.token) == ("ws://new", "two")
+
+
+def test_an_invite_with_a_token_for_another_device_leaves_this_one_its_own(tmp_path: Path) -> None:
+    with llmcrdt.open(tmp_path / "a.db") as a:
+        a.invite("ws://h", "mine")
+        theirs = a.invite("ws://h/", "theirs")
+        a.invite("ws://h")
+        assert read_invite(theirs).token == "theirs"
+        assert a.relay and (a.relay.url, a.relay.token) == ("ws://h", "mine")
+        assert read_invite(a.invite(token="others")).token == "others"
+        assert a.relay and a.relay.token == "mine"
+        a.invite("ws://h")
+        assert a.relay and a.relay.token == "mine"
+
+
+def test_a_known_token_goes_to_its_own_relay_only(tmp_path: Path) -> None:
+    tokens = Tokens(tmp_path / "relay")
+    token = tokens.make("ann", "append", ["*"])
+    both = RelayThread(tmp_path / "relay"), RelayThread(tmp_path / "other")
+    with both[0] as relay, both[1] as other, llmcrdt.open(tmp_path / "a.db") as a:
+        a.invite(relay.url, token)
+        with a.connect(relay.url) as link:
+            link.wait_synced(PATIENCE)
+        assert a._own_token(other.url) is None
+        with a.connect(relay.url, "wrong") as link, pytest.raises(RelayRefused):
+            link.wait_synced(PATIENCE)
+        (tmp_path / "a.db.relay").write_text("{}")
+        with a.connect(other.url) as link:
+            link.wait_synced(PATIENCE)
 
 
 def test_without_a_relay_there_is_no_invite_and_no_connection(tmp_path: Path) -> None:

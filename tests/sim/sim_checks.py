@@ -23,6 +23,8 @@ def check_device(world: World, device: Device) -> None:
     shown, elsewhere = list(transcript.ids), [found.entry.id for found in transcript.elsewhere]
     assert len(set(shown + elsewhere)) == len(shown + elsewhere), "every sound entry stands in one place, once"
     assert sorted(shown + elsewhere) == sorted(said.order.sound()), "and no other one does"
+    aside = {found.entry.id for found in transcript.elsewhere if found.way == "withheld"}
+    assert aside == said.order.dark(), "what was made of erased entries beside the erase, and what follows it, is out"
     assert set(transcript.malformed) >= set(said.order.malformed()), "the rest is malformed"
     assert not set(transcript.malformed) & set(shown + elsewhere)
     assert device.watched == set(transcript.ids), "whoever was told each change knows what is shown"

@@ -97,6 +97,7 @@ def read(doc: Any, ignore: set[str]) -> Said:
     heads: dict[str, dict[str, Any]] = {}
     versions: dict[str, dict[str, Any]] = {}
     erased: dict[str, set[str]] = {}
+    marks: dict[tuple[str, str], tuple[int, frozenset[str] | None]] = {}
     for entry, fields in doc.get("entries", type=pycrdt.Map).items():
         if entry in ignore:
             continue
@@ -109,8 +110,10 @@ def read(doc: Any, ignore: set[str]) -> Said:
         versions[entry] = {h: json.loads(t) for h, t in texts.items() if tagged("llmcrdt/content/1", role, t) == h}
         for name, text in found.items():
             if name.startswith("erased:"):
-                erased.setdefault(entry, set()).update(json.loads(text)["versions"])
-    order = Pinned()
+                said = json.loads(text)
+                erased.setdefault(entry, set()).update(said["versions"])
+                marks[entry, name[7:]] = (said["lamport"], frozenset(said["seen"]))
+    order = Pinned(erased=marks)
     for entry in sorted(heads, key=lambda i: (heads[i]["lamport"], i)):
         _put(order, entry, heads[entry])
     for key, value in doc.get("acts", type=pycrdt.Map).items():
@@ -120,6 +123,8 @@ def read(doc: Any, ignore: set[str]) -> Said:
             act = json.loads(value)
             if act["entry"] in heads and 0 < act["lamport"] <= heads[act["entry"]]["lamport"] + REACH:
                 order.selection[group, session] = (act["lamport"], act["entry"])
+        elif kind == "keep":
+            order.kept.add(group)
     return Said(order, versions, erased)
 
 
@@ -151,4 +156,6 @@ def _put(order: Pinned, entry: str, head: dict[str, Any]) -> None:
         head.get("alternative_of"),
         frame,
         head["answers"][0] if head.get("answers") else None,
+        head["session"],
+        frozenset(head.get("saw_erased", ())),
     )

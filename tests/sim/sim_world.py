@@ -15,8 +15,8 @@ from sim_devices import DAY, Device, FileDevice, MemoryDevice
 from sim_stranger import vandalize
 
 from llmcrdt.document.entry import Config, Entry, Text, ToolCall
-from llmcrdt.exceptions import NotSealed
-from llmcrdt.ids import new_entry_id
+from llmcrdt.exceptions import NotSealed, Withheld
+from llmcrdt.ids import EntryId, new_entry_id
 
 MOST_DEVICES = 5
 
@@ -159,8 +159,14 @@ class World:
 
     def do_say_select(self, device: Device) -> None:
         chosen = self.any_entry(device)
-        if chosen is not None:
+        if chosen is None:
+            return
+        hidden = [found.entry.id for found in device.conv.transcript().elsewhere if found.way == "withheld"]
+        try:
             device.conv.select(chosen)
+        except Withheld:
+            assert chosen.id in hidden
+        else:
             assert chosen.id in device.conv.transcript().ids, "what a person selects is shown"
 
     # streams
@@ -185,10 +191,27 @@ class World:
             self.note(device, device.conv.entry(stream.id), stream.text)
 
     def do_say_erase(self, device: Device) -> None:
-        entry = self.any_entry(device)
+        entry = self.edited_elsewhere(device) or self.any_entry(device)
         if entry is not None:
-            device.conv.erase(entry)
+            before = withheld(device)
+            erased = device.conv.erase(entry).entries
             assert device.conv.entry(entry).status == "erased"
+            assert withheld(device) == before - {*erased}, "an erase withholds nothing that was seen"
+
+    def edited_elsewhere(self, device: Device) -> Entry | None:
+        """Something that another device says in other words meanwhile."""
+        sound = device.conv._doc.order.sound()
+        others = [node for d in self.devices for node in d.conv._doc.order.sound().values() if node.id not in sound]
+        found = sorted({node.alternative_of for node in others if node.alternative_of in sound} - {None})  # type: ignore[type-var]
+        return device.conv.entry(self.rng.choice(found)) if found else None  # type: ignore[arg-type]
+
+    def do_say_keep(self, device: Device) -> None:
+        """Somebody reads what an erase withholds, and wants it to stay."""
+        aside = withheld(device)
+        if aside:
+            kept = self.rng.choice(sorted(aside))
+            device.conv.keep(kept)
+            assert withheld(device) == aside - {kept}
 
     def do_say_summary(self, device: Device) -> None:
         until = self.visible(device)
@@ -299,6 +322,11 @@ class World:
             assert device.conv.diff() == before, "what is not on disk is nowhere"
 
 
+def withheld(device: Device) -> set[EntryId]:
+    """What erases withhold by itself, without what follows it."""
+    return set(device.conv._doc.order.now().withheld)
+
+
 def same_file(a: Device, b: Device) -> bool:
     if isinstance(a, MemoryDevice) and isinstance(b, MemoryDevice):
         return a.file is b.file
@@ -311,6 +339,6 @@ OPERATIONS = tuple(sorted(name for name in vars(World) if name.startswith("do_")
 WEIGHTS = {
     "do_say": 8, "do_say_answer": 8, "do_say_edit": 4, "do_say_select": 4, "do_say_again": 3, "do_say_result": 6,
     "do_deliver": 12, "do_exchange": 8, "do_say_stream": 3, "do_say_token": 5, "do_say_seal": 3, "do_say_seal_other": 2,
-    "do_say_erase": 2,
+    "do_say_erase": 4, "do_say_keep": 2,
 }  # fmt: skip
 """How often each is drawn; 1 where nothing is said."""

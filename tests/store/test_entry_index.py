@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 import llmcrdt
 from llmcrdt.crdt.yjs.replica import YjsReplica
 from llmcrdt.document import schema
+from llmcrdt.document.projection import RULES
 from llmcrdt.ids import new_entry_id
 
 OpenRepo = Callable[..., llmcrdt.Repo]
@@ -429,10 +430,10 @@ def test_a_process_that_lacks_an_update_leaves_the_rows_alone(open_repo: OpenRep
     a.store.append = late  # type: ignore[method-assign]
     one.append("user", "mine")
     a.store.append = append  # type: ignore[method-assign]
-    assert a.store.tables.stale("1") == [one.id]
+    assert a.store.tables.stale(RULES) == [one.id]
     assert {entry.text for entry in open_repo("laptop").get(one.id).entries()} == {"first", "between", "mine"}
     assert len(a.search("first")) == len(b.search("between")) == len(b.search("mine")) == 1
-    assert a.store.tables.stale("1") == []
+    assert a.store.tables.stale(RULES) == []
 
 
 def test_another_version_s_words_replace_those_in_the_index(open_repo: OpenRepo) -> None:

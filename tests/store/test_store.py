@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sqlite_utils import Database
 
 import llmcrdt
 from llmcrdt.exceptions import NewerDatabase, NotADatabase, RepoClosed, StoreError
 from llmcrdt.ids import NO_LOG
+from llmcrdt.store.migrations import APPLICATION_ID, migrations
 from llmcrdt.store.store import SMALL, Listed, Store
 from sync_server.log.sqlite import SqliteLog
 
@@ -47,6 +53,51 @@ def test_another_program_s_database_is_refused_and_left_alone(tmp_path: Path) ->
         Store(tmp_path / "a.db", lock=threading.RLock())
     tables = sqlite3.connect(tmp_path / "a.db").execute("SELECT name FROM sqlite_master").fetchall()
     assert tables == [("recipes",)]
+
+
+def test_a_file_that_was_copied_without_its_log_is_refused_and_left_alone(store: Store, tmp_path: Path) -> None:
+    store.put_setting("a", "b")
+    alone, both = tmp_path / "alone.db", tmp_path / "both.db"
+    for copy in (alone, both):
+        shutil.copy(store.path, copy)
+    shutil.copy(f"{store.path}-wal", f"{both}-wal")
+    before = alone.read_bytes()
+    for _ in range(2):
+        with pytest.raises(NotADatabase, match=r"alone\.db-wal"):
+            Store(alone, lock=threading.RLock())
+        assert alone.read_bytes() == before
+        assert not Path(f"{alone}-wal").exists()
+    with closing(Store(both, lock=threading.RLock())) as whole:
+        assert whole.setting("a") == "b"
+    with closing(Store(both, lock=threading.RLock())) as whole:  # closed in order: no log beside it
+        assert whole.setting("a") == "b"
+
+
+def test_a_file_whose_making_was_cut_short_is_made(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    code = f"import os, sqlite3; db = sqlite3.connect({str(path)!r}); db.execute('PRAGMA journal_mode=WAL');"
+    code += " db.execute('PRAGMA application_id').fetchone(); os._exit(0)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    with closing(Store(path, lock=threading.RLock())) as made:
+        made.put_setting("a", "b")
+
+
+def test_a_file_that_another_process_is_making_is_waited_for(tmp_path: Path) -> None:
+    with sqlite3.connect(path := tmp_path / "a.db") as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+    connection.close()  # as it stands between the two steps of the other
+    assert not Path(f"{path}-wal").exists()
+
+    def make() -> None:
+        database = Database(path)
+        database.execute(f"PRAGMA application_id={APPLICATION_ID}")
+        migrations.apply(database)
+        database.close()
+
+    other = threading.Timer(0.2, make)
+    other.start()
+    Store(path, lock=threading.RLock()).close()
+    other.join()
 
 
 def test_a_file_of_a_newer_version_is_refused(store: Store) -> None:

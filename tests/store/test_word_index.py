@@ -82,3 +82,17 @@ def test_a_file_from_before_is_searched_whole(tmp_path: Path) -> None:
         sound(repo.store)
         columns = {row[1] for row in repo.store._db.execute("PRAGMA table_info(entries)")}
         assert "indexed" not in columns
+
+
+@given(st.text(st.characters() | st.sampled_from('\0\ud83d"*()-:^ \n'), max_size=12), st.text(max_size=12))
+@settings(max_examples=150)
+def test_whatever_people_search_for_is_searched_for(query: str, said: str) -> None:
+    """NUL, half an emoji, and whatever means something to FTS5 itself."""
+    store = Store(":memory:", lock=threading.RLock())
+    with store._writing() as db:
+        row = ("e", 0, None, "", False, b"", f"{said}\0linden \0 tree")
+        store.tables.write(db, "d", "1", 1, gone=(), put=[row], moved=())
+    store.tables.search(query, 5, elsewhere=True)
+    for word in ("linden", "tree", "\0linden\0tree", '"linden tree"'):
+        assert [found.entry for found in store.tables.search(word, 5, elsewhere=True)] == ["e"]
+    sound(store)

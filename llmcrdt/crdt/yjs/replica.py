@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 import pycrdt
 
 from ...exceptions import LLMCRDTError, MalformedUpdate
-from ..backend import Applied, Node, Scalar, SharedText, Touched, check_value
+from ..backend import Applied, Node, Other, Scalar, SharedText, Touched, check_value
 from .update import (
     UpdateRange,
     check_state_vector,
+    foreign_key,
     less_ranges,
     read_state_vector,
     read_structs,
@@ -64,6 +65,9 @@ class YjsReplica:
             touched = Touched({root: touched.of(root) | set(self.keys(root)) for root in self._maps})
         news = _merged(emitted) if emitted and not pending and not waited else update
         return Applied(touched, changed, pending, news)
+
+    def foreign_key(self, update: bytes, root: str, prefix: str, own: str) -> str | None:
+        return foreign_key(update, root, prefix, own)
 
     def adds(self, update: bytes) -> bool:
         """Whether ``apply`` would change anything. Nothing is applied. Raises MalformedUpdate."""
@@ -175,8 +179,7 @@ class YjsReplica:
         fields: dict[str, Scalar | SharedText] = {}
         for name, value in found.items():
             shown = SharedText(str(value)) if isinstance(value, pycrdt.Text) else _scalar(value)
-            if shown is not None:
-                fields[name] = shown
+            fields[name] = Other() if shown is None else shown
         return fields
 
     def _watch(self) -> None:

@@ -77,6 +77,27 @@ def read_structs(data: bytes) -> tuple[list[Struct], bytes]:
     return structs, deletes
 
 
+def foreign_key(data: bytes, root: str, prefix: str, own: str) -> str | None:
+    """A key that begins with ``prefix`` and that an update writes into a root map without writing ``own``; None where
+    there is none, or where it only writes over one. Raises MalformedUpdate."""
+    # A struct without neighbours names its parent: a root by its name, and the key in it.
+    parent = b"\x01" + _text(root)
+    begun = re.escape(parent) + rb"[\x80-\xff]*[\x00-\x7f]" + re.escape(prefix.encode())
+    if parent + _text(own) in data or not re.search(begun, data):
+        return None
+    for struct in read_structs(data)[0]:
+        info = data[struct.start]
+        if struct.kind not in (0, 10) and info & 0xE0 == 0x20 and data.startswith(parent, struct.start + 1):
+            key = _Reader(data[struct.start + 1 + len(parent) : struct.content]).text()
+            if key.startswith(prefix):
+                return key
+    return None
+
+
+def _text(text: str) -> bytes:
+    return write_uint(len(text.encode())) + text.encode()
+
+
 def write_deletes(deletes: Mapping[int, Sequence[tuple[int, int]]]) -> bytes:
     """The deletes of an update, from the (start, end) of each client."""
     out = [write_uint(len(deletes))]
