@@ -89,7 +89,7 @@ def test_the_next_turn_starts_at_once_on_what_arrived(model: Path, opened: Any, 
     batches = counted(engine)
     before = engine.stats()
     here.apply(there.diff())
-    (warming,) = llmcrdt.generation.prefetch._attached[here]
+    (warming,) = here.turn._prefetchers
     told(here, warming)
     assert engine.settled(60)
     after = engine.stats()
@@ -328,4 +328,4 @@ def test_generate_can_leave_it(llama: Path, opened: Any, two: Any) -> None:
     here, _ = two
     engine = opened(llama)
     llmcrdt.generate(here, engine, max_tokens=2, warm=False).result(60)
-    assert here not in llmcrdt.generation.prefetch._attached
+    assert here.turn._prefetchers == []
