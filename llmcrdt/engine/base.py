@@ -1,17 +1,17 @@
 """The Engine protocol: token ids -> KV state -> more token ids. An engine knows no messages and no documents.
 
-Calls come from any thread, and return at once unless they say that they wait. What they ask for is done on the engine's
+Calls come from any thread, and return at once unless they say that they wait. The work is done on the engine's
 own thread (or process: nothing here shares memory with the caller beyond the values below).
 
 What is true of every engine:
 
-1. **Served in order.** Runs and ``logits`` are served first come, first served, one at a time. What is done in the
-   background (settling, ``prefetch``, ``pin``) gives way to them, after at most one chunk.
+1. **Served in order.** Runs and ``logits`` are served first come, first served, one at a time. Background
+   work (settling, ``prefetch``, ``pin``) gives way to them, after at most one chunk.
 2. **Events in order.** A run reports ``Progress*, Started, Sampled*, Finished | Failed``, on the engine's thread; the
    last two may come first. Nothing follows them. A listener that raises hears no more, and its run ends.
 3. **Exact.** In exact mode the logits after a prompt, and so the first sampled token, do not depend on what was live,
    stored or evicted: only on the token ids. A cache changes how long it takes, never the answer.
-4. **Planned is done.** What ``plan`` says is what ``start`` evaluates, unless something else runs or is evicted between
+4. **Planned is done.** ``start`` evaluates what ``plan`` has said, unless something else runs or is evicted between
    the two. ``reused`` is a multiple of ``chunk``, and at most ``total - 2`` (in exact mode).
 5. **Settled.** After a run its sampled tokens are evaluated again in canonical batches and stored. Until then
    ``missing`` says "not exact" of them; ``settled`` waits for that.
@@ -40,7 +40,7 @@ of other weights or settings; or it was evicted (or never was on this device).""
 
 @dataclass(frozen=True)
 class Reuse:
-    """What a prompt costs, in tokens: total = reused + evaluate. ``live`` + ``memory`` + ``disk`` = reused.
+    """The cost of a prompt, in tokens: total = reused + evaluate. ``live`` + ``memory`` + ``disk`` = reused.
 
     ``seconds``: about how long that takes, by what this engine has measured; None while it has measured nothing.
     """
@@ -124,7 +124,7 @@ class Progress:
 
 
 Event = Progress | Started | Sampled | Finished | Failed
-"""What a run reports, in the order that the contract says."""
+"""A report of a run. The contract says in which order they come."""
 
 
 class Run(Protocol):
@@ -145,7 +145,7 @@ class Engine(Protocol):
 
     @property
     def name(self) -> str:
-        """What the model calls itself, for the record."""
+        """The name that the model gives itself, for the record."""
         ...
 
     @property
@@ -165,7 +165,7 @@ class Engine(Protocol):
     def mode(self) -> Mode: ...
 
     def plan(self, ids: Sequence[int]) -> Reuse:
-        """What ``start`` with these ids would evaluate now. Reads token ids and chunk headers only; changes nothing."""
+        """Predict what ``start`` with these ids would evaluate. Reads token ids and chunk headers only; changes nothing."""
         ...
 
     def missing(self, ids: Sequence[int], owner: str = "") -> Missing:
@@ -195,7 +195,7 @@ class Engine(Protocol):
 
     def prefetch(self, ids: Sequence[int], owner: str = "", marks: Sequence[int] = ()) -> None:
         """Evaluate ``ids`` in the background, a chunk at a time, so that a prompt that begins with them starts at once.
-        Of calls for one ``owner`` only the newest counts. Where no cache keeps it, it is done only for the owner of the
+        Of calls for one ``owner`` only the newest counts. If no cache keeps it, it is done only for the owner of the
         last run: another one's live state is not given up for it.
 
         Raises ContextOverflow for more ids than a sequence may hold.
@@ -211,7 +211,7 @@ class Engine(Protocol):
         ...
 
     def unpin(self, owner: str) -> None:
-        """What this owner pinned may be evicted again."""
+        """End what this owner pinned: it may be evicted again."""
         ...
 
     def settled(self, timeout: float | None = None) -> bool:

@@ -130,7 +130,7 @@ class Generation:
         self._thread.start()
 
     def cancel(self) -> None:
-        """Stop. What was said is kept, sealed as stopped; ``result()`` returns it. Harmless when it is over."""
+        """Stop. The answer so far is kept, sealed as stopped; ``result()`` returns it. Harmless when it is over."""
         with self._changed:
             self._cancelled = True
             run = self._run

@@ -1,4 +1,4 @@
-"""What a generation is asked for."""
+"""The settings of a generation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _COMMON = ("temperature", "top_k", "top_p", "min_p", "repeat_penalty", "repeat_l
 
 @dataclass(frozen=True)
 class GenerationOptions:
-    """What ``generate`` was asked for; its docstring says what each means. ``prefetch`` is called ``warm`` there."""
+    """The settings that ``generate`` was given; its docstring explains each. ``prefetch`` is called ``warm`` there."""
 
     sampling: Sampling
     max_tokens: int

@@ -1,4 +1,4 @@
-"""What the next generation would cost, and what it is computed on."""
+"""The cost of the next generation, and the entries it is computed on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .cache_miss import CacheMiss, explain
 
 @dataclass(frozen=True)
 class Plan:
-    """What the next generation would cost, in tokens: ``total`` = ``reused`` + ``evaluate``. ``why``: what of the last
+    """The cost of the next generation, in tokens: ``total`` = ``reused`` + ``evaluate``. ``why``: what of the last
     generation's prompt could not be reused, and through whom. ``live``, ``memory``, ``disk``: where the reused are.
     ``seconds``: about how long until the first token, by what the engine has measured; None while it has measured
     nothing. ``mode``: the engine's."""
@@ -40,7 +40,7 @@ def plan(
     instead_of: Entry | EntryId | None = None,
     token_log: bool = True,
 ) -> Plan:
-    """What ``generate`` would evaluate now. From token ids and chunk headers alone; nothing is computed or written."""
+    """Predict what ``generate`` would evaluate, from token ids and chunk headers alone. Nothing is computed or written."""
     _, entries, _ = basis(conversation, instead_of)
     prompt = prompt_ids(entries, engine.tokenizer, created_at=conversation.created_at, use_log=token_log)
     reuse = engine.plan(prompt.ids)
@@ -59,7 +59,7 @@ def plan(
 def basis(
     conversation: Conversation, instead_of: Entry | EntryId | None, *, beside_unfinished: bool = False
 ) -> tuple[Transcript | None, Sequence[Entry], Frame]:
-    """What a generation is computed on: the transcript now, or the frame of the answer it stands for (then no
+    """The basis of a generation: the transcript now, or the frame of the answer it stands for (then no
     transcript is needed to place it)."""
     if instead_of is not None:
         old = conversation.entry(instead_of)

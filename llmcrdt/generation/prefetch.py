@@ -92,7 +92,7 @@ class Prefetch:
             return self._changed.wait_for(lambda: not self._working, timeout)
 
     def stop(self) -> None:
-        """No more of this. What is stored stays."""
+        """End it. Stored state stays."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()

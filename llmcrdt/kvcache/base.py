@@ -16,10 +16,10 @@ What is true at every moment, for every thread, whoever else uses the cache:
 5. **Pinned stays.** What is in ``pins`` is not evicted, and counts against the budget.
 6. **Owned before kept.** Chunks that hold somebody's words are put only after ``owners.claim`` said True; so ``forget``
    misses none.
-7. **Closed is empty.** After ``close`` nothing is found and nothing is kept, and no method fails. What is on disk can
+7. **Closed is empty.** After ``close`` nothing is found and nothing is kept, and no method fails. Files on disk can
    still be forgotten.
 
-All methods may be called from any thread. What they return was true at the moment of the call.
+All methods may be called from any thread. Their answers were true at the moment of the call.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class ChunkCache(Protocol):
         ...
 
     def header(self, key: ChunkKey) -> Header | Chunk | None:
-        """What is known of a chunk without its payload, or None where it is not here. Changes nothing, as ``match``."""
+        """All that is known of a chunk but its payload; None where it is not here. Changes nothing, as ``match``."""
         ...
 
     def get(self, key: ChunkKey) -> Chunk | None:
@@ -78,7 +78,7 @@ class ChunkCache(Protocol):
 
     @property
     def pins(self) -> Pins:
-        """What may not be evicted."""
+        """The keys that may not be evicted."""
         ...
 
     @property
@@ -118,12 +118,12 @@ class Pins(Protocol):
         ...
 
     def drop(self, owner: str) -> None:
-        """What only ``owner`` had pinned may be evicted again. Nothing pinned is no error. Raises OSError where that
-        can't be noted."""
+        """End the pins of ``owner``: keys that nobody else has pinned may be evicted again. Nothing pinned is no error.
+        Raises OSError where that can't be noted."""
         ...
 
     def all(self) -> dict[str, frozenset[ChunkKey]]:
-        """What is pinned, by ``owners.owner_name`` of who did."""
+        """The pinned keys, by ``owners.owner_name`` of who pinned them."""
         ...
 
 

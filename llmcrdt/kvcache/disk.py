@@ -194,7 +194,7 @@ class DiskCache:
         return self._checked(key, lambda key: self._folder.read(key, self._budget))
 
     def _checked(self, key: ChunkKey, read: Callable[[ChunkKey], _Found]) -> _Found | None:
-        """What ``read`` finds in a file; one that is bad is set aside."""
+        """The answer of ``read``; a bad file is set aside, and None."""
         try:
             return read(key)
         except BadChunk:

@@ -1,4 +1,4 @@
-"""What eviction and forgetting ask of the files in a folder; remembered, since each answer costs an open and a read."""
+"""Facts of chunk files that eviction and forgetting ask for; remembered, since each costs an open and a read."""
 
 from __future__ import annotations
 

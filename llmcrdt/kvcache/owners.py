@@ -132,7 +132,7 @@ class FileOwners:
 
 
 def owner_name(owner: str) -> str:
-    """What an owner is called in the folder: 64 hex digits."""
+    """The name of an owner in the folder: 64 hex digits."""
     return hashlib.sha256(_TAG + owner.encode()).hexdigest()
 
 

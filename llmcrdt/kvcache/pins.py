@@ -1,4 +1,4 @@
-"""What may not be evicted: in memory, and as one small file of keys per owner, seen by every process that evicts."""
+"""Keys that may not be evicted: in memory, and as one small file per owner, seen by every process that evicts."""
 
 from __future__ import annotations
 

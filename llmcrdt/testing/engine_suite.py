@@ -25,7 +25,7 @@ _GREEDY = Sampling(temperature=0.0)
 
 
 class Listener:
-    """What a run reports."""
+    """Keeps the reports of a run."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []

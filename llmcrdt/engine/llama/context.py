@@ -1,6 +1,6 @@
 """One llama.cpp context: a live sequence, a scratch sequence, and nothing else. For the engine's thread only.
 
-``lib`` is the low-level llama-cpp-python module, handed in by the door (``library.py``). What is kept true here:
+``lib`` is the low-level llama-cpp-python module, handed in by the door (``library.py``). Three things are kept true:
 position p of the live sequence stands in cell p (evaluation into other cells gives other bits), the scratch sequence is
 empty between calls, and ``llama_decode`` is called in one place.
 """
@@ -24,7 +24,7 @@ Purpose = Literal["prompt", "settled", "sampled"]
 
 
 class Aborted(Exception):
-    """The abort flag stopped a decode. What the batch had done to the live sequence is undefined until cut away."""
+    """The abort flag stopped a decode. The batch has left the live sequence undefined; cut it back."""
 
 
 class AbortFlag:
@@ -55,7 +55,7 @@ class AbortFlag:
 
 @dataclass(frozen=True)
 class Shape:
-    """What kind of memory a model has. ``kinds``: the readings of an attention state to try, none for a model without
+    """A model's kind of memory. ``kinds``: the readings of an attention state to try, none for a model without
     attention layers. ``recurrent``: whether there are recurrent layers; both: a hybrid."""
 
     kinds: tuple[Kind, ...]
@@ -159,7 +159,7 @@ class Context:
         self._cells.remove(sequence)
 
     def undo(self, length: int) -> bool:
-        """Remove what a stopped evaluation left behind ``length``, the end of the live sequence before it."""
+        """Remove what a stopped evaluation left after ``length``, the end of the live sequence before it."""
         self._length = length + 1  # how much was done is unknown: cut must look
         return self.cut(length)
 
@@ -213,7 +213,7 @@ class Context:
         return self._stands_at(stop)
 
     def reserve(self, tokens: int) -> None:
-        """Make room for that many tokens, up to the limit. What is live moves along, bit for bit, cell for cell."""
+        """Make room for that many tokens, up to the limit. The live sequence stays, bit for bit, cell for cell."""
         if tokens <= self._size:
             return
         length, pieces = self._length, []

@@ -35,7 +35,7 @@ class EngineCore:
     """Any thread. Opened when it is made; raises what ``open_model`` raises."""
 
     model: OpenModel
-    """What is open now, or was last."""
+    """The model that is open, or was last."""
     serving: Serving
     settling: Settling
 
@@ -197,7 +197,7 @@ class EngineCore:
 
 
 def _weights_known(core: weakref.ref[EngineCore]) -> Callable[[], None]:
-    """What the hashing thread calls at its end. It keeps no engine alive that nobody uses."""
+    """The call that ends the hashing thread. It keeps no engine alive that nobody uses."""
 
     def known() -> None:
         if (there := core()) is not None:

@@ -1,6 +1,6 @@
 """Engine over llama-cpp-python, by its low-level interface.
 
-One thread owns the context. What it computes is exact: the logits that a prompt ends with are the same bits, whether
+One thread owns the context. Its results are exact: the logits that a prompt ends with are the same bits, whether
 its KV state was live, restored from disk, or computed from nothing (one machine, one build, one set of settings).
 """
 
@@ -28,7 +28,7 @@ from .tokenizer import LlamaTokenizer
 
 
 class LlamaEngine:
-    """A model file behind the Engine protocol.
+    """A model file as an Engine.
 
     ``cache``: None for the user's cache directory, a path, or a ChunkCache (``NullCache()`` to keep nothing beyond the
     live context). ``cache_memory`` and ``cache_disk`` are budgets in bytes where the engine makes the cache.
@@ -101,7 +101,7 @@ class LlamaEngine:
 
     @property
     def cache_folder(self) -> Path | None:
-        """Where chunks and notes are kept on disk, for ``llmcrdt.kvcache.forget_owner``; None where nowhere."""
+        """The folder of chunks and notes, for ``llmcrdt.kvcache.forget_owner``; None if nothing is kept on disk."""
         return self._core.model.cache_folder
 
     @property

@@ -93,7 +93,7 @@ class FileHashes:
     def of(self, files: Sequence[HeldFile], on_bytes: Callable[[int], None] = lambda n: None) -> list[str]:
         """Hex digests, in the order of ``files``: remembered, or computed now. Raises OSError.
 
-        What was written to meanwhile is not remembered: ask ``unchanged``.
+        A file that was written to meanwhile is not remembered: ask ``unchanged``.
         """
         remembered = self._read()
         known = {**remembered, **_known_here}

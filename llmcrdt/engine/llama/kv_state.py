@@ -23,7 +23,7 @@ _Planner = Callable[[int, int, int, int, int, Collection[int]], Steps]
 
 @dataclass(frozen=True)
 class _AtHand:
-    """What is at hand for some token ids, at one moment."""
+    """The state that is at hand for some token ids, at one moment."""
 
     steps: Steps
     keys: list[ChunkKey]
@@ -60,15 +60,15 @@ class KVState:
         self.counters = self._store.counters
 
     def plan(self, ids: Sequence[int]) -> Reuse:
-        """What ``materialize`` would do with these ids now. Changes nothing."""
+        """Predict what ``materialize`` would do with these ids now. Changes nothing."""
         return self._at_hand(ids, plan_prompt, reusable(len(ids), self._chunk)).reuse(self._chunk)
 
     def adopt(self, cache: ChunkCache, fingerprint: bytes) -> None:
-        """Keep chunks there from now on, under that name. What is live stays."""
+        """Keep chunks there from now on, under that name. The live state stays."""
         self._store.adopt(cache, fingerprint)
 
     def keys(self, ids: Sequence[int], fingerprint: bytes) -> list[ChunkKey]:
-        """What the whole chunks of ``ids`` are resumed from: their keys, and that of the recurrent state after them."""
+        """The keys that the whole chunks of ``ids`` are resumed from: of chunks, and of the recurrent state after them."""
         return self._store.keys(ids, fingerprint)
 
     def forget(self) -> None:

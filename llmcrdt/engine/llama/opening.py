@@ -47,7 +47,7 @@ _PARKED = 4  # sequences beside the live one, in fast mode
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """What an engine was asked for; see ``LlamaEngine``."""
+    """The settings that an engine was asked for; see ``LlamaEngine``."""
 
     path: Path
     settings: Settings
@@ -178,7 +178,7 @@ class _Contexts:
         )  # fmt: skip
 
     def state(self, context: Context, known: Provenance) -> KVState | FastState:
-        """What keeps the KV state of ``context``, in the mode that was asked for."""
+        """The keeper of the KV state of ``context``, in the mode that was asked for."""
         if self._mode == "fast":
             return FastState(context, self._slots)
         work = work_of(self._lib, self._model)

@@ -23,7 +23,7 @@ _here: dict[bytes, Exactness] = {}  # what this process has found
 
 def probe(context: Context, chunk: int, n_vocab: int) -> Iterator[bool | None]:
     """Work on an empty ``context`` for at least 2 * ``chunk`` + 3 tokens, a batch or less per step; last yields whether
-    all that had to be equal was. What can't be exported can't be restored wrongly either: then that is left out."""
+    all that had to be equal was. State that can't be exported can't be restored wrongly either: that is left out."""
     ids = [(7919 * i + 11) % n_vocab for i in range(2 * chunk + _TAIL)]
     edge, recurrent = 2 * chunk, context.shape.recurrent
 
@@ -67,7 +67,7 @@ def probe(context: Context, chunk: int, n_vocab: int) -> Iterator[bool | None]:
 
 
 def remembered(fingerprint: bytes, folder: Path | None) -> Exactness:
-    """What was found for this fingerprint, by whatever process."""
+    """The finding for this fingerprint, by whatever process."""
     if fingerprint in _here:
         return _here[fingerprint]
     if folder is not None:

@@ -1,4 +1,4 @@
-"""What is evaluated while nobody waits: sampled tokens, which are settled, and prompts to come, which are prefetched.
+"""Work while nobody waits: sampled tokens are settled, and prompts to come are prefetched.
 
 To *settle* tokens is to evaluate them again in canonical batches, so that their state may be stored and built upon.
 """
@@ -41,7 +41,7 @@ class Settling:
         return self._settle(ids, owner, marks, self._forgotten.get(owner, 0))
 
     def prefetch(self, ids: tuple[int, ...], owner: str, marks: tuple[int, ...]) -> Iterator[None]:
-        """As ``settle``, until newer ids come for ``owner``. Where nothing is kept, nobody's live state is given up."""
+        """As ``settle``, until newer ids come for ``owner``. If nothing is kept, nobody's live state is given up."""
         self._prefetching[owner] = ids
         return self._prefetch(ids, owner, marks, self._forgotten.get(owner, 0))
 

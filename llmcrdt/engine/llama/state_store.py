@@ -57,7 +57,7 @@ class StateStore:
         self._refused = set()
 
     def keys(self, ids: Sequence[int], fingerprint: bytes) -> list[ChunkKey]:
-        """What the whole chunks of ``ids`` are resumed from: their keys, and that of the recurrent state after them."""
+        """The keys that the whole chunks of ``ids`` are resumed from: of chunks, and of the recurrent state after them."""
         keys = chunk_keys(fingerprint, ids, self._chunk)
         states = [state_key(key) for key in keys[-1:] if self._shape.recurrent]
         return [*(keys if self._shape.attention else ()), *states]
@@ -87,12 +87,12 @@ class StateStore:
         return found
 
     def reset(self) -> None:
-        """What was gone a moment ago may be there again."""
+        """Count on everything again that was gone a moment ago."""
         self._lost.clear()
 
     def note_tried(self, found: Chunk, tier: Tier, *, taken: bool) -> bool | None:
-        """Count what llama.cpp took. What is wrong, or was not taken, is discarded, and never tried again. True where
-        it was taken, else None."""
+        """Count a chunk that was tried. One that is wrong, or that llama.cpp did not take, is discarded and never tried
+        again. True where it was taken, else None."""
         if taken:
             self.counters[f"imported_{tier}"] += 1
             return True
@@ -160,7 +160,7 @@ class StateStore:
         self.counters["states_dropped"] += self._cache.drop([keys[place] for place in gone])
 
     def _at_hand(self, keys: Sequence[ChunkKey]) -> list[Tier]:
-        """Where the first of these are, as far as they are all there and worth a try."""
+        """The tiers of the first of these, as far as they are all there and worth a try."""
         bad = self._refused | self._lost
         good = next((i for i, key in enumerate(keys) if key in bad), len(keys)) if bad else len(keys)
         return self._cache.match(keys[:good])
