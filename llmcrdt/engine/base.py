@@ -165,7 +165,7 @@ class Engine(Protocol):
     def mode(self) -> Mode: ...
 
     def plan(self, ids: Sequence[int]) -> Reuse:
-        """Predict what ``start`` with these ids would evaluate. Reads token ids and chunk headers only; changes nothing."""
+        """Predict what ``start`` would evaluate now. Reads token ids and chunk headers only; changes nothing."""
         ...
 
     def missing(self, ids: Sequence[int], owner: str = "") -> Missing:

@@ -40,7 +40,7 @@ def plan(
     instead_of: Entry | EntryId | None = None,
     token_log: bool = True,
 ) -> Plan:
-    """Predict what ``generate`` would evaluate, from token ids and chunk headers alone. Nothing is computed or written."""
+    """Predict what ``generate`` would evaluate, from token ids and chunk headers. Nothing is computed or written."""
     _, entries, _ = basis(conversation, instead_of)
     prompt = prompt_ids(entries, engine.tokenizer, created_at=conversation.created_at, use_log=token_log)
     reuse = engine.plan(prompt.ids)

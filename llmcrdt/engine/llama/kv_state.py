@@ -68,7 +68,7 @@ class KVState:
         self._store.adopt(cache, fingerprint)
 
     def keys(self, ids: Sequence[int], fingerprint: bytes) -> list[ChunkKey]:
-        """The keys that the whole chunks of ``ids`` are resumed from: of chunks, and of the recurrent state after them."""
+        """The keys that whole chunks of ``ids`` are resumed from: of chunks, and of the recurrent state after them."""
         return self._store.keys(ids, fingerprint)
 
     def forget(self) -> None:

@@ -57,7 +57,7 @@ class StateStore:
         self._refused = set()
 
     def keys(self, ids: Sequence[int], fingerprint: bytes) -> list[ChunkKey]:
-        """The keys that the whole chunks of ``ids`` are resumed from: of chunks, and of the recurrent state after them."""
+        """The keys that whole chunks of ``ids`` are resumed from: of chunks, and of the recurrent state after them."""
         keys = chunk_keys(fingerprint, ids, self._chunk)
         states = [state_key(key) for key in keys[-1:] if self._shape.recurrent]
         return [*(keys if self._shape.attention else ()), *states]
