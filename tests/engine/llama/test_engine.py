@@ -2,8 +2,10 @@
 
 import gc
 import os
+import re
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,6 +34,15 @@ def test_it_is_an_engine(lab):
     engine: Engine = lab.engine()
     assert engine.name == "tiny llama F32"
     assert engine.n_ctx == 2048
+
+
+def test_it_shows_documented_names_only(lab):
+    page = (Path(__file__).parents[3] / "docs" / "kv.md").read_text(encoding="utf-8")
+    section = page.partition("## An engine's names")[2].partition("\n## ")[0]
+    documented = set(re.findall(r"`(\w+)(?:\([^`]*\))?`", section))
+    shown = {name for name in dir(lab.engine()) if not name.startswith("_")}
+    assert shown <= documented
+    assert {name for name in vars(Engine) if not name.startswith("_")} <= shown
 
 
 def test_events_come_in_order_and_tell_all(lab):
