@@ -1,6 +1,7 @@
 """An engine's inside, from open to close and again: what is asked from any thread becomes jobs of its own thread.
 
-Jobs and background work hold the core, so an engine that nobody uses any more is closed once they are done.
+Jobs and background work hold the core and the engine that it is inside of. So an engine that nobody uses any more is
+there, for an erase to reach, until they are done; then it is closed.
 
 ========  ======================================  ===========================================================
 state     is left by                              meanwhile
@@ -18,10 +19,12 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 from ...at_exit import end_at_exit
 from ...exceptions import ContextOverflow, DecodeFailed, EngineClosed, EngineError
+from ..worker import Job
 from .kv_state import KVState
 from .opening import EngineOptions, OpenModel, open_model
 from .run import LlamaRun
@@ -41,6 +44,8 @@ class EngineCore:
 
     def __init__(self, options: EngineOptions) -> None:
         self._options = options
+        self.engine: Callable[[], object] = lambda: None
+        """A weak reference to the engine; its constructor sets it."""
         self._lifecycle = threading.Lock()
         with self._lifecycle:
             self._open()
@@ -68,11 +73,11 @@ class EngineCore:
     def start(self, run: LlamaRun) -> None:
         """Queue a run. Raises EngineError at once for a sampler that can't be made."""
         self.serving.new_sampler(run).close()
-        self.model.worker.submit(lambda: self._generate(run))
+        self._submit(lambda: self._generate(run))
 
     def logits(self, ids: tuple[int, ...]) -> Future[Any]:
         future: Future[Any] = Future()
-        self.model.worker.submit(lambda: self._answer(ids, future))
+        self._submit(lambda: self._answer(ids, future))
         return future
 
     def settle(self, ids: tuple[int, ...], owner: str, marks: tuple[int, ...]) -> None:
@@ -95,7 +100,7 @@ class EngineCore:
         found = self.model.provenance.forget(owner)
         future: Future[int] = Future()
         try:
-            self.model.worker.submit(lambda: self._forget_again(owner, found, future))
+            self._submit(lambda: self._forget_again(owner, found, future))
         except EngineClosed:
             future.set_result(found)
         return future
@@ -151,11 +156,11 @@ class EngineCore:
         if hasattr(self, "model"):
             self.model.closing = True
 
-    def _in_background(self, work: Iterator[None]) -> None:
-        self.model.worker.background(self._holding(work))
+    def _submit(self, job: Job) -> None:
+        self.model.worker.submit(partial(_run, job, self.engine()))
 
-    def _holding(self, work: Iterator[None]) -> Iterator[None]:
-        yield from work
+    def _in_background(self, work: Iterator[None]) -> None:
+        self.model.worker.background(_holding(work, self, self.engine()))
 
     @staticmethod
     def _last_job(model: OpenModel) -> Callable[[], None]:
@@ -194,6 +199,14 @@ class EngineCore:
             future.set_result(max(found, self.model.provenance.forget(owner)))
         except OSError as error:
             future.set_exception(error)
+
+
+def _run(job: Job, held: object) -> None:
+    job()
+
+
+def _holding(work: Iterator[None], *held: object) -> Iterator[None]:
+    yield from work
 
 
 def _weights_known(core: weakref.ref[EngineCore]) -> Callable[[], None]:

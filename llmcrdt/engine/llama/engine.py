@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
@@ -77,6 +78,7 @@ class LlamaEngine:
         self._core = EngineCore(
             EngineOptions(Path(model_path), settings, mode, n_ctx, chunk, cache, cache_memory, cache_disk)
         )
+        self._core.engine = weakref.ref(self)
 
     @property
     def name(self) -> str:

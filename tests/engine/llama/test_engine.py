@@ -5,6 +5,7 @@ import os
 import re
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -359,6 +360,26 @@ def test_a_forgotten_engine_goes_away(lab):
     del engine
     gc.collect()
     until(lambda: not thread.is_alive())
+
+
+def test_a_forgotten_engine_is_there_until_what_it_said_is_settled(lab):
+    """An erase must reach what it stores meanwhile."""
+    for work in (
+        lambda engine: engine.start(lab.tokens(100), max_tokens=3, sampling=Sampling(), on_event=lambda event: None),
+        lambda engine: engine.logits(lab.tokens(100)),
+        lambda engine: engine.prefetch(lab.tokens(100)),
+        lambda engine: engine.forget("me"),
+    ):
+        engine, gate = LlamaEngine(lab.model(), NullCache(), n_threads=1), threading.Event()
+        assert engine.settled(60)
+        engine._core.model.worker.submit(gate.wait)
+        work(engine)
+        there = weakref.ref(engine)
+        del engine
+        gc.collect()
+        assert there() is not None
+        gate.set()
+        until(lambda there=there: there() is None)
 
 
 def test_a_cache_that_was_handed_in_stays_open(lab):
