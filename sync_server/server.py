@@ -44,6 +44,7 @@ from .core.validation import (
     DiffResponse,
     Flushed,
     Left,
+    MergeRequest,
     Received,
     ReplicaDropped,
     Request,
@@ -56,10 +57,11 @@ from .doors.native import Answer, NativeDoor, Refused, take_following
 from .doors.yjs import YjsDoor
 from .log.file import DATABASE
 from .log.sqlite import SqliteLog
-from .net.connection import OBJECT, SLICE, Connection, Outgoing, Socket
+from .net.connection import OBJECT, SLICE, Connection, Outgoing, Share, Socket
 from .net.tls import Certificate
 from .workers.compactor import Compactor
-from .workers.validator import Order, Validator
+from .workers.scheduler import Order
+from .workers.validator import Validator
 
 logger = logging.getLogger(__name__)
 
@@ -149,6 +151,7 @@ class Relay:
         self._rested = asyncio.Event()
         self._connections: dict[int, Connection] = {}
         self._rates: dict[str, Rate] = {}
+        self._shares: dict[str, Share] = {}
         self._told: tuple[bytes, Outgoing] = (b"", Outgoing(b""))
         self.metrics = Metrics()
         self._numbers = count(1)
@@ -256,6 +259,7 @@ class Relay:
             if welcome:
                 self._each((connection,), Connection.finish)
                 del self._connections[connection.peer]
+                connection.left()
                 self._put(Left(connection.peer))
 
     async def _pump(self, connection: Connection) -> None:
@@ -306,9 +310,14 @@ class Relay:
             self._send([connection], Outgoing(wire.encode(message)), 0)
         elif message is not None and not self._stopping:
             size += OBJECT
-            if isinstance(message, DiffRequest):
-                # The answer may be large: the next message is taken when it has left.
-                size += self.limits.window
+            match message:
+                case DiffRequest():
+                    # The answer may be large: the next message is taken when it has left.
+                    size += self.limits.window
+                case wire.Push(_, _, _, data):
+                    size += len(data) * self.limits.check_cost
+                case MergeRequest():
+                    size += self.limits.merge_cost
             connection.gave(size)
             self._put(Received(connection.peer, message, size))
 
@@ -317,6 +326,8 @@ class Relay:
         connection.socket.protocol.max_message_size = wire.MAX_FRAME if native else self.limits.yjs_frame
         grant = connection.door.grant or EVERYTHING
         admin = grant.level == "admin"
+        if self._tokens.on:
+            connection.share = self._shares.setdefault(grant.subject, Share(self.limits.subject_window))
         self._put(Greeted(connection.peer, connection.door.features, grant.subject, admin))
 
     def _crowded(self, connection: Connection) -> None:
@@ -419,6 +430,8 @@ class Relay:
         here = {c.door.grant.subject for c in self._connections.values() if c.door.grant}
         for subject in [s for s, rate in self._rates.items() if s not in here and rate.rested(now)]:
             del self._rates[subject]
+        for subject in [s for s in self._shares if s not in here]:
+            del self._shares[subject]
 
     def _has_room(self, door: NativeDoor | YjsDoor) -> bool:
         """Whether the subject of a token may have this connection too; a relay without tokens knows no subjects."""
@@ -484,7 +497,10 @@ class Relay:
         if path == wire.PATH or path.startswith(yjs.PATH):
             return None
         if path == "/healthz":
-            return connection.respond(HTTPStatus.OK, "ok\n")
+            waits = self._keeper.oldest
+            late = waits > self.limits.check_wait
+            why = f"records that are to be checked have waited for {waits:.0f} s\n"
+            return connection.respond(*((_BUSY, why) if late else (HTTPStatus.OK, "ok\n")))
         if path == "/readyz":
             ready = not self._stopping and len(self._connections) < self.limits.connections
             return connection.respond(*((HTTPStatus.OK, "ready\n") if ready else (_BUSY, "busy\n")))
@@ -500,8 +516,9 @@ class Relay:
                 allowed = False
             if not allowed:
                 return connection.respond(HTTPStatus.UNAUTHORIZED, "It takes a token that may do all (admin).\n")
-        gauges = {"connections": len(self._connections), "documents": self._rooms.documents}
+        gauges: dict[str, float] = {"connections": len(self._connections), "documents": self._rooms.documents}
         gauges |= {"documents_held": self._keeper.held, "keeper_restarts_total": self._keeper.restarts}
+        gauges["check_oldest_seconds"] = round(self._keeper.oldest, 3)
         response = connection.respond(HTTPStatus.OK, self.metrics.text(gauges))
         del response.headers["Content-Type"]
         response.headers["Content-Type"] = CONTENT_TYPE

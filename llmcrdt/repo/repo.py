@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..at_exit import end_at_exit
+from ..crdt.backend import Applied
 from ..crdt.yjs.redact import redact_updates
 from ..crdt.yjs.replica import YjsReplica
 from ..crdt.yjs.split import cut_update
@@ -36,6 +37,7 @@ from ..exceptions import (
     StoreError,
 )
 from ..ids import DocumentId, EntryId, Random, document_bytes, new_document_id
+from ..store.applying import Applying
 from ..store.blobs import BlobStore
 from ..store.keyring import Keyring
 from ..store.relay_file import KnownRelay, RelayFile
@@ -110,6 +112,28 @@ def open(  # as llmcrdt.open
     return repo
 
 
+class MarkedReplica(YjsReplica):
+    """Notes the document while it applies what may have come from elsewhere."""
+
+    def __init__(self, roots: Iterable[str], document: DocumentId, applying: Applying) -> None:
+        super().__init__(roots)
+        self._document, self._applying = document, applying
+
+    def apply(self, update: bytes) -> Applied:
+        self._applying.begin(self._document)
+        try:
+            return super().apply(update)
+        finally:
+            self._applying.end()
+
+    def load(self, snapshot: bytes | None, updates: Iterable[bytes]) -> None:
+        self._applying.begin(self._document)
+        try:
+            super().load(snapshot, updates)
+        finally:
+            self._applying.end()
+
+
 class Repo:
     """Any method from any thread; a context manager. Made by ``open``."""
 
@@ -127,6 +151,7 @@ class Repo:
         self._clock = clock
         self._lock = threading.RLock()
         self.store = Store(Path(path), lock=self._lock, random=random, cut=cut_update, redact=redact_updates)
+        self._applying = Applying(self.store.path)
         self.keyring = Keyring(f"{self.store.path}.keys", clock=clock, random=random)
         self.blobs = BlobStore(f"{self.store.path}.blobs", self._named_blobs)
         self._relay = RelayFile(f"{self.store.path}.relay")
@@ -145,11 +170,13 @@ class Repo:
         try:
             self.library = self._own_library(library)
             self.store.add_document(self.library, "library")
+            for document in self._applying.left():
+                self._examine(DocumentId(document))
             self._owed = RelayTasks(self.store, self.library)
             self._library = Library(
                 self.library,
                 self._journal(self.library),
-                lambda: YjsReplica(library_document.ROOTS),
+                lambda: self._replica(self.library),
                 lock=self._lock,
                 clock=clock,
                 random=random,
@@ -159,6 +186,7 @@ class Repo:
                 self._drop_deleted()  # a crash may have come between
             end_at_exit(self, finish=Repo._end)
         except BaseException:
+            self._applying.close()
             self.store.close()
             raise
 
@@ -372,6 +400,7 @@ class Repo:
                 document.close()
             self._open.clear()
             self._callbacks.close()
+            self._applying.close()
             self.store.close()
 
     def _end(self, seconds: float) -> None:
@@ -448,14 +477,13 @@ class Repo:
         """What a relay's log lacks of a document, deletes and waiting updates included, the keys that it touches, and
         the last place that was looked at; None if nothing is lacking."""
         with self._lock:
-            roots = library_document.ROOTS if document == self.library else schema.ROOTS
-            theirs = YjsReplica(roots)
+            theirs = self._replica(document)
             for update in log:
                 try:
                     theirs.apply(update)
                 except MalformedUpdate:
                     if theirs.broken:  # can't tell what it holds: then everything is sent
-                        theirs = YjsReplica(roots)
+                        theirs = self._replica(document)
                         break
             kept, place = self._kept(document)
             missing = kept.diff(since=theirs.version())
@@ -496,10 +524,28 @@ class Repo:
 
     def _kept(self, document: DocumentId) -> tuple[YjsReplica, int]:
         """What the file has of a document, in a replica of its own, and the last place of it."""
-        replica = YjsReplica(library_document.ROOTS if document == self.library else schema.ROOTS)
+        replica = self._replica(document)
         kept = self.store.since(document, 0)
         replica.load(kept.snapshot, kept.updates)
         return replica, kept.place
+
+    def _replica(self, document: DocumentId) -> YjsReplica:
+        return MarkedReplica(self._roots(document), document, self._applying)
+
+    def _roots(self, document: DocumentId) -> Sequence[str]:
+        return library_document.ROOTS if document == self.library else schema.ROOTS
+
+    def _examine(self, document: DocumentId) -> None:
+        """A process died while it applied something of this document. Where another one dies of that as well, it is set
+        aside: nobody else has to."""
+        from ..crdt.yjs.trial import SNAPSHOT, deadly  # most processes never need it
+
+        while True:
+            kept = self.store.since(document, 0)
+            found = deadly(kept.snapshot, kept.updates, self._roots(document))
+            if found is None or found == SNAPSHOT:
+                return
+            self.store.set_aside(document, kept.updates[found], "A process died when it was applied.")
 
     def _own_library(self, library: str | None) -> DocumentId:
         own = self.store.set_setting("library", library or new_document_id(self.random))
@@ -526,7 +572,7 @@ class Repo:
         return Conversation(
             id_,
             journal,
-            lambda: YjsReplica(schema.ROOTS),
+            lambda: self._replica(id_),
             lock=self._lock,
             clock=self._clock,
             random=self.random,

@@ -95,6 +95,7 @@ class Drop(NamedTuple):
 Output: TypeAlias = Send | Drop | CompactRequest | CatchUpRequest | ValidateRequest | ReplicaDropped | Flushed
 
 _GONE = "This document was deleted."
+_UNCHECKED = "The relay can't check what is added to this document, and takes nothing for it."
 _CONTROL = 128
 """The weight of a message without records."""
 
@@ -301,19 +302,25 @@ class Rooms:
                     return False
             case _:
                 return False
-        self._out.append(self._checking.check(event, records))
+        self._out.append(self._checking.check(event, records, self._peers[peer].subject or peer))
         return True
 
     def _checked(self, answer: ValidateResult) -> None:
         found = self._checking.take(answer)
         if found is None:
             return
-        (event, _, records), again = found
+        (event, _, records, _), again = found
         peer, message, size = event
         if again is not None:
             return self._out.append(again)
         self.taken.append((peer, size))
         match message:
+            case wire.Push(document, session, n) if answer.failed:
+                if peer in self._peers:
+                    self._refuse(peer, ErrorCode.READ_ONLY, _UNCHECKED, document, session, n)
+            case DiffRequest(document) | MergeRequest(document) if answer.failed:
+                if peer in self._peers:
+                    self._refuse(peer, ErrorCode.READ_ONLY, _UNCHECKED, document)
             case wire.Push(document, session, n, data):
                 # All that was looked at is good: what comes behind can't be appended, and is refused in its turn.
                 good = data if answer.good == records else data[: answer.good]
@@ -338,9 +345,7 @@ class Rooms:
         state = self._peers.get(peer)
         if room is None or state is None:
             return not answer.data or isinstance(message, DiffRequest)
-        if answer.failed:
-            self._drop_all((peer,))
-        elif isinstance(message, DiffRequest):
+        if isinstance(message, DiffRequest):
             if answer.refused:
                 self._drop(peer, Error(ErrorCode.MALFORMED, answer.refused))
             else:

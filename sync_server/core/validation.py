@@ -23,6 +23,8 @@ from typing import NamedTuple, TypeAlias
 
 from llmcrdt.sync import wire
 
+from .turns import Source
+
 Peer: TypeAlias = int
 
 CHECKED_KINDS = frozenset({"yjs"})
@@ -92,17 +94,19 @@ class Left(NamedTuple):
 
 
 class ValidateRequest(NamedTuple):
-    """Look at this; Checked with the same ticket is the answer. Of a Push the first ``records``."""
+    """Look at this; Checked with the same ticket is the answer. Of a Push the first ``records``. ``source``: on whose
+    time."""
 
     ticket: int
     request: wire.Push | DiffRequest | MergeRequest
     records: int = 0
+    source: Source = 0
 
 
 class ValidateResult(NamedTuple):
     """``good``: how many records of a Push passed, from the first on. ``data``: what a Merge emitted, or for an Ask the
-    update and the version. ``refused``: why what comes next did not pass. ``failed``: the document can't be kept just
-    now, which is nobody's fault."""
+    update and the version. ``refused``: why what comes next did not pass. ``failed``: the document can't be
+    looked at, so nothing that comes for it can be checked."""
 
     ticket: int
     good: int = 0
@@ -131,11 +135,13 @@ class Flushed(NamedTuple):
 
 
 class Job(NamedTuple):
-    """``epoch``: how often the replica was dropped before; ``records``: of a Push, how many are looked at."""
+    """``epoch``: how often the replica was dropped before; ``records``: of a Push, how many are looked at; ``source``:
+    on whose time."""
 
     event: Received
     epoch: int
     records: int
+    source: Source
 
 
 @dataclass(slots=True)
@@ -212,18 +218,18 @@ class Validation:
         """The n of the last record of a session that is under way; 0 if none is."""
         return self._names.get((document, session), (0, 0))[1]
 
-    def check(self, event: Received, records: int = 0) -> ValidateRequest:
-        """Have a message looked at; of a Push so many records."""
+    def check(self, event: Received, records: int = 0, source: Source = 0) -> ValidateRequest:
+        """Have a message looked at, on somebody's time; of a Push so many records."""
         message = event.message
         assert isinstance(message, wire.Push | DiffRequest | MergeRequest)
         document, ticket = message.document, next(self._tickets)
-        self._jobs[ticket] = Job(event, self._epochs[document], records)
+        self._jobs[ticket] = Job(event, self._epochs[document], records, source)
         self._busy[document] += 1
         self._lines.setdefault(event.peer, _PeerQueue()).checked[document] += 1
         if isinstance(message, wire.Push):
             jobs, last = self._names.get((document, message.session), (0, 0))
             self._names[document, message.session] = (jobs + 1, max(last, message.n + records - 1))
-        return ValidateRequest(ticket, message, records)
+        return ValidateRequest(ticket, message, records, source)
 
     def take(self, answer: ValidateResult) -> tuple[Job, ValidateRequest | None] | None:
         """The message that was looked at. With ValidateRequest: the answer rests on a replica that was dropped since,
@@ -235,7 +241,7 @@ class Validation:
         message = job.event.message
         assert isinstance(message, wire.Push | DiffRequest | MergeRequest)
         stale = job.epoch != self._epochs[message.document] and not isinstance(message, wire.Push)
-        again = self.check(job.event) if stale and job.event.peer in self._lines else None
+        again = self.check(job.event, source=job.source) if stale and job.event.peer in self._lines else None
         self._finish(job.event.peer, message)
         return job, again
 

@@ -13,6 +13,7 @@ import pytest
 
 import llmcrdt
 from llmcrdt.ids import SessionId
+from llmcrdt.repo.kv_caches import KVCaches
 from llmcrdt.repo.sync_source import SyncSource
 from llmcrdt.sync.local import Record
 from llmcrdt.sync.synchronizer import Synchronizer
@@ -116,14 +117,12 @@ def test_an_erase_that_a_cache_stands_in_the_way_of_is_made_up_for(
         with laptop.connect(relay.url) as link:
             link.wait_synced(20)
             with monkeypatch.context() as patch:
-                patch.setattr(
-                    "llmcrdt.repo.kv_caches.KVCaches.forget", lambda *_: (_ for _ in ()).throw(OSError("full"))
-                )
+                patch.setattr(KVCaches, "forget", lambda *_: (_ for _ in ()).throw(OSError("full")))
                 with pytest.raises(OSError, match="full"):
                     conversation.erase(secret)
         laptop.close()
         forgotten: list[str] = []
-        monkeypatch.setattr("llmcrdt.repo.kv_caches.KVCaches.forget", lambda _, id_: forgotten.append(id_))
+        monkeypatch.setattr(KVCaches, "forget", lambda _, id_: forgotten.append(id_))
         laptop = open_repo("laptop")
         assert laptop.get(conversation.id).entries()[0].status == "erased"
         assert forgotten == [conversation.id]

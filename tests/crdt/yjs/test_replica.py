@@ -71,10 +71,10 @@ def test_a_word_of_a_stream_is_read_as_any_update(changes: list[tuple[int, int]]
     assert changes or yjs_update._read_word(WORD)
 
 
-@given(st.integers(0, (1 << 53) - 1), st.integers(0, (1 << 28) - 128), st.integers(1, 127))
+@given(st.integers(0, (1 << 53) - 1), st.integers(1, (1 << 28) - 128), st.integers(1, 127))
 def test_every_word_at_a_usual_clock_is_read_the_short_way(client: int, clock: int, size: int) -> None:
-    names = yjs_update.write_uint(client) + yjs_update.write_uint(clock)
-    update = b"\x01\x01" + names + b"\x84" + names + bytes([size]) + b"a" * size + b"\x00"
+    name, before = (yjs_update.write_uint(client) + yjs_update.write_uint(at) for at in (clock, clock - 1))
+    update = b"\x01\x01" + name + b"\x84" + before + bytes([size]) + b"a" * size + b"\x00"
     assert yjs_update._read_word(update) == yjs_update._read_update(update)
 
 

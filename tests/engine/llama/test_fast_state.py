@@ -165,12 +165,12 @@ def test_a_cancelled_run_leaves_right_state(lab, fast, arch):
     assert near(engine.logits(ids[:900]).result(), cold.logits(ids[:900]))
 
 
-def test_warming_and_the_names_of_things(lab, fast):
+def test_prefetching_and_the_names_of_things(lab, fast):
     engine, ids = fast(), lab.tokens(300)
     assert (engine.mode, engine.chunk, engine.stats()["mode"]) == ("fast", 1, "fast")
     assert (lab.engine().mode, lab.engine().stats()["mode"]) == ("exact", "exact")
     ask(lab, engine, lab.tokens(200, 2), 5)
-    engine.warm(ids, "me")
+    engine.prefetch(ids, "me")
     assert engine.settled(60)
     assert engine.stats()["settled_tokens"] == 299
     assert engine.plan(ids).evaluate == 1

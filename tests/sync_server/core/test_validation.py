@@ -30,7 +30,7 @@ from llmcrdt.sync.link import Link
 from llmcrdt.sync.wire import Ack, Error, ErrorCode, Open, Opened, Push, Records
 from llmcrdt.testing.local_documents import BlobDocuments
 from sync_server.core.limits import Limits
-from sync_server.core.rooms import Drop, Joined, Rooms, Send
+from sync_server.core.rooms import Drop, Greeted, Joined, Rooms, Send
 from sync_server.core.validation import (
     DiffRequest,
     Flush,
@@ -43,6 +43,7 @@ from sync_server.core.validation import (
     ValidateResult,
     Validation,
 )
+from sync_server.doors import yjs
 from sync_server.log.base import LogError
 from sync_server.log.file import DATABASE
 from sync_server.log.sqlite import SqliteLog
@@ -52,6 +53,7 @@ from sync_server.workers import validator as keeper_module
 from sync_server.workers import validator_worker
 from sync_server.workers.validator import Validator
 
+from ...hostile.updates import far_apart, text
 from ...waiting import eventually
 from ..hostile_updates import GOOD, UPDATES
 from ..yjs_peers import Bare, texts, update
@@ -299,7 +301,7 @@ class Kept:
 
     def close(self) -> None:
         asyncio.run_coroutine_threadsafe(self.keeper.stop(), self._loop).result(WAIT)
-        assert self.keeper._size == 0, "what it counts is what there is"
+        assert self.keeper.scheduler.size == 0, "what it counts is what there is"
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -425,7 +427,7 @@ def test_a_batch_costs_the_same_however_many_documents_are_held(kept: Kept) -> N
             Documents.looked += 1
             return super().values()
 
-    kept.keeper._documents = Documents()
+    kept.keeper.scheduler.documents = Documents()
     for document in (D, E):
         for n, record in enumerate(edits(3), 1):
             kept.wait(kept.put(Push(document, S, n, (record,))))
@@ -603,26 +605,66 @@ def test_a_worker_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.Monkey
     kept = Kept(tmp_path, check_seconds=1)
     try:
         kept.wait(kept.put(Push(D, S, 1, tuple(edits(1)))))
-        pid = kept.keeper.pid
-        assert pid
+        (pid,) = kept.keeper.pids
         os.kill(pid, signal.SIGSTOP)
         (answer,) = kept.wait(kept.put(Push(E, S, 1, tuple(edits(1)))))
         assert answer.good == 1
-        assert kept.keeper.pid != pid
+        assert pid not in kept.keeper.pids
     finally:
         kept.close()
 
 
-def test_a_document_that_can_not_be_loaded_takes_records_that_can_be_read(
+def test_the_slow_worker_is_there_while_something_is_slow(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper_module, "_IDLE", 0.2)
+    kept.wait(kept.put(Push(D, S, 1, (text(1_000),))))
+    quick = kept.keeper.pids
+    assert len(quick) == 1
+    slow, other = kept.put(Push(D, S, 2, (far_apart(1_000),))), kept.put(Push(E, T, 1, tuple(edits(1))))
+    assert [answer.good for answer in kept.wait(slow, other)] == [1, 1]
+    eventually(lambda: kept.keeper.pids, lambda pids: pids == quick)
+    assert kept.wait(kept.put(Push(D, S, 3, tuple(edits(1)))))[0].good == 1
+    assert kept.keeper.restarts == 0
+
+
+def test_a_document_that_can_not_be_loaded_takes_nothing(
     kept: Kept, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    """Nobody has looked at what comes for it, so nothing of that is acknowledged."""
     make_deadly(monkeypatch, tmp_path, "load")
     kept.append(D, edits(1)[0], update("k", "deadly"))
-    (asked,) = kept.wait(kept.put(DiffRequest(D, "yjs", b"\x00")))
-    assert asked.failed
-    good, bad = kept.wait(kept.put(Push(D, T, 1, tuple(edits(1)))), kept.put(Push(D, T, 2, (b"rubbish",))))
-    assert (good.good, bad.good, bool(bad.refused)) == (1, 0, True)
+    first = kept.wait(kept.put(Push(D, S, 1, tuple(edits(2)))), kept.put(DiffRequest(D, "yjs", b"\x00")))
+    restarts = kept.keeper.restarts
+    later = kept.wait(
+        kept.put(Push(D, T, 1, tuple(edits(1)))),
+        kept.put(MergeRequest(D, "yjs", edits(1)[0])),
+        kept.put(MergeRequest(D, "yjs", b"\x00\x00", may_append=False)),
+        kept.put(Push(D, T, 2, (b"rubbish",))),
+    )
+    assert {(answer.good, answer.failed, answer.refused) for answer in (*first, *later)} == {(0, True, "")}
+    assert kept.keeper.restarts == restarts, "it is not tried again"
     assert kept.wait(kept.put(Push(E, S, 1, tuple(edits(1)))))[0].good == 1
+
+
+def test_a_document_that_harmed_a_worker_is_read_on_and_who_writes_is_told_by_a_code(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    one, two = edits(1)[0], update("k", "deadly")
+    with RelayThread(tmp_path / "data", check=False) as relay, native(relay.url, D) as client:
+        assert isinstance(ask(client, Push(D, S, 1, (one, two))), Ack)
+    make_deadly(monkeypatch, tmp_path, "load")
+    with RelayThread(tmp_path / "data") as relay, native(relay.url, E) as client:
+        assert isinstance(ask(client, Open(D, "yjs")), Opened)
+        assert hear(client) == Records(D, 1, (wire.Record(S, 1, one), wire.Record(S, 2, two)))
+        for n in (3, 3):
+            refused = ask(client, Push(D, S, n, tuple(edits(2))))
+            assert isinstance(refused, Error)
+            assert (refused.code, refused.document, refused.session, refused.n) == (ErrorCode.READ_ONLY, D, S, n)
+        assert isinstance(ask(client, Push(E, T, 1, tuple(edits(1)))), Ack)
+        with Bare(relay.url, document_id(D)) as page:
+            page.send(yjs.StepOne(b"\x00"))
+            assert page.close_code() == 4403
+    with closing(SqliteLog(tmp_path / "data" / DATABASE)) as log:
+        assert list(log.contents(D, 9)) == [one, two]
 
 
 # ---------------------------------------------------------------- order, without a keeper
@@ -697,6 +739,15 @@ def test_messages_of_one_peer_about_one_document_keep_their_order(
     reached = [m.id for _, m in net.heard if isinstance(m, wire.Reached)]
     assert leaves or reached == list(range(1, barriers + 1))
     assert not net.checking.busy and not net.checking._lines and not net.checking._names
+    net.log.close()
+
+
+def test_what_is_checked_is_on_the_time_of_a_subject_or_of_a_connection_that_has_none(tmp_path: Path) -> None:
+    net = CheckedRooms(tmp_path, 1)
+    for peer, subject in ((1, "ann"), (2, "ann"), (3, "")):
+        net.step(Joined(peer), Greeted(peer, 0, subject), Received(peer, Open(D, "yjs")))
+        net.step(Received(peer, Push(D, bytes([peer]) * 16, 1, (b"x",))))
+    assert [todo.source for todo in net.todo] == ["ann", "ann", 3]
     net.log.close()
 
 

@@ -35,7 +35,7 @@ def batch(*data: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("module", "arguments", "orders"),
     [
-        (KEEPER, (1 << 32, 1 << 20, 10), batch(b"load", D, b"0")),
+        (KEEPER, (1 << 32, 1 << 20, 10_000, 1_000, 0, -1), batch(b"load", D, b"0")),
         (FOLD, (1 << 32, 60), batch(b"fold", *edits(3))),
     ],
     ids=["keeper", "fold"],
