@@ -1,4 +1,4 @@
-"""Whose turn it is in one conversation of this process, and who else computes on it. Knows no engine."""
+"""The turns of one conversation in this process, and everybody who computes on it. Knows no engine."""
 
 from __future__ import annotations
 

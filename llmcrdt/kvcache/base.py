@@ -83,7 +83,7 @@ class ChunkCache(Protocol):
 
     @property
     def owners(self) -> Owners:
-        """Whose words the chunks hold."""
+        """The owners of the words that the chunks hold."""
         ...
 
     def forget(self, owner: str, also: Collection[ChunkKey] = ()) -> set[ChunkKey]:

@@ -1,5 +1,5 @@
-"""Whose words a chunk holds, in memory, and as one small file of chunk keys per owner, so that all of an owner's chunks
-can be forgotten.
+"""The owners of chunks, that is of the words in them: in memory, and as one small file of keys per owner, so that all
+of an owner's chunks can be forgotten.
 
 A key is noted on disk before its chunk is written, so no chunk is ever there without its owner's note. The name of a
 file is a hash of the owner's name. Keys are appended as lines; a line that a crash cut short says nothing, and breaks

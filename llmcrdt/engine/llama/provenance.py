@@ -1,4 +1,6 @@
-"""Whose KV state it is, and so where it may be kept: known once the weights are, void when they change."""
+"""The model that KV state belongs to, and so the place where it may be kept: known once the weights are, void when they
+change.
+"""
 
 from __future__ import annotations
 
