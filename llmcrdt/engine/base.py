@@ -25,6 +25,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from ..tokenizer import Tokenizer
@@ -163,6 +164,12 @@ class Engine(Protocol):
 
     @property
     def mode(self) -> Mode: ...
+
+    @property
+    def cache_folder(self) -> Path | None:
+        """The folder with stored state that ``llmcrdt.kvcache.forget_owner`` can reach without the engine, so that an
+        erase does; None if there is none."""
+        ...
 
     def plan(self, ids: Sequence[int]) -> Reuse:
         """Predict what ``start`` would evaluate now. Reads token ids and chunk headers only; changes nothing."""

@@ -288,6 +288,7 @@ class EngineSuite:
         engine.unpin("me")
         assert engine.stats()["prompt_tokens"] > 0
         assert engine.n_ctx > 0 and engine.chunk > 0 and engine.name and engine.mode == "exact"
+        assert engine.cache_folder is None, "the cache that it was given is its maker's"
 
     def test_what_the_protocol_declares_as_a_property_is_one(self) -> None:
         """Some type checkers take nothing else for one, a cached_property included."""
