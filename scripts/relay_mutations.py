@@ -17,51 +17,68 @@ RELAY_MUTATIONS = (
     ),
     Mutation(
         "P5.5", "what a failed commit would have said is said", "Rooms.step",
-        "self._undo(events, done, e)", "logger.error(e)", _SEEDS,
+        "self._undo(failed)", "logger.error(failed)", _SEEDS,
     ),
     Mutation(
-        "P5.5", "an ack comes before the records before it", "Rooms._extend",
-        "reading.own.update((position, (session, record.n)) for position, record in stored)",
-        "for ack in _acks(document, [(position, session, record.n) for position, record in stored]):\n"
-        "    self._send(peer, ack)",
-        _SEEDS,
+        "P5.5", "a document that failed takes others with it", "Rooms._undo",
+        "for peer, document in self._senders if document in failed", "for peer, _ in self._senders",
+        "tests/sync_server/core/test_two_relays.py::test_a_document_that_fails_drops_who_spoke_of_it_and_nobody_else",
     ),
     Mutation(
-        "P5.4", "a repeat is taken for a gap", "SqliteLog.append",
-        "if doc and session and record.n <= session.last:", "if False:", _SEEDS,
+        "P5.5", "what rests on a document that failed is said", "Rooms._undo",
+        "not (isinstance(output, Send) and document_of(output.message) in failed)", "True",
+        "tests/sync_server/core/test_two_relays.py::test_nothing_is_said_that_rests_on_a_document_that_failed",
     ),
     Mutation(
-        "P5.2", "a cursor is known by its position alone", "SqliteLog.holds",
-        "chain == cursor.chain", "chain is not None",
+        "P5.5", "records of another relay are not heard of", "Rooms._handle_appended",
+        "self._subscriptions.refresh(document)", "pass", "tests/sync_server/core/test_two_relays.py",
+    ),
+    Mutation(
+        "P5.5", "a commit that failed keeps its records", "SqliteDatabase.commit",
+        "if failure is not None:\n    self._roll_back()", "", "tests/sync_server/log/test_sqlite.py",
+    ),
+    Mutation(
+        "P5.5", "an ack comes before the records before it", "Appender._append_new",
+        "return Pushed(len(stored))",
+        "return Pushed(len(stored), acks(push.document, [(at, session, r.n) for at, r in stored]))", _SEEDS,
+    ),
+    Mutation(
+        "P5.4", "a repeat is taken for a gap", "Appender._append_one",
+        "if record.n <= self._log.last(document, record.session):", "if False:", _SEEDS,
+    ),
+    Mutation(
+        "P5.2", "a cursor is known by its position alone", "snapshots:holds",
+        "return chain == cursor.chain", "return chain is not None",
         "tests/sync_server/core/test_rooms.py::test_a_cursor_that_is_no_place_in_the_log_starts_over",
     ),
     Mutation(
-        "P5.2", "a cursor counts in any log", "Rooms._holds",
+        "P5.2", "a cursor counts in any log", "Subscriptions.holds",
         "if cursor.log != room.head.log:\n    return False", "", _SEEDS,
     ),
     Mutation(
-        "P5.6", "a barrier is reached at once", "Rooms._reached",
-        "if reading is not None and reading.sent < ends[document]:\n    return False", "",
-        "tests/sync_server/core/test_rooms.py::test_a_barrier_is_answered_behind_all_that_was_there",
+        "P5.6", "a barrier is reached at once", "Delivery._is_reached",
+        "if subscription is not None and subscription.sent < ends[document]:\n    return False", "",
+        "tests/sync_server/core/test_delivery.py::test_a_barrier_is_answered_behind_all_that_was_there",
     ),
     Mutation(
-        "P5.8", "the records behind a snapshot are left out", "Rooms._end_snapshot",
-        "reading.sent = fold.position", "reading.sent = self._rooms[document].head.position", _SEEDS,
+        "P5.8", "the records behind a snapshot are left out", "Delivery._end_snapshot",
+        "subscription.sent = snapshot.position",
+        "subscription.sent = self._subscriptions.rooms[document].head.position", _SEEDS,
     ),
     Mutation(
-        "P5.8", "a newer snapshot goes on where another was", "Rooms._send_part",
-        "if session != fold.session:\n    place = 0", "",
+        "P5.8", "a newer snapshot goes on where another was", "Delivery._send_part",
+        "if session != snapshot.session:\n    index = 0", "",
         "tests/sync_server/core/test_compaction.py::test_whoever_a_fold_overtakes_misses_nothing",
     ),
     Mutation(
-        "P4", "a slow reader is buffered", "Rooms._deliver",
-        "if state.outstanding >= self.limits.outgoing:", "if False:",
-        "tests/sync_server/core/test_rooms.py::test_a_slow_reader_is_not_buffered_and_misses_nothing",
+        "P4", "a slow reader is buffered", "Delivery.deliver",
+        "if state is None or state.outstanding >= limit:", "if state is None:",
+        "tests/sync_server/core/test_delivery.py::test_a_slow_reader_is_not_buffered_and_misses_nothing",
     ),
     Mutation(
-        "P4", "each document of a reader has a queue of its own", "Rooms._deliver",
-        "state.outstanding += weights[place]", "",
-        "tests/sync_server/core/test_rooms.py::test_the_queue_of_a_reader_is_one_for_all_its_documents",
+        "P4", "each document of a reader has a queue of its own", "Delivery.deliver",
+        "state.outstanding += weights[start]", "",
+        "tests/sync_server/core/test_delivery.py::test_the_queue_of_a_reader_is_one_for_all_its_documents",
     ),
     Mutation(
         "duties", "a client's commits are not fsynced", "Store._prepare",
@@ -170,11 +187,12 @@ RELAY_MUTATIONS = (
     ),
     Mutation(
         "P5.10", "a deleted document is opened again", "Rooms._open",
-        "if self._is_gone(document):\n    return self._refuse(peer, ErrorCode.GONE, _GONE, document)", "", _SEEDS,
+        "if self._deletions.is_deleted(document):\n"
+        "    return self._delivery.refuse(peer, ErrorCode.GONE, DELETED, document)", "", _SEEDS,
     ),
     Mutation(
-        "P5.10", "a deletion is answered before nothing is left", "Rooms._answer_deletes",
-        "if self._folding.clean:", "if True:", _SEEDS,
+        "P5.10", "a deletion is answered before nothing is left", "Rooms._answer_compactions",
+        "if self._compaction.clean:", "if True:", _SEEDS,
     ),
     Mutation(
         "deleted", "a deletion is not owed to relays", "Store.drop",
@@ -201,8 +219,8 @@ RELAY_MUTATIONS = (
         "tests/sync_server/test_faults.py::test_all_others_are_told_and_may_go_on",
     ),
     Mutation(
-        "checked", "a bad record is appended behind the good ones", "Rooms._checked",
-        "data if answer.good == records else data[: answer.good]", "data", _SEEDS,
+        "checked", "a bad record is appended behind the good ones", "Writes.finish",
+        "data if result.good == job.records else data[: result.good]", "data", _SEEDS,
     ),
     Mutation(
         "checked", "what a worker gone mad says is believed", "read_answers",
@@ -259,8 +277,8 @@ RELAY_MUTATIONS = (
         "30.0", "1e9", _SEEDS,
     ),
     Mutation(
-        "P5.10", "a sweep that was rolled back is taken for done", "Compaction.undo",
-        "self._sweeping = self._scrubbing = ", "",
+        "P5.10", "a sweep that was rolled back is taken for done", "Compaction.sweep",
+        "self._paused = True", "self._sweeping = False",
         "tests/sync_server/core/test_deletion.py::test_a_sweep_that_could_not_be_written_is_done_again_before_the_answer",
     ),
     Mutation(
@@ -292,8 +310,8 @@ RELAY_MUTATIONS = (
         "tests/crdt/yjs/test_catch_up.py::test_a_device_has_the_same_as_with_the_records",
     ),
     Mutation(
-        "P5.8", "what was condensed for one place is sent at another", "Rooms._condensed",
-        "if there and reading.waiting and reading.sent == answer.after:", "if state:",
+        "P5.8", "what was condensed for one place is sent at another", "Delivery.end_wait",
+        "if there and subscription.awaits_catch_up and subscription.sent == result.after:", "if state:",
         "tests/sync_server/core/test_catch_up.py::test_who_is_gone_or_opens_it_anew_is_not_told_what_it_did_not_ask",
     ),
     Mutation(
@@ -301,13 +319,13 @@ RELAY_MUTATIONS = (
         " < _TRIES", "", "tests/sync_server/core/test_catch_up.py::test_what_failed_is_tried_again_but_not_for_ever",
     ),
     Mutation(
-        "P5.8", "what was condensed outlives the fold that an erase asked for", "Rooms._take",
-        "self._condensing.forget(document)", "",
+        "P5.8", "what was condensed outlives the fold that an erase asked for", "Rooms._handle_event",
+        "self._catch_up.forget(document)", "",
         "tests/sync_server/core/test_catch_up.py::test_a_fold_takes_the_place_of_what_is_condensed",
     ),
     Mutation(
-        "P5.8", "who waits for what can't be condensed waits for ever", "Rooms._condensed",
-        "self._behind[peer, answer.document] = None", "", _SEEDS,
+        "P5.8", "who waits for what can't be condensed waits for ever", "Delivery.end_wait",
+        "self._subscriptions.lagging[peer, result.document] = None", "", _SEEDS,
     ),
     Mutation(
         "P5.8", "a first record of which some waits is taken for a document", "begin",
@@ -416,8 +434,8 @@ RELAY_MUTATIONS = (
         "tests/crdt/yjs/test_work.py",
     ),
     Mutation(
-        "checked", "each connection has its own turns", "Rooms._check",
-        "self._peers[peer].subject or peer",
+        "checked", "each connection has its own turns", "Writes._source",
+        "self._subscriptions.peers[peer].subject or peer",
         "peer",
         "tests/sync_server/core/test_validation.py::test_what_is_checked_is_on_the_time_of_a_subject_or_of_a_connection_that_has_none",
     ),

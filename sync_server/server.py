@@ -34,11 +34,23 @@ from llmcrdt.sync.wire import Error, ErrorCode
 from .admin.metrics import CONTENT_TYPE, Metrics
 from .auth.public_keys import AccessError
 from .auth.tokens import EVERYTHING, TokenRefused, Tokens
-from .core.catch_up import CatchUpRequest, CatchUpResult
-from .core.compaction import CompactRequest, CompactResult
+from .core.events import (
+    Appended,
+    CatchUpRequest,
+    CatchUpResult,
+    CompactRequest,
+    CompactResult,
+    Drop,
+    Event,
+    Greeted,
+    Joined,
+    Send,
+    Sent,
+    Tick,
+)
 from .core.limits import Limits
 from .core.rate import Rate
-from .core.rooms import Drop, Event, Greeted, Joined, Rooms, Send, Sent, Tick
+from .core.rooms import Rooms
 from .core.validation import (
     DiffRequest,
     DiffResponse,
@@ -55,8 +67,9 @@ from .core.validation import (
 from .doors import yjs
 from .doors.native import Answer, NativeDoor, Refused, take_following
 from .doors.yjs import YjsDoor
+from .log.base import LogError
 from .log.file import DATABASE
-from .log.sqlite import SqliteLog
+from .log.sqlite import SqliteStorage
 from .net.connection import OBJECT, SLICE, Connection, Outgoing, Share, Socket
 from .net.tls import Certificate
 from .workers.compactor import Compactor
@@ -162,9 +175,11 @@ class Relay:
         self._loop = asyncio.get_running_loop()
         self.data.mkdir(parents=True, exist_ok=True)
         self._tokens = Tokens(self.data)
-        self._log = SqliteLog(self.data / DATABASE, self.limits.cached)
+        self._storage = SqliteStorage(self.data / DATABASE, self.limits.cached)
         self._checking = Validation(available=True, always=self._check)
-        self._rooms = Rooms(self._log, self.limits, checking=self._checking, condense=True)
+        self._rooms = Rooms(
+            self._storage, self.limits, validation=self._checking, catch_up=True, notify=self._put_appended
+        )
         try:
             self._server: Server = await serve(
                 self._serve,
@@ -188,14 +203,14 @@ class Relay:
                 logger=_sockets_logger,
             )
         except BaseException:
-            self._log.close()
+            self._storage.close()
             raise
         self.port = self._server.sockets[0].getsockname()[1]
         self._thread = ThreadPoolExecutor(1, "llmcrdt-relay-log")
-        self._folder = Compactor(self._log, self.limits, self._put_from_thread)
+        self._folder = Compactor(self._storage.snapshots, self.limits, self._put_from_thread)
         early = self.limits.condense_jobs > 0
-        self._condenser = Compactor(self._log, self.limits, self._put_from_thread, early=early)
-        self._keeper = Validator(self._log, self.limits, self._put, self._fail, early=self._check)
+        self._condenser = Compactor(self._storage.snapshots, self.limits, self._put_from_thread, early=early)
+        self._keeper = Validator(self._storage.snapshots, self.limits, self._put, self._fail, early=self._check)
         self._keeper.start()
         self._step_soon()
         self._ticking = asyncio.create_task(self._tick())
@@ -226,7 +241,7 @@ class Relay:
                 await self._server.wait_closed()
         for connection in tuple(self._connections.values()):
             connection.socket.transport.abort()
-        self._log.close()
+        self._storage.close()
 
     # ---------------------------------------------------------------- on the loop
 
@@ -386,6 +401,8 @@ class Relay:
             await asyncio.sleep(_TICK)
             if self._rooms.stuck:
                 self._put(Tick())
+            if not self._under_way:
+                self._poll()
             if self._tokens.on:
                 self._confirm_all()
                 self._forget_rates()
@@ -393,6 +410,13 @@ class Relay:
                 self.certificate.refresh()
             self._each(tuple(self._connections.values()), Connection.beat)
             self._keep_alive()
+
+    def _poll(self) -> None:
+        """Let the log look for changes of other processes. Only while no step is under way."""
+        try:
+            self._storage.records.poll()
+        except LogError as e:
+            logger.error("the log can't be read: %s", e)
 
     def _keep_alive(self) -> None:
         """Yjs clients take a connection for lost where nothing comes for a while."""
@@ -529,6 +553,10 @@ class Relay:
     def _put(self, event: Event) -> None:
         self._events.append(event)
         self._step_soon()
+
+    def _put_appended(self, document: bytes) -> None:
+        """Another process changed a document. From any thread."""
+        self._put_from_thread(Appended(document))
 
     def _put_from_thread(self, event: Event) -> None:
         self._loop.call_soon_threadsafe(self._put, event)

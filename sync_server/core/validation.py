@@ -16,7 +16,7 @@ through the rooms: when Flushed comes back, all that it answered before is in th
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from typing import NamedTuple, TypeAlias
@@ -231,6 +231,11 @@ class Validation:
             self._names[document, message.session] = (jobs + 1, max(last, message.n + records - 1))
         return ValidateRequest(ticket, message, records, source)
 
+    def document(self, answer: ValidateResult) -> bytes:
+        """The document that an answer is about; empty where its message was forgotten."""
+        job = self._jobs.get(answer.ticket)
+        return job.event.message.document if job else b""  # type: ignore[union-attr]
+
     def take(self, answer: ValidateResult) -> tuple[Job, ValidateRequest | None] | None:
         """The message that was looked at. With ValidateRequest: the answer rests on a replica that was dropped since,
         look again. None where it was forgotten."""
@@ -259,12 +264,14 @@ class Validation:
         return None if self.wants(next(iter(CHECKED_KINDS)), document) else self.drop(document)
 
     def settle(self) -> None:
-        """The transaction of this step is through."""
+        """The commit of this step is through."""
         self._taken.clear()
 
-    def undo(self) -> tuple[list[Peer], list[ReplicaDropped]]:
-        """The transaction of this step failed: whose messages are lost with it, and which replicas are wrong."""
-        taken, self._taken = self._taken, []
+    def undo(self, failed: Collection[bytes]) -> tuple[list[Peer], list[ReplicaDropped]]:
+        """The commit of this step failed for these documents: whose messages are lost with it, and which replicas are
+        wrong."""
+        taken = [job for job in self._taken if job.event.message.document in failed]  # type: ignore[union-attr]
+        self._taken.clear()
         documents = dict.fromkeys(job.event.message.document for job in taken)  # type: ignore[union-attr]
         return [job.event.peer for job in taken], [self.drop(document) for document in documents]
 

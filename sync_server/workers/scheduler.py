@@ -37,7 +37,8 @@ from llmcrdt.sync import wire
 from ..core.limits import Limits
 from ..core.turns import Source, Turns
 from ..core.validation import DiffRequest, Flush, Flushed, MergeRequest, ReplicaDropped, ValidateRequest, ValidateResult
-from ..log.base import RecordLog, label
+from ..log.admin import SnapshotStore
+from ..log.base import label
 
 logger = logging.getLogger(__name__)
 
@@ -171,8 +172,10 @@ class CheckScheduler:
     ``was_read`` takes the outcome, and ``closed`` are those that nobody needs any more. Times are arguments, in
     seconds."""
 
-    def __init__(self, log: RecordLog, limits: Limits, answer: Callable[[ValidateResult | Flush], None]) -> None:
-        self._log, self._limits, self._answer = log, limits, answer
+    def __init__(
+        self, snapshots: SnapshotStore, limits: Limits, answer: Callable[[ValidateResult | Flush], None]
+    ) -> None:
+        self._snapshots, self._limits, self._answer = snapshots, limits, answer
         self.quick, self.slow = Lane(slow=False), Lane(slow=True)
         self.documents: OrderedDict[bytes, Document] = OrderedDict()
         self.closed: list[Iterator[bytes]] = []
@@ -221,7 +224,7 @@ class CheckScheduler:
                 document = self.documents.get(id_)
                 if document is not None and document.state is State.FLUSHING:
                     document.state = State.LOADING
-                    document.log = iter(self._log.contents(id_, position)) if position else None
+                    document.log = iter(self._snapshots.contents(id_, position)) if position else None
 
     def _enqueue(self, id_: bytes, source: Source, job: Job, now: float) -> None:
         document = self.documents.get(id_)

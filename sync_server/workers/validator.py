@@ -19,7 +19,7 @@ from typing import TypeVar
 
 from ..core.limits import Limits
 from ..core.validation import Flush, ValidateResult
-from ..log.base import RecordLog
+from ..log.admin import SnapshotStore
 from . import framing as pieces
 from . import process
 from .scheduler import CheckScheduler, Lane, Order, Place, Sent, close_log, read_answers, read_slice
@@ -125,7 +125,7 @@ class Validator:
 
     def __init__(
         self,
-        log: RecordLog,
+        log: SnapshotStore,
         limits: Limits,
         answer: Callable[[ValidateResult | Flush], None],
         failed: Callable[[], None] = lambda: None,

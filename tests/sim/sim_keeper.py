@@ -15,7 +15,7 @@ from llmcrdt.crdt.yjs.replica import YjsReplica
 from llmcrdt.crdt.yjs.update import UpdateRange
 from sync_server.core.limits import Limits
 from sync_server.core.validation import Flush, ValidateResult
-from sync_server.log.base import RecordLog
+from sync_server.log.admin import SnapshotStore
 from sync_server.workers import validator_worker as keeper_worker
 from sync_server.workers.scheduler import (
     CheckScheduler,
@@ -66,7 +66,7 @@ class SimulatedKeeper:
     survive. Workers take no time."""
 
     def __init__(
-        self, log: RecordLog, limits: Limits, answer: Callable[[ValidateResult | Flush], None], rng: Random
+        self, log: SnapshotStore, limits: Limits, answer: Callable[[ValidateResult | Flush], None], rng: Random
     ) -> None:
         self.scheduler = CheckScheduler(log, limits, answer)
         self.rng, self.crashes, self.restarts = rng, 0, 0

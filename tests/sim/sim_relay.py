@@ -17,17 +17,38 @@ from llmcrdt.crdt.yjs.compact import compact_updates
 from llmcrdt.exceptions import LLMCRDTError
 from llmcrdt.sync import wire
 from sync_server.auth.tokens import Tokens
-from sync_server.core.catch_up import CatchUpRequest, CatchUpResult
-from sync_server.core.compaction import CompactRequest, CompactResult
+from sync_server.core.events import (
+    CatchUpRequest,
+    CatchUpResult,
+    CompactRequest,
+    CompactResult,
+    Drop,
+    Event,
+    Greeted,
+    Joined,
+    Output,
+    Send,
+    Sent,
+    Tick,
+)
 from sync_server.core.limits import Limits
-from sync_server.core.rooms import Drop, Event, Greeted, Joined, Left, Output, Received, Rooms, Send, Sent, Tick
-from sync_server.core.validation import DiffRequest, DiffResponse, Flushed, ReplicaDropped, ValidateRequest, Validation
+from sync_server.core.rooms import Rooms
+from sync_server.core.validation import (
+    DiffRequest,
+    DiffResponse,
+    Flushed,
+    Left,
+    Received,
+    ReplicaDropped,
+    ValidateRequest,
+    Validation,
+)
 from sync_server.doors import yjs
 from sync_server.doors.native import NativeDoor
 from sync_server.doors.yjs import YjsDoor
 from sync_server.log.base import LogError
 from sync_server.log.file import DATABASE
-from sync_server.log.sqlite import SqliteLog
+from sync_server.log.sqlite import SqliteStorage
 from sync_server.workers import compactor_worker as fold_worker
 
 LIMITS = Limits(
@@ -113,10 +134,10 @@ class RelayProcess:
         self._woken = self._checks = self._announcing = False
         self._said = 0.0
         with disks.running(name):
-            self.log = SqliteLog(folder / DATABASE)
-            self.rooms = Rooms(self.log, LIMITS, rng.randbytes, Validation(available=True, always=True), condense=True)
+            self.log = SqliteStorage(folder / DATABASE)
+            self.rooms = Rooms(self.log, LIMITS, rng.randbytes, Validation(available=True, always=True), catch_up=True)
         self._tokens = Tokens(folder)
-        self.keeper = SimulatedKeeper(self.log, LIMITS, self._put, rng)
+        self.keeper = SimulatedKeeper(self.log.snapshots, LIMITS, self._put, rng)
         self._wake()
         self._tick()
 
@@ -135,9 +156,8 @@ class RelayProcess:
         with self.disks.running(self.name):
             self.keeper.die()
             self.ledger.happened["workers lost"] += self.keeper.restarts
-            self.log._db.conn.close()
-            assert self.log._lock is not None
-            self.log._lock.close()
+            self.log.database.connection.close()
+            self.log.database.lock.close()
 
     # ---------------------------------------------------------------- connections
 
@@ -309,7 +329,7 @@ class RelayProcess:
         if self.folds_work or self.rng.random() < 0.8:
             try:
                 with self.disks.running(self.name):
-                    records = compact_updates(self.log.contents(todo.document, todo.upto.position))
+                    records = compact_updates(self.log.snapshots.contents(todo.document, todo.upto.position))
             except (LogError, LLMCRDTError):
                 records = None
         self._put(CompactResult(todo.document, todo.upto, records))
@@ -321,7 +341,7 @@ class RelayProcess:
         records = None
         if self.rng.random() < 0.9:
             with suppress(LogError), self.disks.running(self.name):
-                records = fold_worker.obey(b"condense", list(self.log.stretch(*todo)))
+                records = fold_worker.obey(b"condense", list(self.log.snapshots.contents_in_thirds(*todo)))
         self.ledger.happened["parts of logs condensed"] += bool(records)
         self._put(CatchUpResult(*todo, records))
 

@@ -23,7 +23,7 @@ from llmcrdt.sync.progress import Progress
 from llmcrdt.sync.wire import Announcement
 from llmcrdt.testing.local_documents import BlobDocuments, pack, unpack
 from sync_server.core.limits import Limits
-from sync_server.log.sqlite import SqliteLog
+from sync_server.log.sqlite import SqliteStorage
 from sync_server.thread import RelayThread
 
 from ..waiting import eventually
@@ -168,8 +168,8 @@ def test_a_relay_that_was_wiped_is_filled_again(tmp_path: Path) -> None:
         with quick(relay.url, b) as lb:
             lb.wait_synced(PATIENCE)
             la.wait_synced(PATIENCE)
-    log = SqliteLog(tmp_path / "second" / "relay.db")
-    stored = [blob for s in log.read(document_bytes(ONE), 0, 1 << 20, 1000) for blob in unpack(s.record.data)]
+    log = SqliteStorage(tmp_path / "second" / "relay.db")
+    stored = [blob for s in log.records.read(document_bytes(ONE), 0, 1 << 20, 1000) for blob in unpack(s.record.data)]
     log.close()
     # Each sent what the log lacked, and no more.
     assert len(stored) == len(set(stored)) == 21

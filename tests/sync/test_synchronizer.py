@@ -21,12 +21,12 @@ from llmcrdt.ids import document_bytes, document_id
 from llmcrdt.sync import wire
 from llmcrdt.sync.synchronizer import Synchronizer
 from llmcrdt.testing.local_documents import BlobDocuments, pack, unpack
-from sync_server.core.catch_up import CatchUpRequest, CatchUpResult
-from sync_server.core.compaction import CompactRequest, CompactResult
+from sync_server.core.events import CatchUpRequest, CatchUpResult, CompactRequest, CompactResult, Drop, Joined, Sent
 from sync_server.core.limits import Limits
-from sync_server.core.rooms import Drop, Joined, Left, Received, Rooms, Sent
+from sync_server.core.rooms import Rooms
+from sync_server.core.validation import Left, Received
 from sync_server.doors.native import NativeDoor
-from sync_server.log.sqlite import SqliteLog
+from sync_server.log.sqlite import SqliteStorage
 
 # No power fails here, so where the system has a disk in memory, its fsync is enough.
 MEMORY = "/dev/shm"
@@ -68,15 +68,15 @@ class Network:
         self.answers: list[tuple[int, int]] = []
         self.log = self._new_log()
 
-    def _new_log(self, backup: Path | None = None) -> SqliteLog:
+    def _new_log(self, backup: Path | None = None) -> SqliteStorage:
         self.files += 1
         folder = self.folder / str(self.files)
         folder.mkdir()
         if backup:
             shutil.copy(backup, folder / "relay.db")
-        log = SqliteLog(folder / "relay.db")
+        log = SqliteStorage(folder / "relay.db")
         self.to_fold, self.to_condense = [], []
-        self.rooms = Rooms(log, LIMITS, self.random.randbytes, condense=True)
+        self.rooms = Rooms(log, LIMITS, self.random.randbytes, catch_up=True)
         return log
 
     def relay_from(self, backup: Path | None) -> None:
@@ -171,7 +171,7 @@ class Network:
         """The folder gets its turn: what a document's blobs fold to is all of them in one record, or in two."""
         todo, self.to_fold = self.to_fold, []
         for document, upto in todo:
-            blobs = {b for data in self.log.contents(document, upto.position) for b in unpack(data)}
+            blobs = {b for data in self.log.snapshots.contents(document, upto.position) for b in unpack(data)}
             ordered = sorted(blobs)
             records = [pack(part) for part in (ordered[:5], ordered[5:]) if part]
             self.step([CompactResult(document, upto, records if works else None)])
@@ -180,7 +180,7 @@ class Network:
         """The condenser gets its turn: what comes of the records is all their blobs, in one or two."""
         todo, self.to_condense = self.to_condense, []
         for part in todo:
-            pieces = list(self.log.stretch(*part))
+            pieces = list(self.log.snapshots.contents_in_thirds(*part))
             tail = pieces[len(pieces) - pieces[::-1].index(b"") :] if pieces else []
             ordered = sorted({b for data in tail for b in unpack(data)})
             records = [pack(part) for part in (ordered[:3], ordered[3:]) if part]
@@ -216,9 +216,9 @@ class Network:
     def relay_blobs(self, document: str, position: int | None = None) -> set[bytes]:
         """All blobs of a log, or (about) those up to a position: what was folded isn't told apart."""
         raw = document_bytes(document)
-        stored = self.log.read(raw, 0, 1 << 30, 1 << 20)
-        folded = self.log.fold(raw)
-        before = self.log.contents(raw, folded.position) if folded else ()
+        stored = self.log.records.read(raw, 0, 1 << 30, 1 << 20)
+        folded = self.log.snapshots.get(raw)
+        before = self.log.snapshots.contents(raw, folded.position) if folded else ()
         tail = (s.record.data for s in stored if position is None or s.position <= position)
         return {b for data in (*before, *tail) for b in unpack(data)}
 
@@ -321,10 +321,10 @@ class SyncMachine(RuleBasedStateMachine):
         for device in self.net.devices:
             for document in DOCUMENTS:
                 doc, raw = device[document], document_bytes(document)
-                head = self.net.log.head(raw)
+                head = self.net.log.records.head(raw)
                 if doc.cursor is None or head is None or head.cursor.log != doc.cursor.log:
                     continue
-                if self.net.log.holds(raw, doc.cursor):
+                if self.net.log.records.holds(raw, doc.cursor):
                     waiting = {b for w in doc.outbox for b in unpack(w.record.data)}
                     assert self.net.relay_blobs(document, doc.cursor.position) | waiting >= set(doc.blobs)
 

@@ -13,8 +13,9 @@ from llmcrdt.sync.wire import Ack, Close, Delete, Deleted, Hello, Open, Push, Re
 from sync_server import thread
 from sync_server.auth.tokens import Tokens
 from sync_server.core.limits import Limits
+from sync_server.log.base import Origin
 from sync_server.log.generational_cache import GenerationalCache
-from sync_server.log.sqlite import SqliteLog
+from sync_server.log.sqlite import SqliteStorage
 from sync_server.server import Relay
 from sync_server.thread import RelayThread
 
@@ -45,7 +46,7 @@ def entries(thing: object, seen: set[int] | None = None) -> int:
     seen.add(id(thing))
     if isinstance(thing, dict):
         own = len(thing) + sum(entries(value, seen) for value in thing.values())
-        return own + (entries(thing._before, seen) if isinstance(thing, GenerationalCache) else 0)
+        return own + (entries(thing._old, seen) if isinstance(thing, GenerationalCache) else 0)
     if isinstance(thing, list | set | frozenset) or type(thing).__name__ == "deque":
         return len(thing) + sum(entries(one, seen) for one in thing)  # type: ignore[arg-type, attr-defined]
     if not type(thing).__module__.startswith("sync_server"):
@@ -71,24 +72,25 @@ def test_documents_that_came_and_went_leave_no_more_than_the_limits_say(tmp_path
         held = []
         for count in (50, 250):
             visit(relay.url, [os.urandom(16) for _ in range(count)])
-            parts = relays[0]._rooms, relays[0]._log, relays[0]._keeper, relays[0]._connections
+            parts = relays[0]._rooms, relays[0]._storage, relays[0]._keeper, relays[0]._connections
             eventually(lambda: relays[0]._connections, lambda left: not left)
             held.append(sum(map(entries, parts)))
         assert relays[0]._keeper.held <= 21
-        assert relays[0]._log.cached <= 3 * limits.cached
+        assert relays[0]._storage.database.cached <= 3 * limits.cached
         assert held[1] <= held[0] + 40, "each of the caches may hold some of its number, or all"
 
 
 def test_a_log_holds_the_ends_of_some_documents_and_knows_all(tmp_path: Path) -> None:
-    log = SqliteLog(tmp_path / "relay.db", cached=10)
+    log = SqliteStorage(tmp_path / "relay.db", cached=10)
     documents = [os.urandom(16) for _ in range(100)]
     for n in (1, 2, 3):
         for document in documents:
-            with log.transaction():
-                assert log.append(document, Record(S, n, b"x"), "sealed", b"l" * 16, document.hex()) == (n, True)
-                assert log.held(document.hex()) == n
-            assert log.cached <= 3 * 10
-    assert [log.last(document, S) for document in documents] == [3] * 100
+            (stored,) = log.records.append(document, S, n, [b"x"], Origin("sealed", b"l" * 16, document.hex()))
+            assert stored == (n, Record(S, n, b"x"))
+            assert log.quotas.used(document.hex()) == n
+            assert not log.records.commit()
+            assert log.database.cached <= 3 * 10
+    assert [log.records.last(document, S) for document in documents] == [3] * 100
     log.close()
 
 
@@ -97,8 +99,8 @@ def test_what_was_used_last_stays(tmp_path: Path) -> None:
     for n in range(1000):
         assert n == 0 or cache.get(0) == 0 or cache.revive(0) == 0
         cache[n] = n
-        cache.settle()
-        assert cache.held <= 10
+        cache.trim()
+        assert cache.total <= 10
     cache.forget(0)
     assert cache.get(0) is None and cache.revive(0) is None
 

@@ -25,11 +25,12 @@ from llmcrdt.sync import protocol, wire
 from llmcrdt.sync.link import Link
 from llmcrdt.sync.wire import Ack, Cursor, Folded, Open, Opened, Push, Record, Records, Snapshot
 from llmcrdt.testing.local_documents import BlobDocuments
-from sync_server.core.compaction import CompactRequest
-from sync_server.core.compaction import CompactResult as FoldResult
+from sync_server.core.events import CompactRequest, Event, Joined, Output, Send, Sent
+from sync_server.core.events import CompactResult as FoldResult
 from sync_server.core.limits import Limits
-from sync_server.core.rooms import Event, Joined, Output, Received, Rooms, Send, Sent
-from sync_server.log.sqlite import SqliteLog
+from sync_server.core.rooms import Rooms
+from sync_server.core.validation import Received
+from sync_server.log.sqlite import SqliteStorage
 from sync_server.thread import RelayThread
 
 D, S, T = b"d" * 16, b"s" * 16, b"t" * 16
@@ -43,7 +44,7 @@ class Relay:
     def __init__(self, folder: Path, **limits: int) -> None:
         self.folder = folder
         limits = {"fold": 1 << 30, "batch": 10, "outgoing": 1 << 20, **limits}
-        self.log = SqliteLog(folder / "relay.db")
+        self.log = SqliteStorage(folder / "relay.db")
         self.rooms = Rooms(self.log, Limits(**limits), random.Random(1).randbytes)
         self.inbox: list[wire.Message] = []
         self.to_fold: list[CompactRequest] = []
@@ -72,13 +73,13 @@ class Relay:
         """Ask, fold, and let the old records go."""
         self.say(wire.Fold(D), peer=1)
         for document, upto in self.to_fold:
-            data = b"+".join(self.log.contents(document, upto.position))
+            data = b"+".join(self.log.snapshots.contents(document, upto.position))
             self.step(FoldResult(document, upto, [data, b"waiting"]))
         self.to_fold = []
         return self.rest()
 
     def cursor(self) -> Cursor:
-        head = self.log.head(D)
+        head = self.log.records.head(D)
         assert head
         return head.cursor
 
@@ -142,12 +143,12 @@ def test_what_is_folded_again_and_again_is_still_known(relay: Relay) -> None:
         if n % 7 == 0:
             relay.fold()
     for cursor in cursors:
-        assert relay.log.holds(D, cursor)
-        assert not relay.log.holds(D, cursor._replace(chain=bytes(reversed(cursor.chain))))
+        assert relay.log.records.holds(D, cursor)
+        assert not relay.log.records.holds(D, cursor._replace(chain=bytes(reversed(cursor.chain))))
     relay.log.close()
-    relay.log = SqliteLog(relay.folder / "relay.db")
-    assert all(relay.log.holds(D, cursor) for cursor in cursors)
-    assert relay.log.head(D) == ("yjs", cursors[-1])
+    relay.log = SqliteStorage(relay.folder / "relay.db")
+    assert all(relay.log.records.holds(D, cursor) for cursor in cursors)
+    assert relay.log.records.head(D) == ("yjs", cursors[-1])
 
 
 def test_a_folded_record_sent_again_is_acknowledged_behind_the_snapshot(relay: Relay) -> None:
@@ -162,7 +163,7 @@ def test_a_folded_record_sent_again_is_acknowledged_behind_the_snapshot(relay: R
     _, *rest = relay.say(Open(D, "yjs"), Push(D, S, 1, data), peer=2)
     assert all(isinstance(m, Snapshot) for m in rest[:-1])
     assert rest[-1] == Ack(D, S, 1, 5, 1)
-    assert relay.rooms._peers[2].unacked == 0
+    assert relay.rooms._subscriptions.peers[2].unacked == 0
     assert relay.say(Push(D, S, 6, (b"next",)), peer=2)[0] == Ack(D, S, 6, 1, 6)
 
 
@@ -189,7 +190,7 @@ def test_a_log_is_folded_when_it_outgrows_its_snapshot_and_keeps_a_tail(tmp_path
     # Above 1,000 + 300 bytes first, then above what the snapshot has, and 300.
     assert asked == [(14, 11), (35, 32), (56, 53)]
     relay.rest()
-    assert relay.log.size(D) == (n - 53) * 100
+    assert relay.log.snapshots.tail_size(D) == (n - 53) * 100
     relay.log.close()
 
 
@@ -262,7 +263,7 @@ crossings = st.one_of(
 @given(plan=st.lists(st.lists(crossings, max_size=5), min_size=4, max_size=15))
 def test_whoever_a_fold_overtakes_misses_nothing(tmp_path_factory: pytest.TempPathFactory, plan: list) -> None:
     """Wherever readers stand when a fold takes effect, and however often one does."""
-    log = SqliteLog(tmp_path_factory.mktemp("folds") / "relay.db")
+    log = SqliteStorage(tmp_path_factory.mktemp("folds") / "relay.db")
     limits = Limits(fold=60, fold_tail=20, batch=12, outgoing=300, sweep=3, window_records=1 << 20)
     rooms = Rooms(log, limits, random.Random(1).randbytes)
     three = [Follower(peer) for peer in (1, 2, 3)]
@@ -281,7 +282,7 @@ def test_whoever_a_fold_overtakes_misses_nothing(tmp_path_factory: pytest.TempPa
 
     def folded(works: bool) -> list[Event]:
         document, upto = to_fold.pop(0)
-        every = dict.fromkeys(in_fours(b"".join(log.contents(document, upto.position))))
+        every = dict.fromkeys(in_fours(b"".join(log.snapshots.contents(document, upto.position))))
         return [FoldResult(document, upto, [b"".join(every)] if works else None)]
 
     step(*(Joined(one.peer) for one in three), *(event for one in three for event in one.open(False)))
@@ -309,7 +310,7 @@ def test_whoever_a_fold_overtakes_misses_nothing(tmp_path_factory: pytest.TempPa
         step(*events)
     while to_fold or rooms.more or any(one.queue for one in three):
         step(*(event for one in three for event in one.take()), *(folded(True) if to_fold else ()))
-    head = log.head(D)
+    head = log.records.head(D)
     for one in three:
         assert one.words == set(written)
         assert not one.outbox
@@ -354,7 +355,7 @@ def test_what_a_client_asked_for_is_done_after_a_restart(tmp_path: Path) -> None
     relay = Relay(tmp_path)
     relay.rest()
     assert relay.to_fold == []
-    assert relay.log._db.conn.execute("SELECT count(*) FROM records").fetchone() == (0,)
+    assert relay.log.database.connection.execute("SELECT count(*) FROM records").fetchone() == (0,)
     relay.log.close()
 
 

@@ -29,8 +29,9 @@ from llmcrdt.sync import wire
 from llmcrdt.sync.link import Link
 from llmcrdt.sync.wire import Ack, Error, ErrorCode, Open, Opened, Push, Records
 from llmcrdt.testing.local_documents import BlobDocuments
+from sync_server.core.events import Drop, Greeted, Joined, Send
 from sync_server.core.limits import Limits
-from sync_server.core.rooms import Drop, Greeted, Joined, Rooms, Send
+from sync_server.core.rooms import Rooms
 from sync_server.core.validation import (
     DiffRequest,
     Flush,
@@ -44,9 +45,10 @@ from sync_server.core.validation import (
     Validation,
 )
 from sync_server.doors import yjs
-from sync_server.log.base import LogError
+from sync_server.log.base import LogError, Origin
 from sync_server.log.file import DATABASE
-from sync_server.log.sqlite import SqliteLog
+from sync_server.log.records import SqliteRecords
+from sync_server.log.sqlite import SqliteStorage
 from sync_server.thread import RelayThread
 from sync_server.workers import framing as pieces
 from sync_server.workers import validator as keeper_module
@@ -105,9 +107,9 @@ def test_a_bad_record_is_refused_kept_for_the_operator_and_goes_nowhere(tmp_path
         command = [sys.executable, "-m", "sync_server", "inspect", "--data", str(tmp_path)]
         shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
         assert dict(zip(*(line.split("\t") for line in shown), strict=True))["refused"] == "1"
-    with closing(SqliteLog(tmp_path / DATABASE)) as log:
-        assert list(log.contents(D, 9)) == [one, two]
-        ((reason, data),) = log._db.conn.execute("SELECT reason, data FROM refused").fetchall()
+    with closing(SqliteStorage(tmp_path / DATABASE)) as log:
+        assert list(log.snapshots.contents(D, 9)) == [one, two]
+        ((reason, data),) = log.database.connection.execute("SELECT reason, data FROM refused").fetchall()
         assert data == b"no update" and "update" in reason
 
 
@@ -116,8 +118,8 @@ def test_a_document_of_which_nothing_was_taken_is_not_there(tmp_path: Path) -> N
     with RelayThread(tmp_path) as relay, native(relay.url, D) as client:
         assert isinstance(refused := ask(client, Push(D, S, 1, (b"no update",))), Error)
         assert refused.code == ErrorCode.BAD_RECORD
-    with closing(SqliteLog(tmp_path / DATABASE)) as log:
-        assert log.head(D) is None and not log.documents()
+    with closing(SqliteStorage(tmp_path / DATABASE)) as log:
+        assert log.records.head(D) is None and not log.documents()
 
 
 @pytest.fixture(scope="module")
@@ -227,8 +229,8 @@ def test_a_worker_killed_again_and_again_loses_and_refuses_nothing(tmp_path: Pat
         thread.join()
         child.terminate()
         child.communicate()
-    with closing(SqliteLog(tmp_path / DATABASE)) as log:
-        assert log._db.conn.execute("SELECT count(*) FROM refused").fetchone() == (0,)
+    with closing(SqliteStorage(tmp_path / DATABASE)) as log:
+        assert log.database.connection.execute("SELECT count(*) FROM refused").fetchone() == (0,)
 
 
 def workers(relay: int) -> list[int]:
@@ -259,7 +261,7 @@ class Kept:
     """A keeper over a real log, and the rooms' part in it: what passed is appended before a Flush is answered."""
 
     def __init__(self, folder: Path, **limits: int) -> None:
-        self.log = SqliteLog(folder / DATABASE)
+        self.log = SqliteStorage(folder / DATABASE)
         self.answers: dict[int, ValidateResult] = {}
         self.flushes: list[Flush] | None = None
         self._got = threading.Condition()
@@ -267,14 +269,14 @@ class Kept:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
-        self.keeper = Validator(self.log, Limits(**limits), self._take)
+        self.keeper = Validator(self.log.snapshots, Limits(**limits), self._take)
         self._loop.call_soon_threadsafe(self.keeper.start)
 
     def _take(self, answer: ValidateResult | Flush) -> None:
         if isinstance(answer, Flush):
             if self.flushes is not None:
                 return self.flushes.append(answer)
-            head = self.log.head(answer.document)
+            head = self.log.records.head(answer.document)
             return self.tell(Flushed(answer.document, head.cursor.position if head else 0))
         with self._got:
             self.answers[answer.ticket] = answer
@@ -294,10 +296,9 @@ class Kept:
         return [self.answers[ticket] for ticket in tickets]
 
     def append(self, document: bytes, *data: bytes, session: bytes = S) -> None:
-        with self.log.transaction():
-            first = self.log.last(document, session) + 1
-            for n, piece in enumerate(data, first):
-                self.log.append(document, wire.Record(session, n, piece), "yjs", b"l" * 16)
+        first = self.log.records.last(document, session) + 1
+        self.log.records.append(document, session, first, data, Origin("yjs", b"l" * 16))
+        assert not self.log.records.commit()
 
     def close(self) -> None:
         asyncio.run_coroutine_threadsafe(self.keeper.stop(), self._loop).result(WAIT)
@@ -554,7 +555,7 @@ def test_documents_are_thrown_away_to_make_room_and_come_back(tmp_path: Path) ->
         made = {name: edits(1, 1000)[0] for name in names}
         for _ in range(3):
             for name in names:
-                kept.append(name, *([made[name]] if not kept.log.head(name) else []))
+                kept.append(name, *([made[name]] if not kept.log.records.head(name) else []))
                 (told,) = kept.wait(kept.put(DiffRequest(name, "yjs", b"\x00")))
                 assert texts(told.data[0]) == texts(made[name])
                 assert kept.keeper.held <= 4
@@ -663,8 +664,8 @@ def test_a_document_that_harmed_a_worker_is_read_on_and_who_writes_is_told_by_a_
         with Bare(relay.url, document_id(D)) as page:
             page.send(yjs.StepOne(b"\x00"))
             assert page.close_code() == 4403
-    with closing(SqliteLog(tmp_path / "data" / DATABASE)) as log:
-        assert list(log.contents(D, 9)) == [one, two]
+    with closing(SqliteStorage(tmp_path / "data" / DATABASE)) as log:
+        assert list(log.snapshots.contents(D, 9)) == [one, two]
 
 
 # ---------------------------------------------------------------- order, without a keeper
@@ -674,7 +675,7 @@ class CheckedRooms:
     """Rooms whose keeper answers when it is told to, in any order between documents."""
 
     def __init__(self, folder: Path, seed: int) -> None:
-        self.log = SqliteLog(folder / DATABASE)
+        self.log = SqliteStorage(folder / DATABASE)
         self.checking = Validation(available=True, always=True)
         self.rooms = Rooms(self.log, Limits(), random.Random(seed).randbytes, self.checking)
         self.todo: list[ValidateRequest] = []
@@ -734,7 +735,7 @@ def test_messages_of_one_peer_about_one_document_keep_their_order(
         net.answer(rng)
     assert not any(isinstance(m, Error) for _, m in net.heard), net.heard
     for document in (D, E):
-        head = net.log.head(document)
+        head = net.log.records.head(document)
         assert (head.cursor.position if head else 0) == pushed[document], "what was sent before it left is there"
     reached = [m.id for _, m in net.heard if isinstance(m, wire.Reached)]
     assert leaves or reached == list(range(1, barriers + 1))
@@ -760,7 +761,7 @@ def test_a_flush_is_answered_also_where_the_log_could_not_be_read(
         raise LogError("no disk")
 
     with monkeypatch.context() as patch:
-        patch.setattr(SqliteLog, "head", fails)
+        patch.setattr(SqliteRecords, "head", fails)
         assert rooms.step([Flush(D)]) == []
     assert rooms.step([Flush(E)]) == [Flushed(D, 0), Flushed(E, 0)]
 
@@ -776,7 +777,7 @@ def test_a_merge_that_rests_on_what_is_not_in_the_log_is_looked_at_again(tmp_pat
     net.step(ValidateResult(push.ticket, 1), ValidateResult(merge.ticket, data=(b"rests on it",)))
     (again,) = net.todo
     net.step(ValidateResult(again.ticket, data=(b"m",)))
-    assert [s.record.data for s in net.log.read(D, 0, 1 << 20, 10)] == [b"m"]
+    assert [s.record.data for s in net.log.records.read(D, 0, 1 << 20, 10)] == [b"m"]
     net.log.close()
 
 

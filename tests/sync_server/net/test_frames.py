@@ -14,7 +14,8 @@ from websockets.server import ServerProtocol
 
 from llmcrdt.sync import wire
 from llmcrdt.sync.wire import Ack, Push
-from sync_server.core.rooms import Received, joined
+from sync_server.core.events import join_pushes
+from sync_server.core.validation import Received
 from sync_server.doors.native import take_following
 from sync_server.net.frames import PlainFrames
 from sync_server.thread import RelayThread
@@ -175,7 +176,7 @@ def test_pushes_taken_together_are_the_same_records(stream: list[Push], place: i
     assert (count, size) == (len(frames), sum(map(len, frames)))
     assert records(taken) == records(stream)
     if not broken:
-        assert taken == [event.message for event in joined([Received(1, push) for push in stream])]  # type: ignore[union-attr]
+        assert taken == [event.message for event in join_pushes([Received(1, push) for push in stream])]  # type: ignore[union-attr]
 
 
 def records(stream: list[Push]) -> list[tuple[bytes, bytes, int, bytes]]:

@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmcrdt.sync import wire
 from llmcrdt.sync.wire import Push
 from sync_server.core.limits import Limits
 from sync_server.core.validation import (
@@ -25,8 +24,9 @@ from sync_server.core.validation import (
     ValidateRequest,
     ValidateResult,
 )
+from sync_server.log.base import Origin
 from sync_server.log.file import DATABASE
-from sync_server.log.sqlite import SqliteLog
+from sync_server.log.sqlite import SqliteStorage
 from sync_server.workers import process
 from sync_server.workers import scheduler as check_scheduler
 from sync_server.workers import validator_worker as keeper_worker
@@ -44,10 +44,10 @@ class Scheduled:
     until somebody moves it."""
 
     def __init__(self, folder: Path, **limits: Any) -> None:
-        self.log = SqliteLog(folder / DATABASE)
+        self.log = SqliteStorage(folder / DATABASE)
         self.now, self.ticket = 0.0, 0
         self.answers: dict[int, ValidateResult] = {}
-        self.scheduler = CheckScheduler(self.log, Limits(**limits), self._take)
+        self.scheduler = CheckScheduler(self.log.snapshots, Limits(**limits), self._take)
         self.quick, self.slow = self.scheduler.lanes
         self._flushes: list[Flush] = []
 
@@ -74,7 +74,7 @@ class Scheduled:
                 return batch
             flushes, self._flushes = self._flushes, []
             for flush in flushes:
-                head = self.log.head(flush.document)
+                head = self.log.records.head(flush.document)
                 self.scheduler.put(Flushed(flush.document, head.cursor.position if head else 0), self.now)
             if slice_ := self.scheduler.next_read(lane):
                 assert self.scheduler.was_read(slice_, read_slice(slice_.log), self.now)
@@ -86,10 +86,9 @@ class Scheduled:
         self.scheduler.answered(lane, said, self.now)
 
     def append(self, document: bytes, *data: bytes) -> None:
-        with self.log.transaction():
-            first = self.log.last(document, S) + 1
-            for n, piece in enumerate(data, first):
-                self.log.append(document, wire.Record(S, n, piece), "yjs", b"l" * 16)
+        first = self.log.records.last(document, S) + 1
+        self.log.records.append(document, S, first, data, Origin("yjs", b"l" * 16))
+        assert not self.log.records.commit()
 
     def run(self, most: int = 100) -> None:
         """Workers say that all is well, until nothing is left to do."""
