@@ -28,6 +28,7 @@ from .projection import Tables
 from .projector import Projector, entry_of_row
 from .stream import Stream
 from .transcript import Transcript
+from .turn import Turn
 from .verify import Problem, verify
 from .view import ConversationView
 
@@ -89,7 +90,7 @@ class Conversation(Document):
         self._stale_bytes = False  # an update that was kept may hold words of an entry that was erased before it came
         self._told: tuple[set[EntryId], set[EntryId]] | None = None
         """What observers know to be visible, and what changed since; None where they know all."""
-        self.turn = threading.Lock()
+        self.turn = Turn()
         """Held by whoever generates: in one process one generation of a conversation runs at a time."""
         super().__init__(id, journal, make_replica, lock=lock, clock=clock, random=random)
 

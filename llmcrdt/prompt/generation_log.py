@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from ..document.entry import EMPTY_FRAME, TOKENS, Entry, HiddenField, extend_frame_hash
 from ..exceptions import InvalidContent
 from ..ids import ContentHash, EntryId, is_entry_id
-from .tokenizer import Tokenizer
+from ..tokenizer import Tokenizer
 
 _VERSION = 1
 _MAX_ID = 2**31 - 1
