@@ -99,11 +99,11 @@ RELAY_MUTATIONS = (
         "tests/repo/test_repo.py::test_a_refill_holds_what_was_only_deleted",
     ),
     Mutation(
-        "duties", "the outbox is not sent again after a reconnection", "Synchronizer._live",
-        "self._push(doc)", "", _SEEDS,
+        "duties", "the outbox is not sent again after a reconnection", "ConnectionSync._go_live",
+        "self.push(doc)", "", _SEEDS,
     ),
     Mutation(
-        "duties", "a cursor is remembered before what the log lacks is queued", "Synchronizer._stream",
+        "duties", "a cursor is remembered before what the log lacks is queued", "ConnectionSync._handle_log",
         "None if filling else cursor", "cursor",
         "tests/sync/test_synchronizer.py::test_a_cut_while_another_log_is_taken_in_loses_nothing",
     ),
@@ -123,8 +123,8 @@ RELAY_MUTATIONS = (
         "tests/store/test_store.py::test_records_of_another_log_leave_a_cursor_into_none",
     ),
     Mutation(
-        "synced", "what is gone counts as refused before the library can say why", "Synchronizer._refused",
-        "self._goals.ask_again()", "",
+        "synced", "what is gone counts as refused before the library can say why", "ConnectionSync._refused",
+        "waiters.ask_again()", "",
         "tests/sync/test_deletion_requests.py::test_gone_is_a_refusal_only_where_the_library_does_not_say_why",
     ),
     Mutation(
@@ -137,12 +137,12 @@ RELAY_MUTATIONS = (
         "tests/repo/test_erase_everywhere.py::test_what_an_erase_puts_in_the_place_of_waiting_records_is_waited_for",
     ),
     Mutation(
-        "synced", "a goal does not ask what the relay has", "SyncWaiters.advance",
-        "goal.heard and not goal.marks", "not goal.marks", _SEEDS,
+        "synced", "whoever waits does not ask what the relay has", "SyncWaiters.advance",
+        "waiter.received_all and not waiter.marks", "not goal.marks", _SEEDS,
     ),
     Mutation(
         "synced", "deletions are no part of what is local", "SyncWaiters.ask_again",
-        "goal.heard = False", "pass",
+        "waiter.received_all = False", "pass",
         "tests/sync/test_deletion_requests.py::test_who_waits_to_be_in_step_waits_until_the_relay_has_heard_of_it",
     ),
     Mutation(
@@ -166,12 +166,12 @@ RELAY_MUTATIONS = (
     ),
     Mutation(
         "synced", "the first refusal ends the wait for all others", "SyncWaiters.advance",
-        "if not held_back and (not goal.heard or goal.marks.keys() - refused.keys()):", "if False:",
+        "if not held_back and (not waiter.received_all or waiter.marks.keys() - refused.keys()):", "if False:",
         "tests/repo/test_large.py::test_what_a_relay_takes_less_of_waits_alone_and_an_erase_frees_the_rest",
     ),
     Mutation(
         "duties", "what stands before a record that is too large is not sent again", "Sender.start_over",
-        "doc.stuck = None", "", "tests/sync/test_sender.py",
+        "doc.outbox_refused = None", "", "tests/sync/test_sender.py",
     ),
     Mutation(
         "erased", "what waits is replaced at every purge", "redact_updates",
@@ -199,7 +199,7 @@ RELAY_MUTATIONS = (
         "self._relay_tasks.want_deletion(db, relay, document)", "pass", _SEEDS,
     ),
     Mutation(
-        "deleted", "a relay that lost data is not told again what was deleted", "Synchronizer._note_loss",
+        "deleted", "a relay that lost data is not told again what was deleted", "LossDetector.note_loss",
         "self._local.lost()", "",
         "tests/repo/test_deletion.py::test_a_relay_that_went_back_to_an_old_copy_is_told_again",
     ),
@@ -265,8 +265,8 @@ RELAY_MUTATIONS = (
         "if found.entries:\n    self._changed.add(document)", "", _SEEDS,
     ),
     Mutation(
-        "presence", "a device does not announce itself again on a new connection", "Synchronizer._stream",
-        "self.announce(doc.id, anew=True)", "", _SEEDS,
+        "presence", "a device does not announce itself again on a new connection", "ConnectionSync._handle_log",
+        "self.announce(doc, anew=True)", "", _SEEDS,
     ),
     Mutation(
         "presence", "a device that is back has the clock that it had", "Presence.announced",
@@ -298,7 +298,8 @@ RELAY_MUTATIONS = (
     ),
     Mutation(
         "deleted", "a relay that lost nothing but tombstones is not noticed", "Synchronizer.connected",
-        "self._probe()", "", "tests/repo/test_deletion.py::test_a_relay_that_lost_nothing_but_tombstones_is_told_again",
+        "current.loss.probe(current.documents)", "",
+        "tests/repo/test_deletion.py::test_a_relay_that_lost_nothing_but_tombstones_is_told_again",
     ),
     Mutation(
         "P5.8", "what is condensed leaves out what was deleted of what was there", "YjsReplica.since",

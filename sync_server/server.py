@@ -28,8 +28,22 @@ from websockets.http11 import Request as HttpRequest
 from websockets.http11 import Response
 from websockets.typing import Origin, Subprotocol
 
-from llmcrdt.sync import wire
-from llmcrdt.sync.wire import Error, ErrorCode
+from llmcrdt.sync import codec
+from llmcrdt.sync.messages import (
+    MAX_FRAME,
+    MAX_GREETING,
+    PATH,
+    SUBPROTOCOL,
+    Ack,
+    Delete,
+    Deleted,
+    Error,
+    ErrorCode,
+    Presence,
+    Push,
+    Records,
+    Welcome,
+)
 
 from .admin.metrics import CONTENT_TYPE, Metrics
 from .auth.public_keys import AccessError
@@ -185,7 +199,7 @@ class Relay:
                 self._serve,
                 self.host,
                 self.port,
-                subprotocols=[Subprotocol(wire.SUBPROTOCOL)],
+                subprotocols=[Subprotocol(SUBPROTOCOL)],
                 select_subprotocol=_subprotocol,
                 origins=self._origins,
                 ssl=self.certificate.context if self.certificate else None,
@@ -196,7 +210,7 @@ class Relay:
                 close_timeout=self.limits.shutdown,
                 ping_interval=None,  # Connection.beat
                 # Until it is known who it is: a frame that has come in part is held in memory.
-                max_size=wire.MAX_GREETING,
+                max_size=MAX_GREETING,
                 write_limit=(SLICE - 1, SLICE // 4),
                 create_connection=Socket,
                 server_header=None,
@@ -300,11 +314,11 @@ class Relay:
             message = connection.door.receive(frame)
         except Refused as e:
             return self._end(connection, e.error)
-        if isinstance(message, wire.Push) and isinstance(frame, bytes):
+        if isinstance(message, Push) and isinstance(frame, bytes):
             message, frames, size = take_following(message, frame, connection.unread)
         self.metrics.count("frames_received_total", frames)
         self.metrics.count("bytes_received_total", size)
-        cost = size + (self.limits.presence_cost if isinstance(message, wire.Presence) else frames * _FRAME)
+        cost = size + (self.limits.presence_cost if isinstance(message, Presence) else frames * _FRAME)
         pause = self._rate(connection).pause(cost, self._loop.time())
         if pause:
             self.metrics.count("pauses_total")
@@ -314,22 +328,22 @@ class Relay:
 
     def _handle(self, connection: Connection, message: Answer | Request | None, size: int) -> None:
         """Hand a message to the rooms, or answer it here."""
-        if isinstance(message, wire.Welcome):
+        if isinstance(message, Welcome):
             if not self._has_room(connection.door):
                 return self._crowded(connection)
             self._greeted(connection)
-            self._send([connection], Outgoing(wire.encode(message)), 0)
-        elif isinstance(message, Error | wire.Deleted):
+            self._send([connection], Outgoing(codec.encode(message)), 0)
+        elif isinstance(message, Error | Deleted):
             if isinstance(message, Error):
                 self.metrics.error(message.code)
-            self._send([connection], Outgoing(wire.encode(message)), 0)
+            self._send([connection], Outgoing(codec.encode(message)), 0)
         elif message is not None and not self._stopping:
             size += OBJECT
             match message:
                 case DiffRequest():
                     # The answer may be large: the next message is taken when it has left.
                     size += self.limits.window
-                case wire.Push(_, _, _, data):
+                case Push(_, _, _, data):
                     size += len(data) * self.limits.check_cost
                 case MergeRequest():
                     size += self.limits.merge_cost
@@ -338,7 +352,7 @@ class Relay:
 
     def _greeted(self, connection: Connection) -> None:
         native = isinstance(connection.door, NativeDoor)
-        connection.socket.protocol.max_message_size = wire.MAX_FRAME if native else self.limits.yjs_frame
+        connection.socket.protocol.max_message_size = MAX_FRAME if native else self.limits.yjs_frame
         grant = connection.door.grant or EVERYTHING
         admin = grant.level == "admin"
         if self._tokens.on:
@@ -473,7 +487,7 @@ class Relay:
                 if connection := self._connections.get(output.peer):
                     self._each((connection,), self._end, output.error)
                 continue
-            if isinstance(output.message, wire.Ack):
+            if isinstance(output.message, Ack):
                 self.metrics.count("records_acknowledged_total", output.message.count)
             connections = [c for peer in output.peers if (c := self._connections.get(peer))]
             native = [c for c in connections if isinstance(c.door, NativeDoor)]
@@ -501,9 +515,9 @@ class Relay:
                 if self._told[0] is not update:
                     self._told = (update, Outgoing(yjs.encode(yjs.StepTwo(update))))
                 self._send(connections, self._told[1], output.weight)
-            case wire.Presence(_, entries):
+            case Presence(_, entries):
                 self._send(connections, Outgoing(yjs.encode(yjs.Awareness(entries))), output.weight)
-            case wire.Records(_, _, records):
+            case Records(_, _, records):
                 updates = (yjs.encode(yjs.Update(record.data)) for record in records)
                 self._send(connections, Outgoing(*updates), output.weight)
             case _:
@@ -518,7 +532,7 @@ class Relay:
     def _answer_http(self, connection: ServerConnection, request: HttpRequest) -> Response | None:
         """Plain HTTP: is it there, can it take more, and what has it counted. None lets the WebSocket begin."""
         path = request.path.partition("?")[0]
-        if path == wire.PATH or path.startswith(yjs.PATH):
+        if path == PATH or path.startswith(yjs.PATH):
             return None
         if path == "/healthz":
             waits = self._keeper.oldest
@@ -530,7 +544,7 @@ class Relay:
             return connection.respond(*((HTTPStatus.OK, "ready\n") if ready else (_BUSY, "busy\n")))
         if path == "/metrics":
             return self._answer_metrics(connection, request)
-        return connection.respond(HTTPStatus.NOT_FOUND, f"The sync protocol is at {wire.PATH}, Yjs at {yjs.PATH}.\n")
+        return connection.respond(HTTPStatus.NOT_FOUND, f"The sync protocol is at {PATH}, Yjs at {yjs.PATH}.\n")
 
     def _answer_metrics(self, connection: ServerConnection, request: HttpRequest) -> Response:
         if self._tokens.on:
@@ -645,7 +659,7 @@ class Relay:
 def _is_heavy(event: Event) -> bool:
     """Whether it writes, takes away or weighs much of a document, which may be long on the quickest disk."""
     if isinstance(event, Received):
-        return isinstance(event.message, wire.Delete)
+        return isinstance(event.message, Delete)
     return isinstance(event, CompactResult | CatchUpResult)
 
 
@@ -654,7 +668,7 @@ def _outgoing(output: Drop | Send) -> Outgoing | None:
     return (
         None
         if isinstance(output, Drop) or isinstance(output.message, DiffResponse)
-        else Outgoing(wire.encode(output.message))
+        else Outgoing(codec.encode(output.message))
     )
 
 
@@ -662,9 +676,9 @@ def _subprotocol(connection: ServerConnection, offered: Sequence[Subprotocol]) -
     """The one subprotocol at the native door; none at the Yjs door, whose clients know none."""
     if connection.request is not None and connection.request.path.startswith(yjs.PATH):
         return None
-    if wire.SUBPROTOCOL in offered:
-        return Subprotocol(wire.SUBPROTOCOL)
-    raise NegotiationError(f"the subprotocol is {wire.SUBPROTOCOL}")
+    if SUBPROTOCOL in offered:
+        return Subprotocol(SUBPROTOCOL)
+    raise NegotiationError(f"the subprotocol is {SUBPROTOCOL}")
 
 
 def _bearer(request: HttpRequest) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from contextlib import AbstractContextManager, suppress
 from weakref import WeakValueDictionary
 
@@ -18,6 +17,7 @@ from .erasure import clean, is_clean
 from .host import ConversationHost
 from .observers import Observers
 from .projector import Projector, entry_of_row
+from .turn import Turn
 from .view import ConversationView
 
 
@@ -39,7 +39,7 @@ class ConversationCore:
             id, host.journal, host.make_replica, self, lock=host.lock, clock=host.clock, random=host.random
         )
         self.observers = Observers(host.dispatch)
-        self.turn = threading.Lock()
+        self.turn = Turn()
         self.streams: WeakValueDictionary[EntryId, object] = WeakValueDictionary()
         self.claims: dict[str, ToolClaim] = {}
         self._view = self._new_view()

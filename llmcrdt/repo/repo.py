@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from ssl import SSLContext
 
     from ..sync.link import Link
+    from ..sync.link_control import LinkControl
 
 _POLL = 0.3  # seconds between two looks for what other processes wrote to the file
 _AGAIN = 16
@@ -140,7 +141,7 @@ class Repo:
         self._caches = KVCaches(self.store)
         self._journals: dict[DocumentId, StoreJournal] = {}
         self._open: dict[DocumentId, Conversation] = {}
-        self._links: list[Link] = []
+        self._links: list[LinkControl] = []
         self._presence: dict[DocumentId, Presence] = {}
         # For each document, up to which place of its outbox each link has sent it on its connection.
         self._pushed: dict[DocumentId, dict[SyncSource, int]] = {}
@@ -306,7 +307,7 @@ class Repo:
         for. ``token``: None is the one that is known here for that relay. ``tls``, for wss://: a file with the
         certificates to trust (PEM) in place of the system's, or a context. Raises RelayUnreachable where there is none,
         and for what is no address."""
-        from ..sync.link import Link  # websockets is loaded only where it is used
+        from ..sync.link import Link, control_of  # websockets is loaded only where it is used
 
         if self._closing.is_set():
             raise RepoClosed(f"{self.store.path} is closed.", hint="Open the repo again.")
@@ -328,8 +329,8 @@ class Repo:
                     self.store.catalog.add(id_, "conversation")
         link = Link(url, SyncSource(self, url, ids), token=token, tls=tls)
         with self._lock:
-            self._links = [other for other in self._links if other.state != "closed"] + [link]
-            self._owed.linked(link, token)
+            self._links = [other for other in self._links if other.state != "closed"] + [control_of(link)]
+            self._owed.linked(control_of(link), token)
         self._watch()
         return link
 

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from llmcrdt.sync import wire
-from llmcrdt.sync.wire import Ack, ErrorCode, Record
+from llmcrdt.sync.messages import Ack, ErrorCode, Push, Record
 
 from ..log.admin import Storage
 from ..log.base import Conflict, Gap, Origin, Stored, label
@@ -49,9 +48,7 @@ class Appender:
         self._storage, self._log, self._limits = storage, storage.records, limits
         self.recent: dict[bytes, list[Stored]] = {}
 
-    def append(
-        self, subject: str, room: Room, subscription: Subscription, push: wire.Push, data: Sequence[bytes]
-    ) -> Pushed:
+    def append(self, subject: str, room: Room, subscription: Subscription, push: Push, data: Sequence[bytes]) -> Pushed:
         """Append the first records of a push. The first that is refused ends it."""
         document = push.document
         expected = self._log.last(document, push.session) + 1
@@ -64,7 +61,7 @@ class Appender:
         return pushed
 
     def _append_new(
-        self, subject: str, room: Room, subscription: Subscription, push: wire.Push, data: Sequence[bytes]
+        self, subject: str, room: Room, subscription: Subscription, push: Push, data: Sequence[bytes]
     ) -> Pushed:
         """Append records that are all new, and fit."""
         session = push.session
@@ -75,7 +72,7 @@ class Appender:
         return Pushed(len(stored))
 
     def _append_each(
-        self, subject: str, room: Room, subscription: Subscription, push: wire.Push, data: Sequence[bytes]
+        self, subject: str, room: Room, subscription: Subscription, push: Push, data: Sequence[bytes]
     ) -> Pushed:
         repeats: list[tuple[int, bytes, int]] = []
         done, refusal = 0, None

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Collection, Iterable
 
 from llmcrdt.crdt.registry import kinds
-from llmcrdt.sync import wire
+from llmcrdt.sync.messages import FOLD_DONE, FOLD_FAILED
 
 from ..log.admin import Storage
 from ..log.base import LogError, label
@@ -158,7 +158,7 @@ class Compaction:
             for document in tuple(self._asked):
                 upto = self._compacted_to(document)
                 met = [(peer, end) for peer, end in self._asked[document] if end <= upto]
-                answers += ((peer, document, wire.FOLD_DONE) for peer, _ in met if peer is not None)
+                answers += ((peer, document, FOLD_DONE) for peer, _ in met if peer is not None)
                 self._keep_asked(document, [a for a in self._asked[document] if a not in met])
         return answers
 
@@ -200,7 +200,7 @@ class Compaction:
         if len(self._given_up) > self._limits.cached:
             del self._given_up[next(iter(self._given_up))]
         waiting = self._asked.pop(document, [])
-        self._failed += ((peer, document, wire.FOLD_FAILED) for peer, _ in waiting if peer is not None)
+        self._failed += ((peer, document, FOLD_FAILED) for peer, _ in waiting if peer is not None)
 
     def _keep_asked(self, document: bytes, asked: list[tuple[Peer | None, int]]) -> None:
         if asked:

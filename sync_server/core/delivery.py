@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
-from llmcrdt.sync import wire
-from llmcrdt.sync.wire import Error, ErrorCode, Message, Records
+from llmcrdt.sync.messages import MAX_RECORDS, Error, ErrorCode, Message, Presence, Reached, Records, Snapshot
 
 from ..log.admin import Part, Storage, StoredSnapshot
 from ..log.base import Stored
@@ -66,7 +65,7 @@ class Delivery:
     def tell_presence(self, updates: Iterable[Update]) -> None:
         for peers, document, entries in updates:
             weight = CONTROL_WEIGHT + sum(len(entry.state) + 16 for entry in entries)
-            self.send_heavy(peers, Send(peers, wire.Presence(document, entries), weight))
+            self.send_heavy(peers, Send(peers, Presence(document, entries), weight))
 
     def drain(self, peer: Peer, weight: int) -> bool:
         """``weight`` of a peer's queue has left. Whether the queue has room now."""
@@ -100,7 +99,7 @@ class Delivery:
         for peer in tuple(self._asking):
             state = self._subscriptions.peers[peer]
             while state.barriers and self._is_reached(state, state.barriers[0][1]):
-                self.send(peer, wire.Reached(state.barriers.pop(0)[0]))
+                self.send(peer, Reached(state.barriers.pop(0)[0]))
             if not state.barriers:
                 self._asking.discard(peer)
 
@@ -158,10 +157,10 @@ class Delivery:
     def _piece(self, document: bytes, after: int, recent: list[Stored] | None) -> Sequence[Stored]:
         """The log after a position, one message long; from memory where it was appended just now."""
         if not recent or recent[0].position > after + 1:
-            return self._storage.records.read(document, after, self._limits.batch, wire.MAX_RECORDS)
+            return self._storage.records.read(document, after, self._limits.batch, MAX_RECORDS)
         start = end = after + 1 - recent[0].position
         size = 0
-        while end < len(recent) and end - start < wire.MAX_RECORDS:
+        while end < len(recent) and end - start < MAX_RECORDS:
             size += len(recent[end].record.data)
             if end > start and size > self._limits.batch:
                 break
@@ -269,7 +268,7 @@ class Delivery:
         if session != snapshot.session:
             index = 0
         part = part_at(index)
-        message = wire.Snapshot(
+        message = Snapshot(
             document,
             snapshot.position,
             snapshot.chain,

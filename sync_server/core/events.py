@@ -24,8 +24,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple, TypeAlias
 
-from llmcrdt.sync import wire
-from llmcrdt.sync.wire import Cursor, Error, Message
+from llmcrdt.sync.messages import MAX_RECORDS, Cursor, Error, Message, Push
 
 from .validation import (
     DiffResponse,
@@ -147,9 +146,9 @@ def join_pushes(events: Sequence[Event]) -> list[Event]:
     after: tuple[Peer, bytes, bytes, int] | None = None
     for event in events:
         message = event.message if isinstance(event, Received) else None
-        if isinstance(message, wire.Push) and isinstance(event, Received):
+        if isinstance(message, Push) and isinstance(event, Received):
             name = (event.peer, message.document, message.session, message.n)
-            if name != after or message.n + len(message.data) - _first(run).n > wire.MAX_RECORDS:
+            if name != after or message.n + len(message.data) - _first(run).n > MAX_RECORDS:
                 out += _as_one(run)
                 run = []
             run.append(event)
@@ -169,7 +168,7 @@ def _as_one(run: Sequence[Received]) -> list[Event]:
     return [run[0]._replace(message=push, size=sum(event.size for event in run))]
 
 
-def _first(run: Sequence[Received]) -> wire.Push:
+def _first(run: Sequence[Received]) -> Push:
     push = run[0].message
-    assert isinstance(push, wire.Push)
+    assert isinstance(push, Push)
     return push

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from llmcrdt.sync.keepalive import PATIENCE
-from llmcrdt.sync.wire import MAX_RECORD, MAX_RECORDS
+from llmcrdt.sync.messages import MAX_RECORD, MAX_RECORDS
 
 
 @dataclass(frozen=True)

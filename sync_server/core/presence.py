@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import NamedTuple, TypeAlias
 
-from llmcrdt.sync.wire import MAX_PRESENCE, MAX_PRESENT, Announcement
+from llmcrdt.sync.messages import MAX_PRESENCE, MAX_PRESENT, Announcement
 
 from .limits import Limits
 from .validation import Peer

@@ -11,8 +11,26 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 
-from llmcrdt.sync import wire
-from llmcrdt.sync.wire import Error, ErrorCode
+from llmcrdt.sync import messages
+from llmcrdt.sync.messages import (
+    DELETE_DONE,
+    DELETE_REFUSED,
+    FOLD_NEVER,
+    PRESENCE,
+    RESET,
+    RESUMED,
+    Barrier,
+    Close,
+    Delete,
+    Deleted,
+    Error,
+    ErrorCode,
+    Fold,
+    Folded,
+    Open,
+    Opened,
+    Push,
+)
 
 from ..log.admin import Storage
 from ..log.base import LogError, Notify
@@ -288,26 +306,26 @@ class Rooms:
 
     def _obey(self, peer: Peer, message: Request) -> None:
         match message:
-            case wire.Push():
+            case Push():
                 self._writes.push(peer, message, message.data)
-            case wire.Open():
+            case Open():
                 self._open(peer, message)
-            case wire.Close(document):
+            case Close(document):
                 self._close(peer, document)
-            case wire.Barrier(number):
+            case Barrier(number):
                 self._delivery.add_barrier(peer, number)
-            case wire.Fold(document):
+            case Fold(document):
                 self._compact(peer, document)
-            case wire.Delete(document):
+            case Delete(document):
                 self._delete(peer, document)
             case PresenceQuery(document):
                 if document in self._subscriptions.peers[peer].subscriptions:
                     self._presence.watch(peer, document)
-            case wire.Presence(document, entries):
+            case messages.Presence(document, entries):
                 if why := self._presence.announce(peer, document, entries):
                     self._delivery.refuse(peer, ErrorCode.PRESENCE_REFUSED, why, document)
 
-    def _open(self, peer: Peer, message: wire.Open) -> None:
+    def _open(self, peer: Peer, message: Open) -> None:
         state, document = self._subscriptions.peers[peer], message.document
         if document in state.subscriptions:
             self._close(peer, document)
@@ -324,10 +342,10 @@ class Rooms:
         resumed = cursor is not None and self._subscriptions.holds(document, room, cursor)
         start = cursor.position if resumed and cursor else 0
         self._subscriptions.add(peer, document, room, Subscription(start, catch_up_to=room.head.position))
-        if state.features & wire.PRESENCE:
+        if state.features & PRESENCE:
             self._presence.watch(peer, document)
-        how = wire.RESUMED if resumed else wire.RESET
-        self._delivery.send(peer, wire.Opened(document, how, room.head, start))
+        how = RESUMED if resumed else RESET
+        self._delivery.send(peer, Opened(document, how, room.head, start))
 
     def _close(self, peer: Peer, document: bytes) -> None:
         subscription = self._subscriptions.remove(peer, document)
@@ -344,7 +362,7 @@ class Rooms:
         if room is None or peer not in room.readers:
             return self._delivery.refuse(peer, ErrorCode.NOT_OPEN, "Open the document first.", document)
         if room.kind not in COMPACTED_KINDS:
-            return self._delivery.send(peer, wire.Folded(document, wire.FOLD_NEVER))
+            return self._delivery.send(peer, Folded(document, FOLD_NEVER))
         self._compaction.ask(peer, document)
 
     def _delete(self, peer: Peer, document: bytes) -> None:
@@ -353,7 +371,7 @@ class Rooms:
             text = f"At most {self.limits.deletes} deletions may wait for their answer."
             return self._drop(peer, Error(ErrorCode.WINDOW_EXCEEDED, text))
         if not self._deletions.may_delete(document, state.subject, state.admin):
-            return self._delivery.send(peer, wire.Deleted(document, wire.DELETE_REFUSED))
+            return self._delivery.send(peer, Deleted(document, DELETE_REFUSED))
         if self._deletions.delete(peer, document, state.subject):
             self._writes.drop_replica(document)
             self._compaction.sweep_again()
@@ -378,10 +396,10 @@ class Rooms:
         """Peers that asked for a compaction or a deletion hear when no file holds anything of what was to go."""
         for peer, document, outcome in self._compaction.take_answers():
             if peer in self._subscriptions.peers:
-                self._delivery.send(peer, wire.Folded(document, outcome))
+                self._delivery.send(peer, Folded(document, outcome))
         if self._compaction.clean:
             for peer, document in self._deletions.take_answers():
-                self._delivery.send(peer, wire.Deleted(document, wire.DELETE_DONE))
+                self._delivery.send(peer, Deleted(document, DELETE_DONE))
 
     # ---------------------------------------------------------------- the end of a connection
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from llmcrdt.sync import wire
-from llmcrdt.sync.wire import Cursor
+from llmcrdt.sync.chain import START
+from llmcrdt.sync.messages import Cursor
 
 from ..log.admin import Storage, StoredSnapshot
 from ..log.base import Notify
@@ -107,7 +107,7 @@ class Subscriptions:
             return room
         head = self._storage.records.head(document)
         if head is None:
-            return Room(kind, Cursor(self.random(16), 0, wire.START), None)
+            return Room(kind, Cursor(self.random(16), 0, START), None)
         return Room(head.kind, head.cursor, self._storage.snapshots.get(document))
 
     def add(self, peer: Peer, document: bytes, room: Room, subscription: Subscription) -> None:
@@ -144,7 +144,7 @@ class Subscriptions:
         if cursor.log != room.head.log:
             return False
         if cursor.position == 0:
-            return cursor.chain == wire.START
+            return cursor.chain == START
         return self._storage.records.holds(document, cursor)
 
     def refresh(self, document: bytes) -> None:
@@ -153,7 +153,7 @@ class Subscriptions:
         if room is None:
             return
         head = self._storage.records.head(document)
-        room.head = head.cursor if head else Cursor(room.head.log, 0, wire.START)
+        room.head = head.cursor if head else Cursor(room.head.log, 0, START)
         room.snapshot = self._storage.snapshots.get(document)
         self.mark_lagging(document)
         for peer in room.readers:

@@ -22,7 +22,7 @@ from itertools import count
 from typing import NamedTuple, TypeAlias
 
 from llmcrdt.crdt.registry import kinds
-from llmcrdt.sync import wire
+from llmcrdt.sync.messages import Barrier, Close, Delete, Fold, Open, Presence, Push
 
 from .turns import Source
 
@@ -68,16 +68,7 @@ class PresenceQuery:
 
 
 Request: TypeAlias = (
-    wire.Open
-    | wire.Close
-    | wire.Push
-    | wire.Barrier
-    | wire.Fold
-    | wire.Presence
-    | wire.Delete
-    | DiffRequest
-    | MergeRequest
-    | PresenceQuery
+    Open | Close | Push | Barrier | Fold | Presence | Delete | DiffRequest | MergeRequest | PresenceQuery
 )
 """What a peer may say to the rooms."""
 
@@ -99,7 +90,7 @@ class ValidateRequest(NamedTuple):
     ``records``. ``source``: on whose time."""
 
     ticket: int
-    request: wire.Push | DiffRequest | MergeRequest
+    request: Push | DiffRequest | MergeRequest
     kind: str
     records: int = 0
     source: Source = 0
@@ -223,12 +214,12 @@ class Validation:
     def check(self, event: Received, kind: str, records: int = 0, source: Source = 0) -> ValidateRequest:
         """Have a message about a document of this kind looked at, on somebody's time; of a Push so many records."""
         message = event.message
-        assert isinstance(message, wire.Push | DiffRequest | MergeRequest)
+        assert isinstance(message, Push | DiffRequest | MergeRequest)
         document, ticket = message.document, next(self._tickets)
         self._jobs[ticket] = Job(event, self._epochs[document], records, source)
         self._busy[document] += 1
         self._lines.setdefault(event.peer, _PeerQueue()).checked[document] += 1
-        if isinstance(message, wire.Push):
+        if isinstance(message, Push):
             jobs, last = self._names.get((document, message.session), (0, 0))
             self._names[document, message.session] = (jobs + 1, max(last, message.n + records - 1))
         return ValidateRequest(ticket, message, kind, records, source)
@@ -246,10 +237,10 @@ class Validation:
             return None
         self._taken.append(job)
         message = job.event.message
-        assert isinstance(message, wire.Push | DiffRequest | MergeRequest)
-        stale = job.epoch != self._epochs[message.document] and not isinstance(message, wire.Push)
+        assert isinstance(message, Push | DiffRequest | MergeRequest)
+        stale = job.epoch != self._epochs[message.document] and not isinstance(message, Push)
         again = None
-        if stale and job.event.peer in self._lines and not isinstance(message, wire.Push):
+        if stale and job.event.peer in self._lines and not isinstance(message, Push):
             again = self.check(job.event, message.kind, source=job.source)
         self._finish(job.event.peer, message)
         return job, again
@@ -284,13 +275,13 @@ class Validation:
         if (job := self._jobs.pop(todo.ticket, None)) is not None:
             self._finish(job.event.peer, todo.request)
 
-    def _finish(self, peer: Peer, message: wire.Push | DiffRequest | MergeRequest) -> None:
+    def _finish(self, peer: Peer, message: Push | DiffRequest | MergeRequest) -> None:
         document = message.document
         if _less(self._busy, document) == 0:
             self._epochs.pop(document, None)
         if peer in self._lines:
             _less(self._lines[peer].checked, document)
-        if isinstance(message, wire.Push):
+        if isinstance(message, Push):
             jobs, last = self._names[document, message.session]
             if jobs == 1:
                 del self._names[document, message.session]
@@ -299,15 +290,15 @@ class Validation:
 
 
 def _waits(event: Received | Left, line: _PeerQueue, before: deque[Received | Left]) -> bool:
-    if isinstance(event, Left) or isinstance(event.message, wire.Barrier):
+    if isinstance(event, Left) or isinstance(event.message, Barrier):
         return bool(line.checked or before)
     document = event.message.document
     if any(
-        isinstance(e, Received) and not isinstance(e.message, wire.Barrier) and e.message.document == document
+        isinstance(e, Received) and not isinstance(e.message, Barrier) and e.message.document == document
         for e in before
     ):
         return True
-    return document in line.checked and not isinstance(event.message, wire.Push | DiffRequest | MergeRequest)
+    return document in line.checked and not isinstance(event.message, Push | DiffRequest | MergeRequest)
 
 
 def _less(counter: Counter[bytes], key: bytes) -> int:

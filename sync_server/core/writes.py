@@ -7,8 +7,7 @@ import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
-from llmcrdt.sync import wire
-from llmcrdt.sync.wire import Error, ErrorCode, Record
+from llmcrdt.sync.messages import Error, ErrorCode, Push, Record
 
 from ..log.admin import Storage
 from ..log.base import label
@@ -80,7 +79,7 @@ class Writes:
         """Have a message validated, where it has to be. Whether that is so; else ``push`` appends it, and others are
         refused here."""
         match event.message:
-            case wire.Push():
+            case Push():
                 records = self._to_validate(event.peer, event.message)
                 if records == 0:
                     return False
@@ -100,7 +99,7 @@ class Writes:
         """On whose time a message is validated: the subject's, or the connection's where it has none."""
         return self._subscriptions.peers[peer].subject or peer
 
-    def _to_validate(self, peer: Peer, push: wire.Push) -> int:
+    def _to_validate(self, peer: Peer, push: Push) -> int:
         """How many records of a push are to be validated."""
         document, session, n, data = push.document, push.session, push.n, push.data
         room = self._subscriptions.rooms.get(document)
@@ -139,13 +138,13 @@ class Writes:
             return None
         peer, message, _ = job.event
         match message:
-            case wire.Push(document, session, n) if result.failed:
+            case Push(document, session, n) if result.failed:
                 if peer in self._subscriptions.peers:
                     self._delivery.refuse(peer, ErrorCode.READ_ONLY, UNCHECKED, document, session, n)
             case DiffRequest(document) | MergeRequest(document) if result.failed:
                 if peer in self._subscriptions.peers:
                     self._delivery.refuse(peer, ErrorCode.READ_ONLY, UNCHECKED, document)
-            case wire.Push(document, session, n, data):
+            case Push(document, session, n, data):
                 # All that was validated is good: what comes after it can't be appended, and is refused in its turn.
                 good = data if result.good == job.records else data[: result.good]
                 if peer not in self._subscriptions.peers or self.push(peer, message, good) < result.good:
@@ -179,7 +178,7 @@ class Writes:
             self._reject(peer, document, Record(bytes(16), 0, message.update), result.refused)
         elif result.data:
             state.session = state.session or self._subscriptions.random(16)
-            push = wire.Push(document, state.session, state.n + 1, result.data)
+            push = Push(document, state.session, state.n + 1, result.data)
             count = self.push(peer, push, result.data)
             state.n += count
             return count == len(result.data)
@@ -211,7 +210,7 @@ class Writes:
 
     # ---------------------------------------------------------------- appending
 
-    def push(self, peer: Peer, push: wire.Push, data: Sequence[bytes]) -> int:
+    def push(self, peer: Peer, push: Push, data: Sequence[bytes]) -> int:
         """Append the first records of a push. How many are in the log now: the first that is refused ends it."""
         state = self._subscriptions.peers[peer]
         document = push.document

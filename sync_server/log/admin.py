@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from math import inf
 from typing import NamedTuple, Protocol
 
-from llmcrdt.sync.wire import Cursor, Record
+from llmcrdt.sync.messages import Cursor, Record
 
 from .base import RecordLog
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol, TypeAlias
 
 from llmcrdt.exceptions import LLMCRDTError
-from llmcrdt.sync.wire import Cursor, Record
+from llmcrdt.sync.messages import Cursor, Record
 
 
 class LogError(LLMCRDTError):

@@ -10,7 +10,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from llmcrdt.sync.wire import START, Cursor
+from llmcrdt.sync.chain import START
+from llmcrdt.sync.messages import Cursor
 
 from .admin import StoredSnapshot
 from .base import LogError

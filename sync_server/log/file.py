@@ -10,7 +10,8 @@ from pathlib import Path
 
 from sqlite_utils import Database, Migrations
 
-from ..durable import sync_folder
+from llmcrdt.files import sync_folder
+
 from .base import LogError
 
 DATABASE = "relay.db"

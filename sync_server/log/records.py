@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 
-from llmcrdt.sync.wire import START, Cursor, Record, digest, next_chain
+from llmcrdt.sync.chain import START, digest, next_chain
+from llmcrdt.sync.messages import Cursor, Record
 
 from .base import Conflict, Gap, Head, LogError, Notify, Origin, Stored
 from .database import Document, Session, SqliteDatabase

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sqlite3
 
-from llmcrdt.sync.wire import Record, digest
+from llmcrdt.sync.chain import digest
+from llmcrdt.sync.messages import Record
 
 from .database import SqliteDatabase
 

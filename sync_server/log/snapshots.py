@@ -13,7 +13,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from math import inf
 
-from llmcrdt.sync.wire import START, Cursor
+from llmcrdt.sync.chain import START
+from llmcrdt.sync.messages import Cursor
 
 from . import rejected
 from .admin import Part, StoredSnapshot, cut

@@ -7,7 +7,8 @@ import sqlite3
 from collections.abc import Iterator
 
 from llmcrdt.ids import document_id
-from llmcrdt.sync.wire import START, Record, digest, next_chain
+from llmcrdt.sync.chain import START, digest, next_chain
+from llmcrdt.sync.messages import Record
 
 from . import snapshots
 from .admin import StoredSnapshot

@@ -21,7 +21,7 @@ from websockets.http11 import Request
 from websockets.protocol import State
 
 from llmcrdt.sync.keepalive import Keepalive
-from llmcrdt.sync.wire import Error
+from llmcrdt.sync.messages import Error
 
 from ..core.limits import Limits
 from ..core.rate import Rate

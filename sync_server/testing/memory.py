@@ -11,7 +11,8 @@ from copy import copy
 from dataclasses import dataclass, field
 from math import inf
 
-from llmcrdt.sync.wire import START, Cursor, Record, digest, next_chain
+from llmcrdt.sync.chain import START, digest, next_chain
+from llmcrdt.sync.messages import Cursor, Record
 
 from ..log.admin import Part, StoredSnapshot, cut
 from ..log.base import Conflict, Gap, Head, LogError, Notify, Origin, Stored

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from llmcrdt.sync.wire import START, Cursor, Record, digest
+from llmcrdt.sync.chain import START, advance, digest
+from llmcrdt.sync.messages import Cursor, Record
 
 from ..log.admin import Storage
 from ..log.base import Conflict, Gap, Head, Origin, Stored
@@ -76,7 +77,7 @@ class RecordLogSuite(_Suite):
         assert log.read(D, 3, 1000, 1000) == log.read(b"?" * 16, 0, 1000, 1000) == []
         cursor = Cursor(LOG, 0, START)
         for r in records:
-            cursor = cursor.after(digest(D, r))
+            cursor = advance(cursor, digest(D, r))
             assert log.chain_at(D, cursor.position) == cursor.chain
             assert log.holds(D, cursor) and not log.holds(D, cursor._replace(chain=b"?" * 32))
             assert not log.holds(D, cursor._replace(log=b"?" * 16))

@@ -32,7 +32,7 @@ from itertools import islice
 from typing import NamedTuple, TypeAlias
 
 from llmcrdt.exceptions import LLMCRDTError
-from llmcrdt.sync import wire
+from llmcrdt.sync.messages import Push
 
 from ..core.limits import Limits
 from ..core.turns import Source, Turns
@@ -485,7 +485,7 @@ class CheckScheduler:
         if document is None:
             return lambda: None
         if not lane.slow:
-            if job is not None and isinstance(job.todo.request, wire.Push):
+            if job is not None and isinstance(job.todo.request, Push):
                 job.single = job.single or not overran
             sources = (order.source,) if overran else ()
             if overran:
@@ -618,7 +618,7 @@ class CheckScheduler:
 def _sent(id_: bytes, document: Document, source: Source, job: Job, share: int) -> tuple[Sent, bool]:
     """The order for a job, or for the next slice of it; and whether that is all of it."""
     match job.todo.request:
-        case wire.Push(_, _, _, data):
+        case Push(_, _, _, data):
             end = min(job.todo.records, job.good + (1 if job.single else share))
             return Sent(id_, b"check", data[job.good : end], source, job), end == job.todo.records
         case MergeRequest(_, _, update, may_append):

@@ -9,8 +9,8 @@ from contextlib import ExitStack
 
 import pycrdt
 
-from llmcrdt.sync import wire
-from llmcrdt.sync.wire import Ack, Push, Records
+from llmcrdt.sync import codec
+from llmcrdt.sync.messages import Ack, Push, Records
 
 from ..sync_server.core.test_validation import hear, native
 from ..sync_server.yjs_peers import update
@@ -52,7 +52,7 @@ class Bystander:
                     n = self.read + 1
                     record = update(f"k{n % 50}", n, doc)
                     began = time.monotonic()
-                    writer.send(wire.encode(Push(self._document, SESSION, n, (record,))))
+                    writer.send(codec.encode(Push(self._document, SESSION, n, (record,))))
                     heard = hear(reader)
                     assert isinstance(heard, Records), heard
                     assert isinstance(heard := hear(writer), Ack), heard

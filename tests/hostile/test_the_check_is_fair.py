@@ -7,9 +7,9 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from llmcrdt.crdt.yjs.update import write_uint
 from llmcrdt.ids import document_id
-from llmcrdt.sync.wire import Ack, Error, ErrorCode, Push
+from llmcrdt.sync.messages import Ack, Error, ErrorCode, Push
+from llmcrdt.varint import write_uint
 from sync_server.core.limits import Limits
 from sync_server.thread import RelayThread
 

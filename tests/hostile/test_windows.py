@@ -14,8 +14,8 @@ from urllib.request import urlopen
 import pytest
 from websockets.sync.client import ClientConnection
 
-from llmcrdt.sync import wire
-from llmcrdt.sync.wire import Ack, Hello, Open, Opened, Push
+from llmcrdt.sync import codec
+from llmcrdt.sync.messages import Ack, Hello, Open, Opened, Push, Welcome
 from sync_server.auth.tokens import Tokens
 from sync_server.core.limits import Limits
 from sync_server.thread import RelayThread
@@ -55,7 +55,7 @@ def test_a_relay_whose_check_does_nothing_says_that_it_is_not_well(tmp_path: Pat
         assert isinstance(ask(client, Push(D, S, 1, tuple(edits(1)))), Ack)
         assert health(relay) == (200, "ok\n")
         with stopped_worker():
-            client.send(wire.encode(Push(D, S, 2, tuple(edits(1)))))
+            client.send(codec.encode(Push(D, S, 2, tuple(edits(1)))))
             code, words = eventually(lambda: health(relay), lambda answer: answer[0] != 200)
             assert code == 503 and "have waited" in words
         assert isinstance(hear(client), Ack)
@@ -65,7 +65,7 @@ def test_a_relay_whose_check_does_nothing_says_that_it_is_not_well(tmp_path: Pat
 @contextmanager
 def greeted(url: str, token: str, document: bytes) -> Iterator[ClientConnection]:
     with connected(url) as client:
-        for message, answer in ((Hello("t", token.encode()), wire.Welcome), (Open(document, "yjs"), Opened)):
+        for message, answer in ((Hello("t", token.encode()), Welcome), (Open(document, "yjs"), Opened)):
             assert isinstance(ask(client, message), answer)
         yield client
 
@@ -97,9 +97,9 @@ def test_all_connections_of_a_subject_wait_where_one_has_filled_its_window_and_o
         with stopped_worker():
             for n, client in enumerate(clients[:2]):
                 for number in range(1, frames + 1):
-                    client.send(wire.encode(Push(bytes([n]) * 16, S, number, (made[0],))))
+                    client.send(codec.encode(Push(bytes([n]) * 16, S, number, (made[0],))))
             eventually(taken, lambda found: found > 50)
-            clients[2].send(wire.encode(Push(bytes([2]) * 16, S, 1, (made[0],))))
+            clients[2].send(codec.encode(Push(bytes([2]) * 16, S, 1, (made[0],))))
             # Bob's is taken. Of Ann's two connections no more than her window, and what stood behind in the last read.
             eventually(taken, lambda found: found > 51)
             assert settled(taken) < 2 * frames

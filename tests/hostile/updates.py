@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmcrdt.crdt.yjs.update import write_uint as u
+from llmcrdt.varint import write_uint as u
 
 
 def text(letters: int, client: int = 1) -> bytes:

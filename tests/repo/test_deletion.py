@@ -18,8 +18,9 @@ from llmcrdt.exceptions import ConversationNotFound, RelayRefused, RepoClosed, S
 from llmcrdt.ids import document_bytes
 from llmcrdt.store.deletions import SqliteDeletions
 from llmcrdt.store.relay_tasks import SqliteRelayTasks
+from llmcrdt.sync.link import control_of
+from llmcrdt.sync.messages import Ack, Error, ErrorCode, Open, Opened, Push
 from llmcrdt.sync.protocol import Connection
-from llmcrdt.sync.wire import Ack, Error, ErrorCode, Open, Opened, Push
 from sync_server.auth.tokens import Tokens
 from sync_server.log.sqlite import SqliteStorage
 from sync_server.thread import RelayThread
@@ -243,7 +244,7 @@ def test_without_a_word_of_the_library_nothing_local_is_touched(open_repo: OpenR
         link.wait_synced(30)
         with friend.connect(relay.url, only=[conversation.id]) as other:
             other.wait_synced(30)
-            other.delete(conversation.id, friend.library).result(30)
+            control_of(other).request_deletion(conversation.id, friend.library).result(30)
         conversation.append("user", SECRET)
         with pytest.raises(RelayRefused, match="was deleted") as refused:
             link.wait_synced(30)

@@ -173,10 +173,10 @@ def test_what_an_erase_puts_in_the_place_of_waiting_records_is_waited_for(open_r
             link.wait_synced(60)
     kept, gone = conv.append("user", "is kept"), conv.append("user", "is erased")
     follower = Synchronizer(SyncSource(repo, url, None), random.random)
-    goal = follower.goal(lambda why: None)
+    goal = follower.add_waiter(lambda why: None)
     follower.connected()
     assert (kept.sync, gone.sync) == ("local", "local")
     conv.erase(gone)
-    follower.changed(conv.id)
+    follower.local_changed(conv.id)
     assert conv.entry(kept).sync == "local"
     assert goal.marks[conv.id].place == repo.store.outboxes.end(url, conv.id)

@@ -239,7 +239,7 @@ class World:
                     for update in updates if document in here else ():
                         assert says_all(document, self.library, [here[document]], update), "the relay's is here"
 
-        process.follower.goal(done)
+        process.follower.add_waiter(done)
         process._pump()
 
     def deletions_of(self, process: ClientProcess) -> set[bytes]:
@@ -309,7 +309,7 @@ class World:
                 done(why)
                 assert not deleted & set(self.relay.log.documents()), "what is deleted here is deleted on the relay"
 
-            process.follower.goal(taken)
+            process.follower.add_waiter(taken)
             process._pump()
         end = self.clock.now + _QUIET
         while left and self.clock.now < end:

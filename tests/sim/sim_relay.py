@@ -15,7 +15,21 @@ from sim_network import Clock, Wire
 
 from llmcrdt.crdt.yjs.compact import compact_updates
 from llmcrdt.exceptions import LLMCRDTError
-from llmcrdt.sync import wire
+from llmcrdt.sync import codec, messages
+from llmcrdt.sync.messages import (
+    Ack,
+    Deleted,
+    Error,
+    ErrorCode,
+    Folded,
+    Message,
+    Opened,
+    Presence,
+    Push,
+    Records,
+    Snapshot,
+    Welcome,
+)
 from sync_server.auth.tokens import Tokens
 from sync_server.core.events import (
     CatchUpRequest,
@@ -85,24 +99,24 @@ class Ledger:
         """The relay says this to somebody."""
         document = getattr(message, "document", None)
         match message:
-            case wire.Ack(_, session, first, count):
+            case Ack(_, session, first, count):
                 for n in range(first, first + count):
                     if (message.document, session, n) not in self.pushed:
                         continue  # the relay's own record of what a page said
                     data = self.acked[message.document, session, n] = self.pushed[message.document, session, n]
                     assert data not in self.bad, "what is bad is never acknowledged"
-            case wire.Records(_, _, records):
+            case Records(_, _, records):
                 assert not self.bad.intersection(record.data for record in records), "what is bad goes to nobody"
                 self.largest = max(self.largest, *(len(record.data) for record in records))
             case DiffResponse(_, update):
                 self.largest = max(self.largest, len(update))
-            case wire.Deleted(_, wire.DELETE_DONE):
+            case Deleted(_, messages.DELETE_DONE):
                 self.deleted.add(message.document)
                 self.happened["deletions done"] += 1
                 return
-            case wire.Error(wire.ErrorCode.BAD_RECORD):
+            case Error(ErrorCode.BAD_RECORD):
                 self.happened["records refused"] += 1
-        if isinstance(message, wire.Ack | wire.Records | wire.Snapshot | wire.Opened | wire.Folded):
+        if isinstance(message, Ack | Records | Snapshot | Opened | Folded):
             assert document not in self.deleted, "what was deleted takes nothing and says nothing any more"
 
 
@@ -197,12 +211,12 @@ class RelayProcess:
         while wire_.inbox and peer.working <= LIMITS.window and wire_.queued <= LIMITS.outgoing and not peer.ended:
             frame = wire_.inbox.popleft()
             message = peer.door.receive(frame)
-            if isinstance(message, wire.Welcome):
+            if isinstance(message, Welcome):
                 self._put(Greeted(peer.number, peer.door.features))
-            if isinstance(message, wire.Welcome | wire.Error | wire.Deleted):
-                wire_.send_down(wire.encode(message), 0)
+            if isinstance(message, Welcome | Error | Deleted):
+                wire_.send_down(codec.encode(message), 0)
                 continue
-            if isinstance(message, wire.Push):
+            if isinstance(message, Push):
                 for n, data in enumerate(message.data, message.n):
                     self.ledger.pushed.setdefault((message.document, message.session, n), data)
             if message is not None:
@@ -285,7 +299,7 @@ class RelayProcess:
                         self._end(peer, error)
                 case Send(peers, message, weight):
                     self.ledger.note(message)
-                    if isinstance(message, wire.Deleted):
+                    if isinstance(message, Deleted):
                         self._deleted(message.document)
                     for number in peers:
                         if peer := self._peers.get(number):
@@ -294,27 +308,27 @@ class RelayProcess:
         for peer in tuple(self._peers.values()):
             self.readable(peer.wire)
 
-    def _send(self, peer: _Peer, message: wire.Message | DiffResponse, weight: int) -> None:
+    def _send(self, peer: _Peer, message: Message | DiffResponse, weight: int) -> None:
         """As ``server.Relay`` does, which speaks the protocol of each door."""
         if isinstance(peer.door, NativeDoor):
             assert not isinstance(message, DiffResponse)
-            return peer.wire.send_down(wire.encode(message), weight)
+            return peer.wire.send_down(codec.encode(message), weight)
         match message:
-            case wire.Error():
+            case Error():
                 self._end(peer, message)
             case DiffResponse(_, update, version):
                 if peer.door.ask_once():
                     peer.wire.send_down(yjs.encode(yjs.StepOne(version)), 0)
                 peer.wire.send_down(yjs.encode(yjs.StepTwo(update)), weight)
-            case wire.Records(_, _, records):
+            case Records(_, _, records):
                 for n, record in enumerate(records):
                     peer.wire.send_down(yjs.encode(yjs.Update(record.data)), 0 if n else weight)
-            case wire.Presence(_, entries):
+            case Presence(_, entries):
                 peer.wire.send_down(yjs.encode(yjs.Awareness(entries)), weight)
             case _:
                 peer.unreported += weight
 
-    def _end(self, peer: _Peer, error: wire.Error) -> None:
+    def _end(self, peer: _Peer, error: Error) -> None:
         last, peer.wire.reason, _ = peer.door.farewell(error)
         peer.ended = True
         if last is not None:

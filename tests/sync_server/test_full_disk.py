@@ -11,7 +11,7 @@ import pytest
 
 import llmcrdt
 from llmcrdt.exceptions import SyncError
-from llmcrdt.sync.wire import ErrorCode
+from llmcrdt.sync.messages import ErrorCode
 from sync_server.log.base import LogError
 from sync_server.log.sqlite import SqliteStorage
 from sync_server.thread import RelayThread

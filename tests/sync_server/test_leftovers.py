@@ -8,8 +8,24 @@ from pathlib import Path
 
 import pytest
 
-from llmcrdt.sync import wire
-from llmcrdt.sync.wire import Ack, Close, Delete, Deleted, Hello, Open, Push, Reached, Record
+from llmcrdt.sync import codec
+from llmcrdt.sync.messages import (
+    DELETE_DONE,
+    DELETE_REFUSED,
+    FEATURES,
+    Ack,
+    Barrier,
+    Close,
+    Delete,
+    Deleted,
+    Hello,
+    Open,
+    Opened,
+    Push,
+    Reached,
+    Record,
+    Welcome,
+)
 from sync_server import thread
 from sync_server.auth.tokens import Tokens
 from sync_server.core.limits import Limits
@@ -59,11 +75,11 @@ def entries(thing: object, seen: set[int] | None = None) -> int:
 def visit(url: str, documents: Sequence[bytes]) -> None:
     """Open, write and close documents."""
     with connected(url) as client:
-        until(client, wire.Welcome, Hello("t", features=wire.FEATURES))
+        until(client, Welcome, Hello("t", features=FEATURES))
         for document in documents:
             until(client, Ack, Open(document, "yjs"), Push(document, os.urandom(16), 1, (b"\x00\x00",)))
-            client.send(wire.encode(Close(document)))
-        until(client, Reached, wire.Barrier(1))
+            client.send(codec.encode(Close(document)))
+        until(client, Reached, Barrier(1))
 
 
 def test_documents_that_came_and_went_leave_no_more_than_the_limits_say(tmp_path: Path, relays: list[Relay]) -> None:
@@ -112,10 +128,10 @@ def test_the_rate_of_a_subject_that_left_is_forgotten_when_it_makes_no_differenc
     made = [tokens.make(f"subject-{n}", "append", ["*"]).encode() for n in range(20)]
     with RelayThread(tmp_path, limits=Limits(rate=10_000, burst=20_000)) as relay:
         with connected(relay.url) as stays:
-            until(stays, wire.Welcome, Hello("t", made[0]))
+            until(stays, Welcome, Hello("t", made[0]))
             for token in made[1:]:
                 with connected(relay.url) as client:
-                    until(client, wire.Welcome, Hello("t", token))
+                    until(client, Welcome, Hello("t", token))
             eventually(lambda: [*relays[0]._rates], lambda rates: rates == ["subject-0"])
         eventually(lambda: relays[0]._rates, lambda rates: not rates)
 
@@ -128,13 +144,13 @@ def test_tombstones_of_documents_that_never_were_have_a_number(tmp_path: Path) -
     ids = [bytes([n]) * 16 for n in range(20)]
     for first in (True, False):  # also after a restart
         with RelayThread(tmp_path, limits=limits) as relay, connected(relay.url) as client, connected(relay.url) as two:
-            until(client, wire.Welcome, Hello("t", ann))
-            until(two, wire.Welcome, Hello("t", bob))
-            outcomes = [wire.DELETE_DONE] * 3 + [wire.DELETE_REFUSED] * 2
+            until(client, Welcome, Hello("t", ann))
+            until(two, Welcome, Hello("t", bob))
+            outcomes = [DELETE_DONE] * 3 + [DELETE_REFUSED] * 2
             for document, outcome in zip(ids, outcomes, strict=False):
                 assert until(client, Deleted, Delete(document)) == Deleted(document, outcome)
             there = ids[10 + first]
             until(client, Ack, Open(there, "sealed"), Push(there, S, 1, (b"x",)))
-            assert until(client, Deleted, Delete(there)) == Deleted(there, wire.DELETE_DONE)
-            assert until(two, Deleted, Delete(ids[15 + first])) == Deleted(ids[15 + first], wire.DELETE_DONE)
-            assert isinstance(until(client, wire.Opened, Open(ids[4], "sealed")), wire.Opened), "it was not deleted"
+            assert until(client, Deleted, Delete(there)) == Deleted(there, DELETE_DONE)
+            assert until(two, Deleted, Delete(ids[15 + first])) == Deleted(ids[15 + first], DELETE_DONE)
+            assert isinstance(until(client, Opened, Open(ids[4], "sealed")), Opened), "it was not deleted"

@@ -16,8 +16,26 @@ import pytest
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
-from llmcrdt.sync import wire
-from llmcrdt.sync.wire import Hello, Open, Push
+from llmcrdt.sync import codec
+from llmcrdt.sync.messages import (
+    DELETE_DONE,
+    FOLD_DONE,
+    PATH,
+    SUBPROTOCOL,
+    Ack,
+    Delete,
+    Deleted,
+    Fold,
+    Folded,
+    Hello,
+    Message,
+    Open,
+    Opened,
+    Push,
+    Record,
+    Records,
+    Snapshot,
+)
 from sync_server.core.limits import Limits
 from sync_server.log import database
 from sync_server.log.base import LogError, Origin
@@ -67,25 +85,25 @@ def transactions(monkeypatch: pytest.MonkeyPatch, seconds: float) -> Iterator[li
         yield names
 
 
-def say(client: ClientConnection, message: wire.Message) -> wire.Message:
-    client.send(wire.encode(message))
+def say(client: ClientConnection, message: Message) -> Message:
+    client.send(codec.encode(message))
     answer = client.recv(timeout=20)
     assert isinstance(answer, bytes)
-    return wire.decode(answer)
+    return codec.decode(answer)
 
 
 def test_a_slow_disk_holds_up_nobody_who_does_not_need_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stop = threading.Event()
 
     def write(url: str) -> None:
-        with connect(url + wire.PATH, subprotocols=[Subprotocol(wire.SUBPROTOCOL)], proxy=None) as client:
+        with connect(url + PATH, subprotocols=[Subprotocol(SUBPROTOCOL)], proxy=None) as client:
             for message in (Hello("t"), Open(D, "automerge")):
-                client.send(wire.encode(message))
+                client.send(codec.encode(message))
                 client.recv(timeout=20)
             n = 0
             while not stop.is_set():
                 n += 1
-                client.send(wire.encode(Push(D, S, n, (b"x",))))
+                client.send(codec.encode(Push(D, S, n, (b"x",))))
                 client.recv(timeout=20)
 
     with RelayThread(tmp_path) as relay:
@@ -134,13 +152,13 @@ def test_a_document_is_folded_and_deleted_on_the_thread(tmp_path: Path, monkeypa
         note(SqliteSweeper, "sweep")
         note(SqliteSweeper, "scrub")
         monkeypatch.setattr(Pace, "quick", True)
-        with connect(relay.url + wire.PATH, subprotocols=[Subprotocol(wire.SUBPROTOCOL)], proxy=None) as client:
+        with connect(relay.url + PATH, subprotocols=[Subprotocol(SUBPROTOCOL)], proxy=None) as client:
             say(client, Hello("t"))
             say(client, Open(D, "yjs"))
-            assert isinstance(say(client, Push(D, S, 1, tuple(edits(3)))), wire.Ack)
-            assert say(client, wire.Fold(D)) == wire.Folded(D, wire.FOLD_DONE)
-            client.send(wire.encode(wire.Delete(D)))
-            while wire.decode(client.recv(timeout=20)) != wire.Deleted(D, wire.DELETE_DONE):  # type: ignore[arg-type]
+            assert isinstance(say(client, Push(D, S, 1, tuple(edits(3)))), Ack)
+            assert say(client, Fold(D)) == Folded(D, FOLD_DONE)
+            client.send(codec.encode(Delete(D)))
+            while codec.decode(client.recv(timeout=20)) != Deleted(D, DELETE_DONE):  # type: ignore[arg-type]
                 pass
     loop = threads.pop("append")
     assert len(loop) == 1 and len(threads) == 4
@@ -156,23 +174,23 @@ def test_what_was_condensed_is_weighed_on_the_thread(tmp_path: Path, monkeypatch
 
     limits = Limits(condense_bytes=1, condense_share=1e9, condense_wait=60.0)
     with RelayThread(tmp_path, limits=limits) as relay, native(relay.url, D) as writer:
-        assert isinstance(ask(writer, Push(D, S, 1, tuple(edits(40)))), wire.Ack)
+        assert isinstance(ask(writer, Push(D, S, 1, tuple(edits(40)))), Ack)
         monkeypatch.setattr(Pace, "quick", True)
         monkeypatch.setattr(SqliteRecords, "chain_at", noting)
         with native(relay.url, D) as reader:
-            assert isinstance(hear(reader), wire.Snapshot)
+            assert isinstance(hear(reader), Snapshot)
     assert threads and all(name.startswith("llmcrdt-relay-log") for name in threads)
 
 
 def test_records_that_another_process_appends_reach_readers(tmp_path: Path) -> None:
     """The lock keeps a second relay out; here it is left out."""
     with RelayThread(tmp_path) as relay, native(relay.url) as reader:
-        assert isinstance(ask(reader, Open(D, "automerge")), wire.Opened)
-        assert isinstance(ask(reader, Push(D, S, 1, (b"here",))), wire.Ack)
+        assert isinstance(ask(reader, Open(D, "automerge")), Opened)
+        assert isinstance(ask(reader, Push(D, S, 1, (b"here",))), Ack)
         with mock.patch.object(database, "lock_file", return_value=sqlite3.connect(":memory:")):
             other = SqliteStorage(tmp_path / DATABASE)
         other.records.append(D, T, 1, [b"there"], Origin("automerge", b"l" * 16))
         assert not other.records.commit()
-        assert hear(reader) == wire.Records(D, 2, (wire.Record(T, 1, b"there"),))
-        assert ask(reader, Push(D, S, 2, (b"again",))) == wire.Ack(D, S, 2, 1, 3)
+        assert hear(reader) == Records(D, 2, (Record(T, 1, b"there"),))
+        assert ask(reader, Push(D, S, 2, (b"again",))) == Ack(D, S, 2, 1, 3)
         other.close()

@@ -18,7 +18,8 @@ from heapq import heappop, heappush
 from itertools import pairwise
 
 from ...exceptions import MalformedUpdate
-from .update import DEPTH, TOO_DEEP, Id, Struct, UpdateRange, read_structs, write_uint
+from ...varint import write_uint
+from .update import DEPTH, TOO_DEEP, Id, Struct, UpdateRange, read_structs
 
 _TYPE = 7
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pycrdt
 
-from llmcrdt.crdt.yjs.update import Id, write_uint
+from llmcrdt.crdt.yjs.update import Id
+from llmcrdt.varint import write_uint
 
 MAP, ARRAY = b"\x01", b"\x00"
 

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from llmcrdt.crdt.yjs import nesting as yjs_nesting
 from llmcrdt.crdt.yjs import update as yjs_update
 from llmcrdt.crdt.yjs.replica import YjsReplica
-from llmcrdt.crdt.yjs.update import CLIENTS, DEPTH, RANGES, STRUCTS, read_update, write_uint
+from llmcrdt.crdt.yjs.update import CLIENTS, DEPTH, RANGES, STRUCTS, read_update
 from llmcrdt.exceptions import MalformedUpdate
+from llmcrdt.varint import write_uint
 
 from .hostile_nesting import ARRAY, MAP, any_update, deep, deeper, delete_all, depth_of, item, update
 

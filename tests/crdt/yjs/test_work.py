@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmcrdt.crdt.yjs.update import write_uint as u
 from llmcrdt.crdt.yjs.work import MOST, STRUCT, estimate_work
+from llmcrdt.varint import write_uint as u
 
 from ...hostile.updates import all_between_two, far_apart, text
 

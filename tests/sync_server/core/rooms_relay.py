@@ -5,14 +5,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from llmcrdt.sync.wire import (
-    Cursor,
-    Error,
-    Message,
-    Open,
-    Opened,
-    Push,
-)
+from llmcrdt.sync.messages import Cursor, Error, Message, Open, Opened, Push
 from sync_server.core.events import Drop, Event, Joined, Output, Sent
 from sync_server.core.limits import Limits
 from sync_server.core.rooms import Rooms

@@ -2,16 +2,7 @@
 
 from __future__ import annotations
 
-from llmcrdt.sync import wire
-from llmcrdt.sync.wire import (
-    Ack,
-    Error,
-    ErrorCode,
-    Open,
-    Opened,
-    Record,
-    Records,
-)
+from llmcrdt.sync.messages import RESET, Ack, Error, ErrorCode, Open, Opened, Record, Records
 
 from .rooms_relay import D, Relay, S, end, opened, push
 
@@ -30,7 +21,7 @@ def test_a_repeat_beyond_what_was_sent_waits_for_its_turn(relay: Relay) -> None:
     relay.say(1, push(b"a", b"b", b"c"))
     # Peer 2 knows nothing; it opens and repeats record 2 in one step.
     assert relay.say(2, Open(D, "yjs"), push(b"b", n=2)) == [
-        Opened(D, wire.RESET, end(relay), 0),
+        Opened(D, RESET, end(relay), 0),
         Records(D, 1, (Record(S, 1, b"a"),)),
         Ack(D, S, 2, 1, 2),
         Records(D, 3, (Record(S, 3, b"c"),)),

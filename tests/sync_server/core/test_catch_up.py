@@ -13,8 +13,27 @@ from urllib.request import urlopen
 import pytest
 
 import llmcrdt
-from llmcrdt.sync import protocol, wire
-from llmcrdt.sync.wire import Ack, Barrier, Close, Cursor, Open, Opened, Push, Reached, Record, Records, Snapshot
+from llmcrdt.sync import codec, protocol
+from llmcrdt.sync import events as client_events
+from llmcrdt.sync.messages import (
+    RESUMED,
+    Ack,
+    Barrier,
+    Close,
+    Cursor,
+    Delete,
+    Error,
+    Fold,
+    Message,
+    Open,
+    Opened,
+    Push,
+    Reached,
+    Record,
+    Records,
+    Snapshot,
+    Welcome,
+)
 from sync_server.core.events import (
     CatchUpRequest,
     CatchUpResult,
@@ -49,7 +68,7 @@ class Relay:
         limits = {"fold": 1 << 30, "outgoing": 1 << 20, "condense_records": 3, "condense_bytes": 1} | limits
         self.log = SqliteStorage(folder / DATABASE)
         self.rooms = Rooms(self.log, Limits(**limits), random.Random(1).randbytes, catch_up=True)  # type: ignore[arg-type]
-        self.inbox: dict[int, list[wire.Message]] = {}
+        self.inbox: dict[int, list[Message]] = {}
         self.to_condense: list[CatchUpRequest] = []
         self.to_fold: list[CompactRequest] = []
         self.step(*map(Joined, range(1, 6)))
@@ -71,7 +90,7 @@ class Relay:
             self.step()
         return outputs
 
-    def say(self, peer: int, *messages: wire.Message) -> list[wire.Message]:
+    def say(self, peer: int, *messages: Message) -> list[Message]:
         """What the peer is told for it."""
         self.step(*(Received(peer, m) for m in messages))  # type: ignore[arg-type]
         return self.inbox.pop(peer, [])
@@ -93,7 +112,7 @@ class Relay:
         self.step(CatchUpResult(*self.to_condense.pop(0), None))
 
     def fold(self) -> None:
-        self.say(1, wire.Fold(D))
+        self.say(1, Fold(D))
         for todo in self.to_fold:
             self.step(CompactResult(*todo, [b"folded"]))
         self.to_fold = []
@@ -110,7 +129,7 @@ def records(first: int, last: int) -> Records:
     return Records(D, first, tuple(Record(S, n, b"data-%d" % n) for n in range(first, last + 1)))
 
 
-def is_less(message: wire.Message, cursor: Cursor) -> bool:
+def is_less(message: Message, cursor: Cursor) -> bool:
     """Whether it stands for all up to a cursor."""
     assert isinstance(message, Snapshot)
     return (message.position, message.chain, message.data, message.last) == (cursor[1], cursor[2], b"less", True)
@@ -118,7 +137,7 @@ def is_less(message: wire.Message, cursor: Cursor) -> bool:
 
 def test_what_was_missed_comes_condensed_and_what_came_since_as_it_is(relay: Relay) -> None:
     (opened,) = relay.say(2, Open(D, "yjs", relay.cursors[1]))
-    assert opened == Opened(D, wire.RESUMED, relay.cursors[9], 2)
+    assert opened == Opened(D, RESUMED, relay.cursors[9], 2)
     assert relay.to_condense == [CatchUpRequest(D, 2, 10)]
     relay.write(1)
     assert 2 not in relay.inbox
@@ -288,21 +307,21 @@ def test_a_fold_in_the_middle_of_it_begins_anew(tmp_path: Path) -> None:
     relay = Relay(tmp_path, batch=2)
     client = protocol.Connection()
     client.open(D, "yjs", relay.cursors[1])
-    client.receive(wire.encode(wire.Welcome()))
+    client.receive(codec.encode(Welcome()))
     heard = relay.say(2, Open(D, "yjs", relay.cursors[1]))
     (sent,) = relay.rooms.step([CatchUpResult(*relay.to_condense.pop(0), [b"less, of many parts"])])
     assert isinstance(sent, Send) and isinstance(sent.message, Snapshot) and not sent.message.last
-    (asked,) = [o for o in relay.rooms.step([Received(1, wire.Fold(D))]) if isinstance(o, CompactRequest)]
+    (asked,) = [o for o in relay.rooms.step([Received(1, Fold(D))]) if isinstance(o, CompactRequest)]
     relay.step(CompactResult(*asked, [b"folded"]))
     events = [
         event
         for m in (*heard, sent.message, *relay.inbox.pop(2))
-        for event in client.receive(wire.encode(m))  # type: ignore[arg-type]
+        for event in client.receive(codec.encode(m))  # type: ignore[arg-type]
     ]
     opened, arrived, caught_up = events
-    assert isinstance(arrived, protocol.Arrived) and [r.data for r in arrived.records] == [b"folded"]
+    assert isinstance(arrived, client_events.Arrived) and [r.data for r in arrived.records] == [b"folded"]
     assert arrived.cursor == relay.cursors[9]
-    assert (opened, caught_up) == (protocol.Opened(D, False), protocol.CaughtUp(D))
+    assert (opened, caught_up) == (client_events.Opened(D, False), client_events.CaughtUp(D))
     relay.log.close()
 
 
@@ -311,10 +330,10 @@ def test_a_document_that_is_deleted_says_nothing_more(relay: Relay) -> None:
     relay.say(3, Open(D, "yjs", relay.cursors[2]))
     relay.condensed(b"less")
     relay.inbox.clear()
-    relay.say(1, wire.Delete(D))
-    assert [type(m) for m in relay.inbox.pop(2)] == [wire.Error]
+    relay.say(1, Delete(D))
+    assert [type(m) for m in relay.inbox.pop(2)] == [Error]
     relay.condensed(b"less")
-    assert [type(m) for m in relay.inbox.pop(3)] == [wire.Error]
+    assert [type(m) for m in relay.inbox.pop(3)] == [Error]
     assert not relay.rooms._catch_up._kept
 
 
@@ -376,7 +395,7 @@ def test_a_long_tail_comes_in_several_and_what_is_kept_has_a_limit(tmp_path: Pat
 def test_who_does_not_read_holds_no_more_than_may_be_kept(tmp_path: Path) -> None:
     relay = Relay(tmp_path, outgoing=1_000, batch=1_000, condense_share=1e9, condense_kept=8_000)
 
-    def came(peer: int) -> type[wire.Message]:
+    def came(peer: int) -> type[Message]:
         relay.say(peer, Open(D, "yjs", relay.cursors[peer]))
         relay.condensed(b"x" * 3_000)
         return type(relay.inbox[peer].pop())

@@ -13,8 +13,20 @@ from typing import Any
 import pytest
 
 from llmcrdt.ids import document_id
-from llmcrdt.sync import wire
-from llmcrdt.sync.wire import Ack, Delete, Deleted, Error, ErrorCode, Fold, Message, Open, Opened, Push
+from llmcrdt.sync.messages import (
+    DELETE_DONE,
+    Ack,
+    Delete,
+    Deleted,
+    Error,
+    ErrorCode,
+    Fold,
+    Message,
+    Open,
+    Opened,
+    Push,
+    Records,
+)
 from sync_server.__main__ import main
 from sync_server.core.events import CompactRequest, CompactResult, Drop, Event, Greeted, Joined, Sent, Tick
 from sync_server.core.limits import Limits
@@ -94,7 +106,7 @@ def test_streams_end_and_the_id_takes_nothing_any_more(make: Callable[..., Relay
     relay.say(2, Open(D, "yjs"))
     assert relay.in_files(SECRET)
     assert relay.codes(1, Delete(D)) == [ErrorCode.GONE]
-    assert relay.inbox[1][-1] == Deleted(D, wire.DELETE_DONE)
+    assert relay.inbox[1][-1] == Deleted(D, DELETE_DONE)
     assert [m for m in relay.inbox[2] if isinstance(m, Error)] == [
         Error(ErrorCode.GONE, "This document was deleted.", D)
     ]
@@ -102,7 +114,7 @@ def test_streams_end_and_the_id_takes_nothing_any_more(make: Callable[..., Relay
     for again in range(2):
         for message in (Open(D, "yjs"), Open(D, "automerge"), Push(D, S, 2, (b"x",)), Push(D, T, 1, (b"x",)), Fold(D)):
             assert relay.codes(2, message) == [ErrorCode.GONE], message
-        assert relay.say(4, Delete(D)) == [Deleted(D, wire.DELETE_DONE)]
+        assert relay.say(4, Delete(D)) == [Deleted(D, DELETE_DONE)]
         assert isinstance(relay.say(4, Open(E, "yjs"))[0], Opened)
         assert list(faults(relay.log.database.connection)) == []
         if not again:
@@ -111,7 +123,7 @@ def test_streams_end_and_the_id_takes_nothing_any_more(make: Callable[..., Relay
 
 def test_an_id_that_the_relay_never_saw_can_be_deleted(make: Callable[..., Relay]) -> None:
     relay = make()
-    assert relay.say(1, Delete(D)) == [Deleted(D, wire.DELETE_DONE)]
+    assert relay.say(1, Delete(D)) == [Deleted(D, DELETE_DONE)]
     assert relay.codes(1, Open(D, "yjs")) == [ErrorCode.GONE]
 
 
@@ -121,7 +133,7 @@ def test_messages_of_the_same_step(make: Callable[..., Relay]) -> None:
     relay.say(1, Open(D, "yjs"))
     got = relay.say(1, Push(D, S, 1, (SECRET,)), Delete(D), Push(D, S, 2, (b"x",)), Open(D, "yjs"), Fold(D))
     assert all(isinstance(m, Error) and m.code == ErrorCode.GONE for m in got[:-1])
-    assert len(got) >= 4 and got[-1] == Deleted(D, wire.DELETE_DONE)
+    assert len(got) >= 4 and got[-1] == Deleted(D, DELETE_DONE)
     assert not relay.in_files(SECRET)
 
 
@@ -131,7 +143,7 @@ def test_who_may_delete(make: Callable[..., Relay], peer: int, outcome: int) -> 
     relay.say(1, Open(D, "yjs"), Push(D, S, 1, (b"a",)))
     relay.say(2, Open(D, "yjs"), Push(D, T, 1, (b"b",)))
     assert relay.say(peer, Delete(D))[-1] == Deleted(D, outcome)
-    assert (relay.log.records.head(D) is None) is (outcome == wire.DELETE_DONE)
+    assert (relay.log.records.head(D) is None) is (outcome == DELETE_DONE)
 
 
 def test_a_long_log_goes_in_small_steps_also_over_a_restart(make: Callable[..., Relay]) -> None:
@@ -185,7 +197,7 @@ def test_a_deletion_that_could_not_be_written_ends_no_stream(
     assert relay.inbox[2] == []
     relay.step(Joined(5))
     assert isinstance(relay.say(5, Open(D, "yjs"), Push(D, T, 1, (b"b",)))[0], Opened)
-    assert any(isinstance(m, wire.Records) for m in relay.inbox[2])
+    assert any(isinstance(m, Records) for m in relay.inbox[2])
 
 
 def test_a_sweep_that_could_not_be_written_is_done_again_before_the_answer(

@@ -4,13 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from llmcrdt.sync.wire import (
-    Barrier,
-    ErrorCode,
-    Open,
-    Reached,
-    Records,
-)
+from llmcrdt.sync.messages import Barrier, ErrorCode, Open, Reached, Records
 from sync_server.core.events import Send
 from sync_server.core.validation import Received
 

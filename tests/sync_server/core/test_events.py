@@ -7,10 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmcrdt.sync.wire import (
-    Barrier,
-    Push,
-)
+from llmcrdt.sync.messages import Barrier, Push
 from sync_server.core.events import Event, join_pushes
 from sync_server.core.validation import Received
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmcrdt.sync.wire import MAX_PRESENCE, MAX_PRESENT, MAX_STATE, Announcement
+from llmcrdt.sync.messages import MAX_PRESENCE, MAX_PRESENT, MAX_STATE, Announcement
 from sync_server.core.limits import Limits
 from sync_server.core.presence import Presence
 

@@ -6,19 +6,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmcrdt.sync import wire
-from llmcrdt.sync.wire import (
+from llmcrdt.sync.messages import (
+    PRESENCE,
+    RESET,
+    RESUMED,
     Ack,
+    Announcement,
     Barrier,
     Close,
     Error,
     ErrorCode,
     Open,
     Opened,
+    Presence,
     Reached,
     Record,
     Records,
 )
+from llmcrdt.varint import MAX_UINT
 from sync_server.core.events import Event, Greeted, Joined, Sent, Tick
 from sync_server.core.limits import Limits
 from sync_server.core.validation import Left, Received
@@ -28,7 +33,7 @@ from .rooms_relay import D, E, Relay, S, T, end, opened, push
 
 def test_a_push_is_acknowledged_to_its_peer_and_sent_to_the_others(relay: Relay) -> None:
     for peer in (1, 2, 3):
-        assert opened(relay, peer).how == wire.RESET
+        assert opened(relay, peer).how == RESET
     assert relay.say(1, push(b"a", b"b")) == [Ack(D, S, 1, 2, 1)]
     assert relay.got(2)[1:] == relay.got(3)[1:] == [Records(D, 1, (Record(S, 1, b"a"), Record(S, 2, b"b")))]
 
@@ -52,9 +57,9 @@ def test_an_opening_says_where_the_log_is_and_sends_what_lies_behind(relay: Rela
     middle = end(relay)
     relay.say(1, push(b"b", n=2))
     first, *stream = relay.say(2, Open(D, "yjs", middle))
-    assert first == Opened(D, wire.RESUMED, end(relay), 1)
+    assert first == Opened(D, RESUMED, end(relay), 1)
     assert stream == [Records(D, 2, (Record(S, 2, b"b"),))]
-    assert relay.say(3, Open(D, "yjs", end(relay))) == [Opened(D, wire.RESUMED, end(relay), 2)]
+    assert relay.say(3, Open(D, "yjs", end(relay))) == [Opened(D, RESUMED, end(relay), 2)]
 
 
 @pytest.mark.parametrize(
@@ -65,14 +70,14 @@ def test_an_opening_says_where_the_log_is_and_sends_what_lies_behind(relay: Rela
         {"position": 1},
         {"position": 0},
         {"chain": b"?" * 32},
-        {"position": wire.MAX_UINT},
+        {"position": MAX_UINT},
     ],
 )
 def test_a_cursor_that_is_no_place_in_the_log_starts_over(relay: Relay, change: dict) -> None:
     opened(relay, 1)
     relay.say(1, push(b"a", b"b"))
     first, *stream = relay.say(2, Open(D, "yjs", end(relay)._replace(**change)))
-    assert first == Opened(D, wire.RESET, end(relay), 0)
+    assert first == Opened(D, RESET, end(relay), 0)
     assert stream == [Records(D, 1, (Record(S, 1, b"a"), Record(S, 2, b"b")))]
 
 
@@ -234,51 +239,51 @@ def test_every_peer_can_follow_the_chain(tmp_path_factory: pytest.TempPathFactor
 # ---------------------------------------------------------------- presence
 
 
-HERE = wire.Announcement(7, 0, '{"typing":true}')
+HERE = Announcement(7, 0, '{"typing":true}')
 
 
 def test_presence_goes_to_readers_that_know_it_with_a_tick(relay: Relay) -> None:
-    relay.step(Greeted(1, wire.PRESENCE), Greeted(2, wire.PRESENCE))
+    relay.step(Greeted(1, PRESENCE), Greeted(2, PRESENCE))
     for peer in (1, 2, 3):
         opened(relay, peer)
     relay.inbox.clear()
-    relay.step(Received(1, wire.Presence(D, (HERE,))))
+    relay.step(Received(1, Presence(D, (HERE,))))
     assert not relay.inbox and relay.rooms.announces
     relay.step(Tick())
-    assert relay.inbox == {2: [wire.Presence(D, (HERE,))]} and not relay.rooms.announces
+    assert relay.inbox == {2: [Presence(D, (HERE,))]} and not relay.rooms.announces
 
 
 def test_presence_comes_behind_opened_and_goes_with_its_connection(relay: Relay) -> None:
-    relay.step(Greeted(1, wire.PRESENCE), Greeted(2, wire.PRESENCE))
+    relay.step(Greeted(1, PRESENCE), Greeted(2, PRESENCE))
     opened(relay, 1)
-    relay.step(Received(1, wire.Presence(D, (HERE,))))
+    relay.step(Received(1, Presence(D, (HERE,))))
     relay.step(Received(2, Open(D, "yjs", None)), Tick())
-    assert [type(m) for m in relay.got(2)] == [Opened, wire.Presence]
+    assert [type(m) for m in relay.got(2)] == [Opened, Presence]
     relay.step(Left(1))
     relay.step(Tick())
-    assert relay.got(2) == [wire.Presence(D, (wire.Announcement(7, 0, ""),))]
+    assert relay.got(2) == [Presence(D, (Announcement(7, 0, ""),))]
 
 
 def test_presence_past_a_limit_is_refused_and_the_rest_goes_on(relay: Relay) -> None:
-    relay.step(Greeted(1, wire.PRESENCE))
+    relay.step(Greeted(1, PRESENCE))
     opened(relay, 1)
-    many = tuple(wire.Announcement(n, 0, "{}") for n in range(Limits().presence_entries + 1))
-    (error,) = relay.say(1, wire.Presence(D, many))
+    many = tuple(Announcement(n, 0, "{}") for n in range(Limits().presence_entries + 1))
+    (error,) = relay.say(1, Presence(D, many))
     assert isinstance(error, Error) and (error.code, error.document) == (ErrorCode.PRESENCE_REFUSED, D)
     assert relay.say(1, push(b"a")) == [Ack(D, S, 1, 1, 1)]
 
 
 def test_a_reader_with_a_full_queue_gets_the_newest_presence_when_it_has_drained(relay: Relay) -> None:
-    relay.step(Greeted(1, wire.PRESENCE), Greeted(2, wire.PRESENCE))
+    relay.step(Greeted(1, PRESENCE), Greeted(2, PRESENCE))
     opened(relay, 1)
     opened(relay, 2)
     relay.step(Received(1, push(*([b"x" * 100] * 19))))
     for _ in range(10):
         relay.step()
     for clock in range(10):
-        relay.step(Received(1, wire.Presence(D, (HERE._replace(clock=clock),))), Tick())
-    assert not [m for m in relay.got(2) if isinstance(m, wire.Presence)]
+        relay.step(Received(1, Presence(D, (HERE._replace(clock=clock),))), Tick())
+    assert not [m for m in relay.got(2) if isinstance(m, Presence)]
     for _ in range(10):
         relay.sent(2)
     relay.step(Tick())
-    assert [m for m in relay.got(2) if isinstance(m, wire.Presence)] == [wire.Presence(D, (HERE._replace(clock=9),))]
+    assert [m for m in relay.got(2) if isinstance(m, Presence)] == [Presence(D, (HERE._replace(clock=9),))]

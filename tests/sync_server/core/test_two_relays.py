@@ -7,8 +7,24 @@ from collections.abc import Callable
 
 import pytest
 
-from llmcrdt.sync import wire
-from llmcrdt.sync.wire import START, Ack, Cursor, Error, ErrorCode, Open, Opened, Push, Records, Snapshot, digest
+from llmcrdt.sync.chain import START, advance, digest
+from llmcrdt.sync.messages import (
+    Ack,
+    Barrier,
+    Cursor,
+    Delete,
+    Error,
+    ErrorCode,
+    Fold,
+    Message,
+    Open,
+    Opened,
+    Push,
+    Reached,
+    Record,
+    Records,
+    Snapshot,
+)
 from sync_server.core.events import Appended, CompactRequest, CompactResult, Drop, Event, Joined, Output, Send, Sent
 from sync_server.core.limits import Limits
 from sync_server.core.rooms import Rooms
@@ -30,7 +46,7 @@ class Relay:
         self.rooms = Rooms(
             self.storage, Limits(**limits), rng.randbytes, validation=self.validation, notify=self.heard.append
         )
-        self.inbox: dict[int, list[wire.Message]] = {}
+        self.inbox: dict[int, list[Message]] = {}
         self.dropped: dict[int, ErrorCode] = {}
         self.outputs: list[Output] = []
 
@@ -50,7 +66,7 @@ class Relay:
                     for peer in output.peers:
                         self.inbox.setdefault(peer, []).append(output.message)  # type: ignore[arg-type]
 
-    def say(self, peer: int, *messages: wire.Message) -> list[wire.Message]:
+    def say(self, peer: int, *messages: Message) -> list[Message]:
         self.step(*(Received(peer, message) for message in messages))  # type: ignore[arg-type]
         return self.got(peer)
 
@@ -58,7 +74,7 @@ class Relay:
         heard, self.heard[:] = [*self.heard], []
         self.step(*map(Appended, heard))
 
-    def got(self, peer: int) -> list[wire.Message]:
+    def got(self, peer: int) -> list[Message]:
         return self.inbox.pop(peer, [])
 
 
@@ -69,7 +85,7 @@ class Reader:
         self.cursor = Cursor(b"", 0, START)
         self.have: list[bytes] = []
 
-    def take(self, messages: list[wire.Message], said: dict[tuple[bytes, int], bytes]) -> None:
+    def take(self, messages: list[Message], said: dict[tuple[bytes, int], bytes]) -> None:
         for message in messages:
             match message:
                 case Opened(_, _, head):
@@ -77,13 +93,13 @@ class Reader:
                 case Records(_, position, records):
                     assert position == self.cursor.position + 1
                     for record in records:
-                        self.cursor = self.cursor.after(digest(D, record))
+                        self.cursor = advance(self.cursor, digest(D, record))
                         self.have.append(record.data)
                 case Ack(_, session, n, count, position):
                     assert position == self.cursor.position + 1
                     for m in range(n, n + count):
-                        record = wire.Record(session, m, said[session, m])
-                        self.cursor = self.cursor.after(digest(D, record))
+                        record = Record(session, m, said[session, m])
+                        self.cursor = advance(self.cursor, digest(D, record))
                         self.have.append(record.data)
                 case _:
                     raise AssertionError(message)
@@ -136,7 +152,7 @@ def test_readers_get_a_snapshot_that_another_relay_made() -> None:
     two.step(Joined(2), Joined(3))
     one.say(1, Open(D, "yjs"), Push(D, S, 1, (b"a", b"b", b"c")))
     two.say(2, Open(D, "yjs"))
-    one.say(1, wire.Fold(D))
+    one.say(1, Fold(D))
     (request,) = [output for output in one.outputs if isinstance(output, CompactRequest)]
     one.step(CompactResult(*request, [b"abc"]))
     two.hear()
@@ -145,7 +161,7 @@ def test_readers_get_a_snapshot_that_another_relay_made() -> None:
     assert isinstance(part, Snapshot) and (part.position, part.data) == (3, b"abc")
     one.say(1, Push(D, S, 4, (b"d",)))
     two.hear()
-    assert two.got(2) == two.got(3) == [Records(D, 4, (wire.Record(S, 4, b"d"),))]
+    assert two.got(2) == two.got(3) == [Records(D, 4, (Record(S, 4, b"d"),))]
 
 
 def test_a_document_that_another_relay_deletes_ends_here_as_well() -> None:
@@ -155,7 +171,7 @@ def test_a_document_that_another_relay_deletes_ends_here_as_well() -> None:
     two.step(Joined(2))
     one.say(1, Open(D, "yjs"), Push(D, S, 1, (b"a",)))
     two.say(2, Open(D, "yjs"))
-    one.say(1, wire.Delete(D))
+    one.say(1, Delete(D))
     two.hear()
     (gone,) = two.got(2)
     assert isinstance(gone, Error) and gone.code == ErrorCode.GONE
@@ -175,7 +191,7 @@ def test_of_two_logs_for_one_document_the_readers_of_the_second_come_again() -> 
     two.step(Joined(3))
     opened, records = two.say(3, Open(D, "yjs"))
     assert isinstance(opened, Opened) and opened.head == one.storage.records.head(D).cursor  # type: ignore[union-attr]
-    assert records == Records(D, 1, (wire.Record(S, 1, b"a"),))
+    assert records == Records(D, 1, (Record(S, 1, b"a"),))
 
 
 def test_the_validator_loads_a_document_again_that_another_relay_changed() -> None:
@@ -212,13 +228,13 @@ def test_a_document_that_fails_drops_who_spoke_of_it_and_nobody_else() -> None:
     relay.step(
         Received(1, Push(D, b"\1" * 16, 2, (b"lost",))),
         Received(2, Push(E, b"\2" * 16, 2, (b"kept",))),
-        Received(3, wire.Barrier(7)),
-        Received(4, wire.Barrier(8)),
+        Received(3, Barrier(7)),
+        Received(4, Barrier(8)),
     )
     assert relay.dropped == {1: ErrorCode.STORAGE}
     assert relay.got(2) == [Ack(E, b"\2" * 16, 2, 1, 3)]
-    assert relay.got(4) == [Records(E, 3, (wire.Record(b"\2" * 16, 2, b"kept"),)), wire.Reached(8)]
-    assert relay.got(3) == [wire.Reached(7)], "it covers what is there"
+    assert relay.got(4) == [Records(E, 3, (Record(b"\2" * 16, 2, b"kept"),)), Reached(8)]
+    assert relay.got(3) == [Reached(7)], "it covers what is there"
     mend()
     assert relay.say(3, Push(D, b"\3" * 16, 2, (b"next",))) == [Ack(D, b"\3" * 16, 2, 1, 3)]
 
@@ -238,7 +254,7 @@ def test_nothing_is_said_that_rests_on_a_document_that_failed() -> None:
         Received(4, Push(D, S, 2, (b"lost",))),
         Received(5, Open(D, "yjs")),
         Received(5, Push(D, T, 9, (b"gap",))),
-        Received(6, wire.Delete(D)),
+        Received(6, Delete(D)),
         Received(2, Push(E, T, 1, (b"kept",))),
     )
     assert set(relay.dropped) == {1, 3, 4, 5, 6} and set(relay.dropped.values()) == {ErrorCode.STORAGE}

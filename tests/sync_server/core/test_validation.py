@@ -25,10 +25,28 @@ from websockets.typing import Subprotocol
 import llmcrdt
 from llmcrdt.exceptions import RelayRefused
 from llmcrdt.ids import document_id
-from llmcrdt.sync import wire
+from llmcrdt.sync import codec
 from llmcrdt.sync.link import Link
-from llmcrdt.sync.wire import Ack, Error, ErrorCode, Open, Opened, Push, Records
+from llmcrdt.sync.messages import (
+    MAX_FRAME,
+    PATH,
+    SUBPROTOCOL,
+    Ack,
+    Barrier,
+    Close,
+    Error,
+    ErrorCode,
+    Hello,
+    Message,
+    Open,
+    Opened,
+    Push,
+    Reached,
+    Record,
+    Records,
+)
 from llmcrdt.testing.local_documents import BlobDocuments
+from llmcrdt.varint import write_uint
 from sync_server.core.events import Drop, Greeted, Joined, Send
 from sync_server.core.limits import Limits
 from sync_server.core.rooms import Rooms
@@ -66,23 +84,23 @@ WAIT = 60
 
 @contextmanager
 def native(url: str, *documents: bytes) -> Iterator[ClientConnection]:
-    options = {"subprotocols": [Subprotocol(wire.SUBPROTOCOL)], "proxy": None, "max_size": wire.MAX_FRAME}
-    with connect(url + wire.PATH, **options) as client:  # type: ignore[arg-type]
-        ask(client, wire.Hello("test"))
+    options = {"subprotocols": [Subprotocol(SUBPROTOCOL)], "proxy": None, "max_size": MAX_FRAME}
+    with connect(url + PATH, **options) as client:  # type: ignore[arg-type]
+        ask(client, Hello("test"))
         for document in documents:
             assert isinstance(ask(client, Open(document, "yjs")), Opened)
         yield client
 
 
-def hear(client: ClientConnection) -> wire.Message:
+def hear(client: ClientConnection) -> Message:
     frame = client.recv(timeout=WAIT)
     assert isinstance(frame, bytes)
-    return wire.decode(frame)
+    return codec.decode(frame)
 
 
-def ask(client: ClientConnection, *messages: wire.Message) -> wire.Message:
+def ask(client: ClientConnection, *messages: Message) -> Message:
     for message in messages:
-        client.send(wire.encode(message))
+        client.send(codec.encode(message))
     return hear(client)
 
 
@@ -96,14 +114,14 @@ def test_a_bad_record_is_refused_kept_for_the_operator_and_goes_nowhere(tmp_path
     one, two = edits(2)
     with RelayThread(tmp_path) as relay, native(relay.url, D) as client:
         with native(relay.url, D) as other:
-            client.send(wire.encode(Push(D, S, 1, (one, b"no update", two))))
+            client.send(codec.encode(Push(D, S, 1, (one, b"no update", two))))
             answers = [hear(client), hear(client)]
             (refused,) = (m for m in answers if isinstance(m, Error))
             assert (refused.code, refused.document, refused.session, refused.n) == (ErrorCode.BAD_RECORD, D, S, 2)
             assert Ack(D, S, 1, 1, 1) in answers
-            assert hear(other) == Records(D, 1, (wire.Record(S, 1, one),))
+            assert hear(other) == Records(D, 1, (Record(S, 1, one),))
             assert ask(client, Push(D, S, 2, (two,))) == Ack(D, S, 2, 1, 2)
-            assert hear(other) == Records(D, 2, (wire.Record(S, 2, two),))
+            assert hear(other) == Records(D, 2, (Record(S, 2, two),))
         command = [sys.executable, "-m", "sync_server", "inspect", "--data", str(tmp_path)]
         shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
         assert dict(zip(*(line.split("\t") for line in shown), strict=True))["refused"] == "1"
@@ -137,13 +155,13 @@ def test_known_bad_updates_harm_nobody_at_either_door(relay: RelayThread, name: 
         for n, good in enumerate(before, 1):
             assert isinstance(ask(watcher, Push(document, S, n, (good,))), Ack)
         with native(relay.url, document) as client:
-            client.send(wire.encode(Push(document, T, 1, (UPDATES[name],))))
+            client.send(codec.encode(Push(document, T, 1, (UPDATES[name],))))
             while not isinstance(answer := hear(client), Error):
                 pass
             assert (answer.code, answer.session, answer.n) == (ErrorCode.BAD_RECORD, T, 1)
         with Bare(relay.url, document_id(document)) as client:
             client.sync()
-            client.send(b"\x00\x02" + wire.write_uint(len(UPDATES[name])) + UPDATES[name])
+            client.send(b"\x00\x02" + write_uint(len(UPDATES[name])) + UPDATES[name])
             assert client.close_code() == 4422
         later = edits(1)[0]
         assert isinstance(ask(watcher, Push(document, S, len(before) + 1, (later,))), Ack)
@@ -211,8 +229,8 @@ def test_a_worker_killed_again_and_again_loses_and_refuses_nothing(tmp_path: Pat
             page.sync()
             mine = edits(30, key="p")
             for n in range(30):
-                client.send(wire.encode(Push(D, S, 4 * n + 1, tuple(made[4 * n : 4 * n + 4]))))
-                page.send(b"\x00\x02" + wire.write_uint(len(mine[n])) + mine[n])
+                client.send(codec.encode(Push(D, S, 4 * n + 1, tuple(made[4 * n : 4 * n + 4]))))
+                page.send(b"\x00\x02" + write_uint(len(mine[n])) + mine[n])
                 stop.wait(0.1)
             acked = 0
             while acked < 120:
@@ -656,7 +674,7 @@ def test_a_document_that_harmed_a_worker_is_read_on_and_who_writes_is_told_by_a_
     make_deadly(monkeypatch, tmp_path, "load")
     with RelayThread(tmp_path / "data") as relay, native(relay.url, E) as client:
         assert isinstance(ask(client, Open(D, "yjs")), Opened)
-        assert hear(client) == Records(D, 1, (wire.Record(S, 1, one), wire.Record(S, 2, two)))
+        assert hear(client) == Records(D, 1, (Record(S, 1, one), Record(S, 2, two)))
         for n in (3, 3):
             refused = ask(client, Push(D, S, n, tuple(edits(2))))
             assert isinstance(refused, Error)
@@ -722,11 +740,11 @@ def test_messages_of_one_peer_about_one_document_keep_their_order(
                 n[document] += 1
                 pushed[document] += 1
             case 3 if opened[document] and rng.random() < 0.3:
-                net.step(Received(1, wire.Close(document)))
+                net.step(Received(1, Close(document)))
                 opened[document] = False
             case 4 if rng.random() < 0.3:
                 barriers += 1
-                net.step(Received(1, wire.Barrier(barriers)))
+                net.step(Received(1, Barrier(barriers)))
             case _:
                 net.answer(rng)
     leaves = rng.random() < 0.5
@@ -738,7 +756,7 @@ def test_messages_of_one_peer_about_one_document_keep_their_order(
     for document in (D, E):
         head = net.log.records.head(document)
         assert (head.cursor.position if head else 0) == pushed[document], "what was sent before it left is there"
-    reached = [m.id for _, m in net.heard if isinstance(m, wire.Reached)]
+    reached = [m.id for _, m in net.heard if isinstance(m, Reached)]
     assert leaves or reached == list(range(1, barriers + 1))
     assert not net.checking.busy and not net.checking._lines and not net.checking._names
     net.log.close()

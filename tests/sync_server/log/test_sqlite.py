@@ -9,7 +9,7 @@ from unittest import mock
 
 import pytest
 
-from llmcrdt.sync.wire import Record
+from llmcrdt.sync.messages import Record
 from sync_server.log import database
 from sync_server.log.admin import Storage
 from sync_server.log.base import LogError

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmcrdt.sync.wire import Push
+from llmcrdt.sync.messages import Push
 from sync_server.core.limits import Limits
 from sync_server.core.validation import (
     DiffRequest,
