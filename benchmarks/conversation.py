@@ -114,7 +114,7 @@ def _listing(report: Report, path: Path, size: int) -> None:
 
         whole.append(seconds(list_all))
         again = seconds(partial(opened[0].list, size))
-        assert not opened[0]._open
+        assert not opened[0]._core.documents._conversations
         opened[0].close()
     report.add(f"open and list {size:,} conversations", median(whole) * 1e3, "ms", 50)
     report.add("  list them again", again * 1e3, "ms", 50)
@@ -160,8 +160,8 @@ def _sizes(report: Report, path: Path, id_: str) -> None:
         transcript = repo.get(id_).transcript()
         content = sum(len(e.text.encode()) + sum(len(h.data) for h in e.hidden.values()) for e in transcript)
         whole = repo.get(id_).diff()
-        rows, index = _table_bytes(repo.store)
-        stored = _stored_bytes(repo.store, id_)
+        rows, index = _table_bytes(repo._core.store)
+        stored = _stored_bytes(repo._core.store, id_)
     report.add("content of the conversation", content, "bytes")
     report.add("document, as one Yjs update / content", len(whole) / content, "x")
     report.add("document as it is kept after compaction / content", len(zlib.compress(whole, 6)) / content, "x", 1.15)

@@ -89,11 +89,11 @@ RELAY_MUTATIONS = (
         "if data is not None:", "if False:", _SEEDS,
     ),
     Mutation(
-        "duties", "a refill is one record, however large", "Repo.__init__",
+        "duties", "a refill is one record, however large", "Resources.__init__",
         "cut=crdt.cut, ", "", "tests/repo/test_large.py::test_what_is_larger_than_a_record_is_sent_all_the_same",
     ),
     Mutation(
-        "duties", "what was deleted is missing in a refill", "Repo.lacking",
+        "duties", "what was deleted is missing in a refill", "RepoCore.missing_from",
         "kept.diff(since=theirs.version())",
         "kept.diff(since=theirs.version()); missing = b'\\x00\\x00' if kept.version() == theirs.version() else missing",
         "tests/repo/test_repo.py::test_a_refill_holds_what_was_only_deleted",
@@ -157,7 +157,7 @@ RELAY_MUTATIONS = (
     ),
     Mutation(
         "duties", "a refill drops what another process wrote meanwhile", "SyncSource.refill",
-        "if self._store.updates.last_seq(document) != place:", "if False:",
+        "if self._store.updates.last_seq(document) != seq:", "if False:",
         "tests/repo/test_repo.py::test_a_refill_holds_what_another_process_wrote_meanwhile",
     ),
     Mutation(
@@ -513,7 +513,7 @@ RELAY_MUTATIONS = (
         "tests/sync_server/core/test_validation.py::test_a_document_that_can_not_be_loaded_takes_nothing",
     ),
     Mutation(
-        "duties", "a record that ended a process stays", "Repo._examine",
+        "duties", "a record that ended a process stays", "Resources._set_aside_deadly",
         "if found is None or found == SNAPSHOT:",
         "if True:",
         "tests/repo/test_deadly_records.py",

@@ -85,11 +85,12 @@ def kv_pins(repos: Repos, cache: Path | None, as_json: bool) -> None:
     The cache knows conversations of other databases by a hash only, which --json names them by.
     """
     from llmcrdt.kvcache.owners import owner_name
+    from llmcrdt.repo.repo import repo_core
 
     found = _chunks(cache).pins.all()
     with repos() as repo:
         titles = {row.id: row.title for row in repo.list(MANY)}
-        known = {owner_name(id_): id_ for id_ in (*titles, *repo.store.catalog.documents("conversation"))}
+        known = {owner_name(id_): id_ for id_ in (*titles, *repo_core(repo).store.catalog.documents("conversation"))}
     counts = {str(known.get(name, name)): len(keys) for name, keys in sorted(found.items())}
     if as_json:
         print_json(counts)

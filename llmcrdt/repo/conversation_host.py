@@ -4,41 +4,64 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from ..crdt.backend import Replica
 from ..document.entry import SyncState
 from ..document.presence import Presence
-from ..ids import EntryId, Random
+from ..ids import DocumentId, EntryId
 from ..store.blobs import BlobStore
-from ..store.keyring import Keyring
 from .journal import StoreJournal
+from .resources import Resources
 
 
-@dataclass(frozen=True, eq=False)
-class RepoHost:
-    """Implements ``document.host.ConversationHost``, which says what each of these is for."""
-
-    journal: StoreJournal
-    lock: threading.RLock
-    author: str
-    keys: Keyring
-    blobs: BlobStore
-    clock: Callable[[], float]
-    random: Random
-    title: Callable[[], str]
-    presence: Callable[[], Presence]
-    dispatch: Callable[[Callable[[], None]], None]
-    observed: Callable[[], None]
-    note_engine: Callable[[Any], None]
-    erased: Callable[[], None]
-    closed: Callable[[], None]
-    make_replica: Callable[[], Replica]
+class Surroundings(Protocol):
+    """The conversations of the same repo."""
 
     @property
-    def tables(self) -> StoreJournal:
-        return self.journal
+    def blobs(self) -> BlobStore: ...
+
+    def presence(self, document: DocumentId) -> Presence:
+        """Who is present in a conversation."""
+        ...
+
+    def watch(self) -> None:
+        """Look for what other processes write, from now on."""
+        ...
+
+
+class RepoHost:
+    """Implements ``document.host.ConversationHost``, which says what each of these is for. ``on_close`` is called when
+    the conversation is closed."""
+
+    def __init__(
+        self,
+        document: DocumentId,
+        journal: StoreJournal,
+        resources: Resources,
+        surroundings: Surroundings,
+        on_close: Callable[[], None],
+    ) -> None:
+        self.journal = self.tables = journal
+        self.lock: threading.RLock = resources.lock
+        self.author, self.keys, self.blobs = resources.author, resources.keyring, surroundings.blobs
+        self.clock, self.random, self.dispatch = resources.clock, resources.random, resources.dispatcher.run
+        self.note_engine: Callable[[Any], None] = resources.caches.note
+        self.observed, self.closed = surroundings.watch, on_close
+        self._document, self._resources, self._surroundings = document, resources, surroundings
+
+    def make_replica(self) -> Replica:
+        return self._resources.make_replica(self._document)
+
+    def title(self) -> str:
+        listed = self._resources.store.catalog.get(self._document)
+        return listed.title if listed else ""
 
     def sync_state(self, entry: EntryId) -> SyncState:
         return self.journal.sync_state(entry)
+
+    def presence(self) -> Presence:
+        return self._surroundings.presence(self._document)
+
+    def erased(self) -> None:
+        self._resources.caches.forget(self._document)

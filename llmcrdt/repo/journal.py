@@ -26,14 +26,14 @@ class StoreJournal:
         appended: Callable[[DocumentId], None],
         pushed: Callable[[], int] = lambda: 0,
         purged: Callable[[], None] = lambda: None,
-        settle_all: Callable[[], None] = lambda: None,
+        refresh_index: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
         self._document = document
         self._appended = appended
         self._pushed = pushed
         self._purged = purged
-        self._settle_all = settle_all
+        self._refresh_index = refresh_index
         self._session: SessionId | None = None
         self._seen = 0
         self._grown = 0
@@ -117,7 +117,7 @@ class StoreJournal:
         return self._store.entries.nodes(self._document, RULES, self._seen)
 
     def copies(self, entry: str) -> Sequence[tuple[str, bool]]:
-        self._settle_all()
+        self._refresh_index()
         return self._store.entries.copies(self._document, entry)
 
     def is_listed(self) -> bool:
@@ -168,7 +168,7 @@ class StoreJournal:
         """Something was put into the store beside this journal."""
         self._stale = self._local_stale = True
 
-    def sent(self) -> None:
+    def note_pushed(self) -> None:
         """A link has sent more of this document, or its connection is gone."""
         self._local_stale = True
 

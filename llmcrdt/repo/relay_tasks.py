@@ -1,5 +1,5 @@
-"""What relays are still to do: fold away what was erased, delete what was deleted. The store remembers it; a relay is
-asked on every link until it has answered."""
+"""Relays are asked for what they are still to do: compact what was erased, delete what was deleted. The store remembers
+it; a relay is asked on every link until it has answered."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..sync.link_control import LinkControl
 
 
-class RelayTasks:
+class TaskRequests:
     """Any thread that has the repo's lock. ``library`` says what was deleted: a relay has to have its word first."""
 
     def __init__(self, store: Store, library: DocumentId) -> None:
@@ -26,23 +26,23 @@ class RelayTasks:
         self._credentials: WeakKeyDictionary[LinkControl, str] = WeakKeyDictionary()
 
     def linked(self, link: LinkControl, token: str | None) -> None:
-        """A new link: whatever its relay owes is asked for."""
+        """A new link: its relay is asked for all that it is still to do."""
         self._credentials[link] = tagged_hash("llmcrdt/credential/1", (token or "").encode())
-        self.ask_to_fold(link)
-        self.ask_to_delete(link)
+        self.request_compactions(link)
+        self.request_deletions(link)
 
-    def ask_to_fold(self, link: LinkControl) -> None:
+    def request_compactions(self, link: LinkControl) -> None:
         """Have a relay drop what was erased, now or when it was out of reach."""
         for document in self._store.relay_tasks.compactions(link.url):
-            self._await_fold(link, DocumentId(document))
+            self._request_compaction(link, DocumentId(document))
 
-    def ask_to_delete(self, link: LinkControl, only: Collection[DocumentId] | None = None) -> None:
-        """Have a relay delete what was deleted, but what it refused this token."""
+    def request_deletions(self, link: LinkControl, only: Collection[DocumentId] | None = None) -> None:
+        """Have a relay delete what was deleted, except what it refused this token."""
         for document in self._store.relay_tasks.deletions(link.url, self._credentials.get(link, "")):
             if only is None or document in only:
-                self._await_deletion(link, DocumentId(document))
+                self._request_deletion(link, DocumentId(document))
 
-    def _await_fold(self, link: LinkControl, document: DocumentId) -> None:
+    def _request_compaction(self, link: LinkControl, document: DocumentId) -> None:
         def done(future: Future[None]) -> None:
             error = future.exception()
             if error is None or isinstance(error, RelayRefused):
@@ -52,7 +52,7 @@ class RelayTasks:
         with suppress(SyncError):  # a link that was closed: the next one asks
             link.request_compaction(document).add_done_callback(done)
 
-    def _await_deletion(self, link: LinkControl, document: DocumentId) -> None:
+    def _request_deletion(self, link: LinkControl, document: DocumentId) -> None:
         def done(future: Future[None]) -> None:
             error = future.exception()
             with suppress(StoreError):  # closed meanwhile: it is asked again, and that is harmless

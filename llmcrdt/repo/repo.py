@@ -3,63 +3,39 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..at_exit import end_at_exit
-from ..crdt.backend import Backend, ParsedUpdate, Replica
 from ..crdt.registry import DEFAULT, backend
-from ..document import library as library_document
-from ..document import schema
 from ..document.conversation import Conversation, core_of
-from ..document.core import ConversationCore
 from ..document.entry import Entry
 from ..document.fork_copy import copy_conversation
-from ..document.library import Card, Library
-from ..document.presence import Presence
-from ..document.projection import RULES
 from ..document.projector import entry_of_row
 from ..exceptions import (
     ConversationNotFound,
     InvalidContent,
     KeyringUnusable,
     LibraryMismatch,
-    LLMCRDTError,
-    MalformedUpdate,
     RelayUnreachable,
-    RepoClosed,
-    StoreError,
 )
 from ..ids import DocumentId, EntryId, Random, document_bytes, new_document_id
-from ..store.applying import Applying
-from ..store.base import Listed
 from ..store.blobs import BlobStore
 from ..store.keyring import Keyring
-from ..store.relay_file import KnownRelay, RelayFile
-from ..store.store import SqliteStore
+from ..store.relay_file import KnownRelay
 from ..sync.address import relay_address
-from .conversation_host import RepoHost
-from .dispatcher import Dispatcher
+from .core import RepoCore
 from .invite import Invite, read_invite, write_invite
-from .journal import StoreJournal
-from .kv_caches import KVCaches
-from .relay_tasks import RelayTasks
 from .sync_source import SyncSource
 
 if TYPE_CHECKING:
     from ssl import SSLContext
 
     from ..sync.link import Link
-    from ..sync.link_control import LinkControl
-
-_POLL = 0.3  # seconds between two looks for what other processes wrote to the file
-_AGAIN = 16
-"""Looks after which it is tried again to drop what could not be dropped."""
 
 
 class Listing(NamedTuple):
@@ -105,73 +81,39 @@ def open(  # as llmcrdt.open
     if invited is not None and library not in (None, invited.library):
         raise LibraryMismatch(f"The invite is for library {invited.library}.", hint="Give the invite alone.")
     joined = invited.library if invited else library
-    repo = Repo(path, joined, author=author, clock=clock, random=random, crdt=backend(DEFAULT))
+    core = RepoCore(Path(path), joined, author=author, clock=clock, random=random, crdt=backend(DEFAULT))
     if invited is not None:
         try:
-            repo.accept(invited)
+            core.resources.keyring.add_all(invited.keys)
+            core.resources.relay_file.write(KnownRelay(invited.relay, invited.token))
         except BaseException:
-            repo.close()
+            core.close()
             raise
-    return repo
+    return Repo(core)
 
 
 class Repo:
     """Any method from any thread; a context manager. Made by ``open``."""
 
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        library: str | None,
-        *,
-        author: str,
-        clock: Callable[[], float],
-        random: Random,
-        crdt: Backend,
-    ) -> None:
-        self.author = author
-        self.random = random
-        self.crdt = crdt
-        self._clock = clock
-        self._lock = threading.RLock()
-        self.store = SqliteStore(Path(path), lock=self._lock, random=random, cut=crdt.cut, redact=crdt.redact)
-        self._applying = Applying(self.store.path)
-        self.keyring = Keyring(f"{self.store.path}.keys", clock=clock, random=random)
-        self.blobs = BlobStore(f"{self.store.path}.blobs", self._named_blobs)
-        self._relay = RelayFile(f"{self.store.path}.relay")
-        self._caches = KVCaches(self.store)
-        self._journals: dict[DocumentId, StoreJournal] = {}
-        self._open: dict[DocumentId, Conversation] = {}
-        self._links: list[LinkControl] = []
-        self._presence: dict[DocumentId, Presence] = {}
-        # For each document, up to which place of its outbox each link has sent it on its connection.
-        self._pushed: dict[DocumentId, dict[SyncSource, int]] = {}
-        self._callbacks = Dispatcher()
-        self._watcher: threading.Thread | None = None
-        self._closing = threading.Event()
-        # Looks until what was deleted is dropped, because that failed; 0: nothing is to be dropped.
-        self._drop_in = 0
-        try:
-            self.library = self._own_library(library)
-            self.store.catalog.add(self.library, "library")
-            for document in self._applying.left():
-                self._examine(DocumentId(document))
-            self._owed = RelayTasks(self.store, self.library)
-            self._library = Library(
-                self.library,
-                self._journal(self.library),
-                lambda: self._replica(self.library),
-                lock=self._lock,
-                clock=clock,
-                random=random,
-                changed=self._list_cards,
-            )
-            with suppress(StoreError):  # the disk is full: reading needs none of it
-                self._drop_deleted()  # a crash may have come between
-            end_at_exit(self, finish=Repo._end)
-        except BaseException:
-            self._applying.close()
-            self.store.close()
-            raise
+    def __init__(self, core: RepoCore) -> None:
+        self._core = core
+        self._lock, self._store = core.lock, core.store
+        end_at_exit(core, finish=RepoCore.end)
+
+    @property
+    def library(self) -> DocumentId:
+        """The id of the library document."""
+        return self._core.library_id
+
+    @property
+    def keyring(self) -> Keyring:
+        """The keys of sealed fields."""
+        return self._core.resources.keyring
+
+    @property
+    def blobs(self) -> BlobStore:
+        """The contents of attachments."""
+        return self._core.documents.blobs
 
     # conversations
 
@@ -179,20 +121,20 @@ class Repo:
         """A new conversation, listed in the library. ``fill`` writes its first entries: all of them are kept, or, if it
         raises, there is no conversation."""
         with self._lock:
-            id_ = new_document_id(self.random)
-            created_at = self._clock()
-            conversation = self._conversation(id_)
+            id_ = new_document_id(self._core.resources.random)
+            created_at = self._core.resources.clock()
+            conversation = self._core.documents.conversation(id_)
             try:
-                with self.store.transaction():  # a crash leaves both, or neither
+                with self._store.transaction():  # a crash leaves both, or neither
                     with conversation.batch():
                         core_of(conversation).write_identity(created_at)
                         if fill is not None:
                             fill(conversation)
-                    self.store.catalog.add(id_, "conversation")
-                    self._library.put(id_, title=title, created_at=created_at)
+                    self._store.catalog.add(id_, "conversation")
+                    self._core.library.put(id_, title=title, created_at=created_at)
             except BaseException:
-                self.forget(id_)
-                self._library.document.load_again()
+                self._core.documents.forget(id_)
+                self._core.library.document.load_again()
                 raise
             return conversation
 
@@ -212,52 +154,53 @@ class Repo:
         """The conversation with this id: one of this repo, or one that the library lists. Raises
         ConversationNotFound."""
         with self._lock:
-            self._read_library()
+            self._core.listing.refresh()
             id_ = DocumentId(id)
-            listed = self.store.catalog.get(id_)
-            known = self.store.catalog.kind(id_) == "conversation"
+            listed = self._store.catalog.get(id_)
+            known = self._store.catalog.kind(id_) == "conversation"
             if (listed and listed.deleted) or not (listed or known):
                 raise ConversationNotFound(
-                    f"There is no conversation {id!r} in {self.store.path}.",
+                    f"There is no conversation {id!r} in {self._store.path}.",
                     hint="List them, or sync first; repo.join(id) makes a replica of one from elsewhere.",
                 )
             if not known:
-                self.store.catalog.add(id_, "conversation")
-            return self._conversation(id_)
+                self._store.catalog.add(id_, "conversation")
+            return self._core.documents.conversation(id_)
 
     def join(self, id: str) -> Conversation:
         """A replica of a conversation made elsewhere, empty until a relay or ``apply`` fills it. Lists it.
         Raises ConversationNotFound where the library says that it was deleted."""
         document_bytes(id)
-        if id == self.library or self.store.catalog.kind(id) == "library":
+        if id == self.library or self._store.catalog.kind(id) == "library":
             raise InvalidContent(
                 f"{id} is a library, not a conversation.", hint="Join it with llmcrdt.open(path, library=ID)."
             )
         with self._lock:
             id_ = DocumentId(id)
-            self._library.document.refresh()
-            card = self._library.card(id_)
+            self._core.library.document.refresh()
+            card = self._core.library.card(id_)
             if card is not None and card.deleted:
                 raise ConversationNotFound(f"{id} was deleted from the library.", hint="A deleted id never comes back.")
             if card is None:
-                self._library.put(id_, created_at=self._clock())
-            self.store.catalog.add(id_, "conversation")
-            return self._conversation(id_)
+                self._core.library.put(id_, created_at=self._core.resources.clock())
+            self._store.catalog.add(id_, "conversation")
+            return self._core.documents.conversation(id_)
 
     def list(self, limit: int = 50, before: str | None = None) -> Sequence[Listing]:
         """Conversations, youngest first, without loading any. ``before``: the last id of the page before."""
-        self._read_library()
+        self._core.listing.refresh()
         return [
-            Listing(DocumentId(r.id), r.title, r.created_at, r.archived) for r in self.store.catalog.page(limit, before)
+            Listing(DocumentId(r.id), r.title, r.created_at, r.archived)
+            for r in self._store.catalog.page(limit, before)
         ]
 
     def rename(self, id: str, title: str) -> None:
         """Give a conversation another title, on every device."""
-        self._library.put(self.get(id).id, title=title)
+        self._core.library.put(self.get(id).id, title=title)
 
     def archive(self, id: str, archived: bool = True) -> None:
         """Put a conversation away, or bring it back, on every device. ``list`` says which are."""
-        self._library.put(self.get(id).id, archived=archived)
+        self._core.library.put(self.get(id).id, archived=archived)
 
     def delete(self, id: str) -> None:
         """Take a conversation out of the library, on every device, for good.
@@ -265,13 +208,12 @@ class Repo:
         Where a relay refused to delete it for this device's token (``link.kept_there``), another call asks once more;
         else one of a deleted conversation raises ConversationNotFound."""
         with self._lock:
-            self._read_library()
-            listed = self.store.catalog.get(id)
-            if listed is not None and listed.deleted and self.store.relay_tasks.ask_again(id):
-                for link in self._links:
-                    self._owed.ask_to_delete(link)
+            self._core.listing.refresh()
+            listed = self._store.catalog.get(id)
+            if listed is not None and listed.deleted and self._store.relay_tasks.ask_again(id):
+                self._core.links.request_deletions()
                 return
-            self._library.put(self.get(id).id, deleted=True)
+            self._core.library.put(self.get(id).id, deleted=True)
 
     def search(self, text: str, limit: int = 20, *, elsewhere: bool = False) -> Sequence[Hit]:
         """Entries that hold all words of ``text`` in their visible text, the best first.
@@ -280,13 +222,13 @@ class Repo:
         Only entries of transcripts, unless ``elsewhere``. What was deleted, erased or hidden is never found.
         Conversations that were written or merged since the last look are read first.
         """
-        self._read_library()
-        self._settle_all()
+        self._core.listing.refresh()
+        self._core.documents.refresh_index()
         hits = []
-        for found in self.store.entries.search(text, limit, elsewhere=elsewhere):
+        for found in self._store.entries.search(text, limit, elsewhere=elsewhere):
             entry = entry_of_row(found.entry, found.pin, found.fields)
             id_ = DocumentId(found.document)
-            listed = self.store.catalog.get(id_)
+            listed = self._store.catalog.get(id_)
             shown = found.position is not None
             title = listed.title if listed else ""
             hits.append(Hit(id_, title, entry.id, entry.role, entry.created_at, found.snippet, shown))
@@ -309,8 +251,7 @@ class Repo:
         and for what is no address."""
         from ..sync.link import Link, control_of  # websockets is loaded only where it is used
 
-        if self._closing.is_set():
-            raise RepoClosed(f"{self.store.path} is closed.", hint="Open the repo again.")
+        self._core.check_open()
         if url is None:
             known = self.relay
             if known is None:
@@ -326,18 +267,16 @@ class Repo:
             for id_ in ids:
                 document_bytes(id_)
                 if id_ != self.library:
-                    self.store.catalog.add(id_, "conversation")
-        link = Link(url, SyncSource(self, url, ids), token=token, tls=tls)
-        with self._lock:
-            self._links = [other for other in self._links if other.state != "closed"] + [control_of(link)]
-            self._owed.linked(control_of(link), token)
-        self._watch()
+                    self._store.catalog.add(id_, "conversation")
+        link = Link(url, SyncSource(self._core, url, ids), token=token, tls=tls)
+        self._core.links.add(control_of(link), token)
+        self._core.watcher.start()
         return link
 
     @property
     def relay(self) -> KnownRelay | None:
         """The relay that this repo belongs to: an invite brought it, or was made for it. Raises KeyringUnusable."""
-        return self._relay.read()
+        return self._core.resources.relay_file.read()
 
     def invite(self, relay: str | None = None, token: str | None = None, *, keys: bool = True) -> str:
         """All that a new device needs, as one string for its ``llmcrdt.open(path, invite=...)``: the relay's address, a
@@ -358,7 +297,7 @@ class Repo:
         text = write_invite(made)
         if relay is not None:
             own = self._own_token(relay)
-            self._relay.write(known if own is None else KnownRelay(relay, own))
+            self._core.resources.relay_file.write(known if own is None else KnownRelay(relay, own))
         return text
 
     def _own_token(self, relay: str) -> str | None:
@@ -367,40 +306,9 @@ class Repo:
         same = known is not None and relay_address(known.url) == relay_address(relay)
         return known.token if known is not None and same else None
 
-    def accept(self, invite: Invite) -> None:
-        """Remember what an invite for this library brought. ``open`` calls it; twice is harmless."""
-        self.keyring.add_all(invite.keys)
-        self._relay.write(KnownRelay(invite.relay, invite.token))
-
     def close(self) -> None:
         """Close links, conversations and the file. Twice is harmless."""
-        self._closing.set()
-        with self._lock:
-            links, self._links = self._links, []
-        for link in links:  # without the lock: a link's thread may be waiting for it
-            link.close()
-        with self._lock:
-            self._note_listing()
-            self._library.document.close()
-            for conversation in list(self._open.values()):
-                conversation.close()
-            self._open.clear()
-            self._callbacks.close()
-            self._applying.close()
-            self.store.close()
-
-    def _end(self, seconds: float) -> None:
-        """At the end of the process: close, and wait until no thread of this repo runs any more. Observers hear first
-        of what was written, while they can still read it."""
-        deadline = time.monotonic() + seconds
-        self._callbacks.close()
-        self._callbacks.join(max(0.0, deadline - time.monotonic()))
-        if not self._lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
-            return  # somebody is in the middle of something and doesn't end it: what they wrote is not kept
-        self._lock.release()
-        self.close()
-        if self._watcher is not None:
-            self._watcher.join(max(0.0, deadline - time.monotonic()))
+        self._core.close()
 
     def __enter__(self) -> Repo:
         return self
@@ -410,340 +318,7 @@ class Repo:
     ) -> None:
         self.close()
 
-    # what journals and links ask for
 
-    def following(self) -> Sequence[DocumentId]:
-        """The library, and every conversation in it that is not deleted."""
-        cards = [card for card in self._library.cards() if not card.deleted]
-        cards.sort(key=lambda card: (-card.created_at, card.id))
-        return [self.library, *(card.id for card in cards)]
-
-    def touch(self, document: DocumentId, *, refresh: bool = False, acknowledged: bool = False) -> None:
-        """The store holds more of a document, or knows more of it, than whoever has it open."""
-        with self._lock:
-            if document in self._journals:
-                self._journals[document].touch()
-            in_use = self._core(document)
-            if acknowledged and in_use is not None:
-                in_use.decide_claims()
-            if refresh:
-                if document == self.library:
-                    self._library.document.refresh()
-                else:
-                    self.store.catalog.add(document, "conversation")
-                if in_use is not None:
-                    in_use.document.refresh()
-
-    def pushed(self, document: DocumentId, link: SyncSource, place: int) -> None:
-        """A link has sent a document's outbox up to a place, on the connection that it has; 0: nothing."""
-        with self._lock:
-            sent = self._pushed.setdefault(document, {})
-            sent[link] = place
-            if not place:
-                del sent[link]
-            if not sent:
-                del self._pushed[document]
-            if document in self._journals:
-                self._journals[document].sent()
-
-    def take_in(self, document: DocumentId) -> None:
-        """Read what came for a conversation that nobody has open, and do what it asks (erase)."""
-        with self._lock:
-            in_use = self._core(document)
-            if document != self.library and (in_use is None or not in_use.document.loaded):
-                self._settle(document)
-
-    def repeats(self, document: DocumentId, updates: Sequence[ParsedUpdate]) -> bool:
-        """Whether any of these updates writes something that a conversation had already."""
-        with self._lock:
-            in_use = self._core(document)
-            loaded = in_use is not None and in_use.document.loaded
-            version = (in_use.document if in_use and loaded else self._kept(document)[0]).version()
-            return self.crdt.repeats(updates, version)
-
-    def lacking(self, document: DocumentId, log: Sequence[bytes]) -> tuple[bytes | None, set[str], int]:
-        """What a relay's log lacks of a document, deletes and waiting updates included, the keys that it touches, and
-        the last place that was looked at; None if nothing is lacking."""
-        with self._lock:
-            theirs = self._replica(document)
-            for update in log:
-                try:
-                    theirs.apply(update)
-                except MalformedUpdate:
-                    if theirs.broken:  # can't tell what it holds: then everything is sent
-                        theirs = self._replica(document)
-                        break
-            kept, place = self._kept(document)
-            missing = kept.diff(since=theirs.version())
-            applied = theirs.apply(missing)
-            return missing if applied.news else None, set().union(*applied.touched.keys.values()), place
-
-    def ask_to_delete(self, relay: str) -> None:
-        """This relay may have forgotten what was deleted."""
-        with self._lock:
-            for link in self._links:
-                if link.url == relay:
-                    self._owed.ask_to_delete(link)
-
-    def forget(self, document: DocumentId) -> None:
-        """Drop the open object of a conversation; the next ``get`` makes another one."""
-        with self._lock:
-            self._open.pop(document, None)
-            self._journals.pop(document, None)
-
-    def presence(self, document: DocumentId) -> Presence:
-        """Who is present in a conversation."""
-        with self._lock:
-            if document not in self._presence:
-                self._presence[document] = Presence(
-                    self.author,
-                    random=self.random,
-                    changed=lambda: self._announce(document),
-                    dispatch=self._callbacks.run,
-                )
-            return self._presence[document]
-
-    def known_presence(self, document: DocumentId) -> Presence | None:
-        """The same, where there is any."""
-        with self._lock:
-            return self._presence.get(document)
-
-    # inside
-
-    def _kept(self, document: DocumentId) -> tuple[Replica, int]:
-        """What the file has of a document, in a replica of its own, and the last place of it."""
-        replica = self._replica(document)
-        kept = self.store.updates.since(document, 0)
-        replica.load(kept.snapshot, kept.updates)
-        return replica, kept.seq
-
-    def _replica(self, document: DocumentId) -> Replica:
-        return self.crdt.make_replica(self._roots(document), self._applying.mark(document))
-
-    def _roots(self, document: DocumentId) -> Sequence[str]:
-        return library_document.ROOTS if document == self.library else schema.ROOTS
-
-    def _examine(self, document: DocumentId) -> None:
-        """A process died while it applied something of this document. Where another one dies of that as well, it is set
-        aside: nobody else has to."""
-        from ..crdt.trial import SNAPSHOT, deadly  # most processes never need it
-
-        while True:
-            kept = self.store.updates.since(document, 0)
-            found = deadly(self.crdt.kind, kept.snapshot, kept.updates, self._roots(document))
-            if found is None or found == SNAPSHOT:
-                return
-            self.store.updates.set_aside(document, kept.updates[found], "A process died when it was applied.")
-
-    def _own_library(self, library: str | None) -> DocumentId:
-        own = self.store.settings.put_first("library", library or new_document_id(self.random))
-        if library is not None and own != library:
-            raise LibraryMismatch(
-                f"{self.store.path} belongs to library {own}, not {library}.",
-                hint="Give a new file to join the other library; without an id or invite this one opens as it is.",
-            )
-        return DocumentId(own)
-
-    def _conversation(self, id_: DocumentId) -> Conversation:
-        if id_ not in self._open:
-            made = self._make(id_, self._journal(id_), lambda: self._closed(id_))
-            self._open[id_] = Conversation(made)
-            if self.store.entries.erased(id_) > self.store.updates.purged(id_):
-                made.document.load()  # it crashed between an erase and the end of it: that is made up for now
-        return self._open[id_]
-
-    def _closed(self, id_: DocumentId) -> None:
-        if presence := self.known_presence(id_):
-            presence.present(None)
-        self.forget(id_)
-
-    def _core(self, id_: DocumentId) -> ConversationCore | None:
-        """A conversation that is open."""
-        found = self._open.get(id_)
-        return core_of(found) if found is not None else None
-
-    def _make(self, id_: DocumentId, journal: StoreJournal, closed: Callable[[], None]) -> ConversationCore:
-        host = RepoHost(
-            journal,
-            self._lock,
-            self.author,
-            self.keyring,
-            self.blobs,
-            clock=self._clock,
-            random=self.random,
-            title=lambda: (self.store.catalog.get(id_) or Listed(id_, "", 0.0, False, False)).title,
-            presence=lambda: self.presence(id_),
-            dispatch=self._callbacks.run,
-            observed=self._watch,
-            note_engine=self._caches.note,
-            erased=lambda: self._erased(id_),
-            closed=closed,
-            make_replica=lambda: self._replica(id_),
-        )
-        return ConversationCore(id_, host)
-
-    def _settle(self, id_: DocumentId) -> None:
-        """Bring the tables of a conversation up to date. One that is not loaded is loaded for the moment only."""
-        with self._lock:
-            in_use = self._core(id_)
-            if in_use is not None and in_use.document.loaded:
-                in_use.refresh_tables()
-                return
-            made = self._make(id_, StoreJournal(self.store, id_, self._notify), lambda: None)
-            try:
-                made.refresh_tables()
-            finally:
-                made.close()
-            self.touch(id_)
-
-    def _settle_all(self) -> None:
-        for id_ in self.store.entries.stale(RULES):
-            self._settle(DocumentId(id_))
-
-    def _journal(self, document: DocumentId) -> StoreJournal:
-        self._journals[document] = StoreJournal(
-            self.store,
-            document,
-            self._notify,
-            lambda: max((0, *self._pushed.get(document, {}).values())),
-            self._ask_to_fold,
-            self._settle_all,
-        )
-        return self._journals[document]
-
-    def _named_blobs(self) -> set[str]:
-        """The blobs that any conversation names that is not deleted."""
-        found: set[str] = set()
-        with self._lock:
-            self._library.document.refresh()
-            for document in self.store.catalog.documents("conversation"):
-                id_ = DocumentId(document)
-                listed = self.store.catalog.get(id_)
-                if listed is None or not listed.deleted:
-                    was_open = id_ in self._open
-                    found |= self._conversation(id_).blobs()
-                    if not was_open:
-                        self.forget(id_)
-        return found
-
-    def _erased(self, id_: DocumentId) -> None:
-        """Words were erased from a conversation, here or by a merge, and are to leave its files now."""
-        self._caches.forget(id_)
-
-    def _ask_to_fold(self) -> None:
-        for link in self._links:
-            self._owed.ask_to_fold(link)
-
-    def _read_library(self) -> None:
-        """Have the listing say what the library says. It is loaded only where the listing does not know all of it."""
-        with self._lock:
-            if not self._library.document.loaded and not self._journals[self.library].is_listed():
-                self._library.document.load()
-            self._library.document.refresh()
-
-    def _note_listing(self) -> None:
-        """The listing is true now: the next process need not load the library to use it."""
-        if self._library.document.loaded and not self.store.closed:
-            with suppress(LLMCRDTError):
-                self._library.document.refresh()
-                self._journals[self.library].note_listed()
-
-    def _list_cards(self, cards: Sequence[Card]) -> None:
-        known = self.store.catalog.everything() if len(cards) > 1 else set()
-        rows = [Listed(c.id, c.title, c.created_at, c.archived, c.deleted) for c in cards]
-        rows = [row for row in rows if row not in known]
-        if rows:
-            self.store.catalog.put(rows)
-        for card in cards:
-            if card.deleted and card.id in self._open:
-                core_of(self._open[card.id]).document.refuse("was deleted from the library")
-                self.forget(card.id)
-        if cards:
-            with suppress(KeyringUnusable, OSError):  # tried again whenever the library is loaded
-                self.keyring.forget(c.id for c in cards if c.deleted)
-            self._drop_deleted(c.id for c in cards if c.deleted)
-
-    def _drop_deleted(self, heard: Iterable[DocumentId] = ()) -> None:
-        """Keep nothing of conversations that were deleted: no words, no attachments that nothing else names, no KV
-        state; and have every relay that knows them do the same. ``heard``: those that the library says it of since now.
-        Another process may have dropped them, and may have no link. Where the disk is full, or somebody reads the
-        write-ahead log, it is tried again in a while."""
-        done = False
-        try:
-            doomed = [DocumentId(id_) for id_ in self.store.deletions.left()]
-            for id_ in doomed:
-                blobs: set[str] = set()
-                with suppress(LLMCRDTError):  # one that can't be read: ``collect`` finds them later
-                    made = self._make(id_, StoreJournal(self.store, id_, self._notify), lambda: None)
-                    blobs = Conversation(made).blobs()
-                self.store.deletions.drop(id_)
-                with suppress(LLMCRDTError, OSError):
-                    self._caches.forget(id_)
-                    if blobs:
-                        self.blobs.release(blobs)
-            done = self.store.deletions.scrub()
-        finally:
-            self._drop_in = 0 if done else _AGAIN
-            if not done:
-                self._watch()
-        if to_ask := {*doomed, *heard}:
-            for link in self._links:
-                self._owed.ask_to_delete(link, to_ask)
-
-    def _drop_again(self) -> None:
-        """What could not be dropped before; and links ask for what they could not hear of then."""
-        self._drop_in -= 1
-        if self._drop_in == 0:
-            self._drop_deleted()
-            for link in self._links:
-                self._owed.ask_to_delete(link)
-
-    def _notify(self, document: DocumentId) -> None:
-        for link in self._links:
-            link.notify(document)
-
-    def _announce(self, document: DocumentId) -> None:
-        for link in self._links:
-            link.announce(document)
-
-    def _watch(self) -> None:
-        """From now on look for what other processes write to the file."""
-        with self._lock:
-            if self._watcher is None:
-                self._watcher = threading.Thread(target=self._poll, name="llmcrdt-watcher", daemon=True)
-                self._watcher.start()
-
-    def _tick_presence(self) -> None:
-        with self._lock:
-            presences = tuple(self._presence.items())
-        for document, presence in presences:
-            kept = presence.tick()
-            with self._lock:
-                if not kept and document not in self._open:
-                    self._presence.pop(document, None)
-
-    def _poll(self) -> None:
-        version: int | None = None
-        while not self._closing.wait(_POLL):
-            self._tick_presence()
-            with self._lock:
-                if self._closing.is_set():
-                    return
-                with suppress(StoreError):  # the disk, for a moment: whoever reads or writes next is told
-                    version = self._look(version)
-
-    def _look(self, version: int | None) -> int:
-        """Read what other processes wrote to the file since it had this version, and have links send it; the version
-        that it has now."""
-        if self._drop_in:
-            self._drop_again()
-        now = self.store.data_version()
-        if now != version:
-            self._library.document.refresh()
-            for conversation in list(self._open.values()):
-                core_of(conversation).document.refresh()
-            for link in self._links:
-                link.notify()
-                for waiting in self.store.outboxes.documents(link.url):
-                    link.notify(DocumentId(waiting))
-        return now
+def repo_core(repo: Repo) -> RepoCore:
+    """The object that commands and tests reach inside with; programs don't need it."""
+    return repo._core

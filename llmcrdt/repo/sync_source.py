@@ -4,36 +4,68 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from ..crdt.backend import ParsedUpdate
+from ..crdt.backend import Backend, ParsedUpdate
 from ..document.entry_fields import ERASE_MARK
 from ..document.schema import check_identity
 from ..exceptions import MalformedUpdate
 from ..ids import DocumentId, SessionId
+from ..store.base import Store
 from ..sync.local import Record, Waiting
 from ..sync.messages import Announcement, Cursor
-
-if TYPE_CHECKING:
-    from .repo import Repo
+from .open_documents import OpenDocuments
 
 logger = logging.getLogger("llmcrdt.sync")
+
+
+class SyncHost(Protocol):
+    """The repo, as its links get to see it."""
+
+    @property
+    def store(self) -> Store: ...
+    @property
+    def crdt(self) -> Backend: ...
+    @property
+    def documents(self) -> OpenDocuments:
+        """The conversations in use."""
+        ...
+
+    @property
+    def library_id(self) -> DocumentId: ...
+
+    def following(self) -> Sequence[DocumentId]:
+        """The library, and every conversation in it that is not deleted; the library first."""
+        ...
+
+    def repeats(self, document: DocumentId, updates: Sequence[ParsedUpdate]) -> bool:
+        """Whether any of these updates writes something that a document had already."""
+        ...
+
+    def missing_from(self, document: DocumentId, log: Sequence[bytes]) -> tuple[bytes | None, set[str], int]:
+        """What a relay's log lacks of a document, deletes and waiting updates included, the keys that it touches, and
+        the last seq that was looked at; None if nothing is lacking."""
+        ...
+
+    def request_deletions(self, relay: str) -> None:
+        """This relay may have forgotten what was deleted: it is asked again."""
+        ...
 
 
 class SyncSource:
     """The documents of a repo towards one relay. Implements ``sync.local.LocalDocuments``."""
 
-    def __init__(self, repo: Repo, relay: str, only: Sequence[DocumentId] | None) -> None:
-        self._repo = repo
-        self._store = repo.store
+    def __init__(self, host: SyncHost, relay: str, only: Sequence[DocumentId] | None) -> None:
+        self._host, self._documents = host, host.documents
+        self._store = host.store
         self._relay = relay
         self._only = only
 
     def documents(self) -> Sequence[DocumentId]:
-        return self._only if self._only is not None else self._repo.following()
+        return self._only if self._only is not None else self._host.following()
 
     def kind(self, document: DocumentId) -> str:
-        return self._repo.crdt.kind
+        return self._host.crdt.kind
 
     def cursor(self, document: DocumentId) -> Cursor | None:
         found = self._store.outboxes.cursor(self._relay, document)
@@ -53,16 +85,16 @@ class SyncSource:
         return self._store.outboxes.size(self._relay)
 
     def pushed(self, document: DocumentId, place: int) -> None:
-        self._repo.pushed(document, self, place)
+        self._documents.note_pushed(document, self, place)
 
     def acknowledged(self, document: DocumentId, names: Sequence[tuple[SessionId, int]], cursor: Cursor) -> None:
         self._store.outboxes.acknowledge(self._relay, document, names, cursor)
-        self._repo.touch(document, acknowledged=True)
+        self._documents.touch(document, acknowledged=True)
 
     def received(self, document: DocumentId, records: Sequence[Record], cursor: Cursor | None) -> bool:
         """Structure is checked here, and that a record is not of another document; one that passes and still breaks the
         core is set aside when it is applied."""
-        crdt = self._repo.crdt
+        crdt = self._host.crdt
         good: list[tuple[str, int, bytes]] = []
         parsed: list[ParsedUpdate] = []
         refused: list[tuple[bytes, str]] = []
@@ -76,40 +108,40 @@ class SyncSource:
                 logger.warning("A record of %s was set aside: %s", document, error)
                 refused.append((record.data, str(error)))
         # Records that repeat what the document had may carry erased words, which must not stay in the file.
-        stale = bool(self._store.updates.purged(document)) and self._repo.repeats(document, parsed)
+        stale = bool(self._store.updates.purged(document)) and self._host.repeats(document, parsed)
         self._store.outboxes.receive(self._relay, document, good, refused, cursor, stale=stale)
         if records:
-            self._repo.touch(document, refresh=True)
+            self._documents.touch(document, refresh=True)
             # An erase, or words that an erase has to take: they must not wait in the file until somebody opens it.
             if any(crdt.touches(update.data, ERASE_MARK) for update in parsed) or self._store.updates.purged(document):
-                self._repo.take_in(document)
-        return document == self._repo.library
+                self._documents.apply_pending(document)
+        return document == self._host.library_id
 
     def refused(self, document: DocumentId, session: SessionId, n: int, why: str) -> None:
         self._store.outboxes.refuse(self._relay, document, session, n, why)
-        self._repo.touch(document)
+        self._documents.touch(document)
 
     def refill(self, document: DocumentId, log: Sequence[bytes], cursor: Cursor) -> None:
         with self._store.lock:
-            data, keys, place = self._repo.lacking(document, log)
+            data, keys, seq = self._host.missing_from(document, log)
             with self._store.transaction():
                 # Another process may have written since: a refill drops its outbox, where it has one yet.
-                if self._store.updates.last_seq(document) != place:
-                    data, keys, _ = self._repo.lacking(document, log)
+                if self._store.updates.last_seq(document) != seq:
+                    data, keys, _ = self._host.missing_from(document, log)
                 self._store.outboxes.refill(self._relay, document, data, cursor, keys)
-        self._repo.touch(document)
+        self._documents.touch(document)
 
     def deleted_last(self) -> Sequence[DocumentId]:
         return [DocumentId(id_) for id_ in self._store.relay_tasks.deleted_last(self._relay)]
 
     def lost(self) -> None:
         self._store.relay_tasks.delete_all_again(self._relay)
-        self._repo.ask_to_delete(self._relay)
+        self._host.request_deletions(self._relay)
 
     def announced(self, document: DocumentId, *, anew: bool) -> Sequence[Announcement]:
-        presence = self._repo.known_presence(document)
+        presence = self._documents.known_presence(document)
         return [Announcement(*entry) for entry in presence.announced(anew=anew)] if presence else ()
 
     def heard(self, document: DocumentId, entries: Sequence[Announcement]) -> None:
-        if self._repo.known_presence(document) or any(entry.state for entry in entries):
-            self._repo.presence(document).heard(entries)
+        if self._documents.known_presence(document) or any(entry.state for entry in entries):
+            self._documents.presence(document).heard(entries)

@@ -306,7 +306,7 @@ def test_deleting_a_conversation_destroys_its_keys_on_every_device(open_repo: Op
         conversation.append("user", "x", hidden={"n": sealed(SECRET)})
         phone.keyring.add(laptop.keyring.export(conversation.id))
     laptop.delete(gone.id)
-    phone._library.document.apply(laptop._library.document.diff())
+    phone._core.library.document.apply(laptop._core.library.document.diff())
     for repo in (laptop, phone):
         assert (len(repo.keyring.keys(gone.id)), len(repo.keyring.keys(stays.id))) == (0, 1)
 

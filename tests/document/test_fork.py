@@ -118,11 +118,16 @@ def test_a_fork_is_not_merged_back(open_repo: OpenRepo) -> None:
     conversation.erase(secret)
     fork.append("user", "only in the fork")
     for into, other in ((conversation, fork), (fork, conversation)):
-        before = into.diff(), into.version(), into.transcript().hash, repo.store.updates.last_seq(into.id)
+        before = into.diff(), into.version(), into.transcript().hash, repo._core.store.updates.last_seq(into.id)
         for update in (other.diff(), other.diff(since=into.version())):
             with pytest.raises(OtherDocument, match=other.id):
                 into.apply(update)
-            assert (into.diff(), into.version(), into.transcript().hash, repo.store.updates.last_seq(into.id)) == before
+            assert (
+                into.diff(),
+                into.version(),
+                into.transcript().hash,
+                repo._core.store.updates.last_seq(into.id),
+            ) == before
     with pytest.raises(OtherDocument):
         open_repo("phone").join(conversation.id).apply(fork.diff())
     assert [e.status for e in conversation.transcript()] == ["erased", "complete"]
@@ -146,9 +151,9 @@ def test_a_fork_that_a_relay_has_under_another_id_is_set_aside_and_told(
     phone.append("user", "and on")
     records = [Record(SessionId("s" * 22), n, data) for n, data in ((1, fork.diff()), (2, phone.diff(since=at)))]
     with caplog.at_level(logging.WARNING, "llmcrdt"):
-        SyncSource(repo, "ws://relay", None).received(conversation.id, records, None)
+        SyncSource(repo._core, "ws://relay", None).received(conversation.id, records, None)
     assert fork.id in caplog.text
-    assert repo.store.updates.set_aside_count(conversation.id) == 1
+    assert repo._core.store.updates.set_aside_count(conversation.id) == 1
     assert [e.text for e in conversation.transcript()] == ["hello", "and on"]
 
 

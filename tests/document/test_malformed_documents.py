@@ -373,7 +373,7 @@ def test_a_library_of_a_stranger_is_listed(open_repo: OpenRepo, title: str, crea
         f"{known.id}:archived:{SESSION}": pycrdt.Map({}),
     }.items():
         shelf[key] = value
-    repo._library.document.apply(stranger.get_update())
+    repo._core.library.document.apply(stranger.get_update())
     assert {(row.id, row.title) for row in repo.list()} == {(known.id, "mine"), (theirs, "a \ufffd b")}
     assert next(row for row in repo.list() if row.id == theirs).created_at == 0.0
     repo.rename(theirs, "mine too")

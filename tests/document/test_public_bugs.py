@@ -57,7 +57,7 @@ def test_two_writers_of_one_chat_lose_no_message(open_repo: OpenRepo) -> None:
     context and vanished from the screen."""
     laptop = open_repo("laptop")
     first = laptop.create()
-    second = llmcrdt.open(laptop.store.path)
+    second = llmcrdt.open(laptop._core.store.path)
     try:
         other = second.get(first.id)
         for n in range(10):

@@ -117,7 +117,7 @@ def test_such_an_update_from_a_relay_is_set_aside_and_the_conversation_stays_goo
         repo = open_repo("mine")
     else:
         conv.transcript()
-    local = SyncSource(repo, "ws://relay", None)
+    local = SyncSource(repo._core, "ws://relay", None)
     local.received(conv.id, [Record(SessionId("s" * 22), 1, update_below_a_text())], None)
     again = repo.get(conv.id)
     again.append("user", "after")
@@ -126,7 +126,7 @@ def test_such_an_update_from_a_relay_is_set_aside_and_the_conversation_stays_goo
     repo.close()
     with open_repo("mine") as repo:
         assert [e.text for e in repo.get(conv.id).transcript()] == ["before", "after"]
-        assert repo.store.updates.set_aside_count(conv.id) == 1
+        assert repo._core.store.updates.set_aside_count(conv.id) == 1
 
 
 # ---------------------------------------------------------------- other harm

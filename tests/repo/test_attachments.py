@@ -137,11 +137,11 @@ def test_collect_keeps_what_any_version_in_any_conversation_names(open_repo: Ope
     repo.blobs.put(b"of no entry")
     repo.delete(deleted.id)
     second.close()
-    before = set(repo._open)
+    before = set(repo._core.documents._conversations)
     assert repo.blobs.collect() == (0, 0), "what is young stays"
     assert repo.blobs.collect(keep=0).blobs == 1, "what the deleted one named went with it"
     assert sorted(stored(tmp_path, "laptop")) == [b"hidden by an edit", b"of a conversation that nobody has open"]
-    assert set(repo._open) == before, "what was closed is closed again"
+    assert set(repo._core.documents._conversations) == before, "what was closed is closed again"
     assert repo.get(second.id).transcript()[0].parts
 
 

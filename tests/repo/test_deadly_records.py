@@ -35,8 +35,9 @@ with llmcrdt.open(sys.argv[1]) as repo:
     if sys.argv[2] == "watch":
         conversation = repo.get(sys.argv[3])
         conversation.append("user", "loaded")
-        repo.store.outboxes.receive("ws://r", conversation.id, [("R" * 22, 1, bytes.fromhex(sys.argv[4]))], [], None)
-        repo.touch(conversation.id, refresh=True)
+        store = repo._core.store
+        store.outboxes.receive("ws://r", conversation.id, [("R" * 22, 1, bytes.fromhex(sys.argv[4]))], [], None)
+        repo._core.documents.touch(conversation.id, refresh=True)
     else:
         print(len(repo.list()), len(repo.search("good")), len(repo.search("deadly")))
 """
@@ -86,7 +87,7 @@ def stored(db: Path, id_: str, *records: bytes) -> None:
     """As a relay sent them to an older version, which died of one."""
     with llmcrdt.open(db) as repo:
         named = [("R" * 22, n + 1, data) for n, data in enumerate(records)]
-        repo.store.outboxes.receive("ws://r", id_, named, [], None)
+        repo._core.store.outboxes.receive("ws://r", id_, named, [], None)
 
 
 @pytest.mark.parametrize("begins", ["search", "watch"])
@@ -106,9 +107,9 @@ def test_a_record_that_a_process_died_of_is_set_aside_at_the_next_start(
     with llmcrdt.open(db) as repo:
         conversation = repo.get(id_)
         assert conversation.transcript()[0].text == "good"
-        assert repo.store.updates.set_aside_count(id_) == 1
+        assert repo._core.store.updates.set_aside_count(id_) == 1
         if begins == "search":
-            assert {record("before"), record("behind")} <= set(repo.store.updates.since(id_, 0).updates)
+            assert {record("before"), record("behind")} <= set(repo._core.store.updates.since(id_, 0).updates)
         conversation.append("user", "and on")
 
 
@@ -120,7 +121,7 @@ def test_a_process_that_was_killed_meanwhile_costs_no_record(tmp_path: Path, two
     again = use(tmp_path, db, "search", dies=False)
     assert (again.returncode, again.stdout) == (0, "2 2 0\n"), again.stderr[-2_000:]
     with llmcrdt.open(db) as repo:
-        assert repo.store.updates.set_aside_count(id_) == 0
+        assert repo._core.store.updates.set_aside_count(id_) == 0
 
 
 def test_an_old_file_with_a_hundred_thousand_nested_maps_is_read(two: tuple[Path, str]) -> None:
@@ -129,7 +130,7 @@ def test_an_old_file_with_a_hundred_thousand_nested_maps_is_read(two: tuple[Path
     with llmcrdt.open(db) as repo:
         assert len(repo.search("good")) == 2
         assert repo.get(id_).transcript()[0].text == "good"
-        assert repo.store.updates.set_aside_count(id_) == 1
+        assert repo._core.store.updates.set_aside_count(id_) == 1
 
 
 def test_what_ends_a_process_is_found_in_another_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

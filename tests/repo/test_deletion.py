@@ -83,7 +83,7 @@ def test_what_another_process_still_wrote_goes_at_the_next_start(open_repo: Open
 def test_what_could_not_be_dropped_is_dropped_in_a_while_by_itself(
     open_repo: OpenRepo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
-    monkeypatch.setattr(llmcrdt.repo.repo, "_POLL", 0.01)
+    monkeypatch.setattr("llmcrdt.repo.watcher._POLL", 0.01)
     drop, tries = SqliteDeletions.drop, list[str]()
 
     def full(store: SqliteDeletions, document: str) -> None:
@@ -104,13 +104,13 @@ def test_what_could_not_be_dropped_is_dropped_in_a_while_by_itself(
         repo = open_repo("laptop")
     eventually(lambda: holds(tmp_path), lambda found: found == [])
     made = len(tries)
-    assert made == (4 if when == "deleted" else 5) and repo._drop_in == 0
+    assert made == (4 if when == "deleted" else 5) and repo._core.deletion.looks_left == 0
 
 
 def test_what_somebody_still_reads_is_scrubbed_in_a_while_by_itself(
     open_repo: OpenRepo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(llmcrdt.repo.repo, "_POLL", 0.01)
+    monkeypatch.setattr("llmcrdt.repo.watcher._POLL", 0.01)
     repo = open_repo("laptop")
     conversation = repo.create("Gone")
     conversation.append("user", SECRET)
@@ -157,7 +157,8 @@ def test_every_device_and_the_relay_delete_it(open_repo: OpenRepo, relay: RelayT
         assert [row.id for row in phone.list()] == []
         eventually(
             lambda: (
-                not laptop.store.relay_tasks.deletions(relay.url) and not phone.store.relay_tasks.deletions(relay.url)
+                not laptop._core.store.relay_tasks.deletions(relay.url)
+                and not phone._core.store.relay_tasks.deletions(relay.url)
             )
         )
         one.wait_synced(30)
@@ -176,9 +177,9 @@ def test_it_is_asked_for_again_until_the_relay_has_answered(
     laptop.close()
     assert SECRET.encode() in (tmp_path / "relay" / "relay.db-wal").read_bytes()
     again = llmcrdt.open(tmp_path / "laptop.db")
-    assert again.store.relay_tasks.deletions(relay.url) == [conversation.id]
+    assert again._core.store.relay_tasks.deletions(relay.url) == [conversation.id]
     with again.connect(relay.url):
-        eventually(lambda: not holds(tmp_path) and not again.store.relay_tasks.deletions(relay.url))
+        eventually(lambda: not holds(tmp_path) and not again._core.store.relay_tasks.deletions(relay.url))
     again.close()
 
 
@@ -191,7 +192,7 @@ def test_a_process_with_a_link_asks_for_what_another_one_deleted(
     with linked.connect(relay.url) as link:
         link.wait_synced(30)
         other.delete(conversation.id)
-        eventually(lambda: not holds(tmp_path) and not linked.store.relay_tasks.deletions(relay.url))
+        eventually(lambda: not holds(tmp_path) and not linked._core.store.relay_tasks.deletions(relay.url))
 
 
 def test_a_file_put_back_to_before_it_was_sent_has_it_deleted_all_the_same(
@@ -211,7 +212,7 @@ def test_a_file_put_back_to_before_it_was_sent_has_it_deleted_all_the_same(
     with llmcrdt.open(tmp_path / "laptop.db") as restored:
         restored.delete(conversation.id)  # nothing here says that the relay has it
         with restored.connect(relay.url):
-            eventually(lambda: not holds(tmp_path) and not restored.store.relay_tasks.deletions(relay.url))
+            eventually(lambda: not holds(tmp_path) and not restored._core.store.relay_tasks.deletions(relay.url))
 
 
 def test_a_stale_device_deletes_its_copy_and_can_t_bring_it_back(
@@ -227,12 +228,12 @@ def test_a_stale_device_deletes_its_copy_and_can_t_bring_it_back(
     phone.get(conversation.id).append("user", SECRET)  # offline, and never acknowledged
     with laptop.connect(relay.url) as one:
         laptop.delete(conversation.id)
-        eventually(lambda: not laptop.store.relay_tasks.deletions(relay.url))
+        eventually(lambda: not laptop._core.store.relay_tasks.deletions(relay.url))
         one.wait_synced(30)
     with phone.connect(relay.url) as two:
         two.wait_synced(30)  # that the document is gone is no error, for the library says why
         eventually(lambda: not holds(tmp_path))
-    assert phone.list() == [] and phone.store.outboxes.documents(relay.url) == []
+    assert phone.list() == [] and phone._core.store.outboxes.documents(relay.url) == []
 
 
 def test_without_a_word_of_the_library_nothing_local_is_touched(open_repo: OpenRepo, relay: RelayThread) -> None:
@@ -303,10 +304,10 @@ def test_a_deletion_that_the_relay_refuses_is_told_once_and_asked_again_with_ano
                 assert ended.value.code == 0
                 assert (json.loads(capsys.readouterr().out)["kept_there"], len(asked)) == (kept, times)
             again = llmcrdt.open(tmp_path / "phone.db")
-            assert again.store.relay_tasks.deletions(relay.url) == [conversation.id], "it is not forgotten"
+            assert again._core.store.relay_tasks.deletions(relay.url) == [conversation.id], "it is not forgotten"
             with again.connect(relay.url, root) as link:
                 link.wait_synced(30)
-                eventually(lambda: not again.store.relay_tasks.deletions(relay.url))
+                eventually(lambda: not again._core.store.relay_tasks.deletions(relay.url))
                 assert not link.kept_there
             with pytest.raises(ConversationNotFound):
                 again.delete(conversation.id)
@@ -340,7 +341,7 @@ def test_a_relay_that_went_back_to_an_old_copy_is_told_again(open_repo: OpenRepo
     shutil.copytree(tmp_path / "relay", tmp_path / "backup")
     with RelayThread(tmp_path / "relay", port=port) as relay, laptop.connect(relay.url):
         laptop.delete(conversation.id)
-        eventually(lambda: not laptop.store.relay_tasks.deletions(relay.url))
+        eventually(lambda: not laptop._core.store.relay_tasks.deletions(relay.url))
     shutil.rmtree(tmp_path / "relay")
     shutil.copytree(tmp_path / "backup", tmp_path / "relay")
     assert holds(tmp_path / "relay")
@@ -370,7 +371,7 @@ def test_a_relay_that_lost_the_tombstone_but_not_the_word_of_it_is_told_again(
     with RelayThread(tmp_path / "relay", port=port) as relay, laptop.connect(relay.url) as link:
         kept.append("user", "Hello")
         link.wait_synced(30)
-        eventually(lambda: not laptop.store.relay_tasks.deletions(relay.url))
+        eventually(lambda: not laptop._core.store.relay_tasks.deletions(relay.url))
     shutil.rmtree(tmp_path / "relay")
     shutil.move(tmp_path / "backup", tmp_path / "relay")
     assert holds(tmp_path / "relay")
@@ -429,7 +430,7 @@ def test_a_relay_that_lost_nothing_but_tombstones_is_told_again(
                     assert isinstance(ask(page, Push(document, b"s" * 16, 1, (b"\x00\x00",))), Ack)
         with laptop.connect(relay.url) as link:
             link.wait_synced(30)
-            eventually(lambda: laptop.store.relay_tasks.deletions(relay.url), lambda owed: owed == [])
+            eventually(lambda: laptop._core.store.relay_tasks.deletions(relay.url), lambda owed: owed == [])
             assert link.last_error is None
         with native(relay.url) as page:
             for document in lost:

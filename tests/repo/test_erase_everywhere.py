@@ -103,7 +103,7 @@ def test_no_file_of_the_relay_holds_the_words(open_repo: OpenRepo, tmp_path: Pat
         with late.connect(relay.url) as link:
             link.wait_synced(20)
         assert [e.status for e in late.get(conversation.id).transcript()] == ["erased", "complete"]
-        assert laptop.store.relay_tasks.compactions(relay.url) == []
+        assert laptop._core.store.relay_tasks.compactions(relay.url) == []
 
 
 def test_an_erase_that_a_cache_stands_in_the_way_of_is_made_up_for(
@@ -157,11 +157,11 @@ def test_a_record_that_repeats_what_was_erased_leaves_no_words(
     conv.erase(entry)
     if not loaded:
         conv.close()
-        repo.forget(conv.id)
-    local = SyncSource(repo, "ws://relay", None)
+        repo._core.documents.forget(conv.id)
+    local = SyncSource(repo._core, "ws://relay", None)
     local.received(conv.id, [Record(SessionId("s" * 22), 1, whole)], None)
     assert files_with(tmp_path, [b"purple elephant"]) == []
-    assert repo.store.updates.purged(conv.id) == 1
+    assert repo._core.store.updates.purged(conv.id) == 1
 
 
 def test_what_an_erase_puts_in_the_place_of_waiting_records_is_waited_for(open_repo: OpenRepo, tmp_path: Path) -> None:
@@ -172,11 +172,11 @@ def test_what_an_erase_puts_in_the_place_of_waiting_records_is_waited_for(open_r
         with repo.connect(url) as link:
             link.wait_synced(60)
     kept, gone = conv.append("user", "is kept"), conv.append("user", "is erased")
-    follower = Synchronizer(SyncSource(repo, url, None), random.random)
+    follower = Synchronizer(SyncSource(repo._core, url, None), random.random)
     goal = follower.add_waiter(lambda why: None)
     follower.connected()
     assert (kept.sync, gone.sync) == ("local", "local")
     conv.erase(gone)
     follower.local_changed(conv.id)
     assert conv.entry(kept).sync == "local"
-    assert goal.marks[conv.id].place == repo.store.outboxes.end(url, conv.id)
+    assert goal.marks[conv.id].place == repo._core.store.outboxes.end(url, conv.id)

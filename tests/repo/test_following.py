@@ -93,7 +93,7 @@ def test_a_thousand_conversations_on_one_connection(memory: Path) -> None:
 
 def follow_a_thousand(tmp_path: Path, relay: RelayThread) -> None:
     with llmcrdt.open(tmp_path / "a.db") as a:
-        with a.store.transaction():
+        with a._core.store.transaction():
             for n in range(1000):
                 a.create(f"chat {n}", fill=lambda chat, n=n: chat.append("user", f"hello {n}")).close()  # type: ignore[misc]
         with a.connect(relay.url) as link:
@@ -117,7 +117,7 @@ class RelayByHand:
     """The relay's side of one connection, frame by frame, towards a follower of a repo's documents."""
 
     def __init__(self, repo: llmcrdt.Repo, features: int = 0) -> None:
-        self.follower = Synchronizer(SyncSource(repo, URL, None), lambda: 0.5)
+        self.follower = Synchronizer(SyncSource(repo._core, URL, None), lambda: 0.5)
         self.follower.connected()
         self.position: dict[bytes, int] = {}
         self.frames = [codec.decode(frame) for frame in self.follower.drain_frames()]

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from llmcrdt.ids import document_bytes
+from llmcrdt.repo.core import RepoCore
 from llmcrdt.repo.repo import Repo
 from llmcrdt.testing.memory_backend import MemoryBackend
 from sync_server.log import operator
@@ -26,10 +27,8 @@ def open_memory(tmp_path: Path) -> Iterator[Open]:
     rng = random.Random(1)
 
     def open_(name: str, library: str | None = None) -> Repo:
-        made = Repo(
-            tmp_path / f"{name}.db", library, author=name, clock=time.time, random=rng.randbytes,
-            crdt=MemoryBackend(rng.randbytes),
-        )  # fmt: skip
+        path, crdt = tmp_path / f"{name}.db", MemoryBackend(rng.randbytes)
+        made = Repo(RepoCore(path, library, author=name, clock=time.time, random=rng.randbytes, crdt=crdt))
         opened.append(made)
         return made
 

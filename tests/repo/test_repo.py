@@ -64,12 +64,12 @@ def test_a_deleted_conversation_stays_deleted_whatever_else_is_said_of_it(open_r
     laptop = open_repo("laptop")
     conversation = laptop.create("x")
     phone = open_repo("phone", laptop.library)
-    phone._library.document.apply(laptop._library.document.diff())
+    phone._core.library.document.apply(laptop._core.library.document.diff())
     laptop.delete(conversation.id)
     for n in range(5):
-        phone._library.put(conversation.id, title=f"renamed {n}", deleted=False)
-    laptop._library.document.apply(phone._library.document.diff())
-    phone._library.document.apply(laptop._library.document.diff())
+        phone._core.library.put(conversation.id, title=f"renamed {n}", deleted=False)
+    laptop._core.library.document.apply(phone._core.library.document.diff())
+    phone._core.library.document.apply(laptop._core.library.document.diff())
     assert list(laptop.list()) == list(phone.list()) == []
 
 
@@ -207,7 +207,7 @@ def test_a_long_conversation_is_folded_and_stays_the_same(open_repo: OpenRepo, t
     for n in range(260):
         conversation.append("user", f"{n} " + "words " * 200)
     before = conversation.transcript().hash
-    connection = repo.store._connection.db
+    connection = repo._core.store._connection.db
     assert connection.execute("SELECT count(*) FROM snapshots WHERE document = ?", [conversation.id]).fetchone()[0] == 1
     assert connection.execute("SELECT count(*) FROM updates WHERE document = ?", [conversation.id]).fetchone()[0] < 260
     repo.close()
@@ -223,12 +223,12 @@ def test_an_update_that_breaks_the_core_at_loading_is_set_aside(
     repo = open_repo("laptop")
     conversation = repo.create()
     conversation.append("user", "good")
-    repo.store.outboxes.receive("ws://r", conversation.id, [("R" * 22, 1, b"\x01\x02nonsense")], [], None)
+    repo._core.store.outboxes.receive("ws://r", conversation.id, [("R" * 22, 1, b"\x01\x02nonsense")], [], None)
     repo.close()
     repo = open_repo("laptop")
     again = repo.get(conversation.id)
     assert texts(again) == ["good"]
-    assert repo.store.updates.set_aside_count(conversation.id) == 1
+    assert repo._core.store.updates.set_aside_count(conversation.id) == 1
     again.append("user", "more")
     repo.close()
     assert texts(open_repo("laptop").get(conversation.id)) == ["good", "more"]
@@ -285,11 +285,11 @@ def test_a_refill_holds_what_another_process_wrote_meanwhile(
     conv = repo.create()
     conv.append("user", "before")
     log, cursor = [conv.diff()], Cursor(b"l" * 16, 1, b"c" * 32)
-    local = SyncSource(repo, "ws://relay", None)
+    local = SyncSource(repo._core, "ws://relay", None)
     if known:
         local.refill(conv.id, log, cursor)
-    with llmcrdt.open(repo.store.path) as process:
-        theirs, lacking = process.get(conv.id), repo.lacking
+    with llmcrdt.open(repo._core.store.path) as process:
+        theirs, lacking = process.get(conv.id), repo._core.missing_from
 
         def slow(document: DocumentId, log: Sequence[bytes]) -> object:
             found = lacking(document, log)
@@ -297,7 +297,7 @@ def test_a_refill_holds_what_another_process_wrote_meanwhile(
             theirs.append("user", "meanwhile")
             return found
 
-        monkeypatch.setattr(repo, "lacking", slow)
+        monkeypatch.setattr(repo._core, "missing_from", slow)
         local.refill(conv.id, log, cursor)
         theirs.append("user", "after")
     relay = pycrdt.Doc()
@@ -320,7 +320,7 @@ def test_a_refill_holds_what_was_only_deleted(open_repo: OpenRepo) -> None:
     del entries[entry.id]
     assert doc.get_state() == before
     conv.apply(doc.get_update(before))
-    local = SyncSource(repo, "ws://relay", None)
+    local = SyncSource(repo._core, "ws://relay", None)
     local.refill(conv.id, [log], Cursor(b"l" * 16, 1, b"c" * 32))
     (waiting,) = local.outbox(conv.id)
     theirs = pycrdt.Doc()

@@ -41,7 +41,7 @@ def test_kill_9_while_conversations_are_made_leaves_none_that_is_listed_and_not_
     with llmcrdt.open(tmp_path / "a.db") as repo:
         listed = {row.id for row in repo.list(limit=100_000)}
         assert listed
-        assert listed == set(repo.following()) - {repo.library}
+        assert listed == set(repo._core.following()) - {repo.library}
         assert all(len(repo.get(id_).transcript()) == 1 for id_ in sorted(listed)[:20])
 
 
@@ -68,7 +68,7 @@ def test_the_greatest_lamport_in_a_library_stops_nobody(open_repo: OpenRepo) -> 
     stranger = pycrdt.Doc()
     shelf = stranger.get("shelf", type=pycrdt.Map)
     shelf[f"{new_document_id()}:title:{'A' * 22}"] = f'{{"lamport":{2**53 - 1},"value":"far"}}'
-    repo._library.document.apply(stranger.get_update())
+    repo._core.library.document.apply(stranger.get_update())
     conversation = repo.create("mine")
     assert [row.title for row in repo.list()] == ["mine"]
     repo.delete(conversation.id)
@@ -148,9 +148,9 @@ def test_a_conversation_deleted_elsewhere_takes_no_more_words(open_repo: OpenRep
     laptop = open_repo("laptop")
     conversation = laptop.create()
     phone = open_repo("phone", laptop.library)
-    phone._library.document.apply(laptop._library.document.diff())
-    phone._library.put(conversation.id, deleted=True)
-    laptop._library.document.apply(phone._library.document.diff())
+    phone._core.library.document.apply(laptop._core.library.document.diff())
+    phone._core.library.put(conversation.id, deleted=True)
+    laptop._core.library.document.apply(phone._core.library.document.diff())
     with pytest.raises(RepoClosed, match="was deleted"):
         conversation.append("user", "lost?")
 
@@ -200,7 +200,7 @@ def test_an_interrupted_reading_does_not_stop_later_writes(
 ) -> None:
     repo = open_repo("laptop")
     conversation = repo.create()
-    with pytest.raises(KeyboardInterrupt), repo.store._connection.one_view():
+    with pytest.raises(KeyboardInterrupt), repo._core.store._connection.one_view():
         raise KeyboardInterrupt
     conversation.append("user", "still fine")
 

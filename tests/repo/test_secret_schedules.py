@@ -117,7 +117,7 @@ def test_a_named_attachment_stays_where_it_is_and_an_erased_one_goes(
                     conversation.erase(rng.choice(shown))
                     assert on_disk(repo) == had & (had - erased_of(had, repo))
                 case "collect":
-                    named = repo._named_blobs()
+                    named = repo._core.documents.named_blobs()
                     repo.blobs.collect(keep=0)
                     assert on_disk(repo) == had & named
                 case "copy":
@@ -131,7 +131,7 @@ def test_a_named_attachment_stays_where_it_is_and_an_erased_one_goes(
                     all_[a] = (repo, repo.get(conversation.id))
         merge_all(all_)
         for repo, conversation in all_:
-            named = repo._named_blobs()
+            named = repo._core.documents.named_blobs()
             assert on_disk(repo) <= named, "what was erased, and nobody else names, is gone"
             assert repo.blobs.missing() == named - on_disk(repo)
             for entry in conversation.transcript():
@@ -142,4 +142,4 @@ def test_a_named_attachment_stays_where_it_is_and_an_erased_one_goes(
 
 def erased_of(had: set[str], repo: llmcrdt.Repo) -> set[str]:
     """What an erase had to take: no conversation of the repo names it any more."""
-    return had - repo._named_blobs()
+    return had - repo._core.documents.named_blobs()

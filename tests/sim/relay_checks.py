@@ -51,10 +51,10 @@ def check_converged(world: World) -> None:
     for process in world.processes():
         process.run(lambda process=process: world.check_said(process))
         assert {document for document in world.deletions if process.is_deleted(document)} == deleted
-        assert not process.repo.store.relay_tasks.deletions(URL), "every deletion that was owed is done"
-        for document in process.repo.following():
+        assert not process.repo._core.store.relay_tasks.deletions(URL), "every deletion that was owed is done"
+        for document in process.repo._core.following():
             assert not process.local.outbox(document), "nothing waits"
-            assert process.repo.store.updates.set_aside_count(document) == 0, "nothing was set aside"
+            assert process.repo._core.store.updates.set_aside_count(document) == 0, "nothing was set aside"
 
 
 def check_log(world: World) -> None:
@@ -73,7 +73,7 @@ def check_cursors(world: World) -> None:
     """Coming back with nothing new costs one round trip: every cursor is a place at the end of the relay's log."""
     before = {raw: world.relay.log.records.head(raw) for raw in world.relay.log.documents()}
     for process in world.processes():
-        for document in process.repo.following():
+        for document in process.repo._core.following():
             head = before.get(document_bytes(document))
             if head is not None:
                 assert process.local.cursor(document) == head.cursor, "the cursor is where the log ends"
@@ -127,7 +127,7 @@ def _announce(world: World, process: ClientProcess) -> None:
 
 
 def _state(process: ClientProcess, conversation: str) -> str:
-    known = process.repo.known_presence(DocumentId(conversation))
+    known = process.repo._core.documents.known_presence(DocumentId(conversation))
     return str(known._state["word"]) if known and known._state else ""
 
 
@@ -136,7 +136,7 @@ def check_words(world: World) -> None:
     is in no file at all, and presence never was."""
     folders = [(machine.folder, "chats.db") for machine in world.machines] + [(world.relay_folder, DATABASE)]
     for process in world.processes():
-        assert not process.repo.store.relay_tasks.compactions(URL), "every fold that was owed is done"
+        assert not process.repo._core.store.relay_tasks.compactions(URL), "every fold that was owed is done"
     deleted = [document for document in world.deletions if world.processes()[0].is_deleted(document)]
     gone = [PRESENT, *(word for document in deleted for word in world.words_of.get(document, ()))]
     erased = [word for entry, word in world.erased.items() if _is_erased(world, entry)]

@@ -49,7 +49,7 @@ class EventfulWorld(World):
 
     def do_c_create(self, rng: random.Random) -> None:
         process = self._process(rng)
-        if len(process.repo.following()) < 4:
+        if len(process.repo._core.following()) < 4:
             process.run(lambda: process.repo.create(self.word()))
 
     def do_c_say(self, rng: random.Random) -> None:

@@ -55,8 +55,8 @@ class World:
         self.library: str | None = None
         self._patches = [
             mock.patch("llmcrdt.repo.repo.backend", return_value=YjsBackend(self._replica)),
-            mock.patch("llmcrdt.Repo._watch", return_value=None),  # ClientProcess looks
-            mock.patch("llmcrdt.repo.repo.Presence", partial(Presence, clock=lambda: self.clock.now)),
+            mock.patch("llmcrdt.repo.watcher.Watcher.start", return_value=None),  # ClientProcess looks
+            mock.patch("llmcrdt.repo.open_documents.Presence", partial(Presence, clock=lambda: self.clock.now)),
             mock.patch("sync_server.workers.validator_worker.backend", return_value=YjsBackend(FragileReplica)),
             mock.patch("sync_server.workers.scheduler._SLICE", 1_500),
             mock.patch("llmcrdt.repo.journal.SMALL", 2_500),
@@ -231,7 +231,9 @@ class World:
                 assert not deleted & set(self.relay.log.documents()), "what is deleted here is deleted on the relay"
                 for document, update in ours.items():
                     # One that was deleted since is not there any more, and the library may still be under way.
-                    if document in process.repo.following() and (document in now or document not in self.deletions):
+                    if document in process.repo._core.following() and (
+                        document in now or document not in self.deletions
+                    ):
                         assert says_all(document, self.library, now.get(document, []), update), "ours is on the relay"
             if self.ledger.epoch == epoch and made in self.machines:
                 here = process.state()
@@ -244,8 +246,8 @@ class World:
 
     def deletions_of(self, process: ClientProcess) -> set[bytes]:
         """What a process has to have deleted at the relay before it is in step."""
-        process.repo._read_library()
-        return set(map(document_bytes, process.repo.store.relay_tasks.deletions(URL)))
+        process.repo._core.listing.refresh()
+        return set(map(document_bytes, process.repo._core.store.relay_tasks.deletions(URL)))
 
     def relay_state(self) -> dict[str, list[bytes]]:
         """All that the relay has, record by record."""

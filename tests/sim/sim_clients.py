@@ -93,12 +93,11 @@ class ClientProcess:
                 machine.path, machine.library, author=machine.folder.name,
                 clock=lambda: 1.8e9 + machine.offset + clock.now, random=rng.randbytes,
             )  # fmt: skip
-        self.local = SyncSource(self.repo, URL, None)
+        self.local = SyncSource(self.repo._core, URL, None)
         self.follower = Synchronizer(self.local, rng.random, "sim")
         self.link = SimulatedLink(self)
         with disks.running(name):
-            self.repo._links.append(self.link)  # type: ignore[arg-type]
-            self.repo._owed.linked(self.link, None)  # type: ignore[arg-type]
+            self.repo._core.links.add(self.link, None)  # type: ignore[arg-type]
         machine.processes.append(self)
         self._poll()
         self._tick()
@@ -112,7 +111,7 @@ class ClientProcess:
         self.machine.processes.remove(self)
         self.disks.kill(self.name)
         with self.disks.running(self.name):
-            self.repo.store._connection.db.conn.close()
+            self.repo._core.store._connection.db.conn.close()
         if self.wire is not None:
             self.wire.client_open = False
             self.wire.cut(client_after=0, relay_after=self.rng.choice((0.0, 0.2, 20.0)))
@@ -144,17 +143,17 @@ class ClientProcess:
 
     def _poll(self) -> None:
         if self.alive:
-            if len(self.machine.processes) > 1 or self.repo._drop_in:
+            if len(self.machine.processes) > 1 or self.repo._core.deletion.looks_left:
                 self.run(self._look)
             self.clock.after(0.3, self._poll)
 
     def _tick(self) -> None:
         if self.alive:
-            self.run(self.repo._tick_presence)
+            self.run(self.repo._core.documents.tick_presence)
             self.clock.after(2.0, self._tick)
 
     def _look(self) -> None:
-        self._version = self.repo._look(self._version)
+        self._version = self.repo._core.look(self._version)
 
     # ---------------------------------------------------------------- the connection
 
@@ -212,13 +211,13 @@ class ClientProcess:
     # ---------------------------------------------------------------- what it knows
 
     def conversations(self) -> Sequence[llmcrdt.Conversation]:
-        self.repo._read_library()
-        return [self.repo.get(id_) for id_ in self.repo.following()[1:]]
+        self.repo._core.listing.refresh()
+        return [self.repo.get(id_) for id_ in self.repo._core.following()[1:]]
 
     def is_deleted(self, conversation: str) -> bool:
         """Whether its library says so."""
-        self.repo._read_library()
-        card = self.repo._library.card(DocumentId(conversation))
+        self.repo._core.listing.refresh()
+        card = self.repo._core.library.card(DocumentId(conversation))
         return card is not None and card.deleted
 
     def entries(self, conversation: llmcrdt.Conversation) -> set[str]:
@@ -233,9 +232,9 @@ class ClientProcess:
     def state(self) -> dict[str, bytes]:
         """All that it has, as one update for each document."""
         found: dict[str, bytes] = {}
-        self.repo._read_library()
-        for document in self.repo.following():
-            owner = self.repo._library if document == self.repo.library else core_of(self.repo.get(document))
+        self.repo._core.listing.refresh()
+        for document in self.repo._core.following():
+            owner = self.repo._core.library if document == self.repo.library else core_of(self.repo.get(document))
             owner.document.refresh()
             found[document] = owner.document.diff()
         return found

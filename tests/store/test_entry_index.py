@@ -28,11 +28,11 @@ WORDS = ("straße", "Été", "linden", "42", "über", "tree", "Lindenbaum", "quo
 def rows(repo: llmcrdt.Repo) -> list[tuple[Any, ...]]:
     """All rows, but for what says where they lie in the file."""
     query = "SELECT document, entry, position, pin, node, erased, words, fields FROM entries ORDER BY document, entry"
-    return list(repo.store._connection.db.execute(query).fetchall())
+    return list(repo._core.store._connection.db.execute(query).fetchall())
 
 
 def forget(repo: llmcrdt.Repo) -> None:
-    with repo.store._connection.writing() as db:
+    with repo._core.store._connection.writing() as db:
         for table in ("tables", "entries"):
             db.execute(f"DELETE FROM {table}")
         db.execute("INSERT INTO entry_words (entry_words) VALUES ('rebuild')")
@@ -190,7 +190,7 @@ def check(world: World) -> None:
             assert page == restored[0]
             hits = {word: {hit.entry for hit in kept.search(word, 1000, elsewhere=True)} for word in WORDS}
             before = rows(kept)
-            kept.forget(closed.id)
+            kept._core.documents.forget(closed.id)
             forget(kept)
             again = kept.get(world.id)
             assert what_it_shows(again) == restored
@@ -209,9 +209,9 @@ def repo(open_repo: OpenRepo) -> llmcrdt.Repo:
 
 def statements(repo: llmcrdt.Repo, do: Callable[[], object]) -> list[str]:
     seen: list[str] = []
-    repo.store._connection.db.conn.set_trace_callback(seen.append)
+    repo._core.store._connection.db.conn.set_trace_callback(seen.append)
     do()
-    repo.store._connection.db.conn.set_trace_callback(None)
+    repo._core.store._connection.db.conn.set_trace_callback(None)
     return seen
 
 
@@ -318,7 +318,7 @@ def test_a_deleted_conversation_is_not_found(open_repo: OpenRepo) -> None:
     assert len(phone.search("alpha")) == 1
     laptop.delete(conversation.id)
     assert laptop.search("alpha") == []
-    phone._library.document.apply(laptop._library.document.diff())
+    phone._core.library.document.apply(laptop._core.library.document.diff())
     assert phone.search("alpha") == []
 
 
@@ -388,14 +388,14 @@ def test_a_list_loads_neither_library_nor_conversation(open_repo: OpenRepo) -> N
     repo.close()
     a, b = open_repo("laptop"), open_repo("laptop")
     assert a.list() == before
-    assert not a._library.document.loaded
+    assert not a._core.library.document.loaded
     a.get(ids[0])
-    assert not a._library.document.loaded
+    assert not a._core.library.document.loaded
     b.rename(ids[0], "another name")
     assert a.list()[-1].title == "another name", "what another process said of it is listed"
     a.close()
     b.close()
-    file = sqlite3.connect(a.store.path)
+    file = sqlite3.connect(a._core.store.path)
     with file:
         file.execute("DELETE FROM tables")
         file.execute("DELETE FROM listing")
@@ -423,19 +423,19 @@ def test_a_process_that_lacks_an_update_leaves_the_rows_alone(open_repo: OpenRep
     one.append("user", "first")
     two = b.get(one.id)
     two.transcript()
-    transaction = a.store.transaction
+    transaction = a._core.store.transaction
 
     def late() -> AbstractContextManager[object]:
-        a.store.transaction = transaction  # type: ignore[method-assign]
+        a._core.store.transaction = transaction  # type: ignore[method-assign]
         b.get(one.id).append("user", "between")
         return transaction()
 
-    a.store.transaction = late  # type: ignore[method-assign]
+    a._core.store.transaction = late  # type: ignore[method-assign]
     one.append("user", "mine")
-    assert a.store.entries.stale(RULES) == [one.id]
+    assert a._core.store.entries.stale(RULES) == [one.id]
     assert {entry.text for entry in open_repo("laptop").get(one.id).entries()} == {"first", "between", "mine"}
     assert len(a.search("first")) == len(b.search("between")) == len(b.search("mine")) == 1
-    assert a.store.entries.stale(RULES) == []
+    assert a._core.store.entries.stale(RULES) == []
 
 
 def test_another_version_s_words_replace_those_in_the_index(open_repo: OpenRepo) -> None:

@@ -55,7 +55,9 @@ def test_rows_enter_the_index_in_batches(tmp_path: Path) -> None:
         conversation = repo.create()
 
         def indexed() -> int:
-            return int(repo.store._connection.db.execute("SELECT count(*) FROM entry_words_docsize").fetchone()[0])
+            return int(
+                repo._core.store._connection.db.execute("SELECT count(*) FROM entry_words_docsize").fetchone()[0]
+            )
 
         for _ in range(tables.INDEX_AT):
             conversation.append("user", "linden")
@@ -71,15 +73,15 @@ def test_a_file_from_before_is_searched_whole(tmp_path: Path) -> None:
         conversation.append("user", "straße")
         assert repo.search("straße")
         conversation.append("user", "linden")
-        with repo.store._connection.writing() as db:
+        with repo._core.store._connection.writing() as db:
             db.execute("ALTER TABLE entries ADD COLUMN indexed INTEGER NOT NULL DEFAULT 0")
             db.execute("UPDATE entries SET indexed = 1 WHERE words = 'straße'")
             db.execute("CREATE INDEX entries_to_index ON entries (number) WHERE NOT indexed AND words IS NOT NULL")
             db.execute("DELETE FROM _sqlite_migrations WHERE name = 'm003_no_indexed'")
     with llmcrdt.open(tmp_path / "a.db") as repo:
         assert len(repo.search("linden")) == len(repo.search("straße")) == 1
-        sound(repo.store)
-        columns = {row[1] for row in repo.store._connection.db.execute("PRAGMA table_info(entries)")}
+        sound(repo._core.store)
+        columns = {row[1] for row in repo._core.store._connection.db.execute("PRAGMA table_info(entries)")}
         assert "indexed" not in columns
 
 

@@ -317,9 +317,9 @@ class Load:
                     if not on_disk or refused.code != ErrorCode.GONE:
                         raise
                 end = time.monotonic() + 120
-                while repo.store.relay_tasks.deletions(self.url) and time.monotonic() < end:
+                while repo._core.store.relay_tasks.deletions(self.url) and time.monotonic() < end:
                     time.sleep(0.02)
-            assert not repo.store.relay_tasks.deletions(self.url), "the relay has deleted what it was asked to"
+            assert not repo._core.store.relay_tasks.deletions(self.url), "the relay has deleted what it was asked to"
             texts = [entry.text for entry in conv.transcript()]
             assert words <= set(texts), "what was synced is there"
             assert len(texts) == len(set(texts)), "no entry is there twice"

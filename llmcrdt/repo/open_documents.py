@@ -1,0 +1,202 @@
+"""The conversations of a repo that are in use: their objects, journals and presence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..document.conversation import Conversation, core_of
+from ..document.core import ConversationCore
+from ..document.presence import Presence
+from ..document.projection import RULES
+from ..ids import DocumentId
+from ..store.blobs import BlobStore
+from .conversation_host import RepoHost
+from .journal import StoreJournal
+from .links import Links
+from .resources import Resources
+
+
+class OpenDocuments:
+    """Any thread; what reads or changes more than one thing holds the repo's lock. ``watch``: look for what other
+    processes write, from now on. ``refresh_library``: read what came for the library."""
+
+    def __init__(
+        self,
+        resources: Resources,
+        links: Links,
+        watch: Callable[[], None],
+        refresh_library: Callable[[], None],
+    ) -> None:
+        self.watch = watch
+        self.blobs = BlobStore(f"{resources.store.path}.blobs", self.named_blobs)
+        self._resources, self._links, self._refresh_library = resources, links, refresh_library
+        self._lock, self._store = resources.lock, resources.store
+        self._conversations: dict[DocumentId, Conversation] = {}
+        self._journals: dict[DocumentId, StoreJournal] = {}
+        self._presence: dict[DocumentId, Presence] = {}
+
+    # ---------------------------------------------------------------- objects
+
+    def conversation(self, id_: DocumentId) -> Conversation:
+        """The one object of a conversation in this process."""
+        if id_ not in self._conversations:
+            core = self._make(id_, self.journal(id_), lambda: self._closed(id_))
+            self._conversations[id_] = Conversation(core)
+            if self._store.entries.erased(id_) > self._store.updates.purged(id_):
+                core.document.load()  # a process ended between an erase and its purge: that is made up for now
+        return self._conversations[id_]
+
+    def core(self, id_: DocumentId) -> ConversationCore | None:
+        """A conversation that is open."""
+        found = self._conversations.get(id_)
+        return core_of(found) if found is not None else None
+
+    def lone_core(self, id_: DocumentId) -> ConversationCore:
+        """A conversation for a moment, beside the one that may be open. Close it, and ``touch``."""
+        return self._make(id_, StoreJournal(self._store, id_, self._links.notify), lambda: None)
+
+    def journal(self, document: DocumentId) -> StoreJournal:
+        """A new journal of a document, which is told of what is stored beside it."""
+        self._journals[document] = made = StoreJournal(
+            self._store,
+            document,
+            self._links.notify,
+            lambda: self._links.pushed(document),
+            self._links.request_compactions,
+            self.refresh_index,
+        )
+        return made
+
+    def forget(self, document: DocumentId) -> None:
+        """Drop the object of a conversation; the next ``conversation`` makes another one."""
+        with self._lock:
+            self._conversations.pop(document, None)
+            self._journals.pop(document, None)
+
+    def refuse(self, document: DocumentId, why: str) -> None:
+        """Every use of a conversation that is open says ``why`` from now on."""
+        core = self.core(document)
+        if core is not None:
+            core.document.refuse(why)
+            self.forget(document)
+
+    def close(self) -> None:
+        for conversation in list(self._conversations.values()):
+            conversation.close()
+        self._conversations.clear()
+
+    def _make(self, id_: DocumentId, journal: StoreJournal, on_close: Callable[[], None]) -> ConversationCore:
+        return ConversationCore(id_, RepoHost(id_, journal, self._resources, self, on_close))
+
+    def _closed(self, id_: DocumentId) -> None:
+        if presence := self.known_presence(id_):
+            presence.present(None)
+        self.forget(id_)
+
+    # ---------------------------------------------------------------- what came from elsewhere
+
+    def touch(self, document: DocumentId, *, refresh: bool = False, acknowledged: bool = False) -> None:
+        """The store holds more of a document, or knows more of it, than its object does."""
+        with self._lock:
+            if document in self._journals:
+                self._journals[document].touch()
+            core = self.core(document)
+            if acknowledged and core is not None:
+                core.decide_claims()
+            if refresh and document == self._resources.library:
+                self._refresh_library()
+            elif refresh:
+                self._store.catalog.add(document, "conversation")
+                if core is not None:
+                    core.document.refresh()
+
+    def refresh(self) -> None:
+        """Read what other processes wrote to conversations that are open."""
+        for conversation in list(self._conversations.values()):
+            core_of(conversation).document.refresh()
+
+    def note_pushed(self, document: DocumentId, link: object, seq: int) -> None:
+        """A link has sent a document's outbox up to ``seq``, on the connection that it has; 0: nothing."""
+        with self._lock:
+            self._links.note_pushed(document, link, seq)
+            if document in self._journals:
+                self._journals[document].note_pushed()
+
+    def apply_pending(self, document: DocumentId) -> None:
+        """Read what came for a conversation that is not loaded, and do what it asks (erase)."""
+        with self._lock:
+            core = self.core(document)
+            if document != self._resources.library and (core is None or not core.document.loaded):
+                self._refresh_tables(document)
+
+    def version(self, document: DocumentId) -> bytes:
+        """What a conversation holds here."""
+        core = self.core(document)
+        if core is not None and core.document.loaded:
+            return core.document.version()
+        return self._resources.load_replica(document)[0].version()
+
+    # ---------------------------------------------------------------- what is derived
+
+    def refresh_index(self) -> None:
+        """Bring the tables of all conversations up to date."""
+        for id_ in self._store.entries.stale(RULES):
+            self._refresh_tables(DocumentId(id_))
+
+    def _refresh_tables(self, id_: DocumentId) -> None:
+        """Bring the tables of a conversation up to date. One that is not loaded is loaded for the moment only."""
+        with self._lock:
+            core = self.core(id_)
+            if core is not None and core.document.loaded:
+                core.refresh_tables()
+                return
+            lone = self.lone_core(id_)
+            try:
+                lone.refresh_tables()
+            finally:
+                lone.close()
+            self.touch(id_)
+
+    def named_blobs(self) -> set[str]:
+        """The blobs that any conversation names that is not deleted."""
+        found: set[str] = set()
+        with self._lock:
+            self._refresh_library()
+            for document in self._store.catalog.documents("conversation"):
+                id_ = DocumentId(document)
+                listed = self._store.catalog.get(id_)
+                if listed is None or not listed.deleted:
+                    was_open = id_ in self._conversations
+                    found |= self.conversation(id_).blobs()
+                    if not was_open:
+                        self.forget(id_)
+        return found
+
+    # ---------------------------------------------------------------- presence
+
+    def presence(self, document: DocumentId) -> Presence:
+        """Who is present in a conversation."""
+        with self._lock:
+            if document not in self._presence:
+                self._presence[document] = Presence(
+                    self._resources.author,
+                    random=self._resources.random,
+                    changed=lambda: self._links.announce(document),
+                    dispatch=self._resources.dispatcher.run,
+                )
+            return self._presence[document]
+
+    def known_presence(self, document: DocumentId) -> Presence | None:
+        """The same, where there is any."""
+        with self._lock:
+            return self._presence.get(document)
+
+    def tick_presence(self) -> None:
+        """Some time went by. Without the lock."""
+        with self._lock:
+            presences = tuple(self._presence.items())
+        for document, presence in presences:
+            kept = presence.tick()
+            with self._lock:
+                if not kept and document not in self._conversations:
+                    self._presence.pop(document, None)

@@ -1,0 +1,92 @@
+"""Everything that one open repo stands on: its files, its clock and its CRDT."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ..crdt.backend import Backend, Replica
+from ..document import library as library_document
+from ..document import schema
+from ..exceptions import LibraryMismatch
+from ..ids import DocumentId, Random, new_document_id
+from ..store.applying import Applying
+from ..store.keyring import Keyring
+from ..store.relay_file import RelayFile
+from ..store.store import SqliteStore
+from .dispatcher import Dispatcher
+from .kv_caches import KVCaches
+
+
+class Resources:
+    """Opened by the constructor. ``lock`` is held wherever a document of the repo is used; ``library``: the id of the
+    library document. Raises NotADatabase, NewerDatabase, LibraryMismatch, StoreError."""
+
+    def __init__(
+        self,
+        path: Path,
+        library: str | None,
+        *,
+        author: str,
+        clock: Callable[[], float],
+        random: Random,
+        crdt: Backend,
+    ) -> None:
+        self.author, self.clock, self.random, self.crdt = author, clock, random, crdt
+        self.lock = threading.RLock()
+        self.store = SqliteStore(path, lock=self.lock, random=random, cut=crdt.cut, redact=crdt.redact)
+        self.applying = Applying(self.store.path)
+        try:
+            self.keyring = Keyring(f"{self.store.path}.keys", clock=clock, random=random)
+            self.relay_file = RelayFile(f"{self.store.path}.relay")
+            self.caches = KVCaches(self.store)
+            self.dispatcher = Dispatcher()
+            self.library = self._own_library(library)
+            self.store.catalog.add(self.library, "library")
+            for document in self.applying.left():
+                self._set_aside_deadly(DocumentId(document))
+        except BaseException:
+            self.close()
+            raise
+
+    def roots(self, document: DocumentId) -> Sequence[str]:
+        """The root maps of a document."""
+        return library_document.ROOTS if document == self.library else schema.ROOTS
+
+    def make_replica(self, document: DocumentId) -> Replica:
+        """A new, empty replica of a document."""
+        return self.crdt.make_replica(self.roots(document), self.applying.mark(document))
+
+    def load_replica(self, document: DocumentId) -> tuple[Replica, int]:
+        """What the file has of a document, in a replica of its own, and the last seq of it."""
+        replica = self.make_replica(document)
+        kept = self.store.updates.since(document, 0)
+        replica.load(kept.snapshot, kept.updates)
+        return replica, kept.seq
+
+    def close(self) -> None:
+        """Close the files. Twice is harmless."""
+        self.applying.close()
+        self.store.close()
+
+    def _own_library(self, library: str | None) -> DocumentId:
+        own = self.store.settings.put_first("library", library or new_document_id(self.random))
+        if library is not None and own != library:
+            raise LibraryMismatch(
+                f"{self.store.path} belongs to library {own}, not {library}.",
+                hint="Give a new file to join the other library; without an id or invite this one opens as it is.",
+            )
+        return DocumentId(own)
+
+    def _set_aside_deadly(self, document: DocumentId) -> None:
+        """A process died while it applied something of this document. Where another one dies of that as well, it is set
+        aside: nobody else has to."""
+        from ..crdt.trial import SNAPSHOT, deadly  # most processes never need it
+
+        while True:
+            kept = self.store.updates.since(document, 0)
+            found = deadly(self.crdt.kind, kept.snapshot, kept.updates, self.roots(document))
+            if found is None or found == SNAPSHOT:
+                return
+            self.store.updates.set_aside(document, kept.updates[found], "A process died when it was applied.")
