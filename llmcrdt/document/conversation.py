@@ -136,7 +136,7 @@ class Conversation:
         """Entries that somebody began to write and nobody finished, other than those this object is writing."""
         with self._core.reading():
             view = self._core.view
-            states = view.readable
+            states = view.states
             unfinished = [i for i in view.open_ones() if not states[i].versions and not states[i].erased]
             return tuple(view.shown(i) for i in unfinished if i not in self._core.streams)
 

@@ -13,7 +13,7 @@ from ..exceptions import InvalidContent
 from ..ids import ContentHash, EntryId, Random, SessionId, is_entry_id, is_hash, is_session_id, tagged_hash, text_of
 from .canonical import JSON, canonical_json, parse_json
 from .checks import is_lamport, need
-from .encryption import MARK, NOWHERE, FieldAddress, read_sealed, seal
+from .encryption import MARK, NOWHERE, FieldAddress, encrypt_field, read_encrypted
 from .entry import HiddenField, Part, Reasoning, Text, ToolCall, Version, content_hash, part_from_json, part_to_json
 from .nodes import Erase
 
@@ -170,18 +170,18 @@ def hidden_key(name: str) -> str:
     return f"hidden:{name}"
 
 
-def write_hidden(field: HiddenField, place: FieldAddress = NOWHERE, random: Random = os.urandom) -> bytes:
-    """A sealed field is sealed for ``place``. Raises what ``sealing.seal`` does."""
+def write_hidden(field: HiddenField, address: FieldAddress = NOWHERE, random: Random = os.urandom) -> bytes:
+    """A sealed field is sealed for ``address``. Raises what ``sealing.seal`` does."""
     if field.sealed:
-        return seal(field, place, random)
+        return encrypt_field(field, address, random)
     return canonical_json(dict(field.binding)).encode("utf-8") + b"\0" + bytes(field.data)
 
 
-def read_hidden(value: Scalar, place: FieldAddress = NOWHERE) -> HiddenField:
+def read_hidden(value: Scalar, address: FieldAddress = NOWHERE) -> HiddenField:
     """Raises InvalidContent. JSON text holds no zero byte, so the first one ends the binding. A sealed field is not
     opened yet."""
     if isinstance(value, bytes) and value.startswith(MARK):
-        return read_sealed(value, place)
+        return read_encrypted(value, address)
     need(isinstance(value, bytes) and b"\0" in value, "hidden field has no binding")
     binding, _, data = cast(bytes, value).partition(b"\0")
     try:
@@ -193,15 +193,15 @@ def read_hidden(value: Scalar, place: FieldAddress = NOWHERE) -> HiddenField:
 
 
 def hidden_of(
-    fields: ReplicaNode, place: Callable[[str], FieldAddress] = lambda name: NOWHERE
+    fields: ReplicaNode, address: Callable[[str], FieldAddress] = lambda name: NOWHERE
 ) -> dict[str, HiddenField]:
-    """The hidden fields of an entry by name; ``place``: where one of this name stands."""
+    """The hidden fields of an entry by name; ``address``: where one of this name stands."""
     found = {}
     for name, value in fields.items():
         kind, _, rest = name.partition(":")
         if kind == "hidden":
             try:
-                found[rest] = read_hidden(value, place(rest))
+                found[rest] = read_hidden(value, address(rest))
             except InvalidContent:
                 continue
     return found
