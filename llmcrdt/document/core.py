@@ -89,26 +89,26 @@ class ConversationCore:
         """Stop using this object. The conversation stays where it is."""
         with self.document.lock:
             if not self.document.closed and self.document.loaded:
-                with suppress(LLMCRDTError):  # tables can be made again at any time
-                    self.refresh_tables()
+                with suppress(LLMCRDTError):  # the index can be made again at any time
+                    self.refresh_index()
         self.document.close()
         self.host.closed()
 
-    # the tables
+    # the entry index
 
-    def refresh_tables(self) -> None:
-        """Bring the tables of the file up to date with the document."""
+    def refresh_index(self) -> None:
+        """Bring the entry index up to date with the document."""
         with self.document.lock:
-            if self.host.tables is not None and not self.document.in_edit:
+            if self.host.index is not None and not self.document.in_edit:
                 self.document.load()
                 self.document.refresh()
-                self.host.tables.settle()
+                self.host.index.refresh()
 
     def page(self, last: int, before: EntryId | None) -> tuple[Entry, ...] | None:
-        """A page of the transcript from the tables; None where the replica is loaded, or they can't tell."""
-        if self.document.loaded or self.document.closed or self.host.tables is None:
+        """A page of the transcript from the index; None where the replica is loaded, or the index can't tell."""
+        if self.document.loaded or self.document.closed or self.host.index is None:
             return None
-        rows = self.host.tables.page(last, before)
+        rows = self.host.index.page(last, before)
         if rows is None:
             return None
         return tuple(entry_of_row(*row, self._sync_state, self.address, self.host.blobs) for row in rows)
@@ -118,17 +118,17 @@ class ConversationCore:
     def reset(self) -> None:
         """Forget everything that was read, then read the whole replica."""
         self.observers.note_visible(self._view)
-        tables = self.host.tables
+        index = self.host.index
         self._view = self._new_view()
         self.document.check_schema()
-        rows = tables.nodes() if tables is not None and self.document.newer is None else None
+        rows = index.nodes() if index is not None and self.document.newer is None else None
         if rows is not None:
             self._view.restore(self.replica, rows)
         else:
             self._view.read_all(self.replica)
-        if tables is not None:
+        if index is not None:
             source = Projector(self._view, self.replica) if self.document.newer is None else None
-            tables.follow(source)
+            index.follow(source)
         self.observers.report(self._view, local=False)
 
     def absorb(self, touched: Touched, *, local: bool) -> None:
@@ -136,8 +136,8 @@ class ConversationCore:
         self.observers.note_visible(self._view)
         if touched.of(schema.META):
             self.document.check_schema()
-            if self.document.newer is not None and self.host.tables is not None:
-                self.host.tables.follow(None)
+            if self.document.newer is not None and self.host.index is not None:
+                self.host.index.follow(None)
         self.observers.note_changed(self._view.read(self.replica, touched))
         self.stale_bytes = self.stale_bytes or not self._view.erased.isdisjoint(touched.of(schema.ENTRIES))
         if not local:

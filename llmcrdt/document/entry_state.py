@@ -113,7 +113,7 @@ def _placed(part: Part, entry: EntryId, blobs: BlobStorage | None) -> Part:
     return part
 
 
-def words_of(state: EntryState, pin: ContentHash | None) -> str | None:
+def searchable_text(state: EntryState, pin: ContentHash | None) -> str | None:
     """The visible text of the version to show; None where nothing is sealed, or it was erased."""
     version, _ = chosen_version(state, pin)
     return visible_text(version.parts) if version and state.erased is None else None

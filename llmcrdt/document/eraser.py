@@ -50,7 +50,7 @@ class Eraser:
             found = [Held(core.id, entry, kind) for entry, kind in holders(core.view, erased, words)]
             origin, copied = self._copied_from()
             for entry in erased:
-                erased_there = dict(core.host.tables.copies(entry)) if core.host.tables is not None else {}
+                erased_there = dict(core.host.index.copies(entry)) if core.host.index is not None else {}
                 if origin is not None and entry in copied:
                     erased_there.setdefault(origin, False)
                 found += [Held(DocumentId(i), entry, "copy") for i, gone in erased_there.items() if not gone]

@@ -12,7 +12,7 @@ from .blob import BlobStorage
 from .encryption import Keys
 from .entry import SyncState
 from .presence import Presence
-from .projection import Tables
+from .projection import EntryIndex
 from .replica_loading import Journal
 
 
@@ -29,8 +29,8 @@ class ConversationHost(Protocol):
         ...
 
     @property
-    def tables(self) -> Tables | None:
-        """Derived from the document, for pages and search; None where there are none."""
+    def index(self) -> EntryIndex | None:
+        """The entry index, derived from the document for pages and search; None where there is none."""
         ...
 
     @property

@@ -23,7 +23,7 @@ from .nodes import Node, Selection, ancestors
 from .order import Arrangement, Order
 from .order_rules import Hider
 from .projection import read_nodes
-from .transcript import Elsewhere, Ids, Transcript
+from .transcript import Elsewhere, EntryReader, Ids, Transcript
 
 
 class ConversationView:
@@ -50,7 +50,7 @@ class ConversationView:
         self._lock = lock
         self._cache: dict[EntryId, Entry] = {}
         self._unread: dict[EntryId, ContentHash] = {}  # the only version of an entry that was not read yet
-        self._given: weakref.WeakSet[Transcript] = weakref.WeakSet()
+        self._given: weakref.WeakSet[EntryReader] = weakref.WeakSet()
         self.order = Order()
         self.states = EntryStates()
         self.erased: set[EntryId] = set()
@@ -159,8 +159,8 @@ class ConversationView:
     def _keep(self, entry: EntryId) -> None:
         """Transcripts that were given out go on showing an entry as it is now."""
         only = None if entry in self.states else self._unread.get(entry)
-        for transcript in tuple(self._given):
-            transcript.keep(entry, self.entry(entry, only) if only else None)
+        for reader in tuple(self._given):
+            reader.keep(entry, self.entry(entry, only) if only else None)
 
     def _read_acts(self, replica: Replica, keys: Iterable[str]) -> None:
         for key in keys:
@@ -232,9 +232,11 @@ class ConversationView:
         now = self.order.now()
         pins = now.pins
         frame = self.states[now.generation].head.frame if now.generation else None
-        made = Transcript(
+        reader = EntryReader(lambda entry: self.entry(entry, pins.get(entry)))
+        self._given.add(reader)
+        return Transcript(
             Ids(now.head, now.tail),
-            lambda entry: self.entry(entry, pins.get(entry)),
+            reader,
             lock=self._lock,
             tips=now.tips,
             base=(len(now.head) - 1, frame.hash) if frame else None,
@@ -242,8 +244,6 @@ class ConversationView:
             elsewhere=self._elsewhere(now),
             erased_at=max((self.states[i].erased_at for i in self.erased if i in now.visible), default=0),
         )
-        self._given.add(made)
-        return made
 
     def _elsewhere(self, now: Arrangement) -> Callable[[], tuple[Elsewhere, ...]]:
         hidden_by = now.hidden_by

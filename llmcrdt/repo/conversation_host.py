@@ -38,7 +38,7 @@ class RepoHost:
     closed: Callable[[], None]
 
     @property
-    def tables(self) -> StoreJournal:
+    def index(self) -> StoreJournal:
         return self.journal
 
     def make_replica(self) -> Replica:

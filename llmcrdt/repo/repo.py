@@ -558,11 +558,11 @@ class Repo:
         with self._lock:
             in_use = self._core(id_)
             if in_use is not None and in_use.document.loaded:
-                in_use.refresh_tables()
+                in_use.refresh_index()
                 return
             made = self._make(id_, StoreJournal(self.store, id_, self._notify), lambda: None)
             try:
-                made.refresh_tables()
+                made.refresh_index()
             finally:
                 made.close()
             self.touch(id_)
