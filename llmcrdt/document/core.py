@@ -10,7 +10,7 @@ from ..crdt.backend import Edit, Replica, Touched
 from ..exceptions import LLMCRDTError
 from ..ids import DocumentId, EntryId
 from . import schema
-from .acts import ToolClaim
+from .acts import OwnClaim
 from .document import Document, Use
 from .encryption import FieldAddress
 from .entry import Entry, SyncState
@@ -41,7 +41,7 @@ class ConversationCore:
         self.observers = Observers(host.dispatch)
         self.turn = threading.Lock()
         self.streams: WeakValueDictionary[EntryId, object] = WeakValueDictionary()
-        self.claims: dict[str, ToolClaim] = {}
+        self.claims: dict[str, OwnClaim] = {}
         self._view = self._new_view()
         self.stale_bytes = False
         """Whether the file may hold words of an erased entry: it was erased just now, or an update brought them."""
