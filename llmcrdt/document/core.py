@@ -1,4 +1,4 @@
-"""A conversation in use: its document, what was read of it, and what its host keeps of it."""
+"""A conversation in use: its document, the view of it, and all that depends on both."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .view import ConversationView
 class ConversationCore:
     """One open conversation, for its repo, its writers and its streams; people use ``Conversation``.
 
-    Any method from any thread. ``document``: its bytes, and whether it is loaded. ``view``: what the document says;
+    Any method from any thread. ``document``: its bytes, and whether it is loaded. ``view``: the document as it is read;
     valid under ``reading`` and ``editing``. ``turn`` is held by whoever generates: in one process one generation of a
     conversation runs at a time. ``streams``: the entries that are being written here, as long as somebody has them.
     ``claims``: the tool calls that this session claimed, by the key of the act.
@@ -50,7 +50,7 @@ class ConversationCore:
 
     @property
     def view(self) -> ConversationView:
-        """What the document says."""
+        """The document as it is read."""
         return self._view
 
     @property
@@ -75,7 +75,7 @@ class ConversationCore:
             edit.put(schema.META, "created_at", str(schema.write_time(created_at)))
 
     def address(self, entry: EntryId, name: str) -> FieldAddress:
-        """Where a hidden field stands, and the keys for it."""
+        """The address of a hidden field, with the keys for it."""
         return FieldAddress(self.id, entry, name, self.host.keys)
 
     def decide_claims(self) -> None:
@@ -173,5 +173,5 @@ class ConversationCore:
         return ConversationView(self._sync_state, self.document.lock, self.address, self.host.blobs)
 
     def _sync_state(self, entry: EntryId) -> SyncState:
-        """Where an entry is. One that is being written just now has not even been queued."""
+        """How far an entry has come. One that is being written just now has not even been queued."""
         return "local" if self.document.is_edited(entry) else self.host.sync_state(entry)

@@ -42,7 +42,7 @@ class EncryptionKey(Protocol):
 
 
 class Keys(Protocol):
-    """Where the keys of conversations are kept."""
+    """Keeps the keys of conversations."""
 
     def newest(self, conversation: DocumentId) -> EncryptionKey:
         """The key to encrypt with; made where there is none yet."""
@@ -58,7 +58,7 @@ class Keys(Protocol):
 
 
 class FieldAddress(NamedTuple):
-    """Where a hidden field stands, and the keys at hand there."""
+    """The address of a hidden field, and the keys at hand there."""
 
     conversation: DocumentId
     entry: EntryId
@@ -166,7 +166,7 @@ def _open(value: bytes, id_: KeyId, address: FieldAddress) -> bytes:
 
 
 def _bound_to(address: FieldAddress, id_: KeyId, binding: str) -> bytes:
-    """What the tag covers beside the content. JSON keeps ("ab", "c") and ("a", "bc") apart."""
+    """The data that the tag covers beside the content. JSON keeps ("ab", "c") and ("a", "bc") apart."""
     text = canonical_json(["llmcrdt/hidden/1", address.conversation, address.entry, address.name, id_, binding])
     return text.encode("utf-8")
 

@@ -142,12 +142,12 @@ def live_name(index: int, part_type: str) -> str:
 
 
 def is_live(fields: ReplicaNode) -> bool:
-    """Whether a stream grows there, whatever its parts are."""
+    """Whether a stream grows there, of parts of any kind."""
     return any(name.startswith("live:") and isinstance(value, SharedText) for name, value in fields.items())
 
 
 def live_parts(fields: ReplicaNode) -> tuple[Part, ...]:
-    """What a stream holds so far, part by part."""
+    """The text of a stream so far, part by part."""
     found: list[tuple[int, Part]] = []
     for name, value in sorted(fields.items()):  # where two have one number, their names decide
         kind, _, rest = name.partition(":")
@@ -171,15 +171,16 @@ def hidden_key(name: str) -> str:
 
 
 def write_hidden(field: HiddenField, address: FieldAddress = NOWHERE, random: Random = os.urandom) -> bytes:
-    """A sealed field is sealed for ``address``. Raises what ``sealing.seal`` does."""
+    """The bytes that stand in a document; a field that is to be encrypted is encrypted for ``address``. Raises what
+    ``encryption.encrypt_field`` does."""
     if field.sealed:
         return encrypt_field(field, address, random)
     return canonical_json(dict(field.binding)).encode("utf-8") + b"\0" + bytes(field.data)
 
 
 def read_hidden(value: Scalar, address: FieldAddress = NOWHERE) -> HiddenField:
-    """Raises InvalidContent. JSON text holds no zero byte, so the first one ends the binding. A sealed field is not
-    opened yet."""
+    """Raises InvalidContent. JSON text holds no zero byte, so the first one ends the binding. An encrypted field is
+    not opened yet."""
     if isinstance(value, bytes) and value.startswith(MARK):
         return read_encrypted(value, address)
     need(isinstance(value, bytes) and b"\0" in value, "hidden field has no binding")

@@ -1,4 +1,4 @@
-"""EntryState: what a document says of one entry, checked; and the Entry that is shown of it."""
+"""EntryState: the fields of one entry, checked; and the Entry that is shown of it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .nodes import Erase
 
 @dataclass(frozen=True)
 class EntryState:
-    """What the document says of one entry, checked."""
+    """The fields of one entry as the document has them, checked."""
 
     head: Head
     versions: tuple[Version, ...]
@@ -35,7 +35,7 @@ class EntryState:
 
 
 class EntryStates(dict[EntryId, EntryState]):
-    """What was read so far; an entry that is asked for and was not read yet is read then."""
+    """The states that were read so far; one that is missing is read when it is asked for."""
 
     def __init__(self) -> None:
         self.read: Callable[[EntryId], EntryState] | None = None
@@ -52,7 +52,7 @@ def entry_state_of(
     fields: ReplicaNode | None,
     address: Callable[[EntryId, str], FieldAddress] = lambda entry, name: NOWHERE,
 ) -> EntryState:
-    """What the fields of one entry say. Raises InvalidContent: the entry is malformed (O1)."""
+    """Read the fields of one entry. Raises InvalidContent: the entry is malformed (O1)."""
     if fields is None or not is_entry_id(entry):
         raise InvalidContent("is not an entry")
     if "head" not in fields:

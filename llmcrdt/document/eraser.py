@@ -43,8 +43,8 @@ class Eraser:
         return found.entry
 
     def _still_held(self, erased: Sequence[EntryId], words: Set[str]) -> list[Held]:
-        """What holds erased words: here, and in other conversations that have the same entries (forks, and what this
-        one was forked from)."""
+        """The entries that hold erased words: here, and in other conversations that have the same entries (forks, and
+        the one that this is a fork of)."""
         core = self._core
         with core.reading():
             found = [Held(core.id, entry, kind) for entry, kind in holders(core.view, erased, words)]

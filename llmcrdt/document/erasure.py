@@ -1,8 +1,8 @@
-"""Erase (O7): what has to go where an entry is erased, here and whenever a merge brings it back.
+"""Erase (O7): removes the words of an entry, here and whenever a merge brings them back.
 
 An erase takes every version, live text and hidden field of the entry, the alternatives of the same content, and the
 token logs of every generation that was computed on it: token ids spell the words. The entry's place and the hashes of
-its versions stay, so frames can still be checked. What else holds the words is listed, and stays.
+its versions stay, so frames can still be checked. Other entries that hold the words are listed, and stay.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ class Held(NamedTuple):
 
 @dataclass(frozen=True)
 class Erased:
-    """What ``conv.erase`` did. ``entries``: all that it erased, oldest first."""
+    """The result of ``conv.erase``. ``entries``: all that it erased, oldest first."""
 
     entries: tuple[EntryId, ...]
     _look: Callable[[], Sequence[Held]] = field(repr=False, compare=False)
 
     @cached_property
     def still_held(self) -> tuple[Held, ...]:
-        """What still holds the words, as of the first time that this is asked; it reads the whole conversation.
-        ``conv.erase(entry, also=...)`` takes entries of this list that are of the same conversation."""
+        """The entries that still hold the words, as of the first time that this is asked; it reads the whole
+        conversation. ``conv.erase(entry, also=...)`` takes entries of this list that are of the same conversation."""
         return tuple(self._look())
 
 
@@ -105,7 +105,7 @@ def erase(
 
 
 def clean(view: ConversationView, replica: Replica, edit: Edit, more: Set[EntryId] = frozenset()) -> None:
-    """Remove whatever stands beside an erase, and the token logs of frames that hold one."""
+    """Remove all content beside an erase, and the token logs of frames that hold one."""
     erased = view.erased | more
     for entry in sorted(erased):
         for name in list(replica.node(schema.ENTRIES, entry) or ()):
@@ -137,7 +137,7 @@ def _known_erased(state: EntryState) -> set[str]:
 
 
 def _contents(state: EntryState) -> list[tuple[Part, ...]]:
-    """What an entry says in each version, and as it grows, where it says anything."""
+    """The parts of an entry in each version, and as it grows; without those that say nothing."""
     found = [*(version.parts for version in state.versions), state.live]
     return [parts for parts in found if any(map(_spelled, parts))]
 

@@ -1,7 +1,7 @@
 """Fork: a new conversation that begins as another one stood at an entry.
 
 Entries keep their ids, their versions and their frames, so token logs and hidden fields stay valid, and a later reader
-can compare the two. What is copied is the transcript up to the entry, and whatever those entries refer to.
+can compare the two. The transcript up to the entry is copied, and all that those entries refer to.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .view import ConversationView
 def copy_until(view: ConversationView, replica: Replica, entry: EntryId) -> dict[EntryId, Mapping[str, Scalar]]:
     """The fields of every entry that the fork at ``entry`` begins with. Raises NotSealed.
 
-    Sealed hidden fields are bound to their conversation and would not open elsewhere: they are not among the fields.
+    Encrypted hidden fields are bound to their conversation and would not open elsewhere: they are left out.
     """
     return {each: _fields(view, replica, each) for each in by_age(until(view, entry), view.order.sound())}
 
@@ -52,12 +52,12 @@ def copy_acts(view: ConversationView, replica: Replica, entries: Mapping[EntryId
 
 
 def provenance(conversation: DocumentId, entry: EntryId, hash_: str) -> str:
-    """Where a fork comes from, for ``meta/forked_from``."""
+    """The origin of a fork, for ``meta/forked_from``."""
     return canonical_json({"conversation": conversation, "entry": entry, "transcript": hash_})
 
 
 def origin_of(replica: Replica) -> Mapping[str, JSON] | None:
-    """Where a fork comes from, as its document says; None where it doesn't."""
+    """The origin of a fork, as its document says; None for any other conversation."""
     try:
         value = parse_json(replica.get(schema.META, "forked_from"))
     except InvalidContent:
@@ -71,7 +71,7 @@ def _fields(view: ConversationView, replica: Replica, entry: EntryId) -> dict[st
         raise NotSealed(f"Entry {entry} is still being written.", hint="Wait for it, or call conv.seal(entry).")
     fields: dict[str, Scalar] = {}
     for name, value in (replica.node(schema.ENTRIES, entry) or {}).items():
-        if isinstance(value, (SharedText, Other)):  # a stranger's; that it is there says something of an erase only
+        if isinstance(value, (SharedText, Other)):  # a stranger's; only an erase mark counts whatever it holds
             if name.startswith("erased:"):
                 fields[name] = b""
         elif not (name.startswith("hidden:") and isinstance(value, bytes) and value[:1] == MARK):

@@ -42,7 +42,7 @@ class IndexRow(NamedTuple):
 
 
 class IndexChange(NamedTuple):
-    """What to do to the rows of a conversation, in this order. ``moved``: entry, new position, new pin."""
+    """The changes to the rows of a conversation, in this order. ``moved``: entry, new position, new pin."""
 
     gone: Sequence[str]
     put: Sequence[IndexRow]
@@ -57,8 +57,8 @@ class IndexSource(Protocol):
     """The rows as they should be. Called under the document's lock."""
 
     def changes(self, known: Known | None) -> IndexChange | None:
-        """What turns ``known`` into what is true now. None for ``known``: the rows as of the last ``note_written``; the
-        answer is None where only a look at the rows can tell."""
+        """The change from ``known`` to what is true now. None for ``known``: the rows as of the last ``note_written``;
+        the answer is None if only the rows themselves can tell."""
         ...
 
     def note_written(self) -> None:

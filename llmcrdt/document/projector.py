@@ -98,7 +98,7 @@ class Projector:
 
 
 def _withheld(now: Arrangement) -> Set[EntryId]:
-    """What an erase withholds, with all that follows it: nobody finds that by its words."""
+    """The entries that an erase withholds, with all that follow them: nobody finds those by their words."""
     return {i for i, hider in now.hidden_by.items() if hider.withheld} if now.withheld else frozenset()
 
 

@@ -1,4 +1,4 @@
-"""Reading: what a replica says of a conversation, entry by entry: parsed, checked, ordered. It writes nothing."""
+"""ConversationView: a replica, parsed, checked and ordered, entry by entry. It writes nothing."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class ConversationView:
         self.created: set[EntryId] = set()
         self.changed: dict[EntryId, ReplicaNode | None] = {}
 
-    # taking in
+    # reading the replica
 
     def read_all(self, replica: Replica) -> None:
         """Read a whole replica; this object must be new."""
@@ -72,7 +72,7 @@ class ConversationView:
         self._read_acts(replica, replica.keys(schema.ACTS))
 
     def restore(self, replica: Replica, rows: Sequence[tuple[str, int | None, str | None, str]]) -> None:
-        """Take over from the tables what ``read_all`` would find; entries are read when they are asked for."""
+        """Take over from the entry index what ``read_all`` would find; entries are read when they are asked for."""
         with _no_collections():
             self._restore(replica, rows)
 
@@ -125,12 +125,13 @@ class ConversationView:
         return entry_state_of(entry, replica.node(schema.ENTRIES, entry), self._address)
 
     def _note(self, entry: EntryId, state: EntryState | str) -> bool:
-        """Take in what was read of an entry. Whether that is news; of one not read before, its content is compared."""
+        """Note the state of an entry, or why it can't be read. Returns whether it says something else than before; of
+        one not read before, its content is compared."""
         before, only = self.states.get(entry), self._unread.get(entry)
         if before == state if isinstance(state, EntryState) else self.order.why_unreadable(entry) == state:
             return False
         if self.order.knows(entry):
-            self._keep(entry)
+            self._keep_for_transcripts(entry)
         else:
             self.created.add(entry)
         self.changed[entry] = None
@@ -144,7 +145,7 @@ class ConversationView:
             return before is not None or only is not None
         for pinned, _ in state.head.frame.pins if state.head.frame else ():
             if self._given and self.order.knows(pinned) and has_choice(self.states[pinned]):
-                self._keep(pinned)
+                self._keep_for_transcripts(pinned)
         self.states[entry] = state
         if state.erased is not None:
             self.erased.add(entry)
@@ -156,8 +157,8 @@ class ConversationView:
         self.order.erase(entry, state.erases)
         return before is not None or only is None or [version.hash for version in state.versions] != [only]
 
-    def _keep(self, entry: EntryId) -> None:
-        """Transcripts that were given out go on showing an entry as it is now."""
+    def _keep_for_transcripts(self, entry: EntryId) -> None:
+        """Transcripts that were made before go on showing an entry as it is now."""
         only = None if entry in self.states else self._unread.get(entry)
         for reader in tuple(self._given):
             reader.keep(entry, self.entry(entry, only) if only else None)
@@ -175,12 +176,12 @@ class ConversationView:
                 case Claim():
                     self.claims.setdefault(act.call, {})[act.session] = act
             if act:
-                self.order.saw(act.lamport)
+                self.order.note_lamport(act.lamport)
 
-    # giving out
+    # answers
 
     def find_state(self, entry: EntryId) -> EntryState | None:
-        """What the document says of an entry; None while it can't be read."""
+        """The state of an entry; None while it can't be read."""
         try:
             return self.states[entry]
         except (KeyError, InvalidContent):
@@ -206,7 +207,7 @@ class ConversationView:
                 hint=f"Read it; then conv.keep({made!r}) brings it back, conv.erase({made!r}) ends it.",
             )
 
-    def open_ones(self) -> list[EntryId]:
+    def possibly_unsealed(self) -> list[EntryId]:
         """The sound entries, without some that are known to be sealed."""
         return [i for i in self.order.sound() if i in self.states or i not in self._unread]
 

@@ -229,7 +229,7 @@ class EntryWriter:
 
     @contextmanager
     def _showing(self, entry: EntryId, instead_of: EntryId | None) -> Iterator[Edit]:
-        """Write an entry. What is said in the place of something shown is shown, also where a selection decided."""
+        """Write an entry. If it replaces one that is shown, it is shown, even if a selection says otherwise."""
         core = self._core
         replaces_shown = instead_of in core.view.order.now().visible
         with core.editing() as edit:
