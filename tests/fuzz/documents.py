@@ -296,7 +296,7 @@ class World:
         """A stranger writes into the list of conversations."""
         rng = random.Random(seed)
         stranger = Stranger(rng)
-        library = self.repo._library
+        library = self.repo._library.document
         for n in range(2):
             library.apply(stranger.library(library.diff(), CLIENT + 10 * seed + n, self.conversations[-5:]))
             rows = self.repo.list(1000)
