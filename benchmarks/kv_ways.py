@@ -21,6 +21,8 @@ from typing import Any, Protocol
 from llmcrdt.engine.base import Event, Failed, Finished, Sampled, Sampling
 from llmcrdt.engine.llama.engine import LlamaEngine
 from llmcrdt.kvcache import DiskCache, TieredCache
+from llmcrdt.kvcache.owners import FileOwners
+from llmcrdt.kvcache.tiered import TieredOwners
 
 ANSWER = 29
 N_CTX = 4608
@@ -185,11 +187,15 @@ class Ours:
     def __init__(self, model: Path, threads: int, folder: Path) -> None:
         self._folder = folder
         self._saved, self._aside = _Clock(), _Clock()
-        for kind, clock in ((TieredCache, self._saved), (DiskCache, self._aside)):  # this process has no others
-            for name in ("put", "claim"):
+        for clock, methods in (
+            (self._saved, ((TieredCache, "put"), (TieredOwners, "claim"))),
+            (self._aside, ((DiskCache, "put"), (FileOwners, "claim"))),
+        ):  # this process has no others
+            for kind, name in methods:
                 setattr(kind, name, clock.around(getattr(kind, name)))
         self._engine = LlamaEngine(model, folder, n_ctx=N_CTX, n_threads=threads)
-        self._engine._context.export = self._saved.around(self._engine._context.export)  # type: ignore[method-assign]
+        context = self._engine._core.model.context
+        context.export = self._saved.around(context.export)  # type: ignore[method-assign]
         _ = self._engine.fingerprint  # the file is hashed, or was before
 
     def answer(self, ids: Sequence[int]) -> Turn:

@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
-from llmcrdt.engine.llama.engine import _library
 from llmcrdt.engine.llama.gguf_header import tokenizer_hash
+from llmcrdt.engine.llama.library import library
 from llmcrdt.engine.llama.tokenizer import LlamaTokenizer
 from llmcrdt.exceptions import NotAModel
 from llmcrdt.kvcache.paths import user_cache
@@ -60,7 +60,7 @@ def vocabularies(folder: Path) -> list[Path]:
 @contextlib.contextmanager
 def vocabulary(file: Path) -> Iterator[LlamaTokenizer]:
     """The tokenizer of a vocabulary file. Raises NotAModel where llama.cpp doesn't take it."""
-    lib = _library()
+    lib = library()
     parameters = lib.llama_model_default_params()
     parameters.vocab_only = True
     model = lib.llama_model_load_from_file(os.fsencode(file), parameters)

@@ -19,8 +19,9 @@ from websockets.typing import Subprotocol
 
 import llmcrdt
 from llmcrdt.ids import document_bytes
-from llmcrdt.sync import wire
+from llmcrdt.sync import codec
 from llmcrdt.sync.link import Link
+from llmcrdt.sync.messages import PATH, SUBPROTOCOL, Barrier, Hello, Message, Open, Opened, Reached, Welcome
 from sync_server.thread import RelayThread
 
 from .conversation import words
@@ -121,24 +122,24 @@ def _visit(repo: llmcrdt.Repo, url: str) -> int:
 def _up_to_date(report: Report, url: str, id_: str) -> None:
     """All that a client with nothing new says leaves at once, and the answers say that nothing is missing."""
     document = document_bytes(id_)
-    protocol = [Subprotocol(wire.SUBPROTOCOL)]
-    with connect(url + wire.PATH, subprotocols=protocol, compression=None, proxy=None, max_size=None) as client:
-        client.send(wire.encode(wire.Hello("benchmark")))
-        client.send(wire.encode(wire.Open(document, "yjs")))
-        opened = next(m for _ in range(2) if isinstance(m := wire.decode(_bytes(client.recv())), wire.Opened))
-    with connect(url + wire.PATH, subprotocols=protocol, compression=None, proxy=None) as client:
+    protocol = [Subprotocol(SUBPROTOCOL)]
+    with connect(url + PATH, subprotocols=protocol, compression=None, proxy=None, max_size=None) as client:
+        client.send(codec.encode(Hello("benchmark")))
+        client.send(codec.encode(Open(document, "yjs")))
+        opened = next(m for _ in range(2) if isinstance(m := codec.decode(_bytes(client.recv())), Opened))
+    with connect(url + PATH, subprotocols=protocol, compression=None, proxy=None) as client:
         began = time.perf_counter()
         size = 0
-        for message in (wire.Hello("benchmark"), wire.Open(document, "yjs", opened.head), wire.Barrier(1)):
-            client.send(frame := wire.encode(message))
+        for message in (Hello("benchmark"), Open(document, "yjs", opened.head), Barrier(1)):
+            client.send(frame := codec.encode(message))
             size += len(frame)
-        heard: list[wire.Message] = []
-        while not isinstance(heard[-1] if heard else None, wire.Reached):
+        heard: list[Message] = []
+        while not isinstance(heard[-1] if heard else None, Reached):
             frame = _bytes(client.recv(timeout=_PATIENCE))
-            heard.append(wire.decode(frame))
+            heard.append(codec.decode(frame))
             size += len(frame)
         took = time.perf_counter() - began
-    assert [type(m) for m in heard] == [wire.Welcome, wire.Opened, wire.Reached]
+    assert [type(m) for m in heard] == [Welcome, Opened, Reached]
     report.add("up to date: bytes of one round trip, both ways", size, "bytes", 200)
     report.add("  until it is known", took * 1e3, "ms")
 

@@ -28,11 +28,11 @@ from .engine.llama.engine import LlamaEngine as LlamaEngine
 from .exceptions import LLMCRDTError as LLMCRDTError
 from .generation.cache_miss import CacheMiss as CacheMiss
 from .generation.generation import Generation as Generation
-from .generation.generation import Plan as Plan
 from .generation.generation import generate as generate
-from .generation.generation import plan as plan
 from .generation.pinning import pin as pin
 from .generation.pinning import unpin as unpin
+from .generation.plan import Plan as Plan
+from .generation.plan import plan as plan
 from .generation.prefetch import Prefetch as Prefetch
 from .generation.prefetch import prefetch as prefetch
 from .repo.repo import Hit as Hit

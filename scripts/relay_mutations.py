@@ -17,51 +17,68 @@ RELAY_MUTATIONS = (
     ),
     Mutation(
         "P5.5", "what a failed commit would have said is said", "Rooms.step",
-        "self._undo(events, done, e)", "logger.error(e)", _SEEDS,
+        "self._undo(failed)", "logger.error(failed)", _SEEDS,
     ),
     Mutation(
-        "P5.5", "an ack comes before the records before it", "Rooms._extend",
-        "reading.own.update((position, (session, record.n)) for position, record in stored)",
-        "for ack in _acks(document, [(position, session, record.n) for position, record in stored]):\n"
-        "    self._send(peer, ack)",
-        _SEEDS,
+        "P5.5", "a document that failed takes others with it", "Rooms._undo",
+        "for peer, document in self._senders if document in failed", "for peer, _ in self._senders",
+        "tests/sync_server/core/test_two_relays.py::test_a_document_that_fails_drops_who_spoke_of_it_and_nobody_else",
     ),
     Mutation(
-        "P5.4", "a repeat is taken for a gap", "SqliteLog.append",
-        "if doc and session and record.n <= session.last:", "if False:", _SEEDS,
+        "P5.5", "what rests on a document that failed is said", "Rooms._undo",
+        "not (isinstance(output, Send) and document_of(output.message) in failed)", "True",
+        "tests/sync_server/core/test_two_relays.py::test_nothing_is_said_that_rests_on_a_document_that_failed",
     ),
     Mutation(
-        "P5.2", "a cursor is known by its position alone", "SqliteLog.holds",
-        "chain == cursor.chain", "chain is not None",
+        "P5.5", "records of another relay are not heard of", "Rooms._handle_appended",
+        "self._subscriptions.refresh(document)", "pass", "tests/sync_server/core/test_two_relays.py",
+    ),
+    Mutation(
+        "P5.5", "a commit that failed keeps its records", "SqliteDatabase.commit",
+        "if failure is not None:\n    self._roll_back()", "", "tests/sync_server/log/test_sqlite.py",
+    ),
+    Mutation(
+        "P5.5", "an ack comes before the records before it", "Appender._append_new",
+        "return Pushed(len(stored))",
+        "return Pushed(len(stored), acks(push.document, [(at, session, r.n) for at, r in stored]))", _SEEDS,
+    ),
+    Mutation(
+        "P5.4", "a repeat is taken for a gap", "Appender._append_one",
+        "if record.n <= self._log.last(document, record.session):", "if False:", _SEEDS,
+    ),
+    Mutation(
+        "P5.2", "a cursor is known by its position alone", "snapshots:holds",
+        "return chain == cursor.chain", "return chain is not None",
         "tests/sync_server/core/test_rooms.py::test_a_cursor_that_is_no_place_in_the_log_starts_over",
     ),
     Mutation(
-        "P5.2", "a cursor counts in any log", "Rooms._holds",
+        "P5.2", "a cursor counts in any log", "Subscriptions.holds",
         "if cursor.log != room.head.log:\n    return False", "", _SEEDS,
     ),
     Mutation(
-        "P5.6", "a barrier is reached at once", "Rooms._reached",
-        "if reading is not None and reading.sent < ends[document]:\n    return False", "",
-        "tests/sync_server/core/test_rooms.py::test_a_barrier_is_answered_behind_all_that_was_there",
+        "P5.6", "a barrier is reached at once", "Delivery._is_reached",
+        "if subscription is not None and subscription.sent < ends[document]:\n    return False", "",
+        "tests/sync_server/core/test_delivery.py::test_a_barrier_is_answered_behind_all_that_was_there",
     ),
     Mutation(
-        "P5.8", "the records behind a snapshot are left out", "Rooms._end_snapshot",
-        "reading.sent = fold.position", "reading.sent = self._rooms[document].head.position", _SEEDS,
+        "P5.8", "the records behind a snapshot are left out", "Delivery._end_snapshot",
+        "subscription.sent = snapshot.position",
+        "subscription.sent = self._subscriptions.rooms[document].head.position", _SEEDS,
     ),
     Mutation(
-        "P5.8", "a newer snapshot goes on where another was", "Rooms._send_part",
-        "if session != fold.session:\n    place = 0", "",
+        "P5.8", "a newer snapshot goes on where another was", "Delivery._send_part",
+        "if session != snapshot.session:\n    index = 0", "",
         "tests/sync_server/core/test_compaction.py::test_whoever_a_fold_overtakes_misses_nothing",
     ),
     Mutation(
-        "P4", "a slow reader is buffered", "Rooms._deliver",
-        "if state.outstanding >= self.limits.outgoing:", "if False:",
-        "tests/sync_server/core/test_rooms.py::test_a_slow_reader_is_not_buffered_and_misses_nothing",
+        "P4", "a slow reader is buffered", "Delivery.deliver",
+        "if state is None or state.outstanding >= limit:", "if state is None:",
+        "tests/sync_server/core/test_delivery.py::test_a_slow_reader_is_not_buffered_and_misses_nothing",
     ),
     Mutation(
-        "P4", "each document of a reader has a queue of its own", "Rooms._deliver",
-        "state.outstanding += weights[place]", "",
-        "tests/sync_server/core/test_rooms.py::test_the_queue_of_a_reader_is_one_for_all_its_documents",
+        "P4", "each document of a reader has a queue of its own", "Delivery.deliver",
+        "state.outstanding += weights[start]", "",
+        "tests/sync_server/core/test_delivery.py::test_the_queue_of_a_reader_is_one_for_all_its_documents",
     ),
     Mutation(
         "duties", "a client's commits are not fsynced", "Store._prepare",
@@ -82,11 +99,11 @@ RELAY_MUTATIONS = (
         "tests/repo/test_repo.py::test_a_refill_holds_what_was_only_deleted",
     ),
     Mutation(
-        "duties", "the outbox is not sent again after a reconnection", "Synchronizer._live",
-        "self._push(doc)", "", _SEEDS,
+        "duties", "the outbox is not sent again after a reconnection", "ConnectionSync._go_live",
+        "self.push(doc)", "", _SEEDS,
     ),
     Mutation(
-        "duties", "a cursor is remembered before what the log lacks is queued", "Synchronizer._stream",
+        "duties", "a cursor is remembered before what the log lacks is queued", "ConnectionSync._handle_log",
         "None if filling else cursor", "cursor",
         "tests/sync/test_synchronizer.py::test_a_cut_while_another_log_is_taken_in_loses_nothing",
     ),
@@ -106,8 +123,8 @@ RELAY_MUTATIONS = (
         "tests/store/test_store.py::test_records_of_another_log_leave_a_cursor_into_none",
     ),
     Mutation(
-        "synced", "what is gone counts as refused before the library can say why", "Synchronizer._refused",
-        "self._goals.ask_again()", "",
+        "synced", "what is gone counts as refused before the library can say why", "ConnectionSync._refused",
+        "waiters.ask_again()", "",
         "tests/sync/test_deletion_requests.py::test_gone_is_a_refusal_only_where_the_library_does_not_say_why",
     ),
     Mutation(
@@ -120,12 +137,12 @@ RELAY_MUTATIONS = (
         "tests/repo/test_erase_everywhere.py::test_what_an_erase_puts_in_the_place_of_waiting_records_is_waited_for",
     ),
     Mutation(
-        "synced", "a goal does not ask what the relay has", "SyncWaiters.advance",
-        "goal.heard and not goal.marks", "not goal.marks", _SEEDS,
+        "synced", "whoever waits does not ask what the relay has", "SyncWaiters.advance",
+        "waiter.received_all and not waiter.marks", "not goal.marks", _SEEDS,
     ),
     Mutation(
         "synced", "deletions are no part of what is local", "SyncWaiters.ask_again",
-        "goal.heard = False", "pass",
+        "waiter.received_all = False", "pass",
         "tests/sync/test_deletion_requests.py::test_who_waits_to_be_in_step_waits_until_the_relay_has_heard_of_it",
     ),
     Mutation(
@@ -149,12 +166,12 @@ RELAY_MUTATIONS = (
     ),
     Mutation(
         "synced", "the first refusal ends the wait for all others", "SyncWaiters.advance",
-        "if not held_back and (not goal.heard or goal.marks.keys() - refused.keys()):", "if False:",
+        "if not held_back and (not waiter.received_all or waiter.marks.keys() - refused.keys()):", "if False:",
         "tests/repo/test_large.py::test_what_a_relay_takes_less_of_waits_alone_and_an_erase_frees_the_rest",
     ),
     Mutation(
         "duties", "what stands before a record that is too large is not sent again", "Sender.start_over",
-        "doc.stuck = None", "", "tests/sync/test_sender.py",
+        "doc.outbox_refused = None", "", "tests/sync/test_sender.py",
     ),
     Mutation(
         "erased", "what waits is replaced at every purge", "redact_updates",
@@ -170,18 +187,19 @@ RELAY_MUTATIONS = (
     ),
     Mutation(
         "P5.10", "a deleted document is opened again", "Rooms._open",
-        "if self._is_gone(document):\n    return self._refuse(peer, ErrorCode.GONE, _GONE, document)", "", _SEEDS,
+        "if self._deletions.is_deleted(document):\n"
+        "    return self._delivery.refuse(peer, ErrorCode.GONE, DELETED, document)", "", _SEEDS,
     ),
     Mutation(
-        "P5.10", "a deletion is answered before nothing is left", "Rooms._answer_deletes",
-        "if self._folding.clean:", "if True:", _SEEDS,
+        "P5.10", "a deletion is answered before nothing is left", "Rooms._answer_compactions",
+        "if self._compaction.clean:", "if True:", _SEEDS,
     ),
     Mutation(
         "deleted", "a deletion is not owed to relays", "Store.drop",
         '"delete:', '"fold:', _SEEDS,
     ),
     Mutation(
-        "deleted", "a relay that lost data is not told again what was deleted", "Synchronizer._note_loss",
+        "deleted", "a relay that lost data is not told again what was deleted", "LossDetector.note_loss",
         "self._local.lost()", "",
         "tests/repo/test_deletion.py::test_a_relay_that_went_back_to_an_old_copy_is_told_again",
     ),
@@ -201,27 +219,21 @@ RELAY_MUTATIONS = (
         "tests/sync_server/test_faults.py::test_all_others_are_told_and_may_go_on",
     ),
     Mutation(
-        "checked", "a bad record is appended behind the good ones", "Rooms._checked",
-        "data if answer.good == records else data[: answer.good]", "data", _SEEDS,
+        "checked", "a bad record is appended behind the good ones", "Writes.finish",
+        "data if result.good == job.records else data[: result.good]", "data", _SEEDS,
     ),
     Mutation(
-        "checked", "all that a worker had in hand is to blame for its death", "Validator._lost",
-        "job.alone = True",
-        'done = Checked(job.todo.ticket, job.good, (), "?")\nself._finish(order.document, job, done)',
-        _SEEDS,
-    ),
-    Mutation(
-        "checked", "what a worker gone mad says is believed", "validator:_read_answers",
+        "checked", "what a worker gone mad says is believed", "read_answers",
         " or not _is_possible(order, answer)", "",
         "tests/sync_server/core/test_validation.py::test_a_worker_that_says_what_can_not_be_is_started_again",
     ),
     Mutation(
         "checked", "a document that a record broke is kept", "ValidatorWorker.obey",
-        "if replica.broken:", "if False:",
+        "if held.replica.broken:", "if False:",
         "tests/sync_server/core/test_validation.py::test_a_document_in_doubt_is_gone_until_it_is_loaded_again",
     ),
     Mutation(
-        "checked", "what the core refuses among many is put on the first", "ValidatorWorker._check",
+        "checked", "what the core refuses among many is put on the first", "ValidatorWorker._check_some",
         "if len(read) > 1:\n    raise _OneByOne from None", "",
         "tests/sync_server/core/test_validation.py::test_what_only_the_core_refuses_is_found_among_many_records",
     ),
@@ -253,8 +265,8 @@ RELAY_MUTATIONS = (
         "if found.entries:\n    self._changed.add(document)", "", _SEEDS,
     ),
     Mutation(
-        "presence", "a device does not announce itself again on a new connection", "Synchronizer._stream",
-        "self.announce(doc.id, anew=True)", "", _SEEDS,
+        "presence", "a device does not announce itself again on a new connection", "ConnectionSync._handle_log",
+        "self.announce(doc, anew=True)", "", _SEEDS,
     ),
     Mutation(
         "presence", "a device that is back has the clock that it had", "Presence.announced",
@@ -265,8 +277,8 @@ RELAY_MUTATIONS = (
         "30.0", "1e9", _SEEDS,
     ),
     Mutation(
-        "P5.10", "a sweep that was rolled back is taken for done", "Compaction.undo",
-        "self._sweeping = self._scrubbing = ", "",
+        "P5.10", "a sweep that was rolled back is taken for done", "Compaction.sweep",
+        "self._paused = True", "self._sweeping = False",
         "tests/sync_server/core/test_deletion.py::test_a_sweep_that_could_not_be_written_is_done_again_before_the_answer",
     ),
     Mutation(
@@ -286,7 +298,8 @@ RELAY_MUTATIONS = (
     ),
     Mutation(
         "deleted", "a relay that lost nothing but tombstones is not noticed", "Synchronizer.connected",
-        "self._probe()", "", "tests/repo/test_deletion.py::test_a_relay_that_lost_nothing_but_tombstones_is_told_again",
+        "current.loss.probe(current.documents)", "",
+        "tests/repo/test_deletion.py::test_a_relay_that_lost_nothing_but_tombstones_is_told_again",
     ),
     Mutation(
         "P5.8", "what is condensed leaves out what was deleted of what was there", "YjsReplica.since",
@@ -298,13 +311,8 @@ RELAY_MUTATIONS = (
         "tests/crdt/yjs/test_catch_up.py::test_a_device_has_the_same_as_with_the_records",
     ),
     Mutation(
-        "P5.8", "what leaves a hole is given to the core", "YjsReplica._apply",
-        "if span.begins_behind(self._known):", "if False:",
-        "tests/crdt/yjs/test_catch_up.py::test_a_device_that_has_some_of_it_from_elsewhere_has_the_same",
-    ),
-    Mutation(
-        "P5.8", "what was condensed for one place is sent at another", "Rooms._condensed",
-        "if there and reading.waiting and reading.sent == answer.after:", "if state:",
+        "P5.8", "what was condensed for one place is sent at another", "Delivery.end_wait",
+        "if there and subscription.awaits_catch_up and subscription.sent == result.after:", "if state:",
         "tests/sync_server/core/test_catch_up.py::test_who_is_gone_or_opens_it_anew_is_not_told_what_it_did_not_ask",
     ),
     Mutation(
@@ -312,13 +320,13 @@ RELAY_MUTATIONS = (
         " < _TRIES", "", "tests/sync_server/core/test_catch_up.py::test_what_failed_is_tried_again_but_not_for_ever",
     ),
     Mutation(
-        "P5.8", "what was condensed outlives the fold that an erase asked for", "Rooms._take",
-        "self._condensing.forget(document)", "",
+        "P5.8", "what was condensed outlives the fold that an erase asked for", "Rooms._handle_event",
+        "self._catch_up.forget(document)", "",
         "tests/sync_server/core/test_catch_up.py::test_a_fold_takes_the_place_of_what_is_condensed",
     ),
     Mutation(
-        "P5.8", "who waits for what can't be condensed waits for ever", "Rooms._condensed",
-        "self._behind[peer, answer.document] = None", "", _SEEDS,
+        "P5.8", "who waits for what can't be condensed waits for ever", "Delivery.end_wait",
+        "self._subscriptions.lagging[peer, result.document] = None", "", _SEEDS,
     ),
     Mutation(
         "P5.8", "a first record of which some waits is taken for a document", "begin",
@@ -329,5 +337,191 @@ RELAY_MUTATIONS = (
         "P5.8", "what slow readers are still to get has no bound", "CatchUp._make_room",
         "return self._held + size <= most", "return True",
         "tests/sync_server/core/test_catch_up.py::test_who_does_not_read_holds_no_more_than_may_be_kept",
+    ),
+    Mutation(
+        "checked", "turns go by name", "Turns.order",
+        "key=self._used.__getitem__",
+        "key=str",
+        "tests/sync_server/core/test_turns.py",
+    ),
+    Mutation(
+        "checked", "a debt goes with its owner", "Turns.enter",
+        "max(self._now, self._used.get(source, 0.0))",
+        "self._now",
+        "tests/sync_server/core/test_turns.py",
+    ),
+    Mutation(
+        "checked", "a newcomer saved up time", "Turns.enter",
+        "max(self._now, self._used.get(source, 0.0))",
+        "self._used.get(source, 0.0)",
+        "tests/sync_server/core/test_turns.py",
+    ),
+    Mutation(
+        "checked", "a long push is one order", "CheckScheduler._orders",
+        "max(_LEAST, _PIECES // max(1, lane.ready.sources))",
+        "1 << 30",
+        "tests/sync_server/workers/test_scheduler.py::test_a_long_push_is_cut_and_others_come_between",
+    ),
+    Mutation(
+        "checked", "an overrun blames all before it", "CheckScheduler.lost",
+        "sent[: place.order]] * (not overran)",
+        "sent[: place.order]]",
+        "tests/sync_server/workers/test_scheduler.py::test_what_runs_out_of_time_is_to_blame_alone_and_tried_once_more_in_the_slow_lane",
+    ),
+    Mutation(
+        "checked", "an overrun has three tries", "CheckScheduler._blame",
+        "if overran or job.deaths >= _TRIES:",
+        "if job.deaths >= _TRIES:",
+        "tests/sync_server/workers/test_scheduler.py::test_what_runs_out_of_time_is_to_blame_alone_and_tried_once_more_in_the_slow_lane",
+    ),
+    Mutation(
+        "checked", "one source fills the batch", "CheckScheduler._orders",
+        "rest.append(line)",
+        "rest.insert(0, line)\nbreak",
+        "tests/sync_server/workers/test_scheduler.py::test_a_batch_has_a_slice_of_each_source_before_a_second_of_any",
+    ),
+    Mutation(
+        "checked", "records passed in a lost replica count", "CheckScheduler.forget",
+        "jobs[0].good = 0",
+        "pass",
+        "tests/sync_server/workers/test_scheduler.py::test_a_replica_that_is_dropped_while_it_is_in_hand_is_dropped_behind_that",
+    ),
+    Mutation(
+        "checked", "a replica in hand is dropped at once", "CheckScheduler.put",
+        "if document is not None and document.busy:",
+        "if False:",
+        "tests/sync_server/workers/test_scheduler.py::test_a_replica_that_is_dropped_while_it_is_in_hand_is_dropped_behind_that",
+    ),
+    Mutation(
+        "checked", "a document is slow for good", "CheckScheduler._enqueue",
+        "elif document.lane.slow and not document.jobs and document.size <= _LARGE:",
+        "elif False:",
+        "tests/sync_server/workers/test_scheduler.py::test_a_document_comes_back_when_it_was_not_slow_for_a_while",
+    ),
+    Mutation(
+        "checked", "all documents load at once", "CheckScheduler._open",
+        "len(lane.opening) < _OPENING and",
+        "",
+        "tests/sync_server/workers/test_scheduler.py::test_no_more_than_some_documents_are_loaded_at_one_time_and_each_source_has_its_turn",
+    ),
+    Mutation(
+        "checked", "an own queue makes the relay unwell", "CheckScheduler._judged",
+        "self._since[order.source] = now",
+        "pass",
+        "tests/sync_server/workers/test_scheduler.py::test_it_tells_for_how_long_somebody_waits_in_vain_but_not_for_his_own_queue",
+    ),
+    Mutation(
+        "checked", "later orders pass a cut slice", "ValidatorWorker.work",
+        "(document in waiting or now > end)",
+        "now > end",
+        "tests/sync_server/workers/test_scheduler.py::test_what_a_batch_has_no_time_for_is_left_and_of_a_document_nothing_goes_past",
+    ),
+    Mutation(
+        "checked", "a batch has no end", "ValidatorWorker.work",
+        "(document in waiting or now > end)",
+        "document in waiting",
+        "tests/sync_server/workers/test_scheduler.py::test_what_a_batch_has_no_time_for_is_left_and_of_a_document_nothing_goes_past",
+    ),
+    Mutation(
+        "checked", "a quick worker does heavy records", "ValidatorWorker._check_some",
+        "if work.seconds > self._heavy and not read:",
+        "if False:",
+        "tests/sync_server/workers/test_scheduler.py::test_a_quick_worker_does_not_begin_with_what_would_take_long",
+    ),
+    Mutation(
+        "checked", "far neighbours cost nothing", "_Count.item",
+        "self.blocks + self.added + 1",
+        "1",
+        "tests/crdt/yjs/test_work.py",
+    ),
+    Mutation(
+        "checked", "each connection has its own turns", "Writes._source",
+        "self._subscriptions.peers[peer].subject or peer",
+        "peer",
+        "tests/sync_server/core/test_validation.py::test_what_is_checked_is_on_the_time_of_a_subject_or_of_a_connection_that_has_none",
+    ),
+    Mutation(
+        "checked", "a subject has no window", "Share.has_room",
+        "if self.working <= self._most:",
+        "if True:",
+        "tests/hostile/test_windows.py",
+    ),
+    Mutation(
+        "checked", "the relay is always healthy", "Relay._answer_http",
+        "late = waits > self.limits.check_wait",
+        "late = False",
+        "tests/hostile/test_windows.py",
+    ),
+    Mutation(
+        "checked", "the slow worker stays", "Validator._watch",
+        "and now > hands.used + _IDLE:",
+        "and False:",
+        "tests/sync_server/core/test_validation.py::test_the_slow_worker_is_there_while_something_is_slow",
+    ),
+    Mutation(
+        "checked", "an overrun goes unnoticed", "ran_out",
+        'return sys.platform != "win32" and status == -signal.SIGPROF',
+        "return False",
+        "tests/hostile/test_the_check_is_fair.py",
+    ),
+    Mutation(
+        "P5.8", "depth is not looked at across updates", "_Levels._add",
+        "if struct.kind == _TYPE and level >= DEPTH:",
+        "if False:",
+        "tests/crdt/yjs/test_nesting.py::test_updates_that_each_add_a_level_stop_at_the_limit",
+    ),
+    Mutation(
+        "P5.8", "an id told twice counts as told last", "Nesting.admit",
+        "if not span.repeats(state) and self._raise(span):",
+        "if self._raise(span):",
+        "tests/crdt/yjs/test_nesting.py::test_an_id_that_is_told_twice_lies_where_it_lay_first",
+    ),
+    Mutation(
+        "P5.8", "a neighbour's depth is forgotten", "_Levels._add",
+        "level = max((self._level(id_) for id_ in struct.beside), default=0)",
+        "level = 0",
+        "tests/crdt/yjs/test_nesting.py::test_a_type_that_only_names_its_neighbour_lies_as_deep_as_that",
+    ),
+    Mutation(
+        "P5.8", "types without a place raise no bound", "Nesting._raise",
+        "+ span.hanging",
+        "+ 0",
+        "tests/crdt/yjs/test_nesting.py::test_a_type_that_only_names_its_neighbour_lies_as_deep_as_that",
+    ),
+    Mutation(
+        "P5.8", "an update that waits is given to the core", "UpdateRange.lacks",
+        "return any(",
+        "return False and any(",
+        "tests/crdt/yjs/test_nesting.py::test_nothing_lies_deeper_than_the_limit_whatever_comes",
+    ),
+    Mutation(
+        "P5.8", "a circle is kept", "YjsReplica._confirm",
+        "raise MalformedUpdate(\"The update waits for itself.\")",
+        "return",
+        "tests/crdt/yjs/test_nesting.py::test_what_waits_for_itself_is_refused",
+    ),
+    Mutation(
+        "P5.8", "an item may stand in itself", "_read_id",
+        "if at >= clock:",
+        "if False:",
+        "tests/crdt/yjs/test_nesting.py::test_what_waits_for_itself_is_refused",
+    ),
+    Mutation(
+        "checked", "records that can't be checked are acknowledged", "CheckScheduler._refuse_all",
+        "ValidateResult(job.todo.ticket, failed=True)",
+        "ValidateResult(job.todo.ticket, job.todo.records)",
+        "tests/sync_server/core/test_validation.py::test_a_document_that_can_not_be_loaded_takes_nothing",
+    ),
+    Mutation(
+        "duties", "a record that ended a process stays", "Repo._examine",
+        "if found is None or found == SNAPSHOT:",
+        "if True:",
+        "tests/repo/test_deadly_records.py",
+    ),
+    Mutation(
+        "duties", "a living process's mark is taken", "Applying.left",
+        "if _lock(handle):",
+        "if True:",
+        "tests/repo/test_deadly_records.py",
     ),
 )  # fmt: skip

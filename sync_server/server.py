@@ -28,22 +28,49 @@ from websockets.http11 import Request as HttpRequest
 from websockets.http11 import Response
 from websockets.typing import Origin, Subprotocol
 
-from llmcrdt.sync import wire
-from llmcrdt.sync.wire import Error, ErrorCode
+from llmcrdt.sync import codec
+from llmcrdt.sync.messages import (
+    MAX_FRAME,
+    MAX_GREETING,
+    PATH,
+    SUBPROTOCOL,
+    Ack,
+    Delete,
+    Deleted,
+    Error,
+    ErrorCode,
+    Presence,
+    Push,
+    Records,
+    Welcome,
+)
 
 from .admin.metrics import CONTENT_TYPE, Metrics
 from .auth.public_keys import AccessError
 from .auth.tokens import EVERYTHING, TokenRefused, Tokens
-from .core.catch_up import CatchUpRequest, CatchUpResult
-from .core.compaction import CompactRequest, CompactResult
+from .core.events import (
+    Appended,
+    CatchUpRequest,
+    CatchUpResult,
+    CompactRequest,
+    CompactResult,
+    Drop,
+    Event,
+    Greeted,
+    Joined,
+    Send,
+    Sent,
+    Tick,
+)
 from .core.limits import Limits
 from .core.rate import Rate
-from .core.rooms import Drop, Event, Greeted, Joined, Rooms, Send, Sent, Tick
+from .core.rooms import Rooms
 from .core.validation import (
     DiffRequest,
     DiffResponse,
     Flushed,
     Left,
+    MergeRequest,
     Received,
     ReplicaDropped,
     Request,
@@ -54,12 +81,14 @@ from .core.validation import (
 from .doors import yjs
 from .doors.native import Answer, NativeDoor, Refused, take_following
 from .doors.yjs import YjsDoor
+from .log.base import LogError
 from .log.file import DATABASE
-from .log.sqlite import SqliteLog
-from .net.connection import OBJECT, SLICE, Connection, Outgoing, Socket
+from .log.sqlite import SqliteStorage
+from .net.connection import OBJECT, SLICE, Connection, Outgoing, Share, Socket
 from .net.tls import Certificate
 from .workers.compactor import Compactor
-from .workers.validator import Order, Validator
+from .workers.scheduler import Order
+from .workers.validator import Validator
 
 logger = logging.getLogger(__name__)
 
@@ -149,6 +178,7 @@ class Relay:
         self._rested = asyncio.Event()
         self._connections: dict[int, Connection] = {}
         self._rates: dict[str, Rate] = {}
+        self._shares: dict[str, Share] = {}
         self._told: tuple[bytes, Outgoing] = (b"", Outgoing(b""))
         self.metrics = Metrics()
         self._numbers = count(1)
@@ -159,15 +189,17 @@ class Relay:
         self._loop = asyncio.get_running_loop()
         self.data.mkdir(parents=True, exist_ok=True)
         self._tokens = Tokens(self.data)
-        self._log = SqliteLog(self.data / DATABASE, self.limits.cached)
+        self._storage = SqliteStorage(self.data / DATABASE, self.limits.cached)
         self._checking = Validation(available=True, always=self._check)
-        self._rooms = Rooms(self._log, self.limits, checking=self._checking, condense=True)
+        self._rooms = Rooms(
+            self._storage, self.limits, validation=self._checking, catch_up=True, notify=self._put_appended
+        )
         try:
             self._server: Server = await serve(
                 self._serve,
                 self.host,
                 self.port,
-                subprotocols=[Subprotocol(wire.SUBPROTOCOL)],
+                subprotocols=[Subprotocol(SUBPROTOCOL)],
                 select_subprotocol=_subprotocol,
                 origins=self._origins,
                 ssl=self.certificate.context if self.certificate else None,
@@ -178,21 +210,21 @@ class Relay:
                 close_timeout=self.limits.shutdown,
                 ping_interval=None,  # Connection.beat
                 # Until it is known who it is: a frame that has come in part is held in memory.
-                max_size=wire.MAX_GREETING,
+                max_size=MAX_GREETING,
                 write_limit=(SLICE - 1, SLICE // 4),
                 create_connection=Socket,
                 server_header=None,
                 logger=_sockets_logger,
             )
         except BaseException:
-            self._log.close()
+            self._storage.close()
             raise
         self.port = self._server.sockets[0].getsockname()[1]
         self._thread = ThreadPoolExecutor(1, "llmcrdt-relay-log")
-        self._folder = Compactor(self._log, self.limits, self._put_from_thread)
+        self._folder = Compactor(self._storage.snapshots, self.limits, self._put_from_thread)
         early = self.limits.condense_jobs > 0
-        self._condenser = Compactor(self._log, self.limits, self._put_from_thread, early=early)
-        self._keeper = Validator(self._log, self.limits, self._put, self._fail, early=self._check)
+        self._condenser = Compactor(self._storage.snapshots, self.limits, self._put_from_thread, early=early)
+        self._keeper = Validator(self._storage.snapshots, self.limits, self._put, self._fail, early=self._check)
         self._keeper.start()
         self._step_soon()
         self._ticking = asyncio.create_task(self._tick())
@@ -223,7 +255,7 @@ class Relay:
                 await self._server.wait_closed()
         for connection in tuple(self._connections.values()):
             connection.socket.transport.abort()
-        self._log.close()
+        self._storage.close()
 
     # ---------------------------------------------------------------- on the loop
 
@@ -256,6 +288,7 @@ class Relay:
             if welcome:
                 self._each((connection,), Connection.finish)
                 del self._connections[connection.peer]
+                connection.left()
                 self._put(Left(connection.peer))
 
     async def _pump(self, connection: Connection) -> None:
@@ -281,11 +314,11 @@ class Relay:
             message = connection.door.receive(frame)
         except Refused as e:
             return self._end(connection, e.error)
-        if isinstance(message, wire.Push) and isinstance(frame, bytes):
+        if isinstance(message, Push) and isinstance(frame, bytes):
             message, frames, size = take_following(message, frame, connection.unread)
         self.metrics.count("frames_received_total", frames)
         self.metrics.count("bytes_received_total", size)
-        cost = size + (self.limits.presence_cost if isinstance(message, wire.Presence) else frames * _FRAME)
+        cost = size + (self.limits.presence_cost if isinstance(message, Presence) else frames * _FRAME)
         pause = self._rate(connection).pause(cost, self._loop.time())
         if pause:
             self.metrics.count("pauses_total")
@@ -295,28 +328,35 @@ class Relay:
 
     def _handle(self, connection: Connection, message: Answer | Request | None, size: int) -> None:
         """Hand a message to the rooms, or answer it here."""
-        if isinstance(message, wire.Welcome):
+        if isinstance(message, Welcome):
             if not self._has_room(connection.door):
                 return self._crowded(connection)
             self._greeted(connection)
-            self._send([connection], Outgoing(wire.encode(message)), 0)
-        elif isinstance(message, Error | wire.Deleted):
+            self._send([connection], Outgoing(codec.encode(message)), 0)
+        elif isinstance(message, Error | Deleted):
             if isinstance(message, Error):
                 self.metrics.error(message.code)
-            self._send([connection], Outgoing(wire.encode(message)), 0)
+            self._send([connection], Outgoing(codec.encode(message)), 0)
         elif message is not None and not self._stopping:
             size += OBJECT
-            if isinstance(message, DiffRequest):
-                # The answer may be large: the next message is taken when it has left.
-                size += self.limits.window
+            match message:
+                case DiffRequest():
+                    # The answer may be large: the next message is taken when it has left.
+                    size += self.limits.window
+                case Push(_, _, _, data):
+                    size += len(data) * self.limits.check_cost
+                case MergeRequest():
+                    size += self.limits.merge_cost
             connection.gave(size)
             self._put(Received(connection.peer, message, size))
 
     def _greeted(self, connection: Connection) -> None:
         native = isinstance(connection.door, NativeDoor)
-        connection.socket.protocol.max_message_size = wire.MAX_FRAME if native else self.limits.yjs_frame
+        connection.socket.protocol.max_message_size = MAX_FRAME if native else self.limits.yjs_frame
         grant = connection.door.grant or EVERYTHING
         admin = grant.level == "admin"
+        if self._tokens.on:
+            connection.share = self._shares.setdefault(grant.subject, Share(self.limits.subject_window))
         self._put(Greeted(connection.peer, connection.door.features, grant.subject, admin))
 
     def _crowded(self, connection: Connection) -> None:
@@ -375,6 +415,8 @@ class Relay:
             await asyncio.sleep(_TICK)
             if self._rooms.stuck:
                 self._put(Tick())
+            if not self._under_way:
+                self._poll()
             if self._tokens.on:
                 self._confirm_all()
                 self._forget_rates()
@@ -382,6 +424,13 @@ class Relay:
                 self.certificate.refresh()
             self._each(tuple(self._connections.values()), Connection.beat)
             self._keep_alive()
+
+    def _poll(self) -> None:
+        """Let the log look for changes of other processes. Only while no step is under way."""
+        try:
+            self._storage.records.poll()
+        except LogError as e:
+            logger.error("the log can't be read: %s", e)
 
     def _keep_alive(self) -> None:
         """Yjs clients take a connection for lost where nothing comes for a while."""
@@ -419,6 +468,8 @@ class Relay:
         here = {c.door.grant.subject for c in self._connections.values() if c.door.grant}
         for subject in [s for s, rate in self._rates.items() if s not in here and rate.rested(now)]:
             del self._rates[subject]
+        for subject in [s for s in self._shares if s not in here]:
+            del self._shares[subject]
 
     def _has_room(self, door: NativeDoor | YjsDoor) -> bool:
         """Whether the subject of a token may have this connection too; a relay without tokens knows no subjects."""
@@ -436,7 +487,7 @@ class Relay:
                 if connection := self._connections.get(output.peer):
                     self._each((connection,), self._end, output.error)
                 continue
-            if isinstance(output.message, wire.Ack):
+            if isinstance(output.message, Ack):
                 self.metrics.count("records_acknowledged_total", output.message.count)
             connections = [c for peer in output.peers if (c := self._connections.get(peer))]
             native = [c for c in connections if isinstance(c.door, NativeDoor)]
@@ -464,9 +515,9 @@ class Relay:
                 if self._told[0] is not update:
                     self._told = (update, Outgoing(yjs.encode(yjs.StepTwo(update))))
                 self._send(connections, self._told[1], output.weight)
-            case wire.Presence(_, entries):
+            case Presence(_, entries):
                 self._send(connections, Outgoing(yjs.encode(yjs.Awareness(entries))), output.weight)
-            case wire.Records(_, _, records):
+            case Records(_, _, records):
                 updates = (yjs.encode(yjs.Update(record.data)) for record in records)
                 self._send(connections, Outgoing(*updates), output.weight)
             case _:
@@ -481,16 +532,19 @@ class Relay:
     def _answer_http(self, connection: ServerConnection, request: HttpRequest) -> Response | None:
         """Plain HTTP: is it there, can it take more, and what has it counted. None lets the WebSocket begin."""
         path = request.path.partition("?")[0]
-        if path == wire.PATH or path.startswith(yjs.PATH):
+        if path == PATH or path.startswith(yjs.PATH):
             return None
         if path == "/healthz":
-            return connection.respond(HTTPStatus.OK, "ok\n")
+            waits = self._keeper.oldest
+            late = waits > self.limits.check_wait
+            why = f"records that are to be checked have waited for {waits:.0f} s\n"
+            return connection.respond(*((_BUSY, why) if late else (HTTPStatus.OK, "ok\n")))
         if path == "/readyz":
             ready = not self._stopping and len(self._connections) < self.limits.connections
             return connection.respond(*((HTTPStatus.OK, "ready\n") if ready else (_BUSY, "busy\n")))
         if path == "/metrics":
             return self._answer_metrics(connection, request)
-        return connection.respond(HTTPStatus.NOT_FOUND, f"The sync protocol is at {wire.PATH}, Yjs at {yjs.PATH}.\n")
+        return connection.respond(HTTPStatus.NOT_FOUND, f"The sync protocol is at {PATH}, Yjs at {yjs.PATH}.\n")
 
     def _answer_metrics(self, connection: ServerConnection, request: HttpRequest) -> Response:
         if self._tokens.on:
@@ -500,8 +554,9 @@ class Relay:
                 allowed = False
             if not allowed:
                 return connection.respond(HTTPStatus.UNAUTHORIZED, "It takes a token that may do all (admin).\n")
-        gauges = {"connections": len(self._connections), "documents": self._rooms.documents}
+        gauges: dict[str, float] = {"connections": len(self._connections), "documents": self._rooms.documents}
         gauges |= {"documents_held": self._keeper.held, "keeper_restarts_total": self._keeper.restarts}
+        gauges["check_oldest_seconds"] = round(self._keeper.oldest, 3)
         response = connection.respond(HTTPStatus.OK, self.metrics.text(gauges))
         del response.headers["Content-Type"]
         response.headers["Content-Type"] = CONTENT_TYPE
@@ -512,6 +567,10 @@ class Relay:
     def _put(self, event: Event) -> None:
         self._events.append(event)
         self._step_soon()
+
+    def _put_appended(self, document: bytes) -> None:
+        """Another process changed a document. From any thread."""
+        self._put_from_thread(Appended(document))
 
     def _put_from_thread(self, event: Event) -> None:
         self._loop.call_soon_threadsafe(self._put, event)
@@ -600,7 +659,7 @@ class Relay:
 def _is_heavy(event: Event) -> bool:
     """Whether it writes, takes away or weighs much of a document, which may be long on the quickest disk."""
     if isinstance(event, Received):
-        return isinstance(event.message, wire.Delete)
+        return isinstance(event.message, Delete)
     return isinstance(event, CompactResult | CatchUpResult)
 
 
@@ -609,7 +668,7 @@ def _outgoing(output: Drop | Send) -> Outgoing | None:
     return (
         None
         if isinstance(output, Drop) or isinstance(output.message, DiffResponse)
-        else Outgoing(wire.encode(output.message))
+        else Outgoing(codec.encode(output.message))
     )
 
 
@@ -617,9 +676,9 @@ def _subprotocol(connection: ServerConnection, offered: Sequence[Subprotocol]) -
     """The one subprotocol at the native door; none at the Yjs door, whose clients know none."""
     if connection.request is not None and connection.request.path.startswith(yjs.PATH):
         return None
-    if wire.SUBPROTOCOL in offered:
-        return Subprotocol(wire.SUBPROTOCOL)
-    raise NegotiationError(f"the subprotocol is {wire.SUBPROTOCOL}")
+    if SUBPROTOCOL in offered:
+        return Subprotocol(SUBPROTOCOL)
+    raise NegotiationError(f"the subprotocol is {SUBPROTOCOL}")
 
 
 def _bearer(request: HttpRequest) -> bytes:

@@ -41,6 +41,14 @@ def test_its_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     assert "evaluate=" in capsys.readouterr().out
 
 
+def test_its_python_passes_a_strict_type_checker(tmp_path: Path) -> None:
+    sample = tmp_path / "sample.py"
+    sample.write_text("\n".join(blocks()), encoding="utf-8")
+    command = [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", str(sample)]
+    checked = subprocess.run(command, cwd=README.parent, capture_output=True, text=True, check=False)
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
+
+
 def test_its_commands_exist() -> None:
     text = README.read_text(encoding="utf-8").split("## The commands")[1].split("## The tree")[0]
     for name in main.commands:  # type: ignore[attr-defined]

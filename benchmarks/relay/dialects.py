@@ -18,7 +18,9 @@ from typing import NamedTuple
 
 from llmcrdt.exceptions import MalformedFrame
 from llmcrdt.ids import document_id
-from llmcrdt.sync import protocol, wire
+from llmcrdt.sync import codec, events, protocol
+from llmcrdt.sync.messages import PATH, SUBPROTOCOL, Barrier, Hello, Open, Push
+from llmcrdt.varint import read_uint, write_uint
 
 from .material import Material, Replica
 
@@ -47,28 +49,6 @@ def frame(payload: bytes, masked: bool = False) -> bytes:
     else:
         head = bytes((0x82, bit | 127)) + size.to_bytes(8, "big")
     return head + bytes(4 * masked) + payload
-
-
-def varint(n: int) -> bytes:
-    """lib0's varUint, LEB128."""
-    out = bytearray()
-    while n > 0x7F:
-        out.append(n & 0x7F | 0x80)
-        n >>= 7
-    out.append(n)
-    return bytes(out)
-
-
-def read_varint(data: bytes, at: int) -> tuple[int, int]:
-    """The number at a place, and the place behind it."""
-    n = shift = 0
-    while True:
-        byte = data[at]
-        n |= (byte & 0x7F) << shift
-        at += 1
-        if byte < 0x80:
-            return n, at
-        shift += 7
 
 
 class YWebsocket:
@@ -109,7 +89,7 @@ class YWebsocket:
         at = len(self.before)
         if payload[at : at + 2] not in (b"\x00\x01", b"\x00\x02", b"\x04\x01"):
             return []
-        size, at = read_varint(payload, at + 2)
+        size, at = read_uint(payload, at + 2, 8)
         return [payload[at : at + size]]
 
     def counts(self, payload: bytes) -> bool:
@@ -130,11 +110,11 @@ class Hocuspocus(YWebsocket):
     def __init__(self, room: str, material: Material) -> None:
         super().__init__(room, material)
         self.path = "/"
-        self.before = varint(len(room)) + room.encode()
+        self.before = write_uint(len(room)) + room.encode()
 
     @property
     def hello(self) -> list[bytes]:
-        return [self.before + b"\x02\x00" + varint(4) + b"none", *super().hello]
+        return [self.before + b"\x02\x00" + write_uint(4) + b"none", *super().hello]
 
 
 class YFollower:
@@ -170,25 +150,25 @@ class YFollower:
 class Native:
     """The relay's own protocol, one document on each connection, one record in each PUSH."""
 
-    subprotocol: str | None = wire.SUBPROTOCOL
-    path = wire.PATH
+    subprotocol: str | None = SUBPROTOCOL
+    path = PATH
 
     def __init__(self, room: str, material: Material) -> None:
         self.document = native_id(room)
         self.session = os.urandom(16)
         self.material = material
-        pieces = [varint(len(u)) + u for u in material.updates]
+        pieces = [write_uint(len(u)) + u for u in material.updates]
         self.blob = b"".join(pieces)
         self.ends = (0, *accumulate(map(len, pieces)))
 
     @property
     def hello(self) -> list[bytes]:
-        return [wire.encode(m) for m in (wire.Hello("benchmark"), wire.Open(self.document, "yjs"), wire.Barrier(1))]
+        return [codec.encode(m) for m in (Hello("benchmark"), Open(self.document, "yjs"), Barrier(1))]
 
     @cached_property
     def pushed(self) -> Frames:
-        pushes = (wire.Push(self.document, self.session, n, (u,)) for n, u in enumerate(self.material.updates, 1))
-        return _joined([frame(wire.encode(push), masked=True) for push in pushes])
+        pushes = (Push(self.document, self.session, n, (u,)) for n, u in enumerate(self.material.updates, 1))
+        return _joined([frame(codec.encode(push), masked=True) for push in pushes])
 
     @property
     def echoed(self) -> Frames:
@@ -198,7 +178,7 @@ class Native:
     def whole(self, payload: bytes) -> bool:
         """Whether all is here that the relay had when it was asked."""
         if payload[0] == 0x0B:
-            raise WrongContent(str(wire.decode(payload)))
+            raise WrongContent(str(codec.decode(payload)))
         return payload[0] == 0x0A
 
     def counts(self, payload: bytes) -> bool:
@@ -212,7 +192,7 @@ class Native:
         client.open(self.document, "yjs", None)
         try:
             for event in (event for payload in payloads for event in client.receive(payload)):
-                if isinstance(event, protocol.Arrived):
+                if isinstance(event, events.Arrived):
                     records += (record.data for record in event.records)
         except MalformedFrame as e:
             raise WrongContent(e.message) from e
@@ -231,14 +211,14 @@ class NativeFollower:
 
     def take(self, payload: bytes, have: int) -> int:
         if payload[0] == 0x0B:
-            raise WrongContent(str(wire.decode(payload)))
+            raise WrongContent(str(codec.decode(payload)))
         if payload[0] != 0x08:
             return have
-        _, at = read_varint(payload, 17)
-        runs, at = read_varint(payload, at)
+        _, at = read_uint(payload, 17, 8)
+        runs, at = read_uint(payload, at, 8)
         for _ in range(runs):
-            n, at = read_varint(payload, at + 16)
-            count, at = read_varint(payload, at)
+            n, at = read_uint(payload, at + 16, 8)
+            count, at = read_uint(payload, at, 8)
             ends = self.dialect.ends
             if n != have + 1 or have + count >= len(ends):
                 raise WrongContent(f"A follower got record {n} behind record {have}.")
@@ -275,7 +255,7 @@ def native_id(room: str) -> bytes:
 # The rooms of one run say the same, and mostly in the same words.
 @cache
 def _messages(material: Material, before: bytes) -> list[bytes]:
-    return [before + b"\x00\x02" + varint(len(u)) + u for u in material.updates]
+    return [before + b"\x00\x02" + write_uint(len(u)) + u for u in material.updates]
 
 
 @cache

@@ -19,7 +19,22 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from llmcrdt.crdt.yjs.replica import YjsReplica
-from llmcrdt.sync import wire
+from llmcrdt.sync import codec
+from llmcrdt.sync.messages import (
+    MAX_FRAME,
+    PATH,
+    SUBPROTOCOL,
+    Ack,
+    Barrier,
+    Error,
+    Fold,
+    Folded,
+    Hello,
+    Message,
+    Open,
+    Push,
+    Reached,
+)
 
 from ..report import Report
 from .connection import STALLED
@@ -78,8 +93,8 @@ def _tokens(count: int) -> list[bytes]:
 def _joining(report: Report, url: str, when: str) -> None:
     began, size = time.perf_counter(), 0
     with _client(url, D) as client:
-        client.send(wire.encode(wire.Barrier(1)))
-        while not isinstance((heard := _heard(client))[0], wire.Reached):
+        client.send(codec.encode(Barrier(1)))
+        while not isinstance((heard := _heard(client))[0], Reached):
             size += heard[1]
     report.add(f"a new device, {when}", (time.perf_counter() - began) * 1000, "ms")
     report.add(f"bytes to a new device, {when}", size / 1e6, "MB")
@@ -95,8 +110,8 @@ def _acks(url: str, seconds: float | None, stop: threading.Event | None = None) 
         while (stop and not stop.is_set()) or (seconds and time.perf_counter() - began < seconds):
             text += f"word{len(waits)} "
             sent = time.perf_counter()
-            client.send(wire.encode(wire.Push(E, session, len(waits) + 1, (updates.pop(),))))
-            while not isinstance(hear(client), wire.Ack):
+            client.send(codec.encode(Push(E, session, len(waits) + 1, (updates.pop(),))))
+            while not isinstance(hear(client), Ack):
                 pass
             waits.append(time.perf_counter() - sent)
     return waits
@@ -107,32 +122,32 @@ def _push(url: str, updates: list[bytes]) -> None:
     with _client(url, D) as client:
         for start in range(0, len(updates), 200):
             part = tuple(updates[start : start + 200])
-            client.send(wire.encode(wire.Push(D, session, start + 1, part)))
-            while not isinstance(hear(client), wire.Ack):
+            client.send(codec.encode(Push(D, session, start + 1, part)))
+            while not isinstance(hear(client), Ack):
                 pass
 
 
 def _fold(url: str) -> None:
     with _client(url, D) as client:
-        client.send(wire.encode(wire.Fold(D)))
-        while not isinstance(hear(client), wire.Folded):
+        client.send(codec.encode(Fold(D)))
+        while not isinstance(hear(client), Folded):
             pass
 
 
-def hear(client: ClientConnection) -> wire.Message:
+def hear(client: ClientConnection) -> Message:
     """The next message. Raises Failed where it is an error, or none comes."""
     return _heard(client)[0]
 
 
-def _heard(client: ClientConnection) -> tuple[wire.Message, int]:
+def _heard(client: ClientConnection) -> tuple[Message, int]:
     """The next message, and its bytes."""
     try:
         frame = client.recv(STALLED)
     except (TimeoutError, WebSocketException) as e:
         raise Failed(f"Nothing came: {e!r}.") from e
     assert isinstance(frame, bytes)
-    message = wire.decode(frame)
-    if isinstance(message, wire.Error):
+    message = codec.decode(frame)
+    if isinstance(message, Error):
         raise Failed(f"The relay refused: {message.text}")
     return message, len(frame)
 
@@ -141,20 +156,20 @@ def _heard(client: ClientConnection) -> tuple[wire.Message, int]:
 def connected(url: str) -> Iterator[ClientConnection]:
     """A client that has said HELLO."""
     with connect(
-        url + wire.PATH,
-        subprotocols=[Subprotocol(wire.SUBPROTOCOL)],
+        url + PATH,
+        subprotocols=[Subprotocol(SUBPROTOCOL)],
         compression=None,
         proxy=None,
-        max_size=wire.MAX_FRAME,
+        max_size=MAX_FRAME,
     ) as client:
-        client.send(wire.encode(wire.Hello("benchmark")))
+        client.send(codec.encode(Hello("benchmark")))
         yield client
 
 
 @contextmanager
 def _client(url: str, document: bytes) -> Iterator[ClientConnection]:
     with connected(url) as client:
-        client.send(wire.encode(wire.Open(document, "yjs")))
+        client.send(codec.encode(Open(document, "yjs")))
         yield client
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-from llmcrdt.sync import wire
+from llmcrdt.sync import codec
+from llmcrdt.sync.messages import Ack, Barrier, Close, Open, Push, Reached
 
 from ..report import Report
 from .folding import connected, hear
@@ -30,13 +31,13 @@ def _visit(url: str, count: int) -> None:
         for start in range(0, count, _TOGETHER):
             documents = [os.urandom(16) for _ in range(min(_TOGETHER, count - start))]
             for document in documents:
-                client.send(wire.encode(wire.Open(document, "yjs")))
-                client.send(wire.encode(wire.Push(document, os.urandom(16), 1, (b"\x00\x00",))))
+                client.send(codec.encode(Open(document, "yjs")))
+                client.send(codec.encode(Push(document, os.urandom(16), 1, (b"\x00\x00",))))
             acks = 0
             while acks < len(documents):
-                acks += isinstance(hear(client), wire.Ack)
+                acks += isinstance(hear(client), Ack)
             for document in documents:
-                client.send(wire.encode(wire.Close(document)))
-        client.send(wire.encode(wire.Barrier(1)))
-        while not isinstance(hear(client), wire.Reached):
+                client.send(codec.encode(Close(document)))
+        client.send(codec.encode(Barrier(1)))
+        while not isinstance(hear(client), Reached):
             pass

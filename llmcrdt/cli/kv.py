@@ -72,7 +72,7 @@ def kv_pin(repos: Repos, id: str, model: Path, cache: Path | None) -> None:
 def kv_unpin(repos: Repos, id: str, cache: Path | None) -> None:
     """Let a conversation's KV state be evicted again, of whatever model."""
     with repos() as repo:
-        _chunks(cache).unpin(find(repo, id).id)
+        _chunks(cache).pins.drop(find(repo, id).id)
 
 
 @kv.command("pins")
@@ -86,7 +86,7 @@ def kv_pins(repos: Repos, cache: Path | None, as_json: bool) -> None:
     """
     from llmcrdt.kvcache.owners import owner_name
 
-    found = _chunks(cache).pins()
+    found = _chunks(cache).pins.all()
     with repos() as repo:
         titles = {row.id: row.title for row in repo.list(MANY)}
         known = {owner_name(id_): id_ for id_ in (*titles, *repo.store.documents("conversation"))}

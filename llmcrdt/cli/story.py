@@ -22,7 +22,7 @@ import llmcrdt
 
 from ..exceptions import EngineMissing, LLMCRDTError, SyncError
 from ..interop import openai_chat
-from ..kvcache.chunk_cache import NullCache
+from ..kvcache import NullCache
 from ..prompt.token_log import prompt_ids
 from ..repo.importer import import_openai_chat
 

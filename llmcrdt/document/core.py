@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from contextlib import AbstractContextManager, suppress
 from weakref import WeakValueDictionary
 
@@ -18,6 +17,7 @@ from .erasure import clean, is_clean
 from .host import ConversationHost
 from .observers import Observers
 from .projector import Projector, entry_of_row
+from .turn import Turn
 from .view import ConversationView
 
 
@@ -25,9 +25,9 @@ class ConversationCore:
     """One open conversation, for its repo, its writers and its streams; people use ``Conversation``.
 
     Any method from any thread. ``document``: its bytes, and whether it is loaded. ``view``: the document as it is read;
-    valid under ``reading`` and ``editing``. ``turn`` is held by whoever generates: in one process one generation of a
-    conversation runs at a time. ``streams``: the entries that are being written here, as long as somebody has them.
-    ``claims``: the tool calls that this session claimed, by the key of the act.
+    valid under ``reading`` and ``editing``. ``turn``: who generates in this process, and in what order. ``streams``:
+    the entries that are being written here, as long as somebody has them. ``claims``: the tool calls that this session
+    claimed, by the key of the act.
     """
 
     kind = "Conversation"
@@ -39,7 +39,7 @@ class ConversationCore:
             id, host.journal, host.make_replica, self, lock=host.lock, clock=host.clock, random=host.random
         )
         self.observers = Observers(host.dispatch)
-        self.turn = threading.Lock()
+        self.turn = Turn()
         self.streams: WeakValueDictionary[EntryId, object] = WeakValueDictionary()
         self.claims: dict[str, OwnClaim] = {}
         self._view = self._new_view()

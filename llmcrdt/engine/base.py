@@ -1,7 +1,23 @@
 """The Engine protocol: token ids -> KV state -> more token ids. An engine knows no messages and no documents.
 
-Calls come from any thread and are served first come, first served, on the engine's own thread (or process: nothing
-here shares memory with the caller beyond the values below).
+Calls come from any thread, and return at once unless they say that they wait. The work is done on the engine's
+own thread (or process: nothing here shares memory with the caller beyond the values below).
+
+What is true of every engine:
+
+1. **Served in order.** Runs and ``logits`` are served first come, first served, one at a time. Background
+   work (settling, ``prefetch``, ``pin``) gives way to them, after at most one chunk.
+2. **Events in order.** A run reports ``Progress*, Started, Sampled*, Finished | Failed``, on the engine's thread; the
+   last two may come first. Nothing follows them. A listener that raises hears no more, and its run ends.
+3. **Exact.** In exact mode the logits after a prompt, and so the first sampled token, do not depend on what was live,
+   stored or evicted: only on the token ids. A cache changes how long it takes, never the answer.
+4. **Planned is done.** ``start`` evaluates what ``plan`` has said, unless something else runs or is evicted between
+   the two. ``reused`` is a multiple of ``chunk``, and at most ``total - 2`` (in exact mode).
+5. **Settled.** After a run its sampled tokens are evaluated again in canonical batches and stored. Until then
+   ``missing`` says "not exact" of them; ``settled`` waits for that.
+6. **Forgotten.** After ``forget(owner)`` and its future nothing that was computed for ``owner`` before is kept.
+7. **Closed.** ``close`` ends what runs with ``Finished("cancelled")``; then everything raises EngineClosed, except
+   ``forget``, ``unpin``, ``settled``, ``stats``, ``close`` and the properties.
 """
 
 from __future__ import annotations
@@ -9,63 +25,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
-
-class Tokenizer(Protocol):
-    """Text <-> token ids of one model. Pure; any thread."""
-
-    @property
-    def hash(self) -> str:
-        """Names vocabulary, merges and chat template, not weights: quantizations of one model share it."""
-        ...
-
-    @property
-    def n_vocab(self) -> int:
-        """How many token ids there are: 0 to ``n_vocab`` - 1."""
-        ...
-
-    @property
-    def chat_template(self) -> str:
-        """The model's own chat template, Jinja source; "" where it has none."""
-        ...
-
-    @property
-    def bos(self) -> str:
-        """Text of the token that begins a sequence; "" where there is none."""
-        ...
-
-    @property
-    def eos(self) -> str:
-        """Text of the token that ends a sequence; "" where there is none."""
-        ...
-
-    @property
-    def add_bos(self) -> bool:
-        """Whether a prompt of this model begins with the ``bos`` token even if its template doesn't print it."""
-        ...
-
-    @property
-    def special(self) -> Mapping[str, int]:
-        """Control tokens by their text: what must not be smuggled in by a user's words."""
-        ...
-
-    def encode(self, text: str, *, special: bool) -> list[int]:
-        """Ids of ``text``; ``special`` says whether texts of control tokens become those tokens. Adds nothing."""
-        ...
-
-    def decode(self, ids: Sequence[int]) -> bytes:
-        """The bytes of ``ids``, control tokens printed as nothing. They need not be whole UTF-8 characters."""
-        ...
-
-    def token_text(self, token: int) -> str:
-        """The text of one token, control tokens printed in full; undecodable bytes replaced."""
-        ...
-
-    def is_end(self, token: int) -> bool:
-        """Whether a model that samples this token has finished its turn."""
-        ...
-
+from ..tokenizer import Tokenizer
 
 Mode = Literal["exact", "fast"]
 """Whether state is computed canonically, so that a cache changes no bit, or kept as it was computed."""
@@ -78,7 +41,7 @@ of other weights or settings; or it was evicted (or never was on this device).""
 
 @dataclass(frozen=True)
 class Reuse:
-    """What a prompt costs, in tokens: total = reused + evaluate. ``live`` + ``memory`` + ``disk`` = reused.
+    """The cost of a prompt, in tokens: total = reused + evaluate. ``live`` + ``memory`` + ``disk`` = reused.
 
     ``seconds``: about how long that takes, by what this engine has measured; None while it has measured nothing.
     """
@@ -162,7 +125,7 @@ class Progress:
 
 
 Event = Progress | Started | Sampled | Finished | Failed
-"""A run reports Progress*, Started, Sampled*, and last Finished or Failed; Failed or Finished may come first."""
+"""A report of a run. The contract says in which order they come."""
 
 
 class Run(Protocol):
@@ -174,9 +137,16 @@ class Run(Protocol):
 
 
 class Engine(Protocol):
+    """The contract is in the module's docstring; ``llmcrdt.testing.engine_suite`` tests an implementation.
+
+    ``owner`` is whose words ids are (a conversation's id, say): ``forget`` finds by it what was stored of them.
+    ``marks`` says after how many of the ids an entry ends, in order: where a model whose state can't be shortened is
+    resumed best.
+    """
+
     @property
     def name(self) -> str:
-        """What the model calls itself, for the record."""
+        """The name that the model gives itself, for the record."""
         ...
 
     @property
@@ -195,8 +165,14 @@ class Engine(Protocol):
     @property
     def mode(self) -> Mode: ...
 
+    @property
+    def cache_folder(self) -> Path | None:
+        """The folder with stored state that ``llmcrdt.kvcache.forget_owner`` can reach without the engine, so that an
+        erase does; None if there is none."""
+        ...
+
     def plan(self, ids: Sequence[int]) -> Reuse:
-        """What ``start`` with these ids would evaluate now. Reads token ids and chunk headers only; changes nothing."""
+        """Predict what ``start`` would evaluate now. Reads token ids and chunk headers only; changes nothing."""
         ...
 
     def missing(self, ids: Sequence[int], owner: str = "") -> Missing:
@@ -215,23 +191,19 @@ class Engine(Protocol):
     ) -> Run:
         """Queue a generation. ``on_event`` is called on the engine's thread, in order, and must be quick.
 
-        ``marks``: after how many of ``ids`` an entry ends, in order: where a model whose state can't be shortened is
-        resumed best. ``owner``: whose words the ids are (a conversation's id, say); ``forget`` finds by it what was
-        stored of them.
-
-        Raises ContextOverflow at once if the prompt leaves no room for one more token.
-        Afterwards the sampled tokens are settled in the background: re-evaluated canonically and stored.
+        Raises ContextOverflow at once if the prompt leaves no room for one more token, EngineError for no ids at all,
+        or for a ``sampling`` that can't be followed.
         """
         ...
 
     def logits(self, ids: Sequence[int]) -> Future[Any]:
-        """Materialize ``ids``; the logits that the next token would be drawn from (numpy float32, n_vocab)."""
+        """Evaluate ``ids``; the logits that the next token would be drawn from (numpy float32, one for each token)."""
         ...
 
-    def warm(self, ids: Sequence[int], owner: str = "", marks: Sequence[int] = ()) -> None:
-        """Evaluate ``ids`` in the background, a chunk at a time, after whatever else is asked, so that a prompt that
-        begins with them starts at once. ``owner``, ``marks``: as for ``start``. Only the newest call counts of those
-        for one ``owner``.
+    def prefetch(self, ids: Sequence[int], owner: str = "", marks: Sequence[int] = ()) -> None:
+        """Evaluate ``ids`` in the background, a chunk at a time, so that a prompt that begins with them starts at once.
+        Of calls for one ``owner`` only the newest counts. If no cache keeps it, it is done only for the owner of the
+        last run: another one's live state is not given up for it.
 
         Raises ContextOverflow for more ids than a sequence may hold.
         """
@@ -239,14 +211,14 @@ class Engine(Protocol):
 
     def pin(self, ids: Sequence[int], owner: str, marks: Sequence[int] = ()) -> None:
         """Keep the state of ``ids``, evaluating in the background what of it isn't stored; it is not evicted until
-        ``unpin(owner)``. In place of what this owner had pinned before. ``marks``: as for ``start``.
+        ``unpin(owner)``. In place of what this owner had pinned before.
 
         Raises ContextOverflow, and EngineError where the cache can't keep it.
         """
         ...
 
     def unpin(self, owner: str) -> None:
-        """What this owner pinned may be evicted again."""
+        """End what this owner pinned: it may be evicted again."""
         ...
 
     def settled(self, timeout: float | None = None) -> bool:

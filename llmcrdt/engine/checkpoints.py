@@ -1,4 +1,4 @@
-"""Where recurrent state is kept: at the ends of entries, and at few places where those are far apart. Pure.
+"""The places where recurrent state is kept: the ends of entries, and a few between ends that are far apart. Pure.
 
 Recurrent state can't be shortened, so a prompt is resumed at a boundary where it was stored, or not at all; and each
 costs as much as a whole conversation's (up to 150 MB), so it can't be kept at every chunk. Kept are the newest few ends

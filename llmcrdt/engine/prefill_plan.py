@@ -27,7 +27,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Live:
-    """What the context holds now: canonical state of ``ids``. ``extra``: more tokens after them, not canonical.
+    """The content of the context: canonical state of ``ids``. ``extra``: more tokens after them, not canonical.
 
     A context that can't be cut (``can_cut`` False: recurrent state) is of use only as it stands.
     """

@@ -13,7 +13,7 @@ from ..ids import EntryId
 from ..prompt.generation_log import logged_generations
 from ..prompt.messages import settings
 from ..prompt.token_log import Prompt, sources
-from ..prompt.tokenizer import Tokenizer
+from ..tokenizer import Tokenizer
 
 _LOOK = 32  # tokens
 

@@ -15,9 +15,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
 from typing import Any, Literal
-from weakref import WeakKeyDictionary
 
 from ..at_exit import end_at_exit
 from ..document.canonical import JSON, canonical_json
@@ -25,63 +23,17 @@ from ..document.conversation import Conversation, core_of
 from ..document.entry import Entry, HiddenField, Part
 from ..document.frame import Frame
 from ..document.stream import Stream
-from ..document.transcript import Transcript
-from ..engine.base import Engine, Event, Failed, Finished, Mode, Progress, Run, Sampled, Sampling, Started
-from ..exceptions import EngineClosed, InvalidContent, LLMCRDTError
+from ..engine.base import Engine, Event, Failed, Finished, Progress, Run, Sampled, Sampling, Started
+from ..exceptions import EngineClosed, LLMCRDTError
 from ..ids import ContentHash, EntryId, tagged_hash
 from ..prompt.answer import Answer
 from ..prompt.messages import RENDERER, settings
 from ..prompt.token_log import TOKENS, Prompt, TokenLog, entry_ends, prompt_ids, token_field
-from ..prompt.tool_calls import TOOL_FORMATS, Piece, ToolFormat, tool_format
+from ..prompt.tool_calls import Piece, ToolFormat, tool_format
 from ..repo.kv_caches import forget_erased
-from .cache_miss import CacheMiss, explain
+from .options import DEFAULT_MAX_TOKENS, Busy, GenerationOptions, check_tools, recorded
+from .plan import basis
 from .prefetch import attach
-
-DEFAULT_MAX_TOKENS = 512
-Busy = Literal["enqueue", "restart", "branch"]
-_COMMON = ("temperature", "top_k", "top_p", "min_p", "repeat_penalty", "repeat_last_n", "seed")
-_running: WeakKeyDictionary[Conversation, set[Generation]] = WeakKeyDictionary()
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What the next generation would cost, in tokens: ``total`` = ``reused`` + ``evaluate``. ``why``: what of the last
-    generation's prompt could not be reused, and through whom. ``live``, ``memory``, ``disk``: where the reused are.
-    ``seconds``: about how long until the first token, by what the engine has measured; None while it has measured
-    nothing. ``mode``: the engine's."""
-
-    total: int
-    reused: int
-    evaluate: int
-    why: CacheMiss
-    live: int = 0
-    memory: int = 0
-    disk: int = 0
-    mode: Mode = "exact"
-    seconds: float | None = None
-
-
-def plan(
-    conversation: Conversation,
-    engine: Engine,
-    *,
-    instead_of: Entry | EntryId | None = None,
-    token_log: bool = True,
-) -> Plan:
-    """What ``generate`` would evaluate now. From token ids and chunk headers alone; nothing is computed or written."""
-    _, entries, _ = _basis(conversation, instead_of)
-    prompt = prompt_ids(entries, engine.tokenizer, created_at=conversation.created_at, use_log=token_log)
-    reuse = engine.plan(prompt.ids)
-    why = explain(
-        conversation,
-        engine.tokenizer,
-        entries,
-        prompt,
-        reused=reuse.reused,
-        chunk=engine.chunk,
-        missing=lambda: engine.missing(prompt.ids, conversation.id),
-    )
-    return Plan(why=why, **asdict(reuse))
 
 
 def generate(
@@ -122,16 +74,11 @@ def generate(
     others, is put in ``gen.stats["logprobs"]``. ``tools``: how tool calls are told from text; "auto" goes by the
     model's template, where the conversation offers tools. ``interval``: seconds between two writes to the document.
     ``warm``: from now on, as long as both are open, what other devices write in this conversation is evaluated when it
-    arrives (``llmcrdt.warm``). ``token_log``: whether what a model has seen stays as it saw it; otherwise all is
+    arrives (``llmcrdt.prefetch``). ``token_log``: whether what a model has seen stays as it saw it; otherwise all is
     rendered and tokenized anew, and a template may strip reasoning.
     ``result()`` and iterating raise what goes wrong; ``tools`` that are no format raise InvalidContent at once.
     """
-    if tools not in ("auto", "off", *TOOL_FORMATS):
-        raise InvalidContent(
-            f"{tools!r} is no format of tool calls.",
-            hint=f"Use auto, off, or one of {', '.join(TOOL_FORMATS)}. Tools themselves travel in the conversation:"
-            ' append("system", ..., tools=[...]).',
-        )
+    check_tools(tools)
     drawn = secrets.randbits(31) if seed is None else seed
     sampling = Sampling(
         temperature=temperature,
@@ -148,54 +95,19 @@ def generate(
         top_logprobs=top_logprobs,
         seed=drawn,
     )
-    return Generation(
-        conversation,
-        engine,
-        max_tokens=max_tokens,
-        sampling=sampling,
-        stop=tuple(stop),
-        tools=tools,
-        instead_of=instead_of,
-        author=author,
-        interval=interval,
-        busy=busy,
-        warm=warm,
-        token_log=token_log,
+    options = GenerationOptions(
+        sampling, max_tokens, tuple(stop), tools, instead_of, author, interval, busy, warm, token_log
     )
+    return Generation(conversation, engine, options)
 
 
 class Generation:
     """A generation under way. ``for piece in gen``, ``async for piece in gen``: the answer's text as it comes, from the
     beginning. ``gen.result()``, ``await gen``: the sealed entry. ``gen.cancel()`` stops it and keeps what was said."""
 
-    def __init__(
-        self,
-        conversation: Conversation,
-        engine: Engine,
-        *,
-        max_tokens: int,
-        sampling: Sampling,
-        stop: tuple[str, ...],
-        tools: ToolFormat | Literal["auto", "off"],
-        instead_of: Entry | EntryId | None,
-        author: str | None,
-        interval: float,
-        busy: Busy,
-        warm: bool,
-        token_log: bool,
-    ) -> None:
-        self._warm = warm
-        self._token_log = token_log
-        self._interval = interval
-        self._busy = busy
-        self._conversation = conversation
-        self._engine = engine
-        self._max_tokens = max_tokens
-        self._sampling = sampling
-        self._stop = stop
-        self._tools = tools
-        self._instead_of = instead_of
-        self._author = author
+    def __init__(self, conversation: Conversation, engine: Engine, options: GenerationOptions) -> None:
+        """Starts it, on a thread of its own."""
+        self._conversation, self._engine, self._options = conversation, engine, options
         self._changed = threading.Condition()
         self._pieces: list[str] = []
         self._done = False
@@ -213,17 +125,13 @@ class Generation:
         probability, and those of the likeliest.
         """
         self._begun = time.monotonic()
-        others = _running.setdefault(conversation, set())
-        if busy == "restart":
-            for other in tuple(others):
-                other.cancel()
-        others.add(self)
+        core_of(conversation).turn.begin(self, cancel_others=options.busy == "restart")
         self._thread = threading.Thread(target=self._work, name="llmcrdt-generation", daemon=True)
         end_at_exit(self, stop=Generation.cancel, finish=lambda self, seconds: self._thread.join(seconds))
         self._thread.start()
 
     def cancel(self) -> None:
-        """Stop. What was said is kept, sealed as stopped; ``result()`` returns it. Harmless when it is over."""
+        """Stop. The answer so far is kept, sealed as stopped; ``result()`` returns it. Harmless when it is over."""
         with self._changed:
             self._cancelled = True
             run = self._run
@@ -315,7 +223,7 @@ class Generation:
     def _work(self) -> None:
         try:
             core = core_of(self._conversation)
-            turn = core.turn if self._busy != "branch" else nullcontext()
+            turn = core.turn if self._options.busy != "branch" else nullcontext()
             with turn, core.host.presence().generating(self._engine.name):
                 self._entry = self._generate()
         except BaseException as error:
@@ -327,22 +235,22 @@ class Generation:
                     self._stream.seal("failed")
                 self._stream.abandon()
         finally:
-            _running[self._conversation].discard(self)
+            core_of(self._conversation).turn.end(self)
             self._tell(done=True)
 
     def _generate(self) -> Entry:
         events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        beside = self._busy == "branch"
-        transcript, entries, frame = _basis(self._conversation, self._instead_of, beside_unfinished=beside)
+        beside = self._options.busy == "branch"
+        transcript, entries, frame = basis(self._conversation, self._options.instead_of, beside_unfinished=beside)
         prompt = prompt_ids(
-            entries, self._engine.tokenizer, created_at=self._conversation.created_at, use_log=self._token_log
+            entries, self._engine.tokenizer, created_at=self._conversation.created_at, use_log=self._options.token_log
         )
         frame = _sent(frame, prompt)
         core_of(self._conversation).host.note_engine(self._engine)
         run = self._engine.start(
             prompt.ids,
-            max_tokens=self._max_tokens,
-            sampling=self._sampling,
+            max_tokens=self._options.max_tokens,
+            sampling=self._options.sampling,
             on_event=events.put,
             owner=self._conversation.id,
             marks=entry_ends(prompt, entries, self._engine.tokenizer),
@@ -352,30 +260,34 @@ class Generation:
             cancelled = self._cancelled
         if cancelled:
             run.cancel()
-        if self._warm:
-            attach(self._conversation, self._engine, token_log=self._token_log)
+        if self._options.prefetch:
+            attach(self._conversation, self._engine, token_log=self._options.token_log)
         stream = self._conversation.stream(
             "assistant",
             frame=transcript,
             frame_as=frame,
-            instead_of=self._instead_of,
-            model={"name": self._engine.name, "sampling": _recorded(self._sampling), "max_tokens": self._max_tokens},
-            author=self._author or self._engine.name,
-            interval=self._interval,
+            instead_of=self._options.instead_of,
+            model={
+                "name": self._engine.name,
+                "sampling": recorded(self._options.sampling),
+                "max_tokens": self._options.max_tokens,
+            },
+            author=self._options.author or self._engine.name,
+            interval=self._options.interval,
         )
         self._stream = stream
         try:
             form = self._form(entries)
             self.stats["tool_format"] = form
-            answer = Answer(self._engine.tokenizer, self._stop, form, lambda n: _call_id(stream.id, n))
+            answer = Answer(self._engine.tokenizer, self._options.stop, form, lambda n: _call_id(stream.id, n))
             return self._follow(events, run, stream, prompt, answer)
         finally:
             forget_erased(self._conversation, self._engine, entries)
 
     def _form(self, entries: Sequence[Entry]) -> ToolFormat | None:
         """How this answer is read. Channels are told apart always, calls where tools are offered."""
-        if self._tools != "auto":
-            return None if self._tools == "off" else self._tools
+        if self._options.tools != "auto":
+            return None if self._options.tools == "off" else self._options.tools
         form = tool_format(self._engine.tokenizer.chat_template)
         return form if form == "harmony" or settings(entries).tools else None
 
@@ -448,38 +360,9 @@ class Generation:
         return stream.seal(status.get(finish, "complete"), parts=parts, hidden=hidden, usage=usage)
 
 
-def _recorded(sampling: Sampling) -> dict[str, JSON]:
-    """The settings that decided the answer, for the record: the common ones, and others where they are not as usual."""
-    usual = Sampling()
-    chosen = {
-        name: value for name, value in asdict(sampling).items() if name in _COMMON or value != getattr(usual, name)
-    }
-    if sampling.logit_bias:
-        chosen["logit_bias"] = {str(token): bias for token, bias in sampling.logit_bias.items()}
-    return {name: value for name, value in chosen.items() if name != "top_logprobs"}
-
-
 def _call_id(entry: EntryId, number: int) -> str:
     """Nine letters and digits, as some templates want them; another for every call ever made."""
     return hashlib.sha256(f"llmcrdt/call/1 {entry} {number}".encode()).hexdigest()[:9]
-
-
-def _basis(
-    conversation: Conversation, instead_of: Entry | EntryId | None, *, beside_unfinished: bool = False
-) -> tuple[Transcript | None, Sequence[Entry], Frame]:
-    """What a generation is computed on: the transcript now, or the frame of the answer it stands for (then no
-    transcript is needed to place it)."""
-    if instead_of is not None:
-        old = conversation.entry(instead_of)
-        if old.frame is None:
-            raise LLMCRDTError(
-                f"Entry {old.id} was not generated, so it can't be generated again.",
-                hint="Use generate without instead_of.",
-            )
-        return None, conversation.frame_entries(old), old.frame
-    transcript = conversation.transcript()
-    frame = transcript.frame(beside_unfinished=beside_unfinished)
-    return transcript, [entry for entry in transcript if entry.sealed], frame
 
 
 def _sent(frame: Frame, prompt: Prompt) -> Frame:

@@ -25,5 +25,5 @@ def pin(conversation: Conversation, engine: Engine) -> None:
 
 
 def unpin(conversation: Conversation, engine: Engine) -> None:
-    """What was pinned may be evicted again. Harmless where nothing is."""
+    """End the pin: its state may be evicted again. Harmless where nothing is pinned."""
     engine.unpin(conversation.id)

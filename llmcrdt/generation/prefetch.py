@@ -1,6 +1,6 @@
 """Entries that arrive from another device are evaluated before anybody asks for an answer to them.
 
-In the background, a chunk at a time, behind whatever the engine is asked meanwhile. Only what a next prompt begins with
+In the background, a chunk at a time, after whatever the engine is asked meanwhile. Only what a next prompt begins with
 is evaluated, whoever writes next.
 """
 
@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
-from weakref import WeakKeyDictionary, ref
+from weakref import ref
 
 from ..at_exit import end_at_exit
 from ..document.conversation import Conversation, core_of
@@ -26,8 +26,6 @@ QUIET = 0.25
 _LONGEST = 2.0  # seconds that changes without a pause may put it off
 
 _LOG = logging.getLogger("llmcrdt.generation.prefetch")
-_attached: WeakKeyDictionary[Conversation, list[Prefetch]] = WeakKeyDictionary()
-_lock = threading.Lock()
 
 
 def prefetch(conversation: Conversation, engine: Engine, *, quiet: float = QUIET, token_log: bool = True) -> Prefetch:
@@ -38,23 +36,22 @@ def prefetch(conversation: Conversation, engine: Engine, *, quiet: float = QUIET
     said last counts. It ends with ``stop``, and when the conversation or the
     engine is closed or nobody uses it any more. ``generate`` does this by itself unless told otherwise.
     """
-    warming = attach(conversation, engine, quiet, token_log=token_log)
-    warming.look()
-    return warming
+    attached = attach(conversation, engine, quiet, token_log=token_log)
+    attached.refresh()
+    return attached
 
 
 def attach(conversation: Conversation, engine: Engine, quiet: float = QUIET, *, token_log: bool = True) -> Prefetch:
     """As ``prefetch``, of what arrives from now on."""
-    with _lock:
-        there = _attached.setdefault(conversation, [])
-        there[:] = [each for each in there if each.of() is not None]
-        for each in there:
-            if each.of() is engine:
-                each.token_log = token_log
-                return each
-        there.append(made := Prefetch(conversation, engine, quiet, token_log))
-    made.start()
-    return made
+    attached, new = core_of(conversation).turn.prefetcher(
+        lambda each: each.engine() is not None,
+        lambda each: each.engine() is engine,
+        lambda: Prefetch(conversation, engine, quiet, token_log),
+    )
+    if new:
+        attached.start()
+    attached.token_log = token_log
+    return attached
 
 
 class Prefetch:
@@ -75,11 +72,11 @@ class Prefetch:
         if conversation is not None:
             self._unobserve = conversation.observe(self._on_change)
 
-    def of(self) -> Engine | None:
+    def engine(self) -> Engine | None:
         """The engine, while this goes on."""
         return None if self._stopped else self._engine()
 
-    def look(self) -> None:
+    def refresh(self) -> None:
         """Evaluate what is there, once it is quiet."""
         with self._changed:
             if self._stopped:
@@ -88,7 +85,7 @@ class Prefetch:
             self._changed.notify_all()
             if not self._working:
                 self._working = True
-                threading.Thread(target=self._work, name="llmcrdt-warming", daemon=True).start()
+                threading.Thread(target=self._work, name="llmcrdt-prefetch", daemon=True).start()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the engine was told of everything that came. It may still be evaluating: ``engine.settled()``."""
@@ -96,7 +93,7 @@ class Prefetch:
             return self._changed.wait_for(lambda: not self._working, timeout)
 
     def stop(self) -> None:
-        """No more of this. What is stored stays."""
+        """End it. Stored state stays."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
@@ -112,7 +109,7 @@ class Prefetch:
 
     def _on_change(self, change: Change) -> None:
         if not change.local:
-            self.look()
+            self.refresh()
 
     def _work(self) -> None:
         """A thread that lives as long as there is news."""
@@ -127,20 +124,20 @@ class Prefetch:
                     if time.monotonic() >= end:
                         break
             try:
-                self._tell()
+                self._ask_engine()
             except RepoClosed:
                 self.stop()
             except LLMCRDTError as error:  # a template that fails, a prompt too long, an engine that is closed
-                _LOG.debug("not warmed: %s", error)  # the next turn will say so
+                _LOG.debug("not prefetched: %s", error)  # the next turn will say so
             except Exception:
-                _LOG.exception("warming failed")
+                _LOG.exception("prefetching failed")
             with self._changed:
                 if not self._news or self._stopped:
                     self._working = False
                     self._changed.notify_all()
                     return
 
-    def _tell(self) -> None:
+    def _ask_engine(self) -> None:
         """Have the engine evaluate what the next prompt begins with."""
         conversation, engine = self._conversation(), self._engine()
         if self._stopped or conversation is None or engine is None:
@@ -154,7 +151,7 @@ class Prefetch:
         )
         core_of(conversation).host.note_engine(engine)
         try:
-            engine.warm(ids, owner=conversation.id, marks=marks)
+            engine.prefetch(ids, owner=conversation.id, marks=marks)
         finally:
             forget_erased(conversation, engine, entries)
         self._seen = now

@@ -1,10 +1,11 @@
 """Keys and places for KV state. Knows token ids and bytes; knows no model, no message, no engine."""
 
-from .chunk_cache import ChunkCache, MemoryCache, NullCache, Tier
+from .base import ChunkCache, NullCache, Owners, Pins, Tier
 from .chunk_file import Chunk
 from .chunk_hash import ChunkKey, chunk_key, chunk_keys, state_key
 from .disk import DiskCache
 from .forget import forget_owner
+from .memory import MemoryCache
 from .tiered import TieredCache
 
 __all__ = [
@@ -14,6 +15,8 @@ __all__ = [
     "DiskCache",
     "MemoryCache",
     "NullCache",
+    "Owners",
+    "Pins",
     "Tier",
     "TieredCache",
     "chunk_key",

@@ -45,7 +45,7 @@ class BadChunk(Exception):
 
 
 class _Placed:
-    """Where a stored thing has its place.
+    """The place of a stored thing.
 
     A chunk has the state of ``ids``, the first of them at ``position``, and follows ``parent``. A recurrent state
     (``link`` > 0) is what all of ``ids``, from the first on, have made of it; ``parent`` is the fingerprint. One that
@@ -166,7 +166,7 @@ def read(file: BinaryIO, size: int) -> Chunk:
 def decode_header(data: bytes, size: int) -> Header:
     """The header at the start of ``data``, of a chunk or state of ``size`` bytes in all. Raises BadChunk.
 
-    Proves that key, parent and token ids belong together. What else it says, and the payload, ``decode`` alone proves.
+    Proves that key, parent and token ids belong together. ``decode`` alone proves the rest, and the payload.
     """
     tokens = token_count(data)
     magic, _, _, position, payload, key, parent, work, link, rests = _HEAD.unpack_from(data)

@@ -23,10 +23,10 @@ SHARE = 4
 
 
 class EvictionOrder:
-    """What to evict next: the lowest score, never anything that something present needs, never what is pinned.
+    """The order of eviction: the lowest score first, never anything that something present needs, never a pinned key.
 
-    Not thread-safe; knows keys and numbers only. What may go stands in a heap; entries that no longer hold are skipped
-    when they surface, and swept out when they outnumber the rest.
+    Not thread-safe; knows keys and numbers only. Keys that may go stand in a heap; entries that hold no longer are
+    skipped when they surface, and swept out when they outnumber the rest.
     """
 
     def __init__(self, budget: int) -> None:
@@ -83,6 +83,11 @@ class EvictionOrder:
         free, self._pinned = self._pinned - keys, keys
         for key in free:
             self._offer(key)
+
+    @property
+    def pinned(self) -> frozenset[ChunkKey]:
+        """The keys that ``pin`` was told last."""
+        return self._pinned
 
     def may_go(self, key: ChunkKey) -> bool:
         """Whether it is here, not pinned, and nothing here needs it."""

@@ -1,4 +1,5 @@
-"""Whose words a chunk holds: one small file of chunk keys per owner, so that all of an owner's chunks can be forgotten.
+"""The owners of chunks, that is of the words in them: in memory, and as one small file of keys per owner, so that all
+of an owner's chunks can be forgotten.
 
 A key is noted on disk before its chunk is written, so no chunk is ever there without its owner's note. The name of a
 file is a hash of the owner's name. Keys are appended as lines; a line that a crash cut short says nothing, and breaks
@@ -16,6 +17,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+from ..files import append_file
 from .chunk_hash import KEY_BYTES, ChunkKey
 
 _TAG = b"llmcrdt/owner/1\0"
@@ -24,34 +26,60 @@ _STALE_SECONDS = 24 * 3600.0
 NAME = re.compile(r"[0-9a-f]{64}\.own")
 
 
-class Owners:
-    """The notes in ``folder``, shared by any number of processes. Any thread."""
+class MemoryOwners:
+    """``base.Owners`` in this process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._keys: dict[str, set[ChunkKey]] = {}
+
+    def claim(self, owner: str, keys: Sequence[ChunkKey]) -> bool:
+        with self._lock:
+            self._keys.setdefault(owner, set()).update(keys)
+        return True
+
+    def owned(self, owner: str) -> set[ChunkKey]:
+        with self._lock:
+            return set(self._keys.get(owner, ()))
+
+    def pop(self, owner: str) -> set[ChunkKey]:
+        """Forget what ``owner`` claimed; returns it."""
+        with self._lock:
+            return self._keys.pop(owner, set())
+
+    def drain(self) -> dict[str, set[ChunkKey]]:
+        """Forget all claims; returns them."""
+        with self._lock:
+            keys, self._keys = self._keys, {}
+            return keys
+
+
+class FileOwners:
+    """``base.Owners`` in ``folder``, shared by any number of processes. Any thread."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._closed = False
         self._lock = threading.Lock()
+        self.write_errors = 0
+        """How often ``claim`` could not write."""
         self._seen: dict[str, tuple[tuple[int, int, int], set[ChunkKey]]] = {}
         self._claimed: dict[str, set[ChunkKey]] = {}  # by this process: it may write these after another has forgotten
 
-    def claim(self, owner: str, keys: Sequence[ChunkKey]) -> None:
-        """Note that ``owner`` has words in these chunks. On disk when it returns. Raises OSError."""
-        with self._lock:
-            noted = self._noted(owner)
-            self._claimed.setdefault(owner, set()).update(keys)
-            new = [key for key in dict.fromkeys(keys) if key not in noted]
-            if not new:
-                os.utime(self._path(owner))  # in use: not to be pruned
-                return
-            # A line begins with its break: what a crash left of the line before stays apart.
-            data = "".join(f"\n{key.hex()}" for key in new).encode()
-            handle = os.open(self._path(owner), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-            try:
-                view = memoryview(data)
-                while view:
-                    view = view[os.write(handle, view) :]
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+    def claim(self, owner: str, keys: Sequence[ChunkKey]) -> bool:
+        """As the contract says. On disk when it returns True."""
+        if self._closed:
+            return False
+        try:
+            self._note(owner, keys)
+        except OSError:
+            self.write_errors += 1
+            return False
+        return True
+
+    def close(self) -> None:
+        """Refuse claims from now on."""
+        self._closed = True
 
     def owned(self, owner: str) -> set[ChunkKey]:
         """All keys noted for ``owner``, by whatever process, and those this one ever noted."""
@@ -76,6 +104,17 @@ class Owners:
                     count += 1
         return count
 
+    def _note(self, owner: str, keys: Sequence[ChunkKey]) -> None:
+        with self._lock:
+            noted = self._noted(owner)
+            self._claimed.setdefault(owner, set()).update(keys)
+            new = [key for key in dict.fromkeys(keys) if key not in noted]
+            if not new:
+                os.utime(self._path(owner))  # in use: not to be pruned
+                return
+            # A line begins with its break: what a crash left of the line before stays apart.
+            append_file(self._path(owner), "".join(f"\n{key.hex()}" for key in new).encode())
+
     def _noted(self, owner: str) -> set[ChunkKey]:
         path = self._path(owner)
         try:
@@ -93,7 +132,7 @@ class Owners:
 
 
 def owner_name(owner: str) -> str:
-    """What an owner is called in the folder: 64 hex digits."""
+    """The name of an owner in the folder: 64 hex digits."""
     return hashlib.sha256(_TAG + owner.encode()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Where a cache lives on this device."""
+"""The places of a cache on this device."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def user_cache() -> Path:
 
 
 def chunk_folder(cache: Path) -> Path:
-    """Where the chunk files are in a cache folder."""
+    """The folder of the chunk files in a cache folder."""
     return cache / "chunks"
 
 
 def hashes_file(cache: Path) -> Path:
-    """Where the hashes of model files are remembered."""
+    """The file that remembers hashes of model files."""
     return cache / "files.json"
 
 
 def exactness_folder(cache: Path) -> Path:
-    """Where it is remembered whether models are exact on this machine."""
+    """The folder that remembers whether models are exact on this machine."""
     return cache / "exactness"

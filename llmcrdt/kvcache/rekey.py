@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from .chunk_cache import ChunkCache, MemoryCache
+from .base import ChunkCache
 from .chunk_file import Chunk
 from .chunk_hash import ChunkKey
+from .memory import MemoryCache
 
 
 def rename(source: MemoryCache, old: bytes, new: bytes, target: ChunkCache) -> int:
@@ -27,6 +28,6 @@ def rename(source: MemoryCache, old: bytes, new: bytes, target: ChunkCache) -> i
     refused = set()
     for owner, keys in owners.items():
         claimed = [ChunkKey(names[key]) for key in keys if key in names]
-        if not target.claim(owner, claimed):
+        if not target.owners.claim(owner, claimed):
             refused.update(claimed)
     return sum(target.put(each) for each in moved if each.key not in refused)

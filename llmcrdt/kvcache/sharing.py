@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .chunk_cache import MemoryCache
 from .disk import DiskCache
+from .memory import MemoryCache
 from .tiered import TieredCache
 
 _lock = threading.Lock()

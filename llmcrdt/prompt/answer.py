@@ -6,7 +6,7 @@ import codecs
 from collections.abc import Callable, Sequence
 
 from ..document.entry import Part
-from .tokenizer import Tokenizer
+from ..tokenizer import Tokenizer
 from .tool_calls import Piece, ToolCallReader, ToolFormat
 
 

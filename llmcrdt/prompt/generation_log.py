@@ -16,7 +16,7 @@ from ..document.entry import TOKENS, Entry, HiddenField
 from ..document.frame import EMPTY_FRAME, extend_frame_hash
 from ..exceptions import InvalidContent
 from ..ids import ContentHash, EntryId, is_entry_id
-from .tokenizer import Tokenizer
+from ..tokenizer import Tokenizer
 
 _VERSION = 1
 _MAX_ID = 2**31 - 1

@@ -19,8 +19,8 @@ from typing import Any
 
 from ..document.canonical import JSON
 from ..exceptions import TemplateFailed
+from ..tokenizer import Tokenizer
 from .messages import Message, Settings
-from .tokenizer import Tokenizer
 
 _MARKS = (*range(0xFDD0, 0xFDF0), *range(0xF0000, 0xFFFFE))  # noncharacters first, then a private plane
 

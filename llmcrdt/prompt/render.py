@@ -9,11 +9,11 @@ from datetime import datetime
 from typing import Any
 
 from ..exceptions import TemplateFailed
+from ..tokenizer import Tokenizer
 from .adapt import Level, adapt
 from .dates import moment
 from .guard import Guard, guard_settings, strings
 from .messages import Chat, Message, Settings
-from .tokenizer import Tokenizer
 
 PLAIN_TEMPLATE = (
     "{% for m in messages %}{{ m.role + ': ' + m.content }}"

@@ -10,8 +10,8 @@ from typing import NamedTuple
 from ..document.entry import Entry, Text
 from ..exceptions import TemplateFailed
 from ..ids import ContentHash, EntryId
+from ..tokenizer import Tokenizer
 from .token_log import entry_ends, prompt_ids
-from .tokenizer import Tokenizer
 
 _SOMETHING = Text("Qzj: anything at all")
 

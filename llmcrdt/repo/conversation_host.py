@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..crdt.backend import Replica
-from ..crdt.yjs.replica import YjsReplica
-from ..document import schema
 from ..document.entry import SyncState
 from ..document.presence import Presence
 from ..ids import EntryId, Random
@@ -23,6 +21,7 @@ class RepoHost:
     """Implements ``document.host.ConversationHost``, which says what each of these is for."""
 
     journal: StoreJournal
+    make_replica: Callable[[], Replica]
     lock: threading.RLock
     author: str
     keys: Keyring
@@ -40,9 +39,6 @@ class RepoHost:
     @property
     def index(self) -> StoreJournal:
         return self.journal
-
-    def make_replica(self) -> Replica:
-        return YjsReplica(schema.ROOTS)
 
     def sync_state(self, entry: EntryId) -> SyncState:
         return self.journal.sync_state(entry)

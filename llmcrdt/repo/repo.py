@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..at_exit import end_at_exit
+from ..crdt.backend import Applied
 from ..crdt.yjs.redact import redact_updates
 from ..crdt.yjs.replica import YjsReplica
 from ..crdt.yjs.split import cut_update
@@ -38,6 +39,7 @@ from ..exceptions import (
     StoreError,
 )
 from ..ids import DocumentId, EntryId, Random, document_bytes, new_document_id
+from ..store.applying import Applying
 from ..store.blobs import BlobStore
 from ..store.keyring import Keyring
 from ..store.relay_file import KnownRelay, RelayFile
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
     from ssl import SSLContext
 
     from ..sync.link import Link
+    from ..sync.link_control import LinkControl
 
 _POLL = 0.3  # seconds between two looks for what other processes wrote to the file
 _AGAIN = 16
@@ -113,6 +116,28 @@ def open(  # as llmcrdt.open
     return repo
 
 
+class MarkedReplica(YjsReplica):
+    """Notes the document while it applies what may have come from elsewhere."""
+
+    def __init__(self, roots: Iterable[str], document: DocumentId, applying: Applying) -> None:
+        super().__init__(roots)
+        self._document, self._applying = document, applying
+
+    def apply(self, update: bytes) -> Applied:
+        self._applying.begin(self._document)
+        try:
+            return super().apply(update)
+        finally:
+            self._applying.end()
+
+    def load(self, snapshot: bytes | None, updates: Iterable[bytes]) -> None:
+        self._applying.begin(self._document)
+        try:
+            super().load(snapshot, updates)
+        finally:
+            self._applying.end()
+
+
 class Repo:
     """Any method from any thread; a context manager. Made by ``open``."""
 
@@ -130,13 +155,14 @@ class Repo:
         self._clock = clock
         self._lock = threading.RLock()
         self.store = Store(Path(path), lock=self._lock, random=random, cut=cut_update, redact=redact_updates)
+        self._applying = Applying(self.store.path)
         self.keyring = Keyring(f"{self.store.path}.keys", clock=clock, random=random)
         self.blobs = BlobStore(f"{self.store.path}.blobs", self._named_blobs)
         self._relay = RelayFile(f"{self.store.path}.relay")
         self._caches = KVCaches(self.store)
         self._journals: dict[DocumentId, StoreJournal] = {}
         self._open: dict[DocumentId, Conversation] = {}
-        self._links: list[Link] = []
+        self._links: list[LinkControl] = []
         self._presence: dict[DocumentId, Presence] = {}
         # For each document, up to which place of its outbox each link has sent it on its connection.
         self._pushed: dict[DocumentId, dict[SyncSource, int]] = {}
@@ -148,11 +174,13 @@ class Repo:
         try:
             self.library = self._own_library(library)
             self.store.add_document(self.library, "library")
+            for document in self._applying.left():
+                self._examine(DocumentId(document))
             self._owed = RelayTasks(self.store, self.library)
             self._library = Library(
                 self.library,
                 self._journal(self.library),
-                lambda: YjsReplica(library_document.ROOTS),
+                lambda: self._replica(self.library),
                 lock=self._lock,
                 clock=clock,
                 random=random,
@@ -162,6 +190,7 @@ class Repo:
                 self._drop_deleted()  # a crash may have come between
             end_at_exit(self, finish=Repo._end)
         except BaseException:
+            self._applying.close()
             self.store.close()
             raise
 
@@ -297,7 +326,7 @@ class Repo:
         for. ``token``: None is the one that is known here for that relay. ``tls``, for wss://: a file with the
         certificates to trust (PEM) in place of the system's, or a context. Raises RelayUnreachable where there is none,
         and for what is no address."""
-        from ..sync.link import Link  # websockets is loaded only where it is used
+        from ..sync.link import Link, control_of  # websockets is loaded only where it is used
 
         if self._closing.is_set():
             raise RepoClosed(f"{self.store.path} is closed.", hint="Open the repo again.")
@@ -319,8 +348,8 @@ class Repo:
                     self.store.add_document(id_, "conversation")
         link = Link(url, SyncSource(self, url, ids), token=token, tls=tls)
         with self._lock:
-            self._links = [other for other in self._links if other.state != "closed"] + [link]
-            self._owed.linked(link, token)
+            self._links = [other for other in self._links if other.state != "closed"] + [control_of(link)]
+            self._owed.linked(control_of(link), token)
         self._watch()
         return link
 
@@ -376,6 +405,7 @@ class Repo:
                 conversation.close()
             self._open.clear()
             self._callbacks.close()
+            self._applying.close()
             self.store.close()
 
     def _end(self, seconds: float) -> None:
@@ -454,14 +484,13 @@ class Repo:
         """What a relay's log lacks of a document, deletes and waiting updates included, the keys that it touches, and
         the last place that was looked at; None if nothing is lacking."""
         with self._lock:
-            roots = library_document.ROOTS if document == self.library else schema.ROOTS
-            theirs = YjsReplica(roots)
+            theirs = self._replica(document)
             for update in log:
                 try:
                     theirs.apply(update)
                 except MalformedUpdate:
                     if theirs.broken:  # can't tell what it holds: then everything is sent
-                        theirs = YjsReplica(roots)
+                        theirs = self._replica(document)
                         break
             kept, place = self._kept(document)
             missing = kept.diff(since=theirs.version())
@@ -502,10 +531,28 @@ class Repo:
 
     def _kept(self, document: DocumentId) -> tuple[YjsReplica, int]:
         """What the file has of a document, in a replica of its own, and the last place of it."""
-        replica = YjsReplica(library_document.ROOTS if document == self.library else schema.ROOTS)
+        replica = self._replica(document)
         kept = self.store.since(document, 0)
         replica.load(kept.snapshot, kept.updates)
         return replica, kept.place
+
+    def _replica(self, document: DocumentId) -> YjsReplica:
+        return MarkedReplica(self._roots(document), document, self._applying)
+
+    def _roots(self, document: DocumentId) -> Sequence[str]:
+        return library_document.ROOTS if document == self.library else schema.ROOTS
+
+    def _examine(self, document: DocumentId) -> None:
+        """A process died while it applied something of this document. Where another one dies of that as well, it is set
+        aside: nobody else has to."""
+        from ..crdt.yjs.trial import SNAPSHOT, deadly  # most processes never need it
+
+        while True:
+            kept = self.store.since(document, 0)
+            found = deadly(kept.snapshot, kept.updates, self._roots(document))
+            if found is None or found == SNAPSHOT:
+                return
+            self.store.set_aside(document, kept.updates[found], "A process died when it was applied.")
 
     def _own_library(self, library: str | None) -> DocumentId:
         own = self.store.set_setting("library", library or new_document_id(self.random))
@@ -537,6 +584,7 @@ class Repo:
     def _make(self, id_: DocumentId, journal: StoreJournal, closed: Callable[[], None]) -> ConversationCore:
         host = RepoHost(
             journal,
+            lambda: self._replica(id_),
             self._lock,
             self.author,
             self.keyring,

@@ -11,7 +11,7 @@ from ..document.schema import check_identity
 from ..exceptions import MalformedUpdate
 from ..ids import DocumentId, SessionId
 from ..sync.local import Record, Waiting
-from ..sync.wire import Announcement, Cursor
+from ..sync.messages import Announcement, Cursor
 
 if TYPE_CHECKING:
     from .repo import Repo

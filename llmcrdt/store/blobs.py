@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from ..exceptions import BlobMissing, InvalidContent
-from .private_files import sync_folder
+from ..files import NewFile, sync_folder
 
 PIECE = 1 << 18  # bytes read at a time: memory stays flat whatever the size
 _HASH = re.compile(r"[0-9a-f]{64}", re.ASCII)
@@ -49,20 +49,11 @@ class BlobStore:
     def put(self, source: BinaryIO | bytes) -> tuple[str, int]:
         """Keep a content; its hash and size. A file is read to its end, a piece at a time. It is on disk when this
         returns. Raises InvalidContent for a text file, OSError where it can't be read or written."""
-        aside = self._aside("new")
-        try:
-            with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o600), "wb") as out:
-                hash_, size = _copy(source, out)
-                out.flush()
-                os.fsync(out.fileno())
+        with NewFile(self._aside("new")) as new:
+            hash_, size = _copy(source, new.file)
             path = self._path(hash_)
             self._make(path.parent)
-            os.replace(aside, path)  # one that is there already is the same, or damaged
-        except BaseException:
-            with contextlib.suppress(OSError):
-                aside.unlink()
-            raise
-        sync_folder(path.parent)
+            new.commit(path)  # one that is there already is the same, or damaged
         return hash_, size
 
     def has(self, hash: str) -> bool:
@@ -214,6 +205,3 @@ def _age(path: Path, oldest: float) -> bool:
         return path.stat().st_mtime <= oldest
     except FileNotFoundError:
         return False
-
-
-_BINARY = getattr(os, "O_BINARY", 0)

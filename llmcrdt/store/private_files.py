@@ -5,7 +5,6 @@ A new file is written aside, brought to disk, and put in the old one's place, so
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 import sys
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..exceptions import KeyringUnusable
+from ..files import replace_file
 
 
 def open_private(path: Path) -> BinaryIO | None:
@@ -41,29 +41,7 @@ def replace_private(path: Path, content: bytes) -> None:
     aside are taken for nobody's."""
     for left in path.parent.glob(f"{path.name}.*.new"):
         left.unlink(missing_ok=True)
-    aside = path.with_name(f"{path.name}.{os.getpid()}.new")
-    handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            aside.unlink()
-        raise
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Bring a folder's names to disk; where a system can't (Windows), it does so by itself."""
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    replace_file(path, content, path.with_name(f"{path.name}.{os.getpid()}.new"))
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Where a relay is."""
+"""Addresses of relays."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import ipaddress
 from urllib.parse import urlsplit, urlunsplit
 
 from ..exceptions import RelayUnreachable
-from . import wire
+from .messages import PATH
 
 
 def relay_address(url: str) -> str:
-    """Where the sync protocol is spoken at a relay's URL. Raises RelayUnreachable where that is no address."""
+    """The URL at which a relay speaks the sync protocol. Raises RelayUnreachable for one that is no address."""
     try:
         parts = urlsplit(url)
         if parts.scheme not in ("ws", "wss") or not parts.hostname or parts.fragment or parts.port == 0:
@@ -20,8 +20,8 @@ def relay_address(url: str) -> str:
             f"{url!r} is not the address of a relay.", hint="It looks like ws://HOST:PORT."
         ) from None
     path = parts.path.rstrip("/")
-    if not path.endswith(wire.PATH):
-        path += wire.PATH
+    if not path.endswith(PATH):
+        path += PATH
     return urlunsplit(parts._replace(path=path))
 
 

@@ -16,7 +16,7 @@ class Backoff:
         self._tries = 0
 
     def next(self, retry_after: float = 0.0) -> float:
-        """The next pause. ``retry_after`` is what the relay asked for: never less, and as much again at random."""
+        """The next pause. ``retry_after``: what the relay asked for. Never less, and as much again at random."""
         pause = self._random() * min(self._cap, self._first * 2.0**self._tries)
         # Past the cap the power would only grow out of range.
         self._tries = min(self._tries + 1, 60)

@@ -1,4 +1,4 @@
-"""Documents that a relay is still to fold, as one link has them."""
+"""Documents whose logs a relay is still to compact, as one link has them."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ..ids import DocumentId
-from . import wire
 from .document_sync import DocumentSync, Phase
-from .local import LocalDocuments
+from .local import Outbox
+from .messages import FOLD_DONE
 from .outbox_marks import OutboxMark, end_of, still_waits
 from .protocol import Connection
 
 
 @dataclass(slots=True)
-class _Fold:
-    """Somebody wants a document's log folded, as soon as all of its outbox up to ``mark`` is acknowledged.
+class _Request:
+    """Somebody wants a document's log compacted, as soon as all of its outbox up to ``mark`` is acknowledged.
 
-    ``answers``: how many are still to come on this connection; only the last one speaks of all that is asked.
+    ``answers``: how many are still to come on this connection; only the last one is about all that was asked.
     """
 
     mark: OutboxMark
@@ -29,47 +29,47 @@ class _Fold:
 class CompactionRequests:
     """Each is asked for until the relay has answered, on whatever connection."""
 
-    def __init__(self, local: LocalDocuments) -> None:
+    def __init__(self, local: Outbox) -> None:
         self._local = local
-        self._wanted: dict[DocumentId, _Fold] = {}
+        self._wanted: dict[DocumentId, _Request] = {}
 
     def add(self, document: DocumentId, done: Callable[[int], None]) -> None:
-        """Have a document folded once all that is local now is durable. ``done`` gets the answer."""
+        """Have a log compacted once all that is local now is durable. ``done`` gets the answer."""
         mark, before = end_of(self._local, document), self._wanted.get(document)
-        self._wanted[document] = _Fold(mark, [*(before.done if before else []), done])
+        self._wanted[document] = _Request(mark, [*(before.done if before else []), done])
         self._wanted[document].answers = before.answers if before else 0
 
     def start_over(self, document: DocumentId | None = None) -> None:
-        """What was asked is asked again: of a document that is opened anew, or (None) of all on the next connection."""
-        for name, fold in self._wanted.items():
+        """Ask again: for a document that is opened anew, or (None) for all, on the next connection."""
+        for name, request in self._wanted.items():
             if document is None or name == document:
-                fold.asked, fold.answers = False, 0
+                request.asked, request.answers = False, 0
 
     def ask(self, connection: Connection, documents: Mapping[DocumentId, DocumentSync]) -> None:
         """Send what can be asked now."""
-        for document, fold in self._wanted.items():
+        for document, request in self._wanted.items():
             doc = documents.get(document)
-            if fold.asked or doc is None or doc.phase is not Phase.LIVE:
+            if request.asked or doc is None or doc.phase is not Phase.LIVE:
                 continue
-            left = still_waits(self._local, document, fold.mark)
+            left = still_waits(self._local, document, request.mark)
             if left is not None:
-                fold.mark = left
+                request.mark = left
             else:
-                fold.asked, fold.answers = True, fold.answers + 1
-                connection.fold(doc.raw)
+                request.asked, request.answers = True, request.answers + 1
+                connection.request_compaction(doc.raw)
 
     def answered(self, document: DocumentId, outcome: int) -> None:
-        fold = self._wanted.get(document)
-        if fold is None or not fold.answers:
+        request = self._wanted.get(document)
+        if request is None or not request.answers:
             return
-        fold.answers -= 1
-        if fold.asked and not fold.answers:
+        request.answers -= 1
+        if request.asked and not request.answers:
             del self._wanted[document]
-            for done in fold.done:
+            for done in request.done:
                 done(outcome)
 
     def gone(self, document: DocumentId) -> None:
-        """The relay has nothing of a document any more: that is more than was asked."""
-        fold = self._wanted.pop(document, None)
-        for done in fold.done if fold else ():
-            done(wire.FOLD_DONE)
+        """The relay has nothing of a document any more, which is more than was asked."""
+        request = self._wanted.pop(document, None)
+        for done in request.done if request else ():
+            done(FOLD_DONE)

@@ -6,18 +6,18 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from ..ids import DocumentId, document_bytes
-from .local import LocalDocuments
+from .local import Outbox
 from .outbox_marks import OutboxMark, end_of, still_waits
 from .protocol import Connection
 
-MOST = 256
+MAX_UNDER_WAY = 256
 """Deletions under way at one time; the relay ends a connection that has many more (docs/protocol.md, 4)."""
 
 
 @dataclass(slots=True)
 class _Deletion:
-    """``after``: the document that says so, and how much of its outbox has to be acknowledged first: whoever finds the
-    one gone must be able to find out why."""
+    """``after``: the document that says so. Its outbox has to be acknowledged up to ``mark`` first: whoever finds the
+    other one gone must be able to find out why."""
 
     after: DocumentId
     mark: OutboxMark
@@ -26,10 +26,10 @@ class _Deletion:
 
 
 class DeletionRequests:
-    """Each is asked for once a connection, until the relay has answered. ``held_back``: some wait for answers to
-    others."""
+    """Each is asked for once a connection, until the relay has answered. ``held_back``: some could not be asked for
+    yet."""
 
-    def __init__(self, local: LocalDocuments) -> None:
+    def __init__(self, local: Outbox) -> None:
         self._local = local
         self._wanted: dict[DocumentId, _Deletion] = {}
         self._under_way = 0
@@ -52,10 +52,10 @@ class DeletionRequests:
         """Send what can be asked now; whether anything was. An older relay is not asked; a later one may be.
         ``pending``: documents that are not live yet, so the relay may lack what was durable there before."""
         asked = self.held_back = False
-        for document, deletion in self._wanted.items() if connection.deletes() else ():
+        for document, deletion in self._wanted.items() if connection.can_delete() else ():
             if deletion.asked:
                 continue
-            if self._under_way >= MOST:
+            if self._under_way >= MAX_UNDER_WAY:
                 self.held_back = True
                 break
             if deletion.after in pending:

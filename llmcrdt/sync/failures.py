@@ -1,4 +1,4 @@
-"""What ends a connection, as errors of this library that say what to do next."""
+"""The ends of connections, as errors of this library that say what to do next."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def _certificate_hint(code: int) -> str:
 
 
 def deletion_refused(document: DocumentId) -> RelayRefused:
-    """What the answer DELETED (refused) means."""
+    """The error for the answer DELETED (refused)."""
     return RelayRefused(
         f"The relay keeps its copy of {document}, which was deleted here: it belongs to another subject.",
-        hint="Whose token wrote it first can delete it there, or a token with admin.",
+        hint="The token that wrote it first can delete it there, or one with admin.",
     )
 
 
@@ -46,8 +46,8 @@ def first(error: BaseException) -> BaseException:
 
 
 def trusting(tls: ssl.SSLContext | str | os.PathLike[str] | None) -> ssl.SSLContext:
-    """A context that trusts what it is told to, else what the system trusts. Raises RelayUnreachable for a file that
-    holds no certificates."""
+    """A context that trusts the given certificates, else those that the system trusts. Raises RelayUnreachable for a
+    file that holds no certificates."""
     if isinstance(tls, ssl.SSLContext):
         return tls
     try:

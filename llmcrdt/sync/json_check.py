@@ -1,7 +1,7 @@
 """Whether bytes are a JSON object (RFC 8259), without making anything of it: to Python a list of two bytes is an object
 of sixty, and a stranger may send thousands.
 
-One expression takes values that hold no containers, or only such that hold none; who nests deeper is followed with a
+One expression matches values that hold no containers, or only such that hold none; deeper nesting is followed with a
 stack of brackets, so that depth has no limit but the size.
 """
 
@@ -35,7 +35,7 @@ _OPENERS = rb"((?:\[" + _SPACE + rb"(?=[\[{]))*+[\[{])"
 
 
 def _step(key: bytes, closer: bytes, rest: bool) -> re.Pattern[bytes]:
-    """From inside a container to where others open in it, or it closes, perhaps with those around it. ``rest``: behind
+    """From inside a container to where others open in it, or it closes, perhaps with those around it. ``rest``: after
     a value, not at its beginning."""
     closers = rb"(" + closer + rb"(?:" + _SPACE + rb"[\]}])*+)"
     more = (

@@ -1,8 +1,8 @@
-"""Whether the other side of a connection still lives. It is asked for a sign where it was silent, and given up where it
-stays so. No clock of its own.
+"""Whether the other side of a connection still lives. After some silence it is asked for a sign, and after some more it
+is given up. No clock of its own.
 
-Why a WebSocket library's own keepalive is not used: its ping waits behind all that waits to be sent. So it never gives
-up who takes nothing at all, and gives up who takes a large message slowly, for the answer stands behind that.
+A WebSocket library's own keepalive does not do: its ping waits until all else was sent. So it never gives up a peer
+that reads nothing at all, and gives up one that reads a large message slowly, for the answer comes after that.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ PATIENCE: Final = 20.0
 
 
 class Keepalive:
-    """Of one connection. Signs of life are bytes that come, and that bytes which wait for the other side are taken, so
-    that somebody slow is not given up. ``ask`` sends a ping."""
+    """Of one connection. Signs of life are bytes that come in, and bytes that waited and are read by the other side, so
+    that a slow peer is not given up. ``ask`` sends a ping."""
 
     def __init__(
         self, transport: asyncio.WriteTransport, ask: Callable[[], None], now: float, patience: float = PATIENCE
@@ -31,11 +31,11 @@ class Keepalive:
         self._heard = self._taken = self._waiting = 0
 
     def beat(self, now: float, heard: int, given: int, *, excused: bool = False) -> bool:
-        """To be called now and then: whether the other side is not to be given up. ``heard`` and ``given``: how many
+        """To be called now and then. False: give the other side up. ``heard`` and ``given``: how many
         bytes came and were written in all. ``excused``: its bytes are not read just now."""
         waiting = untaken(self._transport)
         taken = given - waiting
-        # What is taken at once proves nothing: its system does that for a process that hangs.
+        # Bytes that are taken at once prove nothing: the system takes them for a process that hangs.
         takes = taken > self._taken and waiting > 0 and self._waiting > 0
         if heard > self._heard or takes or excused:
             self._alive, self._asked = now, None

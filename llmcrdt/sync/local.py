@@ -1,17 +1,20 @@
-"""What the sync client needs of the documents on this device. Bytes only: it knows no CRDT and no conversation.
+"""The documents on this device, as the sync client needs them. Bytes only: it knows no CRDT and no conversation.
 
-One object of this kind stands for the documents of one device *towards one relay*: cursors and outboxes belong to
-that relay. All methods are called from the link's own thread, one at a time, and may block on the disk for a moment.
-An exception that one of them raises ends the connection; the link tries again later. A document may be deleted
-between two calls: a method that gets a document it doesn't know (any more) does nothing, and returns what an empty one
-would have.
+One object of the kind ``LocalDocuments`` stands for the documents of one device *towards one relay*: cursors and
+outboxes belong to that relay. Its parts are protocols of their own, so that each user says which of them it needs:
+``Outbox`` (records to be sent), ``Deletions`` (those that a relay may have forgotten), ``PresenceSource``, and the log
+itself.
 
-What the implementation has to hold true for every document that has a cursor, at any moment, also after a crash::
+All methods are called from the link's own thread, one at a time, and may block on the disk for a moment. An exception
+ends the connection; the link tries again later. A document may be deleted between two calls: a method that gets a
+document it doesn't know (any more) does nothing, and returns what an empty one would have.
+
+One thing has to hold for every document that has a cursor, at any moment, also after a crash::
 
     (the relay's log up to the cursor)  +  (the outbox)   contain all that the document has on this device
 
-So no method takes anything from the left side without adding it there in the same transaction. Where there is no
-cursor, or the relay no longer knows it, ``refill`` makes it true again.
+So no method takes anything from the left side without adding it there in the same transaction. Without a cursor, or
+with one that the relay no longer knows, ``refill`` makes it true again.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from ..ids import DocumentId, SessionId
-from .wire import Announcement, Cursor
+from .messages import Announcement, Cursor
 
 
 class Record(NamedTuple):
@@ -38,21 +41,22 @@ class Waiting(NamedTuple):
     record: Record
 
 
-class LocalDocuments(Protocol):
-    """The documents of this device, as one relay gets to see them."""
+class DocumentNames(Protocol):
+    """Which documents there are."""
 
     def documents(self) -> Sequence[DocumentId]:
-        """What to follow now, most important first (the library). Asked again after ``Link.notify()``, when
+        """All to follow now, most important first (the library). Asked again after ``LinkControl.notify()``, when
         ``received`` says so, and when somebody begins to wait for ``synced``."""
 
     def kind(self, document: DocumentId) -> str:
         """``"yjs"``, ``"automerge"``, ..."""
 
-    def cursor(self, document: DocumentId) -> Cursor | None:
-        """The cursor remembered last; None before the first contact with this relay. Its log may be ``ids.NO_LOG``."""
+
+class Outbox(DocumentNames, Protocol):
+    """Records that the relay has not acknowledged yet."""
 
     def outbox(self, document: DocumentId, after: int = 0, limit: int = 256) -> Sequence[Waiting]:
-        """At most ``limit`` records that are not acknowledged yet and stand behind place ``after``, in order. It may
+        """At most ``limit`` records that are not acknowledged yet and stand after place ``after``, in order. It may
         return fewer, but one if there is one: stop at about 1 MiB of data, for all of it is held in memory.
 
         The records of a session have no holes in n. The first one of a session has n = 1, or follows one that this
@@ -70,8 +74,38 @@ class LocalDocuments(Protocol):
         """How many records wait in all outboxes of this relay, and their bytes."""
 
     def pushed(self, document: DocumentId, place: int) -> None:
-        """All of this outbox up to ``place`` was sent on the connection that there is now, or nothing of it (0). For
-        whoever shows what is on its way; nothing rests on it."""
+        """All of this outbox up to ``place`` was sent on the connection that there is now, or nothing of it (0). Only
+        for showing what is on its way; nothing rests on it."""
+
+
+class Deletions(DocumentNames, Protocol):
+    """Deletions that the relay knew of, and may have forgotten."""
+
+    def deleted_last(self) -> Sequence[DocumentId]:
+        """A few documents that the relay was the last to delete, as it said. Asked with each connection: a relay that
+        went back to an old copy forgot them, even where all logs are whole."""
+
+    def lost(self) -> None:
+        """The relay lost something that it had acknowledged: it may have forgotten which documents were deleted, even
+        where the log that says so is whole. Comes before the first such ``refill``, at most once a connection."""
+
+
+class PresenceSource(Protocol):
+    """Who has a document open, here and elsewhere."""
+
+    def announced(self, document: DocumentId, *, anew: bool) -> Sequence[Announcement]:
+        """All who are present in a document on this device. ``anew``: the relay may have considered them offline, so
+        clocks have grown. Asked when a document is open, and after ``LinkControl.announce``."""
+
+    def heard(self, document: DocumentId, entries: Sequence[Announcement]) -> None:
+        """Others are present in a document, or gone. Kept in memory at most."""
+
+
+class LocalDocuments(Outbox, Deletions, PresenceSource, Protocol):
+    """The documents of this device, as one relay gets to see them."""
+
+    def cursor(self, document: DocumentId) -> Cursor | None:
+        """The cursor remembered last; None before the first contact with this relay. Its log may be ``ids.NO_LOG``."""
 
     def acknowledged(self, document: DocumentId, names: Sequence[tuple[SessionId, int]], cursor: Cursor) -> None:
         """These records are durable at the relay: take them from the outbox and remember the cursor, in one
@@ -81,8 +115,8 @@ class LocalDocuments(Protocol):
     def received(self, document: DocumentId, records: Sequence[Record], cursor: Cursor | None) -> bool:
         """Apply and persist records, and remember the cursor, in one transaction. Called twice with the same record
         it changes nothing. With None for the cursor, or one into another log than the one remembered, the log of the
-        one remembered becomes ``ids.NO_LOG``: should a relay know that cursor again, what comes now would be in
-        neither log nor outbox. Returns whether ``documents()`` may name others now.
+        one remembered becomes ``ids.NO_LOG``: should a relay know that cursor again, these records would be in neither
+        log nor outbox. Returns whether ``documents()`` may name others now.
 
         Must not raise for a record that can't be applied: keep it aside, or it would block the document for ever.
         """
@@ -97,23 +131,8 @@ class LocalDocuments(Protocol):
         that session, or in another new one, never in one that was used before.
         """
 
-    def deleted_last(self) -> Sequence[DocumentId]:
-        """A few documents that the relay was the last to delete, as it said. Asked with each connection: a relay that
-        went back to a copy of before forgot them, even where all logs are whole."""
-
-    def lost(self) -> None:
-        """The relay lost something that it had acknowledged: it may have forgotten which documents were deleted, even
-        where the log that says so is whole. Comes before the first such ``refill``, at most once a connection."""
-
     def refused(self, document: DocumentId, session: SessionId, n: int, why: str) -> None:
         """The relay will never take this record of the outbox: it would harm others. In one transaction: take it from
-        the outbox, but keep it here; give those behind it in its session names in a new one, from 1 on, in
-        their order. Later records follow in that session, or in another new one. What is not in the outbox (any more)
-        is ignored."""
-
-    def announced(self, document: DocumentId, *, anew: bool) -> Sequence[Announcement]:
-        """Who is present in a document on this device. ``anew``: the relay may have held them for gone, so clocks have
-        grown. Asked when a document is open, and after ``Link.announce``."""
-
-    def heard(self, document: DocumentId, entries: Sequence[Announcement]) -> None:
-        """Who is present in a document elsewhere, or gone. Kept in memory at most."""
+        the outbox, but keep it here; give the later ones of its session names in a new one, from 1 on, in their order.
+        Later records follow in that session, or in another new one. A record that is not in the outbox (any more) is
+        ignored."""

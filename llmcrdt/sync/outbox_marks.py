@@ -5,24 +5,24 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..ids import DocumentId
-from .local import LocalDocuments
+from .local import Outbox
 
 
 class OutboxMark(NamedTuple):
-    """All in an outbox up to a place, as long as it was not replaced since (``LocalDocuments.replaced``)."""
+    """All in an outbox up to a place, as long as it was not replaced since (``Outbox.replaced``)."""
 
     place: int
     replaced: int
 
 
-def end_of(local: LocalDocuments, document: DocumentId) -> OutboxMark:
+def end_of(local: Outbox, document: DocumentId) -> OutboxMark:
     """All that waits now."""
     return OutboxMark(local.outbox_end(document), local.replaced(document))
 
 
-def still_waits(local: LocalDocuments, document: DocumentId, before: OutboxMark) -> OutboxMark | None:
-    """The mark, if anything up to it still waits. Where one record has taken the place of all that waited, that one has
-    to be acknowledged."""
+def still_waits(local: Outbox, document: DocumentId, before: OutboxMark) -> OutboxMark | None:
+    """The mark, if anything up to it still waits. If one record has taken the place of all that waited, that one has to
+    be acknowledged."""
     if before.replaced != local.replaced(document):
         before = end_of(local, document)
     first = local.outbox(document, 0, 1)

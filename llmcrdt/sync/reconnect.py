@@ -1,4 +1,4 @@
-"""The line to a relay: a WebSocket that is made, and made again, for as long as somebody wants it."""
+"""A WebSocket to a relay that is made, and made again, for as long as somebody wants it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from websockets.protocol import State as SocketState
 from websockets.typing import Subprotocol
 
 from ..exceptions import LLMCRDTError, MalformedFrame, RelayRefused, SyncError
-from . import wire
 from .address import is_loopback, relay_address
 from .backoff import Backoff
 from .failures import explained, first
 from .keepalive import PATIENCE, Keepalive
+from .messages import MAX_FRAME, SUBPROTOCOL, ErrorCode
 from .synchronizer import Synchronizer
 from .traffic import Traffic
 
@@ -31,14 +31,14 @@ HELD = 5.0
 """Seconds after which a connection counts as good, and back-off starts over."""
 _OPEN_TIMEOUT = 10.0
 _BEAT = 0.5
-"""Seconds between two looks whether the relay still lives."""
+"""Seconds between two checks whether the relay still lives."""
 
 
 class ReconnectingTransport:
-    """Carries the frames of a follower. Used on one event loop; its attributes are read from anywhere.
+    """Carries the frames of a Synchronizer. Used on one event loop; its attributes are read from anywhere.
 
-    ``changed()`` is called when the follower did something, ``ended(error)`` when a connection failed or ended. Raises
-    RelayUnreachable where ``url`` is no address. ``patience``: seconds, as Pulse has it.
+    ``changed()`` is called after the Synchronizer did something, ``ended(error)`` when a connection failed or ended.
+    ``patience``: seconds, as Keepalive has it. Raises RelayUnreachable where ``url`` is no address.
 
     Attributes:
         state: "connecting", "online", "offline" (between two tries); whoever runs it says when it is "closed".
@@ -50,7 +50,7 @@ class ReconnectingTransport:
     def __init__(
         self,
         url: str,
-        follower: Synchronizer,
+        synchronizer: Synchronizer,
         backoff: Backoff,
         tls: Callable[[], ssl.SSLContext],
         *,
@@ -60,7 +60,7 @@ class ReconnectingTransport:
     ) -> None:
         self._url, self._address = url, relay_address(url)
         self._tls = tls() if self._address.startswith("wss:") else None
-        self._follower, self._backoff = follower, backoff
+        self._synchronizer, self._backoff = synchronizer, backoff
         self._changed, self._on_end, self._patience = changed, ended, patience
         self.state: State = "connecting"
         self.last_error: LLMCRDTError | None = None
@@ -84,28 +84,28 @@ class ReconnectingTransport:
                 session.cancel()
             with suppress(asyncio.CancelledError):
                 await session
-            self._follower.disconnected()
+            self._synchronizer.disconnected()
             if self._online_since is not None and loop.time() - self._online_since >= HELD:
                 self._backoff.reset()
-            if isinstance(self.last_error, RelayRefused) and self.last_error.code == wire.ErrorCode.TOKEN_REFUSED:
+            if isinstance(self.last_error, RelayRefused) and self.last_error.code == ErrorCode.TOKEN_REFUSED:
                 self._stopped.set()
             if not self._stopped.is_set():
                 self.state = "offline"
-                pause, self._follower.retry_after = self._backoff.next(self._follower.retry_after), 0.0
+                pause, self._synchronizer.retry_after = self._backoff.next(self._synchronizer.retry_after), 0.0
                 await asyncio.wait((stopped,), timeout=pause)
-        self._follower.disconnected()
+        self._synchronizer.disconnected()
 
     def stop(self) -> None:
         self._stopped.set()
 
     def flush(self) -> None:
-        """The follower has frames to send."""
+        """The Synchronizer has frames to send."""
         self._flush.set()
 
     def fail(self, error: Exception) -> None:
-        """The follower failed outside of the task that receives: that ends the connection, not the loop."""
+        """The Synchronizer failed outside of the task that receives: that ends the connection, not the loop."""
         self._failure = error
-        self._follower.disconnected()
+        self._synchronizer.disconnected()
         if self._socket is not None:
             self._socket.transport.abort()
         else:
@@ -116,19 +116,19 @@ class ReconnectingTransport:
         try:
             async with connect(
                 self._address,
-                subprotocols=[Subprotocol(wire.SUBPROTOCOL)],
+                subprotocols=[Subprotocol(SUBPROTOCOL)],
                 compression="deflate",
                 create_connection=self.traffic.connection(),
                 proxy=None if is_loopback(self._address) else True,
                 ssl=self._tls,
                 open_timeout=_OPEN_TIMEOUT,
-                ping_interval=None,  # Pulse
+                ping_interval=None,  # Keepalive does that
                 close_timeout=1.0,
-                max_size=wire.MAX_FRAME,
+                max_size=MAX_FRAME,
                 user_agent_header=None,
             ) as socket:
                 self._socket = socket
-                self._follower.connected()
+                self._synchronizer.connected()
                 async with asyncio.TaskGroup() as group:
                     sending = group.create_task(self._send(socket))
                     beating = group.create_task(self._beat(socket))
@@ -147,7 +147,7 @@ class ReconnectingTransport:
         with suppress(ConnectionClosed):
             while True:
                 self._flush.clear()
-                for frame in self._follower.take():
+                for frame in self._synchronizer.drain_frames():
                     await socket.send(frame)
                 await self._flush.wait()
 
@@ -158,8 +158,8 @@ class ReconnectingTransport:
                 socket.send_data()
 
         loop = asyncio.get_running_loop()
-        pulse = Keepalive(socket.transport, ask, loop.time(), self._patience)
-        while pulse.beat(loop.time(), self.traffic.received, self.traffic.sent):
+        keepalive = Keepalive(socket.transport, ask, loop.time(), self._patience)
+        while keepalive.beat(loop.time(), self.traffic.received, self.traffic.sent):
             await asyncio.sleep(_BEAT)
         self.fail(SyncError(f"The relay gave no sign of life for {2 * self._patience:g} s."))
 
@@ -167,7 +167,7 @@ class ReconnectingTransport:
         async for frame in socket:
             if isinstance(frame, str):
                 raise MalformedFrame("The relay sent a text frame.")
-            self._follower.receive(frame)
+            self._synchronizer.receive(frame)
             if self._online_since is None:
                 self._online_since = asyncio.get_running_loop().time()
                 self.ever_connected, self.state = True, "online"

@@ -1,4 +1,4 @@
-"""What outboxes hold, sent as far as the relay's window goes."""
+"""Sends outboxes as far as the relay's window goes."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from functools import lru_cache
 
 from ..exceptions import RelayRefused
 from ..ids import DocumentId, SessionId
-from . import wire
 from .document_sync import DocumentSync, Phase
-from .local import LocalDocuments, Waiting
+from .local import Outbox, Waiting
+from .messages import MAX_RECORDS, ErrorCode, Record
 from .protocol import Connection
 
 BATCH = 64 << 10
@@ -20,44 +20,44 @@ BATCH = 64 << 10
 class Sender:
     """Of all documents of one connection. ``stalled``: those whose outboxes wait for room in the window."""
 
-    def __init__(self, local: LocalDocuments) -> None:
+    def __init__(self, local: Outbox) -> None:
         self._local = local
         self.stalled: dict[DocumentId, DocumentSync] = {}
 
     def send(self, connection: Connection, doc: DocumentSync) -> RelayRefused | None:
-        """Send what an outbox holds. The refusal, where the next record is one that the relay never takes; nothing more
-        of this outbox is sent then until it gave way to another."""
+        """Send what an outbox holds. Returns the refusal, where the next record is one that the relay never takes: then
+        nothing more of this outbox is sent until another has taken its place."""
         self.stalled.pop(doc.id, None)
-        if doc.stuck is not None and doc.stuck == self._local.replaced(doc.id):
+        if doc.outbox_refused is not None and doc.outbox_refused == self._local.replaced(doc.id):
             return None
-        doc.stuck = None
-        while doc.phase is Phase.LIVE and not doc.mute:
-            waiting = self._local.outbox(doc.id, doc.pushed)
+        doc.outbox_refused = None
+        while doc.phase is Phase.LIVE and not doc.records_refused:
+            waiting = self._local.outbox(doc.id, doc.sent)
             if not waiting:
                 return None
             while waiting:
                 if _too_large(connection, waiting[0]):
-                    doc.stuck = self._local.replaced(doc.id)
+                    doc.outbox_refused = self._local.replaced(doc.id)
                     return _refusal(connection, doc, waiting[0])
                 run = _run(connection, waiting)
                 if not run:
                     self.stalled[doc.id] = doc
                     return None
                 waiting = waiting[len(run) :]
-                self._pushed(doc, run[-1].place)
+                self._note_sent(doc, run[-1].place)
                 session = _raw_session(run[0].record.session)
-                connection.push(doc.raw, [wire.Record(session, w.record.n, w.record.data) for w in run])
+                connection.push(doc.raw, [Record(session, w.record.n, w.record.data) for w in run])
         return None
 
     def start_over(self, doc: DocumentSync) -> None:
         """Nothing of this outbox counts as sent any more."""
-        self._pushed(doc, 0)
+        self._note_sent(doc, 0)
         self.stalled.pop(doc.id, None)
-        doc.stuck = None
+        doc.outbox_refused = None
 
-    def _pushed(self, doc: DocumentSync, place: int) -> None:
-        if place != doc.pushed:
-            doc.pushed = place
+    def _note_sent(self, doc: DocumentSync, place: int) -> None:
+        if place != doc.sent:
+            doc.sent = place
             self._local.pushed(doc.id, place)
 
 
@@ -74,7 +74,7 @@ def _refusal(connection: Connection, doc: DocumentSync, waiting: Waiting) -> Rel
         "It stays on this device, and what follows it there too; all other documents go on. Have the relay take more"
         " (limit `record`), or erase the entry."
     )
-    return RelayRefused(text, code=wire.ErrorCode.RECORD_TOO_LARGE, hint=hint)
+    return RelayRefused(text, code=ErrorCode.RECORD_TOO_LARGE, hint=hint)
 
 
 def _run(connection: Connection, waiting: Sequence[Waiting]) -> list[Waiting]:
@@ -85,7 +85,7 @@ def _run(connection: Connection, waiting: Sequence[Waiting]) -> list[Waiting]:
         session, n, data = w.record
         if run and ((session, n) != (run[-1].record.session, run[-1].record.n + 1) or size + len(data) > BATCH):
             break
-        full = len(run) == wire.MAX_RECORDS or not connection.fits(size + len(data), len(run))
+        full = len(run) == MAX_RECORDS or not connection.fits(size + len(data), len(run))
         if full or _too_large(connection, w):
             break
         size += len(data)

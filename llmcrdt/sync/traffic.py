@@ -23,11 +23,11 @@ class Traffic:
         class Counted(ClientConnection):
             def __init__(self, protocol: ClientProtocol, *arguments: Any, **options: Any) -> None:
                 super().__init__(protocol, *arguments, **options)
-                self._take = protocol.data_to_send
+                self._data_to_send = protocol.data_to_send
                 protocol.data_to_send = self._counting  # type: ignore[method-assign]
 
             def _counting(self) -> list[bytes]:
-                pieces = self._take()
+                pieces = self._data_to_send()
                 # The client's half of the upgrade leaves while the connection is still being made.
                 if self.protocol.state is not State.CONNECTING:
                     traffic.sent += sum(map(len, pieces))

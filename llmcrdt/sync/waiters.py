@@ -1,4 +1,4 @@
-"""Who waits until all is in step, and for what still."""
+"""Waiting until all is in step."""
 
 from __future__ import annotations
 
@@ -7,51 +7,53 @@ from dataclasses import dataclass, field
 
 from ..exceptions import MalformedFrame, RelayRefused
 from ..ids import DocumentId
-from .local import LocalDocuments
+from .local import Outbox
+from .messages import ErrorCode
 from .outbox_marks import OutboxMark, end_of, still_waits
 from .protocol import Connection
-from .wire import ErrorCode
 
 
 @dataclass(slots=True, eq=False)
 class SyncWaiter:
-    """Somebody waits until all is in step. ``done`` is called once, with None or with what rules it out.
+    """Somebody waits until all is in step. ``done`` is called once, with None or with the refusal that rules it out.
 
-    ``marks``: for each document what of its outbox has to be acknowledged. ``heard``: all that the relay had when the
-    goal was set is here.
+    ``marks``: for each document, how much of its outbox has to be acknowledged. ``received_all``: all that the relay
+    had when the wait began is here.
     """
 
     done: Callable[[RelayRefused | None], None]
     marks: dict[DocumentId, OutboxMark] = field(default_factory=dict)
-    heard: bool = False
+    received_all: bool = False
 
 
 @dataclass(slots=True)
 class _Barrier:
+    """One that was sent. ``covers``: the documents that were open then. ``waiters``: those whom its answer concerns."""
+
     number: int
     covers: frozenset[DocumentId]
-    goals: list[SyncWaiter]
+    waiters: list[SyncWaiter]
 
 
 class SyncWaiters:
-    """All that somebody waits for on one link. ``pending``, where it is asked for: documents that are not live yet."""
+    """All who wait on one link. ``pending``, where it is asked for: documents that are not live yet."""
 
-    def __init__(self, local: LocalDocuments) -> None:
+    def __init__(self, local: Outbox) -> None:
         self._local = local
-        self._goals: list[SyncWaiter] = []
+        self._waiters: list[SyncWaiter] = []
         self._barrier: _Barrier | None = None
 
-    def set(self, done: Callable[[RelayRefused | None], None]) -> SyncWaiter:
+    def add(self, done: Callable[[RelayRefused | None], None]) -> SyncWaiter:
         """All that is local now durable on the relay, all that the relay has now here."""
         marks = {document: end_of(self._local, document) for document in self._local.documents()}
-        goal = SyncWaiter(done, {document: mark for document, mark in marks.items() if mark.place})
-        self._goals.append(goal)
-        return goal
+        waiter = SyncWaiter(done, {document: mark for document, mark in marks.items() if mark.place})
+        self._waiters.append(waiter)
+        return waiter
 
-    def forget(self, goal: SyncWaiter) -> None:
+    def remove(self, waiter: SyncWaiter) -> None:
         """Nobody waits for it any more."""
-        if goal in self._goals:
-            self._goals.remove(goal)
+        if waiter in self._waiters:
+            self._waiters.remove(waiter)
 
     def start_over(self) -> None:
         """The connection is gone, and with it the question that was asked there."""
@@ -59,36 +61,36 @@ class SyncWaiters:
 
     def drop(self, document: DocumentId) -> None:
         """It is followed no longer."""
-        for goal in self._goals:
-            goal.marks.pop(document, None)
+        for waiter in self._waiters:
+            waiter.marks.pop(document, None)
 
     def mark(self, document: DocumentId, only_new: bool = False) -> None:
-        """Every goal waits for all that stands in this outbox now: after a refill it has what the old one had."""
-        if self._goals and (end := end_of(self._local, document)).place:
-            for goal in self._goals:
-                if not (only_new and document in goal.marks):
-                    goal.marks[document] = end
+        """Everybody waits for all that stands in this outbox now: after a refill it has what the old one had."""
+        if self._waiters and (end := end_of(self._local, document)).place:
+            for waiter in self._waiters:
+                if not (only_new and document in waiter.marks):
+                    waiter.marks[document] = end
 
     def check(self, document: DocumentId) -> None:
-        """Strike a document off the goals that it has met."""
-        for goal in self._goals:
-            if document in goal.marks:
-                left = still_waits(self._local, document, goal.marks[document])
+        """Nobody waits any more for a document of which enough is acknowledged."""
+        for waiter in self._waiters:
+            if document in waiter.marks:
+                left = still_waits(self._local, document, waiter.marks[document])
                 if left is None:
-                    del goal.marks[document]
+                    del waiter.marks[document]
                 else:
-                    goal.marks[document] = left
+                    waiter.marks[document] = left
 
     def check_all(self) -> None:
-        for marked in {marked for goal in self._goals for marked in goal.marks}:
+        for marked in {marked for waiter in self._waiters for marked in waiter.marks}:
             self.check(marked)
 
     def ask_again(self) -> None:
-        """Something was just sent, or heard, of which only the answer to a barrier behind it tells what came of it."""
-        for goal in self._goals:
-            goal.heard = False
+        """Something was just sent, or came in, whose outcome only the answer to a later barrier tells."""
+        for waiter in self._waiters:
+            waiter.received_all = False
         if self._barrier is not None:
-            self._barrier.goals.clear()
+            self._barrier.waiters.clear()
 
     def reached(self, number: int, documents: Collection[DocumentId], pending: Collection[DocumentId]) -> None:
         """A barrier was reached. It counts if no document was found or started over since it was sent."""
@@ -97,10 +99,10 @@ class SyncWaiters:
             raise MalformedFrame("REACHED came without BARRIER.")
         self._barrier = None
         if not pending and barrier.covers.issuperset(documents):
-            for goal in barrier.goals:
-                goal.heard = True
+            for waiter in barrier.waiters:
+                waiter.received_all = True
                 # Outboxes can also shrink without an ack, where content was erased.
-                for document in tuple(goal.marks):
+                for document in tuple(waiter.marks):
                     self.check(document)
 
     def advance(
@@ -111,23 +113,23 @@ class SyncWaiters:
         refused: Mapping[DocumentId, RelayRefused],
         held_back: bool = False,
     ) -> None:
-        """Bring every goal as far as it can get now. ``refused``: what rules goals out, when all else is done.
+        """Bring everybody as far as they can get now. ``refused``: the refusals that end a wait, when all else is done.
         ``held_back``: something that is part of what is local could not be sent yet."""
-        if not self._goals:
+        if not self._waiters:
             return
-        for goal in tuple(self._goals):
-            if not held_back and (not goal.heard or goal.marks.keys() - refused.keys()):
+        for waiter in tuple(self._waiters):
+            if not held_back and (not waiter.received_all or waiter.marks.keys() - refused.keys()):
                 continue
-            # Why a document is gone the library may say, which is on its way: then it is no refusal.
-            found = (why for why in refused.values() if goal.heard or why.code != ErrorCode.GONE)
+            # A library update that is still on its way may explain why a document is gone: then it is no refusal.
+            found = (why for why in refused.values() if waiter.received_all or why.code != ErrorCode.GONE)
             if (why := next(found, None)) is not None:
-                self._goals.remove(goal)
-                goal.done(why)
-        for goal in tuple(self._goals):
-            if goal.heard and not goal.marks:
-                self._goals.remove(goal)
-                goal.done(None)
-        unheard = [goal for goal in self._goals if not goal.heard]
+                self._waiters.remove(waiter)
+                waiter.done(why)
+        for waiter in tuple(self._waiters):
+            if waiter.received_all and not waiter.marks:
+                self._waiters.remove(waiter)
+                waiter.done(None)
+        waiting = [waiter for waiter in self._waiters if not waiter.received_all]
         ready = connection is not None and connection.limits is not None and not pending and not held_back
-        if unheard and connection and ready and self._barrier is None:
-            self._barrier = _Barrier(connection.barrier(), frozenset(documents), unheard)
+        if waiting and connection and ready and self._barrier is None:
+            self._barrier = _Barrier(connection.barrier(), frozenset(documents), waiting)

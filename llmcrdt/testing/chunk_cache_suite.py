@@ -3,7 +3,8 @@
     class TestMine(ChunkCacheSuite):
         def make(self, budget): return MyCache(budget)
 
-Every rule of the contract is one test. Random choices are seeded, so a failure repeats.
+Every rule of the contract (``llmcrdt.kvcache.base``) is tested, in the order of its invariants. Random choices are
+seeded, so a failure repeats.
 """
 
 from __future__ import annotations
@@ -61,6 +62,22 @@ class ChunkCacheSuite:
             cache.flush()
             assert [cache.get(key) for key in keys_of(chunks)] == (chunks if self.keeps else [None] * 5)
 
+    def test_a_header_says_all_but_the_payload_and_changes_nothing(self) -> None:
+        with closing(self.make(_PLENTY)) as cache:
+            chunks = chain(3)
+            for chunk in chunks:
+                cache.put(chunk)
+            cache.flush()
+            before = cache.stats()
+            for chunk in chunks:
+                found = cache.header(chunk.key)
+                assert (found is not None) is self.keeps
+                if found is not None:
+                    assert (found.key, found.parent, found.ids) == (chunk.key, chunk.parent, chunk.ids)
+                    assert (found.position, found.size, found.work) == (chunk.position, chunk.size, chunk.work)
+            assert cache.header(chain(1, seed=9)[0].key) is None
+            assert cache.stats() == before
+
     def test_unknown_keys_are_misses(self) -> None:
         with closing(self.make(_PLENTY)) as cache:
             stranger = chain(1, seed=9)[0]
@@ -112,15 +129,15 @@ class ChunkCacheSuite:
                 chunks = list(self._tree(rng))
                 parents = {chunk.key: chunk.parent for chunk in chunks}
                 claimed = {chunk.key for chunk in chunks if rng.random() < 0.15}
-                assert cache.claim("mine", sorted(claimed))
-                assert cache.claim("other", keys_of(chunks[:5]))
+                assert cache.owners.claim("mine", sorted(claimed))
+                assert cache.owners.claim("other", keys_of(chunks[:5]))
                 for chunk in chunks:
                     cache.put(chunk)
                 gone = set(claimed)
                 for chunk in chunks:  # a parent comes before its children
                     if parents[chunk.key] in gone:
                         gone.add(chunk.key)
-                assert cache.owned("mine") >= claimed
+                assert cache.owners.owned("mine") >= claimed
                 assert cache.forget("mine") >= gone
                 for chunk in chunks:
                     assert (cache.get(chunk.key) is None) is (chunk.key in gone)
@@ -129,6 +146,17 @@ class ChunkCacheSuite:
                 assert self.held(cache) == kept
                 cache.forget("other")
                 assert all(cache.get(chunk.key) is None for chunk in chunks[:5])
+
+    def test_a_claim_stands_until_it_is_forgotten(self) -> None:
+        with closing(self.make(_PLENTY)) as cache:
+            keys = keys_of(chain(4))
+            assert cache.owners.claim("mine", keys[:2]) is self.keeps
+            assert cache.owners.claim("mine", keys[1:3]) is self.keeps
+            assert cache.owners.claim("other", keys[3:]) is self.keeps
+            cache.flush()
+            assert cache.owners.owned("mine") == ({*keys[:3]} if self.keeps else set())
+            assert cache.forget("mine", keys[:1]) == ({*keys[:3]} if self.keeps else {keys[0]})
+            assert cache.owners.owned("other") == ({keys[3]} if self.keeps else set())
 
     def test_nobody_has_nothing_to_forget(self) -> None:
         with closing(self.make(_PLENTY)) as cache:
@@ -195,6 +223,39 @@ class ChunkCacheSuite:
             assert len(cache.match(keys_of(old))) == 3
             assert len(cache.match(keys_of(used))) < 3
 
+    def test_what_is_pinned_stays_until_it_is_unpinned(self) -> None:
+        kept, others = chain(3, seed=1), [chain(1, seed=seed)[0] for seed in range(2, 22)]
+        with closing(self.make(6 * kept[0].size)) as cache:
+            assert cache.pins.set("me", keys_of(others)) is self.keeps
+            assert cache.pins.set("me", keys_of(kept)) is self.keeps, "in place of the earlier pins"
+            assert cache.pins.set("you", keys_of(kept[:1])) is self.keeps
+            assert {*cache.pins.all().values()} == (
+                {frozenset(keys_of(c)) for c in (kept, kept[:1])} if self.keeps else set()
+            )
+            for owner, left in (("", 3), ("me", 1), ("you", 0)):
+                cache.pins.drop(owner)
+                for chunk in kept if not owner else ():
+                    cache.put(chunk)
+                    cache.flush()
+                for chunk in others * 2:
+                    cache.put(chunk)
+                    cache.flush()
+                assert len(cache.match(keys_of(kept))) == (left if self.keeps else 0)
+            assert cache.pins.all() == {}
+
+    def test_dropping_leaves_what_is_pinned_or_needed(self) -> None:
+        with closing(self.make(_PLENTY)) as cache:
+            chunks = chain(4)
+            for chunk in chunks:
+                cache.put(chunk)
+            cache.flush()
+            cache.pins.set("me", keys_of(chunks[-1:]))
+            assert cache.drop(keys_of(chunks)) == 0
+            assert len(cache.match(keys_of(chunks))) == (4 if self.keeps else 0)
+            cache.pins.drop("me")
+            assert cache.drop([chunks[-1].key, chunks[0].key, chain(1, seed=9)[0].key]) == (1 if self.keeps else 0)
+            assert len(cache.match(keys_of(chunks))) == (3 if self.keeps else 0)
+
     def test_too_large_is_refused(self) -> None:
         with closing(self.make(500)) as cache:
             small, large = chain(1, payload=10)[0], chain(1, seed=2, payload=600)[0]
@@ -249,8 +310,13 @@ class ChunkCacheSuite:
         cache.close()
         cache.close()
         assert cache.get(chunk.key) is None
+        assert cache.header(chunk.key) is None
         assert cache.match([chunk.key]) == []
         assert cache.put(chunk) is False
+        cache.discard(chunk.key)
+        cache.drop([chunk.key])
+        cache.pins.drop("me")
+        assert cache.flush() is True
 
     def test_keys_are_those_of_the_token_ids(self) -> None:
         with closing(self.make(_PLENTY)) as cache:

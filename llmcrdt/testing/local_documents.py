@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from ..ids import NO_LOG, DocumentId, SessionId, new_session_id
 from ..sync.local import Record, Waiting
-from ..sync.wire import Announcement, Cursor
+from ..sync.messages import Announcement, Cursor
 
 
 def pack(blobs: Sequence[bytes]) -> bytes:
@@ -55,7 +55,7 @@ class BlobDocuments:
     """Implements LocalDocuments. ``seed`` decides the session ids; ``discover`` may name further documents to follow
     after a blob came in, the way a library does.
 
-    Safe to use from any thread. ``put`` tells nobody: call ``Link.notify(document)`` after it.
+    Safe to use from any thread. ``put`` tells nobody: call ``LinkControl.notify(document)`` after it.
     """
 
     def __init__(self, seed: int = 0, discover: Callable[[bytes], DocumentId | None] | None = None) -> None:

@@ -8,23 +8,19 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sqlite3
 import sys
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from llmcrdt.ids import document_id
 
-from ..core.catch_up import CatchUpResult
-from ..core.compaction import FOLDED_KINDS, CompactRequest, CompactResult
+from ..core.compaction import COMPACTED_KINDS
+from ..core.events import CatchUpResult, CompactRequest, CompactResult
 from ..core.limits import Limits
-from ..log import snapshots as folds
+from ..log import operator
 from ..log.base import LogError
-from ..log.file import DATABASE, check_age, explained, is_log
-from ..log.sqlite import SqliteLog
-from ..log.verify import faults
+from ..log.file import DATABASE
 from ..workers.compactor import Compactor
 
 OK, WRONG, DATA = 0, 1, 4
@@ -61,30 +57,19 @@ def _guarded(run: Any, options: argparse.Namespace) -> int:
 
 
 def inspect(options: argparse.Namespace) -> int:
-    """One line for each document: name, kind, position, folded position, bytes behind the fold, bytes of the
-    snapshot, owner, and how many of its records were refused lately. Documents that were deleted are left out."""
-    sql = (
-        "SELECT id, kind,"
-        " max(coalesce((SELECT max(key) FROM records WHERE key BETWEEN number << 36 AND ((number + 1) << 36) - 1), 0)"
-        "     - (number << 36), coalesce(folds.position, 0)),"
-        " coalesce(folds.position, 0), documents.size, coalesce(folds.size, 0), owner,"
-        " (SELECT count(*) FROM refused WHERE refused.document = documents.id)"
-        " FROM documents LEFT JOIN folds ON folds.document = number WHERE gone = 0 ORDER BY id"
-    )
-    names = ("document", "kind", "records", "folded", "tail_bytes", "snapshot_bytes", "owner", "refused")
-    with _reading(options.data / DATABASE) as db:
+    """One line for each document that was not deleted."""
+    with operator.inspect(options.data / DATABASE) as rows:
         if not options.json:
-            print(*names, sep="\t")
-        for id_, *rest in db.execute(sql):
-            row = (document_id(id_), *rest)
-            print(json.dumps(dict(zip(names, row, strict=True))) if options.json else "\t".join(map(str, row)))
+            print(*operator.Row._fields, sep="\t")
+        for found in rows:
+            row = (document_id(found.document), *found[1:])
+            print(json.dumps(dict(zip(found._fields, row, strict=True))) if options.json else "\t".join(map(str, row)))
     return OK
 
 
 def verify(options: argparse.Namespace) -> int:
     """Exit code 1, and a line for each fault, where there are any."""
-    with _reading(options.data / DATABASE) as db:
-        found = list(faults(db))
+    found = operator.verify(options.data / DATABASE)
     if options.json:
         print(json.dumps({"sound": not found, "faults": found}))
         return WRONG if found else OK
@@ -95,83 +80,39 @@ def verify(options: argparse.Namespace) -> int:
 
 
 def compact(options: argparse.Namespace) -> int:
-    """Exit code 1 where a document could not be folded."""
+    """Exit code 1 where a document could not be compacted."""
     limits, failed = Limits(), 0
-    log = SqliteLog(_existing(options.data / DATABASE))
-    with closing(log):
+    storage = operator.open_storage(options.data / DATABASE)
+    with closing(storage):
         answers: list[CompactResult | CatchUpResult] = []
-        folder = Compactor(log, limits, answers.append)
-        for document in log.documents():
-            head, fold = log.head(document), log.fold(document)
-            if head is None or head.kind not in FOLDED_KINDS or (fold and fold.position == head.cursor.position):
+        compactor = Compactor(storage.snapshots, limits, answers.append)
+        for document in storage.documents():
+            head, snapshot = storage.records.head(document), storage.snapshots.get(document)
+            if head is None or head.kind not in COMPACTED_KINDS:
                 continue
-            answer = folder.fold(CompactRequest(document, head.cursor))
+            if snapshot is not None and snapshot.position == head.cursor.position:
+                continue
+            answer = compactor.fold(CompactRequest(document, head.cursor))
             if answer is None:
                 failed += 1
                 continue
-            with log.transaction():
-                log.put_fold(document, head.cursor, folds.new_session(), answer, limits.batch)
-        folder.stop()
-        more = True
-        while more:
-            with log.transaction():
-                more = log.sweep(limits.sweep)
-        log.vacuum()
+            storage.snapshots.put(document, head.cursor, os.urandom(16), answer, limits.batch)
+            for error in storage.records.commit().values():
+                raise error
+        compactor.stop()
+        while storage.sweeper.sweep(limits.sweep):
+            pass
+        storage.vacuum()
     return WRONG if failed else OK
 
 
 def backup(options: argparse.Namespace) -> int:
-    if options.file.exists():
-        raise LogError(f"{options.file} is there already.", hint="Give the name of a new file.")
-    aside = options.file.with_name(options.file.name + ".part")
-    with _reading(options.data / DATABASE) as source:
-        try:
-            aside.unlink(missing_ok=True)  # what a killed backup left may have another mode, and another owner
-            os.close(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))  # as closed to others as the log is
-            with closing(sqlite3.connect(aside)) as target:
-                source.backup(target, pages=256, sleep=0.001)
-                target.execute("PRAGMA journal_mode=DELETE")
-            aside.replace(options.file)
-        except BaseException as e:
-            with suppress(OSError):
-                aside.unlink(missing_ok=True)
-            if isinstance(e, OSError):
-                raise LogError(f"{options.file} can't be written: {e.strerror}.", hint="Name another file.") from e
-            raise
+    """Exit code 0 when the copy is complete; there is no file until then."""
+    operator.backup(options.data / DATABASE, options.file)
     return OK
 
 
 def restore(options: argparse.Namespace) -> int:
-    """Clients notice that the log went back, and fill in what they have. Documents that were deleted here since stay
-    deleted."""
-    with _reading(options.file) as source:
-        wrong = next(faults(source), None)
-        if wrong:
-            raise LogError(f"{options.file} is no sound copy: {wrong}.", hint="Try another one.")
-        options.data.mkdir(parents=True, exist_ok=True)
-        with closing(SqliteLog(options.data / DATABASE)) as log:
-            log.replace_with(source)
+    """Clients notice that the log went back, and fill in what they have."""
+    operator.restore(options.file, options.data / DATABASE)
     return OK
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[sqlite3.Connection]:
-    """A relay's log, or a copy of one. Raises LogError, also for what goes wrong while it is read."""
-    uri = _existing(path).absolute().as_uri()
-    try:
-        with closing(sqlite3.connect(f"{uri}?mode=ro", uri=True, isolation_level=None)) as db:
-            if not is_log(db):
-                raise LogError(f"{path} is no log of a relay.", hint=_LOOK[path.name == DATABASE])
-            check_age(db, path)
-            yield db
-    except sqlite3.Error as e:
-        raise explained(path, e) from e
-
-
-def _existing(path: Path) -> Path:
-    if not path.is_file():
-        raise LogError(f"There is no {path}.", hint=_LOOK[path.name == DATABASE])
-    return path
-
-
-_LOOK = {True: "Is it the folder of a relay?", False: 'Give the file that "backup" made.'}

@@ -8,14 +8,12 @@ tokens have expired. A key that is removed takes its tokens with it. Needs ``cry
 from __future__ import annotations
 
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any
 
 from llmcrdt.exceptions import LLMCRDTError
-
-from ..durable import sync_folder
+from llmcrdt.files import replace_file
 
 KEYS = "token-keys.json"
 ALGORITHM = "EdDSA"
@@ -90,12 +88,10 @@ class PublicKeys:
         aside = self._path.with_name(self._path.name + ".new")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-                json.dump({"keys": [jwks[kid] for kid in sorted(jwks)]}, file, indent=1)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(self._path)
-            sync_folder(self._path.parent)
+            aside.unlink(missing_ok=True)  # of one that crashed
+            replace_file(
+                self._path, json.dumps({"keys": [jwks[kid] for kid in sorted(jwks)]}, indent=1).encode(), aside
+            )
         except OSError as e:
             raise AccessError(f"{self._path} can't be written: {e.strerror}.") from e
         self.refresh()

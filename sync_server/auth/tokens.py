@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llmcrdt.files import append_file
 from llmcrdt.ids import document_id, is_document_id
 
-from ..durable import sync_folder
 from .public_keys import ALGORITHM, AccessError, PublicKeys, okp, pyjwt
 
 logger = logging.getLogger(__name__)
@@ -171,23 +171,16 @@ class Tokens:
     def _make_key(self) -> bytes:
         self._folder.mkdir(parents=True, exist_ok=True)
         key = secrets.token_bytes(32)
-        with self._opened(KEY, os.O_EXCL) as file:
-            file.write(key)
-            file.flush()
-            os.fsync(file.fileno())
+        self._add_to(KEY, key, must_be_new=True)
         return key
 
     def _append(self, line: dict[str, Any]) -> None:
         before = self._end()
-        with self._opened(TOKENS, os.O_APPEND) as file:
-            file.write(before + json.dumps(line, separators=(",", ":")).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        sync_folder(self._folder)
+        self._add_to(TOKENS, before + json.dumps(line, separators=(",", ":")).encode() + b"\n")
 
-    def _opened(self, name: str, flags: int) -> Any:
+    def _add_to(self, name: str, content: bytes, *, must_be_new: bool = False) -> None:
         try:
-            return os.fdopen(os.open(self._folder / name, os.O_WRONLY | os.O_CREAT | flags, 0o600), "wb")
+            append_file(self._folder / name, content, must_be_new=must_be_new)
         except OSError as e:
             raise AccessError(f"{self._folder / name} can't be written: {e.strerror}.") from e
 

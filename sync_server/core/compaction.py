@@ -1,58 +1,61 @@
-"""When a log is folded, and who waits for it. No threads: whoever folds gets CompactRequest and answers Folded.
+"""When a log is compacted, and who waits for it. No threads: the compactor gets CompactRequest and answers
+CompactResult.
 
-A log is folded when the records behind its snapshot outgrow it, and when a client asks for it because something was
-erased. One who asked is answered when the records are gone from every file.
+A log is compacted when its tail outgrows the snapshot, and when a client asks for it because something was erased. The
+client is answered when the records are gone from every file.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Iterable
 
-from llmcrdt.sync import wire
-from llmcrdt.sync.wire import Cursor
+from llmcrdt.sync.messages import FOLD_DONE, FOLD_FAILED
 
-from ..log.base import LogError, RecordLog, label
+from ..log.admin import Storage
+from ..log.base import LogError, label
+from .events import CompactRequest, CompactResult
 from .limits import Limits
+from .validation import Peer
 
 logger = logging.getLogger(__name__)
 
-FOLDED_KINDS = frozenset({"yjs"})
-"""Kinds of documents whose records can be folded."""
-
-
-class CompactRequest(NamedTuple):
-    """Somebody who knows what is in a document is to fold its log up to a place. Folded is the answer."""
-
-    document: bytes
-    upto: Cursor
-
-
-class CompactResult(NamedTuple):
-    """The answer to CompactRequest: what all up to a place folds to; None where that failed."""
-
-    document: bytes
-    upto: Cursor
-    records: Sequence[bytes] | None
+COMPACTED_KINDS = frozenset({"yjs"})
+"""Kinds of documents whose logs can be compacted."""
 
 
 class Compaction:
-    """The folds of one relay. ``random(n)`` makes the names of snapshots' records."""
+    """The compactions of one relay. ``random(n)`` makes the names of snapshots' records.
 
-    def __init__(self, log: RecordLog, limits: Limits, random: Callable[[int], bytes]) -> None:
-        self._log, self._limits, self._random = log, limits, random
+    A step calls ``handle_result``, ``ask``, ``start_requests``; then commits; then calls ``fail`` where that failed,
+    ``sweep``, ``take_answers``.
+
+    What is left to take away (snapshots and deletions both leave records):
+
+    ==========  =======================================  =======================================
+    state       a step                                   then
+    ==========  =======================================  =======================================
+    sweeping    ``sweep`` takes some away                sweeping, or scrubbing after the last
+    scrubbing   ``take_answers`` empties the files       clean, or scrubbing where a file is in use
+    clean       stages a snapshot or a deletion          sweeping
+    any         fails to write                           paused: a step with a Tick tries again
+    ==========  =======================================  =======================================
+    """
+
+    def __init__(self, storage: Storage, limits: Limits, random: Callable[[int], bytes]) -> None:
+        self._storage, self._limits, self._random = storage, limits, random
         self._under_way: set[bytes] = set()
-        # Who asked, and up to which position everything has to be folded; None in place of a peer: since a restart.
-        self._asked: dict[bytes, list[tuple[int | None, int]]] = {}
-        self._folded: list[bytes] = []
-        self._failed: list[tuple[int, bytes, int]] = []
-        # Documents that could not be folded, and their size then.
-        self._given_up: dict[bytes, int] = {}
+        # Who asked, and up to which position all has to be compacted; None in place of a peer: since a restart.
+        self._asked: dict[bytes, list[tuple[Peer | None, int]]] = {}
+        # Of this step: documents with a new snapshot, answers of failures, requests.
+        self._staged: list[bytes] = []
+        self._failed: list[tuple[Peer, bytes, int]] = []
         self._started: list[bytes] = []
+        # Documents that could not be compacted, and the size of their tail then.
+        self._given_up: dict[bytes, int] = {}
         self._sweeping = self._scrubbing = True
         self._paused = False
-        for document in log.wanted():
+        for document in storage.snapshots.requested():
             self._asked[document] = [(None, self._end(document))]
 
     @property
@@ -60,7 +63,7 @@ class Compaction:
         """Whether the next step has work, even without an event."""
         if self._paused:
             return False
-        return self._sweeping or any(d not in self._under_way and self._short(d) for d in self._asked)
+        return self._sweeping or any(d not in self._under_way and self._is_asked(d) for d in self._asked)
 
     @property
     def stuck(self) -> bool:
@@ -69,128 +72,141 @@ class Compaction:
 
     @property
     def clean(self) -> bool:
-        """Whether nothing of what was folded or deleted is in any file."""
+        """Whether no file holds anything of what was compacted or deleted."""
         return not (self._sweeping or self._scrubbing or self._paused)
 
+    # ---------------------------------------------------------------- before the commit
+
     def sweep_again(self) -> None:
-        """Inside a transaction: there is more to take away."""
+        """There is more to take away."""
         self._sweeping = self._scrubbing = True
 
-    def drop(self, document: bytes) -> None:
-        """A document was deleted: nobody waits for its fold any more."""
-        self._asked.pop(document, None)
-        self._given_up.pop(document, None)
-
-    def ask(self, peer: int, document: bytes) -> None:
-        """A peer wants all folded that is there now."""
+    def ask(self, peer: Peer, document: bytes) -> None:
+        """A peer wants all compacted that is there now."""
         end = self._end(document)
         self._asked.setdefault(document, []).append((peer, end))
-        if self._short(document):
-            self._log.want_fold(document)
+        if self._is_asked(document):
+            self._storage.snapshots.request(document)
 
-    def leave(self, peer: int) -> None:
-        """A peer is gone. What it asked for is still done."""
-        for document, asked in self._asked.items():
-            self._asked[document] = [(None if who == peer else who, end) for who, end in asked]
-
-    def take(self, answer: CompactResult) -> bool:
-        """Inside a transaction: whether the answer changed the log."""
-        document = answer.document
+    def handle_result(self, result: CompactResult) -> bool:
+        """Whether the result staged a snapshot."""
+        document = result.document
         self._under_way.discard(document)
-        if self._log.head(document) is None:
+        if self._storage.records.head(document) is None:
             return False  # deleted meanwhile, or the log is another one
-        if answer.records is None:
+        put, part = self._storage.snapshots.put, self._limits.batch
+        if result.records is None or not put(document, result.upto, self._random(16), result.records, part):
             self._give_up(document)
             return False
-        session = self._random(16)
-        if not self._log.put_fold(document, answer.upto, session, answer.records, self._limits.batch):
-            self._give_up(document)
-            return False
-        self._folded.append(document)
+        self._staged.append(document)
         self._given_up.pop(document, None)
-        self._sweeping = self._scrubbing = True
+        self.sweep_again()
         return True
 
-    def work(self, changed: Iterable[bytes]) -> list[CompactRequest]:
-        """Inside a transaction: take some of what was folded away, and say what is to be folded now."""
+    def start_requests(self, changed: Iterable[bytes]) -> list[CompactRequest]:
+        """Requests for all that is to be compacted now. ``changed``: documents that this step appended to."""
         self._paused = False
-        if self._sweeping:
-            self._sweeping = self._log.sweep(self._limits.sweep)
-        todo = [
-            CompactRequest(d, self._log.tail(d, 0)) for d in self._asked if d not in self._under_way and self._short(d)
-        ]
-        self._under_way.update(document for document, _ in todo)
+        tail_start = self._storage.snapshots.tail_start
+        asked = [d for d in self._asked if d not in self._under_way and self._is_asked(d)]
+        todo = {document: tail_start(document, 0) for document in asked}
         for document in changed:
-            if document not in self._under_way and self._outgrown(document):
-                todo.append(CompactRequest(document, self._log.tail(document, self._limits.fold_tail)))
-                self._under_way.add(document)
-        self._started = [document for document, _ in todo]
-        return todo
+            if document not in self._under_way and document not in todo and self._has_outgrown(document):
+                todo[document] = tail_start(document, self._limits.fold_tail)
+        self._started = [*todo]
+        self._under_way.update(todo)
+        return [CompactRequest(*item) for item in todo.items()]
 
-    def settle(self) -> list[tuple[int, bytes, int]]:
-        """After the transaction: (peer, document, outcome) for all who are to be answered now."""
-        self._folded.clear()
+    # ---------------------------------------------------------------- after the commit
+
+    def fail(self, documents: Collection[bytes]) -> None:
+        """The commit failed for these documents: they are as they were before the step."""
+        self._paused = True
+        self._under_way.difference_update(document for document in self._started if document in documents)
+        for document in documents:
+            if document in self._asked:
+                # Records that were pushed in this step, and were to be compacted, are not there.
+                end = self._end(document)
+                self._asked[document] = [(peer, min(upto, end)) for peer, upto in self._asked[document]]
+        for document in self._staged:
+            if document in documents:
+                self._give_up(document)
+
+    def sweep(self) -> None:
+        """Take away some of what was compacted or deleted."""
+        if self._sweeping and not self._paused:
+            try:
+                self._sweeping = self._storage.sweeper.sweep(self._limits.sweep)
+            except LogError as e:
+                logger.error("what was compacted or deleted can't be swept yet: %s", e)
+                self._paused = True
+
+    def take_answers(self) -> list[tuple[Peer, bytes, int]]:
+        """(peer, document, outcome) for all who are to be answered now."""
+        self._staged.clear()
         self._started.clear()
         answers, self._failed = self._failed, []
         if self._sweeping or self._paused:
             return answers
         if self._scrubbing:
             try:
-                self._scrubbing = not self._log.scrub()
+                self._scrubbing = not self._storage.sweeper.scrub()
             except LogError as e:
                 # A disk that is full hurts no reader. It is tried again in a while.
-                logger.error("what was folded can't be scrubbed yet: %s", e)
+                logger.error("what was compacted or deleted can't be scrubbed yet: %s", e)
         if not self._scrubbing:
             for document in tuple(self._asked):
-                fold = self._log.fold(document)
-                upto = fold.position if fold else 0
+                upto = self._compacted_to(document)
                 met = [(peer, end) for peer, end in self._asked[document] if end <= upto]
-                answers += ((peer, document, wire.FOLD_DONE) for peer, _ in met if peer is not None)
-                self._keep(document, [a for a in self._asked[document] if a not in met])
+                answers += ((peer, document, FOLD_DONE) for peer, _ in met if peer is not None)
+                self._keep_asked(document, [a for a in self._asked[document] if a not in met])
         return answers
 
-    def undo(self) -> list[bytes]:
-        """The transaction failed: which documents are as they were before."""
-        # What it swept is there again.
-        self._paused = self._sweeping = self._scrubbing = True
-        self._under_way.difference_update(self._started)
+    # ---------------------------------------------------------------- those who wait
+
+    def drop(self, document: bytes) -> None:
+        """A document was deleted: nobody waits for its compaction any more."""
+        self._asked.pop(document, None)
+        self._given_up.pop(document, None)
+
+    def leave(self, peer: Peer) -> None:
+        """A peer is gone. Its requests are still met."""
         for document, asked in self._asked.items():
-            # What was pushed in this step, and was to be folded, is not there.
-            self._asked[document] = [(peer, min(end, self._end(document))) for peer, end in asked]
-        folded, self._folded = self._folded, []
-        for document in folded:
-            self._give_up(document)
-        return folded
+            self._asked[document] = [(None if who == peer else who, end) for who, end in asked]
 
     # ---------------------------------------------------------------- inside
 
-    def _short(self, document: bytes) -> bool:
-        """Whether somebody waits for a fold that goes further than the one there is."""
-        fold = self._log.fold(document)
-        return any(end > (fold.position if fold else 0) for _, end in self._asked.get(document, ()))
+    def _compacted_to(self, document: bytes) -> int:
+        snapshot = self._storage.snapshots.get(document)
+        return snapshot.position if snapshot else 0
 
-    def _outgrown(self, document: bytes) -> bool:
-        head, size = self._log.head(document), self._log.size(document)
-        if head is None or head.kind not in FOLDED_KINDS:
+    def _is_asked(self, document: bytes) -> bool:
+        """Whether somebody waits for a snapshot that goes further than the one there is."""
+        upto = self._compacted_to(document)
+        return any(end > upto for _, end in self._asked.get(document, ()))
+
+    def _has_outgrown(self, document: bytes) -> bool:
+        """Whether the tail is so long that a snapshot pays."""
+        head, size = self._storage.records.head(document), self._storage.snapshots.tail_size(document)
+        if head is None or head.kind not in COMPACTED_KINDS:
             return False
-        fold = self._log.fold(document)
-        least = max(self._limits.fold, fold.size if fold else 0, 2 * self._given_up.get(document, 0))
+        snapshot = self._storage.snapshots.get(document)
+        least = max(self._limits.fold, snapshot.size if snapshot else 0, 2 * self._given_up.get(document, 0))
         return size > least + self._limits.fold_tail
 
     def _give_up(self, document: bytes) -> None:
-        logger.error("document %s could not be folded; its log stays as it is", label(document))
-        self._given_up[document] = self._log.size(document)
+        logger.error("document %s could not be compacted; its log stays as it is", label(document))
+        self._given_up[document] = self._storage.snapshots.tail_size(document)
         if len(self._given_up) > self._limits.cached:
             del self._given_up[next(iter(self._given_up))]
         waiting = self._asked.pop(document, [])
-        self._failed += ((peer, document, wire.FOLD_FAILED) for peer, _ in waiting if peer is not None)
+        self._failed += ((peer, document, FOLD_FAILED) for peer, _ in waiting if peer is not None)
 
-    def _keep(self, document: bytes, asked: list[tuple[int | None, int]]) -> None:
+    def _keep_asked(self, document: bytes, asked: list[tuple[Peer | None, int]]) -> None:
         if asked:
             self._asked[document] = asked
         else:
             del self._asked[document]
 
     def _end(self, document: bytes) -> int:
-        head = self._log.head(document)
+        head = self._storage.records.head(document)
         return head.cursor.position if head else 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from llmcrdt.sync.keepalive import PATIENCE
-from llmcrdt.sync.wire import MAX_RECORD, MAX_RECORDS
+from llmcrdt.sync.messages import MAX_RECORD, MAX_RECORDS
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,8 @@ class Limits:
     """Records pushed and not acknowledged, per connection."""
     window: int = 1 << 20
     """Bytes taken from a connection and not processed yet; above it the connection is not read from."""
+    subject_window: int = 8 << 20
+    """The same for all connections of one token's subject together."""
     outgoing: int = 128 << 10
     """Bytes queued to a connection; above it the connection is served from the log, as it drains."""
     batch: int = 64 << 10
@@ -78,9 +80,23 @@ class Limits:
     """Bytes of updates of the documents that the keeper holds to check records; those used last go first. One larger
     document is held alone. Each counts 4 KiB beside its updates. In memory they are some seven times that."""
     keep_memory: int = 4 << 30
-    """Memory of the keeper's process."""
-    check_seconds: int = 10
-    """Processor time for what is checked at one time, and one more for each MiB; then the keeper's process is ended."""
+    """Memory of each of the keeper's processes."""
+    check_quick: float = 0.25
+    """Processor time for a record, update or question in the worker that all begin with, and a tenth of a second more
+    for each MiB; then that worker is ended, and the document goes to the slow one."""
+    check_heavy: float = 0.15
+    """Estimated processor time of a record or update from which on the slow worker looks at it, to begin with."""
+    check_seconds: float = 4.0
+    """Processor time for one of them there, and a second more for each MiB; then that worker is ended, and the record
+    refused."""
+    check_cost: int = 1 << 10
+    """What a record that is to be checked counts in ``window`` beside its bytes, so that many small ones are not a long
+    queue."""
+    merge_cost: int = 4 << 10
+    """The same for an update of a Yjs client, which takes a transaction of its own."""
+    check_wait: float = 10.0
+    """That somebody's records may wait without any of them being looked at; then the relay says that it is not
+    well."""
     version: int = 512 << 10
     """A state vector of a Yjs client: one entry of some seven bytes for everybody who ever wrote."""
     yjs_frame: int = 64 << 20

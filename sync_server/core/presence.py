@@ -1,4 +1,4 @@
-"""Who is present in which document, in memory only: what peers announce, and what each of them still has to hear.
+"""Presence in documents, in memory only: the announcements of peers, and which of them each reader still has to hear.
 
 An entry is named by a client's number. It takes the place of another where its clock is greater, or equal and it is
 gone (the awareness protocol of y-protocols). A reader that can't take more is passed over: it gets the newest later.
@@ -11,17 +11,17 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import NamedTuple, TypeAlias
 
-from llmcrdt.sync.wire import MAX_PRESENCE, MAX_PRESENT, Announcement
+from llmcrdt.sync.messages import MAX_PRESENCE, MAX_PRESENT, Announcement
 
 from .limits import Limits
+from .validation import Peer
 
-Peer: TypeAlias = int
-Told: TypeAlias = tuple[Sequence[Peer], bytes, tuple[Announcement, ...]]
-"""To whom, about which document, what."""
+Update: TypeAlias = tuple[Sequence[Peer], bytes, tuple[Announcement, ...]]
+"""Readers, the document, and the announcements that are news to them."""
 
 
 class _Entry(NamedTuple):
-    """``by``: who said so; None where that peer has left. ``stamp`` grows with every change."""
+    """``by``: the peer that announced it; None where it has left. ``stamp`` grows with every change."""
 
     clock: int
     state: str
@@ -63,13 +63,13 @@ class Presence:
             self._changed.add(document)
 
     def unwatch(self, peer: Peer, document: bytes) -> None:
-        """A peer reads a document no longer. What it announced there is gone."""
+        """A peer reads a document no longer. Its entries there are gone."""
         found = self._documents.get(document)
         if found is None or peer not in found.heard:
             return
         del found.heard[peer]
-        for place in [place for place in self._owned.get(peer, ()) if place[0] == document]:
-            self._put(found, document, place[1], found.entries[place[1]].clock, "", None)
+        for key in [key for key in self._owned.get(peer, ()) if key[0] == document]:
+            self._put(found, document, key[1], found.entries[key[1]].clock, "", None)
         if passed_over := self._passed_over.get(peer):
             passed_over.discard(document)
         if not found.heard:
@@ -81,8 +81,9 @@ class Presence:
         self._owned.pop(peer, None)
         self._passed_over.pop(peer, None)
 
-    def take(self, peer: Peer, document: bytes, entries: Iterable[Announcement]) -> str:
-        """What a peer announces. Says why the rest was refused, or nothing. Ignored where the peer doesn't read."""
+    def announce(self, peer: Peer, document: bytes, entries: Iterable[Announcement]) -> str:
+        """Take over a peer's announcements; the reason why the rest was refused, or nothing. Ignored where the peer
+        doesn't read the document."""
         found = self._documents.get(document)
         if found is None or peer not in found.heard:
             return ""
@@ -102,8 +103,8 @@ class Presence:
         if peer in self._passed_over:
             self._changed |= self._passed_over.pop(peer)
 
-    def tick(self, full: Callable[[Peer], bool]) -> Iterator[Told]:
-        """What is to be told now. ``full`` says which peers can't take more."""
+    def tick(self, full: Callable[[Peer], bool]) -> Iterator[Update]:
+        """All that is to be told now. ``full`` says which peers can't take more."""
         changed, self._changed = self._changed, set()
         for document in changed:
             found = self._documents[document]
@@ -117,16 +118,16 @@ class Presence:
                     continue
                 found.heard[peer] = self._newest(found)
                 if peer in speakers:
-                    yield from self._told([peer], document, found, heard)
+                    yield from self._updates([peer], document, found, heard)
                 else:
                     together.setdefault(heard, []).append(peer)
             for heard, peers in together.items():
-                yield from self._told(peers, document, found, heard)
+                yield from self._updates(peers, document, found, heard)
 
     # ---------------------------------------------------------------- inside
 
-    def _told(self, peers: Sequence[Peer], document: bytes, found: _Document, heard: int) -> Iterator[Told]:
-        """All that is newer than a stamp, but for what a peer said itself. A newcomer is spared what is gone."""
+    def _updates(self, peers: Sequence[Peer], document: bytes, found: _Document, heard: int) -> Iterator[Update]:
+        """All that is newer than a stamp, but for a peer's own entries. A newcomer is spared those that are gone."""
         newer = takewhile(lambda item: item[1].stamp > heard, reversed(found.entries.items()))
         entries = [
             Announcement(client, entry.clock, entry.state)

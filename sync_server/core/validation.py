@@ -16,12 +16,14 @@ through the rooms: when Flushed comes back, all that it answered before is in th
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from typing import NamedTuple, TypeAlias
 
-from llmcrdt.sync import wire
+from llmcrdt.sync.messages import Barrier, Close, Delete, Fold, Open, Presence, Push
+
+from .turns import Source
 
 Peer: TypeAlias = int
 
@@ -65,16 +67,7 @@ class PresenceQuery:
 
 
 Request: TypeAlias = (
-    wire.Open
-    | wire.Close
-    | wire.Push
-    | wire.Barrier
-    | wire.Fold
-    | wire.Presence
-    | wire.Delete
-    | DiffRequest
-    | MergeRequest
-    | PresenceQuery
+    Open | Close | Push | Barrier | Fold | Presence | Delete | DiffRequest | MergeRequest | PresenceQuery
 )
 """What a peer may say to the rooms."""
 
@@ -92,17 +85,19 @@ class Left(NamedTuple):
 
 
 class ValidateRequest(NamedTuple):
-    """Look at this; Checked with the same ticket is the answer. Of a Push the first ``records``."""
+    """Look at this; Checked with the same ticket is the answer. Of a Push the first ``records``. ``source``: on whose
+    time."""
 
     ticket: int
-    request: wire.Push | DiffRequest | MergeRequest
+    request: Push | DiffRequest | MergeRequest
     records: int = 0
+    source: Source = 0
 
 
 class ValidateResult(NamedTuple):
     """``good``: how many records of a Push passed, from the first on. ``data``: what a Merge emitted, or for an Ask the
-    update and the version. ``refused``: why what comes next did not pass. ``failed``: the document can't be kept just
-    now, which is nobody's fault."""
+    update and the version. ``refused``: why what comes next did not pass. ``failed``: the document can't be
+    looked at, so nothing that comes for it can be checked."""
 
     ticket: int
     good: int = 0
@@ -131,11 +126,13 @@ class Flushed(NamedTuple):
 
 
 class Job(NamedTuple):
-    """``epoch``: how often the replica was dropped before; ``records``: of a Push, how many are looked at."""
+    """``epoch``: how often the replica was dropped before; ``records``: of a Push, how many are looked at; ``source``:
+    on whose time."""
 
     event: Received
     epoch: int
     records: int
+    source: Source
 
 
 @dataclass(slots=True)
@@ -212,18 +209,23 @@ class Validation:
         """The n of the last record of a session that is under way; 0 if none is."""
         return self._names.get((document, session), (0, 0))[1]
 
-    def check(self, event: Received, records: int = 0) -> ValidateRequest:
-        """Have a message looked at; of a Push so many records."""
+    def check(self, event: Received, records: int = 0, source: Source = 0) -> ValidateRequest:
+        """Have a message looked at, on somebody's time; of a Push so many records."""
         message = event.message
-        assert isinstance(message, wire.Push | DiffRequest | MergeRequest)
+        assert isinstance(message, Push | DiffRequest | MergeRequest)
         document, ticket = message.document, next(self._tickets)
-        self._jobs[ticket] = Job(event, self._epochs[document], records)
+        self._jobs[ticket] = Job(event, self._epochs[document], records, source)
         self._busy[document] += 1
         self._lines.setdefault(event.peer, _PeerQueue()).checked[document] += 1
-        if isinstance(message, wire.Push):
+        if isinstance(message, Push):
             jobs, last = self._names.get((document, message.session), (0, 0))
             self._names[document, message.session] = (jobs + 1, max(last, message.n + records - 1))
-        return ValidateRequest(ticket, message, records)
+        return ValidateRequest(ticket, message, records, source)
+
+    def document(self, answer: ValidateResult) -> bytes:
+        """The document that an answer is about; empty where its message was forgotten."""
+        job = self._jobs.get(answer.ticket)
+        return job.event.message.document if job else b""  # type: ignore[union-attr]
 
     def take(self, answer: ValidateResult) -> tuple[Job, ValidateRequest | None] | None:
         """The message that was looked at. With ValidateRequest: the answer rests on a replica that was dropped since,
@@ -233,9 +235,9 @@ class Validation:
             return None
         self._taken.append(job)
         message = job.event.message
-        assert isinstance(message, wire.Push | DiffRequest | MergeRequest)
-        stale = job.epoch != self._epochs[message.document] and not isinstance(message, wire.Push)
-        again = self.check(job.event) if stale and job.event.peer in self._lines else None
+        assert isinstance(message, Push | DiffRequest | MergeRequest)
+        stale = job.epoch != self._epochs[message.document] and not isinstance(message, Push)
+        again = self.check(job.event, source=job.source) if stale and job.event.peer in self._lines else None
         self._finish(job.event.peer, message)
         return job, again
 
@@ -253,12 +255,14 @@ class Validation:
         return None if self.wants(next(iter(CHECKED_KINDS)), document) else self.drop(document)
 
     def settle(self) -> None:
-        """The transaction of this step is through."""
+        """The commit of this step is through."""
         self._taken.clear()
 
-    def undo(self) -> tuple[list[Peer], list[ReplicaDropped]]:
-        """The transaction of this step failed: whose messages are lost with it, and which replicas are wrong."""
-        taken, self._taken = self._taken, []
+    def undo(self, failed: Collection[bytes]) -> tuple[list[Peer], list[ReplicaDropped]]:
+        """The commit of this step failed for these documents: whose messages are lost with it, and which replicas are
+        wrong."""
+        taken = [job for job in self._taken if job.event.message.document in failed]  # type: ignore[union-attr]
+        self._taken.clear()
         documents = dict.fromkeys(job.event.message.document for job in taken)  # type: ignore[union-attr]
         return [job.event.peer for job in taken], [self.drop(document) for document in documents]
 
@@ -267,13 +271,13 @@ class Validation:
         if (job := self._jobs.pop(todo.ticket, None)) is not None:
             self._finish(job.event.peer, todo.request)
 
-    def _finish(self, peer: Peer, message: wire.Push | DiffRequest | MergeRequest) -> None:
+    def _finish(self, peer: Peer, message: Push | DiffRequest | MergeRequest) -> None:
         document = message.document
         if _less(self._busy, document) == 0:
             self._epochs.pop(document, None)
         if peer in self._lines:
             _less(self._lines[peer].checked, document)
-        if isinstance(message, wire.Push):
+        if isinstance(message, Push):
             jobs, last = self._names[document, message.session]
             if jobs == 1:
                 del self._names[document, message.session]
@@ -282,15 +286,15 @@ class Validation:
 
 
 def _waits(event: Received | Left, line: _PeerQueue, before: deque[Received | Left]) -> bool:
-    if isinstance(event, Left) or isinstance(event.message, wire.Barrier):
+    if isinstance(event, Left) or isinstance(event.message, Barrier):
         return bool(line.checked or before)
     document = event.message.document
     if any(
-        isinstance(e, Received) and not isinstance(e.message, wire.Barrier) and e.message.document == document
+        isinstance(e, Received) and not isinstance(e.message, Barrier) and e.message.document == document
         for e in before
     ):
         return True
-    return document in line.checked and not isinstance(event.message, wire.Push | DiffRequest | MergeRequest)
+    return document in line.checked and not isinstance(event.message, Push | DiffRequest | MergeRequest)
 
 
 def _less(counter: Counter[bytes], key: bytes) -> int:

@@ -7,15 +7,32 @@ from collections.abc import Callable, Mapping
 from typing import TypeAlias, TypeVar
 
 from llmcrdt.exceptions import MalformedFrame
-from llmcrdt.sync import wire
-from llmcrdt.sync.wire import Error, ErrorCode
+from llmcrdt.sync import codec
+from llmcrdt.sync.messages import (
+    DELETE_REFUSED,
+    FEATURES,
+    MAX_RECORDS,
+    PRESENCE,
+    Barrier,
+    Close,
+    Delete,
+    Deleted,
+    Error,
+    ErrorCode,
+    Fold,
+    Hello,
+    Open,
+    Presence,
+    Push,
+    Welcome,
+)
 
 from ..auth.tokens import Grant, TokenRefused, Tokens
 from ..core.limits import Limits
 
-Request: TypeAlias = wire.Open | wire.Close | wire.Push | wire.Barrier | wire.Fold | wire.Presence | wire.Delete
+Request: TypeAlias = Open | Close | Push | Barrier | Fold | Presence | Delete
 """What a client may say to the rooms."""
-Answer: TypeAlias = wire.Welcome | wire.Deleted | Error
+Answer: TypeAlias = Welcome | Deleted | Error
 """What is answered without them."""
 _Asked = TypeVar("_Asked")
 _Answer = TypeVar("_Answer")
@@ -49,20 +66,20 @@ def permitted(ask: Callable[[_Asked], _Answer], asked: _Asked) -> _Answer:
         raise Refused(Error(ErrorCode.TOKEN_REFUSED, str(e))) from None
 
 
-def take_following(push: wire.Push, frame: bytes, unread: deque[bytes | str]) -> tuple[wire.Push, int, int]:
+def take_following(push: Push, frame: bytes, unread: deque[bytes | str]) -> tuple[Push, int, int]:
     """A push together with those behind it that go on where it ends, taken from what is unread; and how many frames
     and bytes that were. Under load that saves most of what a record costs."""
     document, session, n, data = push.document, push.session, push.n, list(push.data)
-    name, frames, size = frame[: wire.PUSH_NAME], 1, len(frame)
+    name, frames, size = frame[: codec.PUSH_NAME], 1, len(frame)
     while unread and size < _TOGETHER:
         following = unread[0]
-        more = wire.read_following(name, n + len(data), following) if isinstance(following, bytes) else ()
-        if not more or len(data) + len(more) > wire.MAX_RECORDS:
+        more = codec.read_following(name, n + len(data), following) if isinstance(following, bytes) else ()
+        if not more or len(data) + len(more) > MAX_RECORDS:
             break
         data += more
         frames, size = frames + 1, size + len(following)
         unread.popleft()
-    return (push if frames == 1 else wire.Push(document, session, n, tuple(data))), frames, size
+    return (push if frames == 1 else Push(document, session, n, tuple(data))), frames, size
 
 
 class NativeDoor:
@@ -83,61 +100,51 @@ class NativeDoor:
         if isinstance(frame, str):
             raise Refused(Error(ErrorCode.MALFORMED, "Messages are binary frames."))
         try:
-            message = wire.decode(frame)
+            message = codec.decode(frame)
         except MalformedFrame as e:
             raise Refused(Error(ErrorCode.MALFORMED, e.message)) from e
-        if isinstance(message, wire.Hello) is self.greeted:
+        if isinstance(message, Hello) is self.greeted:
             text = "HELLO comes once." if self.greeted else "HELLO comes first."
             raise Refused(Error(ErrorCode.UNEXPECTED, text))
         match message:
-            case wire.Hello():
-                self.greeted, self.features = True, message.features & wire.FEATURES
+            case Hello():
+                self.greeted, self.features = True, message.features & FEATURES
                 if self._tokens is not None:
                     self.grant = permitted(self._tokens.check, message.token)
                 return self._welcome()
-            case wire.Presence() if not self.features & wire.PRESENCE:
+            case Presence() if not self.features & PRESENCE:
                 raise Refused(Error(ErrorCode.UNEXPECTED, "PRESENCE is for who said so in HELLO."))
-            case (
-                wire.Open()
-                | wire.Close()
-                | wire.Push()
-                | wire.Barrier()
-                | wire.Fold()
-                | wire.Presence()
-                | wire.Delete()
-            ):
+            case Open() | Close() | Push() | Barrier() | Fold() | Presence() | Delete():
                 return self._forbidden(message) or message
         raise Refused(Error(ErrorCode.UNEXPECTED, f"{type(message).__name__.upper()} is for the relay to send."))
 
     def farewell(self, error: Error) -> tuple[bytes | None, int, str]:
         """What the client gets before the connection ends: a last frame, the close code, and words."""
-        return wire.encode(error), CLOSE_CODES.get(error.code, 1008), ""
+        return codec.encode(error), CLOSE_CODES.get(error.code, 1008), ""
 
     def confirm(self) -> None:
         """Raises Refused where the token is no longer good."""
         if self._tokens is not None and self.grant is not None:
             permitted(self._tokens.confirm, self.grant)
 
-    def _forbidden(self, message: Request) -> Error | wire.Deleted | None:
+    def _forbidden(self, message: Request) -> Error | Deleted | None:
         """What answers a message which the token doesn't allow."""
         self.confirm()
         grant = self.grant
         match message:
-            case wire.Open(document) if grant and not grant.allows("read", document):
+            case Open(document) if grant and not grant.allows("read", document):
                 return Error(ErrorCode.FORBIDDEN, "The token is not for this document.", document)
-            case wire.Push(document) if grant and not grant.allows("append", document):
+            case Push(document) if grant and not grant.allows("append", document):
                 text = "The token lets nothing be written here."
                 return Error(ErrorCode.READ_ONLY, text, document, message.session, message.n)
-            case wire.Fold(document) if grant and not grant.allows("append", document):
+            case Fold(document) if grant and not grant.allows("append", document):
                 return Error(ErrorCode.READ_ONLY, "The token lets nothing be folded here.", document)
-            case wire.Presence(document) if grant and not grant.allows("append", document):
+            case Presence(document) if grant and not grant.allows("append", document):
                 return Error(ErrorCode.PRESENCE_REFUSED, "The token lets nothing be announced here.", document)
-            case wire.Delete(document) if grant and not grant.allows("append", document):
-                return wire.Deleted(document, wire.DELETE_REFUSED)
+            case Delete(document) if grant and not grant.allows("append", document):
+                return Deleted(document, DELETE_REFUSED)
         return None
 
-    def _welcome(self) -> wire.Welcome:
+    def _welcome(self) -> Welcome:
         limits = self._limits
-        return wire.Welcome(
-            self._agent, limits.record, limits.window_records, limits.window, limits.documents, wire.FEATURES
-        )
+        return Welcome(self._agent, limits.record, limits.window_records, limits.window, limits.documents, FEATURES)

@@ -5,7 +5,7 @@
     awareness = bytes: count (client, clock, text: JSON)*
     auth      = 0 text: why something is not permitted
 
-Source: https://github.com/yjs/y-protocols, sync.js, awareness.js and auth.js; numbers are wire.py's.
+Source: https://github.com/yjs/y-protocols, sync.js, awareness.js and auth.js; limits are llmcrdt.sync.messages.
 """
 
 from __future__ import annotations
@@ -17,19 +17,11 @@ from urllib.parse import parse_qs, unquote
 
 from llmcrdt.exceptions import InvalidContent, MalformedFrame
 from llmcrdt.ids import document_bytes
+from llmcrdt.sync.codec import Reader
 from llmcrdt.sync.json_check import is_object
 from llmcrdt.sync.lazy_sequence import LazySequence, places
-from llmcrdt.sync.wire import (
-    MAX_PRESENCE,
-    MAX_PRESENT,
-    MAX_STATE,
-    Announcement,
-    Error,
-    ErrorCode,
-    Presence,
-    Reader,
-    write_uint,
-)
+from llmcrdt.sync.messages import MAX_PRESENCE, MAX_PRESENT, MAX_STATE, Announcement, Error, ErrorCode, Presence
+from llmcrdt.varint import write_uint
 
 from ..auth.tokens import Grant, Tokens
 from ..core.limits import Limits

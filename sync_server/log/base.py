@@ -1,21 +1,19 @@
-"""The durable, ordered log of records that the relay keeps for each document: the contract.
+"""The contract of a relay's log: records in order, per document, durable.
 
-``sqlite_log.SqliteLog`` is the embedded implementation. Nothing above the contract knows of SQLite or assumes that one
-process holds all documents, so a distributed log can take its place.
+All else that a relay keeps of a document (snapshots, tombstones, quotas, rejected records) has contracts of its own in
+``admin.py``. ``sqlite.py`` is the embedded implementation, ``sync_server/testing`` has one in memory, and
+``sync_server/testing/storage_suite.py`` is the suite that each implementation passes. Nothing above the contracts knows
+of SQLite or assumes that one process holds all documents, so a distributed log can take its place.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
-from math import inf
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, Protocol, TypeAlias
 
 from llmcrdt.exceptions import LLMCRDTError
-from llmcrdt.sync.wire import Cursor, Record
-
-from .snapshots import Part, StoredSnapshot
+from llmcrdt.sync.messages import Cursor, Record
 
 
 class LogError(LLMCRDTError):
@@ -35,7 +33,7 @@ class Conflict(Exception):
 
 
 class Head(NamedTuple):
-    """Where a document's log ends."""
+    """The end of a document's log."""
 
     kind: str
     cursor: Cursor
@@ -48,109 +46,83 @@ class Stored(NamedTuple):
     record: Record
 
 
+class Origin(NamedTuple):
+    """The facts that the first record of a document settles: its kind, the id of its log, and its owner (a subject;
+    empty: nobody)."""
+
+    kind: str
+    log_id: bytes
+    owner: str = ""
+
+
+Notify: TypeAlias = Callable[[bytes], None]
+"""Takes a document that somebody else changed. It may be called on any thread, also for a document that did not change,
+and does no more than hand the document on."""
+
+
 class RecordLog(Protocol):
-    """A log per document. One thread uses it at a time.
+    """The log of each document. One thread uses it at a time.
 
-    A log can be *folded* up to a position: what its records make together then stands for them, and they go.
+    Appending *stages* records: this user's reads see them, others' don't, and a crash loses them. ``commit`` makes all
+    that is staged durable and says which documents failed. Many documents may share a commit, for speed, but no promise
+    spans two of them.
 
-    Appending happens inside ``with log.transaction():``. When that block ends without an exception, all of it is on
-    disk and stays there through a crash; when it raises, nothing of it is. Inside the block, reads see what was
-    appended so far. Every method raises LogError where the storage fails.
+    Invariants:
+
+    1. Positions of a document are 1, 2, 3, ...; the chain hash at a position covers every record up to it.
+    2. Of one session, n is 1, 2, 3, ... in the order of positions.
+    3. Commit is atomic per document: of a document that it names nothing staged is kept, and of every other one all
+       is durable and stays so through a crash.
+    4. A method that raises LogError changes nothing durable. If it was to stage something, the next commit names its
+       document.
+    5. A position that ``append`` gave counts once commit didn't name the document. Another process may be the first to
+       take it; then commit names the document.
+    6. A document has one kind, log id and owner as long as it exists.
     """
 
-    def transaction(self) -> AbstractContextManager[None]: ...
-
     def head(self, document: bytes) -> Head | None:
-        """The end of a document's log; None where nothing was appended yet."""
+        """The end of a document's log; None where nothing was appended yet, or the document was deleted."""
 
     def chain_at(self, document: bytes, position: int) -> bytes | None:
-        """The chain hash at a position; None where there is no such position, or its record was folded."""
+        """The chain hash at a position; None where there is no such position, or its record is in the snapshot and was
+        swept."""
 
     def holds(self, document: bytes, cursor: Cursor) -> bool:
-        """Whether a cursor is a place in this document's log, folded or not."""
-
-    def append(self, document: bytes, record: Record, kind: str, log_id: bytes, owner: str = "") -> tuple[int, bool]:
-        """The position of the record, and whether it is new (not a repeat). ``kind``, ``log_id`` and ``owner`` (a
-        subject; empty: nobody) count only for the first record of a document. A repeat of a record that was folded has
-        position 0, and is not compared. Raises Gap, Conflict."""
-
-    def extend(
-        self, document: bytes, session: bytes, n: int, data: Sequence[bytes], kind: str, log_id: bytes, owner: str = ""
-    ) -> Sequence[Stored]:
-        """Append records of one session, the ``n``-th and those behind it, all of them new, and say where they stand
-        now. Raises Gap."""
+        """Whether a cursor is a place in this document's log, also where the snapshot stands for its record."""
 
     def last(self, document: bytes, session: bytes) -> int:
         """The n of the last record of a session; 0 where there is none."""
 
-    def set_aside(self, document: bytes, record: Record, why: str) -> None:
-        """Inside a transaction: keep a record that was refused, apart from the log, for the operator. Of each document
-        only the last ones are kept; their bytes go with its next fold."""
+    def find(self, document: bytes, record: Record) -> int:
+        """The position of a record that was appended before: its n is at most ``last``. 0 where the snapshot stands for
+        it; then its bytes are not compared. Raises Conflict where the bytes differ, Gap where it is not there."""
+
+    def append(
+        self, document: bytes, session: bytes, n: int, data: Sequence[bytes], origin: Origin
+    ) -> Sequence[Stored]:
+        """Stage records of one session, the ``n``-th and those after it, and say where they stand. ``origin`` counts
+        for the first record of a document only. The document must not be deleted. Raises Gap unless n is the next."""
 
     def read(self, document: bytes, after: int, max_bytes: int, max_records: int) -> Sequence[Stored]:
-        """Records behind position ``after``, in order: at least one if there is one, else up to the limits. Those that
-        were folded are left out."""
+        """Records after a position, in order: at least one if there is one, else up to the limits. Records that the
+        snapshot stands for are left out."""
 
-    def size(self, document: bytes) -> int:
-        """Bytes of data in the records that are not folded."""
+    def commit(self) -> Mapping[bytes, LogError]:
+        """Make durable all that is staged in this storage. The documents that failed, each with its error; empty where
+        all went well. Never raises."""
 
-    def fold(self, document: bytes) -> StoredSnapshot | None:
-        """What stands for the records that were folded; None where none were."""
+    def subscribe(self, document: bytes, notify: Notify) -> None:
+        """Call ``notify`` from now on when somebody else has appended to this document, compacted or deleted it. A
+        second call replaces the first."""
 
-    def part(self, document: bytes, place: int) -> Part:
-        """The part of the snapshot at ``place``, from 0 on."""
+    def unsubscribe(self, document: bytes) -> None:
+        """Call it no longer. Nothing happens where nobody subscribed."""
 
-    def tail(self, document: bytes, most: int) -> Cursor:
-        """The place behind which the last records have about ``most`` bytes of data."""
-
-    def want_fold(self, document: bytes) -> None:
-        """Remember, in this transaction, that all that is there now is to be folded."""
-
-    def wanted(self) -> Sequence[bytes]:
-        """Documents that are to be folded since before a restart."""
-
-    def contents(self, document: bytes, position: int) -> Iterator[bytes]:
-        """All there is up to a position: the snapshot's records, then the others. May run on another thread."""
-
-    def weigh(self, document: bytes, after: int, upto: int, enough: float = inf) -> int:
-        """Bytes of data in the records behind position ``after``, up to ``upto``, that are not folded. It may stop to
-        count where that is ``enough``."""
-
-    def stretch(self, document: bytes, after: int, upto: int) -> Iterator[bytes]:
-        """The snapshot's records; those behind it up to ``after``; those behind that up to ``upto``; and nothing
-        (``b""``) between the three. Nothing at all where ``after`` is no place behind the snapshot. May run on another
-        thread."""
-
-    def put_fold(self, document: bytes, upto: Cursor, session: bytes, records: Sequence[bytes], part: int) -> bool:
-        """Inside a transaction: from now on ``records`` stand for all up to a place, in parts of ``part`` bytes. False,
-        and nothing done, where that is no longer a place in this log, or folded already."""
-
-    def sweep(self, rows: int) -> bool:
-        """Inside a transaction: take away a few of the records that were folded. Whether there are more."""
-
-    def scrub(self) -> bool:
-        """Bring it about that what was swept is in no file any more. False where that can't be now."""
-
-    def gone(self, document: bytes) -> bool:
-        """Whether a document was deleted. To all other methods but this one it is then not there; nothing may be
-        appended to it."""
-
-    def delete(self, document: bytes, asked: str = "") -> None:
-        """Inside a transaction: a document is gone for good, also one that nothing was appended to; that one counts for
-        the subject that ``asked``. What was kept of it is taken away by ``sweep`` and ``scrub``."""
-
-    def unknown(self, asked: str) -> int:
-        """How many documents were deleted for a subject to which nothing was ever appended."""
-
-    def owner(self, document: bytes) -> str:
-        """Whose a document is; empty where it is nobody's, or not there."""
-
-    def held(self, owner: str) -> int:
-        """Bytes of data in all logs of one owner, snapshots included."""
-
-    def close(self) -> None: ...
+    def poll(self) -> None:
+        """Look for changes of others, where the storage can't tell by itself, and notify. Call it now and then while
+        nothing is staged; it costs next to nothing where nothing changed. Raises LogError."""
 
 
 def label(document: bytes) -> str:
-    """What a document is called where its id must not be seen, for who knows an id may use it."""
+    """A name for a document in places where its id must not be seen: a document's id is all that it takes to use it."""
     return hashlib.sha256(document).hexdigest()[:12]

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from sqlite_utils import Database, Migrations
 
-from ..durable import sync_folder
-from . import rejected as refused
-from . import snapshots as folds
-from . import tombstones
+from llmcrdt.files import sync_folder
+
 from .base import LogError
 
 DATABASE = "relay.db"
@@ -21,6 +20,7 @@ DATABASE = "relay.db"
 TIMEOUT = 5_000
 """Milliseconds that a command waits for another process that has the file."""
 _APPLICATION_ID = 0x4C4D5259
+_POSITION_BITS = 36
 _STEPS = {"m001_log", "m002_folds", "m003_tombstones", "m004_refused", "m005_unknown"}
 
 migrations = Migrations("sync_server")
@@ -40,25 +40,50 @@ def m001_log(db: Database) -> None:
 
 @migrations()
 def m002_folds(db: Database) -> None:
-    for statement in folds.SCHEMA:
+    for statement in (
+        "ALTER TABLE documents ADD COLUMN size INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE documents ADD COLUMN wanted INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE sessions ADD COLUMN folded INTEGER NOT NULL DEFAULT 0",
+        "CREATE TABLE folds (document INTEGER PRIMARY KEY, position INTEGER, chain BLOB, session BLOB, parts INTEGER,"
+        " size INTEGER, digest BLOB, swept INTEGER) STRICT",
+        "CREATE TABLE parts (key INTEGER PRIMARY KEY, n INTEGER, count INTEGER, size INTEGER, start INTEGER,"
+        " data BLOB) STRICT",
+        "CREATE TABLE marks (key INTEGER PRIMARY KEY, chains BLOB) STRICT",
+        "UPDATE documents SET size = (SELECT coalesce(sum(length(data)), 0) FROM records"
+        " WHERE key BETWEEN documents.number << 36 AND ((documents.number + 1) << 36) - 1)",
+    ):
         db.conn.execute(statement)
 
 
 @migrations()
 def m003_tombstones(db: Database) -> None:
-    for statement in tombstones.SCHEMA:
+    for statement in (
+        "ALTER TABLE documents ADD COLUMN owner TEXT NOT NULL DEFAULT ''",
+        # 0: there; 1: deleted, and rows of it remain; 2: deleted; 3: deleted, and it was never there
+        "ALTER TABLE documents ADD COLUMN gone INTEGER NOT NULL DEFAULT 0",
+        "CREATE INDEX documents_by_owner ON documents (owner) WHERE owner != ''",
+        "CREATE INDEX documents_to_sweep ON documents (number) WHERE gone = 1",
+    ):
         db.conn.execute(statement)
 
 
 @migrations()
 def m004_refused(db: Database) -> None:
-    for statement in refused.SCHEMA:
-        db.conn.execute(statement)
+    db.conn.execute(
+        "CREATE TABLE refused (number INTEGER PRIMARY KEY, document BLOB, session BLOB, n INTEGER, reason TEXT,"
+        " digest BLOB, size INTEGER, data BLOB, UNIQUE (document, digest)) STRICT"
+    )
 
 
 @migrations()
 def m005_unknown(db: Database) -> None:
-    db.conn.execute(tombstones.UNKNOWN)
+    db.conn.execute("CREATE INDEX documents_unknown ON documents (owner) WHERE gone = 3")
+
+
+def key(document: int, position: int) -> int:
+    """A row's key holds both its document's number and its position, so one document is one range of a table's own
+    tree."""
+    return (document << _POSITION_BITS) + position
 
 
 def lock_file(path: Path) -> sqlite3.Connection:
@@ -90,7 +115,7 @@ def open_file(path: Path) -> Database:
         connection.execute("PRAGMA synchronous=FULL")
         # On macOS a plain fsync does not reach the disk.
         connection.execute("PRAGMA fullfsync=ON")
-        # What is folded away must not stay in free pages.
+        # Records that a snapshot replaced must not stay in free pages.
         connection.execute("PRAGMA secure_delete=ON")
         connection.execute("PRAGMA cache_size=-16384")
         connection.execute(f"PRAGMA application_id={_APPLICATION_ID}")
@@ -124,8 +149,17 @@ _HINTS: dict[str, Callable[[Path], str]] = {
 }
 
 
+@contextmanager
+def explaining(path: Path) -> Iterator[None]:
+    """Errors of SQLite are LogErrors."""
+    try:
+        yield
+    except sqlite3.Error as e:
+        raise explained(path, e) from e
+
+
 def explained(path: Path, error: Exception) -> LogError:
-    """What an error of SQLite or the system means."""
+    """The LogError that says in words what went wrong with SQLite or the system."""
     text = str(error)
     hint = next((make(path) for piece, make in _HINTS.items() if piece in text), "")
     return LogError(f"{path}: {text}.", hint=hint)

@@ -1,4 +1,4 @@
-"""A cache that costs nothing to hit, and doesn't grow with all that was ever looked at."""
+"""A cache that costs nothing to hit, and doesn't grow with all that was ever used."""
 
 from __future__ import annotations
 
@@ -10,38 +10,38 @@ V = TypeVar("V")
 
 
 class GenerationalCache(dict[K, V]):
-    """What was used lately. ``settle``, at a moment when all may go, puts it in second place where it is half of
-    ``most``, and drops what stood there; what is asked for again comes back from there by ``revive``. So less than
-    ``most`` stay behind, and what was used last does."""
+    """Two generations of at most half of ``most`` entries each. ``trim``, at a moment when any entry may go, makes the
+    new generation the old one where it is full, and drops the old one; ``revive`` brings an entry that is used again
+    back from there. So the entries that were used last stay."""
 
     def __init__(self, most: int) -> None:
         super().__init__()
         self._most = most
-        self._before: dict[K, V] = {}
+        self._old: dict[K, V] = {}
 
     def revive(self, key: K) -> V | None:
-        """What stands in second place takes the first again."""
-        found = self._before.pop(key, None)
+        """An entry of the old generation, which is in the new one again; None where there is none."""
+        found = self._old.pop(key, None)
         if found is not None:
             self[key] = found
         return found
 
-    def settle(self) -> None:
+    def trim(self) -> None:
         half = self._most // 2
         if len(self) >= half:
-            self._before = dict(islice(reversed(self.items()), half))
+            self._old = dict(islice(reversed(self.items()), half))
             super().clear()
 
     def forget(self, key: K) -> None:
-        """It is wrong from now on."""
+        """The entry is wrong from now on."""
         super().pop(key, None)
-        self._before.pop(key, None)
+        self._old.pop(key, None)
 
     def clear(self) -> None:
         super().clear()
-        self._before.clear()
+        self._old.clear()
 
     @property
-    def held(self) -> int:
-        """How many there are, in both places."""
-        return len(self) + len(self._before)
+    def total(self) -> int:
+        """How many entries there are, in both generations."""
+        return len(self) + len(self._old)

@@ -1,7 +1,6 @@
-"""What the log keeps of documents that were deleted: the id, so that it takes no records any more. And whose a
-document is, so that a subject's bytes can be counted.
+"""Tombstones in SQLite: the id of a deleted document stays, so that nothing is appended to it any more.
 
-A deletion takes effect in one transaction; the rows of the log go later, a few at a time (``sweep``). The row in
+A deletion takes effect with its commit; the rows of the log go later, a few at a time (``sweep``). The row in
 ``documents`` stays, so neither the id nor the number that rows are kept under is ever used again.
 """
 
@@ -9,44 +8,50 @@ from __future__ import annotations
 
 import sqlite3
 
-SCHEMA = (
-    "ALTER TABLE documents ADD COLUMN owner TEXT NOT NULL DEFAULT ''",
-    # 0: there; 1: deleted, and rows of it remain; 2: deleted; 3: deleted, and it was never there
-    "ALTER TABLE documents ADD COLUMN gone INTEGER NOT NULL DEFAULT 0",
-    "CREATE INDEX documents_by_owner ON documents (owner) WHERE owner != ''",
-    "CREATE INDEX documents_to_sweep ON documents (number) WHERE gone = 1",
-)
-
-UNKNOWN = "CREATE INDEX documents_unknown ON documents (owner) WHERE gone = 3"
+from . import rejected
+from .database import SqliteDatabase
 
 
-def is_gone(db: sqlite3.Connection, document: bytes) -> bool:
-    return db.execute("SELECT 1 FROM documents WHERE id = ? AND gone > 0", (document,)).fetchone() is not None
+class SqliteTombstones:
+    """Tombstones in SQLite."""
+
+    def __init__(self, database: SqliteDatabase) -> None:
+        self._db = database
+
+    def is_deleted(self, document: bytes) -> bool:
+        if document in self._db.documents:
+            return False
+        sql = "SELECT 1 FROM documents WHERE id = ? AND gone > 0"
+        with self._db.errors():
+            return self._db.connection.execute(sql, (document,)).fetchone() is not None
+
+    def delete(self, document: bytes, subject: str = "") -> None:
+        database = self._db
+        doc = database.document(document)
+        database.stage(document)
+        with database.errors():
+            database.flush()
+            database.write_sizes()
+            db = database.write()
+            db.execute(
+                "INSERT INTO documents (id, kind, log, gone, owner) VALUES (?, '', x'', 3, ?) ON CONFLICT (id)"
+                " DO UPDATE SET gone = 1, kind = '', log = x'', size = 0, wanted = 0, owner = '' WHERE gone = 0",
+                (document, subject),
+            )
+            rejected.forget(db, document)
+        database.documents.forget(document)
+        database.unknown_tombstones.pop(subject, None)
+        if doc is not None:
+            database.sessions.clear()
+            database.used.pop(doc.owner, None)
+            database.deleted.append(doc.number)
+            if doc.number in database.compacted:
+                database.compacted.remove(doc.number)
 
 
-def all_gone(db: sqlite3.Connection) -> list[bytes]:
+def every(db: sqlite3.Connection) -> list[bytes]:
     """The ids of all documents that were deleted."""
     return [id_ for (id_,) in db.execute("SELECT id FROM documents WHERE gone > 0 ORDER BY id")]
-
-
-def bury(db: sqlite3.Connection, document: bytes, asked: str) -> None:
-    """Delete a document. Where it was never there its tombstone counts for who ``asked``."""
-    db.execute(
-        "INSERT INTO documents (id, kind, log, gone, owner) VALUES (?, '', x'', 3, ?) ON CONFLICT (id) DO UPDATE"
-        " SET gone = 1, kind = '', log = x'', size = 0, wanted = 0, owner = '' WHERE gone = 0",
-        (document, asked),
-    )
-
-
-def unknown(db: sqlite3.Connection, asked: str) -> int:
-    """How many documents were deleted for somebody that were never there."""
-    (count,) = db.execute("SELECT count(*) FROM documents WHERE gone = 3 AND owner = ?", (asked,)).fetchone()
-    return int(count)
-
-
-def unswept(db: sqlite3.Connection) -> list[int]:
-    """Deleted documents of which rows remain."""
-    return [number for (number,) in db.execute("SELECT number FROM documents WHERE gone = 1")]
 
 
 def sweep(db: sqlite3.Connection, document: int, first: int, end: int, rows: int) -> bool:
@@ -62,13 +67,3 @@ def sweep(db: sqlite3.Connection, document: int, first: int, end: int, rows: int
     db.execute("DELETE FROM folds WHERE document = ?", (document,))
     db.execute("UPDATE documents SET gone = 2 WHERE number = ?", (document,))
     return False
-
-
-def held(db: sqlite3.Connection, owner: str) -> int:
-    """Bytes of data in all logs of one subject, snapshots included."""
-    sql = (
-        "SELECT coalesce(sum(documents.size), 0) + coalesce(sum(folds.size), 0) FROM documents"
-        " LEFT JOIN folds ON folds.document = number WHERE owner = ? AND owner != ''"
-    )
-    (size,) = db.execute(sql, (owner,)).fetchone()
-    return int(size)

@@ -1,4 +1,4 @@
-"""Is a log what its hashes say? Reads all of it; changes nothing."""
+"""Checks a log against its own hashes. Reads all of it; changes nothing."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ import sqlite3
 from collections.abc import Iterator
 
 from llmcrdt.ids import document_id
-from llmcrdt.sync.wire import START, Record, digest, next_chain
+from llmcrdt.sync.chain import START, digest, next_chain
+from llmcrdt.sync.messages import Record
 
-from . import snapshots as folds
+from . import snapshots
+from .admin import StoredSnapshot
+from .database import load_snapshot
+from .file import key
 
-_BITS = 36
 _GONE = 2
-"""Deleted, and all of it taken away; what stands before that goes at the next start of the relay."""
+"""Deleted, and all of it swept; a smaller number means that the rest goes at the next start of the relay."""
 
 
 def faults(db: sqlite3.Connection) -> Iterator[str]:
-    """What is wrong, in words, one fault after the other. What the database is now is read, and no later change."""
+    """The faults, in words, one after the other. They are of the database as it is now; later changes are not read."""
     db.execute("BEGIN")
     try:
         for (text,) in db.execute("PRAGMA integrity_check").fetchall():
@@ -33,33 +36,33 @@ def faults(db: sqlite3.Connection) -> Iterator[str]:
 def _deleted(db: sqlite3.Connection, number: int) -> Iterator[str]:
     for table in ("records", "parts", "marks"):
         sql = f"SELECT 1 FROM {table} WHERE key >= ? AND key < ? LIMIT 1"
-        if db.execute(sql, (number << _BITS, (number + 1) << _BITS)).fetchone():
+        if db.execute(sql, (key(number, 0), key(number + 1, 0))).fetchone():
             yield f"it was deleted, but has {table}"
 
 
 def _document(db: sqlite3.Connection, number: int, raw: bytes) -> Iterator[str]:
-    base = number << _BITS
-    fold = folds.load(db, number)
-    folded = fold.position if fold else 0
-    if fold:
-        yield from _snapshot(db, number, base, fold)
+    base = key(number, 0)
+    snapshot = load_snapshot(db, number)
+    compacted = snapshot.position if snapshot else 0
+    if snapshot:
+        yield from _snapshot(db, number, base, snapshot)
     sql = (
         "SELECT key, sessions.id, n, chain, data, sessions.folded FROM records JOIN sessions"
         " ON sessions.number = session WHERE key > ? AND key < ? ORDER BY key"
     )
-    position, chain, size = folded, fold.chain if fold else START, 0
+    position, chain, size = compacted, snapshot.chain if snapshot else START, 0
     last: dict[bytes, int] = dict(
         db.execute("SELECT id, folded FROM sessions WHERE document = ?", (number,)).fetchall()
     )
-    for key, session, n, stored, data, _ in db.execute(sql, (base, base + (1 << _BITS))):
+    for row, session, n, stored, data, _ in db.execute(sql, (base, key(number + 1, 0))):
         if n != last.get(session, 0) + 1:
-            yield f"position {key - base}: n = {n} stands behind {last.get(session, 0)} of its session"
+            yield f"position {row - base}: n = {n} stands after {last.get(session, 0)} of its session"
         last[session] = n
-        if key - base <= folded:
+        if row - base <= compacted:
             continue  # it goes at the next start of the relay
         position, size = position + 1, size + len(data)
         chain = next_chain(chain, digest(raw, Record(session, n, data)))
-        if key - base != position or stored != chain:
+        if row - base != position or stored != chain:
             yield f"position {position}: the record is not what its hash says"
             return
     (noted,) = db.execute("SELECT size FROM documents WHERE number = ?", (number,)).fetchone()
@@ -67,12 +70,12 @@ def _document(db: sqlite3.Connection, number: int, raw: bytes) -> Iterator[str]:
         yield f"{noted} bytes are noted, {size} are there"
 
 
-def _snapshot(db: sqlite3.Connection, number: int, base: int, fold: folds.StoredSnapshot) -> Iterator[str]:
+def _snapshot(db: sqlite3.Connection, number: int, base: int, snapshot: StoredSnapshot) -> Iterator[str]:
     (noted, swept) = db.execute("SELECT digest, swept FROM folds WHERE document = ?", (number,)).fetchone()
-    records = folds.snapshot(db, base, fold.parts)
+    records = snapshots.snapshot_records(db, base, snapshot.parts)
     if hashlib.sha256(b"".join(len(r).to_bytes(8, "big") + r for r in records)).digest() != noted:
         yield "the snapshot is not what its hash says"
     for position in range(1, swept + 1):
-        if folds.mark_at(db, base, position) is None:
+        if snapshots.mark_at(db, base, position) is None:
             yield f"position {position}: no mark is kept"
             return

@@ -21,7 +21,7 @@ from websockets.http11 import Request
 from websockets.protocol import State
 
 from llmcrdt.sync.keepalive import Keepalive
-from llmcrdt.sync.wire import Error
+from llmcrdt.sync.messages import Error
 
 from ..core.limits import Limits
 from ..core.rate import Rate
@@ -215,6 +215,34 @@ def _message(opcode: Opcode, data: bytes | bytearray | memoryview) -> bytes | st
     return bytes(data) if opcode is Opcode.BINARY else bytes(data).decode("utf-8", "replace")
 
 
+class Share:
+    """What all connections of one subject have in work together; ``most`` bytes, then none of them is read from."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.working = 0
+        self._waiting: dict[Connection, None] = {}
+
+    def has_room(self, connection: Connection) -> bool:
+        """Whether a connection may take more. If not it is told when there is room."""
+        if self.working <= self._most:
+            return True
+        self._waiting[connection] = None
+        return False
+
+    def less(self, size: int) -> None:
+        """So many bytes are no longer in work."""
+        self.working -= size
+        if self._waiting and self.working <= self._most:
+            waiting, self._waiting = self._waiting, {}
+            for connection in waiting:
+                connection.read_on()
+
+    def forget(self, connection: Connection) -> None:
+        """It is gone."""
+        self._waiting.pop(connection, None)
+
+
 class Connection:
     """What a socket still has to send, and how much of its input is in work.
 
@@ -232,6 +260,7 @@ class Connection:
         self.unread: deque[bytes | str] = deque()
         self._taking = False
         self.rate = Rate(limits.rate, limits.burst)
+        self.share: Share | None = None
         self.unreported = 0
         self.last: Error | None = None
         self.sent_at = 0.0
@@ -265,7 +294,7 @@ class Connection:
         self._queue.append((out, weight))
         self._queued += out.size + OBJECT
         self._wake.set()
-        self._read_on()
+        self.read_on()
 
     def end(self, error: Error) -> bool:
         """Send an error after all that is queued, then close. False where it ends already."""
@@ -276,7 +305,7 @@ class Connection:
         if frame is not None:
             self.send(Outgoing(frame), 0)
         self._wake.set()
-        self._read_on()
+        self.read_on()
         # Who takes nothing would never be rid of.
         asyncio.get_running_loop().call_later(self.limits.parting, self.socket.transport.abort)
         return True
@@ -312,7 +341,7 @@ class Connection:
                     self._queued -= out.size + OBJECT
                     self.unreported += weight
                     sent(self)
-                    self._read_on()
+                    self.read_on()
                 if self.last is not None:
                     _, code, words = self.door.farewell(self.last)
                     return await self.socket.close(code, words.encode()[:_WORDS].decode(errors="ignore"))
@@ -324,16 +353,20 @@ class Connection:
     def receive(self, messages: Sequence[bytes | str]) -> None:
         """What one read brought. What there is no room for waits here, and nothing more is read."""
         self.unread.extend(messages)
-        self._read_on()
+        self.read_on()
 
     def gave(self, size: int) -> None:
         """So many bytes more are in work."""
         self._working += size
+        if self.share is not None:
+            self.share.working += size
 
     def took(self, size: int) -> None:
         """So many bytes are no longer in work."""
         self._working -= size
-        self._read_on()
+        self.read_on()
+        if self.share is not None:
+            self.share.less(size)
 
     def rest(self, seconds: float, then: Callable[[], None]) -> None:
         """Take nothing for a while; then do this, and go on."""
@@ -349,9 +382,16 @@ class Connection:
             else:
                 self._take(self, self.unread.popleft())
 
+    def left(self) -> None:
+        """Nothing of it is in work any more, as far as its subject goes."""
+        if self.share is not None:
+            self.share.forget(self)
+            self.share.less(self._working)
+            self.share = None
+
     def _rested(self) -> None:
         self._go_on()
-        self._read_on()
+        self.read_on()
 
     def _go_on(self) -> None:
         """Do what the rest has put off."""
@@ -360,7 +400,7 @@ class Connection:
         if self.last is None:
             then()
 
-    def _read_on(self) -> None:
+    def read_on(self) -> None:
         """Take messages while there is room, and read from the socket while none wait; at the end too, for the closing
         handshake stands behind whatever else the peer sends."""
         if self._taking:
@@ -381,4 +421,6 @@ class Connection:
     @property
     def _has_room(self) -> bool:
         full = self._working > self.limits.window or self._queued > self.limits.outgoing or self.socket.clogged
-        return self.last is None and not full and not self._resting
+        if self.last is not None or full or self._resting:
+            return False
+        return self.share is None or self.share.has_room(self)

@@ -6,17 +6,16 @@ import logging
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import suppress
 from itertools import chain
 from queue import Empty, SimpleQueue
 
 from llmcrdt.exceptions import LLMCRDTError
 
-from ..core.catch_up import CatchUpRequest, CatchUpResult
-from ..core.compaction import CompactRequest, CompactResult
+from ..core.events import CatchUpRequest, CatchUpResult, CompactRequest, CompactResult
 from ..core.limits import Limits
-from ..log.base import RecordLog
+from ..log.admin import SnapshotStore
 from . import framing as pieces
 from . import process
 
@@ -29,7 +28,7 @@ class Compactor:
 
     def __init__(
         self,
-        log: RecordLog,
+        log: SnapshotStore,
         limits: Limits,
         answer: Callable[[CompactResult | CatchUpResult], None],
         early: bool = False,
@@ -90,7 +89,7 @@ class Compactor:
     def condense(self, todo: CatchUpRequest) -> Sequence[bytes] | None:
         """What a part of a document's log comes to, nothing where that can't be said; None where it failed, or takes
         too long. Blocks."""
-        return self._ask(b"condense", self._log.stretch(*todo), self._limits.condense_wait)
+        return self._ask(b"condense", self._log.contents_in_thirds(*todo), self._limits.condense_wait)
 
     def _ask(self, order: bytes, data: Iterable[bytes], seconds: float) -> Sequence[bytes] | None:
         worker = self._start()
@@ -112,6 +111,8 @@ class Compactor:
             logger.exception("the worker that folds can't be asked")
         finally:
             timer.cancel()
+            if isinstance(data, Generator):
+                data.close()  # it holds a connection of this thread; a logged error may keep it for another one to end
         self._end_worker()
         return None
 

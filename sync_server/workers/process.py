@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import signal
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -35,17 +37,71 @@ def bound(memory: int, nice: int = 0) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform == "linux":
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+        # Where it has more already, it ends now, and not whenever it next asks for some.
+        bytearray(1 << 20)
 
 
 def allow(seconds: float) -> None:
-    """Inside a worker: so much processor time from now on, then the system ends it."""
-    if sys.platform == "win32":
-        return
-    import resource
-    import time
+    """Inside a worker: so much processor time from now on, then the system ends it (``ran_out``)."""
+    if sys.platform != "win32":
+        signal.setitimer(signal.ITIMER_PROF, seconds)
 
-    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-    resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time() + seconds) + 1, hard))
+
+def ran_out(status: int | None) -> bool:
+    """Whether a worker that ended with this status had used up the processor time that it was allowed."""
+    return sys.platform != "win32" and status == -signal.SIGPROF
+
+
+class Progress:
+    """How far a worker has come in its batch, in memory that it shares with the relay: still there when it is gone.
+    What it holds is what the worker wrote, so it may be anything."""
+
+    ORDERS = 1_024
+    """So many orders of a batch have a time."""
+    _PLACE = struct.Struct("=III")
+    _TIME = struct.Struct("=I")
+
+    def __init__(self, file: int) -> None:
+        """``file``: of ``SIZE`` bytes, or -1: then nothing is shared."""
+        self.shared = file >= 0
+        self._memory = mmap.mmap(file, self.SIZE)
+
+    SIZE = _PLACE.size + ORDERS * _TIME.size
+
+    def begin(self, order: int, first: int = 0, count: int = 0) -> None:
+        """The worker works on an order now, on ``count`` records of it from the ``first`` on."""
+        self._PLACE.pack_into(self._memory, 0, order, first, count)
+
+    def end(self, order: int, seconds: float) -> None:
+        """An order took so long."""
+        if order < self.ORDERS:
+            micros = min(int(seconds * 1e6), (1 << 32) - 1)
+            self._TIME.pack_into(self._memory, self._PLACE.size + order * self._TIME.size, micros)
+
+    def place(self) -> tuple[int, int, int]:
+        """What ``begin`` was told last."""
+        order, first, count = self._PLACE.unpack_from(self._memory)
+        return order, first, count
+
+    def seconds(self, order: int) -> float:
+        """What an order of the last batch took."""
+        if order >= self.ORDERS:
+            return 0.0
+        (micros,) = self._TIME.unpack_from(self._memory, self._PLACE.size + order * self._TIME.size)
+        return float(micros) / 1e6
+
+    def close(self) -> None:
+        self._memory.close()
+
+
+def shared_file() -> int:
+    """A file for Progress that has no name and goes with the last process that has it open; -1 where there is no such
+    thing."""
+    if sys.platform != "linux":
+        return -1
+    file = os.memfd_create("progress")
+    os.ftruncate(file, Progress.SIZE)
+    return file
 
 
 def serve(work: Callable[[], None]) -> int:

@@ -1,31 +1,42 @@
 """A process that holds documents and checks records that are to be added:
-``python -m sync_server.workers.validator_worker BYTES RECORD SECONDS``.
+``python -m sync_server.workers.validator_worker MEMORY RECORD MILLISECONDS EACH HEAVY FILE``.
+
+The arguments: bytes of memory, and of a record; processor time for an order, and more for each MiB of it, then the
+system ends it; from how many estimated milliseconds on an order is heavy (0: none is); and the file that it shares with
+the relay (process.Progress).
 
 It reads batches of orders and answers each with a batch of answers, both as pieces (pieces.py). A stranger's bytes
 reach the CRDT core here, and only here and in the folds: should it crash, hang or eat memory, the relay starts another,
 which gets the documents from the log again.
 
 order   = name, document, count, count × bytes
-answer  = state, reason, count, count × bytes          state: "ok", "bad", "gone", "broken" (bad, and now gone), or
-                                                       "which" (one of several is bad; gone: ask for each alone)
+answer  = state, reason, count, count × bytes          state: see below
 
 load    updates of the log, more to come          check   records -> how many are good, as a decimal number
-loaded  the last of them; now it is held          glance  records, on an empty document -> as check
-heal    as load, but some updates are bad         merge   one update -> what the document emitted, cut to records
-healed  the last of those                         cover   one update that must say nothing new
-drop    hold it no longer                         diff    a version -> what lies beyond it, the document's own version
+loaded  the last of them; now it is held          merge   one update -> what the document emitted, cut to records
+heal    as load, but some updates are bad         cover   one update that must say nothing new
+healed  the last of those                         diff    a version -> what lies beyond it, the document's own version
+drop    hold it no longer
+
+ok      it is done                                part    so many records are good, the others were not looked at
+bad     it can't be                               heavy   it would take long; nothing was done
+broken  bad, and now the document is gone         later   nothing was done, for what came before took its time
+gone    the document isn't held                   which   one of several is bad, and the document is gone: ask for each
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 
 from llmcrdt.crdt.yjs.compact import begin, load_all
 from llmcrdt.crdt.yjs.replica import YjsReplica
 from llmcrdt.crdt.yjs.split import split_update
-from llmcrdt.crdt.yjs.update import read_update
+from llmcrdt.crdt.yjs.update import UpdateRange, read_update
+from llmcrdt.crdt.yjs.work import estimate_work
 from llmcrdt.exceptions import MalformedUpdate
 
 from . import framing as pieces
@@ -35,63 +46,122 @@ NOTHING = b"\x00\x00"
 """The update that says nothing; some client may send it as often as it likes."""
 
 
+_JOBS = frozenset({b"check", b"merge", b"cover", b"diff"})
+_UNDONE = frozenset({b"part", b"heavy", b"later"})
+
+
+class _Heavy(Exception):
+    """An order would take long."""
+
+
 class _OneByOne(Exception):
     """The core refused one of several records, and doesn't say which."""
 
 
-class ValidatorWorker:
-    """``record``: the bytes of one record at most."""
+_TURN = 0.02
+"""Seconds after which what is left of a batch is left for the next; and an order in it that can be cut, too."""
+_TOGETHER = 0.01
+"""Estimated seconds of records that are applied in one transaction, unless one takes longer."""
 
-    def __init__(self, record: int) -> None:
-        self._record = record
-        self._held: dict[bytes, YjsReplica] = {}
-        self._loading: dict[bytes, YjsReplica] = {}
+
+class _Held:
+    """A document, and how many blocks it has at most."""
+
+    def __init__(self, replica: YjsReplica, blocks: int = 0) -> None:
+        self.replica, self.blocks = replica, blocks
+
+
+class ValidatorWorker:
+    """``record``: the bytes of one record at most; ``heavy``: an order that is estimated to take so many seconds isn't
+    done (0: all are). ``clock`` tells the processor time."""
+
+    def __init__(
+        self,
+        record: int,
+        heavy: float = 0,
+        progress: process.Progress | None = None,
+        clock: Callable[[], float] = time.process_time,
+    ) -> None:
+        self._record, self._heavy, self._clock = record, heavy or float("inf"), clock
+        self._progress = progress or process.Progress(-1)
+        self._at = 0
+        self._held: dict[bytes, _Held] = {}
+        self._loading: dict[bytes, _Held] = {}
         self._healing: dict[bytes, list[bytes]] = {}
-        self._orders: dict[bytes, Callable[[YjsReplica, Sequence[bytes]], Sequence[bytes]]] = {
+        self._orders: dict[bytes, Callable[[_Held, Sequence[bytes]], Sequence[bytes]]] = {
             b"check": self._check, b"merge": self._merge, b"cover": self._cover, b"diff": self._diff,
         }  # fmt: skip
+
+    def work(self, batch: Sequence[bytes], allow: Callable[[int], None] = lambda _: None) -> Iterator[bytes]:
+        """The answers to a batch of orders. ``allow`` is told the bytes of each before it is done."""
+        now = self._clock()
+        end = float("inf")
+        waiting: set[bytes] = set()
+        for self._at, (order, document, data) in enumerate(orders(batch)):
+            self._progress.begin(self._at, 0, len(data))
+            if order in _JOBS:
+                # Slices of logs come first; they don't count.
+                end = min(end, now + _TURN)
+            if order in _JOBS and (document in waiting or now > end):
+                # What a peer says about a document keeps its order.
+                answer = _answer(b"later")
+            else:
+                allow(sum(map(len, data)))
+                answer = self.obey(order, document, data)
+            if answer[0] in _UNDONE:
+                waiting.add(document)
+            before, now = now, self._clock()
+            self._progress.end(self._at, now - before)
+            yield from answer
 
     def obey(self, order: bytes, document: bytes, data: Sequence[bytes]) -> list[bytes]:
         """The answer to one order."""
         match order:
             case b"drop":
-                for held in (self._held, self._loading, self._healing):
-                    held.pop(document, None)
+                for mine in (self._held, self._loading, self._healing):
+                    mine.pop(document, None)
                 return _answer(b"ok")
             case b"load" | b"loaded":
                 return self._load(document, data, order == b"loaded")
             case b"heal" | b"healed":
                 self._healing.setdefault(document, []).extend(data)
                 if order == b"healed":
-                    self._held[document], _ = load_all(self._healing.pop(document))
+                    updates = self._healing.pop(document)
+                    self._held[document] = _Held(load_all(updates)[0], sum(map(_blocks, updates)))
                 return _answer(b"ok")
-        replica = YjsReplica(()) if order == b"glance" else self._held.get(document)
-        if replica is None:
+        held = self._held.get(document)
+        if held is None:
             return _answer(b"gone")
         try:
-            return _answer(b"ok", b"", self._orders[b"check" if order == b"glance" else order](replica, data))
+            done = self._orders[order](held, data)
+            if order == b"check" and self._good < len(data):
+                return _answer(b"part", b"", done)
+            return _answer(b"ok", b"", done)
         except _OneByOne:
             self._held.pop(document, None)
             return _answer(b"which")
+        except _Heavy:
+            return _answer(b"heavy")
         except MalformedUpdate as error:
             state = b"bad"
-            if replica.broken:
+            if held.replica.broken:
                 self._held.pop(document, None)
                 state = b"broken"
-            good = [b"%d" % self._good] if order in (b"check", b"glance") else []
+            good = [b"%d" % self._good] if order == b"check" else []
             return _answer(state, str(error).encode(), good)
 
     def _load(self, document: bytes, data: Sequence[bytes], last: bool) -> list[bytes]:
-        replica, first = self._loading.get(document), document not in self._loading
-        if replica is None:
-            replica = self._loading[document] = YjsReplica(())
+        held, first = self._loading.get(document), document not in self._loading
+        if held is None:
+            held = self._loading[document] = _Held(YjsReplica(()))
         try:
+            held.blocks += sum(map(_blocks, data))
             if first and data:
-                replica = self._loading[document] = begin(data[0], YjsReplica)
+                held.replica = begin(data[0], YjsReplica)
                 data = data[1:]
-            replica.load(None, data)
+            held.replica.load(None, data)
             if last:
-                replica.snapshot()
+                held.replica.snapshot()
         except MalformedUpdate as error:
             del self._loading[document]
             return _answer(b"bad", str(error).encode())
@@ -99,42 +169,78 @@ class ValidatorWorker:
             self._held[document] = self._loading.pop(document)
         return _answer(b"ok")
 
-    def _check(self, replica: YjsReplica, data: Sequence[bytes]) -> Sequence[bytes]:
-        self._good, wrong = 0, None
-        read = []
-        for record in data:
+    def _check(self, held: _Held, data: Sequence[bytes]) -> Sequence[bytes]:
+        """As many records as a turn has room for, in as few transactions as their work allows."""
+        self._good, began = 0, self._clock()
+        while self._good < len(data) and (not self._good or self._clock() - began < _TURN):
+            if not self._check_some(held, data):
+                break
+        return [b"%d" % self._good]
+
+    def _check_some(self, held: _Held, data: Sequence[bytes]) -> bool:
+        """The next records that are applied together. False where the first of them is heavy."""
+        read: list[tuple[bytes, UpdateRange]] = []
+        wrong, seconds, first = None, 0.0, self._good
+        for record in islice(data, first, None):
+            work = estimate_work(record, held.blocks)
+            seconds += work.seconds
+            if work.seconds > self._heavy and not read:
+                if not first:
+                    raise _Heavy
+                return False
+            if read and seconds > _TOGETHER:
+                break
             try:
                 read.append((record, read_update(record)))
             except MalformedUpdate as error:
                 wrong = error
                 break
+            held.blocks += work.blocks
         if read:
+            self._progress.begin(self._at, first, len(read))
             try:
-                replica.take_in(read)
+                held.replica.take_in(read)
             except MalformedUpdate:
                 if len(read) > 1:
                     raise _OneByOne from None
                 raise
-        self._good = len(read)
+        self._good += len(read)
         if wrong is not None:
             raise wrong
-        return [b"%d" % self._good]
+        return True
 
-    def _merge(self, replica: YjsReplica, data: Sequence[bytes]) -> Sequence[bytes]:
-        if data[0] == NOTHING:
+    def _merge(self, held: _Held, data: Sequence[bytes]) -> Sequence[bytes]:
+        (update,) = data
+        if update == NOTHING:
             return []
-        if len(data[0]) > self._record:
-            split_update(data[0], self._record)  # refused before it is applied, where it can't be cut
-        applied = replica.apply(data[0])
+        self._weigh(held, update)
+        if len(update) > self._record:
+            split_update(update, self._record)  # refused before it is applied, where it can't be cut
+        applied = held.replica.apply(update)
         return split_update(applied.update, self._record) if applied.news else []
 
-    def _cover(self, replica: YjsReplica, data: Sequence[bytes]) -> Sequence[bytes]:
-        if data[0] != NOTHING and replica.adds(data[0]):
+    def _cover(self, held: _Held, data: Sequence[bytes]) -> Sequence[bytes]:
+        (update,) = data
+        if update == NOTHING:
+            return []
+        self._weigh(held, update)
+        if held.replica.adds(update):
             raise MalformedUpdate("Nothing may be added here.")
         return []
 
-    def _diff(self, replica: YjsReplica, data: Sequence[bytes]) -> Sequence[bytes]:
-        return [replica.diff(data[0]), replica.version()]
+    def _diff(self, held: _Held, data: Sequence[bytes]) -> Sequence[bytes]:
+        return [held.replica.diff(data[0]), held.replica.version()]
+
+    def _weigh(self, held: _Held, update: bytes) -> None:
+        """Count what an update adds. Raises _Heavy where it would take long."""
+        work = estimate_work(update, held.blocks)
+        if work.seconds > self._heavy:
+            raise _Heavy
+        held.blocks += work.blocks
+
+
+def _blocks(update: bytes) -> int:
+    return estimate_work(update, 0).blocks
 
 
 def _answer(state: bytes, reason: bytes = b"", data: Sequence[bytes] = ()) -> list[bytes]:
@@ -152,16 +258,18 @@ def orders(batch: Sequence[bytes]) -> Iterator[tuple[bytes, bytes, Sequence[byte
 
 
 def main() -> None:
-    memory, record, seconds = (int(argument) for argument in sys.argv[1:])
-    process.bound(memory)
+    memory, record, milliseconds, each, heavy, file = (int(argument) for argument in sys.argv[1:7])
+    process.bound(memory, nice=0 if heavy else 10)
     # Whatever is printed by accident must not get between the answers.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    keeper = ValidatorWorker(record)
+    keeper = ValidatorWorker(record, heavy / 1000, process.Progress(file))
+
+    def allow(size: int) -> None:
+        process.allow((milliseconds + each * size / (1 << 20)) / 1000)
+
     while True:
-        batch = list(pieces.read(sys.stdin.buffer))
-        process.allow(seconds + sum(map(len, batch)) / (1 << 20))
-        pieces.write(answers, (piece for order in orders(batch) for piece in keeper.obey(*order)))
+        pieces.write(answers, keeper.work(list(pieces.read(sys.stdin.buffer)), allow))
 
 
 if __name__ == "__main__":

@@ -10,22 +10,23 @@ import pytest
 
 from benchmarks.__main__ import main
 from benchmarks.relay import folding
-from benchmarks.relay.dialects import Hocuspocus, Native, WrongContent, YWebsocket, frame, varint
+from benchmarks.relay.dialects import Hocuspocus, Native, WrongContent, YWebsocket, frame
 from benchmarks.relay.load import check_documents
 from benchmarks.relay.material import Material, entries, tokens
 from benchmarks.relay.servers import KINDS, OURS, YARDSTICK, has_proc, running
 from llmcrdt.crdt.yjs.compact import compact_updates
-from llmcrdt.sync import wire
+from llmcrdt.sync import codec
+from llmcrdt.sync.chain import START, digest, next_chain
+from llmcrdt.sync.messages import Cursor, Opened, Reached, Record, Records, Snapshot, Welcome
+from llmcrdt.varint import write_uint
 from tests.waiting import eventually
 
 WORDS = tokens(6)
 
 
 def records(spoken: Native, first: int, *data: bytes) -> bytes:
-    return wire.encode(
-        wire.Records(
-            spoken.document, first, tuple(wire.Record(spoken.session, first + i, d) for i, d in enumerate(data))
-        )
+    return codec.encode(
+        Records(spoken.document, first, tuple(Record(spoken.session, first + i, d) for i, d in enumerate(data)))
     )
 
 
@@ -68,7 +69,7 @@ def test_a_native_follower_takes_records_in_any_pieces() -> None:
     spoken = Native("room", WORDS)
     u, follower = WORDS.updates, Native.follow(spoken)
     assert follower.take(records(spoken, 1, u[0]), 0) == 1
-    assert follower.take(wire.encode(wire.Reached(1)), 1) == 1
+    assert follower.take(codec.encode(Reached(1)), 1) == 1
     assert follower.take(records(spoken, 2, *u[1:5]), 1) == 5
     assert follower.take(records(spoken, 6, u[5]), 5) == 6
 
@@ -95,7 +96,7 @@ def test_a_yjs_follower_takes_updates_as_they_came_and_merged(kind: type[YWebsoc
     follower = spoken.follow()
     assert follower.take(spoken.messages[0], 0) == 1
     merged = pycrdt.merge_updates(*WORDS.updates[1:5])
-    assert follower.take(spoken.before + b"\x00\x02" + varint(len(merged)) + merged, 1) == 5
+    assert follower.take(spoken.before + b"\x00\x02" + write_uint(len(merged)) + merged, 1) == 5
     assert follower.take(spoken.messages[5], 5) == 6
     follower.check(6)
     assert spoken.follow().take(spoken.before + b"\x01\x00", 0) == 0, "awareness says nothing of the document"
@@ -117,11 +118,11 @@ def test_a_yjs_follower_notices_what_is_missing_and_what_is_wrong() -> None:
 def stream(spoken: Native, *pieces: int | tuple[int, bytes, int, int]) -> list[bytes]:
     """The messages of one who joins: WELCOME, OPENED, and then, for a number, the records up to that place; for (place,
     session, first, end), bytes of the snapshot up to that place."""
-    u, at, chain = spoken.material.updates, 0, [wire.START]
+    u, at, chain = spoken.material.updates, 0, [START]
     for n, data in enumerate(u, 1):
-        chain.append(wire.next_chain(chain[-1], wire.digest(spoken.document, wire.Record(spoken.session, n, data))))
-    head = wire.Cursor(bytes(16), len(u), chain[-1])
-    out = [wire.encode(wire.Welcome("relay", 1, 1, 1, 1)), wire.encode(wire.Opened(spoken.document, 1, head, 0))]
+        chain.append(next_chain(chain[-1], digest(spoken.document, Record(spoken.session, n, data))))
+    head = Cursor(bytes(16), len(u), chain[-1])
+    out = [codec.encode(Welcome("relay", 1, 1, 1, 1)), codec.encode(Opened(spoken.document, 1, head, 0))]
     for piece in pieces:
         if isinstance(piece, int):
             out.append(records(spoken, at + 1, *u[at:piece]))
@@ -130,8 +131,8 @@ def stream(spoken: Native, *pieces: int | tuple[int, bytes, int, int]) -> list[b
             at, session, first, end = piece
             (snapshot,) = compact_updates(u[:at])
             part = (1, 1, len(snapshot), first, snapshot[first:end])
-            out.append(wire.encode(wire.Snapshot(spoken.document, at, chain[at], session, *part)))
-    return [*out, wire.encode(wire.Reached(1))]
+            out.append(codec.encode(Snapshot(spoken.document, at, chain[at], session, *part)))
+    return [*out, codec.encode(Reached(1))]
 
 
 def test_who_joins_while_a_log_is_folded_has_the_same_document() -> None:
@@ -170,7 +171,7 @@ def test_who_joins_a_server_that_merges_is_noticed_if_anything_is_missing() -> N
     merged = pycrdt.merge_updates(*WORDS.updates)
 
     def told(update: bytes) -> list[bytes]:
-        return [b"\x00\x01" + varint(len(update)) + update]
+        return [b"\x00\x01" + write_uint(len(update)) + update]
 
     check_documents(spoken, [told(merged), told(WORDS.updates[0]) + spoken.messages[1:]])
     for missing in (WORDS.updates[:5], WORDS.updates[1:], (*WORDS.updates[:3], *WORDS.updates[4:])):

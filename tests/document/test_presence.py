@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from llmcrdt.document.presence import MAX_STATE, RENEW, SILENCE, Announced, Presence, Present
 from llmcrdt.exceptions import InvalidContent
-from llmcrdt.sync import wire
+from llmcrdt.sync import codec, messages
+from llmcrdt.varint import MAX_UINT
 
 
 class Person:
@@ -104,7 +105,7 @@ def test_who_says_that_this_client_is_gone_is_contradicted(ann: Person) -> None:
     assert ann.sent[-1] == (number, clock + 1, state)
     ann.presence.heard([(number, clock + 9, "{}")])
     assert ann.sent[-1] == (number, clock + 10, state)
-    ann.presence.heard([(number, wire.MAX_UINT, "{}")])
+    ann.presence.heard([(number, MAX_UINT, "{}")])
     assert ann.sent[-1][0] != number and ann.sent[-1][1:] == (1, state)
     assert ann.presence.others() == ()
 
@@ -133,8 +134,8 @@ def test_whatever_is_announced_can_be_sent(author: str, state: dict[str, object]
         return
     with ann.presence.generating(model):
         for _, _, text in ann.sent:
-            message = wire.Presence(bytes(16), (wire.Announcement(1, 1, text),))
-            assert wire.decode(wire.encode(message)) == message
+            message = messages.Presence(bytes(16), (messages.Announcement(1, 1, text),))
+            assert codec.decode(codec.encode(message)) == message
 
 
 def test_a_state_that_can_not_be_read_here_harms_nobody(ann: Person) -> None:

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "sync"))
 from mutate_bytes import leb128
-from test_wire import messages
+from test_codec import messages
 
 from llmcrdt.crdt.yjs.compact import compact_updates
 from llmcrdt.crdt.yjs.replica import YjsReplica
@@ -50,7 +50,22 @@ from llmcrdt.prompt.generation_log import TokenLog
 from llmcrdt.repo import invite
 from llmcrdt.repo.invite import Invite, read_invite, write_invite
 from llmcrdt.store.keyring import Keyring
-from llmcrdt.sync import protocol, wire
+from llmcrdt.sync import codec, protocol
+from llmcrdt.sync.messages import (
+    MAX_PRESENT,
+    MAX_RECORDS,
+    MAX_STATE,
+    RESET,
+    Announcement,
+    Cursor,
+    Hello,
+    Opened,
+    Presence,
+    Push,
+    Record,
+    Records,
+    Welcome,
+)
 from sync_server.admin import settings
 from sync_server.auth.tokens import TokenRefused, Tokens
 from sync_server.core.limits import Limits
@@ -81,23 +96,21 @@ def _vectors(name: str) -> object:
 
 # ---------------------------------------------------------------- wire
 
-_many = wire.encode(
-    wire.Records(b"d" * 16, 1, tuple(wire.Record(b"s" * 16, n, b"x") for n in range(1, wire.MAX_RECORDS + 1)))
-)
-_runs = wire.encode(wire.Records(b"d" * 16, 1, tuple(wire.Record(bytes([n % 2]) * 16, n, b"x") for n in range(1, 400))))
-_large = wire.encode(wire.Push(b"d" * 16, b"s" * 16, 1, tuple(bytes(70_000) for _ in range(3))))
-_pushed = wire.encode(wire.Push(b"d" * 16, b"s" * 16, 1, tuple(b"xy" for _ in range(wire.MAX_RECORDS))))
+_many = codec.encode(Records(b"d" * 16, 1, tuple(Record(b"s" * 16, n, b"x") for n in range(1, MAX_RECORDS + 1))))
+_runs = codec.encode(Records(b"d" * 16, 1, tuple(Record(bytes([n % 2]) * 16, n, b"x") for n in range(1, 400))))
+_large = codec.encode(Push(b"d" * 16, b"s" * 16, 1, tuple(bytes(70_000) for _ in range(3))))
+_pushed = codec.encode(Push(b"d" * 16, b"s" * 16, 1, tuple(b"xy" for _ in range(MAX_RECORDS))))
 # As many entries as there may be, and states that say the most to Python in the fewest bytes.
-_crowd = tuple(wire.Announcement(n, n, "{}" * (n % 2)) for n in range(1000, 1000 + wire.MAX_PRESENT))
+_crowd = tuple(Announcement(n, n, "{}" * (n % 2)) for n in range(1000, 1000 + MAX_PRESENT))
 _SHAPES = ["[],", "[[]],", "[[0]],", '{"":{}},', '"ab",', "1.5e3,", '"é😀",']
-_full = ['{"a":[' + shape * ((wire.MAX_STATE - 9) // len(shape.encode())) + "0]}" for shape in _SHAPES]
+_full = ['{"a":[' + shape * ((MAX_STATE - 9) // len(shape.encode())) + "0]}" for shape in _SHAPES]
 _full.append('{"a":' + "[" * 2000 + "]" * 2000 + "}")
-_states = [tuple(wire.Announcement(n, 1, state) for n in range(4)) for state in _full]
-_present = [wire.encode(wire.Presence(b"d" * 16, entries)) for entries in (_crowd, *_states)]
+_states = [tuple(Announcement(n, 1, state) for n in range(4)) for state in _full]
+_present = [codec.encode(Presence(b"d" * 16, entries)) for entries in (_crowd, *_states)]
 # More than one message may have: what is too much is not looked at.
-_present.append(wire.encode(wire.Presence(b"d" * 16, tuple(wire.Announcement(n, 1, _full[1]) for n in range(1024)))))
+_present.append(codec.encode(Presence(b"d" * 16, tuple(Announcement(n, 1, _full[1]) for n in range(1024)))))
 _LARGEST = [_many, _runs, _large, _pushed, *_present]
-frames = st.one_of(messages.map(wire.encode), messages.map(wire.encode), st.sampled_from(_LARGEST))
+frames = st.one_of(messages.map(codec.encode), messages.map(codec.encode), st.sampled_from(_LARGEST))
 # What is made to read a frame, whatever its size.
 _SMALL = 4 << 10
 # A record is an object of Python, whatever its size: 4,096 of one byte, the most that a frame holds, take this much
@@ -107,23 +120,23 @@ _RECORDS = 1 << 20
 
 def _as_relay(frame: bytes) -> None:
     door = NativeDoor(Limits(), "relay")
-    door.receive(wire.encode(wire.Hello()))
+    door.receive(codec.encode(Hello()))
     door.receive(frame)
 
 
 def _as_client(frame: bytes) -> None:
     connection = protocol.Connection()
-    connection.receive(wire.encode(wire.Welcome()))
+    connection.receive(codec.encode(Welcome()))
     connection.open(b"d" * 16, "yjs", None)
-    connection.receive(wire.encode(wire.Opened(b"d" * 16, wire.RESET, wire.Cursor(b"l" * 16, 5, b"c" * 32), 0)))
-    connection.push(b"d" * 16, [wire.Record(b"s" * 16, 1, b"data")])
+    connection.receive(codec.encode(Opened(b"d" * 16, RESET, Cursor(b"l" * 16, 5, b"c" * 32), 0)))
+    connection.push(b"d" * 16, [Record(b"s" * 16, 1, b"data")])
     connection.receive(frame)
 
 
 @cache
 def yjs_frames() -> Sequence[bytes]:
     """A frame of every message of the y-websocket protocol, and what its vectors hold."""
-    present = tuple(wire.Announcement(n, n * 1000, '{"user":{"name":"é"},"at":[1,2]}' * (n % 3 > 0)) for n in range(40))
+    present = tuple(Announcement(n, n * 1000, '{"user":{"name":"é"},"at":[1,2]}' * (n % 3 > 0)) for n in range(40))
     messages: list[yjs.Message] = [
         *map(yjs.Awareness, (present[:1], present, _crowd, *_states, ())), yjs.QueryAwareness(), yjs.Denied("no"),
         *(yjs.StepOne(state) for state in states()), *(yjs.Update(update) for update in updates()),
@@ -318,7 +331,7 @@ def _just(*data: bytes) -> st.SearchStrategy[bytes]:
 
 
 DECODERS = (
-    Decoder("wire", frames, wire.decode, (MalformedFrame,), memory=_SMALL),
+    Decoder("wire", frames, codec.decode, (MalformedFrame,), memory=_SMALL),
     Decoder("the relay's native door", frames, _as_relay, (Refused,), memory=2 * _SMALL),
     Decoder("the client's connection", frames, _as_client, (MalformedFrame,), calls=800, per_byte=20,
             memory=2 * _RECORDS),

@@ -25,7 +25,7 @@ from llmcrdt.document.schema import check_schema
 from llmcrdt.exceptions import MalformedFrame, MalformedUpdate, NewerDocument
 from llmcrdt.ids import SessionId
 from llmcrdt.repo.sync_source import SyncSource
-from llmcrdt.sync import wire
+from llmcrdt.sync import codec, messages
 from llmcrdt.sync.local import Record
 from sync_server.workers import framing as pieces
 
@@ -149,17 +149,17 @@ def test_the_largest_frames_take_memory_in_proportion() -> None:
     and 4 KiB: they are cut when they are asked for."""
     decoder = DECODERS[0]
     assert decoder.memory == 4 << 10
-    most = tuple(wire.Record(bytes(16), n, b"xy") for n in range(1, wire.MAX_RECORDS + 1))
+    most = tuple(messages.Record(bytes(16), n, b"xy") for n in range(1, messages.MAX_RECORDS + 1))
     for frame in (
-        wire.encode(wire.Records(bytes(16), 1, most)),
-        wire.encode(wire.Records(bytes(16), 1, tuple(r._replace(session=r.n.to_bytes(16, "big")) for r in most))),
-        *(wire.encode(wire.Push(bytes(16), bytes(16), 1, tuple(b"xy" for _ in range(n)))) for n in (16, 17, 4096)),
-        wire.encode(wire.Push(bytes(16), bytes(16), 1, (bytes(wire.MAX_RECORD),))),
-        wire.encode(wire.Push(bytes(16), bytes(16), 1, (bytes(wire.MAX_RECORD),)))[:-1],
+        codec.encode(messages.Records(bytes(16), 1, most)),
+        codec.encode(messages.Records(bytes(16), 1, tuple(r._replace(session=r.n.to_bytes(16, "big")) for r in most))),
+        *(codec.encode(messages.Push(bytes(16), bytes(16), 1, tuple(b"xy" for _ in range(n)))) for n in (16, 17, 4096)),
+        codec.encode(messages.Push(bytes(16), bytes(16), 1, (bytes(messages.MAX_RECORD),))),
+        codec.encode(messages.Push(bytes(16), bytes(16), 1, (bytes(messages.MAX_RECORD),)))[:-1],
     ):
         feed(decoder, frame, Report(), clock=False, watch=True)
     with pytest.raises(MalformedFrame):
-        wire.decode(b"\x06" + bytes(32) + b"\x01\x80\x20" + bytes(100))
+        codec.decode(b"\x06" + bytes(32) + b"\x01\x80\x20" + bytes(100))
 
 
 @settings(max_examples=300)

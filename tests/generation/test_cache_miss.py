@@ -206,7 +206,7 @@ def test_what_is_kept_under_another_fingerprint_or_was_evicted_or_is_not_exact(
     with opened(model(), tmp_path / "empty") as elsewhere:
         assert why(conversation, elsewhere).missing == "evicted"
         assert "not in the cache" in str(why(conversation, elsewhere))
-    engine._settle = lambda *what: iter(())  # as if other prompts were always waiting
+    engine._core.settling.settle = lambda *what: iter(())  # as if other prompts were always waiting
     answer(conversation, engine, max_tokens=150)
     conversation.append("user", "And then?")
     found = why(conversation, engine)
@@ -240,7 +240,7 @@ def test_a_plan_says_how_long_once_something_was_measured(
 
 def counted(engine: llmcrdt.LlamaEngine) -> Callable[[], int]:
     """How many prompt tokens llama_decode was given since the last call; each is counted by somebody."""
-    context: Any = engine._context
+    context: Any = engine._core.model.context
     real, given = context._decode, [0]
     seen = {"prompt_tokens": 0, "all": 0}
 

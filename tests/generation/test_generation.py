@@ -1,10 +1,11 @@
-"""One turn, end to end, with a real model of random weights."""
+"""One turn, end to end, with a real model of random weights, and with an engine that only hashes."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,15 @@ from llmcrdt.exceptions import (
     RepoClosed,
     StoreError,
 )
-from llmcrdt.kvcache.chunk_cache import NullCache
+from llmcrdt.kvcache import DiskCache, NullCache
 from llmcrdt.kvcache.chunk_hash import pack_ids
 from llmcrdt.prompt.answer import Answer
 from llmcrdt.prompt.generation_log import TOKENS, TokenLog, logged_generations
 from llmcrdt.prompt.token_log import prompt_ids
 from llmcrdt.store.store import Store
-from llmcrdt.testing.models import write_model
+from llmcrdt.testing.engine import MemoryEngine
+from llmcrdt.testing.models import CHAT_TEMPLATE, write_model
+from llmcrdt.testing.tokenizer import ByteTokenizer
 
 OpenRepo = Callable[..., llmcrdt.Repo]
 
@@ -38,10 +41,19 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture
-def engine(model: Path, tmp_path: Path) -> Iterator[llmcrdt.LlamaEngine]:
-    with llmcrdt.LlamaEngine(model, cache=tmp_path / "kv") as engine:
-        yield engine
+@pytest.fixture(params=["llama", "memory"])
+def engine(request: pytest.FixtureRequest, model: Path, tmp_path: Path) -> Iterator[llmcrdt.Engine]:
+    """A turn is the same whatever computes: llama.cpp, or a hash."""
+    if request.param == "llama":
+        with llmcrdt.LlamaEngine(model, cache=tmp_path / "kv") as engine:
+            yield engine
+    else:
+        cache = DiskCache(tmp_path / "kv" / "chunks")
+        with closing(MemoryEngine(ByteTokenizer(CHAT_TEMPLATE), cache)) as small:
+            yield small
+
+
+only_llama = pytest.mark.parametrize("engine", ["llama"], indirect=True)
 
 
 @pytest.fixture
@@ -54,14 +66,15 @@ def conversation(open_repo: OpenRepo) -> llmcrdt.Conversation:
     return conversation
 
 
-def answer(conversation: llmcrdt.Conversation, engine: llmcrdt.LlamaEngine, **more: object) -> llmcrdt.Entry:
+def answer(conversation: llmcrdt.Conversation, engine: llmcrdt.Engine, **more: object) -> llmcrdt.Entry:
     entry = llmcrdt.generate(conversation, engine, **{"max_tokens": 12, "seed": 1, **more}).result(60)  # type: ignore[arg-type]
     engine.settled(60)
     return entry
 
 
+@only_llama
 def test_the_answer_carries_its_frame_its_model_and_its_tokens(
-    conversation: llmcrdt.Conversation, engine: llmcrdt.LlamaEngine
+    conversation: llmcrdt.Conversation, engine: llmcrdt.Engine
 ) -> None:
     before = conversation.transcript()
     entry = answer(conversation, engine)
@@ -77,7 +90,7 @@ def test_the_answer_carries_its_frame_its_model_and_its_tokens(
 
 
 def test_every_prompt_extends_the_one_before_it_and_its_answer(
-    conversation: llmcrdt.Conversation, engine: llmcrdt.LlamaEngine
+    conversation: llmcrdt.Conversation, engine: llmcrdt.Engine
 ) -> None:
     seen: tuple[int, ...] = ()
     for n in range(4):
@@ -99,8 +112,9 @@ def test_every_prompt_extends_the_one_before_it_and_its_answer(
         conversation.append("user", f"And then? {n}")
 
 
+@only_llama
 def test_only_what_an_edit_changed_is_evaluated_and_going_back_costs_next_to_nothing(
-    conversation: llmcrdt.Conversation, engine: llmcrdt.LlamaEngine
+    conversation: llmcrdt.Conversation, engine: llmcrdt.Engine
 ) -> None:
     for n in range(3):
         answer(conversation, engine)
@@ -122,7 +136,7 @@ def test_only_what_an_edit_changed_is_evaluated_and_going_back_costs_next_to_not
 
 
 def test_a_merge_costs_only_what_came(
-    conversation: llmcrdt.Conversation, engine: llmcrdt.LlamaEngine, open_repo: OpenRepo
+    conversation: llmcrdt.Conversation, engine: llmcrdt.Engine, open_repo: OpenRepo
 ) -> None:
     phone = open_repo("phone").join(conversation.id)
     phone.apply(conversation.diff())
@@ -136,8 +150,9 @@ def test_a_merge_costs_only_what_came(
     assert conversation.transcript()[2].id == first.id
 
 
+@only_llama
 def test_cached_and_uncached_generation_say_the_same(
-    conversation: llmcrdt.Conversation, engine: llmcrdt.LlamaEngine, model: Path, open_repo: OpenRepo
+    conversation: llmcrdt.Conversation, engine: llmcrdt.Engine, model: Path, open_repo: OpenRepo
 ) -> None:
     copy = open_repo("copy").join(conversation.id)
     copy.apply(conversation.diff())
@@ -149,8 +164,9 @@ def test_cached_and_uncached_generation_say_the_same(
                 c.append("user", "more")
 
 
+@only_llama
 def test_what_was_generated_on_one_device_is_not_tokenized_again_on_another(
-    conversation: llmcrdt.Conversation, engine: llmcrdt.LlamaEngine, model: Path, open_repo: OpenRepo, tmp_path: Path
+    conversation: llmcrdt.Conversation, engine: llmcrdt.Engine, model: Path, open_repo: OpenRepo, tmp_path: Path
 ) -> None:
     entry = answer(conversation, engine, temperature=1.5)
     phone = open_repo("phone").join(conversation.id)
@@ -163,7 +179,7 @@ def test_what_was_generated_on_one_device_is_not_tokenized_again_on_another(
 
 
 def test_pieces_make_the_text_in_a_loop_and_in_asyncio(
-    conversation: llmcrdt.Conversation, engine: llmcrdt.LlamaEngine
+    conversation: llmcrdt.Conversation, engine: llmcrdt.Engine
 ) -> None:
     generation = llmcrdt.generate(conversation, engine, max_tokens=12, seed=1)
     assert "".join(generation) == generation.result(60).text
@@ -191,7 +207,7 @@ def test_pieces_make_the_text_in_a_loop_and_in_asyncio(
 
 
 def test_cancel_keeps_what_was_said_as_stopped_and_the_next_prompt_holds_it(
-    conversation: llmcrdt.Conversation, engine: llmcrdt.LlamaEngine
+    conversation: llmcrdt.Conversation, engine: llmcrdt.Engine
 ) -> None:
     generation = llmcrdt.generate(conversation, engine, max_tokens=1000, seed=1, temperature=0)
     pieces = []
@@ -208,8 +224,9 @@ def test_cancel_keeps_what_was_said_as_stopped_and_the_next_prompt_holds_it(
     generation.cancel()
 
 
+@only_llama
 def test_a_stop_text_ends_the_answer_and_is_left_out(
-    conversation: llmcrdt.Conversation, engine: llmcrdt.LlamaEngine
+    conversation: llmcrdt.Conversation, engine: llmcrdt.Engine
 ) -> None:
     whole = answer(conversation, engine, max_tokens=40)
     stop = whole.text[20:23]
@@ -218,7 +235,7 @@ def test_a_stop_text_ends_the_answer_and_is_left_out(
     assert cut.usage["finish"] == "stop"
 
 
-def test_regenerating_stands_for_the_same_turn(conversation: llmcrdt.Conversation, engine: llmcrdt.LlamaEngine) -> None:
+def test_regenerating_stands_for_the_same_turn(conversation: llmcrdt.Conversation, engine: llmcrdt.Engine) -> None:
     first = answer(conversation, engine, seed=1)
     second = answer(conversation, engine, seed=2, instead_of=first)
     assert second.frame is not None
@@ -230,9 +247,7 @@ def test_regenerating_stands_for_the_same_turn(conversation: llmcrdt.Conversatio
         answer(conversation, engine, instead_of=conversation.transcript()[1])
 
 
-def test_generations_of_one_conversation_take_turns(
-    conversation: llmcrdt.Conversation, engine: llmcrdt.LlamaEngine
-) -> None:
+def test_generations_of_one_conversation_take_turns(conversation: llmcrdt.Conversation, engine: llmcrdt.Engine) -> None:
     first = llmcrdt.generate(conversation, engine, max_tokens=30, seed=1)
     second = llmcrdt.generate(conversation, engine, max_tokens=5, seed=2)
     one, two = first.result(60), second.result(60)
@@ -241,7 +256,7 @@ def test_generations_of_one_conversation_take_turns(
 
 
 def test_input_during_a_generation_can_stop_it_and_start_anew(
-    conversation: llmcrdt.Conversation, engine: llmcrdt.LlamaEngine
+    conversation: llmcrdt.Conversation, engine: llmcrdt.Engine
 ) -> None:
     first = llmcrdt.generate(conversation, engine, max_tokens=600, seed=1, temperature=5.0)
     next(iter(first))
@@ -253,7 +268,7 @@ def test_input_during_a_generation_can_stop_it_and_start_anew(
 
 
 def test_input_during_a_generation_can_be_answered_beside_it(
-    conversation: llmcrdt.Conversation, engine: llmcrdt.LlamaEngine
+    conversation: llmcrdt.Conversation, engine: llmcrdt.Engine
 ) -> None:
     slow = conversation.stream("assistant", frame=conversation.transcript())
     asked = conversation.append("user", "And this?")
@@ -269,7 +284,7 @@ def test_input_during_a_generation_can_be_answered_beside_it(
 
 
 def test_a_stop_from_another_device_ends_a_generation(
-    conversation: llmcrdt.Conversation, engine: llmcrdt.LlamaEngine, open_repo: OpenRepo
+    conversation: llmcrdt.Conversation, engine: llmcrdt.Engine, open_repo: OpenRepo
 ) -> None:
     phone = open_repo("phone").join(conversation.id)
     generation = llmcrdt.generate(conversation, engine, max_tokens=1500, seed=1, temperature=5.0, interval=0)
@@ -282,7 +297,7 @@ def test_a_stop_from_another_device_ends_a_generation(
     assert conversation.stop_asked(conversation.transcript()[-1])
 
 
-def test_many_threads_share_one_engine(engine: llmcrdt.LlamaEngine, open_repo: OpenRepo) -> None:
+def test_many_threads_share_one_engine(engine: llmcrdt.Engine, open_repo: OpenRepo) -> None:
     repo = open_repo("laptop")
     conversations = [repo.create(str(n)) for n in range(4)]
     for n, conversation in enumerate(conversations):
@@ -315,7 +330,7 @@ def test_a_prompt_longer_than_the_context_says_both_counts_and_writes_nothing(
 @pytest.mark.parametrize("when", ["before the engine begins", "while it runs"])
 def test_state_computed_from_what_is_erased_meanwhile_does_not_stay(
     conversation: llmcrdt.Conversation,
-    engine: llmcrdt.LlamaEngine,
+    engine: llmcrdt.Engine,
     tmp_path: Path,
     when: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -365,7 +380,7 @@ def test_a_closed_engine_and_a_closed_repo_end_a_generation_with_their_own_error
 
 
 def test_a_generation_that_can_t_write_leaves_an_entry_that_can_be_sealed(
-    conversation: llmcrdt.Conversation, engine: llmcrdt.LlamaEngine, monkeypatch: pytest.MonkeyPatch
+    conversation: llmcrdt.Conversation, engine: llmcrdt.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written = 0
     append = Store.append
@@ -387,7 +402,7 @@ def test_a_generation_that_can_t_write_leaves_an_entry_that_can_be_sealed(
 
 
 def test_planning_a_long_import_does_not_read_every_frame(
-    open_repo: OpenRepo, engine: llmcrdt.LlamaEngine, monkeypatch: pytest.MonkeyPatch
+    open_repo: OpenRepo, engine: llmcrdt.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     conversation = open_repo("laptop").create()
     with conversation.batch():
@@ -399,7 +414,7 @@ def test_planning_a_long_import_does_not_read_every_frame(
 
 
 def test_an_engine_closed_amid_an_answer_leaves_what_could_be_read(
-    conversation: llmcrdt.Conversation, engine: llmcrdt.LlamaEngine, monkeypatch: pytest.MonkeyPatch
+    conversation: llmcrdt.Conversation, engine: llmcrdt.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last tokens may come when the tokenizer is closed already."""
     taken: list[int] = []
@@ -419,7 +434,7 @@ def test_an_engine_closed_amid_an_answer_leaves_what_could_be_read(
 
 @pytest.mark.parametrize("tools", ["foo", "", None, [{"type": "function", "function": {"name": "f"}}]])
 def test_tools_that_are_no_format_are_refused_at_once(
-    conversation: llmcrdt.Conversation, engine: llmcrdt.LlamaEngine, tools: object
+    conversation: llmcrdt.Conversation, engine: llmcrdt.Engine, tools: object
 ) -> None:
     before = conversation.version()
     with pytest.raises(InvalidContent, match=r"tools=\[\.\.\.\]"):

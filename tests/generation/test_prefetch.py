@@ -62,7 +62,7 @@ def two(open_repo: OpenRepo) -> tuple[llmcrdt.Conversation, llmcrdt.Conversation
 def counted(engine: llmcrdt.LlamaEngine) -> list[int]:
     """From now on, the number of tokens of each batch that llama_decode is given."""
     batches: list[int] = []
-    context: Any = engine._context
+    context: Any = engine._core.model.context
     real = context._decode
     context._decode = lambda tokens, logits: (batches.append(len(tokens)), real(tokens, logits))[1]
     return batches
@@ -72,12 +72,12 @@ def windows(ids: Sequence[int], size: int) -> set[tuple[int, ...]]:
     return {tuple(ids[i : i + size]) for i in range(len(ids) - size + 1)}
 
 
-def told(conversation: llmcrdt.Conversation, warming: llmcrdt.Warming) -> None:
+def told(conversation: llmcrdt.Conversation, prefetching: llmcrdt.Prefetch) -> None:
     """Wait until observers have heard of all that came, and the engine of what it is to do."""
     heard = threading.Event()
     core_of(conversation).observers.dispatch(heard.set)
     assert heard.wait(60)
-    assert warming.wait(60)
+    assert prefetching.wait(60)
 
 
 def test_the_next_turn_starts_at_once_on_what_arrived(model: Path, opened: Any, two: Any) -> None:
@@ -90,8 +90,8 @@ def test_the_next_turn_starts_at_once_on_what_arrived(model: Path, opened: Any, 
     batches = counted(engine)
     before = engine.stats()
     here.apply(there.diff())
-    (warming,) = llmcrdt.generation.prefetch._attached[here]
-    told(here, warming)
+    (prefetching,) = here.turn._prefetchers
+    told(here, prefetching)
     assert engine.settled(60)
     after = engine.stats()
     assert after["settled_tokens"] - before["settled_tokens"] == sum(batches) >= 256, "each token is counted"
@@ -104,7 +104,7 @@ def test_the_next_turn_starts_at_once_on_what_arrived(model: Path, opened: Any, 
     assert engine.stats()["prompt_tokens"] - after["prompt_tokens"] == plan.evaluate
 
 
-def test_what_is_warmed_is_what_the_next_prompt_begins_with_whoever_writes_it(
+def test_what_is_prefetched_is_what_the_next_prompt_begins_with_whoever_writes_it(
     llama: Path, opened: Any, two: Any
 ) -> None:
     here, _ = two
@@ -125,7 +125,7 @@ def test_what_is_warmed_is_what_the_next_prompt_begins_with_whoever_writes_it(
     assert stable_prefix([], engine.tokenizer, created_at=0.0) == ((), ())
 
 
-def test_warming_and_pinning_keep_state_where_answering_does(
+def test_prefetching_and_pinning_keep_state_where_answering_does(
     model: Path, opened: Any, two: Any, tmp_path: Path
 ) -> None:
     """Recurrent state is resumed where it was stored, and nowhere else: whoever edits a message needs the end of the
@@ -151,17 +151,17 @@ def test_warming_and_pinning_keep_state_where_answering_does(
 
     answered = kept("answer", answer)
     assert len(set(answered)) >= 4
-    assert kept("warm", lambda engine, *_: llmcrdt.warm(here, engine, quiet=0.0).wait(60)) == answered
+    assert kept("prefetch", lambda engine, *_: llmcrdt.prefetch(here, engine, quiet=0.0).wait(60)) == answered
     assert kept("pin", lambda engine, *_: llmcrdt.pin(here, engine)) == answered
 
 
-def test_what_is_warmed_is_asked_with_or_without_the_token_log_as_answers_are(
+def test_what_is_prefetched_is_asked_with_or_without_the_token_log_as_answers_are(
     llama: Path, opened: Any, two: Any, monkeypatch: Any
 ) -> None:
     here, there = two
     engine = opened(llama)
-    warmed: list[tuple[int, ...]] = []
-    monkeypatch.setattr(engine, "warm", lambda ids, **more: warmed.append(tuple(ids)))
+    prefetched: list[tuple[int, ...]] = []
+    monkeypatch.setattr(engine, "prefetch", lambda ids, **more: prefetched.append(tuple(ids)))
     frame = here.transcript()
     prompt = prompt_ids(list(frame), engine.tokenizer, created_at=here.created_at)
     letters = tuple(token for letter in "Sure" for token in engine.tokenizer.encode(letter, special=False))
@@ -172,29 +172,29 @@ def test_what_is_warmed_is_asked_with_or_without_the_token_log_as_answers_are(
     here.append("user", "And then?")
     entries = list(here.transcript())
     for use_log in (False, True):
-        warming = llmcrdt.warm(here, engine, quiet=0.0, token_log=use_log)
-        told(here, warming)
+        prefetching = llmcrdt.prefetch(here, engine, quiet=0.0, token_log=use_log)
+        told(here, prefetching)
         now, other = (
             prompt_ids(entries, engine.tokenizer, created_at=here.created_at, use_log=use).ids
             for use in (use_log, not use_log)
         )
-        assert other[: len(warmed[-1])] != warmed[-1], "nobody tokenizes letter by letter"
-        assert now[: len(warmed[-1])] == warmed[-1] and len(warmed[-1]) >= len(now) - 16
-    assert len(warmed) == 2
+        assert other[: len(prefetched[-1])] != prefetched[-1], "nobody tokenizes letter by letter"
+        assert now[: len(prefetched[-1])] == prefetched[-1] and len(prefetched[-1]) >= len(now) - 16
+    assert len(prefetched) == 2
     llmcrdt.generate(here, engine, max_tokens=1, token_log=False).result(60)
     there.apply(here.diff())
     there.append("user", "And after that?")
     here.apply(there.diff())
-    told(here, warming)
-    assert [letters in windows(ids, 4) for ids in warmed] == [False, True, False]
-    assert not warming.token_log, "as the answer was asked for"
+    told(here, prefetching)
+    assert [letters in windows(ids, 4) for ids in prefetched] == [False, True, False]
+    assert not prefetching.token_log, "as the answer was asked for"
 
 
 def test_a_waiting_prompt_goes_before_the_next_chunk(llama: Path, opened: Any) -> None:
     """Counted in batches: at most the one that runs is finished."""
     engine = opened(llama)
     batches, gate, entered = counted(engine), threading.Event(), threading.Event()
-    context: Any = engine._context
+    context: Any = engine._core.model.context
     real = context._decode
 
     def slow(tokens: Any, logits: bool) -> None:
@@ -204,7 +204,7 @@ def test_a_waiting_prompt_goes_before_the_next_chunk(llama: Path, opened: Any) -
         real(tokens, logits)
 
     context._decode = slow
-    engine.warm([300 + n % 200 for n in range(2000)], "a")
+    engine.prefetch([300 + n % 200 for n in range(2000)], "a")
     assert entered.wait(60)
     before, done = len(batches), threading.Event()
     at_start: list[int] = []
@@ -225,9 +225,9 @@ def test_a_waiting_prompt_goes_before_the_next_chunk(llama: Path, opened: Any) -
 def test_newer_ids_of_an_owner_take_the_place_of_older(llama: Path, opened: Any) -> None:
     engine = opened(llama)
     gate = threading.Event()
-    engine._worker.submit(lambda: gate.wait(60))
+    engine._core.model.worker.submit(lambda: gate.wait(60))
     for seed in range(4):
-        engine.warm([300 + (seed * 7 + n * (seed + 1)) % 200 for n in range(640)], "a")
+        engine.prefetch([300 + (seed * 7 + n * (seed + 1)) % 200 for n in range(640)], "a")
     gate.set()
     assert engine.settled(60)
     assert engine.stats()["settled_tokens"] <= 640 + 3 * engine.chunk
@@ -238,39 +238,39 @@ def test_changes_in_a_row_are_looked_at_once(llama: Path, opened: Any, two: Any,
     here, there = two
     engine = opened(llama)
     asked: list[int] = []
-    warm = engine.warm
-    monkeypatch.setattr(engine, "warm", lambda ids, **more: (asked.append(len(ids)), warm(ids, **more))[1])
-    with llmcrdt.warm(here, engine, quiet=0.5) as warming:
+    prefetch = engine.prefetch
+    monkeypatch.setattr(engine, "prefetch", lambda ids, **more: (asked.append(len(ids)), prefetch(ids, **more))[1])
+    with llmcrdt.prefetch(here, engine, quiet=0.5) as prefetching:
         for n in range(10):
             there.append("user", f"and {n}")
             here.apply(there.diff())
-        told(here, warming)
+        told(here, prefetching)
         assert len(asked) <= 3
-        assert llmcrdt.warm(here, engine) is warming
-        told(here, warming)
+        assert llmcrdt.prefetch(here, engine) is prefetching
+        told(here, prefetching)
         count = len(asked)
         here.append("user", "My own words are asked about at once, if at all.")
     there.append("user", "stopped")
     here.apply(there.diff())
-    told(here, warming)
+    told(here, prefetching)
     assert len(asked) == count, "nothing for local entries, nothing after stop"
 
 
 def test_it_ends_with_either_and_keeps_neither_alive(llama: Path, opened: Any, two: Any, tmp_path: Path) -> None:
     here, there = two
     engine = llmcrdt.LlamaEngine(llama, cache=tmp_path / "other", n_threads=1)
-    warming = llmcrdt.warm(here, engine, quiet=0.0)
-    assert warming.wait(60)
+    prefetching = llmcrdt.prefetch(here, engine, quiet=0.0)
+    assert prefetching.wait(60)
     engine.close()
     there.append("user", LONG)
     here.apply(there.diff())  # nobody hears of the closed engine
-    told(here, warming)
+    told(here, prefetching)
     with pytest.raises(EngineClosed):
-        engine.warm([300])
+        engine.prefetch([300])
     engine.reopen()
     there.append("user", "and more")
     here.apply(there.diff())
-    told(here, warming)
+    told(here, prefetching)
     assert engine.settled(60)
     assert llmcrdt.plan(here, engine).reused > 256, "opened again, it is told again"
     gone = weakref.ref(engine)
@@ -284,7 +284,7 @@ def test_it_ends_with_either_and_keeps_neither_alive(llama: Path, opened: Any, t
     here.close()
 
 
-def test_what_is_erased_meanwhile_is_not_warmed(
+def test_what_is_erased_meanwhile_is_not_prefetched(
     llama: Path, opened: Any, two: Any, tmp_path: Path, monkeypatch: Any
 ) -> None:
     here, there = two
@@ -292,15 +292,15 @@ def test_what_is_erased_meanwhile_is_not_warmed(
     secret = there.append("user", "the number is 8472 and nobody may know it, " * 10)
     here.apply(there.diff())
     ids = engine.tokenizer.encode(secret.text, special=False)
-    warm = engine.warm
+    prefetch = engine.prefetch
 
-    def erase_and_warm(ids: Any, **more: Any) -> None:
+    def erase_and_prefetch(ids: Any, **more: Any) -> None:
         here.erase(secret)
-        warm(ids, **more)
+        prefetch(ids, **more)
 
-    monkeypatch.setattr(engine, "warm", erase_and_warm)
-    warming = llmcrdt.warm(here, engine, quiet=0.0)
-    assert warming.wait(60)
+    monkeypatch.setattr(engine, "prefetch", erase_and_prefetch)
+    prefetching = llmcrdt.prefetch(here, engine, quiet=0.0)
+    assert prefetching.wait(60)
     assert engine.settled(60)
     runs = {pack_ids(ids[i : i + 6]) for i in range(len(ids) - 6)}
     assert not [f for f in (tmp_path / "kv").rglob("*") if f.is_file() and any(run in f.read_bytes() for run in runs)]
@@ -317,10 +317,10 @@ def test_where_nothing_is_kept_another_conversation_costs_nobody_its_live_state(
 
     engine.start(mine, max_tokens=1, sampling=llmcrdt.Sampling(), on_event=listen, owner="me")
     assert done.wait(60)
-    engine.warm([500 + n % 90 for n in range(300)], "you")
+    engine.prefetch([500 + n % 90 for n in range(300)], "you")
     assert engine.settled(60)
     assert engine.plan(mine).reused == 192
-    engine.warm(mine + [401] * 100, "me")
+    engine.prefetch(mine + [401] * 100, "me")
     assert engine.settled(60)
     assert engine.plan(mine + [401] * 100).live == 256
 
@@ -329,4 +329,4 @@ def test_generate_can_leave_it(llama: Path, opened: Any, two: Any) -> None:
     here, _ = two
     engine = opened(llama)
     llmcrdt.generate(here, engine, max_tokens=2, warm=False).result(60)
-    assert here not in llmcrdt.generation.prefetch._attached
+    assert here.turn._prefetchers == []

@@ -29,7 +29,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from llmcrdt.kvcache import Chunk, ChunkKey, DiskCache
-from llmcrdt.kvcache.owners import NAME, Owners
+from llmcrdt.kvcache.owners import NAME, FileOwners
 from llmcrdt.testing.chunk_cache_suite import FINGERPRINT, chain, keys_of
 
 CHAINS, LENGTH, PAYLOAD = 60, 8, 40_000
@@ -54,7 +54,7 @@ def write(folder: Path, budget: int, seed: int, told: int) -> None:
     rng, cache, everything = random.Random(seed), DiskCache(folder, budget), chains()
     while True:
         owner, chunks = rng.choice(OWNERS), rng.choice(everything)
-        cache.claim(owner, keys_of(chunks))
+        cache.owners.claim(owner, keys_of(chunks))
         for chunk in chunks:
             found = cache.get(chunk.key) if rng.random() < 0.3 else chunk
             if found not in (None, chunk):
@@ -134,7 +134,7 @@ class Folder:
         if self.writers == 1:
             needed = {self.known[key].needs for key in present} - {None}
             assert needed <= present, "a chunk or state without what it needs"
-        noted = set().union(*(Owners(self.path).owned(owner) for owner in OWNERS))
+        noted = set().union(*(FileOwners(self.path).owned(owner) for owner in OWNERS))
         assert present <= noted, "a chunk that nobody owns"
         strange = [
             path.name

@@ -124,7 +124,7 @@ def test_memory_evicts_as_the_oracle_says(seeds, budget, pins, data):
     things = stored_things(seeds)
     cache, oracle = MemoryCache(budget), Oracle(budget)
     oracle.pinned = {things[i % len(things)].key for i in pins}
-    cache.pin("me", oracle.pinned)
+    cache.pins.set("me", oracle.pinned)
     for thing in things:
         held = sum(size for _, size, _ in oracle.here.values())
         orphan = thing.needs is not None and thing.needs not in oracle.here
@@ -151,7 +151,7 @@ def test_the_disk_evicts_as_the_oracle_says(tmp_path_factory, seeds, budget, pin
     things, folder = stored_things(seeds), tmp_path_factory.mktemp("kv")
     cache = DiskCache(folder, budget)
     pinned = {things[i % len(things)].key for i in pins}
-    cache.pin("me", pinned)
+    cache.pins.set("me", pinned)
     for thing in things:
         before = sorted((path.stat().st_mtime_ns, path) for path in folder.glob("*.kv"))
         oracle = Oracle(budget)
@@ -218,7 +218,7 @@ def test_pins_hold_in_every_tier(tmp_path, kind):
         return {"memory": memory, "disk": disk, "tiered": TieredCache(memory, disk)}[kind]
 
     with closing(make()) as cache:
-        assert cache.pin("me", keys_of(chunks))
+        assert cache.pins.set("me", keys_of(chunks))
         for chunk in chunks + [thing for seed in range(1, 30) for thing in chain(3, seed=seed)]:
             cache.put(chunk)
         cache.flush()
@@ -226,7 +226,7 @@ def test_pins_hold_in_every_tier(tmp_path, kind):
         if kind == "tiered":
             assert cache.match(keys_of(chunks)) == ["memory"] * 4
             assert cache.stats()["memory_pinned"] == cache.stats()["disk_pinned"] == 4
-        assert cache.pins() == {owner_name("me"): frozenset(keys_of(chunks))}
+        assert cache.pins.all() == {owner_name("me"): frozenset(keys_of(chunks))}
         assert cache.drop(keys_of(chunks)) == 0
     if kind != "memory":
         with closing(make()) as cache:  # another process sees them
@@ -234,8 +234,8 @@ def test_pins_hold_in_every_tier(tmp_path, kind):
                 cache.put(chain(1, seed=seed)[0])
             cache.flush()
             assert len(cache.match(keys_of(chunks))) == 4
-            cache.unpin("me")
-            assert cache.pins() == {}
+            cache.pins.drop("me")
+            assert cache.pins.all() == {}
             for seed in range(60, 90):
                 cache.put(chain(1, seed=seed)[0])
             cache.flush()
@@ -246,7 +246,7 @@ def test_pins_hold_in_every_tier(tmp_path, kind):
 def test_pins_as_large_as_the_budget_leave_room_for_nothing_else(tmp_path):
     chunks = chain(5)
     for cache in (MemoryCache(5 * chunks[0].size), DiskCache(tmp_path, 5 * chunks[0].size)):
-        cache.pin("me", keys_of(chunks))
+        cache.pins.set("me", keys_of(chunks))
         for chunk in chunks:
             assert cache.put(chunk)
         assert cache.put(chain(1, seed=2)[0]) is False
@@ -256,12 +256,12 @@ def test_pins_as_large_as_the_budget_leave_room_for_nothing_else(tmp_path):
 def test_forgetting_ends_the_pin(tmp_path):
     for cache in (MemoryCache(), DiskCache(tmp_path / "d"), TieredCache(MemoryCache(), DiskCache(tmp_path / "t"))):
         chunks = chain(3)
-        cache.claim("me", keys_of(chunks))
-        cache.pin("me", keys_of(chunks))
+        cache.owners.claim("me", keys_of(chunks))
+        cache.pins.set("me", keys_of(chunks))
         for chunk in chunks:
             cache.put(chunk)
         cache.forget("me")
-        assert cache.pins() == {}
+        assert cache.pins.all() == {}
         assert cache.match(keys_of(chunks)) == []
         cache.close()
     assert list(tmp_path.rglob("*.pin")) == []
@@ -289,7 +289,7 @@ def test_a_state_is_forgotten_with_any_chunk_it_has_read(tmp_path, rests):
     keys = chunk_keys(FINGERPRINT, ids, 4)
     for i, cache in enumerate((MemoryCache(), DiskCache(tmp_path / "d"), DiskCache(tmp_path / "bad"))):
         state = Chunk.state(FINGERPRINT, ids, b"x" * 40, link=4, rests=rests)
-        cache.claim("me", [keys[1]])
+        cache.owners.claim("me", [keys[1]])
         cache.put(state)
         if i == 2:
             cache.discard(state.key)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from llmcrdt.kvcache import DiskCache, MemoryCache, TieredCache, forget_owner
 from llmcrdt.kvcache.chunk_file import encode
 from llmcrdt.kvcache.chunk_hash import pack_ids
-from llmcrdt.kvcache.owners import Owners
+from llmcrdt.kvcache.owners import FileOwners
 from llmcrdt.kvcache.paths import chunk_folder
 from llmcrdt.testing.chunk_cache_suite import chain, keys_of
 
@@ -31,7 +31,7 @@ def test_nothing_in_the_folder_spells_what_was_forgotten(tmp_path):
     cache = DiskCache(tmp_path)
     mine, others = chain(8, seed=1), chain(8, seed=2)
     after = chain(3, seed=3, after=mine[4])  # stored by somebody who claimed nothing
-    assert cache.claim("me", keys_of(mine)) and cache.claim("you", keys_of(others))
+    assert cache.owners.claim("me", keys_of(mine)) and cache.owners.claim("you", keys_of(others))
     for chunk in mine + others + after:
         cache.put(chunk)
     cache.discard(mine[7].key)
@@ -49,11 +49,11 @@ def test_a_folder_can_forget_without_its_engine(tmp_path):
     assert list(tmp_path.iterdir()) == []
     cache = TieredCache(MemoryCache(), DiskCache(chunk_folder(tmp_path)))
     mine = chain(5)
-    cache.claim("me", keys_of(mine))
+    cache.owners.claim("me", keys_of(mine))
     for chunk in mine:
         cache.put(chunk)
     cache.close()
-    assert cache.claim("me", keys_of(mine)) is False, "nothing may be put any more"
+    assert cache.owners.claim("me", keys_of(mine)) is False, "nothing may be put any more"
     assert forget_owner(tmp_path, "me") == 5
     assert spelled(tmp_path, mine) == []
 
@@ -62,7 +62,7 @@ def test_a_process_that_wrote_on_is_asked_again(tmp_path):
     """Another process forgot; this one was still storing: its own forget finds what it claimed."""
     one, other = DiskCache(tmp_path), DiskCache(tmp_path)
     mine = chain(4)
-    one.claim("me", keys_of(mine))
+    one.owners.claim("me", keys_of(mine))
     one.put(mine[0])
     other.forget("me")
     one.put(mine[0])
@@ -73,7 +73,7 @@ def test_a_process_that_wrote_on_is_asked_again(tmp_path):
 def test_memory_forgets_what_only_the_disk_knows_to_be_claimed(tmp_path):
     mine = chain(5)
     with_notes = DiskCache(tmp_path)
-    with_notes.claim("me", keys_of(mine))
+    with_notes.owners.claim("me", keys_of(mine))
     for chunk in mine:
         with_notes.put(chunk)
     cache = TieredCache(MemoryCache(), DiskCache(tmp_path))
@@ -93,7 +93,7 @@ def test_where_notes_cant_be_written_nothing_may_be_put(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    assert cache.claim("me", keys_of(chain(2))) is False
+    assert cache.owners.claim("me", keys_of(chain(2))) is False
     assert cache.stats()["write_errors"] == 1
 
 
@@ -105,7 +105,7 @@ def test_notes_survive_torn_writes(tmp_path_factory, seed):
     said, kept = set(), set()
     for _ in range(6):
         keys = keys_of(chain(rng.randrange(1, 5), seed=rng.randrange(1 << 30)))
-        Owners(folder).claim("me", keys)
+        FileOwners(folder).claim("me", keys)
         said |= set(keys)
         kept |= set(keys)
         file = next(folder.glob("*.own"))
@@ -114,7 +114,7 @@ def test_notes_survive_torn_writes(tmp_path_factory, seed):
             cut = rng.randrange(1, 65)
             file.write_bytes(data[:-cut])
             kept.discard(keys[-1])
-    found = Owners(folder).owned("me")
+    found = FileOwners(folder).owned("me")
     assert kept <= found <= said
     assert file.stat().st_mode & 0o777 == 0o600
 
@@ -122,15 +122,15 @@ def test_notes_survive_torn_writes(tmp_path_factory, seed):
 def test_many_writers_lose_no_note(tmp_path):
     chains = [keys_of(chain(20, seed=seed)) for seed in range(8)]
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda keys: [Owners(tmp_path).claim("me", [key]) for key in keys], chains))
-    assert Owners(tmp_path).owned("me") == {key for keys in chains for key in keys}
+        list(pool.map(lambda keys: [FileOwners(tmp_path).claim("me", [key]) for key in keys], chains))
+    assert FileOwners(tmp_path).owned("me") == {key for keys in chains for key in keys}
 
 
 def test_notes_of_nothing_are_pruned_once_nobody_uses_them(tmp_path):
     cache = DiskCache(tmp_path)
     mine, yours = chain(3, seed=1), chain(3, seed=2)
     for owner, chunks in (("me", mine), ("you", yours), ("new", chain(1, seed=3))):
-        cache.claim(owner, keys_of(chunks))
+        cache.owners.claim(owner, keys_of(chunks))
         days_ago = 0 if owner == "new" else 2 * 24 * 3600
         note = max(tmp_path.glob("*.own"), key=lambda file: file.stat().st_mtime_ns)
         os.utime(note, (note.stat().st_mtime - days_ago,) * 2)
@@ -138,12 +138,12 @@ def test_notes_of_nothing_are_pruned_once_nobody_uses_them(tmp_path):
         cache.put(chunk)
     assert len(list(tmp_path.glob("*.own"))) == 3
     cache.prune(1 << 30)
-    assert cache.owned("you") == set(keys_of(yours))
-    assert Owners(tmp_path).owned("me") == set()
-    assert len(Owners(tmp_path).owned("new")) == 1, "its writer may be about to store"
-    cache.claim("you", keys_of(yours))
+    assert cache.owners.owned("you") == set(keys_of(yours))
+    assert FileOwners(tmp_path).owned("me") == set()
+    assert len(FileOwners(tmp_path).owned("new")) == 1, "its writer may be about to store"
+    cache.owners.claim("you", keys_of(yours))
     cache.prune(0)
-    assert Owners(tmp_path).owned("you") == set(keys_of(yours)), "claimed again a moment ago"
+    assert FileOwners(tmp_path).owned("you") == set(keys_of(yours)), "claimed again a moment ago"
 
 
 def test_a_chunk_whose_note_the_disk_refuses_stays_in_memory(tmp_path, monkeypatch):
@@ -154,10 +154,10 @@ def test_a_chunk_whose_note_the_disk_refuses_stays_in_memory(tmp_path, monkeypat
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Owners, "claim", full)
-        cache.claim("me", keys_of(mine))
+        patch.setattr(FileOwners, "claim", full)
+        cache.owners.claim("me", keys_of(mine))
         assert cache.flush(10)
-    cache.claim("you", keys_of(yours))
+    cache.owners.claim("you", keys_of(yours))
     for chunk in mine + yours:
         assert cache.put(chunk)
     assert cache.flush(10)

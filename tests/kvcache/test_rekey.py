@@ -26,14 +26,14 @@ def test_all_of_one_name_moves_and_is_what_it_would_have_been(branches, rests):
     source, target, truth = MemoryCache(), MemoryCache(), MemoryCache()
     stranger = fill(source, OTHER, [0, 1], rests)
     for n, branch in enumerate(branches):
-        source.claim(str(n), fill(source, OLD, branch, rests))
-        truth.claim(str(n), fill(truth, NEW, branch, rests))
+        source.owners.claim(str(n), fill(source, OLD, branch, rests))
+        truth.owners.claim(str(n), fill(truth, NEW, branch, rests))
     count = rename(source, OLD, NEW, target)
     expected, _ = truth.drain()
     assert source.stats()["held_bytes"] == 0
     assert target.match(stranger[:1]) == []
     for n in range(len(branches)):
-        assert target.owned(str(n)) == truth.owned(str(n)) or not truth.owned(str(n))
+        assert target.owners.owned(str(n)) == truth.owners.owned(str(n)) or not truth.owners.owned(str(n))
     found, owners = target.drain()
     assert count == len(found)
     assert {c.key: c for c in found} == {c.key: c for c in expected}
@@ -42,14 +42,14 @@ def test_all_of_one_name_moves_and_is_what_it_would_have_been(branches, rests):
 
 def test_what_can_t_be_claimed_is_not_put():
     source, never = MemoryCache(), NullCache()
-    source.claim("me", fill(source, OLD, [1, 2], False))
+    source.owners.claim("me", fill(source, OLD, [1, 2], False))
     assert rename(source, OLD, NEW, never) == 0
 
 
 def test_a_state_alone_is_still_its_owners():
     """A model without attention stores no chunks, but chunks are what is claimed."""
     source, target, ids = MemoryCache(), MemoryCache(), (1, 2, 3, 4)
-    source.claim("me", chunk_keys(OLD, ids, 2)[:1])
+    source.owners.claim("me", chunk_keys(OLD, ids, 2)[:1])
     source.put(Chunk.state(OLD, ids, b"state", link=2, rests=False))
     assert rename(source, OLD, NEW, target) == 1
     assert target.match([state_key(chunk_keys(NEW, ids, 2)[-1])])

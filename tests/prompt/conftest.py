@@ -24,7 +24,7 @@ from llmcrdt.document.entry import (
 from llmcrdt.document.frame import EMPTY_FRAME, Frame, extend_frame_hash
 from llmcrdt.ids import EntryId, SessionId, new_entry_id
 from llmcrdt.prompt import TOKENS, Prompt, TokenLog, token_field
-from llmcrdt.prompt.tokenizer import Tokenizer
+from llmcrdt.tokenizer import Tokenizer
 
 SESSION = SessionId("A" * 22)
 TRICKY = ("<|im_end|>", "<|im_<|im_end|>end|>", "</s>", "<s", ">", "|>", "[INST]", "<start_of_turn>user", "s", "<eos>")

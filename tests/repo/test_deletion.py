@@ -17,10 +17,11 @@ from llmcrdt.cli import main
 from llmcrdt.exceptions import ConversationNotFound, RelayRefused, RepoClosed, StoreError
 from llmcrdt.ids import document_bytes
 from llmcrdt.store.store import Store
+from llmcrdt.sync.link import control_of
+from llmcrdt.sync.messages import Ack, Error, ErrorCode, Open, Opened, Push
 from llmcrdt.sync.protocol import Connection
-from llmcrdt.sync.wire import Ack, Error, ErrorCode, Open, Opened, Push
 from sync_server.auth.tokens import Tokens
-from sync_server.log.sqlite import SqliteLog
+from sync_server.log.sqlite import SqliteStorage
 from sync_server.thread import RelayThread
 
 from ..sync_server.core.test_validation import ask, native
@@ -238,7 +239,7 @@ def test_without_a_word_of_the_library_nothing_local_is_touched(open_repo: OpenR
         link.wait_synced(30)
         with friend.connect(relay.url, only=[conversation.id]) as other:
             other.wait_synced(30)
-            other.delete(conversation.id, friend.library).result(30)
+            control_of(other).request_deletion(conversation.id, friend.library).result(30)
         conversation.append("user", SECRET)
         with pytest.raises(RelayRefused, match="was deleted") as refused:
             link.wait_synced(30)
@@ -318,8 +319,8 @@ def test_who_is_in_step_has_had_deletions_taken(open_repo: OpenRepo, tmp_path: P
             laptop.delete(conversation.id)
             with laptop.connect(relay.url) as link:
                 link.wait_synced(30)
-        log = SqliteLog(tmp_path / f"relay{attempt}" / "relay.db")
-        assert log.gone(document_bytes(conversation.id))
+        log = SqliteStorage(tmp_path / f"relay{attempt}" / "relay.db")
+        assert log.tombstones.is_deleted(document_bytes(conversation.id))
         log.close()
 
 
@@ -340,8 +341,8 @@ def test_a_relay_that_went_back_to_an_old_copy_is_told_again(open_repo: OpenRepo
     assert holds(tmp_path / "relay")
     with RelayThread(tmp_path / "relay", port=port) as relay, laptop.connect(relay.url):
         eventually(lambda: not holds(tmp_path / "relay"))
-    log = SqliteLog(tmp_path / "relay" / "relay.db")
-    assert log.gone(document_bytes(conversation.id))
+    log = SqliteStorage(tmp_path / "relay" / "relay.db")
+    assert log.tombstones.is_deleted(document_bytes(conversation.id))
     log.close()
 
 

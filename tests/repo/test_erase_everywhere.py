@@ -13,6 +13,7 @@ import pytest
 
 import llmcrdt
 from llmcrdt.ids import SessionId
+from llmcrdt.repo.kv_caches import KVCaches
 from llmcrdt.repo.sync_source import SyncSource
 from llmcrdt.sync.local import Record
 from llmcrdt.sync.synchronizer import Synchronizer
@@ -116,12 +117,12 @@ def test_an_erase_that_a_cache_stands_in_the_way_of_is_made_up_for(
         with laptop.connect(relay.url) as link:
             link.wait_synced(20)
             with monkeypatch.context() as patch:
-                patch.setattr("llmcrdt.repo.kv_caches.KVCaches.forget", lambda *_: (_ for _ in ()).throw(OSError("full")))
+                patch.setattr(KVCaches, "forget", lambda *_: (_ for _ in ()).throw(OSError("full")))
                 with pytest.raises(OSError, match="full"):
                     conversation.erase(secret)
         laptop.close()
         forgotten: list[str] = []
-        monkeypatch.setattr("llmcrdt.repo.kv_caches.KVCaches.forget", lambda _, id_: forgotten.append(id_))
+        monkeypatch.setattr(KVCaches, "forget", lambda _, id_: forgotten.append(id_))
         laptop = open_repo("laptop")
         assert laptop.get(conversation.id).entries()[0].status == "erased"
         assert forgotten == [conversation.id]
@@ -172,10 +173,10 @@ def test_what_an_erase_puts_in_the_place_of_waiting_records_is_waited_for(open_r
             link.wait_synced(60)
     kept, gone = conv.append("user", "is kept"), conv.append("user", "is erased")
     follower = Synchronizer(SyncSource(repo, url, None), random.random)
-    goal = follower.goal(lambda why: None)
+    goal = follower.add_waiter(lambda why: None)
     follower.connected()
     assert (kept.sync, gone.sync) == ("local", "local")
     conv.erase(gone)
-    follower.changed(conv.id)
+    follower.local_changed(conv.id)
     assert conv.entry(kept).sync == "local"
     assert goal.marks[conv.id].place == repo.store.outbox_end(url, conv.id)

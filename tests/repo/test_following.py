@@ -16,7 +16,22 @@ import llmcrdt
 from llmcrdt.exceptions import ConversationNotFound
 from llmcrdt.ids import document_bytes
 from llmcrdt.repo.sync_source import SyncSource
-from llmcrdt.sync import wire
+from llmcrdt.sync import codec
+from llmcrdt.sync.chain import START
+from llmcrdt.sync.messages import (
+    FEATURES,
+    RESET,
+    Ack,
+    Cursor,
+    Error,
+    ErrorCode,
+    Message,
+    Open,
+    Opened,
+    Presence,
+    Push,
+    Welcome,
+)
 from llmcrdt.sync.synchronizer import Synchronizer
 from sync_server.thread import RelayThread
 
@@ -105,25 +120,25 @@ class RelayByHand:
         self.follower = Synchronizer(SyncSource(repo, URL, None), lambda: 0.5)
         self.follower.connected()
         self.position: dict[bytes, int] = {}
-        self.frames = [wire.decode(frame) for frame in self.follower.take()]
-        self.tell(wire.Welcome(features=features))
+        self.frames = [codec.decode(frame) for frame in self.follower.drain_frames()]
+        self.tell(Welcome(features=features))
 
-    def tell(self, *messages: wire.Message) -> None:
+    def tell(self, *messages: Message) -> None:
         for message in messages:
-            self.follower.receive(wire.encode(message))
-        self.frames += [wire.decode(frame) for frame in self.follower.take()]
+            self.follower.receive(codec.encode(message))
+        self.frames += [codec.decode(frame) for frame in self.follower.drain_frames()]
 
     def open(self, log: bytes = b"l" * 16) -> None:
         """Answer every OPEN as a relay that has nothing."""
-        for message in [m for m in self.frames if isinstance(m, wire.Open)]:
-            self.tell(wire.Opened(message.document, wire.RESET, wire.Cursor(log, 0, wire.START), 0))
+        for message in [m for m in self.frames if isinstance(m, Open)]:
+            self.tell(Opened(message.document, RESET, Cursor(log, 0, START), 0))
 
     def acknowledge(self, document: bytes) -> None:
-        for push in [m for m in self.frames if isinstance(m, wire.Push) and m.document == document]:
+        for push in [m for m in self.frames if isinstance(m, Push) and m.document == document]:
             self.frames.remove(push)
             place = self.position.get(document, 0) + 1
             self.position[document] = place + len(push.data) - 1
-            self.tell(wire.Ack(document, push.session, push.n, len(push.data), place))
+            self.tell(Ack(document, push.session, push.n, len(push.data), place))
 
 
 def test_an_entry_is_local_then_sent_then_durable_and_local_again_offline(tmp_path: Path) -> None:
@@ -140,7 +155,7 @@ def test_an_entry_is_local_then_sent_then_durable_and_local_again_offline(tmp_pa
         assert chat.entry(first).sync == "durable"
         second = chat.append("user", "two")
         assert chat.entry(second).sync == "local"
-        relay.follower.changed(chat.id)
+        relay.follower.local_changed(chat.id)
         assert chat.entry(second).sync == "sent"
         assert chat.entry(first).sync == "durable"
         before = relay.follower.progress()
@@ -155,21 +170,21 @@ def test_who_is_refused_announces_no_more_on_this_connection(tmp_path: Path) -> 
         chat = repo.create("chat")
         chat.present({"typing": True})
         for answers in (True, False):
-            relay = RelayByHand(repo, wire.FEATURES)
+            relay = RelayByHand(repo, FEATURES)
             relay.open()
-            assert [m.document for m in relay.frames if isinstance(m, wire.Presence)] == [document_bytes(chat.id)]
+            assert [m.document for m in relay.frames if isinstance(m, Presence)] == [document_bytes(chat.id)]
             if answers:
-                relay.tell(wire.Error(wire.ErrorCode.PRESENCE_REFUSED, "No.", document_bytes(chat.id)))
+                relay.tell(Error(ErrorCode.PRESENCE_REFUSED, "No.", document_bytes(chat.id)))
             relay.frames.clear()
             relay.follower.announce(chat.id)
             relay.tell()
             assert not relay.follower.refused
-            assert len([m for m in relay.frames if isinstance(m, wire.Presence)]) == (0 if answers else 1)
+            assert len([m for m in relay.frames if isinstance(m, Presence)]) == (0 if answers else 1)
         relay = RelayByHand(repo, 0)  # an older relay, which does not know it
         relay.open()
         relay.follower.announce(chat.id)
         relay.tell()
-        assert not [m for m in relay.frames if isinstance(m, wire.Presence)]
+        assert not [m for m in relay.frames if isinstance(m, Presence)]
 
 
 WRITER = """

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import llmcrdt
-from llmcrdt.kvcache.chunk_cache import NullCache
+from llmcrdt.kvcache import NullCache
 from llmcrdt.testing.models import write_model
 from sync_server.core.limits import Limits
 from sync_server.thread import RelayThread

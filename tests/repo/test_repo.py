@@ -19,7 +19,7 @@ from llmcrdt.exceptions import ConversationNotFound, InvalidContent, LibraryMism
 from llmcrdt.ids import DocumentId
 from llmcrdt.repo.sync_source import SyncSource
 from llmcrdt.store.store import Store
-from llmcrdt.sync.wire import Cursor
+from llmcrdt.sync.messages import Cursor
 from sync_server.thread import RelayThread
 
 OpenRepo = Callable[..., llmcrdt.Repo]

@@ -71,7 +71,7 @@ def check_log(world: World) -> None:
 
 def check_cursors(world: World) -> None:
     """Coming back with nothing new costs one round trip: every cursor is a place at the end of the relay's log."""
-    before = {raw: world.relay.log.head(raw) for raw in world.relay.log.documents()}
+    before = {raw: world.relay.log.records.head(raw) for raw in world.relay.log.documents()}
     for process in world.processes():
         for document in process.repo.following():
             head = before.get(document_bytes(document))
@@ -82,7 +82,7 @@ def check_cursors(world: World) -> None:
         page.cut()
     world.clock.run(world.clock.now + 40)
     for raw in world.relay.log.documents():
-        assert world.relay.log.head(raw) == before[raw], f"nobody had anything to add to {document_id(raw)}"
+        assert world.relay.log.records.head(raw) == before[raw], f"nobody had anything to add to {document_id(raw)}"
 
 
 def check_present(world: World) -> None:

@@ -57,7 +57,7 @@ class World:
             mock.patch("llmcrdt.Repo._watch", return_value=None),  # ClientProcess looks
             mock.patch("llmcrdt.repo.repo.Presence", partial(Presence, clock=lambda: self.clock.now)),
             mock.patch("sync_server.workers.validator_worker.YjsReplica", FragileReplica),
-            mock.patch("sync_server.workers.validator._SLICE", 1_500),
+            mock.patch("sync_server.workers.scheduler._SLICE", 1_500),
             mock.patch("llmcrdt.repo.journal.SMALL", 2_500),
             mock.patch("llmcrdt.crdt.yjs.split.RECORD", 1_000),
         ]
@@ -235,7 +235,7 @@ class World:
                     for update in updates if document in here else ():
                         assert says_all(document, self.library, [here[document]], update), "the relay's is here"
 
-        process.follower.goal(done)
+        process.follower.add_waiter(done)
         process._pump()
 
     def deletions_of(self, process: ClientProcess) -> set[bytes]:
@@ -249,7 +249,7 @@ class World:
             return {}
         with self.disks.running(self.relay.name):
             return {
-                llmcrdt.ids.document_id(raw): list(self.relay.log.contents(raw, 1 << 30))
+                llmcrdt.ids.document_id(raw): list(self.relay.log.snapshots.contents(raw, 1 << 30))
                 for raw in self.relay.log.documents()
             }
 
@@ -257,13 +257,13 @@ class World:
         """(the log up to the cursor) + (the outbox) contain all that the document has on this device."""
         for document, update in process.state().items():
             raw, cursor = document_bytes(document), process.local.cursor(document)
-            head = self.relay.log.head(raw) if self.relay_is_up else None
+            head = self.relay.log.records.head(raw) if self.relay_is_up else None
             if cursor is None or head is None or head.cursor.log != cursor.log:
                 continue
             with self.disks.running(self.relay.name):
-                if not self.relay.log.holds(raw, cursor):
+                if not self.relay.log.records.holds(raw, cursor):
                     continue
-                log = list(self.relay.log.contents(raw, cursor.position))
+                log = list(self.relay.log.snapshots.contents(raw, cursor.position))
             waiting = [w.record.data for w in process.local.outbox(document, 0, 1 << 20)]
             assert says_all(document, self.library, [*log, *waiting], update), "log and outbox have all of it"
             if document != self.library:
@@ -305,7 +305,7 @@ class World:
                 done(why)
                 assert not deleted & set(self.relay.log.documents()), "what is deleted here is deleted on the relay"
 
-            process.follower.goal(taken)
+            process.follower.add_waiter(taken)
             process._pump()
         end = self.clock.now + _QUIET
         while left and self.clock.now < end:

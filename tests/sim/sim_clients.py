@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 
 from sim_disk import Disks
@@ -17,9 +18,9 @@ from llmcrdt.exceptions import LLMCRDTError, RelayRefused, StoreError
 from llmcrdt.ids import DocumentId
 from llmcrdt.repo.sync_source import SyncSource
 from llmcrdt.sync.backoff import Backoff
+from llmcrdt.sync.messages import ErrorCode
 from llmcrdt.sync.reconnect import HELD
 from llmcrdt.sync.synchronizer import Synchronizer
-from llmcrdt.sync.wire import ErrorCode
 
 URL = "ws://relay"
 DAY = 86_400.0
@@ -42,7 +43,7 @@ class Machine:
 
 
 class SimulatedLink:
-    """What a repo sees of a link."""
+    """A link as a repo sees it: LinkControl."""
 
     url = URL
     state = "online"
@@ -51,18 +52,18 @@ class SimulatedLink:
         self._process = process
 
     def notify(self, document: DocumentId | None = None) -> None:
-        self._process.soon(lambda: self._process.follower.changed(document))
+        self._process.soon(lambda: self._process.follower.local_changed(document))
 
-    def fold(self, document: DocumentId) -> Future[None]:
+    def request_compaction(self, document: DocumentId) -> Future[None]:
         future: Future[None] = Future()
         done = lambda outcome: future.set_result(None) if outcome == 0 else future.set_exception(StoreError("no fold"))  # noqa: E731
-        self._process.soon(lambda: self._process.follower.fold(document, done))
+        self._process.soon(lambda: self._process.follower.request_compaction(document, done))
         return future
 
-    def delete(self, document: DocumentId, after: DocumentId) -> Future[None]:
+    def request_deletion(self, document: DocumentId, after: DocumentId) -> Future[None]:
         future: Future[None] = Future()
         done = lambda outcome: future.set_result(None) if outcome == 0 else future.set_exception(StoreError("refused"))  # noqa: E731
-        self._process.soon(lambda: self._process.follower.delete(document, after, done))
+        self._process.soon(lambda: self._process.follower.request_deletion(document, after, done))
         return future
 
     def announce(self, document: DocumentId) -> None:
@@ -203,10 +204,10 @@ class ClientProcess:
 
     def _pump(self) -> None:
         if self.wire is not None:
-            for frame in self.follower.take():
+            for frame in self.follower.drain_frames():
                 self.wire.send_up(frame)
-        for pause, document, opening in self.follower.timers():
-            self.clock.after(pause, lambda d=document, o=opening: self._guarded(lambda: self.follower.due(d, o)))  # type: ignore[misc]
+        for pause, document, opening in self.follower.drain_timers():
+            self.clock.after(pause, partial(self._guarded, partial(self.follower.timer_expired, document, opening)))
 
     # ---------------------------------------------------------------- what it knows
 

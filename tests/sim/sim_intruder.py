@@ -10,8 +10,8 @@ from sim_keeper import DEADLY, PANIC
 from sim_network import Clock, Wire
 from sim_relay import RelayProcess
 
-from llmcrdt.sync import wire
-from llmcrdt.sync.wire import ErrorCode
+from llmcrdt.sync import codec
+from llmcrdt.sync.messages import Error, ErrorCode, Hello, Message, Open, Opened, Push
 from tests.sync_server.hostile_updates import UPDATES
 
 _BAD = tuple(UPDATES.values())
@@ -57,27 +57,27 @@ class Intruder:
         self._session = b""
         self._pushed: dict[bytes, tuple[bytes, ...]] = {}
         self.wire = Wire(clock, rng, self, relay)
-        self._say(wire.Hello("intruder"), wire.Open(document, "yjs"))
+        self._say(Hello("intruder"), Open(document, "yjs"))
         clock.after(rng.uniform(1, 30), lambda: self.wire.cut(client_after=0, relay_after=0))
 
-    def _say(self, *messages: wire.Message) -> None:
+    def _say(self, *messages: Message) -> None:
         for message in messages:
-            self.wire.send_up(wire.encode(message))
+            self.wire.send_up(codec.encode(message))
 
     def arrived(self, frame: bytes) -> None:
-        message = wire.decode(frame)
+        message = codec.decode(frame)
         match message:
-            case wire.Opened():
+            case Opened():
                 self._push()
-            case wire.Error(ErrorCode.BAD_RECORD, session=session, n=n):
+            case Error(ErrorCode.BAD_RECORD, session=session, n=n):
                 data = self._pushed[session or b""]
                 assert data[n - 1] in self.bad, "a record is refused only where something is wrong with it"
                 if session == self._session:
                     self._waiting = list(data[n:])
                     self._push()
-            case wire.Error(ErrorCode.GAP, session=session):
+            case Error(ErrorCode.GAP, session=session):
                 assert session != self._session, "only what stood behind a bad record is not the next"
-            case wire.Error(code, document=document):
+            case Error(code, document=document):
                 assert document is None or code == ErrorCode.GONE, message
 
     def _push(self) -> None:
@@ -87,7 +87,7 @@ class Intruder:
         while self._waiting:
             some = self._waiting[: self.rng.randint(1, 3)]
             del self._waiting[: len(some)]
-            self._say(wire.Push(self.document, self._session, n, tuple(some)))
+            self._say(Push(self.document, self._session, n, tuple(some)))
             n += len(some)
 
     def closed(self, wire_: Wire) -> None:

@@ -15,9 +15,20 @@ from llmcrdt.crdt.yjs.replica import YjsReplica
 from llmcrdt.crdt.yjs.update import UpdateRange
 from sync_server.core.limits import Limits
 from sync_server.core.validation import Flush, ValidateResult
-from sync_server.log.base import RecordLog
+from sync_server.log.admin import SnapshotStore
 from sync_server.workers import validator_worker as keeper_worker
-from sync_server.workers.validator import T, Validator, _read_answers, _State
+from sync_server.workers.scheduler import (
+    CheckScheduler,
+    Lane,
+    Order,
+    Place,
+    Sent,
+    Slice,
+    State,
+    close_log,
+    read_answers,
+    read_slice,
+)
 
 DEADLY, PANIC = b"a deadly word", b"a word to panic at"
 _INNOCENT = 2
@@ -50,75 +61,87 @@ class _Panic(BaseException):
     """As pyo3's PanicException: no Exception."""
 
 
-class SimulatedKeeper(Validator):
-    """Has no loop: ``turn`` does what comes next on it. ``crashes``: exchanges still to come that the worker does not
-    survive."""
+class SimulatedKeeper:
+    """Has no loop: ``turn`` does what comes next on it. ``crashes``: exchanges still to come that a worker does not
+    survive. Workers take no time."""
 
     def __init__(
-        self, log: RecordLog, limits: Limits, answer: Callable[[ValidateResult | Flush], None], rng: Random
+        self, log: SnapshotStore, limits: Limits, answer: Callable[[ValidateResult | Flush], None], rng: Random
     ) -> None:
-        super().__init__(log, limits, answer)
-        self.rng, self.crashes = rng, 0
+        self.scheduler = CheckScheduler(log, limits, answer)
+        self.rng, self.crashes, self.restarts = rng, 0, 0
+        self._limits = limits
         self._blamed: Counter[object] = Counter()
-        self._here: keeper_worker.ValidatorWorker | None = None
+        self._here: dict[bool, keeper_worker.ValidatorWorker] = {}
         self._later: list[Callable[[], None]] = []
+        self._now = 0.0
 
     @property
     def idle(self) -> bool:
-        waits = all(self._documents[id_].state is _State.FLUSHING for id_ in self._active)
-        return waits and not self._later and not self._orders
+        documents = self.scheduler.documents.values()
+        waits = all(document.state is State.FLUSHING for document in documents if document.jobs)
+        return waits and not self._later
+
+    def put(self, order: Order) -> None:
+        self.scheduler.put(order, self._now)
 
     def turn(self) -> None:
-        """What the thread has read comes, then the worker gets a batch."""
+        """What the thread has read comes, then one of the workers gets a batch."""
         later, self._later = self._later, []
         for call in later:
             call()
-        self._receive_all()
-        worker = self._up()
-        if worker is not None and (batch := self._batch()):
-            try:
-                answers = self._exchange(worker, batch)
-            except EOFError:
-                self._here, self.restarts = None, self.restarts + 1
-                self._lost(batch)
-            else:
-                self._answered(list(_read_answers(batch, answers)))
+        self._now += 1.0
+        for lane in self.rng.sample(self.scheduler.lanes, 2):
+            worker = self._up(lane.slow)
+            if worker is not None and (batch := self.scheduler.batch(lane, self._now)):
+                try:
+                    answers = self._exchange(worker, batch)
+                except _Dead as dead:
+                    del self._here[lane.slow]
+                    self.restarts += 1
+                    self.scheduler.lost(lane, batch, dead.place, False, self._now)
+                else:
+                    timed = [(order, answer, 0.0) for order, answer in read_answers(batch, answers)]
+                    self.scheduler.answered(lane, timed, self._now)
+            self._read(lane)
 
-    def _go_on(self) -> None:
-        pass
+    def _read(self, lane: Lane) -> None:
+        for log in self.scheduler.closed:
+            close_log(log)
+        self.scheduler.closed.clear()
+        slice_ = self.scheduler.next_read(lane)
+        if slice_ is not None:
+            self._later.append(lambda: self._was_read(slice_))
 
-    def _pause(self) -> None:
-        pass
-
-    def _on_thread(self, work: Callable[[], T], then: Callable[[T], None]) -> None:
-        self._later.append(lambda: then(work()))
+    def _was_read(self, slice_: Slice) -> None:
+        self.scheduler.was_read(slice_, read_slice(slice_.log), self._now)
 
     def die(self) -> None:
         """The relay's process is gone."""
-        for document in tuple(self._documents):
-            self._forget(document)
-        for call in self._later:
-            call()
+        for document in tuple(self.scheduler.documents):
+            self.scheduler.forget(document)
+        for log in self.scheduler.closed:
+            close_log(log)
 
     # ---------------------------------------------------------------- the worker
 
-    def _up(self) -> keeper_worker.ValidatorWorker | None:
-        if self._here is None and not (self.crashes and self.rng.random() < 0.3):
-            self._here = keeper_worker.ValidatorWorker(self._limits.record)
-        return self._here
+    def _up(self, slow: bool) -> keeper_worker.ValidatorWorker | None:
+        if slow not in self._here and not (self.crashes and self.rng.random() < 0.3):
+            self._here[slow] = keeper_worker.ValidatorWorker(self._limits.record, clock=lambda: 0.0)
+        return self._here.get(slow)
 
-    def _exchange(self, worker: keeper_worker.ValidatorWorker, sent: Sequence[Any]) -> list[bytes]:
+    def _exchange(self, worker: keeper_worker.ValidatorWorker, sent: Sequence[Sent]) -> list[bytes]:
         answers: list[bytes] = []
         dies_at = self.rng.randrange(len(sent) + 1) if self._crashes(sent) else None
         for place, order in enumerate(sent):
             if place == dies_at or any(DEADLY in data for data in order.data):
-                raise EOFError
+                raise _Dead(Place(place, 0, len(order.data)))
             answers += worker.obey(order.name, order.document, order.data)
         if dies_at is not None:
-            raise EOFError
+            raise _Dead(Place(len(sent) - 1))
         return answers
 
-    def _crashes(self, sent: Sequence[Any]) -> bool:
+    def _crashes(self, sent: Sequence[Sent]) -> bool:
         """Whether it dies, for no fault of what it has in hand."""
         if not self.crashes:
             return False
@@ -131,3 +154,10 @@ class SimulatedKeeper(Validator):
             self._blamed[suspect] += 1
         self.crashes -= 1
         return True
+
+
+class _Dead(Exception):
+    """A worker is gone; ``place``: where it had come to."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place

@@ -15,19 +15,54 @@ from sim_network import Clock, Wire
 
 from llmcrdt.crdt.yjs.compact import compact_updates
 from llmcrdt.exceptions import LLMCRDTError
-from llmcrdt.sync import wire
+from llmcrdt.sync import codec, messages
+from llmcrdt.sync.messages import (
+    Ack,
+    Deleted,
+    Error,
+    ErrorCode,
+    Folded,
+    Message,
+    Opened,
+    Presence,
+    Push,
+    Records,
+    Snapshot,
+    Welcome,
+)
 from sync_server.auth.tokens import Tokens
-from sync_server.core.catch_up import CatchUpRequest, CatchUpResult
-from sync_server.core.compaction import CompactRequest, CompactResult
+from sync_server.core.events import (
+    CatchUpRequest,
+    CatchUpResult,
+    CompactRequest,
+    CompactResult,
+    Drop,
+    Event,
+    Greeted,
+    Joined,
+    Output,
+    Send,
+    Sent,
+    Tick,
+)
 from sync_server.core.limits import Limits
-from sync_server.core.rooms import Drop, Event, Greeted, Joined, Left, Output, Received, Rooms, Send, Sent, Tick
-from sync_server.core.validation import DiffRequest, DiffResponse, Flushed, ReplicaDropped, ValidateRequest, Validation
+from sync_server.core.rooms import Rooms
+from sync_server.core.validation import (
+    DiffRequest,
+    DiffResponse,
+    Flushed,
+    Left,
+    Received,
+    ReplicaDropped,
+    ValidateRequest,
+    Validation,
+)
 from sync_server.doors import yjs
 from sync_server.doors.native import NativeDoor
 from sync_server.doors.yjs import YjsDoor
 from sync_server.log.base import LogError
 from sync_server.log.file import DATABASE
-from sync_server.log.sqlite import SqliteLog
+from sync_server.log.sqlite import SqliteStorage
 from sync_server.workers import compactor_worker as fold_worker
 
 LIMITS = Limits(
@@ -64,24 +99,24 @@ class Ledger:
         """The relay says this to somebody."""
         document = getattr(message, "document", None)
         match message:
-            case wire.Ack(_, session, first, count):
+            case Ack(_, session, first, count):
                 for n in range(first, first + count):
                     if (message.document, session, n) not in self.pushed:
                         continue  # the relay's own record of what a page said
                     data = self.acked[message.document, session, n] = self.pushed[message.document, session, n]
                     assert data not in self.bad, "what is bad is never acknowledged"
-            case wire.Records(_, _, records):
+            case Records(_, _, records):
                 assert not self.bad.intersection(record.data for record in records), "what is bad goes to nobody"
                 self.largest = max(self.largest, *(len(record.data) for record in records))
             case DiffResponse(_, update):
                 self.largest = max(self.largest, len(update))
-            case wire.Deleted(_, wire.DELETE_DONE):
+            case Deleted(_, messages.DELETE_DONE):
                 self.deleted.add(message.document)
                 self.happened["deletions done"] += 1
                 return
-            case wire.Error(wire.ErrorCode.BAD_RECORD):
+            case Error(ErrorCode.BAD_RECORD):
                 self.happened["records refused"] += 1
-        if isinstance(message, wire.Ack | wire.Records | wire.Snapshot | wire.Opened | wire.Folded):
+        if isinstance(message, Ack | Records | Snapshot | Opened | Folded):
             assert document not in self.deleted, "what was deleted takes nothing and says nothing any more"
 
 
@@ -113,10 +148,10 @@ class RelayProcess:
         self._woken = self._checks = self._announcing = False
         self._said = 0.0
         with disks.running(name):
-            self.log = SqliteLog(folder / DATABASE)
-            self.rooms = Rooms(self.log, LIMITS, rng.randbytes, Validation(available=True, always=True), condense=True)
+            self.log = SqliteStorage(folder / DATABASE)
+            self.rooms = Rooms(self.log, LIMITS, rng.randbytes, Validation(available=True, always=True), catch_up=True)
         self._tokens = Tokens(folder)
-        self.keeper = SimulatedKeeper(self.log, LIMITS, self._put, rng)
+        self.keeper = SimulatedKeeper(self.log.snapshots, LIMITS, self._put, rng)
         self._wake()
         self._tick()
 
@@ -135,9 +170,8 @@ class RelayProcess:
         with self.disks.running(self.name):
             self.keeper.die()
             self.ledger.happened["workers lost"] += self.keeper.restarts
-            self.log._db.conn.close()
-            assert self.log._lock is not None
-            self.log._lock.close()
+            self.log.database.connection.close()
+            self.log.database.lock.close()
 
     # ---------------------------------------------------------------- connections
 
@@ -177,12 +211,12 @@ class RelayProcess:
         while wire_.inbox and peer.working <= LIMITS.window and wire_.queued <= LIMITS.outgoing and not peer.ended:
             frame = wire_.inbox.popleft()
             message = peer.door.receive(frame)
-            if isinstance(message, wire.Welcome):
+            if isinstance(message, Welcome):
                 self._put(Greeted(peer.number, peer.door.features))
-            if isinstance(message, wire.Welcome | wire.Error | wire.Deleted):
-                wire_.send_down(wire.encode(message), 0)
+            if isinstance(message, Welcome | Error | Deleted):
+                wire_.send_down(codec.encode(message), 0)
                 continue
-            if isinstance(message, wire.Push):
+            if isinstance(message, Push):
                 for n, data in enumerate(message.data, message.n):
                     self.ledger.pushed.setdefault((message.document, message.session, n), data)
             if message is not None:
@@ -265,7 +299,7 @@ class RelayProcess:
                         self._end(peer, error)
                 case Send(peers, message, weight):
                     self.ledger.note(message)
-                    if isinstance(message, wire.Deleted):
+                    if isinstance(message, Deleted):
                         self._deleted(message.document)
                     for number in peers:
                         if peer := self._peers.get(number):
@@ -274,27 +308,27 @@ class RelayProcess:
         for peer in tuple(self._peers.values()):
             self.readable(peer.wire)
 
-    def _send(self, peer: _Peer, message: wire.Message | DiffResponse, weight: int) -> None:
+    def _send(self, peer: _Peer, message: Message | DiffResponse, weight: int) -> None:
         """As ``server.Relay`` does, which speaks the protocol of each door."""
         if isinstance(peer.door, NativeDoor):
             assert not isinstance(message, DiffResponse)
-            return peer.wire.send_down(wire.encode(message), weight)
+            return peer.wire.send_down(codec.encode(message), weight)
         match message:
-            case wire.Error():
+            case Error():
                 self._end(peer, message)
             case DiffResponse(_, update, version):
                 if peer.door.ask_once():
                     peer.wire.send_down(yjs.encode(yjs.StepOne(version)), 0)
                 peer.wire.send_down(yjs.encode(yjs.StepTwo(update)), weight)
-            case wire.Records(_, _, records):
+            case Records(_, _, records):
                 for n, record in enumerate(records):
                     peer.wire.send_down(yjs.encode(yjs.Update(record.data)), 0 if n else weight)
-            case wire.Presence(_, entries):
+            case Presence(_, entries):
                 peer.wire.send_down(yjs.encode(yjs.Awareness(entries)), weight)
             case _:
                 peer.unreported += weight
 
-    def _end(self, peer: _Peer, error: wire.Error) -> None:
+    def _end(self, peer: _Peer, error: Error) -> None:
         last, peer.wire.reason, _ = peer.door.farewell(error)
         peer.ended = True
         if last is not None:
@@ -309,7 +343,7 @@ class RelayProcess:
         if self.folds_work or self.rng.random() < 0.8:
             try:
                 with self.disks.running(self.name):
-                    records = compact_updates(self.log.contents(todo.document, todo.upto.position))
+                    records = compact_updates(self.log.snapshots.contents(todo.document, todo.upto.position))
             except (LogError, LLMCRDTError):
                 records = None
         self._put(CompactResult(todo.document, todo.upto, records))
@@ -321,7 +355,7 @@ class RelayProcess:
         records = None
         if self.rng.random() < 0.9:
             with suppress(LogError), self.disks.running(self.name):
-                records = fold_worker.obey(b"condense", list(self.log.stretch(*todo)))
+                records = fold_worker.obey(b"condense", list(self.log.snapshots.contents_in_thirds(*todo)))
         self.ledger.happened["parts of logs condensed"] += bool(records)
         self._put(CatchUpResult(*todo, records))
 

@@ -18,10 +18,12 @@ from relay_operations import OPERATIONS
 from relay_soak import run_schedule
 from sim_disk import Disks, library
 
-from llmcrdt.sync import wire
-from sync_server.core.rooms import Joined, Received, Rooms, Send, Tick
+from llmcrdt.sync.messages import Barrier, Open, Push, Reached
+from sync_server.core.events import Joined, Send, Tick
+from sync_server.core.rooms import Rooms
+from sync_server.core.validation import Received
 from sync_server.log.file import DATABASE
-from sync_server.log.sqlite import SqliteLog
+from sync_server.log.sqlite import SqliteStorage
 
 pytestmark = pytest.mark.skipif(library() is None, reason="Python's sqlite3 has SQLite built in: no disk to simulate")
 
@@ -83,15 +85,15 @@ def test_a_disk_that_is_full_drops_no_reader(tmp_path: Path) -> None:
     machine = tmp_path / "relay"
     machine.mkdir()
     with Disks(tmp_path) as disks:
-        log = SqliteLog(machine / DATABASE)
+        log = SqliteStorage(machine / DATABASE)
         rooms = Rooms(log)
-        rooms.step([Joined(1), Received(1, wire.Open(b"d" * 16, "yjs"))])
-        log._db.conn.execute("CREATE TABLE large (data)")
-        rooms.step([Received(1, wire.Push(b"d" * 16, b"s" * 16, 1, (b"one",)))])
-        rooms._folding._scrubbing = True
+        rooms.step([Joined(1), Received(1, Open(b"d" * 16, "yjs"))])
+        log.database.connection.execute("CREATE TABLE large (data)")
+        rooms.step([Received(1, Push(b"d" * 16, b"s" * 16, 1, (b"one",)))])
+        rooms._compaction._scrubbing = True
         disks.fill(machine, True)
-        outputs = rooms.step([Received(1, wire.Barrier(1))])
-        assert [output.message for output in outputs if isinstance(output, Send)] == [wire.Reached(1)]
+        outputs = rooms.step([Received(1, Barrier(1))])
+        assert [output.message for output in outputs if isinstance(output, Send)] == [Reached(1)]
         assert rooms.stuck
         disks.fill(machine, False)
         rooms.step([Tick()])

@@ -20,7 +20,7 @@ from llmcrdt.exceptions import NewerDatabase, NotADatabase, RepoClosed, StoreErr
 from llmcrdt.ids import NO_LOG
 from llmcrdt.store.migrations import APPLICATION_ID, migrations
 from llmcrdt.store.store import SMALL, Listed, Store
-from sync_server.log.sqlite import SqliteLog
+from sync_server.log.sqlite import SqliteStorage
 
 DOCUMENT, RELAY, SESSION = "doc", "ws://relay", "S" * 22
 CURSOR = (b"log", 3, b"chain")
@@ -357,7 +357,7 @@ def test_a_new_file_is_for_its_owner_only(tmp_path: Path) -> None:
     try:
         with llmcrdt.open(tmp_path / "chats.db") as repo:
             repo.create().append("user", "Hello")
-            log = SqliteLog(tmp_path / "relay.db")
+            log = SqliteStorage(tmp_path / "relay.db")
             modes = {path.name: path.stat().st_mode & 0o077 for path in tmp_path.iterdir() if path.is_file()}
             log.close()
     finally:

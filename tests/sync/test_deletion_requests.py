@@ -6,22 +6,44 @@ import pytest
 
 from llmcrdt.exceptions import RelayRefused
 from llmcrdt.ids import DocumentId, document_bytes, document_id
-from llmcrdt.sync import wire
-from llmcrdt.sync.deletion_requests import MOST, DeletionRequests
+from llmcrdt.sync import codec
+from llmcrdt.sync.chain import START
+from llmcrdt.sync.deletion_requests import MAX_UNDER_WAY, DeletionRequests
+from llmcrdt.sync.messages import (
+    DELETE_DONE,
+    DELETE_REFUSED,
+    FEATURES,
+    PRESENCE,
+    RESET,
+    RESUMED,
+    Ack,
+    Barrier,
+    Close,
+    Cursor,
+    Delete,
+    Deleted,
+    Error,
+    ErrorCode,
+    Message,
+    Open,
+    Opened,
+    Push,
+    Reached,
+    Welcome,
+)
 from llmcrdt.sync.protocol import Connection
 from llmcrdt.sync.synchronizer import Synchronizer
-from llmcrdt.sync.wire import Cursor
 from llmcrdt.testing.local_documents import BlobDocuments
 
 LIBRARY, GONE = document_id(b"l" * 16), document_id(b"g" * 16)
 CURSOR = Cursor(b"c" * 16, 1, bytes(32))
-EMPTY = Cursor(b"c" * 16, 0, wire.START)
+EMPTY = Cursor(b"c" * 16, 0, START)
 
 
-def connected(features: int = wire.FEATURES) -> Connection:
+def connected(features: int = FEATURES) -> Connection:
     connection = Connection()
-    connection.receive(wire.encode(wire.Welcome(features=features)))
-    connection.take()
+    connection.receive(codec.encode(Welcome(features=features)))
+    connection.drain_frames()
     return connection
 
 
@@ -32,15 +54,15 @@ def library() -> BlobDocuments:
     return local
 
 
-def asked(connection: Connection) -> list[wire.Message]:
-    return [wire.decode(frame) for frame in connection.take()]
+def asked(connection: Connection) -> list[Message]:
+    return [codec.decode(frame) for frame in connection.drain_frames()]
 
 
-def tell(follower: Synchronizer, *messages: wire.Message) -> list[wire.Message]:
+def tell(synchronizer: Synchronizer, *messages: Message) -> list[Message]:
     """The relay says something. Returns what it gets for it."""
     for message in messages:
-        follower.receive(wire.encode(message))
-    return [wire.decode(frame) for frame in follower.take()]
+        synchronizer.receive(codec.encode(message))
+    return [codec.decode(frame) for frame in synchronizer.drain_frames()]
 
 
 def acknowledge_all(local: BlobDocuments) -> None:
@@ -56,11 +78,11 @@ def test_it_waits_for_the_library_and_is_asked_once() -> None:
     acknowledge_all(local)
     deletions.ask(connection)
     deletions.ask(connection)
-    assert asked(connection) == [wire.Delete(document_bytes(GONE))]
-    deletions.answered(GONE, wire.DELETE_DONE)
+    assert asked(connection) == [Delete(document_bytes(GONE))]
+    deletions.answered(GONE, DELETE_DONE)
     deletions.start_over()
     deletions.ask(connection)
-    assert asked(connection) == [] and answers == [wire.DELETE_DONE]
+    assert asked(connection) == [] and answers == [DELETE_DONE]
 
 
 def test_one_record_in_the_place_of_those_that_waited_has_to_be_acknowledged_too() -> None:
@@ -73,7 +95,7 @@ def test_one_record_in_the_place_of_those_that_waited_has_to_be_acknowledged_too
     assert asked(connection) == []
     acknowledge_all(local)
     deletions.ask(connection)
-    assert asked(connection) == [wire.Delete(document_bytes(GONE))]
+    assert asked(connection) == [Delete(document_bytes(GONE))]
 
 
 def test_it_waits_until_the_relay_has_what_was_durable_before() -> None:
@@ -84,7 +106,7 @@ def test_it_waits_until_the_relay_has_what_was_durable_before() -> None:
     deletions.add(GONE, LIBRARY, lambda outcome: None)
     assert not deletions.ask(connection, {LIBRARY}) and deletions.held_back
     assert deletions.ask(connection, {DocumentId("another")}) and not deletions.held_back
-    assert asked(connection) == [wire.Delete(document_bytes(GONE))]
+    assert asked(connection) == [Delete(document_bytes(GONE))]
 
 
 def test_what_was_not_answered_is_asked_for_on_the_next_connection() -> None:
@@ -95,11 +117,11 @@ def test_what_was_not_answered_is_asked_for_on_the_next_connection() -> None:
     deletions.ask(one)
     deletions.start_over()
     deletions.ask(two)
-    assert asked(one) == asked(two) == [wire.Delete(document_bytes(GONE))]
+    assert asked(one) == asked(two) == [Delete(document_bytes(GONE))]
 
 
 def test_an_older_relay_is_not_asked_and_the_next_connection_is() -> None:
-    local, old, new = library(), connected(features=wire.PRESENCE), connected()
+    local, old, new = library(), connected(features=PRESENCE), connected()
     acknowledge_all(local)
     deletions = DeletionRequests(local)
     deletions.add(GONE, LIBRARY, lambda outcome: None)
@@ -107,40 +129,40 @@ def test_an_older_relay_is_not_asked_and_the_next_connection_is() -> None:
     assert asked(old) == []
     deletions.start_over()
     deletions.ask(new)
-    assert asked(new) == [wire.Delete(document_bytes(GONE))]
+    assert asked(new) == [Delete(document_bytes(GONE))]
     deletions.start_over()  # no answer came
     again = connected()
     deletions.ask(again)
-    assert asked(again) == [wire.Delete(document_bytes(GONE))]
+    assert asked(again) == [Delete(document_bytes(GONE))]
 
 
 def test_a_thousand_are_asked_for_a_few_at_a_time_and_who_waits_waits_for_all() -> None:
     """A relay drops whoever has more than 1,024 under way."""
     local, done, outcomes = library(), list[object](), list[int]()
     acknowledge_all(local)
-    follower = Synchronizer(local, lambda: 0.0)
+    synchronizer = Synchronizer(local, lambda: 0.0)
     gone = [document_id(n.to_bytes(16, "big")) for n in range(1000)]
     for document in gone:
-        follower.delete(document, LIBRARY, outcomes.append)
-    follower.connected()
-    follower.goal(done.append)
-    to_say: list[wire.Message] = [wire.Welcome(features=wire.FEATURES)]
-    to_say.append(wire.Opened(document_bytes(LIBRARY), wire.RESUMED, CURSOR, CURSOR.position))
+        synchronizer.request_deletion(document, LIBRARY, outcomes.append)
+    synchronizer.connected()
+    synchronizer.add_waiter(done.append)
+    to_say: list[Message] = [Welcome(features=FEATURES)]
+    to_say.append(Opened(document_bytes(LIBRARY), RESUMED, CURSOR, CURSOR.position))
     under_way: list[bytes] = []
     asked = 0
     while to_say:
-        follower.receive(wire.encode(to_say.pop(0)))
-        for message in map(wire.decode, follower.take()):
-            if isinstance(message, wire.Delete):
+        synchronizer.receive(codec.encode(to_say.pop(0)))
+        for message in map(codec.decode, synchronizer.drain_frames()):
+            if isinstance(message, Delete):
                 under_way.append(message.document)
                 asked += 1
-            elif isinstance(message, wire.Barrier):
+            elif isinstance(message, Barrier):
                 assert asked == len(gone), "before, there is nothing to be told"
-                to_say.append(wire.Reached(message.id))
-        assert len(under_way) <= MOST < 1024
+                to_say.append(Reached(message.id))
+        assert len(under_way) <= MAX_UNDER_WAY < 1024
         if under_way and not to_say:
-            to_say.append(wire.Deleted(under_way.pop(0), wire.DELETE_DONE))
-    assert outcomes == [wire.DELETE_DONE] * len(gone) and done == [None]
+            to_say.append(Deleted(under_way.pop(0), DELETE_DONE))
+    assert outcomes == [DELETE_DONE] * len(gone) and done == [None]
 
 
 def test_who_asks_twice_is_answered_twice_and_the_relay_is_asked_once() -> None:
@@ -150,28 +172,28 @@ def test_who_asks_twice_is_answered_twice_and_the_relay_is_asked_once() -> None:
     for _ in range(2):
         deletions.add(GONE, LIBRARY, answers.append)
         deletions.ask(connection)
-    assert asked(connection) == [wire.Delete(document_bytes(GONE))]
-    deletions.answered(GONE, wire.DELETE_REFUSED)
-    assert answers == [wire.DELETE_REFUSED] * 2
+    assert asked(connection) == [Delete(document_bytes(GONE))]
+    deletions.answered(GONE, DELETE_REFUSED)
+    assert answers == [DELETE_REFUSED] * 2
 
 
 @pytest.mark.parametrize("reached_first", [True, False])
 def test_who_waits_to_be_in_step_waits_until_the_relay_has_heard_of_it(reached_first: bool) -> None:
     local, done = library(), list[object]()
     raw = document_bytes(LIBRARY)
-    follower = Synchronizer(local, lambda: 0.0)
-    follower.connected()
-    follower.delete(GONE, LIBRARY, done.append)
-    tell(follower, wire.Welcome(features=wire.FEATURES))
-    follower.goal(done.append)
-    *_, push, barrier = tell(follower, wire.Opened(raw, wire.RESET, EMPTY, 0))
-    assert isinstance(push, wire.Push) and barrier == wire.Barrier(1)
-    ack, reached = wire.Ack(raw, push.session, push.n, 1, 1), wire.Reached(1)
-    said = tell(follower, *((reached, ack) if reached_first else (ack, reached)))
-    assert said == [wire.Delete(document_bytes(GONE)), wire.Barrier(2)]
+    synchronizer = Synchronizer(local, lambda: 0.0)
+    synchronizer.connected()
+    synchronizer.request_deletion(GONE, LIBRARY, done.append)
+    tell(synchronizer, Welcome(features=FEATURES))
+    synchronizer.add_waiter(done.append)
+    *_, push, barrier = tell(synchronizer, Opened(raw, RESET, EMPTY, 0))
+    assert isinstance(push, Push) and barrier == Barrier(1)
+    ack, reached = Ack(raw, push.session, push.n, 1, 1), Reached(1)
+    said = tell(synchronizer, *((reached, ack) if reached_first else (ack, reached)))
+    assert said == [Delete(document_bytes(GONE)), Barrier(2)]
     assert done == []
-    tell(follower, wire.Deleted(document_bytes(GONE), wire.DELETE_REFUSED), wire.Reached(2))
-    assert done == [wire.DELETE_REFUSED, None]
+    tell(synchronizer, Deleted(document_bytes(GONE), DELETE_REFUSED), Reached(2))
+    assert done == [DELETE_REFUSED, None]
 
 
 @pytest.mark.parametrize("explained", [True, False])
@@ -181,42 +203,42 @@ def test_gone_is_a_refusal_only_where_the_library_does_not_say_why(explained: bo
     for document in (LIBRARY, GONE):
         local.follow(document)
     local.put(GONE, b"never acknowledged")
-    follower = Synchronizer(local, lambda: 0.0)
-    follower.connected()
-    tell(follower, wire.Welcome(features=wire.FEATURES))
-    follower.goal(done.append)
-    tell(follower, *(wire.Opened(document_bytes(document), wire.RESET, EMPTY, 0) for document in (LIBRARY, GONE)))
-    tell(follower, wire.Reached(1))
-    said = tell(follower, wire.Error(wire.ErrorCode.GONE, "It was deleted.", document_bytes(GONE)))
-    assert said == [wire.Barrier(2)] and done == []
+    synchronizer = Synchronizer(local, lambda: 0.0)
+    synchronizer.connected()
+    tell(synchronizer, Welcome(features=FEATURES))
+    synchronizer.add_waiter(done.append)
+    tell(synchronizer, *(Opened(document_bytes(document), RESET, EMPTY, 0) for document in (LIBRARY, GONE)))
+    tell(synchronizer, Reached(1))
+    said = tell(synchronizer, Error(ErrorCode.GONE, "It was deleted.", document_bytes(GONE)))
+    assert said == [Barrier(2)] and done == []
     if explained:
         local.forget(GONE)
-        follower.changed()
-    tell(follower, wire.Reached(2))
-    assert [why and why.code for why in done] == [None if explained else wire.ErrorCode.GONE]
+        synchronizer.local_changed()
+    tell(synchronizer, Reached(2))
+    assert [why and why.code for why in done] == [None if explained else ErrorCode.GONE]
 
 
 @pytest.mark.parametrize(
     ("answer", "lost"),
     [
-        (wire.Opened(document_bytes(GONE), wire.RESET, EMPTY, 0), 1),
-        (wire.Error(wire.ErrorCode.WRONG_KIND, "", document_bytes(GONE)), 1),
-        (wire.Error(wire.ErrorCode.GONE, "", document_bytes(GONE)), 0),
-        (wire.Error(wire.ErrorCode.FORBIDDEN, "", document_bytes(GONE)), 0),
+        (Opened(document_bytes(GONE), RESET, EMPTY, 0), 1),
+        (Error(ErrorCode.WRONG_KIND, "", document_bytes(GONE)), 1),
+        (Error(ErrorCode.GONE, "", document_bytes(GONE)), 0),
+        (Error(ErrorCode.FORBIDDEN, "", document_bytes(GONE)), 0),
     ],
 )
 def test_a_relay_is_asked_whether_it_knows_what_it_deleted_last(
-    monkeypatch: pytest.MonkeyPatch, answer: wire.Message, lost: int
+    monkeypatch: pytest.MonkeyPatch, answer: Message, lost: int
 ) -> None:
     local, noted = library(), list[None]()
     monkeypatch.setattr(local, "deleted_last", lambda: [GONE])
     monkeypatch.setattr(local, "lost", lambda: noted.append(None))
-    follower = Synchronizer(local, lambda: 0.0)
+    synchronizer = Synchronizer(local, lambda: 0.0)
     for connection in (1, 2):
-        follower.connected()
-        asked = [m for m in map(wire.decode, follower.take()) if isinstance(m, wire.Open)]
+        synchronizer.connected()
+        asked = [m for m in map(codec.decode, synchronizer.drain_frames()) if isinstance(m, Open)]
         assert asked[-1].document == document_bytes(GONE) and asked[-1].cursor is None
-        said = tell(follower, wire.Welcome(features=wire.FEATURES), answer)
-        opened = isinstance(answer, wire.Opened)
-        assert [m for m in said if isinstance(m, wire.Close)] == [wire.Close(document_bytes(GONE))] * opened
-        assert len(noted) == lost * connection and not follower.refused
+        said = tell(synchronizer, Welcome(features=FEATURES), answer)
+        opened = isinstance(answer, Opened)
+        assert [m for m in said if isinstance(m, Close)] == [Close(document_bytes(GONE))] * opened
+        assert len(noted) == lost * connection and not synchronizer.refused

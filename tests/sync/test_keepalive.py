@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 
 from llmcrdt.ids import document_id
-from llmcrdt.sync import link as client
-from llmcrdt.sync import wire
+from llmcrdt.sync import codec, link_loop
+from llmcrdt.sync.chain import START, digest, next_chain
 from llmcrdt.sync.keepalive import Keepalive
 from llmcrdt.sync.link import Link
+from llmcrdt.sync.messages import RESET, SUBPROTOCOL, Cursor, Opened, Record, Records, Welcome
 from llmcrdt.sync.reconnect import ReconnectingTransport
 from llmcrdt.testing.local_documents import BlobDocuments
 
@@ -33,7 +34,7 @@ class Other:
 
     def __init__(self) -> None:
         self.asked, self.buffer, self.given, self.heard, self.now = 0, 0, 0, 0, 100.0
-        self.pulse = Keepalive(self, self.ask, self.now, 20.0)  # type: ignore[arg-type]
+        self.keepalive = Keepalive(self, self.ask, self.now, 20.0)  # type: ignore[arg-type]
 
     def get_write_buffer_size(self) -> int:
         return self.buffer
@@ -51,7 +52,7 @@ class Other:
         for second in range(seconds):
             each(self)
             self.now += 1.0
-            if not self.pulse.beat(self.now, self.heard, self.given, excused=excused):
+            if not self.keepalive.beat(self.now, self.heard, self.given, excused=excused):
                 return second + 1
         return seconds
 
@@ -140,9 +141,9 @@ def hand_made(serve: Callable[[socket.socket], None]) -> Iterator[str]:
                     peer.sendall(
                         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                         b"Sec-WebSocket-Accept: " + accept + b"\r\nSec-WebSocket-Protocol: "
-                        + wire.SUBPROTOCOL.encode() + b"\r\n\r\n"
+                        + SUBPROTOCOL.encode() + b"\r\n\r\n"
                     )  # fmt: skip
-                    peer.sendall(frame(wire.encode(wire.Welcome("test"))))
+                    peer.sendall(frame(codec.encode(Welcome("test"))))
                     with suppress(OSError):
                         serve(peer)
 
@@ -159,7 +160,7 @@ def frame(payload: bytes) -> bytes:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Half a second is long."""
-    monkeypatch.setattr(client, "Line", partial(ReconnectingTransport, patience=0.5))
+    monkeypatch.setattr(link_loop, "ReconnectingTransport", partial(ReconnectingTransport, patience=0.5))
 
 
 def test_a_relay_that_says_nothing_any_more_is_left(impatient: Any) -> None:
@@ -171,14 +172,14 @@ def test_a_relay_that_says_nothing_any_more_is_left(impatient: Any) -> None:
 
 def test_a_message_that_comes_slowly_is_waited_for(impatient: Any) -> None:
     """The answer to a ping would stand behind it."""
-    record = wire.Record(b"s" * 16, 1, (60_000).to_bytes(4, "big") + bytes(60_000))
-    head = wire.Cursor(b"l" * 16, 1, wire.next_chain(wire.START, wire.digest(D, record)))
+    record = Record(b"s" * 16, 1, (60_000).to_bytes(4, "big") + bytes(60_000))
+    head = Cursor(b"l" * 16, 1, next_chain(START, digest(D, record)))
     over, connections = threading.Event(), list[float]()
 
     def serve(peer: socket.socket) -> None:
         connections.append(time.monotonic())
-        peer.sendall(frame(wire.encode(wire.Opened(D, wire.RESET, head._replace(log=b"l" * 16), 0))))
-        records = frame(wire.encode(wire.Records(D, 1, (record,))))
+        peer.sendall(frame(codec.encode(Opened(D, RESET, head._replace(log=b"l" * 16), 0))))
+        records = frame(codec.encode(Records(D, 1, (record,))))
         for at in range(0, len(records), 3_000):
             peer.sendall(records[at : at + 3_000])
             over.wait(0.15)

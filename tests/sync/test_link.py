@@ -13,17 +13,17 @@ import pytest
 
 from llmcrdt.exceptions import RelayRefused, RelayUnreachable, SyncError, SyncTimeout
 from llmcrdt.ids import DocumentId, document_bytes, document_id
-from llmcrdt.sync import link as client
+from llmcrdt.sync import link_control
 from llmcrdt.sync.address import relay_address
 from llmcrdt.sync.backoff import Backoff
 from llmcrdt.sync.failures import explained
-from llmcrdt.sync.link import Link
+from llmcrdt.sync.link import Link, control_of
 from llmcrdt.sync.local import Record, Waiting
+from llmcrdt.sync.messages import Announcement
 from llmcrdt.sync.progress import Progress
-from llmcrdt.sync.wire import Announcement
 from llmcrdt.testing.local_documents import BlobDocuments, pack, unpack
 from sync_server.core.limits import Limits
-from sync_server.log.sqlite import SqliteLog
+from sync_server.log.sqlite import SqliteStorage
 from sync_server.thread import RelayThread
 
 from ..waiting import eventually
@@ -65,7 +65,7 @@ def test_two_devices_meet_at_the_relay(relay: RelayThread) -> None:
         assert a.blobs(ONE) == b.blobs(ONE) == {b"from a", b"from b"}
         assert la.state == lb.state == "online"
         a.put(ONE, b"later")
-        la.notify(ONE)
+        control_of(la).notify(ONE)
         eventually(lambda: b"later" in b.blobs(ONE))
     assert la.state == lb.state == "closed"
     assert not a[ONE].outbox
@@ -109,7 +109,7 @@ def test_what_is_written_while_somebody_waits_does_not_hold_it_up(relay: RelayTh
         while not stop.is_set():
             n += 1
             a.put(ONE, b"%d" % n)
-            link.notify(ONE)
+            control_of(link).notify(ONE)
             stop.wait(0.0005)
 
     with Link(relay.url, a) as link:
@@ -168,8 +168,8 @@ def test_a_relay_that_was_wiped_is_filled_again(tmp_path: Path) -> None:
         with quick(relay.url, b) as lb:
             lb.wait_synced(PATIENCE)
             la.wait_synced(PATIENCE)
-    log = SqliteLog(tmp_path / "second" / "relay.db")
-    stored = [blob for s in log.read(document_bytes(ONE), 0, 1 << 20, 1000) for blob in unpack(s.record.data)]
+    log = SqliteStorage(tmp_path / "second" / "relay.db")
+    stored = [blob for s in log.records.read(document_bytes(ONE), 0, 1 << 20, 1000) for blob in unpack(s.record.data)]
     log.close()
     # Each sent what the log lacked, and no more.
     assert len(stored) == len(set(stored)) == 21
@@ -186,14 +186,14 @@ def test_an_old_backup_of_the_relay_is_noticed_under_running_links(tmp_path: Pat
         port, url = relay.port, relay.url
         with quick(url, a) as link:
             a.put(ONE, b"old")
-            link.notify(ONE)
+            control_of(link).notify(ONE)
             link.wait_synced(PATIENCE)
     shutil.copytree(tmp_path / "relay", tmp_path / "backup")
     with quick(url, a) as la, quick(url, b) as lb:
         with RelayThread(tmp_path / "relay", port=port, check=False):
             for n in range(30):
                 a.put(ONE, b"new %d" % n)
-            la.notify()
+            control_of(la).notify()
             la.wait_synced(PATIENCE)
             lb.wait_synced(PATIENCE)
         eventually(lambda: la.state != "online" and lb.state != "online")
@@ -245,12 +245,12 @@ def test_closing_wakes_whoever_waits() -> None:
 
     waiter = threading.Thread(target=wait)
     waiter.start()
-    eventually(lambda: bool(link._waiting))
+    eventually(lambda: bool(link._loop._futures))
     link.close()
     waiter.join(PATIENCE)
     assert [str(e) for e in errors] == ["The link is closed. Connect again."]
     link.close()
-    link.notify(ONE)
+    control_of(link).notify(ONE)
 
 
 def test_async_use(relay: RelayThread) -> None:
@@ -278,7 +278,7 @@ def test_a_record_above_the_limit_is_refused_here_and_holds_up_only_its_document
             eventually(lambda: not a[TWO].outbox)
             assert a[ONE].outbox
             a.forget(ONE)
-            link.notify()
+            control_of(link).notify()
             link.wait_synced(PATIENCE)
 
 
@@ -302,7 +302,7 @@ def test_a_copied_database_is_no_danger(relay: RelayThread) -> None:
         b.received(ONE, [Record(a[ONE].session, 1, pack([b"common"]))], a[ONE].cursor)
         b[ONE].session, b[ONE].n = a[ONE].session, a[ONE].n
         a.put(ONE, b"a goes on")
-        la.notify(ONE)
+        control_of(la).notify(ONE)
         la.wait_synced(PATIENCE)
         b.put(ONE, b"b goes on")
         with Link(relay.url, b) as lb:
@@ -319,12 +319,12 @@ def test_a_record_that_cannot_be_read_is_kept_aside(relay: RelayThread) -> None:
         doc.n, doc.place = doc.n + 1, doc.place + 1
         doc.outbox.append(Waiting(doc.place, Record(doc.session, doc.n, b"\xff\xff\xff\xff bad")))
         a.put(ONE, b"good")
-        la.notify(ONE)
+        control_of(la).notify(ONE)
         la.wait_synced(PATIENCE)
         lb.wait_synced(PATIENCE)
         assert len(b[ONE].quarantine) == 1
         a.put(ONE, b"after")
-        la.notify(ONE)
+        control_of(la).notify(ONE)
         la.wait_synced(PATIENCE)
         lb.wait_synced(PATIENCE)
     assert b.blobs(ONE) == {b"good", b"after"}
@@ -368,7 +368,7 @@ def test_an_error_while_sending_is_no_other(relay: RelayThread) -> None:
         link.wait_synced(PATIENCE)
         a.broken = "outbox"
         a.put(ONE, b"x")
-        link.notify(ONE)
+        control_of(link).notify(ONE)
         eventually(lambda: "the disk is full" in str(link.last_error))
         a.broken = ""
         link.wait_synced(PATIENCE)
@@ -405,7 +405,7 @@ def test_presence_passes_between_links_and_is_gone_with_them(relay: RelayThread)
             eventually(lambda: b[ONE].heard.get(7, (0, ""))[1] == "{}")
             for clock in range(10, 200):
                 a[ONE].present = (Announcement(7, clock, '{"typing":true}'),)
-                la.announce(ONE)
+                control_of(la).announce(ONE)
             eventually(lambda: b[ONE].heard[7] == (199, '{"typing":true}'))
             assert la.last_error is None
         eventually(lambda: b[ONE].heard[7] == (199, ""))
@@ -414,14 +414,14 @@ def test_presence_passes_between_links_and_is_gone_with_them(relay: RelayThread)
 def test_what_is_announced_too_soon_is_announced_a_little_later(
     relay: RelayThread, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "ANNOUNCE", 0.7)
+    monkeypatch.setattr(link_control, "ANNOUNCE", 0.7)
     a, b = documents(1, ONE), documents(2, ONE)
     with quick(relay.url, a) as la, quick(relay.url, b) as lb:
         la.wait_synced(PATIENCE)
         lb.wait_synced(PATIENCE)
         for clock in (1, 2):
             a[ONE].present = (Announcement(7, clock, "{}"),)
-            la.announce(ONE)
+            control_of(la).announce(ONE)
             eventually(lambda clock=clock: b[ONE].heard.get(7) == (clock, "{}"))  # type: ignore[misc]
 
 
@@ -432,8 +432,8 @@ def test_presence_past_a_limit_ends_for_its_document_and_nothing_else(tmp_path: 
         with quick(relay.url, a) as link:
             link.wait_synced(PATIENCE)
             a.put(ONE, b"later")
-            link.notify(ONE)
-            link.announce(ONE)
+            control_of(link).notify(ONE)
+            control_of(link).announce(ONE)
             link.wait_synced(PATIENCE)
             assert link.last_error is None and not a[ONE].outbox
 
@@ -446,7 +446,7 @@ def test_progress_counts_what_has_come_and_gone(relay: RelayThread) -> None:
         link.wait_synced(PATIENCE)
         assert link.progress == Progress(2, 2, 0, 0, 1, 1, 0), "a refill is one record"
         a.put(TWO, b"two")
-        link.notify(TWO)
+        control_of(link).notify(TWO)
         link.wait_synced(PATIENCE)
         assert link.progress == Progress(2, 2, 0, 0, 2, 2, 0)
     assert link.progress == Progress(2, 2, 0, 0, 2, 2, 0), "as far as was seen"
@@ -492,3 +492,14 @@ def test_a_relay_that_is_full_says_when_to_come_back_and_is_obeyed(tmp_path: Pat
 )
 def test_what_ends_a_connection_is_said_in_a_sentence(error: OSError, said: str) -> None:
     assert str(explained(error)) == said
+
+
+def test_a_link_shows_what_is_documented_and_nothing_else() -> None:
+    """Whatever a repo calls is LinkControl's."""
+    page = (Path(__file__).parents[2] / "docs" / "sync.md").read_text(encoding="utf-8")
+    shown = {name for name in dir(Link) if not name.startswith("_")} | {"url"}
+    assert shown == {
+        "bytes_received", "bytes_sent", "close", "kept_there", "last_error", "observe_progress", "progress", "state",
+        "synced", "url", "wait_synced",
+    }  # fmt: skip
+    assert [name for name in sorted(shown) if name not in page] == []

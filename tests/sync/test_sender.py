@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from llmcrdt.ids import document_bytes, document_id
-from llmcrdt.sync import wire
+from llmcrdt.sync import codec
+from llmcrdt.sync.messages import RESUMED, Cursor, Error, ErrorCode, Message, Opened, Push, Welcome
 from llmcrdt.sync.synchronizer import Synchronizer
-from llmcrdt.sync.wire import Cursor, ErrorCode
 from llmcrdt.testing.local_documents import BlobDocuments
 
 DOCUMENT = document_id(b"d" * 16)
@@ -14,16 +14,16 @@ HEAD = Cursor(b"c" * 16, 1, bytes(32))
 SMALL, LARGE = b"small", b"x" * 200
 
 
-def tell(follower: Synchronizer, *messages: wire.Message) -> list[wire.Message]:
+def tell(synchronizer: Synchronizer, *messages: Message) -> list[Message]:
     """The relay says something. Returns what it gets for it."""
     for message in messages:
-        follower.receive(wire.encode(message))
-    return [wire.decode(frame) for frame in follower.take()]
+        synchronizer.receive(codec.encode(message))
+    return [codec.decode(frame) for frame in synchronizer.drain_frames()]
 
 
-def pushed(messages: list[wire.Message]) -> int:
+def pushed(messages: list[Message]) -> int:
     """How many records were sent."""
-    return sum(len(message.data) for message in messages if isinstance(message, wire.Push))
+    return sum(len(message.data) for message in messages if isinstance(message, Push))
 
 
 class Stuck:
@@ -35,49 +35,49 @@ class Stuck:
         self.local.refill(DOCUMENT, [], HEAD)
         self.local.put(DOCUMENT, SMALL)
         self.local.put(DOCUMENT, LARGE)
-        self.follower = Synchronizer(self.local, lambda: 0.0)
-        self.follower.connected()
-        opened = wire.Opened(RAW, wire.RESUMED, HEAD, HEAD.position)
-        assert pushed(tell(self.follower, wire.Welcome(record_bytes=100), opened)) == 1
+        self.synchronizer = Synchronizer(self.local, lambda: 0.0)
+        self.synchronizer.connected()
+        opened = Opened(RAW, RESUMED, HEAD, HEAD.position)
+        assert pushed(tell(self.synchronizer, Welcome(record_bytes=100), opened)) == 1
         assert self.code == ErrorCode.RECORD_TOO_LARGE
 
     @property
     def code(self) -> int | None:
-        refused = self.follower.refused.get(DOCUMENT)
+        refused = self.synchronizer.refused.get(DOCUMENT)
         return refused.code if refused else None
 
     def erase(self) -> None:
         """The large one gives way to nothing."""
         self.local.refill(DOCUMENT, [data for w in self.local.outbox(DOCUMENT)[1:] for data in [w.record.data]], HEAD)
-        self.follower.changed(DOCUMENT)
+        self.synchronizer.local_changed(DOCUMENT)
 
 
 def test_nothing_behind_it_is_sent_until_the_outbox_holds_something_else() -> None:
     stuck = Stuck()
     stuck.local.put(DOCUMENT, b"behind")
-    stuck.follower.changed(DOCUMENT)
-    assert pushed(tell(stuck.follower)) == 0 and stuck.code == ErrorCode.RECORD_TOO_LARGE
+    stuck.synchronizer.local_changed(DOCUMENT)
+    assert pushed(tell(stuck.synchronizer)) == 0 and stuck.code == ErrorCode.RECORD_TOO_LARGE
     stuck.erase()
-    assert pushed(tell(stuck.follower)) == 1 and stuck.code is None
+    assert pushed(tell(stuck.synchronizer)) == 1 and stuck.code is None
 
 
 def test_what_stands_before_it_is_sent_again_where_the_document_is_opened_anew() -> None:
     stuck = Stuck()
-    tell(stuck.follower, wire.Error(ErrorCode.NOT_OPEN, "", RAW))
-    assert pushed(tell(stuck.follower, wire.Opened(RAW, wire.RESUMED, HEAD, HEAD.position))) == 1
+    tell(stuck.synchronizer, Error(ErrorCode.NOT_OPEN, "", RAW))
+    assert pushed(tell(stuck.synchronizer, Opened(RAW, RESUMED, HEAD, HEAD.position))) == 1
     assert stuck.code == ErrorCode.RECORD_TOO_LARGE
 
 
 def test_what_is_erased_while_the_document_is_opened_anew_refuses_nothing_any_more() -> None:
     stuck = Stuck()
-    tell(stuck.follower, wire.Error(ErrorCode.NOT_OPEN, "", RAW))
+    tell(stuck.synchronizer, Error(ErrorCode.NOT_OPEN, "", RAW))
     stuck.erase()
-    tell(stuck.follower, wire.Opened(RAW, wire.RESUMED, HEAD, HEAD.position))
+    tell(stuck.synchronizer, Opened(RAW, RESUMED, HEAD, HEAD.position))
     assert stuck.code is None
 
 
 def test_that_the_log_is_full_is_not_forgotten_with_it() -> None:
     stuck = Stuck()
-    tell(stuck.follower, wire.Error(ErrorCode.LOG_FULL, "", RAW))
+    tell(stuck.synchronizer, Error(ErrorCode.LOG_FULL, "", RAW))
     stuck.erase()
-    assert pushed(tell(stuck.follower)) == 0 and stuck.code == ErrorCode.LOG_FULL
+    assert pushed(tell(stuck.synchronizer)) == 0 and stuck.code == ErrorCode.LOG_FULL

@@ -18,15 +18,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from llmcrdt.ids import document_bytes, document_id
-from llmcrdt.sync import wire
+from llmcrdt.sync import codec
+from llmcrdt.sync.messages import Welcome
 from llmcrdt.sync.synchronizer import Synchronizer
 from llmcrdt.testing.local_documents import BlobDocuments, pack, unpack
-from sync_server.core.catch_up import CatchUpRequest, CatchUpResult
-from sync_server.core.compaction import CompactRequest, CompactResult
+from sync_server.core.events import CatchUpRequest, CatchUpResult, CompactRequest, CompactResult, Drop, Joined, Sent
 from sync_server.core.limits import Limits
-from sync_server.core.rooms import Drop, Joined, Left, Received, Rooms, Sent
+from sync_server.core.rooms import Rooms
+from sync_server.core.validation import Left, Received
 from sync_server.doors.native import NativeDoor
-from sync_server.log.sqlite import SqliteLog
+from sync_server.log.sqlite import SqliteStorage
 
 # No power fails here, so where the system has a disk in memory, its fsync is enough.
 MEMORY = "/dev/shm"
@@ -55,7 +56,7 @@ class Network:
         self.folder, self.random = folder, random.Random(seed)
         self.files = 0
         self.devices = [BlobDocuments(seed * 100 + n) for n in range(DEVICES)]
-        self.followers = [Synchronizer(d, self.random.random) for d in self.devices]
+        self.synchronizers = [Synchronizer(d, self.random.random) for d in self.devices]
         for device in self.devices:
             for document in DOCUMENTS:
                 device.follow(document)
@@ -68,15 +69,15 @@ class Network:
         self.answers: list[tuple[int, int]] = []
         self.log = self._new_log()
 
-    def _new_log(self, backup: Path | None = None) -> SqliteLog:
+    def _new_log(self, backup: Path | None = None) -> SqliteStorage:
         self.files += 1
         folder = self.folder / str(self.files)
         folder.mkdir()
         if backup:
             shutil.copy(backup, folder / "relay.db")
-        log = SqliteLog(folder / "relay.db")
+        log = SqliteStorage(folder / "relay.db")
         self.to_fold, self.to_condense = [], []
-        self.rooms = Rooms(log, LIMITS, self.random.randbytes, condense=True)
+        self.rooms = Rooms(log, LIMITS, self.random.randbytes, catch_up=True)
         return log
 
     def relay_from(self, backup: Path | None) -> None:
@@ -88,7 +89,7 @@ class Network:
 
     def backup(self) -> Path:
         path = self.folder / f"backup-{self.files}-{self.random.random()}"
-        with sqlite3.connect(self.log.path) as source, sqlite3.connect(path) as target:
+        with sqlite3.connect(self.log.database.path) as source, sqlite3.connect(path) as target:
             source.backup(target)
         source.close()
         target.close()
@@ -99,25 +100,27 @@ class Network:
             return
         self.peers += 1
         self.wires[device] = Wire(self.peers)
-        self.followers[device].connected()
+        self.synchronizers[device].connected()
         self.step([Joined(self.peers)])
         self.collect(device)
 
     def cut(self, device: int) -> None:
         connection = self.wires.pop(device, None)
         if connection:
-            self.followers[device].disconnected()
+            self.synchronizers[device].disconnected()
             self.step([Left(connection.peer)])
 
     def collect(self, device: int) -> None:
-        """What a follower wants: frames on the wire, timers on the list."""
+        """Frames go on the wire, timers on the list."""
         if device in self.wires:
-            self.wires[device].up.extend(self.followers[device].take())
-        self.timers += ((device, document, opening) for _, document, opening in self.followers[device].timers())
+            self.wires[device].up.extend(self.synchronizers[device].drain_frames())
+        self.timers += (
+            (device, document, opening) for _, document, opening in self.synchronizers[device].drain_timers()
+        )
 
     def put(self, device: int, document: str, blob: bytes) -> None:
         self.devices[device].put(document, blob)
-        self.followers[device].changed(document)
+        self.synchronizers[device].local_changed(document)
         self.collect(device)
 
     def to_relay(self, moves: list[tuple[int, int]]) -> None:
@@ -129,8 +132,8 @@ class Network:
                 if connection is None or not connection.up:
                     break
                 message = connection.door.receive(connection.up.popleft())
-                if isinstance(message, wire.Welcome):
-                    connection.down.append((wire.encode(message), 0))
+                if isinstance(message, Welcome):
+                    connection.down.append((codec.encode(message), 0))
                 else:
                     events.append(Received(connection.peer, message))
         self.step(events)
@@ -147,7 +150,7 @@ class Network:
             assert output.weight <= 1000
             for connection in self.wires.values():
                 if connection.peer in output.peers:
-                    connection.down.append((wire.encode(output.message), output.weight))
+                    connection.down.append((codec.encode(output.message), output.weight))
 
     def to_device(self, device: int, count: int) -> None:
         connection = self.wires.get(device)
@@ -157,21 +160,21 @@ class Network:
         for _ in range(min(count, len(connection.down))):
             frame, w = connection.down.popleft()
             weight += w
-            self.followers[device].receive(frame)
+            self.synchronizers[device].receive(frame)
             self.collect(device)
         self.step([Sent(connection.peer, weight)])
 
     def fire(self) -> None:
         timers, self.timers = self.timers, []
         for device, document, opening in timers:
-            self.followers[device].due(document, opening)
+            self.synchronizers[device].timer_expired(document, opening)
             self.collect(device)
 
     def fold(self, works: bool = True) -> None:
         """The folder gets its turn: what a document's blobs fold to is all of them in one record, or in two."""
         todo, self.to_fold = self.to_fold, []
         for document, upto in todo:
-            blobs = {b for data in self.log.contents(document, upto.position) for b in unpack(data)}
+            blobs = {b for data in self.log.snapshots.contents(document, upto.position) for b in unpack(data)}
             ordered = sorted(blobs)
             records = [pack(part) for part in (ordered[:5], ordered[5:]) if part]
             self.step([CompactResult(document, upto, records if works else None)])
@@ -180,7 +183,7 @@ class Network:
         """The condenser gets its turn: what comes of the records is all their blobs, in one or two."""
         todo, self.to_condense = self.to_condense, []
         for part in todo:
-            pieces = list(self.log.stretch(*part))
+            pieces = list(self.log.snapshots.contents_in_thirds(*part))
             tail = pieces[len(pieces) - pieces[::-1].index(b"") :] if pieces else []
             ordered = sorted({b for data in tail for b in unpack(data)})
             records = [pack(part) for part in (ordered[:3], ordered[3:]) if part]
@@ -189,7 +192,7 @@ class Network:
     def ask_fold(self, device: int, document: str) -> None:
         number = len(self.asked)
         self.asked.append(device)
-        self.followers[device].fold(document, lambda outcome: self.answers.append((number, outcome)))
+        self.synchronizers[device].request_compaction(document, lambda outcome: self.answers.append((number, outcome)))
         self.collect(device)
 
     def settle(self, devices: Sequence[int] = range(DEVICES)) -> None:
@@ -216,9 +219,9 @@ class Network:
     def relay_blobs(self, document: str, position: int | None = None) -> set[bytes]:
         """All blobs of a log, or (about) those up to a position: what was folded isn't told apart."""
         raw = document_bytes(document)
-        stored = self.log.read(raw, 0, 1 << 30, 1 << 20)
-        folded = self.log.fold(raw)
-        before = self.log.contents(raw, folded.position) if folded else ()
+        stored = self.log.records.read(raw, 0, 1 << 30, 1 << 20)
+        folded = self.log.snapshots.get(raw)
+        before = self.log.snapshots.contents(raw, folded.position) if folded else ()
         tail = (s.record.data for s in stored if position is None or s.position <= position)
         return {b for data in (*before, *tail) for b in unpack(data)}
 
@@ -321,10 +324,10 @@ class SyncMachine(RuleBasedStateMachine):
         for device in self.net.devices:
             for document in DOCUMENTS:
                 doc, raw = device[document], document_bytes(document)
-                head = self.net.log.head(raw)
+                head = self.net.log.records.head(raw)
                 if doc.cursor is None or head is None or head.cursor.log != doc.cursor.log:
                     continue
-                if self.net.log.holds(raw, doc.cursor):
+                if self.net.log.records.holds(raw, doc.cursor):
                     waiting = {b for w in doc.outbox for b in unpack(w.record.data)}
                     assert self.net.relay_blobs(document, doc.cursor.position) | waiting >= set(doc.blobs)
 
@@ -335,8 +338,8 @@ class SyncMachine(RuleBasedStateMachine):
             for document in DOCUMENTS
         }
         done = []
-        for device, follower in enumerate(net.followers):
-            follower.goal(lambda why, device=device: done.append((device, why)))
+        for device, synchronizer in enumerate(net.synchronizers):
+            synchronizer.add_waiter(lambda why, device=device: done.append((device, why)))
             net.collect(device)
         net.settle()
         for document in DOCUMENTS:
@@ -426,7 +429,7 @@ def test_a_timer_of_an_earlier_connection_does_nothing(tmp_path: Path) -> None:
     net.to_device(0, 2)
     net.timers.sort(key=lambda timer: timer[2])
     first, *net.timers = net.timers
-    net.followers[0].due(*first[1:])
+    net.synchronizers[0].timer_expired(*first[1:])
     assert net.devices[0][document].refills == refills
     net.settle()
     assert net.devices[0][document].refills == refills + 1
@@ -439,7 +442,7 @@ def test_a_goal_waits_for_what_the_window_had_no_room_for(tmp_path: Path) -> Non
     for document in DOCUMENTS:
         net.put(0, document, b"x" * 150)
     left: list[int] = []
-    net.followers[0].goal(lambda why: left.append(sum(len(net.devices[0][d].outbox) for d in DOCUMENTS)))
+    net.synchronizers[0].add_waiter(lambda why: left.append(sum(len(net.devices[0][d].outbox) for d in DOCUMENTS)))
     net.settle([0])
     assert left == [0]
     net.log.close()
@@ -452,7 +455,7 @@ def test_what_the_window_had_no_room_for_is_sent_when_a_document_is_left(tmp_pat
     for document in DOCUMENTS:
         net.put(0, document, b"x" * 150)
     net.devices[0].forget(DOCUMENTS[0])
-    net.followers[0].changed()
+    net.synchronizers[0].local_changed()
     net.collect(0)
     net.settle([0])
     assert net.relay_blobs(DOCUMENTS[1]) and not net.devices[0].outbox(DOCUMENTS[1])
@@ -465,13 +468,13 @@ def test_a_document_that_goes_and_comes_back_is_waited_for(tmp_path: Path) -> No
     net.put(1, document, b"x")
     net.settle([0, 1])
     done: list[set[bytes]] = []
-    device, follower = net.devices[0], net.followers[0]
-    follower.goal(lambda why: done.append(device.blobs(document)))
+    device, synchronizer = net.devices[0], net.synchronizers[0]
+    synchronizer.add_waiter(lambda why: done.append(device.blobs(document)))
     net.collect(0)
     device.forget(document)
-    follower.changed()
+    synchronizer.local_changed()
     device.follow(document)
-    follower.changed()
+    synchronizer.local_changed()
     net.collect(0)
     net.to_relay([(0, 1)])
     net.to_device(0, 1)

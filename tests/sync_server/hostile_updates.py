@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ..crdt.yjs.hostile_nesting import deep, delete_all
+
 GOOD = bytes.fromhex("01020700040101740161440700016200")
 """The text "ba" in the root "t", by client 7."""
 
@@ -38,6 +40,8 @@ UPDATES: Mapping[str, bytes] = {
     "a count of ten million": bytes.fromhex("80ade204"),
     "a truncated update": bytes.fromhex("010101"),
     "bytes that are none": b"no update",
+    "a hundred thousand maps inside each other": deep(100_000),
+    "the same, and a delete of the first": deep(100_000)[:-1] + delete_all()[1:],
 }
 
 STATE_VECTORS: Mapping[str, bytes] = {

@@ -35,8 +35,8 @@ sys.path.append(str(Path(__file__).parents[2]))
 import llmcrdt
 from llmcrdt.exceptions import RelayRefused
 from llmcrdt.ids import document_bytes
-from llmcrdt.sync import wire
-from llmcrdt.sync.wire import Ack, Hello, Open, Opened, Push, Records
+from llmcrdt.sync import codec
+from llmcrdt.sync.messages import MAX_FRAME, SUBPROTOCOL, Ack, ErrorCode, Hello, Open, Opened, Push, Records
 
 WRITERS = 3
 # Not a kind that the relay looks into: every record is asked for at the end, as it was sent.
@@ -59,11 +59,11 @@ class Writer(threading.Thread):
     def run(self) -> None:
         try:
             with connect(
-                self.url + "/sync", subprotocols=[Subprotocol(wire.SUBPROTOCOL)], compression=None, proxy=None
+                self.url + "/sync", subprotocols=[Subprotocol(SUBPROTOCOL)], compression=None, proxy=None
             ) as ws:
-                ws.send(wire.encode(Hello()))
+                ws.send(codec.encode(Hello()))
                 for document in DOCUMENTS:
-                    ws.send(wire.encode(Open(document, KIND)))
+                    ws.send(codec.encode(Open(document, KIND)))
                 listener = threading.Thread(target=self.listen, args=(ws,), daemon=True)
                 listener.start()
                 sent = dict(self.n)
@@ -74,7 +74,7 @@ class Writer(threading.Thread):
                             count = 1 + sent[document] % 3
                             first = sent[document] + 1
                             data = tuple(self.data(document, first + i) for i in range(count))
-                            ws.send(wire.encode(Push(document, self.session, first, data)))
+                            ws.send(codec.encode(Push(document, self.session, first, data)))
                             sent[document] += count
         except (ConnectionClosed, InvalidHandshake, OSError, EOFError):
             return
@@ -82,7 +82,7 @@ class Writer(threading.Thread):
     def listen(self, ws: object) -> None:
         try:
             for frame in ws:  # type: ignore[attr-defined]
-                message = wire.decode(frame)
+                message = codec.decode(frame)
                 if isinstance(message, Ack):
                     for i in range(message.count):
                         self.acked[message.document][message.n + i] = message.position + i
@@ -103,16 +103,16 @@ def start(data: Path, port: int = 0, *more: str) -> tuple[subprocess.Popen[str],
 def read_all(url: str, document: bytes) -> list[tuple[bytes, int, bytes]]:
     with connect(
         url + "/sync",
-        subprotocols=[Subprotocol(wire.SUBPROTOCOL)],
+        subprotocols=[Subprotocol(SUBPROTOCOL)],
         compression=None,
         proxy=None,
-        max_size=wire.MAX_FRAME,
+        max_size=MAX_FRAME,
     ) as ws:
         for message in (Hello(), Open(document, KIND)):
-            ws.send(wire.encode(message))
+            ws.send(codec.encode(message))
         records: list[tuple[bytes, int, bytes]] = []
         while True:
-            message = wire.decode(ws.recv(timeout=120))
+            message = codec.decode(ws.recv(timeout=120))
             if isinstance(message, Opened):
                 head = message.head.position
                 if head == 0:
@@ -314,7 +314,7 @@ class Load:
                 except RelayRefused as refused:
                     # After a restore the relay knows what was deleted, and may lack the library's word for it until the
                     # device that deleted has been here.
-                    if not on_disk or refused.code != wire.ErrorCode.GONE:
+                    if not on_disk or refused.code != ErrorCode.GONE:
                         raise
                 end = time.monotonic() + 120
                 while repo.store.owed_deletions(self.url) and time.monotonic() < end:

@@ -11,8 +11,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 
 from llmcrdt.ids import document_id
-from llmcrdt.sync import wire
-from llmcrdt.sync.wire import Ack, Push, Record, Records
+from llmcrdt.sync import codec
+from llmcrdt.sync.messages import Ack, Push, Record, Records
 from sync_server.doors.yjs import YjsDoor
 from sync_server.net.connection import Connection, Socket
 from sync_server.server import Relay
@@ -84,7 +84,7 @@ def test_all_others_are_told_and_may_go_on(
 
         breaking(monkeypatch, owner, name, is_broken)
         # What the broken one says comes in the same step as what others say, and is dealt with before.
-        first.send(wire.encode(Push(D, S, 1, (one,))))
+        first.send(codec.encode(Push(D, S, 1, (one,))))
         assert ask(second, Push(D, T, 1, (two,))) in (Ack(D, T, 1, 1, 1), Records(D, 1, (Record(S, 1, one),)))
         assert is_closed(first)
         numbers(relays[0], 2)
@@ -95,7 +95,7 @@ def test_all_others_are_told_and_may_go_on(
             seen += len(message.records)
         monkeypatch.undo()
         with native(relay.url, D) as again:
-            again.send(wire.encode(Push(D, S, 2, (three,))))
+            again.send(codec.encode(Push(D, S, 2, (three,))))
             assert isinstance(hear(third), Records)
     assert not relays[0].failed.is_set()
 

@@ -11,9 +11,9 @@ import pytest
 
 import llmcrdt
 from llmcrdt.exceptions import SyncError
-from llmcrdt.sync.wire import ErrorCode
+from llmcrdt.sync.messages import ErrorCode
 from sync_server.log.base import LogError
-from sync_server.log.sqlite import SqliteLog
+from sync_server.log.sqlite import SqliteStorage
 from sync_server.thread import RelayThread
 
 from ..waiting import eventually
@@ -79,7 +79,7 @@ def test_a_disk_that_became_read_only_refuses_and_loses_nothing(open_repo: OpenR
     remount(disk, "ro")
     try:
         with pytest.raises(LogError, match="can be written"):
-            SqliteLog(disk / "relay" / "relay.db")
+            SqliteStorage(disk / "relay" / "relay.db")
     finally:
         remount(disk, "rw")
     conversation.append("user", "after")

@@ -21,8 +21,21 @@ from websockets.typing import Subprotocol
 
 from llmcrdt.crdt.yjs.replica import YjsReplica
 from llmcrdt.ids import document_id
-from llmcrdt.sync import wire
-from llmcrdt.sync.wire import Ack, Hello, Open, Opened, Push, Welcome
+from llmcrdt.sync import codec
+from llmcrdt.sync.messages import (
+    PATH,
+    RESUMED,
+    SUBPROTOCOL,
+    Ack,
+    Cursor,
+    Error,
+    Hello,
+    Message,
+    Open,
+    Opened,
+    Push,
+    Welcome,
+)
 from sync_server.__main__ import main
 from sync_server.admin import settings
 from sync_server.auth.tokens import Tokens
@@ -50,34 +63,34 @@ def updates(count: int) -> list[bytes]:
     return made
 
 
-def ask(client: ClientConnection, *messages: wire.Message) -> wire.Message:
+def ask(client: ClientConnection, *messages: Message) -> Message:
     for message in messages:
-        client.send(wire.encode(message))
+        client.send(codec.encode(message))
     frame = client.recv(timeout=20)
     assert isinstance(frame, bytes)
-    return wire.decode(frame)
+    return codec.decode(frame)
 
 
-def fill(url: str, data: list[bytes], first: int = 1, kind: str = "yjs") -> wire.Cursor:
+def fill(url: str, data: list[bytes], first: int = 1, kind: str = "yjs") -> Cursor:
     """Push records; the cursor behind them."""
-    with connect(url + wire.PATH, subprotocols=[Subprotocol(wire.SUBPROTOCOL)], proxy=None) as client:
+    with connect(url + PATH, subprotocols=[Subprotocol(SUBPROTOCOL)], proxy=None) as client:
         assert isinstance(ask(client, Hello("test")), Welcome)
-        client.send(wire.encode(Open(D, kind)))
-        client.send(wire.encode(Push(D, S, first, tuple(data))))
-        while not isinstance(wire.decode(client.recv(timeout=20)), Ack):  # type: ignore[arg-type]
+        client.send(codec.encode(Open(D, kind)))
+        client.send(codec.encode(Push(D, S, first, tuple(data))))
+        while not isinstance(codec.decode(client.recv(timeout=20)), Ack):  # type: ignore[arg-type]
             pass
-        client.send(wire.encode(Open(D, kind)))
-        while not isinstance(opened := wire.decode(client.recv(timeout=20)), Opened):  # type: ignore[arg-type]
+        client.send(codec.encode(Open(D, kind)))
+        while not isinstance(opened := codec.decode(client.recv(timeout=20)), Opened):  # type: ignore[arg-type]
             pass
     return opened.head
 
 
-def resumes(url: str, cursor: wire.Cursor) -> bool:
-    with connect(url + wire.PATH, subprotocols=[Subprotocol(wire.SUBPROTOCOL)], proxy=None) as client:
+def resumes(url: str, cursor: Cursor) -> bool:
+    with connect(url + PATH, subprotocols=[Subprotocol(SUBPROTOCOL)], proxy=None) as client:
         ask(client, Hello("test"))
         opened = ask(client, Open(D, "yjs", cursor))
         assert isinstance(opened, Opened)
-        return opened.how == wire.RESUMED
+        return opened.how == RESUMED
 
 
 def get(url: str, path: str, token: str = "") -> tuple[int, str]:
@@ -122,11 +135,11 @@ def test_no_level_of_logging_shows_tokens_documents_or_content(
     head = f"/yjs/{document_id(D)}?token={token}"
     with caplog.at_level(logging.DEBUG), RelayThread(tmp_path) as relay:
         get(relay.url, "/metrics", token)
-        with connect(relay.url + wire.PATH, subprotocols=[Subprotocol(wire.SUBPROTOCOL)], proxy=None) as client:
+        with connect(relay.url + PATH, subprotocols=[Subprotocol(SUBPROTOCOL)], proxy=None) as client:
             assert isinstance(ask(client, Hello("test", token.encode())), Welcome)
-            client.send(wire.encode(Open(D, "yjs")))
-            client.send(wire.encode(Push(D, S, 1, tuple(updates(1)))))
-            while not isinstance(wire.decode(client.recv(timeout=20)), Ack):  # type: ignore[arg-type]
+            client.send(codec.encode(Open(D, "yjs")))
+            client.send(codec.encode(Push(D, S, 1, tuple(updates(1)))))
+            while not isinstance(codec.decode(client.recv(timeout=20)), Ack):  # type: ignore[arg-type]
                 pass
         with connect(relay.url + head, proxy=None) as client:
             client.recv(timeout=20)
@@ -330,11 +343,11 @@ def test_logs_can_be_json_and_name_no_document(tmp_path: Path) -> None:
         assert child.stdout
         url = child.stdout.readline().split()[-1]
         fill(url, [b"a"], kind="blobs")
-        with connect(url + wire.PATH, subprotocols=[Subprotocol(wire.SUBPROTOCOL)], proxy=None) as client:
+        with connect(url + PATH, subprotocols=[Subprotocol(SUBPROTOCOL)], proxy=None) as client:
             ask(client, Hello("test"))
             ask(client, Open(D, "blobs"))
-            client.send(wire.encode(Push(D, S, 1, (b"other",))))
-            while not isinstance(wire.decode(client.recv(timeout=20)), wire.Error):  # type: ignore[arg-type]
+            client.send(codec.encode(Push(D, S, 1, (b"other",))))
+            while not isinstance(codec.decode(client.recv(timeout=20)), Error):  # type: ignore[arg-type]
                 pass
     finally:
         child.terminate()

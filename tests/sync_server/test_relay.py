@@ -20,26 +20,39 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin, Subprotocol
 
-from llmcrdt.sync import wire
-from llmcrdt.sync.wire import (
+from llmcrdt.sync import codec
+from llmcrdt.sync.messages import (
+    FEATURES,
+    MAX_AGENT,
+    MAX_FRAME,
+    MAX_GREETING,
+    MAX_TOKEN,
+    PATH,
+    PRESENCE,
+    SUBPROTOCOL,
     Ack,
+    Announcement,
+    Barrier,
+    Close,
     Error,
     ErrorCode,
     Hello,
     Message,
     Open,
     Opened,
+    Presence,
     Push,
     Reached,
     Record,
     Records,
     Welcome,
 )
+from llmcrdt.varint import MAX_UINT
 from sync_server.core.limits import Limits
 from sync_server.thread import RelayThread
 
 D, E, S = b"d" * 16, b"e" * 16, b"s" * 16
-SUBPROTOCOLS = [Subprotocol(wire.SUBPROTOCOL)]
+SUBPROTOCOLS = [Subprotocol(SUBPROTOCOL)]
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +63,8 @@ def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RelayThread]:
 
 @contextmanager
 def plain(url: str, **options: object) -> Iterator[ClientConnection]:
-    options = {"subprotocols": SUBPROTOCOLS, "compression": None, "max_size": wire.MAX_FRAME, "proxy": None, **options}
-    with connect(url + wire.PATH, **options) as client:  # type: ignore[arg-type]
+    options = {"subprotocols": SUBPROTOCOLS, "compression": None, "max_size": MAX_FRAME, "proxy": None, **options}
+    with connect(url + PATH, **options) as client:  # type: ignore[arg-type]
         yield client
 
 
@@ -64,14 +77,14 @@ def greeted(url: str, **options: object) -> Iterator[ClientConnection]:
 
 def ask(client: ClientConnection, *messages: Message | bytes) -> Message:
     for message in messages:
-        client.send(message if isinstance(message, bytes) else wire.encode(message))
+        client.send(message if isinstance(message, bytes) else codec.encode(message))
     return hear(client)
 
 
 def hear(client: ClientConnection) -> Message:
     frame = client.recv(timeout=20)
     assert isinstance(frame, bytes)
-    return wire.decode(frame)
+    return codec.decode(frame)
 
 
 def last_words(client: ClientConnection) -> tuple[int, int | None]:
@@ -91,7 +104,7 @@ def test_a_conversation_with_it(relay: RelayThread) -> None:
         assert isinstance(ask(other, Open(D, "blobs")), Opened)
         assert ask(client, Push(D, S, 1, (b"a", b"b"))) == Ack(D, S, 1, 2, 1)
         assert hear(other) == Records(D, 1, (Record(S, 1, b"a"), Record(S, 2, b"b")))
-        assert ask(other, wire.Barrier(5)) == Reached(5)
+        assert ask(other, Barrier(5)) == Reached(5)
 
 
 MALFORMED = ["", "00", "0c", "05", "0503", "0100", "6301", "09ffffffffffffffff7f", "ff" * 40]
@@ -105,12 +118,12 @@ def test_malformed_frames_get_a_code_and_others_are_undisturbed(relay: RelayThre
         with (greeted if greet else plain)(relay.url) as client:
             client.send(bytes.fromhex(frame))
             assert last_words(client) == (ErrorCode.MALFORMED, 1008)
-        assert ask(other, wire.Barrier(1)) == Reached(1)
+        assert ask(other, Barrier(1)) == Reached(1)
 
 
 def test_many_messages_in_one_read_and_one_message_in_many_frames(relay: RelayThread) -> None:
     document, session = os.urandom(16), os.urandom(16)
-    pushes = [wire.encode(Push(document, session, n, (b"x" * n,))) for n in range(1, 40)]
+    pushes = [codec.encode(Push(document, session, n, (b"x" * n,))) for n in range(1, 40)]
     with greeted(relay.url) as client, greeted(relay.url) as other:
         assert isinstance(ask(other, Open(document, "blobs")), Opened)
         assert isinstance(ask(client, Open(document, "blobs")), Opened)
@@ -119,7 +132,7 @@ def test_many_messages_in_one_read_and_one_message_in_many_frames(relay: RelayTh
             for push in pushes:
                 client.protocol.send_binary(push)
             client.socket.sendall(b"".join(client.protocol.data_to_send()))
-        last = wire.encode(Push(document, session, 40, (b"y" * 40,)))
+        last = codec.encode(Push(document, session, 40, (b"y" * 40,)))
         client.send([last[:5], last[5:30], last[30:]])
         heard: list[Record] = []
         while len(heard) < 40:
@@ -138,38 +151,38 @@ def test_text_frames_are_malformed(relay: RelayThread) -> None:
 def test_messages_at_the_wrong_place_are_refused(relay: RelayThread) -> None:
     for early in (Open(D, "blobs"), Welcome()):
         with plain(relay.url) as client:
-            client.send(wire.encode(early))
+            client.send(codec.encode(early))
             assert last_words(client) == (ErrorCode.UNEXPECTED, 1008)
-    here = wire.Presence(D, (wire.Announcement(1, 0, "{}"),))  # nothing was said of it in HELLO
+    here = Presence(D, (Announcement(1, 0, "{}"),))  # nothing was said of it in HELLO
     for wrong in (Hello(), Welcome(), Reached(1), Ack(D, S, 1, 1, 1), Error(1), here):
         with greeted(relay.url) as client:
-            client.send(wire.encode(wrong))
+            client.send(codec.encode(wrong))
             assert last_words(client) == (ErrorCode.UNEXPECTED, 1008)
 
 
 def test_presence_reaches_others_and_goes_with_its_connection(relay: RelayThread) -> None:
-    here = wire.Announcement(1, 0, "{}")
+    here = Announcement(1, 0, "{}")
     with plain(relay.url) as one, greeted(relay.url) as old:
-        answer = ask(one, Hello("test", features=wire.FEATURES))
-        assert isinstance(answer, Welcome) and answer.features & wire.PRESENCE
+        answer = ask(one, Hello("test", features=FEATURES))
+        assert isinstance(answer, Welcome) and answer.features & PRESENCE
         assert isinstance(ask(one, Open(E, "yjs")), Opened)
         assert isinstance(ask(old, Open(E, "yjs")), Opened)
         with plain(relay.url) as two:
-            ask(two, Hello("test", features=wire.FEATURES))
+            ask(two, Hello("test", features=FEATURES))
             assert isinstance(ask(two, Open(E, "yjs")), Opened)
-            two.send(wire.encode(wire.Presence(E, (here,))))
-            assert hear(one) == wire.Presence(E, (here,))
-        assert hear(one) == wire.Presence(E, (here._replace(state=""),))
-        assert ask(old, wire.Barrier(1)) == Reached(1)
+            two.send(codec.encode(Presence(E, (here,))))
+            assert hear(one) == Presence(E, (here,))
+        assert hear(one) == Presence(E, (here._replace(state=""),))
+        assert ask(old, Barrier(1)) == Reached(1)
 
 
 def test_before_welcome_frames_are_small(relay: RelayThread) -> None:
-    hello = wire.encode(Hello("a" * wire.MAX_AGENT, bytes(wire.MAX_TOKEN), wire.MAX_UINT))
+    hello = codec.encode(Hello("a" * MAX_AGENT, bytes(MAX_TOKEN), MAX_UINT))
     with plain(relay.url) as client:
         assert isinstance(ask(client, hello), Welcome)
         assert isinstance(ask(client, Open(b"g" * 16, "big")), Opened)
         assert ask(client, Push(b"g" * 16, b"b" * 16, 1, (bytes(100_000),))) == Ack(b"g" * 16, b"b" * 16, 1, 1, 1)
-    for first in (bytes(wire.MAX_GREETING + 1), bytes(wire.MAX_FRAME)):
+    for first in (bytes(MAX_GREETING + 1), bytes(MAX_FRAME)):
         with plain(relay.url) as client, pytest.raises(ConnectionClosed) as closed:
             ask(client, first)
         assert closed.value.rcvd and closed.value.rcvd.code == 1009
@@ -177,22 +190,22 @@ def test_before_welcome_frames_are_small(relay: RelayThread) -> None:
 
 def test_a_frame_above_the_limit_closes_with_1009(relay: RelayThread) -> None:
     with greeted(relay.url) as client, pytest.raises(ConnectionClosed) as closed:
-        ask(client, wire.Close(D), bytes(wire.MAX_FRAME + 1))
+        ask(client, Close(D), bytes(MAX_FRAME + 1))
     assert closed.value.rcvd
     assert closed.value.rcvd.code == 1009
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(frames=st.lists(st.binary(max_size=80) | st.sampled_from([wire.encode(Open(D, "blobs"))]), max_size=5))
+@given(frames=st.lists(st.binary(max_size=80) | st.sampled_from([codec.encode(Open(D, "blobs"))]), max_size=5))
 def test_fuzzed_connections_harm_nobody(relay: RelayThread, frames: list[bytes]) -> None:
     with plain(relay.url) as client:
         try:
-            for frame in [wire.encode(Hello()), *frames]:
+            for frame in [codec.encode(Hello()), *frames]:
                 client.send(frame)
         except ConnectionClosed:
             pass
     with greeted(relay.url) as other:
-        assert ask(other, wire.Barrier(1)) == Reached(1)
+        assert ask(other, Barrier(1)) == Reached(1)
 
 
 def test_http_answers(relay: RelayThread) -> None:
@@ -218,7 +231,7 @@ def test_only_so_many_connections(tmp_path: Path) -> None:
         with greeted(relay.url), greeted(relay.url) as second:
             with plain(relay.url) as third:
                 assert last_words(third) == (ErrorCode.TOO_MANY_CONNECTIONS, 1013)
-            assert ask(second, wire.Barrier(1)) == Reached(1)
+            assert ask(second, Barrier(1)) == Reached(1)
         with greeted(relay.url):
             pass
 
@@ -255,7 +268,7 @@ def test_it_stops_when_told_and_loses_nothing(tmp_path: Path, number: int) -> No
     with process("--port", "0", "--data", tmp_path) as child:
         with greeted(address(child)) as client:
             ask(client, Open(D, "blobs"))
-            client.send(wire.encode(Push(D, S, 1, (b"a",) * 100)))
+            client.send(codec.encode(Push(D, S, 1, (b"a",) * 100)))
             child.send_signal(number)
             messages = [hear(client)]
             while not isinstance(messages[-1], Error):
@@ -338,5 +351,5 @@ def begin_lazily(reader: socket.socket) -> None:
     )
     assert b"101" in reader.recv(4096)
     for message in (Hello(), Open(D, "sealed")):
-        frame = wire.encode(message)
+        frame = codec.encode(message)
         reader.sendall(bytes([0x82, 0x80 | len(frame), 0, 0, 0, 0]) + frame)

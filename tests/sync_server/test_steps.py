@@ -2,28 +2,55 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
-from llmcrdt.sync import wire
-from llmcrdt.sync.wire import Hello, Open, Push
+from llmcrdt.sync import codec
+from llmcrdt.sync.messages import (
+    DELETE_DONE,
+    FOLD_DONE,
+    PATH,
+    SUBPROTOCOL,
+    Ack,
+    Delete,
+    Deleted,
+    Fold,
+    Folded,
+    Hello,
+    Message,
+    Open,
+    Opened,
+    Push,
+    Record,
+    Records,
+    Snapshot,
+)
 from sync_server.core.limits import Limits
-from sync_server.log.sqlite import SqliteLog
+from sync_server.log import database
+from sync_server.log.base import LogError, Origin
+from sync_server.log.file import DATABASE
+from sync_server.log.records import SqliteRecords
+from sync_server.log.snapshots import SqliteSnapshots
+from sync_server.log.sqlite import SqliteStorage
+from sync_server.log.sweeper import SqliteSweeper
+from sync_server.log.tombstones import SqliteTombstones
 from sync_server.server import Pace
 from sync_server.thread import RelayThread
 
 from .core.test_validation import ask, edits, hear, native
 
-D, S = b"d" * 16, b"s" * 16
+D, S, T = b"d" * 16, b"s" * 16, b"t" * 16
 SLOW = 0.5
 
 
@@ -46,39 +73,37 @@ def test_steps_are_slow_as_soon_as_one_is_and_quick_when_many_were() -> None:
 @contextmanager
 def transactions(monkeypatch: pytest.MonkeyPatch, seconds: float) -> Iterator[list[str]]:
     """Each takes so long. The names of the threads on which they are."""
-    real, names = SqliteLog.transaction, list[str]()
+    real, names = SqliteRecords.commit, list[str]()
 
-    @contextmanager
-    def slow(log: SqliteLog) -> Iterator[None]:
+    def slow(records: SqliteRecords) -> Mapping[bytes, LogError]:
         names.append(threading.current_thread().name)
-        with real(log):
-            yield
-            time.sleep(seconds)
+        time.sleep(seconds)
+        return real(records)
 
     with monkeypatch.context() as patch:
-        patch.setattr(SqliteLog, "transaction", slow)
+        patch.setattr(SqliteRecords, "commit", slow)
         yield names
 
 
-def say(client: ClientConnection, message: wire.Message) -> wire.Message:
-    client.send(wire.encode(message))
+def say(client: ClientConnection, message: Message) -> Message:
+    client.send(codec.encode(message))
     answer = client.recv(timeout=20)
     assert isinstance(answer, bytes)
-    return wire.decode(answer)
+    return codec.decode(answer)
 
 
 def test_a_slow_disk_holds_up_nobody_who_does_not_need_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stop = threading.Event()
 
     def write(url: str) -> None:
-        with connect(url + wire.PATH, subprotocols=[Subprotocol(wire.SUBPROTOCOL)], proxy=None) as client:
+        with connect(url + PATH, subprotocols=[Subprotocol(SUBPROTOCOL)], proxy=None) as client:
             for message in (Hello("t"), Open(D, "automerge")):
-                client.send(wire.encode(message))
+                client.send(codec.encode(message))
                 client.recv(timeout=20)
             n = 0
             while not stop.is_set():
                 n += 1
-                client.send(wire.encode(Push(D, S, n, (b"x",))))
+                client.send(codec.encode(Push(D, S, n, (b"x",))))
                 client.recv(timeout=20)
 
     with RelayThread(tmp_path) as relay:
@@ -111,44 +136,61 @@ def test_a_document_is_folded_and_deleted_on_the_thread(tmp_path: Path, monkeypa
     """To write a snapshot, and to take away what it stands for, is long where there is much, however quick the disk."""
     threads: dict[str, set[str]] = {}
 
-    def note(name: str) -> None:
-        real = getattr(SqliteLog, name)
+    def note(owner: type, name: str) -> None:
+        real = getattr(owner, name)
 
-        def noting(log: SqliteLog, *arguments: object) -> object:
+        def noting(log: object, *arguments: object) -> object:
             threads.setdefault(name, set()).add(threading.current_thread().name)
             return real(log, *arguments)
 
-        monkeypatch.setattr(SqliteLog, name, noting)
+        monkeypatch.setattr(owner, name, noting)
 
     with RelayThread(tmp_path) as relay:
-        for name in ("extend", "put_fold", "delete", "sweep", "scrub"):
-            note(name)
+        note(SqliteRecords, "append")
+        note(SqliteSnapshots, "put")
+        note(SqliteTombstones, "delete")
+        note(SqliteSweeper, "sweep")
+        note(SqliteSweeper, "scrub")
         monkeypatch.setattr(Pace, "quick", True)
-        with connect(relay.url + wire.PATH, subprotocols=[Subprotocol(wire.SUBPROTOCOL)], proxy=None) as client:
+        with connect(relay.url + PATH, subprotocols=[Subprotocol(SUBPROTOCOL)], proxy=None) as client:
             say(client, Hello("t"))
             say(client, Open(D, "yjs"))
-            assert isinstance(say(client, Push(D, S, 1, tuple(edits(3)))), wire.Ack)
-            assert say(client, wire.Fold(D)) == wire.Folded(D, wire.FOLD_DONE)
-            client.send(wire.encode(wire.Delete(D)))
-            while wire.decode(client.recv(timeout=20)) != wire.Deleted(D, wire.DELETE_DONE):  # type: ignore[arg-type]
+            assert isinstance(say(client, Push(D, S, 1, tuple(edits(3)))), Ack)
+            assert say(client, Fold(D)) == Folded(D, FOLD_DONE)
+            client.send(codec.encode(Delete(D)))
+            while codec.decode(client.recv(timeout=20)) != Deleted(D, DELETE_DONE):  # type: ignore[arg-type]
                 pass
-    loop = threads.pop("extend")
+    loop = threads.pop("append")
     assert len(loop) == 1 and len(threads) == 4
     assert all(loop.isdisjoint(names) for names in threads.values())
 
 
 def test_what_was_condensed_is_weighed_on_the_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    threads, real = list[str](), SqliteLog.chain_at
+    threads, real = list[str](), SqliteRecords.chain_at
 
-    def noting(log: SqliteLog, *arguments: Any) -> bytes | None:
+    def noting(log: SqliteRecords, *arguments: Any) -> bytes | None:
         threads.append(threading.current_thread().name)
         return real(log, *arguments)
 
     limits = Limits(condense_bytes=1, condense_share=1e9, condense_wait=60.0)
     with RelayThread(tmp_path, limits=limits) as relay, native(relay.url, D) as writer:
-        assert isinstance(ask(writer, Push(D, S, 1, tuple(edits(40)))), wire.Ack)
+        assert isinstance(ask(writer, Push(D, S, 1, tuple(edits(40)))), Ack)
         monkeypatch.setattr(Pace, "quick", True)
-        monkeypatch.setattr(SqliteLog, "chain_at", noting)
+        monkeypatch.setattr(SqliteRecords, "chain_at", noting)
         with native(relay.url, D) as reader:
-            assert isinstance(hear(reader), wire.Snapshot)
+            assert isinstance(hear(reader), Snapshot)
     assert threads and all(name.startswith("llmcrdt-relay-log") for name in threads)
+
+
+def test_records_that_another_process_appends_reach_readers(tmp_path: Path) -> None:
+    """The lock keeps a second relay out; here it is left out."""
+    with RelayThread(tmp_path) as relay, native(relay.url) as reader:
+        assert isinstance(ask(reader, Open(D, "automerge")), Opened)
+        assert isinstance(ask(reader, Push(D, S, 1, (b"here",))), Ack)
+        with mock.patch.object(database, "lock_file", return_value=sqlite3.connect(":memory:")):
+            other = SqliteStorage(tmp_path / DATABASE)
+        other.records.append(D, T, 1, [b"there"], Origin("automerge", b"l" * 16))
+        assert not other.records.commit()
+        assert hear(reader) == Records(D, 2, (Record(T, 1, b"there"),))
+        assert ask(reader, Push(D, S, 2, (b"again",))) == Ack(D, S, 2, 1, 3)
+        other.close()

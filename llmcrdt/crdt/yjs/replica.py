@@ -13,7 +13,9 @@ import pycrdt
 
 from ...exceptions import LLMCRDTError, MalformedUpdate
 from ..backend import Applied, Node, Other, Scalar, SharedText, Touched, check_value
+from .nesting import Nesting, part_update
 from .update import (
+    Id,
     UpdateRange,
     check_state_vector,
     foreign_key,
@@ -23,6 +25,7 @@ from .update import (
     read_update,
     write_deletes,
 )
+from .waiting import Waiting
 
 _EMPTY = b"\x00\x00"  # the update that says nothing
 
@@ -35,16 +38,24 @@ class Place(NamedTuple):
 
 
 class YjsReplica:
-    """One Yjs document. ``roots`` names its root maps; ``client_id`` None draws a fresh one."""
+    """One Yjs document. ``roots`` names its root maps; ``client_id`` None draws a fresh one.
+
+    The core gets no update before all that it depends on (``yjs_nesting.py`` says why): yrs 0.28 would also show some
+    of it, take what is behind a hole in what a client wrote, and go wrong when one run of structs comes for both."""
 
     kind = "yjs"
 
     def __init__(self, roots: Iterable[str], *, client_id: int | None = None) -> None:
         self._doc: Any = pycrdt.Doc() if client_id is None else pycrdt.Doc(client_id=client_id)
         self._maps: dict[str, Any] = {root: self._doc.get(root, type=pycrdt.Map) for root in roots}
-        self._pending: list[tuple[bytes, UpdateRange]] = []
-        # Of some clients a clock up to which nothing is missing.
+        self._pending = Waiting()
+        # Of what waited: what is to be looked at again.
+        self._ready: dict[bytes, None] = {}
+        # Of some clients a clock up to which nothing is missing; the state vector, where nothing came in beside it.
         self._known: dict[int, int] = {}
+        self._exact = True
+        self._sure = True
+        self._nesting = Nesting()
         self._heard = _Heard()
         self._subscriptions: list[Any] = []
         self.broken = False
@@ -54,14 +65,16 @@ class YjsReplica:
         self._watch()
         waited = bool(self._pending)
         with self._guarded("The update broke the CRDT core."):
-            self._apply([(update, span)])
-            # Told again as it came: all of it is in, and the version, which names every client, needn't be read.
-            pending = (waited or not self._heard.only(update)) and self._keep_pending([(update, span)])
+            pending = self._give(update, span)
             self._retry()
+            # Told again as it came: all of it is in, and the version, which names every client, needn't be read.
+            if not self._heard.only(update):
+                self._confirm()
+            self._sure = True
         touched, emitted = self._take()
         changed = bool(emitted or touched)
         if pending or (waited and changed):
-            # yrs 0.28 shows some of what waits already, and does not tell of all that it shows
+            # yrs 0.28 does not tell of all that it deletes when what waited is there
             touched = Touched({root: touched.of(root) | set(self.keys(root)) for root in self._maps})
         news = _merged(emitted) if emitted and not pending and not waited else update
         return Applied(touched, changed, pending, news)
@@ -100,18 +113,20 @@ class YjsReplica:
             self._heard.take()
 
     def _load(self, updates: Sequence[tuple[bytes, UpdateRange]], snapshot: bytes | None = None) -> None:
-        with self._guarded("The updates broke the CRDT core."), self._doc.transaction():
-            if snapshot:
-                self._doc.apply_update(snapshot)
-            late, before = self._apply(updates), len(updates)
-            while late and len(late) < before:
-                late, before = self._apply(late), len(late)
-        self._keep_pending(updates)
-        self._retry()
+        with self._guarded("The updates broke the CRDT core."):
+            with self._doc.transaction():
+                if snapshot:
+                    self._doc.apply_update(snapshot)
+                    self._exact = False
+                    self._nesting.doubt()
+                for update, span in updates:
+                    self._give(update, span)
+                self._retry()
+            self._confirm()
 
     def snapshot(self) -> tuple[bytes, list[bytes]]:
         with self._guarded("The CRDT core could not encode the document."):
-            return self._doc.get_update(), [update for update, _ in self._pending]
+            return self._doc.get_update(), list(self._pending)
 
     def diff(self, since: bytes | None = None) -> bytes:
         if since is not None:
@@ -119,7 +134,7 @@ class YjsReplica:
         with self._guarded("The CRDT core could not encode the document."):
             update: bytes = self._doc.get_update(since)
             if self._pending:
-                update = pycrdt.merge_updates(update, *(data for data, _ in self._pending))
+                update = pycrdt.merge_updates(update, *self._pending)
         return update
 
     def place(self) -> Place:
@@ -145,7 +160,6 @@ class YjsReplica:
         return update[: -len(deletes)] + write_deletes(less_ranges(span.deletes, place.deletes))
 
     def _let_nothing_wait(self) -> None:
-        # yrs 0.28 goes wrong where a run of structs comes to one that it shows while it waits.
         if self._pending:
             raise MalformedUpdate("Updates wait for others.")
 
@@ -161,10 +175,14 @@ class YjsReplica:
         try:
             with self._doc.transaction():  # what the caller raises inside is the caller's affair
                 yield edit
+        except BaseException:
+            self._nesting.doubt()
+            raise
         finally:
-            self._heard.touching = True
+            self._heard.touching, self._exact = True, False
         _, emitted = self._take()
         edit.update = _merged(emitted) if emitted else b""
+        self._nesting.wrote(edit.update)
 
     def keys(self, root: str) -> Iterator[str]:
         return iter(list(self._maps[root].keys()))
@@ -196,42 +214,70 @@ class YjsReplica:
     def _take(self) -> tuple[Touched, list[bytes]]:
         return self._heard.take()
 
-    def _keep_pending(self, updates: Iterable[tuple[bytes, UpdateRange]]) -> bool:
-        """Keep those of them that wait for others. Whether any does."""
-        state = read_state_vector(self.version())
-        self._pending = [(data, span) for data, span in self._pending if not span.covered_by(state)]
-        waiting = [(data, span) for data, span in updates if not span.covered_by(state)]
-        known = {data for data, _ in self._pending} if waiting else set()
-        new = {data: span for data, span in waiting if data not in known}
-        self._pending += new.items()
-        if self._pending:
-            self._known = {}
-        return bool(new)
+    def _give(self, update: bytes, span: UpdateRange) -> bool:
+        """Give the core what it can take of an update, and keep it where some of it waits; whether that is new. Raises
+        MalformedUpdate for what the core must not take."""
+        if not self._exact and (span.nested or span.odd or span.lacks(self._known)):
+            self._look()
+        missing = {} if span.odd else span.behind(self._known)
+        if not missing and (span.odd or span.lacks(self._known)):
+            now, missing = part_update(update, self._known)
+            self._put(now, read_update(now))
+        elif not missing:
+            self._put(update, span)
+        missing = missing or (self._not_deleted(span) if span.deletes else {})
+        return bool(missing or self._pending) and self._pending.put(update, missing)
+
+    def _put(self, update: bytes, span: UpdateRange) -> None:
+        if span.written and not span.covered_by(self._known):
+            self._nesting.admit(update, span, self._known, self._doc.get_update)
+        self._sure = False
+        try:
+            self._doc.apply_update(update)
+        except BaseException:
+            self._nesting.doubt()
+            raise
+        self._reach(span.written)
+
+    def _reach(self, ends: Mapping[int, int]) -> None:
+        for client, end in ends.items():
+            if end > self._known.get(client, 0):
+                self._known[client] = end
+                if self._pending:
+                    self._ready.update(dict.fromkeys(self._pending.reached(client, end)))
+
+    def _not_deleted(self, span: UpdateRange) -> dict[int, Id]:
+        """What an update deletes that isn't there yet, under numbers that no client has."""
+        if not self._exact and any(end > self._known.get(client, 0) for client, end in span.deleted.items()):
+            self._look()
+        ends = span.deleted.items()
+        return {~client: (client, end - 1) for client, end in ends if end > self._known.get(client, 0)}
 
     def _retry(self) -> None:
-        """Apply what waits again until nothing moves: yrs 0.28 leaves some updates waiting though all they need is
-        here."""
-        before = None
-        while self._pending and before != (before := self.version()):
-            self._apply(tuple(self._pending))
-            state = read_state_vector(self.version())
-            self._pending = [(data, span) for data, span in self._pending if not span.covered_by(state)]
+        """Look again at what need not wait any more, until nothing moves."""
+        while self._ready:
+            update = next(iter(self._ready))
+            del self._ready[update]
+            try:
+                self._give(update, read_update(update))
+            except (MalformedUpdate, ValueError):  # it nests too deep, as shows only now: nobody takes it
+                self._pending.put(update, {})
 
-    def _apply(self, updates: Sequence[tuple[bytes, UpdateRange]]) -> list[tuple[bytes, UpdateRange]]:
-        """Give updates to the core, but for those that would leave a hole in what a client wrote, which are returned:
-        yrs 0.28 would take what is behind the hole, and go wrong when one run of structs comes for both."""
-        late: list[tuple[bytes, UpdateRange]] = []
-        looked = False
-        for update, span in updates:
-            if not looked and span.begins_behind(self._known):
-                self._known, looked = read_state_vector(self.version()), True
-            if span.begins_behind(self._known):
-                late.append((update, span))
-                continue
-            self._doc.apply_update(update)
-            for client, end in span.written.items():
-                self._known[client] = max(end, self._known.get(client, 0))
-        return late
+    def _look(self) -> None:
+        state = read_state_vector(self.version())
+        self._exact = True
+        self._reach(state)
+
+    def _confirm(self) -> None:
+        """Look whether the core took all that it was given. Raises MalformedUpdate where something waits for itself."""
+        if self._sure:
+            return
+        state = read_state_vector(self.version())
+        if any(end > state.get(client, 0) for client, end in self._known.items()):
+            self.broken = True
+            raise MalformedUpdate("The update waits for itself.")
+        self._reach(state)
+        self._exact = self._sure = True
 
     def _guarded(self, message: str) -> _Guard:
         return _Guard(self, message)

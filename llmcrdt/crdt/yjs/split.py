@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ...exceptions import MalformedUpdate
-from .update import Struct, read_structs, write_uint
+from ...varint import write_uint
+from .update import Struct, read_structs
 
 _HEAD = 32
 """Bytes that a piece has at most beside its structs and deletes, and a cut text beside its characters, rounded up."""

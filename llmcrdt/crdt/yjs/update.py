@@ -2,7 +2,8 @@
 
 Why we read them ourselves before the CRDT core does: yrs allocates a declared count before it checks it, and block
 arithmetic at clocks near 2**31 makes it panic or corrupt a replica without a word. So every count is held against the
-bytes that are left, and every clock range must end below 2**31.
+bytes that are left, every clock range must end below 2**31, and an update holds so many things and no more. How deep
+shared types lie in each other is found out in ``yjs_nesting.py``, for which each update says what it tells of that.
 
 Format: https://github.com/yjs/yjs, src/utils/encoding.js, and lib0's encoding.js.
 
@@ -20,39 +21,73 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ...exceptions import MalformedUpdate
+from ...varint import read_uint, write_uint
 
 CLOCK_END = 1 << 31
 CLIENT_END = 1 << 53
+CLIENTS = 1 << 16
+"""Clients that one update may write for, or delete of."""
+STRUCTS = 1 << 21
+"""Structs in one update; a record of 8 MiB has fewer, for a usual one takes 10 bytes."""
+RANGES = 1 << 21
+"""Ranges that one update may delete."""
+DEPTH = 128
+"""Shared types inside each other, a type in a root being the first. The core deletes them by recursion: on a stack of
+512 KiB, which threads of macOS have, yrs 0.28 still deletes 2,000, and ends the process at 4,000."""
 _DEPTH = 64
 
 
 @dataclass
 class UpdateRange:
     """Per client, the first clock that an update writes, and the first after what it writes and what it deletes;
-    ``deletes``: per client the (start, end) of all that it deletes."""
+    ``deletes``: per client the (start, end) of all that it deletes. ``needs``: of other clients than the writer, the
+    first clock after what it stands beside or in.
+
+    ``odd``: something is left out in what it writes of a client, or told in several places. ``nested``: shared types
+    that stand in or beside something else than a root; ``depth`` of those whose place it tells itself, else they count
+    as ``hanging``. ``follows``: only letters, right behind the clock before the first."""
 
     begun: dict[int, int] = field(default_factory=dict)
     written: dict[int, int] = field(default_factory=dict)
     deleted: dict[int, int] = field(default_factory=dict)
     deletes: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
+    needs: dict[int, int] = field(default_factory=dict)
+    odd: bool = False
+    nested: bool = False
+    depth: int = 0
+    hanging: int = 0
+    follows: bool = field(default=False, compare=False)
 
     def covered_by(self, state: dict[int, int]) -> bool:
         """Whether a replica with that state vector has integrated all of it."""
         return all(end <= state.get(client, 0) for ends in (self.written, self.deleted) for client, end in ends.items())
 
-    def begins_behind(self, state: dict[int, int]) -> bool:
-        """Whether something that is not in that state vector comes before what it writes."""
-        return any(start > state.get(client, 0) for client, start in self.begun.items())
+    def behind(self, state: dict[int, int]) -> dict[int, Id]:
+        """Per client, what is right before all that it writes, where that isn't in that state vector."""
+        return {client: (client, start - 1) for client, start in self.begun.items() if start > state.get(client, 0)}
 
     def repeats(self, state: dict[int, int]) -> bool:
         """Whether a replica with that state vector had some of what it writes."""
         return any(start < state.get(client, 0) for client, start in self.begun.items())
 
+    def lacks(self, state: dict[int, int]) -> bool:
+        """Whether something comes before what it writes, or beside or around it, that neither it nor that state vector
+        has."""
+        if self.behind(state):
+            return True
+        written = self.written
+        return any(n > state.get(client, 0) and n > written.get(client, 0) for client, n in self.needs.items())
+
+
+Id = tuple[int, int]
+"""Client and clock."""
+
 
 @dataclass(slots=True)
 class Struct:
     """Where a struct lies in an update: clocks ``clock`` to ``end`` of a client, bytes ``start`` to ``stop``; of an
-    item also its right neighbour's id, its content, and how many bytes of text it ends with (``size``)."""
+    item also its right neighbour's id, its content, and how many bytes of text it ends with (``size``). ``beside`` and
+    ``inside``: the ids of its neighbours, and of the type that it stands in, where it names them."""
 
     client: int
     clock: int
@@ -64,14 +99,16 @@ class Struct:
     right_stop: int = 0
     content: int = 0
     size: int = 0
+    beside: tuple[Id, ...] = ()
+    inside: Id | None = None
 
 
 def read_structs(data: bytes) -> tuple[list[Struct], bytes]:
     """Check an update: all its structs but those that are skipped, and the bytes of its deletes. Raises
     MalformedUpdate."""
-    reader, structs = _Reader(data), list[Struct]()
-    for _ in range(reader.count()):
-        _read_client(reader, UpdateRange(), structs)
+    reader, structs, found, places = _Reader(data), list[Struct](), UpdateRange(), dict[Id, int]()
+    for _ in range(reader.count_to(CLIENTS)):
+        _read_client(reader, found, places, structs)
     deletes = data[reader.place :]
     read_update(b"\x00" + deletes)
     return structs, deletes
@@ -132,16 +169,6 @@ def _less(ranges: Sequence[tuple[int, int]], others: Sequence[tuple[int, int]]) 
     return out
 
 
-def write_uint(n: int) -> bytes:
-    """lib0's variable-length integer."""
-    out = bytearray()
-    while n > 0x7F:
-        out.append(n & 0x7F | 0x80)
-        n >>= 7
-    out.append(n)
-    return bytes(out)
-
-
 # One client, one item: text behind another item, no deletes. A client's id is below 2^53, a clock here below 2^28.
 _ID, _LOW_CLOCK = rb"([\x80-\xff]{0,6}[\x00-\x7f]|[\x80-\xff]{7}[\x00-\x0f])", rb"([\x80-\xff]{0,3}[\x00-\x7f])"
 _WORD = re.compile(rb"\x01\x01" + _ID + _LOW_CLOCK + rb"\x84" + _ID + _LOW_CLOCK + rb"([\x01-\x7f])")
@@ -161,11 +188,16 @@ def _read_word(data: bytes) -> UpdateRange | None:
     start, size = found.end(), data[found.end() - 1]
     if start + size + 1 != len(data) or data[-1] or not data[start:].isascii():
         return None
-    client, clock = _number(found[1]), _number(found[2])
-    return UpdateRange({client: clock}, {client: clock + size})
+    client, clock, beside, at = _number(found[1]), _number(found[2]), _number(found[3]), _number(found[4])
+    if client != beside:
+        return UpdateRange({client: clock}, {client: clock + size}, needs={beside: at + 1})
+    if at >= clock:
+        return None
+    return UpdateRange({client: clock}, {client: clock + size}, follows=at + 1 == clock)
 
 
 def _number(data: bytes) -> int:
+    """A number whose bytes a pattern has found. Faster than read_uint, for it checks nothing."""
     value = shift = 0
     for byte in data:
         value |= (byte & 0x7F) << shift
@@ -174,13 +206,15 @@ def _number(data: bytes) -> int:
 
 
 def _read_update(data: bytes) -> UpdateRange:
-    reader = _Reader(data)
-    found = UpdateRange()
-    for _ in range(reader.count()):
-        _read_client(reader, found)
-    for _ in range(reader.count()):
-        client = reader.client()
-        for _ in range(reader.count()):
+    reader, found, places, ranges = _Reader(data), UpdateRange(), dict[Id, int](), 0
+    for _ in range(reader.count_to(CLIENTS)):
+        _read_client(reader, found, places)
+    for _ in range(reader.count_to(CLIENTS)):
+        client, count = reader.client(), reader.count()
+        ranges += count
+        if ranges > RANGES:
+            raise MalformedUpdate(_TOO_MUCH)
+        for _ in range(count):
             start, length = reader.uint(), reader.uint()
             if start + length >= CLOCK_END:
                 raise MalformedUpdate("The update deletes past the highest clock.")
@@ -216,19 +250,30 @@ def read_state_vector(data: bytes) -> dict[int, int]:
     return {_number(found[1]): _number(found[2]) for found in _CLOCK_OF.finditer(data, reader.place)}
 
 
-def _read_client(reader: _Reader, found: UpdateRange, into: list[Struct] | None = None) -> None:
+_TOO_MUCH = "The update holds more than one may."
+
+
+def _read_client(reader: _Reader, found: UpdateRange, places: dict[Id, int], into: list[Struct] | None = None) -> None:
+    """``places``: how deep the types lie that were read before."""
     structs, client, clock = reader.count(), reader.client(), reader.uint()
+    reader.structs += structs
+    if reader.structs > STRUCTS:
+        raise MalformedUpdate(_TOO_MUCH)
+    found.odd = found.odd or client in found.written
     for _ in range(structs):
         start, info = reader.place, reader.byte()
         kind = info & 0x1F
         struct = None if into is None else Struct(client, clock, kind, start)
         if kind in (0, 10):
             length = reader.uint()
+            found.odd = found.odd or kind == 10
         else:
-            _read_place(reader, info, struct)
+            inside = _read_place(reader, info, client, clock, found.needs, struct)
             if struct:
                 struct.content = reader.place
             length = _read_content(reader, kind)
+            if kind == 7:
+                _place_type(found, places, (client, clock), inside)
         if length == 0:
             raise MalformedUpdate("The update holds an empty struct.")
         if kind != 10:
@@ -244,25 +289,62 @@ def _read_client(reader: _Reader, found: UpdateRange, into: list[Struct] | None 
                 into.append(struct)
 
 
-def _read_place(reader: _Reader, info: int, struct: Struct | None = None) -> None:
+_ROOT = (-1, -1)
+
+
+def _place_type(found: UpdateRange, places: dict[Id, int], id_: Id, inside: Id | None) -> None:
+    """Note how deep a type lies. ``inside``: what it stands in, or None where it only names neighbours."""
+    depth = 1 if inside == _ROOT else places[inside] + 1 if inside in places else 0
+    found.nested = found.nested or inside != _ROOT
+    if depth > DEPTH:
+        raise MalformedUpdate(TOO_DEEP)
+    if depth:
+        places[id_] = depth
+        found.depth = max(found.depth, depth)
+    else:
+        found.hanging += 1
+
+
+TOO_DEEP = f"The update nests shared types more than {DEPTH} deep."
+
+
+def _read_place(
+    reader: _Reader, info: int, client: int, clock: int, needs: dict[int, int], struct: Struct | None = None
+) -> Id | None:
+    """What the item stands in: the id of a type, or _ROOT; None where only its neighbours tell."""
+    inside: Id | None = None
+    beside: tuple[Id, ...] = ()
     for bit in (0x80, 0x40):  # left and right neighbour
         start = reader.place
         if info & bit:
-            reader.client()
-            reader.clock()
+            beside += (_read_id(reader, client, clock, needs),)
     if struct:
-        struct.right, struct.right_stop = start, reader.place
+        struct.right, struct.right_stop, struct.beside = start, reader.place, beside
     if not info & 0xC0:
         parent = reader.uint()
         if parent == 1:
             reader.text()
+            inside = _ROOT
         elif parent == 0:
-            reader.client()
-            reader.clock()
+            inside = _read_id(reader, client, clock, needs)
+            if struct:
+                struct.inside = inside
         else:
             raise MalformedUpdate("The update names a parent in an unknown way.")
         if info & 0x20:
             reader.text()
+    return inside
+
+
+def _read_id(reader: _Reader, client: int, clock: int, needs: dict[int, int]) -> Id:
+    """The id of something that was there before the item at ``client`` and ``clock``."""
+    other, at = reader.client(), reader.clock()
+    if other == client:
+        if at >= clock:
+            raise MalformedUpdate("The update puts something beside or into what comes after it.")
+    elif needs.get(other, 0) <= at:
+        needs[other] = at + 1
+    return other, at
 
 
 def _read_content(reader: _Reader, kind: int) -> int:
@@ -329,12 +411,14 @@ def _read_any(reader: _Reader, depth: int) -> None:
 class _Reader:
     """lib0's variable-length integers, strings and byte arrays."""
 
-    __slots__ = ("_at", "_data", "_size", "last")
+    __slots__ = ("_at", "_data", "_size", "last", "structs")
 
     def __init__(self, data: bytes) -> None:
         self._data, self._at, self._size = data, 0, len(data)
         self.last = 0
         """Bytes of the text or byte array read last."""
+        self.structs = 0
+        """Structs that the update holds, as far as it is read."""
 
     @property
     def place(self) -> int:
@@ -348,15 +432,18 @@ class _Reader:
         return value
 
     def uint(self) -> int:
-        value = shift = 0
-        while True:
-            byte = self.byte()
-            value |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                return value
-            shift += 7
-            if shift > 56:
-                raise MalformedUpdate("The update holds a number that is too long.")
+        data, at = self._data, self._at
+        if at < self._size and data[at] < 0x80:
+            # So it is with most lengths, counts and clocks.
+            self._at = at + 1
+            return data[at]
+        try:
+            value, self._at = read_uint(data, at, 9)
+        except IndexError:
+            raise MalformedUpdate("The update ends too early.") from None
+        except ValueError:
+            raise MalformedUpdate("The update holds a number that is too long.") from None
+        return value
 
     def sint(self) -> None:
         """A signed number: the first byte holds six bits and the sign. Only skipped."""
@@ -370,6 +457,13 @@ class _Reader:
         value = self.uint()
         if value > self._size - self._at:
             raise MalformedUpdate("The update declares more than it holds.")
+        return value
+
+    def count_to(self, most: int) -> int:
+        """The same, where only so many may follow."""
+        value = self.count()
+        if value > most:
+            raise MalformedUpdate(_TOO_MUCH)
         return value
 
     def client(self) -> int:

@@ -1,6 +1,6 @@
 """One llama.cpp context: a live sequence, a scratch sequence, and nothing else. For the engine's thread only.
 
-``lib`` is the low-level llama-cpp-python module, handed in by the door (``llama_cpp.py``). What is kept true here:
+``lib`` is the low-level llama-cpp-python module, handed in by the door (``library.py``). Three things are kept true:
 position p of the live sequence stands in cell p (evaluation into other cells gives other bits), the scratch sequence is
 empty between calls, and ``llama_decode`` is called in one place.
 """
@@ -14,11 +14,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ...exceptions import DecodeFailed, EngineError
+from .cells import LIVE, SCRATCH, Cells
 from .state_blob import Kind, holds_exactly
 
-_LIVE, _SCRATCH = 0, 1
-_PARTIAL = 1  # LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY: of a hybrid, the recurrent layers alone
-_BLOB_HEAD = 8  # magic and sequence
 BATCH = 512
 _ROUND = 256
 
@@ -26,7 +24,7 @@ Purpose = Literal["prompt", "settled", "sampled"]
 
 
 class Aborted(Exception):
-    """The abort flag stopped a decode. What the batch had done to the live sequence is undefined until cut away."""
+    """The abort flag stopped a decode. The batch has left the live sequence undefined; cut it back."""
 
 
 class AbortFlag:
@@ -57,7 +55,7 @@ class AbortFlag:
 
 @dataclass(frozen=True)
 class Shape:
-    """What kind of memory a model has. ``kinds``: the readings of an attention state to try, none for a model without
+    """A model's kind of memory. ``kinds``: the readings of an attention state to try, none for a model without
     attention layers. ``recurrent``: whether there are recurrent layers; both: a hybrid."""
 
     kinds: tuple[Kind, ...]
@@ -90,7 +88,7 @@ class Context:
         self._batch = lib.llama_batch_init(BATCH, 0, 1)
         for i in range(BATCH):
             self._batch.n_seq_id[i] = 1
-            self._batch.seq_id[i][0] = _LIVE
+            self._batch.seq_id[i][0] = LIVE
         self._size = 0
         self._length = 0
         self._open(min(size, limit))
@@ -117,7 +115,7 @@ class Context:
 
     def clear(self, *, data: bool = False) -> None:
         """Empty the live sequence; ``data``: overwrite the buffers as well."""
-        self._lib.llama_memory_clear(self._memory, data)
+        self._cells.clear(data=data)
         self._length = 0
 
     def cut(self, length: int) -> bool:
@@ -126,7 +124,7 @@ class Context:
             self.clear()
             return True
         if length < self._length:
-            if not self.shape.can_cut or not self._lib.llama_memory_seq_rm(self._memory, _LIVE, length, -1):
+            if not self.shape.can_cut or not self._cells.remove(LIVE, length):
                 return False
             self._length = length
         return self._stands_at(length)
@@ -137,31 +135,31 @@ class Context:
             self._length = length + 1
         if length:
             return self.cut(length)
-        self.drop(_LIVE)
+        self.drop(LIVE)
         self._length = 0
         return True
 
     def park(self, sequence: int) -> None:
         """Let another sequence have all that the live one has. Copies no cell."""
         self.drop(sequence)
-        self._lib.llama_memory_seq_cp(self._memory, _LIVE, sequence, -1, -1)
+        self._cells.share(LIVE, sequence)
 
     def resume(self, sequence: int) -> None:
         """Let the live sequence be what another one is; that stays as well."""
-        self.drop(_LIVE)
-        self._lib.llama_memory_seq_cp(self._memory, sequence, _LIVE, -1, -1)
-        self._length = self._lib.llama_memory_seq_pos_max(self._memory, _LIVE) + 1
+        self.drop(LIVE)
+        self._cells.share(sequence, LIVE)
+        self._length = self._cells.ends(LIVE)[1] + 1
 
-    def whole(self, sequence: int = _LIVE) -> bool:
+    def whole(self, sequence: int = LIVE) -> bool:
         """Whether a sequence has all its cells from the first on, so that it can be cut (without recurrent layers)."""
-        return bool(self._lib.llama_memory_seq_pos_min(self._memory, sequence) == 0)
+        return self._cells.ends(sequence)[0] == 0
 
     def drop(self, sequence: int) -> None:
         """Empty one sequence; cells that others hold too stay theirs."""
-        self._lib.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+        self._cells.remove(sequence)
 
     def undo(self, length: int) -> bool:
-        """Remove what a stopped evaluation left behind ``length``, the end of the live sequence before it."""
+        """Remove what a stopped evaluation left after ``length``, the end of the live sequence before it."""
         self._length = length + 1  # how much was done is unknown: cut must look
         return self.cut(length)
 
@@ -182,13 +180,13 @@ class Context:
 
     def export(self, start: int, stop: int) -> bytes | None:
         """The attention state of positions ``start`` to ``stop`` as bytes, or None where its layout can't be read."""
-        blob = self._read(start, stop)
+        blob = self._cells.read(start, stop)
         return self._counted(blob) if self._is_attention(blob, start, stop) else None
 
     def export_state(self) -> bytes | None:
         """The recurrent state after all of the live sequence, or None where its layout can't be read."""
-        blob = self._read_state(_LIVE)
-        return self._counted(blob) if holds_exactly(blob, "recurrent", 0, self._length, _LIVE) else None
+        blob = self._cells.read_state(LIVE)
+        return self._counted(blob) if holds_exactly(blob, "recurrent", 0, self._length, LIVE) else None
 
     def load(self, blob: bytes, start: int, stop: int) -> bool:
         """Append exported attention state to the live sequence, which ends at ``start``. False on any surprise: then
@@ -196,7 +194,7 @@ class Context:
         if not self._is_attention(blob, start, stop):
             return False
         self.reserve(stop)
-        if not self._write(blob, start, stop):
+        if not self._cells.write(blob, start, stop):
             return False
         self._length = stop
         self.counters["imported_bytes"] += len(blob)
@@ -205,33 +203,29 @@ class Context:
     def load_state(self, blob: bytes, stop: int) -> bool:
         """Set the recurrent state after ``stop`` tokens; attention state, where there is any, ends there already.
         False on any surprise: then clear."""
-        if not holds_exactly(blob, "recurrent", 0, stop, _LIVE):
+        if not holds_exactly(blob, "recurrent", 0, stop, LIVE):
             return False
         self.reserve(stop)
-        if not self._write_state(blob):
+        if not self._cells.write_state(blob):
             return False
         self._length = stop
         self.counters["imported_bytes"] += len(blob)
         return self._stands_at(stop)
 
     def reserve(self, tokens: int) -> None:
-        """Make room for that many tokens, up to the limit. What is live moves along, bit for bit, cell for cell."""
+        """Make room for that many tokens, up to the limit. The live sequence stays, bit for bit, cell for cell."""
         if tokens <= self._size:
             return
         length, pieces = self._length, []
         for start in range(0, length if self.shape.attention else 0, self._piece):
             stop = min(start + self._piece, length)
-            pieces.append((start, stop, self._read(start, stop)))
-        state = self._read_state(_LIVE) if self.shape.recurrent and length else None
+            pieces.append((start, stop, self._cells.read(start, stop)))
+        state = self._cells.read_state(LIVE) if self.shape.recurrent and length else None
         self._open(min(self._limit, max(2 * self._size, tokens)))
-        taken = all(self._write(blob, start, stop) for start, stop, blob in pieces)
-        if not taken or (state is not None and not self._write_state(state)):
+        taken = all(self._cells.write(blob, start, stop) for start, stop, blob in pieces)
+        if not taken or (state is not None and not self._cells.write_state(state)):
             raise DecodeFailed("llama.cpp did not take its own state back.", hint="Pass n_ctx to avoid growth.")
         self._length = length
-
-    @property
-    def _memory(self) -> Any:
-        return self._lib.llama_get_memory(self._pointer)
 
     def _open(self, size: int) -> None:
         pointer = self._make(max(BATCH, -(-size // _ROUND) * _ROUND))
@@ -241,10 +235,10 @@ class Context:
             self._lib.llama_free(self._pointer)
         self._pointer, self._size, self._length = pointer, size, 0
         self._abort.install(self._lib, pointer)
-        self._no_state = self._read_state(_SCRATCH)[_BLOB_HEAD:] if self.shape.recurrent else b""
+        self._cells = Cells(self._lib, pointer, recurrent=self.shape.recurrent)
 
     def _is_attention(self, blob: bytes, start: int, stop: int) -> bool:
-        return any(holds_exactly(blob, kind, start, stop, _SCRATCH) for kind in self.shape.kinds)
+        return any(holds_exactly(blob, kind, start, stop, SCRATCH) for kind in self.shape.kinds)
 
     def _counted(self, blob: bytes) -> bytes:
         self.counters["exported_bytes"] += len(blob)
@@ -265,49 +259,10 @@ class Context:
         if code:
             raise DecodeFailed(f"llama_decode returned {code} for {n} tokens at position {self._length}.")
 
-    def _read(self, start: int, stop: int) -> bytes:
-        """The attention state of these positions."""
-        lib, memory = self._lib, self._memory
-        lib.llama_memory_seq_cp(memory, _LIVE, _SCRATCH, start, stop)
-        try:
-            size = lib.llama_state_seq_get_size(self._pointer, _SCRATCH)
-            buffer = (ctypes.c_uint8 * size)()
-            written = lib.llama_state_seq_get_data(self._pointer, buffer, size, _SCRATCH)
-            if self.shape.recurrent:  # it stands at the end of the blob, and is that of the moment
-                written -= lib.llama_state_seq_get_size_ext(self._pointer, _SCRATCH, _PARTIAL) - _BLOB_HEAD
-            return ctypes.string_at(buffer, written)
-        finally:
-            lib.llama_memory_seq_rm(memory, _SCRATCH, -1, -1)
-
-    def _write(self, blob: bytes, start: int, stop: int) -> bool:
-        lib, memory = self._lib, self._memory
-        blob += self._no_state
-        try:
-            data = ctypes.cast(ctypes.c_char_p(blob), ctypes.POINTER(ctypes.c_uint8))
-            if lib.llama_state_seq_set_data(self._pointer, data, len(blob), _SCRATCH) != len(blob):
-                return False
-            lib.llama_memory_seq_cp(memory, _SCRATCH, _LIVE, start, stop)
-            return True
-        finally:
-            lib.llama_memory_seq_rm(memory, _SCRATCH, -1, -1)
-
-    def _read_state(self, sequence: int) -> bytes:
-        """The recurrent state of a sequence, as it stands."""
-        size = self._lib.llama_state_seq_get_size_ext(self._pointer, sequence, _PARTIAL)
-        buffer = (ctypes.c_uint8 * size)()
-        written = self._lib.llama_state_seq_get_data_ext(self._pointer, buffer, size, sequence, _PARTIAL)
-        return ctypes.string_at(buffer, written)
-
-    def _write_state(self, blob: bytes) -> bool:
-        data = ctypes.cast(ctypes.c_char_p(blob), ctypes.POINTER(ctypes.c_uint8))
-        taken = self._lib.llama_state_seq_set_data_ext(self._pointer, data, len(blob), _LIVE, _PARTIAL)
-        return bool(taken == len(blob))
-
     def _stands_at(self, length: int) -> bool:
         """Whether llama.cpp agrees on what the live sequence holds. A lost window shows here, and nowhere else."""
-        low = self._lib.llama_memory_seq_pos_min(self._memory, _LIVE)
-        high = self._lib.llama_memory_seq_pos_max(self._memory, _LIVE)
-        return bool(high == length - 1 and low == (0 if self.shape.can_cut else high))
+        low, high = self._cells.ends(LIVE)
+        return high == length - 1 and low == (0 if self.shape.can_cut else high)
 
 
 def _array(pointer: Any, kind: Any, n: int) -> Any:

@@ -41,7 +41,7 @@ class FastState:
         self.counters = dict.fromkeys(("parked", "resumed", "given_up"), 0)
 
     def plan(self, ids: Sequence[int]) -> Reuse:
-        """What ``materialize`` would do with these ids now. Changes nothing."""
+        """Predict what ``materialize`` would do with these ids now. Changes nothing."""
         return self._reuse(ids, self._best(ids).length)
 
     def forget(self) -> None:

@@ -11,10 +11,11 @@ import hashlib
 import json
 import os
 import re
-import secrets
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+
+from ...files import replace_file
 
 _SPLIT = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
 _REMEMBERED = 256
@@ -92,7 +93,7 @@ class FileHashes:
     def of(self, files: Sequence[HeldFile], on_bytes: Callable[[int], None] = lambda n: None) -> list[str]:
         """Hex digests, in the order of ``files``: remembered, or computed now. Raises OSError.
 
-        What was written to meanwhile is not remembered: ask ``unchanged``.
+        A file that was written to meanwhile is not remembered: ask ``unchanged``.
         """
         remembered = self._read()
         known = {**remembered, **_known_here}
@@ -124,12 +125,9 @@ class FileHashes:
         if self._memo is None:
             return
         text = json.dumps({"files": dict(list(known.items())[-_REMEMBERED:])}, indent=0)
-        aside = self._memo.with_name(f".{self._memo.name}-{secrets.token_hex(8)}.tmp")
         with contextlib.suppress(OSError):
             self._memo.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            aside.write_text(text)
-            aside.chmod(0o600)
-            os.replace(aside, self._memo)
+            replace_file(self._memo, text.encode())
 
 
 def _identity(info: os.stat_result) -> str:

@@ -26,7 +26,7 @@ _log_lines: deque[str] = deque(maxlen=6)
 
 @dataclass(frozen=True)
 class Settings:
-    """What a context is made with. Only ``n_threads`` can't change KV state (where it is evaluated canonically)."""
+    """Settings of a context. Only ``n_threads`` can't change KV state (where it is evaluated canonically)."""
 
     n_threads: int
     n_gpu_layers: int
@@ -138,7 +138,7 @@ def without_flash(lib: Any, model: Any, settings: Settings, n_ctx: int) -> Setti
 
 
 def shape_of(lib: Any, model: Any) -> Shape:
-    """What kind of memory the model has."""
+    """The kind of memory that the model has."""
     window = int(lib.llama_model_n_swa(model))
     recurrent = bool(lib.llama_model_is_hybrid(model) or lib.llama_model_is_recurrent(model))
     if recurrent and not lib.llama_model_is_hybrid(model):

@@ -8,12 +8,11 @@ remembered by its fingerprint, which names all of these.
 from __future__ import annotations
 
 import contextlib
-import os
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+from ...files import replace_file
 from .context import BATCH, Context
 
 Exactness = Literal["exact", "approximate", "unknown"]
@@ -24,7 +23,7 @@ _here: dict[bytes, Exactness] = {}  # what this process has found
 
 def probe(context: Context, chunk: int, n_vocab: int) -> Iterator[bool | None]:
     """Work on an empty ``context`` for at least 2 * ``chunk`` + 3 tokens, a batch or less per step; last yields whether
-    all that had to be equal was. What can't be exported can't be restored wrongly either: then that is left out."""
+    all that had to be equal was. State that can't be exported can't be restored wrongly either: that is left out."""
     ids = [(7919 * i + 11) % n_vocab for i in range(2 * chunk + _TAIL)]
     edge, recurrent = 2 * chunk, context.shape.recurrent
 
@@ -68,7 +67,7 @@ def probe(context: Context, chunk: int, n_vocab: int) -> Iterator[bool | None]:
 
 
 def remembered(fingerprint: bytes, folder: Path | None) -> Exactness:
-    """What was found for this fingerprint, by whatever process."""
+    """The finding for this fingerprint, by whatever process."""
     if fingerprint in _here:
         return _here[fingerprint]
     if folder is not None:
@@ -83,9 +82,6 @@ def remember(fingerprint: bytes, folder: Path | None, found: Exactness) -> None:
     _here[fingerprint] = found
     if folder is None:
         return
-    aside = folder / f".{os.getpid()}-{secrets.token_hex(8)}.tmp"
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        aside.write_text(found + "\n")
-        aside.chmod(0o600)
-        os.replace(aside, folder / fingerprint.hex())
+        replace_file(folder / fingerprint.hex(), f"{found}\n".encode())

@@ -1,4 +1,6 @@
-"""Whose KV state it is, and so where it may be kept: known once the weights are, void when they change."""
+"""The model that KV state belongs to, and so the place where it may be kept: known once the weights are, void when they
+change.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +75,7 @@ class Provenance:
 
     def named_otherwise(self, owner: str, first: tuple[int, ...]) -> bool:
         """Whether state that begins with these ids is kept for ``owner`` under another fingerprint."""
-        for key in sorted(self._lasting.owned(owner))[:_MOST_READ]:
+        for key in sorted(self._lasting.owners.owned(owner))[:_MOST_READ]:
             found = self._lasting.header(key)
             if found and not found.position and found.parent != self.fingerprint and found.ids[: len(first)] == first:
                 return True

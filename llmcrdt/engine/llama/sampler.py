@@ -83,7 +83,7 @@ class Sampler:
             self._chain = None
 
     def _guided_choice(self, context: Any) -> int:
-        """What the chain would draw, or -1. To accept a token that the grammar forbids ends the process."""
+        """The token that the chain would draw, or -1. To accept a token that the grammar forbids ends the process."""
         import numpy as np
 
         lib = self._lib

@@ -24,7 +24,7 @@ class LlamaTokenizer:
         self._add_bos = bool(lib.llama_vocab_get_add_bos(self._vocab))
         self._pieces: dict[tuple[int, bool], bytes] = {}
         self._ends: dict[int, bool] = {}
-        self._special: dict[str, int] | None = None
+        self._special: dict[str, int] | None = None  # until it is asked for: it takes a pass over the vocabulary
 
     @property
     def hash(self) -> str:

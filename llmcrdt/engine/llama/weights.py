@@ -1,4 +1,4 @@
-"""The files behind an engine: hashed in the background, watched as long as it lives.
+"""The files of an engine: hashed in the background, watched as long as it lives.
 
 Until the hashes are known nobody can say which stored KV state belongs to these weights: an engine works without them,
 on memory alone. If a file is written to later, what was known of it is void.

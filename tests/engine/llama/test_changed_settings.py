@@ -9,7 +9,7 @@ import shutil
 import numpy as np
 import pytest
 
-from llmcrdt.engine.llama import engine as door
+from llmcrdt.engine.llama import opening
 from llmcrdt.kvcache import NullCache
 from llmcrdt.testing.models import write_adapter
 
@@ -30,7 +30,7 @@ def adapter(lab):
 
 def other_libraries(lab, patch):
     """llama.cpp of another build: a byte more in one of its libraries."""
-    real = door.libraries
+    real = opening.libraries
 
     def changed(lib):
         first, *others = real(lib)
@@ -38,12 +38,12 @@ def other_libraries(lab, patch):
         copy.write_bytes(first.read_bytes() + b"\0")
         return [copy, *others]
 
-    patch.setattr(door, "libraries", changed)
+    patch.setattr(opening, "libraries", changed)
 
 
 def other_processor(lab, patch):
-    info = door._library().llama_print_system_info()
-    patch.setattr(door._library(), "llama_print_system_info", lambda: info + b" AVX1024 = 1")
+    info = opening.library().llama_print_system_info()
+    patch.setattr(opening.library(), "llama_print_system_info", lambda: info + b" AVX1024 = 1")
 
 
 # What is changed -> the model of both engines, settings of both, settings or model of the second alone, a patch for it

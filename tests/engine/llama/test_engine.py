@@ -2,8 +2,11 @@
 
 import gc
 import os
+import re
 import threading
 import time
+import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,6 +35,15 @@ def test_it_is_an_engine(lab):
     engine: Engine = lab.engine()
     assert engine.name == "tiny llama F32"
     assert engine.n_ctx == 2048
+
+
+def test_it_shows_documented_names_only(lab):
+    page = (Path(__file__).parents[3] / "docs" / "kv.md").read_text(encoding="utf-8")
+    section = page.partition("## An engine's names")[2].partition("\n## ")[0]
+    documented = set(re.findall(r"`(\w+)(?:\([^`]*\))?`", section))
+    shown = {name for name in dir(lab.engine()) if not name.startswith("_")}
+    assert shown <= documented
+    assert {name for name in vars(Engine) if not name.startswith("_")} <= shown
 
 
 def test_events_come_in_order_and_tell_all(lab):
@@ -133,7 +145,7 @@ def test_cancel_while_sampling(lab):
             runs[0].cancel()
 
     ready = threading.Event()
-    engine._worker.submit(ready.wait)  # so that the run is known before it begins
+    engine._core.model.worker.submit(ready.wait)  # so that the run is known before it begins
     ids = lab.tokens(100)
     sampling = Sampling(temperature=2.0, top_k=0, min_p=0.0, seed=1)
     runs.append(engine.start(ids, max_tokens=1000, sampling=sampling, on_event=listen))
@@ -148,7 +160,7 @@ def test_cancel_while_sampling(lab):
 def test_cancel_before_it_began(lab):
     engine = lab.engine()
     ready, outcome = threading.Event(), lab.Outcome()
-    engine._worker.submit(ready.wait)
+    engine._core.model.worker.submit(ready.wait)
     run = engine.start(lab.tokens(100), max_tokens=5, sampling=Sampling(), on_event=outcome)
     run.cancel()
     ready.set()
@@ -195,7 +207,7 @@ def test_what_a_cancelled_run_said_is_settled(lab):
             runs[0].cancel()
 
     gate = threading.Event()
-    engine._worker.submit(gate.wait)
+    engine._core.model.worker.submit(gate.wait)
     ids = lab.tokens(50)
     sampling = Sampling(temperature=2.0, top_k=0, min_p=0.0, seed=2)
     runs.append(engine.start(ids, max_tokens=500, sampling=sampling, on_event=listen))
@@ -208,7 +220,7 @@ def test_what_a_cancelled_run_said_is_settled(lab):
 
 def test_settling_gives_way_and_is_taken_up_again(lab):
     engine = lab.endless(lab.engine(lab.model("llama", "F16"), MemoryCache()))
-    steps, real = [], engine._state.settle_step
+    steps, real = [], engine._core.model.state.settle_step
     gate, entered = threading.Event(), threading.Event()
 
     def step(ids, *more):
@@ -218,7 +230,7 @@ def test_settling_gives_way_and_is_taken_up_again(lab):
             gate.wait()
         return real(ids, *more)
 
-    engine._state.settle_step = step
+    engine._core.model.state.settle_step = step
     ids, outcome, settled = lab.tokens(60), lab.Outcome(), []
 
     def listen(event):
@@ -270,18 +282,18 @@ def test_an_empty_prompt_is_refused(lab):
 
 def test_a_decode_that_fails_is_reported_and_the_next_one_works(lab):
     engine = lab.engine()
-    real = engine._context._decode
+    real = engine._core.model.context._decode
 
     def refuse(tokens, logits):
         raise DecodeFailed("llama_decode returned -3")
 
-    engine._context._decode = refuse
+    engine._core.model.context._decode = refuse
     outcome = lab.run(engine, lab.tokens(100), 5)
     assert isinstance(outcome.last, Failed)
     assert isinstance(outcome.last.error, DecodeFailed)
     with pytest.raises(DecodeFailed):
         engine.logits(lab.tokens(100)).result()
-    engine._context._decode = real
+    engine._core.model.context._decode = real
     assert np.array_equal(engine.logits(lab.tokens(100)).result(), lab.cold().logits(lab.tokens(100)))
 
 
@@ -337,17 +349,37 @@ def test_a_listener_may_close_the_engine(lab):
 
     engine.start(lab.tokens(10), max_tokens=50, sampling=Sampling(), on_event=listen)
     assert ended.wait(60)
-    until(lambda: not engine._worker._thread.is_alive())
+    until(lambda: not engine._core.model.worker._thread.is_alive())
 
 
 def test_a_forgotten_engine_goes_away(lab):
     engine = LlamaEngine(lab.model(), NullCache(), n_threads=1)
     lab.run(engine, lab.tokens(100), 30, temperature=2.0, seed=1)
     engine.settled()
-    thread = engine._worker._thread
+    thread = engine._core.model.worker._thread
     del engine
     gc.collect()
     until(lambda: not thread.is_alive())
+
+
+def test_a_forgotten_engine_is_there_until_what_it_said_is_settled(lab):
+    """An erase must reach what it stores meanwhile."""
+    for work in (
+        lambda engine: engine.start(lab.tokens(100), max_tokens=3, sampling=Sampling(), on_event=lambda event: None),
+        lambda engine: engine.logits(lab.tokens(100)),
+        lambda engine: engine.prefetch(lab.tokens(100)),
+        lambda engine: engine.forget("me"),
+    ):
+        engine, gate = LlamaEngine(lab.model(), NullCache(), n_threads=1), threading.Event()
+        assert engine.settled(60)
+        engine._core.model.worker.submit(gate.wait)
+        work(engine)
+        there = weakref.ref(engine)
+        del engine
+        gc.collect()
+        assert there() is not None
+        gate.set()
+        until(lambda there=there: there() is None)
 
 
 def test_a_cache_that_was_handed_in_stays_open(lab):
@@ -412,7 +444,8 @@ def test_a_forgotten_engine_in_a_cycle_is_collected_with_its_files(lab):
     """Its files are collected with it, in any order, and none of them complains."""
     engine = LlamaEngine(lab.model(), NullCache(), n_threads=1)
     engine.settled()
-    thread, files = engine._worker._thread, len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+    thread = engine._core.model.worker._thread
+    files = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
     engine.itself = engine
     del engine
     gc.collect()

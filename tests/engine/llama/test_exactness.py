@@ -82,14 +82,14 @@ def test_a_cache_changes_no_sampled_token(lab, arch, temperature):
 @pytest.mark.parametrize("arch", ["llama", "gemma3", "mamba2", "lfm2"])
 def test_a_growing_context_changes_nothing(lab, arch, monkeypatch):
     """A context that grows amid a generation moves its state along; the control was large from the start."""
-    monkeypatch.setattr("llmcrdt.engine.llama.engine._FIRST_CTX", 512)
+    monkeypatch.setattr("llmcrdt.engine.llama.opening._FIRST_CTX", 512)
     model = lab.model(arch, "F16")
     ids = lab.tokens(500)
     engine = lab.endless(lab.engine(model))
     outcome = lab.run(engine, ids, 30, temperature=0.7, seed=3)
     large = lab.endless(lab.engine(model, lab.folder / "other", n_ctx=2048))
     assert outcome.tokens == lab.run(large, ids, 30, temperature=0.7, seed=3).tokens
-    assert engine._lib.llama_n_ctx(engine._context.pointer) == 1024
+    assert engine._core.model.lib.llama_n_ctx(engine._core.model.context.pointer) == 1024
     longer = ids + outcome.tokens + lab.tokens(900)
     engine.settled()
     plan = engine.plan(longer)

@@ -107,7 +107,7 @@ def test_what_is_parked_makes_room(lab, fast, arch):
 
 @pytest.mark.parametrize("arch", ARCHS)
 def test_growing_keeps_what_is_live(lab, fast, arch, monkeypatch):
-    monkeypatch.setattr("llmcrdt.engine.llama.engine._FIRST_CTX", 512)
+    monkeypatch.setattr("llmcrdt.engine.llama.opening._FIRST_CTX", 512)
     engine, cold = fast(arch), lab.cold(lab.model(arch, "F16"))
     other, ids = lab.tokens(100, 5), lab.tokens(480, 1)
     ask(lab, engine, other, 4)
@@ -165,12 +165,12 @@ def test_a_cancelled_run_leaves_right_state(lab, fast, arch):
     assert near(engine.logits(ids[:900]).result(), cold.logits(ids[:900]))
 
 
-def test_warming_and_the_names_of_things(lab, fast):
+def test_prefetching_and_the_names_of_things(lab, fast):
     engine, ids = fast(), lab.tokens(300)
     assert (engine.mode, engine.chunk, engine.stats()["mode"]) == ("fast", 1, "fast")
     assert (lab.engine().mode, lab.engine().stats()["mode"]) == ("exact", "exact")
     ask(lab, engine, lab.tokens(200, 2), 5)
-    engine.warm(ids, "me")
+    engine.prefetch(ids, "me")
     assert engine.settled(60)
     assert engine.stats()["settled_tokens"] == 299
     assert engine.plan(ids).evaluate == 1

@@ -86,12 +86,9 @@ def test_a_closed_engine_forgets_what_is_on_disk(lab):
     assert spelled(lab.folder / "cache", ids) == []
 
 
-def test_what_cant_be_noted_is_not_stored(lab):
-    class Refusing(MemoryCache):
-        def claim(self, owner, keys):
-            return False
-
-    cache = Refusing()
+def test_what_cant_be_noted_is_not_stored(lab, monkeypatch):
+    cache = MemoryCache()
+    monkeypatch.setattr(cache.owners, "claim", lambda owner, keys: False)
     engine = lab.engine(lab.model("llama", "F16"), cache)
     ids = lab.tokens(200)
     say(lab, engine, ids, 4, "me")

@@ -81,7 +81,7 @@ def test_what_is_forgotten_while_the_weights_are_hashed_is_never_written(lab, mo
         ids = lab.tokens(200)
         engine.start(ids, max_tokens=1, sampling=lab.Sampling(), on_event=outcome, owner="me")
         assert outcome.done.wait(60)
-        assert engine._worker.idle(60)
+        assert engine._core.model.worker.idle(60)
         assert engine.plan(ids).memory + engine.plan(ids).live == 192
         assert engine.forget("me").result(60) >= 3
         gate.set()
@@ -114,7 +114,7 @@ def test_weights_that_are_written_to_under_an_engine_void_what_it_knew(lab, monk
         engine.logits(ids).result(60)
         if when == "later":
             assert engine.settled(60)
-        before, known = files(lab), engine._provenance.fingerprint
+        before, known = files(lab), engine._core.model.provenance.fingerprint
         with open(path, "r+b") as file:  # the embedding of every token
             file.seek(-200_000, os.SEEK_END)
             tail = file.read()
@@ -124,7 +124,7 @@ def test_weights_that_are_written_to_under_an_engine_void_what_it_knew(lab, monk
         engine.logits(lab.tokens(200, 3)).result(60)
         assert engine.settled(60)
         assert engine.stats()["weights"]["state"] == "changed"
-        assert engine._provenance.fingerprint != known
+        assert engine._core.model.provenance.fingerprint != known
         assert files(lab) == before, "nothing more is stored"
         assert engine.plan(ids).reused == 0
         engine.close()
@@ -275,7 +275,7 @@ def test_models_that_share_a_folder_share_nothing_else(lab):
 def test_prompts_are_served_in_the_order_they_came(lab):
     engine = lab.engine()
     gate, order, done = threading.Event(), [], [lab.Outcome() for _ in range(12)]
-    engine._worker.submit(lambda: gate.wait(60))
+    engine._core.model.worker.submit(lambda: gate.wait(60))
 
     def ask(n):
         def listen(event):

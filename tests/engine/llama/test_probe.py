@@ -66,7 +66,7 @@ def test_what_differs_by_one_bit_is_approximate(lab, monkeypatch, caplog, arch, 
 
 def test_it_is_tried_once(lab, monkeypatch):
     tried, real = [], probe.probe
-    monkeypatch.setattr("llmcrdt.engine.llama.engine.probe", lambda *args: tried.append(1) or real(*args))
+    monkeypatch.setattr("llmcrdt.engine.llama.probe.probe", lambda *args: tried.append(1) or real(*args))
 
     def opened(**settings):
         engine = lab.engine(lab.model("llama", "F16"), **settings)

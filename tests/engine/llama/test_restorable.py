@@ -169,11 +169,11 @@ def test_a_growing_context_gives_the_logits_of_a_large_one(lab, arch, settings, 
     """Also where it grows amid a generation: everything that is live moves, bit for bit."""
     model, ids = lab.model(arch, "F16", context=4096), lab.tokens(490)
     large = lab.endless(lab.engine(model, MemoryCache(), n_ctx=4096, **settings))
-    monkeypatch.setattr("llmcrdt.engine.llama.engine._FIRST_CTX", 512)
+    monkeypatch.setattr("llmcrdt.engine.llama.opening._FIRST_CTX", 512)
     small = lab.endless(lab.engine(model, MemoryCache(), **settings))
 
     def size():
-        return small._lib.llama_n_ctx(small._context.pointer)
+        return small._core.model.lib.llama_n_ctx(small._core.model.context.pointer)
 
     assert size() == 512
     a, b = (ask(lab, engine, ids, 40, [200], top_logprobs=3) for engine in (small, large))

@@ -121,7 +121,7 @@ def test_flash_attention_is_off_where_that_is_faster(lab):
     assert usual == off != on
     one, other = (lab.engine(model, type_v="q8_0", type_k="q8_0", flash_attn=f).fingerprint for f in (None, True))
     assert one != other
-    lib, settings = lab.engine(model)._lib, Settings(1, 0, True, "f16", "f16", None, 0.0, 0.0)
+    lib, settings = lab.engine(model)._core.model.lib, Settings(1, 0, True, "f16", "f16", None, 0.0, 0.0)
     loaded = load_model(lib, model, settings)
     assert without_flash(lib, loaded, settings, 1 << 16).flash_attn is False
     assert without_flash(lib, loaded, settings, 1 << 17).flash_attn is None
@@ -130,7 +130,7 @@ def test_flash_attention_is_off_where_that_is_faster(lab):
 
 def test_adapters_change_answers_and_never_share_state(lab, monkeypatch):
     """One, the other, one at half its strength, both: each has its fingerprint and its logits; growing keeps them."""
-    monkeypatch.setattr("llmcrdt.engine.llama.engine._FIRST_CTX", 512)
+    monkeypatch.setattr("llmcrdt.engine.llama.opening._FIRST_CTX", 512)
     model, ids = lab.model("llama", "F32"), lab.tokens(150)
     one, two = (write_adapter(lab.folder / f"{i}.gguf", seed=i) for i in range(2))
     ways = [(), (one,), ((one, 0.5),), (two,), (one, two)]
@@ -141,9 +141,9 @@ def test_adapters_change_answers_and_never_share_state(lab, monkeypatch):
         logits.append(engine.logits(ids).result())
         prints.append(engine.fingerprint)
         grown = lab.engine(model, NullCache(), lora=lora)
-        small = grown._context.pointer
+        small = grown._core.model.context.pointer
         grown.logits(lab.tokens(1900, 3)).result()
-        assert grown._context.pointer != small
+        assert grown._core.model.context.pointer != small
         assert (grown.logits(ids).result() == logits[-1]).all()
         engine.settled()
     assert len(set(prints)) == len(ways)
@@ -193,7 +193,7 @@ def test_what_is_drawn_is_within_the_cut(lab, cut):
 
 def test_gpu_layers_and_offload_reach_llama_cpp(lab, monkeypatch):
     seen = {}
-    lib = lab.engine()._lib
+    lib = lab.engine()._core.model.lib
     load, make = lib.llama_model_load_from_file, lib.llama_init_from_model
     monkeypatch.setattr(
         lib, "llama_model_load_from_file", lambda path, p: seen.update(layers=p.n_gpu_layers) or load(path, p)

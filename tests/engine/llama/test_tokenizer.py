@@ -6,11 +6,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llmcrdt.engine.base import Engine, Tokenizer
+from llmcrdt.engine.base import Engine
 from llmcrdt.engine.llama.engine import LlamaEngine
 from llmcrdt.engine.llama.tokenizer import LlamaTokenizer
 from llmcrdt.exceptions import EngineError
-from llmcrdt.prompt import tokenizer as prompt
+from llmcrdt.tokenizer import Tokenizer
 
 # A space is written as U+2581 in this kind of vocabulary, so that character itself comes back as a space.
 texts = st.text(max_size=60).filter(lambda text: "\u2581" not in text)
@@ -86,7 +86,7 @@ def test_the_name_is_of_the_vocabulary_not_of_the_weights(lab):
 
 @pytest.mark.parametrize(
     ("promised", "kept"),
-    [(Engine, LlamaEngine), (Tokenizer, LlamaTokenizer), (prompt.Tokenizer, LlamaTokenizer)],
+    [(Engine, LlamaEngine), (Tokenizer, LlamaTokenizer)],
 )
 def test_type_checkers_see_that_the_protocols_are_kept(promised, kept):
     """A property is kept by a property: some checkers take no other descriptor for one."""

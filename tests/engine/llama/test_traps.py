@@ -28,7 +28,7 @@ def context_after(lab, arch, ids, **options):
     engine = lab.engine(lab.model(arch, "F16"), MemoryCache(), **options)
     engine.logits(ids).result()
     engine.settled()
-    return engine._context
+    return engine._core.model.context
 
 
 def test_a_chunk_wider_than_the_window_is_never_exported(lab):
@@ -43,10 +43,10 @@ def test_a_chunk_wider_than_the_window_is_never_exported(lab):
 def test_a_lost_window_is_noticed_when_cutting(lab):
     """llama.cpp cuts such a state, says yes, and answers wrongly from then on."""
     context = context_after(lab, "gemma3", lab.tokens(256))
-    whole = context._read(0, 256)
+    whole = context._cells.read(0, 256)
     for length in (100, 220):  # below what the window kept, and within it: then only the lowest position tells
         context.clear()
-        assert context._write(whole, 0, 256)
+        assert context._cells.write(whole, 0, 256)
         context._length = 256
         assert context.cut(length) is False
 
@@ -137,9 +137,9 @@ def test_cells_that_another_branch_left_are_not_evaluated_into(lab, arch, flash)
         engine.logits(ids).result()
     clean.logits(branches[0]).result()
     engine.settled()
-    n = engine._context.length
-    assert n == clean._context.length == len(branches[0])
-    assert engine._context._read(0, n) == clean._context._read(0, n)
+    n = engine._core.model.context.length
+    assert n == clean._core.model.context.length == len(branches[0])
+    assert engine._core.model.context._cells.read(0, n) == clean._core.model.context._cells.read(0, n)
 
 
 @pytest.mark.parametrize("arch", KINDS)
@@ -147,7 +147,7 @@ def test_the_scratch_sequence_is_empty_after_every_call(lab, arch):
     context = context_after(lab, arch, lab.tokens(128))
 
     def scratch():
-        return context._lib.llama_memory_seq_pos_max(context._memory, 1)
+        return context._lib.llama_memory_seq_pos_max(context._cells._memory, 1)
 
     assert scratch() == -1
     state = context.export_state() if context.shape.recurrent else None
@@ -159,11 +159,11 @@ def test_the_scratch_sequence_is_empty_after_every_call(lab, arch):
         context.load(blob, 64, 128)
         assert scratch() == -1
         context.clear()
-        assert context._write(blob[:-40], 64, 128) is False, "llama.cpp takes no shortened state"
+        assert context._cells.write(blob[:-40], 64, 128) is False, "llama.cpp takes no shortened state"
         assert scratch() == -1
     if state is not None:
         context.clear()
-        assert context._write_state(state[:-40]) is False
+        assert context._cells.write_state(state[:-40]) is False
         assert scratch() == -1
 
 
@@ -171,8 +171,9 @@ def test_the_scratch_sequence_is_empty_after_every_call(lab, arch):
 def test_nothing_is_ever_removed_from_all_sequences(lab, arch, monkeypatch):
     """``seq_rm(-1, ...)`` also empties the scratch sequence and every branch."""
     engine = lab.engine(lab.model(arch, "F16"), MemoryCache())
-    real, removed = engine._lib.llama_memory_seq_rm, []
-    monkeypatch.setattr(engine._lib, "llama_memory_seq_rm", lambda m, s, a, b: removed.append(s) or real(m, s, a, b))
+    lib, removed = engine._core.model.lib, []
+    real = lib.llama_memory_seq_rm
+    monkeypatch.setattr(lib, "llama_memory_seq_rm", lambda m, s, a, b: removed.append(s) or real(m, s, a, b))
     trunk = lab.tokens(200, 1)
     for ids in (trunk, trunk[:130] + lab.tokens(90, 2), trunk, lab.tokens(100, 3)):
         lab.run(engine, ids, 4)
@@ -221,7 +222,7 @@ def test_a_chunk_for_another_place_is_not_loaded(lab):
 def test_the_lowest_position_of_recurrent_state_is_its_highest(lab, arch):
     """So it says nothing of the attention cells; the check must not expect 0."""
     context = context_after(lab, arch, lab.tokens(100))
-    assert context._lib.llama_memory_seq_pos_min(context._memory, 0) == 99
+    assert context._lib.llama_memory_seq_pos_min(context._cells._memory, 0) == 99
     assert context._stands_at(100)
     assert not context._stands_at(99)
 
@@ -246,7 +247,7 @@ def test_wide_and_narrow_batches_store_the_same_bytes(lab, arch, quant, settings
     for width in (64, 192, 512):
         cache = MemoryCache()
         engine = lab.engine(lab.model(arch, quant), cache, **settings)
-        engine._state._widest = width
+        engine._core.model.state._widest = width
         engine.logits(ids).result()
         keys = chunk_keys(engine.fingerprint, ids[:640], 64)
         keys = ([] if arch == "mamba2" else keys) + ([state_key(keys[-1])] if arch in ("mamba2", "lfm2") else [])
@@ -273,7 +274,7 @@ def test_decode_state_is_never_stored(lab):
     """Tokens sampled one by one have other bits. Before they are settled, no chunk with one of them is stored."""
     cache = MemoryCache()
     engine = lab.endless(lab.engine(cache=cache))
-    engine._settle = lambda *what: iter(())
+    engine._core.settling.settle = lambda *what: iter(())
     ids = lab.tokens(60)
     said = lab.run(engine, ids, 100, temperature=1.5, seed=4).tokens
     assert len(ids + said) == 160
@@ -315,7 +316,7 @@ def test_a_large_context_is_not_allocated_before_it_is_needed(lab):
     model = lab.model(context=32768)
     engine = lab.engine(model)
     assert engine.n_ctx == 32768
-    assert engine._lib.llama_n_ctx(engine._context.pointer) == 4096
+    assert engine._core.model.lib.llama_n_ctx(engine._core.model.context.pointer) == 4096
 
 
 def test_a_rope_that_depends_on_the_context_is_not_mixed(lab):
@@ -323,7 +324,7 @@ def test_a_rope_that_depends_on_the_context_is_not_mixed(lab):
     model, ids = lab.model(context=16384, original_context=6000), lab.tokens(300)
     short, long, grows = lab.engine(model, n_ctx=6000), lab.engine(model, n_ctx=6001), lab.engine(model)
     assert short.fingerprint != long.fingerprint == grows.fingerprint
-    assert grows._lib.llama_n_ctx(grows._context.pointer) > 6000, "it is above from the start"
+    assert grows._core.model.lib.llama_n_ctx(grows._core.model.context.pointer) > 6000, "it is above from the start"
     short.logits(ids).result()
     short.settled()
     assert long.plan(ids).reused == 0

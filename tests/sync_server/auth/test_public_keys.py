@@ -15,8 +15,28 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from llmcrdt.ids import document_id
-from llmcrdt.sync import wire
-from llmcrdt.sync.wire import Error, ErrorCode, Hello
+from llmcrdt.sync import codec
+from llmcrdt.sync.messages import (
+    DELETE_REFUSED,
+    FEATURES,
+    PATH,
+    SUBPROTOCOL,
+    Announcement,
+    Barrier,
+    Close,
+    Delete,
+    Deleted,
+    Error,
+    ErrorCode,
+    Fold,
+    Hello,
+    Message,
+    Open,
+    Presence,
+    Push,
+    Reached,
+    Welcome,
+)
 from sync_server.__main__ import main
 from sync_server.auth.public_keys import KEYS, AccessError, PublicKeys
 from sync_server.auth.tokens import KEY, LEVELS, TokenRefused, Tokens, sign
@@ -174,14 +194,14 @@ def test_no_forged_token_gets_in(trusting: Path) -> None:
     assert let_in == []
 
 
-MESSAGES: list[wire.Message] = [
-    wire.Open(D, "yjs"), wire.Close(D), wire.Push(D, S, 1, (b"a",)), wire.Barrier(1), wire.Fold(D), wire.Delete(D),
-    wire.Presence(D, (wire.Announcement(1, 1, "{}"),)),
+MESSAGES: list[Message] = [
+    Open(D, "yjs"), Close(D), Push(D, S, 1, (b"a",)), Barrier(1), Fold(D), Delete(D),
+    Presence(D, (Announcement(1, 1, "{}"),)),
 ]  # fmt: skip
-NEEDS = {wire.Open: "read", wire.Close: None, wire.Barrier: None, wire.Push: "append", wire.Fold: "append",
-         wire.Delete: "append", wire.Presence: "append"}  # fmt: skip
-REFUSALS = {wire.Open: ErrorCode.FORBIDDEN, wire.Push: ErrorCode.READ_ONLY, wire.Fold: ErrorCode.READ_ONLY,
-            wire.Presence: ErrorCode.PRESENCE_REFUSED}  # fmt: skip
+NEEDS = {Open: "read", Close: None, Barrier: None, Push: "append", Fold: "append",
+         Delete: "append", Presence: "append"}  # fmt: skip
+REFUSALS = {Open: ErrorCode.FORBIDDEN, Push: ErrorCode.READ_ONLY, Fold: ErrorCode.READ_ONLY,
+            Presence: ErrorCode.PRESENCE_REFUSED}  # fmt: skip
 
 
 def test_the_matrix_names_every_message_of_a_client() -> None:
@@ -196,9 +216,7 @@ def test_the_matrix_names_every_message_of_a_client() -> None:
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("meant", [True, False])
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda m: type(m).__name__)
-def test_every_message_by_every_level(
-    tmp_path: Path, own: bool, level: str, meant: bool, message: wire.Message
-) -> None:
+def test_every_message_by_every_level(tmp_path: Path, own: bool, level: str, meant: bool, message: Message) -> None:
     """The token is for this document or for another one; signed by the relay or by an app."""
     clock, name = Clock(), document_id(D if meant else E)
     PublicKeys(tmp_path).add("app", PUBLIC)
@@ -209,14 +227,14 @@ def test_every_message_by_every_level(
 
     def door() -> NativeDoor:
         made = NativeDoor(Limits(), "relay", tokens)
-        assert isinstance(made.receive(wire.encode(Hello("t", text, wire.FEATURES))), wire.Welcome)
+        assert isinstance(made.receive(codec.encode(Hello("t", text, FEATURES))), Welcome)
         return made
 
-    answer = door().receive(wire.encode(message))
+    answer = door().receive(codec.encode(message))
     if allowed:
         assert answer == message
-    elif isinstance(message, wire.Delete):
-        assert answer == wire.Deleted(D, wire.DELETE_REFUSED)
+    elif isinstance(message, Delete):
+        assert answer == Deleted(D, DELETE_REFUSED)
     else:
         assert isinstance(answer, Error)
         assert (answer.code, answer.document) == (REFUSALS[type(message)], D)  # type: ignore[index]
@@ -225,10 +243,10 @@ def test_every_message_by_every_level(
         greeted = door()
         end()
         with pytest.raises(Refused) as refused:
-            greeted.receive(wire.encode(message))
+            greeted.receive(codec.encode(message))
         assert refused.value.error.code == ErrorCode.TOKEN_REFUSED
         with pytest.raises(Refused) as refused:
-            NativeDoor(Limits(), "relay", tokens).receive(wire.encode(Hello("t", text)))
+            NativeDoor(Limits(), "relay", tokens).receive(codec.encode(Hello("t", text)))
         assert refused.value.error.code == ErrorCode.TOKEN_REFUSED
 
     def expire() -> None:
@@ -243,30 +261,30 @@ def test_every_message_by_every_level(
     no_more(revoke)
 
 
-def talk(client: ClientConnection, token: bytes) -> wire.Message:
-    client.send(wire.encode(Hello("test", token)))
+def talk(client: ClientConnection, token: bytes) -> Message:
+    client.send(codec.encode(Hello("test", token)))
     frame = client.recv(timeout=30)
     assert isinstance(frame, bytes)
-    return wire.decode(frame)
+    return codec.decode(frame)
 
 
 def test_a_key_that_is_removed_ends_its_connections(trusting: Path) -> None:
     PublicKeys(trusting).add("other", OTHER_PUBLIC)
-    options = {"subprotocols": [Subprotocol(wire.SUBPROTOCOL)], "proxy": None}
+    options = {"subprotocols": [Subprotocol(SUBPROTOCOL)], "proxy": None}
     with (
         RelayThread(trusting) as relay,
-        connect(relay.url + wire.PATH, **options) as client,  # type: ignore[arg-type]
-        connect(relay.url + wire.PATH, **options) as other,  # type: ignore[arg-type]
+        connect(relay.url + PATH, **options) as client,  # type: ignore[arg-type]
+        connect(relay.url + PATH, **options) as other,  # type: ignore[arg-type]
     ):
-        assert isinstance(talk(client, signed()), wire.Welcome)
-        assert isinstance(talk(other, sign(OTHER, "other", "bob", "read", ["*"], None).encode()), wire.Welcome)
+        assert isinstance(talk(client, signed()), Welcome)
+        assert isinstance(talk(other, sign(OTHER, "other", "bob", "read", ["*"], None).encode()), Welcome)
         PublicKeys(trusting).remove("app")
         with pytest.raises(ConnectionClosed) as closed:
             while True:
                 client.recv(timeout=30)
         assert closed.value.rcvd and closed.value.rcvd.code == 4401
-        other.send(wire.encode(wire.Barrier(1)))
-        assert other.recv(timeout=30) == wire.encode(wire.Reached(1))
+        other.send(codec.encode(Barrier(1)))
+        assert other.recv(timeout=30) == codec.encode(Reached(1))
 
 
 def test_what_is_no_public_key_is_refused(tmp_path: Path) -> None:

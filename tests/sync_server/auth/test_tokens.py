@@ -20,9 +20,31 @@ from websockets.typing import Subprotocol
 
 from llmcrdt.exceptions import RelayRefused
 from llmcrdt.ids import document_id
-from llmcrdt.sync import wire
-from llmcrdt.sync.link import Link
-from llmcrdt.sync.wire import Ack, Error, ErrorCode, Fold, Hello, Open, Opened, Push, Welcome
+from llmcrdt.sync import codec
+from llmcrdt.sync.link import Link, control_of
+from llmcrdt.sync.messages import (
+    FEATURES,
+    FOLD_DONE,
+    PATH,
+    SUBPROTOCOL,
+    Ack,
+    Announcement,
+    Barrier,
+    Close,
+    Error,
+    ErrorCode,
+    Fold,
+    Folded,
+    Hello,
+    Message,
+    Open,
+    Opened,
+    Presence,
+    Push,
+    Reached,
+    Records,
+    Welcome,
+)
 from llmcrdt.testing.local_documents import BlobDocuments
 from sync_server.auth.public_keys import AccessError
 from sync_server.auth.tokens import KEY, LEVELS, TOKENS, Grant, TokenRefused, Tokens
@@ -40,17 +62,17 @@ class Clock:
         return self.now
 
 
-def ask(client: ClientConnection, *messages: wire.Message) -> wire.Message:
+def ask(client: ClientConnection, *messages: Message) -> Message:
     for message in messages:
-        client.send(wire.encode(message))
+        client.send(codec.encode(message))
     frame = client.recv(timeout=20)
     assert isinstance(frame, bytes)
-    return wire.decode(frame)
+    return codec.decode(frame)
 
 
 @contextmanager
-def connected(url: str, token: str = "") -> Iterator[tuple[ClientConnection, wire.Message]]:
-    with connect(url + wire.PATH, subprotocols=[Subprotocol(wire.SUBPROTOCOL)], proxy=None) as client:
+def connected(url: str, token: str = "") -> Iterator[tuple[ClientConnection, Message]]:
+    with connect(url + PATH, subprotocols=[Subprotocol(SUBPROTOCOL)], proxy=None) as client:
         yield client, ask(client, Hello("test", token.encode()))
 
 
@@ -163,16 +185,16 @@ def test_every_message_is_checked(tmp_path: Path) -> None:
     clock = Clock()
     tokens = Tokens(tmp_path, clock)
     token = tokens.make("ann", "append", [document_id(D)], 60).encode()
-    hello = wire.encode(Hello("t", token, wire.FEATURES))
-    here = wire.Presence(D, (wire.Announcement(1, 0, "{}"),))
-    messages = [Open(D, "yjs"), Push(D, S, 1, (b"a",)), Fold(D), here, wire.Barrier(1), wire.Close(D)]
+    hello = codec.encode(Hello("t", token, FEATURES))
+    here = Presence(D, (Announcement(1, 0, "{}"),))
+    messages = [Open(D, "yjs"), Push(D, S, 1, (b"a",)), Fold(D), here, Barrier(1), Close(D)]
     door = NativeDoor(Limits(), "relay", tokens)
     assert isinstance(door.receive(hello), Welcome)
-    assert [door.receive(wire.encode(m)) for m in messages] == messages
+    assert [door.receive(codec.encode(m)) for m in messages] == messages
     clock.now += 60
     for message in messages:
         with pytest.raises(Refused) as refused:
-            door.receive(wire.encode(message))
+            door.receive(codec.encode(message))
         assert refused.value.error.code == ErrorCode.TOKEN_REFUSED
 
 
@@ -180,8 +202,8 @@ def test_a_token_that_only_reads_announces_nothing(tmp_path: Path) -> None:
     tokens = Tokens(tmp_path)
     token = tokens.make("ann", "read", [document_id(D)]).encode()
     door = NativeDoor(Limits(), "relay", tokens)
-    door.receive(wire.encode(Hello("t", token, wire.FEATURES)))
-    answer = door.receive(wire.encode(wire.Presence(D, (wire.Announcement(1, 0, "{}"),))))
+    door.receive(codec.encode(Hello("t", token, FEATURES)))
+    answer = door.receive(codec.encode(Presence(D, (Announcement(1, 0, "{}"),))))
     assert isinstance(answer, Error) and (answer.code, answer.document) == (ErrorCode.PRESENCE_REFUSED, D)
 
 
@@ -204,12 +226,12 @@ def test_a_relay_with_tokens_lets_each_do_its_own(tmp_path: Path) -> None:
             assert (refused.code, refused.document) == (ErrorCode.FORBIDDEN, E)
         with connected(relay.url, reader) as (client, _):
             assert isinstance(ask(client, Open(D, "blobs")), Opened)
-            assert isinstance(wire.decode(client.recv(timeout=20)), wire.Records)  # type: ignore[arg-type]
+            assert isinstance(codec.decode(client.recv(timeout=20)), Records)  # type: ignore[arg-type]
             for message in (Push(D, S, 2, (b"b",)), Fold(D)):
                 refused = ask(client, message)
                 assert isinstance(refused, Error)
                 assert refused.code == ErrorCode.READ_ONLY
-            assert ask(client, wire.Barrier(1)) == wire.Reached(1)
+            assert ask(client, Barrier(1)) == Reached(1)
 
 
 def test_a_revoked_token_ends_its_connections_and_no_others(tmp_path: Path) -> None:
@@ -222,7 +244,7 @@ def test_a_revoked_token_ends_its_connections_and_no_others(tmp_path: Path) -> N
     ):
         tokens.revoke(tokens.list()[0][0].id)
         assert close_code(first) == 4401
-        assert ask(other, wire.Barrier(1)) == wire.Reached(1)
+        assert ask(other, Barrier(1)) == Reached(1)
         with connected(relay.url, ann) as (again, answer):
             assert isinstance(answer, Error)
             assert close_code(again) == 4401
@@ -234,7 +256,7 @@ def test_a_link_that_may_not_write_may_not_fold(tmp_path: Path) -> None:
     local.follow(document_id(D))
     with RelayThread(tmp_path) as relay, Link(relay.url, local, token=token) as link:
         with pytest.raises(RelayRefused):
-            link.fold(document_id(D)).result(20)
+            control_of(link).request_compaction(document_id(D)).result(20)
         link.wait_synced(20)
 
 
@@ -247,7 +269,7 @@ def test_a_log_takes_only_so_much_and_room_comes_back_with_a_fold(tmp_path: Path
             n += 1
         assert isinstance(answer, Error)
         assert (answer.code, n) == (ErrorCode.LOG_FULL, 200 // len(data))
-        assert ask(client, Fold(D)) == wire.Folded(D, wire.FOLD_DONE)
+        assert ask(client, Fold(D)) == Folded(D, FOLD_DONE)
         assert ask(client, Push(D, S, n + 1, (data,))) == Ack(D, S, n + 1, 1, n + 1)
 
 
@@ -267,9 +289,9 @@ def test_a_link_whose_token_is_revoked_stops_trying(tmp_path: Path) -> None:
         local.put(document_id(D), b"x")
         link.wait_synced(20)
         tokens.revoke(tokens.list()[0][0].id)
-        link._thread.join(20)
+        link._loop._thread.join(20)
         assert link.state == "closed"
-        for ask in (lambda: link.wait_synced(20), lambda: link.fold(document_id(D))):
+        for ask in (lambda: link.wait_synced(20), lambda: control_of(link).request_compaction(document_id(D))):
             with pytest.raises(RelayRefused) as refused:
                 ask()
             assert refused.value.code == ErrorCode.TOKEN_REFUSED
@@ -289,17 +311,17 @@ def test_a_link_that_may_only_read_goes_on_reading(tmp_path: Path) -> None:
     ):
         reading.wait_synced(20)
         bob.put(name, b"mine")
-        reading.notify(name)
+        control_of(reading).notify(name)
         with pytest.raises(RelayRefused) as refused:
             reading.wait_synced(20)
         assert refused.value.code == ErrorCode.READ_ONLY
         ann.put(name, b"theirs")
-        writing.notify(name)
+        control_of(writing).notify(name)
         writing.wait_synced(20)
         for _ in range(400):
             if b"theirs" in bob.blobs(name):
                 break
-            reading._thread.join(0.05)
+            reading._loop._thread.join(0.05)
         assert bob.blobs(name) == {b"mine", b"theirs"}
         assert [w.record.data for w in bob.outbox(name)], "it is kept for a relay that takes it"
         assert writing.state == reading.state == "online"

@@ -13,16 +13,43 @@ from urllib.request import urlopen
 import pytest
 
 import llmcrdt
-from llmcrdt.sync import protocol, wire
-from llmcrdt.sync.wire import Ack, Barrier, Close, Cursor, Open, Opened, Push, Reached, Record, Records, Snapshot
-from sync_server.core.catch_up import CatchUpRequest, CatchUpResult
-from sync_server.core.compaction import CompactRequest, CompactResult
+from llmcrdt.sync import codec, protocol
+from llmcrdt.sync import events as client_events
+from llmcrdt.sync.messages import (
+    RESUMED,
+    Ack,
+    Barrier,
+    Close,
+    Cursor,
+    Delete,
+    Error,
+    Fold,
+    Message,
+    Open,
+    Opened,
+    Push,
+    Reached,
+    Record,
+    Records,
+    Snapshot,
+    Welcome,
+)
+from sync_server.core.events import (
+    CatchUpRequest,
+    CatchUpResult,
+    CompactRequest,
+    CompactResult,
+    Joined,
+    Output,
+    Send,
+    Sent,
+)
 from sync_server.core.limits import Limits
-from sync_server.core.rooms import Joined, Output, Received, Rooms, Send, Sent
-from sync_server.core.validation import Left
-from sync_server.log.base import LogError
+from sync_server.core.rooms import Rooms
+from sync_server.core.validation import Left, Received
+from sync_server.log.base import LogError, Origin
 from sync_server.log.file import DATABASE
-from sync_server.log.sqlite import SqliteLog
+from sync_server.log.sqlite import SqliteStorage
 from sync_server.thread import RelayThread
 from sync_server.workers import compactor_worker as fold_worker
 from sync_server.workers.compactor import Compactor
@@ -39,9 +66,9 @@ class Relay:
 
     def __init__(self, folder: Path, **limits: float) -> None:
         limits = {"fold": 1 << 30, "outgoing": 1 << 20, "condense_records": 3, "condense_bytes": 1} | limits
-        self.log = SqliteLog(folder / DATABASE)
-        self.rooms = Rooms(self.log, Limits(**limits), random.Random(1).randbytes, condense=True)  # type: ignore[arg-type]
-        self.inbox: dict[int, list[wire.Message]] = {}
+        self.log = SqliteStorage(folder / DATABASE)
+        self.rooms = Rooms(self.log, Limits(**limits), random.Random(1).randbytes, catch_up=True)  # type: ignore[arg-type]
+        self.inbox: dict[int, list[Message]] = {}
         self.to_condense: list[CatchUpRequest] = []
         self.to_fold: list[CompactRequest] = []
         self.step(*map(Joined, range(1, 6)))
@@ -63,16 +90,16 @@ class Relay:
             self.step()
         return outputs
 
-    def say(self, peer: int, *messages: wire.Message) -> list[wire.Message]:
+    def say(self, peer: int, *messages: Message) -> list[Message]:
         """What the peer is told for it."""
         self.step(*(Received(peer, m) for m in messages))  # type: ignore[arg-type]
         return self.inbox.pop(peer, [])
 
     def write(self, count: int) -> None:
-        before = self.log.last(D, S)
+        before = self.log.records.last(D, S)
         for n in range(before + 1, before + count + 1):
             self.say(1, Push(D, S, n, (b"data-%d" % n,)))
-            head = self.log.head(D)
+            head = self.log.records.head(D)
             assert head
             self.cursors.append(head.cursor)
 
@@ -85,7 +112,7 @@ class Relay:
         self.step(CatchUpResult(*self.to_condense.pop(0), None))
 
     def fold(self) -> None:
-        self.say(1, wire.Fold(D))
+        self.say(1, Fold(D))
         for todo in self.to_fold:
             self.step(CompactResult(*todo, [b"folded"]))
         self.to_fold = []
@@ -102,7 +129,7 @@ def records(first: int, last: int) -> Records:
     return Records(D, first, tuple(Record(S, n, b"data-%d" % n) for n in range(first, last + 1)))
 
 
-def is_less(message: wire.Message, cursor: Cursor) -> bool:
+def is_less(message: Message, cursor: Cursor) -> bool:
     """Whether it stands for all up to a cursor."""
     assert isinstance(message, Snapshot)
     return (message.position, message.chain, message.data, message.last) == (cursor[1], cursor[2], b"less", True)
@@ -110,7 +137,7 @@ def is_less(message: wire.Message, cursor: Cursor) -> bool:
 
 def test_what_was_missed_comes_condensed_and_what_came_since_as_it_is(relay: Relay) -> None:
     (opened,) = relay.say(2, Open(D, "yjs", relay.cursors[1]))
-    assert opened == Opened(D, wire.RESUMED, relay.cursors[9], 2)
+    assert opened == Opened(D, RESUMED, relay.cursors[9], 2)
     assert relay.to_condense == [CatchUpRequest(D, 2, 10)]
     relay.write(1)
     assert 2 not in relay.inbox
@@ -194,7 +221,7 @@ def test_what_came_with_a_step_that_was_not_written_is_tried_again(
 
     relay.say(2, Open(D, "yjs", relay.cursors[1]))
     with monkeypatch.context() as patch:
-        patch.setattr(relay.log, "extend", full)
+        patch.setattr(relay.log.records, "append", full)
         relay.step(Received(1, Push(D, S, 11, (b"x",))), CatchUpResult(*relay.to_condense.pop(0), [b"less"]))
     assert relay.inbox.pop(2) == [records(3, 10)]
     relay.say(3, Open(D, "yjs", relay.cursors[1]))
@@ -262,7 +289,7 @@ def test_a_fold_takes_the_place_of_what_is_condensed(relay: Relay) -> None:
     assert 3 not in relay.inbox
     _, folded = relay.say(4, Open(D, "yjs", relay.cursors[1]))
     assert isinstance(folded, Snapshot) and folded.data == b"folded"
-    assert not relay.rooms._condensing._kept
+    assert not relay.rooms._catch_up._kept
 
 
 def test_behind_a_fold_the_rest_may_be_condensed_too(relay: Relay) -> None:
@@ -280,21 +307,21 @@ def test_a_fold_in_the_middle_of_it_begins_anew(tmp_path: Path) -> None:
     relay = Relay(tmp_path, batch=2)
     client = protocol.Connection()
     client.open(D, "yjs", relay.cursors[1])
-    client.receive(wire.encode(wire.Welcome()))
+    client.receive(codec.encode(Welcome()))
     heard = relay.say(2, Open(D, "yjs", relay.cursors[1]))
     (sent,) = relay.rooms.step([CatchUpResult(*relay.to_condense.pop(0), [b"less, of many parts"])])
     assert isinstance(sent, Send) and isinstance(sent.message, Snapshot) and not sent.message.last
-    (asked,) = [o for o in relay.rooms.step([Received(1, wire.Fold(D))]) if isinstance(o, CompactRequest)]
+    (asked,) = [o for o in relay.rooms.step([Received(1, Fold(D))]) if isinstance(o, CompactRequest)]
     relay.step(CompactResult(*asked, [b"folded"]))
     events = [
         event
         for m in (*heard, sent.message, *relay.inbox.pop(2))
-        for event in client.receive(wire.encode(m))  # type: ignore[arg-type]
+        for event in client.receive(codec.encode(m))  # type: ignore[arg-type]
     ]
     opened, arrived, caught_up = events
-    assert isinstance(arrived, protocol.Arrived) and [r.data for r in arrived.records] == [b"folded"]
+    assert isinstance(arrived, client_events.Arrived) and [r.data for r in arrived.records] == [b"folded"]
     assert arrived.cursor == relay.cursors[9]
-    assert (opened, caught_up) == (protocol.Opened(D, False), protocol.CaughtUp(D))
+    assert (opened, caught_up) == (client_events.Opened(D, False), client_events.CaughtUp(D))
     relay.log.close()
 
 
@@ -303,11 +330,11 @@ def test_a_document_that_is_deleted_says_nothing_more(relay: Relay) -> None:
     relay.say(3, Open(D, "yjs", relay.cursors[2]))
     relay.condensed(b"less")
     relay.inbox.clear()
-    relay.say(1, wire.Delete(D))
-    assert [type(m) for m in relay.inbox.pop(2)] == [wire.Error]
+    relay.say(1, Delete(D))
+    assert [type(m) for m in relay.inbox.pop(2)] == [Error]
     relay.condensed(b"less")
-    assert [type(m) for m in relay.inbox.pop(3)] == [wire.Error]
-    assert not relay.rooms._condensing._kept
+    assert [type(m) for m in relay.inbox.pop(3)] == [Error]
+    assert not relay.rooms._catch_up._kept
 
 
 @pytest.mark.parametrize(
@@ -332,18 +359,18 @@ def test_no_more_of_a_long_log_is_looked_at_than_it_takes(tmp_path: Path, monkey
     """The loop waits for that."""
     relay, found = Relay(tmp_path, condense_bytes=100), list[int]()
     relay.say(1, *(Push(D, S, n, (b"x" * 100,) * 100) for n in range(11, 4_011, 100)))
-    weigh = relay.log.weigh
+    weigh = relay.log.snapshots.bytes_between
 
     def noting(*arguments: Any) -> int:
         found.append(weigh(*arguments))
         return found[-1]
 
-    monkeypatch.setattr(relay.log, "weigh", noting)
+    monkeypatch.setattr(relay.log.snapshots, "bytes_between", noting)
     relay.say(2, Open(D, "yjs", relay.cursors[1]))
     assert relay.to_condense == [CatchUpRequest(D, 2, 4_010)]
     assert 100 <= found.pop() < 120_000
     # Of a log above ``condense_free`` a part has to be missed that is worth it.
-    relay.rooms.limits = relay.rooms._condensing._limits = replace(relay.rooms.limits, condense_free=1)
+    relay.rooms.limits = relay.rooms._catch_up._limits = replace(relay.rooms.limits, condense_free=1)
     relay.say(3, Open(D, "yjs", relay.cursors[2]))
     assert relay.to_condense[1:] == [CatchUpRequest(D, 3, 4_010)]
     assert 400_000 / 256 <= found.pop() < 120_000
@@ -361,14 +388,14 @@ def test_a_long_tail_comes_in_several_and_what_is_kept_has_a_limit(tmp_path: Pat
     assert rest == [records(10, 10)]
     relay.say(3, Open(D, "yjs", relay.cursors[2]))
     relay.condensed(b"less")
-    assert [after for _, after in relay.rooms._condensing._kept] == [5, 3]
+    assert [after for _, after in relay.rooms._catch_up._kept] == [5, 3]
     relay.log.close()
 
 
 def test_who_does_not_read_holds_no_more_than_may_be_kept(tmp_path: Path) -> None:
     relay = Relay(tmp_path, outgoing=1_000, batch=1_000, condense_share=1e9, condense_kept=8_000)
 
-    def came(peer: int) -> type[wire.Message]:
+    def came(peer: int) -> type[Message]:
         relay.say(peer, Open(D, "yjs", relay.cursors[peer]))
         relay.condensed(b"x" * 3_000)
         return type(relay.inbox[peer].pop())
@@ -389,17 +416,17 @@ def test_other_kinds_are_sent_as_they_are(relay: Relay) -> None:
 # ---------------------------------------------------------------- the worker
 
 
-def made(folder: Path, count: int) -> SqliteLog:
-    log = SqliteLog(folder / DATABASE)
-    with log.transaction():
-        log.extend(D, S, 1, edits(count), "yjs", b"l" * 16)
+def made(folder: Path, count: int) -> SqliteStorage:
+    log = SqliteStorage(folder / DATABASE)
+    log.records.append(D, S, 1, edits(count), Origin("yjs", b"l" * 16))
+    assert not log.records.commit()
     return log
 
 
 def test_the_worker_answers_for_what_is_there_and_for_nothing_else(tmp_path: Path) -> None:
     log = made(tmp_path, 40)
     answers: list[object] = []
-    condenser = Compactor(log, Limits(), answers.append)
+    condenser = Compactor(log.snapshots, Limits(), answers.append)
     for todo in (
         CatchUpRequest(D, 10, 40),
         CatchUpRequest(D, 10, 40),
@@ -410,13 +437,13 @@ def test_the_worker_answers_for_what_is_there_and_for_nothing_else(tmp_path: Pat
     first, again, unknown, _ = eventually(lambda: answers, lambda found: len(found) == 4)
     (worker,) = [condenser._worker]
     assert isinstance(first, CatchUpResult) and first == again and first.records is not None
-    assert list(first.records) == fold_worker.obey(b"condense", list(log.stretch(D, 10, 40)))
+    assert list(first.records) == fold_worker.obey(b"condense", list(log.snapshots.contents_in_thirds(D, 10, 40)))
     assert unknown == CatchUpResult(E, 0, 5, [])
     # What was folded meanwhile has no beginning any more.
-    head = log.head(D)
+    head = log.records.head(D)
     assert head
-    with log.transaction():
-        log.put_fold(D, head.cursor, S, [b"folded"], 1 << 16)
+    log.snapshots.put(D, head.cursor, S, [b"folded"], 1 << 16)
+    assert not log.records.commit()
     assert condenser.condense(CatchUpRequest(D, 10, 40)) == []
     assert worker is condenser._worker is not None, "one process for all of them"
     condenser.stop()
@@ -427,7 +454,7 @@ def test_the_worker_answers_for_what_is_there_and_for_nothing_else(tmp_path: Pat
 def test_what_waited_too_long_is_not_condensed(tmp_path: Path) -> None:
     log = made(tmp_path, 40)
     answers: list[object] = []
-    condenser = Compactor(log, Limits(condense_wait=0.0), answers.append)
+    condenser = Compactor(log.snapshots, Limits(condense_wait=0.0), answers.append)
     condenser.put(CatchUpRequest(D, 10, 40))
     assert eventually(lambda: answers) == [CatchUpResult(D, 10, 40, None)]
     condenser.stop()
@@ -439,7 +466,7 @@ def test_whoever_waits_is_answered_where_the_worker_cant_be_asked(
 ) -> None:
     log = made(tmp_path, 40)
     answers: list[object] = []
-    condenser = Compactor(log, Limits(condense_wait=60.0), answers.append, early=True)
+    condenser = Compactor(log.snapshots, Limits(condense_wait=60.0), answers.append, early=True)
     worker = eventually(lambda: condenser._worker)
     with monkeypatch.context() as patch:
         patch.setattr(threading.Timer, "start", lambda _: threading.stack_size(1))  # ValueError
@@ -456,7 +483,7 @@ def test_whoever_waits_is_answered_where_the_worker_cant_be_asked(
 def test_a_worker_that_idles_gives_way_to_a_new_one(tmp_path: Path) -> None:
     log = made(tmp_path, 40)
     answers: list[object] = []
-    condenser = Compactor(log, Limits(condense_idle=0.01), answers.append, early=True)
+    condenser = Compactor(log.snapshots, Limits(condense_idle=0.01), answers.append, early=True)
     first = eventually(lambda: condenser._worker)
     condenser.put(CatchUpRequest(D, 10, 40))
     eventually(lambda: answers)

@@ -21,15 +21,44 @@ import llmcrdt
 from llmcrdt.crdt.yjs.replica import YjsReplica
 from llmcrdt.exceptions import RelayRefused, SyncError
 from llmcrdt.ids import document_id
-from llmcrdt.sync import protocol, wire
-from llmcrdt.sync.link import Link
-from llmcrdt.sync.wire import Ack, Cursor, Folded, Open, Opened, Push, Record, Records, Snapshot
+from llmcrdt.sync import codec, protocol
+from llmcrdt.sync import events as client_events
+from llmcrdt.sync.chain import START
+from llmcrdt.sync.link import Link, control_of
+from llmcrdt.sync.messages import (
+    FOLD_DONE,
+    FOLD_FAILED,
+    FOLD_NEVER,
+    MAX_FRAME,
+    PATH,
+    RESET,
+    RESUMED,
+    SUBPROTOCOL,
+    Ack,
+    Barrier,
+    Cursor,
+    Error,
+    ErrorCode,
+    Fold,
+    Folded,
+    Hello,
+    Message,
+    Open,
+    Opened,
+    Push,
+    Reached,
+    Record,
+    Records,
+    Snapshot,
+    Welcome,
+)
 from llmcrdt.testing.local_documents import BlobDocuments
-from sync_server.core.compaction import CompactRequest
-from sync_server.core.compaction import CompactResult as FoldResult
+from sync_server.core.events import CompactRequest, Event, Joined, Output, Send, Sent
+from sync_server.core.events import CompactResult as FoldResult
 from sync_server.core.limits import Limits
-from sync_server.core.rooms import Event, Joined, Output, Received, Rooms, Send, Sent
-from sync_server.log.sqlite import SqliteLog
+from sync_server.core.rooms import Rooms
+from sync_server.core.validation import Received
+from sync_server.log.sqlite import SqliteStorage
 from sync_server.thread import RelayThread
 
 D, S, T = b"d" * 16, b"s" * 16, b"t" * 16
@@ -43,9 +72,9 @@ class Relay:
     def __init__(self, folder: Path, **limits: int) -> None:
         self.folder = folder
         limits = {"fold": 1 << 30, "batch": 10, "outgoing": 1 << 20, **limits}
-        self.log = SqliteLog(folder / "relay.db")
+        self.log = SqliteStorage(folder / "relay.db")
         self.rooms = Rooms(self.log, Limits(**limits), random.Random(1).randbytes)
-        self.inbox: list[wire.Message] = []
+        self.inbox: list[Message] = []
         self.to_fold: list[CompactRequest] = []
         self.step(Joined(1), Joined(2))
 
@@ -58,27 +87,27 @@ class Relay:
                 self.inbox.append(output.message)
         return outputs
 
-    def say(self, *messages: wire.Message, peer: int = 1) -> list[wire.Message]:
+    def say(self, *messages: Message, peer: int = 1) -> list[Message]:
         self.inbox = []
         self.step(*(Received(peer, m) for m in messages))  # type: ignore[arg-type]
         return self.rest()
 
-    def rest(self) -> list[wire.Message]:
+    def rest(self) -> list[Message]:
         while self.rooms.more:
             self.step()
         return self.inbox
 
-    def fold(self) -> list[wire.Message]:
+    def fold(self) -> list[Message]:
         """Ask, fold, and let the old records go."""
-        self.say(wire.Fold(D), peer=1)
+        self.say(Fold(D), peer=1)
         for document, upto in self.to_fold:
-            data = b"+".join(self.log.contents(document, upto.position))
+            data = b"+".join(self.log.snapshots.contents(document, upto.position))
             self.step(FoldResult(document, upto, [data, b"waiting"]))
         self.to_fold = []
         return self.rest()
 
     def cursor(self) -> Cursor:
-        head = self.log.head(D)
+        head = self.log.records.head(D)
         assert head
         return head.cursor
 
@@ -90,7 +119,7 @@ def relay(tmp_path: Path) -> Iterator[Relay]:
     relay.log.close()
 
 
-def joined(messages: list[wire.Message]) -> list[bytes]:
+def joined(messages: list[Message]) -> list[bytes]:
     """The records of the snapshot in some messages."""
     records: dict[int, bytes] = {}
     for m in messages:
@@ -102,16 +131,16 @@ def joined(messages: list[wire.Message]) -> list[bytes]:
 
 def test_old_cursors_get_the_snapshot_and_the_tail_new_ones_the_tail(relay: Relay) -> None:
     relay.say(Open(D, "yjs"))
-    cursors = [Cursor(relay.inbox[0].head.log, 0, wire.START)]  # type: ignore[union-attr]
+    cursors = [Cursor(relay.inbox[0].head.log, 0, START)]  # type: ignore[union-attr]
     for n in range(1, 8):
         relay.say(Push(D, S, n, (b"data-%d" % n,)))
         cursors.append(relay.cursor())
-    assert relay.fold()[-1] == Folded(D, wire.FOLD_DONE)
+    assert relay.fold()[-1] == Folded(D, FOLD_DONE)
     relay.say(Push(D, S, 8, (b"data-8",)))
     for old in (*cursors[:7], None):
         first, *rest = relay.say(Open(D, "yjs", old), peer=2)
         assert isinstance(first, Opened)
-        assert (first.how, first.position) == ((wire.RESUMED, old.position) if old else (wire.RESET, 0))
+        assert (first.how, first.position) == ((RESUMED, old.position) if old else (RESET, 0))
         assert joined(rest[:-1]) == [b"+".join(b"data-%d" % n for n in range(1, 8)), b"waiting"]
         parts = [m for m in rest if isinstance(m, Snapshot)]
         assert {(m.position, m.chain) for m in parts} == {cursors[7][1:]}
@@ -127,10 +156,10 @@ def test_a_cursor_of_another_history_is_found_out_also_below_the_fold(relay: Rel
         relay.say(Push(D, S, n, (b"data",)))
     log = relay.cursor().log
     relay.fold()
-    for wrong in (Cursor(log, 3, b"x" * 32), Cursor(b"l" * 16, 0, wire.START), Cursor(log, 9, b"x" * 32)):
+    for wrong in (Cursor(log, 3, b"x" * 32), Cursor(b"l" * 16, 0, START), Cursor(log, 9, b"x" * 32)):
         (first, *_) = relay.say(Open(D, "yjs", wrong), peer=2)
         assert isinstance(first, Opened)
-        assert first.how == wire.RESET
+        assert first.how == RESET
 
 
 def test_what_is_folded_again_and_again_is_still_known(relay: Relay) -> None:
@@ -142,12 +171,12 @@ def test_what_is_folded_again_and_again_is_still_known(relay: Relay) -> None:
         if n % 7 == 0:
             relay.fold()
     for cursor in cursors:
-        assert relay.log.holds(D, cursor)
-        assert not relay.log.holds(D, cursor._replace(chain=bytes(reversed(cursor.chain))))
+        assert relay.log.records.holds(D, cursor)
+        assert not relay.log.records.holds(D, cursor._replace(chain=bytes(reversed(cursor.chain))))
     relay.log.close()
-    relay.log = SqliteLog(relay.folder / "relay.db")
-    assert all(relay.log.holds(D, cursor) for cursor in cursors)
-    assert relay.log.head(D) == ("yjs", cursors[-1])
+    relay.log = SqliteStorage(relay.folder / "relay.db")
+    assert all(relay.log.records.holds(D, cursor) for cursor in cursors)
+    assert relay.log.records.head(D) == ("yjs", cursors[-1])
 
 
 def test_a_folded_record_sent_again_is_acknowledged_behind_the_snapshot(relay: Relay) -> None:
@@ -162,7 +191,7 @@ def test_a_folded_record_sent_again_is_acknowledged_behind_the_snapshot(relay: R
     _, *rest = relay.say(Open(D, "yjs"), Push(D, S, 1, data), peer=2)
     assert all(isinstance(m, Snapshot) for m in rest[:-1])
     assert rest[-1] == Ack(D, S, 1, 5, 1)
-    assert relay.rooms._peers[2].unacked == 0
+    assert relay.rooms._subscriptions.peers[2].unacked == 0
     assert relay.say(Push(D, S, 6, (b"next",)), peer=2)[0] == Ack(D, S, 6, 1, 6)
 
 
@@ -171,8 +200,8 @@ def test_a_gap_is_a_gap_also_behind_a_fold(relay: Relay) -> None:
     relay.say(Push(D, S, 1, (b"a", b"b")))
     relay.fold()
     (refused,) = relay.say(Push(D, S, 4, (b"d",)))
-    assert isinstance(refused, wire.Error)
-    assert (refused.code, refused.n) == (wire.ErrorCode.GAP, 3)
+    assert isinstance(refused, Error)
+    assert (refused.code, refused.n) == (ErrorCode.GAP, 3)
 
 
 def test_a_log_is_folded_when_it_outgrows_its_snapshot_and_keeps_a_tail(tmp_path: Path) -> None:
@@ -189,7 +218,7 @@ def test_a_log_is_folded_when_it_outgrows_its_snapshot_and_keeps_a_tail(tmp_path
     # Above 1,000 + 300 bytes first, then above what the snapshot has, and 300.
     assert asked == [(14, 11), (35, 32), (56, 53)]
     relay.rest()
-    assert relay.log.size(D) == (n - 53) * 100
+    assert relay.log.snapshots.tail_size(D) == (n - 53) * 100
     relay.log.close()
 
 
@@ -204,11 +233,11 @@ class Follower:
         self.weight = self.n = 0
         self.outbox: dict[int, bytes] = {}
         self.words: set[bytes] = set()
-        self.client.receive(wire.encode(wire.Welcome("relay", 1 << 20, 1 << 20, 1 << 20, 10)))
-        self.client.take()
+        self.client.receive(codec.encode(Welcome("relay", 1 << 20, 1 << 20, 1 << 20, 10)))
+        self.client.drain_frames()
 
     def said(self) -> list[Event]:
-        return [Received(self.peer, wire.decode(frame)) for frame in self.client.take()]  # type: ignore[arg-type]
+        return [Received(self.peer, codec.decode(frame)) for frame in self.client.drain_frames()]  # type: ignore[arg-type]
 
     def open(self, resume: bool) -> list[Event]:
         cursor = self.client.cursor(D) if resume and self.client.is_open(D) else None
@@ -234,9 +263,9 @@ class Follower:
         for frame in self.queue:
             for event in self.client.receive(frame):
                 match event:
-                    case protocol.Arrived(_, records):
+                    case client_events.Arrived(_, records):
                         self.words.update(*map(in_fours, (record.data for record in records)))
-                    case protocol.Acked(_, names):
+                    case client_events.Acked(_, names):
                         self.words.update(*(in_fours(self.outbox.pop(n)) for _, n in names))
         self.queue, weight, self.weight = [], self.weight, 0
         return [Sent(self.peer, weight)]
@@ -262,7 +291,7 @@ crossings = st.one_of(
 @given(plan=st.lists(st.lists(crossings, max_size=5), min_size=4, max_size=15))
 def test_whoever_a_fold_overtakes_misses_nothing(tmp_path_factory: pytest.TempPathFactory, plan: list) -> None:
     """Wherever readers stand when a fold takes effect, and however often one does."""
-    log = SqliteLog(tmp_path_factory.mktemp("folds") / "relay.db")
+    log = SqliteStorage(tmp_path_factory.mktemp("folds") / "relay.db")
     limits = Limits(fold=60, fold_tail=20, batch=12, outgoing=300, sweep=3, window_records=1 << 20)
     rooms = Rooms(log, limits, random.Random(1).randbytes)
     three = [Follower(peer) for peer in (1, 2, 3)]
@@ -276,12 +305,12 @@ def test_whoever_a_fold_overtakes_misses_nothing(tmp_path_factory: pytest.TempPa
             else:
                 assert isinstance(output, Send), output
                 for peer in output.peers:
-                    three[peer - 1].queue.append(wire.encode(output.message))  # type: ignore[arg-type]
+                    three[peer - 1].queue.append(codec.encode(output.message))  # type: ignore[arg-type]
                     three[peer - 1].weight += output.weight
 
     def folded(works: bool) -> list[Event]:
         document, upto = to_fold.pop(0)
-        every = dict.fromkeys(in_fours(b"".join(log.contents(document, upto.position))))
+        every = dict.fromkeys(in_fours(b"".join(log.snapshots.contents(document, upto.position))))
         return [FoldResult(document, upto, [b"".join(every)] if works else None)]
 
     step(*(Joined(one.peer) for one in three), *(event for one in three for event in one.open(False)))
@@ -298,7 +327,7 @@ def test_whoever_a_fold_overtakes_misses_nothing(tmp_path_factory: pytest.TempPa
             elif name == "open":
                 events += three[arguments[0]].open(arguments[1])
             elif name == "fold":
-                three[arguments[0]].client.fold(D)
+                three[arguments[0]].client.request_compaction(D)
                 events += three[arguments[0]].said()
             elif name == "write and folded":
                 written.append(b"%04d" % len(written))
@@ -309,7 +338,7 @@ def test_whoever_a_fold_overtakes_misses_nothing(tmp_path_factory: pytest.TempPa
         step(*events)
     while to_fold or rooms.more or any(one.queue for one in three):
         step(*(event for one in three for event in one.take()), *(folded(True) if to_fold else ()))
-    head = log.head(D)
+    head = log.records.head(D)
     for one in three:
         assert one.words == set(written)
         assert not one.outbox
@@ -321,7 +350,7 @@ def test_a_kind_that_can_not_be_folded_never_is(tmp_path: Path) -> None:
     relay = Relay(tmp_path, fold=10, fold_tail=0)
     relay.say(Open(D, "sealed"))
     relay.say(Push(D, S, 1, (b"x" * 100,)))
-    assert relay.say(wire.Fold(D)) == [Folded(D, wire.FOLD_NEVER)]
+    assert relay.say(Fold(D)) == [Folded(D, FOLD_NEVER)]
     assert relay.to_fold == []
     relay.log.close()
 
@@ -329,10 +358,10 @@ def test_a_kind_that_can_not_be_folded_never_is(tmp_path: Path) -> None:
 def test_a_fold_that_failed_is_told_and_not_tried_at_once(tmp_path: Path) -> None:
     relay = Relay(tmp_path, fold=100, fold_tail=0)
     relay.say(Open(D, "yjs"))
-    relay.say(Push(D, S, 1, (b"x" * 150,)), wire.Fold(D))
+    relay.say(Push(D, S, 1, (b"x" * 150,)), Fold(D))
     ((document, upto),) = relay.to_fold
     relay.step(FoldResult(document, upto, None))
-    assert Folded(D, wire.FOLD_FAILED) in relay.inbox
+    assert Folded(D, FOLD_FAILED) in relay.inbox
     relay.to_fold = []
     relay.say(Push(D, S, 2, (b"x" * 100,)))
     assert relay.to_fold == []
@@ -344,7 +373,7 @@ def test_a_fold_that_failed_is_told_and_not_tried_at_once(tmp_path: Path) -> Non
 def test_what_a_client_asked_for_is_done_after_a_restart(tmp_path: Path) -> None:
     relay = Relay(tmp_path)
     relay.say(Open(D, "yjs"))
-    relay.say(Push(D, S, 1, (b"a",)), wire.Fold(D))
+    relay.say(Push(D, S, 1, (b"a",)), Fold(D))
     relay.log.close()
     relay = Relay(tmp_path)
     relay.rest()
@@ -354,7 +383,7 @@ def test_what_a_client_asked_for_is_done_after_a_restart(tmp_path: Path) -> None
     relay = Relay(tmp_path)
     relay.rest()
     assert relay.to_fold == []
-    assert relay.log._db.conn.execute("SELECT count(*) FROM records").fetchone() == (0,)
+    assert relay.log.database.connection.execute("SELECT count(*) FROM records").fetchone() == (0,)
     relay.log.close()
 
 
@@ -381,33 +410,33 @@ def found(folder: Path, piece: bytes) -> list[str]:
 
 def fill(url: str, updates: list[bytes], session: bytes = S) -> None:
     """Push updates as the records of one session, and wait for their acks."""
-    with connect(url + wire.PATH, subprotocols=[Subprotocol(wire.SUBPROTOCOL)], proxy=None) as client:
-        for message in (wire.Hello(), Open(D, "yjs")):
-            client.send(wire.encode(message))
-        while not isinstance(wire.decode(client.recv(timeout=20)), wire.Opened):  # type: ignore[arg-type]
+    with connect(url + PATH, subprotocols=[Subprotocol(SUBPROTOCOL)], proxy=None) as client:
+        for message in (Hello(), Open(D, "yjs")):
+            client.send(codec.encode(message))
+        while not isinstance(codec.decode(client.recv(timeout=20)), Opened):  # type: ignore[arg-type]
             pass
-        client.send(wire.encode(Push(D, session, 1, tuple(updates))))
-        while not isinstance(wire.decode(client.recv(timeout=20)), Ack):  # type: ignore[arg-type]
+        client.send(codec.encode(Push(D, session, 1, tuple(updates))))
+        while not isinstance(codec.decode(client.recv(timeout=20)), Ack):  # type: ignore[arg-type]
             pass
 
 
 def stored(url: str) -> list[bytes]:
     """All that a new device gets."""
-    got: list[wire.Message] = []
-    options = {"subprotocols": [Subprotocol(wire.SUBPROTOCOL)], "proxy": None, "max_size": wire.MAX_FRAME}
-    with connect(url + wire.PATH, **options) as client:  # type: ignore[arg-type]
-        for message in (wire.Hello(), Open(D, "yjs"), wire.Barrier(1)):
-            client.send(wire.encode(message))
-        while not isinstance(message := wire.decode(client.recv(timeout=20)), wire.Reached):  # type: ignore[arg-type]
+    got: list[Message] = []
+    options = {"subprotocols": [Subprotocol(SUBPROTOCOL)], "proxy": None, "max_size": MAX_FRAME}
+    with connect(url + PATH, **options) as client:  # type: ignore[arg-type]
+        for message in (Hello(), Open(D, "yjs"), Barrier(1)):
+            client.send(codec.encode(message))
+        while not isinstance(message := codec.decode(client.recv(timeout=20)), Reached):  # type: ignore[arg-type]
             got.append(message)
     return [*joined(got), *(r.data for m in got if isinstance(m, Records) for r in m.records)]
 
 
 def ask_fold(url: str) -> int:
-    with connect(url + wire.PATH, subprotocols=[Subprotocol(wire.SUBPROTOCOL)], proxy=None) as client:
-        for message in (wire.Hello(), Open(D, "yjs"), wire.Fold(D)):
-            client.send(wire.encode(message))
-        while not isinstance(answer := wire.decode(client.recv(timeout=60)), Folded):  # type: ignore[arg-type]
+    with connect(url + PATH, subprotocols=[Subprotocol(SUBPROTOCOL)], proxy=None) as client:
+        for message in (Hello(), Open(D, "yjs"), Fold(D)):
+            client.send(codec.encode(message))
+        while not isinstance(answer := codec.decode(client.recv(timeout=60)), Folded):  # type: ignore[arg-type]
             pass
     return answer.outcome
 
@@ -425,7 +454,7 @@ def test_erased_words_are_in_no_file_of_the_relay(tmp_path: Path) -> None:
     with RelayThread(tmp_path) as relay:
         fill(relay.url, updates)
         assert found(tmp_path, SECRET)
-        assert ask_fold(relay.url) == wire.FOLD_DONE
+        assert ask_fold(relay.url) == FOLD_DONE
         assert found(tmp_path, SECRET) == []
         assert found(tmp_path, b"text 399")
         assert words(stored(relay.url)) == words(updates)
@@ -436,11 +465,11 @@ def test_updates_that_wait_and_bytes_that_are_none_survive_a_fold(tmp_path: Path
     updates = written("one", "two", "three")
     with RelayThread(tmp_path, check=False) as relay:
         fill(relay.url, [updates[2], b"no update", updates[0]])
-        assert ask_fold(relay.url) == wire.FOLD_DONE
+        assert ask_fold(relay.url) == FOLD_DONE
         kept = stored(relay.url)
         assert sorted(kept[1:]) == sorted([updates[2], b"no update"])
         fill(relay.url, [updates[1]], T)
-        assert ask_fold(relay.url) == wire.FOLD_DONE
+        assert ask_fold(relay.url) == FOLD_DONE
         first, second = stored(relay.url)
         assert (words([first]), second) == (words(updates), b"no update")
 
@@ -450,10 +479,10 @@ def test_a_worker_that_dies_harms_nobody(tmp_path: Path) -> None:
     limits = Limits(fold_memory=1 << 20)  # less than an interpreter needs
     with RelayThread(tmp_path, limits=limits) as relay:
         fill(relay.url, updates)
-        assert ask_fold(relay.url) == wire.FOLD_FAILED
+        assert ask_fold(relay.url) == FOLD_FAILED
         assert stored(relay.url) == updates
     with RelayThread(tmp_path) as relay:
-        assert ask_fold(relay.url) == wire.FOLD_DONE
+        assert ask_fold(relay.url) == FOLD_DONE
         assert words(stored(relay.url)) == words(updates)
 
 
@@ -465,13 +494,13 @@ def test_a_link_asks_when_its_records_are_acknowledged_and_again_after_a_cut(tmp
         link.wait_synced(20)
         relay.close()
         local.put(DOCUMENT, b"x")
-        answer = link.fold(DOCUMENT)
+        answer = control_of(link).request_compaction(DOCUMENT)
         assert not answer.done()
         with RelayThread(tmp_path, port=relay.port, check=False) as again:
             answer.result(30)
             # Blobs are no Yjs updates, so they stand beside the document.
             assert len(stored(again.url)) == 1
-            later = link.fold(document_id(b"?" * 16))
+            later = control_of(link).request_compaction(document_id(b"?" * 16))
     assert isinstance(later.exception(5), SyncError)
 
 
@@ -493,7 +522,7 @@ def test_what_a_conversation_erased_leaves_the_relay_and_old_devices_keep_up(tmp
             for n in range(50):
                 mine.append("user", f"line {n}")
             mine.erase(doomed)
-            link.fold(mine.id).result(30)
+            control_of(link).request_compaction(mine.id).result(30)
             assert found(tmp_path / "relay", SECRET) == []
             with b.connect(relay.url) as back:
                 back.wait_synced(20)
@@ -514,7 +543,7 @@ def test_a_link_is_told_what_can_not_be_folded(tmp_path: Path) -> None:
     with RelayThread(tmp_path) as relay, Link(relay.url, local) as link:
         local.put(DOCUMENT, b"x")
         with pytest.raises(RelayRefused):
-            link.fold(DOCUMENT).result(20)
+            control_of(link).request_compaction(DOCUMENT).result(20)
 
 
 def start(data: Path) -> tuple[subprocess.Popen[str], str]:
@@ -533,15 +562,15 @@ def test_a_relay_killed_while_it_folds_loses_nothing_and_goes_on(tmp_path: Path)
     try:
         fill(url, updates)
         for _ in range(8):
-            with connect(url + wire.PATH, subprotocols=[Subprotocol(wire.SUBPROTOCOL)], proxy=None) as client:
-                for message in (wire.Hello(), Open(D, "yjs"), wire.Fold(D)):
-                    client.send(wire.encode(message))
+            with connect(url + PATH, subprotocols=[Subprotocol(SUBPROTOCOL)], proxy=None) as client:
+                for message in (Hello(), Open(D, "yjs"), Fold(D)):
+                    client.send(codec.encode(message))
                 time.sleep(rng.random() * 0.8)
                 child.kill()
             child.communicate()
             child, url = start(tmp_path)
             assert words(stored(url)) == words(updates)
-        assert ask_fold(url) == wire.FOLD_DONE
+        assert ask_fold(url) == FOLD_DONE
         assert found(tmp_path, SECRET) == []
         fill(url, updates)  # an outbox sent again: nothing is there twice
         assert len(stored(url)) == 1

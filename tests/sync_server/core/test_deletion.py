@@ -8,19 +8,34 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from llmcrdt.ids import document_id
-from llmcrdt.sync import wire
-from llmcrdt.sync.wire import Ack, Delete, Deleted, Error, ErrorCode, Fold, Message, Open, Opened, Push
+from llmcrdt.sync.messages import (
+    DELETE_DONE,
+    Ack,
+    Delete,
+    Deleted,
+    Error,
+    ErrorCode,
+    Fold,
+    Message,
+    Open,
+    Opened,
+    Push,
+    Records,
+)
 from sync_server.__main__ import main
-from sync_server.core.compaction import CompactRequest, CompactResult
+from sync_server.core.events import CompactRequest, CompactResult, Drop, Event, Greeted, Joined, Sent, Tick
 from sync_server.core.limits import Limits
-from sync_server.core.rooms import Drop, Event, Greeted, Joined, Left, Received, Rooms, Sent, Tick
-from sync_server.log.base import LogError
+from sync_server.core.rooms import Rooms
+from sync_server.core.validation import Left, Received
+from sync_server.log import tombstones
+from sync_server.log.base import LogError, Origin
 from sync_server.log.file import DATABASE
-from sync_server.log.sqlite import SqliteLog
+from sync_server.log.sqlite import SqliteStorage
 from sync_server.log.verify import faults
 
 D, E, S, T = b"d" * 16, b"e" * 16, b"s" * 16, b"t" * 16
@@ -35,7 +50,7 @@ class Relay:
         self.open()
 
     def open(self) -> None:
-        self.log = SqliteLog(self.folder / DATABASE)
+        self.log = SqliteStorage(self.folder / DATABASE)
         self.rooms = Rooms(self.log, self.limits, random.Random(1).randbytes)
         self.inbox: dict[int, list[Message]] = {}
         self.to_fold: list[CompactRequest] = []
@@ -91,7 +106,7 @@ def test_streams_end_and_the_id_takes_nothing_any_more(make: Callable[..., Relay
     relay.say(2, Open(D, "yjs"))
     assert relay.in_files(SECRET)
     assert relay.codes(1, Delete(D)) == [ErrorCode.GONE]
-    assert relay.inbox[1][-1] == Deleted(D, wire.DELETE_DONE)
+    assert relay.inbox[1][-1] == Deleted(D, DELETE_DONE)
     assert [m for m in relay.inbox[2] if isinstance(m, Error)] == [
         Error(ErrorCode.GONE, "This document was deleted.", D)
     ]
@@ -99,16 +114,16 @@ def test_streams_end_and_the_id_takes_nothing_any_more(make: Callable[..., Relay
     for again in range(2):
         for message in (Open(D, "yjs"), Open(D, "automerge"), Push(D, S, 2, (b"x",)), Push(D, T, 1, (b"x",)), Fold(D)):
             assert relay.codes(2, message) == [ErrorCode.GONE], message
-        assert relay.say(4, Delete(D)) == [Deleted(D, wire.DELETE_DONE)]
+        assert relay.say(4, Delete(D)) == [Deleted(D, DELETE_DONE)]
         assert isinstance(relay.say(4, Open(E, "yjs"))[0], Opened)
-        assert list(faults(relay.log._db.conn)) == []
+        assert list(faults(relay.log.database.connection)) == []
         if not again:
             relay.restart()
 
 
 def test_an_id_that_the_relay_never_saw_can_be_deleted(make: Callable[..., Relay]) -> None:
     relay = make()
-    assert relay.say(1, Delete(D)) == [Deleted(D, wire.DELETE_DONE)]
+    assert relay.say(1, Delete(D)) == [Deleted(D, DELETE_DONE)]
     assert relay.codes(1, Open(D, "yjs")) == [ErrorCode.GONE]
 
 
@@ -118,7 +133,7 @@ def test_messages_of_the_same_step(make: Callable[..., Relay]) -> None:
     relay.say(1, Open(D, "yjs"))
     got = relay.say(1, Push(D, S, 1, (SECRET,)), Delete(D), Push(D, S, 2, (b"x",)), Open(D, "yjs"), Fold(D))
     assert all(isinstance(m, Error) and m.code == ErrorCode.GONE for m in got[:-1])
-    assert len(got) >= 4 and got[-1] == Deleted(D, wire.DELETE_DONE)
+    assert len(got) >= 4 and got[-1] == Deleted(D, DELETE_DONE)
     assert not relay.in_files(SECRET)
 
 
@@ -128,7 +143,7 @@ def test_who_may_delete(make: Callable[..., Relay], peer: int, outcome: int) -> 
     relay.say(1, Open(D, "yjs"), Push(D, S, 1, (b"a",)))
     relay.say(2, Open(D, "yjs"), Push(D, T, 1, (b"b",)))
     assert relay.say(peer, Delete(D))[-1] == Deleted(D, outcome)
-    assert (relay.log.head(D) is None) is (outcome == wire.DELETE_DONE)
+    assert (relay.log.records.head(D) is None) is (outcome == DELETE_DONE)
 
 
 def test_a_long_log_goes_in_small_steps_also_over_a_restart(make: Callable[..., Relay]) -> None:
@@ -143,7 +158,7 @@ def test_a_long_log_goes_in_small_steps_also_over_a_restart(make: Callable[..., 
     while relay.rooms.more or relay.rooms.stuck:
         relay.step()
     assert not relay.in_files(SECRET)
-    assert list(faults(relay.log._db.conn)) == []
+    assert list(faults(relay.log.database.connection)) == []
 
 
 def test_a_fold_under_way_brings_nothing_back(make: Callable[..., Relay]) -> None:
@@ -173,16 +188,16 @@ def test_a_deletion_that_could_not_be_written_ends_no_stream(
     relay.say(2, Open(D, "yjs"))
     relay.inbox[2] = []
 
-    def full(rows: int) -> bool:
+    def full() -> None:
         raise LogError("disk full")
 
     with monkeypatch.context() as patched:
-        patched.setattr(relay.log, "sweep", full)
+        patched.setattr(relay.log.database, "_commit", full)
         assert relay.codes(1, Delete(D)) == [ErrorCode.STORAGE]
     assert relay.inbox[2] == []
     relay.step(Joined(5))
     assert isinstance(relay.say(5, Open(D, "yjs"), Push(D, T, 1, (b"b",)))[0], Opened)
-    assert any(isinstance(m, wire.Records) for m in relay.inbox[2])
+    assert any(isinstance(m, Records) for m in relay.inbox[2])
 
 
 def test_a_sweep_that_could_not_be_written_is_done_again_before_the_answer(
@@ -192,11 +207,12 @@ def test_a_sweep_that_could_not_be_written_is_done_again_before_the_answer(
     relay = make(sweep=3, window_records=100)
     relay.say(1, Open(D, "yjs"), Push(D, S, 1, (SECRET,) * 20))
     relay.inbox[1] = []
-    sweep, commit, fails, swept = relay.log.sweep, relay.log._note_sizes, 2, False
+    database, fails, swept = relay.log.database, 2, False
+    sweep, commit = tombstones.sweep, database._commit
 
-    def last(rows: int) -> bool:
+    def last(*arguments: Any) -> bool:
         nonlocal swept
-        more = sweep(rows)
+        more = sweep(*arguments)
         swept = not more
         return more
 
@@ -207,8 +223,8 @@ def test_a_sweep_that_could_not_be_written_is_done_again_before_the_answer(
             raise LogError("disk full")
         commit()
 
-    monkeypatch.setattr(relay.log, "sweep", last)
-    monkeypatch.setattr(relay.log, "_note_sizes", full)
+    monkeypatch.setattr(tombstones, "sweep", last)
+    monkeypatch.setattr(database, "_commit", full)
     relay.step(Received(1, Delete(D)))
     while relay.rooms.more or relay.rooms.stuck:
         relay.step(Tick())
@@ -245,19 +261,20 @@ def test_a_subject_has_room_for_so_many_bytes_in_all_its_logs(make: Callable[...
 
 def test_a_log_of_before_is_brought_up_to_date(tmp_path: Path) -> None:
     """Tables as they were before documents could be deleted."""
-    with closing(SqliteLog(tmp_path / DATABASE)) as log, log.transaction():
-        log.append(D, wire.Record(S, 1, b"a"), "yjs", b"l" * 16)
+    with closing(SqliteStorage(tmp_path / DATABASE)) as log:
+        log.records.append(D, S, 1, [b"a"], Origin("yjs", b"l" * 16))
+        assert not log.records.commit()
     with closing(sqlite3.connect(tmp_path / DATABASE)) as db:
         db.executescript(
             "DROP INDEX documents_by_owner; DROP INDEX documents_to_sweep; DROP INDEX documents_unknown;"
             "ALTER TABLE documents DROP COLUMN owner; ALTER TABLE documents DROP COLUMN gone;"
             "DELETE FROM _sqlite_migrations WHERE name IN ('m003_tombstones', 'm005_unknown')"
         )
-    with closing(SqliteLog(tmp_path / DATABASE)) as log:
-        assert (log.owner(D), log.gone(D)) == ("", False)
-        with log.transaction():
-            log.delete(D)
-        assert (log.head(D), log.gone(D), log.documents()) == (None, True, [])
+    with closing(SqliteStorage(tmp_path / DATABASE)) as log:
+        assert (log.quotas.owner(D), log.tombstones.is_deleted(D)) == ("", False)
+        log.tombstones.delete(D)
+        assert not log.records.commit()
+        assert (log.records.head(D), log.tombstones.is_deleted(D), log.documents()) == (None, True, [])
 
 
 def test_an_old_copy_that_is_restored_brings_nothing_back(make: Callable[..., Relay], tmp_path: Path) -> None:
@@ -272,7 +289,7 @@ def test_an_old_copy_that_is_restored_brings_nothing_back(make: Callable[..., Re
     assert not relay.in_files(SECRET)
     for document, codes in ((D, [ErrorCode.GONE]), (T, [ErrorCode.GONE]), (E, [])):
         assert relay.codes(1, Open(document, "yjs")) == codes
-    assert list(faults(relay.log._db.conn)) == []
+    assert list(faults(relay.log.database.connection)) == []
 
 
 def test_inspect_and_verify_can_be_read_by_programs(
@@ -289,7 +306,7 @@ def test_inspect_and_verify_can_be_read_by_programs(
     }  # fmt: skip
     assert main(["verify", "--data", str(tmp_path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"sound": True, "faults": []}
-    relay.log._db.conn.execute("UPDATE documents SET gone = 2 WHERE gone = 0")
-    relay.log._db.conn.commit()
+    relay.log.database.connection.execute("UPDATE documents SET gone = 2 WHERE gone = 0")
+    relay.log.database.connection.commit()
     assert main(["verify", "--data", str(tmp_path), "--json"]) == 1
     assert "has records" in json.loads(capsys.readouterr().out)["faults"][0]

@@ -11,9 +11,24 @@ from websockets.typing import Subprotocol
 
 from llmcrdt.exceptions import RelayRefused
 from llmcrdt.ids import document_id
-from llmcrdt.sync import wire
-from llmcrdt.sync.link import Link
-from llmcrdt.sync.wire import Ack, Deleted, Error, ErrorCode, Hello, Open, Push
+from llmcrdt.sync import codec
+from llmcrdt.sync.link import Link, control_of
+from llmcrdt.sync.messages import (
+    DELETE_DONE,
+    DELETE_REFUSED,
+    PATH,
+    SUBPROTOCOL,
+    Ack,
+    Delete,
+    Deleted,
+    Error,
+    ErrorCode,
+    Hello,
+    Message,
+    Open,
+    Push,
+    Welcome,
+)
 from llmcrdt.testing.local_documents import BlobDocuments
 from sync_server.__main__ import _options
 from sync_server.admin import settings
@@ -44,16 +59,16 @@ def test_each_is_set_by_flag_environment_and_file(tmp_path: Path, name: str, mon
 
 
 def connected(url: str) -> ClientConnection:
-    return connect(url + wire.PATH, subprotocols=[Subprotocol(wire.SUBPROTOCOL)], proxy=None)
+    return connect(url + PATH, subprotocols=[Subprotocol(SUBPROTOCOL)], proxy=None)
 
 
-def until(client: ClientConnection, kind: type, *messages: wire.Message) -> wire.Message:
+def until(client: ClientConnection, kind: type, *messages: Message) -> Message:
     for message in messages:
-        client.send(wire.encode(message))
+        client.send(codec.encode(message))
     while True:
         frame = client.recv(timeout=30)
         assert isinstance(frame, bytes)
-        found = wire.decode(frame)
+        found = codec.decode(frame)
         if isinstance(found, kind):
             return found
 
@@ -63,16 +78,16 @@ def test_a_subject_has_one_budget_over_connections_tokens_and_restarts(tmp_path:
     ann, too, bob = (tokens.make(subject, "append", ["*"]).encode() for subject in ("ann", "ann", "bob"))
     limits = Limits(subject_log=100)
     with RelayThread(tmp_path, limits=limits) as relay, connected(relay.url) as client:
-        until(client, wire.Welcome, Hello("t", ann))
+        until(client, Welcome, Hello("t", ann))
         assert isinstance(until(client, Ack, Open(D, "blobs"), Push(D, S, 1, (b"x" * 80,))), Ack)
     with RelayThread(tmp_path, limits=limits) as relay, connected(relay.url) as client, connected(relay.url) as other:
-        until(client, wire.Welcome, Hello("t", too))
+        until(client, Welcome, Hello("t", too))
         refused = until(client, Error, Open(E, "blobs"), Push(E, S, 1, (b"x" * 21,)))
         assert isinstance(refused, Error)
         assert (refused.code, refused.document, refused.n) == (ErrorCode.SUBJECT_FULL, E, 1)
-        until(other, wire.Welcome, Hello("t", bob))
-        assert until(other, Deleted, wire.Delete(D)) == Deleted(D, wire.DELETE_REFUSED)
-        assert until(client, Deleted, wire.Delete(D)) == Deleted(D, wire.DELETE_DONE)
+        until(other, Welcome, Hello("t", bob))
+        assert until(other, Deleted, Delete(D)) == Deleted(D, DELETE_REFUSED)
+        assert until(client, Deleted, Delete(D)) == Deleted(D, DELETE_DONE)
         assert until(client, Ack, Push(E, S, 1, (b"x" * 100,))) == Ack(E, S, 1, 1, 1)
 
 
@@ -80,10 +95,10 @@ def test_an_admin_deletes_what_is_others(tmp_path: Path) -> None:
     tokens = Tokens(tmp_path)
     ann, root = tokens.make("ann", "append", ["*"]).encode(), tokens.make("root", "admin", ["*"]).encode()
     with RelayThread(tmp_path) as relay, connected(relay.url) as client, connected(relay.url) as admin:
-        until(client, wire.Welcome, Hello("t", ann))
+        until(client, Welcome, Hello("t", ann))
         until(client, Ack, Open(D, "blobs"), Push(D, S, 1, (b"x",)))
-        until(admin, wire.Welcome, Hello("t", root))
-        assert until(admin, Deleted, wire.Delete(D)) == Deleted(D, wire.DELETE_DONE)
+        until(admin, Welcome, Hello("t", root))
+        assert until(admin, Deleted, Delete(D)) == Deleted(D, DELETE_DONE)
         gone = until(client, Error)
         assert isinstance(gone, Error) and gone.code == ErrorCode.GONE
 
@@ -94,12 +109,12 @@ def test_headers_of_a_proxy_change_nothing(tmp_path: Path) -> None:
     ann = tokens.make("ann", "read", ["*"]).encode()
     headers = [{"X-Forwarded-For": f"10.0.0.{n}", "X-Real-IP": f"10.0.0.{n}"} for n in range(2)]
     with RelayThread(tmp_path, limits=Limits(subject_connections=1)) as relay:
-        options = [{"additional_headers": h, "subprotocols": [Subprotocol(wire.SUBPROTOCOL)]} for h in headers]
+        options = [{"additional_headers": h, "subprotocols": [Subprotocol(SUBPROTOCOL)]} for h in headers]
         with (
-            connect(relay.url + wire.PATH, proxy=None, **options[0]) as first,  # type: ignore[arg-type]
-            connect(relay.url + wire.PATH, proxy=None, **options[1]) as second,  # type: ignore[arg-type]
+            connect(relay.url + PATH, proxy=None, **options[0]) as first,  # type: ignore[arg-type]
+            connect(relay.url + PATH, proxy=None, **options[1]) as second,  # type: ignore[arg-type]
         ):
-            until(first, wire.Welcome, Hello("t", ann))
+            until(first, Welcome, Hello("t", ann))
             refused = until(second, Error, Hello("t", ann))
             assert isinstance(refused, Error) and refused.code == ErrorCode.TOO_MANY_CONNECTIONS
 
@@ -119,12 +134,12 @@ def test_a_device_whose_subject_has_no_room_reads_on(tmp_path: Path) -> None:
         first.wait_synced(20)
         second.wait_synced(20)
         two.put(document, b"y" * 60)
-        second.notify(document)
+        control_of(second).notify(document)
         with pytest.raises(RelayRefused) as refused:
             second.wait_synced(20)
         assert refused.value.code == ErrorCode.SUBJECT_FULL
         one.put(document, b"z")
-        first.notify(document)
+        control_of(first).notify(document)
         first.wait_synced(20)
         eventually(lambda: two.blobs(document), lambda blobs: b"z" in blobs)
         assert two.outbox(document), "what was refused stays"

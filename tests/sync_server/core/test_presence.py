@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmcrdt.sync.wire import MAX_PRESENCE, MAX_PRESENT, MAX_STATE, Announcement
+from llmcrdt.sync.messages import MAX_PRESENCE, MAX_PRESENT, MAX_STATE, Announcement
 from sync_server.core.limits import Limits
 from sync_server.core.presence import Presence
 
@@ -38,7 +38,7 @@ class Hall:
             self.presence.leave(peer)
 
     def say(self, peer: int, *entries: tuple[int, int, str], document: bytes = D) -> str:
-        return self.presence.take(peer, document, [Announcement(*entry) for entry in entries])
+        return self.presence.announce(peer, document, [Announcement(*entry) for entry in entries])
 
     def tick(self) -> list[tuple[Sequence[int], tuple[Announcement, ...]]]:
         told = list(self.presence.tick(self.full.__contains__))

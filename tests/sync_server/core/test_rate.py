@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
-from llmcrdt.sync import wire
+from llmcrdt.sync import codec
+from llmcrdt.sync.messages import PATH, SUBPROTOCOL, Ack, Hello, Open, Opened, Push
 from sync_server.core.limits import Limits
 from sync_server.core.rate import Rate
 from sync_server.thread import RelayThread
@@ -42,19 +43,19 @@ def test_a_relay_reads_no_faster_than_the_rate(tmp_path: Path) -> None:
     limits = Limits(rate=100_000, burst=100_000)
     with (
         RelayThread(tmp_path, limits=limits) as relay,
-        connect(relay.url + wire.PATH, subprotocols=[Subprotocol(wire.SUBPROTOCOL)], proxy=None) as client,
+        connect(relay.url + PATH, subprotocols=[Subprotocol(SUBPROTOCOL)], proxy=None) as client,
     ):
-        for message in (wire.Hello(), wire.Open(document, "sealed")):
-            client.send(wire.encode(message))
-        while not isinstance(wire.decode(client.recv(timeout=20)), wire.Opened):  # type: ignore[arg-type]
+        for message in (Hello(), Open(document, "sealed")):
+            client.send(codec.encode(message))
+        while not isinstance(codec.decode(client.recv(timeout=20)), Opened):  # type: ignore[arg-type]
             pass  # before WELCOME no large frame is taken
         began = time.monotonic()
         for n in range(1, 16):
-            client.send(wire.encode(wire.Push(document, session, n, (bytes([n]) * 10_000,))))
+            client.send(codec.encode(Push(document, session, n, (bytes([n]) * 10_000,))))
         acked = 0
         while acked < 15:
-            message = wire.decode(client.recv(timeout=20))  # type: ignore[arg-type]
-            acked += message.count if isinstance(message, wire.Ack) else 0
+            message = codec.decode(client.recv(timeout=20))  # type: ignore[arg-type]
+            acked += message.count if isinstance(message, Ack) else 0
         # 150,000 bytes, of which the burst takes two thirds. Faster can't be; how much slower says nothing.
         assert time.monotonic() - began > 0.45
 

@@ -2,112 +2,40 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator
-from itertools import pairwise
-from pathlib import Path
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmcrdt.sync import wire
-from llmcrdt.sync.wire import (
+from llmcrdt.sync.messages import (
+    PRESENCE,
+    RESET,
+    RESUMED,
     Ack,
+    Announcement,
     Barrier,
     Close,
-    Cursor,
     Error,
     ErrorCode,
-    Message,
     Open,
     Opened,
-    Push,
+    Presence,
     Reached,
     Record,
     Records,
 )
+from llmcrdt.varint import MAX_UINT
+from sync_server.core.events import Event, Greeted, Joined, Sent, Tick
 from sync_server.core.limits import Limits
-from sync_server.core.rooms import Drop, Event, Greeted, Joined, Left, Output, Received, Rooms, Send, Sent, Tick, joined
-from sync_server.log.sqlite import SqliteLog
+from sync_server.core.validation import Left, Received
 
-D, E, S, T = b"d" * 16, b"e" * 16, b"s" * 16, b"t" * 16
-
-
-class Relay:
-    """Rooms, with what each peer was sent."""
-
-    def __init__(self, folder: Path, **limits: int) -> None:
-        self.log = SqliteLog(folder / "relay.db")
-        self.rooms = Rooms(self.log, Limits(**limits), random.Random(1).randbytes)
-        self.inbox: dict[int, list[Message]] = {}
-        self.weights: dict[int, int] = {}
-        self.dropped: dict[int, Error] = {}
-
-    def join(self, *peers: int) -> None:
-        self.step(*(Joined(peer) for peer in peers))
-
-    def step(self, *events: Event) -> list[Output]:
-        outputs = self.rooms.step(events)
-        for output in outputs:
-            if isinstance(output, Drop):
-                self.dropped[output.peer] = output.error
-                continue
-            for peer in output.peers:
-                self.inbox.setdefault(peer, []).append(output.message)
-                self.weights[peer] = self.weights.get(peer, 0) + output.weight
-        return outputs
-
-    def say(self, peer: int, *messages: Message) -> list[Message]:
-        """One step with these messages; what the peer got in it."""
-        self.inbox[peer] = []
-        self.step(*(Received(peer, m) for m in messages))
-        return self.inbox[peer]
-
-    def got(self, peer: int) -> list[Message]:
-        return self.inbox.pop(peer, [])
-
-    def sent(self, *peers: int) -> None:
-        """All that was queued to these peers has left."""
-        self.step(*(Sent(peer, self.weights.pop(peer, 0)) for peer in peers))
-
-
-@pytest.fixture
-def relay(tmp_path: Path) -> Iterator[Relay]:
-    relay = Relay(tmp_path, batch=100, outgoing=1000, window_records=20, documents=2, record=500, barriers=2)
-    relay.join(1, 2, 3)
-    yield relay
-    relay.log.close()
-
-
-def push(*data: bytes, n: int = 1, session: bytes = S, document: bytes = D) -> Push:
-    return Push(document, session, n, data)
-
-
-def opened(relay: Relay, peer: int, document: bytes = D, cursor: Cursor | None = None) -> Opened:
-    (message, *_) = relay.say(peer, Open(document, "yjs", cursor))
-    assert isinstance(message, Opened)
-    return message
-
-
-def end(relay: Relay, document: bytes = D) -> Cursor:
-    head = relay.log.head(document)
-    assert head
-    return head.cursor
+from .rooms_relay import D, E, Relay, S, T, end, opened, push
 
 
 def test_a_push_is_acknowledged_to_its_peer_and_sent_to_the_others(relay: Relay) -> None:
     for peer in (1, 2, 3):
-        assert opened(relay, peer).how == wire.RESET
+        assert opened(relay, peer).how == RESET
     assert relay.say(1, push(b"a", b"b")) == [Ack(D, S, 1, 2, 1)]
     assert relay.got(2)[1:] == relay.got(3)[1:] == [Records(D, 1, (Record(S, 1, b"a"), Record(S, 2, b"b")))]
-
-
-def test_a_message_for_many_is_made_once(relay: Relay) -> None:
-    for peer in (1, 2, 3):
-        opened(relay, peer)
-    outputs = relay.step(Received(1, push(b"a")))
-    assert sorted(tuple(o.peers) for o in outputs if isinstance(o, Send)) == [(1,), (2, 3)]
 
 
 def test_acks_and_records_come_in_the_order_of_the_log(relay: Relay) -> None:
@@ -129,9 +57,9 @@ def test_an_opening_says_where_the_log_is_and_sends_what_lies_behind(relay: Rela
     middle = end(relay)
     relay.say(1, push(b"b", n=2))
     first, *stream = relay.say(2, Open(D, "yjs", middle))
-    assert first == Opened(D, wire.RESUMED, end(relay), 1)
+    assert first == Opened(D, RESUMED, end(relay), 1)
     assert stream == [Records(D, 2, (Record(S, 2, b"b"),))]
-    assert relay.say(3, Open(D, "yjs", end(relay))) == [Opened(D, wire.RESUMED, end(relay), 2)]
+    assert relay.say(3, Open(D, "yjs", end(relay))) == [Opened(D, RESUMED, end(relay), 2)]
 
 
 @pytest.mark.parametrize(
@@ -142,99 +70,27 @@ def test_an_opening_says_where_the_log_is_and_sends_what_lies_behind(relay: Rela
         {"position": 1},
         {"position": 0},
         {"chain": b"?" * 32},
-        {"position": wire.MAX_UINT},
+        {"position": MAX_UINT},
     ],
 )
 def test_a_cursor_that_is_no_place_in_the_log_starts_over(relay: Relay, change: dict) -> None:
     opened(relay, 1)
     relay.say(1, push(b"a", b"b"))
     first, *stream = relay.say(2, Open(D, "yjs", end(relay)._replace(**change)))
-    assert first == Opened(D, wire.RESET, end(relay), 0)
+    assert first == Opened(D, RESET, end(relay), 0)
     assert stream == [Records(D, 1, (Record(S, 1, b"a"), Record(S, 2, b"b")))]
 
 
 def test_to_open_writes_nothing_and_closing_forgets(relay: Relay) -> None:
     log_id = opened(relay, 1).head.log
     assert opened(relay, 2).head.log == log_id
-    assert relay.log.head(D) is None
+    assert relay.log.records.head(D) is None
     relay.say(1, Close(D))
     assert relay.rooms.documents == 1
     relay.step(Left(2))
     assert relay.rooms.documents == 0
     assert relay.say(1, push(b"a")) == [Error(ErrorCode.NOT_OPEN, "Open the document first.", D, S, 1)]
     assert opened(relay, 1).head.log != log_id
-
-
-def test_repeats_are_acknowledged_where_they_stand(relay: Relay) -> None:
-    opened(relay, 1)
-    relay.say(1, push(b"a", b"b", b"c"))
-    opened(relay, 2, cursor=end(relay))
-    assert relay.say(2, push(b"b", b"c", n=2)) == [Ack(D, S, 2, 2, 2)]
-    assert relay.say(2, push(b"a", b"b", b"c", b"d")) == [Ack(D, S, 1, 3, 1), Ack(D, S, 4, 1, 4)]
-    assert relay.got(1)[-1] == Records(D, 4, (Record(S, 4, b"d"),))
-
-
-def test_a_repeat_beyond_what_was_sent_waits_for_its_turn(relay: Relay) -> None:
-    opened(relay, 1)
-    relay.say(1, push(b"a", b"b", b"c"))
-    # Peer 2 knows nothing; it opens and repeats record 2 in one step.
-    assert relay.say(2, Open(D, "yjs"), push(b"b", n=2)) == [
-        Opened(D, wire.RESET, end(relay), 0),
-        Records(D, 1, (Record(S, 1, b"a"),)),
-        Ack(D, S, 2, 1, 2),
-        Records(D, 3, (Record(S, 3, b"c"),)),
-    ]
-
-
-@given(
-    st.lists(st.tuples(st.sampled_from("12"), st.sampled_from([D, E]), st.integers(1, 3), st.booleans()), max_size=30)
-)
-def test_pushes_that_follow_one_another_are_one_and_keep_their_place(plan: list) -> None:
-    events: list[Event] = []
-    following = {}
-    for peer, document, count, gap in plan:
-        n = following.get((peer, document), 1) + gap
-        following[peer, document] = n + count
-        events.append(Received(int(peer), Push(document, S, n, (b"x",) * count), count))
-        if gap:
-            events.append(Received(int(peer), Barrier(n)))
-    one = joined(events)
-
-    def names(events: list[Event]) -> list:
-        out: list = []
-        for event in events:
-            assert isinstance(event, Received)
-            push = event.message
-            if isinstance(push, Push):
-                out += [(event.peer, push.document, n) for n, _ in enumerate(push.data, push.n)]
-            else:
-                out.append(event)
-        return out
-
-    assert names(one) == names(events)
-    assert sum(e.size for e in one) == sum(e.size for e in events)  # type: ignore[union-attr]
-    for a, b in pairwise(one):
-        if isinstance(a.message, Push) and isinstance(b.message, Push):  # type: ignore[union-attr]
-            end = a.message.n + len(a.message.data)  # type: ignore[union-attr]
-            assert (a.peer, a.message.document, end) != (b.peer, b.message.document, b.message.n)  # type: ignore[union-attr]
-
-
-def test_refusals_name_what_is_expected_and_leave_the_rest_alone(relay: Relay) -> None:
-    opened(relay, 1)
-    opened(relay, 2)
-    relay.say(1, push(b"a"))
-    (gap,) = relay.say(1, push(b"c", n=3))
-    assert isinstance(gap, Error)
-    assert (gap.code, gap.document, gap.session, gap.n) == (ErrorCode.GAP, D, S, 2)
-    ack, conflict = sorted(relay.say(1, push(b"b", n=2), push(b"x")), key=lambda m: isinstance(m, Error))
-    assert ack == Ack(D, S, 2, 1, 2)
-    assert isinstance(conflict, Error)
-    assert (conflict.code, conflict.n) == (ErrorCode.CONFLICT, 1)
-    large, ok = relay.say(1, push(b"c", b"x" * 501, n=3))
-    assert isinstance(large, Error)
-    assert (large.code, large.n, ok) == (ErrorCode.RECORD_TOO_LARGE, 4, Ack(D, S, 3, 1, 3))
-    assert [m.position for m in relay.got(2) if isinstance(m, Records)] == [1, 2, 3]
-    assert not relay.dropped
 
 
 def test_a_document_has_one_kind(relay: Relay) -> None:
@@ -259,61 +115,6 @@ def test_a_connection_opens_only_so_many_documents(relay: Relay) -> None:
     opened(relay, 1, b"f" * 16)
 
 
-def test_a_slow_reader_is_not_buffered_and_misses_nothing(relay: Relay) -> None:
-    opened(relay, 1)
-    opened(relay, 2)
-    opened(relay, 3)
-    relay.sent(1, 2, 3)
-    relay.inbox.clear()
-    for n in range(1, 201):
-        relay.step(Received(1, push(b"x" * 50, n=n)))
-        relay.sent(1, 3)
-    assert len(relay.got(3)) == 200
-    # One message more than the limit at most: it was below when that was queued.
-    assert relay.weights[2] < 1000 + 128 + 100 + 2 * 24
-    assert relay.rooms._peers[2].outstanding == relay.weights[2]
-    assert not relay.rooms.more
-    while relay.rooms._behind:
-        relay.sent(2)
-        while relay.rooms.more:
-            relay.step()
-    positions = [m.position + i for m in relay.got(2) for i in range(len(m.records))]  # type: ignore[union-attr]
-    assert positions == list(range(1, 201))
-
-
-def test_the_queue_of_a_reader_is_one_for_all_its_documents(tmp_path: Path) -> None:
-    relay = Relay(tmp_path, batch=1000, outgoing=2000)
-    documents = [bytes([n]) * 16 for n in range(10)]
-    relay.join(1, 2)
-    for document in documents:
-        relay.say(1, Open(document, "yjs"), push(b"x" * 900, document=document))
-        relay.sent(1)
-    relay.step(*(Received(2, Open(document, "yjs")) for document in documents))
-    heard: list[bytes] = []
-    while messages := [message for message in relay.got(2) if isinstance(message, Records)]:
-        heard += [message.document for message in messages]
-        assert len(messages) <= 2
-        relay.sent(2)
-    assert sorted(heard) == documents
-    relay.log.close()
-
-
-def test_a_long_log_does_not_hold_up_another_document(relay: Relay) -> None:
-    opened(relay, 1, D)
-    for n in range(1, 41):
-        relay.step(Received(1, push(b"x" * 90, n=n)))
-        relay.sent(1)
-    opened(relay, 2, E)
-    relay.say(2, Open(D, "yjs"))
-    opened(relay, 1, E)
-    relay.inbox[2] = []
-    relay.sent(2)
-    relay.step(Received(1, push(b"hello", document=E)))
-    seen = [m.document for m in relay.got(2) if isinstance(m, Records)]
-    assert E in seen
-    assert seen.count(D) < 10
-
-
 def test_who_does_not_wait_for_acks_is_dropped(relay: Relay) -> None:
     opened(relay, 1)
     opened(relay, 2)
@@ -331,36 +132,8 @@ def test_opening_again_empties_the_window(relay: Relay) -> None:
     for _ in range(3):
         # What was pushed is acknowledged only behind what the queue has no room for.
         relay.step(Received(1, Open(D, "yjs")), Received(1, push(*[b"x" * 60] * 20)))
-    assert relay.rooms._peers[1].unacked <= 20
+    assert relay.rooms._subscriptions.peers[1].unacked <= 20
     assert not relay.dropped
-
-
-def test_a_barrier_is_answered_behind_all_that_was_there(relay: Relay) -> None:
-    assert relay.say(1, Barrier(7)) == [Reached(7)]
-    opened(relay, 1)
-    for n in range(1, 31):
-        relay.step(Received(1, push(b"x" * 90, n=n)))
-        relay.sent(1)
-    relay.say(2, Open(D, "yjs"))
-    *stream, last = relay.say(2, Barrier(1))
-    assert Reached(1) not in [*stream, last]
-    relay.step(Received(1, push(b"later", n=31)))
-    relay.inbox[2] = []
-    while not any(isinstance(m, Reached) for m in relay.inbox[2]):
-        relay.sent(2)
-    before = relay.got(2)
-    ends = [m.position + len(m.records) - 1 for m in before[: before.index(Reached(1))] if isinstance(m, Records)]
-    assert ends[-1] >= 30
-
-
-def test_too_many_barriers_end_the_connection(relay: Relay) -> None:
-    opened(relay, 1)
-    for n in range(1, 31):
-        relay.step(Received(1, push(b"x" * 90, n=n)))
-        relay.sent(1)
-    relay.say(2, Open(D, "yjs"))
-    relay.say(2, Barrier(1), Barrier(2), Barrier(3))
-    assert relay.dropped[2].code == ErrorCode.WINDOW_EXCEEDED
 
 
 def test_when_the_disk_is_full_nothing_is_acknowledged_and_nothing_else_breaks(relay: Relay) -> None:
@@ -368,7 +141,7 @@ def test_when_the_disk_is_full_nothing_is_acknowledged_and_nothing_else_breaks(r
         opened(relay, peer)
     relay.say(1, push(b"a"))
     relay.inbox.clear()
-    connection = relay.log._db.conn
+    connection = relay.log.database.connection
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
     connection.execute(f"PRAGMA max_page_count = {pages}")
     events = [Received(1, push(b"x" * 400, n=n)) for n in range(2, 21)]
@@ -387,7 +160,7 @@ def test_readers_keep_their_place_when_a_step_fails(relay: Relay) -> None:
     """Peer 3 only reads: a step that was undone must not move it."""
     opened(relay, 1)
     opened(relay, 3)
-    connection = relay.log._db.conn
+    connection = relay.log.database.connection
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
     connection.execute(f"PRAGMA max_page_count = {pages}")
     relay.step(*(Received(1, push(b"x" * 400, n=n)) for n in range(1, 20)))
@@ -430,7 +203,7 @@ def test_every_peer_can_follow_the_chain(tmp_path_factory: pytest.TempPathFactor
                 events.append(Sent(arguments[0], relay.weights.pop(arguments[0], 0)))
             elif name == "barrier":
                 number = len(barriers) + 1
-                head = relay.log.head(D)
+                head = relay.log.records.head(D)
                 barriers[number] = (arguments[0], head.cursor.position if head else 0)
                 events.append(Received(arguments[0], Barrier(number)))
             elif name == "reopen":
@@ -438,9 +211,9 @@ def test_every_peer_can_follow_the_chain(tmp_path_factory: pytest.TempPathFactor
                 barriers |= {k: (peer, 0) for k, (peer, _) in barriers.items() if peer == arguments[0]}
                 events.append(Received(arguments[0], Open(D, "yjs")))
         relay.step(*events)
-    while relay.rooms._behind or relay.rooms.more:
+    while relay.rooms._subscriptions.lagging or relay.rooms.more:
         relay.sent(1, 2, 3)
-    head = relay.log.head(D)
+    head = relay.log.records.head(D)
     reached = set()
     for messages in relay.inbox.values():
         at = 0
@@ -466,51 +239,51 @@ def test_every_peer_can_follow_the_chain(tmp_path_factory: pytest.TempPathFactor
 # ---------------------------------------------------------------- presence
 
 
-HERE = wire.Announcement(7, 0, '{"typing":true}')
+HERE = Announcement(7, 0, '{"typing":true}')
 
 
 def test_presence_goes_to_readers_that_know_it_with_a_tick(relay: Relay) -> None:
-    relay.step(Greeted(1, wire.PRESENCE), Greeted(2, wire.PRESENCE))
+    relay.step(Greeted(1, PRESENCE), Greeted(2, PRESENCE))
     for peer in (1, 2, 3):
         opened(relay, peer)
     relay.inbox.clear()
-    relay.step(Received(1, wire.Presence(D, (HERE,))))
+    relay.step(Received(1, Presence(D, (HERE,))))
     assert not relay.inbox and relay.rooms.announces
     relay.step(Tick())
-    assert relay.inbox == {2: [wire.Presence(D, (HERE,))]} and not relay.rooms.announces
+    assert relay.inbox == {2: [Presence(D, (HERE,))]} and not relay.rooms.announces
 
 
 def test_presence_comes_behind_opened_and_goes_with_its_connection(relay: Relay) -> None:
-    relay.step(Greeted(1, wire.PRESENCE), Greeted(2, wire.PRESENCE))
+    relay.step(Greeted(1, PRESENCE), Greeted(2, PRESENCE))
     opened(relay, 1)
-    relay.step(Received(1, wire.Presence(D, (HERE,))))
+    relay.step(Received(1, Presence(D, (HERE,))))
     relay.step(Received(2, Open(D, "yjs", None)), Tick())
-    assert [type(m) for m in relay.got(2)] == [Opened, wire.Presence]
+    assert [type(m) for m in relay.got(2)] == [Opened, Presence]
     relay.step(Left(1))
     relay.step(Tick())
-    assert relay.got(2) == [wire.Presence(D, (wire.Announcement(7, 0, ""),))]
+    assert relay.got(2) == [Presence(D, (Announcement(7, 0, ""),))]
 
 
 def test_presence_past_a_limit_is_refused_and_the_rest_goes_on(relay: Relay) -> None:
-    relay.step(Greeted(1, wire.PRESENCE))
+    relay.step(Greeted(1, PRESENCE))
     opened(relay, 1)
-    many = tuple(wire.Announcement(n, 0, "{}") for n in range(Limits().presence_entries + 1))
-    (error,) = relay.say(1, wire.Presence(D, many))
+    many = tuple(Announcement(n, 0, "{}") for n in range(Limits().presence_entries + 1))
+    (error,) = relay.say(1, Presence(D, many))
     assert isinstance(error, Error) and (error.code, error.document) == (ErrorCode.PRESENCE_REFUSED, D)
     assert relay.say(1, push(b"a")) == [Ack(D, S, 1, 1, 1)]
 
 
 def test_a_reader_with_a_full_queue_gets_the_newest_presence_when_it_has_drained(relay: Relay) -> None:
-    relay.step(Greeted(1, wire.PRESENCE), Greeted(2, wire.PRESENCE))
+    relay.step(Greeted(1, PRESENCE), Greeted(2, PRESENCE))
     opened(relay, 1)
     opened(relay, 2)
     relay.step(Received(1, push(*([b"x" * 100] * 19))))
     for _ in range(10):
         relay.step()
     for clock in range(10):
-        relay.step(Received(1, wire.Presence(D, (HERE._replace(clock=clock),))), Tick())
-    assert not [m for m in relay.got(2) if isinstance(m, wire.Presence)]
+        relay.step(Received(1, Presence(D, (HERE._replace(clock=clock),))), Tick())
+    assert not [m for m in relay.got(2) if isinstance(m, Presence)]
     for _ in range(10):
         relay.sent(2)
     relay.step(Tick())
-    assert [m for m in relay.got(2) if isinstance(m, wire.Presence)] == [wire.Presence(D, (HERE._replace(clock=9),))]
+    assert [m for m in relay.got(2) if isinstance(m, Presence)] == [Presence(D, (HERE._replace(clock=9),))]

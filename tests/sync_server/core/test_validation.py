@@ -25,12 +25,31 @@ from websockets.typing import Subprotocol
 import llmcrdt
 from llmcrdt.exceptions import RelayRefused
 from llmcrdt.ids import document_id
-from llmcrdt.sync import wire
+from llmcrdt.sync import codec
 from llmcrdt.sync.link import Link
-from llmcrdt.sync.wire import Ack, Error, ErrorCode, Open, Opened, Push, Records
+from llmcrdt.sync.messages import (
+    MAX_FRAME,
+    PATH,
+    SUBPROTOCOL,
+    Ack,
+    Barrier,
+    Close,
+    Error,
+    ErrorCode,
+    Hello,
+    Message,
+    Open,
+    Opened,
+    Push,
+    Reached,
+    Record,
+    Records,
+)
 from llmcrdt.testing.local_documents import BlobDocuments
+from llmcrdt.varint import write_uint
+from sync_server.core.events import Drop, Greeted, Joined, Send
 from sync_server.core.limits import Limits
-from sync_server.core.rooms import Drop, Joined, Rooms, Send
+from sync_server.core.rooms import Rooms
 from sync_server.core.validation import (
     DiffRequest,
     Flush,
@@ -43,15 +62,18 @@ from sync_server.core.validation import (
     ValidateResult,
     Validation,
 )
-from sync_server.log.base import LogError
+from sync_server.doors import yjs
+from sync_server.log.base import LogError, Origin
 from sync_server.log.file import DATABASE
-from sync_server.log.sqlite import SqliteLog
+from sync_server.log.records import SqliteRecords
+from sync_server.log.sqlite import SqliteStorage
 from sync_server.thread import RelayThread
 from sync_server.workers import framing as pieces
 from sync_server.workers import validator as keeper_module
 from sync_server.workers import validator_worker
 from sync_server.workers.validator import Validator
 
+from ...hostile.updates import far_apart, text
 from ...waiting import eventually
 from ..hostile_updates import GOOD, UPDATES
 from ..yjs_peers import Bare, texts, update
@@ -62,23 +84,23 @@ WAIT = 60
 
 @contextmanager
 def native(url: str, *documents: bytes) -> Iterator[ClientConnection]:
-    options = {"subprotocols": [Subprotocol(wire.SUBPROTOCOL)], "proxy": None, "max_size": wire.MAX_FRAME}
-    with connect(url + wire.PATH, **options) as client:  # type: ignore[arg-type]
-        ask(client, wire.Hello("test"))
+    options = {"subprotocols": [Subprotocol(SUBPROTOCOL)], "proxy": None, "max_size": MAX_FRAME}
+    with connect(url + PATH, **options) as client:  # type: ignore[arg-type]
+        ask(client, Hello("test"))
         for document in documents:
             assert isinstance(ask(client, Open(document, "yjs")), Opened)
         yield client
 
 
-def hear(client: ClientConnection) -> wire.Message:
+def hear(client: ClientConnection) -> Message:
     frame = client.recv(timeout=WAIT)
     assert isinstance(frame, bytes)
-    return wire.decode(frame)
+    return codec.decode(frame)
 
 
-def ask(client: ClientConnection, *messages: wire.Message) -> wire.Message:
+def ask(client: ClientConnection, *messages: Message) -> Message:
     for message in messages:
-        client.send(wire.encode(message))
+        client.send(codec.encode(message))
     return hear(client)
 
 
@@ -92,20 +114,20 @@ def test_a_bad_record_is_refused_kept_for_the_operator_and_goes_nowhere(tmp_path
     one, two = edits(2)
     with RelayThread(tmp_path) as relay, native(relay.url, D) as client:
         with native(relay.url, D) as other:
-            client.send(wire.encode(Push(D, S, 1, (one, b"no update", two))))
+            client.send(codec.encode(Push(D, S, 1, (one, b"no update", two))))
             answers = [hear(client), hear(client)]
             (refused,) = (m for m in answers if isinstance(m, Error))
             assert (refused.code, refused.document, refused.session, refused.n) == (ErrorCode.BAD_RECORD, D, S, 2)
             assert Ack(D, S, 1, 1, 1) in answers
-            assert hear(other) == Records(D, 1, (wire.Record(S, 1, one),))
+            assert hear(other) == Records(D, 1, (Record(S, 1, one),))
             assert ask(client, Push(D, S, 2, (two,))) == Ack(D, S, 2, 1, 2)
-            assert hear(other) == Records(D, 2, (wire.Record(S, 2, two),))
+            assert hear(other) == Records(D, 2, (Record(S, 2, two),))
         command = [sys.executable, "-m", "sync_server", "inspect", "--data", str(tmp_path)]
         shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
         assert dict(zip(*(line.split("\t") for line in shown), strict=True))["refused"] == "1"
-    with closing(SqliteLog(tmp_path / DATABASE)) as log:
-        assert list(log.contents(D, 9)) == [one, two]
-        ((reason, data),) = log._db.conn.execute("SELECT reason, data FROM refused").fetchall()
+    with closing(SqliteStorage(tmp_path / DATABASE)) as log:
+        assert list(log.snapshots.contents(D, 9)) == [one, two]
+        ((reason, data),) = log.database.connection.execute("SELECT reason, data FROM refused").fetchall()
         assert data == b"no update" and "update" in reason
 
 
@@ -114,8 +136,8 @@ def test_a_document_of_which_nothing_was_taken_is_not_there(tmp_path: Path) -> N
     with RelayThread(tmp_path) as relay, native(relay.url, D) as client:
         assert isinstance(refused := ask(client, Push(D, S, 1, (b"no update",))), Error)
         assert refused.code == ErrorCode.BAD_RECORD
-    with closing(SqliteLog(tmp_path / DATABASE)) as log:
-        assert log.head(D) is None and not log.documents()
+    with closing(SqliteStorage(tmp_path / DATABASE)) as log:
+        assert log.records.head(D) is None and not log.documents()
 
 
 @pytest.fixture(scope="module")
@@ -133,13 +155,13 @@ def test_known_bad_updates_harm_nobody_at_either_door(relay: RelayThread, name: 
         for n, good in enumerate(before, 1):
             assert isinstance(ask(watcher, Push(document, S, n, (good,))), Ack)
         with native(relay.url, document) as client:
-            client.send(wire.encode(Push(document, T, 1, (UPDATES[name],))))
+            client.send(codec.encode(Push(document, T, 1, (UPDATES[name],))))
             while not isinstance(answer := hear(client), Error):
                 pass
             assert (answer.code, answer.session, answer.n) == (ErrorCode.BAD_RECORD, T, 1)
         with Bare(relay.url, document_id(document)) as client:
             client.sync()
-            client.send(b"\x00\x02" + wire.write_uint(len(UPDATES[name])) + UPDATES[name])
+            client.send(b"\x00\x02" + write_uint(len(UPDATES[name])) + UPDATES[name])
             assert client.close_code() == 4422
         later = edits(1)[0]
         assert isinstance(ask(watcher, Push(document, S, len(before) + 1, (later,))), Ack)
@@ -207,8 +229,8 @@ def test_a_worker_killed_again_and_again_loses_and_refuses_nothing(tmp_path: Pat
             page.sync()
             mine = edits(30, key="p")
             for n in range(30):
-                client.send(wire.encode(Push(D, S, 4 * n + 1, tuple(made[4 * n : 4 * n + 4]))))
-                page.send(b"\x00\x02" + wire.write_uint(len(mine[n])) + mine[n])
+                client.send(codec.encode(Push(D, S, 4 * n + 1, tuple(made[4 * n : 4 * n + 4]))))
+                page.send(b"\x00\x02" + write_uint(len(mine[n])) + mine[n])
                 stop.wait(0.1)
             acked = 0
             while acked < 120:
@@ -225,8 +247,8 @@ def test_a_worker_killed_again_and_again_loses_and_refuses_nothing(tmp_path: Pat
         thread.join()
         child.terminate()
         child.communicate()
-    with closing(SqliteLog(tmp_path / DATABASE)) as log:
-        assert log._db.conn.execute("SELECT count(*) FROM refused").fetchone() == (0,)
+    with closing(SqliteStorage(tmp_path / DATABASE)) as log:
+        assert log.database.connection.execute("SELECT count(*) FROM refused").fetchone() == (0,)
 
 
 def workers(relay: int) -> list[int]:
@@ -257,7 +279,7 @@ class Kept:
     """A keeper over a real log, and the rooms' part in it: what passed is appended before a Flush is answered."""
 
     def __init__(self, folder: Path, **limits: int) -> None:
-        self.log = SqliteLog(folder / DATABASE)
+        self.log = SqliteStorage(folder / DATABASE)
         self.answers: dict[int, ValidateResult] = {}
         self.flushes: list[Flush] | None = None
         self._got = threading.Condition()
@@ -265,14 +287,14 @@ class Kept:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
-        self.keeper = Validator(self.log, Limits(**limits), self._take)
+        self.keeper = Validator(self.log.snapshots, Limits(**limits), self._take)
         self._loop.call_soon_threadsafe(self.keeper.start)
 
     def _take(self, answer: ValidateResult | Flush) -> None:
         if isinstance(answer, Flush):
             if self.flushes is not None:
                 return self.flushes.append(answer)
-            head = self.log.head(answer.document)
+            head = self.log.records.head(answer.document)
             return self.tell(Flushed(answer.document, head.cursor.position if head else 0))
         with self._got:
             self.answers[answer.ticket] = answer
@@ -292,14 +314,13 @@ class Kept:
         return [self.answers[ticket] for ticket in tickets]
 
     def append(self, document: bytes, *data: bytes, session: bytes = S) -> None:
-        with self.log.transaction():
-            first = self.log.last(document, session) + 1
-            for n, piece in enumerate(data, first):
-                self.log.append(document, wire.Record(session, n, piece), "yjs", b"l" * 16)
+        first = self.log.records.last(document, session) + 1
+        self.log.records.append(document, session, first, data, Origin("yjs", b"l" * 16))
+        assert not self.log.records.commit()
 
     def close(self) -> None:
         asyncio.run_coroutine_threadsafe(self.keeper.stop(), self._loop).result(WAIT)
-        assert self.keeper._size == 0, "what it counts is what there is"
+        assert self.keeper.scheduler.size == 0, "what it counts is what there is"
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -425,7 +446,7 @@ def test_a_batch_costs_the_same_however_many_documents_are_held(kept: Kept) -> N
             Documents.looked += 1
             return super().values()
 
-    kept.keeper._documents = Documents()
+    kept.keeper.scheduler.documents = Documents()
     for document in (D, E):
         for n, record in enumerate(edits(3), 1):
             kept.wait(kept.put(Push(document, S, n, (record,))))
@@ -552,7 +573,7 @@ def test_documents_are_thrown_away_to_make_room_and_come_back(tmp_path: Path) ->
         made = {name: edits(1, 1000)[0] for name in names}
         for _ in range(3):
             for name in names:
-                kept.append(name, *([made[name]] if not kept.log.head(name) else []))
+                kept.append(name, *([made[name]] if not kept.log.records.head(name) else []))
                 (told,) = kept.wait(kept.put(DiffRequest(name, "yjs", b"\x00")))
                 assert texts(told.data[0]) == texts(made[name])
                 assert kept.keeper.held <= 4
@@ -603,26 +624,66 @@ def test_a_worker_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.Monkey
     kept = Kept(tmp_path, check_seconds=1)
     try:
         kept.wait(kept.put(Push(D, S, 1, tuple(edits(1)))))
-        pid = kept.keeper.pid
-        assert pid
+        (pid,) = kept.keeper.pids
         os.kill(pid, signal.SIGSTOP)
         (answer,) = kept.wait(kept.put(Push(E, S, 1, tuple(edits(1)))))
         assert answer.good == 1
-        assert kept.keeper.pid != pid
+        assert pid not in kept.keeper.pids
     finally:
         kept.close()
 
 
-def test_a_document_that_can_not_be_loaded_takes_records_that_can_be_read(
+def test_the_slow_worker_is_there_while_something_is_slow(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper_module, "_IDLE", 0.2)
+    kept.wait(kept.put(Push(D, S, 1, (text(1_000),))))
+    quick = kept.keeper.pids
+    assert len(quick) == 1
+    slow, other = kept.put(Push(D, S, 2, (far_apart(1_000),))), kept.put(Push(E, T, 1, tuple(edits(1))))
+    assert [answer.good for answer in kept.wait(slow, other)] == [1, 1]
+    eventually(lambda: kept.keeper.pids, lambda pids: pids == quick)
+    assert kept.wait(kept.put(Push(D, S, 3, tuple(edits(1)))))[0].good == 1
+    assert kept.keeper.restarts == 0
+
+
+def test_a_document_that_can_not_be_loaded_takes_nothing(
     kept: Kept, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    """Nobody has looked at what comes for it, so nothing of that is acknowledged."""
     make_deadly(monkeypatch, tmp_path, "load")
     kept.append(D, edits(1)[0], update("k", "deadly"))
-    (asked,) = kept.wait(kept.put(DiffRequest(D, "yjs", b"\x00")))
-    assert asked.failed
-    good, bad = kept.wait(kept.put(Push(D, T, 1, tuple(edits(1)))), kept.put(Push(D, T, 2, (b"rubbish",))))
-    assert (good.good, bad.good, bool(bad.refused)) == (1, 0, True)
+    first = kept.wait(kept.put(Push(D, S, 1, tuple(edits(2)))), kept.put(DiffRequest(D, "yjs", b"\x00")))
+    restarts = kept.keeper.restarts
+    later = kept.wait(
+        kept.put(Push(D, T, 1, tuple(edits(1)))),
+        kept.put(MergeRequest(D, "yjs", edits(1)[0])),
+        kept.put(MergeRequest(D, "yjs", b"\x00\x00", may_append=False)),
+        kept.put(Push(D, T, 2, (b"rubbish",))),
+    )
+    assert {(answer.good, answer.failed, answer.refused) for answer in (*first, *later)} == {(0, True, "")}
+    assert kept.keeper.restarts == restarts, "it is not tried again"
     assert kept.wait(kept.put(Push(E, S, 1, tuple(edits(1)))))[0].good == 1
+
+
+def test_a_document_that_harmed_a_worker_is_read_on_and_who_writes_is_told_by_a_code(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    one, two = edits(1)[0], update("k", "deadly")
+    with RelayThread(tmp_path / "data", check=False) as relay, native(relay.url, D) as client:
+        assert isinstance(ask(client, Push(D, S, 1, (one, two))), Ack)
+    make_deadly(monkeypatch, tmp_path, "load")
+    with RelayThread(tmp_path / "data") as relay, native(relay.url, E) as client:
+        assert isinstance(ask(client, Open(D, "yjs")), Opened)
+        assert hear(client) == Records(D, 1, (Record(S, 1, one), Record(S, 2, two)))
+        for n in (3, 3):
+            refused = ask(client, Push(D, S, n, tuple(edits(2))))
+            assert isinstance(refused, Error)
+            assert (refused.code, refused.document, refused.session, refused.n) == (ErrorCode.READ_ONLY, D, S, n)
+        assert isinstance(ask(client, Push(E, T, 1, tuple(edits(1)))), Ack)
+        with Bare(relay.url, document_id(D)) as page:
+            page.send(yjs.StepOne(b"\x00"))
+            assert page.close_code() == 4403
+    with closing(SqliteStorage(tmp_path / "data" / DATABASE)) as log:
+        assert list(log.snapshots.contents(D, 9)) == [one, two]
 
 
 # ---------------------------------------------------------------- order, without a keeper
@@ -632,7 +693,7 @@ class CheckedRooms:
     """Rooms whose keeper answers when it is told to, in any order between documents."""
 
     def __init__(self, folder: Path, seed: int) -> None:
-        self.log = SqliteLog(folder / DATABASE)
+        self.log = SqliteStorage(folder / DATABASE)
         self.checking = Validation(available=True, always=True)
         self.rooms = Rooms(self.log, Limits(), random.Random(seed).randbytes, self.checking)
         self.todo: list[ValidateRequest] = []
@@ -678,11 +739,11 @@ def test_messages_of_one_peer_about_one_document_keep_their_order(
                 n[document] += 1
                 pushed[document] += 1
             case 3 if opened[document] and rng.random() < 0.3:
-                net.step(Received(1, wire.Close(document)))
+                net.step(Received(1, Close(document)))
                 opened[document] = False
             case 4 if rng.random() < 0.3:
                 barriers += 1
-                net.step(Received(1, wire.Barrier(barriers)))
+                net.step(Received(1, Barrier(barriers)))
             case _:
                 net.answer(rng)
     leaves = rng.random() < 0.5
@@ -692,11 +753,20 @@ def test_messages_of_one_peer_about_one_document_keep_their_order(
         net.answer(rng)
     assert not any(isinstance(m, Error) for _, m in net.heard), net.heard
     for document in (D, E):
-        head = net.log.head(document)
+        head = net.log.records.head(document)
         assert (head.cursor.position if head else 0) == pushed[document], "what was sent before it left is there"
-    reached = [m.id for _, m in net.heard if isinstance(m, wire.Reached)]
+    reached = [m.id for _, m in net.heard if isinstance(m, Reached)]
     assert leaves or reached == list(range(1, barriers + 1))
     assert not net.checking.busy and not net.checking._lines and not net.checking._names
+    net.log.close()
+
+
+def test_what_is_checked_is_on_the_time_of_a_subject_or_of_a_connection_that_has_none(tmp_path: Path) -> None:
+    net = CheckedRooms(tmp_path, 1)
+    for peer, subject in ((1, "ann"), (2, "ann"), (3, "")):
+        net.step(Joined(peer), Greeted(peer, 0, subject), Received(peer, Open(D, "yjs")))
+        net.step(Received(peer, Push(D, bytes([peer]) * 16, 1, (b"x",))))
+    assert [todo.source for todo in net.todo] == ["ann", "ann", 3]
     net.log.close()
 
 
@@ -709,7 +779,7 @@ def test_a_flush_is_answered_also_where_the_log_could_not_be_read(
         raise LogError("no disk")
 
     with monkeypatch.context() as patch:
-        patch.setattr(SqliteLog, "head", fails)
+        patch.setattr(SqliteRecords, "head", fails)
         assert rooms.step([Flush(D)]) == []
     assert rooms.step([Flush(E)]) == [Flushed(D, 0), Flushed(E, 0)]
 
@@ -725,7 +795,7 @@ def test_a_merge_that_rests_on_what_is_not_in_the_log_is_looked_at_again(tmp_pat
     net.step(ValidateResult(push.ticket, 1), ValidateResult(merge.ticket, data=(b"rests on it",)))
     (again,) = net.todo
     net.step(ValidateResult(again.ticket, data=(b"m",)))
-    assert [s.record.data for s in net.log.read(D, 0, 1 << 20, 10)] == [b"m"]
+    assert [s.record.data for s in net.log.records.read(D, 0, 1 << 20, 10)] == [b"m"]
     net.log.close()
 
 

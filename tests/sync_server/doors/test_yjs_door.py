@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from llmcrdt.exceptions import MalformedFrame
 from llmcrdt.ids import document_id, new_document_id
-from llmcrdt.sync.wire import MAX_PRESENCE, MAX_STATE, Announcement
+from llmcrdt.sync.messages import MAX_PRESENCE, MAX_STATE, Announcement
 from sync_server.auth.tokens import Tokens
 from sync_server.doors import yjs
 from sync_server.thread import RelayThread

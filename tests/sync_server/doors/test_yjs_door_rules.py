@@ -15,8 +15,21 @@ from websockets.exceptions import ConnectionClosed
 
 import llmcrdt
 from llmcrdt.ids import document_bytes, new_document_id
-from llmcrdt.sync import wire
-from llmcrdt.sync.wire import Ack, Delete, Deleted, Fold, Folded, Open, Opened, Push
+from llmcrdt.sync.messages import (
+    DELETE_DONE,
+    FOLD_DONE,
+    Ack,
+    Delete,
+    Deleted,
+    Error,
+    Fold,
+    Folded,
+    Open,
+    Opened,
+    Push,
+    Records,
+    Snapshot,
+)
 from sync_server.core.limits import Limits
 from sync_server.doors import yjs
 from sync_server.log.file import DATABASE
@@ -54,7 +67,7 @@ def fold(url: str, document: bytes) -> None:
         answer = ask(client, Fold(document))
         while not isinstance(answer, Folded):
             answer = hear(client)
-        assert answer.outcome == wire.FOLD_DONE
+        assert answer.outcome == FOLD_DONE
 
 
 @pytest.mark.parametrize("folded", [False, True])
@@ -77,9 +90,9 @@ def test_an_update_that_waits_for_another_survives_a_restart_and_a_fold(tmp_path
             doc: pycrdt.Doc[pycrdt.Text] = pycrdt.Doc()
             while str(doc.get("t", type=pycrdt.Text)) != "xyz":
                 message = hear(client)
-                if isinstance(message, wire.Records):
+                if isinstance(message, Records):
                     found += (record.data for record in message.records)
-                elif isinstance(message, wire.Snapshot):
+                elif isinstance(message, Snapshot):
                     found.append(message.data)
                 for data in found:
                     doc.apply_update(data)
@@ -104,7 +117,7 @@ def test_a_deleted_document_is_gone_here_too(tmp_path: Path) -> None:
             page.send(yjs.Update(update("k", "v")))
             eventually(lambda: texts(page.sync()), lambda found: found == {"k": "v"})
             answer = ask(client, Delete(document_bytes(document)))
-            assert isinstance(answer, Deleted) and answer.outcome == wire.DELETE_DONE
+            assert isinstance(answer, Deleted) and answer.outcome == DELETE_DONE
             assert page.close_code() == 4410
         with Bare(relay.url, document) as page:
             with suppress(ConnectionClosed):  # after the first of them, perhaps
@@ -120,7 +133,7 @@ def test_what_was_refused_goes_with_what_is_folded_or_deleted(tmp_path: Path, ho
     with RelayThread(tmp_path) as relay:
         with native(relay.url, document) as client:
             assert isinstance(ask(client, Push(document, S, 1, (update("k", "v"),))), Ack)
-            assert isinstance(ask(client, Push(document, S, 2, (secret,))), wire.Error)
+            assert isinstance(ask(client, Push(document, S, 2, (secret,))), Error)
         assert any(secret in path.read_bytes() for path in tmp_path.iterdir())
         if how == "fold":
             fold(relay.url, document)

@@ -12,9 +12,10 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
-from llmcrdt.sync import wire
-from llmcrdt.sync.wire import Ack, Push
-from sync_server.core.rooms import Received, joined
+from llmcrdt.sync import codec
+from llmcrdt.sync.messages import PATH, SUBPROTOCOL, Ack, Hello, Open, Push
+from sync_server.core.events import join_pushes
+from sync_server.core.validation import Received
 from sync_server.doors.native import take_following
 from sync_server.net.frames import PlainFrames
 from sync_server.thread import RelayThread
@@ -113,14 +114,14 @@ def test_plain_frames_do_not_pass_through_the_library() -> None:
 
 
 def test_a_client_that_does_not_wait_for_the_upgrade_is_understood(tmp_path: Path) -> None:
-    messages = (wire.Hello("early"), wire.Open(D, "yjs", None), Push(D, S, 1, (b"\x00\x00",)))
-    frames = b"".join(frame(Opcode.BINARY, wire.encode(message)) for message in messages)
+    messages = (Hello("early"), Open(D, "yjs", None), Push(D, S, 1, (b"\x00\x00",)))
+    frames = b"".join(frame(Opcode.BINARY, codec.encode(message)) for message in messages)
     upgrade = (
-        f"GET {wire.PATH} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"GET {PATH} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         f"Sec-WebSocket-Key: {'A' * 22}==\r\nSec-WebSocket-Version: 13\r\n"
-        f"Sec-WebSocket-Protocol: {wire.SUBPROTOCOL}\r\n\r\n"
+        f"Sec-WebSocket-Protocol: {SUBPROTOCOL}\r\n\r\n"
     ).encode()
-    wanted = wire.encode(Ack(D, S, 1, 1, 1))
+    wanted = codec.encode(Ack(D, S, 1, 1, 1))
     with RelayThread(tmp_path) as relay:
         for cut in (0, 1, 7, len(frames)):
             with socket.create_connection(("127.0.0.1", relay.port), timeout=20) as client:
@@ -158,7 +159,7 @@ def streams(draw: st.DrawFn) -> list[Push]:
 
 @given(streams(), st.integers(0, 12), st.sampled_from([b"", b"\x06", b"\x06" + D + S + b"\x01\x01\x05a"]))
 def test_pushes_taken_together_are_the_same_records(stream: list[Push], place: int, broken: bytes) -> None:
-    frames: list[bytes | str] = [wire.encode(push) for push in stream]
+    frames: list[bytes | str] = [codec.encode(push) for push in stream]
     if broken:
         frames.insert(min(place, len(frames)), broken)
     unread, taken, count, size = deque(frames), [], 0, 0
@@ -168,14 +169,14 @@ def test_pushes_taken_together_are_the_same_records(stream: list[Push], place: i
         if first == broken:
             count, size = count + 1, size + len(first)
             continue
-        push = wire.decode(first)
+        push = codec.decode(first)
         assert isinstance(push, Push)
         push, number, length = take_following(push, first, unread)
         taken, count, size = [*taken, push], count + number, size + length
     assert (count, size) == (len(frames), sum(map(len, frames)))
     assert records(taken) == records(stream)
     if not broken:
-        assert taken == [event.message for event in joined([Received(1, push) for push in stream])]  # type: ignore[union-attr]
+        assert taken == [event.message for event in join_pushes([Received(1, push) for push in stream])]  # type: ignore[union-attr]
 
 
 def records(stream: list[Push]) -> list[tuple[bytes, bytes, int, bytes]]:

@@ -16,8 +16,8 @@ import pycrdt
 import pytest
 
 from llmcrdt.ids import document_id
-from llmcrdt.sync import wire
-from llmcrdt.sync.wire import Ack, Error, ErrorCode, Hello, Open, Push
+from llmcrdt.sync import codec
+from llmcrdt.sync.messages import PATH, SUBPROTOCOL, Ack, Error, ErrorCode, Hello, Open, Push
 from sync_server import server
 from sync_server.auth.tokens import Tokens
 from sync_server.core.limits import Limits
@@ -76,9 +76,9 @@ def silent(url: str, door: str, kind: str = "yjs") -> Iterator[socket.socket]:
             yield client
         return
     deflate = ["Sec-WebSocket-Extensions: permessage-deflate"] if door == "deflated" else []
-    with upgraded(url, wire.PATH, f"Sec-WebSocket-Protocol: {wire.SUBPROTOCOL}", *deflate) as client:
+    with upgraded(url, PATH, f"Sec-WebSocket-Protocol: {SUBPROTOCOL}", *deflate) as client:
         for message in (Hello("silent"), Open(D, kind)):
-            client.sendall(frame(wire.encode(message)))
+            client.sendall(frame(codec.encode(message)))
         yield client
 
 
@@ -137,9 +137,9 @@ def push(url: str, count: int) -> None:
 @contextmanager
 def clogged(url: str, connections: Sequence[Connection]) -> Iterator[tuple[socket.socket, Connection]]:
     """One who doesn't read, in the middle of a large message."""
-    with upgraded(url, wire.PATH, f"Sec-WebSocket-Protocol: {wire.SUBPROTOCOL}") as client:
+    with upgraded(url, PATH, f"Sec-WebSocket-Protocol: {SUBPROTOCOL}") as client:
         for message in (Hello("silent"), Open(D, "sealed")):
-            client.sendall(frame(wire.encode(message)))
+            client.sendall(frame(codec.encode(message)))
         eventually(lambda: connections and connections[0].sent_at)
         push(url, 12)
         eventually(lambda: connections[0].waiting[0])
@@ -165,22 +165,22 @@ def test_pongs_wait_for_the_end_of_a_message_and_not_without_end(tmp_path: Path,
             size = head[1] if head[1] < 126 else int.from_bytes(file.read(2 if head[1] == 126 else 8), "big")
             payload = file.read(size)
             opcodes.add(head[0])
-            assert payload == b"p" * 125 if head[0] == 0x8A else wire.decode(payload)
+            assert payload == b"p" * 125 if head[0] == 0x8A else codec.decode(payload)
 
 
 def test_a_message_in_any_number_of_frames_is_kept_as_bytes(tmp_path: Path, connections: list[Connection]) -> None:
     with (
         RelayThread(tmp_path) as relay,
-        upgraded(relay.url, wire.PATH, f"Sec-WebSocket-Protocol: {wire.SUBPROTOCOL}") as client,
+        upgraded(relay.url, PATH, f"Sec-WebSocket-Protocol: {SUBPROTOCOL}") as client,
     ):
-        hello = wire.encode(Hello("test"))
+        hello = codec.encode(Hello("test"))
         client.sendall(frame(hello[:3], 0x02) + frame(b"", 0x00) * 10_000 + frame(hello[3:5], 0x00))
         eventually(lambda: connections and connections[0].socket._begun == hello[:5])
         client.sendall(frame(hello[5:], 0x80))
         assert client.recv(4096)[2] == 0x02, "WELCOME"
 
 
-@pytest.mark.parametrize("path", [wire.PATH, yjs.PATH + document_id(D)])
+@pytest.mark.parametrize("path", [PATH, yjs.PATH + document_id(D)])
 @pytest.mark.parametrize("fragments", [1, 100])
 def test_who_is_not_known_has_no_large_frame_kept_of_it(
     tmp_path: Path, connections: list[Connection], path: str, fragments: int
@@ -188,7 +188,7 @@ def test_who_is_not_known_has_no_large_frame_kept_of_it(
     """It could send half of one on each of many connections, and nothing more."""
     Tokens(tmp_path).make("ann", "append", ["*"])
     with RelayThread(tmp_path, limits=Limits(handshake=2)) as relay:
-        protocol = [] if path.startswith(yjs.PATH) else [f"Sec-WebSocket-Protocol: {wire.SUBPROTOCOL}"]
+        protocol = [] if path.startswith(yjs.PATH) else [f"Sec-WebSocket-Protocol: {SUBPROTOCOL}"]
         with upgraded(relay.url, path, *protocol) as client:
             whole = bytes([0x82, 0xFF]) + struct.pack("!Q", 4 << 20) + bytes(500_000)
             pieces = [frame(bytes(2_000), 0x00 if n else 0x02) for n in range(fragments)]
@@ -257,7 +257,7 @@ def test_who_is_held_up_by_the_relay_itself_is_not_given_up(tmp_path: Path, conn
     limits = Limits(silence=0.6, rate=100_000, burst=100_000)
     with RelayThread(tmp_path, limits=limits) as relay, silent(relay.url, "native") as client:
         eventually(lambda: connections and connections[0].door.greeted)
-        client.sendall(b"".join(frame(wire.encode(Push(D, S, n, (bytes(50_000),)))) for n in range(1, 9)))
+        client.sendall(b"".join(frame(codec.encode(Push(D, S, n, (bytes(50_000),)))) for n in range(1, 9)))
         end = time.monotonic() + 2.5
         while time.monotonic() < end:
             assert not connections[0].socket.transport.is_closing()

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from llmcrdt.sync import wire
-from llmcrdt.sync.wire import Ack, Push
+from llmcrdt.sync import codec
+from llmcrdt.sync.messages import Ack, Push
 from sync_server.core.limits import Limits
 from sync_server.thread import RelayThread
 from sync_server.workers import framing as pieces
@@ -35,7 +35,7 @@ def batch(*data: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("module", "arguments", "orders"),
     [
-        (KEEPER, (1 << 32, 1 << 20, 10), batch(b"load", D, b"0")),
+        (KEEPER, (1 << 32, 1 << 20, 10_000, 1_000, 0, -1), batch(b"load", D, b"0")),
         (FOLD, (1 << 32, 60), batch(b"fold", *edits(3))),
     ],
     ids=["keeper", "fold"],
@@ -111,7 +111,7 @@ def test_a_relay_that_is_killed_leaves_no_worker(killed: tuple[subprocess.Popen[
         (keeper,) = eventually(lambda: mine(KEEPER))
         if module == KEEPER:
             os.kill(keeper, signal.SIGSTOP)
-            client.send(wire.encode(Push(D, S, 1, tuple(made))))
+            client.send(codec.encode(Push(D, S, 1, tuple(made))))
             workers = [keeper]
         else:
             assert isinstance(ask(client, Push(D, S, 1, tuple(made))), Ack)

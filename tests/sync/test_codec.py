@@ -13,75 +13,109 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from llmcrdt.exceptions import MalformedFrame
-from llmcrdt.sync import wire
+from llmcrdt.sync import codec
+from llmcrdt.sync.chain import START, advance, digest
+from llmcrdt.sync.messages import (
+    MAX_AGENT,
+    MAX_PRESENCE,
+    MAX_RECORD,
+    MAX_RECORDS,
+    MAX_STATE,
+    MAX_TEXT,
+    MAX_TOKEN,
+    RESET,
+    Ack,
+    Announcement,
+    Barrier,
+    Close,
+    Cursor,
+    Delete,
+    Deleted,
+    Error,
+    ErrorCode,
+    Fold,
+    Folded,
+    Hello,
+    Message,
+    Open,
+    Opened,
+    Presence,
+    Push,
+    Reached,
+    Record,
+    Records,
+    Snapshot,
+    Welcome,
+)
+from llmcrdt.varint import MAX_UINT
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "wire.json").read_text())
 
 ids = st.binary(min_size=16, max_size=16)
-uints = st.integers(0, wire.MAX_UINT)
-places = st.integers(1, wire.MAX_UINT - wire.MAX_RECORDS)
-limits = st.integers(1, wire.MAX_UINT)
-counts = st.integers(1, wire.MAX_RECORDS)
-cursors = st.builds(wire.Cursor, ids, uints, st.binary(min_size=32, max_size=32))
+uints = st.integers(0, MAX_UINT)
+places = st.integers(1, MAX_UINT - MAX_RECORDS)
+limits = st.integers(1, MAX_UINT)
+counts = st.integers(1, MAX_RECORDS)
+cursors = st.builds(Cursor, ids, uints, st.binary(min_size=32, max_size=32))
 data = st.binary(min_size=1, max_size=300)
 kinds = st.text("abz09-", min_size=1, max_size=16)
 # Few sessions and small n, so that runs are met.
-records = st.builds(wire.Record, st.sampled_from([b"a" * 16, b"b" * 16]), st.integers(1, 4) | places, data)
+records = st.builds(Record, st.sampled_from([b"a" * 16, b"b" * 16]), st.integers(1, 4) | places, data)
 
 
 def texts(limit: int) -> st.SearchStrategy[str]:
     return st.text(max_size=limit // 4)
 
 
-def opened(document: bytes, how: int, head: wire.Cursor, share: float) -> wire.Opened:
-    return wire.Opened(document, how, head, 0 if how == wire.RESET else int(head.position * share))
+def opened(document: bytes, how: int, head: Cursor, share: float) -> Opened:
+    return Opened(document, how, head, 0 if how == RESET else int(head.position * share))
 
 
-def part(head: wire.Cursor, session: bytes, n: int, more: int, before: int, data: bytes, after: int) -> wire.Snapshot:
+def part(head: Cursor, session: bytes, n: int, more: int, before: int, data: bytes, after: int) -> Snapshot:
     size = before + len(data) + after
-    return wire.Snapshot(b"d" * 16, head.position + 1, head.chain, session, n, n + more, size, before, data)
+    return Snapshot(b"d" * 16, head.position + 1, head.chain, session, n, n + more, size, before, data)
 
 
 small = st.integers(0, 1 << 20)
-early = cursors.filter(lambda c: c.position < wire.MAX_UINT)
+early = cursors.filter(lambda c: c.position < MAX_UINT)
 states = st.just("") | st.dictionaries(st.text(max_size=9), st.none() | st.booleans() | st.text(), max_size=3).map(
     json.dumps
 )
-announcements = st.builds(wire.Announcement, uints, uints, states)
+announcements = st.builds(Announcement, uints, uints, states)
 messages = st.one_of(
-    st.builds(wire.Presence, ids, st.lists(announcements, min_size=1, max_size=5).map(tuple)),
+    st.builds(Presence, ids, st.lists(announcements, min_size=1, max_size=5).map(tuple)),
     st.builds(part, early, ids, st.integers(1, 9), small, small, data, small),
-    st.builds(wire.Fold, ids),
-    st.builds(wire.Folded, ids, st.integers(0, 2)),
-    st.builds(wire.Delete, ids),
-    st.builds(wire.Deleted, ids, st.integers(0, 1)),
-    st.builds(wire.Hello, texts(wire.MAX_AGENT), st.binary(max_size=wire.MAX_TOKEN), uints),
-    st.builds(wire.Welcome, texts(wire.MAX_AGENT), st.integers(1, wire.MAX_RECORD), limits, limits, limits, uints),
-    st.builds(wire.Open, ids, kinds, st.none() | cursors),
+    st.builds(Fold, ids),
+    st.builds(Folded, ids, st.integers(0, 2)),
+    st.builds(Delete, ids),
+    st.builds(Deleted, ids, st.integers(0, 1)),
+    st.builds(Hello, texts(MAX_AGENT), st.binary(max_size=MAX_TOKEN), uints),
+    st.builds(Welcome, texts(MAX_AGENT), st.integers(1, MAX_RECORD), limits, limits, limits, uints),
+    st.builds(Open, ids, kinds, st.none() | cursors),
     st.builds(opened, ids, st.integers(0, 1), cursors, st.floats(0, 0.5)),
-    st.builds(wire.Close, ids),
-    st.builds(wire.Push, ids, ids, places, st.lists(data, min_size=1, max_size=5).map(tuple)),
-    st.builds(wire.Ack, ids, ids, places, counts, places),
-    st.builds(wire.Records, ids, places, st.lists(records, min_size=1, max_size=8).map(tuple)),
-    st.builds(wire.Barrier, uints),
-    st.builds(wire.Reached, uints),
-    st.builds(wire.Error, limits, texts(wire.MAX_TEXT), st.none() | ids, st.none(), st.just(0), uints),
-    st.builds(wire.Error, st.sampled_from(wire.ErrorCode), texts(wire.MAX_TEXT), ids, ids, uints, uints),
+    st.builds(Close, ids),
+    st.builds(Push, ids, ids, places, st.lists(data, min_size=1, max_size=5).map(tuple)),
+    st.builds(Ack, ids, ids, places, counts, places),
+    st.builds(Records, ids, places, st.lists(records, min_size=1, max_size=8).map(tuple)),
+    st.builds(Barrier, uints),
+    st.builds(Reached, uints),
+    st.builds(Error, limits, texts(MAX_TEXT), st.none() | ids, st.none(), st.just(0), uints),
+    st.builds(Error, st.sampled_from(ErrorCode), texts(MAX_TEXT), ids, ids, uints, uints),
 )  # fmt: skip
 
 
 @given(messages)
-def test_round_trip(message: wire.Message) -> None:
-    assert wire.decode(wire.encode(message)) == message
+def test_round_trip(message: Message) -> None:
+    assert codec.decode(codec.encode(message)) == message
 
 
 @given(messages, st.data())
-def test_every_truncation_and_every_addition_is_refused(message: wire.Message, data: st.DataObject) -> None:
-    frame = wire.encode(message)
+def test_every_truncation_and_every_addition_is_refused(message: Message, data: st.DataObject) -> None:
+    frame = codec.encode(message)
     with pytest.raises(MalformedFrame):
-        wire.decode(frame[: data.draw(st.integers(0, len(frame) - 1))])
+        codec.decode(frame[: data.draw(st.integers(0, len(frame) - 1))])
     with pytest.raises(MalformedFrame):
-        wire.decode(frame + data.draw(st.binary(min_size=1, max_size=4)))
+        codec.decode(frame + data.draw(st.binary(min_size=1, max_size=4)))
 
 
 @settings(max_examples=1000)
@@ -92,30 +126,30 @@ def test_every_truncation_and_every_addition_is_refused(message: wire.Message, d
 @example(b"\x08" + b"d" * 16 + b"\x01\x80\x20" + b"s" * 16)
 def test_nothing_but_malformed_frame_leaves_the_decoder(frame: bytes) -> None:
     try:
-        wire.decode(frame)
+        codec.decode(frame)
     except MalformedFrame:
         return
 
 
 @settings(max_examples=1000)
 @given(messages, st.data())
-def test_a_flipped_byte_gives_a_message_or_malformed_frame(message: wire.Message, data: st.DataObject) -> None:
-    frame = bytearray(wire.encode(message))
+def test_a_flipped_byte_gives_a_message_or_malformed_frame(message: Message, data: st.DataObject) -> None:
+    frame = bytearray(codec.encode(message))
     for _ in range(data.draw(st.integers(1, 3))):
         frame[data.draw(st.integers(0, len(frame) - 1))] = data.draw(st.integers(0, 255))
     try:
-        found = wire.decode(bytes(frame))
+        found = codec.decode(bytes(frame))
     except MalformedFrame:
         return
     # What is accepted is a message like any other: it can be written, and means the same.
-    assert wire.decode(wire.encode(found)) == found
+    assert codec.decode(codec.encode(found)) == found
 
 
 def plain(value: object) -> object:
     """A message as JSON: bytes as hex, tuples as lists."""
     if isinstance(value, bytes):
         return value.hex()
-    if isinstance(value, wire.Cursor | wire.Record | wire.Announcement):
+    if isinstance(value, Cursor | Record | Announcement):
         return {name: plain(v) for name, v in value._asdict().items()}
     if isinstance(value, tuple):
         return [plain(v) for v in value]
@@ -129,15 +163,15 @@ def plain(value: object) -> object:
 def test_frozen_frames(name: str) -> None:
     vector = VECTORS["frames"][name]
     frame = bytes.fromhex(vector["hex"])
-    message = wire.decode(frame)
+    message = codec.decode(frame)
     assert plain(message) == vector["message"]
-    assert wire.encode(message) == frame
+    assert codec.encode(message) == frame
 
 
 @pytest.mark.parametrize("name", sorted(VECTORS["malformed"]))
 def test_frozen_malformed_frames(name: str) -> None:
     with pytest.raises(MalformedFrame):
-        wire.decode(bytes.fromhex(VECTORS["malformed"][name]))
+        codec.decode(bytes.fromhex(VECTORS["malformed"][name]))
 
 
 def test_every_message_has_a_frozen_frame() -> None:
@@ -147,40 +181,40 @@ def test_every_message_has_a_frozen_frame() -> None:
 def test_the_chain_is_what_the_document_says() -> None:
     vector = VECTORS["chain"]
     document, session = bytes.fromhex(vector["document"]), bytes.fromhex(vector["session"])
-    chain, cursor = bytes(32), wire.Cursor(bytes(16), 0, wire.START)
+    chain, cursor = bytes(32), Cursor(bytes(16), 0, START)
     for n, text in enumerate(vector["data"], 1):
         plain = hashlib.sha256(document + session + n.to_bytes(8, "big") + text.encode()).digest()
         chain = hashlib.sha256(chain + plain).digest()
-        cursor = cursor.after(wire.digest(document, wire.Record(session, n, text.encode())))
+        cursor = advance(cursor, digest(document, Record(session, n, text.encode())))
     assert cursor.chain == chain == bytes.fromhex(vector["end"])
     assert cursor.position == len(vector["data"])
 
 
 def test_a_record_of_the_largest_size_fits_a_frame() -> None:
-    largest = bytes([7]) * wire.MAX_RECORD
-    record = wire.Record(b"s" * 16, wire.MAX_UINT - wire.MAX_RECORDS, largest)
-    for message in (wire.Push(b"d" * 16, *record[:2], (largest,)), wire.Records(b"d" * 16, 1, (record,))):
-        assert wire.decode(wire.encode(message)) == message
+    largest = bytes([7]) * MAX_RECORD
+    record = Record(b"s" * 16, MAX_UINT - MAX_RECORDS, largest)
+    for message in (Push(b"d" * 16, *record[:2], (largest,)), Records(b"d" * 16, 1, (record,))):
+        assert codec.decode(codec.encode(message)) == message
     with pytest.raises(MalformedFrame):
-        wire.decode(wire.encode(wire.Push(b"d" * 16, b"s" * 16, 1, (largest + b"x",))))
+        codec.decode(codec.encode(Push(b"d" * 16, b"s" * 16, 1, (largest + b"x",))))
 
 
 def test_texts_are_cut_at_a_whole_character() -> None:
-    message = wire.decode(wire.encode(wire.Error(1, "é" * 300)))
-    assert isinstance(message, wire.Error)
+    message = codec.decode(codec.encode(Error(1, "é" * 300)))
+    assert isinstance(message, Error)
     assert message.text == "é" * 256
 
 
-@pytest.mark.parametrize("n", [-1, wire.MAX_UINT + 1])
+@pytest.mark.parametrize("n", [-1, MAX_UINT + 1])
 def test_a_number_out_of_range_is_not_written(n: int) -> None:
     with pytest.raises(ValueError):
-        wire.encode(wire.Barrier(n))
+        codec.encode(Barrier(n))
 
 
 def test_the_document_lists_the_same_codes_and_messages() -> None:
     text, errors = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text().split("## 6. Errors")
     codes = {name: int(code) for code, name in re.findall(r"^\| ([1-9]\d*) \| ([A-Z_]+) \|", errors, re.M)}
-    assert codes == {code.name: code.value for code in wire.ErrorCode}
+    assert codes == {code.name: code.value for code in ErrorCode}
     types = {name: int(number, 16) for number, name in re.findall(r"^\| ([01][0-9a-f]) \| ([A-Z]+) \|", text, re.M)}
     assert types == {v["message"]["type"]: int(v["hex"][:2], 16) for v in VECTORS["frames"].values()}
 
@@ -195,11 +229,11 @@ def test_records_that_are_cut_when_asked_for_are_those_that_were_sent(data: st.D
     for i, piece in enumerate(pieces):
         if i in breaks:
             session, n = bytes([i]) * 16, 1
-        records.append(wire.Record(session, n, piece))
+        records.append(Record(session, n, piece))
         n += 1
-    push = wire.decode(wire.encode(wire.Push(b"d" * 16, b"s" * 16, 1, tuple(pieces))))
-    read = wire.decode(wire.encode(wire.Records(b"d" * 16, 1, tuple(records))))
-    assert isinstance(push, wire.Push) and isinstance(read, wire.Records)
+    push = codec.decode(codec.encode(Push(b"d" * 16, b"s" * 16, 1, tuple(pieces))))
+    read = codec.decode(codec.encode(Records(b"d" * 16, 1, tuple(records))))
+    assert isinstance(push, Push) and isinstance(read, Records)
     for found, sent in ((push.data, tuple(pieces)), (read.records, tuple(records))):
         assert found == sent and sent == found and hash(found) == hash(sent)
         assert [*found] == [*sent] and len(found) == len(sent) and found != sent[:-1]
@@ -213,16 +247,16 @@ def test_records_that_are_cut_when_asked_for_are_those_that_were_sent(data: st.D
 
 
 @given(st.lists(announcements, min_size=1, max_size=40))
-def test_presence_that_is_cut_when_asked_for_is_what_was_sent(entries: list[wire.Announcement]) -> None:
-    message = wire.decode(wire.encode(wire.Presence(b"d" * 16, tuple(entries))))
-    assert isinstance(message, wire.Presence)
+def test_presence_that_is_cut_when_asked_for_is_what_was_sent(entries: list[Announcement]) -> None:
+    message = codec.decode(codec.encode(Presence(b"d" * 16, tuple(entries))))
+    assert isinstance(message, Presence)
     assert [*message.entries] == entries and message.entries[-1] == entries[-1]
 
 
 def test_presence_has_so_many_bytes_of_states() -> None:
-    state = '{"a":"' + "x" * (wire.MAX_STATE - 8) + '"}'
-    most = tuple(wire.Announcement(n, 1, state) for n in range(wire.MAX_PRESENCE // wire.MAX_STATE))
-    message = wire.Presence(b"d" * 16, most)
-    assert wire.decode(wire.encode(message)) == message
+    state = '{"a":"' + "x" * (MAX_STATE - 8) + '"}'
+    most = tuple(Announcement(n, 1, state) for n in range(MAX_PRESENCE // MAX_STATE))
+    message = Presence(b"d" * 16, most)
+    assert codec.decode(codec.encode(message)) == message
     with pytest.raises(MalformedFrame):
-        wire.decode(wire.encode(wire.Presence(b"d" * 16, (*most, wire.Announcement(9, 1, "{}")))))
+        codec.decode(codec.encode(Presence(b"d" * 16, (*most, Announcement(9, 1, "{}")))))

@@ -1,0 +1,101 @@
+"""Files that are there after a power failure, whole or not at all, and that their owner alone may read.
+
+A file is not changed in place: a new one is written under a temporary name, brought to disk, and renamed. After that
+its folder is brought to disk: a name is durable only when its folder is. So a crash leaves the old file or the new one,
+and at most a file under a temporary name; the owner of the folder clears those away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+from pathlib import Path
+from types import TracebackType
+
+_BINARY = getattr(os, "O_BINARY", 0)  # Windows
+
+
+class NewFile:
+    """A new private file (mode 0600), under a temporary name until ``commit``; deleted where the block ends before.
+
+    with NewFile(path) as new:
+        new.file.write(content)
+        new.commit(path)
+
+    ``aside``: the temporary name, in the folder of the final one. Raises OSError, also where there is such a file.
+    """
+
+    def __init__(self, aside: Path) -> None:
+        self._aside = aside
+        handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o600)
+        self.file = os.fdopen(handle, "wb")
+        self._committed = False
+
+    def commit(self, path: Path) -> None:
+        """Put it in the place of ``path``. On disk when this returns, name and content. Raises OSError: then ``path``
+        is what it was, unless the folder alone could not be brought to disk."""
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        self.file.close()
+        os.replace(self._aside, path)
+        self._committed = True
+        sync_folder(path.parent)
+
+    def __enter__(self) -> NewFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._committed:
+            with contextlib.suppress(OSError):
+                self.file.close()  # it may try once more to write what could not be written
+            with contextlib.suppress(OSError):
+                self._aside.unlink()
+
+
+def aside_name(folder: Path) -> Path:
+    """A temporary name in ``folder`` that nobody else takes: hidden, and it ends in ``.tmp``."""
+    return folder / f".{os.getpid()}-{secrets.token_hex(8)}.tmp"
+
+
+def replace_file(path: Path, content: bytes, aside: Path | None = None) -> None:
+    """Put a private file with ``content`` in the place of ``path``, whole or not at all, on disk when this returns.
+
+    ``aside``: its temporary name, if not ``aside_name``. Raises OSError: then ``path`` is what it was, unless its
+    folder alone could not be brought to disk.
+    """
+    with NewFile(aside or aside_name(path.parent)) as new:
+        new.file.write(content)
+        new.commit(path)
+
+
+def append_file(path: Path, content: bytes, *, must_be_new: bool = False) -> None:
+    """Append ``content`` to a file, which is made, private, where there is none. On disk when this returns.
+
+    ``must_be_new``: raise FileExistsError where there is one. Raises OSError; a part may be written then.
+    """
+    new = must_be_new or not path.exists()
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | _BINARY | (os.O_EXCL if must_be_new else 0)
+    with os.fdopen(os.open(path, flags, 0o600), "wb", buffering=0) as file:
+        view = memoryview(content)
+        while view:
+            view = view[file.write(view) or 0 :]
+        os.fsync(file.fileno())
+    if new:
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring a folder's names to disk. Does nothing where a system (Windows) or a file system has no such call."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+                raise
+        finally:
+            os.close(handle)

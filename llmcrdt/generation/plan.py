@@ -1,0 +1,75 @@
+"""The cost of the next generation, and the entries it is computed on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from ..document.conversation import Conversation
+from ..document.entry import Entry
+from ..document.frame import Frame
+from ..document.transcript import Transcript
+from ..engine.base import Engine, Mode
+from ..exceptions import LLMCRDTError
+from ..ids import EntryId
+from ..prompt.token_log import prompt_ids
+from .cache_miss import CacheMiss, explain
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The cost of the next generation, in tokens: ``total`` = ``reused`` + ``evaluate``. ``why``: what of the last
+    generation's prompt could not be reused, and through whom. ``live``, ``memory``, ``disk``: where the reused are.
+    ``seconds``: about how long until the first token, by what the engine has measured; None while it has measured
+    nothing. ``mode``: the engine's."""
+
+    total: int
+    reused: int
+    evaluate: int
+    why: CacheMiss
+    live: int = 0
+    memory: int = 0
+    disk: int = 0
+    mode: Mode = "exact"
+    seconds: float | None = None
+
+
+def plan(
+    conversation: Conversation,
+    engine: Engine,
+    *,
+    instead_of: Entry | EntryId | None = None,
+    token_log: bool = True,
+) -> Plan:
+    """Predict what ``generate`` would evaluate, from token ids and chunk headers. Nothing is computed or written."""
+    _, entries, _ = basis(conversation, instead_of)
+    prompt = prompt_ids(entries, engine.tokenizer, created_at=conversation.created_at, use_log=token_log)
+    reuse = engine.plan(prompt.ids)
+    why = explain(
+        conversation,
+        engine.tokenizer,
+        entries,
+        prompt,
+        reused=reuse.reused,
+        chunk=engine.chunk,
+        missing=lambda: engine.missing(prompt.ids, conversation.id),
+    )
+    return Plan(why=why, **asdict(reuse))
+
+
+def basis(
+    conversation: Conversation, instead_of: Entry | EntryId | None, *, beside_unfinished: bool = False
+) -> tuple[Transcript | None, Sequence[Entry], Frame]:
+    """The basis of a generation: the transcript now, or the frame of the answer it stands for (then no
+    transcript is needed to place it)."""
+    if instead_of is not None:
+        old = conversation.entry(instead_of)
+        if old.frame is None:
+            raise LLMCRDTError(
+                f"Entry {old.id} was not generated, so it can't be generated again.",
+                hint="Use generate without instead_of.",
+            )
+        return None, conversation.frame_entries(old), old.frame
+    transcript = conversation.transcript()
+    frame = transcript.frame(beside_unfinished=beside_unfinished)
+    return transcript, [entry for entry in transcript if entry.sealed], frame

@@ -1,0 +1,91 @@
+"""Of which document something is applied just now, in a file that outlives the process: should it die of that, the next
+one to open the database knows.
+
+The file is mapped into memory, so a mark costs a copy of a few bytes, and the system keeps them when the process is
+gone. Each process that has the database open has one, and holds a lock on it; whoever gets that lock knows that the
+process is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import sys
+from pathlib import Path
+
+_SIZE = 64
+
+
+class Applying:
+    """The marks beside one database. Where no file can be written there are none."""
+
+    def __init__(self, database: Path) -> None:
+        self._database = database
+        self._file = database.with_name(f"{database.name}.applying-{os.urandom(8).hex()}")
+        self._handle = -1
+        self._map: mmap.mmap | None = None
+        self._opened = str(database) == ":memory:"
+
+    def begin(self, document: str) -> None:
+        """From now on something is applied to this document."""
+        if not self._opened:
+            self._open()
+        if self._map is not None:
+            name = document.encode()[: _SIZE - 1]
+            self._map[: len(name) + 1] = bytes((len(name),)) + name
+
+    def end(self) -> None:
+        """It is through, or was refused."""
+        if self._map is not None:
+            self._map[0] = 0
+
+    def left(self) -> set[str]:
+        """The documents that processes were at when they died. Whoever asks is the only one to be told."""
+        found: set[str] = set()
+        for file in self._database.parent.glob(f"{self._database.name}.applying-*"):
+            with contextlib.suppress(OSError):
+                handle = os.open(file, os.O_RDWR)
+                try:
+                    if _lock(handle):
+                        content = os.read(handle, _SIZE)
+                        if content and content[0]:
+                            found.add(content[1 : 1 + content[0]].decode(errors="replace"))
+                        file.unlink()
+                finally:
+                    os.close(handle)
+        return found
+
+    def close(self) -> None:
+        """Twice is harmless."""
+        self._opened = True
+        if self._map is not None:
+            self._map.close()
+            self._map = None
+            os.close(self._handle)
+            with contextlib.suppress(OSError):
+                self._file.unlink()
+
+    def _open(self) -> None:
+        self._opened = True
+        with contextlib.suppress(OSError):
+            self._handle = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+            _lock(self._handle)
+            os.write(self._handle, bytes(_SIZE))
+            self._map = mmap.mmap(self._handle, _SIZE)
+
+
+def _lock(handle: int) -> bool:
+    """Lock a file for as long as this process has it open. False where another process has."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

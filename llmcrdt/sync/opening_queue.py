@@ -1,0 +1,43 @@
+"""Which documents of a connection are not live yet, and which of them may be opened now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from ..ids import DocumentId
+from .document_sync import DocumentSync
+
+FILLING: Final = 8
+"""Documents without a cursor that are opened at one time: their logs are held in memory until the end is reached."""
+
+
+class OpeningQueue:
+    """``pending``: all documents that are not live yet, and not refused."""
+
+    def __init__(self) -> None:
+        self.pending: set[DocumentId] = set()
+        self._waiting: dict[DocumentId, DocumentSync] = {}
+        self._filling: set[DocumentId] = set()
+
+    def add(self, doc: DocumentSync) -> None:
+        """A document without a cursor, to be opened when its turn comes."""
+        self.pending.add(doc.id)
+        self._waiting[doc.id] = doc
+
+    def ready(self) -> Iterator[DocumentSync]:
+        """Those whose turn it is. Each has to be ``opened`` before the next is asked for."""
+        while self._waiting and len(self._filling) < FILLING:
+            yield self._waiting.pop(next(iter(self._waiting)))
+
+    def opened(self, doc: DocumentSync, *, from_start: bool) -> None:
+        """It was asked for, with a cursor or from position 0."""
+        self.pending.add(doc.id)
+        if from_start:
+            self._filling.add(doc.id)
+
+    def done(self, doc: DocumentSync) -> None:
+        """It is live, or refused, or not followed any more."""
+        self.pending.discard(doc.id)
+        self._filling.discard(doc.id)
+        self._waiting.pop(doc.id, None)
