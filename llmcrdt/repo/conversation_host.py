@@ -21,7 +21,6 @@ class RepoHost:
     """Implements ``document.host.ConversationHost``, which says what each of these is for."""
 
     journal: StoreJournal
-    make_replica: Callable[[], Replica]
     lock: threading.RLock
     author: str
     keys: Keyring
@@ -35,6 +34,7 @@ class RepoHost:
     note_engine: Callable[[Any], None]
     erased: Callable[[], None]
     closed: Callable[[], None]
+    make_replica: Callable[[], Replica]
 
     @property
     def index(self) -> StoreJournal:

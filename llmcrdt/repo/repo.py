@@ -584,7 +584,6 @@ class Repo:
     def _make(self, id_: DocumentId, journal: StoreJournal, closed: Callable[[], None]) -> ConversationCore:
         host = RepoHost(
             journal,
-            lambda: self._replica(id_),
             self._lock,
             self.author,
             self.keyring,
@@ -598,6 +597,7 @@ class Repo:
             note_engine=self._caches.note,
             erased=lambda: self._erased(id_),
             closed=closed,
+            make_replica=lambda: self._replica(id_),
         )
         return ConversationCore(id_, host)
 

@@ -90,7 +90,7 @@ def test_the_next_turn_starts_at_once_on_what_arrived(model: Path, opened: Any, 
     batches = counted(engine)
     before = engine.stats()
     here.apply(there.diff())
-    (prefetching,) = here.turn._prefetchers
+    (prefetching,) = core_of(here).turn._prefetchers
     told(here, prefetching)
     assert engine.settled(60)
     after = engine.stats()
@@ -329,4 +329,4 @@ def test_generate_can_leave_it(llama: Path, opened: Any, two: Any) -> None:
     here, _ = two
     engine = opened(llama)
     llmcrdt.generate(here, engine, max_tokens=2, warm=False).result(60)
-    assert here.turn._prefetchers == []
+    assert core_of(here).turn._prefetchers == []
