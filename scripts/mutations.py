@@ -50,7 +50,7 @@ MUTATIONS = (
     ),
     Mutation(
         "O1", "a version shown once is shown again", "ConversationView.entry",
-        "cached.hash == _chosen(readable, pin)[1]", "(pin is None or cached.hash == pin)",
+        "cached.hash == chosen_version(state, pin)[1]", "(pin is None or cached.hash == pin)",
         _RULES + "test_o1_the_version_shown_does_not_depend_on_what_was_shown_before",
     ),
     Mutation(
@@ -59,8 +59,8 @@ MUTATIONS = (
         "tests/document/test_malformed_documents.py::test_verify_names_the_entry_that_was_tampered_with",
     ),
     Mutation(
-        "O2", "the best version is shown in a frame too", "_chosen",
-        "next((v for v in readable.versions if v.hash == pin), None) or ", "",
+        "O2", "the best version is shown in a frame too", "chosen_version",
+        "next((v for v in state.versions if v.hash == pin), None) or ", "",
         _TALK + "test_a_frame_pins_the_version_it_saw",
     ),
     Mutation(
@@ -163,7 +163,7 @@ MUTATIONS = (
     ),
     Mutation(
         "O7", "token logs on frames that held it stay", "clean",
-        "if not held <= _known_erased(doc.readable[entry]):", "if False:",
+        "if not held <= _known_erased(view.states[entry]):", "if False:",
         _ERASE + "test_the_words_are_in_no_file_and_the_place_stays",
     ),
     Mutation(
@@ -202,13 +202,13 @@ MUTATIONS = (
     ),
     Mutation(
         "O7", "an erase takes along what only contains the words", "with_copies",
-        "any(parts in said for parts in _contents(doc.readable[i]))",
-        "any(w in o for w in _words(doc.readable[entry]) for o in _words(doc.readable[i]))",
+        "any(parts in said for parts in _contents(view.states[i]))",
+        "any(w in o for w in _words(view.states[entry]) for o in _words(view.states[i]))",
         _ERASE + "test_a_short_answer_takes_no_other_one_along",
     ),
     Mutation(
         "O7", "alternatives of the same content stay", "with_copies",
-        "return {entry, *(i for i in members if any(parts in said for parts in _contents(doc.readable[i])))}",
+        "return {entry, *(i for i in members if any(parts in said for parts in _contents(view.states[i])))}",
         "return {entry}",
         _ERASE + "test_what_only_contains_the_words_stays_and_is_listed",
     ),
@@ -280,8 +280,8 @@ MUTATIONS = (
     ),
     Mutation(
         "O7", "a withheld entry is found by its words", "Projector._row",
-        "self._reading.order.sound() and not withheld",
-        "self._reading.order.sound()",
+        "self._view.order.sound() and not withheld",
+        "self._view.order.sound()",
         "tests/document/test_withheld.py::test_o7_an_edit_that_comes_a_year_after_the_erase_is_withheld",
     ),
     Mutation(
@@ -352,7 +352,7 @@ MUTATIONS = (
     ),
     Mutation(
         "O1", "a malformed entry is new each time it comes", "ConversationView._note",
-        "self.order.why_unreadable(entry) == readable",
+        "self.order.why_unreadable(entry) == state",
         "False",
         "tests/document/test_malformed_documents.py::test_what_is_malformed_may_come_again",
     ),

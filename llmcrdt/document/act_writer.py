@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..exceptions import InvalidContent
 from ..ids import EntryId
 from . import schema
-from .acts import Claim, Keep, Stop, ToolClaim, call_hash, selection_key, write_act, write_selection
+from .acts import Claim, Keep, OwnClaim, Stop, ToolClaim, call_hash, selection_key, write_act, write_selection
 from .core import ConversationCore
 from .entry import Entry, ToolCall
 from .nodes import Selection
@@ -55,8 +55,8 @@ class ActWriter:
             act = Claim(call_hash(*answers), core.document.session, core.view.order.next_lamport())
             if act.key not in core.claims:
                 edit.put(schema.ACTS, act.key, write_act(act))
-                core.claims[act.key] = ToolClaim(lambda: _other_claims(core, act))
-            return core.claims[act.key]
+                core.claims[act.key] = OwnClaim(lambda: _other_claims(core, act))
+            return core.claims[act.key].handle
 
 
 def answered_call(view: ConversationView, call: ToolCall) -> tuple[EntryId, str]:

@@ -8,8 +8,8 @@ claim    says that this session will run a tool call, so that no other device ru
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,10 +124,9 @@ class ToolClaim:
     ``conversation.results(call)`` shows them.
     """
 
-    def __init__(self, others: Callable[[], tuple[Claim, ...]]) -> None:
+    def __init__(self, others: Callable[[], tuple[Claim, ...]], first: Future[bool]) -> None:
         self._find_others = others
-        self._decided = threading.Event()
-        self._first = False
+        self._first = first
 
     @property
     def others(self) -> tuple[Claim, ...]:
@@ -137,12 +136,21 @@ class ToolClaim:
     def granted(self, timeout: float = 5.0, *, offline: bool = False) -> bool:
         """Wait at most ``timeout`` seconds for the relay. ``offline``: the answer where it doesn't come, unless another
         claim has arrived by other ways."""
-        if self._decided.wait(timeout):
-            return self._first
-        return offline and not self._find_others()
+        try:
+            return self._first.result(timeout)
+        except TimeoutError:
+            return offline and not self._find_others()
+
+
+class OwnClaim:
+    """A claim of this session, to be decided by the relay's order. ``handle``: what people have of it."""
+
+    def __init__(self, others: Callable[[], tuple[Claim, ...]]) -> None:
+        self._find_others = others
+        self._first: Future[bool] = Future()
+        self.handle = ToolClaim(others, self._first)
 
     def decide(self) -> None:
         """The relay has this claim on disk, and all that stood before it in its log is here; nothing of later."""
-        if not self._decided.is_set():
-            self._first = not self._find_others()
-            self._decided.set()
+        if not self._first.done():
+            self._first.set_result(not self._find_others())

@@ -47,7 +47,7 @@ class Conversation:
 
     @property
     def author(self) -> str:
-        """Who signs what is written here, where ``author=`` says nothing else."""
+        """The signature of entries written here, unless ``author=`` gives another one."""
         return self._core.host.author
 
     @property
@@ -63,7 +63,8 @@ class Conversation:
 
     @property
     def forked_from(self) -> Mapping[str, JSON] | None:
-        """Where a fork comes from: ``conversation``, ``entry``, and the hash of the ``transcript`` it stood in."""
+        """The origin of a fork: ``conversation``, ``entry``, and the hash of the ``transcript`` it stood in; else
+        None."""
         with self._core.reading():
             return origin_of(self._core.replica)
 
@@ -79,8 +80,8 @@ class Conversation:
             return self._core.view.transcript()
 
     def entries(self, *, last: int = 50, before: Entry | EntryId | None = None) -> tuple[Entry, ...]:
-        """A page of the transcript: the ``last`` entries, or the ones before an entry of it. Loads no replica where
-        the tables of the file know the answer."""
+        """A page of the transcript: the ``last`` entries, or the ones before an entry of it. Loads no replica if
+        the entry index has the answer."""
         with self._core.document.lock:
             page = self._core.page(last, before.id if isinstance(before, Entry) else before)
         if page is not None:
@@ -97,8 +98,8 @@ class Conversation:
             return self._core.view.shown(self._core.view.find(entry))
 
     def alternatives(self, entry: Entry | EntryId) -> tuple[Entry, ...]:
-        """All entries that stand for the same turn, oldest first; the entry itself among them. What an erase withholds
-        is not."""
+        """All entries that stand for the same turn, oldest first, the entry itself among them; without those that an
+        erase withholds."""
         with self._core.reading():
             view = self._core.view
             members = view.order.members(view.find(entry))
@@ -122,8 +123,8 @@ class Conversation:
                 yield entry
 
     def results(self, call: ToolCall) -> tuple[Entry, ...]:
-        """Every result of a tool call, shown or not, oldest first: more than one where two devices ran it. What an
-        erase withholds is not among them."""
+        """Every result of a tool call, shown or not, oldest first: more than one where two devices ran it. Those
+        that an erase withholds are left out."""
         with self._core.reading():
             view = self._core.view
             answers = answered_call(view, call)
@@ -133,11 +134,11 @@ class Conversation:
             return tuple(entry for entry in found if entry.answers == answers and entry.id not in withheld)
 
     def unsealed(self) -> tuple[Entry, ...]:
-        """Entries that somebody began to write and nobody finished, other than those this object is writing."""
+        """Entries that somebody began to write and nobody finished, except those that are being written here."""
         with self._core.reading():
             view = self._core.view
-            states = view.readable
-            unfinished = [i for i in view.open_ones() if not states[i].versions and not states[i].erased]
+            states = view.states
+            unfinished = [i for i in view.possibly_unsealed() if not states[i].versions and not states[i].erased]
             return tuple(view.shown(i) for i in unfinished if i not in self._core.streams)
 
     def blobs(self) -> set[str]:
@@ -146,7 +147,7 @@ class Conversation:
             return named_in(self._core.replica, schema.ENTRIES)
 
     def verify(self) -> list[Problem]:
-        """Re-derive every hash and frame, and open every sealed field whose key is here; what does not hold, oldest
+        """Derive every hash and frame again, and open every encrypted field whose key is here; the problems, oldest
         first."""
         with self._core.reading():
             return verify(self._core.replica, self._core.address)
@@ -219,13 +220,13 @@ class Conversation:
         return self._entries.edit(entry, content, author)
 
     def select(self, entry: Entry | EntryId) -> None:
-        """Show an entry, and with it everything on the way to it; what stood in its place goes elsewhere. Raises
+        """Show an entry, and with it everything on the way to it; what was shown instead goes elsewhere. Raises
         Withheld."""
         self._acts.select(entry)
 
     def keep(self, entry: Entry | EntryId) -> None:
         """Have an alternative take part that an erase withholds: one made of the erased entry by somebody who had not
-        seen the erase. Read it first: it may say what was erased. Where it is not withheld, nothing happens.
+        seen the erase. Read it first: it may say what was erased. Nothing happens if it is not withheld.
 
         Which alternative is shown is for ``select`` and the rules, as for any other one.
         """
@@ -242,13 +243,13 @@ class Conversation:
     def erase(self, entry: Entry | EntryId, *, also: Iterable[Entry | EntryId | Held] = ()) -> Erased:
         """Remove an entry's words for good, on every device that ever merges with this one (O7).
 
-        Every version, live text and hidden field goes, with the alternatives of the same content, and the token logs
-        of every answer that was computed on it. The entry's place stays, and a model that is asked again is not shown
-        it. What other devices, caches and the relay hold goes when the erase reaches them. An edit of the entry that
+        Every version, live text and hidden field goes, with the alternatives of the same content, and the token logs of
+        every answer that was computed on it. The entry's place stays, and a model that is asked again is not shown it.
+        Copies on other devices, in caches and on the relay go when the erase reaches them. An edit of the entry that
         nobody here had seen is withheld when it comes: ``transcript().elsewhere`` lists it, until it is kept (``keep``)
         or erased.
 
-        What is returned says which entries were erased, and what still holds the words (``still_held``): edits of them,
+        The result says which entries were erased, and what still holds the words (``still_held``): edits of them,
         summaries, other entries, copies in other conversations of this repo. ``also``: more entries to erase, such as
         those of that list; a copy in another conversation is erased there.
         """
@@ -279,8 +280,8 @@ class Conversation:
         return self._acts.claim(call)
 
     def rotate_key(self) -> KeyId:
-        """Seal hidden fields under a new key from now on; its id. What older keys sealed stays, and they still open it.
-        Other devices need the new key to read what is sealed from now on (``repo.keyring.export``)."""
+        """Encrypt hidden fields under a new key from now on; returns its id. Older keys still open older fields. Other
+        devices need the new key to read newer ones (``repo.keyring.export``)."""
         keys = self._core.host.keys
         if keys is None:
             raise KeyMissing("This conversation has no keyring.", hint="Get it from a repo.")
@@ -301,10 +302,11 @@ class Conversation:
         OtherDocument for one of another conversation, a fork for instance; nothing is kept."""
         self._core.document.apply(update)
 
-    # who hears of it, and who is here
+    # observers and presence
 
     def observe(self, callback: Callable[[Change], None]) -> Callable[[], None]:
-        """Call back after every change, local and remote, in order, from one thread. Returns what stops it."""
+        """Call back after every change, local and remote, in order, from one thread. Returns a function that stops
+        it."""
         core = self._core
         with core.document.lock:
             core.document.load()
@@ -326,12 +328,12 @@ class Conversation:
         self._core.host.presence().present(state)
 
     def presence(self) -> tuple[Present, ...]:
-        """Who else is here, on other devices and in other processes, as far as a relay has told. Who says nothing for
-        30 s is held for gone."""
+        """Everybody else who is here, on other devices and in other processes, as far as a relay reports it. A peer
+        that is silent for 30 s is considered gone."""
         return self._core.host.presence().others()
 
     def observe_presence(self, callback: Callable[[tuple[Present, ...]], None]) -> Callable[[], None]:
-        """Call back with ``presence()`` whenever it changes, from one thread. Returns what stops it."""
+        """Call back with ``presence()`` whenever it changes, from one thread. Returns a function that stops it."""
         return self._core.host.presence().observe(callback)
 
 

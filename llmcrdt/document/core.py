@@ -1,4 +1,4 @@
-"""A conversation in use: its document, what was read of it, and what its host keeps of it."""
+"""A conversation in use: its document, the view of it, and all that depends on both."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..crdt.backend import Edit, Replica, Touched
 from ..exceptions import LLMCRDTError
 from ..ids import DocumentId, EntryId
 from . import schema
-from .acts import ToolClaim
+from .acts import OwnClaim
 from .document import Document, Use
 from .encryption import FieldAddress
 from .entry import Entry, SyncState
@@ -24,10 +24,10 @@ from .view import ConversationView
 class ConversationCore:
     """One open conversation, for its repo, its writers and its streams; people use ``Conversation``.
 
-    Any method from any thread. ``document``: its bytes, and whether it is loaded. ``view``: what the document says;
-    valid under ``reading`` and ``editing``. ``turn`` is held by whoever generates: in one process one generation of a
-    conversation runs at a time. ``streams``: the entries that are being written here, as long as somebody has them.
-    ``claims``: the tool calls that this session claimed, by the key of the act.
+    Any method from any thread. ``document``: its bytes, and whether it is loaded. ``view``: the document as it is read;
+    valid under ``reading`` and ``editing``. ``turn``: who generates in this process, and in what order. ``streams``:
+    the entries that are being written here, as long as somebody has them. ``claims``: the tool calls that this session
+    claimed, by the key of the act.
     """
 
     kind = "Conversation"
@@ -41,7 +41,7 @@ class ConversationCore:
         self.observers = Observers(host.dispatch)
         self.turn = Turn()
         self.streams: WeakValueDictionary[EntryId, object] = WeakValueDictionary()
-        self.claims: dict[str, ToolClaim] = {}
+        self.claims: dict[str, OwnClaim] = {}
         self._view = self._new_view()
         self.stale_bytes = False
         """Whether the file may hold words of an erased entry: it was erased just now, or an update brought them."""
@@ -50,7 +50,7 @@ class ConversationCore:
 
     @property
     def view(self) -> ConversationView:
-        """What the document says."""
+        """The document as it is read."""
         return self._view
 
     @property
@@ -75,7 +75,7 @@ class ConversationCore:
             edit.put(schema.META, "created_at", str(schema.write_time(created_at)))
 
     def address(self, entry: EntryId, name: str) -> FieldAddress:
-        """Where a hidden field stands, and the keys for it."""
+        """The address of a hidden field, with the keys for it."""
         return FieldAddress(self.id, entry, name, self.host.keys)
 
     def decide_claims(self) -> None:
@@ -89,26 +89,26 @@ class ConversationCore:
         """Stop using this object. The conversation stays where it is."""
         with self.document.lock:
             if not self.document.closed and self.document.loaded:
-                with suppress(LLMCRDTError):  # tables can be made again at any time
-                    self.refresh_tables()
+                with suppress(LLMCRDTError):  # the index can be made again at any time
+                    self.refresh_index()
         self.document.close()
         self.host.closed()
 
-    # the tables
+    # the entry index
 
-    def refresh_tables(self) -> None:
-        """Bring the tables of the file up to date with the document."""
+    def refresh_index(self) -> None:
+        """Bring the entry index up to date with the document."""
         with self.document.lock:
-            if self.host.tables is not None and not self.document.in_edit:
+            if self.host.index is not None and not self.document.in_edit:
                 self.document.load()
                 self.document.refresh()
-                self.host.tables.settle()
+                self.host.index.refresh()
 
     def page(self, last: int, before: EntryId | None) -> tuple[Entry, ...] | None:
-        """A page of the transcript from the tables; None where the replica is loaded, or they can't tell."""
-        if self.document.loaded or self.document.closed or self.host.tables is None:
+        """A page of the transcript from the index; None where the replica is loaded, or the index can't tell."""
+        if self.document.loaded or self.document.closed or self.host.index is None:
             return None
-        rows = self.host.tables.page(last, before)
+        rows = self.host.index.page(last, before)
         if rows is None:
             return None
         return tuple(entry_of_row(*row, self._sync_state, self.address, self.host.blobs) for row in rows)
@@ -118,17 +118,17 @@ class ConversationCore:
     def reset(self) -> None:
         """Forget everything that was read, then read the whole replica."""
         self.observers.note_visible(self._view)
-        tables = self.host.tables
+        index = self.host.index
         self._view = self._new_view()
         self.document.check_schema()
-        rows = tables.nodes() if tables is not None and self.document.newer is None else None
+        rows = index.nodes() if index is not None and self.document.newer is None else None
         if rows is not None:
             self._view.restore(self.replica, rows)
         else:
             self._view.read_all(self.replica)
-        if tables is not None:
+        if index is not None:
             source = Projector(self._view, self.replica) if self.document.newer is None else None
-            tables.follow(source)
+            index.follow(source)
         self.observers.report(self._view, local=False)
 
     def absorb(self, touched: Touched, *, local: bool) -> None:
@@ -136,8 +136,8 @@ class ConversationCore:
         self.observers.note_visible(self._view)
         if touched.of(schema.META):
             self.document.check_schema()
-            if self.document.newer is not None and self.host.tables is not None:
-                self.host.tables.follow(None)
+            if self.document.newer is not None and self.host.index is not None:
+                self.host.index.follow(None)
         self.observers.note_changed(self._view.read(self.replica, touched))
         self.stale_bytes = self.stale_bytes or not self._view.erased.isdisjoint(touched.of(schema.ENTRIES))
         if not local:
@@ -173,5 +173,5 @@ class ConversationCore:
         return ConversationView(self._sync_state, self.document.lock, self.address, self.host.blobs)
 
     def _sync_state(self, entry: EntryId) -> SyncState:
-        """Where an entry is. One that is being written just now has not even been queued."""
+        """How far an entry has come. One that is being written just now has not even been queued."""
         return "local" if self.document.is_edited(entry) else self.host.sync_state(entry)

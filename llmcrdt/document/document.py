@@ -21,11 +21,11 @@ from .schema import META, check_identity, check_schema
 
 
 class Content(Protocol):
-    """What a document says, as it is read from its replica. Called under the document's lock."""
+    """The meaning of a document: reads it from the replica. Called under the document's lock."""
 
     @property
     def kind(self) -> str:
-        """What errors call the document: "Conversation", "Library"."""
+        """The name of such documents in errors: "Conversation", "Library"."""
         ...
 
     def reset(self) -> None:
@@ -106,7 +106,9 @@ class Document:
         with self._as_bytes:
             applied = self._merge(update)
             if applied.news:
-                self._content.absorb(applied.touched, local=True)  # first, for the journal keeps tables of what is read
+                self._content.absorb(
+                    applied.touched, local=True
+                )  # first, for the journal writes an index of what is read
                 self._append(applied.update, applied.touched)
                 self._content.on_disk(local=False)
                 self._content.merged()

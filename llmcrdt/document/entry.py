@@ -33,7 +33,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Reasoning:
-    """What a model thought aloud; a renderer may leave it out."""
+    """A model's thoughts; a renderer may leave them out."""
 
     type: ClassVar[str] = "reasoning"
     text: str
@@ -54,7 +54,7 @@ class ToolCall:
 
 @dataclass(frozen=True)
 class ToolResult:
-    """What a tool answered, as text. Which call it answers stands on the entry (``answers``)."""
+    """A tool's answer, as text. The entry names the call (``answers``)."""
 
     type: ClassVar[str] = "tool_result"
     text: str
@@ -120,7 +120,7 @@ def part_from_json(value: JSON) -> Part:
 
 
 def parts_of(content: str | Part | Sequence[Part], role: str) -> tuple[Part, ...]:
-    """What people pass as content: a string, a part, or several parts."""
+    """The parts of what people pass as content: a string, a part, or several parts."""
     if isinstance(content, str):
         return (ToolResult(content) if role == "tool" else Text(content),) if content or role != "system" else ()
     if isinstance(content, Part):
@@ -151,7 +151,8 @@ class HiddenField:
 
     @property
     def locked(self) -> bool:
-        """Whether ``data`` can't be read here: sealed, and the key is missing or the field was tampered with."""
+        """Whether ``data`` can't be read here: it is encrypted, and the key is missing or the field was tampered
+        with."""
         return False
 
     def __repr__(self) -> str:

@@ -13,7 +13,7 @@ from ..exceptions import InvalidContent
 from ..ids import ContentHash, EntryId, Random, SessionId, is_entry_id, is_hash, is_session_id, tagged_hash, text_of
 from .canonical import JSON, canonical_json, parse_json
 from .checks import is_lamport, need
-from .encryption import MARK, NOWHERE, FieldAddress, read_sealed, seal
+from .encryption import MARK, NOWHERE, FieldAddress, encrypt_field, read_encrypted
 from .entry import HiddenField, Part, Reasoning, Text, ToolCall, Version, content_hash, part_from_json, part_to_json
 from .nodes import Erase
 
@@ -144,12 +144,12 @@ def live_name(index: int, part_type: str) -> str:
 
 
 def is_live(fields: ReplicaNode) -> bool:
-    """Whether a stream grows there, whatever its parts are."""
+    """Whether a stream grows there, of parts of any kind."""
     return any(name.startswith("live:") and isinstance(value, SharedText) for name, value in fields.items())
 
 
 def live_parts(fields: ReplicaNode) -> tuple[Part, ...]:
-    """What a stream holds so far, part by part."""
+    """The text of a stream so far, part by part."""
     found: list[tuple[int, Part]] = []
     for name, value in sorted(fields.items()):  # where two have one number, their names decide
         kind, _, rest = name.partition(":")
@@ -172,18 +172,19 @@ def hidden_key(name: str) -> str:
     return f"hidden:{name}"
 
 
-def write_hidden(field: HiddenField, place: FieldAddress = NOWHERE, random: Random = os.urandom) -> bytes:
-    """A sealed field is sealed for ``place``. Raises what ``sealing.seal`` does."""
+def write_hidden(field: HiddenField, address: FieldAddress = NOWHERE, random: Random = os.urandom) -> bytes:
+    """The bytes that stand in a document; a field that is to be encrypted is encrypted for ``address``. Raises what
+    ``encryption.encrypt_field`` does."""
     if field.sealed:
-        return seal(field, place, random)
+        return encrypt_field(field, address, random)
     return canonical_json(dict(field.binding)).encode("utf-8") + b"\0" + bytes(field.data)
 
 
-def read_hidden(value: Scalar, place: FieldAddress = NOWHERE) -> HiddenField:
-    """Raises InvalidContent. JSON text holds no zero byte, so the first one ends the binding. A sealed field is not
-    opened yet."""
+def read_hidden(value: Scalar, address: FieldAddress = NOWHERE) -> HiddenField:
+    """Raises InvalidContent. JSON text holds no zero byte, so the first one ends the binding. An encrypted field is
+    not opened yet."""
     if isinstance(value, bytes) and value.startswith(MARK):
-        return read_sealed(value, place)
+        return read_encrypted(value, address)
     need(isinstance(value, bytes) and b"\0" in value, "hidden field has no binding")
     binding, _, data = cast(bytes, value).partition(b"\0")
     try:
@@ -195,15 +196,15 @@ def read_hidden(value: Scalar, place: FieldAddress = NOWHERE) -> HiddenField:
 
 
 def hidden_of(
-    fields: ReplicaNode, place: Callable[[str], FieldAddress] = lambda name: NOWHERE
+    fields: ReplicaNode, address: Callable[[str], FieldAddress] = lambda name: NOWHERE
 ) -> dict[str, HiddenField]:
-    """The hidden fields of an entry by name; ``place``: where one of this name stands."""
+    """The hidden fields of an entry by name; ``address``: where one of this name stands."""
     found = {}
     for name, value in fields.items():
         kind, _, rest = name.partition(":")
         if kind == "hidden":
             try:
-                found[rest] = read_hidden(value, place(rest))
+                found[rest] = read_hidden(value, address(rest))
             except InvalidContent:
                 continue
     return found

@@ -43,14 +43,14 @@ class Eraser:
         return found.entry
 
     def _still_held(self, erased: Sequence[EntryId], words: Set[str]) -> list[Held]:
-        """What holds erased words: here, and in other conversations that have the same entries (forks, and what this
-        one was forked from)."""
+        """The entries that hold erased words: here, and in other conversations that have the same entries (forks, and
+        the one that this is a fork of)."""
         core = self._core
         with core.reading():
             found = [Held(core.id, entry, kind) for entry, kind in holders(core.view, erased, words)]
             origin, copied = self._copied_from()
             for entry in erased:
-                erased_there = dict(core.host.tables.copies(entry)) if core.host.tables is not None else {}
+                erased_there = dict(core.host.index.copies(entry)) if core.host.index is not None else {}
                 if origin is not None and entry in copied:
                     erased_there.setdefault(origin, False)
                 found += [Held(DocumentId(i), entry, "copy") for i, gone in erased_there.items() if not gone]

@@ -38,6 +38,6 @@ def _encrypted_anew(source: ConversationCore, target: ConversationCore, entry: E
     writer = EntryWriter(target)
     return {
         f"hidden:{name}": writer.hidden_value(entry, name, field)
-        for name, field in source.view.readable[entry].hidden.items()
+        for name, field in source.view.states[entry].hidden.items()
         if field.sealed and not field.locked
     }

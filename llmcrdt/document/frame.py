@@ -1,7 +1,7 @@
 """Frame: the list of entries that a generation was computed on; its hash, and its one codec.
 
-A frame is stored in two forms, a JSON object in the document and a row of values in the tables. Both are made of the
-fields of ``Frame`` in their order, so neither can lack one.
+A frame is stored in two forms, a JSON object in the document and a row of values in the entry index. Both are made of
+the fields of ``Frame`` in their order, so neither can lack one.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Frame:
 
     @property
     def pins(self) -> tuple[Pin, ...]:
-        """What this frame names itself: the base, then what it appends."""
+        """The pins that this frame names itself: the base, then those that it appends."""
         return ((self.base,) if self.base else ()) + self.appended
 
 
@@ -58,7 +58,7 @@ _ALWAYS = ("appended", "hash")
 
 
 def frame_to_row(frame: Frame | None) -> list[Any] | None:
-    """The values of a frame, field by field, for the tables."""
+    """The values of a frame, field by field, for the entry index."""
     return None if frame is None else [getattr(frame, name) for name in _FIELDS]
 
 

@@ -1,4 +1,4 @@
-"""What a conversation asks of the repo that it lives in."""
+"""ConversationHost: all that a conversation asks of the repo that it lives in."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from .blob import BlobStorage
 from .encryption import Keys
 from .entry import SyncState
 from .presence import Presence
-from .projection import Tables
+from .projection import EntryIndex
 from .replica_loading import Journal
 
 
 class ConversationHost(Protocol):
-    """The surroundings of one conversation: where it is kept, and whom it tells.
+    """The surroundings of one conversation: the storage, the keys, and the services of its repo.
 
-    Every conversation has a host of its own. Its methods are called from any thread; those below the line under the
-    conversation's lock, except where their text says otherwise.
+    Every conversation has a host of its own. Methods are called from any thread; under the conversation's lock unless
+    their text says otherwise.
     """
 
     @property
@@ -29,8 +29,8 @@ class ConversationHost(Protocol):
         ...
 
     @property
-    def tables(self) -> Tables | None:
-        """Derived from the document, for pages and search; None where there are none."""
+    def index(self) -> EntryIndex | None:
+        """The entry index, derived from the document for pages and search; None where there is none."""
         ...
 
     @property
@@ -70,25 +70,27 @@ class ConversationHost(Protocol):
         ...
 
     def sync_state(self, entry: EntryId) -> SyncState:
-        """Where an entry that is on disk here is beside that."""
+        """How far an entry that is on disk here has come on its way to the relays."""
         ...
 
     def presence(self) -> Presence:
-        """Who is present in the conversation. Without the lock."""
+        """The presence of the conversation. Called without the lock."""
         ...
 
     def dispatch(self, call: Callable[[], None]) -> None:
         """Run an observer's callback after those before it, on another thread or at once."""
         ...
 
-    # -- what happens in the conversation
+    # events in the conversation
 
     def observed(self) -> None:
-        """Somebody wants to know of changes: look for those of other processes from now on. Without the lock."""
+        """Somebody wants to know of changes: look for those of other processes from now on. Called without the
+        lock."""
         ...
 
     def note_engine(self, engine: Any) -> None:
-        """An engine is about to compute on the conversation: an erase must reach what it keeps. Without the lock."""
+        """An engine is about to compute on the conversation: an erase must reach what it keeps. Called
+        without the lock."""
         ...
 
     def erased(self) -> None:
@@ -96,5 +98,5 @@ class ConversationHost(Protocol):
         ...
 
     def closed(self) -> None:
-        """The conversation is not used any more. Without the lock."""
+        """The conversation is not used any more. Called without the lock."""
         ...

@@ -27,7 +27,7 @@ FACTS = ("title", "created_at", "archived", "deleted")
 
 @dataclass(frozen=True)
 class Card:
-    """What the library says of one conversation. ``created_at``: seconds since 1970."""
+    """The facts that the library has of one conversation. ``created_at``: seconds since 1970."""
 
     id: DocumentId
     title: str = ""
@@ -84,7 +84,7 @@ class Library:
         self._touched: set[DocumentId] = set()
         for key in self.document.replica.keys(SHELF):
             self._read(key)
-        self._tell()
+        self._report()
 
     def absorb(self, touched: Touched, *, local: bool) -> None:
         """Read what a change touched."""
@@ -92,17 +92,17 @@ class Library:
         for key in touched.of(SHELF):
             self._read(key)
         if not local:
-            self._tell()
+            self._report()
 
     def on_disk(self, *, local: bool) -> None:
-        """The changes that were read last are on disk now: tell of them."""
-        self._tell()
+        """The changes that were read last are on disk now: report them."""
+        self._report()
 
     def merged(self) -> None:
         """Nothing is to be written after a merge."""
 
-    def _tell(self) -> None:
-        """Pass on what changed, once it is on disk: whoever lists it must not be ahead of the document."""
+    def _report(self) -> None:
+        """Pass on the cards that changed, once they are on disk: a listing must not be ahead of the document."""
         touched, self._touched = self._touched, set()
         self._changed([self._card(conversation) for conversation in sorted(touched)])
 
@@ -115,7 +115,7 @@ class Library:
             )
 
     def _read(self, key: str) -> None:
-        """Take in one fact. Malformed ones are passed over; one whose lamport is far beyond all others waits for them:
+        """Read one fact. Malformed ones are passed over; one whose lamport is far beyond all others waits for them:
         else a single one could leave no greater number to anybody."""
         conversation, _, rest = key.partition(":")
         fact, _, session = rest.partition(":")

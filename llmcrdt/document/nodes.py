@@ -11,14 +11,14 @@ from .frame import Frame, Pin
 GroupId = str
 
 REACH = 1 << 32
-"""How far a lamport may lie above those that it refers to. Whoever counts stays far below. Without a bound one entry of
-a stranger, with the greatest lamport there is, would leave none for anybody else."""
+"""How far a lamport may lie above those that it refers to. Honest counters stay far below. Without a bound a single
+entry with the greatest lamport there is would leave none for anybody else."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """What order needs to know of an entry. ``session`` and ``saw_erased``: of alternatives only, who wrote it, and
-    which of the entries it was made of its author knew to be erased."""
+    """An entry without its content. ``session`` and ``saw_erased`` are those of alternatives only: the session that
+    wrote it, and the erased entries, of those it was made of, that its author knew to be erased."""
 
     id: EntryId
     parents: tuple[EntryId, ...]
@@ -59,8 +59,8 @@ class Selection:
 
 @dataclass(frozen=True)
 class Erase:
-    """One mark of an erased entry. ``seen``: the alternatives made of it that whoever erased it knew, and left; None
-    where the mark doesn't say: it was written before marks did. Then those count as known that are older than it, and
+    """One mark of an erased entry. ``seen``: the alternatives made of it that the eraser knew, and left; None
+    for a mark of an older version, which does not say. Then those count as known that are older than the mark, and
     those of its own session."""
 
     session: str
@@ -68,14 +68,15 @@ class Erase:
     seen: frozenset[EntryId] | None
 
     def knew(self, node: Node) -> bool:
-        """Whether whoever erased knew this alternative."""
+        """Whether the eraser knew this alternative."""
         if self.seen is None:
             return node.lamport < self.lamport or node.session == self.session
         return node.id in self.seen
 
 
 def group_of(node: Node, nodes: Mapping[EntryId, Node]) -> GroupId:
-    """What stands for the same turn. A person's edit of a generated answer belongs to the answer's group."""
+    """The group of entries that stand for the same turn. A person's edit of a generated answer belongs to the answer's
+    group."""
     while node.frame is None and node.alternative_of is not None:
         node = nodes[node.alternative_of]
     if node.frame is None:

@@ -1,4 +1,4 @@
-"""What observers of a conversation are told of a change."""
+"""Observers of a conversation, and the changes that are reported to them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .view import ConversationView
 
 @dataclass(frozen=True)
 class Change:
-    """What one write did to the transcript: entries that came, whose content changed, that left."""
+    """The effect of one write on the transcript: entries that came, whose content changed, that left."""
 
     added: tuple[Entry, ...]
     changed: tuple[Entry, ...]
@@ -30,7 +30,7 @@ class Observers:
         self.dispatch = dispatch
         self._callbacks: list[Callable[[Change], None]] = []
         self._before: tuple[set[EntryId], set[EntryId]] | None = None
-        """What observers know to be visible, and what changed since; None where they know all."""
+        """The entries visible at the last report, and those that changed since; None if nothing happened since."""
 
     def add(self, callback: Callable[[Change], None]) -> None:
         """Call back after every change from now on."""
@@ -52,7 +52,7 @@ class Observers:
             self._before[1].update(entries)
 
     def report(self, view: ConversationView, *, local: bool) -> None:
-        """Tell what came, changed and went since the last report."""
+        """Report the entries that came, changed and went since the last report."""
         noted, self._before = self._before, None
         if noted is None:
             return

@@ -4,7 +4,7 @@ Pure and incremental. The usual new entry (written on all tips of what is visibl
 O(new); anything else marks the order for a recount by the rules of ``order_rules.py``, which costs O(entries) and is
 done at the next reading. Both ways must agree; the tests hold them against an independent statement of the rules.
 
-What an erase *withholds* (O7) takes no part in the rest: nor does what follows it.
+Entries that an erase *withholds* (O7) take no part in the rest, nor do those that follow them.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from .order_rules import Hider, after_withheld, arrange, sound_nodes, visible_no
 
 @dataclass
 class Arrangement:
-    """What the rules make of a document at one moment.
+    """The result of the rules for a document at one moment.
 
     ``head`` is frame(g) and g, for the latest visible generation g; ``tail`` the other visible entries, arranged.
     ``pins``: the version of each head entry that the frame holds. ``withheld``: alternatives that an erase keeps out of
     sight, each with the erased entry that it was made of.
-    The lists only grow in place, and ``pins`` too: who remembers their lengths has a snapshot for nothing.
+    The lists and ``pins`` only grow in place: their lengths are a snapshot that costs nothing.
     """
 
     head: list[EntryId] = field(default_factory=list)
@@ -96,13 +96,13 @@ class Order:
 
     def select(self, act: Selection) -> None:
         """Note a selection; of one session's, the latest counts."""
-        self.saw(act.lamport)
+        self.note_lamport(act.lamport)
         known = self._selections.get((act.group, act.session))
         if known is None or (known.lamport, known.entry) < (act.lamport, act.entry):
             self._selections[act.group, act.session] = act
             self._stale = True
 
-    def saw(self, lamport: int) -> None:
+    def note_lamport(self, lamport: int) -> None:
         """Note an act's lamport: what is written from now on comes after it."""
         if lamport < self._youngest + REACH:
             self._latest_act = max(self._latest_act, lamport)
@@ -144,7 +144,7 @@ class Order:
         return entry in self._nodes
 
     def why_unreadable(self, entry: EntryId) -> str | None:
-        """What was noted of an entry whose fields can't be read; None of any other."""
+        """The reason why an entry's fields can't be read; None for any other."""
         return self._unreadable.get(entry)
 
     def everything(self) -> Iterator[Node | tuple[EntryId, str]]:

@@ -1,7 +1,7 @@
 """The rules of order, O1-O7 of docs/semantics.md, over bare nodes: which take part, which are visible, and where they
 stand. Pure functions; ``order.py`` applies them to a document that grows.
 
-Words: a *group* is what stands for the same turn (an entry and its edits; generations on one frame). A group with
+Words: a *group* is all that stands for the same turn (an entry and its edits; generations on one frame). A group with
 several members is a *fork*. Its *way* is the entry that decides which member is shown: the selected one, else the one
 written last on any of its branches.
 """
@@ -18,9 +18,9 @@ from .nodes import REACH, Erase, GroupId, Node, Selection, ancestors
 
 
 class Hider(NamedTuple):
-    """Why an entry is hidden: ``way`` decided; ``after`` is what the one who decided had seen, if it was a selection or
-    an erase. ``withheld``: the entry, or what it follows, was made of an erased one by somebody who had not seen
-    that."""
+    """The reason why an entry is hidden: ``way`` decided; ``after`` is what the writer of that had seen, if it was a
+    selection or an erase. ``withheld``: the entry, or one that it follows, was made of an erased one by somebody who
+    had not seen the erase."""
 
     way: EntryId
     after: tuple[EntryId, ...] | None
@@ -95,8 +95,8 @@ def _frame_fault(node: Node, sound: Mapping[EntryId, Node]) -> str:
 def withheld_edits(
     sound: Mapping[EntryId, Node], erases: Mapping[EntryId, Sequence[Erase]], kept: Set[EntryId]
 ) -> dict[EntryId, EntryId]:
-    """O7: each alternative made of an erased entry by somebody who had not seen the erase, nor its author that
-    alternative, and that nobody kept; with the erased entry."""
+    """O7: each alternative of an erased entry where neither its author knew of the erase nor the eraser of it, and that
+    nobody kept; with the erased entry."""
     found: dict[EntryId, EntryId] = {}
     made_of: dict[EntryId, tuple[EntryId, ...]] = {}  # the erased entries that an alternative was made of
     for i, node in sound.items() if erases else ():
@@ -111,7 +111,7 @@ def withheld_edits(
 
 
 def after_withheld(sound: Mapping[EntryId, Node], withheld: Mapping[EntryId, EntryId]) -> dict[EntryId, Hider]:
-    """What is withheld, and what follows that."""
+    """The withheld entries and all that follow them, each with the reason."""
     dark: dict[EntryId, Hider] = {}
     for i, node in sound.items() if withheld else ():
         if i in withheld:
@@ -124,7 +124,7 @@ def after_withheld(sound: Mapping[EntryId, Node], withheld: Mapping[EntryId, Ent
 def visible_nodes(
     sound: Mapping[EntryId, Node], groups: Mapping[GroupId, list[EntryId]], selections: Iterable[Selection]
 ) -> tuple[set[EntryId], dict[EntryId, Hider]]:
-    """O6: what is shown, and for each entry that is not, the one that decided so.
+    """O6: the entries that are shown, and for each other one the entry that decided so.
 
     Only forks can hide. One bit per member of a fork; each entry carries the bits of the members it is or follows.
     """

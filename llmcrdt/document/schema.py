@@ -1,8 +1,8 @@
 """ONE table of what stands in a document, and the facts of the document itself.
 
 Root maps: ``meta``, ``entries`` (entry id -> node), ``acts``. A field name may end in ``:`` and more: one field per
-version, hidden name, live part or session. Whatever is not in the table is left alone, so a newer minor version's
-fields survive. ``docs/schema.md`` says the same for readers in other languages.
+version, hidden name, live part or session. Other fields are left alone, so those of a newer minor version
+survive. ``docs/schema.md`` says the same for readers in other languages.
 
 ``head.py``, ``entry_fields.py`` and ``acts.py`` read and write what stands in an entry and in an act.
 """

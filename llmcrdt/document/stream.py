@@ -54,7 +54,7 @@ class Stream:
         if size > _MOST:
             raise InvalidContent(
                 f"The entry would have {size:,} bytes; {_MOST:,} may be.",
-                hint="What was written before can be sealed. Go on in another entry.",
+                hint="Seal this one, and go on in another entry.",
             )
         self._size = size
         self._core.document.check_usable()

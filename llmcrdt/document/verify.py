@@ -26,11 +26,11 @@ class Problem:
 
 
 def verify(
-    replica: Replica, place: Callable[[EntryId, str], FieldAddress] = lambda entry, name: NOWHERE
+    replica: Replica, address: Callable[[EntryId, str], FieldAddress] = lambda entry, name: NOWHERE
 ) -> list[Problem]:
     """Every entry whose fields, hashes, place or frame don't hold. Reads only.
 
-    ``place``: where a hidden field stands; sealed ones are opened where their key is here.
+    ``address``: that of a hidden field; encrypted ones are opened where their key is here.
     """
     order = Order()
     problems: list[Problem] = []
@@ -55,7 +55,7 @@ def verify(
                 if kind == "version":
                     versions[entry].add(read_version(head.role, rest, value).hash)
                 elif kind == "hidden":
-                    _try_to_open(read_hidden(value, place(entry, rest)))
+                    _try_to_open(read_hidden(value, address(entry, rest)))
             except (InvalidContent, CannotOpen) as error:
                 problems.append(Problem(entry, f"{kind} {rest}: {error.message}"))
     problems += [Problem(entry, f"takes no part: {reason}") for entry, reason in order.now().malformed.items()]
@@ -66,7 +66,7 @@ def verify(
 
 
 def _try_to_open(field: HiddenField) -> None:
-    """Raises CannotOpen for a sealed field that was changed or moved. A key that is not here is no fault."""
+    """Raises CannotOpen for an encrypted field that was changed or moved. A key that is not here is no fault."""
     if field.sealed:
         with contextlib.suppress(KeyMissing, SealingMissing, KeyringUnusable):
             _ = field.data

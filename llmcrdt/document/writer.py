@@ -84,7 +84,7 @@ class EntryWriter:
         """Seal an entry that its writer left unfinished; its id."""
         with self._core.editing():
             unfinished = self._core.view.find(entry)
-            state = self._core.view.readable[unfinished]
+            state = self._core.view.states[unfinished]
             if not state.versions and not state.erased:
                 self._write_version(unfinished, state.head.role, state.live, status=status)
         return unfinished
@@ -114,7 +114,7 @@ class EntryWriter:
     def grow(self, entry: EntryId, index: int, part_type: str, text: str) -> bool:
         """Append to a live part. False where somebody sealed the entry meanwhile: the text is then nowhere but here."""
         with self._core.editing() as edit:
-            state = self._core.view.find_readable(entry)
+            state = self._core.view.find_state(entry)
             if state is None or state.versions or state.erased:
                 return False
             name = live_name(index, part_type)
@@ -137,7 +137,7 @@ class EntryWriter:
         parts = parts_of(self.keep_blobs(parts), role)
         with self._core.editing():
             self._core.streams.pop(entry, None)
-            state = self._core.view.find_readable(entry)  # None: an erase is under way, its mark has not arrived
+            state = self._core.view.find_state(entry)  # None: an erase is under way, its mark has not arrived
             if state is None or not state.erased:
                 version = self._write_version(entry, role, parts, status=status, usage=usage)
                 self._write_hidden(entry, hidden(version))
@@ -166,7 +166,7 @@ class EntryWriter:
         return tuple(keep(part, blobs) if isinstance(part, Blob) else part for part in content)
 
     def hidden_value(self, entry: EntryId, name: str, value: bytes | HiddenField) -> bytes:
-        """The bytes of a hidden field of this conversation; encrypted for its place if it is to be."""
+        """The bytes of a hidden field of this conversation; encrypted for its address if it is to be."""
         return write_hidden(_hidden_field(value), self._core.address(entry, name), self._core.document.random)
 
     def _signed(self, head: Head, author: str | None) -> Head:
@@ -187,7 +187,7 @@ class EntryWriter:
             raise InvalidContent(f"{role!r} is not a role.", hint=f"Use one of {', '.join(ROLES)}.")
         document, view = self._core.document, self._core.view
         tips = view.order.now().tips
-        old = view.readable[view.find(instead_of)].head if instead_of is not None else None
+        old = view.states[view.find(instead_of)].head if instead_of is not None else None
         if old:
             if frame is not None:
                 raise InvalidContent(
@@ -229,7 +229,7 @@ class EntryWriter:
 
     @contextmanager
     def _showing(self, entry: EntryId, instead_of: EntryId | None) -> Iterator[Edit]:
-        """Write an entry. What is said in the place of something shown is shown, also where a selection decided."""
+        """Write an entry. If it replaces one that is shown, it is shown, even if a selection says otherwise."""
         core = self._core
         replaces_shown = instead_of in core.view.order.now().visible
         with core.editing() as edit:
@@ -261,7 +261,7 @@ class EntryWriter:
     def _write_hidden(self, entry: EntryId, hidden: Hidden) -> None:
         with self._core.editing() as edit:
             for name, value in hidden.items():
-                if name not in self._core.view.readable[entry].hidden:
+                if name not in self._core.view.states[entry].hidden:
                     written = self.hidden_value(entry, name, value)
                     edit.put_field(schema.ENTRIES, entry, hidden_key(name), written)
 

@@ -42,7 +42,7 @@ class RepoHost:
         surroundings: Surroundings,
         on_close: Callable[[], None],
     ) -> None:
-        self.journal = self.tables = journal
+        self.journal = self.index = journal
         self.lock: threading.RLock = resources.lock
         self.author, self.keys, self.blobs = resources.author, resources.keyring, surroundings.blobs
         self.clock, self.random, self.dispatch = resources.clock, resources.random, resources.dispatcher.run

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from ..document.entry import SyncState
-from ..document.projection import RULES, TableSource
+from ..document.projection import RULES, IndexSource
 from ..ids import DocumentId, EntryId, SessionId
 from ..store.base import SMALL
 from ..store.store import SqliteStore
@@ -17,7 +17,7 @@ LISTING = "listing 1"
 
 class StoreJournal:
     """Keeps one document's updates in the store, and its tables. Implements ``document.Journal`` and
-    ``tables.Tables``; called under the store's lock."""
+    ``document.EntryIndex``; called under the store's lock."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class StoreJournal:
         self._stale = True
         self._local: dict[str, int] | None = None
         self._local_stale = True
-        self._source: TableSource | None = None
+        self._source: IndexSource | None = None
         self._base: int | None = None  # what the source calls changed came after this seq
 
     def load(self) -> tuple[bytes | None, Sequence[bytes]]:
@@ -54,11 +54,11 @@ class StoreJournal:
         names = set(keys)
         with self._store.transaction():
             seq = self._store.updates.append(self._document, update, session, sorted(names))
-            written = self._write_tables(seq, session)
+            written = self._write_rows(seq, session)
         self._session = session
         if written:
             self._seen = seq
-            self._tables_written(seq)
+            self._rows_written(seq)
         self._grown += len(update)
         if self._local is not None:
             self._local |= dict.fromkeys(names, _NOT_PUSHED)
@@ -95,20 +95,20 @@ class StoreJournal:
 
     # the tables
 
-    def follow(self, source: TableSource | None) -> None:
+    def follow(self, source: IndexSource | None) -> None:
         self._source, self._base = source, None
         if source is not None and self._store.entries.made_of(self._document, RULES) == self._seen:
             self._base = self._seen
-            source.tables_written()
+            source.note_written()
 
-    def settle(self) -> None:
+    def refresh(self) -> None:
         if self._source is None or self._document not in self._store.entries.stale(RULES, self._document):
             return
         with self._store.transaction():
             seq = self._store.updates.last_seq(self._document)
-            written = self._write_tables(seq, self._session)
+            written = self._write_rows(seq, self._session)
         if written:
-            self._tables_written(seq)
+            self._rows_written(seq)
 
     def page(self, last: int, before: str | None) -> Sequence[tuple[str, str | None, bytes]] | None:
         return self._store.entries.page(self._document, RULES, last, before)
@@ -134,7 +134,7 @@ class StoreJournal:
                 seq = self._store.updates.last_seq(self._document)
                 self._store.entries.write(self._document, LISTING, seq, gone=(), put=(), moved=())
 
-    def _write_tables(self, seq: int, session: SessionId | None) -> bool:
+    def _write_rows(self, seq: int, session: SessionId | None) -> bool:
         """In a transaction: have the tables say what the source says, if it holds all up to ``seq``. Whether it
         does."""
         if self._store.updates.unseen(self._document, self._seen, session):
@@ -144,20 +144,20 @@ class StoreJournal:
         index, document = self._store.entries, self._document
         made_of = index.made_of(document, RULES)
         trusted = self._base is not None and made_of is not None and made_of >= self._base
-        change = self._source.table_changes(None) if trusted else None
+        change = self._source.changes(None) if trusted else None
         if change is None:
             known = index.positions(document)
-            change = self._source.table_changes(known if trusted else {})
+            change = self._source.changes(known if trusted else {})
             assert change is not None
             if not trusted:
                 change = change._replace(gone=sorted(known.keys() - {row.entry for row in change.put}))
         index.write(document, RULES, seq, gone=change.gone, put=change.put, moved=change.moved)
         return True
 
-    def _tables_written(self, seq: int) -> None:
+    def _rows_written(self, seq: int) -> None:
         if self._source is not None:
             self._base = seq
-            self._source.tables_written()
+            self._source.note_written()
 
     # what is odd
 

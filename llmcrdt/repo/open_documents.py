@@ -127,7 +127,7 @@ class OpenDocuments:
         with self._lock:
             core = self.core(document)
             if document != self._resources.library and (core is None or not core.document.loaded):
-                self._refresh_tables(document)
+                self._refresh_rows(document)
 
     def version(self, document: DocumentId) -> bytes:
         """What a conversation holds here."""
@@ -139,20 +139,20 @@ class OpenDocuments:
     # ---------------------------------------------------------------- what is derived
 
     def refresh_index(self) -> None:
-        """Bring the tables of all conversations up to date."""
+        """Bring the entry index of all conversations up to date."""
         for id_ in self._store.entries.stale(RULES):
-            self._refresh_tables(DocumentId(id_))
+            self._refresh_rows(DocumentId(id_))
 
-    def _refresh_tables(self, id_: DocumentId) -> None:
-        """Bring the tables of a conversation up to date. One that is not loaded is loaded for the moment only."""
+    def _refresh_rows(self, id_: DocumentId) -> None:
+        """Bring the entry index of a conversation up to date. One that is not loaded is loaded for the moment only."""
         with self._lock:
             core = self.core(id_)
             if core is not None and core.document.loaded:
-                core.refresh_tables()
+                core.refresh_index()
                 return
             lone = self.lone_core(id_)
             try:
-                lone.refresh_tables()
+                lone.refresh_index()
             finally:
                 lone.close()
             self.touch(id_)

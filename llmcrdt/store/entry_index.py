@@ -45,7 +45,7 @@ class Found(NamedTuple):
     snippet: str
 
 
-class EntryIndex:
+class SqliteEntryIndex:
     """Rows and words of one open file. ``rules`` names the rules that rows are made by."""
 
     def __init__(self, connection: Connection) -> None:

@@ -11,7 +11,7 @@ from ..ids import Random
 from .catalog import SqliteCatalog
 from .connection import Connection
 from .deletions import SqliteDeletions
-from .entry_index import EntryIndex
+from .entry_index import SqliteEntryIndex
 from .outbox import SqliteOutboxes
 from .relay_tasks import SqliteRelayTasks
 from .settings import SqliteSettings
@@ -39,7 +39,7 @@ class SqliteStore:
         self.outboxes = SqliteOutboxes(self._connection, random, cut)
         self.updates = SqliteUpdates(self._connection, self.outboxes, self.relay_tasks, cut, redact)
         self.deletions = SqliteDeletions(self._connection, self.relay_tasks)
-        self.entries = EntryIndex(self._connection)
+        self.entries = SqliteEntryIndex(self._connection)
 
     @property
     def closed(self) -> bool:

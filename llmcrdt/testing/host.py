@@ -18,9 +18,9 @@ from ..ids import EntryId, Random
 
 
 class LoneHost:
-    """Implements ``document.host.ConversationHost``. No tables, no keys, no relay; observers are called at once."""
+    """Implements ``document.host.ConversationHost``. No index, no keys, no relay; observers are called at once."""
 
-    tables = None
+    index = None
     keys: Keys | None = None
     blobs: BlobStorage | None = None
 

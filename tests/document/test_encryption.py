@@ -28,7 +28,7 @@ import llmcrdt
 from llmcrdt.cli import main
 from llmcrdt.crdt.yjs.replica import YjsReplica
 from llmcrdt.document import schema
-from llmcrdt.document.encryption import NOWHERE, EncryptedField, FieldAddress, read_sealed, seal
+from llmcrdt.document.encryption import NOWHERE, EncryptedField, FieldAddress, encrypt_field, read_encrypted
 from llmcrdt.document.entry_fields import read_hidden, write_hidden
 from llmcrdt.exceptions import CannotOpen, InvalidContent, KeyMissing, KeyringUnusable
 from llmcrdt.ids import DocumentId, EntryId, KeyId, document_id, key_id, text_of
@@ -108,8 +108,8 @@ names = st.text(max_size=8)
 def test_a_field_opens_where_it_was_sealed_and_its_binding_is_readable_without_the_key(
     data: bytes, binding: Any, name: str
 ) -> None:
-    value = seal(sealed(data, binding), place(name=name))
-    assert read_sealed(value, place(name=name)).data == data
+    value = encrypt_field(sealed(data, binding), place(name=name))
+    assert read_encrypted(value, place(name=name)).data == data
     assert read_hidden(value, NOWHERE).binding == binding
     assert len(data) < 5 or data not in value
 
@@ -117,7 +117,7 @@ def test_a_field_opens_where_it_was_sealed_and_its_binding_is_readable_without_t
 @settings(deadline=None)
 @given(st.sampled_from(["conversation", "entry", "name", "key", "binding"]))
 def test_a_field_moved_anywhere_else_does_not_open(what: str) -> None:
-    value = seal(sealed(SECRET, {"provider": "one"}), place())
+    value = encrypt_field(sealed(SECRET, {"provider": "one"}), place())
     other = FixedKeys([FixedKey(b"k" * 32)])
     moved = {
         "conversation": place(conversation=THERE),
@@ -129,8 +129,8 @@ def test_a_field_moved_anywhere_else_does_not_open(what: str) -> None:
     if what == "binding":
         value = value.replace(b'"one"', b'"two"')
     if what == "key":  # the other key under the first one's place in the value
-        value = value.replace(value[1:25], seal(sealed(b""), moved)[1:25])
-    found = read_sealed(value, moved)
+        value = value.replace(value[1:25], encrypt_field(sealed(b""), moved)[1:25])
+    found = read_encrypted(value, moved)
     assert found.locked
     with pytest.raises(CannotOpen) as caught:
         _ = found.data
@@ -141,14 +141,14 @@ def test_a_field_moved_anywhere_else_does_not_open(what: str) -> None:
 @settings(deadline=None)
 @given(st.data())
 def test_any_byte_changed_or_cut_is_noticed(data: st.DataObject) -> None:
-    value = bytearray(seal(sealed(SECRET, {"provider": "p"}), place()))
+    value = bytearray(encrypt_field(sealed(SECRET, {"provider": "p"}), place()))
     at = data.draw(st.integers(0, len(value) - 1))
     if data.draw(st.booleans()):
         value[at] ^= data.draw(st.integers(1, 255))
     else:
         del value[at]
     with pytest.raises((CannotOpen, InvalidContent)):
-        assert read_sealed(bytes(value), place()).data != SECRET
+        assert read_encrypted(bytes(value), place()).data != SECRET
 
 
 @settings(deadline=None)

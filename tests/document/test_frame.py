@@ -59,6 +59,6 @@ def test_a_conversation_read_from_its_tables_knows_why_a_frame_begins_anew(tmp_p
     with llmcrdt.open(tmp_path / "a.db") as repo:
         core = core_of(repo.get(conversation.id))
         core.document.load()
-        rows = core.host.tables.nodes() if core.host.tables else None
+        rows = core.host.index.nodes() if core.host.index else None
         frames = [found[0].frame for found in read_nodes(rows or ()) if isinstance(found, tuple)]
         assert after.frame in frames

@@ -30,7 +30,7 @@ from llmcrdt.crdt.yjs.update import check_state_vector, read_state_vector, read_
 from llmcrdt.document import schema
 from llmcrdt.document.acts import read_selection
 from llmcrdt.document.canonical import parse_json
-from llmcrdt.document.encryption import NOWHERE, read_sealed
+from llmcrdt.document.encryption import NOWHERE, read_encrypted
 from llmcrdt.document.entry import content_hash
 from llmcrdt.document.entry_fields import read_hidden, read_version
 from llmcrdt.document.head import read_head
@@ -375,7 +375,7 @@ DECODERS = (
             (InvalidContent, UnicodeEncodeError)),
     Decoder("hidden fields", _just(b'{"tokenizer":"x"}\0data', b"\1" + bytes(80) + b'{"a":1}\0' + bytes(40)),
             read_hidden, (InvalidContent,)),
-    Decoder("sealed fields", _just(b"\1" + bytes(80) + b'{"a":1}\0' + bytes(40)), lambda d: read_sealed(d, NOWHERE),
+    Decoder("sealed fields", _just(b"\1" + bytes(80) + b'{"a":1}\0' + bytes(40)), lambda d: read_encrypted(d, NOWHERE),
             (InvalidContent,)),
     Decoder("selections", _just(b'{"after":[],"entry":"AAAAAAAAAAAAAAAA","lamport":3}'),
             _text(lambda t: read_selection("select:g:AAAAAAAAAAAAAAAAAAAAAA", t)), ()),

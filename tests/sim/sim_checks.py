@@ -42,13 +42,13 @@ def check_frames(world: World, device: Device, *, whole: bool = False) -> None:
             for entry, (_, version, text) in zip(now, frame, strict=True):
                 if entry.status == "erased":
                     assert (entry.hash, entry.text) == (version, ""), "its place and its hash stay"
-                elif whole or version in {v.hash for v in device.core.view.readable[entry.id].versions}:
+                elif whole or version in {v.hash for v in device.core.view.states[entry.id].versions}:
                     assert entry.hash == version and text in (entry.text, None), "nor does a version that it holds"
 
 
 def merge_all(world: World) -> None:
     """The network is whole again: everything that any device has arrives everywhere."""
-    held = {entry for device in world.devices for entry in device.core.view.readable}
+    held = {entry for device in world.devices for entry in device.core.view.states}
     gone = {entry for device in world.devices for entry in device.core.view.erased}
     for device in world.devices:
         world.rng.shuffle(device.inbox)
@@ -95,7 +95,7 @@ def check_reachable(world: World, held: set[EntryId]) -> None:
     must -= lost
     must -= world.devices[0].core.view.erased
     for entry in must - world.at_risk:
-        versions = world.devices[0].core.view.readable[EntryId(entry)].versions
+        versions = world.devices[0].core.view.states[EntryId(entry)].versions
         texts = {
             "".join(getattr(p, "text", "") for p in v.parts if p.type in ("text", "tool_result")) for v in versions
         }

@@ -299,10 +299,10 @@ class World:
         device.backup()
 
     def do_roll_back(self, device: Device) -> None:
-        before = set(device.core.view.readable)
+        before = set(device.core.view.states)
         if not any(other is not device and same_file(device, other) for other in self.devices) and device.roll_back():
-            self.at_risk |= before - set(device.core.view.readable)
-            self.at_risk |= {entry for entry in before if entry in device.core.view.readable}
+            self.at_risk |= before - set(device.core.view.states)
+            self.at_risk |= {entry for entry in before if entry in device.core.view.states}
 
     def do_copy(self, device: Device) -> None:
         if len(self.devices) < MOST_DEVICES:
