@@ -86,7 +86,7 @@ def generate(
 @model_file
 @cache_dir
 @click.option("--title", default="", help="of a new conversation")
-@click.option("--system", help="what the model is told first, in a new conversation")
+@click.option("--system", help="the first thing that the model is told, in a new conversation")
 @click.option("--sync", "relay", metavar="URL", help="stay in step with a relay meanwhile (ws://HOST:PORT)")
 @relay_token
 @trusted
@@ -106,7 +106,7 @@ def chat(
     max_tokens: int,
     temperature: float,
 ) -> None:
-    """Talk with a local model in the conversation ID, or in a new one. /help says what else can be typed."""
+    """Talk with a local model in the conversation ID, or in a new one. /help lists what else can be typed."""
     from llmcrdt.cli.chat import Chat, typed_lines
 
     answer = functools.partial(llmcrdt.generate, max_tokens=max_tokens, temperature=temperature)

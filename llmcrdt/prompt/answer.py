@@ -27,7 +27,7 @@ class Answer:
         self.stopped = False
 
     def take(self, token: int) -> list[Piece]:
-        """What may be shown now."""
+        """The text that may be shown now."""
         self._held += self._words(token)
         found = [at for at in (self._held.find(s) for s in self._stop) if at >= 0]
         if found:
