@@ -21,6 +21,7 @@ from pathlib import Path
 import pycrdt
 
 import llmcrdt
+from llmcrdt.document.conversation import core_of
 from llmcrdt.store.store import Store
 
 from .report import Report, median, seconds
@@ -82,7 +83,7 @@ def _opening(report: Report, path: Path, id_: str, size: int) -> None:
 
         first = seconds(page)
         conversation = start[0].get(id_)
-        rest = seconds(conversation.load)
+        rest = seconds(core_of(conversation).document.load)
         assert len(conversation.transcript()) == size
         tables.append(first)
         load.append(rest)
@@ -94,7 +95,7 @@ def _opening(report: Report, path: Path, id_: str, size: int) -> None:
     report.add(f"open {size:,} entries, last 50, replica ready", median(whole) * 1e3, "ms", 150)
     report.add("  of that: the replica and its order", median(load) * 1e3, "ms")
     report.add("  bare pycrdt: apply the same bytes", median(bare) * 1e3, "ms")
-    idle, opened = _memory(path, id_, ""), _memory(path, id_, "conversation.load()")
+    idle, opened = _memory(path, id_, ""), _memory(path, id_, "core_of(conversation).document.load()")
     report.add("  memory of a process that shows a page", idle, "MiB")
     report.add("  memory of a process that has loaded it", opened, "MiB")
 
@@ -267,6 +268,7 @@ def _memory(path: Path, id_: str, do: str) -> float:
     """Peak resident memory of a process of its own that opens the conversation, MiB."""
     script = (
         "import llmcrdt\n"
+        "from llmcrdt.document.conversation import core_of\n"
         f"with llmcrdt.open({str(path)!r}) as repo:\n"
         f"    conversation = repo.get({id_!r})\n"
         "    conversation.entries(last=50)\n"

@@ -12,17 +12,18 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "repo.repo": ("Hit", "Listing", "Repo", "open"),
-    "document.conversation": ("Change", "Conversation"),
+    "document.conversation": ("Conversation",),
+    "document.observers": ("Change",),
     "document.presence": ("Present",),
     "document.transcript": ("Elsewhere", "Transcript"),
     "document.stream": ("Stream",),
+    "document.frame": ("Frame",),
     "document.erasure": ("Erased", "Held"),
     "document.verify": ("Problem",),
     "document.blob": ("Blob",),
     "document.entry": (
         "Config",
         "Entry",
-        "Frame",
         "HiddenField",
         "Part",
         "Reasoning",

@@ -2,11 +2,9 @@
 
 from . import exceptions as exceptions
 from .document.blob import Blob as Blob
-from .document.conversation import Change as Change
 from .document.conversation import Conversation as Conversation
 from .document.entry import Config as Config
 from .document.entry import Entry as Entry
-from .document.entry import Frame as Frame
 from .document.entry import HiddenField as HiddenField
 from .document.entry import Part as Part
 from .document.entry import Reasoning as Reasoning
@@ -16,6 +14,8 @@ from .document.entry import ToolResult as ToolResult
 from .document.entry import Unknown as Unknown
 from .document.erasure import Erased as Erased
 from .document.erasure import Held as Held
+from .document.frame import Frame as Frame
+from .document.observers import Change as Change
 from .document.presence import Present as Present
 from .document.stream import Stream as Stream
 from .document.transcript import Elsewhere as Elsewhere

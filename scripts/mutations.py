@@ -50,17 +50,17 @@ MUTATIONS = (
     ),
     Mutation(
         "O1", "a version shown once is shown again", "ConversationView.entry",
-        "cached.hash == _chosen(readable, pin)[1]", "(pin is None or cached.hash == pin)",
+        "cached.hash == chosen_version(state, pin)[1]", "(pin is None or cached.hash == pin)",
         _RULES + "test_o1_the_version_shown_does_not_depend_on_what_was_shown_before",
     ),
     Mutation(
         "O1", "a version is taken at its word", "read_version",
-        '_need(content_hash(role, cast(str, text)) == name, "version\'s hash is not that of its content")', "pass",
+        'need(content_hash(role, cast(str, text)) == name, "version\'s hash is not that of its content")', "pass",
         "tests/document/test_malformed_documents.py::test_verify_names_the_entry_that_was_tampered_with",
     ),
     Mutation(
-        "O2", "the best version is shown in a frame too", "_chosen",
-        "next((v for v in readable.versions if v.hash == pin), None) or ", "",
+        "O2", "the best version is shown in a frame too", "chosen_version",
+        "next((v for v in state.versions if v.hash == pin), None) or ", "",
         _TALK + "test_a_frame_pins_the_version_it_saw",
     ),
     Mutation(
@@ -116,22 +116,22 @@ MUTATIONS = (
         "todo += reversed(results.get(last,", "todo[:0] = reversed(results.get(last,", _MODEL,
     ),
     Mutation(
-        "O6", "the branch begun last is shown, not the one written on last", "_visible",
+        "O6", "the branch begun last is shown, not the one written on last", "visible_nodes",
         "hit := (above[i] | bits.get(i, 0))", "hit := bits.get(i, 0)",
         _RULES + "test_o6_a_stale_edit_does_not_hide_a_branch_that_lives",
     ),
     Mutation(
-        "O6", "a selection counts for nothing", "_visible",
+        "O6", "a selection counts for nothing", "visible_nodes",
         "act_here.entry if act_here else written[group]", "written[group]",
         _TALK + "test_an_edit_shows_its_branch_and_select_brings_the_old_one_back",
     ),
     Mutation(
-        "O6", "rival answers hide each other", "_visible",
+        "O6", "rival answers hide each other", "visible_nodes",
         "act_here is None and sound[m].alternative_of is None and m not in replaced", "False",
         _RULES + "test_o6_rival_answers_that_were_written_on_all_stay",
     ),
     Mutation(
-        "O6", "the first selection wins", "_visible",
+        "O6", "the first selection wins", "visible_nodes",
         "> (best.lamport", "< (best.lamport", _RULES + "test_o6_the_latest_selection_wins",
     ),
     Mutation(
@@ -140,17 +140,17 @@ MUTATIONS = (
         "tests/document/test_order.py::test_a_person_s_edit_of_an_answer_stands_in_its_place",
     ),
     Mutation(
-        "O6", "what is said after a selection stays hidden", "Conversation._showing",
-        "if replaces_shown and entry not in self._doc.order.now().visible:", "if False:",
+        "O6", "what is said after a selection stays hidden", "EntryWriter._showing",
+        "if replaces_shown and entry not in core.view.order.now().visible:", "if False:",
         _RULES + "test_o6_what_is_said_in_the_place_of_something_shown_is_shown",
     ),
     Mutation(
-        "O7", "a merge brings erased words back", "Conversation._merged",
+        "O7", "a merge brings erased words back", "ConversationCore.merged",
         "if dirty:", "if False:", _ERASE + "test_what_was_written_beside_an_erase_goes_again",
     ),
     Mutation(
-        "O7", "words in an update that waited are kept", "Conversation._merged",
-        "self._stale_bytes or ", "", _RULES + "test_o7_words_in_an_update_that_waits_go_when_it_need_not_wait_any_more",
+        "O7", "words in an update that waited are kept", "ConversationCore.merged",
+        "self.stale_bytes or ", "", _RULES + "test_o7_words_in_an_update_that_waits_go_when_it_need_not_wait_any_more",
     ),
     Mutation(
         "O7", "old bytes that came with what the document had are kept", "Document.apply",
@@ -163,7 +163,7 @@ MUTATIONS = (
     ),
     Mutation(
         "O7", "token logs on frames that held it stay", "clean",
-        "if not held <= _known_erased(doc.readable[entry]):", "if False:",
+        "if not held <= _known_erased(view.states[entry]):", "if False:",
         _ERASE + "test_the_words_are_in_no_file_and_the_place_stays",
     ),
     Mutation(
@@ -186,7 +186,7 @@ MUTATIONS = (
         _TALK + "test_a_crashed_stream_is_sealed_by_another_device_and_the_writer_may_still_come_back",
     ),
     Mutation(
-        "O9", "the live text stays beside the seal", "Conversation._write_version",
+        "O9", "the live text stays beside the seal", "EntryWriter._write_version",
         'if field.startswith("live:"):', "if False:", _TALK + "test_a_stream_grows_elsewhere_and_is_sealed_once",
     ),
     Mutation(
@@ -202,18 +202,18 @@ MUTATIONS = (
     ),
     Mutation(
         "O7", "an erase takes along what only contains the words", "with_copies",
-        "any(parts in said for parts in _contents(doc.readable[i]))",
-        "any(w in o for w in _words(doc.readable[entry]) for o in _words(doc.readable[i]))",
+        "any(parts in said for parts in _contents(view.states[i]))",
+        "any(w in o for w in _words(view.states[entry]) for o in _words(view.states[i]))",
         _ERASE + "test_a_short_answer_takes_no_other_one_along",
     ),
     Mutation(
         "O7", "alternatives of the same content stay", "with_copies",
-        "return {entry, *(i for i in members if any(parts in said for parts in _contents(doc.readable[i])))}",
+        "return {entry, *(i for i in members if any(parts in said for parts in _contents(view.states[i])))}",
         "return {entry}",
         _ERASE + "test_what_only_contains_the_words_stays_and_is_listed",
     ),
     Mutation(
-        "O7", "an edit beside an erase is shown", "order:_withheld",
+        "O7", "an edit beside an erase is shown", "withheld_edits",
         "for i, node in sound.items() if erases else ():",
         "for i, node in ():",
         "tests/document/test_withheld.py::test_o7_an_edit_beside_an_erase_is_withheld_until_somebody_keeps_it",
@@ -225,19 +225,19 @@ MUTATIONS = (
         "tests/document/test_withheld.py::test_o7_what_whoever_erased_had_seen_is_not_withheld",
     ),
     Mutation(
-        "O7", "an author's knowledge of an erase counts for nothing", "order:_withheld",
+        "O7", "an author's knowledge of an erase counts for nothing", "withheld_edits",
         "erased not in node.saw_erased and ",
         "",
         "tests/document/test_withheld.py::test_o7_what_whoever_erased_had_seen_is_not_withheld",
     ),
     Mutation(
-        "O7", "an edit of an edit is shown beside an erase", "order:_withheld",
+        "O7", "an edit of an edit is shown beside an erase", "withheld_edits",
         " + made_of.get(origin, ())",
         "",
         "tests/document/test_withheld.py::test_o7_an_edit_of_an_edit_is_withheld_as_well",
     ),
     Mutation(
-        "O7", "entries after a withheld one are shown", "_dark",
+        "O7", "entries after a withheld one are shown", "after_withheld",
         "[parent for parent in node.parents if parent in dark]",
         "[]",
         "tests/document/test_withheld.py::test_o7_an_edit_beside_an_erase_is_withheld_until_somebody_keeps_it",
@@ -261,13 +261,13 @@ MUTATIONS = (
         "tests/document/test_withheld.py::test_o7_a_mark_that_does_not_say_what_was_seen_withholds_what_may_be_beside_it",
     ),
     Mutation(
-        "O7", "to keep a withheld edit changes nothing", "order:_withheld",
+        "O7", "to keep a withheld edit changes nothing", "withheld_edits",
         "if i not in kept and i not in erases else",
         "if i not in erases else",
         "tests/document/test_withheld.py::test_o7_an_edit_beside_an_erase_is_withheld_until_somebody_keeps_it",
     ),
     Mutation(
-        "O7", "an edit that is erased as well stays withheld", "order:_withheld",
+        "O7", "an edit that is erased as well stays withheld", "withheld_edits",
         "if i not in kept and i not in erases else",
         "if i not in kept else",
         "tests/document/test_withheld.py::test_o7_to_erase_once_more_brings_nothing_back",
@@ -280,8 +280,8 @@ MUTATIONS = (
     ),
     Mutation(
         "O7", "a withheld entry is found by its words", "Projector._row",
-        "self._reading.order.sound() and not withheld",
-        "self._reading.order.sound()",
+        "self._view.order.sound() and not withheld",
+        "self._view.order.sound()",
         "tests/document/test_withheld.py::test_o7_an_edit_that_comes_a_year_after_the_erase_is_withheld",
     ),
     Mutation(
@@ -309,14 +309,14 @@ MUTATIONS = (
         "tests/document/test_fork.py::test_nobody_makes_a_conversation_refuse_its_own_updates",
     ),
     Mutation(
-        "O7", "an alternative doesn't say which erases its author knew", "Conversation._head",
-        "self._doc.order.erased_origins(instead) if instead else ()",
+        "O7", "an alternative doesn't say which erases its author knew", "EntryWriter._head",
+        "view.order.erased_origins(instead) if instead else ()",
         "()",
         "tests/document/test_withheld.py::test_o7_what_whoever_erased_had_seen_is_not_withheld",
     ),
     Mutation(
-        "O7", "a selection shows a withheld entry", "Conversation.select",
-        "self._doc.check_not_withheld(chosen)",
+        "O7", "a selection shows a withheld entry", "ActWriter.select",
+        "view.check_not_withheld(chosen)",
         "",
         "tests/document/test_withheld.py::test_o7_an_edit_beside_an_erase_is_withheld_until_somebody_keeps_it",
     ),
@@ -346,13 +346,13 @@ MUTATIONS = (
     ),
     Mutation(
         "O1", "a time may be any number", "read_head",
-        "_is_int(created_at) and abs(created_at) <= _TIMES_END",
-        "_is_int(created_at)",
+        "is_int(created_at) and abs(created_at) <= TIMES_END",
+        "is_int(created_at)",
         "tests/document/test_malformed_documents.py::test_a_time_that_no_date_holds_makes_its_entry_malformed",
     ),
     Mutation(
         "O1", "a malformed entry is new each time it comes", "ConversationView._note",
-        "self.order.why_unreadable(entry) == readable",
+        "self.order.why_unreadable(entry) == state",
         "False",
         "tests/document/test_malformed_documents.py::test_what_is_malformed_may_come_again",
     ),

@@ -15,8 +15,9 @@ from typing import Any
 
 import click
 
-from ..document.conversation import Change, Conversation
+from ..document.conversation import Conversation
 from ..document.entry import Entry
+from ..document.observers import Change
 from ..engine.base import Engine
 from ..exceptions import EntryNotFound, LLMCRDTError
 from ..generation.generation import Generation, generate

@@ -8,13 +8,16 @@ claim    says that this session will run a tool call, so that no other device ru
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import Any
 
 from ..exceptions import InvalidContent
 from ..ids import EntryId, SessionId, is_entry_id, is_session_id, tagged_hash
 from .canonical import canonical_json, parse_json
+from .checks import is_lamport
+from .nodes import Selection
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,34 @@ class Claim:
         return f"claim:{self.call}:{self.session}"
 
 
+def selection_key(act: Selection) -> str:
+    return f"select:{act.group}:{act.session}"
+
+
+def write_selection(act: Selection) -> str:
+    return canonical_json({"lamport": act.lamport, "entry": act.entry, "after": list(act.after)})
+
+
+def read_selection(key: str, text: object) -> Selection | None:
+    """The selection an act stands for; None for other acts and malformed ones."""
+    kind, _, rest = key.partition(":")
+    group, _, session = rest.partition(":")
+    if kind != "select" or not is_session_id(session):
+        return None
+    try:
+        value = parse_json(text)
+    except InvalidContent:
+        return None
+    if not isinstance(value, dict) or not is_entry_id(value.get("entry")):
+        return None
+    lamport: Any = value.get("lamport")
+    if not is_lamport(lamport):
+        return None
+    after = value.get("after", [])
+    seen = tuple(EntryId(i) for i in after if is_entry_id(i)) if isinstance(after, list) else ()
+    return Selection(group, session, lamport, value["entry"], seen)
+
+
 def call_hash(entry: EntryId, call_id: str) -> str:
     return tagged_hash("llmcrdt/call/1", entry.encode(), call_id.encode("utf-8"))
 
@@ -75,7 +106,7 @@ def read_act(key: str, text: object) -> Stop | Keep | Claim | None:
     except InvalidContent:
         return None
     lamport = said.get("lamport") if isinstance(said, dict) else None
-    if not isinstance(lamport, int) or isinstance(lamport, bool) or not 0 < lamport < 1 << 53:
+    if not is_lamport(lamport):
         return None
     if kind == "claim":
         return Claim(what, SessionId(session), lamport)
@@ -93,10 +124,9 @@ class ToolClaim:
     ``conversation.results(call)`` shows them.
     """
 
-    def __init__(self, others: Callable[[], tuple[Claim, ...]]) -> None:
+    def __init__(self, others: Callable[[], tuple[Claim, ...]], first: Future[bool]) -> None:
         self._find_others = others
-        self._decided = threading.Event()
-        self._first = False
+        self._first = first
 
     @property
     def others(self) -> tuple[Claim, ...]:
@@ -106,12 +136,21 @@ class ToolClaim:
     def granted(self, timeout: float = 5.0, *, offline: bool = False) -> bool:
         """Wait at most ``timeout`` seconds for the relay. ``offline``: the answer where it doesn't come, unless another
         claim has arrived by other ways."""
-        if self._decided.wait(timeout):
-            return self._first
-        return offline and not self._find_others()
+        try:
+            return self._first.result(timeout)
+        except TimeoutError:
+            return offline and not self._find_others()
+
+
+class OwnClaim:
+    """A claim of this session, to be decided by the relay's order. ``handle``: what people have of it."""
+
+    def __init__(self, others: Callable[[], tuple[Claim, ...]]) -> None:
+        self._find_others = others
+        self._first: Future[bool] = Future()
+        self.handle = ToolClaim(others, self._first)
 
     def decide(self) -> None:
         """The relay has this claim on disk, and all that stood before it in its log is here; nothing of later."""
-        if not self._decided.is_set():
-            self._first = not self._find_others()
-            self._decided.set()
+        if not self._first.done():
+            self._first.set_result(not self._find_others())

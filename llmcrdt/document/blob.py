@@ -30,7 +30,7 @@ def is_blob_hash(text: object) -> bool:
 
 
 class BlobStorage(Protocol):
-    """Where contents are kept, by hash."""
+    """Keeps contents by their hash."""
 
     def put(self, source: BinaryIO) -> tuple[str, int]:
         """Keep what ``source`` holds from where it stands; its hash and size. It is on disk when this returns."""
@@ -105,7 +105,7 @@ class Blob:
 
     @property
     def keeper(self) -> BlobStorage | None:
-        """Where the content is kept; None before it is appended."""
+        """The storage of its content; None before it is appended."""
         return self.__dict__.get("_keeper")
 
     def kept_by(self, keeper: BlobStorage | None) -> Blob:

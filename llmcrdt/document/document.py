@@ -1,14 +1,14 @@
 """A document in use: a replica, the journal that keeps its bytes, and the session that writes it.
 
-Conversation and Library stand on this. Flow of a local write: edit the replica, keep the update in the journal
-(durable when that returns), then let the subclass read what was touched. If the journal fails, the replica is thrown
-away and loaded again, so memory never holds what the disk does not.
+Conversations and libraries stand on this. Flow of a local write: edit the replica, have its content read what was
+touched, keep the update in the journal (durable when that returns). If the journal fails, the replica is thrown away
+and loaded again, so memory never holds what the disk does not.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Protocol
@@ -16,39 +16,32 @@ from typing import Protocol
 from ..crdt.backend import Applied, Edit, Replica, Touched
 from ..exceptions import LLMCRDTError, MalformedUpdate, NewerDocument, RepoClosed
 from ..ids import DocumentId, Random, SessionId, new_session_id
+from .replica_loading import Journal, load_replica
 from .schema import META, check_identity, check_schema
 
 
-class Journal(Protocol):
-    """Keeps the bytes of one document, shared by every process that has it open. Called under the document's lock."""
+class Content(Protocol):
+    """The meaning of a document: reads it from the replica. Called under the document's lock."""
 
-    def load(self) -> tuple[bytes | None, Sequence[bytes]]:
-        """The snapshot, and the updates after it. ``news`` continues from here."""
+    @property
+    def kind(self) -> str:
+        """The name of such documents in errors: "Conversation", "Library"."""
         ...
 
-    def append(self, update: bytes, session: SessionId, keys: Iterable[str]) -> None:
-        """Keep an update that ``session`` made; it is on disk when this returns. ``keys``: the entries it touches."""
+    def reset(self) -> None:
+        """Forget everything that was read, then read the whole replica."""
         ...
 
-    def news(self) -> Sequence[bytes]:
-        """Updates that others (processes, the relay) appended since the last call."""
+    def absorb(self, touched: Touched, *, local: bool) -> None:
+        """Read what a change touched. ``local``: it is not on disk yet; ``on_disk`` is called when it is."""
         ...
 
-    def compact(self, snapshot: Callable[[], tuple[bytes, Sequence[bytes]]]) -> None:
-        """Fold the updates into a new snapshot if they have outgrown the old one. Called after writes."""
+    def on_disk(self, *, local: bool) -> None:
+        """The changes that were read last are on disk now."""
         ...
 
-    def purge(self, snapshot: Callable[[], tuple[bytes, Sequence[bytes]]], erased: int) -> bool:
-        """Keep the document as it is now and nothing of what it was: erased words must not stay in old updates.
-        ``erased``: how many entries are erased by now. False, and nothing done, where there are ``news``."""
-        ...
-
-    def purged(self) -> int:
-        """How many entries were erased when ``purge`` was called last."""
-        ...
-
-    def set_aside(self, update: bytes, reason: str) -> None:
-        """Keep an update that can't be applied, apart from the document."""
+    def merged(self) -> None:
+        """Something came from elsewhere, and was read. May write."""
         ...
 
 
@@ -60,176 +53,185 @@ class Document:
         id: DocumentId,
         journal: Journal,
         make_replica: Callable[[], Replica],
+        content: Content,
         *,
         lock: threading.RLock,
         clock: Callable[[], float],
         random: Random,
     ) -> None:
         self.id = id
-        self._journal = journal
+        self.journal = journal
+        self.lock = lock
+        self.clock = clock
+        self.random = random
+        self.newer: LLMCRDTError | None = None
+        """Says that the document is of a newer version: it is carried, stored and synced, but not read or written."""
         self._make_replica = make_replica
-        self._lock = lock
-        self._clock = clock
-        self._random = random
+        self._content = content
         self._session: SessionId | None = None
         self._open_edit: Edit | None = None
         self._edited: set[str] = set()
         self._closed = ""
         self._closed_hint = "Get it again from its repo."
-        self._as_bytes, self._as_read = _Use(self, read=False), _Use(self, read=True)
+        self._as_bytes, self._as_content = Use(self, read=False), Use(self, read=True)
         self._loaded = False
 
-    # what a subclass does with what it reads
-
-    def _reset(self) -> None:
-        """Forget everything that was read, then read the whole replica."""
-        raise NotImplementedError
-
-    def _absorb(self, touched: Touched, *, local: bool) -> None:
-        """Read what a change touched. ``local``: it is not on disk yet; ``_on_disk`` is called when it is."""
-        raise NotImplementedError
-
-    def _merged(self) -> None:
-        """Something came from elsewhere, and was read. May write."""
-
-    def _on_disk(self, *, local: bool) -> None:
-        """What was absorbed last is on disk now."""
-
-    # the document as bytes
-
-    def diff(self, since: bytes | None = None) -> bytes:
-        """All that a replica at ``since`` (its ``version()``) may lack, as one update; everything if None."""
-        with self._carrying():
-            return self._replica.diff(since)
-
-    def version(self) -> bytes:
-        """What this replica holds, for another one's ``diff``."""
-        with self._carrying():
-            return self._replica.version()
-
-    def apply(self, update: bytes) -> None:
-        """Merge an update from any transport; it is on disk when this returns. Raises MalformedUpdate, and
-        OtherDocument for one of another conversation, a fork for instance; nothing is kept."""
-        with self._carrying():
-            applied = self._merge(update)
-            if applied.news:
-                self._absorb(applied.touched, local=True)  # first, for the journal keeps tables of what is read
-                self._append(applied.update, applied.touched)
-                self._on_disk(local=False)
-                self._merged()
-
-    def close(self) -> None:
-        """Stop using this object. The document stays where it is."""
-        with self._lock:
-            self._closed = "is closed"
-
-    def refuse(self, why: str, hint: str = "") -> None:
-        """Every use from now on says ``why`` (a verb and more)."""
-        with self._lock:
-            self._closed, self._closed_hint = why, hint
-
-    def check_usable(self) -> None:
-        """Raises RepoClosed where this object was closed, or its document was deleted."""
-        if self._closed:
-            raise RepoClosed(f"{type(self).__name__} {self.id} {self._closed}.", hint=self._closed_hint)
+    @property
+    def replica(self) -> Replica:
+        """The replica in use; another one after it had to be loaded again."""
+        return self._replica
 
     @property
     def session(self) -> SessionId:
         """The name under which this object writes: fresh, drawn at the first write."""
         if self._session is None:
-            self._session = new_session_id(self._random)
+            self._session = new_session_id(self.random)
         return self._session
 
-    def refresh(self) -> None:
-        """Take in what other processes and the relay wrote to the same file; if it is loaded."""
-        with self._lock:
-            if self._loaded and self._take_news():
-                self._merged()
+    # the document as bytes
+
+    def diff(self, since: bytes | None = None) -> bytes:
+        """All that a replica at ``since`` (its ``version()``) may lack, as one update; everything if None."""
+        with self._as_bytes:
+            return self._replica.diff(since)
+
+    def version(self) -> bytes:
+        """The state of this replica, for another one's ``diff``."""
+        with self._as_bytes:
+            return self._replica.version()
+
+    def apply(self, update: bytes) -> None:
+        """Merge an update from any transport; it is on disk when this returns. Raises MalformedUpdate, and
+        OtherDocument for one of another conversation, a fork for instance; nothing is kept."""
+        with self._as_bytes:
+            applied = self._merge(update)
+            if applied.news:
+                self._content.absorb(
+                    applied.touched, local=True
+                )  # first, for the journal writes an index of what is read
+                self._append(applied.update, applied.touched)
+                self._content.on_disk(local=False)
+                self._content.merged()
+
+    # in use or not
 
     @property
     def loaded(self) -> bool:
         """Whether the replica is in memory."""
         return self._loaded
 
-    def load_again(self) -> None:
-        """Forget what is in memory, and load what is on disk."""
-        with self._lock:
-            self._load()
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed, or refused."""
+        return bool(self._closed)
 
     def load(self) -> None:
         """Load the replica if it isn't yet."""
-        with self._lock:
+        with self.lock:
             if not self._loaded:
                 self._load()
-                self._merged()
+                self._content.merged()
 
-    def _take_news(self) -> bool:
-        news = self._journal.news()
-        for update in news:
-            try:
-                applied = self._merge(update)
-            except MalformedUpdate as error:
-                self._journal.set_aside(update, str(error))
-                continue
-            if applied.news:
-                self._absorb(applied.touched, local=False)
-        return bool(news)
+    def load_again(self) -> None:
+        """Forget what is in memory, and load what is on disk."""
+        with self.lock:
+            self._load()
 
-    # for subclasses
+    def refresh(self) -> None:
+        """Read what other processes and the relay wrote to the same file; if it is loaded."""
+        with self.lock:
+            if self._loaded and self.apply_news():
+                self._content.merged()
 
-    def _carrying(self) -> _Use:
-        """Handle the bytes, whatever they say."""
-        return self._as_bytes
+    def close(self) -> None:
+        """Stop using this object. The document stays where it is."""
+        with self.lock:
+            self._closed = "is closed"
 
-    def _reading(self) -> _Use:
-        """Handle what they say; raises NewerDocument where this version doesn't know how."""
-        return self._as_read
+    def refuse(self, why: str, hint: str = "") -> None:
+        """Every use from now on says ``why`` (a verb and more)."""
+        with self.lock:
+            self._closed, self._closed_hint = why, hint
 
-    def _ready(self, *, read: bool) -> None:
-        """Under the lock: the replica is there, and holds what others wrote to the file."""
-        self.check_usable()
-        self.load()
-        if self._open_edit is None:
-            self.refresh()
-        if read and self._newer is not None:
-            raise self._newer
+    def check_usable(self) -> None:
+        """Raises RepoClosed where this object was closed, or its document was deleted."""
+        if self._closed:
+            raise RepoClosed(f"{self._content.kind} {self.id} {self._closed}.", hint=self._closed_hint)
 
-    def _check_schema(self) -> None:
-        """From a newer major version on the document is carried, stored and synced, but not read or written."""
-        try:
-            check_schema(self._replica.get(META, "schema"))
-            self._newer: LLMCRDTError | None = None
-        except NewerDocument as error:
-            self._newer = error
+    # for its content
+
+    def reading(self) -> Use:
+        """While it is open, the lock is held and the replica is up to date. Raises RepoClosed, and NewerDocument where
+        this version doesn't know how to read it."""
+        return self._as_content
 
     @contextmanager
-    def _editing(self) -> Iterator[Edit]:
-        """A write: one update, durable at the end. Inside ``batch`` several share one."""
-        with self._reading():
+    def editing(self) -> Iterator[Edit]:
+        """A write: one update, durable at the end. One inside another is part of that one's update."""
+        with self._as_content:
             if self._open_edit is not None:
                 yield self._open_edit
-                self._take_in(self._open_edit)
+                self._absorb_edit(self._open_edit)
                 return
             self._edited = set()
             try:
                 with self._replica.edit() as edit:
                     self._open_edit = edit
                     yield edit
-                    self._take_in(edit)
+                    self._absorb_edit(edit)
                 self._open_edit = None
                 if edit.update:
-                    self._journal.append(edit.update, self.session, self._edited)
+                    self.journal.append(edit.update, self.session, self._edited)
             except BaseException:
                 self._open_edit = None
                 self._load()
                 raise
-            self._on_disk(local=True)
-            self._journal.compact(self._replica.snapshot)
+            self._content.on_disk(local=True)
+            self.journal.compact(self._replica.snapshot)
 
-    def _take_in(self, edit: Edit) -> None:
+    @property
+    def in_edit(self) -> bool:
+        """Whether a write is going on."""
+        return self._open_edit is not None
+
+    def is_edited(self, entry: str) -> bool:
+        """Whether the write that is going on touches this entry."""
+        return self._open_edit is not None and entry in self._edited
+
+    def apply_news(self) -> bool:
+        """Apply what others wrote to the journal; whether there was any. Called under the lock."""
+        news = self.journal.news()
+        for update in news:
+            try:
+                applied = self._merge(update)
+            except MalformedUpdate as error:
+                self.journal.set_aside(update, str(error))
+                continue
+            if applied.news:
+                self._content.absorb(applied.touched, local=False)
+        return bool(news)
+
+    def check_schema(self) -> None:
+        """Find out whether the replica is of a version that this one reads (``newer``)."""
+        try:
+            check_schema(self._replica.get(META, "schema"))
+            self.newer = None
+        except NewerDocument as error:
+            self.newer = error
+
+    def _make_ready(self, *, read: bool) -> None:
+        """Under the lock: the replica is there, and holds what others wrote to the file."""
+        self.check_usable()
+        self.load()
+        if self._open_edit is None:
+            self.refresh()
+        if read and self.newer is not None:
+            raise self.newer
+
+    def _absorb_edit(self, edit: Edit) -> None:
         touched = edit.take_touched()
         self._edited.update(*touched.keys.values())
-        self._absorb(touched, local=True)
+        self._content.absorb(touched, local=True)
 
     def _merge(self, update: bytes) -> Applied:
         check_identity(self.id, update, self._replica.foreign_key)
@@ -242,43 +244,20 @@ class Document:
 
     def _append(self, update: bytes, touched: Touched) -> None:
         try:
-            self._journal.append(update, self.session, {key for keys in touched.keys.values() for key in keys})
+            self.journal.append(update, self.session, {key for keys in touched.keys.values() for key in keys})
         except BaseException:
             self._load()
             raise
 
     def _load(self) -> None:
-        """Build the replica from the journal; an update that breaks it is set aside, and the rest loaded without it."""
         self._session = None  # a new replica has a new writer identity
-        snapshot, updates = self._journal.load()
-        kept = list(updates)
-        while True:
-            self._replica = self._make_replica()
-            try:
-                self._replica.load(snapshot, kept)
-            except MalformedUpdate:
-                bad = self._first_bad(snapshot, kept)
-                if bad is None:
-                    raise
-                self._journal.set_aside(kept[bad], "It broke the document when it was loaded.")
-                del kept[bad]
-                continue
-            break
+        self._loaded = False  # should it fail, the next use loads again
+        self._replica = load_replica(self.journal, self._make_replica)
         self._loaded = True
-        self._reset()
-
-    def _first_bad(self, snapshot: bytes | None, updates: Sequence[bytes]) -> int | None:
-        replica = self._make_replica()
-        replica.load(snapshot, ())
-        for index, update in enumerate(updates):
-            try:
-                replica.apply(update)
-            except MalformedUpdate:
-                return index
-        return None
+        self._content.reset()
 
 
-class _Use:
+class Use:
     """Somebody uses a document: its lock is held, and its replica is up to date. It holds nothing of one use, so one
     object serves them all, inside each other too."""
 
@@ -287,12 +266,12 @@ class _Use:
         self._read = read
 
     def __enter__(self) -> None:
-        self._document._lock.acquire()
+        self._document.lock.acquire()
         try:
-            self._document._ready(read=self._read)
+            self._document._make_ready(read=self._read)
         except BaseException:
-            self._document._lock.release()
+            self._document.lock.release()
             raise
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._document._lock.release()
+        self._document.lock.release()

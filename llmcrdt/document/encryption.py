@@ -1,14 +1,14 @@
-"""Sealed hidden fields: XChaCha20-Poly1305 under a conversation's key. The only import of PyNaCl.
+"""Encrypted hidden fields: XChaCha20-Poly1305 under a conversation's key. The only import of PyNaCl.
 
-A sealed value is one byte 0x01, the key id (24 bytes), the nonce (24 bytes), the binding as JSON, a zero byte, then the
-ciphertext with its tag. The tag also covers where the field stands: conversation, entry, name, key id and binding. So a
-field that somebody moved, renamed or bound to something else does not open. The binding itself stays readable: a
+An encrypted value is one byte 0x01, the key id (24 bytes), the nonce (24 bytes), the binding as JSON, a zero byte, then
+the ciphertext with its tag. The tag also covers where the field stands: conversation, entry, name, key id and binding.
+So a field that somebody moved, renamed or bound to something else does not open. The binding itself stays readable: a
 renderer without the key can tell whether the field would hold.
 
-A replica without the key, or without PyNaCl, carries sealed fields untouched.
+A replica without the key, or without PyNaCl, carries encrypted fields untouched.
 
-What the library itself hides, the token log (``llmcrdt/tokens``), stays clear. Its token ids spell the entry's text and
-the prompt's, so it is as secret as the visible text beside it, and no more.
+The library's own hidden field, the token log (``llmcrdt/tokens``), stays clear. Its token ids spell the entry's text
+and the prompt's, so it is as secret as the visible text beside it, and no more.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .canonical import JSON, canonical_json, parse_json
 from .entry import HiddenField
 
 MARK = b"\x01"
-"""The first byte of a sealed value. A clear one begins with JSON text, so never with this."""
+"""The first byte of an encrypted value. A clear one begins with JSON text, so never with this."""
 
 _ID = 24
 _NONCE = 24
@@ -42,10 +42,10 @@ class EncryptionKey(Protocol):
 
 
 class Keys(Protocol):
-    """Where the keys of conversations are kept."""
+    """Keeps the keys of conversations."""
 
     def newest(self, conversation: DocumentId) -> EncryptionKey:
-        """The key to seal with; made where there is none yet."""
+        """The key to encrypt with; made where there is none yet."""
         ...
 
     def find(self, conversation: DocumentId, id: KeyId) -> EncryptionKey | None:
@@ -58,7 +58,7 @@ class Keys(Protocol):
 
 
 class FieldAddress(NamedTuple):
-    """Where a hidden field stands, and the keys at hand there."""
+    """The address of a hidden field, and the keys at hand there."""
 
     conversation: DocumentId
     entry: EntryId
@@ -71,23 +71,23 @@ NOWHERE = FieldAddress(DocumentId(""), EntryId(""), "", None)
 
 
 class EncryptedField(HiddenField):
-    """A sealed field as it stands in a document. It is opened when ``data`` is asked for, not before."""
+    """An encrypted field as it stands in a document. It is opened when ``data`` is asked for, not before."""
 
     stored: bytes
     key: KeyId
-    _place: FieldAddress
+    _address: FieldAddress
 
-    def __init__(self, stored: bytes, binding: Mapping[str, JSON], key: KeyId, place: FieldAddress) -> None:
+    def __init__(self, stored: bytes, binding: Mapping[str, JSON], key: KeyId, address: FieldAddress) -> None:
         object.__setattr__(self, "stored", stored)
         object.__setattr__(self, "binding", binding)
         object.__setattr__(self, "sealed", True)
         object.__setattr__(self, "key", key)
-        object.__setattr__(self, "_place", place)
+        object.__setattr__(self, "_address", address)
 
     @property
     def data(self) -> bytes:
         """The content. Raises KeyMissing, CannotOpen, SealingMissing, KeyringUnusable."""
-        return _open(self.stored, self.key, self._place)
+        return _open(self.stored, self.key, self._address)
 
     @property
     def locked(self) -> bool:
@@ -102,7 +102,7 @@ class EncryptedField(HiddenField):
 
     def __getstate__(self) -> dict[str, object]:
         """No keys go along; the copy stays locked."""
-        return {**self.__dict__, "_place": self._place._replace(keys=None)}
+        return {**self.__dict__, "_address": self._address._replace(keys=None)}
 
     def __eq__(self, other: object) -> bool:
         """Same bytes in the document; asks for no key."""
@@ -112,26 +112,26 @@ class EncryptedField(HiddenField):
         return hash(self.stored)
 
     def __repr__(self) -> str:
-        return f"<sealed hidden field under key {self.key}, binding {dict(self.binding)!r}>"
+        return f"<encrypted hidden field under key {self.key}, binding {dict(self.binding)!r}>"
 
 
-def seal(field: HiddenField, place: FieldAddress, random: Random = os.urandom) -> bytes:
-    """The sealed value of ``field`` for this place, under the conversation's newest key.
+def encrypt_field(field: HiddenField, address: FieldAddress, random: Random = os.urandom) -> bytes:
+    """The encrypted value of ``field`` for this address, under the conversation's newest key.
 
     Raises SealingMissing without PyNaCl, KeyMissing where nothing keeps keys, InvalidContent for a bad binding, and
-    what ``field.data`` raises where the field was itself read sealed.
+    what ``field.data`` raises where the field was itself read encrypted.
     """
     encrypt = _aead().crypto_aead_xchacha20poly1305_ietf_encrypt
     data, binding = field.data, canonical_json(dict(field.binding))
-    if place.keys is None:
+    if address.keys is None:
         raise KeyMissing("There is no keyring here to seal with.", hint="Append through a repo's conversation.")
-    key, nonce = place.keys.newest(place.conversation), random(_NONCE)
-    sealed = encrypt(bytes(data), _bound_to(place, key.id, binding), nonce, key.data)
-    return MARK + key_bytes(key.id) + nonce + binding.encode("utf-8") + b"\0" + bytes(sealed)
+    key, nonce = address.keys.newest(address.conversation), random(_NONCE)
+    ciphertext = encrypt(bytes(data), _bound_to(address, key.id, binding), nonce, key.data)
+    return MARK + key_bytes(key.id) + nonce + binding.encode("utf-8") + b"\0" + bytes(ciphertext)
 
 
-def read_sealed(value: bytes, place: FieldAddress) -> EncryptedField:
-    """The field that a sealed value stands for, unopened. Raises InvalidContent for bytes that can't be one."""
+def read_encrypted(value: bytes, address: FieldAddress) -> EncryptedField:
+    """The field that an encrypted value stands for, unopened. Raises InvalidContent for bytes that can't be one."""
     binding, zero, ciphertext = value[_HEADER:].partition(b"\0")
     if value[:1] != MARK or not zero or len(ciphertext) < _TAG:
         raise InvalidContent("sealed hidden field is cut short")
@@ -141,33 +141,33 @@ def read_sealed(value: bytes, place: FieldAddress) -> EncryptedField:
         raise InvalidContent("sealed hidden field's binding is not UTF-8") from None
     if not isinstance(parsed, dict):
         raise InvalidContent("sealed hidden field's binding is not an object")
-    return EncryptedField(value, parsed, KeyId(text_of(value[1 : 1 + _ID])), place)
+    return EncryptedField(value, parsed, KeyId(text_of(value[1 : 1 + _ID])), address)
 
 
-def _open(value: bytes, id_: KeyId, place: FieldAddress) -> bytes:
+def _open(value: bytes, id_: KeyId, address: FieldAddress) -> bytes:
     decrypt = _aead().crypto_aead_xchacha20poly1305_ietf_decrypt
-    key = place.keys.find(place.conversation, id_) if place.keys is not None else None
+    key = address.keys.find(address.conversation, id_) if address.keys is not None else None
     if key is None:
         raise KeyMissing(
-            f"The key {id_} of conversation {place.conversation} is not here.",
+            f"The key {id_} of conversation {address.conversation} is not here.",
             hint="Export it where the field was written (repo.keyring.export), and add it here (repo.keyring.add).",
         )
     binding, _, ciphertext = value[_HEADER:].partition(b"\0")
     nonce = value[1 + _ID : _HEADER]
     try:
-        bound = _bound_to(place, id_, binding.decode("utf-8"))
+        bound = _bound_to(address, id_, binding.decode("utf-8"))
         return bytes(decrypt(ciphertext, bound, nonce, key.data))
     except (_crypto_error(), InvalidContent):
         raise CannotOpen(
-            f"The hidden field {place.name!r} of entry {place.entry} does not open: it was changed, or moved here from"
-            " another place.",
+            f"The hidden field {address.name!r} of entry {address.entry} does not open: it was changed, or moved here"
+            " from another place.",
             hint="It stays as it is; nothing else is affected.",
         ) from None
 
 
-def _bound_to(place: FieldAddress, id_: KeyId, binding: str) -> bytes:
-    """What the tag covers beside the content. JSON keeps ("ab", "c") and ("a", "bc") apart."""
-    text = canonical_json(["llmcrdt/hidden/1", place.conversation, place.entry, place.name, id_, binding])
+def _bound_to(address: FieldAddress, id_: KeyId, binding: str) -> bytes:
+    """The data that the tag covers beside the content. JSON keeps ("ab", "c") and ("a", "bc") apart."""
+    text = canonical_json(["llmcrdt/hidden/1", address.conversation, address.entry, address.name, id_, binding])
     return text.encode("utf-8")
 
 

@@ -1,4 +1,4 @@
-"""Entry, Part, Frame, HiddenField: immutable values, equal by content. They know no storage and no order.
+"""Entry, Part, HiddenField: immutable values, equal by content. They know no storage and no order.
 
 Parts are what an entry says; each has a JSON form with a ``type``. A type this version doesn't know is an ``Unknown``
 and is kept verbatim; unknown fields of a known type are kept in ``extra``.
@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from ..exceptions import InvalidContent
-from ..ids import ContentHash, EntryId, FrameHash, SessionId, tagged_hash
+from ..ids import ContentHash, EntryId, SessionId, tagged_hash
 from .blob import Blob, blob_from_json, blob_to_json
 from .canonical import JSON
+from .frame import Frame
 
 Role = Literal["system", "user", "assistant", "tool"]
 ROLES = ("system", "user", "assistant", "tool")
@@ -32,7 +33,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Reasoning:
-    """What a model thought aloud; a renderer may leave it out."""
+    """A model's thoughts; a renderer may leave them out."""
 
     type: ClassVar[str] = "reasoning"
     text: str
@@ -53,7 +54,7 @@ class ToolCall:
 
 @dataclass(frozen=True)
 class ToolResult:
-    """What a tool answered, as text. Which call it answers stands on the entry (``answers``)."""
+    """A tool's answer, as text. The entry names the call (``answers``)."""
 
     type: ClassVar[str] = "tool_result"
     text: str
@@ -119,7 +120,7 @@ def part_from_json(value: JSON) -> Part:
 
 
 def parts_of(content: str | Part | Sequence[Part], role: str) -> tuple[Part, ...]:
-    """What people pass as content: a string, a part, or several parts."""
+    """The parts of what people pass as content: a string, a part, or several parts."""
     if isinstance(content, str):
         return (ToolResult(content) if role == "tool" else Text(content),) if content or role != "system" else ()
     if isinstance(content, Part):
@@ -156,45 +157,6 @@ class HiddenField:
     def __repr__(self) -> str:
         form = "hidden field to seal" if self.sealed else "hidden field"
         return f"<{form}, {len(self.data)} bytes, binding {dict(self.binding)!r}>"
-
-
-Pin = tuple[EntryId, ContentHash]
-"""One entry in exactly one version."""
-
-
-@dataclass(frozen=True)
-class Frame:
-    """The exact ordered list of versions that a generation was computed on: frame(base), base, appended.
-
-    ``hash`` names the whole list; ``sent`` is the hash of what was really sent. ``assumed``: imported, so nobody knows
-    what was sent. ``partial``: something before it is missing. ``restarts``: why it names no base although something
-    was generated before ("erased", or what the caller said).
-    """
-
-    base: Pin | None
-    appended: tuple[Pin, ...]
-    hash: FrameHash
-    renderer: str = ""
-    sent: str | None = None
-    assumed: bool = False
-    partial: bool = False
-    restarts: str = ""
-
-    @property
-    def pins(self) -> tuple[Pin, ...]:
-        """What this frame names itself: the base, then what it appends."""
-        return ((self.base,) if self.base else ()) + self.appended
-
-
-EMPTY_FRAME = FrameHash(tagged_hash("llmcrdt/frame/1"))
-"""The hash of the frame that holds nothing."""
-
-
-def extend_frame_hash(before: FrameHash, pins: Sequence[tuple[str, str]]) -> FrameHash:
-    """The hash of a list after ``pins`` are appended to it: a chain, so a frame's hash costs what it adds."""
-    for entry, version in pins:
-        before = FrameHash(tagged_hash("llmcrdt/frame/1", before.encode(), entry.encode(), version.encode()))
-    return before
 
 
 def content_hash(role: str, version_text: str) -> ContentHash:

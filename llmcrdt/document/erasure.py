@@ -1,8 +1,8 @@
-"""Erase (O7): what has to go where an entry is erased, here and whenever a merge brings it back.
+"""Erase (O7): removes the words of an entry, here and whenever a merge brings them back.
 
 An erase takes every version, live text and hidden field of the entry, the alternatives of the same content, and the
 token logs of every generation that was computed on it: token ids spell the words. The entry's place and the hashes of
-its versions stay, so frames can still be checked. What else holds the words is listed, and stays.
+its versions stay, so frames can still be checked. Other entries that hold the words are listed, and stay.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from . import schema
 from .blob import Blob
 from .canonical import canonical_json
 from .entry import TOKENS, Part, Reasoning, Text, ToolCall, ToolResult, part_to_json, visible_text
+from .entry_fields import write_erased
+from .entry_state import EntryState
 from .order import Order
-from .view import ConversationView, EntryState
+from .view import ConversationView
 
 CONTENT = ("version:", "live:", "hidden:")
 HeldHere = Literal["alternative", "summary", "entry"]
@@ -37,15 +39,15 @@ class Held(NamedTuple):
 
 @dataclass(frozen=True)
 class Erased:
-    """What ``conv.erase`` did. ``entries``: all that it erased, oldest first."""
+    """The result of ``conv.erase``. ``entries``: all that it erased, oldest first."""
 
     entries: tuple[EntryId, ...]
     _look: Callable[[], Sequence[Held]] = field(repr=False, compare=False)
 
     @cached_property
     def still_held(self) -> tuple[Held, ...]:
-        """What still holds the words, as of the first time that this is asked; it reads the whole conversation.
-        ``conv.erase(entry, also=...)`` takes entries of this list that are of the same conversation."""
+        """The entries that still hold the words, as of the first time that this is asked; it reads the whole
+        conversation. ``conv.erase(entry, also=...)`` takes entries of this list that are of the same conversation."""
         return tuple(self._look())
 
 
@@ -63,86 +65,86 @@ def holding(order: Order, erased: Set[EntryId]) -> dict[EntryId, set[EntryId]]:
     return found
 
 
-def with_copies(doc: ConversationView, entry: EntryId) -> set[EntryId]:
+def with_copies(view: ConversationView, entry: EntryId) -> set[EntryId]:
     """The entry, and its alternatives of the same content."""
-    said = _contents(doc.readable[entry])
-    members = doc.order.members(entry)
-    return {entry, *(i for i in members if any(parts in said for parts in _contents(doc.readable[i])))}
+    said = _contents(view.states[entry])
+    members = view.order.members(entry)
+    return {entry, *(i for i in members if any(parts in said for parts in _contents(view.states[i])))}
 
 
-def words_of(doc: ConversationView, entries: Iterable[EntryId]) -> set[str]:
+def words_of(view: ConversationView, entries: Iterable[EntryId]) -> set[str]:
     """The words of entries, as ``holders`` looks for them. Signs alone are no words."""
-    words = {word for entry in entries for word in _words(doc.readable[entry])}
+    words = {word for entry in entries for word in _words(view.states[entry])}
     return {word for word in words if any(map(str.isalnum, word))}
 
 
-def holders(doc: ConversationView, erased: Collection[EntryId], words: Set[str]) -> Iterator[tuple[EntryId, HeldHere]]:
+def holders(view: ConversationView, erased: Collection[EntryId], words: Set[str]) -> Iterator[tuple[EntryId, HeldHere]]:
     """The entries that still hold words of erased ones, oldest first. A summary of them may say them in other words."""
-    alternatives = {i for entry in erased for i in doc.order.members(entry)}
-    for node in doc.order.sound().values():
-        if node.id in doc.erased:
+    alternatives = {i for entry in erased for i in view.order.members(entry)}
+    for node in view.order.sound().values():
+        if node.id in view.erased:
             continue
-        if node.covers and not set(doc.order.frame_list(node.covers)[0]).isdisjoint(erased):
+        if node.covers and not set(view.order.frame_list(node.covers)[0]).isdisjoint(erased):
             yield node.id, "summary"
-        elif any(word in text for text in _words(doc.readable[node.id]) for word in words):
+        elif any(word in text for text in _words(view.states[node.id]) for word in words):
             yield node.id, "alternative" if node.id in alternatives else "entry"
 
 
 def erase(
-    doc: ConversationView, replica: Replica, edit: Edit, entries: set[EntryId], *, session: str, lamport: int
+    view: ConversationView, replica: Replica, edit: Edit, entries: set[EntryId], *, session: str, lamport: int
 ) -> None:
     """Write the erase of some entries, and remove what it takes."""
     for entry in sorted(entries):
-        readable, mark = doc.readable[entry], f"erased:{session}"
+        state, mark = view.states[entry], f"erased:{session}"
         if mark in (replica.node(schema.ENTRIES, entry) or ()):
             continue  # written over, the mark would be gone for a while where only half of that has arrived
-        hashes = [*(version.hash for version in readable.versions), *(readable.erased or ())]
-        seen = doc.order.made_of(entry) - entries
-        edit.put_field(schema.ENTRIES, entry, mark, schema.write_erased(lamport, set(hashes), seen))
-    clean(doc, replica, edit, entries)
+        hashes = [*(version.hash for version in state.versions), *(state.erased or ())]
+        seen = view.order.made_of(entry) - entries
+        edit.put_field(schema.ENTRIES, entry, mark, write_erased(lamport, set(hashes), seen))
+    clean(view, replica, edit, entries)
 
 
-def clean(doc: ConversationView, replica: Replica, edit: Edit, more: Set[EntryId] = frozenset()) -> None:
-    """Remove whatever stands beside an erase, and the token logs of frames that hold one."""
-    erased = doc.erased | more
+def clean(view: ConversationView, replica: Replica, edit: Edit, more: Set[EntryId] = frozenset()) -> None:
+    """Remove all content beside an erase, and the token logs of frames that hold one."""
+    erased = view.erased | more
     for entry in sorted(erased):
         for name in list(replica.node(schema.ENTRIES, entry) or ()):
             if name.startswith(CONTENT):
                 edit.delete_field(schema.ENTRIES, entry, name)
-    for entry, held in sorted(holding(doc.order, erased).items()):
-        if not held <= _known_erased(doc.readable[entry]):
+    for entry, held in sorted(holding(view.order, erased).items()):
+        if not held <= _known_erased(view.states[entry]):
             edit.delete_field(schema.ENTRIES, entry, f"hidden:{TOKENS}")
 
 
-def is_clean(doc: ConversationView) -> bool:
+def is_clean(view: ConversationView) -> bool:
     """Whether nothing stands beside an erase."""
-    if not doc.erased:
+    if not view.erased:
         return True
-    if any(doc.readable[entry].leftover for entry in doc.erased):
+    if any(view.states[entry].leftover for entry in view.erased):
         return False
     return all(
-        TOKENS not in doc.readable[entry].hidden or held <= _known_erased(doc.readable[entry])
-        for entry, held in holding(doc.order, doc.erased).items()
+        TOKENS not in view.states[entry].hidden or held <= _known_erased(view.states[entry])
+        for entry, held in holding(view.order, view.erased).items()
     )
 
 
-def _known_erased(readable: EntryState) -> set[str]:
+def _known_erased(state: EntryState) -> set[str]:
     """Entries that were erased before this generation's prompt was made: their words are not in its log."""
-    field = readable.hidden.get(TOKENS)
+    field = state.hidden.get(TOKENS)
     binding: Mapping[str, object] = field.binding if field else {}
     names = binding.get("erased")
     return {name for name in names if isinstance(name, str)} if isinstance(names, list) else set()
 
 
-def _contents(readable: EntryState) -> list[tuple[Part, ...]]:
-    """What an entry says in each version, and as it grows, where it says anything."""
-    found = [*(version.parts for version in readable.versions), readable.live]
+def _contents(state: EntryState) -> list[tuple[Part, ...]]:
+    """The parts of an entry in each version, and as it grows; without those that say nothing."""
+    found = [*(version.parts for version in state.versions), state.live]
     return [parts for parts in found if any(map(_spelled, parts))]
 
 
-def _words(readable: EntryState) -> Iterator[str]:
+def _words(state: EntryState) -> Iterator[str]:
     """Everything that an entry says, piece by piece and as people read it; upper case and white space don't count."""
-    for parts in _contents(readable):
+    for parts in _contents(state):
         for text in (visible_text(parts), *map(_spelled, parts)):
             if text:
                 yield " ".join(text.casefold().split())

@@ -1,7 +1,7 @@
 """Fork: a new conversation that begins as another one stood at an entry.
 
 Entries keep their ids, their versions and their frames, so token logs and hidden fields stay valid, and a later reader
-can compare the two. What is copied is the transcript up to the entry, and whatever those entries refer to.
+can compare the two. The transcript up to the entry is copied, and all that those entries refer to.
 """
 
 from __future__ import annotations
@@ -9,29 +9,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..crdt.backend import Other, Replica, Scalar, SharedText
-from ..exceptions import NotSealed
+from ..exceptions import InvalidContent, NotSealed
 from ..ids import DocumentId, EntryId
 from . import schema
-from .acts import Keep, read_act
-from .canonical import canonical_json
+from .acts import Keep, read_act, read_selection
+from .canonical import JSON, canonical_json, parse_json
 from .encryption import MARK
-from .order import Selection, by_age
+from .nodes import Selection, by_age
 from .view import ConversationView
 
 
-def copy_until(doc: ConversationView, replica: Replica, entry: EntryId) -> dict[EntryId, Mapping[str, Scalar]]:
+def copy_until(view: ConversationView, replica: Replica, entry: EntryId) -> dict[EntryId, Mapping[str, Scalar]]:
     """The fields of every entry that the fork at ``entry`` begins with. Raises NotSealed.
 
-    Sealed hidden fields are bound to their conversation and would not open elsewhere: they are not among the fields.
+    Encrypted hidden fields are bound to their conversation and would not open elsewhere: they are left out.
     """
-    return {each: _fields(doc, replica, each) for each in by_age(until(doc, entry), doc.order.sound())}
+    return {each: _fields(view, replica, each) for each in by_age(until(view, entry), view.order.sound())}
 
 
-def until(doc: ConversationView, entry: EntryId) -> set[EntryId]:
+def until(view: ConversationView, entry: EntryId) -> set[EntryId]:
     """The transcript up to an entry of it, and all that those entries refer to."""
-    ids = doc.ids()
+    ids = view.ids()
     todo, wanted = ids[: ids.from_end(entry) + 1], set[EntryId]()
-    sound = doc.order.sound()
+    sound = view.order.sound()
     while todo:
         each = todo.pop()
         if each not in wanted:
@@ -40,29 +40,38 @@ def until(doc: ConversationView, entry: EntryId) -> set[EntryId]:
     return wanted
 
 
-def copy_acts(doc: ConversationView, replica: Replica, entries: Mapping[EntryId, object]) -> dict[str, Scalar]:
+def copy_acts(view: ConversationView, replica: Replica, entries: Mapping[EntryId, object]) -> dict[str, Scalar]:
     """The selections that lead to a copied entry, and the acts that keep one."""
     found: dict[str, Scalar] = {}
     for key in replica.keys(schema.ACTS):
         text = replica.get(schema.ACTS, key)
-        act = schema.read_selection(key, text) or read_act(key, text)
+        act = read_selection(key, text) or read_act(key, text)
         if isinstance(act, (Selection, Keep)) and act.entry in entries and isinstance(text, str):
             found[key] = text
     return found
 
 
 def provenance(conversation: DocumentId, entry: EntryId, hash_: str) -> str:
-    """Where a fork comes from, for ``meta/forked_from``."""
+    """The origin of a fork, for ``meta/forked_from``."""
     return canonical_json({"conversation": conversation, "entry": entry, "transcript": hash_})
 
 
-def _fields(doc: ConversationView, replica: Replica, entry: EntryId) -> dict[str, Scalar]:
-    readable = doc.readable[entry]
-    if not readable.versions and readable.erased is None:
+def origin_of(replica: Replica) -> Mapping[str, JSON] | None:
+    """The origin of a fork, as its document says; None for any other conversation."""
+    try:
+        value = parse_json(replica.get(schema.META, "forked_from"))
+    except InvalidContent:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _fields(view: ConversationView, replica: Replica, entry: EntryId) -> dict[str, Scalar]:
+    state = view.states[entry]
+    if not state.versions and state.erased is None:
         raise NotSealed(f"Entry {entry} is still being written.", hint="Wait for it, or call conv.seal(entry).")
     fields: dict[str, Scalar] = {}
     for name, value in (replica.node(schema.ENTRIES, entry) or {}).items():
-        if isinstance(value, (SharedText, Other)):  # a stranger's; that it is there says something of an erase only
+        if isinstance(value, (SharedText, Other)):  # a stranger's; only an erase mark counts whatever it holds
             if name.startswith("erased:"):
                 fields[name] = b""
         elif not (name.startswith("hidden:") and isinstance(value, bytes) and value[:1] == MARK):

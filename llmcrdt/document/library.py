@@ -15,7 +15,8 @@ from ..exceptions import InvalidContent, LibraryMismatch
 from ..ids import DocumentId, Random, is_document_id, is_session_id
 from . import schema
 from .canonical import JSON, canonical_json, parse_json
-from .document import Document, Journal
+from .document import Document
+from .replica_loading import Journal
 
 SHELF = "shelf"
 ROOTS = (schema.META, SHELF)
@@ -26,7 +27,7 @@ FACTS = ("title", "created_at", "archived", "deleted")
 
 @dataclass(frozen=True)
 class Card:
-    """What the library says of one conversation. ``created_at``: seconds since 1970."""
+    """The facts that the library has of one conversation. ``created_at``: seconds since 1970."""
 
     id: DocumentId
     title: str = ""
@@ -35,8 +36,11 @@ class Card:
     deleted: bool = False
 
 
-class Library(Document):
-    """The list of conversations. ``changed`` is called with the cards that a change touched."""
+class Library:
+    """The list of conversations. ``changed`` is called with the cards that a change touched. ``document``: its bytes,
+    and whether it is loaded."""
+
+    kind = "Library"
 
     def __init__(
         self,
@@ -50,68 +54,75 @@ class Library(Document):
         changed: Callable[[Sequence[Card]], None] = lambda cards: None,
     ) -> None:
         self._changed = changed
-        super().__init__(id, journal, make_replica, lock=lock, clock=clock, random=random)
+        self.document = Document(id, journal, make_replica, self, lock=lock, clock=clock, random=random)
 
     def cards(self) -> list[Card]:
         """Every conversation that was ever put here, deleted ones included."""
-        with self._reading():
+        with self.document.reading():
             return [self._card(conversation) for conversation in sorted(self._facts)]
 
     def card(self, conversation: DocumentId) -> Card | None:
-        with self._reading():
+        with self.document.reading():
             return self._card(conversation) if conversation in self._facts else None
 
     def put(self, conversation: DocumentId, **facts: JSON) -> None:
         """Say something of a conversation: ``title``, ``created_at``, ``archived``, ``deleted``."""
-        with self._editing() as edit:
-            if self._replica.get(schema.META, "schema") is None:
+        with self.document.editing() as edit:
+            if self.document.replica.get(schema.META, "schema") is None:
                 edit.put(schema.META, "schema", schema.SCHEMA)
                 edit.put(schema.META, "kind", "library")
             for fact, value in facts.items():
                 text = canonical_json({"lamport": self._lamport + 1, "value": value})
-                edit.put(SHELF, f"{conversation}:{fact}:{self.session}", text)
+                edit.put(SHELF, f"{conversation}:{fact}:{self.document.session}", text)
 
-    def _reset(self) -> None:
+    def reset(self) -> None:
+        """Forget everything that was read, then read the whole replica."""
         self._check_schema()
         self._facts: dict[DocumentId, dict[str, tuple[int, str, JSON]]] = {}
         self._lamport = 0
         self._far: set[str] = set()
         self._touched: set[DocumentId] = set()
-        for key in self._replica.keys(SHELF):
+        for key in self.document.replica.keys(SHELF):
             self._read(key)
-        self._tell()
+        self._report()
 
-    def _absorb(self, touched: Touched, *, local: bool) -> None:
+    def absorb(self, touched: Touched, *, local: bool) -> None:
+        """Read what a change touched."""
         self._check_schema()
         for key in touched.of(SHELF):
             self._read(key)
         if not local:
-            self._tell()
+            self._report()
 
-    def _on_disk(self, *, local: bool) -> None:
-        self._tell()
+    def on_disk(self, *, local: bool) -> None:
+        """The changes that were read last are on disk now: report them."""
+        self._report()
 
-    def _tell(self) -> None:
-        """What changed, once it is on disk: whoever lists it must not be ahead of the document."""
+    def merged(self) -> None:
+        """Nothing is to be written after a merge."""
+
+    def _report(self) -> None:
+        """Pass on the cards that changed, once they are on disk: a listing must not be ahead of the document."""
         touched, self._touched = self._touched, set()
         self._changed([self._card(conversation) for conversation in sorted(touched)])
 
     def _check_schema(self) -> None:
-        super()._check_schema()
-        if self._replica.get(schema.META, "kind") == "conversation":
-            self._newer = LibraryMismatch(
-                f"{self.id} is a conversation, not a library.", hint="Open with the id that repo.library has elsewhere."
+        self.document.check_schema()
+        if self.document.replica.get(schema.META, "kind") == "conversation":
+            self.document.newer = LibraryMismatch(
+                f"{self.document.id} is a conversation, not a library.",
+                hint="Open with the id that repo.library has elsewhere.",
             )
 
     def _read(self, key: str) -> None:
-        """Take in one fact. Malformed ones are passed over; one whose lamport is far beyond all others waits for them:
+        """Read one fact. Malformed ones are passed over; one whose lamport is far beyond all others waits for them:
         else a single one could leave no greater number to anybody."""
         conversation, _, rest = key.partition(":")
         fact, _, session = rest.partition(":")
         if not is_document_id(conversation) or fact not in FACTS or not is_session_id(session):
             return
         try:
-            said = parse_json(self._replica.get(SHELF, key))
+            said = parse_json(self.document.replica.get(SHELF, key))
         except InvalidContent:
             return
         lamport = said.get("lamport") if isinstance(said, dict) else None

@@ -1,4 +1,5 @@
-"""Presence: who has a conversation open just now, and what they are doing. In memory only, and no part of the document.
+"""Presence: the peers that have a conversation open just now, and what they do. In memory only, and no part of the
+document.
 
 Its entries are those of the Yjs awareness protocol (y-protocols): a client's number, a clock that grows with every
 state, and the state as the text of a JSON object, empty where the client is gone. docs/protocol.md has the rules.
@@ -21,7 +22,7 @@ from .canonical import JSON, canonical_json, parse_json
 RENEW = 15.0
 """Seconds after which an own state is sent anew."""
 SILENCE = 30.0
-"""Seconds after which somebody who sent nothing is held for gone."""
+"""Seconds of silence after which a peer is considered gone."""
 MAX_STATE = 4096
 """Bytes of one state as JSON."""
 _MAX_CLOCK = (1 << 53) - 1
@@ -42,7 +43,7 @@ class Present:
 
     @property
     def author(self) -> str:
-        """Who it is, as their entries are signed; empty where they don't say."""
+        """The author that their entries are signed with; empty if they don't say."""
         return self._text("author")
 
     @property
@@ -93,7 +94,7 @@ class Presence:
         self._at = clock()
         self._heard: dict[int, _Heard] = {}
         self._observers: list[Callable[[tuple[Present, ...]], None]] = []
-        self._told: tuple[Present, ...] = ()
+        self._reported: tuple[Present, ...] = ()
 
     # ---------------------------------------------------------------- for conversations
 
@@ -125,10 +126,10 @@ class Presence:
             return self._others()
 
     def observe(self, callback: Callable[[tuple[Present, ...]], None]) -> Callable[[], None]:
-        """Call back with ``others()`` after every change. Returns what stops it."""
+        """Call back with ``others()`` after every change. Returns a function that stops it."""
         with self._lock:
             if not self._observers:
-                self._told = self._others()
+                self._reported = self._others()
             self._observers.append(callback)
 
         def stop() -> None:
@@ -141,15 +142,15 @@ class Presence:
     # ---------------------------------------------------------------- for links
 
     def announced(self, *, anew: bool = False) -> tuple[Announced, ...]:
-        """The own entry, to be sent; none where there never was a state. ``anew``: to somebody who may have held it for
-        gone."""
+        """The own entry, to be sent; none where there never was a state. ``anew``: to somebody who may have considered
+        it gone."""
         with self._lock:
             if anew and self._text:
                 self._next_clock()
             return ((self._number, self._count, self._text),) if self._text or (self._count and not anew) else ()
 
     def heard(self, entries: Iterable[Announced]) -> None:
-        """What others announce."""
+        """Note the states that others announce."""
         contradicted = False
         with self._lock:
             now = self._clock()
@@ -168,7 +169,7 @@ class Presence:
                     self._heard[client] = _Heard(clock, state, now)
         if contradicted:
             self._changed()
-        self._tell()
+        self._report()
 
     def tick(self) -> bool:
         """To be called now and then: renews the own entry in time, and notices who has fallen silent. Returns whether
@@ -183,7 +184,7 @@ class Presence:
             kept = bool(self._text or self._heard or self._observers or now - self._at < SILENCE)
         if renew:
             self._changed()
-        self._tell()
+        self._report()
         return kept
 
     # ---------------------------------------------------------------- inside
@@ -229,21 +230,21 @@ class Presence:
             if entry.state and now - entry.at < SILENCE
         )
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         with self._lock:
             if not self._observers:
                 return
             now = self._others()
-            if now == self._told:
+            if now == self._reported:
                 return
-            self._told = now
+            self._reported = now
             observers = tuple(self._observers)
         for callback in observers:
             self._dispatch(lambda callback=callback: callback(now))  # type: ignore[misc]
 
 
 def _read(state: str) -> Mapping[str, JSON]:
-    """What somebody announces; nothing where it is nested deeper than it can be read here."""
+    """The state that a peer announces; empty if it is nested deeper than it can be read here."""
     try:
         found = parse_json(state)
     except InvalidContent:

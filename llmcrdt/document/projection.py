@@ -1,8 +1,9 @@
-"""What the tables of a repo's file hold of a conversation: derived from its document, so that a page of it or a search
-needs no replica, and so that a replica is ready without reading every entry.
+"""The entry index of a conversation, in the tables of a repo's file: derived from its document, so that a page of it or
+a search needs no replica, and so that a replica is ready without reading every entry.
 
 One row per entry: where it stands in the transcript, the version that is pinned, its fields as the document has them,
-its words if it is sealed, and its place in the order in short form. Nothing here is ever the only copy of anything.
+its words if it is sealed, and its node in the order in short form. Nothing here is ever the only copy of anything.
+``projector.py`` derives the rows; a host stores them.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from typing import Any, NamedTuple, Protocol
 
 from ..crdt.backend import Node as ReplicaNode
 from ..crdt.backend import Other, Scalar, SharedText
-from ..ids import ContentHash, EntryId, FrameHash
-from .entry import Frame
-from .order import Node
+from ..ids import ContentHash
+from .frame import frame_from_row, frame_to_row
+from .nodes import Node
 
-RULES = "2"
-"""Names the rules that rows are made by. Another name here, and tables made before are made again."""
+RULES = "3"
+"""Names the rules that rows are made by. Another name here, and an index made before is made again."""
 
 KEEP = -1
 """As a position: where it stands."""
@@ -28,7 +29,7 @@ _KINDS = (str, bytes, SharedText, Other)
 _LENGTHS = struct.Struct(">IBI")
 
 
-class TableRow(NamedTuple):
+class IndexRow(NamedTuple):
     """One entry. ``position`` is None where it is not in the transcript; ``words`` where it can't be searched for."""
 
     entry: str
@@ -40,50 +41,50 @@ class TableRow(NamedTuple):
     words: str | None
 
 
-class TableChange(NamedTuple):
-    """What to do to the rows of a conversation, in this order. ``moved``: entry, new position, new pin."""
+class IndexChange(NamedTuple):
+    """The changes to the rows of a conversation, in this order. ``moved``: entry, new position, new pin."""
 
     gone: Sequence[str]
-    put: Sequence[TableRow]
+    put: Sequence[IndexRow]
     moved: Sequence[tuple[str, int | None, str | None]]
 
 
 Known = Mapping[str, tuple[int | None, str | None]]
-"""entry -> position and pin, as the tables have them."""
+"""entry -> position and pin, as the index has them."""
 
 
-class TableSource(Protocol):
-    """What the tables are made from. Called under the document's lock."""
+class IndexSource(Protocol):
+    """The rows as they should be. Called under the document's lock."""
 
-    def table_changes(self, known: Known | None) -> TableChange | None:
-        """What turns ``known`` into what is true now. None for ``known``: what the tables had at the last
-        ``tables_written``; the answer is None where only a look at them can tell."""
+    def changes(self, known: Known | None) -> IndexChange | None:
+        """The change from ``known`` to what is true now. None for ``known``: the rows as of the last ``note_written``;
+        the answer is None if only the rows themselves can tell."""
         ...
 
-    def tables_written(self) -> None:
-        """The tables hold what is true now."""
+    def note_written(self) -> None:
+        """The index holds what is true now."""
         ...
 
 
-class Tables(Protocol):
-    """The tables of one conversation. ``RULES`` is part of what makes them true."""
+class EntryIndex(Protocol):
+    """The index of one conversation. ``RULES`` is part of what makes it true."""
 
-    def follow(self, source: TableSource | None) -> None:
-        """From now on keep the tables in step with ``source``, which has just read what the journal loaded; None: leave
-        them as they are."""
+    def follow(self, source: IndexSource | None) -> None:
+        """From now on keep the index in step with ``source``, which has just read what the journal loaded; None: leave
+        it as it is."""
         ...
 
-    def settle(self) -> None:
-        """Bring the tables up to date where they are not."""
+    def refresh(self) -> None:
+        """Bring the index up to date where it is not."""
         ...
 
     def page(self, last: int, before: str | None) -> Sequence[tuple[str, str | None, bytes]] | None:
-        """Entries of the transcript as (entry, pin, fields), oldest first; None where the tables can't tell."""
+        """Entries of the transcript as (entry, pin, fields), oldest first; None where the index can't tell."""
         ...
 
     def nodes(self) -> Sequence[tuple[str, int | None, str | None, str]] | None:
         """All entries as (entry, position, pin, node), those of the transcript in its order, as of what the journal
-        loaded; None where they can't tell."""
+        loaded; None where it can't tell."""
         ...
 
     def copies(self, entry: str) -> Sequence[tuple[str, bool]]:
@@ -125,7 +126,7 @@ Noted = tuple[Node, bool, ContentHash | None]
 def write_node(node: Node, *, erased: bool, version: ContentHash | None) -> str:
     place = [node.lamport, node.parents, node.alternative_of, node.answers]
     whose = [node.session, node.saw_erased] if node.alternative_of else []
-    return json.dumps([*place, _frame_list(node.frame), _frame_list(node.covers), erased, version, *whose])
+    return json.dumps([*place, frame_to_row(node.frame), frame_to_row(node.covers), erased, version, *whose])
 
 
 def write_unreadable(reason: str) -> str:
@@ -139,21 +140,6 @@ def read_nodes(rows: Sequence[tuple[str, int | None, str | None, str]]) -> Itera
             yield value
             continue
         lamport, parents, alternative_of, answers, frame, covers, erased, version, *whose = value
-        more: tuple[Any, ...] = (_frame(frame), _frame(covers)) if frame or covers or whose else ()
+        more: tuple[Any, ...] = (frame_from_row(frame), frame_from_row(covers)) if frame or covers or whose else ()
         more += (whose[0], tuple(whose[1])) if whose else ()
         yield Node(entry, tuple(parents), lamport, alternative_of, answers, *more), erased, version  # type: ignore[arg-type]
-
-
-def _frame_list(frame: Frame | None) -> list[Any] | None:
-    if frame is None:
-        return None
-    flags = (frame.assumed, frame.partial)
-    return [frame.base, frame.appended, frame.hash, frame.renderer, frame.sent, *flags]
-
-
-def _frame(value: Any) -> Frame | None:
-    if value is None:
-        return None
-    base, appended, hash_, renderer, sent, assumed, partial = value
-    pins = tuple((EntryId(entry), ContentHash(version)) for entry, version in appended)
-    return Frame(tuple(base) if base else None, pins, FrameHash(hash_), renderer, sent, assumed, partial)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from ..crdt.backend import MAX_VALUE
 from ..exceptions import AlreadySealed, InvalidContent, LLMCRDTError
 from ..ids import ContentHash, EntryId
 from .canonical import JSON, canonical_json
+from .core import ConversationCore
 from .entry import Entry, HiddenField, Part, Reasoning, Role, Text, ToolCall
-
-if TYPE_CHECKING:
-    from .conversation import Conversation
+from .writer import EntryWriter
 
 PartType = Literal["text", "reasoning", "tool_call"]
 _PENDING_CHARS = 2000
@@ -28,13 +27,12 @@ class Stream:
     any other exception.
     """
 
-    def __init__(
-        self, conversation: Conversation, entry: EntryId, role: Role, *, clock: Callable[[], float], interval: float
-    ) -> None:
+    def __init__(self, core: ConversationCore, entry: EntryId, role: Role, *, interval: float) -> None:
         self.id = entry
         self._role = role
-        self._conversation = conversation
-        self._clock = clock
+        self._core = core
+        self._writer = EntryWriter(core)
+        self._clock = core.document.clock
         self._interval = interval
         self._parts: list[tuple[PartType, list[str]]] = []
         self._calls: dict[int, tuple[str, str]] = {}  # index of a part -> id and name of its call
@@ -56,10 +54,10 @@ class Stream:
         if size > _MOST:
             raise InvalidContent(
                 f"The entry would have {size:,} bytes; {_MOST:,} may be.",
-                hint="What was written before can be sealed. Go on in another entry.",
+                hint="Seal this one, and go on in another entry.",
             )
         self._size = size
-        self._conversation.check_usable()
+        self._core.document.check_usable()
         if not self._parts or self._parts[-1][0] != part:
             self._begin(part)
         self._parts[-1][1].append(text)
@@ -72,7 +70,7 @@ class Stream:
         """Begin a tool call: what is written next as part "tool_call" are its arguments. Others see them grow; id and
         name come with the seal."""
         canonical_json([id, name])
-        self._conversation.check_usable()
+        self._core.document.check_usable()
         self._begin("tool_call")
         self._calls[len(self._parts) - 1] = (id, name)
 
@@ -87,16 +85,17 @@ class Stream:
             self._flushed_at = self._clock()
         if text and self._shared:
             index, (part, _) = len(self._parts) - 1, self._parts[-1]
-            self._shared = self._conversation.grow(self.id, index, part, text)
+            self._shared = self._writer.grow(self.id, index, part, text)
 
     def abandon(self) -> None:
         """Stop writing without a seal: the entry is then unfinished, and anybody may seal it."""
-        self._conversation.abandon(self.id)
+        self._writer.abandon(self.id)
 
     @property
     def stop_asked(self) -> bool:
         """Whether somebody, on whatever device, asked for this stream to stop. Seal it as stopped then."""
-        return self._conversation.stop_asked(self.id)
+        with self._core.reading():
+            return self.id in self._core.view.stops
 
     @property
     def waiting(self) -> int:
@@ -123,9 +122,7 @@ class Stream:
         if self._sealed is None:
             content = tuple(parts) if parts is not None else self._written()
             fields = hidden if callable(hidden) else (lambda _hash: hidden or {})
-            self._sealed = self._conversation.finish(
-                self.id, self._role, content, status=status, hidden=fields, usage=usage
-            )
+            self._sealed = self._writer.finish(self.id, self._role, content, status=status, hidden=fields, usage=usage)
         return self._sealed
 
     def _written(self) -> tuple[Part, ...]:

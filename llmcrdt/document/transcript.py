@@ -9,7 +9,8 @@ from typing import Literal, overload
 
 from ..exceptions import NotSealed
 from ..ids import ContentHash, EntryId, FrameHash
-from .entry import EMPTY_FRAME, Entry, Frame, Pin, extend_frame_hash
+from .entry import Entry
+from .frame import EMPTY_FRAME, Frame, Pin, extend_frame_hash
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,23 @@ class Ids(Sequence[EntryId]):
         raise ValueError(entry)
 
 
+class EntryReader:
+    """Reads the entries of one transcript, as of the moment it was made. Called under the conversation's lock."""
+
+    def __init__(self, read: Callable[[EntryId], Entry]) -> None:
+        self._read = read
+        self._kept: dict[EntryId, Entry] = {}
+
+    def read(self, entry: EntryId) -> Entry:
+        """The entry as it was."""
+        return self._kept.get(entry) or self._read(entry)
+
+    def keep(self, entry: EntryId, as_it_was: Entry | None = None) -> None:
+        """An entry is about to change: go on with what can be read now, or with ``as_it_was``."""
+        if entry not in self._kept:
+            self._kept[entry] = as_it_was or self._read(entry)
+
+
 class Transcript(Sequence[Entry]):
     """The entries of a conversation in order, as of the moment it was made. Entries are read when asked for; what
     changes before that is kept here as it was.
@@ -71,7 +89,7 @@ class Transcript(Sequence[Entry]):
     def __init__(
         self,
         ids: Ids,
-        read: Callable[[EntryId], Entry],
+        reader: EntryReader,
         *,
         lock: threading.RLock,
         tips: tuple[EntryId, ...],
@@ -81,24 +99,18 @@ class Transcript(Sequence[Entry]):
         erased_at: int = 0,
     ) -> None:
         self._ids = ids
-        self._read = read
+        self._reader = reader
         self._base = base  # index of the latest generation, and the hash of its frame
         self._elsewhere = elsewhere
         self._erased_at = erased_at
         self._entries: dict[int, Entry] = {}
         self._lock = lock
-        self._kept: dict[EntryId, Entry] = {}
         self.tips = tips
         self.malformed = malformed
 
-    def keep(self, entry: EntryId, as_it_was: Entry | None = None) -> None:
-        """An entry is about to change: go on with what can be read now, or with ``as_it_was``. Called under the
-        lock."""
-        if entry not in self._kept:
-            self._kept[entry] = as_it_was or self._read(entry)
-
     @property
     def ids(self) -> tuple[EntryId, ...]:
+        """The ids of its entries."""
         return tuple(self._ids)
 
     @property
@@ -109,6 +121,7 @@ class Transcript(Sequence[Entry]):
 
     @property
     def elsewhere(self) -> tuple[Elsewhere, ...]:
+        """The entries that are not shown (O4)."""
         return self._elsewhere()
 
     @property
@@ -206,7 +219,7 @@ class Transcript(Sequence[Entry]):
         if index not in self._entries:
             entry = self._ids[index]
             with self._lock:
-                self._entries[index] = self._kept.get(entry) or self._read(entry)
+                self._entries[index] = self._reader.read(entry)
         return self._entries[index]
 
     def __len__(self) -> int:

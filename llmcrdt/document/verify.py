@@ -12,6 +12,8 @@ from ..ids import ContentHash, EntryId
 from . import schema
 from .encryption import NOWHERE, FieldAddress
 from .entry import HiddenField
+from .entry_fields import erased_of, read_hidden, read_version
+from .head import Head, read_head
 from .order import Order
 
 
@@ -24,36 +26,36 @@ class Problem:
 
 
 def verify(
-    replica: Replica, place: Callable[[EntryId, str], FieldAddress] = lambda entry, name: NOWHERE
+    replica: Replica, address: Callable[[EntryId, str], FieldAddress] = lambda entry, name: NOWHERE
 ) -> list[Problem]:
     """Every entry whose fields, hashes, place or frame don't hold. Reads only.
 
-    ``place``: where a hidden field stands; sealed ones are opened where their key is here.
+    ``address``: where a hidden field stands; sealed ones are opened where their key is here.
     """
     order = Order()
     problems: list[Problem] = []
     versions: dict[EntryId, set[ContentHash]] = {}
-    heads: dict[EntryId, schema.Head] = {}
+    heads: dict[EntryId, Head] = {}
     for key in replica.keys(schema.ENTRIES):
         entry = EntryId(key)
         fields = replica.node(schema.ENTRIES, key) or {}
         try:
-            head = schema.read_head(fields.get("head"))
+            head = read_head(fields.get("head"))
         except InvalidContent as error:
             problems.append(Problem(entry, f"its head can't be read: {error.message}"))
             continue
         heads[entry] = head
         order.put(head.node(entry))
-        if schema.erased_of(entry, fields) is not None:
+        if erased_of(entry, fields) is not None:
             continue  # its hashes stand on the word of whoever erased it
         versions[entry] = set()
         for name, value in fields.items():
             kind, _, rest = name.partition(":")
             try:
                 if kind == "version":
-                    versions[entry].add(schema.read_version(head.role, rest, value).hash)
+                    versions[entry].add(read_version(head.role, rest, value).hash)
                 elif kind == "hidden":
-                    _try_to_open(schema.read_hidden(value, place(entry, rest)))
+                    _try_to_open(read_hidden(value, address(entry, rest)))
             except (InvalidContent, CannotOpen) as error:
                 problems.append(Problem(entry, f"{kind} {rest}: {error.message}"))
     problems += [Problem(entry, f"takes no part: {reason}") for entry, reason in order.now().malformed.items()]
@@ -70,7 +72,7 @@ def _try_to_open(field: HiddenField) -> None:
             _ = field.data
 
 
-def _frame_problems(entry: EntryId, head: schema.Head, versions: dict[EntryId, set[ContentHash]]) -> Iterable[Problem]:
+def _frame_problems(entry: EntryId, head: Head, versions: dict[EntryId, set[ContentHash]]) -> Iterable[Problem]:
     for pinned, version in head.frame.pins if head.frame else ():
         if pinned in versions and version not in versions[pinned]:
             yield Problem(entry, f"its frame holds entry {pinned} in version {version}, which is not there")

@@ -19,8 +19,9 @@ from typing import Any, Literal
 
 from ..at_exit import end_at_exit
 from ..document.canonical import JSON, canonical_json
-from ..document.conversation import Conversation
-from ..document.entry import Entry, Frame, HiddenField, Part
+from ..document.conversation import Conversation, core_of
+from ..document.entry import Entry, HiddenField, Part
+from ..document.frame import Frame
 from ..document.stream import Stream
 from ..engine.base import Engine, Event, Failed, Finished, Progress, Run, Sampled, Sampling, Started
 from ..exceptions import EngineClosed, LLMCRDTError
@@ -124,7 +125,7 @@ class Generation:
         probability, and those of the likeliest.
         """
         self._begun = time.monotonic()
-        conversation.turn.begin(self, cancel_others=options.busy == "restart")
+        core_of(conversation).turn.begin(self, cancel_others=options.busy == "restart")
         self._thread = threading.Thread(target=self._work, name="llmcrdt-generation", daemon=True)
         end_at_exit(self, stop=Generation.cancel, finish=lambda self, seconds: self._thread.join(seconds))
         self._thread.start()
@@ -221,8 +222,9 @@ class Generation:
 
     def _work(self) -> None:
         try:
-            turn = self._conversation.turn if self._options.busy != "branch" else nullcontext()
-            with turn, self._conversation.generating(self._engine.name):
+            core = core_of(self._conversation)
+            turn = core.turn if self._options.busy != "branch" else nullcontext()
+            with turn, core.host.presence().generating(self._engine.name):
                 self._entry = self._generate()
         except BaseException as error:
             self._error = error
@@ -233,7 +235,7 @@ class Generation:
                     self._stream.seal("failed")
                 self._stream.abandon()
         finally:
-            self._conversation.turn.end(self)
+            core_of(self._conversation).turn.end(self)
             self._tell(done=True)
 
     def _generate(self) -> Entry:
@@ -244,7 +246,7 @@ class Generation:
             entries, self._engine.tokenizer, created_at=self._conversation.created_at, use_log=self._options.token_log
         )
         frame = _sent(frame, prompt)
-        self._conversation.computing(self._engine)
+        core_of(self._conversation).host.note_engine(self._engine)
         run = self._engine.start(
             prompt.ids,
             max_tokens=self._options.max_tokens,

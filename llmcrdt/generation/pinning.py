@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..document.conversation import Conversation
+from ..document.conversation import Conversation, core_of
 from ..engine.base import Engine
 from ..prompt.stable import stable_prefix
 from ..repo.kv_caches import forget_erased
@@ -17,7 +17,7 @@ def pin(conversation: Conversation, engine: Engine) -> None:
     """
     entries = [entry for entry in conversation.transcript() if entry.sealed]
     ids, marks = stable_prefix(entries, engine.tokenizer, created_at=conversation.created_at)
-    conversation.computing(engine)
+    core_of(conversation).host.note_engine(engine)
     try:
         engine.pin(ids, owner=conversation.id, marks=marks)
     finally:

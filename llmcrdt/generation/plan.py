@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from ..document.conversation import Conversation
-from ..document.entry import Entry, Frame
+from ..document.entry import Entry
+from ..document.frame import Frame
 from ..document.transcript import Transcript
 from ..engine.base import Engine, Mode
 from ..exceptions import LLMCRDTError

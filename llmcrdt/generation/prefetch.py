@@ -14,7 +14,8 @@ from types import TracebackType
 from weakref import ref
 
 from ..at_exit import end_at_exit
-from ..document.conversation import Change, Conversation
+from ..document.conversation import Conversation, core_of
+from ..document.observers import Change
 from ..engine.base import Engine
 from ..exceptions import LLMCRDTError, RepoClosed
 from ..prompt.stable import stable_prefix
@@ -42,7 +43,7 @@ def prefetch(conversation: Conversation, engine: Engine, *, quiet: float = QUIET
 
 def attach(conversation: Conversation, engine: Engine, quiet: float = QUIET, *, token_log: bool = True) -> Prefetch:
     """As ``prefetch``, of what arrives from now on."""
-    attached, new = conversation.turn.prefetcher(
+    attached, new = core_of(conversation).turn.prefetcher(
         lambda each: each.engine() is not None,
         lambda each: each.engine() is engine,
         lambda: Prefetch(conversation, engine, quiet, token_log),
@@ -148,7 +149,7 @@ class Prefetch:
         ids, marks = stable_prefix(
             entries, engine.tokenizer, created_at=conversation.created_at, use_log=self.token_log
         )
-        conversation.computing(engine)
+        core_of(conversation).host.note_engine(engine)
         try:
             engine.prefetch(ids, owner=conversation.id, marks=marks)
         finally:

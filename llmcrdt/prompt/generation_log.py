@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..document.entry import EMPTY_FRAME, TOKENS, Entry, HiddenField, extend_frame_hash
+from ..document.entry import TOKENS, Entry, HiddenField
+from ..document.frame import EMPTY_FRAME, extend_frame_hash
 from ..exceptions import InvalidContent
 from ..ids import ContentHash, EntryId, is_entry_id
 from ..tokenizer import Tokenizer

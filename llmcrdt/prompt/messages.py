@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..document.canonical import JSON, parse_json
-from ..document.entry import Entry, Frame, Text, ToolCall, ToolResult
+from ..document.entry import Entry, Text, ToolCall, ToolResult
+from ..document.frame import Frame
 from ..exceptions import InvalidContent
 from ..ids import EntryId
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from ..document.entry import SyncState
-from ..document.projection import RULES, TableSource
+from ..document.projection import RULES, IndexSource
 from ..ids import DocumentId, EntryId, SessionId
 from ..store.store import SMALL, Store
 
@@ -21,7 +21,7 @@ LISTING = "listing 1"
 
 class StoreJournal:
     """Keeps one document's updates in the store, and its tables. Implements ``document.Journal`` and
-    ``tables.Tables``; called under the store's lock."""
+    ``document.EntryIndex``; called under the store's lock."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class StoreJournal:
         self._stale = True
         self._local: dict[str, int] | None = None
         self._local_stale = True
-        self._source: TableSource | None = None
+        self._source: IndexSource | None = None
         self._base: int | None = None  # what the source calls changed came after this place
 
     def load(self) -> tuple[bytes | None, Sequence[bytes]]:
@@ -104,13 +104,13 @@ class StoreJournal:
 
     # the tables
 
-    def follow(self, source: TableSource | None) -> None:
+    def follow(self, source: IndexSource | None) -> None:
         self._source, self._base = source, None
         if source is not None and self._store.tables.place(self._document, RULES) == self._seen:
             self._base = self._seen
-            source.tables_written()
+            source.note_written()
 
-    def settle(self) -> None:
+    def refresh(self) -> None:
         if self._source is None or self._document not in self._store.tables.stale(RULES, self._document):
             return
         written: list[int] = []
@@ -156,10 +156,10 @@ class StoreJournal:
         tables, document = self._store.tables, self._document
         true = tables.place(document, RULES)
         trusted = self._base is not None and true is not None and true >= self._base
-        change = self._source.table_changes(None) if trusted else None
+        change = self._source.changes(None) if trusted else None
         if change is None:
             known = tables.known(db, document)
-            change = self._source.table_changes(known if trusted else {})
+            change = self._source.changes(known if trusted else {})
             assert change is not None
             if not trusted:
                 change = change._replace(gone=sorted(known.keys() - {row.entry for row in change.put}))
@@ -168,7 +168,7 @@ class StoreJournal:
     def _tables_written(self, place: int) -> None:
         if self._source is not None:
             self._base = place
-            self._source.tables_written()
+            self._source.note_written()
 
     # what is odd
 

@@ -19,8 +19,10 @@ from ..crdt.yjs.split import cut_update
 from ..crdt.yjs.update import read_state_vector, read_update
 from ..document import library as library_document
 from ..document import schema
-from ..document.conversation import Conversation
+from ..document.conversation import Conversation, core_of
+from ..document.core import ConversationCore
 from ..document.entry import Entry
+from ..document.fork_copy import copy_conversation
 from ..document.library import Card, Library
 from ..document.presence import Presence
 from ..document.projection import RULES
@@ -43,6 +45,7 @@ from ..store.keyring import Keyring
 from ..store.relay_file import KnownRelay, RelayFile
 from ..store.store import Listed, Store
 from ..sync.address import relay_address
+from .conversation_host import RepoHost
 from .dispatcher import Dispatcher
 from .invite import Invite, read_invite, write_invite
 from .journal import StoreJournal
@@ -203,14 +206,14 @@ class Repo:
             try:
                 with self.store.transaction():  # a crash leaves both, or neither
                     with conversation.batch():
-                        conversation.set_created(created_at)
+                        core_of(conversation).write_identity(created_at)
                         if fill is not None:
                             fill(conversation)
                     self.store.add_document(id_, "conversation")
                     self._library.put(id_, title=title, created_at=created_at)
             except BaseException:
                 self.forget(id_)
-                self._library.load_again()
+                self._library.document.load_again()
                 raise
             return conversation
 
@@ -224,7 +227,7 @@ class Repo:
         is here; else they are left out, for they would not open.
         """
         name = conversation.title if title is None else title
-        return self.create(name, fill=lambda other: conversation.copy_to(other, at))
+        return self.create(name, fill=lambda other: copy_conversation(core_of(conversation), core_of(other), at))
 
     def get(self, id: str) -> Conversation:
         """The conversation with this id: one of this repo, or one that the library lists. Raises
@@ -253,7 +256,7 @@ class Repo:
             )
         with self._lock:
             id_ = DocumentId(id)
-            self._library.refresh()
+            self._library.document.refresh()
             card = self._library.card(id_)
             if card is not None and card.deleted:
                 raise ConversationNotFound(f"{id} was deleted from the library.", hint="A deleted id never comes back.")
@@ -397,8 +400,9 @@ class Repo:
             link.close()
         with self._lock:
             self._note_listing()
-            for document in [self._library, *self._open.values()]:
-                document.close()
+            self._library.document.close()
+            for conversation in list(self._open.values()):
+                conversation.close()
             self._open.clear()
             self._callbacks.close()
             self._applying.close()
@@ -438,14 +442,16 @@ class Repo:
         with self._lock:
             if document in self._journals:
                 self._journals[document].touch()
-            in_use = self._library if document == self.library else self._open.get(document)
-            if acknowledged and isinstance(in_use, Conversation):
-                in_use.acknowledged()
+            in_use = self._core(document)
+            if acknowledged and in_use is not None:
+                in_use.decide_claims()
             if refresh:
-                if document != self.library:
+                if document == self.library:
+                    self._library.document.refresh()
+                else:
                     self.store.add_document(document, "conversation")
                 if in_use is not None:
-                    in_use.refresh()
+                    in_use.document.refresh()
 
     def pushed(self, document: DocumentId, link: SyncSource, place: int) -> None:
         """A link has sent a document's outbox up to a place, on the connection that it has; 0: nothing."""
@@ -462,16 +468,16 @@ class Repo:
     def take_in(self, document: DocumentId) -> None:
         """Read what came for a conversation that nobody has open, and do what it asks (erase)."""
         with self._lock:
-            in_use = self._open.get(document)
-            if document != self.library and (in_use is None or not in_use.loaded):
+            in_use = self._core(document)
+            if document != self.library and (in_use is None or not in_use.document.loaded):
                 self._settle(document)
 
     def repeats(self, document: DocumentId, updates: Sequence[bytes]) -> bool:
         """Whether any of these sound updates writes something that a conversation had already."""
         with self._lock:
-            in_use = self._open.get(document)
-            holder = in_use if in_use is not None and in_use.loaded else self._kept(document)[0]
-            state = read_state_vector(holder.version())
+            in_use = self._core(document)
+            loaded = in_use is not None and in_use.document.loaded
+            state = read_state_vector((in_use.document if in_use and loaded else self._kept(document)[0]).version())
             return any(read_update(update).repeats(state) for update in updates)
 
     def lacking(self, document: DocumentId, log: Sequence[bytes]) -> tuple[bytes | None, set[str], int]:
@@ -559,9 +565,10 @@ class Repo:
 
     def _conversation(self, id_: DocumentId) -> Conversation:
         if id_ not in self._open:
-            self._open[id_] = made = self._make(id_, self._journal(id_), lambda: self._closed(id_))
+            made = self._make(id_, self._journal(id_), lambda: self._closed(id_))
+            self._open[id_] = Conversation(made)
             if self.store.tables.erased(id_) > self.store.purged(id_):
-                made.load()  # it crashed between an erase and the end of it: that is made up for now
+                made.document.load()  # it crashed between an erase and the end of it: that is made up for now
         return self._open[id_]
 
     def _closed(self, id_: DocumentId) -> None:
@@ -569,38 +576,41 @@ class Repo:
             presence.present(None)
         self.forget(id_)
 
-    def _make(self, id_: DocumentId, journal: StoreJournal, closed: Callable[[], None]) -> Conversation:
-        return Conversation(
-            id_,
+    def _core(self, id_: DocumentId) -> ConversationCore | None:
+        """A conversation that is open."""
+        found = self._open.get(id_)
+        return core_of(found) if found is not None else None
+
+    def _make(self, id_: DocumentId, journal: StoreJournal, closed: Callable[[], None]) -> ConversationCore:
+        host = RepoHost(
             journal,
-            lambda: self._replica(id_),
-            lock=self._lock,
+            self._lock,
+            self.author,
+            self.keyring,
+            self.blobs,
             clock=self._clock,
             random=self.random,
-            author=self.author,
             title=lambda: (self.store.listed(id_) or Listed(id_, "", 0.0, False, False)).title,
-            sync_state=journal.sync_state,
-            keys=self.keyring,
-            blobs=self.blobs,
+            presence=lambda: self.presence(id_),
             dispatch=self._callbacks.run,
             observed=self._watch,
-            closed=closed,
+            note_engine=self._caches.note,
             erased=lambda: self._erased(id_),
-            computing=self._caches.note,
-            tables=journal,
-            presence=lambda: self.presence(id_),
+            closed=closed,
+            make_replica=lambda: self._replica(id_),
         )
+        return ConversationCore(id_, host)
 
     def _settle(self, id_: DocumentId) -> None:
         """Bring the tables of a conversation up to date. One that is not loaded is loaded for the moment only."""
         with self._lock:
-            in_use = self._open.get(id_)
-            if in_use is not None and in_use.loaded:
-                in_use.settle()
+            in_use = self._core(id_)
+            if in_use is not None and in_use.document.loaded:
+                in_use.refresh_index()
                 return
             made = self._make(id_, StoreJournal(self.store, id_, self._notify), lambda: None)
             try:
-                made.settle()
+                made.refresh_index()
             finally:
                 made.close()
             self.touch(id_)
@@ -624,7 +634,7 @@ class Repo:
         """The blobs that any conversation names that is not deleted."""
         found: set[str] = set()
         with self._lock:
-            self._library.refresh()
+            self._library.document.refresh()
             for document in self.store.documents("conversation"):
                 id_ = DocumentId(document)
                 listed = self.store.listed(id_)
@@ -646,15 +656,15 @@ class Repo:
     def _read_library(self) -> None:
         """Have the listing say what the library says. It is loaded only where the listing does not know all of it."""
         with self._lock:
-            if not self._library.loaded and not self._journals[self.library].is_listed():
-                self._library.load()
-            self._library.refresh()
+            if not self._library.document.loaded and not self._journals[self.library].is_listed():
+                self._library.document.load()
+            self._library.document.refresh()
 
     def _note_listing(self) -> None:
         """The listing is true now: the next process need not load the library to use it."""
-        if self._library.loaded and not self.store.closed:
+        if self._library.document.loaded and not self.store.closed:
             with suppress(LLMCRDTError):
-                self._library.refresh()
+                self._library.document.refresh()
                 self._journals[self.library].note_listed()
 
     def _list_cards(self, cards: Sequence[Card]) -> None:
@@ -665,7 +675,7 @@ class Repo:
             self.store.put_listing(rows)
         for card in cards:
             if card.deleted and card.id in self._open:
-                self._open[card.id].refuse("was deleted from the library")
+                core_of(self._open[card.id]).document.refuse("was deleted from the library")
                 self.forget(card.id)
         if cards:
             with suppress(KeyringUnusable, OSError):  # tried again whenever the library is loaded
@@ -683,7 +693,8 @@ class Repo:
             for id_ in doomed:
                 blobs: set[str] = set()
                 with suppress(LLMCRDTError):  # one that can't be read: ``collect`` finds them later
-                    blobs = self._make(id_, StoreJournal(self.store, id_, self._notify), lambda: None).blobs()
+                    made = self._make(id_, StoreJournal(self.store, id_, self._notify), lambda: None)
+                    blobs = Conversation(made).blobs()
                 self.store.drop(id_)
                 with suppress(LLMCRDTError, OSError):
                     self._caches.forget(id_)
@@ -747,8 +758,9 @@ class Repo:
             self._drop_again()
         now = self.store.data_version()
         if now != version:
-            for document in [self._library, *self._open.values()]:
-                document.refresh()
+            self._library.document.refresh()
+            for conversation in list(self._open.values()):
+                core_of(conversation).document.refresh()
             for link in self._links:
                 link.notify()
                 for waiting in self.store.waiting(link.url):

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 import llmcrdt
+from llmcrdt.document.conversation import core_of
 from llmcrdt.exceptions import (
     AlreadySealed,
     EntryNotFound,
@@ -152,7 +153,7 @@ def test_a_stream_grows_elsewhere_and_is_sealed_once(two: tuple[llmcrdt.Conversa
     assert there.verify() == []
     with pytest.raises(AlreadySealed):
         stream.write("more")
-    fields = there._replica.node("entries", growing.id)
+    fields = core_of(there).replica.node("entries", growing.id)
     assert fields is not None
     assert not any(name.startswith("live:") for name in fields)
 
@@ -348,10 +349,10 @@ def test_a_document_of_a_newer_major_version_is_refused_and_kept(open_repo: Open
     repo = open_repo("laptop")
     conversation = repo.create()
     conversation.append("user", "from the future")
-    with conversation._editing() as edit:
+    with core_of(conversation).editing() as edit:
         edit.put("meta", "schema", "1.7")
     assert texts(conversation) == ["from the future"]  # a newer minor version is fine
-    with conversation._editing() as edit:
+    with core_of(conversation).editing() as edit:
         edit.put("meta", "schema", "2.0")
     for action in (conversation.transcript, conversation.unsealed, lambda: conversation.append("user", "x")):
         with pytest.raises(NewerDocument, match="Update llmcrdt"):

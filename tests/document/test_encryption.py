@@ -28,7 +28,8 @@ import llmcrdt
 from llmcrdt.cli import main
 from llmcrdt.crdt.yjs.replica import YjsReplica
 from llmcrdt.document import schema
-from llmcrdt.document.encryption import NOWHERE, EncryptedField, FieldAddress, read_sealed, seal
+from llmcrdt.document.encryption import NOWHERE, EncryptedField, FieldAddress, encrypt_field, read_encrypted
+from llmcrdt.document.entry_fields import read_hidden, write_hidden
 from llmcrdt.exceptions import CannotOpen, InvalidContent, KeyMissing, KeyringUnusable
 from llmcrdt.ids import DocumentId, EntryId, KeyId, document_id, key_id, text_of
 from llmcrdt.interop import openai_chat
@@ -82,7 +83,7 @@ def vectors() -> list[dict[str, Any]]:
         (b"\x00\x01signature\xff", {"provider": "p", "n": 2**53 + 1}, "p/signature"),
         ("grün 😀".encode(), {"é": 1.0}, 'a"b\\c/é'),
     ]:
-        value = schema.write_hidden(sealed(data, binding), place(name=name), lambda n: bytes(range(100, 100 + n)))
+        value = write_hidden(sealed(data, binding), place(name=name), lambda n: bytes(range(100, 100 + n)))
         made.append({"data": data.hex(), "binding": binding, "name": name, "value": value.hex()})
     return made
 
@@ -94,7 +95,7 @@ def test_the_format_is_the_frozen_one_and_is_read_back() -> None:
     }
     assert vectors() == frozen["fields"]
     for row in frozen["fields"]:
-        found = schema.read_hidden(bytes.fromhex(row["value"]), place(name=row["name"]))
+        found = read_hidden(bytes.fromhex(row["value"]), place(name=row["name"]))
         assert (found.data, found.binding, found.sealed) == (bytes.fromhex(row["data"]), row["binding"], True)
 
 
@@ -107,16 +108,16 @@ names = st.text(max_size=8)
 def test_a_field_opens_where_it_was_sealed_and_its_binding_is_readable_without_the_key(
     data: bytes, binding: Any, name: str
 ) -> None:
-    value = seal(sealed(data, binding), place(name=name))
-    assert read_sealed(value, place(name=name)).data == data
-    assert schema.read_hidden(value, NOWHERE).binding == binding
+    value = encrypt_field(sealed(data, binding), place(name=name))
+    assert read_encrypted(value, place(name=name)).data == data
+    assert read_hidden(value, NOWHERE).binding == binding
     assert len(data) < 5 or data not in value
 
 
 @settings(deadline=None)
 @given(st.sampled_from(["conversation", "entry", "name", "key", "binding"]))
 def test_a_field_moved_anywhere_else_does_not_open(what: str) -> None:
-    value = seal(sealed(SECRET, {"provider": "one"}), place())
+    value = encrypt_field(sealed(SECRET, {"provider": "one"}), place())
     other = FixedKeys([FixedKey(b"k" * 32)])
     moved = {
         "conversation": place(conversation=THERE),
@@ -128,8 +129,8 @@ def test_a_field_moved_anywhere_else_does_not_open(what: str) -> None:
     if what == "binding":
         value = value.replace(b'"one"', b'"two"')
     if what == "key":  # the other key under the first one's place in the value
-        value = value.replace(value[1:25], seal(sealed(b""), moved)[1:25])
-    found = read_sealed(value, moved)
+        value = value.replace(value[1:25], encrypt_field(sealed(b""), moved)[1:25])
+    found = read_encrypted(value, moved)
     assert found.locked
     with pytest.raises(CannotOpen) as caught:
         _ = found.data
@@ -140,14 +141,14 @@ def test_a_field_moved_anywhere_else_does_not_open(what: str) -> None:
 @settings(deadline=None)
 @given(st.data())
 def test_any_byte_changed_or_cut_is_noticed(data: st.DataObject) -> None:
-    value = bytearray(seal(sealed(SECRET, {"provider": "p"}), place()))
+    value = bytearray(encrypt_field(sealed(SECRET, {"provider": "p"}), place()))
     at = data.draw(st.integers(0, len(value) - 1))
     if data.draw(st.booleans()):
         value[at] ^= data.draw(st.integers(1, 255))
     else:
         del value[at]
     with pytest.raises((CannotOpen, InvalidContent)):
-        assert read_sealed(bytes(value), place()).data != SECRET
+        assert read_encrypted(bytes(value), place()).data != SECRET
 
 
 @settings(deadline=None)
@@ -155,7 +156,7 @@ def test_any_byte_changed_or_cut_is_noticed(data: st.DataObject) -> None:
 def test_opening_strangers_bytes_raises_only_what_is_documented(value: bytes) -> None:
     for keys in (FixedKeys(), FixedKeys([FixedKey(b"")])):
         with contextlib.suppress(InvalidContent, CannotOpen):
-            _ = schema.read_hidden(value, place(keys=keys)).data
+            _ = read_hidden(value, place(keys=keys)).data
 
 
 def test_a_replica_without_the_key_carries_the_field_untouched(open_repo: OpenRepo) -> None:
@@ -305,7 +306,7 @@ def test_deleting_a_conversation_destroys_its_keys_on_every_device(open_repo: Op
         conversation.append("user", "x", hidden={"n": sealed(SECRET)})
         phone.keyring.add(laptop.keyring.export(conversation.id))
     laptop.delete(gone.id)
-    phone._library.apply(laptop._library.diff())
+    phone._library.document.apply(laptop._library.document.diff())
     for repo in (laptop, phone):
         assert (len(repo.keyring.keys(gone.id)), len(repo.keyring.keys(stays.id))) == (0, 1)
 

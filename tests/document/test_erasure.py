@@ -10,6 +10,7 @@ import pycrdt
 import pytest
 
 import llmcrdt
+from llmcrdt.document.conversation import core_of
 from llmcrdt.document.entry import TOKENS
 from llmcrdt.exceptions import InvalidContent
 
@@ -219,7 +220,7 @@ def test_a_crash_between_erase_and_purge_is_made_up_for(
     conversation = repo.create()
     secret = conversation.append("user", SECRET)
     with monkeypatch.context() as patch:
-        patch.setattr(conversation, "_purge", lambda: None)
+        patch.setattr(core_of(conversation), "_purge", lambda: None)
         conversation.erase(secret)
     repo.close()
     assert found_in(tmp_path, SECRET.encode())

@@ -13,8 +13,9 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmcrdt.document.entry import EMPTY_FRAME, Frame, Pin, extend_frame_hash
-from llmcrdt.document.order import Erase, Node, Order, Selection, group_of
+from llmcrdt.document.frame import EMPTY_FRAME, Frame, Pin, extend_frame_hash
+from llmcrdt.document.nodes import Erase, Node, Selection, group_of
+from llmcrdt.document.order import Order
 from llmcrdt.ids import ContentHash, EntryId, SessionId
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -13,7 +13,8 @@ import pycrdt
 import pytest
 
 import llmcrdt
-from llmcrdt.document.entry import EMPTY_FRAME, extend_frame_hash
+from llmcrdt.document.conversation import core_of
+from llmcrdt.document.frame import EMPTY_FRAME, extend_frame_hash
 
 OpenRepo = Callable[..., llmcrdt.Repo]
 
@@ -82,14 +83,14 @@ def test_observers_hear_nothing_of_what_is_not_on_disk(two: Two, monkeypatch: py
     """A write that fails is taken back; whoever heard of it would show what is not there."""
     here, there = two
     heard: list[llmcrdt.Change] = []
-    monkeypatch.setattr(here, "_dispatch", lambda call: call())
+    monkeypatch.setattr(core_of(here).observers, "dispatch", lambda call: call())
     here.observe(heard.append)
 
     def full(*_: object) -> None:
         raise OSError("the disk is full")
 
     with monkeypatch.context() as broken:
-        broken.setattr(here._journal, "append", full)
+        broken.setattr(core_of(here).document.journal, "append", full)
         with pytest.raises(OSError, match="full"):
             here.append("user", "never")
         with pytest.raises(OSError, match="full"), here.batch():
@@ -124,7 +125,7 @@ def test_o7_words_that_arrive_again_after_their_erase_are_in_no_file(open_repo: 
     exchange(here, there)
     for conversation in (here, there):
         assert sorted(texts(conversation)) == ["", "and on", "from the phone", "missing elsewhere"]
-        snapshot, updates = conversation._journal.load()
+        snapshot, updates = core_of(conversation).document.journal.load()
         assert not any(b"secret" in data for data in (snapshot or b"", *updates))
 
 
@@ -245,7 +246,7 @@ def test_o7_words_that_arrive_after_their_erase_are_in_no_file(two: Two) -> None
     for conversation in (here, there):
         assert [e.status for e in conversation.transcript()] == ["complete", "erased"]
         assert conversation.entry(stream.id).hidden == {}
-        snapshot, updates = conversation._journal.load()
+        snapshot, updates = core_of(conversation).document.journal.load()
         assert not any(b"secret" in data for data in (snapshot or b"", *updates))
 
 
@@ -263,7 +264,7 @@ def test_o7_words_in_an_update_that_waits_go_when_it_need_not_wait_any_more(two:
     there.apply(pycrdt.merge_updates(first, third))
     there.apply(second)
     assert texts(there) == ["Hello", "", "comes late", "and on"]
-    snapshot, updates = there._journal.load()
+    snapshot, updates = core_of(there).document.journal.load()
     assert not any(b"secret" in data for data in (snapshot or b"", *updates))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmcrdt.document import schema
+from llmcrdt.document.acts import read_selection
 from llmcrdt.document.canonical import canonical_json, parse_json
 from llmcrdt.document.entry import (
-    EMPTY_FRAME,
     Config,
-    Frame,
     HiddenField,
     Reasoning,
     Text,
@@ -28,10 +28,12 @@ from llmcrdt.document.entry import (
     ToolResult,
     Unknown,
     content_hash,
-    extend_frame_hash,
     part_from_json,
     part_to_json,
 )
+from llmcrdt.document.entry_fields import read_hidden, read_version, write_hidden, write_version
+from llmcrdt.document.frame import EMPTY_FRAME, Frame, extend_frame_hash
+from llmcrdt.document.head import Head, read_head, write_head
 from llmcrdt.exceptions import InvalidContent
 from llmcrdt.ids import document_bytes, document_id, is_document_id
 
@@ -46,7 +48,7 @@ PINS = [("A" * 16, "B" * 32), ("C" * 16, "D" * 32)]
 
 
 def vectors() -> dict[str, Any]:
-    name, text = schema.write_version(
+    name, text = write_version(
         "user",
         (Text("Hello"), Unknown({"type": "x", "n": 2**64})),
         status="stopped",
@@ -55,18 +57,18 @@ def vectors() -> dict[str, Any]:
         nonce=bytes(12),
     )  # type: ignore[arg-type]
     frame = extend_frame_hash(EMPTY_FRAME, PINS)
-    head = schema.Head(
+    head = Head(
         role="assistant", author="m", session=SESSION, parents=("A" * 16,), lamport=8, created_at=1, after=("C" * 16,),
         alternative_of="E" * 16, answers=("A" * 16, "call 1"), model={"seed": 2**53 + 1},
         frame=Frame(PINS[0], (PINS[1],), frame, "r", "s", True, True),
     )  # type: ignore[arg-type] # fmt: skip
-    hidden = schema.write_hidden(HiddenField(b"\x00\xffdata", {"provider": "p"}))
+    hidden = write_hidden(HiddenField(b"\x00\xffdata", {"provider": "p"}))
     return {
         "canonical_json": [canonical_json(value) for value in VALUES],
         "version": {"text": text, "hash": name},
         "content_hash_of_empty": content_hash("user", ""),
         "frame_hash": {"empty": EMPTY_FRAME, "two": frame},
-        "head": schema.write_head(head),
+        "head": write_head(head),
         "hidden": hidden.hex(),
         "document_id": {bytes(range(16)).hex(): document_id(bytes(range(16))), bytes(16).hex(): document_id(bytes(16))},
     }
@@ -79,10 +81,10 @@ def test_the_formats_are_the_frozen_ones() -> None:
 def test_what_was_frozen_is_read_back() -> None:
     frozen = json.loads(VECTORS.read_text(encoding="utf-8"))
     assert [parse_json(text) for text in frozen["canonical_json"]] == VALUES
-    assert schema.write_head(schema.read_head(frozen["head"])) == frozen["head"]
-    version = schema.read_version("user", frozen["version"]["hash"], frozen["version"]["text"])
+    assert write_head(read_head(frozen["head"])) == frozen["head"]
+    version = read_version("user", frozen["version"]["hash"], frozen["version"]["text"])
     assert (version.status, version.lamport, version.parts[0]) == ("stopped", 7, Text("Hello"))
-    assert schema.read_hidden(bytes.fromhex(frozen["hidden"])) == HiddenField(b"\x00\xffdata", {"provider": "p"})
+    assert read_hidden(bytes.fromhex(frozen["hidden"])) == HiddenField(b"\x00\xffdata", {"provider": "p"})
     for raw, name in frozen["document_id"].items():
         assert document_bytes(name) == bytes.fromhex(raw)
 
@@ -140,10 +142,10 @@ def test_endless_nesting_is_refused_both_ways() -> None:
 @given(st.text(max_size=60) | json_values.map(lambda v: json.dumps(v)) | st.binary(max_size=20))
 def test_decoders_raise_only_invalid_content(data: Any) -> None:
     for decode in (
-        schema.read_head,
-        lambda d: schema.read_version("user", "x" * 32, d),
-        schema.read_hidden,
-        lambda d: schema.read_selection(f"select:g:{SESSION}", d),
+        read_head,
+        lambda d: read_version("user", "x" * 32, d),
+        read_hidden,
+        lambda d: read_selection(f"select:g:{SESSION}", d),
     ):
         with contextlib.suppress(InvalidContent):
             decode(data)
@@ -159,14 +161,11 @@ def test_a_slip_in_a_document_id_is_noticed(raw: bytes, at: int, character: str)
 
 
 def test_the_table_names_every_field_that_the_code_writes() -> None:
-    import re
-
-    source = Path(schema.__file__).read_text(encoding="utf-8") + Path(schema.__file__).with_name(
-        "conversation.py"
-    ).read_text(encoding="utf-8")
+    source = "".join(path.read_text(encoding="utf-8") for path in Path(schema.__file__).parent.glob("*.py"))
     table = " ".join(field.path for field in schema.FIELDS)
-    for kind in set(re.findall(r'f?"(head|version|hidden|live|select)[:"]', source)):
-        assert kind in table
+    kinds = set(re.findall(r'f?"(head|version|hidden|live|erased|select|keep|stop|claim)[:"]', source))
+    assert len(kinds) == 9
+    assert [kind for kind in kinds if kind not in table] == []
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import pycrdt
 import pytest
 
 import llmcrdt
+from llmcrdt.document.conversation import core_of
 from llmcrdt.exceptions import Withheld
 from llmcrdt.ids import EntryId
 from llmcrdt.prompt.messages import messages
@@ -60,7 +61,7 @@ def test_o7_an_edit_beside_an_erase_is_withheld_until_somebody_keeps_it(said: Sa
     edit = there.edit(entry, f"My name is {SECRET}, I said")
     there.append("user", "Do you hear?")
     assert texts(there)[1].endswith("I said")
-    there._dispatch = lambda call: call()
+    core_of(there).observers.dispatch = lambda call: call()
     there.observe(lambda change: heard.extend(change.removed))
     here.erase(entry)
     exchange(here, there)
@@ -107,7 +108,7 @@ def test_o7_an_edit_that_comes_a_year_after_the_erase_is_withheld(open_repo: Ope
     laptop = open_repo("laptop")
     here = laptop.get(here.id)
     assert [e.text for e in here.entries(last=50)] == ["Be brief.", "", *(f"later {n}" for n in range(20))]
-    assert not here.loaded, "the tables say so"
+    assert not core_of(here).document.loaded, "the tables say so"
     assert laptop.search(SECRET, elsewhere=True) == []
     assert texts(here)[1:3] == ["", "later 0"]
     assert [words for words, _ in aside(here)] == [*(f"{SECRET} {n}" for n in range(3)), f"Hello {SECRET}"]

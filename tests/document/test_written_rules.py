@@ -21,8 +21,9 @@ from anchors import Definitions
 from mutations import MUTATIONS, Mutation
 
 import llmcrdt
-from llmcrdt.document import schema
-from llmcrdt.document.entry import EMPTY_FRAME, content_hash, extend_frame_hash
+from llmcrdt.document.entry import content_hash
+from llmcrdt.document.frame import EMPTY_FRAME, extend_frame_hash
+from llmcrdt.document.head import Head, write_head
 
 ROOT = Path(__file__).parents[2]
 VECTORS = json.loads((ROOT / "tests" / "vectors" / "document.json").read_text(encoding="utf-8"))
@@ -92,11 +93,11 @@ def yjs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _half_an_emoji(document: bytes, after: llmcrdt.Entry) -> bytes:
     """The update of a client that cuts one and says it, written after an entry."""
-    head = schema.Head("user", "", "S" * 22, (after.id,), after.lamport + 1, 1)  # type: ignore[arg-type]
+    head = Head("user", "", "S" * 22, (after.id,), after.lamport + 1, 1)  # type: ignore[arg-type]
     text = f'{{"by":"{head.session}","lamport":{head.lamport},"parts":[{{"type":"text","text":"half \\ud83d"}}]}}'
     stranger = pycrdt.Doc()
     stranger.apply_update(document)
-    fields = {"head": schema.write_head(head), f"version:{content_hash('user', text)}": text}
+    fields = {"head": write_head(head), f"version:{content_hash('user', text)}": text}
     stranger.get("entries", type=pycrdt.Map)["S" * 16] = pycrdt.Map(fields)
     return stranger.get_update()
 

@@ -28,8 +28,12 @@ from llmcrdt.crdt.yjs.compact import compact_updates
 from llmcrdt.crdt.yjs.replica import YjsReplica
 from llmcrdt.crdt.yjs.update import check_state_vector, read_state_vector, read_update
 from llmcrdt.document import schema
+from llmcrdt.document.acts import read_selection
 from llmcrdt.document.canonical import parse_json
-from llmcrdt.document.encryption import NOWHERE, read_sealed
+from llmcrdt.document.encryption import NOWHERE, read_encrypted
+from llmcrdt.document.entry import content_hash
+from llmcrdt.document.entry_fields import read_hidden, read_version
+from llmcrdt.document.head import read_head
 from llmcrdt.engine.llama import gguf_header
 from llmcrdt.exceptions import (
     FormatError,
@@ -364,17 +368,17 @@ DECODERS = (
     Decoder("GGUF heads", _just(_GGUF), _hash, (FormatError,)),
     Decoder("token logs", _just(TokenLog(None, (1, 2, 3), (4, 5)).pack()), TokenLog.unpack, (InvalidContent,)),
     Decoder("JSON", _just(*_HEADS, _CHAT), _text(parse_json), (InvalidContent,)),
-    Decoder("heads of entries", _just(*_HEADS), _text(schema.read_head), (InvalidContent,)),
+    Decoder("heads of entries", _just(*_HEADS), _text(read_head), (InvalidContent,)),
     Decoder("versions of entries", _just(b'{"by":"AAAAAAAAAAAAAAAAAAAAAA","lamport":1,"nonce":"AAAAAAAAAAAAAAAA",'
             b'"parts":[{"text":"t","type":"text"},{"type":"other"}]}'),
-            _text(lambda t: schema.read_version("user", schema.content_hash("user", t), t)),
+            _text(lambda t: read_version("user", content_hash("user", t), t)),
             (InvalidContent, UnicodeEncodeError)),
     Decoder("hidden fields", _just(b'{"tokenizer":"x"}\0data', b"\1" + bytes(80) + b'{"a":1}\0' + bytes(40)),
-            schema.read_hidden, (InvalidContent,)),
-    Decoder("sealed fields", _just(b"\1" + bytes(80) + b'{"a":1}\0' + bytes(40)), lambda d: read_sealed(d, NOWHERE),
+            read_hidden, (InvalidContent,)),
+    Decoder("sealed fields", _just(b"\1" + bytes(80) + b'{"a":1}\0' + bytes(40)), lambda d: read_encrypted(d, NOWHERE),
             (InvalidContent,)),
     Decoder("selections", _just(b'{"after":[],"entry":"AAAAAAAAAAAAAAAA","lamport":3}'),
-            _text(lambda t: schema.read_selection("select:g:AAAAAAAAAAAAAAAAAAAAAA", t)), ()),
+            _text(lambda t: read_selection("select:g:AAAAAAAAAAAAAAAAAAAAAA", t)), ()),
     Decoder("schema versions", _just(b"1.0", b"2.0"), _text(schema.check_schema), (NewerDocument,)),
     Decoder("OpenAI chats", _just(_CHAT), _text(openai_chat.read_text), (FormatError,), calls=4000, per_byte=40,
             memory=256 << 10),

@@ -296,7 +296,7 @@ class World:
         """A stranger writes into the list of conversations."""
         rng = random.Random(seed)
         stranger = Stranger(rng)
-        library = self.repo._library
+        library = self.repo._library.document
         for n in range(2):
             library.apply(stranger.library(library.diff(), CLIENT + 10 * seed + n, self.conversations[-5:]))
             rows = self.repo.list(1000)
@@ -335,7 +335,7 @@ class World:
         self.repo = llmcrdt.open(self.folder / "laptop.db")
         same("the list, opened again", rows, self.repo.list(1000))
         other = llmcrdt.open(self.folder / "third.db", library=self.repo.library)
-        other._library.apply(self.repo._library.diff())
+        other._library.document.apply(self.repo._library.document.diff())
         same("the list, on another device", sorted(rows), sorted(other.list(1000)))
         other.close()
         self.repo.search(SOUND)

@@ -9,7 +9,8 @@ from typing import Any
 
 import pycrdt
 
-from llmcrdt.document.entry import EMPTY_FRAME, content_hash, extend_frame_hash
+from llmcrdt.document.entry import content_hash
+from llmcrdt.document.frame import EMPTY_FRAME, extend_frame_hash
 from llmcrdt.ids import EntryId, FrameHash, is_entry_id, new_document_id, new_entry_id, new_session_id
 from llmcrdt.prompt import TokenLog
 from llmcrdt.testing.templates import tokenizers

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import llmcrdt
+from llmcrdt.document.conversation import core_of
 from llmcrdt.exceptions import EngineClosed
 from llmcrdt.kvcache import NullCache
 from llmcrdt.kvcache.chunk_hash import pack_ids
@@ -74,7 +75,7 @@ def windows(ids: Sequence[int], size: int) -> set[tuple[int, ...]]:
 def told(conversation: llmcrdt.Conversation, prefetching: llmcrdt.Prefetch) -> None:
     """Wait until observers have heard of all that came, and the engine of what it is to do."""
     heard = threading.Event()
-    conversation._dispatch(heard.set)
+    core_of(conversation).observers.dispatch(heard.set)
     assert heard.wait(60)
     assert prefetching.wait(60)
 
@@ -89,7 +90,7 @@ def test_the_next_turn_starts_at_once_on_what_arrived(model: Path, opened: Any, 
     batches = counted(engine)
     before = engine.stats()
     here.apply(there.diff())
-    (prefetching,) = here.turn._prefetchers
+    (prefetching,) = core_of(here).turn._prefetchers
     told(here, prefetching)
     assert engine.settled(60)
     after = engine.stats()
@@ -328,4 +329,4 @@ def test_generate_can_leave_it(llama: Path, opened: Any, two: Any) -> None:
     here, _ = two
     engine = opened(llama)
     llmcrdt.generate(here, engine, max_tokens=2, warm=False).result(60)
-    assert here.turn._prefetchers == []
+    assert core_of(here).turn._prefetchers == []

@@ -11,19 +11,17 @@ import pytest
 
 from llmcrdt.document.canonical import canonical_json
 from llmcrdt.document.entry import (
-    EMPTY_FRAME,
     Config,
     Entry,
-    Frame,
     Part,
     Reasoning,
     Text,
     ToolCall,
     ToolResult,
     content_hash,
-    extend_frame_hash,
     part_to_json,
 )
+from llmcrdt.document.frame import EMPTY_FRAME, Frame, extend_frame_hash
 from llmcrdt.ids import EntryId, SessionId, new_entry_id
 from llmcrdt.prompt import TOKENS, Prompt, TokenLog, token_field
 from llmcrdt.tokenizer import Tokenizer

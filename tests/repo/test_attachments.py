@@ -22,6 +22,7 @@ from llmcrdt.crdt.yjs.replica import YjsReplica
 from llmcrdt.document import schema
 from llmcrdt.document.canonical import canonical_json, parse_json
 from llmcrdt.document.entry import part_from_json, part_to_json
+from llmcrdt.document.entry_fields import write_version
 from llmcrdt.exceptions import BlobMissing, InvalidContent
 from llmcrdt.interop import openai_chat
 
@@ -229,9 +230,7 @@ def test_names_of_strangers_are_never_paths(open_repo: OpenRepo, tmp_path: Path)
         head = parse_json(stranger.node(schema.ENTRIES, conversation.transcript()[0].id)["head"])  # type: ignore[index]
         head |= {"parents": [], "lamport": 9}
         parts = (llmcrdt.Unknown({"type": "blob", "hash": "../../outside", "size": 9, "name": "x"}),)
-        name, text = schema.write_version(
-            "user", parts, status="complete", lamport=9, by=head["session"], nonce=bytes(12)
-        )
+        name, text = write_version("user", parts, status="complete", lamport=9, by=head["session"], nonce=bytes(12))
         edit.put_node(schema.ENTRIES, "S" * 16, {"head": canonical_json(head), f"version:{name}": text})
     conversation.apply(edit.update)
     assert isinstance(conversation.entry(llmcrdt.document.entry.EntryId("S" * 16)).parts[0], llmcrdt.Unknown)

@@ -64,12 +64,12 @@ def test_a_deleted_conversation_stays_deleted_whatever_else_is_said_of_it(open_r
     laptop = open_repo("laptop")
     conversation = laptop.create("x")
     phone = open_repo("phone", laptop.library)
-    phone._library.apply(laptop._library.diff())
+    phone._library.document.apply(laptop._library.document.diff())
     laptop.delete(conversation.id)
     for n in range(5):
         phone._library.put(conversation.id, title=f"renamed {n}", deleted=False)
-    laptop._library.apply(phone._library.diff())
-    phone._library.apply(laptop._library.diff())
+    laptop._library.document.apply(phone._library.document.diff())
+    phone._library.document.apply(laptop._library.document.diff())
     assert list(laptop.list()) == list(phone.list()) == []
 
 

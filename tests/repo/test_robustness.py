@@ -68,7 +68,7 @@ def test_the_greatest_lamport_in_a_library_stops_nobody(open_repo: OpenRepo) -> 
     stranger = pycrdt.Doc()
     shelf = stranger.get("shelf", type=pycrdt.Map)
     shelf[f"{new_document_id()}:title:{'A' * 22}"] = f'{{"lamport":{2**53 - 1},"value":"far"}}'
-    repo._library.apply(stranger.get_update())
+    repo._library.document.apply(stranger.get_update())
     conversation = repo.create("mine")
     assert [row.title for row in repo.list()] == ["mine"]
     repo.delete(conversation.id)
@@ -148,9 +148,9 @@ def test_a_conversation_deleted_elsewhere_takes_no_more_words(open_repo: OpenRep
     laptop = open_repo("laptop")
     conversation = laptop.create()
     phone = open_repo("phone", laptop.library)
-    phone._library.apply(laptop._library.diff())
+    phone._library.document.apply(laptop._library.document.diff())
     phone._library.put(conversation.id, deleted=True)
-    laptop._library.apply(phone._library.diff())
+    laptop._library.document.apply(phone._library.document.diff())
     with pytest.raises(RepoClosed, match="was deleted"):
         conversation.append("user", "lost?")
 

@@ -12,8 +12,8 @@ from llmcrdt.ids import EntryId
 
 def check_device(world: World, device: Device) -> None:
     """O1-O6, O9 on whatever this device has by now: a part of the document, perhaps with pieces that wait."""
-    device.conv.refresh()
-    said = oracle.read(device.conv._replica._doc, world.wrong)
+    device.core.document.refresh()
+    said = oracle.read(device.core.replica._doc, world.wrong)
     transcript = device.conv.transcript()
     expected, hash_ = said.transcript()
     assert transcript.ids == tuple(entry for entry, _ in expected), "the order is the one the rules state"
@@ -34,7 +34,7 @@ def check_device(world: World, device: Device) -> None:
 def check_frames(world: World, device: Device, *, whole: bool = False) -> None:
     """O2: what a generation was computed on is the same for ever, in these versions with this text. ``whole``: all of
     it has arrived."""
-    sound = device.conv._doc.order.sound()
+    sound = device.core.view.order.sound()
     for generation, frame in world.frames.items():
         if generation in sound:
             now = device.conv.frame_entries(EntryId(generation))
@@ -42,14 +42,14 @@ def check_frames(world: World, device: Device, *, whole: bool = False) -> None:
             for entry, (_, version, text) in zip(now, frame, strict=True):
                 if entry.status == "erased":
                     assert (entry.hash, entry.text) == (version, ""), "its place and its hash stay"
-                elif whole or version in {v.hash for v in device.conv._doc.readable[entry.id].versions}:
+                elif whole or version in {v.hash for v in device.core.view.states[entry.id].versions}:
                     assert entry.hash == version and text in (entry.text, None), "nor does a version that it holds"
 
 
 def merge_all(world: World) -> None:
     """The network is whole again: everything that any device has arrives everywhere."""
-    held = {entry for device in world.devices for entry in device.conv._doc.readable}
-    gone = {entry for device in world.devices for entry in device.conv._doc.erased}
+    held = {entry for device in world.devices for entry in device.core.view.states}
+    gone = {entry for device in world.devices for entry in device.core.view.erased}
     for device in world.devices:
         world.rng.shuffle(device.inbox)
         while device.inbox:
@@ -68,7 +68,7 @@ def check_all(world: World, held: set[EntryId]) -> None:
     first = world.devices[0].conv
     for device in world.devices:
         conv = device.conv
-        assert conv._replica.snapshot()[1] == [] or world.at_risk, "nothing waits for what is here"
+        assert device.core.replica.snapshot()[1] == [] or world.at_risk, "nothing waits for what is here"
         assert conv.transcript().hash == first.transcript().hash, "one transcript"
         assert conv.transcript().ids == first.transcript().ids
         # state vectors are maps: equal documents may write their clients in another order
@@ -81,7 +81,7 @@ def check_all(world: World, held: set[EntryId]) -> None:
     problems = {problem.entry for problem in first.verify()}
     lost = world.at_risk  # what refers to something that was lost with a disk
     assert problems <= world.wrong | world.touched | lost, "verify finds nothing wrong but what a stranger did"
-    assert world.wrong & set(first._replica.keys("entries")) <= problems, "and finds all of that"
+    assert world.wrong & set(world.devices[0].core.replica.keys("entries")) <= problems, "and finds all of that"
 
 
 def check_reachable(world: World, held: set[EntryId]) -> None:
@@ -93,9 +93,9 @@ def check_reachable(world: World, held: set[EntryId]) -> None:
     lost = set(transcript.malformed) & world.at_risk  # it refers to what was lost with that disk
     assert must <= there | lost, "nothing that was written is out of reach"
     must -= lost
-    must -= conv._doc.erased
+    must -= world.devices[0].core.view.erased
     for entry in must - world.at_risk:
-        versions = conv._doc.readable[EntryId(entry)].versions
+        versions = world.devices[0].core.view.states[EntryId(entry)].versions
         texts = {
             "".join(getattr(p, "text", "") for p in v.parts if p.type in ("text", "tool_result")) for v in versions
         }

@@ -13,6 +13,7 @@ from sim_network import Clock, Wire
 from sim_relay import RelayProcess
 
 import llmcrdt
+from llmcrdt.document.conversation import core_of
 from llmcrdt.exceptions import LLMCRDTError, RelayRefused, StoreError
 from llmcrdt.ids import DocumentId
 from llmcrdt.repo.sync_source import SyncSource
@@ -234,9 +235,9 @@ class ClientProcess:
         found: dict[str, bytes] = {}
         self.repo._read_library()
         for document in self.repo.following():
-            opened = self.repo._library if document == self.repo.library else self.repo.get(document)
-            opened.refresh()
-            found[document] = opened.diff()
+            owner = self.repo._library if document == self.repo.library else core_of(self.repo.get(document))
+            owner.document.refresh()
+            found[document] = owner.document.diff()
         return found
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import shutil
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,9 +12,12 @@ from sim_memory import MemoryFile, MemoryJournal
 import llmcrdt
 from llmcrdt.crdt.yjs.replica import YjsReplica
 from llmcrdt.document import schema
-from llmcrdt.document.conversation import Change, Conversation
+from llmcrdt.document.conversation import Conversation, core_of
+from llmcrdt.document.core import ConversationCore
+from llmcrdt.document.observers import Change
 from llmcrdt.document.stream import Stream
 from llmcrdt.document.transcript import Transcript
+from llmcrdt.testing.host import LoneHost
 
 DAY = 86_400.0
 
@@ -35,6 +37,10 @@ class Device:
         self.streams: list[Stream] = []
         self.frame: Transcript | None = None
         self.watched: set[str] = set()
+
+    @property
+    def core(self) -> ConversationCore:
+        return core_of(self.conv)
 
     def clock(self) -> float:
         return 1.8e9 + self.offset
@@ -106,15 +112,14 @@ class MemoryDevice(Device):
         self._open()
 
     def _open(self) -> None:
-        self.conv = Conversation(
-            llmcrdt.ids.DocumentId("sim"),
+        host = LoneHost(
             MemoryJournal(self.file, lambda update: self.sent(self, update)),
             lambda: YjsReplica(schema.ROOTS, client_id=self.rng.getrandbits(32)),
-            lock=threading.RLock(),
+            author=self.name,
             clock=self.clock,
             random=self.rng.randbytes,
-            author=self.name,
         )
+        self.conv = Conversation(ConversationCore(llmcrdt.ids.DocumentId("sim"), host))
         self.opened()
 
     def kill(self) -> None:
@@ -168,7 +173,7 @@ class FileDevice(Device):
     def _open(self, conversation: str | None) -> None:
         self.repo = llmcrdt.open(self.path, author=self.name, clock=self.clock, random=self.rng.randbytes)
         self.conv = self.repo.join(conversation) if conversation else self.repo.create()
-        self.conv._dispatch = lambda call: call()  # at once, so that the schedule is decided by its seed
+        self.core.observers.dispatch = lambda call: call()  # at once, so that the schedule is decided by its seed
         self.opened()
 
     def _move(self, to: Path) -> None:

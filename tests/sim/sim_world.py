@@ -15,6 +15,7 @@ from sim_devices import DAY, Device, FileDevice, MemoryDevice
 from sim_stranger import vandalize
 
 from llmcrdt.document.entry import Config, Entry, Text, ToolCall
+from llmcrdt.document.fork_copy import copy_conversation
 from llmcrdt.exceptions import NotSealed, Withheld
 from llmcrdt.ids import EntryId, new_entry_id
 
@@ -38,7 +39,7 @@ class World:
         self.folder = folder
         if folder is None:
             self.devices.append(MemoryDevice("d0", self.ids, self.send))
-            self.devices[0].conv.set_created(1.8e9)
+            self.devices[0].core.write_identity(1.8e9)
         else:
             self.devices.append(FileDevice("d0", self.ids, self.send, folder / "d0.db"))
         for n in range(1, devices):
@@ -97,7 +98,7 @@ class World:
             self.hidden[entry.id, name] = field.data
         if entry.frame is not None and entry.sealed:
             on = device.conv.frame_entries(entry)
-            _, pins = device.conv._doc.order.frame_list(entry.frame)
+            _, pins = device.core.view.order.frame_list(entry.frame)
             # a version that a frame pins may come later than the frame; until then another one stands in for it
             seen = tuple((e.id, str(pins[e.id]), e.text if e.hash == pins[e.id] and e.parts else None) for e in on)
             self.frames.setdefault(entry.id, seen)
@@ -200,8 +201,8 @@ class World:
 
     def edited_elsewhere(self, device: Device) -> Entry | None:
         """Something that another device says in other words meanwhile."""
-        sound = device.conv._doc.order.sound()
-        others = [node for d in self.devices for node in d.conv._doc.order.sound().values() if node.id not in sound]
+        sound = device.core.view.order.sound()
+        others = [node for d in self.devices for node in d.core.view.order.sound().values() if node.id not in sound]
         found = sorted({node.alternative_of for node in others if node.alternative_of in sound} - {None})  # type: ignore[type-var]
         return device.conv.entry(self.rng.choice(found)) if found else None  # type: ignore[arg-type]
 
@@ -228,7 +229,7 @@ class World:
             transcript = device.conv.transcript()
             fork = MemoryDevice("fork", self.ids, lambda _device, _update: None)
             try:
-                device.conv.copy_to(fork.conv, until)
+                copy_conversation(device.core, fork.core, until)
             except NotSealed:
                 return
             before = transcript[: transcript.ids.index(until.id) + 1]
@@ -298,10 +299,10 @@ class World:
         device.backup()
 
     def do_roll_back(self, device: Device) -> None:
-        before = set(device.conv._doc.readable)
+        before = set(device.core.view.states)
         if not any(other is not device and same_file(device, other) for other in self.devices) and device.roll_back():
-            self.at_risk |= before - set(device.conv._doc.readable)
-            self.at_risk |= {entry for entry in before if entry in device.conv._doc.readable}
+            self.at_risk |= before - set(device.core.view.states)
+            self.at_risk |= {entry for entry in before if entry in device.core.view.states}
 
     def do_copy(self, device: Device) -> None:
         if len(self.devices) < MOST_DEVICES:
@@ -324,7 +325,7 @@ class World:
 
 def withheld(device: Device) -> set[EntryId]:
     """What erases withhold by itself, without what follows it."""
-    return set(device.conv._doc.order.now().withheld)
+    return set(device.core.view.order.now().withheld)
 
 
 def same_file(a: Device, b: Device) -> bool:

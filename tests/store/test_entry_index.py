@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 import llmcrdt
 from llmcrdt.crdt.yjs.replica import YjsReplica
 from llmcrdt.document import schema
+from llmcrdt.document.conversation import core_of
 from llmcrdt.document.projection import RULES
 from llmcrdt.ids import new_entry_id
 
@@ -183,7 +184,7 @@ def check(world: World) -> None:
         with llmcrdt.open(world.folder / "copy.db") as kept:
             closed = kept.get(world.id)
             page = closed.entries(last=1000)
-            assert not closed.loaded, "a page needs no document where the tables are true"
+            assert not core_of(closed).document.loaded, "a page needs no document where the tables are true"
             restored = what_it_shows(closed)
             assert page == restored[0]
             hits = {word: {hit.entry for hit in kept.search(word, 1000, elsewhere=True)} for word in WORDS}
@@ -251,7 +252,7 @@ def test_a_page_and_a_search_load_no_document(open_repo: OpenRepo) -> None:
     assert conversation.entries(last=4, before=whole[5]) == whole[1:5]
     assert conversation.entries(last=4, before=whole[0]) == ()
     assert len(repo.search("words", limit=100)) == 30
-    assert not conversation.loaded
+    assert not core_of(conversation).document.loaded
     assert [hit.conversation for hit in repo.search('"some words 7"')] == sorted(
         ids, key=lambda i: [h.conversation for h in repo.search('"some words 7"')].index(i)
     )
@@ -265,7 +266,7 @@ def test_what_another_process_wrote_is_on_the_next_page(open_repo: OpenRepo) -> 
         a.get(id_).append("user", str(n))
         assert [entry.text for entry in reader.entries(last=1)] == [str(n)]
         assert [hit.snippet for hit in b.search(str(n))] == [f"[{n}]"]
-    assert not reader.loaded
+    assert not core_of(reader).document.loaded
 
 
 def test_search_finds_people_s_words(repo: llmcrdt.Repo) -> None:
@@ -316,7 +317,7 @@ def test_a_deleted_conversation_is_not_found(open_repo: OpenRepo) -> None:
     assert len(phone.search("alpha")) == 1
     laptop.delete(conversation.id)
     assert laptop.search("alpha") == []
-    phone._library.apply(laptop._library.diff())
+    phone._library.document.apply(laptop._library.document.diff())
     assert phone.search("alpha") == []
 
 
@@ -386,9 +387,9 @@ def test_a_list_loads_neither_library_nor_conversation(open_repo: OpenRepo) -> N
     repo.close()
     a, b = open_repo("laptop"), open_repo("laptop")
     assert a.list() == before
-    assert not a._library.loaded
+    assert not a._library.document.loaded
     a.get(ids[0])
-    assert not a._library.loaded
+    assert not a._library.document.loaded
     b.rename(ids[0], "another name")
     assert a.list()[-1].title == "another name", "what another process said of it is listed"
     a.close()

@@ -1,0 +1,76 @@
+"""Writes acts: selections, keeps, stop requests and claims of tool calls."""
+
+from __future__ import annotations
+
+from ..exceptions import InvalidContent
+from ..ids import EntryId
+from . import schema
+from .acts import Claim, Keep, OwnClaim, Stop, ToolClaim, call_hash, selection_key, write_act, write_selection
+from .core import ConversationCore
+from .entry import Entry, ToolCall
+from .nodes import Selection
+from .view import ConversationView
+
+
+class ActWriter:
+    """Writes the acts of one conversation. It holds nothing itself. The methods of ``Conversation`` of the same names
+    say what they do."""
+
+    def __init__(self, core: ConversationCore) -> None:
+        self._core = core
+
+    def select(self, entry: Entry | EntryId) -> None:
+        """Show an entry, and with it everything on the way to it."""
+        with self._core.editing() as edit:
+            view, session = self._core.view, self._core.document.session
+            chosen = view.find(entry)
+            view.check_not_withheld(chosen)
+            lamport, seen = view.order.next_lamport([chosen]), view.order.newest()
+            for group in view.order.forks_on_path(chosen):
+                act = Selection(group, session, lamport, chosen, seen)
+                edit.put(schema.ACTS, selection_key(act), write_selection(act))
+
+    def keep(self, entry: Entry | EntryId) -> None:
+        """Have an alternative take part that an erase withholds."""
+        with self._core.editing() as edit:
+            view = self._core.view
+            kept = view.find(entry)
+            if kept in view.order.now().withheld:
+                act = Keep(kept, self._core.document.session, view.order.next_lamport())
+                edit.put(schema.ACTS, act.key, write_act(act))
+
+    def stop(self, entry: Entry | EntryId) -> None:
+        """Ask whoever is writing an entry to stop."""
+        with self._core.editing() as edit:
+            view = self._core.view
+            act = Stop(view.find(entry), self._core.document.session, view.order.next_lamport())
+            edit.put(schema.ACTS, act.key, write_act(act))
+
+    def claim(self, call: ToolCall) -> ToolClaim:
+        """Say that this session means to run a tool call."""
+        core = self._core
+        with core.reading():
+            answers = answered_call(core.view, call)
+        with core.editing() as edit:
+            act = Claim(call_hash(*answers), core.document.session, core.view.order.next_lamport())
+            if act.key not in core.claims:
+                edit.put(schema.ACTS, act.key, write_act(act))
+                core.claims[act.key] = OwnClaim(lambda: _other_claims(core, act))
+            return core.claims[act.key].handle
+
+
+def answered_call(view: ConversationView, call: ToolCall) -> tuple[EntryId, str]:
+    """The entry that holds a call, and the call's id. Raises InvalidContent."""
+    if call.entry is None or call.entry not in view.order.sound():
+        raise InvalidContent(
+            f"The tool call {call.id!r} is not from an entry of this conversation.",
+            hint="Take it from entry.tool_calls.",
+        )
+    return (call.entry, call.id)
+
+
+def _other_claims(core: ConversationCore, mine: Claim) -> tuple[Claim, ...]:
+    with core.document.lock:
+        claims = core.view.claims.get(mine.call, {}).values()
+        others = (claim for claim in claims if claim.session != mine.session)
+        return tuple(sorted(others, key=lambda claim: (claim.lamport, claim.session)))

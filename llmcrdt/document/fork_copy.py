@@ -1,0 +1,43 @@
+"""Writes a fork: one conversation up to an entry, copied into another one that is empty."""
+
+from __future__ import annotations
+
+from ..ids import EntryId
+from . import schema
+from .act_writer import ActWriter
+from .core import ConversationCore
+from .entry import Entry
+from .fork import copy_acts, copy_until, provenance
+from .writer import EntryWriter
+
+
+def copy_conversation(source: ConversationCore, target: ConversationCore, entry: Entry | EntryId) -> None:
+    """Write ``source`` up to an entry of its transcript into ``target``, which is empty. Raises EntryNotFound,
+    NotSealed."""
+    with source.reading():
+        view = source.view
+        chosen = view.find(entry, shown=True)
+        transcript = view.transcript()
+        entries = copy_until(view, source.replica, chosen)
+        acts = copy_acts(view, source.replica, entries)
+        encrypted = {each: _encrypted_anew(source, target, each) for each in entries}
+    with target.editing() as edit:
+        edit.put(schema.META, "forked_from", provenance(source.id, chosen, transcript.hash))
+        for each, fields in entries.items():
+            edit.put_node(schema.ENTRIES, each, {**fields, **encrypted[each]}, copied=True)
+        for key, text in acts.items():
+            edit.put(schema.ACTS, key, text)
+    with target.reading():
+        shown = chosen in target.view.order.now().visible
+    if not shown:  # what was written on it, and so kept it beside a rival, is not in the fork
+        ActWriter(target).select(chosen)
+
+
+def _encrypted_anew(source: ConversationCore, target: ConversationCore, entry: EntryId) -> dict[str, bytes]:
+    """The encrypted fields of an entry that open in ``source``, encrypted for its copy in ``target``."""
+    writer = EntryWriter(target)
+    return {
+        f"hidden:{name}": writer.hidden_value(entry, name, field)
+        for name, field in source.view.states[entry].hidden.items()
+        if field.sealed and not field.locked
+    }

@@ -1,0 +1,110 @@
+"""An entry as the order of a conversation sees it: bare nodes, and the acts and marks that decide between them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from ..ids import ContentHash, EntryId, SessionId, tagged_hash
+from .frame import Frame, Pin
+
+GroupId = str
+
+REACH = 1 << 32
+"""How far a lamport may lie above those that it refers to. Honest counters stay far below. Without a bound a single
+entry with the greatest lamport there is would leave none for anybody else."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """An entry without its content. ``session`` and ``saw_erased`` are those of alternatives only: the session that
+    wrote it, and the erased entries, of those it was made of, that its author knew to be erased."""
+
+    id: EntryId
+    parents: tuple[EntryId, ...]
+    lamport: int
+    alternative_of: EntryId | None = None
+    answers: EntryId | None = None
+    frame: Frame | None = None
+    covers: Frame | None = None
+    session: SessionId | None = None
+    saw_erased: tuple[EntryId, ...] = ()
+
+    @property
+    def age(self) -> tuple[int, str]:
+        return (self.lamport, self.id)
+
+    @property
+    def references(self) -> Iterator[EntryId]:
+        yield from self.parents
+        for frame in (self.frame, self.covers):
+            if frame:
+                yield from (entry for entry, _ in frame.pins)
+        if self.alternative_of:
+            yield self.alternative_of
+        if self.answers:
+            yield self.answers
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A person chose ``entry`` in a group. The greatest (lamport, session) of a group's selections wins."""
+
+    group: GroupId
+    session: str
+    lamport: int
+    entry: EntryId
+    after: tuple[EntryId, ...] = ()  # the newest entries that person had seen
+
+
+@dataclass(frozen=True)
+class Erase:
+    """One mark of an erased entry. ``seen``: the alternatives made of it that the eraser knew, and left; None
+    for a mark of an older version, which does not say. Then those count as known that are older than the mark, and
+    those of its own session."""
+
+    session: str
+    lamport: int
+    seen: frozenset[EntryId] | None
+
+    def knew(self, node: Node) -> bool:
+        """Whether the eraser knew this alternative."""
+        if self.seen is None:
+            return node.lamport < self.lamport or node.session == self.session
+        return node.id in self.seen
+
+
+def group_of(node: Node, nodes: Mapping[EntryId, Node]) -> GroupId:
+    """The group of entries that stand for the same turn. A person's edit of a generated answer belongs to the answer's
+    group."""
+    while node.frame is None and node.alternative_of is not None:
+        node = nodes[node.alternative_of]
+    if node.frame is None:
+        return node.id
+    return tagged_hash("llmcrdt/group/1", node.frame.hash.encode(), *(parent.encode() for parent in node.parents))
+
+
+def by_age(entries: Iterable[EntryId], nodes: Mapping[EntryId, Node]) -> list[EntryId]:
+    return sorted(entries, key=lambda i: nodes[i].age)
+
+
+def ancestors(node: Node, nodes: Mapping[EntryId, Node], down_to: int = 0) -> set[EntryId]:
+    """All entries above one; with ``down_to``, only those whose lamport is at least that."""
+    seen: set[EntryId] = set()
+    todo = list(node.parents)
+    while todo:
+        i = todo.pop()
+        if i not in seen and nodes[i].lamport >= down_to:
+            seen.add(i)
+            todo.extend(nodes[i].parents)
+    return seen
+
+
+def frame_list(frame: Frame | None, nodes: Mapping[EntryId, Node]) -> tuple[list[EntryId], dict[EntryId, ContentHash]]:
+    """frame(base), base, appended: the list, and which version of each."""
+    pieces: list[Sequence[Pin]] = []
+    while frame is not None:
+        pieces.append(frame.pins)
+        frame = nodes[frame.base[0]].frame if frame.base else None
+    pins = [pin for piece in reversed(pieces) for pin in piece]
+    return [entry for entry, _ in pins], dict(pins)

@@ -1,0 +1,196 @@
+"""The rules of order, O1-O7 of docs/semantics.md, over bare nodes: which take part, which are visible, and where they
+stand. Pure functions; ``order.py`` applies them to a document that grows.
+
+Words: a *group* is all that stands for the same turn (an entry and its edits; generations on one frame). A group with
+several members is a *fork*. Its *way* is the entry that decides which member is shown: the selected one, else the one
+written last on any of its branches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence, Set
+from itertools import count
+from typing import NamedTuple
+
+from ..ids import EntryId
+from .frame import EMPTY_FRAME, extend_frame_hash
+from .nodes import REACH, Erase, GroupId, Node, Selection, ancestors
+
+
+class Hider(NamedTuple):
+    """The reason why an entry is hidden: ``way`` decided; ``after`` is what the writer of that had seen, if it was a
+    selection or an erase. ``withheld``: the entry, or one that it follows, was made of an erased one by somebody who
+    had not seen the erase."""
+
+    way: EntryId
+    after: tuple[EntryId, ...] | None
+    withheld: bool = False
+
+
+def sound_nodes(nodes: Mapping[EntryId, Node]) -> tuple[dict[EntryId, Node], dict[EntryId, str]]:
+    """O1: the entries that take part, oldest first, and why each other one does not."""
+    sound: dict[EntryId, Node] = {}
+    malformed: dict[EntryId, str] = {}
+    for node in sorted(nodes.values(), key=lambda node: node.age):
+        reason = _fault(node, sound)
+        if reason:
+            malformed[node.id] = reason
+        else:
+            sound[node.id] = node
+    return sound, malformed
+
+
+def _fault(node: Node, sound: Mapping[EntryId, Node]) -> str:
+    """Why an entry can't take part; "" if it can. ``sound`` holds every older entry that can."""
+    above = 0
+    for reference in node.references:
+        if reference not in sound:
+            return f"refers to {reference}, which is missing or malformed"
+        above = max(above, sound[reference].lamport)
+        if above >= node.lamport:
+            return f"is not younger than {reference}, to which it refers"
+    if node.lamport > above + REACH:
+        return "has a lamport out of reach of what it refers to"
+    target = node.alternative_of
+    if target and target in ancestors(node, sound, sound[target].lamport):
+        return "is an alternative of an entry that it follows"
+    if node.covers and not _follows(node, sound, [entry for entry, _ in node.covers.pins]):
+        return "covers entries that it doesn't follow"
+    return _frame_fault(node, sound) if node.frame else ""
+
+
+def _follows(node: Node, sound: Mapping[EntryId, Node], entries: Sequence[EntryId]) -> bool:
+    """Whether all of these stand above an entry."""
+    oldest = min((sound[entry].lamport for entry in entries), default=0)
+    return ancestors(node, sound, oldest).issuperset(entries)
+
+
+def _frame_fault(node: Node, sound: Mapping[EntryId, Node]) -> str:
+    """A frame must be a list without repeats, above its entry, with the hash it says."""
+    assert node.frame is not None
+    frame = node.frame
+    base = sound[frame.base[0]].frame if frame.base else None
+    if frame.base and base is None:
+        return "has a frame whose base is not a generation"
+    if frame.hash != extend_frame_hash(base.hash if base else EMPTY_FRAME, frame.pins):
+        return "has a frame whose hash is not that of its list"
+    named = [entry for entry, _ in frame.pins]
+    if not named:
+        return ""
+    if not _follows(node, sound, named):
+        return "has a frame with entries that it doesn't follow"
+    oldest = min(sound[entry].lamport for entry in named)
+    appended, walk = {entry for entry, _ in frame.appended}, frame.base
+    if len(set(named)) != len(named):
+        return "has a frame that holds an entry twice"
+    while walk and sound[walk[0]].lamport > oldest:
+        inner = sound[walk[0]].frame
+        assert inner is not None
+        if any(entry in appended for entry, _ in inner.pins):
+            return "has a frame that holds an entry twice"
+        walk = inner.base
+    return ""
+
+
+def withheld_edits(
+    sound: Mapping[EntryId, Node], erases: Mapping[EntryId, Sequence[Erase]], kept: Set[EntryId]
+) -> dict[EntryId, EntryId]:
+    """O7: each alternative of an erased entry where neither its author knew of the erase nor the eraser of it, and that
+    nobody kept; with the erased entry."""
+    found: dict[EntryId, EntryId] = {}
+    made_of: dict[EntryId, tuple[EntryId, ...]] = {}  # the erased entries that an alternative was made of
+    for i, node in sound.items() if erases else ():
+        origin = node.alternative_of
+        if origin is None:
+            continue
+        made_of[i] = ((origin,) if origin in erases else ()) + made_of.get(origin, ())
+        for erased in made_of[i] if i not in kept and i not in erases else ():
+            if erased not in node.saw_erased and not any(mark.knew(node) for mark in erases[erased]):
+                found.setdefault(i, erased)
+    return found
+
+
+def after_withheld(sound: Mapping[EntryId, Node], withheld: Mapping[EntryId, EntryId]) -> dict[EntryId, Hider]:
+    """The withheld entries and all that follow them, each with the reason."""
+    dark: dict[EntryId, Hider] = {}
+    for i, node in sound.items() if withheld else ():
+        if i in withheld:
+            dark[i] = Hider(withheld[i], (), withheld=True)
+        elif above := [parent for parent in node.parents if parent in dark]:
+            dark[i] = Hider(above[0], (), withheld=True) if above[0] in withheld else dark[above[0]]
+    return dark
+
+
+def visible_nodes(
+    sound: Mapping[EntryId, Node], groups: Mapping[GroupId, list[EntryId]], selections: Iterable[Selection]
+) -> tuple[set[EntryId], dict[EntryId, Hider]]:
+    """O6: the entries that are shown, and for each other one the entry that decided so.
+
+    Only forks can hide. One bit per member of a fork; each entry carries the bits of the members it is or follows.
+    """
+    forks = {group: members for group, members in groups.items() if len(members) > 1}
+    bits = dict(zip((m for members in forks.values() for m in members), (1 << n for n in count()), strict=False))
+    masks = {group: sum(bits[m] for m in members) for group, members in forks.items()}
+    above: dict[EntryId, int] = {}
+    for i, node in sound.items():  # oldest first
+        over = 0
+        for parent in node.parents:
+            over |= above[parent] | bits.get(parent, 0)
+        above[i] = over
+    chosen: dict[GroupId, Selection] = {}
+    for act in selections:
+        best = chosen.get(act.group)
+        if act.group not in forks or act.entry not in sound or act.lamport > sound[act.entry].lamport + REACH:
+            continue
+        leads_there = (above[act.entry] | bits.get(act.entry, 0)) & masks[act.group]
+        if leads_there and (best is None or (act.lamport, act.session) > (best.lamport, best.session)):
+            chosen[act.group] = act
+    written: dict[GroupId, EntryId] = {}  # the entry written last on any branch of the fork
+    followed, open_forks = 0, sum(masks.values())
+    fork_of = {bits[m]: group for group, members in forks.items() for m in members}
+    for i in reversed(list(sound)):
+        followed |= above[i]
+        while hit := (above[i] | bits.get(i, 0)) & open_forks:
+            group = fork_of[hit & -hit]
+            written[group] = i
+            open_forks &= ~masks[group]
+    closed = 0
+    decided: dict[int, Hider] = {}
+    for group, members in forks.items():
+        act_here = chosen.get(group)
+        way = act_here.entry if act_here else written[group]
+        replaced = {sound[m].alternative_of for m in members}
+        for m in members:
+            rival = act_here is None and sound[m].alternative_of is None and m not in replaced
+            if m != way and not above[way] & bits[m] and not (rival and followed & bits[m]):
+                closed |= bits[m]
+                decided[bits[m]] = Hider(way, act_here.after if act_here else None)
+    hidden_by: dict[EntryId, Hider] = {}
+    visible: set[EntryId] = set()
+    for i in sound:
+        shut = (above[i] | bits.get(i, 0)) & closed
+        if shut:
+            hidden_by[i] = decided[shut & -shut]
+        else:
+            visible.add(i)
+    return visible, hidden_by
+
+
+def arrange(last: EntryId | None, rest: Sequence[EntryId], nodes: Mapping[EntryId, Node]) -> list[EntryId]:
+    """O5: entries by age, each followed by the results of its calls. ``last`` is the generation before them."""
+    here = {*rest, last}
+    results: dict[EntryId, list[EntryId]] = {}
+    for i in rest:
+        call = nodes[i].answers
+        if call is not None and call in here:
+            results.setdefault(call, []).append(i)
+    placed = {i for answers in results.values() for i in answers}
+    out: list[EntryId] = []
+    todo = [i for i in reversed(rest) if i not in placed]
+    if last is not None:
+        todo += reversed(results.get(last, []))
+    while todo:
+        i = todo.pop()
+        out.append(i)
+        todo += reversed(results.get(i, []))
+    return out

@@ -1,0 +1,274 @@
+"""Writes entries: their heads, versions, hidden fields and live text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, Literal
+
+from ..crdt.backend import Edit
+from ..exceptions import InvalidContent
+from ..ids import ContentHash, EntryId, new_entry_id
+from . import schema
+from .act_writer import ActWriter, answered_call
+from .blob import Blob, keep
+from .canonical import JSON
+from .core import ConversationCore
+from .entry import ROLES, Config, Entry, HiddenField, Part, Role, Text, ToolCall, ToolResult, parts_of
+from .entry_fields import hidden_key, live_name, write_hidden, write_version
+from .frame import Frame
+from .head import Head, write_head
+from .transcript import Transcript
+
+Content = str | Part | Sequence[Part]
+Hidden = Mapping[str, bytes | HiddenField]
+
+
+class EntryWriter:
+    """Writes the entries of one conversation. It holds nothing itself. The methods of ``Conversation`` of the same
+    names say what they do; ``author``: None is the host's."""
+
+    def __init__(self, core: ConversationCore) -> None:
+        self._core = core
+
+    def append(
+        self,
+        role: Role,
+        content: Content,
+        *,
+        call: ToolCall | None,
+        frame: Transcript | None,
+        assumed: bool,
+        hidden: Hidden | None,
+        instead_of: Entry | EntryId | None,
+        model: Mapping[str, JSON] | None,
+        author: str | None,
+        config: Mapping[str, JSON],
+    ) -> Entry:
+        """Add an entry at the end of what is visible."""
+        parts = parts_of(self.keep_blobs(content), role)
+        if role == "tool" and call is None and instead_of is None:
+            raise InvalidContent(
+                "A tool result answers a call.", hint="Pass call=, one of entry.tool_calls of the answer that made it."
+            )
+        if config:
+            if role != "system":
+                raise InvalidContent("Settings travel in system entries.", hint='Use append("system", ..., tools=...).')
+            parts += (Config(dict(config)),)
+        with self._core.editing():
+            head = self._head(role, call=call, frame=frame, assumed=assumed, instead_of=instead_of, model=model)
+            return self._create(self._signed(head, author), parts, hidden or {})
+
+    def edit(self, entry: Entry | EntryId, content: Content, author: str | None) -> Entry:
+        """Say something else in an entry's place."""
+        content = self.keep_blobs(content)
+        with self._core.editing():
+            view = self._core.view
+            old = view.shown(view.find(entry))
+            parts = parts_of(content, old.role)
+            if isinstance(content, str):
+                parts += tuple(part for part in old.parts if not isinstance(part, (Text, ToolResult)))
+            head = self._signed(self._head(old.role, instead_of=old.id), author)
+            return self._create(replace(head, frame=None, answers=old.answers), parts, {})
+
+    def summarize(self, until: Entry | EntryId, text: str, role: Role, author: str | None) -> Entry:
+        """Add a summary of the transcript up to and with an entry."""
+        with self._core.editing():
+            view = self._core.view
+            covers = view.transcript().until(view.find(until, shown=True))
+            head = replace(self._signed(self._head(role), author), covers=covers)
+            return self._create(head, (Text(text),), {})
+
+    def end(self, entry: Entry | EntryId, status: Literal["stopped", "failed"]) -> EntryId:
+        """Seal an entry that its writer left unfinished; its id."""
+        with self._core.editing():
+            unfinished = self._core.view.find(entry)
+            state = self._core.view.states[unfinished]
+            if not state.versions and not state.erased:
+                self._write_version(unfinished, state.head.role, state.live, status=status)
+        return unfinished
+
+    # streams
+
+    def begin(
+        self,
+        role: Role,
+        *,
+        frame: Transcript | None,
+        instead_of: Entry | EntryId | None,
+        model: Mapping[str, JSON] | None,
+        author: str | None,
+        frame_as: Frame | None,
+    ) -> EntryId:
+        """Add an entry that grows."""
+        with self._core.editing():
+            head = self._head(role, frame=frame, instead_of=instead_of, model=model, frame_as=frame_as)
+            head = replace(self._signed(head, author), frame=frame_as or head.frame)
+            entry = new_entry_id(self._core.document.random)
+            with self._showing(entry, head.alternative_of) as edit:
+                edit.put_node(schema.ENTRIES, entry, {"head": write_head(head)})
+                edit.put_text(schema.ENTRIES, entry, live_name(0, "text"))
+        return entry
+
+    def grow(self, entry: EntryId, index: int, part_type: str, text: str) -> bool:
+        """Append to a live part. False where somebody sealed the entry meanwhile: the text is then nowhere but here."""
+        with self._core.editing() as edit:
+            state = self._core.view.find_state(entry)
+            if state is None or state.versions or state.erased:
+                return False
+            name = live_name(index, part_type)
+            if not edit.append_text(schema.ENTRIES, entry, name, text):
+                edit.put_text(schema.ENTRIES, entry, name)
+                edit.append_text(schema.ENTRIES, entry, name, text)
+            return True
+
+    def finish(
+        self,
+        entry: EntryId,
+        role: Role,
+        parts: Sequence[Part],
+        *,
+        status: Literal["complete", "stopped", "failed"],
+        hidden: Callable[[ContentHash], Hidden],
+        usage: Mapping[str, JSON] | None,
+    ) -> Entry:
+        """Seal what grew: its version and hidden fields come, its live text goes, in one update."""
+        parts = parts_of(self.keep_blobs(parts), role)
+        with self._core.editing():
+            self._core.streams.pop(entry, None)
+            state = self._core.view.find_state(entry)  # None: an erase is under way, its mark has not arrived
+            if state is None or not state.erased:
+                version = self._write_version(entry, role, parts, status=status, usage=usage)
+                self._write_hidden(entry, hidden(version))
+        with self._core.reading():
+            return self._core.view.shown(self._core.view.find(entry))
+
+    def abandon(self, entry: EntryId) -> None:
+        """Nobody here writes this entry any more; it counts as unfinished."""
+        with self._core.document.lock:
+            self._core.streams.pop(entry, None)
+
+    # pieces
+
+    def keep_blobs(self, content: Content) -> Content:
+        """The content, with its attachments on disk: before an entry names them, and before anybody waits for it."""
+        blobs = self._core.host.blobs
+        if isinstance(content, Blob):
+            return keep(content, blobs)
+        if isinstance(content, (str, Part)):
+            return content
+        if not isinstance(content, Iterable):
+            raise InvalidContent(
+                f"{type(content).__name__} can't be the content of an entry.",
+                hint="Pass text or parts such as Text(...).",
+            )
+        return tuple(keep(part, blobs) if isinstance(part, Blob) else part for part in content)
+
+    def hidden_value(self, entry: EntryId, name: str, value: bytes | HiddenField) -> bytes:
+        """The bytes of a hidden field of this conversation; encrypted for its place if it is to be."""
+        return write_hidden(_hidden_field(value), self._core.address(entry, name), self._core.document.random)
+
+    def _signed(self, head: Head, author: str | None) -> Head:
+        return head if author is None else replace(head, author=author)
+
+    def _head(
+        self,
+        role: Role,
+        *,
+        call: ToolCall | None = None,
+        frame: Transcript | None = None,
+        assumed: bool = False,
+        instead_of: Entry | EntryId | None = None,
+        model: Mapping[str, JSON] | None = None,
+        frame_as: Frame | None = None,
+    ) -> Head:
+        if role not in ROLES:
+            raise InvalidContent(f"{role!r} is not a role.", hint=f"Use one of {', '.join(ROLES)}.")
+        document, view = self._core.document, self._core.view
+        tips = view.order.now().tips
+        old = view.states[view.find(instead_of)].head if instead_of is not None else None
+        if old:
+            if frame is not None:
+                raise InvalidContent(
+                    "An answer in place of another stands on that one's frame.", hint="Give frame or instead_of."
+                )
+            parents, pinned = old.parents, old.frame
+        else:
+            parents = frame.parents() if frame is not None else tips
+            pinned = frame_as or (frame.frame(assumed=assumed) if frame is not None else None)
+        instead = view.find(instead_of) if instead_of is not None else None
+        answers = answered_call(view, call) if call is not None else old.answers if old else None
+        references = [*parents, *((instead,) if instead else ()), *(answers[:1] if answers else ())]
+        return Head(
+            role=role,
+            author=self._core.host.author,
+            session=document.session,
+            parents=parents,
+            lamport=view.order.next_lamport(references),
+            created_at=schema.write_time(document.clock()),
+            after=tips if set(tips) != set(parents) else (),
+            alternative_of=instead,
+            answers=answers,
+            frame=pinned,
+            model=model,
+            saw_erased=view.order.erased_origins(instead) if instead else (),
+        )
+
+    def _create(self, head: Head, parts: Sequence[Part], hidden: Hidden) -> Entry:
+        random = self._core.document.random
+        entry = new_entry_id(random)
+        name, text = write_version(
+            head.role, tuple(parts), status="complete", lamport=head.lamport, by=head.session, nonce=random(12)
+        )
+        fields: dict[str, str | bytes] = {"head": write_head(head), f"version:{name}": text}
+        fields |= {hidden_key(key): self.hidden_value(entry, key, value) for key, value in hidden.items()}
+        with self._showing(entry, head.alternative_of) as edit:
+            edit.put_node(schema.ENTRIES, entry, fields)
+        return self._core.view.shown(entry)
+
+    @contextmanager
+    def _showing(self, entry: EntryId, instead_of: EntryId | None) -> Iterator[Edit]:
+        """Write an entry. If it replaces one that is shown, it is shown, even if a selection says otherwise."""
+        core = self._core
+        replaces_shown = instead_of in core.view.order.now().visible
+        with core.editing() as edit:
+            yield edit
+        if replaces_shown and entry not in core.view.order.now().visible:
+            ActWriter(core).select(entry)
+
+    def _write_version(
+        self,
+        entry: EntryId,
+        role: Role,
+        parts: Sequence[Part],
+        *,
+        status: Literal["complete", "stopped", "failed"],
+        usage: Mapping[str, JSON] | None = None,
+    ) -> ContentHash:
+        core = self._core
+        lamport, nonce = core.view.order.next_lamport(), core.document.random(12)
+        name, text = write_version(
+            role, tuple(parts), status=status, lamport=lamport, by=core.document.session, nonce=nonce, usage=usage
+        )
+        with core.editing() as edit:
+            edit.put_field(schema.ENTRIES, entry, f"version:{name}", text)
+            for field in core.replica.node(schema.ENTRIES, entry) or ():
+                if field.startswith("live:"):
+                    edit.delete_field(schema.ENTRIES, entry, field)
+        return name
+
+    def _write_hidden(self, entry: EntryId, hidden: Hidden) -> None:
+        with self._core.editing() as edit:
+            for name, value in hidden.items():
+                if name not in self._core.view.states[entry].hidden:
+                    written = self.hidden_value(entry, name, value)
+                    edit.put_field(schema.ENTRIES, entry, hidden_key(name), written)
+
+
+def _hidden_field(value: Any) -> HiddenField:
+    if isinstance(value, HiddenField):
+        return value
+    if isinstance(value, (bytes, bytearray)):
+        return HiddenField(bytes(value))
+    raise InvalidContent(f"A hidden field holds bytes, not {type(value).__name__}.")

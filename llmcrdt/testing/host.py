@@ -1,0 +1,62 @@
+"""A host for a conversation that lives in no repo."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from ..crdt.backend import Replica
+from ..document.blob import BlobStorage
+from ..document.encryption import Keys
+from ..document.entry import SyncState
+from ..document.presence import Presence
+from ..document.replica_loading import Journal
+from ..ids import EntryId, Random
+
+
+class LoneHost:
+    """Implements ``document.host.ConversationHost``. No index, no keys, no relay; observers are called at once."""
+
+    index = None
+    keys: Keys | None = None
+    blobs: BlobStorage | None = None
+
+    def __init__(
+        self,
+        journal: Journal,
+        make_replica: Callable[[], Replica],
+        *,
+        author: str = "",
+        clock: Callable[[], float] = time.time,
+        random: Random = os.urandom,
+    ) -> None:
+        self.journal = journal
+        self.make_replica = make_replica
+        self.author = author
+        self.clock = clock
+        self.random = random
+        self.lock = threading.RLock()
+        self._presence = Presence(author)
+
+    def title(self) -> str:
+        return ""
+
+    def sync_state(self, entry: EntryId) -> SyncState:
+        return "local"
+
+    def presence(self) -> Presence:
+        return self._presence
+
+    def dispatch(self, call: Callable[[], None]) -> None:
+        call()
+
+    def observed(self) -> None: ...
+
+    def note_engine(self, engine: Any) -> None: ...
+
+    def erased(self) -> None: ...
+
+    def closed(self) -> None: ...

@@ -1,0 +1,59 @@
+"""docs/api.md and the classes that people touch have the same names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import llmcrdt
+
+PAGE = Path(__file__).parents[2] / "docs" / "api.md"
+OpenRepo = Callable[..., llmcrdt.Repo]
+
+
+def documented(page: str) -> dict[str, list[str]]:
+    """The names that the page has of each class, as they stand there."""
+    found: dict[str, list[str]] = {}
+    for section in page.split("\n## ")[1:]:
+        title, _, text = section.partition("\n")
+        found[title] = re.findall(r"^\| `(\w+)", text, re.M)
+    return found
+
+
+def public(thing: object) -> list[str]:
+    return sorted(name for name in dir(thing) if not name.startswith("_"))
+
+
+@pytest.fixture
+def things(open_repo: OpenRepo) -> dict[str, object]:
+    """One object of each class."""
+    conversation = open_repo("laptop").create()
+    entry = conversation.append("user", "Hello")
+    call = llmcrdt.ToolCall("1", "clock", "{}")
+    calling = conversation.append("assistant", call)
+    claim = conversation.claim(calling.tool_calls[0])
+    conversation.edit(entry, "Hello there")
+    hidden = conversation.transcript().elsewhere[0]
+    erased = conversation.erase(entry)
+    change = llmcrdt.Change((), (), (), local=True)
+    stream = conversation.stream()
+    present = llmcrdt.Present(1, {})
+    made = (conversation, conversation.transcript(), entry, stream, present, claim, change, hidden, erased)
+    return {type(thing).__name__: thing for thing in made}
+
+
+NAMES = "Conversation Transcript Entry Stream Present ToolClaim Change Elsewhere Erased"
+
+
+@pytest.mark.parametrize("name", NAMES.split())
+def test_every_public_name_has_its_line_and_every_line_its_name(name: str, things: dict[str, object]) -> None:
+    lines = documented(PAGE.read_text(encoding="utf-8"))[name]
+    assert sorted(lines) == public(things[name])
+
+
+def test_names_are_found_in_a_page() -> None:
+    page = "# x\n\n| `a` | |\n\n## One\n\n| name | |\n|---|---|\n| `b(c)` | d |\n| `e` | `f` |\n\n## Two\n"
+    assert documented(page) == {"One": ["b", "e"], "Two": []}
