@@ -57,7 +57,7 @@ def test_every_public_name_has_its_line_and_every_line_its_name(name: str, thing
     assert sorted(lines) == public(things[name])
 
 
-@pytest.mark.parametrize("name", "Link Progress Generation Plan CacheMiss Prefetch".split())
+@pytest.mark.parametrize("name", ["Link", "Progress", "Generation", "Plan", "CacheMiss", "Prefetch"])
 def test_the_same_of_links_and_generations(name: str, open_repo: OpenRepo) -> None:
     repo, engine = open_repo("laptop"), MemoryEngine(ByteTokenizer("{{ messages[0].content }}"), NullCache())
     conversation = repo.create()

@@ -110,8 +110,8 @@ def kv_pins(repos: Repos, cache: Path | None, as_json: bool) -> None:
 def kv_plan(repos: Repos, id: str, model: Path, cache: Path | None, as_json: bool) -> None:
     """Show the cost of the next answer: tokens in all, reused, to evaluate, and why.
 
-    Says also whether this model is exact here. Waits until the model's file is hashed and the model was probed; both are
-    remembered.
+    Says also whether this model is exact here. Waits until the model's file is hashed and the model was probed, and
+    remembers both.
     """
     with repos() as repo, llmcrdt.LlamaEngine(model, cache=cache) as engine:
         engine.settled()
