@@ -36,7 +36,7 @@ from .relays import what_to_do
 @cache_dir
 @max_tokens
 @temperature
-@click.option("--seed", type=int)
+@click.option("--seed", type=int, help="of the random numbers [default: a new one]")
 @click.option("--stop", multiple=True, help="text that ends the answer; may be given several times")
 @as_json
 @click.pass_obj
@@ -85,7 +85,7 @@ def generate(
 @click.argument("id", required=False)
 @model_file
 @cache_dir
-@click.option("--title", default="", help="of a new conversation")
+@click.option("--title", default="", help="title of a new conversation")
 @click.option("--system", help="the first thing that the model is told, in a new conversation")
 @click.option("--sync", "relay", metavar="URL", help="stay in step with a relay meanwhile (ws://HOST:PORT)")
 @relay_token

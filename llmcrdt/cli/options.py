@@ -22,8 +22,16 @@ trusted = click.option(
     "--ca", type=click.Path(path_type=Path, exists=True), help="certificates to trust (PEM), for wss://"
 )
 relay_token = click.option("--token", envvar="LLMCRDT_TOKEN", help="access token [default: $LLMCRDT_TOKEN]")
-max_tokens = click.option("--max-tokens", default=512, show_default=True, type=click.IntRange(min=1))
-temperature = click.option("--temperature", default=0.8, show_default=True, type=click.FloatRange(min=0))
+max_tokens = click.option(
+    "--max-tokens", default=512, show_default=True, type=click.IntRange(min=1), help="of the answer, at most"
+)
+temperature = click.option(
+    "--temperature",
+    default=0.8,
+    show_default=True,
+    type=click.FloatRange(min=0),
+    help="0 always takes the likeliest token",
+)
 
 
 class Repos(Protocol):

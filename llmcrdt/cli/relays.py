@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @click.option("--only", multiple=True, help="a document id; may be given several times [default: the whole library]")
 @trusted
 @click.option("--watch", is_flag=True, help="stay connected until Ctrl-C")
-@click.option("--timeout", default=30.0, show_default=True, type=click.FloatRange(min=0), help="seconds")
+@click.option("--timeout", default=30.0, show_default=True, type=click.FloatRange(min=0), help="seconds to wait")
 @as_json
 @click.pass_obj
 def sync(

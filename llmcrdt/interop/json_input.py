@@ -1,4 +1,4 @@
-"""JSON from outside: what is wrong with it is told by its path."""
+"""JSON from outside. Errors name the path of the bad value."""
 
 from __future__ import annotations
 

@@ -150,7 +150,7 @@ class _Builder:
         self._put(message, entry.id)
 
     def flush(self) -> None:
-        """End the results of the last calls: what has none gets a synthetic one, what came too late follows."""
+        """End the results of the last calls: each call gets one, and those that came too late follow."""
         for entry, call in self._open:
             self._put(_result_message(call, self._names[entry, call], NO_RESULT), None)
         self._open = []
