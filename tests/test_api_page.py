@@ -72,6 +72,12 @@ def test_the_same_of_links_and_generations(name: str, open_repo: OpenRepo) -> No
     engine.close()
 
 
+def test_the_same_of_repos(open_repo: OpenRepo) -> None:
+    page, repo = documented(PAGE.read_text(encoding="utf-8")), open_repo("laptop")
+    for thing in (repo, repo.blobs, repo.keyring):
+        assert sorted(page[type(thing).__name__]) == public(thing)
+
+
 def test_the_same_of_caches(tmp_path: Path) -> None:
     page = documented(PAGE.read_text(encoding="utf-8"))
     caches: tuple[ChunkCache, ...] = (MemoryCache(1), DiskCache(tmp_path / "a", 1), NullCache())
