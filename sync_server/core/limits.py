@@ -46,41 +46,41 @@ class Limits:
     group: int = 4_096
     """Messages that share one commit."""
     fold: int = 256 << 10
-    """Bytes of records after the snapshot from which on a log is compacted; at least as many as the snapshot has."""
+    """Bytes of records behind the snapshot from which on a log is folded, and at least as many as the snapshot has."""
     fold_tail: int = 64 << 10
-    """Bytes of records that compaction leaves, for those who were away for a short time. None are left where a client
+    """Bytes of records that are left behind a fold, for those who were away for a short time. None are where a client
     asked for it."""
     fold_seconds: int = 60
-    """Processor time of the worker that compacts; it is ended after twice as long in any case."""
+    """Processor time of the worker that folds; it is ended after twice as long in any case."""
     fold_memory: int = 4 << 30
     condense_records: int = 32
-    """Records that a device missed from which on it may get a catch-up snapshot."""
+    """Records that a device missed from which on they may be condensed for it."""
     condense_bytes: int = 4 << 10
     """Bytes of data in those records, at least."""
     condense_most: int = 16_384
-    """Records for which one catch-up snapshot may stand."""
+    """Records that are condensed at one time."""
     condense_free: int = 1 << 20
-    """Bytes of a document's log, snapshot included, that are loaded for a catch-up snapshot of any part of it."""
+    """Bytes of a document's log, snapshot included, that are loaded to condense any part of it."""
     condense_ratio: int = 256
     """A longer log is loaded where it has at most so many times the bytes that were missed."""
     condense_document: int = 32 << 20
     """A longer one never is."""
     condense_share: float = 0.75
-    """A catch-up snapshot is sent where it has at most this part of the bytes that it stands for."""
+    """What was condensed is sent where it has at most this part of the bytes that it stands for."""
     condense_wait: float = 1.0
-    """That a catch-up snapshot may wait for the worker, and again that it may take; then the records are sent."""
+    """That something waits to be condensed, and again that it takes; then the records are sent as they are."""
     condense_jobs: int = 64
-    """Catch-up snapshots that wait for the worker."""
+    """Parts of logs that wait to be condensed."""
     condense_idle: float = 300.0
-    """Seconds without work after which the worker gives way to a new one, which takes less memory."""
+    """Without anything to condense, after which the worker gives way to a new one, which takes less memory."""
     condense_kept: int = 16 << 20
-    """Bytes of catch-up snapshots in memory: for those who get them, and for others who come with the same cursor; each
-    counts 1 KiB more. Where there is no room the records are sent."""
+    """Bytes of what was condensed that are in memory: for those who get it, and for others who come with the same
+    cursor; each counts 1 KiB more. What has no room is sent as it is."""
     keep: int = 64 << 20
-    """Bytes of updates of the documents that the validator holds to check records; those used last go first. One larger
+    """Bytes of updates of the documents that the keeper holds to check records; those used last go first. One larger
     document is held alone. Each counts 4 KiB beside its updates. In memory they are some seven times that."""
     keep_memory: int = 4 << 30
-    """Memory of each of the validator's processes."""
+    """Memory of each of the keeper's processes."""
     check_quick: float = 0.25
     """Processor time for a record, update or question in the worker that all begin with, and a tenth of a second more
     for each MiB; then that worker is ended, and the document goes to the slow one."""
@@ -104,7 +104,7 @@ class Limits:
     cached: int = 10_000
     """Documents of which the log's end is held in memory, and as many sessions and subjects; those used last stay."""
     sweep: int = 512
-    """Compacted records that are taken away in one step."""
+    """Folded records that are taken away in one step."""
     presence_tick: float = 0.1
     """Between two PRESENCE messages for one document to one connection."""
     presence_entries: int = 64
