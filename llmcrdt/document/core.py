@@ -25,9 +25,9 @@ class ConversationCore:
     """One open conversation, for its repo, its writers and its streams; people use ``Conversation``.
 
     Any method from any thread. ``document``: its bytes, and whether it is loaded. ``view``: the document as it is read;
-    valid under ``reading`` and ``editing``. ``turn`` is held by whoever generates: in one process one generation of a
-    conversation runs at a time. ``streams``: the entries that are being written here, as long as somebody has them.
-    ``claims``: the tool calls that this session claimed, by the key of the act.
+    valid under ``reading`` and ``editing``. ``turn``: who generates in this process, and in what order. ``streams``:
+    the entries that are being written here, as long as somebody has them. ``claims``: the tool calls that this session
+    claimed, by the key of the act.
     """
 
     kind = "Conversation"

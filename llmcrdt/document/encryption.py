@@ -134,13 +134,13 @@ def read_encrypted(value: bytes, address: FieldAddress) -> EncryptedField:
     """The field that an encrypted value stands for, unopened. Raises InvalidContent for bytes that can't be one."""
     binding, zero, ciphertext = value[_HEADER:].partition(b"\0")
     if value[:1] != MARK or not zero or len(ciphertext) < _TAG:
-        raise InvalidContent("sealed hidden field is cut short")
+        raise InvalidContent("encrypted hidden field is cut short")
     try:
         parsed = parse_json(binding.decode("utf-8"))
     except UnicodeDecodeError:
-        raise InvalidContent("sealed hidden field's binding is not UTF-8") from None
+        raise InvalidContent("encrypted hidden field's binding is not UTF-8") from None
     if not isinstance(parsed, dict):
-        raise InvalidContent("sealed hidden field's binding is not an object")
+        raise InvalidContent("encrypted hidden field's binding is not an object")
     return EncryptedField(value, parsed, KeyId(text_of(value[1 : 1 + _ID])), address)
 
 

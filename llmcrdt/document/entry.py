@@ -151,7 +151,8 @@ class HiddenField:
 
     @property
     def locked(self) -> bool:
-        """Whether ``data`` can't be read here: sealed, and the key is missing or the field was tampered with."""
+        """Whether ``data`` can't be read here: it is encrypted, and the key is missing or the field was tampered
+        with."""
         return False
 
     def __repr__(self) -> str:

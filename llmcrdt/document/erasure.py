@@ -42,13 +42,13 @@ class Erased:
     """The result of ``conv.erase``. ``entries``: all that it erased, oldest first."""
 
     entries: tuple[EntryId, ...]
-    _look: Callable[[], Sequence[Held]] = field(repr=False, compare=False)
+    _find_holders: Callable[[], Sequence[Held]] = field(repr=False, compare=False)
 
     @cached_property
     def still_held(self) -> tuple[Held, ...]:
         """The entries that still hold the words, as of the first time that this is asked; it reads the whole
         conversation. ``conv.erase(entry, also=...)`` takes entries of this list that are of the same conversation."""
-        return tuple(self._look())
+        return tuple(self._find_holders())
 
 
 def holding(order: Order, erased: Set[EntryId]) -> dict[EntryId, set[EntryId]]:

@@ -124,9 +124,9 @@ Noted = tuple[Node, bool, ContentHash | None]
 
 
 def write_node(node: Node, *, erased: bool, version: ContentHash | None) -> str:
-    place = [node.lamport, node.parents, node.alternative_of, node.answers]
+    fields = [node.lamport, node.parents, node.alternative_of, node.answers]
     whose = [node.session, node.saw_erased] if node.alternative_of else []
-    return json.dumps([*place, frame_to_row(node.frame), frame_to_row(node.covers), erased, version, *whose])
+    return json.dumps([*fields, frame_to_row(node.frame), frame_to_row(node.covers), erased, version, *whose])
 
 
 def write_unreadable(reason: str) -> str:

@@ -181,7 +181,7 @@ class Transcript(Sequence[Entry]):
         return Frame(pins[0], tuple(pins[1:]), extend_frame_hash(base.hash, pins))
 
     def parents(self) -> tuple[EntryId, ...]:
-        """The place of an entry computed on this transcript: its tips, without what is still being written."""
+        """The parents of an entry computed on this transcript: its tips, without what is still being written."""
         if all(self._find(tip).sealed for tip in self.tips):
             return self.tips
         sealed = [entry for entry in self if entry.sealed]

@@ -30,7 +30,7 @@ def verify(
 ) -> list[Problem]:
     """Every entry whose fields, hashes, place or frame don't hold. Reads only.
 
-    ``address``: where a hidden field stands; sealed ones are opened where their key is here.
+    ``address``: that of a hidden field; encrypted ones are opened where their key is here.
     """
     order = Order()
     problems: list[Problem] = []
@@ -66,7 +66,7 @@ def verify(
 
 
 def _try_to_open(field: HiddenField) -> None:
-    """Raises CannotOpen for a sealed field that was changed or moved. A key that is not here is no fault."""
+    """Raises CannotOpen for an encrypted field that was changed or moved. A key that is not here is no fault."""
     if field.sealed:
         with contextlib.suppress(KeyMissing, SealingMissing, KeyringUnusable):
             _ = field.data

@@ -29,7 +29,7 @@ from .transcript import Elsewhere, EntryReader, Ids, Transcript
 class ConversationView:
     """One replica, as it is read.
 
-    ``sync_state``: which relays have an entry. ``address``: where a hidden field stands, for those that are sealed.
+    ``sync_state``: which relays have an entry. ``address``: that of a hidden field, for those that are encrypted.
     ``blobs``: where the contents of attachments are kept.
 
     Called under ``lock``; what a transcript reads later, when it is asked, takes the lock itself. ``created`` and

@@ -166,7 +166,7 @@ class EntryWriter:
         return tuple(keep(part, blobs) if isinstance(part, Blob) else part for part in content)
 
     def hidden_value(self, entry: EntryId, name: str, value: bytes | HiddenField) -> bytes:
-        """The bytes of a hidden field of this conversation; encrypted for its place if it is to be."""
+        """The bytes of a hidden field of this conversation; encrypted for its address if it is to be."""
         return write_hidden(_hidden_field(value), self._core.address(entry, name), self._core.document.random)
 
     def _signed(self, head: Head, author: str | None) -> Head:
