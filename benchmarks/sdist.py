@@ -26,7 +26,7 @@ _INSIDE = Path("vendor/llama.cpp/models")
 
 
 class NoSdist(Exception):
-    """It isn't here, and can't be had."""
+    """The source package isn't here, and can't be fetched."""
 
 
 def models_folder(given: Path | None = None, *, fetch: bool = False) -> Path:

@@ -86,7 +86,7 @@ class Progress:
         self._step = ""
 
     def show(self, line: str | None) -> None:
-        """Take a line of output in; None is a moment in which nothing came."""
+        """Show a line of output; None is a moment in which nothing came."""
         step = None if line is None else step_of(line)
         if step is not None:
             self._step = step[0] if step[1] < 0 else f"{step[0]}, {step[1]} %"
