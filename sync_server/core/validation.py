@@ -1,15 +1,15 @@
-"""Validation: which records are looked at before they are appended. No threads: the validator gets ValidateRequest and
-answers with ValidateResult.
+"""What of plain records is looked at before they are appended, and by whom. No threads: whoever looks (the keeper) gets
+ValidateRequest and answers Checked.
 
-The validator holds *replicas* of documents. Push: its records are applied to the replica; one that can't be is refused.
-MergeRequest: an update of a client that knows no records is applied; the updates that the document emits become
-records. DiffRequest: asks for all that the document has beyond some version.
+The keeper holds *replicas* of documents. Push: its records are applied to the replica; what can't be is refused. Merge:
+an update of a client that knows no records is applied; what the document emitted becomes records. Ask: what the
+document has beyond some version.
 
-Messages of one peer about one document keep their order, and a peer that leaves or asks for a barrier waits for what it
+Messages of one peer about one document keep their order, and whoever leaves or asks for a barrier waits for what it
 sent before. Everything else goes past what is under way.
 
-A replica has to hold what the log holds, no more. If something that was applied doesn't get into the log,
-ReplicaDropped says so, and answers that rest on it are asked for again. To load one, the validator first sends Flush
+A replica has to hold what the log holds, no more. Where something that was applied doesn't get into the log,
+ReplicaDropped says so, and answers that rest on it are asked for again. To load one, the keeper first sends Flush
 through the rooms: when Flushed comes back, all that it answered before is in the log.
 """
 
@@ -33,7 +33,7 @@ CHECKED_KINDS = frozenset({"yjs"})
 
 @dataclass(frozen=True, slots=True)
 class DiffRequest:
-    """Asks for all that the document has and somebody at ``version`` lacks. The answer is DiffResponse."""
+    """What does the document have that somebody at ``version`` lacks? Told is the answer."""
 
     document: bytes
     kind: str
@@ -42,7 +42,7 @@ class DiffRequest:
 
 @dataclass(frozen=True, slots=True)
 class DiffResponse:
-    """The answer to DiffRequest: an update, and the version of the document itself."""
+    """The answer to Ask: an update, and the version of the document itself."""
 
     document: bytes
     update: bytes
@@ -73,7 +73,7 @@ Request: TypeAlias = (
 
 
 class Received(NamedTuple):
-    """A message of a peer; ``size`` is the frame's, to count what is still in work."""
+    """A message of a peer; ``size`` is the frame's, for whoever counts what is still in work."""
 
     peer: Peer
     message: Request
@@ -95,9 +95,9 @@ class ValidateRequest(NamedTuple):
 
 
 class ValidateResult(NamedTuple):
-    """``good``: how many records of a Push passed, from the first on. ``data``: the records of a MergeRequest, or for
-    a DiffRequest the update and the version. ``refused``: why the next one did not pass. ``failed``: the document can't
-    be looked at, so nothing that comes for it can be checked."""
+    """``good``: how many records of a Push passed, from the first on. ``data``: what a Merge emitted, or for an Ask the
+    update and the version. ``refused``: why what comes next did not pass. ``failed``: the document can't be
+    looked at, so nothing that comes for it can be checked."""
 
     ticket: int
     good: int = 0
@@ -113,7 +113,7 @@ class ReplicaDropped(NamedTuple):
 
 
 class Flush(NamedTuple):
-    """Of the validator: tell me when all that I answered before is in the log."""
+    """Of the keeper: tell me when all that I answered before is in the log."""
 
     document: bytes
 
@@ -145,7 +145,7 @@ class _PeerQueue:
 
 class Validation:
     """``always``: all records of CHECKED_KINDS are checked; else only those of documents that somebody follows who
-    knows no records. ``available`` False: there is no validator, and nothing is checked."""
+    knows no records. ``available`` False: there is no keeper, and nothing is checked."""
 
     def __init__(self, available: bool, always: bool) -> None:
         self.available, self._always = available, available and always
