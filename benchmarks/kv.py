@@ -41,7 +41,7 @@ class KvReport(Report):
 
 @dataclass
 class Said:
-    """What one way did: every turn, every step after them, and what it took."""
+    """The run of one way: every turn, every step after them, and their cost."""
 
     turns: list[Turn] = field(default_factory=list)
     steps: dict[str, Turn] = field(default_factory=dict)
@@ -136,7 +136,7 @@ def _tell(report: KvReport, said: dict[str, Said], turns: int) -> None:
 
 
 def _compare(report: KvReport, said: dict[str, Said], turns: int) -> None:
-    """The budgets, and how far ahead or behind."""
+    """The budgets, and by how much each is met or missed."""
     ours, live, disk = said["llmcrdt"], said["live context"], said["LlamaDiskCache"]
     everything = [*ours.turns, *ours.steps.values()]
     wrong = sum(turn.evaluated != turn.planned for turn in everything)
@@ -167,7 +167,7 @@ def _compare(report: KvReport, said: dict[str, Said], turns: int) -> None:
 def _restore(report: Report, model: Path, threads: int, cache: Path, prefix: int) -> None:
     """Evaluate a prefix cold; then take it from disk, verified, and from memory. In batches of 512, as the engine does.
 
-    What evaluating the last two tokens costs, where all else is live, is taken off.
+    The cost of evaluating the last two tokens, where all else is live, is subtracted.
     """
     new = random.Random(2)
     ids, other = ([new.randrange(300, 780) for _ in range(prefix + 2)] for _ in range(2))

@@ -83,7 +83,7 @@ class Remote:
         return turn
 
     def evaluate(self, ids: Sequence[int], more: Sequence[int]) -> Took:
-        """What it takes to evaluate ``more`` after ``ids``, which are live."""
+        """The time to evaluate ``more`` after ``ids``, which are live."""
         took: Took = self._ask("evaluate", list(ids), list(more))
         return took
 
@@ -289,7 +289,7 @@ class Peer:
         return Turn(first.clock, first.work, self._evaluated, None, saved, 0.0, 0.0, self._written, said)
 
     def evaluate(self, ids: Sequence[int], more: Sequence[int]) -> Took:
-        self._llama.n_tokens = len(ids)  # eval goes on from here, and cuts off what stands behind
+        self._llama.n_tokens = len(ids)  # eval goes on from here, and cuts off what stands after
         watch = Stopwatch()
         self._llama.eval(list(more))
         return watch.read()

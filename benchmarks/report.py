@@ -1,4 +1,4 @@
-"""What a benchmark found: figures with their units, budgets and what they are compared with."""
+"""The findings of a benchmark: figures with their units, budgets and what they are compared with."""
 
 from __future__ import annotations
 

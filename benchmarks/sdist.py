@@ -1,4 +1,4 @@
-"""What llama-cpp-python's source package has and its wheel has not: chat templates and vocabularies of real models.
+"""Files that llama-cpp-python's source package has, but not its wheel: chat templates and vocabularies of real models.
 
 Their licences are the models' own, so they stay outside the project: in the user's cache folder, or where
 ``$LLMCRDT_SDIST`` says.
@@ -26,7 +26,7 @@ _INSIDE = Path("vendor/llama.cpp/models")
 
 
 class NoSdist(Exception):
-    """It isn't here, and can't be had."""
+    """The source package isn't here, and can't be fetched."""
 
 
 def models_folder(given: Path | None = None, *, fetch: bool = False) -> Path:

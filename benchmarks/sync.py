@@ -2,7 +2,7 @@
 
 A writer's conversation grows by turns: a question, and an answer that is streamed at 50 tokens a second (the clock is
 the stream's own, so that it takes less). One device watches all the time, one comes back after every tenth turn, one
-comes when all is over. What the relay sends to each is counted as it is on the wire, compressed, without the HTTP
+comes when all is over. The bytes that the relay sends to each are counted on the wire, compressed, without the HTTP
 upgrades; content is the visible text. Then devices come back with nothing new: one document, and many.
 """
 
@@ -90,7 +90,7 @@ def _growing(report: Report, folder: Path, url: str, turns: int) -> None:
 
 
 def _stream(conversation: llmcrdt.Conversation, link: Link, text: Iterator[str], now: list[float]) -> str:
-    """An answer in pieces of 5 letters. What the stream has written leaves before the next piece comes."""
+    """An answer in pieces of 5 letters. Each piece leaves before the next one comes."""
     said = " ".join(next(text) for _ in range(TOKENS * 5 // 240 + 1))[: TOKENS * 5]
     with conversation.stream("assistant", frame=conversation.transcript()) as stream:
         for start in range(0, len(said), 5):

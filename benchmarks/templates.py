@@ -202,7 +202,7 @@ def _prompts(entries: Sequence[Entry], tokenizer: ByteTokenizer) -> tuple[Prompt
 
 
 def _why(prompt: str, said: str, now: str) -> str:
-    """What the template did to the text that the model saw."""
+    """The change that the template made to the text that the model saw."""
     if now.startswith(prompt + said):
         return "the same text is other tokens"
     at = len(_common(prompt + said, now))
@@ -216,7 +216,7 @@ def _why(prompt: str, said: str, now: str) -> str:
 
 
 class _Model:
-    """What a model of this template would say: the answer as its template prints it in a history, up to the end of the
+    """The words of a model of this template: the answer as its template prints it in a history, up to the end of the
     turn."""
 
     def __init__(self, source: str) -> None:
@@ -255,12 +255,12 @@ class _Model:
         return (words[: words.rindex(end) + len(end)] if end and end in words else words + end), end
 
     def _new(self, turn: str, *, tools: bool = False) -> str:
-        """What a rendered turn has beyond the prompt for it, in whole tags."""
+        """The text that a rendered turn has beyond the prompt for it, in whole tags."""
         at = len(_common(self._render(_ASKED, generating=True, tools=tools), turn))
         return turn[next((tag.start() for tag in _TAG.finditer(turn) if tag.start() < at < tag.end()), at) :]
 
     def _closing(self, answer: dict[str, Any], after: dict[str, Any], *, tools: bool = False) -> tuple[str, str]:
-        """What ends a turn: the text from the answer's words to the tag that says so, and that tag.
+        """The end of a turn: the text from the answer's words to the tag that says so, and that tag.
 
         It is the last tag that stands both before what comes after and where nothing does; or else the first.
         """

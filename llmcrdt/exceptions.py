@@ -5,12 +5,14 @@ Each says what happened and, in ``hint``, what to do next. Catch the branch you 
     LLMCRDTError
     ├── DocumentError             the conversation itself
     │   ├── MalformedUpdate         bytes that are not an update, or would harm the replica; nothing was applied
+    │   │   └── OtherDocument         an update of another conversation
     │   ├── NewerDocument           written by a newer major schema version; it can be carried, not read
     │   ├── InvalidContent          a value that can't be stored (also a ValueError)
     │   ├── EntryNotFound           no such entry in this conversation (also a KeyError)
     │   ├── NotSealed               the operation needs an entry whose writer has finished
+    │   ├── Withheld                an entry that an erase keeps out of sight
     │   ├── AlreadySealed           a stream that was written to after its seal
-    │   ├── CannotOpen              a sealed hidden field that was changed, or moved from another place
+    │   ├── CannotOpen              an encrypted hidden field that was changed, or moved from another place
     │   │   └── KeyMissing            its key is not here
     │   └── SealingMissing          PyNaCl is not installed
     ├── StoreError                the SQLite file
@@ -92,15 +94,15 @@ class AlreadySealed(DocumentError):
 
 
 class CannotOpen(DocumentError):
-    """A sealed hidden field that does not open: it was changed, or moved from another place."""
+    """An encrypted hidden field that does not open: it was changed, or moved from another place."""
 
 
 class KeyMissing(CannotOpen):
-    """The key of a sealed hidden field is not here."""
+    """The key of an encrypted hidden field is not here."""
 
 
 class SealingMissing(DocumentError):
-    """An optional dependency that sealing needs is not installed."""
+    """An optional dependency that encryption needs is not installed."""
 
 
 class StoreError(LLMCRDTError):

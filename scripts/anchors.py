@@ -17,12 +17,12 @@ class AnchorError(Exception):
 
 
 class Definition(NamedTuple):
-    """Where a function, a class, or a variable of a module or class stands."""
+    """The place of a function, a class, or a variable of a module or class."""
 
     file: Path
     module: str
     start: int  # the first character of its first line, which may be a decorator
-    end: int  # behind the last character of its last line
+    end: int  # after the last character of its last line
 
 
 class Change(NamedTuple):
@@ -106,7 +106,7 @@ def _definitions(parent: ast.AST, prefix: str, local: bool = False) -> Iterator[
 
 
 def _places(text: str, pattern: str, start: int, end: int) -> Iterator[tuple[int, int, str]]:
-    """Where the pattern stands, and the indentation of the line that it begins on."""
+    """The place of the pattern, and the indentation of the line that it begins on."""
     head, _, _ = pattern.partition("\n")
     place = text.find(head, start, end)
     while place >= 0:

@@ -85,11 +85,11 @@ def prepare(extras: Iterable[str]) -> None:
     STAMP.write_text(json.dumps({**want, "python": venv_python()}))
 
 
-# What is wanted, and what is there
+# The wanted state, and the one that is there
 
 
 def wanted(extras: Iterable[str]) -> dict[str, Any]:
-    """What the stamp has to say for `.venv` to be ready."""
+    """The content that the stamp must have for `.venv` to be ready."""
     inputs = hashlib.sha256()
     for path in [PYPROJECT, *sorted((ROOT / "scripts").glob("*.py"))]:
         inputs.update(path.read_bytes())
@@ -124,7 +124,7 @@ def read_stamp() -> dict[str, Any]:
 
 
 def venv_python() -> str | None:
-    """The interpreter behind `.venv`, so that an upgrade of the system's Python is noticed. None: there is none."""
+    """The interpreter of `.venv` on the system, so that its upgrade is noticed. None: there is none."""
     try:
         return f"{PYTHON.resolve(strict=True)} {'.'.join(venv_version())}"
     except OSError:
@@ -139,7 +139,7 @@ def venv_version() -> list[str]:
 
 
 def is_asked_python() -> bool:
-    """Whether `.venv` has the Python that `PYTHON=` names. Where it names none, any that works will do."""
+    """Whether `.venv` has the Python that `PYTHON=` names. If it names none, any that works will do."""
     return not os.environ.get("PYTHON") or venv_version() == [str(number) for number in sys.version_info[:2]]
 
 
@@ -228,7 +228,7 @@ def has_compiler() -> bool:
 
 
 def install_line(missing: Iterable[str]) -> str:
-    """What installs these tools on this system, as one line for a shell."""
+    """A line for a shell that installs these tools on this system."""
     if sys.platform == "darwin":
         names = {"cmake": "brew install cmake", "venv": "brew install python"}
         return " && ".join(dict.fromkeys(names.get(tool, "xcode-select --install") for tool in missing))

@@ -50,7 +50,7 @@ def key(pinned: str, env: Mapping[str, str], cpu: Sequence[str]) -> str:
 
 
 def this_cpu() -> list[str]:
-    """What the compiler's -march=native looks at."""
+    """The features of the processor that the compiler's -march=native looks at."""
     if sys.platform == "darwin":
         names = ["machdep.cpu.brand_string", "machdep.cpu.features", "machdep.cpu.leaf7_features", "hw.optional.arm"]
         found = subprocess.run(["sysctl", *names], capture_output=True, text=True).stdout
@@ -64,7 +64,7 @@ def this_cpu() -> list[str]:
 
 
 def cache(fallback: Path) -> Path:
-    """Where wheels are kept: the user's cache folder, or the fallback where that can't be written."""
+    """The folder of wheels: the user's cache folder, or the fallback where that can't be written."""
     with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: nobody knows where home is
         named = Path(os.environ.get("XDG_CACHE_HOME", ""))
         home = "Library/Caches" if sys.platform == "darwin" else ".cache"

@@ -47,11 +47,11 @@ def run_logged(title: str, command: Sequence[str | Path], log: Path, env: Mappin
                 child.terminate()
     progress.end("done" if status == 0 else "failed")
     if status:
-        raise Problem(f"{title} failed (exit status {status}). What it said:\n\n{telling(log)}\n\nAll of it: {log}")
+        raise Problem(f"{title} failed (exit status {status}). It said:\n\n{telling(log)}\n\nAll of it: {log}")
 
 
 def step_of(line: str) -> tuple[str, int] | None:
-    """What a line of pip's, CMake's, ninja's or make's output says about where it is, and its percentage or -1."""
+    """The place in the work that a line of pip's, CMake's, ninja's or make's output names, and its percentage or -1."""
     if match := _NINJA.match(line):
         done, total = int(match[1]), int(match[2])
         return f"{done} of {total}", 100 * done // max(1, total)
@@ -86,7 +86,7 @@ class Progress:
         self._step = ""
 
     def show(self, line: str | None) -> None:
-        """Take a line of output in; None is a moment in which nothing came."""
+        """Show a line of output; None is a moment in which nothing came."""
         step = None if line is None else step_of(line)
         if step is not None:
             self._step = step[0] if step[1] < 0 else f"{step[0]}, {step[1]} %"

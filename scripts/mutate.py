@@ -123,7 +123,7 @@ def _is_caught(code: Definitions, whole: Path, number: int, mutation: Mutation) 
 
 
 def _run(tree: Path, tests: Sequence[str]) -> str:
-    """What pytest says where a test fails; "" where all pass. Anything else, such as a test that is not there, ends
+    """The output of pytest where a test fails; "" where all pass. Anything else, such as a test that is not there, ends
     the run."""
     command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", *tests]
     environment = {"PYTHONPATH": str(tree), "PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1"}

@@ -61,7 +61,7 @@ RELAY_MUTATIONS = (
         "tests/sync_server/core/test_delivery.py::test_a_barrier_is_answered_behind_all_that_was_there",
     ),
     Mutation(
-        "P5.8", "the records behind a snapshot are left out", "Delivery._end_snapshot",
+        "P5.8", "the records after a snapshot are left out", "Delivery._end_snapshot",
         "subscription.sent = snapshot.position",
         "subscription.sent = self._subscriptions.rooms[document].head.position", _SEEDS,
     ),
@@ -219,7 +219,7 @@ RELAY_MUTATIONS = (
         "tests/sync_server/test_faults.py::test_all_others_are_told_and_may_go_on",
     ),
     Mutation(
-        "checked", "a bad record is appended behind the good ones", "Writes.finish",
+        "checked", "a bad record is appended after the good ones", "Writes.finish",
         "data if result.good == job.records else data[: result.good]", "data", _SEEDS,
     ),
     Mutation(

@@ -1,4 +1,4 @@
-"""The relay beside the servers people use: throughput, latency, memory, joining; and what a fold costs.
+"""The relay beside the servers people use: throughput, latency, memory, joining; and what compaction costs.
 
 Every server is a process of its own on loopback, fresh for each run; one load generator, another process, speaks to
 all: the y-websocket protocol to y-websocket and pycrdt-websocket, Hocuspocus's framing to Hocuspocus, the relay's own
@@ -19,7 +19,7 @@ Scenarios (``--only``):
 - ``slow``: clients that don't read while 16 MB are written: how much the server keeps for them; and whether ours keeps
   more for 1,000 of them, at either door, when 8, 16, 32 or 64 MB are written.
 - ``unload``: documents that were opened, written and closed again.
-- ``fold``: ours alone: what folding a log costs, what it saves a new device, how long others wait meanwhile.
+- ``fold``: ours alone: what compacting a log costs, what it saves a new device, how long others wait meanwhile.
 
 Every run is checked: each follower must have got each update once and in order, byte for byte; where a server merges
 updates, the document they make must be equal. A run that fails has no figure; a note says why. Rounds are interleaved;

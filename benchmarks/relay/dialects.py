@@ -63,12 +63,12 @@ class YWebsocket:
 
     @property
     def hello(self) -> list[bytes]:
-        """What a client says first: sync step 1 of an empty document."""
+        """The first message of a client: sync step 1 of an empty document."""
         return [self.before + b"\x00\x00\x01\x00"]
 
     @property
     def messages(self) -> list[bytes]:
-        """What a writer sends, and what a server sends on that doesn't merge."""
+        """The message of a writer, and of a server that sends on without merging."""
         return _messages(self.material, self.before)
 
     @property
@@ -203,7 +203,7 @@ class Native:
 
 
 class NativeFollower:
-    """How far a follower has come. The records of a message stand there as they were pushed, one behind the other, so
+    """How far a follower has come. The records of a message stand there as they were pushed, one after the other, so
     that comparing them with what was written is one comparison."""
 
     def __init__(self, dialect: Native) -> None:
@@ -221,7 +221,7 @@ class NativeFollower:
             count, at = read_uint(payload, at, 8)
             ends = self.dialect.ends
             if n != have + 1 or have + count >= len(ends):
-                raise WrongContent(f"A follower got record {n} behind record {have}.")
+                raise WrongContent(f"A follower got record {n} after record {have}.")
             start, end = ends[have], ends[have + count]
             if payload[at : at + end - start] != self.dialect.blob[start:end]:
                 raise WrongContent("A follower got other bytes than were written.")

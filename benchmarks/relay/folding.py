@@ -1,4 +1,4 @@
-"""What a fold costs, what it saves a new device, and how long others wait meanwhile.
+"""The cost of a compaction, the time that it saves a new device, and how long others wait meanwhile.
 
 One document of streamed tokens; a second client writes to another document all the
 time and notes how long each ack takes.

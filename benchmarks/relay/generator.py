@@ -21,7 +21,7 @@ class Failed(Exception):
 
 @dataclass(frozen=True)
 class Found:
-    """What the generator counted, and what the server took for it: processor time as a share of one core, resident
+    """The generator's counts, and what the server took for them: processor time as a share of one core, resident
     bytes before and after, and the most in between; ``own``: how many the process has more without its children."""
 
     counted: dict[str, Any]

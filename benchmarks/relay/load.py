@@ -203,11 +203,11 @@ def idle(load: Load) -> dict[str, Any]:
 
 
 def storm(load: Load) -> dict[str, Any]:
-    """Many clients that come at once to one long document. They need not get it in the same messages: whom a fold of
-    the log overtakes gets the snapshot behind the records that came before. Each way that it came is checked."""
+    """Many clients that come at once to one long document. They need not get it in the same messages: one that
+    a compaction overtakes gets the snapshot after the records that came before. Each way that it came is checked."""
     task = load.task
     material = entries(task["updates"], task["size"])
-    # Whoever wrote it stays, for some servers forget a document that nobody has open.
+    # Its writer stays, for some servers forget a document that nobody has open.
     room = Room(load, task["name"], material, 1)
     while room.have < len(material.updates):
         room.send(room.have + task["window"])

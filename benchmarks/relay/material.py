@@ -1,4 +1,4 @@
-"""What is written in the benchmark of relays: Yjs updates, made before the clock starts."""
+"""The material that is written in the benchmark of relays: Yjs updates, made before the clock starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is measured: each scenario runs on a fresh server of each kind, in turns, so that a machine that is busy with
+"""The scenarios. Each runs on a fresh server of each kind, in turns, so that a machine that is busy with
 something else is busy for all of them."""
 
 from __future__ import annotations
@@ -198,7 +198,7 @@ def _growing(bench: Bench, door: str, measure: Callable[[int, int], Callable[[Se
 
 
 def _note_gone(bench: Bench, what: str, found: Found, silent: int) -> None:
-    """What was kept for who was sent away is not in the figure."""
+    """The figure leaves out what was kept for clients that were sent away."""
     if (gone := silent - found.counted["silent"]) > 0:
         bench.report.notes.append(f"{what}: {gone} who don't read were sent away.")
 

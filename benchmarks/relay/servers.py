@@ -18,7 +18,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 PEERS = HERE.parent / ".peers"
-"""Where ``install`` puts them; git ignores it."""
+"""The folder that ``install`` puts them into; git ignores it."""
 NODE, PYTHON = PEERS / "node", PEERS / "python"
 _LIMIT = "connections=4000"
 

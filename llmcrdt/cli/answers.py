@@ -36,7 +36,7 @@ from .relays import what_to_do
 @cache_dir
 @max_tokens
 @temperature
-@click.option("--seed", type=int)
+@click.option("--seed", type=int, help="of the random numbers [default: a new one]")
 @click.option("--stop", multiple=True, help="text that ends the answer; may be given several times")
 @as_json
 @click.pass_obj
@@ -85,8 +85,8 @@ def generate(
 @click.argument("id", required=False)
 @model_file
 @cache_dir
-@click.option("--title", default="", help="of a new conversation")
-@click.option("--system", help="what the model is told first, in a new conversation")
+@click.option("--title", default="", help="title of a new conversation")
+@click.option("--system", help="the first thing that the model is told, in a new conversation")
 @click.option("--sync", "relay", metavar="URL", help="stay in step with a relay meanwhile (ws://HOST:PORT)")
 @relay_token
 @trusted
@@ -106,7 +106,7 @@ def chat(
     max_tokens: int,
     temperature: float,
 ) -> None:
-    """Talk with a local model in the conversation ID, or in a new one. /help says what else can be typed."""
+    """Talk with a local model in the conversation ID, or in a new one. /help lists what else can be typed."""
     from llmcrdt.cli.chat import Chat, typed_lines
 
     answer = functools.partial(llmcrdt.generate, max_tokens=max_tokens, temperature=temperature)

@@ -1,4 +1,4 @@
-"""A chat in the terminal: one person, one local model, and whoever else writes in the conversation.
+"""A chat in the terminal: one person, one local model, and all others who write in the conversation.
 
 Every line that is said, and every answer, is in the document before the next prompt appears; what arrives from other
 devices is shown between turns. A line that begins with a slash is a command (``HELP``).
@@ -29,9 +29,9 @@ PROMPT = "> "
 HELP = """\
 /retry       answer again, beside the answer that is there
 /edit TEXT   say your last message differently, and have that answered
-/others      what else was said in the place of the last answer and your last message
+/others      list what else was said in the place of the last answer and of your last message
 /take ID     show one of those, with all that followed it
-/plan        what the next answer would cost
+/plan        show the cost of the next answer
 /quit        leave (also Ctrl-D); Ctrl-C stops an answer
 A line that ends with \\ goes on in the next; // begins a message with a slash.\
 """
@@ -41,7 +41,7 @@ class Chat:
     """``answer(conversation, engine, ...)`` begins an answer: ``generate``, with what was chosen beforehand.
 
     ``conversation`` may be a function that makes one of its first message: it is called when something is said, so that
-    who leaves without a word leaves nothing behind. ``begun`` is the conversation, if there is one.
+    somebody who leaves without a word leaves no conversation. ``begun`` is the conversation, if there is one.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Chat:
             raise EntryNotFound("Nothing was said yet.", hint="Say something first.")
         return self.begun
 
-    def _put(self, words: str) -> None:
+    def _append(self, words: str) -> None:
         """Keep what a person said; the first words make the conversation."""
         if self.begun is None and self._begin is not None:
             self.begun = self._begin(words)
@@ -115,7 +115,7 @@ class Chat:
             case _ if line.startswith("/") and not line.startswith("//"):
                 click.echo(f"{safe(command)} is no command, or lacks something. /help lists them.", err=True)
             case _ if line.strip():
-                self._put(line[1:] if line.startswith("//") else line)
+                self._append(line[1:] if line.startswith("//") else line)
                 self._say()
         return True
 
@@ -143,7 +143,7 @@ class Chat:
                 print_entry(entry)
 
     def _notice(self, change: Change) -> None:
-        """What other devices and processes wrote is printed when it is whole; during an answer, behind it."""
+        """Print what other devices and processes wrote, when it is whole; during an answer, after it."""
         if change.local:
             return
         with self._lock:
@@ -169,7 +169,7 @@ class Chat:
         return found
 
     def _others(self) -> list[Entry]:
-        """What stands for the same turn as your last message or the last answer, and is not shown."""
+        """The entries that stand for the same turn as the last message or the last answer, and are not shown."""
         transcript = self._conversation.transcript()
         shown = {entry.id for entry in transcript}
         roles = ("user", "assistant")
@@ -195,11 +195,11 @@ class Chat:
 
 
 def typed_lines() -> Iterator[str]:
-    """What is typed, line by line, with a prompt where somebody sits there; lines that end with a backslash joined."""
+    """The lines that are typed, with a prompt on a terminal; one that ends with a backslash is joined with the next."""
     asks = sys.stdin.isatty()
     if asks:
         with suppress(ImportError):
-            import readline  # noqa: F401  (what is typed can be edited then)
+            import readline  # noqa: F401  (lines can be edited then)
     read: Callable[[str], str] = input if asks else partial(_next_line, iter(sys.stdin))
     while True:
         try:

@@ -1,4 +1,4 @@
-"""Commands about conversations, and what is said in them."""
+"""Commands about conversations and their entries."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def list_(repos: Repos, limit: int, before: str | None, as_json: bool) -> None:
 @click.command()
 @click.argument("text")
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(min=1))
-@click.option("--elsewhere", is_flag=True, help="also what is not shown: alternatives and their branches")
+@click.option("--elsewhere", is_flag=True, help="include entries that are not shown: alternatives and their branches")
 @as_json
 @click.pass_obj
 def search(repos: Repos, text: str, limit: int, elsewhere: bool, as_json: bool) -> None:
@@ -70,8 +70,8 @@ def search(repos: Repos, text: str, limit: int, elsewhere: bool, as_json: bool) 
 
 @click.command()
 @click.argument("id")
-@click.option("--last", type=click.IntRange(min=1), help="only the last so many entries")
-@click.option("--elsewhere", is_flag=True, help="also what is not shown: alternatives and their branches")
+@click.option("--last", type=click.IntRange(min=1), help="show so many entries only, the last ones")
+@click.option("--elsewhere", is_flag=True, help="include entries that are not shown: alternatives and their branches")
 @as_json
 @click.pass_obj
 def show(repos: Repos, id: str, last: int | None, elsewhere: bool, as_json: bool) -> None:
@@ -119,7 +119,7 @@ def show(repos: Repos, id: str, last: int | None, elsewhere: bool, as_json: bool
     "--attach",
     multiple=True,
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="a file; may be given several times",
+    help="a file to attach; may be given several times",
 )
 @as_json
 @click.pass_obj
@@ -137,7 +137,7 @@ def append(repos: Repos, id: str, text: str, role: Any, attach: tuple[Path, ...]
 @as_json
 @click.pass_obj
 def seal(repos: Repos, id: str, as_json: bool) -> None:
-    """End the entries that somebody began to write and left unfinished, after a crash say. Prints their ids."""
+    """End entries that somebody began to write and left unfinished, after a crash for instance; print their ids."""
     with repos() as repo:
         conversation = find(repo, id)
         sealed = [conversation.seal(entry).id for entry in conversation.unsealed()]

@@ -17,12 +17,12 @@ from .options import read
 @click.option(
     "--conversation",
     type=click.Path(path_type=Path),
-    help="OpenAI chat-completions JSON [default: one that comes along]",
+    help="OpenAI chat-completions JSON [default: an example]",
 )
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="write the figures to this file")
 @click.option("--keep", type=click.Path(path_type=Path), help="leave databases, model and caches in this folder")
 def demo(model: Path | None, conversation: Path | None, json_file: Path | None, keep: Path | None) -> None:
-    """Two devices, one relay, one local model: the main job from end to end."""
+    """Show the main job from end to end: two devices, one relay, one local model."""
     from llmcrdt.cli.story import run
 
     text = read(conversation) if conversation else None

@@ -52,7 +52,7 @@ def export(repos: Repos, id: str, form: str) -> None:
 @as_json
 @click.pass_obj
 def verify(repos: Repos, file: Path | None, as_json: bool) -> None:
-    """Re-derive every hash and frame of every conversation; exit code 1 if one does not hold. FILE: instead of --db."""
+    """Derive every hash and frame again; exit code 1 if one does not hold. FILE is a database in place of --db."""
     with llmcrdt.open(there(file)) if file else repos() as repo:
         ids = [row.id for row in repo.list(limit=MANY)]
         problems = [(id_, problem) for id_ in ids for problem in repo.get(id_).verify()]

@@ -1,4 +1,4 @@
-"""The command itself, which the others hang on: its options, and what becomes of errors."""
+"""The command group: its options, and how errors are shown."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def default_db() -> Path:
     "--db", type=click.Path(path_type=Path), help="SQLite file [default: $LLMCRDT_DB, then the data directory]"
 )
 @click.option("--library", help="id of another device's library, to join it with a new file")
-@click.option("--author", default="", help="who signs what this command writes")
+@click.option("--author", default="", help="the author of what this command writes")
 @click.version_option(llmcrdt.__version__, prog_name="llmcrdt")
 @click.pass_context
 def main(context: click.Context, db: Path | None, library: str | None, author: str) -> None:

@@ -28,7 +28,7 @@ def kv() -> None:
 @cache_dir
 @as_json
 def stats(cache: Path | None, as_json: bool) -> None:
-    """What the cache directory holds."""
+    """Show what the cache directory holds."""
     chunks = _chunks(cache)
     print_counts({"folder": str(chunks.directory.parent), **chunks.stats()}, as_json)
 
@@ -49,7 +49,7 @@ def kv_verify(cache: Path | None, as_json: bool) -> None:
 @cache_dir
 @as_json
 def kv_prune(keep: int, cache: Path | None, as_json: bool) -> None:
-    """Delete KV state that isn't pinned, what is worth least first. It can always be computed again."""
+    """Delete KV state that isn't pinned, beginning with what is worth least. It can always be computed again."""
     print_counts(_chunks(cache).prune(keep), as_json)
 
 
@@ -70,7 +70,7 @@ def kv_pin(repos: Repos, id: str, model: Path, cache: Path | None) -> None:
 @cache_dir
 @click.pass_obj
 def kv_unpin(repos: Repos, id: str, cache: Path | None) -> None:
-    """Let a conversation's KV state be evicted again, of whatever model."""
+    """Let a conversation's KV state be evicted again, of all models."""
     with repos() as repo:
         _chunks(cache).pins.drop(find(repo, id).id)
 
@@ -80,9 +80,9 @@ def kv_unpin(repos: Repos, id: str, cache: Path | None) -> None:
 @as_json
 @click.pass_obj
 def kv_pins(repos: Repos, cache: Path | None, as_json: bool) -> None:
-    """Which conversations are pinned, and how many chunks and recurrent states each keeps.
+    """List the pinned conversations, and how many chunks and recurrent states each of them keeps.
 
-    The cache knows conversations of other databases by a hash only, which --json names them by.
+    The cache knows conversations of other databases by a hash only; --json shows that hash.
     """
     from llmcrdt.kvcache.owners import owner_name
     from llmcrdt.repo.repo import repo_core
@@ -109,9 +109,10 @@ def kv_pins(repos: Repos, cache: Path | None, as_json: bool) -> None:
 @as_json
 @click.pass_obj
 def kv_plan(repos: Repos, id: str, model: Path, cache: Path | None, as_json: bool) -> None:
-    """What the next answer would cost: tokens in all, reused, to evaluate, and why; whether this model is exact here.
+    """Show the cost of the next answer: tokens in all, reused, to evaluate, and why.
 
-    Waits until the model's file is hashed and it was probed, which is remembered.
+    Says also whether this model is exact here. Waits until the model's file is hashed and the model was probed, and
+    remembers both.
     """
     with repos() as repo, llmcrdt.LlamaEngine(model, cache=cache) as engine:
         engine.settled()

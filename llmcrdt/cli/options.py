@@ -1,4 +1,4 @@
-"""What the commands share: options, the repo they work on, and how they print."""
+"""Shared by the commands: options, the repo they work on, and how they print."""
 
 from __future__ import annotations
 
@@ -22,12 +22,20 @@ trusted = click.option(
     "--ca", type=click.Path(path_type=Path, exists=True), help="certificates to trust (PEM), for wss://"
 )
 relay_token = click.option("--token", envvar="LLMCRDT_TOKEN", help="access token [default: $LLMCRDT_TOKEN]")
-max_tokens = click.option("--max-tokens", default=512, show_default=True, type=click.IntRange(min=1))
-temperature = click.option("--temperature", default=0.8, show_default=True, type=click.FloatRange(min=0))
+max_tokens = click.option(
+    "--max-tokens", default=512, show_default=True, type=click.IntRange(min=1), help="of the answer, at most"
+)
+temperature = click.option(
+    "--temperature",
+    default=0.8,
+    show_default=True,
+    type=click.FloatRange(min=0),
+    help="0 always takes the likeliest token",
+)
 
 
 class Repos(Protocol):
-    """Opens the repo of ``--db``; makes one only where asked to (``join``: where ``--library`` says whose), so that a
+    """Opens the repo of ``--db``; makes one only where asked to (``join``: where ``--library`` names one), so that a
     slip in a name makes no file."""
 
     def __call__(
@@ -36,7 +44,7 @@ class Repos(Protocol):
 
 
 def there(path: Path) -> Path:
-    """The path of a database that is there. Opening would make one of an empty or missing file."""
+    """The path, if a database is there: to open an empty or missing file would make one."""
     if not path.exists() or (path.is_file() and not path.stat().st_size):
         raise NotADatabase(
             f"There is no database at {path}.", hint='Make one with "new", "import" or "pair --join", or give --db.'
@@ -53,7 +61,7 @@ def find(repo: llmcrdt.Repo, id: str) -> llmcrdt.Conversation:
         if len(found) == 1:
             return repo.get(found[0])
         what = f"{len(found)} conversations begin with {id!r}" if found else f"There is no conversation {id!r}"
-        raise ConversationNotFound(f"{what}.", hint='"llmcrdt list" shows what is there; "sync" brings more.') from None
+        raise ConversationNotFound(f"{what}.", hint='"llmcrdt list" shows them; "sync" brings more.') from None
 
 
 def read(file: Path) -> str:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @click.option("--only", multiple=True, help="a document id; may be given several times [default: the whole library]")
 @trusted
 @click.option("--watch", is_flag=True, help="stay connected until Ctrl-C")
-@click.option("--timeout", default=30.0, show_default=True, type=click.FloatRange(min=0), help="seconds")
+@click.option("--timeout", default=30.0, show_default=True, type=click.FloatRange(min=0), help="seconds to wait")
 @as_json
 @click.pass_obj
 def sync(
@@ -44,7 +44,7 @@ def sync(
 ) -> None:
     """Exchange everything with a relay (ws://HOST:PORT); without URL, with the one that "pair" remembered.
 
-    With --watch it then says when the relay is lost and when it is back; with --json one line for each.
+    With --watch, it then says when the relay is lost and when it is back; with --json, in one line each.
     """
     # A new library would stand in the way of the one that this device is to join.
     with repos(join=True) as repo, repo.connect(url, token, ids(repo, only), tls=ca) as link:
@@ -88,7 +88,7 @@ def sync(
 @click.argument("url", required=False)
 @relay_token
 @click.option("--join", metavar="INVITE", help='join with an invite; "-" reads it from stdin')
-@click.option("--keys/--no-keys", default=True, show_default=True, help="put the keys of sealed fields in")
+@click.option("--keys/--no-keys", default=True, show_default=True, help="include the keys of encrypted fields")
 @click.option("--qr/--no-qr", default=None, help="draw it as a QR code too [default: on a terminal]")
 @click.option("--reveal", is_flag=True, help="with --json: print the invite, which is a secret")
 @as_json
@@ -105,11 +105,11 @@ def pair(
 ) -> None:
     """Print an invite for another device: the relay URL, token, library and keys in one string. Or join with one.
 
-    URL is remembered: "sync" then needs none. Whoever has the invite can read and write everything here.
+    URL is remembered: "sync" then needs none. Anybody who has the invite can read and write everything here.
     """
     if join is not None:
         if url or token:
-            raise click.UsageError("An invite brings relay and token along.")
+            raise click.UsageError("An invite holds relay and token: give it alone.")
         invite = decode(sys.stdin.buffer.read(), "stdin") if join == "-" else join
         with repos(create=True, invite=invite) as repo:
             relay = repo.relay.url if repo.relay else ""
@@ -127,13 +127,13 @@ def pair(
             if qr or (qr is None and sys.stdout.isatty()):
                 draw(text, asked=bool(qr))
             click.echo(text)
-            click.echo("This is a secret: whoever has it can read and write everything in this library.", err=True)
+            click.echo("This is a secret: anybody who has it can read and write everything in this library.", err=True)
         if is_loopback(relay):
-            click.echo(f"Only this device reaches {relay}; give the address that others see.", err=True)
+            click.echo(f"Only this device reaches {relay}; give the address by which others reach it.", err=True)
 
 
 def draw(text: str, *, asked: bool) -> None:
-    """A QR code on stdout; where it can't be drawn and was asked for, why not on stderr."""
+    """Print a QR code on stdout; if it was asked for and can't be drawn, the reason on stderr."""
     try:
         code, why = qr_code(text), "The invite is too long for a QR code. --no-keys makes it shorter."
     except ImportError:
@@ -145,7 +145,7 @@ def draw(text: str, *, asked: bool) -> None:
 
 
 def keep_watching(link: Link, as_json: bool) -> None:
-    """Say when the relay is lost and when it is back, until the link is closed; raises why it was."""
+    """Say when the relay is lost and when it is back, until the link is closed; raises the reason for that."""
     online = True
     while link.state != "closed":
         # Between two tries it is connecting; nobody needs to hear of each.
@@ -157,7 +157,7 @@ def keep_watching(link: Link, as_json: bool) -> None:
             elif online:
                 click.echo(f"Connected to {link.url} again.", err=True)
             else:
-                click.echo(f"Out of reach: {why} It is tried again.", err=True)
+                click.echo(f"Out of reach: {why} Trying again.", err=True)
         time.sleep(0.2)
     link.wait_synced()
 
@@ -172,5 +172,5 @@ def what_to_do(link: Link, error: SyncError) -> str:
 
 
 def ids(repo: llmcrdt.Repo, only: tuple[str, ...]) -> list[str] | None:
-    """Document ids from what was typed: whole ones, also of what isn't here yet, or beginnings of those that are."""
+    """Document ids from what was typed: whole ones, also of documents that aren't here yet, or beginnings."""
     return [id_ if is_document_id(id_) else find(repo, id_).id for id_ in only] or None

@@ -15,18 +15,18 @@ from ..sync.progress import Progress
 
 
 def safe(text: str) -> str:
-    """Other people's text without what a terminal would obey."""
+    """Other people's text without the characters that a terminal would obey."""
     return "".join(c if c in "\n\t" or not unicodedata.category(c).startswith("C") else "\ufffd" for c in text)
 
 
 def heading(entry: Entry) -> str:
-    """Whose entry it is, and how it stands with it."""
+    """The role, author and status of an entry."""
     who = f"{entry.role} ({safe(entry.author)})" if entry.author else entry.role
     return who if entry.status == "complete" else f"{who} [{entry.status}]"
 
 
 def print_entry(entry: Entry) -> None:
-    """The whole entry on stdout, its parts in their order; of hidden fields nothing."""
+    """Print the whole entry on stdout, its parts in their order, without hidden fields."""
     click.echo(click.style(f"{heading(entry)}  {entry.id}", bold=True))
     for part in _joined(entry.parts):
         match part:
@@ -45,7 +45,7 @@ def print_entry(entry: Entry) -> None:
 
 
 def _joined(parts: Iterable[Part]) -> Iterator[str | ToolCall | Blob]:
-    """What is shown of an entry, in order; text between two other shown parts is one piece."""
+    """The shown parts of an entry, in order; text between two other shown parts is one piece."""
     words = ""
     for part in parts:
         match part:

@@ -82,14 +82,14 @@ class Blob:
         media_type: str = "",
         name: str = "",
         extra: Mapping[str, JSON] | None = None,
-        keeper: BlobStorage | None = None,
+        storage: BlobStorage | None = None,
     ) -> Blob:
         """One whose content has a hash already. Raises InvalidContent where that is not a hash."""
         if not is_blob_hash(hash):
             raise InvalidContent("A blob's hash is 64 lower-case hex digits.")
         blob = object.__new__(cls)
         blob._set(hash, size, media_type, name, extra or {}, None)
-        object.__setattr__(blob, "_keeper", keeper)
+        object.__setattr__(blob, "_storage", storage)
         return blob
 
     def _set(self, *values: object) -> None:
@@ -100,35 +100,35 @@ class Blob:
         return self
 
     def __getstate__(self) -> dict[str, object]:
-        """Another process has keepers of its own."""
-        return {name: value for name, value in self.__dict__.items() if name != "_keeper"}
+        """Another process has a storage of its own."""
+        return {name: value for name, value in self.__dict__.items() if name != "_storage"}
 
     @property
-    def keeper(self) -> BlobStorage | None:
+    def storage(self) -> BlobStorage | None:
         """The storage of its content; None before it is appended."""
-        return self.__dict__.get("_keeper")
+        return self.__dict__.get("_storage")
 
-    def kept_by(self, keeper: BlobStorage | None) -> Blob:
-        """The same attachment, read through this keeper."""
-        return Blob.kept(self.hash, self.size, self.media_type, self.name, self.extra, keeper)
+    def kept_by(self, storage: BlobStorage | None) -> Blob:
+        """The same attachment, read from this storage."""
+        return Blob.kept(self.hash, self.size, self.media_type, self.name, self.extra, storage)
 
     @property
     def present(self) -> bool:
         """Whether the content is on this device. It may come later: ``repo.blobs.put`` takes it in."""
-        return self.keeper is not None and self.keeper.has(self.hash)
+        return self.storage is not None and self.storage.has(self.hash)
 
     @property
     def path(self) -> Path | None:
         """The file that holds the content, checked against the hash; None where it is missing. Read it, never write."""
-        return self.keeper.get(self.hash) if self.keeper is not None else None
+        return self.storage.get(self.hash) if self.storage is not None else None
 
     def open(self) -> BinaryIO:
         """The content, checked against the hash. Raises BlobMissing."""
-        if self.keeper is None:
+        if self.storage is None:
             raise BlobMissing(
                 "This attachment is not kept anywhere yet.", hint="Append it, and use what append returns."
             )
-        return self.keeper.open(self.hash)
+        return self.storage.open(self.hash)
 
     def read(self) -> bytes:
         """The whole content in memory. Raises BlobMissing."""
@@ -136,24 +136,24 @@ class Blob:
             return file.read()
 
 
-def keep(blob: Blob, keeper: BlobStorage | None) -> Blob:
-    """Bring the content to this keeper's disk; the part to write. Raises InvalidContent, OSError."""
-    if keeper is None:
+def keep(blob: Blob, storage: BlobStorage | None) -> Blob:
+    """Bring the content to this storage; the part to write. Raises InvalidContent, OSError."""
+    if storage is None:
         raise InvalidContent("There is no place for attachments here.", hint="Append through a repo's conversation.")
     if blob.source is None:
-        if blob.keeper not in (None, keeper) and not keeper.has(blob.hash) and blob.present:
+        if blob.storage not in (None, storage) and not storage.has(blob.hash) and blob.present:
             with blob.open() as file:
-                keeper.put(file)
-        return blob.kept_by(keeper)
+                storage.put(file)
+        return blob.kept_by(storage)
     match blob.source:
         case bytes() | bytearray() | memoryview():
-            hash_, size = keeper.put(io.BytesIO(blob.source))
+            hash_, size = storage.put(io.BytesIO(blob.source))
         case str() | os.PathLike():
             with open(blob.source, "rb") as file:
-                hash_, size = keeper.put(file)
+                hash_, size = storage.put(file)
         case source:
-            hash_, size = keeper.put(source)
-    return Blob.kept(hash_, size, blob.media_type, blob.name, blob.extra, keeper)
+            hash_, size = storage.put(source)
+    return Blob.kept(hash_, size, blob.media_type, blob.name, blob.extra, storage)
 
 
 def blob_to_json(blob: Blob) -> dict[str, JSON]:

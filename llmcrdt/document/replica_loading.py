@@ -26,7 +26,7 @@ class Journal(Protocol):
         ...
 
     def compact(self, snapshot: Callable[[], tuple[bytes, Sequence[bytes]]]) -> None:
-        """Fold the updates into a new snapshot if they have outgrown the old one. Called after writes."""
+        """Put a new snapshot in place of the updates if they have outgrown the old one. Called after writes."""
         ...
 
     def purge(self, snapshot: Callable[[], tuple[bytes, Sequence[bytes]]], erased: int) -> bool:

@@ -1,4 +1,4 @@
-"""JSON from outside: what is wrong with it is told by its path."""
+"""JSON from outside. Errors name the path of the bad value."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def text_at(value: JSON, path: str, hint: str = "Text is expected here.") -> str
 
 
 def kind_of(value: object) -> str:
-    """What a value is, in words."""
+    """The type of a value, in words."""
     if value is None:
         return "missing or null"
     names = {bool: "a boolean", int: "a number", float: "a number", str: "text", list: "a list", dict: "an object"}

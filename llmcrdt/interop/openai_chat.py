@@ -1,6 +1,6 @@
-"""OpenAI's chat-completions JSON <-> entries. Pure, and lossless: ``write(read(x)) == x``, for what ``read`` takes.
+"""OpenAI's chat-completions JSON <-> entries. Pure, and lossless: ``write(read(x)) == x`` for all that ``read`` takes.
 
-A conversation is ``{"messages": [...], "tools": [...]}`` or the bare list of messages. What our parts can't hold is
+A conversation is ``{"messages": [...], "tools": [...]}`` or the bare list of messages. All that our parts can't hold is
 kept beside them, verbatim: unknown fields of a text or a call in the part's ``extra``, unknown kinds of content as
 ``Unknown`` parts, and what belongs to a message or a file as a whole in an ``Unknown`` part of type
 ``openai_chat/message`` or in the ``openai_chat`` key of a config part.
@@ -226,10 +226,10 @@ def write(
 ) -> JSON:
     """The JSON of a transcript; of drafts, too. ``bare``: only the list of messages, without tools and title.
 
-    ``read_blob`` gives the content of an attachment, None where it is missing. A picture becomes a data: URI; what is
-    missing, or of another kind, a note that says what was attached.
+    ``read_blob`` gives the content of an attachment, None where it is missing. A picture becomes a data: URI; an
+    attachment that is missing, or of another kind, becomes a note about it.
 
-    Unsealed and erased entries are left out. What OpenAI's format has no place for (bindings, branches) is not written.
+    Unsealed and erased entries are left out; so are bindings and branches, for which OpenAI's format has no place.
     """
     tools: JSON = None
     whole: dict[str, JSON] = {}

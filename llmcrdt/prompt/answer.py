@@ -27,7 +27,7 @@ class Answer:
         self.stopped = False
 
     def take(self, token: int) -> list[Piece]:
-        """What may be shown now."""
+        """The text that may be shown now."""
         self._held += self._words(token)
         found = [at for at in (self._held.find(s) for s in self._stop) if at >= 0]
         if found:
@@ -36,7 +36,7 @@ class Answer:
         return self._release(len(self._held) - self._maybe_stop())
 
     def rest(self) -> list[Piece]:
-        """It is over: what was held back and is said after all."""
+        """The answer is over: the pieces that were held back and are shown after all."""
         if self.stopped:
             self._held = ""
         else:
@@ -44,7 +44,7 @@ class Answer:
         return self._release(len(self._held)) + (self._reader.end() if self._reader else [])
 
     def parts(self) -> tuple[Part, ...] | None:
-        """All of it as parts, if it holds a tool call; None where it is what was said."""
+        """The answer as parts, if it holds a tool call; None where it is plain text."""
         return self._reader.parts() if self._reader and self._reader.called else None
 
     def _words(self, token: int) -> str:

@@ -261,7 +261,7 @@ def _tojson(
 
 
 def _listed(value: object) -> list[Any]:
-    """What Jinja's filters give is a generator; some templates print it as the list it stands for."""
+    """Jinja's filters give generators; some templates print them as the lists they stand for."""
     if isinstance(value, Iterator):
         return list(value)
     raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")

@@ -43,7 +43,7 @@ def moment(date: JSON, created_at: float) -> datetime:
 
 
 def strftime(when: datetime, form: str) -> str:
-    """``when`` in English, by the directives of C's strftime. What is no directive stays as it is."""
+    """``when`` in English, by the directives of C's strftime. Anything that is no directive stays as it is."""
     fields = _fields(when)
 
     def put(match: re.Match[str]) -> str:

@@ -5,7 +5,7 @@ afterwards the text no longer says which is which. So before rendering a mark go
 token's text in the words, after its first character; after rendering the text is cut at the marks and the pieces are
 tokenized apart. Nothing else changes: text that holds no control token's text is tokenized exactly as without a guard.
 
-Where a string's edge could complete a control token together with what the template prints beside it, the edge is
+If a string's edge could complete a control token together with what the template prints beside it, the edge is
 marked too. A mark that turns out to part no control token's text is taken out before tokenizing.
 """
 

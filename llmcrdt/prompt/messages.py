@@ -5,8 +5,8 @@ prefix-stable: ``messages(frame + g + more)`` begins with ``messages(frame)``, w
 
 - A call whose result is not there before the next entry that is not a tool's gets a synthetic result.
 - A second result of one call, or one that comes after a synthetic result was sent, becomes a later item of the user's.
-- A summary stands where the first entry that it covers stood, in place of all of them; system entries stay. What a
-  newer summary covers counts for nothing.
+- A summary stands where the first entry that it covers stood, in place of all of them; system entries stay. An
+  older summary that a newer one covers counts for nothing.
 - Unsealed and erased entries, and answers that failed or were stopped before they said anything, are left out.
 """
 
@@ -34,7 +34,7 @@ Message = dict[str, Any]
 
 @dataclass(frozen=True)
 class Settings:
-    """What config parts say, the newest of each: ``tools``, ``template`` (arguments of the template), ``date``."""
+    """The newest settings of config parts: ``tools``, ``template`` (arguments of the template), ``date``."""
 
     tools: tuple[JSON, ...] | None = None
     template: Mapping[str, JSON] | None = None
@@ -150,7 +150,7 @@ class _Builder:
         self._put(message, entry.id)
 
     def flush(self) -> None:
-        """End the results of the last calls: what has none gets a synthetic one, what came too late follows."""
+        """End the results of the last calls: each call gets one, and those that came too late follow."""
         for entry, call in self._open:
             self._put(_result_message(call, self._names[entry, call], NO_RESULT), None)
         self._open = []

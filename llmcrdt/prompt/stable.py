@@ -1,4 +1,4 @@
-"""What the next prompt will begin with, whatever is said next. Pure."""
+"""The tokens that the next prompt will begin with, whatever is said next. Pure."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Prefix(NamedTuple):
 
 
 def stable_prefix(entries: Sequence[Entry], tokenizer: Tokenizer, *, created_at: float, use_log: bool = True) -> Prefix:
-    """What two prompts share: the one for an answer now, and the one after a user has said something more.
+    """The tokens that two prompts share: the one for an answer now, and the one after a user has said something more.
 
     As ``prompt_ids``: ``entries`` are a whole transcript in order. Empty where there are none. Raises TemplateFailed.
     """

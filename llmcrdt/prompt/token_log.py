@@ -29,7 +29,7 @@ Span = tuple[EntryId | None, int, int]
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a generation is given. The next token log is ``TokenLog(prompt.base, prompt.appended, sampled)``.
+    """The prompt of a generation. The next token log is ``TokenLog(prompt.base, prompt.appended, sampled)``.
 
     ``logged``: how many of ``ids`` come from token logs, up to and with the generation ``base``; ``appended`` follow.
     ``template_rewrites``: the template, asked anew, would print earlier turns otherwise (it drops reasoning, say); the
@@ -216,7 +216,7 @@ class _Difference:
         return None if closing is None else (closing + whole[len(turn) :], False)
 
     def after_said(self, answer: Message, said: str) -> tuple[str, bool] | None:
-        """Where the template prints calls just as they were sampled, and goes on in the same turn: what follows."""
+        """The text that follows, if the template prints calls as they were sampled, and goes on in the same turn."""
         try:
             whole, level = self._whole(answer)
         except TemplateFailed:
@@ -263,7 +263,7 @@ class _Difference:
 
 
 def _common(one: str, other: str) -> str:
-    """What both begin with."""
+    """The beginning that both have."""
     low, high = 0, min(len(one), len(other))
     while low < high:
         middle = (low + high + 1) // 2

@@ -1,7 +1,7 @@
 """Tool calls out of a model's own words, as they come. Pure.
 
-Each family of models writes calls in its own way. A reader takes the text piece by piece, says at once what is
-certainly not part of a call, and at the end gives all of it as parts. What looks like a call and isn't a whole one
+Each family of models writes calls in its own way. A reader takes the text piece by piece, shows at once what is
+certainly not part of a call, and at the end gives all of it as parts. Text that looks like a call and isn't a whole one
 stays text: nothing a model said is lost.
 
 =========  ==========================================================================================
@@ -25,7 +25,7 @@ from ..document.entry import Part, Reasoning, Text, ToolCall
 ToolFormat = Literal["hermes", "llama3", "mistral", "harmony"]
 TOOL_FORMATS: tuple[ToolFormat, ...] = get_args(ToolFormat)
 Piece = tuple[Literal["text", "reasoning"], str]
-"""What a reader says while it reads: visible text, or what a model thinks aloud."""
+"""Visible text, or what a model thinks aloud, as a reader finds it."""
 
 _MARKERS: dict[ToolFormat, tuple[str, ...]] = {
     "hermes": ("<tool_call>", "</tool_call>"),
@@ -84,7 +84,7 @@ class ToolCallReader:
         return _MARKERS[self.form]
 
     def take(self, text: str) -> list[Piece]:
-        """Read on. What is certainly to be shown now."""
+        """Read more text. Returns the pieces that are certainly to be shown now."""
         self._held += text
         before = len(self._items)
         while self._held and self._step(False):
@@ -92,7 +92,7 @@ class ToolCallReader:
         return [item for item in self._items[before:] if not isinstance(item, Call)]
 
     def end(self) -> list[Piece]:
-        """The answer is over: what was held back and is text after all."""
+        """The answer is over: the pieces that were held back and are text after all."""
         before = len(self._items)
         while self._held and self._step(True):
             pass
@@ -166,7 +166,7 @@ class ToolCallReader:
         return self._up_to(_MARKERS[self.form][0], last)
 
     def _up_to(self, marker: str, last: bool) -> bool:
-        """Say what comes before the marker, and hold what may be its beginning."""
+        """Show the text before the marker, and hold back what may be its beginning."""
         at = self._held.find(marker)
         if at >= 0:
             self._inside = True

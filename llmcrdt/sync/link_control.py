@@ -1,4 +1,4 @@
-"""A link as the keeper of its documents uses it: to tell of changes, and to have the relay do things."""
+"""A link as a repo uses it: to tell of changes, and to have the relay do things."""
 
 from __future__ import annotations
 

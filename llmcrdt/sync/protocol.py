@@ -109,7 +109,7 @@ class Connection:
         self._send(messages.Push(document, first.session, first.n, tuple(r.data for r in records)))
 
     def request_compaction(self, document: bytes) -> None:
-        """Ask the relay to compact an open document's log; the answer is Folded."""
+        """Ask the relay to compact an open document's log; the answer is ``Folded``."""
         self._send(messages.Fold(document))
 
     def carries_presence(self) -> bool:

@@ -27,7 +27,7 @@ def unpack(data: bytes) -> list[bytes]:
     while at < len(data):
         end = at + 4 + int.from_bytes(data[at : at + 4], "big")
         if end > len(data):
-            raise ValueError("a blob ends behind its record")
+            raise ValueError("a blob ends after its record")
         blobs.append(data[at + 4 : end])
         at = end
     return blobs

@@ -1,6 +1,6 @@
 """Tiny GGUF models with random weights, made by code: real files for the real llama.cpp, a few megabytes each.
 
-They know nothing, so what they say is noise, but noise of readable syllables. Five architectures stand for the four
+They know nothing, so they speak noise, but in readable syllables. Five architectures stand for the four
 kinds of memory: ``llama`` and ``qwen2`` (full attention), ``gemma3`` (sliding window of 64), ``mamba2`` (recurrent),
 ``lfm2`` (hybrid). The same arguments give the same bytes. Needs ``llmcrdt[testing]``.
 """

@@ -44,7 +44,7 @@ CHAT_TEMPLATE = """\
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Parallel lists by token id. ``voice``: how loud each is in the noise. Syllables are heard, words begin
+    """Parallel lists by token id. ``voice``: the weight of each in the noise. Syllables are common, words begin
     often, the end of a turn comes now and then, lone bytes never."""
 
     texts: list[str]

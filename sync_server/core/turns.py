@@ -16,7 +16,7 @@ class Turns(Generic[K]):
 
     A source that has used the least time is next (start-time fair queueing, Goyal, Vin and Cheng 1996), and has its
     own things one after the other. One that comes anew, or was away, begins with as much as the one that is served now
-    has used: nobody saves up time, and nobody gets rid of what is owed by going away for a moment.
+    has used: nobody saves up time, and nobody gets rid of a debt by going away for a moment.
     """
 
     def __init__(self) -> None:

@@ -18,8 +18,8 @@ _LOOK = {True: "Is it the folder of a relay?", False: 'Give the file that "backu
 
 
 class Row(NamedTuple):
-    """One document: the end of its log, the position of its snapshot, bytes of both, and how many of its records were
-    rejected lately."""
+    """One document: the end of its log, the position of its snapshot, bytes of both, and how many of its last records
+    were rejected."""
 
     document: bytes
     kind: str

@@ -178,7 +178,7 @@ class _Contexts:
         )  # fmt: skip
 
     def state(self, context: Context, known: Provenance) -> KVState | FastState:
-        """The keeper of the KV state of ``context``, in the mode that was asked for."""
+        """The KV state of ``context``, in the mode that was asked for."""
         if self._mode == "fast":
             return FastState(context, self._slots)
         work = work_of(self._lib, self._model)

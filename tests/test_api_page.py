@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 
 import llmcrdt
+from llmcrdt.kvcache import ChunkCache, DiskCache, MemoryCache, NullCache, TieredCache
+from llmcrdt.testing.engine import MemoryEngine
+from llmcrdt.testing.tokenizer import ByteTokenizer
 
-PAGE = Path(__file__).parents[2] / "docs" / "api.md"
+PAGE = Path(__file__).parents[1] / "docs" / "api.md"
 OpenRepo = Callable[..., llmcrdt.Repo]
 
 
@@ -52,6 +55,36 @@ NAMES = "Conversation Transcript Entry Stream Present ToolClaim Change Elsewhere
 def test_every_public_name_has_its_line_and_every_line_its_name(name: str, things: dict[str, object]) -> None:
     lines = documented(PAGE.read_text(encoding="utf-8"))[name]
     assert sorted(lines) == public(things[name])
+
+
+@pytest.mark.parametrize("name", ["Link", "Progress", "Generation", "Plan", "CacheMiss", "Prefetch"])
+def test_the_same_of_links_and_generations(name: str, open_repo: OpenRepo) -> None:
+    repo, engine = open_repo("laptop"), MemoryEngine(ByteTokenizer("{{ messages[0].content }}"), NullCache())
+    conversation = repo.create()
+    conversation.append("user", "Hello")
+    with repo.connect("ws://127.0.0.1:1") as link, llmcrdt.prefetch(conversation, engine) as prefetch:
+        generation = llmcrdt.generate(conversation, engine, max_tokens=1)
+        generation.result(30)
+        plan = llmcrdt.plan(conversation, engine)
+        made: tuple[object, ...] = (link, link.progress, generation, plan, plan.why, prefetch)
+        thing = next(each for each in made if type(each).__name__ == name)
+        assert sorted(documented(PAGE.read_text(encoding="utf-8"))[name]) == public(thing)
+    engine.close()
+
+
+def test_the_same_of_repos(open_repo: OpenRepo) -> None:
+    page, repo = documented(PAGE.read_text(encoding="utf-8")), open_repo("laptop")
+    for thing in (repo, repo.blobs, repo.keyring):
+        assert sorted(page[type(thing).__name__]) == public(thing)
+
+
+def test_the_same_of_caches(tmp_path: Path) -> None:
+    page = documented(PAGE.read_text(encoding="utf-8"))
+    caches: tuple[ChunkCache, ...] = (MemoryCache(1), DiskCache(tmp_path / "a", 1), NullCache())
+    caches += (TieredCache(MemoryCache(1), DiskCache(tmp_path / "b", 1)),)
+    for cache in caches:
+        assert sorted(page["ChunkCache"] + page.get(type(cache).__name__, [])) == public(cache)
+        cache.close()
 
 
 def test_names_are_found_in_a_page() -> None:
