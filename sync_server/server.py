@@ -20,7 +20,7 @@ from http import HTTPStatus
 from importlib.metadata import PackageNotFoundError, version
 from itertools import count
 from pathlib import Path
-from typing import Concatenate, NamedTuple, ParamSpec
+from typing import Concatenate, NamedTuple, ParamSpec, TypeAlias
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import InvalidHandshake, NegotiationError
@@ -28,20 +28,16 @@ from websockets.http11 import Request as HttpRequest
 from websockets.http11 import Response
 from websockets.typing import Origin, Subprotocol
 
-from llmcrdt.sync import codec
 from llmcrdt.sync.messages import (
-    MAX_FRAME,
     MAX_GREETING,
-    PATH,
-    SUBPROTOCOL,
     Ack,
     Delete,
     Deleted,
     Error,
     ErrorCode,
+    Message,
     Presence,
     Push,
-    Records,
     Welcome,
 )
 
@@ -78,9 +74,8 @@ from .core.validation import (
     ValidateResult,
     Validation,
 )
-from .doors import yjs
-from .doors.native import Answer, NativeDoor, Refused, take_following
-from .doors.yjs import YjsDoor
+from .doors.base import Answer, Door, DoorType, House, Refused, Upgrade
+from .doors.registry import DOORS, describe, find
 from .log.base import LogError
 from .log.file import DATABASE
 from .log.sqlite import SqliteStorage
@@ -131,13 +126,17 @@ class Pace:
         return self._mean < _QUICK
 
 
+Frames: TypeAlias = dict[str, "Outgoing | Error"]
+"""A message as frames, by protocol; an error where a protocol has no word for it, and the connection ends."""
+
+
 class Step(NamedTuple):
-    """What a step of the rooms leaves to be done: orders for the keeper, what Rooms.taken says, and messages with the
-    frame for those who take one as it is. ``counts`` is for the metrics."""
+    """What a step of the rooms leaves to be done: orders for the validator, what Rooms.taken says, and messages, with
+    their frames for each protocol. ``counts`` is for the metrics."""
 
     orders: Sequence[Order]
     taken: Sequence[tuple[int, int]]
-    frames: Sequence[tuple[Drop | Send, Outgoing | None]]
+    frames: Sequence[tuple[Drop | Send, Frames]]
     counts: dict[str, float]
 
 
@@ -164,8 +163,9 @@ class Relay:
         origins: Sequence[str] = (),
         certificate: Certificate | None = None,
         check: bool = True,
+        doors: Sequence[DoorType] = DOORS,
     ) -> None:
-        self._check = check
+        self._check, self._doors = check, doors
         self.data, self.host, self.port = Path(data), host, port
         self.limits = limits or Limits()
         self.failed = asyncio.Event()
@@ -179,7 +179,8 @@ class Relay:
         self._connections: dict[int, Connection] = {}
         self._rates: dict[str, Rate] = {}
         self._shares: dict[str, Share] = {}
-        self._told: tuple[bytes, Outgoing] = (b"", Outgoing(b""))
+        # The last answer of a kind that many may get, and its frames.
+        self._answered: tuple[DiffResponse, Frames] | None = None
         self.metrics = Metrics()
         self._numbers = count(1)
         self._stopping = False
@@ -189,6 +190,7 @@ class Relay:
         self._loop = asyncio.get_running_loop()
         self.data.mkdir(parents=True, exist_ok=True)
         self._tokens = Tokens(self.data)
+        self._house = House(self.limits, self._tokens, agent())
         self._storage = SqliteStorage(self.data / DATABASE, self.limits.cached)
         self._checking = Validation(available=True, always=self._check)
         self._rooms = Rooms(
@@ -199,8 +201,8 @@ class Relay:
                 self._serve,
                 self.host,
                 self.port,
-                subprotocols=[Subprotocol(SUBPROTOCOL)],
-                select_subprotocol=_subprotocol,
+                subprotocols=[Subprotocol(door.subprotocol) for door in self._doors if door.subprotocol],
+                select_subprotocol=self._subprotocol,
                 origins=self._origins,
                 ssl=self.certificate.context if self.certificate else None,
                 # Windows of 4 KiB: docs/protocol.md, section 2.
@@ -262,9 +264,10 @@ class Relay:
     async def _serve(self, socket: ServerConnection) -> None:
         assert isinstance(socket, Socket)
         request = socket.request
-        door: NativeDoor | YjsDoor = NativeDoor(self.limits, agent(), self._tokens)
-        if request is not None and request.path.startswith(yjs.PATH):
-            door = YjsDoor(request.path, _bearer(request), self._tokens, self.limits.version)
+        assert request is not None
+        found = find(self._doors, request.path)
+        assert found is not None, "any other path was answered before the upgrade"
+        door = found.make(Upgrade(request.path, _bearer(request)), self._house)
         connection = Connection(next(self._numbers), socket, self.limits, door, self._take)
         welcome = not self._stopping and len(self._connections) < self.limits.connections
         if welcome:
@@ -273,8 +276,7 @@ class Relay:
         else:
             code = ErrorCode.SHUTTING_DOWN if self._stopping else ErrorCode.TOO_MANY_CONNECTIONS
             self._end(connection, Error(code, "Try again later.", retry_after=int(self.limits.retry_after * 1000)))
-        if isinstance(door, YjsDoor):
-            self._begin(connection, door)
+        self._begin(connection)
         pump = asyncio.create_task(self._pump(connection))
         late = self._loop.call_later(self.limits.handshake, self._expect_greeting, connection)
         socket.hand_to(connection.receive)
@@ -297,15 +299,21 @@ class Relay:
         except Exception:
             self._break_off(connection)
 
-    def _begin(self, connection: Connection, door: YjsDoor) -> None:
+    def _begin(self, connection: Connection) -> None:
         try:
-            door.begin()
+            connection.door.begin()
         except Refused as e:
             return self._end(connection, e.error)
-        if self._has_room(door):
-            self._greeted(connection)
-        else:
+        if connection.door.greeted:
+            self._greet(connection)
+
+    def _greet(self, connection: Connection) -> bool:
+        """Let the rooms know a client that has said who it is. False where its subject has too many connections."""
+        if not self._has_room(connection.door):
             self._crowded(connection)
+            return False
+        self._greeted(connection)
+        return True
 
     def _take(self, connection: Connection, frame: bytes | str) -> None:
         """Look at a message, and handle it now, or when its sender has been slow enough."""
@@ -314,8 +322,8 @@ class Relay:
             message = connection.door.receive(frame)
         except Refused as e:
             return self._end(connection, e.error)
-        if isinstance(message, Push) and isinstance(frame, bytes):
-            message, frames, size = take_following(message, frame, connection.unread)
+        if isinstance(message, Push):
+            message, frames, size = connection.door.join_following(message, frame, connection.unread)
         self.metrics.count("frames_received_total", frames)
         self.metrics.count("bytes_received_total", size)
         cost = size + (self.limits.presence_cost if isinstance(message, Presence) else frames * _FRAME)
@@ -328,15 +336,10 @@ class Relay:
 
     def _handle(self, connection: Connection, message: Answer | Request | None, size: int) -> None:
         """Hand a message to the rooms, or answer it here."""
-        if isinstance(message, Welcome):
-            if not self._has_room(connection.door):
-                return self._crowded(connection)
-            self._greeted(connection)
-            self._send([connection], Outgoing(codec.encode(message)), 0)
-        elif isinstance(message, Error | Deleted):
-            if isinstance(message, Error):
-                self.metrics.error(message.code)
-            self._send([connection], Outgoing(codec.encode(message)), 0)
+        if isinstance(message, Welcome | Error | Deleted):
+            if isinstance(message, Welcome) and not self._greet(connection):
+                return
+            self._send_encoded([connection], message, _encode(connection.door, message), 0)
         elif message is not None and not self._stopping:
             size += OBJECT
             match message:
@@ -351,8 +354,7 @@ class Relay:
             self._put(Received(connection.peer, message, size))
 
     def _greeted(self, connection: Connection) -> None:
-        native = isinstance(connection.door, NativeDoor)
-        connection.socket.protocol.max_message_size = MAX_FRAME if native else self.limits.yjs_frame
+        connection.socket.protocol.max_message_size = connection.door.max_frame
         grant = connection.door.grant or EVERYTHING
         admin = grant.level == "admin"
         if self._tokens.on:
@@ -433,10 +435,12 @@ class Relay:
             logger.error("the log can't be read: %s", e)
 
     def _keep_alive(self) -> None:
-        """Yjs clients take a connection for lost where nothing comes for a while."""
+        """Clients of some protocols take a connection for lost where nothing comes for a while."""
         now = self._loop.time()
-        idle = [c for c in self._connections.values() if isinstance(c.door, YjsDoor) and now - c.sent_at > yjs.IDLE]
-        self._send(idle, Outgoing(yjs.KEEPALIVE), 0)
+        for connection in tuple(self._connections.values()):
+            keepalive = connection.door.keepalive
+            if keepalive is not None and now - connection.sent_at > keepalive.seconds:
+                self._send([connection], Outgoing(keepalive.frame), 0)
 
     def _tick_soon(self) -> None:
         """There is presence to tell."""
@@ -471,7 +475,7 @@ class Relay:
         for subject in [s for s in self._shares if s not in here]:
             del self._shares[subject]
 
-    def _has_room(self, door: NativeDoor | YjsDoor) -> bool:
+    def _has_room(self, door: Door) -> bool:
         """Whether the subject of a token may have this connection too; a relay without tokens knows no subjects."""
         if not self._tokens.on or door.grant is None:
             return True
@@ -482,7 +486,7 @@ class Relay:
     def _dispatch(self, step: Step) -> None:
         for name, by in step.counts.items():
             self.metrics.count(name, by)
-        for output, out in step.frames:
+        for output, frames in step.frames:
             if isinstance(output, Drop):
                 if connection := self._connections.get(output.peer):
                     self._each((connection,), self._end, output.error)
@@ -490,49 +494,66 @@ class Relay:
             if isinstance(output.message, Ack):
                 self.metrics.count("records_acknowledged_total", output.message.count)
             connections = [c for peer in output.peers if (c := self._connections.get(peer))]
-            native = [c for c in connections if isinstance(c.door, NativeDoor)]
-            if out is not None and native:
-                if isinstance(output.message, Error):
-                    self.metrics.error(output.message.code)
-                self._send(native, out, output.weight)
-            if len(native) < len(connections):
-                self._translate([c for c in connections if isinstance(c.door, YjsDoor)], output)
+            if isinstance(output.message, DiffResponse):
+                self._each(connections, self._ask_back, output.message)
+            for protocol, out in frames.items():
+                same = connections if len(frames) == 1 else [c for c in connections if c.door.protocol == protocol]
+                self._send_encoded(same, output.message, out, output.weight)
             self._each(connections, self._report)
         for peer, size in step.taken:
             if connection := self._connections.get(peer):
                 self._each((connection,), Connection.took, size)
 
-    def _translate(self, connections: Sequence[Connection], output: Send) -> None:
-        """Send a message of the rooms to clients that speak another protocol."""
-        match output.message:
-            case Error(code) if code == ErrorCode.PRESENCE_REFUSED:
-                pass  # its presence is not shown; it may write on
-            case Error():
-                self._each(connections, self._end, output.message)
-            case DiffResponse(_, update, version):
-                self._each(connections, self._ask_once, version)
-                # Many get the same answer when they all come back at once.
-                if self._told[0] is not update:
-                    self._told = (update, Outgoing(yjs.encode(yjs.StepTwo(update))))
-                self._send(connections, self._told[1], output.weight)
-            case Presence(_, entries):
-                self._send(connections, Outgoing(yjs.encode(yjs.Awareness(entries))), output.weight)
-            case Records(_, _, records):
-                updates = (yjs.encode(yjs.Update(record.data)) for record in records)
-                self._send(connections, Outgoing(*updates), output.weight)
-            case _:
-                for connection in connections:
-                    connection.unreported += output.weight
+    def _send_encoded(
+        self, connections: Sequence[Connection], message: Message | DiffResponse, out: Outgoing | Error, weight: int
+    ) -> None:
+        """Send a message to clients of one protocol."""
+        if isinstance(out, Error):
+            return self._each(connections, self._end, out)
+        if not out.payloads:
+            # It leaves at once.
+            for connection in connections:
+                connection.unreported += weight
+            return
+        if isinstance(message, Error) and connections:
+            self.metrics.error(message.code)
+        self._send(connections, out, weight)
 
-    def _ask_once(self, connection: Connection, version: bytes) -> None:
-        assert isinstance(connection.door, YjsDoor)
-        if connection.door.ask_once():
-            self._send([connection], Outgoing(yjs.encode(yjs.StepOne(version))), 0)
+    def _ask_back(self, connection: Connection, answer: DiffResponse) -> None:
+        question = connection.door.ask_back(answer)
+        if question is not None:
+            self._send([connection], Outgoing(question), 0)
+
+    def _frames(self, output: Drop | Send) -> Frames:
+        """A message for each protocol that one of its peers speaks. On the thread of the step."""
+        if isinstance(output, Drop):
+            return {}
+        message = output.message
+        frames: Frames = {}
+        if isinstance(message, DiffResponse):
+            # Many get the same answer when they all come back at once.
+            if self._answered is None or self._answered[0] != message:
+                self._answered = message, frames
+            frames = self._answered[1]
+        for peer in output.peers:
+            connection = self._connections.get(peer)
+            if connection is not None and connection.door.protocol not in frames:
+                frames[connection.door.protocol] = _encode(connection.door, message)
+        return frames
+
+    def _subprotocol(self, connection: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+        """The one subprotocol of a door; none at a door whose clients know none."""
+        found = find(self._doors, connection.request.path) if connection.request is not None else None
+        if found is None or found.subprotocol is None:
+            return None
+        if found.subprotocol in offered:
+            return Subprotocol(found.subprotocol)
+        raise NegotiationError(f"the subprotocol is {found.subprotocol}")
 
     def _answer_http(self, connection: ServerConnection, request: HttpRequest) -> Response | None:
         """Plain HTTP: is it there, can it take more, and what has it counted. None lets the WebSocket begin."""
         path = request.path.partition("?")[0]
-        if path == PATH or path.startswith(yjs.PATH):
+        if find(self._doors, path) is not None:
             return None
         if path == "/healthz":
             waits = self._keeper.oldest
@@ -544,7 +565,7 @@ class Relay:
             return connection.respond(*((HTTPStatus.OK, "ready\n") if ready else (_BUSY, "busy\n")))
         if path == "/metrics":
             return self._answer_metrics(connection, request)
-        return connection.respond(HTTPStatus.NOT_FOUND, f"The sync protocol is at {PATH}, Yjs at {yjs.PATH}.\n")
+        return connection.respond(HTTPStatus.NOT_FOUND, f"{describe(self._doors)}\n")
 
     def _answer_metrics(self, connection: ServerConnection, request: HttpRequest) -> Response:
         if self._tokens.on:
@@ -611,7 +632,7 @@ class Relay:
                 if isinstance(event, CatchUpResult) and event.records:
                     counts["condensed_total"] = counts.get("condensed_total", 0) + 1
             orders: list[Order] = []
-            frames: list[tuple[Drop | Send, Outgoing | None]] = []
+            frames: list[tuple[Drop | Send, Frames]] = []
             for output in outputs:
                 if isinstance(output, CompactRequest):
                     self._folder.put(output)
@@ -620,7 +641,7 @@ class Relay:
                 elif isinstance(output, ValidateRequest | ReplicaDropped | Flushed):
                     orders.append(output)
                 else:
-                    frames.append((output, _outgoing(output)))
+                    frames.append((output, self._frames(output)))
             self._pace.note(time.perf_counter() - began)
             return Step(orders, self._rooms.taken, frames, counts)
         except Exception:
@@ -663,22 +684,11 @@ def _is_heavy(event: Event) -> bool:
     return isinstance(event, CompactResult | CatchUpResult)
 
 
-def _outgoing(output: Drop | Send) -> Outgoing | None:
-    """The frame for native clients; Told is for others."""
-    return (
-        None
-        if isinstance(output, Drop) or isinstance(output.message, DiffResponse)
-        else Outgoing(codec.encode(output.message))
-    )
-
-
-def _subprotocol(connection: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:
-    """The one subprotocol at the native door; none at the Yjs door, whose clients know none."""
-    if connection.request is not None and connection.request.path.startswith(yjs.PATH):
-        return None
-    if SUBPROTOCOL in offered:
-        return Subprotocol(SUBPROTOCOL)
-    raise NegotiationError(f"the subprotocol is {SUBPROTOCOL}")
+def _encode(door: Door, message: Message | DiffResponse) -> Outgoing | Error:
+    try:
+        return Outgoing(*door.encode(message))
+    except Refused as e:
+        return e.error
 
 
 def _bearer(request: HttpRequest) -> bytes:

@@ -66,7 +66,8 @@ from sync_server.admin import settings
 from sync_server.auth.tokens import TokenRefused, Tokens
 from sync_server.core.limits import Limits
 from sync_server.doors import yjs
-from sync_server.doors.native import NativeDoor, Refused
+from sync_server.doors.base import Refused
+from sync_server.doors.native import NativeDoor
 from sync_server.workers import framing as pieces
 
 VECTORS = Path(__file__).parents[1] / "vectors"
@@ -133,7 +134,7 @@ def _as_client(frame: bytes) -> None:
 def yjs_frames() -> Sequence[bytes]:
     """A frame of every message of the y-websocket protocol, and what its vectors hold."""
     present = tuple(Announcement(n, n * 1000, '{"user":{"name":"é"},"at":[1,2]}' * (n % 3 > 0)) for n in range(40))
-    messages: list[yjs.Message] = [
+    messages: list[yjs.YjsMessage] = [
         *map(yjs.Awareness, (present[:1], present, _crowd, *_states, ())), yjs.QueryAwareness(), yjs.Denied("no"),
         *(yjs.StepOne(state) for state in states()), *(yjs.Update(update) for update in updates()),
         *(yjs.StepTwo(update) for update in updates()),

@@ -24,7 +24,6 @@ from llmcrdt.sync.messages import (
     Folded,
     Message,
     Opened,
-    Presence,
     Push,
     Records,
     Snapshot,
@@ -57,7 +56,7 @@ from sync_server.core.validation import (
     ValidateRequest,
     Validation,
 )
-from sync_server.doors import yjs
+from sync_server.doors.base import Door, Refused
 from sync_server.doors.native import NativeDoor
 from sync_server.doors.yjs import YjsDoor
 from sync_server.log.base import LogError
@@ -123,7 +122,7 @@ class Ledger:
 class _Peer:
     """One connection, seen from the relay: what ``server._Connection`` counts."""
 
-    def __init__(self, number: int, wire_: Wire, door: NativeDoor | YjsDoor) -> None:
+    def __init__(self, number: int, wire_: Wire, door: Door) -> None:
         self.number, self.wire, self.door = number, wire_, door
         self.working = self.unreported = 0
         self.ended = False
@@ -180,12 +179,12 @@ class RelayProcess:
             wire_.cut(client_after=0.01, relay_after=0)
             return
         self._numbers += 1
-        door = YjsDoor(wire_.path, b"", self._tokens) if wire_.path else NativeDoor(LIMITS, "relay")
+        door: Door = YjsDoor(wire_.path, b"", self._tokens) if wire_.path else NativeDoor(LIMITS, "relay")
         peer = _Peer(self._numbers, wire_, door)
         self._peers[peer.number] = self._by_wire[wire_] = peer
         self._put(Joined(peer.number))
-        if isinstance(door, YjsDoor):
-            door.begin()
+        door.begin()
+        if door.greeted:
             self._put(Greeted(peer.number, door.features))
 
     def left(self, wire_: Wire) -> None:
@@ -309,27 +308,21 @@ class RelayProcess:
             self.readable(peer.wire)
 
     def _send(self, peer: _Peer, message: Message | DiffResponse, weight: int) -> None:
-        """As ``server.Relay`` does, which speaks the protocol of each door."""
-        if isinstance(peer.door, NativeDoor):
-            assert not isinstance(message, DiffResponse)
-            return peer.wire.send_down(codec.encode(message), weight)
-        match message:
-            case Error():
-                self._end(peer, message)
-            case DiffResponse(_, update, version):
-                if peer.door.ask_once():
-                    peer.wire.send_down(yjs.encode(yjs.StepOne(version)), 0)
-                peer.wire.send_down(yjs.encode(yjs.StepTwo(update)), weight)
-            case Records(_, _, records):
-                for n, record in enumerate(records):
-                    peer.wire.send_down(yjs.encode(yjs.Update(record.data)), 0 if n else weight)
-            case Presence(_, entries):
-                peer.wire.send_down(yjs.encode(yjs.Awareness(entries)), weight)
-            case _:
-                peer.unreported += weight
+        """As ``server.Relay`` does."""
+        question = peer.door.ask_back(message) if isinstance(message, DiffResponse) else None
+        if question is not None:
+            peer.wire.send_down(question, 0)
+        try:
+            frames = peer.door.encode(message)
+        except Refused as e:
+            return self._end(peer, e.error)
+        if not frames:
+            peer.unreported += weight
+        for n, frame in enumerate(frames):
+            peer.wire.send_down(frame, 0 if n else weight)
 
     def _end(self, peer: _Peer, error: Error) -> None:
-        last, peer.wire.reason, _ = peer.door.farewell(error)
+        last, peer.wire.reason, _ = peer.door.close_frame(error)
         peer.ended = True
         if last is not None:
             peer.wire.send_down(last, 0)

@@ -108,7 +108,7 @@ def test_clients_of_the_other_door_are_kept_apart_too(
         first.sync()
         broken = numbers(relays[0], 2)[0]
         door = relays[0]._connections[broken].door
-        breaking(monkeypatch, YjsDoor, "ask_once", lambda it: it is door)
+        breaking(monkeypatch, YjsDoor, "ask_back", lambda it: it is door)
         breaking(monkeypatch, Connection, "send", lambda it: isinstance(it, Connection) and it.peer == broken)
         assert ask(writer, Push(D, S, 1, (one,))) == Ack(D, S, 1, 1, 1)
         assert first.close_code() == 1011

@@ -229,11 +229,11 @@ def test_a_page_and_a_device_see_each_other(tmp_path: Path, open_repo: OpenRepo)
 
 
 def test_silence_is_broken_before_a_page_gives_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert 0 < yjs.IDLE < 30 / 2, "y-websocket 1.5, 2.1 and 3.1: messageReconnectTimeout = 30000"
-    monkeypatch.setattr(yjs, "IDLE", 0.2)
+    assert 0 < yjs.KEEPALIVE.seconds < 30 / 2, "y-websocket 1.5, 2.1 and 3.1: messageReconnectTimeout = 30000"
+    monkeypatch.setattr(yjs.YjsDoor, "keepalive", yjs.KEEPALIVE._replace(seconds=0.2))
     with RelayThread(tmp_path) as relay, Bare(relay.url, new_document_id()) as page:
         page.sync()
-        while page.socket.recv(timeout=30) != yjs.KEEPALIVE:
+        while page.socket.recv(timeout=30) != yjs.KEEPALIVE.frame:
             pass
 
 
