@@ -214,7 +214,7 @@ RELAY_MUTATIONS = (
         "tests/sync/test_deletion_requests.py::test_what_was_not_answered_is_asked_for_on_the_next_connection",
     ),
     Mutation(
-        "P5.5", "what goes wrong at one connection is not kept from the others", "Relay._each",
+        "P5.5", "what goes wrong at one connection is not kept from the others", "Connections.each",
         "except Exception:", "except ConnectionError:",
         "tests/sync_server/test_faults.py::test_all_others_are_told_and_may_go_on",
     ),
@@ -447,8 +447,8 @@ RELAY_MUTATIONS = (
         "tests/hostile/test_windows.py",
     ),
     Mutation(
-        "checked", "the relay is always healthy", "Relay._answer_http",
-        "late = waits > self.limits.check_wait",
+        "checked", "the relay is always healthy", "HttpPages.answer",
+        "late = waits > self._limits.check_wait",
         "late = False",
         "tests/hostile/test_windows.py",
     ),

@@ -1,4 +1,4 @@
-"""The relay of a simulation: the real rooms over the real log, and what server.py does, on virtual time."""
+"""The relay of a simulation: real rooms over a real log, and what step_loop.py and dispatch.py do, on virtual time."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ class Ledger:
 
 
 class _Peer:
-    """One connection, seen from the relay: what ``server._Connection`` counts."""
+    """One connection, seen from the relay: what ``net.connection.Connection`` counts."""
 
     def __init__(self, number: int, wire_: Wire, door: Door) -> None:
         self.number, self.wire, self.door = number, wire_, door
@@ -308,7 +308,7 @@ class RelayProcess:
             self.readable(peer.wire)
 
     def _send(self, peer: _Peer, message: Message | DiffResponse, weight: int) -> None:
-        """As ``server.Relay`` does."""
+        """As ``dispatch.Dispatch`` does."""
         question = peer.door.ask_back(message) if isinstance(message, DiffResponse) else None
         if question is not None:
             peer.wire.send_down(question, 0)

@@ -45,7 +45,7 @@ from sync_server.log.snapshots import SqliteSnapshots
 from sync_server.log.sqlite import SqliteStorage
 from sync_server.log.sweeper import SqliteSweeper
 from sync_server.log.tombstones import SqliteTombstones
-from sync_server.server import Pace
+from sync_server.step_loop import Pace
 from sync_server.thread import RelayThread
 
 from .core.test_validation import ask, edits, hear, native

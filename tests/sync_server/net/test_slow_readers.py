@@ -18,7 +18,7 @@ import pytest
 from llmcrdt.ids import document_id
 from llmcrdt.sync import codec
 from llmcrdt.sync.messages import PATH, SUBPROTOCOL, Ack, Error, ErrorCode, Hello, Open, Push
-from sync_server import server
+from sync_server import sessions
 from sync_server.auth.tokens import Tokens
 from sync_server.core.limits import Limits
 from sync_server.doors import yjs
@@ -43,7 +43,7 @@ def connections(monkeypatch: pytest.MonkeyPatch) -> list[Connection]:
             super().__init__(*arguments)  # type: ignore[arg-type]
             found.append(self)
 
-    monkeypatch.setattr(server, "Connection", Noted)
+    monkeypatch.setattr(sessions, "Connection", Noted)
     return found
 
 
