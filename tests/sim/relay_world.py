@@ -57,7 +57,7 @@ class World:
             mock.patch("llmcrdt.Repo._watch", return_value=None),  # ClientProcess looks
             mock.patch("llmcrdt.repo.repo.Presence", partial(Presence, clock=lambda: self.clock.now)),
             mock.patch("sync_server.workers.validator_worker.YjsReplica", FragileReplica),
-            mock.patch("sync_server.workers.scheduler._SLICE", 1_500),
+            mock.patch("sync_server.workers.log_slices._SLICE", 1_500),
             mock.patch("llmcrdt.repo.journal.SMALL", 2_500),
             mock.patch("llmcrdt.crdt.yjs.split.RECORD", 1_000),
         ]

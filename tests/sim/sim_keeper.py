@@ -17,18 +17,10 @@ from sync_server.core.limits import Limits
 from sync_server.core.validation import Flush, ValidateResult
 from sync_server.log.admin import SnapshotStore
 from sync_server.workers import validator_worker as keeper_worker
-from sync_server.workers.scheduler import (
-    CheckScheduler,
-    Lane,
-    Order,
-    Place,
-    Sent,
-    Slice,
-    State,
-    close_log,
-    read_answers,
-    read_slice,
-)
+from sync_server.workers.documents import Lane, State
+from sync_server.workers.log_slices import Slice, close_log, read_slice
+from sync_server.workers.orders import Place, Sent, read_answers
+from sync_server.workers.scheduler import Order, ValidationScheduler
 
 DEADLY, PANIC = b"a deadly word", b"a word to panic at"
 _INNOCENT = 2
@@ -68,7 +60,7 @@ class SimulatedKeeper:
     def __init__(
         self, log: SnapshotStore, limits: Limits, answer: Callable[[ValidateResult | Flush], None], rng: Random
     ) -> None:
-        self.scheduler = CheckScheduler(log, limits, answer)
+        self.scheduler = ValidationScheduler(log, limits, answer)
         self.rng, self.crashes, self.restarts = rng, 0, 0
         self._limits = limits
         self._blamed: Counter[object] = Counter()
@@ -106,9 +98,8 @@ class SimulatedKeeper:
             self._read(lane)
 
     def _read(self, lane: Lane) -> None:
-        for log in self.scheduler.closed:
+        for log in self.scheduler.take_closed():
             close_log(log)
-        self.scheduler.closed.clear()
         slice_ = self.scheduler.next_read(lane)
         if slice_ is not None:
             self._later.append(lambda: self._was_read(slice_))
@@ -120,7 +111,7 @@ class SimulatedKeeper:
         """The relay's process is gone."""
         for document in tuple(self.scheduler.documents):
             self.scheduler.forget(document)
-        for log in self.scheduler.closed:
+        for log in self.scheduler.take_closed():
             close_log(log)
 
     # ---------------------------------------------------------------- the worker

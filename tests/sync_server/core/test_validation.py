@@ -26,7 +26,7 @@ import llmcrdt
 from llmcrdt.exceptions import RelayRefused
 from llmcrdt.ids import document_id
 from llmcrdt.sync import codec
-from llmcrdt.sync.link import Link
+from llmcrdt.sync.link import Link, control_of
 from llmcrdt.sync.messages import (
     MAX_FRAME,
     PATH,
@@ -188,7 +188,7 @@ def test_a_device_with_a_bad_record_goes_on_and_its_user_is_told(tmp_path: Path)
             patch.setattr("llmcrdt.testing.local_documents.pack", lambda _: next(data))
             for n in range(4):
                 local.put(name, b"%d" % n)
-        link.notify(name)
+        control_of(link).notify(name)
         with pytest.raises(RelayRefused) as refused:
             link.wait_synced(WAIT)
         assert refused.value.code == ErrorCode.BAD_RECORD
@@ -446,7 +446,7 @@ def test_a_batch_costs_the_same_however_many_documents_are_held(kept: Kept) -> N
             Documents.looked += 1
             return super().values()
 
-    kept.keeper.scheduler.documents = Documents()
+    kept.keeper.scheduler._documents.by_id = Documents()
     for document in (D, E):
         for n, record in enumerate(edits(3), 1):
             kept.wait(kept.put(Push(document, S, n, (record,))))
@@ -757,7 +757,7 @@ def test_messages_of_one_peer_about_one_document_keep_their_order(
         assert (head.cursor.position if head else 0) == pushed[document], "what was sent before it left is there"
     reached = [m.id for _, m in net.heard if isinstance(m, Reached)]
     assert leaves or reached == list(range(1, barriers + 1))
-    assert not net.checking.busy and not net.checking._lines and not net.checking._names
+    assert not net.checking.busy and not net.checking._queues and not net.checking._names
     net.log.close()
 
 

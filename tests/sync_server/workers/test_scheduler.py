@@ -27,10 +27,12 @@ from sync_server.core.validation import (
 from sync_server.log.base import Origin
 from sync_server.log.file import DATABASE
 from sync_server.log.sqlite import SqliteStorage
-from sync_server.workers import process
-from sync_server.workers import scheduler as check_scheduler
+from sync_server.workers import batches, documents, process
 from sync_server.workers import validator_worker as keeper_worker
-from sync_server.workers.scheduler import Answer, CheckScheduler, Lane, Place, Sent, State, read_answers, read_slice
+from sync_server.workers.documents import Lane, State
+from sync_server.workers.log_slices import read_slice
+from sync_server.workers.orders import Answer, Place, Sent, read_answers
+from sync_server.workers.scheduler import ValidationScheduler
 
 from ...hostile.updates import all_between_two, far_apart, text
 from ..core.test_validation import edits
@@ -47,7 +49,7 @@ class Scheduled:
         self.log = SqliteStorage(folder / DATABASE)
         self.now, self.ticket = 0.0, 0
         self.answers: dict[int, ValidateResult] = {}
-        self.scheduler = CheckScheduler(self.log.snapshots, Limits(**limits), self._take)
+        self.scheduler = ValidationScheduler(self.log.snapshots, Limits(**limits), self._take)
         self.quick, self.slow = self.scheduler.lanes
         self._flushes: list[Flush] = []
 
@@ -128,7 +130,7 @@ def test_a_batch_has_a_slice_of_each_source_before_a_second_of_any(scheduled: Sc
     scheduled.push(E, *edits(1), source=2)
     batch = scheduled.batch(scheduled.quick)
     assert {order.source for order in batch[:2]} == {1, 2}
-    assert len(batch) == check_scheduler._BATCH
+    assert len(batch) == batches._BATCH
 
 
 def test_a_long_push_is_cut_and_others_come_between(scheduled: Scheduled) -> None:
@@ -186,11 +188,11 @@ def test_a_document_comes_back_when_it_was_not_slow_for_a_while(scheduled: Sched
     scheduled.say(scheduled.quick, scheduled.batch(scheduled.quick), seconds=1.0)
     document = scheduled.scheduler.documents.get(D)
     assert document is None or document.lane.slow
-    scheduled.now = check_scheduler._PENANCE - 1
+    scheduled.now = documents.PENANCE - 1
     scheduled.push(D, *edits(1))
     assert scheduled.scheduler.documents[D].lane.slow
     scheduled.run()
-    scheduled.now = check_scheduler._PENANCE + 1
+    scheduled.now = documents.PENANCE + 1
     scheduled.push(D, *edits(1))
     assert not scheduled.scheduler.documents[D].lane.slow
     scheduled.run()
@@ -240,14 +242,14 @@ def test_where_nobody_knows_how_far_a_worker_came_all_are_tried_alone_and_none_r
 
 
 def test_a_log_with_a_large_update_is_loaded_in_the_slow_lane(scheduled: Scheduled) -> None:
-    scheduled.append(D, b"x" * (check_scheduler._LARGE + 1))
+    scheduled.append(D, b"x" * (documents.LARGE + 1))
     scheduled.append(E, b"x")
     asked = scheduled.put(DiffRequest(D, "yjs", b"\x00"))
     assert scheduled.batch(scheduled.quick) == []
     assert scheduled.scheduler.documents[D].lane.slow
     scheduled.run()
     assert asked in scheduled.answers
-    scheduled.now = check_scheduler._PENANCE + 1
+    scheduled.now = documents.PENANCE + 1
     scheduled.put(DiffRequest(D, "yjs", b"\x01"))
     assert scheduled.scheduler.documents[D].lane.slow, "it is held there"
     assert scheduled.scheduler.documents[D].state is State.HELD
@@ -258,7 +260,7 @@ def test_no_more_than_some_documents_are_loaded_at_one_time_and_each_source_has_
         scheduled.put(DiffRequest(bytes([n]) * 16, "yjs", b"\x00"), source="greedy")
     scheduled.put(DiffRequest(b"z" * 16, "yjs", b"\x00"), source="modest")
     scheduled.scheduler.batch(scheduled.quick, 0.0)
-    assert len(scheduled.quick.opening) == check_scheduler._OPENING
+    assert len(scheduled.quick.opening) == batches._OPENING
     assert b"z" * 16 in scheduled.quick.opening
     scheduled.run()
     assert len(scheduled.answers) == 101
@@ -306,7 +308,7 @@ def test_everything_is_answered_once_and_in_order_whatever_workers_leave_or_die_
     scheduled = Scheduled(tmp_path_factory.mktemp("scheduled"), keep=rng.choice((20_000, 1 << 20)))
     order: list[int] = []
     take = scheduled._take
-    scheduled.scheduler._answer = lambda answer: (  # type: ignore[assignment]
+    scheduled.scheduler._documents.answer = lambda answer: (  # type: ignore[assignment]
         order.append(answer.ticket) if isinstance(answer, ValidateResult) else None,
         take(answer),
     )
@@ -347,7 +349,7 @@ def test_everything_is_answered_once_and_in_order_whatever_workers_leave_or_die_
     assert not any(answer.refused or answer.failed for answer in scheduled.answers.values())
     for tickets in asked.values():
         assert [ticket for ticket in order if ticket in set(tickets)] == tickets
-    assert not scheduled.scheduler._jobs and not scheduled.scheduler._since
+    assert scheduled.scheduler.idle
     for id_ in tuple(scheduled.scheduler.documents):
         scheduled.scheduler.forget(id_)
     assert scheduled.scheduler.size == 0
