@@ -263,7 +263,7 @@ class Connection:
         self.unreported = 0
         self.last: Error | None = None
         self.sent_at = 0.0
-        self._pulse = Keepalive(socket.transport, socket.ask, asyncio.get_running_loop().time(), limits.silence)
+        self._pulse = Keepalive(socket.transport, socket.ask, asyncio.get_running_loop().time(), limits.idle_timeout)
         # What waits here, and of the first how much has left.
         self._queue: deque[tuple[Outgoing, int]] = deque()
         self._place = 0
@@ -305,14 +305,14 @@ class Connection:
             self.send(Outgoing(last), 0)
         self._wake.set()
         self.read_on()
-        # Who takes nothing would never be rid of.
-        asyncio.get_running_loop().call_later(self.limits.parting, self.socket.transport.abort)
+        # Otherwise a peer that never reads would stay connected for ever.
+        asyncio.get_running_loop().call_later(self.limits.close_timeout, self.socket.transport.abort)
         return True
 
     def break_off(self) -> None:
         """At once, for something went wrong here."""
-        # Who takes nothing would never be rid of.
-        asyncio.get_running_loop().call_later(self.limits.parting, self.socket.transport.abort)
+        # Otherwise a peer that never reads would stay connected for ever.
+        asyncio.get_running_loop().call_later(self.limits.close_timeout, self.socket.transport.abort)
         self.socket.fail()
 
     def beat(self) -> None:

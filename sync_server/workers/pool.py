@@ -36,7 +36,7 @@ class Workers:
     def start(self) -> None:
         """On the loop."""
         # Somebody waits for a catch-up, so its worker is there before it is needed.
-        early = self._limits.condense_jobs > 0
+        early = self._limits.catch_up_jobs > 0
         self._compactor = Compactor(self._snapshots, self._limits, self._put_from_thread)
         self._catch_up = Compactor(self._snapshots, self._limits, self._put_from_thread, early=early)
         self.validator.start()

@@ -156,7 +156,7 @@ class Validator:
     def start(self) -> None:
         """Begin to work on what is put."""
         self._loop = asyncio.get_running_loop()
-        self._thread = ThreadPoolExecutor(1, "llmcrdt-relay-keeper")
+        self._thread = ThreadPoolExecutor(1, "llmcrdt-relay-validator")
         self._watching = self._loop.call_later(1.0, self._watch)
         if self._early:
             self._start_worker(self._hands[0])

@@ -65,9 +65,9 @@ from sync_server.log.sqlite import SqliteStorage
 from sync_server.workers import compactor_worker as fold_worker
 
 LIMITS = Limits(
-    batch=1_500, outgoing=4_000, window_records=12, window=3_000, fold=6_000, fold_tail=1_000, sweep=4, group=40,
-    keep=12_000, condense_records=2, condense_bytes=1, condense_most=12, condense_share=1e9, condense_jobs=2,
-    condense_kept=4_000,
+    batch=1_500, outgoing=4_000, window_records=12, window=3_000, compaction_bytes=6_000, compaction_tail=1_000,
+    sweep=4, group=40, keep=12_000, catch_up_records=2, catch_up_bytes=1, catch_up_most=12, catch_up_share=1e9,
+    catch_up_jobs=2, catch_up_kept=4_000,
 )  # fmt: skip
 _TICK = 0.5
 

@@ -140,7 +140,7 @@ def test_tombstones_of_documents_that_never_were_have_a_number(tmp_path: Path) -
     """And those of documents that are, or were, have none."""
     tokens = Tokens(tmp_path)
     ann, bob = (tokens.make(subject, "append", ["*"]).encode() for subject in ("ann", "bob"))
-    limits = Limits(unknown=3)
+    limits = Limits(max_unknown_tombstones=3)
     ids = [bytes([n]) * 16 for n in range(20)]
     for first in (True, False):  # also after a restart
         with RelayThread(tmp_path, limits=limits) as relay, connected(relay.url) as client, connected(relay.url) as two:

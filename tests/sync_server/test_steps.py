@@ -172,7 +172,7 @@ def test_what_was_condensed_is_weighed_on_the_thread(tmp_path: Path, monkeypatch
         threads.append(threading.current_thread().name)
         return real(log, *arguments)
 
-    limits = Limits(condense_bytes=1, condense_share=1e9, condense_wait=60.0)
+    limits = Limits(catch_up_bytes=1, catch_up_share=1e9, catch_up_wait=60.0)
     with RelayThread(tmp_path, limits=limits) as relay, native(relay.url, D) as writer:
         assert isinstance(ask(writer, Push(D, S, 1, tuple(edits(40)))), Ack)
         monkeypatch.setattr(Pace, "quick", True)

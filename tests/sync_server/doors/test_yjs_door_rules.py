@@ -249,7 +249,7 @@ def test_a_slow_page_is_not_buffered(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(connection_module.Connection, "send", send)
     with (
-        RelayThread(tmp_path, limits=Limits(outgoing=100_000, fold=1 << 40)) as relay,
+        RelayThread(tmp_path, limits=Limits(outgoing=100_000, compaction_bytes=1 << 40)) as relay,
         Bare(relay.url, document, max_queue=1) as slow,
         Bare(relay.url, document) as writer,
         Bare(relay.url, document) as quick,
@@ -267,7 +267,7 @@ def test_a_slow_page_is_not_buffered(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_page_that_falls_behind_a_fold_has_to_come_back(tmp_path: Path) -> None:
     document, count = new_document_id(), 120
     # Folded when it is asked for, and not before: the quick one may be a little slow.
-    with RelayThread(tmp_path, limits=Limits(outgoing=100_000, fold=1 << 40)) as relay:
+    with RelayThread(tmp_path, limits=Limits(outgoing=100_000, compaction_bytes=1 << 40)) as relay:
         with (
             Bare(relay.url, document, max_queue=1) as slow,
             Bare(relay.url, document) as writer,

@@ -76,7 +76,7 @@ def test_a_relay_that_condenses_nothing_has_no_worker_for_it(tmp_path: Path, job
     def mine() -> list[int]:
         return [pid for pid in running(FOLD) if _parent(pid) == os.getpid()]
 
-    with RelayThread(tmp_path, limits=Limits(condense_jobs=jobs)) as relay, native(relay.url, D) as client:
+    with RelayThread(tmp_path, limits=Limits(catch_up_jobs=jobs)) as relay, native(relay.url, D) as client:
         assert isinstance(ask(client, Push(D, S, 1, tuple(edits(1, 10)))), Ack)
         eventually(lambda: len(mine()), lambda found: found == workers)
 
@@ -85,7 +85,17 @@ def test_a_relay_that_condenses_nothing_has_no_worker_for_it(tmp_path: Path, job
 def killed(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], str, Path]]:
     """A relay to be killed, its address, and what it and its workers said."""
     said = tmp_path / "said"
-    command = [sys.executable, "-m", "sync_server", "--port", "0", "--data", str(tmp_path), "--limit", "fold=1024"]
+    command = [
+        sys.executable,
+        "-m",
+        "sync_server",
+        "--port",
+        "0",
+        "--data",
+        str(tmp_path),
+        "--limit",
+        "compaction_bytes=1024",
+    ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with said.open("wb") as stderr:
         child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment)
