@@ -16,8 +16,7 @@ from llmcrdt.exceptions import LLMCRDTError
 from ..core.events import CatchUpRequest, CatchUpResult, CompactRequest, CompactResult
 from ..core.limits import Limits
 from ..log.admin import SnapshotStore
-from . import framing as pieces
-from . import process
+from . import framing, process
 
 logger = logging.getLogger(__name__)
 
@@ -99,8 +98,8 @@ class Compactor:
         assert worker.stdin is not None and worker.stdout is not None
         try:
             timer.start()
-            pieces.write(worker.stdin, chain((order,), data))
-            return list(pieces.read(worker.stdout))
+            framing.write(worker.stdin, chain((order,), data))
+            return list(framing.read(worker.stdout))
         except (OSError, EOFError) as e:
             if not self._stopping:
                 logger.error("the worker that compacts ended: %r", e)

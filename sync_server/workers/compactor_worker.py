@@ -1,13 +1,13 @@
-"""A process that folds documents and condenses parts of them:
+"""A process that compacts documents and makes catch-ups of parts of them:
 ``python -m sync_server.workers.compactor_worker BYTES SECONDS``.
 
-It reads orders and answers each, both as pieces.py has it: an order is its name and what it is about, the answer is
+It reads orders and answers each, both as framing.py has it: an order is its name and what it is about, the answer is
 the records that it comes to. It is a process of its own because a stranger's bytes reach the CRDT core here: should it
 crash, hang or eat memory, the relay goes on, and its log is as it was. BYTES and SECONDS bound its memory, and its time
 for one order.
 
-fold      updates -> what they fold to
-condense  updates in three parts, an empty one between them: a snapshot, what came behind it, and a tail -> what the
+fold      updates -> the updates that they are compacted to
+condense  updates in three parts, an empty one between them: a snapshot, what came after it, and a tail -> what the
           tail adds to the others, as one; none where it can't be said
 """
 
@@ -20,8 +20,7 @@ from collections.abc import Sequence
 from llmcrdt.crdt.yjs.compact import catch_up_updates, compact_updates
 from llmcrdt.exceptions import MalformedUpdate
 
-from . import framing as pieces
-from . import process
+from . import framing, process
 
 
 def obey(order: bytes, data: Sequence[bytes]) -> list[bytes]:
@@ -46,9 +45,9 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     while True:
-        order, *data = pieces.read(sys.stdin.buffer)
+        order, *data = framing.read(sys.stdin.buffer)
         process.allow(int(sys.argv[2]))
-        pieces.write(answers, obey(order, data))
+        framing.write(answers, obey(order, data))
 
 
 if __name__ == "__main__":

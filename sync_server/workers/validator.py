@@ -20,8 +20,7 @@ from typing import TypeVar
 from ..core.limits import Limits
 from ..core.validation import Flush, ValidateResult
 from ..log.admin import SnapshotStore
-from . import framing as pieces
-from . import process
+from . import framing, process
 from .documents import Lane
 from .log_slices import close_log, read_slice
 from .orders import Place, Sent, read_answers
@@ -53,7 +52,7 @@ class _Worker(asyncio.SubprocessProtocol):
     ) -> None:
         self.progress = progress
         self._heard, self._ended = heard, ended
-        self._reader = pieces.Reader()
+        self._reader = framing.Reader()
         self.over = self.told = False
         self.gone = asyncio.get_running_loop().create_future()
 
@@ -71,7 +70,7 @@ class _Worker(asyncio.SubprocessProtocol):
         return process.ran_out(self._process.get_returncode())
 
     def say(self, orders: list[bytes]) -> None:
-        self._stdin.write(pieces.joined(orders))
+        self._stdin.write(framing.joined(orders))
 
     def end(self) -> None:
         """Now, whatever it does; also where it hangs."""

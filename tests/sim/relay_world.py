@@ -10,10 +10,10 @@ from unittest import mock
 
 from sim_clients import URL, ClientProcess, Machine
 from sim_disk import Disks, kept
-from sim_keeper import FragileReplica
 from sim_network import Clock
 from sim_page import Page
 from sim_relay import Ledger, RelayProcess, copy_files
+from sim_validator import FragileReplica
 
 import llmcrdt
 from llmcrdt.crdt.yjs.replica import YjsReplica

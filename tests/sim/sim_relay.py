@@ -10,8 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from sim_disk import Disks
-from sim_keeper import SimulatedKeeper
 from sim_network import Clock, Wire
+from sim_validator import SimulatedValidator
 
 from llmcrdt.crdt.yjs.compact import compact_updates
 from llmcrdt.exceptions import LLMCRDTError
@@ -62,7 +62,7 @@ from sync_server.doors.yjs import YjsDoor
 from sync_server.log.base import LogError
 from sync_server.log.file import DATABASE
 from sync_server.log.sqlite import SqliteStorage
-from sync_server.workers import compactor_worker as fold_worker
+from sync_server.workers import compactor_worker
 
 LIMITS = Limits(
     batch=1_500, outgoing=4_000, window_records=12, window=3_000, compaction_bytes=6_000, compaction_tail=1_000,
@@ -150,7 +150,7 @@ class RelayProcess:
             self.log = SqliteStorage(folder / DATABASE)
             self.rooms = Rooms(self.log, LIMITS, rng.randbytes, Validation(available=True, always=True), catch_up=True)
         self._tokens = Tokens(folder)
-        self.keeper = SimulatedKeeper(self.log.snapshots, LIMITS, self._put, rng)
+        self.validator = SimulatedValidator(self.log.snapshots, LIMITS, self._put, rng)
         self._wake()
         self._tick()
 
@@ -167,8 +167,8 @@ class RelayProcess:
 
     def close_files(self) -> None:
         with self.disks.running(self.name):
-            self.keeper.die()
-            self.ledger.happened["workers lost"] += self.keeper.restarts
+            self.validator.die()
+            self.ledger.happened["workers lost"] += self.validator.restarts
             self.log.database.connection.close()
             self.log.database.lock.close()
 
@@ -252,7 +252,7 @@ class RelayProcess:
             return
         for output in outputs:
             if isinstance(output, ValidateRequest | ReplicaDropped | Flushed):
-                self.keeper.put(output)
+                self.validator.put(output)
         self._check_soon()
         if self.rooms.announces and not self._announcing:
             self._announcing = True
@@ -269,16 +269,16 @@ class RelayProcess:
             self._put(Tick())
 
     def _check_soon(self) -> None:
-        if not self._checks and not self.keeper.idle:
+        if not self._checks and not self.validator.idle:
             self._checks = True
             self.clock.after(self.rng.choice((0.0, 0.001, 0.05)), self._check)
 
     def _check(self) -> None:
-        """The keeper's thread."""
+        """The validator's thread."""
         self._checks = False
         if self.alive:
             with self.disks.running(self.name):
-                self.keeper.turn()
+                self.validator.turn()
             self._check_soon()
 
     def _dispatch(self, taken: Sequence[tuple[int, int]], outputs: list[Output]) -> None:
@@ -348,7 +348,7 @@ class RelayProcess:
         records = None
         if self.rng.random() < 0.9:
             with suppress(LogError), self.disks.running(self.name):
-                records = fold_worker.obey(b"condense", list(self.log.snapshots.contents_in_thirds(*todo)))
+                records = compactor_worker.obey(b"condense", list(self.log.snapshots.contents_in_thirds(*todo)))
         self.ledger.happened["parts of logs condensed"] += bool(records)
         self._put(CatchUpResult(*todo, records))
 

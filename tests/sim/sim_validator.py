@@ -1,4 +1,4 @@
-"""The keeper of a simulated relay: the real one and the real worker's code, in this process and on virtual time.
+"""The validator of a simulated relay: the real one and the real worker's code, in this process and on virtual time.
 
 The worker may die at any exchange. It always dies over a record with DEADLY in it, and the CRDT core panics over one
 with PANIC in it, as over bytes that make yrs go wrong.
@@ -16,7 +16,7 @@ from llmcrdt.crdt.yjs.update import UpdateRange
 from sync_server.core.limits import Limits
 from sync_server.core.validation import Flush, ValidateResult
 from sync_server.log.admin import SnapshotStore
-from sync_server.workers import validator_worker as keeper_worker
+from sync_server.workers import validator_worker
 from sync_server.workers.documents import Lane, State
 from sync_server.workers.log_slices import Slice, close_log, read_slice
 from sync_server.workers.orders import Place, Sent, read_answers
@@ -53,7 +53,7 @@ class _Panic(BaseException):
     """As pyo3's PanicException: no Exception."""
 
 
-class SimulatedKeeper:
+class SimulatedValidator:
     """Has no loop: ``turn`` does what comes next on it. ``crashes``: exchanges still to come that a worker does not
     survive. Workers take no time."""
 
@@ -64,7 +64,7 @@ class SimulatedKeeper:
         self.rng, self.crashes, self.restarts = rng, 0, 0
         self._limits = limits
         self._blamed: Counter[object] = Counter()
-        self._here: dict[bool, keeper_worker.ValidatorWorker] = {}
+        self._here: dict[bool, validator_worker.ValidatorWorker] = {}
         self._later: list[Callable[[], None]] = []
         self._now = 0.0
 
@@ -116,12 +116,12 @@ class SimulatedKeeper:
 
     # ---------------------------------------------------------------- the worker
 
-    def _up(self, slow: bool) -> keeper_worker.ValidatorWorker | None:
+    def _up(self, slow: bool) -> validator_worker.ValidatorWorker | None:
         if slow not in self._here and not (self.crashes and self.rng.random() < 0.3):
-            self._here[slow] = keeper_worker.ValidatorWorker(self._limits.record, clock=lambda: 0.0)
+            self._here[slow] = validator_worker.ValidatorWorker(self._limits.record, clock=lambda: 0.0)
         return self._here.get(slow)
 
-    def _exchange(self, worker: keeper_worker.ValidatorWorker, sent: Sequence[Sent]) -> list[bytes]:
+    def _exchange(self, worker: validator_worker.ValidatorWorker, sent: Sequence[Sent]) -> list[bytes]:
         answers: list[bytes] = []
         dies_at = self.rng.randrange(len(sent) + 1) if self._crashes(sent) else None
         for place, order in enumerate(sent):

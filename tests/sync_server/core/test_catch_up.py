@@ -51,7 +51,7 @@ from sync_server.log.base import LogError, Origin
 from sync_server.log.file import DATABASE
 from sync_server.log.sqlite import SqliteStorage
 from sync_server.thread import RelayThread
-from sync_server.workers import compactor_worker as fold_worker
+from sync_server.workers import compactor_worker
 from sync_server.workers.compactor import Compactor
 
 from ...waiting import eventually
@@ -437,7 +437,7 @@ def test_the_worker_answers_for_what_is_there_and_for_nothing_else(tmp_path: Pat
     first, again, unknown, _ = eventually(lambda: answers, lambda found: len(found) == 4)
     (worker,) = [condenser._worker]
     assert isinstance(first, CatchUpResult) and first == again and first.records is not None
-    assert list(first.records) == fold_worker.obey(b"condense", list(log.snapshots.contents_in_thirds(D, 10, 40)))
+    assert list(first.records) == compactor_worker.obey(b"condense", list(log.snapshots.contents_in_thirds(D, 10, 40)))
     assert unknown == CatchUpResult(E, 0, 5, [])
     # What was folded meanwhile has no beginning any more.
     head = log.records.head(D)
@@ -502,7 +502,7 @@ def test_updates_that_wait_and_bytes_that_harm_are_left_to_the_records() -> None
         [b"", b"", b"\xff"],
         [b"\xff", b"", b"", *some],
     ):
-        assert fold_worker.obey(b"condense", data) == nothing
+        assert compactor_worker.obey(b"condense", data) == nothing
 
 
 @pytest.mark.parametrize("dies", [False, True])

@@ -53,8 +53,7 @@ from llmcrdt.sync.messages import (
     Welcome,
 )
 from llmcrdt.testing.local_documents import BlobDocuments
-from sync_server.core.events import CompactRequest, Event, Joined, Output, Send, Sent
-from sync_server.core.events import CompactResult as FoldResult
+from sync_server.core.events import CompactRequest, CompactResult, Event, Joined, Output, Send, Sent
 from sync_server.core.limits import Limits
 from sync_server.core.rooms import Rooms
 from sync_server.core.validation import Received
@@ -102,7 +101,7 @@ class Relay:
         self.say(Fold(D), peer=1)
         for document, upto in self.to_fold:
             data = b"+".join(self.log.snapshots.contents(document, upto.position))
-            self.step(FoldResult(document, upto, [data, b"waiting"]))
+            self.step(CompactResult(document, upto, [data, b"waiting"]))
         self.to_fold = []
         return self.rest()
 
@@ -213,7 +212,7 @@ def test_a_log_is_folded_when_it_outgrows_its_snapshot_and_keeps_a_tail(tmp_path
         relay.say(Push(D, S, n, (b"x" * 100,)))
         for document, upto in relay.to_fold:
             asked.append((n, upto.position))
-            relay.step(FoldResult(document, upto, [b"y" * 2000]))
+            relay.step(CompactResult(document, upto, [b"y" * 2000]))
         relay.to_fold = []
     # Above 1,000 + 300 bytes first, then above what the snapshot has, and 300.
     assert asked == [(14, 11), (35, 32), (56, 53)]
@@ -311,7 +310,7 @@ def test_whoever_a_fold_overtakes_misses_nothing(tmp_path_factory: pytest.TempPa
     def folded(works: bool) -> list[Event]:
         document, upto = to_fold.pop(0)
         every = dict.fromkeys(in_fours(b"".join(log.snapshots.contents(document, upto.position))))
-        return [FoldResult(document, upto, [b"".join(every)] if works else None)]
+        return [CompactResult(document, upto, [b"".join(every)] if works else None)]
 
     step(*(Joined(one.peer) for one in three), *(event for one in three for event in one.open(False)))
     for group in plan:
@@ -360,7 +359,7 @@ def test_a_fold_that_failed_is_told_and_not_tried_at_once(tmp_path: Path) -> Non
     relay.say(Open(D, "yjs"))
     relay.say(Push(D, S, 1, (b"x" * 150,)), Fold(D))
     ((document, upto),) = relay.to_fold
-    relay.step(FoldResult(document, upto, None))
+    relay.step(CompactResult(document, upto, None))
     assert Folded(D, FOLD_FAILED) in relay.inbox
     relay.to_fold = []
     relay.say(Push(D, S, 2, (b"x" * 100,)))
@@ -378,7 +377,7 @@ def test_what_a_client_asked_for_is_done_after_a_restart(tmp_path: Path) -> None
     relay = Relay(tmp_path)
     relay.rest()
     assert [todo.upto.position for todo in relay.to_fold] == [1]
-    relay.step(FoldResult(D, relay.to_fold[0].upto, [b"a"]))
+    relay.step(CompactResult(D, relay.to_fold[0].upto, [b"a"]))
     relay.log.close()
     relay = Relay(tmp_path)
     relay.rest()

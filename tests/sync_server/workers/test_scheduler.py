@@ -27,8 +27,7 @@ from sync_server.core.validation import (
 from sync_server.log.base import Origin
 from sync_server.log.file import DATABASE
 from sync_server.log.sqlite import SqliteStorage
-from sync_server.workers import batches, documents, process
-from sync_server.workers import validator_worker as keeper_worker
+from sync_server.workers import batches, documents, process, validator_worker
 from sync_server.workers.documents import Lane, State
 from sync_server.workers.log_slices import read_slice
 from sync_server.workers.orders import Answer, Place, Sent, read_answers
@@ -318,7 +317,7 @@ def test_everything_is_answered_once_and_in_order_whatever_workers_leave_or_die_
         clock[0] += rng.choice((0.0, 0.001, 0.03))
         return clock[0]
 
-    workers: dict[bool, keeper_worker.ValidatorWorker] = {}
+    workers: dict[bool, validator_worker.ValidatorWorker] = {}
     made = edits(60)
     asked: dict[tuple[int, bytes], list[int]] = {}
     deaths, todo = rng.randint(0, 2), rng.randint(10, 60)
@@ -335,7 +334,7 @@ def test_everything_is_answered_once_and_in_order_whatever_workers_leave_or_die_
         if not batch:
             continue
         heavy = 0.0 if lane.slow else 0.15
-        worker = workers.setdefault(lane.slow, keeper_worker.ValidatorWorker(1 << 20, heavy, clock=now))
+        worker = workers.setdefault(lane.slow, validator_worker.ValidatorWorker(1 << 20, heavy, clock=now))
         if deaths and rng.random() < 0.1:
             deaths -= 1
             del workers[lane.slow]
@@ -356,8 +355,8 @@ def test_everything_is_answered_once_and_in_order_whatever_workers_leave_or_die_
     scheduled.log.close()
 
 
-def worker(heavy: float = 0.15, clock: Any = lambda: 0.0) -> keeper_worker.ValidatorWorker:
-    made = keeper_worker.ValidatorWorker(1 << 20, heavy, clock=clock)
+def worker(heavy: float = 0.15, clock: Any = lambda: 0.0) -> validator_worker.ValidatorWorker:
+    made = validator_worker.ValidatorWorker(1 << 20, heavy, clock=clock)
     assert made.obey(b"loaded", D, [text(8_000)])[0] == b"ok"
     return made
 
@@ -404,7 +403,7 @@ def test_how_far_a_worker_came_is_seen_by_others(tmp_path: Path) -> None:
     if file < 0:
         pytest.skip("needs a file without a name")
     here, there = process.Progress(file), process.Progress(file)
-    one = keeper_worker.ValidatorWorker(1 << 20, progress=there, clock=count(0.0, 0.001).__next__)
+    one = validator_worker.ValidatorWorker(1 << 20, progress=there, clock=count(0.0, 0.001).__next__)
     one.obey(b"loaded", D, [text(500)])
     made = edits(3)
     list(one.work([b"diff", D, b"1", b"\x00", b"check", D, b"4", *made, far_apart(400)]))
