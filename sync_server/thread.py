@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from collections.abc import Sequence
 from types import TracebackType
 
 from .core.limits import Limits
+from .doors.base import DoorType
+from .doors.registry import DOORS
 from .net.tls import Certificate
 from .server import Relay
 
@@ -25,9 +28,10 @@ class RelayThread:
         limits: Limits | None = None,
         certificate: Certificate | None = None,
         check: bool = True,
+        doors: Sequence[DoorType] = DOORS,
     ) -> None:
         self._data, self.port, self._limits, self._certificate = data, port, limits, certificate
-        self._check = check
+        self._check, self._doors = check, doors
         self._ready = threading.Event()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="llmcrdt-relay", daemon=True)
@@ -57,7 +61,12 @@ class RelayThread:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         try:
             relay = Relay(
-                self._data, port=self.port, limits=self._limits, certificate=self._certificate, check=self._check
+                self._data,
+                port=self.port,
+                limits=self._limits,
+                certificate=self._certificate,
+                check=self._check,
+                doors=self._doors,
             )
             await relay.start()
             self.port = relay.port

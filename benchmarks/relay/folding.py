@@ -47,7 +47,7 @@ D, E = b"d" * 16, b"e" * 16
 def measure(report: Report, count: int) -> None:
     """Add the figures of one log that is folded."""
     updates = _tokens(count)
-    with running(KINDS[0], "fold=1099511627776") as server:
+    with running(KINDS[0], "compaction_bytes=1099511627776") as server:
         url = server.url
         began = time.perf_counter()
         _push(url, updates)

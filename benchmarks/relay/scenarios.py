@@ -18,7 +18,7 @@ from .servers import KINDS, OURS, YARDSTICK, Kind, Server, running
 MB = 1_000_000
 _WINDOW = 48
 """Entries of 1,000 letters that are written and not yet with all followers: fewer than a fold leaves behind
-(``limits.fold_tail``), so that a follower, who compares records, never needs a snapshot."""
+(``limits.compaction_tail``), so that a follower, who compares records, never needs a snapshot."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ def slow(bench: Bench) -> None:
 def _growing(bench: Bench, door: str, measure: Callable[[int, int], Callable[[Server], Found]]) -> None:
     """The relay's own process: what it has more with many who don't read than with none, by what was written. Its log
     isn't folded meanwhile, for a Yjs page that falls behind a fold is sent away."""
-    many, unfolded = bench.sizes.many_silent, ("fold=1099511627776",)
+    many, unfolded = bench.sizes.many_silent, ("compaction_bytes=1099511627776",)
     beyond: list[float] = []
     for updates in bench.sizes.growing:
         found = []

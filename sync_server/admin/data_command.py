@@ -31,7 +31,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     words = {
         inspect: "count what a relay holds, document by document",
         verify: "check every name, hash and size in the log",
-        compact: "fold every log that can be folded, and give the space back",
+        compact: "compact every log that can be compacted, and give the space back",
         backup: "copy the log to a file, also while a relay runs",
         restore: "put a copy in place of the log",
     }
@@ -92,7 +92,7 @@ def compact(options: argparse.Namespace) -> int:
                 continue
             if snapshot is not None and snapshot.position == head.cursor.position:
                 continue
-            answer = compactor.fold(CompactRequest(document, head.cursor))
+            answer = compactor.compact(CompactRequest(document, head.cursor))
             if answer is None:
                 failed += 1
                 continue

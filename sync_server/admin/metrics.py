@@ -22,9 +22,9 @@ _HELP = {
     "commits_total": ("counter", "Steps of the log, each at most one commit"),
     "commit_seconds_total": ("counter", "Time spent in them"),
     "pauses_total": ("counter", "Times that a client sent faster than it may"),
-    "folds_total": ("counter", "Logs folded"),
-    "folds_failed_total": ("counter", "Logs that could not be folded"),
-    "condensed_total": ("counter", "Parts of logs condensed for devices that came back"),
+    "folds_total": ("counter", "Logs compacted"),
+    "folds_failed_total": ("counter", "Logs that could not be compacted"),
+    "condensed_total": ("counter", "Catch-ups made of parts of logs, for devices that came back"),
     "errors_total": ("counter", "Errors sent to clients, by code"),
 }
 

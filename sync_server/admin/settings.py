@@ -1,7 +1,7 @@
 """The relay's settings: from flags, else from the environment, else from a TOML file, else as they are.
 
 LLMCRDT_RELAY_PORT=8765                  port = 8765
-LLMCRDT_RELAY_LIMITS="log=1000,fold=9"   [limits]
+LLMCRDT_RELAY_LIMITS="log=1000,group=9"   [limits]
                                          log = 1000
 """
 
@@ -23,6 +23,16 @@ _NAMES: Mapping[str, type] = {
     "host": str, "port": int, "data": str, "allow_remote": bool, "check": bool, "allow_origin": list,
     "log_level": str, "log_format": str, "tls_cert": str, "tls_key": str,
 }  # fmt: skip
+
+OLD_NAMES: Mapping[str, str] = {
+    "parting": "close_timeout", "silence": "idle_timeout", "unknown": "max_unknown_tombstones",
+    "fold": "compaction_bytes", "fold_tail": "compaction_tail", "fold_seconds": "compaction_seconds",
+    "fold_memory": "compaction_memory", "condense_records": "catch_up_records", "condense_bytes": "catch_up_bytes",
+    "condense_most": "catch_up_most", "condense_free": "catch_up_free", "condense_ratio": "catch_up_ratio",
+    "condense_document": "catch_up_document", "condense_share": "catch_up_share", "condense_wait": "catch_up_wait",
+    "condense_jobs": "catch_up_jobs", "condense_idle": "catch_up_idle", "condense_kept": "catch_up_kept",
+}  # fmt: skip
+"""Limits that had another name before, which goes on working."""
 
 
 def defaults(file: Path | None, environment: Mapping[str, str]) -> dict[str, Any]:
@@ -51,6 +61,17 @@ def limits(pairs: list[str]) -> dict[str, float]:
             found[name] = float(text) if "." in text else int(text)
         except ValueError:
             raise ValueError(f"a limit looks like name=number, not {pair!r}") from None
+    return renamed(found)
+
+
+def renamed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Limits of one source by the names that they have now. Raises ValueError where one is given by both names."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        new = OLD_NAMES.get(name, name)
+        if new != name and new in values:
+            raise ValueError(f"{name} is the old name of {new}; give one of them")
+        found[new] = value
     return found
 
 
@@ -78,6 +99,7 @@ def _from_file(file: Path) -> dict[str, Any]:
         raise ValueError(f"{file}: {e}") from None
     for name, value in found.items():
         if name == "limits" and isinstance(value, dict):
+            found[name] = renamed(value)
             continue
         kind = _NAMES.get(name)
         if kind is None:

@@ -2,7 +2,7 @@
 threads: the compactor gets CatchUpRequest and answers CatchUpResult.
 
 A device that comes back gets the records after its cursor as SNAPSHOT, where that pays: the pieces of an answer that
-was streamed, and then sealed, come to nothing then. It waits for that no longer than ``Limits.condense_wait``, twice at
+was streamed, and then sealed, come to nothing then. It waits for that no longer than ``Limits.catch_up_wait``, twice at
 most, and otherwise gets the records as they are. A catch-up snapshot is kept for others with the same cursor, and so is
 the fact that there is none.
 """
@@ -24,7 +24,7 @@ from .limits import Limits
 W = TypeVar("W")
 
 _EACH = 1 << 10
-"""The cost of a result in ``condense_kept``, beside its bytes."""
+"""The cost of a result in ``catch_up_kept``, beside its bytes."""
 _TRIES = 3
 """Times that a catch-up snapshot is tried at one position; then again when more has come."""
 
@@ -57,7 +57,7 @@ class CatchUp(Generic[W]):
     Invariants:
 
     1. Each request has one result, and then nobody waits for it any more.
-    2. All catch-up snapshots in memory, kept or still to be sent, have at most ``Limits.condense_kept`` bytes.
+    2. All catch-up snapshots in memory, kept or still to be sent, have at most ``Limits.catch_up_kept`` bytes.
     3. Once a document was compacted or deleted, no older catch-up snapshot of it is found.
     """
 
@@ -76,18 +76,18 @@ class CatchUp(Generic[W]):
         sent as they are. CatchUpRequest, to be handed out, or True: it is still to come, and ``handle_result`` names
         who waits."""
         limits = self._limits
-        if not self._available or kind not in COMPACTED_KINDS or upto - after < limits.condense_records:
+        if not self._available or kind not in COMPACTED_KINDS or upto - after < limits.catch_up_records:
             return False
         key = (document, after)
-        upto = min(upto, after + limits.condense_most)
+        upto = min(upto, after + limits.catch_up_most)
         kept = self._kept.get(key)
-        if kept and upto - kept.upto < limits.condense_records and not 0 < kept.failures < _TRIES:
+        if kept and upto - kept.upto < limits.catch_up_records and not 0 < kept.failures < _TRIES:
             self._kept.move_to_end(key)
             return kept.found or False
         if key in self._under_way:
             self._under_way[key].append(who)
             return True
-        if len(self._under_way) >= limits.condense_jobs or not self._pays(document, after, upto):
+        if len(self._under_way) >= limits.catch_up_jobs or not self._pays(document, after, upto):
             return False
         self._under_way[key] = [who]
         return CatchUpRequest(document, after, upto)
@@ -115,11 +115,11 @@ class CatchUp(Generic[W]):
         limits, snapshots = self._limits, self._storage.snapshots
         snapshot = snapshots.get(document)
         whole = snapshots.tail_size(document) + (snapshot.size if snapshot else 0)
-        if whole > limits.condense_document:
+        if whole > limits.catch_up_document:
             return False
-        enough: float = limits.condense_bytes
-        if whole > limits.condense_free:
-            enough = max(enough, whole / limits.condense_ratio) if limits.condense_ratio else inf
+        enough: float = limits.catch_up_bytes
+        if whole > limits.catch_up_free:
+            enough = max(enough, whole / limits.catch_up_ratio) if limits.catch_up_ratio else inf
         return snapshots.bytes_between(document, after, upto, enough) >= enough
 
     def _is_in_tail(self, document: bytes, after: int) -> bool:
@@ -136,7 +136,7 @@ class CatchUp(Generic[W]):
         document, after, upto, _ = result
         key, size = (document, after), sum(map(len, records))
         chain = self._storage.records.chain_at(document, upto) if records else None
-        share = self._limits.condense_share
+        share = self._limits.catch_up_share
         if chain is None or size > share * self._storage.snapshots.bytes_between(document, after, upto):
             self._keep(key, _Kept(upto, None))
             return None
@@ -155,7 +155,7 @@ class CatchUp(Generic[W]):
 
     def _make_room(self, size: int) -> bool:
         """Whether so many bytes more may be held, where need be in place of some that are only kept."""
-        most = self._limits.condense_kept
+        most = self._limits.catch_up_kept
         if size <= most < self._held + size:
             for key in [key for key, kept in self._kept.items() if kept.found]:
                 if self._held + size > most:
@@ -166,7 +166,7 @@ class CatchUp(Generic[W]):
         self._drop(key)
         self._kept[key] = kept
         self._size += kept.weight
-        while self._size > self._limits.condense_kept:
+        while self._size > self._limits.catch_up_kept:
             self._drop(next(iter(self._kept)))
 
     def _drop(self, key: tuple[bytes, int]) -> None:

@@ -112,7 +112,7 @@ class Compaction:
         todo = {document: tail_start(document, 0) for document in asked}
         for document in changed:
             if document not in self._under_way and document not in todo and self._has_outgrown(document):
-                todo[document] = tail_start(document, self._limits.fold_tail)
+                todo[document] = tail_start(document, self._limits.compaction_tail)
         self._started = [*todo]
         self._under_way.update(todo)
         return [CompactRequest(*item) for item in todo.items()]
@@ -191,8 +191,10 @@ class Compaction:
         if head is None or head.kind not in COMPACTED_KINDS:
             return False
         snapshot = self._storage.snapshots.get(document)
-        least = max(self._limits.fold, snapshot.size if snapshot else 0, 2 * self._given_up.get(document, 0))
-        return size > least + self._limits.fold_tail
+        least = max(
+            self._limits.compaction_bytes, snapshot.size if snapshot else 0, 2 * self._given_up.get(document, 0)
+        )
+        return size > least + self._limits.compaction_tail
 
     def _give_up(self, document: bytes) -> None:
         logger.error("document %s could not be compacted; its log stays as it is", label(document))

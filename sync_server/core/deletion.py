@@ -34,7 +34,7 @@ class Deletions:
             return False
         if self.is_deleted(document) or self._storage.records.head(document) is not None:
             return True
-        return self._storage.quotas.unknown_tombstones(subject) < self._limits.unknown
+        return self._storage.quotas.unknown_tombstones(subject) < self._limits.max_unknown_tombstones
 
     def delete(self, peer: Peer, document: bytes, subject: str) -> bool:
         """Stage a deletion. Whether there is something to delete that was not deleted before."""

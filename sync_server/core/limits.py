@@ -41,46 +41,46 @@ class Limits:
     """Bytes of data in all logs that belong to one token's subject, snapshots included."""
     deletes: int = 1_024
     """DELETEs not answered, per connection."""
-    unknown: int = 100_000
+    max_unknown_tombstones: int = 100_000
     """Documents deleted for one token's subject, or for all without one, of which this relay never had a record."""
     group: int = 4_096
     """Messages that share one commit."""
-    fold: int = 256 << 10
-    """Bytes of records behind the snapshot from which on a log is folded, and at least as many as the snapshot has."""
-    fold_tail: int = 64 << 10
-    """Bytes of records that are left behind a fold, for those who were away for a short time. None are where a client
-    asked for it."""
-    fold_seconds: int = 60
-    """Processor time of the worker that folds; it is ended after twice as long in any case."""
-    fold_memory: int = 4 << 30
-    condense_records: int = 32
-    """Records that a device missed from which on they may be condensed for it."""
-    condense_bytes: int = 4 << 10
+    compaction_bytes: int = 256 << 10
+    """Bytes of records after the snapshot from which on a log is compacted; and at least as many as the snapshot."""
+    compaction_tail: int = 64 << 10
+    """Bytes of records that a compaction leaves after the snapshot, for devices that were away for a short time. None
+    where a client asked for the compaction."""
+    compaction_seconds: int = 60
+    """Processor time of the worker that compacts; it is ended after twice as long in any case."""
+    compaction_memory: int = 4 << 30
+    catch_up_records: int = 32
+    """Records that a device missed from which on it may get a catch-up in place of them."""
+    catch_up_bytes: int = 4 << 10
     """Bytes of data in those records, at least."""
-    condense_most: int = 16_384
-    """Records that are condensed at one time."""
-    condense_free: int = 1 << 20
-    """Bytes of a document's log, snapshot included, that are loaded to condense any part of it."""
-    condense_ratio: int = 256
+    catch_up_most: int = 16_384
+    """Records that one catch-up stands for, at most."""
+    catch_up_free: int = 1 << 20
+    """Bytes of a document's log, snapshot included, that are loaded for a catch-up of any part of it."""
+    catch_up_ratio: int = 256
     """A longer log is loaded where it has at most so many times the bytes that were missed."""
-    condense_document: int = 32 << 20
+    catch_up_document: int = 32 << 20
     """A longer one never is."""
-    condense_share: float = 0.75
-    """What was condensed is sent where it has at most this part of the bytes that it stands for."""
-    condense_wait: float = 1.0
-    """That something waits to be condensed, and again that it takes; then the records are sent as they are."""
-    condense_jobs: int = 64
-    """Parts of logs that wait to be condensed."""
-    condense_idle: float = 300.0
-    """Without anything to condense, after which the worker gives way to a new one, which takes less memory."""
-    condense_kept: int = 16 << 20
-    """Bytes of what was condensed that are in memory: for those who get it, and for others who come with the same
-    cursor; each counts 1 KiB more. What has no room is sent as it is."""
+    catch_up_share: float = 0.75
+    """A catch-up is sent where it has at most this part of the bytes that it stands for."""
+    catch_up_wait: float = 1.0
+    """For a catch-up to be begun, and again to be ready; then the records are sent as they are."""
+    catch_up_jobs: int = 64
+    """Catch-ups that wait for the worker."""
+    catch_up_idle: float = 300.0
+    """Without any catch-up, after which the worker gives way to a new one, which takes less memory."""
+    catch_up_kept: int = 16 << 20
+    """Bytes of catch-ups in memory: for devices that get them, and for others that come with the same cursor; each
+    counts 1 KiB more. Without room for one, the records are sent as they are."""
     keep: int = 64 << 20
-    """Bytes of updates of the documents that the keeper holds to check records; those used last go first. One larger
+    """Bytes of updates of the documents that the validator holds; those used last go first. One larger
     document is held alone. Each counts 4 KiB beside its updates. In memory they are some seven times that."""
     keep_memory: int = 4 << 30
-    """Memory of each of the keeper's processes."""
+    """Memory of each of the validator's processes."""
     check_quick: float = 0.25
     """Processor time for a record, update or question in the worker that all begin with, and a tenth of a second more
     for each MiB; then that worker is ended, and the document goes to the slow one."""
@@ -104,7 +104,7 @@ class Limits:
     cached: int = 10_000
     """Documents of which the log's end is held in memory, and as many sessions and subjects; those used last stay."""
     sweep: int = 512
-    """Folded records that are taken away in one step."""
+    """Compacted records that are removed in one step."""
     presence_tick: float = 0.1
     """Between two PRESENCE messages for one document to one connection."""
     presence_entries: int = 64
@@ -119,11 +119,11 @@ class Limits:
     """What a client is told when the relay stops, is full, or can't write."""
     handshake: float = 10.0
     """From the TCP connection to the upgraded WebSocket, and again to HELLO."""
-    silence: float = PATIENCE
+    idle_timeout: float = PATIENCE
     """Without a sign of life from a client; then it is pinged, and after as long again given up."""
     shutdown: float = 5.0
     """For the last messages to leave when the relay stops."""
-    parting: float = 30.0
+    close_timeout: float = 30.0
     """For a client that is sent away to take what is queued for it and the reason; then the connection is cut."""
 
     def __post_init__(self) -> None:

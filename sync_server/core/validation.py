@@ -1,16 +1,16 @@
-"""What of plain records is looked at before they are appended, and by whom. No threads: whoever looks (the keeper) gets
-ValidateRequest and answers Checked.
+"""Plain records are validated before they are appended. No threads: the validator gets ValidateRequest and answers
+ValidateResult.
 
-The keeper holds *replicas* of documents. Push: its records are applied to the replica; what can't be is refused. Merge:
-an update of a client that knows no records is applied; what the document emitted becomes records. Ask: what the
-document has beyond some version.
+The validator holds *replicas* of documents. Push: its records are applied to the replica; those that can't be are
+refused. MergeRequest: an update of a client that knows no records is applied; the document's own updates become
+records. DiffRequest: the update that somebody at a version lacks.
 
-Messages of one peer about one document keep their order, and whoever leaves or asks for a barrier waits for what it
-sent before. Everything else goes past what is under way.
+Messages of one peer about one document keep their order, and a peer that leaves or asks for a barrier waits for the
+messages that it sent before. Everything else goes past messages that are under way.
 
 A replica has to hold what the log holds, no more. Where something that was applied doesn't get into the log,
-ReplicaDropped says so, and answers that rest on it are asked for again. To load one, the keeper first sends Flush
-through the rooms: when Flushed comes back, all that it answered before is in the log.
+ReplicaDropped says so, and answers that rest on it are asked for again. To load a replica, the validator first sends
+Flush through the rooms: when Flushed comes back, all that it answered before is in the log.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ CHECKED_KINDS = kinds()
 
 @dataclass(frozen=True, slots=True)
 class DiffRequest:
-    """What does the document have that somebody at ``version`` lacks? Told is the answer."""
+    """Somebody at ``version`` asks for what it lacks of the document. DiffResponse is the answer."""
 
     document: bytes
     kind: str
@@ -43,7 +43,7 @@ class DiffRequest:
 
 @dataclass(frozen=True, slots=True)
 class DiffResponse:
-    """The answer to Ask: an update, and the version of the document itself."""
+    """The answer to DiffRequest: an update, and the version of the document itself."""
 
     document: bytes
     update: bytes
@@ -86,8 +86,8 @@ class Left(NamedTuple):
 
 
 class ValidateRequest(NamedTuple):
-    """Look at this; Checked with the same ticket is the answer. ``kind``: the document's. Of a Push the first
-    ``records``. ``source``: on whose time."""
+    """Validate a message; ValidateResult with the same ticket is the answer. ``kind``: the document's. Of a Push the
+    first ``records``. ``source``: on whose time."""
 
     ticket: int
     request: Push | DiffRequest | MergeRequest
@@ -97,9 +97,9 @@ class ValidateRequest(NamedTuple):
 
 
 class ValidateResult(NamedTuple):
-    """``good``: how many records of a Push passed, from the first on. ``data``: what a Merge emitted, or for an Ask the
-    update and the version. ``refused``: why what comes next did not pass. ``failed``: the document can't be
-    looked at, so nothing that comes for it can be checked."""
+    """``good``: how many records of a Push passed, from the first on. ``data``: the updates of a merge, or the update
+    and the version of a diff. ``refused``: why the next record did not pass. ``failed``: the document can't be loaded,
+    so nothing that comes for it can be validated."""
 
     ticket: int
     good: int = 0
@@ -115,7 +115,7 @@ class ReplicaDropped(NamedTuple):
 
 
 class Flush(NamedTuple):
-    """Of the keeper: tell me when all that I answered before is in the log."""
+    """The validator asks to be told when all that it answered before is in the log."""
 
     document: bytes
 
@@ -128,7 +128,7 @@ class Flushed(NamedTuple):
 
 
 class Job(NamedTuple):
-    """``epoch``: how often the replica was dropped before; ``records``: of a Push, how many are looked at; ``source``:
+    """``epoch``: how often the replica was dropped before; ``records``: of a Push, how many are validated; ``source``:
     on whose time."""
 
     event: Received
@@ -139,7 +139,7 @@ class Job(NamedTuple):
 
 @dataclass(slots=True)
 class _PeerQueue:
-    """What is under way of one peer: how many messages of each document are looked at, and what waits for them."""
+    """One peer's messages: how many of each document are being validated, and those that wait for them."""
 
     checked: Counter[bytes] = field(default_factory=Counter)
     held: deque[Received | Left] = field(default_factory=deque)
@@ -147,13 +147,13 @@ class _PeerQueue:
 
 class Validation:
     """``always``: all records of CHECKED_KINDS are checked; else only those of documents that somebody follows who
-    knows no records. ``available`` False: there is no keeper, and nothing is checked."""
+    knows no records. ``available`` False: there is no validator, and nothing is checked."""
 
     def __init__(self, available: bool, always: bool) -> None:
         self.available, self._always = available, available and always
         self._tickets = count(1)
         self._jobs: dict[int, Job] = {}
-        self._lines: dict[Peer, _PeerQueue] = {}
+        self._queues: dict[Peer, _PeerQueue] = {}
         # Per document: jobs under way, followers, and how often its replica was dropped meanwhile.
         self._busy: Counter[bytes] = Counter()
         self._followers: Counter[bytes] = Counter()
@@ -164,42 +164,42 @@ class Validation:
 
     @property
     def busy(self) -> bool:
-        """Whether something is looked at just now."""
+        """Whether something is being validated."""
         return bool(self._jobs)
 
     # ---------------------------------------------------------------- order
 
     def holds(self, event: Received | Left) -> bool:
         """Whether an event has to wait for what its peer sent before; then ``release`` gives it out."""
-        line = self._lines.get(event.peer)
-        if line is None or not _waits(event, line, line.held):
+        queue = self._queues.get(event.peer)
+        if queue is None or not _waits(event, queue, queue.held):
             return False
-        line.held.append(event)
+        queue.held.append(event)
         return True
 
     def waiting(self, peer: Peer) -> int:
         """How many messages of a peer are held."""
-        return len(self._lines[peer].held) if peer in self._lines else 0
+        return len(self._queues[peer].held) if peer in self._queues else 0
 
     def release(self, peer: Peer) -> Iterator[Received | Left]:
         """What need not wait any longer. Deal with each before the next is taken."""
-        line = self._lines.get(peer)
-        if line is None:
+        queue = self._queues.get(peer)
+        if queue is None:
             return
-        held, line.held = line.held, deque()
+        held, queue.held = queue.held, deque()
         for event in held:
-            if _waits(event, line, line.held):
-                line.held.append(event)
-            elif self._lines.get(peer) is line:
+            if _waits(event, queue, queue.held):
+                queue.held.append(event)
+            elif self._queues.get(peer) is queue:
                 yield event
-        if not line.checked and not line.held and self._lines.get(peer) is line:
-            del self._lines[peer]
+        if not queue.checked and not queue.held and self._queues.get(peer) is queue:
+            del self._queues[peer]
 
     def leave(self, peer: Peer) -> None:
         """A peer is gone: what it sent and was not dealt with is not any more."""
-        self._lines.pop(peer, None)
+        self._queues.pop(peer, None)
 
-    # ---------------------------------------------------------------- what is looked at
+    # ---------------------------------------------------------------- validation
 
     def wants(self, kind: str, document: bytes) -> bool:
         """Whether records of this document are to be checked."""
@@ -212,13 +212,13 @@ class Validation:
         return self._names.get((document, session), (0, 0))[1]
 
     def check(self, event: Received, kind: str, records: int = 0, source: Source = 0) -> ValidateRequest:
-        """Have a message about a document of this kind looked at, on somebody's time; of a Push so many records."""
+        """Have a message about a document of this kind validated, on somebody's time; of a Push so many records."""
         message = event.message
         assert isinstance(message, Push | DiffRequest | MergeRequest)
         document, ticket = message.document, next(self._tickets)
         self._jobs[ticket] = Job(event, self._epochs[document], records, source)
         self._busy[document] += 1
-        self._lines.setdefault(event.peer, _PeerQueue()).checked[document] += 1
+        self._queues.setdefault(event.peer, _PeerQueue()).checked[document] += 1
         if isinstance(message, Push):
             jobs, last = self._names.get((document, message.session), (0, 0))
             self._names[document, message.session] = (jobs + 1, max(last, message.n + records - 1))
@@ -230,8 +230,8 @@ class Validation:
         return job.event.message.document if job else b""  # type: ignore[union-attr]
 
     def take(self, answer: ValidateResult) -> tuple[Job, ValidateRequest | None] | None:
-        """The message that was looked at. With ValidateRequest: the answer rests on a replica that was dropped since,
-        look again. None where it was forgotten."""
+        """The message that was validated. With ValidateRequest: the answer rests on a replica that was dropped since,
+        so it is to be validated again. None where it was forgotten."""
         job = self._jobs.pop(answer.ticket, None)
         if job is None:
             return None
@@ -240,7 +240,7 @@ class Validation:
         assert isinstance(message, Push | DiffRequest | MergeRequest)
         stale = job.epoch != self._epochs[message.document] and not isinstance(message, Push)
         again = None
-        if stale and job.event.peer in self._lines and not isinstance(message, Push):
+        if stale and job.event.peer in self._queues and not isinstance(message, Push):
             again = self.check(job.event, message.kind, source=job.source)
         self._finish(job.event.peer, message)
         return job, again
@@ -279,8 +279,8 @@ class Validation:
         document = message.document
         if _less(self._busy, document) == 0:
             self._epochs.pop(document, None)
-        if peer in self._lines:
-            _less(self._lines[peer].checked, document)
+        if peer in self._queues:
+            _less(self._queues[peer].checked, document)
         if isinstance(message, Push):
             jobs, last = self._names[document, message.session]
             if jobs == 1:
@@ -289,16 +289,16 @@ class Validation:
                 self._names[document, message.session] = (jobs - 1, last)
 
 
-def _waits(event: Received | Left, line: _PeerQueue, before: deque[Received | Left]) -> bool:
+def _waits(event: Received | Left, queue: _PeerQueue, before: deque[Received | Left]) -> bool:
     if isinstance(event, Left) or isinstance(event.message, Barrier):
-        return bool(line.checked or before)
+        return bool(queue.checked or before)
     document = event.message.document
     if any(
         isinstance(e, Received) and not isinstance(e.message, Barrier) and e.message.document == document
         for e in before
     ):
         return True
-    return document in line.checked and not isinstance(event.message, Push | DiffRequest | MergeRequest)
+    return document in queue.checked and not isinstance(event.message, Push | DiffRequest | MergeRequest)
 
 
 def _less(counter: Counter[bytes], key: bytes) -> int:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
-from typing import TypeAlias, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 from llmcrdt.exceptions import MalformedFrame
 from llmcrdt.sync import codec
 from llmcrdt.sync.messages import (
     DELETE_REFUSED,
     FEATURES,
+    MAX_FRAME,
     MAX_RECORDS,
+    PATH,
     PRESENCE,
+    SUBPROTOCOL,
     Barrier,
     Close,
     Delete,
@@ -21,21 +24,20 @@ from llmcrdt.sync.messages import (
     ErrorCode,
     Fold,
     Hello,
+    Message,
     Open,
     Presence,
     Push,
     Welcome,
 )
 
-from ..auth.tokens import Grant, TokenRefused, Tokens
+from ..auth.tokens import Grant, Tokens
 from ..core.limits import Limits
+from ..core.validation import DiffResponse, Request
+from .base import Answer, CloseFrame, DoorType, Keepalive, Refused, permitted
 
-Request: TypeAlias = Open | Close | Push | Barrier | Fold | Presence | Delete
+ClientMessage: TypeAlias = Open | Close | Push | Barrier | Fold | Presence | Delete
 """What a client may say to the rooms."""
-Answer: TypeAlias = Welcome | Deleted | Error
-"""What is answered without them."""
-_Asked = TypeVar("_Asked")
-_Answer = TypeVar("_Answer")
 
 
 CLOSE_CODES: Mapping[int, int] = {
@@ -48,22 +50,6 @@ CLOSE_CODES: Mapping[int, int] = {
 
 _TOGETHER = 256 << 10
 """Bytes of frames that are taken as one."""
-
-
-class Refused(Exception):
-    """The connection has to end with this error."""
-
-    def __init__(self, error: Error) -> None:
-        super().__init__(error.text)
-        self.error = error
-
-
-def permitted(ask: Callable[[_Asked], _Answer], asked: _Asked) -> _Answer:
-    """What a question about a token is answered. Raises Refused where the token is refused."""
-    try:
-        return ask(asked)
-    except TokenRefused as e:
-        raise Refused(Error(ErrorCode.TOKEN_REFUSED, str(e))) from None
 
 
 def take_following(push: Push, frame: bytes, unread: deque[bytes | str]) -> tuple[Push, int, int]:
@@ -83,8 +69,12 @@ def take_following(push: Push, frame: bytes, unread: deque[bytes | str]) -> tupl
 
 
 class NativeDoor:
-    """What one connection has said so far. ``agent`` is the relay's own name and version; ``features``: what both sides
-    know; ``grant``: what the connection may, None before HELLO."""
+    """One connection that speaks docs/protocol.md. ``agent`` is the relay's own name and version. Without ``tokens``
+    every client may do everything."""
+
+    protocol = "native"
+    max_frame = MAX_FRAME
+    keepalive: Keepalive | None = None
 
     def __init__(self, limits: Limits, agent: str, tokens: Tokens | None = None) -> None:
         self._limits = limits
@@ -94,7 +84,10 @@ class NativeDoor:
         self.features = 0
         self.grant: Grant | None = None
 
-    def receive(self, frame: bytes | str) -> Answer | Request:
+    def begin(self) -> None:
+        """HELLO says who it is."""
+
+    def receive(self, frame: bytes | str) -> Answer | ClientMessage:
         """A message for the rooms, or the answer to send back. Raises Refused, after which the connection
         ends."""
         if isinstance(frame, str):
@@ -118,16 +111,31 @@ class NativeDoor:
                 return self._forbidden(message) or message
         raise Refused(Error(ErrorCode.UNEXPECTED, f"{type(message).__name__.upper()} is for the relay to send."))
 
-    def farewell(self, error: Error) -> tuple[bytes | None, int, str]:
-        """What the client gets before the connection ends: a last frame, the close code, and words."""
-        return codec.encode(error), CLOSE_CODES.get(error.code, 1008), ""
+    def join_following(
+        self, message: Request, frame: bytes | str, unread: deque[bytes | str]
+    ) -> tuple[Request, int, int]:
+        """Pushes that go on where the one before ends are one."""
+        if isinstance(message, Push) and isinstance(frame, bytes):
+            return take_following(message, frame, unread)
+        return message, 1, len(frame)
+
+    def encode(self, message: Message | DiffResponse) -> Sequence[bytes]:
+        if isinstance(message, DiffResponse):
+            return ()  # nobody asks for one here
+        return (codec.encode(message),)
+
+    def ask_back(self, answer: DiffResponse) -> None:
+        """What the client has it pushes by itself."""
+
+    def close_frame(self, error: Error) -> CloseFrame:
+        return CloseFrame(codec.encode(error), CLOSE_CODES.get(error.code, 1008), "")
 
     def confirm(self) -> None:
         """Raises Refused where the token is no longer good."""
         if self._tokens is not None and self.grant is not None:
             permitted(self._tokens.confirm, self.grant)
 
-    def _forbidden(self, message: Request) -> Error | Deleted | None:
+    def _forbidden(self, message: ClientMessage) -> Error | Deleted | None:
         """What answers a message which the token doesn't allow."""
         self.confirm()
         grant = self.grant
@@ -148,3 +156,11 @@ class NativeDoor:
     def _welcome(self) -> Welcome:
         limits = self._limits
         return Welcome(self._agent, limits.record, limits.window_records, limits.window, limits.documents, FEATURES)
+
+
+DOOR = DoorType(
+    "The sync protocol",
+    PATH,
+    SUBPROTOCOL,
+    lambda _, house: NativeDoor(house.limits, house.agent, house.tokens),
+)

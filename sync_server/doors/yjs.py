@@ -10,6 +10,7 @@ Source: https://github.com/yjs/y-protocols, sync.js, awareness.js and auth.js; l
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -20,20 +21,28 @@ from llmcrdt.ids import document_bytes
 from llmcrdt.sync.codec import Reader
 from llmcrdt.sync.json_check import is_object
 from llmcrdt.sync.lazy_sequence import LazySequence, places
-from llmcrdt.sync.messages import MAX_PRESENCE, MAX_PRESENT, MAX_STATE, Announcement, Error, ErrorCode, Presence
+from llmcrdt.sync.messages import (
+    MAX_PRESENCE,
+    MAX_PRESENT,
+    MAX_STATE,
+    Announcement,
+    Error,
+    ErrorCode,
+    Message,
+    Presence,
+    Records,
+)
 from llmcrdt.varint import write_uint
 
 from ..auth.tokens import Grant, Tokens
 from ..core.limits import Limits
-from ..core.validation import DiffRequest, MergeRequest, PresenceQuery
-from .native import Refused, permitted
+from ..core.validation import DiffRequest, DiffResponse, MergeRequest, PresenceQuery, Request
+from .base import CloseFrame, DoorType, Keepalive, Refused, permitted
 
 PATH = "/yjs/"
 KIND = "yjs"
-KEEPALIVE = b"\x01\x01\x00"
+KEEPALIVE = Keepalive(10.0, b"\x01\x01\x00")
 """Awareness of nobody: y-websocket gives up a connection on which nothing comes for 30 s."""
-IDLE = 10.0
-"""Seconds without a frame after which it is sent."""
 _NOTHING = b"\x00\x00"
 
 
@@ -69,12 +78,12 @@ class Denied:
     why: str
 
 
-Message = StepOne | StepTwo | Update | Awareness | QueryAwareness | Denied
+YjsMessage = StepOne | StepTwo | Update | Awareness | QueryAwareness | Denied
 
 _GONE = b"null"
 
 
-def encode(message: Message) -> bytes:
+def encode(message: YjsMessage) -> bytes:
     """A message as one frame."""
     match message:
         case StepOne(version):
@@ -97,7 +106,7 @@ def encode(message: Message) -> bytes:
             return b"".join((b"\x02\x00", write_uint(len(text)), text))
 
 
-def decode(frame: bytes) -> Message:
+def decode(frame: bytes) -> YjsMessage:
     """The message of a frame. Raises MalformedFrame, and nothing else, for bytes that are none."""
     reader = Reader(frame)
     kind = reader.uint()
@@ -118,7 +127,7 @@ def decode(frame: bytes) -> Message:
     return message
 
 
-def _read_sync(reader: Reader, size: int) -> Message:
+def _read_sync(reader: Reader, size: int) -> YjsMessage:
     step = reader.uint(0, 2)
     data = reader.blob(size, 1)
     return (StepOne, StepTwo, Update)[step](data)
@@ -178,14 +187,17 @@ _PERMISSIONS = (ErrorCode.TOKEN_REFUSED, ErrorCode.FORBIDDEN, ErrorCode.READ_ONL
 class YjsDoor:
     """One connection: which document it is about, and what it may.
 
-    ``path`` is the request's, with its parameters; ``authorization`` a token from its headers, if there is one;
-    ``most``: the bytes that a state vector may have."""
+    ``path`` is the request's, with its parameters; ``authorization`` a token from its headers, if there is one."""
 
+    protocol = "yjs"
     greeted = True
     features = 0
+    keepalive: Keepalive | None = KEEPALIVE
 
-    def __init__(self, path: str, authorization: bytes, tokens: Tokens, most: int = Limits.version) -> None:
-        self._path, self._authorization, self._tokens, self._most = path, authorization, tokens, most
+    def __init__(self, path: str, authorization: bytes, tokens: Tokens, limits: Limits | None = None) -> None:
+        limits = limits or Limits()
+        self._path, self._authorization, self._tokens = path, authorization, tokens
+        self._max_version, self.max_frame = limits.version, limits.yjs_frame
         self._asked = self._may_append = False
         self.document = b""
         self.grant: Grant | None = None
@@ -218,8 +230,8 @@ class YjsDoor:
         except MalformedFrame as e:
             raise Refused(Error(ErrorCode.MALFORMED, e.message)) from e
         match message:
-            case StepOne(version) if len(version) > self._most:
-                text = f"A state vector has {len(version)} bytes; {self._most} are allowed."
+            case StepOne(version) if len(version) > self._max_version:
+                text = f"A state vector has {len(version)} bytes; {self._max_version} are allowed."
                 raise Refused(Error(ErrorCode.RECORD_TOO_LARGE, text))
             case StepOne(version):
                 return DiffRequest(self.document, KIND, version)
@@ -239,12 +251,40 @@ class YjsDoor:
                 raise Refused(Error(ErrorCode.UNEXPECTED, "It is for the relay to say what is not permitted."))
         return None
 
-    def ask_once(self) -> bool:
-        """Whether to ask the client what it has: only who may write, and once, for the answer may be all it has."""
-        asked, self._asked = self._asked, True
-        return self._may_append and not asked
+    def join_following(
+        self, message: Request, frame: bytes | str, unread: deque[bytes | str]
+    ) -> tuple[Request, int, int]:
+        """Each update is a transaction of its own."""
+        return message, 1, len(frame)
 
-    def farewell(self, error: Error) -> tuple[bytes | None, int, str]:
-        """What the client gets before the connection ends: a last frame, the close code, and words."""
+    def encode(self, message: Message | DiffResponse) -> Sequence[bytes]:
+        match message:
+            case Error(code) if code == ErrorCode.PRESENCE_REFUSED:
+                return ()  # its presence is not shown; it may write on
+            case Error():
+                raise Refused(message)
+            case DiffResponse(_, update):
+                return (encode(StepTwo(update)),)
+            case Presence(_, entries):
+                return (encode(Awareness(entries)),)
+            case Records(_, _, records):
+                return tuple(encode(Update(record.data)) for record in records)
+            case _:
+                return ()
+
+    def ask_back(self, answer: DiffResponse) -> bytes | None:
+        """Only a client that may write is asked, and once, for the answer may be all it has."""
+        asked, self._asked = self._asked, True
+        return encode(StepOne(answer.version)) if self._may_append and not asked else None
+
+    def close_frame(self, error: Error) -> CloseFrame:
         last = encode(Denied(error.text)) if error.code in _PERMISSIONS else None
-        return last, CLOSE_CODES.get(error.code, 4400), error.text
+        return CloseFrame(last, CLOSE_CODES.get(error.code, 4400), error.text)
+
+
+DOOR = DoorType(
+    "Yjs",
+    PATH,
+    None,
+    lambda upgrade, house: YjsDoor(upgrade.path, upgrade.bearer, house.tokens, house.limits),
+)

@@ -25,8 +25,7 @@ from llmcrdt.sync.messages import Error
 
 from ..core.limits import Limits
 from ..core.rate import Rate
-from ..doors.native import NativeDoor
-from ..doors.yjs import YjsDoor
+from ..doors.base import Door
 from .frames import PlainFrames
 
 SLICE = 16 << 10
@@ -251,7 +250,7 @@ class Connection:
     ``unreported``: the weight of what has left since the rooms were told last. ``last``: the error after which it ends.
     """
 
-    def __init__(self, peer: int, socket: Socket, limits: Limits, door: NativeDoor | YjsDoor, take: Take) -> None:
+    def __init__(self, peer: int, socket: Socket, limits: Limits, door: Door, take: Take) -> None:
         self.peer = peer
         self.socket = socket
         self.limits = limits
@@ -264,7 +263,7 @@ class Connection:
         self.unreported = 0
         self.last: Error | None = None
         self.sent_at = 0.0
-        self._pulse = Keepalive(socket.transport, socket.ask, asyncio.get_running_loop().time(), limits.silence)
+        self._pulse = Keepalive(socket.transport, socket.ask, asyncio.get_running_loop().time(), limits.idle_timeout)
         # What waits here, and of the first how much has left.
         self._queue: deque[tuple[Outgoing, int]] = deque()
         self._place = 0
@@ -301,19 +300,19 @@ class Connection:
         if self.last is not None:
             return False
         self.last = error
-        frame, _, _ = self.door.farewell(error)
-        if frame is not None:
-            self.send(Outgoing(frame), 0)
+        last = self.door.close_frame(error).last
+        if last is not None:
+            self.send(Outgoing(last), 0)
         self._wake.set()
         self.read_on()
-        # Who takes nothing would never be rid of.
-        asyncio.get_running_loop().call_later(self.limits.parting, self.socket.transport.abort)
+        # Otherwise a peer that never reads would stay connected for ever.
+        asyncio.get_running_loop().call_later(self.limits.close_timeout, self.socket.transport.abort)
         return True
 
     def break_off(self) -> None:
         """At once, for something went wrong here."""
-        # Who takes nothing would never be rid of.
-        asyncio.get_running_loop().call_later(self.limits.parting, self.socket.transport.abort)
+        # Otherwise a peer that never reads would stay connected for ever.
+        asyncio.get_running_loop().call_later(self.limits.close_timeout, self.socket.transport.abort)
         self.socket.fail()
 
     def beat(self) -> None:
@@ -343,7 +342,7 @@ class Connection:
                     sent(self)
                     self.read_on()
                 if self.last is not None:
-                    _, code, words = self.door.farewell(self.last)
+                    _, code, words = self.door.close_frame(self.last)
                     return await self.socket.close(code, words.encode()[:_WORDS].decode(errors="ignore"))
                 self._wake.clear()
                 await self._wake.wait()

@@ -1,4 +1,4 @@
-"""Folds logs, or condenses parts of them, one after the other, in a worker process, on a thread of its own."""
+"""Compacts logs, or makes catch-ups of parts of them, one by one, in a worker process, on a thread of its own."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ from llmcrdt.exceptions import LLMCRDTError
 from ..core.events import CatchUpRequest, CatchUpResult, CompactRequest, CompactResult
 from ..core.limits import Limits
 from ..log.admin import Storage
-from . import framing as pieces
-from . import process
+from . import framing, process
 
 logger = logging.getLogger(__name__)
 
 
 class Compactor:
-    """``put`` takes what is to be done; ``answer`` gets the result, on the folder's thread. A worker folds one log, or
-    condenses many parts. ``early``: start it before it is needed, for somebody waits for what it does."""
+    """``put`` takes requests; ``answer`` gets the results, on the compactor's thread. A worker compacts one log, or
+    makes many catch-ups. ``early``: start it before it is needed, for somebody waits for its results."""
 
     def __init__(
         self,
@@ -39,7 +38,7 @@ class Compactor:
         self._lock = threading.Lock()
         self._worker: subprocess.Popen[bytes] | None = None
         self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="llmcrdt-relay-fold", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="llmcrdt-relay-compactor", daemon=True)
         self._thread.start()
 
     def put(self, todo: CompactRequest | CatchUpRequest) -> None:
@@ -60,7 +59,7 @@ class Compactor:
             self._start()
         while not self._stopping:
             try:
-                got = self._todo.get(timeout=self._limits.condense_idle if self._used else None)
+                got = self._todo.get(timeout=self._limits.catch_up_idle if self._used else None)
             except Empty:
                 # With it goes the memory that it took.
                 self._used = False
@@ -71,36 +70,37 @@ class Compactor:
                 return
             since, todo, kind = got
             if isinstance(todo, CompactRequest):
-                self._answer(CompactResult(*todo, self._fold(todo, kind)))
+                self._answer(CompactResult(*todo, self._compact(todo, kind)))
                 self._end_worker()
             else:
                 self._used = True
-                late = time.monotonic() - since > self._limits.condense_wait
-                self._answer(CatchUpResult(*todo, None if late else self._condense(todo, kind)))
+                late = time.monotonic() - since > self._limits.catch_up_wait
+                self._answer(CatchUpResult(*todo, None if late else self._catch_up(todo, kind)))
                 if self._early:
                     # Where it was ended: who comes next has not the time to wait for a start as well.
                     self._start()
 
-    def fold(self, todo: CompactRequest) -> Sequence[bytes] | None:
-        """What a document's log folds to; None where that failed. Blocks; on the storage's thread."""
-        return self._fold(todo, self._kind(todo))
+    def compact(self, todo: CompactRequest) -> Sequence[bytes] | None:
+        """The records that a document's log is compacted to; None where that failed. Blocks; on the storage's
+        thread."""
+        return self._compact(todo, self._kind(todo))
 
-    def _fold(self, todo: CompactRequest, kind: str) -> Sequence[bytes] | None:
+    def _compact(self, todo: CompactRequest, kind: str) -> Sequence[bytes] | None:
         if not kind:
             return None
         contents = self._storage.snapshots.contents(todo.document, todo.upto.position)
-        return self._ask(b"fold", kind, contents, 2 * self._limits.fold_seconds)
+        return self._ask(b"fold", kind, contents, 2 * self._limits.compaction_seconds)
 
-    def condense(self, todo: CatchUpRequest) -> Sequence[bytes] | None:
-        """What a part of a document's log comes to, nothing where that can't be said; None where it failed, or takes
+    def catch_up(self, todo: CatchUpRequest) -> Sequence[bytes] | None:
+        """The catch-up for a part of a document's log, empty where there can be none; None where it failed, or takes
         too long. Blocks; on the storage's thread."""
-        return self._condense(todo, self._kind(todo))
+        return self._catch_up(todo, self._kind(todo))
 
-    def _condense(self, todo: CatchUpRequest, kind: str) -> Sequence[bytes] | None:
+    def _catch_up(self, todo: CatchUpRequest, kind: str) -> Sequence[bytes] | None:
         if not kind:
             return []
         contents = self._storage.snapshots.contents_in_thirds(*todo)
-        return self._ask(b"condense", kind, contents, self._limits.condense_wait)
+        return self._ask(b"condense", kind, contents, self._limits.catch_up_wait)
 
     def _kind(self, todo: CompactRequest | CatchUpRequest) -> str:
         """The kind of a document; "" where it was deleted meanwhile, or nobody can tell."""
@@ -119,16 +119,16 @@ class Compactor:
         assert worker.stdin is not None and worker.stdout is not None
         try:
             timer.start()
-            pieces.write(worker.stdin, chain((order, kind.encode()), data))
-            return list(pieces.read(worker.stdout))
+            framing.write(worker.stdin, chain((order, kind.encode()), data))
+            return list(framing.read(worker.stdout))
         except (OSError, EOFError) as e:
             if not self._stopping:
-                logger.error("the worker that folds ended: %r", e)
+                logger.error("the worker that compacts ended: %r", e)
         except LLMCRDTError as e:
             logger.error("the log can't be read: %s", e)
         except Exception:
-            # Whoever waits for an answer must get one: it goes on without.
-            logger.exception("the worker that folds can't be asked")
+            # Somebody waits for an answer, and goes on without one.
+            logger.exception("the worker that compacts can't be asked")
         finally:
             timer.cancel()
             if isinstance(data, Generator):
@@ -144,10 +144,10 @@ class Compactor:
                 limits = self._limits
                 if self._worker is None:
                     self._worker = process.start(
-                        "sync_server.workers.compactor_worker", limits.fold_memory, limits.fold_seconds
+                        "sync_server.workers.compactor_worker", limits.compaction_memory, limits.compaction_seconds
                     )
             except OSError as e:
-                logger.error("the worker that folds can't be started: %s", e)
+                logger.error("the worker that compacts can't be started: %s", e)
             return self._worker
 
     def _end_worker(self) -> None:

@@ -1,4 +1,4 @@
-"""A process that folds documents and condenses parts of them:
+"""A process that compacts documents and makes catch-ups of parts of them:
 ``python -m sync_server.workers.compactor_worker BYTES SECONDS``.
 
 It reads orders and answers each, both framed (framing.py): an order is its name, the document's kind and the updates,
@@ -6,7 +6,7 @@ the answer is records. It is a process of its own because a stranger's bytes rea
 hang or eat memory, the relay goes on, and its log is as it was. BYTES and SECONDS bound its memory, and its time for
 one order.
 
-fold      updates -> what they fold to
+fold      updates -> the updates that they are compacted to
 condense  updates in three parts, an empty one between them: a snapshot, what came after it, and a tail -> what the
           tail adds to the others, as one; none where it can't be said
 """
@@ -20,8 +20,7 @@ from collections.abc import Sequence
 from llmcrdt.crdt.registry import backend
 from llmcrdt.exceptions import MalformedUpdate
 
-from . import framing as pieces
-from . import process
+from . import framing, process
 
 
 def obey(order: bytes, kind: bytes, data: Sequence[bytes]) -> list[bytes]:
@@ -47,9 +46,9 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     while True:
-        order, kind, *data = pieces.read(sys.stdin.buffer)
+        order, kind, *data = framing.read(sys.stdin.buffer)
         process.allow(int(sys.argv[2]))
-        pieces.write(answers, obey(order, kind, data))
+        framing.write(answers, obey(order, kind, data))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Has worker processes look at what is to be appended. All of it happens on the loop, which waits for nothing: it
-writes to the workers' pipes and reads from them. Only logs are read elsewhere, on a thread.
+"""The validator: worker processes look at records before they are appended. It runs on the event loop, which waits for
+nothing: it writes to the workers' pipes and reads from them. Only logs are read elsewhere, on a thread.
 
-Who gets what is the scheduler's affair (check_scheduler.py), which has a quick and a slow worker. The slow one is
-started when something is slow, and ends after a while without that.
+The scheduler (scheduler.py) decides which worker gets what. There is a quick one and a slow one, which is started when
+something is slow, and ends after a while without that.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ from typing import TypeVar
 from ..core.limits import Limits
 from ..core.validation import Flush, ValidateResult
 from ..log.admin import SnapshotStore
-from . import framing as pieces
-from . import process
-from .scheduler import CheckScheduler, Lane, Order, Place, Sent, close_log, read_answers, read_slice
+from . import framing, process
+from .documents import Lane
+from .log_slices import close_log, read_slice
+from .orders import Place, Sent, read_answers
+from .scheduler import Order, ValidationScheduler
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +52,7 @@ class _Worker(asyncio.SubprocessProtocol):
     ) -> None:
         self.progress = progress
         self._heard, self._ended = heard, ended
-        self._reader = pieces.Reader()
+        self._reader = framing.Reader()
         self.over = self.told = False
         self.gone = asyncio.get_running_loop().create_future()
 
@@ -68,7 +70,7 @@ class _Worker(asyncio.SubprocessProtocol):
         return process.ran_out(self._process.get_returncode())
 
     def say(self, orders: list[bytes]) -> None:
-        self._stdin.write(pieces.joined(orders))
+        self._stdin.write(framing.joined(orders))
 
     def end(self) -> None:
         """Now, whatever it does; also where it hangs."""
@@ -120,8 +122,8 @@ class _Hands:
 
 
 class Validator:
-    """``put`` takes orders, and ``answer`` gets Checked and Flush, on the loop; ``failed`` is called where it can't go
-    on. ``early``: start the quick worker at once, so that the first record doesn't wait for it."""
+    """``put`` takes orders, and ``answer`` gets ValidateResult and Flush, on the loop; ``failed`` is called where it
+    can't go on. ``early``: start the quick worker at once, so that the first record doesn't wait for it."""
 
     def __init__(
         self,
@@ -132,7 +134,7 @@ class Validator:
         early: bool = False,
     ) -> None:
         self._early, self._failed = early, failed
-        self.scheduler = CheckScheduler(log, limits, answer)
+        self.scheduler = ValidationScheduler(log, limits, answer)
 
         def command(seconds: float, each: int, heavy: float, file: int) -> list[str]:
             milliseconds = (int(seconds * 1000), each, int(heavy * 1000))
@@ -141,9 +143,10 @@ class Validator:
             )  # fmt: skip
 
         quick, slow = limits.check_quick, limits.check_seconds
+        quick_lane, slow_lane = self.scheduler.lanes
         self._hands = (
-            _Hands(self.scheduler.quick, partial(command, quick, 100, limits.check_heavy), quick),
-            _Hands(self.scheduler.slow, partial(command, slow, 1000, 0), slow),
+            _Hands(quick_lane, partial(command, quick, 100, limits.check_heavy), quick),
+            _Hands(slow_lane, partial(command, slow, 1000, 0), slow),
         )
         self._over = False
         self.restarts = 0
@@ -152,7 +155,7 @@ class Validator:
     def start(self) -> None:
         """Begin to work on what is put."""
         self._loop = asyncio.get_running_loop()
-        self._thread = ThreadPoolExecutor(1, "llmcrdt-relay-keeper")
+        self._thread = ThreadPoolExecutor(1, "llmcrdt-relay-validator")
         self._watching = self._loop.call_later(1.0, self._watch)
         if self._early:
             self._start_worker(self._hands[0])
@@ -246,8 +249,7 @@ class Validator:
         self._thread.submit(run)
 
     def _close_logs(self) -> None:
-        closed, self.scheduler.closed = self.scheduler.closed, []
-        for log in closed:
+        for log in self.scheduler.take_closed():
             self._on_thread(partial(close_log, log), lambda _: None)
 
     # ---------------------------------------------------------------- the workers

@@ -5,9 +5,9 @@ The arguments: bytes of memory, and of a record; processor time for an order, an
 system ends it; from how many estimated milliseconds on an order is heavy (0: none is); and the file that it shares with
 the relay (process.Progress).
 
-It reads batches of orders and answers each with a batch of answers, both as pieces (pieces.py). A stranger's bytes
-reach the CRDT core here, and only here and in the folds: should it crash, hang or eat memory, the relay starts another,
-which gets the documents from the log again.
+It reads batches of orders and answers each with a batch of answers, both as pieces (framing.py). A stranger's bytes
+reach the CRDT core here, and only here and in compactions: should it crash, hang or eat memory, the relay starts
+another, which gets the documents from the log again.
 
 order   = name, kind, document, count, count × bytes
 answer  = state, reason, count, count × bytes          state: see below
@@ -36,8 +36,7 @@ from llmcrdt.crdt.backend import Backend, ParsedUpdate, Replica
 from llmcrdt.crdt.registry import backend
 from llmcrdt.exceptions import MalformedUpdate
 
-from . import framing as pieces
-from . import process
+from . import framing, process
 
 _JOBS = frozenset({b"check", b"merge", b"cover", b"diff"})
 _UNDONE = frozenset({b"part", b"heavy", b"later"})
@@ -267,13 +266,13 @@ def main() -> None:
     # Whatever is printed by accident must not get between the answers.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    keeper = ValidatorWorker(record, heavy / 1000, process.Progress(file))
+    worker = ValidatorWorker(record, heavy / 1000, process.Progress(file))
 
     def allow(size: int) -> None:
         process.allow((milliseconds + each * size / (1 << 20)) / 1000)
 
     while True:
-        pieces.write(answers, keeper.work(list(pieces.read(sys.stdin.buffer)), allow))
+        framing.write(answers, worker.work(list(framing.read(sys.stdin.buffer)), allow))
 
 
 if __name__ == "__main__":

@@ -70,8 +70,9 @@ from sync_server.admin import settings
 from sync_server.auth.tokens import TokenRefused, Tokens
 from sync_server.core.limits import Limits
 from sync_server.doors import yjs
-from sync_server.doors.native import NativeDoor, Refused
-from sync_server.workers import framing as pieces
+from sync_server.doors.base import Refused
+from sync_server.doors.native import NativeDoor
+from sync_server.workers import framing
 
 VECTORS = Path(__file__).parents[1] / "vectors"
 
@@ -137,7 +138,7 @@ def _as_client(frame: bytes) -> None:
 def yjs_frames() -> Sequence[bytes]:
     """A frame of every message of the y-websocket protocol, and what its vectors hold."""
     present = tuple(Announcement(n, n * 1000, '{"user":{"name":"é"},"at":[1,2]}' * (n % 3 > 0)) for n in range(40))
-    messages: list[yjs.Message] = [
+    messages: list[yjs.YjsMessage] = [
         *map(yjs.Awareness, (present[:1], present, _crowd, *_states, ())), yjs.QueryAwareness(), yjs.Denied("no"),
         *(yjs.StepOne(state) for state in states()), *(yjs.Update(update) for update in updates()),
         *(yjs.StepTwo(update) for update in updates()),
@@ -323,7 +324,7 @@ _GGUF = b"".join(
      (2).to_bytes(8, "little"), (1).to_bytes(8, "little"), b"a", (1).to_bytes(8, "little"), b"b")
 )  # fmt: skip
 _PIECES = io.BytesIO()
-pieces.write(_PIECES, [b"one", b"", b"three" * 100])
+framing.write(_PIECES, [b"one", b"", b"three" * 100])
 
 
 def _just(*data: bytes) -> st.SearchStrategy[bytes]:
@@ -351,7 +352,7 @@ DECODERS = (
             per_byte=60),
     Decoder("compaction", st.deferred(lambda: _just(*updates())), lambda data: compact_updates([GOOD, data]), (),
             calls=4000, per_byte=60),
-    Decoder("pieces", _just(_PIECES.getvalue()), lambda data: list(pieces.read(io.BytesIO(data))), (EOFError,),
+    Decoder("pieces", _just(_PIECES.getvalue()), lambda data: list(framing.read(io.BytesIO(data))), (EOFError,),
             memory=_SMALL),
     Decoder("tokens", st.deferred(lambda: _just(_tokens()[1], _NESTED)), lambda data: _tokens()[0].check(data),
             (TokenRefused,)),

@@ -27,7 +27,7 @@ from llmcrdt.ids import SessionId
 from llmcrdt.repo.sync_source import SyncSource
 from llmcrdt.sync import codec, messages
 from llmcrdt.sync.local import Record
-from sync_server.workers import framing as pieces
+from sync_server.workers import framing
 
 
 @pytest.mark.parametrize("decoder", DECODERS, ids=lambda decoder: decoder.name)
@@ -135,7 +135,7 @@ def test_such_an_update_from_a_relay_is_set_aside_and_the_conversation_stays_goo
 @pytest.mark.parametrize("size", [(1 << 40) + 1, 1 << 63, (1 << 64) - 2])
 def test_a_worker_that_announces_an_impossible_piece_is_as_good_as_dead(size: int) -> None:
     with pytest.raises(EOFError):
-        list(pieces.read(io.BytesIO(size.to_bytes(8, "big") + b"x")))
+        list(framing.read(io.BytesIO(size.to_bytes(8, "big") + b"x")))
 
 
 def test_a_schema_version_of_five_thousand_digits_is_a_newer_one() -> None:

@@ -170,7 +170,7 @@ class EventfulWorld(World):
 
     def do_r_worker(self, rng: random.Random) -> None:
         """The worker that checks records dies, perhaps again and again."""
-        self.relay.keeper.crashes += rng.randint(1, 4)
+        self.relay.validator.crashes += rng.randint(1, 4)
 
     def do_intrude(self, rng: random.Random) -> None:
         """Somebody pushes good and bad records into a document of others, deleted or not. Only who may read it knows

@@ -12,10 +12,10 @@ from unittest import mock
 
 from sim_clients import URL, ClientProcess, Machine
 from sim_disk import Disks, kept
-from sim_keeper import FragileReplica
 from sim_network import Clock
 from sim_page import Page
 from sim_relay import Ledger, RelayProcess, copy_files
+from sim_validator import FragileReplica
 
 import llmcrdt
 from llmcrdt.crdt.yjs.backend import YjsBackend
@@ -58,7 +58,7 @@ class World:
             mock.patch("llmcrdt.repo.watcher.Watcher.start", return_value=None),  # ClientProcess looks
             mock.patch("llmcrdt.repo.open_documents.Presence", partial(Presence, clock=lambda: self.clock.now)),
             mock.patch("sync_server.workers.validator_worker.backend", return_value=YjsBackend(FragileReplica)),
-            mock.patch("sync_server.workers.scheduler._SLICE", 1_500),
+            mock.patch("sync_server.workers.log_slices._SLICE", 1_500),
             mock.patch("llmcrdt.repo.journal.SMALL", 2_500),
             mock.patch("llmcrdt.crdt.yjs.split.RECORD", 1_000),
         ]

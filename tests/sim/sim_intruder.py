@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from random import Random
 
 import pycrdt
-from sim_keeper import DEADLY, PANIC
 from sim_network import Clock, Wire
 from sim_relay import RelayProcess
+from sim_validator import DEADLY, PANIC
 
 from llmcrdt.sync import codec
 from llmcrdt.sync.messages import Error, ErrorCode, Hello, Message, Open, Opened, Push

@@ -54,7 +54,7 @@ class Page:
         self.wire = Wire(self.clock, self.rng, self, relay, path=yjs.PATH + document_id(self.document))
         self._say(yjs.StepOne(self.doc.get_state()))
 
-    def _say(self, message: yjs.Message) -> None:
+    def _say(self, message: yjs.YjsMessage) -> None:
         if self.wire is not None:
             self.wire.send_up(yjs.encode(message))
 

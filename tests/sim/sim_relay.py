@@ -1,4 +1,4 @@
-"""The relay of a simulation: the real rooms over the real log, and what server.py does, on virtual time."""
+"""The relay of a simulation: real rooms over a real log, and what step_loop.py and dispatch.py do, on virtual time."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from sim_disk import Disks
-from sim_keeper import SimulatedKeeper
 from sim_network import Clock, Wire
+from sim_validator import SimulatedValidator
 
 from llmcrdt.crdt.yjs.compact import compact_updates
 from llmcrdt.exceptions import LLMCRDTError
@@ -24,7 +24,6 @@ from llmcrdt.sync.messages import (
     Folded,
     Message,
     Opened,
-    Presence,
     Push,
     Records,
     Snapshot,
@@ -57,18 +56,18 @@ from sync_server.core.validation import (
     ValidateRequest,
     Validation,
 )
-from sync_server.doors import yjs
+from sync_server.doors.base import Door, Refused
 from sync_server.doors.native import NativeDoor
 from sync_server.doors.yjs import YjsDoor
 from sync_server.log.base import LogError
 from sync_server.log.file import DATABASE
 from sync_server.log.sqlite import SqliteStorage
-from sync_server.workers import compactor_worker as fold_worker
+from sync_server.workers import compactor_worker
 
 LIMITS = Limits(
-    batch=1_500, outgoing=4_000, window_records=12, window=3_000, fold=6_000, fold_tail=1_000, sweep=4, group=40,
-    keep=12_000, condense_records=2, condense_bytes=1, condense_most=12, condense_share=1e9, condense_jobs=2,
-    condense_kept=4_000,
+    batch=1_500, outgoing=4_000, window_records=12, window=3_000, compaction_bytes=6_000, compaction_tail=1_000,
+    sweep=4, group=40, keep=12_000, catch_up_records=2, catch_up_bytes=1, catch_up_most=12, catch_up_share=1e9,
+    catch_up_jobs=2, catch_up_kept=4_000,
 )  # fmt: skip
 _TICK = 0.5
 
@@ -121,9 +120,9 @@ class Ledger:
 
 
 class _Peer:
-    """One connection, seen from the relay: what ``server._Connection`` counts."""
+    """One connection, seen from the relay: what ``net.connection.Connection`` counts."""
 
-    def __init__(self, number: int, wire_: Wire, door: NativeDoor | YjsDoor) -> None:
+    def __init__(self, number: int, wire_: Wire, door: Door) -> None:
         self.number, self.wire, self.door = number, wire_, door
         self.working = self.unreported = 0
         self.ended = False
@@ -151,7 +150,7 @@ class RelayProcess:
             self.log = SqliteStorage(folder / DATABASE)
             self.rooms = Rooms(self.log, LIMITS, rng.randbytes, Validation(available=True, always=True), catch_up=True)
         self._tokens = Tokens(folder)
-        self.keeper = SimulatedKeeper(self.log.snapshots, LIMITS, self._put, rng)
+        self.validator = SimulatedValidator(self.log.snapshots, LIMITS, self._put, rng)
         self._wake()
         self._tick()
 
@@ -168,8 +167,8 @@ class RelayProcess:
 
     def close_files(self) -> None:
         with self.disks.running(self.name):
-            self.keeper.die()
-            self.ledger.happened["workers lost"] += self.keeper.restarts
+            self.validator.die()
+            self.ledger.happened["workers lost"] += self.validator.restarts
             self.log.database.connection.close()
             self.log.database.lock.close()
 
@@ -180,12 +179,12 @@ class RelayProcess:
             wire_.cut(client_after=0.01, relay_after=0)
             return
         self._numbers += 1
-        door = YjsDoor(wire_.path, b"", self._tokens) if wire_.path else NativeDoor(LIMITS, "relay")
+        door: Door = YjsDoor(wire_.path, b"", self._tokens) if wire_.path else NativeDoor(LIMITS, "relay")
         peer = _Peer(self._numbers, wire_, door)
         self._peers[peer.number] = self._by_wire[wire_] = peer
         self._put(Joined(peer.number))
-        if isinstance(door, YjsDoor):
-            door.begin()
+        door.begin()
+        if door.greeted:
             self._put(Greeted(peer.number, door.features))
 
     def left(self, wire_: Wire) -> None:
@@ -253,7 +252,7 @@ class RelayProcess:
             return
         for output in outputs:
             if isinstance(output, ValidateRequest | ReplicaDropped | Flushed):
-                self.keeper.put(output)
+                self.validator.put(output)
         self._check_soon()
         if self.rooms.announces and not self._announcing:
             self._announcing = True
@@ -270,16 +269,16 @@ class RelayProcess:
             self._put(Tick())
 
     def _check_soon(self) -> None:
-        if not self._checks and not self.keeper.idle:
+        if not self._checks and not self.validator.idle:
             self._checks = True
             self.clock.after(self.rng.choice((0.0, 0.001, 0.05)), self._check)
 
     def _check(self) -> None:
-        """The keeper's thread."""
+        """The validator's thread."""
         self._checks = False
         if self.alive:
             with self.disks.running(self.name):
-                self.keeper.turn()
+                self.validator.turn()
             self._check_soon()
 
     def _dispatch(self, taken: Sequence[tuple[int, int]], outputs: list[Output]) -> None:
@@ -309,27 +308,21 @@ class RelayProcess:
             self.readable(peer.wire)
 
     def _send(self, peer: _Peer, message: Message | DiffResponse, weight: int) -> None:
-        """As ``server.Relay`` does, which speaks the protocol of each door."""
-        if isinstance(peer.door, NativeDoor):
-            assert not isinstance(message, DiffResponse)
-            return peer.wire.send_down(codec.encode(message), weight)
-        match message:
-            case Error():
-                self._end(peer, message)
-            case DiffResponse(_, update, version):
-                if peer.door.ask_once():
-                    peer.wire.send_down(yjs.encode(yjs.StepOne(version)), 0)
-                peer.wire.send_down(yjs.encode(yjs.StepTwo(update)), weight)
-            case Records(_, _, records):
-                for n, record in enumerate(records):
-                    peer.wire.send_down(yjs.encode(yjs.Update(record.data)), 0 if n else weight)
-            case Presence(_, entries):
-                peer.wire.send_down(yjs.encode(yjs.Awareness(entries)), weight)
-            case _:
-                peer.unreported += weight
+        """As ``dispatch.Dispatch`` does."""
+        question = peer.door.ask_back(message) if isinstance(message, DiffResponse) else None
+        if question is not None:
+            peer.wire.send_down(question, 0)
+        try:
+            frames = peer.door.encode(message)
+        except Refused as e:
+            return self._end(peer, e.error)
+        if not frames:
+            peer.unreported += weight
+        for n, frame in enumerate(frames):
+            peer.wire.send_down(frame, 0 if n else weight)
 
     def _end(self, peer: _Peer, error: Error) -> None:
-        last, peer.wire.reason, _ = peer.door.farewell(error)
+        last, peer.wire.reason, _ = peer.door.close_frame(error)
         peer.ended = True
         if last is not None:
             peer.wire.send_down(last, 0)
@@ -355,7 +348,8 @@ class RelayProcess:
         records = None
         if self.rng.random() < 0.9:
             with suppress(LogError), self.disks.running(self.name):
-                records = fold_worker.obey(b"condense", b"yjs", list(self.log.snapshots.contents_in_thirds(*todo)))
+                data = list(self.log.snapshots.contents_in_thirds(*todo))
+                records = compactor_worker.obey(b"condense", b"yjs", data)
         self.ledger.happened["parts of logs condensed"] += bool(records)
         self._put(CatchUpResult(*todo, records))
 

@@ -34,8 +34,8 @@ MEMORY = "/dev/shm"
 DEVICES = 3
 DOCUMENTS = [document_id(bytes([n]) * 16) for n in (1, 2)]
 LIMITS = Limits(
-    batch=60, outgoing=600, window_records=8, window=200, fold=60, fold_tail=20, sweep=3,
-    condense_records=2, condense_bytes=1, condense_most=6, condense_share=1e9, condense_jobs=2, condense_kept=2_200,
+    batch=60, outgoing=600, window_records=8, window=200, compaction_bytes=60, compaction_tail=20, sweep=3,
+    catch_up_records=2, catch_up_bytes=1, catch_up_most=6, catch_up_share=1e9, catch_up_jobs=2, catch_up_kept=2_200,
 )  # fmt: skip
 
 

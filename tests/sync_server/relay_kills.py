@@ -244,7 +244,7 @@ class Load:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.data = folder, folder / "relay"
-        self._limits = ("--limit", "fold=20000", "--limit", "fold_tail=4000")
+        self._limits = ("--limit", "compaction_bytes=20000", "--limit", "compaction_tail=4000")
         self.relay, self.url = start(self.data, 0, *self._limits)
         with llmcrdt.open(folder / "first.db") as repo:
             self.library, self.conversation = repo.library, repo.create("under load").id

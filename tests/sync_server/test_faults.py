@@ -13,6 +13,7 @@ from websockets.sync.client import ClientConnection
 from llmcrdt.ids import document_id
 from llmcrdt.sync import codec
 from llmcrdt.sync.messages import Ack, Push, Record, Records
+from sync_server.connections import Connections
 from sync_server.doors.yjs import YjsDoor
 from sync_server.net.connection import Connection, Socket
 from sync_server.server import Relay
@@ -56,7 +57,7 @@ def breaking(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, broken: Cal
 
 
 def numbers(relay: Relay, count: int) -> list[int]:
-    return eventually(lambda: sorted(relay._connections), lambda found: len(found) == count)
+    return eventually(lambda: sorted(relay._connections.by_peer), lambda found: len(found) == count)
 
 
 def is_closed(client: ClientConnection) -> bool:
@@ -68,7 +69,7 @@ def is_closed(client: ClientConnection) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("owner", "name"), [(Connection, "send"), (Socket, "write"), (Relay, "_report"), (Connection, "took")]
+    ("owner", "name"), [(Connection, "send"), (Socket, "write"), (Connections, "report"), (Connection, "took")]
 )
 def test_all_others_are_told_and_may_go_on(
     relay: RelayThread, relays: list[Relay], monkeypatch: pytest.MonkeyPatch, owner: Any, name: str
@@ -79,7 +80,7 @@ def test_all_others_are_told_and_may_go_on(
 
         def is_broken(it: Any) -> bool:
             if isinstance(it, Socket):
-                return it is relays[0]._connections[broken].socket
+                return it is relays[0]._connections.by_peer[broken].socket
             return isinstance(it, Connection) and it.peer == broken
 
         breaking(monkeypatch, owner, name, is_broken)
@@ -107,8 +108,8 @@ def test_clients_of_the_other_door_are_kept_apart_too(
     with Bare(relay.url, name) as first, native(relay.url, D) as writer:
         first.sync()
         broken = numbers(relays[0], 2)[0]
-        door = relays[0]._connections[broken].door
-        breaking(monkeypatch, YjsDoor, "ask_once", lambda it: it is door)
+        door = relays[0]._connections.by_peer[broken].door
+        breaking(monkeypatch, YjsDoor, "ask_back", lambda it: it is door)
         breaking(monkeypatch, Connection, "send", lambda it: isinstance(it, Connection) and it.peer == broken)
         assert ask(writer, Push(D, S, 1, (one,))) == Ack(D, S, 1, 1, 1)
         assert first.close_code() == 1011

@@ -88,10 +88,10 @@ def test_documents_that_came_and_went_leave_no_more_than_the_limits_say(tmp_path
         held = []
         for count in (50, 250):
             visit(relay.url, [os.urandom(16) for _ in range(count)])
-            parts = relays[0]._rooms, relays[0]._storage, relays[0]._keeper, relays[0]._connections
-            eventually(lambda: relays[0]._connections, lambda left: not left)
+            parts = relays[0]._steps.rooms, relays[0]._storage, relays[0]._workers, relays[0]._connections
+            eventually(lambda: relays[0]._connections.by_peer, lambda left: not left)
             held.append(sum(map(entries, parts)))
-        assert relays[0]._keeper.held <= 21
+        assert relays[0]._workers.validator.held <= 21
         assert relays[0]._storage.database.cached <= 3 * limits.cached
         assert held[1] <= held[0] + 40, "each of the caches may hold some of its number, or all"
 
@@ -132,15 +132,15 @@ def test_the_rate_of_a_subject_that_left_is_forgotten_when_it_makes_no_differenc
             for token in made[1:]:
                 with connected(relay.url) as client:
                     until(client, Welcome, Hello("t", token))
-            eventually(lambda: [*relays[0]._rates], lambda rates: rates == ["subject-0"])
-        eventually(lambda: relays[0]._rates, lambda rates: not rates)
+            eventually(lambda: [*relays[0]._subjects.rates], lambda rates: rates == ["subject-0"])
+        eventually(lambda: relays[0]._subjects.rates, lambda rates: not rates)
 
 
 def test_tombstones_of_documents_that_never_were_have_a_number(tmp_path: Path) -> None:
     """And those of documents that are, or were, have none."""
     tokens = Tokens(tmp_path)
     ann, bob = (tokens.make(subject, "append", ["*"]).encode() for subject in ("ann", "bob"))
-    limits = Limits(unknown=3)
+    limits = Limits(max_unknown_tombstones=3)
     ids = [bytes([n]) * 16 for n in range(20)]
     for first in (True, False):  # also after a restart
         with RelayThread(tmp_path, limits=limits) as relay, connected(relay.url) as client, connected(relay.url) as two:

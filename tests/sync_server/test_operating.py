@@ -167,8 +167,8 @@ def test_settings_come_from_flags_then_the_environment_then_the_file(tmp_path: P
     file.write_text('port = 1\nhost = "::1"\ndata = "a"\n[limits]\nlog = 5\nfold = 6\nretry_after = 2\n')
     found = settings.defaults(file, {"LLMCRDT_RELAY_PORT": "2", "LLMCRDT_RELAY_LIMITS": "log=7, handshake=0.5"})
     assert (found["port"], found["host"], found["data"]) == (2, "::1", Path("a"))
-    limits = settings.checked({**found["limits"], **settings.limits(["fold=8"])})
-    assert limits == Limits(log=7, fold=8, retry_after=2, handshake=0.5)
+    limits = settings.checked({**found["limits"], **settings.limits(["compaction_bytes=8"])})
+    assert limits == Limits(log=7, compaction_bytes=8, retry_after=2, handshake=0.5)
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ from sync_server.log.snapshots import SqliteSnapshots
 from sync_server.log.sqlite import SqliteStorage
 from sync_server.log.sweeper import SqliteSweeper
 from sync_server.log.tombstones import SqliteTombstones
-from sync_server.server import Pace
+from sync_server.step_loop import Pace
 from sync_server.thread import RelayThread
 
 from .core.test_validation import ask, edits, hear, native
@@ -172,7 +172,7 @@ def test_what_was_condensed_is_weighed_on_the_thread(tmp_path: Path, monkeypatch
         threads.append(threading.current_thread().name)
         return real(log, *arguments)
 
-    limits = Limits(condense_bytes=1, condense_share=1e9, condense_wait=60.0)
+    limits = Limits(catch_up_bytes=1, catch_up_share=1e9, catch_up_wait=60.0)
     with RelayThread(tmp_path, limits=limits) as relay, native(relay.url, D) as writer:
         assert isinstance(ask(writer, Push(D, S, 1, tuple(edits(40)))), Ack)
         monkeypatch.setattr(Pace, "quick", True)

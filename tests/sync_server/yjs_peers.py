@@ -153,17 +153,17 @@ class Bare:
     def __exit__(self, kind: Any, error: Any, tb: Any) -> None:
         self._connecting.__exit__(kind, error, tb)
 
-    def send(self, *messages: yjs.Message | bytes) -> None:
+    def send(self, *messages: yjs.YjsMessage | bytes) -> None:
         for message in messages:
             self.socket.send(message if isinstance(message, bytes) else yjs.encode(message))
 
-    def hear(self) -> yjs.Message:
+    def hear(self) -> yjs.YjsMessage:
         """The next message that says something."""
         while True:
             frame = self.socket.recv(timeout=PATIENCE)
             assert isinstance(frame, bytes)
             assert frame[0] <= 3, "a stock client would take the rest for messages"
-            if frame != yjs.KEEPALIVE:
+            if frame != yjs.KEEPALIVE.frame:
                 return yjs.decode(frame)
 
     def sync(self, version: bytes = b"\x00") -> bytes:

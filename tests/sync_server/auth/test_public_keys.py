@@ -41,7 +41,8 @@ from sync_server.__main__ import main
 from sync_server.auth.public_keys import KEYS, AccessError, PublicKeys
 from sync_server.auth.tokens import KEY, LEVELS, TokenRefused, Tokens, sign
 from sync_server.core.limits import Limits
-from sync_server.doors.native import NativeDoor, Refused
+from sync_server.doors.base import Refused
+from sync_server.doors.native import NativeDoor
 from sync_server.thread import RelayThread
 
 pytest.importorskip("cryptography")
@@ -207,9 +208,9 @@ REFUSALS = {Open: ErrorCode.FORBIDDEN, Push: ErrorCode.READ_ONLY, Fold: ErrorCod
 def test_the_matrix_names_every_message_of_a_client() -> None:
     from typing import get_args
 
-    from sync_server.doors.native import Request
+    from sync_server.doors.native import ClientMessage
 
-    assert {type(m) for m in MESSAGES} == set(get_args(Request)) == set(NEEDS)
+    assert {type(m) for m in MESSAGES} == set(get_args(ClientMessage)) == set(NEEDS)
 
 
 @pytest.mark.parametrize("own", [True, False])

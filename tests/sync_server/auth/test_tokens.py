@@ -49,7 +49,8 @@ from llmcrdt.testing.local_documents import BlobDocuments
 from sync_server.auth.public_keys import AccessError
 from sync_server.auth.tokens import KEY, LEVELS, TOKENS, Grant, TokenRefused, Tokens
 from sync_server.core.limits import Limits
-from sync_server.doors.native import NativeDoor, Refused
+from sync_server.doors.base import Refused
+from sync_server.doors.native import NativeDoor
 from sync_server.thread import RelayThread
 
 D, E, S = b"d" * 16, b"e" * 16, b"s" * 16

@@ -51,7 +51,7 @@ from sync_server.log.base import LogError, Origin
 from sync_server.log.file import DATABASE
 from sync_server.log.sqlite import SqliteStorage
 from sync_server.thread import RelayThread
-from sync_server.workers import compactor_worker as fold_worker
+from sync_server.workers import compactor_worker
 from sync_server.workers.compactor import Compactor
 
 from ...waiting import eventually
@@ -65,7 +65,7 @@ class Relay:
     """Rooms over a real log. Peer 1 writes, the others come back; who condenses says b"less"."""
 
     def __init__(self, folder: Path, **limits: float) -> None:
-        limits = {"fold": 1 << 30, "outgoing": 1 << 20, "condense_records": 3, "condense_bytes": 1} | limits
+        limits = {"compaction_bytes": 1 << 30, "outgoing": 1 << 20, "catch_up_records": 3, "catch_up_bytes": 1} | limits
         self.log = SqliteStorage(folder / DATABASE)
         self.rooms = Rooms(self.log, Limits(**limits), random.Random(1).randbytes, catch_up=True)  # type: ignore[arg-type]
         self.inbox: dict[int, list[Message]] = {}
@@ -204,7 +204,7 @@ def test_what_failed_is_tried_again_but_not_for_ever(relay: Relay) -> None:
 
 
 def test_what_failed_of_more_than_is_condensed_at_once_is_left_alone_as_well(tmp_path: Path) -> None:
-    relay = Relay(tmp_path, condense_most=4)
+    relay = Relay(tmp_path, catch_up_most=4)
     for _ in range(3):
         relay.say(2, Open(D, "yjs", relay.cursors[1]))
         relay.failed()
@@ -229,7 +229,7 @@ def test_what_came_with_a_step_that_was_not_written_is_tried_again(
 
 
 def test_what_had_no_room_is_tried_again(tmp_path: Path) -> None:
-    relay = Relay(tmp_path, outgoing=1_000, batch=1_000, condense_share=1e9, condense_kept=4_500)
+    relay = Relay(tmp_path, outgoing=1_000, batch=1_000, catch_up_share=1e9, catch_up_kept=4_500)
     relay.say(2, Open(D, "yjs", relay.cursors[1]))
     relay.condensed(b"x" * 3_000)
     for peer, comes in ((3, Records), (4, Snapshot)):
@@ -340,12 +340,12 @@ def test_a_document_that_is_deleted_says_nothing_more(relay: Relay) -> None:
 @pytest.mark.parametrize(
     "limits",
     [
-        {"condense_records": 9},
-        {"condense_bytes": 60},
-        {"condense_document": 60},
-        {"condense_free": 1, "condense_ratio": 1},
-        {"condense_free": 1, "condense_ratio": 0},
-        {"condense_jobs": 0},
+        {"catch_up_records": 9},
+        {"catch_up_bytes": 60},
+        {"catch_up_document": 60},
+        {"catch_up_free": 1, "catch_up_ratio": 1},
+        {"catch_up_free": 1, "catch_up_ratio": 0},
+        {"catch_up_jobs": 0},
     ],
 )
 def test_a_few_records_are_sent_as_they_are(tmp_path: Path, limits: dict[str, int]) -> None:
@@ -357,7 +357,7 @@ def test_a_few_records_are_sent_as_they_are(tmp_path: Path, limits: dict[str, in
 
 def test_no_more_of_a_long_log_is_looked_at_than_it_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The loop waits for that."""
-    relay, found = Relay(tmp_path, condense_bytes=100), list[int]()
+    relay, found = Relay(tmp_path, catch_up_bytes=100), list[int]()
     relay.say(1, *(Push(D, S, n, (b"x" * 100,) * 100) for n in range(11, 4_011, 100)))
     weigh = relay.log.snapshots.bytes_between
 
@@ -369,8 +369,8 @@ def test_no_more_of_a_long_log_is_looked_at_than_it_takes(tmp_path: Path, monkey
     relay.say(2, Open(D, "yjs", relay.cursors[1]))
     assert relay.to_condense == [CatchUpRequest(D, 2, 4_010)]
     assert 100 <= found.pop() < 120_000
-    # Of a log above ``condense_free`` a part has to be missed that is worth it.
-    relay.rooms.limits = relay.rooms._catch_up._limits = replace(relay.rooms.limits, condense_free=1)
+    # Of a log above ``catch_up_free`` a part has to be missed that is worth it.
+    relay.rooms.limits = relay.rooms._catch_up._limits = replace(relay.rooms.limits, catch_up_free=1)
     relay.say(3, Open(D, "yjs", relay.cursors[2]))
     assert relay.to_condense[1:] == [CatchUpRequest(D, 3, 4_010)]
     assert 400_000 / 256 <= found.pop() < 120_000
@@ -378,7 +378,7 @@ def test_no_more_of_a_long_log_is_looked_at_than_it_takes(tmp_path: Path, monkey
 
 
 def test_a_long_tail_comes_in_several_and_what_is_kept_has_a_limit(tmp_path: Path) -> None:
-    relay = Relay(tmp_path, condense_most=4, condense_kept=2_100)
+    relay = Relay(tmp_path, catch_up_most=4, catch_up_kept=2_100)
     relay.say(2, Open(D, "yjs", relay.cursors[0]))
     for after, upto in ((1, 5), (5, 9)):
         assert relay.to_condense == [CatchUpRequest(D, after, upto)]
@@ -393,7 +393,7 @@ def test_a_long_tail_comes_in_several_and_what_is_kept_has_a_limit(tmp_path: Pat
 
 
 def test_who_does_not_read_holds_no_more_than_may_be_kept(tmp_path: Path) -> None:
-    relay = Relay(tmp_path, outgoing=1_000, batch=1_000, condense_share=1e9, condense_kept=8_000)
+    relay = Relay(tmp_path, outgoing=1_000, batch=1_000, catch_up_share=1e9, catch_up_kept=8_000)
 
     def came(peer: int) -> type[Message]:
         relay.say(peer, Open(D, "yjs", relay.cursors[peer]))
@@ -437,7 +437,7 @@ def test_the_worker_answers_for_what_is_there_and_for_nothing_else(tmp_path: Pat
     first, again, unknown, _ = eventually(lambda: answers, lambda found: len(found) == 4)
     (worker,) = [condenser._worker]
     assert isinstance(first, CatchUpResult) and first == again and first.records is not None
-    assert list(first.records) == fold_worker.obey(
+    assert list(first.records) == compactor_worker.obey(
         b"condense", b"yjs", list(log.snapshots.contents_in_thirds(D, 10, 40))
     )
     assert unknown == CatchUpResult(E, 0, 5, [])
@@ -446,7 +446,7 @@ def test_the_worker_answers_for_what_is_there_and_for_nothing_else(tmp_path: Pat
     assert head
     log.snapshots.put(D, head.cursor, S, [b"folded"], 1 << 16)
     assert not log.records.commit()
-    assert condenser.condense(CatchUpRequest(D, 10, 40)) == []
+    assert condenser.catch_up(CatchUpRequest(D, 10, 40)) == []
     assert worker is condenser._worker is not None, "one process for all of them"
     condenser.stop()
     assert worker.poll() is not None
@@ -456,7 +456,7 @@ def test_the_worker_answers_for_what_is_there_and_for_nothing_else(tmp_path: Pat
 def test_what_waited_too_long_is_not_condensed(tmp_path: Path) -> None:
     log = made(tmp_path, 40)
     answers: list[object] = []
-    condenser = Compactor(log, Limits(condense_wait=0.0), answers.append)
+    condenser = Compactor(log, Limits(catch_up_wait=0.0), answers.append)
     condenser.put(CatchUpRequest(D, 10, 40))
     assert eventually(lambda: answers) == [CatchUpResult(D, 10, 40, None)]
     condenser.stop()
@@ -468,7 +468,7 @@ def test_whoever_waits_is_answered_where_the_worker_cant_be_asked(
 ) -> None:
     log = made(tmp_path, 40)
     answers: list[object] = []
-    condenser = Compactor(log, Limits(condense_wait=60.0), answers.append, early=True)
+    condenser = Compactor(log, Limits(catch_up_wait=60.0), answers.append, early=True)
     worker = eventually(lambda: condenser._worker)
     with monkeypatch.context() as patch:
         patch.setattr(threading.Timer, "start", lambda _: threading.stack_size(1))  # ValueError
@@ -485,7 +485,7 @@ def test_whoever_waits_is_answered_where_the_worker_cant_be_asked(
 def test_a_worker_that_idles_gives_way_to_a_new_one(tmp_path: Path) -> None:
     log = made(tmp_path, 40)
     answers: list[object] = []
-    condenser = Compactor(log, Limits(condense_idle=0.01), answers.append, early=True)
+    condenser = Compactor(log, Limits(catch_up_idle=0.01), answers.append, early=True)
     first = eventually(lambda: condenser._worker)
     condenser.put(CatchUpRequest(D, 10, 40))
     eventually(lambda: answers)
@@ -504,12 +504,12 @@ def test_updates_that_wait_and_bytes_that_harm_are_left_to_the_records() -> None
         [b"", b"", b"\xff"],
         [b"\xff", b"", b"", *some],
     ):
-        assert fold_worker.obey(b"condense", b"yjs", data) == nothing
+        assert compactor_worker.obey(b"condense", b"yjs", data) == nothing
 
 
 @pytest.mark.parametrize("dies", [False, True])
 def test_a_device_that_comes_back_has_the_same_also_where_the_worker_dies(tmp_path: Path, dies: bool) -> None:
-    limits = Limits(condense_bytes=1, condense_share=1e9, condense_wait=60.0, fold_memory=1 if dies else 1 << 32)
+    limits = Limits(catch_up_bytes=1, catch_up_share=1e9, catch_up_wait=60.0, compaction_memory=1 if dies else 1 << 32)
     with (
         RelayThread(tmp_path / "relay", limits=limits) as relay,
         llmcrdt.open(tmp_path / "writer.db") as writer,

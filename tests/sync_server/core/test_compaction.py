@@ -53,8 +53,7 @@ from llmcrdt.sync.messages import (
     Welcome,
 )
 from llmcrdt.testing.local_documents import BlobDocuments
-from sync_server.core.events import CompactRequest, Event, Joined, Output, Send, Sent
-from sync_server.core.events import CompactResult as FoldResult
+from sync_server.core.events import CompactRequest, CompactResult, Event, Joined, Output, Send, Sent
 from sync_server.core.limits import Limits
 from sync_server.core.rooms import Rooms
 from sync_server.core.validation import Received
@@ -71,7 +70,7 @@ class Relay:
 
     def __init__(self, folder: Path, **limits: int) -> None:
         self.folder = folder
-        limits = {"fold": 1 << 30, "batch": 10, "outgoing": 1 << 20, **limits}
+        limits = {"compaction_bytes": 1 << 30, "batch": 10, "outgoing": 1 << 20, **limits}
         self.log = SqliteStorage(folder / "relay.db")
         self.rooms = Rooms(self.log, Limits(**limits), random.Random(1).randbytes)
         self.inbox: list[Message] = []
@@ -102,7 +101,7 @@ class Relay:
         self.say(Fold(D), peer=1)
         for document, upto in self.to_fold:
             data = b"+".join(self.log.snapshots.contents(document, upto.position))
-            self.step(FoldResult(document, upto, [data, b"waiting"]))
+            self.step(CompactResult(document, upto, [data, b"waiting"]))
         self.to_fold = []
         return self.rest()
 
@@ -205,7 +204,7 @@ def test_a_gap_is_a_gap_also_behind_a_fold(relay: Relay) -> None:
 
 
 def test_a_log_is_folded_when_it_outgrows_its_snapshot_and_keeps_a_tail(tmp_path: Path) -> None:
-    relay = Relay(tmp_path, fold=1000, fold_tail=300, sweep=7)
+    relay = Relay(tmp_path, compaction_bytes=1000, compaction_tail=300, sweep=7)
     relay.say(Open(D, "yjs"))
     n, asked = 0, []
     for _ in range(60):
@@ -213,7 +212,7 @@ def test_a_log_is_folded_when_it_outgrows_its_snapshot_and_keeps_a_tail(tmp_path
         relay.say(Push(D, S, n, (b"x" * 100,)))
         for document, upto in relay.to_fold:
             asked.append((n, upto.position))
-            relay.step(FoldResult(document, upto, [b"y" * 2000]))
+            relay.step(CompactResult(document, upto, [b"y" * 2000]))
         relay.to_fold = []
     # Above 1,000 + 300 bytes first, then above what the snapshot has, and 300.
     assert asked == [(14, 11), (35, 32), (56, 53)]
@@ -292,7 +291,7 @@ crossings = st.one_of(
 def test_whoever_a_fold_overtakes_misses_nothing(tmp_path_factory: pytest.TempPathFactory, plan: list) -> None:
     """Wherever readers stand when a fold takes effect, and however often one does."""
     log = SqliteStorage(tmp_path_factory.mktemp("folds") / "relay.db")
-    limits = Limits(fold=60, fold_tail=20, batch=12, outgoing=300, sweep=3, window_records=1 << 20)
+    limits = Limits(compaction_bytes=60, compaction_tail=20, batch=12, outgoing=300, sweep=3, window_records=1 << 20)
     rooms = Rooms(log, limits, random.Random(1).randbytes)
     three = [Follower(peer) for peer in (1, 2, 3)]
     to_fold: list[CompactRequest] = []
@@ -311,7 +310,7 @@ def test_whoever_a_fold_overtakes_misses_nothing(tmp_path_factory: pytest.TempPa
     def folded(works: bool) -> list[Event]:
         document, upto = to_fold.pop(0)
         every = dict.fromkeys(in_fours(b"".join(log.snapshots.contents(document, upto.position))))
-        return [FoldResult(document, upto, [b"".join(every)] if works else None)]
+        return [CompactResult(document, upto, [b"".join(every)] if works else None)]
 
     step(*(Joined(one.peer) for one in three), *(event for one in three for event in one.open(False)))
     for group in plan:
@@ -347,7 +346,7 @@ def test_whoever_a_fold_overtakes_misses_nothing(tmp_path_factory: pytest.TempPa
 
 
 def test_a_kind_that_can_not_be_folded_never_is(tmp_path: Path) -> None:
-    relay = Relay(tmp_path, fold=10, fold_tail=0)
+    relay = Relay(tmp_path, compaction_bytes=10, compaction_tail=0)
     relay.say(Open(D, "sealed"))
     relay.say(Push(D, S, 1, (b"x" * 100,)))
     assert relay.say(Fold(D)) == [Folded(D, FOLD_NEVER)]
@@ -356,11 +355,11 @@ def test_a_kind_that_can_not_be_folded_never_is(tmp_path: Path) -> None:
 
 
 def test_a_fold_that_failed_is_told_and_not_tried_at_once(tmp_path: Path) -> None:
-    relay = Relay(tmp_path, fold=100, fold_tail=0)
+    relay = Relay(tmp_path, compaction_bytes=100, compaction_tail=0)
     relay.say(Open(D, "yjs"))
     relay.say(Push(D, S, 1, (b"x" * 150,)), Fold(D))
     ((document, upto),) = relay.to_fold
-    relay.step(FoldResult(document, upto, None))
+    relay.step(CompactResult(document, upto, None))
     assert Folded(D, FOLD_FAILED) in relay.inbox
     relay.to_fold = []
     relay.say(Push(D, S, 2, (b"x" * 100,)))
@@ -378,7 +377,7 @@ def test_what_a_client_asked_for_is_done_after_a_restart(tmp_path: Path) -> None
     relay = Relay(tmp_path)
     relay.rest()
     assert [todo.upto.position for todo in relay.to_fold] == [1]
-    relay.step(FoldResult(D, relay.to_fold[0].upto, [b"a"]))
+    relay.step(CompactResult(D, relay.to_fold[0].upto, [b"a"]))
     relay.log.close()
     relay = Relay(tmp_path)
     relay.rest()
@@ -476,7 +475,7 @@ def test_updates_that_wait_and_bytes_that_are_none_survive_a_fold(tmp_path: Path
 
 def test_a_worker_that_dies_harms_nobody(tmp_path: Path) -> None:
     updates = written("one", "two")
-    limits = Limits(fold_memory=1 << 20)  # less than an interpreter needs
+    limits = Limits(compaction_memory=1 << 20)  # less than an interpreter needs
     with RelayThread(tmp_path, limits=limits) as relay:
         fill(relay.url, updates)
         assert ask_fold(relay.url) == FOLD_FAILED

@@ -58,6 +58,20 @@ def test_each_is_set_by_flag_environment_and_file(tmp_path: Path, name: str, mon
         settings.checked({name: -1})
 
 
+@pytest.mark.parametrize(("old", "new"), settings.OLD_NAMES.items())
+def test_a_limit_goes_by_its_old_name_too(tmp_path: Path, old: str, new: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each source overrides the one before, whichever name it uses."""
+    file = tmp_path / "relay.toml"
+    file.write_text(f"[limits]\n{old} = 3\n")
+    arguments = ["--data", str(tmp_path), "--config", str(file)]
+    assert getattr(_options(arguments).limits, new) == 3
+    monkeypatch.setenv("LLMCRDT_RELAY_LIMITS", f"{new}=4")
+    assert getattr(_options(arguments).limits, new) == 4
+    assert getattr(_options([*arguments, "--limit", f"{old}=5"]).limits, new) == 5
+    with pytest.raises(ValueError, match=f"{old} is the old name of {new}"):
+        settings.limits([f"{old}=1", f"{new}=2"])
+
+
 def connected(url: str) -> ClientConnection:
     return connect(url + PATH, subprotocols=[Subprotocol(SUBPROTOCOL)], proxy=None)
 

@@ -26,7 +26,7 @@ import llmcrdt
 from llmcrdt.exceptions import RelayRefused
 from llmcrdt.ids import document_id
 from llmcrdt.sync import codec
-from llmcrdt.sync.link import Link
+from llmcrdt.sync.link import Link, control_of
 from llmcrdt.sync.messages import (
     MAX_FRAME,
     PATH,
@@ -68,9 +68,7 @@ from sync_server.log.file import DATABASE
 from sync_server.log.records import SqliteRecords
 from sync_server.log.sqlite import SqliteStorage
 from sync_server.thread import RelayThread
-from sync_server.workers import framing as pieces
-from sync_server.workers import validator as keeper_module
-from sync_server.workers import validator_worker
+from sync_server.workers import framing, validator, validator_worker
 from sync_server.workers.validator import Validator
 
 from ...hostile.updates import far_apart, text
@@ -188,7 +186,7 @@ def test_a_device_with_a_bad_record_goes_on_and_its_user_is_told(tmp_path: Path)
             patch.setattr("llmcrdt.testing.local_documents.pack", lambda _: next(data))
             for n in range(4):
                 local.put(name, b"%d" % n)
-        link.notify(name)
+        control_of(link).notify(name)
         with pytest.raises(RelayRefused) as refused:
             link.wait_synced(WAIT)
         assert refused.value.code == ErrorCode.BAD_RECORD
@@ -272,11 +270,11 @@ def start(data: Path) -> tuple[subprocess.Popen[str], str]:
     return child, child.stdout.readline().split()[-1]
 
 
-# ---------------------------------------------------------------- the keeper alone
+# ---------------------------------------------------------------- the validator alone
 
 
 class Kept:
-    """A keeper over a real log, and the rooms' part in it: what passed is appended before a Flush is answered."""
+    """A validator over a real log, and the rooms' part in it: what passed is appended before a Flush is answered."""
 
     def __init__(self, folder: Path, **limits: int) -> None:
         self.log = SqliteStorage(folder / DATABASE)
@@ -287,8 +285,8 @@ class Kept:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
-        self.keeper = Validator(self.log.snapshots, Limits(**limits), self._take)
-        self._loop.call_soon_threadsafe(self.keeper.start)
+        self.validator = Validator(self.log.snapshots, Limits(**limits), self._take)
+        self._loop.call_soon_threadsafe(self.validator.start)
 
     def _take(self, answer: ValidateResult | Flush) -> None:
         if isinstance(answer, Flush):
@@ -301,7 +299,7 @@ class Kept:
             self._got.notify_all()
 
     def tell(self, *orders: ValidateRequest | ReplicaDropped | Flushed) -> None:
-        self._loop.call_soon_threadsafe(self.keeper.put, *orders)
+        self._loop.call_soon_threadsafe(self.validator.put, *orders)
 
     def put(self, request: Push | DiffRequest | MergeRequest) -> int:
         self._ticket += 1
@@ -319,8 +317,8 @@ class Kept:
         assert not self.log.records.commit()
 
     def close(self) -> None:
-        asyncio.run_coroutine_threadsafe(self.keeper.stop(), self._loop).result(WAIT)
-        assert self.keeper.scheduler.size == 0, "what it counts is what there is"
+        asyncio.run_coroutine_threadsafe(self.validator.stop(), self._loop).result(WAIT)
+        assert self.validator.scheduler.size == 0, "what it counts is what there is"
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -341,7 +339,7 @@ async def die(transport: Any, worker: Any) -> None:
 
 
 async def speak(transport: Any, worker: Any) -> None:
-    worker.pipe_data_received(1, pieces.joined([b"ok", b"", b"0"]))
+    worker.pipe_data_received(1, framing.joined([b"ok", b"", b"0"]))
     assert worker.over
 
 
@@ -360,24 +358,24 @@ def test_a_worker_that_goes_wrong_before_it_is_known_is_started_again(
         return transport, worker
 
     monkeypatch.setattr(kept._loop, "subprocess_exec", started)
-    monkeypatch.setattr(keeper_module, "_PAUSE", 0.1)
+    monkeypatch.setattr(validator, "_PAUSE", 0.1)
     ticket = kept.put(Push(D, S, 1, tuple(edits(1))))
     assert kept.wait(ticket) == [ValidateResult(ticket, 1)]
     assert len(times) == 2
 
 
 def spoil_first_answers(kept: Kept, monkeypatch: pytest.MonkeyPatch, malformed: list[bytes]) -> list[list[bytes]]:
-    """The first answers of the worker are these; what it really said. Should the keeper fail, ticket 1 hears of it."""
-    feed, said = pieces.Reader.feed, list[list[bytes]]()
+    """The first answers of the worker are these; what it really said. Where the validator fails, ticket 1 is told."""
+    feed, said = framing.Reader.feed, list[list[bytes]]()
 
-    def wrong(reader: pieces.Reader, data: bytes) -> list[bytes] | None:
+    def wrong(reader: framing.Reader, data: bytes) -> list[bytes] | None:
         answers = feed(reader, data)
         if answers:
             said.append(answers)
         return malformed if answers and len(said) == 1 else answers
 
-    monkeypatch.setattr(pieces.Reader, "feed", wrong)
-    monkeypatch.setattr(kept.keeper, "_failed", lambda: kept._take(ValidateResult(1, failed=True)))
+    monkeypatch.setattr(framing.Reader, "feed", wrong)
+    monkeypatch.setattr(kept.validator, "_failed", lambda: kept._take(ValidateResult(1, failed=True)))
     return said
 
 
@@ -409,7 +407,7 @@ def test_a_worker_that_says_what_can_not_be_is_started_again(
     assert kept.put(Push(D, S, 1, tuple(edits(2)))) == 1
     assert kept.wait(1) == [ValidateResult(1, 2)]
     assert said[0] == [b"ok", b"", b"0", b"ok", b"", b"1", b"2"], "the document is loaded, and the records are checked"
-    assert kept.keeper.restarts == 1
+    assert kept.validator.restarts == 1
 
 
 @pytest.mark.parametrize(
@@ -431,7 +429,7 @@ def test_other_answers_are_not_believed_either(
     )
     (answer,) = kept.wait(1)
     assert (answer.failed, answer.refused, len(answer.data)) == (False, "", 2 if order == b"diff" else 0)
-    assert kept.keeper.restarts == 1
+    assert kept.validator.restarts == 1
 
 
 def test_a_batch_costs_the_same_however_many_documents_are_held(kept: Kept) -> None:
@@ -446,12 +444,12 @@ def test_a_batch_costs_the_same_however_many_documents_are_held(kept: Kept) -> N
             Documents.looked += 1
             return super().values()
 
-    kept.keeper.scheduler.documents = Documents()
+    kept.validator.scheduler._documents.by_id = Documents()
     for document in (D, E):
         for n, record in enumerate(edits(3), 1):
             kept.wait(kept.put(Push(document, S, n, (record,))))
     assert Documents.looked == 0
-    assert kept.keeper.held == 2
+    assert kept.validator.held == 2
 
 
 def test_a_cold_document_is_loaded_with_all_that_its_log_has(kept: Kept) -> None:
@@ -505,7 +503,7 @@ def test_what_only_the_core_refuses_is_found_among_many_records(kept: Kept, bad:
     whole.apply_update(told.data[0])
     assert str(whole.get("t", type=pycrdt.Text)) == "hezzllo"
     assert texts(told.data[0]) == texts(*before, *after)
-    assert kept.keeper.restarts == 0
+    assert kept.validator.restarts == 0
 
 
 def test_a_document_in_doubt_is_gone_until_it_is_loaded_again() -> None:
@@ -576,7 +574,7 @@ def test_documents_are_thrown_away_to_make_room_and_come_back(tmp_path: Path) ->
                 kept.append(name, *([made[name]] if not kept.log.records.head(name) else []))
                 (told,) = kept.wait(kept.put(DiffRequest(name, "yjs", b"\x00")))
                 assert texts(told.data[0]) == texts(made[name])
-                assert kept.keeper.held <= 4
+                assert kept.validator.held <= 4
     finally:
         kept.close()
 
@@ -595,8 +593,8 @@ def make_deadly(monkeypatch: pytest.MonkeyPatch, folder: Path, method: str) -> N
         "sys.exit(validator_worker.process.serve(validator_worker.main))\n"
     )
     monkeypatch.syspath_prepend(folder)
-    command = keeper_module.process.command
-    monkeypatch.setattr(keeper_module.process, "command", lambda _, *rest: command("deadly", *rest))
+    command = validator.process.command
+    monkeypatch.setattr(validator.process, "command", lambda _, *rest: command("deadly", *rest))
 
 
 def test_what_kills_the_worker_is_refused_and_what_stands_beside_it_passes(
@@ -616,34 +614,34 @@ def test_what_kills_the_worker_is_refused_and_what_stands_beside_it_passes(
     assert (two.good, bool(two.refused)) == (3, True)
     assert texts(*three.data) == texts(good[0])
     assert not four.failed
-    assert kept.keeper.restarts >= 3
+    assert kept.validator.restarts >= 3
     assert kept.wait(kept.put(Push(E, T, 4, (good[3],))))[0].good == 1
 
 
 def test_a_worker_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeper_module, "_PATIENCE", 1)
+    monkeypatch.setattr(validator, "_PATIENCE", 1)
     kept = Kept(tmp_path, check_seconds=1)
     try:
         kept.wait(kept.put(Push(D, S, 1, tuple(edits(1)))))
-        (pid,) = kept.keeper.pids
+        (pid,) = kept.validator.pids
         os.kill(pid, signal.SIGSTOP)
         (answer,) = kept.wait(kept.put(Push(E, S, 1, tuple(edits(1)))))
         assert answer.good == 1
-        assert pid not in kept.keeper.pids
+        assert pid not in kept.validator.pids
     finally:
         kept.close()
 
 
 def test_the_slow_worker_is_there_while_something_is_slow(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeper_module, "_IDLE", 0.2)
+    monkeypatch.setattr(validator, "_IDLE", 0.2)
     kept.wait(kept.put(Push(D, S, 1, (text(1_000),))))
-    quick = kept.keeper.pids
+    quick = kept.validator.pids
     assert len(quick) == 1
     slow, other = kept.put(Push(D, S, 2, (far_apart(1_000),))), kept.put(Push(E, T, 1, tuple(edits(1))))
     assert [answer.good for answer in kept.wait(slow, other)] == [1, 1]
-    eventually(lambda: kept.keeper.pids, lambda pids: pids == quick)
+    eventually(lambda: kept.validator.pids, lambda pids: pids == quick)
     assert kept.wait(kept.put(Push(D, S, 3, tuple(edits(1)))))[0].good == 1
-    assert kept.keeper.restarts == 0
+    assert kept.validator.restarts == 0
 
 
 def test_a_document_that_can_not_be_loaded_takes_nothing(
@@ -653,7 +651,7 @@ def test_a_document_that_can_not_be_loaded_takes_nothing(
     make_deadly(monkeypatch, tmp_path, "load")
     kept.append(D, edits(1)[0], update("k", "deadly"))
     first = kept.wait(kept.put(Push(D, S, 1, tuple(edits(2)))), kept.put(DiffRequest(D, "yjs", b"\x00")))
-    restarts = kept.keeper.restarts
+    restarts = kept.validator.restarts
     later = kept.wait(
         kept.put(Push(D, T, 1, tuple(edits(1)))),
         kept.put(MergeRequest(D, "yjs", edits(1)[0])),
@@ -661,7 +659,7 @@ def test_a_document_that_can_not_be_loaded_takes_nothing(
         kept.put(Push(D, T, 2, (b"rubbish",))),
     )
     assert {(answer.good, answer.failed, answer.refused) for answer in (*first, *later)} == {(0, True, "")}
-    assert kept.keeper.restarts == restarts, "it is not tried again"
+    assert kept.validator.restarts == restarts, "it is not tried again"
     assert kept.wait(kept.put(Push(E, S, 1, tuple(edits(1)))))[0].good == 1
 
 
@@ -687,11 +685,11 @@ def test_a_document_that_harmed_a_worker_is_read_on_and_who_writes_is_told_by_a_
         assert list(log.snapshots.contents(D, 9)) == [one, two]
 
 
-# ---------------------------------------------------------------- order, without a keeper
+# ---------------------------------------------------------------- order, without a validator
 
 
 class CheckedRooms:
-    """Rooms whose keeper answers when it is told to, in any order between documents."""
+    """Rooms whose validator answers when it is told to, in any order between documents."""
 
     def __init__(self, folder: Path, seed: int) -> None:
         self.log = SqliteStorage(folder / DATABASE)
@@ -710,7 +708,7 @@ class CheckedRooms:
                 self.heard.append((output.peer, output.error))
 
     def answer(self, rng: random.Random) -> None:
-        """The keeper answers one document's first job."""
+        """The validator answers one document's first job."""
         if self.todo:
             document = rng.choice(self.todo).request.document
             todo = next(t for t in self.todo if t.request.document == document)
@@ -758,7 +756,7 @@ def test_messages_of_one_peer_about_one_document_keep_their_order(
         assert (head.cursor.position if head else 0) == pushed[document], "what was sent before it left is there"
     reached = [m.id for _, m in net.heard if isinstance(m, Reached)]
     assert leaves or reached == list(range(1, barriers + 1))
-    assert not net.checking.busy and not net.checking._lines and not net.checking._names
+    assert not net.checking.busy and not net.checking._queues and not net.checking._names
     net.log.close()
 
 

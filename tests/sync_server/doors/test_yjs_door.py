@@ -14,6 +14,8 @@ from llmcrdt.ids import document_id, new_document_id
 from llmcrdt.sync.messages import MAX_PRESENCE, MAX_STATE, Announcement
 from sync_server.auth.tokens import Tokens
 from sync_server.doors import yjs
+from sync_server.doors.base import Door, House, Upgrade
+from sync_server.testing.door_suite import DoorSuite
 from sync_server.thread import RelayThread
 
 from ..hostile_updates import FRAMES, STATE_VECTORS
@@ -27,6 +29,19 @@ MESSAGES = {
     "query awareness": yjs.QueryAwareness(),
     "denied": yjs.Denied("no"),
 }
+
+
+class TestYjsDoor(DoorSuite):
+    def make(self, house: House, document: bytes, token: bytes) -> Door:
+        return yjs.DOOR.make(Upgrade(yjs.PATH + document_id(document), token), house)
+
+    def reading(self, document: bytes) -> bytes:
+        return yjs.encode(yjs.StepOne(b"\x00"))
+
+    def writing(self, document: bytes) -> bytes:
+        return yjs.encode(MESSAGES["update"])
+
+
 VECTORS = Path(__file__).parents[2] / "vectors" / "y_websocket.json"
 
 

@@ -229,11 +229,11 @@ def test_a_page_and_a_device_see_each_other(tmp_path: Path, open_repo: OpenRepo)
 
 
 def test_silence_is_broken_before_a_page_gives_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert 0 < yjs.IDLE < 30 / 2, "y-websocket 1.5, 2.1 and 3.1: messageReconnectTimeout = 30000"
-    monkeypatch.setattr(yjs, "IDLE", 0.2)
+    assert 0 < yjs.KEEPALIVE.seconds < 30 / 2, "y-websocket 1.5, 2.1 and 3.1: messageReconnectTimeout = 30000"
+    monkeypatch.setattr(yjs.YjsDoor, "keepalive", yjs.KEEPALIVE._replace(seconds=0.2))
     with RelayThread(tmp_path) as relay, Bare(relay.url, new_document_id()) as page:
         page.sync()
-        while page.socket.recv(timeout=30) != yjs.KEEPALIVE:
+        while page.socket.recv(timeout=30) != yjs.KEEPALIVE.frame:
             pass
 
 
@@ -249,7 +249,7 @@ def test_a_slow_page_is_not_buffered(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(connection_module.Connection, "send", send)
     with (
-        RelayThread(tmp_path, limits=Limits(outgoing=100_000, fold=1 << 40)) as relay,
+        RelayThread(tmp_path, limits=Limits(outgoing=100_000, compaction_bytes=1 << 40)) as relay,
         Bare(relay.url, document, max_queue=1) as slow,
         Bare(relay.url, document) as writer,
         Bare(relay.url, document) as quick,
@@ -267,7 +267,7 @@ def test_a_slow_page_is_not_buffered(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_page_that_falls_behind_a_fold_has_to_come_back(tmp_path: Path) -> None:
     document, count = new_document_id(), 120
     # Folded when it is asked for, and not before: the quick one may be a little slow.
-    with RelayThread(tmp_path, limits=Limits(outgoing=100_000, fold=1 << 40)) as relay:
+    with RelayThread(tmp_path, limits=Limits(outgoing=100_000, compaction_bytes=1 << 40)) as relay:
         with (
             Bare(relay.url, document, max_queue=1) as slow,
             Bare(relay.url, document) as writer,

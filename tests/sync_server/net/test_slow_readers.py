@@ -18,7 +18,7 @@ import pytest
 from llmcrdt.ids import document_id
 from llmcrdt.sync import codec
 from llmcrdt.sync.messages import PATH, SUBPROTOCOL, Ack, Error, ErrorCode, Hello, Open, Push
-from sync_server import server
+from sync_server import sessions
 from sync_server.auth.tokens import Tokens
 from sync_server.core.limits import Limits
 from sync_server.doors import yjs
@@ -29,7 +29,7 @@ from ...waiting import eventually
 from ..core.test_validation import ask, hear, native
 
 D, S = b"d" * 16, b"s" * 16
-UNFOLDED = Limits(fold=1 << 40)
+UNFOLDED = Limits(compaction_bytes=1 << 40)
 READERS = 40
 
 
@@ -43,7 +43,7 @@ def connections(monkeypatch: pytest.MonkeyPatch) -> list[Connection]:
             super().__init__(*arguments)  # type: ignore[arg-type]
             found.append(self)
 
-    monkeypatch.setattr(server, "Connection", Noted)
+    monkeypatch.setattr(sessions, "Connection", Noted)
     return found
 
 
@@ -217,14 +217,14 @@ def test_a_slow_reader_that_is_cut_off_is_forgotten(tmp_path: Path, connections:
 
 
 def test_who_is_sent_away_and_does_not_read_is_cut_off(tmp_path: Path, connections: list[Connection]) -> None:
-    with RelayThread(tmp_path, limits=Limits(parting=0.2)) as relay, clogged(relay.url, connections) as (_, at):
+    with RelayThread(tmp_path, limits=Limits(close_timeout=0.2)) as relay, clogged(relay.url, connections) as (_, at):
         relay._loop.call_soon_threadsafe(at.end, Error(ErrorCode.TOKEN_REFUSED, "It was revoked."))
         eventually(lambda: at.last is not None and at.socket.transport.is_closing())
 
 
 def test_who_takes_nothing_is_given_up_and_who_takes_some_is_not(tmp_path: Path, connections: list[Connection]) -> None:
     """While more waits for them than the system takes, so that no ping reaches them."""
-    limits = Limits(silence=1.0)
+    limits = Limits(idle_timeout=1.0)
     with RelayThread(tmp_path, limits=limits) as relay, ExitStack() as stack:
         push(relay.url, 24)
         slow, dead = (stack.enter_context(silent(relay.url, "native", "sealed")) for _ in range(2))
@@ -243,7 +243,7 @@ def test_who_takes_nothing_is_given_up_and_who_takes_some_is_not(tmp_path: Path,
 
 
 def test_who_gives_no_sign_of_life_is_asked_and_given_up(tmp_path: Path, connections: list[Connection]) -> None:
-    with RelayThread(tmp_path, limits=Limits(silence=0.6)) as relay, silent(relay.url, "native") as client:
+    with RelayThread(tmp_path, limits=Limits(idle_timeout=0.6)) as relay, silent(relay.url, "native") as client:
         client.settimeout(10)
         heard = b""
         with suppress(ConnectionResetError):
@@ -254,7 +254,7 @@ def test_who_gives_no_sign_of_life_is_asked_and_given_up(tmp_path: Path, connect
 
 def test_who_is_held_up_by_the_relay_itself_is_not_given_up(tmp_path: Path, connections: list[Connection]) -> None:
     """It is not read from for seconds, for it sent more than it may."""
-    limits = Limits(silence=0.6, rate=100_000, burst=100_000)
+    limits = Limits(idle_timeout=0.6, rate=100_000, burst=100_000)
     with RelayThread(tmp_path, limits=limits) as relay, silent(relay.url, "native") as client:
         eventually(lambda: connections and connections[0].door.greeted)
         client.sendall(b"".join(frame(codec.encode(Push(D, S, n, (bytes(50_000),)))) for n in range(1, 9)))

@@ -27,10 +27,11 @@ from sync_server.core.validation import (
 from sync_server.log.base import Origin
 from sync_server.log.file import DATABASE
 from sync_server.log.sqlite import SqliteStorage
-from sync_server.workers import process
-from sync_server.workers import scheduler as check_scheduler
-from sync_server.workers import validator_worker as keeper_worker
-from sync_server.workers.scheduler import Answer, CheckScheduler, Lane, Place, Sent, State, read_answers, read_slice
+from sync_server.workers import batches, documents, process, validator_worker
+from sync_server.workers.documents import Lane, State
+from sync_server.workers.log_slices import read_slice
+from sync_server.workers.orders import Answer, Place, Sent, read_answers
+from sync_server.workers.scheduler import ValidationScheduler
 
 from ...hostile.updates import all_between_two, far_apart, text
 from ..core.test_validation import edits
@@ -47,7 +48,7 @@ class Scheduled:
         self.log = SqliteStorage(folder / DATABASE)
         self.now, self.ticket = 0.0, 0
         self.answers: dict[int, ValidateResult] = {}
-        self.scheduler = CheckScheduler(self.log.snapshots, Limits(**limits), self._take)
+        self.scheduler = ValidationScheduler(self.log.snapshots, Limits(**limits), self._take)
         self.quick, self.slow = self.scheduler.lanes
         self._flushes: list[Flush] = []
 
@@ -128,7 +129,7 @@ def test_a_batch_has_a_slice_of_each_source_before_a_second_of_any(scheduled: Sc
     scheduled.push(E, *edits(1), source=2)
     batch = scheduled.batch(scheduled.quick)
     assert {order.source for order in batch[:2]} == {1, 2}
-    assert len(batch) == check_scheduler._BATCH
+    assert len(batch) == batches._BATCH
 
 
 def test_a_long_push_is_cut_and_others_come_between(scheduled: Scheduled) -> None:
@@ -186,11 +187,11 @@ def test_a_document_comes_back_when_it_was_not_slow_for_a_while(scheduled: Sched
     scheduled.say(scheduled.quick, scheduled.batch(scheduled.quick), seconds=1.0)
     document = scheduled.scheduler.documents.get(D)
     assert document is None or document.lane.slow
-    scheduled.now = check_scheduler._PENANCE - 1
+    scheduled.now = documents.PENANCE - 1
     scheduled.push(D, *edits(1))
     assert scheduled.scheduler.documents[D].lane.slow
     scheduled.run()
-    scheduled.now = check_scheduler._PENANCE + 1
+    scheduled.now = documents.PENANCE + 1
     scheduled.push(D, *edits(1))
     assert not scheduled.scheduler.documents[D].lane.slow
     scheduled.run()
@@ -240,14 +241,14 @@ def test_where_nobody_knows_how_far_a_worker_came_all_are_tried_alone_and_none_r
 
 
 def test_a_log_with_a_large_update_is_loaded_in_the_slow_lane(scheduled: Scheduled) -> None:
-    scheduled.append(D, b"x" * (check_scheduler._LARGE + 1))
+    scheduled.append(D, b"x" * (documents.LARGE + 1))
     scheduled.append(E, b"x")
     asked = scheduled.put(DiffRequest(D, "yjs", b"\x00"))
     assert scheduled.batch(scheduled.quick) == []
     assert scheduled.scheduler.documents[D].lane.slow
     scheduled.run()
     assert asked in scheduled.answers
-    scheduled.now = check_scheduler._PENANCE + 1
+    scheduled.now = documents.PENANCE + 1
     scheduled.put(DiffRequest(D, "yjs", b"\x01"))
     assert scheduled.scheduler.documents[D].lane.slow, "it is held there"
     assert scheduled.scheduler.documents[D].state is State.HELD
@@ -258,7 +259,7 @@ def test_no_more_than_some_documents_are_loaded_at_one_time_and_each_source_has_
         scheduled.put(DiffRequest(bytes([n]) * 16, "yjs", b"\x00"), source="greedy")
     scheduled.put(DiffRequest(b"z" * 16, "yjs", b"\x00"), source="modest")
     scheduled.scheduler.batch(scheduled.quick, 0.0)
-    assert len(scheduled.quick.opening) == check_scheduler._OPENING
+    assert len(scheduled.quick.opening) == batches._OPENING
     assert b"z" * 16 in scheduled.quick.opening
     scheduled.run()
     assert len(scheduled.answers) == 101
@@ -306,7 +307,7 @@ def test_everything_is_answered_once_and_in_order_whatever_workers_leave_or_die_
     scheduled = Scheduled(tmp_path_factory.mktemp("scheduled"), keep=rng.choice((20_000, 1 << 20)))
     order: list[int] = []
     take = scheduled._take
-    scheduled.scheduler._answer = lambda answer: (  # type: ignore[assignment]
+    scheduled.scheduler._documents.answer = lambda answer: (  # type: ignore[assignment]
         order.append(answer.ticket) if isinstance(answer, ValidateResult) else None,
         take(answer),
     )
@@ -316,7 +317,7 @@ def test_everything_is_answered_once_and_in_order_whatever_workers_leave_or_die_
         clock[0] += rng.choice((0.0, 0.001, 0.03))
         return clock[0]
 
-    workers: dict[bool, keeper_worker.ValidatorWorker] = {}
+    workers: dict[bool, validator_worker.ValidatorWorker] = {}
     made = edits(60)
     asked: dict[tuple[int, bytes], list[int]] = {}
     deaths, todo = rng.randint(0, 2), rng.randint(10, 60)
@@ -333,7 +334,7 @@ def test_everything_is_answered_once_and_in_order_whatever_workers_leave_or_die_
         if not batch:
             continue
         heavy = 0.0 if lane.slow else 0.15
-        worker = workers.setdefault(lane.slow, keeper_worker.ValidatorWorker(1 << 20, heavy, clock=now))
+        worker = workers.setdefault(lane.slow, validator_worker.ValidatorWorker(1 << 20, heavy, clock=now))
         if deaths and rng.random() < 0.1:
             deaths -= 1
             del workers[lane.slow]
@@ -347,15 +348,15 @@ def test_everything_is_answered_once_and_in_order_whatever_workers_leave_or_die_
     assert not any(answer.refused or answer.failed for answer in scheduled.answers.values())
     for tickets in asked.values():
         assert [ticket for ticket in order if ticket in set(tickets)] == tickets
-    assert not scheduled.scheduler._jobs and not scheduled.scheduler._since
+    assert scheduled.scheduler.idle
     for id_ in tuple(scheduled.scheduler.documents):
         scheduled.scheduler.forget(id_)
     assert scheduled.scheduler.size == 0
     scheduled.log.close()
 
 
-def worker(heavy: float = 0.15, clock: Any = lambda: 0.0) -> keeper_worker.ValidatorWorker:
-    made = keeper_worker.ValidatorWorker(1 << 20, heavy, clock=clock)
+def worker(heavy: float = 0.15, clock: Any = lambda: 0.0) -> validator_worker.ValidatorWorker:
+    made = validator_worker.ValidatorWorker(1 << 20, heavy, clock=clock)
     assert made.obey(b"loaded", b"yjs", D, [text(8_000)])[0] == b"ok"
     return made
 
@@ -421,7 +422,7 @@ def test_how_far_a_worker_came_is_seen_by_others(tmp_path: Path) -> None:
     if file < 0:
         pytest.skip("needs a file without a name")
     here, there = process.Progress(file), process.Progress(file)
-    one = keeper_worker.ValidatorWorker(1 << 20, progress=there, clock=count(0.0, 0.001).__next__)
+    one = validator_worker.ValidatorWorker(1 << 20, progress=there, clock=count(0.0, 0.001).__next__)
     one.obey(b"loaded", b"yjs", D, [text(500)])
     made = edits(3)
     list(one.work([b"diff", b"yjs", D, b"1", b"\x00", b"check", b"yjs", D, b"4", *made, far_apart(400)]))

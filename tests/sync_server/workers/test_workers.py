@@ -16,29 +16,29 @@ from llmcrdt.sync import codec
 from llmcrdt.sync.messages import Ack, Push
 from sync_server.core.limits import Limits
 from sync_server.thread import RelayThread
-from sync_server.workers import framing as pieces
+from sync_server.workers import framing
 
 from ...waiting import PATIENCE, eventually
 from ..core.test_validation import ask, edits, native
 
 D, S = b"d" * 16, b"s" * 16
 ROOT = Path(__file__).parents[3]
-KEEPER, FOLD = "sync_server.workers.validator_worker", "sync_server.workers.compactor_worker"
+VALIDATOR, COMPACTOR = "sync_server.workers.validator_worker", "sync_server.workers.compactor_worker"
 
 
 def batch(*data: bytes) -> bytes:
     written = io.BytesIO()
-    pieces.write(written, data)
+    framing.write(written, data)
     return written.getvalue()
 
 
 @pytest.mark.parametrize(
     ("module", "arguments", "orders"),
     [
-        (KEEPER, (1 << 32, 1 << 20, 10_000, 1_000, 0, -1), batch(b"load", b"yjs", D, b"0")),
-        (FOLD, (1 << 32, 60), batch(b"fold", b"yjs", *edits(3))),
+        (VALIDATOR, (1 << 32, 1 << 20, 10_000, 1_000, 0, -1), batch(b"load", b"yjs", D, b"0")),
+        (COMPACTOR, (1 << 32, 60), batch(b"fold", b"yjs", *edits(3))),
     ],
-    ids=["keeper", "fold"],
+    ids=["validator", "compactor"],
 )
 @pytest.mark.parametrize("cut", [0, 5, None], ids=["told nothing", "told half", "told all"])
 def test_a_worker_whose_relay_is_gone_ends_without_a_word(
@@ -74,9 +74,9 @@ def running(module: str) -> list[int]:
 @pytest.mark.parametrize(("jobs", "workers"), [(1, 1), (0, 0)])
 def test_a_relay_that_condenses_nothing_has_no_worker_for_it(tmp_path: Path, jobs: int, workers: int) -> None:
     def mine() -> list[int]:
-        return [pid for pid in running(FOLD) if _parent(pid) == os.getpid()]
+        return [pid for pid in running(COMPACTOR) if _parent(pid) == os.getpid()]
 
-    with RelayThread(tmp_path, limits=Limits(condense_jobs=jobs)) as relay, native(relay.url, D) as client:
+    with RelayThread(tmp_path, limits=Limits(catch_up_jobs=jobs)) as relay, native(relay.url, D) as client:
         assert isinstance(ask(client, Push(D, S, 1, tuple(edits(1, 10)))), Ack)
         eventually(lambda: len(mine()), lambda found: found == workers)
 
@@ -85,7 +85,17 @@ def test_a_relay_that_condenses_nothing_has_no_worker_for_it(tmp_path: Path, job
 def killed(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], str, Path]]:
     """A relay to be killed, its address, and what it and its workers said."""
     said = tmp_path / "said"
-    command = [sys.executable, "-m", "sync_server", "--port", "0", "--data", str(tmp_path), "--limit", "fold=1024"]
+    command = [
+        sys.executable,
+        "-m",
+        "sync_server",
+        "--port",
+        "0",
+        "--data",
+        str(tmp_path),
+        "--limit",
+        "compaction_bytes=1024",
+    ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with said.open("wb") as stderr:
         child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment)
@@ -98,7 +108,7 @@ def killed(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], str, Path]]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
-@pytest.mark.parametrize("module", [KEEPER, FOLD], ids=["keeper", "fold"])
+@pytest.mark.parametrize("module", [VALIDATOR, COMPACTOR], ids=["validator", "compactor"])
 def test_a_relay_that_is_killed_leaves_no_worker(killed: tuple[subprocess.Popen[str], str, Path], module: str) -> None:
     """Each is stopped in the middle of its work, and goes on when the relay is gone."""
     child, url, said = killed
@@ -108,15 +118,15 @@ def test_a_relay_that_is_killed_leaves_no_worker(killed: tuple[subprocess.Popen[
 
     with native(url, D) as client:
         made = edits(300, 1000)
-        (keeper,) = eventually(lambda: mine(KEEPER))
-        if module == KEEPER:
-            os.kill(keeper, signal.SIGSTOP)
+        (validator,) = eventually(lambda: mine(VALIDATOR))
+        if module == VALIDATOR:
+            os.kill(validator, signal.SIGSTOP)
             client.send(codec.encode(Push(D, S, 1, tuple(made))))
-            workers = [keeper]
+            workers = [validator]
         else:
             assert isinstance(ask(client, Push(D, S, 1, tuple(made))), Ack)
             # One that folds, and the one that condenses.
-            workers = eventually(lambda: mine(FOLD), lambda found: len(found) == 2)
+            workers = eventually(lambda: mine(COMPACTOR), lambda found: len(found) == 2)
             for worker in workers:
                 os.kill(worker, signal.SIGSTOP)
         os.kill(child.pid, signal.SIGKILL)
@@ -125,7 +135,7 @@ def test_a_relay_that_is_killed_leaves_no_worker(killed: tuple[subprocess.Popen[
         for worker in workers:
             os.kill(worker, signal.SIGCONT)
     finally:
-        eventually(lambda: {keeper, *workers} & {*running(KEEPER), *running(FOLD)}, lambda left: not left)
+        eventually(lambda: {validator, *workers} & {*running(VALIDATOR), *running(COMPACTOR)}, lambda left: not left)
     lines = said.read_text().splitlines()
     assert not [line for line in lines if "Traceback" in line or "Broken" in line], lines
 
@@ -136,9 +146,9 @@ def test_what_ends_all_processes_of_a_relay_lets_it_finish_first(
     child, url, said = killed
     with native(url, D) as client:
         assert isinstance(ask(client, Push(D, S, 1, tuple(edits(1)))), Ack)
-        (keeper,) = [pid for pid in running(KEEPER) if _parent(pid) == child.pid]
+        (validator,) = [pid for pid in running(VALIDATOR) if _parent(pid) == child.pid]
         for number in (signal.SIGINT, signal.SIGTERM):
-            os.kill(keeper, number)
+            os.kill(validator, number)
         assert isinstance(ask(client, Push(D, S, 2, tuple(edits(1, key="l")))), Ack)
         os.kill(child.pid, signal.SIGINT)
         assert child.wait(PATIENCE) == 0

@@ -1,4 +1,4 @@
-"""The keeper of a simulated relay: the real one and the real worker's code, in this process and on virtual time.
+"""The validator of a simulated relay: the real one and the real worker's code, in this process and on virtual time.
 
 The worker may die at any exchange. It always dies over a record with DEADLY in it, and the CRDT core panics over one
 with PANIC in it, as over bytes that make yrs go wrong.
@@ -16,19 +16,11 @@ from llmcrdt.crdt.yjs.replica import YjsReplica
 from sync_server.core.limits import Limits
 from sync_server.core.validation import Flush, ValidateResult
 from sync_server.log.admin import SnapshotStore
-from sync_server.workers import validator_worker as keeper_worker
-from sync_server.workers.scheduler import (
-    CheckScheduler,
-    Lane,
-    Order,
-    Place,
-    Sent,
-    Slice,
-    State,
-    close_log,
-    read_answers,
-    read_slice,
-)
+from sync_server.workers import validator_worker
+from sync_server.workers.documents import Lane, State
+from sync_server.workers.log_slices import Slice, close_log, read_slice
+from sync_server.workers.orders import Place, Sent, read_answers
+from sync_server.workers.scheduler import Order, ValidationScheduler
 
 DEADLY, PANIC = b"a deadly word", b"a word to panic at"
 _INNOCENT = 2
@@ -61,18 +53,18 @@ class _Panic(BaseException):
     """As pyo3's PanicException: no Exception."""
 
 
-class SimulatedKeeper:
+class SimulatedValidator:
     """Has no loop: ``turn`` does what comes next on it. ``crashes``: exchanges still to come that a worker does not
     survive. Workers take no time."""
 
     def __init__(
         self, log: SnapshotStore, limits: Limits, answer: Callable[[ValidateResult | Flush], None], rng: Random
     ) -> None:
-        self.scheduler = CheckScheduler(log, limits, answer)
+        self.scheduler = ValidationScheduler(log, limits, answer)
         self.rng, self.crashes, self.restarts = rng, 0, 0
         self._limits = limits
         self._blamed: Counter[object] = Counter()
-        self._here: dict[bool, keeper_worker.ValidatorWorker] = {}
+        self._here: dict[bool, validator_worker.ValidatorWorker] = {}
         self._later: list[Callable[[], None]] = []
         self._now = 0.0
 
@@ -106,9 +98,8 @@ class SimulatedKeeper:
             self._read(lane)
 
     def _read(self, lane: Lane) -> None:
-        for log in self.scheduler.closed:
+        for log in self.scheduler.take_closed():
             close_log(log)
-        self.scheduler.closed.clear()
         slice_ = self.scheduler.next_read(lane)
         if slice_ is not None:
             self._later.append(lambda: self._was_read(slice_))
@@ -120,17 +111,17 @@ class SimulatedKeeper:
         """The relay's process is gone."""
         for document in tuple(self.scheduler.documents):
             self.scheduler.forget(document)
-        for log in self.scheduler.closed:
+        for log in self.scheduler.take_closed():
             close_log(log)
 
     # ---------------------------------------------------------------- the worker
 
-    def _up(self, slow: bool) -> keeper_worker.ValidatorWorker | None:
+    def _up(self, slow: bool) -> validator_worker.ValidatorWorker | None:
         if slow not in self._here and not (self.crashes and self.rng.random() < 0.3):
-            self._here[slow] = keeper_worker.ValidatorWorker(self._limits.record, clock=lambda: 0.0)
+            self._here[slow] = validator_worker.ValidatorWorker(self._limits.record, clock=lambda: 0.0)
         return self._here.get(slow)
 
-    def _exchange(self, worker: keeper_worker.ValidatorWorker, sent: Sequence[Sent]) -> list[bytes]:
+    def _exchange(self, worker: validator_worker.ValidatorWorker, sent: Sequence[Sent]) -> list[bytes]:
         answers: list[bytes] = []
         dies_at = self.rng.randrange(len(sent) + 1) if self._crashes(sent) else None
         for place, order in enumerate(sent):

@@ -1,0 +1,140 @@
+"""What a protocol has to say for itself so that a relay speaks it: ``Door``, one for each connection.
+
+state       enters with                          and may
+NEW         the door is made                     begin
+BEGUN       begin                                receive what greets the relay, close_frame
+GREETED     begin, or receive gave Welcome       receive, encode, ask_back, confirm, close_frame
+REFUSED     any of these raised Refused          close_frame
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, TypeAlias, TypeVar
+
+from llmcrdt.sync.messages import Deleted, Error, ErrorCode, Message, Welcome
+
+from ..auth.tokens import Grant, TokenRefused, Tokens
+from ..core.limits import Limits
+from ..core.validation import DiffResponse, Request
+
+Answer: TypeAlias = Welcome | Deleted | Error
+"""An answer that needs no room. Welcome: the client is greeted now."""
+_Asked = TypeVar("_Asked")
+_Answer = TypeVar("_Answer")
+
+
+class Refused(Exception):
+    """The connection has to end with this error."""
+
+    def __init__(self, error: Error) -> None:
+        super().__init__(error.text)
+        self.error = error
+
+
+class CloseFrame(NamedTuple):
+    """The end of a connection: a last frame, if there is one, then the WebSocket close code and its words."""
+
+    last: bytes | None
+    code: int
+    words: str
+
+
+class Keepalive(NamedTuple):
+    """A frame that is sent where nothing else was for so many seconds."""
+
+    seconds: float
+    frame: bytes
+
+
+class Door(Protocol):
+    """One connection's protocol: frames of a client to messages for the rooms, and messages of the rooms to frames.
+
+    No sockets and no clocks. All is called on one thread, but for ``encode``, which any thread may call.
+
+    Invariants:
+
+    1. ``receive`` and ``begin`` raise Refused and nothing else, whatever a client sends.
+    2. A message that the client's token does not allow gets an Answer or Refused; it is never given to the rooms.
+    3. A message names only documents that the token lets the client read.
+    4. ``encode`` depends on the message alone: doors with the same ``protocol`` give the same payloads, so that a relay
+       encodes once what goes to many.
+    5. A token that expired or was revoked is noticed by ``confirm`` and by ``receive``, before anything is done with
+       what came.
+    """
+
+    protocol: str
+    greeted: bool
+    """Whether the client has said what it may: other messages come only then."""
+    features: int
+    """Bits of ``messages.FEATURES`` that both sides know."""
+    grant: Grant | None
+    """What the client may; None before it is greeted."""
+    max_frame: int
+    """Bytes of a frame of a client that is greeted."""
+    keepalive: Keepalive | None
+
+    def begin(self) -> None:
+        """The connection is there. Raises Refused where its address alone is enough to refuse it."""
+
+    def receive(self, frame: bytes | str) -> Answer | Request | None:
+        """A message for the rooms, an answer to send back, or None where nothing is to be done. Raises Refused."""
+
+    def join_following(
+        self, message: Request, frame: bytes | str, unread: deque[bytes | str]
+    ) -> tuple[Request, int, int]:
+        """A message, just received as ``frame``, together with those after it that continue it, which are taken from
+        ``unread``; and how many frames and bytes that were. May take none."""
+
+    def encode(self, message: Message | DiffResponse) -> Sequence[bytes]:
+        """The frames of a message; none where the protocol does not show it. Raises Refused where the protocol has no
+        word for it, and the connection ends."""
+
+    def ask_back(self, answer: DiffResponse) -> bytes | None:
+        """A frame that asks the client for what it has itself; it is sent before the answer to its own question."""
+
+    def confirm(self) -> None:
+        """Raises Refused where the token is no longer good."""
+
+    def close_frame(self, error: Error) -> CloseFrame:
+        """What the client gets before the connection ends with an error."""
+
+
+class Upgrade(NamedTuple):
+    """A client's request: its path with parameters, and the token of its headers, empty without one."""
+
+    path: str
+    bearer: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """What all doors of a relay share. ``agent``: the relay's own name and version."""
+
+    limits: Limits
+    tokens: Tokens
+    agent: str
+
+
+class DoorType(NamedTuple):
+    """A protocol that a relay speaks at a path; a path that ends with a slash has all below it. ``subprotocol``: the
+    WebSocket subprotocol that a client has to offer; None: it offers none."""
+
+    name: str
+    path: str
+    subprotocol: str | None
+    make: Callable[[Upgrade, House], Door]
+
+    def is_at(self, path: str) -> bool:
+        path = path.partition("?")[0]
+        return path.startswith(self.path) if self.path.endswith("/") else path == self.path
+
+
+def permitted(ask: Callable[[_Asked], _Answer], asked: _Asked) -> _Answer:
+    """The answer to a question about a token. Raises Refused where the token is refused."""
+    try:
+        return ask(asked)
+    except TokenRefused as e:
+        raise Refused(Error(ErrorCode.TOKEN_REFUSED, str(e))) from None

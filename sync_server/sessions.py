@@ -1,0 +1,191 @@
+"""A connection from its upgrade to its end.
+
+state      enters with                                and goes on with
+JOINED     there is room for it: Joined is put        GREETED, ENDING
+GREETED    its door knows what it may: Greeted is put messages are taken, at the rate of its subject; ENDING
+ENDING     an error is sent, nothing is read          LEFT
+LEFT       the socket is closed: Left is put
+
+A connection for which there is no room begins in ENDING, and the rooms never hear of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from itertools import count
+
+from websockets.asyncio.server import ServerConnection
+
+from llmcrdt.sync.messages import Deleted, Error, ErrorCode, Presence, Push, Welcome
+
+from .admin.metrics import Metrics
+from .auth.public_keys import AccessError
+from .auth.tokens import EVERYTHING
+from .connections import Connections, encode
+from .core.events import Event, Greeted, Joined
+from .core.validation import DiffRequest, Left, MergeRequest, Received, Request
+from .doors.base import Answer, DoorType, House, Refused, Upgrade
+from .doors.registry import find
+from .http import bearer
+from .net.connection import OBJECT, Connection, Socket
+from .subjects import Subjects
+
+logger = logging.getLogger(__name__)
+
+_FRAME = 64
+"""What a frame counts beside its bytes, so that many small ones are not free."""
+
+
+class Sessions:
+    """``serve`` is one connection's whole time. ``put`` takes events for the rooms; ``doors`` are those of the relay,
+    and ``house`` has what they share."""
+
+    def __init__(
+        self,
+        doors: Sequence[DoorType],
+        house: House,
+        connections: Connections,
+        subjects: Subjects,
+        metrics: Metrics,
+        put: Callable[[Event], None],
+    ) -> None:
+        self._doors, self._house, self._limits, self._tokens = doors, house, house.limits, house.tokens
+        self._connections, self._subjects, self._metrics, self._put = connections, subjects, metrics, put
+        self._numbers = count(1)
+        self.stopping = False
+        """Whether nothing more is taken: set it when the relay stops."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is room for a connection more."""
+        return not self.stopping and len(self._connections) < self._limits.connections
+
+    @property
+    def _retry_after(self) -> int:
+        return int(self._limits.retry_after * 1000)
+
+    async def serve(self, socket: ServerConnection) -> None:
+        """From the upgrade until the connection is closed."""
+        assert isinstance(socket, Socket) and socket.request is not None
+        found = find(self._doors, socket.request.path)
+        assert found is not None, "any other path was answered before the upgrade"
+        door = found.make(Upgrade(socket.request.path, bearer(socket.request)), self._house)
+        connection = Connection(next(self._numbers), socket, self._limits, door, self._take)
+        welcome = self.ready
+        if welcome:
+            self._connections.by_peer[connection.peer] = connection
+            self._put(Joined(connection.peer))
+        else:
+            code = ErrorCode.SHUTTING_DOWN if self.stopping else ErrorCode.TOO_MANY_CONNECTIONS
+            self._connections.end(connection, Error(code, "Try again later.", retry_after=self._retry_after))
+        self._begin(connection)
+        pump = asyncio.create_task(self._pump(connection))
+        loop = asyncio.get_running_loop()
+        late = loop.call_later(self._limits.handshake, self._expect_greeting, connection)
+        socket.hand_to(connection.receive)
+        try:
+            await socket.wait_closed()
+        finally:
+            late.cancel()
+            pump.cancel()
+            with suppress(asyncio.CancelledError):
+                await pump
+            if welcome:
+                self._connections.each((connection,), Connection.finish)
+                del self._connections.by_peer[connection.peer]
+                connection.left()
+                self._put(Left(connection.peer))
+
+    async def _pump(self, connection: Connection) -> None:
+        try:
+            await connection.pump(self._connections.report)
+        except Exception:
+            self._connections.break_off(connection)
+
+    # ---------------------------------------------------------------- greeting
+
+    def _begin(self, connection: Connection) -> None:
+        try:
+            connection.door.begin()
+        except Refused as e:
+            return self._connections.end(connection, e.error)
+        if connection.door.greeted:
+            self._greet(connection)
+
+    def _greet(self, connection: Connection) -> bool:
+        """Let the rooms know a client that has said who it is. False where its subject has too many connections."""
+        door = connection.door
+        if not self._subjects.has_room(door):
+            text = f"At most {self._limits.subject_connections} connections for one subject."
+            error = Error(ErrorCode.TOO_MANY_CONNECTIONS, text, retry_after=self._retry_after)
+            self._connections.end(connection, error)
+            return False
+        connection.socket.protocol.max_message_size = door.max_frame
+        grant = door.grant or EVERYTHING
+        connection.share = self._subjects.share(grant.subject)
+        self._put(Greeted(connection.peer, door.features, grant.subject, grant.level == "admin"))
+        return True
+
+    def _expect_greeting(self, connection: Connection) -> None:
+        if not connection.door.greeted:
+            self._connections.end(connection, Error(ErrorCode.UNEXPECTED, "HELLO did not come in time."))
+
+    def confirm_all(self) -> None:
+        """End the connections of tokens that have expired or were revoked."""
+        if not self._tokens.on:
+            return
+        try:
+            self._tokens.refresh()
+        except AccessError as e:
+            logger.error("%s", e)
+        self._connections.each(self._connections.all(), self._confirm)
+
+    def _confirm(self, connection: Connection) -> None:
+        try:
+            connection.door.confirm()
+        except Refused as e:
+            self._connections.end(connection, e.error)
+
+    # ---------------------------------------------------------------- messages
+
+    def _take(self, connection: Connection, frame: bytes | str) -> None:
+        """Look at a message, and handle it now, or when its sender has been slow enough."""
+        frames, size = 1, len(frame)
+        try:
+            message = connection.door.receive(frame)
+        except Refused as e:
+            return self._connections.end(connection, e.error)
+        if isinstance(message, Push):
+            message, frames, size = connection.door.join_following(message, frame, connection.unread)
+        self._metrics.count("frames_received_total", frames)
+        self._metrics.count("bytes_received_total", size)
+        cost = size + (self._limits.presence_cost if isinstance(message, Presence) else frames * _FRAME)
+        pause = self._subjects.rate(connection).pause(cost, asyncio.get_running_loop().time())
+        if pause:
+            self._metrics.count("pauses_total")
+            connection.rest(pause, partial(self._handle, connection, message, size))
+        else:
+            self._handle(connection, message, size)
+
+    def _handle(self, connection: Connection, message: Answer | Request | None, size: int) -> None:
+        """Hand a message to the rooms, or answer it here."""
+        if isinstance(message, Welcome | Error | Deleted):
+            if isinstance(message, Welcome) and not self._greet(connection):
+                return
+            self._connections.send_encoded([connection], message, encode(connection.door, message), 0)
+        elif message is not None and not self.stopping:
+            size += OBJECT
+            match message:
+                case DiffRequest():
+                    # The answer may be large: the next message is taken when it has left.
+                    size += self._limits.window
+                case Push(_, _, _, data):
+                    size += len(data) * self._limits.check_cost
+                case MergeRequest():
+                    size += self._limits.merge_cost
+            connection.gave(size)
+            self._put(Received(connection.peer, message, size))

@@ -1,0 +1,91 @@
+"""The doors of a relay by path, and one more than it has by itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from llmcrdt.ids import document_id
+from llmcrdt.sync import codec
+from llmcrdt.sync.messages import PATH, Ack, ErrorCode, Push, Record, Records
+from sync_server.core.limits import Limits
+from sync_server.doors import native, yjs
+from sync_server.doors.base import Door, House, Upgrade
+from sync_server.doors.registry import DOORS, find
+from sync_server.testing import json_door
+from sync_server.testing.door_suite import DoorSuite, S
+from sync_server.thread import RelayThread
+
+from ..core.test_validation import ask, edits, hear
+from ..core.test_validation import native as native_client
+
+D, T = b"d" * 16, b"t" * 16
+
+
+class TestJsonDoor(DoorSuite):
+    def make(self, house: House, document: bytes, token: bytes) -> Door:
+        text = token.decode("latin-1")
+        return json_door.DOOR.make(Upgrade(f"{json_door.PATH}{document_id(document)}?token={text}", b""), house)
+
+    def reading(self, document: bytes) -> str:
+        return json.dumps({"open": "yjs"})
+
+    def writing(self, document: bytes) -> str:
+        return json.dumps({"push": ["61", "6263"], "session": S.hex(), "n": 1})
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        (PATH, native.DOOR),
+        (PATH + "?token=x", native.DOOR),
+        (PATH + "/", None),
+        ("/yjs/x", yjs.DOOR),
+        ("/yjs/x?token=/", yjs.DOOR),
+        ("/yjs", None),
+        ("/?/yjs/", None),
+        ("/json/x", None),
+    ],
+)
+def test_a_door_is_found_by_its_path(path: str, found: object) -> None:
+    assert find(DOORS, path) is found
+
+
+def test_a_third_door_is_mounted_with_a_line(tmp_path: Path) -> None:
+    one, two = edits(2)
+    limits = Limits(handshake=20.0)
+    with RelayThread(tmp_path, limits=limits, doors=(*DOORS, json_door.DOOR)) as relay:
+        with (
+            native_client(relay.url, D) as device,
+            connect(f"{relay.url}/json/{document_id(D)}", proxy=None) as script,
+        ):
+
+            def answer() -> dict[str, object]:
+                found: dict[str, object] = json.loads(script.recv(timeout=20))
+                return found
+
+            script.send(json.dumps({"open": "yjs"}))
+            assert answer() == {"opened": 0}
+            assert ask(device, Push(D, S, 1, (one,))) == Ack(D, S, 1, 1, 1)
+            assert answer() == {"records": [one.hex()], "position": 1}
+            script.send(json.dumps({"push": [two.hex()], "session": T.hex(), "n": 1}))
+            assert answer() == {"ack": 1, "position": 2}
+            assert hear(device) == Records(D, 2, (Record(T, 1, two),))
+            script.send("no line of this door")
+            assert answer()["error"] == ErrorCode.MALFORMED
+            with pytest.raises(ConnectionClosed) as closed:
+                script.recv(timeout=20)
+            assert closed.value.rcvd is not None and closed.value.rcvd.code == 4400
+            # One connection ended; the other goes on.
+            device.send(codec.encode(Push(D, S, 2, edits(1))))
+        with pytest.raises(HTTPError) as missing:
+            urlopen(relay.url.replace("ws", "http", 1) + "/elsewhere")
+        text = missing.value.read().decode()
+        missing.value.close()
+        assert text == f"The sync protocol is at {PATH}, Yjs at /yjs/, JSON at /json/.\n"
