@@ -2,8 +2,8 @@
 that, the next one to open the database knows.
 
 The file is mapped into memory, so a mark costs a copy of a few bytes, and the system keeps them when the process is
-gone. Each process that has the database open has one, and holds a lock on it; another one that gets that lock knows that
-the process is gone.
+gone. Each process that has the database open has one, and holds a lock on it; one that gets this lock knows that the
+other process is gone.
 """
 
 from __future__ import annotations

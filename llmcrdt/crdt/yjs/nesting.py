@@ -25,8 +25,8 @@ _TYPE = 7
 
 
 def part_update(update: bytes, state: dict[int, int]) -> tuple[bytes, dict[int, Id]]:
-    """The part of an update that a replica with that state vector can take now, with all its deletes; and per client for
-    which id the rest of that client's waits. Raises MalformedUpdate."""
+    """The part of an update that a replica with that state vector can take now, with all its deletes; and by client
+    the id that the rest of that client's waits for. Raises MalformedUpdate."""
     structs, deletes = read_structs(update)
     ready, missing = _arrange(structs, state)
     new = [struct for struct in ready if struct.end > state.get(struct.client, 0)]
