@@ -33,7 +33,8 @@ def public(thing: object) -> list[str]:
 @pytest.fixture
 def things(open_repo: OpenRepo) -> dict[str, object]:
     """One object of each class."""
-    conversation = open_repo("laptop").create()
+    repo = open_repo("laptop")
+    conversation = repo.create()
     entry = conversation.append("user", "Hello")
     call = llmcrdt.ToolCall("1", "clock", "{}")
     calling = conversation.append("assistant", call)
@@ -44,11 +45,11 @@ def things(open_repo: OpenRepo) -> dict[str, object]:
     change = llmcrdt.Change((), (), (), local=True)
     stream = conversation.stream()
     present = llmcrdt.Present(1, {})
-    made = (conversation, conversation.transcript(), entry, stream, present, claim, change, hidden, erased)
+    made = (repo, conversation, conversation.transcript(), entry, stream, present, claim, change, hidden, erased)
     return {type(thing).__name__: thing for thing in made}
 
 
-NAMES = "Conversation Transcript Entry Stream Present ToolClaim Change Elsewhere Erased"
+NAMES = "Repo Conversation Transcript Entry Stream Present ToolClaim Change Elsewhere Erased"
 
 
 @pytest.mark.parametrize("name", NAMES.split())

@@ -1,7 +1,7 @@
 """Bytes that merge: Backend is all that anybody asks of one kind of CRDT, Replica is one document of it.
 
-A replica knows maps, texts and updates; it knows no conversations. Registered backends: ``registry.py``. What each
-must do is ``testing.backend_suite.BackendSuite``.
+A replica knows maps, texts and updates; it knows no conversations. Registered backends: ``registry.py``. The contract
+as tests: ``testing.backend_suite.BackendSuite``.
 
 A document is a few named root maps. A root's values are scalars (str, bytes) or *nodes*: nested maps whose fields are
 scalars or shared texts. That is all the document layer needs, and every backend can give it.
@@ -37,7 +37,7 @@ Scalar = str | bytes
 
 MAX_VALUE = 4 << 20
 """Bytes of one scalar that is written here, as UTF-8. It can't be cut, so it has to fit into one record; a relay takes
-8 MiB as one where nobody set less. What comes from elsewhere may be larger."""
+8 MiB as one where nobody set less. A value from elsewhere may be larger."""
 
 
 def check_value(value: Scalar) -> None:
@@ -50,7 +50,7 @@ def check_value(value: Scalar) -> None:
 
 
 class SharedText(str):
-    """What a shared text holds now; tells it apart from a scalar str."""
+    """The present content of a shared text; tells it apart from a scalar str."""
 
     __slots__ = ()
 
@@ -81,7 +81,7 @@ class Touched:
 
 @dataclass(frozen=True)
 class Applied:
-    """What an update did. ``pending``: some of it now waits for another update; some may be readable all the same.
+    """The effect of an update. ``pending``: some of it now waits for another update; some may be readable all the same.
     Neither: it said nothing new. ``update``: what has to be kept of it; what the document had already is left out where
     that is possible, for it may be something that was deleted since."""
 
@@ -112,8 +112,8 @@ class Work(NamedTuple):
 
 
 class Edit(Protocol):
-    """The writes of one transaction: they become one update. Whoever writes a scalar of more than ``MAX_VALUE`` bytes
-    gets InvalidContent."""
+    """The writes of one transaction: they become one update. A scalar of more than ``MAX_VALUE`` bytes is refused
+    with InvalidContent."""
 
     def put(self, root: str, key: str, value: Scalar) -> None:
         """Set a scalar of a root map."""
@@ -141,8 +141,7 @@ class Edit(Protocol):
         ...
 
     def take_touched(self) -> Touched:
-        """What was touched since the last call. What was written can be read at once, also before the transaction
-        ends."""
+        """All that was touched since the last call. Writes can be read at once, also before the transaction ends."""
         ...
 
     @property
@@ -198,7 +197,7 @@ class Replica(Protocol):
         ...
 
     def version(self) -> bytes:
-        """What this replica holds, for ``diff``. Equal versions do not prove equal deletes."""
+        """A name for all that this replica holds, for ``diff``. Equal versions do not prove equal deletes."""
         ...
 
     def edit(self) -> AbstractContextManager[Edit]:
@@ -284,13 +283,13 @@ class Backend(Protocol):
         ...
 
     def catch_up(self, snapshot: Sequence[bytes], before: Sequence[bytes], tail: Sequence[bytes]) -> bytes:
-        """What ``tail`` adds to the document that ``snapshot`` (from ``compact``) and ``before`` make, without what the
-        tail says and deletes again. Raises MalformedUpdate also where something waits for other updates."""
+        """All that ``tail`` adds to the document that ``snapshot`` (from ``compact``) and ``before`` make, without what
+        the tail says and deletes again. Raises MalformedUpdate also where something waits for other updates."""
         ...
 
     def begin(self, first: bytes) -> Replica:
-        """A replica without roots that holds the first record of a log. Where that came from ``compact``, it need not
-        be read again. Raises MalformedUpdate."""
+        """A replica without roots that holds the first record of a log. A record that came from ``compact`` need not be
+        read again. Raises MalformedUpdate."""
         ...
 
     def load_all(self, updates: Iterable[bytes]) -> tuple[Replica, list[bytes]]:

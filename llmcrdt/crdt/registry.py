@@ -8,7 +8,7 @@ from ..exceptions import InvalidContent
 from .backend import Backend
 
 _HOMES = {"yjs": "yjs.backend:YjsBackend"}
-"""Where the backend of each kind is, seen from here. A new backend is one more line."""
+"""The class of each kind's backend, seen from here. A new backend is one more line."""
 
 DEFAULT = "yjs"
 """The kind of new documents."""

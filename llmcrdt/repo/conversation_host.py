@@ -22,7 +22,7 @@ class Surroundings(Protocol):
     def blobs(self) -> BlobStore: ...
 
     def presence(self, document: DocumentId) -> Presence:
-        """Who is present in a conversation."""
+        """The presence of people in a conversation."""
         ...
 
     def watch(self) -> None:

@@ -1,4 +1,4 @@
-"""What was deleted is dropped here, and deleted at relays."""
+"""Deleted conversations are dropped here, and deleted at relays."""
 
 from __future__ import annotations
 

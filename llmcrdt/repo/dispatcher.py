@@ -16,14 +16,14 @@ class Dispatcher:
         self._thread: threading.Thread | None = None
 
     def run(self, call: Callable[[], None]) -> None:
-        """Run a callback behind those before it. What it raises goes to ``threading.excepthook``."""
+        """Run a callback after those before it. Its errors go to ``threading.excepthook``."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="llmcrdt-observers", daemon=True)
             self._thread.start()
         self._calls.put(call)
 
     def close(self) -> None:
-        """End the thread, behind what waits."""
+        """End the thread, after all that waits."""
         self._calls.put(None)
 
     def join(self, timeout: float) -> None:

@@ -1,5 +1,5 @@
 """Invites: all that a new device needs, in one string: the relay, a token for it, the library, and the keys of sealed
-fields. Whoever has the string has all of that.
+fields. Its owner has all of that.
 
 ::
 
@@ -59,7 +59,7 @@ def write_invite(invite: Invite) -> str:
 
 
 def read_invite(text: str) -> Invite:
-    """What an invite says. Raises InvalidInvite, whose message tells nothing of what is in it."""
+    """The content of an invite. Raises InvalidInvite, whose message tells nothing of what is in it."""
     if not isinstance(text, str):
         raise InvalidInvite(f"An invite is a str, not {type(text).__name__}.", hint="Decode bytes as ASCII first.")
     text = "".join(text.split()) if len(text) <= _MAX else ""

@@ -1,4 +1,4 @@
-"""Where a document meets the store: what it writes, and the tables that are derived from it."""
+"""A document in the store: its updates, and the entry index that is derived from it."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ class StoreJournal:
         self._local_stale = True
 
     def sync_state(self, entry: EntryId) -> SyncState:
-        """Where an entry is: here only, on its way to a relay, or on every relay's disk."""
+        """The durability of an entry: here only, on its way to a relay, or on every relay's disk."""
         if self._local_stale:
             self._local, self._local_stale = self._store.outboxes.unacknowledged(self._document), False
         place = _NOT_PUSHED if self._local is None else self._local.get(entry, 0)

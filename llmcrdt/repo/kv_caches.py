@@ -25,7 +25,7 @@ class Forgetful(Protocol):
 
 
 class CachingEngine(Forgetful, Protocol):
-    """What this needs of an engine."""
+    """An engine, as far as this needs it."""
 
     @property
     def cache_folder(self) -> Path | None: ...

@@ -130,7 +130,7 @@ class OpenDocuments:
                 self._refresh_rows(document)
 
     def version(self, document: DocumentId) -> bytes:
-        """What a conversation holds here."""
+        """The version of a conversation here."""
         core = self.core(document)
         if core is not None and core.document.loaded:
             return core.document.version()
@@ -175,7 +175,7 @@ class OpenDocuments:
     # ---------------------------------------------------------------- presence
 
     def presence(self, document: DocumentId) -> Presence:
-        """Who is present in a conversation."""
+        """The presence of people in a conversation."""
         with self._lock:
             if document not in self._presence:
                 self._presence[document] = Presence(

@@ -219,7 +219,7 @@ class Repo:
         """Entries that hold all words of ``text`` in their visible text, the best first.
 
         Case and accents don't count; the last word may be the beginning of one; "words in quotes" stand together.
-        Only entries of transcripts, unless ``elsewhere``. What was deleted, erased or hidden is never found.
+        Only entries of transcripts, unless ``elsewhere``. Deleted, erased or hidden words are never found.
         Conversations that were written or merged since the last look are read first.
         """
         self._core.listing.refresh()

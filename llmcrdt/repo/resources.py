@@ -59,7 +59,7 @@ class Resources:
         return self.crdt.make_replica(self.roots(document), self.applying.mark(document))
 
     def load_replica(self, document: DocumentId) -> tuple[Replica, int]:
-        """What the file has of a document, in a replica of its own, and the last seq of it."""
+        """All that the file has of a document, in a replica of its own, and the last seq of it."""
         replica = self.make_replica(document)
         kept = self.store.updates.since(document, 0)
         replica.load(kept.snapshot, kept.updates)
@@ -80,7 +80,7 @@ class Resources:
         return DocumentId(own)
 
     def _set_aside_deadly(self, document: DocumentId) -> None:
-        """A process died while it applied something of this document. Where another one dies of that as well, it is set
+        """A process died while it applied something of this document. If another one dies of that as well, it is set
         aside: nobody else has to."""
         from ..crdt.trial import SNAPSHOT, deadly  # most processes never need it
 

@@ -43,8 +43,8 @@ class SyncHost(Protocol):
         ...
 
     def missing_from(self, document: DocumentId, log: Sequence[bytes]) -> tuple[bytes | None, set[str], int]:
-        """What a relay's log lacks of a document, deletes and waiting updates included, the keys that it touches, and
-        the last seq that was looked at; None if nothing is lacking."""
+        """All that a relay's log lacks of a document, deletes and waiting updates included, the keys that it touches,
+        and the last seq that was looked at; None if nothing is lacking."""
         ...
 
     def request_deletions(self, relay: str) -> None:

@@ -1,9 +1,9 @@
-"""Of which document something is applied just now, in a file that outlives the process: should it die of that, the next
-one to open the database knows.
+"""The document to which something is applied just now, in a file that outlives the process: should the process die of
+that, the next one to open the database knows.
 
 The file is mapped into memory, so a mark costs a copy of a few bytes, and the system keeps them when the process is
-gone. Each process that has the database open has one, and holds a lock on it; whoever gets that lock knows that the
-process is gone.
+gone. Each process that has the database open has one, and holds a lock on it; one that gets this lock knows that the
+other process is gone.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Mark:
 
 
 class Applying:
-    """The marks beside one database. Where no file can be written there are none."""
+    """The marks beside one database. There are none if no file can be written."""
 
     def __init__(self, database: Path) -> None:
         self._database = database
@@ -61,7 +61,7 @@ class Applying:
             self._map[0] = 0
 
     def left(self) -> set[str]:
-        """The documents that processes were at when they died. Whoever asks is the only one to be told."""
+        """The documents that processes were at when they died. Only one caller is told of each."""
         found: set[str] = set()
         for file in self._database.parent.glob(f"{self._database.name}.applying-*"):
             with contextlib.suppress(OSError):

@@ -46,7 +46,7 @@ class OutboxRow(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """What is kept of a document: a snapshot, updates beside it, and the last seq it reaches to."""
+    """All that is kept of a document: a snapshot, updates beside it, and the last seq it reaches to."""
 
     snapshot: bytes | None
     updates: list[bytes]
@@ -54,7 +54,7 @@ class Kept(NamedTuple):
 
 
 class Listed(NamedTuple):
-    """What the listing says of one conversation; ``created_at`` in seconds since 1970."""
+    """One row of the listing; ``created_at`` in seconds since 1970."""
 
     id: str
     title: str
@@ -107,7 +107,7 @@ class Updates(Protocol):
     """The bytes of documents."""
 
     def since(self, document: str, seq: int, except_writer: str | None = None) -> Kept:
-        """What was kept after ``seq`` (0: everything), other than by one writer. Where some of it was compacted into a
+        """All that was kept after ``seq`` (0: everything), other than by one writer. If some of it was compacted into a
         snapshot meanwhile, the snapshot too."""
         ...
 
@@ -215,7 +215,7 @@ class Outboxes(Protocol):
 
 
 class RelayTasks(Protocol):
-    """What relays are still to do: compact documents of which something was erased, delete those that were deleted."""
+    """Tasks of relays: compact documents of which something was erased, delete those that were deleted."""
 
     def compactions(self, relay: str) -> list[str]:
         """Documents that this relay is still to compact."""

@@ -1,4 +1,4 @@
-"""What waits for relays: cursors, outboxes and the names of records."""
+"""Cursors, outboxes and the names of records."""
 
 from __future__ import annotations
 

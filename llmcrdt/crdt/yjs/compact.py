@@ -13,14 +13,14 @@ _EMPTY = b"\x00\x00"
 
 def compact_updates(updates: Iterable[bytes]) -> list[bytes]:
     """The document that the updates make, as one update; after it those that still wait for others, and those that
-    can't be applied, as they came. What the document has deleted is no longer in the first."""
+    can't be applied, as they came. Content that the document has deleted is no longer in the first."""
     replica, aside = load_all(updates)
     whole, waiting = replica.snapshot()
     return [*([whole] if whole != _EMPTY else []), *waiting, *aside]
 
 
 def catch_up_updates(snapshot: Sequence[bytes], before: Sequence[bytes], tail: Sequence[bytes]) -> bytes:
-    """What ``tail`` adds to the document that ``snapshot`` (records of ``compact_updates``) and ``before`` make,
+    """All that ``tail`` adds to the document that ``snapshot`` (records of ``compact_updates``) and ``before`` make,
     without what it says and deletes again. Raises MalformedUpdate where one of them can't be applied, or waits for
     others before or after the tail."""
     replica = begin(snapshot[0]) if snapshot else YjsReplica(())
@@ -32,7 +32,7 @@ def catch_up_updates(snapshot: Sequence[bytes], before: Sequence[bytes], tail: S
 
 def begin(first: bytes, make: Callable[..., YjsReplica] = YjsReplica) -> YjsReplica:
     """A document with the first record of a log. Where the log is compacted that is the document, word for word; it
-    waits for nothing, and isn't read again. Of any other some may wait, and the core doesn't tell."""
+    waits for nothing, and isn't read again. Of any other record some may wait, and the core doesn't tell."""
     replica = make(())
     replica.load(first, ())
     if replica.diff() != first:

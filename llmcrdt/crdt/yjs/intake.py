@@ -16,12 +16,12 @@ from .waiting import Waiting
 
 
 class Intake:
-    """What one core has, as far as it is known, and what waits. Whatever the core raises goes through."""
+    """The knowledge of what one core has, and the updates that wait. Errors of the core go through."""
 
     def __init__(self, doc: Any) -> None:
         self._doc = doc
         self.waiting = Waiting()
-        # Of what waited: what is to be looked at again.
+        # Updates that waited, and are to be looked at again.
         self._ready: dict[bytes, None] = {}
         # Of some clients a clock up to which nothing is missing; the state vector, where nothing came in beside it.
         self._known: dict[int, int] = {}
@@ -84,7 +84,7 @@ class Intake:
                     self._ready.update(dict.fromkeys(self.waiting.reached(client, end)))
 
     def _not_deleted(self, span: UpdateRange) -> dict[int, Id]:
-        """What an update deletes that isn't there yet, under numbers that no client has."""
+        """The items that an update deletes and that aren't there yet, under numbers that no client has."""
         if not self._exact and any(end > self._known.get(client, 0) for client, end in span.deleted.items()):
             self._look()
         ends = span.deleted.items()

@@ -1,9 +1,9 @@
-"""What a core may be given of an update: what waits for nothing, and nests no shared type deeper than ``DEPTH``.
+"""The parts of an update that a core may be given: they wait for nothing, and nest no type deeper than ``DEPTH``.
 
 The core deletes a type by recursion over all that lies in it, so depth is what overflows its stack. How deep a type
 lies no update need tell: it names the type that it stands in, or only a neighbour, which may have come long before. So
 a replica knows a bound for all that it holds, which each type whose place isn't told raises by one; in documents of
-ours hardly any does. Where that comes to ``DEPTH`` it finds out how deep everything lies, and keeps account of it from
+ours hardly any does. When that comes to ``DEPTH``, it finds out how deep everything lies, and keeps account of it from
 then on.
 
 That is sound only for what the core takes in at once and as it was looked at here. So nothing is given to it that waits
@@ -25,8 +25,8 @@ _TYPE = 7
 
 
 def part_update(update: bytes, state: dict[int, int]) -> tuple[bytes, dict[int, Id]]:
-    """What a replica with that state vector can take of an update now, with all its deletes; and per client for which
-    id the rest of that client's waits. Raises MalformedUpdate."""
+    """The part of an update that a replica with that state vector can take now, with all its deletes; and by client
+    the id that the rest of that client's waits for. Raises MalformedUpdate."""
     structs, deletes = read_structs(update)
     ready, missing = _arrange(structs, state)
     new = [struct for struct in ready if struct.end > state.get(struct.client, 0)]
@@ -86,7 +86,7 @@ class _Levels:
         self._runs: dict[int, tuple[list[int], list[int]]] = {}
 
     def follow(self, span: UpdateRange) -> bool:
-        """Letters behind those that a client wrote last. False where they are something else."""
+        """Letters after those that a client wrote last. False where they are something else."""
         ((client, begun),) = span.begun.items()
         if self._ends.get(client) != begun:
             return False
@@ -134,7 +134,7 @@ class _Levels:
 
 
 def _arrange(structs: Iterable[Struct], state: dict[int, int]) -> tuple[list[Struct], dict[int, Id]]:
-    """The structs that wait for nothing else, each behind all that it depends on; and per client for which id the rest
+    """The structs that wait for nothing else, each after all that it depends on; and per client for which id the rest
     waits."""
     lines: dict[int, list[Struct]] = {}
     for struct in structs:

@@ -1,4 +1,4 @@
-"""What is to be sent of a Yjs document, without what the document has deleted since it was written."""
+"""Updates that are to be sent, without content that the document has deleted since they were written."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ _EMPTY = b"\x00\x00"  # the update that says nothing
 
 
 class Place(NamedTuple):
-    """What a document held at some moment: its version, and what it had deleted."""
+    """The state of a document at some moment: its version, and what it had deleted."""
 
     version: bytes
     deletes: dict[int, list[tuple[int, int]]]
@@ -134,7 +134,7 @@ class YjsReplica:
         return update
 
     def place(self) -> Place:
-        """Where it stands, for ``since``. Raises MalformedUpdate where updates wait."""
+        """Its present state, for ``since``. Raises MalformedUpdate where updates wait."""
         self._let_nothing_wait()
         with self._guarded("The CRDT core could not encode the document."):
             version = self.version()
@@ -142,7 +142,7 @@ class YjsReplica:
         return Place(version, deletes)
 
     def since(self, place: Place) -> bytes:
-        """What came since it stood at a place, as one update. Of deletes only the new ones, which ``diff`` can't tell.
+        """All that came since that state, as one update. Of deletes only the new ones, which ``diff`` can't tell.
         Raises MalformedUpdate where updates wait."""
         self._let_nothing_wait()
         with self._guarded("The CRDT core could not encode the document."):
@@ -248,7 +248,7 @@ class _Guard:
 
 
 class _Heard:
-    """What a document tells its observers. It must not know the replica: a callback that leads back to it is a cycle
+    """The events of a document. It must not know the replica: a callback that leads back to it is a cycle
     through Rust, which Python's garbage collector can't see, and neither would ever be freed."""
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""One Yjs update as several smaller ones: whoever keeps updates as records has a limit for each.
+"""One Yjs update as several smaller ones: a record has a limit.
 
 The pieces say together what the update said. A piece holds the structs of clients from some clock on; one that needs
 another piece waits for it, as every update does. A long text is cut as Yjs itself cuts it (src/structs/Item.js, write

@@ -46,7 +46,7 @@ class UpdateRange:
 
     ``odd``: something is left out in what it writes of a client, or told in several places. ``nested``: shared types
     that stand in or beside something else than a root; ``depth`` of those whose place it tells itself, else they count
-    as ``hanging``. ``follows``: only letters, right behind the clock before the first."""
+    as ``hanging``. ``follows``: only letters, right after the clock before the first."""
 
     begun: dict[int, int] = field(default_factory=dict)
     written: dict[int, int] = field(default_factory=dict)
@@ -86,7 +86,7 @@ Id = tuple[int, int]
 
 @dataclass(slots=True)
 class Struct:
-    """Where a struct lies in an update: clocks ``clock`` to ``end`` of a client, bytes ``start`` to ``stop``; of an
+    """The place of a struct in an update: clocks ``clock`` to ``end`` of a client, bytes ``start`` to ``stop``; of an
     item also its right neighbour's id, its content, and how many bytes of text it ends with (``size``). ``beside`` and
     ``inside``: the ids of its neighbours, and of the type that it stands in, where it names them."""
 
@@ -170,7 +170,7 @@ def _less(ranges: Sequence[tuple[int, int]], others: Sequence[tuple[int, int]]) 
     return out
 
 
-# One client, one item: text behind another item, no deletes. A client's id is below 2^53, a clock here below 2^28.
+# One client, one item: text after another item, no deletes. A client's id is below 2^53, a clock here below 2^28.
 _ID, _LOW_CLOCK = rb"([\x80-\xff]{0,6}[\x00-\x7f]|[\x80-\xff]{7}[\x00-\x0f])", rb"([\x80-\xff]{0,3}[\x00-\x7f])"
 _WORD = re.compile(rb"\x01\x01" + _ID + _LOW_CLOCK + rb"\x84" + _ID + _LOW_CLOCK + rb"([\x01-\x7f])")
 
@@ -317,7 +317,7 @@ TOO_DEEP = f"The update nests shared types more than {DEPTH} deep."
 def _read_place(
     reader: _Reader, info: int, client: int, clock: int, needs: dict[int, int], struct: Struct | None = None
 ) -> Id | None:
-    """What the item stands in: the id of a type, or _ROOT; None where only its neighbours tell."""
+    """The parent of the item: the id of a type, or _ROOT; None where only its neighbours tell."""
     inside: Id | None = None
     beside: tuple[Id, ...] = ()
     for bit in (0x80, 0x40):  # left and right neighbour

@@ -37,7 +37,7 @@ class Waiting:
         return bool(missing) and before is None
 
     def reached(self, client: int, end: int) -> list[bytes]:
-        """What waited for a clock of a client below ``end``. Each is to be ``put`` again."""
+        """The updates that waited for a clock of a client below ``end``. Each is to be ``put`` again."""
         queue, found = self._queues.get(client, []), dict[bytes, None]()
         while queue and queue[0][0] < end:
             clock, update, part = heappop(queue)

@@ -1,6 +1,6 @@
 """How long a CRDT core will take for a Yjs update, told from its structure before it gets it.
 
-An item is put between its left and its right neighbour. Where the two do not touch any more, the core (yrs 0.28) goes
+An item is put between its left and its right neighbour. If the two do not touch any more, the core (yrs 0.28) goes
 through all that stands between them, so n items that name the right neighbours badly cost n²/2 steps: 48 kB take 7 s.
 Measured with texts of 1,000 to 8,000 letters on one core of a server, for each step:
 
@@ -39,7 +39,7 @@ _OF_A_WORD = 2
 
 
 def estimate_work(update: bytes, blocks: int) -> Work:
-    """What an update costs a document that has so many blocks. An update that is malformed costs what was read of it.
+    """The cost of an update to a document that has so many blocks. A malformed one costs what was read of it.
     Takes some 3 µs for each struct, and no more than 0.1 s."""
     if (word := _WORD.match(update)) is not None and word.end() + update[word.end() - 1] + 1 == len(update):
         chain = word[1] == word[3]
@@ -63,7 +63,7 @@ class _Count:
     def item(self, client: int, clock: int, kind: int, place: _Place) -> None:
         left, right = place.left, place.right
         if left == (client, clock - 1):
-            # Whatever stands behind what its client wrote just before was not made for it.
+            # Items after what its client wrote just before were not made for it.
             self.added += kind not in _JOINED
             self.steps += 1
             return
