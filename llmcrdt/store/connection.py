@@ -61,11 +61,12 @@ class Connection:
             raise
 
     def _prepare(self) -> None:
-        self.db.execute("PRAGMA journal_mode=WAL")
-        owner = self.one("PRAGMA application_id")  # a first look, at once, puts the log beside the file
+        self._use_wal()
+        # A first look, at once, puts the log beside the file. The owner comes second: whoever makes the tables just now
+        # writes it with them.
+        tables, owner = self.one("SELECT count(*) FROM sqlite_master"), self.one("PRAGMA application_id")
         for pragma in ("synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
             self.db.execute(f"PRAGMA {pragma}")
-        tables = self.one("SELECT count(*) FROM sqlite_master")
         if owner != APPLICATION_ID and tables:
             raise NotADatabase(
                 f"{self.path} is another program's SQLite file.", hint="Give a new file name, or one made by llmcrdt."
@@ -83,8 +84,26 @@ class Connection:
                 f"{self.path} was made by a newer llmcrdt ({min(newer)}).", hint="Update llmcrdt; nothing was changed."
             )
         if known:
-            self.db.execute(f"PRAGMA application_id={APPLICATION_ID}")
-            migrations.apply(self.db)
+            self.db.execute("BEGIN IMMEDIATE")  # waits for another process that is at it; nothing is done twice
+            try:
+                self.db.execute(f"PRAGMA application_id={APPLICATION_ID}")
+                migrations.apply(self.db)
+                self.db.execute("COMMIT")
+            except BaseException:
+                self.db.rollback()
+                raise
+
+    def _use_wal(self) -> None:
+        """SQLite doesn't wait by itself where another connection changes the mode of a new file at the same moment."""
+        deadline = time.monotonic() + _PATIENCE_MS / 1000
+        while True:
+            try:
+                self.db.execute("PRAGMA journal_mode=WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
 
     def _made_meanwhile(self) -> bool:
         """Whether another process is just making the file, and has come to the tables."""

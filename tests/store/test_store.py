@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -91,14 +92,29 @@ def test_a_file_that_another_process_is_making_is_waited_for(tmp_path: Path) -> 
 
     def make() -> None:
         database = Database(path)
+        database.execute("BEGIN IMMEDIATE")
         database.execute(f"PRAGMA application_id={APPLICATION_ID}")
         migrations.apply(database)
+        database.execute("COMMIT")
         database.close()
 
     other = threading.Timer(0.2, make)
     other.start()
     SqliteStore(path, lock=threading.RLock()).close()
     other.join()
+
+
+def test_several_may_make_one_file_at_once(tmp_path: Path) -> None:
+    for n in range(10):
+        together = threading.Barrier(4)
+
+        def make(path: Path = tmp_path / f"{n}.db", together: threading.Barrier = together) -> None:
+            together.wait()
+            SqliteStore(path, lock=threading.RLock()).close()
+
+        with ThreadPoolExecutor(4) as pool:
+            for made in [pool.submit(make) for _ in range(4)]:
+                made.result()
 
 
 def test_a_file_of_a_newer_version_is_refused(store: SqliteStore) -> None:
