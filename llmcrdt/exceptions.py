@@ -18,9 +18,9 @@ Each says what happened and, in ``hint``, what to do next. Catch the branch you 
     ├── StoreError                the SQLite file
     │   ├── NotADatabase            the file is something else
     │   ├── NewerDatabase           made by a newer version of this library
-    │   ├── ConversationNotFound    not in this repo (also a KeyError)
+    │   ├── ConversationNotFound    not in this repo, or deleted (also a KeyError)
     │   ├── LibraryMismatch         the file already belongs to another library
-    │   ├── RepoClosed              used after close()
+    │   ├── RepoClosed              used after close(), or after its conversation was deleted
     │   ├── KeyringUnusable         a file of secrets can be read by others, or can't be read at all
     │   └── BlobMissing             an attachment whose content is not here
     ├── SyncError                 the relay, or what it said
@@ -118,7 +118,8 @@ class NewerDatabase(StoreError):
 
 
 class ConversationNotFound(StoreError, KeyError):
-    """No such conversation in this repo."""
+    """No such conversation in this repo: it was never here, or it was deleted. A conversation object raises it where
+    another process deleted the conversation just now."""
 
     __str__ = LLMCRDTError.__str__
 
@@ -128,7 +129,8 @@ class LibraryMismatch(StoreError):
 
 
 class RepoClosed(StoreError):
-    """A repo, or something of it, was used after ``close()``."""
+    """A repo, or something of it, was used after ``close()``; or an object of a conversation was used after that was
+    deleted from the library."""
 
 
 class KeyringUnusable(StoreError):

@@ -233,7 +233,7 @@ class Backend(Protocol):
 
     def make_replica(self, roots: Iterable[str], applying: AbstractContextManager[None] | None = None) -> Replica:
         """A new, empty document with these root maps. ``applying`` is entered while the replica applies or loads bytes:
-        should the process end of that, its owner knows of what."""
+        if the bytes kill the process, its owner can tell which document did it."""
         ...
 
     # of one update
@@ -249,7 +249,7 @@ class Backend(Protocol):
 
     def foreign_key(self, update: bytes, root: str, prefix: str, own: str) -> str | None:
         """A key that begins with ``prefix`` and that an update writes into a root map without writing ``own``. None
-        where there is none; one that it only writes over need not be told."""
+        where there is none; a key that already existed may be left out."""
         ...
 
     def repeats(self, updates: Iterable[ParsedUpdate], version: bytes) -> bool:

@@ -11,7 +11,7 @@ _HOMES = {"yjs": "yjs.backend:YjsBackend"}
 """The class of each kind's backend, seen from here. A new backend is one more line."""
 
 DEFAULT = "yjs"
-"""The kind of new documents."""
+"""The kind of every repo that ``llmcrdt.open`` opens."""
 
 
 def kinds() -> frozenset[str]:

@@ -124,7 +124,7 @@ def encrypt_field(field: HiddenField, address: FieldAddress, random: Random = os
     encrypt = _aead().crypto_aead_xchacha20poly1305_ietf_encrypt
     data, binding = field.data, canonical_json(dict(field.binding))
     if address.keys is None:
-        raise KeyMissing("There is no keyring here to seal with.", hint="Append through a repo's conversation.")
+        raise KeyMissing("There is no keyring here to encrypt with.", hint="Append through a repo's conversation.")
     key, nonce = address.keys.newest(address.conversation), random(_NONCE)
     ciphertext = encrypt(bytes(data), _bound_to(address, key.id, binding), nonce, key.data)
     return MARK + key_bytes(key.id) + nonce + binding.encode("utf-8") + b"\0" + bytes(ciphertext)
@@ -176,7 +176,7 @@ def _aead() -> Any:
         from nacl import bindings
     except ImportError:
         raise SealingMissing(
-            "Sealed hidden fields need PyNaCl, which is not installed.", hint='Run: pip install "llmcrdt[seal]".'
+            "Encrypted hidden fields need PyNaCl, which is not installed.", hint='Run: pip install "llmcrdt[seal]".'
         ) from None
     return bindings
 

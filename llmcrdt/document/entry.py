@@ -156,7 +156,7 @@ class HiddenField:
         return False
 
     def __repr__(self) -> str:
-        form = "hidden field to seal" if self.sealed else "hidden field"
+        form = "hidden field to encrypt" if self.sealed else "hidden field"
         return f"<{form}, {len(self.data)} bytes, binding {dict(self.binding)!r}>"
 
 

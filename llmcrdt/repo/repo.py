@@ -152,13 +152,15 @@ class Repo:
 
     def get(self, id: str) -> Conversation:
         """The conversation with this id: one of this repo, or one that the library lists. Raises
-        ConversationNotFound."""
+        ConversationNotFound, also where the library says that it was deleted."""
         with self._lock:
             self._core.listing.refresh()
             id_ = DocumentId(id)
             listed = self._store.catalog.get(id_)
             known = self._store.catalog.kind(id_) == "conversation"
-            if (listed and listed.deleted) or not (listed or known):
+            if listed and listed.deleted:
+                raise _deleted(id)
+            if not (listed or known):
                 raise ConversationNotFound(
                     f"There is no conversation {id!r} in {self._store.path}.",
                     hint="List them, or sync first; repo.join(id) makes a replica of one from elsewhere.",
@@ -180,7 +182,7 @@ class Repo:
             self._core.library.document.refresh()
             card = self._core.library.card(id_)
             if card is not None and card.deleted:
-                raise ConversationNotFound(f"{id} was deleted from the library.", hint="A deleted id never comes back.")
+                raise _deleted(id)
             if card is None:
                 self._core.library.put(id_, created_at=self._core.resources.clock())
             self._store.catalog.add(id_, "conversation")
@@ -322,3 +324,7 @@ class Repo:
 def repo_core(repo: Repo) -> RepoCore:
     """The object that commands and tests reach inside with; programs don't need it."""
     return repo._core
+
+
+def _deleted(id: str) -> ConversationNotFound:
+    return ConversationNotFound(f"{id} was deleted from the library.", hint="A deleted id never comes back.")

@@ -58,8 +58,9 @@ class DocumentSync:
     """``raw``: its id as the wire has it. ``had_cursor``: it had one past position 0 when it was opened; a relay that
     does not know it lost something. ``opening``: the number of the last OPEN. ``log``: the records that came while it
     is filled. ``sent``: the place in the outbox up to which all was sent. ``position``: how far the log came in.
-    ``sent_anew``: invariant 5. Refused by the relay: ``records_refused``, all records; ``outbox_refused``, this
-    outbox, which was replaced so often; ``presence_refused``, announcements."""
+    ``sent_anew``: invariant 5. Refused by the relay: ``records_refused``, all records;
+    ``presence_refused``, announcements. ``outbox_refused``: the value of ``replaced()`` when the relay refused this
+    outbox; None: it was not refused."""
 
     id: DocumentId
     raw: bytes

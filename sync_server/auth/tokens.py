@@ -29,7 +29,8 @@ from .public_keys import ALGORITHM, AccessError, PublicKeys, okp, pyjwt
 logger = logging.getLogger(__name__)
 
 LEVELS = ("read", "append", "admin")
-"""Each may what those before it may. read: open a document. append: push, and ask for folds. admin: see the metrics."""
+"""Each may what those before it may. read: open a document. append: push, and ask for compaction. admin: see the
+metrics."""
 KEY, TOKENS = "token.key", "tokens.jsonl"
 _CUT = b" #cut"  # ends a line that a crash cut short
 _ALGORITHM = "HS256"

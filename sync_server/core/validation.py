@@ -1,5 +1,5 @@
-"""Plain records are validated before they are appended. No threads: the validator gets ValidateRequest and answers
-ValidateResult.
+"""Records of kinds that have a backend are validated before they are appended. No threads: the validator gets
+ValidateRequest and answers ValidateResult.
 
 The validator holds *replicas* of documents. Push: its records are applied to the replica; those that can't be are
 refused. MergeRequest: an update of a client that knows no records is applied; the document's own updates become

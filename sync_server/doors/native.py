@@ -146,7 +146,7 @@ class NativeDoor:
                 text = "The token lets nothing be written here."
                 return Error(ErrorCode.READ_ONLY, text, document, message.session, message.n)
             case Fold(document) if grant and not grant.allows("append", document):
-                return Error(ErrorCode.READ_ONLY, "The token lets nothing be folded here.", document)
+                return Error(ErrorCode.READ_ONLY, "The token lets nothing be compacted here.", document)
             case Presence(document) if grant and not grant.allows("append", document):
                 return Error(ErrorCode.PRESENCE_REFUSED, "The token lets nothing be announced here.", document)
             case Delete(document) if grant and not grant.allows("append", document):

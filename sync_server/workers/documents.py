@@ -60,8 +60,8 @@ class Document:
 
 
 class Lane:
-    """One worker's. ``opening``: documents that are flushed or loaded; ``slice``: the one that is read, or is there and
-    was not handed over."""
+    """The documents and turns of one worker. ``opening``: documents that are flushed or loaded; ``slice``: the one that
+    is read, or is there and was not handed over."""
 
     def __init__(self, slow: bool) -> None:
         self.slow = slow

@@ -1,8 +1,8 @@
 """What the answers of a worker mean, and what its end means for the orders that it had in hand.
 
-An order of which the worker died is to blame for that with those before it in the batch: they are tried again in the
-slow lane, a record at a time. What dies there three times is refused. What took too long is to blame alone, and refused
-where that happens in the slow lane.
+When a worker dies, the order it was at and those before it in the batch are suspects: they are tried again in the slow
+lane, a record at a time. A record that kills the worker there three times is refused. An order that took too long is
+to blame alone, and refused where that happens in the slow lane.
 """
 
 from __future__ import annotations

@@ -357,6 +357,7 @@ def test_without_pynacl_clear_fields_work_sealed_ones_are_carried_and_sealing_sa
                 try:
                     ask()
                 except SealingMissing as error:
+                    assert str(error).startswith("Encrypted hidden fields need PyNaCl")
                     assert "llmcrdt[seal]" in str(error)
                 else:
                     raise AssertionError

@@ -52,8 +52,9 @@ def test_list_rename_delete(open_repo: OpenRepo) -> None:
     assert made[0].title == "another"
     repo.delete(made[1].id)
     assert [row.title for row in repo.list()] == ["title 2", "another"]
-    with pytest.raises(ConversationNotFound):
+    with pytest.raises(ConversationNotFound, match=r"was deleted.* A deleted id never comes back") as gone:
         repo.get(made[1].id)
+    assert "join" not in str(gone.value), "a deleted conversation can't be joined"
     with pytest.raises(RepoClosed):
         made[1].append("user", "x")
     repo.close()

@@ -17,7 +17,7 @@ from llmcrdt.sync.messages import PATH, Ack, ErrorCode, Push, Record, Records
 from sync_server.core.limits import Limits
 from sync_server.doors import native, yjs
 from sync_server.doors.base import Door, House, Upgrade
-from sync_server.doors.registry import DOORS, find
+from sync_server.doors.registry import DOORS, describe, find
 from sync_server.testing import json_door
 from sync_server.testing.door_suite import DoorSuite, S
 from sync_server.thread import RelayThread
@@ -57,6 +57,12 @@ def test_a_door_is_found_by_its_path(path: str, found: object) -> None:
     assert find(DOORS, path) is found
 
 
+def test_the_sentence_about_doors_names_each_with_its_path() -> None:
+    text = describe((*DOORS, json_door.DOOR))
+    assert text.startswith(f"The sync protocol is at {PATH}, ") and text.endswith(f", JSON at {json_door.PATH}.")
+    assert all(f"{door.name} " in text and f"at {door.path}" in text for door in DOORS)
+
+
 def test_a_third_door_is_mounted_with_a_line(tmp_path: Path) -> None:
     one, two = edits(2)
     limits = Limits(handshake=20.0)
@@ -88,4 +94,4 @@ def test_a_third_door_is_mounted_with_a_line(tmp_path: Path) -> None:
             urlopen(relay.url.replace("ws", "http", 1) + "/elsewhere")
         text = missing.value.read().decode()
         missing.value.close()
-        assert text == f"The sync protocol is at {PATH}, Yjs at /yjs/, JSON at /json/.\n"
+        assert text == describe((*DOORS, json_door.DOOR)) + "\n"
