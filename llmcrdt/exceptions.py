@@ -20,6 +20,7 @@ Each says what happened and, in ``hint``, what to do next. Catch the branch you 
     │   ├── NewerDatabase           made by a newer version of this library
     │   ├── ConversationNotFound    not in this repo, or deleted (also a KeyError)
     │   ├── LibraryMismatch         the file already belongs to another library
+    │   ├── CRDTMismatch            the file's documents are of another kind of CRDT
     │   ├── RepoClosed              used after close(), or after its conversation was deleted
     │   ├── KeyringUnusable         a file of secrets can be read by others, or can't be read at all
     │   └── BlobMissing             an attachment whose content is not here
@@ -126,6 +127,10 @@ class ConversationNotFound(StoreError, KeyError):
 
 class LibraryMismatch(StoreError):
     """The file already belongs to another library."""
+
+
+class CRDTMismatch(StoreError):
+    """The file's documents are of another kind of CRDT than the one that it was opened with."""
 
 
 class RepoClosed(StoreError):

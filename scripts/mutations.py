@@ -298,7 +298,7 @@ MUTATIONS = (
     ),
     Mutation(
         "O7", "a relay's record of another document is taken", "SyncSource.received",
-        "check_identity(document, record.data, crdt.foreign_key)",
+        "check_identity(document, update, crdt.foreign_key)",
         "",
         "tests/document/test_fork.py::test_a_fork_that_a_relay_has_under_another_id_is_set_aside_and_told",
     ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,6 +24,7 @@ from .dispatch import Dispatch
 from .doors.base import DoorType, House
 from .doors.registry import DOORS
 from .http import HttpPages
+from .log.admin import Storage
 from .log.file import DATABASE
 from .log.sqlite import SqliteStorage
 from .net.connection import SLICE, Connection, Socket
@@ -47,6 +48,14 @@ _sockets_logger.addFilter(_unrevealing)
 _TICK = 0.5
 """Seconds between two looks for what waits for a better moment."""
 
+StorageFactory = Callable[[Path, Limits], Storage]
+"""Opens what a relay keeps, from its folder and its limits. Raises LogError where that can't be used."""
+
+
+def sqlite_storage(folder: Path, limits: Limits) -> SqliteStorage:
+    """A StorageFactory: one SQLite file in the folder."""
+    return SqliteStorage(folder / DATABASE, limits.cached)
+
 
 def agent() -> str:
     try:
@@ -60,6 +69,7 @@ class Relay:
 
     ``start`` raises LogError where the folder can't be used, OSError where the address can't. ``failed`` becomes set
     when the relay can't go on. ``doors``: the protocols that it speaks.
+    ``storage`` opens what it keeps; the operator's commands know the default one only.
     """
 
     def __init__(
@@ -72,8 +82,9 @@ class Relay:
         certificate: Certificate | None = None,
         check: bool = True,
         doors: Sequence[DoorType] = DOORS,
+        storage: StorageFactory = sqlite_storage,
     ) -> None:
-        self._check, self._doors = check, doors
+        self._check, self._doors, self._open_storage = check, doors, storage
         self.data, self.host, self.port = Path(data), host, port
         self.limits = limits or Limits()
         self.failed = asyncio.Event()
@@ -85,7 +96,7 @@ class Relay:
         limits, metrics = self.limits, self.metrics
         self.data.mkdir(parents=True, exist_ok=True)
         tokens = Tokens(self.data)
-        self._storage = SqliteStorage(self.data / DATABASE, limits.cached)
+        self._storage = self._open_storage(self.data, limits)
         try:
             self._steps = steps = StepLoop(self._storage, limits, self._check, self.failed)
             self._workers = Workers(self._storage, limits, self._check, steps.put, steps.put_from_thread, steps.fail)

@@ -12,7 +12,7 @@ from .core.limits import Limits
 from .doors.base import DoorType
 from .doors.registry import DOORS
 from .net.tls import Certificate
-from .server import Relay
+from .server import Relay, StorageFactory, sqlite_storage
 
 
 class RelayThread:
@@ -29,9 +29,10 @@ class RelayThread:
         certificate: Certificate | None = None,
         check: bool = True,
         doors: Sequence[DoorType] = DOORS,
+        storage: StorageFactory = sqlite_storage,
     ) -> None:
         self._data, self.port, self._limits, self._certificate = data, port, limits, certificate
-        self._check, self._doors = check, doors
+        self._check, self._doors, self._storage = check, doors, storage
         self._ready = threading.Event()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="llmcrdt-relay", daemon=True)
@@ -67,6 +68,7 @@ class RelayThread:
                 certificate=self._certificate,
                 check=self._check,
                 doors=self._doors,
+                storage=self._storage,
             )
             await relay.start()
             self.port = relay.port

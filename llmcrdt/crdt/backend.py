@@ -177,7 +177,7 @@ class Replica(Protocol):
         ...
 
     def foreign_key(self, update: bytes, root: str, prefix: str, own: str) -> str | None:
-        """See ``Backend.foreign_key``."""
+        """``Backend.foreign_key``, of bytes that nobody has read yet. Raises MalformedUpdate."""
         ...
 
     def load(self, snapshot: bytes | None, updates: Iterable[bytes]) -> None:
@@ -242,12 +242,12 @@ class Backend(Protocol):
         """Check the structure of an update. One that passes may still break the replica that applies it."""
         ...
 
-    def touches(self, update: bytes, prefix: str) -> bool:
+    def touches(self, update: ParsedUpdate, prefix: str) -> bool:
         """Whether an update may set a new field of a node whose name begins with ``prefix``. False is certain; True may
         be wrong. Raises nothing."""
         ...
 
-    def foreign_key(self, update: bytes, root: str, prefix: str, own: str) -> str | None:
+    def foreign_key(self, update: ParsedUpdate, root: str, prefix: str, own: str) -> str | None:
         """A key that begins with ``prefix`` and that an update writes into a root map without writing ``own``. None
         where there is none; a key that already existed may be left out."""
         ...

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal, TypeVar, cast
 
 from ..exceptions import NewerDocument, OtherDocument
 from .canonical import JSON
@@ -72,8 +72,12 @@ IDENTITY = "id:"
 """Begins the key in ``meta`` whose rest is the document's id. A key of its own, so that nobody can write over it."""
 
 
-def check_identity(document: str, update: bytes, foreign_key: Callable[[bytes, str, str, str], str | None]) -> None:
-    """Raises OtherDocument for an update of another document, as far as it says so; documents of before say nothing."""
+_Update = TypeVar("_Update")
+
+
+def check_identity(document: str, update: _Update, foreign_key: Callable[[_Update, str, str, str], str | None]) -> None:
+    """Raises OtherDocument for an update of another document, as far as it says so; documents of before say nothing.
+    ``foreign_key``: that of the Backend, for an update that was read, or that of a Replica."""
     other = foreign_key(update, META, IDENTITY, IDENTITY + document)
     if other is not None:
         raise OtherDocument(

@@ -72,8 +72,8 @@ def open(  # as llmcrdt.open
     """Open a repo, or make one. ``library``: the id of another device's library, to join it. ``invite``: what
     ``invite()`` gave there: joins the library, and remembers relay and keys, so that ``connect()`` needs no address.
 
-    ``author`` signs what this device writes. Raises NotADatabase, NewerDatabase, LibraryMismatch, InvalidContent,
-    InvalidInvite, KeyringUnusable; where this device has another library already, nothing is changed.
+    ``author`` signs what this device writes. Raises NotADatabase, NewerDatabase, CRDTMismatch, LibraryMismatch,
+    InvalidContent, InvalidInvite, KeyringUnusable; where this device has another library already, nothing is changed.
     """
     if library is not None:
         document_bytes(library)

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..crdt.backend import Backend, Replica
 from ..document import library as library_document
 from ..document import schema
-from ..exceptions import LibraryMismatch
+from ..exceptions import CRDTMismatch, LibraryMismatch
 from ..ids import DocumentId, Random, new_document_id
 from ..store.applying import Applying
 from ..store.keyring import Keyring
@@ -18,10 +18,13 @@ from ..store.store import SqliteStore
 from .dispatcher import Dispatcher
 from .kv_caches import KVCaches
 
+_UNTOLD = "yjs"
+"""The kind of a file of before the settings told it."""
+
 
 class Resources:
     """Opened by the constructor. ``lock`` is held wherever a document of the repo is used; ``library``: the id of the
-    library document. Raises NotADatabase, NewerDatabase, LibraryMismatch, StoreError."""
+    library document. Raises NotADatabase, NewerDatabase, CRDTMismatch, LibraryMismatch, StoreError."""
 
     def __init__(
         self,
@@ -38,6 +41,7 @@ class Resources:
         self.store = SqliteStore(path, lock=self.lock, random=random, cut=crdt.cut, redact=crdt.redact)
         self.applying = Applying(self.store.path)
         try:
+            self._check_kind()
             self.keyring = Keyring(f"{self.store.path}.keys", clock=clock, random=random)
             self.relay_file = RelayFile(f"{self.store.path}.relay")
             self.caches = KVCaches(self.store)
@@ -69,6 +73,19 @@ class Resources:
         """Close the files. Twice is harmless."""
         self.applying.close()
         self.store.close()
+
+    def _check_kind(self) -> None:
+        """Raises CRDTMismatch where the documents of the file are of another kind; a new file gets this one."""
+        with self.store.transaction():  # another process may be making the file
+            own = self.store.settings.get("crdt")
+            if own is None:
+                made = self.store.settings.get("library") is not None
+                own = _UNTOLD if made else self.store.settings.put_first("crdt", self.crdt.kind)
+        if own != self.crdt.kind:
+            raise CRDTMismatch(
+                f"The documents of {self.store.path} are of kind {own!r}, not {self.crdt.kind!r}.",
+                hint="Open it with the backend of its kind, or give another file name; nothing was changed.",
+            )
 
     def _own_library(self, library: str | None) -> DocumentId:
         own = self.store.settings.put_first("library", library or new_document_id(self.random))

@@ -101,7 +101,7 @@ class SyncSource:
         for record in records:
             try:
                 update = crdt.read(record.data)
-                check_identity(document, record.data, crdt.foreign_key)
+                check_identity(document, update, crdt.foreign_key)
                 good.append(record)
                 parsed.append(update)
             except MalformedUpdate as error:
@@ -113,7 +113,7 @@ class SyncSource:
         if records:
             self._documents.touch(document, refresh=True)
             # An erase, or words that an erase has to take: they must not wait in the file until somebody opens it.
-            if any(crdt.touches(update.data, ERASE_MARK) for update in parsed) or self._store.updates.purged(document):
+            if any(crdt.touches(update, ERASE_MARK) for update in parsed) or self._store.updates.purged(document):
                 self._documents.apply_pending(document)
         return document == self._host.library_id
 

@@ -91,7 +91,7 @@ class MemoryReplica:
         return any(operation.n > len(self._done.get(operation.writer, ())) for operation in _read(update))
 
     def foreign_key(self, update: bytes, root: str, prefix: str, own: str) -> str | None:
-        return MemoryBackend().foreign_key(update, root, prefix, own)
+        return _foreign_key(_read(update), root, prefix, own)
 
     def load(self, snapshot: bytes | None, updates: Iterable[bytes]) -> None:
         with self._applying:
@@ -276,15 +276,11 @@ class MemoryBackend:
     def read(self, update: bytes) -> ParsedUpdate:
         return ParsedUpdate(update, _read(update))
 
-    def touches(self, update: bytes, prefix: str) -> bool:
-        try:
-            return any(operation.name.startswith(prefix) for operation in _read(update))
-        except MalformedUpdate:
-            return True
+    def touches(self, update: ParsedUpdate, prefix: str) -> bool:
+        return any(operation.name.startswith(prefix) for operation in update.structure)
 
-    def foreign_key(self, update: bytes, root: str, prefix: str, own: str) -> str | None:
-        keys = [o.key for o in _read(update) if o.root == root and o.what == "set"]
-        return None if own in keys else next((key for key in keys if key.startswith(prefix)), None)
+    def foreign_key(self, update: ParsedUpdate, root: str, prefix: str, own: str) -> str | None:
+        return _foreign_key(update.structure, root, prefix, own)
 
     def repeats(self, updates: Iterable[ParsedUpdate], version: bytes) -> bool:
         known = _read_version(version)
@@ -338,6 +334,11 @@ class MemoryBackend:
             except MalformedUpdate:
                 aside.append(update)
         return replica, aside
+
+
+def _foreign_key(operations: Sequence[Operation], root: str, prefix: str, own: str) -> str | None:
+    keys = [o.key for o in operations if o.root == root and o.what == "set"]
+    return None if own in keys else next((key for key in keys if key.startswith(prefix)), None)
 
 
 def _gone(operation: Operation) -> Operation:

@@ -203,8 +203,10 @@ class Validation:
 
     def wants(self, kind: str, document: bytes) -> bool:
         """Whether records of this document are to be checked."""
-        if not self.available or kind not in CHECKED_KINDS:
-            return False
+        return self.available and kind in CHECKED_KINDS and self._is_followed(document)
+
+    def _is_followed(self, document: bytes) -> bool:
+        """Whether records of this document are checked, where their kind can be."""
         return self._always or document in self._followers or document in self._busy
 
     def last(self, document: bytes, session: bytes) -> int:
@@ -256,7 +258,7 @@ class Validation:
     def unfollow(self, document: bytes) -> ReplicaDropped | None:
         """Somebody follows it no longer. Where others' records are not checked, its replica is no use any more."""
         _less(self._followers, document)
-        return None if self.wants(next(iter(CHECKED_KINDS)), document) else self.drop(document)
+        return None if self.available and self._is_followed(document) else self.drop(document)
 
     def settle(self) -> None:
         """The commit of this step is through."""

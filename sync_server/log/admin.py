@@ -162,7 +162,9 @@ class Sweeper(Protocol):
 
 
 class Storage(Protocol):
-    """All that a relay keeps. The parts share one commit: ``records.commit``."""
+    """All that a relay keeps. The parts share one commit: ``records.commit``. A relay on another one than SQLite is
+    ``Relay(..., storage=...)``; the operator's commands (inspect, verify, compact, backup, restore) are no part of the
+    contract, they are SQLite's own."""
 
     @property
     def records(self) -> RecordLog: ...

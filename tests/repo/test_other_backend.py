@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -10,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from llmcrdt.ids import document_bytes
+import llmcrdt
+from llmcrdt.exceptions import CRDTMismatch
+from llmcrdt.ids import document_bytes, new_document_id
 from llmcrdt.repo.core import RepoCore
 from llmcrdt.repo.repo import Repo
 from llmcrdt.testing.memory_backend import MemoryBackend
@@ -39,6 +42,32 @@ def open_memory(tmp_path: Path) -> Iterator[Open]:
 
 def texts(repo: Repo, id_: str) -> list[str]:
     return [entry.text for entry in repo.get(id_).transcript()]
+
+
+def test_a_file_is_not_opened_with_a_backend_of_another_kind(open_memory: Open, tmp_path: Path) -> None:
+    conversation = open_memory("a").create("Trip")
+    conversation.append("user", "Hello")
+    with llmcrdt.open(tmp_path / "b.db"):
+        pass
+    old = tmp_path / "c.db"
+    with llmcrdt.open(old):
+        pass
+    with closing(sqlite3.connect(old, isolation_level=None)) as file:  # as it was before it told its kind
+        assert file.execute("DELETE FROM settings WHERE name = 'crdt'").rowcount == 1
+
+    def contents(name: str) -> list[str]:
+        with closing(sqlite3.connect(tmp_path / f"{name}.db")) as file:
+            return list(file.iterdump())
+
+    before = {name: contents(name) for name in "abc"}
+    with pytest.raises(CRDTMismatch, match=r"'memory', not 'yjs'.*backend of its kind"):
+        llmcrdt.open(tmp_path / "a.db", new_document_id())
+    for name in "bc":
+        with pytest.raises(CRDTMismatch, match="'yjs', not 'memory'"):
+            open_memory(name)
+    assert {name: contents(name) for name in "abc"} == before
+    llmcrdt.open(old).close()
+    assert texts(open_memory("a"), conversation.id) == ["Hello"]
 
 
 def test_a_conversation_is_written_read_and_found_again(open_memory: Open) -> None:

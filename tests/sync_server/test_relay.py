@@ -20,6 +20,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin, Subprotocol
 
+import llmcrdt
+from llmcrdt.ids import document_bytes
 from llmcrdt.sync import codec
 from llmcrdt.sync.messages import (
     FEATURES,
@@ -49,6 +51,8 @@ from llmcrdt.sync.messages import (
 )
 from llmcrdt.varint import MAX_UINT
 from sync_server.core.limits import Limits
+from sync_server.log.file import DATABASE
+from sync_server.testing.memory import MemoryData, MemoryStorage
 from sync_server.thread import RelayThread
 
 D, E, S = b"d" * 16, b"e" * 16, b"s" * 16
@@ -119,6 +123,28 @@ def test_malformed_frames_get_a_code_and_others_are_undisturbed(relay: RelayThre
             client.send(bytes.fromhex(frame))
             assert last_words(client) == (ErrorCode.MALFORMED, 1008)
         assert ask(other, Barrier(1)) == Reached(1)
+
+
+def test_it_keeps_all_in_the_storage_that_it_is_given(tmp_path: Path) -> None:
+    data, folder, limits = MemoryData(), tmp_path / "relay", Limits(cached=7)
+    opened: list[tuple[Path, int]] = []
+
+    def open_storage(folder: Path, limits: Limits) -> MemoryStorage:
+        opened.append((folder, limits.cached))
+        return MemoryStorage(data)
+
+    with llmcrdt.open(tmp_path / "one.db") as one, llmcrdt.open(tmp_path / "other.db", one.library) as other:
+        conversation = one.create("Trip")
+        with RelayThread(folder, limits=limits, storage=open_storage) as relay, one.connect(relay.url) as link:
+            conversation.append("user", "Hello")
+            link.wait_synced(30)
+        assert not data.relays, "closed with its relay"
+        with RelayThread(folder, limits=limits, storage=open_storage) as relay, other.connect(relay.url) as link:
+            link.wait_synced(30)
+        assert [entry.text for entry in other.get(conversation.id).transcript()] == ["Hello"]
+    assert opened == [(folder, 7)] * 2
+    assert document_bytes(conversation.id) in data.documents
+    assert not (folder / DATABASE).exists()
 
 
 def test_many_messages_in_one_read_and_one_message_in_many_frames(relay: RelayThread) -> None:

@@ -29,11 +29,11 @@ class YjsBackend:
     def read(self, update: bytes) -> ParsedUpdate:
         return parse_update(update)
 
-    def touches(self, update: bytes, prefix: str) -> bool:
-        return prefix.encode() in update  # a new key stands in its update as it is, in UTF-8
+    def touches(self, update: ParsedUpdate, prefix: str) -> bool:
+        return prefix.encode() in update.data  # a new key stands in its update as it is, in UTF-8
 
-    def foreign_key(self, update: bytes, root: str, prefix: str, own: str) -> str | None:
-        return foreign_key(update, root, prefix, own)
+    def foreign_key(self, update: ParsedUpdate, root: str, prefix: str, own: str) -> str | None:
+        return foreign_key(update.data, root, prefix, own)
 
     def repeats(self, updates: Iterable[ParsedUpdate], version: bytes) -> bool:
         state = read_state_vector(version)
