@@ -162,7 +162,8 @@ RELAY_MUTATIONS = (
     ),
     Mutation(
         "erased", "a record that repeats erased words is kept", "SyncSource.received",
-        "bool(self._store.updates.purged(document))", "False", _SEEDS,
+        "bool(self._store.updates.purged(document))", "False",
+        "tests/repo/test_erase_everywhere.py::test_a_record_that_repeats_what_was_erased_leaves_no_words",
     ),
     Mutation(
         "synced", "the first refusal ends the wait for all others", "SyncWaiters.advance",
