@@ -1,4 +1,4 @@
-"""What a step of the rooms has to say goes to the connections that it is for, in the protocol of each."""
+"""The outputs of a step of the rooms go to the connections that it is for, in the protocol of each."""
 
 from __future__ import annotations
 

@@ -160,7 +160,7 @@ class Relay:
         self._sessions.stopping = True
         self._server.close(close_connections=False)
         self._ticking.cancel()
-        # What came in is validated, appended and acknowledged before the relay ends.
+        # All that came in is validated, appended and acknowledged before the relay ends.
         await self._steps.stop()
         await self._workers.stop()
         # What the thread handed over last is sent before this goes on.

@@ -37,7 +37,7 @@ from .subjects import Subjects
 logger = logging.getLogger(__name__)
 
 _FRAME = 64
-"""What a frame counts beside its bytes, so that many small ones are not free."""
+"""The price of a frame beside its bytes, so that many small ones are not free."""
 
 
 class Sessions:

@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 _QUICK = 0.001
 """Seconds that a step may take on the loop."""
 _NEWEST = 1 / 8
-"""What the last step counts in the mean of all."""
+"""The weight of the last step in the mean of all."""
 
 
 class Pace:
@@ -210,7 +210,7 @@ def _is_heavy(event: Event) -> bool:
 
 
 def _counts(events: Sequence[Event], seconds: float) -> dict[str, float]:
-    """What a step of these events adds to the metrics."""
+    """The counts that a step of these events adds to the metrics."""
     counts = {"commits_total": 1, "commit_seconds_total": seconds}
     for event in events:
         if isinstance(event, ValidateResult) and event.refused:

@@ -28,7 +28,7 @@ class Subjects:
         return self.rates[grant.subject]
 
     def share(self, subject: str) -> Share | None:
-        """What all connections of a subject have in work together; None without tokens."""
+        """The bytes that all connections of a subject have in work together; None without tokens."""
         if not self._tokens.on:
             return None
         return self._shares.setdefault(subject, Share(self._limits.subject_window))

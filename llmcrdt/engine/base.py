@@ -3,7 +3,7 @@
 Calls come from any thread, and return at once unless they say that they wait. The work is done on the engine's
 own thread (or process: nothing here shares memory with the caller beyond the values below).
 
-What is true of every engine:
+Invariants of every engine:
 
 1. **Served in order.** Runs and ``logits`` are served first come, first served, one at a time. Background
    work (settling, ``prefetch``, ``pin``) gives way to them, after at most one chunk.

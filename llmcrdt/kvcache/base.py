@@ -4,7 +4,7 @@ An engine hashes a prompt into keys, asks ``match`` how many of the first are he
 the rest, and hands it over with ``put``. A key stands for all tokens up to the end of its chunk (``chunk_hash``), so a
 cache knows nothing of conversations, models or engines.
 
-What is true at every moment, for every thread, whoever else uses the cache:
+Invariants at every moment, for every thread, whoever else uses the cache:
 
 1. **Never wrong.** ``get`` gives exactly what was put under the key, checked to the last bit, or None. A cache may
    forget any chunk at any moment, and may keep none at all (``NullCache``): answers take longer then, and are the same.

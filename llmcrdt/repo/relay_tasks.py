@@ -22,7 +22,7 @@ class TaskRequests:
 
     def __init__(self, store: Store, library: DocumentId) -> None:
         self._store, self._library = store, library
-        # What names the token of each link, without telling it.
+        # A name for the token of each link, without telling it.
         self._credentials: WeakKeyDictionary[LinkControl, str] = WeakKeyDictionary()
 
     def linked(self, link: LinkControl, token: str | None) -> None:

@@ -67,7 +67,7 @@ _NO_INDEXED = """
     ALTER TABLE entries DROP COLUMN indexed
 """
 
-# What relays are still to do, which stood in settings as "fold:DOCUMENT:RELAY", "delete:DOCUMENT:RELAY" (value: the
+# Tasks left for relays, which stood in settings as "fold:DOCUMENT:RELAY", "delete:DOCUMENT:RELAY" (value: the
 # credential that was refused), "deleted-last:RELAY" (value: documents) and "purged:DOCUMENT" (value: a number).
 _RELAY_TASKS = """
     CREATE TABLE relay_compactions (document TEXT, relay TEXT, PRIMARY KEY (document, relay)) WITHOUT ROWID;

@@ -1,4 +1,4 @@
-"""What relays are still to do, as rows: they outlive the process, and are asked for on every link until answered."""
+"""Tasks left for relays, as rows: they outlive the process, and are asked for on every link until answered."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ class SqliteUpdates:
 
     def set_aside(self, document: str, data: bytes, reason: str) -> None:
         with self._connection.writing() as db:
-            # Whoever loads the document again finds it there before the one that merged it says so.
+            # A process that loads the document again finds it there before the one that merged it says so.
             known = "SELECT 1 FROM set_aside WHERE document = ? AND data = ?"
             if db.execute(known, [document, data]).fetchone() is None:
                 update_rows.set_aside(db, document, data, reason)

@@ -91,7 +91,7 @@ class Deletions(DocumentNames, Protocol):
 
 
 class PresenceSource(Protocol):
-    """Who has a document open, here and elsewhere."""
+    """The people who have a document open, here and elsewhere."""
 
     def announced(self, document: DocumentId, *, anew: bool) -> Sequence[Announcement]:
         """All who are present in a document on this device. ``anew``: the relay may have considered them offline, so

@@ -1,4 +1,4 @@
-"""What a relay counts, in the text format that Prometheus reads. No name of a document, a subject or an address.
+"""The counts of a relay, in the text format that Prometheus reads. No name of a document, a subject or an address.
 
 Metrics keep the names under which they were published, some of which have older words: `keeper` is the validator,
 `folds` are compactions, `condensed` are catch-up snapshots.

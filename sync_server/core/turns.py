@@ -80,5 +80,5 @@ class Turns(Generic[K]):
         return iter(order)
 
     def of(self, source: Source) -> tuple[K, ...]:
-        """What somebody wants, in the order of its turns."""
+        """The documents that a source waits for, in the order of their turns."""
         return tuple(self._waiting.get(source, ()))

@@ -70,7 +70,7 @@ class PresenceQuery:
 Request: TypeAlias = (
     Open | Close | Push | Barrier | Fold | Presence | Delete | DiffRequest | MergeRequest | PresenceQuery
 )
-"""What a peer may say to the rooms."""
+"""The messages that a peer may send to the rooms."""
 
 
 class Received(NamedTuple):
@@ -182,7 +182,7 @@ class Validation:
         return len(self._queues[peer].held) if peer in self._queues else 0
 
     def release(self, peer: Peer) -> Iterator[Received | Left]:
-        """What need not wait any longer. Deal with each before the next is taken."""
+        """The messages that need not wait any longer. Deal with each before the next is taken."""
         queue = self._queues.get(peer)
         if queue is None:
             return

@@ -108,7 +108,7 @@ class Writes:
         last = self._storage.records.last(document, session)
         if n + len(data) - 1 <= last or n > max(last, self._validation.last(document, session)) + 1:
             return 0
-        # What can't be appended in any case is not validated: nothing must be in a replica but not in the log.
+        # Records that can't be appended in any case are not validated: nothing must be in a replica but not in the log.
         subject, appender = self._subscriptions.peers[peer].subject, self.appender
         if appender.fits(subject, document, room, data):
             return len(data)

@@ -1,4 +1,4 @@
-"""What a protocol has to say for itself so that a relay speaks it: ``Door``, one for each connection.
+"""A protocol, as a relay needs to know it: ``Door``, one for each connection.
 
 state       enters with                          and may
 NEW         the door is made                     begin
@@ -71,7 +71,7 @@ class Door(Protocol):
     features: int
     """Bits of ``messages.FEATURES`` that both sides know."""
     grant: Grant | None
-    """What the client may; None before it is greeted."""
+    """The rights of the client; None before it is greeted."""
     max_frame: int
     """Bytes of a frame of a client that is greeted."""
     keepalive: Keepalive | None
@@ -99,7 +99,7 @@ class Door(Protocol):
         """Raises Refused where the token is no longer good."""
 
     def close_frame(self, error: Error) -> CloseFrame:
-        """What the client gets before the connection ends with an error."""
+        """The bytes that the client gets before the connection ends with an error."""
 
 
 class Upgrade(NamedTuple):
@@ -111,7 +111,7 @@ class Upgrade(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class House:
-    """What all doors of a relay share. ``agent``: the relay's own name and version."""
+    """The things that all doors of a relay share. ``agent``: the relay's own name and version."""
 
     limits: Limits
     tokens: Tokens

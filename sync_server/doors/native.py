@@ -125,7 +125,7 @@ class NativeDoor:
         return (codec.encode(message),)
 
     def ask_back(self, answer: DiffResponse) -> None:
-        """What the client has it pushes by itself."""
+        """The client pushes by itself all that it has."""
 
     def close_frame(self, error: Error) -> CloseFrame:
         return CloseFrame(codec.encode(error), CLOSE_CODES.get(error.code, 1008), "")

@@ -1,4 +1,4 @@
-"""What an operator does with the file of a log: look into it, check it, copy it, put a copy in its place."""
+"""The work of an operator on the file of a log: look into it, check it, copy it, put a copy in its place."""
 
 from __future__ import annotations
 

@@ -215,7 +215,7 @@ def _message(opcode: Opcode, data: bytes | bytearray | memoryview) -> bytes | st
 
 
 class Share:
-    """What all connections of one subject have in work together; ``most`` bytes, then none of them is read from."""
+    """Bytes that all connections of one subject have in work together; from ``most`` on none of them is read from."""
 
     def __init__(self, most: int) -> None:
         self._most = most

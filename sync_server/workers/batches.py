@@ -1,4 +1,4 @@
-"""What a worker gets next: slices of logs, and orders for jobs, by turns."""
+"""The next batch of a worker: slices of logs, and orders for jobs, by turns."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Batches:
         self._flushes: Counter[bytes] = Counter()
 
     def batch(self, lane: Lane, now: float) -> list[Sent]:
-        """What a lane's worker gets next, if it has anything to do."""
+        """The next orders of a lane's worker, if it has anything to do."""
         self._open(lane)
         sent = self._loads(lane)
         if not (lane.slow and sent):
@@ -138,7 +138,7 @@ class Batches:
         return sent
 
     def _line(self, lane: Lane, source: Source, share: int, blocked: set[object], now: float) -> Iterator[Sent]:
-        """What one source has, of one document after the other. What follows a job that isn't done waits for it."""
+        """The orders of one source, a document at a time. All that follows a job that isn't done waits for it."""
         places = deque((id_, 0) for id_ in islice(lane.ready.of(source), _BATCH))
         while places:
             id_, at = places.popleft()

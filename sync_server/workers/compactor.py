@@ -156,7 +156,7 @@ class Compactor:
         if worker is not None:
             assert worker.stdin is not None and worker.stdout is not None
             worker.kill()
-            # What is still in the buffer would be written here, to a worker that is gone.
+            # Bytes still in the buffer would be written here, to a worker that is gone.
             with suppress(OSError):
                 worker.stdin.close()
             worker.stdout.close()

@@ -42,7 +42,7 @@ def obey(order: bytes, kind: bytes, data: Sequence[bytes]) -> list[bytes]:
 
 def main() -> None:
     process.bound(int(sys.argv[1]), nice=10)
-    # Whatever is printed by accident must not get between the answers.
+    # Text that is printed by accident must not get between the answers.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     while True:

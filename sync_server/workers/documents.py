@@ -29,7 +29,7 @@ over one of them."""
 _KNOWN = 10_000
 """Documents and sources that are known to be slow."""
 _EACH = 4 << 10
-"""What a document counts in ``keep`` beside its bytes, so that the smallest are not held without end."""
+"""The price of a document in ``keep`` beside its bytes, so that the smallest are not held without end."""
 
 
 class State(Enum):
@@ -184,7 +184,7 @@ class Documents:
             for source, jobs in document.jobs.items():
                 lane.ready.leave(source, id_)
                 lane.cold.enter(source, id_)
-                # What passed was in the replica that is gone.
+                # The records that passed were in the replica that is gone.
                 jobs[0].good = 0
             if not document.jobs and not document.heal:
                 del self.by_id[id_]

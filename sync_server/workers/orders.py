@@ -37,7 +37,7 @@ class Sent:
 
 
 class Answer(NamedTuple):
-    """What a worker says to one order (validator_worker.py)."""
+    """The answer of a worker to one order (validator_worker.py)."""
 
     state: bytes
     reason: str

@@ -1,4 +1,4 @@
-"""What the answers of a worker mean, and what its end means for the orders that it had in hand.
+"""The meaning of a worker's answers, and what its end means for the orders that it had in hand.
 
 When a worker dies, the order it was at and those before it in the batch are suspects: they are tried again in the slow
 lane, a record at a time. A record that kills the worker there three times is refused. An order that took too long is
@@ -33,7 +33,7 @@ class Outcomes:
         self._documents = documents
 
     def answered(self, lane: Lane, answers: Sequence[tuple[Sent, Answer, float]], now: float) -> None:
-        """What a worker said to each order of its batch, and how many seconds each took."""
+        """The answer of a worker to each order of its batch, and how many seconds each took."""
         lane.busy = False
         for order, _, seconds in answers:
             if order.name != b"drop":

@@ -79,12 +79,12 @@ class Progress:
             self._TIME.pack_into(self._memory, self._PLACE.size + order * self._TIME.size, micros)
 
     def place(self) -> tuple[int, int, int]:
-        """What ``begin`` was told last."""
+        """The place that ``begin`` was given last."""
         order, first, count = self._PLACE.unpack_from(self._memory)
         return order, first, count
 
     def seconds(self, order: int) -> float:
-        """What an order of the last batch took."""
+        """The time that an order of the last batch took."""
         if order >= self.ORDERS:
             return 0.0
         (micros,) = self._TIME.unpack_from(self._memory, self._PLACE.size + order * self._TIME.size)

@@ -77,7 +77,7 @@ class ValidationScheduler:
             case ReplicaDropped(id_):
                 document = self.documents.get(id_)
                 if document is not None and document.busy:
-                    # What is in hand is answered by the replica as it was.
+                    # Orders in hand are answered by the replica as it was.
                     document.drop = True
                 elif document is not None:
                     self.forget(id_)
@@ -89,7 +89,7 @@ class ValidationScheduler:
         self._documents.forget(id_)
 
     def batch(self, lane: Lane, now: float) -> list[Sent]:
-        """What a lane's worker gets next, if it has anything to do."""
+        """The next orders of a lane's worker, if it has anything to do."""
         return self._batches.batch(lane, now)
 
     def answered(self, lane: Lane, answers: Sequence[tuple[Sent, Answer, float]], now: float) -> None:

@@ -100,7 +100,7 @@ class ValidatorWorker:
                 # Slices of logs come first; they don't count.
                 end = min(end, now + _TURN)
             if order in _JOBS and (document in waiting or now > end):
-                # What a peer says about a document keeps its order.
+                # The messages of a peer about a document keep their order.
                 answer = _answer(b"later")
             else:
                 allow(sum(map(len, data)))
@@ -263,7 +263,7 @@ def orders(batch: Sequence[bytes]) -> Iterator[tuple[bytes, bytes, bytes, Sequen
 def main() -> None:
     memory, record, milliseconds, each, heavy, file = (int(argument) for argument in sys.argv[1:7])
     process.bound(memory, nice=0 if heavy else 10)
-    # Whatever is printed by accident must not get between the answers.
+    # Text that is printed by accident must not get between the answers.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     worker = ValidatorWorker(record, heavy / 1000, process.Progress(file))
