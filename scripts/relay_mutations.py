@@ -382,10 +382,14 @@ RELAY_MUTATIONS = (
         "tests/sync_server/workers/test_scheduler.py::test_a_batch_has_a_slice_of_each_source_before_a_second_of_any",
     ),
     Mutation(
-        "checked", "records passed in a lost replica count", "Documents.forget",
-        "jobs[0].good = 0",
-        "pass",
-        "tests/sync_server/workers/test_scheduler.py::test_a_replica_that_is_dropped_while_it_is_in_hand_is_dropped_behind_that",
+        "checked", "a part of a push counts as all of it", "Validation.take",
+        "if answer.more:", "if False:",
+        "tests/sync_server/core/test_validation.py::test_messages_of_one_peer_about_one_document_keep_their_order",
+    ),
+    Mutation(
+        "checked", "records that were answered are validated again", "Job.advance",
+        "rest_of(push, count)", "push",
+        "tests/sync_server/workers/test_scheduler.py::test_a_long_push_is_cut_and_others_come_between",
     ),
     Mutation(
         "checked", "a replica in hand is dropped at once", "ValidationScheduler.put",
@@ -407,8 +411,8 @@ RELAY_MUTATIONS = (
     ),
     Mutation(
         "checked", "an own queue makes the relay unwell", "Outcomes._handle_verdict",
-        "self._documents.note_progress(order.source, now)",
-        "pass",
+        "self._documents.report(order.source, ValidateResult(ticket, good, more=True), now)",
+        "self._documents.answer(ValidateResult(ticket, good, more=True))",
         "tests/sync_server/workers/test_scheduler.py::test_it_tells_for_how_long_somebody_waits_in_vain_but_not_for_his_own_queue",
     ),
     Mutation(

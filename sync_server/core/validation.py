@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import NamedTuple, TypeAlias
 
@@ -97,15 +97,17 @@ class ValidateRequest(NamedTuple):
 
 
 class ValidateResult(NamedTuple):
-    """``good``: how many records of a Push passed, from the first on. ``data``: the updates of a merge, or the update
-    and the version of a diff. ``refused``: why the next record did not pass. ``failed``: the document can't be loaded,
-    so nothing that comes for it can be validated."""
+    """``good``: how many records of a Push passed, from the first on that was not answered before. ``data``: the
+    updates of a merge, or the update and the version of a diff. ``refused``: why the next record did not pass.
+    ``failed``: the document can't be loaded, so nothing that comes for it can be validated. ``more``: the rest of the
+    Push is validated still, and has the same ticket."""
 
     ticket: int
     good: int = 0
     data: tuple[bytes, ...] = ()
     refused: str = ""
     failed: bool = False
+    more: bool = False
 
 
 class ReplicaDropped(NamedTuple):
@@ -135,6 +137,16 @@ class Job(NamedTuple):
     epoch: int
     records: int
     source: Source
+
+    def divide(self, count: int) -> tuple[Job, Job]:
+        """A Push's first records and the rest, each with its part of the frame's size."""
+        peer, push, size = self.event
+        assert isinstance(push, Push)
+        part = size * count // len(push.data)
+        first = Received(peer, replace(push, data=push.data[:count]), part)
+        return self._replace(event=first, records=count), self._replace(
+            event=Received(peer, rest_of(push, count), size - part), records=self.records - count
+        )
 
 
 @dataclass(slots=True)
@@ -232,11 +244,15 @@ class Validation:
         return job.event.message.document if job else b""  # type: ignore[union-attr]
 
     def take(self, answer: ValidateResult) -> tuple[Job, ValidateRequest | None] | None:
-        """The message that was validated. With ValidateRequest: the answer rests on a replica that was dropped since,
-        so it is to be validated again. None where it was forgotten."""
+        """The message that was validated, or the part of a Push that was. With ValidateRequest: the answer rests on a
+        replica that was dropped since, so it is to be validated again. None where it was forgotten."""
         job = self._jobs.pop(answer.ticket, None)
         if job is None:
             return None
+        if answer.more:
+            job, self._jobs[answer.ticket] = job.divide(answer.good)
+            self._taken.append(job)
+            return job, None
         self._taken.append(job)
         message = job.event.message
         assert isinstance(message, Push | DiffRequest | MergeRequest)
@@ -289,6 +305,11 @@ class Validation:
                 del self._names[document, message.session]
             else:
                 self._names[document, message.session] = (jobs - 1, last)
+
+
+def rest_of(push: Push, count: int) -> Push:
+    """A push without its first records."""
+    return replace(push, n=push.n + count, data=push.data[count:])
 
 
 def _waits(event: Received | Left, queue: _PeerQueue, before: deque[Received | Left]) -> bool:

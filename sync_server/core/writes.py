@@ -44,8 +44,9 @@ class Writes:
     a message                    ``begin``                            ``finish``, with the validator's answer
     ===========================  ===================================  ==========================================
     Push, not to be validated    False: ``push`` appends it
-    Push, to be validated        ValidateRequest                      the good records are appended; the next one
-                                                                      is rejected where the validator says so
+    Push, to be validated        ValidateRequest                      the good records are appended, as they pass;
+                                                                      the next one is rejected where the validator
+                                                                      says so
     DiffRequest                  ValidateRequest                      DiffResponse
     MergeRequest                 ValidateRequest                      the records that the validator made of it are
                                                                       appended, or it is rejected
@@ -128,7 +129,8 @@ class Writes:
     # ---------------------------------------------------------------- after the validator
 
     def finish(self, result: ValidateResult) -> Received | None:
-        """Do what the validator says of a message. The message; None where it is asked again, or forgotten."""
+        """Do what the validator says of a message, or of a part of it. The message; None where it is asked again, or
+        forgotten."""
         found = self._validation.take(result)
         if found is None:
             return None

@@ -19,7 +19,7 @@ _BYTES = 1 << 20
 """Bytes in one batch, unless one order has more."""
 _PIECES = 1_024
 """Records in one batch: while these are appended, the next are looked at."""
-_LEAST = 64
+_LEAST = 256
 """Records of one push that are looked at in one turn, at least, where there are so many."""
 _OPENING = 16
 """Documents of a lane that are loaded at one time."""

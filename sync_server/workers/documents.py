@@ -109,8 +109,9 @@ class Documents:
         """For how many seconds somebody who waits has seen nothing of his being done."""
         return now - min(self._since.values(), default=now)
 
-    def note_progress(self, source: Source, now: float) -> None:
-        """Something of a source moved."""
+    def report(self, source: Source, part: ValidateResult, now: float) -> None:
+        """Some records of a push have passed."""
+        self.answer(part)
         self._since[source] = now
 
     # ---------------------------------------------------------------- jobs
@@ -181,11 +182,9 @@ class Documents:
             lane.dropped[id_] = None
         if document.state is not State.AWAY:
             document.state = State.COLD
-            for source, jobs in document.jobs.items():
+            for source in document.jobs:
                 lane.ready.leave(source, id_)
                 lane.cold.enter(source, id_)
-                # The records that passed were in the replica that is gone.
-                jobs[0].good = 0
             if not document.jobs and not document.heal:
                 del self.by_id[id_]
 

@@ -9,19 +9,25 @@ from typing import NamedTuple
 from llmcrdt.sync.messages import Push
 
 from ..core.turns import Source
-from ..core.validation import DiffRequest, MergeRequest, ValidateRequest
+from ..core.validation import DiffRequest, MergeRequest, ValidateRequest, rest_of
 
 
 @dataclass(slots=True)
 class Job:
-    """``good``: how many records of a push have passed; ``single``: it is tried record by record; ``deaths``: how often
-    the worker died over one of them, the ``fatal``-th."""
+    """``todo``: of a push, the records that have not passed; ``single``: it is tried record by record; ``deaths``: how
+    often the worker died over one of them, the ``fatal``-th."""
 
     todo: ValidateRequest
-    good: int = 0
     single: bool = False
     fatal: int = 0
     deaths: int = 0
+
+    def advance(self, count: int) -> None:
+        """The first records of the push have passed."""
+        push = self.todo.request
+        assert isinstance(push, Push)
+        self.todo = self.todo._replace(request=rest_of(push, count), records=self.todo.records - count)
+        self.fatal -= count
 
 
 @dataclass(slots=True)
@@ -56,8 +62,8 @@ def next_order(id_: bytes, source: Source, job: Job, share: int) -> tuple[Sent, 
     """The order for a job, or for the next slice of it; and whether that is all of it."""
     match job.todo.request:
         case Push(_, _, _, data):
-            end = min(job.todo.records, job.good + (1 if job.single else share))
-            return Sent(id_, b"check", data[job.good : end], source, job), end == job.todo.records
+            count = min(job.todo.records, 1 if job.single else share)
+            return Sent(id_, b"check", data[:count], source, job), count == job.todo.records
         case MergeRequest(_, _, update, may_append):
             return Sent(id_, b"merge" if may_append else b"cover", (update,), source, job), True
         case DiffRequest(_, _, version):

@@ -99,7 +99,7 @@ class Outcomes:
         if order.name == b"check" and count != 1 and len(order.data) > 1:
             job.single = True
             return lambda: None
-        at = job.good + (first if order.name == b"check" else 0)
+        at = first if order.name == b"check" else 0
         job.deaths = job.deaths + 1 if job.fatal == at else 1
         job.fatal = at
         if overran or job.deaths >= _TRIES:
@@ -139,13 +139,13 @@ class Outcomes:
             return self._documents.finish(
                 order.document, order.source, job, ValidateResult(ticket, 0, data, refused), now
             )
-        good = job.good + int(data[0])
+        good = int(data[0])
         if refused or good >= job.todo.records:
             return self._documents.finish(
                 order.document, order.source, job, ValidateResult(ticket, good, (), refused), now
             )
-        job.good = good
-        self._documents.note_progress(order.source, now)
+        job.advance(good)
+        self._documents.report(order.source, ValidateResult(ticket, good, more=True), now)
 
     def _handle_loaded(self, order: Sent, document: Document, answer: Answer) -> None:
         if answer.state != b"ok":

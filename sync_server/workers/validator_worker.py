@@ -33,7 +33,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
 from llmcrdt.crdt.backend import Backend, ParsedUpdate, Replica
-from llmcrdt.crdt.registry import backend
+from llmcrdt.crdt.registry import backend, kinds
 from llmcrdt.exceptions import MalformedUpdate
 
 from . import framing, process
@@ -149,6 +149,11 @@ class ValidatorWorker:
                 state = b"broken"
             good = [b"%d" % self._good] if order == b"check" else []
             return _answer(state, str(error).encode(), good)
+
+    def load_backends(self) -> None:
+        """Load the backends now, so that no first record waits for it."""
+        for kind in kinds():
+            self._backend(kind.encode())
 
     def _backend(self, kind: bytes) -> Backend:
         if kind not in self._backends:
@@ -267,6 +272,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     worker = ValidatorWorker(record, heavy / 1000, process.Progress(file))
+    worker.load_backends()
 
     def allow(size: int) -> None:
         process.allow((milliseconds + each * size / (1 << 20)) / 1000)

@@ -55,7 +55,7 @@ class _Panic(BaseException):
 
 class SimulatedValidator:
     """Has no loop: ``turn`` does what comes next on it. ``crashes``: exchanges still to come that a worker does not
-    survive. Workers take no time."""
+    survive. Workers look at their clock now and then, and find the turn over: so pushes are answered in parts."""
 
     def __init__(
         self, log: SnapshotStore, limits: Limits, answer: Callable[[ValidateResult | Flush], None], rng: Random
@@ -67,6 +67,7 @@ class SimulatedValidator:
         self._here: dict[bool, validator_worker.ValidatorWorker] = {}
         self._later: list[Callable[[], None]] = []
         self._now = 0.0
+        self._looks = 0
 
     @property
     def idle(self) -> bool:
@@ -118,8 +119,12 @@ class SimulatedValidator:
 
     def _up(self, slow: bool) -> validator_worker.ValidatorWorker | None:
         if slow not in self._here and not (self.crashes and self.rng.random() < 0.3):
-            self._here[slow] = validator_worker.ValidatorWorker(self._limits.record, clock=lambda: 0.0)
+            self._here[slow] = validator_worker.ValidatorWorker(self._limits.record, clock=self._clock)
         return self._here.get(slow)
+
+    def _clock(self) -> float:
+        self._looks += 1
+        return self._looks // 5 * 2 * validator_worker._TURN
 
     def _exchange(self, worker: validator_worker.ValidatorWorker, sent: Sequence[Sent]) -> list[bytes]:
         answers: list[bytes] = []

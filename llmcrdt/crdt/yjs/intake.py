@@ -54,6 +54,10 @@ class Intake:
     def give(self, update: bytes, span: UpdateRange) -> bool:
         """Give the core what it can take of an update, and keep it where some of it waits; whether that is new. Raises
         MalformedUpdate for what the core must not take."""
+        if span.follows and span.begun.items() <= self._known.items():
+            # More letters after the last of a client: nearly all updates of a streamed answer.
+            self._admit(update, span)
+            return bool(self.waiting) and self.waiting.put(update, {})
         if not self._exact and (span.nested or span.odd or span.lacks(self._known)):
             self._look()
         missing = {} if span.odd else span.behind(self._known)
@@ -67,7 +71,15 @@ class Intake:
 
     def _put(self, update: bytes, span: UpdateRange) -> None:
         if span.written and not span.covered_by(self._known):
-            self._nesting.admit(update, span, self._known, self._doc.get_update)
+            self._admit(update, span)
+        else:
+            self._apply(update, span)
+
+    def _admit(self, update: bytes, span: UpdateRange) -> None:
+        self._nesting.admit(update, span, self._known, self._doc.get_update)
+        self._apply(update, span)
+
+    def _apply(self, update: bytes, span: UpdateRange) -> None:
         self.sure = False
         try:
             self._doc.apply_update(update)

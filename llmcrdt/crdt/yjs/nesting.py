@@ -47,6 +47,8 @@ class Nesting:
     def admit(self, update: bytes, span: UpdateRange, state: dict[int, int], whole: Callable[[], bytes]) -> None:
         """Raises MalformedUpdate where a type would lie too deep; else the update is to come in now. ``state``: the
         replica's state vector, exact where the update nests types; ``whole``: the replica as one update."""
+        if span.follows and (self._levels is None or self._levels.follow(span)):
+            return
         if self._levels is None:
             if not span.nested:
                 self._raise(span)
@@ -55,8 +57,6 @@ class Nesting:
                 return
             self._levels = _Levels()
             self._levels.add(whole())
-        if span.follows and self._levels.follow(span):
-            return
         self._levels.add(update)
 
     def wrote(self, update: bytes) -> None:

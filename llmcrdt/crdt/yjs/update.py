@@ -38,7 +38,7 @@ DEPTH = 128
 _DEPTH = 64
 
 
-@dataclass
+@dataclass(slots=True)
 class UpdateRange:
     """Per client, the first clock that an update writes, and the first after what it writes and what it deletes;
     ``deletes``: per client the (start, end) of all that it deletes. ``needs``: of other clients than the writer, the
@@ -194,7 +194,9 @@ def _read_word(data: bytes) -> UpdateRange | None:
     start, size = found.end(), data[found.end() - 1]
     if start + size + 1 != len(data) or data[-1] or not data[start:].isascii():
         return None
-    client, clock, beside, at = _number(found[1]), _number(found[2]), _number(found[3]), _number(found[4])
+    writer, first, neighbour, last, _ = found.groups()
+    client, clock, at = _number(writer), _number(first), _number(last)
+    beside = client if neighbour == writer else _number(neighbour)
     if client != beside:
         return UpdateRange({client: clock}, {client: clock + size}, needs={beside: at + 1})
     if at >= clock:

@@ -35,15 +35,16 @@ _KEPT_APART = 0x80, 0x40, 0x20  # it has a left neighbour, a right one, a key
 _JOINED = frozenset({1, 4, 8})  # kinds of content that the core joins with what comes before
 
 
+_APPENDED = Work(STRUCT, 0)
+"""A word after what its client wrote."""
 _OF_A_WORD = 2
 
 
 def estimate_work(update: bytes, blocks: int) -> Work:
     """The cost of an update to a document that has so many blocks. A malformed one costs what was read of it.
     Takes some 3 µs for each struct, and no more than 0.1 s."""
-    if (word := _WORD.match(update)) is not None and word.end() + update[word.end() - 1] + 1 == len(update):
-        chain = word[1] == word[3]
-        return Work(STRUCT + (0 if chain else blocks * STEP), 0 if chain else _OF_A_WORD)
+    if (word := _WORD.match(update)) is not None and (end := word.end()) + update[end - 1] + 1 == len(update):
+        return _APPENDED if word[1] == word[3] else Work(STRUCT + blocks * STEP, _OF_A_WORD)
     count = _Count(blocks)
     reader = _Reader(update)
     with suppress(MalformedUpdate):

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -279,6 +279,7 @@ class Kept:
     def __init__(self, folder: Path, **limits: int) -> None:
         self.log = SqliteStorage(folder / DATABASE)
         self.answers: dict[int, ValidateResult] = {}
+        self.parts = Counter[int]()
         self.flushes: list[Flush] | None = None
         self._got = threading.Condition()
         self._ticket = 0
@@ -295,7 +296,9 @@ class Kept:
             head = self.log.records.head(answer.document)
             return self.tell(Flushed(answer.document, head.cursor.position if head else 0))
         with self._got:
-            self.answers[answer.ticket] = answer
+            self.parts[answer.ticket] += answer.good
+            if not answer.more:
+                self.answers[answer.ticket] = answer._replace(good=self.parts[answer.ticket])
             self._got.notify_all()
 
     def tell(self, *orders: ValidateRequest | ReplicaDropped | Flushed) -> None:
@@ -697,9 +700,12 @@ class CheckedRooms:
         self.rooms = Rooms(self.log, Limits(), random.Random(seed).randbytes, self.checking)
         self.todo: list[ValidateRequest] = []
         self.heard: list[tuple[int, object]] = []
+        self.weights: list[int] = []
 
     def step(self, *events: object) -> None:
-        for output in self.rooms.step(events):  # type: ignore[arg-type]
+        outputs = self.rooms.step(events)  # type: ignore[arg-type]
+        self.weights += (size for _, size in self.rooms.taken)
+        for output in outputs:
             if isinstance(output, ValidateRequest):
                 self.todo.append(output)
             elif isinstance(output, Send):
@@ -708,11 +714,16 @@ class CheckedRooms:
                 self.heard.append((output.peer, output.error))
 
     def answer(self, rng: random.Random) -> None:
-        """The validator answers one document's first job."""
+        """The validator answers one document's first job, or a part of it."""
         if self.todo:
             document = rng.choice(self.todo).request.document
-            todo = next(t for t in self.todo if t.request.document == document)
-            self.todo.remove(todo)
+            at = next(at for at, todo in enumerate(self.todo) if todo.request.document == document)
+            todo = self.todo[at]
+            if todo.records > 1 and rng.random() < 0.5:
+                part = rng.randrange(1, todo.records)
+                self.todo[at] = todo._replace(records=todo.records - part)
+                return self.step(ValidateResult(todo.ticket, part, more=True))
+            del self.todo[at]
             self.step(ValidateResult(todo.ticket, todo.records))
 
 
@@ -734,9 +745,10 @@ def test_messages_of_one_peer_about_one_document_keep_their_order(
                 net.step(Received(1, Open(document, "yjs")))
                 opened[document] = True
             case 1 | 2 if opened[document]:
-                net.step(Received(1, Push(document, S, n[document] + 1, (b"x",))))
-                n[document] += 1
-                pushed[document] += 1
+                size = rng.randint(1, 4)
+                net.step(Received(1, Push(document, S, n[document] + 1, (b"x",) * size), size))
+                n[document] += size
+                pushed[document] += size
             case 3 if opened[document] and rng.random() < 0.3:
                 net.step(Received(1, Close(document)))
                 opened[document] = False
@@ -751,6 +763,7 @@ def test_messages_of_one_peer_about_one_document_keep_their_order(
     while net.todo:
         net.answer(rng)
     assert not any(isinstance(m, Error) for _, m in net.heard), net.heard
+    assert sum(net.weights) == sum(pushed.values()), "each frame is taken off its connection's window once"
     for document in (D, E):
         head = net.log.records.head(document)
         assert (head.cursor.position if head else 0) == pushed[document], "what was sent before it left is there"
