@@ -216,7 +216,7 @@ class Conversation:
 
     def edit(self, entry: Entry | EntryId, content: Content, *, author: str | None = None) -> Entry:
         """Say something else in an entry's place. The old one stays, as an alternative. Parts that are not text stay
-        too."""
+        too. An edit of an erased entry is an entry of its own in that place: nothing of the erased one comes back."""
         return self._entries.edit(entry, content, author)
 
     def select(self, entry: Entry | EntryId) -> None:

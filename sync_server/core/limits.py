@@ -10,7 +10,8 @@ from llmcrdt.sync.messages import MAX_RECORD, MAX_RECORDS
 
 @dataclass(frozen=True)
 class Limits:
-    """Sizes are bytes, times seconds. docs/protocol.md says what a peer gets past each."""
+    """Sizes are bytes, times seconds. Section 4 of docs/protocol.md has those that a peer can meet, and the answer past
+    each; the others are the relay's own affair."""
 
     record: int = MAX_RECORD
     """Data of one record; at most what a frame can carry."""
