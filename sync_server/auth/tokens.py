@@ -1,4 +1,4 @@
-"""Rights of clients: signed tokens (JWT, HS256 or EdDSA), a list of those that were made, and those that were taken back.
+"""Rights of clients: signed tokens (JWT, HS256 or EdDSA), a list of those that were made, and of those taken back.
 
 The folder of a relay with tokens holds ``token.key``, the secret that signs them, and ``tokens.jsonl``: one line for
 each token made or revoked, without the token itself. Both are readable by their owner only. Tokens that others sign
@@ -42,7 +42,7 @@ class TokenRefused(Exception):
 
 @dataclass(frozen=True)
 class Grant:
-    """The rights of a token. ``expires``: seconds since 1970; None: never. ``key``: the id of the public key that it was
+    """The rights of a token. ``expires``: seconds since 1970; None: never. ``key``: the id of the public key it was
     checked with; empty: this relay made it."""
 
     id: str

@@ -91,7 +91,7 @@ class Limits:
     """Processor time for one of them there, and a second more for each MiB; then that worker is ended, and the record
     refused."""
     check_cost: int = 1 << 10
-    """The weight of a record that is to be checked in ``window`` beside its bytes, so that many small ones are not a long
+    """The weight of a record that is to be checked in ``window`` beside its bytes, so that many small ones are no long
     queue."""
     merge_cost: int = 4 << 10
     """The same for an update of a Yjs client, which takes a transaction of its own."""

@@ -134,7 +134,7 @@ def _read_sync(reader: Reader, size: int) -> YjsMessage:
 
 
 def _read_awareness(reader: Reader) -> Awareness:
-    """A state that is too large for PRESENCE is passed over: a page sends on what it heard of others, in its own spelling."""
+    """A state too large for PRESENCE is passed over: a page sends on what it heard of others, in its own spelling."""
     starts, left = places(), MAX_PRESENCE
     for _ in range(reader.uint(0, MAX_PRESENT)):
         at = reader.at

@@ -29,7 +29,7 @@ from ..doors.base import Door
 from .frames import PlainFrames
 
 SLICE = 16 << 10
-"""Bytes that are given to a socket at a time. It copies those that it can't send; frames wait here, where all share them."""
+"""Bytes that are given to a socket at a time. It copies those that it can't send; frames wait here, shared by all."""
 OBJECT = 256
 """The weight of a message beside its bytes where it waits: to Python a small one is mostly an object."""
 _CLOGGED = 64 << 10
