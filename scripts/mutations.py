@@ -96,6 +96,10 @@ MUTATIONS = (
         "visible.difference(head)", "visible", _MODEL,
     ),
     Mutation(
+        "O3", "the settings that stand last count", "messages:settings",
+        "oldest_first(entries)", "entries", _RENDER + "test_o3_stale_settings_count_for_nothing",
+    ),
+    Mutation(
         "O4", "what is hidden is not listed", "ConversationView._elsewhere.elsewhere",
         "return tuple(self._listed(i, h) for i, h in hidden_by.items())", "return ()",
         _TALK + "test_an_edit_shows_its_branch_and_select_brings_the_old_one_back",
