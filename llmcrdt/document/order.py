@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from ..ids import ContentHash, EntryId
 from .frame import EMPTY_FRAME, Frame, extend_frame_hash
-from .nodes import REACH, Erase, GroupId, Node, Selection, ancestors, by_age, frame_list, group_of
+from .nodes import REACH, Erase, GroupId, Node, Selection, by_age, frame_list, group_of, uncovered, way_to
 from .order_rules import Hider, after_withheld, arrange, sound_nodes, visible_nodes, withheld_edits
 
 
@@ -51,6 +51,8 @@ class Order:
         self._keeps: dict[str, EntryId] = {}
         self._sound: dict[EntryId, Node] = {}
         self._groups: dict[GroupId, list[EntryId]] = {}
+        self._rivals = False  # whether several entries that stand for one turn are shown
+        self._loose = False  # whether there is a result that was not written right after its call
         self._now = Arrangement()
         self._youngest = 0
         self._latest_act = 0
@@ -126,14 +128,15 @@ class Order:
         self._sound = {node.id: node for node in sorted(self._nodes.values(), key=lambda node: (node.lamport, node.id))}
         for i, node in self._sound.items():
             self._groups.setdefault(group_of(node, self._sound), []).append(i)
+        self._rivals = len(self._groups) < len(self._sound)
+        self._loose = any(_is_loose(node) for node in self._sound.values())
         latest = next((i for i in reversed(self._sound) if self._sound[i].frame is not None), None)
         end = len(shown) - shown[::-1].index(latest) if latest else 0
-        covered = {parent for node in self._sound.values() for parent in node.parents}
         self._now = Arrangement(
             head=list(shown[:end]),
             tail=list(shown[end:]),
             visible=set(shown),
-            tips=tuple(by_age(self._sound.keys() - covered, self._sound)),
+            tips=uncovered(self._sound.keys(), self._sound),
             pins=dict(pins),
             generation=latest,
         )
@@ -176,8 +179,7 @@ class Order:
     def newest(self) -> tuple[EntryId, ...]:
         """Every sound entry that nothing else follows, shown or not: what somebody who acts now has seen."""
         sound = self.sound()
-        followed = {parent for node in sound.values() for parent in node.parents}
-        return tuple(by_age(sound.keys() - followed, sound))
+        return uncovered(sound.keys(), sound)
 
     def members(self, entry: EntryId) -> list[EntryId]:
         """All entries that stand for the same turn, oldest first."""
@@ -202,8 +204,7 @@ class Order:
     def forks_on_path(self, entry: EntryId) -> list[GroupId]:
         """The forks at or above an entry: where a selection must lead to it."""
         sound = self.sound()
-        path = {entry, *ancestors(sound[entry], sound)}
-        return sorted({g for i in path if len(self._groups[g := group_of(sound[i], sound)]) > 1})
+        return sorted({g for i in way_to(entry, sound) if len(self._groups[g := group_of(sound[i], sound)]) > 1})
 
     def frame_list(self, frame: Frame | None) -> tuple[list[EntryId], dict[EntryId, ContentHash]]:
         """The whole list that a frame of a sound entry stands for, and its pins."""
@@ -214,13 +215,14 @@ class Order:
         now = self._now
         if now.malformed or node.alternative_of or node.covers or node.lamport <= self._youngest:
             return False
-        if set(node.parents) != set(now.tips) or len(node.parents) != len(now.tips):
+        if node.answers and (node.answers not in now.visible or node.frame is not None):
+            return False
+        after_all = set(node.parents) == set(now.tips) and len(node.parents) == len(now.tips)
+        if (not after_all or (self._rivals and self._loose)) and (not node.answers or _is_loose(node)):
             return False
         if node.lamport > max((self._sound[parent].lamport for parent in node.parents), default=0) + REACH:
             return False
         if any(act.entry == node.id for act in self._selections.values()):
-            return False
-        if node.answers and node.answers not in now.visible:
             return False
         if node.frame is not None:
             base = node.frame.base[0] if node.frame.base else None
@@ -235,8 +237,9 @@ class Order:
         self._sound[node.id] = node
         self._groups[group_of(node, self._sound)] = [node.id]
         self._youngest = node.lamport
+        self._loose = self._loose or _is_loose(node)
         now.visible.add(node.id)
-        now.tips = (node.id,)
+        now.tips = (*(tip for tip in now.tips if tip not in node.parents), node.id)
         if node.frame is not None:
             now.pins.update(node.frame.pins)
             now.head += [*now.tail, node.id]
@@ -268,13 +271,14 @@ class Order:
         head, pins = frame_list(self._sound[latest].frame, self._sound) if latest else ([], {})
         if latest:
             head.append(latest)
+        self._rivals = any(len(visible.intersection(members)) > 1 for members in groups.values() if len(members) > 1)
+        self._loose = any(_is_loose(node) for node in self._sound.values())
         rest = by_age(visible.difference(head), self._sound)
-        covered = {parent for i in visible for parent in self._sound[i].parents}
         self._now = Arrangement(
             head=head,
             tail=arrange(latest, rest, self._sound),
             visible=visible,
-            tips=tuple(by_age(visible - covered, self._sound)),
+            tips=uncovered(visible, self._sound),
             malformed={**self._unreadable, **malformed},
             hidden_by={**hidden_by, **dark},
             withheld=withheld,
@@ -282,3 +286,8 @@ class Order:
             generation=latest,
         )
         self._youngest = max((node.lamport for node in self._sound.values()), default=0)
+
+
+def _is_loose(node: Node) -> bool:
+    """Whether it is a result that was not written right after its call, but on the tips as older writers did."""
+    return node.answers is not None and node.parents != (node.answers,)

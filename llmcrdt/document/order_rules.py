@@ -2,8 +2,9 @@
 stand. Pure functions; ``order.py`` applies them to a document that grows.
 
 Words: a *group* is all that stands for the same turn (an entry and its edits; generations on one frame). A group with
-several members is a *fork*. Its *way* is the entry that decides which member is shown: the selected one, else the one
-written last on any of its branches.
+several members is a *fork*. A selection *rules out* the members that are not younger than it, and to which it doesn't
+lead. The *way* of a fork is the entry that decides which of the others is shown: the one written last on their
+branches, where a selection counts as written on its entry.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ def after_withheld(sound: Mapping[EntryId, Node], withheld: Mapping[EntryId, Ent
     for i, node in sound.items() if withheld else ():
         if i in withheld:
             dark[i] = Hider(withheld[i], (), withheld=True)
-        elif above := [parent for parent in node.parents if parent in dark]:
+        elif above := [i for i in node.stands_on if i in dark]:
             dark[i] = Hider(above[0], (), withheld=True) if above[0] in withheld else dark[above[0]]
     return dark
 
@@ -134,7 +135,7 @@ def visible_nodes(
     above: dict[EntryId, int] = {}
     for i, node in sound.items():  # oldest first
         over = 0
-        for parent in node.parents:
+        for parent in node.stands_on:
             over |= above[parent] | bits.get(parent, 0)
         above[i] = over
     chosen: dict[GroupId, Selection] = {}
@@ -145,26 +146,36 @@ def visible_nodes(
         leads_there = (above[act.entry] | bits.get(act.entry, 0)) & masks[act.group]
         if leads_there and (best is None or (act.lamport, act.session) > (best.lamport, best.session)):
             chosen[act.group] = act
-    written: dict[GroupId, EntryId] = {}  # the entry written last on any branch of the fork
+    closed = 0
+    decided: dict[int, Hider] = {}
+    for group, act in chosen.items():
+        leads_to = above[act.entry] | bits.get(act.entry, 0)
+        for m in forks[group]:
+            if sound[m].lamport <= act.lamport and not leads_to & bits[m]:
+                closed |= bits[m]
+                decided[bits[m]] = Hider(act.entry, act.after)
+        forks[group] = [m for m in forks[group] if not closed & bits[m]]
+        masks[group] = sum(bits[m] for m in forks[group])
+    written: dict[GroupId, EntryId] = {}  # the entry written last on any branch of the fork that is not ruled out
     followed, open_forks = 0, sum(masks.values())
     fork_of = {bits[m]: group for group, members in forks.items() for m in members}
-    for i in reversed(list(sound)):
+    for i, node in reversed(list(sound.items())):
         followed |= above[i]
-        while hit := (above[i] | bits.get(i, 0)) & open_forks:
+        on = 0 if node.answers else above[i]  # a tool ends when it ends: its result says nothing of which branch lives
+        while hit := (on | bits.get(i, 0)) & open_forks:
             group = fork_of[hit & -hit]
             written[group] = i
             open_forks &= ~masks[group]
-    closed = 0
-    decided: dict[int, Hider] = {}
     for group, members in forks.items():
-        act_here = chosen.get(group)
-        way = act_here.entry if act_here else written[group]
+        way = written[group]
+        if group in chosen and sound[way].lamport <= chosen[group].lamport:
+            way = chosen[group].entry
         replaced = {sound[m].alternative_of for m in members}
         for m in members:
-            rival = act_here is None and sound[m].alternative_of is None and m not in replaced
+            rival = sound[m].alternative_of is None and m not in replaced
             if m != way and not above[way] & bits[m] and not (rival and followed & bits[m]):
                 closed |= bits[m]
-                decided[bits[m]] = Hider(way, act_here.after if act_here else None)
+                decided[bits[m]] = Hider(way, None)
     hidden_by: dict[EntryId, Hider] = {}
     visible: set[EntryId] = set()
     for i in sound:
