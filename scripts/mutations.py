@@ -25,6 +25,7 @@ _RULES = "tests/document/test_rules.py::"
 _TALK = "tests/document/test_conversation.py::"
 _ERASE = "tests/document/test_erasure.py::"
 _RENDER = "tests/prompt/test_messages.py::"
+_EXPORT = "tests/interop/test_export.py::"
 
 MUTATIONS = (
     Mutation(
@@ -172,13 +173,24 @@ MUTATIONS = (
         _RULES + "test_o7_an_erase_is_written_once",
     ),
     Mutation(
-        "O8", "a call without a result stays without one", "_Builder.flush",
-        "for entry, call in self._open:", "for entry, call in ():",
+        "O8", "a call without a result stays without one", "_made_up",
+        "for call in calls", "for call in ()",
         _RENDER + "test_every_call_has_exactly_one_result_right_after_it",
     ),
     Mutation(
-        "O8", "a late result takes the synthetic one's place", "_Builder._result",
-        "self._late.append(entry)", "", _RENDER + "test_late_and_second_results_become_items_of_their_own",
+        "O8", "a late result takes the synthetic one's place", "with_results",
+        "late.append(Late(entry, known.get(entry.answers) if entry.answers else None))", "pass",
+        _RENDER + "test_late_and_second_results_become_items_of_their_own",
+    ),
+    Mutation(
+        "O8", "an export has a call that nobody can run", "_is_usable",
+        "bool(_id_and_name(call)[1])", "True",
+        _EXPORT + "test_half_a_call_of_a_stream_that_crashed_is_left_out",
+    ),
+    Mutation(
+        "O8", "two calls of one exported message share an id", "_with_unique_ids",
+        "if not name or name in taken:", "if not name:",
+        _EXPORT + "test_calls_of_one_message_have_ids_of_their_own",
     ),
     Mutation(
         "O9", "the stopped version is shown before the complete one", "versions_of",

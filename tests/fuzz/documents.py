@@ -26,6 +26,8 @@ import pycrdt
 from click.testing import CliRunner
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "interop"))
+import chat_request
 from strangers import Stranger
 
 import llmcrdt
@@ -244,8 +246,11 @@ class World:
         conv.blobs()
         conv.entries(last=3)
         _as_utf8(conv.forked_from, conv.created_at, transcript.malformed)
-        _as_json(openai_chat.write(entries, title="t"))
-        _as_json(openai_chat.write(entries, bare=True))
+        request = openai_chat.export(entries, title="t")
+        _as_json(request)
+        if wrong := chat_request.problems(request):
+            raise Broken(f"the export is no valid request: {wrong}")
+        _as_json(openai_chat.export(entries, bare=True))
         for style, tokenizer in STYLES.items():
             try:
                 prompt = prompt_ids(entries, tokenizer, created_at=conv.created_at)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pycrdt
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "interop"))
+import chat_request
 import sim_oracle as oracle
 from sim_devices import Device
 from sim_world import World
 
 from llmcrdt.ids import EntryId
+from llmcrdt.interop import openai_chat
 
 
 def check_device(world: World, device: Device) -> None:
@@ -78,6 +85,7 @@ def check_all(world: World, held: set[EntryId]) -> None:
         check_frames(world, device, whole=True)
         assert device.watched == set(device.conv.transcript().ids)
     check_reachable(world, held)
+    assert chat_request.problems(openai_chat.export(first.transcript())) == [], "its export is a request that is valid"
     problems = {problem.entry for problem in first.verify()}
     lost = world.at_risk  # what refers to something that was lost with a disk
     assert problems <= world.wrong | world.touched | lost, "verify finds nothing wrong but what a stranger did"
