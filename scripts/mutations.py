@@ -98,14 +98,32 @@ MUTATIONS = (
     ),
     Mutation(
         "O4", "what is hidden is not listed", "ConversationView._elsewhere.elsewhere",
-        "return tuple(self._listed(i, h) for i, h in hidden_by.items())", "return ()",
+        "for i, hider in hidden_by.items())", "for i, hider in ())",
         _TALK + "test_an_edit_shows_its_branch_and_select_brings_the_old_one_back",
     ),
     Mutation(
         "O4", "whoever hides has seen everything", "ConversationView._unseen",
-        "return all(i != entry and entry not in ancestors(sound[i], sound, sound[entry].lamport) for i in seen)",
-        "return False",
+        "unseen |= left - with_ancestors(seen, sound, down_to) if left else left", "pass",
         _TALK + "test_two_devices_that_answer_at_once_lose_nothing",
+    ),
+    Mutation(
+        "O4", "an entry is hidden by whatever was written last", "visible_nodes",
+        "Hider(shown[-1], None)", "Hider(way, None)",
+        _RULES + "test_o4_elsewhere_is_the_same_for_an_object_in_use_and_a_fresh_one",
+    ),
+    Mutation(
+        "O4", "who edits an edit has not seen the first words", "ConversationView._made_of",
+        "path[-1] in sound and (origin := sound[path[-1]].alternative_of)", "origin := None",
+        _RULES + "test_o4_whoever_edits_an_edit_has_seen_what_that_was_made_of",
+    ),
+    Mutation(
+        "O4", "the hash of what is elsewhere leaves out who hid it", "Transcript.elsewhere_hash",
+        "e.hidden_by, ", "", _RULES + "test_o4_the_hash_of_elsewhere_covers_all_of_it",
+    ),
+    Mutation(
+        "O6", "a selection that was written over goes on counting", "ConversationView._read_acts",
+        "self.order.unselect(known)", "pass",
+        _RULES + "test_o6_of_two_selections_under_one_key_the_one_that_stands_there_counts",
     ),
     Mutation(
         "O5", "results stand where their age puts them", "arrange",

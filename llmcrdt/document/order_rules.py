@@ -18,9 +18,9 @@ from .nodes import REACH, Erase, GroupId, Node, Selection, ancestors
 
 
 class Hider(NamedTuple):
-    """The reason why an entry is hidden: ``way`` decided; ``after`` is what the writer of that had seen, if it was a
-    selection or an erase. ``withheld``: the entry, or one that it follows, was made of an erased one by somebody who
-    had not seen the erase."""
+    """The reason why an entry is hidden: ``way`` is the entry that was selected, else the youngest alternative that is
+    shown; ``after`` is what the writer of that had seen, if it was a selection or an erase. ``withheld``: the entry, or
+    one that it follows, was made of an erased one by somebody who had not seen the erase."""
 
     way: EntryId
     after: tuple[EntryId, ...] | None
@@ -160,11 +160,17 @@ def visible_nodes(
         act_here = chosen.get(group)
         way = act_here.entry if act_here else written[group]
         replaced = {sound[m].alternative_of for m in members}
+        shown: list[EntryId] = []
         for m in members:
             rival = act_here is None and sound[m].alternative_of is None and m not in replaced
-            if m != way and not above[way] & bits[m] and not (rival and followed & bits[m]):
+            if m == way or above[way] & bits[m] or (rival and followed & bits[m]):
+                shown.append(m)
+        # not the way itself: on a branch that grows it would be another one with each entry
+        hider = Hider(act_here.entry, act_here.after) if act_here else Hider(shown[-1], None)
+        for m in members:
+            if m not in shown:
                 closed |= bits[m]
-                decided[bits[m]] = Hider(way, act_here.after if act_here else None)
+                decided[bits[m]] = hider
     hidden_by: dict[EntryId, Hider] = {}
     visible: set[EntryId] = set()
     for i in sound:
