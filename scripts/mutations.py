@@ -226,6 +226,11 @@ MUTATIONS = (
         "tests/document/test_summary.py::test_prompts_hold_the_summary_and_the_transcript_holds_everything",
     ),
     Mutation(
+        "O10", "an edit of a summary covers nothing", "EntryWriter._head",
+        "covers=old.covers if old else None,", "",
+        "tests/document/test_summary.py::test_a_summary_in_other_words_covers_what_it_covered",
+    ),
+    Mutation(
         "O10", "a summary covers what it never saw", "_fault",
         "if node.covers and not _follows(node, sound, [entry for entry, _ in node.covers.pins]):", "if False:",
         _RULES + "test_o10_a_summary_covers_only_what_it_follows",

@@ -213,6 +213,7 @@ class EntryWriter:
             alternative_of=instead,
             answers=answers,
             frame=pinned,
+            covers=old.covers if old else None,
             model=model,
             saw_erased=view.order.erased_origins(instead) if instead else (),
         )
