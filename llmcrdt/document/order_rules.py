@@ -19,9 +19,9 @@ from .nodes import REACH, Erase, GroupId, Node, Selection, ancestors
 
 
 class Hider(NamedTuple):
-    """The reason why an entry is hidden: ``way`` decided; ``after`` is what the writer of that had seen, if it was a
-    selection or an erase. ``withheld``: the entry, or one that it follows, was made of an erased one by somebody who
-    had not seen the erase."""
+    """The reason why an entry is hidden: ``way`` is the entry that was selected, else the youngest alternative that is
+    shown; ``after`` is what the writer of that had seen, if it was a selection or an erase. ``withheld``: the entry, or
+    one that it follows, was made of an erased one by somebody who had not seen the erase."""
 
     way: EntryId
     after: tuple[EntryId, ...] | None
@@ -171,11 +171,17 @@ def visible_nodes(
         if group in chosen and sound[way].lamport <= chosen[group].lamport:
             way = chosen[group].entry
         replaced = {sound[m].alternative_of for m in members}
+        shown: list[EntryId] = []
         for m in members:
             rival = sound[m].alternative_of is None and m not in replaced
-            if m != way and not above[way] & bits[m] and not (rival and followed & bits[m]):
+            if m == way or above[way] & bits[m] or (rival and followed & bits[m]):
+                shown.append(m)
+        # not the way itself: on a branch that grows it would be another one with each entry
+        hider = Hider(shown[-1], None)
+        for m in members:
+            if m not in shown:
                 closed |= bits[m]
-                decided[bits[m]] = Hider(way, None)
+                decided[bits[m]] = hider
     hidden_by: dict[EntryId, Hider] = {}
     visible: set[EntryId] = set()
     for i in sound:

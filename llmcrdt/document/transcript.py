@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, overload
 
 from ..exceptions import NotSealed
-from ..ids import ContentHash, EntryId, FrameHash
+from ..ids import ContentHash, EntryId, FrameHash, tagged_hash
 from .entry import Entry
 from .frame import EMPTY_FRAME, Frame, Pin, extend_frame_hash
 
@@ -17,7 +17,8 @@ from .frame import EMPTY_FRAME, Frame, Pin, extend_frame_hash
 class Elsewhere:
     """A sound entry that is not in the transcript. ``unseen``: whoever hid it had not seen it.
 
-    ``way``: "replaced" where another alternative is shown, that of ``hidden_by``; "withheld" where it was made of an
+    ``way``: "replaced" where another alternative is shown: ``hidden_by`` is the entry that was selected, else the
+    youngest alternative that is shown; "withheld" where it was made of an
     erased entry, ``hidden_by``, by somebody who had not seen the erase, or follows such a one, which is ``hidden_by``
     then. Those say perhaps what was erased: ``conv.keep`` brings them back, ``conv.erase`` ends them.
     """
@@ -83,7 +84,8 @@ class Transcript(Sequence[Entry]):
     changes before that is kept here as it was.
 
     ``hash`` is equal wherever the same entries stand in the same order with the same content. ``elsewhere``: entries
-    that are not shown (O4). ``malformed``: entry ids that take no part, with the reason (O1).
+    that are not shown, oldest first (O4); ``elsewhere_hash`` is equal wherever it is the same. ``malformed``: entry ids
+    that take no part, with the reason (O1).
     """
 
     def __init__(
@@ -101,7 +103,8 @@ class Transcript(Sequence[Entry]):
         self._ids = ids
         self._reader = reader
         self._base = base  # index of the latest generation, and the hash of its frame
-        self._elsewhere = elsewhere
+        self._find_elsewhere = elsewhere
+        self._elsewhere: tuple[Elsewhere, ...] | None = None
         self._erased_at = erased_at
         self._entries: dict[int, Entry] = {}
         self._lock = lock
@@ -121,8 +124,20 @@ class Transcript(Sequence[Entry]):
 
     @property
     def elsewhere(self) -> tuple[Elsewhere, ...]:
-        """The entries that are not shown (O4)."""
-        return self._elsewhere()
+        """The entries that are not shown, oldest first (O4)."""
+        if self._elsewhere is None:
+            self._elsewhere = self._find_elsewhere()
+        return self._elsewhere
+
+    @property
+    def elsewhere_hash(self) -> str:
+        """The hash of ``elsewhere``, as docs/semantics.md (O4) has it; an unsealed entry counts as one without
+        content."""
+        listed = (
+            (e.entry.id, e.entry.hash or "", e.hidden_by, "unseen" if e.unseen else "seen", e.way)
+            for e in self.elsewhere
+        )
+        return tagged_hash("llmcrdt/elsewhere/1", *(piece.encode() for each in listed for piece in each))
 
     @property
     def generation(self) -> Entry | None:
