@@ -14,7 +14,7 @@ from ..ids import DocumentId, EntryId
 from . import schema
 from .acts import Keep, read_act, read_selection
 from .canonical import JSON, canonical_json, parse_json
-from .encryption import MARK
+from .encryption import is_encrypted
 from .nodes import Selection, by_age
 from .view import ConversationView
 
@@ -74,6 +74,6 @@ def _fields(view: ConversationView, replica: Replica, entry: EntryId) -> dict[st
         if isinstance(value, (SharedText, Other)):  # a stranger's; only an erase mark counts whatever it holds
             if name.startswith("erased:"):
                 fields[name] = b""
-        elif not (name.startswith("hidden:") and isinstance(value, bytes) and value[:1] == MARK):
+        elif not (name.startswith("hidden:") and is_encrypted(value)):
             fields[name] = value
     return fields

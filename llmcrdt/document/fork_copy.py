@@ -6,9 +6,10 @@ from ..ids import EntryId
 from . import schema
 from .act_writer import ActWriter
 from .core import ConversationCore
+from .encryption import EncryptedField
 from .entry import Entry
+from .entry_fields import hidden_key
 from .fork import copy_acts, copy_until, provenance
-from .writer import EntryWriter
 
 
 def copy_conversation(source: ConversationCore, target: ConversationCore, entry: Entry | EntryId) -> None:
@@ -35,9 +36,8 @@ def copy_conversation(source: ConversationCore, target: ConversationCore, entry:
 
 def _encrypted_anew(source: ConversationCore, target: ConversationCore, entry: EntryId) -> dict[str, bytes]:
     """The encrypted fields of an entry that open in ``source``, encrypted for its copy in ``target``."""
-    writer = EntryWriter(target)
     return {
-        f"hidden:{name}": writer.hidden_value(entry, name, field)
+        hidden_key(name): field.encrypted_for(target.address(entry, name), target.document.random)
         for name, field in source.view.states[entry].hidden.items()
-        if field.sealed and not field.locked
+        if isinstance(field, EncryptedField) and not field.locked
     }

@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
+from ..crdt.backend import Node as ReplicaNode
 from ..crdt.backend import Replica
 from ..exceptions import CannotOpen, InvalidContent, KeyMissing, KeyringUnusable, SealingMissing
 from ..ids import ContentHash, EntryId
 from . import schema
 from .encryption import NOWHERE, FieldAddress
-from .entry import HiddenField
-from .entry_fields import erased_of, read_hidden, read_version
+from .entry import TOKENS, HiddenField
+from .entry_fields import erased_of, hidden_of, read_hidden, read_version, versions_of
 from .head import Head, read_head
 from .order import Order
 
@@ -55,9 +57,10 @@ def verify(
                 if kind == "version":
                     versions[entry].add(read_version(head.role, rest, value).hash)
                 elif kind == "hidden":
-                    _try_to_open(read_hidden(value, address(entry, rest)))
-            except (InvalidContent, CannotOpen) as error:
+                    read_hidden(value)
+            except InvalidContent as error:
                 problems.append(Problem(entry, f"{kind} {rest}: {error.message}"))
+        problems += _hidden_problems(entry, head, fields, partial(address, entry))
     problems += [Problem(entry, f"takes no part: {reason}") for entry, reason in order.now().malformed.items()]
     for entry in order.sound():
         problems += _frame_problems(entry, heads[entry], versions)
@@ -65,9 +68,27 @@ def verify(
     return sorted(problems, key=lambda problem: (age.get(problem.entry, (0, problem.entry)), problem.what))
 
 
+def _hidden_problems(
+    entry: EntryId, head: Head, fields: ReplicaNode, address: Callable[[str], FieldAddress]
+) -> Iterable[Problem]:
+    """Hidden fields that are not what the entry's versions vouch for, do not open, or are gone. A token log may be
+    gone: an erase takes it."""
+    known = versions_of(head.role, fields)
+    for name, field in hidden_of(fields, address, known).items():
+        try:
+            _try_to_open(field)
+        except CannotOpen as error:
+            yield Problem(entry, f"hidden {name}: {error.message}")
+    came_with = {name for version in known for name in version.hidden or ()}
+    for name in sorted(came_with - {TOKENS}):
+        if f"hidden:{name}" not in fields:
+            yield Problem(entry, f"hidden {name}: it came with the entry, and is not here")
+
+
 def _try_to_open(field: HiddenField) -> None:
-    """Raises CannotOpen for an encrypted field that was changed or moved. A key that is not here is no fault."""
-    if field.sealed:
+    """Raises CannotOpen for a field that was put in another's place, and an encrypted one that was changed or moved. A
+    key that is not here is no fault."""
+    if field.sealed or field.refused:
         with contextlib.suppress(KeyMissing, SealingMissing, KeyringUnusable):
             _ = field.data
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Literal
 
 from ..crdt.backend import Edit
 from ..exceptions import InvalidContent
-from ..ids import ContentHash, EntryId, new_entry_id
+from ..ids import EntryId, new_entry_id
 from . import schema
 from .act_writer import ActWriter, answered_call
 from .blob import Blob, keep
 from .canonical import JSON
 from .core import ConversationCore
 from .entry import ROLES, Config, Entry, HiddenField, Part, Role, Text, ToolCall, ToolResult, parts_of
-from .entry_fields import hidden_key, live_name, write_hidden, write_version
+from .entry_fields import field_digest, hidden_key, live_name, write_hidden, write_version
 from .frame import Frame
 from .head import Head, write_head
 from .transcript import Transcript
@@ -131,7 +131,7 @@ class EntryWriter:
         parts: Sequence[Part],
         *,
         status: Literal["complete", "stopped", "failed"],
-        hidden: Callable[[ContentHash], Hidden],
+        hidden: Hidden,
         usage: Mapping[str, JSON] | None,
     ) -> Entry:
         """Seal what grew: its version and hidden fields come, its live text goes, in one update."""
@@ -140,8 +140,9 @@ class EntryWriter:
             self._core.streams.pop(entry, None)
             state = self._core.view.find_state(entry)  # None: an erase is under way, its mark has not arrived
             if state is None or not state.erased:
-                version = self._write_version(entry, role, parts, status=status, usage=usage)
-                self._write_hidden(entry, hidden(version))
+                written = self._written(entry, hidden)
+                self._write_version(entry, role, parts, status=status, usage=usage, hidden=written)
+                self._write_hidden(entry, written)
         with self._core.reading():
             return self._core.view.shown(self._core.view.find(entry))
 
@@ -219,11 +220,18 @@ class EntryWriter:
     def _create(self, head: Head, parts: Sequence[Part], hidden: Hidden) -> Entry:
         random = self._core.document.random
         entry = new_entry_id(random)
+        written = self._written(entry, hidden)
         name, text = write_version(
-            head.role, tuple(parts), status="complete", lamport=head.lamport, by=head.session, nonce=random(12)
+            head.role,
+            tuple(parts),
+            status="complete",
+            lamport=head.lamport,
+            by=head.session,
+            nonce=random(12),
+            hidden=self._digests(entry, written) if head.frame or hidden else None,
         )
         fields: dict[str, str | bytes] = {"head": write_head(head), f"version:{name}": text}
-        fields |= {hidden_key(key): self.hidden_value(entry, key, value) for key, value in hidden.items()}
+        fields |= {hidden_key(key): value for key, value in written.items()}
         with self._showing(entry, head.alternative_of) as edit:
             edit.put_node(schema.ENTRIES, entry, fields)
         return self._core.view.shown(entry)
@@ -246,25 +254,44 @@ class EntryWriter:
         *,
         status: Literal["complete", "stopped", "failed"],
         usage: Mapping[str, JSON] | None = None,
-    ) -> ContentHash:
+        hidden: Mapping[str, bytes] | None = None,
+    ) -> None:
         core = self._core
+        state = core.view.find_state(entry)
+        says = bool(hidden or (state and state.head.frame))
         lamport, nonce = core.view.order.next_lamport(), core.document.random(12)
         name, text = write_version(
-            role, tuple(parts), status=status, lamport=lamport, by=core.document.session, nonce=nonce, usage=usage
+            role,
+            tuple(parts),
+            status=status,
+            lamport=lamport,
+            by=core.document.session,
+            nonce=nonce,
+            usage=usage,
+            hidden=self._digests(entry, hidden or {}) if says else None,
         )
         with core.editing() as edit:
             edit.put_field(schema.ENTRIES, entry, f"version:{name}", text)
             for field in core.replica.node(schema.ENTRIES, entry) or ():
                 if field.startswith("live:"):
                     edit.delete_field(schema.ENTRIES, entry, field)
-        return name
 
-    def _write_hidden(self, entry: EntryId, hidden: Hidden) -> None:
+    def _written(self, entry: EntryId, hidden: Hidden) -> dict[str, bytes]:
+        """The hidden fields of an entry as they will stand in the document. Raises InvalidContent."""
+        for name in hidden:
+            hidden_key(name)
+        return {name: self.hidden_value(entry, name, value) for name, value in hidden.items()}
+
+    def _digests(self, entry: EntryId, written: Mapping[str, bytes]) -> dict[str, str]:
+        return {name: field_digest(value, self._core.address(entry, name)) for name, value in written.items()}
+
+    def _write_hidden(self, entry: EntryId, written: Mapping[str, bytes]) -> None:
+        """Each name is written once; where another seal was faster, its field stays."""
+        there = self._core.replica.node(schema.ENTRIES, entry) or {}
         with self._core.editing() as edit:
-            for name, value in hidden.items():
-                if name not in self._core.view.states[entry].hidden:
-                    written = self.hidden_value(entry, name, value)
-                    edit.put_field(schema.ENTRIES, entry, hidden_key(name), written)
+            for name, value in written.items():
+                if hidden_key(name) not in there:
+                    edit.put_field(schema.ENTRIES, entry, hidden_key(name), value)
 
 
 def _hidden_field(value: Any) -> HiddenField:

@@ -20,12 +20,12 @@ from typing import Any, Literal
 from ..at_exit import end_at_exit
 from ..document.canonical import JSON, canonical_json
 from ..document.conversation import Conversation, core_of
-from ..document.entry import Entry, HiddenField, Part
+from ..document.entry import Entry, Part
 from ..document.frame import Frame
 from ..document.stream import Stream
 from ..engine.base import Engine, Event, Failed, Finished, Progress, Run, Sampled, Sampling, Started
 from ..exceptions import EngineClosed, LLMCRDTError
-from ..ids import ContentHash, EntryId, tagged_hash
+from ..ids import EntryId, tagged_hash
 from ..prompt.answer import Answer
 from ..prompt.messages import RENDERER, settings
 from ..prompt.token_log import TOKENS, Prompt, TokenLog, entry_ends, prompt_ids, token_field
@@ -352,10 +352,8 @@ class Generation:
         self.stats |= {"sampled": len(sampled), "finish": finish, "seconds": time.monotonic() - self._begun}
         status: Mapping[str, Literal["complete", "stopped", "failed"]] = {"cancelled": "stopped", "failed": "failed"}
 
-        def hidden(version: ContentHash) -> dict[str, HiddenField]:
-            log = TokenLog(prompt.base, prompt.appended, tuple(sampled))
-            return {TOKENS: token_field(log, self._engine.tokenizer, version, prompt.erased)}
-
+        log = TokenLog(prompt.base, prompt.appended, tuple(sampled))
+        hidden = {TOKENS: token_field(log, self._engine.tokenizer, prompt.erased)}
         usage = {"prompt_tokens": len(prompt.ids), "sampled_tokens": len(sampled), "finish": finish}
         return stream.seal(status.get(finish, "complete"), parts=parts, hidden=hidden, usage=usage)
 

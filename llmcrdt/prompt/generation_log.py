@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from ..document.entry import TOKENS, Entry, HiddenField
 from ..document.frame import EMPTY_FRAME, extend_frame_hash
 from ..exceptions import InvalidContent
-from ..ids import ContentHash, EntryId, is_entry_id
+from ..ids import EntryId, is_entry_id
 from ..tokenizer import Tokenizer
 
 _VERSION = 1
@@ -61,15 +61,13 @@ class TokenLog:
         return cls(EntryId(base) if base else None, prompt, sampled)
 
 
-def token_field(
-    log: TokenLog, tokenizer: Tokenizer, version: ContentHash, erased: Sequence[EntryId] = ()
-) -> HiddenField:
-    """The hidden field that stores ``log`` on the entry whose sealed content is ``version``.
+def token_field(log: TokenLog, tokenizer: Tokenizer, erased: Sequence[EntryId] = ()) -> HiddenField:
+    """The hidden field that stores ``log`` on its generation; the version that it is sealed with vouches for it.
 
     ``erased``: entries that were erased before this prompt was made, so none of their words are in it
     (``Prompt.erased``). An erased entry that is not named here makes the log invalid.
     """
-    binding = {"tokenizer": tokenizer.hash, "version": version}
+    binding = {"tokenizer": tokenizer.hash}
     return HiddenField(log.pack(), {**binding, "erased": list(erased)} if erased else binding)
 
 
@@ -123,7 +121,7 @@ def _bound_log(entry: Entry, tokenizer: Tokenizer) -> TokenLog | None:
     if field is None or field.locked or entry.role != "assistant" or entry.status == "erased":
         return None
     binding: Mapping[str, object] = field.binding
-    if binding.get("tokenizer") != tokenizer.hash or binding.get("version") != entry.hash:
+    if binding.get("tokenizer") != tokenizer.hash or entry.hash not in (*field.versions, binding.get("version")):
         return None
     try:
         log = TokenLog.unpack(field.data)
