@@ -17,7 +17,7 @@ from .core import ConversationCore
 from .entry import Entry, Role, ToolCall
 from .eraser import Eraser
 from .erasure import Erased, Held
-from .fork import origin_of
+from .fork import left_out_of, origin_of
 from .frame import Frame
 from .observers import Change
 from .presence import Present
@@ -63,8 +63,9 @@ class Conversation:
 
     @property
     def forked_from(self) -> Mapping[str, JSON] | None:
-        """The origin of a fork: ``conversation``, ``entry``, and the hash of the ``transcript`` it stood in; else
-        None."""
+        """The origin of a fork: ``conversation``, ``entry``, and the hash of the ``transcript`` it stood in. ``left_out``:
+        the hidden fields that it could not take along, as pairs of entry and name, for their key was not here. None for
+        a conversation that is no fork."""
         with self._core.reading():
             return origin_of(self._core.replica)
 
@@ -150,7 +151,8 @@ class Conversation:
         """Derive every hash and frame again, and open every encrypted field whose key is here; the problems, oldest
         first."""
         with self._core.reading():
-            return verify(self._core.replica, self._core.address)
+            replica = self._core.replica
+            return verify(replica, self._core.address, left_out_of(replica))
 
     # writing
 
@@ -281,10 +283,13 @@ class Conversation:
 
     def rotate_key(self) -> KeyId:
         """Encrypt hidden fields under a new key from now on; returns its id. Older keys still open older fields. Other
-        devices need the new key to read newer ones (``repo.keyring.export``)."""
+        devices need the new key to read newer ones (``repo.keyring.export``). A device that lacks the key of the newest
+        fields encrypts nothing (KeyMissing) until it gets that key, or calls this."""
         keys = self._core.host.keys
         if keys is None:
             raise KeyMissing("This conversation has no keyring.", hint="Get it from a repo.")
+        with self._core.reading():
+            self._core.passed_over = self._core.view.newest_key(self._core.replica)
         return keys.rotate(self.id).id
 
     # the document as bytes

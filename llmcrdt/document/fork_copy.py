@@ -22,8 +22,14 @@ def copy_conversation(source: ConversationCore, target: ConversationCore, entry:
         entries = copy_until(view, source.replica, chosen)
         acts = copy_acts(view, source.replica, entries)
         encrypted = {each: _encrypted_anew(source, target, each) for each in entries}
+        left_out = [
+            (each, name)
+            for each in entries
+            for name in _encrypted(source, each)
+            if hidden_key(name) not in encrypted[each]
+        ]
     with target.editing() as edit:
-        edit.put(schema.META, "forked_from", provenance(source.id, chosen, transcript.hash))
+        edit.put(schema.META, "forked_from", provenance(source.id, chosen, transcript.hash, left_out))
         for each, fields in entries.items():
             edit.put_node(schema.ENTRIES, each, {**fields, **encrypted[each]}, copied=True)
         for key, text in acts.items():
@@ -38,6 +44,11 @@ def _encrypted_anew(source: ConversationCore, target: ConversationCore, entry: E
     """The encrypted fields of an entry that open in ``source``, encrypted for its copy in ``target``."""
     return {
         hidden_key(name): field.encrypted_for(target.address(entry, name), target.document.random)
-        for name, field in source.view.states[entry].hidden.items()
-        if isinstance(field, EncryptedField) and not field.locked
+        for name, field in _encrypted(source, entry).items()
+        if not field.locked
     }
+
+
+def _encrypted(source: ConversationCore, entry: EntryId) -> dict[str, EncryptedField]:
+    hidden = source.view.states[entry].hidden
+    return {name: field for name, field in sorted(hidden.items()) if isinstance(field, EncryptedField)}

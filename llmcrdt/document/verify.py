@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import partial
 
@@ -28,11 +28,14 @@ class Problem:
 
 
 def verify(
-    replica: Replica, address: Callable[[EntryId, str], FieldAddress] = lambda entry, name: NOWHERE
+    replica: Replica,
+    address: Callable[[EntryId, str], FieldAddress] = lambda entry, name: NOWHERE,
+    left_out: Collection[tuple[EntryId, str]] = (),
 ) -> list[Problem]:
     """Every entry whose fields, hashes, place or frame don't hold. Reads only.
 
-    ``address``: that of a hidden field; encrypted ones are opened where their key is here.
+    ``address``: that of a hidden field; encrypted ones are opened where their key is here. ``left_out``: hidden fields
+    that a fork says it could not take along.
     """
     order = Order()
     problems: list[Problem] = []
@@ -60,7 +63,8 @@ def verify(
                     read_hidden(value)
             except InvalidContent as error:
                 problems.append(Problem(entry, f"{kind} {rest}: {error.message}"))
-        problems += _hidden_problems(entry, head, fields, partial(address, entry))
+        excused = {name for other, name in left_out if other == entry} | {TOKENS}  # an erase takes token logs
+        problems += _hidden_problems(entry, head, fields, partial(address, entry), excused)
     problems += [Problem(entry, f"takes no part: {reason}") for entry, reason in order.now().malformed.items()]
     for entry in order.sound():
         problems += _frame_problems(entry, heads[entry], versions)
@@ -69,10 +73,10 @@ def verify(
 
 
 def _hidden_problems(
-    entry: EntryId, head: Head, fields: ReplicaNode, address: Callable[[str], FieldAddress]
+    entry: EntryId, head: Head, fields: ReplicaNode, address: Callable[[str], FieldAddress], excused: set[str]
 ) -> Iterable[Problem]:
-    """Hidden fields that are not what the entry's versions vouch for, do not open, or are gone. A token log may be
-    gone: an erase takes it."""
+    """Hidden fields that are not what the entry's versions vouch for, do not open, or are gone. ``excused``: names of
+    those that may be gone."""
     known = versions_of(head.role, fields)
     for name, field in hidden_of(fields, address, known).items():
         try:
@@ -80,7 +84,7 @@ def _hidden_problems(
         except CannotOpen as error:
             yield Problem(entry, f"hidden {name}: {error.message}")
     came_with = {name for version in known for name in version.hidden or ()}
-    for name in sorted(came_with - {TOKENS}):
+    for name in sorted(came_with - excused):
         if f"hidden:{name}" not in fields:
             yield Problem(entry, f"hidden {name}: it came with the entry, and is not here")
 

@@ -169,7 +169,10 @@ class EntryWriter:
 
     def hidden_value(self, entry: EntryId, name: str, value: bytes | HiddenField) -> bytes:
         """The bytes of a hidden field of this conversation; encrypted for its address if it is to be."""
-        return write_hidden(_hidden_field(value), self._core.address(entry, name), self._core.document.random)
+        field = _hidden_field(value)
+        if field.sealed:
+            self._core.check_key()
+        return write_hidden(field, self._core.address(entry, name), self._core.document.random)
 
     def _signed(self, head: Head, author: str | None) -> Head:
         return head if author is None else replace(head, author=author)

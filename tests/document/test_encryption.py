@@ -256,7 +256,67 @@ def test_a_fork_seals_anew_what_opens_here_and_leaves_out_the_rest(open_repo: Op
     assert [key.id for key in repo.keyring.keys(fork.id)] != [key.id for key in repo.keyring.keys(conversation.id)]
     there = phone.join(conversation.id)
     there.apply(conversation.diff())
-    assert set(phone.fork(there, at=entry.id).entry(entry.id).hidden) == {"clear"}
+    without = phone.fork(there, at=entry.id)
+    assert set(without.entry(entry.id).hidden) == {"clear"}
+    assert without.forked_from and without.forked_from["left_out"] == [[entry.id, "n"]]
+    assert fork.forked_from and "left_out" not in fork.forked_from
+    assert without.entry(entry.id).missing == ("n",)
+    assert fork.verify() == without.verify() == []
+
+
+def test_a_field_keeps_its_digest_in_forks_of_forks_and_a_forged_one_is_refused_there_too(open_repo: OpenRepo) -> None:
+    repo = open_repo("laptop")
+    conversation = repo.create("x")
+    asked = conversation.append("user", "x")
+    frame = conversation.transcript()
+    entry = conversation.append("assistant", "y", frame=frame, hidden={"n": sealed(SECRET, {"provider": "p"})})
+    second = repo.fork(repo.fork(conversation, at=entry), at=entry)
+    field = second.entry(entry.id).hidden["n"]
+    assert (field.data, field.binding, field.versions) == (SECRET, {"provider": "p"}, (entry.hash,))
+    assert second.verify() == []
+    replica = YjsReplica(schema.ROOTS)
+    replica.apply(second.diff())
+    with replica.edit() as edit:
+        other = encrypt_field(sealed(b"forged"), place(second.id, entry.id, "n", repo.keyring))
+        edit.put_field(schema.ENTRIES, entry.id, "hidden:n", other)
+    second.apply(edit.update)
+    assert second.entry(entry.id).hidden["n"].refused == "replaced"
+    assert [problem.entry for problem in second.verify()] == [entry.id]
+    assert repo.fork(second, at=entry).entry(entry.id).missing == ("n",)
+    assert conversation.entry(asked.id).hidden == {}
+
+
+def test_a_device_without_the_newest_key_says_so_before_it_seals_under_another_one(open_repo: OpenRepo) -> None:
+    laptop, phone = open_repo("laptop"), open_repo("phone")
+    here = laptop.create("x")
+    here.append("user", "1", hidden={"n": sealed(b"1")})
+    there = phone.join(here.id)
+    there.apply(here.diff())
+    for _ in range(2):
+        with pytest.raises(KeyMissing, match="newest"):
+            there.append("user", "2", hidden={"n": sealed(b"2")})
+        assert len(there.transcript()) == 1 and phone.keyring.keys(here.id) == ()
+        there.close()
+        there = phone.get(here.id)
+    phone.keyring.add(laptop.keyring.export(here.id))
+    there.append("user", "2", hidden={"n": sealed(b"2")})
+    here.apply(there.diff())
+    assert here.transcript()[-1].hidden["n"].data == b"2"
+    # a key that was made anew, and not handed over
+    here.rotate_key()
+    here.append("user", "3", hidden={"n": sealed(b"3")})
+    there.apply(here.diff())
+    with pytest.raises(KeyMissing, match="newest"):
+        there.append("user", "4", hidden={"n": sealed(b"4")})
+    there.append("user", "clear", hidden={"n": b"clear"})
+    there.rotate_key()
+    for text in ("4", "5"):
+        there.append("user", text, hidden={"n": sealed(text.encode())})
+    here.apply(there.diff())
+    with pytest.raises(KeyMissing, match="newest"):
+        here.append("user", "6", hidden={"n": sealed(b"6")})
+    assert here.transcript()[-1].hidden["n"].locked
+    assert here.verify() == there.verify() == []
 
 
 @pytest.mark.skipif(os.name != "posix", reason="modes are POSIX")
