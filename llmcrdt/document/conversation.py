@@ -11,6 +11,7 @@ from ..ids import DocumentId, EntryId, KeyId
 from . import schema
 from .act_writer import ActWriter, answered_call
 from .acts import ToolClaim
+from .binding import FieldReport, Target, report
 from .blob import named_in
 from .canonical import JSON
 from .core import ConversationCore
@@ -63,9 +64,9 @@ class Conversation:
 
     @property
     def forked_from(self) -> Mapping[str, JSON] | None:
-        """The origin of a fork: ``conversation``, ``entry``, and the hash of the ``transcript`` it stood in. ``left_out``:
-        the hidden fields that it could not take along, as pairs of entry and name, for their key was not here. None for
-        a conversation that is no fork."""
+        """The origin of a fork: ``conversation``, ``entry``, and the hash of the ``transcript`` it stood in; else None.
+        ``left_out``: the hidden fields that it could not take along, as pairs of entry and name, for their key was not
+        here."""
         with self._core.reading():
             return origin_of(self._core.replica)
 
@@ -153,6 +154,14 @@ class Conversation:
         with self._core.reading():
             replica = self._core.replica
             return verify(replica, self._core.address, left_out_of(replica))
+
+    def hidden_report(self, target: Target, *, now: float | None = None) -> tuple[FieldReport, ...]:
+        """Every hidden field of this conversation: whether it would be sent to ``target`` with the transcript, and why
+        not; those of the transcript first. ``now``: seconds since 1970; None is now."""
+        with self._core.reading():
+            transcript = self._core.view.transcript()
+            elsewhere = [(found.entry, found.hidden_by) for found in transcript.elsewhere]
+            return report(tuple(transcript), target, self._core.document.clock() if now is None else now, elsewhere)
 
     # writing
 

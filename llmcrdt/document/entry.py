@@ -243,7 +243,8 @@ class Entry:
     author had seen beyond ``parents``. ``covers``: what a summary stands for. While ``status`` is "streaming", ``hash``
     is None and parts grow. ``sync`` is "local" until the entry is on its way to a relay that is connected, "sent" until
     every relay that follows the conversation has it on disk, then "durable"; without a connection it is "local" again.
-    ``missing``: hidden fields that this version came with and that are not here.
+    ``missing``: hidden fields that this version came with and that are not here. ``saw_erased``: the erased entries
+    that its author knew of: of an alternative, among those that it was made of; of a generation, those of its frame.
     """
 
     id: EntryId
@@ -266,6 +267,7 @@ class Entry:
     hidden: Mapping[str, HiddenField] = field(default_factory=dict, repr=False)
     sync: SyncState = "local"
     missing: tuple[str, ...] = ()
+    saw_erased: tuple[EntryId, ...] = ()
 
     @property
     def text(self) -> str:

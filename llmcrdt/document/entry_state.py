@@ -100,6 +100,7 @@ def entry_of(
         usage=version.usage if version else {},
         hidden=state.hidden,
         sync=sync,
+        saw_erased=head.saw_erased,
         missing=tuple(sorted((version.hidden or {}).keys() - state.hidden.keys())) if version else (),
     )
 

@@ -267,7 +267,7 @@ class ConversationView:
             base=(len(now.head) - 1, frame.hash) if frame else None,
             malformed=now.malformed,
             elsewhere=self._elsewhere(now),
-            erased_at=max((self.states[i].erased_at for i in self.erased if i in now.visible), default=0),
+            erased=sorted((self.states[i].erased_at, i) for i in self.erased if i in now.visible),
         )
 
     def _elsewhere(self, now: Arrangement) -> Callable[[], tuple[Elsewhere, ...]]:

@@ -217,8 +217,25 @@ class EntryWriter:
             answers=answers,
             frame=pinned,
             model=model,
-            saw_erased=view.order.erased_origins(instead) if instead else (),
+            saw_erased=self._seen_erased(instead, old, frame, pinned),
         )
+
+    def _seen_erased(
+        self, instead: EntryId | None, old: Head | None, frame: Transcript | None, pinned: Frame | None
+    ) -> tuple[EntryId, ...]:
+        """The erased entries that an author knows of: of those that the entry is made of, and of the transcript that it
+        was computed on, without those that its base names. Of an answer in place of another, those that that one
+        names: nobody says when it was computed."""
+        view = self._core.view
+        todo = {*frame.erased} if frame is not None else set()
+        base = pinned.base if pinned else None
+        while todo and base:
+            head = view.states[base[0]].head
+            todo.difference_update(head.saw_erased)
+            base = head.frame.base if head.frame else None
+        if instead and old:
+            todo.update(view.order.erased_origins(instead), old.saw_erased if pinned else ())
+        return tuple(sorted(todo))
 
     def _create(self, head: Head, parts: Sequence[Part], hidden: Hidden) -> Entry:
         random = self._core.document.random

@@ -18,7 +18,7 @@ from typing import Any
 
 from ..document.canonical import JSON, parse_json
 from ..document.entry import Entry, Text, ToolCall, ToolResult
-from ..document.frame import Frame
+from ..document.summaries import is_shown, summaries
 from ..exceptions import InvalidContent
 from ..ids import EntryId
 
@@ -60,28 +60,6 @@ def messages(entries: Iterable[Entry]) -> Chat:
     return Chat(tuple(builder.messages), tuple(builder.sources), settings(kept))
 
 
-def summaries(entries: Sequence[Entry]) -> dict[EntryId, set[EntryId]]:
-    """The summaries that a prompt for ``entries`` prints, newest first, and what each stands for."""
-    found: dict[EntryId, set[EntryId]] = {}
-    covered: set[EntryId] = set()
-    if not any(entry.covers for entry in entries):
-        return found
-    here = {entry.id: entry for entry in entries}
-    for entry in reversed(entries):
-        if entry.covers and is_shown(entry) and entry.id not in covered:
-            found[entry.id] = {i for i in _listed(entry.covers, here) if here[i].role != "system"} - covered
-            covered |= found[entry.id]
-    return found
-
-
-def _listed(frame: Frame | None, here: Mapping[EntryId, Entry]) -> Iterator[EntryId]:
-    """The entries of a frame's whole list, as far as they stand in this transcript."""
-    while frame is not None:
-        yield from (entry for entry, _ in frame.pins if entry in here)
-        base = here.get(frame.base[0]) if frame.base else None
-        frame = base.frame if base else None
-
-
 def _with_summaries(entries: Sequence[Entry]) -> Iterator[Entry]:
     """The entries that are printed, each summary in the place of what it covers."""
     printed = summaries(entries)
@@ -111,17 +89,6 @@ def settings(entries: Iterable[Entry]) -> Settings:
         if isinstance(config.get("date"), (str, int, float)):
             date = config["date"]
     return Settings(tools or None, template or None, date)
-
-
-def is_shown(entry: Entry) -> bool:
-    """Whether an entry takes part in prompts with a message."""
-    if not entry.sealed or entry.status in ("erased", "streaming"):
-        return False
-    if entry.role == "system":
-        return any(isinstance(part, Text) for part in entry.parts)
-    if entry.role == "assistant" and entry.status in ("failed", "stopped"):
-        return bool(entry.text or entry.reasoning or entry.tool_calls)
-    return True
 
 
 class _Builder:

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmcrdt.document.entry import Config, Reasoning, Text, ToolCall
+from llmcrdt.document.summaries import is_shown
 from llmcrdt.prompt import prompt_ids
 from llmcrdt.prompt.adapt import GO_ON, NO_ANSWER, Level, adapt
-from llmcrdt.prompt.messages import MAX_ARGUMENT_DEPTH, NO_RESULT, is_shown, messages
+from llmcrdt.prompt.messages import MAX_ARGUMENT_DEPTH, NO_RESULT, messages
 from llmcrdt.testing.templates import tokenizers
 from llmcrdt.testing.tokenizer import ByteTokenizer
 
