@@ -173,6 +173,8 @@ class Conversation:
         call: ToolCall | None = None,
         frame: Transcript | None = None,
         assumed: bool = False,
+        sent: JSON | bytes = None,
+        renderer: str = "",
         hidden: Hidden | None = None,
         instead_of: Entry | EntryId | None = None,
         model: Mapping[str, JSON] | None = None,
@@ -183,7 +185,10 @@ class Conversation:
 
         An attachment (``Blob``) is copied into the repo first; its source may go afterwards.
         ``call``: the tool call that a tool result answers (from ``entry.tool_calls``). ``frame``: the transcript that a
-        generation was computed on. ``assumed``: an imported generation, nobody knows what was really sent.
+        generation was computed on. ``sent``: what was really sent for it, bytes or a JSON value such as the request's
+        body; the frame records its hash (``frame.sent``), and ``renderer``, the name and version of whoever made it.
+        ``assumed``: an imported generation, nobody knows what was really sent. ``hidden``: fields that people don't
+        see, by name, as bytes or ``HiddenField``.
         ``instead_of``: stand for the same turn as that entry. ``config``: settings that count from here on
         (``tools=[...]``, ``date="2026-11-22"``, ``template={...}``); system entries only.
         """
@@ -193,6 +198,8 @@ class Conversation:
             call=call,
             frame=frame,
             assumed=assumed,
+            sent=sent,
+            renderer=renderer,
             hidden=hidden,
             instead_of=instead_of,
             model=model,
@@ -209,17 +216,26 @@ class Conversation:
         model: Mapping[str, JSON] | None = None,
         author: str | None = None,
         frame_as: Frame | None = None,
+        sent: JSON | bytes = None,
+        renderer: str = "",
         interval: float = 0.1,
     ) -> Stream:
         """Begin an entry that others see grow; a context manager that seals it at the end (docs/semantics.md, O9).
 
         ``interval``: seconds between two writes to the document while text keeps coming.
-        ``frame_as``: the frame to record, where the caller knows more of it than ``frame`` (renderer, sent).
+        ``sent``, ``renderer``: as of ``append``. ``frame_as``: the frame to record as it is, in place of all three.
         """
         core = self._core
         with core.editing():
             entry = self._entries.begin(
-                role, frame=frame, instead_of=instead_of, model=model, author=author, frame_as=frame_as
+                role,
+                frame=frame,
+                instead_of=instead_of,
+                model=model,
+                author=author,
+                frame_as=frame_as,
+                sent=sent,
+                renderer=renderer,
             )
             stream = Stream(core, entry, role, interval=interval)
             core.streams[entry] = stream

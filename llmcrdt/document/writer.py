@@ -17,7 +17,7 @@ from .canonical import JSON
 from .core import ConversationCore
 from .entry import ROLES, Config, Entry, HiddenField, Part, Role, Text, ToolCall, ToolResult, parts_of
 from .entry_fields import field_digest, hidden_key, live_name, write_hidden, write_version
-from .frame import Frame
+from .frame import Frame, sent_hash
 from .head import Head, write_head
 from .transcript import Transcript
 
@@ -41,6 +41,8 @@ class EntryWriter:
         call: ToolCall | None,
         frame: Transcript | None,
         assumed: bool,
+        sent: JSON | bytes,
+        renderer: str,
         hidden: Hidden | None,
         instead_of: Entry | EntryId | None,
         model: Mapping[str, JSON] | None,
@@ -59,7 +61,8 @@ class EntryWriter:
             parts += (Config(dict(config)),)
         with self._core.editing():
             head = self._head(role, call=call, frame=frame, assumed=assumed, instead_of=instead_of, model=model)
-            return self._create(self._signed(head, author), parts, hidden or {})
+            head = _computed(self._signed(head, author), sent, renderer)
+            return self._create(head, parts, hidden or {})
 
     def edit(self, entry: Entry | EntryId, content: Content, author: str | None) -> Entry:
         """Say something else in an entry's place."""
@@ -101,11 +104,14 @@ class EntryWriter:
         model: Mapping[str, JSON] | None,
         author: str | None,
         frame_as: Frame | None,
+        sent: JSON | bytes,
+        renderer: str,
     ) -> EntryId:
         """Add an entry that grows."""
         with self._core.editing():
             head = self._head(role, frame=frame, instead_of=instead_of, model=model, frame_as=frame_as)
-            head = replace(self._signed(head, author), frame=frame_as or head.frame)
+            head = self._signed(head, author)
+            head = replace(head, frame=frame_as) if frame_as else _computed(head, sent, renderer)
             entry = new_entry_id(self._core.document.random)
             with self._showing(entry, head.alternative_of) as edit:
                 edit.put_node(schema.ENTRIES, entry, {"head": write_head(head)})
@@ -312,6 +318,21 @@ class EntryWriter:
             for name, value in written.items():
                 if hidden_key(name) not in there:
                     edit.put_field(schema.ENTRIES, entry, hidden_key(name), value)
+
+
+def _computed(head: Head, sent: JSON | bytes, renderer: str) -> Head:
+    """The head of a generation with what was really sent. One in place of another was sent something of its own."""
+    said = sent is not None or bool(renderer)
+    if head.frame is None:
+        if said:
+            raise InvalidContent(
+                "Only a generation was sent to a model.",
+                hint="Pass frame=, the transcript that it was computed on, or instead_of= a generated entry.",
+            )
+        return head
+    assumed = head.frame.assumed and sent is None
+    hash_ = None if sent is None else sent_hash(sent)
+    return replace(head, frame=replace(head.frame, sent=hash_, renderer=renderer, assumed=assumed))
 
 
 def _hidden_field(value: Any) -> HiddenField:

@@ -15,6 +15,7 @@ from llmcrdt.document.conversation import core_of
 from llmcrdt.document.encryption import encrypt_field
 from llmcrdt.document.entry import Text, content_hash
 from llmcrdt.document.entry_fields import write_hidden
+from llmcrdt.document.frame import sent_hash
 from llmcrdt.document.writer import EntryWriter
 from llmcrdt.exceptions import CannotOpen, InvalidContent
 
@@ -185,3 +186,36 @@ def test_what_can_t_be_a_field_s_name_leaves_the_stream_open(open_repo: OpenRepo
     with pytest.raises(InvalidContent):
         stream.seal(hidden={"x" * 2000: b""})
     assert stream.seal(hidden={NAME: b"s"}).hidden[NAME].data == b"s"
+
+
+@pytest.mark.parametrize("by", ["append", "stream"])
+def test_what_was_really_sent_is_recorded_for_whoever_calls_a_provider(open_repo: OpenRepo, by: str) -> None:
+    conversation = open_repo("laptop").create()
+    conversation.append("user", "Hello")
+    body = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}
+
+    def say(sent: Any, **place: Any) -> llmcrdt.Frame | None:
+        if by == "append":
+            entry = conversation.append("assistant", "Hi", sent=sent, **place)
+        else:
+            with conversation.stream("assistant", sent=sent, **place) as stream:
+                stream.write("Hi")
+            entry = conversation.entry(stream.id)
+        return entry.frame
+
+    frame = conversation.transcript()
+    first = say(body, frame=frame, renderer="mine/1")
+    assert first and (first.sent, first.renderer, first.hash) == (sent_hash(body), "mine/1", frame.hash)
+    again = say(json.dumps(body).encode(), instead_of=conversation.transcript()[-1])
+    assert again and (again.sent, again.renderer) == (sent_hash(json.dumps(body).encode()), "")
+    assert again.hash == first.hash and again.sent != first.sent, "bytes are hashed as they are"
+    silent = say(None, instead_of=conversation.transcript()[-1])
+    assert silent and (silent.sent, silent.renderer, silent.hash) == (None, "", first.hash), "it does not say another's"
+    before = conversation.version()
+    for place in ({}, {"instead_of": conversation.transcript()[0]}):
+        with pytest.raises(InvalidContent, match="generation"):
+            say(body, **place)
+    with pytest.raises(InvalidContent):
+        say({"x": object()}, frame=conversation.transcript())
+    assert conversation.version() == before
+    assert conversation.verify() == []
