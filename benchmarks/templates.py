@@ -185,7 +185,7 @@ def _answer(
     first, anew = _prompts(list(transcript), tokenizer)
     log = TokenLog(first.base, first.appended, tuple(sampled))
     with conv.stream("assistant", frame=transcript) as stream:
-        answer = stream.seal(parts=parts, hidden=lambda version: {TOKENS: token_field(log, tokenizer, version)})
+        answer = stream.seal(parts=parts, hidden={TOKENS: token_field(log, tokenizer)})
     if answer.tool_calls:
         conv.append("tool", RESULT, call=answer.tool_calls[0])
     else:

@@ -20,6 +20,7 @@ _HOMES = {
     "document.frame": ("Frame",),
     "document.erasure": ("Erased", "Held"),
     "document.verify": ("Problem",),
+    "document.binding": ("FieldReport", "Target"),
     "document.blob": ("Blob",),
     "document.entry": (
         "Config",

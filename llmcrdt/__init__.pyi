@@ -1,6 +1,8 @@
 """What ``llmcrdt`` offers, for type checkers and editors."""
 
 from . import exceptions as exceptions
+from .document.binding import FieldReport as FieldReport
+from .document.binding import Target as Target
 from .document.blob import Blob as Blob
 from .document.conversation import Conversation as Conversation
 from .document.entry import Config as Config

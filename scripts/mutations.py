@@ -382,9 +382,8 @@ MUTATIONS = (
         "tests/document/test_fork.py::test_nobody_makes_a_conversation_refuse_its_own_updates",
     ),
     Mutation(
-        "O7", "an alternative doesn't say which erases its author knew", "EntryWriter._head",
-        "view.order.erased_origins(instead) if instead else ()",
-        "()",
+        "O7", "an alternative doesn't say which erases its author knew", "EntryWriter._seen_erased",
+        "view.order.erased_origins(instead)", "()",
         "tests/document/test_withheld.py::test_o7_what_whoever_erased_had_seen_is_not_withheld",
     ),
     Mutation(

@@ -45,11 +45,12 @@ def things(open_repo: OpenRepo) -> dict[str, object]:
     change = llmcrdt.Change((), (), (), local=True)
     stream = conversation.stream()
     present = llmcrdt.Present(1, {})
+    target, field = llmcrdt.Target("p"), llmcrdt.FieldReport(entry.id, "p/x")
     made = (repo, conversation, conversation.transcript(), entry, stream, present, claim, change, hidden, erased)
-    return {type(thing).__name__: thing for thing in made}
+    return {type(thing).__name__: thing for thing in (*made, target, field)}
 
 
-NAMES = "Repo Conversation Transcript Entry Stream Present ToolClaim Change Elsewhere Erased"
+NAMES = "Repo Conversation Transcript Entry Stream Present ToolClaim Change Elsewhere Erased Target FieldReport"
 
 
 @pytest.mark.parametrize("name", NAMES.split())

@@ -11,13 +11,14 @@ from ..ids import DocumentId, EntryId, KeyId
 from . import schema
 from .act_writer import ActWriter, answered_call
 from .acts import ToolClaim
+from .binding import FieldReport, Target, report
 from .blob import named_in
 from .canonical import JSON
 from .core import ConversationCore
 from .entry import Entry, Role, ToolCall
 from .eraser import Eraser
 from .erasure import Erased, Held
-from .fork import origin_of
+from .fork import left_out_of, origin_of
 from .frame import Frame
 from .observers import Change
 from .presence import Present
@@ -63,8 +64,9 @@ class Conversation:
 
     @property
     def forked_from(self) -> Mapping[str, JSON] | None:
-        """The origin of a fork: ``conversation``, ``entry``, and the hash of the ``transcript`` it stood in; else
-        None."""
+        """The origin of a fork: ``conversation``, ``entry``, and the hash of the ``transcript`` it stood in; else None.
+        ``left_out``: the hidden fields that it could not take along, as pairs of entry and name, for their key was not
+        here."""
         with self._core.reading():
             return origin_of(self._core.replica)
 
@@ -150,7 +152,16 @@ class Conversation:
         """Derive every hash and frame again, and open every encrypted field whose key is here; the problems, oldest
         first."""
         with self._core.reading():
-            return verify(self._core.replica, self._core.address)
+            replica = self._core.replica
+            return verify(replica, self._core.address, left_out_of(replica))
+
+    def hidden_report(self, target: Target, *, now: float | None = None) -> tuple[FieldReport, ...]:
+        """Every hidden field of this conversation: whether it would be sent to ``target`` with the transcript, and why
+        not; those of the transcript first. ``now``: seconds since 1970; None is now."""
+        with self._core.reading():
+            transcript = self._core.view.transcript()
+            elsewhere = [(found.entry, found.hidden_by) for found in transcript.elsewhere]
+            return report(tuple(transcript), target, self._core.document.clock() if now is None else now, elsewhere)
 
     # writing
 
@@ -162,6 +173,8 @@ class Conversation:
         call: ToolCall | None = None,
         frame: Transcript | None = None,
         assumed: bool = False,
+        sent: JSON | bytes = None,
+        renderer: str = "",
         hidden: Hidden | None = None,
         instead_of: Entry | EntryId | None = None,
         model: Mapping[str, JSON] | None = None,
@@ -172,7 +185,10 @@ class Conversation:
 
         An attachment (``Blob``) is copied into the repo first; its source may go afterwards.
         ``call``: the tool call that a tool result answers (from ``entry.tool_calls``). ``frame``: the transcript that a
-        generation was computed on. ``assumed``: an imported generation, nobody knows what was really sent.
+        generation was computed on. ``sent``: what was really sent for it, bytes or a JSON value such as the request's
+        body; the frame records its hash (``frame.sent``), and ``renderer``, the name and version of whoever made it.
+        ``assumed``: an imported generation, nobody knows what was really sent. ``hidden``: fields that people don't
+        see, by name, as bytes or ``HiddenField``.
         ``instead_of``: stand for the same turn as that entry. ``config``: settings that count from here on
         (``tools=[...]``, ``date="2026-11-22"``, ``template={...}``); system entries only.
         """
@@ -182,6 +198,8 @@ class Conversation:
             call=call,
             frame=frame,
             assumed=assumed,
+            sent=sent,
+            renderer=renderer,
             hidden=hidden,
             instead_of=instead_of,
             model=model,
@@ -198,17 +216,26 @@ class Conversation:
         model: Mapping[str, JSON] | None = None,
         author: str | None = None,
         frame_as: Frame | None = None,
+        sent: JSON | bytes = None,
+        renderer: str = "",
         interval: float = 0.1,
     ) -> Stream:
         """Begin an entry that others see grow; a context manager that seals it at the end (docs/semantics.md, O9).
 
         ``interval``: seconds between two writes to the document while text keeps coming.
-        ``frame_as``: the frame to record, where the caller knows more of it than ``frame`` (renderer, sent).
+        ``sent``, ``renderer``: as of ``append``. ``frame_as``: the frame to record as it is, in place of all three.
         """
         core = self._core
         with core.editing():
             entry = self._entries.begin(
-                role, frame=frame, instead_of=instead_of, model=model, author=author, frame_as=frame_as
+                role,
+                frame=frame,
+                instead_of=instead_of,
+                model=model,
+                author=author,
+                frame_as=frame_as,
+                sent=sent,
+                renderer=renderer,
             )
             stream = Stream(core, entry, role, interval=interval)
             core.streams[entry] = stream
@@ -281,10 +308,13 @@ class Conversation:
 
     def rotate_key(self) -> KeyId:
         """Encrypt hidden fields under a new key from now on; returns its id. Older keys still open older fields. Other
-        devices need the new key to read newer ones (``repo.keyring.export``)."""
+        devices need the new key to read newer ones (``repo.keyring.export``). A device that lacks the key of the newest
+        fields encrypts nothing (KeyMissing) until it gets that key, or calls this."""
         keys = self._core.host.keys
         if keys is None:
             raise KeyMissing("This conversation has no keyring.", hint="Get it from a repo.")
+        with self._core.reading():
+            self._core.passed_over = self._core.view.newest_key(self._core.replica)
         return keys.rotate(self.id).id
 
     # the document as bytes

@@ -6,8 +6,8 @@ from contextlib import AbstractContextManager, suppress
 from weakref import WeakValueDictionary
 
 from ..crdt.backend import Edit, Replica, Touched
-from ..exceptions import LLMCRDTError
-from ..ids import DocumentId, EntryId
+from ..exceptions import KeyMissing, LLMCRDTError
+from ..ids import DocumentId, EntryId, KeyId
 from . import schema
 from .acts import OwnClaim
 from .document import Document, Use
@@ -43,6 +43,8 @@ class ConversationCore:
         self.streams: WeakValueDictionary[EntryId, object] = WeakValueDictionary()
         self.claims: dict[str, OwnClaim] = {}
         self._view = self._new_view()
+        self.passed_over: KeyId | None = None
+        """The key that was the newest in the document when somebody here made another one on purpose."""
         self.stale_bytes = False
         """Whether the file may hold words of an erased entry: it was erased just now, or an update brought them."""
 
@@ -77,6 +79,19 @@ class ConversationCore:
     def address(self, entry: EntryId, name: str) -> FieldAddress:
         """The address of a hidden field, with the keys for it."""
         return FieldAddress(self.id, entry, name, self.host.keys)
+
+    def check_key(self) -> None:
+        """Raises KeyMissing where the newest encrypted fields are under a key that is not here: what this device
+        encrypts under another one, those who have that key may not be able to open."""
+        newest, keys = self.view.newest_key(self.replica), self.host.keys
+        if newest is None or keys is None or newest == self.passed_over:
+            return
+        if keys.find(self.id, newest) is None:
+            raise KeyMissing(
+                f"The newest encrypted fields of conversation {self.id} are under key {newest}, which is not here.",
+                hint="Add it (repo.keyring.export there, repo.keyring.add here); or have this device encrypt under a"
+                " key of its own from now on: conv.rotate_key().",
+            )
 
     def decide_claims(self) -> None:
         """A relay has more of this document on disk; everything that stood before it in its log has been read."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from ..exceptions import InvalidContent
+from ..exceptions import CannotOpen, InvalidContent
 from ..ids import ContentHash, EntryId, SessionId, tagged_hash
 from .blob import Blob, blob_from_json, blob_to_json
 from .canonical import JSON
@@ -136,18 +136,24 @@ TOKENS = "llmcrdt/tokens"
 """The hidden field that holds a generation's token log. Token ids spell the words, so an erase takes it along."""
 
 
+Refusal = Literal["", "replaced", "added"]
+
+
 @dataclass(frozen=True, repr=False)
 class HiddenField:
     """Opaque bytes that people don't see and other providers must not get.
 
     ``binding`` says what they are valid for (provider, api, model, account, frame, group, expires; all optional).
-    ``sealed``: only devices that have the conversation's key can read them; the binding stays readable. A field read
+    ``sealed``: only devices that have the conversation's key can read them. A field read
     from an entry opens when its ``data`` is asked for; ``data`` raises KeyMissing or CannotOpen where it can't.
+    ``versions``: of a field read from an entry, the versions of the entry that it came with, which vouch for it; ()
+    where none says which fields came with it, as in entries of before.
     """
 
     data: bytes
     binding: Mapping[str, JSON] = field(default_factory=dict)
     sealed: bool = False
+    versions: tuple[ContentHash, ...] = field(default=(), compare=False)
 
     @property
     def locked(self) -> bool:
@@ -155,9 +161,53 @@ class HiddenField:
         with."""
         return False
 
+    @property
+    def refused(self) -> Refusal:
+        """Why it is not what its author wrote there; "" where nothing says so."""
+        return ""
+
     def __repr__(self) -> str:
         form = "hidden field to encrypt" if self.sealed else "hidden field"
-        return f"<{form}, {len(self.data)} bytes, binding {dict(self.binding)!r}>"
+        return f"<{form}, {len(self.data)} bytes, bound to {sorted(self.binding)}>"
+
+
+class RefusedField(HiddenField):
+    """A value that stands in the place of a hidden field and is not the one that the entry's version vouches for."""
+
+    stored: bytes
+    _why: Refusal
+
+    def __init__(self, stored: bytes, why: Literal["replaced", "added"]) -> None:
+        object.__setattr__(self, "stored", stored)
+        object.__setattr__(self, "binding", {})
+        object.__setattr__(self, "sealed", False)
+        object.__setattr__(self, "versions", ())
+        object.__setattr__(self, "_why", why)
+
+    @property
+    def data(self) -> bytes:
+        """Raises CannotOpen."""
+        raise CannotOpen(
+            f"The hidden field was {self.refused} after its entry was sealed.",
+            hint="It stays as it is, and is sent to nobody; nothing else is affected.",
+        )
+
+    @property
+    def locked(self) -> bool:
+        return True
+
+    @property
+    def refused(self) -> Refusal:
+        return self._why
+
+    def __eq__(self, other: object) -> bool:
+        return self.stored == other.stored if isinstance(other, RefusedField) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.stored)
+
+    def __repr__(self) -> str:
+        return f"<hidden field that was {self.refused} after its entry was sealed>"
 
 
 def content_hash(role: str, version_text: str) -> ContentHash:
@@ -168,7 +218,8 @@ def content_hash(role: str, version_text: str) -> ContentHash:
 
 @dataclass(frozen=True)
 class Version:
-    """One sealed content of an entry. Never overwritten."""
+    """One sealed content of an entry. Never overwritten. ``hidden``: the hidden fields that came with it, each with its
+    digest (``entry_fields.field_digest``); None where it does not say."""
 
     hash: ContentHash
     status: Literal["complete", "stopped", "failed"]
@@ -176,6 +227,7 @@ class Version:
     lamport: int
     by: SessionId
     usage: Mapping[str, JSON] = field(default_factory=dict)
+    hidden: Mapping[str, str] | None = None
 
 
 def visible_text(parts: Sequence[Part]) -> str:
@@ -191,6 +243,8 @@ class Entry:
     author had seen beyond ``parents``. ``covers``: what a summary stands for. While ``status`` is "streaming", ``hash``
     is None and parts grow. ``sync`` is "local" until the entry is on its way to a relay that is connected, "sent" until
     every relay that follows the conversation has it on disk, then "durable"; without a connection it is "local" again.
+    ``missing``: hidden fields that this version came with and that are not here. ``saw_erased``: the erased entries
+    that its author knew of: of an alternative, among those that it was made of; of a generation, those of its frame.
     """
 
     id: EntryId
@@ -212,6 +266,8 @@ class Entry:
     usage: Mapping[str, JSON] = field(default_factory=dict)
     hidden: Mapping[str, HiddenField] = field(default_factory=dict, repr=False)
     sync: SyncState = "local"
+    missing: tuple[str, ...] = ()
+    saw_erased: tuple[EntryId, ...] = ()
 
     @property
     def text(self) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from operator import itemgetter
 from typing import Any, Literal, cast
 
@@ -13,8 +14,28 @@ from ..exceptions import InvalidContent
 from ..ids import ContentHash, EntryId, Random, SessionId, is_entry_id, is_hash, is_session_id, tagged_hash, text_of
 from .canonical import JSON, canonical_json, parse_json
 from .checks import is_lamport, need
-from .encryption import MARK, NOWHERE, FieldAddress, encrypt_field, read_encrypted
-from .entry import HiddenField, Part, Reasoning, Text, ToolCall, Version, content_hash, part_from_json, part_to_json
+from .encryption import (
+    NOWHERE,
+    SEALED_DIGEST,
+    EncryptedField,
+    FieldAddress,
+    encrypt_field,
+    encrypted_digest,
+    is_encrypted,
+    read_encrypted,
+)
+from .entry import (
+    HiddenField,
+    Part,
+    Reasoning,
+    RefusedField,
+    Text,
+    ToolCall,
+    Version,
+    content_hash,
+    part_from_json,
+    part_to_json,
+)
 from .nodes import Erase
 
 _ERASED = "llmcrdt/erased/1"  # stands for the hash of an entry that was erased before it was ever sealed
@@ -32,8 +53,10 @@ def write_version(
     by: SessionId,
     nonce: bytes,
     usage: Mapping[str, JSON] | None = None,
+    hidden: Mapping[str, str] | None = None,
 ) -> tuple[ContentHash, str]:
-    """A version's name and its text. The nonce keeps an erased text from being guessed by its hash."""
+    """A version's name and its text. The nonce keeps an erased text from being guessed by its hash. ``hidden``: the
+    digests of the hidden fields that come with it; None says nothing of them."""
     value: dict[str, JSON] = {
         "nonce": text_of(nonce),
         "parts": [part_to_json(part) for part in parts],
@@ -44,6 +67,8 @@ def write_version(
         value["status"] = status
     if usage:
         value["usage"] = dict(usage)
+    if hidden is not None:
+        value["hidden"] = dict(hidden)
     text = canonical_json(value)
     return content_hash(role, text), text
 
@@ -60,7 +85,14 @@ def read_version(role: str, name: str, text: object) -> Version:
     usage = value.get("usage", {})
     need(isinstance(usage, dict), "version's usage is not an object")
     parts = tuple(part_from_json(part) for part in value["parts"])
-    return Version(ContentHash(name), status, parts, lamport, by, usage)
+    return Version(ContentHash(name), status, parts, lamport, by, usage, _read_digests(value.get("hidden")))
+
+
+def _read_digests(value: Any) -> dict[str, str] | None:
+    """What is no digest vouches for nothing, and makes no version malformed: older readers take it as well."""
+    if not isinstance(value, dict):
+        return None
+    return {name: digest if isinstance(digest, str) else "" for name, digest in value.items()}
 
 
 def versions_of(role: str, fields: ReplicaNode) -> list[Version]:
@@ -183,8 +215,8 @@ def write_hidden(field: HiddenField, address: FieldAddress = NOWHERE, random: Ra
 def read_hidden(value: Scalar, address: FieldAddress = NOWHERE) -> HiddenField:
     """Raises InvalidContent. JSON text holds no zero byte, so the first one ends the binding. An encrypted field is
     not opened yet."""
-    if isinstance(value, bytes) and value.startswith(MARK):
-        return read_encrypted(value, address)
+    if is_encrypted(value):
+        return read_encrypted(cast(bytes, value), address)
     need(isinstance(value, bytes) and b"\0" in value, "hidden field has no binding")
     binding, _, data = cast(bytes, value).partition(b"\0")
     try:
@@ -195,16 +227,62 @@ def read_hidden(value: Scalar, address: FieldAddress = NOWHERE) -> HiddenField:
     return HiddenField(data, parsed)
 
 
+def field_digest(value: bytes, address: FieldAddress) -> str:
+    """The digest of a hidden field that was just written for ``address``, by which a version vouches for it: over the
+    bytes of a clear one as they stand in the document; over what is encrypted of an encrypted one."""
+    return encrypted_digest(value, address) if is_encrypted(value) else _clear_digest(address.name, value)
+
+
+def _clear_digest(name: str, value: bytes) -> str:
+    return tagged_hash("llmcrdt/field/1", name.encode("utf-8", "surrogatepass"), value)
+
+
 def hidden_of(
-    fields: ReplicaNode, address: Callable[[str], FieldAddress] = lambda name: NOWHERE
+    fields: ReplicaNode,
+    address: Callable[[str], FieldAddress] = lambda name: NOWHERE,
+    versions: Sequence[Version] = (),
 ) -> dict[str, HiddenField]:
-    """The hidden fields of an entry by name; ``address``: where one of this name stands."""
-    found = {}
-    for name, value in fields.items():
-        kind, _, rest = name.partition(":")
-        if kind == "hidden":
-            try:
-                found[rest] = read_hidden(value, address(rest))
-            except InvalidContent:
-                continue
+    """The hidden fields of an entry by name, each held against what the entry's versions vouch for; ``address``: where
+    one of this name stands."""
+    found: dict[str, HiddenField] = {}
+    for field_name, value in fields.items():
+        kind, _, name = field_name.partition(":")
+        if kind != "hidden":
+            continue
+        digests = _digests_of(name, versions)
+        try:
+            found[name] = _held_against(digests, name, value, read_hidden(value, address(name)))
+        except InvalidContent:
+            if digests:
+                found[name] = RefusedField(value if isinstance(value, bytes) else b"", "replaced")
     return found
+
+
+def _held_against(
+    digests: Mapping[str, tuple[ContentHash, ...]] | None, name: str, value: Scalar, field: HiddenField
+) -> HiddenField:
+    """A field as it counts: as it is where nothing is said of it, else only if a version vouches for it."""
+    stored = cast(bytes, value)
+    if digests is None:
+        return field
+    if not digests:
+        return RefusedField(stored, "added")
+    if isinstance(field, EncryptedField):
+        sealed = {digest: came_with for digest, came_with in digests.items() if digest.startswith(SEALED_DIGEST)}
+        return field.vouched_by(sealed) if sealed else RefusedField(stored, "replaced")
+    came_with = digests.get(_clear_digest(name, stored))
+    return replace(field, versions=came_with) if came_with else RefusedField(stored, "replaced")
+
+
+def _digests_of(name: str, versions: Sequence[Version]) -> dict[str, tuple[ContentHash, ...]] | None:
+    """Each digest under this name that versions vouch for, and which versions; None where nothing is said of it: there
+    is none, and some version does not say what came with it, or nothing was sealed yet."""
+    found: dict[str, tuple[ContentHash, ...]] = {}
+    silent = False
+    for version in versions:
+        if version.hidden is None:
+            silent = True
+        elif name in version.hidden:
+            digest = version.hidden[name]
+            found[digest] = (*found.get(digest, ()), version.hash)
+    return found if found or (versions and not silent) else None

@@ -65,7 +65,7 @@ def entry_state_of(
     versions = tuple(versions_of(head.role, fields))
     if not versions and not is_live(fields):
         raise InvalidContent(why_no_version(head.role, fields))
-    hidden = hidden_of(fields, lambda name: address(entry, name))
+    hidden = hidden_of(fields, lambda name: address(entry, name), versions)
     return EntryState(head, versions, live_parts(fields), hidden)
 
 
@@ -100,6 +100,8 @@ def entry_of(
         usage=version.usage if version else {},
         hidden=state.hidden,
         sync=sync,
+        saw_erased=head.saw_erased,
+        missing=tuple(sorted((version.hidden or {}).keys() - state.hidden.keys())) if version else (),
     )
 
 

@@ -6,7 +6,7 @@ can compare the two. The transcript up to the entry is copied, and all that thos
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ..crdt.backend import Other, Replica, Scalar, SharedText
 from ..exceptions import InvalidContent, NotSealed
@@ -14,7 +14,7 @@ from ..ids import DocumentId, EntryId
 from . import schema
 from .acts import Keep, read_act, read_selection
 from .canonical import JSON, canonical_json, parse_json
-from .encryption import MARK
+from .encryption import is_encrypted
 from .nodes import Selection, by_age
 from .view import ConversationView
 
@@ -51,9 +51,12 @@ def copy_acts(view: ConversationView, replica: Replica, entries: Mapping[EntryId
     return found
 
 
-def provenance(conversation: DocumentId, entry: EntryId, hash_: str) -> str:
-    """The origin of a fork, for ``meta/forked_from``."""
-    return canonical_json({"conversation": conversation, "entry": entry, "transcript": hash_})
+def provenance(conversation: DocumentId, entry: EntryId, hash_: str, left_out: Sequence[tuple[EntryId, str]]) -> str:
+    """The origin of a fork, for ``meta/forked_from``. ``left_out``: hidden fields, by entry and name."""
+    origin: dict[str, JSON] = {"conversation": conversation, "entry": entry, "transcript": hash_}
+    if left_out:
+        origin["left_out"] = [list(field) for field in left_out]
+    return canonical_json(origin)
 
 
 def origin_of(replica: Replica) -> Mapping[str, JSON] | None:
@@ -65,6 +68,13 @@ def origin_of(replica: Replica) -> Mapping[str, JSON] | None:
     return value if isinstance(value, dict) else None
 
 
+def left_out_of(replica: Replica) -> list[tuple[EntryId, str]]:
+    """The hidden fields that a fork says it could not take along, by entry and name."""
+    found = (origin_of(replica) or {}).get("left_out")
+    pairs = [tuple(pair) for pair in found if isinstance(pair, list)] if isinstance(found, list) else []
+    return [(EntryId(pair[0]), pair[1]) for pair in pairs if len(pair) == 2 and all(isinstance(i, str) for i in pair)]
+
+
 def _fields(view: ConversationView, replica: Replica, entry: EntryId) -> dict[str, Scalar]:
     state = view.states[entry]
     if not state.versions and state.erased is None:
@@ -74,6 +84,6 @@ def _fields(view: ConversationView, replica: Replica, entry: EntryId) -> dict[st
         if isinstance(value, (SharedText, Other)):  # a stranger's; only an erase mark counts whatever it holds
             if name.startswith("erased:"):
                 fields[name] = b""
-        elif not (name.startswith("hidden:") and isinstance(value, bytes) and value[:1] == MARK):
+        elif not (name.startswith("hidden:") and is_encrypted(value)):
             fields[name] = value
     return fields

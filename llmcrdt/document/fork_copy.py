@@ -6,9 +6,10 @@ from ..ids import EntryId
 from . import schema
 from .act_writer import ActWriter
 from .core import ConversationCore
+from .encryption import EncryptedField
 from .entry import Entry
+from .entry_fields import hidden_key
 from .fork import copy_acts, copy_until, provenance
-from .writer import EntryWriter
 
 
 def copy_conversation(source: ConversationCore, target: ConversationCore, entry: Entry | EntryId) -> None:
@@ -21,8 +22,14 @@ def copy_conversation(source: ConversationCore, target: ConversationCore, entry:
         entries = copy_until(view, source.replica, chosen)
         acts = copy_acts(view, source.replica, entries)
         encrypted = {each: _encrypted_anew(source, target, each) for each in entries}
+        left_out = [
+            (each, name)
+            for each in entries
+            for name in _encrypted(source, each)
+            if hidden_key(name) not in encrypted[each]
+        ]
     with target.editing() as edit:
-        edit.put(schema.META, "forked_from", provenance(source.id, chosen, transcript.hash))
+        edit.put(schema.META, "forked_from", provenance(source.id, chosen, transcript.hash, left_out))
         for each, fields in entries.items():
             edit.put_node(schema.ENTRIES, each, {**fields, **encrypted[each]}, copied=True)
         for key, text in acts.items():
@@ -35,9 +42,13 @@ def copy_conversation(source: ConversationCore, target: ConversationCore, entry:
 
 def _encrypted_anew(source: ConversationCore, target: ConversationCore, entry: EntryId) -> dict[str, bytes]:
     """The encrypted fields of an entry that open in ``source``, encrypted for its copy in ``target``."""
-    writer = EntryWriter(target)
     return {
-        f"hidden:{name}": writer.hidden_value(entry, name, field)
-        for name, field in source.view.states[entry].hidden.items()
-        if field.sealed and not field.locked
+        hidden_key(name): field.encrypted_for(target.address(entry, name), target.document.random)
+        for name, field in _encrypted(source, entry).items()
+        if not field.locked
     }
+
+
+def _encrypted(source: ConversationCore, entry: EntryId) -> dict[str, EncryptedField]:
+    hidden = source.view.states[entry].hidden
+    return {name: field for name, field in sorted(hidden.items()) if isinstance(field, EncryptedField)}

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from ..ids import ContentHash, EntryId, FrameHash, is_entry_id, is_hash, tagged_hash
-from .canonical import JSON
+from .canonical import JSON, canonical_json
 from .checks import need
 
 Pin = tuple[EntryId, ContentHash]
@@ -40,6 +40,13 @@ class Frame:
     def pins(self) -> tuple[Pin, ...]:
         """The pins that this frame names itself: the base, then those that it appends."""
         return ((self.base,) if self.base else ()) + self.appended
+
+
+def sent_hash(sent: JSON | bytes) -> str:
+    """The hash of what was really sent, as a frame records it: over bytes as they are, over the canonical JSON of
+    anything else (a request body, token ids). Raises InvalidContent."""
+    data = bytes(sent) if isinstance(sent, (bytes, bytearray)) else canonical_json(sent).encode("utf-8")
+    return tagged_hash("llmcrdt/sent/1", data)
 
 
 EMPTY_FRAME = FrameHash(tagged_hash("llmcrdt/frame/1"))

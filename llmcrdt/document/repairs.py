@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ..ids import EntryId
-from .entry import Entry, Text
+from .entry import Entry
 
 NO_RESULT = "No result was recorded."
 """The content of a result that is made up."""
@@ -87,14 +87,3 @@ def with_results(
 
 def _made_up(calls: Iterable[Call]) -> Iterator[Result]:
     return (Result(call, None) for call in calls)
-
-
-def is_shown(entry: Entry) -> bool:
-    """Whether an entry takes part in prompts with a message."""
-    if not entry.sealed or entry.status in ("erased", "streaming"):
-        return False
-    if entry.role == "system":
-        return any(isinstance(part, Text) for part in entry.parts)
-    if entry.role == "assistant" and entry.status in ("failed", "stopped"):
-        return bool(entry.text or entry.reasoning or entry.tool_calls)
-    return True

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Literal
 
 from ..crdt.backend import MAX_VALUE
 from ..exceptions import AlreadySealed, InvalidContent, LLMCRDTError
-from ..ids import ContentHash, EntryId
+from ..ids import EntryId
 from .canonical import JSON, canonical_json
 from .core import ConversationCore
 from .entry import Entry, HiddenField, Part, Reasoning, Role, Text, ToolCall
@@ -112,17 +112,16 @@ class Stream:
         status: Literal["complete", "stopped", "failed"] = "complete",
         *,
         parts: Sequence[Part] | None = None,
-        hidden: Mapping[str, bytes | HiddenField]
-        | Callable[[ContentHash], Mapping[str, bytes | HiddenField]]
-        | None = None,
+        hidden: Mapping[str, bytes | HiddenField] | None = None,
         usage: Mapping[str, JSON] | None = None,
     ) -> Entry:
         """Make what was written immutable; a second call changes nothing. ``parts`` says it better than the raw text
-        (tool calls). ``hidden`` may be a function of the version's hash, for fields bound to it."""
+        (tool calls). ``hidden``: fields that come with this version, which vouches for them."""
         if self._sealed is None:
             content = tuple(parts) if parts is not None else self._written()
-            fields = hidden if callable(hidden) else (lambda _hash: hidden or {})
-            self._sealed = self._writer.finish(self.id, self._role, content, status=status, hidden=fields, usage=usage)
+            self._sealed = self._writer.finish(
+                self.id, self._role, content, status=status, hidden=hidden or {}, usage=usage
+            )
         return self._sealed
 
     def _written(self) -> tuple[Part, ...]:

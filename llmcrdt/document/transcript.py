@@ -98,14 +98,14 @@ class Transcript(Sequence[Entry]):
         base: tuple[int, FrameHash] | None,
         malformed: Mapping[EntryId, str],
         elsewhere: Callable[[], tuple[Elsewhere, ...]],
-        erased_at: int = 0,
+        erased: Sequence[tuple[int, EntryId]] = (),
     ) -> None:
         self._ids = ids
         self._reader = reader
         self._base = base  # index of the latest generation, and the hash of its frame
         self._find_elsewhere = elsewhere
         self._elsewhere: tuple[Elsewhere, ...] | None = None
-        self._erased_at = erased_at
+        self._erased = tuple(erased)  # lamport of the erase, and entry; the latest last
         self._entries: dict[int, Entry] = {}
         self._lock = lock
         self.tips = tips
@@ -140,6 +140,11 @@ class Transcript(Sequence[Entry]):
         return tagged_hash("llmcrdt/elsewhere/1", *(piece.encode() for each in listed for piece in each))
 
     @property
+    def erased(self) -> tuple[EntryId, ...]:
+        """The ids of its entries that were erased when it was made."""
+        return tuple(entry for _, entry in self._erased)
+
+    @property
     def generation(self) -> Entry | None:
         """The latest generation; everything before it is its frame."""
         return self[self._base[0]] if self._base else None
@@ -162,7 +167,7 @@ class Transcript(Sequence[Entry]):
         pins, latest = self._pins(beside_unfinished), self.generation
         if latest is None or latest.frame is None:
             return Frame(None, tuple(pins), extend_frame_hash(EMPTY_FRAME, pins), renderer, sent, assumed)
-        restarts = restart or ("erased" if self._erased_at > latest.lamport else "")
+        restarts = restart or ("erased" if self._erased and self._erased[-1][0] > latest.lamport else "")
         if restarts:
             whole = [(entry.id, ContentHash(entry.hash)) for entry in self[: self._at_base()] if entry.hash]
             whole += pins

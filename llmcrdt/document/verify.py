@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from functools import partial
 
+from ..crdt.backend import Node as ReplicaNode
 from ..crdt.backend import Replica
 from ..exceptions import CannotOpen, InvalidContent, KeyMissing, KeyringUnusable, SealingMissing
 from ..ids import ContentHash, EntryId
 from . import schema
 from .encryption import NOWHERE, FieldAddress
-from .entry import HiddenField
-from .entry_fields import erased_of, read_hidden, read_version
+from .entry import TOKENS, HiddenField
+from .entry_fields import erased_of, hidden_of, read_hidden, read_version, versions_of
 from .head import Head, read_head
 from .order import Order
 
@@ -26,11 +28,14 @@ class Problem:
 
 
 def verify(
-    replica: Replica, address: Callable[[EntryId, str], FieldAddress] = lambda entry, name: NOWHERE
+    replica: Replica,
+    address: Callable[[EntryId, str], FieldAddress] = lambda entry, name: NOWHERE,
+    left_out: Collection[tuple[EntryId, str]] = (),
 ) -> list[Problem]:
     """Every entry whose fields, hashes, place or frame don't hold. Reads only.
 
-    ``address``: that of a hidden field; encrypted ones are opened where their key is here.
+    ``address``: that of a hidden field; encrypted ones are opened where their key is here. ``left_out``: hidden fields
+    that a fork says it could not take along.
     """
     order = Order()
     problems: list[Problem] = []
@@ -55,9 +60,11 @@ def verify(
                 if kind == "version":
                     versions[entry].add(read_version(head.role, rest, value).hash)
                 elif kind == "hidden":
-                    _try_to_open(read_hidden(value, address(entry, rest)))
-            except (InvalidContent, CannotOpen) as error:
+                    read_hidden(value)
+            except InvalidContent as error:
                 problems.append(Problem(entry, f"{kind} {rest}: {error.message}"))
+        excused = {name for other, name in left_out if other == entry} | {TOKENS}  # an erase takes token logs
+        problems += _hidden_problems(entry, head, fields, partial(address, entry), excused)
     problems += [Problem(entry, f"takes no part: {reason}") for entry, reason in order.now().malformed.items()]
     for entry in order.sound():
         problems += _frame_problems(entry, heads[entry], versions)
@@ -65,9 +72,27 @@ def verify(
     return sorted(problems, key=lambda problem: (age.get(problem.entry, (0, problem.entry)), problem.what))
 
 
+def _hidden_problems(
+    entry: EntryId, head: Head, fields: ReplicaNode, address: Callable[[str], FieldAddress], excused: set[str]
+) -> Iterable[Problem]:
+    """Hidden fields that are not what the entry's versions vouch for, do not open, or are gone. ``excused``: names of
+    those that may be gone."""
+    known = versions_of(head.role, fields)
+    for name, field in hidden_of(fields, address, known).items():
+        try:
+            _try_to_open(field)
+        except CannotOpen as error:
+            yield Problem(entry, f"hidden {name}: {error.message}")
+    came_with = {name for version in known for name in version.hidden or ()}
+    for name in sorted(came_with - excused):
+        if f"hidden:{name}" not in fields:
+            yield Problem(entry, f"hidden {name}: it came with the entry, and is not here")
+
+
 def _try_to_open(field: HiddenField) -> None:
-    """Raises CannotOpen for an encrypted field that was changed or moved. A key that is not here is no fault."""
-    if field.sealed:
+    """Raises CannotOpen for a field that was put in another's place, and an encrypted one that was changed or moved. A
+    key that is not here is no fault."""
+    if field.sealed or field.refused:
         with contextlib.suppress(KeyMissing, SealingMissing, KeyringUnusable):
             _ = field.data
 

@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from ..crdt.backend import Node as ReplicaNode
 from ..crdt.backend import Replica, Touched
 from ..exceptions import EntryNotFound, InvalidContent, Withheld
-from ..ids import ContentHash, EntryId, SessionId
+from ..ids import ContentHash, EntryId, KeyId, SessionId
 from . import schema
 from .acts import Claim, Keep, Stop, read_act, read_selection
 from .blob import Blob, BlobStorage
-from .encryption import NOWHERE, FieldAddress
+from .encryption import NOWHERE, EncryptedField, FieldAddress, is_encrypted
 from .entry import Entry, SyncState
 from .entry_state import EntryState, EntryStates, chosen_version, entry_of, entry_state_of, has_choice
 from .nodes import Node, Selection, with_ancestors
@@ -60,6 +60,7 @@ class ConversationView:
         self._selections: dict[str, Selection] = {}  # by the keys of their acts
         self.created: set[EntryId] = set()
         self.changed: dict[EntryId, ReplicaNode | None] = {}
+        self._encrypted: dict[EntryId, tuple[int, KeyId]] | None = None  # lamport and key; None until somebody asks
 
     # reading the replica
 
@@ -147,6 +148,8 @@ class ConversationView:
             if self._given and self.order.knows(pinned) and has_choice(self.states[pinned]):
                 self._keep_for_transcripts(pinned)
         self.states[entry] = state
+        if self._encrypted is not None:
+            self._note_key(entry, state)
         if state.erased is not None:
             self.erased.add(entry)
             for version in before.versions if before else ():
@@ -210,6 +213,27 @@ class ConversationView:
                 hint=f"Read it; then conv.keep({made!r}) brings it back, conv.erase({made!r}) ends it.",
             )
 
+    def newest_key(self, replica: Replica) -> KeyId | None:
+        """The key of the youngest entry with an encrypted field; None where there is none. The first call reads the
+        whole replica."""
+        sound = self.order.sound()
+        if self._encrypted is None:
+            self._encrypted = {}
+            for key in replica.keys(schema.ENTRIES):
+                fields = replica.node(schema.ENTRIES, key) or {}
+                if EntryId(key) in sound and any(map(is_encrypted, fields.values())):
+                    self._note_key(EntryId(key), self.states[EntryId(key)])
+        found = [(lamport, entry, key) for entry, (lamport, key) in self._encrypted.items() if entry in sound]
+        return max(found)[2] if found else None
+
+    def _note_key(self, entry: EntryId, state: EntryState) -> None:
+        keys = sorted(field.key for field in state.hidden.values() if isinstance(field, EncryptedField))
+        assert self._encrypted is not None
+        if keys:
+            self._encrypted[entry] = (state.head.lamport, keys[-1])
+        else:
+            self._encrypted.pop(entry, None)
+
     def possibly_unsealed(self) -> list[EntryId]:
         """The sound entries, without some that are known to be sealed."""
         return [i for i in self.order.sound() if i in self.states or i not in self._unread]
@@ -246,7 +270,7 @@ class ConversationView:
             base=(len(now.head) - 1, frame.hash) if frame else None,
             malformed=now.malformed,
             elsewhere=self._elsewhere(now, reader),
-            erased_at=max((self.states[i].erased_at for i in self.erased if i in now.visible), default=0),
+            erased=sorted((self.states[i].erased_at, i) for i in self.erased if i in now.visible),
         )
 
     def _elsewhere(self, now: Arrangement, reader: EntryReader) -> Callable[[], tuple[Elsewhere, ...]]:

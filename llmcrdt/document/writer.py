@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Literal
 
 from ..crdt.backend import Edit
 from ..exceptions import InvalidContent
-from ..ids import ContentHash, EntryId, new_entry_id
+from ..ids import EntryId, new_entry_id
 from . import schema
 from .act_writer import ActWriter, answered_call
 from .blob import Blob, keep
 from .canonical import JSON
 from .core import ConversationCore
 from .entry import ROLES, Config, Entry, HiddenField, Part, Role, Text, ToolCall, ToolResult, parts_of
-from .entry_fields import hidden_key, live_name, write_hidden, write_version
-from .frame import Frame
+from .entry_fields import field_digest, hidden_key, live_name, write_hidden, write_version
+from .frame import Frame, sent_hash
 from .head import Head, write_head
 from .transcript import Transcript
 
@@ -41,6 +41,8 @@ class EntryWriter:
         call: ToolCall | None,
         frame: Transcript | None,
         assumed: bool,
+        sent: JSON | bytes,
+        renderer: str,
         hidden: Hidden | None,
         instead_of: Entry | EntryId | None,
         model: Mapping[str, JSON] | None,
@@ -58,7 +60,8 @@ class EntryWriter:
         with self._core.editing():
             head = self._head(role, call=call, frame=frame, assumed=assumed, instead_of=instead_of, model=model)
             _check_answers(head)
-            return self._create(self._signed(head, author), parts, hidden or {})
+            head = _computed(self._signed(head, author), sent, renderer)
+            return self._create(head, parts, hidden or {})
 
     def edit(self, entry: Entry | EntryId, content: Content, author: str | None) -> Entry:
         """Say something else in an entry's place."""
@@ -100,12 +103,15 @@ class EntryWriter:
         model: Mapping[str, JSON] | None,
         author: str | None,
         frame_as: Frame | None,
+        sent: JSON | bytes,
+        renderer: str,
     ) -> EntryId:
         """Add an entry that grows."""
         with self._core.editing():
             head = self._head(role, frame=frame, instead_of=instead_of, model=model, frame_as=frame_as)
             _check_answers(head)
-            head = replace(self._signed(head, author), frame=frame_as or head.frame)
+            head = self._signed(head, author)
+            head = replace(head, frame=frame_as) if frame_as else _computed(head, sent, renderer)
             entry = new_entry_id(self._core.document.random)
             with self._showing(entry, head.alternative_of) as edit:
                 edit.put_node(schema.ENTRIES, entry, {"head": write_head(head)})
@@ -131,7 +137,7 @@ class EntryWriter:
         parts: Sequence[Part],
         *,
         status: Literal["complete", "stopped", "failed"],
-        hidden: Callable[[ContentHash], Hidden],
+        hidden: Hidden,
         usage: Mapping[str, JSON] | None,
     ) -> Entry:
         """Seal what grew: its version and hidden fields come, its live text goes, in one update."""
@@ -140,8 +146,9 @@ class EntryWriter:
             self._core.streams.pop(entry, None)
             state = self._core.view.find_state(entry)  # None: an erase is under way, its mark has not arrived
             if state is None or not state.erased:
-                version = self._write_version(entry, role, parts, status=status, usage=usage)
-                self._write_hidden(entry, hidden(version))
+                written = self._written(entry, hidden)
+                self._write_version(entry, role, parts, status=status, usage=usage, hidden=written)
+                self._write_hidden(entry, written)
         with self._core.reading():
             return self._core.view.shown(self._core.view.find(entry))
 
@@ -168,7 +175,10 @@ class EntryWriter:
 
     def hidden_value(self, entry: EntryId, name: str, value: bytes | HiddenField) -> bytes:
         """The bytes of a hidden field of this conversation; encrypted for its address if it is to be."""
-        return write_hidden(_hidden_field(value), self._core.address(entry, name), self._core.document.random)
+        field = _hidden_field(value)
+        if field.sealed:
+            self._core.check_key()
+        return write_hidden(field, self._core.address(entry, name), self._core.document.random)
 
     def _signed(self, head: Head, author: str | None) -> Head:
         return head if author is None else replace(head, author=author)
@@ -215,17 +225,41 @@ class EntryWriter:
             frame=pinned,
             covers=old.covers if old else None,
             model=model,
-            saw_erased=view.order.erased_origins(instead) if instead else (),
+            saw_erased=self._seen_erased(instead, old, frame, pinned),
         )
+
+    def _seen_erased(
+        self, instead: EntryId | None, old: Head | None, frame: Transcript | None, pinned: Frame | None
+    ) -> tuple[EntryId, ...]:
+        """The erased entries that an author knows of: of those that the entry is made of, and of the transcript that it
+        was computed on, without those that its base names. Of an answer in place of another, those that that one
+        names: nobody says when it was computed."""
+        view = self._core.view
+        todo = {*frame.erased} if frame is not None else set()
+        base = pinned.base if pinned else None
+        while todo and base:
+            head = view.states[base[0]].head
+            todo.difference_update(head.saw_erased)
+            base = head.frame.base if head.frame else None
+        if instead and old:
+            todo.update(view.order.erased_origins(instead), old.saw_erased if pinned else ())
+        return tuple(sorted(todo))
 
     def _create(self, head: Head, parts: Sequence[Part], hidden: Hidden) -> Entry:
         random = self._core.document.random
         entry = new_entry_id(random)
+        written = self._written(entry, hidden)
         name, text = write_version(
-            head.role, tuple(parts), status="complete", lamport=head.lamport, by=head.session, nonce=random(12)
+            head.role,
+            tuple(parts),
+            status="complete",
+            lamport=head.lamport,
+            by=head.session,
+            nonce=random(12),
+            hidden=self._digests(entry, written) if head.frame or hidden else None,
         )
         fields: dict[str, str | bytes] = {"head": write_head(head), f"version:{name}": text}
-        fields |= {hidden_key(key): self.hidden_value(entry, key, value) for key, value in hidden.items()}
+        fields |= {hidden_key(key): value for key, value in written.items()}
         with self._showing(entry, head.alternative_of) as edit:
             edit.put_node(schema.ENTRIES, entry, fields)
         return self._core.view.shown(entry)
@@ -249,25 +283,59 @@ class EntryWriter:
         *,
         status: Literal["complete", "stopped", "failed"],
         usage: Mapping[str, JSON] | None = None,
-    ) -> ContentHash:
+        hidden: Mapping[str, bytes] | None = None,
+    ) -> None:
         core = self._core
+        state = core.view.find_state(entry)
+        says = bool(hidden or (state and state.head.frame))
         lamport, nonce = core.view.order.next_lamport(), core.document.random(12)
         name, text = write_version(
-            role, tuple(parts), status=status, lamport=lamport, by=core.document.session, nonce=nonce, usage=usage
+            role,
+            tuple(parts),
+            status=status,
+            lamport=lamport,
+            by=core.document.session,
+            nonce=nonce,
+            usage=usage,
+            hidden=self._digests(entry, hidden or {}) if says else None,
         )
         with core.editing() as edit:
             edit.put_field(schema.ENTRIES, entry, f"version:{name}", text)
             for field in core.replica.node(schema.ENTRIES, entry) or ():
                 if field.startswith("live:"):
                     edit.delete_field(schema.ENTRIES, entry, field)
-        return name
 
-    def _write_hidden(self, entry: EntryId, hidden: Hidden) -> None:
+    def _written(self, entry: EntryId, hidden: Hidden) -> dict[str, bytes]:
+        """The hidden fields of an entry as they will stand in the document. Raises InvalidContent."""
+        for name in hidden:
+            hidden_key(name)
+        return {name: self.hidden_value(entry, name, value) for name, value in hidden.items()}
+
+    def _digests(self, entry: EntryId, written: Mapping[str, bytes]) -> dict[str, str]:
+        return {name: field_digest(value, self._core.address(entry, name)) for name, value in written.items()}
+
+    def _write_hidden(self, entry: EntryId, written: Mapping[str, bytes]) -> None:
+        """Each name is written once; where another seal was faster, its field stays."""
+        there = self._core.replica.node(schema.ENTRIES, entry) or {}
         with self._core.editing() as edit:
-            for name, value in hidden.items():
-                if name not in self._core.view.states[entry].hidden:
-                    written = self.hidden_value(entry, name, value)
-                    edit.put_field(schema.ENTRIES, entry, hidden_key(name), written)
+            for name, value in written.items():
+                if hidden_key(name) not in there:
+                    edit.put_field(schema.ENTRIES, entry, hidden_key(name), value)
+
+
+def _computed(head: Head, sent: JSON | bytes, renderer: str) -> Head:
+    """The head of a generation with what was really sent. One in place of another was sent something of its own."""
+    said = sent is not None or bool(renderer)
+    if head.frame is None:
+        if said:
+            raise InvalidContent(
+                "Only a generation was sent to a model.",
+                hint="Pass frame=, the transcript that it was computed on, or instead_of= a generated entry.",
+            )
+        return head
+    assumed = head.frame.assumed and sent is None
+    hash_ = None if sent is None else sent_hash(sent)
+    return replace(head, frame=replace(head.frame, sent=hash_, renderer=renderer, assumed=assumed))
 
 
 def _check_answers(head: Head) -> None:

@@ -15,17 +15,18 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any, Literal
 
 from ..at_exit import end_at_exit
 from ..document.canonical import JSON, canonical_json
 from ..document.conversation import Conversation, core_of
-from ..document.entry import Entry, HiddenField, Part
-from ..document.frame import Frame
+from ..document.entry import Entry, Part
+from ..document.frame import Frame, sent_hash
 from ..document.stream import Stream
 from ..engine.base import Engine, Event, Failed, Finished, Progress, Run, Sampled, Sampling, Started
 from ..exceptions import EngineClosed, LLMCRDTError
-from ..ids import ContentHash, EntryId, tagged_hash
+from ..ids import EntryId
 from ..prompt.answer import Answer
 from ..prompt.messages import RENDERER, settings
 from ..prompt.token_log import TOKENS, Prompt, TokenLog, entry_ends, prompt_ids, token_field
@@ -352,10 +353,8 @@ class Generation:
         self.stats |= {"sampled": len(sampled), "finish": finish, "seconds": time.monotonic() - self._begun}
         status: Mapping[str, Literal["complete", "stopped", "failed"]] = {"cancelled": "stopped", "failed": "failed"}
 
-        def hidden(version: ContentHash) -> dict[str, HiddenField]:
-            log = TokenLog(prompt.base, prompt.appended, tuple(sampled))
-            return {TOKENS: token_field(log, self._engine.tokenizer, version, prompt.erased)}
-
+        log = TokenLog(prompt.base, prompt.appended, tuple(sampled))
+        hidden = {TOKENS: token_field(log, self._engine.tokenizer, prompt.erased)}
         usage = {"prompt_tokens": len(prompt.ids), "sampled_tokens": len(sampled), "finish": finish}
         return stream.seal(status.get(finish, "complete"), parts=parts, hidden=hidden, usage=usage)
 
@@ -367,5 +366,4 @@ def _call_id(entry: EntryId, number: int) -> str:
 
 def _sent(frame: Frame, prompt: Prompt) -> Frame:
     """The frame with what was really sent: the renderer's name and the hash of the token ids."""
-    sent = tagged_hash("llmcrdt/sent/1", canonical_json(list(prompt.ids)).encode())
-    return Frame(frame.base, frame.appended, frame.hash, RENDERER, sent)
+    return replace(frame, renderer=RENDERER, sent=sent_hash(list(prompt.ids)), assumed=False)

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from ..document.blob import Blob
 from ..document.canonical import JSON
 from ..document.entry import Config, Entry, HiddenField, Part, Reasoning, Role, Text, ToolCall, ToolResult, Unknown
-from ..document.repairs import NO_RESULT, Late, Result, Said, is_shown, with_results
+from ..document.repairs import NO_RESULT, Late, Result, Said, with_results
+from ..document.summaries import is_shown
 from ..exceptions import FormatError
 from ..ids import EntryId
 from .json_input import bad, check_json, kind_of, list_at, object_at, parse, text_at

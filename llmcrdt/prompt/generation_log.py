@@ -9,13 +9,14 @@ the sampled ids: a count and the ids, all of them unsigned LEB128 in its shortes
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..document.binding import Standing, Target, evaluate
 from ..document.entry import TOKENS, Entry, HiddenField
 from ..document.frame import EMPTY_FRAME, extend_frame_hash
 from ..exceptions import InvalidContent
-from ..ids import ContentHash, EntryId, is_entry_id
+from ..ids import EntryId, FrameHash, is_entry_id
 from ..tokenizer import Tokenizer
 
 _VERSION = 1
@@ -61,15 +62,13 @@ class TokenLog:
         return cls(EntryId(base) if base else None, prompt, sampled)
 
 
-def token_field(
-    log: TokenLog, tokenizer: Tokenizer, version: ContentHash, erased: Sequence[EntryId] = ()
-) -> HiddenField:
-    """The hidden field that stores ``log`` on the entry whose sealed content is ``version``.
+def token_field(log: TokenLog, tokenizer: Tokenizer, erased: Sequence[EntryId] = ()) -> HiddenField:
+    """The hidden field that stores ``log`` on its generation; the version that it is sealed with vouches for it.
 
     ``erased``: entries that were erased before this prompt was made, so none of their words are in it
     (``Prompt.erased``). An erased entry that is not named here makes the log invalid.
     """
-    binding = {"tokenizer": tokenizer.hash, "version": version}
+    binding = {"tokenizer": tokenizer.hash}
     return HiddenField(log.pack(), {**binding, "erased": list(erased)} if erased else binding)
 
 
@@ -95,22 +94,23 @@ class Logged:
 def logged_generations(entries: Sequence[Entry], tokenizer: Tokenizer) -> list[Logged]:
     """Generations among ``entries``, a transcript in order, whose logs hold, in order.
 
-    A log holds if its field is bound to this tokenizer, which has all of its ids, and to the entry's version, the
-    entry's frame is exactly the list before it, its base holds too, and no entry was erased whose words its ids may
-    spell. Costs one pass.
+    A log holds if its field does (``binding.evaluate``): it is bound to this tokenizer and to the entry's version, the
+    entry's frame is exactly the list before it, and no entry was erased whose words its ids may spell. The tokenizer
+    has to have all of its ids, and its base has to hold too. Costs one pass.
     """
     found: dict[EntryId, Logged] = {}
     erased: list[tuple[int, EntryId]] = []
     before = EMPTY_FRAME
+    target = Target("llmcrdt", more={"tokenizer": tokenizer.hash}, whole_prefix=True)
     for index, entry in enumerate(entries):
         if entry.hash is None:
             continue
-        if entry.frame is not None and not entry.frame.assumed and entry.frame.hash == before:
-            log = _bound_log(entry, tokenizer)
+        if entry.frame is not None and not entry.frame.assumed:
+            log = _bound_log(entry, target, before, tokenizer)
             base = found.get(log.base) if log and log.base else None
             if log and (base is not None or log.base is None):
-                since = base.index if base else -1
-                if {name for at, name in erased if at > since} <= _known_erased(entry):
+                gone = {name for at, name in erased if at > (base.index if base else -1)}
+                if not gone or evaluate(TOKENS, entry.hidden[TOKENS], target, Standing(entry, before, gone), 0.0).sent:
                     found[entry.id] = Logged(entry, index, log, base)
         if entry.status == "erased":
             erased.append((index, entry.id))
@@ -118,23 +118,17 @@ def logged_generations(entries: Sequence[Entry], tokenizer: Tokenizer) -> list[L
     return list(found.values())
 
 
-def _bound_log(entry: Entry, tokenizer: Tokenizer) -> TokenLog | None:
+def _bound_log(entry: Entry, target: Target, before: FrameHash, tokenizer: Tokenizer) -> TokenLog | None:
     field = entry.hidden.get(TOKENS)
-    if field is None or field.locked or entry.role != "assistant" or entry.status == "erased":
+    if field is None or entry.role != "assistant" or entry.status == "erased":
         return None
-    binding: Mapping[str, object] = field.binding
-    if binding.get("tokenizer") != tokenizer.hash or binding.get("version") != entry.hash:
+    if not evaluate(TOKENS, field, target, Standing(entry, before), 0.0).sent:  # a token log does not expire
         return None
     try:
         log = TokenLog.unpack(field.data)
     except InvalidContent:
         return None
     return log if max((*log.prompt, *log.sampled), default=0) < tokenizer.n_vocab else None  # a stranger's may not
-
-
-def _known_erased(entry: Entry) -> set[str]:
-    names = entry.hidden[TOKENS].binding.get("erased")
-    return {name for name in names if isinstance(name, str)} if isinstance(names, (list, tuple)) else set()
 
 
 def _put(out: bytearray, number: int) -> None:

@@ -17,8 +17,8 @@ from typing import Any
 
 from ..document.canonical import JSON, parse_json
 from ..document.entry import Entry, Text, ToolCall, ToolResult, oldest_first
-from ..document.frame import Frame
-from ..document.repairs import NO_RESULT, Late, Result, Said, is_shown, with_results
+from ..document.repairs import NO_RESULT, Late, Result, Said, with_results
+from ..document.summaries import is_shown, summaries
 from ..exceptions import InvalidContent
 from ..ids import EntryId
 
@@ -79,28 +79,6 @@ def _message(item: Said | Result | Late) -> Message:
 
 def _calls(entry: Entry) -> list[tuple[str, str]]:
     return [(call.id, call.name) for call in entry.tool_calls] if entry.role == "assistant" else []
-
-
-def summaries(entries: Sequence[Entry]) -> dict[EntryId, set[EntryId]]:
-    """The summaries that a prompt for ``entries`` prints, newest first, and what each stands for."""
-    found: dict[EntryId, set[EntryId]] = {}
-    covered: set[EntryId] = set()
-    if not any(entry.covers for entry in entries):
-        return found
-    here = {entry.id: entry for entry in entries}
-    for entry in reversed(entries):
-        if entry.covers and is_shown(entry) and entry.id not in covered:
-            found[entry.id] = {i for i in _listed(entry.covers, here) if here[i].role != "system"} - covered
-            covered |= found[entry.id]
-    return found
-
-
-def _listed(frame: Frame | None, here: Mapping[EntryId, Entry]) -> Iterator[EntryId]:
-    """The entries of a frame's whole list, as far as they stand in this transcript."""
-    while frame is not None:
-        yield from (entry for entry, _ in frame.pins if entry in here)
-        base = here.get(frame.base[0]) if frame.base else None
-        frame = base.frame if base else None
 
 
 def _with_summaries(entries: Sequence[Entry]) -> Iterator[Entry]:

@@ -1,7 +1,8 @@
 """Sealed hidden fields: what opens where, what never does, and that nothing shows them by accident.
 
-The vectors in tests/vectors/sealed_field.json were written by ``python tests/document/test_encryption.py``; a change of
-any of them is a change of the format.
+The vectors in tests/vectors/sealed_field.json: "fields" are of the first form, whose binding is readable, and are read;
+"sealed_bindings" are what is written now, by ``python tests/document/test_encryption.py``. A change of any of them is a
+change of the format.
 """
 
 from __future__ import annotations
@@ -28,10 +29,11 @@ import llmcrdt
 from llmcrdt.cli import main
 from llmcrdt.crdt.yjs.replica import YjsReplica
 from llmcrdt.document import schema
+from llmcrdt.document.canonical import canonical_json
 from llmcrdt.document.encryption import NOWHERE, EncryptedField, FieldAddress, encrypt_field, read_encrypted
-from llmcrdt.document.entry_fields import read_hidden, write_hidden
+from llmcrdt.document.entry_fields import field_digest, read_hidden, write_hidden
 from llmcrdt.exceptions import CannotOpen, InvalidContent, KeyMissing, KeyringUnusable
-from llmcrdt.ids import DocumentId, EntryId, KeyId, document_id, key_id, text_of
+from llmcrdt.ids import DocumentId, EntryId, KeyId, document_id, key_bytes, key_id, text_of
 from llmcrdt.interop import openai_chat
 
 pytest.importorskip("nacl", reason='sealing needs PyNaCl: pip install "llmcrdt[seal]"')
@@ -76,6 +78,15 @@ def sealed(data: bytes, binding: Any = None) -> llmcrdt.HiddenField:
     return llmcrdt.HiddenField(data, binding or {}, sealed=True)
 
 
+def of_before(data: bytes, binding: Any) -> bytes:
+    """A value of the first form, at ``place()``: its binding stands in clear before the ciphertext."""
+    bindings_ = pytest.importorskip("nacl.bindings")
+    key, nonce, text = FixedKeys().newest(HERE), bytes(24), canonical_json(binding)
+    covered = canonical_json(["llmcrdt/hidden/1", HERE, "A" * 16, "p/n", key.id, text]).encode()
+    ciphertext = bindings_.crypto_aead_xchacha20poly1305_ietf_encrypt(data, covered, nonce, key.data)
+    return b"\x01" + key_bytes(key.id) + nonce + text.encode() + b"\0" + bytes(ciphertext)
+
+
 def vectors() -> list[dict[str, Any]]:
     made = []
     for data, binding, name in [
@@ -83,8 +94,10 @@ def vectors() -> list[dict[str, Any]]:
         (b"\x00\x01signature\xff", {"provider": "p", "n": 2**53 + 1}, "p/signature"),
         ("grün 😀".encode(), {"é": 1.0}, 'a"b\\c/é'),
     ]:
-        value = write_hidden(sealed(data, binding), place(name=name), lambda n: bytes(range(100, 100 + n)))
-        made.append({"data": data.hex(), "binding": binding, "name": name, "value": value.hex()})
+        here = place(name=name)
+        value = write_hidden(sealed(data, binding), here, lambda n: bytes(range(100, 100 + n)))
+        row = {"data": data.hex(), "binding": binding, "name": name, "value": value.hex()}
+        made.append({**row, "digest": field_digest(value, here)})
     return made
 
 
@@ -93,8 +106,9 @@ def test_the_format_is_the_frozen_one_and_is_read_back() -> None:
     assert {"conversation": HERE, "entry": "A" * 16, "key": bytes(range(32)).hex()} == {
         key: frozen[key] for key in ("conversation", "entry", "key")
     }
-    assert vectors() == frozen["fields"]
-    for row in frozen["fields"]:
+    assert vectors() == frozen["sealed_bindings"]
+    assert [value["value"][:2] for value in frozen["fields"]] == ["01"] * 3
+    for row in frozen["fields"] + frozen["sealed_bindings"]:
         found = read_hidden(bytes.fromhex(row["value"]), place(name=row["name"]))
         assert (found.data, found.binding, found.sealed) == (bytes.fromhex(row["data"]), row["binding"], True)
 
@@ -105,19 +119,24 @@ names = st.text(max_size=8)
 
 @settings(deadline=None)
 @given(st.binary(max_size=200), bindings, names)
-def test_a_field_opens_where_it_was_sealed_and_its_binding_is_readable_without_the_key(
+def test_a_field_opens_where_it_was_sealed_and_neither_content_nor_binding_is_readable_without_the_key(
     data: bytes, binding: Any, name: str
 ) -> None:
     value = encrypt_field(sealed(data, binding), place(name=name))
     assert read_encrypted(value, place(name=name)).data == data
-    assert read_hidden(value, NOWHERE).binding == binding
+    assert read_encrypted(value, place(name=name)).binding == binding
+    assert read_hidden(value, NOWHERE).binding == {}
     assert len(data) < 5 or data not in value
+    assert not [key for key in binding if len(key) > 2 and key.encode() in value]
 
 
 @settings(deadline=None)
 @given(st.sampled_from(["conversation", "entry", "name", "key", "binding"]))
 def test_a_field_moved_anywhere_else_does_not_open(what: str) -> None:
     value = encrypt_field(sealed(SECRET, {"provider": "one"}), place())
+    if what == "binding":  # it can be reached in a field of before only
+        value = of_before(SECRET, {"provider": "one"})
+        assert read_encrypted(value, place()).data == SECRET
     other = FixedKeys([FixedKey(b"k" * 32)])
     moved = {
         "conversation": place(conversation=THERE),
@@ -167,13 +186,14 @@ def test_a_replica_without_the_key_carries_the_field_untouched(open_repo: OpenRe
     there, third = phone.join(here.id), tablet.join(here.id)
     there.apply(here.diff())
     carried = there.entry(entry.id).hidden["p/n"]
-    assert carried.locked and carried.sealed and carried.binding == {"provider": "p"}
+    assert carried.locked and carried.sealed and carried.binding == {}
     with pytest.raises(KeyMissing, match="not here"):
         _ = carried.data
     assert there.entry(entry.id).hidden == entry.hidden
     third.apply(there.diff())
     assert tablet.keyring.add(laptop.keyring.export(here.id)) == 1
-    assert third.entry(entry.id).hidden["p/n"].data == SECRET
+    opened = third.entry(entry.id).hidden["p/n"]
+    assert (opened.data, opened.binding, opened.versions) == (SECRET, {"provider": "p"}, (entry.hash,))
     assert there.verify() == []
 
 
@@ -236,7 +256,67 @@ def test_a_fork_seals_anew_what_opens_here_and_leaves_out_the_rest(open_repo: Op
     assert [key.id for key in repo.keyring.keys(fork.id)] != [key.id for key in repo.keyring.keys(conversation.id)]
     there = phone.join(conversation.id)
     there.apply(conversation.diff())
-    assert set(phone.fork(there, at=entry.id).entry(entry.id).hidden) == {"clear"}
+    without = phone.fork(there, at=entry.id)
+    assert set(without.entry(entry.id).hidden) == {"clear"}
+    assert without.forked_from and without.forked_from["left_out"] == [[entry.id, "n"]]
+    assert fork.forked_from and "left_out" not in fork.forked_from
+    assert without.entry(entry.id).missing == ("n",)
+    assert fork.verify() == without.verify() == []
+
+
+def test_a_field_keeps_its_digest_in_forks_of_forks_and_a_forged_one_is_refused_there_too(open_repo: OpenRepo) -> None:
+    repo = open_repo("laptop")
+    conversation = repo.create("x")
+    asked = conversation.append("user", "x")
+    frame = conversation.transcript()
+    entry = conversation.append("assistant", "y", frame=frame, hidden={"n": sealed(SECRET, {"provider": "p"})})
+    second = repo.fork(repo.fork(conversation, at=entry), at=entry)
+    field = second.entry(entry.id).hidden["n"]
+    assert (field.data, field.binding, field.versions) == (SECRET, {"provider": "p"}, (entry.hash,))
+    assert second.verify() == []
+    replica = YjsReplica(schema.ROOTS)
+    replica.apply(second.diff())
+    with replica.edit() as edit:
+        other = encrypt_field(sealed(b"forged"), place(second.id, entry.id, "n", repo.keyring))
+        edit.put_field(schema.ENTRIES, entry.id, "hidden:n", other)
+    second.apply(edit.update)
+    assert second.entry(entry.id).hidden["n"].refused == "replaced"
+    assert [problem.entry for problem in second.verify()] == [entry.id]
+    assert repo.fork(second, at=entry).entry(entry.id).missing == ("n",)
+    assert conversation.entry(asked.id).hidden == {}
+
+
+def test_a_device_without_the_newest_key_says_so_before_it_seals_under_another_one(open_repo: OpenRepo) -> None:
+    laptop, phone = open_repo("laptop"), open_repo("phone")
+    here = laptop.create("x")
+    here.append("user", "1", hidden={"n": sealed(b"1")})
+    there = phone.join(here.id)
+    there.apply(here.diff())
+    for _ in range(2):
+        with pytest.raises(KeyMissing, match="newest"):
+            there.append("user", "2", hidden={"n": sealed(b"2")})
+        assert len(there.transcript()) == 1 and phone.keyring.keys(here.id) == ()
+        there.close()
+        there = phone.get(here.id)
+    phone.keyring.add(laptop.keyring.export(here.id))
+    there.append("user", "2", hidden={"n": sealed(b"2")})
+    here.apply(there.diff())
+    assert here.transcript()[-1].hidden["n"].data == b"2"
+    # a key that was made anew, and not handed over
+    here.rotate_key()
+    here.append("user", "3", hidden={"n": sealed(b"3")})
+    there.apply(here.diff())
+    with pytest.raises(KeyMissing, match="newest"):
+        there.append("user", "4", hidden={"n": sealed(b"4")})
+    there.append("user", "clear", hidden={"n": b"clear"})
+    there.rotate_key()
+    for text in ("4", "5"):
+        there.append("user", text, hidden={"n": sealed(text.encode())})
+    here.apply(there.diff())
+    with pytest.raises(KeyMissing, match="newest"):
+        here.append("user", "6", hidden={"n": sealed(b"6")})
+    assert here.transcript()[-1].hidden["n"].locked
+    assert here.verify() == there.verify() == []
 
 
 @pytest.mark.skipif(os.name != "posix", reason="modes are POSIX")
@@ -292,10 +372,11 @@ def test_entries_can_be_copied_and_pickled_and_no_key_goes_along(open_repo: Open
 def test_the_file_of_a_repo_holds_no_sealed_content(open_repo: OpenRepo, tmp_path: Path) -> None:
     repo = open_repo("laptop")
     conversation = repo.create("x")
-    conversation.append("user", "Hi", hidden={"n": sealed(SECRET), "clear": b"a-clear-field"})
+    field = sealed(SECRET, {"provider": "p", "account": "acct-of-mine"})
+    conversation.append("user", "Hi", hidden={"n": field, "clear": b"a-clear-field"})
     files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert any(b"a-clear-field" in data for data in files.values())
-    assert not any(SECRET in data for data in files.values())
+    assert not any(SECRET in data or b"acct-of-mine" in data for data in files.values())
 
 
 def test_deleting_a_conversation_destroys_its_keys_on_every_device(open_repo: OpenRepo) -> None:
@@ -314,7 +395,9 @@ def test_deleting_a_conversation_destroys_its_keys_on_every_device(open_repo: Op
 def test_nothing_shows_hidden_content_by_accident(open_repo: OpenRepo, tmp_path: Path) -> None:
     repo = open_repo("laptop")
     conversation = repo.create("x")
-    hidden = {"sealed": sealed(SECRET), "clear": llmcrdt.HiddenField(SECRET), "bytes": SECRET}
+    account = "acct-of-mine"
+    bound = {"provider": "p", "account": account}
+    hidden = {"sealed": sealed(SECRET, bound), "clear": llmcrdt.HiddenField(SECRET, bound), "bytes": SECRET}
     entry = conversation.append("user", "Hi", hidden=hidden)
     shown = [repr(entry), str(entry), repr(hidden["sealed"]), repr(hidden["clear"]), repr(entry.hidden)]
     shown += [repr(conversation.transcript()), repr(repo.keyring), repr(repo.keyring.keys(conversation.id))]
@@ -327,7 +410,7 @@ def test_nothing_shows_hidden_content_by_accident(open_repo: OpenRepo, tmp_path:
             conversation.append("user", "x", hidden=bad)  # type: ignore[arg-type]
         shown.append(str(caught.value))
     key = repo.keyring.keys(conversation.id)[0].data
-    forms = [SECRET.decode(), SECRET.hex(), key.hex(), repr(key)[2:-1], text_of(key)]
+    forms = [account, SECRET.decode(), SECRET.hex(), key.hex(), repr(key)[2:-1], text_of(key)]
     assert [len(repo.search(text)) for text in ("Hi", "nobody", "clear", SECRET.decode())] == [1, 0, 0, 0]
     assert not [text for text in shown for form in forms if form in text]
     assert all("Hi" in text for text in shown[-6:-3]), "the commands did show the visible text"
@@ -367,5 +450,5 @@ def test_without_pynacl_clear_fields_work_sealed_ones_are_carried_and_sealing_sa
 
 
 if __name__ == "__main__":
-    frozen = {"conversation": HERE, "entry": "A" * 16, "key": bytes(range(32)).hex(), "fields": vectors()}
+    frozen = {**json.loads(VECTORS.read_text(encoding="utf-8")), "sealed_bindings": vectors()}
     VECTORS.write_text(json.dumps(frozen, indent=2, ensure_ascii=True) + "\n", encoding="utf-8")

@@ -97,7 +97,7 @@ def test_token_logs_from_before_a_summary_are_not_continued_and_those_after_it_a
         with conversation.stream("assistant", frame=frame) as stream:
             stream.write(text)
             log = TokenLog(prompt.base, prompt.appended, sampled)
-            stream.seal(hidden=lambda version: {"llmcrdt/tokens": token_field(log, tokenizer, version)})
+            stream.seal(hidden={"llmcrdt/tokens": token_field(log, tokenizer)})
         return (*prompt.ids, *sampled)
 
     conversation.append("user", "one")

@@ -81,7 +81,7 @@ def said(
     stream = conversation.stream("assistant", frame=transcript)
     for text, part in words:
         stream.write(text, part)
-    return stream.seal(hidden=lambda version: {TOKENS: token_field(log, engine.tokenizer, version)})
+    return stream.seal(hidden={TOKENS: token_field(log, engine.tokenizer)})
 
 
 def why(conversation: llmcrdt.Conversation, engine: llmcrdt.LlamaEngine, **more: Any) -> llmcrdt.Why:

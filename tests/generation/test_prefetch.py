@@ -168,7 +168,7 @@ def test_what_is_prefetched_is_asked_with_or_without_the_token_log_as_answers_ar
     with here.stream("assistant", frame=frame) as stream:
         stream.write("Sure")
         log = TokenLog(None, prompt.ids, letters)
-        stream.seal(hidden=lambda version: {TOKENS: token_field(log, engine.tokenizer, version)})
+        stream.seal(hidden={TOKENS: token_field(log, engine.tokenizer)})
     here.append("user", "And then?")
     entries = list(here.transcript())
     for use_log in (False, True):

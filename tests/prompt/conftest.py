@@ -67,7 +67,7 @@ class Growing:
         entry = self.add("assistant", parts, frame=frame)
         log = TokenLog(prompt.base, prompt.appended, tuple(sampled))
         assert entry.hash
-        field = token_field(log, tokenizer, entry.hash, prompt.erased)
+        field = replace(token_field(log, tokenizer, prompt.erased), versions=(entry.hash,))
         self.entries[-1] = replace(entry, hidden={TOKENS: field})
         return self.entries[-1]
 

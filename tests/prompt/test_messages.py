@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 import llmcrdt
 from llmcrdt.document.entry import Config, Reasoning, Text, ToolCall
-from llmcrdt.document.repairs import NO_RESULT, is_shown
+from llmcrdt.document.repairs import NO_RESULT
+from llmcrdt.document.summaries import is_shown
 from llmcrdt.prompt import prompt_ids
 from llmcrdt.prompt.adapt import GO_ON, NO_ANSWER, Level, adapt
 from llmcrdt.prompt.messages import MAX_ARGUMENT_DEPTH, messages

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import llmcrdt
 from llmcrdt.document.encryption import EncryptedField
+from llmcrdt.exceptions import KeyMissing
 from llmcrdt.ids import EntryId
 
 Step = tuple[str, int, int]
@@ -63,7 +64,13 @@ def test_a_sealed_field_opens_exactly_where_its_key_is(
                 case "append":
                     data = f"secret {n}".encode()
                     field = llmcrdt.HiddenField(data, {"n": n}, sealed=True)
-                    written[conversation.append("user", "x", hidden={"f": field}).id] = data
+                    before = conversation.version()
+                    try:
+                        written[conversation.append("user", "x", hidden={"f": field}).id] = data
+                    except KeyMissing:
+                        fields = [entry.hidden["f"] for entry in conversation.transcript()]
+                        assert any(field.locked for field in fields), "a key is missing here"
+                        assert conversation.version() == before
                 case "rotate":
                     conversation.rotate_key()
                 case "hand over":

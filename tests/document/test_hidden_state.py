@@ -1,0 +1,221 @@
+"""Hidden fields hold what their author sealed: nobody puts another value in their place unnoticed."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pycrdt
+import pytest
+
+import llmcrdt
+from llmcrdt.document.conversation import core_of
+from llmcrdt.document.encryption import encrypt_field
+from llmcrdt.document.entry import Text, content_hash
+from llmcrdt.document.entry_fields import write_hidden
+from llmcrdt.document.frame import sent_hash
+from llmcrdt.document.writer import EntryWriter
+from llmcrdt.exceptions import CannotOpen, InvalidContent
+
+OpenRepo = Callable[..., llmcrdt.Repo]
+NAME = "p/signature"
+
+
+def put(conversation: llmcrdt.Conversation, entry: str, fields: Mapping[str, Any]) -> None:
+    """A stranger writes fields of an entry; None takes one away."""
+    stranger = pycrdt.Doc()
+    stranger.apply_update(conversation.diff())
+    node = stranger.get("entries", type=pycrdt.Map)[entry]
+    for name, value in fields.items():
+        if value is None:
+            del node[name]
+        else:
+            node[name] = value
+    conversation.apply(stranger.get_update())
+
+
+def clear(data: bytes, **binding: Any) -> llmcrdt.HiddenField:
+    return llmcrdt.HiddenField(data, binding)
+
+
+def sealed(data: bytes, **binding: Any) -> llmcrdt.HiddenField:
+    pytest.importorskip("nacl", reason='sealing needs PyNaCl: pip install "llmcrdt[seal]"')
+    return llmcrdt.HiddenField(data, binding, sealed=True)
+
+
+def forged(conversation: llmcrdt.Conversation, entry: str, kind: str) -> bytes:
+    """The bytes of another value under the name of a field. A sealed one is made by somebody who has the key."""
+    if kind == "sealed":
+        return encrypt_field(sealed(b"forged", provider="p"), core_of(conversation).address(entry, NAME))  # type: ignore[arg-type]
+    return {"clear": write_hidden(clear(b"forged", provider="p")), "empty": b"{}\0", "no field": b"forged"}[kind]
+
+
+@pytest.mark.parametrize("by", ["append", "stream"])
+@pytest.mark.parametrize("second", ["clear", "sealed", "empty", "no field"])
+@pytest.mark.parametrize("first", [clear, sealed])
+def test_a_second_value_is_refused_and_named(
+    open_repo: OpenRepo, first: Callable[..., llmcrdt.HiddenField], second: str, by: str
+) -> None:
+    repo = open_repo("laptop")
+    conversation = repo.create()
+    conversation.append("user", "Hello")
+    hidden = {NAME: first(b"genuine", provider="p", account="mine"), "p/other": b"stays"}
+    if by == "append":
+        entry = conversation.append("assistant", "Hi", frame=conversation.transcript(), hidden=hidden)
+    else:
+        stream = conversation.stream("assistant", frame=conversation.transcript())
+        stream.write("Hi")
+        entry = stream.seal(hidden=hidden)
+    genuine = conversation.entry(entry.id).hidden[NAME]
+    assert (genuine.data, genuine.refused, genuine.versions) == (b"genuine", "", (entry.hash,))
+    assert conversation.verify() == []
+
+    put(conversation, entry.id, {f"hidden:{NAME}": forged(conversation, entry.id, second)})
+    for shown in (conversation.entry(entry.id), conversation.transcript()[-1], conversation.entries(last=1)[0]):
+        field = shown.hidden[NAME]
+        assert (field.refused, field.locked, field.versions) == ("replaced", True, ())
+        with pytest.raises(CannotOpen):
+            _ = field.data
+        assert shown.hidden["p/other"].data == b"stays" and shown.text == "Hi"
+        assert b"forged" not in repr(field).encode()
+    (problem, *more) = conversation.verify()
+    assert problem.entry == entry.id and NAME in problem.what
+    assert all(NAME in other.what for other in more)
+
+
+def test_a_device_without_the_key_tells_a_clear_value_over_a_sealed_one(open_repo: OpenRepo) -> None:
+    here = open_repo("laptop").create()
+    entry = here.append("assistant", "Hi", frame=here.transcript(), hidden={NAME: sealed(b"genuine", provider="p")})
+    put(here, entry.id, {f"hidden:{NAME}": write_hidden(clear(b"forged", provider="p"))})
+    there = open_repo("phone").join(here.id)
+    there.apply(here.diff())
+    assert there.entry(entry.id).hidden[NAME].refused == "replaced"
+    assert [problem.entry for problem in there.verify()] == [entry.id]
+
+
+def test_a_field_that_is_added_to_a_generation_is_refused(open_repo: OpenRepo) -> None:
+    conversation = open_repo("laptop").create()
+    entry = conversation.append("assistant", "Hi", frame=conversation.transcript())
+    put(conversation, entry.id, {"hidden:llmcrdt/tokens": write_hidden(clear(b"ids", version=entry.hash))})
+    field = conversation.entry(entry.id).hidden["llmcrdt/tokens"]
+    assert (field.refused, field.locked) == ("added", True)
+    assert [problem.entry for problem in conversation.verify()] == [entry.id]
+
+
+def test_a_field_that_is_taken_away_is_named(open_repo: OpenRepo) -> None:
+    conversation = open_repo("laptop").create()
+    entry = conversation.append("assistant", "Hi", frame=conversation.transcript(), hidden={NAME: b"genuine"})
+    assert entry.missing == ()
+    put(conversation, entry.id, {f"hidden:{NAME}": None})
+    gone = conversation.entry(entry.id)
+    assert (dict(gone.hidden), gone.missing) == ({}, (NAME,))
+    assert [(problem.entry, NAME in problem.what) for problem in conversation.verify()] == [(entry.id, True)]
+
+
+@pytest.mark.parametrize("digests", [None, [], 5, {NAME: 5}, {"p/other": "x"}])
+def test_versions_of_before_and_of_strangers_stay_sound(open_repo: OpenRepo, digests: Any) -> None:
+    """A version that says nothing of hidden fields is read as before; one that says nonsense vouches for nothing."""
+    conversation = open_repo("laptop").create()
+    conversation.append("user", "Hello")
+    made = conversation.append("assistant", "Hi", frame=conversation.transcript(), hidden={NAME: b"genuine"})
+    stranger = pycrdt.Doc()
+    stranger.apply_update(conversation.diff())
+    node = stranger.get("entries", type=pycrdt.Map)[made.id]
+    version = json.loads(node[f"version:{made.hash}"])
+    del version["hidden"]
+    if digests is not None:
+        version["hidden"] = digests
+    text = json.dumps(version)
+    fields = {"head": node["head"], f"hidden:{NAME}": bytes(node[f"hidden:{NAME}"])}
+    fields |= {"version:" + content_hash("assistant", text): text}
+    stranger.get("entries", type=pycrdt.Map)["B" * 16] = pycrdt.Map(fields)
+    conversation.apply(stranger.get_update())
+    field = conversation.entry("B" * 16).hidden[NAME]  # type: ignore[arg-type]
+    assert not conversation.transcript().malformed
+    if isinstance(digests, dict):
+        assert field.refused == ("replaced" if NAME in digests else "added")
+    else:
+        assert (field.data, field.refused, field.versions) == (b"genuine", "", ())
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("kind", [clear, sealed])
+def test_two_seals_never_swap_their_fields(
+    open_repo: OpenRepo, kind: Callable[..., llmcrdt.HiddenField], seed: int
+) -> None:
+    """Two processes seal one entry, each with a field of its own: what is there belongs to one version, and says so."""
+    rng = random.Random(seed)
+    laptop, phone = open_repo("laptop"), open_repo("phone")
+    here = laptop.create()
+    here.append("user", "Hello", hidden={"p/x": kind(b"", provider="p")})
+    stream = here.stream("assistant", frame=here.transcript())
+    stream.write("Hi")
+    stream.flush()
+    there = phone.join(here.id)
+    there.apply(here.diff())
+    phone.keyring.add(laptop.keyring.export(here.id))
+
+    def seal(conversation: llmcrdt.Conversation, words: str) -> None:
+        writer = EntryWriter(core_of(conversation))
+        hidden = {NAME: kind(words.encode(), provider="p")}
+        writer.finish(stream.id, "assistant", [Text(words)], status="complete", hidden=hidden, usage=None)
+
+    for conversation, words in rng.sample([(here, "here"), (there, "there")], 2):
+        seal(conversation, words)
+        if rng.random() < 0.5:
+            here.apply(there.diff())
+            there.apply(here.diff())
+    here.apply(there.diff())
+    there.apply(here.diff())
+    for conversation in (here, there):
+        assert len(core_of(conversation).view.states[stream.id].versions) == 2
+        shown = conversation.entry(stream.id)
+        field = shown.hidden[NAME]
+        assert field.refused == "" and len(field.versions) == 1
+        assert (field.versions == (shown.hash,)) == (field.data.decode() == shown.text)
+        assert conversation.verify() == []
+    assert here.transcript().hash == there.transcript().hash
+
+
+def test_what_can_t_be_a_field_s_name_leaves_the_stream_open(open_repo: OpenRepo) -> None:
+    conversation = open_repo("laptop").create()
+    stream = conversation.stream("assistant", frame=conversation.transcript())
+    stream.write("Hi")
+    with pytest.raises(InvalidContent):
+        stream.seal(hidden={"x" * 2000: b""})
+    assert stream.seal(hidden={NAME: b"s"}).hidden[NAME].data == b"s"
+
+
+@pytest.mark.parametrize("by", ["append", "stream"])
+def test_what_was_really_sent_is_recorded_for_whoever_calls_a_provider(open_repo: OpenRepo, by: str) -> None:
+    conversation = open_repo("laptop").create()
+    conversation.append("user", "Hello")
+    body = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}
+
+    def say(sent: Any, **place: Any) -> llmcrdt.Frame | None:
+        if by == "append":
+            entry = conversation.append("assistant", "Hi", sent=sent, **place)
+        else:
+            with conversation.stream("assistant", sent=sent, **place) as stream:
+                stream.write("Hi")
+            entry = conversation.entry(stream.id)
+        return entry.frame
+
+    frame = conversation.transcript()
+    first = say(body, frame=frame, renderer="mine/1")
+    assert first and (first.sent, first.renderer, first.hash) == (sent_hash(body), "mine/1", frame.hash)
+    again = say(json.dumps(body).encode(), instead_of=conversation.transcript()[-1])
+    assert again and (again.sent, again.renderer) == (sent_hash(json.dumps(body).encode()), "")
+    assert again.hash == first.hash and again.sent != first.sent, "bytes are hashed as they are"
+    silent = say(None, instead_of=conversation.transcript()[-1])
+    assert silent and (silent.sent, silent.renderer, silent.hash) == (None, "", first.hash), "it does not say another's"
+    before = conversation.version()
+    for place in ({}, {"instead_of": conversation.transcript()[0]}):
+        with pytest.raises(InvalidContent, match="generation"):
+            say(body, **place)
+    with pytest.raises(InvalidContent):
+        say({"x": object()}, frame=conversation.transcript())
+    assert conversation.version() == before
+    assert conversation.verify() == []
