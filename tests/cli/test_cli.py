@@ -60,6 +60,18 @@ def test_the_command_is_a_module_too(module: str, tmp_path: Path) -> None:
         assert repo.get(json.loads(made.stdout)["id"]).title == "Trip"
 
 
+def test_a_command_that_reads_loads_no_more_than_it_needs(run: Run, tmp_path: Path) -> None:
+    """What takes long to load, and the time of a command shows it: migrations, the wire, numbers, the engine."""
+    run("new", "Trip")
+    code = "import sys; from llmcrdt.cli import main\n"
+    code += f"try: main(['--db', {str(tmp_path / 'a.db')!r}, 'list'])\nfinally: print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {*done.stderr.split()}
+    assert "Trip" in done.stdout and "llmcrdt.repo.repo" in loaded
+    slow = {"sqlite_utils", "numpy", "websockets", "llama_cpp", "jinja2", "nacl", "ssl", "llmcrdt.sync.link"}
+    assert loaded & slow == set()
+
+
 def test_search(run: Run) -> None:
     id_ = json.loads(run("new", "Trip", "--json")[1])["id"]
     run("append", id_, "Where is the Café?")
