@@ -106,7 +106,6 @@ def pair(
     """Print an invite for another device: the relay URL, token, library and keys in one string. Or join with one.
 
     URL is remembered: "sync" then needs none. Anybody who has the invite can read and write everything here.
-    An invite is made where conversations are: without a database there is none to make, only one to join.
     """
     if join is not None:
         if url or token:
@@ -119,8 +118,7 @@ def pair(
             else:
                 click.echo(f'Joined library {repo.library} at {safe(relay)}. "llmcrdt sync" fetches what is in it.')
         return
-    # As in sync: a library made here would stand in the way of the one that a new device is to join.
-    with repos(join=True) as repo:
+    with repos(create=url is not None) as repo:  # without an address, a device with nothing has no invite to make
         text = repo.invite(url, token, keys=keys)
         relay = url or (repo.relay.url if repo.relay else "")
         if as_json:

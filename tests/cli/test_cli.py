@@ -442,20 +442,19 @@ def test_pair_and_join(run: Run, tmp_path: Path) -> None:
         assert json.loads(run("list", "--json", db="b.db")[1])["conversations"][0]["id"] == id_
 
 
-def test_pair_makes_no_library_that_stands_in_the_way_of_the_one_to_join(run: Run, tmp_path: Path) -> None:
+def test_a_device_that_paired_before_it_had_anything_can_still_join(run: Run, tmp_path: Path) -> None:
     run("new", "Trip")
     invite = run("pair", "ws://relay.example:1")[1].strip()
     library = json.loads(run("list", "--json")[1])["library"]
-    for words in (["pair"], ["pair", "ws://relay.example:1"], ["pair", "--json"]):
-        code, out, err = run(*words, db="b.db")
-        assert (code, out) == (1, "") and "pair --join" in err
-    assert not list(tmp_path.glob("b.db*"))
+    code, out, err = run("pair", db="b.db")
+    assert (code, out) == (1, "") and "pair --join" in err and not list(tmp_path.glob("b.db*"))
+    assert run("pair", "ws://other.example:1", db="b.db")[0] == 0
     assert run("pair", "--join", invite, db="b.db")[0] == 0
-    assert json.loads(run("pair", "--json", db="b.db")[1])["library"] == library, "what joined may invite others"
+    joined = json.loads(run("pair", "--json", db="b.db")[1])
+    assert joined == {"library": library, "relay": "ws://relay.example:1"}
 
 
 def test_joining_with_something_else_says_what_is_wrong(run: Run, tmp_path: Path) -> None:
-    run("new", "Trip")
     invite = run("pair", "ws://relay.example:1")[1].strip()
     run("new", "mine", db="b.db")
     for text, word, db in (
@@ -470,7 +469,6 @@ def test_joining_with_something_else_says_what_is_wrong(run: Run, tmp_path: Path
 
 
 def test_an_invite_is_drawn_as_a_qr_code(run: Run) -> None:
-    run("new", "Trip")
     pytest.importorskip("segno", reason="segno draws QR codes: pip install 'llmcrdt[qr]'")
     code, out, _ = run("pair", "ws://relay.example:1", "--qr")
     assert code == 0 and out.count("█") > 100 and out.splitlines()[-1].startswith("llmcrdt-invite-1-")
@@ -478,7 +476,6 @@ def test_an_invite_is_drawn_as_a_qr_code(run: Run) -> None:
 
 
 def test_a_qr_code_that_cant_be_drawn_is_told_to_who_asked(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    run("new", "Trip")
     monkeypatch.setitem(sys.modules, "segno", None)
     code, out, err = run("pair", "ws://relay.example:1", "--qr")
     assert code == 0 and out.startswith("llmcrdt-invite-1-") and "pip install 'llmcrdt[qr]'" in err
