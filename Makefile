@@ -9,7 +9,7 @@ help: ## Show these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## Install what is needed, then run the demo
-	@sh scripts/bootstrap llama testing
+	@sh scripts/bootstrap llama smollm testing
 	@$(VENV)/llmcrdt demo
 
 relay: ## Install what is needed, then run the relay (ARGS='--port 8765')

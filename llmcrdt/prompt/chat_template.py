@@ -21,7 +21,7 @@ from .dates import strftime
 
 try:
     import jinja2
-    from jinja2 import nodes
+    from jinja2 import meta, nodes
     from jinja2.ext import Extension, LoopControlExtension
     from jinja2.parser import Parser
     from jinja2.runtime import Context
@@ -91,6 +91,15 @@ def render(
     except Exception as error:  # a template is foreign code: whatever it raises is its failure
         raise TemplateFailed(f"The model's chat template failed: {_first_line(error)}.", hint=_HINT) from error
     return "".join(pieces)
+
+
+@lru_cache(maxsize=16)
+def takes_tools(source: str) -> bool:
+    """Whether the template ``source`` looks at the tools it is given. Raises TemplateFailed where it can't be read."""
+    try:
+        return "tools" in meta.find_undeclared_variables(_environment().parse(source))
+    except (jinja2.TemplateError, RecursionError, SyntaxError, ValueError) as error:
+        raise _unreadable(error) from None
 
 
 class _Meter:
@@ -231,19 +240,27 @@ class _Generation(Extension):
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
-@lru_cache(maxsize=16)
-def _compiled(source: str) -> jinja2.Template:
-    if len(source) > MAX_SOURCE:
-        raise TemplateFailed("The model's chat template is too long.", hint=_HINT)
+def _environment() -> _Environment:
     environment = _Environment(trim_blocks=True, lstrip_blocks=True, extensions=[LoopControlExtension, _Generation])
     environment.filters |= {"tojson": _tojson, _BOUND: _bound}
     del environment.globals["lipsum"], environment.filters["random"]  # two devices must make the same text
     for name, check in _FILTERS.items():
         environment.filters[name] = _checked(environment.filters[name], check)
+    return environment
+
+
+@lru_cache(maxsize=16)
+def _compiled(source: str) -> jinja2.Template:
+    if len(source) > MAX_SOURCE:
+        raise TemplateFailed("The model's chat template is too long.", hint=_HINT)
     try:
-        return environment.from_string(source)
+        return _environment().from_string(source)
     except (jinja2.TemplateError, RecursionError, SyntaxError, ValueError) as error:
-        raise TemplateFailed(f"The model's chat template can't be read: {_first_line(error)}.", hint=_HINT) from None
+        raise _unreadable(error) from None
+
+
+def _unreadable(error: BaseException) -> TemplateFailed:
+    return TemplateFailed(f"The model's chat template can't be read: {_first_line(error)}.", hint=_HINT)
 
 
 def _tojson(

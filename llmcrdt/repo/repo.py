@@ -72,6 +72,7 @@ def open(  # as llmcrdt.open
     """Open a repo, or make one. ``library``: the id of another device's library, to join it. ``invite``: what
     ``invite()`` gave there: joins the library, and remembers relay and keys, so that ``connect()`` needs no address.
 
+    A library of one's own in which nothing was ever written gives way to the one that is joined.
     ``author`` signs what this device writes. Raises NotADatabase, NewerDatabase, CRDTMismatch, LibraryMismatch,
     InvalidContent, InvalidInvite, KeyringUnusable; where this device has another library already, nothing is changed.
     """
@@ -126,6 +127,7 @@ class Repo:
             conversation = self._core.documents.conversation(id_)
             try:
                 with self._store.transaction():  # a crash leaves both, or neither
+                    self._core.resources.check_library()
                     with conversation.batch():
                         core_of(conversation).write_identity(created_at)
                         if fill is not None:
@@ -183,9 +185,11 @@ class Repo:
             card = self._core.library.card(id_)
             if card is not None and card.deleted:
                 raise _deleted(id)
-            if card is None:
-                self._core.library.put(id_, created_at=self._core.resources.clock())
-            self._store.catalog.add(id_, "conversation")
+            with self._store.transaction():
+                self._core.resources.check_library()
+                if card is None:
+                    self._core.library.put(id_, created_at=self._core.resources.clock())
+                self._store.catalog.add(id_, "conversation")
             return self._core.documents.conversation(id_)
 
     def list(self, limit: int = 50, before: str | None = None) -> Sequence[Listing]:

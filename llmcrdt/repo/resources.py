@@ -21,6 +21,9 @@ from .kv_caches import KVCaches
 _UNTOLD = "yjs"
 """The kind of a file of before the settings told it."""
 
+_MADE_HERE = "library made here"
+"""The setting that names the library that this device made for itself, until it joins another one."""
+
 
 class Resources:
     """Opened by the constructor. ``lock`` is held wherever a document of the repo is used; ``library``: the id of the
@@ -88,13 +91,38 @@ class Resources:
             )
 
     def _own_library(self, library: str | None) -> DocumentId:
-        own = self.store.settings.put_first("library", library or new_document_id(self.random))
+        """The library of this file; a new file gets ``library``, or one of its own. Such a one that nothing was ever
+        written in gives way to ``library``."""
+        settings = self.store.settings
+        with self.store.transaction():
+            own = settings.get("library")
+            if own is None:
+                own = library or new_document_id(self.random)
+                settings.put("library", own)
+                settings.put(_MADE_HERE, own if library is None else "")
+            elif library is not None and own != library and self._is_unused(own):
+                settings.put("library", library)
+                settings.put(_MADE_HERE, "")
+                own = library
         if library is not None and own != library:
             raise LibraryMismatch(
                 f"{self.store.path} belongs to library {own}, not {library}.",
                 hint="Give a new file to join the other library; without an id or invite this one opens as it is.",
             )
         return DocumentId(own)
+
+    def _is_unused(self, library: str) -> bool:
+        """Whether this device made this library, and neither it nor any other wrote a word in it."""
+        kept = self.store.updates.since(library, 0)
+        written = kept.snapshot is not None or kept.updates or self.store.catalog.documents("conversation")
+        return self.store.settings.get(_MADE_HERE) == library and not written
+
+    def check_library(self) -> None:
+        """Raises LibraryMismatch where another process has joined another library with this file since it was opened
+        here. Called in the transaction of what is written in the library first."""
+        now = self.store.settings.get("library")
+        if now != self.library:
+            raise LibraryMismatch(f"{self.store.path} belongs to library {now} now.", hint="Open the repo again.")
 
     def _set_aside_deadly(self, document: DocumentId) -> None:
         """A process died while it applied something of this document. If another one dies of that as well, it is set

@@ -16,10 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from sqlite_utils import Database
-
 from ..exceptions import NewerDatabase, NotADatabase, RepoClosed, StoreError
-from .migrations import APPLICATION_ID, NAMES, migrations
+from .file_version import APPLICATION_ID, DONE, MIGRATION_SET, NAMES
 
 _PATIENCE_MS = 30_000  # how long a write waits for another process that writes
 _MAKING = 1.0  # seconds that another process may take from making a file to its tables
@@ -39,7 +37,7 @@ class Connection:
         self._lacks_log = _lacks_log(self.path)
         try:
             _make_private(self.path)
-            connection = sqlite3.connect(
+            self.db = sqlite3.connect(
                 self.path,
                 timeout=_PATIENCE_MS / 1000,
                 isolation_level=None,
@@ -50,7 +48,6 @@ class Connection:
             raise StoreError(
                 f"{self.path} can't be opened: {error}.", hint="Check that its folder exists and may be written."
             ) from None
-        self.db = Database(connection)
         self.closed = False
         self._access = _Reading(self)
         try:
@@ -76,22 +73,33 @@ class Connection:
                 f"{self.path} is empty without the file {self.path.name}-wal: it was copied alone while it was in use.",
                 hint="Close it first, then copy; or copy both files. Where nothing was ever in it, delete it.",
             )
-        known = {migration.name for migration in migrations.pending(self.db)}
-        done = {migration.name for migration in migrations.applied(self.db)}
-        newer = done - known - set(NAMES)
+        done = self._steps_done()
+        newer = done - set(NAMES)
         if newer:
             raise NewerDatabase(
                 f"{self.path} was made by a newer llmcrdt ({min(newer)}).", hint="Update llmcrdt; nothing was changed."
             )
-        if known:
-            self.db.execute("BEGIN IMMEDIATE")  # waits for another process that is at it; nothing is done twice
-            try:
-                self.db.execute(f"PRAGMA application_id={APPLICATION_ID}")
-                migrations.apply(self.db)
-                self.db.execute("COMMIT")
-            except BaseException:
-                self.db.rollback()
-                raise
+        if done != set(NAMES):
+            self._do_steps()
+
+    def _steps_done(self) -> set[str]:
+        if not self.one("SELECT count(*) FROM sqlite_master WHERE name = '_sqlite_migrations'"):
+            return set()
+        return {str(row[0]) for row in self.db.execute(DONE, [MIGRATION_SET])}
+
+    def _do_steps(self) -> None:
+        from sqlite_utils import Database  # slow to load, and rarely needed: a file is made once
+
+        from .migrations import migrations
+
+        self.db.execute("BEGIN IMMEDIATE")  # waits for another process that is at it; nothing is done twice
+        try:
+            self.db.execute(f"PRAGMA application_id={APPLICATION_ID}")
+            migrations.apply(Database(self.db))
+            self.db.execute("COMMIT")
+        except BaseException:
+            self.db.rollback()
+            raise
 
     def _use_wal(self) -> None:
         """SQLite doesn't wait by itself where another connection changes the mode of a new file at the same moment."""
@@ -134,24 +142,24 @@ class Connection:
         return self._access
 
     @contextmanager
-    def one_view(self) -> Iterator[Database]:
+    def one_view(self) -> Iterator[sqlite3.Connection]:
         """Several queries that see the file at one moment."""
         with self.reading() as db:
-            if db.conn.in_transaction:
+            if db.in_transaction:
                 yield db
                 return
             db.execute("BEGIN")
             try:
                 yield db
             finally:
-                if db.conn.in_transaction:
+                if db.in_transaction:
                     db.execute("ROLLBACK")  # nothing was written
 
     @contextmanager
-    def writing(self) -> Iterator[Database]:
+    def writing(self) -> Iterator[sqlite3.Connection]:
         """All that is written inside is kept together, or not at all. An inner one is part of the outer one."""
         with self.reading() as db:
-            if db.conn.in_transaction:  # the outer one commits
+            if db.in_transaction:  # the outer one commits
                 yield db
                 return
             # IMMEDIATE: a transaction that reads first and writes later fails at once when another process wrote
@@ -163,7 +171,7 @@ class Connection:
             except BaseException:
                 for forget in self.rolled_back:
                     forget()
-                if db.conn.in_transaction:
+                if db.in_transaction:
                     db.execute("ROLLBACK")
                 raise
 
@@ -190,7 +198,7 @@ class _Reading:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def __enter__(self) -> Database:
+    def __enter__(self) -> sqlite3.Connection:
         self._connection.lock.acquire()
         if self._connection.closed:
             self._connection.lock.release()

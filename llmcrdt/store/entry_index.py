@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from sqlite3 import Connection as Database
 from typing import NamedTuple
-
-from sqlite_utils import Database
 
 from .connection import Connection
 from .update_rows import last_seq
@@ -119,7 +118,7 @@ class SqliteEntryIndex:
                 _drop(db, document, entry)
             first = "SELECT 1 FROM entries WHERE document = ? LIMIT 1"
             if len(put) > 1 and db.execute(first, [document]).fetchone() is None:
-                db.conn.executemany(_INSERT, ([document, *row] for row in put))
+                db.executemany(_INSERT, ([document, *row] for row in put))
             else:
                 for row in put:
                     _put(db, document, row)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from sqlite_utils import Database, Migrations
 
-APPLICATION_ID = 0x6C6C6D63  # "llmc": tells our files from other people's SQLite files
+from .file_version import MIGRATION_SET
 
-migrations = Migrations("llmcrdt")
+migrations = Migrations(MIGRATION_SET)
 
 # updates.place is never used again, also not after a restart: hence AUTOINCREMENT.
 # updates.writer: the session of this file that wrote it; session and n: its name as a record, if it came from a relay.
@@ -77,8 +77,6 @@ _RELAY_TASKS = """
     CREATE TABLE relay_deleted (number INTEGER PRIMARY KEY, relay TEXT NOT NULL, document TEXT NOT NULL);
     CREATE TABLE purges (document TEXT PRIMARY KEY, erased INTEGER NOT NULL) WITHOUT ROWID
 """
-
-NAMES = ("m001_documents", "m002_tables", "m003_no_indexed", "m004_relay_tasks")
 
 
 @migrations(name="m001_documents")

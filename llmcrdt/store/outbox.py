@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
-
-from sqlite_utils import Database
+from sqlite3 import Connection as Database
 
 from ..ids import NO_LOG, Random, new_session_id
 from . import update_rows

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterable, Sequence
-
-from sqlite_utils import Database
+from sqlite3 import Connection as Database
 
 from ..exceptions import ConversationNotFound
 from . import base, update_rows

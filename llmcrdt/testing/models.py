@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Arch = Literal["llama", "qwen2", "gemma3", "mamba2", "lfm2"]
-Quant = Literal["F32", "F16", "Q8_0", "Q4_0", "Q4_K_M"]
+Quant = Literal["F32", "F16", "Q8_0", "Q4_0", "Q4_1", "Q4_K_M"]
 ARCHS: tuple[Arch, ...] = ("llama", "qwen2", "gemma3", "mamba2", "lfm2")
 
-_FILE_TYPE = {"F32": 0, "F16": 1, "Q4_0": 2, "Q8_0": 7, "Q4_K_M": 15}
+_FILE_TYPE = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q4_K_M": 15}
 _N_HEAD, _N_HEAD_KV, _WINDOW = 4, 2, 64
 
 

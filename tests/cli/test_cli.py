@@ -60,6 +60,18 @@ def test_the_command_is_a_module_too(module: str, tmp_path: Path) -> None:
         assert repo.get(json.loads(made.stdout)["id"]).title == "Trip"
 
 
+def test_a_command_that_reads_loads_no_more_than_it_needs(run: Run, tmp_path: Path) -> None:
+    """What takes long to load, and the time of a command shows it: migrations, the wire, numbers, the engine."""
+    run("new", "Trip")
+    code = "import sys; from llmcrdt.cli import main\n"
+    code += f"try: main(['--db', {str(tmp_path / 'a.db')!r}, 'list'])\nfinally: print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {*done.stderr.split()}
+    assert "Trip" in done.stdout and "llmcrdt.repo.repo" in loaded
+    slow = {"sqlite_utils", "numpy", "websockets", "llama_cpp", "jinja2", "nacl", "ssl", "llmcrdt.sync.link"}
+    assert loaded & slow == set()
+
+
 def test_search(run: Run) -> None:
     id_ = json.loads(run("new", "Trip", "--json")[1])["id"]
     run("append", id_, "Where is the Café?")
@@ -428,6 +440,18 @@ def test_pair_and_join(run: Run, tmp_path: Path) -> None:
         assert code == 0 and relay.url in out and invite[20:] not in out + err
         assert run("sync", "--json", "--timeout", "60", db="b.db")[0] == 0
         assert json.loads(run("list", "--json", db="b.db")[1])["conversations"][0]["id"] == id_
+
+
+def test_a_device_that_paired_before_it_had_anything_can_still_join(run: Run, tmp_path: Path) -> None:
+    run("new", "Trip")
+    invite = run("pair", "ws://relay.example:1")[1].strip()
+    library = json.loads(run("list", "--json")[1])["library"]
+    code, out, err = run("pair", db="b.db")
+    assert (code, out) == (1, "") and "pair --join" in err and not list(tmp_path.glob("b.db*"))
+    assert run("pair", "ws://other.example:1", db="b.db")[0] == 0
+    assert run("pair", "--join", invite, db="b.db")[0] == 0
+    joined = json.loads(run("pair", "--json", db="b.db")[1])
+    assert joined == {"library": library, "relay": "ws://relay.example:1"}
 
 
 def test_joining_with_something_else_says_what_is_wrong(run: Run, tmp_path: Path) -> None:

@@ -18,6 +18,9 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, objec
         "-m",
         "llmcrdt.cli",
         "demo",
+        "--random",
+        "--turns",
+        "30",
         "--json",
         str(folder / "out.json"),
         "--keep",
@@ -62,6 +65,7 @@ def test_the_parts_were_real(told: tuple[str, dict[str, object], Path]) -> None:
         assert (kept / name).read_bytes().startswith(b"SQLite format 3")
     assert list((kept / "relay").iterdir())
     assert (kept / "tiny-random.gguf").read_bytes().startswith(b"GGUF")
+    assert (kept / "client.db").read_bytes().startswith(b"SQLite format 3")
     engine = figures["engine"]
     assert isinstance(engine, dict)
     assert engine["restored"]["chunks_imported_disk"] > 0
@@ -70,19 +74,64 @@ def test_the_parts_were_real(told: tuple[str, dict[str, object], Path]) -> None:
 
 def test_a_folder_that_is_not_empty_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("keep me")
-    command = [sys.executable, "-m", "llmcrdt.cli", "demo", "--keep", str(tmp_path)]
+    command = [sys.executable, "-m", "llmcrdt.cli", "demo", "--random", "--keep", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert "is not empty" in done.stderr
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
 
 
-@pytest.mark.parametrize("gone", ["gguf", "numpy", "llama_cpp"])
+@pytest.mark.parametrize("gone", ["gguf", "numpy", "llama_cpp", "jinja2"])
 def test_without_its_extras_the_demo_says_what_to_install(gone: str, tmp_path: Path) -> None:
-    code = f"import sys; sys.modules[{gone!r}] = None; from llmcrdt.cli import main; main(['demo'])"
+    code = f"import sys; sys.modules[{gone!r}] = None; from llmcrdt.cli import main; main(['demo', '--random'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
         f"llmcrdt: The demo needs {gone}, not installed here. "
         "Install the extras: pip install 'llmcrdt[llama,testing]'\n"
     )
+
+
+def test_it_is_told_in_what_people_say_and_see(told: tuple[str, dict[str, object], Path]) -> None:
+    out, _, _ = told
+    assert "speaks noise" in out
+    for line in (
+        "phone │ you: Phone here: is there a train after ten in the evening?",
+        "laptop │ you: And which of the two museums is open on Mondays?",
+        "both │ you: Phone here: is there a train after ten in the evening?",
+    ):
+        assert line in out
+    assert out.count("laptop │ model: ") == 5 and out.count("tablet │ model: ") == 1
+    for number in range(1, 11):
+        assert f"\n{number}. " in out
+
+
+def test_what_a_turn_costs_stays_flat_where_resending_grows(told: tuple[str, dict[str, object], Path]) -> None:
+    out, figures, _ = told
+    counted = figures["turns"]
+    assert isinstance(counted, dict)
+    turns = counted["turns"]
+    words = " ".join(out.split())
+    assert len(turns) == 30 and "60 figures are measured" in words and "The other 90 are computed" in words
+    for name, total in counted["sums"].items():
+        assert total == sum(turn[name] for turn in turns)
+
+    def mean(name: str, part: list[dict[str, int]]) -> float:
+        return sum(turn[name] for turn in part) / len(part)
+
+    early, late = turns[5:15], turns[20:30]  # the first turns have the system prompt, too
+    for flat in ("evaluated", "beyond"):
+        assert mean(flat, late) < 1.5 * mean(flat, early), flat
+    for growing in ("resent", "whole"):
+        assert mean(growing, late) > 1.5 * mean(growing, early), growing
+    # On a slow machine an answer is sent in more pieces, but never the history.
+    assert max(turn["sent"] for turn in late) < min(turn["resent"] for turn in late)
+    for turn in turns:
+        assert 0 < turn["beyond"] <= turn["evaluated"]
+        assert turn["beyond"] <= turn["whole"]
+
+
+def test_a_models_file_and_randomness_exclude_each_other(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "llmcrdt.cli", "demo", "--random", "--model", str(tmp_path / "m.gguf")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2 and "--random" in done.stderr

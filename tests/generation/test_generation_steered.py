@@ -11,7 +11,7 @@ import pytest
 
 import llmcrdt
 from llmcrdt.document.canonical import canonical_json
-from llmcrdt.exceptions import EngineError
+from llmcrdt.exceptions import EngineError, TemplateFailed
 from llmcrdt.kvcache import NullCache
 from llmcrdt.prompt.generation_log import TOKENS, TokenLog
 from llmcrdt.prompt.token_log import prompt_ids
@@ -165,3 +165,29 @@ def test_a_long_prefill_shows_how_far_it_is(
         generation.result(60)
     done, total = generation.stats["progress"]
     assert 0 < done < total == generation.stats["evaluated"]
+
+
+PLAIN = "{% for m in messages %}{{ m.role + ': ' + m.content + '\n' }}{% endfor %}assistant: "
+# What a template names "tools" is not always the tools that it is given.
+OTHERS = "{% set tools = 1 %}{{ tools }}{# tools #}" + PLAIN
+
+
+@pytest.mark.parametrize("template", [PLAIN, OTHERS, ""], ids=["plain", "its own tools", "none"])
+def test_tools_that_a_template_never_prints_are_refused_and_not_ignored(
+    template: str, open_repo: OpenRepo, tmp_path: Path
+) -> None:
+    model = write_model(tmp_path / "plain.gguf", chat_template=template)
+    with llmcrdt.LlamaEngine(model, cache=NullCache()) as engine:
+        conversation = open_repo("a").create()
+        conversation.append("system", "You are a guide.", tools=[TRAINS])
+        conversation.append("user", "Hello")
+        before = conversation.transcript().ids
+        with pytest.raises(TemplateFailed, match=r'offers tools.*tools="off"'):
+            llmcrdt.generate(conversation, engine, max_tokens=4).result(60)
+        assert conversation.transcript().ids == before and not conversation.unsealed()
+        assert llmcrdt.generate(conversation, engine, max_tokens=4, tools="off").result(60).sealed
+        asked = llmcrdt.generate(conversation, engine, max_tokens=4, tools="hermes")
+        assert asked.result(60).sealed and asked.stats["tool_format"] == "hermes"
+        conversation.append("system", "", tools=[])  # the newest settings count
+        conversation.append("user", "And now?")
+        assert llmcrdt.generate(conversation, engine, max_tokens=4).result(60).sealed

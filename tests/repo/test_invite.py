@@ -185,6 +185,40 @@ def test_a_repo_of_another_library_is_left_as_it_is(tmp_path: Path) -> None:
         assert [row.id for row in b.list()] == [mine.id]
 
 
+def test_a_library_of_its_own_gives_way_only_while_nothing_was_ever_written_in_it(tmp_path: Path) -> None:
+    with llmcrdt.open(tmp_path / "a.db") as a:
+        a.create("Trip")
+        invite, library = a.invite("ws://a"), a.library
+    llmcrdt.open(tmp_path / "new.db").close()
+    with llmcrdt.open(tmp_path / "new.db", invite=invite) as new:
+        assert new.library == library and new.relay and new.relay.url == "ws://a"
+    with llmcrdt.open(tmp_path / "new.db") as new:
+        assert new.library == library
+        other = llmcrdt.open(tmp_path / "other.db")
+        with pytest.raises(LibraryMismatch):  # what was joined is somebody's choice, however empty
+            llmcrdt.open(tmp_path / "new.db", library=other.library)
+        deleted = other.create("")
+        other.delete(deleted.id)
+        other.close()
+    with pytest.raises(LibraryMismatch):
+        llmcrdt.open(tmp_path / "other.db", invite=invite)
+
+
+def test_a_process_whose_file_joined_another_library_meanwhile_writes_in_neither(tmp_path: Path) -> None:
+    with llmcrdt.open(tmp_path / "a.db") as a:
+        invite, library = a.invite("ws://a"), a.library
+    with llmcrdt.open(tmp_path / "b.db") as early:
+        llmcrdt.open(tmp_path / "b.db", invite=invite).close()
+        for write in (lambda: early.create("lost?"), lambda: early.join(document_id(b"x" * 16))):
+            with pytest.raises(LibraryMismatch, match="Open the repo again"):
+                write()
+    with llmcrdt.open(tmp_path / "b.db") as late:
+        assert late.library == library and late.list() == []
+        late.create("here")
+    with llmcrdt.open(tmp_path / "b.db", library=library) as late:
+        assert [row.title for row in late.list()] == ["here"]
+
+
 def test_joining_twice_is_harmless_and_takes_the_newer_relay(tmp_path: Path) -> None:
     with llmcrdt.open(tmp_path / "a.db") as a:
         old, new = a.invite("ws://old", "one"), a.invite("ws://new", "two")

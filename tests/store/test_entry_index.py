@@ -209,9 +209,9 @@ def repo(open_repo: OpenRepo) -> llmcrdt.Repo:
 
 def statements(repo: llmcrdt.Repo, do: Callable[[], object]) -> list[str]:
     seen: list[str] = []
-    repo._core.store._connection.db.conn.set_trace_callback(seen.append)
+    repo._core.store._connection.db.set_trace_callback(seen.append)
     do()
-    repo._core.store._connection.db.conn.set_trace_callback(None)
+    repo._core.store._connection.db.set_trace_callback(None)
     return seen
 
 

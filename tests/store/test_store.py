@@ -20,7 +20,8 @@ import llmcrdt
 from llmcrdt.exceptions import NewerDatabase, NotADatabase, RepoClosed, StoreError
 from llmcrdt.ids import NO_LOG
 from llmcrdt.store.base import SMALL, Listed
-from llmcrdt.store.migrations import APPLICATION_ID, migrations
+from llmcrdt.store.file_version import APPLICATION_ID
+from llmcrdt.store.migrations import migrations
 from llmcrdt.store.store import SqliteStore
 from sync_server.log.sqlite import SqliteStorage
 

@@ -8,7 +8,7 @@ from llmcrdt.kvcache import NullCache
 from llmcrdt.testing.models import ARCHS, write_model
 from llmcrdt.testing.vocabulary import CHAT_TEMPLATE, vocabulary
 
-MODELS = [(arch, "F32") for arch in ARCHS] + [("llama", quant) for quant in ("F16", "Q8_0", "Q4_0", "Q4_K_M")]
+MODELS = [(arch, "F32") for arch in ARCHS] + [("llama", quant) for quant in ("F16", "Q8_0", "Q4_0", "Q4_1", "Q4_K_M")]
 
 
 @pytest.mark.parametrize(("arch", "quant"), MODELS)

@@ -17,6 +17,8 @@ CASES = [
         for flash in (1, 0)
         for kv in ("f16", "q8_0")
     ),
+    # The format of the model that the demo speaks with.
+    *(("llama", "Q4_1", flash, kv, kv if flash else "f16") for flash in (1, 0) for kv in ("f16", "q8_0")),
     ("qwen2", "F16", 1, "f16", "f16"),
 ]  # fmt: skip
 
