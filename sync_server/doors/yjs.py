@@ -287,4 +287,5 @@ DOOR = DoorType(
     PATH,
     None,
     lambda upgrade, house: YjsDoor(upgrade.path, upgrade.bearer, house.tokens, house.limits),
+    deflate=False,  # each small frame would be compressed once for every reader
 )

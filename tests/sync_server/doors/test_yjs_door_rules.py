@@ -12,12 +12,16 @@ from pathlib import Path
 import pycrdt
 import pytest
 from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+from websockets.typing import Subprotocol
 
 import llmcrdt
 from llmcrdt.ids import document_bytes, new_document_id
 from llmcrdt.sync.messages import (
     DELETE_DONE,
     FOLD_DONE,
+    PATH,
+    SUBPROTOCOL,
     Ack,
     Delete,
     Deleted,
@@ -226,6 +230,20 @@ def test_a_page_and_a_device_see_each_other(tmp_path: Path, open_repo: OpenRepo)
             eventually(lambda: page("present"), lambda found: "device" in str(found))
             page("leave")
             eventually(lambda: conversation.presence(), lambda found: not found)
+
+
+def test_a_page_that_offers_compression_goes_without(tmp_path: Path) -> None:
+    """Each small frame would be compressed again for every reader. A native client gets it."""
+    document = new_document_id()
+    with (
+        RelayThread(tmp_path) as relay,
+        Bare(relay.url, document, compression="deflate") as page,
+        connect(f"{relay.url}{PATH}", subprotocols=[Subprotocol(SUBPROTOCOL)], proxy=None) as device,
+    ):
+        assert page.socket.protocol.extensions == []
+        assert len(device.protocol.extensions) == 1
+        page.send(yjs.Update(update("k", "x" * 1_000)))
+        eventually(lambda: texts(page.sync()), lambda found: found == {"k": "x" * 1_000})
 
 
 def test_silence_is_broken_before_a_page_gives_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
