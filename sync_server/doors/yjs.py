@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from urllib.parse import parse_qs, unquote
 
@@ -44,6 +44,8 @@ KIND = "yjs"
 KEEPALIVE = Keepalive(10.0, b"\x01\x01\x00")
 """Awareness of nobody: y-websocket gives up a connection on which nothing comes for 30 s."""
 _NOTHING = b"\x00\x00"
+_TOGETHER = 256 << 10
+"""Bytes of frames whose updates are merged as one message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +135,17 @@ def _read_sync(reader: Reader, size: int) -> YjsMessage:
     return (StepOne, StepTwo, Update)[step](data)
 
 
+def _read_update(frame: bytes) -> bytes | None:
+    """The update in a frame of step 2 or an update, where it is one and says something."""
+    if frame[:2] not in (b"\x00\x01", b"\x00\x02"):
+        return None
+    try:
+        message = decode(frame)
+    except MalformedFrame:
+        return None
+    return message.update if isinstance(message, StepTwo | Update) and message.update != _NOTHING else None
+
+
 def _read_awareness(reader: Reader) -> Awareness:
     """What is too large for PRESENCE is passed over: a page sends on what it heard of others, in its own spelling."""
     starts, left = places(), MAX_PRESENCE
@@ -198,6 +211,8 @@ class YjsDoor:
         limits = limits or Limits()
         self._path, self._authorization, self._tokens = path, authorization, tokens
         self._max_version, self.max_frame = limits.version, limits.yjs_frame
+        # No more than the connection may have in work: each counts as if it came alone.
+        self._most_together = max(1, limits.window // limits.merge_cost)
         self._asked = self._may_append = False
         self.document = b""
         self.grant: Grant | None = None
@@ -242,9 +257,9 @@ class YjsDoor:
             case StepTwo(update) | Update(update) if update == _NOTHING:
                 return None
             case StepTwo(update):
-                return MergeRequest(self.document, KIND, update, self._may_append)
+                return MergeRequest(self.document, KIND, (update,), self._may_append)
             case Update(update) if self._may_append:
-                return MergeRequest(self.document, KIND, update)
+                return MergeRequest(self.document, KIND, (update,))
             case Update():
                 raise Refused(Error(ErrorCode.READ_ONLY, "The token lets nothing be written here."))
             case Denied():
@@ -254,8 +269,19 @@ class YjsDoor:
     def join_following(
         self, message: Request, frame: bytes | str, unread: deque[bytes | str]
     ) -> tuple[Request, int, int]:
-        """Each update is a transaction of its own."""
-        return message, 1, len(frame)
+        """Updates that wait here are merged as one message: each by itself costs every stage as much as all of them."""
+        frames, size = 1, len(frame)
+        if not isinstance(message, MergeRequest) or not message.may_append:
+            return message, frames, size
+        updates = list(message.updates)
+        while unread and size < _TOGETHER and len(updates) < self._most_together:
+            following = unread[0]
+            if not isinstance(following, bytes) or (update := _read_update(following)) is None:
+                break
+            unread.popleft()
+            updates.append(update)
+            frames, size = frames + 1, size + len(following)
+        return (message if frames == 1 else replace(message, updates=tuple(updates))), frames, size
 
     def encode(self, message: Message | DiffResponse) -> Sequence[bytes]:
         match message:
