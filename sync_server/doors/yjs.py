@@ -83,6 +83,7 @@ class Denied:
 YjsMessage = StepOne | StepTwo | Update | Awareness | QueryAwareness | Denied
 
 _GONE = b"null"
+_STEP_TWO, _UPDATE = b"\x00\x01", b"\x00\x02"
 
 
 def encode(message: YjsMessage) -> bytes:
@@ -91,9 +92,9 @@ def encode(message: YjsMessage) -> bytes:
         case StepOne(version):
             return b"".join((b"\x00\x00", write_uint(len(version)), version))
         case StepTwo(update):
-            return b"".join((b"\x00\x01", write_uint(len(update)), update))
+            return b"".join((_STEP_TWO, write_uint(len(update)), update))
         case Update(update):
-            return b"".join((b"\x00\x02", write_uint(len(update)), update))
+            return _encode_update(update)
         case Awareness(states):
             body = [write_uint(len(states))]
             for client, clock, state in states:
@@ -106,6 +107,10 @@ def encode(message: YjsMessage) -> bytes:
         case Denied(why):
             text = why.encode()
             return b"".join((b"\x02\x00", write_uint(len(text)), text))
+
+
+def _encode_update(update: bytes) -> bytes:
+    return b"".join((_UPDATE, write_uint(len(update)), update))
 
 
 def decode(frame: bytes) -> YjsMessage:
@@ -137,8 +142,10 @@ def _read_sync(reader: Reader, size: int) -> YjsMessage:
 
 def _read_update(frame: bytes) -> bytes | None:
     """The update in a frame of step 2 or an update, where it is one and says something."""
-    if frame[:2] not in (b"\x00\x01", b"\x00\x02"):
+    if frame[:2] not in (_STEP_TWO, _UPDATE):
         return None
+    if len(frame) > 2 and frame[2] == len(frame) - 3 < 0x80:  # a small one, as nearly all are
+        return frame[3:] if frame[3:] not in (b"", _NOTHING) else None
     try:
         message = decode(frame)
     except MalformedFrame:
@@ -294,7 +301,7 @@ class YjsDoor:
             case Presence(_, entries):
                 return (encode(Awareness(entries)),)
             case Records(_, _, records):
-                return tuple(encode(Update(record.data)) for record in records)
+                return tuple(_encode_update(record.data) for record in records)
             case _:
                 return ()
 
