@@ -40,7 +40,9 @@ class HttpPages:
     def answer(self, connection: ServerConnection, request: Request) -> Response | None:
         """A page; None lets the WebSocket begin."""
         path = request.path.partition("?")[0]
-        if find(self._doors, path) is not None:
+        if (door := find(self._doors, path)) is not None:
+            if not door.deflate:
+                connection.protocol.available_extensions = []
             return None
         if path == "/healthz":
             waits = self._oldest()

@@ -159,7 +159,7 @@ class Sessions:
             message = connection.door.receive(frame)
         except Refused as e:
             return self._connections.end(connection, e.error)
-        if isinstance(message, Push):
+        if isinstance(message, Push | MergeRequest):
             message, frames, size = connection.door.join_following(message, frame, connection.unread)
         self._metrics.count("frames_received_total", frames)
         self._metrics.count("bytes_received_total", size)
@@ -185,7 +185,7 @@ class Sessions:
                     size += self._limits.window
                 case Push(_, _, _, data):
                     size += len(data) * self._limits.check_cost
-                case MergeRequest():
-                    size += self._limits.merge_cost
+                case MergeRequest(_, _, updates):
+                    size += len(updates) * self._limits.merge_cost
             connection.gave(size)
             self._put(Received(connection.peer, message, size))

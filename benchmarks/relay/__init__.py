@@ -2,8 +2,10 @@
 
 Every server is a process of its own on loopback, fresh for each run; one load generator, another process, speaks to
 all: the y-websocket protocol to y-websocket and pycrdt-websocket, Hocuspocus's framing to Hocuspocus, the relay's own
-to ours; without compression, but for the kind "deflated", which is what the library's client asks for. Ours commits
-with fsync before it acknowledges or sends on; the others keep documents in memory and acknowledge nothing.
+to ours; without compression, but for the kind "deflated", which is what the library's client asks for; Yjs clients
+offer it, as browsers do. Ours commits with fsync before it acknowledges or sends on; the others keep documents in
+memory and acknowledge nothing. ``streamed`` and ``paced`` have a row for each of our doors: native, Yjs (the frames
+that y-websocket gets), and mixed, where the writer is native and the readers are Yjs.
 
 Scenarios (``--only``):
 
@@ -11,7 +13,7 @@ Scenarios (``--only``):
   answer is streamed, and goes on while at most 1,000 of its updates are not with all followers. Delivered updates a
   second; also for each second of the server's processor time, which other work on the machine disturbs less.
 - ``paced``: the same rooms, 1,000 updates a second in all. Time from a message's leaving to its arrival, p50 and p99,
-  beside a bare fsync of this disk.
+  beside a bare fsync of this disk, and a durable commit, which SQLite makes of one.
 - ``bursts``: the same, but ten updates at once every 10 ms, as from a model that decodes ten answers in a batch.
 - ``crowd``: one writer, 500 readers.
 - ``idle``: resident memory of each of 1,000 connections, 10 to a document.

@@ -14,6 +14,7 @@ STALLED = 60.0
 """Seconds without a message after which a run has failed."""
 _CHUNK = 1 << 18
 _DEFLATE = "permessage-deflate; server_max_window_bits=12; client_max_window_bits=12"
+_WINDOW = 15
 
 
 class Connection:
@@ -70,8 +71,8 @@ class Connection:
         ]
         if self.spoken.subprotocol:
             lines.append(f"Sec-WebSocket-Protocol: {self.spoken.subprotocol}")
-        if deflate:
-            lines.append(f"Sec-WebSocket-Extensions: {_DEFLATE}")
+        if offered := _DEFLATE if deflate else self.spoken.extensions:
+            lines.append(f"Sec-WebSocket-Extensions: {offered}")
         return "\r\n".join([*lines, "", ""]).encode()
 
     # ---------------------------------------------------------------- out
@@ -117,7 +118,7 @@ class Connection:
         if b" 101 " not in head.split(b"\r\n")[0]:
             raise ConnectionError(head.decode("latin-1"))
         if b"permessage-deflate" in head:
-            self._inflate = zlib.decompressobj(-12)
+            self._inflate = zlib.decompressobj(-_WINDOW)
         self.upgraded, self._rest = True, b""
         self.write(b"".join(frame(payload, masked=True) for payload in self.spoken.hello))
         return rest

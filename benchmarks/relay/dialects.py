@@ -52,9 +52,11 @@ def frame(payload: bytes, masked: bool = False) -> bytes:
 
 
 class YWebsocket:
-    """The y-websocket protocol: a connection for each document, its name in the path."""
+    """The y-websocket protocol: a connection for each document, its name in the path. ``extensions``: as browsers, and
+    the package ``ws``, offer them."""
 
     subprotocol: str | None = None
+    extensions = "permessage-deflate; client_max_window_bits"
 
     def __init__(self, room: str, material: Material, folder: str = "/") -> None:
         self.path = folder + room
@@ -134,6 +136,8 @@ class YFollower:
             updates = self.dialect.updates(payload)
             if all(update == EMPTY for update in updates):
                 return have
+            if len(updates) == 1 and (now := self.dialect.material.goes_on(updates[0], have)) > have:
+                return now
             self.replica = Replica(self.dialect.material.updates[:have])
         for update in self.dialect.updates(payload):
             self.replica.apply(update)
@@ -151,6 +155,7 @@ class Native:
     """The relay's own protocol, one document on each connection, one record in each PUSH."""
 
     subprotocol: str | None = SUBPROTOCOL
+    extensions = ""
     path = PATH
 
     def __init__(self, room: str, material: Material) -> None:
@@ -236,9 +241,12 @@ class NativeFollower:
 Dialect = YWebsocket | Native
 
 
-def dialect(name: str, room: str, material: Material) -> Dialect:
-    """``yjs-door`` is the relay's door for Yjs clients, where a room's name is a document's id."""
+def dialect(name: str, room: str, material: Material, *, reads: bool = False) -> Dialect:
+    """``yjs-door`` is the relay's door for Yjs clients, where a room's name is a document's id; ``mixed``: there reads
+    who reads, and writes the relay's own protocol who writes."""
     match name:
+        case "mixed":
+            return dialect("yjs-door" if reads else "native", room, material)
         case "native":
             return Native(room, material)
         case "hocuspocus":

@@ -92,10 +92,11 @@ class Room:
 
     def __init__(self, load: Load, name: str, material: Material, followers: int) -> None:
         self.load = load
-        self.spoken = dialect(load.task["dialect"], name, material)
-        self.frames = self.spoken.pushed
+        self.spoken = dialect(load.task["dialect"], name, material, reads=True)
+        writer = dialect(load.task["dialect"], name, material)
+        self.frames = writer.pushed
         # The writer comes first: some servers lose the second of two that open a new room at once.
-        (self.writer,) = load.open_all([self.spoken])
+        (self.writer,) = load.open_all([writer])
         self.followers = load.open_all([self.spoken] * followers, follow=True)
         self.sent = 0
         self.sent_at: list[float] = []

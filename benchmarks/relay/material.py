@@ -10,15 +10,19 @@ from typing import Any
 
 import pycrdt
 
+from llmcrdt.varint import read_uint, write_uint
+
 CLIENT = 7
 
 
 @dataclass(frozen=True, eq=False)
 class Material:
-    """Updates of one client, in order. ``clocks``: where that client's clock stands after each."""
+    """Updates of one client, in order. ``clocks``: where that client's clock stands after each. ``text``: where all of
+    them together write one text, that."""
 
     updates: tuple[bytes, ...]
     clocks: tuple[int, ...]
+    text: bytes = b""
 
     @property
     def size(self) -> int:
@@ -27,6 +31,19 @@ class Material:
     def reached(self, state: bytes) -> int:
         """How many of the updates a state vector holds."""
         return bisect_right(self.clocks, clock(state))
+
+    def goes_on(self, update: bytes, have: int) -> int:
+        """How many of the updates are there with one that has some of them merged, where it is, byte for byte, the next
+        piece of the text; else ``have``."""
+        at = self.clocks[have - 1] if have else 0
+        head = b"".join((b"\x01\x01", write_uint(CLIENT), write_uint(at), b"\x84", write_uint(CLIENT)))
+        head += write_uint(max(0, at - 1))
+        if not at or not self.text or not update.startswith(head):
+            return have
+        size, start = read_uint(update, len(head), 8)
+        now = bisect_right(self.clocks, at + size)
+        whole = update[start:] == self.text[at : at + size] + b"\x00"
+        return now if whole and now and self.clocks[now - 1] == at + size else have
 
 
 def tokens(count: int) -> Material:
@@ -37,7 +54,7 @@ def tokens(count: int) -> Material:
     document.observe(lambda event: updates.append(event.update))
     for n in range(count):
         text += f"{n % 10_000:04} "
-    return Material(tuple(updates), tuple(accumulate(5 for _ in updates)))
+    return Material(tuple(updates), tuple(accumulate(5 for _ in updates)), str(text).encode())
 
 
 def entries(count: int, size: int) -> Material:

@@ -172,6 +172,11 @@ class Replica(Protocol):
         MalformedUpdate; where there are several, some may be in then, so the replica is ``broken``."""
         ...
 
+    def merge(self, updates: Sequence[ParsedUpdate]) -> list[bytes]:
+        """Apply updates, in as few transactions as can be; what has to be kept of them, as updates that say together
+        what ``apply`` of each says: none where all is there already. Raises MalformedUpdate, as ``apply_together``."""
+        ...
+
     def adds(self, update: bytes) -> bool:
         """Whether ``apply`` would change anything. Nothing is applied. Raises MalformedUpdate."""
         ...

@@ -278,6 +278,31 @@ class BackendSuite(ReplicaSuite):
             with pytest.raises(MalformedUpdate):
                 backend.read(junk)
 
+    @pytest.mark.parametrize("seed", range(12))
+    def test_what_is_kept_of_merged_updates_makes_the_same_document(self, seed: int) -> None:
+        """In any groups and any order, with repeats: whoever gets what is kept has what the writer has."""
+        rng, backend = random.Random(seed), self.backend()
+        writer, merged, reader, late = self.make(), self.make(), self.make(), self.make()
+        updates = self.updates(writer, rng, 30)
+        if seed % 3:  # else in order: nothing waits
+            for _ in range(rng.choice((2, 30))):
+                a, b = rng.randrange(len(updates)), rng.randrange(len(updates))
+                updates[a], updates[b] = updates[b], updates[a]
+        updates += rng.sample(updates, 5)
+        kept: list[bytes] = []
+        at = 0
+        while at < len(updates):
+            count = rng.choice((1, 2, 7, 40))
+            kept += merged.merge([backend.read(update) for update in updates[at : at + count]])
+            at += count
+        assert not merged.merge([backend.read(update) for update in updates]), "all is there"
+        assert self.shown(merged) == self.shown(writer)
+        for update in kept:
+            reader.apply(update)
+        late.apply_together([backend.read(update) for update in kept])
+        assert self.shown(reader) == self.shown(late) == self.shown(writer)
+        assert reader.version() == late.version() == writer.version()
+
     def test_whoever_wants_to_know_is_told_while_bytes_are_applied(self) -> None:
         told: list[str] = []
 

@@ -87,6 +87,10 @@ class MemoryReplica:
     def apply_together(self, updates: Sequence[ParsedUpdate]) -> None:
         self._apply([operation for update in updates for operation in update.structure])
 
+    def merge(self, updates: Sequence[ParsedUpdate]) -> list[bytes]:
+        every = [self._apply(update.structure) for update in updates]
+        return [applied.update for applied in every if applied.news]
+
     def adds(self, update: bytes) -> bool:
         return any(operation.n > len(self._done.get(operation.writer, ())) for operation in _read(update))
 

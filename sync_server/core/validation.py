@@ -2,8 +2,8 @@
 ValidateRequest and answers ValidateResult.
 
 The validator holds *replicas* of documents. Push: its records are applied to the replica; those that can't be are
-refused. MergeRequest: an update of a client that knows no records is applied; the document's own updates become
-records. DiffRequest: the update that somebody at a version lacks.
+refused. MergeRequest: updates of a client that knows no records are applied, together where that can be; the document's
+own updates become records. DiffRequest: the update that somebody at a version lacks.
 
 Messages of one peer about one document keep their order, and a peer that leaves or asks for a barrier waits for the
 messages that it sent before. Everything else goes past messages that are under way.
@@ -52,12 +52,17 @@ class DiffResponse:
 
 @dataclass(frozen=True, slots=True)
 class MergeRequest:
-    """An update to be merged into the document. Where the peer may not append, it must say nothing new."""
+    """Updates to be merged into the document, one after the other. Where the peer may not append, it is one, which must
+    say nothing new."""
 
     document: bytes
     kind: str
-    update: bytes
+    updates: tuple[bytes, ...]
     may_append: bool = True
+
+    @property
+    def size(self) -> int:
+        return sum(map(len, self.updates))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +92,7 @@ class Left(NamedTuple):
 
 class ValidateRequest(NamedTuple):
     """Validate a message; ValidateResult with the same ticket is the answer. ``kind``: the document's. Of a Push the
-    first ``records``. ``source``: on whose time."""
+    first ``records``, of a MergeRequest all its updates. ``source``: on whose time."""
 
     ticket: int
     request: Push | DiffRequest | MergeRequest
@@ -97,10 +102,15 @@ class ValidateRequest(NamedTuple):
 
 
 class ValidateResult(NamedTuple):
-    """``good``: how many records of a Push passed, from the first on that was not answered before. ``data``: the
-    updates of a merge, or the update and the version of a diff. ``refused``: why the next record did not pass.
-    ``failed``: the document can't be loaded, so nothing that comes for it can be validated. ``more``: the rest of the
-    Push is validated still, and has the same ticket."""
+    """``good``: how many records of a Push, or updates of a merge, passed, from the first on that was not answered
+    before. ``data``: what is to be appended of a merge, or the update and the version of a diff. ``refused``: why the
+    next one did not pass. ``failed``: the document can't be loaded, so nothing that comes for it can be validated.
+    ``more``: the rest is validated still, and has the same ticket."""
+
+    @property
+    def done(self) -> int:
+        """How many records or updates are answered with this."""
+        return self.good + bool(self.refused)
 
     ticket: int
     good: int = 0
@@ -130,8 +140,8 @@ class Flushed(NamedTuple):
 
 
 class Job(NamedTuple):
-    """``epoch``: how often the replica was dropped before; ``records``: of a Push, how many are validated; ``source``:
-    on whose time."""
+    """``epoch``: how often the replica was dropped before; ``records``: how many records or updates are validated;
+    ``source``: on whose time."""
 
     event: Received
     epoch: int
@@ -139,13 +149,17 @@ class Job(NamedTuple):
     source: Source
 
     def divide(self, count: int) -> tuple[Job, Job]:
-        """A Push's first records and the rest, each with its part of the frame's size."""
-        peer, push, size = self.event
-        assert isinstance(push, Push)
-        part = size * count // len(push.data)
-        first = Received(peer, replace(push, data=push.data[:count]), part)
-        return self._replace(event=first, records=count), self._replace(
-            event=Received(peer, rest_of(push, count), size - part), records=self.records - count
+        """The first records of a Push, or updates of a merge, and the rest, each with its part of the frame's size."""
+        peer, message, size = self.event
+        if isinstance(message, Push):
+            part = size * count // len(message.data)
+            begin: Push | MergeRequest = replace(message, data=message.data[:count])
+        else:
+            assert isinstance(message, MergeRequest)
+            part = size * count // len(message.updates)
+            begin = replace(message, updates=message.updates[:count])
+        return self._replace(event=Received(peer, begin, part), records=count), self._replace(
+            event=Received(peer, rest_of(message, count), size - part), records=self.records - count
         )
 
 
@@ -229,6 +243,8 @@ class Validation:
         """Have a message about a document of this kind validated, on somebody's time; of a Push so many records."""
         message = event.message
         assert isinstance(message, Push | DiffRequest | MergeRequest)
+        if isinstance(message, MergeRequest):
+            records = len(message.updates)
         document, ticket = message.document, next(self._tickets)
         self._jobs[ticket] = Job(event, self._epochs[document], records, source)
         self._busy[document] += 1
@@ -244,15 +260,13 @@ class Validation:
         return job.event.message.document if job else b""  # type: ignore[union-attr]
 
     def take(self, answer: ValidateResult) -> tuple[Job, ValidateRequest | None] | None:
-        """The message that was validated, or the part of a Push that was. With ValidateRequest: the answer rests on a
+        """The message that was validated, or the part of it that was. With ValidateRequest: the answer rests on a
         replica that was dropped since, so it is to be validated again. None where it was forgotten."""
         job = self._jobs.pop(answer.ticket, None)
         if job is None:
             return None
         if answer.more:
-            job, self._jobs[answer.ticket] = job.divide(answer.good)
-            self._taken.append(job)
-            return job, None
+            job, self._jobs[answer.ticket] = job.divide(answer.done)
         self._taken.append(job)
         message = job.event.message
         assert isinstance(message, Push | DiffRequest | MergeRequest)
@@ -260,7 +274,8 @@ class Validation:
         again = None
         if stale and job.event.peer in self._queues and not isinstance(message, Push):
             again = self.check(job.event, message.kind, source=job.source)
-        self._finish(job.event.peer, message)
+        if not answer.more:
+            self._finish(job.event.peer, message)
         return job, again
 
     def drop(self, document: bytes) -> ReplicaDropped:
@@ -307,9 +322,11 @@ class Validation:
                 self._names[document, message.session] = (jobs - 1, last)
 
 
-def rest_of(push: Push, count: int) -> Push:
-    """A push without its first records."""
-    return replace(push, n=push.n + count, data=push.data[count:])
+def rest_of(message: Push | MergeRequest, count: int) -> Push | MergeRequest:
+    """A push without its first records, or a merge without its first updates."""
+    if isinstance(message, Push):
+        return replace(message, n=message.n + count, data=message.data[count:])
+    return replace(message, updates=message.updates[count:])
 
 
 def _waits(event: Received | Left, queue: _PeerQueue, before: deque[Received | Left]) -> bool:

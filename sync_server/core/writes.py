@@ -4,7 +4,7 @@ first."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 
 from llmcrdt.sync.messages import Error, ErrorCode, Push, Record
@@ -49,7 +49,8 @@ class Writes:
                                                                       says so
     DiffRequest                  ValidateRequest                      DiffResponse
     MergeRequest                 ValidateRequest                      the records that the validator made of it are
-                                                                      appended, or it is rejected
+                                                                      appended, part by part; an update is rejected
+                                                                      where the validator says so, and the rest goes on
     ===========================  ===================================  ==========================================
 
     Invariant: where the validator's replica holds what the log doesn't, ReplicaDropped goes out in the same step.
@@ -90,8 +91,9 @@ class Writes:
                 if self._deletions.is_deleted(document):
                     self._delivery.refuse(event.peer, ErrorCode.GONE, DELETED, document)
                     return False
-                request = self._validation.check(self._with_rights(event), kind, source=self._source(event.peer))
-                self._delivery.outputs.append(request)
+                for part in self._with_rights(event):
+                    request = self._validation.check(part, kind, source=self._source(event.peer))
+                    self._delivery.outputs.append(request)
             case _:
                 return False
         return True
@@ -116,15 +118,24 @@ class Writes:
         unfit = (i for i, piece in enumerate(data) if appender.unfit(subject, document, room, piece))
         return next(unfit, len(data))
 
-    def _with_rights(self, event: Received) -> Received:
-        """An update that has no room in the log must say nothing new."""
+    def _with_rights(self, event: Received) -> Iterator[Received]:
+        """An update that has no room in the log must say nothing new. Where not all have room, each is for itself."""
         message = event.message
-        if isinstance(message, MergeRequest):
-            room = self._subscriptions.load(message.document, message.kind)
-            subject = self._subscriptions.peers[event.peer].subject
-            if self.appender.full(subject, message.document, room, len(message.update)):
-                return event._replace(message=replace(message, may_append=False))
-        return event
+        if not isinstance(message, MergeRequest):
+            yield event
+            return
+        room = self._subscriptions.load(message.document, message.kind)
+        subject = self._subscriptions.peers[event.peer].subject
+        if not self.appender.full(subject, message.document, room, message.size):
+            yield event
+        elif len(message.updates) == 1:
+            yield event._replace(message=replace(message, may_append=False))
+        else:
+            size = event.size
+            for left, update in zip(range(len(message.updates), 0, -1), message.updates, strict=True):
+                part = size // left
+                size -= part
+                yield from self._with_rights(Received(event.peer, replace(message, updates=(update,)), part))
 
     # ---------------------------------------------------------------- after the validator
 
@@ -173,16 +184,16 @@ class Writes:
                 weight = CONTROL_WEIGHT + sum(map(len, result.data))
                 self._delivery.send_heavy((peer,), Send((peer,), response, weight))
         elif result.refused and not message.may_append:
-            full = self.appender.full(state.subject, document, room, len(message.update))
+            full = self.appender.full(state.subject, document, room, message.size)
             code, text = full[:2] if full else (ErrorCode.READ_ONLY, result.refused)
             self._delivery.refuse(peer, code, text, document)
-        elif result.refused:
-            self._reject(peer, document, Record(bytes(16), 0, message.update), result.refused)
-        elif result.data:
+        else:
             state.session = state.session or self._subscriptions.random(16)
             push = Push(document, state.session, state.n + 1, result.data)
-            count = self.push(peer, push, result.data)
+            count = self.push(peer, push, result.data) if result.data else 0
             state.n += count
+            if result.refused:
+                self._reject(peer, document, Record(bytes(16), 0, message.updates[result.good]), result.refused)
             return count == len(result.data)
         return True
 

@@ -121,12 +121,14 @@ class House:
 
 class DoorType(NamedTuple):
     """A protocol that a relay speaks at a path; a path that ends with a slash has all below it. ``subprotocol``: the
-    WebSocket subprotocol that a client has to offer; None: it offers none."""
+    WebSocket subprotocol that a client has to offer; None: it offers none. ``deflate``: whether the relay agrees to
+    compression, which is done for each connection again."""
 
     name: str
     path: str
     subprotocol: str | None
     make: Callable[[Upgrade, House], Door]
+    deflate: bool = True
 
     def is_at(self, path: str) -> bool:
         path = path.partition("?")[0]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from urllib.parse import parse_qs, unquote
 
@@ -44,6 +44,8 @@ KIND = "yjs"
 KEEPALIVE = Keepalive(10.0, b"\x01\x01\x00")
 """Awareness of nobody: y-websocket gives up a connection on which nothing comes for 30 s."""
 _NOTHING = b"\x00\x00"
+_TOGETHER = 256 << 10
+"""Bytes of frames whose updates are merged as one message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,7 @@ class Denied:
 YjsMessage = StepOne | StepTwo | Update | Awareness | QueryAwareness | Denied
 
 _GONE = b"null"
+_STEP_TWO, _UPDATE = b"\x00\x01", b"\x00\x02"
 
 
 def encode(message: YjsMessage) -> bytes:
@@ -89,9 +92,9 @@ def encode(message: YjsMessage) -> bytes:
         case StepOne(version):
             return b"".join((b"\x00\x00", write_uint(len(version)), version))
         case StepTwo(update):
-            return b"".join((b"\x00\x01", write_uint(len(update)), update))
+            return b"".join((_STEP_TWO, write_uint(len(update)), update))
         case Update(update):
-            return b"".join((b"\x00\x02", write_uint(len(update)), update))
+            return _encode_update(update)
         case Awareness(states):
             body = [write_uint(len(states))]
             for client, clock, state in states:
@@ -104,6 +107,10 @@ def encode(message: YjsMessage) -> bytes:
         case Denied(why):
             text = why.encode()
             return b"".join((b"\x02\x00", write_uint(len(text)), text))
+
+
+def _encode_update(update: bytes) -> bytes:
+    return b"".join((_UPDATE, write_uint(len(update)), update))
 
 
 def decode(frame: bytes) -> YjsMessage:
@@ -131,6 +138,19 @@ def _read_sync(reader: Reader, size: int) -> YjsMessage:
     step = reader.uint(0, 2)
     data = reader.blob(size, 1)
     return (StepOne, StepTwo, Update)[step](data)
+
+
+def _read_update(frame: bytes) -> bytes | None:
+    """The update in a frame of step 2 or an update, where it is one and says something."""
+    if frame[:2] not in (_STEP_TWO, _UPDATE):
+        return None
+    if len(frame) > 2 and frame[2] == len(frame) - 3 < 0x80:  # a small one, as nearly all are
+        return frame[3:] if frame[3:] not in (b"", _NOTHING) else None
+    try:
+        message = decode(frame)
+    except MalformedFrame:
+        return None
+    return message.update if isinstance(message, StepTwo | Update) and message.update != _NOTHING else None
 
 
 def _read_awareness(reader: Reader) -> Awareness:
@@ -198,6 +218,8 @@ class YjsDoor:
         limits = limits or Limits()
         self._path, self._authorization, self._tokens = path, authorization, tokens
         self._max_version, self.max_frame = limits.version, limits.yjs_frame
+        # No more than the connection may have in work: each counts as if it came alone.
+        self._most_together = max(1, limits.window // limits.merge_cost)
         self._asked = self._may_append = False
         self.document = b""
         self.grant: Grant | None = None
@@ -242,9 +264,9 @@ class YjsDoor:
             case StepTwo(update) | Update(update) if update == _NOTHING:
                 return None
             case StepTwo(update):
-                return MergeRequest(self.document, KIND, update, self._may_append)
+                return MergeRequest(self.document, KIND, (update,), self._may_append)
             case Update(update) if self._may_append:
-                return MergeRequest(self.document, KIND, update)
+                return MergeRequest(self.document, KIND, (update,))
             case Update():
                 raise Refused(Error(ErrorCode.READ_ONLY, "The token lets nothing be written here."))
             case Denied():
@@ -254,8 +276,19 @@ class YjsDoor:
     def join_following(
         self, message: Request, frame: bytes | str, unread: deque[bytes | str]
     ) -> tuple[Request, int, int]:
-        """Each update is a transaction of its own."""
-        return message, 1, len(frame)
+        """Updates that wait here are merged as one message: each by itself costs every stage as much as all of them."""
+        frames, size = 1, len(frame)
+        if not isinstance(message, MergeRequest) or not message.may_append:
+            return message, frames, size
+        updates = list(message.updates)
+        while unread and size < _TOGETHER and len(updates) < self._most_together:
+            following = unread[0]
+            if not isinstance(following, bytes) or (update := _read_update(following)) is None:
+                break
+            unread.popleft()
+            updates.append(update)
+            frames, size = frames + 1, size + len(following)
+        return (message if frames == 1 else replace(message, updates=tuple(updates))), frames, size
 
     def encode(self, message: Message | DiffResponse) -> Sequence[bytes]:
         match message:
@@ -268,7 +301,7 @@ class YjsDoor:
             case Presence(_, entries):
                 return (encode(Awareness(entries)),)
             case Records(_, _, records):
-                return tuple(encode(Update(record.data)) for record in records)
+                return tuple(_encode_update(record.data) for record in records)
             case _:
                 return ()
 
@@ -287,4 +320,5 @@ DOOR = DoorType(
     PATH,
     None,
     lambda upgrade, house: YjsDoor(upgrade.path, upgrade.bearer, house.tokens, house.limits),
+    deflate=False,  # each small frame would be compressed once for every reader
 )

@@ -26,7 +26,7 @@ from llmcrdt.sync.messages import Error
 from ..core.limits import Limits
 from ..core.rate import Rate
 from ..doors.base import Door
-from .frames import PlainFrames
+from .frames import PlainFrames, binary_frame
 
 SLICE = 16 << 10
 """Bytes that are given to a socket at a time. It copies those that it can't send; frames wait here, shared by all."""
@@ -49,7 +49,7 @@ class Outgoing:
     @cached_property
     def framed(self) -> bytes:
         """The WebSocket frames, the same for all connections that don't compress."""
-        frames = [Frame(Opcode.BINARY, payload).serialize(mask=False) for payload in self.payloads]
+        frames = [binary_frame(payload) for payload in self.payloads]
         if len(frames) == 1 and self.size > SLICE:
             # It is kept once.
             self.payloads = (memoryview(frames[0])[-self.size :],)

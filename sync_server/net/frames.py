@@ -1,5 +1,5 @@
-"""Takes plain WebSocket frames out of what a socket reads, many at a time: parsing them one by one, as a library for
-all of RFC 6455 must, costs a relay more than what stands in them.
+"""Takes plain WebSocket frames out of what a socket reads, and makes some, many at a time: one by one, as a library for
+all of RFC 6455 must do it, that costs a relay more than what stands in them.
 
 A *plain* frame is a whole message of bytes: final, binary, without extension bits, masked, and here from its first byte
 to its last. Everything else (control frames, fragments, compressed frames, frames that come in several reads, and
@@ -17,6 +17,19 @@ except ImportError:
 
 _PLAIN = 0x82
 _MASKED = 0x80
+_HEADS = tuple(bytes((_PLAIN, size)) for size in range(126))
+
+
+def binary_frame(payload: bytes | memoryview) -> bytes:
+    """A message of bytes as one frame of a server: final, not masked, not compressed."""
+    size = len(payload)
+    if size < 126:
+        head = _HEADS[size]
+    elif size < 1 << 16:
+        head = b"\x82\x7e" + size.to_bytes(2, "big")
+    else:
+        head = b"\x82\x7f" + size.to_bytes(8, "big")
+    return b"".join((head, payload))
 
 
 class PlainFrames:

@@ -160,6 +160,23 @@ class DoorSuite:
         joined, frames, size = door.join_following(message, frame, unread)
         assert (joined, frames, size) == (message, 1, len(frame)) and len(unread) == 2
 
+    def test_what_writes_on_is_one_message_or_stays_where_it_is(self, house: House) -> None:
+        """However many are joined: what is left behind them is what was there, and each is counted once."""
+        rng = random.Random(4)
+        for _ in range(50):
+            door, frame = self.open(house), self.writing(D)
+            message = door.receive(frame)
+            assert isinstance(message, Push | MergeRequest)
+            frames = [rng.choice((self.writing(D), self.writing(D), self.reading(D))) for _ in range(8)]
+            unread = deque(frames)
+            joined, count, size = door.join_following(message, frame, unread)
+            taken = frames[: count - 1]
+            assert list(unread) == frames[count - 1 :] and all(f == self.writing(D) for f in taken)
+            assert size == len(frame) + sum(map(len, taken))
+            assert isinstance(joined, type(message)) and joined.document == D
+            if isinstance(joined, MergeRequest) and isinstance(message, MergeRequest):
+                assert joined.updates == message.updates * count and joined.may_append
+
     def test_a_client_that_only_reads_writes_nothing(self, tmp_path: Path) -> None:
         house, token, _ = self.guarded(tmp_path, "read")
         door = self.open(house, token=token)

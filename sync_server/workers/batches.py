@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 from ..core.turns import Source
-from ..core.validation import DiffRequest, Flush, Flushed, ValidateResult
+from ..core.validation import DiffRequest, Flush, Flushed, MergeRequest, ValidateResult
 from ..log.admin import SnapshotStore
 from .documents import LARGE, Document, Documents, Lane, State
 from .log_slices import Slice
@@ -150,7 +150,9 @@ class Batches:
                 jobs = document.jobs.get(source, ())
             if at >= len(jobs):
                 continue
-            order, whole = next_order(id_, source, jobs[at], share)
+            # Where a worker may be ended over it, a merge is one update: what the others of it made would be lost.
+            alone = lane.slow and isinstance(jobs[at].todo.request, MergeRequest)
+            order, whole = next_order(id_, source, jobs[at], 1 if alone else share)
             yield order
             if order.name == b"diff":
                 # It may be large, and the next one may be the same.

@@ -14,8 +14,8 @@ from ..core.validation import DiffRequest, MergeRequest, ValidateRequest, rest_o
 
 @dataclass(slots=True)
 class Job:
-    """``todo``: of a push, the records that have not passed; ``single``: it is tried record by record; ``deaths``: how
-    often the worker died over one of them, the ``fatal``-th."""
+    """``todo``: of a push, the records that have not passed, and of a merge the updates; ``single``: it is tried one by
+    one; ``deaths``: how often the worker died over one of them, the ``fatal``-th."""
 
     todo: ValidateRequest
     single: bool = False
@@ -23,10 +23,10 @@ class Job:
     deaths: int = 0
 
     def advance(self, count: int) -> None:
-        """The first records of the push have passed."""
-        push = self.todo.request
-        assert isinstance(push, Push)
-        self.todo = self.todo._replace(request=rest_of(push, count), records=self.todo.records - count)
+        """The first records of the push, or updates of the merge, are answered."""
+        request = self.todo.request
+        assert isinstance(request, Push | MergeRequest)
+        self.todo = self.todo._replace(request=rest_of(request, count), records=self.todo.records - count)
         self.fatal -= count
 
 
@@ -64,8 +64,11 @@ def next_order(id_: bytes, source: Source, job: Job, share: int) -> tuple[Sent, 
         case Push(_, _, _, data):
             count = min(job.todo.records, 1 if job.single else share)
             return Sent(id_, b"check", data[:count], source, job), count == job.todo.records
-        case MergeRequest(_, _, update, may_append):
-            return Sent(id_, b"merge" if may_append else b"cover", (update,), source, job), True
+        case MergeRequest(_, _, updates, may_append=True):
+            count = min(job.todo.records, 1 if job.single else share)
+            return Sent(id_, b"merge", updates[:count], source, job), count == job.todo.records
+        case MergeRequest(_, _, updates):
+            return Sent(id_, b"cover", updates, source, job), True
         case DiffRequest(_, _, version):
             return Sent(id_, b"diff", (version,), source, job), True
 
@@ -87,16 +90,17 @@ def read_answers(batch: Sequence[Sent], answers: Sequence[bytes]) -> Iterator[tu
 def _is_possible(order: Sent, answer: Answer) -> bool:
     """Whether an answer tells what its order asked for: it comes from where strangers' bytes may have had their way."""
     state, reason, data = answer
-    if order.name == b"check" and state in (b"ok", b"part", b"bad", b"broken"):
-        good, asked = (int(data[0]) if len(data) == 1 else -1), len(order.data)
+    if order.name in (b"check", b"merge") and state in (b"ok", b"part", b"bad", b"broken"):
+        told = len(data) == 1 or (order.name == b"merge" and data)
+        good, asked = (int(data[0]) if told else -1), len(order.data)
         if state == b"part":
             return 0 < good < asked
         return good == asked if state == b"ok" else bool(reason) and 0 <= good < asked
     match state:
         case b"ok":
-            return order.name == b"merge" or len(data) == (2 if order.name == b"diff" else 0)
+            return len(data) == (2 if order.name == b"diff" else 0)
         case b"which":
-            return order.name == b"check" and len(order.data) > 1 and not data
+            return order.name in (b"check", b"merge") and len(order.data) > 1 and not data
         case b"gone":
             return order.job is not None and not data
         case b"later" | b"heavy":

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from llmcrdt.sync.messages import Push
 
-from ..core.validation import ValidateResult
+from ..core.validation import MergeRequest, ValidateResult
 from ..log.base import label
 from .batches import TURN_COST
 from .documents import Document, Documents, Lane, State
@@ -80,7 +80,7 @@ class Outcomes:
         if document is None:
             return lambda: None
         if not lane.slow:
-            if job is not None and isinstance(job.todo.request, Push):
+            if job is not None and isinstance(job.todo.request, Push | MergeRequest):
                 job.single = job.single or not overran
             sources = (order.source,) if overran else ()
             if overran:
@@ -135,17 +135,16 @@ class Outcomes:
             document.answered = None
             if document.state is State.HELD:
                 self._documents.grow(document, sum(map(len, order.data)))
-        if order.name != b"check":
+        if order.name not in (b"check", b"merge"):
             return self._documents.finish(
                 order.document, order.source, job, ValidateResult(ticket, 0, data, refused), now
             )
-        good = int(data[0])
-        if refused or good >= job.todo.records:
-            return self._documents.finish(
-                order.document, order.source, job, ValidateResult(ticket, good, (), refused), now
-            )
-        job.advance(good)
-        self._documents.report(order.source, ValidateResult(ticket, good, more=True), now)
+        result = ValidateResult(ticket, int(data[0]), data[1:], refused)
+        # Of a push nothing can be appended behind a record that is refused; of a merge each update is for itself.
+        if result.done >= job.todo.records or (refused and order.name == b"check"):
+            return self._documents.finish(order.document, order.source, job, result, now)
+        job.advance(result.done)
+        self._documents.report(order.source, result._replace(more=True), now)
 
     def _handle_loaded(self, order: Sent, document: Document, answer: Answer) -> None:
         if answer.state != b"ok":

@@ -13,7 +13,7 @@ order   = name, kind, document, count, count × bytes
 answer  = state, reason, count, count × bytes          state: see below
 
 load    updates of the log, more to come          check   records -> how many are good, as a decimal number
-loaded  the last of them; now it is held          merge   one update -> what the document emitted, cut to records
+loaded  the last of them; now it is held          merge   updates -> how many are good, and what the document emitted
 heal    as load, but some updates are bad         cover   one update that must say nothing new
 healed  the last of those                         diff    a version -> what lies beyond it, the document's own version
 drop    hold it no longer
@@ -39,6 +39,8 @@ from llmcrdt.exceptions import MalformedUpdate
 from . import framing, process
 
 _JOBS = frozenset({b"check", b"merge", b"cover", b"diff"})
+_CUT = frozenset({b"check", b"merge"})
+"""Orders that can be done in part."""
 _UNDONE = frozenset({b"part", b"heavy", b"later"})
 
 
@@ -80,7 +82,8 @@ class ValidatorWorker:
     ) -> None:
         self._record, self._heavy, self._clock = record, heavy or float("inf"), clock
         self._progress = progress or process.Progress(-1)
-        self._at = 0
+        self._at = self._good = 0
+        self._emitted: list[bytes] = []
         self._backends: dict[bytes, Backend] = {}
         self._held: dict[bytes, _Held] = {}
         self._loading: dict[bytes, _Held] = {}
@@ -134,7 +137,7 @@ class ValidatorWorker:
         """The answer to an order about a document that is held."""
         try:
             done = self._orders[order](held, data)
-            if order == b"check" and self._good < len(data):
+            if order in _CUT and self._good < len(data):
                 return _answer(b"part", b"", done)
             return _answer(b"ok", b"", done)
         except _OneByOne:
@@ -147,8 +150,7 @@ class ValidatorWorker:
             if held.replica.broken:
                 self._held.pop(document, None)
                 state = b"broken"
-            good = [b"%d" % self._good] if order == b"check" else []
-            return _answer(state, str(error).encode(), good)
+            return _answer(state, str(error).encode(), self._so_far if order in _CUT else ())
 
     def load_backends(self) -> None:
         """Load the backends now, so that no first record waits for it."""
@@ -181,29 +183,56 @@ class ValidatorWorker:
         return _answer(b"ok")
 
     def _check(self, held: _Held, data: Sequence[bytes]) -> Sequence[bytes]:
-        """As many records as a turn has room for, in as few transactions as their work allows."""
-        self._good, began = 0, self._clock()
-        while self._good < len(data) and (not self._good or self._clock() - began < _TURN):
-            if not self._check_some(held, data):
-                break
-        return [b"%d" % self._good]
+        return self._do_all(held, data, held.replica.apply_together)
 
-    def _check_some(self, held: _Held, data: Sequence[bytes]) -> bool:
-        """The next records that are applied together. False where the first of them is heavy."""
+    def _merge(self, held: _Held, data: Sequence[bytes]) -> Sequence[bytes]:
+        """The same, and what the document emitted, cut to records."""
+
+        def merge(read: Sequence[ParsedUpdate]) -> None:
+            crdt, most = held.backend, self._record
+            if len(read) == 1 and len(read[0].data) > most:
+                crdt.split(read[0].data, most)  # refused before it is applied, where it can't be cut
+            self._emitted += [piece for kept in held.replica.merge(read) for piece in crdt.split(kept, most)]
+
+        return self._do_all(held, data, merge, self._record // 2)
+
+    @property
+    def _so_far(self) -> list[bytes]:
+        return [b"%d" % self._good, *self._emitted]
+
+    def _do_all(
+        self,
+        held: _Held,
+        data: Sequence[bytes],
+        act: Callable[[Sequence[ParsedUpdate]], None],
+        most: float = float("inf"),
+    ) -> Sequence[bytes]:
+        """As many updates as a turn has room for, in as few transactions as their work allows, of so many bytes at
+        most."""
+        self._good, self._emitted, began = 0, [], self._clock()
+        while self._good < len(data) and (not self._good or self._clock() - began < _TURN):
+            if not self._do_some(held, data, act, most):
+                break
+        return self._so_far
+
+    def _do_some(
+        self, held: _Held, data: Sequence[bytes], act: Callable[[Sequence[ParsedUpdate]], None], most: float
+    ) -> bool:
+        """The next updates that are applied together. False where the first of them is heavy."""
         read: list[ParsedUpdate] = []
         crdt = held.backend
-        wrong, seconds, first = None, 0.0, self._good
-        for record in islice(data, first, None):
-            work = crdt.estimate_work(record, held.blocks)
-            seconds += work.seconds
+        wrong, seconds, size, first = None, 0.0, 0, self._good
+        for update in islice(data, first, None):
+            work = crdt.estimate_work(update, held.blocks)
+            seconds, size = seconds + work.seconds, size + len(update)
             if work.seconds > self._heavy and not read:
                 if not first:
                     raise _Heavy
                 return False
-            if read and seconds > _TOGETHER:
+            if read and (seconds > _TOGETHER or size > most):
                 break
             try:
-                read.append(crdt.read(record))
+                read.append(crdt.read(update))
             except MalformedUpdate as error:
                 wrong = error
                 break
@@ -211,7 +240,7 @@ class ValidatorWorker:
         if read:
             self._progress.begin(self._at, first, len(read))
             try:
-                held.replica.apply_together(read)
+                act(read)
             except MalformedUpdate:
                 if len(read) > 1:
                     raise _OneByOne from None
@@ -220,16 +249,6 @@ class ValidatorWorker:
         if wrong is not None:
             raise wrong
         return True
-
-    def _merge(self, held: _Held, data: Sequence[bytes]) -> Sequence[bytes]:
-        (update,) = data
-        if update == held.backend.empty:  # some client may send it as often as it likes
-            return []
-        self._weigh(held, update)
-        if len(update) > self._record:
-            held.backend.split(update, self._record)  # refused before it is applied, where it can't be cut
-        applied = held.replica.apply(update)
-        return held.backend.split(applied.update, self._record) if applied.news else []
 
     def _cover(self, held: _Held, data: Sequence[bytes]) -> Sequence[bytes]:
         (update,) = data

@@ -13,6 +13,7 @@ from benchmarks.relay import folding
 from benchmarks.relay.dialects import Hocuspocus, Native, WrongContent, YWebsocket, frame
 from benchmarks.relay.load import check_documents
 from benchmarks.relay.material import Material, entries, tokens
+from benchmarks.relay.scenarios import DOORS
 from benchmarks.relay.servers import KINDS, OURS, YARDSTICK, has_proc, running
 from llmcrdt.crdt.yjs.compact import compact_updates
 from llmcrdt.sync import codec
@@ -34,16 +35,22 @@ def test_a_small_run(tmp_path: Path) -> None:
     others = [YARDSTICK] if next(k for k in KINDS if k.name == YARDSTICK).missing() is None else []
     servers = [part for name in (OURS, *others) for part in ("--server", name)]
     path = tmp_path / "found.json"
-    only = [part for name in ("streamed", "idle", "storm", "slow", "unload", "fold") for part in ("--only", name)]
+    only = [
+        part for name in ("streamed", "paced", "idle", "storm", "slow", "unload", "fold") for part in ("--only", name)
+    ]
     assert main(["relay", "--quick", "--records", "300", "--json", str(path), *only, *servers]) == 0
     found = json.loads(path.read_text())
     assert "notes" not in found, found["notes"]
     figures = {figure["name"]: figure for figure in found["figures"]}
-    for name in (OURS, *others):
+    for name in (*DOORS, *others):
         assert figures[f"10 rooms x 4, as fast as it goes: {name}"]["value"] > 0
+        assert figures[f"10 rooms x 4, 1,000 updates/s, p50: {name}"]["value"] > 0
+    for name in (OURS, *others):
         assert figures[f"5 clients join a document of 0.1 MB, until all have it: {name}"]["value"] > 0
     if others:
-        assert figures["  delivered/s / y-websocket"]["budget"] == 4
+        for door in ("", ", Yjs door", ", mixed"):
+            assert figures[f"  delivered/s{door} / y-websocket"]["budget"] == 4
+            assert figures[f"  p99{door} / 2 x (y-websocket and a durable commit)"]["budget"] == 1
     assert "  as many others after them" in figures
     assert "10 clients that don't read, 0.6 MB, Yjs door: memory more" in figures
     assert figures["longest ack meanwhile"]["value"] > 0
@@ -100,6 +107,28 @@ def test_a_yjs_follower_takes_updates_as_they_came_and_merged(kind: type[YWebsoc
     assert follower.take(spoken.messages[5], 5) == 6
     follower.check(6)
     assert spoken.follow().take(spoken.before + b"\x01\x00", 0) == 0, "awareness says nothing of the document"
+
+
+def test_a_yjs_follower_takes_the_next_piece_of_a_text_and_no_other() -> None:
+    """As one struct, which the core makes of words that come in one transaction."""
+    document: pycrdt.Doc = pycrdt.Doc()
+    document.apply_update(WORDS.updates[0])
+    before = document.get_state()
+    for update in WORDS.updates[1:5]:
+        document.apply_update(update)
+    piece = document.get_update(before)
+    assert WORDS.goes_on(piece, 1) == 5
+    assert WORDS.goes_on(piece, 2) == 2
+    for at in range(len(piece)):
+        other = bytearray(piece)
+        other[at] ^= 1
+        assert WORDS.goes_on(bytes(other), 1) == 1
+    spoken = YWebsocket("room", WORDS)
+    follower = spoken.follow()
+    assert follower.take(spoken.messages[0], 0) == 1
+    assert follower.take(b"\x00\x02" + write_uint(len(piece)) + piece, 1) == 5
+    assert follower.take(spoken.messages[5], 5) == 6
+    assert follower.replica is None
 
 
 def test_a_yjs_follower_notices_what_is_missing_and_what_is_wrong() -> None:

@@ -109,6 +109,44 @@ class YjsReplica:
         finally:
             self._heard.take()
 
+    def merge(self, updates: Sequence[ParsedUpdate]) -> list[bytes]:
+        self._watch()
+        kept: list[bytes] = []
+        try:
+            # What is told of a transaction in which something waited is not all of it.
+            together = 0 if len(updates) == 1 or self._intake.waiting else self._merge_together(updates, kept)
+            for update, span in updates[together:]:
+                applied = self._apply(update, span)
+                if applied.news:
+                    kept.append(applied.update)
+        except MalformedUpdate:
+            self.broken = self.broken or len(updates) > 1
+            raise
+        return kept
+
+    def _merge_together(self, updates: Sequence[ParsedUpdate], kept: list[bytes]) -> int:
+        """Apply updates in one transaction, up to the first that waits for another; how many that were."""
+        count, waits = 0, False
+        with self._guarded("The updates broke the CRDT core."):
+            with self._doc.transaction():
+                while count < len(updates) and not waits:
+                    waits = self._intake.give(*updates[count])
+                    count += 1
+            _, emitted = self._take()
+            news = _merged(emitted) if emitted else _EMPTY
+            # Where all was told again, all of it is in, and the version, which names every client, needn't be read.
+            told = read_update(news).written
+            given = (item for _, span in updates[:count] for item in span.written.items())
+            if not waits and all(end <= told.get(client, 0) for client, end in given):
+                self._intake.sure = True
+            else:
+                self._confirm()
+        if emitted:
+            kept.append(news)
+        if waits:
+            kept.append(updates[count - 1].data)
+        return count
+
     def _load(self, updates: Sequence[ParsedUpdate], snapshot: bytes | None = None) -> None:
         with self._guarded("The updates broke the CRDT core."):
             with self._doc.transaction():

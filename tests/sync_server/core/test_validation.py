@@ -102,6 +102,16 @@ def ask(client: ClientConnection, *messages: Message) -> Message:
     return hear(client)
 
 
+def pieces(request: Push | DiffRequest | MergeRequest) -> int:
+    """How many records or updates are to be validated."""
+    match request:
+        case Push(_, _, _, data):
+            return len(data)
+        case MergeRequest(_, _, updates):
+            return len(updates)
+    return 0
+
+
 def edits(count: int, size: int = 10, key: str = "k") -> list[bytes]:
     """The updates of one writer."""
     doc = pycrdt.Doc()
@@ -306,7 +316,7 @@ class Kept:
 
     def put(self, request: Push | DiffRequest | MergeRequest) -> int:
         self._ticket += 1
-        self.tell(ValidateRequest(self._ticket, request, "yjs", len(request.data) if isinstance(request, Push) else 0))
+        self.tell(ValidateRequest(self._ticket, request, "yjs", pieces(request)))
         return self._ticket
 
     def wait(self, *tickets: int) -> list[ValidateResult]:
@@ -428,7 +438,9 @@ def test_other_answers_are_not_believed_either(
     """Which of one update; bad, for no reason; and one thing in place of none, or of two."""
     spoil_first_answers(kept, monkeypatch, [b"ok", b"", b"0", *malformed])
     kept.put(
-        DiffRequest(D, "yjs", b"\x00") if order == b"diff" else MergeRequest(D, "yjs", b"\x00\x00", order == b"merge")
+        DiffRequest(D, "yjs", b"\x00")
+        if order == b"diff"
+        else MergeRequest(D, "yjs", (b"\x00\x00",), order == b"merge")
     )
     (answer,) = kept.wait(1)
     assert (answer.failed, answer.refused, len(answer.data)) == (False, "", 2 if order == b"diff" else 0)
@@ -495,7 +507,7 @@ def test_what_only_the_core_refuses_is_found_among_many_records(kept: Kept, bad:
     before, after = nested(), edits(3)
     data = (*before, bytes.fromhex(bad), *after)
     # Both wait for the document, so they are looked at together.
-    answer, merged = kept.wait(kept.put(Push(D, S, 1, data)), kept.put(MergeRequest(D, "yjs", after[0])))
+    answer, merged = kept.wait(kept.put(Push(D, S, 1, data)), kept.put(MergeRequest(D, "yjs", (after[0],))))
     assert (answer.good, bool(answer.refused)) == (len(before), True)
     assert texts(*merged.data) == texts(after[0]), "what came behind the bad one is not there"
     kept.append(D, *before)
@@ -524,11 +536,11 @@ def test_a_document_in_doubt_is_gone_until_it_is_loaded_again() -> None:
 def test_a_replica_that_was_dropped_is_loaded_again(kept: Kept) -> None:
     one, two = edits(2)
     kept.append(D, one)
-    (emitted,) = kept.wait(kept.put(MergeRequest(D, "yjs", two)))
+    (emitted,) = kept.wait(kept.put(MergeRequest(D, "yjs", (two,))))
     assert texts(one, *emitted.data) == texts(one, two)
     kept.tell(ReplicaDropped(D))  # it did not get into the log
-    assert kept.wait(kept.put(MergeRequest(D, "yjs", two))) == [ValidateResult(2, 0, emitted.data)]
-    assert kept.wait(kept.put(MergeRequest(D, "yjs", two))) == [ValidateResult(3)], "nothing new any more"
+    assert kept.wait(kept.put(MergeRequest(D, "yjs", (two,)))) == [ValidateResult(2, 1, emitted.data)]
+    assert kept.wait(kept.put(MergeRequest(D, "yjs", (two,)))) == [ValidateResult(3, 1)], "nothing new any more"
 
 
 def test_a_document_that_is_dropped_before_it_is_loaded_is_loaded_with_all_that_was_answered_before(kept: Kept) -> None:
@@ -559,11 +571,11 @@ def test_who_may_only_read_may_say_nothing_new(kept: Kept) -> None:
     gone = doc.get_update(before)
     kept.append(D, one, two)
     for said, fine in ((one, True), (two, True), (gone, False), (update("c", 3, doc), False)):
-        (answer,) = kept.wait(kept.put(MergeRequest(D, "yjs", said, may_append=False)))
+        (answer,) = kept.wait(kept.put(MergeRequest(D, "yjs", (said,), may_append=False)))
         assert (answer.refused == "") is fine
     kept.append(D, gone)
     kept.tell(ReplicaDropped(D))
-    (answer,) = kept.wait(kept.put(MergeRequest(D, "yjs", gone, may_append=False)))
+    (answer,) = kept.wait(kept.put(MergeRequest(D, "yjs", (gone,), may_append=False)))
     assert answer.refused == ""
 
 
@@ -609,7 +621,7 @@ def test_what_kills_the_worker_is_refused_and_what_stands_beside_it_passes(
     tickets = [
         kept.put(Push(D, S, 1, tuple(good))),
         kept.put(Push(E, T, 1, (*good[:3], deadly, good[3]))),
-        kept.put(MergeRequest(b"f" * 16, "yjs", good[0])),
+        kept.put(MergeRequest(b"f" * 16, "yjs", (good[0],))),
         kept.put(DiffRequest(D, "yjs", b"\x00")),
     ]
     one, two, three, four = kept.wait(*tickets)
@@ -657,8 +669,8 @@ def test_a_document_that_can_not_be_loaded_takes_nothing(
     restarts = kept.validator.restarts
     later = kept.wait(
         kept.put(Push(D, T, 1, tuple(edits(1)))),
-        kept.put(MergeRequest(D, "yjs", edits(1)[0])),
-        kept.put(MergeRequest(D, "yjs", b"\x00\x00", may_append=False)),
+        kept.put(MergeRequest(D, "yjs", (edits(1)[0],))),
+        kept.put(MergeRequest(D, "yjs", (b"\x00\x00",), may_append=False)),
         kept.put(Push(D, T, 2, (b"rubbish",))),
     )
     assert {(answer.good, answer.failed, answer.refused) for answer in (*first, *later)} == {(0, True, "")}
@@ -799,7 +811,7 @@ def test_a_flush_is_answered_also_where_the_log_could_not_be_read(
 def test_a_merge_that_rests_on_what_is_not_in_the_log_is_looked_at_again(tmp_path: Path) -> None:
     net = CheckedRooms(tmp_path, 1)
     net.step(Joined(1), Joined(2), Received(1, Open(D, "yjs")))
-    net.step(Received(1, Push(D, S, 1, (b"a",))), Received(2, MergeRequest(D, "yjs", b"m")))
+    net.step(Received(1, Push(D, S, 1, (b"a",))), Received(2, MergeRequest(D, "yjs", (b"m",))))
     net.step(Received(3, Push(D, S, 1, (b"b",))))
     push, merge = net.todo
     net.todo = []

@@ -12,12 +12,16 @@ from pathlib import Path
 import pycrdt
 import pytest
 from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+from websockets.typing import Subprotocol
 
 import llmcrdt
 from llmcrdt.ids import document_bytes, new_document_id
 from llmcrdt.sync.messages import (
     DELETE_DONE,
     FOLD_DONE,
+    PATH,
+    SUBPROTOCOL,
     Ack,
     Delete,
     Deleted,
@@ -37,11 +41,19 @@ from sync_server.net import connection as connection_module
 from sync_server.thread import RelayThread
 
 from ...waiting import eventually
-from ..core.test_validation import ask, hear, native
+from ..core.test_validation import CORE_REFUSES, ask, edits, hear, native, nested
 from ..yjs_peers import Bare, NodeClient, needs_node, texts, update
 
 OpenRepo = Callable[..., llmcrdt.Repo]
 S = b"s" * 16
+
+
+def say_at_once(page: Bare, *messages: yjs.YjsMessage | bytes) -> None:
+    """In one piece, so that the relay reads all of it in one."""
+    with page.socket.protocol_mutex:  # the thread that reads may send, too
+        for message in messages:
+            page.socket.protocol.send_binary(message if isinstance(message, bytes) else yjs.encode(message))
+        page.socket.socket.sendall(b"".join(page.socket.protocol.data_to_send()))
 
 
 def chained() -> list[bytes]:
@@ -198,9 +210,7 @@ def test_what_waits_for_the_rate_is_not_lost_with_its_connection(tmp_path: Path)
     with RelayThread(tmp_path, limits=Limits(rate=1_000, burst=2_000)) as relay, Bare(relay.url, document) as other:
         other.sync()
         with Bare(relay.url, document) as page:
-            for name in sorted(names):  # in one piece, so that the relay reads it in one
-                page.socket.protocol.send_binary(yjs.encode(yjs.Update(update(name, "x" * 500))))
-            page.socket.socket.sendall(b"".join(page.socket.protocol.data_to_send()))
+            say_at_once(page, *(yjs.Update(update(name, "x" * 500)) for name in sorted(names)))
             assert isinstance(other.hear(), yjs.StepOne | yjs.Update)
             page.socket.socket.shutdown(socket.SHUT_RDWR)  # no closing handshake
         for n in range(3):  # while the relay reads nothing from the page, it finds out when it writes to it
@@ -226,6 +236,90 @@ def test_a_page_and_a_device_see_each_other(tmp_path: Path, open_repo: OpenRepo)
             eventually(lambda: page("present"), lambda found: "device" in str(found))
             page("leave")
             eventually(lambda: conversation.presence(), lambda found: not found)
+
+
+def test_updates_that_come_at_once_are_fewer_records_and_the_same_document(tmp_path: Path) -> None:
+    document, doc, count = new_document_id(), pycrdt.Doc[pycrdt.Text](), 200
+    made: list[bytes] = []
+    doc.observe(lambda event: made.append(event.update))
+    text = doc.get("t", type=pycrdt.Text)
+    for n in range(count):
+        text += f"{n} "
+    with (
+        RelayThread(tmp_path) as relay,
+        Bare(relay.url, document) as reader,
+        Bare(relay.url, document) as page,
+        native(relay.url, document_bytes(document)) as device,
+    ):
+        reader.sync()
+        say_at_once(page, *map(yjs.Update, made))
+        seen, records = pycrdt.Doc[pycrdt.Text](), pycrdt.Doc[pycrdt.Text]()
+        while seen.get_state() != doc.get_state():
+            message = reader.hear()
+            if isinstance(message, yjs.Update):
+                seen.apply_update(message.update)
+        while records.get_state() != doc.get_state():
+            if isinstance(message := hear(device), Records):
+                for record in message.records:
+                    records.apply_update(record.data)
+        assert str(seen.get("t", type=pycrdt.Text)) == str(records.get("t", type=pycrdt.Text)) == str(text)
+    with closing(sqlite3.connect(tmp_path / DATABASE)) as db:
+        assert db.execute("SELECT count(*) FROM records").fetchone()[0] < count / 4
+
+
+@pytest.mark.parametrize("bad", [b"no update", *map(bytes.fromhex, CORE_REFUSES)], ids=range(4))
+def test_a_bad_update_among_many_takes_no_good_one_with_it(tmp_path: Path, bad: bytes) -> None:
+    """Nor does it get in with them: its page is sent off, and the operator has just that one."""
+    document, before = new_document_id(), nested()
+    with RelayThread(tmp_path) as relay, Bare(relay.url, document) as reader:
+        for one in before:
+            reader.send(yjs.Update(one))
+        reader.sync()  # else the bad one might come first, and wait
+        with Bare(relay.url, document) as page:
+            good = edits(20)
+            say_at_once(page, *map(yjs.Update, (*good[:8], bad, *good[8:])))
+            assert page.close_code() == 4422
+        eventually(lambda: texts(reader.sync()), lambda found: found == texts(*before, *good))
+    with closing(sqlite3.connect(tmp_path / DATABASE)) as db:
+        assert [bytes(data) for (data,) in db.execute("SELECT data FROM refused")] == [bad]
+
+
+def test_a_question_between_updates_is_answered_with_those_before_it(tmp_path: Path) -> None:
+    document, good = new_document_id(), edits(30)
+    with RelayThread(tmp_path) as relay, Bare(relay.url, document) as page:
+        for at in range(0, 30, 10):
+            say_at_once(page, *map(yjs.Update, good[at : at + 10]), yjs.StepOne(b"\x00"), yjs.QueryAwareness())
+        answers = []
+        while len(answers) < 3:
+            if isinstance(message := page.hear(), yjs.StepTwo):
+                answers.append(texts(message.update))
+        assert answers == [texts(*good[:end]) for end in (10, 20, 30)]
+
+
+@pytest.mark.parametrize("room", [0, 1, 5])
+def test_where_not_all_of_what_came_at_once_has_room_some_has(tmp_path: Path, room: int) -> None:
+    """As if each had come alone."""
+    document, good = new_document_id(), edits(8, size=100)
+    with RelayThread(tmp_path, limits=Limits(log=room * len(good[0]) + 20)) as relay, Bare(relay.url, document) as page:
+        page.sync()
+        say_at_once(page, *map(yjs.Update, good))
+        assert page.close_code() == 4413
+        with Bare(relay.url, document) as other:
+            assert len(texts(other.sync())) == room
+
+
+def test_a_page_that_offers_compression_goes_without(tmp_path: Path) -> None:
+    """Each small frame would be compressed again for every reader. A native client gets it."""
+    document = new_document_id()
+    with (
+        RelayThread(tmp_path) as relay,
+        Bare(relay.url, document, compression="deflate") as page,
+        connect(f"{relay.url}{PATH}", subprotocols=[Subprotocol(SUBPROTOCOL)], proxy=None) as device,
+    ):
+        assert page.socket.protocol.extensions == []
+        assert len(device.protocol.extensions) == 1
+        page.send(yjs.Update(update("k", "x" * 1_000)))
+        eventually(lambda: texts(page.sync()), lambda found: found == {"k": "x" * 1_000})
 
 
 def test_silence_is_broken_before_a_page_gives_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,8 +372,7 @@ def test_a_page_that_falls_behind_a_fold_has_to_come_back(tmp_path: Path) -> Non
             doc: pycrdt.Doc[pycrdt.Map[object]] = pycrdt.Doc()
             for n in range(count):  # each takes the place of the one before: the log is long, the document is not
                 writer.send(yjs.Update(update("k", f"{n} " + "x" * 100_000, doc)))
-            for _ in range(count):
-                assert isinstance(quick.hear(), yjs.Update)
+                assert isinstance(quick.hear(), yjs.Update), "each by itself: merged, those before would be gone"
             fold(relay.url, document_bytes(document))
             assert slow.close_code() == 1013
             writer.send(yjs.Update(update("k", "last", doc)))

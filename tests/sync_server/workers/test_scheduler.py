@@ -34,7 +34,7 @@ from sync_server.workers.orders import Answer, Place, Sent, read_answers
 from sync_server.workers.scheduler import ValidationScheduler
 
 from ...hostile.updates import all_between_two, far_apart, text
-from ..core.test_validation import edits
+from ..core.test_validation import edits, pieces
 from ..yjs_peers import update
 
 D, E, F, S = b"d" * 16, b"e" * 16, b"f" * 16, b"s" * 16
@@ -66,8 +66,7 @@ class Scheduled:
 
     def put(self, request: Push | DiffRequest | MergeRequest, source: int | str = 1) -> int:
         self.ticket += 1
-        records = len(request.data) if isinstance(request, Push) else 0
-        self.scheduler.put(ValidateRequest(self.ticket, request, "yjs", records, source), self.now)
+        self.scheduler.put(ValidateRequest(self.ticket, request, "yjs", pieces(request), source), self.now)
         return self.ticket
 
     def push(self, document: bytes, *data: bytes, source: int | str = 1, n: int = 1) -> int:
@@ -106,7 +105,7 @@ class Scheduled:
 
 def _fine(order: Sent) -> Answer:
     match order.name:
-        case b"check":
+        case b"check" | b"merge":
             return Answer(b"ok", "", (b"%d" % len(order.data),))
         case b"diff":
             return Answer(b"ok", "", (b"update", b"version"))
@@ -154,7 +153,7 @@ def test_a_long_push_is_cut_and_others_come_between(scheduled: Scheduled) -> Non
 def test_what_a_worker_left_is_asked_for_again(scheduled: Scheduled) -> None:
     a, b, c = (
         scheduled.push(D, *edits(10)),
-        scheduled.put(MergeRequest(D, "yjs", b"m")),
+        scheduled.put(MergeRequest(D, "yjs", (b"m",))),
         scheduled.put(DiffRequest(D, "yjs", b"v")),
     )
     batch = scheduled.batch(scheduled.quick)
@@ -333,7 +332,7 @@ def test_everything_is_answered_once_and_in_order_whatever_workers_leave_or_die_
             source, document = rng.choice((1, 2)), rng.choice((D, E, F))
             size = rng.choice((1, 1, 30))
             data = rng.choices(made, k=size) if rng.random() < 0.9 else [far_apart(700)]
-            request = rng.choice((Push(document, S, 1, tuple(data)), MergeRequest(document, "yjs", data[0])))
+            request = rng.choice((Push(document, S, 1, tuple(data)), MergeRequest(document, "yjs", tuple(data))))
             asked.setdefault((source, document), []).append(scheduled.put(request, source))
         lane = rng.choice(scheduled.scheduler.lanes)
         batch = scheduled.batch(lane)
