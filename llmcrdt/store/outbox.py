@@ -94,8 +94,8 @@ class SqliteOutboxes:
         with self._connection.writing() as db:
             for session, n, data in records:
                 update_rows.insert(db, document, data, name=(session, n))
-            for data, reason in refused:
-                update_rows.set_aside(db, document, data, reason)
+            if refused:
+                update_rows.set_aside(db, document, refused)
             if stale:
                 update_rows.want_purge(db, document)
             if cursor is None or not self._move_cursor(db, relay, document, cursor):
@@ -126,7 +126,7 @@ class SqliteOutboxes:
             seq, data = found
             key = "relay = ? AND document = ? AND place = ?"
             db.execute(f"DELETE FROM outbox WHERE {key}", [relay, document, seq])
-            update_rows.set_aside(db, document, data, why)
+            update_rows.set_aside(db, document, [(data, why)])
             self.begin_names_anew(db, relay, document)
             refills = self.refills(relay, document)
             query = f"SELECT place FROM outbox WHERE {named} > ? ORDER BY place"

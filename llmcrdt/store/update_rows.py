@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import zlib
 from collections.abc import Iterable, Sequence
 from sqlite3 import Connection as Database
+
+logger = logging.getLogger("llmcrdt.store")
+
+ASIDE_ROWS, ASIDE = 1_000, 16 << 20
+"""Updates of one document that are set aside, and their bytes; then no more are kept."""
+ALL_ASIDE_ROWS, ALL_ASIDE = 10_000, 64 << 20
+"""The same for all documents."""
 
 
 def insert(
@@ -63,9 +71,25 @@ def last_seq(db: Database, document: str) -> int:
     return int(db.execute(query, [document, document]).fetchone()[0])
 
 
-def set_aside(db: Database, document: str, data: bytes, reason: str) -> None:
-    """Keep a copy of an update apart from its document."""
-    db.execute("INSERT INTO set_aside (document, reason, data) VALUES (?, ?, ?)", [document, reason, data])
+def set_aside(db: Database, document: str, refused: Sequence[tuple[bytes, str]]) -> None:
+    """Keep copies of updates apart from their document, each once, as far as there is room: they come from others, who
+    may send as many as they like. What has no room is logged."""
+    query = "SELECT count(*), coalesce(sum(length(data)), 0) FROM set_aside"
+    rows, size = db.execute(query).fetchone()
+    own_rows, own_size = db.execute(f"{query} WHERE document = ?", [document]).fetchone()
+    left_out = 0
+    for data, reason in refused:
+        full = own_rows >= ASIDE_ROWS or rows >= ALL_ASIDE_ROWS
+        if full or own_size + len(data) > ASIDE or size + len(data) > ALL_ASIDE:
+            left_out += 1
+            continue
+        known = "SELECT 1 FROM set_aside WHERE document = ? AND data = ?"
+        if db.execute(known, [document, data]).fetchone() is None:
+            db.execute("INSERT INTO set_aside (document, reason, data) VALUES (?, ?, ?)", [document, reason, data])
+            own_rows, own_size, rows, size = own_rows + 1, own_size + len(data), rows + 1, size + len(data)
+    if left_out:
+        why = "so many updates can't be applied that no copies of others are kept"
+        logger.warning("%s: %s (%d just now). Its relay may be broken or hostile.", document, why, left_out)
 
 
 def want_purge(db: Database, document: str) -> None:

@@ -109,9 +109,7 @@ class SqliteUpdates:
     def set_aside(self, document: str, data: bytes, reason: str) -> None:
         with self._connection.writing() as db:
             # A process that loads the document again finds it there before the one that merged it says so.
-            known = "SELECT 1 FROM set_aside WHERE document = ? AND data = ?"
-            if db.execute(known, [document, data]).fetchone() is None:
-                update_rows.set_aside(db, document, data, reason)
+            update_rows.set_aside(db, document, [(data, reason)])
             same = "SELECT place FROM updates WHERE document = ? AND data = ?"
             db.execute(f"DELETE FROM outbox WHERE document = ? AND place IN ({same})", [document, document, data])
             db.execute("DELETE FROM updates WHERE document = ? AND data = ?", [document, data])

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
+
+RETRY_AFTER: Final = 300.0
+"""Seconds that a relay may keep a client away: longer, and one wrong answer would do so for ever."""
 
 
 class Backoff:
@@ -16,11 +20,12 @@ class Backoff:
         self._tries = 0
 
     def next(self, retry_after: float = 0.0) -> float:
-        """The next pause. ``retry_after``: what the relay asked for. Never less, and as much again at random."""
+        """The next pause. ``retry_after``: what the relay asked for; ``RETRY_AFTER`` of it counts at most. Never less,
+        and as much again at random."""
         pause = self._random() * min(self._cap, self._first * 2.0**self._tries)
         # Past the cap the power would only grow out of range.
         self._tries = min(self._tries + 1, 60)
-        return max(pause, retry_after * (1 + self._random()))
+        return max(pause, min(retry_after, RETRY_AFTER) * (1 + self._random()))
 
     def reset(self) -> None:
         """After a connection that held."""

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Final
 
 from ..exceptions import RelayRefused
 from ..ids import DocumentId, SessionId, document_bytes, document_id, text_of
@@ -18,7 +19,7 @@ from .document_sync import DocumentSync, Phase
 from .events import Acked, Arrived, CaughtUp, Deleted, Event, Folded, Opened, Present, Reached, Refused, Welcomed
 from .local import LocalDocuments, Record
 from .loss_detector import LossDetector
-from .messages import FOLD_NEVER, NOTHING_MORE, Cursor, Error, ErrorCode
+from .messages import FOLD_NEVER, MAX_SNAPSHOT, NOTHING_MORE, Cursor, Error, ErrorCode
 from .opening_queue import OpeningQueue
 from .protocol import Connection
 from .sender import Sender
@@ -28,6 +29,16 @@ logger = logging.getLogger(__name__)
 
 REFILL_DELAY = 2.0
 """Seconds; the longest pause before a relay that lost data is filled again."""
+
+ROOM: Final = 64 << 20
+"""Bytes that are held of documents that have come in part, all but the largest together; past it they come one after
+the other."""
+ROOM_FOR_ONE: Final = MAX_SNAPSHOT
+"""The same for one document; a larger one is not followed."""
+LOOK: Final = 1 << 20
+"""Bytes that come in between two looks at what is held."""
+_RECORD: Final = 128
+"""What a record counts beside its bytes: to Python a small one is mostly an object."""
 
 
 @dataclass(slots=True)
@@ -58,6 +69,8 @@ class ConnectionSync:
         self.loss = LossDetector(state.local, connection)
         self._sender = Sender(state.local)
         self._window_freed = False
+        # Bytes that came since it was looked at what is held.
+        self._came = 0
 
     def end(self) -> None:
         """The connection is gone. Nothing that was not acknowledged counts as sent any more."""
@@ -160,6 +173,7 @@ class ConnectionSync:
                 filling = doc.phase is Phase.FILLING
                 if filling:
                     doc.log += (r.data for r in records)
+                    doc.log_size += sum(len(r.data) + _RECORD for r in records)
                 named = [Record(_session(r.session), r.n, r.data) for r in records]
                 if self._local.received(doc.id, named, None if filling else cursor):
                     self.update_documents()
@@ -175,6 +189,40 @@ class ConnectionSync:
                     self.timers.append((self._random() * REFILL_DELAY, doc.id, doc.opening))
                 else:
                     self._refill(doc)
+        self._give_turn(doc)
+
+    def _give_turn(self, doc: DocumentSync) -> None:
+        """The next of those that come one at a time, where nothing of this one is still to come."""
+        if not self.openings.one_at_a_time or doc.phase is not Phase.LIVE:
+            return
+        if not self.connection.behind(doc.raw) and not self.connection.arriving(doc.raw):
+            self.openings.done(doc)
+            self._open_ready()
+
+    def make_room(self, came: int) -> None:
+        """So many bytes came. A relay may send what it likes, also parts of snapshots that never end."""
+        self._came += came
+        if self._came < LOOK:
+            return
+        self._came = 0
+        held = [doc for doc in self.documents.values() if self._held(doc)]
+        if not held:
+            return
+        largest = max(held, key=self._held)
+        others = [doc for doc in held if doc is not largest]
+        if self._held(largest) > ROOM_FOR_ONE:
+            text = f"The relay sends more than {ROOM_FOR_ONE >> 20} MiB of {largest.id} at once; no device takes that."
+            hint = "All else goes on. Ask whoever runs the relay: no document is so large there (inspect)."
+            self._stop(largest, RelayRefused(text, hint=hint))
+        elif sum(map(self._held, others)) > ROOM:
+            for doc in others:
+                doc.enter(Phase.WAITING)
+                self._leave(doc)
+            self.openings.postpone(others, largest)
+
+    def _held(self, doc: DocumentSync) -> int:
+        """Bytes that are in memory of a document that has come in part."""
+        return doc.log_size + self.connection.arriving(doc.raw)
 
     def _open(self, doc: DocumentSync, cursor: Cursor | None) -> None:
         self._state.openings += 1
@@ -188,7 +236,7 @@ class ConnectionSync:
 
     def _open_ready(self) -> None:
         for doc in self.openings.ready():
-            self._open(doc, None)
+            self._open(doc, self._local.cursor(doc.id))
 
     def _refill(self, doc: DocumentSync) -> None:
         before = self._local.cursor(doc.id)
@@ -198,10 +246,11 @@ class ConnectionSync:
         self._state.waiters.mark(doc.id)
         self._state.waiters.check(doc.id)
         self._go_live(doc)
+        self._give_turn(doc)
 
     def _go_live(self, doc: DocumentSync) -> None:
         doc.enter(Phase.LIVE)
-        self.openings.done(doc)
+        self.openings.live(doc)
         self.push(doc)
         self._open_ready()
 
@@ -240,6 +289,10 @@ class ConnectionSync:
 
     def _rule_out(self, doc: DocumentSync, error: Error, hint: str = "") -> None:
         why = RelayRefused(f"The relay refused {doc.id}: {error.text}", code=error.code, hint=hint)
+        self._stop(doc, why)
+
+    def _stop(self, doc: DocumentSync, why: RelayRefused) -> None:
+        """It is followed no longer on this connection."""
         doc.enter(Phase.REFUSED)
         self._leave(doc)
         self._note_refusal(doc, why)

@@ -2,6 +2,12 @@
 
     phase      event                                         next
     WAITING    it has a cursor, or room to be filled         OPENING
+    OPENING,   all that arrives takes too much memory, and   WAITING
+    FILLING,   another document has the largest part of it
+    LIVE
+    OPENING,   it alone takes too much                       REFUSED
+    FILLING,
+    LIVE
     OPENING    the relay resumes at its cursor               LIVE
     OPENING    the relay resets to position 0                FILLING
     FILLING    caught up, and the outbox refilled            LIVE
@@ -45,9 +51,9 @@ class Phase(Enum):
 
 MAY_FOLLOW: Final[Mapping[Phase, frozenset[Phase]]] = {
     Phase.WAITING: frozenset({Phase.OPENING}),
-    Phase.OPENING: frozenset({Phase.OPENING, Phase.FILLING, Phase.LIVE, Phase.REFUSED}),
-    Phase.FILLING: frozenset({Phase.OPENING, Phase.LIVE, Phase.REFUSED}),
-    Phase.LIVE: frozenset({Phase.OPENING, Phase.REFUSED}),
+    Phase.OPENING: frozenset({Phase.WAITING, Phase.OPENING, Phase.FILLING, Phase.LIVE, Phase.REFUSED}),
+    Phase.FILLING: frozenset({Phase.WAITING, Phase.OPENING, Phase.LIVE, Phase.REFUSED}),
+    Phase.LIVE: frozenset({Phase.WAITING, Phase.OPENING, Phase.REFUSED}),
     Phase.REFUSED: frozenset(),
 }
 """The phases that may come after each."""
@@ -55,12 +61,12 @@ MAY_FOLLOW: Final[Mapping[Phase, frozenset[Phase]]] = {
 
 @dataclass(slots=True)
 class DocumentSync:
-    """``raw``: its id as the wire has it. ``had_cursor``: it had one past position 0 when it was opened; a relay that
-    does not know it lost something. ``opening``: the number of the last OPEN. ``log``: the records that came while it
-    is filled. ``sent``: the place in the outbox up to which all was sent. ``position``: how far the log came in.
-    ``sent_anew``: invariant 5. Refused by the relay: ``records_refused``, all records;
-    ``presence_refused``, announcements. ``outbox_refused``: the value of ``replaced()`` when the relay refused this
-    outbox; None: it was not refused."""
+    """``raw``: its id as the wire has it. ``had_cursor``: it had one past position 0 when it was opened; a
+    relay that does not know it lost something. ``opening``: the number of the last OPEN. ``log``: the records
+    that came while it is filled, ``log_size`` its bytes. ``sent``: the place in the outbox up to which all was
+    sent. ``position``: how far the log came in. ``sent_anew``: invariant 5. Refused by the relay:
+    ``records_refused``, all records; ``presence_refused``, announcements. ``outbox_refused``: the value of
+    ``replaced()`` when the relay refused this outbox; None: it was not refused."""
 
     id: DocumentId
     raw: bytes
@@ -68,6 +74,7 @@ class DocumentSync:
     had_cursor: bool = False
     opening: int = 0
     log: list[bytes] = field(default_factory=list)
+    log_size: int = 0
     sent: int = 0
     position: int = 0
     sent_anew: bool = False
@@ -78,4 +85,4 @@ class DocumentSync:
     def enter(self, phase: Phase) -> None:
         """The one place where a phase changes. ``log`` begins empty in each."""
         assert phase in MAY_FOLLOW[self.phase], f"{phase} after {self.phase}"
-        self.phase, self.log = phase, []
+        self.phase, self.log, self.log_size = phase, [], 0

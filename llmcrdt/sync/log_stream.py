@@ -36,14 +36,26 @@ class Window:
     size: int = 0
 
 
+_PIECE = 128
+"""What a part of a snapshot counts beside its bytes: to Python a small one is mostly an object."""
+
+
+@dataclass(slots=True)
+class Arriving:
+    """Bytes of snapshots of which parts are still to come: over all documents of a connection."""
+
+    size: int = 0
+
+
 @dataclass(slots=True)
 class _Partial:
-    """A snapshot of which parts have come: whole records, and pieces of the next."""
+    """A snapshot of which parts have come: whole records, and pieces of the next. ``held``: the bytes of both."""
 
     session: bytes
     records: list[Record] = field(default_factory=list)
     pieces: list[bytes] = field(default_factory=list)
     size: int = 0
+    held: int = 0
 
 
 class LogStream:
@@ -53,10 +65,13 @@ class LogStream:
     stream.
     """
 
-    __slots__ = ("_asked", "_document", "_head", "_partial", "_unacked", "_window", "cursor", "openings")
+    __slots__ = ("_arriving", "_asked", "_document", "_head", "_partial", "_unacked", "_window", "cursor", "openings")
 
-    def __init__(self, document: bytes, asked: Cursor | None, openings: int, window: Window) -> None:
-        self._document, self._asked, self.openings, self._window = document, asked, openings, window
+    def __init__(
+        self, document: bytes, asked: Cursor | None, openings: int, window: Window, arriving: Arriving
+    ) -> None:
+        self._document, self._asked, self.openings = document, asked, openings
+        self._window, self._arriving = window, arriving
         self.cursor: Cursor | None = None
         self._head: Cursor | None = None
         self._partial: _Partial | None = None
@@ -66,6 +81,11 @@ class LogStream:
     def behind(self) -> int:
         """How many positions are still to come of those that the relay had when the document was opened."""
         return self._head.position - self.cursor.position if self._head and self.cursor else 0
+
+    @property
+    def arriving(self) -> int:
+        """Bytes of a snapshot of which parts are still to come."""
+        return self._partial.held if self._partial else 0
 
     def opened(self, message: messages.Opened) -> list[Event]:
         """OPENED answers the last OPEN."""
@@ -94,17 +114,20 @@ class LogStream:
             raise MalformedFrame(f"A snapshot of position {message.position} came after {cursor.position}.")
         partial = self._partial
         if partial is None or partial.session != message.session:
+            self._drop_partial()
             partial = self._partial = _Partial(message.session)
         if (message.n, message.offset) != (len(partial.records) + 1, partial.size):
             raise MalformedFrame("A part of a snapshot is missing.")
         partial.pieces.append(message.data)
         partial.size += len(message.data)
+        partial.held += len(message.data) + _PIECE
+        self._arriving.size += len(message.data) + _PIECE
         if partial.size == message.size:
             partial.records.append(Record(message.session, message.n, b"".join(partial.pieces)))
             partial.pieces, partial.size = [], 0
         if not message.last:
             return []
-        self._partial = None
+        self._drop_partial()
         cursor = self.cursor = Cursor(cursor.log, message.position, message.chain)
         self._compare(cursor)
         return [Arrived(self._document, tuple(partial.records), cursor), *self._caught_up(cursor)]
@@ -133,6 +156,15 @@ class LogStream:
                 cursor = self._advance(cursor, known[0])
         acked: list[Event] = [Acked(self._document, tuple(names), cursor)]
         return acked + self._caught_up(cursor)
+
+    def forget(self) -> None:
+        """Nothing of this stream takes room any more."""
+        self._drop_partial()
+        self.release()
+
+    def _drop_partial(self) -> None:
+        self._arriving.size -= self.arriving
+        self._partial = None
 
     def release(self) -> None:
         """Nothing that was pushed takes room in the window any more."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from ..ids import DocumentId
@@ -13,31 +13,49 @@ FILLING: Final = 8
 
 
 class OpeningQueue:
-    """``pending``: all documents that are not live yet, and not refused."""
+    """``pending``: all documents that are not live yet, and not refused.
+
+    Once documents were postponed, for together they took too much memory, those are opened one at a time.
+    """
 
     def __init__(self) -> None:
+        self.one_at_a_time = False
         self.pending: set[DocumentId] = set()
         self._waiting: dict[DocumentId, DocumentSync] = {}
         self._filling: set[DocumentId] = set()
 
     def add(self, doc: DocumentSync) -> None:
-        """A document without a cursor, to be opened when its turn comes."""
+        """A document without a cursor, or one that was postponed, to be opened when its turn comes."""
         self.pending.add(doc.id)
         self._waiting[doc.id] = doc
 
     def ready(self) -> Iterator[DocumentSync]:
         """Those whose turn it is. Each has to be ``opened`` before the next is asked for."""
-        while self._waiting and len(self._filling) < FILLING:
+        while self._waiting and len(self._filling) < (1 if self.one_at_a_time else FILLING):
             yield self._waiting.pop(next(iter(self._waiting)))
 
     def opened(self, doc: DocumentSync, *, from_start: bool) -> None:
         """It was asked for, with a cursor or from position 0."""
         self.pending.add(doc.id)
-        if from_start:
+        if from_start or self.one_at_a_time:
             self._filling.add(doc.id)
 
+    def postpone(self, docs: Iterable[DocumentSync], first: DocumentSync) -> None:
+        """Open these later, one at a time, when ``first`` has come to the end."""
+        self.one_at_a_time = True
+        for doc in docs:
+            self.done(doc)
+            self.add(doc)
+        self._filling.add(first.id)
+
+    def live(self, doc: DocumentSync) -> None:
+        """It is live. Where documents are opened one at a time it keeps its turn until it is ``done``."""
+        self.pending.discard(doc.id)
+        if not self.one_at_a_time:
+            self._filling.discard(doc.id)
+
     def done(self, doc: DocumentSync) -> None:
-        """It is live, or refused, or not followed any more."""
+        """It is live and nothing is still to come, or it is refused, or not followed any more."""
         self.pending.discard(doc.id)
         self._filling.discard(doc.id)
         self._waiting.pop(doc.id, None)

@@ -34,12 +34,19 @@ DELETED and REACHED answer what was asked, in whatever state a document is.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
-from ..exceptions import MalformedFrame
+from ..exceptions import MalformedFrame, SyncError
 from . import codec, messages
 from .events import Deleted, Event, Folded, Present, Reached, Refused, Welcomed
-from .log_stream import LogStream, Window
+from .log_stream import Arriving, LogStream, Window
 from .messages import Cursor, Message, Record
+
+MAX_WINDOW: Final = 16 << 20
+"""Bytes of records that are pushed before any of them is acknowledged, whatever the relay allows."""
+
+MAX_UNSENT: Final = 64 << 20
+"""Bytes that wait to be sent, after which nothing more is taken from the relay. 10,000 documents ask with 1 MB."""
 
 
 class Connection:
@@ -54,12 +61,13 @@ class Connection:
         # Documents closed while OPENs were under way: so many answers are still to come, and to be ignored.
         self._closing: dict[bytes, int] = {}
         self._frames: list[bytes] = [codec.encode(messages.Hello(agent, token, messages.FEATURES))]
+        self._frames_size = 0
         self._barriers = 0
-        self._window = Window()
+        self._window, self._arriving = Window(), Arriving()
 
     def drain_frames(self) -> list[bytes]:
         """The frames to send now, in order. Each is handed out once."""
-        frames, self._frames = self._frames, []
+        frames, self._frames, self._frames_size = self._frames, [], 0
         return frames
 
     def open(self, document: bytes, kind: str, cursor: Cursor | None) -> None:
@@ -67,7 +75,7 @@ class Connection:
         before = self._streams.get(document)
         openings = (before.openings if before else self._closing.pop(document, 0)) + 1
         self._forget(document)
-        self._streams[document] = LogStream(document, cursor, openings, self._window)
+        self._streams[document] = LogStream(document, cursor, openings, self._window, self._arriving)
         self._send(messages.Open(document, kind, cursor))
 
     def close(self, document: bytes) -> None:
@@ -94,13 +102,21 @@ class Connection:
         stream = self._streams.get(document)
         return stream.behind() if stream else 0
 
+    def arriving(self, document: bytes | None = None) -> int:
+        """Bytes of snapshots of which parts are still to come, of one document or of all."""
+        if document is None:
+            return self._arriving.size
+        stream = self._streams.get(document)
+        return stream.arriving if stream else 0
+
     def fits(self, size: int, more: int = 0) -> bool:
         """Whether the window has room for ``more`` + 1 records of ``size`` bytes together. One record always fits an
-        empty window."""
+        empty window. Whatever the relay says that it takes, a device holds no more than ``MAX_WINDOW``."""
         limits, records = self.limits, self._window.records + more
         if limits is None:
             return False
-        return records == 0 or (records < limits.window_records and self._window.size + size <= limits.window_bytes)
+        most = min(limits.window_bytes, MAX_WINDOW)
+        return records == 0 or (records < limits.window_records and self._window.size + size <= most)
 
     def push(self, document: bytes, records: Sequence[Record]) -> None:
         """Send records of one session, with n growing by one, on an open document. Ask ``fits`` before each."""
@@ -135,7 +151,12 @@ class Connection:
         return self._barriers
 
     def receive(self, frame: bytes) -> list[Event]:
-        """The events of a frame from the relay. Raises MalformedFrame."""
+        """The events of a frame from the relay. Raises MalformedFrame; and SyncError where too much waits that the
+        relay does not read, for what it sends may need answers."""
+        if self._frames_size > MAX_UNSENT:
+            raise SyncError(
+                f"The relay reads nothing, and {MAX_UNSENT >> 20} MiB wait for it.", hint="Try again later."
+            )
         message = codec.decode(frame)
         if self.limits is None and not isinstance(message, messages.Welcome | messages.Error):
             raise MalformedFrame("The relay did not greet first.")
@@ -169,7 +190,9 @@ class Connection:
     # ---------------------------------------------------------------- inside
 
     def _send(self, message: Message) -> None:
-        self._frames.append(codec.encode(message))
+        frame = codec.encode(message)
+        self._frames.append(frame)
+        self._frames_size += len(frame)
 
     def _opened(self, message: messages.Opened) -> list[Event]:
         stream = self._streams.get(message.document)
@@ -221,4 +244,4 @@ class Connection:
     def _forget(self, document: bytes) -> None:
         stream = self._streams.pop(document, None)
         if stream is not None:
-            stream.release()
+            stream.forget()

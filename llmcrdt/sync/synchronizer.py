@@ -68,6 +68,7 @@ class Synchronizer:
             if isinstance(event, Refused) and event.error.document is None:
                 self.retry_after = event.error.retry_after / 1000
             self._current.handle_event(event)
+        self._current.make_room(len(frame))
         self._advance()
 
     def drain_frames(self) -> list[bytes]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import secrets
 import time
@@ -267,6 +268,11 @@ def _grant(claims: dict[str, Any], key: str = "") -> Grant:
         raise ValueError("claims are missing")
     if not isinstance(patterns, list) or not all(isinstance(p, str) for p in patterns):
         raise ValueError("doc is no list of patterns")
-    if expires is not None and (isinstance(expires, bool) or not isinstance(expires, int | float)):
+    if expires is not None and not _is_time(expires):
         raise ValueError("exp is no time")
     return Grant(id_, subject, level, tuple(patterns), expires, key)
+
+
+def _is_time(value: object) -> bool:
+    """JSON as Python reads it has NaN, which no clock ever passes, and infinite numbers."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf

@@ -15,7 +15,7 @@ from llmcrdt.sync.messages import Cursor
 
 from .admin import StoredSnapshot
 from .base import LogError
-from .file import explained, explaining, key, lock_file, open_file
+from .file import clear_aside, explained, explaining, key, lock_file, open_file
 from .generational_cache import GenerationalCache
 
 
@@ -88,6 +88,7 @@ class SqliteDatabase:
         lock: sqlite3.Connection | None = None
         try:
             lock = self.lock = lock_file(self.path.with_name(self.path.name + "-lock"))
+            clear_aside(self.path)
             self.db = open_file(self.path)
             self.connection: sqlite3.Connection = self.db.conn
             self.find_unswept()

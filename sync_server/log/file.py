@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from sqlite_utils import Database, Migrations
@@ -127,6 +127,28 @@ def open_file(path: Path) -> Database:
         connection.close()
         raise
     return db
+
+
+@contextmanager
+def aside(path: Path) -> Iterator[Database]:
+    """An empty database beside a log, private to its owner, and gone when the block ends. ``clear_aside`` takes away
+    what a process left that was killed within it."""
+    file = clear_aside(path)
+    os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    try:
+        with closing(sqlite3.connect(file, isolation_level=None)) as connection:
+            connection.execute("PRAGMA journal_mode=OFF")
+            connection.execute("PRAGMA synchronous=OFF")
+            yield Database(connection)
+    finally:
+        clear_aside(path)
+
+
+def clear_aside(path: Path) -> Path:
+    """Take away the database beside a log. Its name."""
+    file = path.with_name(path.name + "-restoring")
+    file.unlink(missing_ok=True)
+    return file
 
 
 def is_log(db: sqlite3.Connection) -> bool:

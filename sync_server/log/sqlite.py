@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from . import tombstones
 from .database import SqliteDatabase
-from .file import migrations
+from .file import aside, migrations
 from .quotas import SqliteQuotas
 from .records import SqliteRecords
 from .rejected import SqliteRejected
@@ -55,19 +55,18 @@ class SqliteStorage:
         self.sweeper.scrub()
 
     def replace_with(self, source: sqlite3.Connection) -> None:
-        """Become a copy of another database. Documents that were deleted here stay deleted. Raises LogError."""
+        """Become a copy of another database. Documents that were deleted here stay deleted. All of it or none, also
+        where the process is killed. Raises LogError."""
         database = self.database
-        with database.errors():
-            deleted = tombstones.every(database.connection)
-            source.backup(database.connection)
+        with database.errors(), aside(database.path) as copy:
+            source.backup(copy.conn)
             # The copy may be of an older relay.
-            migrations.apply(database.db)
-            database.forget()
-            database.find_unswept()
-        for document in deleted:
-            self.tombstones.delete(document)
-        for error in self.records.commit().values():
-            raise error
+            migrations.apply(copy)
+            # They are in it before it takes the log's place: between the two, nothing would be deleted.
+            tombstones.carry(database.connection, copy.conn)
+            copy.conn.backup(database.connection)
+        database.forget()
+        database.find_unswept()
         while self.sweeper.sweep(_ROWS):
             pass
         self.sweeper.scrub()

@@ -33,12 +33,7 @@ class SqliteTombstones:
             database.flush()
             database.write_sizes()
             db = database.write()
-            db.execute(
-                "INSERT INTO documents (id, kind, log, gone, owner) VALUES (?, '', x'', 3, ?) ON CONFLICT (id)"
-                " DO UPDATE SET gone = 1, kind = '', log = x'', size = 0, wanted = 0, owner = '' WHERE gone = 0",
-                (document, subject),
-            )
-            rejected.forget(db, document)
+            _mark(db, document, subject)
         database.documents.forget(document)
         database.unknown_tombstones.pop(subject, None)
         if doc is not None:
@@ -49,9 +44,19 @@ class SqliteTombstones:
                 database.compacted.remove(doc.number)
 
 
-def every(db: sqlite3.Connection) -> list[bytes]:
-    """The ids of all documents that were deleted."""
-    return [id_ for (id_,) in db.execute("SELECT id FROM documents WHERE gone > 0 ORDER BY id")]
+def _mark(db: sqlite3.Connection, document: bytes, subject: str) -> None:
+    db.execute(
+        "INSERT INTO documents (id, kind, log, gone, owner) VALUES (?, '', x'', 3, ?) ON CONFLICT (id)"
+        " DO UPDATE SET gone = 1, kind = '', log = x'', size = 0, wanted = 0, owner = '' WHERE gone = 0",
+        (document, subject),
+    )
+    rejected.forget(db, document)
+
+
+def carry(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
+    """All documents that were deleted in one database are deleted in another."""
+    for document, owner in source.execute("SELECT id, owner FROM documents WHERE gone > 0 ORDER BY id"):
+        _mark(target, document, owner)
 
 
 def sweep(db: sqlite3.Connection, document: int, first: int, end: int, rows: int) -> bool:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from llmcrdt.ids import document_bytes, document_id
-from llmcrdt.sync import codec
+from llmcrdt.sync import codec, connection_sync
 from llmcrdt.sync.messages import Welcome
 from llmcrdt.sync.synchronizer import Synchronizer
 from llmcrdt.testing.local_documents import BlobDocuments, pack, unpack
@@ -231,6 +231,11 @@ class SyncMachine(RuleBasedStateMachine):
     def start(self, seed: int) -> None:
         self._folder = tempfile.TemporaryDirectory(dir=MEMORY if Path(MEMORY).is_dir() else None)
         self.net = Network(Path(self._folder.name), seed)
+        # On half of them documents that come in part are soon too much together, and come one after the other.
+        self._patch = pytest.MonkeyPatch()
+        if seed % 2:
+            self._patch.setattr(connection_sync, "ROOM", 40)
+            self._patch.setattr(connection_sync, "LOOK", 1)
         self.blobs = 0
         self.backups: list[Path] = []
 
@@ -240,6 +245,7 @@ class SyncMachine(RuleBasedStateMachine):
         try:
             self.check_convergence()
         finally:
+            self._patch.undo()
             self.net.log.close()
             self._folder.cleanup()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import stat
 import subprocess
@@ -173,6 +174,7 @@ def forged(tmp_path: Path) -> list[bytes]:
 
 WRONG: list[dict[str, object]] = [
     {"may": "everything"}, {"may": ["read"]}, {"doc": "*"}, {"doc": [1]}, {"jti": None}, {"exp": "soon"}, {"exp": True},
+    {"exp": math.nan}, {"exp": math.inf}, {"exp": -math.inf},
 ]  # fmt: skip
 
 

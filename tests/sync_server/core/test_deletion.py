@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import sqlite3
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -32,7 +34,7 @@ from sync_server.core.events import CompactRequest, CompactResult, Drop, Event, 
 from sync_server.core.limits import Limits
 from sync_server.core.rooms import Rooms
 from sync_server.core.validation import Left, Received
-from sync_server.log import tombstones
+from sync_server.log import operator, tombstones
 from sync_server.log.base import LogError, Origin
 from sync_server.log.file import DATABASE
 from sync_server.log.sqlite import SqliteStorage
@@ -290,6 +292,49 @@ def test_an_old_copy_that_is_restored_brings_nothing_back(make: Callable[..., Re
     for document, codes in ((D, [ErrorCode.GONE]), (T, [ErrorCode.GONE]), (E, [])):
         assert relay.codes(1, Open(document, "yjs")) == codes
     assert list(faults(relay.log.database.connection)) == []
+
+
+def test_a_restore_that_is_killed_anywhere_brings_nothing_back(tmp_path: Path) -> None:
+    """The files as they are at each call that it makes: those are what it leaves where it is killed there."""
+    data, copy, seen = tmp_path / "data", tmp_path / "copy.db", tmp_path / "seen"
+    data.mkdir()
+    with closing(SqliteStorage(data / DATABASE)) as log:
+        for document in (D, E):
+            log.records.append(document, S, 1, [SECRET], Origin("yjs", b"l" * 16))
+        assert not log.records.commit()
+    assert main(["backup", "--data", str(data), str(copy)]) == 0
+    with closing(SqliteStorage(data / DATABASE)) as log:
+        log.tombstones.delete(D, "ann")
+        log.tombstones.delete(T, "ann")
+        log.records.append(E, S, 2, [b"e"], Origin("yjs", b"l" * 16))
+        assert not log.records.commit()
+    states: dict[bytes, Path] = {}
+
+    def look(_: object, event: str, __: object) -> None:
+        if event in ("c_return", "c_exception"):
+            files = {file.name: file.read_bytes() for file in data.iterdir()}
+            name = hashlib.sha256(repr(sorted(files.items())).encode()).digest()
+            if name not in states:
+                folder = states[name] = seen / str(len(states))
+                folder.mkdir(parents=True)
+                for file, content in files.items():
+                    (folder / file).write_bytes(content)
+
+    sys.setprofile(look)
+    try:
+        operator.restore(copy, data / DATABASE)
+    finally:
+        sys.setprofile(None)
+    ends = set()
+    for folder in (*states.values(), data):
+        with closing(SqliteStorage(folder / DATABASE)) as log:
+            assert log.tombstones.is_deleted(D) and log.tombstones.is_deleted(T), folder
+            assert log.quotas.unknown_tombstones("ann") == 1
+            head = log.records.head(E)
+            assert head is not None and list(faults(log.database.connection)) == []
+            ends.add(head.cursor.position)
+        assert {file.name for file in folder.iterdir()} <= {DATABASE, f"{DATABASE}-lock"}
+    assert ends == {1, 2} and len(states) > 10
 
 
 def test_inspect_and_verify_can_be_read_by_programs(
