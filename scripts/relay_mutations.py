@@ -388,14 +388,14 @@ RELAY_MUTATIONS = (
     ),
     Mutation(
         "checked", "records that were answered are validated again", "Job.advance",
-        "rest_of(push, count)", "push",
+        "rest_of(request, count)", "request",
         "tests/sync_server/workers/test_scheduler.py::test_a_long_push_is_cut_and_others_come_between",
     ),
     Mutation(
         "checked", "a replica in hand is dropped at once", "ValidationScheduler.put",
         "if document is not None and document.busy:",
         "if False:",
-        "tests/sync_server/workers/test_scheduler.py::test_a_replica_that_is_dropped_while_it_is_in_hand_is_dropped_behind_that",
+        "tests/sync_server/workers/test_scheduler.py::test_the_answer_of_a_replica_that_is_dropped_meanwhile_is_given_to_nobody_else",
     ),
     Mutation(
         "checked", "a document is slow for good", "Documents.enqueue",

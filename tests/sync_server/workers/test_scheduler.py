@@ -137,16 +137,19 @@ def test_a_batch_has_a_slice_of_each_source_before_a_second_of_any(scheduled: Sc
 
 
 def test_a_long_push_is_cut_and_others_come_between(scheduled: Scheduled) -> None:
-    long = scheduled.push(D, *edits(1_000), source=1)
-    others = []
+    records = [b"%d" % n for n in range(1_000)]
+    long = scheduled.push(D, *records, source=1)
+    others, seen = [], []
     for _ in range(40):
         others.append(scheduled.push(E, *edits(1), source=2))
         batch = scheduled.batch(scheduled.quick)
+        seen += [record for order in batch if order.name == b"check" and order.document == D for record in order.data]
         scheduled.say(scheduled.quick, batch, 0.01)
         assert others[-1] in scheduled.answers, "one has its answer in each batch"
         if long in scheduled.answers:
             break
     assert scheduled.answers[long].good == 1_000 and len(others) > 1
+    assert seen == records, "each is looked at once, in its order"
     assert len(scheduled.parts[long]) == len(others), "what has passed is told with each batch, and can be appended"
 
 
@@ -282,6 +285,18 @@ def test_a_replica_that_is_dropped_while_it_is_in_hand_is_dropped_behind_that(sc
     assert len(again[-1].data) == 60, "what passed was told, and is in the log before that is loaded"
     scheduled.say(scheduled.quick, again)
     assert scheduled.parts[first] == [40, 60]
+
+
+def test_the_answer_of_a_replica_that_is_dropped_meanwhile_is_given_to_nobody_else(scheduled: Scheduled) -> None:
+    first = scheduled.put(DiffRequest(D, "yjs", b"v"))
+    batch = scheduled.batch(scheduled.quick)
+    scheduled.scheduler.put(ReplicaDropped(D), 0.0)
+    scheduled.say(scheduled.quick, batch)
+    assert first in scheduled.answers
+    again = scheduled.put(DiffRequest(D, "yjs", b"v"))
+    batch = scheduled.batch(scheduled.quick)
+    assert again not in scheduled.answers
+    assert names(batch)[-1] == (b"diff", b"d")
 
 
 def test_it_tells_for_how_long_somebody_waits_in_vain_but_not_for_his_own_queue(scheduled: Scheduled) -> None:
