@@ -1,0 +1,64 @@
+"""Updates whose writer identity is a hash of what they write: made twice, by two replicas, they are one.
+
+Each group of nodes, and each field that is added to a node later, is written by a client of its own. Its structs have
+no neighbours, so their bytes depend on nothing else in the document.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+
+from ...varint import write_uint
+from ..backend import NewField, NewNode, Scalar, check_value
+
+_BEYOND_RANDOM = 1 << 52
+"""Derived clients lie above it; Yjs draws those of 32 bits, so that none of them is ever met."""
+_IN_ROOT_MAP = b"\x27\x01"  # an item in a root, under a key: a shared type
+_IN_NODE = b"\x28\x00"  # an item in another item, under a key: a value
+_ONE_STRING, _ONE_BUFFER = b"\x01\x77", b"\x01\x74"
+
+
+def derive_update(groups: Iterable[Sequence[NewNode]], fields: Iterable[NewField]) -> bytes:
+    """``Backend.derive``."""
+    sections: dict[int, bytes] = {}
+    for nodes in groups:
+        client = _client(_group_name(nodes))
+        structs: list[bytes] = []
+        for node in nodes:
+            within = _IN_NODE + write_uint(client) + write_uint(len(structs))
+            structs.append(_IN_ROOT_MAP + _text(node.root) + _text(node.key) + b"\x01")
+            structs += [within + _text(name) + _value(value) for name, value in sorted(node.fields.items())]
+        sections[client] = write_uint(len(structs)) + write_uint(client) + b"\x00" + b"".join(structs)
+    for field in fields:
+        made_by = _client(_group_name([field.node]))
+        client = _client(write_uint(made_by) + _text(field.name) + _value(field.value))
+        struct = _IN_NODE + write_uint(made_by) + b"\x00" + _text(field.name) + _value(field.value)
+        sections[client] = b"\x01" + write_uint(client) + b"\x00" + struct
+    # Yjs writes the greatest client first.
+    return write_uint(len(sections)) + b"".join(sections[client] for client in sorted(sections, reverse=True)) + b"\x00"
+
+
+def _group_name(nodes: Sequence[NewNode]) -> bytes:
+    pieces: list[bytes] = []
+    for node in nodes:
+        pieces += [_text(node.root), _text(node.key), write_uint(len(node.fields))]
+        for name, value in sorted(node.fields.items()):
+            pieces += [_text(name), _value(value)]
+    return b"".join(pieces)
+
+
+def _client(name: bytes) -> int:
+    digest = hashlib.sha256(b"llmcrdt/client/1" + name).digest()
+    return int.from_bytes(digest[:8], "big") >> 12 | _BEYOND_RANDOM
+
+
+def _value(value: Scalar) -> bytes:
+    check_value(value)
+    data = value if isinstance(value, bytes) else value.encode()
+    return (_ONE_BUFFER if isinstance(value, bytes) else _ONE_STRING) + write_uint(len(data)) + data
+
+
+def _text(text: str) -> bytes:
+    data = text.encode()
+    return write_uint(len(data)) + data
