@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeVar, cast
 
+from ..crdt.backend import Edit
 from ..exceptions import NewerDocument, OtherDocument
 from .canonical import JSON
 
@@ -70,6 +71,14 @@ def seconds_of(value: JSON) -> float:
 
 IDENTITY = "id:"
 """Begins the key in ``meta`` whose rest is the document's id. A key of its own, so that nobody can write over it."""
+
+
+def write_identity(edit: Edit, document: str, created_at: float) -> None:
+    """Write the facts of a conversation's document itself; once, by whoever creates it."""
+    edit.put(META, "schema", SCHEMA)
+    edit.put(META, "kind", "conversation")
+    edit.put(META, IDENTITY + document, "1")
+    edit.put(META, "created_at", str(write_time(created_at)))
 
 
 _Update = TypeVar("_Update")
