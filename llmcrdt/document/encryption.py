@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 from ..exceptions import CannotOpen, InvalidContent, KeyMissing, KeyringUnusable, SealingMissing
-from ..ids import DocumentId, EntryId, KeyId, Random, key_bytes, text_of
+from ..ids import DocumentId, EntryId, KeyId, Random, key_bytes, tagged_digest, text_of
 from .canonical import JSON, canonical_json, parse_json
 from .entry import HiddenField
 
@@ -128,6 +128,16 @@ def encrypt_field(field: HiddenField, address: FieldAddress, random: Random = os
     key, nonce = address.keys.newest(address.conversation), random(_NONCE)
     ciphertext = encrypt(bytes(data), _bound_to(address, key.id, binding), nonce, key.data)
     return MARK + key_bytes(key.id) + nonce + binding.encode("utf-8") + b"\0" + bytes(ciphertext)
+
+
+def encrypt_alike(field: HiddenField, address: FieldAddress) -> bytes:
+    """The same, with a nonce that is derived from the key, the address and the content: whoever has the key writes the
+    same. Raises what ``encrypt_field`` does."""
+    data, binding = bytes(field.data), canonical_json(dict(field.binding))
+    secret = address.keys.newest(address.conversation).data if address.keys is not None else b""
+    pieces = [secret, address.entry.encode(), address.name.encode(), binding.encode(), data]
+    nonce = tagged_digest("llmcrdt/nonce/1", address.conversation.encode(), *pieces)
+    return encrypt_field(field, address, lambda size: nonce[:size])
 
 
 def read_encrypted(value: bytes, address: FieldAddress) -> EncryptedField:

@@ -20,9 +20,10 @@ def copy_conversation(source: ConversationCore, target: ConversationCore, entry:
         transcript = view.transcript()
         entries = copy_until(view, source.replica, chosen)
         acts = copy_acts(view, source.replica, entries)
+        origin = provenance(source.id, chosen, transcript.hash, entries.keys(), view.order.sound())
         encrypted = {each: _encrypted_anew(source, target, each) for each in entries}
     with target.editing() as edit:
-        edit.put(schema.META, "forked_from", provenance(source.id, chosen, transcript.hash))
+        edit.put(schema.META, "forked_from", origin)
         for each, fields in entries.items():
             edit.put_node(schema.ENTRIES, each, {**fields, **encrypted[each]}, copied=True)
         for key, text in acts.items():
