@@ -9,12 +9,13 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import NamedTuple, TextIO, TypeVar
 
 from ..document import schema
 from ..document.conversation import Conversation, core_of
@@ -162,7 +163,7 @@ def _import(
     core: RepoCore, source: Source, title: str | None, default_title: str, progress: Callable[[int], None]
 ) -> Imported:
     with closing(source.open()) as file:
-        about = openai_chat.survey(_told(file, 0, progress))
+        about = openai_chat.survey(_Reading(file, 0, progress).members(telling=True))
     with closing(source.open()) as file:
         beginnings = _beginnings(about, read_members(file, openai_chat.MESSAGES))
     with core.lock:
@@ -172,11 +173,13 @@ def _import(
         conversation = core.documents.conversation(id_)
         try:
             with core.store.transaction(), closing(source.open()) as file:
-                history = _History(id_, openai_chat.drafts(about, _told(file, source.size, progress)))
-                if core_of(conversation).document.loaded or core.store.updates.last_seq(id_):
-                    _extend(core, conversation, history, about.extra_draft())
+                empty = not core_of(conversation).document.loaded and not core.store.updates.last_seq(id_)
+                reading = _Reading(file, source.size, progress)
+                history = _History(id_, openai_chat.drafts(about, reading.members(telling=not empty)))
+                if empty:
+                    _fill(core, core_of(conversation), history, about.extra_draft(), reading.tell)
                 else:
-                    _fill(core, core_of(conversation), history, about.extra_draft())
+                    _extend(core, conversation, history, about.extra_draft())
                 if not history.chain.count:
                     raise FormatError("There is no message in it.", hint='Give {"messages": [...]} with at least one.')
                 core.store.catalog.add(id_, "conversation")
@@ -194,14 +197,26 @@ def _import(
     return Imported(source.name, id_, name, history.chain.count, history.added, history.diverged)
 
 
-def _told(file: TextIO, before: int, progress: Callable[[int], None]) -> Iterator[Member]:
-    """The members of a file; tells how far it is read."""
-    told = 0
-    for n, member in enumerate(read_members(file, openai_chat.MESSAGES)):
-        if n % _OFTEN == 0 and (at := getattr(file, "buffer", file).tell()) >= told + _PIECE:
-            progress(before + at)
-            told = at
-        yield member
+class _Reading:
+    """A file that is being read. ``tell`` tells ``progress`` how far, when it has got on."""
+
+    def __init__(self, file: TextIO, before: int, progress: Callable[[int], None]) -> None:
+        self._file, self._before, self._progress = file, before, progress
+        self._at = self._told = 0
+
+    def members(self, *, telling: bool) -> Iterator[Member]:
+        """What the file holds. ``telling``: tell by the way."""
+        for n, member in enumerate(read_members(self._file, openai_chat.MESSAGES)):
+            if n % _OFTEN == 0:
+                self._at = getattr(self._file, "buffer", self._file).tell()
+                if telling:
+                    self.tell()
+            yield member
+
+    def tell(self) -> None:
+        if self._at >= self._told + _PIECE:
+            self._told = self._at
+            self._progress(self._before + self._at)
 
 
 def _beginnings(about: openai_chat.Survey, members: Iterable[Member]) -> list[list[str]]:
@@ -265,58 +280,72 @@ class _History:
 Make = Callable[..., ImportedEntry]
 
 
-class _Writer:
-    """Puts entries into a document, a piece at a time. ``put``: keeps an update, with the entries that it makes."""
+class _Batch(NamedTuple):
+    """An update that makes some entries, and the rows of the entry index that are known by then."""
 
-    def __init__(self, core: RepoCore, put: Callable[[bytes, Sequence[EntryId]], None]) -> None:
-        self._derive, self._put = core.crdt.derive, put
-        self._waiting: list[tuple[int, ImportedEntry]] = []
-        self._size = 0
-
-    def add(self, place: int, entry: ImportedEntry) -> None:
-        """Write an entry, soon."""
-        if self._size > _PIECE and (place < ALONE or place % TOGETHER == 0):
-            self.flush()
-        self._waiting.append((place, entry))
-        self._size += sum(map(len, entry.fields.values()))
-
-    def flush(self) -> None:
-        """Write what waits."""
-        if self._waiting:
-            self._put(self._derive(groups_of(self._waiting)), [entry.id for _, entry in self._waiting])
-        self._waiting, self._size = [], 0
+    update: bytes
+    entries: list[EntryId]
+    rows: list[IndexRow]
 
 
-def _fill(core: RepoCore, target: ConversationCore, history: _History, beside: openai_chat.Draft | None) -> None:
-    """Write a history into a document of which nothing is here: without a replica, for it may be long."""
+def _pieces(entries: Iterable[tuple[int, ImportedEntry]]) -> Iterator[list[tuple[int, ImportedEntry]]]:
+    """Entries with their places, about as many at a time as one record holds."""
+    piece: list[tuple[int, ImportedEntry]] = []
+    size = 0
+    for place, entry in entries:
+        if size > _PIECE and (place < ALONE or place % TOGETHER == 0):
+            yield piece
+            piece, size = [], 0
+        piece.append((place, entry))
+        size += sum(map(len, entry.fields.values()))
+    if piece:
+        yield piece
+
+
+def _fill(
+    core: RepoCore,
+    target: ConversationCore,
+    history: _History,
+    beside: openai_chat.Draft | None,
+    tell: Callable[[], None],
+) -> None:
+    """Write a history into a document of which nothing is here: without a replica, for it may be long. While one piece
+    is written, a thread makes the next: SQLite takes half of the time."""
     store, journal = core.store, target.document.journal
     session = new_session_id(core.resources.random)
     replica = target.host.make_replica()
     with replica.edit() as edit:
         schema.write_identity(edit, target.id, core.resources.clock())
     journal.append(edit.update, session, ())
-    rows, waiting = ImportedRows(), list[IndexRow]()
+    with ThreadPoolExecutor(1, "llmcrdt-import") as thread:
+        for batch in _ahead(thread, _batches(core, history, beside)):
+            if batch.entries:
+                journal.append(batch.update, session, batch.entries)
+            seq = store.updates.last_seq(target.id)
+            store.entries.write(target.id, RULES, seq, gone=(), put=batch.rows, moved=())
+            tell()
 
-    def put(update: bytes, entries: Sequence[EntryId]) -> None:
-        journal.append(update, session, entries)
-        write_rows()
 
-    def write_rows() -> None:
-        seq = store.updates.last_seq(target.id)
-        store.entries.write(target.id, RULES, seq, gone=(), put=waiting, moved=())
-        waiting.clear()
-
-    writer = _Writer(core, put)
-    for place, entry in history.entries(lambda make: make()):
-        writer.add(place, entry)
-        waiting += rows.add(entry)
-        history.added += 1
-    writer.flush()
+def _batches(core: RepoCore, history: _History, beside: openai_chat.Draft | None) -> Iterator[_Batch]:
+    rows = ImportedRows()
+    for piece in _pieces(history.entries(lambda make: make())):
+        history.added += len(piece)
+        settled = [row for _, entry in piece for row in rows.add(entry)]
+        yield _Batch(core.crdt.derive(groups_of(piece)), [entry.id for _, entry in piece], settled)
     more = history.chain.make_beside(beside.parts) if beside else None
-    if more:
-        journal.append(core.crdt.derive([[more.node]]), session, [more.id])
-    waiting += rows.finish(more)
-    write_rows()
+    update = core.crdt.derive([[more.node]]) if more else core.crdt.empty
+    yield _Batch(update, [more.id] if more else [], rows.finish(more))
+
+
+_T = TypeVar("_T")
+
+
+def _ahead(thread: ThreadPoolExecutor, items: Iterator[_T]) -> Iterator[_T]:
+    """The items, each made by a thread while the one before it is used."""
+    coming = thread.submit(next, items, None)
+    while (item := coming.result()) is not None:
+        coming = thread.submit(next, items, None)
+        yield item
 
 
 def _extend(core: RepoCore, conversation: Conversation, history: _History, beside: openai_chat.Draft | None) -> None:
@@ -331,10 +360,8 @@ def _extend(core: RepoCore, conversation: Conversation, history: _History, besid
         history.added = len(new)
         only_imported = history.diverged and all(places.is_imported(i) for i in visible)
         more = chain.make_beside(beside.parts) if beside and not places.beside_says(beside.parts) else None
-    writer = _Writer(core, lambda update, entries: target.document.apply(update))
-    for place, entry in new:
-        writer.add(place, entry)
-    writer.flush()
+    for piece in _pieces(new):
+        target.document.apply(core.crdt.derive(groups_of(piece)))
     if more:
         target.document.apply(core.crdt.derive([[more.node]]))
     if history.diverged and chain.tip is not None:
