@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "repo.repo": ("Hit", "Listing", "Repo", "open"),
+    "repo.importer": ("Imported", "ImportProgress", "NotImported", "import_files"),
     "document.conversation": ("Conversation",),
     "document.observers": ("Change",),
     "document.presence": ("Present",),
@@ -19,6 +20,7 @@ _HOMES = {
     "document.stream": ("Stream",),
     "document.frame": ("Frame",),
     "document.erasure": ("Erased", "Held"),
+    "document.fork_adopt": ("Adopted",),
     "document.verify": ("Problem",),
     "document.binding": ("FieldReport", "Target"),
     "document.blob": ("Blob",),

@@ -16,6 +16,7 @@ from .document.entry import ToolResult as ToolResult
 from .document.entry import Unknown as Unknown
 from .document.erasure import Erased as Erased
 from .document.erasure import Held as Held
+from .document.fork_adopt import Adopted as Adopted
 from .document.frame import Frame as Frame
 from .document.observers import Change as Change
 from .document.presence import Present as Present
@@ -37,6 +38,10 @@ from .generation.plan import Plan as Plan
 from .generation.plan import plan as plan
 from .generation.prefetch import Prefetch as Prefetch
 from .generation.prefetch import prefetch as prefetch
+from .repo.importer import Imported as Imported
+from .repo.importer import ImportProgress as ImportProgress
+from .repo.importer import NotImported as NotImported
+from .repo.importer import import_files as import_files
 from .repo.repo import Hit as Hit
 from .repo.repo import Listing as Listing
 from .repo.repo import Repo as Repo

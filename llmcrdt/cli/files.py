@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import io
+import signal
 import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 import llmcrdt
 from llmcrdt.cli.terminal import safe
 
-from .options import MANY, Repos, as_json, decode, find, print_id, print_json, read, there
+from .options import INTERRUPTED, MANY, Repos, as_json, decode, find, print_json, there
+
+if TYPE_CHECKING:
+    from llmcrdt.repo.importer import Imported, NotImported
 
 template = click.option(
     "--format", "form", default="openai-chat", type=click.Choice(["openai-chat"]), show_default=True
@@ -18,19 +26,116 @@ template = click.option(
 
 
 @click.command("import")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @template
 @click.option("--title", help="[default: the file's own, else its name]")
 @as_json
 @click.pass_obj
-def import_(repos: Repos, file: Path, form: str, title: str | None, as_json: bool) -> None:
-    """Make a conversation from a file; print its id. FILE "-" is stdin."""
-    from llmcrdt.repo.importer import import_openai_chat
+def import_(repos: Repos, files: tuple[Path, ...], form: str, title: str | None, as_json: bool) -> None:
+    """Import conversations; print their ids.
 
-    text = decode(sys.stdin.buffer.read(), "stdin") if str(file) == "-" else read(file)
+    FILE "-" is stdin; of a folder, all *.json in it are imported. A file that was imported before, on whatever device,
+    is the same conversation again: what is new in it is added. Ctrl-C leaves what was imported, and nothing of the file
+    that is just being read.
+    """
+    from llmcrdt.repo.importer import Imported, ImportProgress, import_files
+
+    if [str(file) for file in files] == ["-"]:
+        _print_one(_import_stdin(repos, title), as_json)
+        return
+    for file in files:
+        file.stat()  # before a database is made for a slip in a name
+    shown = not as_json and sys.stderr.isatty()
+    one = len(files) == 1 and not files[0].is_dir()
+    done: list[Imported] = []
+    failed: list[NotImported] = []
+    interrupted = False
+
+    def show(progress: ImportProgress) -> None:
+        if stopping():
+            raise KeyboardInterrupt
+        if shown:
+            part = f"{100 * progress.done // max(1, progress.total)} %"
+            file = f", file {min(progress.files_done + 1, progress.files):,} of {progress.files:,}"
+            click.echo(f"\r\033[Kimporting: {part}{'' if one else file}", nl=False, err=True)
+
+    with repos(create=True) as repo, _interrupts() as stopping:
+        try:
+            for result in import_files(repo, files, title=title, progress=show):
+                if isinstance(result, Imported):
+                    done.append(result)
+                else:
+                    failed.append(result)
+        except KeyboardInterrupt:
+            interrupted = True
+        finally:
+            if shown:
+                click.echo("\r\033[K", nl=False, err=True)
+    if one and failed:
+        raise failed[0].error
+    if one and done:
+        _print_one(done[0], as_json)
+    else:
+        _print_all(done, failed, interrupted, as_json)
+    if interrupted or failed:
+        sys.exit(INTERRUPTED if interrupted else 1)
+
+
+@contextmanager
+def _interrupts() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C is only noted, and is to be obeyed where nothing is half done; a second one ends the command at once."""
+    noted = False
+
+    def note(number: int, frame: object) -> None:
+        nonlocal noted
+        if noted:
+            raise KeyboardInterrupt
+        noted = True
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: noted
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _import_stdin(repos: Repos, title: str | None) -> Imported:
+    from llmcrdt.repo.importer import Source, import_source
+
+    text = decode(sys.stdin.buffer.read(), "stdin")
     with repos(create=True) as repo:
-        name = title if title is not None else ("" if str(file) == "-" else file.stem)
-        print_id(import_openai_chat(repo, text, title=title, default_title=name).id, as_json)
+        return import_source(repo, Source("stdin", len(text), lambda: io.StringIO(text)), title=title)
+
+
+def _result(result: Imported) -> dict[str, object]:
+    return {
+        "id": result.conversation,
+        "file": result.file,
+        "title": result.title,
+        "entries": result.entries,
+        "added": result.added,
+        "diverged": result.diverged,
+    }
+
+
+def _print_one(result: Imported, as_json: bool) -> None:
+    if as_json:
+        print_json(_result(result))
+    else:
+        click.echo(result.conversation)
+
+
+def _print_all(done: Sequence[Imported], failed: Sequence[NotImported], interrupted: bool, as_json: bool) -> None:
+    if as_json:
+        errors = [{"file": f.file, "error": f.error.message} for f in failed]
+        print_json({"conversations": [_result(r) for r in done], "failed": errors, "interrupted": interrupted})
+        return
+    for result in done:
+        click.echo(safe(f"{result.conversation}  {result.title}"))
+    for left_out in failed:
+        click.echo(safe(f"llmcrdt: {left_out.file}: {left_out.error.message}"), err=True)
+    if interrupted:
+        click.echo(f"llmcrdt: interrupted after {len(done)} files", err=True)
 
 
 @click.command()

@@ -107,7 +107,10 @@ def print_id(id: str, as_json: bool) -> None:
 
 
 def print_json(value: Any) -> None:
-    click.echo(json.dumps(value, ensure_ascii=False, indent=2))
+    """Print one JSON document; numbers of conversations stand as they were written."""
+    from llmcrdt.document.canonical import with_written_numbers
+
+    click.echo(with_written_numbers(value, lambda whole: json.dumps(whole, ensure_ascii=False, indent=2)))
 
 
 def print_counts(counts: Mapping[str, object], as_json: bool) -> None:

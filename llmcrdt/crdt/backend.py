@@ -15,7 +15,8 @@ Invariants of every backend:
   ``broken`` and must be thrown away and loaded again.
 * **A conflict winner means nothing.** Which of two concurrent writes to one key survives is the backend's affair; the
   document layer never lets two writers use one key.
-* **One writer identity per replica object,** fresh and random, never stored: copies of a file can't collide.
+* **One writer identity per replica object,** fresh and random, never stored: copies of a file can't collide. What
+  ``derive`` makes is the one exception: its identities are hashes of all that they ever write.
 * **Pieces say what the whole said.** ``cut`` and ``split`` make updates that do together what the one did; ``compact``
   and ``redact`` leave out only what the document has deleted.
 * **Bytes are read without a document.** ``read``, ``touches``, ``repeats``, ``foreign_key`` and ``estimate_work`` build
@@ -62,6 +63,22 @@ class Other(bytes):
 
 
 Node = Mapping[str, Scalar | SharedText]
+
+
+class NewNode(NamedTuple):
+    """A node that ``Backend.derive`` makes, with its first fields."""
+
+    root: str
+    key: str
+    fields: Mapping[str, Scalar]
+
+
+class NewField(NamedTuple):
+    """A field that ``Backend.derive`` adds to a node which is, or was, made in a group of its own."""
+
+    node: NewNode
+    name: str
+    value: Scalar
 
 
 @dataclass(frozen=True)
@@ -239,6 +256,15 @@ class Backend(Protocol):
     def make_replica(self, roots: Iterable[str], applying: AbstractContextManager[None] | None = None) -> Replica:
         """A new, empty document with these root maps. ``applying`` is entered while the replica applies or loads bytes:
         if the bytes kill the process, its owner can tell which document did it."""
+        ...
+
+    # of no document
+
+    def derive(self, groups: Iterable[Sequence[NewNode]], fields: Iterable[NewField] = ()) -> bytes:
+        """The update that makes nodes, each group under a writer identity that is a hash of all that the group says,
+        and adds fields, each under one of its own. So replicas that make the same group, or add the same field, write
+        the same: it is there once, with all that anybody writes into it. Of a key that two groups hold which differ,
+        one node is lost. Raises InvalidContent for a value that is too large."""
         ...
 
     # of one update

@@ -6,6 +6,9 @@ Keys sorted by code point, no white space, no escapes beyond those JSON needs, n
 
 Strangers write any JSON, and it must read the same on every device, whatever its stack and its settings: half of a
 surrogate pair is read as U+FFFD, a number past the greatest double as that one, and nesting has a limit of its own.
+
+A number that Python would write otherwise than it stands there (``1.10``, ``1e400``, ``-0``) is read as one that
+keeps its text. ``exact_json`` writes that text again; it is for the content of entries.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import json
 import math
 import re
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from ..exceptions import InvalidContent
@@ -24,6 +28,73 @@ JSON = Any
 
 MAX_DEPTH = 128
 """How many objects and lists may stand inside each other. Python's own limit hangs on how deep its caller stands."""
+
+
+class MinusZero(int):
+    """The whole number 0, written as ``-0``."""
+
+    text = "-0"
+
+
+class WrittenNumber(float):
+    """A number, with its text where Python would write another one: ``1.10``, ``1e400``."""
+
+    __slots__ = ("text",)
+    text: str
+
+    def __reduce__(self) -> tuple[Callable[[str], float], tuple[str]]:
+        return number_of, (self.text,)
+
+
+def number_of(text: str) -> float:
+    """The number of a JSON text: finite, and one that keeps its text."""
+    number = float(text)
+    if math.isinf(number):
+        number = math.copysign(sys.float_info.max, number)
+    elif repr(number) == text:
+        return number
+    written = WrittenNumber(number)
+    written.text = text
+    return written
+
+
+def exact_json(value: JSON) -> str:
+    """The canonical text of ``value``, in which each number stands as it was written. Raises InvalidContent."""
+    return with_written_numbers(value, canonical_json)
+
+
+def with_written_numbers(value: JSON, write: Callable[[JSON], str]) -> str:
+    """The text that ``write`` makes of a JSON value, in which each number stands as it was written."""
+    text = write(value)  # first: it refuses what refers to itself
+    if not _holds_written(value):
+        return text
+    mark = "#"
+    while mark in text:
+        mark += "#"
+    numbers: list[str] = []
+
+    def marked(item: JSON) -> JSON:
+        if isinstance(item, (WrittenNumber, MinusZero)):
+            numbers.append(item.text)
+            return f"{mark}{len(numbers) - 1}{mark}"
+        if isinstance(item, dict):
+            return {key: marked(inner) for key, inner in item.items()}
+        return [marked(inner) for inner in item] if isinstance(item, (list, tuple)) else item
+
+    return re.sub(f'"{mark}([0-9]+){mark}"', lambda found: numbers[int(found[1])], write(marked(value)))
+
+
+def _holds_written(value: JSON) -> bool:
+    todo = [value]
+    while todo:
+        item = todo.pop()
+        if isinstance(item, dict):
+            todo += item.values()
+        elif isinstance(item, (list, tuple)):
+            todo += item
+        elif isinstance(item, (WrittenNumber, MinusZero)):
+            return True
+    return False
 
 
 def canonical_json(value: JSON) -> str:
@@ -54,7 +125,8 @@ def parse_json(text: object) -> JSON:
         if "\\ud" in text or "\\uD" in text:
             text = _ESCAPE.sub(_whole_escape, text)
         _check_depth(text)
-        return (_DECODER if len(text) >= _LONG else _SHORT_DECODER).decode(text)
+        odd = len(text) >= _LONG or ("-0" in text and _MINUS_ZERO.search(text))
+        return (_DECODER if odd else _SHORT_DECODER).decode(text)
     except (ValueError, RecursionError) as error:
         raise InvalidContent(f"The text is not JSON: {error}.") from None
 
@@ -68,6 +140,7 @@ _LONG = 309
 """Digits of the least whole number that is greater than any double. Most texts are shorter."""
 # Of so many digits 8 stand this far from each other, wherever they begin.
 _STEP, _DIGITS = 38, re.compile(r"[0-9]{8}")
+_MINUS_ZERO = re.compile(r"(?<![^\s\[:,])-0(?![^\s\],}])")
 
 
 def _check_depth(text: str) -> None:
@@ -90,15 +163,11 @@ def _whole_escape(escape: re.Match[str]) -> str:
     return "\\ufffd" if escape[1] else escape[0]
 
 
-def _whole_number(text: str) -> JSON:
-    if len(text) > 308 and math.isinf(number := float(text)):
-        return math.copysign(sys.float_info.max, number)
-    return int(text)
-
-
-def _number(text: str) -> float:
-    number = float(text)
-    return math.copysign(sys.float_info.max, number) if math.isinf(number) else number
+def whole_number_of(text: str) -> JSON:
+    """The whole number of a JSON text; one that no double holds is the greatest of its sign, and keeps its text."""
+    if text == "-0":
+        return MinusZero()
+    return number_of(text) if len(text) > 308 and math.isinf(float(text)) else int(text)
 
 
 def _storable(text: str) -> int:
@@ -108,12 +177,13 @@ def _storable(text: str) -> int:
     return 0
 
 
-def _refuse(name: str) -> JSON:
+def refuse_constant(name: str) -> JSON:
+    """NaN and Infinity are not JSON: raises ValueError."""
     raise ValueError(f"{name} is not JSON")
 
 
 # json.dumps and json.loads would make one for each text
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"))
-_SHORT_DECODER = json.JSONDecoder(parse_float=_number, parse_constant=_refuse)
-_DECODER = json.JSONDecoder(parse_int=_whole_number, parse_float=_number, parse_constant=_refuse)
+_SHORT_DECODER = json.JSONDecoder(parse_float=number_of, parse_constant=refuse_constant)
+_DECODER = json.JSONDecoder(parse_int=whole_number_of, parse_float=number_of, parse_constant=refuse_constant)
 _CHECKER = json.JSONDecoder(parse_int=_storable)

@@ -19,6 +19,7 @@ from .entry import Entry, Role, ToolCall
 from .eraser import Eraser
 from .erasure import Erased, Held
 from .fork import left_out_of, origin_of
+from .fork_adopt import Adopted, adopt
 from .frame import Frame
 from .observers import Change
 from .presence import Present
@@ -281,6 +282,17 @@ class Conversation:
         those of that list; a copy in another conversation is erased there.
         """
         return self._eraser.erase(entry, also)
+
+    def adopt(self, fork: Conversation) -> Adopted:
+        """Take in what is new in a fork of this conversation, as if it had been written here, beside what was said
+        meanwhile. To adopt it again, here or on another device, adds only what has come since.
+
+        New entries get ids of their own here, derived from those in the fork; selections, and what was kept of withheld
+        entries, stay behind. What was erased on either side stays erased, and alternatives of what is erased here are
+        withheld. Encrypted fields are encrypted anew where their keys are here. Raises InvalidContent where ``fork`` is
+        no fork of this conversation, EntryNotFound where one of both is not synced yet.
+        """
+        return adopt(self._core, core_of(fork))
 
     def seal(self, entry: Entry | EntryId, status: Literal["stopped", "failed"] = "stopped") -> Entry:
         """End an entry that its writer left unfinished. If the writer lives after all, its own seal is another

@@ -71,10 +71,7 @@ class ConversationCore:
     def write_identity(self, created_at: float) -> None:
         """Write the document's own facts; once, by whoever creates it."""
         with self.editing() as edit:
-            edit.put(schema.META, "schema", schema.SCHEMA)
-            edit.put(schema.META, "kind", "conversation")
-            edit.put(schema.META, schema.IDENTITY + self.id, "1")
-            edit.put(schema.META, "created_at", str(schema.write_time(created_at)))
+            schema.write_identity(edit, self.id, created_at)
 
     def address(self, entry: EntryId, name: str) -> FieldAddress:
         """The address of a hidden field, with the keys for it."""

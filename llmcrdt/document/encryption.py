@@ -21,10 +21,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from itertools import count
 from typing import Any, NamedTuple, Protocol
 
 from ..exceptions import CannotOpen, InvalidContent, KeyMissing, KeyringUnusable, SealingMissing
-from ..ids import ContentHash, DocumentId, EntryId, KeyId, Random, key_bytes, tagged_hash, text_of
+from ..ids import ContentHash, DocumentId, EntryId, KeyId, Random, key_bytes, tagged_digest, tagged_hash, text_of
 from .canonical import JSON, canonical_json, parse_json
 from .entry import HiddenField, Refusal
 
@@ -162,6 +163,19 @@ class EncryptedField(HiddenField):
         if opened.plain is None:
             return encrypt_field(HiddenField(opened.data, opened.binding, sealed=True), address, random)
         return _encrypt(opened.plain, address, random)
+
+    def encrypted_alike(self, address: FieldAddress) -> bytes:
+        """The same, with all that is random derived from the key, the address and the content: everybody who has the
+        key writes the same."""
+        opened, number = self._read(), count()
+        secret = address.keys.newest(address.conversation).data if address.keys is not None else b""
+        content = opened.plain or canonical_json(dict(opened.binding)).encode("utf-8") + b"\0" + opened.data
+        pieces = [secret, address.conversation.encode(), address.entry.encode(), address.name.encode(), content]
+
+        def derived(size: int) -> bytes:
+            return tagged_digest("llmcrdt/nonce/1", *pieces, str(next(number)).encode())[:size]
+
+        return self.encrypted_for(address, derived)
 
     def _read(self) -> _Opened:
         opened = _open(self.stored, self.key, self._address, self._open_binding)

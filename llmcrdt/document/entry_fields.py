@@ -12,7 +12,7 @@ from ..crdt.backend import Node as ReplicaNode
 from ..crdt.backend import Scalar, SharedText
 from ..exceptions import InvalidContent
 from ..ids import ContentHash, EntryId, Random, SessionId, is_entry_id, is_hash, is_session_id, tagged_hash, text_of
-from .canonical import JSON, canonical_json, parse_json
+from .canonical import JSON, canonical_json, exact_json, parse_json
 from .checks import is_lamport, need
 from .encryption import (
     NOWHERE,
@@ -57,19 +57,31 @@ def write_version(
 ) -> tuple[ContentHash, str]:
     """A version's name and its text. The nonce keeps an erased text from being guessed by its hash. ``hidden``: the
     digests of the hidden fields that come with it; None says nothing of them."""
-    value: dict[str, JSON] = {
-        "nonce": text_of(nonce),
-        "parts": [part_to_json(part) for part in parts],
-        "lamport": lamport,
-        "by": by,
-    }
+    written = exact_json([part_to_json(part) for part in parts])
+    return write_version_of(
+        role, written, status=status, lamport=lamport, by=by, nonce=nonce, usage=usage, hidden=hidden
+    )
+
+
+def write_version_of(
+    role: str,
+    parts: str,
+    *,
+    status: Literal["complete", "stopped", "failed"] = "complete",
+    lamport: int,
+    by: SessionId,
+    nonce: bytes,
+    usage: Mapping[str, JSON] | None = None,
+    hidden: Mapping[str, str] | None = None,
+) -> tuple[ContentHash, str]:
+    """The same for parts that are canonical JSON already."""
+    digests = "" if hidden is None else f',"hidden":{canonical_json(dict(hidden))}'
+    text = f'{{"by":"{by}"{digests},"lamport":{lamport},"nonce":"{text_of(nonce)}","parts":{parts}'
     if status != "complete":
-        value["status"] = status
+        text += f',"status":"{status}"'
     if usage:
-        value["usage"] = dict(usage)
-    if hidden is not None:
-        value["hidden"] = dict(hidden)
-    text = canonical_json(value)
+        text += f',"usage":{canonical_json(dict(usage))}'
+    text += "}"
     return content_hash(role, text), text
 
 

@@ -9,7 +9,7 @@ from ..ids import DocumentId, EntryId
 from .core import ConversationCore
 from .entry import Entry
 from .erasure import Erased, Held, erase, holders, with_copies, words_of
-from .fork import origin_of, until
+from .fork import copied, origin_of, until
 from .nodes import by_age
 
 
@@ -59,7 +59,11 @@ class Eraser:
     def _copied_from(self) -> tuple[str | None, Set[EntryId]]:
         """The conversation that this one is a fork of, and the entries that came from there."""
         came, view = origin_of(self._core.replica) or {}, self._core.view
-        at, origin = came.get("entry"), came.get("conversation")
-        if not isinstance(at, str) or not isinstance(origin, str) or at not in view.order.now().visible:
+        origin, began_with = came.get("conversation"), copied(view, came)
+        if not isinstance(origin, str):
             return None, frozenset()
-        return origin, until(view, EntryId(at))
+        if began_with is None:  # an older fork does not say it
+            at = came.get("entry")
+            shown = isinstance(at, str) and at in view.order.now().visible
+            began_with = until(view, EntryId(str(at))) if shown else set()
+        return origin, began_with

@@ -6,16 +6,16 @@ can compare the two. The transcript up to the entry is copied, and all that thos
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 
 from ..crdt.backend import Other, Replica, Scalar, SharedText
 from ..exceptions import InvalidContent, NotSealed
-from ..ids import DocumentId, EntryId
+from ..ids import DocumentId, EntryId, is_entry_id
 from . import schema
 from .acts import Keep, read_act, read_selection
 from .canonical import JSON, canonical_json, parse_json
 from .encryption import is_encrypted
-from .nodes import Selection, by_age
+from .nodes import Node, Selection, by_age
 from .view import ConversationView
 
 
@@ -51,12 +51,37 @@ def copy_acts(view: ConversationView, replica: Replica, entries: Mapping[EntryId
     return found
 
 
-def provenance(conversation: DocumentId, entry: EntryId, hash_: str, left_out: Sequence[tuple[EntryId, str]]) -> str:
-    """The origin of a fork, for ``meta/forked_from``. ``left_out``: hidden fields, by entry and name."""
+def provenance(
+    conversation: DocumentId,
+    entry: EntryId,
+    hash_: str,
+    copies: Set[EntryId],
+    nodes: Mapping[EntryId, Node],
+    left_out: Sequence[tuple[EntryId, str]],
+) -> str:
+    """The origin of a fork, for ``meta/forked_from``. ``tips``: the copied entries that no other one refers to.
+    ``left_out``: hidden fields, by entry and name."""
+    referred = {other for each in copies for other in nodes[each].references}
     origin: dict[str, JSON] = {"conversation": conversation, "entry": entry, "transcript": hash_}
+    origin["tips"] = sorted(copies - referred)
     if left_out:
         origin["left_out"] = [list(field) for field in left_out]
     return canonical_json(origin)
+
+
+def copied(view: ConversationView, origin: Mapping[str, JSON]) -> set[EntryId] | None:
+    """The entries that a fork began with, some of which may not have arrived; None where its document doesn't say."""
+    tips = origin.get("tips")
+    if not isinstance(tips, list):
+        return None
+    sound, found = view.order.sound(), set[EntryId]()
+    todo = [EntryId(i) for i in tips if is_entry_id(i)]
+    while todo:
+        each = todo.pop()
+        if each not in found:
+            found.add(each)
+            todo += sound[each].references if each in sound else ()
+    return found
 
 
 def origin_of(replica: Replica) -> Mapping[str, JSON] | None:

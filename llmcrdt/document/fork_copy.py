@@ -28,8 +28,9 @@ def copy_conversation(source: ConversationCore, target: ConversationCore, entry:
             for name in _encrypted(source, each)
             if hidden_key(name) not in encrypted[each]
         ]
+        origin = provenance(source.id, chosen, transcript.hash, entries.keys(), view.order.sound(), left_out)
     with target.editing() as edit:
-        edit.put(schema.META, "forked_from", provenance(source.id, chosen, transcript.hash, left_out))
+        edit.put(schema.META, "forked_from", origin)
         for each, fields in entries.items():
             edit.put_node(schema.ENTRIES, each, {**fields, **encrypted[each]}, copied=True)
         for key, text in acts.items():

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
-from ..crdt.backend import Replica
+from ..crdt.backend import NewField, NewNode, Replica
 from ..ids import EntryId
 from .blob import BlobStorage
 from .encryption import Keys
@@ -55,6 +55,10 @@ class ConversationHost(Protocol):
 
     def make_replica(self) -> Replica:
         """A new, empty replica with a writer identity of its own."""
+        ...
+
+    def derive(self, groups: Iterable[Sequence[NewNode]], fields: Iterable[NewField] = (), /) -> bytes:
+        """``Backend.derive`` of the backend that makes the replicas."""
         ...
 
     def clock(self) -> float:

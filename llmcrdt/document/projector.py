@@ -89,7 +89,7 @@ class Projector:
             write_node(
                 state.head.node(entry),
                 erased=state.erased is not None,
-                version=_only_version(state),
+                version=only_version(state),
             ),
             state.erased is not None,
             b"" if withheld else pack_fields(fields),
@@ -102,7 +102,7 @@ def _withheld(now: Arrangement) -> Set[EntryId]:
     return {i for i, hider in now.hidden_by.items() if hider.withheld} if now.withheld else frozenset()
 
 
-def _only_version(state: EntryState) -> ContentHash | None:
+def only_version(state: EntryState) -> ContentHash | None:
     """The only version of an entry that need not be read before somebody asks for it. One with attachments has to be:
     who erases it must know which."""
     if len(state.versions) != 1 or any(isinstance(part, Blob) for part in state.versions[0].parts):

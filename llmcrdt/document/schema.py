@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeVar, cast
 
+from ..crdt.backend import Edit
 from ..exceptions import NewerDocument, OtherDocument
 from .canonical import JSON
 
@@ -37,7 +38,7 @@ FIELDS = (
     Field("meta/schema", "text", "set once", False, 'schema version, "major.minor"'),
     Field("meta/kind", "text", "set once", False, '"conversation" or "library"'),
     Field("meta/id:<document>", "text", "set once", False, '"1"; the document is the one of that id'),
-    Field("meta/forked_from", "text", "set once", True, "JSON: conversation, entry, transcript"),
+    Field("meta/forked_from", "text", "set once", True, "JSON: conversation, entry, transcript, tips"),
     Field("meta/created_at", "text", "set once", True, "milliseconds since 1970 on the creator's clock"),
     Field("entries/<id>/head", "text", "set once", True, "JSON: role, author, session, parents, lamport, ..."),
     Field("entries/<id>/live:<n>:<type>", "shared text", "grows, dropped at the seal", True, "a part"),
@@ -72,6 +73,14 @@ IDENTITY = "id:"
 """Begins the key in ``meta`` whose rest is the document's id. A key of its own, so that nobody can write over it."""
 
 
+def write_identity(edit: Edit, document: str, created_at: float) -> None:
+    """Write the facts of a conversation's document itself; once, by whoever creates it."""
+    edit.put(META, "schema", SCHEMA)
+    edit.put(META, "kind", "conversation")
+    edit.put(META, IDENTITY + document, "1")
+    edit.put(META, "created_at", str(write_time(created_at)))
+
+
 _Update = TypeVar("_Update")
 
 
@@ -82,7 +91,7 @@ def check_identity(document: str, update: _Update, foreign_key: Callable[[_Updat
     if other is not None:
         raise OtherDocument(
             f"The update is of document {other.removeprefix(IDENTITY)[:40]}, not of {document}.",
-            hint="Documents of two ids don't merge, not even a fork and what it was made from.",
+            hint="Documents of two ids don't merge; what is new in a fork comes in by conv.adopt(fork).",
         )
 
 

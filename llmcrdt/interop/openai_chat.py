@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..document.blob import Blob
 from ..document.canonical import JSON
@@ -20,9 +20,11 @@ from ..document.repairs import NO_RESULT, Late, Result, Said, with_results
 from ..document.summaries import is_shown
 from ..exceptions import FormatError
 from ..ids import EntryId
-from .json_input import bad, check_json, kind_of, list_at, object_at, parse, text_at
+from .json_input import LIST, Member, bad, check_json, kind_of, list_at, members_of, object_at, parse, text_at
 
-__all__ = ["Draft", "export", "parse", "read", "read_text", "title_of", "write"]
+__all__ = [
+    "MESSAGES", "Draft", "Survey", "drafts", "export", "parse", "read", "read_text", "survey", "title_of", "write",
+]  # fmt: skip
 
 _MESSAGE, _ITEM, _CALL = "openai_chat/message", "openai_chat/content", "openai_chat/tool_call"
 _EXTRA = "openai_chat"
@@ -75,55 +77,106 @@ def read(value: JSON) -> list[Draft]:
     own. Raises FormatError, with the path of the bad value, for what is not such a conversation.
     """
     check_json(value)
-    if not isinstance(value, (dict, list)):
-        raise FormatError(
-            f"Expected an object with messages, or a list of them; this is {kind_of(value)}.",
-            hint='Pass {"messages": [...]} or [...].',
-        )
-    whole = value if isinstance(value, dict) else {"messages": value}
-    base = "messages" if isinstance(value, dict) else ""
-    if "messages" not in whole:
-        raise bad("messages", "is missing", 'Pass {"messages": [...]} or the list itself.')
-    if "title" in whole:
-        text_at(whole["title"], "title", "Leave it out, or write it in quotes.")
-    config = _read_config(whole)
-    drafts = _Reader(base, 0).read(whole["messages"])
-    if not config:
-        return drafts
-    first = next((i for i, draft in enumerate(drafts) if draft.role == "system"), None)
-    if first is None:
-        return _Reader(base, 1, [Draft("system", (Config(config),))]).read(whole["messages"])
-    old = drafts[first]
-    drafts[first] = Draft(old.role, (*old.parts, Config(config)), old.answers, old.hidden, old.author)
-    return drafts
+    about = survey(members_of(value, MESSAGES))
+    config = {**about.config, **({_EXTRA: about.extra} if about.extra else {})}
+    return list(drafts(replace(about, config=config), members_of(value, MESSAGES)))
 
 
-def _read_config(whole: Mapping[str, JSON]) -> dict[str, JSON]:
-    config: dict[str, JSON] = {}
-    if "tools" in whole:
-        config["tools"] = list_at(whole["tools"], "tools")
-        for i, tool in enumerate(config["tools"]):
-            object_at(tool, f"tools[{i}]")
-            if tool.get("type") == "function":
-                function = object_at(tool.get("function"), f"tools[{i}].function")
-                text_at(function.get("name"), f"tools[{i}].function.name")
-    rest = {key: item for key, item in whole.items() if key not in ("messages", "tools", "title")}
-    return config | ({_EXTRA: rest} if rest else {})
+MESSAGES = "messages"
+"""The member of a file that ``json_input.read_members`` is to stream for ``survey`` and ``drafts``."""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """All that a conversation says outside of its messages. ``base``: the member that is their list; None where
+    the list is all. ``config``: its tools; ``extra``: its unknown fields. ``has_system``: whether a message is a
+    system's."""
+
+    base: str | None
+    title: str | None
+    config: Mapping[str, JSON]
+    extra: Mapping[str, JSON]
+    has_system: bool
+
+    @property
+    def source_id(self) -> str | None:
+        """The id that the file's own source gives the conversation."""
+        found = (self.extra.get(key) for key in ("conversation_id", "id"))
+        return next((id_ for id_ in found if isinstance(id_, str) and id_), None)
+
+    def extra_draft(self) -> Draft | None:
+        """The unknown fields of the whole, as an entry of their own."""
+        return Draft("system", (Config({_EXTRA: dict(self.extra)}),)) if self.extra else None
+
+
+def survey(members: Iterable[Member]) -> Survey:
+    """Look through a conversation. Its messages are only counted as far as ``drafts`` needs it. Raises FormatError for
+    what is no conversation."""
+    whole: dict[str, JSON] = {}
+    listed, has_system = False, False
+    base: str | None = None
+    for key, item in members:
+        if item is LIST:
+            listed, base = True, key
+        elif listed and key == base:
+            has_system = has_system or (isinstance(item, dict) and _role_of(item.get("role")) == "system")
+        elif key is None:
+            raise FormatError(
+                f"Expected an object with messages, or a list of them; this is {kind_of(item)}.",
+                hint='Pass {"messages": [...]} or [...].',
+            )
+        else:
+            whole[key] = item
+    if MESSAGES in whole:
+        list_at(whole[MESSAGES], MESSAGES)
+    if not listed:
+        raise bad(MESSAGES, "is missing", 'Pass {"messages": [...]} or the list itself.')
+    for key, value in whole.items():
+        check_json(value, key)
+    title = text_at(whole["title"], "title", "Leave it out, or write it in quotes.") if "title" in whole else None
+    rest = {key: value for key, value in whole.items() if key not in ("tools", "title")}
+    return Survey(base, title, _read_tools(whole), rest, has_system)
+
+
+def drafts(about: Survey, members: Iterable[Member]) -> Iterator[Draft]:
+    """The drafts of the conversation that ``survey`` looked through, one at a time. Its config becomes a part of the
+    first system entry, or a system entry of its own. Raises FormatError, with the path of the bad value."""
+    config = (Config(dict(about.config)),) if about.config else ()
+    reader = _Reader(0)
+    if config and not about.has_system:
+        yield Draft("system", config)
+        reader, config = _Reader(1), ()
+    messages = (item for key, item in members if key == about.base and item is not LIST)
+    for i, message in enumerate(messages):
+        path = f"{about.base or ''}[{i}]"
+        check_json(message, path)
+        draft = reader.read(object_at(message, path), path)
+        if draft.role == "system" and config:
+            draft, config = replace(draft, parts=(*draft.parts, *config)), ()
+        yield draft
+
+
+def _read_tools(whole: Mapping[str, JSON]) -> dict[str, JSON]:
+    if "tools" not in whole:
+        return {}
+    tools = list_at(whole["tools"], "tools")
+    for i, tool in enumerate(tools):
+        object_at(tool, f"tools[{i}]")
+        if tool.get("type") == "function":
+            function = object_at(tool.get("function"), f"tools[{i}].function")
+            text_at(function.get("name"), f"tools[{i}].function.name")
+    return {"tools": tools}
 
 
 class _Reader:
-    def __init__(self, base: str, shift: int, drafts: Sequence[Draft] = ()) -> None:
-        self._base, self._drafts = base, list(drafts)
+    """Reads messages one after the other. ``count``: how many drafts came before them."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
         self._calls: dict[str, int] = {}  # call id -> the last draft that made it
-        assert shift == len(self._drafts)
 
-    def read(self, messages: JSON) -> list[Draft]:
-        for i, message in enumerate(list_at(messages, self._base or "the list")):
-            path = f"{self._base}[{i}]"
-            self._message(object_at(message, path), path)
-        return self._drafts
-
-    def _message(self, message: Mapping[str, JSON], path: str) -> None:
+    def read(self, message: Mapping[str, JSON], path: str) -> Draft:
+        """The draft of the next message."""
         name = text_at(message.get("role"), f"{path}.role")
         role = _ROLES.get(name)
         if role is None:
@@ -138,13 +191,14 @@ class _Reader:
         if role == "assistant":
             calls = _read_calls(left, path)
             parts += calls
-            self._calls.update(dict.fromkeys(_call_ids(calls), len(self._drafts)))
+            self._calls.update(dict.fromkeys(_call_ids(calls), self._count))
         if left:
             kept["fields"] = left
         if kept:
             parts.append(Unknown({"type": _MESSAGE, **kept}))
         author = left.get("name")
-        self._drafts.append(Draft(role, tuple(parts), answers, author=author if isinstance(author, str) else ""))
+        self._count += 1
+        return Draft(role, tuple(parts), answers, author=author if isinstance(author, str) else "")
 
     def _answer(self, left: dict[str, JSON], path: str) -> tuple[int, str]:
         call = text_at(left.pop("tool_call_id", None), f"{path}.tool_call_id")

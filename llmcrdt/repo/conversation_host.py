@@ -46,6 +46,7 @@ class RepoHost:
         self.lock: threading.RLock = resources.lock
         self.author, self.keys, self.blobs = resources.author, resources.keyring, surroundings.blobs
         self.clock, self.random, self.dispatch = resources.clock, resources.random, resources.dispatcher.run
+        self.derive = resources.crdt.derive
         self.note_engine: Callable[[Any], None] = resources.caches.note
         self.observed, self.closed = surroundings.watch, on_close
         self._document, self._resources, self._surroundings = document, resources, surroundings

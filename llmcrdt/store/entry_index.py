@@ -113,20 +113,22 @@ class SqliteEntryIndex:
         self, document: str, rules: str, seq: int, *, gone: Iterable[str], put: Sequence[Row], moved: Iterable[Moved]
     ) -> None:
         """Change rows. Afterwards they are made of all up to ``seq``."""
+        rows = len(put)
         with self._connection.writing() as db:
             for entry in gone:
                 _drop(db, document, entry)
-            first = "SELECT 1 FROM entries WHERE document = ? LIMIT 1"
-            if len(put) > 1 and db.execute(first, [document]).fetchone() is None:
-                db.executemany(_INSERT, ([document, *row] for row in put))
-            else:
-                for row in put:
-                    _put(db, document, row)
+            last = "SELECT count(*) FROM entries WHERE document = ? AND entry IN (?, ?)"
+            if len(put) > 1 and not db.execute(last, [document, put[0][0], put[-1][0]]).fetchone()[0]:
+                # All new, as far as can be told at once; a row that is there already is left, and put as others are.
+                added = db.executemany(_INSERT, ([document, *row] for row in put)).rowcount
+                put = () if added == len(put) else put
+            for row in put:
+                _put(db, document, row)
             for entry, position, pin in moved:
                 query = "UPDATE entries SET position = CASE ? WHEN -1 THEN position ELSE ? END, pin = ?"
                 db.execute(f"{query} WHERE document = ? AND entry = ?", [position, position, pin, document, entry])
             db.execute("INSERT OR REPLACE INTO tables VALUES (?, ?, ?)", [document, seq, rules])
-            self._waiting += len(put)
+            self._waiting += rows
             if self._waiting > INDEX_AT:
                 self._index(db)
 

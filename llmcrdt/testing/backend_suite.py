@@ -12,7 +12,7 @@ from contextlib import suppress
 
 import pytest
 
-from ..crdt.backend import MAX_VALUE, Backend, Edit, Replica
+from ..crdt.backend import MAX_VALUE, Backend, Edit, NewField, NewNode, Replica
 from ..exceptions import InvalidContent, MalformedUpdate
 
 ROOTS = ("meta", "entries", "acts")
@@ -262,6 +262,69 @@ class BackendSuite(ReplicaSuite):
         assert not self.make().apply(replica.diff()).news
         assert backend.compact([]) == []
         assert backend.compact([backend.empty]) == []
+
+    def test_what_is_derived_is_there(self) -> None:
+        backend, replica = self.backend(), self.make()
+        alone = NewNode("entries", "c", {"head": "h", "b": b"\0\xff"})
+        pair = [NewNode("entries", "a", {"head": "é😀"}), NewNode("entries", "b", {})]
+        update = backend.derive([pair, [alone]], [NewField(alone, "later", b"x"), NewField(alone, "more", "y")])
+        assert self.backend().derive([[alone], pair], [NewField(alone, "more", "y"), NewField(alone, "later", b"x")])
+        assert replica.apply(update).touched.of("entries") == {"a", "b", "c"}
+        entries = {"a": {"head": "é😀"}, "b": {}, "c": {"head": "h", "b": b"\0\xff", "later": b"x", "more": "y"}}
+        assert self.shown(replica)["entries"] == entries
+        assert not replica.apply(update).news
+        assert not replica.apply(self.backend().derive([[alone]])).news
+        assert replica.snapshot()[1] == []
+        assert self.shown(self.loaded([replica.diff()])) == self.shown(replica)
+        with pytest.raises(InvalidContent):
+            backend.derive([[NewNode("entries", "a", {"head": "x" * (MAX_VALUE + 1)})]])
+
+    @pytest.mark.parametrize("seed", range(20))
+    def test_what_two_replicas_derive_is_one(self, seed: int) -> None:
+        """Nothing that anybody wrote into it is lost, and nothing that anybody deleted comes back."""
+        rng, backend = random.Random(seed), self.backend()
+        groups = [
+            [
+                NewNode("entries", f"n{g}-{n}", {"head": f"{g} {n}", "secret": SECRET})
+                for n in range(rng.randrange(1, 4))
+            ]
+            for g in range(6)
+        ]
+        alone = [group[0] for group in groups if len(group) == 1]
+        replicas = [self.make() for _ in range(3)]
+        updates: list[bytes] = []
+        gone: set[str] = set()
+        added: set[tuple[str, str]] = set()
+        for n, replica in enumerate(replicas):
+            for _ in range(4):
+                mine = rng.sample(groups, rng.randrange(1, len(groups) + 1))
+                named = [node for node in alone if [node] in mine or node.key in list(replica.keys("entries"))]
+                fields = [NewField(node, f"more{rng.randrange(3)}", "m") for node in named]
+                added |= {(field.node.key, field.name) for field in fields}
+                updates.append(backend.derive(mine, fields))
+                replica.apply(updates[-1])
+                key = rng.choice(sorted(replica.keys("entries")))
+                with replica.edit() as edit:
+                    edit.put_field("entries", key, f"by{n}", "x")
+                    edit.delete_field("entries", key, "secret")
+                gone.add(key)
+                added.add((key, f"by{n}"))
+                updates.append(edit.update)
+        shown = []
+        for replica in (*replicas, self.make()):
+            for update in rng.sample(updates, len(updates)):
+                replica.apply(update)
+            shown.append(self.shown(replica))
+            for key in replica.keys("entries"):
+                node = replica.node("entries", key) or {}
+                assert node["head"] == key[1:].replace("-", " ")
+                assert ("secret" in node) == (key not in gone)
+                assert {name for name in node if name[:2] in ("by", "mo")} == {f for k, f in added if k == key}
+        assert all(each == shown[0] for each in shown)
+        compacted = self.loaded(backend.compact(updates))
+        assert self.shown(compacted) == shown[0]
+        compacted.apply(backend.derive(groups))
+        assert self.shown(compacted)["entries"] | shown[0]["entries"] == self.shown(compacted)["entries"]  # type: ignore[operator]
 
     @pytest.mark.parametrize("seed", range(6))
     def test_updates_that_were_read_are_applied_together_as_one_by_one(self, seed: int) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..crdt.backend import Replica
+from ..crdt.registry import DEFAULT, backend
 from ..document.blob import BlobStorage
 from ..document.encryption import Keys
 from ..document.entry import SyncState
@@ -39,6 +40,7 @@ class LoneHost:
         self.clock = clock
         self.random = random
         self.lock = threading.RLock()
+        self.derive = backend(DEFAULT).derive
         self._presence = Presence(author)
 
     def title(self) -> str:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import json
 import os
 from bisect import insort
@@ -22,7 +23,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
-from ..crdt.backend import Applied, Node, ParsedUpdate, Replica, Scalar, SharedText, Touched, Work, check_value
+from ..crdt.backend import (
+    Applied,
+    NewField,
+    NewNode,
+    Node,
+    ParsedUpdate,
+    Replica,
+    Scalar,
+    SharedText,
+    Touched,
+    Work,
+    check_value,
+)
 from ..exceptions import MalformedUpdate
 from ..ids import Random
 
@@ -277,6 +290,13 @@ class MemoryBackend:
     def _make(self, roots: Iterable[str] = (), applying: AbstractContextManager[None] | None = None) -> MemoryReplica:
         return MemoryReplica(roots, nullcontext() if applying is None else applying, self._random)
 
+    def derive(self, groups: Iterable[Sequence[NewNode]], fields: Iterable[NewField] = ()) -> bytes:
+        made = [operation for nodes in groups for operation in _made(nodes)]
+        for node, name, value in fields:
+            base = _made([node])
+            made += _named([_step(len(base) + 1, "field", node.root, node.key, name, value)], base[0].writer)
+        return _write(made)
+
     def read(self, update: bytes) -> ParsedUpdate:
         return ParsedUpdate(update, _read(update))
 
@@ -343,6 +363,28 @@ class MemoryBackend:
 def _foreign_key(operations: Sequence[Operation], root: str, prefix: str, own: str) -> str | None:
     keys = [o.key for o in operations if o.root == root and o.what == "set"]
     return None if own in keys else next((key for key in keys if key.startswith(prefix)), None)
+
+
+def _made(nodes: Sequence[NewNode]) -> list[Operation]:
+    """The operations that make a group of nodes."""
+    made: list[Operation] = []
+    for node in nodes:
+        made.append(_step(len(made) + 1, "node", node.root, node.key))
+        for name, value in sorted(node.fields.items()):
+            made.append(_step(len(made) + 1, "field", node.root, node.key, name, value))
+    return _named(made)
+
+
+def _step(clock: int, what: str, root: str, key: str, name: str = "", value: Scalar = "") -> Operation:
+    check_value(value)
+    return Operation("", 0, clock, (), what, root, key, name, value)
+
+
+def _named(operations: Sequence[Operation], inside: str = "") -> list[Operation]:
+    """The same by a writer whose name is a hash of them; after the node that ``inside`` made, if it is one's."""
+    writer = hashlib.sha256(inside.encode() + _write(operations)).hexdigest()[:16]
+    after = ((inside, 1),) if inside else ()
+    return [o._replace(writer=writer, n=n, after=after) for n, o in enumerate(operations, 1)]
 
 
 def _gone(operation: Operation) -> Operation:

@@ -20,6 +20,7 @@ from llmcrdt.cli.terminal import qr_code
 from llmcrdt.testing.models import write_model
 from sync_server.auth.tokens import Tokens
 from sync_server.thread import RelayThread
+from tests.waiting import eventually
 
 CHAT = {
     "title": "Trains",
@@ -115,6 +116,53 @@ def test_import_and_export_give_the_file_back(run: Run, tmp_path: Path) -> None:
     assert exported["messages"] == CHAT["messages"]
     assert exported["tools"] == CHAT["tools"]
     assert run("verify")[0] == 0
+
+
+def test_a_folder_is_imported_at_once(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "chats"
+    folder.mkdir()
+    for name in ("a", "b"):
+        (folder / f"{name}.json").write_text(json.dumps([{"role": "user", "content": f"Hello {name}"}]))
+    (folder / "c.json").write_text("[")
+    code, out, err = run("import", folder, "--json")
+    said = json.loads(out)
+    assert (code, err) == (1, "")
+    assert [(c["title"], c["entries"], c["added"]) for c in said["conversations"]] == [("a", 1, 1), ("b", 1, 1)]
+    assert [Path(f["file"]).name for f in said["failed"]] == ["c.json"]
+    assert said["interrupted"] is False
+    listed = {c["id"] for c in json.loads(run("list", "--json")[1])["conversations"]}
+    assert listed == {c["id"] for c in said["conversations"]}
+    code, out, err = run("import", folder / "a.json", folder / "b.json")
+    assert (code, err) == (0, "")
+    assert {line.split()[0] for line in out.splitlines()} == listed
+    assert json.loads(run("import", folder / "a.json", "--json")[1])["added"] == 0
+    code, _, err = run("import", folder)
+    assert code == 1
+    assert "c.json" in err
+    assert run("import", "slip.json", db="other.db")[0] == 1
+    assert not (tmp_path / "other.db").exists()
+
+
+def test_an_interrupted_import_leaves_whole_conversations(tmp_path: Path) -> None:
+    folder = tmp_path / "chats"
+    folder.mkdir()
+    messages = [{"role": "user", "content": f"message {n}"} for n in range(20)]
+    for n in range(2000):
+        (folder / f"{n:04}.json").write_text(json.dumps([{"role": "user", "content": f"file {n}"}, *messages]))
+    command = [sys.executable, "-m", "llmcrdt", "--db", str(tmp_path / "a.db"), "import", str(folder), "--json"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    log = tmp_path / "a.db-wal"
+    eventually(lambda: log.exists() and log.stat().st_size > 600_000)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    said = json.loads(out)
+    assert said["interrupted"]
+    assert 0 < len(said["conversations"]) < 2000
+    with llmcrdt.open(tmp_path / "a.db") as repo:
+        listed = {row.id for row in repo.list(limit=5000)}
+        assert listed == {c["id"] for c in said["conversations"]}
+        assert {len(repo.get(id_).transcript()) for id_ in list(listed)[:20]} == {21}
 
 
 def test_hidden_fields_are_named_never_shown(run: Run, tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 
-from ..backend import ParsedUpdate, Replica, Work
+from ..backend import NewField, NewNode, ParsedUpdate, Replica, Work
 from .compact import begin, catch_up_updates, compact_updates, load_all
+from .derive import derive_update
 from .redact import redact_updates
 from .replica import YjsReplica
 from .split import cut_update, split_update
@@ -25,6 +26,9 @@ class YjsBackend:
 
     def make_replica(self, roots: Iterable[str], applying: AbstractContextManager[None] | None = None) -> Replica:
         return self._replicas(roots) if applying is None else self._replicas(roots, applying=applying)
+
+    def derive(self, groups: Iterable[Sequence[NewNode]], fields: Iterable[NewField] = ()) -> bytes:
+        return derive_update(groups, fields)
 
     def read(self, update: bytes) -> ParsedUpdate:
         return parse_update(update)

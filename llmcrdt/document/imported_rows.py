@@ -1,0 +1,45 @@
+"""The entry index of a conversation that holds an imported history and nothing else, made as the history is read.
+
+It says what ``projector.py`` would make of the whole document, without a replica in memory.
+"""
+
+from __future__ import annotations
+
+from .entry_state import EntryState, searchable_text
+from .imported import ImportedEntry
+from .order_rules import arrange
+from .projection import IndexRow, pack_fields, write_node
+from .projector import only_version
+
+
+class ImportedRows:
+    """``add`` each entry in the order of the history; what stands before a generation is settled when that comes."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._generation: ImportedEntry | None = None
+        self._open: list[ImportedEntry] = []
+
+    def add(self, entry: ImportedEntry) -> list[IndexRow]:
+        """The rows that are settled by now."""
+        if entry.head.frame is None:
+            self._open.append(entry)
+            return []
+        settled = [*([self._generation] if self._generation else []), *self._open]
+        self._generation, self._open = entry, []
+        return [self._row(each, pinned=True) for each in settled]
+
+    def finish(self, beside: ImportedEntry | None) -> list[IndexRow]:
+        """All other rows. ``beside``: one more entry, which stands beside the history."""
+        tail = {each.id: each for each in [*self._open, *([beside] if beside else [])]}
+        last = self._generation
+        nodes = {each.id: each.head.node(each.id) for each in [*tail.values(), *([last] if last else [])]}
+        ids = arrange(last.id if last else None, sorted(tail, key=lambda i: nodes[i].age), nodes)
+        return [self._row(each, pinned=False) for each in [*([last] if last else []), *(tail[i] for i in ids)]]
+
+    def _row(self, entry: ImportedEntry, *, pinned: bool) -> IndexRow:
+        state = EntryState(entry.head, (entry.version,), (), {})
+        pin = entry.version.hash if pinned else None
+        position, self._count = self._count, self._count + 1
+        node = write_node(entry.head.node(entry.id), erased=False, version=only_version(state))
+        return IndexRow(entry.id, position, pin, node, False, pack_fields(entry.fields), searchable_text(state, pin))
