@@ -93,7 +93,7 @@ def import_files(
     files: Iterable[str | os.PathLike[str]],
     *,
     title: str | None = None,
-    progress: Progress = lambda progress: None,
+    progress: Progress | None = None,
 ) -> Iterator[Imported | NotImported]:
     """Import files of OpenAI chat-completions JSON, and all ``*.json`` in folders, one after the other: each when the
     iterator is asked for the next. A file that can't be read is told, and the others go on.
@@ -101,19 +101,20 @@ def import_files(
     A file is imported whole or not at all, also where ``progress`` raises or the process ends. ``title`` wins over
     that of a file, which wins over its name.
     """
+    told = progress or (lambda progress: None)
     sources = [source_of(path) for path in _paths(files)]
     total, before = sum(2 * source.size for source in sources), 0
     for number, source in enumerate(sources):
 
         def tell(done: int, number: int = number, before: int = before, source: Source = source) -> None:
-            progress(ImportProgress(source.name, number, len(sources), before + done, total))
+            told(ImportProgress(source.name, number, len(sources), before + done, total))
 
         try:
             yield import_source(repo, source, title=title, default_title=Path(source.name).stem, progress=tell)
         except FormatError as error:
             yield NotImported(source.name, error)
         before += 2 * source.size
-        progress(ImportProgress(source.name, number + 1, len(sources), before, total))
+        told(ImportProgress(source.name, number + 1, len(sources), before, total))
 
 
 def import_openai_chat(repo: Repo, text: str, *, title: str | None = None, default_title: str = "") -> Conversation:
@@ -189,7 +190,10 @@ def _import(
                 elif name != listed.title:
                     core.library.put(id_, title=name)
         except BaseException:
-            core.documents.forget(id_)
+            if core_of(conversation).document.loaded:
+                core_of(conversation).document.load_again()  # memory must not hold what the file does not
+            if not was_open:
+                core.documents.forget(id_)
             core.library.document.load_again()
             raise
         if not was_open:

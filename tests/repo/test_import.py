@@ -21,6 +21,7 @@ from llmcrdt.exceptions import FormatError
 from llmcrdt.interop import openai_chat
 from llmcrdt.repo.importer import Imported, ImportProgress, NotImported, import_files, import_openai_chat
 from llmcrdt.repo.repo import repo_core
+from sync_server.thread import RelayThread
 
 OpenRepo = Callable[..., llmcrdt.Repo]
 
@@ -102,6 +103,38 @@ def test_two_devices_that_import_one_file_have_one_conversation(open_repo: OpenR
         assert not conversation.transcript().elsewhere
         assert len(list(core_of(conversation).replica.keys("entries"))) == entries + 1
     assert read_state_vector(here.version()) == read_state_vector(there.version())
+
+
+def test_devices_that_imported_a_folder_apart_agree_over_a_relay(open_repo: OpenRepo, tmp_path: Path) -> None:
+    """Each has all conversations once, a third device as well; erases and new turns of both are there."""
+    folder = tmp_path / "chats"
+    folder.mkdir()
+    for seed in range(4):
+        (folder / f"{seed}.json").write_text(json.dumps(a_history(random.Random(seed), 5)))
+    laptop, phone = two(open_repo)
+    for repo in (laptop, phone):
+        assert all(isinstance(result, Imported) for result in import_files(repo, [folder]))
+    ids = {row.id for row in laptop.list()}
+    erased: dict[str, llmcrdt.Entry] = {}
+    for id_ in ids:
+        conversation = phone.get(id_)
+        erased[id_] = next(e for e in conversation.transcript() if e.role == "user")
+        conversation.erase(erased[id_])
+        laptop.get(id_).append("user", "from the laptop")
+    tablet = open_repo("tablet", laptop.library)
+    with RelayThread(tmp_path / "relay") as relay:
+        for repo in (laptop, phone, laptop, tablet):
+            with repo.connect(relay.url) as link:
+                link.wait_synced(60)
+    for repo in (laptop, phone, tablet):
+        assert {row.id for row in repo.list()} == ids
+        for id_ in ids:
+            conversation = repo.get(id_)
+            assert conversation.entry(erased[id_].id).status == "erased"
+            assert erased[id_].text.encode() not in conversation.diff()
+            if repo is not phone:
+                assert stands(conversation) == stands(laptop.get(id_))
+                assert conversation.transcript()[-1].text == "from the laptop"
 
 
 @pytest.mark.parametrize("seed", range(15))
@@ -359,11 +392,14 @@ def test_what_is_stopped_leaves_whole_conversations(open_repo: OpenRepo, tmp_pat
     assert {hit.title for hit in repo.search("file x", limit=9)} <= {"000"}
     assert len(core.store.catalog.documents("conversation")) == 1 + known
     if before:
-        assert stands(repo.get(before.id)) == shown
+        assert stands(before) == stands(repo.get(before.id)) == shown
+        before.append("user", "meanwhile")
     (result,) = import_files(repo, [tmp_path / "long.json"])
     assert isinstance(result, Imported)
     assert result.added == len(long) - (2 if known else 0)
-    assert [e.text for e in repo.get(result.conversation).transcript()] == [m["content"] for m in long]
+    texts = [e.text for e in repo.get(result.conversation).transcript()]
+    assert [text for text in texts if text != "meanwhile"] == [m["content"] for m in long]
+    assert len(texts) == len(long) + known
 
 
 def test_a_file_is_read_a_piece_at_a_time(open_repo: OpenRepo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
