@@ -16,8 +16,9 @@ relay: ## Install what is needed, then run the relay (ARGS='--port 8765')
 	@sh scripts/bootstrap relay
 	@$(VENV)/python -m sync_server $(ARGS)
 
+# One worker more than there are cores: many tests wait for disks, clocks and child processes.
 test: check peers ## Install what is needed, then check and test everything
-	$(VENV)/pytest -n auto --dist loadfile
+	$(VENV)/pytest -n $$($(VENV)/python -c 'import os; print((os.cpu_count() or 1) + 1)') --dist loadfile
 
 peers: ## Install the Yjs clients that the relay is tested with, where there is npm
 	@if command -v npm >/dev/null; then cd tests/peers && { [ -d node_modules/y-websocket-3 ] || npm install --silent --no-audit --no-fund --no-package-lock; }; \
