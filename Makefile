@@ -16,8 +16,9 @@ relay: ## Install what is needed, then run the relay (ARGS='--port 8765')
 	@sh scripts/bootstrap relay
 	@$(VENV)/python -m sync_server $(ARGS)
 
+# One worker more than there are cores: many tests wait for disks, clocks and child processes.
 test: check peers ## Install what is needed, then check and test everything
-	$(VENV)/pytest -n auto --dist loadfile
+	$(VENV)/pytest -n $$($(VENV)/python -c 'import os; print((os.cpu_count() or 1) + 1)') --dist loadfile
 
 peers: ## Install the Yjs clients that the relay is tested with, where there is npm
 	@if command -v npm >/dev/null; then cd tests/peers && { [ -d node_modules/y-websocket-3 ] || npm install --silent --no-audit --no-fund --no-package-lock; }; \
@@ -42,10 +43,11 @@ fmt: dev ## Format, and mend what can be mended
 dev: ## Install everything a developer needs
 	@sh scripts/bootstrap llama qr relay eddsa seal testing dev
 
-soak: dev ## Run 110,000 schedules of devices, relays and networks (ARGS='--schedules 1000 --seed 7'), and kill 320 processes
+soak: dev ## Run 110,000 schedules of devices, relays and networks (ARGS='--schedules 1000 --seed 7'), and kill 420 processes
 	$(VENV)/python tests/sim/soak.py --schedules 100000 $(ARGS)
 	$(VENV)/python tests/sim/relay_soak.py --schedules 10000 $(ARGS)
 	$(VENV)/python tests/sync_server/relay_kills.py --kills 300 --rollbacks 20
+	LLMCRDT_FOLD_KILLS=100 $(VENV)/pytest tests/sync_server/core/test_compaction.py -k killed_while_it_folds
 
 fuzz: dev ## Feed every decoder with changed frames, the wire's with a million, and repos with strangers' documents (ARGS='--frames 100000 --only wire')
 	$(VENV)/python tests/fuzz/fuzz.py $(ARGS)

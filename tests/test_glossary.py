@@ -89,15 +89,21 @@ def test_a_word_that_nobody_uses_would_be_noticed() -> None:
     assert used("content hash", "by the content hashes of") and not used("content hash", "a hash of content")
 
 
+@pytest.fixture(scope="module")
+def prose() -> list[tuple[str, str]]:
+    """Where each line of a page and each docstring stands, and its words without names. Read once for all words."""
+    lines = [
+        (f"{path.relative_to(ROOT)}:{number}", words(line))
+        for path in PAGES
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+    ]
+    return lines + [(where, words(text)) for where, text in docstrings()]
+
+
 @pytest.mark.parametrize("older", OLDER)
-def test_an_older_word_is_in_no_page_and_no_docstring(older: str) -> None:
+def test_an_older_word_is_in_no_page_and_no_docstring(older: str, prose: list[tuple[str, str]]) -> None:
     pattern = re.compile(rf"\b(?:{older})\b", re.IGNORECASE)
-    found = []
-    for path in PAGES:
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-            if match := pattern.search(words(line)):
-                found.append(f"{path.relative_to(ROOT)}:{number}: {match[0]}")
-    found += [f"{where}: {m[0]}" for where, text in docstrings() if (m := pattern.search(words(text)))]
+    found = [f"{where}: {match[0]}" for where, text in prose if (match := pattern.search(text))]
     assert found == [], f"say {OLDER[older]}"
 
 

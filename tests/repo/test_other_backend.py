@@ -60,7 +60,7 @@ def test_a_file_is_not_opened_with_a_backend_of_another_kind(open_memory: Open, 
             return list(file.iterdump())
 
     before = {name: contents(name) for name in "abc"}
-    with pytest.raises(CRDTMismatch, match=r"'memory', not 'yjs'.*backend of its kind"):
+    with pytest.raises(CRDTMismatch, match=r"'memory', not 'yjs'.*backend of one's own"):
         llmcrdt.open(tmp_path / "a.db", new_document_id())
     for name in "bc":
         with pytest.raises(CRDTMismatch, match="'yjs', not 'memory'"):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import stat
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import jwt
@@ -47,6 +48,7 @@ from llmcrdt.sync.messages import (
     Welcome,
 )
 from llmcrdt.testing.local_documents import BlobDocuments
+from sync_server.__main__ import main
 from sync_server.auth.public_keys import AccessError
 from sync_server.auth.tokens import KEY, LEVELS, TOKENS, Grant, TokenRefused, Tokens
 from sync_server.core.limits import Limits
@@ -347,19 +349,27 @@ def test_a_subject_has_only_so_many_connections(tmp_path: Path) -> None:
 
 
 def command(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """In this process: what a process of its own adds is tested with the first of these."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        code = main([*map(str, arguments)])
+    return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
+
+
+def process(*arguments: object) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
     words = [sys.executable, "-m", "sync_server", *map(str, arguments)]
     return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
 
 def test_tokens_are_made_listed_and_revoked_from_the_command_line(tmp_path: Path) -> None:
-    made = command("token", "make", "--data", tmp_path, "--subject", "ann", "--may", "read", "--expires", "30d")
+    made = process("token", "make", "--data", tmp_path, "--subject", "ann", "--may", "read", "--expires", "30d")
     grant = Tokens(tmp_path).check(made.stdout.strip().encode())
     assert (grant.subject, grant.level, grant.patterns) == ("ann", "read", ("*",))
     assert command("token", "revoke", "--data", tmp_path, grant.id).returncode == 0
     (line,) = command("token", "list", "--data", tmp_path).stdout.splitlines()
     assert line.split("\t")[:3] == [grant.id, "revoked", "read"]
-    wrong = command("token", "make", "--data", tmp_path, "--subject", "ann", "--documents", "nonsense")
+    wrong = process("token", "make", "--data", tmp_path, "--subject", "ann", "--documents", "nonsense")
     assert (wrong.returncode, wrong.stdout) == (4, "")
     assert "no document id" in wrong.stderr
 

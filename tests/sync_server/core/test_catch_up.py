@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,11 +54,10 @@ from sync_server.thread import RelayThread
 from sync_server.workers import compactor_worker
 from sync_server.workers.compactor import Compactor
 
-from ...waiting import eventually
+from ...waiting import PATIENCE, eventually
 from .test_validation import edits
 
 D, E, S, T = b"d" * 16, b"e" * 16, b"s" * 16, b"t" * 16
-PATIENCE = 60
 
 
 class Relay:
@@ -423,10 +422,34 @@ def made(folder: Path, count: int) -> SqliteStorage:
     return log
 
 
-def test_the_worker_answers_for_what_is_there_and_for_nothing_else(tmp_path: Path) -> None:
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[SqliteStorage]:
     log = made(tmp_path, 40)
+    yield log
+    log.close()
+
+
+@pytest.fixture
+def compactor(log: SqliteStorage) -> Iterator[Callable[..., Compactor]]:
+    """``compactor(answer, **limits)`` works on ``log``. Its worker ends with the test, however that ends, and requests
+    wait as long as a busy machine takes, unless ``limits`` say otherwise."""
+    started: list[Compactor] = []
+
+    def start(answer: Callable[[object], None], *, early: bool = False, **limits: float) -> Compactor:
+        chosen = Limits(**{"catch_up_wait": PATIENCE, **limits})  # type: ignore[arg-type]
+        started.append(Compactor(log, chosen, answer, early=early))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.stop()
+
+
+def test_the_worker_answers_for_what_is_there_and_for_nothing_else(
+    log: SqliteStorage, compactor: Callable[..., Compactor]
+) -> None:
     answers: list[object] = []
-    condenser = Compactor(log, Limits(), answers.append)
+    condenser = compactor(answers.append)
     for todo in (
         CatchUpRequest(D, 10, 40),
         CatchUpRequest(D, 10, 40),
@@ -450,25 +473,19 @@ def test_the_worker_answers_for_what_is_there_and_for_nothing_else(tmp_path: Pat
     assert worker is condenser._worker is not None, "one process for all of them"
     condenser.stop()
     assert worker.poll() is not None
-    log.close()
 
 
-def test_what_waited_too_long_is_not_condensed(tmp_path: Path) -> None:
-    log = made(tmp_path, 40)
+def test_what_waited_too_long_is_not_condensed(compactor: Callable[..., Compactor]) -> None:
     answers: list[object] = []
-    condenser = Compactor(log, Limits(catch_up_wait=0.0), answers.append)
-    condenser.put(CatchUpRequest(D, 10, 40))
+    compactor(answers.append, catch_up_wait=0.0).put(CatchUpRequest(D, 10, 40))
     assert eventually(lambda: answers) == [CatchUpResult(D, 10, 40, None)]
-    condenser.stop()
-    log.close()
 
 
 def test_whoever_waits_is_answered_where_the_worker_cant_be_asked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    compactor: Callable[..., Compactor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log = made(tmp_path, 40)
     answers: list[object] = []
-    condenser = Compactor(log, Limits(catch_up_wait=60.0), answers.append, early=True)
+    condenser = compactor(answers.append, early=True)
     worker = eventually(lambda: condenser._worker)
     with monkeypatch.context() as patch:
         patch.setattr(threading.Timer, "start", lambda _: threading.stack_size(1))  # ValueError
@@ -478,21 +495,16 @@ def test_whoever_waits_is_answered_where_the_worker_cant_be_asked(
     eventually(lambda: condenser._worker, lambda found: found not in (None, worker))
     condenser.put(CatchUpRequest(D, 10, 40))
     assert eventually(lambda: answers[1:]) != [CatchUpResult(D, 10, 40, None)]
-    condenser.stop()
-    log.close()
 
 
-def test_a_worker_that_idles_gives_way_to_a_new_one(tmp_path: Path) -> None:
-    log = made(tmp_path, 40)
+def test_a_worker_that_idles_gives_way_to_a_new_one(compactor: Callable[..., Compactor]) -> None:
     answers: list[object] = []
-    condenser = Compactor(log, Limits(catch_up_idle=0.01), answers.append, early=True)
+    condenser = compactor(answers.append, catch_up_idle=0.01, early=True)
     first = eventually(lambda: condenser._worker)
     condenser.put(CatchUpRequest(D, 10, 40))
     eventually(lambda: answers)
     eventually(lambda: condenser._worker, lambda worker: worker not in (None, first))
     assert first.poll() is not None
-    condenser.stop()
-    log.close()
 
 
 def test_updates_that_wait_and_bytes_that_harm_are_left_to_the_records() -> None:
