@@ -47,6 +47,9 @@ class LoneHost:
     def sync_state(self, entry: EntryId) -> SyncState:
         return "local"
 
+    def linked(self) -> bool:
+        return False
+
     def presence(self) -> Presence:
         return self._presence
 

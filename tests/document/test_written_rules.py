@@ -50,7 +50,7 @@ def test_each_mutation_fits_the_code_and_names_a_test(mutation: Mutation, code: 
 
 
 def test_every_rule_is_broken_once_at_least() -> None:
-    assert {mutation.rule for mutation in MUTATIONS} == {f"O{n}" for n in range(1, 11)}
+    assert {mutation.rule for mutation in MUTATIONS} == {f"O{n}" for n in range(1, 11)} | {"claims"}
 
 
 RUN = """
