@@ -61,6 +61,11 @@ MUTATIONS = (
         "tests/document/test_malformed_documents.py::test_verify_names_the_entry_that_was_tampered_with",
     ),
     Mutation(
+        "O1", "a whole number that is written with a point is none", "whole_number",
+        "int(value) if value.is_integer() else None", "None",
+        _RULES + "test_o1_a_whole_number_may_be_written_with_a_point",
+    ),
+    Mutation(
         "O2", "the best version is shown in a frame too", "chosen_version",
         "next((v for v in state.versions if v.hash == pin), None) or ", "",
         _TALK + "test_a_frame_pins_the_version_it_saw",
@@ -382,8 +387,8 @@ MUTATIONS = (
     ),
     Mutation(
         "O1", "a time may be any number", "read_head",
-        "is_int(created_at) and abs(created_at) <= TIMES_END",
-        "is_int(created_at)",
+        "fits = created_at is not None and abs(created_at) <= TIMES_END",
+        "fits = created_at is not None",
         "tests/document/test_malformed_documents.py::test_a_time_that_no_date_holds_makes_its_entry_malformed",
     ),
     Mutation(

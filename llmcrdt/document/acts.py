@@ -11,12 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
 
 from ..exceptions import InvalidContent
 from ..ids import EntryId, SessionId, is_entry_id, is_session_id, tagged_hash
 from .canonical import JSON, canonical_json, parse_json
-from .checks import is_lamport
+from .checks import lamport_of
 from .nodes import Selection
 
 
@@ -92,8 +91,8 @@ def read_selection(key: str, text: object) -> Selection | None:
         return None
     if not isinstance(value, dict) or not is_entry_id(value.get("entry")):
         return None
-    lamport: Any = value.get("lamport")
-    if not is_lamport(lamport):
+    lamport = lamport_of(value.get("lamport"))
+    if lamport is None:
         return None
     after = value.get("after", [])
     seen = tuple(EntryId(i) for i in after if is_entry_id(i)) if isinstance(after, list) else ()
@@ -121,8 +120,8 @@ def read_act(key: str, text: object) -> Act | None:
         said = parse_json(text)
     except InvalidContent:
         return None
-    lamport = said.get("lamport") if isinstance(said, dict) else None
-    if not isinstance(said, dict) or not is_lamport(lamport):
+    lamport = lamport_of(said.get("lamport")) if isinstance(said, dict) else None
+    if lamport is None:
         return None
     if kind == "claim":
         return Claim(what, SessionId(session), lamport, _read_abandoned(said.get("abandoned")))
@@ -133,7 +132,8 @@ def read_act(key: str, text: object) -> Act | None:
 
 def _read_abandoned(value: JSON) -> frozenset[tuple[SessionId, int]]:
     pairs = (each for each in value if isinstance(each, list) and len(each) == 2) if isinstance(value, list) else ()
-    return frozenset((session, lamport) for session, lamport in pairs if is_session_id(session) and is_lamport(lamport))
+    read = ((session, lamport_of(lamport)) for session, lamport in pairs if is_session_id(session))
+    return frozenset((session, lamport) for session, lamport in read if lamport is not None)
 
 
 class ToolClaim:
