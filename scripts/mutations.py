@@ -25,6 +25,7 @@ _RULES = "tests/document/test_rules.py::"
 _TALK = "tests/document/test_conversation.py::"
 _ERASE = "tests/document/test_erasure.py::"
 _RENDER = "tests/prompt/test_messages.py::"
+_ACTS = "tests/document/test_acts.py::"
 _EXPORT = "tests/interop/test_export.py::"
 
 MUTATIONS = (
@@ -58,6 +59,11 @@ MUTATIONS = (
         "O1", "a version is taken at its word", "read_version",
         'need(content_hash(role, cast(str, text)) == name, "version\'s hash is not that of its content")', "pass",
         "tests/document/test_malformed_documents.py::test_verify_names_the_entry_that_was_tampered_with",
+    ),
+    Mutation(
+        "O1", "a whole number that is written with a point is none", "whole_number",
+        "int(value) if value.is_integer() else None", "None",
+        _RULES + "test_o1_a_whole_number_may_be_written_with_a_point",
     ),
     Mutation(
         "O2", "the best version is shown in a frame too", "chosen_version",
@@ -125,8 +131,8 @@ MUTATIONS = (
         "e.hidden_by, ", "", _RULES + "test_o4_the_hash_of_elsewhere_covers_all_of_it",
     ),
     Mutation(
-        "O6", "a selection that was written over goes on counting", "ConversationView._read_acts",
-        "self.order.unselect(known)", "pass",
+        "O6", "a selection that was written over goes on counting", "ConversationView._forget_act",
+        "self.order.unselect(act)", "pass",
         _RULES + "test_o6_of_two_selections_under_one_key_the_one_that_stands_there_counts",
     ),
     Mutation(
@@ -448,8 +454,8 @@ MUTATIONS = (
     ),
     Mutation(
         "O1", "a time may be any number", "read_head",
-        "is_int(created_at) and abs(created_at) <= TIMES_END",
-        "is_int(created_at)",
+        "fits = created_at is not None and abs(created_at) <= TIMES_END",
+        "fits = created_at is not None",
         "tests/document/test_malformed_documents.py::test_a_time_that_no_date_holds_makes_its_entry_malformed",
     ),
     Mutation(
@@ -475,5 +481,28 @@ MUTATIONS = (
         "if name.startswith(\"erased:\"):",
         "if False:",
         "tests/document/test_malformed_documents.py::test_an_erase_is_one_whatever_it_holds",
+    ),
+    Mutation(
+        "claims", "whoever claims last is granted", "Claim.is_granted",
+        "all(map(self.takes_over, before))", "True", _ACTS + "test_in_a_log_one_session_at_most_holds_a_call",
+    ),
+    Mutation(
+        "claims", "to take over one claim is enough", "Claim.is_granted",
+        "all(map(self.takes_over, before))", "not (here := list(before)) or any(map(self.takes_over, here))",
+        _ACTS + "test_in_a_log_one_session_at_most_holds_a_call",
+    ),
+    Mutation(
+        "claims", "a session that was taken over never claims anew", "Claim.takes_over",
+        "(other.session, other.lamport) in self.abandoned", "other.session in dict(self.abandoned)",
+        _ACTS + "test_a_claim_of_a_dead_session_is_taken_over_by_one",
+    ),
+    Mutation(
+        "claims", "whoever lost goes on", "ToolClaim.granted",
+        "granted and not self._is_taken_over()", "granted",
+        _ACTS + "test_a_claim_of_a_dead_session_is_taken_over_by_one",
+    ),
+    Mutation(
+        "claims", "a claim that was written over goes on counting", "ConversationView._forget_act",
+        "del self.claims[act.call][act.session]", "pass", _ACTS + "test_a_claim_that_was_written_over_is_none",
     ),
 )  # fmt: skip

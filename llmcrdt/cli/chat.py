@@ -19,7 +19,7 @@ from ..document.conversation import Conversation
 from ..document.entry import Entry
 from ..document.observers import Change
 from ..engine.base import Engine
-from ..exceptions import EntryNotFound, LLMCRDTError
+from ..exceptions import EntryNotFound, LLMCRDTError, NotSealed
 from ..generation.generation import Generation, generate
 from ..generation.plan import plan
 from ..ids import EntryId
@@ -27,10 +27,11 @@ from .terminal import heading, print_entry, safe
 
 PROMPT = "> "
 HELP = """\
-/retry       answer again, beside the answer that is there
+/retry       answer again, beside the answer that is there; or answer what nobody has answered yet
 /edit TEXT   say your last message differently, and have that answered
 /others      list what else was said in the place of the last answer and of your last message
 /take ID     show one of those, with all that followed it
+/seal        end what nobody goes on writing, as after a crash; then answer what nobody has answered yet
 /plan        show the cost of the next answer
 /quit        leave (also Ctrl-D); Ctrl-C stops an answer
 A line that ends with \\ goes on in the next; // begins a message with a slash.\
@@ -71,6 +72,9 @@ class Chat:
                 try:
                     if not self._turn(line):
                         return
+                except NotSealed as error:
+                    hint = "Wait for it; or /seal ends what nobody goes on writing."
+                    click.echo(f"llmcrdt: {safe(error.message)} {hint}", err=True)
                 except LLMCRDTError as error:
                     click.echo(f"llmcrdt: {safe(str(error))}", err=True)
         finally:
@@ -100,7 +104,9 @@ class Chat:
             case "/help":
                 click.echo(HELP)
             case "/retry":
-                self._say(instead_of=self._last_answer())
+                self._say(instead_of=None if self._unanswered() else self._last_answer())
+            case "/seal":
+                self._seal()
             case "/edit" if rest:
                 self._conversation.edit(self._last("user"), rest)
                 self._say()
@@ -167,6 +173,20 @@ class Chat:
         if found is None:
             raise EntryNotFound("There is no answer yet.", hint="Say something first.")
         return found
+
+    def _unanswered(self) -> bool:
+        """Whether the last thing said is not an answer."""
+        roles = (e.role for e in reversed(self._conversation.transcript()) if e.role != "system")
+        return next(roles, "assistant") != "assistant"
+
+    def _seal(self) -> None:
+        unsealed = self._conversation.unsealed()
+        for entry in unsealed:
+            print_entry(self._conversation.seal(entry))
+        if not unsealed:
+            click.echo("Nothing is unfinished.")
+        elif self._unanswered():
+            self._say()
 
     def _others(self) -> list[Entry]:
         """The entries that stand for the same turn as the last message or the last answer, and are not shown."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ..exceptions import InvalidContent
 from ..ids import EntryId
 from . import schema
@@ -46,17 +48,24 @@ class ActWriter:
             act = Stop(view.find(entry), self._core.document.session, view.order.next_lamport())
             edit.put(schema.ACTS, act.key, write_act(act))
 
-    def claim(self, call: ToolCall) -> ToolClaim:
+    def claim(self, call: ToolCall, *, take_over: bool) -> ToolClaim:
         """Say that this session means to run a tool call."""
         core = self._core
         with core.reading():
             answers = answered_call(core.view, call)
         with core.editing() as edit:
-            act = Claim(call_hash(*answers), core.document.session, core.view.order.next_lamport())
-            if act.key not in core.claims:
-                edit.put(schema.ACTS, act.key, write_act(act))
-                core.claims[act.key] = OwnClaim(lambda: _other_claims(core, act))
-            return core.claims[act.key].handle
+            session = core.document.session
+            act = Claim(call_hash(*answers), session, core.view.order.next_lamport())
+            mine = core.claims.get(act.key)
+            others = [each for each in _claims(core, act.call) if each.session != session] if take_over else []
+            if mine and (mine.holds or not others):
+                return mine.handle
+            if mine:
+                mine.withdraw()
+            act = replace(act, abandoned=frozenset((each.session, each.lamport) for each in others))
+            edit.put(schema.ACTS, act.key, write_act(act))
+            core.claims[act.key] = mine = OwnClaim(act, lambda: _claims(core, act.call), core.host.linked)
+            return mine.handle
 
 
 def answered_call(view: ConversationView, call: ToolCall) -> tuple[EntryId, str]:
@@ -73,8 +82,7 @@ def answered_call(view: ConversationView, call: ToolCall) -> tuple[EntryId, str]
     return (call.entry, call.id)
 
 
-def _other_claims(core: ConversationCore, mine: Claim) -> tuple[Claim, ...]:
+def _claims(core: ConversationCore, call: str) -> tuple[Claim, ...]:
+    """The claims of all sessions to a call that are here by now."""
     with core.document.lock:
-        claims = core.view.claims.get(mine.call, {}).values()
-        others = (claim for claim in claims if claim.session != mine.session)
-        return tuple(sorted(others, key=lambda claim: (claim.lamport, claim.session)))
+        return tuple(core.view.claims.get(call, {}).values())

@@ -8,15 +8,14 @@ claim    says that this session will run a tool call, so that no other device ru
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
 
 from ..exceptions import InvalidContent
 from ..ids import EntryId, SessionId, is_entry_id, is_session_id, tagged_hash
-from .canonical import canonical_json, parse_json
-from .checks import is_lamport
+from .canonical import JSON, canonical_json, parse_json
+from .checks import lamport_of
 from .nodes import Selection
 
 
@@ -48,15 +47,28 @@ class Keep:
 
 @dataclass(frozen=True)
 class Claim:
-    """A session means to run one tool call. ``call`` is the hash of entry and call id: call ids are strangers' text."""
+    """A session means to run one tool call. ``call`` is the hash of entry and call id: call ids are strangers' text.
+    ``abandoned``: the claims that it takes over, each by its session and lamport."""
 
     call: str
     session: SessionId
     lamport: int
+    abandoned: frozenset[tuple[SessionId, int]] = frozenset()
 
     @property
     def key(self) -> str:
         return f"claim:{self.call}:{self.session}"
+
+    def takes_over(self, other: Claim) -> bool:
+        """Whether it names another claim as abandoned."""
+        return (other.session, other.lamport) in self.abandoned
+
+    def is_granted(self, before: Iterable[Claim]) -> bool:
+        """Whether it is granted where these claims of other sessions stand before it in the relay's log."""
+        return all(map(self.takes_over, before))
+
+
+Act = Stop | Keep | Claim
 
 
 def selection_key(act: Selection) -> str:
@@ -79,8 +91,8 @@ def read_selection(key: str, text: object) -> Selection | None:
         return None
     if not isinstance(value, dict) or not is_entry_id(value.get("entry")):
         return None
-    lamport: Any = value.get("lamport")
-    if not is_lamport(lamport):
+    lamport = lamport_of(value.get("lamport"))
+    if lamport is None:
         return None
     after = value.get("after", [])
     seen = tuple(EntryId(i) for i in after if is_entry_id(i)) if isinstance(after, list) else ()
@@ -91,11 +103,14 @@ def call_hash(entry: EntryId, call_id: str) -> str:
     return tagged_hash("llmcrdt/call/1", entry.encode(), call_id.encode("utf-8"))
 
 
-def write_act(act: Stop | Keep | Claim) -> str:
-    return canonical_json({"lamport": act.lamport})
+def write_act(act: Act) -> str:
+    value: dict[str, JSON] = {"lamport": act.lamport}
+    if isinstance(act, Claim) and act.abandoned:
+        value["abandoned"] = [list(each) for each in sorted(act.abandoned)]
+    return canonical_json(value)
 
 
-def read_act(key: str, text: object) -> Stop | Keep | Claim | None:
+def read_act(key: str, text: object) -> Act | None:
     """The stop, keep or claim that an act stands for; None for other acts and malformed ones."""
     kind, _, rest = key.partition(":")
     what, _, session = rest.partition(":")
@@ -105,52 +120,93 @@ def read_act(key: str, text: object) -> Stop | Keep | Claim | None:
         said = parse_json(text)
     except InvalidContent:
         return None
-    lamport = said.get("lamport") if isinstance(said, dict) else None
-    if not is_lamport(lamport):
+    lamport = lamport_of(said.get("lamport")) if isinstance(said, dict) else None
+    if lamport is None:
         return None
     if kind == "claim":
-        return Claim(what, SessionId(session), lamport)
+        return Claim(what, SessionId(session), lamport, _read_abandoned(said.get("abandoned")))
     if not is_entry_id(what):
         return None
     return (Keep if kind == "keep" else Stop)(EntryId(what), SessionId(session), lamport)
 
 
+def _read_abandoned(value: JSON) -> frozenset[tuple[SessionId, int]]:
+    pairs = (each for each in value if isinstance(each, list) and len(each) == 2) if isinstance(value, list) else ()
+    read = ((session, lamport_of(lamport)) for session, lamport in pairs if is_session_id(session))
+    return frozenset((session, lamport) for session, lamport in read if lamport is not None)
+
+
 class ToolClaim:
     """This session's claim to run a tool call; made by ``Conversation.claim``.
 
-    Run the call only if ``granted()``: the relay has the claim on disk, and no other claim stood before it in the
-    relay's order. So of several devices that claim at once exactly one is granted. Without a relay nothing can be
-    promised: then ``offline`` decides, and if two devices ran the call, both results are in the document, and
-    ``conversation.results(call)`` shows them.
+    Run the call only if ``granted()``: the relay has the claim on disk, and it takes over every other claim that stood
+    before it in the relay's order. So of several devices that claim at once exactly one is granted, and so it is of
+    several that take over the same claims at once. Without a relay nothing can be promised: then ``offline`` decides,
+    and if two devices ran the call, both results are in the document, and ``conversation.results(call)`` shows them.
     """
 
-    def __init__(self, others: Callable[[], tuple[Claim, ...]], first: Future[bool]) -> None:
-        self._find_others = others
+    def __init__(
+        self,
+        others: Callable[[], tuple[Claim, ...]],
+        taken_over: Callable[[], bool],
+        linked: Callable[[], bool],
+        first: Future[bool],
+    ) -> None:
+        self._find_others, self._is_taken_over, self._linked = others, taken_over, linked
         self._first = first
 
     @property
     def others(self) -> tuple[Claim, ...]:
-        """Other sessions' claims to the same call that have arrived by now."""
+        """Other sessions' claims to the same call that have arrived by now, without those that this one takes over."""
         return self._find_others()
+
+    @property
+    def taken_over(self) -> bool:
+        """Whether another session has taken this claim over, for it believed this one dead: don't run the call, or
+        stop."""
+        return self._is_taken_over()
 
     def granted(self, timeout: float = 5.0, *, offline: bool = False) -> bool:
         """Wait at most ``timeout`` seconds for the relay. ``offline``: the answer where it doesn't come, unless another
-        claim has arrived by other ways."""
+        claim has arrived by other ways; where there is no link to a relay, nothing is waited for. False from the moment
+        on where somebody took it over."""
         try:
-            return self._first.result(timeout)
+            granted = self._first.result(0 if offline and not self._linked() else timeout)
         except TimeoutError:
-            return offline and not self._find_others()
+            granted = offline and not self._find_others()
+        return granted and not self._is_taken_over()
 
 
 class OwnClaim:
-    """A claim of this session, to be decided by the relay's order. ``handle``: what people have of it."""
+    """A claim of this session, to be decided by the relay's order. ``handle``: what people have of it. ``known``: the
+    claims of all sessions to the same call that are here by now; ``linked``: whether there is a link to a relay."""
 
-    def __init__(self, others: Callable[[], tuple[Claim, ...]]) -> None:
-        self._find_others = others
+    def __init__(self, claim: Claim, known: Callable[[], Iterable[Claim]], linked: Callable[[], bool]) -> None:
+        self._claim, self._known = claim, known
         self._first: Future[bool] = Future()
-        self.handle = ToolClaim(others, self._first)
+        self.handle = ToolClaim(self._others, self._taken_over, linked, self._first)
+
+    @property
+    def holds(self) -> bool:
+        """Whether it was granted, and nobody took it over."""
+        return self._first.done() and self._first.result() and not self._taken_over()
 
     def decide(self) -> None:
         """The relay has this claim on disk, and all that stood before it in its log is here; nothing of later."""
         if not self._first.done():
-            self._first.set_result(not self._find_others())
+            self._first.set_result(self._claim.is_granted(self._rivals()))
+
+    def withdraw(self) -> None:
+        """This session claims anew: this claim is granted no more."""
+        if not self._first.done():
+            self._first.set_result(False)
+
+    def _rivals(self) -> list[Claim]:
+        return [claim for claim in self._known() if claim.session != self._claim.session]
+
+    def _others(self) -> tuple[Claim, ...]:
+        others = (claim for claim in self._rivals() if not self._claim.takes_over(claim))
+        return tuple(sorted(others, key=lambda claim: (claim.lamport, claim.session)))
+
+    def _taken_over(self) -> bool:
+        return any(claim.takes_over(self._claim) for claim in self._rivals())

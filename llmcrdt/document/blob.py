@@ -18,6 +18,7 @@ from typing import BinaryIO, ClassVar, Protocol
 from ..crdt.backend import Replica
 from ..exceptions import BlobMissing, InvalidContent
 from .canonical import JSON, parse_json
+from .checks import whole_number
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 _HASH = re.compile(r"[0-9a-f]{64}", re.ASCII)
@@ -169,9 +170,9 @@ def blob_to_json(blob: Blob) -> dict[str, JSON]:
 def blob_from_json(rest: Mapping[str, JSON]) -> Blob | None:
     """None for what is no sound blob: strangers write documents too, and no name of theirs is ever a path."""
     left = dict(rest)
-    hash_, size = left.pop("hash", None), left.pop("size", None)
+    hash_, size = left.pop("hash", None), whole_number(left.pop("size", None))
     media_type, name = left.pop("media_type", ""), left.pop("name", "")
-    if not is_blob_hash(hash_) or not isinstance(size, int) or isinstance(size, bool) or not 0 <= size < _SIZE_END:
+    if not is_blob_hash(hash_) or size is None or not 0 <= size < _SIZE_END:
         return None
     if not isinstance(media_type, str) or not isinstance(name, str):
         return None

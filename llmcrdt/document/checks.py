@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TypeGuard
-
 from ..exceptions import InvalidContent
 
 _LAMPORT_END = 1 << 53  # JavaScript's integers end here
 
 
-def is_int(value: object) -> TypeGuard[int]:
-    """A whole number; True and False are none."""
-    return isinstance(value, int) and not isinstance(value, bool)
+def whole_number(value: object) -> int | None:
+    """A whole number, also one that a language wrote as 3.0; None for anything else, True and False included."""
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else None
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def is_lamport(value: object) -> TypeGuard[int]:
-    """A whole number above 0 that every language holds."""
-    return is_int(value) and 0 < value < _LAMPORT_END
+def lamport_of(value: object) -> int | None:
+    """A whole number above 0 that every language holds; None for anything else."""
+    number = whole_number(value)
+    return number if number is not None and 0 < number < _LAMPORT_END else None
 
 
 def need(condition: object, reason: str) -> None:

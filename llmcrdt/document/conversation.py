@@ -314,9 +314,14 @@ class Conversation:
         with self._core.reading():
             return (entry.id if isinstance(entry, Entry) else entry) in self._core.view.stops
 
-    def claim(self, call: ToolCall) -> ToolClaim:
-        """Say that this device means to run a tool call; run it only if the claim is ``granted()``."""
-        return self._acts.claim(call)
+    def claim(self, call: ToolCall, *, take_over: bool = False) -> ToolClaim:
+        """Say that this device means to run a tool call; run it only if the claim is ``granted()``.
+
+        ``take_over``: the sessions whose claims to it are known here count as dead. This claim takes theirs over, and
+        is granted unless another one came first meanwhile; then call this again. A session that lives after all sees
+        that it lost (``taken_over``).
+        """
+        return self._acts.claim(call, take_over=take_over)
 
     def rotate_key(self) -> KeyId:
         """Encrypt hidden fields under a new key from now on; returns its id. Older keys still open older fields. Other

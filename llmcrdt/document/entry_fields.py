@@ -13,7 +13,7 @@ from ..crdt.backend import Scalar, SharedText
 from ..exceptions import InvalidContent
 from ..ids import ContentHash, EntryId, Random, SessionId, is_entry_id, is_hash, is_session_id, tagged_hash, text_of
 from .canonical import JSON, canonical_json, exact_json, parse_json
-from .checks import is_lamport, need
+from .checks import lamport_of, need
 from .encryption import (
     NOWHERE,
     SEALED_DIGEST,
@@ -90,14 +90,14 @@ def read_version(role: str, name: str, text: object) -> Version:
     value = parse_json(text)
     need(isinstance(value, dict) and isinstance(value.get("parts"), list), "version has no parts")
     need(content_hash(role, cast(str, text)) == name, "version's hash is not that of its content")
-    status, lamport, by = value.get("status", "complete"), value.get("lamport"), value.get("by")
+    status, lamport, by = value.get("status", "complete"), lamport_of(value.get("lamport")), value.get("by")
     need(status in ("complete", "stopped", "failed"), "version's status is unknown")
-    need(is_lamport(lamport), "version's lamport is out of range")
+    need(lamport is not None, "version's lamport is out of range")
     need(is_session_id(by), "version's writer is not a session id")
     usage = value.get("usage", {})
     need(isinstance(usage, dict), "version's usage is not an object")
     parts = tuple(part_from_json(part) for part in value["parts"])
-    return Version(ContentHash(name), status, parts, lamport, by, usage, _read_digests(value.get("hidden")))
+    return Version(ContentHash(name), status, parts, cast(int, lamport), by, usage, _read_digests(value.get("hidden")))
 
 
 def _read_digests(value: Any) -> dict[str, str] | None:
@@ -171,12 +171,11 @@ def erases_of(fields: ReplicaNode) -> tuple[Erase, ...]:
             except InvalidContent:
                 said = None
             known = said if isinstance(said, dict) else {}
-            lamport: Any = known.get("lamport")
             seen: Any = known.get("seen")
             found.append(
                 Erase(
                     name.partition(":")[2],
-                    lamport if is_lamport(lamport) else 0,
+                    lamport_of(known.get("lamport")) or 0,
                     frozenset(EntryId(i) for i in seen if is_entry_id(i)) if isinstance(seen, list) else None,
                 )
             )

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from ..ids import EntryId, SessionId, is_entry_id, is_session_id
 from .canonical import JSON, canonical_json, parse_json
-from .checks import is_int, is_lamport, need
+from .checks import lamport_of, need, whole_number
 from .entry import ROLES, Role
 from .frame import Frame, frame_from_json, frame_to_json
 from .nodes import Node
@@ -77,10 +77,11 @@ def read_head(text: object) -> Head:
     need(role in ROLES, "role is not one of system, user, assistant, tool")
     need(isinstance(author, str), "author is not text")
     need(is_session_id(session), "session is not a session id")
-    created_at = value.get("created_at")
-    need(is_int(created_at) and abs(created_at) <= TIMES_END, "created_at is not a time in whole milliseconds")
-    lamport = value.get("lamport")
-    need(is_lamport(lamport), "lamport is not a number above 0 and below 2^53")
+    created_at = whole_number(value.get("created_at"))
+    fits = created_at is not None and abs(created_at) <= TIMES_END
+    need(fits, "created_at is not a time in whole milliseconds")
+    lamport = lamport_of(value.get("lamport"))
+    need(lamport is not None, "lamport is not a number above 0 and below 2^53")
     alternative_of = value.get("alternative_of")
     need(alternative_of is None or is_entry_id(alternative_of), "alternative_of is not an entry id")
     model = value.get("model")
@@ -90,8 +91,8 @@ def read_head(text: object) -> Head:
         author=author,
         session=session,
         parents=_entry_ids(value.get("parents"), "parents"),
-        lamport=lamport,
-        created_at=created_at,
+        lamport=cast(int, lamport),
+        created_at=cast(int, created_at),
         after=_entry_ids(value.get("after", []), "after"),
         alternative_of=alternative_of,
         answers=_read_answers(value.get("answers")),

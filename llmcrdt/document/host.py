@@ -77,6 +77,10 @@ class ConversationHost(Protocol):
         """How far an entry that is on disk here has come on its way to the relays."""
         ...
 
+    def linked(self) -> bool:
+        """Whether there is a link to a relay, connected or not."""
+        ...
+
     def presence(self) -> Presence:
         """The presence of the conversation. Called without the lock."""
         ...

@@ -15,6 +15,7 @@ from ..exceptions import InvalidContent, LibraryMismatch
 from ..ids import DocumentId, Random, is_document_id, is_session_id
 from . import schema
 from .canonical import JSON, canonical_json, parse_json
+from .checks import lamport_of
 from .document import Document
 from .replica_loading import Journal
 
@@ -125,8 +126,8 @@ class Library:
             said = parse_json(self.document.replica.get(SHELF, key))
         except InvalidContent:
             return
-        lamport = said.get("lamport") if isinstance(said, dict) else None
-        if not isinstance(lamport, int) or isinstance(lamport, bool) or not 0 < lamport < 1 << 53:
+        lamport = lamport_of(said.get("lamport")) if isinstance(said, dict) else None
+        if lamport is None:
             return
         if lamport > self._lamport + REACH:
             self._far.add(key)

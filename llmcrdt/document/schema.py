@@ -48,7 +48,7 @@ FIELDS = (
     Field("acts/select:<group>:<session>", "text", "greatest (lamport, session)", True, "JSON: lamport, entry, after"),
     Field("acts/keep:<entry>:<session>", "text", "one is enough", True, "JSON: lamport"),
     Field("acts/stop:<entry>:<session>", "text", "one is enough", True, "JSON: lamport"),
-    Field("acts/claim:<call>:<session>", "text", "one per session", True, "JSON: lamport"),
+    Field("acts/claim:<call>:<session>", "text", "one per session", True, "JSON: lamport, abandoned"),
 )  # fmt: skip
 
 

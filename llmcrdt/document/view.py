@@ -13,7 +13,7 @@ from ..crdt.backend import Replica, Touched
 from ..exceptions import EntryNotFound, InvalidContent, Withheld
 from ..ids import ContentHash, EntryId, KeyId, SessionId
 from . import schema
-from .acts import Claim, Keep, Stop, read_act, read_selection
+from .acts import Act, Claim, Keep, Stop, read_act, read_selection
 from .blob import Blob, BlobStorage
 from .encryption import NOWHERE, EncryptedField, FieldAddress, is_encrypted
 from .entry import Entry, SyncState
@@ -55,9 +55,9 @@ class ConversationView:
         self.erased: set[EntryId] = set()
         self.released: set[str] = set()
         """The blobs that entries named when they were erased; emptied by whoever takes care of them."""
-        self.stops: set[EntryId] = set()
+        self.stops: dict[EntryId, set[SessionId]] = {}
         self.claims: dict[str, dict[SessionId, Claim]] = {}
-        self._selections: dict[str, Selection] = {}  # by the keys of their acts
+        self._acts: dict[str, Selection | Act] = {}
         self.created: set[EntryId] = set()
         self.changed: dict[EntryId, ReplicaNode | None] = {}
         self._encrypted: dict[EntryId, tuple[int, KeyId]] | None = None  # lamport and key; None until somebody asks
@@ -169,20 +169,35 @@ class ConversationView:
     def _read_acts(self, replica: Replica, keys: Iterable[str]) -> None:
         for key in keys:
             text = replica.get(schema.ACTS, key)
-            act = read_selection(key, text) or read_act(key, text)
-            self.order.keep(key, act.entry if isinstance(act, Keep) else None)
-            if (known := self._selections.pop(key, None)) not in (None, act):  # a key holds what was written there last
-                self.order.unselect(known)
+            act, known = read_selection(key, text) or read_act(key, text), self._acts.pop(key, None)
+            if known is not None and known != act:  # a key holds what was written there last
+                self._forget_act(key, known)
+            if act is None:
+                continue
+            self._acts[key] = act
             match act:
                 case Selection():
-                    self._selections[key] = act
                     self.order.select(act)
+                case Keep():
+                    self.order.keep(key, act.entry)
                 case Stop():
-                    self.stops.add(act.entry)
+                    self.stops.setdefault(act.entry, set()).add(act.session)
                 case Claim():
                     self.claims.setdefault(act.call, {})[act.session] = act
-            if act:
-                self.order.note_lamport(act.lamport)
+            self.order.note_lamport(act.lamport)
+
+    def _forget_act(self, key: str, act: Selection | Act) -> None:
+        match act:
+            case Selection():
+                self.order.unselect(act)
+            case Keep():
+                self.order.keep(key, None)
+            case Stop():
+                self.stops[act.entry].discard(act.session)
+                if not self.stops[act.entry]:
+                    del self.stops[act.entry]
+            case Claim():
+                del self.claims[act.call][act.session]
 
     # answers
 

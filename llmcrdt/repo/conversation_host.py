@@ -21,6 +21,10 @@ class Surroundings(Protocol):
     @property
     def blobs(self) -> BlobStore: ...
 
+    def linked(self) -> bool:
+        """Whether there is a link to a relay, connected or not."""
+        ...
+
     def presence(self, document: DocumentId) -> Presence:
         """The presence of people in a conversation."""
         ...
@@ -49,6 +53,7 @@ class RepoHost:
         self.derive = resources.crdt.derive
         self.note_engine: Callable[[Any], None] = resources.caches.note
         self.observed, self.closed = surroundings.watch, on_close
+        self.linked = surroundings.linked
         self._document, self._resources, self._surroundings = document, resources, surroundings
 
     def make_replica(self) -> Replica:

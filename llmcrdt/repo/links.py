@@ -29,6 +29,10 @@ class Links:
             self._open = [other for other in self._open if other.state != "closed"] + [link]
             self._requests.linked(link, token)
 
+    def any_open(self) -> bool:
+        """Whether there is one that was not closed."""
+        return any(link.state != "closed" for link in tuple(self._open))
+
     def close(self) -> None:
         """Close all. Without the lock: a link's thread may be waiting for it."""
         with self._lock:

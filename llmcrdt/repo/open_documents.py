@@ -93,6 +93,10 @@ class OpenDocuments:
             presence.present(None)
         self.forget(id_)
 
+    def linked(self) -> bool:
+        """Whether there is a link to a relay, connected or not."""
+        return self._links.any_open()
+
     # ---------------------------------------------------------------- what came from elsewhere
 
     def touch(self, document: DocumentId, *, refresh: bool = False, acknowledged: bool = False) -> None:

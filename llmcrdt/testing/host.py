@@ -49,6 +49,9 @@ class LoneHost:
     def sync_state(self, entry: EntryId) -> SyncState:
         return "local"
 
+    def linked(self) -> bool:
+        return False
+
     def presence(self) -> Presence:
         return self._presence
 

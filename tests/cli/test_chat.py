@@ -77,6 +77,36 @@ def test_retry_edit_others_and_take(chat: Chat, capsys: pytest.CaptureFixture[st
     assert len(chat._conversation.alternatives(chat._conversation.transcript()[0])) == 2
 
 
+def test_retry_answers_a_message_that_nobody_answered(chat: Chat) -> None:
+    chat.run(["Hello"])
+    chat._conversation.append("user", "And you?")
+    chat.run(["/retry"])
+    assert [role for role, _ in shown(chat)] == ["user", "assistant", "user", "assistant"]
+    assert chat._conversation.transcript().elsewhere == ()
+    chat.run(["/retry"])
+    assert [role for role, _ in shown(chat)] == ["user", "assistant", "user", "assistant"]
+    assert len(chat._conversation.transcript().elsewhere) == 1
+
+
+def test_a_conversation_whose_writer_died_goes_on(
+    chat: Chat, open_repo: OpenRepo, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = chat._conversation
+    here.append("user", "Hello")
+    phone = open_repo("phone").join(here.id)
+    phone.apply(here.diff())
+    stream = phone.stream(frame=phone.transcript(), interval=0)
+    stream.write("I was about to")
+    here.apply(phone.diff())
+    stream.abandon()
+    chat.run(["Are you there?"])
+    assert "/seal ends what nobody goes on writing" in capsys.readouterr().err
+    chat.run(["/seal", "/seal"])
+    assert "Nothing is unfinished." in capsys.readouterr().out
+    assert [role for role, _ in shown(chat)] == ["user", "assistant", "user", "assistant"]
+    assert shown(chat)[1:3] == [("assistant", "I was about to"), ("user", "Are you there?")]
+
+
 def test_a_slip_says_so_and_ends_nothing(chat: Chat, capsys: pytest.CaptureFixture[str]) -> None:
     chat.run(["/nonsense", "/retry", "/edit", "/take xyz", "/plan", "/help", "Hello"])
     out, err = capsys.readouterr()

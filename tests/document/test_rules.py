@@ -183,6 +183,27 @@ def test_o1_an_entry_stands_after_what_it_refers_to(two: Two) -> None:
     assert here.transcript().ids == (hello.id, "K" * 16)
 
 
+def test_o1_a_whole_number_may_be_written_with_a_point(two: Two) -> None:
+    """To JavaScript 3.0 and 3 are one number, and so they are to whoever reads what it wrote."""
+    here, there = two
+    hello = here.transcript()[0]
+    for lamport, created_at in ((2.0, 1e3), (2, -0.0)):
+        stranger(here, f"{lamport}".ljust(16, "A").replace(".", "-"), lamport=lamport, created_at=created_at)
+    for lamport in (2.5, 0.0, 2.0**53, float(2**60)):
+        stranger(here, f"{lamport:.1f}".ljust(16, "B").replace(".", "-")[:16], lamport=lamport)
+    assert len(here.transcript().malformed) == 4
+    assert [(e.lamport, e.created_at) for e in here.transcript()[1:]] == [(2, 1.0), (2, 0.0)]
+    edited = here.edit(hello, "edited")
+    doc: Any = pycrdt.Doc()
+    doc.apply_update(here.diff())
+    start, acts = doc.get_state(), doc.get("acts", type=pycrdt.Map)
+    acts[f"select:{hello.id}:{'S' * 22}"] = json.dumps({"lamport": 90.0, "entry": hello.id})
+    here.apply(doc.get_update(start))
+    assert edited.id not in here.transcript().ids, "the same of acts"
+    exchange(here, there)
+    assert here.transcript().hash == there.transcript().hash
+
+
 def test_o1_nothing_stands_in_the_place_of_what_it_follows(two: Two) -> None:
     here, _ = two
     hello = here.transcript()[0]

@@ -332,6 +332,7 @@ class Stranger:
             + f":{entry}:{self._pick(new_session_id(self._bytes), 'x')}"
         )
         value = {"lamport": self._pick(3, 30, 300), "entry": entry, "after": ids[:2]}
+        value["abandoned"] = [[new_session_id(self._bytes), 3], [self._pick("x", 5), self._pick(3, 0, 3.0)], 7]
         acts[self._pick(key, key, key, self.name())] = self._pick(dump(self.bend(value, self._chance())), self.shared())
 
     def library(self, update: bytes, client: int, conversations: list[str]) -> bytes:

@@ -256,6 +256,13 @@ class World:
             claim = device.conv.claim(asked.tool_calls[0])
             assert claim.granted(0, offline=True) == (not claim.others)
 
+    def do_say_take_over(self, device: Device) -> None:
+        """Somebody believes that whoever claimed a call is dead. Perhaps it is."""
+        asked = self.visible(device, "assistant")
+        if asked is not None and asked.tool_calls:
+            claim = device.conv.claim(asked.tool_calls[0], take_over=True)
+            assert claim.granted(0, offline=True) and not claim.others and not claim.taken_over
+
     def do_say_seal_other(self, device: Device) -> None:
         """Somebody ends what another one, perhaps still alive, began."""
         for entry in device.conv.unsealed()[:2]:
