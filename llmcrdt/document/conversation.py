@@ -198,11 +198,12 @@ class Conversation:
         model: Mapping[str, JSON] | None = None,
         author: str | None = None,
         frame_as: Frame | None = None,
-        interval: float = 0.1,
+        interval: float | None = None,
     ) -> Stream:
         """Begin an entry that others see grow; a context manager that seals it at the end (docs/semantics.md, O9).
 
-        ``interval``: seconds between two writes to the document while text keeps coming.
+        ``interval``: seconds between two writes to the document while text keeps coming. None: 0.1, and up to 1.5 where
+        so few letters come that a piece would cost whoever watches several times what it says.
         ``frame_as``: the frame to record, where the caller knows more of it than ``frame`` (renderer, sent).
         """
         core = self._core

@@ -58,7 +58,7 @@ def generate(
     stop: Sequence[str] = (),
     instead_of: Entry | EntryId | None = None,
     author: str | None = None,
-    interval: float = 0.1,
+    interval: float | None = None,
     busy: Busy = "enqueue",
     warm: bool = True,
     token_log: bool = True,
@@ -72,7 +72,8 @@ def generate(
     answer, and are left out of it. ``grammar`` (GBNF) or ``json_schema``: what the answer must look like.
     ``logit_bias``: token id -> what to add to its logit. ``top_logprobs``: how likely each token was, and so many
     others, is put in ``gen.stats["logprobs"]``. ``tools``: how tool calls are told from text; "auto" goes by the
-    model's template, where the conversation offers tools. ``interval``: seconds between two writes to the document.
+    model's template, where the conversation offers tools. ``interval``: seconds between two writes to the document, as
+    in ``Conversation.stream``.
     ``warm``: from now on, as long as both are open, what other devices write in this conversation is evaluated when it
     arrives (``llmcrdt.prefetch``). ``token_log``: whether what a model has seen stays as it saw it; otherwise all is
     rendered and tokenized anew, and a template may strip reasoning.
