@@ -259,7 +259,7 @@ class RelayProcess:
             return
         events, self._events = self._events[: LIMITS.group], self._events[LIMITS.group :]
         with self.disks.running(self.name):
-            outputs = self.rooms.step(events)
+            outputs = self.rooms.step(events, self._hand_out if self.rng.random() < 0.8 else None)
         if self.disks.power_is_gone(self.folder):
             self._died()
             return
@@ -275,6 +275,12 @@ class RelayProcess:
         self.clock.at(self._said, lambda taken=self.rooms.taken: self._dispatch(taken, list(outputs)))  # type: ignore[misc]
         if self._events or self.rooms.more:
             self._wake()
+
+    def _hand_out(self, orders: Sequence[ValidateRequest | ReplicaDropped]) -> None:
+        """Before the commit, whatever becomes of that."""
+        for order in orders:
+            self.validator.put(order)
+            self._check_soon()
 
     def _announce(self) -> None:
         self._announcing = False
