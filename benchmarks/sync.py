@@ -3,7 +3,8 @@
 A writer's conversation grows by turns: a question, and an answer that is streamed at 50 tokens a second (the clock is
 the stream's own, so that it takes less). One device watches all the time, one comes back after every tenth turn, one
 comes when all is over. The bytes that the relay sends to each are counted on the wire, compressed, without the HTTP
-upgrades; content is the visible text. Then devices come back with nothing new: one document, and many.
+upgrades; content is the visible text. Then answers are streamed at several speeds, to a device and to a page at the
+Yjs door. Then devices come back with nothing new: one document, and many.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import pycrdt
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
@@ -22,12 +25,15 @@ from llmcrdt.ids import document_bytes
 from llmcrdt.sync import codec
 from llmcrdt.sync.link import Link
 from llmcrdt.sync.messages import PATH, SUBPROTOCOL, Barrier, Hello, Message, Open, Opened, Reached, Welcome
+from llmcrdt.varint import read_uint
 from sync_server.thread import RelayThread
 
 from .conversation import words
 from .report import Report
 
 QUESTION, TOKENS = 120, 160
+SPEEDS = 5, 20, 100
+"""Tokens a second."""
 AWAY = 10
 _PATIENCE = 120
 
@@ -45,6 +51,8 @@ def run(options: argparse.Namespace) -> Report:
         path = Path(folder)
         with RelayThread(path / "relay") as relay:
             _growing(report, path, relay.url, options.turns)
+            for speed in SPEEDS:
+                _watched(report, path, relay.url, speed, max(1, options.turns // 100))
             _returning(report, path, relay.url, options.documents)
     return report
 
@@ -89,13 +97,75 @@ def _growing(report: Report, folder: Path, url: str, turns: int) -> None:
         report.add("sending the history with each turn would be", history / content, "x")
 
 
-def _stream(conversation: llmcrdt.Conversation, link: Link, text: Iterator[str], now: list[float]) -> str:
-    """An answer in pieces of 5 letters. Each piece leaves before the next one comes."""
+def _watched(report: Report, folder: Path, url: str, speed: int, answers: int) -> None:
+    """Answers at so many tokens a second, and nothing else: what comes to a device and to a page that watch. Each
+    opened the conversation before."""
+    now = [1_700_000_000.0]
+    text = words(speed)
+    with (
+        llmcrdt.open(folder / f"{speed}-writer.db", clock=lambda: now[0]) as writer,
+        llmcrdt.open(folder / f"{speed}-watcher.db", writer.library) as watcher,
+        writer.connect(url) as sending,
+        watcher.connect(url) as watching,
+    ):
+        conversation = writer.create("watched")
+        watcher.join(conversation.id)
+        sending.wait_synced(_PATIENCE)
+        watching.wait_synced(_PATIENCE)
+        with _Page(url, conversation.id) as page:
+            conversation.append("user", "Go on.")
+            sending.wait_synced(_PATIENCE)
+            watching.wait_synced(_PATIENCE)
+            before, seen = watching.bytes_received, page.reach(conversation)
+            content = 0
+            for _ in range(answers):
+                content += len(_stream(conversation, sending, text, now, 1 / speed).encode())
+            watching.wait_synced(_PATIENCE)
+            what = f"an answer at {speed} tokens/s"
+            report.add(f"{what}: to a device / content", (watching.bytes_received - before) / content, "x", 2.5)
+            report.add(f"{what}: to a page / content", (page.reach(conversation) - seen) / content, "x", 2.5)
+
+
+class _Page:
+    """A client at the Yjs door that offers compression, as browsers do. ``received``: bytes of its frames."""
+
+    def __init__(self, url: str, id_: str) -> None:
+        self._connecting = connect(f"{url}/yjs/{id_}", proxy=None, max_size=None)
+        self._doc: pycrdt.Doc[Any] = pycrdt.Doc()
+        self.received = 0
+
+    def __enter__(self) -> _Page:
+        self._socket = self._connecting.__enter__()
+        if self._socket.protocol.extensions:
+            raise RuntimeError("What a frame has on the wire is not known here.")
+        self._socket.send(b"\x00\x00\x01\x00")
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._socket.close()
+
+    def reach(self, conversation: llmcrdt.Conversation) -> int:
+        """Read until all that the conversation has is here. The bytes that have come."""
+        there: pycrdt.Doc[Any] = pycrdt.Doc()
+        there.apply_update(conversation.diff())
+        while self._doc.get_state() != there.get_state():
+            frame = _bytes(self._socket.recv(timeout=_PATIENCE))
+            self.received += len(frame) + (2 if len(frame) < 126 else 4 if len(frame) < 1 << 16 else 10)
+            if frame[:2] in (b"\x00\x01", b"\x00\x02"):
+                _, at = read_uint(frame, 2, 8)
+                self._doc.apply_update(frame[at:])
+        return self.received
+
+
+def _stream(
+    conversation: llmcrdt.Conversation, link: Link, text: Iterator[str], now: list[float], pause: float = 0.02
+) -> str:
+    """An answer in pieces of 5 letters, with pauses. Each piece leaves before the next one comes."""
     said = " ".join(next(text) for _ in range(TOKENS * 5 // 240 + 1))[: TOKENS * 5]
     with conversation.stream("assistant", frame=conversation.transcript()) as stream:
         for start in range(0, len(said), 5):
             stream.write(said[start : start + 5])
-            now[0] += 0.02
+            now[0] += pause
             if stream.waiting == 0:
                 _sent(link)
     link.wait_synced(_PATIENCE)

@@ -163,7 +163,7 @@ class StepLoop:
         """On the loop, or on the thread; never both. None where the relay can't go on."""
         try:
             began = time.perf_counter()
-            outputs = self.rooms.step(events)
+            outputs = self.rooms.step(events, self._hand_out)
             counts = _counts(events, time.perf_counter() - began)
             orders: list[Order] = []
             messages: list[tuple[Drop | Send, Frames]] = []
@@ -181,6 +181,13 @@ class StepLoop:
         except Exception:
             logger.exception("the relay can't go on")
             return None
+
+    def _hand_out(self, orders: Sequence[ValidateRequest | ReplicaDropped]) -> None:
+        """Where the step is taken, before its commit."""
+        if orders and self._under_way:
+            self._loop.call_soon_threadsafe(self._workers.validator.put, *orders)
+        elif orders:
+            self._workers.validator.put(*orders)
 
     def _end_step(self, step: Step | None) -> None:
         self._under_way = False

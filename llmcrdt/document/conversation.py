@@ -219,11 +219,12 @@ class Conversation:
         frame_as: Frame | None = None,
         sent: JSON | bytes = None,
         renderer: str = "",
-        interval: float = 0.1,
+        interval: float | None = None,
     ) -> Stream:
         """Begin an entry that others see grow; a context manager that seals it at the end (docs/semantics.md, O9).
 
-        ``interval``: seconds between two writes to the document while text keeps coming.
+        ``interval``: seconds between two writes to the document while text keeps coming. None: 0.1, and up to 1.5 where
+        so few letters come that a piece would cost whoever watches several times what it says.
         ``sent``, ``renderer``: as of ``append``. ``frame_as``: the frame to record as it is, in place of all three.
         """
         core = self._core

@@ -59,7 +59,7 @@ def generate(
     stop: Sequence[str] = (),
     instead_of: Entry | EntryId | None = None,
     author: str | None = None,
-    interval: float = 0.1,
+    interval: float | None = None,
     busy: Busy = "enqueue",
     warm: bool = True,
     token_log: bool = True,
@@ -74,8 +74,8 @@ def generate(
     ``logit_bias``: token id -> what to add to its logit. ``top_logprobs``: how likely each token was, and so many
     others, is put in ``gen.stats["logprobs"]``. ``tools``: how tool calls are told from text; "auto" goes by the
     model's template, where the conversation offers tools; a template that prints no tools is then refused, while "off"
-    answers without them, and a named format leaves it to the prompt to tell of them.
-    ``interval``: seconds between two writes to the document.
+    answers without them, and a named format leaves it to the prompt to tell of them. ``interval``: seconds between two
+    writes to the document, as in ``Conversation.stream``.
     ``warm``: from now on, as long as both are open, what other devices write in this conversation is evaluated when it
     arrives (``llmcrdt.prefetch``). ``token_log``: whether what a model has seen stays as it saw it; otherwise all is
     rendered and tokenized anew, and a template may strip reasoning.

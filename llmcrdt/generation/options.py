@@ -27,7 +27,7 @@ class GenerationOptions:
     tools: ToolFormat | Literal["auto", "off"]
     instead_of: Entry | EntryId | None
     author: str | None
-    interval: float
+    interval: float | None
     busy: Busy
     prefetch: bool
     token_log: bool

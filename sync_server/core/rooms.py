@@ -63,7 +63,9 @@ from .validation import (
     Peer,
     PresenceQuery,
     Received,
+    ReplicaDropped,
     Request,
+    ValidateRequest,
     ValidateResult,
     Validation,
 )
@@ -146,12 +148,19 @@ class Rooms:
 
     # ---------------------------------------------------------------- the order of work
 
-    def step(self, events: Sequence[Event]) -> list[Output]:
+    def step(
+        self,
+        events: Sequence[Event],
+        hand_out: Callable[[Sequence[ValidateRequest | ReplicaDropped]], None] | None = None,
+    ) -> list[Output]:
         """Handle all events in their order, commit once, and say what is to be sent, in order. Never raises
-        LogError."""
+        LogError. ``hand_out`` gets the validator's orders before the commit, so that it needn't wait for the disk; else
+        they are among the outputs."""
         self._delivery.outputs, self._writes.appender.recent = [], {}
         self.more, self.taken, self._senders = False, [], []
         failed = self._handle(join_pushes(events))
+        if hand_out is not None:
+            hand_out(self._writes.take_orders(failed))
         recent = self._writes.appender.recent
         try:
             self._delivery.outputs += self._compaction.start_requests(recent)

@@ -14,7 +14,7 @@ from ..log.base import label
 from .appender import Appender
 from .deletion import Deletions
 from .delivery import Delivery
-from .events import CONTROL_WEIGHT, Send
+from .events import CONTROL_WEIGHT, Output, Send
 from .limits import Limits
 from .presence import Presence
 from .subscriptions import Room, Subscription, Subscriptions
@@ -26,6 +26,7 @@ from .validation import (
     MergeRequest,
     Peer,
     Received,
+    ReplicaDropped,
     ValidateRequest,
     ValidateResult,
     Validation,
@@ -269,6 +270,22 @@ class Writes:
         """The validator may have applied what is not in the log, or lacks what is."""
         if self._validation.available:
             self._delivery.outputs.append(self._validation.drop(document))
+
+    def take_orders(self, failed: Collection[bytes]) -> list[ValidateRequest | ReplicaDropped]:
+        """The validator's orders of this step, but for documents that failed, which are outputs no more. If the commit
+        fails then, the answers come to peers that are gone, or rest on a replica that was dropped."""
+        orders: list[ValidateRequest | ReplicaDropped] = []
+        kept: list[Output] = []
+        for output in self._delivery.outputs:
+            match output:
+                case ValidateRequest(_, request) if request.document not in failed:
+                    orders.append(output)
+                case ReplicaDropped(document) if document not in failed:
+                    orders.append(output)
+                case _:
+                    kept.append(output)
+        self._delivery.outputs = kept
+        return orders
 
     def fail(self, documents: Collection[bytes]) -> list[Peer]:
         """The commit failed for these documents. The peers whose messages are lost with it."""

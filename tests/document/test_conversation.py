@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -156,6 +157,25 @@ def test_a_stream_grows_elsewhere_and_is_sealed_once(two: tuple[llmcrdt.Conversa
     fields = core_of(there).replica.node("entries", growing.id)
     assert fields is not None
     assert not any(name.startswith("live:") for name in fields)
+
+
+@pytest.mark.parametrize("speed", [1, 5, 20, 100])
+def test_a_stream_waits_for_a_piece_that_is_worth_it_and_never_for_long(tmp_path: Path, speed: int) -> None:
+    """Tokens of 5 letters, so many a second: whoever watches pays for each piece."""
+    now = [1_700_000_000.0]
+    with llmcrdt.open(tmp_path / "a.db", clock=lambda: now[0]) as repo:
+        stream = repo.create("talk").stream("assistant")
+        flushed, pieces = now[0], 0
+        for n in range(400):
+            before = stream.waiting
+            stream.write("abcd ")
+            if stream.waiting == 0:
+                assert n == 0 or before + 5 >= min(30, speed * 5)
+                flushed, pieces = now[0], pieces + 1
+            assert now[0] - flushed < 1.5
+            now[0] += 1 / speed
+        assert speed < 5 or pieces <= 400 * 5 / 30 + 1
+        stream.seal()
 
 
 def test_tool_calls_grow_in_a_stream_part_by_part(two: tuple[llmcrdt.Conversation, ...]) -> None:

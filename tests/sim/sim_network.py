@@ -58,7 +58,7 @@ class Wire:
         self.clock, self.rng, self.client, self.relay, self.path = clock, rng, client, relay, path
         self.reason = 0
         self.latency = rng.choice((0.001, 0.02, 0.3))
-        self.inbox: deque[bytes] = deque()
+        self.inbox: deque[bytes | str] = deque()
         self.queue: deque[tuple[bytes, int]] = deque()
         self.queued = 0
         self.client_open = self.relay_open = self.whole = True

@@ -51,6 +51,7 @@ from sync_server.core.validation import (
     DiffResponse,
     Flushed,
     Left,
+    MergeRequest,
     Received,
     ReplicaDropped,
     ValidateRequest,
@@ -203,6 +204,13 @@ class RelayProcess:
             self.readable(wire_)
 
     def readable(self, wire_: Wire) -> None:
+        """Read from a connection: from a page's now or a little later, so that one read brings several frames."""
+        if wire_.path:
+            self.clock.after(self.rng.choice((0.0, 0.0, 0.02, 0.3)), lambda: self._read(wire_))
+        else:
+            self._read(wire_)
+
+    def _read(self, wire_: Wire) -> None:
         """Hand frames to the rooms, as long as this connection may be read from."""
         peer = self._by_wire.get(wire_)
         if peer is None or not self.alive:
@@ -220,6 +228,11 @@ class RelayProcess:
                     self.ledger.pushed.setdefault((message.document, message.session, n), data)
             if message is not None:
                 size = len(frame) + (LIMITS.window if isinstance(message, DiffRequest) else 0)
+                if isinstance(message, MergeRequest):
+                    joined, _, size = peer.door.join_following(message, frame, wire_.inbox)
+                    assert isinstance(joined, MergeRequest)
+                    message = joined
+                    self.ledger.happened["updates merged with others"] += len(joined.updates) - 1
                 peer.working += size
                 self._put(Received(peer.number, message, size))
 
@@ -246,7 +259,7 @@ class RelayProcess:
             return
         events, self._events = self._events[: LIMITS.group], self._events[LIMITS.group :]
         with self.disks.running(self.name):
-            outputs = self.rooms.step(events)
+            outputs = self.rooms.step(events, self._hand_out if self.rng.random() < 0.8 else None)
         if self.disks.power_is_gone(self.folder):
             self._died()
             return
@@ -262,6 +275,12 @@ class RelayProcess:
         self.clock.at(self._said, lambda taken=self.rooms.taken: self._dispatch(taken, list(outputs)))  # type: ignore[misc]
         if self._events or self.rooms.more:
             self._wake()
+
+    def _hand_out(self, orders: Sequence[ValidateRequest | ReplicaDropped]) -> None:
+        """Before the commit, whatever becomes of that."""
+        for order in orders:
+            self.validator.put(order)
+            self._check_soon()
 
     def _announce(self) -> None:
         self._announcing = False

@@ -823,6 +823,32 @@ def test_a_merge_that_rests_on_what_is_not_in_the_log_is_looked_at_again(tmp_pat
     net.log.close()
 
 
+def test_what_is_to_be_checked_does_not_wait_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The validator works while a step is committed; also where that fails, and the answer comes to nobody."""
+    net = CheckedRooms(tmp_path, 1)
+    net.step(Joined(1), Received(1, MergeRequest(D, "yjs", (b"one",))))
+    (first,) = net.todo
+    handed: list[ValidateRequest | ReplicaDropped] = []
+    commit = SqliteRecords.commit
+
+    def fails(records: SqliteRecords) -> dict[bytes, LogError]:
+        assert [type(order) for order in handed] == [ValidateRequest], "before the commit"
+        assert not commit(records)
+        return {D: LogError("no disk")}
+
+    events = (ValidateResult(first.ticket, 1, (b"one",)), Received(1, MergeRequest(D, "yjs", (b"two",))))
+    with monkeypatch.context() as patch:
+        patch.setattr(SqliteRecords, "commit", fails)
+        outputs = net.rooms.step(events, handed.extend)
+    assert [type(output) for output in outputs] == [ReplicaDropped, Drop]
+    (second,) = handed
+    assert isinstance(second, ValidateRequest)
+    assert net.rooms.step([ValidateResult(second.ticket, 1, (b"two",))]) == [ReplicaDropped(D)]
+    assert b"two" not in [s.record.data for s in net.log.records.read(D, 0, 1 << 20, 10)]
+    assert not net.checking.busy and not net.checking._queues
+    net.log.close()
+
+
 def test_conversations_sync_as_ever_with_checks(tmp_path: Path) -> None:
     with (
         RelayThread(tmp_path / "relay") as relay,
