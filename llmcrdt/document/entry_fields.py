@@ -271,7 +271,9 @@ def _held_against(
         sealed = {digest: came_with for digest, came_with in digests.items() if digest.startswith(SEALED_DIGEST)}
         return field.vouched_by(sealed) if sealed else RefusedField(stored, "replaced")
     came_with = digests.get(_clear_digest(name, stored))
-    return replace(field, versions=came_with) if came_with else RefusedField(stored, "replaced")
+    if not came_with:
+        return RefusedField(stored, "replaced")
+    return replace(field, versions=came_with)
 
 
 def _digests_of(name: str, versions: Sequence[Version]) -> dict[str, tuple[ContentHash, ...]] | None:

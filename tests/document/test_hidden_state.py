@@ -85,6 +85,19 @@ def test_a_second_value_is_refused_and_named(
     assert all(NAME in other.what for other in more)
 
 
+@pytest.mark.parametrize("kind", ["clear", "added", "sealed"])
+def test_a_forged_field_is_sent_to_nobody(open_repo: OpenRepo, kind: str) -> None:
+    conversation = open_repo("laptop").create()
+    hidden = {} if kind == "added" else {NAME: (sealed if kind == "sealed" else clear)(b"genuine", provider="p")}
+    entry = conversation.append("assistant", "Hi", frame=conversation.transcript(), hidden=hidden)
+    target = llmcrdt.Target("p")
+    assert [line.sent for line in conversation.hidden_report(target)] == [True] * len(hidden)
+    other = forged(conversation, entry.id, "sealed" if kind == "sealed" else "clear")
+    put(conversation, entry.id, {f"hidden:{NAME}": other})
+    reason = "added" if kind == "added" else "replaced"
+    assert [(line.sent, line.reason) for line in conversation.hidden_report(target)] == [(False, reason)]
+
+
 def test_a_device_without_the_key_tells_a_clear_value_over_a_sealed_one(open_repo: OpenRepo) -> None:
     here = open_repo("laptop").create()
     entry = here.append("assistant", "Hi", frame=here.transcript(), hidden={NAME: sealed(b"genuine", provider="p")})
