@@ -95,7 +95,7 @@ class AlreadySealed(DocumentError):
 
 
 class CannotOpen(DocumentError):
-    """An encrypted hidden field that does not open: it was changed, or moved from another place."""
+    """A hidden field that does not open: it is not what its entry was sealed with, or was moved from another place."""
 
 
 class KeyMissing(CannotOpen):

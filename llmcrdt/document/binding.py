@@ -84,7 +84,10 @@ class FieldReport:
         what = f"hidden field {self.name!r} of entry {self.entry}"
         if self.sent:
             return f"{what} is sent"
-        why = _REASONS.get(self.reason, f"it is for another {self.reason}")
+        other = (
+            self.reason if self.reason.isidentifier() else repr(self.reason)
+        )  # a stranger's binding may say anything
+        why = _REASONS.get(self.reason, f"it is for another {other}")
         return f"{what} is not sent: {why}" + (f" (entry {self.by})" if self.by else "")
 
 

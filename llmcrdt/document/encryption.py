@@ -98,6 +98,7 @@ class EncryptedField(HiddenField):
     _address: FieldAddress
     _open_binding: Mapping[str, JSON] | None
     _vouched: Mapping[str, tuple[ContentHash, ...]]
+    _silent: tuple[ContentHash, ...]
 
     def __init__(
         self,
@@ -113,10 +114,17 @@ class EncryptedField(HiddenField):
         object.__setattr__(self, "_address", address)
         object.__setattr__(self, "_open_binding", open_binding)
         object.__setattr__(self, "_vouched", vouched or {})
+        object.__setattr__(self, "_silent", ())
 
     def vouched_by(self, digests: Mapping[str, tuple[ContentHash, ...]]) -> EncryptedField:
         """The same field, held against the digests that versions of its entry have for it."""
         return EncryptedField(self.stored, self.key, self._address, self._open_binding, digests)
+
+    def of_versions(self, versions: tuple[ContentHash, ...]) -> EncryptedField:
+        """The same field, which belongs to versions that say nothing of what came with them."""
+        field = EncryptedField(self.stored, self.key, self._address, self._open_binding)
+        object.__setattr__(field, "_silent", versions)
+        return field
 
     @property
     def data(self) -> bytes:
@@ -134,6 +142,8 @@ class EncryptedField(HiddenField):
 
     @property
     def versions(self) -> tuple[ContentHash, ...]:
+        if not self._vouched:
+            return self._silent
         try:
             return self._vouched.get(self._digest(self._read()), ())
         except _LOCKED:

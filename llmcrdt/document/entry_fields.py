@@ -260,40 +260,34 @@ def hidden_of(
         kind, _, name = field_name.partition(":")
         if kind != "hidden":
             continue
-        digests = _digests_of(name, versions)
         try:
-            found[name] = _held_against(digests, name, value, read_hidden(value, address(name)))
+            found[name] = _held_against(versions, name, value, read_hidden(value, address(name)))
         except InvalidContent:
-            if digests:
+            if any(name in (version.hidden or ()) for version in versions):
                 found[name] = RefusedField(value if isinstance(value, bytes) else b"", "replaced")
     return found
 
 
-def _held_against(
-    digests: Mapping[str, tuple[ContentHash, ...]] | None, name: str, value: Scalar, field: HiddenField
-) -> HiddenField:
-    """A field as it counts: as it is where nothing is said of it, else only if a version vouches for it."""
+def _held_against(versions: Sequence[Version], name: str, value: Scalar, field: HiddenField) -> HiddenField:
+    """A field as it counts: where versions speak of it, only as what they vouch for; where some speak of others only,
+    as one of those that say nothing; as it is where none says anything."""
     stored = cast(bytes, value)
-    if digests is None:
+    silent = tuple(version.hash for version in versions if version.hidden is None)
+    if len(silent) == len(versions):
         return field
+    digests: dict[str, tuple[ContentHash, ...]] = {}
+    for version in versions:
+        if version.hidden and name in version.hidden:
+            digest = version.hidden[name]
+            digests[digest] = (*digests.get(digest, ()), version.hash)
     if not digests:
-        return RefusedField(stored, "added")
+        if not silent:
+            return RefusedField(stored, "added")
+        return field.of_versions(silent) if isinstance(field, EncryptedField) else replace(field, versions=silent)
     if isinstance(field, EncryptedField):
         sealed = {digest: came_with for digest, came_with in digests.items() if digest.startswith(SEALED_DIGEST)}
         return field.vouched_by(sealed) if sealed else RefusedField(stored, "replaced")
     came_with = digests.get(_clear_digest(name, stored))
-    return replace(field, versions=came_with) if came_with else RefusedField(stored, "replaced")
-
-
-def _digests_of(name: str, versions: Sequence[Version]) -> dict[str, tuple[ContentHash, ...]] | None:
-    """Each digest under this name that versions vouch for, and which versions; None where nothing is said of it: there
-    is none, and some version does not say what came with it, or nothing was sealed yet."""
-    found: dict[str, tuple[ContentHash, ...]] = {}
-    silent = False
-    for version in versions:
-        if version.hidden is None:
-            silent = True
-        elif name in version.hidden:
-            digest = version.hidden[name]
-            found[digest] = (*found.get(digest, ()), version.hash)
-    return found if found or (versions and not silent) else None
+    if not came_with:
+        return RefusedField(stored, "replaced")
+    return replace(field, versions=came_with)

@@ -78,15 +78,19 @@ def _hidden_problems(
     """Hidden fields that are not what the entry's versions vouch for, do not open, or are gone. ``excused``: names of
     those that may be gone."""
     known = versions_of(head.role, fields)
-    for name, field in hidden_of(fields, address, known).items():
+    found = hidden_of(fields, address, known)
+    for name, there in found.items():
         try:
-            _try_to_open(field)
+            _try_to_open(there)
         except CannotOpen as error:
             yield Problem(entry, f"hidden {name}: {error.message}")
-    came_with = {name for version in known for name in version.hidden or ()}
-    for name in sorted(came_with - excused):
-        if f"hidden:{name}" not in fields:
-            yield Problem(entry, f"hidden {name}: it came with the entry, and is not here")
+    for version in known:
+        for name in version.hidden or ():
+            field = found.get(name)
+            if field is None and name not in excused:
+                yield Problem(entry, f"hidden {name}: it came with version {version.hash}, and is not here")
+            elif field and field.versions and version.hash not in field.versions:
+                yield Problem(entry, f"hidden {name}: that of version {version.hash} is not here, another one's is")
 
 
 def _try_to_open(field: HiddenField) -> None:

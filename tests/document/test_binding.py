@@ -81,6 +81,7 @@ def test_a_target_that_says_nothing_of_a_key_is_another_one() -> None:
     assert evaluate(NAME, field, Target("p", account="acct-1", more={"user": "u"}), at, 0.0).sent
     assert evaluate(NAME, field, Target("p", more={"user": "u"}), at, 0.0).reason == "account"
     assert evaluate(NAME, field, Target("p", account="acct-1"), at, 0.0).reason == "user"
+    assert "\x1b" not in str(evaluate(NAME, HiddenField(b"", {"\x1b[2J": 1}), P, at, 0.0))
 
 
 values = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=3)

@@ -14,7 +14,7 @@ import llmcrdt
 from llmcrdt.document.conversation import core_of
 from llmcrdt.document.encryption import encrypt_field
 from llmcrdt.document.entry import Text, content_hash
-from llmcrdt.document.entry_fields import write_hidden
+from llmcrdt.document.entry_fields import field_digest, write_hidden
 from llmcrdt.document.frame import sent_hash
 from llmcrdt.document.writer import EntryWriter
 from llmcrdt.exceptions import CannotOpen, InvalidContent
@@ -83,6 +83,19 @@ def test_a_second_value_is_refused_and_named(
     (problem, *more) = conversation.verify()
     assert problem.entry == entry.id and NAME in problem.what
     assert all(NAME in other.what for other in more)
+
+
+@pytest.mark.parametrize("kind", ["clear", "added", "sealed"])
+def test_a_forged_field_is_sent_to_nobody(open_repo: OpenRepo, kind: str) -> None:
+    conversation = open_repo("laptop").create()
+    hidden = {} if kind == "added" else {NAME: (sealed if kind == "sealed" else clear)(b"genuine", provider="p")}
+    entry = conversation.append("assistant", "Hi", frame=conversation.transcript(), hidden=hidden)
+    target = llmcrdt.Target("p")
+    assert [line.sent for line in conversation.hidden_report(target)] == [True] * len(hidden)
+    other = forged(conversation, entry.id, "sealed" if kind == "sealed" else "clear")
+    put(conversation, entry.id, {f"hidden:{NAME}": other})
+    reason = "added" if kind == "added" else "replaced"
+    assert [(line.sent, line.reason) for line in conversation.hidden_report(target)] == [(False, reason)]
 
 
 def test_a_device_without_the_key_tells_a_clear_value_over_a_sealed_one(open_repo: OpenRepo) -> None:
@@ -175,8 +188,50 @@ def test_two_seals_never_swap_their_fields(
         field = shown.hidden[NAME]
         assert field.refused == "" and len(field.versions) == 1
         assert (field.versions == (shown.hash,)) == (field.data.decode() == shown.text)
-        assert conversation.verify() == []
+        problems = [(problem.entry, "another one's is" in problem.what) for problem in conversation.verify()]
+        assert problems == [(stream.id, True)], "one of the two is lost, and that is told"
     assert here.transcript().hash == there.transcript().hash
+
+
+def add_version(conversation: llmcrdt.Conversation, entry: llmcrdt.Entry, **changed: Any) -> str:
+    """A stranger adds a version that is older than the entry's own."""
+    stranger = pycrdt.Doc()
+    stranger.apply_update(conversation.diff())
+    version = json.loads(stranger.get("entries", type=pycrdt.Map)[entry.id][f"version:{entry.hash}"])
+    version |= {"lamport": 1, **changed}
+    text = json.dumps({key: value for key, value in version.items() if value is not None})
+    name = content_hash(entry.role, text)
+    put(conversation, entry.id, {f"version:{name}": text})
+    return name
+
+
+@pytest.mark.parametrize("kind", [clear, sealed])
+def test_a_version_that_says_nothing_makes_no_room_for_a_field(
+    open_repo: OpenRepo, kind: Callable[..., llmcrdt.HiddenField]
+) -> None:
+    conversation = open_repo("laptop").create()
+    entry = conversation.append("assistant", "Hi", frame=conversation.transcript())
+    conversation.append("assistant", "go on", frame=conversation.transcript())
+    silent = add_version(conversation, entry, hidden=None)
+    address = core_of(conversation).address(entry.id, NAME)
+    put(conversation, entry.id, {f"hidden:{NAME}": write_hidden(kind(b"forged", provider="p"), address)})
+    field = conversation.entry(entry.id).hidden[NAME]
+    assert conversation.entry(entry.id).hash == entry.hash and field.versions == (silent,)
+    assert [line.reason for line in conversation.hidden_report(llmcrdt.Target("p"))] == ["version"]
+
+
+def test_a_version_that_vouches_for_another_value_is_named(open_repo: OpenRepo) -> None:
+    """Whoever writes over a field, and adds a version for it, sends nothing to anybody either."""
+    conversation = open_repo("laptop").create()
+    hidden = {NAME: b"genuine"}
+    entry = conversation.append("assistant", "Hi", frame=conversation.transcript(), hidden=hidden)
+    conversation.append("assistant", "go on", frame=conversation.transcript())
+    value = write_hidden(clear(b"forged", provider="p"))
+    address = core_of(conversation).address(entry.id, NAME)
+    add_version(conversation, entry, hidden={NAME: field_digest(value, address)})
+    put(conversation, entry.id, {f"hidden:{NAME}": value})
+    assert [line.reason for line in conversation.hidden_report(llmcrdt.Target("p"))] == ["version"]
+    assert [(problem.entry, str(entry.hash) in problem.what) for problem in conversation.verify()] == [(entry.id, True)]
 
 
 def test_what_can_t_be_a_field_s_name_leaves_the_stream_open(open_repo: OpenRepo) -> None:

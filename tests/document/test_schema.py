@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from llmcrdt.document import schema
 from llmcrdt.document.acts import read_selection
 from llmcrdt.document.canonical import canonical_json, parse_json
+from llmcrdt.document.encryption import NOWHERE
 from llmcrdt.document.entry import (
     Config,
     HiddenField,
@@ -31,7 +32,7 @@ from llmcrdt.document.entry import (
     part_from_json,
     part_to_json,
 )
-from llmcrdt.document.entry_fields import read_hidden, read_version, write_hidden, write_version
+from llmcrdt.document.entry_fields import field_digest, read_hidden, read_version, write_hidden, write_version
 from llmcrdt.document.frame import EMPTY_FRAME, Frame, extend_frame_hash
 from llmcrdt.document.head import Head, read_head, write_head
 from llmcrdt.exceptions import InvalidContent
@@ -63,6 +64,10 @@ def vectors() -> dict[str, Any]:
         frame=Frame(PINS[0], (PINS[1],), frame, "r", "s", True, True),
     )  # type: ignore[arg-type] # fmt: skip
     hidden = write_hidden(HiddenField(b"\x00\xffdata", {"provider": "p"}))
+    digest = field_digest(hidden, NOWHERE._replace(name="p/é"))
+    vouching, vouches = write_version(
+        "assistant", (), status="complete", lamport=8, by=SESSION, nonce=bytes(12), hidden={"p/é": digest}
+    )  # type: ignore[arg-type]
     return {
         "canonical_json": [canonical_json(value) for value in VALUES],
         "version": {"text": text, "hash": name},
@@ -70,6 +75,8 @@ def vectors() -> dict[str, Any]:
         "frame_hash": {"empty": EMPTY_FRAME, "two": frame},
         "head": write_head(head),
         "hidden": hidden.hex(),
+        "hidden_digest": {"name": "p/é", "digest": digest},
+        "version_with_hidden": {"text": vouches, "hash": vouching},
         "document_id": {bytes(range(16)).hex(): document_id(bytes(range(16))), bytes(16).hex(): document_id(bytes(16))},
     }
 
@@ -84,6 +91,10 @@ def test_what_was_frozen_is_read_back() -> None:
     assert write_head(read_head(frozen["head"])) == frozen["head"]
     version = read_version("user", frozen["version"]["hash"], frozen["version"]["text"])
     assert (version.status, version.lamport, version.parts[0]) == ("stopped", 7, Text("Hello"))
+    assert version.hidden is None
+    vouching = frozen["version_with_hidden"]
+    digest = frozen["hidden_digest"]["digest"]
+    assert read_version("assistant", vouching["hash"], vouching["text"]).hidden == {"p/é": digest}
     assert read_hidden(bytes.fromhex(frozen["hidden"])) == HiddenField(b"\x00\xffdata", {"provider": "p"})
     for raw, name in frozen["document_id"].items():
         assert document_bytes(name) == bytes.fromhex(raw)
