@@ -1,6 +1,6 @@
 # Everything lands in .venv; PYTHON=... picks the Python it is made with.
 .DEFAULT_GOAL := help
-.PHONY: help demo relay test peers check lint types arrows fmt dev soak fuzz kvsoak mutate docs bench clean
+.PHONY: help demo relay test peers check lint types arrows fmt dev soak fuzz hostile kvsoak mutate docs bench clean
 .NOTPARALLEL:
 
 VENV := .venv/bin
@@ -51,6 +51,9 @@ soak: dev ## Run 110,000 schedules of devices, relays and networks (ARGS='--sche
 
 fuzz: dev ## Feed every decoder with changed frames, the wire's with a million, and repos with strangers' documents (ARGS='--frames 100000 --only wire')
 	$(VENV)/python tests/fuzz/fuzz.py $(ARGS)
+
+hostile: dev ## Attack relays in some thirty ways, and print what that costs a bystander (ARGS='--only pings')
+	$(VENV)/python tests/hostile/soak.py $(ARGS)
 
 kvsoak: dev ## Kill 200 writers of one KV cache, and harm 10,000 chunks (ARGS='--seed 7')
 	$(VENV)/python tests/kvcache/kill_soak.py --kills 200 $(ARGS)

@@ -158,7 +158,7 @@ HIDDEN_MUTATIONS = (
     ),
     Mutation(
         "H", "a fork doesn't say what it left out", "copy_conversation",
-        "transcript.hash, left_out)", "transcript.hash, [])",
+        "view.order.sound(), left_out)", "view.order.sound(), [])",
         _SEAL + "test_a_fork_seals_anew_what_opens_here_and_leaves_out_the_rest",
     ),
     Mutation(

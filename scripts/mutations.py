@@ -430,7 +430,7 @@ MUTATIONS = (
     ),
     Mutation(
         "O7", "an encrypted field stays behind when a fork is adopted", "_Moving._hidden",
-        "yield name, encrypt_alike(field, address)",
+        "yield name, field.encrypted_alike(address)",
         "pass",
         "tests/document/test_adopt.py::test_an_encrypted_field_comes_with_its_key",
     ),

@@ -234,7 +234,7 @@ RELAY_MUTATIONS = (
         "tests/sync_server/core/test_validation.py::test_a_document_in_doubt_is_gone_until_it_is_loaded_again",
     ),
     Mutation(
-        "checked", "what the core refuses among many is put on the first", "ValidatorWorker._check_some",
+        "checked", "what the core refuses among many is put on the first", "ValidatorWorker._do_some",
         "if len(read) > 1:\n    raise _OneByOne from None", "",
         "tests/sync_server/core/test_validation.py::test_what_only_the_core_refuses_is_found_among_many_records",
     ),
@@ -411,8 +411,8 @@ RELAY_MUTATIONS = (
     ),
     Mutation(
         "checked", "an own queue makes the relay unwell", "Outcomes._handle_verdict",
-        "self._documents.report(order.source, ValidateResult(ticket, good, more=True), now)",
-        "self._documents.answer(ValidateResult(ticket, good, more=True))",
+        "self._documents.report(order.source, result._replace(more=True), now)",
+        "self._documents.answer(result._replace(more=True))",
         "tests/sync_server/workers/test_scheduler.py::test_it_tells_for_how_long_somebody_waits_in_vain_but_not_for_his_own_queue",
     ),
     Mutation(
@@ -428,7 +428,7 @@ RELAY_MUTATIONS = (
         "tests/sync_server/workers/test_scheduler.py::test_what_a_batch_has_no_time_for_is_left_and_of_a_document_nothing_goes_past",
     ),
     Mutation(
-        "checked", "a quick worker does heavy records", "ValidatorWorker._check_some",
+        "checked", "a quick worker does heavy records", "ValidatorWorker._do_some",
         "if work.seconds > self._heavy and not read:",
         "if False:",
         "tests/sync_server/workers/test_scheduler.py::test_a_quick_worker_does_not_begin_with_what_would_take_long",

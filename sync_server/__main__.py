@@ -24,6 +24,7 @@ from .admin import data_command, settings, token_command
 from .auth.public_keys import AccessError
 from .auth.tokens import Tokens
 from .log.base import LogError
+from .memory import give_back_large
 from .net.tls import Certificate
 from .server import Relay
 
@@ -118,6 +119,7 @@ def _command(arguments: Sequence[str]) -> int:
 
 
 async def _run(relay: Relay, options: argparse.Namespace) -> int:
+    give_back_large()
     try:
         await relay.start()
     except (LogError, AccessError) as e:

@@ -8,6 +8,7 @@ from typing import NamedTuple, TypeAlias
 from llmcrdt.sync.messages import Ack
 
 from .admin.metrics import Metrics
+from .answers import Answers
 from .connections import Connections, Encoded, encode
 from .core.events import Drop, Send
 from .core.validation import DiffResponse
@@ -32,8 +33,8 @@ class Dispatch:
     """``frames`` is called where a step is taken, on the loop or on a thread, never both at once; ``dispatch`` on the
     loop."""
 
-    def __init__(self, connections: Connections, metrics: Metrics) -> None:
-        self._connections, self._metrics = connections, metrics
+    def __init__(self, connections: Connections, metrics: Metrics, answers: Answers) -> None:
+        self._connections, self._metrics, self._answers = connections, metrics, answers
         # The last answer to a question that many may ask, and its frames.
         self._answered: tuple[DiffResponse, Frames] | None = None
 
@@ -54,6 +55,10 @@ class Dispatch:
                 frames[connection.door.protocol] = encode(connection.door, message)
         return frames
 
+    def forget(self) -> None:
+        """Hold no answer that nobody waits for. Not while a step is taken."""
+        self._answered = None
+
     def dispatch(self, step: Step) -> None:
         """Send the messages of a step, in order, and let connections read on whose messages were dealt with."""
         for name, by in step.counts.items():
@@ -66,6 +71,7 @@ class Dispatch:
             else:
                 self._send(output, frames)
         for peer, size in step.taken:
+            self._answers.dealt_with(peer)
             if connection := by_peer.get(peer):
                 each((connection,), Connection.took, size)
 
@@ -76,6 +82,9 @@ class Dispatch:
         connections = [c for peer in output.peers if (c := by_peer.get(peer))]
         if isinstance(message, DiffResponse):
             self._connections.each(connections, self._ask_back, message)
+            for out in frames.values():
+                if isinstance(out, Outgoing):
+                    self._answers.answered(connections, message.document, out)
         for protocol, out in frames.items():
             same = connections if len(frames) == 1 else [c for c in connections if c.door.protocol == protocol]
             self._connections.send_encoded(same, message, out, output.weight)

@@ -7,16 +7,19 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import cast
 
-from websockets.asyncio.server import Server, serve
+from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import InvalidHandshake
 from websockets.typing import Origin, Subprotocol
 
 from llmcrdt.sync.messages import MAX_GREETING, Error, ErrorCode
 
 from .admin.metrics import Metrics
+from .answers import Answers
 from .auth.tokens import Tokens
 from .connections import Connections
 from .core.limits import Limits
@@ -27,8 +30,12 @@ from .http import HttpPages
 from .log.admin import Storage
 from .log.file import DATABASE
 from .log.sqlite import SqliteStorage
+from .log_lines import FewLines
 from .net.connection import SLICE, Connection, Socket
+from .net.large import LargeRoom
+from .net.strangers import Strangers
 from .net.tls import Certificate
+from .net.turns import SocketTurns
 from .sessions import Sessions
 from .step_loop import StepLoop
 from .subjects import Subjects
@@ -91,6 +98,7 @@ class Relay:
         self.certificate = certificate
         self._origins: list[Origin | None] = [None, *map(Origin, origins)]
         self.metrics = Metrics()
+        self._lines = FewLines()
 
     async def start(self) -> None:
         limits, metrics = self.limits, self.metrics
@@ -103,14 +111,18 @@ class Relay:
             self._connections = Connections(limits, metrics, steps.put)
             self._subjects = Subjects(limits, tokens, self._connections)
             house = House(limits, tokens, agent())
-            self._sessions = Sessions(self._doors, house, self._connections, self._subjects, metrics, steps.put)
+            self._answers = answers = Answers(limits.answers, steps.put)
+            self._sessions = Sessions(
+                self._doors, house, self._connections, self._subjects, metrics, steps.put, answers
+            )
             self._server = await self._listen(tokens)
         except BaseException:
             self._storage.close()
             raise
         self.port = self._server.sockets[0].getsockname()[1]
+        self._lines.begin()
         self._workers.start()
-        steps.start(self._workers, Dispatch(self._connections, metrics))
+        steps.start(self._workers, Dispatch(self._connections, metrics, answers))
         self._ticking = asyncio.create_task(self._tick())
 
     async def _listen(self, tokens: Tokens) -> Server:
@@ -123,6 +135,8 @@ class Relay:
             lambda: self._workers.validator.oldest,
             self._gauges,
         )
+        self._large = LargeRoom(self.limits.large)
+        make = partial(Socket, turns=SocketTurns(), strangers=Strangers(self.limits.strangers), large=self._large)
         return await serve(
             self._sessions.serve,
             self.host,
@@ -140,7 +154,7 @@ class Relay:
             # Until it is known who it is: a frame that has come in part is held in memory.
             max_size=MAX_GREETING,
             write_limit=(SLICE - 1, SLICE // 4),
-            create_connection=Socket,
+            create_connection=cast("type[ServerConnection]", make),
             server_header=None,
             logger=_sockets_logger,
         )
@@ -173,6 +187,7 @@ class Relay:
                 await self._server.wait_closed()
         self._connections.abort()
         self._storage.close()
+        self._lines.end()
 
     async def _tick(self) -> None:
         loop = asyncio.get_running_loop()
@@ -185,3 +200,5 @@ class Relay:
                 self.certificate.refresh()
             self._connections.each(self._connections.all(), Connection.beat)
             self._connections.send_keepalives(loop.time())
+            self._answers.tick()
+            self._large.hurry(loop.time())

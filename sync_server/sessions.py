@@ -20,13 +20,15 @@ from itertools import count
 
 from websockets.asyncio.server import ServerConnection
 
-from llmcrdt.sync.messages import Deleted, Error, ErrorCode, Presence, Push, Welcome
+from llmcrdt.sync.messages import Deleted, Error, ErrorCode, Push, Welcome
 
 from .admin.metrics import Metrics
+from .answers import Answers
 from .auth.public_keys import AccessError
 from .auth.tokens import EVERYTHING
 from .connections import Connections, encode
 from .core.events import Event, Greeted, Joined
+from .core.price import FRAME, OTHER_FRAME, price
 from .core.validation import DiffRequest, Left, MergeRequest, Received, Request
 from .doors.base import Answer, DoorType, House, Refused, Upgrade
 from .doors.registry import find
@@ -35,9 +37,6 @@ from .net.connection import OBJECT, Connection, Socket
 from .subjects import Subjects
 
 logger = logging.getLogger(__name__)
-
-_FRAME = 64
-"""The price of a frame beside its bytes, so that many small ones are not free."""
 
 
 class Sessions:
@@ -52,17 +51,21 @@ class Sessions:
         subjects: Subjects,
         metrics: Metrics,
         put: Callable[[Event], None],
+        answers: Answers,
     ) -> None:
         self._doors, self._house, self._limits, self._tokens = doors, house, house.limits, house.tokens
         self._connections, self._subjects, self._metrics, self._put = connections, subjects, metrics, put
+        self._answers = answers
         self._numbers = count(1)
+        # Connections that have said who they are: strangers take none of their places.
+        self._greeted = 0
         self.stopping = False
         """Whether nothing more is taken: set it when the relay stops."""
 
     @property
     def ready(self) -> bool:
         """Whether there is room for a connection more."""
-        return not self.stopping and len(self._connections) < self._limits.connections
+        return not self.stopping and self._greeted < self._limits.connections
 
     @property
     def _retry_after(self) -> int:
@@ -74,14 +77,13 @@ class Sessions:
         found = find(self._doors, socket.request.path)
         assert found is not None, "any other path was answered before the upgrade"
         door = found.make(Upgrade(socket.request.path, bearer(socket.request)), self._house)
-        connection = Connection(next(self._numbers), socket, self._limits, door, self._take)
+        connection = Connection(next(self._numbers), socket, self._limits, door, self._take, self._charge)
         welcome = self.ready
         if welcome:
             self._connections.by_peer[connection.peer] = connection
             self._put(Joined(connection.peer))
         else:
-            code = ErrorCode.SHUTTING_DOWN if self.stopping else ErrorCode.TOO_MANY_CONNECTIONS
-            self._connections.end(connection, Error(code, "Try again later.", retry_after=self._retry_after))
+            self._connections.end(connection, self._no_room())
         self._begin(connection)
         pump = asyncio.create_task(self._pump(connection))
         loop = asyncio.get_running_loop()
@@ -98,6 +100,8 @@ class Sessions:
                 self._connections.each((connection,), Connection.finish)
                 del self._connections.by_peer[connection.peer]
                 connection.left()
+                self._answers.leave(connection.peer)
+                self._greeted -= connection.greeted
                 self._put(Left(connection.peer))
 
     async def _pump(self, connection: Connection) -> None:
@@ -119,6 +123,9 @@ class Sessions:
     def _greet(self, connection: Connection) -> bool:
         """Let the rooms know a client that has said who it is. False where its subject has too many connections."""
         door = connection.door
+        if not self.ready:
+            self._connections.end(connection, self._no_room())
+            return False
         if not self._subjects.has_room(door):
             text = f"At most {self._limits.subject_connections} connections for one subject."
             error = Error(ErrorCode.TOO_MANY_CONNECTIONS, text, retry_after=self._retry_after)
@@ -127,8 +134,15 @@ class Sessions:
         connection.socket.protocol.max_message_size = door.max_frame
         grant = door.grant or EVERYTHING
         connection.share = self._subjects.share(grant.subject)
+        connection.socket.introduce(connection.share or connection)
+        connection.greeted = True
+        self._greeted += 1
         self._put(Greeted(connection.peer, door.features, grant.subject, grant.level == "admin"))
         return True
+
+    def _no_room(self) -> Error:
+        code = ErrorCode.SHUTTING_DOWN if self.stopping else ErrorCode.TOO_MANY_CONNECTIONS
+        return Error(code, "Try again later.", retry_after=self._retry_after)
 
     def _expect_greeting(self, connection: Connection) -> None:
         if not connection.door.greeted:
@@ -163,13 +177,24 @@ class Sessions:
             message, frames, size = connection.door.join_following(message, frame, connection.unread)
         self._metrics.count("frames_received_total", frames)
         self._metrics.count("bytes_received_total", size)
-        cost = size + (self._limits.presence_cost if isinstance(message, Presence) else frames * _FRAME)
+        cost = size + frames * FRAME
+        if not isinstance(message, Welcome | Error | Deleted):
+            cost += price(message, self._limits)
         pause = self._subjects.rate(connection).pause(cost, asyncio.get_running_loop().time())
         if pause:
             self._metrics.count("pauses_total")
             connection.rest(pause, partial(self._handle, connection, message, size))
         else:
             self._handle(connection, message, size)
+
+    def _charge(self, connection: Connection, frames: int) -> None:
+        """Frames came that were no message by themselves."""
+        rate = self._subjects.rate(connection)
+        if pause := rate.pause(frames * OTHER_FRAME, asyncio.get_running_loop().time()):
+            if not connection.greeted:
+                return self._connections.end(connection, Error(ErrorCode.UNEXPECTED, "HELLO comes first."))
+            self._metrics.count("pauses_total")
+            connection.rest(pause, _nothing)
 
     def _handle(self, connection: Connection, message: Answer | Request | None, size: int) -> None:
         """Hand a message to the rooms, or answer it here."""
@@ -178,7 +203,7 @@ class Sessions:
                 return
             self._connections.send_encoded([connection], message, encode(connection.door, message), 0)
         elif message is not None and not self.stopping:
-            size += OBJECT
+            size += OBJECT + price(message, self._limits)
             match message:
                 case DiffRequest():
                     # The answer may be large: the next message is taken when it has left.
@@ -188,4 +213,9 @@ class Sessions:
                 case MergeRequest(_, _, updates):
                     size += len(updates) * self._limits.merge_cost
             connection.gave(size)
-            self._put(Received(connection.peer, message, size))
+            put = self._answers.ask if isinstance(message, DiffRequest) else self._put
+            put(Received(connection.peer, message, size))
+
+
+def _nothing() -> None:
+    """Nothing was put off."""

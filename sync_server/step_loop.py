@@ -32,6 +32,7 @@ from .core.limits import Limits
 from .core.rooms import Rooms
 from .core.validation import Flushed, Received, ReplicaDropped, ValidateRequest, ValidateResult, Validation
 from .dispatch import Dispatch, Frames, Step
+from .event_queue import EventQueue
 from .log.admin import Storage
 from .log.base import LogError
 from .workers.pool import Workers
@@ -76,7 +77,7 @@ class StepLoop:
         self._loop = asyncio.get_running_loop()
         self._validation = Validation(available=True, always=check)
         self.rooms = Rooms(storage, limits, validation=self._validation, catch_up=True, notify=self._put_appended)
-        self._events: list[Event] = []
+        self._events = EventQueue(limits)
         self._pace = Pace()
         self._due = self._under_way = self._over = False
         self._rested = asyncio.Event()
@@ -101,7 +102,7 @@ class StepLoop:
     # ---------------------------------------------------------------- events
 
     def put(self, event: Event) -> None:
-        self._events.append(event)
+        self._events.put(event)
         self._step_soon()
 
     def put_from_thread(self, event: Event) -> None:
@@ -116,6 +117,7 @@ class StepLoop:
         if self.rooms.stuck:
             self.put(Tick())
         if not self._under_way:
+            self._dispatch.forget()
             try:
                 self._storage.records.poll()
             except LogError as e:
@@ -148,8 +150,7 @@ class StepLoop:
         self._due = False
         if self._over or not (self._events or self.rooms.more):
             return
-        events = self._events[: self._limits.group]
-        del self._events[: self._limits.group]
+        events = self._events.take()
         if self._pace.quick and self.rooms.clean and not any(map(_is_heavy, events)):
             self._end_step(self._step(events))
         else:

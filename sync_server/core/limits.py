@@ -21,6 +21,12 @@ class Limits:
     """Bytes taken from a connection and not processed yet; above it the connection is not read from."""
     subject_window: int = 8 << 20
     """The same for all connections of one token's subject together."""
+    large: int = 128 << 20
+    """Bytes of frames above 64 KiB, unfinished or in work, of all connections together; those above 9 MiB have half of
+    it, where one alone always has room. Others wait, and are not read from."""
+    answers: int = 64 << 20
+    """Bytes of answers to Yjs clients that have not left, of all connections together, the same one for many counted
+    once; one alone always has room. Others wait for theirs."""
     outgoing: int = 128 << 10
     """Bytes queued to a connection; above it the connection is served from the log, as it drains."""
     batch: int = 64 << 10
@@ -34,6 +40,9 @@ class Limits:
     barriers: int = 16
     """Barriers not reached, per connection."""
     connections: int = 1_000
+    """Connections that have said who they are."""
+    strangers: int = 200
+    """Those that have not yet, from TCP on; past it the one that is silent for longest is cut."""
     subject_connections: int = 100
     """Connections of one token's subject."""
     log: int = 1 << 30

@@ -183,7 +183,9 @@ class Rooms:
         self._delivery.answer_barriers()
         if any(isinstance(event, Tick) for event in events):
             self._delivery.tell_presence(self._presence.tick(self._delivery.is_full))
-        return self._delivery.outputs
+        # What was answered last is not held until somebody says something.
+        outputs, self._delivery.outputs = self._delivery.outputs, []
+        return outputs
 
     def _handle(self, events: Sequence[Event]) -> dict[bytes, LogError]:
         """Handle events. The documents that failed: no later event succeeds for them."""

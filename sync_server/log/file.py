@@ -147,7 +147,8 @@ def aside(path: Path) -> Iterator[Database]:
 def clear_aside(path: Path) -> Path:
     """Take away the database beside a log. Its name."""
     file = path.with_name(path.name + "-restoring")
-    file.unlink(missing_ok=True)
+    if file.exists():  # a disk that can't be written says so of what isn't there, too
+        file.unlink()
     return file
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from websockets.asyncio.server import ServerConnection, broadcast
 from websockets.exceptions import ConnectionClosed
@@ -26,12 +27,24 @@ from llmcrdt.sync.messages import Error
 from ..core.limits import Limits
 from ..core.rate import Rate
 from ..doors.base import Door
-from .frames import PlainFrames, binary_frame
+from .frames import PlainFrames, frame_head
+from .large import SMALL, LargeRoom
+from .strangers import Strangers
+from .turns import SLICE as TURN
+from .turns import SocketTurns
 
 SLICE = 16 << 10
 """Bytes that are given to a socket at a time. It copies those that it can't send; frames wait here, shared by all."""
 OBJECT = 256
 """The weight of a message beside its bytes where it waits: to Python a small one is mostly an object."""
+_FRAMES = 512
+"""Frames that are taken before it is looked at how long they took."""
+_READ = 64 << 10
+"""Bytes that are read at once, and may wait here of a connection that has no turn."""
+_HEAD_ENDS, _HEAD = b"\r\n\r\n", 16 << 10
+"""The end of a request, and its bytes at most."""
+_MORE, _FULL, _LARGE = "more", "full", "large"
+"""Why nothing is read: there is more than was looked at; too much is in work; a large frame has no room."""
 _CLOGGED = 64 << 10
 """Bytes in a socket's own buffer above which its peer is not read from: it may ask for pongs and take none."""
 _POSIX = os.name == "posix"
@@ -45,15 +58,18 @@ class Outgoing:
     def __init__(self, *payloads: bytes) -> None:
         self.payloads: Sequence[bytes | memoryview] = payloads
         self.size = sum(map(len, payloads))
+        self.counted = False
+        """Whether somebody counts it already."""
 
     @cached_property
     def framed(self) -> bytes:
         """The WebSocket frames, the same for all connections that don't compress."""
-        frames = [binary_frame(payload) for payload in self.payloads]
-        if len(frames) == 1 and self.size > SLICE:
+        pieces = [piece for payload in self.payloads for piece in (frame_head(len(payload)), payload)]
+        framed = b"".join(pieces)
+        if len(self.payloads) == 1 and self.size > SLICE:
             # It is kept once.
-            self.payloads = (memoryview(frames[0])[-self.size :],)
-        return b"".join(frames)
+            self.payloads = (memoryview(framed)[-self.size :],)
+        return framed
 
 
 class Socket(ServerConnection):
@@ -61,25 +77,61 @@ class Socket(ServerConnection):
     writes frames piece by piece, so that of what is slow to leave little is copied. ``heard`` and ``given``: bytes that
     came and that were written, since the upgrade or a little before."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
+    def __init__(
+        self, *arguments: Any, turns: SocketTurns, strangers: Strangers, large: LargeRoom, **options: Any
+    ) -> None:
         super().__init__(*arguments, **options)
         self.heard = self.given = 0
-        self._take: Callable[[list[bytes | str]], None] | None = None
+        self.source: object = None
+        """On whose time it is listened to; that of all strangers together, to begin with."""
+        self._turns, self._strangers, self._large = turns, strangers, large
+        self._take: Callable[[list[bytes | str], int], None] | None = None
         self._messages: list[bytes | str] = []
+        # Bytes that have come and were not looked at, and why nothing more is read.
+        self._inbox = b""
+        self._holds: set[str] = set()
+        self._in_line = False
+        # Of the request: bytes that came, and its last few, to find where it ends.
+        self._asked, self._asked_last, self._upgrading = 0, b"", True
         # A message that comes in several frames, and whether it is text.
         self._begun: bytearray | None = None
         self._begun_as = Opcode.BINARY
         # Part of a frame has left, and the rest has not.
         self._within = False
-        # Plain frames are taken from the upgrade on, unless bytes behind it came too early to tell where one begins.
-        self._plain: PlainFrames | None = None
-        self._upgrading = False
-        self._early = False
+        self._plain = PlainFrames(
+            self._add, super().data_received, self._is_open, self._most, self._has_enough, self._has_room
+        )
+        self.unread = self.working = 0
+        """Messages that wait for their turn, and bytes in work."""
+        # Bytes of messages that are not handed over yet, and of the one of which parts are still to come.
+        self._came = self._parts = 0
 
-    def hand_to(self, take: Callable[[list[bytes | str]], None]) -> None:
-        """From now on, and with what has come since the upgrade."""
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        cast("Any", transport).max_size = _READ
+        self._strangers.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._strangers.remove(self)
+        self._large.leave(self)
+        self._inbox, self._begun = b"", None
+        super().connection_lost(exc)
+        self.protocol.reader.buffer.clear()
+
+    def give_way(self) -> None:
+        """Close at once, for others need its place."""
+        self.transport.abort()
+
+    def introduce(self, source: object) -> None:
+        """It has said who it is: a stranger no longer."""
+        self.source = source
+        self._strangers.remove(self)
+
+    def hand_to(self, take: Callable[[list[bytes | str], int], None]) -> None:
+        """Messages, and how many frames came beside those that are messages by themselves. From now on, and with what
+        has come since the upgrade."""
         self._take = take
-        self._hand_over()
+        self._work_soon()
 
     @property
     def clogged(self) -> bool:
@@ -139,11 +191,15 @@ class Socket(ServerConnection):
 
     def _give(self, data: bytes | memoryview) -> None:
         self.given += len(data)
-        self.transport.write(data)
+        if not self.transport.is_closing():
+            self.transport.write(data)
 
     def send_data(self) -> None:
         """Frames that the library sends by itself (pings, pongs, the close) wait for the end of a frame."""
-        if not self._within:
+        if self.transport.is_closing():
+            # The other side is gone: the library would hand it over, and asyncio say so each time.
+            self.protocol.data_to_send()
+        elif not self._within:
             self.given += sum(map(len, self.protocol.writes))
             super().send_data()
 
@@ -167,19 +223,90 @@ class Socket(ServerConnection):
 
     def data_received(self, data: bytes) -> None:
         self.heard += len(data)
-        if self._plain is not None:
-            self._plain.feed(data)
-        elif self.protocol.state is State.CONNECTING or self._early:
-            self._early = self._early or self._upgrading
-            super().data_received(data)
-            self._early = self._early or (self._upgrading and bool(self.protocol.reader.buffer))
-        else:
-            self._plain = PlainFrames(self._add, super().data_received, self._is_open, self._most)
-            self._plain.feed(data)
-        self._hand_over()
+        if self._upgrading:
+            data = self._ask_to_upgrade(data)
+        self._inbox = self._inbox + data if self._inbox else data
+        if self._take is None:
+            self.hold(_MORE, bool(self._inbox))
+        elif not self._in_line:
+            self.work()
 
-    def _add(self, message: bytes) -> None:
+    def _ask_to_upgrade(self, data: bytes) -> bytes:
+        """The library gets the request and nothing behind it, which has to wait for the answer. What is behind it."""
+        joined = self._asked_last + data
+        end = joined.find(_HEAD_ENDS)
+        self._asked_last = joined[-len(_HEAD_ENDS) + 1 :]
+        self._upgrading = end < 0
+        mine = len(data) if end < 0 else end + len(_HEAD_ENDS) - (len(joined) - len(data))
+        self._asked += mine
+        if self._asked > _HEAD:
+            self.transport.abort()
+            return b""
+        super().data_received(data[:mine])
+        return data[mine:]
+
+    def work(self) -> None:
+        """Look at what came, for a while; then others have a turn."""
+        self._in_line = False
+        until = time.perf_counter() + TURN
+        while self._inbox and not self._stops and not self.transport.is_closing():
+            self._inbox = self._plain.feed(self._inbox, _FRAMES)
+            self._hand_over()
+            self.settle()
+            if time.perf_counter() >= until:
+                break
+        self.hold(_MORE, bool(self._inbox))
+        self._work_soon()
+
+    @property
+    def _stops(self) -> bool:
+        return _FULL in self._holds or _LARGE in self._holds
+
+    def _work_soon(self) -> None:
+        if self._inbox and not self._stops and not self._in_line and not self.transport.is_closing():
+            self._in_line = True
+            self._turns.add(self)
+
+    def listen(self, on: bool) -> None:
+        """Whether there is room for more."""
+        self.hold(_FULL, not on)
+        if on:
+            self._work_soon()
+
+    def hold(self, why: str, on: bool) -> None:
+        """Read nothing more for this reason, or read on where it was the last."""
+        reading = not self._holds
+        (self._holds.add if on else self._holds.discard)(why)
+        if reading != (not self._holds) and not self.transport.is_closing():
+            (self.transport.pause_reading if self._holds else self.transport.resume_reading)()
+
+    def _add(self, message: bytes | str) -> None:
         self._messages.append(message)
+        self._came += len(message)
+        self._parts = 0
+
+    def _has_enough(self) -> bool:
+        return self._came > SMALL
+
+    def _has_room(self, size: int, parts: bool) -> bool:
+        """Whether there is room for a frame. Nobody knows how long a message becomes that comes in parts."""
+        if parts and self._parts + size > SMALL:
+            size = self._most()
+        found = self._large.ask(self, size, self.loop.time())
+        self.hold(_LARGE, not found)
+        return found
+
+    def room_came(self) -> None:
+        """There may be room for the frame that waits."""
+        self.hold(_LARGE, False)
+        self._work_soon()
+
+    def settle(self) -> None:
+        """Keep no more room for large frames than it takes: for what waits, for what is in work, and for a frame that
+        has come in part."""
+        if not self.unread:
+            unfinished = self._most() if self._parts > SMALL else self._plain.unfinished
+            self._large.keep(self, max(self.working, unfinished))
 
     def _is_open(self) -> bool:
         return self.protocol.state is State.OPEN and self._begun is None
@@ -189,25 +316,27 @@ class Socket(ServerConnection):
 
     def process_event(self, event: Request | Frame) -> None:  # type: ignore[override]
         if not isinstance(event, Frame) or event.opcode not in DATA_OPCODES:
-            self._upgrading = self._upgrading or isinstance(event, Request)
             return super().process_event(event)
         if self._begun is None:
             if event.fin:
-                return self._messages.append(_message(event.opcode, event.data))
+                return self._add(_message(event.opcode, event.data))
             self._begun, self._begun_as = bytearray(), event.opcode
         # As bytes: there may be any number of frames, with nothing in them.
         self._begun += event.data
+        self._parts = len(self._begun)
         if event.fin:
-            self._messages.append(_message(self._begun_as, self._begun))
+            self._add(_message(self._begun_as, self._begun))
             self._begun = None
 
     def _hand_over(self) -> None:
         if self._take is not None:
-            messages, self._messages = self._messages, []
-            self._take(messages)
+            messages, self._messages, self._came = self._messages, [], 0
+            others, self._plain.others = self._plain.others, 0
+            self._take(messages, others)
 
 
 Take: TypeAlias = "Callable[[Connection, bytes | str], None]"
+Charge: TypeAlias = "Callable[[Connection, int], None]"
 
 
 def _message(opcode: Opcode, data: bytes | bytearray | memoryview) -> bytes | str:
@@ -246,16 +375,18 @@ class Connection:
     """The frames that a socket still has to send, and how much of its input is in work.
 
     ``take`` gets each message in its turn: when what came before has left room for it, and the sender's rate allows it.
+    ``charge`` gets the number of frames that were no message by themselves: pings, parts, compressed ones.
     ``unread``: what has come and waits for its turn; who is given a message may take those behind it, too.
     ``unreported``: the weight of what has left since the rooms were told last. ``last``: the error after which it ends.
     """
 
-    def __init__(self, peer: int, socket: Socket, limits: Limits, door: Door, take: Take) -> None:
+    def __init__(self, peer: int, socket: Socket, limits: Limits, door: Door, take: Take, charge: Charge) -> None:
         self.peer = peer
         self.socket = socket
         self.limits = limits
         self.door = door
-        self._take = take
+        self._take, self._charge = take, charge
+        self.greeted = False
         self.unread: deque[bytes | str] = deque()
         self._taking = False
         self.rate = Rate(limits.rate, limits.burst)
@@ -270,7 +401,6 @@ class Connection:
         self._queued = 0
         self._working = 0
         self._resting: tuple[asyncio.TimerHandle, Callable[[], None]] | None = None
-        self._reading = True
         self._wake = asyncio.Event()
 
     # ---------------------------------------------------------------- out
@@ -329,16 +459,17 @@ class Connection:
         with suppress(ConnectionClosed, OSError):
             while True:
                 while self._queue:
-                    out, weight = self._queue[0]
-                    place = self.socket.write(out, self._place)
+                    # No name for it: a task that is cancelled while it waits is long in memory, with what it names.
+                    place = self.socket.write(self._queue[0][0], self._place)
                     if place is not None:
                         self._place = place
                         await (self.socket.drain() if self.socket.paused else asyncio.sleep(0))
                         continue
-                    self._queue.popleft()
+                    out, weight = self._queue.popleft()
                     self._place = 0
                     self._queued -= out.size + OBJECT
                     self.unreported += weight
+                    del out
                     sent(self)
                     self.read_on()
                 if self.last is not None:
@@ -349,21 +480,26 @@ class Connection:
 
     # ---------------------------------------------------------------- in
 
-    def receive(self, messages: Sequence[bytes | str]) -> None:
+    def receive(self, messages: Sequence[bytes | str], others: int = 0) -> None:
         """The frames of one read. Those that there is no room for wait here, and nothing more is read."""
         self.unread.extend(messages)
+        if others and self.last is None:
+            self._charge(self, others)
         self.read_on()
 
     def gave(self, size: int) -> None:
         """So many bytes more are in work."""
         self._working += size
+        self.socket.working = self._working
         if self.share is not None:
             self.share.working += size
 
     def took(self, size: int) -> None:
         """So many bytes are no longer in work."""
         self._working -= size
+        self.socket.working = self._working
         self.read_on()
+        self.socket.settle()
         if self.share is not None:
             self.share.less(size)
 
@@ -382,7 +518,10 @@ class Connection:
                 self._take(self, self.unread.popleft())
 
     def left(self) -> None:
-        """Nothing of it is in work any more, as far as its subject goes."""
+        """It is gone: nothing of it is in work any more, as far as its subject goes, and it holds nothing. It may be
+        there for long: it is part of a cycle."""
+        self._queue.clear()
+        self.unread.clear()
         if self.share is not None:
             self.share.forget(self)
             self.share.less(self._working)
@@ -412,10 +551,8 @@ class Connection:
             self._taking = False
         if self.last is not None:
             self.unread.clear()
-        reading = self.last is not None or self._has_room
-        if reading != self._reading and not self.socket.transport.is_closing():
-            self._reading = reading
-            (self.socket.transport.resume_reading if reading else self.socket.transport.pause_reading)()
+        self.socket.unread = len(self.unread)
+        self.socket.listen(self.last is not None or self._has_room)
 
     @property
     def _has_room(self) -> bool:

@@ -20,11 +20,13 @@ SESSION = b"bystander's name"
 
 class Bystander:
     """Writes to a document of his own, one record after the other, and reads it on a second connection. ``times``: how
-    many seconds each took until it was read there."""
+    many seconds each took until it was read there; ``work``: how much of another clock, which tells what the relay did
+    meanwhile."""
 
-    def __init__(self, url: str, document: bytes) -> None:
-        self._url, self._document = url, document
+    def __init__(self, url: str, document: bytes, worked: Callable[[], float] = lambda: 0.0) -> None:
+        self._url, self._document, self._worked = url, document, worked
         self.times: list[float] = []
+        self.work: list[float] = []
         self.failed: BaseException | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
@@ -51,11 +53,12 @@ class Bystander:
                 while not self._stop.is_set():
                     n = self.read + 1
                     record = update(f"k{n % 50}", n, doc)
-                    began = time.monotonic()
+                    began, worked = time.monotonic(), self._worked()
                     writer.send(codec.encode(Push(self._document, SESSION, n, (record,))))
                     heard = hear(reader)
                     assert isinstance(heard, Records), heard
                     assert isinstance(heard := hear(writer), Ack), heard
+                    self.work.append(self._worked() - worked)
                     self.times.append(time.monotonic() - began)
         except BaseException as e:
             self.failed = e

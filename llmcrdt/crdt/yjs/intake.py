@@ -11,8 +11,14 @@ from typing import Any
 
 from ...exceptions import MalformedUpdate
 from .nesting import Nesting, part_update
+from .split import small_pieces
 from .update import Id, UpdateRange, read_state_vector, read_update
 from .waiting import Waiting
+
+_TOGETHER = 64
+"""Structs of one client that wait together."""
+_SMALL = 2 << 10
+"""Bytes of an update that waits as it is."""
 
 
 class Intake:
@@ -67,6 +73,13 @@ class Intake:
         elif not missing:
             self._put(update, span)
         missing = missing or (self._not_deleted(span) if span.deletes else {})
+        if missing and (len(missing) > 1 or len(update) > _SMALL):
+            pieces = small_pieces(update, span.deletes, _TOGETHER)
+            if len(pieces) > 1:
+                # Else all of it would be looked at again for each id that one of its parts waits for.
+                self.waiting.put(update, {})
+                new = [self.give(piece, read_update(piece)) for piece in pieces]
+                return any(new)
         return bool(missing or self.waiting) and self.waiting.put(update, missing)
 
     def _put(self, update: bytes, span: UpdateRange) -> None:

@@ -7,11 +7,11 @@ with an offset): the rest is an item whose left neighbour is the last character 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 from ...exceptions import MalformedUpdate
 from ...varint import write_uint
-from .update import Struct, read_structs
+from .update import Struct, read_structs, write_deletes
 
 _HEAD = 32
 """Bytes that a piece has at most beside its structs and deletes, and a cut text beside its characters, rounded up."""
@@ -41,6 +41,19 @@ def split_update(update: bytes, most: int) -> list[bytes]:
     """Updates of at most ``most`` bytes, in an order in which they can be applied. Raises MalformedUpdate where that
     can't be: for one value that is larger, or bytes that are no update."""
     return [update] if len(update) <= most else _split(update, *read_structs(update), most, strict=True)
+
+
+def small_pieces(update: bytes, deletes: Mapping[int, Sequence[tuple[int, int]]], most: int) -> list[bytes]:
+    """The same as updates of one client each: ``most`` of its structs, or what is deleted of it. In an order in which
+    they can be applied."""
+    runs: list[list[Struct]] = []
+    for struct in read_structs(update)[0]:
+        before = runs[-1][-1] if runs else None
+        if before is None or before.client != struct.client or before.end != struct.clock or len(runs[-1]) >= most:
+            runs.append([])
+        runs[-1].append(struct)
+    pieces = [_piece(run[0].client, run[0].clock, [update[s.start : s.stop] for s in run]) for run in runs]
+    return pieces + [b"\x00" + write_deletes({client: ranges}) for client, ranges in deletes.items()]
 
 
 def _split(update: bytes, structs: Iterable[Struct], deletes: bytes, most: int, *, strict: bool) -> list[bytes]:
