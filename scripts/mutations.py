@@ -92,6 +92,25 @@ MUTATIONS = (
         "[*now.tail, node.id]", "[node.id, *now.tail]", _MODEL,
     ),
     Mutation(
+        "O3", "runs of several devices mix by age", "arrange",
+        "todo += sorted(ready, key=lambda i: (place[i], nodes[i].system, youth[i]))",
+        "todo = sorted([*todo, *ready], key=lambda i: youth[i])",
+        _RULES + "test_o3_what_each_device_said_offline_stays_together",
+    ),
+    Mutation(
+        "O3", "what goes on from the last answer waits for older input", "arrange",
+        "int(last in nodes[i].parents)", "0", _MODEL,
+    ),
+    Mutation(
+        "O3", "a system entry waits for older input beside it", "arrange",
+        "(place[i], nodes[i].system, youth[i])", "(place[i], youth[i])",
+        _RULES + "test_o3_what_was_said_before_the_first_sync_stands_after_the_system_prompt",
+    ),
+    Mutation(
+        "O3", "what a result's writer had before it counts for nothing", "arrange",
+        "waits[i].update(*(waits[parent] for parent in waits[i] & attached))", "pass", _MODEL,
+    ),
+    Mutation(
         "O3", "what a frame holds stands after it once more", "Order._recount",
         "visible.difference(head)", "visible", _MODEL,
     ),
@@ -131,7 +150,8 @@ MUTATIONS = (
     ),
     Mutation(
         "O5", "results of the last generation's calls wait for the others", "arrange",
-        "todo += reversed(results.get(last,", "todo[:0] = reversed(results.get(last,", _MODEL,
+        "block += reversed(results.get(i, []))",
+        "(todo if i == last else block).extend(reversed(results.get(i, [])))", _MODEL,
     ),
     Mutation(
         "O6", "the branch begun last is shown, not the one written on last", "visible_nodes",

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from ..ids import ContentHash, EntryId
 from .frame import EMPTY_FRAME, Frame, extend_frame_hash
-from .nodes import REACH, Erase, GroupId, Node, Selection, by_age, frame_list, group_of, uncovered, way_to
+from .nodes import REACH, Erase, GroupId, Node, Selection, by_age, frame_list, group_of, way_to
 from .order_rules import Hider, after_withheld, arrange, sound_nodes, visible_nodes, withheld_edits
 
 
@@ -130,13 +130,14 @@ class Order:
             self._groups.setdefault(group_of(node, self._sound), []).append(i)
         self._rivals = len(self._groups) < len(self._sound)
         self._loose = any(_is_loose(node) for node in self._sound.values())
+        covered = {parent for node in self._sound.values() for parent in node.parents}
         latest = next((i for i in reversed(self._sound) if self._sound[i].frame is not None), None)
         end = len(shown) - shown[::-1].index(latest) if latest else 0
         self._now = Arrangement(
             head=list(shown[:end]),
             tail=list(shown[end:]),
             visible=set(shown),
-            tips=uncovered(self._sound.keys(), self._sound),
+            tips=tuple(by_age(self._sound.keys() - covered, self._sound)),
             pins=dict(pins),
             generation=latest,
         )
@@ -179,7 +180,8 @@ class Order:
     def newest(self) -> tuple[EntryId, ...]:
         """Every sound entry that nothing else follows, shown or not: what somebody who acts now has seen."""
         sound = self.sound()
-        return uncovered(sound.keys(), sound)
+        followed = {parent for node in sound.values() for parent in node.parents}
+        return tuple(by_age(sound.keys() - followed, sound))
 
     def members(self, entry: EntryId) -> list[EntryId]:
         """All entries that stand for the same turn, oldest first."""
@@ -274,11 +276,12 @@ class Order:
         self._rivals = any(len(visible.intersection(members)) > 1 for members in groups.values() if len(members) > 1)
         self._loose = any(_is_loose(node) for node in self._sound.values())
         rest = by_age(visible.difference(head), self._sound)
+        covered = {parent for i in visible for parent in self._sound[i].parents}
         self._now = Arrangement(
             head=head,
             tail=arrange(latest, rest, self._sound),
             visible=visible,
-            tips=uncovered(visible, self._sound),
+            tips=tuple(by_age(visible - covered, self._sound)),
             malformed={**self._unreadable, **malformed},
             hidden_by={**hidden_by, **dark},
             withheld=withheld,

@@ -188,20 +188,46 @@ def visible_nodes(
 
 
 def arrange(last: EntryId | None, rest: Sequence[EntryId], nodes: Mapping[EntryId, Node]) -> list[EntryId]:
-    """O5: entries by age, each followed by the results of its calls. ``last`` is the generation before them."""
+    """O3 and O5: ``rest``, which is given by age, run by run, each entry followed by the results of its calls. ``last``
+    is the generation before them.
+
+    Next is, of the entries whose parents all stand, the one whose last parent stands latest; of several a system entry,
+    then the oldest.
+    """
     here = {*rest, last}
     results: dict[EntryId, list[EntryId]] = {}
     for i in rest:
         call = nodes[i].answers
         if call is not None and call in here:
             results.setdefault(call, []).append(i)
-    placed = {i for answers in results.values() for i in answers}
+    attached = {i for answers in results.values() for i in answers}
+    waits: dict[EntryId, set[EntryId]] = {}  # for each entry, those of the rest that have to stand before it
+    for i in rest:
+        waits[i] = {parent for parent in nodes[i].parents if parent in waits}
+        waits[i].update(*(waits[parent] for parent in waits[i] & attached))  # results stand by their calls alone
+    children: dict[EntryId, list[EntryId]] = {}
+    missing = {i: len(before) for i, before in waits.items() if i not in attached}
+    for i in missing:
+        for parent in waits[i]:
+            children.setdefault(parent, []).append(i)
+    place = {i: int(last in nodes[i].parents) for i in missing}  # where the last parent stands
+    youth = {i: -n for n, i in enumerate(rest)}
     out: list[EntryId] = []
-    todo = [i for i in reversed(rest) if i not in placed]
-    if last is not None:
-        todo += reversed(results.get(last, []))
-    while todo:
-        i = todo.pop()
-        out.append(i)
-        todo += reversed(results.get(i, []))
-    return out
+    todo: list[EntryId] = []
+    ready = [i for i in missing if not missing[i]]
+    block = [] if last is None else [last]
+    while True:
+        while block:  # an entry, and the results of its calls
+            i = block.pop()
+            if i != last:
+                out.append(i)
+            for child in children.get(i, ()):
+                missing[child] -= 1
+                place[child] = 1 + len(out)
+                if not missing[child]:
+                    ready.append(child)
+            block += reversed(results.get(i, []))
+        todo += sorted(ready, key=lambda i: (place[i], nodes[i].system, youth[i]))
+        if not todo:
+            return out
+        block, ready = [todo.pop()], []

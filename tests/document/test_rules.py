@@ -255,6 +255,39 @@ def test_o6_what_was_chosen_against_stays_hidden_when_it_is_written_on(two: Two)
     assert len(here.transcript()) == 4
 
 
+@pytest.mark.parametrize("framed", [True, False])
+def test_o3_what_each_device_said_offline_stays_together(open_repo: OpenRepo, framed: bool) -> None:
+    first = open_repo("laptop").create()
+    first.append("user", "Hello")
+    devices = [first, *(open_repo(name).join(first.id) for name in ("phone", "tablet"))]
+    exchange(*devices)
+    for n, device in enumerate(devices):
+        for turn in range(3):
+            device.append("user", f"{n} q{turn}")
+            device.append("assistant", f"{n} a{turn}", frame=device.transcript() if framed else None)
+    before = [device.transcript().ids for device in devices]
+    exchange(*devices)
+    said = texts(first)
+    assert [len({text[0] for text in said[1 + 6 * n : 7 + 6 * n]}) for n in range(3)] == [1, 1, 1]
+    assert all(f"{n} {what}" == said[said.index(f"{n} q0") + i] for n in range(3) for i, what in enumerate(TURNS))
+    assert {device.transcript().hash for device in devices} == {first.transcript().hash}
+    if framed:
+        assert any(first.transcript().ids[:7] == ids for ids in before), "nothing comes into the used prefix"
+
+
+TURNS = ("q0", "a0", "q1", "a1", "q2", "a2")
+
+
+def test_o3_what_was_said_before_the_first_sync_stands_after_the_system_prompt(open_repo: OpenRepo) -> None:
+    for n in range(8):  # ids are random, and both are as old
+        laptop = open_repo(f"laptop{n}").create()
+        phone = open_repo(f"phone{n}").join(laptop.id)
+        laptop.append("system", "Be brief.")
+        phone.append("user", "on the train")
+        exchange(laptop, phone)
+        assert texts(laptop) == texts(phone) == ["Be brief.", "on the train"]
+
+
 def test_o5_a_result_stands_where_its_call_does(two: Two) -> None:
     """A device that runs a tool may have been shown another branch meanwhile, or while it ran somebody wrote on."""
     here, there = two
