@@ -164,6 +164,21 @@ MUTATIONS = (
         _RULES + "test_o5_a_result_stands_where_its_call_does",
     ),
     Mutation(
+        "O6", "an edit of a system entry hides what follows it", "visible_nodes",
+        "0 if sound[parent].system else bits.get(parent, 0)", "bits.get(parent, 0)",
+        _RULES + "test_o6_to_edit_a_system_entry_hides_nothing_but_it",
+    ),
+    Mutation(
+        "O6", "a system entry that was used goes when it is edited", "visible_nodes",
+        "if sound[i].frame and hidden_by", "if False",
+        _RULES + "test_o6_an_edit_of_a_system_entry_that_was_used_counts_from_there_on",
+    ),
+    Mutation(
+        "O6", "to edit a system entry brings old settings back", "EntryWriter._settings_that_count",
+        'if entry.role == "system" else set()', "if False else set()",
+        _RULES + "test_o6_an_edit_of_a_system_entry_that_was_used_counts_from_there_on",
+    ),
+    Mutation(
         "O6", "a selection counts for nothing", "visible_nodes",
         "chosen[act.group] = act", "pass",
         _TALK + "test_an_edit_shows_its_branch_and_select_brings_the_old_one_back",

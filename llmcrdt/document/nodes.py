@@ -19,7 +19,7 @@ entry with the greatest lamport there is would leave none for anybody else."""
 class Node:
     """An entry without its content. ``session`` and ``saw_erased`` are those of alternatives only: the session that
     wrote it, and the erased entries, of those it was made of, that its author knew to be erased. ``system``: whether
-    its role is."""
+    it is a system entry, and no generation. Another one in its place hides it alone, and not what follows it."""
 
     id: EntryId
     parents: tuple[EntryId, ...]

@@ -206,7 +206,8 @@ class Order:
     def forks_on_path(self, entry: EntryId) -> list[GroupId]:
         """The forks at or above an entry: where a selection must lead to it."""
         sound = self.sound()
-        return sorted({g for i in way_to(entry, sound) if len(self._groups[g := group_of(sound[i], sound)]) > 1})
+        way = [i for i in way_to(entry, sound) if i == entry or not sound[i].system]
+        return sorted({g for i in way if len(self._groups[g := group_of(sound[i], sound)]) > 1})
 
     def frame_list(self, frame: Frame | None) -> tuple[list[EntryId], dict[EntryId, ContentHash]]:
         """The whole list that a frame of a sound entry stands for, and its pins."""

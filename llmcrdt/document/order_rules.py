@@ -127,7 +127,9 @@ def visible_nodes(
 ) -> tuple[set[EntryId], dict[EntryId, Hider]]:
     """O6: the entries that are shown, and for each other one the entry that decided so.
 
-    Only forks can hide. One bit per member of a fork; each entry carries the bits of the members it is or follows.
+    Only forks can hide. One bit per member of a fork; each entry carries the bits of the members it is or stands on,
+    but for system entries: who edits one says what holds from now on, and takes nothing back. One that the frame of
+    a generation holds goes on being shown.
     """
     forks = {group: members for group, members in groups.items() if len(members) > 1}
     bits = dict(zip((m for members in forks.values() for m in members), (1 << n for n in count()), strict=False))
@@ -136,7 +138,7 @@ def visible_nodes(
     for i, node in sound.items():  # oldest first
         over = 0
         for parent in node.stands_on:
-            over |= above[parent] | bits.get(parent, 0)
+            over |= above[parent] | (0 if sound[parent].system else bits.get(parent, 0))
         above[i] = over
     chosen: dict[GroupId, Selection] = {}
     for act in selections:
@@ -184,6 +186,11 @@ def visible_nodes(
             hidden_by[i] = decided[shut & -shut]
         else:
             visible.add(i)
+    for i in [i for i in visible if sound[i].frame and hidden_by]:
+        held = hidden_by.keys() & set(sound[i].stands_on)
+        visible |= held
+        for entry in held:
+            del hidden_by[entry]
     return visible, hidden_by
 
 
