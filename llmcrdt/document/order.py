@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from ..ids import ContentHash, EntryId
 from .frame import EMPTY_FRAME, Frame, extend_frame_hash
-from .nodes import REACH, Erase, GroupId, Node, Selection, by_age, frame_list, group_of, uncovered, way_to
+from .nodes import REACH, Erase, GroupId, Node, Selection, by_age, frame_list, group_of, way_to
 from .order_rules import Hider, after_withheld, arrange, sound_nodes, visible_nodes, withheld_edits
 
 
@@ -136,13 +136,14 @@ class Order:
             self._groups.setdefault(group_of(node, self._sound), []).append(i)
         self._rivals = len(self._groups) < len(self._sound)
         self._loose = any(_is_loose(node) for node in self._sound.values())
+        covered = {parent for node in self._sound.values() for parent in node.parents}
         latest = next((i for i in reversed(self._sound) if self._sound[i].frame is not None), None)
         end = len(shown) - shown[::-1].index(latest) if latest else 0
         self._now = Arrangement(
             head=list(shown[:end]),
             tail=list(shown[end:]),
             visible=set(shown),
-            tips=uncovered(self._sound.keys(), self._sound),
+            tips=tuple(by_age(self._sound.keys() - covered, self._sound)),
             pins=dict(pins),
             generation=latest,
         )
@@ -185,7 +186,8 @@ class Order:
     def newest(self) -> tuple[EntryId, ...]:
         """Every sound entry that nothing else follows, shown or not: what somebody who acts now has seen."""
         sound = self.sound()
-        return uncovered(sound.keys(), sound)
+        followed = {parent for node in sound.values() for parent in node.parents}
+        return tuple(by_age(sound.keys() - followed, sound))
 
     def members(self, entry: EntryId) -> list[EntryId]:
         """All entries that stand for the same turn, oldest first."""
@@ -210,7 +212,8 @@ class Order:
     def forks_on_path(self, entry: EntryId) -> list[GroupId]:
         """The forks at or above an entry: where a selection must lead to it."""
         sound = self.sound()
-        return sorted({g for i in way_to(entry, sound) if len(self._groups[g := group_of(sound[i], sound)]) > 1})
+        way = [i for i in way_to(entry, sound) if i == entry or not sound[i].system]
+        return sorted({g for i in way if len(self._groups[g := group_of(sound[i], sound)]) > 1})
 
     def frame_list(self, frame: Frame | None) -> tuple[list[EntryId], dict[EntryId, ContentHash]]:
         """The whole list that a frame of a sound entry stands for, and its pins."""
@@ -280,11 +283,12 @@ class Order:
         self._rivals = any(len(visible.intersection(members)) > 1 for members in groups.values() if len(members) > 1)
         self._loose = any(_is_loose(node) for node in self._sound.values())
         rest = by_age(visible.difference(head), self._sound)
+        covered = {parent for i in visible for parent in self._sound[i].parents}
         self._now = Arrangement(
             head=head,
             tail=arrange(latest, rest, self._sound),
             visible=visible,
-            tips=uncovered(visible, self._sound),
+            tips=tuple(by_age(visible - covered, self._sound)),
             malformed={**self._unreadable, **malformed},
             hidden_by={**hidden_by, **dark},
             withheld=withheld,
