@@ -18,8 +18,8 @@ from .nodes import REACH, Erase, GroupId, Node, Selection, ancestors
 
 
 class Hider(NamedTuple):
-    """The reason why an entry is hidden: ``way`` decided; ``after`` is what the writer of that had seen, if it was a
-    selection or an erase. ``withheld``: the entry, or one that it follows, was made of an erased one by somebody who
+    """The reason why an entry is hidden: ``way`` is shown in its place, or erased; ``after`` is what somebody had seen
+    who selected or erased. ``withheld``: the entry, or one that it follows, was made of an erased one by somebody who
     had not seen the erase."""
 
     way: EntryId
@@ -27,24 +27,12 @@ class Hider(NamedTuple):
     withheld: bool = False
 
 
-def sound_nodes(nodes: Mapping[EntryId, Node]) -> tuple[dict[EntryId, Node], dict[EntryId, str]]:
-    """O1: the entries that take part, oldest first, and why each other one does not."""
-    sound: dict[EntryId, Node] = {}
-    malformed: dict[EntryId, str] = {}
-    for node in sorted(nodes.values(), key=lambda node: node.age):
-        reason = _fault(node, sound)
-        if reason:
-            malformed[node.id] = reason
-        else:
-            sound[node.id] = node
-    return sound, malformed
-
-
-def _fault(node: Node, sound: Mapping[EntryId, Node]) -> str:
-    """Why an entry can't take part; "" if it can. ``sound`` holds every older entry that can."""
+def fault(node: Node, sound: Mapping[EntryId, Node]) -> str:
+    """O1: why an entry can't take part; "" if it can. ``sound`` holds every older entry that can; what it holds beside
+    those makes no difference."""
     above = 0
     for reference in node.references:
-        if reference not in sound:
+        if reference not in sound or sound[reference].age >= node.age:
             return f"refers to {reference}, which is missing or malformed"
         above = max(above, sound[reference].lamport)
         if above >= node.lamport:
@@ -127,6 +115,7 @@ def visible_nodes(
     """O6: the entries that are shown, and for each other one the entry that decided so.
 
     Only forks can hide. One bit per member of a fork; each entry carries the bits of the members it is or follows.
+    ``sound`` may be all that follows one entry, with that left out.
     """
     forks = {group: members for group, members in groups.items() if len(members) > 1}
     bits = dict(zip((m for members in forks.values() for m in members), (1 << n for n in count()), strict=False))
@@ -135,7 +124,7 @@ def visible_nodes(
     for i, node in sound.items():  # oldest first
         over = 0
         for parent in node.parents:
-            over |= above[parent] | bits.get(parent, 0)
+            over |= above.get(parent, 0) | bits.get(parent, 0)
         above[i] = over
     chosen: dict[GroupId, Selection] = {}
     for act in selections:
@@ -156,6 +145,7 @@ def visible_nodes(
             open_forks &= ~masks[group]
     closed = 0
     decided: dict[int, Hider] = {}
+    member_of = {bit: m for m, bit in bits.items()}
     for group, members in forks.items():
         act_here = chosen.get(group)
         way = act_here.entry if act_here else written[group]
@@ -164,7 +154,8 @@ def visible_nodes(
             rival = act_here is None and sound[m].alternative_of is None and m not in replaced
             if m != way and not above[way] & bits[m] and not (rival and followed & bits[m]):
                 closed |= bits[m]
-                decided[bits[m]] = Hider(way, act_here.after if act_here else None)
+                shown = (above[way] | bits.get(way, 0)) & masks[group]
+                decided[bits[m]] = Hider(member_of[shown & -shown], act_here.after if act_here else None)
     hidden_by: dict[EntryId, Hider] = {}
     visible: set[EntryId] = set()
     for i in sound:

@@ -19,7 +19,7 @@ from .blob import Blob, BlobStorage
 from .encryption import NOWHERE, FieldAddress
 from .entry import Entry, SyncState
 from .entry_state import EntryState, EntryStates, chosen_version, entry_of, entry_state_of, has_choice
-from .nodes import Node, Selection, ancestors
+from .nodes import Node, Selection, ancestors, by_age
 from .order import Arrangement, Order
 from .order_rules import Hider
 from .projection import read_nodes
@@ -208,8 +208,8 @@ class ConversationView:
             )
 
     def possibly_unsealed(self) -> list[EntryId]:
-        """The sound entries, without some that are known to be sealed."""
-        return [i for i in self.order.sound() if i in self.states or i not in self._unread]
+        """The sound entries, oldest first, without some that are known to be sealed."""
+        return by_age((i for i in self.order.sound() if i in self.states or i not in self._unread), self.order.sound())
 
     def shown(self, entry: EntryId) -> Entry:
         """An entry in the version that the transcript shows."""
@@ -251,7 +251,7 @@ class ConversationView:
 
         def elsewhere() -> tuple[Elsewhere, ...]:
             with self._lock:
-                return tuple(self._listed(i, h) for i, h in hidden_by.items())
+                return tuple(self._listed(i, hidden_by[i]) for i in by_age(hidden_by, self.order.sound()))
 
         return elsewhere
 
