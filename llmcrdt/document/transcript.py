@@ -43,12 +43,19 @@ class Ids(Sequence[EntryId]):
     def __getitem__(self, index: slice) -> list[EntryId]: ...
     def __getitem__(self, index: int | slice) -> EntryId | list[EntryId]:
         if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(self._size))]
+            start, end, step = index.indices(self._size)
+            if step != 1:
+                return [self[i] for i in range(start, end, step)]
+            in_head = list(self._head[start : min(end, self._head_size)])
+            return in_head + list(self._tail[max(0, start - self._head_size) : max(0, end - self._head_size)])
         if index < 0:
             index += self._size
         if not 0 <= index < self._size:
             raise IndexError("transcript index out of range")
         return self._head[index] if index < self._head_size else self._tail[index - self._head_size]
+
+    def __iter__(self) -> Iterator[EntryId]:
+        return iter(self[:])
 
     def __len__(self) -> int:
         return self._size

@@ -211,6 +211,10 @@ class ConversationView:
         """The sound entries, oldest first, without some that are known to be sealed."""
         return by_age((i for i in self.order.sound() if i in self.states or i not in self._unread), self.order.sound())
 
+    def has_choice(self, entry: EntryId) -> bool:
+        """Whether it matters which version of an entry is pinned."""
+        return (entry in self.states or entry not in self._unread) and has_choice(self.states[entry])
+
     def shown(self, entry: EntryId) -> Entry:
         """An entry in the version that the transcript shows."""
         return self.entry(entry, self.order.now().pins.get(entry))

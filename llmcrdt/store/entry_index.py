@@ -123,9 +123,9 @@ class SqliteEntryIndex:
             else:
                 for row in put:
                     _put(db, document, row)
-            for entry, position, pin in moved:
-                query = "UPDATE entries SET position = CASE ? WHEN -1 THEN position ELSE ? END, pin = ?"
-                db.execute(f"{query} WHERE document = ? AND entry = ?", [position, position, pin, document, entry])
+            query = "UPDATE entries SET position = CASE ? WHEN -1 THEN position ELSE ? END, pin = ?"
+            query += " WHERE document = ? AND entry = ?"
+            db.conn.executemany(query, ([position, position, pin, document, entry] for entry, position, pin in moved))
             db.execute("INSERT OR REPLACE INTO tables VALUES (?, ?, ?)", [document, seq, rules])
             self._waiting += len(put)
             if self._waiting > INDEX_AT:
