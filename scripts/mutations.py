@@ -122,12 +122,27 @@ MUTATIONS = (
     ),
     Mutation(
         "O6", "a selection counts for nothing", "visible_nodes",
-        "act_here.entry if act_here else written[group]", "written[group]",
+        "chosen[act.group] = act", "pass",
         _TALK + "test_an_edit_shows_its_branch_and_select_brings_the_old_one_back",
     ),
     Mutation(
+        "O6", "a selection rules out what is said later as well", "visible_nodes",
+        "sound[m].lamport <= act.lamport and not leads_to", "not leads_to",
+        _RULES + "test_o6_a_stale_edit_hides_no_living_branch_where_somebody_has_chosen",
+    ),
+    Mutation(
+        "O6", "what was chosen against comes back when it is written on", "visible_nodes",
+        "not leads_to & bits[m]:", "not leads_to & bits[m] and not any(above[i] & bits[m] for i in sound):",
+        _RULES + "test_o6_what_was_chosen_against_stays_hidden_when_it_is_written_on",
+    ),
+    Mutation(
+        "O6", "a selection is no sign of life", "visible_nodes",
+        "sound[way].lamport <= chosen[group].lamport", "False",
+        "tests/document/test_order.py::test_what_is_selected_is_shown_whatever_a_stranger_made_it_follow",
+    ),
+    Mutation(
         "O6", "rival answers hide each other", "visible_nodes",
-        "act_here is None and sound[m].alternative_of is None and m not in replaced", "False",
+        "sound[m].alternative_of is None and m not in replaced", "False",
         _RULES + "test_o6_rival_answers_that_were_written_on_all_stay",
     ),
     Mutation(
@@ -142,7 +157,7 @@ MUTATIONS = (
     Mutation(
         "O6", "what is said after a selection stays hidden", "EntryWriter._showing",
         "if replaces_shown and entry not in core.view.order.now().visible:", "if False:",
-        _RULES + "test_o6_what_is_said_in_the_place_of_something_shown_is_shown",
+        _RULES + "test_o6_what_is_said_in_the_place_of_something_shown_is_shown_where_lamports_end",
     ),
     Mutation(
         "O7", "a merge brings erased words back", "ConversationCore.merged",

@@ -2,8 +2,9 @@
 stand. Pure functions; ``order.py`` applies them to a document that grows.
 
 Words: a *group* is all that stands for the same turn (an entry and its edits; generations on one frame). A group with
-several members is a *fork*. Its *way* is the entry that decides which member is shown: the selected one, else the one
-written last on any of its branches.
+several members is a *fork*. A selection *rules out* the members that are not younger than it, and to which it doesn't
+lead. The *way* of a fork is the entry that decides which of the others is shown: the one written last on their
+branches, where a selection counts as written on its entry.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from .nodes import REACH, Erase, GroupId, Node, Selection, ancestors
 
 
 class Hider(NamedTuple):
-    """The reason why an entry is hidden: ``way`` is shown in its place, or erased; ``after`` is what somebody had seen
-    who selected or erased. ``withheld``: the entry, or one that it follows, was made of an erased one by somebody who
-    had not seen the erase."""
+    """The reason why an entry is hidden: ``way`` is the entry that was selected, else the youngest alternative that is
+    shown; ``after`` is what somebody had seen who selected or erased. ``withheld``: the entry, or one that it follows,
+    was made of an erased one by somebody who had not seen the erase."""
 
     way: EntryId
     after: tuple[EntryId, ...] | None
@@ -134,7 +135,17 @@ def visible_nodes(
         leads_there = (above[act.entry] | bits.get(act.entry, 0)) & masks[act.group]
         if leads_there and (best is None or (act.lamport, act.session) > (best.lamport, best.session)):
             chosen[act.group] = act
-    written: dict[GroupId, EntryId] = {}  # the entry written last on any branch of the fork
+    closed = 0
+    decided: dict[int, Hider] = {}
+    for group, act in chosen.items():
+        leads_to = above[act.entry] | bits.get(act.entry, 0)
+        for m in forks[group]:
+            if sound[m].lamport <= act.lamport and not leads_to & bits[m]:
+                closed |= bits[m]
+                decided[bits[m]] = Hider(act.entry, act.after)
+        forks[group] = [m for m in forks[group] if not closed & bits[m]]
+        masks[group] = sum(bits[m] for m in forks[group])
+    written: dict[GroupId, EntryId] = {}  # the entry written last on any branch of the fork that is not ruled out
     followed, open_forks = 0, sum(masks.values())
     fork_of = {bits[m]: group for group, members in forks.items() for m in members}
     for i in reversed(list(sound)):
@@ -143,19 +154,20 @@ def visible_nodes(
             group = fork_of[hit & -hit]
             written[group] = i
             open_forks &= ~masks[group]
-    closed = 0
-    decided: dict[int, Hider] = {}
-    member_of = {bit: m for m, bit in bits.items()}
     for group, members in forks.items():
-        act_here = chosen.get(group)
-        way = act_here.entry if act_here else written[group]
+        way = written[group]
+        if group in chosen and sound[way].lamport <= chosen[group].lamport:
+            way = chosen[group].entry
         replaced = {sound[m].alternative_of for m in members}
+        shown: list[EntryId] = []
         for m in members:
-            rival = act_here is None and sound[m].alternative_of is None and m not in replaced
-            if m != way and not above[way] & bits[m] and not (rival and followed & bits[m]):
+            rival = sound[m].alternative_of is None and m not in replaced
+            if m == way or above[way] & bits[m] or (rival and followed & bits[m]):
+                shown.append(m)
+        for m in members:
+            if m not in shown:
                 closed |= bits[m]
-                shown = (above[way] | bits.get(way, 0)) & masks[group]
-                decided[bits[m]] = Hider(member_of[shown & -shown], act_here.after if act_here else None)
+                decided[bits[m]] = Hider(shown[-1], None)
     hidden_by: dict[EntryId, Hider] = {}
     visible: set[EntryId] = set()
     for i in sound:

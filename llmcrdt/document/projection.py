@@ -19,7 +19,7 @@ from ..ids import ContentHash
 from .frame import frame_from_row, frame_to_row
 from .nodes import Node
 
-RULES = "3"
+RULES = "4"
 """Names the rules that rows are made by. Another name here, and an index made before is made again."""
 
 KEEP = -1

@@ -229,7 +229,8 @@ class EntryWriter:
 
     @contextmanager
     def _showing(self, entry: EntryId, instead_of: EntryId | None) -> Iterator[Edit]:
-        """Write an entry. If it replaces one that is shown, it is shown, even if a selection says otherwise."""
+        """Write an entry. If it replaces one that is shown, it is shown: where no lamport was left that is younger than
+        a selection, another one says so."""
         core = self._core
         replaces_shown = instead_of in core.view.order.now().visible
         with core.editing() as edit:

@@ -265,6 +265,18 @@ def test_a_person_s_edit_of_an_answer_stands_in_its_place() -> None:
     assert order.members(EntryId("a")) == ["a", "b"]
 
 
+def test_what_is_selected_is_shown_whatever_a_stranger_made_it_follow() -> None:
+    """An entry and its edit are never shown together; a stranger can write on both all the same."""
+    order = Order()
+    order.put(Node(EntryId("u"), (), 1))
+    order.put(Node(EntryId("v"), (), 2, alternative_of=EntryId("u")))
+    order.put(Node(EntryId("x"), (EntryId("u"), EntryId("v")), 3))
+    order.put(Node(EntryId("y"), (EntryId("u"),), 4))
+    assert transcript(order) == ("u", "y")
+    order.select(Selection("u", "s", 5, EntryId("x")))
+    assert transcript(order) == ("u", "v", "x", "y")
+
+
 def test_malformed_frames_take_no_part() -> None:
     """A stranger may write any frame: repeated entries, a wrong hash, entries it does not follow."""
     u, v = Node(EntryId("u"), (), 1), Node(EntryId("v"), (), 1)

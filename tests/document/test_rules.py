@@ -186,6 +186,20 @@ def test_o1_nothing_stands_in_the_place_of_what_it_follows(two: Two) -> None:
     assert here.transcript().ids == (hello.id,)
 
 
+def test_o6_what_is_said_in_the_place_of_something_shown_is_shown_where_lamports_end(two: Two) -> None:
+    """A stranger's lamport at the end of the reach leaves an edit none that is younger than a selection."""
+    here, there = two
+    hello = here.transcript()[0]
+    stranger(here, "J" * 16, lamport=1 << 32)
+    here.edit(hello, "second")
+    here.select(hello)
+    assert sorted(texts(here)) == ["Hello", "junk"]
+    here.edit(hello, "third")
+    exchange(here, there)
+    assert texts(here) == texts(there)
+    assert sorted(texts(here)) == ["junk", "third"]
+
+
 def test_o6_a_stale_edit_does_not_hide_a_branch_that_lives(two: Two) -> None:
     here, there = two
     hello = here.transcript()[0]
@@ -196,6 +210,49 @@ def test_o6_a_stale_edit_does_not_hide_a_branch_that_lives(two: Two) -> None:
     for conversation in two:
         assert texts(conversation)[0] == "Hello"
         assert [(e.entry.text, e.unseen) for e in conversation.transcript().elsewhere] == [("edited elsewhere", True)]
+
+
+def test_o6_a_stale_edit_hides_no_living_branch_where_somebody_has_chosen(two: Two) -> None:
+    """A selection of long ago makes an edit neither younger nor more: what is written on goes on being shown."""
+    here, there = two
+    hello = here.transcript()[0]
+    here.edit(hello, "second thoughts")
+    here.select(hello)
+    for n in range(4):
+        here.append("user", f"seen {n}")
+    exchange(here, there)
+    for n in range(20):
+        here.append("user", f"unseen {n}")
+    there.edit(hello, "a stale edit")
+    assert texts(there) == ["a stale edit"]
+    exchange(here, there)
+    for conversation in two:
+        assert len(conversation.transcript()) == 25
+        assert texts(conversation)[-1] == "unseen 19"
+        aside = {found.entry.text: found.unseen for found in conversation.transcript().elsewhere}
+        assert aside == {"second thoughts": False, "a stale edit": True}
+
+
+def test_o6_what_was_chosen_against_stays_hidden_when_it_is_written_on(two: Two) -> None:
+    """A selection rules out what was there: also for a device that had not seen it, and went on there."""
+    here, there = two
+    hello = here.transcript()[0]
+    edited = here.edit(hello, "edited")
+    exchange(here, there)
+    here.select(hello)
+    for n in range(3):
+        there.append("user", f"on the edit {n}")
+    exchange(here, there)
+    for conversation in two:
+        assert texts(conversation) == ["Hello"]
+        assert [found.hidden_by for found in conversation.transcript().elsewhere] == [hello.id] * 4
+    there.edit(hello, "once more")
+    exchange(here, there)
+    assert texts(here) == texts(there) == ["once more"]
+    there.select(edited)
+    exchange(here, there)
+    assert texts(here)[0] == "edited"
+    assert len(here.transcript()) == 4
 
 
 def test_o6_rival_answers_that_were_written_on_all_stay(two: Two) -> None:
