@@ -15,7 +15,7 @@ REACH = 1 << 32
 entry with the greatest lamport there is would leave none for anybody else."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Node:
     """An entry without its content. ``session`` and ``saw_erased`` are those of alternatives only: the session that
     wrote it, and the erased entries, of those it was made of, that its author knew to be erased."""
@@ -46,7 +46,7 @@ class Node:
             yield self.answers
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Selection:
     """A person chose ``entry`` in a group. The greatest (lamport, session) of a group's selections wins."""
 
@@ -57,7 +57,7 @@ class Selection:
     after: tuple[EntryId, ...] = ()  # the newest entries that person had seen
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Erase:
     """One mark of an erased entry. ``seen``: the alternatives made of it that the eraser knew, and left; None
     for a mark of an older version, which does not say. Then those count as known that are older than the mark, and

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, overload
 
@@ -83,6 +85,21 @@ class EntryReader:
         """An entry is about to change: go on with what can be read now, or with ``as_it_was``."""
         if entry not in self._kept:
             self._kept[entry] = as_it_was or self._read(entry)
+
+
+_FIRST, _AT_ONCE = 16, 512  # entries that are read together: at first, and at most
+
+
+@contextmanager
+def no_collections() -> Iterator[None]:
+    """Many objects that all stay: looking for garbage among them again and again costs more than they do."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 class Transcript(Sequence[Entry]):
@@ -218,7 +235,7 @@ class Transcript(Sequence[Entry]):
     def __getitem__(self, index: slice) -> tuple[Entry, ...]: ...
     def __getitem__(self, index: int | slice) -> Entry | tuple[Entry, ...]:
         if isinstance(index, slice):
-            return tuple(self[i] for i in range(*index.indices(len(self._ids))))
+            return self._read(range(*index.indices(len(self._ids))))
         if index < 0:
             index += len(self._ids)
         if not 0 <= index < len(self._ids):
@@ -229,11 +246,22 @@ class Transcript(Sequence[Entry]):
                 self._entries[index] = self._reader.read(entry)
         return self._entries[index]
 
+    def _read(self, places: range) -> tuple[Entry, ...]:
+        entries = self._entries
+        with self._lock, no_collections():
+            for index in places:
+                if index not in entries:
+                    entries[index] = self._reader.read(self._ids[index])
+        return tuple([entries[index] for index in places])
+
     def __len__(self) -> int:
         return len(self._ids)
 
     def __iter__(self) -> Iterator[Entry]:
-        return (self[i] for i in range(len(self._ids)))
+        start, count = 0, _FIRST
+        while start < len(self._ids):
+            yield from self[start : start + count]
+            start, count = start + count, min(2 * count, _AT_ONCE)
 
     def __repr__(self) -> str:
         return f"<Transcript of {len(self)} entries, {self.hash}>"

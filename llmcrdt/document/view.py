@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 from ..crdt.backend import Node as ReplicaNode
@@ -18,12 +16,12 @@ from .acts import Claim, Keep, Stop, read_act, read_selection
 from .blob import Blob, BlobStorage
 from .encryption import NOWHERE, FieldAddress
 from .entry import Entry, SyncState
-from .entry_state import EntryState, EntryStates, chosen_version, entry_of, entry_state_of, has_choice
+from .entry_state import EntryState, EntryStates, chosen_version, entry_at_once, entry_of, entry_state_of, has_choice
 from .nodes import Node, Selection, ancestors, by_age
 from .order import Arrangement, Order
 from .order_rules import Hider
 from .projection import read_nodes
-from .transcript import Elsewhere, EntryReader, Ids, Transcript
+from .transcript import Elsewhere, EntryReader, Ids, Transcript, no_collections
 
 
 class ConversationView:
@@ -50,6 +48,7 @@ class ConversationView:
         self._lock = lock
         self._cache: dict[EntryId, Entry] = {}
         self._unread: dict[EntryId, ContentHash] = {}  # the only version of an entry that was not read yet
+        self._fields: Callable[[EntryId], ReplicaNode | None] | None = None  # reads an entry that is in ``_unread``
         self._given: weakref.WeakSet[EntryReader] = weakref.WeakSet()
         self.order = Order()
         self.states = EntryStates()
@@ -73,7 +72,7 @@ class ConversationView:
 
     def restore(self, replica: Replica, rows: Sequence[tuple[str, int | None, str | None, str]]) -> None:
         """Take over from the entry index what ``read_all`` would find; entries are read when they are asked for."""
-        with _no_collections():
+        with no_collections():
             self._restore(replica, rows)
 
     def _restore(self, replica: Replica, rows: Sequence[tuple[str, int | None, str | None, str]]) -> None:
@@ -93,6 +92,7 @@ class ConversationView:
         pins = {EntryId(row[0]): ContentHash(row[2]) for row in rows if row[2] is not None}
         self.order.restore(nodes, unreadable, shown, pins)
         self._read_acts(replica, replica.keys(schema.ACTS))
+        self._fields = lambda entry: replica.node(schema.ENTRIES, entry)
         self.states.read = lambda entry: self._read_again(replica, entry)
         for node in nodes:
             if node.id not in self._unread:
@@ -222,7 +222,14 @@ class ConversationView:
     def entry(self, entry: EntryId, pin: ContentHash | None = None) -> Entry:
         """An entry in the version that a frame pins, else in its best one, else as it has grown so far."""
         sync = self._sync_state(entry)
-        state, cached = self.states[entry], self._cache.get(entry)
+        cached = self._cache.get(entry)
+        if entry not in self.states and (only := self._unread.get(entry)) is not None and self._fields is not None:
+            if cached is None or cached.sync != sync:
+                node = self.order.sound()[entry]
+                fields = self._fields(entry) or {}
+                self._cache[entry] = cached = entry_at_once(node, fields, only, sync, self._address, self._blobs)
+            return cached
+        state = self.states[entry]
         if cached and cached.sync == sync and cached.hash == chosen_version(state, pin)[1]:
             return cached
         self._cache[entry] = made = entry_of(entry, state, pin, sync, self._blobs)
@@ -269,15 +276,3 @@ class ConversationView:
         after = (hider.way, *self.states[hider.way].head.after) if hider.after is None else hider.after
         seen = {i for i in after if i in sound}
         return all(i != entry and entry not in ancestors(sound[i], sound, sound[entry].lamport) for i in seen)
-
-
-@contextmanager
-def _no_collections() -> Iterator[None]:
-    """Many objects that all stay: looking for garbage among them again and again costs a quarter of the time."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
