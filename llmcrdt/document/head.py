@@ -111,6 +111,8 @@ def _read_answers(value: Any) -> tuple[EntryId, str] | None:
 
 
 def _entry_ids(value: Any, name: str) -> tuple[EntryId, ...]:
+    if value == []:
+        return ()
     need(isinstance(value, list) and all(is_entry_id(i) for i in value), f"{name} is not a list of entry ids")
     need(len(set(value)) == len(value), f"{name} names an entry twice")
     return tuple(EntryId(i) for i in value)

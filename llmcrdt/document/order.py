@@ -356,6 +356,8 @@ class Order:
         sound = self._sound
         below: set[EntryId] = set()
         todo = [*added, *wanted]
+        if len(added) == len(sound):
+            return dict(added), None
         edge: set[EntryId] = set()  # the parents of what is below that are not below themselves
         youngest: list[tuple[int, EntryId]] = []  # the same, as a heap
         enough = 0  # entries below, before it is worth while to compare places once more

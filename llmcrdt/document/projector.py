@@ -14,7 +14,7 @@ from .entry_state import EntryState, entry_of, entry_state_of, searchable_text
 from .nodes import Node
 from .order import Arrangement
 from .projection import KEEP, IndexChange, IndexRow, Known, pack_fields, unpack_fields, write_node, write_unreadable
-from .transcript import Ids
+from .transcript import Ids, no_collections
 from .view import ConversationView
 
 
@@ -41,10 +41,11 @@ class Projector:
         self._view.changed.clear()
 
     def changes(self, known: Known | None) -> IndexChange | None:
-        now = self._view.order.now()
-        if known is not None:
-            return self._difference(now, known)
-        return self._since(self._then, now) if self._then is not None else None
+        with no_collections():
+            now = self._view.order.now()
+            if known is not None:
+                return self._difference(now, known)
+            return self._since(self._then, now) if self._then is not None else None
 
     def _since(self, then: Ids, now: Arrangement) -> IndexChange:
         """What became of the rows that were true of ``then``."""

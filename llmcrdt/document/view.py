@@ -64,6 +64,10 @@ class ConversationView:
 
     def read_all(self, replica: Replica) -> None:
         """Read a whole replica; this object must be new."""
+        with no_collections():
+            self._read_all(replica)
+
+    def _read_all(self, replica: Replica) -> None:
         entries = [EntryId(key) for key in replica.keys(schema.ENTRIES)]
         found = [(entry, self._checked(entry, replica.node(schema.ENTRIES, entry))) for entry in entries]
         for entry, read in sorted(found, key=lambda f: (0 if isinstance(f[1], str) else f[1].head.lamport, f[0])):
@@ -101,6 +105,10 @@ class ConversationView:
 
     def read(self, replica: Replica, touched: Touched) -> set[EntryId]:
         """Read again what a change touched. Returns the entries that say something else now."""
+        with no_collections():
+            return self._read(replica, touched)
+
+    def _read(self, replica: Replica, touched: Touched) -> set[EntryId]:
         changed: set[EntryId] = set()
         for key in touched.of(schema.ENTRIES):
             entry = EntryId(key)
