@@ -96,6 +96,10 @@ MUTATIONS = (
         ".difference(islice(head, min(same, cut), None))", "", _MODEL,
     ),
     Mutation(
+        "O3", "the settings that stand last count", "messages:settings",
+        "oldest_first(entries)", "entries", _RENDER + "test_o3_stale_settings_count_for_nothing",
+    ),
+    Mutation(
         "O4", "what is hidden is not listed", "ConversationView._elsewhere.elsewhere",
         "return tuple(self._listed(i, hidden_by[i]) for i in by_age(hidden_by, self.order.sound()))", "return ()",
         _TALK + "test_an_edit_shows_its_branch_and_select_brings_the_old_one_back",
@@ -112,13 +116,32 @@ MUTATIONS = (
         _TALK + "test_tool_results_stand_after_their_call_before_other_input",
     ),
     Mutation(
+        "O5", "a result stands on the tips, and not on its call", "EntryWriter._head",
+        "answers[:1] if answers else tips", "tips",
+        _RULES + "test_o5_a_result_stands_where_its_call_does",
+    ),
+    Mutation(
+        "O5", "a result is shown where its parents are", "Node.stands_on",
+        "if self.answers:", "if False:",
+        _RULES + "test_o5_a_result_that_an_older_writer_put_on_another_branch_is_with_its_call",
+    ),
+    Mutation(
+        "O5", "an answer needs nothing of its frame but its parents", "Node.stands_on",
+        "if self.frame:", "if False:", _MODEL,
+    ),
+    Mutation(
         "O5", "results of the last generation's calls wait for the others", "arrange",
         "todo += reversed(results.get(last,", "todo[:0] = reversed(results.get(last,", _MODEL,
     ),
     Mutation(
         "O6", "the branch begun last is shown, not the one written on last", "visible_nodes",
-        "hit := (above[i] | bits.get(i, 0))", "hit := bits.get(i, 0)",
+        "hit := (on | bits.get(i, 0))", "hit := bits.get(i, 0)",
         _RULES + "test_o6_a_stale_edit_does_not_hide_a_branch_that_lives",
+    ),
+    Mutation(
+        "O6", "a late result shows its branch", "visible_nodes",
+        "0 if node.answers else above[i]", "above[i]",
+        _RULES + "test_o5_a_result_stands_where_its_call_does",
     ),
     Mutation(
         "O6", "a selection counts for nothing", "visible_nodes",
@@ -253,7 +276,7 @@ MUTATIONS = (
     ),
     Mutation(
         "O7", "entries after a withheld one are shown", "after_withheld",
-        "[parent for parent in node.parents if parent in dark]",
+        "[i for i in node.stands_on if i in dark]",
         "[]",
         "tests/document/test_withheld.py::test_o7_an_edit_beside_an_erase_is_withheld_until_somebody_keeps_it",
     ),

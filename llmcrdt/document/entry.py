@@ -6,7 +6,7 @@ and is kept verbatim; unknown fields of a known type are kept in ``extra``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -234,3 +234,8 @@ class Entry:
     @property
     def sealed(self) -> bool:
         return self.hash is not None
+
+
+def oldest_first(entries: Iterable[Entry]) -> list[Entry]:
+    """Entries by their age, as the rules of order count it (docs/semantics.md): lamport, then id."""
+    return sorted(entries, key=lambda entry: (entry.lamport, entry.id))

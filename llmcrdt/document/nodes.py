@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from ..ids import ContentHash, EntryId, SessionId, tagged_hash
@@ -42,6 +42,24 @@ class Node:
                 yield from (entry for entry, _ in frame.pins)
         if self.alternative_of:
             yield self.alternative_of
+        if self.answers:
+            yield self.answers
+
+    @property
+    def stands_on(self) -> Iterator[EntryId]:
+        """The entries that have to be shown for this one to be: for a tool result its call alone, wherever the
+        tips were; for any other entry its parents and its frame."""
+        if self.answers:
+            yield self.answers
+        else:
+            yield from self.parents
+        if self.frame:
+            yield from (entry for entry, _ in self.frame.pins)
+
+    @property
+    def follows(self) -> Iterator[EntryId]:
+        """The entries that stand right above this one."""
+        yield from self.parents
         if self.answers:
             yield self.answers
 
@@ -91,13 +109,38 @@ def by_age(entries: Iterable[EntryId], nodes: Mapping[EntryId, Node]) -> list[En
 def ancestors(node: Node, nodes: Mapping[EntryId, Node], down_to: int = 0) -> set[EntryId]:
     """All entries above one; with ``down_to``, only those whose lamport is at least that."""
     seen: set[EntryId] = set()
-    todo = list(node.parents)
+    todo = list(node.follows)
     while todo:
         i = todo.pop()
         if i not in seen and nodes[i].lamport >= down_to:
             seen.add(i)
-            todo.extend(nodes[i].parents)
+            todo.extend(nodes[i].follows)
     return seen
+
+
+def way_to(entry: EntryId, nodes: Mapping[EntryId, Node], down_to: int = 0) -> set[EntryId]:
+    """The entries that have to be shown for one to be, and that one; with ``down_to``, only those whose lamport is at
+    least that."""
+    seen = {entry}
+    todo = [entry]
+    while todo:
+        for i in nodes[todo.pop()].stands_on:
+            if i not in seen and nodes[i].lamport >= down_to:
+                seen.add(i)
+                todo.append(i)
+    return seen
+
+
+def uncovered(entries: Set[EntryId], nodes: Mapping[EntryId, Node]) -> tuple[EntryId, ...]:
+    """Those of ``entries`` that no other one of them follows, by age. ``nodes``: oldest first."""
+    below: set[EntryId] = set()
+    found: list[EntryId] = []
+    for i in reversed(list(nodes)):
+        if i in entries and i not in below:
+            found.append(i)
+        if i in entries or i in below:
+            below.update(nodes[i].follows)
+    return tuple(reversed(found))
 
 
 def frame_list(frame: Frame | None, nodes: Mapping[EntryId, Node]) -> tuple[list[EntryId], dict[EntryId, ContentHash]]:

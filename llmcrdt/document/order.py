@@ -18,7 +18,7 @@ from itertools import islice
 
 from ..ids import ContentHash, EntryId
 from .frame import EMPTY_FRAME, Frame, Pin, extend_frame_hash
-from .nodes import REACH, Erase, GroupId, Node, Selection, ancestors, by_age, frame_list, group_of
+from .nodes import REACH, Erase, GroupId, Node, Selection, by_age, frame_list, group_of, uncovered, way_to
 from .order_rules import Hider, after_withheld, arrange, fault, visible_nodes, withheld_edits
 
 
@@ -62,6 +62,7 @@ class Order:
         self._groups: dict[GroupId, list[EntryId]] = {}
         self._group_of: dict[EntryId, GroupId] = {}
         self._newest: set[EntryId] = set()
+        self._loose = False  # whether there is a result that was not written right after its call
         self._now = Arrangement()
         self._youngest = 0
         self._latest_act = 0
@@ -151,8 +152,9 @@ class Order:
         latest = next((i for i in reversed(self._sound) if self._sound[i].frame is not None), None)
         end = len(shown) - shown[::-1].index(latest) if latest else 0
         for i, node in self._sound.items():
-            for parent in node.parents:
-                self._children.setdefault(parent, []).append(i)
+            self._loose = self._loose or _is_loose(node)
+            for other in node.follows:
+                self._children.setdefault(other, []).append(i)
         self._now = Arrangement(
             head=list(shown[:end]),
             tail=list(shown[end:]),
@@ -229,7 +231,7 @@ class Order:
         sound = self.sound()
         forks = [(group, members) for group, members in self._groups.items() if len(members) > 1]
         oldest = min((sound[i].lamport for _, members in forks for i in members), default=0)
-        path = {entry, *ancestors(sound[entry], sound, oldest)} if forks else set()
+        path = way_to(entry, sound, oldest) if forks else set()
         return sorted(group for group, members in forks if not path.isdisjoint(members))
 
     def frame_list(self, frame: Frame | None) -> tuple[list[EntryId], dict[EntryId, ContentHash]]:
@@ -245,15 +247,16 @@ class Order:
         now = self._now
         if node.alternative_of or node.covers or node.lamport <= self._youngest:
             return False
-        if set(node.parents) != set(now.tips) or len(node.parents) != len(now.tips):
+        if node.answers and (node.answers not in now.visible or node.frame is not None):
+            return False
+        after_all = set(node.parents) == set(now.tips) and len(node.parents) == len(now.tips)
+        if (not after_all or (self._loose and self._shows_rivals())) and (not node.answers or _is_loose(node)):
             return False
         if len(node.parents) > 1 and now.hidden_by:  # where rivals were joined, another one is said to have hidden it
             return False
         if node.lamport > max((self._sound[parent].lamport for parent in node.parents), default=0) + REACH:
             return False
         if node.id in self._named or node.id in self._awaited:
-            return False
-        if node.answers and node.answers not in now.visible:
             return False
         if node.frame is not None:
             base = node.frame.base[0] if node.frame.base else None
@@ -268,7 +271,7 @@ class Order:
         self._add_sound(node)
         self._group([node.id])
         now.visible.add(node.id)
-        now.tips = (node.id,)
+        now.tips = (*(tip for tip in now.tips if tip not in node.parents), node.id)
         if node.frame is not None or node.answers:
             self.steady = min(self.steady, max(0, len(now.head) - 1))
         if node.frame is not None:
@@ -294,11 +297,17 @@ class Order:
 
     def _add_sound(self, node: Node) -> None:
         self._sound[node.id] = node
-        self._newest.difference_update(node.parents)
+        self._newest.difference_update(node.follows)
         self._newest.add(node.id)
-        for parent in node.parents:
-            self._children.setdefault(parent, []).append(node.id)
+        self._loose = self._loose or _is_loose(node)
+        for other in node.follows:
+            self._children.setdefault(other, []).append(node.id)
         self._youngest = max(self._youngest, node.lamport)
+
+    def _shows_rivals(self) -> bool:
+        """Whether several entries that stand for one turn are shown."""
+        forks = (members for members in self._groups.values() if len(members) > 1)
+        return any(len(self._now.visible.intersection(members)) > 1 for members in forks)
 
     # counting again
 
@@ -317,7 +326,7 @@ class Order:
     def _begin_anew(self) -> None:
         self._sound, self._malformed, self._awaited = {}, {}, {}
         self._groups, self._group_of, self._newest, self._children = {}, {}, set(), {}
-        self._youngest = 0
+        self._youngest, self._loose = 0, False
         self._new, self._concerned = set(self._nodes), set()
         self._now = Arrangement()
         self.steady = 0
@@ -356,8 +365,8 @@ class Order:
         sound = self._sound
         below: set[EntryId] = set()
         todo = [*added, *wanted]
-        if len(added) == len(sound):
-            return dict(added), None
+        if len(added) == len(sound) or self._loose:  # what is above a result on the tips is more than it stands on
+            return dict(sorted(sound.items(), key=lambda item: item[1].age)), None
         edge: set[EntryId] = set()  # the parents of what is below that are not below themselves
         youngest: list[tuple[int, EntryId]] = []  # the same, as a heap
         enough = 0  # entries below, before it is worth while to compare places once more
@@ -394,6 +403,7 @@ class Order:
         yield from self._children.get(entry, ())
         yield from self._alternatives_of(entry)
         yield from (other for other in (node.alternative_of, node.answers) if other)
+        yield from (other for other in node.stands_on if other not in self._now.visible and other not in node.parents)
         groups = [self._group_of.get(entry) or group_of(node, self._sound)]
         if entry in self._new:
             groups += self._named.get(entry, ())
@@ -457,14 +467,13 @@ class Order:
         else:
             rest = {*above[same:], *shown}.difference(islice(head, min(same, cut), None))
             tail = arrange(latest, by_age(rest, sound), sound)
-        covered = {parent for i in shown for parent in sound[i].parents}
-        tips = shown if waist is None else {*shown, waist}
+        end = {} if waist is None else {waist: sound[waist]}
         self.steady = min(self.steady, same, cut)
         self._now = Arrangement(
             head=head,
             tail=tail,
             visible=visible,
-            tips=tuple(by_age(tips - covered, sound)),
+            tips=uncovered(shown | end.keys(), {**end, **low}),
             hidden_by={i: hider for i, hider in then.hidden_by.items() if i not in low}
             | {i: hidden_by.get(i) or dark[i] for i in low if i not in shown},
             withheld={**{i: erased for i, erased in then.withheld.items() if i not in low}, **withheld},
@@ -510,3 +519,8 @@ class Order:
             yield generation
             frame = self._sound[generation].frame
             generation = frame.base[0] if frame and frame.base else None
+
+
+def _is_loose(node: Node) -> bool:
+    """Whether it is a result that was not written right after its call, but on the tips as older writers did."""
+    return node.answers is not None and node.parents != (node.answers,)

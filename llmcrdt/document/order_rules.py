@@ -105,7 +105,7 @@ def after_withheld(sound: Mapping[EntryId, Node], withheld: Mapping[EntryId, Ent
     for i, node in sound.items() if withheld else ():
         if i in withheld:
             dark[i] = Hider(withheld[i], (), withheld=True)
-        elif above := [parent for parent in node.parents if parent in dark]:
+        elif above := [i for i in node.stands_on if i in dark]:
             dark[i] = Hider(above[0], (), withheld=True) if above[0] in withheld else dark[above[0]]
     return dark
 
@@ -124,7 +124,7 @@ def visible_nodes(
     above: dict[EntryId, int] = {}
     for i, node in sound.items():  # oldest first
         over = 0
-        for parent in node.parents:
+        for parent in node.stands_on:
             over |= above.get(parent, 0) | bits.get(parent, 0)
         above[i] = over
     chosen: dict[GroupId, Selection] = {}
@@ -148,9 +148,10 @@ def visible_nodes(
     written: dict[GroupId, EntryId] = {}  # the entry written last on any branch of the fork that is not ruled out
     followed, open_forks = 0, sum(masks.values())
     fork_of = {bits[m]: group for group, members in forks.items() for m in members}
-    for i in reversed(list(sound)):
+    for i, node in reversed(list(sound.items())):
         followed |= above[i]
-        while hit := (above[i] | bits.get(i, 0)) & open_forks:
+        on = 0 if node.answers else above[i]  # a tool ends when it ends: its result says nothing of which branch lives
+        while hit := (on | bits.get(i, 0)) & open_forks:
             group = fork_of[hit & -hit]
             written[group] = i
             open_forks &= ~masks[group]

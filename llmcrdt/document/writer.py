@@ -188,6 +188,7 @@ class EntryWriter:
         document, view = self._core.document, self._core.view
         tips = view.order.now().tips
         old = view.states[view.find(instead_of)].head if instead_of is not None else None
+        answers = answered_call(view, call) if call is not None else old.answers if old else None
         if old:
             if frame is not None:
                 raise InvalidContent(
@@ -195,10 +196,9 @@ class EntryWriter:
                 )
             parents, pinned = old.parents, old.frame
         else:
-            parents = frame.parents() if frame is not None else tips
+            parents = frame.parents() if frame is not None else answers[:1] if answers else tips
             pinned = frame_as or (frame.frame(assumed=assumed) if frame is not None else None)
         instead = view.find(instead_of) if instead_of is not None else None
-        answers = answered_call(view, call) if call is not None else old.answers if old else None
         references = [*parents, *((instead,) if instead else ()), *(answers[:1] if answers else ())]
         return Head(
             role=role,

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..document.canonical import JSON, parse_json
-from ..document.entry import Entry, Text, ToolCall, ToolResult
+from ..document.entry import Entry, Text, ToolCall, ToolResult, oldest_first
 from ..document.frame import Frame
 from ..exceptions import InvalidContent
 from ..ids import EntryId
@@ -34,7 +34,7 @@ Message = dict[str, Any]
 
 @dataclass(frozen=True)
 class Settings:
-    """The newest settings of config parts: ``tools``, ``template`` (arguments of the template), ``date``."""
+    """The youngest settings of config parts: ``tools``, ``template`` (arguments of the template), ``date``."""
 
     tools: tuple[JSON, ...] | None = None
     template: Mapping[str, JSON] | None = None
@@ -96,11 +96,12 @@ def _with_summaries(entries: Sequence[Entry]) -> Iterator[Entry]:
 
 
 def settings(entries: Iterable[Entry]) -> Settings:
-    """The settings that count after ``entries``. A value of the wrong type counts for nothing."""
+    """The settings that count after ``entries``: of each the youngest, wherever a merge has put it. A value of the
+    wrong type counts for nothing."""
     tools: tuple[JSON, ...] | None = None
     template: Mapping[str, JSON] | None = None
     date: JSON = None
-    for entry in entries:
+    for entry in oldest_first(entries):
         if entry.role != "system" or not entry.sealed or entry.status == "erased":
             continue
         config = entry.config

@@ -255,6 +255,50 @@ def test_o6_what_was_chosen_against_stays_hidden_when_it_is_written_on(two: Two)
     assert len(here.transcript()) == 4
 
 
+def test_o5_a_result_stands_where_its_call_does(two: Two) -> None:
+    """A device that runs a tool may have been shown another branch meanwhile, or while it ran somebody wrote on."""
+    here, there = two
+    asked = here.append("assistant", [llmcrdt.ToolCall("1", "f", "{}")], frame=here.transcript())
+    exchange(here, there)
+    there.append("assistant", "without any tool", instead_of=asked)
+    said = there.append("user", "go on")
+    exchange(here, there)
+    result = here.append("tool", "late", call=asked.tool_calls[0])
+    assert result.parents == (asked.id,)
+    for conversation in two:
+        exchange(here, there)
+        assert texts(conversation) == ["Hello", "without any tool", "go on"]
+        assert {found.entry.id for found in conversation.transcript().elsewhere} == {asked.id, result.id}
+    there.select(asked)
+    exchange(here, there)
+    assert here.transcript().ids[1:] == there.transcript().ids[1:] == (asked.id, result.id)
+    there.select(said)
+    there.select(result)
+    assert there.transcript().ids[1:] == (asked.id, result.id)
+
+
+def test_o5_a_result_is_not_lost_with_what_was_said_beside_it(two: Two) -> None:
+    here, there = two
+    asked = here.append("assistant", [llmcrdt.ToolCall("1", "f", "{}")], frame=here.transcript())
+    beside = here.append("user", "quickly")
+    result = here.append("tool", "done", call=asked.tool_calls[0])
+    here.edit(beside, "slowly")
+    exchange(here, there)
+    for conversation in two:
+        assert texts(conversation) == ["Hello", "", "done", "slowly"]
+        assert conversation.transcript().ids[1:3] == (asked.id, result.id)
+
+
+def test_o5_a_result_that_an_older_writer_put_on_another_branch_is_with_its_call(two: Two) -> None:
+    here, _ = two
+    asked = here.append("assistant", [llmcrdt.ToolCall("1", "f", "{}")], frame=here.transcript())
+    other = here.append("assistant", "without any tool", instead_of=asked)
+    stranger(here, "R" * 16, role="tool", parents=[other.id], answers=[asked.id, "1"], lamport=9)
+    assert here.transcript().ids[1:] == (other.id,)
+    here.select("R" * 16)
+    assert here.transcript().ids[1:] == (asked.id, "R" * 16)
+
+
 def test_o6_rival_answers_that_were_written_on_all_stay(two: Two) -> None:
     here, there = two
     here.append("assistant", "here", frame=here.transcript())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import llmcrdt
 from llmcrdt.document.entry import Config, Reasoning, Text, ToolCall
 from llmcrdt.prompt import prompt_ids
 from llmcrdt.prompt.adapt import GO_ON, NO_ANSWER, Level, adapt
@@ -128,6 +130,27 @@ def test_the_newest_settings_count(grow: Any) -> None:
     assert chat.settings.tools == ({"name": "new"},)
     assert (chat.settings.date, chat.settings.template) == ("2026-01-01", {"a": 1})
     assert [m["content"] for m in chat.messages] == ["Be brief.", "x"]
+
+
+def test_o3_stale_settings_count_for_nothing(open_repo: Callable[..., llmcrdt.Repo]) -> None:
+    """A phone that was offline chose tools long ago. Merged, they stand last, and are still the older ones."""
+    laptop = open_repo("laptop")
+    here = laptop.create()
+    here.append("system", "Be brief.", tools=[{"name": "first"}], date="2026-01-01")
+    there = open_repo("phone", laptop.library).join(here.id)
+    there.apply(here.diff())
+    there.append("system", tools=[{"name": "stale"}], date="2026-01-02", template={"a": 1})
+    here.append("user", "Hello")
+    here.append("assistant", "Hi", frame=here.transcript())
+    here.append("system", tools=[{"name": "newest"}])
+    here.append("assistant", "Hi again", frame=here.transcript())
+    here.apply(there.diff())
+    there.apply(here.diff())
+    for conversation in (here, there):
+        assert conversation.transcript()[-1].config["tools"] == [{"name": "stale"}]
+        counts = messages(conversation.transcript()).settings
+        assert counts.tools == ({"name": "newest"},)
+        assert (counts.date, counts.template) == ("2026-01-02", {"a": 1})
 
 
 DEEP = '{"a":' * (MAX_ARGUMENT_DEPTH + 2) + "1" + "}" * (MAX_ARGUMENT_DEPTH + 2)

@@ -136,10 +136,12 @@ class World:
         device.frame = device.conv.transcript()
 
     def do_say_result(self, device: Device) -> None:
-        asked = self.visible(device, "assistant")
+        asked = self.any_entry(device)
         if asked is not None and asked.tool_calls:
             call = self.rng.choice(asked.tool_calls)
-            self.note(device, device.conv.append("tool", self.word(), call=call))
+            result = self.note(device, device.conv.append("tool", self.word(), call=call))
+            shown = device.conv.transcript().ids
+            assert (result.id in shown) == (asked.id in shown), "a result stands where its call does"
 
     def do_say_edit(self, device: Device) -> None:
         old = self.any_entry(device)
