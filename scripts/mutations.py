@@ -25,6 +25,7 @@ _RULES = "tests/document/test_rules.py::"
 _TALK = "tests/document/test_conversation.py::"
 _ERASE = "tests/document/test_erasure.py::"
 _RENDER = "tests/prompt/test_messages.py::"
+_EXPORT = "tests/interop/test_export.py::"
 
 MUTATIONS = (
     Mutation(
@@ -101,14 +102,32 @@ MUTATIONS = (
     ),
     Mutation(
         "O4", "what is hidden is not listed", "ConversationView._elsewhere.elsewhere",
-        "return tuple(self._listed(i, hidden_by[i]) for i in by_age(hidden_by, self.order.sound()))", "return ()",
+        "for i, hider in hidden_by.items())", "for i, hider in ())",
         _TALK + "test_an_edit_shows_its_branch_and_select_brings_the_old_one_back",
     ),
     Mutation(
         "O4", "whoever hides has seen everything", "ConversationView._unseen",
-        "return all(i != entry and entry not in ancestors(sound[i], sound, sound[entry].lamport) for i in seen)",
-        "return False",
+        "unseen |= left - with_ancestors(seen, sound, down_to) if left else left", "pass",
         _TALK + "test_two_devices_that_answer_at_once_lose_nothing",
+    ),
+    Mutation(
+        "O4", "an entry is hidden by whatever was written last", "visible_nodes",
+        "Hider(shown[-1], None)", "Hider(way, None)",
+        _RULES + "test_o4_elsewhere_is_the_same_for_an_object_in_use_and_a_fresh_one",
+    ),
+    Mutation(
+        "O4", "who edits an edit has not seen the first words", "ConversationView._made_of",
+        "path[-1] in sound and (origin := sound[path[-1]].alternative_of)", "origin := None",
+        _RULES + "test_o4_whoever_edits_an_edit_has_seen_what_that_was_made_of",
+    ),
+    Mutation(
+        "O4", "the hash of what is elsewhere leaves out who hid it", "Transcript.elsewhere_hash",
+        "e.hidden_by, ", "", _RULES + "test_o4_the_hash_of_elsewhere_covers_all_of_it",
+    ),
+    Mutation(
+        "O6", "a selection that was written over goes on counting", "ConversationView._read_acts",
+        "self.order.unselect(known)", "pass",
+        _RULES + "test_o6_of_two_selections_under_one_key_the_one_that_stands_there_counts",
     ),
     Mutation(
         "O5", "results stand where their age puts them", "arrange",
@@ -210,13 +229,24 @@ MUTATIONS = (
         _RULES + "test_o7_an_erase_is_written_once",
     ),
     Mutation(
-        "O8", "a call without a result stays without one", "_Builder.flush",
-        "for entry, call in self._open:", "for entry, call in ():",
+        "O8", "a call without a result stays without one", "_made_up",
+        "for call in calls", "for call in ()",
         _RENDER + "test_every_call_has_exactly_one_result_right_after_it",
     ),
     Mutation(
-        "O8", "a late result takes the synthetic one's place", "_Builder._result",
-        "self._late.append(entry)", "", _RENDER + "test_late_and_second_results_become_items_of_their_own",
+        "O8", "a late result takes the synthetic one's place", "with_results",
+        "late.append(Late(entry, known.get(entry.answers) if entry.answers else None))", "pass",
+        _RENDER + "test_late_and_second_results_become_items_of_their_own",
+    ),
+    Mutation(
+        "O8", "an export has a call that nobody can run", "_is_usable",
+        "bool(_id_and_name(call)[1])", "True",
+        _EXPORT + "test_half_a_call_of_a_stream_that_crashed_is_left_out",
+    ),
+    Mutation(
+        "O8", "two calls of one exported message share an id", "_with_unique_ids",
+        "if not name or name in taken:", "if not name:",
+        _EXPORT + "test_calls_of_one_message_have_ids_of_their_own",
     ),
     Mutation(
         "O9", "the stopped version is shown before the complete one", "versions_of",
@@ -234,7 +264,12 @@ MUTATIONS = (
         "tests/document/test_summary.py::test_prompts_hold_the_summary_and_the_transcript_holds_everything",
     ),
     Mutation(
-        "O10", "a summary covers what it never saw", "fault",
+        "O10", "an edit of a summary covers nothing", "EntryWriter._head",
+        "covers=old.covers if old else None,", "",
+        "tests/document/test_summary.py::test_a_summary_in_other_words_covers_what_it_covered",
+    ),
+    Mutation(
+        "O10", "a summary covers what it never saw", "_fault",
         "if node.covers and not _follows(node, sound, [entry for entry, _ in node.covers.pins]):", "if False:",
         _RULES + "test_o10_a_summary_covers_only_what_it_follows",
     ),

@@ -440,7 +440,7 @@ def _prompt_ids(device: Device, engine: llmcrdt.LlamaEngine) -> tuple[int, ...]:
 
 def _request_bytes(conversation: llmcrdt.Conversation) -> int:
     """The body that a chat-completions client would send for the next answer."""
-    body = openai_chat.write(list(conversation.transcript()))
+    body = openai_chat.export(list(conversation.transcript()))
     return len(json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8"))
 
 

@@ -61,6 +61,10 @@ class ActWriter:
 
 def answered_call(view: ConversationView, call: ToolCall) -> tuple[EntryId, str]:
     """The entry that holds a call, and the call's id. Raises InvalidContent."""
+    if not isinstance(call, ToolCall):
+        raise InvalidContent(
+            f"{type(call).__name__} is not a tool call.", hint="Take one from entry.tool_calls of an answer."
+        )
     if call.entry is None or call.entry not in view.order.sound():
         raise InvalidContent(
             f"The tool call {call.id!r} is not from an entry of this conversation.",

@@ -108,8 +108,13 @@ def by_age(entries: Iterable[EntryId], nodes: Mapping[EntryId, Node]) -> list[En
 
 def ancestors(node: Node, nodes: Mapping[EntryId, Node], down_to: int = 0) -> set[EntryId]:
     """All entries above one; with ``down_to``, only those whose lamport is at least that."""
+    return with_ancestors(node.follows, nodes, down_to)
+
+
+def with_ancestors(entries: Iterable[EntryId], nodes: Mapping[EntryId, Node], down_to: int = 0) -> set[EntryId]:
+    """Entries and all above them, of those that ``nodes`` has; as ``ancestors``."""
     seen: set[EntryId] = set()
-    todo = list(node.follows)
+    todo = [i for i in entries if i in nodes]
     while todo:
         i = todo.pop()
         if i not in seen and nodes[i].lamport >= down_to:

@@ -124,6 +124,12 @@ class Order:
             self._named.setdefault(act.entry, set()).add(act.group)
             self._concerned |= {act.entry, *self._groups.get(act.group, ())}
 
+    def unselect(self, act: Selection) -> None:
+        """Forget a selection: its key says something else now, or nothing."""
+        if self._selections.get((act.group, act.session)) == act:
+            del self._selections[act.group, act.session]
+            self._concerned |= {act.entry, *self._groups.get(act.group, ())}
+
     def note_lamport(self, lamport: int) -> None:
         """Note an act's lamport: what is written from now on comes after it."""
         if lamport < self._youngest + REACH:

@@ -20,8 +20,8 @@ from .nodes import REACH, Erase, GroupId, Node, Selection, ancestors
 
 class Hider(NamedTuple):
     """The reason why an entry is hidden: ``way`` is the entry that was selected, else the youngest alternative that is
-    shown; ``after`` is what somebody had seen who selected or erased. ``withheld``: the entry, or one that it follows,
-    was made of an erased one by somebody who had not seen the erase."""
+    shown; ``after`` is what the writer of that had seen, if it was a selection or an erase. ``withheld``: the entry, or
+    one that it follows, was made of an erased one by somebody who had not seen the erase."""
 
     way: EntryId
     after: tuple[EntryId, ...] | None

@@ -10,16 +10,29 @@ from dataclasses import dataclass
 from typing import Literal, overload
 
 from ..exceptions import NotSealed
-from ..ids import ContentHash, EntryId, FrameHash
+from ..ids import ContentHash, EntryId, FrameHash, tagged_hash
 from .entry import Entry
 from .frame import EMPTY_FRAME, Frame, Pin, extend_frame_hash
+
+
+@contextmanager
+def no_collections() -> Iterator[None]:
+    """Many objects that all stay: looking for garbage among them again and again costs more than they do."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 @dataclass(frozen=True)
 class Elsewhere:
     """A sound entry that is not in the transcript. ``unseen``: whoever hid it had not seen it.
 
-    ``way``: "replaced" where another alternative is shown, that of ``hidden_by``; "withheld" where it was made of an
+    ``way``: "replaced" where another alternative is shown: ``hidden_by`` is the entry that was selected, else the
+    youngest alternative that is shown; "withheld" where it was made of an
     erased entry, ``hidden_by``, by somebody who had not seen the erase, or follows such a one, which is ``hidden_by``
     then. Those say perhaps what was erased: ``conv.keep`` brings them back, ``conv.erase`` ends them.
     """
@@ -28,6 +41,47 @@ class Elsewhere:
     hidden_by: EntryId
     unseen: bool
     way: Literal["replaced", "withheld"] = "replaced"
+
+
+class ListedElsewhere(Sequence[Elsewhere]):
+    """The hidden entries of a transcript, oldest first. Each is read when it is asked for; ``len`` reads none."""
+
+    def __init__(self, ids: Sequence[EntryId], read: Callable[[EntryId], Elsewhere], lock: threading.RLock) -> None:
+        self._ids, self._read, self._lock = ids, read, lock
+        self._found: dict[EntryId, Elsewhere] = {}
+
+    @overload
+    def __getitem__(self, index: int) -> Elsewhere: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Elsewhere, ...]: ...
+    def __getitem__(self, index: int | slice) -> Elsewhere | tuple[Elsewhere, ...]:
+        with self._lock:
+            if isinstance(index, slice):
+                with no_collections():
+                    return tuple([self._at(i) for i in self._ids[index]])
+            return self._at(self._ids[index])
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __iter__(self) -> Iterator[Elsewhere]:
+        return iter(self[:])
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, (ListedElsewhere, tuple)):
+            return NotImplemented
+        return len(self) == len(other) and self[:] == tuple(other)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._ids))
+
+    def __repr__(self) -> str:
+        return repr(self[:])
+
+    def _at(self, entry: EntryId) -> Elsewhere:
+        if entry not in self._found:
+            self._found[entry] = self._read(entry)
+        return self._found[entry]
 
 
 class Ids(Sequence[EntryId]):
@@ -90,24 +144,13 @@ class EntryReader:
 _FIRST, _AT_ONCE = 16, 512  # entries that are read together: at first, and at most
 
 
-@contextmanager
-def no_collections() -> Iterator[None]:
-    """Many objects that all stay: looking for garbage among them again and again costs more than they do."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
-
-
 class Transcript(Sequence[Entry]):
     """The entries of a conversation in order, as of the moment it was made. Entries are read when asked for; what
     changes before that is kept here as it was.
 
     ``hash`` is equal wherever the same entries stand in the same order with the same content. ``elsewhere``: entries
-    that are not shown (O4). ``malformed``: entry ids that take no part, with the reason (O1).
+    that are not shown, oldest first (O4); ``elsewhere_hash`` is equal wherever it is the same. ``malformed``: entry ids
+    that take no part, with the reason (O1).
     """
 
     def __init__(
@@ -119,13 +162,14 @@ class Transcript(Sequence[Entry]):
         tips: tuple[EntryId, ...],
         base: tuple[int, FrameHash] | None,
         malformed: Mapping[EntryId, str],
-        elsewhere: Callable[[], tuple[Elsewhere, ...]],
+        elsewhere: Callable[[], Sequence[Elsewhere]],
         erased_at: int = 0,
     ) -> None:
         self._ids = ids
         self._reader = reader
         self._base = base  # index of the latest generation, and the hash of its frame
-        self._elsewhere = elsewhere
+        self._find_elsewhere = elsewhere
+        self._elsewhere: Sequence[Elsewhere] | None = None
         self._erased_at = erased_at
         self._entries: dict[int, Entry] = {}
         self._lock = lock
@@ -144,9 +188,21 @@ class Transcript(Sequence[Entry]):
         return extend_frame_hash(before, [(e.id, e.hash or "") for e in self[start:]])
 
     @property
-    def elsewhere(self) -> tuple[Elsewhere, ...]:
-        """The entries that are not shown (O4)."""
-        return self._elsewhere()
+    def elsewhere(self) -> Sequence[Elsewhere]:
+        """The entries that are not shown, oldest first (O4); each is read when it is asked for."""
+        if self._elsewhere is None:
+            self._elsewhere = self._find_elsewhere()
+        return self._elsewhere
+
+    @property
+    def elsewhere_hash(self) -> str:
+        """The hash of ``elsewhere``, as docs/semantics.md (O4) has it; an unsealed entry counts as one without
+        content."""
+        listed = (
+            (e.entry.id, e.entry.hash or "", e.hidden_by, "unseen" if e.unseen else "seen", e.way)
+            for e in self.elsewhere
+        )
+        return tagged_hash("llmcrdt/elsewhere/1", *(piece.encode() for each in listed for piece in each))
 
     @property
     def generation(self) -> Entry | None:

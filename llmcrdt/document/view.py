@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Sequence
-from typing import Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 
 from ..crdt.backend import Node as ReplicaNode
 from ..crdt.backend import Replica, Touched
@@ -17,11 +17,11 @@ from .blob import Blob, BlobStorage
 from .encryption import NOWHERE, FieldAddress
 from .entry import Entry, SyncState
 from .entry_state import EntryState, EntryStates, chosen_version, entry_at_once, entry_of, entry_state_of, has_choice
-from .nodes import Node, Selection, ancestors, by_age
+from .nodes import Node, Selection, by_age, with_ancestors
 from .order import Arrangement, Order
 from .order_rules import Hider
 from .projection import read_nodes
-from .transcript import Elsewhere, EntryReader, Ids, Transcript, no_collections
+from .transcript import Elsewhere, EntryReader, Ids, ListedElsewhere, Transcript, no_collections
 
 
 class ConversationView:
@@ -57,6 +57,7 @@ class ConversationView:
         """The blobs that entries named when they were erased; emptied by whoever takes care of them."""
         self.stops: set[EntryId] = set()
         self.claims: dict[str, dict[SessionId, Claim]] = {}
+        self._selections: dict[str, Selection] = {}  # by the keys of their acts
         self.created: set[EntryId] = set()
         self.changed: dict[EntryId, ReplicaNode | None] = {}
 
@@ -176,8 +177,11 @@ class ConversationView:
             text = replica.get(schema.ACTS, key)
             act = read_selection(key, text) or read_act(key, text)
             self.order.keep(key, act.entry if isinstance(act, Keep) else None)
+            if (known := self._selections.pop(key, None)) not in (None, act):  # a key holds what was written there last
+                self.order.unselect(known)
             match act:
                 case Selection():
+                    self._selections[key] = act
                     self.order.select(act)
                 case Stop():
                     self.stops.add(act.entry)
@@ -261,26 +265,45 @@ class ConversationView:
             tips=now.tips,
             base=(len(now.head) - 1, frame.hash) if frame else None,
             malformed=now.malformed,
-            elsewhere=self._elsewhere(now),
+            elsewhere=self._elsewhere(now, reader),
             erased_at=max((self.states[i].erased_at for i in self.erased if i in now.visible), default=0),
         )
 
-    def _elsewhere(self, now: Arrangement) -> Callable[[], tuple[Elsewhere, ...]]:
+    def _elsewhere(self, now: Arrangement, reader: EntryReader) -> Callable[[], ListedElsewhere]:
         hidden_by = now.hidden_by
 
-        def elsewhere() -> tuple[Elsewhere, ...]:
+        def elsewhere() -> ListedElsewhere:
             with self._lock:
-                return tuple(self._listed(i, hidden_by[i]) for i in by_age(hidden_by, self.order.sound()))
+                ids = by_age(hidden_by, self.order.sound())
+            unseen = cache(lambda: self._unseen(hidden_by, reader))
+            return ListedElsewhere(ids, lambda i: _listed(reader.read(i), hidden_by[i], i in unseen()), self._lock)
 
         return elsewhere
 
-    def _listed(self, entry: EntryId, hider: Hider) -> Elsewhere:
-        way: Literal["replaced", "withheld"] = "withheld" if hider.withheld else "replaced"
-        return Elsewhere(self.entry(entry), hider.way, self._unseen(entry, hider), way)
+    def _unseen(self, hidden_by: Mapping[EntryId, Hider], reader: EntryReader) -> set[EntryId]:
+        """The hidden entries that whoever decided had not seen: they are nowhere above what that one had seen, which is
+        what a selection names; else the alternative that is shown, what its author had seen, and the same of the entry
+        that it was made of, and so on."""
+        hidden: dict[tuple[EntryId, int], tuple[Hider, set[EntryId]]] = {}
+        for i, hider in hidden_by.items():
+            hidden.setdefault((hider.way, id(hider.after)), (hider, set()))[1].add(i)
+        sound, unseen = self.order.sound(), set[EntryId]()
+        for hider, entries in hidden.values():
+            seen = hider.after if hider.after is not None else self._made_of(hider.way)
+            left = entries.difference(seen)
+            if left and hider.after is None:
+                seen = (*seen, *(i for entry in seen for i in reader.read(entry).after))
+            down_to = min((sound[i].lamport for i in left if i in sound), default=0)
+            unseen |= left - with_ancestors(seen, sound, down_to) if left else left
+        return unseen
 
-    def _unseen(self, entry: EntryId, hider: Hider) -> bool:
-        """Whether whoever decided had not seen ``entry``: it is nowhere above what they had seen."""
-        sound = self.order.sound()
-        after = (hider.way, *self.states[hider.way].head.after) if hider.after is None else hider.after
-        seen = {i for i in after if i in sound}
-        return all(i != entry and entry not in ancestors(sound[i], sound, sound[entry].lamport) for i in seen)
+    def _made_of(self, entry: EntryId) -> tuple[EntryId, ...]:
+        """An entry, the one that it is an alternative of, and so on."""
+        sound, path = self.order.sound(), [entry]
+        while path[-1] in sound and (origin := sound[path[-1]].alternative_of):
+            path.append(origin)
+        return tuple(path)
+
+
+def _listed(entry: Entry, hider: Hider, unseen: bool) -> Elsewhere:
+    return Elsewhere(entry, hider.way, unseen, "withheld" if hider.withheld else "replaced")

@@ -48,16 +48,15 @@ class EntryWriter:
     ) -> Entry:
         """Add an entry at the end of what is visible."""
         parts = parts_of(self.keep_blobs(content), role)
-        if role == "tool" and call is None and instead_of is None:
-            raise InvalidContent(
-                "A tool result answers a call.", hint="Pass call=, one of entry.tool_calls of the answer that made it."
-            )
+        if call is not None and role != "tool":
+            raise InvalidContent(f"An entry of role {role} answers no call.", hint='Use append("tool", ..., call=...).')
         if config:
             if role != "system":
                 raise InvalidContent("Settings travel in system entries.", hint='Use append("system", ..., tools=...).')
             parts += (Config(dict(config)),)
         with self._core.editing():
             head = self._head(role, call=call, frame=frame, assumed=assumed, instead_of=instead_of, model=model)
+            _check_answers(head)
             return self._create(self._signed(head, author), parts, hidden or {})
 
     def edit(self, entry: Entry | EntryId, content: Content, author: str | None) -> Entry:
@@ -104,6 +103,7 @@ class EntryWriter:
         """Add an entry that grows."""
         with self._core.editing():
             head = self._head(role, frame=frame, instead_of=instead_of, model=model, frame_as=frame_as)
+            _check_answers(head)
             head = replace(self._signed(head, author), frame=frame_as or head.frame)
             entry = new_entry_id(self._core.document.random)
             with self._showing(entry, head.alternative_of) as edit:
@@ -158,7 +158,7 @@ class EntryWriter:
             return keep(content, blobs)
         if isinstance(content, (str, Part)):
             return content
-        if not isinstance(content, Iterable):
+        if not isinstance(content, Iterable) or isinstance(content, (bytes, bytearray, Mapping)):
             raise InvalidContent(
                 f"{type(content).__name__} can't be the content of an entry.",
                 hint="Pass text or parts such as Text(...).",
@@ -188,7 +188,9 @@ class EntryWriter:
         document, view = self._core.document, self._core.view
         tips = view.order.now().tips
         old = view.states[view.find(instead_of)].head if instead_of is not None else None
-        answers = answered_call(view, call) if call is not None else old.answers if old else None
+        answers = old.answers if old and role == "tool" else None
+        if call is not None:
+            answers = answered_call(view, call)
         if old:
             if frame is not None:
                 raise InvalidContent(
@@ -211,6 +213,7 @@ class EntryWriter:
             alternative_of=instead,
             answers=answers,
             frame=pinned,
+            covers=old.covers if old else None,
             model=model,
             saw_erased=view.order.erased_origins(instead) if instead else (),
         )
@@ -265,6 +268,14 @@ class EntryWriter:
                 if name not in self._core.view.states[entry].hidden:
                     written = self.hidden_value(entry, name, value)
                     edit.put_field(schema.ENTRIES, entry, hidden_key(name), written)
+
+
+def _check_answers(head: Head) -> None:
+    if head.role == "tool" and head.answers is None:
+        raise InvalidContent(
+            "A tool result answers a call.",
+            hint='Use append("tool", result, call=c), where c is one of entry.tool_calls of the answer that made it.',
+        )
 
 
 def _hidden_field(value: Any) -> HiddenField:

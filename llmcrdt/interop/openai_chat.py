@@ -1,4 +1,5 @@
 """OpenAI's chat-completions JSON <-> entries. Pure, and lossless: ``write(read(x)) == x`` for all that ``read`` takes.
+``export`` makes a valid request of any transcript, also of one that was merged.
 
 A conversation is ``{"messages": [...], "tools": [...]}`` or the bare list of messages. All that our parts can't hold is
 kept beside them, verbatim: unknown fields of a text or a call in the part's ``extra``, unknown kinds of content as
@@ -9,16 +10,18 @@ kept beside them, verbatim: unknown fields of a text or a call in the part's ``e
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..document.blob import Blob
 from ..document.canonical import JSON
 from ..document.entry import Config, Entry, HiddenField, Part, Reasoning, Role, Text, ToolCall, ToolResult, Unknown
+from ..document.repairs import NO_RESULT, Late, Result, Said, is_shown, with_results
 from ..exceptions import FormatError
+from ..ids import EntryId
 from .json_input import bad, check_json, kind_of, list_at, object_at, parse, text_at
 
-__all__ = ["Draft", "parse", "read", "read_text", "title_of", "write"]
+__all__ = ["Draft", "export", "parse", "read", "read_text", "title_of", "write"]
 
 _MESSAGE, _ITEM, _CALL = "openai_chat/message", "openai_chat/content", "openai_chat/tool_call"
 _EXTRA = "openai_chat"
@@ -31,6 +34,8 @@ _ROLES: dict[str, Role] = {
     "tool": "tool",
 }
 _REASONING = ("reasoning_content", "reasoning")
+_WORDS = {"function": "arguments", "custom": "input"}
+_INSTEAD_OF_CONTENT = ("refusal", "audio", "function_call")
 
 
 @dataclass(frozen=True)
@@ -194,9 +199,9 @@ def _read_calls(left: dict[str, JSON], path: str) -> list[Part]:
 def _read_call(call: JSON, path: str) -> Part:
     kind = object_at(call, path).get("type")
     name = text_at(call.get("id"), f"{path}.id")
-    if kind not in ("function", "custom"):
+    if not isinstance(kind, str) or kind not in _WORDS:
         return Unknown({"type": _CALL, "call": call})
-    inner_key, words_key = kind, "arguments" if kind == "function" else "input"
+    inner_key, words_key = kind, _WORDS[kind]
     inner = object_at(call.get(inner_key), f"{path}.{inner_key}")
     tool = text_at(inner.get("name"), f"{path}.{inner_key}.name")
     hint = "Arguments are JSON written as text, in quotes."
@@ -217,60 +222,105 @@ def _call_ids(parts: Sequence[Part]) -> list[str]:
 # -- writing
 
 
-def write(
-    entries: Sequence[Entry | Draft],
+ReadBlob = Callable[[Blob], bytes | None]
+
+
+def write(drafts: Sequence[Draft], *, title: str | None = None, bare: bool = False) -> JSON:
+    """The JSON that ``read`` made these drafts of. ``bare``: only the list of messages, without tools and title."""
+    tools: JSON = None
+    whole: dict[str, JSON] = {}
+    for part in _configs(drafts):
+        tools = part.values["tools"] if isinstance(part.values.get("tools"), list) else tools
+        whole |= _object(part.values.get(_EXTRA))
+    out: list[JSON] = []
+    for draft in drafts:
+        if not _is_config(draft):
+            message = _write_message(draft, _calls(draft), lambda blob: None)
+            out.append(message | ({"tool_call_id": draft.answers[1]} if draft.answers else {}))
+    return _write_whole(out, title, whole, tools, bare)
+
+
+def export(
+    entries: Iterable[Entry],
     *,
     title: str | None = None,
     bare: bool = False,
-    read_blob: Callable[[Blob], bytes | None] = lambda blob: None,
+    read_blob: ReadBlob = lambda blob: None,
 ) -> JSON:
-    """The JSON of a transcript; of drafts, too. ``bare``: only the list of messages, without tools and title.
+    """A transcript as a request that is valid, whatever was merged. ``bare``: only the list of messages, without tools
+    and title.
 
-    ``read_blob`` gives the content of an attachment, None where it is missing. A picture becomes a data: URI; an
-    attachment that is missing, or of another kind, becomes a note about it.
+    Every call gets one result, right after it, as in prompts (``document/repairs.py``); results that can't stand as one
+    become messages of the user's. Calls that a crash left without a name are left out, and so are bindings and
+    branches, for which OpenAI's format has no place, and unsealed and erased entries. Otherwise it is the JSON that an
+    imported conversation was made of.
 
-    Unsealed and erased entries are left out; so are bindings and branches, for which OpenAI's format has no place.
+    ``read_blob`` gives the content of an attachment, None where it is missing. A user's picture becomes a data: URI;
+    any other attachment, and one that is missing, becomes a note about it.
     """
-    tools: JSON = None
+    kept = [entry for entry in entries if _is_exported(entry)]
+    tools: list[JSON] = []
     whole: dict[str, JSON] = {}
+    for part in _configs(entry for entry in kept if entry.role == "system"):
+        if isinstance(part.values.get("tools"), list):
+            tools = [tool for tool in part.values["tools"] if _is_tool(tool)]
+        whole |= _object(part.values.get(_EXTRA))
+    ids: dict[tuple[EntryId, int], str] = {}
     out: list[JSON] = []
-    for entry in entries:
-        if isinstance(entry, Entry) and (not entry.sealed or entry.status == "erased"):
-            continue
-        for part in entry.parts:
-            if isinstance(part, Config):
-                tools = part.values["tools"] if isinstance(part.values.get("tools"), list) else tools
-                whole |= _object(part.values.get(_EXTRA))
-        if entry.role != "system" or any(not isinstance(part, Config) for part in entry.parts):
-            out.append(_write_message(entry, read_blob))
+    messages = (entry for entry in kept if not _is_config(entry))
+    for item in with_results(messages, lambda entry: [_id_and_name(call) for call in _usable_calls(entry)]):
+        match item:
+            case Said(entry):
+                calls = _with_unique_ids(entry, _usable_calls(entry))
+                ids.update({(entry.id, index): call["id"] for index, call in enumerate(calls)})
+                out.append(_valid(_write_message(entry, calls, read_blob)))
+            case Late(entry, _):
+                content = _valid(_write_message(entry, [], read_blob))["content"]
+                if isinstance(content, str):
+                    content = item.introduction + content
+                else:
+                    content = [{"type": "text", "text": item.introduction}, *content]
+                out.append({"role": "user", "content": content})
+            case Result(call, answer):
+                said = _valid(_write_message(answer, [], read_blob)) if answer else {"content": NO_RESULT}
+                out.append({"role": "tool", **said, "tool_call_id": ids[call.entry, call.index]})
+    return _write_whole(out, title, whole, tools or None, bare)
+
+
+def _write_whole(messages: JSON, title: str | None, whole: Mapping[str, JSON], tools: JSON, bare: bool) -> JSON:
     if bare:
-        return out
+        return messages
+    rest = {key: value for key, value in whole.items() if key not in ("messages", "tools", "title")}
     head = {} if title is None else {"title": title}
-    return {**head, **whole, "messages": out, **({} if tools is None else {"tools": tools})}
+    return {**head, **rest, "messages": messages, **({} if tools is None else {"tools": tools})}
 
 
-def _write_message(entry: Entry | Draft, read_blob: Callable[[Blob], bytes | None]) -> dict[str, JSON]:
+def _configs(entries: Iterable[Entry | Draft]) -> Iterator[Config]:
+    return (part for entry in entries for part in entry.parts if isinstance(part, Config))
+
+
+def _is_config(entry: Entry | Draft) -> bool:
+    """Whether it holds settings only, which are no message."""
+    return entry.role == "system" and all(isinstance(part, Config) for part in entry.parts)
+
+
+def _write_message(entry: Entry | Draft, calls: Sequence[JSON], read_blob: ReadBlob) -> dict[str, JSON]:
     kept: Mapping[str, JSON] = {}
     items: list[JSON] = []
-    calls: list[JSON] = []
     reasoning: list[str] = []
     for part in entry.parts:
         match part:
             case Reasoning():
                 reasoning.append(part.text)
-            case ToolCall():
-                calls.append(_write_call(part))
             case Text() | ToolResult():
                 items.append({**part.extra, "type": "text", "text": part.text})
             case Blob():
-                items.append(_write_blob(part, read_blob))
+                items.append(_write_blob(part, read_blob if entry.role == "user" else lambda blob: None))
             case Unknown() if part.type == _MESSAGE:
                 kept = part.json
-            case Unknown() if part.type == _CALL and isinstance(part.json.get("call"), dict):
-                calls.append(part.json["call"])
             case Unknown() if part.type == _ITEM and isinstance(part.json.get("item"), dict):
                 items.append(part.json["item"])
-            case Unknown():
+            case Unknown() if part.type != _CALL:
                 items.append(dict(part.json))
     name, key = kept.get("role"), kept.get("reasoning")  # strangers' words, like all that is kept beside parts
     message: dict[str, JSON] = {"role": name if _role_of(name) == entry.role else entry.role}
@@ -279,10 +329,19 @@ def _write_message(entry: Entry | Draft, read_blob: Callable[[Blob], bytes | Non
     if kept.get("content") != "absent" or items:
         message["content"] = _write_content(items, kept.get("content"), entry.role == "assistant")
     if calls:
-        message["tool_calls"] = calls
-    if entry.role == "tool" and entry.answers:
-        message["tool_call_id"] = entry.answers[1]
+        message["tool_calls"] = list(calls)
     return {**message, **{key: item for key, item in _object(kept.get("fields")).items() if key not in message}}
+
+
+def _calls(entry: Entry | Draft) -> list[JSON]:
+    """The calls of an entry as they were read or made."""
+    calls: list[JSON] = []
+    for part in entry.parts:
+        if isinstance(part, ToolCall):
+            calls.append(_write_call(part))
+        elif isinstance(part, Unknown) and part.type == _CALL and isinstance(part.json.get("call"), dict):
+            calls.append(part.json["call"])
+    return calls
 
 
 def _write_content(items: list[JSON], form: JSON, nullable: bool) -> JSON:
@@ -297,7 +356,7 @@ def _write_content(items: list[JSON], form: JSON, nullable: bool) -> JSON:
     return items
 
 
-def _write_blob(blob: Blob, read_blob: Callable[[Blob], bytes | None]) -> JSON:
+def _write_blob(blob: Blob, read_blob: ReadBlob) -> JSON:
     content = read_blob(blob) if blob.media_type.startswith("image/") else None
     if content is None:
         what = ", ".join(filter(None, (blob.name, blob.media_type, f"{blob.size} bytes")))
@@ -309,9 +368,78 @@ def _write_blob(blob: Blob, read_blob: Callable[[Blob], bytes | None]) -> JSON:
 def _write_call(call: ToolCall) -> JSON:
     rest = _object(call.extra.get(_EXTRA))
     kind = "custom" if rest.get("kind") == "custom" else "function"
-    words = "arguments" if kind == "function" else "input"
-    inner = {**_object(rest.get("inner")), "name": call.name, words: call.arguments}
+    inner = {**_object(rest.get("inner")), "name": call.name, _WORDS[kind]: call.arguments}
     return {**_object(rest.get("call")), "id": call.id, "type": kind, kind: inner}
+
+
+# -- valid requests
+
+
+def _is_exported(entry: Entry) -> bool:
+    if entry.role == "system":
+        return entry.sealed and entry.status != "erased"
+    if entry.role == "assistant" and entry.status in ("failed", "stopped"):
+        return is_shown(entry) and bool(entry.text or entry.reasoning or _usable_calls(entry))
+    return is_shown(entry)
+
+
+def _usable_calls(entry: Entry) -> list[JSON]:
+    """The calls that somebody can run: an answer that was cut short may end with half of one."""
+    return [call for call in _calls(entry) if _is_usable(call)] if entry.role == "assistant" else []
+
+
+def _is_usable(call: JSON) -> bool:
+    kind = call.get("type")
+    if not isinstance(call.get("id"), str) or not isinstance(kind, str):
+        return False
+    words = _WORDS.get(kind)
+    return words is None or (bool(_id_and_name(call)[1]) and isinstance(_object(call[kind]).get(words), str))
+
+
+def _id_and_name(call: JSON) -> tuple[str, str]:
+    name = _object(call.get(call["type"])).get("name")
+    return call["id"], name if isinstance(name, str) else ""
+
+
+def _with_unique_ids(entry: Entry, calls: Sequence[JSON]) -> list[JSON]:
+    """The calls of one message, each with an id of its own there."""
+    taken: set[str] = set()
+    out: list[JSON] = []
+    for index, call in enumerate(calls):
+        name = call["id"]
+        if not name or name in taken:
+            name = f"call_{entry.id}_{index}"
+        taken.add(name)
+        out.append({**call, "id": name})
+    return out
+
+
+def _valid(message: dict[str, JSON]) -> dict[str, JSON]:
+    """A message without what makes a request invalid; otherwise as it is."""
+    calls = message.get("tool_calls")
+    valid = {key: value for key, value in message.items() if key not in ("tool_calls", "tool_call_id")}
+    if isinstance(calls, list) and calls and message["role"] == "assistant":
+        valid["tool_calls"] = calls
+    content = message.get("content")
+    if isinstance(content, list):
+        content = [item for item in content if _is_item(item, message["role"])]
+        valid["content"] = content or ""
+    elif content is None and not any(valid.get(key) for key in ("tool_calls", *_INSTEAD_OF_CONTENT)):
+        valid["content"] = ""
+    return valid
+
+
+def _is_item(item: JSON, role: str) -> bool:
+    if item.get("type") == "image_url" and role != "user":
+        return False
+    return isinstance(item.get("type"), str) and (item["type"] != "text" or isinstance(item.get("text"), str))
+
+
+def _is_tool(tool: JSON) -> bool:
+    if not isinstance(tool, dict) or not isinstance(tool.get("type"), str):
+        return False
+    name = _object(tool.get("function")).get("name")
+    return tool["type"] != "function" or (isinstance(name, str) and bool(name))
 
 
 def _object(value: JSON) -> Mapping[str, JSON]:

@@ -3,8 +3,7 @@
 Entries of a merged conversation can stand in an order that no model was trained on. The repairs here are pure and
 prefix-stable: ``messages(frame + g + more)`` begins with ``messages(frame)``, whatever comes later.
 
-- A call whose result is not there before the next entry that is not a tool's gets a synthetic result.
-- A second result of one call, or one that comes after a synthetic result was sent, becomes a later item of the user's.
+- Each call gets one result, right after it (``document/repairs.py``); any other result becomes a message of the user's.
 - A summary stands where the first entry that it covers stood, in place of all of them; system entries stay. An
   older summary that a newer one covers counts for nothing.
 - Unsealed and erased entries, and answers that failed or were stopped before they said anything, are left out.
@@ -19,13 +18,13 @@ from typing import Any
 from ..document.canonical import JSON, parse_json
 from ..document.entry import Entry, Text, ToolCall, ToolResult, oldest_first
 from ..document.frame import Frame
+from ..document.repairs import NO_RESULT, Late, Result, Said, is_shown, with_results
 from ..exceptions import InvalidContent
 from ..ids import EntryId
 
 RENDERER = "llmcrdt.chat/1"
 """The version of these rules; a frame records it."""
 
-NO_RESULT = "No result was recorded."
 MAX_ARGUMENT_DEPTH = 64
 """Arguments nested deeper than this stay text: templates walk them recursively."""
 
@@ -52,12 +51,34 @@ class Chat:
 
 def messages(entries: Iterable[Entry]) -> Chat:
     """The chat of ``entries``, which are a whole transcript in order."""
-    builder = _Builder()
     kept = tuple(entries)
-    for entry in _with_summaries(kept):
-        builder.add(entry)
-    builder.flush()
-    return Chat(tuple(builder.messages), tuple(builder.sources), settings(kept))
+    found: list[Message] = []
+    sources: list[EntryId | None] = []
+    for item in with_results(filter(is_shown, _with_summaries(kept)), _calls):
+        found.append(_message(item))
+        sources.append(item.entry.id if item.entry else None)
+    return Chat(tuple(found), tuple(sources), settings(kept))
+
+
+def _message(item: Said | Result | Late) -> Message:
+    match item:
+        case Result(call, entry):
+            content = entry.text if entry else NO_RESULT
+            return {"role": "tool", "content": content, "tool_call_id": call.id, "name": call.name}
+        case Late(entry, _):
+            return {"role": "user", "content": item.introduction + entry.text}
+    entry = item.entry
+    message: Message = {"role": entry.role, "content": entry.text}
+    if entry.role == "assistant":
+        if entry.reasoning:
+            message["reasoning_content"] = entry.reasoning
+        if calls := entry.tool_calls:
+            message["tool_calls"] = [_call(call) for call in calls]
+    return message
+
+
+def _calls(entry: Entry) -> list[tuple[str, str]]:
+    return [(call.id, call.name) for call in entry.tool_calls] if entry.role == "assistant" else []
 
 
 def summaries(entries: Sequence[Entry]) -> dict[EntryId, set[EntryId]]:
@@ -112,70 +133,6 @@ def settings(entries: Iterable[Entry]) -> Settings:
         if isinstance(config.get("date"), (str, int, float)):
             date = config["date"]
     return Settings(tools or None, template or None, date)
-
-
-def is_shown(entry: Entry) -> bool:
-    """Whether an entry takes part in prompts with a message."""
-    if not entry.sealed or entry.status in ("erased", "streaming"):
-        return False
-    if entry.role == "system":
-        return any(isinstance(part, Text) for part in entry.parts)
-    if entry.role == "assistant" and entry.status in ("failed", "stopped"):
-        return bool(entry.text or entry.reasoning or entry.tool_calls)
-    return True
-
-
-class _Builder:
-    def __init__(self) -> None:
-        self.messages: list[Message] = []
-        self.sources: list[EntryId | None] = []
-        self._names: dict[tuple[EntryId, str], str] = {}  # every call seen, by entry and call id
-        self._open: list[tuple[EntryId, str]] = []  # calls of the last assistant message, still without a result
-        self._late: list[Entry] = []  # results without an open call: they wait so as not to part a call from its result
-
-    def add(self, entry: Entry) -> None:
-        if not is_shown(entry):
-            return
-        if entry.role == "tool":
-            self._result(entry)
-            return
-        self.flush()
-        message: Message = {"role": entry.role, "content": entry.text}
-        if entry.role == "assistant":
-            if entry.reasoning:
-                message["reasoning_content"] = entry.reasoning
-            if calls := entry.tool_calls:
-                message["tool_calls"] = [_call(call) for call in calls]
-                self._open = [(entry.id, call.id) for call in calls]
-                self._names.update({(entry.id, call.id): call.name for call in calls})
-        self._put(message, entry.id)
-
-    def flush(self) -> None:
-        """End the results of the last calls: each call gets one, and those that came too late follow."""
-        for entry, call in self._open:
-            self._put(_result_message(call, self._names[entry, call], NO_RESULT), None)
-        self._open = []
-        for late in self._late:
-            name = self._names.get(late.answers) if late.answers else None
-            words = f"Late result of {name}: " if name else "Result of a tool: "
-            self._put({"role": "user", "content": words + late.text}, late.id)
-        self._late = []
-
-    def _result(self, entry: Entry) -> None:
-        if entry.answers not in self._open:
-            self._late.append(entry)
-            return
-        self._open.remove(entry.answers)
-        call = entry.answers[1]
-        self._put(_result_message(call, self._names[entry.answers], entry.text), entry.id)
-
-    def _put(self, message: Message, source: EntryId | None) -> None:
-        self.messages.append(message)
-        self.sources.append(source)
-
-
-def _result_message(call: str, name: str, text: str) -> Message:
-    return {"role": "tool", "content": text, "tool_call_id": call, "name": name}
 
 
 def _call(call: ToolCall) -> Message:

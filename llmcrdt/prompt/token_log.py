@@ -13,12 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..document.entry import TOKENS, Entry
+from ..document.repairs import is_shown
 from ..exceptions import TemplateFailed
 from ..ids import EntryId
 from ..tokenizer import Tokenizer
 from .adapt import Level
 from .generation_log import Logged, TokenLog, logged_generations, token_field
-from .messages import Chat, Message, Settings, is_shown, messages, settings, summaries, words_of
+from .messages import Chat, Message, Settings, messages, settings, summaries, words_of
 from .render import Renderer
 
 __all__ = ["TOKENS", "Prompt", "Span", "TokenLog", "entry_ends", "prompt_ids", "sources", "token_field"]

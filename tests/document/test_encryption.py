@@ -318,7 +318,7 @@ def test_nothing_shows_hidden_content_by_accident(open_repo: OpenRepo, tmp_path:
     entry = conversation.append("user", "Hi", hidden=hidden)
     shown = [repr(entry), str(entry), repr(hidden["sealed"]), repr(hidden["clear"]), repr(entry.hidden)]
     shown += [repr(conversation.transcript()), repr(repo.keyring), repr(repo.keyring.keys(conversation.id))]
-    shown.append(json.dumps(openai_chat.write(list(conversation.transcript()))))
+    shown.append(json.dumps(openai_chat.export(list(conversation.transcript()))))
     database = str(tmp_path / "laptop.db")
     for command in (["show"], ["show", "--json"], ["export"]):
         shown.append(CliRunner().invoke(main, ["--db", database, command[0], conversation.id, *command[1:]]).output)

@@ -151,7 +151,7 @@ def take_in(open_repo: OpenRepo, fields: Any) -> llmcrdt.Transcript:
     assert {"sound words", "more words"} <= {e.text for e in transcript}
     assert len(repo.search("words")) == 2
     assert all(conversation.entry(entry.id) == entry for entry in conversation.entries())
-    json.dumps(openai_chat.write(transcript), ensure_ascii=False, allow_nan=False).encode()
+    json.dumps(openai_chat.export(transcript), ensure_ascii=False, allow_nan=False).encode()
     if STRANGER in transcript.ids:
         conversation.edit(STRANGER, "said anew")
         conversation.select(STRANGER)

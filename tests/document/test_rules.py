@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pycrdt
@@ -15,6 +17,9 @@ import pytest
 import llmcrdt
 from llmcrdt.document.conversation import core_of
 from llmcrdt.document.frame import EMPTY_FRAME, extend_frame_hash
+from llmcrdt.document.transcript import Elsewhere, EntryReader, Ids, Transcript
+from llmcrdt.document.view import ConversationView
+from llmcrdt.ids import tagged_hash
 
 OpenRepo = Callable[..., llmcrdt.Repo]
 
@@ -297,6 +302,110 @@ def test_o5_a_result_that_an_older_writer_put_on_another_branch_is_with_its_call
     assert here.transcript().ids[1:] == (other.id,)
     here.select("R" * 16)
     assert here.transcript().ids[1:] == (asked.id, "R" * 16)
+
+
+def elsewhere(conversation: llmcrdt.Conversation) -> list[tuple[str, str, bool, str]]:
+    """The entries that are not shown, each with why, as whoever reads the document anew has it. It must be the same
+    here."""
+    fresh = ConversationView(lambda entry: "local", threading.RLock())
+    fresh.read_all(core_of(conversation).replica)
+    now, anew = conversation.transcript(), fresh.transcript()
+    listed = [[(e.entry.text, e.hidden_by, e.unseen, e.way) for e in t.elsewhere] for t in (now, anew)]
+    assert listed[0] == listed[1] and now.elsewhere_hash == anew.elsewhere_hash
+    return listed[1]
+
+
+def test_o4_elsewhere_is_the_same_for_an_object_in_use_and_a_fresh_one(two: Two) -> None:
+    """The branch that hides grows; whoever was there before sees nothing else than whoever comes later."""
+    here, there = two
+    hello = here.transcript()[0]
+    edited = here.edit(hello, "edited")
+    here.append("user", "and on")
+    there.edit(hello, "edited elsewhere")
+    exchange(here, there)
+    assert [found[:2] for found in elsewhere(here)] == [("Hello", edited.id), ("edited elsewhere", edited.id)]
+    before = here.transcript().elsewhere_hash
+    for n in range(3):
+        here.append("user", f"written on {n}")
+        assert elsewhere(here) == [
+            ("Hello", edited.id, False, "replaced"),
+            ("edited elsewhere", edited.id, True, "replaced"),
+        ]
+    exchange(here, there)
+    assert elsewhere(there) == elsewhere(here)
+    assert here.transcript().elsewhere_hash == before
+
+
+def test_o4_whoever_edits_an_edit_has_seen_what_that_was_made_of(two: Two) -> None:
+    here, there = two
+    hello = here.transcript()[0]
+    here.append("user", "and on")
+    here.edit(here.edit(hello, "second"), "third")
+    there.edit(hello, "edited elsewhere")
+    here.append("user", "younger than that")
+    exchange(here, there)
+    unseen = {text: unseen for text, _, unseen, _ in elsewhere(here)}
+    assert unseen == {"Hello": False, "and on": False, "second": False, "edited elsewhere": True}
+
+
+def test_o4_the_hash_of_elsewhere_covers_all_of_it(two: Two) -> None:
+    here, _ = two
+    here.edit(here.transcript()[0], "edited")
+    transcript = here.transcript()
+    (listed,) = transcript.elsewhere
+
+    def hash_of(*found: Elsewhere) -> str:
+        made = Transcript(
+            Ids([], []), EntryReader(here.entry), lock=threading.RLock(), tips=(), base=None, malformed={},
+            elsewhere=lambda: found,
+        )  # fmt: skip
+        return made.elsewhere_hash
+
+    assert hash_of(listed) == transcript.elsewhere_hash
+    others = [
+        (),
+        (listed, listed),
+        (replace(listed, entry=transcript[0]),),
+        (replace(listed, entry=replace(listed.entry, hash=None)),),
+        (replace(listed, hidden_by=listed.entry.id),),
+        (replace(listed, unseen=True),),
+        (replace(listed, way="withheld"),),
+    ]
+    assert len({hash_of(*other) for other in others} | {transcript.elsewhere_hash}) == len(others) + 1
+    pieces = (listed.entry.id, str(listed.entry.hash), listed.hidden_by, "seen", "replaced")
+    assert hash_of(listed) == tagged_hash("llmcrdt/elsewhere/1", *(piece.encode() for piece in pieces))
+
+
+def test_o4_a_transcript_goes_on_saying_what_was_elsewhere(two: Two) -> None:
+    here, _ = two
+    first = here.append("user", "first")
+    here.edit(first, "second")
+    transcript = here.transcript()
+    here.erase(first)
+    assert [e.entry.text for e in transcript.elsewhere] == ["first"]
+    assert [e.entry.status for e in here.transcript().elsewhere] == ["erased"]
+
+
+def test_o6_of_two_selections_under_one_key_the_one_that_stands_there_counts(two: Two) -> None:
+    """Strangers write one key at once: the replica that had the other one before forgets it."""
+    here, there = two
+    first = here.append("user", "first")
+    second = here.edit(first, "second")
+    exchange(here, there)
+    updates = []
+    for client, lamport, chosen in ((5, 90, first), (6, 80, second)):
+        doc: Any = pycrdt.Doc(client_id=client)
+        doc.apply_update(here.diff())
+        start, value = doc.get_state(), {"lamport": lamport, "entry": chosen.id, "after": []}
+        doc.get("acts", type=pycrdt.Map)[f"select:{first.id}:{'S' * 22}"] = json.dumps(value)
+        updates.append(doc.get_update(start))
+    for device, order in ((here, updates), (there, updates[::-1])):
+        for update in order:
+            device.apply(update)
+            device.transcript().ids  # noqa: B018  # it is read in between
+    elsewhere(here)
+    assert here.transcript().hash == there.transcript().hash
+    assert texts(here) == texts(there) == ["Hello", "second"]
 
 
 def test_o6_rival_answers_that_were_written_on_all_stay(two: Two) -> None:

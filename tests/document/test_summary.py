@@ -47,6 +47,25 @@ def test_a_newer_summary_covers_an_older_one(open_repo: OpenRepo) -> None:
     assert said(conversation) == ["sys", "second", "a3"]
 
 
+def test_a_summary_in_other_words_covers_what_it_covered(open_repo: OpenRepo) -> None:
+    conversation = grown(open_repo)
+    summary = conversation.summarize(until=conversation.transcript()[4], text="what was said")
+    conversation.append("user", "u3")
+    edited = conversation.edit(summary, "in better words")
+    assert edited.covers == summary.covers is not None
+    assert said(conversation) == ["sys", "in better words", "u2", "a2"]
+    conversation.append("user", "shorter", instead_of=edited)
+    assert said(conversation) == ["sys", "shorter", "u2", "a2"]
+    with conversation.stream("user", instead_of=edited) as stream:
+        stream.write("streamed")
+    assert said(conversation) == ["sys", "streamed", "u2", "a2"]
+    conversation.erase(conversation.transcript()[-1])
+    assert said(conversation) == ["sys", "u0", "a0", "u1", "a1", "u2", "a2"]
+    conversation.edit(conversation.transcript()[-1], "anew")
+    assert said(conversation) == ["sys", "anew", "u2", "a2"]
+    assert conversation.verify() == []
+
+
 def test_what_another_device_wrote_meanwhile_is_not_covered(open_repo: OpenRepo) -> None:
     conversation = grown(open_repo)
     phone = open_repo("phone").join(conversation.id)

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 import llmcrdt
 from llmcrdt.document.entry import Config, Reasoning, Text, ToolCall
+from llmcrdt.document.repairs import NO_RESULT, is_shown
 from llmcrdt.prompt import prompt_ids
 from llmcrdt.prompt.adapt import GO_ON, NO_ANSWER, Level, adapt
-from llmcrdt.prompt.messages import MAX_ARGUMENT_DEPTH, NO_RESULT, is_shown, messages
+from llmcrdt.prompt.messages import MAX_ARGUMENT_DEPTH, messages
 from llmcrdt.testing.templates import tokenizers
 from llmcrdt.testing.tokenizer import ByteTokenizer
 

@@ -244,14 +244,14 @@ def test_openai_export_holds_pictures_and_says_what_else_was_attached(open_repo:
     conversation = open_repo("laptop").create("x")
     attached = [llmcrdt.Blob(PICTURE, name="cat.png"), llmcrdt.Blob(b"%PDF", name="a.pdf")]
     entry = conversation.append("user", [llmcrdt.Text("see"), *attached])
-    written = openai_chat.write([entry], bare=True, read_blob=lambda blob: blob.read())
+    written = openai_chat.export([entry], bare=True, read_blob=lambda blob: blob.read())
     url = "data:image/png;base64," + base64.b64encode(PICTURE).decode()
     assert written[0]["content"] == [
         {"type": "text", "text": "see"},
         {"type": "image_url", "image_url": {"url": url}},
         {"type": "text", "text": "[attachment: a.pdf, application/pdf, 4 bytes]"},
     ]
-    assert "[attachment: cat.png, image/png" in json.dumps(openai_chat.write([entry], bare=True))
+    assert "[attachment: cat.png, image/png" in json.dumps(openai_chat.export([entry], bare=True))
 
 
 def test_the_command_line_attaches_shows_and_exports(open_repo: OpenRepo, picture: Path, tmp_path: Path) -> None:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+from pathlib import Path
+
 import pycrdt
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "interop"))
+import chat_request
 import sim_oracle as oracle
 from sim_devices import Device
 from sim_world import World
 
+from llmcrdt.document.view import ConversationView
 from llmcrdt.ids import EntryId
+from llmcrdt.interop import openai_chat
 
 
 def check_device(world: World, device: Device) -> None:
@@ -71,13 +80,18 @@ def check_all(world: World, held: set[EntryId]) -> None:
         assert device.core.replica.snapshot()[1] == [] or world.at_risk, "nothing waits for what is here"
         assert conv.transcript().hash == first.transcript().hash, "one transcript"
         assert conv.transcript().ids == first.transcript().ids
+        assert conv.transcript().elsewhere_hash == first.transcript().elsewhere_hash, "the same elsewhere"
         # state vectors are maps: equal documents may write their clients in another order
         assert sorted(oracle_state(conv.diff())) == sorted(oracle_state(first.diff())), "one document"
     check_device(world, world.devices[0])
     for device in world.devices:
         check_frames(world, device, whole=True)
         assert device.watched == set(device.conv.transcript().ids)
+    fresh = ConversationView(lambda entry: "local", threading.RLock())
+    fresh.read_all(world.devices[0].core.replica)
+    assert fresh.transcript().elsewhere_hash == first.transcript().elsewhere_hash, "and for whoever reads it anew"
     check_reachable(world, held)
+    assert chat_request.problems(openai_chat.export(first.transcript())) == [], "its export is a request that is valid"
     problems = {problem.entry for problem in first.verify()}
     lost = world.at_risk  # what refers to something that was lost with a disk
     assert problems <= world.wrong | world.touched | lost, "verify finds nothing wrong but what a stranger did"

@@ -102,12 +102,14 @@ def read(doc: Any, ignore: set[str]) -> Said:
         if entry in ignore:
             continue
         found = {name: fields[name] for name in fields}
-        if not any(name.startswith(("version:", "live:", "erased:")) for name in found):
-            continue  # its content has not arrived
-        heads[entry] = json.loads(found["head"])
-        role = heads[entry]["role"]
+        if "head" not in found:
+            continue  # it has not arrived
+        head = json.loads(found["head"])
         texts = {n.partition(":")[2]: text for n, text in found.items() if n.startswith("version:")}
-        versions[entry] = {h: json.loads(t) for h, t in texts.items() if tagged("llmcrdt/content/1", role, t) == h}
+        sealed = {h: json.loads(t) for h, t in texts.items() if tagged("llmcrdt/content/1", head["role"], t) == h}
+        if not sealed and not any(name.startswith(("live:", "erased:")) for name in found):
+            continue  # its content has not arrived; a stranger's is none
+        heads[entry], versions[entry] = head, sealed
         for name, text in found.items():
             if name.startswith("erased:"):
                 said = json.loads(text)
