@@ -201,7 +201,12 @@ def forget_rows(db: Database, document: str) -> None:
     """Drop the rows of a document. The index is built anew: deleting from it would leave the words in its pages."""
     db.execute("DELETE FROM tables WHERE document = ?", [document])
     if db.execute("DELETE FROM entries WHERE document = ?", [document]).rowcount:
-        db.execute("INSERT INTO entry_words (entry_words) VALUES ('rebuild')")
+        forget_words(db)
+
+
+def forget_words(db: Database) -> None:
+    """Build the index of words anew: what was taken out of it would stay in its pages."""
+    db.execute("INSERT INTO entry_words (entry_words) VALUES ('rebuild')")
 
 
 def _put(db: Database, document: str, row: Row) -> None:
