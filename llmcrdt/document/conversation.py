@@ -202,7 +202,8 @@ class Conversation:
     ) -> Stream:
         """Begin an entry that others see grow; a context manager that seals it at the end (docs/semantics.md, O9).
 
-        ``interval``: seconds between two writes to the document while text keeps coming.
+        ``interval``: seconds between two writes to the document while text keeps coming; up to six times that where
+        it comes letter by letter, for each write costs as many bytes as some words.
         ``frame_as``: the frame to record, where the caller knows more of it than ``frame`` (renderer, sent).
         """
         core = self._core

@@ -16,6 +16,9 @@ from .writer import EntryWriter
 
 PartType = Literal["text", "reasoning", "tool_call"]
 _PENDING_CHARS = 2000
+_WORTH, _LATEST = 16, 6
+"""Letters that are worth an update of their own, of which some 14 bytes are no text; and for how many intervals fewer
+wait for more."""
 _MOST = MAX_VALUE - (64 << 10)
 """Bytes of what is written, as JSON: the seal puts it into one value, with calls' names and usage."""
 
@@ -44,8 +47,9 @@ class Stream:
 
     def write(self, text: str, part: PartType = "text") -> None:
         """Append text; another ``part`` than before begins a new one. Reaches the document within ``interval`` seconds
-        of the next write, or at the seal. Raises AlreadySealed, InvalidContent; RepoClosed as soon as it is known here
-        that the conversation was deleted, on whatever device: what is written then would be kept nowhere."""
+        of the next write, a few letters within six times that; or at the seal. Raises AlreadySealed, InvalidContent;
+        RepoClosed as soon as it is known here that the conversation was deleted, on whatever device: what is written
+        then would be kept nowhere."""
         if self._sealed is not None:
             raise AlreadySealed(f"Entry {self.id} is sealed.", hint="Append a new entry.")
         if not isinstance(text, str) or part not in ("text", "reasoning", "tool_call"):
@@ -62,8 +66,9 @@ class Stream:
             self._begin(part)
         self._parts[-1][1].append(text)
         self._waiting.append(text)
-        elapsed = self._clock() - self._flushed_at
-        if not 0 <= elapsed < self._interval or sum(map(len, self._waiting)) > _PENDING_CHARS:
+        elapsed, waiting = self._clock() - self._flushed_at, self.waiting
+        patience = self._interval if waiting >= _WORTH else self._interval * _LATEST
+        if not 0 <= elapsed < patience or waiting > _PENDING_CHARS:
             self.flush()
 
     def call(self, id: str, name: str) -> None:
