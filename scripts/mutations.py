@@ -102,7 +102,7 @@ MUTATIONS = (
     ),
     Mutation(
         "O4", "what is hidden is not listed", "ConversationView._elsewhere.elsewhere",
-        "for i, hider in hidden_by.items())", "for i, hider in ())",
+        "ids = by_age(hidden_by, self.order.sound())", "ids = []",
         _TALK + "test_an_edit_shows_its_branch_and_select_brings_the_old_one_back",
     ),
     Mutation(
@@ -269,7 +269,7 @@ MUTATIONS = (
         "tests/document/test_summary.py::test_a_summary_in_other_words_covers_what_it_covered",
     ),
     Mutation(
-        "O10", "a summary covers what it never saw", "_fault",
+        "O10", "a summary covers what it never saw", "fault",
         "if node.covers and not _follows(node, sound, [entry for entry, _ in node.covers.pins]):", "if False:",
         _RULES + "test_o10_a_summary_covers_only_what_it_follows",
     ),
@@ -431,8 +431,8 @@ MUTATIONS = (
     ),
     Mutation(
         "O1", "live parts of one number stand as they come", "live_parts",
-        "sorted(fields.items())",
-        "fields.items()",
+        "sorted(live)",
+        "live",
         "tests/document/test_malformed_documents.py::test_live_parts_of_one_number_stand_by_their_names",
     ),
     Mutation(

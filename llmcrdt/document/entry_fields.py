@@ -19,7 +19,6 @@ from .nodes import Erase
 
 _ERASED = "llmcrdt/erased/1"  # stands for the hash of an entry that was erased before it was ever sealed
 _MAX_NAME = 1024
-_RANK = {"complete": 0, "stopped": 1, "failed": 2}
 ERASE_MARK = "erased:"
 """The beginning of the name of a field that erases its entry."""
 
@@ -74,7 +73,8 @@ def versions_of(role: str, fields: ReplicaNode) -> list[Version]:
             except InvalidContent:
                 continue
     if len(found) > 1:
-        found.sort(key=lambda version: (_RANK[version.status], version.lamport, version.hash))
+        rank = {"complete": 0, "stopped": 1, "failed": 2}
+        found.sort(key=lambda version: (rank[version.status], version.lamport, version.hash))
     return found
 
 
