@@ -403,20 +403,26 @@ class Order:
             if not todo:
                 todo.append(waist)
 
-    def _tied_to(self, entry: EntryId) -> Iterator[EntryId]:
+    def _tied_to(self, entry: EntryId) -> list[EntryId]:
         """What has to be counted again where an entry is: all that follows it, and what it decides with others."""
         node = self._sound[entry]
-        yield from self._children.get(entry, ())
-        yield from self._alternatives_of(entry)
-        yield from (other for other in (node.alternative_of, node.answers) if other)
-        yield from (other for other in node.stands_on if other not in self._now.visible and other not in node.parents)
-        groups = [self._group_of.get(entry) or group_of(node, self._sound)]
-        if entry in self._new:
-            groups += self._named.get(entry, ())
-        for group in groups:
-            members = self._groups.get(group, ())
-            if len(members) > 1 or entry in self._new:
-                yield from members
+        tied = list(self._children.get(entry, ()))
+        if entry in self._made_of:
+            tied += self._alternatives_of(entry)
+        if node.alternative_of:
+            tied.append(node.alternative_of)
+        if node.answers:
+            tied.append(node.answers)
+        if node.frame:
+            visible = self._now.visible
+            tied += [other for other, _ in node.frame.pins if other not in visible and other not in node.parents]
+        group = self._group_of.get(entry)
+        if group is None:  # it takes part from now on
+            groups = {group_of(node, self._sound), *self._named.get(entry, ())}
+            tied += [member for group in groups for member in self._groups.get(group, ())]
+        elif len(members := self._groups[group]) > 1:
+            tied += members
+        return tied
 
     def _alternatives_of(self, entry: EntryId) -> Iterator[EntryId]:
         return (i for i in self._made_of.get(entry, ()) if i in self._sound)
