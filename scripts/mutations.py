@@ -93,6 +93,25 @@ MUTATIONS = (
         "[*now.tail, node.id]", "[node.id, *now.tail]", _MODEL,
     ),
     Mutation(
+        "O3", "runs of several devices mix by age", "arrange",
+        "todo += sorted(ready, key=lambda i: (place[i], nodes[i].system, youth[i]))",
+        "todo = sorted([*todo, *ready], key=lambda i: youth[i])",
+        _RULES + "test_o3_what_each_device_said_offline_stays_together",
+    ),
+    Mutation(
+        "O3", "what goes on from the last answer waits for older input", "arrange",
+        "int(last in nodes[i].parents)", "0", _MODEL,
+    ),
+    Mutation(
+        "O3", "a system entry waits for older input beside it", "arrange",
+        "(place[i], nodes[i].system, youth[i])", "(place[i], youth[i])",
+        _RULES + "test_o3_what_was_said_before_the_first_sync_stands_after_the_system_prompt",
+    ),
+    Mutation(
+        "O3", "what a result's writer had before it counts for nothing", "arrange",
+        "waits[i].update(*(waits[parent] for parent in waits[i] & attached))", "pass", _MODEL,
+    ),
+    Mutation(
         "O3", "what a frame holds stands after it once more", "Order._count",
         ".difference(islice(head, min(same, cut), None))", "", _MODEL,
     ),
@@ -150,7 +169,8 @@ MUTATIONS = (
     ),
     Mutation(
         "O5", "results of the last generation's calls wait for the others", "arrange",
-        "todo += reversed(results.get(last,", "todo[:0] = reversed(results.get(last,", _MODEL,
+        "block += reversed(results.get(i, []))",
+        "(todo if i == last else block).extend(reversed(results.get(i, [])))", _MODEL,
     ),
     Mutation(
         "O6", "the branch begun last is shown, not the one written on last", "visible_nodes",
@@ -161,6 +181,21 @@ MUTATIONS = (
         "O6", "a late result shows its branch", "visible_nodes",
         "0 if node.answers else above[i]", "above[i]",
         _RULES + "test_o5_a_result_stands_where_its_call_does",
+    ),
+    Mutation(
+        "O6", "an edit of a system entry hides what follows it", "visible_nodes",
+        "0 if sound[parent].system else bits.get(parent, 0)", "bits.get(parent, 0)",
+        _RULES + "test_o6_to_edit_a_system_entry_hides_nothing_but_it",
+    ),
+    Mutation(
+        "O6", "a system entry that was used goes when it is edited", "visible_nodes",
+        "if sound[i].frame and hidden_by", "if False",
+        _RULES + "test_o6_an_edit_of_a_system_entry_that_was_used_counts_from_there_on",
+    ),
+    Mutation(
+        "O6", "to edit a system entry brings old settings back", "EntryWriter._settings_that_count",
+        'if entry.role == "system" else set()', "if False else set()",
+        _RULES + "test_o6_an_edit_of_a_system_entry_that_was_used_counts_from_there_on",
     ),
     Mutation(
         "O6", "a selection counts for nothing", "visible_nodes",

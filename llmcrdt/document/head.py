@@ -40,6 +40,7 @@ class Head:
     def node(self, entry: EntryId) -> Node:
         answers = self.answers[0] if self.answers else None
         node = Node(entry, self.parents, self.lamport, self.alternative_of, answers, self.frame, self.covers)
+        node = replace(node, system=True) if self.role == "system" and not self.frame else node
         return replace(node, session=self.session, saw_erased=self.saw_erased) if self.alternative_of else node
 
 

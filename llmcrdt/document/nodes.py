@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..ids import ContentHash, EntryId, SessionId, tagged_hash
@@ -18,7 +18,8 @@ entry with the greatest lamport there is would leave none for anybody else."""
 @dataclass(frozen=True, slots=True)
 class Node:
     """An entry without its content. ``session`` and ``saw_erased`` are those of alternatives only: the session that
-    wrote it, and the erased entries, of those it was made of, that its author knew to be erased."""
+    wrote it, and the erased entries, of those it was made of, that its author knew to be erased. ``system``: whether
+    it is a system entry, and no generation. Another one in its place hides it alone, and not what follows it."""
 
     id: EntryId
     parents: tuple[EntryId, ...]
@@ -29,6 +30,7 @@ class Node:
     covers: Frame | None = None
     session: SessionId | None = None
     saw_erased: tuple[EntryId, ...] = ()
+    system: bool = False
 
     @property
     def age(self) -> tuple[int, str]:
@@ -134,18 +136,6 @@ def way_to(entry: EntryId, nodes: Mapping[EntryId, Node], down_to: int = 0) -> s
                 seen.add(i)
                 todo.append(i)
     return seen
-
-
-def uncovered(entries: Set[EntryId], nodes: Mapping[EntryId, Node]) -> tuple[EntryId, ...]:
-    """Those of ``entries`` that no other one of them follows, by age. ``nodes``: oldest first."""
-    below: set[EntryId] = set()
-    found: list[EntryId] = []
-    for i in reversed(list(nodes)):
-        if i in entries and i not in below:
-            found.append(i)
-        if i in entries or i in below:
-            below.update(nodes[i].follows)
-    return tuple(reversed(found))
 
 
 def frame_list(frame: Frame | None, nodes: Mapping[EntryId, Node]) -> tuple[list[EntryId], dict[EntryId, ContentHash]]:

@@ -14,11 +14,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from heapq import heapify, heappop, heappush
-from itertools import islice
+from itertools import chain, islice
 
 from ..ids import ContentHash, EntryId
 from .frame import EMPTY_FRAME, Frame, Pin, extend_frame_hash
-from .nodes import REACH, Erase, GroupId, Node, Selection, by_age, frame_list, group_of, uncovered, way_to
+from .nodes import REACH, Erase, GroupId, Node, Selection, by_age, frame_list, group_of, way_to
 from .order_rules import Hider, after_withheld, arrange, fault, visible_nodes, withheld_edits
 
 
@@ -157,15 +157,17 @@ class Order:
         self._group(self._sound)
         latest = next((i for i in reversed(self._sound) if self._sound[i].frame is not None), None)
         end = len(shown) - shown[::-1].index(latest) if latest else 0
+        covered = set[EntryId]()
         for i, node in self._sound.items():
             self._loose = self._loose or _is_loose(node)
+            covered.update(node.parents)
             for other in node.follows:
                 self._children.setdefault(other, []).append(i)
         self._now = Arrangement(
             head=list(shown[:end]),
             tail=list(shown[end:]),
             visible=set(shown),
-            tips=tuple(by_age(self._sound.keys() - self._children.keys(), self._sound)),
+            tips=tuple(by_age(self._sound.keys() - covered, self._sound)),
             pins=dict(pins),
             generation=latest,
         )
@@ -237,7 +239,7 @@ class Order:
         sound = self.sound()
         forks = [(group, members) for group, members in self._groups.items() if len(members) > 1]
         oldest = min((sound[i].lamport for _, members in forks for i in members), default=0)
-        path = way_to(entry, sound, oldest) if forks else set()
+        path = {i for i in way_to(entry, sound, oldest) if i == entry or not sound[i].system} if forks else set()
         return sorted(group for group, members in forks if not path.isdisjoint(members))
 
     def frame_list(self, frame: Frame | None) -> tuple[list[EntryId], dict[EntryId, ContentHash]]:
@@ -303,7 +305,7 @@ class Order:
 
     def _add_sound(self, node: Node) -> None:
         self._sound[node.id] = node
-        self._newest.difference_update(node.follows)
+        self._newest.difference_update(node.parents)
         self._newest.add(node.id)
         self._loose = self._loose or _is_loose(node)
         for other in node.follows:
@@ -397,7 +399,7 @@ class Order:
             if len(edge) == 1:
                 todo += [child for child in self._children.get(waist, ()) if child not in below]
                 if not todo and self._is_waist(waist, below) and len(below) >= enough:
-                    if self._stands_last(below):
+                    if self._stands_last(below, waist):
                         return {i: sound[i] for i in sorted(below, key=lambda i: sound[i].age)}, waist
                     enough = 2 * len(below)
             if not todo:
@@ -415,7 +417,9 @@ class Order:
             tied.append(node.answers)
         if node.frame:
             visible = self._now.visible
-            tied += [other for other, _ in node.frame.pins if other not in visible and other not in node.parents]
+            for other, _ in node.frame.pins:
+                if (other not in visible and other not in node.parents) or self._sound[other].system:
+                    tied.append(other)
         group = self._group_of.get(entry)
         if group is None:  # it takes part from now on
             groups = {group_of(node, self._sound), *self._named.get(entry, ())}
@@ -432,12 +436,11 @@ class Order:
         now = self._now
         return entry in now.visible and all(tip == entry or tip in below for tip in now.tips)
 
-    def _stands_last(self, below: set[EntryId]) -> bool:
-        """Whether the entries that are shown of ``below`` stand at the end of the transcript."""
+    def _stands_last(self, below: set[EntryId], waist: EntryId) -> bool:
+        """Whether the entries that are shown of ``below`` stand at the end of the transcript, right after the waist."""
         shown = sum(1 for i in below if i in self._now.visible)
-        last = [*islice(reversed(self._now.tail), shown)]
-        last += islice(reversed(self._now.head), shown - len(last))
-        return below.issuperset(last)
+        *last, before = islice(chain(reversed(self._now.tail), reversed(self._now.head)), shown + 1)
+        return before == waist and below.issuperset(last)
 
     def _count(self, low: dict[EntryId, Node], waist: EntryId | None) -> None:
         """Apply the rules to the entries below the waist, and put what they say in the place of what was there."""
@@ -479,13 +482,14 @@ class Order:
         else:
             rest = {*above[same:], *shown}.difference(islice(head, min(same, cut), None))
             tail = arrange(latest, by_age(rest, sound), sound)
-        end = {} if waist is None else {waist: sound[waist]}
+        covered = {parent for i in shown for parent in sound[i].parents}
+        ends = shown if waist is None else {*shown, waist}
         self.steady = min(self.steady, same, cut)
         self._now = Arrangement(
             head=head,
             tail=tail,
             visible=visible,
-            tips=uncovered(shown | end.keys(), {**end, **low}),
+            tips=tuple(by_age(ends - covered, sound)),
             hidden_by={i: hider for i, hider in then.hidden_by.items() if i not in low}
             | {i: hidden_by.get(i) or dark[i] for i in low if i not in shown},
             withheld={**{i: erased for i, erased in then.withheld.items() if i not in low}, **withheld},
@@ -501,17 +505,17 @@ class Order:
             return [], {}, 0
         if latest == then.generation:
             return then.head, then.pins, len(then.head)
-        chain = self._bases(then.generation)
+        bases = self._bases(then.generation)
         pieces: list[Sequence[Pin]] = []
         base: EntryId | None = latest
-        known = dict.fromkeys(islice(chain, 1))
+        known = dict.fromkeys(islice(bases, 1))
         while base is not None and base not in known:
             frame = self._sound[base].frame
             assert frame is not None
             pieces.append(frame.pins)
             base = frame.base[0] if frame.base else None
             age = self._sound[base].age if base else (0, "")
-            for older in chain:
+            for older in bases:
                 known[older] = None
                 if self._sound[older].age <= age:
                     break

@@ -115,8 +115,9 @@ def visible_nodes(
 ) -> tuple[set[EntryId], dict[EntryId, Hider]]:
     """O6: the entries that are shown, and for each other one the entry that decided so.
 
-    Only forks can hide. One bit per member of a fork; each entry carries the bits of the members it is or follows.
-    ``sound`` may be all that follows one entry, with that left out.
+    Only forks can hide. One bit per member of a fork; each entry carries the bits of the members it is or stands on,
+    but for system entries: who edits one says what holds from now on, and takes nothing back. One that the frame of
+    a generation holds goes on being shown. ``sound`` may be all that follows one entry, with that left out.
     """
     forks = {group: members for group, members in groups.items() if len(members) > 1}
     bits = dict(zip((m for members in forks.values() for m in members), (1 << n for n in count()), strict=False))
@@ -125,7 +126,8 @@ def visible_nodes(
     for i, node in sound.items():  # oldest first
         over = 0
         for parent in node.stands_on:
-            over |= above.get(parent, 0) | bits.get(parent, 0)
+            if parent in above:
+                over |= above[parent] | (0 if sound[parent].system else bits.get(parent, 0))
         above[i] = over
     chosen: dict[GroupId, Selection] = {}
     for act in selections:
@@ -177,24 +179,55 @@ def visible_nodes(
             hidden_by[i] = decided[shut & -shut]
         else:
             visible.add(i)
+    for i in [i for i in visible if sound[i].frame and hidden_by]:
+        held = hidden_by.keys() & set(sound[i].stands_on)
+        visible |= held
+        for entry in held:
+            del hidden_by[entry]
     return visible, hidden_by
 
 
 def arrange(last: EntryId | None, rest: Sequence[EntryId], nodes: Mapping[EntryId, Node]) -> list[EntryId]:
-    """O5: entries by age, each followed by the results of its calls. ``last`` is the generation before them."""
+    """O3 and O5: ``rest``, which is given by age, run by run, each entry followed by the results of its calls. ``last``
+    is the generation before them.
+
+    Next is, of the entries whose parents all stand, the one whose last parent stands latest; of several a system entry,
+    then the oldest.
+    """
     here = {*rest, last}
     results: dict[EntryId, list[EntryId]] = {}
     for i in rest:
         call = nodes[i].answers
         if call is not None and call in here:
             results.setdefault(call, []).append(i)
-    placed = {i for answers in results.values() for i in answers}
+    attached = {i for answers in results.values() for i in answers}
+    waits: dict[EntryId, set[EntryId]] = {}  # for each entry, those of the rest that have to stand before it
+    for i in rest:
+        waits[i] = {parent for parent in nodes[i].parents if parent in waits}
+        waits[i].update(*(waits[parent] for parent in waits[i] & attached))  # results stand by their calls alone
+    children: dict[EntryId, list[EntryId]] = {}
+    missing = {i: len(before) for i, before in waits.items() if i not in attached}
+    for i in missing:
+        for parent in waits[i]:
+            children.setdefault(parent, []).append(i)
+    place = {i: int(last in nodes[i].parents) for i in missing}  # where the last parent stands
+    youth = {i: -n for n, i in enumerate(rest)}
     out: list[EntryId] = []
-    todo = [i for i in reversed(rest) if i not in placed]
-    if last is not None:
-        todo += reversed(results.get(last, []))
-    while todo:
-        i = todo.pop()
-        out.append(i)
-        todo += reversed(results.get(i, []))
-    return out
+    todo: list[EntryId] = []
+    ready = [i for i in missing if not missing[i]]
+    block = [] if last is None else [last]
+    while True:
+        while block:  # an entry, and the results of its calls
+            i = block.pop()
+            if i != last:
+                out.append(i)
+            for child in children.get(i, ()):
+                missing[child] -= 1
+                place[child] = 1 + len(out)
+                if not missing[child]:
+                    ready.append(child)
+            block += reversed(results.get(i, []))
+        todo += sorted(ready, key=lambda i: (place[i], nodes[i].system, youth[i]))
+        if not todo:
+            return out
+        block, ready = [todo.pop()], []

@@ -125,8 +125,8 @@ Noted = tuple[Node, bool, ContentHash | None]
 
 def write_node(node: Node, *, erased: bool, version: ContentHash | None) -> str:
     fields = [node.lamport, node.parents, node.alternative_of, node.answers]
-    whose = [node.session, node.saw_erased] if node.alternative_of else []
-    return json.dumps([*fields, frame_to_row(node.frame), frame_to_row(node.covers), erased, version, *whose])
+    rare = [node.session, node.saw_erased, node.system] if node.alternative_of or node.system else []
+    return json.dumps([*fields, frame_to_row(node.frame), frame_to_row(node.covers), erased, version, *rare])
 
 
 def write_unreadable(reason: str) -> str:
@@ -139,7 +139,7 @@ def read_nodes(rows: Sequence[tuple[str, int | None, str | None, str]]) -> Itera
         if isinstance(value, str):
             yield value
             continue
-        lamport, parents, alternative_of, answers, frame, covers, erased, version, *whose = value
-        more: tuple[Any, ...] = (frame_from_row(frame), frame_from_row(covers)) if frame or covers or whose else ()
-        more += (whose[0], tuple(whose[1])) if whose else ()
+        lamport, parents, alternative_of, answers, frame, covers, erased, version, *rare = value
+        more: tuple[Any, ...] = (frame_from_row(frame), frame_from_row(covers)) if frame or covers or rare else ()
+        more += (rare[0], tuple(rare[1]), rare[2]) if rare else ()
         yield Node(entry, tuple(parents), lamport, alternative_of, answers, *more), erased, version  # type: ignore[arg-type]

@@ -67,7 +67,8 @@ class EntryWriter:
             old = view.shown(view.find(entry))
             parts = parts_of(content, old.role)
             if isinstance(content, str):
-                parts += tuple(part for part in old.parts if not isinstance(part, (Text, ToolResult)))
+                parts += tuple(part for part in old.parts if not isinstance(part, (Text, ToolResult, Config)))
+                parts += self._settings_that_count(old)
             head = self._signed(self._head(old.role, instead_of=old.id), author)
             return self._create(replace(head, frame=None, answers=old.answers), parts, {})
 
@@ -150,6 +151,15 @@ class EntryWriter:
             self._core.streams.pop(entry, None)
 
     # pieces
+
+    def _settings_that_count(self, entry: Entry) -> tuple[Config, ...]:
+        """The config parts of an entry, without what a younger system entry has set otherwise since."""
+        view = self._core.view
+        sound = view.order.sound()
+        later = [i for i in view.order.now().visible if sound[i].system and sound[i].age > (entry.lamport, entry.id)]
+        gone = {key for i in later for key in view.shown(i).config} if entry.role == "system" else set()
+        kept = ({k: v for k, v in p.values.items() if k not in gone} for p in entry.parts if isinstance(p, Config))
+        return tuple(Config(values) for values in kept if values)
 
     def keep_blobs(self, content: Content) -> Content:
         """The content, with its attachments on disk: before an entry names them, and before anybody waits for it."""

@@ -47,6 +47,7 @@ def node_of(entry: model.Entry, entries: dict[str, model.Entry]) -> Node:
         frame_of(entry.frame, entries) if entry.frame is not None else None,
         session=SessionId(entry.session) if entry.alternative_of else None,
         saw_erased=tuple(EntryId(i) for i in sorted(entry.saw_erased)),
+        system=entry.role == "system",
     )
 
 
@@ -104,7 +105,7 @@ def grow(rng: random.Random, replicas: int, steps: int, *, near: int = 100) -> t
         stood, order.steady = places(order), len(before)
         entry: model.Entry | None = None
         if act < 0.3:
-            entry = model.Entry(new, "user", document.tips(), lamport)
+            entry = model.Entry(new, rng.choice(("user", "user", "system")), document.tips(), lamport)
         elif act < 0.5:
             entry = model.Entry(new, "assistant", document.tips(), lamport, frame=before)
         elif act < 0.6 and (calls := [i for i in document.sound() if document.entries[i].role == "assistant"]):
@@ -119,7 +120,7 @@ def grow(rng: random.Random, replicas: int, steps: int, *, near: int = 100) -> t
                 )
         elif act < 0.74 and document.sound():
             document.select(rng.choice(document.by_age(document.sound())[-near:]), f"session{k}")
-        elif act < 0.8 and document.sound():
+        elif act < 0.84 and document.sound():
             edited = {e.alternative_of for d in documents for e in d.entries.values()} & document.sound().keys()
             chosen = rng.choice(document.by_age(edited or document.sound())[-near:])
             new_mark = (chosen, f"session{k}") not in document.erased
@@ -289,7 +290,7 @@ def test_what_is_selected_is_shown_whatever_a_stranger_made_it_follow() -> None:
     order.put(Node(EntryId("y"), (EntryId("u"),), 4))
     assert transcript(order) == ("u", "y")
     order.select(Selection("u", "s", 5, EntryId("x")))
-    assert transcript(order) == ("u", "v", "x", "y")
+    assert transcript(order) == ("u", "y", "v", "x")
 
 
 def test_malformed_frames_take_no_part() -> None:

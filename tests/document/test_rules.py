@@ -260,6 +260,75 @@ def test_o6_what_was_chosen_against_stays_hidden_when_it_is_written_on(two: Two)
     assert len(here.transcript()) == 4
 
 
+@pytest.mark.parametrize("framed", [True, False])
+def test_o3_what_each_device_said_offline_stays_together(open_repo: OpenRepo, framed: bool) -> None:
+    first = open_repo("laptop").create()
+    first.append("user", "Hello")
+    devices = [first, *(open_repo(name).join(first.id) for name in ("phone", "tablet"))]
+    exchange(*devices)
+    for n, device in enumerate(devices):
+        for turn in range(3):
+            device.append("user", f"{n} q{turn}")
+            device.append("assistant", f"{n} a{turn}", frame=device.transcript() if framed else None)
+    before = [device.transcript().ids for device in devices]
+    exchange(*devices)
+    said = texts(first)
+    assert [len({text[0] for text in said[1 + 6 * n : 7 + 6 * n]}) for n in range(3)] == [1, 1, 1]
+    assert all(f"{n} {what}" == said[said.index(f"{n} q0") + i] for n in range(3) for i, what in enumerate(TURNS))
+    assert {device.transcript().hash for device in devices} == {first.transcript().hash}
+    if framed:
+        assert any(first.transcript().ids[:7] == ids for ids in before), "nothing comes into the used prefix"
+
+
+TURNS = ("q0", "a0", "q1", "a1", "q2", "a2")
+
+
+def test_o3_what_was_said_before_the_first_sync_stands_after_the_system_prompt(open_repo: OpenRepo) -> None:
+    for n in range(8):  # ids are random, and both are as old
+        laptop = open_repo(f"laptop{n}").create()
+        phone = open_repo(f"phone{n}").join(laptop.id)
+        laptop.append("system", "Be brief.")
+        phone.append("user", "on the train")
+        exchange(laptop, phone)
+        assert texts(laptop) == texts(phone) == ["Be brief.", "on the train"]
+
+
+def test_o6_to_edit_a_system_entry_hides_nothing_but_it(open_repo: OpenRepo) -> None:
+    conversation = open_repo("laptop").create()
+    conversation.append("user", "Hello")
+    brief = conversation.append("system", "Be brief.")
+    for n in range(3):
+        conversation.append("user", f"{n}")
+    long = conversation.edit(brief, "Be long.")
+    assert texts(conversation) == ["Hello", "Be long.", "0", "1", "2"]
+    assert [found.entry.id for found in conversation.transcript().elsewhere] == [brief.id]
+    conversation.append("user", "and on")
+    conversation.select(brief)
+    assert texts(conversation) == ["Hello", "Be brief.", "0", "1", "2", "and on"]
+    assert [found.entry.id for found in conversation.transcript().elsewhere] == [long.id]
+
+
+def test_o6_an_edit_of_a_system_entry_that_was_used_counts_from_there_on(two: Two) -> None:
+    """The model saw the old one: it stays in the prefix, and nothing has to be computed again."""
+    here, there = two
+    brief = here.append("system", "Be brief.", tools=[1], date="2026-01-01")
+    here.append("assistant", "Hi", frame=here.transcript())
+    here.append("system", tools=[2])
+    before = here.transcript().ids
+    here.edit(brief, "Be long.")
+    exchange(here, there)
+    for conversation in two:
+        assert texts(conversation) == ["Hello", "Be brief.", "Hi", "", "Be long."]
+        assert conversation.transcript().ids[:4] == before
+        assert conversation.transcript()[-1].config == {"date": "2026-01-01"}
+        assert conversation.transcript().elsewhere == ()
+    answer = there.append("assistant", "At length", frame=there.transcript())
+    there.edit(there.transcript()[-2], "Be short.")
+    exchange(here, there)
+    assert texts(here) == texts(there) == ["Hello", "Be brief.", "Hi", "", "Be long.", "At length", "Be short."]
+    assert [e.text for e in here.frame_entries(answer)] == ["Hello", "Be brief.", "Hi", "", "Be long."]
+
+
 def test_o5_a_result_stands_where_its_call_does(two: Two) -> None:
     """A device that runs a tool may have been shown another branch meanwhile, or while it ran somebody wrote on."""
     here, there = two
