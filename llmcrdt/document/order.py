@@ -476,14 +476,16 @@ class Order:
                 older = (i for i in reversed(sound) if i in visible and sound[i].frame is not None)
                 latest = next(older, None)
         head, pins, same = self._head(latest)
-        if latest == then.generation and latest not in low:
+        ends = shown if waist is None else {*shown, waist}
+        # Where all that is shown below the waist goes on from it, it stands after all that is above.
+        goes_on = all(not ends.isdisjoint(sound[i].parents) for i in shown)
+        if latest == then.generation and latest not in low and goes_on:
             tail = above[len(head) :] + arrange(None, by_age(shown, sound), sound)
             same = cut
         else:
             rest = {*above[same:], *shown}.difference(islice(head, min(same, cut), None))
             tail = arrange(latest, by_age(rest, sound), sound)
         covered = {parent for i in shown for parent in sound[i].parents}
-        ends = shown if waist is None else {*shown, waist}
         self.steady = min(self.steady, same, cut)
         self._now = Arrangement(
             head=head,

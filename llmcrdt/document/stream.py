@@ -16,7 +16,7 @@ from .writer import EntryWriter
 
 PartType = Literal["text", "reasoning", "tool_call"]
 _PENDING_CHARS = 2000
-_WORTH, _LATEST = 16, 6
+_WORTH, _LATEST = 24, 6
 """Letters that are worth an update of their own, of which some 14 bytes are no text; and for how many intervals fewer
 wait for more."""
 _MOST = MAX_VALUE - (64 << 10)
