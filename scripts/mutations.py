@@ -34,20 +34,20 @@ MUTATIONS = (
         "(self.lamport, self.id)", '(self.lamport, "")', _MODEL,
     ),
     Mutation(
-        "O1", "an entry may be as old as what it refers to", "_fault",
+        "O1", "an entry may be as old as what it refers to", "fault",
         "above >= node.lamport", "above > node.lamport", _RULES + "test_o1_an_entry_stands_after_what_it_refers_to",
     ),
     Mutation(
-        "O1", "a missing reference is no fault", "_fault",
+        "O1", "a missing reference is no fault", "fault",
         'return f"refers to {reference}, which is missing or malformed"', "continue", _MODEL,
     ),
     Mutation(
-        "O1", "an entry may replace one that it follows", "_fault",
+        "O1", "an entry may replace one that it follows", "fault",
         "if target and target in ancestors(node, sound, sound[target].lamport):", "if False:",
         _RULES + "test_o1_nothing_stands_in_the_place_of_what_it_follows",
     ),
     Mutation(
-        "O1", "a lamport may lie anywhere", "_fault",
+        "O1", "a lamport may lie anywhere", "fault",
         "if node.lamport > above + REACH:", "if False:", _RULES + "test_o1_the_greatest_lamport_there_is_stops_nobody",
     ),
     Mutation(
@@ -91,8 +91,8 @@ MUTATIONS = (
         _TALK + "test_an_unfinished_entry_is_in_no_frame",
     ),
     Mutation(
-        "O3", "the first generation begins the transcript", "Order._recount",
-        "max(generated", "min(generated", _MODEL,
+        "O3", "the first generation begins the transcript", "Order._count",
+        "latest = max(", "latest = min(", _MODEL,
     ),
     Mutation(
         "O3", "new input goes into the frame of the last generation", "Order._extend",
@@ -117,8 +117,8 @@ MUTATIONS = (
         "if not attached.isdisjoint(before):", "if False:", _MODEL,
     ),
     Mutation(
-        "O3", "what a frame holds stands after it once more", "Order._recount",
-        "visible.difference(head)", "visible", _MODEL,
+        "O3", "what a frame holds stands after it once more", "Order._count",
+        ".difference(islice(head, min(same, cut), None))", "", _MODEL,
     ),
     Mutation(
         "O3", "the settings that stand last count", "messages:settings",
@@ -126,7 +126,7 @@ MUTATIONS = (
     ),
     Mutation(
         "O4", "what is hidden is not listed", "ConversationView._elsewhere.elsewhere",
-        "for i, hider in hidden_by.items())", "for i, hider in ())",
+        "ids = by_age(hidden_by, self.order.sound())", "ids = []",
         _TALK + "test_an_edit_shows_its_branch_and_select_brings_the_old_one_back",
     ),
     Mutation(
@@ -309,7 +309,7 @@ MUTATIONS = (
         "tests/document/test_summary.py::test_a_summary_in_other_words_covers_what_it_covered",
     ),
     Mutation(
-        "O10", "a summary covers what it never saw", "_fault",
+        "O10", "a summary covers what it never saw", "fault",
         "if node.covers and not _follows(node, sound, [entry for entry, _ in node.covers.pins]):", "if False:",
         _RULES + "test_o10_a_summary_covers_only_what_it_follows",
     ),
@@ -500,8 +500,8 @@ MUTATIONS = (
     ),
     Mutation(
         "O1", "live parts of one number stand as they come", "live_parts",
-        "sorted(fields.items())",
-        "fields.items()",
+        "sorted(live)",
+        "live",
         "tests/document/test_malformed_documents.py::test_live_parts_of_one_number_stand_by_their_names",
     ),
     Mutation(

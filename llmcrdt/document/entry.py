@@ -22,7 +22,7 @@ SyncState = Literal["local", "sent", "durable"]
 Status = Literal["streaming", "complete", "stopped", "failed", "erased"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Text:
     """Visible text."""
 
@@ -31,7 +31,7 @@ class Text:
     extra: Mapping[str, JSON] = field(default_factory=dict, repr=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Reasoning:
     """A model's thoughts; a renderer may leave them out."""
 
@@ -40,7 +40,7 @@ class Reasoning:
     extra: Mapping[str, JSON] = field(default_factory=dict, repr=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ToolCall:
     """A model asks for a tool. ``arguments`` is the JSON text exactly as the model wrote it."""
 
@@ -52,7 +52,7 @@ class ToolCall:
     entry: EntryId | None = field(default=None, compare=False)  # the entry it stands in; set when read from one
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ToolResult:
     """A tool's answer, as text. The entry names the call (``answers``)."""
 
@@ -62,7 +62,7 @@ class ToolResult:
     extra: Mapping[str, JSON] = field(default_factory=dict, repr=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Config:
     """Settings that count from here on: ``tools``, ``date``, ``template`` (arguments of the chat template), ..."""
 
@@ -70,7 +70,7 @@ class Config:
     values: Mapping[str, JSON] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Unknown:
     """A part of a type this version doesn't know, kept as it came."""
 
@@ -216,7 +216,7 @@ def content_hash(role: str, version_text: str) -> ContentHash:
     return ContentHash(tagged_hash("llmcrdt/content/1", role.encode(), version_text.encode("utf-8")))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Version:
     """One sealed content of an entry. Never overwritten. ``hidden``: the hidden fields that came with it, each with its
     digest (``entry_fields.field_digest``); None where it does not say."""
@@ -235,7 +235,7 @@ def visible_text(parts: Sequence[Part]) -> str:
     return "".join(part.text for part in parts if isinstance(part, (Text, ToolResult)))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One contribution by one author, as a transcript shows it.
 

@@ -109,16 +109,17 @@ def _read_digests(value: Any) -> dict[str, str] | None:
 
 def versions_of(role: str, fields: ReplicaNode) -> list[Version]:
     """The sound versions of an entry, best first: complete before stopped before failed, then the oldest (O9)."""
-    rank = {"complete": 0, "stopped": 1, "failed": 2}
     found = []
     for name, value in fields.items():
-        kind, _, hash_ = name.partition(":")
-        if kind == "version":
+        if name.startswith("version:"):
             try:
-                found.append(read_version(role, hash_, value))
+                found.append(read_version(role, name[8:], value))
             except InvalidContent:
                 continue
-    return sorted(found, key=lambda version: (rank[version.status], version.lamport, version.hash))
+    if len(found) > 1:
+        rank = {"complete": 0, "stopped": 1, "failed": 2}
+        found.sort(key=lambda version: (rank[version.status], version.lamport, version.hash))
+    return found
 
 
 def why_no_version(role: str, fields: ReplicaNode) -> str:
@@ -194,7 +195,8 @@ def is_live(fields: ReplicaNode) -> bool:
 def live_parts(fields: ReplicaNode) -> tuple[Part, ...]:
     """The text of a stream so far, part by part."""
     found: list[tuple[int, Part]] = []
-    for name, value in sorted(fields.items()):  # where two have one number, their names decide
+    live = [(name, value) for name, value in fields.items() if name.startswith("live:")]
+    for name, value in sorted(live):  # where two have one number, their names decide
         kind, _, rest = name.partition(":")
         index, _, part_type = rest.partition(":")
         if kind == "live" and isinstance(value, SharedText) and index.isdecimal() and len(index) < 9:

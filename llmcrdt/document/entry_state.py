@@ -9,14 +9,15 @@ from ..crdt.backend import Node as ReplicaNode
 from ..exceptions import InvalidContent
 from ..ids import ContentHash, EntryId, is_entry_id
 from .blob import Blob, BlobStorage
+from .canonical import parse_json
 from .encryption import NOWHERE, FieldAddress
-from .entry import Entry, HiddenField, Part, SyncState, ToolCall, Version, visible_text
+from .entry import Entry, HiddenField, Part, SyncState, ToolCall, Version, part_from_json, visible_text
 from .entry_fields import erased_of, erases_of, hidden_of, is_live, live_parts, versions_of, why_no_version
 from .head import Head, read_head
-from .nodes import Erase
+from .nodes import Erase, Node
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class EntryState:
     """The fields of one entry as the document has them, checked."""
 
@@ -102,6 +103,42 @@ def entry_of(
         sync=sync,
         saw_erased=head.saw_erased,
         missing=tuple(sorted((version.hidden or {}).keys() - state.hidden.keys())) if version else (),
+    )
+
+
+def entry_at_once(
+    node: Node,
+    fields: ReplicaNode,
+    version: ContentHash,
+    sync: SyncState,
+    address: Callable[[EntryId, str], FieldAddress],
+    blobs: BlobStorage | None,
+) -> Entry:
+    """The entry that ``entry_of`` makes of the state of these fields. They were checked before, and ``version`` is the
+    only one that they hold; so nothing is checked again."""
+    id_ = node.id
+    head, said = parse_json(fields["head"]), parse_json(fields[f"version:{version}"])
+    answers = head.get("answers")
+    return Entry(
+        id_,
+        head["role"],
+        tuple([_placed(part_from_json(part), id_, blobs) for part in said["parts"]]),
+        said.get("status", "complete"),
+        version,
+        head["author"],
+        head["session"],
+        node.parents,
+        node.lamport,
+        head["created_at"] / 1000,
+        tuple(head.get("after", ())),
+        node.alternative_of,
+        (answers[0], answers[1]) if answers else None,
+        node.frame,
+        head.get("model") or {},
+        node.covers,
+        said.get("usage", {}),
+        hidden_of(fields, lambda name: address(id_, name)) if len(fields) > 2 else {},
+        sync,
     )
 
 

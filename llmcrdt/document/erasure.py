@@ -54,7 +54,7 @@ class Erased:
 def holding(order: Order, erased: Set[EntryId]) -> dict[EntryId, set[EntryId]]:
     """Generations whose frame holds an erased entry, and which of them it holds."""
     found: dict[EntryId, set[EntryId]] = {}
-    for node in order.sound().values():  # oldest first: a frame's base comes before it
+    for node in order.sound().values():  # a frame's base comes before it
         if node.frame is None:
             continue
         held = {entry for entry, _ in node.frame.pins if entry in erased}
@@ -81,7 +81,7 @@ def words_of(view: ConversationView, entries: Iterable[EntryId]) -> set[str]:
 def holders(view: ConversationView, erased: Collection[EntryId], words: Set[str]) -> Iterator[tuple[EntryId, HeldHere]]:
     """The entries that still hold words of erased ones, oldest first. A summary of them may say them in other words."""
     alternatives = {i for entry in erased for i in view.order.members(entry)}
-    for node in view.order.sound().values():
+    for node in sorted(view.order.sound().values(), key=lambda node: node.age):
         if node.id in view.erased:
             continue
         if node.covers and not set(view.order.frame_list(node.covers)[0]).isdisjoint(erased):

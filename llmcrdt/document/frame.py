@@ -18,7 +18,7 @@ Pin = tuple[EntryId, ContentHash]
 """One entry in exactly one version."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Frame:
     """The exact ordered list of versions that a generation was computed on: frame(base), base, appended.
 

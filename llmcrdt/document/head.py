@@ -19,7 +19,7 @@ from .nodes import Node
 from .schema import TIMES_END
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Head:
     """The set-once fields of an entry. ``created_at`` is milliseconds since 1970."""
 
@@ -113,6 +113,8 @@ def _read_answers(value: Any) -> tuple[EntryId, str] | None:
 
 
 def _entry_ids(value: Any, name: str) -> tuple[EntryId, ...]:
+    if value == []:
+        return ()
     need(isinstance(value, list) and all(is_entry_id(i) for i in value), f"{name} is not a list of entry ids")
     need(len(set(value)) == len(value), f"{name} names an entry twice")
     return tuple(EntryId(i) for i in value)

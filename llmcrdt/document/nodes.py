@@ -15,7 +15,7 @@ REACH = 1 << 32
 entry with the greatest lamport there is would leave none for anybody else."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Node:
     """An entry without its content. ``session`` and ``saw_erased`` are those of alternatives only: the session that
     wrote it, and the erased entries, of those it was made of, that its author knew to be erased. ``system``: whether
@@ -66,7 +66,7 @@ class Node:
             yield self.answers
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Selection:
     """A person chose ``entry`` in a group. The greatest (lamport, session) of a group's selections wins."""
 
@@ -77,7 +77,7 @@ class Selection:
     after: tuple[EntryId, ...] = ()  # the newest entries that person had seen
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Erase:
     """One mark of an erased entry. ``seen``: the alternatives made of it that the eraser knew, and left; None
     for a mark of an older version, which does not say. Then those count as known that are older than the mark, and
@@ -125,13 +125,14 @@ def with_ancestors(entries: Iterable[EntryId], nodes: Mapping[EntryId, Node], do
     return seen
 
 
-def way_to(entry: EntryId, nodes: Mapping[EntryId, Node]) -> set[EntryId]:
-    """The entries that have to be shown for one to be, and that one."""
+def way_to(entry: EntryId, nodes: Mapping[EntryId, Node], down_to: int = 0) -> set[EntryId]:
+    """The entries that have to be shown for one to be, and that one; with ``down_to``, only those whose lamport is at
+    least that."""
     seen = {entry}
     todo = [entry]
     while todo:
         for i in nodes[todo.pop()].stands_on:
-            if i not in seen:
+            if i not in seen and nodes[i].lamport >= down_to:
                 seen.add(i)
                 todo.append(i)
     return seen

@@ -28,24 +28,12 @@ class Hider(NamedTuple):
     withheld: bool = False
 
 
-def sound_nodes(nodes: Mapping[EntryId, Node]) -> tuple[dict[EntryId, Node], dict[EntryId, str]]:
-    """O1: the entries that take part, oldest first, and why each other one does not."""
-    sound: dict[EntryId, Node] = {}
-    malformed: dict[EntryId, str] = {}
-    for node in sorted(nodes.values(), key=lambda node: node.age):
-        reason = _fault(node, sound)
-        if reason:
-            malformed[node.id] = reason
-        else:
-            sound[node.id] = node
-    return sound, malformed
-
-
-def _fault(node: Node, sound: Mapping[EntryId, Node]) -> str:
-    """Why an entry can't take part; "" if it can. ``sound`` holds every older entry that can."""
+def fault(node: Node, sound: Mapping[EntryId, Node]) -> str:
+    """O1: why an entry can't take part; "" if it can. ``sound`` holds every older entry that can; what it holds beside
+    those makes no difference."""
     above = 0
     for reference in node.references:
-        if reference not in sound:
+        if reference not in sound or sound[reference].age >= node.age:
             return f"refers to {reference}, which is missing or malformed"
         above = max(above, sound[reference].lamport)
         if above >= node.lamport:
@@ -129,7 +117,7 @@ def visible_nodes(
 
     Only forks can hide. One bit per member of a fork; each entry carries the bits of the members it is or stands on,
     but for system entries: who edits one says what holds from now on, and takes nothing back. One that the frame of
-    a generation holds goes on being shown.
+    a generation holds goes on being shown. ``sound`` may be all that follows one entry, with that left out.
     """
     forks = {group: members for group, members in groups.items() if len(members) > 1}
     bits = dict(zip((m for members in forks.values() for m in members), (1 << n for n in count()), strict=False))
@@ -138,7 +126,8 @@ def visible_nodes(
     for i, node in sound.items():  # oldest first
         over = 0
         for parent in node.stands_on:
-            over |= above[parent] | (0 if sound[parent].system else bits.get(parent, 0))
+            if parent in above:
+                over |= above[parent] | (0 if sound[parent].system else bits.get(parent, 0))
         above[i] = over
     chosen: dict[GroupId, Selection] = {}
     for act in selections:

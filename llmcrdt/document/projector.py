@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
+from collections.abc import Callable, Mapping, Set
 
 from ..crdt.backend import Replica
 from ..ids import ContentHash, EntryId
@@ -14,51 +14,63 @@ from .entry_state import EntryState, entry_of, entry_state_of, searchable_text
 from .nodes import Node
 from .order import Arrangement
 from .projection import KEEP, IndexChange, IndexRow, Known, pack_fields, unpack_fields, write_node, write_unreadable
+from .transcript import Ids, no_collections
 from .view import ConversationView
 
 
 class Projector:
-    """Implements ``projection.IndexSource``. An append costs what it adds; anything that rearranges is compared
-    whole."""
+    """Implements ``projection.IndexSource``. A change costs what it adds and what it moves."""
 
     def __init__(self, view: ConversationView, replica: Replica) -> None:
         self._view = view
         self._replica = replica
-        self._then: Arrangement | None = None
+        self._then: Ids | None = None
+        self._pins: dict[EntryId, ContentHash] = {}
+        self._pinned = 0
         self._withheld: Set[EntryId] = frozenset()
-        self._size = 0
+        self._malformed: Set[EntryId] = frozenset()
 
     def note_written(self) -> None:
-        self._then = self._view.order.now()
-        self._withheld = _withheld(self._then)
-        self._size = len(self._view.ids())
+        now = self._view.order.now()
+        self._then = self._view.ids()
+        # The pins grow in place: those that are there now are those of the latest generation's frame.
+        self._pins, self._pinned = now.pins, len(now.head) - 1
+        self._withheld, self._malformed = _withheld(now), now.malformed.keys()
+        self._view.order.steady = len(self._then)
         self._view.created.clear()
         self._view.changed.clear()
 
     def changes(self, known: Known | None) -> IndexChange | None:
-        now = self._view.order.now()
-        if known is not None:
-            return self._difference(now, known)
-        return self._extension(now) if now is self._then else None
+        with no_collections():
+            now = self._view.order.now()
+            if known is not None:
+                return self._difference(now, known)
+            return self._since(self._then, now) if self._then is not None else None
 
-    def _extension(self, now: Arrangement) -> IndexChange:
-        """The order only grew: new entries stand near the end, and what stands before them has not moved."""
-        ids, created = self._view.ids(), self._view.created
-        positions: dict[EntryId, int] = {}
-        missing, at = len(ids) - self._size, len(ids)
-        while missing:
-            at -= 1
-            positions[ids[at]] = at
-            missing -= ids[at] in created
-        pinned: set[EntryId] = set()
-        for entry in created:
-            frame = self._view.states[entry].head.frame
-            pinned.update(other for other, _ in (frame.pins if frame else ()))
-        put = set(self._view.changed)
-        put |= {entry for entry in pinned if len(self._view.states[entry].versions) != 1}
-        rows = [self._row(entry, positions.get(entry, KEEP), now) for entry in sorted(put)]
-        moved = [(i, positions.get(i, KEEP), now.pins.get(i)) for i in sorted((pinned | positions.keys()) - put)]
+    def _since(self, then: Ids, now: Arrangement) -> IndexChange:
+        """What became of the rows that were true of ``then``."""
+        view, ids = self._view, self._view.ids()
+        steady = view.order.steady
+        was = {i: (at, self._pins.get(i) if at < self._pinned else None) for at, i in enumerate(then[steady:], steady)}
+        true = {i: (at, now.pins.get(i)) for at, i in enumerate(ids[steady:], steady)}
+        nowhere = (None, None)
+        put = view.changed.keys() | (self._withheld ^ _withheld(now)) | (self._malformed ^ now.malformed.keys())
+        moved: list[tuple[str, int | None, str | None]] = []
+        for i in (*true, *(i for i in was if i not in true)):
+            before, after = was.get(i, nowhere), true.get(i, nowhere)
+            if before[1] != after[1] and i not in put and view.has_choice(i):
+                put.add(i)
+            elif before != after and i not in put:
+                moved.append((i, *after))
+        rows = [self._current(i, true, now) for i in sorted(put)]
         return IndexChange((), rows, moved)
+
+    def _current(self, entry: EntryId, places: Mapping[EntryId, tuple[int, str | None]], now: Arrangement) -> IndexRow:
+        reason = self._view.order.why_unreadable(entry)
+        if reason is not None:
+            return _unreadable(entry, reason)
+        position = places[entry][0] if entry in places else KEEP if entry in now.visible else None
+        return self._row(entry, position, now)
 
     def _difference(self, now: Arrangement, known: Known) -> IndexChange:
         positions = {entry: index for index, entry in enumerate((*now.head, *now.tail))}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, overload
 
@@ -11,6 +13,18 @@ from ..exceptions import NotSealed
 from ..ids import ContentHash, EntryId, FrameHash, tagged_hash
 from .entry import Entry
 from .frame import EMPTY_FRAME, Frame, Pin, extend_frame_hash
+
+
+@contextmanager
+def no_collections() -> Iterator[None]:
+    """Many objects that all stay: looking for garbage among them again and again costs more than they do."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 @dataclass(frozen=True)
@@ -29,6 +43,47 @@ class Elsewhere:
     way: Literal["replaced", "withheld"] = "replaced"
 
 
+class ListedElsewhere(Sequence[Elsewhere]):
+    """The hidden entries of a transcript, oldest first. Each is read when it is asked for; ``len`` reads none."""
+
+    def __init__(self, ids: Sequence[EntryId], read: Callable[[EntryId], Elsewhere], lock: threading.RLock) -> None:
+        self._ids, self._read, self._lock = ids, read, lock
+        self._found: dict[EntryId, Elsewhere] = {}
+
+    @overload
+    def __getitem__(self, index: int) -> Elsewhere: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Elsewhere, ...]: ...
+    def __getitem__(self, index: int | slice) -> Elsewhere | tuple[Elsewhere, ...]:
+        with self._lock:
+            if isinstance(index, slice):
+                with no_collections():
+                    return tuple([self._at(i) for i in self._ids[index]])
+            return self._at(self._ids[index])
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __iter__(self) -> Iterator[Elsewhere]:
+        return iter(self[:])
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, (ListedElsewhere, tuple)):
+            return NotImplemented
+        return len(self) == len(other) and self[:] == tuple(other)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._ids))
+
+    def __repr__(self) -> str:
+        return repr(self[:])
+
+    def _at(self, entry: EntryId) -> Elsewhere:
+        if entry not in self._found:
+            self._found[entry] = self._read(entry)
+        return self._found[entry]
+
+
 class Ids(Sequence[EntryId]):
     """Two lists that only grow, one after the other, as long as they are now. Costs nothing to make."""
 
@@ -44,12 +99,19 @@ class Ids(Sequence[EntryId]):
     def __getitem__(self, index: slice) -> list[EntryId]: ...
     def __getitem__(self, index: int | slice) -> EntryId | list[EntryId]:
         if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(self._size))]
+            start, end, step = index.indices(self._size)
+            if step != 1:
+                return [self[i] for i in range(start, end, step)]
+            in_head = list(self._head[start : min(end, self._head_size)])
+            return in_head + list(self._tail[max(0, start - self._head_size) : max(0, end - self._head_size)])
         if index < 0:
             index += self._size
         if not 0 <= index < self._size:
             raise IndexError("transcript index out of range")
         return self._head[index] if index < self._head_size else self._tail[index - self._head_size]
+
+    def __iter__(self) -> Iterator[EntryId]:
+        return iter(self[:])
 
     def __len__(self) -> int:
         return self._size
@@ -79,6 +141,9 @@ class EntryReader:
             self._kept[entry] = as_it_was or self._read(entry)
 
 
+_FIRST, _AT_ONCE = 16, 512  # entries that are read together: at first, and at most
+
+
 class Transcript(Sequence[Entry]):
     """The entries of a conversation in order, as of the moment it was made. Entries are read when asked for; what
     changes before that is kept here as it was.
@@ -97,14 +162,14 @@ class Transcript(Sequence[Entry]):
         tips: tuple[EntryId, ...],
         base: tuple[int, FrameHash] | None,
         malformed: Mapping[EntryId, str],
-        elsewhere: Callable[[], tuple[Elsewhere, ...]],
+        elsewhere: Callable[[], Sequence[Elsewhere]],
         erased: Sequence[tuple[int, EntryId]] = (),
     ) -> None:
         self._ids = ids
         self._reader = reader
         self._base = base  # index of the latest generation, and the hash of its frame
         self._find_elsewhere = elsewhere
-        self._elsewhere: tuple[Elsewhere, ...] | None = None
+        self._elsewhere: Sequence[Elsewhere] | None = None
         self._erased = tuple(erased)  # lamport of the erase, and entry; the latest last
         self._entries: dict[int, Entry] = {}
         self._lock = lock
@@ -123,8 +188,8 @@ class Transcript(Sequence[Entry]):
         return extend_frame_hash(before, [(e.id, e.hash or "") for e in self[start:]])
 
     @property
-    def elsewhere(self) -> tuple[Elsewhere, ...]:
-        """The entries that are not shown, oldest first (O4)."""
+    def elsewhere(self) -> Sequence[Elsewhere]:
+        """The entries that are not shown, oldest first (O4); each is read when it is asked for."""
         if self._elsewhere is None:
             self._elsewhere = self._find_elsewhere()
         return self._elsewhere
@@ -231,7 +296,7 @@ class Transcript(Sequence[Entry]):
     def __getitem__(self, index: slice) -> tuple[Entry, ...]: ...
     def __getitem__(self, index: int | slice) -> Entry | tuple[Entry, ...]:
         if isinstance(index, slice):
-            return tuple(self[i] for i in range(*index.indices(len(self._ids))))
+            return self._read(range(*index.indices(len(self._ids))))
         if index < 0:
             index += len(self._ids)
         if not 0 <= index < len(self._ids):
@@ -242,11 +307,22 @@ class Transcript(Sequence[Entry]):
                 self._entries[index] = self._reader.read(entry)
         return self._entries[index]
 
+    def _read(self, places: range) -> tuple[Entry, ...]:
+        entries = self._entries
+        with self._lock, no_collections():
+            for index in places:
+                if index not in entries:
+                    entries[index] = self._reader.read(self._ids[index])
+        return tuple([entries[index] for index in places])
+
     def __len__(self) -> int:
         return len(self._ids)
 
     def __iter__(self) -> Iterator[Entry]:
-        return (self[i] for i in range(len(self._ids)))
+        start, count = 0, _FIRST
+        while start < len(self._ids):
+            yield from self[start : start + count]
+            start, count = start + count, min(2 * count, _AT_ONCE)
 
     def __repr__(self) -> str:
         return f"<Transcript of {len(self)} entries, {self.hash}>"

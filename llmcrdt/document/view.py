@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 
 from ..crdt.backend import Node as ReplicaNode
 from ..crdt.backend import Replica, Touched
@@ -17,12 +16,12 @@ from .acts import Act, Claim, Keep, Stop, read_act, read_selection
 from .blob import Blob, BlobStorage
 from .encryption import NOWHERE, EncryptedField, FieldAddress, is_encrypted
 from .entry import Entry, SyncState
-from .entry_state import EntryState, EntryStates, chosen_version, entry_of, entry_state_of, has_choice
-from .nodes import Node, Selection, with_ancestors
+from .entry_state import EntryState, EntryStates, chosen_version, entry_at_once, entry_of, entry_state_of, has_choice
+from .nodes import Node, Selection, by_age, with_ancestors
 from .order import Arrangement, Order
 from .order_rules import Hider
 from .projection import read_nodes
-from .transcript import Elsewhere, EntryReader, Ids, Transcript
+from .transcript import Elsewhere, EntryReader, Ids, ListedElsewhere, Transcript, no_collections
 
 
 class ConversationView:
@@ -49,6 +48,7 @@ class ConversationView:
         self._lock = lock
         self._cache: dict[EntryId, Entry] = {}
         self._unread: dict[EntryId, ContentHash] = {}  # the only version of an entry that was not read yet
+        self._fields: Callable[[EntryId], ReplicaNode | None] | None = None  # reads an entry that is in ``_unread``
         self._given: weakref.WeakSet[EntryReader] = weakref.WeakSet()
         self.order = Order()
         self.states = EntryStates()
@@ -66,6 +66,10 @@ class ConversationView:
 
     def read_all(self, replica: Replica) -> None:
         """Read a whole replica; this object must be new."""
+        with no_collections():
+            self._read_all(replica)
+
+    def _read_all(self, replica: Replica) -> None:
         entries = [EntryId(key) for key in replica.keys(schema.ENTRIES)]
         found = [(entry, self._checked(entry, replica.node(schema.ENTRIES, entry))) for entry in entries]
         for entry, read in sorted(found, key=lambda f: (0 if isinstance(f[1], str) else f[1].head.lamport, f[0])):
@@ -74,7 +78,7 @@ class ConversationView:
 
     def restore(self, replica: Replica, rows: Sequence[tuple[str, int | None, str | None, str]]) -> None:
         """Take over from the entry index what ``read_all`` would find; entries are read when they are asked for."""
-        with _no_collections():
+        with no_collections():
             self._restore(replica, rows)
 
     def _restore(self, replica: Replica, rows: Sequence[tuple[str, int | None, str | None, str]]) -> None:
@@ -94,6 +98,7 @@ class ConversationView:
         pins = {EntryId(row[0]): ContentHash(row[2]) for row in rows if row[2] is not None}
         self.order.restore(nodes, unreadable, shown, pins)
         self._read_acts(replica, replica.keys(schema.ACTS))
+        self._fields = lambda entry: replica.node(schema.ENTRIES, entry)
         self.states.read = lambda entry: self._read_again(replica, entry)
         for node in nodes:
             if node.id not in self._unread:
@@ -102,6 +107,10 @@ class ConversationView:
 
     def read(self, replica: Replica, touched: Touched) -> set[EntryId]:
         """Read again what a change touched. Returns the entries that say something else now."""
+        with no_collections():
+            return self._read(replica, touched)
+
+    def _read(self, replica: Replica, touched: Touched) -> set[EntryId]:
         changed: set[EntryId] = set()
         for key in touched.of(schema.ENTRIES):
             entry = EntryId(key)
@@ -250,8 +259,12 @@ class ConversationView:
             self._encrypted.pop(entry, None)
 
     def possibly_unsealed(self) -> list[EntryId]:
-        """The sound entries, without some that are known to be sealed."""
-        return [i for i in self.order.sound() if i in self.states or i not in self._unread]
+        """The sound entries, oldest first, without some that are known to be sealed."""
+        return by_age((i for i in self.order.sound() if i in self.states or i not in self._unread), self.order.sound())
+
+    def has_choice(self, entry: EntryId) -> bool:
+        """Whether it matters which version of an entry is pinned."""
+        return (entry in self.states or entry not in self._unread) and has_choice(self.states[entry])
 
     def shown(self, entry: EntryId) -> Entry:
         """An entry in the version that the transcript shows."""
@@ -260,7 +273,14 @@ class ConversationView:
     def entry(self, entry: EntryId, pin: ContentHash | None = None) -> Entry:
         """An entry in the version that a frame pins, else in its best one, else as it has grown so far."""
         sync = self._sync_state(entry)
-        state, cached = self.states[entry], self._cache.get(entry)
+        cached = self._cache.get(entry)
+        if entry not in self.states and (only := self._unread.get(entry)) is not None and self._fields is not None:
+            if cached is None or cached.sync != sync:
+                node = self.order.sound()[entry]
+                fields = self._fields(entry) or {}
+                self._cache[entry] = cached = entry_at_once(node, fields, only, sync, self._address, self._blobs)
+            return cached
+        state = self.states[entry]
         if cached and cached.sync == sync and cached.hash == chosen_version(state, pin)[1]:
             return cached
         self._cache[entry] = made = entry_of(entry, state, pin, sync, self._blobs)
@@ -288,14 +308,14 @@ class ConversationView:
             erased=sorted((self.states[i].erased_at, i) for i in self.erased if i in now.visible),
         )
 
-    def _elsewhere(self, now: Arrangement, reader: EntryReader) -> Callable[[], tuple[Elsewhere, ...]]:
+    def _elsewhere(self, now: Arrangement, reader: EntryReader) -> Callable[[], ListedElsewhere]:
         hidden_by = now.hidden_by
 
-        def elsewhere() -> tuple[Elsewhere, ...]:
+        def elsewhere() -> ListedElsewhere:
             with self._lock:
-                unseen = self._unseen(hidden_by, reader)
-                found = ((reader.read(i), hider, i in unseen) for i, hider in hidden_by.items())
-                return tuple(sorted((_listed(*each) for each in found), key=lambda e: (e.entry.lamport, e.entry.id)))
+                ids = by_age(hidden_by, self.order.sound())
+            unseen = cache(lambda: self._unseen(hidden_by, reader))
+            return ListedElsewhere(ids, lambda i: _listed(reader.read(i), hidden_by[i], i in unseen()), self._lock)
 
         return elsewhere
 
@@ -326,15 +346,3 @@ class ConversationView:
 
 def _listed(entry: Entry, hider: Hider, unseen: bool) -> Elsewhere:
     return Elsewhere(entry, hider.way, unseen, "withheld" if hider.withheld else "replaced")
-
-
-@contextmanager
-def _no_collections() -> Iterator[None]:
-    """Many objects that all stay: looking for garbage among them again and again costs a quarter of the time."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()

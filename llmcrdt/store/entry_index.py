@@ -124,9 +124,9 @@ class SqliteEntryIndex:
                 put = () if added == len(put) else put
             for row in put:
                 _put(db, document, row)
-            for entry, position, pin in moved:
-                query = "UPDATE entries SET position = CASE ? WHEN -1 THEN position ELSE ? END, pin = ?"
-                db.execute(f"{query} WHERE document = ? AND entry = ?", [position, position, pin, document, entry])
+            query = "UPDATE entries SET position = CASE ? WHEN -1 THEN position ELSE ? END, pin = ?"
+            query += " WHERE document = ? AND entry = ?"
+            db.executemany(query, ([position, position, pin, document, entry] for entry, position, pin in moved))
             db.execute("INSERT OR REPLACE INTO tables VALUES (?, ?, ?)", [document, seq, rules])
             self._waiting += rows
             if self._waiting > INDEX_AT:
@@ -202,7 +202,12 @@ def forget_rows(db: Database, document: str) -> None:
     """Drop the rows of a document. The index is built anew: deleting from it would leave the words in its pages."""
     db.execute("DELETE FROM tables WHERE document = ?", [document])
     if db.execute("DELETE FROM entries WHERE document = ?", [document]).rowcount:
-        db.execute("INSERT INTO entry_words (entry_words) VALUES ('rebuild')")
+        forget_words(db)
+
+
+def forget_words(db: Database) -> None:
+    """Build the index of words anew: what was taken out of it would stay in its pages."""
+    db.execute("INSERT INTO entry_words (entry_words) VALUES ('rebuild')")
 
 
 def _put(db: Database, document: str, row: Row) -> None:

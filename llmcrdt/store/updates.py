@@ -9,7 +9,7 @@ from sqlite3 import Connection as Database
 from ..exceptions import ConversationNotFound
 from . import base, update_rows
 from .connection import Connection
-from .entry_index import forget_rows
+from .entry_index import forget_rows, forget_words
 from .outbox import SqliteOutboxes
 from .relay_tasks import SqliteRelayTasks
 
@@ -85,17 +85,23 @@ class SqliteUpdates:
             if self.unseen(document, seen, writer):
                 return False
             whole, pending = snapshot()
-            last = update_rows.last_update(db, document)
+            last = update_rows.last_seq(db, document)
+            true = self._connection.one("SELECT place FROM tables WHERE document = ?", document) == last
             emptied = self._empty_outboxes(db, document, whole)
             db.execute("DELETE FROM set_aside WHERE document = ?", [document])
             update_rows.delete_unqueued(db, document)
-            forget_rows(db, document)
+            if true:  # the rows say what the document says now; the index of their words has what they said before
+                forget_words(db)
+            else:
+                forget_rows(db, document)
             update_rows.put_snapshot(db, document, last, whole)
             kept = [(update_rows.insert(db, document, update), update) for update in pending]
             seqs = [seq for seq, update in kept if self._redact(whole, [update]) is None] if emptied else []
             for relay, pieces, keys in emptied:
                 redacted = update_rows.insert_pieces(db, document, pieces, keys)
                 self._outboxes.queue(db, relay, document, [*redacted, *seqs])
+            place = update_rows.last_seq(db, document)
+            db.execute("UPDATE tables SET place = ? WHERE document = ?", [place, document])
             update_rows.want_purge(db, document)
             self._relay_tasks.want_compaction(db, document)
         if self._connection.empty_wal():

@@ -10,6 +10,7 @@ import random
 import sys
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -88,14 +89,20 @@ def transcript(order: Order) -> tuple[str, ...]:
     return (*now.head, *now.tail)
 
 
-def grow(rng: random.Random, replicas: int, steps: int) -> tuple[list[model.Document], list[Order]]:
-    """One schedule: every replica has a model document and an incrementally kept real order."""
+def places(order: Order) -> list[tuple[str, str | None]]:
+    return [(i, order.now().pins.get(EntryId(i))) for i in transcript(order)]
+
+
+def grow(rng: random.Random, replicas: int, steps: int, *, near: int = 100) -> tuple[list[model.Document], list[Order]]:
+    """One schedule: every replica has a model document and an incrementally kept real order. ``near``: how many of the
+    last entries are edited and selected."""
     documents = [model.Document() for _ in range(replicas)]
     orders = [Order() for _ in range(replicas)]
     for n in range(steps):
         k = rng.randrange(replicas)
         document, order, act = documents[k], orders[k], rng.random()
         new, lamport, before = f"{rng.randrange(10**6):06d}.{n}", document.next_lamport(), document.transcript()
+        stood, order.steady = places(order), len(before)
         entry: model.Entry | None = None
         if act < 0.3:
             entry = model.Entry(new, rng.choice(("user", "user", "system")), document.tips(), lamport)
@@ -105,17 +112,17 @@ def grow(rng: random.Random, replicas: int, steps: int) -> tuple[list[model.Docu
             call = rng.choice(calls)  # it may be hidden by now; an older writer took the tips for parents
             entry = model.Entry(new, "tool", (call,) if rng.random() < 0.8 else document.tips(), lamport, answers=call)
         elif act < 0.7 and before:
-            old = document.entries[rng.choice(before)]
+            old = document.entries[rng.choice(before[-near:])]
             if old.role != "tool":
                 saw = document.known_erased(old.id) if rng.random() < 0.8 else frozenset()
                 entry = model.Entry(
                     new, old.role, old.parents, lamport, old.id, old.frame, session=f"session{k}", saw_erased=saw
                 )
         elif act < 0.74 and document.sound():
-            document.select(rng.choice(sorted(document.sound())), f"session{k}")
+            document.select(rng.choice(document.by_age(document.sound())[-near:]), f"session{k}")
         elif act < 0.84 and document.sound():
             edited = {e.alternative_of for d in documents for e in d.entries.values()} & document.sound().keys()
-            chosen = rng.choice(sorted(edited or document.sound()))
+            chosen = rng.choice(document.by_age(edited or document.sound())[-near:])
             new_mark = (chosen, f"session{k}") not in document.erased
             document.erase(chosen, f"session{k}")
             if new_mark and rng.random() < 0.2:  # as marks were before they said what had been seen
@@ -135,6 +142,7 @@ def grow(rng: random.Random, replicas: int, steps: int) -> tuple[list[model.Docu
             feed(order, document, rng)
         feed_acts(order, document)
         check(order, document)
+        assert places(order)[: order.steady] == stood[: order.steady]
     return documents, orders
 
 
@@ -148,6 +156,15 @@ def check(order: Order, document: model.Document) -> None:
     fresh = Order()
     feed(fresh, document, random.Random(1))
     assert transcript(fresh) == transcript(order)
+    assert fresh.now().hidden_by == order.now().hidden_by
+    assert (fresh.now().pins, fresh.now().tips) == (order.now().pins, order.now().tips)
+    assert (fresh.now().malformed, fresh.newest()) == (order.now().malformed, order.newest())
+    assert fresh.sound() == order.sound()
+    places_of = {i: place for place, i in enumerate(order.sound())}
+    assert all(places_of[i] < place for i, place in places_of.items() for i in order.sound()[i].references)
+    for entry in document.sound():
+        assert fresh.members(EntryId(entry)) == order.members(EntryId(entry))
+        assert fresh.forks_on_path(EntryId(entry)) == order.forks_on_path(EntryId(entry))
     assert sorted({*order.now().visible, *order.now().hidden_by, *order.now().malformed}) == sorted(document.entries)
     if order.now().generation:
         latest = order.sound()[order.now().generation]
@@ -160,6 +177,13 @@ def check(order: Order, document: model.Document) -> None:
 @given(st.integers(0, 2**32), st.integers(1, 4), st.integers(1, 40))
 def test_the_order_is_the_one_the_rules_state(seed: int, replicas: int, steps: int) -> None:
     grow(random.Random(seed), replicas, steps)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32), st.integers(1, 3))
+def test_what_is_counted_again_is_what_the_rules_state(seed: int, near: int) -> None:
+    """Changes near the end of a longer conversation: most of it is not looked at again."""
+    grow(random.Random(seed), 2, 60, near=near)
 
 
 @settings(max_examples=25, deadline=None)
@@ -200,6 +224,30 @@ def test_a_long_linear_conversation_is_never_recounted() -> None:
         order.put(Node(EntryId(names[-1]), tuple(EntryId(i) for i in names[-2:-1]), n + 1, frame=frame))
         assert not order._stale
         assert transcript(order) == tuple(names)
+
+
+def test_a_change_near_the_end_looks_at_nothing_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same cost in a long conversation as in a short one: edits, answers in place of others, selections."""
+    order, names, counted = Order(), list[str](), list[int]()
+    count = Order._count
+
+    def counting(self: Order, low: dict[EntryId, Node], waist: EntryId | None) -> None:
+        counted.append(len(low))
+        count(self, low, waist)
+
+    monkeypatch.setattr(Order, "_count", counting)
+    for n in range(300):
+        frame = frame_of_list(names) if n % 2 else None
+        parents = tuple(EntryId(i) for i in names[-1:])
+        names.append(f"{n:06d}")
+        node = Node(EntryId(names[-1]), parents, 3 * n + 1, frame=frame)
+        order.put(node)
+        order.put(Node(EntryId(f"{n:06d}again"), parents, 3 * n + 2, alternative_of=node.id, frame=frame))
+        assert transcript(order) == (*names[:-1], f"{n:06d}again")
+        order.select(Selection(group_of(node, order.sound()), "s", 3 * n + 3, node.id))
+        assert transcript(order) == tuple(names)
+    assert max(counted) <= 4
+    assert len(order.now().hidden_by) == 300
 
 
 def frame_of_list(names: list[str]) -> Frame:

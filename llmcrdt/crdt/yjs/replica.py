@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 import pycrdt
+from pycrdt import _pycrdt
 
 from ...exceptions import LLMCRDTError, MalformedUpdate
 from ..backend import Applied, Node, Other, ParsedUpdate, Scalar, SharedText, Touched, check_value
@@ -26,6 +27,8 @@ from .update import (
     write_deletes,
 )
 
+_Map: Any = _pycrdt.Map  # the core's own types, which know more than their stubs say
+_Text: Any = _pycrdt.Text
 _EMPTY = b"\x00\x00"  # the update that says nothing
 
 
@@ -225,14 +228,23 @@ class YjsReplica:
         return _scalar(self._maps[root].get(key))
 
     def node(self, root: str, key: str) -> Node | None:
-        found = self._maps[root].get(key)
-        if not isinstance(found, pycrdt.Map):
-            return None
-        fields: dict[str, Scalar | SharedText] = {}
-        for name, value in found.items():
-            shown = SharedText(str(value)) if isinstance(value, pycrdt.Text) else _scalar(value)
-            fields[name] = Other() if shown is None else shown
-        return fields
+        with self._doc.transaction() as transaction:
+            # Below pycrdt's own classes: of its dozen calls for each field, this makes one.
+            inside = transaction._txn
+            found: Any = self._maps[root].integrated
+            node: Any = found.get(inside, key) if found.has(inside, key) else None
+            if type(node) is not _Map:
+                return None
+            fields: dict[str, Scalar | SharedText] = {}
+            for name in node.keys(inside):
+                value = node.get(inside, name)
+                if isinstance(value, (str, bytes)):
+                    fields[name] = value
+                elif isinstance(value, _Text):
+                    fields[name] = SharedText(value.get_string(inside))
+                else:
+                    fields[name] = bytes(value) if isinstance(value, bytearray) else Other()
+            return fields
 
     def _watch(self) -> None:
         """Observe from the first change after loading on: events for what is loaded would only cost time."""
