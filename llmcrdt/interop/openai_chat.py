@@ -316,7 +316,8 @@ def export(
     kept = [entry for entry in entries if _is_exported(entry)]
     tools: list[JSON] = []
     whole: dict[str, JSON] = {}
-    for part in _configs(entry for entry in kept if entry.role == "system"):
+    settings = sorted((entry for entry in kept if entry.role == "system"), key=lambda entry: (entry.lamport, entry.id))
+    for part in _configs(settings):  # the youngest count, wherever a merge has put them
         if isinstance(part.values.get("tools"), list):
             tools = [tool for tool in part.values["tools"] if _is_tool(tool)]
         whole |= _object(part.values.get(_EXTRA))

@@ -125,6 +125,13 @@ def test_tools_that_are_none_are_left_out(conv: llmcrdt.Conversation) -> None:
     assert "tools" not in request
 
 
+def test_the_youngest_tools_count_wherever_a_merge_has_put_them(conv: llmcrdt.Conversation) -> None:
+    tools = [[{"type": "function", "function": {"name": name}}] for name in ("old", "new")]
+    old, new = [conv.append("system", tools=each) for each in tools]
+    request: Any = openai_chat.export([new, old])
+    assert request["tools"] == tools[1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
