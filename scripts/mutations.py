@@ -94,8 +94,7 @@ MUTATIONS = (
     ),
     Mutation(
         "O3", "runs of several devices mix by age", "arrange",
-        "todo += sorted(ready, key=lambda i: (place[i], nodes[i].system, youth[i]))",
-        "todo = sorted([*todo, *ready], key=lambda i: youth[i])",
+        "todo += ready", "todo = sorted([*todo, *ready], key=lambda i: youth[i])",
         _RULES + "test_o3_what_each_device_said_offline_stays_together",
     ),
     Mutation(
@@ -109,7 +108,7 @@ MUTATIONS = (
     ),
     Mutation(
         "O3", "what a result's writer had before it counts for nothing", "arrange",
-        "waits[i].update(*(waits[parent] for parent in waits[i] & attached))", "pass", _MODEL,
+        "if not attached.isdisjoint(before):", "if False:", _MODEL,
     ),
     Mutation(
         "O3", "what a frame holds stands after it once more", "Order._count",

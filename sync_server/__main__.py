@@ -160,7 +160,7 @@ def _notify(state: str) -> None:
 
 
 class _Json(logging.Formatter):
-    """One JSON object a line. What the relay logs names no content, and no document by its id."""
+    """One JSON object a line. No line names a content, and no document by its id."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {

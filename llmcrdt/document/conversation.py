@@ -217,9 +217,9 @@ class Conversation:
 
     def edit(self, entry: Entry | EntryId, content: Content, *, author: str | None = None) -> Entry:
         """Say something else in an entry's place. The old one stays, as an alternative. Parts that are not text stay
-        too, but for settings that a younger entry has changed. What follows a system entry goes on being shown, and so
-        does the old one where an answer was computed on it: then the new one stands at the end, and counts from there
-        on."""
+        too, but for settings that a younger entry has changed. An edit of an erased entry is an entry of its own in
+        that place: nothing of the erased one comes back. What follows a system entry goes on being shown, and so does
+        the old one where an answer was computed on it: then the new one stands at the end, and counts from there on."""
         return self._entries.edit(entry, content, author)
 
     def select(self, entry: Entry | EntryId) -> None:

@@ -201,10 +201,12 @@ def arrange(last: EntryId | None, rest: Sequence[EntryId], nodes: Mapping[EntryI
         if call is not None and call in here:
             results.setdefault(call, []).append(i)
     attached = {i for answers in results.values() for i in answers}
-    waits: dict[EntryId, set[EntryId]] = {}  # for each entry, those of the rest that have to stand before it
+    waits: dict[EntryId, list[EntryId]] = {}  # for each entry, those of the rest that have to stand before it
     for i in rest:
-        waits[i] = {parent for parent in nodes[i].parents if parent in waits}
-        waits[i].update(*(waits[parent] for parent in waits[i] & attached))  # results stand by their calls alone
+        before = [parent for parent in nodes[i].parents if parent in waits]
+        if not attached.isdisjoint(before):  # those stand by their calls, and don't wait themselves
+            before = [*{*before, *(each for parent in before if parent in attached for each in waits[parent])}]
+        waits[i] = before
     children: dict[EntryId, list[EntryId]] = {}
     missing = {i: len(before) for i, before in waits.items() if i not in attached}
     for i in missing:
@@ -227,7 +229,9 @@ def arrange(last: EntryId | None, rest: Sequence[EntryId], nodes: Mapping[EntryI
                 if not missing[child]:
                     ready.append(child)
             block += reversed(results.get(i, []))
-        todo += sorted(ready, key=lambda i: (place[i], nodes[i].system, youth[i]))
+        if len(ready) > 1:
+            ready.sort(key=lambda i: (place[i], nodes[i].system, youth[i]))
+        todo += ready
         if not todo:
             return out
         block, ready = [todo.pop()], []

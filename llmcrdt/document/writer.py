@@ -26,8 +26,9 @@ Hidden = Mapping[str, bytes | HiddenField]
 
 
 class EntryWriter:
-    """Writes the entries of one conversation. It holds nothing itself. The methods of ``Conversation`` of the same
-    names say what they do; ``author``: None is the host's."""
+    """Writes the entries of one conversation. It holds nothing itself. ``append``, ``edit`` and ``summarize`` are
+    ``Conversation``'s of these names; the others are the steps of a ``Stream`` and a ``Turn``. ``author``: None is the
+    host's."""
 
     def __init__(self, core: ConversationCore) -> None:
         self._core = core

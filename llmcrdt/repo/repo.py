@@ -282,7 +282,7 @@ class Repo:
 
     def invite(self, relay: str | None = None, token: str | None = None, *, keys: bool = True) -> str:
         """All that a new device needs, as one string for its ``llmcrdt.open(path, invite=...)``: the relay's address, a
-        token for it, the library, and the keys of sealed fields (unless ``keys`` is False). Whoever has the string can
+        token for it, the library, and the keys of sealed fields (unless ``keys`` is False). Its holder can
         read and write all of the library: hand it over on a safe way, and make a token for each device.
 
         ``relay``: its address as the new device sees it; it is remembered here too. None: the one that is known here.

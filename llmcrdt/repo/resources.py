@@ -84,7 +84,7 @@ class Resources:
         if own != self.crdt.kind:
             raise CRDTMismatch(
                 f"The documents of {self.store.path} are of kind {own!r}, not {self.crdt.kind!r}.",
-                hint="Open it with the backend of its kind, or give another file name; nothing was changed.",
+                hint="Give another file name; nothing was changed. A backend of one's own goes to RepoCore(crdt=...).",
             )
 
     def _own_library(self, library: str | None) -> DocumentId:

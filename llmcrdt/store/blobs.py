@@ -1,7 +1,7 @@
 """Attachments on disk: one file per content, named by its SHA-256, in a folder beside the database.
 
-A file appears under its hash whole or not at all: it is written aside, brought to disk, and renamed. Whoever asks for a
-content gets it checked; a file that is not what its name says is set aside and counts as missing. What is missing is a
+A file appears under its hash whole or not at all: it is written aside, brought to disk, and renamed. A content that is
+asked for is checked; a file that is not what its name says is set aside and counts as missing. A missing one is a
 state: the document names it, and ``put`` takes it in whenever it comes.
 
     chats.db.blobs/ab/cd/abcd...   a content
@@ -83,7 +83,7 @@ class BlobStore:
         return {hash_ for hash_ in self._named() if not self.has(hash_)}
 
     def collect(self, keep: float = 3600.0) -> Collected:
-        """Remove contents that no document names, and what writers who died left. What is younger than ``keep`` seconds
+        """Remove contents that no document names, and what writers who died left. Those younger than ``keep`` seconds
         stays: its entry may be about to be written. Raises NewerDocument where a document can't be read."""
         oldest = time.time() - keep
         old = [path for path in self._files() if _age(path, oldest)]

@@ -72,7 +72,7 @@ class Keyring:
         return self._make(conversation, only_first=False)
 
     def export(self, conversation: str) -> str:
-        """The keys of a conversation as text, for another device's ``add``. Whoever reads it can open every sealed
+        """The keys of a conversation as text, for another device's ``add``. Anybody who reads it can open every sealed
         field of the conversation: hand it over on a safe way."""
         return json.dumps(_to_json({DocumentId(conversation): self.keys(conversation)}), separators=(",", ":"))
 
@@ -133,7 +133,7 @@ class Keyring:
 
     @contextmanager
     def _changing(self) -> Iterator[_Keys]:
-        """What is in the file, to be changed; written at the end."""
+        """The contents of the file, to be changed; written at the end."""
         with self._mutex, locked(self.path):
             self._read_as = None  # before a change the file itself counts, not how it looks from outside
             known = dict(self._read())

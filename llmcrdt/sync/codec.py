@@ -6,7 +6,6 @@ against the bytes that are really there before it allocates.
 
 from __future__ import annotations
 
-import re
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +21,7 @@ from .messages import (
     DELETE_REFUSED,
     FOLD_DONE,
     FOLD_FAILED,
+    KIND,
     MAX_AGENT,
     MAX_FRAME,
     MAX_PRESENCE,
@@ -59,7 +59,6 @@ from .messages import (
 _FEW: Final = 16
 """So many things are made when a frame is read; of more it is noted where they are, and they are cut when asked for."""
 _FEW_PRESENT: Final = 4
-_KIND = re.compile(rb"[a-z0-9-]{1,16}")
 
 
 # ---------------------------------------------------------------- writing
@@ -204,10 +203,10 @@ class Reader:
         return Cursor(self.id(), self.uint(), self.take(32))
 
     def kind(self) -> str:
-        raw = self.blob(16)
-        if not _KIND.fullmatch(raw):
+        kind = self.blob(16).decode("latin-1")
+        if not KIND.fullmatch(kind):
             raise MalformedFrame("A kind is 1 to 16 of a-z, 0-9 and -.")
-        return raw.decode("ascii")
+        return kind
 
     def data(self, count: int) -> Sequence[bytes]:
         if count > _FEW:

@@ -5,6 +5,7 @@ codec.py has them as bytes, chain.py the hashes that tie a log together.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -32,6 +33,9 @@ MAX_PRESENT: Final = 1024
 """Entries in one PRESENCE message."""
 MAX_PRESENCE: Final = 16 << 10
 """Bytes of the states in one PRESENCE message."""
+
+KIND: Final = re.compile("[a-z0-9-]{1,16}")
+"""The kind of a document, all of it."""
 
 PRESENCE: Final = 1
 """The feature bit of PRESENCE messages."""

@@ -36,7 +36,7 @@ OLD_NAMES: Mapping[str, str] = {
 
 
 def defaults(file: Path | None, environment: Mapping[str, str]) -> dict[str, Any]:
-    """What the file and the environment say, by the names of the flags; "limits" as a dict. Raises ValueError."""
+    """Settings of the file and the environment, by the names of the flags; "limits" as a dict. Raises ValueError."""
     found = _from_file(file) if file else {}
     found.setdefault("limits", {})
     for name, kind in _NAMES.items():

@@ -1,4 +1,4 @@
-"""Who may do what: signed tokens (JWT, HS256 or EdDSA), a list of those that were made, and those that were taken back.
+"""Rights of clients: signed tokens (JWT, HS256 or EdDSA), a list of those that were made, and of those taken back.
 
 The folder of a relay with tokens holds ``token.key``, the secret that signs them, and ``tokens.jsonl``: one line for
 each token made or revoked, without the token itself. Both are readable by their owner only. Tokens that others sign
@@ -42,7 +42,7 @@ class TokenRefused(Exception):
 
 @dataclass(frozen=True)
 class Grant:
-    """What a token allows. ``expires``: seconds since 1970; None: never. ``key``: the id of the public key that it was
+    """The rights of a token. ``expires``: seconds since 1970; None: never. ``key``: the id of the public key it was
     checked with; empty: this relay made it."""
 
     id: str
@@ -62,7 +62,7 @@ class Grant:
 
 
 EVERYTHING = Grant("", "", "admin", ("*",))
-"""What everybody may at an open relay."""
+"""The rights of everybody at an open relay."""
 
 
 class Tokens:
@@ -83,7 +83,7 @@ class Tokens:
         return self._on
 
     def check(self, token: bytes) -> Grant:
-        """What a token allows. Raises TokenRefused."""
+        """The rights of a token. Raises TokenRefused."""
         if not self._on:
             return EVERYTHING
         if not token:
@@ -204,7 +204,7 @@ class Tokens:
             raise AccessError(f"{path} can't be read: {e.strerror}.", hint="Check its owner.") from e
 
     def _end(self) -> bytes:
-        """What ends the last line, where that has no end. Nothing is taken away: another process may write as well."""
+        """The end of the last line, where that has none. Nothing is taken away: another process may write as well."""
         try:
             last = (self._folder / TOKENS).read_bytes().rpartition(b"\n")[2]
         except OSError:  # it is not there, or the write will say why

@@ -10,7 +10,8 @@ from llmcrdt.sync.messages import MAX_RECORD, MAX_RECORDS
 
 @dataclass(frozen=True)
 class Limits:
-    """Sizes are bytes, times seconds. docs/protocol.md says what a peer gets past each."""
+    """Sizes are bytes, times seconds. Section 4 of docs/protocol.md has those that a peer can meet, and the answer past
+    each; the others are the relay's own affair."""
 
     record: int = MAX_RECORD
     """Data of one record; at most what a frame can carry."""
@@ -90,7 +91,7 @@ class Limits:
     """Processor time for one of them there, and a second more for each MiB; then that worker is ended, and the record
     refused."""
     check_cost: int = 1 << 10
-    """What a record that is to be checked counts in ``window`` beside its bytes, so that many small ones are not a long
+    """The weight of a record that is to be checked in ``window`` beside its bytes, so that many small ones are no long
     queue."""
     merge_cost: int = 4 << 10
     """The same for an update of a Yjs client, which takes a transaction of its own."""
@@ -114,9 +115,9 @@ class Limits:
     presence_document: int = 1_000
     """Presence entries of one document; as many that are gone are remembered."""
     presence_cost: int = 16 << 10
-    """What a PRESENCE message counts in ``rate`` beside its bytes."""
+    """The weight of a PRESENCE message in ``rate`` beside its bytes."""
     retry_after: float = 1.0
-    """What a client is told when the relay stops, is full, or can't write."""
+    """Seconds after which a client may come back, told when the relay stops, is full, or can't write."""
     handshake: float = 10.0
     """From the TCP connection to the upgraded WebSocket, and again to HELLO."""
     idle_timeout: float = PATIENCE

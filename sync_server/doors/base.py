@@ -1,7 +1,7 @@
 """A protocol, as a relay needs to know it: ``Door``, one for each connection.
 
 state       enters with                          and may
-NEW         the door is made                     begin
+NEW         the door is made                     begin, close_frame
 BEGUN       begin                                receive what greets the relay, close_frame
 GREETED     begin, or receive gave Welcome       receive, encode, ask_back, confirm, close_frame
 REFUSED     any of these raised Refused          close_frame
@@ -59,9 +59,10 @@ class Door(Protocol):
     1. ``receive`` and ``begin`` raise Refused and nothing else, whatever a client sends.
     2. A message that the client's token does not allow gets an Answer or Refused; it is never given to the rooms.
     3. A message names only documents that the token lets the client read.
-    4. ``encode`` depends on the message alone: doors with the same ``protocol`` give the same payloads, so that a relay
+    4. The kind in a message is one (``messages.KIND``), whatever a client calls it.
+    5. ``encode`` depends on the message alone: doors with the same ``protocol`` give the same payloads, so that a relay
        encodes once what goes to many.
-    5. A token that expired or was revoked is noticed by ``confirm`` and by ``receive``, before anything is done with
+    6. A token that expired or was revoked is noticed by ``confirm`` and by ``receive``, before anything is done with
        what came.
     """
 

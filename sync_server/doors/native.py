@@ -37,7 +37,7 @@ from ..core.validation import DiffResponse, Request
 from .base import Answer, CloseFrame, DoorType, Keepalive, Refused, permitted
 
 ClientMessage: TypeAlias = Open | Close | Push | Barrier | Fold | Presence | Delete
-"""What a client may say to the rooms."""
+"""The messages that a client may send to the rooms."""
 
 
 CLOSE_CODES: Mapping[int, int] = {
@@ -136,7 +136,7 @@ class NativeDoor:
             permitted(self._tokens.confirm, self.grant)
 
     def _forbidden(self, message: ClientMessage) -> Error | Deleted | None:
-        """What answers a message which the token doesn't allow."""
+        """The answer to a message which the token doesn't allow."""
         self.confirm()
         grant = self.grant
         match message:

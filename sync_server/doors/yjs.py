@@ -63,7 +63,7 @@ class Update:
 
 @dataclass(frozen=True, slots=True)
 class Awareness:
-    """What clients say of themselves, as in PRESENCE: no state (JSON's null) where one is gone."""
+    """The states of clients, as in PRESENCE: no state (JSON's null) where one is gone."""
 
     states: Sequence[Announcement]
 
@@ -134,7 +134,7 @@ def _read_sync(reader: Reader, size: int) -> YjsMessage:
 
 
 def _read_awareness(reader: Reader) -> Awareness:
-    """What is too large for PRESENCE is passed over: a page sends on what it heard of others, in its own spelling."""
+    """A state too large for PRESENCE is passed over: a page sends on what it heard of others, in its own spelling."""
     starts, left = places(), MAX_PRESENCE
     for _ in range(reader.uint(0, MAX_PRESENT)):
         at = reader.at

@@ -65,10 +65,10 @@ class SnapshotStore(Protocol):
     def part(self, document: bytes, index: int) -> Part:
         """A part of the snapshot, from 0 on."""
 
-    def put(self, document: bytes, upto: Cursor, session: bytes, records: Sequence[bytes], part: int) -> bool:
-        """Stage that ``records``, named as those of ``session``, stand for all up to a place, in parts of ``part``
-        bytes. The bytes of the document's rejected records go with it. False, and nothing is done, where that is no
-        place in this log after the snapshot there is."""
+    def put(self, document: bytes, upto: Cursor, session: bytes, records: Sequence[bytes], part_size: int) -> bool:
+        """Stage that ``records``, named as those of ``session``, stand for all up to a place, in parts of
+        ``part_size`` bytes. The bytes of the document's rejected records go with it. False, and nothing is done, where
+        that is no place in this log after the snapshot there is."""
 
     def tail_size(self, document: bytes) -> int:
         """Bytes of data in the tail."""
@@ -83,7 +83,7 @@ class SnapshotStore(Protocol):
     def contents(self, document: bytes, upto: int) -> Iterator[bytes]:
         """All that is committed up to a position: the snapshot's records, then the others. May run on any thread."""
 
-    def contents_in_thirds(self, document: bytes, after: int, upto: int) -> Iterator[bytes]:
+    def contents_around(self, document: bytes, after: int, upto: int) -> Iterator[bytes]:
         """The snapshot's records; the tail up to ``after``; the tail after that up to ``upto``; and an empty one
         between the three. Nothing at all where ``after`` is not in the tail. May run on any thread."""
 
@@ -129,17 +129,34 @@ class Quotas(Protocol):
         """How many documents to which nothing was ever appended were deleted for a subject."""
 
 
+REJECTED_KEPT = 20
+"""Rejected records of one document that are kept."""
+
+
+class RejectedRecord(NamedTuple):
+    """``size``: of its data in bytes; ``data``: its beginning, None after a snapshot."""
+
+    session: bytes
+    n: int
+    reason: str
+    size: int
+    data: bytes | None
+
+
 class RejectedRecords(Protocol):
     """Records that a check refused, apart from the log, for the operator.
 
     Invariants:
 
     1. No log, snapshot or quota holds them.
-    2. Of each document only the last ones are kept, and their bytes only until its next snapshot.
+    2. Of each document only the last ``REJECTED_KEPT`` are kept, and their bytes only until its next snapshot.
     """
 
     def keep(self, document: bytes, record: Record, reason: str) -> None:
         """Stage that a record was rejected. The same one again takes no more room."""
+
+    def read(self, document: bytes) -> Sequence[RejectedRecord]:
+        """Those of a document that are kept, the last at the end."""
 
 
 class Sweeper(Protocol):

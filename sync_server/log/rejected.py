@@ -7,14 +7,14 @@ empties them; name, size and reason stay.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 
 from llmcrdt.sync.chain import digest
 from llmcrdt.sync.messages import Record
 
+from .admin import REJECTED_KEPT, RejectedRecord
 from .database import SqliteDatabase
 
-KEPT = 20
-"""Rejected records kept of one document."""
 MOST = 1 << 20
 """Bytes of one of them that are kept."""
 
@@ -40,8 +40,13 @@ class SqliteRejected:
             db.execute(
                 "DELETE FROM refused WHERE document = ? AND number NOT IN"
                 " (SELECT number FROM refused WHERE document = ? ORDER BY number DESC LIMIT ?)",
-                (document, document, KEPT),
+                (document, document, REJECTED_KEPT),
             )
+
+    def read(self, document: bytes) -> Sequence[RejectedRecord]:
+        sql = "SELECT session, n, reason, size, data FROM refused WHERE document = ? ORDER BY number"
+        with self._db.errors():
+            return [RejectedRecord(*row) for row in self._db.connection.execute(sql, (document,))]
 
 
 def clear(db: sqlite3.Connection, document: bytes) -> None:

@@ -48,7 +48,7 @@ class SqliteSnapshots:
             raise LogError(f"{self._db.path} lacks a part of a snapshot.", hint="Restore it from a backup.")
         return Part(*row)
 
-    def put(self, document: bytes, upto: Cursor, session: bytes, records: Sequence[bytes], part: int) -> bool:
+    def put(self, document: bytes, upto: Cursor, session: bytes, records: Sequence[bytes], part_size: int) -> bool:
         database = self._db
         doc = database.document(document)
         if doc is None or upto.position <= doc.compacted or not holds(database, doc, upto):
@@ -58,7 +58,7 @@ class SqliteSnapshots:
             database.flush()
             database.write_sizes()
             db = database.write()
-            doc.snapshot = _put(db, doc, upto, session, records, part)
+            doc.snapshot = _put(db, doc, upto, session, records, part_size)
             rejected.clear(db, document)
             (doc.tail_size,) = db.execute("SELECT size FROM documents WHERE number = ?", (doc.number,)).fetchone()
         database.used.pop(doc.owner, None)
@@ -105,12 +105,12 @@ class SqliteSnapshots:
             if found:
                 yield from _contents(db, found[0], upto)
 
-    def contents_in_thirds(self, document: bytes, after: int, upto: int) -> Iterator[bytes]:
+    def contents_around(self, document: bytes, after: int, upto: int) -> Iterator[bytes]:
         with explaining(self._db.path), closing(sqlite3.connect(self._db.path, isolation_level=None)) as db:
             db.execute("BEGIN")
             found = db.execute("SELECT number FROM documents WHERE id = ? AND gone = 0", (document,)).fetchone()
             if found:
-                yield from _contents_in_thirds(db, found[0], after, upto)
+                yield from _contents_around(db, found[0], after, upto)
 
     def request(self, document: bytes) -> None:
         doc = self._db.existing(document)
@@ -185,7 +185,7 @@ def _contents(db: sqlite3.Connection, document: int, upto: int) -> Iterator[byte
         yield data
 
 
-def _contents_in_thirds(db: sqlite3.Connection, document: int, after: int, upto: int) -> Iterator[bytes]:
+def _contents_around(db: sqlite3.Connection, document: int, after: int, upto: int) -> Iterator[bytes]:
     base, snapshot = key(document, 0), load_snapshot(db, document)
     compacted = snapshot.position if snapshot else 0
     if not compacted <= after < upto:

@@ -29,9 +29,9 @@ from ..doors.base import Door
 from .frames import PlainFrames
 
 SLICE = 16 << 10
-"""Bytes that are given to a socket at a time. What it can't send it copies; frames wait here, where all share them."""
+"""Bytes that are given to a socket at a time. It copies those that it can't send; frames wait here, shared by all."""
 OBJECT = 256
-"""What a message counts beside its bytes where it waits: to Python a small one is mostly an object."""
+"""The weight of a message beside its bytes where it waits: to Python a small one is mostly an object."""
 _CLOGGED = 64 << 10
 """Bytes in a socket's own buffer above which its peer is not read from: it may ask for pongs and take none."""
 _POSIX = os.name == "posix"
@@ -142,7 +142,7 @@ class Socket(ServerConnection):
         self.transport.write(data)
 
     def send_data(self) -> None:
-        """What the library sends by itself (pings, pongs, the close) waits for the end of a frame."""
+        """Frames that the library sends by itself (pings, pongs, the close) wait for the end of a frame."""
         if not self._within:
             self.given += sum(map(len, self.protocol.writes))
             super().send_data()
@@ -243,7 +243,7 @@ class Share:
 
 
 class Connection:
-    """What a socket still has to send, and how much of its input is in work.
+    """The frames that a socket still has to send, and how much of its input is in work.
 
     ``take`` gets each message in its turn: when what came before has left room for it, and the sender's rate allows it.
     ``unread``: what has come and waits for its turn; who is given a message may take those behind it, too.
@@ -350,7 +350,7 @@ class Connection:
     # ---------------------------------------------------------------- in
 
     def receive(self, messages: Sequence[bytes | str]) -> None:
-        """What one read brought. What there is no room for waits here, and nothing more is read."""
+        """The frames of one read. Those that there is no room for wait here, and nothing more is read."""
         self.unread.extend(messages)
         self.read_on()
 

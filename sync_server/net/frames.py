@@ -37,7 +37,7 @@ class PlainFrames:
         self._missing = 0
 
     def feed(self, data: bytes) -> None:
-        """What one read brought."""
+        """The bytes of one read."""
         if self._missing:
             piece = data[: self._missing]
             self._missing -= len(piece)

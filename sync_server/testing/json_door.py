@@ -22,6 +22,7 @@ from urllib.parse import parse_qs, unquote
 from llmcrdt.exceptions import InvalidContent
 from llmcrdt.ids import document_bytes
 from llmcrdt.sync.messages import (
+    KIND,
     MAX_RECORDS,
     Ack,
     Close,
@@ -74,7 +75,7 @@ class JsonDoor:
         try:
             line = json.loads(frame)
             match line:
-                case {"open": str(kind)} if 0 < len(kind) < 32:
+                case {"open": str(kind)} if KIND.fullmatch(kind):
                     return Open(self.document, kind)
                 case {"close": True}:
                     return Close(self.document)

@@ -14,7 +14,7 @@ from math import inf
 from llmcrdt.sync.chain import START, digest, next_chain
 from llmcrdt.sync.messages import Cursor, Record
 
-from ..log.admin import Part, StoredSnapshot, cut
+from ..log.admin import REJECTED_KEPT, Part, RejectedRecord, StoredSnapshot, cut
 from ..log.base import Conflict, Gap, Head, LogError, Notify, Origin, Stored
 
 
@@ -32,7 +32,7 @@ class _Document:
     parts: list[Part] = field(default_factory=list)
     contents: Sequence[bytes] = ()
     requested: int = 0
-    rejected: dict[bytes, str] = field(default_factory=dict)
+    rejected: dict[Record, RejectedRecord] = field(default_factory=dict)
     deleted: bool = False
     version: int = 0
 
@@ -219,17 +219,17 @@ class _Snapshots:
     def part(self, document: bytes, index: int) -> Part:
         return self._storage.existing(document).parts[index]
 
-    def put(self, document: bytes, upto: Cursor, session: bytes, records: Sequence[bytes], part: int) -> bool:
+    def put(self, document: bytes, upto: Cursor, session: bytes, records: Sequence[bytes], part_size: int) -> bool:
         doc = self._storage.get(document)
         if doc is None or upto.position <= doc.upto or not self._storage.records.holds(document, upto):
             return False
         doc = self._storage.stage(document)
         for stored in doc.tail(0, upto.position):
             doc.compacted[stored.record.session] = stored.record.n
-        doc.contents, doc.parts = tuple(records), list(cut(records, part))
+        doc.contents, doc.parts = tuple(records), list(cut(records, part_size))
         doc.snapshot = StoredSnapshot(*upto[1:], session, len(doc.parts), sum(map(len, records)))
         doc.requested = 0 if doc.requested <= upto.position else doc.requested
-        doc.rejected = dict.fromkeys(doc.rejected, "")
+        doc.rejected = {name: kept._replace(data=None) for name, kept in doc.rejected.items()}
         return True
 
     def tail_size(self, document: bytes) -> int:
@@ -252,7 +252,7 @@ class _Snapshots:
             yield from doc.contents
             yield from (stored.record.data for stored in doc.tail(0, upto))
 
-    def contents_in_thirds(self, document: bytes, after: int, upto: int) -> Iterator[bytes]:
+    def contents_around(self, document: bytes, after: int, upto: int) -> Iterator[bytes]:
         doc = self._storage.data.documents.get(document)
         if doc and not doc.deleted and doc.upto <= after < upto:
             yield from doc.contents
@@ -308,7 +308,17 @@ class _Rejected:
         self._storage = storage
 
     def keep(self, document: bytes, record: Record, reason: str) -> None:
-        self._storage.stage(document).rejected[record.data] = reason
+        rejected = self._storage.stage(document).rejected
+        kept = RejectedRecord(record.session, record.n, reason, len(record.data), record.data)
+        name = Record(record.session, record.n, digest(document, record))
+        rejected.pop(name, None)
+        rejected[name] = kept
+        while len(rejected) > REJECTED_KEPT:
+            del rejected[next(iter(rejected))]
+
+    def read(self, document: bytes) -> Sequence[RejectedRecord]:
+        doc = self._storage.data.documents.get(document)
+        return tuple(doc.rejected.values()) if doc else ()
 
 
 class _Sweeper:

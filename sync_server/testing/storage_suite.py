@@ -12,7 +12,7 @@ import pytest
 from llmcrdt.sync.chain import START, advance, digest
 from llmcrdt.sync.messages import Cursor, Record
 
-from ..log.admin import Storage
+from ..log.admin import REJECTED_KEPT, RejectedRecord, Storage
 from ..log.base import Conflict, Gap, Head, Origin, Stored
 
 D, E, S, T, LOG = b"d" * 16, b"e" * 16, b"s" * 16, b"t" * 16, b"l" * 16
@@ -263,8 +263,8 @@ class SnapshotStoreSuite(_Suite):
             assert [s.position for s in storage.records.read(D, 2, 100, 100)] == [7, 8, 9]
             assert list(storage.snapshots.contents(D, 8)) == [b"one to six", b"waits", b"7", b"8"]
             thirds = [b"one to six", b"waits", b"", b"7", b"", b"8", b"9"]
-            assert list(storage.snapshots.contents_in_thirds(D, 7, 9)) == thirds
-            assert list(storage.snapshots.contents_in_thirds(D, 5, 9)) == []
+            assert list(storage.snapshots.contents_around(D, 7, 9)) == thirds
+            assert list(storage.snapshots.contents_around(D, 5, 9)) == []
             assert storage.snapshots.tail_size(D) == 3 and storage.snapshots.bytes_between(D, 2, 8) == 2
             assert storage.snapshots.tail_start(D, 2) == cursors[7]
             assert storage.snapshots.tail_start(D, 9) == cursors[6]
@@ -324,7 +324,7 @@ class TombstonesSuite(_Suite):
             assert storage.tombstones.is_deleted(D) and not storage.tombstones.is_deleted(E)
             assert storage.records.head(D) is None and not storage.records.holds(D, cursor)
             assert storage.records.read(D, 0, 100, 100) == [] and storage.records.last(D, S) == 0
-            assert list(storage.snapshots.contents_in_thirds(D, 0, 9)) == []
+            assert list(storage.snapshots.contents_around(D, 0, 9)) == []
             assert storage.quotas.owner(D) == "" and storage.quotas.used("ann") == 1
             while storage.sweeper.sweep(1):
                 pass
@@ -377,3 +377,18 @@ class TombstonesSuite(_Suite):
         assert head(storage).position == storage.records.last(D, S) == storage.quotas.used("ann") == 1
         assert storage.records.head(E) is None and not storage.tombstones.is_deleted(E)
         assert list(storage.snapshots.contents(D, 9)) == [b"a"]
+        assert list(storage.rejected.read(D)) == [RejectedRecord(S, 2, "It can't be applied.", 3, b"bad")]
+
+    def test_the_last_rejected_records_are_kept_and_their_bytes_until_the_next_snapshot(self, storage: Storage) -> None:
+        append(storage, b"a")
+        for n in range(REJECTED_KEPT + 5):
+            storage.rejected.keep(D, Record(S, 2, b"bad %d" % n), "why")
+            assert not storage.records.commit()
+        kept = storage.rejected.read(D)
+        assert [record.data for record in kept] == [b"bad %d" % n for n in range(5, REJECTED_KEPT + 5)]
+        assert storage.snapshots.put(D, head(storage), T, [b"a"], 4)
+        assert not storage.records.commit()
+        assert list(storage.rejected.read(D)) == [record._replace(data=None) for record in kept]
+        storage.tombstones.delete(D)
+        assert not storage.records.commit()
+        assert not storage.rejected.read(D)

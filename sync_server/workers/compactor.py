@@ -99,7 +99,7 @@ class Compactor:
     def _catch_up(self, todo: CatchUpRequest, kind: str) -> Sequence[bytes] | None:
         if not kind:
             return []
-        contents = self._storage.snapshots.contents_in_thirds(*todo)
+        contents = self._storage.snapshots.contents_around(*todo)
         return self._ask(b"condense", kind, contents, self._limits.catch_up_wait)
 
     def _kind(self, todo: CompactRequest | CatchUpRequest) -> str:

@@ -51,7 +51,7 @@ class Answer(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where in a batch a worker was: the order, and so many ``records`` of it from the ``first`` on."""
+    """The place in a batch where a worker was: the order, and so many ``records`` of it from the ``first`` on."""
 
     order: int
     first: int = 0

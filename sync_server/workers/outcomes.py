@@ -74,7 +74,7 @@ class Outcomes:
             self._documents.by_id[order.document].busy -= 1
 
     def _blame(self, lane: Lane, order: Sent, place: Place | None, overran: bool, now: float) -> Callable[[], None]:
-        """What becomes of an order that a worker may have died of, when all is forgotten that the worker held."""
+        """The fate of an order that a worker may have died of, when all is forgotten that the worker held."""
         id_, job = order.document, order.job
         document = self._documents.by_id.get(id_)
         if document is None:

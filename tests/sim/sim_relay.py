@@ -348,7 +348,7 @@ class RelayProcess:
         records = None
         if self.rng.random() < 0.9:
             with suppress(LogError), self.disks.running(self.name):
-                data = list(self.log.snapshots.contents_in_thirds(*todo))
+                data = list(self.log.snapshots.contents_around(*todo))
                 records = compactor_worker.obey(b"condense", b"yjs", data)
         self.ledger.happened["parts of logs condensed"] += bool(records)
         self._put(CatchUpResult(*todo, records))

@@ -183,7 +183,7 @@ class Network:
         """The condenser gets its turn: what comes of the records is all their blobs, in one or two."""
         todo, self.to_condense = self.to_condense, []
         for part in todo:
-            pieces = list(self.log.snapshots.contents_in_thirds(*part))
+            pieces = list(self.log.snapshots.contents_around(*part))
             tail = pieces[len(pieces) - pieces[::-1].index(b"") :] if pieces else []
             ordered = sorted({b for data in tail for b in unpack(data)})
             records = [pack(part) for part in (ordered[:3], ordered[3:]) if part]

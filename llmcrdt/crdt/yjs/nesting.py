@@ -78,7 +78,7 @@ class Nesting:
 
 
 class _Levels:
-    """How many types each item lies in. What one client wrote under clocks that follow each other mostly lies in the
+    """How many types each item lies in. Items of one client under clocks that follow each other mostly lie in the
     same, so runs are kept: where each begins."""
 
     def __init__(self) -> None:

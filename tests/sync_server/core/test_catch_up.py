@@ -438,7 +438,7 @@ def test_the_worker_answers_for_what_is_there_and_for_nothing_else(tmp_path: Pat
     (worker,) = [condenser._worker]
     assert isinstance(first, CatchUpResult) and first == again and first.records is not None
     assert list(first.records) == compactor_worker.obey(
-        b"condense", b"yjs", list(log.snapshots.contents_in_thirds(D, 10, 40))
+        b"condense", b"yjs", list(log.snapshots.contents_around(D, 10, 40))
     )
     assert unknown == CatchUpResult(E, 0, 5, [])
     # What was folded meanwhile has no beginning any more.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
@@ -13,10 +15,11 @@ from websockets.sync.client import connect
 
 from llmcrdt.ids import document_id
 from llmcrdt.sync import codec
-from llmcrdt.sync.messages import PATH, Ack, ErrorCode, Push, Record, Records
+from llmcrdt.sync.messages import PATH, Ack, Error, ErrorCode, Push, Record, Records
+from sync_server.auth.tokens import Tokens
 from sync_server.core.limits import Limits
 from sync_server.doors import native, yjs
-from sync_server.doors.base import Door, House, Upgrade
+from sync_server.doors.base import Door, House, Refused, Upgrade
 from sync_server.doors.registry import DOORS, describe, find
 from sync_server.testing import json_door
 from sync_server.testing.door_suite import DoorSuite, S
@@ -38,6 +41,31 @@ class TestJsonDoor(DoorSuite):
 
     def writing(self, document: bytes) -> str:
         return json.dumps({"push": ["61", "6263"], "session": S.hex(), "n": 1})
+
+
+class _ReadOnly(json_door.JsonDoor):
+    def _push(self, data: Sequence[Any], session: bytes, n: int) -> Error:
+        return Error(ErrorCode.READ_ONLY, "Nothing is written here.", self.document, session, n)
+
+
+class TestReadOnlyDoor(TestJsonDoor):
+    """A door that takes no writes passes the suite too."""
+
+    read_only = True
+
+    def make(self, house: House, document: bytes, token: bytes) -> Door:
+        path = f"{json_door.PATH}{document_id(document)}?token={token.decode('latin-1')}"
+        return _ReadOnly(Upgrade(path, b""), house)
+
+
+@pytest.mark.parametrize("kind", ["", "Yjs", "a kind", "k" * 17, "\u00e4"])
+def test_a_kind_that_is_none_is_refused(kind: str, tmp_path: Path) -> None:
+    door = json_door.DOOR.make(
+        Upgrade(json_door.PATH + document_id(D), b""), House(Limits(), Tokens(tmp_path), "relay")
+    )
+    door.begin()
+    with pytest.raises(Refused):
+        door.receive(json.dumps({"open": kind}))
 
 
 @pytest.mark.parametrize(
