@@ -234,7 +234,7 @@ RELAY_MUTATIONS = (
         "tests/sync_server/core/test_validation.py::test_a_document_in_doubt_is_gone_until_it_is_loaded_again",
     ),
     Mutation(
-        "checked", "what the core refuses among many is put on the first", "ValidatorWorker._check_some",
+        "checked", "what the core refuses among many is put on the first", "ValidatorWorker._do_some",
         "if len(read) > 1:\n    raise _OneByOne from None", "",
         "tests/sync_server/core/test_validation.py::test_what_only_the_core_refuses_is_found_among_many_records",
     ),
@@ -388,8 +388,18 @@ RELAY_MUTATIONS = (
     ),
     Mutation(
         "checked", "records that were answered are validated again", "Job.advance",
-        "rest_of(push, count)", "push",
+        "rest_of(request, count)", "request",
         "tests/sync_server/workers/test_scheduler.py::test_a_long_push_is_cut_and_others_come_between",
+    ),
+    Mutation(
+        "checked", "what follows a bad update is not looked at", "Outcomes._handle_verdict",
+        'or (refused and order.name == b"check")', "or refused",
+        "tests/sync_server/doors/test_yjs_door_rules.py::test_a_bad_update_among_many_takes_no_good_one_with_it",
+    ),
+    Mutation(
+        "checked", "what waits is not kept where updates are merged", "YjsReplica._merge_together",
+        "if waits:\n    kept.append(updates[count - 1].data)", "",
+        "tests/crdt/yjs/test_merge.py::test_what_waits_is_kept_as_it_came_and_what_follows_by_itself",
     ),
     Mutation(
         "checked", "a replica in hand is dropped at once", "ValidationScheduler.put",
@@ -411,8 +421,8 @@ RELAY_MUTATIONS = (
     ),
     Mutation(
         "checked", "an own queue makes the relay unwell", "Outcomes._handle_verdict",
-        "self._documents.report(order.source, ValidateResult(ticket, good, more=True), now)",
-        "self._documents.answer(ValidateResult(ticket, good, more=True))",
+        "self._documents.report(order.source, result._replace(more=True), now)",
+        "self._documents.answer(result._replace(more=True))",
         "tests/sync_server/workers/test_scheduler.py::test_it_tells_for_how_long_somebody_waits_in_vain_but_not_for_his_own_queue",
     ),
     Mutation(
@@ -428,7 +438,7 @@ RELAY_MUTATIONS = (
         "tests/sync_server/workers/test_scheduler.py::test_what_a_batch_has_no_time_for_is_left_and_of_a_document_nothing_goes_past",
     ),
     Mutation(
-        "checked", "a quick worker does heavy records", "ValidatorWorker._check_some",
+        "checked", "a quick worker does heavy records", "ValidatorWorker._do_some",
         "if work.seconds > self._heavy and not read:",
         "if False:",
         "tests/sync_server/workers/test_scheduler.py::test_a_quick_worker_does_not_begin_with_what_would_take_long",
