@@ -392,6 +392,16 @@ RELAY_MUTATIONS = (
         "tests/sync_server/workers/test_scheduler.py::test_a_long_push_is_cut_and_others_come_between",
     ),
     Mutation(
+        "checked", "what follows a bad update is not looked at", "Outcomes._handle_verdict",
+        'or (refused and order.name == b"check")', "or refused",
+        "tests/sync_server/doors/test_yjs_door_rules.py::test_a_bad_update_among_many_takes_no_good_one_with_it",
+    ),
+    Mutation(
+        "checked", "what waits is not kept where updates are merged", "YjsReplica._merge_together",
+        "if waits:\n    kept.append(updates[count - 1].data)", "",
+        "tests/crdt/yjs/test_merge.py::test_what_waits_is_kept_as_it_came_and_what_follows_by_itself",
+    ),
+    Mutation(
         "checked", "a replica in hand is dropped at once", "ValidationScheduler.put",
         "if document is not None and document.busy:",
         "if False:",
