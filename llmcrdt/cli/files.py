@@ -149,7 +149,7 @@ def export(repos: Repos, id: str, form: str) -> None:
     with repos() as repo:
         conversation = find(repo, id)
         entries = list(conversation.transcript())
-        print_json(openai_chat.export(entries, title=conversation.title or None, read_blob=_content))
+        print_json(openai_chat.export(entries, title=conversation.title or None, read_blob=_content), exact=True)
 
 
 @click.command()

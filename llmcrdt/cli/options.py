@@ -106,11 +106,15 @@ def print_id(id: str, as_json: bool) -> None:
         click.echo(id)
 
 
-def print_json(value: Any) -> None:
-    """Print one JSON document; numbers of conversations stand as they were written."""
+def print_json(value: Any, *, exact: bool = False) -> None:
+    """Print one JSON document. Its numbers are such as a double holds, which every reader takes; ``exact``: they stand
+    as they were written."""
     from llmcrdt.document.canonical import with_written_numbers
 
-    click.echo(with_written_numbers(value, lambda whole: json.dumps(whole, ensure_ascii=False, indent=2)))
+    def write(whole: Any) -> str:
+        return json.dumps(whole, ensure_ascii=False, indent=2)
+
+    click.echo(with_written_numbers(value, write) if exact else write(value))
 
 
 def print_counts(counts: Mapping[str, object], as_json: bool) -> None:
