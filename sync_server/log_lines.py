@@ -1,4 +1,4 @@
-"""What others can bring about is logged once a minute, however often they do."""
+"""Faults that others can bring about are logged once a minute, however often they do."""
 
 from __future__ import annotations
 

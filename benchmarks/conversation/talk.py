@@ -20,7 +20,7 @@ CHARS, HIDDEN = 240, 256
 
 @dataclass
 class Said:
-    """What saying it took: every append, in seconds; and, of the last ones, the same bytes elsewhere."""
+    """The time that saying it took: every append, in seconds; and, of the last ones, the same bytes elsewhere."""
 
     appends: list[float] = field(default_factory=list)
     last: list[float] = field(default_factory=list)

@@ -514,7 +514,7 @@ class Story:
             self._say(line)
 
     def _count(self, text: str) -> None:
-        """What no person sees: counts and hashes."""
+        """Counts and hashes, which no person sees."""
         for line in textwrap.wrap(f"({text})", _WIDTH, initial_indent=" " * 12, subsequent_indent=" " * 13):
             self._say(line)
 

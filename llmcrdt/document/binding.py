@@ -30,8 +30,8 @@ _OWN_KEYS = ("provider", "expires", "frame", "group", "group_size", "version", "
 
 @dataclass(frozen=True)
 class Target:
-    """Where hidden fields would be sent. ``more``: values for other keys of bindings. ``whole_prefix``: every field of
-    a generation holds only on the list that it was computed on, also where its binding does not say so."""
+    """The place where hidden fields would be sent. ``more``: values for other keys of bindings. ``whole_prefix``:
+    every field of a generation holds only on the list that it was computed on, also where its binding does not say so."""
 
     provider: str
     api: str | None = None
@@ -41,7 +41,7 @@ class Target:
     whole_prefix: bool = False
 
     def value(self, key: str) -> str | None:
-        """What it says under a key of a binding."""
+        """Its value for a key of a binding."""
         known = {"provider": self.provider, "api": self.api, "model": self.model, "account": self.account}
         return known[key] if key in known else self.more.get(key)
 

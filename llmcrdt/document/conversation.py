@@ -246,7 +246,7 @@ class Conversation:
     def edit(self, entry: Entry | EntryId, content: Content, *, author: str | None = None) -> Entry:
         """Say something else in an entry's place. The old one stays, as an alternative. Parts that are not text stay
         too, but for settings that a younger entry has changed. An edit of an erased entry is an entry of its own in
-        that place: nothing of the erased one comes back. What follows a system entry goes on being shown, and so does
+        that place: nothing of the erased one comes back. Entries after a system entry go on being shown, as does
         the old one where an answer was computed on it: then the new one stands at the end, and counts from there on."""
         return self._entries.edit(entry, content, author)
 
@@ -291,7 +291,7 @@ class Conversation:
         meanwhile. To adopt it again, here or on another device, adds only what has come since.
 
         New entries get ids of their own here, derived from those in the fork; selections, and what was kept of withheld
-        entries, stay behind. What was erased on either side stays erased, and alternatives of what is erased here are
+        entries, stay behind. Erased entries stay erased, and alternatives of what is erased here are
         withheld. Encrypted fields are encrypted anew where their keys are here. Raises InvalidContent where ``fork`` is
         no fork of this conversation, EntryNotFound where one of both is not synced yet.
         """

@@ -101,7 +101,7 @@ def read_version(role: str, name: str, text: object) -> Version:
 
 
 def _read_digests(value: Any) -> dict[str, str] | None:
-    """What is no digest vouches for nothing, and makes no version malformed: older readers take it as well."""
+    """A value that is no digest vouches for nothing, and makes no version malformed: older readers take it as well."""
     if not isinstance(value, dict):
         return None
     return {name: digest if isinstance(digest, str) else "" for name, digest in value.items()}

@@ -406,7 +406,7 @@ class Order:
                 todo.append(waist)
 
     def _tied_to(self, entry: EntryId) -> list[EntryId]:
-        """What has to be counted again where an entry is: all that follows it, and what it decides with others."""
+        """The entries to be counted again where one is: all that follow it, and those it decides on with others."""
         node = self._sound[entry]
         tied = list(self._children.get(entry, ()))
         if entry in self._made_of:

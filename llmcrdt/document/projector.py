@@ -48,7 +48,7 @@ class Projector:
             return self._since(self._then, now) if self._then is not None else None
 
     def _since(self, then: Ids, now: Arrangement) -> IndexChange:
-        """What became of the rows that were true of ``then``."""
+        """The changes of the rows that were true of ``then``."""
         view, ids = self._view, self._view.ids()
         steady = view.order.steady
         was = {i: (at, self._pins.get(i) if at < self._pinned else None) for at, i in enumerate(then[steady:], steady)}

@@ -209,7 +209,7 @@ class _Reading:
         self._at = self._told = 0
 
     def members(self, *, telling: bool) -> Iterator[Member]:
-        """What the file holds. ``telling``: tell by the way."""
+        """The contents of the file. ``telling``: tell by the way."""
         for n, member in enumerate(read_members(self._file, openai_chat.MESSAGES)):
             if n % _OFTEN == 0:
                 self._at = getattr(self._file, "buffer", self._file).tell()
@@ -225,7 +225,7 @@ class _Reading:
 
 def _beginnings(about: openai_chat.Survey, members: Iterable[Member]) -> list[list[str]]:
     """The things that may name the conversation of a file, the best first: its own id, else its first entries up to the
-    first user's, with the answer if it has one. What belongs to the file as a whole may change between two exports."""
+    first user's, with the answer if it has one. The rest of the file may change between two exports."""
     if about.source_id is not None:
         return [["id", about.source_id]]
     first = ["first entries"]

@@ -73,7 +73,7 @@ def last_seq(db: Database, document: str) -> int:
 
 def set_aside(db: Database, document: str, refused: Sequence[tuple[bytes, str]]) -> None:
     """Keep copies of updates apart from their document, each once, as far as there is room: they come from others, who
-    may send as many as they like. What has no room is logged."""
+    may send as many as they like. Those that have no room are logged."""
     query = "SELECT count(*), coalesce(sum(length(data)), 0) FROM set_aside"
     rows, size = db.execute(query).fetchone()
     own_rows, own_size = db.execute(f"{query} WHERE document = ?", [document]).fetchone()

@@ -38,7 +38,7 @@ ROOM_FOR_ONE: Final = MAX_SNAPSHOT
 LOOK: Final = 1 << 20
 """Bytes that come in between two looks at what is held."""
 _RECORD: Final = 128
-"""What a record counts beside its bytes: to Python a small one is mostly an object."""
+"""The weight of a record beside its bytes: to Python a small one is mostly an object."""
 
 
 @dataclass(slots=True)

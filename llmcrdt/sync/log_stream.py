@@ -37,7 +37,7 @@ class Window:
 
 
 _PIECE = 128
-"""What a part of a snapshot counts beside its bytes: to Python a small one is mostly an object."""
+"""The weight of a part of a snapshot beside its bytes: to Python a small one is mostly an object."""
 
 
 @dataclass(slots=True)

@@ -111,7 +111,7 @@ class Connection:
 
     def fits(self, size: int, more: int = 0) -> bool:
         """Whether the window has room for ``more`` + 1 records of ``size`` bytes together. One record always fits an
-        empty window. Whatever the relay says that it takes, a device holds no more than ``MAX_WINDOW``."""
+        empty window. A device holds no more than ``MAX_WINDOW``."""
         limits, records = self.limits, self._window.records + more
         if limits is None:
             return False

@@ -1,4 +1,4 @@
-"""What a message costs the relay, as bytes: 64 of them stand for about a microsecond of its loop.
+"""The price of a message to the relay, in bytes: 64 of them stand for about a microsecond of its loop.
 
 It is counted twice: in ``Limits.rate``, so that nobody takes more than a share of the loop for long, and in
 ``Limits.window``, so that what waits is no long queue.

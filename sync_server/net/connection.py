@@ -232,7 +232,7 @@ class Socket(ServerConnection):
             self.work()
 
     def _ask_to_upgrade(self, data: bytes) -> bytes:
-        """The library gets the request and nothing behind it, which has to wait for the answer. What is behind it."""
+        """The library gets the request and nothing behind it, which has to wait for the answer. Returns the rest."""
         joined = self._asked_last + data
         end = joined.find(_HEAD_ENDS)
         self._asked_last = joined[-len(_HEAD_ENDS) + 1 :]

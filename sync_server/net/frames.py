@@ -19,7 +19,7 @@ except ImportError:
 from .large import SMALL
 
 OTHER = 8
-"""What a frame for the library counts beside a plain one."""
+"""The weight of a frame for the library beside a plain one."""
 _PLAIN = 0x82
 _MASKED = 0x80
 _FINAL, _COMPRESSED, _OPCODE = 0x80, 0x40, 0x0F
