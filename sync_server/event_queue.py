@@ -22,7 +22,8 @@ _TO_CHECK = 4
 
 class EventQueue:
     """The messages of a peer, its coming and its leaving, stay in their order. All that is of no peer (answers of
-    workers, bytes that have left) goes first, in its own order: the relay itself made it, so there is no more of it than what it answers."""
+    workers, bytes that have left) goes first, in its own order: the relay itself made it, so there is no more of it
+    than what it answers."""
 
     def __init__(self, limits: Limits) -> None:
         self._most = limits.group

@@ -31,7 +31,8 @@ _OWN_KEYS = ("provider", "expires", "frame", "group", "group_size", "version", "
 @dataclass(frozen=True)
 class Target:
     """The place where hidden fields would be sent. ``more``: values for other keys of bindings. ``whole_prefix``:
-    every field of a generation holds only on the list that it was computed on, also where its binding does not say so."""
+    every field of a generation holds only on the list that it was computed on, also where its binding does not say
+    so."""
 
     provider: str
     api: str | None = None
