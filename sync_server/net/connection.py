@@ -75,7 +75,10 @@ class Outgoing:
 class Socket(ServerConnection):
     """A WebSocket that hands over its messages, all that one read brought at once, instead of keeping them; and that
     writes frames piece by piece, so that of what is slow to leave little is copied. ``heard`` and ``given``: bytes that
-    came and that were written, since the upgrade or a little before."""
+    came and that were written, since the upgrade or a little before.
+
+    It has many methods, for those that asyncio, websockets and the turns call have to be on one object.
+    """
 
     def __init__(
         self, *arguments: Any, turns: SocketTurns, strangers: Strangers, large: LargeRoom, **options: Any
