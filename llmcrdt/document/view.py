@@ -32,8 +32,8 @@ class ConversationView:
 
     Called under ``lock``; what a transcript reads later, when it is asked, takes the lock itself. ``created`` and
     ``changed`` collect the entries that came, and those that were read again (with their fields, where a change brought
-    them), until somebody empties them. It has many methods, for each that reads a replica stands beside one that does so
-    without collections of garbage.
+    them), until somebody empties them. It has many methods, for each that reads a replica stands beside one that does
+    so without collections of garbage.
     """
 
     def __init__(
