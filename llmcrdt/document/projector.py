@@ -37,7 +37,6 @@ class Projector:
         self._pins, self._pinned = now.pins, len(now.head) - 1
         self._withheld, self._malformed = _withheld(now), now.malformed.keys()
         self._view.order.steady = len(self._then)
-        self._view.created.clear()
         self._view.changed.clear()
 
     def changes(self, known: Known | None) -> IndexChange | None:

@@ -30,10 +30,10 @@ class ConversationView:
     ``sync_state``: which relays have an entry. ``address``: that of a hidden field, for those that are encrypted.
     ``blobs``: where the contents of attachments are kept.
 
-    Called under ``lock``; what a transcript reads later, when it is asked, takes the lock itself. ``created`` and
-    ``changed`` collect the entries that came, and those that were read again (with their fields, where a change brought
-    them), until somebody empties them. It has many methods, for each that reads a replica stands beside one that does
-    so without collections of garbage.
+    Called under ``lock``; what a transcript reads later, when it is asked, takes the lock itself. ``changed`` collects
+    the entries that came or were read again (with their fields, where a change brought them), until somebody empties
+    it. It has many methods, for each that reads a replica stands beside one that does so without collections of
+    garbage.
     """
 
     def __init__(
@@ -59,7 +59,6 @@ class ConversationView:
         self.stops: dict[EntryId, set[SessionId]] = {}
         self.claims: dict[str, dict[SessionId, Claim]] = {}
         self._acts: dict[str, Selection | Act] = {}
-        self.created: set[EntryId] = set()
         self.changed: dict[EntryId, ReplicaNode | None] = {}
         self._encrypted: dict[EntryId, tuple[int, KeyId]] | None = None  # lamport and key; None until somebody asks
 
@@ -143,8 +142,6 @@ class ConversationView:
             return False
         if self.order.knows(entry):
             self._keep_for_transcripts(entry)
-        else:
-            self.created.add(entry)
         self.changed[entry] = None
         self._cache.pop(entry, None)
         if isinstance(state, str):
