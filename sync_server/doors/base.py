@@ -13,7 +13,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeAlias, TypeVar
+from urllib.parse import parse_qs, unquote
 
+from llmcrdt.exceptions import InvalidContent
+from llmcrdt.ids import document_bytes
 from llmcrdt.sync.messages import Deleted, Error, ErrorCode, Message, Welcome
 
 from ..auth.tokens import Grant, TokenRefused, Tokens
@@ -133,6 +136,20 @@ class DoorType(NamedTuple):
     def is_at(self, path: str) -> bool:
         path = path.partition("?")[0]
         return path.startswith(self.path) if self.path.endswith("/") else path == self.path
+
+
+def enter(upgrade: Upgrade, before: str, tokens: Tokens) -> tuple[bytes, Grant]:
+    """The document that an address names behind ``before``, and the rights of the token in a header or in ``?token=``.
+    Raises Refused where there is no such document, or it is not for this client."""
+    name, _, query = upgrade.path.removeprefix(before).partition("?")
+    grant = permitted(tokens.check, upgrade.bearer or parse_qs(query).get("token", [""])[0].encode())
+    try:
+        document = document_bytes(unquote(name))
+    except InvalidContent as e:
+        raise Refused(Error(ErrorCode.NOT_OPEN, e.message)) from None
+    if not grant.allows("read", document):
+        raise Refused(Error(ErrorCode.FORBIDDEN, "The token is not for this document."))
+    return document, grant
 
 
 def permitted(ask: Callable[[_Asked], _Answer], asked: _Asked) -> _Answer:

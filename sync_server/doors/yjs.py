@@ -14,10 +14,8 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from urllib.parse import parse_qs, unquote
 
-from llmcrdt.exceptions import InvalidContent, MalformedFrame
-from llmcrdt.ids import document_bytes
+from llmcrdt.exceptions import MalformedFrame
 from llmcrdt.sync.codec import Reader
 from llmcrdt.sync.json_check import is_object
 from llmcrdt.sync.lazy_sequence import LazySequence, places
@@ -37,7 +35,7 @@ from llmcrdt.varint import write_uint
 from ..auth.tokens import Grant, Tokens
 from ..core.limits import Limits
 from ..core.validation import DiffRequest, DiffResponse, MergeRequest, PresenceQuery, Request
-from .base import CloseFrame, DoorType, Keepalive, Refused, permitted
+from .base import CloseFrame, DoorType, Keepalive, Refused, Upgrade, enter, permitted
 
 PATH = "/yjs/"
 KIND = "yjs"
@@ -216,7 +214,7 @@ class YjsDoor:
 
     def __init__(self, path: str, authorization: bytes, tokens: Tokens, limits: Limits | None = None) -> None:
         limits = limits or Limits()
-        self._path, self._authorization, self._tokens = path, authorization, tokens
+        self._upgrade, self._tokens = Upgrade(path, authorization), tokens
         self._max_version, self.max_frame = limits.version, limits.yjs_frame
         # No more than the connection may have in work: each counts as if it came alone.
         self._most_together = max(1, limits.window // limits.merge_cost)
@@ -226,15 +224,7 @@ class YjsDoor:
 
     def begin(self) -> None:
         """Raises Refused where there is no such document, or it is not for this client."""
-        name, _, query = self._path.removeprefix(PATH).partition("?")
-        token = self._authorization or parse_qs(query).get("token", [""])[0].encode()
-        self.grant = permitted(self._tokens.check, token)
-        try:
-            self.document = document_bytes(unquote(name))
-        except InvalidContent as e:
-            raise Refused(Error(ErrorCode.NOT_OPEN, e.message)) from None
-        if not self.grant.allows("read", self.document):
-            raise Refused(Error(ErrorCode.FORBIDDEN, "The token is not for this document."))
+        self.document, self.grant = enter(self._upgrade, PATH, self._tokens)
         self._may_append = self.grant.allows("append", self.document)
 
     def confirm(self) -> None:

@@ -17,10 +17,7 @@ import json
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import parse_qs, unquote
 
-from llmcrdt.exceptions import InvalidContent
-from llmcrdt.ids import document_bytes
 from llmcrdt.sync.messages import (
     KIND,
     MAX_RECORDS,
@@ -39,7 +36,7 @@ from llmcrdt.varint import MAX_UINT
 
 from ..auth.tokens import Grant
 from ..core.validation import DiffResponse, Request
-from ..doors.base import Answer, CloseFrame, DoorType, House, Keepalive, Refused, Upgrade, permitted
+from ..doors.base import Answer, CloseFrame, DoorType, House, Keepalive, Refused, Upgrade, enter, permitted
 
 PATH = "/json/"
 _CLOSE_CODE = 4400
@@ -60,15 +57,7 @@ class JsonDoor:
         self.grant: Grant | None = None
 
     def begin(self) -> None:
-        name, _, query = self._upgrade.path.removeprefix(PATH).partition("?")
-        token = self._upgrade.bearer or parse_qs(query).get("token", [""])[0].encode()
-        self.grant = permitted(self._tokens.check, token)
-        try:
-            self.document = document_bytes(unquote(name))
-        except InvalidContent as e:
-            raise Refused(Error(ErrorCode.NOT_OPEN, e.message)) from None
-        if not self.grant.allows("read", self.document):
-            raise Refused(Error(ErrorCode.FORBIDDEN, "The token is not for this document."))
+        self.document, self.grant = enter(self._upgrade, PATH, self._tokens)
 
     def receive(self, frame: bytes | str) -> Answer | Request | None:
         self.confirm()

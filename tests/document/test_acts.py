@@ -20,6 +20,8 @@ from llmcrdt.document.conversation import core_of
 from llmcrdt.exceptions import InvalidContent
 from llmcrdt.ids import SessionId
 
+from ..replicas import exchange
+
 OpenRepo = Callable[..., llmcrdt.Repo]
 
 
@@ -32,13 +34,6 @@ def relay(tmp_path: Path) -> Iterator[str]:
     process.terminate()
     process.wait(10)
     process.stdout.close()
-
-
-def exchange(*conversations: llmcrdt.Conversation) -> None:
-    for a in conversations:
-        for b in conversations:
-            if a is not b:
-                a.apply(b.diff(since=a.version()))
 
 
 def asked(open_repo: OpenRepo) -> tuple[llmcrdt.Conversation, llmcrdt.Conversation, llmcrdt.ToolCall]:

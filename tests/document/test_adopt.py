@@ -11,22 +11,11 @@ import llmcrdt
 from llmcrdt.document.conversation import core_of
 from llmcrdt.exceptions import EntryNotFound, InvalidContent
 
+from ..replicas import exchange, stands
 from .test_fork import grown
 
 OpenRepo = Callable[..., llmcrdt.Repo]
 SECRET = "Rumpelstilzchen"
-
-
-def exchange(*conversations: llmcrdt.Conversation) -> None:
-    for a in conversations:
-        for b in conversations:
-            if a is not b:
-                a.apply(b.diff(since=a.version()))
-
-
-def stands(conversation: llmcrdt.Conversation) -> tuple[object, ...]:
-    t = conversation.transcript()
-    return t.ids, t.hash, dict(t.malformed), {(e.entry.id, e.way) for e in t.elsewhere}
 
 
 def everything(conversation: llmcrdt.Conversation) -> list[str]:

@@ -20,18 +20,13 @@ from llmcrdt.exceptions import (
     RepoClosed,
 )
 
+from ..replicas import exchange
+
 OpenRepo = Callable[..., llmcrdt.Repo]
 
 
 def texts(conversation: llmcrdt.Conversation) -> list[str]:
     return [entry.text for entry in conversation.transcript()]
-
-
-def exchange(*conversations: llmcrdt.Conversation) -> None:
-    for a in conversations:
-        for b in conversations:
-            if a is not b:
-                a.apply(b.diff(since=a.version()))
 
 
 @pytest.fixture

@@ -14,15 +14,10 @@ from llmcrdt.document.conversation import core_of
 from llmcrdt.document.entry import TOKENS
 from llmcrdt.exceptions import InvalidContent
 
+from ..replicas import exchange
+
 OpenRepo = Callable[..., llmcrdt.Repo]
 SECRET = "the password is Rumpelstilzchen-77"
-
-
-def exchange(*conversations: llmcrdt.Conversation) -> None:
-    for a in conversations:
-        for b in conversations:
-            if a is not b:
-                a.apply(b.diff(since=a.version()))
 
 
 def found_in(folder: Path, *needles: bytes) -> list[str]:

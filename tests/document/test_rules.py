@@ -21,18 +21,13 @@ from llmcrdt.document.transcript import Elsewhere, EntryReader, Ids, Transcript
 from llmcrdt.document.view import ConversationView
 from llmcrdt.ids import tagged_hash
 
+from ..replicas import exchange
+
 OpenRepo = Callable[..., llmcrdt.Repo]
 
 
 def texts(conversation: llmcrdt.Conversation) -> list[str]:
     return [entry.text for entry in conversation.transcript()]
-
-
-def exchange(*conversations: llmcrdt.Conversation) -> None:
-    for a in conversations:
-        for b in conversations:
-            if a is not b:
-                a.apply(b.diff(since=a.version()))
 
 
 @pytest.fixture

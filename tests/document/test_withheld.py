@@ -15,6 +15,8 @@ from llmcrdt.exceptions import Withheld
 from llmcrdt.ids import EntryId
 from llmcrdt.prompt.messages import messages
 
+from ..replicas import exchange, stands
+
 OpenRepo = Callable[..., llmcrdt.Repo]
 SECRET = "Rumpelstilzchen"
 
@@ -25,18 +27,6 @@ def texts(conversation: llmcrdt.Conversation) -> list[str]:
 
 def aside(conversation: llmcrdt.Conversation) -> list[tuple[str, EntryId]]:
     return [(e.entry.text, e.hidden_by) for e in conversation.transcript().elsewhere if e.way == "withheld"]
-
-
-def stands(conversation: llmcrdt.Conversation) -> tuple[object, ...]:
-    t = conversation.transcript()
-    return t.ids, t.hash, dict(t.malformed), {(e.entry.id, e.hidden_by, e.unseen, e.way) for e in t.elsewhere}
-
-
-def exchange(*conversations: llmcrdt.Conversation) -> None:
-    for a in conversations:
-        for b in conversations:
-            if a is not b:
-                a.apply(b.diff(since=a.version()))
 
 
 Said = tuple[llmcrdt.Repo, llmcrdt.Conversation, llmcrdt.Repo, llmcrdt.Conversation, llmcrdt.Entry]

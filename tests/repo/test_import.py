@@ -23,6 +23,8 @@ from llmcrdt.repo.importer import Imported, ImportProgress, NotImported, import_
 from llmcrdt.repo.repo import repo_core
 from sync_server.thread import RelayThread
 
+from ..replicas import exchange, stands
+
 OpenRepo = Callable[..., llmcrdt.Repo]
 
 
@@ -50,18 +52,6 @@ def a_history(rng: random.Random, turns: int) -> list[Any]:
 
 def put(repo: llmcrdt.Repo, messages: list[Any], **whole: Any) -> llmcrdt.Conversation:
     return import_openai_chat(repo, json.dumps({"messages": messages, **whole}))
-
-
-def exchange(*conversations: llmcrdt.Conversation) -> None:
-    for a in conversations:
-        for b in conversations:
-            if a is not b:
-                a.apply(b.diff(since=a.version()))
-
-
-def stands(conversation: llmcrdt.Conversation) -> tuple[object, ...]:
-    t = conversation.transcript()
-    return t.ids, t.hash, dict(t.malformed), {(e.entry.id, e.hidden_by, e.way) for e in t.elsewhere}
 
 
 def said(conversation: llmcrdt.Conversation) -> list[str]:
