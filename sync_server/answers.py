@@ -62,7 +62,7 @@ class Answers:
         if not out.counted:
             out.counted = True
             self._held += out.size
-            weakref.finalize(out, self._gone, out.size)
+            weakref.finalize(out, self._gone, out.size).atexit = False
         for connection in peers:
             self._leaving[connection.peer] = _Leaving(connection, self._loop.time(), connection.socket.given)
 

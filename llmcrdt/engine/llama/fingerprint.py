@@ -49,6 +49,7 @@ class HeldFile:
         self._fd = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         # An engine that nobody closed is collected together with its files, in any order.
         self._close = weakref.finalize(self, os.close, self._fd)
+        self._close.atexit = False  # background work may ask about it until the program has ended
         info = os.fstat(self._fd)
         self.identity, self.size = _identity(info), info.st_size
 
