@@ -125,8 +125,8 @@ class Connection:
 
     def _as_echoed(self, data: bytes) -> bool:
         """Whether this goes on as expected, word for word; if so, it is taken."""
-        assert self._echo is not None
-        if not self.opened or not self._echo.blob:
+        assert self._echo is not None and self._follower is not None
+        if not self.opened or not self._follower.word_for_word:
             return False
         start = self._echo.ends[self.have] + len(self._rest)
         if self._echo.blob[start : start + len(data)] != data:

@@ -128,6 +128,11 @@ class YFollower:
         self.expected = dialect.messages
         self.replica: Replica | None = None
 
+    @property
+    def word_for_word(self) -> bool:
+        """Whether what comes may be compared with ``echoed`` instead of being taken: a replica needs every update."""
+        return self.replica is None
+
     def take(self, payload: bytes, have: int) -> int:
         """How many updates are here after this message."""
         if self.replica is None:
@@ -210,6 +215,8 @@ class Native:
 class NativeFollower:
     """How far a follower has come. The records of a message stand there as they were pushed, one after the other, so
     that comparing them with what was written is one comparison."""
+
+    word_for_word = False
 
     def __init__(self, dialect: Native) -> None:
         self.dialect = dialect

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 
 import pycrdt
@@ -10,6 +11,7 @@ import pytest
 
 from benchmarks.__main__ import main
 from benchmarks.relay import folding
+from benchmarks.relay.connection import Connection
 from benchmarks.relay.dialects import Hocuspocus, Native, WrongContent, YWebsocket, frame
 from benchmarks.relay.load import check_documents
 from benchmarks.relay.material import Material, entries, tokens
@@ -129,6 +131,27 @@ def test_a_yjs_follower_takes_the_next_piece_of_a_text_and_no_other() -> None:
     assert follower.take(b"\x00\x02" + write_uint(len(piece)) + piece, 1) == 5
     assert follower.take(spoken.messages[5], 5) == 6
     assert follower.replica is None
+
+
+def test_a_yjs_follower_that_got_merged_updates_first_takes_every_later_one() -> None:
+    """Its replica lacks whatever is only compared with what was written."""
+    spoken = YWebsocket("room", WORDS)
+    merged = pycrdt.merge_updates(*WORDS.updates[:2])
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        connection = Connection(listening.getsockname(), spoken, follow=True)
+        server, _ = listening.accept()
+        with server, connection.socket:
+            connection.socket.setblocking(True)
+            greeting = b"HTTP/1.1 101 Switching Protocols\r\n\r\n" + frame(b"\x00\x01" + write_uint(2) + b"\x00\x00")
+            for data in (greeting, frame(b"\x00\x02" + write_uint(len(merged)) + merged)):
+                server.sendall(data)
+                connection.receive(0.0)
+            assert connection.have == 2
+            for n in range(2, 6):
+                server.sendall(frame(spoken.messages[n]))
+                connection.receive(0.0)
+            assert connection.have == 6
+            connection.check()
 
 
 def test_a_yjs_follower_notices_what_is_missing_and_what_is_wrong() -> None:
