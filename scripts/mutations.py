@@ -91,11 +91,11 @@ MUTATIONS = (
         _TALK + "test_an_unfinished_entry_is_in_no_frame",
     ),
     Mutation(
-        "O3", "the first generation begins the transcript", "Order._count",
+        "O3", "the first generation begins the transcript", "recount",
         "latest = max(", "latest = min(", _MODEL,
     ),
     Mutation(
-        "O3", "new input goes into the frame of the last generation", "Order._extend",
+        "O3", "new input goes into the frame of the last generation", "append_last",
         "[*now.tail, node.id]", "[node.id, *now.tail]", _MODEL,
     ),
     Mutation(
@@ -117,7 +117,7 @@ MUTATIONS = (
         "if not attached.isdisjoint(before):", "if False:", _MODEL,
     ),
     Mutation(
-        "O3", "what a frame holds stands after it once more", "Order._count",
+        "O3", "what a frame holds stands after it once more", "recount",
         ".difference(islice(head, min(same, cut), None))", "", _MODEL,
     ),
     Mutation(

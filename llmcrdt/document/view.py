@@ -13,12 +13,13 @@ from ..exceptions import EntryNotFound, InvalidContent, Withheld
 from ..ids import ContentHash, EntryId, KeyId, SessionId
 from . import schema
 from .acts import Act, Claim, Keep, Stop, read_act, read_selection
+from .arrangement import Arrangement
 from .blob import Blob, BlobStorage
 from .encryption import NOWHERE, EncryptedField, FieldAddress, is_encrypted
 from .entry import Entry, SyncState
 from .entry_state import EntryState, EntryStates, chosen_version, entry_at_once, entry_of, entry_state_of, has_choice
 from .nodes import Node, Selection, by_age, with_ancestors
-from .order import Arrangement, Order
+from .order import Order
 from .order_rules import Hider
 from .projection import read_nodes
 from .transcript import Elsewhere, EntryReader, Ids, ListedElsewhere, Transcript, no_collections
