@@ -315,7 +315,7 @@ class Conversation:
     def stop_asked(self, entry: Entry | EntryId) -> bool:
         """Whether somebody asked the writer of an entry to stop."""
         with self._core.reading():
-            return (entry.id if isinstance(entry, Entry) else entry) in self._core.view.stops
+            return (entry.id if isinstance(entry, Entry) else entry) in self._core.view.acts.stops
 
     def claim(self, call: ToolCall, *, take_over: bool = False) -> ToolClaim:
         """Say that this device means to run a tool call; run it only if the claim is ``granted()``.
