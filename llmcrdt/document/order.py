@@ -147,7 +147,7 @@ class Order:
     ) -> None:
         """Take over what an order of the same entries had found; this one must be new. ``shown``: its transcript.
 
-        Where something is hidden or malformed, all is counted again."""
+        If something is hidden or malformed, all is counted again."""
         self._nodes = {node.id: node for node in nodes}
         self._unreadable = dict(unreadable)
         for node in self._nodes.values():
@@ -480,7 +480,7 @@ class Order:
                 latest = next(older, None)
         head, pins, same = self._head(latest)
         ends = shown if waist is None else {*shown, waist}
-        # Where all that is shown below the waist goes on from it, it stands after all that is above.
+        # If all that is shown below the waist goes on from it, it stands after all that is above.
         goes_on = all(not ends.isdisjoint(sound[i].parents) for i in shown)
         if latest == then.generation and latest not in low and goes_on:
             tail = above[len(head) :] + arrange(None, by_age(shown, sound), sound)
