@@ -148,7 +148,7 @@ class Socket(ServerConnection):
         return self.transport.get_write_buffer_size() + held
 
     def write(self, out: Outgoing, place: int = 0) -> int | None:
-        """Write as much as leaves soon, from a place in it on. Where to go on, after ``drain``; None when all is
+        """Write as much as leaves soon, from a place in it on. Returns the next one, after ``drain``; None when all is
         written, or nothing leaves any more."""
         if self.protocol.state is not State.OPEN:
             return None
@@ -171,7 +171,7 @@ class Socket(ServerConnection):
         while (room := self.transport.get_write_buffer_size()) < SLICE:
             if room == 0 and not self.transport.is_closing():
                 place += self._left_at_once(framed[place:])
-            # What the transport can't send it copies, and tells when it has left.
+            # The transport copies what it can't send, and tells when it has left.
             piece = framed[place : place + SLICE]
             place += len(piece)
             self._within = place < len(framed)
@@ -398,7 +398,7 @@ class Connection:
         self.last: Error | None = None
         self.sent_at = 0.0
         self._pulse = Keepalive(socket.transport, socket.ask, asyncio.get_running_loop().time(), limits.idle_timeout)
-        # What waits here, and of the first how much has left.
+        # All that waits here, and of the first how much has left.
         self._queue: deque[tuple[Outgoing, int]] = deque()
         self._place = 0
         self._queued = 0
@@ -451,7 +451,7 @@ class Connection:
     def beat(self) -> None:
         """To be called now and then: give up a peer that shows no life. One that is sent away has its own limit."""
         socket = self.socket
-        # Where it is the relay that is slow, it hears nothing.
+        # If it is the relay that is slow, it hears nothing.
         excused = self._working > self.limits.window or self._resting is not None
         now = asyncio.get_running_loop().time()
         if self.last is None and not self._pulse.beat(now, socket.heard, socket.given, excused=excused):
