@@ -19,7 +19,7 @@ from .net.outgoing import Outgoing
 _KNOWN = 1_024
 """Documents of which it is known how large an answer was."""
 _PATIENCE, _LEAST = 10.0, 64 << 10
-"""Where others wait: seconds after which an answer has to leave with so many bytes a second."""
+"""If others wait: seconds after which an answer has to leave with so many bytes a second."""
 
 
 @dataclass(slots=True)

@@ -179,7 +179,7 @@ class Relay:
         # All that came in is validated, appended and acknowledged before the relay ends.
         await self._steps.stop()
         await self._workers.stop()
-        # What the thread handed over last is sent before this goes on.
+        # All that the thread handed over last is sent before this goes on.
         await asyncio.sleep(0)
         retry_after = int(self.limits.retry_after * 1000)
         goodbye = Error(ErrorCode.SHUTTING_DOWN, "The relay is stopping.", retry_after=retry_after)

@@ -96,7 +96,7 @@ class Order:
     ) -> None:
         """Take over what an order of the same entries had found; this one must be new. ``shown``: its transcript.
 
-        Where something is hidden or malformed, all is counted again."""
+        If something is hidden or malformed, all is counted again."""
         graph = self._graph
         for node in nodes:
             graph.put(node)

@@ -81,7 +81,7 @@ class Connection:
         self.last: Error | None = None
         self.sent_at = 0.0
         self._pulse = Keepalive(socket.transport, socket.ask, asyncio.get_running_loop().time(), limits.idle_timeout)
-        # What waits here, and of the first how much has left.
+        # All that waits here, and of the first how much has left.
         self._queue: deque[tuple[Outgoing, int]] = deque()
         self._place = 0
         self._queued = 0
@@ -134,7 +134,7 @@ class Connection:
     def beat(self) -> None:
         """To be called now and then: give up a peer that shows no life. One that is sent away has its own limit."""
         socket = self.socket
-        # Where it is the relay that is slow, it hears nothing.
+        # If it is the relay that is slow, it hears nothing.
         excused = self._working > self.limits.window or self._resting is not None
         now = asyncio.get_running_loop().time()
         if self.last is None and not self._pulse.beat(now, self._reader.heard, self._writer.given, excused=excused):

@@ -1,4 +1,4 @@
-"""What comes in through a WebSocket: bytes, looked at by turns, and messages, handed over as one read brought them."""
+"""Reads a WebSocket: bytes are looked at by turns, and messages are handed over, all that one read brought at once."""
 
 from __future__ import annotations
 

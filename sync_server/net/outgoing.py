@@ -1,4 +1,4 @@
-"""What goes out through a WebSocket: messages that are framed once for many, and are written piece by piece."""
+"""Writes a WebSocket: messages are framed once for many connections, and written piece by piece."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class FrameWriter:
         return self._transport.get_write_buffer_size() + held
 
     def write(self, out: Outgoing, place: int = 0) -> int | None:
-        """Write as much as leaves soon, from a place in it on. Where to go on, after ``drain``; None when all is
+        """Write as much as leaves soon, from a place in it on. Returns the next one, after ``drain``; None when all is
         written, or nothing leaves any more."""
         if self._protocol.state is not State.OPEN:
             return None
@@ -87,7 +87,7 @@ class FrameWriter:
         while (room := self._transport.get_write_buffer_size()) < SLICE:
             if room == 0 and not self._transport.is_closing():
                 place += self._left_at_once(framed[place:])
-            # What the transport can't send it copies, and tells when it has left.
+            # The transport copies what it can't send, and tells when it has left.
             piece = framed[place : place + SLICE]
             place += len(piece)
             self.within = place < len(framed)

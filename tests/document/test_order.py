@@ -206,7 +206,7 @@ def test_one_document_has_one_order_whatever_the_delivery(seed: int) -> None:
 
 
 def test_the_schedules_withhold_and_keep() -> None:
-    """What never happens in them is not held against the rules."""
+    """The rules are not blamed for what never happens in them."""
     withheld = kept = followed = 0
     for seed in range(60):
         documents, _ = grow(random.Random(seed), 3, 40)

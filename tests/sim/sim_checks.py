@@ -1,4 +1,4 @@
-"""What must be true: at any moment of one device, and of all of them once everything has arrived everywhere."""
+"""All that must be true: at any moment of one device, and of all of them once everything has arrived everywhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes wrong at one connection of a relay ends that one, and is kept from all others."""
+"""A fault at one connection of a relay ends that one, and is kept from all others."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_all_others_are_told_and_may_go_on(
             return isinstance(it, Connection) and it.peer == broken
 
         breaking(monkeypatch, owner, name, is_broken)
-        # What the broken one says comes in the same step as what others say, and is dealt with before.
+        # The broken one's words come in the same step as those of others, and are dealt with before.
         first.send(codec.encode(Push(D, S, 1, (one,))))
         assert ask(second, Push(D, T, 1, (two,))) in (Ack(D, T, 1, 1, 1), Records(D, 1, (Record(S, 1, one),)))
         assert is_closed(first)

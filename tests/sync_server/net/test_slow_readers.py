@@ -1,4 +1,4 @@
-"""Who doesn't read costs the relay little, and no more the more is written. Counted are bytes that wait, not what the
+"""Readers that don't read cost the relay little, and no more the more is written. Counted is what waits, not what the
 system gives the process, so that nothing else on the machine changes the figure."""
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def frame(payload: bytes, opcode: int = 0x82) -> bytes:
 
 @contextmanager
 def upgraded(url: str, path: str, *lines: str) -> Iterator[socket.socket]:
-    """A WebSocket that nobody reads from. What the system keeps for it is small."""
+    """A WebSocket that nobody reads from. The system keeps little for it."""
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.connect(("127.0.0.1", int(url.rsplit(":", 1)[1])))
@@ -148,7 +148,7 @@ def clogged(url: str, connections: Sequence[Connection]) -> Iterator[tuple[socke
 
 
 def test_pongs_wait_for_the_end_of_a_message_and_not_without_end(tmp_path: Path, connections: list[Connection]) -> None:
-    """Who asks for pongs and takes none is not read from."""
+    """A client that asks for pongs and takes none is not read from."""
     # A queue that is full would be reason enough.
     limits = Limits(outgoing=1 << 30)
     with RelayThread(tmp_path, limits=limits) as relay, clogged(relay.url, connections) as (client, connection):
