@@ -130,8 +130,8 @@ class EntryGraph:
         """The group of a sound entry; None before it has one."""
         return self._group_of.get(entry)
 
-    def forks(self) -> Iterator[tuple[GroupId, list[EntryId]]]:
-        """The groups with several members."""
+    def branch_points(self) -> Iterator[tuple[GroupId, list[EntryId]]]:
+        """The groups with several members: branches part there."""
         return ((group, members) for group, members in self.groups.items() if len(members) > 1)
 
     def has_alternatives(self, entry: EntryId) -> bool:
