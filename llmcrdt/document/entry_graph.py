@@ -21,7 +21,8 @@ class EntryGraph:
     out. Not thread-safe.
 
     - Each sound entry stands in ``sound`` after those that it refers to.
-    - Each sound entry is in exactly one of ``groups``: all that stand for the same turn, oldest first.
+    - Each sound entry is in exactly one of ``groups``, from ``add`` or ``move`` on: all that stand for the same turn,
+      oldest first.
     - A malformed entry waits in ``awaited`` for each reference of its that is not sound.
     """
 
