@@ -24,18 +24,20 @@ from .auth.tokens import Tokens
 from .connections import Connections
 from .core.limits import Limits
 from .dispatch import Dispatch
-from .doors.base import DoorType, House
+from .doors.base import DoorContext, DoorType
 from .doors.registry import DOORS
 from .http import HttpPages
 from .log.admin import Storage
 from .log.file import DATABASE
 from .log.sqlite import SqliteStorage
 from .log_lines import FewLines
-from .net.connection import SLICE, Connection, Socket
+from .net.connection import Connection
 from .net.large import LargeRoom
+from .net.outgoing import SLICE
 from .net.strangers import Strangers
 from .net.tls import Certificate
 from .net.turns import SocketTurns
+from .net.websocket import Socket
 from .sessions import Sessions
 from .step_loop import StepLoop
 from .subjects import Subjects
@@ -110,10 +112,10 @@ class Relay:
             self._workers = Workers(self._storage, limits, self._check, steps.put, steps.put_from_thread, steps.fail)
             self._connections = Connections(limits, metrics, steps.put)
             self._subjects = Subjects(limits, tokens, self._connections)
-            house = House(limits, tokens, agent())
+            context = DoorContext(limits, tokens, agent())
             self._answers = answers = Answers(limits.answers, steps.put)
             self._sessions = Sessions(
-                self._doors, house, self._connections, self._subjects, metrics, steps.put, answers
+                self._doors, context, self._connections, self._subjects, metrics, steps.put, answers
             )
             self._server = await self._listen(tokens)
         except BaseException:
@@ -177,7 +179,7 @@ class Relay:
         # All that came in is validated, appended and acknowledged before the relay ends.
         await self._steps.stop()
         await self._workers.stop()
-        # What the thread handed over last is sent before this goes on.
+        # All that the thread handed over last is sent before this goes on.
         await asyncio.sleep(0)
         retry_after = int(self.limits.retry_after * 1000)
         goodbye = Error(ErrorCode.SHUTTING_DOWN, "The relay is stopping.", retry_after=retry_after)

@@ -369,7 +369,7 @@ def _extend(core: RepoCore, conversation: Conversation, history: _History, besid
     if more:
         target.document.apply(core.crdt.derive([[more.node]]))
     if history.diverged and chain.tip is not None:
-        # What somebody went on with here stays in sight; a history that nobody touched shows its last export.
+        # A history that somebody went on with here stays in sight; one that nobody touched shows its last export.
         with suppress(Withheld):
             conversation.select(chain.tip if only_imported else latest[0])
 

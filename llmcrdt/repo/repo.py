@@ -221,7 +221,7 @@ class Repo:
     def delete(self, id: str) -> None:
         """Take a conversation out of the library, on every device, for good.
 
-        Where a relay refused to delete it for this device's token (``link.kept_there``), another call asks once more;
+        If a relay refused to delete it for this device's token (``link.kept_there``), another call asks once more;
         else one of a deleted conversation raises ConversationNotFound."""
         with self._lock:
             self._core.listing.refresh()

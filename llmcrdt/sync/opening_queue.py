@@ -49,7 +49,7 @@ class OpeningQueue:
         self._filling.add(first.id)
 
     def live(self, doc: DocumentSync) -> None:
-        """It is live. Where documents are opened one at a time it keeps its turn until it is ``done``."""
+        """It is live. If documents are opened one at a time it keeps its turn until it is ``done``."""
         self.pending.discard(doc.id)
         if not self.one_at_a_time:
             self._filling.discard(doc.id)

@@ -62,7 +62,7 @@ def test_the_command_is_a_module_too(module: str, tmp_path: Path) -> None:
 
 
 def test_a_command_that_reads_loads_no_more_than_it_needs(run: Run, tmp_path: Path) -> None:
-    """What takes long to load, and the time of a command shows it: migrations, the wire, numbers, the engine."""
+    """Modules that take long to load, which the time of a command shows: migrations, the wire, numbers, the engine."""
     run("new", "Trip")
     code = "import sys; from llmcrdt.cli import main\n"
     code += f"try: main(['--db', {str(tmp_path / 'a.db')!r}, 'list'])\nfinally: print(*sys.modules, file=sys.stderr)"

@@ -27,7 +27,7 @@ def test_of_one_session_s_selections_the_latest_counts(given_acts: list[Selectio
         assert decisions.select(act) is news
         if news:
             latest[act.group, act.session] = act
-        assert act.group in decisions.groups_naming(act.entry)
+            assert act.group in decisions.groups_naming(act.entry)
     for group in ("g", "h"):
         assert set(decisions.selections({group})) == {act for act in latest.values() if act.group == group}
     for act in given_acts:

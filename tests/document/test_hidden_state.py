@@ -243,7 +243,7 @@ def test_a_version_that_says_nothing_makes_no_room_for_a_field(
 
 
 def test_a_version_that_vouches_for_another_value_is_named(open_repo: OpenRepo) -> None:
-    """Whoever writes over a field, and adds a version for it, sends nothing to anybody either."""
+    """A writer over a field, who adds a version for it, sends nothing to anybody either."""
     conversation = open_repo("laptop").create()
     hidden = {NAME: b"genuine"}
     entry = conversation.append("assistant", "Hi", frame=conversation.transcript(), hidden=hidden)

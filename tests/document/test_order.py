@@ -167,7 +167,7 @@ def check(order: Order, document: model.Document) -> None:
     assert all(places_of[i] < place for i, place in places_of.items() for i in order.sound()[i].references)
     for entry in document.sound():
         assert fresh.members(EntryId(entry)) == order.members(EntryId(entry))
-        assert fresh.forks_on_path(EntryId(entry)) == order.forks_on_path(EntryId(entry))
+        assert fresh.branch_points_on_path(EntryId(entry)) == order.branch_points_on_path(EntryId(entry))
     assert sorted({*order.now().visible, *order.now().hidden_by, *order.now().malformed}) == sorted(document.entries)
     if order.now().generation:
         latest = order.sound()[order.now().generation]
@@ -206,7 +206,7 @@ def test_one_document_has_one_order_whatever_the_delivery(seed: int) -> None:
 
 
 def test_the_schedules_withhold_and_keep() -> None:
-    """What never happens in them is not held against the rules."""
+    """The rules are not blamed for what never happens in them."""
     withheld = kept = followed = 0
     for seed in range(60):
         documents, _ = grow(random.Random(seed), 3, 40)
