@@ -155,7 +155,8 @@ def entry_at_once(
         said.get("usage", {}),
         hidden,
         sync,
-        missing=missing,
+        missing,
+        tuple(head.get("saw_erased", ())),
     )
 
 

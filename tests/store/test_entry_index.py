@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import llmcrdt
@@ -160,7 +160,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.integers(0, 2**32), st.lists(st.tuples(st.sampled_from(KINDS), st.integers(0, 2)), max_size=25))
+@given(seed=st.integers(0, 2**32), steps=st.lists(st.tuples(st.sampled_from(KINDS), st.integers(0, 2)), max_size=25))
+@example(seed=0, steps=[("append", 0), ("erase", 0), ("generate", 0), ("generate", 0)])
 def test_tables_say_what_the_documents_say(folder: Path, seed: int, steps: list[tuple[str, int]]) -> None:
     world = World(folder, seed)
     try:
