@@ -15,6 +15,7 @@ import click
 import llmcrdt
 from llmcrdt.cli.terminal import safe
 
+from .completion import conversation_id
 from .options import INTERRUPTED, MANY, Repos, as_json, decode, find, print_json, there
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ def _print_all(done: Sequence[Imported], failed: Sequence[NotImported], interrup
 
 
 @click.command()
-@click.argument("id")
+@conversation_id
 @template
 @click.pass_obj
 def export(repos: Repos, id: str, form: str) -> None:
