@@ -125,12 +125,12 @@ MUTATIONS = (
         "oldest_first(entries)", "entries", _RENDER + "test_o3_stale_settings_count_for_nothing",
     ),
     Mutation(
-        "O4", "what is hidden is not listed", "ConversationView._elsewhere.elsewhere",
-        "ids = by_age(hidden_by, self.order.sound())", "ids = []",
+        "O4", "what is hidden is not listed", "list_elsewhere.elsewhere",
+        "ids = by_age(hidden_by, order.sound())", "ids = []",
         _TALK + "test_an_edit_shows_its_branch_and_select_brings_the_old_one_back",
     ),
     Mutation(
-        "O4", "whoever hides has seen everything", "ConversationView._unseen",
+        "O4", "whoever hides has seen everything", "elsewhere:_unseen",
         "unseen |= left - with_ancestors(seen, sound, down_to) if left else left", "pass",
         _TALK + "test_two_devices_that_answer_at_once_lose_nothing",
     ),
@@ -140,7 +140,7 @@ MUTATIONS = (
         _RULES + "test_o4_elsewhere_is_the_same_for_an_object_in_use_and_a_fresh_one",
     ),
     Mutation(
-        "O4", "who edits an edit has not seen the first words", "ConversationView._made_of",
+        "O4", "who edits an edit has not seen the first words", "elsewhere:_origins",
         "path[-1] in sound and (origin := sound[path[-1]].alternative_of)", "origin := None",
         _RULES + "test_o4_whoever_edits_an_edit_has_seen_what_that_was_made_of",
     ),
@@ -149,8 +149,8 @@ MUTATIONS = (
         "e.hidden_by, ", "", _RULES + "test_o4_the_hash_of_elsewhere_covers_all_of_it",
     ),
     Mutation(
-        "O6", "a selection that was written over goes on counting", "ConversationView._forget_act",
-        "self.order.unselect(act)", "pass",
+        "O6", "a selection that was written over goes on counting", "StandingActs._forget",
+        "self._order.unselect(act)", "pass",
         _RULES + "test_o6_of_two_selections_under_one_key_the_one_that_stands_there_counts",
     ),
     Mutation(
@@ -530,7 +530,7 @@ MUTATIONS = (
         _ACTS + "test_a_claim_of_a_dead_session_is_taken_over_by_one",
     ),
     Mutation(
-        "claims", "a claim that was written over goes on counting", "ConversationView._forget_act",
+        "claims", "a claim that was written over goes on counting", "StandingActs._forget",
         "del self.claims[act.call][act.session]", "pass", _ACTS + "test_a_claim_that_was_written_over_is_none",
     ),
 )  # fmt: skip

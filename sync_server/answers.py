@@ -13,7 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from .core.validation import DiffRequest, Received
-from .net.connection import Connection, Outgoing
+from .net.connection import Connection
+from .net.outgoing import Outgoing
 
 _KNOWN = 1_024
 """Documents of which it is known how large an answer was."""

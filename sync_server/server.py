@@ -31,11 +31,13 @@ from .log.admin import Storage
 from .log.file import DATABASE
 from .log.sqlite import SqliteStorage
 from .log_lines import FewLines
-from .net.connection import SLICE, Connection, Socket
+from .net.connection import Connection
 from .net.large import LargeRoom
+from .net.outgoing import SLICE
 from .net.strangers import Strangers
 from .net.tls import Certificate
 from .net.turns import SocketTurns
+from .net.websocket import Socket
 from .sessions import Sessions
 from .step_loop import StepLoop
 from .subjects import Subjects

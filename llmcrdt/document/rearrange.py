@@ -102,7 +102,7 @@ def recount(
             latest = next(older, None)
     head, pins, same = then.head_at(latest, sound)
     ends = shown if waist is None else {*shown, waist}
-    # Where all that is shown below the waist goes on from it, it stands after all that is above.
+    # If all that is shown below the waist goes on from it, it stands after all that is above.
     goes_on = all(not ends.isdisjoint(sound[i].parents) for i in shown)
     if latest == then.generation and latest not in low and goes_on:
         tail = above[len(head) :] + arrange(None, by_age(shown, sound), sound)

@@ -1,8 +1,8 @@
 """The search for a waist: how little of a document is to be counted again after a change.
 
-A *waist* is a visible entry that follows everything else that is visible, but for what follows it. What stands above a
-waist decides nothing below it, and the other way round. So the rules need to be applied only below the last waist
-above all that changed.
+A *waist* is a visible entry that follows everything else that is visible, but for what follows it. Nothing that
+stands above a waist decides anything below it, and the other way round. So the rules need to be applied only below the
+last waist above all that changed.
 """
 
 from __future__ import annotations
