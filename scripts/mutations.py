@@ -298,7 +298,7 @@ MUTATIONS = (
         'if field.startswith("live:"):', "if False:", _TALK + "test_a_stream_grows_elsewhere_and_is_sealed_once",
     ),
     Mutation(
-        "O10", "a summary hides nothing from prompts", "_with_summaries",
+        "O10", "a summary hides nothing from prompts", "with_summaries",
         "by_covered = {covered: summary for summary, ids in printed.items() for covered in ids}",
         "by_covered: dict[EntryId, EntryId] = {}",
         "tests/document/test_summary.py::test_prompts_hold_the_summary_and_the_transcript_holds_everything",

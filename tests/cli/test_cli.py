@@ -99,9 +99,13 @@ def test_import_and_export_give_the_file_back(run: Run, tmp_path: Path) -> None:
     assert code == 0, err
     id_ = json.loads(out)["id"]
     assert json.loads(run("list", "--json")[1])["conversations"][0]["title"] == "Trains"
-    exported = json.loads(run("export", id_, "--format", "openai-chat")[1])
+    exported = json.loads(run("export", id_)[1])
+    assert exported["title"] == "Trains"
     assert exported["messages"] == CHAT["messages"]
     assert exported["tools"] == CHAT["tools"]
+    assert json.loads(run("export", id_, "--format", "openai-chat")[1]) == CHAT["messages"]
+    request = json.loads(run("export", id_, "--request", "--model", "m")[1])
+    assert request == {"model": "m", "messages": CHAT["messages"], "tools": CHAT["tools"]}
     assert run("verify")[0] == 0
 
 
