@@ -264,7 +264,7 @@ MUTATIONS = (
         _ERASE + "test_the_words_are_in_no_file_and_the_place_stays",
     ),
     Mutation(
-        "O7", "an erase takes another one's mark away", "erase",
+        "O7", "an erase takes another one's mark away", "erasure:erase",
         "if mark in (replica.node(schema.ENTRIES, entry) or ()):", "if False:",
         _RULES + "test_o7_an_erase_is_written_once",
     ),

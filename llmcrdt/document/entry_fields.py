@@ -101,8 +101,8 @@ def read_version(role: str, name: str, text: object) -> Version:
 
 
 def read_digests(value: Any) -> dict[str, str] | None:
-    """The hidden fields that a version vouches for, each with its digest; None where it does not say. A value that is no
-    digest vouches for nothing, and makes no version malformed: older readers take it as well."""
+    """The hidden fields that a version vouches for, each with its digest; None where it does not say. A value that is
+    no digest vouches for nothing, and makes no version malformed: older readers take it as well."""
     if not isinstance(value, dict):
         return None
     return {name: digest if isinstance(digest, str) else "" for name, digest in value.items()}

@@ -12,7 +12,16 @@ from .blob import Blob, BlobStorage
 from .canonical import parse_json
 from .encryption import NOWHERE, FieldAddress
 from .entry import Entry, HiddenField, Part, SyncState, ToolCall, Version, part_from_json, visible_text
-from .entry_fields import erased_of, erases_of, hidden_of, is_live, live_parts, read_digests, versions_of, why_no_version
+from .entry_fields import (
+    erased_of,
+    erases_of,
+    hidden_of,
+    is_live,
+    live_parts,
+    read_digests,
+    versions_of,
+    why_no_version,
+)
 from .head import Head, read_head
 from .nodes import Erase, Node
 
