@@ -24,7 +24,7 @@ from .auth.tokens import Tokens
 from .connections import Connections
 from .core.limits import Limits
 from .dispatch import Dispatch
-from .doors.base import DoorType, House
+from .doors.base import DoorContext, DoorType
 from .doors.registry import DOORS
 from .http import HttpPages
 from .log.admin import Storage
@@ -112,10 +112,10 @@ class Relay:
             self._workers = Workers(self._storage, limits, self._check, steps.put, steps.put_from_thread, steps.fail)
             self._connections = Connections(limits, metrics, steps.put)
             self._subjects = Subjects(limits, tokens, self._connections)
-            house = House(limits, tokens, agent())
+            context = DoorContext(limits, tokens, agent())
             self._answers = answers = Answers(limits.answers, steps.put)
             self._sessions = Sessions(
-                self._doors, house, self._connections, self._subjects, metrics, steps.put, answers
+                self._doors, context, self._connections, self._subjects, metrics, steps.put, answers
             )
             self._server = await self._listen(tokens)
         except BaseException:

@@ -30,7 +30,7 @@ from .connections import Connections, encode
 from .core.events import Event, Greeted, Joined
 from .core.price import FRAME, OTHER_FRAME, price
 from .core.validation import DiffRequest, Left, MergeRequest, Received, Request
-from .doors.base import Answer, DoorType, House, Refused, Upgrade
+from .doors.base import Answer, DoorContext, DoorType, Refused, Upgrade
 from .doors.registry import find
 from .http import bearer
 from .net.connection import OBJECT, Connection
@@ -42,19 +42,19 @@ logger = logging.getLogger(__name__)
 
 class Sessions:
     """``serve`` is one connection's whole time. ``put`` takes events for the rooms; ``doors`` are those of the relay,
-    and ``house`` has what they share."""
+    and ``context`` has what they share."""
 
     def __init__(
         self,
         doors: Sequence[DoorType],
-        house: House,
+        context: DoorContext,
         connections: Connections,
         subjects: Subjects,
         metrics: Metrics,
         put: Callable[[Event], None],
         answers: Answers,
     ) -> None:
-        self._doors, self._house, self._limits, self._tokens = doors, house, house.limits, house.tokens
+        self._doors, self._context, self._limits, self._tokens = doors, context, context.limits, context.tokens
         self._connections, self._subjects, self._metrics, self._put = connections, subjects, metrics, put
         self._answers = answers
         self._numbers = count(1)
@@ -77,7 +77,7 @@ class Sessions:
         assert isinstance(socket, Socket) and socket.request is not None
         found = find(self._doors, socket.request.path)
         assert found is not None, "any other path was answered before the upgrade"
-        door = found.make(Upgrade(socket.request.path, bearer(socket.request)), self._house)
+        door = found.make(Upgrade(socket.request.path, bearer(socket.request)), self._context)
         connection = Connection(next(self._numbers), socket, self._limits, door, self._take, self._charge)
         welcome = self.ready
         if welcome:

@@ -1,7 +1,8 @@
-"""Pages that name files name files that are there."""
+"""Pages that name files name files that are there, and a class has few methods."""
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -34,3 +35,15 @@ def test_the_architecture_names_many() -> None:
 def test_names_are_found() -> None:
     text = "see `llmcrdt/a.py`, `tests/b/test_c.py::test_d`, `engine/x.py`, `llmcrdt/tokens` and `sync_server/`"
     assert named(text) == ["llmcrdt/a.py", "sync_server/", "tests/b/test_c.py"]
+
+
+def test_a_class_has_few_methods() -> None:
+    """One idea each; ``Conversation`` alone has more, for its public names are many."""
+    found: dict[str, int] = {}
+    for path in (path for package in ("llmcrdt", "sync_server") for path in sorted((ROOT / package).rglob("*.py"))):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                found[f"{path.stem}.{node.name}"] = sum(
+                    isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef) for each in node.body
+                )
+    assert [name for name, methods in found.items() if methods > 25] == ["conversation.Conversation"]

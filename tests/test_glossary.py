@@ -25,6 +25,7 @@ OLDER = {
     r"held for gone": "considered offline",
     r"is read on": "reading continues",
     r"renaming": "rekey",
+    r"houses?": "context of a door",
     r"pulse": "keepalive",
 }
 

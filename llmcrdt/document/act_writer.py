@@ -28,7 +28,7 @@ class ActWriter:
             chosen = view.find(entry)
             view.check_not_withheld(chosen)
             lamport, seen = view.order.next_lamport([chosen]), view.order.newest()
-            for group in view.order.forks_on_path(chosen):
+            for group in view.order.branch_points_on_path(chosen):
                 act = Selection(group, session, lamport, chosen, seen)
                 edit.put(schema.ACTS, selection_key(act), write_selection(act))
 

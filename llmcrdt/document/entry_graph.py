@@ -21,7 +21,8 @@ class EntryGraph:
     out. Not thread-safe.
 
     - Each sound entry stands in ``sound`` after those that it refers to.
-    - Each sound entry is in exactly one of ``groups``: all that stand for the same turn, oldest first.
+    - Each sound entry is in exactly one of ``groups``, from ``add`` or ``move`` on: all that stand for the same turn,
+      oldest first.
     - A malformed entry waits in ``awaited`` for each reference of its that is not sound.
     """
 
@@ -130,8 +131,8 @@ class EntryGraph:
         """The group of a sound entry; None before it has one."""
         return self._group_of.get(entry)
 
-    def forks(self) -> Iterator[tuple[GroupId, list[EntryId]]]:
-        """The groups with several members."""
+    def branch_points(self) -> Iterator[tuple[GroupId, list[EntryId]]]:
+        """The groups with several members: branches part there."""
         return ((group, members) for group, members in self.groups.items() if len(members) > 1)
 
     def has_alternatives(self, entry: EntryId) -> bool:

@@ -172,13 +172,13 @@ class Order:
         self.now()
         return tuple(i for i in self._graph.origins(entry) if i in self._decisions.erases)
 
-    def forks_on_path(self, entry: EntryId) -> list[GroupId]:
-        """The forks at or above an entry: where a selection must lead to it."""
+    def branch_points_on_path(self, entry: EntryId) -> list[GroupId]:
+        """The branch points at or above an entry: where a selection must lead to it."""
         sound = self.sound()
-        forks = list(self._graph.forks())
-        oldest = min((sound[i].lamport for _, members in forks for i in members), default=0)
-        path = {i for i in way_to(entry, sound, oldest) if i == entry or not sound[i].system} if forks else set()
-        return sorted(group for group, members in forks if not path.isdisjoint(members))
+        branching = list(self._graph.branch_points())
+        oldest = min((sound[i].lamport for _, members in branching for i in members), default=0)
+        path = {i for i in way_to(entry, sound, oldest) if i == entry or not sound[i].system} if branching else set()
+        return sorted(group for group, members in branching if not path.isdisjoint(members))
 
     def frame_list(self, frame: Frame | None) -> tuple[list[EntryId], dict[EntryId, ContentHash]]:
         """The whole list that a frame of a sound entry stands for, and its pins."""

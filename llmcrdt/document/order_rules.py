@@ -2,9 +2,9 @@
 stand. Pure functions; ``order.py`` applies them to a document that grows.
 
 Words: a *group* is all that stands for the same turn (an entry and its edits; generations on one frame). A group with
-several members is a *fork*. A selection *rules out* the members that are not younger than it, and to which it doesn't
-lead. The *way* of a fork is the entry that decides which of the others is shown: the one written last on their
-branches, where a selection counts as written on its entry.
+several members is a *branch point*. A selection *rules out* the members that are not younger than it, and to which it
+doesn't lead. The *way* of a branch point is the entry that decides which of the others is shown: the one written last
+on their branches, where a selection counts as written on its entry.
 """
 
 from __future__ import annotations
@@ -115,13 +115,13 @@ def visible_nodes(
 ) -> tuple[set[EntryId], dict[EntryId, Hider]]:
     """O6: the entries that are shown, and for each other one the entry that decided so.
 
-    Only forks can hide. One bit per member of a fork; each entry carries the bits of the members it is or stands on,
-    but for system entries: who edits one says what holds from now on, and takes nothing back. One that the frame of
+    Only branch points can hide. One bit per member of one; each entry carries the bits of the members it is or stands
+    on, but for system entries: who edits one says what holds from now on, and takes nothing back. One that the frame of
     a generation holds goes on being shown. ``sound`` may be all that follows one entry, with that left out.
     """
-    forks = {group: members for group, members in groups.items() if len(members) > 1}
-    bits = dict(zip((m for members in forks.values() for m in members), (1 << n for n in count()), strict=False))
-    masks = {group: sum(bits[m] for m in members) for group, members in forks.items()}
+    branching = {group: members for group, members in groups.items() if len(members) > 1}
+    bits = dict(zip((m for members in branching.values() for m in members), (1 << n for n in count()), strict=False))
+    masks = {group: sum(bits[m] for m in members) for group, members in branching.items()}
     above: dict[EntryId, int] = {}
     for i, node in sound.items():  # oldest first
         over = 0
@@ -132,7 +132,7 @@ def visible_nodes(
     chosen: dict[GroupId, Selection] = {}
     for act in selections:
         best = chosen.get(act.group)
-        if act.group not in forks or act.entry not in sound or act.lamport > sound[act.entry].lamport + REACH:
+        if act.group not in branching or act.entry not in sound or act.lamport > sound[act.entry].lamport + REACH:
             continue
         leads_there = (above[act.entry] | bits.get(act.entry, 0)) & masks[act.group]
         if leads_there and (best is None or (act.lamport, act.session) > (best.lamport, best.session)):
@@ -141,23 +141,23 @@ def visible_nodes(
     decided: dict[int, Hider] = {}
     for group, act in chosen.items():
         leads_to = above[act.entry] | bits.get(act.entry, 0)
-        for m in forks[group]:
+        for m in branching[group]:
             if sound[m].lamport <= act.lamport and not leads_to & bits[m]:
                 closed |= bits[m]
                 decided[bits[m]] = Hider(act.entry, act.after)
-        forks[group] = [m for m in forks[group] if not closed & bits[m]]
-        masks[group] = sum(bits[m] for m in forks[group])
-    written: dict[GroupId, EntryId] = {}  # the entry written last on any branch of the fork that is not ruled out
-    followed, open_forks = 0, sum(masks.values())
-    fork_of = {bits[m]: group for group, members in forks.items() for m in members}
+        branching[group] = [m for m in branching[group] if not closed & bits[m]]
+        masks[group] = sum(bits[m] for m in branching[group])
+    written: dict[GroupId, EntryId] = {}  # the entry written last on any branch of the group that is not ruled out
+    followed, open_members = 0, sum(masks.values())
+    group_of_bit = {bits[m]: group for group, members in branching.items() for m in members}
     for i, node in reversed(list(sound.items())):
         followed |= above[i]
         on = 0 if node.answers else above[i]  # a tool ends when it ends: its result says nothing of which branch lives
-        while hit := (on | bits.get(i, 0)) & open_forks:
-            group = fork_of[hit & -hit]
+        while hit := (on | bits.get(i, 0)) & open_members:
+            group = group_of_bit[hit & -hit]
             written[group] = i
-            open_forks &= ~masks[group]
-    for group, members in forks.items():
+            open_members &= ~masks[group]
+    for group, members in branching.items():
         way = written[group]
         if group in chosen and sound[way].lamport <= chosen[group].lamport:
             way = chosen[group].entry

@@ -46,7 +46,7 @@ def comes_last(node: Node, graph: EntryGraph, decisions: Decisions, now: Arrange
 
 def _shows_rivals(graph: EntryGraph, now: Arrangement) -> bool:
     """Whether several entries that stand for one turn are shown."""
-    return any(len(now.visible.intersection(members)) > 1 for _, members in graph.forks())
+    return any(len(now.visible.intersection(members)) > 1 for _, members in graph.branch_points())
 
 
 def _frame_hash_fits(frame: Frame, graph: EntryGraph) -> bool:

@@ -114,8 +114,8 @@ class Upgrade(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class House:
-    """The things that all doors of a relay share. ``agent``: the relay's own name and version."""
+class DoorContext:
+    """The things of its relay that a door needs; all doors share them. ``agent``: the relay's own name and version."""
 
     limits: Limits
     tokens: Tokens
@@ -130,7 +130,7 @@ class DoorType(NamedTuple):
     name: str
     path: str
     subprotocol: str | None
-    make: Callable[[Upgrade, House], Door]
+    make: Callable[[Upgrade, DoorContext], Door]
     deflate: bool = True
 
     def is_at(self, path: str) -> bool:

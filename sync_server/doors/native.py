@@ -162,5 +162,5 @@ DOOR = DoorType(
     "The sync protocol",
     PATH,
     SUBPROTOCOL,
-    lambda _, house: NativeDoor(house.limits, house.agent, house.tokens),
+    lambda _, context: NativeDoor(context.limits, context.agent, context.tokens),
 )

@@ -309,6 +309,6 @@ DOOR = DoorType(
     "Yjs",
     PATH,
     None,
-    lambda upgrade, house: YjsDoor(upgrade.path, upgrade.bearer, house.tokens, house.limits),
+    lambda upgrade, context: YjsDoor(upgrade.path, upgrade.bearer, context.tokens, context.limits),
     deflate=False,  # each small frame would be compressed once for every reader
 )

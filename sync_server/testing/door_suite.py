@@ -39,7 +39,7 @@ from llmcrdt.sync.messages import (
 from ..auth.tokens import Tokens
 from ..core.limits import Limits
 from ..core.validation import DiffResponse, MergeRequest, PresenceQuery, Request
-from ..doors.base import Answer, Door, House, Refused
+from ..doors.base import Answer, Door, DoorContext, Refused
 
 _T = TypeVar("_T")
 
@@ -66,7 +66,7 @@ class DoorSuite:
     """Whether the door takes no writes; then ``writing`` is a frame that it answers or refuses."""
 
     @abstractmethod
-    def make(self, house: House, document: bytes, token: bytes) -> Door:
+    def make(self, context: DoorContext, document: bytes, token: bytes) -> Door:
         """A new door, whose client is about a document and shows a token, now or when it greets."""
 
     def greeting(self, document: bytes, token: bytes) -> bytes | str | None:
@@ -88,15 +88,15 @@ class DoorSuite:
         return Tokens(tmp_path)
 
     @pytest.fixture
-    def house(self, tokens: Tokens) -> House:
-        return House(Limits(), tokens, "relay")
+    def context(self, tokens: Tokens) -> DoorContext:
+        return DoorContext(Limits(), tokens, "relay")
 
     def token(self, tokens: Tokens, level: str, document: bytes = D) -> bytes:
         """Tokens are on from the first one that is made; the relay of the fixture looks for it again."""
         return tokens.make("ann", level, [document_id(document)]).encode()
 
-    def open(self, house: House, document: bytes = D, token: bytes = b"") -> Door:
-        door = self.make(house, document, token)
+    def open(self, context: DoorContext, document: bytes = D, token: bytes = b"") -> Door:
+        door = self.make(context, document, token)
         door.begin()
         greeting = self.greeting(document, token)
         if greeting is not None:
@@ -105,32 +105,32 @@ class DoorSuite:
         assert door.greeted
         return door
 
-    def guarded(self, folder: Path, level: str, document: bytes = D) -> tuple[House, bytes, Tokens]:
+    def guarded(self, folder: Path, level: str, document: bytes = D) -> tuple[DoorContext, bytes, Tokens]:
         """A relay that asks for tokens, and a token."""
         token = self.token(Tokens(folder), level, document)
         tokens = Tokens(folder)
-        return House(Limits(), tokens, "relay"), token, tokens
+        return DoorContext(Limits(), tokens, "relay"), token, tokens
 
     # ---------------------------------------------------------------- the contract
 
-    def test_a_greeted_client_has_a_grant_and_room_for_a_record(self, house: House) -> None:
-        door = self.open(house)
+    def test_a_greeted_client_has_a_grant_and_room_for_a_record(self, context: DoorContext) -> None:
+        door = self.open(context)
         assert door.grant is not None and door.grant.allows("read", D)
-        assert house.limits.record <= door.max_frame
-        assert door.protocol == self.open(house, E).protocol
+        assert context.limits.record <= door.max_frame
+        assert door.protocol == self.open(context, E).protocol
 
-    def test_before_the_greeting_nothing_reaches_the_rooms(self, house: House) -> None:
-        door = self.make(house, D, b"")
+    def test_before_the_greeting_nothing_reaches_the_rooms(self, context: DoorContext) -> None:
+        door = self.make(context, D, b"")
         door.begin()
         if not door.greeted:
             with pytest.raises(Refused):
                 door.receive(self.writing(D))
 
-    def test_what_a_client_sends_is_read_or_refused(self, house: House) -> None:
+    def test_what_a_client_sends_is_read_or_refused(self, context: DoorContext) -> None:
         rng = random.Random(16)
         good = [self.reading(D), self.writing(D)]
         for _ in range(2_000):
-            door = self.open(house)
+            door = self.open(context)
             frame = rng.choice(good)
             raw = bytearray(frame if isinstance(frame, bytes) else frame.encode())
             for _ in range(rng.randrange(4)):
@@ -145,28 +145,28 @@ class DoorSuite:
         return found
 
     def test_a_client_that_may_write_does(self, tmp_path: Path) -> None:
-        house, token, _ = self.guarded(tmp_path, "append")
-        door = self.open(house, token=token)
+        context, token, _ = self.guarded(tmp_path, "append")
+        door = self.open(context, token=token)
         assert isinstance(self.receive(door, self.reading(D)), get_args(Request))
         found = self.receive(door, self.writing(D))
         assert self.read_only != isinstance(found, Push | MergeRequest)
         assert not isinstance(found, Push | MergeRequest) or found.document == D
 
-    def test_what_follows_is_taken_from_the_front_or_not_at_all(self, house: House) -> None:
-        door, frame = self.open(house), self.reading(D) if self.read_only else self.writing(D)
+    def test_what_follows_is_taken_from_the_front_or_not_at_all(self, context: DoorContext) -> None:
+        door, frame = self.open(context), self.reading(D) if self.read_only else self.writing(D)
         message = door.receive(frame)
         assert isinstance(message, get_args(Request))
         unread = deque([self.reading(D), self.writing(D)])
         joined, frames, size = door.join_following(message, frame, unread)
         assert (joined, frames, size) == (message, 1, len(frame)) and len(unread) == 2
 
-    def test_what_writes_on_is_one_message_or_stays_where_it_is(self, house: House) -> None:
+    def test_what_writes_on_is_one_message_or_stays_where_it_is(self, context: DoorContext) -> None:
         """However many are joined: what is left behind them is what was there, and each is counted once."""
         if self.read_only:
             pytest.skip("it takes no writes")
         rng = random.Random(4)
         for _ in range(50):
-            door, frame = self.open(house), self.writing(D)
+            door, frame = self.open(context), self.writing(D)
             message = door.receive(frame)
             assert isinstance(message, Push | MergeRequest)
             frames = [rng.choice((self.writing(D), self.writing(D), self.reading(D))) for _ in range(8)]
@@ -180,8 +180,8 @@ class DoorSuite:
                 assert joined.updates == message.updates * count and joined.may_append
 
     def test_a_client_that_only_reads_writes_nothing(self, tmp_path: Path) -> None:
-        house, token, _ = self.guarded(tmp_path, "read")
-        door = self.open(house, token=token)
+        context, token, _ = self.guarded(tmp_path, "read")
+        door = self.open(context, token=token)
         assert isinstance(self.receive(door, self.reading(D)), get_args(Request))
         found = self.receive(door, self.writing(D))
         assert not isinstance(found, Push | PresenceQuery)
@@ -189,20 +189,20 @@ class DoorSuite:
 
     @pytest.mark.parametrize("token", [b"", b"forged", b"\xff" * 40])
     def test_without_a_good_token_nobody_is_greeted(self, tmp_path: Path, token: bytes) -> None:
-        house, _, _ = self.guarded(tmp_path, "admin")
+        context, _, _ = self.guarded(tmp_path, "admin")
         with pytest.raises(Refused) as refused:
-            self.open(house, token=token)
+            self.open(context, token=token)
         assert refused.value.error.code == ErrorCode.TOKEN_REFUSED
 
     def test_another_document_is_not_shown(self, tmp_path: Path) -> None:
-        house, token, _ = self.guarded(tmp_path, "append", E)
-        found = _outcome(lambda: self.receive(self.open(house, D, token), self.reading(D)))
+        context, token, _ = self.guarded(tmp_path, "append", E)
+        found = _outcome(lambda: self.receive(self.open(context, D, token), self.reading(D)))
         assert isinstance(found, Error) and found.code == ErrorCode.FORBIDDEN
 
     @pytest.mark.parametrize("act", ["confirm", "reading", "writing"])
     def test_a_token_that_is_revoked_is_noticed_at_once(self, tmp_path: Path, act: str) -> None:
-        house, token, tokens = self.guarded(tmp_path, "append")
-        door = self.open(house, token=token)
+        context, token, tokens = self.guarded(tmp_path, "append")
+        door = self.open(context, token=token)
         door.confirm()
         tokens.revoke(tokens.check(token).id)
         tokens.refresh()
@@ -215,8 +215,8 @@ class DoorSuite:
             acts[act]()
         assert refused.value.error.code == ErrorCode.TOKEN_REFUSED
 
-    def test_every_message_has_frames_or_ends_the_connection(self, house: House) -> None:
-        one, other = self.open(house, D), self.open(house, E)
+    def test_every_message_has_frames_or_ends_the_connection(self, context: DoorContext) -> None:
+        one, other = self.open(context, D), self.open(context, E)
         for message in MESSAGES:
             frames = _outcome(lambda message=message: one.encode(message))  # type: ignore[misc]
             for door in (one, other):
@@ -224,21 +224,21 @@ class DoorSuite:
             if not isinstance(frames, Error):
                 assert all(isinstance(frame, bytes) and 0 < len(frame) <= MAX_FRAME for frame in frames)
 
-    def test_records_reach_a_client(self, house: House) -> None:
+    def test_records_reach_a_client(self, context: DoorContext) -> None:
         records = tuple(Record(S, n, bytes([n]) * 9) for n in (1, 2))
-        sent = b"".join(self.open(house).encode(Records(D, 1, records)))
+        sent = b"".join(self.open(context).encode(Records(D, 1, records)))
         assert all(r.data in sent or r.data.hex().encode() in sent for r in records)
 
-    def test_every_error_has_a_close_frame(self, house: House) -> None:
-        door = self.make(house, D, b"")
+    def test_every_error_has_a_close_frame(self, context: DoorContext) -> None:
+        door = self.make(context, D, b"")
         for code in ErrorCode:
             last, number, words = door.close_frame(Error(code, "for a reason"))
             assert last is None or 0 < len(last) <= MAX_FRAME
             assert number in (1008, 1011, 1012, 1013) or 4000 <= number < 5000
             assert words in ("", "for a reason")
 
-    def test_a_keepalive_is_a_frame_now_and_then(self, house: House) -> None:
-        keepalive = self.open(house).keepalive
+    def test_a_keepalive_is_a_frame_now_and_then(self, context: DoorContext) -> None:
+        keepalive = self.open(context).keepalive
         assert keepalive is None or (keepalive.seconds > 0 and keepalive.frame)
 
 

@@ -36,7 +36,7 @@ from llmcrdt.varint import MAX_UINT
 
 from ..auth.tokens import Grant
 from ..core.validation import DiffResponse, Request
-from ..doors.base import Answer, CloseFrame, DoorType, House, Keepalive, Refused, Upgrade, enter, permitted
+from ..doors.base import Answer, CloseFrame, DoorContext, DoorType, Keepalive, Refused, Upgrade, enter, permitted
 
 PATH = "/json/"
 _CLOSE_CODE = 4400
@@ -50,9 +50,9 @@ class JsonDoor:
     features = 0
     keepalive: Keepalive | None = None
 
-    def __init__(self, upgrade: Upgrade, house: House) -> None:
-        self._upgrade, self._tokens = upgrade, house.tokens
-        self.max_frame = 4 * house.limits.record
+    def __init__(self, upgrade: Upgrade, context: DoorContext) -> None:
+        self._upgrade, self._tokens = upgrade, context.tokens
+        self.max_frame = 4 * context.limits.record
         self.document = b""
         self.grant: Grant | None = None
 

@@ -167,7 +167,7 @@ def check(order: Order, document: model.Document) -> None:
     assert all(places_of[i] < place for i, place in places_of.items() for i in order.sound()[i].references)
     for entry in document.sound():
         assert fresh.members(EntryId(entry)) == order.members(EntryId(entry))
-        assert fresh.forks_on_path(EntryId(entry)) == order.forks_on_path(EntryId(entry))
+        assert fresh.branch_points_on_path(EntryId(entry)) == order.branch_points_on_path(EntryId(entry))
     assert sorted({*order.now().visible, *order.now().hidden_by, *order.now().malformed}) == sorted(document.entries)
     if order.now().generation:
         latest = order.sound()[order.now().generation]

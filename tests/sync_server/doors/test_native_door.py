@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from llmcrdt.sync import codec
 from llmcrdt.sync.messages import FEATURES, Hello, Open, Push
-from sync_server.doors.base import Door, House, Upgrade
+from sync_server.doors.base import Door, DoorContext, Upgrade
 from sync_server.doors.native import DOOR
 from sync_server.testing.door_suite import DoorSuite, S
 
 
 class TestNativeDoor(DoorSuite):
-    def make(self, house: House, document: bytes, token: bytes) -> Door:
-        return DOOR.make(Upgrade(DOOR.path), house)
+    def make(self, context: DoorContext, document: bytes, token: bytes) -> Door:
+        return DOOR.make(Upgrade(DOOR.path), context)
 
     def greeting(self, document: bytes, token: bytes) -> bytes:
         return codec.encode(Hello("test", token, FEATURES))

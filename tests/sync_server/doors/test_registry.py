@@ -19,7 +19,7 @@ from llmcrdt.sync.messages import PATH, Ack, Error, ErrorCode, Push, Record, Rec
 from sync_server.auth.tokens import Tokens
 from sync_server.core.limits import Limits
 from sync_server.doors import native, yjs
-from sync_server.doors.base import Door, House, Refused, Upgrade
+from sync_server.doors.base import Door, DoorContext, Refused, Upgrade
 from sync_server.doors.registry import DOORS, describe, find
 from sync_server.testing import json_door
 from sync_server.testing.door_suite import DoorSuite, S
@@ -32,9 +32,9 @@ D, T = b"d" * 16, b"t" * 16
 
 
 class TestJsonDoor(DoorSuite):
-    def make(self, house: House, document: bytes, token: bytes) -> Door:
+    def make(self, context: DoorContext, document: bytes, token: bytes) -> Door:
         text = token.decode("latin-1")
-        return json_door.DOOR.make(Upgrade(f"{json_door.PATH}{document_id(document)}?token={text}", b""), house)
+        return json_door.DOOR.make(Upgrade(f"{json_door.PATH}{document_id(document)}?token={text}", b""), context)
 
     def reading(self, document: bytes) -> str:
         return json.dumps({"open": "yjs"})
@@ -53,15 +53,15 @@ class TestReadOnlyDoor(TestJsonDoor):
 
     read_only = True
 
-    def make(self, house: House, document: bytes, token: bytes) -> Door:
+    def make(self, context: DoorContext, document: bytes, token: bytes) -> Door:
         path = f"{json_door.PATH}{document_id(document)}?token={token.decode('latin-1')}"
-        return _ReadOnly(Upgrade(path, b""), house)
+        return _ReadOnly(Upgrade(path, b""), context)
 
 
 @pytest.mark.parametrize("kind", ["", "Yjs", "a kind", "k" * 17, "\u00e4"])
 def test_a_kind_that_is_none_is_refused(kind: str, tmp_path: Path) -> None:
     door = json_door.DOOR.make(
-        Upgrade(json_door.PATH + document_id(D), b""), House(Limits(), Tokens(tmp_path), "relay")
+        Upgrade(json_door.PATH + document_id(D), b""), DoorContext(Limits(), Tokens(tmp_path), "relay")
     )
     door.begin()
     with pytest.raises(Refused):

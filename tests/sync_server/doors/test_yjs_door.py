@@ -14,7 +14,7 @@ from llmcrdt.ids import document_id, new_document_id
 from llmcrdt.sync.messages import MAX_PRESENCE, MAX_STATE, Announcement
 from sync_server.auth.tokens import Tokens
 from sync_server.doors import yjs
-from sync_server.doors.base import Door, House, Upgrade
+from sync_server.doors.base import Door, DoorContext, Upgrade
 from sync_server.testing.door_suite import DoorSuite
 from sync_server.thread import RelayThread
 
@@ -32,8 +32,8 @@ MESSAGES = {
 
 
 class TestYjsDoor(DoorSuite):
-    def make(self, house: House, document: bytes, token: bytes) -> Door:
-        return yjs.DOOR.make(Upgrade(yjs.PATH + document_id(document), token), house)
+    def make(self, context: DoorContext, document: bytes, token: bytes) -> Door:
+        return yjs.DOOR.make(Upgrade(yjs.PATH + document_id(document), token), context)
 
     def reading(self, document: bytes) -> bytes:
         return yjs.encode(yjs.StepOne(b"\x00"))
