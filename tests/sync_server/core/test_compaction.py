@@ -561,7 +561,8 @@ def test_a_relay_killed_while_it_folds_loses_nothing_and_goes_on(tmp_path: Path)
     try:
         fill(url, updates)
         for _ in range(int(os.environ.get("LLMCRDT_FOLD_KILLS", "4"))):
-            with connect(url + PATH, subprotocols=[Subprotocol(SUBPROTOCOL)], proxy=None) as client:
+            options = {"subprotocols": [Subprotocol(SUBPROTOCOL)], "proxy": None, "close_timeout": 0}
+            with connect(url + PATH, **options) as client:  # type: ignore[arg-type]
                 for message in (Hello(), Open(D, "yjs"), Fold(D)):
                     client.send(codec.encode(message))
                 time.sleep(rng.random() * 0.8)
