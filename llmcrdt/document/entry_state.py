@@ -139,6 +139,7 @@ def entry_at_once(
         said.get("usage", {}),
         hidden_of(fields, lambda name: address(id_, name)) if len(fields) > 2 else {},
         sync,
+        saw_erased=tuple(head.get("saw_erased", ())),
     )
 
 
