@@ -156,6 +156,7 @@ def entry_at_once(
         hidden,
         sync,
         missing=missing,
+        saw_erased=tuple(head.get("saw_erased", ())),
     )
 
 
