@@ -21,7 +21,10 @@ import base64
 import hashlib
 import os
 import re
+import struct
+from binascii import b2a_base64
 from collections.abc import Callable
+from functools import cache
 from typing import NewType
 
 from .exceptions import InvalidContent
@@ -44,11 +47,13 @@ _DIGIT = {c: i for i, c in enumerate(_ALPHABET)}
 _ENTRY = re.compile(r"[A-Za-z0-9_-]{16}", re.ASCII)
 _SESSION = re.compile(r"[A-Za-z0-9_-]{22}", re.ASCII)
 _HASH = re.compile(r"[A-Za-z0-9_-]{32}", re.ASCII)
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
+_LENGTH = struct.Struct(">Q")
 
 
 def text_of(data: bytes) -> str:
     """base64url without padding."""
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+    return b2a_base64(data, newline=False).translate(_URL_SAFE).rstrip(b"=").decode("ascii")
 
 
 def new_document_id(random: Random = os.urandom) -> DocumentId:
@@ -120,8 +125,15 @@ def tagged_hash(tag: str, *pieces: bytes) -> str:
 
 def tagged_digest(tag: str, *pieces: bytes) -> bytes:
     """The SHA-256 that ``tagged_hash`` shortens, for ids that are derived from what they name."""
-    framed = [part for piece in (tag.encode("ascii"), *pieces) for part in (len(piece).to_bytes(8, "big"), piece)]
+    framed = [_framed_tag(tag)]
+    for piece in pieces:
+        framed += (_LENGTH.pack(len(piece)), piece)
     return hashlib.sha256(b"".join(framed)).digest()
+
+
+@cache
+def _framed_tag(tag: str) -> bytes:
+    return _LENGTH.pack(len(tag)) + tag.encode("ascii")
 
 
 def _checksum(raw: bytes) -> bytes:

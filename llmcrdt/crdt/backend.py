@@ -66,11 +66,13 @@ Node = Mapping[str, Scalar | SharedText]
 
 
 class NewNode(NamedTuple):
-    """A node that ``Backend.derive`` makes, with its first fields."""
+    """A node that ``Backend.derive`` makes, with its first fields. ``copied``: it is that of another document, and may
+    have fields of any size."""
 
     root: str
     key: str
     fields: Mapping[str, Scalar]
+    copied: bool = False
 
 
 class NewField(NamedTuple):
@@ -136,9 +138,8 @@ class Edit(Protocol):
         """Set a scalar of a root map."""
         ...
 
-    def put_node(self, root: str, key: str, fields: Mapping[str, Scalar], *, copied: bool = False) -> None:
-        """Create a node. The key must be new: two nodes under one key lose one of them. ``copied``: it is that of
-        another document, and may have fields of any size."""
+    def put_node(self, root: str, key: str, fields: Mapping[str, Scalar]) -> None:
+        """Create a node. The key must be new: two nodes under one key lose one of them."""
         ...
 
     def put_field(self, root: str, key: str, name: str, value: Scalar) -> None:

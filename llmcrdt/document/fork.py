@@ -7,6 +7,7 @@ can compare the two. The transcript up to the entry is copied, and all that thos
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
+from typing import NamedTuple
 
 from ..crdt.backend import Other, Replica, Scalar, SharedText
 from ..exceptions import InvalidContent, NotSealed
@@ -19,12 +20,18 @@ from .nodes import Node, Selection, by_age
 from .view import ConversationView
 
 
-def copy_until(view: ConversationView, replica: Replica, entry: EntryId) -> dict[EntryId, Mapping[str, Scalar]]:
-    """The fields of every entry that the fork at ``entry`` begins with. Raises NotSealed.
+class Copied(NamedTuple):
+    """The fields of an entry that can be copied as they are. ``encrypted``: the names of hidden fields that can't, for
+    they are bound to their conversation. ``whole``: whether these are all fields."""
 
-    Encrypted hidden fields are bound to their conversation and would not open elsewhere: they are left out.
-    """
-    return {each: _fields(view, replica, each) for each in by_age(until(view, entry), view.order.sound())}
+    fields: dict[str, Scalar]
+    encrypted: tuple[str, ...]
+    whole: bool
+
+
+def copy_until(view: ConversationView, replica: Replica, entry: EntryId) -> dict[EntryId, Copied]:
+    """Every entry that the fork at ``entry`` begins with, oldest first. Raises NotSealed."""
+    return {each: _copied(view, replica, each) for each in by_age(until(view, entry), view.order.sound())}
 
 
 def until(view: ConversationView, entry: EntryId) -> set[EntryId]:
@@ -100,15 +107,18 @@ def left_out_of(replica: Replica) -> list[tuple[EntryId, str]]:
     return [(EntryId(pair[0]), pair[1]) for pair in pairs if len(pair) == 2 and all(isinstance(i, str) for i in pair)]
 
 
-def _fields(view: ConversationView, replica: Replica, entry: EntryId) -> dict[str, Scalar]:
-    state = view.states[entry]
-    if not state.versions and state.erased is None:
+def _copied(view: ConversationView, replica: Replica, entry: EntryId) -> Copied:
+    if not view.is_finished(entry):
         raise NotSealed(f"Entry {entry} is still being written.", hint="Wait for it, or call conv.seal(entry).")
+    found = replica.node(schema.ENTRIES, entry) or {}
     fields: dict[str, Scalar] = {}
-    for name, value in (replica.node(schema.ENTRIES, entry) or {}).items():
+    encrypted: list[str] = []
+    for name, value in found.items():
         if isinstance(value, (SharedText, Other)):  # a stranger's; only an erase mark counts whatever it holds
             if name.startswith("erased:"):
                 fields[name] = b""
-        elif not (name.startswith("hidden:") and is_encrypted(value)):
+        elif name.startswith("hidden:") and is_encrypted(value):
+            encrypted.append(name.removeprefix("hidden:"))
+        else:
             fields[name] = value
-    return fields
+    return Copied(fields, tuple(sorted(encrypted)), all(fields.get(name) is found[name] for name in found))

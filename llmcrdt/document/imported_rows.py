@@ -5,11 +5,11 @@ It says what ``projector.py`` would make of the whole document, without a replic
 
 from __future__ import annotations
 
-from .entry_state import EntryState, searchable_text
+from .entry_state import EntryState
 from .imported import ImportedEntry
 from .order_rules import arrange
-from .projection import IndexRow, pack_fields, write_node
-from .projector import only_version
+from .projection import IndexRow
+from .projector import row_of
 
 
 class ImportedRows:
@@ -41,5 +41,4 @@ class ImportedRows:
         state = EntryState(entry.head, (entry.version,), (), {})
         pin = entry.version.hash if pinned else None
         position, self._count = self._count, self._count + 1
-        node = write_node(entry.head.node(entry.id), erased=False, version=only_version(state))
-        return IndexRow(entry.id, position, pin, node, False, pack_fields(entry.fields), searchable_text(state, pin))
+        return row_of(entry.id, state, entry.fields, position, pin)

@@ -87,6 +87,12 @@ class EntryIndex(Protocol):
         loaded; None where it can't tell."""
         ...
 
+    def copy(self, source: str, places: Sequence[tuple[str, int | None, str | None]], rows: Sequence[IndexRow]) -> None:
+        """Of a conversation that has no row yet, and holds copies of entries of another one: take over the rows of
+        these, with other places (entry, position, pin), and put ``rows``. Together they are all. Nothing happens where
+        the index of the other one is not up to date."""
+        ...
+
     def copies(self, entry: str) -> Sequence[tuple[str, bool]]:
         """The other conversations of the file that have an entry of this id, as forks do, and whether it is erased
         there."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Set
 
+from ..crdt.backend import Node as ReplicaNode
 from ..crdt.backend import Replica
 from ..ids import ContentHash, EntryId
 from . import schema
@@ -35,7 +36,7 @@ class Projector:
         self._then = self._view.ids()
         # The pins grow in place: those that are there now are those of the latest generation's frame.
         self._pins, self._pinned = now.pins, len(now.head) - 1
-        self._withheld, self._malformed = _withheld(now), now.malformed.keys()
+        self._withheld, self._malformed = withheld_of(now), now.malformed.keys()
         self._view.order.steady = len(self._then)
         self._view.changed.clear()
 
@@ -53,7 +54,7 @@ class Projector:
         was = {i: (at, self._pins.get(i) if at < self._pinned else None) for at, i in enumerate(then[steady:], steady)}
         true = {i: (at, now.pins.get(i)) for at, i in enumerate(ids[steady:], steady)}
         nowhere = (None, None)
-        put = view.changed.keys() | (self._withheld ^ _withheld(now)) | (self._malformed ^ now.malformed.keys())
+        put = view.changed.keys() | (self._withheld ^ withheld_of(now)) | (self._malformed ^ now.malformed.keys())
         moved: list[tuple[str, int | None, str | None]] = []
         for i in (*true, *(i for i in was if i not in true)):
             before, after = was.get(i, nowhere), true.get(i, nowhere)
@@ -76,7 +77,7 @@ class Projector:
         put: list[IndexRow] = []
         moved: list[tuple[str, int | None, str | None]] = []
         found: set[str] = set()
-        changed = self._view.changed.keys() | (self._withheld ^ _withheld(now))
+        changed = self._view.changed.keys() | (self._withheld ^ withheld_of(now))
         for thing in self._view.order.everything():
             entry = thing.id if isinstance(thing, Node) else thing[0]
             found.add(entry)
@@ -90,25 +91,33 @@ class Projector:
 
     def _row(self, entry: EntryId, position: int | None, now: Arrangement) -> IndexRow:
         state = self._view.states[entry]
-        pin: ContentHash | None = now.pins.get(entry)
         fields = self._view.changed.get(entry) or self._replica.node(schema.ENTRIES, entry) or {}
-        withheld = entry in _withheld(now)
-        return IndexRow(
-            entry,
-            position,
-            pin,
-            write_node(
-                state.head.node(entry),
-                erased=state.erased is not None,
-                version=only_version(state),
-            ),
-            state.erased is not None,
-            b"" if withheld else pack_fields(fields),
-            searchable_text(state, pin) if entry in self._view.order.sound() and not withheld else None,
-        )
+        row = row_of(entry, state, fields, position, now.pins.get(entry), findable=entry not in withheld_of(now))
+        return row if entry in self._view.order.sound() else row._replace(words=None)
 
 
-def _withheld(now: Arrangement) -> Set[EntryId]:
+def row_of(
+    entry: EntryId,
+    state: EntryState,
+    fields: ReplicaNode,
+    position: int | None,
+    pin: ContentHash | None,
+    *,
+    findable: bool = True,
+) -> IndexRow:
+    """The row of an entry. ``findable``: nothing withholds it, so its words and its fields may stand in the index."""
+    return IndexRow(
+        entry,
+        position,
+        pin,
+        write_node(state.head.node(entry), erased=state.erased is not None, version=only_version(state)),
+        state.erased is not None,
+        pack_fields(fields) if findable else b"",
+        searchable_text(state, pin) if findable else None,
+    )
+
+
+def withheld_of(now: Arrangement) -> Set[EntryId]:
     """The entries that an erase withholds, with all that follow them: nobody finds those by their words."""
     return {i for i, hider in now.hidden_by.items() if hider.withheld} if now.withheld else frozenset()
 

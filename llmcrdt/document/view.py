@@ -223,6 +223,13 @@ class ConversationView:
         """The sound entries, oldest first, without some that are known to be sealed."""
         return by_age((i for i in self.order.sound() if i in self.states or i not in self._unread), self.order.sound())
 
+    def is_finished(self, entry: EntryId) -> bool:
+        """Whether an entry has a version, or is erased."""
+        if entry in self._unread and entry not in self.states:
+            return True
+        state = self.states[entry]
+        return bool(state.versions) or state.erased is not None
+
     def has_choice(self, entry: EntryId) -> bool:
         """Whether it matters which version of an entry is pinned."""
         return (entry in self.states or entry not in self._unread) and has_choice(self.states[entry])

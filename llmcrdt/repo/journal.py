@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from ..document.entry import SyncState
-from ..document.projection import RULES, IndexSource
+from ..document.projection import RULES, IndexRow, IndexSource
 from ..ids import DocumentId, EntryId, SessionId
 from ..store.base import SMALL
 from ..store.store import SqliteStore
@@ -115,6 +115,14 @@ class StoreJournal:
 
     def nodes(self) -> Sequence[tuple[str, int | None, str | None, str]] | None:
         return self._store.entries.nodes(self._document, RULES, self._seen)
+
+    def copy(self, source: str, places: Sequence[tuple[str, int | None, str | None]], rows: Sequence[IndexRow]) -> None:
+        entries, updates = self._store.entries, self._store.updates
+        with self._store.transaction():
+            made_of = entries.made_of(source, RULES)
+            if made_of is not None and made_of >= updates.last_seq(source):
+                entries.copy(source, self._document, places)
+                entries.write(self._document, RULES, updates.last_seq(self._document), gone=(), put=rows, moved=())
 
     def copies(self, entry: str) -> Sequence[tuple[str, bool]]:
         self._refresh_index()

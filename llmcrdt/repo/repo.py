@@ -122,6 +122,17 @@ class Repo:
     def create(self, title: str = "", *, fill: Callable[[Conversation], None] | None = None) -> Conversation:
         """A new conversation, listed in the library. ``fill`` writes its first entries: all of them are kept, or, if it
         raises, there is no conversation."""
+
+        def write(conversation: Conversation, created_at: float) -> None:
+            with conversation.batch():
+                core_of(conversation).write_identity(created_at)
+                if fill is not None:
+                    fill(conversation)
+
+        return self._create(title, write)
+
+    def _create(self, title: str, write: Callable[[Conversation, float], None]) -> Conversation:
+        """A new conversation, whose document ``write`` writes; it is told when the conversation was created."""
         with self._lock:
             id_ = new_document_id(self._core.resources.random)
             created_at = self._core.resources.clock()
@@ -129,10 +140,7 @@ class Repo:
             try:
                 with self._store.transaction():  # a crash leaves both, or neither
                     self._core.resources.check_library()
-                    with conversation.batch():
-                        core_of(conversation).write_identity(created_at)
-                        if fill is not None:
-                            fill(conversation)
+                    write(conversation, created_at)
                     self._store.catalog.add(id_, "conversation")
                     self._core.library.put(id_, title=title, created_at=created_at)
             except BaseException:
@@ -151,8 +159,9 @@ class Repo:
         fields are sealed anew for the fork where their key is here; else they are left out, for they would not open:
         ``forked_from["left_out"]`` lists them.
         """
+        source = core_of(conversation)
         name = conversation.title if title is None else title
-        return self.create(name, fill=lambda other: copy_conversation(core_of(conversation), core_of(other), at))
+        return self._create(name, lambda fork, created_at: copy_conversation(source, core_of(fork), at, created_at))
 
     def get(self, id: str) -> Conversation:
         """The conversation with this id: one of this repo, or one that the library lists. Raises

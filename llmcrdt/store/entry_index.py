@@ -2,6 +2,7 @@
 
 They hold what the documents say, so that a page or a search needs no document. The words of new rows enter the index a
 few hundred at a time, or when somebody searches: an index is cheapest to build in batches, and nobody misses it before.
+It leaves no word in the file that was taken out of it: it is emptied then, and made again in the same way.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ _INSERT = """
 # greatest number in it wait. FTS5 keeps a row in "docsize" for each that it has.
 _END = "(SELECT coalesce(max(id), 0) FROM entry_words_docsize)"
 _WAITING = f"FROM entries WHERE number > {_END}"
+_EXACT = "entry_words exact"
+"""The setting that says that the index holds no words but those of its rows; it is missing in older files."""
 _WORD = re.compile(r'"([^"]*)"|(\S+)')
 
 Row = tuple[str, int | None, str | None, str, bool, bytes, str | None]
@@ -130,7 +133,17 @@ class SqliteEntryIndex:
             db.execute("INSERT OR REPLACE INTO tables VALUES (?, ?, ?)", [document, seq, rules])
             self._waiting += rows
             if self._waiting > INDEX_AT:
-                self._index(db)
+                self._index(db, max(rows, 2 * INDEX_AT))
+
+    def copy(self, source: str, document: str, places: Iterable[Moved]) -> None:
+        """Give a document the rows of another one for some entries, in the order given, with other places. None of
+        them may be there. Their words wait for the next search, or for writes that take them along."""
+        query = """
+            INSERT INTO entries (document, entry, position, pin, node, erased, fields, words)
+            SELECT ?, entry, ?, ?, node, erased, fields, words FROM entries WHERE document = ? AND entry = ?
+        """
+        with self._connection.writing() as db:
+            db.executemany(query, ([document, position, pin, source, entry] for entry, position, pin in places))
 
     def forget(self, document: str) -> None:
         """Drop the rows of a document, and leave no trace of their words in the file."""
@@ -175,8 +188,10 @@ class SqliteEntryIndex:
             rows = db.execute(query, [match, floor[0] if floor else 0, limit]).fetchall()
         return [Found(*row) for row in rows]
 
-    def _index(self, db: Database) -> None:
-        db.execute(f"INSERT INTO entry_words (rowid, words) SELECT number, words {_WAITING} ORDER BY number")
+    def _index(self, db: Database, most: int = -1) -> None:
+        """Take the words of rows that wait into the index; of at most so many, for more would hold up a write."""
+        query = f"INSERT INTO entry_words (rowid, words) SELECT number, words {_WAITING} ORDER BY number LIMIT ?"
+        db.execute(query, [most])
         self._waiting = 0
 
 
@@ -199,15 +214,26 @@ def _made_of(db: Database, document: str, rules: str) -> int | None:
 
 
 def forget_rows(db: Database, document: str) -> None:
-    """Drop the rows of a document. The index is built anew: deleting from it would leave the words in its pages."""
+    """Drop the rows of a document, and leave no trace of their words."""
     db.execute("DELETE FROM tables WHERE document = ?", [document])
+    query = f"SELECT 1 FROM entries WHERE document = ? AND number <= {_END} LIMIT 1"
+    if db.execute(query, [document]).fetchone():
+        _note_removed(db)
     if db.execute("DELETE FROM entries WHERE document = ?", [document]).rowcount:
         forget_words(db)
 
 
 def forget_words(db: Database) -> None:
-    """Build the index of words anew: what was taken out of it would stay in its pages."""
-    db.execute("INSERT INTO entry_words (entry_words) VALUES ('rebuild')")
+    """Leave no trace in the index of words that were taken out of it: they stay in its pages. So it is emptied, if
+    there were any, and all rows wait for it again."""
+    if not db.execute("SELECT 1 FROM settings WHERE name = ?", [_EXACT]).fetchone():
+        db.execute("INSERT INTO entry_words (entry_words) VALUES ('delete-all')")
+        db.execute("INSERT INTO settings VALUES (?, '')", [_EXACT])
+
+
+def _note_removed(db: Database) -> None:
+    """Note that words were taken out of the index, or are to be."""
+    db.execute("DELETE FROM settings WHERE name = ?", [_EXACT])
 
 
 def _put(db: Database, document: str, row: Row) -> None:
@@ -234,4 +260,5 @@ def _drop(db: Database, document: str, entry: str) -> None:
 
 
 def _unindex(db: Database, number: int, words: str | None) -> None:
+    _note_removed(db)
     db.execute("INSERT INTO entry_words (entry_words, rowid, words) VALUES ('delete', ?, ?)", [number, words])

@@ -181,7 +181,7 @@ class ReplicaSuite:
             assert adds == reader.apply(update).changed
         assert not reader.adds(writer.diff())
 
-    def test_a_value_that_no_record_could_hold_is_refused_unless_it_is_a_copy(self) -> None:
+    def test_a_value_that_no_record_could_hold_is_refused(self) -> None:
         replica = self.make()
         large = "x" * (MAX_VALUE + 1)
         with replica.edit() as edit:
@@ -192,8 +192,7 @@ class ReplicaSuite:
             edit.put_node("entries", "b", {"head": "h"})
             with pytest.raises(InvalidContent):
                 edit.put_field("entries", "b", "more", large)
-            edit.put_node("entries", "c", {"head": large}, copied=True)
-        assert set(replica.keys("entries")) == {"b", "c"}
+        assert set(replica.keys("entries")) == {"b"}
         assert not set(replica.keys("acts"))
 
     def test_fields_of_other_documents_are_read_as_they_were_written(self) -> None:
@@ -276,8 +275,15 @@ class BackendSuite(ReplicaSuite):
         assert not replica.apply(self.backend().derive([[alone]])).news
         assert replica.snapshot()[1] == []
         assert self.shown(self.loaded([replica.diff()])) == self.shown(replica)
+
+    def test_a_value_that_no_record_could_hold_is_derived_only_as_a_copy(self) -> None:
+        backend, replica, large = self.backend(), self.make(), "x" * (MAX_VALUE + 1)
         with pytest.raises(InvalidContent):
-            backend.derive([[NewNode("entries", "a", {"head": "x" * (MAX_VALUE + 1)})]])
+            backend.derive([[NewNode("entries", "a", {"head": large})]])
+        with pytest.raises(InvalidContent):
+            backend.derive([], [NewField(NewNode("entries", "a", {}), "more", large)])
+        replica.apply(backend.derive([[NewNode("entries", "a", {"head": large}, copied=True)]]))
+        assert replica.node("entries", "a") == {"head": large}
 
     @pytest.mark.parametrize("seed", range(20))
     def test_what_two_replicas_derive_is_one(self, seed: int) -> None:

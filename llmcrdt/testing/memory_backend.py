@@ -241,8 +241,8 @@ class MemoryEdit:
         check_value(value)
         self._write("set", root, key, value=value)
 
-    def put_node(self, root: str, key: str, fields: Mapping[str, Scalar], *, copied: bool = False) -> None:
-        for value in () if copied else fields.values():
+    def put_node(self, root: str, key: str, fields: Mapping[str, Scalar]) -> None:
+        for value in fields.values():
             check_value(value)
         self._write("node", root, key)
         for name, value in fields.items():
@@ -294,6 +294,7 @@ class MemoryBackend:
         made = [operation for nodes in groups for operation in _made(nodes)]
         for node, name, value in fields:
             base = _made([node])
+            check_value(value)
             made += _named([_step(len(base) + 1, "field", node.root, node.key, name, value)], base[0].writer)
         return _write(made)
 
@@ -371,12 +372,13 @@ def _made(nodes: Sequence[NewNode]) -> list[Operation]:
     for node in nodes:
         made.append(_step(len(made) + 1, "node", node.root, node.key))
         for name, value in sorted(node.fields.items()):
+            if not node.copied:
+                check_value(value)
             made.append(_step(len(made) + 1, "field", node.root, node.key, name, value))
     return _named(made)
 
 
 def _step(clock: int, what: str, root: str, key: str, name: str = "", value: Scalar = "") -> Operation:
-    check_value(value)
     return Operation("", 0, clock, (), what, root, key, name, value)
 
 

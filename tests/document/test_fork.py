@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import logging
 import random
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
+from importlib.util import find_spec
 
 import pytest
 
 import llmcrdt
 from llmcrdt.crdt.yjs.replica import YjsReplica
 from llmcrdt.document import schema
+from llmcrdt.document.conversation import core_of
+from llmcrdt.document.projection import RULES
 from llmcrdt.exceptions import ConversationNotFound, EntryNotFound, NotSealed, OtherDocument
 from llmcrdt.ids import SessionId
 from llmcrdt.repo.sync_source import SyncSource
@@ -19,7 +24,9 @@ from llmcrdt.sync.local import Record
 OpenRepo = Callable[..., llmcrdt.Repo]
 
 
-def grown(open_repo: OpenRepo, seed: int) -> tuple[llmcrdt.Repo, llmcrdt.Conversation]:
+def grown(
+    open_repo: OpenRepo, seed: int, *, erases: bool = False, sealed: llmcrdt.HiddenField | None = None
+) -> tuple[llmcrdt.Repo, llmcrdt.Conversation]:
     rng = random.Random(seed)
     repo = open_repo("laptop")
     conversation = repo.create("Trip")
@@ -27,9 +34,13 @@ def grown(open_repo: OpenRepo, seed: int) -> tuple[llmcrdt.Repo, llmcrdt.Convers
     for n in range(rng.randrange(3, 16)):
         writer = rng.choice([conversation, other])
         shown = list(writer.transcript())
+        if erases and shown and rng.random() < 0.15:
+            writer.erase(rng.choice(shown))
+            continue
         match rng.randrange(5):
             case 0:
-                writer.append("assistant", f"a{n}", frame=writer.transcript(), hidden={"x/y": b"kept"})
+                hidden = {"x/y": b"kept", **({"x/s": sealed} if sealed and rng.random() < 0.3 else {})}
+                writer.append("assistant", f"a{n}", frame=writer.transcript(), hidden=hidden)
             case 1 if shown:
                 writer.edit(rng.choice(shown), f"e{n}")
             case 2 if shown:
@@ -55,6 +66,90 @@ def test_a_fork_at_the_end_shows_the_same(open_repo: OpenRepo, seed: int) -> Non
     before = conversation.diff()
     fork.append("user", "only here")
     assert conversation.diff() == before
+
+
+def rows(repo: llmcrdt.Repo, document: str) -> list[tuple[object, ...]]:
+    query = "SELECT entry, position, pin, node, erased, fields, words FROM entries WHERE document = ? ORDER BY entry"
+    with closing(sqlite3.connect(repo._core.store.path)) as db:
+        return db.execute(query, [document]).fetchall()
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_fork_is_in_the_tables_as_its_document_says(open_repo: OpenRepo, seed: int) -> None:
+    """It is made without a replica of it; whoever makes the rows of its document finds the same."""
+    key = llmcrdt.HiddenField(b"only for us", sealed=True) if find_spec("nacl") and seed % 2 else None
+    repo, conversation = grown(open_repo, seed, erases=seed % 3 > 0, sealed=key)
+    shown = list(conversation.transcript())
+    for entry in {shown[0].id, random.Random(seed).choice(shown).id, shown[-1].id}:
+        check_rows(open_repo, repo, repo.fork(conversation, at=entry), entry)
+
+
+def check_rows(open_repo: OpenRepo, repo: llmcrdt.Repo, fork: llmcrdt.Conversation, at: str) -> None:
+    assert repo._core.store.entries.stale(RULES, fork.id) == []
+    copied, page = rows(repo, fork.id), fork.entries(last=100)
+    assert tuple(e.id for e in page) == fork.transcript().ids and at in fork.transcript().ids
+    fork.close()
+    repo._core.store.entries.forget(fork.id)
+    repo._core.documents.refresh_index()
+    assert rows(repo, fork.id) == copied
+    again = open_repo("tablet").join(fork.id)
+    again.apply(repo.get(fork.id).diff())
+    assert again.transcript().hash == repo.get(fork.id).transcript().hash
+    assert {e.entry.id for e in again.transcript().elsewhere} | set(again.transcript().ids) == {r[0] for r in copied}
+
+
+def test_a_fork_at_an_entry_with_two_versions_has_the_words_of_its_own_one_in_the_tables(open_repo: OpenRepo) -> None:
+    """A later frame pins the other version; in the fork nothing does."""
+    repo = open_repo("laptop")
+    conversation = repo.create()
+    stream = conversation.stream("user", interval=0)
+    stream.write("begun")
+    other = open_repo("phone", repo.library).join(conversation.id)
+    other.apply(conversation.diff())
+    entry = other.seal(other.transcript()[-1]).id
+    other.append("assistant", "a", frame=other.transcript())
+    stream.write(" and ended")
+    stream.seal()
+    conversation.apply(other.diff())
+    assert conversation.transcript()[0].text == "begun"
+    fork = repo.fork(conversation, at=entry)
+    assert [e.text for e in fork.transcript()] == ["begun and ended"]
+    assert [hit.conversation for hit in repo.search("ended")] == [fork.id]
+    check_rows(open_repo, repo, fork, entry)
+
+
+def test_a_fork_says_nothing_of_what_is_withheld_in_the_tables(open_repo: OpenRepo) -> None:
+    """An edit that an erase withholds is in the fork where an edit of it, which somebody kept, is shown."""
+    repo = open_repo("laptop")
+    conversation = repo.create()
+    entry = conversation.append("user", "the secret")
+    other = open_repo("phone", repo.library).join(conversation.id)
+    other.apply(conversation.diff())
+    again = other.edit(other.edit(entry, "the secret, again"), "harmless")
+    conversation.erase(entry)
+    conversation.apply(other.diff())
+    conversation.keep(again)
+    conversation.select(again)
+    assert [e.text for e in conversation.transcript()] == ["harmless"]
+    fork = repo.fork(conversation, at=again)
+    withheld = {e.entry.text for e in fork.transcript().elsewhere if e.way == "withheld"}
+    assert withheld == {"the secret, again"} and not repo.search("secret")
+    check_rows(open_repo, repo, fork, again.id)
+
+
+def test_a_fork_is_made_without_a_replica_of_it(open_repo: OpenRepo) -> None:
+    repo = open_repo("laptop")
+    conversation = repo.create("Trip")
+    conversation.append("user", "Rumpelstilzchen")
+    answer = conversation.append("assistant", "a0", frame=conversation.transcript(), hidden={"x/y": b"kept"})
+    fork = repo.fork(conversation, at=answer)
+    assert not core_of(fork).document.loaded
+    assert [e.text for e in fork.entries()] == ["Rumpelstilzchen", "a0"]
+    assert {hit.conversation for hit in repo.search("rumpelstilzchen")} == {conversation.id, fork.id}
+    assert not core_of(fork).document.loaded
+    fork.append("user", "only here")
+    assert [e.text for e in fork.transcript()] == ["Rumpelstilzchen", "a0", "only here"]
+    assert fork.created_at > 0 and fork.verify() == []
 
 
 def test_a_fork_in_the_middle_is_what_stood_there(open_repo: OpenRepo) -> None:

@@ -231,7 +231,7 @@ class World:
             transcript = device.conv.transcript()
             fork = MemoryDevice("fork", self.ids, lambda _device, _update: None)
             try:
-                copy_conversation(device.core, fork.core, until)
+                copy_conversation(device.core, fork.core, until, fork.clock())
             except NotSealed:
                 return
             before = transcript[: transcript.ids.index(until.id) + 1]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from pathlib import Path
 
-from hypothesis import given, settings
+import pytest
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import llmcrdt
@@ -28,7 +30,11 @@ def sound(store: SqliteStore) -> None:
         db.execute("INSERT INTO entry_words (entry_words, rank) VALUES ('integrity-check', 1)")
 
 
+SILENT: list[tuple[str, str | None, str | None]] = [("put", "entry0", None), ("search", None, None)]
+
+
 @given(steps=st.lists(STEPS, max_size=25))
+@example(steps=[*SILENT, ("forget", None, None), *SILENT, ("forget", None, None), ("put", "entry1", "linden")])
 @settings(max_examples=150)
 def test_every_search_finds_exactly_the_rows_with_the_word(steps: list[tuple[str, str | None, str | None]]) -> None:
     store = SqliteStore(":memory:", lock=threading.RLock())
@@ -64,6 +70,82 @@ def test_rows_enter_the_index_in_batches(tmp_path: Path) -> None:
         assert indexed() == 0
         conversation.append("user", "linden")
         assert indexed() == tables.INDEX_AT + 1
+
+
+def test_a_write_takes_a_bounded_number_of_rows_that_wait_along(tmp_path: Path) -> None:
+    """Those of a fork wait until then, however many they are."""
+    store = SqliteStore(tmp_path / "a.db", lock=threading.RLock())
+    many = 5 * tables.INDEX_AT
+
+    def row(n: int) -> tables.Row:
+        return (f"entry{n}", n, None, "[]", False, b"", f"linden {n}")
+
+    def indexed() -> int:
+        return int(store._connection.one("SELECT count(*) FROM entry_words_docsize"))
+
+    store.entries.write("d", "1", 1, gone=(), put=[row(n) for n in range(many)], moved=())
+    assert indexed() == many, "a large write takes along as many as it brings"
+    store.entries.copy("d", "fork", [(f"entry{n}", n, None) for n in range(many)])
+    assert indexed() == many
+    before = many
+    for n in range(tables.INDEX_AT + 1):
+        store.entries.write("d", "1", 1, gone=(), put=[row(many + n)], moved=())
+        assert indexed() - before <= 2 * tables.INDEX_AT
+        before = indexed()
+    assert before == many + 2 * tables.INDEX_AT
+    found = store.entries.search("linden", 9_999, elsewhere=False)
+    assert len(found) == 2 * many + tables.INDEX_AT + 1
+    assert {hit.document for hit in found} == {"d", "fork"}
+    sound(store)
+    store.close()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_no_word_that_was_taken_out_stays_in_the_file(tmp_path: Path, seed: int) -> None:
+    """Neither of a row that waited for the index, nor of one that was in it, nor of one that was in it before."""
+    rng = random.Random(seed)
+    store = SqliteStore(tmp_path / "a.db", lock=threading.RLock())
+    said = {n: f"linden w{n}x{rng.randbytes(6).hex()}" for n in range(40)}
+    gone: set[int] = set()
+    for n, words in said.items():
+        store.entries.write("d", "1", 1, gone=(), put=[(f"e{n}", n, None, "[]", False, b"", words)], moved=())
+        if rng.random() < 0.2:
+            store.entries.search("linden", 5, elsewhere=True)
+        if rng.random() < 0.3:
+            erased = rng.choice(sorted(said.keys() - gone - set(range(n + 1, 40))) or [n])
+            gone.add(erased)
+            row = (f"e{erased}", erased, None, "[]", True, b"", None)
+            store.entries.write("d", "1", 1, gone=(), put=[row], moved=())
+        if rng.random() < 0.3:
+            with store._connection.writing() as db:
+                tables.forget_words(db)
+            assert store._connection.empty_wal()
+            kept = b"".join(file.read_bytes() for file in tmp_path.iterdir())
+            assert not [m for m in gone if said[m].split()[1].encode() in kept]
+            assert {hit.entry for hit in store.entries.search("linden", 99, elsewhere=True)} == {
+                f"e{m}" for m in range(n + 1) if m not in gone
+            }
+            sound(store)
+    store.close()
+
+
+def test_the_index_is_emptied_only_where_it_has_lost_a_word(tmp_path: Path) -> None:
+    """To build it anew costs the whole file; an erased entry is mostly one that was written just now."""
+    with llmcrdt.open(tmp_path / "a.db") as repo:
+        conversation = repo.create()
+        first = conversation.append("user", "linden")
+        assert len(repo.search("linden")) == 1
+
+        def indexed() -> int:
+            return int(repo._core.store._connection.one("SELECT count(*) FROM entry_words_docsize"))
+
+        conversation.erase(conversation.append("user", "the wrong window"))
+        assert indexed() == 0, "nobody knew yet"
+        assert len(repo.search("linden")) == 1 and indexed() == 2
+        conversation.erase(conversation.append("user", "the wrong window again"))
+        assert indexed() == 2
+        conversation.erase(first)
+        assert indexed() == 0 and not repo.search("linden")
 
 
 def test_a_file_from_before_is_searched_whole(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ def derive_update(groups: Iterable[Sequence[NewNode]], fields: Iterable[NewField
     for field in fields:
         place, values = _encoded(field.node)
         made_by = write_uint(_client(_group_name([place], [values])))
+        check_value(field.value)
         value = _field(field.name, field.value)
         client = _client(made_by + value)
         struct = _IN_NODE + made_by + b"\x00" + value
@@ -45,6 +46,8 @@ def derive_update(groups: Iterable[Sequence[NewNode]], fields: Iterable[NewField
 
 def _encoded(node: NewNode) -> tuple[bytes, list[bytes]]:
     """A node's root and key, and its fields."""
+    for value in () if node.copied else node.fields.values():
+        check_value(value)
     return _text(node.root) + _text(node.key), [_field(name, value) for name, value in sorted(node.fields.items())]
 
 
@@ -60,7 +63,6 @@ def _client(name: bytes) -> int:
 
 
 def _field(name: str, value: Scalar) -> bytes:
-    check_value(value)
     data = value if isinstance(value, bytes) else value.encode()
     return _text(name) + (_ONE_BUFFER if isinstance(value, bytes) else _ONE_STRING) + write_uint(len(data)) + data
 

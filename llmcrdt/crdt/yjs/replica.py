@@ -347,8 +347,8 @@ class YjsEdit:
         with self._guard:
             self._touch(root, key)[key] = value
 
-    def put_node(self, root: str, key: str, fields: Mapping[str, Scalar], *, copied: bool = False) -> None:
-        for value in () if copied else fields.values():
+    def put_node(self, root: str, key: str, fields: Mapping[str, Scalar]) -> None:
+        for value in fields.values():
             check_value(value)
         with self._guard:
             self._touch(root, key)[key] = pycrdt.Map(dict(fields))
