@@ -15,6 +15,7 @@ from .nodes import Node
 from .order import Arrangement
 from .projection import KEEP, IndexChange, IndexRow, Known, pack_fields, unpack_fields, write_node, write_unreadable
 from .transcript import Ids, no_collections
+from .usual import usual_words
 from .view import ConversationView
 
 
@@ -89,10 +90,14 @@ class Projector:
         return IndexChange([entry for entry in known if entry not in found], put, moved)
 
     def _row(self, entry: EntryId, position: int | None, now: Arrangement) -> IndexRow:
-        state = self._view.states[entry]
         pin: ContentHash | None = now.pins.get(entry)
         fields = self._view.changed.get(entry) or self._replica.node(schema.ENTRIES, entry) or {}
         withheld = entry in _withheld(now)
+        version = self._view.only_version(entry)
+        if version is not None and (node := self._view.order.sound().get(entry)) is not None and not withheld:
+            short = write_node(node, erased=False, version=version)
+            return IndexRow(entry, position, pin, short, False, pack_fields(fields), usual_words(fields, version))
+        state = self._view.states[entry]
         return IndexRow(
             entry,
             position,
