@@ -387,7 +387,7 @@ MUTATIONS = (
     ),
     Mutation(
         "O7", "an entry that becomes withheld is found by its words", "Projector._since",
-        " | (self._withheld ^ _withheld(now))",
+        " | (self._withheld ^ withheld_of(now))",
         "",
         "tests/document/test_withheld.py::test_o7_an_edit_beside_an_erase_is_withheld_until_somebody_keeps_it",
     ),
