@@ -13,6 +13,7 @@ import click
 
 import llmcrdt
 from llmcrdt.exceptions import LLMCRDTError
+from llmcrdt.files import make_folder
 
 from .options import INTERRUPTED, there
 
@@ -74,7 +75,7 @@ def main(context: click.Context, db: Path | None, library: str | None, author: s
         path = db or default_db()
         create = create or (join and library is not None)
         if create and db is None:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
         with llmcrdt.open(path if create else there(path), library, invite=invite, author=author) as opened:
             yield opened
 
