@@ -131,6 +131,8 @@ class Resources:
 
         while True:
             kept = self.store.updates.since(document, 0)
+            if kept.snapshot is None and not kept.updates:
+                return  # after a power failure the mark may be anything
             found = deadly(self.crdt.kind, kept.snapshot, kept.updates, self.roots(document))
             if found is None or found == SNAPSHOT:
                 return

@@ -392,3 +392,20 @@ def test_a_new_file_is_for_its_owner_only(tmp_path: Path) -> None:
         os.umask(before)
     assert {"chats.db", "chats.db-wal", "relay.db"} <= modes.keys()
     assert {name for name, mode in modes.items() if mode and "-lock" not in name} == set(), "the lock holds nothing"
+
+
+@pytest.mark.parametrize("left", ["header", "nothing"])
+def test_a_file_whose_making_a_power_failure_cut_short_is_made(tmp_path: Path, left: str) -> None:
+    """The word that it is being made lies beside it, and the log that it names is not on the disk."""
+    path = tmp_path / "a.db"
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.close()
+    if left == "nothing":
+        path.write_bytes(b"")
+    Path(f"{path}.making").touch()
+    with closing(SqliteStore(path, lock=threading.RLock())) as made:
+        made.settings.put("a", "b")
+    assert not Path(f"{path}.making").exists()
+    with closing(SqliteStore(path, lock=threading.RLock())) as again:
+        assert again.settings.get("a") == "b"
