@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "openai-chat": "openai_chat:OpenAIChat",
+    "anthropic": "anthropic:Anthropic",
 }
 """The class of each format, seen from here."""
 
