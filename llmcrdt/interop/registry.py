@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "openai-chat": "openai_chat:OpenAIChat",
     "anthropic": "anthropic:Anthropic",
+    "openai-responses": "openai_responses:OpenAIResponses",
+    "gemini": "gemini:Gemini",
 }
 """The class of each format, seen from here."""
 
