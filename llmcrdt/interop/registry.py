@@ -16,6 +16,9 @@ _HOMES = {
     "anthropic": "anthropic:Anthropic",
     "openai-responses": "openai_responses:OpenAIResponses",
     "gemini": "gemini:Gemini",
+    "openrouter": "openrouter:OpenRouter",
+    "reasoning-content": "reasoning_content:ReasoningContent",
+    "ollama": "ollama:Ollama",
 }
 """The class of each format, seen from here."""
 
