@@ -392,9 +392,9 @@ MUTATIONS = (
         "tests/document/test_withheld.py::test_o7_an_edit_beside_an_erase_is_withheld_until_somebody_keeps_it",
     ),
     Mutation(
-        "O7", "a withheld entry is found by its words", "Projector._row",
-        "self._view.order.sound() and not withheld",
-        "self._view.order.sound()",
+        "O7", "a withheld entry is found by its words", "row_of",
+        "searchable_text(state, pin) if findable else None",
+        "searchable_text(state, pin)",
         "tests/document/test_withheld.py::test_o7_an_edit_that_comes_a_year_after_the_erase_is_withheld",
     ),
     Mutation(
@@ -505,7 +505,7 @@ MUTATIONS = (
         "tests/document/test_malformed_documents.py::test_a_field_name_of_any_length_stops_nothing",
     ),
     Mutation(
-        "O7", "a fork forgets odd erase marks", "fork:_fields",
+        "O7", "a fork forgets odd erase marks", "fork:_copied",
         "if name.startswith(\"erased:\"):",
         "if False:",
         "tests/document/test_malformed_documents.py::test_an_erase_is_one_whatever_it_holds",
