@@ -264,7 +264,7 @@ MUTATIONS = (
         _ERASE + "test_the_words_are_in_no_file_and_the_place_stays",
     ),
     Mutation(
-        "O7", "an erase takes another one's mark away", "erase",
+        "O7", "an erase takes another one's mark away", "erasure:erase",
         "if mark in (replica.node(schema.ENTRIES, entry) or ()):", "if False:",
         _RULES + "test_o7_an_erase_is_written_once",
     ),
@@ -298,7 +298,7 @@ MUTATIONS = (
         'if field.startswith("live:"):', "if False:", _TALK + "test_a_stream_grows_elsewhere_and_is_sealed_once",
     ),
     Mutation(
-        "O10", "a summary hides nothing from prompts", "_with_summaries",
+        "O10", "a summary hides nothing from prompts", "with_summaries",
         "by_covered = {covered: summary for summary, ids in printed.items() for covered in ids}",
         "by_covered: dict[EntryId, EntryId] = {}",
         "tests/document/test_summary.py::test_prompts_hold_the_summary_and_the_transcript_holds_everything",
