@@ -260,7 +260,7 @@ MUTATIONS = (
     ),
     Mutation(
         "O7", "token logs on frames that held it stay", "clean",
-        "if not held <= _known_erased(view.states[entry]):", "if False:",
+        "if _tells_of(view, replica, entry, held):", "if False:",
         _ERASE + "test_the_words_are_in_no_file_and_the_place_stays",
     ),
     Mutation(
@@ -509,6 +509,22 @@ MUTATIONS = (
         "if name.startswith(\"erased:\"):",
         "if False:",
         "tests/document/test_malformed_documents.py::test_an_erase_is_one_whatever_it_holds",
+    ),
+    Mutation(
+        "O7", "a token log that comes before the answer it was computed on stays", "is_clean",
+        "view.read_since_clean.update(i for i in read if i not in sound)", "pass",
+        _ERASE + "test_a_token_log_goes_in_whatever_order_it_comes",
+    ),
+    Mutation(
+        "O7", "words that were taken out of the index stay in its pages", "_unindex",
+        "_note_removed(db)", "pass",
+        "tests/store/test_word_index.py::test_no_word_that_was_taken_out_stays_in_the_file",
+    ),
+    Mutation(
+        "O2", "a fork has the words of a version that a later frame pins", "_copy_rows",
+        "copied.whole and not moved", "copied.whole",
+        "tests/document/test_fork.py::"
+        "test_a_fork_at_an_entry_with_two_versions_has_the_words_of_its_own_one_in_the_tables",
     ),
     Mutation(
         "claims", "whoever claims last is granted", "Claim.is_granted",

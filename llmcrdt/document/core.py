@@ -173,10 +173,10 @@ class ConversationCore:
 
     def merged(self) -> None:
         """After a merge: remove what it brought back beside an erase."""
-        dirty = self.document.newer is None and not is_clean(self._view)
+        dirty = self.document.newer is None and not is_clean(self._view, self.replica)
         if dirty:
             with self.editing() as edit:
-                clean(self._view, self.replica, edit)
+                clean(self._view, self.replica, edit, self._view.erased)
         if dirty or self.stale_bytes or len(self._view.erased) != self.document.journal.purged():
             self._purge()
 

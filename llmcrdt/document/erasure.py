@@ -20,10 +20,12 @@ from .canonical import canonical_json
 from .entry import TOKENS, Part, Reasoning, Text, ToolCall, ToolResult, part_to_json, visible_text
 from .entry_fields import write_erased
 from .entry_state import EntryState
+from .nodes import Node
 from .order import Order
 from .view import ConversationView
 
 CONTENT = ("version:", "live:", "hidden:")
+_TOKENS_FIELD = f"hidden:{TOKENS}"
 HeldHere = Literal["alternative", "summary", "entry"]
 
 
@@ -52,9 +54,16 @@ class Erased:
 
 
 def holding(order: Order, erased: Set[EntryId]) -> dict[EntryId, set[EntryId]]:
-    """Generations whose frame holds an erased entry, and which of them it holds."""
+    """Generations whose frame holds an erased entry, and which of them it holds. Costs what stands after those."""
     found: dict[EntryId, set[EntryId]] = {}
-    for node in order.sound().values():  # a frame's base comes before it
+    sound = order.sound()
+    todo, after = {entry for entry in erased if entry in sound}, list[Node]()
+    for node in reversed([*sound.values()]):  # what a frame holds comes before it
+        if not todo:
+            break
+        todo.discard(node.id)
+        after.append(node)
+    for node in reversed(after):
         if node.frame is None:
             continue
         held = {entry for entry, _ in node.frame.pins if entry in erased}
@@ -104,28 +113,50 @@ def erase(
     clean(view, replica, edit, entries)
 
 
-def clean(view: ConversationView, replica: Replica, edit: Edit, more: Set[EntryId] = frozenset()) -> None:
-    """Remove all content beside an erase, and the token logs of frames that hold one."""
-    erased = view.erased | more
+def clean(view: ConversationView, replica: Replica, edit: Edit, erased: Set[EntryId]) -> None:
+    """Remove all content of erased entries, and the token logs of frames that hold one."""
     for entry in sorted(erased):
         for name in list(replica.node(schema.ENTRIES, entry) or ()):
             if name.startswith(CONTENT):
                 edit.delete_field(schema.ENTRIES, entry, name)
     for entry, held in sorted(holding(view.order, erased).items()):
-        if not held <= _known_erased(view.states[entry]):
-            edit.delete_field(schema.ENTRIES, entry, f"hidden:{TOKENS}")
+        if _tells_of(view, replica, entry, held):
+            edit.delete_field(schema.ENTRIES, entry, _TOKENS_FIELD)
 
 
-def is_clean(view: ConversationView) -> bool:
-    """Whether nothing stands beside an erase."""
-    if not view.erased:
-        return True
-    if any(view.states[entry].leftover for entry in view.erased):
+def is_clean(view: ConversationView, replica: Replica) -> bool:
+    """Whether nothing stands beside an erase, of what was read since somebody asked last. Costs what that concerns."""
+    read, view.read_since_clean = view.read_since_clean, set()
+    if read is None:
+        erased, generations = view.erased, set[EntryId]()
+    else:
+        sound = view.order.sound()
+        view.read_since_clean.update(i for i in read if i not in sound)  # it may take part later
+        erased, generations = view.erased & read, {i for i in read if i in sound} if view.erased else set()
+    if any(view.states[entry].leftover for entry in erased):
         return False
-    return all(
-        TOKENS not in view.states[entry].hidden or held <= _known_erased(view.states[entry])
-        for entry, held in holding(view.order, view.erased).items()
-    )
+    holders = {**holding(view.order, erased)} if erased else {}
+    for entry in generations:
+        if held := _held_by(view, replica, entry):
+            holders[entry] = held
+    return not any(_tells_of(view, replica, entry, held) for entry, held in holders.items())
+
+
+def _held_by(view: ConversationView, replica: Replica, entry: EntryId) -> set[EntryId]:
+    """The erased entries in the frame of one with a token log."""
+    sound, held = view.order.sound(), set[EntryId]()
+    if _TOKENS_FIELD in (replica.node(schema.ENTRIES, entry) or ()):
+        frame = sound[entry].frame
+        while frame is not None:
+            held.update(i for i, _ in frame.pins if i in view.erased)
+            frame = sound[frame.base[0]].frame if frame.base else None
+    return held
+
+
+def _tells_of(view: ConversationView, replica: Replica, entry: EntryId, held: Set[EntryId]) -> bool:
+    """Whether a generation has a token log with words of erased entries, all of which its frame holds."""
+    has_log = _TOKENS_FIELD in (replica.node(schema.ENTRIES, entry) or ())
+    return has_log and not held <= _known_erased(view.states[entry])
 
 
 def _known_erased(state: EntryState) -> set[str]:

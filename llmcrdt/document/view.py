@@ -62,6 +62,8 @@ class ConversationView:
         """The blobs that entries named when they were erased; emptied by whoever takes care of them."""
         self.acts = StandingActs(self.order)
         self.changed: dict[EntryId, ReplicaNode | None] = {}
+        self.read_since_clean: set[EntryId] | None = None
+        """The entries that were read since ``erasure.is_clean`` looked; None: all."""
         self._encrypted: dict[EntryId, tuple[int, KeyId]] | None = None  # lamport and key; None until somebody asks
 
     # reading the replica
@@ -173,6 +175,8 @@ class ConversationView:
         if self.order.knows(entry):
             self._keep_for_transcripts(entry)
         self.changed[entry] = None
+        if self.read_since_clean is not None:
+            self.read_since_clean.add(entry)
         self._cache.pop(entry, None)
         if isinstance(state, str):
             self.states.pop(entry, None)

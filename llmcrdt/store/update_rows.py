@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-import zlib
 from collections.abc import Iterable, Sequence
 from sqlite3 import Connection as Database
+
+from .deflate import deflated
 
 logger = logging.getLogger("llmcrdt.store")
 
@@ -43,10 +44,11 @@ def insert_pieces(
 
 def put_snapshot(db: Database, document: str, seq: int, whole: bytes) -> None:
     """A snapshot of all up to ``seq``, in place of the one before."""
+    before = db.execute("SELECT data FROM snapshots WHERE document = ?", [document]).fetchone()
     db.execute(
         "INSERT INTO snapshots VALUES (?, ?, ?, ?) ON CONFLICT (document) DO UPDATE"
         " SET place = max(place, excluded.place), size = excluded.size, data = excluded.data",
-        [document, seq, len(whole), zlib.compress(whole, 6)],
+        [document, seq, len(whole), deflated(whole, before[0] if before else b"")],
     )
 
 

@@ -84,6 +84,39 @@ def test_what_was_written_beside_an_erase_goes_again(
     assert found_in(tmp_path, SECRET.encode(), b"tokens that spell it") == []
 
 
+@pytest.mark.parametrize("first", ["its base", "the answer"])
+@pytest.mark.parametrize("erased_when", ["before", "between", "after"])
+def test_a_token_log_goes_in_whatever_order_it_comes(
+    open_repo: OpenRepo, tmp_path: Path, first: str, erased_when: str
+) -> None:
+    """Also where its answer waits for the one that it was computed on, and takes part only later."""
+    laptop = open_repo("laptop")
+    here = laptop.create()
+    secret = here.append("user", SECRET)
+    phone, tablet = (open_repo(name, laptop.library).join(here.id) for name in ("phone", "tablet"))
+    exchange(here, phone)
+    base = phone.append("assistant", "Noted.", frame=phone.transcript())
+    exchange(phone, tablet)
+    at = phone.version()
+    answer = tablet.append(
+        "assistant", "Once more.", frame=tablet.transcript(), hidden={TOKENS: b"tokens that spell it", "other": b"kept"}
+    )
+    updates = [phone.diff(since=here.version()), tablet.diff(since=at)]
+    if first == "the answer":
+        updates.reverse()
+    if erased_when == "before":
+        here.erase(secret)
+    here.apply(updates[0])
+    if erased_when == "between":
+        here.erase(secret)
+    here.apply(updates[1])
+    if erased_when == "after":
+        here.erase(secret)
+    assert {base.id, answer.id} <= set(here.transcript().ids)
+    assert set(here.entry(answer).hidden) == {"other"}
+    assert not [found for found in found_in(tmp_path, b"tokens that spell it") if found.startswith("laptop")]
+
+
 def test_an_old_backup_does_not_bring_it_back(
     told: tuple[llmcrdt.Conversation, llmcrdt.Conversation, llmcrdt.Entry, llmcrdt.Entry], tmp_path: Path
 ) -> None:
