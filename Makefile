@@ -1,6 +1,6 @@
 # Everything lands in .venv; PYTHON=... picks the Python it is made with.
 .DEFAULT_GOAL := help
-.PHONY: help demo relay test peers check lint types arrows fmt dev soak fuzz hostile kvsoak mutate docs bench clean
+.PHONY: help demo relay test peers check lint types arrows fmt dev soak power fuzz hostile kvsoak mutate docs bench clean
 .NOTPARALLEL:
 
 VENV := .venv/bin
@@ -16,9 +16,13 @@ relay: ## Install what is needed, then run the relay (ARGS='--port 8765')
 	@sh scripts/bootstrap relay
 	@$(VENV)/python -m sync_server $(ARGS)
 
-# One worker more than there are cores: many tests wait for disks, clocks and child processes.
-test: check peers ## Install what is needed, then check and test everything
-	$(VENV)/pytest -n $$($(VENV)/python -c 'import os; print((os.cpu_count() or 1) + 1)') --dist loadfile
+# One worker more than there are cores: many tests wait for disks, clocks and child processes. Types and arrows are checked
+# meanwhile, and told at the end. Bytecode is kept, for hundreds of child processes load the same modules.
+test: lint peers ## Install what is needed, then check and test everything
+	@$(MAKE) --no-print-directory types arrows >.venv/log/checks.txt 2>&1 & checks=$$!; \
+	PYTHONDONTWRITEBYTECODE= $(VENV)/pytest --dist worksteal \
+	  -n $$($(VENV)/python -c 'import os; print((os.cpu_count() or 1) + 1)'); failed=$$?; \
+	wait $$checks || failed=1; cat .venv/log/checks.txt; exit $$failed
 
 peers: ## Install the Yjs clients that the relay is tested with, where there is npm
 	@if command -v npm >/dev/null; then cd tests/peers && { [ -d node_modules/y-websocket-3 ] || npm install --silent --no-audit --no-fund --no-package-lock; }; \
@@ -48,6 +52,9 @@ soak: dev ## Run 110,000 schedules of devices, relays and networks (ARGS='--sche
 	$(VENV)/python tests/sim/relay_soak.py --schedules 10000 $(ARGS)
 	$(VENV)/python tests/sync_server/relay_kills.py --kills 300 --rollbacks 20
 	LLMCRDT_FOLD_KILLS=100 $(VENV)/pytest tests/sync_server/core/test_compaction.py -k killed_while_it_folds
+
+power: dev ## Lose the power of clients, relays and operators' commands 6,000 times (ARGS='--states 1000 --seed 7 --only relay')
+	$(VENV)/python tests/power/soak.py $(ARGS)
 
 fuzz: dev ## Feed every decoder with changed frames, the wire's with a million, and repos with strangers' documents (ARGS='--frames 100000 --only wire')
 	$(VENV)/python tests/fuzz/fuzz.py $(ARGS)

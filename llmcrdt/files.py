@@ -33,13 +33,20 @@ class NewFile:
         self.file = os.fdopen(handle, "wb")
         self._committed = False
 
-    def commit(self, path: Path) -> None:
+    def commit(self, path: Path, *, must_be_new: bool = False) -> None:
         """Put it in the place of ``path``. On disk when this returns, name and content. Raises OSError: then ``path``
-        is what it was, unless the folder alone could not be brought to disk."""
+        is what it was, unless the folder alone could not be brought to disk. ``must_be_new``: raises FileExistsError
+        where there is a file."""
         self.file.flush()
         os.fsync(self.file.fileno())
         self.file.close()
-        os.replace(self._aside, path)
+        if not must_be_new:
+            os.replace(self._aside, path)
+        elif os.name == "posix":
+            os.link(self._aside, path)
+            self._aside.unlink()
+        else:
+            os.rename(self._aside, path)
         self._committed = True
         sync_folder(path.parent)
 
@@ -61,31 +68,47 @@ def aside_name(folder: Path) -> Path:
     return folder / f".{os.getpid()}-{secrets.token_hex(8)}.tmp"
 
 
-def replace_file(path: Path, content: bytes, aside: Path | None = None) -> None:
+def replace_file(path: Path, content: bytes, aside: Path | None = None, *, must_be_new: bool = False) -> None:
     """Put a private file with ``content`` in the place of ``path``, whole or not at all, on disk when this returns.
 
-    ``aside``: its temporary name, if not ``aside_name``. Raises OSError: then ``path`` is what it was, unless its
-    folder alone could not be brought to disk.
+    ``aside``: its temporary name, if not ``aside_name``. ``must_be_new``: raise FileExistsError where there is a file.
+    Raises OSError: then ``path`` is what it was, unless its folder alone could not be brought to disk.
     """
     with NewFile(aside or aside_name(path.parent)) as new:
         new.file.write(content)
-        new.commit(path)
+        new.commit(path, must_be_new=must_be_new)
 
 
-def append_file(path: Path, content: bytes, *, must_be_new: bool = False) -> None:
-    """Append ``content`` to a file, which is made, private, where there is none. On disk when this returns.
-
-    ``must_be_new``: raise FileExistsError where there is one. Raises OSError; a part may be written then.
-    """
-    new = must_be_new or not path.exists()
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | _BINARY | (os.O_EXCL if must_be_new else 0)
+def append_file(path: Path, content: bytes) -> None:
+    """Append ``content`` to a file, which is made, private, where there is none. On disk when this returns. Raises
+    OSError; a part may be written then. A power failure may leave any part of it, with zeros in place of the rest."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | _BINARY
     with os.fdopen(os.open(path, flags, 0o600), "wb", buffering=0) as file:
+        if os.fstat(file.fileno()).st_size == 0:
+            # First, so that a file that has content has a name on disk, also where whoever made it was killed.
+            sync_folder(path.parent)
         view = memoryview(content)
         while view:
             view = view[file.write(view) or 0 :]
         os.fsync(file.fileno())
-    if new:
-        sync_folder(path.parent)
+
+
+def make_folder(folder: Path, mode: int = 0o777) -> None:
+    """Make a folder, and those above it that are not there. Their names are on disk when this returns, also where
+    another process made the last one just now. Raises OSError."""
+    missing = [folder]
+    while not missing[-1].parent.exists():
+        missing.append(missing[-1].parent)
+    for each in reversed(missing):
+        try:
+            os.mkdir(each, mode)
+        except FileExistsError:
+            if not each.is_dir():
+                raise
+            with contextlib.suppress(PermissionError):  # another's folder
+                sync_folder(each.parent)
+        else:
+            sync_folder(each.parent)
 
 
 def sync_folder(folder: Path) -> None:

@@ -18,11 +18,11 @@ names its documents in the same form.
 from __future__ import annotations
 
 import base64
+import binascii
 import hashlib
 import os
 import re
 import struct
-from binascii import b2a_base64
 from collections.abc import Callable
 from functools import cache
 from typing import NewType
@@ -48,12 +48,13 @@ _ENTRY = re.compile(r"[A-Za-z0-9_-]{16}", re.ASCII)
 _SESSION = re.compile(r"[A-Za-z0-9_-]{22}", re.ASCII)
 _HASH = re.compile(r"[A-Za-z0-9_-]{32}", re.ASCII)
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
-_LENGTH = struct.Struct(">Q")
+_LENGTH = struct.Struct(">Q").pack
 
 
 def text_of(data: bytes) -> str:
     """base64url without padding."""
-    return b2a_base64(data, newline=False).translate(_URL_SAFE).rstrip(b"=").decode("ascii")
+    # What base64.urlsafe_b64encode does, in a third of its time: hashes are made by the ten thousand.
+    return binascii.b2a_base64(data, newline=False).translate(_URL_SAFE, b"=").decode("ascii")
 
 
 def new_document_id(random: Random = os.urandom) -> DocumentId:
@@ -127,13 +128,13 @@ def tagged_digest(tag: str, *pieces: bytes) -> bytes:
     """The SHA-256 that ``tagged_hash`` shortens, for ids that are derived from what they name."""
     framed = [_framed_tag(tag)]
     for piece in pieces:
-        framed += (_LENGTH.pack(len(piece)), piece)
+        framed += (_LENGTH(len(piece)), piece)
     return hashlib.sha256(b"".join(framed)).digest()
 
 
 @cache
 def _framed_tag(tag: str) -> bytes:
-    return _LENGTH.pack(len(tag)) + tag.encode("ascii")
+    return _LENGTH(len(tag)) + tag.encode("ascii")
 
 
 def _checksum(raw: bytes) -> bytes:

@@ -392,9 +392,9 @@ MUTATIONS = (
         "tests/document/test_withheld.py::test_o7_an_edit_beside_an_erase_is_withheld_until_somebody_keeps_it",
     ),
     Mutation(
-        "O7", "a withheld entry is found by its words", "Projector._row",
-        "entry not in withheld_of(now)",
-        "True",
+        "O7", "a withheld entry is found by its words", "row_of",
+        "searchable_text(state, pin) if findable else None",
+        "searchable_text(state, pin)",
         "tests/document/test_withheld.py::test_o7_an_edit_that_comes_a_year_after_the_erase_is_withheld",
     ),
     Mutation(

@@ -16,6 +16,16 @@ RELAY_MUTATIONS = (
         "synchronous=FULL", "synchronous=NORMAL", _SEEDS,
     ),
     Mutation(
+        "P5.5", "the folder of a relay is in no folder after a power failure", "server:Relay.start",
+        "make_folder(self.data)", "self.data.mkdir(parents=True, exist_ok=True)",
+        "tests/power/test_power_loss.py::test_what_was_acknowledged_is_there_after_a_power_failure[relay]",
+    ),
+    Mutation(
+        "P5.5", "a backup has no name after a power failure", "operator:backup",
+        "sync_folder(file.parent)", "pass",
+        "tests/power/test_power_loss.py::test_what_was_acknowledged_is_there_after_a_power_failure[operator]",
+    ),
+    Mutation(
         "P5.5", "what a failed commit would have said is said", "Rooms.step",
         "self._undo(failed)", "logger.error(failed)", _SEEDS,
     ),

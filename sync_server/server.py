@@ -16,6 +16,7 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import InvalidHandshake
 from websockets.typing import Origin, Subprotocol
 
+from llmcrdt.files import make_folder
 from llmcrdt.sync.messages import MAX_GREETING, Error, ErrorCode
 
 from .admin.metrics import Metrics
@@ -104,7 +105,7 @@ class Relay:
 
     async def start(self) -> None:
         limits, metrics = self.limits, self.metrics
-        self.data.mkdir(parents=True, exist_ok=True)
+        make_folder(self.data)
         tokens = Tokens(self.data)
         self._storage = self._open_storage(self.data, limits)
         try:

@@ -128,12 +128,12 @@ def test_a_temporary_name_that_is_taken_is_an_error_and_stays(tmp_path: Path) ->
 
 def test_appending_keeps_what_is_there(tmp_path: Path) -> None:
     path = tmp_path / "lines"
-    append_file(path, b"one\n", must_be_new=True)
+    replace_file(path, b"one\n", must_be_new=True)
     append_file(path, b"two\n")
     assert path.read_bytes() == b"one\ntwo\n"
     with pytest.raises(FileExistsError):
-        append_file(path, b"three\n", must_be_new=True)
-    assert path.read_bytes() == b"one\ntwo\n"
+        replace_file(path, b"three\n", must_be_new=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["lines"] and path.read_bytes() == b"one\ntwo\n"
 
 
 def test_a_file_system_that_syncs_no_folders_is_taken_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

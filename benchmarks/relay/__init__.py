@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> Report:
             scenario(bench)
     if not options.only or "fold" in options.only:
         try:
-            folding.measure(report, options.records)
+            folding.measure(report, options.records, sizes.alone)
         except Failed as e:
             report.notes.append(f"fold: no more figures: {e}")
     return report

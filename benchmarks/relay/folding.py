@@ -44,8 +44,8 @@ from .servers import KINDS, running
 D, E = b"d" * 16, b"e" * 16
 
 
-def measure(report: Report, count: int) -> None:
-    """Add the figures of one log that is folded."""
+def measure(report: Report, count: int, alone: float) -> None:
+    """Add the figures of one log that is folded; ``alone``: seconds of acks before that."""
     updates = _tokens(count)
     with running(KINDS[0], "compaction_bytes=1099511627776") as server:
         url = server.url
@@ -54,7 +54,7 @@ def measure(report: Report, count: int) -> None:
         report.add("push and acknowledge, on disk", len(updates) / (time.perf_counter() - began), "records/s")
         report.add("log", sum(map(len, updates)) / 1e6, "MB")
         _joining(report, url, "before the fold")
-        report.add("p99 of an ack, nothing else going on", _percentile(_acks(url, 1.0), 0.99) * 1000, "ms")
+        report.add("p99 of an ack, nothing else going on", _percentile(_acks(url, alone), 0.99) * 1000, "ms")
         stop = threading.Event()
         with ThreadPoolExecutor(1) as pool:
             other = pool.submit(_acks, url, None, stop)

@@ -196,7 +196,8 @@ def idle(load: Load) -> dict[str, Any]:
     spoken = [dialect(task["dialect"], name, material) for name in names]
     load.open_all(spoken[:: task["each"]])
     load.open_all([s for n, s in enumerate(spoken) if n % task["each"]])
-    for _ in range(8):
+    ends = time.perf_counter() + task["rest"]
+    while time.perf_counter() < ends:
         load.turn()
     tell({"at": "done"})
     sys.stdin.readline()

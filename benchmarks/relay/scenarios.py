@@ -40,9 +40,11 @@ class Sizes:
     growing: tuple[int, ...] = (8_000, 16_000, 32_000, 64_000)
     many_silent: int = 1_000
     documents: int = 10_000
+    rest: float = 2.0  # seconds that idle connections do nothing
+    alone: float = 1.0  # seconds of acks beside which nothing is compacted
 
 
-QUICK = Sizes(1, 0.5, 20, 40, 5, 100, 3, 300, (600,), 10, 100)
+QUICK = Sizes(1, 0.2, 20, 40, 5, 100, 3, 300, (600,), 10, 100, 0.2, 0.2)
 
 Values = dict[str, list[Found]]
 """Kind -> what was found, round by round."""
@@ -165,7 +167,7 @@ def idle(bench: Bench) -> None:
     """1,000 connections that do nothing, 10 to a document."""
     count = bench.sizes.idle
     what = f"{count:,} idle connections, memory of each"
-    found = bench.rounds(what, lambda server: run(server, "idle", connections=count, each=10), 1)
+    found = bench.rounds(what, lambda server: run(server, "idle", connections=count, each=10, rest=bench.sizes.rest), 1)
     bench.ratio("memory", bench.lines(what, "kB", found, lambda f: (f.after - f.before) / count / 1e3))
 
 

@@ -29,7 +29,7 @@ def backup(repos: Repos, file: Path, without_secrets: bool) -> None:
 def restore(repos: Repos, file: Path) -> None:
     """Put a copy that "backup" made in the place of a database that is gone. One that is there is never replaced: move
     it away first, or give --db."""
-    target = repos.path(make_folder=True)
+    target = repos.path(folder=True)
     with _progress() as on_bytes:
         copy_repo(there(file), target, on_bytes=on_bytes)
     click.echo(f"{target} is what {file} was. A relay brings back all that it got since.", err=True)

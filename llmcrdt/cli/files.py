@@ -170,20 +170,17 @@ def export(
     Without --format and --request it is a file that "import" takes: openai-chat, with the title. Opaque fields of a
     provider go out where their bindings say so; what stays here is told on stderr.
     """
-    from llmcrdt.interop import openai_chat
     from llmcrdt.interop.export import export
     from llmcrdt.interop.registry import DEFAULT, format_of
 
     with repos() as repo:
         conversation = find(repo, id)
         entries = list(conversation.transcript())
-        if form is None and not request:
-            print_json(openai_chat.export(entries, title=conversation.title or None, read_blob=_content), exact=True)
-            return
         into = format_of(form or DEFAULT)
         target = into.target(provider=provider, model=model or into.model_of(entries), account=account)
         made = export(into, entries, target, now=time.time(), read_blob=_content)
-        print_json(made.body if request else made.messages, exact=True)
+        title = {"title": conversation.title} if conversation.title and form is None and not request else {}
+        print_json(made.messages if form and not request else {**title, **made.body}, exact=True)
         for line in made.left_out:
             click.echo(safe(f"llmcrdt: {line}"), err=True)
 

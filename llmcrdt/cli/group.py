@@ -13,6 +13,7 @@ import click
 
 import llmcrdt
 from llmcrdt.exceptions import LLMCRDTError
+from llmcrdt.files import make_folder
 
 from .options import INTERRUPTED, there
 
@@ -78,11 +79,11 @@ class OpenRepos:
     def __init__(self, db: Path | None, library: str | None, author: str) -> None:
         self._db, self._library, self._author = db, library, author
 
-    def path(self, *, make_folder: bool = False) -> Path:
-        """Its file. ``make_folder``: make the default's folder; one that a person names is there, or a slip."""
+    def path(self, *, folder: bool = False) -> Path:
+        """Its file. ``folder``: make the default's folder; one that a person names is there, or a slip."""
         path = self._db or default_db()
-        if make_folder and self._db is None:
-            path.parent.mkdir(parents=True, exist_ok=True)
+        if folder and self._db is None:
+            make_folder(path.parent)
         return path
 
     @contextmanager
@@ -90,7 +91,7 @@ class OpenRepos:
         self, *, create: bool = False, join: bool = False, invite: str | None = None
     ) -> Iterator[llmcrdt.Repo]:
         create = create or (join and self._library is not None)
-        path = self.path(make_folder=create)
+        path = self.path(folder=create)
         path = path if create else there(path)
         with llmcrdt.open(path, self._library, invite=invite, author=self._author) as opened:
             yield opened

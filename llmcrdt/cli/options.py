@@ -52,8 +52,8 @@ class Repos(Protocol):
         self, *, create: bool = False, join: bool = False, invite: str | None = None
     ) -> AbstractContextManager[llmcrdt.Repo]: ...
 
-    def path(self, *, make_folder: bool = False) -> Path:
-        """Its file; with ``make_folder``, a folder is made where nobody named one."""
+    def path(self, *, folder: bool = False) -> Path:
+        """Its file; with ``folder``, one is made where nobody named one."""
 
 
 def there(path: Path) -> Path:

@@ -56,6 +56,14 @@ class EntryGraph:
             self._made_of.setdefault(node.alternative_of, []).append(node.id)
         return (self.unreadable.pop(node.id, None) is not None) or known
 
+    def fill(self, nodes: Iterable[Node], unreadable: Mapping[EntryId, str]) -> None:
+        """Note all entries of a document at once; nothing was known yet."""
+        self.nodes = {node.id: node for node in nodes}
+        self.unreadable = dict(unreadable)
+        for node in self.nodes.values():
+            if node.alternative_of:
+                self._made_of.setdefault(node.alternative_of, []).append(node.id)
+
     def put_unreadable(self, entry: EntryId, reason: str) -> bool:
         """Note an entry whose own fields can't be read. Returns whether that is news."""
         if self.unreadable.get(entry) == reason and entry not in self.nodes:

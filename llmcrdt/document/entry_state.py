@@ -155,8 +155,8 @@ def entry_at_once(
         said.get("usage", {}),
         hidden,
         sync,
-        missing,
-        tuple(head.get("saw_erased", ())),
+        missing=missing,
+        saw_erased=tuple(head.get("saw_erased", ())),
     )
 
 

@@ -98,10 +98,7 @@ class Order:
 
         If something is hidden or malformed, all is counted again."""
         graph = self._graph
-        for node in nodes:
-            graph.put(node)
-        for entry, reason in unreadable.items():
-            graph.put_unreadable(entry, reason)
+        graph.fill(nodes, unreadable)
         if unreadable or len(shown) != len(graph.nodes):
             self._all = True
             return

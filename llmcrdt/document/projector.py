@@ -16,6 +16,7 @@ from .entry_state import EntryState, entry_of, entry_state_of, searchable_text
 from .nodes import Node
 from .projection import KEEP, IndexChange, IndexRow, Known, pack_fields, unpack_fields, write_node, write_unreadable
 from .transcript import Ids, no_collections
+from .usual import usual_words
 from .view import ConversationView
 
 
@@ -90,9 +91,14 @@ class Projector:
         return IndexChange([entry for entry in known if entry not in found], put, moved)
 
     def _row(self, entry: EntryId, position: int | None, now: Arrangement) -> IndexRow:
-        state = self._view.states[entry]
         fields = self._view.changed.get(entry) or self._replica.node(schema.ENTRIES, entry) or {}
-        row = row_of(entry, state, fields, position, now.pins.get(entry), findable=entry not in withheld_of(now))
+        findable = entry not in withheld_of(now)
+        pin = now.pins.get(entry)
+        version = self._view.only_version(entry)
+        if version is not None and findable and (node := self._view.order.sound().get(entry)) is not None:
+            short = write_node(node, erased=False, version=version)
+            return IndexRow(entry, position, pin, short, False, pack_fields(fields), usual_words(fields, version))
+        row = row_of(entry, self._view.states[entry], fields, position, pin, findable=findable)
         return row if entry in self._view.order.sound() else row._replace(words=None)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 
 from ..crdt.backend import Node as ReplicaNode
 from ..crdt.backend import Replica, Touched
@@ -16,11 +17,16 @@ from .elsewhere import list_elsewhere
 from .encryption import NOWHERE, EncryptedField, FieldAddress, is_encrypted
 from .entry import Entry, SyncState
 from .entry_state import EntryState, EntryStates, chosen_version, entry_at_once, entry_of, entry_state_of, has_choice
+from .frame import Frame
 from .nodes import Node, by_age
 from .order import Order
 from .projection import read_nodes
 from .standing_acts import StandingActs
 from .transcript import EntryReader, Ids, Transcript, no_collections
+from .usual import usual_entry
+
+_MANY = 64
+"""New entries that are read at once. Of more, those of the usual kind are read when somebody asks for them."""
 
 
 class ConversationView:
@@ -68,11 +74,35 @@ class ConversationView:
             self._read_all(replica)
 
     def _read_all(self, replica: Replica) -> None:
-        entries = [EntryId(key) for key in replica.keys(schema.ENTRIES)]
-        found = [(entry, self._checked(entry, replica.node(schema.ENTRIES, entry))) for entry in entries]
-        for entry, read in sorted(found, key=lambda f: (0 if isinstance(f[1], str) else f[1].head.lamport, f[0])):
-            self._note(entry, read)
+        self._read_later(replica)
+        self._read_new(replica, [EntryId(key) for key in replica.keys(schema.ENTRIES)])
         self.acts.read(replica, replica.keys(schema.ACTS))
+
+    def _read_later(self, replica: Replica) -> None:
+        """Entries that were not read are read from this replica when somebody asks for them."""
+        self._fields = lambda entry: replica.node(schema.ENTRIES, entry)
+        self.states.read = lambda entry: self._read_again(replica, entry)
+
+    def _read_new(self, replica: Replica, entries: Sequence[EntryId]) -> None:
+        """Note many entries of which nothing is known, oldest first: those of the usual kind without reading more than
+        their order needs."""
+        found: list[tuple[int, EntryId, Node | EntryState | str]] = []
+        for entry in entries:
+            fields = replica.node(schema.ENTRIES, entry)
+            usual = usual_entry(entry, fields) if self._encrypted is None else None
+            if usual is not None:
+                node, self._unread[entry] = usual
+                found.append((node.lamport, entry, node))
+            else:
+                state = self._checked(entry, fields)
+                found.append((0 if isinstance(state, str) else state.head.lamport, entry, state))
+        for _, entry, read in sorted(found, key=itemgetter(0, 1)):
+            if isinstance(read, Node):
+                self.changed[entry] = None
+                self._keep_pinned(read.frame)
+                self.order.put(read)
+            else:
+                self._note(entry, read)
 
     def restore(self, replica: Replica, rows: Sequence[tuple[str, int | None, str | None, str]]) -> None:
         """Take over from the entry index what ``read_all`` would find; entries are read when they are asked for."""
@@ -96,8 +126,7 @@ class ConversationView:
         pins = {EntryId(row[0]): ContentHash(row[2]) for row in rows if row[2] is not None}
         self.order.restore(nodes, unreadable, shown, pins)
         self.acts.read(replica, replica.keys(schema.ACTS))
-        self._fields = lambda entry: replica.node(schema.ENTRIES, entry)
-        self.states.read = lambda entry: self._read_again(replica, entry)
+        self._read_later(replica)
         for node in nodes:
             if node.id not in self._unread:
                 # It may change: a transcript must be able to show it as it was.
@@ -110,7 +139,12 @@ class ConversationView:
 
     def _read(self, replica: Replica, touched: Touched) -> set[EntryId]:
         changed: set[EntryId] = set()
-        for key in touched.of(schema.ENTRIES):
+        keys = touched.of(schema.ENTRIES)
+        if len(keys) > _MANY:
+            new = [i for i in map(EntryId, keys) if not self.order.knows(i) and self.order.why_unreadable(i) is None]
+            self._read_new(replica, new)
+            keys = keys.difference(new)
+        for key in keys:
             entry = EntryId(key)
             fields = touched.nodes.get((schema.ENTRIES, key)) or replica.node(schema.ENTRIES, key)
             if self._note(entry, self._checked(entry, fields)):
@@ -151,9 +185,7 @@ class ConversationView:
             self.order.erase(entry, ())
             self.order.put_unreadable(entry, state)
             return before is not None or only is not None
-        for pinned, _ in state.head.frame.pins if state.head.frame else ():
-            if self._given and self.order.knows(pinned) and has_choice(self.states[pinned]):
-                self._keep_for_transcripts(pinned)
+        self._keep_pinned(state.head.frame)
         self.states[entry] = state
         if self._encrypted is not None:
             self._note_key(entry, state)
@@ -167,6 +199,12 @@ class ConversationView:
         self.order.erase(entry, state.erases)
         return before is not None or only is None or [version.hash for version in state.versions] != [only]
 
+    def _keep_pinned(self, frame: Frame | None) -> None:
+        """A frame that comes may pin other versions than those that transcripts show which were made before."""
+        for pinned, _ in frame.pins if frame and self._given else ():
+            if self.order.knows(pinned) and self.has_choice(pinned):
+                self._keep_for_transcripts(pinned)
+
     def _keep_for_transcripts(self, entry: EntryId) -> None:
         """Transcripts that were made before go on showing an entry as it is now."""
         only = None if entry in self.states else self._unread.get(entry)
@@ -174,6 +212,10 @@ class ConversationView:
             reader.keep(entry, self.entry(entry, only) if only else None)
 
     # answers
+
+    def only_version(self, entry: EntryId) -> ContentHash | None:
+        """The version of an entry of the usual kind that was not read yet, None for any other."""
+        return None if entry in self.states else self._unread.get(entry)
 
     def find_state(self, entry: EntryId) -> EntryState | None:
         """The state of an entry; None while it can't be read."""

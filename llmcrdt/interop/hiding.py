@@ -3,13 +3,13 @@
 An entry is a list of blocks, as its provider has them. A ``Place`` says in which blocks, and where in them, a value
 stands that people don't see. What ``hide`` cuts out of one entry for one name is one hidden field: a JSON list of
 ``[path, value]``, where a path begins with the block's index. ``restore`` puts a value only where a place of this name
-allows one and nothing stands, whoever wrote the field. Pure.
+allows one, whoever wrote the field. Pure.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..document.canonical import JSON, exact_json, parse_json
 from ..document.entry import HiddenField
@@ -68,8 +68,9 @@ def restore(
     places: Sequence[Place],
     kind_of: Callable[[JSON], str] = type_of,
 ) -> list[JSON]:
-    """The blocks with the values of the hidden fields, each where it stood. A value that fits nowhere is left out."""
-    out: list[JSON] = list(blocks)
+    """The blocks with the values of the hidden fields, each where it stood. A value that fits nowhere is left out, and
+    so is what stands in such a place already: it goes out as a hidden field, or not at all."""
+    out, _ = hide(blocks, [replace(place, accepts=lambda value: True) for place in places], kind_of)
     for name in sorted({place.name for place in places} & hidden.keys()):
         for path, value in _values(hidden[name]):
             index, inner = path[0], tuple(path[1:])

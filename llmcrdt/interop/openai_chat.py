@@ -369,8 +369,10 @@ class ChatFormat(Format):
 
     def _message(self, entry: Entry, calls: Sequence[JSON], read_blob: ReadBlob) -> dict[str, JSON]:
         message = _valid(_write_message(entry, calls, read_blob))
-        if entry.hidden and len(calls) == len(_calls(entry)):
-            (message,) = restore([message], entry.hidden, self.places, _role_as_type)
+        hidden = dict(entry.hidden)
+        if len(calls) != len(_calls(entry)):  # nobody can tell any more which call it belongs to
+            hidden.pop(f"{self.name}/extra_content", None)
+        (message,) = restore([message], hidden, self.places, _role_as_type)
         return self.finish(entry, message)
 
     def finish(self, entry: Entry, message: dict[str, JSON]) -> dict[str, JSON]:
@@ -379,9 +381,13 @@ class ChatFormat(Format):
 
 
 def _is_details(value: JSON) -> bool:
-    return isinstance(value, list) and all(
-        isinstance(item, dict) and isinstance(item.get("type"), str) for item in value
-    )
+    return isinstance(value, list) and all(_is_detail(item) for item in value)
+
+
+def _is_detail(item: JSON) -> bool:
+    kind = mapping(item).get("type")
+    needed = {"reasoning.encrypted": "data", "reasoning.summary": "summary"}.get(kind) if isinstance(kind, str) else ""
+    return isinstance(kind, str) and (needed is None or isinstance(item.get(needed), str))
 
 
 _PLACES: tuple[tuple[str, str, tuple[str, ...], Callable[[JSON], bool]], ...] = (

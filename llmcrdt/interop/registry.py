@@ -13,6 +13,12 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "openai-chat": "openai_chat:OpenAIChat",
+    "anthropic": "anthropic:Anthropic",
+    "openai-responses": "openai_responses:OpenAIResponses",
+    "gemini": "gemini:Gemini",
+    "openrouter": "openrouter:OpenRouter",
+    "reasoning-content": "reasoning_content:ReasoningContent",
+    "ollama": "ollama:Ollama",
 }
 """The class of each format, seen from here."""
 

@@ -95,6 +95,7 @@ class RepoCore:
         self.lock.release()
         self.close()
         self.watcher.join(max(0.0, deadline - time.monotonic()))
+        self.resources.upkeep.join(max(0.0, deadline - time.monotonic()))
 
     # ---------------------------------------------------------------- what links ask for
 

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 from ..document.entry import SyncState
 from ..document.projection import RULES, IndexRow, IndexSource
 from ..ids import DocumentId, EntryId, SessionId
-from ..store.base import SMALL
+from ..store.base import SMALL, Compaction
 from ..store.store import SqliteStore
+from .upkeep import finish
 
 _NOT_PUSHED = 1 << 62
 LISTING = "listing 1"
@@ -27,6 +28,7 @@ class StoreJournal:
         pushed: Callable[[], int] = lambda: 0,
         purged: Callable[[], None] = lambda: None,
         refresh_index: Callable[[], None] = lambda: None,
+        go_on: Callable[[Compaction], object] = finish,
     ) -> None:
         self._store = store
         self._document = document
@@ -34,6 +36,7 @@ class StoreJournal:
         self._pushed = pushed
         self._purged = purged
         self._refresh_index = refresh_index
+        self._go_on = go_on
         self._session: SessionId | None = None
         self._seen = 0
         self._grown = 0
@@ -77,9 +80,9 @@ class StoreJournal:
     def compact(self, snapshot: Callable[[], tuple[bytes, Sequence[bytes]]]) -> None:
         if self._grown > SMALL:
             self._grown = 0
-            seq = self._store.updates.compact(self._document, self._seen, self._session, snapshot)
-            if seq is not None:
-                self._seen = seq
+            begun = self._store.updates.compact(self._document, self._seen, self._session, snapshot)
+            if begun is not None:
+                self._go_on(begun)
 
     def purge(self, snapshot: Callable[[], tuple[bytes, Sequence[bytes]]], erased: int) -> bool:
         if not self._store.updates.purge(self._document, self._seen, self._session, erased, snapshot):

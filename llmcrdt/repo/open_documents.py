@@ -64,6 +64,7 @@ class OpenDocuments:
             lambda: self._links.pushed(document),
             self._links.request_compactions,
             self.refresh_index,
+            self._resources.upkeep.take,
         )
         return made
 

@@ -17,6 +17,7 @@ from ..store.relay_file import RelayFile
 from ..store.store import SqliteStore
 from .dispatcher import Dispatcher
 from .kv_caches import KVCaches
+from .upkeep import Upkeep
 
 _UNTOLD = "yjs"
 """The kind of a file of before the settings told it."""
@@ -41,6 +42,7 @@ class Resources:
     ) -> None:
         self.author, self.clock, self.random, self.crdt = author, clock, random, crdt
         self.lock = threading.RLock()
+        self.upkeep = Upkeep(self.lock)
         self.store = SqliteStore(path, lock=self.lock, random=random, cut=crdt.cut, redact=crdt.redact)
         self.applying = Applying(self.store.path)
         try:
@@ -73,7 +75,8 @@ class Resources:
         return replica, kept.seq
 
     def close(self) -> None:
-        """Close the files. Twice is harmless."""
+        """Close the files. Called under the lock where other threads use them; twice is harmless."""
+        self.upkeep.close()
         self.applying.close()
         self.store.close()
 
@@ -131,6 +134,8 @@ class Resources:
 
         while True:
             kept = self.store.updates.since(document, 0)
+            if kept.snapshot is None and not kept.updates:
+                return  # after a power failure the mark may be anything
             found = deadly(self.crdt.kind, kept.snapshot, kept.updates, self.roots(document))
             if found is None or found == SNAPSHOT:
                 return

@@ -103,6 +103,25 @@ class Catalog(Protocol):
     def get(self, document: str) -> Listed | None: ...
 
 
+class Compaction(Protocol):
+    """A compaction that was begun. Whoever drops it loses nothing; the document stays as it was."""
+
+    def prepare(self) -> None:
+        """Do what takes long. Without the lock, from any thread; twice is harmless."""
+        ...
+
+    def finish(self) -> bool:
+        """Put the snapshot of the moment when it was begun in the place of the one before; whoever reads from now on
+        needs no update that it holds. Twice is harmless. False, and nothing done, where that one has given way to
+        another meanwhile."""
+        ...
+
+    def trim(self) -> bool:
+        """After ``finish``: delete some of the updates that the snapshot holds and that wait for no relay, so few that
+        nobody waits long. Whether there may be more."""
+        ...
+
+
 class Updates(Protocol):
     """The bytes of documents."""
 
@@ -125,11 +144,11 @@ class Updates(Protocol):
         """Whether there are updates that a replica which holds all up to ``seen``, and all by ``writer``, lacks."""
         ...
 
-    def compact(self, document: str, seen: int, writer: str | None, snapshot: Snapshot) -> int | None:
-        """Replace updates by a new snapshot if they have outgrown the old one. The last seq afterwards, or None.
+    def compact(self, document: str, seen: int, writer: str | None, snapshot: Snapshot) -> Compaction | None:
+        """Begin to replace updates by a new snapshot, if they have outgrown the old one; nothing is changed yet.
 
         The caller's replica holds all up to ``seen``, and all that ``writer`` wrote; if there is anything else by now,
-        nothing is done."""
+        it is None."""
         ...
 
     def purge(self, document: str, seen: int, writer: str | None, erased: int, snapshot: Snapshot) -> bool:

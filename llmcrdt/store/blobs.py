@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from ..exceptions import BlobMissing, InvalidContent
-from ..files import NewFile, sync_folder
+from ..files import NewFile, make_folder
 
 PIECE = 1 << 18  # bytes read at a time: memory stays flat whatever the size
 _HASH = re.compile(r"[0-9a-f]{64}", re.ASCII)
@@ -45,6 +45,8 @@ class BlobStore:
         self._named = named
         self._lock = threading.Lock()
         self._checked: dict[str, tuple[int, int, int]] = {}
+        self._made: set[Path] = set()
+        """Folders whose names are on disk: at most 65,795 of them."""
 
     def put(self, source: BinaryIO | bytes) -> tuple[str, int]:
         """Keep a content; its hash and size. A file is read to its end, a piece at a time. It is on disk when this
@@ -170,13 +172,14 @@ class BlobStore:
         return self.folder / where / f"{name}.{secrets.token_hex(12)}"
 
     def _make(self, folder: Path) -> None:
-        """Make a folder, with those above it up to ours, and bring their names to disk."""
-        for each in (*reversed(folder.relative_to(self.folder).parents), folder.relative_to(self.folder)):
-            try:
-                os.mkdir(self.folder / each, 0o700)
-            except FileExistsError:
-                continue
-            sync_folder((self.folder / each).parent)
+        """Make a folder, with those above it up to ours, and bring their names to disk: also that of one which another
+        process made just now, or was killed at."""
+        if folder in self._made and folder.is_dir():
+            return
+        above = [each for each in folder.parents if each.is_relative_to(self.folder)]
+        for each in (*reversed(above), folder):
+            make_folder(each, 0o700)
+        self._made.add(folder)
 
     def _files(self) -> Iterator[Path]:
         for path in self.folder.glob("??/??/*"):

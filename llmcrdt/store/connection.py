@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any
 
 from ..exceptions import NewerDatabase, NotADatabase, RepoClosed, StoreError
+from ..files import sync_folder
 from .file_version import APPLICATION_ID, DONE, MIGRATION_SET, NAMES
 
 _PATIENCE_MS = 30_000  # how long a write waits for another process that writes
@@ -33,10 +34,14 @@ class Connection:
         self.lock = lock
         self.rolled_back: list[Callable[[], None]] = []
         """Called when a transaction was rolled back: memory must not hold what the file does not."""
-        _refuse_other_files(self.path)
-        self._lacks_log = _lacks_log(self.path)
         try:
-            _make_private(self.path)
+            self._making = _Making(self.path)
+        except OSError as error:
+            raise _cannot_open(self.path, error) from None
+        if not self._making.begun:
+            _refuse_other_files(self.path)
+        self._lacks_log = _lacks_log(self.path) and not self._making.begun
+        try:
             self.db = sqlite3.connect(
                 self.path,
                 timeout=_PATIENCE_MS / 1000,
@@ -44,10 +49,8 @@ class Connection:
                 check_same_thread=False,
                 cached_statements=256,
             )
-        except (sqlite3.OperationalError, OSError) as error:
-            raise StoreError(
-                f"{self.path} can't be opened: {error}.", hint="Check that its folder exists and may be written."
-            ) from None
+        except sqlite3.OperationalError as error:
+            raise _cannot_open(self.path, error) from None
         self.closed = False
         self._access = _Reading(self)
         try:
@@ -81,6 +84,7 @@ class Connection:
             )
         if done != set(NAMES):
             self._do_steps()
+        self._making.end()
 
     def _steps_done(self) -> set[str]:
         if not self.one("SELECT count(*) FROM sqlite_master WHERE name = '_sqlite_migrations'"):
@@ -220,10 +224,32 @@ class _Reading:
         ) from error
 
 
-def _make_private(path: Path) -> None:
-    """A new file is for its owner only: it holds what people say. SQLite gives the files beside it the same mode."""
-    if str(path) != ":memory:" and not path.exists():
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+class _Making:
+    """The word that a database is being made, in a file beside it that is on disk before anything of the database is. A
+    power failure may leave the file without its log, or with a part of its first page: whoever finds the word makes it
+    anew, while nothing was kept in it yet. ``begun``: it is being made, here or by somebody who died of it."""
+
+    def __init__(self, path: Path) -> None:
+        self._word = path.with_name(f"{path.name}.making")
+        self.begun = False
+        if str(path) == ":memory:":
+            return
+        if not path.exists():
+            # Both are for their owner only: the database holds what people say. SQLite gives the files beside it the
+            # same mode.
+            os.close(os.open(self._word, os.O_RDWR | os.O_CREAT, 0o600))
+            sync_folder(path.parent)
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        self.begun = self._word.exists()
+
+    def end(self) -> None:
+        """The tables are on disk, and so is the name of the log that they are in."""
+        if self.begun:
+            self._word.unlink(missing_ok=True)
+
+
+def _cannot_open(path: Path, error: Exception) -> StoreError:
+    return StoreError(f"{path} can't be opened: {error}.", hint="Check that its folder exists and may be written.")
 
 
 def _lacks_log(path: Path) -> bool:

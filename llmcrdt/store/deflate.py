@@ -17,11 +17,8 @@ LEAST, MOST = 32 << 10, 256 << 10
 """Bytes of a piece before it is deflated; the last one may have fewer."""
 _HEADER, _END, _CHECKSUM = b"\x78\x9c", b"\x03\x00", struct.Struct(">I")
 _ROW, _FOOT, _MARK = struct.Struct(">16sI"), struct.Struct(">I8s"), b"\0pieces1"
-_SIGN, _ROUND, _OF = (
-    b"{",
-    32,
-    32,
-)  # a cut is made before this sign, where a hash of so many bytes says so, one of 32 times
+_SIGN, _ROUND, _OF = b"{", 32, 32
+"""A cut is made before this sign where a hash of the next so many bytes says so, one time of so many."""
 
 
 def deflated(whole: bytes, before: bytes = b"") -> bytes:

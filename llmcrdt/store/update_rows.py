@@ -6,8 +6,6 @@ import logging
 from collections.abc import Iterable, Sequence
 from sqlite3 import Connection as Database
 
-from .deflate import deflated
-
 logger = logging.getLogger("llmcrdt.store")
 
 ASIDE_ROWS, ASIDE = 1_000, 16 << 20
@@ -42,20 +40,33 @@ def insert_pieces(
     return [*seqs, insert(db, document, last, keys=" ".join(keys), writer=writer)]
 
 
-def put_snapshot(db: Database, document: str, seq: int, whole: bytes) -> None:
-    """A snapshot of all up to ``seq``, in place of the one before."""
-    before = db.execute("SELECT data FROM snapshots WHERE document = ?", [document]).fetchone()
+def stored_snapshot(db: Database, document: str) -> bytes:
+    """The snapshot of a document as it is stored, deflated; empty where there is none."""
+    found = db.execute("SELECT data FROM snapshots WHERE document = ?", [document]).fetchone()
+    return bytes(found[0]) if found else b""
+
+
+def put_snapshot(db: Database, document: str, seq: int, size: int, data: bytes) -> None:
+    """A snapshot of all up to ``seq``, in place of the one before: so many bytes, deflated to ``data``."""
     db.execute(
         "INSERT INTO snapshots VALUES (?, ?, ?, ?) ON CONFLICT (document) DO UPDATE"
         " SET place = max(place, excluded.place), size = excluded.size, data = excluded.data",
-        [document, seq, len(whole), deflated(whole, before[0] if before else b"")],
+        [document, seq, size, data],
     )
 
 
-def delete_unqueued(db: Database, document: str) -> None:
-    """Delete the updates of a document that wait for no relay."""
+def delete_unqueued(db: Database, document: str, seq: int) -> None:
+    """Delete the updates of a document, up to ``seq``, that wait for no relay."""
     waiting = "SELECT place FROM outbox WHERE outbox.document = updates.document"
-    db.execute(f"DELETE FROM updates WHERE document = ? AND place NOT IN ({waiting})", [document])
+    db.execute(f"DELETE FROM updates WHERE document = ? AND place <= ? AND place NOT IN ({waiting})", [document, seq])
+
+
+def delete_some_unqueued(db: Database, document: str, seq: int, most: int) -> bool:
+    """The same for the oldest ``most`` of them; whether there may be more."""
+    waiting = "SELECT place FROM outbox WHERE outbox.document = updates.document"
+    some = f"SELECT place FROM updates WHERE document = ? AND place <= ? AND place NOT IN ({waiting}) LIMIT ?"
+    done = db.execute(f"DELETE FROM updates WHERE place IN ({some})", [document, seq, most])
+    return done.rowcount == most
 
 
 def last_update(db: Database, document: str) -> int:

@@ -8,7 +8,9 @@ from sqlite3 import Connection as Database
 
 from ..exceptions import ConversationNotFound
 from . import base, update_rows
+from .compaction import SqliteCompaction
 from .connection import Connection
+from .deflate import deflated
 from .entry_index import forget_rows, forget_words
 from .outbox import SqliteOutboxes
 from .relay_tasks import SqliteRelayTasks
@@ -61,24 +63,23 @@ class SqliteUpdates:
         query = "SELECT 1 FROM updates WHERE document = ? AND place > ? AND writer IS NOT ? LIMIT 1"
         return self._connection.one(query, document, seen, writer) is not None
 
-    def compact(self, document: str, seen: int, writer: str | None, snapshot: base.Snapshot) -> int | None:
-        with self._connection.writing() as db:
+    def compact(self, document: str, seen: int, writer: str | None, snapshot: base.Snapshot) -> SqliteCompaction | None:
+        with self._connection.one_view() as db:
             sizes = db.execute(
                 "SELECT coalesce(sum(length(data)), 0) FROM updates WHERE document = ?"
                 " AND place NOT IN (SELECT place FROM outbox WHERE outbox.document = updates.document)",
                 [document],
             ).fetchone()
-            old = self._connection.one("SELECT size FROM snapshots WHERE document = ?", document) or 0
-            if sizes[0] <= max(base.SMALL, old) or self.unseen(document, seen, writer):
+            old, size = db.execute(
+                "SELECT max(place), coalesce(max(size), 0) FROM snapshots WHERE document = ?", [document]
+            ).fetchone()
+            if sizes[0] <= max(base.SMALL, size) or self.unseen(document, seen, writer):
                 return None
-            whole, pending = snapshot()
-            seq = last = update_rows.last_update(db, document)
-            update_rows.put_snapshot(db, document, last, whole)
-            update_rows.delete_unqueued(db, document)
-            for update in pending:
-                seq = update_rows.insert(db, document, update)
-            db.execute("UPDATE tables SET place = ? WHERE document = ? AND place = ?", [seq, document, last])
-            return seq
+            seq = update_rows.last_update(db, document)
+        whole, pending = snapshot()
+        return SqliteCompaction(
+            self._connection, document, writer=writer, seq=seq, old=old, whole=whole, pending=pending
+        )
 
     def purge(self, document: str, seen: int, writer: str | None, erased: int, snapshot: base.Snapshot) -> bool:
         with self._connection.writing() as db:
@@ -89,12 +90,13 @@ class SqliteUpdates:
             true = self._connection.one("SELECT place FROM tables WHERE document = ?", document) == last
             emptied = self._empty_outboxes(db, document, whole)
             db.execute("DELETE FROM set_aside WHERE document = ?", [document])
-            update_rows.delete_unqueued(db, document)
+            update_rows.delete_unqueued(db, document, last)
             if true:  # the rows say what the document says now; the index of their words has what they said before
                 forget_words(db)
             else:
                 forget_rows(db, document)
-            update_rows.put_snapshot(db, document, last, whole)
+            data = deflated(whole, update_rows.stored_snapshot(db, document))
+            update_rows.put_snapshot(db, document, last, len(whole), data)
             kept = [(update_rows.insert(db, document, update), update) for update in pending]
             seqs = [seq for seq, update in kept if self._redact(whole, [update]) is None] if emptied else []
             for relay, pieces, keys in emptied:

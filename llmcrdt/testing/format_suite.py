@@ -88,6 +88,10 @@ class FormatSuite:
         """The same of a log, which may end with any turn."""
         return self.problems({self.format.member: messages})
 
+    def comparable(self, messages: Any) -> Any:
+        """Messages without what stands beside the content and may change later, as cache points."""
+        return messages
+
     # ---------------------------------------------------------------- helpers
 
     def values(self, name: str | None = None) -> list[tuple[str, Any]]:
@@ -225,7 +229,7 @@ class FormatSuite:
                     sent = made.body[self.format.member]
                     wrote = export(self.format, entries[: at + 1], self.format.target(), now=NOW).messages
                     if len(wrote) > len(made.messages):  # else the answer says nothing that is sent
-                        assert whole[: len(sent)] == sent
+                        assert self.comparable(whole[: len(sent)]) == self.comparable(sent)
 
     def test_every_rule_fires(self) -> None:
         assert {rule.name for rule in self.format.rules if rule.prevents} == set(self.broken)

@@ -183,14 +183,14 @@ class MemoryUpdates(_Part):
     def unseen(self, document: str, seen: int, writer: str | None) -> bool:
         return any(u.seq > seen and (writer is None or u.writer != writer) for u in self._state.of(document))
 
-    def compact(self, document: str, seen: int, writer: str | None, snapshot: Snapshot) -> int | None:
+    def compact(self, document: str, seen: int, writer: str | None, snapshot: Snapshot) -> MemoryCompaction | None:
         waiting = self._state.waiting(document)
         size = sum(len(update.data) for update in self._state.of(document) if update.seq not in waiting)
         if size <= max(SMALL, len(self._state.snapshots.get(document, (b"", 0))[0])):
             return None
         if self.unseen(document, seen, writer):
             return None
-        return self._replace(document, *snapshot())[-1]
+        return MemoryCompaction(self, document, writer, self.last_seq(document), *snapshot())
 
     def purge(self, document: str, seen: int, writer: str | None, erased: int, snapshot: Snapshot) -> bool:
         if self.unseen(document, seen, writer):
@@ -240,6 +240,46 @@ class MemoryUpdates(_Part):
         state.snapshots[document] = (whole, max(last, state.snapshots.get(document, (b"", 0))[1]))
         state.updates = [u for u in state.updates if u.document != document or u.seq in waiting]
         return [last, *(state.keep(_Update(0, document, update)) for update in pending)]
+
+
+class MemoryCompaction:
+    """Implements ``base.Compaction``."""
+
+    def __init__(
+        self,
+        updates: MemoryUpdates,
+        document: str,
+        writer: str | None,
+        seq: int,
+        whole: bytes,
+        pending: Sequence[bytes],
+    ) -> None:
+        self._state, self._document, self._writer, self._seq = updates._state, document, writer, seq
+        self._whole, self._pending = whole, pending
+        self._old = self._state.snapshots.get(document)
+        self._done = False
+
+    def prepare(self) -> None:
+        pass
+
+    def finish(self) -> bool:
+        state, document = self._state, self._document
+        if self._done:
+            return True
+        listed = state.listing.get(document)
+        if state.snapshots.get(document) is not self._old or (listed is not None and listed.deleted):
+            return False
+        self._done = True
+        state.snapshots[document] = (self._whole, self._seq)
+        for update in self._pending:
+            state.keep(_Update(0, document, update, self._writer))
+        return True
+
+    def trim(self) -> bool:
+        state, document = self._state, self._document
+        waiting = state.waiting(document)
+        state.updates = [u for u in state.updates if u.document != document or u.seq > self._seq or u.seq in waiting]
+        return False
 
 
 class MemoryOutboxes(_Part):

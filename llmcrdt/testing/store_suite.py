@@ -86,12 +86,54 @@ class StoreSuite:
         assert store.updates.compact(DOCUMENT, theirs, MINE, whole) is None
         seen = store.updates.last_seq(DOCUMENT)
         made = store.updates.compact(DOCUMENT, seen, MINE, whole)
-        assert made is not None and made == store.updates.last_seq(DOCUMENT) and made > seen
+        assert made is not None
+        assert store.updates.since(DOCUMENT, 0).updates == [b"small", b"queued", large], "nothing is done yet"
+        made.prepare()
+        made.prepare()
+        assert made.finish()
+        assert store.updates.since(DOCUMENT, 0).snapshot == b"whole"
+        while made.trim():
+            pass
         kept = store.updates.since(DOCUMENT, 0)
         assert (kept.snapshot, kept.updates) == (b"whole", [b"queued", b"waits"])
+        assert kept.seq == store.updates.last_seq(DOCUMENT) > seen
+        assert not store.updates.unseen(DOCUMENT, seen, MINE), "the writer holds what waits for others"
         assert self.datas(store) == [b"queued"]
         assert store.updates.since(DOCUMENT, seen).snapshot is None
         assert store.updates.since(DOCUMENT, seq).snapshot == b"whole"
+        assert made.finish()
+        assert not made.trim()
+        assert store.updates.since(DOCUMENT, 0) == kept
+
+    def test_while_a_compaction_goes_on_nothing_is_lost(self, store: Store) -> None:
+        store.updates.append(DOCUMENT, bytes(SMALL + 1), MINE, [])
+        seen = store.updates.last_seq(DOCUMENT)
+        made, later = (store.updates.compact(DOCUMENT, seen, MINE, lambda: (b"whole", [])) for _ in range(2))
+        assert made is not None and later is not None
+        store.updates.append(DOCUMENT, b"mine", MINE, [])
+        store.updates.append(DOCUMENT, b"theirs", THEIRS, [])
+        assert made.finish()
+        assert not made.trim()
+        kept = store.updates.since(DOCUMENT, 0)
+        assert (kept.snapshot, kept.updates) == (b"whole", [b"mine", b"theirs"])
+        assert store.updates.since(DOCUMENT, seen, MINE).updates == [b"theirs"]
+        assert not later.finish(), "another snapshot came first"
+        assert store.updates.since(DOCUMENT, 0) == kept
+
+    def test_a_compaction_does_not_bring_back_what_was_purged_or_deleted(self, store: Store) -> None:
+        for end in ("purged", "deleted"):
+            store.updates.append(DOCUMENT, bytes(SMALL + 1), MINE, [])
+            seen = store.updates.last_seq(DOCUMENT)
+            made = store.updates.compact(DOCUMENT, seen, MINE, lambda: (b"a secret", []))
+            assert made is not None
+            if end == "purged":
+                assert store.updates.purge(DOCUMENT, seen, MINE, 1, lambda: (b"clean", []))
+            else:
+                store.catalog.add(DOCUMENT, "conversation")
+                store.catalog.put([Listed(DOCUMENT, "", 0.0, False, True)])
+                store.deletions.drop(DOCUMENT)
+            assert not made.finish()
+            assert store.updates.since(DOCUMENT, 0).snapshot == (b"clean" if end == "purged" else None)
 
     def test_a_purge_leaves_the_snapshot_and_tasks_for_relays(self) -> None:
         store = self.open(redact=lambda whole, updates: [b"clean"] if b"secret" in updates else None)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from llmcrdt.exceptions import LLMCRDTError
-from llmcrdt.files import replace_file
+from llmcrdt.files import make_folder, replace_file
 
 KEYS = "token-keys.json"
 ALGORITHM = "EdDSA"
@@ -87,7 +87,7 @@ class PublicKeys:
     def _write(self, jwks: dict[str, dict[str, str]]) -> None:
         aside = self._path.with_name(self._path.name + ".new")
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self._path.parent)
             aside.unlink(missing_ok=True)  # of one that crashed
             replace_file(
                 self._path, json.dumps({"keys": [jwks[kid] for kid in sorted(jwks)]}, indent=1).encode(), aside

@@ -17,12 +17,13 @@ import math
 import os
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmcrdt.files import append_file
+from llmcrdt.files import append_file, make_folder, replace_file
 from llmcrdt.ids import document_id, is_document_id
 
 from .public_keys import ALGORITHM, AccessError, PublicKeys, okp, pyjwt
@@ -171,23 +172,28 @@ class Tokens:
         return key
 
     def _make_key(self) -> bytes:
-        self._folder.mkdir(parents=True, exist_ok=True)
         key = secrets.token_bytes(32)
-        self._add_to(KEY, key, must_be_new=True)
+        with self._writing(KEY) as path:
+            make_folder(self._folder)
+            replace_file(path, key, must_be_new=True)
         return key
 
     def _append(self, line: dict[str, Any]) -> None:
         before = self._end()
-        self._add_to(TOKENS, before + json.dumps(line, separators=(",", ":")).encode() + b"\n")
+        with self._writing(TOKENS) as path:
+            append_file(path, before + json.dumps(line, separators=(",", ":")).encode() + b"\n")
 
-    def _add_to(self, name: str, content: bytes, *, must_be_new: bool = False) -> None:
+    @contextmanager
+    def _writing(self, name: str) -> Iterator[Path]:
+        path = self._folder / name
         try:
-            append_file(self._folder / name, content, must_be_new=must_be_new)
+            yield path
         except OSError as e:
-            raise AccessError(f"{self._folder / name} can't be written: {e.strerror}.") from e
+            raise AccessError(f"{path} can't be written: {e.strerror}.") from e
 
     def _lines(self) -> Sequence[dict[str, Any]]:
-        """Without what a crash left of a line: nobody was told that it is there."""
+        """Without what a crash left of a line: nobody was told that it is there. It ends early, or has zeros where
+        bytes did not reach the disk."""
         path = self._folder / TOKENS
         try:
             *lines, last = path.read_bytes().split(b"\n")
@@ -197,7 +203,7 @@ class Tokens:
             return [
                 _read_line(path, number, line)
                 for number, line in enumerate((*lines, last), 1)
-                if line and not line.endswith(_CUT)
+                if line and not line.endswith(_CUT) and b"\0" not in line
             ]
         except FileNotFoundError:
             return []

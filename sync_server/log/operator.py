@@ -9,6 +9,8 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from llmcrdt.files import make_folder, sync_folder
+
 from .base import LogError
 from .file import DATABASE, check_age, explaining, is_log
 from .sqlite import SqliteStorage
@@ -70,6 +72,7 @@ def backup(path: Path, file: Path) -> None:
                 source.backup(target, pages=256, sleep=0.001)
                 target.execute("PRAGMA journal_mode=DELETE")
             aside.replace(file)
+            sync_folder(file.parent)
         except BaseException as e:
             with suppress(OSError):
                 aside.unlink(missing_ok=True)
@@ -84,7 +87,7 @@ def restore(file: Path, path: Path) -> None:
         wrong = next(faults(source), None)
         if wrong:
             raise LogError(f"{file} is no sound copy: {wrong}.", hint="Try another one.")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with closing(SqliteStorage(path)) as storage:
             storage.replace_with(source)
 

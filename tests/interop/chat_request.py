@@ -101,3 +101,26 @@ def _tool_problems(tools: Any) -> list[str]:
             if not isinstance(inner, dict) or not isinstance(inner.get("name"), str) or not inner["name"]:
                 found.append(f"tools[{i}] has no name")
     return found
+
+
+_USER = {"role": "user", "content": "go"}
+_CALL = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+_RESULT = {"role": "tool", "tool_call_id": "c1", "content": "x"}
+_PICTURE = {"type": "image_url", "image_url": {"url": "https://example.org/cat.png"}}
+
+
+def _asked(*calls: Any) -> dict[str, Any]:
+    return {"role": "assistant", "content": None, "tool_calls": list(calls)}
+
+
+BROKEN: dict[str, Any] = {
+    "every call gets one result, right after it": {"messages": [_USER, _asked(_CALL), _USER]},
+    "a result follows its call": {"messages": [_USER, _RESULT]},
+    "ids of the calls of one message differ": {"messages": [_asked(_CALL, _CALL), _RESULT, _RESULT]},
+    "content is there": {"messages": [{"role": "user", "content": None}]},
+    "pictures are the user's": {"messages": [{"role": "assistant", "content": [_PICTURE]}]},
+    "a call names its tool and has arguments": {
+        "messages": [_asked({"id": "c1", "type": "function", "function": {"name": "look"}}), _RESULT]
+    },
+}
+"""For each rule of the format a request that breaks it."""

@@ -306,9 +306,10 @@ def test_compaction_keeps_what_waits_and_what_is_queued(store: SqliteStore) -> N
     assert store.updates.compact(DOCUMENT, seen - 1, SESSION, lambda: (b"never", [])) is None, (
         "something was not seen yet"
     )
-    place = store.updates.compact(DOCUMENT, seen, SESSION, lambda: (b"whole", [b"waiting"]))
+    made = store.updates.compact(DOCUMENT, seen, SESSION, lambda: (b"whole", [b"waiting"]))
+    assert made is not None and made.finish() and not made.trim()
     kept = store.updates.since(DOCUMENT, 0)
-    assert (kept.snapshot, kept.updates, kept.seq) == (b"whole", [b"queued", b"waiting"], place)
+    assert (kept.snapshot, kept.updates) == (b"whole", [b"queued", b"waiting"])
     assert [row.data for row in store.outboxes.rows(RELAY, DOCUMENT, 0, 10)] == [b"queued"]
     late = store.updates.since(DOCUMENT, 1)
     assert late.snapshot == b"whole", "who had not seen it all gets the snapshot"
@@ -392,3 +393,20 @@ def test_a_new_file_is_for_its_owner_only(tmp_path: Path) -> None:
         os.umask(before)
     assert {"chats.db", "chats.db-wal", "relay.db"} <= modes.keys()
     assert {name for name, mode in modes.items() if mode and "-lock" not in name} == set(), "the lock holds nothing"
+
+
+@pytest.mark.parametrize("left", ["header", "nothing"])
+def test_a_file_whose_making_a_power_failure_cut_short_is_made(tmp_path: Path, left: str) -> None:
+    """The word that it is being made lies beside it, and the log that it names is not on the disk."""
+    path = tmp_path / "a.db"
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.close()
+    if left == "nothing":
+        path.write_bytes(b"")
+    Path(f"{path}.making").touch()
+    with closing(SqliteStore(path, lock=threading.RLock())) as made:
+        made.settings.put("a", "b")
+    assert not Path(f"{path}.making").exists()
+    with closing(SqliteStore(path, lock=threading.RLock())) as again:
+        assert again.settings.get("a") == "b"

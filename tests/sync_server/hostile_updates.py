@@ -9,6 +9,8 @@ from ..crdt.yjs.hostile_nesting import deep, delete_all
 GOOD = bytes.fromhex("01020700040101740161440700016200")
 """The text "ba" in the root "t", by client 7."""
 
+_DEEP = deep(100_000)
+
 UPDATES: Mapping[str, bytes] = {
     "A: a start clock near 2^32": bytes.fromhex("010207feffffff0f040101740161440700016200"),
     "B: applies, then good updates panic": bytes.fromhex("010107ffffffff0f04010174016100"),
@@ -40,8 +42,8 @@ UPDATES: Mapping[str, bytes] = {
     "a count of ten million": bytes.fromhex("80ade204"),
     "a truncated update": bytes.fromhex("010101"),
     "bytes that are none": b"no update",
-    "a hundred thousand maps inside each other": deep(100_000),
-    "the same, and a delete of the first": deep(100_000)[:-1] + delete_all()[1:],
+    "a hundred thousand maps inside each other": _DEEP,
+    "the same, and a delete of the first": _DEEP[:-1] + delete_all()[1:],
 }
 
 STATE_VECTORS: Mapping[str, bytes] = {

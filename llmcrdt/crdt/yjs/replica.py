@@ -65,6 +65,8 @@ class YjsReplica:
             return self._apply(update, read_update(update))
 
     def _apply(self, update: bytes, span: UpdateRange) -> Applied:
+        if not self._subscriptions and span.written and self._is_empty():
+            return self._apply_first(update, span)
         self._watch()
         waited = bool(self._intake.waiting)
         with self._guarded("The update broke the CRDT core."):
@@ -82,6 +84,21 @@ class YjsReplica:
             touched = Touched({root: touched.of(root) | set(self.keys(root)) for root in self._maps})
         news = _merged(emitted) if emitted and not pending and not waited else update
         return Applied(touched, changed, pending, news)
+
+    def _is_empty(self) -> bool:
+        return not self._intake.waiting and self._doc.get_state() == b"\x00"
+
+    def _apply_first(self, update: bytes, span: UpdateRange) -> Applied:
+        """Apply the update with which a replica begins: all that is there afterwards is new, and nobody need tell of
+        each item, which costs more than to take it in."""
+        with self._guarded("The update broke the CRDT core."):
+            pending = self._intake.give(update, span)
+            self._intake.retry()
+            self._confirm()
+            # What it both writes and deletes is not kept.
+            news = update if pending or not span.deletes else self._doc.get_update()
+        touched = Touched({root: frozenset(self.keys(root)) for root in self._maps})
+        return Applied(touched, bool(touched) or not self._is_empty(), pending, news)
 
     def foreign_key(self, update: bytes, root: str, prefix: str, own: str) -> str | None:
         return foreign_key(update, root, prefix, own)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from ...exceptions import MalformedUpdate
 from ...varint import write_uint
-from .update import Struct, read_structs, write_deletes
+from .update import Struct, read_stretches, read_structs, write_deletes
 
 _HEAD = 32
 """Bytes that a piece has at most beside its structs and deletes, and a cut text beside its characters, rounded up."""
@@ -26,9 +26,36 @@ def cut_update(update: bytes) -> list[bytes]:
     """Updates of at most ``RECORD`` bytes that say the same, in an order in which they can be applied. A value that is
     larger has one of its own, which a relay may refuse. Bytes that are no update stay as they are."""
     try:
-        return [update] if len(update) <= RECORD else cut_structs(update, *read_structs(update))
+        return (
+            [update] if len(update) <= RECORD else _cut_stretches(update) or cut_structs(update, *read_structs(update))
+        )
     except MalformedUpdate:
         return [update]
+
+
+def _cut_stretches(update: bytes) -> list[bytes]:
+    """The same between stretches of structs; [] where one of them alone is too long."""
+    stretches, deletes = read_stretches(update)
+    if any(stretch.stop - stretch.start > RECORD - _HEAD for stretch in stretches):
+        return []
+    pieces: list[bytes] = []
+    client = clock = count = start = stop = 0
+
+    def piece() -> bytes:
+        return b"".join(
+            (b"\x01", write_uint(count), write_uint(client), write_uint(clock), update[start:stop], b"\x00")
+        )
+
+    for stretch in stretches:
+        if count and (stretch.start != stop or stretch.stop - start > RECORD - _HEAD):
+            pieces.append(piece())
+            count = 0
+        if not count:
+            client, clock, start = stretch.client, stretch.clock, stretch.start
+        count, stop = count + stretch.structs, stretch.stop
+    if count:
+        pieces.append(piece())
+    return pieces if deletes == b"\x00" else [*pieces, b"\x00" + deletes]
 
 
 def cut_structs(update: bytes, structs: Iterable[Struct], deletes: bytes) -> list[bytes]:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from ...exceptions import MalformedUpdate
 from ...varint import read_uint, write_uint
@@ -113,6 +114,27 @@ def read_structs(data: bytes) -> tuple[list[Struct], bytes]:
     deletes = data[reader.place :]
     read_update(b"\x00" + deletes)
     return structs, deletes
+
+
+class Stretch(NamedTuple):
+    """A stretch of structs that stand together in an update: of one client, from a clock on, so many, and the bytes
+    where they begin and end."""
+
+    client: int
+    clock: int
+    structs: int
+    start: int
+    stop: int
+
+
+def read_stretches(data: bytes) -> tuple[list[Stretch], bytes]:
+    """The same as ``read_structs`` for whoever need not know each struct."""
+    reader, found, stretches, places = _Reader(data), UpdateRange(), list[Stretch](), dict[Id, int]()
+    for _ in range(reader.count_to(CLIENTS)):
+        _read_client(reader, found, places, stretches=stretches)
+    deletes = data[reader.place :]
+    read_update(b"\x00" + deletes)
+    return stretches, deletes
 
 
 def foreign_key(data: bytes, root: str, prefix: str, own: str) -> str | None:
@@ -259,9 +281,17 @@ def read_state_vector(data: bytes) -> dict[int, int]:
 
 
 _TOO_MUCH = "The update holds more than one may."
+_STRETCH = 64
+"""Plain structs that are read together."""
 
 
-def _read_client(reader: _Reader, found: UpdateRange, places: dict[Id, int], into: list[Struct] | None = None) -> None:
+def _read_client(
+    reader: _Reader,
+    found: UpdateRange,
+    places: dict[Id, int],
+    into: list[Struct] | None = None,
+    stretches: list[Stretch] | None = None,
+) -> None:
     """``places``: how deep the types lie that were read before."""
     left = reader.count()
     name = reader.place
@@ -274,11 +304,14 @@ def _read_client(reader: _Reader, found: UpdateRange, places: dict[Id, int], int
     found.odd = found.odd or client in found.written
     while left:
         if plain.after:
-            count = plain.read(reader, left, clock, found, places, into)
-            left -= count
-            clock += count
-            if not left:
-                break
+            start = reader.place
+            count = plain.read(reader, min(left, _STRETCH), clock, found, places, into)
+            if count:
+                if stretches is not None:
+                    stretches.append(Stretch(client, clock, count, start, reader.place))
+                left -= count
+                clock += count
+                continue
         left -= 1
         start, info = reader.place, reader.byte()
         kind = info & 0x1F
@@ -303,6 +336,8 @@ def _read_client(reader: _Reader, found: UpdateRange, places: dict[Id, int], int
             raise MalformedUpdate("The update writes past the highest clock.")
         if kind != 10:
             found.written[client] = max(found.written.get(client, 0), clock)
+            if stretches is not None:
+                stretches.append(Stretch(client, clock - length, 1, start, reader.place))
             if into is not None and struct:
                 struct.end, struct.stop = clock, reader.place
                 struct.size = reader.last
@@ -322,7 +357,7 @@ class _Plain:
         self._client, self._own = client, own
         self._type, self._root, self._field = 0, b"", b""
         self.after = False
-        """Whether a type was read, and nothing that makes it another's turn."""
+        """Whether it is worth while to try: a type was read, or the last try went well."""
 
     def follow(self, reader: _Reader, start: int, info: int, clock: int, inside: Id | None) -> None:
         """A type at ``clock`` was read."""
@@ -388,7 +423,7 @@ class _Plain:
             pass
         count = clock - first
         reader.go(start)
-        self.after = False
+        self.after = count > 0
         if len(places) > types:
             found.depth = max(found.depth, 1)
         if count:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pycrdt
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -145,3 +146,32 @@ def test_a_replica_that_nobody_holds_is_freed() -> None:
     """pycrdt keeps an observed document for ever unless it is unobserved; and one whose callback leads back to it."""
     done = subprocess.run([sys.executable, "-c", FREED], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 10 << 20, "100 documents of 150 kB each were kept: 45 MB"
+
+
+def test_the_first_update_is_told_as_every_other() -> None:
+    """Whether a replica was empty before makes no difference for what is touched, and for what is to be kept."""
+    doc = pycrdt.Doc(client_id=7)
+    words = doc.get("words", type=pycrdt.Map)
+    words["a"] = pycrdt.Map({"said": "apple"})
+    before = bytes(doc.get_update())
+    words["b"] = pycrdt.Map({"said": "secret pear"})
+    both = bytes(doc.get_update())
+    del words["b"]
+    after = bytes(doc.get_update())
+    deleted = bytes(doc.get_update(doc.get_state()))
+    said_and_deleted = bytes(pycrdt.merge_updates(both, deleted))
+    assert b"secret" in said_and_deleted
+    other = pycrdt.Doc(client_id=8)
+    other.get("words", type=pycrdt.Map)["other"] = "there before"
+    for update in (before, after, said_and_deleted):
+        first, second = YjsReplica(("words",)), YjsReplica(("words",))
+        second.apply(bytes(other.get_update()))
+        told, told_too = first.apply(update), second.apply(update)
+        assert told.changed and told_too.changed
+        assert told.touched.of("words") - {"b"} == told_too.touched.of("words") - {"b"} == {"a"}
+        assert b"secret" not in told.update
+        again = YjsReplica(("words",))
+        again.load(None, [told.update])
+        assert again.version() == first.version()
+        assert first.node("words", "a") == again.node("words", "a") == {"said": "apple"}
+        assert not first.apply(update).news

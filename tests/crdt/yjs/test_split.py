@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from llmcrdt.crdt.yjs.replica import YjsReplica
 from llmcrdt.crdt.yjs.split import cut_update, split_update
-from llmcrdt.crdt.yjs.update import read_update
+from llmcrdt.crdt.yjs.update import read_stretches, read_structs, read_update
 from llmcrdt.exceptions import MalformedUpdate
 
 
@@ -94,3 +94,40 @@ def test_a_value_that_is_too_large_has_a_piece_of_its_own_where_that_may_be(monk
     pieces = cut_update(update)
     assert sorted(len(piece) > 300 for piece in pieces)[-2:] == [False, True]
     assert said(pycrdt.merge_updates(*pieces)) == said(update)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_pieces_between_stretches_say_what_was_said(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = random.Random(seed)
+    doc = pycrdt.Doc(client_id=4)
+    doc.apply_update(document(seed, 20))
+    words = doc.get("words", type=pycrdt.Map)
+    for n in range(rng.randint(1, 300)):
+        words[f"n{n}"] = pycrdt.Map({f"f{i}": rng.choice(("x", b"y")) * rng.randint(0, 200) for i in range(3)})
+    whole = bytes(doc.get_update())
+    record = rng.choice((50_000, 100_000))
+    monkeypatch.setattr("llmcrdt.crdt.yjs.split.RECORD", record)
+    pieces = cut_update(whole)
+    assert max(map(len, pieces)) <= record
+    assert len(pieces) <= len(read_stretches(whole)[0]) + 1
+    assert said(pycrdt.merge_updates(*pieces)) == said(whole)
+    replica = YjsReplica(())
+    for piece in pieces:
+        replica.apply(piece)
+    assert said(replica.snapshot()[0]) == said(whole)
+    assert not replica.snapshot()[1]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_stretches_hold_all_structs(seed: int) -> None:
+    whole = document(seed, 30)
+    structs, deletes = read_structs(whole)
+    stretches, same = read_stretches(whole)
+    assert same == deletes
+    at = 0
+    for client, clock, count, start, stop in stretches:
+        within = structs[at : at + count]
+        assert (within[0].client, within[0].clock, within[0].start, within[-1].stop) == (client, clock, start, stop)
+        assert {struct.client for struct in within} == {client}
+        at += count
+    assert at == len(structs)

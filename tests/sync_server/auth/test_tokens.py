@@ -144,6 +144,33 @@ def test_a_line_that_a_crash_cut_short_is_left_out_and_the_next_begins_anew(tmp_
         Tokens(tmp_path)
 
 
+def test_a_line_of_which_a_power_failure_left_zeros_is_left_out(tmp_path: Path) -> None:
+    """Its end reached the disk, with its newline, and the sector before did not. It was never acknowledged."""
+    Tokens(tmp_path).make("ann", "read", ["*"])
+    before = (tmp_path / TOKENS).read_bytes()
+    Tokens(tmp_path).make("b" * 600, "read", ["*"])
+    whole = (tmp_path / TOKENS).read_bytes()
+    for start, end in ((len(before), 512), (512, len(whole)), (len(before) + 100, 512)):
+        (tmp_path / TOKENS).write_bytes(whole[:start] + bytes(end - start) + whole[end:])
+        assert [grant.subject for grant, _ in Tokens(tmp_path).list()] == ["ann"]
+        Tokens(tmp_path).make("carl", "read", ["*"])
+        assert [grant.subject for grant, _ in Tokens(tmp_path).list()] == ["ann", "carl"]
+
+
+def test_the_key_of_tokens_has_no_name_without_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(handle: int) -> None:
+        raise OSError(5, "power")
+
+    with monkeypatch.context() as patch, pytest.raises(AccessError):
+        patch.setattr(os, "fsync", fail)
+        Tokens(tmp_path).make("ann", "read", ["*"])
+    assert not (tmp_path / KEY).exists() and not Tokens(tmp_path).on
+    Tokens(tmp_path).make("ann", "read", ["*"])
+    with pytest.raises(AccessError):  # two at once: the first one's key counts
+        Tokens(tmp_path)._make_key()
+    assert len((tmp_path / KEY).read_bytes()) == 32
+
+
 @given(level=st.sampled_from(LEVELS), asked=st.sampled_from(LEVELS), document=st.binary(min_size=16, max_size=16))
 def test_levels_and_patterns(level: str, asked: str, document: bytes) -> None:
     enough = LEVELS.index(asked) <= LEVELS.index(level)

@@ -60,6 +60,8 @@ from sync_server.core.validation import Received
 from sync_server.log.sqlite import SqliteStorage
 from sync_server.thread import RelayThread
 
+from ...waiting import PATIENCE
+
 D, S, T = b"d" * 16, b"s" * 16, b"t" * 16
 DOCUMENT = document_id(D)
 SECRET = b"SECRET-THAT-IS-ERASED"
@@ -412,10 +414,10 @@ def fill(url: str, updates: list[bytes], session: bytes = S) -> None:
     with connect(url + PATH, subprotocols=[Subprotocol(SUBPROTOCOL)], proxy=None) as client:
         for message in (Hello(), Open(D, "yjs")):
             client.send(codec.encode(message))
-        while not isinstance(codec.decode(client.recv(timeout=20)), Opened):  # type: ignore[arg-type]
+        while not isinstance(codec.decode(client.recv(timeout=PATIENCE)), Opened):  # type: ignore[arg-type]
             pass
         client.send(codec.encode(Push(D, session, 1, tuple(updates))))
-        while not isinstance(codec.decode(client.recv(timeout=20)), Ack):  # type: ignore[arg-type]
+        while not isinstance(codec.decode(client.recv(timeout=PATIENCE)), Ack):  # type: ignore[arg-type]
             pass
 
 
@@ -426,7 +428,7 @@ def stored(url: str) -> list[bytes]:
     with connect(url + PATH, **options) as client:  # type: ignore[arg-type]
         for message in (Hello(), Open(D, "yjs"), Barrier(1)):
             client.send(codec.encode(message))
-        while not isinstance(message := codec.decode(client.recv(timeout=20)), Reached):  # type: ignore[arg-type]
+        while not isinstance(message := codec.decode(client.recv(timeout=PATIENCE)), Reached):  # type: ignore[arg-type]
             got.append(message)
     return [*joined(got), *(r.data for m in got if isinstance(m, Records) for r in m.records)]
 
@@ -435,7 +437,7 @@ def ask_fold(url: str) -> int:
     with connect(url + PATH, subprotocols=[Subprotocol(SUBPROTOCOL)], proxy=None) as client:
         for message in (Hello(), Open(D, "yjs"), Fold(D)):
             client.send(codec.encode(message))
-        while not isinstance(answer := codec.decode(client.recv(timeout=60)), Folded):  # type: ignore[arg-type]
+        while not isinstance(answer := codec.decode(client.recv(timeout=PATIENCE)), Folded):  # type: ignore[arg-type]
             pass
     return answer.outcome
 
@@ -490,13 +492,13 @@ def test_a_link_asks_when_its_records_are_acknowledged_and_again_after_a_cut(tmp
     local.follow(DOCUMENT)
     relay = RelayThread(tmp_path, check=False)
     with Link(relay.url, local) as link:
-        link.wait_synced(20)
+        link.wait_synced(PATIENCE)
         relay.close()
         local.put(DOCUMENT, b"x")
         answer = control_of(link).request_compaction(DOCUMENT)
         assert not answer.done()
         with RelayThread(tmp_path, port=relay.port, check=False) as again:
-            answer.result(30)
+            answer.result(PATIENCE)
             # Blobs are no Yjs updates, so they stand beside the document.
             assert len(stored(again.url)) == 1
             later = control_of(link).request_compaction(document_id(b"?" * 16))
@@ -514,25 +516,25 @@ def test_what_a_conversation_erased_leaves_the_relay_and_old_devices_keep_up(tmp
         mine = a.create("talk")
         doomed = mine.append("user", word * 5)
         with a.connect(relay.url) as link:
-            link.wait_synced(20)
+            link.wait_synced(PATIENCE)
             with b.connect(relay.url) as away:
-                away.wait_synced(20)
+                away.wait_synced(PATIENCE)
             b.get(mine.id).append("user", "said while away")
             for n in range(50):
                 mine.append("user", f"line {n}")
             mine.erase(doomed)
-            control_of(link).request_compaction(mine.id).result(30)
+            control_of(link).request_compaction(mine.id).result(PATIENCE)
             assert found(tmp_path / "relay", SECRET) == []
             with b.connect(relay.url) as back:
-                back.wait_synced(20)
-                link.wait_synced(20)
+                back.wait_synced(PATIENCE)
+                link.wait_synced(PATIENCE)
                 texts = [[part.text for part in e.parts] for e in mine.transcript()]
                 assert texts == [[part.text for part in e.parts] for e in b.get(mine.id).transcript()]
                 assert ["said while away"] in texts
                 assert not any(word in text for parts in texts for text in parts)
             assert found(tmp_path / "relay", SECRET) == []
             with llmcrdt.open(tmp_path / "c.db", library=a.library) as c, c.connect(relay.url) as new:
-                new.wait_synced(20)
+                new.wait_synced(PATIENCE)
                 assert texts == [[part.text for part in e.parts] for e in c.get(mine.id).transcript()]
 
 
@@ -542,7 +544,7 @@ def test_a_link_is_told_what_can_not_be_folded(tmp_path: Path) -> None:
     with RelayThread(tmp_path) as relay, Link(relay.url, local) as link:
         local.put(DOCUMENT, b"x")
         with pytest.raises(RelayRefused):
-            control_of(link).request_compaction(DOCUMENT).result(20)
+            control_of(link).request_compaction(DOCUMENT).result(PATIENCE)
 
 
 def start(data: Path) -> tuple[subprocess.Popen[str], str]:
@@ -561,7 +563,8 @@ def test_a_relay_killed_while_it_folds_loses_nothing_and_goes_on(tmp_path: Path)
     try:
         fill(url, updates)
         for _ in range(int(os.environ.get("LLMCRDT_FOLD_KILLS", "4"))):
-            with connect(url + PATH, subprotocols=[Subprotocol(SUBPROTOCOL)], proxy=None) as client:
+            options = {"subprotocols": [Subprotocol(SUBPROTOCOL)], "proxy": None, "close_timeout": 0}
+            with connect(url + PATH, **options) as client:  # type: ignore[arg-type]
                 for message in (Hello(), Open(D, "yjs"), Fold(D)):
                     client.send(codec.encode(message))
                 time.sleep(rng.random() * 0.8)

@@ -207,7 +207,7 @@ def test_a_page_that_says_too_much_is_slowed_down_and_loses_nothing(tmp_path: Pa
 
 def test_what_waits_for_the_rate_is_not_lost_with_its_connection(tmp_path: Path) -> None:
     document, names = new_document_id(), {f"k{n}" for n in range(20)}
-    with RelayThread(tmp_path, limits=Limits(rate=1_000, burst=2_000)) as relay, Bare(relay.url, document) as other:
+    with RelayThread(tmp_path, limits=Limits(rate=3_000, burst=3_000)) as relay, Bare(relay.url, document) as other:
         other.sync()
         with Bare(relay.url, document) as page:
             say_at_once(page, *(yjs.Update(update(name, "x" * 500)) for name in sorted(names)))
@@ -344,7 +344,7 @@ def test_a_slow_page_is_not_buffered(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(connection_module.Connection, "send", send)
     with (
         RelayThread(tmp_path, limits=Limits(outgoing=100_000, compaction_bytes=1 << 40)) as relay,
-        Bare(relay.url, document, max_queue=1) as slow,
+        Bare(relay.url, document, max_queue=1, close_timeout=0.1) as slow,
         Bare(relay.url, document) as writer,
         Bare(relay.url, document) as quick,
     ):
@@ -363,7 +363,7 @@ def test_a_page_that_falls_behind_a_fold_has_to_come_back(tmp_path: Path) -> Non
     # Folded when it is asked for, and not before: the quick one may be a little slow.
     with RelayThread(tmp_path, limits=Limits(outgoing=100_000, compaction_bytes=1 << 40)) as relay:
         with (
-            Bare(relay.url, document, max_queue=1) as slow,
+            Bare(relay.url, document, max_queue=1, close_timeout=0.1) as slow,
             Bare(relay.url, document) as writer,
             Bare(relay.url, document) as quick,
         ):

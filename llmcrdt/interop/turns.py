@@ -1,0 +1,125 @@
+"""What writers of formats share: settings, tool definitions, ids of calls, arguments as objects. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ..document.canonical import JSON, exact_json, parse_json
+from ..document.entry import Config, Entry, oldest_first
+from ..exceptions import InvalidContent
+from ..ids import EntryId
+from .native import mapping
+
+CONTINUE = "Continue."
+"""The words of a user's turn that is made up, where an API wants one."""
+
+INSTRUCTIONS = "New instructions: "
+"""The words before instructions that come in the middle of a conversation, where an API has no place for them."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings that count after some entries. ``tools``: in the form of chat completions. ``own_tools``: the same
+    tools as the format itself had them, if they came from it. ``whole``: the other members of its files."""
+
+    tools: Sequence[JSON] = ()
+    own_tools: JSON = None
+    whole: Mapping[str, JSON] = field(default_factory=dict)
+
+
+def settings_of(entries: Iterable[Entry], key: str) -> Settings:
+    """The youngest settings, wherever a merge has put them; ``key``: that of the format."""
+    tools: Sequence[JSON] = ()
+    own: JSON = None
+    whole: dict[str, JSON] = {}
+    system = (e for e in entries if e.role == "system" and e.sealed and e.status != "erased")
+    for entry in oldest_first(system):
+        for part in entry.parts:
+            if not isinstance(part, Config):
+                continue
+            members = mapping(part.values.get(key))
+            if isinstance(part.values.get("tools"), list):
+                tools, own = [tool for tool in part.values["tools"] if isinstance(tool, dict)], members.get("tools")
+            whole |= {name: value for name, value in members.items() if name != "tools"}
+    return Settings(tools, own, whole)
+
+
+def tools_config(tools: JSON, neutral: Sequence[JSON], key: str) -> dict[str, JSON]:
+    """The config that tools of a file become: in the form of chat completions, and as they were."""
+    return {"tools": list(neutral), key: {"tools": tools}}
+
+
+@dataclass(frozen=True)
+class Function:
+    """A tool that the app runs."""
+
+    name: str
+    description: str | None
+    parameters: JSON
+
+    def as_chat(self) -> dict[str, JSON]:
+        """Its definition as chat completions have it."""
+        described = {} if self.description is None else {"description": self.description}
+        parameters = {} if self.parameters is None else {"parameters": self.parameters}
+        return {"type": "function", "function": {"name": self.name, **described, **parameters}}
+
+
+def functions(tools: Iterable[JSON]) -> list[Function]:
+    """The tools of chat completions that are functions with a name."""
+    found: list[Function] = []
+    for tool in tools:
+        inner = mapping(mapping(tool).get("function"))
+        name, description, parameters = inner.get("name"), inner.get("description"), inner.get("parameters")
+        if isinstance(name, str) and name:
+            described = description if isinstance(description, str) else None
+            found.append(Function(name, described, parameters if isinstance(parameters, dict) else None))
+    return found
+
+
+NO_PARAMETERS: Mapping[str, JSON] = {"type": "object", "properties": {}}
+"""The schema of a tool that takes nothing."""
+
+
+def object_of(arguments: str) -> dict[str, JSON]:
+    """Arguments as the object that an API wants; what is none stands in it as text."""
+    try:
+        value = parse_json(arguments) if arguments.strip() else {}
+    except InvalidContent:
+        return {"arguments": arguments}
+    return value if isinstance(value, dict) else {"arguments": arguments}
+
+
+def text_of_object(value: Mapping[str, JSON]) -> str:
+    """An object as the text of a call's arguments: the same object when it is read again, number by number."""
+    return exact_json(dict(value))
+
+
+class CallIds:
+    """Ids for the calls of one request: each call has one of its own, in the form that the API takes. An id depends on
+    what came before, and on nothing that comes later."""
+
+    def __init__(self, form: str = r"[a-zA-Z0-9_-]{1,64}") -> None:
+        self._form = re.compile(form)
+        self._taken: set[str] = set()
+        self._ids: dict[tuple[EntryId, int], str] = {}
+
+    def give(self, entry: EntryId, index: int, id: str) -> str:
+        """The id of a call that its entry calls ``id``; ``index`` among the calls of the entry."""
+        made, n = id, 0
+        while not self._form.fullmatch(made) or made in self._taken:
+            made = f"call_{entry}_{index}" + (f"_{n}" if n else "")
+            n += 1
+        self._taken.add(made)
+        self._ids[entry, index] = made
+        return made
+
+    def of(self, entry: EntryId, index: int) -> str:
+        """The id that was given."""
+        return self._ids[entry, index]
+
+
+def name_for(name: str, form: str = r"[^a-zA-Z0-9_-]", longest: int = 64) -> str:
+    """A tool's name in the form that an API takes; ``form``: what it doesn't."""
+    return re.sub(form, "_", name)[:longest]
