@@ -6,21 +6,6 @@ codes: 0 done, 1 it failed, 2 wrong usage, 130 interrupted.
 
 from __future__ import annotations
 
-from .answers import chat, generate
-from .conversations import append, list_, new, seal, search, show
-from .demo import demo
-from .files import export, import_, verify
 from .group import default_db, main
-from .kv import kv
-from .relays import pair, sync
 
 __all__ = ["default_db", "main"]
-
-for _command in (
-    *(new, list_, search, show, append, seal),
-    *(generate, chat),
-    *(sync, pair),
-    *(import_, export, verify),
-    *(kv, demo),
-):
-    main.add_command(_command)
