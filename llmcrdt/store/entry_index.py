@@ -6,6 +6,7 @@ few hundred at a time, or when somebody searches: an index is cheapest to build 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from sqlite3 import Connection as Database
@@ -137,9 +138,23 @@ class SqliteEntryIndex:
         with self._connection.writing() as db:
             forget_rows(db, document)
 
+    def unread(self, rules: str) -> list[str]:
+        """Conversations of which something is kept, and that have no rows, or such of other rules; what came first
+        first. Deleted ones are left out."""
+        query = """
+            SELECT id FROM documents LEFT JOIN tables ON document = id
+            WHERE kind = 'conversation' AND (place IS NULL OR rules != ?)
+            AND NOT EXISTS (SELECT 1 FROM listing WHERE listing.id = documents.id AND deleted)
+            AND (EXISTS (SELECT 1 FROM updates WHERE updates.document = id)
+                OR EXISTS (SELECT 1 FROM snapshots WHERE snapshots.document = id))
+            ORDER BY (SELECT max(place) FROM updates WHERE updates.document = id)
+        """
+        with self._connection.reading() as db:
+            return [str(row[0]) for row in db.execute(query, [rules])]
+
     def stale(self, rules: str, document: str | None = None) -> list[str]:
-        """Conversations whose rows are not made of all that is kept; deleted ones are left out. ``document``: only
-        look at this one."""
+        """Conversations whose rows are not made of all that is kept, what came last first; deleted ones are left out.
+        ``document``: only look at this one."""
         query = f"""
             SELECT id FROM documents LEFT JOIN tables ON document = id
             WHERE kind = 'conversation'
@@ -147,13 +162,15 @@ class SqliteEntryIndex:
             AND (place IS NULL OR rules != ?
                 OR place < coalesce((SELECT max(place) FROM updates WHERE updates.document = id), 0)
                 OR place < coalesce((SELECT place FROM snapshots WHERE snapshots.document = id), 0))
-            {"" if document is None else "AND id = ?"}
+            {"AND id = ?" if document is not None else ""}
+            ORDER BY (SELECT max(place) FROM updates WHERE updates.document = id) DESC
         """
         with self._connection.reading() as db:
             return [str(row[0]) for row in db.execute(query, [rules] if document is None else [rules, document])]
 
-    def search(self, text: str, limit: int, *, elsewhere: bool) -> list[Found]:
-        """Rows that hold all words of ``text``, the best first. The last word may be the beginning of one."""
+    def search(self, text: str, limit: int, *, elsewhere: bool, without: Sequence[str] = ()) -> list[Found]:
+        """Rows that hold all words of ``text``, the best first; none of the conversations in ``without``. The last word
+        may be the beginning of one."""
         match = match_expression(text)
         if not match or limit < 1:
             return []
@@ -168,11 +185,13 @@ class SqliteEntryIndex:
             FROM entry_words JOIN entries ON number = entry_words.rowid
             WHERE entry_words MATCH ? AND entry_words.rowid >= ? {"" if elsewhere else "AND position IS NOT NULL"}
             AND NOT EXISTS (SELECT 1 FROM listing WHERE listing.id = document AND deleted)
+            AND document NOT IN (SELECT value FROM json_each(?))
             ORDER BY rank LIMIT ?
         """
         with self._connection.reading() as db:
             floor = db.execute(newest, [match, RANKED]).fetchone()
-            rows = db.execute(query, [match, floor[0] if floor else 0, limit]).fetchall()
+            values = [match, floor[0] if floor else 0, json.dumps(list(without)), limit]
+            rows = db.execute(query, values).fetchall()
         return [Found(*row) for row in rows]
 
     def _index(self, db: Database) -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 
 from ..ids import NO_LOG, DocumentId, SessionId, new_session_id
@@ -64,6 +66,8 @@ class BlobDocuments:
         self._discover = discover
         self._lock = threading.RLock()
         self._documents: dict[DocumentId, BlobDocument] = {}
+        # As they were before what is just kept together.
+        self._before: dict[DocumentId, BlobDocument] | None = None
 
     def follow(self, document: DocumentId, kind: str = "yjs") -> BlobDocument:
         """Follow a document, empty at first. Following it twice changes nothing."""
@@ -102,6 +106,22 @@ class BlobDocuments:
     def kind(self, document: DocumentId) -> str:
         return self._get(document).kind
 
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        with self._lock:
+            self._before = {}
+            try:
+                yield
+            except BaseException:
+                self._documents |= self._before
+                raise
+            finally:
+                self._before = None
+
+    def cursors(self) -> Mapping[DocumentId, Cursor]:
+        with self._lock:
+            return {id_: doc.cursor for id_, doc in self._documents.items() if doc.cursor is not None}
+
     def cursor(self, document: DocumentId) -> Cursor | None:
         with self._lock:
             return self._get(document).cursor
@@ -114,6 +134,10 @@ class BlobDocuments:
         with self._lock:
             outbox = self._get(document).outbox
             return outbox[-1].place if outbox else 0
+
+    def outbox_ends(self) -> Mapping[DocumentId, int]:
+        with self._lock:
+            return {id_: doc.outbox[-1].place for id_, doc in self._documents.items() if doc.outbox}
 
     def replaced(self, document: DocumentId) -> int:
         return self._get(document).refills
@@ -129,14 +153,14 @@ class BlobDocuments:
 
     def acknowledged(self, document: DocumentId, names: Sequence[tuple[SessionId, int]], cursor: Cursor) -> None:
         with self._lock:
-            doc, done = self._get(document), set(names)
+            doc, done = self._changing(document), set(names)
             doc.outbox = [w for w in doc.outbox if (w.record.session, w.record.n) not in done]
             if doc.cursor is not None and doc.cursor.log == cursor.log:
                 doc.cursor = cursor
 
     def received(self, document: DocumentId, records: Sequence[Record], cursor: Cursor | None) -> bool:
         with self._lock:
-            doc, before = self._get(document), len(self._documents)
+            doc, before = self._changing(document), len(self._documents)
             for record in records:
                 try:
                     blobs = unpack(record.data)
@@ -151,7 +175,7 @@ class BlobDocuments:
 
     def refill(self, document: DocumentId, log: Sequence[bytes], cursor: Cursor) -> None:
         with self._lock:
-            doc = self._get(document)
+            doc = self._changing(document)
             known = {blob for data in log for blob in _readable(data)}
             lacking = [blob for blob in doc.blobs if blob not in known]
             doc.session, doc.n, doc.outbox, doc.cursor = self._session(), 0, [], cursor
@@ -198,6 +222,11 @@ class BlobDocuments:
     def _get(self, document: DocumentId) -> BlobDocument:
         """A document that was forgotten is an empty one, kept nowhere."""
         return self._documents.get(document) or BlobDocument(self._session())
+
+    def _changing(self, document: DocumentId) -> BlobDocument:
+        if self._before is not None and document in self._documents:
+            self._before.setdefault(document, deepcopy(self._documents[document]))
+        return self._get(document)
 
     def _write(self, doc: BlobDocument, blobs: Sequence[bytes]) -> None:
         self._add(doc, blobs)
