@@ -16,6 +16,10 @@ from .connection import Connection
 from .update_rows import last_seq
 
 INDEX_AT = 256  # rows that wait for the index before a write takes them along
+MANY_AT = 1_024  # the same where many more come: the index is built in larger pieces
+# What FTS5 holds in memory while it takes rows, and how many pieces of one size it merges into one: it would write more
+# and smaller pieces of its own accord, and merge them again and again, which is most of its work.
+_TUNING = {"hashsize": 8 << 20, "automerge": 8}
 RANKED = 5_000  # of more matches than this, only the newest so many are ranked
 _KEEP = -1  # a position that stays as it is
 _INSERT = """
@@ -51,6 +55,7 @@ class SqliteEntryIndex:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._waiting = 0
+        self._tuned = False
 
     def made_of(self, document: str, rules: str) -> int | None:
         """The seq up to which a document's rows are made; None where they are not, or by other rules."""
@@ -111,9 +116,17 @@ class SqliteEntryIndex:
             return {entry: (position, pin) for entry, position, pin in db.execute(query, [document])}
 
     def write(
-        self, document: str, rules: str, seq: int, *, gone: Iterable[str], put: Sequence[Row], moved: Iterable[Moved]
+        self,
+        document: str,
+        rules: str,
+        seq: int,
+        *,
+        gone: Iterable[str],
+        put: Sequence[Row],
+        moved: Iterable[Moved],
+        many: bool = False,
     ) -> None:
-        """Change rows. Afterwards they are made of all up to ``seq``."""
+        """Change rows. Afterwards they are made of all up to ``seq``. ``many``: many more are about to come."""
         rows = len(put)
         with self._connection.writing() as db:
             for entry in gone:
@@ -130,7 +143,7 @@ class SqliteEntryIndex:
             db.executemany(query, ([position, position, pin, document, entry] for entry, position, pin in moved))
             db.execute("INSERT OR REPLACE INTO tables VALUES (?, ?, ?)", [document, seq, rules])
             self._waiting += rows
-            if self._waiting > INDEX_AT:
+            if self._waiting > (MANY_AT if many else INDEX_AT):
                 self._index(db)
 
     def forget(self, document: str) -> None:
@@ -194,7 +207,18 @@ class SqliteEntryIndex:
             rows = db.execute(query, values).fetchall()
         return [Found(*row) for row in rows]
 
+    def index_words(self) -> None:
+        """Have the index take the words of all rows."""
+        with self._connection.writing() as db:
+            self._index(db)
+
     def _index(self, db: Database) -> None:
+        if self._waiting > INDEX_AT and not self._tuned:
+            self._tuned = True
+            known = dict(db.execute("SELECT k, v FROM entry_words_config"))
+            for name, value in _TUNING.items():
+                if known.get(name) != value:
+                    db.execute("INSERT INTO entry_words (entry_words, rank) VALUES (?, ?)", [name, value])
         db.execute(f"INSERT INTO entry_words (rowid, words) SELECT number, words {_WAITING} ORDER BY number")
         self._waiting = 0
 
