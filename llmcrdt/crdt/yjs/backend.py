@@ -11,7 +11,7 @@ from .derive import derive_update
 from .redact import redact_updates
 from .replica import YjsReplica
 from .split import cut_update, split_update
-from .update import foreign_key, parse_update, read_state_vector
+from .update import foreign_key, join_words, parse_update, read_state_vector
 from .work import estimate_work
 
 
@@ -45,6 +45,9 @@ class YjsBackend:
 
     def estimate_work(self, update: bytes, blocks: int) -> Work:
         return estimate_work(update, blocks)
+
+    def join(self, updates: Sequence[bytes], first: int, most: float) -> tuple[bytes, int]:
+        return join_words(updates, first, most)
 
     def cut(self, update: bytes) -> list[bytes]:
         return cut_update(update)
