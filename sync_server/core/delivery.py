@@ -159,7 +159,9 @@ class Delivery:
         if not recent or recent[0].position > after + 1:
             return self._storage.records.read(document, after, self._limits.batch, MAX_RECORDS)
         start = end = after + 1 - recent[0].position
-        size = 0
+        size, most = 0, recent[start : start + MAX_RECORDS]
+        if sum([len(stored.record.data) for stored in most]) <= self._limits.batch:
+            return most
         while end < len(recent) and end - start < MAX_RECORDS:
             size += len(recent[end].record.data)
             if end > start and size > self._limits.batch:
