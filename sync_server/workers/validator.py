@@ -295,7 +295,7 @@ class Validator:
         return worker
 
     def _hand_over(self, hands: _Hands, worker: _Worker, batch: list[Sent]) -> None:
-        size = sum(len(d) for s in batch for d in s.data)
+        size = sum(sum(map(len, s.data)) for s in batch)
         now = time.monotonic()
         hands.deadline = now + _PATIENCE * (max(_AT_LEAST, hands.seconds) + size / (1 << 20))
         hands.batch, hands.used = batch, now

@@ -134,8 +134,11 @@ def test_such_an_update_from_a_relay_is_set_aside_and_the_conversation_stays_goo
 
 @pytest.mark.parametrize("size", [(1 << 40) + 1, 1 << 63, (1 << 64) - 2])
 def test_a_worker_that_announces_an_impossible_piece_is_as_good_as_dead(size: int) -> None:
-    with pytest.raises(EOFError):
-        list(framing.read(io.BytesIO(size.to_bytes(8, "big") + b"x")))
+    for said in (size.to_bytes(8, "big"), (1).to_bytes(8, "big") + size.to_bytes(8, "big")):
+        with pytest.raises(EOFError):
+            list(framing.read(io.BytesIO(said + b"x")))
+        with pytest.raises(EOFError):
+            framing.Reader().feed(said + b"x")
 
 
 def test_a_schema_version_of_five_thousand_digits_is_a_newer_one() -> None:

@@ -10,7 +10,7 @@ from ..backend import NewField, NewNode, ParsedUpdate, Replica, Work
 from .derive import derive_update
 from .redact import redact_updates
 from .split import cut_update, split_update
-from .update import foreign_key, parse_update, read_state_vector
+from .update import foreign_key, join_words, parse_update, read_state_vector
 from .work import estimate_work
 
 if TYPE_CHECKING:
@@ -54,6 +54,9 @@ class YjsBackend:
 
     def estimate_work(self, update: bytes, blocks: int) -> Work:
         return estimate_work(update, blocks)
+
+    def join(self, updates: Sequence[bytes], first: int, most: float) -> tuple[bytes, int]:
+        return join_words(updates, first, most)
 
     def cut(self, update: bytes) -> list[bytes]:
         return cut_update(update)

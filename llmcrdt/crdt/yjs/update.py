@@ -19,6 +19,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import NamedTuple
 
 from ...exceptions import MalformedUpdate
@@ -193,6 +194,7 @@ def _less(ranges: Sequence[tuple[int, int]], others: Sequence[tuple[int, int]]) 
 
 
 # One client, one item: text after another item, no deletes. A client's id is below 2^53, a clock here below 2^28.
+_LOW_CLOCK_END = 1 << 28
 _ID, _LOW_CLOCK = rb"([\x80-\xff]{0,6}[\x00-\x7f]|[\x80-\xff]{7}[\x00-\x0f])", rb"([\x80-\xff]{0,3}[\x00-\x7f])"
 _WORD = re.compile(rb"\x01\x01" + _ID + _LOW_CLOCK + rb"\x84" + _ID + _LOW_CLOCK + rb"([\x01-\x7f])")
 
@@ -224,6 +226,40 @@ def _read_word(data: bytes) -> UpdateRange | None:
     if at >= clock:
         return None
     return UpdateRange({client: clock}, {client: clock + size}, follows=at + 1 == clock)
+
+
+def join_words(updates: Sequence[bytes], first: int, most: float) -> tuple[bytes, int]:
+    """One update that adds the letters of some that a client made one after the other, from the ``first`` on, and how
+    many those are. Just the first, as it is, where it adds no ASCII letters or the next doesn't follow."""
+    update = updates[first]
+    found = _WORD.match(update) if first + 1 < len(updates) else None
+    word = _read_word(update) if found else None
+    if found is None or word is None:
+        return update, 1
+    client, start = found[1], found.end()
+    ((_, end),) = word.written.items()
+    texts, size = [update[start:-1]], len(update)
+    for following in islice(updates, first + 1, None):
+        head = b"".join((b"\x01\x01", client, write_uint(end), b"\x84", client, write_uint(end - 1)))
+        at = len(head) + 1
+        letters = following[at:-1]
+        size += len(letters)
+        if (
+            not following.startswith(head)
+            or not 0 < len(letters) < 0x80
+            or following[at - 1] != len(letters)
+            or following[-1]
+            or not letters.isascii()
+            or size >= most
+            or end + len(letters) > _LOW_CLOCK_END
+        ):
+            break
+        texts.append(letters)
+        end += len(letters)
+    if len(texts) == 1:
+        return update, 1
+    text = b"".join(texts)
+    return b"".join((update[: start - 1], write_uint(len(text)), text, b"\x00")), len(texts)
 
 
 def _number(data: bytes) -> int:
