@@ -20,6 +20,7 @@ from typing import TypeVar
 from ..core.limits import Limits
 from ..core.validation import Flush, ValidateResult
 from ..log.admin import SnapshotStore
+from ..log.quarantine import Quarantine
 from . import framing, process
 from .documents import Lane
 from .log_slices import close_log, read_slice
@@ -132,9 +133,10 @@ class Validator:
         answer: Callable[[ValidateResult | Flush], None],
         failed: Callable[[], None] = lambda: None,
         early: bool = False,
+        quarantine: Quarantine | None = None,
     ) -> None:
         self._early, self._failed = early, failed
-        self.scheduler = ValidationScheduler(log, limits, answer)
+        self.scheduler = ValidationScheduler(log, limits, answer, quarantine)
 
         def command(seconds: float, each: int, heavy: float, file: int) -> list[str]:
             milliseconds = (int(seconds * 1000), each, int(heavy * 1000))

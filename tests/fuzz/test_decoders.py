@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parent))
+import guided
 from decoders import DECODERS, GOOD, Decoder
 from fuzz import Broken, Report, feed, fuzz
 from mutate_bytes import leb128
@@ -35,6 +36,13 @@ def test_changed_frames_are_read_or_refused(decoder: Decoder) -> None:
     report = fuzz(decoder, 600)
     assert report.frames >= 600
     assert report.refused or not decoder.refusals
+
+
+@pytest.mark.parametrize("name", guided.names())
+def test_what_reached_new_code_once_is_read_or_refused(name: str) -> None:
+    take = guided.target(name).take
+    for frame in guided.kept(name)[:: 4 if name == "structures" else 1]:
+        take(frame)
 
 
 def test_a_decoder_that_breaks_a_bound_is_noticed() -> None:
