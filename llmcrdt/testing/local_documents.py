@@ -125,7 +125,8 @@ class BlobDocuments:
     """Implements LocalDocuments, over a ``BlobDocument`` each. ``seed`` decides the session ids; ``discover`` may name
     further documents to follow after a blob came in, the way a library does.
 
-    Safe to use from any thread. ``put`` tells nobody: call ``LinkControl.notify(document)`` after it.
+    Safe to use from any thread. ``put`` tells nobody: call ``LinkControl.notify(document)`` after it. It has many
+    methods, for LocalDocuments has.
     """
 
     def __init__(self, seed: int = 0, discover: Callable[[bytes], DocumentId | None] | None = None) -> None:
