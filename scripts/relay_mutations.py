@@ -53,6 +53,15 @@ RELAY_MUTATIONS = (
         "return Pushed(len(stored), acks(push.document, [(at, session, r.n) for at, r in stored]))", _SEEDS,
     ),
     Mutation(
+        "P5.5", "the last records of a commit are not written", "SqliteDatabase.flush",
+        "connection.executemany(_insert(1), rows[:single])", "pass", "tests/sync_server/log/test_sqlite.py",
+    ),
+    Mutation(
+        "P5.4", "a record that is pushed again waits for two acks", "OwnRecords._insert",
+        "if before is None or before.position + before.length <= run.position:", "if True:",
+        "tests/sync_server/core/test_own_records.py",
+    ),
+    Mutation(
         "P5.4", "a repeat is taken for a gap", "Appender._append_one",
         "if record.n <= self._log.last(document, record.session):", "if False:", _SEEDS,
     ),

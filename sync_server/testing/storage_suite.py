@@ -92,6 +92,26 @@ class RecordLogSuite(_Suite):
             assert storage.records.chain_at(D, n - 1) is not None
             assert head(storage).position == storage.records.last(D, S) == n
 
+    @pytest.mark.parametrize("count", [1, 63, 64, 65, 300])
+    def test_many_records_of_several_documents_share_a_commit(self, tmp_path: Path, count: int) -> None:
+        data = [bytes((i % 251,)) * (i % 7 + 1) for i in range(count)]
+        storage = self.make(tmp_path)
+        for document in (D, E):
+            stage(storage, *data, document=document)
+            stage(storage, b"a", b"b", document=document, session=T)
+        assert not storage.records.commit()
+        storage.close()
+        storage = self.make(tmp_path)
+        records = [Record(S, n, piece) for n, piece in enumerate(data, 1)] + [Record(T, 1, b"a"), Record(T, 2, b"b")]
+        for document in (D, E):
+            assert storage.records.read(document, 0, 1 << 20, 1000) == [Stored(i, r) for i, r in enumerate(records, 1)]
+            cursor = Cursor(LOG, 0, START)
+            for record in records:
+                cursor = advance(cursor, digest(document, record))
+                assert storage.records.chain_at(document, cursor.position) == cursor.chain
+            assert head(storage, document) == cursor
+        storage.close()
+
     def test_a_read_gives_at_least_one_record_and_stops_at_its_limits(self, storage: Storage) -> None:
         append(storage, *[b"x" * 10] * 9)
         assert [s.position for s in storage.records.read(D, 0, 25, 100)] == [1, 2]
