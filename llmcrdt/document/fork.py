@@ -108,7 +108,7 @@ def left_out_of(replica: Replica) -> list[tuple[EntryId, str]]:
 
 
 def _copied(view: ConversationView, replica: Replica, entry: EntryId) -> Copied:
-    if not view.is_finished(entry):
+    if view.only_version(entry) is None and not (view.states[entry].versions or view.states[entry].erased):
         raise NotSealed(f"Entry {entry} is still being written.", hint="Wait for it, or call conv.seal(entry).")
     found = replica.node(schema.ENTRIES, entry) or {}
     fields: dict[str, Scalar] = {}

@@ -68,12 +68,9 @@ class ConversationView:
 
     # reading the replica
 
+    @no_collections()
     def read_all(self, replica: Replica) -> None:
         """Read a whole replica; this object must be new."""
-        with no_collections():
-            self._read_all(replica)
-
-    def _read_all(self, replica: Replica) -> None:
         self._read_later(replica)
         self._read_new(replica, [EntryId(key) for key in replica.keys(schema.ENTRIES)])
         self.acts.read(replica, replica.keys(schema.ACTS))
@@ -98,18 +95,15 @@ class ConversationView:
                 found.append((0 if isinstance(state, str) else state.head.lamport, entry, state))
         for _, entry, read in sorted(found, key=itemgetter(0, 1)):
             if isinstance(read, Node):
-                self.changed[entry] = None
+                self._note_changed(entry)
                 self._keep_pinned(read.frame)
                 self.order.put(read)
             else:
                 self._note(entry, read)
 
+    @no_collections()
     def restore(self, replica: Replica, rows: Sequence[tuple[str, int | None, str | None, str]]) -> None:
         """Take over from the entry index what ``read_all`` would find; entries are read when they are asked for."""
-        with no_collections():
-            self._restore(replica, rows)
-
-    def _restore(self, replica: Replica, rows: Sequence[tuple[str, int | None, str | None, str]]) -> None:
         nodes: list[Node] = []
         unreadable: dict[EntryId, str] = {}
         for row, found in zip(rows, read_nodes(rows), strict=True):
@@ -132,12 +126,9 @@ class ConversationView:
                 # It may change: a transcript must be able to show it as it was.
                 self.order.erase(node.id, self.states[node.id].erases)
 
+    @no_collections()
     def read(self, replica: Replica, touched: Touched) -> set[EntryId]:
         """Read again what a change touched. Returns the entries that say something else now."""
-        with no_collections():
-            return self._read(replica, touched)
-
-    def _read(self, replica: Replica, touched: Touched) -> set[EntryId]:
         changed: set[EntryId] = set()
         keys = touched.of(schema.ENTRIES)
         if len(keys) > _MANY:
@@ -161,6 +152,11 @@ class ConversationView:
         except InvalidContent as error:
             return error.message
 
+    def _note_changed(self, entry: EntryId) -> None:
+        self.changed[entry] = None
+        if self.read_since_clean is not None:
+            self.read_since_clean.add(entry)
+
     def _read_again(self, replica: Replica, entry: EntryId) -> EntryState:
         if not self.order.knows(entry):
             raise KeyError(entry)
@@ -174,9 +170,7 @@ class ConversationView:
             return False
         if self.order.knows(entry):
             self._keep_for_transcripts(entry)
-        self.changed[entry] = None
-        if self.read_since_clean is not None:
-            self.read_since_clean.add(entry)
+        self._note_changed(entry)
         self._cache.pop(entry, None)
         if isinstance(state, str):
             self.states.pop(entry, None)
@@ -268,13 +262,6 @@ class ConversationView:
     def possibly_unsealed(self) -> list[EntryId]:
         """The sound entries, oldest first, without some that are known to be sealed."""
         return by_age((i for i in self.order.sound() if i in self.states or i not in self._unread), self.order.sound())
-
-    def is_finished(self, entry: EntryId) -> bool:
-        """Whether an entry has a version, or is erased."""
-        if entry in self._unread and entry not in self.states:
-            return True
-        state = self.states[entry]
-        return bool(state.versions) or state.erased is not None
 
     def has_choice(self, entry: EntryId) -> bool:
         """Whether it matters which version of an entry is pinned."""

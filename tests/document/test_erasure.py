@@ -117,6 +117,28 @@ def test_a_token_log_goes_in_whatever_order_it_comes(
     assert not [found for found in found_in(tmp_path, b"tokens that spell it") if found.startswith("laptop")]
 
 
+def test_token_logs_that_come_by_the_hundred_go(open_repo: OpenRepo, tmp_path: Path) -> None:
+    """Then entries are read no further than their order needs."""
+    laptop = open_repo("laptop")
+    here = laptop.create()
+    secret = here.append("user", SECRET)
+    phone = open_repo("phone", laptop.library).join(here.id)
+    exchange(here, phone)
+    with phone.batch():
+        for n in range(300):
+            hidden = {TOKENS: b"tokens that spell it", "other": b"kept"}
+            phone.append("assistant", f"a{n}", frame=phone.transcript(), hidden=hidden)
+    here.erase(secret)
+    tablet = open_repo("tablet", laptop.library).join(here.id)
+    exchange(here, tablet)
+    tablet.append("user", "meanwhile")
+    here.apply(tablet.diff())
+    here.apply(phone.diff())
+    assert len(here.transcript()) == 302
+    assert {name for entry in here.transcript() for name in entry.hidden} == {"other"}
+    assert not [found for found in found_in(tmp_path, b"tokens that spell it") if found.startswith("laptop")]
+
+
 def test_an_old_backup_does_not_bring_it_back(
     told: tuple[llmcrdt.Conversation, llmcrdt.Conversation, llmcrdt.Entry, llmcrdt.Entry], tmp_path: Path
 ) -> None:
