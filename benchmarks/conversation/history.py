@@ -58,7 +58,11 @@ ROWS = {
     "summarize": Row("summarize all", "ms", 1e3, 5),
     "erase": Row("erase the last entry", "ms", 1e3, 50),
     "erase-append": Row("  the append after it", "ms", 1e3, 5),
+    "erase-middle": Row("erase a middle entry", "ms", 1e3, 50),
+    "erase-search": Row("  the first search after it", "ms", 1e3),
     "fork": Row("fork at the end", "ms", 1e3, 500),
+    "fork-page": Row("  its last page", "ms", 1e3, 10),
+    "fork-append": Row("  its first append", "ms", 1e3),
     "device-page": Row("a new device takes it: last page shown", "ms", 1e3, 200),
     "device": Row("a new device takes it: all", "ms", 1e3, 600),
     "device-bare": Row("  / bare pycrdt", "x", 1, 15),
@@ -220,6 +224,15 @@ def _change(rows: Rows, path: Path, id_: str, size: int) -> None:
             took = [(seconds(erased), seconds(after)) for _ in range(3)]
             rows.note("erase", size, median([first for first, _ in took]))
             rows.note("erase-append", size, median([second for _, second in took]))
+        if rows.bearable("erase-middle", size, 3):
+            repo.search("a word that nobody said")
+            later = iter(conversation.transcript().ids[size // 2 :])
+            took = [
+                (seconds(then(lambda: conversation.erase(next(later)))), seconds(lambda: repo.search("nobody")))
+                for _ in range(3)
+            ]
+            rows.note("erase-middle", size, median([first for first, _ in took]))
+            rows.note("erase-search", size, median([second for _, second in took]))
         if rows.bearable("edit-middle", size, 3):
             took = []
             for _ in range(3):
@@ -238,7 +251,11 @@ def _fork(rows: Rows, path: Path, id_: str, size: int) -> None:
         with llmcrdt.open(path) as repo:
             conversation = repo.get(id_)
             transcript = conversation.transcript()
-            rows.take("fork", size, lambda: repo.fork(conversation, at=transcript[-1]))
+            forks: list[llmcrdt.Conversation] = []
+            rows.take("fork", size, lambda: forks.append(repo.fork(conversation, at=transcript[-1])))
+            rows.take("fork-page", size, lambda: forks[0].entries(last=50))
+            rows.take("fork-append", size, lambda: forks[0].append("user", "And then?"))
+            assert len(forks[0].transcript()) == len(transcript) + 1
 
 
 def _hand_over(rows: Rows, path: Path, id_: str, size: int) -> None:
