@@ -56,7 +56,8 @@ soak: dev ## Run 110,000 schedules of devices, relays and networks (ARGS='--sche
 power: dev ## Lose the power of clients, relays and operators' commands 6,000 times (ARGS='--states 1000 --seed 7 --only relay')
 	$(VENV)/python tests/power/soak.py $(ARGS)
 
-fuzz: dev ## Feed every decoder with changed frames, the wire's with a million, and repos with strangers' documents (ARGS='--frames 100000 --only wire')
+fuzz: dev ## Feed every decoder with changed frames, the wire's with a million, and repos with strangers' documents (ARGS='--frames 100000 --only wire --seconds 60')
+	-@$(VENV)/python -c 'import atheris' 2>/dev/null || $(VENV)/python -m pip install --quiet 'atheris>=3,<4' || echo "atheris is not here: nothing is fuzzed by what it reaches"
 	$(VENV)/python tests/fuzz/fuzz.py $(ARGS)
 
 hostile: dev ## Attack relays in some thirty ways, and print what that costs a bystander (ARGS='--only pings')

@@ -11,7 +11,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "repo.repo": ("Hit", "Listing", "Repo", "open"),
+    "repo.repo": ("Hit", "Hits", "Listing", "Repo", "open"),
     "repo.importer": ("Imported", "ImportProgress", "NotImported", "import_files"),
     "document.conversation": ("Conversation",),
     "document.observers": ("Change",),

@@ -43,6 +43,7 @@ from .repo.importer import ImportProgress as ImportProgress
 from .repo.importer import NotImported as NotImported
 from .repo.importer import import_files as import_files
 from .repo.repo import Hit as Hit
+from .repo.repo import Hits as Hits
 from .repo.repo import Listing as Listing
 from .repo.repo import Repo as Repo
 from .repo.repo import open as open

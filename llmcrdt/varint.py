@@ -13,13 +13,18 @@ from typing import Final
 MAX_UINT: Final = (1 << 53) - 1
 """The largest number that is written: the largest that every JavaScript client holds exactly."""
 
-_ONE_BYTE: Final = tuple(bytes((n,)) for n in range(0x80))
+_LAST: Final = tuple(bytes((n,)) for n in range(0x80))
+_MORE: Final = tuple(bytes((n | 0x80,)) for n in range(0x80))
 
 
 def write_uint(n: int) -> bytes:
     """The bytes of a number. Raises ValueError for one that is not between 0 and MAX_UINT."""
     if 0 <= n < 0x80:
-        return _ONE_BYTE[n]
+        return _LAST[n]
+    if 0 < n < 1 << 14:
+        return _MORE[n & 0x7F] + _LAST[n >> 7]
+    if 0 < n < 1 << 21:
+        return _MORE[n & 0x7F] + _MORE[n >> 7 & 0x7F] + _LAST[n >> 14]
     if not 0 <= n <= MAX_UINT:
         raise ValueError(f"{n} is not between 0 and 2^53-1")
     out = bytearray()

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from anchors import AnchorError, Change, Definitions
+from format_mutations import FORMAT_MUTATIONS
 from hidden_mutations import HIDDEN_MUTATIONS
 from mutations import MUTATIONS, Mutation
 from relay_mutations import RELAY_MUTATIONS
@@ -25,7 +26,7 @@ _PAGE = _ROOT / "docs" / "semantics.md"
 _BEGIN, _END = "<!-- mutations: written by scripts/mutate.py --table -->\n", "<!-- end of mutations -->"
 _PACKAGES = ("llmcrdt", "sync_server")
 _NEEDED = (*_PACKAGES, "tests", "pyproject.toml")
-EVERY = (*MUTATIONS, *HIDDEN_MUTATIONS, *RELAY_MUTATIONS)
+EVERY = (*MUTATIONS, *HIDDEN_MUTATIONS, *FORMAT_MUTATIONS, *RELAY_MUTATIONS)
 
 
 def table() -> str:

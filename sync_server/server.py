@@ -30,6 +30,8 @@ from .doors.registry import DOORS
 from .http import HttpPages
 from .log.admin import Storage
 from .log.file import DATABASE
+from .log.quarantine import FILE as QUARANTINE
+from .log.quarantine import Quarantine
 from .log.sqlite import SqliteStorage
 from .log_lines import FewLines
 from .net.connection import Connection
@@ -108,9 +110,12 @@ class Relay:
         make_folder(self.data)
         tokens = Tokens(self.data)
         self._storage = self._open_storage(self.data, limits)
+        quarantine = Quarantine(self.data / QUARANTINE)
         try:
             self._steps = steps = StepLoop(self._storage, limits, self._check, self.failed)
-            self._workers = Workers(self._storage, limits, self._check, steps.put, steps.put_from_thread, steps.fail)
+            self._workers = Workers(
+                self._storage, limits, self._check, steps.put, steps.put_from_thread, steps.fail, quarantine
+            )
             self._connections = Connections(limits, metrics, steps.put)
             self._subjects = Subjects(limits, tokens, self._connections)
             context = DoorContext(limits, tokens, agent())

@@ -5,7 +5,7 @@ all: the y-websocket protocol to y-websocket and pycrdt-websocket, Hocuspocus's 
 to ours; without compression, but for the kind "deflated", which is what the library's client asks for; Yjs clients
 offer it, as browsers do. Ours commits with fsync before it acknowledges or sends on; the others keep documents in
 memory and acknowledge nothing. ``streamed`` and ``paced`` have a row for each of our doors: native, Yjs (the frames
-that y-websocket gets), and mixed, where the writer is native and the readers are Yjs.
+that y-websocket gets), and mixed, where the writer is native and the readers are Yjs; ``--door`` leaves the others out.
 
 Scenarios (``--only``):
 
@@ -36,7 +36,7 @@ from dataclasses import replace
 from ..report import Report
 from . import folding
 from .generator import Failed
-from .scenarios import QUICK, SCENARIOS, Bench, Sizes, choose
+from .scenarios import DOORS, QUICK, SCENARIOS, Bench, Sizes, choose
 from .servers import KINDS, has_proc
 
 
@@ -46,6 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--only", action="append", choices=[*SCENARIOS, "fold"], help="this scenario; may be repeated")
     names = [kind.name for kind in KINDS]
     parser.add_argument("--server", action="append", choices=names, help="this server; may be repeated")
+    doors = tuple(DOORS.values())
+    parser.add_argument("--door", action="append", choices=doors, help="this door of ours; may be repeated")
     parser.add_argument("--records", type=int, default=20_000, help="records in the folded document (default 20,000)")
 
 
@@ -57,7 +59,7 @@ def run(options: argparse.Namespace) -> Report:
     if not has_proc():
         report.notes.append("This system doesn't tell what a process uses: figures of memory and processor time are 0.")
     kinds = [*choose(report, options.server or [kind.name for kind in KINDS])]
-    bench = Bench(report, kinds, sizes)
+    bench = Bench(report, kinds, sizes, options.door or tuple(DOORS.values()))
     for name, scenario in SCENARIOS.items():
         if not options.only or name in options.only:
             scenario(bench)

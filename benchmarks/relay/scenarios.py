@@ -7,7 +7,7 @@ import os
 import sqlite3
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from statistics import median
@@ -51,10 +51,13 @@ Values = dict[str, list[Found]]
 
 
 class Bench:
-    """One run of the benchmark: the kinds that can run here, the report, and what went wrong."""
+    """One run of the benchmark: the kinds that can run here, the report, and what went wrong. ``doors``: the dialects
+    of those of our doors that have a row where each may have one."""
 
-    def __init__(self, report: Report, kinds: Sequence[Kind], sizes: Sizes) -> None:
-        self.report, self.kinds, self.sizes = report, kinds, sizes
+    def __init__(
+        self, report: Report, kinds: Sequence[Kind], sizes: Sizes, doors: Collection[str] = tuple(DOORS.values())
+    ) -> None:
+        self.report, self.kinds, self.sizes, self.doors = report, kinds, sizes, doors
         self.fsyncs: list[float] = []
         self.commits: list[float] = []
 
@@ -63,10 +66,11 @@ class Bench:
         kinds: list[Kind] = []
         for kind in self.kinds:
             if kind.name == OURS:
-                kinds += (replace(kind, name=name, dialect=dialect) for name, dialect in DOORS.items())
+                chosen = ((name, dialect) for name, dialect in DOORS.items() if dialect in self.doors)
+                kinds += (replace(kind, name=name, dialect=dialect) for name, dialect in chosen)
             else:
                 kinds.append(kind)
-        return Bench(self.report, kinds, self.sizes)
+        return Bench(self.report, kinds, self.sizes, self.doors)
 
     def rounds(
         self, what: str, measure: Callable[[Server], Found], rounds: int | None = None, limits: Sequence[str] = ()

@@ -52,7 +52,7 @@ def list_(repos: Repos, limit: int, before: str | None, as_json: bool) -> None:
 def search(repos: Repos, text: str, limit: int, elsewhere: bool, as_json: bool) -> None:
     """Find entries that hold all words of TEXT; "words in quotes" stand together."""
     with repos() as repo:
-        hits = repo.search(text, limit, elsewhere=elsewhere)
+        hits = repo.search(text, limit, elsewhere=elsewhere, wait=None)
         if as_json:
             print_json([hit._asdict() for hit in hits])
             return

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -17,9 +18,48 @@ from llmcrdt.files import make_folder
 
 from .options import INTERRUPTED, there
 
+HOMES: Final[Mapping[str, str]] = {
+    "new": "conversations:new",
+    "list": "conversations:list_",
+    "search": "conversations:search",
+    "show": "conversations:show",
+    "rename": "conversations:rename",
+    "archive": "conversations:archive",
+    "delete": "conversations:delete",
+    "append": "entries:append",
+    "edit": "entries:edit",
+    "others": "entries:others",
+    "select": "entries:select",
+    "erase": "entries:erase",
+    "fork": "entries:fork",
+    "seal": "entries:seal",
+    "generate": "answers:generate",
+    "chat": "answers:chat",
+    "sync": "relays:sync",
+    "pair": "relays:pair",
+    "import": "files:import_",
+    "export": "files:export",
+    "verify": "files:verify",
+    "backup": "backups:backup",
+    "restore": "backups:restore",
+    "kv": "kv:kv",
+    "demo": "demo:demo",
+}
+"""The module and the function of each command: one is loaded when it is used."""
 
-class Errors(click.Group):
-    """Turns the library's errors into one line on stderr and exit code 1."""
+
+class Commands(click.Group):
+    """The commands in ``HOMES``. Turns the library's errors into one line on stderr and exit code 1."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(HOMES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in HOMES:
+            return None
+        module, _, function = HOMES[cmd_name].partition(":")
+        command: click.Command = getattr(import_module(f".{module}", __package__), function)
+        return command
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         kwargs["standalone_mode"] = False
@@ -59,7 +99,7 @@ def default_db() -> Path:
     return base / "llmcrdt" / "chats.db"
 
 
-@click.group(cls=Errors, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option(
     "--db", type=click.Path(path_type=Path), help="SQLite file [default: $LLMCRDT_DB, then the data directory]"
 )

@@ -19,8 +19,8 @@ Invariants of every backend:
   ``derive`` makes is the one exception: its identities are hashes of all that they ever write.
 * **Pieces say what the whole said.** ``cut`` and ``split`` make updates that do together what the one did; ``compact``
   and ``redact`` leave out only what the document has deleted.
-* **Bytes are read without a document.** ``read``, ``touches``, ``repeats``, ``foreign_key`` and ``estimate_work`` build
-  none, and take time in proportion to the bytes that they get.
+* **Bytes are read without a document.** ``read``, ``touches``, ``repeats``, ``foreign_key``, ``estimate_work`` and
+  ``join`` build none, and take time in proportion to the bytes that they get.
 
 A replica is not thread-safe; its owner holds a lock.
 """
@@ -290,6 +290,12 @@ class Backend(Protocol):
 
     def estimate_work(self, update: bytes, blocks: int) -> Work:
         """The cost of an update to a document that has so many blocks. A malformed one costs what was read of it."""
+        ...
+
+    def join(self, updates: Sequence[bytes], first: int, most: float) -> tuple[bytes, int]:
+        """One update that says what some updates in a row say, from the ``first`` on, and how many those are: of a
+        streamed answer many, else mostly one. Several are joined only where each can be read, to ``most`` bytes.
+        Raises nothing."""
         ...
 
     def cut(self, update: bytes) -> list[bytes]:

@@ -124,7 +124,12 @@ class ConversationCore:
             if self.host.index is not None and not self.document.in_edit:
                 self.document.load()
                 self.document.refresh()
-                self.host.index.refresh()
+                self.write_index()
+
+    def write_index(self) -> None:
+        """Have the entry index say what was read of the document."""
+        if self.host.index is not None and not self.document.in_edit:
+            self.host.index.refresh()
 
     def page(self, last: int, before: EntryId | None) -> tuple[Entry, ...] | None:
         """A page of the transcript from the index; None where the replica is loaded, or the index can't tell."""

@@ -499,8 +499,7 @@ class _Writer:
         blocks = self._assistant_blocks(entry)
         if blocks:
             if _is_generated(entry) and not _ends_well(self.messages):
-                self.finish()  # a request was sent for this answer, and it ended so
-                self._put("user", [{"type": "text", "text": CONTINUE}], {})
+                self._put("user", [{"type": "text", "text": CONTINUE}], {})  # the request for this answer ended so
             elif self._open and not any(_answered(block) in self._open for block in blocks):
                 self._close_server_tools()  # a turn that went on would have brought the results
             elif not self._began and type_of(blocks[0]) != "compaction":

@@ -101,11 +101,13 @@ class Outline:
 @dataclass(frozen=True)
 class Rule:
     """A rule of an API that ``write`` keeps. ``prevents``: the beginning of the error that a request gets which breaks
-    it, or "" where the harm is a silent one; ``repair``: what is done about it."""
+    it, or "" where the harm is a silent one; ``repair``: what is done about it. ``quoted``: whether these are the API's
+    own words; else the rule is documented, and the words are ours."""
 
     name: str
     prevents: str
     repair: str
+    quoted: bool = True
 
 
 @dataclass(frozen=True)

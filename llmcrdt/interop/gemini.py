@@ -59,8 +59,14 @@ class Gemini(Format):
             "a request ends with a turn of the user's",
             "Please ensure that the last turn is a user turn",
             "a turn is made up, and stays when the answer has come",
+            quoted=False,
         ),
-        Rule("the first turn is the user's", "Please ensure that the first turn is a user turn", "a turn is made up"),
+        Rule(
+            "the first turn is the user's",
+            "Please ensure that the first turn is a user turn",
+            "a turn is made up",
+            quoted=False,
+        ),
         Rule(
             "the first call of a step is signed",
             "is missing a `thought_signature`",
@@ -69,8 +75,8 @@ class Gemini(Format):
         Rule("parts hold something", "required oneof field 'data' must have one initialized field", "left out"),
         Rule("contents hold parts", "contents.parts must not be empty", "left out"),
         Rule("names of functions have a form", "Invalid function name", "other signs become _"),
-        Rule("arguments are an object", "function_call.args: must be an object", "text stands in one"),
-        Rule("parts stand on their side", "Function calls are the model's", "left out"),
+        Rule("arguments are an object", "function_call.args: must be an object", "text stands in one", quoted=False),
+        Rule("parts stand on their side", "Function calls are the model's", "left out", quoted=False),
         Rule("instructions are a member of their own", "", "those that come later become a text of the user's"),
     )
 

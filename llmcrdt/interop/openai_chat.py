@@ -417,7 +417,7 @@ class OpenAIChat(ChatFormat):
             "messages with role 'tool' must be a response to a preceeding message with 'tool_calls'",
             "it becomes a message of the user's",
         ),
-        Rule("ids of the calls of one message differ", "Duplicate value for 'tool_call_id'", "a new id"),
+        Rule("ids of the calls of one message differ", "Duplicate value for 'tool_call_id'", "a new id", quoted=False),
         Rule("content is there", "Invalid value for 'content': expected a string, got null", "an empty text"),
         Rule("pictures are the user's", "Invalid value: 'image_url'", "left out"),
         Rule("a call names its tool and has arguments", "Missing required parameter", "left out"),

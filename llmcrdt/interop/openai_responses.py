@@ -73,7 +73,7 @@ class OpenAIResponses(Format):
             "No tool call found for function call output with call_id",
             "it becomes a message of the user's",
         ),
-        Rule("ids of calls differ", "Duplicate call_id", "a new id"),
+        Rule("ids of calls differ", "Duplicate call_id", "a new id", quoted=False),
         Rule("ids of calls are short", "string too long", "a new id"),
         Rule("names of functions have a form", "Expected a string that matches the pattern", "other signs become _"),
         Rule(
@@ -86,14 +86,16 @@ class OpenAIResponses(Format):
             "was provided without its required 'reasoning' item",
             "where reasoning does not go out, the ids of the items after it don't either",
         ),
-        Rule("reasoning is whole", "Missing required parameter: 'id' or 'encrypted_content'", "left out"),
+        Rule("reasoning is whole", "Missing required parameter: 'id' or 'encrypted_content'", "left out", quoted=False),
         Rule("ids of items differ", "Duplicate item found with id", "the second one goes without"),
         Rule("compaction is whole", "Missing required parameter: 'encrypted_content'", "left out"),
-        Rule("a compaction trigger is last", "compaction_trigger must be the final input item", "left out"),
+        Rule(
+            "a compaction trigger is last", "compaction_trigger must be the final input item", "left out", quoted=False
+        ),
         Rule("references name an item", "Missing required parameter: 'id'", "left out"),
         Rule("programs are whole", "Missing required parameter: 'fingerprint'", "left out"),
         Rule("there is an input", "One of 'input' or 'previous_response_id'", "a turn of the user's is made up"),
-        Rule("pieces stand on their side", "Invalid value: content type", "left out, or a note about it"),
+        Rule("pieces stand on their side", "Invalid value: content type", "left out, or a note about it", quoted=False),
     )
 
     @property

@@ -20,7 +20,7 @@ class OpenRouter(ChatFormat):
     provider = "openrouter"
     rules = (
         *OpenAIChat.rules,
-        Rule("details are whole", "Invalid input: reasoning_details", "left out, all of a message's"),
+        Rule("details are whole", "Invalid input: reasoning_details", "left out, all of a message's", quoted=False),
     )
 
     def detect(self, about: Survey) -> int:

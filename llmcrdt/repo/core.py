@@ -41,7 +41,9 @@ class RepoCore:
         try:
             self.lock = self.resources.lock
             self.links = Links(self.resources)
-            self.watcher = Watcher(self.lock, lambda: self.documents.tick_presence(), self.look)
+            self.watcher = Watcher(
+                self.lock, lambda: self.documents.tick_presence(), self.look, lambda: self.documents.indexing.turn()
+            )
             self.documents = OpenDocuments(
                 self.resources, self.links, self.watcher.start, lambda: self.library.document.refresh()
             )
@@ -120,15 +122,21 @@ class RepoCore:
 
     def missing_from(self, document: DocumentId, log: Sequence[bytes]) -> tuple[bytes | None, set[str], int]:
         with self.lock:
+            found = self.store.updates.since(document, 0)
+            if found.snapshot is None and set(log).issuperset(found.updates):  # a new device: all came from there
+                return None, set(), found.seq
             theirs = self.resources.make_replica(document)
             for update in log:
                 try:
                     theirs.apply(update)
                 except MalformedUpdate:
                     if theirs.broken:  # can't tell what it holds: then everything is sent
-                        theirs = self.resources.make_replica(document)
+                        theirs, log = self.resources.make_replica(document), ()
                         break
             kept, seq = self.resources.load_replica(document)
+            if not log:  # a new relay: all goes there
+                keys = {key for root in self.resources.roots(document) for key in kept.keys(root)}
+                return kept.diff(), keys, seq
             missing = kept.diff(since=theirs.version())
             applied = theirs.apply(missing)
             return missing if applied.news else None, set().union(*applied.touched.keys.values()), seq

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -129,6 +129,7 @@ def import_files(
             yield NotImported(source.name, error)
         before += 2 * source.size
         told(ImportProgress(source.name, number + 1, len(sources), before, total))
+    repo_core(repo).store.entries.index_words()
 
 
 def import_openai_chat(repo: Repo, text: str, *, title: str | None = None, default_title: str = "") -> Conversation:
@@ -203,7 +204,7 @@ def _import(
                 reading = _Reading(file, source.size, progress)
                 history = _History(id_, form.drafts(about, reading.members(telling=not empty)))
                 if empty:
-                    _fill(core, core_of(conversation), history, form.beside(about), reading.tell)
+                    _fill(core, core_of(conversation), history, form.beside(about), reading.tell, source.size > _PIECE)
                 else:
                     _extend(core, conversation, history, form.beside(about))
                 if not history.chain.count:
@@ -343,25 +344,27 @@ def _fill(
     history: _History,
     beside: Draft | None,
     tell: Callable[[], None],
+    long: bool,
 ) -> None:
     """Write a history into a document of which nothing is here: without a replica, for it may be long. While one piece
-    is written, a thread makes the next: SQLite takes half of the time."""
+    is written, a thread makes the next, where it is ``long``: SQLite takes half of the time."""
     store, journal = core.store, target.document.journal
     session = new_session_id(core.resources.random)
     replica = target.host.make_replica()
     with replica.edit() as edit:
         schema.write_identity(edit, target.id, core.resources.clock())
     journal.append(edit.update, session, ())
-    with ThreadPoolExecutor(1, "llmcrdt-import") as thread:
-        for batch in _ahead(thread, _batches(core, history, beside)):
+    batches = _batches(core, history, beside)
+    with closing(_ahead(batches) if long else batches) as ready:
+        for batch in ready:
             if batch.entries:
                 journal.append(batch.update, session, batch.entries)
             seq = store.updates.last_seq(target.id)
-            store.entries.write(target.id, RULES, seq, gone=(), put=batch.rows, moved=())
+            store.entries.write(target.id, RULES, seq, gone=(), put=batch.rows, moved=(), many=True)
             tell()
 
 
-def _batches(core: RepoCore, history: _History, beside: Draft | None) -> Iterator[_Batch]:
+def _batches(core: RepoCore, history: _History, beside: Draft | None) -> Generator[_Batch]:
     rows = ImportedRows()
     for piece in _pieces(history.entries(lambda make: make())):
         history.added += len(piece)
@@ -375,12 +378,13 @@ def _batches(core: RepoCore, history: _History, beside: Draft | None) -> Iterato
 _T = TypeVar("_T")
 
 
-def _ahead(thread: ThreadPoolExecutor, items: Iterator[_T]) -> Iterator[_T]:
+def _ahead(items: Iterator[_T]) -> Generator[_T]:
     """The items, each made by a thread while the one before it is used."""
-    coming = thread.submit(next, items, None)
-    while (item := coming.result()) is not None:
+    with ThreadPoolExecutor(1, "llmcrdt-import") as thread:
         coming = thread.submit(next, items, None)
-        yield item
+        while (item := coming.result()) is not None:
+            coming = thread.submit(next, items, None)
+            yield item
 
 
 def _extend(core: RepoCore, conversation: Conversation, history: _History, beside: Draft | None) -> None:

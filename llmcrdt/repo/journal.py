@@ -77,6 +77,11 @@ class StoreJournal:
         self._grown += sum(map(len, kept.updates))
         return [kept.snapshot, *kept.updates] if kept.snapshot is not None else kept.updates
 
+    def is_current(self) -> bool:
+        """Whether all that the store has of the document was read."""
+        kept = self._store.updates.since(self._document, self._seen, self._session)
+        return kept.snapshot is None and not kept.updates
+
     def compact(self, snapshot: Callable[[], tuple[bytes, Sequence[bytes]]]) -> None:
         if self._grown > SMALL:
             self._grown = 0

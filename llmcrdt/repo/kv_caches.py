@@ -14,7 +14,6 @@ from ..document.conversation import Conversation
 from ..document.entry import Entry
 from ..exceptions import RepoClosed
 from ..ids import DocumentId
-from ..kvcache.forget import forget_owner
 from ..store.base import Store
 
 _SETTING = "kv caches"
@@ -54,6 +53,8 @@ class KVCaches:
 
     def forget(self, conversation: DocumentId) -> None:
         """Delete all KV state computed for a conversation. A folder that is gone has nothing to forget."""
+        from ..kvcache.forget import forget_owner  # the cache's modules: most processes have none
+
         for engine in list(self._engines):
             engine.forget(conversation)
         for folder in self.folders():

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from ..document.conversation import Conversation, core_of
 from ..document.core import ConversationCore
 from ..document.presence import Presence
-from ..document.projection import RULES
 from ..ids import DocumentId
 from ..store.blobs import BlobStore
 from .conversation_host import RepoHost
+from .indexing import Indexing
 from .journal import StoreJournal
 from .links import Links
 from .resources import Resources
@@ -28,6 +28,7 @@ class OpenDocuments:
         refresh_library: Callable[[], None],
     ) -> None:
         self.watch = watch
+        self.indexing = Indexing(resources, self, watch)
         self.blobs = BlobStore(f"{resources.store.path}.blobs", self.named_blobs)
         self._resources, self._links, self._refresh_library = resources, links, refresh_library
         self._lock, self._store = resources.lock, resources.store
@@ -63,7 +64,7 @@ class OpenDocuments:
             self._links.notify,
             lambda: self._links.pushed(document),
             self._links.request_compactions,
-            self.refresh_index,
+            self.indexing.refresh_all,
             self._resources.upkeep.take,
         )
         return made
@@ -103,17 +104,17 @@ class OpenDocuments:
     def touch(self, document: DocumentId, *, refresh: bool = False, acknowledged: bool = False) -> None:
         """The store holds more of a document, or knows more of it, than its object does."""
         with self._lock:
+            if refresh:
+                self.indexing.note_new()
             if document in self._journals:
                 self._journals[document].touch()
             core = self.core(document)
-            if acknowledged and core is not None:
-                core.decide_claims()
             if refresh and document == self._resources.library:
                 self._refresh_library()
-            elif refresh:
-                self._store.catalog.add(document, "conversation")
-                if core is not None:
-                    core.document.refresh()
+            elif refresh and core is not None:
+                core.document.refresh()
+            if acknowledged and core is not None:
+                core.decide_claims()
 
     def refresh(self) -> None:
         """Read what other processes wrote to conversations that are open."""
@@ -132,35 +133,16 @@ class OpenDocuments:
         with self._lock:
             core = self.core(document)
             if document != self._resources.library and (core is None or not core.document.loaded):
-                self._refresh_rows(document)
+                self.indexing.refresh_one(document)
 
     def version(self, document: DocumentId) -> bytes:
         """The version of a conversation here."""
         core = self.core(document)
-        if core is not None and core.document.loaded:
-            return core.document.version()
+        if core is not None and core.document.loaded and self._journals[document].is_current():
+            return core.replica.version()
         return self._resources.load_replica(document)[0].version()
 
     # ---------------------------------------------------------------- what is derived
-
-    def refresh_index(self) -> None:
-        """Bring the entry index of all conversations up to date."""
-        for id_ in self._store.entries.stale(RULES):
-            self._refresh_rows(DocumentId(id_))
-
-    def _refresh_rows(self, id_: DocumentId) -> None:
-        """Bring the entry index of a conversation up to date. One that is not loaded is loaded for the moment only."""
-        with self._lock:
-            core = self.core(id_)
-            if core is not None and core.document.loaded:
-                core.refresh_index()
-                return
-            lone = self.lone_core(id_)
-            try:
-                lone.refresh_index()
-            finally:
-                lone.close()
-            self.touch(id_)
 
     def named_blobs(self) -> set[str]:
         """The blobs that any conversation names that is not deleted."""

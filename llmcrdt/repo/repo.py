@@ -28,10 +28,8 @@ from ..store.backup import copy_repo
 from ..store.blobs import BlobStore
 from ..store.keyring import Keyring
 from ..store.relay_file import KnownRelay
-from ..sync.address import relay_address
 from .core import RepoCore
 from .invite import Invite, read_invite, write_invite
-from .sync_source import SyncSource
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -59,6 +57,13 @@ class Hit(NamedTuple):
     created_at: float
     snippet: str
     shown: bool
+
+
+class Hits(list[Hit]):
+    """The entries that ``repo.search`` found. ``unread``: conversations that were not searched, for what came to them
+    was not read yet."""
+
+    unread = 0
 
 
 def open(  # as llmcrdt.open
@@ -232,17 +237,20 @@ class Repo:
                 return
             self._core.library.put(self.get(id).id, deleted=True)
 
-    def search(self, text: str, limit: int = 20, *, elsewhere: bool = False) -> Sequence[Hit]:
+    def search(self, text: str, limit: int = 20, *, elsewhere: bool = False, wait: float | None = 0.3) -> Hits:
         """Entries that hold all words of ``text`` in their visible text, the best first.
 
         Case and accents don't count; the last word may be the beginning of one; "words in quotes" stand together.
         Only entries of transcripts, unless ``elsewhere``. Deleted, erased or hidden words are never found.
-        Conversations that were written or merged since the last look are read first.
+        Conversations into which something was merged since the last look are read first, for ``wait`` seconds where
+        there are many (None: all of them); the rest is read in the background, and nothing of it is found before.
+        ``unread`` of the result says how many these are: after a first sync there may be thousands.
         """
         self._core.listing.refresh()
-        self._core.documents.refresh_index()
-        hits = []
-        for found in self._store.entries.search(text, limit, elsewhere=elsewhere):
+        unread = self._core.documents.indexing.refresh(wait)
+        hits = Hits()
+        hits.unread = len(unread)
+        for found in self._store.entries.search(text, limit, elsewhere=elsewhere, without=unread):
             entry = entry_of_row(found.entry, found.pin, found.fields)
             id_ = DocumentId(found.document)
             listed = self._store.catalog.get(id_)
@@ -267,6 +275,7 @@ class Repo:
         certificates to trust (PEM) in place of the system's, or a context. Raises RelayUnreachable where there is none,
         and for what is no address."""
         from ..sync.link import Link, control_of  # websockets is loaded only where it is used
+        from .sync_source import SyncSource
 
         self._core.check_open()
         if url is None:
@@ -319,6 +328,8 @@ class Repo:
 
     def _own_token(self, relay: str) -> str | None:
         """The token that is known here for the relay at this address. Raises KeyringUnusable."""
+        from ..sync.address import relay_address
+
         known = self.relay
         same = known is not None and relay_address(known.url) == relay_address(relay)
         return known.token if known is not None and same else None

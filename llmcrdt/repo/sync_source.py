@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from typing import NamedTuple, Protocol
 
 from ..crdt.backend import Backend, ParsedUpdate
 from ..document.entry_fields import ERASE_MARK
@@ -52,6 +53,14 @@ class SyncHost(Protocol):
         ...
 
 
+class _Changed(NamedTuple):
+    """The changes to a document: ``news`` came in, with an ``erase``; some of its records were acknowledged."""
+
+    news: bool = False
+    erase: bool = False
+    acks: bool = False
+
+
 class SyncSource:
     """The documents of a repo towards one relay. Implements ``sync.local.LocalDocuments``."""
 
@@ -60,12 +69,59 @@ class SyncSource:
         self._store = host.store
         self._relay = relay
         self._only = only
+        self._kept: ExitStack | None = None  # of what is kept together just now; the transaction is begun by a write
+        self._writing = False
+        self._changed: dict[DocumentId, _Changed] = {}
 
     def documents(self) -> Sequence[DocumentId]:
         return self._only if self._only is not None else self._host.following()
 
     def kind(self, document: DocumentId) -> str:
         return self._host.crdt.kind
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        try:
+            with ExitStack() as self._kept:
+                yield
+        except BaseException:
+            self._changed.clear()
+            raise
+        finally:
+            self._kept, self._writing = None, False
+        self._tell_changed()
+
+    def _transaction(self) -> AbstractContextManager[object]:
+        if self._kept is None:
+            return self._store.transaction()
+        if not self._writing:
+            self._kept.enter_context(self._store.transaction())
+            self._writing = True
+        return nullcontext()
+
+    def _note_changed(
+        self, document: DocumentId, *, news: bool = False, erase: bool = False, acks: bool = False
+    ) -> None:
+        before = self._changed.get(document, _Changed())
+        self._changed[document] = _Changed(before.news or news, before.erase or erase, before.acks or acks)
+        if self._kept is None:
+            self._tell_changed()
+
+    def _tell_changed(self) -> None:
+        """Not before all is kept: whoever has a document open may write, and remembers what the store has."""
+        changed, self._changed = self._changed, {}
+        with self._store.lock:
+            for document, what in changed.items():
+                self._documents.touch(document, refresh=what.news, acknowledged=what.acks)
+                # An erase, or words that an erase has to take: they must not wait in the file until somebody opens it.
+                if what.news and (what.erase or self._store.updates.purged(document)):
+                    self._documents.apply_pending(document)
+
+    def cursors(self) -> Mapping[DocumentId, Cursor]:
+        return {DocumentId(id_): Cursor(*found) for id_, found in self._store.outboxes.cursors(self._relay).items()}
+
+    def outbox_ends(self) -> Mapping[DocumentId, int]:
+        return {DocumentId(id_): end for id_, end in self._store.outboxes.ends(self._relay).items()}
 
     def cursor(self, document: DocumentId) -> Cursor | None:
         found = self._store.outboxes.cursor(self._relay, document)
@@ -88,8 +144,9 @@ class SyncSource:
         self._documents.note_pushed(document, self, place)
 
     def acknowledged(self, document: DocumentId, names: Sequence[tuple[SessionId, int]], cursor: Cursor) -> None:
-        self._store.outboxes.acknowledge(self._relay, document, names, cursor)
-        self._documents.touch(document, acknowledged=True)
+        with self._transaction():
+            self._store.outboxes.acknowledge(self._relay, document, names, cursor)
+        self._note_changed(document, acks=True)
 
     def received(self, document: DocumentId, records: Sequence[Record], cursor: Cursor | None) -> bool:
         """Structure is checked here, and that a record is not of another document; one that passes and still breaks the
@@ -108,13 +165,14 @@ class SyncSource:
                 logger.warning("A record of %s was set aside: %s", document, error)
                 refused.append((record.data, str(error)))
         # Records that repeat what the document had may carry erased words, which must not stay in the file.
-        stale = bool(self._store.updates.purged(document)) and self._host.repeats(document, parsed)
-        self._store.outboxes.receive(self._relay, document, good, refused, cursor, stale=stale)
+        with self._transaction():
+            stale = bool(self._store.updates.purged(document)) and self._host.repeats(document, parsed)
+            self._store.outboxes.receive(self._relay, document, good, refused, cursor, stale=stale)
+            if records and document != self._host.library_id:
+                self._store.catalog.add(document, "conversation")
         if records:
-            self._documents.touch(document, refresh=True)
-            # An erase, or words that an erase has to take: they must not wait in the file until somebody opens it.
-            if any(crdt.touches(update, ERASE_MARK) for update in parsed) or self._store.updates.purged(document):
-                self._documents.apply_pending(document)
+            erase = any(crdt.touches(update, ERASE_MARK) for update in parsed)
+            self._note_changed(document, news=True, erase=erase)
         return document == self._host.library_id
 
     def refused(self, document: DocumentId, session: SessionId, n: int, why: str) -> None:
@@ -123,13 +181,14 @@ class SyncSource:
 
     def refill(self, document: DocumentId, log: Sequence[bytes], cursor: Cursor) -> None:
         with self._store.lock:
-            data, keys, seq = self._host.missing_from(document, log)
-            with self._store.transaction():
+            found = None if self._writing else self._host.missing_from(document, log)
+            with self._transaction():
                 # Another process may have written since: a refill drops its outbox, where it has one yet.
-                if self._store.updates.last_seq(document) != seq:
-                    data, keys, _ = self._host.missing_from(document, log)
+                if found is None or self._store.updates.last_seq(document) != found[2]:
+                    found = self._host.missing_from(document, log)
+                data, keys, _ = found
                 self._store.outboxes.refill(self._relay, document, data, cursor, keys)
-        self._documents.touch(document)
+        self._note_changed(document)
 
     def deleted_last(self) -> Sequence[DocumentId]:
         return [DocumentId(id_) for id_ in self._store.relay_tasks.deleted_last(self._relay)]

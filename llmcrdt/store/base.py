@@ -177,6 +177,10 @@ class Outboxes(Protocol):
 
     def cursor(self, relay: str, document: str) -> Cursor | None: ...
 
+    def cursors(self, relay: str) -> dict[str, Cursor]:
+        """The cursors of all documents that this relay knows."""
+        ...
+
     def rows(self, relay: str, document: str, after: int, limit: int) -> list[OutboxRow]:
         """Updates that this relay has not acknowledged, in order, after ``after``: one if there is one, and no more
         than make some 1 MiB."""
@@ -184,6 +188,10 @@ class Outboxes(Protocol):
 
     def end(self, relay: str, document: str) -> int:
         """The seq of the last one; 0 where the outbox is empty."""
+        ...
+
+    def ends(self, relay: str) -> dict[str, int]:
+        """The same of every document whose outbox is not empty."""
         ...
 
     def documents(self, relay: str) -> list[str]:

@@ -7,6 +7,7 @@ It leaves no word in the file that was taken out of it: it is emptied then, and 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from sqlite3 import Connection as Database
@@ -16,6 +17,10 @@ from .connection import Connection
 from .update_rows import last_seq
 
 INDEX_AT = 256  # rows that wait for the index before a write takes them along
+MANY_AT = 1_024  # the same where many more come: the index is built in larger pieces
+# What FTS5 holds in memory while it takes rows, and how many pieces of one size it merges into one: it would write more
+# and smaller pieces of its own accord, and merge them again and again, which is most of its work.
+_TUNING = {"hashsize": 8 << 20, "automerge": 8}
 RANKED = 5_000  # of more matches than this, only the newest so many are ranked
 _KEEP = -1  # a position that stays as it is
 _INSERT = """
@@ -53,6 +58,7 @@ class SqliteEntryIndex:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._waiting = 0
+        self._tuned = False
 
     def made_of(self, document: str, rules: str) -> int | None:
         """The seq up to which a document's rows are made; None where they are not, or by other rules."""
@@ -113,9 +119,17 @@ class SqliteEntryIndex:
             return {entry: (position, pin) for entry, position, pin in db.execute(query, [document])}
 
     def write(
-        self, document: str, rules: str, seq: int, *, gone: Iterable[str], put: Sequence[Row], moved: Iterable[Moved]
+        self,
+        document: str,
+        rules: str,
+        seq: int,
+        *,
+        gone: Iterable[str],
+        put: Sequence[Row],
+        moved: Iterable[Moved],
+        many: bool = False,
     ) -> None:
-        """Change rows. Afterwards they are made of all up to ``seq``."""
+        """Change rows. Afterwards they are made of all up to ``seq``. ``many``: many more are about to come."""
         rows = len(put)
         with self._connection.writing() as db:
             for entry in gone:
@@ -132,8 +146,9 @@ class SqliteEntryIndex:
             db.executemany(query, ([position, position, pin, document, entry] for entry, position, pin in moved))
             db.execute("INSERT OR REPLACE INTO tables VALUES (?, ?, ?)", [document, seq, rules])
             self._waiting += rows
-            if self._waiting > INDEX_AT:
-                self._index(db, max(rows, 2 * INDEX_AT))
+            least = MANY_AT if many else INDEX_AT
+            if self._waiting > least:
+                self._index(db, max(rows, 2 * least))
 
     def copy(self, source: str, document: str, places: Iterable[Moved]) -> None:
         """Give a document the rows of another one for some entries, in the order given, with other places. None of
@@ -150,9 +165,23 @@ class SqliteEntryIndex:
         with self._connection.writing() as db:
             forget_rows(db, document)
 
+    def unread(self, rules: str) -> list[str]:
+        """Conversations of which something is kept, and that have no rows, or such of other rules; what came first
+        first. Deleted ones are left out."""
+        query = """
+            SELECT id FROM documents LEFT JOIN tables ON document = id
+            WHERE kind = 'conversation' AND (place IS NULL OR rules != ?)
+            AND NOT EXISTS (SELECT 1 FROM listing WHERE listing.id = documents.id AND deleted)
+            AND (EXISTS (SELECT 1 FROM updates WHERE updates.document = id)
+                OR EXISTS (SELECT 1 FROM snapshots WHERE snapshots.document = id))
+            ORDER BY (SELECT max(place) FROM updates WHERE updates.document = id)
+        """
+        with self._connection.reading() as db:
+            return [str(row[0]) for row in db.execute(query, [rules])]
+
     def stale(self, rules: str, document: str | None = None) -> list[str]:
-        """Conversations whose rows are not made of all that is kept; deleted ones are left out. ``document``: only
-        look at this one."""
+        """Conversations whose rows are not made of all that is kept, what came last first; deleted ones are left out.
+        ``document``: only look at this one."""
         query = f"""
             SELECT id FROM documents LEFT JOIN tables ON document = id
             WHERE kind = 'conversation'
@@ -160,13 +189,15 @@ class SqliteEntryIndex:
             AND (place IS NULL OR rules != ?
                 OR place < coalesce((SELECT max(place) FROM updates WHERE updates.document = id), 0)
                 OR place < coalesce((SELECT place FROM snapshots WHERE snapshots.document = id), 0))
-            {"" if document is None else "AND id = ?"}
+            {"AND id = ?" if document is not None else ""}
+            ORDER BY (SELECT max(place) FROM updates WHERE updates.document = id) DESC
         """
         with self._connection.reading() as db:
             return [str(row[0]) for row in db.execute(query, [rules] if document is None else [rules, document])]
 
-    def search(self, text: str, limit: int, *, elsewhere: bool) -> list[Found]:
-        """Rows that hold all words of ``text``, the best first. The last word may be the beginning of one."""
+    def search(self, text: str, limit: int, *, elsewhere: bool, without: Sequence[str] = ()) -> list[Found]:
+        """Rows that hold all words of ``text``, the best first; none of the conversations in ``without``. The last word
+        may be the beginning of one."""
         match = match_expression(text)
         if not match or limit < 1:
             return []
@@ -181,15 +212,28 @@ class SqliteEntryIndex:
             FROM entry_words JOIN entries ON number = entry_words.rowid
             WHERE entry_words MATCH ? AND entry_words.rowid >= ? {"" if elsewhere else "AND position IS NOT NULL"}
             AND NOT EXISTS (SELECT 1 FROM listing WHERE listing.id = document AND deleted)
+            AND document NOT IN (SELECT value FROM json_each(?))
             ORDER BY rank LIMIT ?
         """
         with self._connection.reading() as db:
             floor = db.execute(newest, [match, RANKED]).fetchone()
-            rows = db.execute(query, [match, floor[0] if floor else 0, limit]).fetchall()
+            values = [match, floor[0] if floor else 0, json.dumps(list(without)), limit]
+            rows = db.execute(query, values).fetchall()
         return [Found(*row) for row in rows]
+
+    def index_words(self) -> None:
+        """Have the index take the words of all rows."""
+        with self._connection.writing() as db:
+            self._index(db)
 
     def _index(self, db: Database, most: int = -1) -> None:
         """Take the words of rows that wait into the index; of at most so many, for more would hold up a write."""
+        if self._waiting > INDEX_AT and not self._tuned:
+            self._tuned = True
+            known = dict(db.execute("SELECT k, v FROM entry_words_config"))
+            for name, value in _TUNING.items():
+                if known.get(name) != value:
+                    db.execute("INSERT INTO entry_words (entry_words, rank) VALUES (?, ?)", [name, value])
         query = f"INSERT INTO entry_words (rowid, words) SELECT number, words {_WAITING} ORDER BY number LIMIT ?"
         db.execute(query, [most])
         self._waiting = 0

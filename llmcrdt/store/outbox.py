@@ -31,6 +31,11 @@ class SqliteOutboxes:
             found = db.execute(query, [relay, document]).fetchone()
         return (bytes(found[0]), int(found[1]), bytes(found[2])) if found else None
 
+    def cursors(self, relay: str) -> dict[str, Cursor]:
+        query = "SELECT document, log, position, chain FROM cursors WHERE relay = ?"
+        with self._connection.reading() as db:
+            return {row[0]: (bytes(row[1]), int(row[2]), bytes(row[3])) for row in db.execute(query, [relay])}
+
     def rows(self, relay: str, document: str, after: int, limit: int) -> list[OutboxRow]:
         query = (
             "SELECT outbox.place, outbox.session, outbox.n, data FROM outbox JOIN updates USING (place)"
@@ -49,6 +54,11 @@ class SqliteOutboxes:
     def end(self, relay: str, document: str) -> int:
         query = "SELECT max(place) FROM outbox WHERE relay = ? AND document = ?"
         return int(self._connection.one(query, relay, document) or 0)
+
+    def ends(self, relay: str) -> dict[str, int]:
+        query = "SELECT document, max(place) FROM outbox WHERE relay = ? GROUP BY document"
+        with self._connection.reading() as db:
+            return dict(db.execute(query, [relay]).fetchall())
 
     def documents(self, relay: str) -> list[str]:
         with self._connection.reading() as db:

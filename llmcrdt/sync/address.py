@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
+from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
 from ..exceptions import RelayUnreachable
-from .messages import PATH
+
+PATH: Final = "/sync"
+"""The end of a relay's address."""
 
 
 def relay_address(url: str) -> str:

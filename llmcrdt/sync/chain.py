@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from typing import Final
 
 from .messages import Cursor, Record
@@ -18,6 +19,16 @@ def digest(document: bytes, record: Record) -> bytes:
 
 def next_chain(chain: bytes, record_digest: bytes) -> bytes:
     return hashlib.sha256(chain + record_digest).digest()
+
+
+def extend_chain(chain: bytes, document: bytes, session: bytes, n: int, data: Iterable[bytes]) -> list[bytes]:
+    """The chain hash after each of some records of one session, the ``n``-th and those after it."""
+    chains = []
+    name, sha256 = document + session, hashlib.sha256
+    for number, piece in enumerate(data, n):
+        chain = sha256(chain + sha256(name + number.to_bytes(8, "big") + piece).digest()).digest()
+        chains.append(chain)
+    return chains
 
 
 def advance(cursor: Cursor, record_digest: bytes) -> Cursor:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
-from itertools import islice, pairwise, repeat
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, islice, pairwise, repeat
+from operator import eq
 from typing import Final
 
 from ..exceptions import MalformedFrame
@@ -77,18 +78,27 @@ def _cursor(c: Cursor) -> bytes:
     return c.log + write_uint(c.position) + c.chain
 
 
-def _same_run(a: Record, b: Record) -> bool:
-    return a.session == b.session and a.n + 1 == b.n
-
-
 def _runs(records: Sequence[Record]) -> list[bytes]:
-    starts = [0, *(i for i, (a, b) in enumerate(pairwise(records), 1) if not _same_run(a, b))]
+    sessions, numbers, data = zip(*records, strict=True) if records else ((), (), ())
+    if records and sessions.count(sessions[0]) == len(records) and _count_up(numbers):
+        starts = [0]  # the records of one writer
+    else:
+        names = pairwise(zip(sessions, numbers, strict=True))
+        starts = [0, *(i for i, ((s, n), (t, m)) in enumerate(names, 1) if s != t or n + 1 != m)]
     out = [write_uint(len(starts))]
     for start, end in zip(starts, [*starts[1:], len(records)], strict=True):
-        first = records[start]
-        out += (first.session, write_uint(first.n), write_uint(end - start))
-        out += (piece for r in records[start:end] for piece in (write_uint(len(r.data)), r.data))
+        out += (records[start].session, write_uint(records[start].n), write_uint(end - start))
+        out += _pieces(data[start:end])
     return out
+
+
+def _count_up(numbers: Sequence[int]) -> bool:
+    return all(map(eq, numbers, range(numbers[0], numbers[0] + len(numbers))))
+
+
+def _pieces(data: Sequence[bytes]) -> Iterable[bytes]:
+    """Each with its length before it."""
+    return chain.from_iterable(zip(map(write_uint, map(len, data)), data, strict=True))
 
 
 def encode(message: Message) -> bytes:
@@ -97,8 +107,7 @@ def encode(message: Message) -> bytes:
         case Records(document, position, records):
             return b"".join((b"\x08", document, write_uint(position), *_runs(records)))
         case Push(document, session, n, data):
-            pieces = (piece for d in data for piece in (write_uint(len(d)), d))
-            return b"".join((b"\x06", document, session, write_uint(n), write_uint(len(data)), *pieces))
+            return b"".join((b"\x06", document, session, write_uint(n), write_uint(len(data)), *_pieces(data)))
         case Ack(document, session, n, count, position):
             return b"".join((b"\x07", document, session, write_uint(n), write_uint(count), write_uint(position)))
         case Hello(agent, token, features):
@@ -263,6 +272,12 @@ PUSH_NAME: Final = 33
 def read_following(name: bytes, n: int, frame: bytes) -> Sequence[bytes]:
     """The data of a PUSH frame that begins with ``name`` and has ``n`` for its first record; nothing where it is
     anything else. For who reads a stream of them: it costs a fraction of ``decode``."""
+    if 0 < n <= MAX_UINT - MAX_RECORDS:
+        head = name + write_uint(n) + b"\x01"
+        at = len(head)
+        if frame.startswith(head) and 0 < len(frame) - at - 1 == frame[at] < 0x80:
+            # One short record: so is nearly every frame of a stream.
+            return (frame[at + 1 :],)
     if not frame.startswith(name):
         return ()
     reader = Reader(frame)

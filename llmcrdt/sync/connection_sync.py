@@ -6,17 +6,18 @@ Made when a connection is there, and dropped with it; LocalDocuments and RelaySt
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 
-from ..exceptions import RelayRefused
+from ..exceptions import RelayRefused, SyncError
 from ..ids import DocumentId, SessionId, document_bytes, document_id, text_of
 from .compaction_requests import CompactionRequests
 from .deletion_requests import DeletionRequests
 from .document_sync import DocumentSync, Phase
 from .events import Acked, Arrived, CaughtUp, Deleted, Event, Folded, Opened, Present, Reached, Refused, Welcomed
+from .kept_together import KeptTogether
 from .local import LocalDocuments, Record
 from .loss_detector import LossDetector
 from .messages import FOLD_NEVER, MAX_SNAPSHOT, NOTHING_MORE, Cursor, Error, ErrorCode
@@ -58,17 +59,21 @@ class RelayState:
 
 class ConnectionSync:
     """``documents``: all that are followed. ``openings.pending``: those that are not live yet. ``timers``: (seconds,
-    document, opening) to be started; each ends in ``timer_expired``."""
+    document, opening) to be started; each ends in ``timer_expired``. ``retry_after``: seconds that the relay asked to
+    wait when it ended the connection."""
 
     def __init__(self, connection: Connection, state: RelayState, random: Callable[[], float]) -> None:
         self.connection, self._state, self._random = connection, state, random
         self._local = state.local
         self.documents: dict[DocumentId, DocumentSync] = {}
         self.timers: list[tuple[float, DocumentId, int]] = []
+        self.retry_after = 0.0
         self.openings = OpeningQueue()
         self.loss = LossDetector(state.local, connection)
         self._sender = Sender(state.local)
         self._window_freed = False
+        # Whether there may be other documents to follow.
+        self._more_named = False
         # Bytes that came since it was looked at what is held.
         self._came = 0
 
@@ -84,15 +89,24 @@ class ConnectionSync:
             self._leave(self.documents.pop(gone))
             self._state.refused.pop(gone, None)
             self._state.waiters.drop(gone)
-        for document in named:
-            if document not in self.documents:
+        new = [document for document in named if document not in self.documents]
+        if new:
+            cursors, waiting = self._local.cursors(), self._local.outbox_ends()
+            self._state.waiters.mark_new(new)
+            for document in new:
                 doc = self.documents[document] = DocumentSync(document, document_bytes(document))
-                self._state.waiters.mark(document, only_new=True)
-                if (cursor := self._local.cursor(document)) is not None:
+                if (cursor := cursors.get(document)) is not None:
                     self._open(doc, cursor)
+                    doc.quiet = document not in waiting
                 else:
                     self.openings.add(doc)
         self._open_ready()
+
+    def local_changed(self, doc: DocumentSync) -> None:
+        """There are new local records in a document."""
+        doc.quiet = False
+        if doc.phase is Phase.LIVE:
+            self.push(doc)
 
     def push(self, doc: DocumentSync) -> None:
         """Send what the outbox of a live document holds, as far as the window goes."""
@@ -128,6 +142,27 @@ class ConnectionSync:
         if doc is not None and doc.opening == opening and doc.phase is Phase.FILLING:
             self._refill(doc)
 
+    def receive(self, frames: Sequence[bytes]) -> None:
+        """Handle frames. All that they say of logs is kept together, as far as nothing else comes between. Raises
+        MalformedFrame, and RelayRefused where the relay ends the connection."""
+        with KeptTogether(self._local, self._follow_more) as kept:
+            for frame in frames:
+                try:
+                    events = self.connection.receive(frame)
+                except SyncError:
+                    kept.end()  # the frames before it were good
+                    raise
+                for event in events:
+                    kept.before(event)
+                    self.handle_event(event)
+                self.make_room(len(frame))
+            kept.end()
+
+    def _follow_more(self) -> None:
+        if self._more_named:
+            self._more_named = False
+            self.update_documents()
+
     def handle_event(self, event: Event) -> None:
         """Raises RelayRefused where the relay ends the connection."""
         if self.loss.handle_event(event):
@@ -138,6 +173,7 @@ class ConnectionSync:
             case Reached(number):
                 self._state.waiters.reached(number, self.documents, self.openings.pending)
             case Refused(error) if error.document is None:
+                self.retry_after = error.retry_after / 1000
                 raise RelayRefused(f"The relay ended the connection: {error.text}", code=error.code)
             case Folded(document, outcome):
                 self._state.compactions.answered(_name(document), outcome)
@@ -175,8 +211,7 @@ class ConnectionSync:
                     doc.log += (r.data for r in records)
                     doc.log_size += sum(len(r.data) + _RECORD for r in records)
                 named = [Record(_session(r.session), r.n, r.data) for r in records]
-                if self._local.received(doc.id, named, None if filling else cursor):
-                    self.update_documents()
+                self._more_named |= self._local.received(doc.id, named, None if filling else cursor)
             case Acked(_, names, cursor):
                 doc.position = cursor.position
                 self._state.sent += len(names)
@@ -228,6 +263,7 @@ class ConnectionSync:
         self._state.openings += 1
         self._state.compactions.start_over(doc.id)
         doc.enter(Phase.OPENING)
+        doc.quiet = False
         self._sender.start_over(doc)
         # A log that was empty can't have lost anything.
         doc.opening, doc.had_cursor = self._state.openings, cursor is not None and cursor.position > 0
@@ -243,15 +279,17 @@ class ConnectionSync:
         if before is not None and before.position > 0:
             self.loss.note_loss()
         self._local.refill(doc.id, doc.log, self.connection.cursor(doc.raw))
+        doc.quiet = False
         self._state.waiters.mark(doc.id)
         self._state.waiters.check(doc.id)
         self._go_live(doc)
         self._give_turn(doc)
 
     def _go_live(self, doc: DocumentSync) -> None:
-        doc.enter(Phase.LIVE)
         self.openings.live(doc)
-        self.push(doc)
+        doc.enter(Phase.LIVE)
+        if not doc.quiet:
+            self.push(doc)
         self._open_ready()
 
     def _refused(self, doc: DocumentSync, error: Error) -> None:

@@ -21,8 +21,8 @@ If the relay lost something that it had acknowledged, others notice it at the sa
 random pause, as a timer. The invariants:
 
 1. Records are pushed in LIVE only.
-2. ``log`` holds the relay's records in FILLING only, and at most ``opening_queue.FILLING`` documents that had no cursor
-   are taken from position 0 at one time.
+2. ``log`` holds the relay's records in FILLING only, and at most ``opening_queue.MOST_FILLING`` documents that had no
+   cursor are taken from position 0 at one time.
 3. A cursor is remembered in FILLING by the refill only, in one transaction with what the log lacks.
 4. Each opening has a number, over all connections, and a timer of an earlier one does nothing.
 5. A document is sent anew once on a connection: what a relay refuses twice is REFUSED.
@@ -64,9 +64,10 @@ class DocumentSync:
     """``raw``: its id as the wire has it. ``had_cursor``: it had one past position 0 when it was opened; a
     relay that does not know it lost something. ``opening``: the number of the last OPEN. ``log``: the records
     that came while it is filled, ``log_size`` its bytes. ``sent``: the place in the outbox up to which all was
-    sent. ``position``: how far the log came in. ``sent_anew``: invariant 5. Refused by the relay:
-    ``records_refused``, all records; ``presence_refused``, announcements. ``outbox_refused``: the value of
-    ``replaced()`` when the relay refused this outbox; None: it was not refused."""
+    sent. ``position``: how far the log came in. ``quiet``: its outbox was empty when it was looked at, and nobody
+    has told of anything since. ``sent_anew``: invariant 5. Refused by the relay: ``records_refused``, all records;
+    ``presence_refused``, announcements. ``outbox_refused``: the value of ``replaced()`` when the relay refused this
+    outbox; None: it was not refused."""
 
     id: DocumentId
     raw: bytes
@@ -77,6 +78,7 @@ class DocumentSync:
     log_size: int = 0
     sent: int = 0
     position: int = 0
+    quiet: bool = False
     sent_anew: bool = False
     records_refused: bool = False
     outbox_refused: int | None = None

@@ -19,7 +19,8 @@ with one that the relay no longer knows, ``refill`` makes it true again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
 from ..ids import DocumentId, SessionId
@@ -66,6 +67,9 @@ class Outbox(DocumentNames, Protocol):
     def outbox_end(self, document: DocumentId) -> int:
         """The place of the last record in the outbox; 0 where it is empty."""
 
+    def outbox_ends(self) -> Mapping[DocumentId, int]:
+        """The same of every outbox that is not empty."""
+
     def replaced(self, document: DocumentId) -> int:
         """How often all that stood in the outbox gave way to new records that cover it: at a refill, or where content
         was erased."""
@@ -103,6 +107,15 @@ class PresenceSource(Protocol):
 
 class LocalDocuments(Outbox, Deletions, PresenceSource, Protocol):
     """The documents of this device, as one relay gets to see them."""
+
+    def together(self) -> AbstractContextManager[object]:
+        """All that ``received``, ``acknowledged`` and ``refill`` keep inside is kept in one transaction: on disk at the
+        end, or, where anything is raised, not at all. Whoever has a document open sees it at the end. Nothing but these
+        methods, and those that only read, is called inside; and nothing is ``received`` of a document of which
+        something was ``acknowledged`` inside: what an acknowledgement decides rests on what stands before it."""
+
+    def cursors(self) -> Mapping[DocumentId, Cursor]:
+        """The cursors of all documents that have one."""
 
     def cursor(self, document: DocumentId) -> Cursor | None:
         """The cursor remembered last; None before the first contact with this relay. Its log may be ``ids.NO_LOG``."""

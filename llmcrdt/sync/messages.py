@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, NamedTuple, TypeAlias
 
+from .address import PATH as PATH
+
 SUBPROTOCOL: Final = "llmcrdt.sync.v1"
-PATH: Final = "/sync"
 
 MAX_RECORD: Final = 8 << 20
 """Bytes of data in one record."""

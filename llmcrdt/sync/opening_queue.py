@@ -10,12 +10,17 @@ from .document_sync import DocumentSync
 
 FILLING: Final = 8
 """Documents without a cursor that are opened at one time: their logs are held in memory until the end is reached."""
+MOST_FILLING: Final = 32
+"""The same, where all that came so far had small logs: then most of the time goes by waiting for answers."""
+SMALL_LOG: Final = 64 << 10
+"""Bytes, with the weight of records."""
 
 
 class OpeningQueue:
     """``pending``: all documents that are not live yet, and not refused.
 
-    Once documents were postponed, for together they took too much memory, those are opened one at a time.
+    Each document with a small log makes room for one more, up to ``MOST_FILLING``; a larger one takes it back. Once
+    documents were postponed, for together they took too much memory, those are opened one at a time.
     """
 
     def __init__(self) -> None:
@@ -23,6 +28,7 @@ class OpeningQueue:
         self.pending: set[DocumentId] = set()
         self._waiting: dict[DocumentId, DocumentSync] = {}
         self._filling: set[DocumentId] = set()
+        self._room = FILLING
 
     def add(self, doc: DocumentSync) -> None:
         """A document without a cursor, or one that was postponed, to be opened when its turn comes."""
@@ -31,7 +37,7 @@ class OpeningQueue:
 
     def ready(self) -> Iterator[DocumentSync]:
         """Those whose turn it is. Each has to be ``opened`` before the next is asked for."""
-        while self._waiting and len(self._filling) < (1 if self.one_at_a_time else FILLING):
+        while self._waiting and len(self._filling) < (1 if self.one_at_a_time else self._room):
             yield self._waiting.pop(next(iter(self._waiting)))
 
     def opened(self, doc: DocumentSync, *, from_start: bool) -> None:
@@ -49,10 +55,11 @@ class OpeningQueue:
         self._filling.add(first.id)
 
     def live(self, doc: DocumentSync) -> None:
-        """It is live. If documents are opened one at a time it keeps its turn until it is ``done``."""
+        """It is about to be live. If documents are opened one at a time it keeps its turn until it is ``done``."""
         self.pending.discard(doc.id)
-        if not self.one_at_a_time:
+        if not self.one_at_a_time and doc.id in self._filling:
             self._filling.discard(doc.id)
+            self._room = min(self._room + 1, MOST_FILLING) if doc.log_size <= SMALL_LOG else FILLING
 
     def done(self, doc: DocumentSync) -> None:
         """It is live and nothing is still to come, or it is refused, or not followed any more."""

@@ -20,6 +20,11 @@ def end_of(local: Outbox, document: DocumentId) -> OutboxMark:
     return OutboxMark(local.outbox_end(document), local.replaced(document))
 
 
+def ends_of(local: Outbox) -> dict[DocumentId, OutboxMark]:
+    """The same of every outbox that is not empty."""
+    return {document: OutboxMark(end, local.replaced(document)) for document, end in local.outbox_ends().items()}
+
+
 def still_waits(local: Outbox, document: DocumentId, before: OutboxMark) -> OutboxMark | None:
     """The mark, if anything up to it still waits. If one record has taken the place of all that waited, that one has to
     be acknowledged."""

@@ -14,8 +14,6 @@ from ..ids import DocumentId
 from .compaction_requests import CompactionRequests
 from .connection_sync import ConnectionSync, RelayState
 from .deletion_requests import DeletionRequests
-from .document_sync import Phase
-from .events import Refused
 from .local import LocalDocuments
 from .progress import Progress
 from .protocol import Connection
@@ -60,15 +58,18 @@ class Synchronizer:
         self._compactions.start_over()
         self._deletions.start_over()
 
-    def receive(self, frame: bytes) -> None:
-        """Handle a frame of the relay. Raises MalformedFrame, or RelayRefused where the relay ends the connection."""
+    def receive(self, *frames: bytes) -> None:
+        """Handle frames of the relay, in order: those that come together are kept together, which costs little more
+        than one. Raises MalformedFrame, or RelayRefused where the relay ends the connection; whatever is raised, the
+        connection is over then, for what was to be sent may rest on what was not kept."""
         if self._current is None:
             return
-        for event in self._current.connection.receive(frame):
-            if isinstance(event, Refused) and event.error.document is None:
-                self.retry_after = event.error.retry_after / 1000
-            self._current.handle_event(event)
-        self._current.make_room(len(frame))
+        try:
+            self._current.receive(frames)
+        except BaseException:
+            self.retry_after = self._current.retry_after
+            self.disconnected()
+            raise
         self._advance()
 
     def drain_frames(self) -> list[bytes]:
@@ -102,8 +103,7 @@ class Synchronizer:
             self._waiters.check_all()  # another link on the same file may have got the acks
         else:
             self._waiters.check(doc.id)
-            if doc.phase is Phase.LIVE:
-                current.push(doc)
+            current.local_changed(doc)
         self._advance()
 
     def announce(self, document: DocumentId) -> None:

@@ -31,7 +31,7 @@ class Traffic:
                 # The client's half of the upgrade leaves while the connection is still being made.
                 if self.protocol.state is not State.CONNECTING:
                     traffic.sent += sum(map(len, pieces))
-                return pieces
+                return [b"".join(pieces)] if len(pieces) > 1 and all(pieces) else pieces  # an empty one is the end
 
             def data_received(self, data: bytes) -> None:
                 if self.protocol.state is not State.CONNECTING:

@@ -9,7 +9,7 @@ from ..exceptions import MalformedFrame, RelayRefused
 from ..ids import DocumentId
 from .local import Outbox
 from .messages import ErrorCode
-from .outbox_marks import OutboxMark, end_of, still_waits
+from .outbox_marks import OutboxMark, end_of, ends_of, still_waits
 from .protocol import Connection
 
 
@@ -45,8 +45,10 @@ class SyncWaiters:
 
     def add(self, done: Callable[[RelayRefused | None], None]) -> SyncWaiter:
         """All that is local now durable on the relay, all that the relay has now here."""
-        marks = {document: end_of(self._local, document) for document in self._local.documents()}
-        waiter = SyncWaiter(done, {document: mark for document, mark in marks.items() if mark.place})
+        waiting = ends_of(self._local)
+        waiter = SyncWaiter(
+            done, {document: waiting[document] for document in self._local.documents() if document in waiting}
+        )
         self._waiters.append(waiter)
         return waiter
 
@@ -64,12 +66,20 @@ class SyncWaiters:
         for waiter in self._waiters:
             waiter.marks.pop(document, None)
 
-    def mark(self, document: DocumentId, only_new: bool = False) -> None:
+    def mark(self, document: DocumentId) -> None:
         """Everybody waits for all that stands in this outbox now: after a refill it has what the old one had."""
         if self._waiters and (end := end_of(self._local, document)).place:
             for waiter in self._waiters:
-                if not (only_new and document in waiter.marks):
-                    waiter.marks[document] = end
+                waiter.marks[document] = end
+
+    def mark_new(self, documents: Collection[DocumentId]) -> None:
+        """The same for documents that are followed from now on, where nobody waits for them yet."""
+        if self._waiters and documents:
+            waiting = ends_of(self._local)
+            for document in documents:
+                if document in waiting:
+                    for waiter in self._waiters:
+                        waiter.marks.setdefault(document, waiting[document])
 
     def check(self, document: DocumentId) -> None:
         """Nobody waits any more for a document of which enough is acknowledged."""

@@ -372,6 +372,35 @@ class BackendSuite(ReplicaSuite):
         assert self.shown(reader) == self.shown(late) == self.shown(writer)
         assert reader.version() == late.version() == writer.version()
 
+    @pytest.mark.parametrize("seed", range(6))
+    def test_joined_updates_say_what_they_said_one_by_one(self, seed: int) -> None:
+        rng, backend = random.Random(seed), self.backend()
+        writer, one, joined = self.make(), self.make(), self.make()
+        updates = self.updates(writer, rng, 10)
+        for part in ("an", " answer", " that", " is", " stréamed", " ", "in words") * 3:
+            with writer.edit() as edit:
+                if "live" not in (writer.node("entries", "answer") or {}):
+                    edit.put_node("entries", "answer", {})
+                    edit.put_text("entries", "answer", "live")
+                edit.append_text("entries", "answer", "live", part)
+            updates.append(edit.update)
+        updates += self.updates(writer, rng, 5) + rng.sample(updates, 5) + [b"", b"\xff"]
+        at, most = 0, rng.choice((0, 80, 1 << 20))
+        while at < len(updates):
+            update, count = backend.join(updates, at, most)
+            assert 1 <= count <= len(updates) - at
+            assert count > 1 or update == updates[at]
+            assert count == 1 or len(update) <= most
+            for whole in updates[at : at + count] if count > 1 else ():
+                backend.read(whole)
+            with suppress(MalformedUpdate):
+                joined.apply(update)
+            at += count
+        for update in updates[:-2]:
+            one.apply(update)
+        assert self.shown(joined) == self.shown(one) == self.shown(writer)
+        assert joined.version() == one.version()
+
     def test_whoever_wants_to_know_is_told_while_bytes_are_applied(self) -> None:
         told: list[str] = []
 

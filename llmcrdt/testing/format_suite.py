@@ -249,8 +249,15 @@ class FormatSuite:
 
 
 def _forged(entry: Entry) -> Entry:
-    """The entry with hidden fields that hold nothing a format wrote."""
-    return replace(entry, hidden={key: replace(field, data=b'[[[0,"x"],[]]]') for key, field in entry.hidden.items()})
+    """The entry with values in its hidden fields that no format wrote: of another kind, and at places that aren't
+    there."""
+    forged = {}
+    for key, field in entry.hidden.items():
+        values = parse_json(field.data.decode())
+        paths = [path for path, _ in values] if isinstance(values, list) else []
+        made = [[path, 5] for path in paths] + [[[0, "x"], []], [["x"], 1], 7]
+        forged[key] = replace(field, data=exact_json(made).encode())
+    return replace(entry, hidden=forged)
 
 
 _NO_SESSION = SessionId("A" * 22)

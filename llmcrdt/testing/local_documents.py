@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -123,7 +125,8 @@ class BlobDocuments:
     """Implements LocalDocuments, over a ``BlobDocument`` each. ``seed`` decides the session ids; ``discover`` may name
     further documents to follow after a blob came in, the way a library does.
 
-    Safe to use from any thread. ``put`` tells nobody: call ``LinkControl.notify(document)`` after it.
+    Safe to use from any thread. ``put`` tells nobody: call ``LinkControl.notify(document)`` after it. It has many
+    methods, for LocalDocuments has.
     """
 
     def __init__(self, seed: int = 0, discover: Callable[[bytes], DocumentId | None] | None = None) -> None:
@@ -131,6 +134,8 @@ class BlobDocuments:
         self._find_in = discover
         self._lock = threading.RLock()
         self._documents: dict[DocumentId, BlobDocument] = {}
+        # As they were before what is just kept together.
+        self._before: dict[DocumentId, BlobDocument] | None = None
 
     def follow(self, document: DocumentId, kind: str = "yjs") -> BlobDocument:
         """Follow a document, empty at first. Following it twice changes nothing."""
@@ -170,6 +175,22 @@ class BlobDocuments:
     def kind(self, document: DocumentId) -> str:
         return self._get(document).kind
 
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        with self._lock:
+            self._before = {}
+            try:
+                yield
+            except BaseException:
+                self._documents |= self._before
+                raise
+            finally:
+                self._before = None
+
+    def cursors(self) -> Mapping[DocumentId, Cursor]:
+        with self._lock:
+            return {id_: doc.cursor for id_, doc in self._documents.items() if doc.cursor is not None}
+
     def cursor(self, document: DocumentId) -> Cursor | None:
         with self._lock:
             return self._get(document).cursor
@@ -182,6 +203,10 @@ class BlobDocuments:
         with self._lock:
             outbox = self._get(document).outbox
             return outbox[-1].place if outbox else 0
+
+    def outbox_ends(self) -> Mapping[DocumentId, int]:
+        with self._lock:
+            return {id_: doc.outbox[-1].place for id_, doc in self._documents.items() if doc.outbox}
 
     def replaced(self, document: DocumentId) -> int:
         return self._get(document).refills
@@ -197,17 +222,17 @@ class BlobDocuments:
 
     def acknowledged(self, document: DocumentId, names: Sequence[tuple[SessionId, int]], cursor: Cursor) -> None:
         with self._lock:
-            self._get(document).acknowledge(names, cursor)
+            self._changing(document).acknowledge(names, cursor)
 
     def received(self, document: DocumentId, records: Sequence[Record], cursor: Cursor | None) -> bool:
         with self._lock:
             before = len(self._documents)
-            self._discover(self._get(document).receive(records, cursor))
+            self._discover(self._changing(document).receive(records, cursor))
             return len(self._documents) != before
 
     def refill(self, document: DocumentId, log: Sequence[bytes], cursor: Cursor) -> None:
         with self._lock:
-            self._get(document).refill(log, cursor, self._new_session())
+            self._changing(document).refill(log, cursor, self._new_session())
 
     def deleted_last(self) -> Sequence[DocumentId]:
         """Nothing is ever deleted here."""
@@ -233,6 +258,11 @@ class BlobDocuments:
     def _get(self, document: DocumentId) -> BlobDocument:
         """A document that was forgotten is an empty one, kept nowhere."""
         return self._documents.get(document) or BlobDocument(self._new_session())
+
+    def _changing(self, document: DocumentId) -> BlobDocument:
+        if self._before is not None and document in self._documents:
+            self._before.setdefault(document, deepcopy(self._documents[document]))
+        return self._get(document)
 
     def _discover(self, blobs: Iterable[bytes]) -> None:
         """Follow the documents that blobs name."""

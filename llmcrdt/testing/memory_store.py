@@ -286,6 +286,9 @@ class MemoryOutboxes(_Part):
     def cursor(self, relay: str, document: str) -> Cursor | None:
         return self._state.cursors.get((relay, document))
 
+    def cursors(self, relay: str) -> dict[str, Cursor]:
+        return {document: cursor for (own, document), cursor in self._state.cursors.items() if own == relay}
+
     def rows(self, relay: str, document: str, after: int, limit: int) -> list[OutboxRow]:
         names = self._state.outboxes.get((relay, document), {})
         rows, size = list[OutboxRow](), 0
@@ -297,6 +300,9 @@ class MemoryOutboxes(_Part):
 
     def end(self, relay: str, document: str) -> int:
         return max(self._state.outboxes.get((relay, document), {0: ("", 0)}), default=0)
+
+    def ends(self, relay: str) -> dict[str, int]:
+        return {document: self.end(relay, document) for document in self.documents(relay)}
 
     def documents(self, relay: str) -> list[str]:
         return [document for (own, document), rows in self._state.outboxes.items() if own == relay and rows]

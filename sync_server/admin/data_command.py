@@ -1,6 +1,7 @@
-"""``python -m sync_server inspect | verify | compact | backup | restore``: what an operator does with a relay's folder.
+"""``python -m sync_server inspect | verify | compact | backup | restore | quarantine``: what an operator does with a
+relay's folder.
 
-``inspect``, ``verify`` and ``backup`` work beside a relay that runs; ``compact`` and ``restore`` need it stopped.
+``compact`` and ``restore`` need the relay stopped; the others work beside one that runs.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ import argparse
 import json
 import os
 import sys
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from llmcrdt.ids import document_id
+from llmcrdt.ids import document_bytes, document_id, is_document_id
 
 from ..core.compaction import COMPACTED_KINDS
 from ..core.events import CatchUpResult, CompactRequest, CompactResult
@@ -21,6 +23,8 @@ from ..core.limits import Limits
 from ..log import operator
 from ..log.base import LogError
 from ..log.file import DATABASE
+from ..log.quarantine import FILE as QUARANTINE
+from ..log.quarantine import Quarantine
 from ..workers.compactor import Compactor
 
 OK, WRONG, DATA = 0, 1, 4
@@ -34,13 +38,16 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         compact: "compact every log that can be compacted, and give the space back",
         backup: "copy the log to a file, also while a relay runs",
         restore: "put a copy in place of the log",
+        quarantine: "list the documents that are not loaded any more, or have one be tried again",
     }
     for run, words_of_help in words.items():
         parser = commands.add_parser(run.__name__, help=words_of_help, description=words_of_help)
         parser.add_argument("--data", type=Path, required=True, help="the relay's folder")
         if run in (backup, restore):
             parser.add_argument("file", type=Path)
-        if run in (inspect, verify):
+        if run is quarantine:
+            parser.add_argument("--lift", metavar="DOCUMENT", help="try this one again; a relay that runs does so too")
+        if run in (inspect, verify, quarantine):
             parser.add_argument("--json", action="store_true", help="print JSON: an object, or one a line")
         parser.set_defaults(run=lambda options, run=run: _guarded(run, options))
 
@@ -104,6 +111,20 @@ def compact(options: argparse.Namespace) -> int:
             pass
         storage.vacuum()
     return WRONG if failed else OK
+
+
+def quarantine(options: argparse.Namespace) -> int:
+    """One line for each document that workers died of: its id, since when, and why."""
+    found = Quarantine(options.data / QUARANTINE)
+    if options.lift is not None:
+        if not is_document_id(options.lift) or not found.lift(document_bytes(options.lift)):
+            raise LogError(f"{options.lift} is not in quarantine.", hint="List those that are, without --lift.")
+        return OK
+    for document, mark in found.marks().items():
+        id_, since = document_id(document), time.strftime("%Y-%m-%dT%H:%MZ", time.gmtime(mark.since))
+        row = {"document": id_, "since": mark.since, "why": mark.why}
+        print(json.dumps(row) if options.json else "\t".join((id_, since, mark.why)))
+    return OK
 
 
 def backup(options: argparse.Namespace) -> int:

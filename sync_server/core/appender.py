@@ -12,6 +12,7 @@ from llmcrdt.sync.messages import Ack, ErrorCode, Push, Record
 from ..log.admin import Storage
 from ..log.base import Conflict, Gap, Origin, Stored, label
 from .limits import Limits
+from .own_records import Run
 from .subscriptions import Room, Subscription
 
 logger = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ class Appender:
         origin = Origin(room.kind, room.head.log, self._owner(subject, push.document))
         stored = self._log.append(push.document, session, push.n, data, origin)
         self.recent.setdefault(push.document, []).extend(stored)
-        subscription.own.update((position, (session, record.n)) for position, record in stored)
+        subscription.own.add(Run(stored[0].position, session, push.n, len(stored)))
         return Pushed(len(stored))
 
     def _append_each(
@@ -82,7 +83,7 @@ class Appender:
                 break
             done += 1
             if new or position > subscription.sent:
-                subscription.own[position] = (push.session, n)
+                subscription.own.add(Run(position, push.session, n, 1))
             elif position == 0 and room.covers(subscription.sent):
                 subscription.own_compacted.append((push.session, n))
             else:

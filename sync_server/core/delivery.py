@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
-from llmcrdt.sync.messages import MAX_RECORDS, Error, ErrorCode, Message, Presence, Reached, Records, Snapshot
+from llmcrdt.sync.messages import MAX_RECORDS, Ack, Error, ErrorCode, Message, Presence, Reached, Records, Snapshot
 
 from ..log.admin import Part, Storage, StoredSnapshot
 from ..log.base import Stored
@@ -159,7 +159,9 @@ class Delivery:
         if not recent or recent[0].position > after + 1:
             return self._storage.records.read(document, after, self._limits.batch, MAX_RECORDS)
         start = end = after + 1 - recent[0].position
-        size = 0
+        size, most = 0, recent[start : start + MAX_RECORDS]
+        if sum([len(stored.record.data) for stored in most]) <= self._limits.batch:
+            return most
         while end < len(recent) and end - start < MAX_RECORDS:
             size += len(recent[end].record.data)
             if end > start and size > self._limits.batch:
@@ -169,25 +171,22 @@ class Delivery:
 
     def _send_mixed(self, peer: Peer, document: bytes, subscription: Subscription, piece: Sequence[Stored]) -> None:
         """A piece that holds records of the peer itself: it gets acks for those, the rest as records, in order."""
-        start, own = 0, subscription.own
-        while start < len(piece):
-            is_own = piece[start].position in own
-            end = start + 1
-            while end < len(piece) and (piece[end].position in own) == is_own:
-                end += 1
-            part = piece[start:end]
-            if is_own:
-                self._subscriptions.peers[peer].unacked -= len(part)
-                for ack in acks(document, [(s.position, *own.pop(s.position)) for s in part]):
-                    self.send(peer, ack)
-            else:
-                weight = _weight(part)
-                self._subscriptions.peers[peer].outstanding += weight
-                self._send_records([peer], document, part, weight)
-            start = end
+        state, first, at = self._subscriptions.peers[peer], piece[0].position, 0
+        for run in subscription.own.take(first, piece[-1].position + 1):
+            self._send_others(peer, document, piece[at : run.position - first])
+            state.unacked -= run.length
+            self.send(peer, Ack(document, run.session, run.n, run.length, run.position))
+            at = run.position - first + run.length
+        self._send_others(peer, document, piece[at:])
+
+    def _send_others(self, peer: Peer, document: bytes, piece: Sequence[Stored]) -> None:
+        if piece:
+            weight = _weight(piece)
+            self._subscriptions.peers[peer].outstanding += weight
+            self._send_records([peer], document, piece, weight)
 
     def _send_records(self, peers: Sequence[Peer], document: bytes, piece: Sequence[Stored], weight: int) -> None:
-        message = Records(document, piece[0].position, tuple(s.record for s in piece))
+        message = Records(document, piece[0].position, tuple([s.record for s in piece]))
         self.outputs.append(Send(peers, message, weight))
 
     # ---------------------------------------------------------------- snapshots
@@ -288,13 +287,15 @@ class Delivery:
         """After the last part: acks for what the peer pushed and the snapshot stands for."""
         subscription.sent = snapshot.position
         subscription.catch_up = None
-        own = [(p, *subscription.own.pop(p)) for p in sorted(subscription.own) if p <= snapshot.position]
+        own = subscription.own.take(0, snapshot.position + 1)
         compacted = [
             (min(i, snapshot.position), session, n) for i, (session, n) in enumerate(subscription.own_compacted, 1)
         ]
         subscription.own_compacted = []
-        self._subscriptions.peers[peer].unacked -= len(own) + len(compacted)
-        for ack in (*acks(document, own), *acks(document, compacted)):
+        self._subscriptions.peers[peer].unacked -= sum(run.length for run in own) + len(compacted)
+        for run in own:
+            self.send(peer, Ack(document, run.session, run.n, run.length, run.position))
+        for ack in acks(document, compacted):
             self.send(peer, ack)
 
 
@@ -304,4 +305,4 @@ def storage_error(limits: Limits, text: str = "The relay can't use its storage."
 
 def _weight(piece: Sequence[Stored]) -> int:
     """The weight of a piece of log in the queue of a peer that gets it."""
-    return CONTROL_WEIGHT + sum(len(stored.record.data) + 24 for stored in piece)
+    return CONTROL_WEIGHT + 24 * len(piece) + sum([len(stored.record.data) for stored in piece])

@@ -11,6 +11,7 @@ from llmcrdt.sync.messages import Cursor
 from ..log.admin import Storage, StoredSnapshot
 from ..log.base import Notify
 from .catch_up import CatchUpSnapshot
+from .own_records import OwnRecords
 from .validation import Peer
 
 
@@ -32,15 +33,15 @@ class Subscription:
     compaction past ``sent`` leads to *snapshot* from any state; a newer snapshot begins with its first part again. To
     open the document anew makes a new subscription.
 
-    ``own``: what the peer pushed and was not acknowledged, by position; ``own_compacted``: what it pushed and the
-    snapshot that it is still to get stands for. ``part``: the session of the snapshot that it gets just now, and the
+    ``own``: what the peer pushed and was not acknowledged; ``own_compacted``: what it pushed and the snapshot that it
+    is still to get stands for. ``part``: the session of the snapshot that it gets just now, and the
     index of the next part. ``catch_up_to``: the end of the log when it was opened; up to there a catch-up snapshot may
     take the place of records. ``updates_only``: the peer knows no records and no snapshots, only updates that are
     merged.
     """
 
     sent: int
-    own: dict[int, tuple[bytes, int]] = field(default_factory=dict)
+    own: OwnRecords = field(default_factory=OwnRecords)
     own_compacted: list[tuple[bytes, int]] = field(default_factory=list)
     part: tuple[bytes, int] = (b"", 0)
     catch_up_to: int = 0

@@ -55,17 +55,19 @@ _TOGETHER = 256 << 10
 def take_following(push: Push, frame: bytes, unread: deque[bytes | str]) -> tuple[Push, int, int]:
     """A push together with those behind it that go on where it ends, taken from what is unread; and how many frames
     and bytes that were. Under load that saves most of what a record costs."""
-    document, session, n, data = push.document, push.session, push.n, list(push.data)
+    n, data = push.n, list(push.data)
     name, frames, size = frame[: codec.PUSH_NAME], 1, len(frame)
+    n += len(data)
     while unread and size < _TOGETHER:
         following = unread[0]
-        more = codec.read_following(name, n + len(data), following) if isinstance(following, bytes) else ()
-        if not more or len(data) + len(more) > MAX_RECORDS:
+        more = codec.read_following(name, n, following) if isinstance(following, bytes) else ()
+        count = len(more)
+        if not count or len(data) + count > MAX_RECORDS:
             break
         data += more
-        frames, size = frames + 1, size + len(following)
+        n, frames, size = n + count, frames + 1, size + len(following)
         unread.popleft()
-    return (push if frames == 1 else Push(document, session, n, tuple(data))), frames, size
+    return (push if frames == 1 else Push(push.document, push.session, push.n, tuple(data))), frames, size
 
 
 class NativeDoor:

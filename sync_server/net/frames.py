@@ -74,9 +74,9 @@ class PlainFrames:
         if self._head:
             data, self._head = self._head + data, b""
         at, end, open_, most = 0, len(data), self._open(), self._most()
-        left = most_frames
+        left, message, enough = most_frames, self._message, self._enough
         while end - at >= 2:
-            if left <= 0 or self._enough():
+            if left <= 0 or enough():
                 return data[at:]
             size, start = data[at + 1], at + 6
             if size < _MASKED:
@@ -102,7 +102,7 @@ class PlainFrames:
                 self._rest(data[at:])
                 return b""
             if data[at] == _PLAIN and open_ and size <= most:
-                self._message(apply_mask(data[start:stop], data[start - 4 : start]))
+                message(apply_mask(data[start:stop], data[start - 4 : start]))
                 left -= 1
             else:
                 self.others += 1

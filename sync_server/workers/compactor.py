@@ -16,6 +16,7 @@ from llmcrdt.exceptions import LLMCRDTError
 from ..core.events import CatchUpRequest, CatchUpResult, CompactRequest, CompactResult
 from ..core.limits import Limits
 from ..log.admin import Storage
+from ..log.quarantine import Quarantine
 from . import framing, process
 
 logger = logging.getLogger(__name__)
@@ -31,8 +32,10 @@ class Compactor:
         limits: Limits,
         answer: Callable[[CompactResult | CatchUpResult], None],
         early: bool = False,
+        quarantine: Quarantine | None = None,
     ) -> None:
         self._storage, self._limits, self._answer, self._early = storage, limits, answer, early
+        self._quarantine = quarantine or Quarantine()
         self._used = False
         self._todo: SimpleQueue[tuple[float, CompactRequest | CatchUpRequest, str] | None] = SimpleQueue()
         self._lock = threading.Lock()
@@ -86,7 +89,7 @@ class Compactor:
         return self._compact(todo, self._kind(todo))
 
     def _compact(self, todo: CompactRequest, kind: str) -> Sequence[bytes] | None:
-        if not kind:
+        if not kind or todo.document in self._quarantine:
             return None
         contents = self._storage.snapshots.contents(todo.document, todo.upto.position)
         return self._ask(b"fold", kind, contents, 2 * self._limits.compaction_seconds)
@@ -97,7 +100,7 @@ class Compactor:
         return self._catch_up(todo, self._kind(todo))
 
     def _catch_up(self, todo: CatchUpRequest, kind: str) -> Sequence[bytes] | None:
-        if not kind:
+        if not kind or todo.document in self._quarantine:
             return []
         contents = self._storage.snapshots.contents_around(*todo)
         return self._ask(b"condense", kind, contents, self._limits.catch_up_wait)

@@ -5,7 +5,8 @@ COLD       has nothing   FLUSHING, when it is its turn: Flush is sent
 FLUSHING   has nothing   LOADING, with Flushed: what was answered before is in the log
 LOADING    has a part    HELD, after the last of its log
 HELD       has it        COLD: it is dropped, it moves, the worker ends, or it makes room
-AWAY       can't load it: nothing of it is validated, and so nothing is taken
+AWAY       can't load it: nothing of   COLD, where its mark in the quarantine is lifted
+           it is validated, or taken
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from enum import Enum, auto
 from ..core.limits import Limits
 from ..core.turns import Source, Turns
 from ..core.validation import Flush, ValidateResult
+from ..log.quarantine import Quarantine
 from .log_slices import Slice
 from .orders import Job
 
@@ -43,7 +45,7 @@ class State(Enum):
 @dataclass(slots=True)
 class Document:
     """``busy``: how many of its orders the worker has in hand; ``drop``: then it is dropped. ``opener``: on whose time
-    it is loaded."""
+    it is loaded; ``marked``: it is in quarantine."""
 
     lane: Lane
     kind: bytes = b""
@@ -53,6 +55,7 @@ class Document:
     log: Iterator[bytes] | None = None
     heal: bool = False
     failures: int = 0
+    marked: bool = False
     size: int = 0
     busy: int = 0
     drop: bool = False
@@ -79,10 +82,12 @@ class Lane:
 
 class Documents:
     """All documents that something waits for or a worker holds, by id, those used last at the end. ``answer`` gets
-    results, and Flush."""
+    results, and Flush. ``quarantine``: the documents that nobody is to load."""
 
-    def __init__(self, limits: Limits, answer: Callable[[ValidateResult | Flush], None]) -> None:
-        self._limits, self.answer = limits, answer
+    def __init__(
+        self, limits: Limits, answer: Callable[[ValidateResult | Flush], None], quarantine: Quarantine
+    ) -> None:
+        self._limits, self.answer, self._quarantine = limits, answer, quarantine
         self.quick, self.slow = Lane(slow=False), Lane(slow=True)
         self.by_id: OrderedDict[bytes, Document] = OrderedDict()
         self.closed: list[Iterator[bytes]] = []
@@ -120,6 +125,10 @@ class Documents:
         document = self.by_id.get(id_)
         if document is None:
             document = self.by_id[id_] = Document(self.quick, kind.encode())
+            if id_ in self._quarantine:
+                document.state, document.marked = State.AWAY, True
+        elif document.marked and id_ not in self._quarantine:
+            document.state, document.marked, document.failures = State.COLD, False, 0
         if not document.busy:
             slow = max(self._slow_until.get(key, now) for key in (id_, source)) > now
             if slow:
@@ -210,7 +219,12 @@ class Documents:
         if id_ in self.by_id:
             self.move(id_, self.by_id[id_], self.slow)
 
-    def put_away(self, id_: bytes, document: Document, now: float) -> None:
+    def put_away(self, id_: bytes, document: Document, now: float, mark: str = "") -> None:
+        """``mark``: why it goes into quarantine; else it is tried again when there was no room for it, or after a
+        restart."""
+        if mark:
+            self._quarantine.put(id_, mark)
+            document.marked = True
         self.by_id[id_] = document
         document.state = State.AWAY
         for source in document.jobs:

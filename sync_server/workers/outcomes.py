@@ -93,7 +93,9 @@ class Outcomes:
             document.failures += 1
             if overran or document.failures >= _TRIES:
                 logger.error("document %s can't be loaded", label(id_))
-                return lambda: self._documents.put_away(id_, document, now)
+                # What takes too long on a busy machine may not another time.
+                mark = "" if overran else "It makes the check fail when it is loaded."
+                return lambda: self._documents.put_away(id_, document, now, mark)
             return lambda: None
         first, count = (place.first, place.records) if place else (0, len(order.data))
         if order.name == b"check" and count != 1 and len(order.data) > 1:

@@ -11,6 +11,7 @@ from ..core.events import CatchUpRequest, CatchUpResult, CompactRequest, Compact
 from ..core.limits import Limits
 from ..core.validation import Flush, ValidateResult
 from ..log.admin import Storage
+from ..log.quarantine import Quarantine
 from .compactor import Compactor
 from .validator import Validator
 
@@ -19,7 +20,8 @@ Result: TypeAlias = CompactResult | CatchUpResult
 
 class Workers:
     """``put`` gets the validator's answers, on the loop, and ``put_from_thread`` those of the others, on threads of
-    theirs; ``failed`` is called where the validator can't go on. ``check``: records are validated from the start."""
+    theirs; ``failed`` is called where the validator can't go on. ``check``: records are validated from the start.
+    Documents in ``quarantine`` are loaded by none of them."""
 
     def __init__(
         self,
@@ -29,16 +31,19 @@ class Workers:
         put: Callable[[ValidateResult | Flush], None],
         put_from_thread: Callable[[Result], None],
         failed: Callable[[], None],
+        quarantine: Quarantine,
     ) -> None:
         self._storage, self._limits, self._put_from_thread = storage, limits, put_from_thread
-        self.validator = Validator(storage.snapshots, limits, put, failed, early=check)
+        self._quarantine = quarantine
+        self.validator = Validator(storage.snapshots, limits, put, failed, early=check, quarantine=quarantine)
 
     def start(self) -> None:
         """On the loop."""
         # Somebody waits for a catch-up, so its worker is there before it is needed.
         early = self._limits.catch_up_jobs > 0
-        self._compactor = Compactor(self._storage, self._limits, self._put_from_thread)
-        self._catch_up = Compactor(self._storage, self._limits, self._put_from_thread, early=early)
+        common = self._storage, self._limits, self._put_from_thread
+        self._compactor = Compactor(*common, quarantine=self._quarantine)
+        self._catch_up = Compactor(*common, early=early, quarantine=self._quarantine)
         self.validator.start()
 
     def compact(self, request: CompactRequest) -> None:

@@ -19,6 +19,7 @@ from typing import TypeAlias
 from ..core.limits import Limits
 from ..core.validation import Flush, Flushed, ReplicaDropped, ValidateRequest, ValidateResult
 from ..log.admin import SnapshotStore
+from ..log.quarantine import Quarantine
 from .batches import Batches
 from .documents import Document, Documents, Lane
 from .log_slices import Slice
@@ -35,9 +36,13 @@ class ValidationScheduler:
     seconds."""
 
     def __init__(
-        self, snapshots: SnapshotStore, limits: Limits, answer: Callable[[ValidateResult | Flush], None]
+        self,
+        snapshots: SnapshotStore,
+        limits: Limits,
+        answer: Callable[[ValidateResult | Flush], None],
+        quarantine: Quarantine | None = None,
     ) -> None:
-        self._documents = Documents(limits, answer)
+        self._documents = Documents(limits, answer, quarantine or Quarantine())
         self._batches = Batches(self._documents, snapshots)
         self._outcomes = Outcomes(self._documents)
 

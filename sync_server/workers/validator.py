@@ -20,6 +20,7 @@ from typing import TypeVar
 from ..core.limits import Limits
 from ..core.validation import Flush, ValidateResult
 from ..log.admin import SnapshotStore
+from ..log.quarantine import Quarantine
 from . import framing, process
 from .documents import Lane
 from .log_slices import close_log, read_slice
@@ -132,9 +133,10 @@ class Validator:
         answer: Callable[[ValidateResult | Flush], None],
         failed: Callable[[], None] = lambda: None,
         early: bool = False,
+        quarantine: Quarantine | None = None,
     ) -> None:
         self._early, self._failed = early, failed
-        self.scheduler = ValidationScheduler(log, limits, answer)
+        self.scheduler = ValidationScheduler(log, limits, answer, quarantine)
 
         def command(seconds: float, each: int, heavy: float, file: int) -> list[str]:
             milliseconds = (int(seconds * 1000), each, int(heavy * 1000))
@@ -295,7 +297,7 @@ class Validator:
         return worker
 
     def _hand_over(self, hands: _Hands, worker: _Worker, batch: list[Sent]) -> None:
-        size = sum(len(d) for s in batch for d in s.data)
+        size = sum(sum(map(len, s.data)) for s in batch)
         now = time.monotonic()
         hands.deadline = now + _PATIENCE * (max(_AT_LEAST, hands.seconds) + size / (1 << 20))
         hands.batch, hands.used = batch, now

@@ -30,7 +30,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
 
 from llmcrdt.crdt.backend import Backend, ParsedUpdate, Replica
 from llmcrdt.crdt.registry import backend, kinds
@@ -221,8 +220,9 @@ class ValidatorWorker:
         """The next updates that are applied together. False where the first of them is heavy."""
         read: list[ParsedUpdate] = []
         crdt = held.backend
-        wrong, seconds, size, first = None, 0.0, 0, self._good
-        for update in islice(data, first, None):
+        wrong, seconds, size, first, records = None, 0.0, 0, self._good, 0
+        while first + records < len(data):
+            update, count = crdt.join(data, first + records, most)
             work = crdt.estimate_work(update, held.blocks)
             seconds, size = seconds + work.seconds, size + len(update)
             if work.seconds > self._heavy and not read:
@@ -237,15 +237,16 @@ class ValidatorWorker:
                 wrong = error
                 break
             held.blocks += work.blocks
+            records += count
         if read:
-            self._progress.begin(self._at, first, len(read))
+            self._progress.begin(self._at, first, records)
             try:
                 act(read)
             except MalformedUpdate:
-                if len(read) > 1:
+                if records > 1:
                     raise _OneByOne from None
                 raise
-        self._good += len(read)
+        self._good += records
         if wrong is not None:
             raise wrong
         return True

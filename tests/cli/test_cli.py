@@ -109,6 +109,35 @@ def test_import_and_export_give_the_file_back(run: Run, tmp_path: Path) -> None:
     assert run("verify")[0] == 0
 
 
+def test_files_of_several_apis_are_found_out_and_come_back(run: Run, tmp_path: Path) -> None:
+    signed = {"type": "thinking", "thinking": "", "signature": "c2lnbmVk+/=="}
+    claude = {"role": "assistant", "content": [signed, {"type": "text", "text": "Hi"}]}
+    body = {"model": "m", "max_tokens": 9, "system": "s", "messages": [{"role": "user", "content": "Hello"}, claude]}
+    gemini = [{"role": "user", "parts": [{"text": "Hello"}]}, {"role": "model", "parts": [{"text": "Hi"}]}]
+    folder = tmp_path / "chats"
+    folder.mkdir()
+    (folder / "a.json").write_text(json.dumps(body))
+    (folder / "b.json").write_text(json.dumps(gemini))
+    (folder / "c.json").write_text('{"neither": 1}')
+    code, out, _ = run("import", folder, "--json")
+    said = json.loads(out)
+    assert code == 1
+    assert "no format that is known" in said["failed"][0]["error"]
+    one, other = (c["id"] for c in said["conversations"])
+    assert json.loads(run("export", other, "--format", "gemini")[1]) == gemini
+    _, out, err = run("export", one, "--format", "anthropic")
+    assert (json.loads(out), err) == (body["messages"], "")
+    request = json.loads(run("export", one, "--format", "anthropic", "--request")[1])
+    assert {**request, "messages": body["messages"]} == body
+    assert request["messages"][:2] == body["messages"] and request["messages"][2]["role"] == "user"
+    _, out, err = run("export", one, "--format", "anthropic", "--model", "another")
+    assert "c2lnbmVk" not in out
+    assert "anthropic/thinking" in err and "it is for another model" in err
+    assert "c2lnbmVk" not in run("export", one)[1] + run("show", one, "--json")[1]
+    code, _, err = run("import", folder / "b.json", "--format", "anthropic")
+    assert code == 1 and "[0].content" in err
+
+
 def test_a_folder_is_imported_at_once(run: Run, tmp_path: Path) -> None:
     folder = tmp_path / "chats"
     folder.mkdir()

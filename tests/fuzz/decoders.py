@@ -12,7 +12,7 @@ import random
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,6 +45,7 @@ from llmcrdt.exceptions import (
 )
 from llmcrdt.ids import document_bytes, new_document_id
 from llmcrdt.interop import openai_chat
+from llmcrdt.interop.registry import format_of, names
 from llmcrdt.kvcache import chunk_file
 from llmcrdt.prompt.generation_log import TokenLog
 from llmcrdt.repo import invite
@@ -290,6 +291,17 @@ _CHAT = (
     b'"tool_calls":[{"id":"1","type":"function","function":{"name":"f","arguments":"{}"}}]},'
     b'{"role":"tool","tool_call_id":"1","content":"r"}],"tools":[],"model":"m"}'
 )
+_FORMATS = Path(__file__).parents[1] / "vectors" / "interop"
+
+
+def _files_of(name: str) -> list[bytes]:
+    return [path.read_bytes() for path in sorted((_FORMATS / name).glob("*.json"))]
+
+
+def _read_format(name: str, text: str) -> object:
+    return format_of(name).read(openai_chat.parse(text))
+
+
 _SETTINGS = (
     b'host = "127.0.0.1"\nport = 8765\nallow_origin = ["a"]\nlog_level = "info"\n'
     b"[limits]\nrecord = 100\nhandshake = 2.5\n"
@@ -381,6 +393,11 @@ DECODERS = (
     Decoder("selections", _just(b'{"after":[],"entry":"AAAAAAAAAAAAAAAA","lamport":3}'),
             _text(lambda t: read_selection("select:g:AAAAAAAAAAAAAAAAAAAAAA", t)), ()),
     Decoder("schema versions", _just(b"1.0", b"2.0"), _text(schema.check_schema), (NewerDocument,)),
+    *(
+        Decoder(f"{name} files", _just(*_files_of(name)), _text(partial(_read_format, name)), (FormatError,), calls=400,
+                per_byte=400, memory=1 << 20)
+        for name in names()
+    ),
     Decoder("OpenAI chats", _just(_CHAT), _text(openai_chat.read_text), (FormatError,), calls=4000, per_byte=40,
             memory=256 << 10),
 )  # fmt: skip

@@ -1,10 +1,12 @@
-"""Feed every decoder with valid frames that were changed, and a repo with strangers' documents (documents.py):
+"""Feed every decoder with valid frames that were changed, a repo with strangers' documents (documents.py), all that
+takes updates with structures near the limits (structures.py), and where atheris is installed, each decoder with frames
+that reach new code (guided.py):
 
-    python tests/fuzz/fuzz.py --frames 1000000 --only wire
+    python tests/fuzz/fuzz.py --frames 1000000 --only wire --seconds 60
 
 Hypothesis makes the valid frames; each is changed in many ways. A failure prints the frame as hex. ``--only NAME``
-takes the decoders whose names hold that word ("documents": just those). Printed of each is how many frames it
-refused, the longest that it took, and the most memory it needed.
+takes the decoders whose names hold that word ("documents", "structures": just those). Printed of each is how many
+frames it refused, the longest that it took, and the most memory it needed.
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ from hypothesis import strategies as st
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.append(str(Path(__file__).parents[2]))
 import documents
+import guided
+import structures
 from decoders import DECODERS, Decoder
 from mutate_bytes import mutant
 
@@ -153,6 +157,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--frames", type=int, default=1_000_000, help="for the wire; a tenth for each of the others")
     parser.add_argument("--only", default="", help="decoders whose name holds this, or documents")
     parser.add_argument("--documents", type=int, default=2000, help="whole documents of strangers")
+    parser.add_argument("--schedules", type=int, default=3000, help="of structures near the limits")
+    parser.add_argument("--seconds", type=int, default=30, help="for each decoder, guided by what its frames reach")
     args = parser.parse_args(arguments)
     slow = False
     for decoder in DECODERS:
@@ -169,6 +175,9 @@ def main(arguments: list[str] | None = None) -> int:
                 flush=True,
             )
     broken = args.only in "documents" and documents.main(["--documents", str(args.documents)])
+    if args.only in "structures":
+        structures.main(["--schedules", str(args.schedules)])
+    broken = guided.main(["--seconds", str(args.seconds), "--only", args.only]) or broken
     return 1 if slow or broken else 0
 
 

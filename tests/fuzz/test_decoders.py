@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parent))
+import guided
 from decoders import DECODERS, GOOD, Decoder
 from fuzz import Broken, Report, feed, fuzz
 from mutate_bytes import leb128
@@ -35,6 +36,13 @@ def test_changed_frames_are_read_or_refused(decoder: Decoder) -> None:
     report = fuzz(decoder, 600)
     assert report.frames >= 600
     assert report.refused or not decoder.refusals
+
+
+@pytest.mark.parametrize("name", guided.names())
+def test_what_reached_new_code_once_is_read_or_refused(name: str) -> None:
+    take = guided.target(name).take
+    for frame in guided.kept(name)[:: 4 if name == "structures" else 1]:
+        take(frame)
 
 
 def test_a_decoder_that_breaks_a_bound_is_noticed() -> None:
@@ -134,8 +142,11 @@ def test_such_an_update_from_a_relay_is_set_aside_and_the_conversation_stays_goo
 
 @pytest.mark.parametrize("size", [(1 << 40) + 1, 1 << 63, (1 << 64) - 2])
 def test_a_worker_that_announces_an_impossible_piece_is_as_good_as_dead(size: int) -> None:
-    with pytest.raises(EOFError):
-        list(framing.read(io.BytesIO(size.to_bytes(8, "big") + b"x")))
+    for said in (size.to_bytes(8, "big"), (1).to_bytes(8, "big") + size.to_bytes(8, "big")):
+        with pytest.raises(EOFError):
+            list(framing.read(io.BytesIO(said + b"x")))
+        with pytest.raises(EOFError):
+            framing.Reader().feed(said + b"x")
 
 
 def test_a_schema_version_of_five_thousand_digits_is_a_newer_one() -> None:

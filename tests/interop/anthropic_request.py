@@ -110,6 +110,8 @@ def _block_problems(block: Any, role: str, *, first: bool) -> list[str]:
     if kind in wrong_side or (role != "assistant" and kind.endswith("_tool_result")):
         return [f"Input tag '{kind}' does not match any of the expected tags"]
     found = []
+    if "cache_control" in block and not _kind(block["cache_control"]):
+        found.append("cache_control.type: Field required")
     if kind == "text":
         if not isinstance(block.get("text"), str) or not block["text"].strip():
             found.append("text content blocks must be non-empty")

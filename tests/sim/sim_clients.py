@@ -86,6 +86,7 @@ class ClientProcess:
         self.wire: Wire | None = None
         self.refills = 0
         self._since: float | None = None
+        self._frames: list[bytes] = []
         self._version: int | None = None
         self._backoff = Backoff(rng.random)
         with disks.running(name):
@@ -171,10 +172,18 @@ class ClientProcess:
     def arrived(self, frame: bytes) -> None:
         if self._since is None:
             self._since = self.clock.now
+        self._frames.append(frame)
+        if len(self._frames) == 1:  # those that come before the link's thread gets to it are handled together
+            self.clock.after(self.rng.choice((0.0, 0.0, 0.05, 0.3)), self._handle_arrived)
+
+    def _handle_arrived(self) -> None:
+        frames, self._frames = self._frames, []
+        if not self.alive or not frames:
+            return
 
         def receive() -> None:
             try:
-                self.follower.receive(frame)
+                self.follower.receive(*frames)
             except RelayRefused as error:
                 raise StoreError(str(error)) from error  # a relay without a disk ends the connection
 
@@ -192,6 +201,7 @@ class ClientProcess:
 
     def _disconnect(self) -> None:
         wire, self.wire = self.wire, None
+        self._frames = []
         self.follower.disconnected()
         if wire is not None:
             wire.client_open = False

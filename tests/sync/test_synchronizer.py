@@ -156,13 +156,10 @@ class Network:
         connection = self.wires.get(device)
         if connection is None:
             return
-        weight = 0
-        for _ in range(min(count, len(connection.down))):
-            frame, w = connection.down.popleft()
-            weight += w
-            self.synchronizers[device].receive(frame)
-            self.collect(device)
-        self.step([Sent(connection.peer, weight)])
+        came = [connection.down.popleft() for _ in range(min(count, len(connection.down)))]
+        self.synchronizers[device].receive(*(frame for frame, _ in came))
+        self.collect(device)
+        self.step([Sent(connection.peer, sum(weight for _, weight in came))])
 
     def fire(self) -> None:
         timers, self.timers = self.timers, []

@@ -4,25 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
 
 from ..backend import NewField, NewNode, ParsedUpdate, Replica, Work
-from .compact import begin, catch_up_updates, compact_updates, load_all
 from .derive import derive_update
 from .redact import redact_updates
-from .replica import YjsReplica
 from .split import cut_update, split_update
-from .update import foreign_key, parse_update, read_state_vector
+from .update import foreign_key, join_words, parse_update, read_state_vector
 from .work import estimate_work
+
+if TYPE_CHECKING:
+    from .replica import YjsReplica
 
 
 class YjsBackend:
-    """``replicas`` makes them: a simulation gives each a writer identity from its seed."""
+    """``replicas`` makes them: a simulation gives each a writer identity from its seed. pycrdt is loaded with the first
+    replica: a list of conversations needs none."""
 
     kind = "yjs"
     empty = b"\x00\x00"
 
-    def __init__(self, replicas: Callable[..., YjsReplica] = YjsReplica) -> None:
-        self._replicas = replicas
+    def __init__(self, replicas: Callable[..., YjsReplica] | None = None) -> None:
+        self._given = replicas
+
+    @property
+    def _replicas(self) -> Callable[..., YjsReplica]:
+        from .replica import YjsReplica
+
+        return self._given or YjsReplica
 
     def make_replica(self, roots: Iterable[str], applying: AbstractContextManager[None] | None = None) -> Replica:
         return self._replicas(roots) if applying is None else self._replicas(roots, applying=applying)
@@ -46,6 +55,9 @@ class YjsBackend:
     def estimate_work(self, update: bytes, blocks: int) -> Work:
         return estimate_work(update, blocks)
 
+    def join(self, updates: Sequence[bytes], first: int, most: float) -> tuple[bytes, int]:
+        return join_words(updates, first, most)
+
     def cut(self, update: bytes) -> list[bytes]:
         return cut_update(update)
 
@@ -56,13 +68,21 @@ class YjsBackend:
         return redact_updates(whole, updates)
 
     def compact(self, updates: Iterable[bytes]) -> list[bytes]:
+        from .compact import compact_updates
+
         return compact_updates(updates)
 
     def catch_up(self, snapshot: Sequence[bytes], before: Sequence[bytes], tail: Sequence[bytes]) -> bytes:
+        from .compact import catch_up_updates
+
         return catch_up_updates(snapshot, before, tail)
 
     def begin(self, first: bytes) -> Replica:
+        from .compact import begin
+
         return begin(first, self._replicas)
 
     def load_all(self, updates: Iterable[bytes]) -> tuple[Replica, list[bytes]]:
+        from .compact import load_all
+
         return load_all(updates)

@@ -6,7 +6,7 @@ what comes after a hole in what a client wrote, and go wrong when one run of str
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ...exceptions import MalformedUpdate
@@ -22,10 +22,13 @@ _SMALL = 2 << 10
 
 
 class Intake:
-    """The knowledge of what one core has, and the updates that wait. Errors of the core go through."""
+    """The knowledge of what one core has, and the updates that wait. Errors of the core go through.
 
-    def __init__(self, doc: Any) -> None:
-        self._doc = doc
+    ``try_to_read`` has the core read an update, and raises ValueError where it can't: JSON in it is none, say. One that
+    waits is read only when the document is encoded with it, and nobody could do that any more."""
+
+    def __init__(self, doc: Any, try_to_read: Callable[[bytes], object]) -> None:
+        self._doc, self._try_to_read = doc, try_to_read
         self.waiting = Waiting()
         # Updates that waited, and are to be looked at again.
         self._ready: dict[bytes, None] = {}
@@ -67,10 +70,14 @@ class Intake:
         if not self._exact and (span.nested or span.odd or span.lacks(self._known)):
             self._look()
         missing = {} if span.odd else span.behind(self._known)
-        if not missing and (span.odd or span.lacks(self._known)):
+        if missing:
+            self._try_to_read(update)
+        elif span.odd or span.lacks(self._known):
             now, missing = part_update(update, self._known)
+            if missing:
+                self._try_to_read(update)
             self._put(now, read_update(now))
-        elif not missing:
+        else:
             self._put(update, span)
         missing = missing or (self._not_deleted(span) if span.deletes else {})
         if missing and (len(missing) > 1 or len(update) > _SMALL):

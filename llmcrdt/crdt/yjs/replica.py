@@ -55,7 +55,7 @@ class YjsReplica:
         self._applying = nullcontext() if applying is None else applying
         self._doc: Any = pycrdt.Doc() if client_id is None else pycrdt.Doc(client_id=client_id)
         self._maps: dict[str, Any] = {root: self._doc.get(root, type=pycrdt.Map) for root in roots}
-        self._intake = Intake(self._doc)
+        self._intake = Intake(self._doc, pycrdt.get_state)
         self._heard = _Heard()
         self._subscriptions: list[Any] = []
         self.broken = False
@@ -77,7 +77,7 @@ class YjsReplica:
                 self._intake.sure = True
             else:
                 self._confirm()
-        touched, emitted = self._take()
+        touched, emitted = self._heard.take()
         changed = bool(emitted or touched)
         if pending or (waited and changed):
             # yrs 0.28 does not tell of all that it deletes when what waited is there
@@ -152,7 +152,7 @@ class YjsReplica:
                 while count < len(updates) and not waits:
                     waits = self._intake.give(*updates[count])
                     count += 1
-            _, emitted = self._take()
+            _, emitted = self._heard.take()
             news = _merged(emitted) if emitted else _EMPTY
             # If all was told again, all of it is in, and the version, which names every client, needn't be read.
             told = read_update(news).written
@@ -234,7 +234,7 @@ class YjsReplica:
             raise
         finally:
             self._heard.touching = True
-        _, emitted = self._take()
+        _, emitted = self._heard.take()
         edit.update = _merged(emitted) if emitted else b""
         self._intake.wrote(edit.update)
 
@@ -274,9 +274,6 @@ class YjsReplica:
         for root, shared in self._maps.items():
             self._subscriptions.append(shared.observe_deep(self._heard.events_of(root)))
 
-    def _take(self) -> tuple[Touched, list[bytes]]:
-        return self._heard.take()
-
     def _confirm(self) -> None:
         """Raises MalformedUpdate where something that was given to the core waits for itself."""
         if not self._intake.took_all():
@@ -304,7 +301,7 @@ class _Guard:
             case None | LLMCRDTError():
                 return
             case ValueError():
-                self._replica._take()
+                self._replica._heard.take()
                 raise MalformedUpdate(f"{self._message} ({error})") from None
             case RuntimeError():
                 pass

@@ -16,6 +16,8 @@ from .update import Struct, read_stretches, read_structs, write_deletes
 _HEAD = 32
 """Bytes that a piece has at most beside its structs and deletes, and a cut text beside its characters, rounded up."""
 _TEXT = 4
+_CHARACTER = 4
+"""Bytes that one has at most."""
 _LEFT, _RIGHT = 0x80, 0x40
 
 RECORD = 1 << 20
@@ -126,8 +128,13 @@ def _bodies(update: bytes, struct: Struct, most: int, strict: bool) -> list[tupl
     out: list[tuple[int, bytes, bool]] = []
     clock, at = struct.clock, 0
     head = update[struct.start : struct.content]
+    room = most - max(_HEAD, len(head)) - 2 * _HEAD
+    if room < _CHARACTER:
+        if strict:
+            raise MalformedUpdate("The update holds a value that is larger than a record may be.")
+        return [(struct.clock, whole, False)]
     while at < len(text):
-        stop = _boundary(text, min(len(text), at + most - max(_HEAD, len(head)) - 2 * _HEAD))
+        stop = _boundary(text, min(len(text), at + room))
         part = text[at:stop]
         if at:
             flags = (info & 0x3F) | _LEFT | (_RIGHT if right else 0)

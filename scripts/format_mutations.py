@@ -1,0 +1,76 @@
+"""Ways to break what docs/interop.md promises in the code, and the test that must notice each."""
+
+from __future__ import annotations
+
+from mutations import Mutation
+
+_DOCUMENTS = "tests/interop/test_formats_in_documents.py::"
+_RULES = "tests/interop/test_rules.py::"
+_CLAUDE = "tests/interop/test_anthropic.py"
+_RESPONSES = "tests/interop/test_openai_responses.py"
+_GEMINI = "tests/interop/test_gemini.py"
+_THINKING = "tests/interop/test_reasoning_content.py"
+
+FORMAT_MUTATIONS = (
+    Mutation(
+        "F", "every hidden field goes out", "llmcrdt.interop.export:export",
+        "replace(e, hidden=sent.get(e.id, {})) if e.hidden else e", "e", _CLAUDE,
+    ),
+    Mutation(
+        "F", "what a summary covers goes out", "llmcrdt.interop.export:export",
+        "with_summaries(entries)", "entries", _RULES + "test_a_summary_stands_for_what_it_covers",
+    ),
+    Mutation(
+        "F", "what stands in a hidden place of a part goes out", "llmcrdt.interop.hiding:restore",
+        "[replace(place, accepts=lambda value: True) for place in places]", "[]",
+        _DOCUMENTS + "test_a_value_in_a_hidden_place_of_a_part_does_not_go_out",
+    ),
+    Mutation(
+        "F", "a field puts any value back", "llmcrdt.interop.hiding:restore",
+        "and place.accepts(value)", "and True", _CLAUDE,
+    ),
+    Mutation(
+        "F", "an imported answer takes any field", "ImportChain._entry",
+        "digests if digests or head.frame else None", "digests if digests else None",
+        _DOCUMENTS + "test_nobody_adds_a_field_to_an_imported_answer",
+    ),
+    Mutation(
+        "F", "a signature holds on every list", "ImportChain._to_frame",
+        'replace(field, binding={**field.binding, "frame": self._hash})', "field",
+        _RULES + "test_a_signature_holds_on_its_list_only",
+    ),
+    Mutation(
+        "F", "calls share an id", "CallIds.give",
+        "not self._form.fullmatch(made) or made in self._taken", "not self._form.fullmatch(made)", _CLAUDE,
+    ),
+    Mutation(
+        "F", "thinking goes out unsigned", "llmcrdt.interop.anthropic:_valid_answer",
+        'block if isinstance(block.get("signature"), str) and isinstance(block.get("thinking"), str) else None',
+        "block", _CLAUDE,
+    ),
+    Mutation(
+        "F", "half of a search goes out", "llmcrdt.interop.anthropic:_Writer._assistant_blocks",
+        "block is None or (lacking and _of_pair(block) in lacking)", "block is None", _CLAUDE,
+    ),
+    Mutation(
+        "F", "reasoning ends an answer", "llmcrdt.interop.openai_responses:_Writer._answer",
+        'kept and type_of(kept[-1]) == "reasoning"', "False",
+        _RULES + "test_reasoning_that_nothing_follows_is_left_out",
+    ),
+    Mutation(
+        "F", "ids stay where their reasoning does not", "llmcrdt.interop.openai_responses:_Writer._answer",
+        "if stripped:", "if False:", _DOCUMENTS + "test_reasoning_that_stays_takes_the_ids_after_it_along",
+    ),
+    Mutation(
+        "F", "a call goes out unsigned", "llmcrdt.interop.gemini:_Writer._sign",
+        "self._signs or signed is not False", "False", _GEMINI,
+    ),
+    Mutation(
+        "F", "a call follows a turn of the model's", "llmcrdt.interop.gemini:_Writer._answer",
+        "(generated or calls)", "generated", _GEMINI,
+    ),
+    Mutation(
+        "F", "a call comes back without its reasoning", "ReasoningContent.finish",
+        "not isinstance(made.get(_KEY), str)", "False", _THINKING,
+    ),
+)  # fmt: skip

@@ -1,0 +1,211 @@
+"""Rules of formats at places where histories seldom go."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import llmcrdt
+from llmcrdt.document.binding import Target
+from llmcrdt.document.canonical import exact_json
+from llmcrdt.document.entry import Entry
+from llmcrdt.document.frame import EMPTY_FRAME, Frame
+from llmcrdt.ids import EntryId
+from llmcrdt.interop.export import Export, export
+from llmcrdt.interop.registry import format_of
+from llmcrdt.interop.turns import CONTINUE
+from llmcrdt.testing.format_suite import NOW, stored
+
+sys.path.insert(0, str(Path(__file__).parent))
+import anthropic_request
+import responses_request
+import test_ollama
+import test_reasoning_content
+
+USER = {"role": "user", "content": "go"}
+
+
+def read(name: str, *messages: Any, **more: Any) -> list[Entry]:
+    form = format_of(name)
+    return stored(form.read({form.member: list(messages), **more}))
+
+
+def put(name: str, entries: Sequence[Entry], target: Target | None = None) -> Export:
+    return export(format_of(name), entries, target or format_of(name).target(), now=NOW)
+
+
+def generated(entries: Sequence[Entry]) -> list[Entry]:
+    """The entries, as if a request had been sent from here for each answer."""
+    return [replace(e, frame=Frame(None, (), EMPTY_FRAME)) if e.role == "assistant" else e for e in entries]
+
+
+def again(entries: Sequence[Entry]) -> list[Entry]:
+    """The same entries once more, under ids of their own."""
+    return [replace(entry, id=EntryId(entry.id[::-1])) for entry in entries]
+
+
+def test_a_signature_holds_on_its_list_only() -> None:
+    thinking = {"type": "thinking", "thinking": "x", "signature": "OPAQUE"}
+    found = {"type": "web_search_result", "url": "u", "encrypted_content": "FOUND"}
+    search = {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {}}
+    result = {"type": "web_search_tool_result", "tool_use_id": "s", "content": [found]}
+    answer = {"role": "assistant", "content": [thinking, search, result, {"type": "text", "text": "y"}]}
+    entries = read("anthropic", USER, answer)
+    assert "OPAQUE" in exact_json(put("anthropic", entries).body)
+    (other,) = read("anthropic", {"role": "user", "content": "before"})
+    made = put("anthropic", [other, *entries])
+    assert [line.reason for line in made.left_out] == ["frame"]
+    assert made.left_out[0].by == other.id
+    assert "OPAQUE" not in exact_json(made.body) and "FOUND" in exact_json(made.body)
+
+
+def test_the_last_four_cache_points_stay() -> None:
+    point = {"type": "text", "text": "x", "cache_control": {"type": "ephemeral"}}
+    messages = [{"role": "user", "content": [point, point]}, {"role": "assistant", "content": [point]}] * 2
+    entries = read("anthropic", *messages, system=[point])
+    body = put("anthropic", entries).body
+    assert anthropic_request.problems(body) == []
+    points = [["cache_control" in block for block in message["content"]] for message in body["messages"][:4]]
+    assert points == [[False, False], [False], [True, True], [True]]
+    assert "cache_control" in body["system"][0]
+
+
+def test_a_tool_of_the_servers_that_nobody_ran_gets_an_error() -> None:
+    search = {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {}}
+    call = {"type": "tool_use", "id": "t", "name": "look", "input": {}}
+    result = {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": "x"}]}
+    both = read("anthropic", USER, {"role": "assistant", "content": [search, call]}, result)
+    text = {"type": "text", "text": "and"}
+    open_ended = read("anthropic", USER, {"role": "assistant", "content": [search, text]})
+    followed = [*open_ended, *again(read("anthropic", USER, {"role": "assistant", "content": "y"})[1:])]
+    for entries in (both, open_ended, followed, generated(followed)):
+        made = put("anthropic", entries)
+        assert anthropic_request.problems(made.body) == []
+        assert "web_search_tool_result_error" in exact_json(made.messages)
+    sent = put("anthropic", generated(open_ended)).body["messages"]
+    whole = put("anthropic", generated(followed)).messages
+    assert whole[: len(sent)] == sent and sent[-1]["content"] == CONTINUE
+
+
+def test_a_compaction_in_the_middle_is_told_as_text() -> None:
+    block = {"type": "compaction", "content": "They met.", "signature": "OPAQUE"}
+    entries = read("anthropic", {"role": "assistant", "content": [block]}, USER)
+    assert put("anthropic", entries).messages[0]["content"] == [block]
+    (summed,) = [entry for entry in entries if entry.hidden]
+    unbound = {name: replace(field, binding={"provider": "anthropic"}) for name, field in summed.hidden.items()}
+    (other,) = read("anthropic", {"role": "user", "content": "before"})
+    made = put("anthropic", [other, replace(summed, hidden=unbound), *entries[1:]])
+    assert anthropic_request.problems(made.body) == []
+    assert made.messages[1]["content"] == "They met."
+    for name in ("openai-chat", "gemini", "openai-responses", "ollama"):
+        assert "They met." in exact_json(put(name, entries).body)
+
+
+def test_reasoning_that_nothing_follows_is_left_out() -> None:
+    reasoning = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "OPAQUE"}
+    entries = read("openai-responses", USER, reasoning)
+    assert put("openai-responses", entries).messages == [USER]
+    two = read("openai-responses", USER, reasoning, {"role": "assistant", "content": "x"}, {**reasoning, "id": "rs_2"})
+    assert [item.get("id") for item in put("openai-responses", two).messages] == [None, "rs_1", None]
+
+
+def test_an_item_that_comes_twice_has_its_id_once() -> None:
+    answer = {"type": "message", "id": "msg_1", "role": "assistant", "content": "x"}
+    kept = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "OPAQUE"}
+    by_id = {"type": "reasoning", "id": "rs_2", "summary": []}
+    for reasoning in (kept, by_id):
+        entries = read("openai-responses", USER, reasoning, answer)
+        made = put("openai-responses", [*entries, *again(entries)])
+        assert responses_request.problems(made.body) == []
+        assert [item.get("id") for item in made.messages].count("msg_1") == 1
+
+
+def test_outputs_have_the_form_of_their_call() -> None:
+    calls: list[Any] = [
+        {"type": kind, "call_id": kind, "id": f"{kind}_1", "action": {}}
+        for kind in ("computer_call", "local_shell_call", "shell_call", "apply_patch_call")
+    ]
+    made = put("openai-responses", read("openai-responses", USER, *calls))
+    assert responses_request.problems(made.body) == []
+    assert [item["type"] for item in made.messages[5:]] == [f"{call['type']}_output" for call in calls]
+
+
+def test_a_result_names_the_call_that_it_answers() -> None:
+    calls = [{"id": id_, "function": {"name": "f", "arguments": {}}} for id_ in ("a", "b")]
+    results = [{"role": "tool", "tool_call_id": id_, "tool_name": "f", "content": id_} for id_ in ("b", "a")]
+    entries = read("ollama", USER, {"role": "assistant", "content": "", "tool_calls": calls}, *results)
+    named = llmcrdt.Unknown({"type": "ollama/message", "named": ["tool_name"]})
+    vague = [replace(e, parts=(e.parts[0], named)) if e.role == "tool" else e for e in entries]
+    made = put("ollama", vague)
+    assert test_ollama.problems(made.body) == []
+    assert made.messages[2]["tool_call_id"] == "b" and "tool_call_id" not in made.messages[3]
+
+
+def test_a_signature_stays_with_its_call_or_goes() -> None:
+    signed = {"extra_content": {"google": {"thought_signature": "OPAQUE"}}}
+    calls = [{"id": c, "type": "function", "function": {"name": c, "arguments": "{}"}} for c in ("a", "b")]
+    answer = {"role": "assistant", "content": None, "tool_calls": [{**calls[0], **signed}, calls[1]]}
+    entries = read("openai-chat", USER, answer)
+    assert put("openai-chat", entries).messages[1]["tool_calls"][0]["extra_content"]
+    first, second = entries[1].tool_calls
+    broken = (replace(first, name=""), second)
+    made = put("openai-chat", [entries[0], replace(entries[1], parts=broken)])
+    assert [call["id"] for call in made.messages[1]["tool_calls"]] == ["b"]
+    assert "OPAQUE" not in exact_json(made.body)
+
+
+def test_a_custom_tool_becomes_a_function_where_there_are_no_others() -> None:
+    custom = {"id": "c", "type": "custom", "custom": {"name": "shell", "input": "ls"}}
+    entries = read("openai-chat", USER, {"role": "assistant", "content": None, "tool_calls": [custom]})
+    made = put("reasoning-content", entries)
+    assert test_reasoning_content.problems(made.body) == []
+    assert made.messages[1]["tool_calls"][0]["function"] == {"name": "shell", "arguments": '{"input":"ls"}'}
+
+
+def test_tools_of_one_api_are_those_of_another() -> None:
+    schema = {"type": "object", "properties": {"at": {"type": "string"}}}
+    entries = read("anthropic", USER, tools=[{"name": "look", "description": "Look.", "input_schema": schema}])
+    function = {"name": "look", "description": "Look.", "parameters": schema}
+    assert put("openai-chat", entries).body["tools"] == [{"type": "function", "function": function}]
+    assert put("ollama", entries).body["tools"] == [{"type": "function", "function": function}]
+    assert put("openai-responses", entries).body["tools"] == [{"type": "function", **function, "strict": False}]
+    (declared,) = put("gemini", entries).body["tools"][0]["functionDeclarations"]
+    assert declared == {"name": "look", "description": "Look.", "parametersJsonSchema": schema}
+    (chat,) = put("anthropic", read("openai-chat", USER, tools=[{"type": "function", "function": function}])).body[
+        "tools"
+    ]
+    assert chat == {"name": "look", "description": "Look.", "input_schema": schema}
+
+
+def test_a_picture_of_one_api_is_one_of_another() -> None:
+    data = "iVBORw0KGgo="
+    source = {"type": "base64", "media_type": "image/png", "data": data}
+    entries = read("anthropic", {"role": "user", "content": [{"type": "image", "source": source}]}, system="s")
+    uri = f"data:image/png;base64,{data}"
+    shown: dict[str, Any] = {
+        "openai-chat": [{"type": "image_url", "image_url": {"url": uri}}],
+        "openai-responses": [{"type": "input_image", "image_url": uri, "detail": "auto"}],
+        "gemini": [{"inlineData": {"mimeType": "image/png", "data": data}}],
+        "ollama": [data],
+    }
+    for name, wanted in shown.items():
+        message = put(name, entries).messages[-1]
+        assert message.get("images" if name == "ollama" else "parts" if name == "gemini" else "content") == wanted
+        back = put("anthropic", read(name, message))
+        assert back.messages[0]["content"] == [{"type": "image", "source": source}], name
+
+
+def test_a_summary_stands_for_what_it_covers(tmp_path: Path) -> None:
+    with llmcrdt.open(tmp_path / "a.db") as repo:
+        conv = repo.create()
+        conv.append("user", "COVERED")
+        answer = conv.append("assistant", "COVERED too", frame=conv.transcript())
+        conv.summarize(until=answer, text="They met.")
+        conv.append("user", "more")
+        entries = list(conv.transcript())
+        for name in ("openai-chat", "anthropic", "openai-responses", "gemini", "ollama"):
+            text = exact_json(put(name, entries).body)
+            assert "They met." in text and "COVERED" not in text and "more" in text, name
