@@ -1,4 +1,4 @@
-"""What ``llmcrdt`` offers, for type checkers and editors."""
+"""The names that ``llmcrdt`` offers, for type checkers and editors."""
 
 from . import exceptions as exceptions
 from .document.binding import FieldReport as FieldReport

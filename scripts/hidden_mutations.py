@@ -153,7 +153,7 @@ HIDDEN_MUTATIONS = (
     ),
     Mutation(
         "H", "a key made on purpose is not enough", "ConversationCore.check_key",
-        " or newest == self.passed_over", "",
+        " or newest == self._passed_over", "",
         _SEAL + "test_a_device_without_the_newest_key_says_so_before_it_seals_under_another_one",
     ),
     Mutation(

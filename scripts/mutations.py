@@ -91,11 +91,11 @@ MUTATIONS = (
         _TALK + "test_an_unfinished_entry_is_in_no_frame",
     ),
     Mutation(
-        "O3", "the first generation begins the transcript", "Order._count",
+        "O3", "the first generation begins the transcript", "recount",
         "latest = max(", "latest = min(", _MODEL,
     ),
     Mutation(
-        "O3", "new input goes into the frame of the last generation", "Order._extend",
+        "O3", "new input goes into the frame of the last generation", "append_last",
         "[*now.tail, node.id]", "[node.id, *now.tail]", _MODEL,
     ),
     Mutation(
@@ -117,7 +117,7 @@ MUTATIONS = (
         "if not attached.isdisjoint(before):", "if False:", _MODEL,
     ),
     Mutation(
-        "O3", "what a frame holds stands after it once more", "Order._count",
+        "O3", "what a frame holds stands after it once more", "recount",
         ".difference(islice(head, min(same, cut), None))", "", _MODEL,
     ),
     Mutation(
@@ -125,12 +125,12 @@ MUTATIONS = (
         "oldest_first(entries)", "entries", _RENDER + "test_o3_stale_settings_count_for_nothing",
     ),
     Mutation(
-        "O4", "what is hidden is not listed", "ConversationView._elsewhere.elsewhere",
-        "ids = by_age(hidden_by, self.order.sound())", "ids = []",
+        "O4", "what is hidden is not listed", "list_elsewhere.elsewhere",
+        "ids = by_age(hidden_by, order.sound())", "ids = []",
         _TALK + "test_an_edit_shows_its_branch_and_select_brings_the_old_one_back",
     ),
     Mutation(
-        "O4", "whoever hides has seen everything", "ConversationView._unseen",
+        "O4", "whoever hides has seen everything", "elsewhere:_unseen",
         "unseen |= left - with_ancestors(seen, sound, down_to) if left else left", "pass",
         _TALK + "test_two_devices_that_answer_at_once_lose_nothing",
     ),
@@ -140,7 +140,7 @@ MUTATIONS = (
         _RULES + "test_o4_elsewhere_is_the_same_for_an_object_in_use_and_a_fresh_one",
     ),
     Mutation(
-        "O4", "who edits an edit has not seen the first words", "ConversationView._made_of",
+        "O4", "who edits an edit has not seen the first words", "elsewhere:_origins",
         "path[-1] in sound and (origin := sound[path[-1]].alternative_of)", "origin := None",
         _RULES + "test_o4_whoever_edits_an_edit_has_seen_what_that_was_made_of",
     ),
@@ -149,8 +149,8 @@ MUTATIONS = (
         "e.hidden_by, ", "", _RULES + "test_o4_the_hash_of_elsewhere_covers_all_of_it",
     ),
     Mutation(
-        "O6", "a selection that was written over goes on counting", "ConversationView._forget_act",
-        "self.order.unselect(act)", "pass",
+        "O6", "a selection that was written over goes on counting", "StandingActs._forget",
+        "self._order.unselect(act)", "pass",
         _RULES + "test_o6_of_two_selections_under_one_key_the_one_that_stands_there_counts",
     ),
     Mutation(
@@ -264,7 +264,7 @@ MUTATIONS = (
         _ERASE + "test_the_words_are_in_no_file_and_the_place_stays",
     ),
     Mutation(
-        "O7", "an erase takes another one's mark away", "erase",
+        "O7", "an erase takes another one's mark away", "erasure:erase",
         "if mark in (replica.node(schema.ENTRIES, entry) or ()):", "if False:",
         _RULES + "test_o7_an_erase_is_written_once",
     ),
@@ -298,7 +298,7 @@ MUTATIONS = (
         'if field.startswith("live:"):', "if False:", _TALK + "test_a_stream_grows_elsewhere_and_is_sealed_once",
     ),
     Mutation(
-        "O10", "a summary hides nothing from prompts", "_with_summaries",
+        "O10", "a summary hides nothing from prompts", "with_summaries",
         "by_covered = {covered: summary for summary, ids in printed.items() for covered in ids}",
         "by_covered: dict[EntryId, EntryId] = {}",
         "tests/document/test_summary.py::test_prompts_hold_the_summary_and_the_transcript_holds_everything",
@@ -530,7 +530,7 @@ MUTATIONS = (
         _ACTS + "test_a_claim_of_a_dead_session_is_taken_over_by_one",
     ),
     Mutation(
-        "claims", "a claim that was written over goes on counting", "ConversationView._forget_act",
+        "claims", "a claim that was written over goes on counting", "StandingActs._forget",
         "del self.claims[act.call][act.session]", "pass", _ACTS + "test_a_claim_that_was_written_over_is_none",
     ),
 )  # fmt: skip

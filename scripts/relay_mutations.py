@@ -100,7 +100,12 @@ RELAY_MUTATIONS = (
     ),
     Mutation(
         "duties", "the outbox is not sent again after a reconnection", "ConnectionSync._go_live",
-        "self.push(doc)", "", _SEEDS,
+        "self.push(doc)", "pass", _SEEDS,
+    ),
+    Mutation(
+        "duties", "what comes after an acknowledgement is read before it decides", "KeptTogether.before",
+        "event.document in self._acked", "False",
+        "tests/sync/test_kept_together.py::test_what_is_said_of_logs_is_kept_together_and_nothing_else",
     ),
     Mutation(
         "duties", "a cursor is remembered before what the log lacks is queued", "ConnectionSync._handle_log",

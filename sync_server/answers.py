@@ -13,12 +13,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from .core.validation import DiffRequest, Received
-from .net.connection import Connection, Outgoing
+from .net.connection import Connection
+from .net.outgoing import Outgoing
 
 _KNOWN = 1_024
 """Documents of which it is known how large an answer was."""
 _PATIENCE, _LEAST = 10.0, 64 << 10
-"""Where others wait: seconds after which an answer has to leave with so many bytes a second."""
+"""If others wait: seconds after which an answer has to leave with so many bytes a second."""
 
 
 @dataclass(slots=True)

@@ -13,7 +13,8 @@ from .core.events import Event, Sent
 from .core.limits import Limits
 from .core.validation import DiffResponse
 from .doors.base import Door, Refused
-from .net.connection import Connection, Outgoing
+from .net.connection import Connection
+from .net.outgoing import Outgoing
 
 logger = logging.getLogger(__name__)
 

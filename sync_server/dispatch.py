@@ -12,7 +12,8 @@ from .answers import Answers
 from .connections import Connections, Encoded, encode
 from .core.events import Drop, Send
 from .core.validation import DiffResponse
-from .net.connection import Connection, Outgoing
+from .net.connection import Connection
+from .net.outgoing import Outgoing
 from .workers.scheduler import Order
 
 Frames: TypeAlias = dict[str, Encoded]

@@ -31,11 +31,13 @@ from .log.admin import Storage
 from .log.file import DATABASE
 from .log.sqlite import SqliteStorage
 from .log_lines import FewLines
-from .net.connection import SLICE, Connection, Socket
+from .net.connection import Connection
 from .net.large import LargeRoom
+from .net.outgoing import SLICE
 from .net.strangers import Strangers
 from .net.tls import Certificate
 from .net.turns import SocketTurns
+from .net.websocket import Socket
 from .sessions import Sessions
 from .step_loop import StepLoop
 from .subjects import Subjects
@@ -177,7 +179,7 @@ class Relay:
         # All that came in is validated, appended and acknowledged before the relay ends.
         await self._steps.stop()
         await self._workers.stop()
-        # What the thread handed over last is sent before this goes on.
+        # All that the thread handed over last is sent before this goes on.
         await asyncio.sleep(0)
         retry_after = int(self.limits.retry_after * 1000)
         goodbye = Error(ErrorCode.SHUTTING_DOWN, "The relay is stopping.", retry_after=retry_after)

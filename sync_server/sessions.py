@@ -33,7 +33,8 @@ from .core.validation import DiffRequest, Left, MergeRequest, Received, Request
 from .doors.base import Answer, DoorType, House, Refused, Upgrade
 from .doors.registry import find
 from .http import bearer
-from .net.connection import OBJECT, Connection, Socket
+from .net.connection import OBJECT, Connection
+from .net.websocket import Socket
 from .subjects import Subjects
 
 logger = logging.getLogger(__name__)

@@ -184,7 +184,7 @@ class StepLoop:
             return None
 
     def _hand_out(self, orders: Sequence[ValidateRequest | ReplicaDropped]) -> None:
-        """Where the step is taken, before its commit."""
+        """On the thread that takes the step, before its commit."""
         if orders and self._under_way:
             self._loop.call_soon_threadsafe(self._workers.validator.put, *orders)
         elif orders:

@@ -1,4 +1,4 @@
-"""What makes `.venv`: progress from a build's output, the wheel's key and cache, the stamp, the line that helps."""
+"""The making of `.venv`: progress from a build's output, the wheel's key and cache, the stamp, the line that helps."""
 
 from __future__ import annotations
 
@@ -247,7 +247,7 @@ def test_nothing_makes_pip_install_elsewhere(monkeypatch: pytest.MonkeyPatch) ->
     assert env["PIP_USER"] == "0"
 
 
-# What is missing
+# Missing tools
 
 
 @pytest.fixture
@@ -311,7 +311,7 @@ def test_a_python_that_is_too_old_or_absent_is_said_in_one_line() -> None:
 
 
 def calls_of_install(monkeypatch: pytest.MonkeyPatch, extras: set[str], failing: str = "") -> list[list[str]]:
-    """What pip would be called with; the call whose title is ``failing`` fails."""
+    """The calls that pip would get; the call whose title is ``failing`` fails."""
     calls: list[list[str]] = []
 
     def run(title: str, command: list[str | Path], log: Path, env: dict[str, str]) -> None:

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="elsewhere a folder c
 
 
 class Disk:
-    """What fsync has brought to disk: sizes of files by inode, and names in folders."""
+    """All that fsync has brought to disk: sizes of files by inode, and names in folders."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._sizes: dict[int, int] = {}

@@ -44,7 +44,7 @@ def words(text: str) -> str:
 
 
 def docstrings() -> Iterator[tuple[str, str]]:
-    """Where each docstring of the packages stands, and its text."""
+    """The place of each docstring of the packages, and its text."""
     for package in ("llmcrdt", "sync_server"):
         for path in sorted((ROOT / package).rglob("*.py")):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -91,7 +91,7 @@ def test_a_word_that_nobody_uses_would_be_noticed() -> None:
 
 @pytest.fixture(scope="module")
 def prose() -> list[tuple[str, str]]:
-    """Where each line of a page and each docstring stands, and its words without names. Read once for all words."""
+    """The place of each line of a page and of each docstring, and its words without names. Read once for all words."""
     lines = [
         (f"{path.relative_to(ROOT)}:{number}", words(line))
         for path in PAGES

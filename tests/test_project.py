@@ -1,4 +1,4 @@
-"""What is true of the project as a whole."""
+"""Properties of the project as a whole."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ELSEWHERE = {
 
 
 def files_of_the_project() -> list[Path]:
-    """What git tracks, or would; where there is no git, all that isn't a cache."""
+    """The files that git tracks, or would; where there is no git, all that isn't a cache."""
     try:
         command = ["git", "-C", str(ROOT), "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
         names = subprocess.run(command, capture_output=True, check=True).stdout.decode().split("\0")

@@ -11,7 +11,7 @@ PATIENCE = 60.0
 
 
 def eventually(ask: Callable[[], Any], wanted: Callable[[Any], object] = bool) -> Any:
-    """What ``ask`` says as soon as it is what is wanted."""
+    """The answer of ``ask`` as soon as it is what is wanted."""
     end = time.monotonic() + PATIENCE
     while not wanted(answer := ask()):
         assert time.monotonic() < end, f"still {str(answer)[:500]}"

@@ -13,6 +13,7 @@ import llmcrdt
 from llmcrdt.cli.terminal import safe
 from llmcrdt.exceptions import SyncError
 
+from .completion import complete_conversation, conversation_id
 from .options import (
     INTERRUPTED,
     Repos,
@@ -31,7 +32,7 @@ from .relays import what_to_do
 
 
 @click.command()
-@click.argument("id")
+@conversation_id
 @model_file
 @cache_dir
 @max_tokens
@@ -82,7 +83,7 @@ def generate(
 
 
 @click.command()
-@click.argument("id", required=False)
+@click.argument("id", required=False, shell_complete=complete_conversation)
 @model_file
 @cache_dir
 @click.option("--title", default="", help="title of a new conversation")

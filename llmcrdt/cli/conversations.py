@@ -1,18 +1,15 @@
-"""Commands about conversations and their entries."""
+"""Commands about whole conversations."""
 
 from __future__ import annotations
 
-import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import click
 
-import llmcrdt
-from llmcrdt.cli.terminal import print_entry, safe
-
-from .options import MANY, Repos, as_json, decode, entry_json, find, print_id, print_json
+from .completion import conversation_id
+from .options import MANY, Repos, as_json, confirm, confirmed, entry_json, find, print_id, print_json
+from .terminal import print_entry, safe
 
 
 @click.command()
@@ -69,7 +66,7 @@ def search(repos: Repos, text: str, limit: int, elsewhere: bool, as_json: bool) 
 
 
 @click.command()
-@click.argument("id")
+@conversation_id
 @click.option("--last", type=click.IntRange(min=1), help="show so many entries only, the last ones")
 @click.option("--elsewhere", is_flag=True, help="include entries that are not shown: alternatives and their branches")
 @as_json
@@ -112,37 +109,32 @@ def show(repos: Repos, id: str, last: int | None, elsewhere: bool, as_json: bool
 
 
 @click.command()
-@click.argument("id")
-@click.argument("text")
-@click.option("--role", default="user", type=click.Choice(["system", "user", "assistant"]), show_default=True)
-@click.option(
-    "--attach",
-    multiple=True,
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="a file to attach; may be given several times",
-)
-@as_json
+@conversation_id
+@click.argument("title")
 @click.pass_obj
-def append(repos: Repos, id: str, text: str, role: Any, attach: tuple[Path, ...], as_json: bool) -> None:
-    """Add an entry; print its id. TEXT "-" is stdin; put -- before a text that begins with a dash."""
-    content = decode(sys.stdin.buffer.read(), "stdin") if text == "-" else text
-    blobs = [llmcrdt.Blob(file) for file in attach]
+def rename(repos: Repos, id: str, title: str) -> None:
+    """Give a conversation another title, on every device."""
     with repos() as repo:
-        words = [llmcrdt.Text(content)] if content else []
-        print_id(find(repo, id).append(role, [*words, *blobs] if blobs else content).id, as_json)
+        repo.rename(find(repo, id).id, title)
 
 
 @click.command()
-@click.argument("id")
-@as_json
+@conversation_id
+@click.option("--undo", is_flag=True, help="bring it back")
 @click.pass_obj
-def seal(repos: Repos, id: str, as_json: bool) -> None:
-    """End entries that somebody began to write and left unfinished, after a crash for instance; print their ids."""
+def archive(repos: Repos, id: str, undo: bool) -> None:
+    """Put a conversation away, on every device; nothing of it is lost."""
+    with repos() as repo:
+        repo.archive(find(repo, id).id, not undo)
+
+
+@click.command()
+@conversation_id
+@confirmed
+@click.pass_obj
+def delete(repos: Repos, id: str, yes: bool) -> None:
+    """Delete a conversation on every device and the relay, for good."""
     with repos() as repo:
         conversation = find(repo, id)
-        sealed = [conversation.seal(entry).id for entry in conversation.unsealed()]
-        if as_json:
-            print_json({"sealed": sealed})
-        else:
-            for entry in sealed:
-                click.echo(entry)
+        confirm(f"Delete {safe(conversation.title) or conversation.id!r} on every device, for good?", yes)
+        repo.delete(conversation.id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,34 +15,42 @@ import click
 
 import llmcrdt
 from llmcrdt.cli.terminal import safe
+from llmcrdt.interop.registry import names
 
+from .completion import conversation_id
 from .options import INTERRUPTED, MANY, Repos, as_json, decode, find, print_json, there
 
 if TYPE_CHECKING:
     from llmcrdt.repo.importer import Imported, NotImported
 
-template = click.option(
-    "--format", "form", default="openai-chat", type=click.Choice(["openai-chat"]), show_default=True
-)
+for_provider = click.option("--provider", help="whom opaque fields are for [default: the format's own]")
 
 
 @click.command("import")
-@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@template
+@click.argument("files", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--format", "form", type=click.Choice(names()), help="of all files [default: found out for each]")
+@for_provider
 @click.option("--title", help="[default: the file's own, else its name]")
 @as_json
 @click.pass_obj
-def import_(repos: Repos, files: tuple[Path, ...], form: str, title: str | None, as_json: bool) -> None:
+def import_(
+    repos: Repos,
+    files: tuple[Path, ...],
+    form: str | None,
+    provider: str | None,
+    title: str | None,
+    as_json: bool,
+) -> None:
     """Import conversations; print their ids.
 
-    FILE "-" is stdin; of a folder, all *.json in it are imported. A file that was imported before, on whatever device,
+    PATH "-" is stdin; of a folder, all *.json in it are imported. A file that was imported before, on whatever device,
     is the same conversation again: what is new in it is added. Ctrl-C leaves what was imported, and nothing of the file
     that is just being read.
     """
     from llmcrdt.repo.importer import Imported, ImportProgress, import_files
 
     if [str(file) for file in files] == ["-"]:
-        _print_one(_import_stdin(repos, title), as_json)
+        _print_one(_import_stdin(repos, title, form, provider), as_json)
         return
     for file in files:
         file.stat()  # before a database is made for a slip in a name
@@ -61,7 +70,7 @@ def import_(repos: Repos, files: tuple[Path, ...], form: str, title: str | None,
 
     with repos(create=True) as repo, _interrupts() as stopping:
         try:
-            for result in import_files(repo, files, title=title, progress=show):
+            for result in import_files(repo, files, title=title, progress=show, format=form, provider=provider):
                 if isinstance(result, Imported):
                     done.append(result)
                 else:
@@ -99,12 +108,13 @@ def _interrupts() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, before)
 
 
-def _import_stdin(repos: Repos, title: str | None) -> Imported:
+def _import_stdin(repos: Repos, title: str | None, form: str | None, provider: str | None) -> Imported:
     from llmcrdt.repo.importer import Source, import_source
 
     text = decode(sys.stdin.buffer.read(), "stdin")
     with repos(create=True) as repo:
-        return import_source(repo, Source("stdin", len(text), lambda: io.StringIO(text)), title=title)
+        source = Source("stdin", len(text), lambda: io.StringIO(text))
+        return import_source(repo, source, title=title, format=form, provider=provider)
 
 
 def _result(result: Imported) -> dict[str, object]:
@@ -139,17 +149,43 @@ def _print_all(done: Sequence[Imported], failed: Sequence[NotImported], interrup
 
 
 @click.command()
-@click.argument("id")
-@template
+@conversation_id
+@click.option("--format", "form", type=click.Choice(names()), help="print the list that this API takes")
+@click.option("--request", is_flag=True, help="print the whole body of a request")
+@for_provider
+@click.option("--model", help="the one that the request is for [default: the one that the import named]")
+@click.option("--account", help="opaque fields of this account go out as well")
 @click.pass_obj
-def export(repos: Repos, id: str, form: str) -> None:
-    """Print a conversation as JSON in another format."""
+def export(
+    repos: Repos,
+    id: str,
+    form: str | None,
+    request: bool,
+    provider: str | None,
+    model: str | None,
+    account: str | None,
+) -> None:
+    """Print a conversation as JSON in another format.
+
+    Without --format and --request it is a file that "import" takes: openai-chat, with the title. Opaque fields of a
+    provider go out where their bindings say so; what stays here is told on stderr.
+    """
     from llmcrdt.interop import openai_chat
+    from llmcrdt.interop.export import export
+    from llmcrdt.interop.registry import DEFAULT, format_of
 
     with repos() as repo:
         conversation = find(repo, id)
         entries = list(conversation.transcript())
-        print_json(openai_chat.export(entries, title=conversation.title or None, read_blob=_content), exact=True)
+        if form is None and not request:
+            print_json(openai_chat.export(entries, title=conversation.title or None, read_blob=_content), exact=True)
+            return
+        into = format_of(form or DEFAULT)
+        target = into.target(provider=provider, model=model or into.model_of(entries), account=account)
+        made = export(into, entries, target, now=time.time(), read_blob=_content)
+        print_json(made.body if request else made.messages, exact=True)
+        for line in made.left_out:
+            click.echo(safe(f"llmcrdt: {line}"), err=True)
 
 
 @click.command()

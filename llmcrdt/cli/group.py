@@ -22,8 +22,16 @@ HOMES: Final[Mapping[str, str]] = {
     "list": "conversations:list_",
     "search": "conversations:search",
     "show": "conversations:show",
-    "append": "conversations:append",
-    "seal": "conversations:seal",
+    "rename": "conversations:rename",
+    "archive": "conversations:archive",
+    "delete": "conversations:delete",
+    "append": "entries:append",
+    "edit": "entries:edit",
+    "others": "entries:others",
+    "select": "entries:select",
+    "erase": "entries:erase",
+    "fork": "entries:fork",
+    "seal": "entries:seal",
     "generate": "answers:generate",
     "chat": "answers:chat",
     "sync": "relays:sync",
@@ -31,6 +39,8 @@ HOMES: Final[Mapping[str, str]] = {
     "import": "files:import_",
     "export": "files:export",
     "verify": "files:verify",
+    "backup": "backups:backup",
+    "restore": "backups:restore",
     "kv": "kv:kv",
     "demo": "demo:demo",
 }
@@ -99,13 +109,28 @@ def default_db() -> Path:
 def main(context: click.Context, db: Path | None, library: str | None, author: str) -> None:
     """Conversations with language models as replicated documents."""
 
-    @contextmanager
-    def repo(*, create: bool = False, join: bool = False, invite: str | None = None) -> Iterator[llmcrdt.Repo]:
-        path = db or default_db()
-        create = create or (join and library is not None)
-        if create and db is None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        with llmcrdt.open(path if create else there(path), library, invite=invite, author=author) as opened:
-            yield opened
+    context.obj = OpenRepos(db, library, author)
 
-    context.obj = repo
+
+class OpenRepos:
+    """The repo that the command's options name. Implements ``options.Repos``."""
+
+    def __init__(self, db: Path | None, library: str | None, author: str) -> None:
+        self._db, self._library, self._author = db, library, author
+
+    def path(self, *, make_folder: bool = False) -> Path:
+        """Its file. ``make_folder``: make the default's folder; one that a person names is there, or a slip."""
+        path = self._db or default_db()
+        if make_folder and self._db is None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    @contextmanager
+    def __call__(
+        self, *, create: bool = False, join: bool = False, invite: str | None = None
+    ) -> Iterator[llmcrdt.Repo]:
+        create = create or (join and self._library is not None)
+        path = self.path(make_folder=create)
+        path = path if create else there(path)
+        with llmcrdt.open(path, self._library, invite=invite, author=self._author) as opened:
+            yield opened

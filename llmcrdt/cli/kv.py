@@ -13,6 +13,7 @@ import llmcrdt
 from llmcrdt.cli.terminal import safe
 from llmcrdt.ids import DocumentId
 
+from .completion import conversation_id
 from .options import MANY, Repos, as_json, cache_dir, find, model_file, print_counts, print_json
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def kv_prune(keep: int, cache: Path | None, as_json: bool) -> None:
 
 
 @kv.command("pin")
-@click.argument("id")
+@conversation_id
 @model_file
 @cache_dir
 @click.pass_obj
@@ -66,7 +67,7 @@ def kv_pin(repos: Repos, id: str, model: Path, cache: Path | None) -> None:
 
 
 @kv.command("unpin")
-@click.argument("id")
+@conversation_id
 @cache_dir
 @click.pass_obj
 def kv_unpin(repos: Repos, id: str, cache: Path | None) -> None:
@@ -103,7 +104,7 @@ def kv_pins(repos: Repos, cache: Path | None, as_json: bool) -> None:
 
 
 @kv.command("plan")
-@click.argument("id")
+@conversation_id
 @model_file
 @cache_dir
 @as_json

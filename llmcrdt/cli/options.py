@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Any, Protocol
 import click
 
 import llmcrdt
-from llmcrdt.exceptions import ConversationNotFound, FormatError, NotADatabase
+from llmcrdt.exceptions import ConversationNotFound, EntryNotFound, FormatError, NotADatabase
+from llmcrdt.ids import EntryId
 
 from .models import needed_model
 
@@ -39,6 +41,7 @@ temperature = click.option(
     type=click.FloatRange(min=0),
     help="0 always takes the likeliest token",
 )
+confirmed = click.option("--yes", is_flag=True, help="don't ask first")
 
 
 class Repos(Protocol):
@@ -48,6 +51,9 @@ class Repos(Protocol):
     def __call__(
         self, *, create: bool = False, join: bool = False, invite: str | None = None
     ) -> AbstractContextManager[llmcrdt.Repo]: ...
+
+    def path(self, *, make_folder: bool = False) -> Path:
+        """Its file; with ``make_folder``, a folder is made where nobody named one."""
 
 
 def there(path: Path) -> Path:
@@ -69,6 +75,29 @@ def find(repo: llmcrdt.Repo, id: str) -> llmcrdt.Conversation:
             return repo.get(found[0])
         what = f"{len(found)} conversations begin with {id!r}" if found else f"There is no conversation {id!r}"
         raise ConversationNotFound(f"{what}.", hint='"llmcrdt list" shows them; "sync" brings more.') from None
+
+
+def find_entry(conversation: llmcrdt.Conversation, id: str) -> llmcrdt.Entry:
+    """The entry with this id, shown or not, or with the only id that begins so."""
+    try:
+        return conversation.entry(EntryId(id))
+    except EntryNotFound:
+        transcript = conversation.transcript()
+        ids = (*transcript.ids, *(other.entry.id for other in transcript.elsewhere))
+        found = [each for each in ids if id and each.startswith(id)]
+        if len(found) == 1:
+            return conversation.entry(found[0])
+        what = f"{len(found)} entries begin with {id!r}" if found else f"There is no entry {id!r}"
+        raise EntryNotFound(f"{what}.", hint=f'"llmcrdt show --elsewhere {conversation.id}" shows them.') from None
+
+
+def confirm(question: str, yes: bool) -> None:
+    """Ask a person before what can't be undone. Raises UsageError where nobody can be asked."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise click.UsageError("This can't be undone; give --yes where nobody can be asked.")
+    click.confirm(question, abort=True, err=True)
 
 
 def read(file: Path) -> str:

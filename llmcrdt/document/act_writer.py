@@ -85,4 +85,4 @@ def answered_call(view: ConversationView, call: ToolCall) -> tuple[EntryId, str]
 def _claims(core: ConversationCore, call: str) -> tuple[Claim, ...]:
     """The claims of all sessions to a call that are here by now."""
     with core.document.lock:
-        return tuple(core.view.claims.get(call, {}).values())
+        return tuple(core.view.acts.claims.get(call, {}).values())

@@ -243,7 +243,7 @@ def _parted_by(entries: Sequence[Entry], index: int, here: Mapping[EntryId, Entr
 
 
 def _whole_groups(made: list[FieldReport], bound: Sequence[HiddenField | None]) -> list[FieldReport]:
-    """Where a field of a group does not go out, none of it does."""
+    """If a field of a group does not go out, none of it does."""
     groups: dict[str, list[int]] = {}
     unknown: dict[EntryId, bool] = {}  # entries with a field that nobody here can tell the group of
     for index, found in enumerate(bound):

@@ -6,38 +6,36 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Literal
 
-from ..exceptions import KeyMissing
 from ..ids import DocumentId, EntryId, KeyId
-from . import schema
-from .act_writer import ActWriter, answered_call
+from .act_writer import ActWriter
 from .acts import ToolClaim
-from .binding import FieldReport, Target, report
-from .blob import named_in
+from .binding import FieldReport, Target
 from .canonical import JSON
 from .core import ConversationCore
 from .entry import Entry, Role, ToolCall
 from .eraser import Eraser
 from .erasure import Erased, Held
-from .fork import left_out_of, origin_of
 from .fork_adopt import Adopted, adopt
 from .frame import Frame
 from .observers import Change
 from .presence import Present
+from .reader import ConversationReader
 from .stream import Stream
 from .transcript import Transcript
-from .verify import Problem, verify
+from .verify import Problem
 from .writer import Content, EntryWriter, Hidden
 
 
 class Conversation:
     """One conversation. Any method from any thread; what a method wrote is on disk when it returns.
 
-    Made by a repo. It has more methods than any other class, as the one place for all that people do with a
-    conversation; each of them hands on to the object that does it.
+    Made by a repo. It has more methods than any other class: it is the one place for all that people do with a
+    conversation, its names are public and stay (docs/api.md), and each hands on to the object that does it.
     """
 
     def __init__(self, core: ConversationCore) -> None:
         self._core = core
+        self._reader = ConversationReader(core)
         self._entries = EntryWriter(core)
         self._acts = ActWriter(core)
         self._eraser = Eraser(core)
@@ -60,16 +58,14 @@ class Conversation:
     @property
     def created_at(self) -> float:
         """Seconds since 1970 on its creator's clock; 0 while nothing has arrived."""
-        with self._core.reading():
-            return schema.read_time(self._core.replica.get(schema.META, "created_at"))
+        return self._reader.created_at()
 
     @property
     def forked_from(self) -> Mapping[str, JSON] | None:
         """The origin of a fork: ``conversation``, ``entry``, and the hash of the ``transcript`` it stood in; else None.
         ``left_out``: the hidden fields that it could not take along, as pairs of entry and name, for their key was not
         here."""
-        with self._core.reading():
-            return origin_of(self._core.replica)
+        return self._reader.origin()
 
     def close(self) -> None:
         """Stop using this object. The conversation stays where it is; ``repo.get`` opens it again."""
@@ -79,90 +75,52 @@ class Conversation:
 
     def transcript(self) -> Transcript:
         """The conversation in order (docs/semantics.md)."""
-        with self._core.reading():
-            return self._core.view.transcript()
+        return self._reader.transcript()
 
     def entries(self, *, last: int = 50, before: Entry | EntryId | None = None) -> tuple[Entry, ...]:
         """A page of the transcript: the ``last`` entries, or the ones before an entry of it. Loads no replica if
         the entry index has the answer."""
-        with self._core.document.lock:
-            page = self._core.page(last, before.id if isinstance(before, Entry) else before)
-        if page is not None:
-            return page
-        with self._core.reading():
-            view = self._core.view
-            ids = view.ids()
-            end = ids.from_end(view.find(before, shown=True)) if before is not None else len(ids)
-            return tuple(view.shown(i) for i in ids[max(0, end - last) : end])
+        return self._reader.page(last, before)
 
     def entry(self, entry: Entry | EntryId) -> Entry:
         """An entry as it is now, shown or not. Raises EntryNotFound."""
-        with self._core.reading():
-            return self._core.view.shown(self._core.view.find(entry))
+        return self._reader.entry(entry)
 
     def alternatives(self, entry: Entry | EntryId) -> tuple[Entry, ...]:
         """All entries that stand for the same turn, oldest first, the entry itself among them; without those that an
         erase withholds."""
-        with self._core.reading():
-            view = self._core.view
-            members = view.order.members(view.find(entry))
-            return tuple(view.shown(i) for i in members if i not in view.order.now().withheld)
+        return self._reader.alternatives(entry)
 
     def frame_entries(self, entry: Entry | EntryId) -> tuple[Entry, ...]:
         """The entries that a generation was computed on: exactly these versions, in this order."""
-        with self._core.reading():
-            view = self._core.view
-            node = view.order.sound()[view.find(entry)]
-            ids, pins = view.order.frame_list(node.frame)
-            return tuple(view.entry(i, pins[i]) for i in ids)
+        return self._reader.frame_entries(entry)
 
     def generations(self) -> Iterator[Entry]:
         """The sealed generations, shown or not, youngest first."""
-        with self._core.reading():
-            found = [node for node in self._core.view.order.sound().values() if node.frame is not None]
-        for node in sorted(found, key=lambda node: node.age, reverse=True):
-            entry = self.entry(node.id)
-            if entry.sealed:
-                yield entry
+        return self._reader.generations()
 
     def results(self, call: ToolCall) -> tuple[Entry, ...]:
         """Every result of a tool call, shown or not, oldest first: more than one where two devices ran it. Those
         that an erase withholds are left out."""
-        with self._core.reading():
-            view = self._core.view
-            answers = answered_call(view, call)
-            withheld = view.order.now().withheld
-            nodes = [node for node in view.order.sound().values() if node.answers == answers[0]]
-            found = [view.shown(node.id) for node in sorted(nodes, key=lambda node: node.age)]
-            return tuple(entry for entry in found if entry.answers == answers and entry.id not in withheld)
+        return self._reader.results(call)
 
     def unsealed(self) -> tuple[Entry, ...]:
         """Entries that somebody began to write and nobody finished, except those that are being written here."""
-        with self._core.reading():
-            view = self._core.view
-            states = view.states
-            unfinished = [i for i in view.possibly_unsealed() if not states[i].versions and not states[i].erased]
-            return tuple(view.shown(i) for i in unfinished if i not in self._core.streams)
+        return self._reader.unsealed()
 
     def blobs(self) -> set[str]:
         """The hashes of all attachments that any version of any entry names, shown or not."""
-        with self._core.reading():
-            return named_in(self._core.replica, schema.ENTRIES)
+        return self._reader.blobs()
 
     def verify(self) -> list[Problem]:
         """Derive every hash and frame again, and open every encrypted field whose key is here; the problems, oldest
         first."""
-        with self._core.reading():
-            replica = self._core.replica
-            return verify(replica, self._core.address, left_out_of(replica))
+        return self._reader.verify()
 
     def hidden_report(self, target: Target, *, now: float | None = None) -> tuple[FieldReport, ...]:
         """Every hidden field of this conversation: whether it would be sent to ``target`` with the transcript, and why
         not; those of the transcript first. ``now``: seconds since 1970; None is now."""
-        with self._core.reading():
-            transcript = self._core.view.transcript()
-            elsewhere = [(found.entry, found.hidden_by) for found in transcript.elsewhere]
-            return report(tuple(transcript), target, self._core.document.clock() if now is None else now, elsewhere)
+        return self._reader.hidden_report(target, now)
 
     # writing
 
@@ -300,7 +258,7 @@ class Conversation:
     def seal(self, entry: Entry | EntryId, status: Literal["stopped", "failed"] = "stopped") -> Entry:
         """End an entry that its writer left unfinished. If the writer lives after all, its own seal is another
         version."""
-        return self.entry(self._entries.end(entry, status))
+        return self._reader.entry(self._entries.end(entry, status))
 
     @contextmanager
     def batch(self) -> Iterator[None]:
@@ -314,8 +272,7 @@ class Conversation:
 
     def stop_asked(self, entry: Entry | EntryId) -> bool:
         """Whether somebody asked the writer of an entry to stop."""
-        with self._core.reading():
-            return (entry.id if isinstance(entry, Entry) else entry) in self._core.view.stops
+        return self._reader.stop_asked(entry)
 
     def claim(self, call: ToolCall, *, take_over: bool = False) -> ToolClaim:
         """Say that this device means to run a tool call; run it only if the claim is ``granted()``.
@@ -330,12 +287,7 @@ class Conversation:
         """Encrypt hidden fields under a new key from now on; returns its id. Older keys still open older fields. Other
         devices need the new key to read newer ones (``repo.keyring.export``). A device that lacks the key of the newest
         fields encrypts nothing (KeyMissing) until it gets that key, or calls this."""
-        keys = self._core.host.keys
-        if keys is None:
-            raise KeyMissing("This conversation has no keyring.", hint="Get it from a repo.")
-        with self._core.reading():
-            self._core.passed_over = self._core.view.newest_key(self._core.replica)
-        return keys.rotate(self.id).id
+        return self._core.rotate_key()
 
     # the document as bytes
 

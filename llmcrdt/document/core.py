@@ -43,7 +43,7 @@ class ConversationCore:
         self.streams: WeakValueDictionary[EntryId, object] = WeakValueDictionary()
         self.claims: dict[str, OwnClaim] = {}
         self._view = self._new_view()
-        self.passed_over: KeyId | None = None
+        self._passed_over: KeyId | None = None
         """The key that was the newest in the document when somebody here made another one on purpose."""
         self.stale_bytes = False
         """Whether the file may hold words of an erased entry: it was erased just now, or an update brought them."""
@@ -81,7 +81,7 @@ class ConversationCore:
         """Raises KeyMissing where the newest encrypted fields are under a key that is not here: what this device
         encrypts under another one, those who have that key may not be able to open."""
         newest, keys = self.view.newest_key(self.replica), self.host.keys
-        if newest is None or keys is None or newest == self.passed_over:
+        if newest is None or keys is None or newest == self._passed_over:
             return
         if keys.find(self.id, newest) is None:
             raise KeyMissing(
@@ -89,6 +89,16 @@ class ConversationCore:
                 hint="Add it (repo.keyring.export there, repo.keyring.add here); or have this device encrypt under a"
                 " key of its own from now on: conv.rotate_key().",
             )
+
+    def rotate_key(self) -> KeyId:
+        """Encrypt hidden fields under a new key from now on, even where the newest one is not here; returns its id.
+        Raises KeyMissing where there are no keys."""
+        keys = self.host.keys
+        if keys is None:
+            raise KeyMissing("This conversation has no keyring.", hint="Get it from a repo.")
+        with self.reading():
+            self._passed_over = self.view.newest_key(self.replica)
+        return keys.rotate(self.id).id
 
     def decide_claims(self) -> None:
         """A relay has more of this document on disk; everything that stood before it in its log has been read."""

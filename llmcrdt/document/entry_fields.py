@@ -97,11 +97,12 @@ def read_version(role: str, name: str, text: object) -> Version:
     usage = value.get("usage", {})
     need(isinstance(usage, dict), "version's usage is not an object")
     parts = tuple(part_from_json(part) for part in value["parts"])
-    return Version(ContentHash(name), status, parts, cast(int, lamport), by, usage, _read_digests(value.get("hidden")))
+    return Version(ContentHash(name), status, parts, cast(int, lamport), by, usage, read_digests(value.get("hidden")))
 
 
-def _read_digests(value: Any) -> dict[str, str] | None:
-    """A value that is no digest vouches for nothing, and makes no version malformed: older readers take it as well."""
+def read_digests(value: Any) -> dict[str, str] | None:
+    """The hidden fields that a version vouches for, each with its digest; None where it does not say. A value that is
+    no digest vouches for nothing, and makes no version malformed: older readers take it as well."""
     if not isinstance(value, dict):
         return None
     return {name: digest if isinstance(digest, str) else "" for name, digest in value.items()}

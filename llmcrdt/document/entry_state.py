@@ -12,7 +12,16 @@ from .blob import Blob, BlobStorage
 from .canonical import parse_json
 from .encryption import NOWHERE, FieldAddress
 from .entry import Entry, HiddenField, Part, SyncState, ToolCall, Version, part_from_json, visible_text
-from .entry_fields import erased_of, erases_of, hidden_of, is_live, live_parts, versions_of, why_no_version
+from .entry_fields import (
+    erased_of,
+    erases_of,
+    hidden_of,
+    is_live,
+    live_parts,
+    read_digests,
+    versions_of,
+    why_no_version,
+)
 from .head import Head, read_head
 from .nodes import Erase, Node
 
@@ -115,10 +124,17 @@ def entry_at_once(
     blobs: BlobStorage | None,
 ) -> Entry:
     """The entry that ``entry_of`` makes of the state of these fields. They were checked before, and ``version`` is the
-    only one that they hold; so nothing is checked again."""
+    only one that they hold; so it is not checked again, but for the hidden fields that it vouches for."""
     id_ = node.id
     head, said = parse_json(fields["head"]), parse_json(fields[f"version:{version}"])
     answers = head.get("answers")
+    hidden: Mapping[str, HiddenField] = {}
+    missing: tuple[str, ...] = ()
+    if len(fields) > 2 or said.get("hidden"):
+        digests = read_digests(said.get("hidden"))
+        vouching = Version(version, "complete", (), said["lamport"], said["by"], hidden=digests)
+        hidden = hidden_of(fields, lambda name: address(id_, name), (vouching,))
+        missing = tuple(sorted((digests or {}).keys() - hidden.keys()))
     return Entry(
         id_,
         head["role"],
@@ -137,8 +153,9 @@ def entry_at_once(
         head.get("model") or {},
         node.covers,
         said.get("usage", {}),
-        hidden_of(fields, lambda name: address(id_, name)) if len(fields) > 2 else {},
+        hidden,
         sync,
+        missing=missing,
     )
 
 

@@ -7,16 +7,17 @@ depends on the device or the clock, so ``created_at`` is 0, and all are written 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from ..crdt.backend import NewNode, Scalar
 from ..ids import DocumentId, EntryId, SessionId, document_id, tagged_digest, text_of
 from . import schema
 from .canonical import exact_json
+from .encryption import NOWHERE
 from .entry import HiddenField, Part, Role, Version, part_to_json
-from .entry_fields import hidden_key, write_hidden, write_version_of
+from .entry_fields import field_digest, hidden_key, write_hidden, write_version_of
 from .frame import EMPTY_FRAME, Frame, Pin, extend_frame_hash
 from .head import Head, write_head
 
@@ -85,12 +86,13 @@ class ImportChain:
         author: str = "",
         answers: tuple[EntryId, str] | None = None,
         hidden: Mapping[str, HiddenField] | None = None,
+        frame_bound: Set[str] = frozenset(),
         instead_of: Head | None = None,
         replaced: EntryId | None = None,
     ) -> ImportedEntry:
         """The next entry. An assistant's has the frame of all before it, marked ``assumed``: nobody knows what was
-        really sent. ``replaced``, with the head ``instead_of``: the entry in whose place it stands; such a one has no
-        frame."""
+        really sent. ``frame_bound``: the hidden fields that hold only on the list before it. ``replaced``, with the
+        head ``instead_of``: the entry in whose place it stands; such a one has no frame."""
         parents = (self.tip,) if self.tip else ()
         if self._apart and self._said:
             parents = (*parents, self._said)
@@ -101,7 +103,10 @@ class ImportChain:
         head = Head(
             role, author, self.session, parents, lamport, 0, alternative_of=replaced, answers=answers, frame=frame
         )
-        return self._entry(head, parts, hidden or {})
+        bound = {
+            name: self._to_frame(field) if name in frame_bound else field for name, field in (hidden or {}).items()
+        }
+        return self._entry(head, parts, bound)
 
     def make_beside(self, parts: Sequence[Part]) -> ImportedEntry:
         """A system entry that stands beside the history: nothing of that follows it."""
@@ -121,17 +126,26 @@ class ImportChain:
         self.tip, self._lamport = entry.id, entry.head.lamport
         self.count += 1
 
+    def _to_frame(self, field: HiddenField) -> HiddenField:
+        return replace(field, binding={**field.binding, "frame": self._hash})
+
     def _entry(self, head: Head, parts: Sequence[Part], hidden: Mapping[str, HiddenField]) -> ImportedEntry:
-        fields: dict[str, Scalar] = {hidden_key(name): write_hidden(field) for name, field in hidden.items()}
+        written = {name: write_hidden(field) for name, field in hidden.items()}
+        digests = {name: field_digest(value, NOWHERE._replace(name=name)) for name, value in written.items()}
+        fields: dict[str, Scalar] = {hidden_key(name): value for name, value in written.items()}
         fields["head"] = write_head(head)
         content = content_text(parts)
         pieces = [self._conversation.encode(), content.encode()]
         for name, value in sorted(fields.items()):
             pieces += [name.encode(), value if isinstance(value, bytes) else value.encode()]
         digest = tagged_digest("llmcrdt/import/entry/1", *pieces)
-        name, text = write_version_of(head.role, content, lamport=head.lamport, by=head.session, nonce=digest[12:24])
+        # A generation says which hidden fields came with it also where there are none: nobody can add one then.
+        vouched = digests if digests or head.frame else None
+        name, text = write_version_of(
+            head.role, content, lamport=head.lamport, by=head.session, nonce=digest[12:24], hidden=vouched
+        )
         fields[f"version:{name}"] = text
-        version = Version(name, "complete", tuple(parts), head.lamport, head.session)
+        version = Version(name, "complete", tuple(parts), head.lamport, head.session, hidden=vouched)
         return ImportedEntry(EntryId(text_of(digest[:12])), head, version, fields)
 
 

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Set
 from ..crdt.backend import Replica
 from ..ids import ContentHash, EntryId
 from . import schema
+from .arrangement import Arrangement
 from .blob import Blob, BlobStorage
 from .encryption import NOWHERE, FieldAddress
 from .entry import Entry, SyncState
 from .entry_state import EntryState, entry_of, entry_state_of, searchable_text
 from .nodes import Node
-from .order import Arrangement
 from .projection import KEEP, IndexChange, IndexRow, Known, pack_fields, unpack_fields, write_node, write_unreadable
 from .transcript import Ids, no_collections
 from .view import ConversationView

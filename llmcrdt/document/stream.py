@@ -101,7 +101,7 @@ class Stream:
     def stop_asked(self) -> bool:
         """Whether somebody, on whatever device, asked for this stream to stop. Seal it as stopped then."""
         with self._core.reading():
-            return self.id in self._core.view.stops
+            return self.id in self._core.view.acts.stops
 
     @property
     def waiting(self) -> int:

@@ -34,6 +34,19 @@ def summaries(entries: Sequence[Entry]) -> dict[EntryId, set[EntryId]]:
     return found
 
 
+def with_summaries(entries: Sequence[Entry]) -> Iterator[Entry]:
+    """The entries that are sent for a transcript, each summary in the place of what it covers."""
+    printed = summaries(entries)
+    by_covered = {covered: summary for summary, ids in printed.items() for covered in ids}
+    here, done = {entry.id: entry for entry in entries}, set()
+    for entry in entries:
+        summary = by_covered.get(entry.id, entry.id)
+        if summary not in done:
+            yield here[summary]
+        if summary != entry.id or summary in printed:
+            done.add(summary)
+
+
 def _listed(frame: Frame | None, here: Mapping[EntryId, Entry]) -> Iterator[EntryId]:
     """The entries of a frame's whole list, as far as they stand in this transcript."""
     while frame is not None:

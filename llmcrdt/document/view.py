@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
 
 from ..crdt.backend import Node as ReplicaNode
 from ..crdt.backend import Replica, Touched
 from ..exceptions import EntryNotFound, InvalidContent, Withheld
-from ..ids import ContentHash, EntryId, KeyId, SessionId
+from ..ids import ContentHash, EntryId, KeyId
 from . import schema
-from .acts import Act, Claim, Keep, Stop, read_act, read_selection
 from .blob import Blob, BlobStorage
+from .elsewhere import list_elsewhere
 from .encryption import NOWHERE, EncryptedField, FieldAddress, is_encrypted
 from .entry import Entry, SyncState
 from .entry_state import EntryState, EntryStates, chosen_version, entry_at_once, entry_of, entry_state_of, has_choice
-from .nodes import Node, Selection, by_age, with_ancestors
-from .order import Arrangement, Order
-from .order_rules import Hider
+from .nodes import Node, by_age
+from .order import Order
 from .projection import read_nodes
-from .transcript import Elsewhere, EntryReader, Ids, ListedElsewhere, Transcript, no_collections
+from .standing_acts import StandingActs
+from .transcript import EntryReader, Ids, Transcript, no_collections
 
 
 class ConversationView:
@@ -32,8 +31,7 @@ class ConversationView:
 
     Called under ``lock``; what a transcript reads later, when it is asked, takes the lock itself. ``changed`` collects
     the entries that came or were read again (with their fields, where a change brought them), until somebody empties
-    it. It has many methods, for each that reads a replica stands beside one that does so without collections of
-    garbage.
+    it. ``acts``: the stop requests and claims; selections and keeps go into ``order``.
     """
 
     def __init__(
@@ -56,9 +54,7 @@ class ConversationView:
         self.erased: set[EntryId] = set()
         self.released: set[str] = set()
         """The blobs that entries named when they were erased; emptied by whoever takes care of them."""
-        self.stops: dict[EntryId, set[SessionId]] = {}
-        self.claims: dict[str, dict[SessionId, Claim]] = {}
-        self._acts: dict[str, Selection | Act] = {}
+        self.acts = StandingActs(self.order)
         self.changed: dict[EntryId, ReplicaNode | None] = {}
         self._encrypted: dict[EntryId, tuple[int, KeyId]] | None = None  # lamport and key; None until somebody asks
 
@@ -74,7 +70,7 @@ class ConversationView:
         found = [(entry, self._checked(entry, replica.node(schema.ENTRIES, entry))) for entry in entries]
         for entry, read in sorted(found, key=lambda f: (0 if isinstance(f[1], str) else f[1].head.lamport, f[0])):
             self._note(entry, read)
-        self._read_acts(replica, replica.keys(schema.ACTS))
+        self.acts.read(replica, replica.keys(schema.ACTS))
 
     def restore(self, replica: Replica, rows: Sequence[tuple[str, int | None, str | None, str]]) -> None:
         """Take over from the entry index what ``read_all`` would find; entries are read when they are asked for."""
@@ -97,7 +93,7 @@ class ConversationView:
         shown = [EntryId(row[0]) for row in rows if row[1] is not None]
         pins = {EntryId(row[0]): ContentHash(row[2]) for row in rows if row[2] is not None}
         self.order.restore(nodes, unreadable, shown, pins)
-        self._read_acts(replica, replica.keys(schema.ACTS))
+        self.acts.read(replica, replica.keys(schema.ACTS))
         self._fields = lambda entry: replica.node(schema.ENTRIES, entry)
         self.states.read = lambda entry: self._read_again(replica, entry)
         for node in nodes:
@@ -119,7 +115,7 @@ class ConversationView:
                 changed.add(entry)
             if entry in self.changed:
                 self.changed[entry] = fields
-        self._read_acts(replica, touched.of(schema.ACTS))
+        self.acts.read(replica, touched.of(schema.ACTS))
         return changed
 
     def _checked(self, entry: EntryId, fields: ReplicaNode | None) -> EntryState | str:
@@ -172,39 +168,6 @@ class ConversationView:
         only = None if entry in self.states else self._unread.get(entry)
         for reader in tuple(self._given):
             reader.keep(entry, self.entry(entry, only) if only else None)
-
-    def _read_acts(self, replica: Replica, keys: Iterable[str]) -> None:
-        for key in keys:
-            text = replica.get(schema.ACTS, key)
-            act, known = read_selection(key, text) or read_act(key, text), self._acts.pop(key, None)
-            if known is not None and known != act:  # a key holds what was written there last
-                self._forget_act(key, known)
-            if act is None:
-                continue
-            self._acts[key] = act
-            match act:
-                case Selection():
-                    self.order.select(act)
-                case Keep():
-                    self.order.keep(key, act.entry)
-                case Stop():
-                    self.stops.setdefault(act.entry, set()).add(act.session)
-                case Claim():
-                    self.claims.setdefault(act.call, {})[act.session] = act
-            self.order.note_lamport(act.lamport)
-
-    def _forget_act(self, key: str, act: Selection | Act) -> None:
-        match act:
-            case Selection():
-                self.order.unselect(act)
-            case Keep():
-                self.order.keep(key, None)
-            case Stop():
-                self.stops[act.entry].discard(act.session)
-                if not self.stops[act.entry]:
-                    del self.stops[act.entry]
-            case Claim():
-                del self.claims[act.call][act.session]
 
     # answers
 
@@ -302,45 +265,6 @@ class ConversationView:
             tips=now.tips,
             base=(len(now.head) - 1, frame.hash) if frame else None,
             malformed=now.malformed,
-            elsewhere=self._elsewhere(now, reader),
+            elsewhere=list_elsewhere(self.order, now, reader, self._lock),
             erased=sorted((self.states[i].erased_at, i) for i in self.erased if i in now.visible),
         )
-
-    def _elsewhere(self, now: Arrangement, reader: EntryReader) -> Callable[[], ListedElsewhere]:
-        hidden_by = now.hidden_by
-
-        def elsewhere() -> ListedElsewhere:
-            with self._lock:
-                ids = by_age(hidden_by, self.order.sound())
-            unseen = cache(lambda: self._unseen(hidden_by, reader))
-            return ListedElsewhere(ids, lambda i: _listed(reader.read(i), hidden_by[i], i in unseen()), self._lock)
-
-        return elsewhere
-
-    def _unseen(self, hidden_by: Mapping[EntryId, Hider], reader: EntryReader) -> set[EntryId]:
-        """The hidden entries that whoever decided had not seen: they are nowhere above what that one had seen, which is
-        what a selection names; else the alternative that is shown, what its author had seen, and the same of the entry
-        that it was made of, and so on."""
-        hidden: dict[tuple[EntryId, int], tuple[Hider, set[EntryId]]] = {}
-        for i, hider in hidden_by.items():
-            hidden.setdefault((hider.way, id(hider.after)), (hider, set()))[1].add(i)
-        sound, unseen = self.order.sound(), set[EntryId]()
-        for hider, entries in hidden.values():
-            seen = hider.after if hider.after is not None else self._made_of(hider.way)
-            left = entries.difference(seen)
-            if left and hider.after is None:
-                seen = (*seen, *(i for entry in seen for i in reader.read(entry).after))
-            down_to = min((sound[i].lamport for i in left if i in sound), default=0)
-            unseen |= left - with_ancestors(seen, sound, down_to) if left else left
-        return unseen
-
-    def _made_of(self, entry: EntryId) -> tuple[EntryId, ...]:
-        """An entry, the one that it is an alternative of, and so on."""
-        sound, path = self.order.sound(), [entry]
-        while path[-1] in sound and (origin := sound[path[-1]].alternative_of):
-            path.append(origin)
-        return tuple(path)
-
-
-def _listed(entry: Entry, hider: Hider, unseen: bool) -> Elsewhere:
-    return Elsewhere(entry, hider.way, unseen, "withheld" if hider.withheld else "replaced")

@@ -6,7 +6,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Final, TextIO
 
 from ..document.canonical import JSON, number_of, whole_number_of
@@ -30,18 +30,18 @@ def parse(text: str) -> JSON:
     return JsonReader(io.StringIO(text)).whole()
 
 
-def read_members(file: TextIO, streamed: str) -> Iterator[Member]:
-    """The members of the object that a file holds, as they stand there; of the member ``streamed`` the items of its
-    list, one at a time, after ``LIST``. A list is streamed likewise, under None, and so is any other value. Only
+def read_members(file: TextIO, streamed: Collection[str]) -> Iterator[Member]:
+    """The members of the object that a file holds, as they stand there; of the members ``streamed`` the items of
+    their lists, one at a time, after ``LIST``. A list is streamed likewise, under None, and so is any other value. Only
     what was read last is in memory. Raises FormatError with line and column."""
     yield from JsonReader(file).members(streamed)
 
 
-def members_of(value: JSON, streamed: str) -> Iterator[Member]:
+def members_of(value: JSON, streamed: Collection[str]) -> Iterator[Member]:
     """The same of a value that is in memory."""
     members: Iterable[Member] = value.items() if isinstance(value, dict) else [(None, value)]
     for key, item in members:
-        if isinstance(item, list) and key in (None, streamed):
+        if isinstance(item, list) and (key is None or key in streamed):
             yield key, LIST
             yield from ((key, inner) for inner in item)
         else:
@@ -64,7 +64,7 @@ class JsonReader:
         self._end()
         return value
 
-    def members(self, streamed: str) -> Iterator[Member]:
+    def members(self, streamed: Collection[str]) -> Iterator[Member]:
         """``read_members``."""
         if self._peek() == "\ufeff":
             self._at += 1
@@ -78,7 +78,7 @@ class JsonReader:
                 yield None, self._value()
         self._end()
 
-    def _object(self, streamed: str) -> Iterator[Member]:
+    def _object(self, streamed: Collection[str]) -> Iterator[Member]:
         self._at += 1
         seen: set[str] = set()
         if self._take("}"):
@@ -92,7 +92,7 @@ class JsonReader:
             seen.add(key)
             if not self._take(":"):
                 raise self._bad("Expecting ':' delimiter")
-            if key == streamed and self._peek() == "[":
+            if key in streamed and self._peek() == "[":
                 yield key, LIST
                 yield from ((key, item) for item in self._items())
             else:

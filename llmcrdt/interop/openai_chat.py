@@ -1,30 +1,56 @@
-"""OpenAI's chat-completions JSON <-> entries. Pure, and lossless: ``write(read(x)) == x`` for all that ``read`` takes.
-``export`` makes a valid request of any transcript, also of one that was merged.
+"""``openai-chat``: OpenAI's chat-completions JSON <-> entries, and the family of those that are written like it.
+
+``write(read(x)) == x`` for all that ``read`` takes. ``export`` makes a valid request of any transcript, also of one
+that was merged.
 
 A conversation is ``{"messages": [...], "tools": [...]}`` or the bare list of messages. All that our parts can't hold is
 kept beside them, verbatim: unknown fields of a text or a call in the part's ``extra``, unknown kinds of content as
 ``Unknown`` parts, and what belongs to a message or a file as a whole in an ``Unknown`` part of type
-``openai_chat/message`` or in the ``openai_chat`` key of a config part.
+``openai_chat/message`` or in the ``openai_chat`` key of a config part. Fields with a provider's own state (``PLACES``)
+become hidden fields.
 """
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from typing import ClassVar
 
 from ..document.blob import Blob
 from ..document.canonical import JSON
-from ..document.entry import Config, Entry, HiddenField, Part, Reasoning, Role, Text, ToolCall, ToolResult, Unknown
+from ..document.entry import (
+    Config,
+    Entry,
+    Part,
+    Reasoning,
+    Role,
+    Text,
+    ToolCall,
+    ToolResult,
+    Unknown,
+    oldest_first,
+)
 from ..document.repairs import NO_RESULT, Late, Result, Said, with_results
 from ..document.summaries import is_shown
-from ..exceptions import FormatError
 from ..ids import EntryId
-from .json_input import LIST, Member, bad, check_json, kind_of, list_at, members_of, object_at, parse, text_at
+from .format import Draft, Format, Outline, ReadBlob, Reader, Rule, Survey, Written, survey
+from .hiding import ANY, Place, hidden_fields, hide, restore
+from .json_input import bad, check_json, kind_of, list_at, members_of, object_at, parse, text_at
+from .native import has_native_key, is_native_type, mapping, without_native
+from .pictures import is_attachment, note_of, picture_of
 
 __all__ = [
-    "MESSAGES", "Draft", "Survey", "drafts", "export", "parse", "read", "read_text", "survey", "title_of", "write",
-]  # fmt: skip
+    "ChatFormat",
+    "ChatReader",
+    "Draft",
+    "OpenAIChat",
+    "export",
+    "parse",
+    "read",
+    "read_text",
+    "title_of",
+    "write",
+]
 
 _MESSAGE, _ITEM, _CALL = "openai_chat/message", "openai_chat/content", "openai_chat/tool_call"
 _EXTRA = "openai_chat"
@@ -39,22 +65,7 @@ _ROLES: dict[str, Role] = {
 _REASONING = ("reasoning_content", "reasoning")
 _WORDS = {"function": "arguments", "custom": "input"}
 _INSTEAD_OF_CONTENT = ("refusal", "audio", "function_call")
-
-
-@dataclass(frozen=True)
-class Draft:
-    """An entry to append. ``answers``: (which draft of the list made the call, call id) for a tool result."""
-
-    role: Role
-    parts: tuple[Part, ...]
-    answers: tuple[int, str] | None = None
-    hidden: Mapping[str, HiddenField] = field(default_factory=dict)
-    author: str = ""
-
-    @property
-    def answers_call(self) -> str | None:
-        """The id of the call that a tool result answers."""
-        return self.answers[1] if self.answers else None
+_MESSAGES = "messages"
 
 
 def read_text(text: str) -> list[Draft]:
@@ -77,83 +88,10 @@ def read(value: JSON) -> list[Draft]:
     own. Raises FormatError, with the path of the bad value, for what is not such a conversation.
     """
     check_json(value)
-    about = survey(members_of(value, MESSAGES))
-    config = {**about.config, **({_EXTRA: about.extra} if about.extra else {})}
-    return list(drafts(replace(about, config=config), members_of(value, MESSAGES)))
-
-
-MESSAGES = "messages"
-"""The member of a file that ``json_input.read_members`` is to stream for ``survey`` and ``drafts``."""
-
-
-@dataclass(frozen=True)
-class Survey:
-    """All that a conversation says outside of its messages. ``base``: the member that is their list; None where
-    the list is all. ``config``: its tools; ``extra``: its unknown fields. ``has_system``: whether a message is a
-    system's."""
-
-    base: str | None
-    title: str | None
-    config: Mapping[str, JSON]
-    extra: Mapping[str, JSON]
-    has_system: bool
-
-    @property
-    def source_id(self) -> str | None:
-        """The id that the file's own source gives the conversation."""
-        found = (self.extra.get(key) for key in ("conversation_id", "id"))
-        return next((id_ for id_ in found if isinstance(id_, str) and id_), None)
-
-    def extra_draft(self) -> Draft | None:
-        """The unknown fields of the whole, as an entry of their own."""
-        return Draft("system", (Config({_EXTRA: dict(self.extra)}),)) if self.extra else None
-
-
-def survey(members: Iterable[Member]) -> Survey:
-    """Look through a conversation. Its messages are only counted as far as ``drafts`` needs it. Raises FormatError for
-    what is no conversation."""
-    whole: dict[str, JSON] = {}
-    listed, has_system = False, False
-    base: str | None = None
-    for key, item in members:
-        if item is LIST:
-            listed, base = True, key
-        elif listed and key == base:
-            has_system = has_system or (isinstance(item, dict) and _role_of(item.get("role")) == "system")
-        elif key is None:
-            raise FormatError(
-                f"Expected an object with messages, or a list of them; this is {kind_of(item)}.",
-                hint='Pass {"messages": [...]} or [...].',
-            )
-        else:
-            whole[key] = item
-    if MESSAGES in whole:
-        list_at(whole[MESSAGES], MESSAGES)
-    if not listed:
-        raise bad(MESSAGES, "is missing", 'Pass {"messages": [...]} or the list itself.')
-    for key, value in whole.items():
-        check_json(value, key)
-    title = text_at(whole["title"], "title", "Leave it out, or write it in quotes.") if "title" in whole else None
-    rest = {key: value for key, value in whole.items() if key not in ("tools", "title")}
-    return Survey(base, title, _read_tools(whole), rest, has_system)
-
-
-def drafts(about: Survey, members: Iterable[Member]) -> Iterator[Draft]:
-    """The drafts of the conversation that ``survey`` looked through, one at a time. Its config becomes a part of the
-    first system entry, or a system entry of its own. Raises FormatError, with the path of the bad value."""
-    config = (Config(dict(about.config)),) if about.config else ()
-    reader = _Reader(0)
-    if config and not about.has_system:
-        yield Draft("system", config)
-        reader, config = _Reader(1), ()
-    messages = (item for key, item in members if key == about.base and item is not LIST)
-    for i, message in enumerate(messages):
-        path = f"{about.base or ''}[{i}]"
-        check_json(message, path)
-        draft = reader.read(object_at(message, path), path)
-        if draft.role == "system" and config:
-            draft, config = replace(draft, parts=(*draft.parts, *config)), ()
-        yield draft
+    chat = OpenAIChat()
+    outline = chat.outline(survey(members_of(value, (_MESSAGES,))))
+    config = {**outline.config, **({_EXTRA: outline.extra} if outline.extra else {})}
+    return list(chat.drafts(replace(outline, config=config), members_of(value, (_MESSAGES,))))
 
 
 def _read_tools(whole: Mapping[str, JSON]) -> dict[str, JSON]:
@@ -168,19 +106,34 @@ def _read_tools(whole: Mapping[str, JSON]) -> dict[str, JSON]:
     return {"tools": tools}
 
 
-class _Reader:
-    """Reads messages one after the other. ``count``: how many drafts came before them."""
+class ChatReader(Reader):
+    """Reads messages one after the other; ``chat``: the format that they are in."""
 
-    def __init__(self, count: int) -> None:
-        self._count = count
+    def __init__(self, chat: ChatFormat, outline: Outline) -> None:
+        super().__init__(outline)
+        self._chat = chat
         self._calls: dict[str, int] = {}  # call id -> the last draft that made it
+        self._config: tuple[Part, ...] = (Config(dict(outline.config)),) if outline.config else ()
 
-    def read(self, message: Mapping[str, JSON], path: str) -> Draft:
+    def begin(self) -> Iterator[Draft]:
+        if self._config and not self.outline.has_system:
+            yield Draft("system", self._config)
+            self._config = ()
+
+    def read(self, item: Mapping[str, JSON], path: str) -> Iterator[Draft]:
+        draft = self.read_message(item, path)
+        if draft.role == "system" and self._config:
+            draft, self._config = replace(draft, parts=(*draft.parts, *self._config)), ()
+        yield draft
+
+    def read_message(self, message: Mapping[str, JSON], path: str) -> Draft:
         """The draft of the next message."""
         name = text_at(message.get("role"), f"{path}.role")
         role = _ROLES.get(name)
         if role is None:
             raise bad(f"{path}.role", f"is {name!r}", f"Known roles are {', '.join(_ROLES)}.")
+        (message,), found = hide([message], self._chat.places, _role_as_type)
+        hidden = hidden_fields(found, lambda name: self._chat.binding(self.outline))
         left = {key: item for key, item in message.items() if key != "role"}
         kept: dict[str, JSON] = {} if name == role else {"role": name}
         parts: list[Part] = []
@@ -191,14 +144,13 @@ class _Reader:
         if role == "assistant":
             calls = _read_calls(left, path)
             parts += calls
-            self._calls.update(dict.fromkeys(_call_ids(calls), self._count))
+            self._calls.update(dict.fromkeys(_call_ids(calls), self.count))
         if left:
             kept["fields"] = left
         if kept:
             parts.append(Unknown({"type": _MESSAGE, **kept}))
         author = left.get("name")
-        self._count += 1
-        return Draft(role, tuple(parts), answers, author=author if isinstance(author, str) else "")
+        return Draft(role, tuple(parts), answers, hidden, author if isinstance(author, str) else "")
 
     def _answer(self, left: dict[str, JSON], path: str) -> tuple[int, str]:
         call = text_at(left.pop("tool_call_id", None), f"{path}.tool_call_id")
@@ -237,10 +189,11 @@ def _read_content(left: dict[str, JSON], kept: dict[str, JSON], role: Role, path
 
 def _read_item(item: JSON, path: str) -> Part:
     kind = text_at(object_at(item, path).get("type"), f"{path}.type")
-    if kind == "text":
+    if kind == "text" and not has_native_key(item):
         text = text_at(item.get("text"), f"{path}.text")
         return Text(text, {key: value for key, value in item.items() if key not in ("type", "text")})
-    return Unknown({"type": _ITEM, "item": item}) if kind in _OWN_TYPES else Unknown(item)
+    own = kind in _OWN_TYPES or is_native_type(kind)
+    return Unknown({"type": _ITEM, "item": item}) if own else Unknown(item)
 
 
 def _read_calls(left: dict[str, JSON], path: str) -> list[Part]:
@@ -277,21 +230,22 @@ def _call_ids(parts: Sequence[Part]) -> list[str]:
 # -- writing
 
 
-ReadBlob = Callable[[Blob], bytes | None]
-
-
-def write(drafts: Sequence[Draft], *, title: str | None = None, bare: bool = False) -> JSON:
-    """The JSON that ``read`` made these drafts of. ``bare``: only the list of messages, without tools and title."""
+def write(drafts: Sequence[Draft | Entry], *, title: str | None = None, bare: bool = False) -> JSON:
+    """The JSON that ``read`` made these drafts of; of entries, without their hidden fields. ``bare``: only the list of
+    messages, without tools and title."""
     tools: JSON = None
     whole: dict[str, JSON] = {}
     for part in _configs(drafts):
         tools = part.values["tools"] if isinstance(part.values.get("tools"), list) else tools
-        whole |= _object(part.values.get(_EXTRA))
+        whole |= mapping(part.values.get(_EXTRA))
     out: list[JSON] = []
     for draft in drafts:
         if not _is_config(draft):
-            message = _write_message(draft, _calls(draft), lambda blob: None)
-            out.append(message | ({"tool_call_id": draft.answers[1]} if draft.answers else {}))
+            message: JSON = _write_message(draft, _calls(draft), lambda blob: None)
+            message |= {"tool_call_id": draft.answers[1]} if draft.answers else {}
+            if isinstance(draft, Draft):
+                (message,) = restore([message], draft.hidden, OpenAIChat().places, _role_as_type)
+            out.append(message)
     return _write_whole(out, title, whole, tools, bare)
 
 
@@ -303,7 +257,7 @@ def export(
     read_blob: ReadBlob = lambda blob: None,
 ) -> JSON:
     """A transcript as a request that is valid, whatever was merged. ``bare``: only the list of messages, without tools
-    and title.
+    and title. No hidden field goes out; ``interop.export`` sends those that hold.
 
     Every call gets one result, right after it, as in prompts (``document/repairs.py``); results that can't stand as one
     become messages of the user's. Calls that a crash left without a name are left out, and so are bindings and
@@ -313,34 +267,155 @@ def export(
     ``read_blob`` gives the content of an attachment, None where it is missing. A user's picture becomes a data: URI;
     any other attachment, and one that is missing, becomes a note about it.
     """
-    kept = [entry for entry in entries if _is_exported(entry)]
+    chat = OpenAIChat()
+    kept = [replace(entry, hidden={}) if entry.hidden else entry for entry in entries]
+    tools, whole = _settings(kept)
+    return _write_whole(chat.messages(kept, read_blob), title, whole, tools or None, bare)
+
+
+def _settings(entries: Sequence[Entry]) -> tuple[list[JSON], dict[str, JSON]]:
+    """The tools, and the other members of the file, that count after ``entries``."""
     tools: list[JSON] = []
     whole: dict[str, JSON] = {}
-    settings = sorted((entry for entry in kept if entry.role == "system"), key=lambda entry: (entry.lamport, entry.id))
+    settings = oldest_first(entry for entry in entries if _is_exported(entry) and entry.role == "system")
     for part in _configs(settings):  # the youngest count, wherever a merge has put them
         if isinstance(part.values.get("tools"), list):
             tools = [tool for tool in part.values["tools"] if _is_tool(tool)]
-        whole |= _object(part.values.get(_EXTRA))
-    ids: dict[tuple[EntryId, int], str] = {}
-    out: list[JSON] = []
-    messages = (entry for entry in kept if not _is_config(entry))
-    for item in with_results(messages, lambda entry: [_id_and_name(call) for call in _usable_calls(entry)]):
-        match item:
-            case Said(entry):
-                calls = _with_unique_ids(entry, _usable_calls(entry))
-                ids.update({(entry.id, index): call["id"] for index, call in enumerate(calls)})
-                out.append(_valid(_write_message(entry, calls, read_blob)))
-            case Late(entry, _):
-                content = _valid(_write_message(entry, [], read_blob))["content"]
-                if isinstance(content, str):
-                    content = item.introduction + content
-                else:
-                    content = [{"type": "text", "text": item.introduction}, *content]
-                out.append({"role": "user", "content": content})
-            case Result(call, answer):
-                said = _valid(_write_message(answer, [], read_blob)) if answer else {"content": NO_RESULT}
-                out.append({"role": "tool", **said, "tool_call_id": ids[call.entry, call.index]})
-    return _write_whole(out, title, whole, tools or None, bare)
+        whole |= mapping(part.values.get(_EXTRA))
+    return tools, whole
+
+
+class ChatFormat(Format):
+    """What is written like chat completions: a list of messages with content, tool calls and results by their ids."""
+
+    member: ClassVar[str] = _MESSAGES
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """The places of a message with a provider's own state."""
+        return tuple(Place(f"{self.name}/{field}", role, path, accepts) for field, role, path, accepts in _PLACES)
+
+    @property
+    def hidden_names(self) -> tuple[str, ...]:
+        return tuple(sorted({place.name for place in self.places}))
+
+    def detect(self, about: Survey) -> int:
+        if about.base not in (None, _MESSAGES) or not about.sample:
+            return 0
+        if not all(isinstance(item, dict) and item.get("role") in _ROLES for item in about.sample):
+            return 0
+        return 30
+
+    def outline(self, about: Survey, provider: str | None = None) -> Outline:
+        whole = about.whole
+        if _MESSAGES in whole:
+            list_at(whole[_MESSAGES], _MESSAGES)
+        if about.base not in (None, _MESSAGES) or not about.listed:
+            raise bad(_MESSAGES, "is missing", 'Pass {"messages": [...]} or the list itself.')
+        title = text_at(whole["title"], "title", "Leave it out, or write it in quotes.") if "title" in whole else None
+        rest = {key: value for key, value in whole.items() if key not in ("tools", "title")}
+        ids = (rest.get(key) for key in ("conversation_id", "id"))
+        return Outline(
+            about.base,
+            provider or self.provider,
+            title,
+            next((id_ for id_ in ids if isinstance(id_, str) and id_), None),
+            _read_tools(whole),
+            rest,
+            has_system=any(_role_of(role) == "system" for role in about.roles),
+            model=rest["model"] if isinstance(rest.get("model"), str) else None,
+        )
+
+    @property
+    def key(self) -> str:
+        return _EXTRA
+
+    def reader(self, outline: Outline) -> ChatReader:
+        return ChatReader(self, outline)
+
+    def binding(self, outline: Outline) -> dict[str, JSON]:
+        """The binding of the hidden fields of an imported message."""
+        binding: dict[str, JSON] = {"provider": outline.provider, "api": self.name}
+        return binding | ({"model": outline.model} if outline.model else {})
+
+    def write(self, entries: Sequence[Entry], *, title: str | None, model: str | None, read_blob: ReadBlob) -> Written:
+        messages = self.messages(entries, read_blob)
+        tools, whole = _settings(entries)
+        head = {"model": model} if model else {}
+        return Written(messages, _write_whole(messages, None, whole | head, tools or None, False))
+
+    def messages(self, entries: Sequence[Entry], read_blob: ReadBlob) -> list[JSON]:
+        """The messages of a transcript; ``entries`` have the hidden fields that go out."""
+        ids: dict[tuple[EntryId, int], str] = {}
+        out: list[JSON] = []
+        messages = (entry for entry in entries if _is_exported(entry) and not _is_config(entry))
+        for item in with_results(messages, lambda entry: [_id_and_name(call) for call in _usable_calls(entry)]):
+            match item:
+                case Said(entry):
+                    calls = _with_unique_ids(entry, _usable_calls(entry))
+                    ids.update({(entry.id, index): call["id"] for index, call in enumerate(calls)})
+                    out.append(self._message(entry, calls, read_blob))
+                case Late(entry, _):
+                    content = _valid(_write_message(entry, [], read_blob))["content"]
+                    if isinstance(content, str):
+                        content = item.introduction + content
+                    else:
+                        content = [{"type": "text", "text": item.introduction}, *content]
+                    out.append({"role": "user", "content": content})
+                case Result(call, answer):
+                    said = self._message(answer, [], read_blob) if answer else {"content": NO_RESULT}
+                    out.append({"role": "tool", **said, "tool_call_id": ids[call.entry, call.index]})
+        return out
+
+    def _message(self, entry: Entry, calls: Sequence[JSON], read_blob: ReadBlob) -> dict[str, JSON]:
+        message = _valid(_write_message(entry, calls, read_blob))
+        if entry.hidden and len(calls) == len(_calls(entry)):
+            (message,) = restore([message], entry.hidden, self.places, _role_as_type)
+        return self.finish(entry, message)
+
+    def finish(self, entry: Entry, message: dict[str, JSON]) -> dict[str, JSON]:
+        """The message as this format has it."""
+        return message
+
+
+def _is_details(value: JSON) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(item, dict) and isinstance(item.get("type"), str) for item in value
+    )
+
+
+_PLACES: tuple[tuple[str, str, tuple[str, ...], Callable[[JSON], bool]], ...] = (
+    ("reasoning_details", "assistant", ("reasoning_details",), _is_details),
+    ("thinking_blocks", "assistant", ("thinking_blocks",), _is_details),
+    ("reasoning_opaque", "assistant", ("reasoning_opaque",), lambda value: isinstance(value, str)),
+    ("extra_content", "assistant", ("extra_content",), lambda value: isinstance(value, dict)),
+    ("extra_content", "assistant", ("tool_calls", ANY, "extra_content"), lambda value: isinstance(value, dict)),
+)
+"""The places of a message with a provider's own state: OpenRouter's details, LiteLLM's signed blocks of Claude,
+Copilot's opaque reasoning, Google's thought signatures."""
+
+
+class OpenAIChat(ChatFormat):
+    """Chat completions as OpenAI has them."""
+
+    name = "openai-chat"
+    provider = "openai"
+    rules = (
+        Rule(
+            "every call gets one result, right after it",
+            "An assistant message with 'tool_calls' must be followed by tool messages",
+            "a missing result is made up, a second or late one becomes a message of the user's",
+        ),
+        Rule(
+            "a result follows its call",
+            "messages with role 'tool' must be a response to a preceeding message with 'tool_calls'",
+            "it becomes a message of the user's",
+        ),
+        Rule("ids of the calls of one message differ", "Duplicate value for 'tool_call_id'", "a new id"),
+        Rule("content is there", "Invalid value for 'content': expected a string, got null", "an empty text"),
+        Rule("pictures are the user's", "Invalid value: 'image_url'", "left out"),
+        Rule("a call names its tool and has arguments", "Missing required parameter", "left out"),
+    )
 
 
 def _write_whole(messages: JSON, title: str | None, whole: Mapping[str, JSON], tools: JSON, bare: bool) -> JSON:
@@ -369,9 +444,12 @@ def _write_message(entry: Entry | Draft, calls: Sequence[JSON], read_blob: ReadB
             case Reasoning():
                 reasoning.append(part.text)
             case Text() | ToolResult():
-                items.append({**part.extra, "type": "text", "text": part.text})
+                items.append({**without_native(part.extra), "type": "text", "text": part.text})
             case Blob():
-                items.append(_write_blob(part, read_blob if entry.role == "user" else lambda blob: None))
+                items.append(_write_attachment(part, read_blob if entry.role == "user" else lambda blob: None))
+            case Unknown() if is_native_type(part.type):
+                if entry.role == "user" and is_attachment(part):
+                    items.append(_write_attachment(part, read_blob))
             case Unknown() if part.type == _MESSAGE:
                 kept = part.json
             case Unknown() if part.type == _ITEM and isinstance(part.json.get("item"), dict):
@@ -386,7 +464,7 @@ def _write_message(entry: Entry | Draft, calls: Sequence[JSON], read_blob: ReadB
         message["content"] = _write_content(items, kept.get("content"), entry.role == "assistant")
     if calls:
         message["tool_calls"] = list(calls)
-    return {**message, **{key: item for key, item in _object(kept.get("fields")).items() if key not in message}}
+    return {**message, **{key: item for key, item in mapping(kept.get("fields")).items() if key not in message}}
 
 
 def _calls(entry: Entry | Draft) -> list[JSON]:
@@ -412,20 +490,18 @@ def _write_content(items: list[JSON], form: JSON, nullable: bool) -> JSON:
     return items
 
 
-def _write_blob(blob: Blob, read_blob: ReadBlob) -> JSON:
-    content = read_blob(blob) if blob.media_type.startswith("image/") else None
-    if content is None:
-        what = ", ".join(filter(None, (blob.name, blob.media_type, f"{blob.size} bytes")))
-        return {"type": "text", "text": f"[attachment: {what}]"}
-    encoded = base64.b64encode(content).decode("ascii")
-    return {"type": "image_url", "image_url": {"url": f"data:{blob.media_type};base64,{encoded}"}}
+def _write_attachment(part: Part, read_blob: ReadBlob) -> JSON:
+    picture = picture_of(part, read_blob)
+    if picture is None:
+        return {"type": "text", "text": note_of(part)}
+    return {"type": "image_url", "image_url": {"url": picture.as_url}}
 
 
 def _write_call(call: ToolCall) -> JSON:
-    rest = _object(call.extra.get(_EXTRA))
+    rest = mapping(call.extra.get(_EXTRA))
     kind = "custom" if rest.get("kind") == "custom" else "function"
-    inner = {**_object(rest.get("inner")), "name": call.name, _WORDS[kind]: call.arguments}
-    return {**_object(rest.get("call")), "id": call.id, "type": kind, kind: inner}
+    inner = {**mapping(rest.get("inner")), "name": call.name, _WORDS[kind]: call.arguments}
+    return {**mapping(rest.get("call")), "id": call.id, "type": kind, kind: inner}
 
 
 # -- valid requests
@@ -449,11 +525,11 @@ def _is_usable(call: JSON) -> bool:
     if not isinstance(call.get("id"), str) or not isinstance(kind, str):
         return False
     words = _WORDS.get(kind)
-    return words is None or (bool(_id_and_name(call)[1]) and isinstance(_object(call[kind]).get(words), str))
+    return words is None or (bool(_id_and_name(call)[1]) and isinstance(mapping(call[kind]).get(words), str))
 
 
 def _id_and_name(call: JSON) -> tuple[str, str]:
-    name = _object(call.get(call["type"])).get("name")
+    name = mapping(call.get(call["type"])).get("name")
     return call["id"], name if isinstance(name, str) else ""
 
 
@@ -494,12 +570,13 @@ def _is_item(item: JSON, role: str) -> bool:
 def _is_tool(tool: JSON) -> bool:
     if not isinstance(tool, dict) or not isinstance(tool.get("type"), str):
         return False
-    name = _object(tool.get("function")).get("name")
+    name = mapping(tool.get("function")).get("name")
     return tool["type"] != "function" or (isinstance(name, str) and bool(name))
 
 
-def _object(value: JSON) -> Mapping[str, JSON]:
-    return value if isinstance(value, dict) else {}
+def _role_as_type(message: JSON) -> str:
+    role = message.get("role") if isinstance(message, dict) else None
+    return role if isinstance(role, str) else ""
 
 
 def _role_of(name: JSON) -> Role | None:

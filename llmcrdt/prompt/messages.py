@@ -11,14 +11,14 @@ prefix-stable: ``messages(frame + g + more)`` begins with ``messages(frame)``, w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ..document.canonical import JSON, parse_json
 from ..document.entry import Entry, Text, ToolCall, ToolResult, oldest_first
 from ..document.repairs import NO_RESULT, Late, Result, Said, with_results
-from ..document.summaries import is_shown, summaries
+from ..document.summaries import is_shown, with_summaries
 from ..exceptions import InvalidContent
 from ..ids import EntryId
 
@@ -54,7 +54,7 @@ def messages(entries: Iterable[Entry]) -> Chat:
     kept = tuple(entries)
     found: list[Message] = []
     sources: list[EntryId | None] = []
-    for item in with_results(filter(is_shown, _with_summaries(kept)), _calls):
+    for item in with_results(filter(is_shown, with_summaries(kept)), _calls):
         found.append(_message(item))
         sources.append(item.entry.id if item.entry else None)
     return Chat(tuple(found), tuple(sources), settings(kept))
@@ -79,19 +79,6 @@ def _message(item: Said | Result | Late) -> Message:
 
 def _calls(entry: Entry) -> list[tuple[str, str]]:
     return [(call.id, call.name) for call in entry.tool_calls] if entry.role == "assistant" else []
-
-
-def _with_summaries(entries: Sequence[Entry]) -> Iterator[Entry]:
-    """The entries that are printed, each summary in the place of what it covers."""
-    printed = summaries(entries)
-    by_covered = {covered: summary for summary, ids in printed.items() for covered in ids}
-    here, done = {entry.id: entry for entry in entries}, set()
-    for entry in entries:
-        summary = by_covered.get(entry.id, entry.id)
-        if summary not in done:
-            yield here[summary]
-        if summary != entry.id or summary in printed:
-            done.add(summary)
 
 
 def settings(entries: Iterable[Entry]) -> Settings:

@@ -27,7 +27,7 @@ class Deletion:
     def drop(self, heard: Iterable[DocumentId] = ()) -> None:
         """Keep nothing of conversations that were deleted: no words, no attachments that nothing else names, no KV
         state; and have every relay that knows them do the same. ``heard``: those that the library says it of since now.
-        Another process may have dropped them, and may have no link. Where the disk is full, or somebody reads the
+        Another process may have dropped them, and may have no link. If the disk is full, or somebody reads the
         write-ahead log, it is tried again in a while."""
         deletions, done = self._resources.store.deletions, False
         try:

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -35,8 +35,9 @@ from ..document.nodes import by_age
 from ..document.projection import RULES, IndexRow
 from ..exceptions import FormatError, LLMCRDTError, Withheld
 from ..ids import DocumentId, EntryId, new_session_id
-from ..interop import openai_chat
+from ..interop.format import Draft, Format, Outline, survey
 from ..interop.json_input import Member, read_members
+from ..interop.registry import DEFAULT, STREAMED, detect, format_of
 from .core import RepoCore
 from .repo import Repo, repo_core
 
@@ -94,9 +95,14 @@ def import_files(
     *,
     title: str | None = None,
     progress: Progress | None = None,
+    format: str | None = None,
+    provider: str | None = None,
 ) -> Iterator[Imported | NotImported]:
-    """Import files of OpenAI chat-completions JSON, and all ``*.json`` in folders, one after the other: each when the
-    iterator is asked for the next. A file that can't be read is told, and the others go on.
+    """Import files, and all ``*.json`` in folders, one after the other: each when the iterator is asked for the next. A
+    file that can't be read is told, and the others go on.
+
+    ``format``: the name of the format that they are in (``llmcrdt.interop.registry``); None finds it out for each.
+    ``provider``: whom the hidden fields of their answers are for, where it is not the format's own.
 
     A file is imported whole or not at all, also where ``progress`` raises or the process ends. ``title`` wins over
     that of a file, which wins over its name.
@@ -110,7 +116,15 @@ def import_files(
             told(ImportProgress(source.name, number, len(sources), before + done, total))
 
         try:
-            yield import_source(repo, source, title=title, default_title=Path(source.name).stem, progress=tell)
+            yield import_source(
+                repo,
+                source,
+                title=title,
+                default_title=Path(source.name).stem,
+                progress=tell,
+                format=format,
+                provider=provider,
+            )
         except FormatError as error:
             yield NotImported(source.name, error)
         before += 2 * source.size
@@ -122,7 +136,8 @@ def import_openai_chat(repo: Repo, text: str, *, title: str | None = None, defau
     """Import OpenAI chat-completions JSON. ``title`` wins over the text's own, that over the default. Raises
     FormatError, and makes nothing."""
     source = Source("", len(text), lambda: io.StringIO(text))
-    return repo.get(import_source(repo, source, title=title, default_title=default_title).conversation)
+    made = import_source(repo, source, title=title, default_title=default_title, format=DEFAULT)
+    return repo.get(made.conversation)
 
 
 def source_of(path: str | os.PathLike[str]) -> Source:
@@ -138,14 +153,20 @@ def import_source(
     title: str | None = None,
     default_title: str = "",
     progress: Callable[[int], None] = lambda done: None,
+    format: str | None = None,
+    provider: str | None = None,
 ) -> Imported:
-    """Import one conversation: all of it, or nothing if it raises. ``progress`` gets the bytes read so far.
+    """Import one conversation: all of it, or nothing if it raises. ``progress`` gets the bytes read so far; ``format``
+    and ``provider`` are those of ``import_files``.
 
     An assistant's turn gets the frame of all before it, marked ``assumed``: nobody knows what was really sent. Raises
     FormatError, also where the file can't be read.
     """
     try:
-        return _import(repo_core(repo), source, title, default_title, progress)
+        with closing(source.open()) as file:
+            about = survey(_Reading(file, 0, progress).members(telling=True))
+        found = format_of(format) if format is not None else detect(about)
+        return _import(repo_core(repo), source, found, found.outline(about, provider), title, default_title, progress)
     except UnicodeDecodeError:
         raise FormatError(f"{source.name} is not UTF-8 text.", hint="Save it as UTF-8.") from None
     except OSError as error:
@@ -162,12 +183,16 @@ def _paths(files: Iterable[str | os.PathLike[str]]) -> Iterator[str | os.PathLik
 
 
 def _import(
-    core: RepoCore, source: Source, title: str | None, default_title: str, progress: Callable[[int], None]
+    core: RepoCore,
+    source: Source,
+    form: Format,
+    about: Outline,
+    title: str | None,
+    default_title: str,
+    progress: Callable[[int], None],
 ) -> Imported:
     with closing(source.open()) as file:
-        about = openai_chat.survey(_Reading(file, 0, progress).members(telling=True))
-    with closing(source.open()) as file:
-        beginnings = _beginnings(about, read_members(file, openai_chat.MESSAGES))
+        beginnings = _beginnings(form, about, read_members(file, STREAMED))
     with core.lock:
         core.listing.refresh()
         id_ = _find(core, beginnings)
@@ -177,11 +202,11 @@ def _import(
             with core.store.transaction(), closing(source.open()) as file:
                 empty = not core_of(conversation).document.loaded and not core.store.updates.last_seq(id_)
                 reading = _Reading(file, source.size, progress)
-                history = _History(id_, openai_chat.drafts(about, reading.members(telling=not empty)))
+                history = _History(id_, form.drafts(about, reading.members(telling=not empty)))
                 if empty:
-                    _fill(core, core_of(conversation), history, about.extra_draft(), reading.tell, source.size > _PIECE)
+                    _fill(core, core_of(conversation), history, form.beside(about), reading.tell, source.size > _PIECE)
                 else:
-                    _extend(core, conversation, history, about.extra_draft())
+                    _extend(core, conversation, history, form.beside(about))
                 if not history.chain.count:
                     raise FormatError("There is no message in it.", hint='Give {"messages": [...]} with at least one.')
                 core.store.catalog.add(id_, "conversation")
@@ -211,7 +236,7 @@ class _Reading:
 
     def members(self, *, telling: bool) -> Iterator[Member]:
         """The contents of the file. ``telling``: tell by the way."""
-        for n, member in enumerate(read_members(self._file, openai_chat.MESSAGES)):
+        for n, member in enumerate(read_members(self._file, STREAMED)):
             if n % _OFTEN == 0:
                 self._at = getattr(self._file, "buffer", self._file).tell()
                 if telling:
@@ -224,14 +249,14 @@ class _Reading:
             self._progress(self._before + self._at)
 
 
-def _beginnings(about: openai_chat.Survey, members: Iterable[Member]) -> list[list[str]]:
+def _beginnings(form: Format, about: Outline, members: Iterable[Member]) -> list[list[str]]:
     """The things that may name the conversation of a file, the best first: its own id, else its first entries up to the
     first user's, with the answer if it has one. The rest of the file may change between two exports."""
     if about.source_id is not None:
         return [["id", about.source_id]]
-    first = ["first entries"]
+    first = ["first entries"] if form.key == format_of(DEFAULT).key else ["first entries", form.key]
     asked = False
-    for draft in openai_chat.drafts(replace(about, config={}), members):
+    for draft in form.drafts(about.without_settings(), members):
         if asked and draft.role == "assistant":
             return [[*first, f"{draft.role}:{content_text(draft.parts)}"], first]
         if asked:
@@ -261,7 +286,7 @@ class _History:
     """The entries of a file, as they are imported. ``added``: how many of them are new; ``diverged``: whether one had
     to stand in another's place."""
 
-    def __init__(self, id_: DocumentId, drafts: Iterator[openai_chat.Draft]) -> None:
+    def __init__(self, id_: DocumentId, drafts: Iterator[Draft]) -> None:
         self.chain = ImportChain(id_)
         self.added = 0
         self.diverged = False
@@ -274,7 +299,13 @@ class _History:
         for place, draft in enumerate(self._drafts):
             answers = (made[draft.answers[0]], draft.answers[1]) if draft.answers else None
             make = partial(
-                chain.make, draft.role, draft.parts, author=draft.author, answers=answers, hidden=draft.hidden
+                chain.make,
+                draft.role,
+                draft.parts,
+                author=draft.author,
+                answers=answers,
+                hidden=draft.hidden,
+                frame_bound=draft.frame_bound,
             )
             entry = choose(make)
             yield place, entry
@@ -311,7 +342,7 @@ def _fill(
     core: RepoCore,
     target: ConversationCore,
     history: _History,
-    beside: openai_chat.Draft | None,
+    beside: Draft | None,
     tell: Callable[[], None],
     long: bool,
 ) -> None:
@@ -333,7 +364,7 @@ def _fill(
             tell()
 
 
-def _batches(core: RepoCore, history: _History, beside: openai_chat.Draft | None) -> Generator[_Batch]:
+def _batches(core: RepoCore, history: _History, beside: Draft | None) -> Generator[_Batch]:
     rows = ImportedRows()
     for piece in _pieces(history.entries(lambda make: make())):
         history.added += len(piece)
@@ -356,7 +387,7 @@ def _ahead(items: Iterator[_T]) -> Generator[_T]:
             yield item
 
 
-def _extend(core: RepoCore, conversation: Conversation, history: _History, beside: openai_chat.Draft | None) -> None:
+def _extend(core: RepoCore, conversation: Conversation, history: _History, beside: Draft | None) -> None:
     """Write what is new of a history into a conversation that is here, and see to it that the right branch is shown."""
     target, chain = core_of(conversation), history.chain
     with target.reading():
@@ -373,7 +404,7 @@ def _extend(core: RepoCore, conversation: Conversation, history: _History, besid
     if more:
         target.document.apply(core.crdt.derive([[more.node]]))
     if history.diverged and chain.tip is not None:
-        # What somebody went on with here stays in sight; a history that nobody touched shows its last export.
+        # A history that somebody went on with here stays in sight; one that nobody touched shows its last export.
         with suppress(Withheld):
             conversation.select(chain.tip if only_imported else latest[0])
 

@@ -24,6 +24,7 @@ from ..exceptions import (
     RelayUnreachable,
 )
 from ..ids import DocumentId, EntryId, Random, document_bytes, new_document_id
+from ..store.backup import copy_repo
 from ..store.blobs import BlobStore
 from ..store.keyring import Keyring
 from ..store.relay_file import KnownRelay
@@ -217,7 +218,7 @@ class Repo:
     def delete(self, id: str) -> None:
         """Take a conversation out of the library, on every device, for good.
 
-        Where a relay refused to delete it for this device's token (``link.kept_there``), another call asks once more;
+        If a relay refused to delete it for this device's token (``link.kept_there``), another call asks once more;
         else one of a deleted conversation raises ConversationNotFound."""
         with self._lock:
             self._core.listing.refresh()
@@ -323,6 +324,21 @@ class Repo:
         known = self.relay
         same = known is not None and relay_address(known.url) == relay_address(relay)
         return known.token if known is not None and same else None
+
+    def backup(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        secrets: bool = True,
+        on_bytes: Callable[[int, int], None] = lambda done, of: None,
+    ) -> None:
+        """Copy the repo as it stands now to a new file, with its attachments, keys and the relay's token (``secrets``)
+        beside it as they are here; others may write meanwhile. ``llmcrdt.open(path)`` opens the copy. All of it is on
+        disk when this returns. ``on_bytes``: told how many bytes are done, of about how many; what it raises ends the
+        backup, and leaves no database. Raises StoreError, also where a file is there already; NotADatabase where this
+        one is damaged."""
+        self._core.check_open()
+        copy_repo(self._store.path, Path(path), secrets=secrets, on_bytes=on_bytes)
 
     def close(self) -> None:
         """Close links, conversations and the file. Twice is harmless."""

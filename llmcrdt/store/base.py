@@ -138,7 +138,7 @@ class Updates(Protocol):
         goes on waiting under its names: were it all replaced, two devices that send each other erased words would never
         come to the end. Afterwards the old bytes are in no file.
 
-        Where another reader stands in the way of that, or a crash, ``purged`` is -1 until a later purge gets through.
+        If another reader stands in the way of that, or a crash, ``purged`` is -1 until a later purge gets through.
         ``seen`` and ``writer`` as in ``compact``: False, and nothing done, if the caller's replica lacks something."""
         ...
 

@@ -30,7 +30,7 @@ _HASH = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
 class Collected(NamedTuple):
-    """What ``collect`` removed: contents, and bytes in all."""
+    """The result of ``collect``: contents removed, and bytes in all."""
 
     blobs: int
     bytes: int

@@ -71,7 +71,7 @@ class Connection:
         if not tables and self._lacks_log and not self._made_meanwhile():
             raise NotADatabase(
                 f"{self.path} is empty without the file {self.path.name}-wal: it was copied alone while it was in use.",
-                hint="Close it first, then copy; or copy both files. Where nothing was ever in it, delete it.",
+                hint="Close it first, then copy; or copy both files. If nothing was ever in it, delete it.",
             )
         done = self._steps_done()
         newer = done - set(NAMES)
@@ -228,7 +228,7 @@ def _make_private(path: Path) -> None:
 
 def _lacks_log(path: Path) -> bool:
     """Whether the file has a write-ahead log by what it says itself, and none lies beside it: so it is after every
-    orderly close. Where it holds no tables either, they are in the log."""
+    orderly close. If it holds no tables either, they are in the log."""
     if not path.exists() or Path(f"{path}-wal").exists():
         return False
     with path.open("rb") as file:

@@ -306,7 +306,7 @@ def _read_records(r: Reader) -> Records:
 
 
 def _many_records(r: Reader, count: int) -> LazySequence[Record]:
-    # Where each record begins, where each run does, and which record is a run's first.
+    # The places where each record and each run begins, and which record is a run's first.
     starts, runs, firsts = places(), places(), places()
     for _ in range(count):
         runs.append(r.at)

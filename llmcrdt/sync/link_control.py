@@ -54,7 +54,7 @@ class LinkControl:
             self._loop.call(self._handle_changes)
 
     def announce(self, document: DocumentId) -> None:
-        """The presence of a document on this device has changed. Where nobody is connected, it is told with the next
+        """The presence of a document on this device has changed. If nobody is connected, it is told with the next
         connection."""
         self._loop.call(self._announce, document)
 

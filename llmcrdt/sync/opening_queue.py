@@ -55,7 +55,7 @@ class OpeningQueue:
         self._filling.add(first.id)
 
     def live(self, doc: DocumentSync) -> None:
-        """It is about to be live. Where documents are opened one at a time it keeps its turn until it is ``done``."""
+        """It is about to be live. If documents are opened one at a time it keeps its turn until it is ``done``."""
         self.pending.discard(doc.id)
         if not self.one_at_a_time and doc.id in self._filling:
             self._filling.discard(doc.id)

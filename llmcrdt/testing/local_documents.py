@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import partial
 
 from ..ids import NO_LOG, DocumentId, SessionId, new_session_id
 from ..sync.local import Record, Waiting
@@ -52,18 +53,84 @@ class BlobDocument:
     pushed: int = 0
     quarantine: list[Record] = field(default_factory=list)
 
+    def begin_session(self, session: SessionId) -> None:
+        """New records go into this session."""
+        self.session, self.n = session, 0
+
+    def add(self, blobs: Iterable[bytes]) -> None:
+        """Merge blobs."""
+        self.blobs.update(dict.fromkeys(blobs))
+
+    def write(self, blobs: Sequence[bytes]) -> None:
+        """Merge blobs, and queue a record of them."""
+        self.add(blobs)
+        self.n += 1
+        self.place += 1
+        self.outbox.append(Waiting(self.place, Record(self.session, self.n, pack(blobs))))
+
+    def acknowledge(self, names: Sequence[tuple[SessionId, int]], cursor: Cursor) -> None:
+        """Records are on the relay, whose log this document follows up to ``cursor``."""
+        done = set(names)
+        self.outbox = [w for w in self.outbox if (w.record.session, w.record.n) not in done]
+        if self.cursor is not None and self.cursor.log == cursor.log:
+            self.cursor = cursor
+
+    def receive(self, records: Sequence[Record], cursor: Cursor | None) -> list[bytes]:
+        """Merge records of the relay's log; returns their blobs. A record that can't be read is kept aside."""
+        found: list[bytes] = []
+        for record in records:
+            try:
+                found += unpack(record.data)
+            except ValueError:
+                self.quarantine.append(record)
+        self.add(found)
+        if self.cursor is not None:
+            same = cursor is not None and cursor.log == self.cursor.log
+            self.cursor = cursor if same else self.cursor._replace(log=NO_LOG)
+        return found
+
+    def refill(self, log: Sequence[bytes], cursor: Cursor, session: SessionId) -> None:
+        """Give a log what it lacks, as one record of a new session; nothing else waits any more."""
+        known = {blob for data in log for blob in _readable(data)}
+        lacking = [blob for blob in self.blobs if blob not in known]
+        self.begin_session(session)
+        self.outbox, self.cursor = [], cursor
+        self.refills += 1
+        if lacking:
+            self.write(lacking)
+
+    def refuse(self, session: SessionId, n: int, new: SessionId) -> None:
+        """Keep a record aside that the relay refused. Those of its session that follow it go into a new one."""
+        if (session, n) not in {(w.record.session, w.record.n) for w in self.outbox}:
+            return
+        waiting, self.outbox = self.outbox, []
+        self.begin_session(new)
+        for place, record in waiting:
+            if (record.session, record.n) == (session, n):
+                self.quarantine.append(record)
+            elif record.session == session and record.n > n:
+                self.n += 1
+                self.outbox.append(Waiting(place, Record(new, self.n, record.data)))
+            else:
+                self.outbox.append(Waiting(place, record))
+
+    def announce(self, *, anew: bool) -> Sequence[Announcement]:
+        """The presence of this side; ``anew`` with clocks that others have not heard."""
+        if anew:
+            self.present = tuple(entry._replace(clock=entry.clock + 1) for entry in self.present)
+        return self.present
+
 
 class BlobDocuments:
-    """Implements LocalDocuments. ``seed`` decides the session ids; ``discover`` may name further documents to follow
-    after a blob came in, the way a library does.
+    """Implements LocalDocuments, over a ``BlobDocument`` each. ``seed`` decides the session ids; ``discover`` may name
+    further documents to follow after a blob came in, the way a library does.
 
-    Safe to use from any thread. ``put`` tells nobody: call ``LinkControl.notify(document)`` after it. It has many
-    methods, for LocalDocuments has.
+    Safe to use from any thread. ``put`` tells nobody: call ``LinkControl.notify(document)`` after it.
     """
 
     def __init__(self, seed: int = 0, discover: Callable[[bytes], DocumentId | None] | None = None) -> None:
-        self._random = random.Random(seed)
-        self._discover = discover
+        self._new_session = partial(new_session_id, random.Random(seed).randbytes)
+        self._find_in = discover
         self._lock = threading.RLock()
         self._documents: dict[DocumentId, BlobDocument] = {}
         # As they were before what is just kept together.
@@ -72,7 +139,7 @@ class BlobDocuments:
     def follow(self, document: DocumentId, kind: str = "yjs") -> BlobDocument:
         """Follow a document, empty at first. Following it twice changes nothing."""
         with self._lock:
-            return self._documents.setdefault(document, BlobDocument(self._session(), kind))
+            return self._documents.setdefault(document, BlobDocument(self._new_session(), kind))
 
     def forget(self, document: DocumentId) -> None:
         """Follow it no longer."""
@@ -82,7 +149,8 @@ class BlobDocuments:
     def put(self, document: DocumentId, *blobs: bytes) -> None:
         """Add blobs as one local record. Blobs that are there already still make a record."""
         with self._lock:
-            self._write(self._documents[document], blobs)
+            self._documents[document].write(blobs)
+            self._discover(blobs)
 
     def blobs(self, document: DocumentId) -> set[bytes]:
         with self._lock:
@@ -95,7 +163,7 @@ class BlobDocuments:
         """As after a restart of the process: new records go into new sessions."""
         with self._lock:
             for doc in self._documents.values():
-                doc.session, doc.n = self._session(), 0
+                doc.begin_session(self._new_session())
 
     # ---------------------------------------------------------------- LocalDocuments
 
@@ -153,35 +221,17 @@ class BlobDocuments:
 
     def acknowledged(self, document: DocumentId, names: Sequence[tuple[SessionId, int]], cursor: Cursor) -> None:
         with self._lock:
-            doc, done = self._changing(document), set(names)
-            doc.outbox = [w for w in doc.outbox if (w.record.session, w.record.n) not in done]
-            if doc.cursor is not None and doc.cursor.log == cursor.log:
-                doc.cursor = cursor
+            self._changing(document).acknowledge(names, cursor)
 
     def received(self, document: DocumentId, records: Sequence[Record], cursor: Cursor | None) -> bool:
         with self._lock:
-            doc, before = self._changing(document), len(self._documents)
-            for record in records:
-                try:
-                    blobs = unpack(record.data)
-                except ValueError:
-                    doc.quarantine.append(record)
-                    continue
-                self._add(doc, blobs)
-            if doc.cursor is not None:
-                same = cursor is not None and cursor.log == doc.cursor.log
-                doc.cursor = cursor if same else doc.cursor._replace(log=NO_LOG)
+            before = len(self._documents)
+            self._discover(self._changing(document).receive(records, cursor))
             return len(self._documents) != before
 
     def refill(self, document: DocumentId, log: Sequence[bytes], cursor: Cursor) -> None:
         with self._lock:
-            doc = self._changing(document)
-            known = {blob for data in log for blob in _readable(data)}
-            lacking = [blob for blob in doc.blobs if blob not in known]
-            doc.session, doc.n, doc.outbox, doc.cursor = self._session(), 0, [], cursor
-            doc.refills += 1
-            if lacking:
-                self._write(doc, lacking)
+            self._changing(document).refill(log, cursor, self._new_session())
 
     def deleted_last(self) -> Sequence[DocumentId]:
         """Nothing is ever deleted here."""
@@ -192,26 +242,11 @@ class BlobDocuments:
 
     def refused(self, document: DocumentId, session: SessionId, n: int, why: str) -> None:
         with self._lock:
-            doc = self._get(document)
-            if (session, n) not in {(w.record.session, w.record.n) for w in doc.outbox}:
-                return
-            waiting, doc.outbox, new, count = doc.outbox, [], self._session(), 0
-            for place, record in waiting:
-                if (record.session, record.n) == (session, n):
-                    doc.quarantine.append(record)
-                elif record.session == session and record.n > n:
-                    count += 1
-                    doc.outbox.append(Waiting(place, Record(new, count, record.data)))
-                else:
-                    doc.outbox.append(Waiting(place, record))
-            doc.session, doc.n = new, count
+            self._get(document).refuse(session, n, self._new_session())
 
     def announced(self, document: DocumentId, *, anew: bool) -> Sequence[Announcement]:
         with self._lock:
-            doc = self._get(document)
-            if anew:
-                doc.present = tuple(entry._replace(clock=entry.clock + 1) for entry in doc.present)
-            return doc.present
+            return self._get(document).announce(anew=anew)
 
     def heard(self, document: DocumentId, entries: Sequence[Announcement]) -> None:
         with self._lock:
@@ -221,28 +256,19 @@ class BlobDocuments:
 
     def _get(self, document: DocumentId) -> BlobDocument:
         """A document that was forgotten is an empty one, kept nowhere."""
-        return self._documents.get(document) or BlobDocument(self._session())
+        return self._documents.get(document) or BlobDocument(self._new_session())
 
     def _changing(self, document: DocumentId) -> BlobDocument:
         if self._before is not None and document in self._documents:
             self._before.setdefault(document, deepcopy(self._documents[document]))
         return self._get(document)
 
-    def _write(self, doc: BlobDocument, blobs: Sequence[bytes]) -> None:
-        self._add(doc, blobs)
-        doc.n += 1
-        doc.place += 1
-        doc.outbox.append(Waiting(doc.place, Record(doc.session, doc.n, pack(blobs))))
-
-    def _add(self, doc: BlobDocument, blobs: Sequence[bytes]) -> None:
-        doc.blobs.update(dict.fromkeys(blobs))
-        for blob in blobs:
-            found = self._discover(blob) if self._discover else None
+    def _discover(self, blobs: Iterable[bytes]) -> None:
+        """Follow the documents that blobs name."""
+        for blob in blobs if self._find_in else ():
+            found = self._find_in(blob) if self._find_in else None
             if found is not None:
                 self.follow(found)
-
-    def _session(self) -> SessionId:
-        return new_session_id(self._random.randbytes)
 
 
 def _readable(data: bytes) -> list[bytes]:

@@ -31,7 +31,7 @@ class Compaction:
     A step calls ``handle_result``, ``ask``, ``start_requests``; then commits; then calls ``fail`` where that failed,
     ``sweep``, ``take_answers``.
 
-    What is left to take away (snapshots and deletions both leave records):
+    Left to take away (snapshots and deletions both leave records):
 
     ==========  =======================================  =======================================
     state       a step                                   then
@@ -46,7 +46,7 @@ class Compaction:
     def __init__(self, storage: Storage, limits: Limits, random: Callable[[int], bytes]) -> None:
         self._storage, self._limits, self._random = storage, limits, random
         self._under_way: set[bytes] = set()
-        # Who asked, and up to which position all has to be compacted; None in place of a peer: since a restart.
+        # Those who asked, and up to which position all has to be compacted; None in place of a peer: since a restart.
         self._asked: dict[bytes, list[tuple[Peer | None, int]]] = {}
         # Of this step: documents with a new snapshot, answers of failures, requests.
         self._staged: list[bytes] = []

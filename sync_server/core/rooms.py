@@ -183,7 +183,7 @@ class Rooms:
         self._delivery.answer_barriers()
         if any(isinstance(event, Tick) for event in events):
             self._delivery.tell_presence(self._presence.tick(self._delivery.is_full))
-        # What was answered last is not held until somebody says something.
+        # The last answer is not held until somebody says something.
         outputs, self._delivery.outputs = self._delivery.outputs, []
         return outputs
 

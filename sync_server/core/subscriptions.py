@@ -28,7 +28,7 @@ class Subscription:
     at the end   otherwise                             when records are appended
     ===========  ====================================  ==========================================================
 
-    Whoever opens a document, or lags, asks for a catch-up snapshot where that may pay: then the state is *waiting*. A
+    A peer that opens a document or lags asks for a catch-up snapshot where that may pay: then the state is *waiting*. A
     compaction past ``sent`` leads to *snapshot* from any state; a newer snapshot begins with its first part again. To
     open the document anew makes a new subscription.
 

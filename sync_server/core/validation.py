@@ -8,7 +8,7 @@ own updates become records. DiffRequest: the update that somebody at a version l
 Messages of one peer about one document keep their order, and a peer that leaves or asks for a barrier waits for the
 messages that it sent before. Everything else goes past messages that are under way.
 
-A replica has to hold what the log holds, no more. Where something that was applied doesn't get into the log,
+A replica has to hold what the log holds, no more. If something that was applied doesn't get into the log,
 ReplicaDropped says so, and answers that rest on it are asked for again. To load a replica, the validator first sends
 Flush through the rooms: when Flushed comes back, all that it answered before is in the log.
 """
@@ -52,7 +52,7 @@ class DiffResponse:
 
 @dataclass(frozen=True, slots=True)
 class MergeRequest:
-    """Updates to be merged into the document, one after the other. Where the peer may not append, it is one, which must
+    """Updates to be merged into the document, one after the other. If the peer may not append, it is one, which must
     say nothing new."""
 
     document: bytes
@@ -67,7 +67,7 @@ class MergeRequest:
 
 @dataclass(frozen=True, slots=True)
 class PresenceQuery:
-    """Who is present in the document?"""
+    """A question: who is present in the document?"""
 
     document: bytes
 
@@ -287,7 +287,7 @@ class Validation:
         self._followers[document] += 1
 
     def unfollow(self, document: bytes) -> ReplicaDropped | None:
-        """Somebody follows it no longer. Where others' records are not checked, its replica is no use any more."""
+        """Somebody follows it no longer. If others' records are not checked, its replica is no use any more."""
         _less(self._followers, document)
         return None if self.available and self._is_followed(document) else self.drop(document)
 

@@ -120,7 +120,7 @@ class Writes:
         return next(unfit, len(data))
 
     def _with_rights(self, event: Received) -> Iterator[Received]:
-        """An update that has no room in the log must say nothing new. Where not all have room, each is for itself."""
+        """An update that has no room in the log must say nothing new. If not all have room, each is for itself."""
         message = event.message
         if not isinstance(message, MergeRequest):
             yield event

@@ -63,7 +63,7 @@ class PlainFrames:
         self._missing = 0
 
     def feed(self, data: bytes, most_frames: float = math.inf) -> bytes:
-        """Bytes as they came. Where there are more frames than ``most_frames`` the rest of the bytes comes back, and is
+        """Bytes as they came. If there are more frames than ``most_frames`` the rest of the bytes comes back, and is
         to be fed again; a frame that the library takes counts ``OTHER``."""
         if self._missing:
             piece = data[: self._missing]

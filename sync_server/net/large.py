@@ -9,7 +9,7 @@ SMALL = 64 << 10
 HUGE = 9 << 20
 """Frames above it have half of the room together, so that those below always have the other half."""
 _PATIENCE, _LEAST = 10.0, 64 << 10
-"""Where others wait: seconds after which a frame has to come with so many bytes a second."""
+"""If others wait: seconds after which a frame has to come with so many bytes a second."""
 
 
 class Holder(Protocol):

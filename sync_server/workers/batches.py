@@ -68,7 +68,7 @@ class Batches:
     def handle_flushed(self, flushed: Flushed) -> None:
         """All that was answered before a document's Flush is in its log now: it can be loaded."""
         id_, position = flushed
-        # Where it was dropped meanwhile, only the answer to the last question tells of all that was answered.
+        # If it was dropped meanwhile, only the answer to the last question tells of all that was answered.
         self._flushes[id_] -= 1
         if self._flushes[id_] > 0:
             return
@@ -150,7 +150,7 @@ class Batches:
                 jobs = document.jobs.get(source, ())
             if at >= len(jobs):
                 continue
-            # Where a worker may be ended over it, a merge is one update: what the others of it made would be lost.
+            # If a worker may be ended over it, a merge is one update: what the others of it made would be lost.
             alone = lane.slow and isinstance(jobs[at].todo.request, MergeRequest)
             order, whole = next_order(id_, source, jobs[at], 1 if alone else share)
             yield order

@@ -77,7 +77,7 @@ class Compactor:
                 late = time.monotonic() - since > self._limits.catch_up_wait
                 self._answer(CatchUpResult(*todo, None if late else self._catch_up(todo, kind)))
                 if self._early:
-                    # Where it was ended: who comes next has not the time to wait for a start as well.
+                    # If it was ended: the next question has not the time to wait for a start as well.
                     self._start()
 
     def compact(self, todo: CompactRequest) -> Sequence[bytes] | None:

@@ -227,7 +227,7 @@ class Documents:
             document = self.by_id[id_]
             if not document.jobs and not document.busy and document.state not in (State.LOADING, State.FLUSHING):
                 self.forget(id_)
-                # What is known of one that can't be loaded as it is goes too: that is found out again.
+                # Knowledge of one that can't be loaded as it is goes too: that is found out again.
                 self.by_id.pop(id_, None)
 
     @property

@@ -21,7 +21,7 @@ def write(stream: IO[bytes], pieces: Iterable[bytes]) -> None:
 
 
 def joined(pieces: Iterable[bytes]) -> bytes:
-    """What ``write`` writes."""
+    """The bytes that ``write`` writes."""
     return b"".join(part for p in pieces for part in (len(p).to_bytes(8, "big"), p)) + _END.to_bytes(8, "big")
 
 

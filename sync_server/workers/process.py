@@ -37,7 +37,7 @@ def bound(memory: int, nice: int = 0) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform == "linux":
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-        # Where it has more already, it ends now, and not whenever it next asks for some.
+        # If it has more already, it ends now, and not whenever it next asks for some.
         bytearray(1 << 20)
 
 
@@ -54,7 +54,7 @@ def ran_out(status: int | None) -> bool:
 
 class Progress:
     """How far a worker has come in its batch, in memory that it shares with the relay: still there when it is gone.
-    What it holds is what the worker wrote, so it may be anything."""
+    It holds what the worker wrote, so it may be anything."""
 
     ORDERS = 1_024
     """So many orders of a batch have a time."""

@@ -1,4 +1,4 @@
-"""Benchmarks run, and say what they found to people and to machines. What the figures are is not tested here."""
+"""Benchmarks run, and say what they found to people and to machines. The figures are not tested here."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import llmcrdt
-from llmcrdt.cli import default_db, main
+from llmcrdt.cli import default_db
 from llmcrdt.cli.terminal import qr_code
 from llmcrdt.testing.models import write_model
 from sync_server.auth.tokens import Tokens
@@ -36,19 +36,6 @@ CHAT = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """``run(*arguments)`` -> (exit code, stdout, stderr), with a database in the test's folder."""
-
-    def run_(*arguments: object, db: str = "a.db") -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as ended:
-            main(["--db", str(tmp_path / db), *map(str, arguments)])
-        out, err = capsys.readouterr()
-        return int(ended.value.code or 0), out, err
-
-    return run_
-
-
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -62,7 +49,7 @@ def test_the_command_is_a_module_too(module: str, tmp_path: Path) -> None:
 
 
 def test_a_command_that_reads_loads_no_more_than_it_needs(run: Run, tmp_path: Path) -> None:
-    """What takes long to load, and the time of a command shows it: migrations, the wire, numbers, the engine."""
+    """Modules that take long to load, which the time of a command shows: migrations, the wire, numbers, the engine."""
     run("new", "Trip")
     code = "import sys; from llmcrdt.cli import main\n"
     code += f"try: main(['--db', {str(tmp_path / 'a.db')!r}, 'list'])\nfinally: print(*sys.modules, file=sys.stderr)"
@@ -112,9 +99,13 @@ def test_import_and_export_give_the_file_back(run: Run, tmp_path: Path) -> None:
     assert code == 0, err
     id_ = json.loads(out)["id"]
     assert json.loads(run("list", "--json")[1])["conversations"][0]["title"] == "Trains"
-    exported = json.loads(run("export", id_, "--format", "openai-chat")[1])
+    exported = json.loads(run("export", id_)[1])
+    assert exported["title"] == "Trains"
     assert exported["messages"] == CHAT["messages"]
     assert exported["tools"] == CHAT["tools"]
+    assert json.loads(run("export", id_, "--format", "openai-chat")[1]) == CHAT["messages"]
+    request = json.loads(run("export", id_, "--request", "--model", "m")[1])
+    assert request == {"model": "m", "messages": CHAT["messages"], "tools": CHAT["tools"]}
     assert run("verify")[0] == 0
 
 

@@ -1,4 +1,4 @@
-"""What people see on a terminal."""
+"""The output that people see on a terminal."""
 
 from __future__ import annotations
 

@@ -157,7 +157,7 @@ class Log:
 
 @pytest.mark.parametrize("first", range(0, 2000, 500))
 def test_in_a_log_one_session_at_most_holds_a_call(first: int) -> None:
-    """Whatever was known when a call was claimed, and in whatever order the claims came. Whoever takes over while
+    """With any knowledge at the time of a claim, and any order of the claims. A session that takes over while
     nobody else claims holds it."""
     for seed in range(first, first + 500):
         rng = random.Random(seed)

@@ -114,7 +114,7 @@ def test_two_devices_adopt_a_fork_in_whatever_order(open_repo: OpenRepo, seed: i
 
 @pytest.mark.parametrize("seed", range(30))
 def test_what_was_erased_does_not_come_back_by_adopting(open_repo: OpenRepo, seed: int) -> None:
-    """Whoever erases, wherever, before and after."""
+    """It doesn't matter who erases, or where, before and after."""
     rng = random.Random(seed)
     repo = open_repo("laptop")
     here = repo.create()

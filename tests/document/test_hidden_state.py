@@ -127,6 +127,28 @@ def test_a_field_that_is_taken_away_is_named(open_repo: OpenRepo) -> None:
     assert [(problem.entry, NAME in problem.what) for problem in conversation.verify()] == [(entry.id, True)]
 
 
+@pytest.mark.parametrize("kind", ["clear", "sealed", "empty", "no field", "added", "gone", "genuine"])
+def test_a_conversation_that_is_opened_again_says_the_same_of_its_fields(open_repo: OpenRepo, kind: str) -> None:
+    """Then entries are read without a check of their versions; fields are held against them all the same."""
+    repo = open_repo("laptop")
+    conversation = repo.create()
+    hidden = {} if kind == "added" else {NAME: clear(b"genuine", provider="p"), "p/other": b"stays"}
+    entry = conversation.append("assistant", "Hi", frame=conversation.transcript(), hidden=hidden)
+    if kind != "genuine":
+        other = None if kind == "gone" else forged(conversation, entry.id, "clear" if kind == "added" else kind)
+        put(conversation, entry.id, {f"hidden:{NAME}": other})
+    conversation.append("assistant", "go on", frame=conversation.transcript())
+    before = conversation.transcript()[0]
+    conversation.close()
+    again = repo.get(conversation.id).transcript()[0]
+    for found in (before, again):
+        field = found.hidden.get(NAME)
+        expected = {"gone": None, "added": "added", "genuine": ""}.get(kind, "replaced")
+        assert (field.refused if field is not None else None) == expected
+    assert (again.missing, again.hidden.keys()) == (before.missing, before.hidden.keys())
+    assert all(again.hidden[name].versions == before.hidden[name].versions for name in before.hidden)
+
+
 @pytest.mark.parametrize("digests", [None, [], 5, {NAME: 5}, {"p/other": "x"}])
 def test_versions_of_before_and_of_strangers_stay_sound(open_repo: OpenRepo, digests: Any) -> None:
     """A version that says nothing of hidden fields is read as before; one that says nonsense vouches for nothing."""
@@ -221,7 +243,7 @@ def test_a_version_that_says_nothing_makes_no_room_for_a_field(
 
 
 def test_a_version_that_vouches_for_another_value_is_named(open_repo: OpenRepo) -> None:
-    """Whoever writes over a field, and adds a version for it, sends nothing to anybody either."""
+    """A writer over a field, who adds a version for it, sends nothing to anybody either."""
     conversation = open_repo("laptop").create()
     hidden = {NAME: b"genuine"}
     entry = conversation.append("assistant", "Hi", frame=conversation.transcript(), hidden=hidden)

@@ -125,7 +125,7 @@ def test_o7_what_whoever_erased_had_seen_is_not_withheld(said: Said) -> None:
 
 
 def test_o7_to_erase_once_more_brings_nothing_back(said: Said, open_repo: OpenRepo) -> None:
-    """An erase says which alternatives were seen and left. What is withheld was not left by that."""
+    """An erase says which alternatives were seen and left. A withheld one was not left by that."""
     _, here, _, there, entry = said
     edit = there.edit(entry, f"Call me {SECRET}")
     here.erase(entry)
@@ -142,7 +142,7 @@ def test_o7_to_erase_once_more_brings_nothing_back(said: Said, open_repo: OpenRe
 
 
 def test_o7_an_edit_of_an_edit_is_withheld_as_well(said: Said) -> None:
-    """It was made of the words all the same. Whoever edits what is withheld has seen that it is."""
+    """It was made of the words all the same. An editor of a withheld entry has seen that it is."""
     _, here, _, there, entry = said
     first = there.edit(entry, f"{SECRET}!")
     second = there.edit(first, f"{SECRET}!!")
@@ -222,7 +222,7 @@ def strip(conversation: llmcrdt.Conversation, entry: llmcrdt.Entry) -> None:
 
 
 def test_o7_a_mark_that_does_not_say_what_was_seen_withholds_what_may_be_beside_it(said: Said) -> None:
-    """Whatever is older may have been seen by whoever erased; what that session wrote afterwards knew of the erase."""
+    """The one who erased may have seen anything older; what that session wrote afterwards knew of the erase."""
     _, here, _, there, entry = said
     here.edit(entry, "before")
     here.erase(entry)

@@ -1,4 +1,4 @@
-"""Where recurrent state is kept, as properties."""
+"""The places where recurrent state is kept, as properties."""
 
 from hypothesis import given
 from hypothesis import strategies as st

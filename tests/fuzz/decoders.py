@@ -112,7 +112,7 @@ _present = [codec.encode(Presence(b"d" * 16, entries)) for entries in (_crowd, *
 _present.append(codec.encode(Presence(b"d" * 16, tuple(Announcement(n, 1, _full[1]) for n in range(1024)))))
 _LARGEST = [_many, _runs, _large, _pushed, *_present]
 frames = st.one_of(messages.map(codec.encode), messages.map(codec.encode), st.sampled_from(_LARGEST))
-# What is made to read a frame, whatever its size.
+# Objects that are made to read a frame, whatever its size.
 _SMALL = 4 << 10
 # A record is an object of Python, whatever its size: 4,096 of one byte, the most that a frame holds, take this much
 # where they are taken one by one.
@@ -165,7 +165,7 @@ def _paths() -> Sequence[bytes]:
 
 
 def _begin_at(path: bytes) -> None:
-    """What a stranger asks for: a path with parameters, before anything else is known of him."""
+    """A stranger's request: a path with parameters, before anything else is known of him."""
     yjs.YjsDoor(yjs.PATH + path.decode("latin-1"), b"", _tokens()[0]).begin()
 
 

@@ -107,7 +107,7 @@ def untouched(stranger: Stranger) -> dict[str, llmcrdt.Entry]:
 
 
 def seen(conv: llmcrdt.Conversation) -> dict[str, object]:
-    """What a replica says, to be compared with what another one says."""
+    """The content of a replica, to be compared with that of another one."""
     transcript = conv.transcript()
     return {
         "hash": transcript.hash,
@@ -314,7 +314,7 @@ class World:
         self.repo.create(f"{SOUND} in a new one").append("user", SOUND)
 
     def end(self) -> None:
-        """What takes the repo as a whole; then it is opened again."""
+        """All that takes the repo as a whole; then it is opened again."""
         for found in (
             self.repo.search(SOUND, 1000),
             self.repo.search(SOUND, 1000, elsewhere=True),

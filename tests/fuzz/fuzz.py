@@ -3,7 +3,7 @@
     python tests/fuzz/fuzz.py --frames 1000000 --only wire
 
 Hypothesis makes the valid frames; each is changed in many ways. A failure prints the frame as hex. ``--only NAME``
-takes the decoders whose names hold that word ("documents": just those). What is printed of each: how many frames it
+takes the decoders whose names hold that word ("documents": just those). Printed of each is how many frames it
 refused, the longest that it took, and the most memory it needed.
 """
 
@@ -36,7 +36,7 @@ LIMIT_MS = 10.0
 
 @dataclass
 class Report:
-    """What was seen of one decoder: the longest that a frame took, best of five; the most memory beyond four times the
+    """The most seen of one decoder: the longest that a frame took, best of five; the most memory beyond four times the
     frame, and where frames are large, in frames; the most calls of functions, beyond the ones each byte may take."""
 
     frames: int = 0

@@ -152,7 +152,7 @@ class Stranger:
     # -- documents
 
     def conversation(self, update: bytes, client: int) -> bytes:
-        """What it writes into a conversation, as an update."""
+        """Its writing into a conversation, as an update."""
         doc = pycrdt.Doc(client_id=client)
         doc.apply_update(update)
         before = doc.get_state()
@@ -336,7 +336,7 @@ class Stranger:
         acts[self._pick(key, key, key, self.name())] = self._pick(dump(self.bend(value, self._chance())), self.shared())
 
     def library(self, update: bytes, client: int, conversations: list[str]) -> bytes:
-        """What it writes into a library."""
+        """Its writing into a library, as an update."""
         doc = pycrdt.Doc(client_id=client)
         doc.apply_update(update)
         before = doc.get_state()

@@ -168,7 +168,7 @@ def test_a_long_prefill_shows_how_far_it_is(
 
 
 PLAIN = "{% for m in messages %}{{ m.role + ': ' + m.content + '\n' }}{% endfor %}assistant: "
-# What a template names "tools" is not always the tools that it is given.
+# A template's "tools" are not always the tools that it is given.
 OTHERS = "{% set tools = 1 %}{{ tools }}{# tools #}" + PLAIN
 
 

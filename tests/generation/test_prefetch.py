@@ -1,4 +1,4 @@
-"""What other devices write is evaluated when it arrives, behind everything that is asked meanwhile."""
+"""Entries of other devices are evaluated when they arrive, after everything that is asked meanwhile."""
 
 from __future__ import annotations
 

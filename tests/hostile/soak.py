@@ -93,7 +93,7 @@ class Most:
 
 
 Attack = Callable[[str, float], str]
-"""Against a relay at a URL, for about some seconds. What it was, in words."""
+"""Against a relay at a URL, for about some seconds. Returns what it was, in words."""
 
 
 def flood(name: str) -> Attack:

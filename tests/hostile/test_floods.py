@@ -1,4 +1,4 @@
-"""Whoever floods a relay holds up nobody else. Of each flood that costs nothing to send, a little; ``make hostile``
+"""A flood holds up nobody but its sender. Of each flood that costs nothing to send, a little; ``make hostile``
 runs all of them for longer, and measures."""
 
 from __future__ import annotations

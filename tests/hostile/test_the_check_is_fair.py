@@ -1,4 +1,4 @@
-"""Whoever fills the check with work holds up nobody else."""
+"""A client that fills the check with work holds up nobody else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What waits for the check has bounds, for a connection and for a subject; and the relay says when it waits in vain."""
+"""Work that waits for the check has bounds, by connection and by subject; the relay says when it waits in vain."""
 
 from __future__ import annotations
 

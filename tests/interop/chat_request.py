@@ -11,6 +11,8 @@ from typing import Any
 ROLES = ("system", "developer", "user", "assistant", "tool")
 _SAYS_SOMETHING_ELSE = ("refusal", "audio", "function_call")
 """An assistant's message with one of these needs no content."""
+_NO_RESULT = "An assistant message with 'tool_calls' must be followed by tool messages"
+_NO_CALL = "messages with role 'tool' must be a response to a preceeding message with 'tool_calls'"
 
 
 def problems(request: Any) -> list[str]:
@@ -27,9 +29,9 @@ def problems(request: Any) -> list[str]:
             if message.get("tool_call_id") in open_calls:
                 open_calls.remove(message["tool_call_id"])
             else:
-                found.append(f"{at} answers no call of the message before: {message.get('tool_call_id')!r}")
+                found.append(f"{_NO_CALL}: {at} answers {message.get('tool_call_id')!r}")
         elif open_calls:
-            found.append(f"{at} stands where results of {open_calls} must stand")
+            found.append(f"{_NO_RESULT}: {at} stands where results of {open_calls} must stand")
             open_calls = []
         elif "tool_call_id" in message:
             found.append(f"{at} has a tool_call_id and is no result")
@@ -41,7 +43,7 @@ def problems(request: Any) -> list[str]:
             if isinstance(message["tool_calls"], list):
                 open_calls = [call["id"] for call in message["tool_calls"] if isinstance(call, dict) and "id" in call]
     if open_calls:
-        found.append(f"the calls {open_calls} at the end have no result")
+        found.append(f"{_NO_RESULT}: the calls {open_calls} at the end have none")
     return found + (_tool_problems(request["tools"]) if "tools" in request else [])
 
 
@@ -49,7 +51,7 @@ def _content_problems(message: dict[str, Any]) -> list[str]:
     content, role = message.get("content"), message["role"]
     if content is None:
         free = role == "assistant" and (message.get("tool_calls") or any(message.get(k) for k in _SAYS_SOMETHING_ELSE))
-        return [] if free else ["content is missing"]
+        return [] if free else ["content is missing: Invalid value for 'content': expected a string, got null"]
     if isinstance(content, str):
         return []
     if not isinstance(content, list) or not content:
@@ -61,7 +63,7 @@ def _content_problems(message: dict[str, Any]) -> list[str]:
         elif part["type"] == "text" and not isinstance(part.get("text"), str):
             found.append(f"content[{i}] has no text")
         elif part["type"] == "image_url" and role != "user":
-            found.append(f"content[{i}] is a picture, which only users show")
+            found.append(f"content[{i}] is a picture, which only users show: Invalid value: 'image_url'")
     return found
 
 
@@ -74,16 +76,16 @@ def _call_problems(calls: Any) -> list[str]:
             found.append(f"[{i}] has no id")
             continue
         if ids.index(ids[i]) != i:
-            found.append(f"[{i}] has the id of another one")
+            found.append(f"[{i}] has the id of another one: Duplicate value for 'tool_call_id'")
         kind, words = call.get("type"), {"function": "arguments", "custom": "input"}
         if not isinstance(kind, str):
             found.append(f"[{i}] has no type")
         elif kind in words:
             inner = call.get(kind)
             if not isinstance(inner, dict) or not isinstance(inner.get("name"), str) or not inner["name"]:
-                found.append(f"[{i}] names no tool")
+                found.append(f"[{i}] names no tool: Missing required parameter")
             elif not isinstance(inner.get(words[kind]), str):
-                found.append(f"[{i}] has no arguments")
+                found.append(f"[{i}] has no arguments: Missing required parameter")
     return found
 
 

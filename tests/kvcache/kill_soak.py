@@ -39,7 +39,7 @@ OWNERS = ("one", "other")
 
 
 def chains() -> list[list[Chunk]]:
-    """What writers write, the same in every process: chunks, and after some of them the recurrent state there."""
+    """The writers' material, the same in every process: chunks, and after some of them the recurrent state there."""
     made = [chain(LENGTH, seed=seed, payload=PAYLOAD) for seed in range(CHAINS)]
     for seed, chunks in enumerate(made):
         for at in range(4, LENGTH + 1, 4):

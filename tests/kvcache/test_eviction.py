@@ -15,7 +15,7 @@ from llmcrdt.testing.chunk_cache_suite import FINGERPRINT, chain, keys_of
 
 
 class Oracle:
-    """What is here, in the order of its last use; every question is answered by looking at all of it."""
+    """All that is here, in the order of its last use; every question is answered by looking at all of it."""
 
     def __init__(self, budget: int):
         self.halflife = budget / SHARE
@@ -147,7 +147,7 @@ def test_memory_evicts_as_the_oracle_says(seeds, budget, pins, data):
 @settings(max_examples=40, deadline=None)
 @given(SEEDS, st.integers(400, 4000), st.lists(st.integers(0, 24), max_size=8))
 def test_the_disk_evicts_as_the_oracle_says(tmp_path_factory, seeds, budget, pins):
-    """What is left after a put is what the oracle leaves, told the files by their times of last use."""
+    """A put leaves what the oracle leaves, which is told the files by their times of last use."""
     things, folder = stored_things(seeds), tmp_path_factory.mktemp("kv")
     cache = DiskCache(folder, budget)
     pinned = {things[i % len(things)].key for i in pins}

@@ -100,7 +100,7 @@ def test_where_notes_cant_be_written_nothing_may_be_put(tmp_path, monkeypatch):
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 1 << 32))
 def test_notes_survive_torn_writes(tmp_path_factory, seed):
-    """Whatever a crash leaves at the end of the file, every later claim is found, and nothing else is invented."""
+    """With anything that a crash leaves at the file's end, every later claim is found, and nothing else is invented."""
     rng, folder = random.Random(seed), tmp_path_factory.mktemp("notes")
     said, kept = set(), set()
     for _ in range(6):

@@ -158,7 +158,7 @@ AS_PRINTED, ELSE = '<call>{"name": "look", "arguments": {"at": "sea"}}', "<call>
     ],
 )
 def test_a_result_is_never_lost(grow: Any, said: str, rest: str) -> None:
-    """A template that goes on in the turn of the calls, and drops results that follow none. Where it prints the calls
+    """A template that goes on in the turn of the calls, and drops results that follow none. If it prints the calls
     as they were sampled, it is known what follows; else the result is told in words."""
     tokenizer = STYLES["follows"]
     talk = grow(2)

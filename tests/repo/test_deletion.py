@@ -396,7 +396,7 @@ def test_a_deleted_id_can_not_be_joined_or_written_to_again(open_repo: OpenRepo,
 
 
 def forget_tombstones(folder: Path) -> list[bytes]:
-    """What a copy of the relay's file lacks that was made before the tombstones, and after all else."""
+    """All that a copy of the relay's file lacks that was made before the tombstones, and after all else."""
     with closing(sqlite3.connect(folder / "relay.db", isolation_level=None)) as db:
         ids = [id_ for (id_,) in db.execute("SELECT id FROM documents WHERE gone > 0 ORDER BY id")]
         db.execute("DELETE FROM documents WHERE gone > 0")

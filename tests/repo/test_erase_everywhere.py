@@ -149,7 +149,7 @@ def test_a_cache_folder_that_is_gone_is_no_reason_to_fail(open_repo: OpenRepo, t
 def test_a_record_that_repeats_what_was_erased_leaves_no_words(
     open_repo: OpenRepo, tmp_path: Path, loaded: bool
 ) -> None:
-    """Whoever fills a relay anew may not have heard of the erase."""
+    """A device that fills a relay anew may not have heard of the erase."""
     repo = open_repo("mine")
     conv = repo.create()
     entry = conv.append("user", "a purple elephant")

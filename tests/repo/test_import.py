@@ -393,7 +393,7 @@ def test_what_is_stopped_leaves_whole_conversations(open_repo: OpenRepo, tmp_pat
 
 
 def test_a_file_is_read_a_piece_at_a_time(open_repo: OpenRepo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the pieces, it is the same conversation, and errors are where they are."""
+    """In any pieces, it is the same conversation, and errors are where they are."""
     messages = a_history(random.Random(4), 10)
     text = json.dumps({"messages": messages, "title": "é😀", "n": [1.5, 12, {}]}, indent=1, ensure_ascii=False)
     whole = openai_chat.read(openai_chat.parse(text))

@@ -1,4 +1,4 @@
-"""What a reader who tried to break it found: each once, so that it stays mended."""
+"""Faults that a reader who tried to break it found: each once, so that it stays mended."""
 
 from __future__ import annotations
 

@@ -148,5 +148,5 @@ def test_a_named_attachment_stays_where_it_is_and_an_erased_one_goes(
 
 
 def erased_of(had: set[str], repo: llmcrdt.Repo) -> set[str]:
-    """What an erase had to take: no conversation of the repo names it any more."""
+    """All that an erase had to take: no conversation of the repo names it any more."""
     return had - repo._core.documents.named_blobs()

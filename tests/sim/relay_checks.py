@@ -1,4 +1,4 @@
-"""What must be true of a relay and its clients once the network is whole."""
+"""All that must be true of a relay and its clients once the network is whole."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def _state(process: ClientProcess, conversation: str) -> str:
 
 
 def check_words(world: World) -> None:
-    """What was erased is in no file of a client, nor of a relay that was not put back to an old copy. What was deleted
+    """Erased words are in no file of a client, nor of a relay that was not put back to an old copy. A deleted document
     is in no file at all, and presence never was."""
     folders = [(machine.folder, "chats.db") for machine in world.machines] + [(world.relay_folder, DATABASE)]
     for process in world.processes():
@@ -152,7 +152,7 @@ def check_words(world: World) -> None:
 
 
 def _is_erased(world: World, entry: str) -> bool:
-    """Whoever erased it may have been rolled back before anybody heard of it."""
+    """The device that erased it may have been rolled back before anybody heard of it."""
     for conversation in world.processes()[0].conversations():
         with suppress(EntryNotFound):
             return conversation.entry(EntryId(entry)).status == "erased"

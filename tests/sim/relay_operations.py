@@ -19,7 +19,7 @@ from llmcrdt.exceptions import NotSealed
 
 MOST_MACHINES, MOST_PROCESSES, MOST_PAGES = 4, 6, 3
 PRESENT = "just-now-"
-"""What presence begins with: it is in no file."""
+"""The beginning of each presence: it is in no file."""
 
 
 class EventfulWorld(World):

@@ -48,7 +48,7 @@ class World:
         self.folds_work = False
         self.names = self.words = 0
         self.erased: dict[str, str] = {}
-        # What was said in each conversation, and the conversations that somebody deleted, or tried to.
+        # The words said in each conversation, and the conversations that somebody deleted, or tried to.
         self.words_of: dict[str, list[str]] = {}
         self.deletions: set[str] = set()
         self.goals_met = 0
@@ -173,7 +173,7 @@ class World:
             self.clock.after(self.rng.uniform(0, 3), lambda: self.start_process(machine))
 
     def check_said(self, process: ClientProcess) -> None:
-        """What a device wrote, took in or deleted is there, or gone, after every crash."""
+        """All that a device wrote, took in or deleted is there, or gone, after every crash."""
         there = {c.id: process.entries(c) for c in process.conversations()}
         deleted = {document for document in self.deletions if process.is_deleted(document)}
         assert deleted >= process.machine.deleted, "what was deleted stays so after a crash"
@@ -245,7 +245,7 @@ class World:
         process._pump()
 
     def deletions_of(self, process: ClientProcess) -> set[bytes]:
-        """What a process has to have deleted at the relay before it is in step."""
+        """All that a process has to have deleted at the relay before it is in step."""
         process.repo._core.listing.refresh()
         return set(map(document_bytes, process.repo._core.store.relay_tasks.deletions(URL)))
 
@@ -325,7 +325,7 @@ def says_all(document: str, library: str | None, updates: list[bytes], update: b
     for one in updates:
         replica.apply(one)
     applied = replica.apply(update)
-    # What waits for others is not in the replica: whether it waited before shows in the updates themselves.
+    # An update that waits for others is not in the replica: whether it waited before shows in the updates themselves.
     return not applied.changed and (not applied.pending or _named(update) <= set().union(*map(_named, updates)))
 
 

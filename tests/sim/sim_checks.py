@@ -1,4 +1,4 @@
-"""What must be true: at any moment of one device, and of all of them once everything has arrived everywhere."""
+"""All that must be true: at any moment of one device, and of all of them once everything has arrived everywhere."""
 
 from __future__ import annotations
 
@@ -91,7 +91,8 @@ def check_all(world: World, held: set[EntryId]) -> None:
     fresh.read_all(world.devices[0].core.replica)
     for device in world.devices:
         view = device.core.view
-        assert (view.claims, view.stops) == (fresh.claims, fresh.stops), "acts are those that stand under their keys"
+        acts, anew = view.acts, fresh.acts
+        assert (acts.claims, acts.stops) == (anew.claims, anew.stops), "acts are those that stand under their keys"
     assert fresh.transcript().elsewhere_hash == first.transcript().elsewhere_hash, "and for whoever reads it anew"
     check_reachable(world, held)
     assert chat_request.problems(openai_chat.export(first.transcript())) == [], "its export is a request that is valid"

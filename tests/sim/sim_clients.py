@@ -137,7 +137,7 @@ class ClientProcess:
         self.clock.after(0, lambda: self._guarded(call))
 
     def _guarded(self, call: Callable[[], object]) -> None:
-        """What fails on the link's thread ends the connection."""
+        """A failure on the link's thread ends the connection."""
         if not self.run(call) and self.alive:
             self._disconnect()
         self._pump()

@@ -56,7 +56,7 @@ def _linked() -> str:
 
 
 class _File:
-    """What the disk has for sure, and what the system still holds: (offset, bytes), or (size, None) for a cut."""
+    """All that the disk has for sure, and what the system still holds: (offset, bytes), or (size, None) for a cut."""
 
     def __init__(self, durable: bytes) -> None:
         self.durable = bytearray(durable)
@@ -151,7 +151,7 @@ class Disks:
 
     @contextmanager
     def running(self, process: str) -> Iterator[None]:
-        """What is opened inside is opened by this process."""
+        """Files opened inside are opened by this process."""
         before, self._running = self._running, process
         try:
             yield
@@ -275,7 +275,7 @@ _PAGE, _BTREE_PAGES = 4096, {2: 12, 5: 12, 10: 8, 13: 8}
 
 
 def kept(path: Path) -> bytes:
-    """What a database, or its write-ahead log, has on disk, but for the free space in the middle of a page: SQLite lets
+    """A database on disk, or its write-ahead log, but for the free space in the middle of a page: SQLite lets
     what was moved to another page stand there until it needs the space, ``secure_delete`` or not.
 
     Source: https://www.sqlite.org/fileformat2.html, sections 1.6 and 4.

@@ -47,7 +47,7 @@ def records(rng: Random, number: int) -> tuple[list[bytes], set[bytes]]:
 
 
 class Intruder:
-    """One connection. What is refused it leaves out, and goes on with the rest in a new session."""
+    """One connection. It leaves out what is refused, and goes on with the rest in a new session."""
 
     def __init__(
         self, clock: Clock, rng: Random, relay: RelayProcess, document: bytes, data: Sequence[bytes], bad: set[bytes]

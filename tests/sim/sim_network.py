@@ -13,7 +13,7 @@ SOCKET = 6_000
 
 
 class Clock:
-    """What is to happen, in order of time; at one time, in the order it was asked for."""
+    """All that is to happen, in order of time; at one time, in the order it was asked for."""
 
     def __init__(self) -> None:
         self.now = 0.0

@@ -1,4 +1,4 @@
-"""What the rules make of a document's bytes, found by other means than the library's.
+"""The reading that the rules give a document's bytes, found by other means than the library's.
 
 The bytes are read with plain pycrdt and json, the hashes are taken with hashlib, and the order comes from
 ``order_model.py``, the executable statement of O1-O6. Nothing here imports ``llmcrdt``.
@@ -66,7 +66,7 @@ class Pinned(model.Document):
 
 @dataclass
 class Said:
-    """What a document says, read without the library: the order by the model, and each entry's sound versions."""
+    """A document's content, read without the library: the order by the model, and each entry's sound versions."""
 
     order: Pinned
     versions: dict[str, dict[str, Any]]
@@ -82,8 +82,8 @@ class Said:
         return min(here, key=lambda h: (_RANK[here[h].get("status", "complete")], here[h]["lamport"], h), default="")
 
     def transcript(self) -> tuple[Pins, str]:
-        """The entries in order, each with the version shown, and the hash of the list. What a frame pins counts as
-        pinned in the hash, also while that version has not arrived and another one stands in for it."""
+        """The entries in order, each with the version shown, and the hash of the list. A frame's version counts as
+        pinned in the hash, also while it has not arrived and another one stands in for it."""
         ids = self.order.transcript()
         generated = [i for i in ids if self.order.entries[i].frame is not None]
         latest = max(generated, key=lambda i: (self.order.entries[i].lamport, i), default=None)

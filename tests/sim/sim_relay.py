@@ -77,7 +77,7 @@ Name = tuple[bytes, bytes, int]
 
 
 class Ledger:
-    """What the relay said is on disk, by name, and which documents it said are deleted, since its data was last wiped
+    """The relay's word on what is on disk, by name, and which documents are deleted, since its data was last wiped
     or put back (``epoch`` counts that). ``bad``: records that must go nowhere. ``largest``: of the records, and answers
     to pages, that were ever sent to anybody."""
 
@@ -374,7 +374,7 @@ class RelayProcess:
 
 
 def copy_files(source: Path, target: Path) -> None:
-    """What somebody gets who copies a folder while nothing is written: databases with their write-ahead logs."""
+    """A copy of a folder, made while nothing is written: databases with their write-ahead logs."""
     target.mkdir(parents=True)
     for path in source.iterdir():
         if path.is_file() and not path.name.endswith(("-shm", "-lock")):

@@ -28,7 +28,7 @@ _INNOCENT = 2
 
 
 class FragileReplica(YjsReplica):
-    """What a worker holds. Its core panics where it must."""
+    """All that a worker holds. Its core panics where it must."""
 
     def apply(self, update: bytes) -> Any:
         if PANIC in update:
@@ -79,7 +79,7 @@ class SimulatedValidator:
         self.scheduler.put(order, self._now)
 
     def turn(self) -> None:
-        """What the thread has read comes, then one of the workers gets a batch."""
+        """All that the thread has read comes, then one of the workers gets a batch."""
         later, self._later = self._later, []
         for call in later:
             call()

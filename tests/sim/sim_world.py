@@ -23,7 +23,7 @@ MOST_DEVICES = 5
 
 
 class World:
-    """What happened so far, and what must therefore be true. ``folder``: real SQLite files there; None: memory."""
+    """All that happened so far, and what must therefore be true. ``folder``: real SQLite files there; None: memory."""
 
     def __init__(self, rng: random.Random, devices: int, folder: Path | None = None) -> None:
         self.rng = rng  # what happens
@@ -333,7 +333,7 @@ class World:
 
 
 def withheld(device: Device) -> set[EntryId]:
-    """What erases withhold by itself, without what follows it."""
+    """All that erases withhold by itself, without what follows it."""
     return set(device.core.view.order.now().withheld)
 
 

@@ -1,4 +1,4 @@
-"""What relay and client promise, over seeded schedules of broken connections, crashes and lost power.
+"""The promises of relay and client, over seeded schedules of broken connections, crashes and lost power.
 
 ``make soak`` runs 10,000. A schedule that fails is run again by ``python tests/sim/relay_soak.py --trace --seed SEED``.
 """
@@ -81,7 +81,7 @@ def test_a_disk_that_loses_power_keeps_what_was_fsynced_and_no_more(tmp_path: Pa
 
 
 def test_a_disk_that_is_full_drops_no_reader(tmp_path: Path) -> None:
-    """What was folded can't be scrubbed then; that can wait."""
+    """Folded records can't be scrubbed then; that can wait."""
     machine = tmp_path / "relay"
     machine.mkdir()
     with Disks(tmp_path) as disks:

@@ -141,7 +141,7 @@ def test_a_flipped_byte_gives_a_message_or_malformed_frame(message: Message, dat
         found = codec.decode(bytes(frame))
     except MalformedFrame:
         return
-    # What is accepted is a message like any other: it can be written, and means the same.
+    # An accepted message is one like any other: it can be written, and means the same.
     assert codec.decode(codec.encode(found)) == found
 
 

@@ -198,7 +198,7 @@ def test_who_waits_to_be_in_step_waits_until_the_relay_has_heard_of_it(reached_f
 
 @pytest.mark.parametrize("explained", [True, False])
 def test_gone_is_a_refusal_only_where_the_library_does_not_say_why(explained: bool) -> None:
-    """Who waits had heard all that there was, and waits for an ack. What the library says of it comes behind GONE."""
+    """The one who waits had heard all that there was, and waits for an ack. The library tells of it after GONE."""
     local, done = BlobDocuments(1), list[RelayRefused | None]()
     for document in (LIBRARY, GONE):
         local.follow(document)

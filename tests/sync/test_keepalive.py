@@ -1,4 +1,4 @@
-"""Who shows no life is given up, and nobody else: not who is slow, and not whom one does not hear just now."""
+"""A client that shows no life is given up, and no other: not a slow one, and not one that is not heard just now."""
 
 from __future__ import annotations
 

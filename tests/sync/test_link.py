@@ -495,7 +495,7 @@ def test_what_ends_a_connection_is_said_in_a_sentence(error: OSError, said: str)
 
 
 def test_a_link_shows_what_is_documented_and_nothing_else() -> None:
-    """Whatever a repo calls is LinkControl's."""
+    """All that a repo calls is LinkControl's."""
     page = (Path(__file__).parents[2] / "docs" / "sync.md").read_text(encoding="utf-8")
     shown = {name for name in dir(Link) if not name.startswith("_")} | {"url"}
     assert shown == {

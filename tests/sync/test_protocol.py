@@ -44,7 +44,7 @@ def test_what_belongs_to_an_earlier_opening_is_ignored() -> None:
     assert hear(connection, messages.Opened(D, messages.RESET, cursor_after(ONE), 0), *stale[:1]) == []
     assert hear(connection, messages.Opened(D, messages.RESET, cursor_after(ONE), 0)) == [Opened(D, True)]
     assert len(hear(connection, Records(D, 1, (ONE,)))) == 2
-    # What was pushed to the earlier opening no longer fills the window.
+    # Pushes to the earlier opening no longer fill the window.
     connection.push(D, [Record(S, 1, b"x" * 10)])
     assert connection.fits(messages.Welcome().window_bytes - 10)
     assert not connection.fits(messages.Welcome().window_bytes - 9)

@@ -323,7 +323,7 @@ class SyncMachine(RuleBasedStateMachine):
 
     @invariant()
     def nothing_lost(self) -> None:
-        """Where the relay knows a device's cursor, the log up to there and the outbox hold all that the device has."""
+        """If the relay knows a device's cursor, the log up to there and the outbox hold all that the device has."""
         for device in self.net.devices:
             for document in DOCUMENTS:
                 doc, raw = device[document], document_bytes(document)
@@ -398,7 +398,7 @@ def test_a_cut_while_another_log_is_taken_in_loses_nothing(tmp_path: Path, wiped
 
 
 def test_a_relay_that_knows_a_cursor_again_is_not_taken_at_its_word(tmp_path: Path) -> None:
-    """What was taken in from another log meanwhile, until a cut, is not in the log that is back."""
+    """Records taken in from another log meanwhile, until a cut, are not in the log that is back."""
     net, document = Network(tmp_path, 1), DOCUMENTS[0]
     net.put(0, document, b"a")
     net.settle([0])

@@ -274,11 +274,11 @@ class Load:
         self.relay, self.url = start(self.data, int(self.url.rpartition(":")[2]), *self._limits)
 
     def all(self, what: str) -> set[str]:
-        """What clients said they did."""
+        """All that clients said they did."""
         return union(self.clients, what)
 
     def check(self, *, rolled_back: bool) -> str:
-        """The clients are killed. What each said is in its file, and everything everywhere once all are in step, also
+        """The clients are killed. Each one's word is in its file, and everything everywhere once all are in step, also
         on a device that has nothing yet; what was deleted is nowhere."""
         for client in self.clients:
             client.kill()

@@ -1,4 +1,4 @@
-"""What goes wrong at one connection of a relay ends that one, and is kept from all others."""
+"""A fault at one connection of a relay ends that one, and is kept from all others."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from llmcrdt.sync import codec
 from llmcrdt.sync.messages import Ack, Push, Record, Records
 from sync_server.connections import Connections
 from sync_server.doors.yjs import YjsDoor
-from sync_server.net.connection import Connection, Socket
+from sync_server.net.connection import Connection
+from sync_server.net.outgoing import FrameWriter
 from sync_server.server import Relay
 from sync_server.thread import RelayThread
 
@@ -69,7 +70,7 @@ def is_closed(client: ClientConnection) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("owner", "name"), [(Connection, "send"), (Socket, "write"), (Connections, "report"), (Connection, "took")]
+    ("owner", "name"), [(Connection, "send"), (FrameWriter, "write"), (Connections, "report"), (Connection, "took")]
 )
 def test_all_others_are_told_and_may_go_on(
     relay: RelayThread, relays: list[Relay], monkeypatch: pytest.MonkeyPatch, owner: Any, name: str
@@ -79,12 +80,12 @@ def test_all_others_are_told_and_may_go_on(
         broken = numbers(relays[0], 3)[0]
 
         def is_broken(it: Any) -> bool:
-            if isinstance(it, Socket):
-                return it is relays[0]._connections.by_peer[broken].socket
+            if isinstance(it, FrameWriter):
+                return it is relays[0]._connections.by_peer[broken].socket.writer
             return isinstance(it, Connection) and it.peer == broken
 
         breaking(monkeypatch, owner, name, is_broken)
-        # What the broken one says comes in the same step as what others say, and is dealt with before.
+        # The broken one's words come in the same step as those of others, and are dealt with before.
         first.send(codec.encode(Push(D, S, 1, (one,))))
         assert ask(second, Push(D, T, 1, (two,))) in (Ack(D, T, 1, 1, 1), Records(D, 1, (Record(S, 1, one),)))
         assert is_closed(first)

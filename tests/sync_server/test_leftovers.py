@@ -1,4 +1,4 @@
-"""What came and went leaves nothing in the relay's memory, or no more than a number says. Entries are counted."""
+"""Peers that came and went leave nothing in the relay's memory, or no more than a number says. Entries are counted."""
 
 from __future__ import annotations
 

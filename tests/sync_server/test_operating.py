@@ -1,4 +1,4 @@
-"""What an operator has: settings from three places, metrics, and commands on a relay's folder."""
+"""An operator's means: settings from three places, metrics, and commands on a relay's folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who takes the steps of the rooms: the loop while they are quick, a thread when they are not."""
+"""The rooms' steps: the loop takes them while they are quick, a thread when they are not."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ class ProviderClient:
 
 
 class _Channel:
-    """What a Provider takes for a connection."""
+    """A connection, as a Provider takes one."""
 
     def __init__(self, socket: Any, path: str) -> None:
         self._socket, self._path = socket, path
@@ -167,7 +167,7 @@ class Bare:
                 return yjs.decode(frame)
 
     def sync(self, version: bytes = b"\x00") -> bytes:
-        """Ask with step 1; the answer. What is asked back is not answered."""
+        """Ask with step 1; the answer. A question back is not answered."""
         self.send(yjs.StepOne(version))
         while not isinstance(message := self.hear(), yjs.StepTwo):
             pass

@@ -31,7 +31,7 @@ def catch_up_updates(snapshot: Sequence[bytes], before: Sequence[bytes], tail: S
 
 
 def begin(first: bytes, make: Callable[..., YjsReplica] = YjsReplica) -> YjsReplica:
-    """A document with the first record of a log. Where the log is compacted that is the document, word for word; it
+    """A document with the first record of a log. If the log is compacted that is the document, word for word; it
     waits for nothing, and isn't read again. Of any other record some may wait, and the core doesn't tell."""
     replica = make(())
     replica.load(first, ())

@@ -116,7 +116,7 @@ class YjsReplica:
         self._watch()
         kept: list[bytes] = []
         try:
-            # What is told of a transaction in which something waited is not all of it.
+            # The event of a transaction in which something waited does not tell all of it.
             together = 0 if len(updates) == 1 or self._intake.waiting else self._merge_together(updates, kept)
             for update, span in updates[together:]:
                 applied = self._apply(update, span)
@@ -137,7 +137,7 @@ class YjsReplica:
                     count += 1
             _, emitted = self._take()
             news = _merged(emitted) if emitted else _EMPTY
-            # Where all was told again, all of it is in, and the version, which names every client, needn't be read.
+            # If all was told again, all of it is in, and the version, which names every client, needn't be read.
             told = read_update(news).written
             given = (item for _, span in updates[:count] for item in span.written.items())
             if not waits and all(end <= told.get(client, 0) for client, end in given):

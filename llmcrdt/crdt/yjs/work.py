@@ -80,7 +80,7 @@ class _Count:
 
 class _Place(NamedTuple):
     """Neighbours; ``own``: what names a place that needs no neighbours, a key (``keyed``) or the parent of a new text.
-    What stands at a key is held against nothing but that."""
+    An item at a key is held against nothing but that."""
 
     left: tuple[int, int] | None
     right: tuple[int, int] | None

@@ -132,7 +132,7 @@ def test_a_device_has_the_same_as_with_the_records(seed: int, count: int, data: 
 @settings(max_examples=200, deadline=None)
 @given(st.integers(0, 1 << 32), st.integers(10, 40), st.data())
 def test_a_device_that_has_some_of_it_from_elsewhere_has_the_same(seed: int, count: int, data: st.DataObject) -> None:
-    """Where what it has waits for others, one run of structs comes for both, from a fold as well."""
+    """If some of its structs wait for others, one run of structs comes for both, from a fold as well."""
     log = whole_history(seed, count)
     snapshot, before, tail = cut_somewhere(log, data)
     rng = random.Random(seed)

@@ -37,7 +37,7 @@ def test_a_hundred_thousand_nested_maps_in_one_update_are_refused() -> None:
 
 @pytest.mark.parametrize("order", ["in order", "the first one last", "shuffled", "as one load", "with loads between"])
 def test_updates_that_each_add_a_level_stop_at_the_limit(order: str) -> None:
-    """What waits for its parent is looked at when that is there."""
+    """An update that waits for its parent is looked at when that is there."""
     levels = list(range(1_500))
     if order == "the first one last":
         levels.reverse()
@@ -220,7 +220,7 @@ thread.join()
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_whatever_is_let_through_the_core_survives_on_a_small_stack(seed: int) -> None:
-    """Where it does not, the process ends: so it is another one."""
+    """If it does not, the process ends: so it is another one."""
     command = [sys.executable, "-c", SURVIVES, str(seed), "3"]
     root = Path(__file__).parents[3]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=root)

@@ -1,4 +1,4 @@
-"""What waits to be sent says the same without what was deleted since."""
+"""An update that waits to be sent says the same without what was deleted since."""
 
 from __future__ import annotations
 

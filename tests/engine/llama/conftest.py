@@ -46,7 +46,7 @@ class Lab:
 
 
 class Cold:
-    """What an engine says that keeps nothing: before each question its context is emptied by another prompt."""
+    """The words of an engine that keeps nothing: before each question its context is emptied by another prompt."""
 
     def __init__(self, engine: LlamaEngine):
         self._engine = engine

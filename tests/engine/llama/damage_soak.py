@@ -155,7 +155,7 @@ class Patient:
 
 
 def soak(arch: str, chunks: int, seed: int) -> Counter[str]:
-    """Harm that many: 60 of 100 damaged, 35 with forged frames, 5 with forged numbers. What was done, and noticed."""
+    """Harm that many: 60 of 100 damaged, 35 with frames forged, 5 with numbers. Counts what was done, and noticed."""
     rng = random.Random(f"{arch} {seed}")
     with tempfile.TemporaryDirectory() as made:
         patient = Patient(arch, Path(made))

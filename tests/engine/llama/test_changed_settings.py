@@ -1,4 +1,4 @@
-"""Whatever can change KV state while the token ids stay the same changes the fingerprint: no false hit, one by one.
+"""All that can change KV state while the token ids stay the same changes the fingerprint: no false hit, one by one.
 
 llama.cpp takes the state of other weights, adapters, rope settings and rotations without a word.
 """
@@ -46,7 +46,7 @@ def other_processor(lab, patch):
     patch.setattr(opening.library(), "llama_print_system_info", lambda: info + b" AVX1024 = 1")
 
 
-# What is changed -> the model of both engines, settings of both, settings or model of the second alone, a patch for it
+# The change -> the model of both engines, settings of both, settings or model of the second alone, a patch for it
 LLAMA, GEMMA = {"arch": "llama"}, {"arch": "gemma3", "quant": "F16"}
 CHANGES = {
     "weights": {"model": lambda lab: lab.model("llama", seed=1)},

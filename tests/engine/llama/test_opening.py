@@ -199,7 +199,7 @@ def test_a_listener_can_t_reopen_its_engine(lab):
 
 
 def test_many_threads_open_close_and_ask(lab):
-    """Whoever asks gets the right answer, or hears that the engine is closed."""
+    """Each caller gets the right answer, or hears that the engine is closed."""
     engine = lab.engine()
     prompts = [lab.tokens(90 + 40 * n, n) for n in range(4)]
     truths = [engine.logits(ids).result() for ids in prompts]

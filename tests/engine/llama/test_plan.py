@@ -66,7 +66,7 @@ def test_plan_holds_in_any_order_of_work(lab, arch, kind):
 
 
 def test_while_something_is_settled_plan_answers_for_now(lab):
-    """Whatever it is when asked, it is a plan: the parts add up, and the run that follows reuses no less."""
+    """Asked at any time, it is a plan: the parts add up, and the run that follows reuses no less."""
     engine = lab.engine(lab.model("llama", "F16"), MemoryCache())
     ids = lab.tokens(100)
     for turn in range(6):

@@ -1,4 +1,4 @@
-"""Where a prompt can be resumed: attention at every chunk, recurrent state where entries end; bit for bit."""
+"""Places where a prompt can be resumed: attention at every chunk, recurrent state where entries end; bit for bit."""
 
 import random
 from dataclasses import replace
@@ -23,7 +23,7 @@ def ask(lab, engine, ids, n, marks, **sampling):
 
 
 def places(engine, cache, ids) -> list:
-    """Where recurrent state of ``ids`` is stored."""
+    """The places where recurrent state of ``ids`` is stored."""
     keys = chunk_keys(engine.fingerprint, ids, 64)
     return [64 * i for i, key in enumerate(keys, 1) if cache.match([state_key(key)])]
 
@@ -187,7 +187,7 @@ def test_a_growing_context_gives_the_logits_of_a_large_one(lab, arch, settings, 
 
 @pytest.mark.parametrize("arch", ["llama", *RECURRENT])
 def test_what_is_pinned_stays_and_is_resumed(lab, arch):
-    """Whatever else is asked, in memory, on disk, and by another process; then no longer."""
+    """With anything else asked meanwhile, in memory, on disk, and by another process; then no longer."""
     model, ids = lab.model(arch, "F16"), lab.tokens(200)
     budgets = {"cache_memory": 700_000, "cache_disk": 700_000}
     engine = lab.engine(model, **budgets)

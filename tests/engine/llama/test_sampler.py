@@ -1,4 +1,4 @@
-"""What steers the choice of tokens, and what it leaves alone: the prompt's state."""
+"""The settings that steer the choice of tokens, and what they leave alone: the prompt's state."""
 
 import itertools
 import json

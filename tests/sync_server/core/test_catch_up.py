@@ -1,4 +1,4 @@
-"""What a device missed comes condensed, or as it is: never late, never twice, never more than the log has."""
+"""Records that a device missed come condensed, or as they are: never late, never twice, never more than the log has."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class Relay:
         return outputs
 
     def say(self, peer: int, *messages: Message) -> list[Message]:
-        """What the peer is told for it."""
+        """The messages that the peer is told for it."""
         self.step(*(Received(peer, m) for m in messages))  # type: ignore[arg-type]
         return self.inbox.pop(peer, [])
 
@@ -159,7 +159,7 @@ def test_who_stands_at_the_same_place_gets_the_same_and_nobody_condenses_it_twic
     _, again, rest = relay.say(4, Open(D, "yjs", relay.cursors[1]))
     assert [again] == first and rest == records(11, 12)
     assert not relay.to_condense
-    # Where more has come since it is condensed anew.
+    # If more has come since, it is condensed anew.
     relay.write(1)
     relay.say(4, Open(D, "yjs", relay.cursors[1]))
     assert relay.to_condense == [CatchUpRequest(D, 2, 13)]
@@ -185,7 +185,7 @@ def test_what_failed_is_tried_again_but_not_for_ever(relay: Relay) -> None:
     relay.say(4, Open(D, "yjs", cursor))
     relay.condensed(b"less")
     assert is_less(relay.inbox.pop(4)[0], relay.cursors[9])
-    # What failed before it went well doesn't count any more.
+    # A failure before it went well doesn't count any more.
     relay.write(3)
     for _ in range(3):
         relay.say(4, Open(D, "yjs", cursor))
@@ -464,7 +464,7 @@ def test_the_worker_answers_for_what_is_there_and_for_nothing_else(
         b"condense", b"yjs", list(log.snapshots.contents_around(D, 10, 40))
     )
     assert unknown == CatchUpResult(E, 0, 5, [])
-    # What was folded meanwhile has no beginning any more.
+    # Records folded meanwhile have no beginning any more.
     head = log.records.head(D)
     assert head
     log.snapshots.put(D, head.cursor, S, [b"folded"], 1 << 16)

@@ -66,7 +66,7 @@ SECRET = b"SECRET-THAT-IS-ERASED"
 
 
 class Relay:
-    """Rooms over a real log. Whoever folds joins the records."""
+    """Rooms over a real log. To fold is to join the records."""
 
     def __init__(self, folder: Path, **limits: int) -> None:
         self.folder = folder
@@ -183,7 +183,7 @@ def test_a_folded_record_sent_again_is_acknowledged_behind_the_snapshot(relay: R
     data = tuple(b"data-%d" % n for n in range(1, 6))
     relay.say(Push(D, S, 1, data))
     relay.fold()
-    # Who is past the fold has the answer at once, and in one message.
+    # A peer past the fold has the answer at once, and in one message.
     assert relay.say(Push(D, S, 1, data)) == [Ack(D, S, 1, 5, 1)]
     relay.step(Received(2, Open(D, "yjs")), Received(2, Push(D, S, 1, data)))
     relay.inbox = []
@@ -222,7 +222,7 @@ def test_a_log_is_folded_when_it_outgrows_its_snapshot_and_keeps_a_tail(tmp_path
 
 
 class Follower:
-    """The library's end of a connection, over the rooms. What it has is a set of words of 4 bytes, which records and
+    """The library's end of a connection, over the rooms. It has a set of words of 4 bytes, which records and
     snapshots are made of. Frames wait until they are taken."""
 
     def __init__(self, peer: int) -> None:
@@ -258,7 +258,7 @@ class Follower:
             self.client.push(D, [Record(self.session, n, one) for n, one in data.items()])
 
     def take(self) -> list[Event]:
-        """What has come. The library's end raises where it is not what the protocol promises."""
+        """Take in what has come. The library's end raises where it is not what the protocol promises."""
         for frame in self.queue:
             for event in self.client.receive(frame):
                 match event:
@@ -289,7 +289,7 @@ crossings = st.one_of(
 @settings(deadline=None, max_examples=150)
 @given(plan=st.lists(st.lists(crossings, max_size=5), min_size=4, max_size=15))
 def test_whoever_a_fold_overtakes_misses_nothing(tmp_path_factory: pytest.TempPathFactory, plan: list) -> None:
-    """Wherever readers stand when a fold takes effect, and however often one does."""
+    """Readers may stand anywhere when a fold takes effect, and it may do so any number of times."""
     log = SqliteStorage(tmp_path_factory.mktemp("folds") / "relay.db")
     limits = Limits(compaction_bytes=60, compaction_tail=20, batch=12, outgoing=300, sweep=3, window_records=1 << 20)
     rooms = Rooms(log, limits, random.Random(1).randbytes)

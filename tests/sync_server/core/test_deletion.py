@@ -130,7 +130,7 @@ def test_an_id_that_the_relay_never_saw_can_be_deleted(make: Callable[..., Relay
 
 
 def test_messages_of_the_same_step(make: Callable[..., Relay]) -> None:
-    """What came before the deletion is acknowledged or not; what came behind it is refused."""
+    """A record before the deletion is acknowledged or not; one after it is refused."""
     relay = make()
     relay.say(1, Open(D, "yjs"))
     got = relay.say(1, Push(D, S, 1, (SECRET,)), Delete(D), Push(D, S, 2, (b"x",)), Open(D, "yjs"), Fold(D))

@@ -130,7 +130,7 @@ def test_opening_again_empties_the_window(relay: Relay) -> None:
     opened(relay, 1)
     relay.step(Received(1, push(*[b"x" * 60] * 20)))
     for _ in range(3):
-        # What was pushed is acknowledged only behind what the queue has no room for.
+        # A push is acknowledged only after what the queue has no room for.
         relay.step(Received(1, Open(D, "yjs")), Received(1, push(*[b"x" * 60] * 20)))
     assert relay.rooms._subscriptions.peers[1].unacked <= 20
     assert not relay.dropped
@@ -207,7 +207,7 @@ def test_every_peer_can_follow_the_chain(tmp_path_factory: pytest.TempPathFactor
                 barriers[number] = (arguments[0], head.cursor.position if head else 0)
                 events.append(Received(arguments[0], Barrier(number)))
             elif name == "reopen":
-                # What a barrier covers was queued to the opening before.
+                # All that a barrier covers was queued to the opening before.
                 barriers |= {k: (peer, 0) for k, (peer, _) in barriers.items() if peer == arguments[0]}
                 events.append(Received(arguments[0], Open(D, "yjs")))
         relay.step(*events)

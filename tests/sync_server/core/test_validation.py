@@ -378,7 +378,7 @@ def test_a_worker_that_goes_wrong_before_it_is_known_is_started_again(
 
 
 def spoil_first_answers(kept: Kept, monkeypatch: pytest.MonkeyPatch, malformed: list[bytes]) -> list[list[bytes]]:
-    """The first answers of the worker are these; what it really said. Where the validator fails, ticket 1 is told."""
+    """The first answers of the worker are these; what it really said. If the validator fails, ticket 1 is told."""
     feed, said = framing.Reader.feed, list[list[bytes]]()
 
     def wrong(reader: framing.Reader, data: bytes) -> list[bytes] | None:
@@ -522,7 +522,7 @@ def test_what_only_the_core_refuses_is_found_among_many_records(kept: Kept, bad:
 
 
 def test_a_document_in_doubt_is_gone_until_it_is_loaded_again() -> None:
-    """What stands behind in the same batch must not be looked at with it."""
+    """Updates after it in the same batch must not be looked at with it."""
     before, breaks = nested(), bytes.fromhex(CORE_REFUSES[0])
     for many in (True, False):
         worker = validator_worker.ValidatorWorker(1 << 20)

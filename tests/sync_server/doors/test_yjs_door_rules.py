@@ -1,4 +1,4 @@
-"""What holds at each door holds at the Yjs door: gaps wait, deleted and foreign documents are refused, limits count."""
+"""Rules of each door hold at the Yjs door: gaps wait, deleted and foreign documents are refused, limits count."""
 
 from __future__ import annotations
 

@@ -17,8 +17,8 @@ from llmcrdt.sync.messages import PATH, SUBPROTOCOL, Ack, Hello, Open, Push
 from sync_server.core.events import join_pushes
 from sync_server.core.validation import Received
 from sync_server.doors.native import take_following
-from sync_server.net.connection import Outgoing
 from sync_server.net.frames import PlainFrames, frame_head
+from sync_server.net.outgoing import Outgoing
 from sync_server.thread import RelayThread
 
 MOST = 70_000

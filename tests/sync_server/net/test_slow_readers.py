@@ -1,4 +1,4 @@
-"""Who doesn't read costs the relay little, and no more the more is written. Counted are bytes that wait, not what the
+"""Readers that don't read cost the relay little, and no more the more is written. Counted is what waits, not what the
 system gives the process, so that nothing else on the machine changes the figure."""
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from sync_server import sessions
 from sync_server.auth.tokens import Tokens
 from sync_server.core.limits import Limits
 from sync_server.doors import yjs
-from sync_server.net.connection import OBJECT, SLICE, Connection, Outgoing
+from sync_server.net.connection import OBJECT, Connection
+from sync_server.net.outgoing import SLICE, Outgoing
 from sync_server.thread import RelayThread
 
 from ...waiting import eventually
@@ -56,7 +57,7 @@ def frame(payload: bytes, opcode: int = 0x82) -> bytes:
 
 @contextmanager
 def upgraded(url: str, path: str, *lines: str) -> Iterator[socket.socket]:
-    """A WebSocket that nobody reads from. What the system keeps for it is small."""
+    """A WebSocket that nobody reads from. The system keeps little for it."""
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.connect(("127.0.0.1", int(url.rsplit(":", 1)[1])))
@@ -95,7 +96,7 @@ def updates(count: int) -> list[bytes]:
 def held(readers: Sequence[Connection]) -> int:
     """All that waits for readers: what each has for itself, objects, and each frame once however many wait for it."""
     frames: set[Outgoing] = {out for reader in readers for out, _ in reader._queue}
-    own = sum(reader.socket.waiting + OBJECT * len(reader._queue) for reader in readers)
+    own = sum(reader.socket.writer.waiting + OBJECT * len(reader._queue) for reader in readers)
     return own + sum(len(out.framed) for out in frames)
 
 
@@ -147,7 +148,7 @@ def clogged(url: str, connections: Sequence[Connection]) -> Iterator[tuple[socke
 
 
 def test_pongs_wait_for_the_end_of_a_message_and_not_without_end(tmp_path: Path, connections: list[Connection]) -> None:
-    """Who asks for pongs and takes none is not read from."""
+    """A client that asks for pongs and takes none is not read from."""
     # A queue that is full would be reason enough.
     limits = Limits(outgoing=1 << 30)
     with RelayThread(tmp_path, limits=limits) as relay, clogged(relay.url, connections) as (client, connection):
@@ -156,7 +157,7 @@ def test_pongs_wait_for_the_end_of_a_message_and_not_without_end(tmp_path: Path,
         with pytest.raises(TimeoutError):
             for _ in range(5_000):  # 65 MB
                 client.send(ping)
-        assert connection.socket.waiting < 512 << 10, "what one read brings is answered"
+        assert connection.socket.writer.waiting < 512 << 10, "what one read brings is answered"
         # It reads on: the messages are whole, and the pongs stand between them.
         client.settimeout(60)
         file, opcodes = client.makefile("rb"), set()
@@ -175,7 +176,7 @@ def test_a_message_in_any_number_of_frames_is_kept_as_bytes(tmp_path: Path, conn
     ):
         hello = codec.encode(Hello("test"))
         client.sendall(frame(hello[:3], 0x02) + frame(b"", 0x00) * 10_000 + frame(hello[3:5], 0x00))
-        eventually(lambda: connections and connections[0].socket._begun == hello[:5])
+        eventually(lambda: connections and connections[0].socket.reader._begun == hello[:5])
         client.sendall(frame(hello[5:], 0x80))
         assert client.recv(4096)[2] == 0x02, "WELCOME"
 
@@ -203,7 +204,7 @@ def test_who_is_not_known_has_no_large_frame_kept_of_it(
 def relay_holds(connections: Sequence[Connection]) -> int:
     """Bytes of messages that have come in part."""
     sockets = [c.socket for c in connections]
-    return sum(len(s.protocol.reader.buffer) + len(s._begun or b"") for s in sockets)
+    return sum(len(s.protocol.reader.buffer) + len(s.reader._begun or b"") for s in sockets)
 
 
 def test_a_slow_reader_that_is_cut_off_is_forgotten(tmp_path: Path, connections: list[Connection]) -> None:

@@ -77,7 +77,7 @@ def test_two_devices_meet_over_tls(open_repo: OpenRepo, authority: Authority, tm
 
 
 def refusal(link: llmcrdt.Link) -> pytest.ExceptionInfo[RelayUnreachable]:
-    """What somebody is told who waits for this link, once it has tried."""
+    """The error that one gets who waits for this link, once it has tried."""
     eventually(lambda: link.last_error)
     with pytest.raises(RelayUnreachable) as said:
         link.wait_synced(0.1)

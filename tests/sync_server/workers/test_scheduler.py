@@ -1,4 +1,4 @@
-"""What workers get next, and what becomes of it when they answer, or end. No processes."""
+"""The work that workers get next, and what becomes of it when they answer, or end. No processes."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Scheduled:
         return self.put(Push(document, S, n, data), source)
 
     def batch(self, lane: Lane) -> list[Sent]:
-        """What a lane's worker gets next; what has to come first does."""
+        """A lane's worker's next work; what has to come first does."""
         for _ in range(4):
             if batch := self.scheduler.batch(lane, self.now):
                 return batch
@@ -180,7 +180,7 @@ def test_a_heavy_record_moves_its_document_to_the_slow_lane_where_it_is_alone(sc
     assert other in scheduled.answers and heavy not in scheduled.answers
     more = scheduled.push(D, *edits(1), source=2)
     assert names(scheduled.batch(scheduled.slow)) == [(b"loaded", b"d")]
-    # What the slow worker does meanwhile is none of the quick one's business.
+    # The slow worker's doings meanwhile are none of the quick one's business.
     scheduled.push(E, *edits(1), source=2)
     quick = scheduled.batch(scheduled.quick)
     assert names(quick) == [(b"drop", b"d"), (b"check", b"e")]

@@ -1,0 +1,51 @@
+"""Commands that copy the whole database, and put a copy back."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from ..store.backup import copy_repo
+from .options import Repos, there
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--without-secrets", is_flag=True, help="leave out the keys of hidden fields and the relay's token")
+@click.pass_obj
+def backup(repos: Repos, file: Path, without_secrets: bool) -> None:
+    """Copy the database to FILE, with attachments, keys and the relay's token beside it, while others use it."""
+    with repos() as repo, _progress() as on_bytes:
+        repo.backup(file, secrets=not without_secrets, on_bytes=on_bytes)
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.pass_obj
+def restore(repos: Repos, file: Path) -> None:
+    """Put a copy that "backup" made in the place of a database that is gone. One that is there is never replaced: move
+    it away first, or give --db."""
+    target = repos.path(make_folder=True)
+    with _progress() as on_bytes:
+        copy_repo(there(file), target, on_bytes=on_bytes)
+    click.echo(f"{target} is what {file} was. A relay brings back all that it got since.", err=True)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int], None]]:
+    """Shows how many bytes are done, on a terminal only."""
+    if not sys.stderr.isatty():
+        yield lambda done, of: None
+        return
+
+    def show(done: int, of: int) -> None:
+        click.echo(f"\r{min(100, done * 100 // max(1, of))} %", err=True, nl=False)
+
+    try:
+        yield show
+    finally:
+        click.echo("\r     \r", err=True, nl=False)

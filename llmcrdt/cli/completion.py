@@ -1,0 +1,48 @@
+"""Arguments that name a conversation or an entry, and the ids that a shell offers for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import click
+from click.shell_completion import CompletionItem
+
+import llmcrdt
+from llmcrdt.exceptions import LLMCRDTError
+
+from .group import OpenRepos
+from .options import MANY, find
+
+_LAST = 200
+"""So many entries are offered, the last ones."""
+
+
+def complete_conversation(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
+    """The ids of conversations that begin so, with their titles."""
+    return _offer(context, begun, lambda repo: [(row.id, row.title) for row in repo.list(limit=MANY)])
+
+
+def complete_entry(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
+    """The ids of the conversation's last entries that begin so, with their first words."""
+
+    def ids(repo: llmcrdt.Repo) -> list[tuple[str, str]]:
+        id_ = context.params.get("id") or next(iter(context.args), "")  # after an option, click leaves it in args
+        entries = find(repo, id_).entries(last=_LAST)
+        return [(entry.id, " ".join(entry.text[:60].split())) for entry in reversed(entries)]
+
+    return _offer(context, begun, ids)
+
+
+def _offer(
+    context: click.Context, begun: str, ids: Callable[[llmcrdt.Repo], list[tuple[str, str]]]
+) -> list[CompletionItem]:
+    """A shell that completes shows no errors: nothing is offered then."""
+    try:
+        with OpenRepos(context.find_root().params.get("db"), None, "")() as repo:
+            return [CompletionItem(id_, help=words) for id_, words in ids(repo) if id_.startswith(begun)]
+    except (LLMCRDTError, OSError):
+        return []
+
+
+conversation_id = click.argument("id", shell_complete=complete_conversation)
+entry_id = click.argument("entry", shell_complete=complete_entry)

@@ -1,0 +1,45 @@
+"""A transcript as JSON for a provider: the one way by which hidden fields go out. Pure; the time is an argument."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from ..document.binding import FieldReport, Target, fields_to_send, report
+from ..document.canonical import JSON
+from ..document.entry import TOKENS, Entry
+from ..document.summaries import with_summaries
+from .format import Format, ReadBlob
+
+
+@dataclass(frozen=True)
+class Export:
+    """``messages``: the log, as the list that the API takes. ``body``: a request with it. ``report``: every hidden
+    field of the transcript, whether it is in there, and why not."""
+
+    messages: list[JSON]
+    body: dict[str, JSON]
+    report: tuple[FieldReport, ...]
+
+    @property
+    def left_out(self) -> tuple[FieldReport, ...]:
+        """The hidden fields that are not in there."""
+        return tuple(line for line in self.report if not line.sent)
+
+
+def export(
+    format: Format,
+    entries: Sequence[Entry],
+    target: Target,
+    *,
+    now: float,
+    title: str | None = None,
+    read_blob: ReadBlob = lambda blob: None,
+) -> Export:
+    """``entries``, a whole transcript in order, for ``target`` at ``now`` (seconds since 1970). Hidden fields go out
+    only as ``fields_to_send`` says. ``read_blob`` gives the content of an attachment."""
+    sent = fields_to_send(entries, target, now)
+    outgoing = [replace(e, hidden=sent.get(e.id, {})) if e.hidden else e for e in with_summaries(entries)]
+    written = format.write(outgoing, title=title, model=target.model, read_blob=read_blob)
+    own = tuple(line for line in report(entries, target, now) if line.name != TOKENS)
+    return Export(written.messages, written.body, own)
