@@ -162,7 +162,7 @@ RELAY_MUTATIONS = (
     ),
     Mutation(
         "duties", "a refill drops what another process wrote meanwhile", "SyncSource.refill",
-        "if self._store.updates.last_seq(document) != seq:", "if False:",
+        "self._store.updates.last_seq(document) != found[2]", "False",
         "tests/repo/test_repo.py::test_a_refill_holds_what_another_process_wrote_meanwhile",
     ),
     Mutation(
