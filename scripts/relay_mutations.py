@@ -122,6 +122,11 @@ RELAY_MUTATIONS = (
         "self.push(doc)", "pass", _SEEDS,
     ),
     Mutation(
+        "duties", "what comes after an acknowledgement is read before it decides", "KeptTogether.before",
+        "event.document in self._acked", "False",
+        "tests/sync/test_kept_together.py::test_what_is_said_of_logs_is_kept_together_and_nothing_else",
+    ),
+    Mutation(
         "duties", "a cursor is remembered before what the log lacks is queued", "ConnectionSync._handle_log",
         "None if filling else cursor", "cursor",
         "tests/sync/test_synchronizer.py::test_a_cut_while_another_log_is_taken_in_loses_nothing",
@@ -176,7 +181,7 @@ RELAY_MUTATIONS = (
     ),
     Mutation(
         "duties", "a refill drops what another process wrote meanwhile", "SyncSource.refill",
-        "if found is None or self._store.updates.last_seq(document) != found[2]:", "if found is None:",
+        "self._store.updates.last_seq(document) != found[2]", "False",
         "tests/repo/test_repo.py::test_a_refill_holds_what_another_process_wrote_meanwhile",
     ),
     Mutation(

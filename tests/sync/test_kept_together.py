@@ -14,7 +14,7 @@ from llmcrdt.ids import document_id
 from llmcrdt.sync import chain, codec
 from llmcrdt.sync.events import Acked, Arrived, CaughtUp, Deleted, Event, Opened, Reached
 from llmcrdt.sync.kept_together import KeptTogether
-from llmcrdt.sync.messages import RESET, Cursor, Message, Record, Records, Welcome
+from llmcrdt.sync.messages import RESET, RESUMED, Cursor, Message, Push, Record, Records, Welcome
 from llmcrdt.sync.messages import Opened as OpenedMessage
 from llmcrdt.sync.synchronizer import Synchronizer
 from llmcrdt.testing.local_documents import BlobDocuments, pack
@@ -110,3 +110,17 @@ def test_where_one_can_not_be_kept_none_is_and_nothing_is_sent(monkeypatch: pyte
         synchronizer.receive(codec.encode(_records(1, b"one")), codec.encode(_records(2, b"two")))
     assert local.blobs(document_id(D)) == {b"said here"} and not synchronizer.drain_frames()
     assert local[document_id(D)].cursor == Cursor(LOG, 0, chain.START)
+
+
+def test_what_is_said_while_a_document_is_opened_leaves_when_it_is_open() -> None:
+    """With a cursor and nothing in its outbox, nobody looks there again, unless something was told of."""
+    local, synchronizer = _following()
+    for told in (False, True):
+        synchronizer.connected()
+        synchronizer.receive(codec.encode(Welcome()))
+        if told:
+            local.put(document_id(D), b"said meanwhile")
+            synchronizer.local_changed(document_id(D))
+        synchronizer.receive(codec.encode(OpenedMessage(D, RESUMED, Cursor(LOG, 0, chain.START), 0)))
+        sent = [codec.decode(frame) for frame in synchronizer.drain_frames()]
+        assert any(isinstance(message, Push) for message in sent) is told
