@@ -118,7 +118,8 @@ def entry_at_once(
     only one that they hold; so nothing is checked again."""
     id_ = node.id
     head, said = parse_json(fields["head"]), parse_json(fields[f"version:{version}"])
-    answers = head.get("answers")
+    answers, came_with = head.get("answers"), said.get("hidden")
+    hidden = hidden_of(fields, lambda name: address(id_, name)) if len(fields) > 2 else {}
     return Entry(
         id_,
         head["role"],
@@ -137,8 +138,10 @@ def entry_at_once(
         head.get("model") or {},
         node.covers,
         said.get("usage", {}),
-        hidden_of(fields, lambda name: address(id_, name)) if len(fields) > 2 else {},
+        hidden,
         sync,
+        tuple(sorted(came_with.keys() - hidden.keys())) if isinstance(came_with, dict) else (),
+        tuple(head.get("saw_erased", ())),
     )
 
 
