@@ -153,3 +153,15 @@ def entry_of_row(
     state = entry_state_of(id_, unpack_fields(fields), address)
     known = None if pin is None else ContentHash(pin)
     return entry_of(id_, state, known, sync_state(id_), blobs)
+
+
+_ANY = EntryId("A" * 16)
+
+
+def words_of_row(fields: bytes, pin: str | None) -> str | None:
+    """The words of a row that has some, from its fields and its pin."""
+    found = unpack_fields(fields)
+    versions = [name for name in found if name.startswith("version:")]
+    if len(versions) == 1:
+        return usual_words(found, ContentHash(versions[0].removeprefix("version:")))
+    return searchable_text(entry_state_of(_ANY, found), None if pin is None else ContentHash(pin))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ..crdt.backend import Backend, Replica
 from ..document import library as library_document
 from ..document import schema
-from ..exceptions import CRDTMismatch, LibraryMismatch
+from ..document.projector import words_of_row
+from ..exceptions import CRDTMismatch, LibraryMismatch, LLMCRDTError
 from ..ids import DocumentId, Random, new_document_id
 from ..store.applying import Applying
 from ..store.keyring import Keyring
@@ -21,6 +23,9 @@ from .upkeep import Upkeep
 
 _UNTOLD = "yjs"
 """The kind of a file of before the settings told it."""
+
+_AT_CLOSE = 4_096
+"""Free pages that are given back to the disk when a repo is closed, which takes no longer than a blink."""
 
 _MADE_HERE = "library made here"
 """The setting that names the library that this device made for itself, until it joins another one."""
@@ -43,7 +48,9 @@ class Resources:
         self.author, self.clock, self.random, self.crdt = author, clock, random, crdt
         self.lock = threading.RLock()
         self.upkeep = Upkeep(self.lock)
-        self.store = SqliteStore(path, lock=self.lock, random=random, cut=crdt.cut, redact=crdt.redact)
+        self.store = SqliteStore(
+            path, lock=self.lock, random=random, cut=crdt.cut, redact=crdt.redact, words_of=words_of_row
+        )
         self.applying = Applying(self.store.path)
         try:
             self._check_kind()
@@ -77,6 +84,9 @@ class Resources:
     def close(self) -> None:
         """Close the files. Called under the lock where other threads use them; twice is harmless."""
         self.upkeep.close()
+        if not self.store.closed:
+            with suppress(LLMCRDTError):  # the disk is full, or another process writes
+                self.store.shrink(_AT_CLOSE)
         self.applying.close()
         self.store.close()
 

@@ -117,8 +117,8 @@ class Compaction(Protocol):
         ...
 
     def trim(self) -> bool:
-        """After ``finish``: delete some of the updates that the snapshot holds and that wait for no relay, so few that
-        nobody waits long. Whether there may be more."""
+        """After ``finish``: delete some of the updates that the snapshot holds and that wait for no relay, or give some
+        room back to the disk, so little that nobody waits long. Whether there may be more."""
         ...
 
 

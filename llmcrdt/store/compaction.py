@@ -13,8 +13,8 @@ from . import update_rows
 from .connection import Connection
 from .deflate import deflated
 
-AT_ONCE = 1_000
-"""Updates that are deleted in one transaction: others wait for it."""
+AT_ONCE = 500
+"""Updates that are deleted, or pages that are freed, in one transaction: others wait for it."""
 
 
 class SqliteCompaction:
@@ -68,4 +68,6 @@ class SqliteCompaction:
 
     def trim(self) -> bool:
         with self._connection.writing() as db:
-            return update_rows.delete_some_unqueued(db, self._document, self._seq, AT_ONCE)
+            if update_rows.delete_some_unqueued(db, self._document, self._seq, AT_ONCE):
+                return True
+        return self._connection.shrink(AT_ONCE)

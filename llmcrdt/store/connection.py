@@ -25,11 +25,19 @@ _MAKING = 1.0  # seconds that another process may take from making a file to its
 _HEADER = b"SQLite format 3\0"
 
 
+WordsOf = Callable[[bytes, str | None], str | None]
+
+
+def _no_words(fields: bytes, pin: str | None) -> str:
+    return ""
+
+
 class Connection:
     """Raises NotADatabase, NewerDatabase, StoreError. ``reading``, ``writing`` and ``one_view`` are context managers
-    that give the database; each may be entered inside of any other."""
+    that give the database; each may be entered inside of any other. ``words_of``: the words of an entry, from its
+    fields and the version that is pinned."""
 
-    def __init__(self, path: str | Path, lock: threading.RLock) -> None:
+    def __init__(self, path: str | Path, lock: threading.RLock, words_of: WordsOf | None = None) -> None:
         self.path = Path(path)
         self.lock = lock
         self.rolled_back: list[Callable[[], None]] = []
@@ -41,6 +49,7 @@ class Connection:
         if not self._making.begun:
             _refuse_other_files(self.path)
         self._lacks_log = _lacks_log(self.path) and not self._making.begun
+        self._is_new = not self.path.exists() or not self.path.stat().st_size
         try:
             self.db = sqlite3.connect(
                 self.path,
@@ -52,6 +61,8 @@ class Connection:
         except sqlite3.OperationalError as error:
             raise _cannot_open(self.path, error) from None
         self.closed = False
+        self.derives_words = words_of is not None
+        self.db.create_function("words_of", 2, words_of or _no_words, deterministic=True)
         self._access = _Reading(self)
         try:
             with self.reading():
@@ -61,6 +72,8 @@ class Connection:
             raise
 
     def _prepare(self) -> None:
+        if self._is_new:
+            self.db.execute("PRAGMA auto_vacuum=INCREMENTAL")  # it can't be had later
         self._use_wal()
         # A first look, at once, puts the log beside the file. The owner comes second: whoever makes the tables just now
         # writes it with them.
@@ -178,6 +191,18 @@ class Connection:
                 if db.in_transaction:
                     db.execute("ROLLBACK")
                 raise
+
+    def shrink(self, pages: int) -> bool:
+        """Give so many free pages back to the disk; whether there are more. A file of before, which was not made for
+        that, keeps them."""
+        free = self.one("PRAGMA freelist_count")
+        if not free or not self.one("PRAGMA auto_vacuum"):
+            return False
+        with self.reading() as db:
+            if db.in_transaction:
+                return False
+            db.executescript(f"PRAGMA incremental_vacuum({pages})")  # a step for each page: execute makes one
+        return int(free) > pages
 
     def empty_wal(self) -> bool:
         """Take what was deleted out of the write-ahead log: secure_delete zeroed its pages, and the log still has them.

@@ -33,6 +33,7 @@ _END = "(SELECT coalesce(max(id), 0) FROM entry_words_docsize)"
 _WAITING = f"FROM entries WHERE number > {_END}"
 _EXACT = "entry_words exact"
 """The setting that says that the index holds no words but those of its rows; it is missing in older files."""
+_TEXT = "(SELECT words FROM entry_texts WHERE entry_texts.number = entries.number)"
 _WORD = re.compile(r'"([^"]*)"|(\S+)')
 
 Row = tuple[str, int | None, str | None, str, bool, bytes, str | None]
@@ -131,16 +132,17 @@ class SqliteEntryIndex:
     ) -> None:
         """Change rows. Afterwards they are made of all up to ``seq``. ``many``: many more are about to come."""
         rows = len(put)
+        derived = self._connection.derives_words
         with self._connection.writing() as db:
             for entry in gone:
                 _drop(db, document, entry)
             last = "SELECT count(*) FROM entries WHERE document = ? AND entry IN (?, ?)"
             if len(put) > 1 and not db.execute(last, [document, put[0][0], put[-1][0]]).fetchone()[0]:
                 # All new, as far as can be told at once; a row that is there already is left, and put as others are.
-                added = db.executemany(_INSERT, ([document, *row] for row in put)).rowcount
+                added = db.executemany(_INSERT, (_stored(document, row, derived) for row in put)).rowcount
                 put = () if added == len(put) else put
             for row in put:
-                _put(db, document, row)
+                _put(db, document, row, derived=derived)
             query = "UPDATE entries SET position = CASE ? WHEN -1 THEN position ELSE ? END, pin = ?"
             query += " WHERE document = ? AND entry = ?"
             db.executemany(query, ([position, position, pin, document, entry] for entry, position, pin in moved))
@@ -234,7 +236,7 @@ class SqliteEntryIndex:
             for name, value in _TUNING.items():
                 if known.get(name) != value:
                     db.execute("INSERT INTO entry_words (entry_words, rank) VALUES (?, ?)", [name, value])
-        query = f"INSERT INTO entry_words (rowid, words) SELECT number, words {_WAITING} ORDER BY number LIMIT ?"
+        query = f"INSERT INTO entry_words (rowid, words) SELECT number, {_TEXT} {_WAITING} ORDER BY number LIMIT ?"
         db.execute(query, [most])
         self._waiting = 0
 
@@ -280,23 +282,30 @@ def _note_removed(db: Database) -> None:
     db.execute("DELETE FROM settings WHERE name = ?", [_EXACT])
 
 
-def _put(db: Database, document: str, row: Row) -> None:
-    entry, position, pin, node, erased, fields, words = row
-    if db.execute(_INSERT, [document, *row]).rowcount:
+def _stored(document: str, row: Row, derived: bool) -> list[object]:
+    """A row as it stands in the table. ``derived``: words are not kept beside the fields in which they stand."""
+    return [document, *row[:-1], "" if derived and row[-1] is not None else row[-1]]
+
+
+def _put(db: Database, document: str, row: Row, *, derived: bool) -> None:
+    stored = _stored(document, row, derived)
+    if db.execute(_INSERT, stored).rowcount:
         return
-    query = f"SELECT number, position, words, number <= {_END} FROM entries WHERE document = ? AND entry = ?"
+    _, entry, position, pin, node, erased, fields, kept = stored
+    words = row[-1]
+    query = f"SELECT number, position, {_TEXT}, number <= {_END} FROM entries WHERE document = ? AND entry = ?"
     number, old_position, old_words, indexed = db.execute(query, [document, entry]).fetchone()
     columns = "position = ?, pin = ?, node = ?, erased = ?, fields = ?, words = ?"
     position = old_position if position == _KEEP else position
     if indexed and words != old_words:
         _unindex(db, number, old_words)
-    db.execute(f"UPDATE entries SET {columns} WHERE number = ?", [position, pin, node, erased, fields, words, number])
+    db.execute(f"UPDATE entries SET {columns} WHERE number = ?", [position, pin, node, erased, fields, kept, number])
     if indexed and words != old_words:
         db.execute("INSERT INTO entry_words (rowid, words) VALUES (?, ?)", [number, words])
 
 
 def _drop(db: Database, document: str, entry: str) -> None:
-    query = f"SELECT number, words, number <= {_END} FROM entries WHERE document = ? AND entry = ?"
+    query = f"SELECT number, {_TEXT}, number <= {_END} FROM entries WHERE document = ? AND entry = ?"
     for number, words, indexed in db.execute(query, [document, entry]).fetchall():
         if indexed:
             _unindex(db, number, words)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..ids import Random
 from .catalog import SqliteCatalog
-from .connection import Connection
+from .connection import Connection, WordsOf
 from .deletions import SqliteDeletions
 from .entry_index import SqliteEntryIndex
 from .outbox import SqliteOutboxes
@@ -29,9 +29,10 @@ class SqliteStore:
         random: Random = os.urandom,
         cut: Cut = lambda update: [update],
         redact: Redact = lambda whole, updates: [whole],
+        words_of: WordsOf | None = None,
     ) -> None:
         self.lock = lock
-        self._connection = Connection(path, lock)
+        self._connection = Connection(path, lock, words_of)
         self.path = self._connection.path
         self.settings = SqliteSettings(self._connection)
         self.catalog = SqliteCatalog(self._connection)
@@ -50,6 +51,10 @@ class SqliteStore:
 
     def data_version(self) -> int:
         return self._connection.data_version()
+
+    def shrink(self, pages: int) -> None:
+        """Give room that is free back to the disk, so many pages of it."""
+        self._connection.shrink(pages)
 
     def close(self) -> None:
         self._connection.close()

@@ -33,6 +33,7 @@ from strangers import Stranger
 import llmcrdt
 from llmcrdt.cli import main as command
 from llmcrdt.document import schema
+from llmcrdt.document.projector import words_of_row
 from llmcrdt.exceptions import TemplateFailed
 from llmcrdt.generation.cache_miss import explain
 from llmcrdt.ids import SessionId, new_document_id
@@ -346,6 +347,7 @@ class World:
         self.repo.search(SOUND)
         self.close()
         with closing(sqlite3.connect(self.folder / "laptop.db")) as file:  # the index holds just the words of the rows
+            file.create_function("words_of", 2, words_of_row)
             file.execute("INSERT INTO entry_words (entry_words, rank) VALUES ('integrity-check', 1)")
 
     def _command(self, *arguments: str) -> None:

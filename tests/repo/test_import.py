@@ -306,7 +306,8 @@ def test_the_entry_index_says_what_the_document_says(open_repo: OpenRepo, seed: 
     assert page == [(row.entry, row.pin, row.fields) for row in made]
     db = store.entries._connection
     for row in made:
-        assert db.one("SELECT words FROM entries WHERE entry = ?", row.entry) == row.words
+        number = db.one("SELECT number FROM entries WHERE entry = ?", row.entry)
+        assert db.one("SELECT words FROM entry_texts WHERE number = ?", number) == row.words
     assert len(repo.search("question", limit=99)) == sum(1 for e in conversation.transcript() if e.role == "user")
 
 

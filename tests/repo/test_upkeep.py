@@ -100,3 +100,30 @@ def test_a_crash_at_any_moment_loses_nothing(tmp_path: Path, seed: int) -> None:
             assert [entry.text.split()[1] for entry in transcript] == [str(n) for n in range(len(transcript))]
             assert len(repo.get(id_).entries(last=10_000)) == len(transcript)
     assert snapshots(path)
+
+
+def test_room_that_is_free_goes_back_to_the_disk(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    with llmcrdt.open(path) as repo:
+        conversation = repo.create("one")
+        for n in range(150):
+            conversation.append("user", f"{n} " + "x" * 1_000)
+    with llmcrdt.open(path) as repo:
+        assert repo_core(repo).store._connection.one("PRAGMA freelist_count") == 0
+
+
+def test_words_stand_in_the_file_once_beside_their_document(tmp_path: Path) -> None:
+    """And are found, shown and forgotten all the same."""
+    with llmcrdt.open(tmp_path / "a.db") as repo:
+        conversation = repo.create("one")
+        for n in range(5):
+            conversation.append("user", f"linden {n} oak")
+        edited = conversation.edit(conversation.transcript()[2], "an elm")
+        db = repo_core(repo).store._connection
+        assert db.one("SELECT count(*) FROM entries WHERE words != ''") == 0
+        assert db.one("SELECT count(*) FROM entries WHERE words = ''") == 6
+        assert {hit.snippet for hit in repo.search("linden")} == {"[linden] 0 oak", "[linden] 1 oak"}
+        assert [hit.entry for hit in repo.search("elm")] == [edited.id]
+        conversation.erase(edited)
+        assert not repo.search("elm")
+        db.db.execute("INSERT INTO entry_words (entry_words, rank) VALUES ('integrity-check', 1)")
