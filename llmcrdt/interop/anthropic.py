@@ -184,7 +184,7 @@ class Anthropic(Format):
 
     # -- writing
 
-    def write(self, entries: Sequence[Entry], *, title: str | None, model: str | None, read_blob: ReadBlob) -> Written:
+    def write(self, entries: Sequence[Entry], *, model: str | None, read_blob: ReadBlob) -> Written:
         writer = _Writer(read_blob)
         for item in with_results(filter(_is_written, entries), _calls_of):
             writer.add(item)

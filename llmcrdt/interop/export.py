@@ -33,13 +33,12 @@ def export(
     target: Target,
     *,
     now: float,
-    title: str | None = None,
     read_blob: ReadBlob = lambda blob: None,
 ) -> Export:
     """``entries``, a whole transcript in order, for ``target`` at ``now`` (seconds since 1970). Hidden fields go out
     only as ``fields_to_send`` says. ``read_blob`` gives the content of an attachment."""
     sent = fields_to_send(entries, target, now)
     outgoing = [replace(e, hidden=sent.get(e.id, {})) if e.hidden else e for e in with_summaries(entries)]
-    written = format.write(outgoing, title=title, model=target.model, read_blob=read_blob)
+    written = format.write(outgoing, model=target.model, read_blob=read_blob)
     own = tuple(line for line in report(entries, target, now) if line.name != TOKENS)
     return Export(written.messages, written.body, own)

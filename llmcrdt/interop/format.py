@@ -112,8 +112,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Written:
-    """A transcript in a format. ``messages``: the log, as the list that the API takes. ``body``: a request with it.
-    ``title``: whether the format's file has room for a title is the format's own affair."""
+    """A transcript in a format. ``messages``: the log, as the list that the API takes. ``body``: a request with it."""
 
     messages: list[JSON]
     body: dict[str, JSON]
@@ -172,7 +171,7 @@ class Format(ABC):
         """A reader of the file's items."""
 
     @abstractmethod
-    def write(self, entries: Sequence[Entry], *, title: str | None, model: str | None, read_blob: ReadBlob) -> Written:
+    def write(self, entries: Sequence[Entry], *, model: str | None, read_blob: ReadBlob) -> Written:
         """A transcript in this format; ``entries``: its entries in order, each with the hidden fields that go out, a
         summary in place of what it covers. ``model``: the one that the request is for."""
 

@@ -120,7 +120,7 @@ class Gemini(Format):
 
     # -- writing
 
-    def write(self, entries: Sequence[Entry], *, title: str | None, model: str | None, read_blob: ReadBlob) -> Written:
+    def write(self, entries: Sequence[Entry], *, model: str | None, read_blob: ReadBlob) -> Written:
         settings = settings_of(entries, self.key)
         body: dict[str, JSON] = {name: value for name, value in settings.whole.items() if name not in _HANDLES}
         body |= {"model": model} if model else {}

@@ -338,7 +338,7 @@ class ChatFormat(Format):
         binding: dict[str, JSON] = {"provider": outline.provider, "api": self.name}
         return binding | ({"model": outline.model} if outline.model else {})
 
-    def write(self, entries: Sequence[Entry], *, title: str | None, model: str | None, read_blob: ReadBlob) -> Written:
+    def write(self, entries: Sequence[Entry], *, model: str | None, read_blob: ReadBlob) -> Written:
         messages = self.messages(entries, read_blob)
         tools, whole = _settings(entries)
         head = {"model": model} if model else {}

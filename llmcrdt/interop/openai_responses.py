@@ -146,7 +146,7 @@ class OpenAIResponses(Format):
 
     # -- writing
 
-    def write(self, entries: Sequence[Entry], *, title: str | None, model: str | None, read_blob: ReadBlob) -> Written:
+    def write(self, entries: Sequence[Entry], *, model: str | None, read_blob: ReadBlob) -> Written:
         writer = _Writer(read_blob)
         for item in with_results(filter(is_shown, entries), _calls_of):
             writer.add(item)

@@ -40,7 +40,9 @@ class TestOpenAIResponses(FormatSuite):
         return responses_request.log_problems(messages)
 
     def comparable(self, messages: Any) -> Any:
-        """A trigger is no content: it asks for what comes next."""
+        """A trigger is no content: it asks for what comes next. A text is one message of the user's."""
+        if isinstance(messages, str):
+            return [{"role": "user", "content": messages}]
         return [item for item in messages if item.get("type") != "compaction_trigger"]
 
     @property
