@@ -131,8 +131,8 @@ class SqliteEntryIndex:
             db.executemany(query, ([position, position, pin, document, entry] for entry, position, pin in moved))
             db.execute("INSERT OR REPLACE INTO tables VALUES (?, ?, ?)", [document, seq, rules])
             self._waiting += rows
-            if self._waiting > INDEX_AT:
-                self._index(db)
+            if self._waiting > INDEX_AT and rows <= INDEX_AT:  # who brings many has something to show first
+                self._index(db, 2 * INDEX_AT)
 
     def forget(self, document: str) -> None:
         """Drop the rows of a document, and leave no trace of their words in the file."""
@@ -177,9 +177,11 @@ class SqliteEntryIndex:
             rows = db.execute(query, [match, floor[0] if floor else 0, limit]).fetchall()
         return [Found(*row) for row in rows]
 
-    def _index(self, db: Database) -> None:
-        db.execute(f"INSERT INTO entry_words (rowid, words) SELECT number, {_TEXT} {_WAITING} ORDER BY number")
-        self._waiting = 0
+    def _index(self, db: Database, most: int = -1) -> None:
+        """Take rows that wait into the index: so many, or all."""
+        query = f"INSERT INTO entry_words (rowid, words) SELECT number, {_TEXT} {_WAITING} ORDER BY number LIMIT ?"
+        db.execute(query, [most])
+        self._waiting = 0 if most < 0 else max(0, self._waiting - most)
 
 
 def match_expression(text: str) -> str:
