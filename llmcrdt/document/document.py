@@ -112,6 +112,7 @@ class Document:
                 self._append(applied.update, applied.touched)
                 self._content.on_disk(local=False)
                 self._content.merged()
+                self.journal.compact(self._replica.snapshot)
 
     # in use or not
 

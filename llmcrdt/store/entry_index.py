@@ -149,7 +149,9 @@ class SqliteEntryIndex:
             db.execute("INSERT OR REPLACE INTO tables VALUES (?, ?, ?)", [document, seq, rules])
             self._waiting += rows
             least = MANY_AT if many else INDEX_AT
-            if self._waiting > least:
+            if self._waiting > least and (
+                many or rows <= least
+            ):  # whoever brings many at once wants to show them first
                 self._index(db, max(rows, 2 * least))
 
     def copy(self, source: str, document: str, places: Iterable[Moved]) -> None:
@@ -238,7 +240,7 @@ class SqliteEntryIndex:
                     db.execute("INSERT INTO entry_words (entry_words, rank) VALUES (?, ?)", [name, value])
         query = f"INSERT INTO entry_words (rowid, words) SELECT number, {_TEXT} {_WAITING} ORDER BY number LIMIT ?"
         db.execute(query, [most])
-        self._waiting = 0
+        self._waiting = 0 if most < 0 else max(0, self._waiting - most)
 
 
 def match_expression(text: str) -> str:
