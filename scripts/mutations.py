@@ -392,6 +392,11 @@ MUTATIONS = (
         "tests/document/test_withheld.py::test_o7_an_edit_beside_an_erase_is_withheld_until_somebody_keeps_it",
     ),
     Mutation(
+        "O7", "rows that another process wrote are taken for one's own", "StoreJournal._write_rows",
+        "if trusted and made_of == self._base", "if trusted",
+        "tests/store/test_entry_index.py::test_tables_say_what_the_documents_say",
+    ),
+    Mutation(
         "O7", "a withheld entry is found by its words", "row_of",
         "searchable_text(state, pin) if findable else None",
         "searchable_text(state, pin)",
