@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable
 
 from ..exceptions import LLMCRDTError
 from ..store.base import Compaction
+
+_PAUSE = 0.002
+"""Seconds between two steps: the lock is not fair, so whoever waits for it gets it only while this thread sleeps."""
 
 
 class Upkeep:
@@ -46,6 +50,7 @@ class Upkeep:
             with self._lock:
                 more = self._is_due(begun) and _without_error(begun.finish)
             while more:
+                time.sleep(_PAUSE)
                 with self._lock:
                     more = self._is_due(begun) and _without_error(begun.trim)
             with self._lock:

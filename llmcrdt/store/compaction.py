@@ -19,7 +19,7 @@ AT_ONCE = 500
 
 class SqliteCompaction:
     """Implements ``base.Compaction``. ``seq``: the snapshot holds all up to it; ``old``: the place of the snapshot that
-    was there before."""
+    was there before, which is ``before``, as it is stored."""
 
     def __init__(
         self,
@@ -29,12 +29,13 @@ class SqliteCompaction:
         writer: str | None,
         seq: int,
         old: int | None,
+        before: bytes,
         whole: bytes,
         pending: Sequence[bytes],
     ) -> None:
         self._connection = connection
         self._document, self._writer, self._seq, self._old = document, writer, seq, old
-        self._whole, self._size, self._pending = whole, len(whole), pending
+        self._before, self._whole, self._size, self._pending = before, whole, len(whole), pending
         self._deflated: bytes | None = None
         self._done = False
         self._preparing = threading.Lock()
@@ -42,9 +43,8 @@ class SqliteCompaction:
     def prepare(self) -> None:
         with self._preparing:
             if self._deflated is None:
-                with self._connection.reading() as db:
-                    before = update_rows.stored_snapshot(db, self._document)
-                self._deflated, self._whole = deflated(self._whole, before), b""
+                self._deflated = deflated(self._whole, self._before)
+                self._whole = self._before = b""
 
     def finish(self) -> bool:
         self.prepare()

@@ -75,10 +75,17 @@ class SqliteUpdates:
             ).fetchone()
             if sizes[0] <= max(base.SMALL, size) or self.unseen(document, seen, writer):
                 return None
-            seq = update_rows.last_update(db, document)
+            seq, before = update_rows.last_update(db, document), update_rows.stored_snapshot(db, document)
         whole, pending = snapshot()
         return SqliteCompaction(
-            self._connection, document, writer=writer, seq=seq, old=old, whole=whole, pending=pending
+            self._connection,
+            document,
+            writer=writer,
+            seq=seq,
+            old=old,
+            before=before,
+            whole=whole,
+            pending=pending,
         )
 
     def purge(self, document: str, seen: int, writer: str | None, erased: int, snapshot: base.Snapshot) -> bool:
