@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Literal
 
 from ..ids import DocumentId, EntryId, KeyId
@@ -20,6 +21,7 @@ from .frame import Frame
 from .observers import Change
 from .presence import Present
 from .reader import ConversationReader
+from .request import Request
 from .stream import Stream
 from .transcript import Transcript
 from .verify import Problem
@@ -122,6 +124,23 @@ class Conversation:
         not; those of the transcript first. ``now``: seconds since 1970; None is now."""
         return self._reader.hidden_report(target, now)
 
+    def messages(
+        self, for_: str, *, model: str | None = None, provider: str | None = None, account: str | None = None
+    ) -> Request:
+        """What to send to a provider for the next answer: the transcript as of now, in the JSON of its API, as
+        ``messages`` and as a whole request, ``body``.
+
+        ``for_``: the API, by the name of its format (docs/interop.md): "openai-chat", "anthropic", "openai-responses",
+        "gemini" and others. Tool calls get their results, summaries stand for what they cover, and hidden fields go
+        out where their bindings hold for ``provider`` (None: the API's own), ``model`` (None: the one that an import
+        named) and ``account``; ``left_out`` lists the others, with the reasons. Nothing is written. Pass the result on
+        to ``append_response``, or its ``frame`` to ``append`` or ``stream``. Raises FormatError where there is no such
+        API, NotSealed where something was written on an entry that nobody finished.
+        """
+        transcript, host = self._reader.transcript(), self._core.host
+        transcript.frame()
+        return host.formats.request(transcript, for_, model=model, provider=provider, account=account, now=host.clock())
+
     # writing
 
     def append(
@@ -164,6 +183,42 @@ class Conversation:
             model=model,
             author=author,
             config=config,
+        )
+
+    def append_response(
+        self,
+        request: Request,
+        response: JSON | bytes,
+        *,
+        sent: JSON | bytes = None,
+        sealed: bool = False,
+        author: str | None = None,
+    ) -> Entry:
+        """Append a provider's answer to a request of ``messages``, with its frame; it is on disk when this returns.
+
+        ``response``: the body of the response as it came, JSON or its text. The answer's text, reasoning and calls are
+        parts of one entry; signatures and all else that is opaque are hidden fields, bound to where the request went,
+        and encrypted where ``sealed`` says so. ``entry.model`` names the API and the model, ``entry.usage`` is the
+        provider's, with the reason why it ended under ``finish``. ``sent``: what was really sent, where that was not
+        ``request.body`` as it is; the frame records its hash. ``author``: None is the model's name. Two responses to
+        one request are alternatives. Raises FormatError for what is no answer, and appends nothing.
+        """
+        said = self._core.host.formats.response(request, response)
+        hidden = {name: replace(field, sealed=sealed) for name, field in said.hidden.items()}
+        return self._entries.append(
+            "assistant",
+            said.parts,
+            call=None,
+            frame=request.frame,
+            assumed=False,
+            sent=request.body if sent is None else sent,
+            renderer=request.renderer,
+            hidden=hidden,
+            instead_of=None,
+            model=said.model,
+            author=said.author if author is None else author,
+            config={},
+            usage=said.usage,
         )
 
     def stream(

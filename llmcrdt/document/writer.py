@@ -48,6 +48,7 @@ class EntryWriter:
         model: Mapping[str, JSON] | None,
         author: str | None,
         config: Mapping[str, JSON],
+        usage: Mapping[str, JSON] | None = None,
     ) -> Entry:
         """Add an entry at the end of what is visible."""
         parts = parts_of(self.keep_blobs(content), role)
@@ -61,7 +62,7 @@ class EntryWriter:
             head = self._head(role, call=call, frame=frame, assumed=assumed, instead_of=instead_of, model=model)
             _check_answers(head)
             head = _computed(self._signed(head, author), sent, renderer)
-            return self._create(head, parts, hidden or {})
+            return self._create(head, parts, hidden or {}, usage)
 
     def edit(self, entry: Entry | EntryId, content: Content, author: str | None) -> Entry:
         """Say something else in an entry's place."""
@@ -255,7 +256,9 @@ class EntryWriter:
             todo.update(view.order.erased_origins(instead), old.saw_erased if pinned else ())
         return tuple(sorted(todo))
 
-    def _create(self, head: Head, parts: Sequence[Part], hidden: Hidden) -> Entry:
+    def _create(
+        self, head: Head, parts: Sequence[Part], hidden: Hidden, usage: Mapping[str, JSON] | None = None
+    ) -> Entry:
         random = self._core.document.random
         entry = new_entry_id(random)
         written = self._written(entry, hidden)
@@ -266,6 +269,7 @@ class EntryWriter:
             lamport=head.lamport,
             by=head.session,
             nonce=random(12),
+            usage=usage,
             hidden=self._digests(entry, written) if head.frame or hidden else None,
         )
         fields: dict[str, str | bytes] = {"head": write_head(head), f"version:{name}": text}
