@@ -49,6 +49,8 @@ def picture_of(part: Part, read_blob: ReadBlob) -> Picture | None:
         return _of_data(_media_type(block["data"]), block["data"])
     if block.get("type") == "input_image":
         return _of_url(block.get("image_url"))
+    if block.get("type") == "file" and str(block.get("mediaType")).startswith("image/"):
+        return _of_url(block.get("url"))
     if inline:
         return _of_data(inline.get("mimeType"), inline.get("data"))
     if str(file.get("mimeType")).startswith("image/"):

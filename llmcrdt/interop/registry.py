@@ -19,6 +19,7 @@ _HOMES = {
     "openrouter": "openrouter:OpenRouter",
     "reasoning-content": "reasoning_content:ReasoningContent",
     "ollama": "ollama:Ollama",
+    "ai-sdk": "ai_sdk:AISDK",
 }
 """The class of each format, seen from here."""
 

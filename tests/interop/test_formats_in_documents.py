@@ -28,6 +28,7 @@ import responses_request
 import test_ollama
 import test_openrouter
 import test_reasoning_content
+import ui_messages
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "interop"
 NOW = 1_800_000_000.0
@@ -39,6 +40,7 @@ VALIDATORS: dict[str, Callable[[Any], list[str]]] = {
     "openrouter": test_openrouter.problems,
     "reasoning-content": test_reasoning_content.problems,
     "ollama": test_ollama.problems,
+    "ai-sdk": ui_messages.problems,
 }
 
 
