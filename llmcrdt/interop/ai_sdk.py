@@ -30,10 +30,9 @@ _NATIVE = Native("ai-sdk")
 _ROLES = ("system", "user", "assistant")
 _METADATA = ("providerMetadata", "callProviderMetadata", "resultProviderMetadata")
 _HIDDEN = "ai-sdk/metadata"
-_WAITING = ("input-streaming", "input-available", "approval-requested")
-"""The states of a call that nobody has answered."""
-_RESPONDED, _DONE, _FAILED, _DENIED = "approval-responded", "output-available", "output-error", "output-denied"
-_STATES = (*_WAITING, _RESPONDED, _DONE, _FAILED, _DENIED)
+_BEGUN, _ASKED, _RESPONDED = "input-streaming", "approval-requested", "approval-responded"
+_DONE, _FAILED, _DENIED = "output-available", "output-error", "output-denied"
+_STATES = (_BEGUN, "input-available", _ASKED, _RESPONDED, _DONE, _FAILED, _DENIED)
 _REFUSED = "Tool execution denied."
 _OF_CALL = (
     "type", "toolCallId", "toolName", "input", "output", "errorText", "state", "approval", "preliminary", "rawInput",
@@ -206,8 +205,8 @@ def _read_result(part: Mapping[str, JSON]) -> tuple[Part, ...]:
         return (ToolResult(reason if isinstance(reason, str) else _REFUSED, True), *_NATIVE.whole({"denied": True}))
     if isinstance(part.get("output"), str):
         return (ToolResult(part["output"]),)
-    kept: dict[str, JSON] = {"output": part["output"]} if "output" in part else {"no_output": True}
-    return (ToolResult(exact_json(part.get("output")), extra=_NATIVE.extra(kept)),)
+    output = part.get("output")
+    return (ToolResult(exact_json(output), extra=_NATIVE.extra({"output": output})),)
 
 
 # -- writing
@@ -366,22 +365,22 @@ def _write_call(call: ToolCall, id_: str, answer: Entry | None, waiting: bool) -
         del rest["toolMetadata"]
     kind = {"type": "dynamic-tool", "toolName": call.name} if kept.get("dynamic") is True else {}
     head: dict[str, JSON] = {**rest, "type": f"tool-{call.name}", **kind, "toolCallId": id_}
-    if kept.get("no_input") is not True:
-        head["input"] = _input_of(call, bool(kept))
     if own.get("providerExecuted") is False:
         head["providerExecuted"] = False
+    if kept.get("no_input") is not True:
+        head["input"] = _input_of(call, bool(kept))
     state, approval = own.get("state"), _approval_of(own)
     approved = approval.get("approved")
-    if answer is None:
+    if answer is None and waiting:
         if state == _RESPONDED and isinstance(approved, bool):
-            return {**head, "state": state, "approval": approval}
-        if waiting and state == "approval-requested" and approval and "approved" not in approval:
-            return {**head, "state": state, "approval": approval}
-        if waiting:
-            return {**head, "state": state if state == "input-streaming" else "input-available"}
+            return {"input": {}, **head, "state": state, "approval": approval}
+        if state == _ASKED and approval and "approved" not in approval:
+            return {"input": {}, **head, "state": state, "approval": approval}
+        return {**head, "state": state} if state == _BEGUN else {"input": {}, **head, "state": "input-available"}
+    if answer is None:
         return {**head, "state": _FAILED, "errorText": NO_RESULT}
     if _NATIVE.whole_of(answer.parts).get("denied") is True and approved is False:
-        return {**head, "state": _DENIED, "approval": approval}
+        return {"input": {}, **head, "state": _DENIED, "approval": approval}
     head |= {"approval": approval} if approved is True else {}
     results = [part for part in answer.parts if isinstance(part, ToolResult)]
     if results and all(part.error for part in results):
@@ -390,9 +389,7 @@ def _write_call(call: ToolCall, id_: str, answer: Entry | None, waiting: bool) -
     if isinstance(own.get("preliminary"), bool):
         head["preliminary"] = own["preliminary"]
     told = _NATIVE.rest_of(results[0]) if len(results) == 1 else {}
-    if told.get("no_output") is True:
-        return {**head, "state": _DONE}
-    return {**head, "state": _DONE, "output": told.get("output", answer.text)}
+    return {"input": {}, **head, "state": _DONE, "output": told.get("output", answer.text)}
 
 
 def _approval_of(part: Mapping[str, JSON]) -> Mapping[str, JSON]:
@@ -448,14 +445,14 @@ def _is_valid_call(part: Mapping[str, JSON], kind: str) -> bool:
         return True
     state, approval = part.get("state"), _approval_of(part)
     if "approval" not in part:
-        asked = state in ("input-streaming", "input-available", _DONE, _FAILED)
-    elif state == "approval-requested":
+        asked = state in (_BEGUN, "input-available", _DONE, _FAILED)
+    elif state == _ASKED:
         asked = bool(approval) and "approved" not in approval
     else:
         answers = {_RESPONDED: (True, False), _DENIED: (False,), _DONE: (True,), _FAILED: (True,)}
         asked = state in answers and approval.get("approved") in answers[state]
     named = kind != "dynamic-tool" or isinstance(part.get("toolName"), str)
     told = isinstance(part.get("errorText"), str) if state == _FAILED else "errorText" not in part
-    silent = state == _DONE or "output" not in part
+    silent = ("output" in part) == (state == _DONE) and ("input" in part or state in (_BEGUN, _FAILED))
     metadata = isinstance(part.get("toolMetadata", {}), dict) and isinstance(part.get("preliminary", True), bool)
     return named and isinstance(part.get("toolCallId"), str) and asked and told and silent and metadata

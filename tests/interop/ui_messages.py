@@ -46,8 +46,7 @@ def problems(request: Any, *, log: bool = False) -> list[str]:
                 if part["toolCallId"] in calls:
                     found.append(f"Duplicate toolCallId {part['toolCallId']}")
                 calls.add(part["toolCallId"])
-                waits = part["state"] not in (*_ANSWERED, "approval-responded")
-                if waits and not (log and i == len(messages) - 1):
+                if part["state"] not in _ANSWERED and not (log and i == len(messages) - 1):
                     found.append(f"Tool result is missing for tool call {part['toolCallId']}.")
     return found
 
@@ -95,7 +94,9 @@ def _call(part: Any) -> str:
         return "providerExecuted, toolMetadata"
     if not isinstance(part.get("preliminary", True), bool) and state == "output-available":
         return "preliminary"
-    if ("output" in part and state != "output-available") or ("errorText" in part) != (state == "output-error"):
+    if "input" not in part and state not in ("input-streaming", "output-error"):
+        return "input"
+    if ("output" in part) != (state == "output-available") or ("errorText" in part) != (state == "output-error"):
         return "output, errorText"
     if state == "output-error" and not isinstance(part["errorText"], str):
         return "errorText"
