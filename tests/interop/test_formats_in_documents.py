@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import anthropic_request
 import chat_request
 import gemini_request
+import interactions_request
 import responses_request
 import test_ollama
 import test_openrouter
@@ -41,6 +42,7 @@ VALIDATORS: dict[str, Callable[[Any], list[str]]] = {
     "reasoning-content": test_reasoning_content.problems,
     "ollama": test_ollama.problems,
     "ai-sdk": ui_messages.problems,
+    "gemini-interactions": interactions_request.problems,
 }
 
 

@@ -56,6 +56,15 @@ RESPONSES: dict[str, dict[str, Any]] = {
             {"functionCall": {"name": "look", "args": {"at": 1}}, "thoughtSignature": "OPAQUE"},
         ]}}],
     },
+    "gemini-interactions": {
+        "id": "i_1", "status": "requires_action", "model": "m-1-2026", "usage": {"total_tokens": 9}, "outputs": None,
+        "steps": [
+            {"type": "user_input", "content": [{"type": "text", "text": "What is there?"}]},
+            {"type": "thought", "signature": "OPAQUE", "summary": None},
+            {"type": "model_output", "content": [{"type": "text", "text": "Let me see.", "annotations": None}]},
+            {"type": "function_call", "id": "c1", "name": "look", "arguments": {"at": 1}},
+        ],
+    },
     "ollama": {
         "model": "m-1-2026", "done": True, "done_reason": "stop", "eval_count": 5, "prompt_eval_count": 3,
         "message": {"role": "assistant", "content": "Let me see.",
@@ -208,6 +217,7 @@ def test_pictures_go_along(tmp_path: Path, conv: llmcrdt.Conversation) -> None:
         ("gemini", {"promptFeedback": {"blockReason": "SAFETY"}}),
         ("gemini", {"candidates": [{"finishReason": "SAFETY"}]}),
         ("ollama", {"done": True}),
+        ("gemini-interactions", {"status": "failed", "steps": []}),
     ],
 )
 def test_what_is_no_answer_is_told_and_appends_nothing(conv: llmcrdt.Conversation, api: str, bad: Any) -> None:
