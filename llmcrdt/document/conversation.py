@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Literal
 
+from ..exceptions import InvalidContent
 from ..ids import DocumentId, EntryId, KeyId
 from .act_writer import ActWriter
 from .acts import ToolClaim
@@ -203,6 +204,11 @@ class Conversation:
         ``request.body`` as it is; the frame records its hash. ``author``: None is the model's name. Two responses to
         one request are alternatives. Raises FormatError for what is no answer, and appends nothing.
         """
+        if not isinstance(request, Request):
+            raise InvalidContent(
+                f"{type(request).__name__} is no request of a conversation's.",
+                hint="Pass what conv.messages(...) gave.",
+            )
         said = self._core.host.formats.response(request, response)
         hidden = {name: replace(field, sealed=sealed) for name, field in said.hidden.items()}
         return self._entries.append(

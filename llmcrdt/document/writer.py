@@ -219,6 +219,10 @@ class EntryWriter:
                 )
             parents, pinned = old.parents, old.frame
         else:
+            if frame is not None and not all(tip in view.states for tip in frame.tips):
+                raise InvalidContent(
+                    "The frame is a transcript of another conversation.", hint="Pass conv.transcript() of this one."
+                )
             parents = frame.parents() if frame is not None else answers[:1] if answers else tips
             pinned = frame_as or (frame.frame(assumed=assumed) if frame is not None else None)
         instead = view.find(instead_of) if instead_of is not None else None

@@ -16,7 +16,7 @@ from .export import export
 from .format import Answer, Draft, Format, Outline
 from .json_input import bad, check_json, object_at, parse
 from .native import mapping
-from .registry import format_of
+from .registry import format_of, names
 
 _VERSION = 1
 """Of the renderers: another one where a format writes the same transcript otherwise."""
@@ -39,6 +39,8 @@ class ProviderFormats:
         now: float,
     ) -> Request:
         """A transcript for an API: the log, and a request with it."""
+        if not isinstance(api, str):
+            raise FormatError("An API is named by a text.", hint=f"Known formats: {', '.join(names())}.")
         form, entries = format_of(api), list(transcript)
         target = form.target(provider=provider, model=model or form.model_of(entries), account=account)
         made = export(form, entries, target, now=now, read_blob=content_of)

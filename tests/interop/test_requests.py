@@ -12,7 +12,7 @@ import pytest
 import llmcrdt
 from llmcrdt.document.canonical import exact_json
 from llmcrdt.document.frame import sent_hash
-from llmcrdt.exceptions import FormatError, NotSealed
+from llmcrdt.exceptions import FormatError, InvalidContent, NotSealed
 from llmcrdt.interop.registry import names
 
 TOOLS = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}]
@@ -227,9 +227,28 @@ def test_what_is_no_answer_is_told_and_appends_nothing(conv: llmcrdt.Conversatio
     assert told.value.message and told.value.hint and conv.version() == before
 
 
+def test_requests_of_others_are_told_and_append_nothing(tmp_path: Path, conv: llmcrdt.Conversation) -> None:
+    with llmcrdt.open(tmp_path / "b.db") as repo:
+        other = repo.create()
+        other.append("user", "Hello")
+        foreign: Any
+        for foreign in (other.messages("openai-chat"), conv.messages("openai-chat").body, None):
+            before = conv.version()
+            with pytest.raises(InvalidContent) as told:
+                conv.append_response(foreign, RESPONSES["openai-chat"])
+            assert told.value.hint and conv.version() == before
+        with pytest.raises(InvalidContent):
+            conv.append("assistant", "Hi", frame=other.transcript())
+        with pytest.raises(InvalidContent):
+            conv.stream(frame=other.transcript())
+
+
 def test_an_unknown_api_and_an_unfinished_entry_are_told_before_anything_is_sent(conv: llmcrdt.Conversation) -> None:
-    with pytest.raises(FormatError, match="no format 'openai'"):
-        conv.messages("openai")
+    unknown: Any
+    for unknown in ("openai", ["openai-chat"], None):
+        with pytest.raises(FormatError) as told:
+            conv.messages(unknown)
+        assert "openai-chat" in told.value.hint
     stream = conv.stream()
     stream.write("Hal")
     stream.abandon()
