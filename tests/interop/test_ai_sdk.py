@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import random
+import shutil
+import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +18,18 @@ from llmcrdt.exceptions import FormatError
 from llmcrdt.interop.export import export
 from llmcrdt.interop.format import Format
 from llmcrdt.interop.registry import format_of
-from llmcrdt.testing.format_suite import NOW, FormatSuite, stored
+from llmcrdt.testing.format_suite import NOW, FormatSuite, _history, stored
 
 sys.path.insert(0, str(Path(__file__).parent))
 import ui_messages
 
 UI = format_of("ai-sdk")
+PEERS = Path(__file__).parents[1] / "peers"
+NODE = shutil.which("node")
+needs_the_sdk = pytest.mark.skipif(
+    NODE is None or not (PEERS / "node_modules" / "ai").is_dir(),
+    reason="Node or the AI SDK is missing: run make peers",
+)
 USER = {"id": "u", "role": "user", "parts": [{"type": "text", "text": "go"}]}
 
 
@@ -53,7 +63,7 @@ class TestAISDK(FormatSuite):
         return {
             "every call has its result": {"messages": [USER, said(call("input-available"))]},
             "there are messages": {"messages": []},
-            "messages have parts": {"messages": [USER, said()]},
+            "messages have parts": {"messages": [{**USER, "parts": []}]},
             "parts have what their type wants": {"messages": [USER, said(call("output-error"))]},
             "instructions come first": {"messages": [USER, system]},
             "ids of messages differ": {"messages": [USER, USER]},
@@ -130,3 +140,47 @@ def test_metadata_of_one_message_goes_out_whole_or_not_at_all() -> None:
 def test_bad_parts_are_named(part: Any, path: str) -> None:
     with pytest.raises(FormatError, match=path):
         UI.read([USER, said(part)])
+
+
+def refusals(lists: Sequence[Any]) -> list[str | None]:
+    """Why the AI SDK itself refuses each list."""
+    assert NODE
+    given = exact_json(list(lists)).replace("1e400", "1e40")  # JavaScript has no such number
+    command = [NODE, "ui_messages.mjs"]
+    done = subprocess.run(command, input=given, cwd=PEERS, capture_output=True, text=True, check=True, timeout=120)
+    made: list[str | None] = json.loads(done.stdout)
+    return made
+
+
+def of_known_types(messages: Any) -> Any:
+    """The messages without parts whose types this version of the AI SDK doesn't know: they stay for one that does."""
+    known = ("text", "reasoning", "source-url", "source-document", "file", "step-start", "dynamic-tool")
+    left = [
+        {**m, "parts": [p for p in m["parts"] if p["type"] in known or p["type"].startswith(("data-", "tool-"))]}
+        for m in messages
+    ]
+    return [message for message in left if message["parts"]]
+
+
+@needs_the_sdk
+def test_the_ai_sdk_itself_takes_whatever_is_written() -> None:
+    suite = TestAISDK()
+    pool = suite._pool()
+    histories = [_history(random.Random(seed), pool) for seed in range(300)]
+    histories += [stored(UI.read(value)) for _, value in suite.values()]
+    lists = [of_known_types(export(UI, entries, UI.target(), now=NOW).body["messages"]) for entries in histories]
+    assert [why for why in refusals([messages for messages in lists if messages]) if why] == []
+
+
+@needs_the_sdk
+def test_the_ai_sdk_itself_refuses_what_breaks_its_rules() -> None:
+    broken = TestAISDK().broken
+    shown = [
+        "every call has its result",
+        "there are messages",
+        "messages have parts",
+        "parts have what their type wants",
+    ]
+    found = refusals([broken[name]["messages"] for name in shown])
+    prevents = {rule.name: rule.prevents for rule in UI.rules}
+    assert all(prevents[name] in str(why) for name, why in zip(shown, found, strict=True)), found
