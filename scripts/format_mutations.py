@@ -37,7 +37,7 @@ FORMAT_MUTATIONS = (
     ),
     Mutation(
         "F", "a response's signature holds on every list", "llmcrdt.interop.requests:ProviderFormats.response",
-        '{"frame": frame} if name in draft.frame_bound else {}', "{}",
+        '{"frame": request.frame_hash} if name in draft.frame_bound else {}', "{}",
         _REQUESTS + "test_a_signature_of_the_whole_list_is_bound_to_the_frame",
     ),
     Mutation(

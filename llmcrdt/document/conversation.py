@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Literal
 
-from ..exceptions import InvalidContent
 from ..ids import DocumentId, EntryId, KeyId
 from .act_writer import ActWriter
 from .acts import ToolClaim
@@ -126,7 +124,13 @@ class Conversation:
         return self._reader.hidden_report(target, now)
 
     def messages(
-        self, for_: str, *, model: str | None = None, provider: str | None = None, account: str | None = None
+        self,
+        for_: str,
+        *,
+        model: str | None = None,
+        provider: str | None = None,
+        account: str | None = None,
+        instead_of: Entry | EntryId | None = None,
     ) -> Request:
         """What to send to a provider for the next answer: the transcript as of now, in the JSON of its API, as
         ``messages`` and as a whole request, ``body``.
@@ -134,13 +138,13 @@ class Conversation:
         ``for_``: the API, by the name of its format (docs/interop.md): "openai-chat", "anthropic", "openai-responses",
         "gemini" and others. Tool calls get their results, summaries stand for what they cover, and hidden fields go
         out where their bindings hold for ``provider`` (None: the API's own), ``model`` (None: the one that an import
-        named) and ``account``; ``left_out`` lists the others, with the reasons. Nothing is written. Pass the result on
-        to ``append_response``, or its ``frame`` to ``append`` or ``stream``. Raises FormatError where there is no such
-        API, NotSealed where something was written on an entry that nobody finished.
+        named) and ``account``; ``left_out`` lists the others, with the reasons. ``instead_of``: ask again for a
+        generated answer, on the list that it was computed on. Nothing is written. Pass the result on to
+        ``append_response``, or its ``frame`` to ``append`` or ``stream``. Raises FormatError where there is no such
+        API, NotSealed where something was written on an entry that nobody finished, InvalidContent where
+        ``instead_of`` is no generation.
         """
-        transcript, host = self._reader.transcript(), self._core.host
-        transcript.frame()
-        return host.formats.request(transcript, for_, model=model, provider=provider, account=account, now=host.clock())
+        return self._reader.request(for_, model, provider, account, instead_of)
 
     # writing
 
@@ -204,28 +208,7 @@ class Conversation:
         ``request.body`` as it is; the frame records its hash. ``author``: None is the model's name. Two responses to
         one request are alternatives. Raises FormatError for what is no answer, and appends nothing.
         """
-        if not isinstance(request, Request):
-            raise InvalidContent(
-                f"{type(request).__name__} is no request of a conversation's.",
-                hint="Pass what conv.messages(...) gave.",
-            )
-        said = self._core.host.formats.response(request, response)
-        hidden = {name: replace(field, sealed=sealed) for name, field in said.hidden.items()}
-        return self._entries.append(
-            "assistant",
-            said.parts,
-            call=None,
-            frame=request.frame,
-            assumed=False,
-            sent=request.body if sent is None else sent,
-            renderer=request.renderer,
-            hidden=hidden,
-            instead_of=None,
-            model=said.model,
-            author=said.author if author is None else author,
-            config={},
-            usage=said.usage,
-        )
+        return self._entries.append_response(request, response, sent=sent, sealed=sealed, author=author)
 
     def stream(
         self,

@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from ..ids import EntryId, FrameHash
 from .binding import FieldReport, Target
 from .canonical import JSON
-from .entry import HiddenField, Part
+from .entry import Entry, HiddenField, Part
 from .transcript import Transcript
 
 
 @dataclass(frozen=True)
-class Request:
-    """Made by ``conversation.messages``: what to send to a provider for the next answer.
-
-    ``messages``: the log, as the list that the API takes. ``body``: a whole request with it, valid as it is; some APIs
-    want it to end with a turn of the user's, which is made up there. ``report``: every hidden field of the transcript,
-    whether it is in there, and why not. ``frame``: the transcript that it was made of, which the answer stands on.
-    ``renderer``: the name and version of what made it. ``target``: where it goes.
-    """
+class Rendered:
+    """A transcript as an API takes it: what whoever knows the API makes of a ``Request``."""
 
     messages: list[JSON]
     body: dict[str, JSON]
     report: tuple[FieldReport, ...]
-    frame: Transcript
     target: Target
     renderer: str
+
+
+@dataclass(frozen=True)
+class Request(Rendered):
+    """Made by ``conversation.messages``: what to send to a provider for the next answer.
+
+    ``messages``: the log, as the list that the API takes. ``body``: a whole request with it, valid as it is; some APIs
+    want it to end with a turn of the user's, which is made up there. ``report``: every hidden field of the transcript,
+    whether it is in there, and why not. ``target``: where it goes. ``renderer``: the name and version of what made it.
+    ``frame``: the transcript that it was made of, which the answer stands on; None where the answer is to stand in the
+    place of another one, ``instead_of``, on the frame of that one. ``frame_hash``: the hash of that list.
+    """
+
+    frame: Transcript | None
+    instead_of: EntryId | None
+    frame_hash: FrameHash
 
     @property
     def left_out(self) -> tuple[FieldReport, ...]:
@@ -52,15 +62,16 @@ class Formats(Protocol):
 
     def request(
         self,
-        transcript: Transcript,
+        entries: Sequence[Entry],
         api: str,
         *,
         model: str | None,
         provider: str | None,
         account: str | None,
         now: float,
-    ) -> Request:
-        """A transcript for an API at ``now``, seconds since 1970. Raises FormatError where no API has this name."""
+    ) -> Rendered:
+        """``entries``, a whole transcript, for an API at ``now``, seconds since 1970. Raises FormatError where no API
+        has this name."""
         ...
 
     def response(self, request: Request, answer: JSON | bytes) -> Response:

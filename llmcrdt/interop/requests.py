@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ..document.binding import Target
 from ..document.blob import Blob
 from ..document.canonical import JSON, exact_json
-from ..document.entry import HiddenField
-from ..document.request import Request, Response
-from ..document.transcript import Transcript
+from ..document.entry import Entry, HiddenField
+from ..document.request import Rendered, Request, Response
 from ..exceptions import FormatError
 from .export import export
 from .format import Answer, Draft, Format, Outline
@@ -30,23 +29,22 @@ class ProviderFormats:
 
     def request(
         self,
-        transcript: Transcript,
+        entries: Sequence[Entry],
         api: str,
         *,
         model: str | None,
         provider: str | None,
         account: str | None,
         now: float,
-    ) -> Request:
+    ) -> Rendered:
         """A transcript for an API: the log, and a request with it."""
         if not isinstance(api, str):
             raise FormatError("An API is named by a text.", hint=f"Known formats: {', '.join(names())}.")
-        form, entries = format_of(api), list(transcript)
+        form = format_of(api)
         target = form.target(provider=provider, model=model or form.model_of(entries), account=account)
         made = export(form, entries, target, now=now, read_blob=content_of)
-        return Request(
-            made.messages, made.body, made.report, transcript, target, f"llmcrdt.interop.{form.name}/{_VERSION}"
-        )
+        renderer = f"llmcrdt.interop.{form.name}/{_VERSION}"
+        return Rendered(made.messages, made.body, made.report, target, renderer)
 
     def response(self, request: Request, answer: JSON | bytes) -> Response:
         """The answer to a request of these. Its hidden fields are bound to where the request went, and those that hold
@@ -62,9 +60,8 @@ class ProviderFormats:
         said = form.answer(whole)
         answered = said.model if isinstance(said.model, str) else None
         draft = _draft(form, said, Outline(None, target.provider, model=target.model or answered))
-        frame = request.frame.frame().hash
         hidden = {
-            name: _bound(field, target, answered, {"frame": frame} if name in draft.frame_bound else {})
+            name: _bound(field, target, answered, {"frame": request.frame_hash} if name in draft.frame_bound else {})
             for name, field in draft.hidden.items()
         }
         name = answered or target.model

@@ -105,7 +105,7 @@ def test_an_answer_goes_back_as_it_came_with_its_hidden_fields(conv: llmcrdt.Con
     assert (entry.text, entry.role, entry.author, entry.status) == ("Let me see.", "assistant", name, "complete")
     assert entry.model == {"api": api, "name": name}
     assert entry.usage == {} if api == "ai-sdk" else entry.usage["finish"] and len(entry.usage) > 1
-    assert entry.frame is not None and entry.frame.hash == request.frame.hash
+    assert entry.frame is not None and entry.frame.hash == request.frame_hash
     assert entry.frame.sent == sent_hash(request.body) and entry.frame.renderer == f"llmcrdt.interop.{api}/1"
     assert not entry.frame.assumed and conv.verify() == []
     assert all("OPAQUE" not in str(part) for part in entry.parts)
@@ -146,7 +146,8 @@ def test_a_signature_of_the_whole_list_is_bound_to_the_frame(conv: llmcrdt.Conve
     request = conv.messages("anthropic", model="m-1")
     conv.append("user", "And there?")  # while the provider computes
     entry = conv.append_response(request, RESPONSES["anthropic"])
-    assert entry.hidden["anthropic/thinking"].binding["frame"] == request.frame.hash
+    assert request.frame is not None
+    assert entry.hidden["anthropic/thinking"].binding["frame"] == request.frame_hash == request.frame.hash
     assert [e.text for e in conv.transcript()][-2:] == ["Let me see.", "And there?"]
     assert not conv.messages("anthropic", model="m-1").left_out
     conv.edit(request.frame[1], "What was there?")
@@ -161,6 +162,20 @@ def test_two_responses_to_one_request_are_alternatives(conv: llmcrdt.Conversatio
     one = conv.append_response(request, RESPONSES["openai-chat"])
     other = conv.append_response(request, RESPONSES["openai-chat"])
     assert {e.id for e in conv.alternatives(one)} == {one.id, other.id}
+
+
+def test_an_answer_is_asked_for_again_on_the_list_it_was_computed_on(conv: llmcrdt.Conversation) -> None:
+    request = conv.messages("anthropic", model="m-1")
+    one = conv.append_response(request, RESPONSES["anthropic"])
+    conv.append("tool", "a cat", call=one.tool_calls[0])
+    again = conv.messages("anthropic", model="m-1", instead_of=one)
+    assert (again.body, again.frame, again.instead_of) == (request.body, None, one.id)
+    other = conv.append_response(again, RESPONSES["anthropic"])
+    assert {e.id for e in conv.alternatives(one)} == {one.id, other.id} and conv.verify() == []
+    assert [e.id for e in conv.transcript()][-1] == other.id
+    assert not conv.messages("anthropic", model="m-1").left_out
+    with pytest.raises(InvalidContent):
+        conv.messages("anthropic", instead_of=conv.transcript()[1])
 
 
 def test_the_record_says_what_was_really_sent(conv: llmcrdt.Conversation) -> None:
