@@ -21,6 +21,7 @@ _HOMES = {
     "document.frame": ("Frame",),
     "document.erasure": ("Erased", "Held"),
     "document.fork_adopt": ("Adopted",),
+    "document.request": ("Request",),
     "document.verify": ("Problem",),
     "document.binding": ("FieldReport", "Target"),
     "document.blob": ("Blob",),

@@ -20,6 +20,7 @@ from .document.fork_adopt import Adopted as Adopted
 from .document.frame import Frame as Frame
 from .document.observers import Change as Change
 from .document.presence import Present as Present
+from .document.request import Request as Request
 from .document.stream import Stream as Stream
 from .document.transcript import Elsewhere as Elsewhere
 from .document.transcript import Transcript as Transcript

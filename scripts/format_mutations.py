@@ -6,6 +6,7 @@ from mutations import Mutation
 
 _DOCUMENTS = "tests/interop/test_formats_in_documents.py::"
 _RULES = "tests/interop/test_rules.py::"
+_REQUESTS = "tests/interop/test_requests.py::"
 _CLAUDE = "tests/interop/test_anthropic.py"
 _RESPONSES = "tests/interop/test_openai_responses.py"
 _GEMINI = "tests/interop/test_gemini.py"
@@ -33,6 +34,24 @@ FORMAT_MUTATIONS = (
         "F", "an imported answer takes any field", "ImportChain._entry",
         "digests if digests or head.frame else None", "digests if digests else None",
         _DOCUMENTS + "test_nobody_adds_a_field_to_an_imported_answer",
+    ),
+    Mutation(
+        "F", "a response's signature holds on every list", "llmcrdt.interop.requests:ProviderFormats.response",
+        '{"frame": request.frame_hash} if name in draft.frame_bound else {}', "{}",
+        _REQUESTS + "test_a_signature_of_the_whole_list_is_bound_to_the_frame",
+    ),
+    Mutation(
+        "F", "a model goes by one name", "llmcrdt.interop.requests:_bound",
+        "len(names) > 1", "False", _REQUESTS + "test_hidden_fields_go_back_to_where_they_came_from_alone",
+    ),
+    Mutation(
+        "F", "a response's fields are for any account", "llmcrdt.interop.requests:_bound",
+        "target.account is not None", "False", _REQUESTS + "test_hidden_fields_go_back_to_where_they_came_from_alone",
+    ),
+    Mutation(
+        "F", "null members go back", "llmcrdt.interop.requests:_without_nulls",
+        "for key, value in block.items() if value is not None", "for key, value in block.items()",
+        _REQUESTS + "test_an_answer_goes_back_as_it_came_with_its_hidden_fields",
     ),
     Mutation(
         "F", "a signature holds on every list", "ImportChain._to_frame",

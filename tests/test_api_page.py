@@ -46,11 +46,12 @@ def things(open_repo: OpenRepo) -> dict[str, object]:
     stream = conversation.stream()
     present = llmcrdt.Present(1, {})
     target, field = llmcrdt.Target("p"), llmcrdt.FieldReport(entry.id, "p/x")
+    request = conversation.messages("openai-chat")
     made = (repo, conversation, conversation.transcript(), entry, stream, present, claim, change, hidden, erased)
-    return {type(thing).__name__: thing for thing in (*made, target, field)}
+    return {type(thing).__name__: thing for thing in (*made, target, field, request)}
 
 
-NAMES = "Repo Conversation Transcript Entry Stream Present ToolClaim Change Elsewhere Erased Target FieldReport"
+NAMES = "Repo Conversation Transcript Entry Stream Present ToolClaim Change Elsewhere Erased Target FieldReport Request"
 
 
 @pytest.mark.parametrize("name", NAMES.split())

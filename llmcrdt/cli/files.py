@@ -172,13 +172,14 @@ def export(
     """
     from llmcrdt.interop.export import export
     from llmcrdt.interop.registry import DEFAULT, format_of
+    from llmcrdt.interop.requests import content_of
 
     with repos() as repo:
         conversation = find(repo, id)
         entries = list(conversation.transcript())
         into = format_of(form or DEFAULT)
         target = into.target(provider=provider, model=model or into.model_of(entries), account=account)
-        made = export(into, entries, target, now=time.time(), read_blob=_content)
+        made = export(into, entries, target, now=time.time(), read_blob=content_of)
         title = {"title": conversation.title} if conversation.title and form is None and not request else {}
         print_json(made.messages if form and not request else {**title, **made.body}, exact=True)
         for line in made.left_out:
@@ -203,8 +204,3 @@ def verify(repos: Repos, file: Path | None, as_json: bool) -> None:
             click.echo(f"{len(ids)} conversations, {len(problems)} problems")
         if problems:
             sys.exit(1)
-
-
-def _content(blob: llmcrdt.Blob) -> bytes | None:
-    path = blob.path
-    return path.read_bytes() if path else None

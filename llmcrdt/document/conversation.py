@@ -20,6 +20,7 @@ from .frame import Frame
 from .observers import Change
 from .presence import Present
 from .reader import ConversationReader
+from .request import Request
 from .stream import Stream
 from .transcript import Transcript
 from .verify import Problem
@@ -122,6 +123,29 @@ class Conversation:
         not; those of the transcript first. ``now``: seconds since 1970; None is now."""
         return self._reader.hidden_report(target, now)
 
+    def messages(
+        self,
+        for_: str,
+        *,
+        model: str | None = None,
+        provider: str | None = None,
+        account: str | None = None,
+        instead_of: Entry | EntryId | None = None,
+    ) -> Request:
+        """What to send to a provider for the next answer: the transcript as of now, in the JSON of its API, as
+        ``messages`` and as a whole request, ``body``.
+
+        ``for_``: the API, by the name of its format (docs/interop.md): "openai-chat", "anthropic", "openai-responses",
+        "gemini" and others. Tool calls get their results, summaries stand for what they cover, and hidden fields go
+        out where their bindings hold for ``provider`` (None: the API's own), ``model`` (None: the one that an import
+        named) and ``account``; ``left_out`` lists the others, with the reasons. ``instead_of``: ask again for a
+        generated answer, on the list that it was computed on. Nothing is written. Pass the result on to
+        ``append_response``, or its ``frame`` to ``append`` or ``stream``. Raises FormatError where there is no such
+        API, NotSealed where something was written on an entry that nobody finished, InvalidContent where
+        ``instead_of`` is no generation.
+        """
+        return self._reader.request(for_, model, provider, account, instead_of)
+
     # writing
 
     def append(
@@ -165,6 +189,26 @@ class Conversation:
             author=author,
             config=config,
         )
+
+    def append_response(
+        self,
+        request: Request,
+        response: JSON | bytes,
+        *,
+        sent: JSON | bytes = None,
+        sealed: bool = False,
+        author: str | None = None,
+    ) -> Entry:
+        """Append a provider's answer to a request of ``messages``, with its frame; it is on disk when this returns.
+
+        ``response``: the body of the response as it came, JSON or its text. The answer's text, reasoning and calls are
+        parts of one entry; signatures and all else that is opaque are hidden fields, bound to where the request went,
+        and encrypted where ``sealed`` says so. ``entry.model`` names the API and the model, ``entry.usage`` is the
+        provider's, with the reason why it ended under ``finish``. ``sent``: what was really sent, where that was not
+        ``request.body`` as it is; the frame records its hash. ``author``: None is the model's name. Two responses to
+        one request are alternatives. Raises FormatError for what is no answer, and appends nothing.
+        """
+        return self._entries.append_response(request, response, sent=sent, sealed=sealed, author=author)
 
     def stream(
         self,

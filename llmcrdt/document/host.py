@@ -14,6 +14,7 @@ from .entry import SyncState
 from .presence import Presence
 from .projection import EntryIndex
 from .replica_loading import Journal
+from .request import Formats
 
 
 class ConversationHost(Protocol):
@@ -51,6 +52,11 @@ class ConversationHost(Protocol):
     @property
     def blobs(self) -> BlobStorage | None:
         """Keeps the contents of attachments; None where there is no such place."""
+        ...
+
+    @property
+    def formats(self) -> Formats:
+        """Knows the JSON of providers."""
         ...
 
     def make_replica(self) -> Replica:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
+from ..exceptions import InvalidContent
 from ..ids import EntryId
 from . import schema
 from .act_writer import answered_call
@@ -13,6 +14,7 @@ from .canonical import JSON
 from .core import ConversationCore
 from .entry import Entry, ToolCall
 from .fork import left_out_of, origin_of
+from .request import Request
 from .transcript import Transcript
 from .verify import Problem, verify
 
@@ -121,3 +123,27 @@ class ConversationReader:
             transcript = self._core.view.transcript()
             elsewhere = [(found.entry, found.hidden_by) for found in transcript.elsewhere]
             return report(tuple(transcript), target, self._core.document.clock() if now is None else now, elsewhere)
+
+    def request(
+        self,
+        api: str,
+        model: str | None,
+        provider: str | None,
+        account: str | None,
+        instead_of: Entry | EntryId | None,
+    ) -> Request:
+        """The transcript in the JSON of an API, or the list that ``instead_of`` was computed on."""
+        entries: Sequence[Entry]
+        transcript, old = None, None if instead_of is None else self.entry(instead_of)
+        if old is None:
+            entries = transcript = self.transcript()
+            frame = transcript.frame()
+        elif old.frame is None:
+            raise InvalidContent(f"Entry {old.id} is no generation.", hint="Only an answer can be asked for again.")
+        else:
+            entries, frame = self.frame_entries(old), old.frame
+        host = self._core.host
+        made = host.formats.request(entries, api, model=model, provider=provider, account=account, now=host.clock())
+        return Request(
+            **vars(made), frame=transcript, instead_of=old.id if old is not None else None, frame_hash=frame.hash
+        )

@@ -19,6 +19,7 @@ from .entry import ROLES, Config, Entry, HiddenField, Part, Role, Text, ToolCall
 from .entry_fields import field_digest, hidden_key, live_name, write_hidden, write_version
 from .frame import Frame, sent_hash
 from .head import Head, write_head
+from .request import Request
 from .transcript import Transcript
 
 Content = str | Part | Sequence[Part]
@@ -26,9 +27,9 @@ Hidden = Mapping[str, bytes | HiddenField]
 
 
 class EntryWriter:
-    """Writes the entries of one conversation. It holds nothing itself. ``append``, ``edit`` and ``summarize`` are
-    ``Conversation``'s of these names; the others are the steps of a ``Stream`` and a ``Turn``. ``author``: None is the
-    host's."""
+    """Writes the entries of one conversation. It holds nothing itself. ``append``, ``append_response``, ``edit`` and
+    ``summarize`` are ``Conversation``'s of these names; the others are the steps of a ``Stream`` and a ``Turn``.
+    ``author``: None is the host's."""
 
     def __init__(self, core: ConversationCore) -> None:
         self._core = core
@@ -48,6 +49,7 @@ class EntryWriter:
         model: Mapping[str, JSON] | None,
         author: str | None,
         config: Mapping[str, JSON],
+        usage: Mapping[str, JSON] | None = None,
     ) -> Entry:
         """Add an entry at the end of what is visible."""
         parts = parts_of(self.keep_blobs(content), role)
@@ -61,7 +63,33 @@ class EntryWriter:
             head = self._head(role, call=call, frame=frame, assumed=assumed, instead_of=instead_of, model=model)
             _check_answers(head)
             head = _computed(self._signed(head, author), sent, renderer)
-            return self._create(head, parts, hidden or {})
+            return self._create(head, parts, hidden or {}, usage)
+
+    def append_response(
+        self, request: Request, response: JSON | bytes, *, sent: JSON | bytes, sealed: bool, author: str | None
+    ) -> Entry:
+        """Add a provider's answer to a request."""
+        if not isinstance(request, Request):
+            raise InvalidContent(
+                f"{type(request).__name__} is no request of conv.messages.",
+                hint="Pass the whole request that it gave.",
+            )
+        said = self._core.host.formats.response(request, response)
+        return self.append(
+            "assistant",
+            said.parts,
+            call=None,
+            frame=request.frame,
+            assumed=False,
+            sent=request.body if sent is None else sent,
+            renderer=request.renderer,
+            hidden={name: replace(field, sealed=sealed) for name, field in said.hidden.items()},
+            instead_of=request.instead_of,
+            model=said.model,
+            author=said.author if author is None else author,
+            config={},
+            usage=said.usage,
+        )
 
     def edit(self, entry: Entry | EntryId, content: Content, author: str | None) -> Entry:
         """Say something else in an entry's place."""
@@ -219,6 +247,10 @@ class EntryWriter:
             parents, pinned = old.parents, old.frame
         else:
             parents = frame.parents() if frame is not None else answers[:1] if answers else tips
+            if not view.order.sound().keys() >= {*parents}:
+                raise InvalidContent(
+                    "The frame is a transcript of another conversation.", hint="Pass conv.transcript() of this one."
+                )
             pinned = frame_as or (frame.frame(assumed=assumed) if frame is not None else None)
         instead = view.find(instead_of) if instead_of is not None else None
         references = [*parents, *((instead,) if instead else ()), *(answers[:1] if answers else ())]
@@ -255,7 +287,9 @@ class EntryWriter:
             todo.update(view.order.erased_origins(instead), old.saw_erased if pinned else ())
         return tuple(sorted(todo))
 
-    def _create(self, head: Head, parts: Sequence[Part], hidden: Hidden) -> Entry:
+    def _create(
+        self, head: Head, parts: Sequence[Part], hidden: Hidden, usage: Mapping[str, JSON] | None = None
+    ) -> Entry:
         random = self._core.document.random
         entry = new_entry_id(random)
         written = self._written(entry, hidden)
@@ -266,6 +300,7 @@ class EntryWriter:
             lamport=head.lamport,
             by=head.session,
             nonce=random(12),
+            usage=usage,
             hidden=self._digests(entry, written) if head.frame or hidden else None,
         )
         fields: dict[str, str | bytes] = {"head": write_head(head), f"version:{name}": text}

@@ -32,7 +32,7 @@ from ..document.entry import (
 from ..document.repairs import NO_RESULT, Call, Late, Result, Said, with_results
 from ..document.summaries import is_shown
 from ..exceptions import InvalidContent
-from .format import Draft, Format, Outline, ReadBlob, Reader, Rule, Survey, Written
+from .format import Answer, Draft, Format, Outline, ReadBlob, Reader, Rule, Survey, Written
 from .hiding import ANY, Place, hidden_fields, hide, restore, type_of
 from .json_input import bad, list_at, object_at, text_at
 from .native import Native, mapping
@@ -181,6 +181,11 @@ class Anthropic(Format):
 
     def reader(self, outline: Outline) -> Reader:
         return _Reader(outline)
+
+    def answer(self, response: Mapping[str, JSON]) -> Answer:
+        told = ("model", "usage", "stop_reason")
+        message = {key: value for key, value in response.items() if key not in told}
+        return Answer([("", message)], *(response.get(key) for key in told))
 
     # -- writing
 

@@ -33,7 +33,7 @@ from ..document.blob import Blob
 from ..document.canonical import JSON
 from ..document.entry import Config, Entry, HiddenField, Part, Role
 from ..exceptions import FormatError
-from .json_input import LIST, Member, check_json, kind_of, members_of, object_at
+from .json_input import LIST, Member, bad, check_json, kind_of, list_at, members_of, object_at
 from .native import mapping
 
 SAMPLE = 64
@@ -118,6 +118,17 @@ class Written:
     body: dict[str, JSON]
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What an API answered to a request. ``items``: the items of the answer, each with its path in the response.
+    ``model``, ``usage``: as it says; ``finish``: why it ended, in the API's word."""
+
+    items: Sequence[tuple[str, Mapping[str, JSON]]]
+    model: JSON = None
+    usage: JSON = None
+    finish: JSON = None
+
+
 class Reader:
     """Reads the items of one conversation, one after the other. ``count``: how many drafts there were before."""
 
@@ -175,6 +186,10 @@ class Format(ABC):
         """A transcript in this format; ``entries``: its entries in order, each with the hidden fields that go out, a
         summary in place of what it covers. ``model``: the one that the request is for."""
 
+    @abstractmethod
+    def answer(self, response: Mapping[str, JSON]) -> Answer:
+        """The answer that a whole response of the API holds. Raises FormatError."""
+
     def target(self, *, provider: str | None = None, model: str | None = None, account: str | None = None) -> Target:
         """The place where a request in this format goes."""
         return Target(provider or self.provider, api=self.name, model=model, account=account)
@@ -219,6 +234,14 @@ class Format(ABC):
             return drafts
         moved = [replace(d, answers=(d.answers[0] + 1, d.answers[1])) if d.answers else d for d in drafts]
         return [beside, *moved]
+
+
+def only(found: JSON, path: str) -> dict[str, JSON]:
+    """The one object of a list that a response has of its answers. Raises FormatError."""
+    listed = list_at(found, path)
+    if len(listed) != 1:
+        raise bad(path, f"has {len(listed)} answers", "Pass a response with one; each further one as one of its own.")
+    return object_at(listed[0], f"{path}[0]")
 
 
 def survey(members: Iterable[Member]) -> Survey:

@@ -18,7 +18,7 @@ from ..document.entry import Config, Entry, HiddenField, Part, Reasoning, Text, 
 from ..document.repairs import NO_RESULT, Call, Late, Result, Said, with_results
 from ..document.summaries import is_shown
 from ..ids import EntryId
-from .format import Draft, Format, Outline, ReadBlob, Reader, Rule, Survey, Written
+from .format import Answer, Draft, Format, Outline, ReadBlob, Reader, Rule, Survey, Written, only
 from .hiding import ANY, Place, hidden_fields, hide, restore
 from .json_input import bad, list_at, object_at, text_at
 from .native import Native, mapping
@@ -117,6 +117,12 @@ class Gemini(Format):
 
     def reader(self, outline: Outline) -> Reader:
         return _Reader(outline)
+
+    def answer(self, response: Mapping[str, JSON]) -> Answer:
+        candidate = only(response.get("candidates"), "candidates")
+        content = {"role": "model", **object_at(candidate.get("content"), "candidates[0].content")}
+        model, usage = response.get("modelVersion"), response.get("usageMetadata")
+        return Answer([("candidates[0].content", content)], model, usage, candidate.get("finishReason"))
 
     # -- writing
 

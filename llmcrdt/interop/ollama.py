@@ -15,7 +15,7 @@ from ..document.canonical import JSON, exact_json
 from ..document.entry import Config, Entry, Part, Reasoning, Role, Text, ToolCall, ToolResult
 from ..document.repairs import NO_RESULT, Call, Late, Result, Said, with_results
 from ..document.summaries import is_shown
-from .format import Draft, Format, Outline, ReadBlob, Reader, Rule, Survey, Written
+from .format import Answer, Draft, Format, Outline, ReadBlob, Reader, Rule, Survey, Written
 from .json_input import bad, list_at, object_at, text_at
 from .native import Native, mapping
 from .pictures import is_attachment, note_of, picture_of
@@ -75,6 +75,11 @@ class Ollama(Format):
 
     def reader(self, outline: Outline) -> Reader:
         return _Reader(outline)
+
+    def answer(self, response: Mapping[str, JSON]) -> Answer:
+        message = object_at(response.get("message"), "message")
+        usage = {key: response[key] for key in ("prompt_eval_count", "eval_count") if key in response}
+        return Answer([("message", message)], response.get("model"), usage, response.get("done_reason"))
 
     # -- writing
 

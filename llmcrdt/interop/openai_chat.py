@@ -33,7 +33,7 @@ from ..document.entry import (
 from ..document.repairs import NO_RESULT, Late, Result, Said, with_results
 from ..document.summaries import is_shown
 from ..ids import EntryId
-from .format import Draft, Format, Outline, ReadBlob, Reader, Rule, Survey, Written, survey
+from .format import Answer, Draft, Format, Outline, ReadBlob, Reader, Rule, Survey, Written, only, survey
 from .hiding import ANY, Place, hidden_fields, hide, restore
 from .json_input import bad, check_json, kind_of, list_at, members_of, object_at, parse, text_at
 from .native import has_native_key, is_native_type, mapping, without_native
@@ -337,6 +337,12 @@ class ChatFormat(Format):
         """The binding of the hidden fields of an imported message."""
         binding: dict[str, JSON] = {"provider": outline.provider, "api": self.name}
         return binding | ({"model": outline.model} if outline.model else {})
+
+    def answer(self, response: Mapping[str, JSON]) -> Answer:
+        choice = only(response.get("choices"), "choices")
+        message = object_at(choice.get("message"), "choices[0].message")
+        finish = choice.get("finish_reason")
+        return Answer([("choices[0].message", message)], response.get("model"), response.get("usage"), finish)
 
     def write(self, entries: Sequence[Entry], *, model: str | None, read_blob: ReadBlob) -> Written:
         messages = self.messages(entries, read_blob)

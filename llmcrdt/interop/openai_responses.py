@@ -18,7 +18,7 @@ from ..document.entry import Config, Entry, HiddenField, Part, Reasoning, Role, 
 from ..document.repairs import NO_RESULT, Call, Late, Result, Said, with_results
 from ..document.summaries import is_shown
 from ..ids import EntryId
-from .format import Draft, Format, Outline, ReadBlob, Reader, Rule, Survey, Written
+from .format import Answer, Draft, Format, Outline, ReadBlob, Reader, Rule, Survey, Written
 from .hiding import Place, hidden_fields, hide, restore, type_of
 from .json_input import bad, list_at, object_at, text_at
 from .native import Native, mapping
@@ -143,6 +143,12 @@ class OpenAIResponses(Format):
 
     def reader(self, outline: Outline) -> Reader:
         return _Reader(outline)
+
+    def answer(self, response: Mapping[str, JSON]) -> Answer:
+        output = list_at(response.get("output"), "output")
+        items = [(f"output[{i}]", object_at(item, f"output[{i}]")) for i, item in enumerate(output)]
+        finish = mapping(response.get("incomplete_details")).get("reason") or response.get("status")
+        return Answer(items, response.get("model"), response.get("usage"), finish)
 
     # -- writing
 

@@ -46,9 +46,13 @@ def picture_of(part: Part, read_blob: ReadBlob) -> Picture | None:
     if block.get("type") == "image" and source.get("type") == "url":
         return _of_url(source.get("url"))
     if block.get("type") == "image" and isinstance(block.get("data"), str):
-        return _of_data(_media_type(block["data"]), block["data"])
+        return _of_data(block.get("mime_type", _media_type(block["data"])), block["data"])
+    if block.get("type") == "image" and isinstance(block.get("uri"), str):
+        return _of_url(block["uri"])
     if block.get("type") == "input_image":
         return _of_url(block.get("image_url"))
+    if block.get("type") == "file" and str(block.get("mediaType")).startswith("image/"):
+        return _of_url(block.get("url"))
     if inline:
         return _of_data(inline.get("mimeType"), inline.get("data"))
     if str(file.get("mimeType")).startswith("image/"):

@@ -18,7 +18,9 @@ _HOMES = {
     "gemini": "gemini:Gemini",
     "openrouter": "openrouter:OpenRouter",
     "reasoning-content": "reasoning_content:ReasoningContent",
+    "gemini-interactions": "gemini_interactions:GeminiInteractions",
     "ollama": "ollama:Ollama",
+    "ai-sdk": "ai_sdk:AISDK",
 }
 """The class of each format, seen from here."""
 

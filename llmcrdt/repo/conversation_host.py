@@ -10,6 +10,7 @@ from ..crdt.backend import Replica
 from ..document.entry import SyncState
 from ..document.presence import Presence
 from ..ids import DocumentId, EntryId
+from ..interop.requests import FORMATS
 from ..store.blobs import BlobStore
 from .journal import StoreJournal
 from .resources import Resources
@@ -50,7 +51,7 @@ class RepoHost:
         self.lock: threading.RLock = resources.lock
         self.author, self.keys, self.blobs = resources.author, resources.keyring, surroundings.blobs
         self.clock, self.random, self.dispatch = resources.clock, resources.random, resources.dispatcher.run
-        self.derive = resources.crdt.derive
+        self.derive, self.formats = resources.crdt.derive, FORMATS
         self.note_engine: Callable[[Any], None] = resources.caches.note
         self.observed, self.closed = surroundings.watch, on_close
         self.linked = surroundings.linked

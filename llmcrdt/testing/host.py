@@ -16,6 +16,7 @@ from ..document.entry import SyncState
 from ..document.presence import Presence
 from ..document.replica_loading import Journal
 from ..ids import EntryId, Random
+from ..interop.requests import FORMATS
 
 
 class LoneHost:
@@ -24,6 +25,7 @@ class LoneHost:
     index = None
     keys: Keys | None = None
     blobs: BlobStorage | None = None
+    formats = FORMATS
 
     def __init__(
         self,

@@ -24,10 +24,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 import anthropic_request
 import chat_request
 import gemini_request
+import interactions_request
 import responses_request
 import test_ollama
 import test_openrouter
 import test_reasoning_content
+import ui_messages
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "interop"
 NOW = 1_800_000_000.0
@@ -39,6 +41,8 @@ VALIDATORS: dict[str, Callable[[Any], list[str]]] = {
     "openrouter": test_openrouter.problems,
     "reasoning-content": test_reasoning_content.problems,
     "ollama": test_ollama.problems,
+    "ai-sdk": ui_messages.problems,
+    "gemini-interactions": interactions_request.problems,
 }
 
 
