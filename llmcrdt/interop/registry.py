@@ -26,6 +26,10 @@ _HOMES = {
 
 _SOURCES = {
     "claude-code": "claude_code:ClaudeCode",
+    "codex": "codex:Codex",
+    "llm": "llm_logs:LLMLogs",
+    "chatgpt": "chatgpt:ChatGPT",
+    "claude": "claude_account:ClaudeAccount",
 }
 """The class of each source, likewise."""
 
