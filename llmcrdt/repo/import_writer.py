@@ -72,7 +72,7 @@ def keep(
                 if empty:
                     _fill(core, core_of(conversation), history, beside, tell, long)
                 if not empty or history.branches:
-                    _extend(core, conversation, history, () if empty else beside)
+                    _extend(core, conversation, history, beside)
                 if not history.count:
                     raise FormatError("There is no message in it.", hint='Give {"messages": [...]} with at least one.')
                 core.store.catalog.add(id_, "conversation")

@@ -62,6 +62,7 @@ def test_two_devices_import_the_same_entries_and_every_format_takes_them(tmp_pat
                 assert not one.transcript().malformed, path
                 assert one.transcript().hash == other.transcript().hash, path
                 before = ids(one)
+                assert any(f"{name}/kept" in entry.hidden for entry in one.transcript()), path
                 one.apply(other.diff())
                 assert ids(one) == before, path
                 for form in names():
