@@ -74,25 +74,29 @@ class AccountExport(Source):
 def _items(file: File, tell: Tell) -> Iterator[tuple[str, JSON, int]]:
     """The items of the lists of an export, each with its place and its size, about. Raises FormatError."""
     with _lists(file) as lists:
-        for name, opened in lists:
+        at = 0.0
+        for name, opened, part in lists:
             with closing(opened):
-                pieces = _Pieces(opened, file, tell)
+                pieces = _Pieces(opened, file)
                 reader = JsonReader(cast(TextIO, pieces), MAX_CONVERSATION)
                 before = 0
                 for n, (key, item) in enumerate(reader.members(())):
                     if key is not None:
                         raise FormatError(f"{name} is no list.", hint=_HINT)
                     if n:  # the first one is the mark of the list
-                        yield f"{name}[{n - 1}]", item, pieces.count - before
-                        before = pieces.count
+                        size = pieces.count - before
+                        before, at = pieces.count, at + 2 * size * part
+                        tell(min(int(at), 2 * file.size))
+                        yield f"{name}[{n - 1}]", item, size
 
 
 @contextmanager
-def _lists(file: File) -> Iterator[Iterator[tuple[str, IO[bytes]]]]:
-    """The lists of conversations in an export, each opened when it is asked for."""
+def _lists(file: File) -> Iterator[Iterator[tuple[str, IO[bytes], float]]]:
+    """The lists of conversations in an export, each opened when it is asked for, with the part of the file that a byte
+    of it is, as far as the file can be believed."""
     if not file.head.startswith(b"PK"):
         with open(file.path, "rb") as plain:
-            yield iter([(os.path.basename(file.path), plain)])
+            yield iter([(os.path.basename(file.path), plain, 1.0)])
         return
     with open(file.path, "rb") as opened:
         try:
@@ -101,7 +105,8 @@ def _lists(file: File) -> Iterator[Iterator[tuple[str, IO[bytes]]]]:
                 infos = sorted((i for i in archive.infolist() if _LIST.fullmatch(i.filename)), key=lambda i: i.filename)
                 if not infos:
                     raise FormatError("The zip holds no conversations.json.", hint=_HINT)
-                yield ((os.path.basename(info.filename), archive.open(info)) for info in infos)
+                part = file.size / max(1, sum(info.file_size for info in infos))
+                yield ((os.path.basename(info.filename), archive.open(info), part) for info in infos)
         except FormatError:
             raise
         except _DAMAGED as error:
@@ -128,9 +133,9 @@ def _check_directory(file: BinaryIO, size: int) -> None:
 class _Pieces:
     """A file as text, as far as ``JsonReader`` reads files. ``count``: how many bytes were read."""
 
-    def __init__(self, opened: IO[bytes], file: File, tell: Tell) -> None:
+    def __init__(self, opened: IO[bytes], file: File) -> None:
         self.count = 0
-        self._opened, self._tell = opened, tell
+        self._opened = opened
         self._size, self._is_zip = file.size, file.head.startswith(b"PK")
         self._decoder = codecs.getincrementaldecoder("utf-8")()
 
@@ -140,7 +145,6 @@ class _Pieces:
             self.count += len(piece)
             if self._is_zip and self.count > max(FREE, MAX_RATIO * self._size):
                 raise FormatError(f"The zip holds more than {MAX_RATIO} times its size.", hint=_HINT)
-            self._tell(min(self.count, self._size))
             try:
                 text = self._decoder.decode(piece, final=not piece)
             except UnicodeDecodeError:

@@ -103,6 +103,7 @@ class _Session:
         self._side_id: str | None = None
         self._shown: set[int] = set()  # where the lines begin whose messages are shown
         self._outline = Outline(None, provider)
+        self._at = 0
 
     def told(self) -> Told:
         events, parents = self._survey()
@@ -118,7 +119,9 @@ class _Session:
         nodes, shown = _nodes(events, tree)
         self._shown = {event.start for node in nodes for event in node.lines}
         title = next((self._titles[kind] for kind, _ in _TITLES if kind in self._titles), None)
-        return Told(self._id, title, self._size, self._steps(nodes, shown), self._beside(), self._notes)
+        return Told(
+            self._id, title, self._size, self._steps(nodes, shown), self._beside(), self._notes, lambda: self._at
+        )
 
     def _survey(self) -> tuple[list[_Event], list[int | None]]:
         """The lines that have a uuid, and the number of the parent of each."""
@@ -158,6 +161,7 @@ class _Session:
             yield from walk(Tree(node.parent for node in nodes), shown, _FORMAT.reader(self._outline), read)
 
     def _read(self, file: BinaryIO, reader: Reader, node: _Node) -> Sequence[Draft]:
+        self._at = node.lines[0].start
         rows = [row_at(file, event.start, event.size) for event in node.lines]
         messages = [mapping(row.get("message")) for row in rows]
         try:

@@ -42,7 +42,7 @@ class Codex(Source):
         return 0
 
     def conversations(self, file: File, provider: str | None, tell: Tell) -> Iterator[Told]:
-        yield _Rollout(file, provider or self.provider, tell).told()
+        yield _Rollout(file, provider or self.provider).told()
 
 
 def _is_old_meta(row: Mapping[str, JSON]) -> bool:
@@ -53,10 +53,11 @@ def _is_old_meta(row: Mapping[str, JSON]) -> bool:
 class _Rollout:
     """One file."""
 
-    def __init__(self, file: File, provider: str, tell: Tell) -> None:
-        self._file, self._provider, self._tell = file, provider, tell
+    def __init__(self, file: File, provider: str) -> None:
+        self._file, self._provider = file, provider
         self._notes = Notes()
         self._shown: set[int] = set()
+        self._at = 0
 
     def told(self) -> Told:
         for _, row in self._rows(named=False):
@@ -65,13 +66,13 @@ class _Rollout:
                 id_ = text_or_none(meta.get("id"))
                 if id_ is not None:
                     steps = in_a_row(self._drafts(_instructions(meta)))
-                    return Told(id_, None, self._file.size, steps, self._beside(), self._notes)
+                    return Told(id_, None, self._file.size, steps, self._beside(), self._notes, lambda: self._at)
         raise FormatError("No line names the session.", hint="Give a file of ~/.codex/sessions, as it is.")
 
     def _rows(self, *, named: bool) -> Iterator[tuple[Line, Mapping[str, JSON]]]:
         """The lines that can be read. ``named``: name the others."""
         with open(self._file.path, "rb") as opened:
-            for line in lines_of(opened, self._file.size, self._tell if named else lambda done: None):
+            for line in lines_of(opened, self._file.size):
                 try:
                     yield line, row_of(line.raw)
                 except FormatError as error:
@@ -95,6 +96,7 @@ class _Rollout:
                 if model != reader.outline.model:
                     yield from counted(reader.end())
                     reader.outline = replace(reader.outline, model=model)
+            self._at = line.start
             item = _item_of(row)
             if item is None:
                 continue

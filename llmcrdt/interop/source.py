@@ -43,7 +43,7 @@ MAX_NAMED = 100
 _GROUP = 1 << 18
 
 Tell = Callable[[int], None]
-"""Told how many bytes of a file were read."""
+"""Told how many bytes of a file were read; each counts twice, as it is read twice by most."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,8 @@ class Notes:
 @dataclass
 class Told:
     """A conversation of a file. ``id``: the source's own. ``size``: bytes, about. ``steps`` are read once, from any
-    thread, then ``beside``: entries that stand beside the history. ``notes`` are whole when both were read."""
+    thread, then ``beside``: entries that stand beside the history. ``notes`` are whole when both were read.
+    ``reached``: how many bytes of the file the steps have come to, where they read it again."""
 
     id: str
     title: str | None
@@ -85,6 +86,7 @@ class Told:
     steps: Iterator[Step]
     beside: Iterator[Draft]
     notes: Notes
+    reached: Callable[[], int] | None = None
 
 
 @dataclass(frozen=True)

@@ -161,22 +161,24 @@ def _import_source(
                 yield NotImported(file.path, told.error, told.where)
                 continue
             try:
-                yield _import_told(repo_core(repo), source, file, told, title)
+                yield _import_told(repo_core(repo), source, file, told, title, tell)
             except FormatError as error:
                 yield NotImported(file.path, error, told.id)
     except OSError as error:
         raise _unreadable(file.path, error) from None
 
 
-def _import_told(core: RepoCore, source: Source, file: File, told: Told, title: str | None) -> Imported:
-    default = told.title or Path(file.path).stem
+def _import_told(
+    core: RepoCore, source: Source, file: File, told: Told, title: str | None, tell: Callable[[int], None]
+) -> Imported:
+    default, reached = told.title or Path(file.path).stem, told.reached
     made = keep(
         core,
         [["id", source.name, told.id]],
         title,
         default,
         lambda id_, empty: (History(id_, told.steps), told.beside),
-        lambda: None,
+        (lambda: tell(file.size + reached())) if reached else (lambda: None),
         told.size > PIECE,
     )
     notes = told.notes

@@ -11,5 +11,5 @@ CREATE TABLE tool_calls (id INTEGER PRIMARY KEY, response_id TEXT, tool_id INTEG
 CREATE TABLE tool_results (id INTEGER PRIMARY KEY, response_id TEXT, tool_id INTEGER, name TEXT, output TEXT, tool_call_id TEXT, instance_id INTEGER, exception TEXT);
 INSERT INTO conversations VALUES ('l-att', 'A', 'gpt-x');
 INSERT INTO responses (id, model, prompt, system, response, conversation_id, duration_ms, datetime_utc) VALUES ('01', 'gpt-x', 'What?', NULL, 'A cat.', 'l-att', 7, '2026-01-02T03:04:05');
-INSERT INTO attachments VALUES ('a1', 'image/png', NULL, NULL, X'89504E470D0A1A0A'), ('a2', 'image/jpeg', NULL, 'https://example.org/a.jpg', NULL), ('a3', 'application/pdf', '/home/ada/a.pdf', NULL, X'25504446');
+INSERT INTO attachments VALUES ('a1', 'image/png', NULL, NULL, X'89504E470D0A1A0A'), ('a2', 'image/jpeg', NULL, 'https://example.org/a.jpg', NULL), ('a3', 'application/pdf', '/srv/a.pdf', NULL, X'25504446');
 INSERT INTO prompt_attachments VALUES ('01', 'a3', 0), ('01', 'a1', 1), ('01', 'a2', 2), ('01', 'gone', 3);
