@@ -33,8 +33,8 @@ from .source import (
     collected,
     kept_beside,
     lines_of,
-    row_at,
-    row_of,
+    parsed_line,
+    parsed_line_at,
     text_or_none,
     unread,
     walk,
@@ -131,7 +131,7 @@ class _Session:
         with open(self._path, "rb") as file:
             for line in lines_of(file, self._size, self._tell):
                 try:
-                    row = row_of(line.raw)
+                    row = parsed_line(line.raw)
                 except FormatError as error:
                     self._notes.refuse(line.name, error)
                     continue
@@ -162,7 +162,7 @@ class _Session:
 
     def _read(self, file: BinaryIO, reader: Reader, node: _Node) -> Sequence[Draft]:
         self._at = node.lines[0].start
-        rows = [row_at(file, event.start, event.size) for event in node.lines]
+        rows = [parsed_line_at(file, event.start, event.size) for event in node.lines]
         messages = [mapping(row.get("message")) for row in rows]
         try:
             return collected(reader, reader.read(_message(messages), "message")) or [unread(_NAME, node.role, messages)]
@@ -178,7 +178,7 @@ class _Session:
         with open(self._path, "rb") as file:
             for line in lines_of(file, self._size):
                 try:
-                    row = row_of(line.raw)
+                    row = parsed_line(line.raw)
                 except FormatError:
                     continue  # it was named
                 if line.start in self._shown:

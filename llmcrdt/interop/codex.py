@@ -18,7 +18,7 @@ from .format import Draft, Outline
 from .hiding import type_of
 from .native import mapping
 from .openai_responses import OpenAIResponses
-from .source import File, Line, Notes, Source, Tell, Told, in_a_row, kept_beside, lines_of, row_of, text_or_none
+from .source import File, Line, Notes, Source, Tell, Told, in_a_row, kept_beside, lines_of, parsed_line, text_or_none
 
 _NAME = "codex"
 _FORMAT = OpenAIResponses()
@@ -74,7 +74,7 @@ class _Rollout:
         with open(self._file.path, "rb") as opened:
             for line in lines_of(opened, self._file.size):
                 try:
-                    yield line, row_of(line.raw)
+                    yield line, parsed_line(line.raw)
                 except FormatError as error:
                     if named:
                         self._notes.refuse(line.name, error)

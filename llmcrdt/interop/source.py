@@ -125,7 +125,7 @@ class File:
         found: list[dict[str, JSON]] = []
         for line in lines:
             try:
-                found.append(row_of(line))
+                found.append(parsed_line(line))
             except FormatError:
                 continue
         return found
@@ -184,7 +184,7 @@ def lines_of(file: BinaryIO, size: int, tell: Tell = lambda done: None) -> Itera
             tell(at)
 
 
-def row_of(raw: bytes | None) -> dict[str, JSON]:
+def parsed_line(raw: bytes | None) -> dict[str, JSON]:
     """The object that a line is. Raises FormatError."""
     if raw is None:
         raise FormatError(f"It has more than {MAX_LINE} bytes.", hint="Nothing else of the file is affected.")
@@ -199,10 +199,10 @@ def row_of(raw: bytes | None) -> dict[str, JSON]:
     return value
 
 
-def row_at(file: BinaryIO, start: int, size: int) -> dict[str, JSON]:
+def parsed_line_at(file: BinaryIO, start: int, size: int) -> dict[str, JSON]:
     """The object of a line that was read before. Raises FormatError."""
     file.seek(start)
-    return row_of(file.read(size))
+    return parsed_line(file.read(size))
 
 
 def text_or_none(value: JSON) -> str | None:
