@@ -11,6 +11,8 @@ _CLAUDE = "tests/interop/test_anthropic.py"
 _RESPONSES = "tests/interop/test_openai_responses.py"
 _GEMINI = "tests/interop/test_gemini.py"
 _THINKING = "tests/interop/test_reasoning_content.py"
+_SOURCES = "tests/interop/test_sources.py::"
+_PROGRAMS = "tests/interop/test_sources_in_documents.py::"
 
 FORMAT_MUTATIONS = (
     Mutation(
@@ -91,5 +93,45 @@ FORMAT_MUTATIONS = (
     Mutation(
         "F", "a call comes back without its reasoning", "ReasoningContent.finish",
         "not isinstance(made.get(_KEY), str)", "False", _THINKING,
+    ),
+    Mutation(
+        "S", "a branch goes on after the last step", "History.entries",
+        "self.chain = self._forks[step.after].copy()", "pass",
+        _PROGRAMS + "test_what_a_file_shows_is_shown_and_other_branches_are_alternatives",
+    ),
+    Mutation(
+        "S", "the branch that is written last is shown", "_extend",
+        "history.shown or history.chain.tip", "history.chain.tip",
+        _PROGRAMS + "test_what_a_file_shows_is_shown_and_other_branches_are_alternatives",
+    ),
+    Mutation(
+        "S", "what is kept depends on how long the history is", "ImportChain.make_beside",
+        "1 if hidden else self._lamport + 1", "self._lamport + 1",
+        _PROGRAMS + "test_a_session_that_grows_extends_its_conversation",
+    ),
+    Mutation(
+        "S", "branches share what their reader knows", "llmcrdt.interop.format:Reader.fork",
+        "return deepcopy(self, {id(self.outline): self.outline})", "return self",
+        _SOURCES + "TestClaudeCode",
+    ),
+    Mutation(
+        "S", "results of parallel calls are branches", "llmcrdt.interop.claude_code:_joined",
+        "other.results and not other.followed_by and not other.results & set(event.results)", "False",
+        _PROGRAMS + "test_a_session_that_grows_extends_its_conversation",
+    ),
+    Mutation(
+        "S", "a zip holds any number of bytes", "llmcrdt.interop.account_export:_Pieces.read",
+        "if self._is_zip and self.count > max(FREE, MAX_RATIO * self._size):", "if False:",
+        _PROGRAMS + "test_a_zip_that_holds_far_more_than_its_size_is_refused",
+    ),
+    Mutation(
+        "S", "what is not shown is dropped", "llmcrdt.interop.claude_code:_Session._kept",
+        "yield kind, row", "pass",
+        _PROGRAMS + "test_what_is_not_shown_is_counted_and_kept_as_it_was",
+    ),
+    Mutation(
+        "S", "a message that can not be read takes the rest along", "llmcrdt.interop.claude_code:_Session._read",
+        "except FormatError as error:", "except KeyError as error:",
+        _PROGRAMS + "test_a_damaged_line_is_named_and_the_rest_comes",
     ),
 )  # fmt: skip

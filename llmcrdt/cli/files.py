@@ -15,7 +15,8 @@ import click
 
 import llmcrdt
 from llmcrdt.cli.terminal import safe
-from llmcrdt.interop.registry import names
+from llmcrdt.exceptions import FormatError
+from llmcrdt.interop.registry import names, sources
 
 from .completion import conversation_id
 from .options import INTERRUPTED, MANY, Repos, as_json, decode, find, print_json, there
@@ -28,7 +29,9 @@ for_provider = click.option("--provider", help="whom opaque fields are for [defa
 
 @click.command("import")
 @click.argument("files", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--format", "form", type=click.Choice(names()), help="of all files [default: found out for each]")
+@click.option(
+    "--format", "form", type=click.Choice([*names(), *sources()]), help="of all files [default: found out for each]"
+)
 @for_provider
 @click.option("--title", help="[default: the file's own, else its name]")
 @as_json
@@ -43,13 +46,17 @@ def import_(
 ) -> None:
     """Import conversations; print their ids.
 
-    PATH "-" is stdin; of a folder, all *.json in it are imported. A file that was imported before, on whatever device,
-    is the same conversation again: what is new in it is added. Ctrl-C leaves what was imported, and nothing of the file
-    that is just being read.
+    PATH is a file in the format of an API, or one that another program keeps: sessions of Claude Code and Codex, the
+    database of llm, exports of accounts (docs/interop.md). "-" is stdin; of a folder, all *.json, *.jsonl, *.db and
+    *.zip in it are imported. A conversation that was imported before, on whatever device, is the same again: what is
+    new in it is added. What can't be shown is kept, and told on stderr, as is what can't be read. Ctrl-C leaves what
+    was imported, and nothing of the conversation that is just being read.
     """
     from llmcrdt.repo.importer import Imported, ImportProgress, import_files
 
     if [str(file) for file in files] == ["-"]:
+        if form in sources():
+            raise FormatError(f"Files of {form} are not read from stdin.", hint="Give their names.")
         _print_one(_import_stdin(repos, title, form, provider), as_json)
         return
     for file in files:
@@ -80,13 +87,15 @@ def import_(
         finally:
             if shown:
                 click.echo("\r\033[K", nl=False, err=True)
-    if one and failed:
+    if one and failed and not done:
         raise failed[0].error
-    if one and done:
+    if one and len(done) == 1 and not failed:
         _print_one(done[0], as_json)
     else:
         _print_all(done, failed, interrupted, as_json)
-    if interrupted or failed:
+    if not as_json:
+        _tell_kept(done)
+    if interrupted or failed or any(result.refused for result in done):
         sys.exit(INTERRUPTED if interrupted else 1)
 
 
@@ -109,12 +118,12 @@ def _interrupts() -> Iterator[Callable[[], bool]]:
 
 
 def _import_stdin(repos: Repos, title: str | None, form: str | None, provider: str | None) -> Imported:
-    from llmcrdt.repo.importer import Source, import_source
+    from llmcrdt.repo.importer import ImportFile, import_file
 
     text = decode(sys.stdin.buffer.read(), "stdin")
     with repos(create=True) as repo:
-        source = Source("stdin", len(text), lambda: io.StringIO(text))
-        return import_source(repo, source, title=title, format=form, provider=provider)
+        source = ImportFile("stdin", len(text), lambda: io.StringIO(text))
+        return import_file(repo, source, title=title, format=form, provider=provider)
 
 
 def _result(result: Imported) -> dict[str, object]:
@@ -125,6 +134,8 @@ def _result(result: Imported) -> dict[str, object]:
         "entries": result.entries,
         "added": result.added,
         "diverged": result.diverged,
+        "kept": dict(result.kept),
+        "refused": list(result.refused),
     }
 
 
@@ -137,15 +148,26 @@ def _print_one(result: Imported, as_json: bool) -> None:
 
 def _print_all(done: Sequence[Imported], failed: Sequence[NotImported], interrupted: bool, as_json: bool) -> None:
     if as_json:
-        errors = [{"file": f.file, "error": f.error.message} for f in failed]
+        errors = [{"file": f.file, "where": f.where, "error": f.error.message} for f in failed]
         print_json({"conversations": [_result(r) for r in done], "failed": errors, "interrupted": interrupted})
         return
     for result in done:
         click.echo(safe(f"{result.conversation}  {result.title}"))
     for left_out in failed:
-        click.echo(safe(f"llmcrdt: {left_out.file}: {left_out.error.message}"), err=True)
+        where = f"{left_out.where}: " if left_out.where else ""
+        click.echo(safe(f"llmcrdt: {left_out.file}: {where}{left_out.error.message}"), err=True)
     if interrupted:
         click.echo(f"llmcrdt: interrupted after {len(done)} files", err=True)
+
+
+def _tell_kept(done: Sequence[Imported]) -> None:
+    """Say on stderr what of each conversation is not shown, and what was left out."""
+    for result in done:
+        if result.kept:
+            kept = ", ".join(f"{n} {kind}" for kind, n in sorted(result.kept.items()))
+            click.echo(safe(f"llmcrdt: {result.file}: {result.conversation}: kept, not shown: {kept}"), err=True)
+        for line in result.refused:
+            click.echo(safe(f"llmcrdt: {result.file}: {result.conversation}: can't be read: {line}"), err=True)
 
 
 @click.command()

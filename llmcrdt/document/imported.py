@@ -8,6 +8,7 @@ depends on the device or the clock, so ``created_at`` is 0, and all are written 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -108,9 +109,17 @@ class ImportChain:
         }
         return self._entry(head, parts, bound)
 
-    def make_beside(self, parts: Sequence[Part]) -> ImportedEntry:
-        """A system entry that stands beside the history: nothing of that follows it."""
-        return self._entry(Head("system", "", self.session_beside, (), self._lamport + 1, 0), parts, {})
+    def copy(self) -> ImportChain:
+        """Another one, that goes on from here along another branch."""
+        other = copy(self)
+        other._appended = list(self._appended)
+        return other
+
+    def make_beside(self, parts: Sequence[Part], hidden: Mapping[str, HiddenField] | None = None) -> ImportedEntry:
+        """A system entry that stands beside the history: nothing of that follows it. Settings are younger than the
+        history; one with hidden fields is the same beside a longer history."""
+        lamport = 1 if hidden else self._lamport + 1
+        return self._entry(Head("system", "", self.session_beside, (), lamport, 0), parts, hidden or {})
 
     def add(self, entry: ImportedEntry) -> None:
         """Go on after an entry."""

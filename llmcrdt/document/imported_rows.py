@@ -5,6 +5,8 @@ It says what ``projector.py`` would make of the whole document, without a replic
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from .entry_state import EntryState
 from .imported import ImportedEntry
 from .order_rules import arrange
@@ -29,9 +31,9 @@ class ImportedRows:
         self._generation, self._open = entry, []
         return [self._row(each, pinned=True) for each in settled]
 
-    def finish(self, beside: ImportedEntry | None) -> list[IndexRow]:
-        """All other rows. ``beside``: one more entry, which stands beside the history."""
-        tail = {each.id: each for each in [*self._open, *([beside] if beside else [])]}
+    def finish(self, beside: Sequence[ImportedEntry]) -> list[IndexRow]:
+        """All other rows. ``beside``: entries that stand beside the history."""
+        tail = {each.id: each for each in [*self._open, *beside]}
         last = self._generation
         nodes = {each.id: each.head.node(each.id) for each in [*tail.values(), *([last] if last else [])]}
         ids = arrange(last.id if last else None, sorted(tail, key=lambda i: nodes[i].age), nodes)

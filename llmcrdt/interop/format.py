@@ -25,8 +25,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from ..document.binding import Target
 from ..document.blob import Blob
@@ -139,6 +140,10 @@ class Reader:
     def begin(self) -> Iterator[Draft]:
         """The drafts that stand before the items."""
         return iter(())
+
+    def fork(self) -> Self:
+        """A reader that goes on from here along another branch."""
+        return deepcopy(self, {id(self.outline): self.outline})
 
     def read(self, item: Mapping[str, JSON], path: str) -> Iterator[Draft]:
         """The drafts that are known once this item was seen. Raises FormatError."""

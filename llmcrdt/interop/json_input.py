@@ -49,10 +49,12 @@ def members_of(value: JSON, streamed: Collection[str]) -> Iterator[Member]:
 
 
 class JsonReader:
-    """Reads the JSON of a text file, of which it holds about a piece of ``_PIECE`` characters, or one value."""
+    """Reads the JSON of a text file, of which it holds about a piece of ``_PIECE`` characters, or one value.
+    ``longest``: so many characters a value may have, about; None: any."""
 
-    def __init__(self, file: TextIO) -> None:
+    def __init__(self, file: TextIO, longest: int | None = None) -> None:
         self._file = file
+        self._longest = longest
         self._text, self._at, self._ended = "", 0, False
         self._line, self._column = 1, 1  # of the beginning of the text at hand
 
@@ -158,6 +160,10 @@ class JsonReader:
         self._line += lines
         self._column = len(gone) - gone.rfind("\n") if lines else self._column + len(gone)
         left = self._text[self._at :]
+        if self._longest is not None and len(left) > self._longest:
+            raise FormatError(
+                f"A value has more than {self._longest} characters.", hint="Nothing so long can be one conversation."
+            )
         piece = self._file.read(max(_PIECE, len(left)))
         self._text, self._at, self._ended = left + piece, 0, not piece
         return bool(piece)

@@ -138,6 +138,26 @@ def test_files_of_several_apis_are_found_out_and_come_back(run: Run, tmp_path: P
     assert code == 1 and "[0].content" in err
 
 
+def test_files_of_other_programs_say_what_is_not_shown_and_what_cannot_be_read(run: Run, tmp_path: Path) -> None:
+    vectors = Path(__file__).parents[1] / "vectors" / "interop"
+    code, out, err = run("import", vectors / "claude-code" / "sidechain.jsonl")
+    assert code == 0 and len(out.split()) == 1
+    assert "kept, not shown: 3 sidechain" in err
+    code, out, err = run("import", vectors / "codex" / "damaged.jsonl")
+    assert code == 1 and len(out.split()) == 1
+    assert "can't be read: line 3: The text is not JSON" in err
+    code, out, _ = run("import", vectors / "claude" / "empty.json", "--json")
+    said = json.loads(out)
+    assert (code, len(said["conversations"]), said["failed"][0]["where"]) == (1, 1, "k-nothing")
+    assert said["conversations"][0]["kept"] == {}
+    code, out, err = run("import", vectors / "chatgpt" / "export.zip")
+    assert code == 0 and [line.split()[1] for line in out.splitlines()] == ["T", "T"]
+    code, _, err = run("import", vectors / "codex" / "plain.jsonl", "--format", "claude-code")
+    assert code == 1 and "No line names a session" in err
+    code, _, err = run("import", vectors / "claude-code" / "plain.jsonl", "--format", "anthropic")
+    assert code == 1 and "not JSON" in err
+
+
 def test_a_folder_is_imported_at_once(run: Run, tmp_path: Path) -> None:
     folder = tmp_path / "chats"
     folder.mkdir()

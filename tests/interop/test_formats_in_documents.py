@@ -17,7 +17,7 @@ from llmcrdt.document.canonical import exact_json, with_written_numbers
 from llmcrdt.document.conversation import core_of
 from llmcrdt.interop.export import Export, export
 from llmcrdt.interop.json_input import parse
-from llmcrdt.interop.registry import format_of, names
+from llmcrdt.interop.registry import format_of, names, sources
 from llmcrdt.repo.importer import Imported, NotImported, import_files
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -79,7 +79,8 @@ def reasons(made: Export) -> set[str]:
 
 
 def test_every_format_has_a_validator_and_vectors() -> None:
-    assert set(VALIDATORS) == set(names()) == {folder.name for folder in VECTORS.iterdir()}
+    assert set(VALIDATORS) == set(names())
+    assert {*names(), *sources()} == {folder.name for folder in VECTORS.iterdir()}
 
 
 @pytest.mark.parametrize("name", names())
@@ -122,7 +123,7 @@ def test_two_devices_import_the_same_entries_with_the_same_fields(tmp_path: Path
 @pytest.mark.parametrize("seed", range(8))
 def test_what_devices_merge_is_valid_in_every_format(tmp_path: Path, seed: int) -> None:
     rng = random.Random(seed)
-    path = rng.choice(sorted(VECTORS.glob("*/*.json")))
+    path = rng.choice(sorted(path for name in names() for path in (VECTORS / name).glob("*.json")))
     with llmcrdt.open(tmp_path / "a.db") as here, llmcrdt.open(tmp_path / "b.db", library=here.library) as there:
         conv = imported(here, path)
         other = there.join(conv.id)

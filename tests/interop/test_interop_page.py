@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from llmcrdt.interop.registry import format_of, names
+from llmcrdt.interop.registry import format_of, names, source_of, sources
 
 PAGE = (Path(__file__).parents[2] / "docs" / "interop.md").read_text(encoding="utf-8")
 
@@ -20,3 +20,10 @@ def test_the_page_says_what_the_format_says(name: str) -> None:
     for rule in form.rules:
         lines = [line for line in PAGE.splitlines() if line.startswith(f"| {rule.name} |") and rule.prevents in line]
         assert any(rule.repair in line and ("(ours)" in line) != rule.quoted for line in lines), rule
+
+
+@pytest.mark.parametrize("name", sources())
+def test_the_page_has_a_section_for_each_source(name: str) -> None:
+    assert f"| `{name}` |" in PAGE
+    assert f"\n### {name}\n" in PAGE.partition("## Sources")[2]
+    assert all(f"`*{end}`" in PAGE for end in source_of(name).ends)

@@ -314,10 +314,10 @@ def test_the_entry_index_says_what_the_document_says(open_repo: OpenRepo, seed: 
 def test_a_history_longer_than_its_first_part(open_repo: OpenRepo, monkeypatch: pytest.MonkeyPatch) -> None:
     """Later entries share their writers, a block at a time."""
     assert ALONE % 64 == 0
-    for module in ("llmcrdt.document.imported", "llmcrdt.repo.importer"):
+    for module in ("llmcrdt.document.imported", "llmcrdt.repo.import_writer"):
         monkeypatch.setattr(f"{module}.ALONE", 8)
         monkeypatch.setattr(f"{module}.TOGETHER", 4)
-    monkeypatch.setattr("llmcrdt.repo.importer._PIECE", 200)
+    monkeypatch.setattr("llmcrdt.repo.import_writer.PIECE", 200)
     messages = a_history(random.Random(2), 20)
     laptop, phone = two(open_repo)
     here, there = put(laptop, messages), put(phone, messages)

@@ -1,0 +1,331 @@
+"""Histories from elsewhere are written into conversations: each whole, or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from functools import partial
+from itertools import chain as joined
+from itertools import count
+from typing import NamedTuple, TypeVar
+
+from ..document import schema
+from ..document.conversation import Conversation, core_of
+from ..document.core import ConversationCore
+from ..document.entry import Part
+from ..document.head import Head
+from ..document.imported import (
+    ALONE,
+    TOGETHER,
+    ImportChain,
+    ImportedEntry,
+    content_text,
+    conversation_of,
+    groups_of,
+)
+from ..document.imported_rows import ImportedRows
+from ..document.nodes import by_age
+from ..document.projection import RULES, IndexRow
+from ..exceptions import FormatError, Withheld
+from ..ids import DocumentId, EntryId, new_session_id
+from ..interop.format import Draft
+from ..interop.source import Step
+from .core import RepoCore
+
+PIECE = 3 << 18
+"""Bytes of an update that an import writes at a time, about: fewer than a record has, or it would be cut."""
+
+
+class Kept(NamedTuple):
+    """A history that was written. ``entries``: how many it has; ``added``: how many of them are new here;
+    ``diverged``: whether some of these stand in the place of others."""
+
+    conversation: DocumentId
+    title: str
+    entries: int
+    added: int
+    diverged: bool
+
+
+def keep(
+    core: RepoCore,
+    beginnings: Sequence[Sequence[str]],
+    title: str | None,
+    default_title: str,
+    history_of: Callable[[DocumentId, bool], tuple[History, Iterable[Draft]]],
+    tell: Callable[[], None],
+    long: bool,
+) -> Kept:
+    """Write one history, in one transaction. ``beginnings``: what may name its conversation, the best first. ``title``
+    wins over the one that the conversation has, and that over the default. ``history_of``: the history of this
+    conversation, with what stands beside it; it is told whether nothing is here yet. ``long``: a thread may help."""
+    with core.lock:
+        core.listing.refresh()
+        id_ = _find(core, beginnings)
+        listed, was_open = core.library.card(id_), core.documents.core(id_) is not None
+        conversation = core.documents.conversation(id_)
+        try:
+            with core.store.transaction():
+                empty = not core_of(conversation).document.loaded and not core.store.updates.last_seq(id_)
+                history, beside = history_of(id_, empty)
+                if empty:
+                    _fill(core, core_of(conversation), history, beside, tell, long)
+                if not empty or history.branches:
+                    _extend(core, conversation, history, beside)
+                if not history.count:
+                    raise FormatError("There is no message in it.", hint='Give {"messages": [...]} with at least one.')
+                core.store.catalog.add(id_, "conversation")
+                name = title if title is not None else listed.title if listed else default_title
+                if listed is None:
+                    core.library.put(id_, title=name, created_at=core.resources.clock())
+                elif name != listed.title:
+                    core.library.put(id_, title=name)
+        except BaseException:
+            if core_of(conversation).document.loaded:
+                core_of(conversation).document.load_again()  # memory must not hold what the file does not
+            if not was_open:
+                core.documents.forget(id_)
+            core.library.document.load_again()
+            raise
+        if not was_open:
+            core.documents.forget(id_)
+    return Kept(id_, name, history.count, history.added, history.diverged)
+
+
+def _find(core: RepoCore, beginnings: Sequence[Sequence[str]]) -> DocumentId:
+    """The conversation that is named so: one that is here, else a new one."""
+    ids = [_not_deleted(core, beginning) for beginning in beginnings]
+    known = (id_ for id_ in ids if core.library.card(id_) or core.store.catalog.kind(id_) == "conversation")
+    return next(known, ids[0])
+
+
+def _not_deleted(core: RepoCore, beginning: Sequence[str]) -> DocumentId:
+    for deleted in count():
+        id_ = conversation_of(core.library_id, beginning, deleted)
+        card = core.library.card(id_)
+        if card is None or not card.deleted:
+            return id_
+    raise AssertionError
+
+
+class History:
+    """The entries of a history, as they are imported. ``count``: how many there were; ``added``: how many of them are
+    new; ``diverged``: whether one had to stand in another's place; ``shown``: the last entry of the shown path;
+    ``branches``: whether steps are left that go on elsewhere than after the one before."""
+
+    def __init__(self, id_: DocumentId, steps: Iterator[Step]) -> None:
+        self.chain = ImportChain(id_)
+        self.count = self.added = 0
+        self.diverged = self.branches = False
+        self.shown: EntryId | None = None
+        self._steps = steps
+        self._made: list[EntryId] = []
+        self._forks: dict[int | None, ImportChain] = {None: self.chain.copy()}
+
+    def entries(self, choose: Callable[[Make], ImportedEntry], *, to_branch: bool = False) -> Iterator[Placed]:
+        """Each entry with its place; ``choose`` makes it. ``to_branch``: only those before the first branch."""
+        for step in self._steps:
+            if step.after != (self.count - 1 if self.count else None):
+                if to_branch:
+                    self.branches, self._steps = True, joined([step], self._steps)
+                    return
+                self.chain = self._forks[step.after].copy()
+            draft = step.draft
+            answers = (self._made[draft.answers[0]], draft.answers[1]) if draft.answers else None
+            make = partial(
+                self.chain.make,
+                draft.role,
+                draft.parts,
+                author=draft.author,
+                answers=answers,
+                hidden=draft.hidden,
+                frame_bound=draft.frame_bound,
+            )
+            entry = choose(make)
+            yield self.chain.count, entry
+            self.chain.add(entry)
+            self._made.append(entry.id)
+            if step.forks:
+                self._forks[self.count] = self.chain.copy()
+            self.shown = entry.id if step.shown else self.shown
+            self.count += 1
+
+
+Placed = tuple[int, ImportedEntry]
+Make = Callable[..., ImportedEntry]
+
+
+class _Batch(NamedTuple):
+    """An update that makes some entries, and the rows of the entry index that are known by then."""
+
+    update: bytes
+    entries: list[EntryId]
+    rows: list[IndexRow]
+
+
+def _pieces(entries: Iterable[Placed]) -> Iterator[list[Placed]]:
+    """Entries with their places, about as many at a time as one record holds."""
+    piece: list[Placed] = []
+    size = 0
+    for place, entry in entries:
+        if size > PIECE and (place < ALONE or place % TOGETHER == 0):
+            yield piece
+            piece, size = [], 0
+        piece.append((place, entry))
+        size += sum(map(len, entry.fields.values()))
+    if piece:
+        yield piece
+
+
+def _fill(
+    core: RepoCore,
+    target: ConversationCore,
+    history: History,
+    beside: Iterable[Draft],
+    tell: Callable[[], None],
+    long: bool,
+) -> None:
+    """Write a history into a document of which nothing is here: without a replica, for it may be long. While one piece
+    is written, a thread makes the next, where it is ``long``: SQLite takes half of the time."""
+    store, journal = core.store, target.document.journal
+    session = new_session_id(core.resources.random)
+    replica = target.host.make_replica()
+    with replica.edit() as edit:
+        schema.write_identity(edit, target.id, core.resources.clock())
+    journal.append(edit.update, session, ())
+    batches = _batches(core, history, beside)
+    with closing(_ahead(batches) if long else batches) as ready:
+        for batch in ready:
+            if batch.entries:
+                journal.append(batch.update, session, batch.entries)
+            seq = store.updates.last_seq(target.id)
+            store.entries.write(target.id, RULES, seq, gone=(), put=batch.rows, moved=(), many=True)
+            tell()
+
+
+def _batches(core: RepoCore, history: History, beside: Iterable[Draft]) -> Generator[_Batch]:
+    rows = ImportedRows()
+    for piece in _pieces(history.entries(lambda make: make(), to_branch=True)):
+        history.added += len(piece)
+        settled = [row for _, entry in piece for row in rows.add(entry)]
+        yield _Batch(core.crdt.derive(groups_of(piece)), [entry.id for _, entry in piece], settled)
+    apart: list[ImportedEntry] = []
+    for piece in _pieces(enumerate(_beside(history.chain, () if history.branches else beside))):
+        yield _Batch(core.crdt.derive([[entry.node] for _, entry in piece]), [entry.id for _, entry in piece], [])
+        apart += [entry for _, entry in piece]
+    yield _Batch(core.crdt.empty, [], rows.finish(apart))
+
+
+def _beside(chain: ImportChain, drafts: Iterable[Draft]) -> Iterator[ImportedEntry]:
+    return (chain.make_beside(draft.parts, draft.hidden) for draft in drafts)
+
+
+_T = TypeVar("_T")
+
+
+def _ahead(items: Iterator[_T]) -> Generator[_T]:
+    """The items, each made by a thread while the one before it is used."""
+    with ThreadPoolExecutor(1, "llmcrdt-import") as thread:
+        coming = thread.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = thread.submit(next, items, None)
+            yield item
+
+
+def _extend(core: RepoCore, conversation: Conversation, history: History, beside: Iterable[Draft]) -> None:
+    """Write what is new of a history into a conversation that is here, and see to it that the right branch is shown."""
+    target = core_of(conversation)
+    with target.reading():
+        view = target.view
+        sound, visible = view.order.sound(), view.order.now().visible
+        known, latest = set(sound), by_age(visible, sound)[-1:]
+        places = _Places(target, history)
+        new: list[Placed] = []
+        for place, entry in history.entries(places.choose):
+            if entry.id not in known:
+                known.add(entry.id)
+                new.append((place, entry))
+        history.added += len(new)
+        untouched = all(places.is_imported(i) for i in visible)
+        more = [(0, entry) for entry in places.not_said(beside)]
+    for piece in _pieces(new):
+        target.document.apply(core.crdt.derive(groups_of(piece)))
+    for piece in _pieces(more):
+        target.document.apply(core.crdt.derive([[entry.node] for _, entry in piece]))
+    # A history that somebody went on with here stays in sight; one that nobody touched shows its last export.
+    shown = history.shown or history.chain.tip
+    with suppress(Withheld):
+        if history.diverged and not untouched:
+            conversation.select(latest[0])
+        elif new and shown is not None and (history.diverged or not _is_visible(target, shown)):
+            conversation.select(shown)
+
+
+def _is_visible(target: ConversationCore, entry: EntryId) -> bool:
+    with target.reading():
+        return entry in target.view.order.now().visible
+
+
+class _Places:
+    """Finds where the entries of a history stand in a conversation that has some of them, or others in their place."""
+
+    def __init__(self, target: ConversationCore, history: History) -> None:
+        self._view, self._history = target.view, history
+        self._sound = dict(target.view.order.sound())
+        self._new: dict[EntryId, Head] = {}
+        self._after: dict[tuple[EntryId, ...], list[EntryId]] = {}
+        for node in self._sound.values():
+            self._after.setdefault(node.parents, []).append(node.id)
+
+    def is_imported(self, entry: EntryId) -> bool:
+        """Whether no person and no model said it here."""
+        chain = self._history.chain
+        return self._view.states[entry].head.session in (chain.session, chain.session_beside)
+
+    def beside_says(self, parts: Sequence[Part]) -> bool:
+        """Whether the latest entry that stands beside the history says just this."""
+        session = self._history.chain.session_beside
+        found = [i for i in self._after.get((), ()) if self._head(i).session == session]
+        said = [self._view.states[i].versions for i in by_age(found, self._sound)[-1:]]
+        return any(content_text(v.parts) == content_text(parts) for vs in said for v in vs)
+
+    def not_said(self, drafts: Iterable[Draft]) -> Iterator[ImportedEntry]:
+        """Those of what stands beside the history that are not here yet."""
+        for draft in drafts:
+            entry = self._history.chain.make_beside(draft.parts, draft.hidden)
+            if entry.id not in self._sound and (draft.hidden or not self.beside_says(draft.parts)):
+                yield entry
+
+    def choose(self, make: Make) -> ImportedEntry:
+        """The next entry: the one that is here, if any; in the place of another one, if that is here."""
+        entry = make()
+        if entry.id in self._sound:
+            return entry
+        session = self._history.chain.session
+        after = self._after.setdefault(entry.head.parents, [])
+        rivals = [i for i in by_age(after, self._sound) if self._may_be_replaced(i, session)]
+        for replaced in rivals:
+            again = make(replaced=replaced, instead_of=self._head(replaced))
+            if again.id in self._sound:
+                return again
+        if rivals:
+            replaced = rivals[0]
+            head = self._head(replaced)
+            if head.frame is None or entry.head.frame is None or self._is_erased(replaced):
+                entry = make(replaced=replaced, instead_of=head)  # else they are alternatives by their frame
+            self._history.diverged = True
+        after.append(entry.id)
+        self._sound[entry.id] = entry.head.node(entry.id)
+        self._new[entry.id] = entry.head
+        return entry
+
+    def _head(self, entry: EntryId) -> Head:
+        return self._new.get(entry) or self._view.states[entry].head
+
+    def _may_be_replaced(self, entry: EntryId, session: str) -> bool:
+        head = self._head(entry)
+        return head.session == session and head.alternative_of is None
+
+    def _is_erased(self, entry: EntryId) -> bool:
+        return entry not in self._new and self._view.states[entry].erased is not None
