@@ -141,7 +141,7 @@ def fork(repos: Repos, id: str, at: str | None, title: str | None, as_json: bool
     with repos() as repo:
         conversation = find(repo, id)
         ids = conversation.transcript().ids
-        if not at and not ids:
+        if at is None and not ids:
             raise llmcrdt.exceptions.EntryNotFound("Nothing was said here yet.", hint='Make an empty one with "new".')
-        last = find_entry(conversation, at) if at else ids[-1]
+        last = find_entry(conversation, at) if at is not None else ids[-1]
         print_id(repo.fork(conversation, at=last, title=title).id, as_json)

@@ -219,7 +219,10 @@ class EntryWriter:
         return write_hidden(field, self._core.address(entry, name), self._core.document.random)
 
     def _signed(self, head: Head, author: str | None) -> Head:
-        return head if author is None else replace(head, author=author)
+        signed = head if author is None else replace(head, author=author)
+        if not isinstance(signed.author, str):  # readers would take the entry for a malformed one
+            raise InvalidContent(f"The author is {signed.author!r}.", hint="Give text; '' signs nothing.")
+        return signed
 
     def _head(
         self,

@@ -50,7 +50,8 @@ class Ollama(Format):
         if about.base not in (None, "messages") or not about.sample:
             return 0
         for item in about.sample:
-            if mapping(item).get("role") not in _ROLES or not isinstance(item.get("content", ""), str):
+            role, content = mapping(item).get("role"), mapping(item).get("content", "")
+            if not (isinstance(role, str) and role in _ROLES and isinstance(content, str)):
                 return 0
         if any(_has_sign(item) for item in about.sample):
             return 80

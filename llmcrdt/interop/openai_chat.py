@@ -302,7 +302,7 @@ class ChatFormat(Format):
     def detect(self, about: Survey) -> int:
         if about.base not in (None, _MESSAGES) or not about.sample:
             return 0
-        if not all(isinstance(item, dict) and item.get("role") in _ROLES for item in about.sample):
+        if not all(_role_of(mapping(item).get("role")) for item in about.sample):
             return 0
         return 30
 

@@ -23,7 +23,7 @@ from ..exceptions import (
     LibraryMismatch,
     RelayUnreachable,
 )
-from ..ids import DocumentId, EntryId, Random, document_bytes, new_document_id
+from ..ids import DocumentId, EntryId, Random, document_bytes, is_document_id, new_document_id
 from ..store.backup import copy_repo
 from ..store.blobs import BlobStore
 from ..store.keyring import Keyring
@@ -174,8 +174,8 @@ class Repo:
         with self._lock:
             self._core.listing.refresh()
             id_ = DocumentId(id)
-            listed = self._store.catalog.get(id_)
-            known = self._store.catalog.kind(id_) == "conversation"
+            listed = self._store.catalog.get(id_) if is_document_id(id) else None
+            known = is_document_id(id) and self._store.catalog.kind(id_) == "conversation"
             if listed and listed.deleted:
                 raise _deleted(id)
             if not (listed or known):
@@ -231,7 +231,7 @@ class Repo:
         else one of a deleted conversation raises ConversationNotFound."""
         with self._lock:
             self._core.listing.refresh()
-            listed = self._store.catalog.get(id)
+            listed = self._store.catalog.get(id) if is_document_id(id) else None
             if listed is not None and listed.deleted and self._store.relay_tasks.ask_again(id):
                 self._core.links.request_deletions()
                 return

@@ -43,8 +43,9 @@ class Connection:
         self.rolled_back: list[Callable[[], None]] = []
         """Called when a transaction was rolled back: memory must not hold what the file does not."""
         try:
+            _refuse_folders(self.path)
             self._making = _Making(self.path)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # a name may hold a null character
             raise _cannot_open(self.path, error) from None
         if not self._making.begun:
             _refuse_other_files(self.path)
@@ -286,10 +287,13 @@ def _lacks_log(path: Path) -> bool:
         return file.read(20)[18:] == b"\2\2"
 
 
-def _refuse_other_files(path: Path) -> None:
-    """Look before SQLite does: it would treat a short file as an empty database and write into it."""
+def _refuse_folders(path: Path) -> None:
     if path.is_dir():
         raise NotADatabase(f"{path} is a folder.", hint="Give a file name.")
+
+
+def _refuse_other_files(path: Path) -> None:
+    """Look before SQLite does: it would treat a short file as an empty database and write into it."""
     if path.exists():
         with path.open("rb") as file:
             start = file.read(len(_HEADER))

@@ -80,9 +80,11 @@ _RELAY_TASKS = """
 
 
 # An index of beginnings of words took more room than that of words, and found them no faster. Words are not kept beside
-# the fields that they stand in: '' in entries.words says that they are to be read there (Connection has words_of).
+# the fields that they stand in: '' in entries.words says that they are to be read there (Connection has words_of). It
+# used to stand in rows without words, and their fields may be packed as no version reads them any more.
 _NO_COPIES = """
     DROP TABLE entry_words;
+    UPDATE entries SET words = NULL WHERE words = '';
     CREATE VIEW entry_texts AS
         SELECT number, CASE words WHEN '' THEN words_of(fields, pin) ELSE words END AS words FROM entries;
     CREATE VIRTUAL TABLE entry_words USING fts5 (

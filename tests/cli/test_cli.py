@@ -17,6 +17,7 @@ import pytest
 import llmcrdt
 from llmcrdt.cli import default_db
 from llmcrdt.cli.terminal import qr_code
+from llmcrdt.exceptions import NotADatabase
 from llmcrdt.testing.models import write_model
 from sync_server.auth.tokens import Tokens
 from sync_server.thread import RelayThread
@@ -379,6 +380,28 @@ def test_a_model_that_is_none_and_a_database_that_is_none(run: Run, tmp_path: Pa
     code, _, err = run("list", db="text.db")
     assert (code, "not a SQLite database" in err) == (1, True)
     assert (tmp_path / "text.db").read_text() == "hello"
+
+
+@pytest.mark.parametrize("folder", [".", "", "/"])
+def test_a_folder_is_no_database_however_it_is_named(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(NotADatabase, match="is a folder"):
+        llmcrdt.open(folder)
+    code, _, err = run("verify", folder or ".")
+    assert (code, "is a folder" in err) == (1, True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_id_that_is_no_text_is_unknown(run: Run) -> None:
+    """A shell passes on any bytes; those that are no UTF-8 arrive as halves of surrogate pairs."""
+    id_ = json.loads(run("new", "--json")[1])["id"]
+    for command in (("show", "\udcff"), ("rename", "\udcff", "x"), ("delete", "--yes", "\udcff")):
+        code, _, err = run(*command)
+        assert (code, "There is no conversation" in err) == (1, True), command
+    code, _, err = run("select", id_, "\udcff")
+    assert (code, "There is no entry" in err) == (1, True)
 
 
 def test_a_slip_in_a_name_makes_no_database(run: Run, tmp_path: Path) -> None:

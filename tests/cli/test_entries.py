@@ -78,6 +78,8 @@ def test_fork_rename_archive_and_delete(run: Run, trip: str) -> None:
     assert forked not in run("list")[1]
     empty = run("new")[1].strip()
     assert run("fork", empty)[0] == 1
+    code, _, err = run("fork", trip, "--at", "")
+    assert code == 1 and "There is no entry" in err
 
 
 def test_backup_and_restore(run: Run, trip: str, tmp_path: Path) -> None:

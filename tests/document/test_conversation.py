@@ -298,6 +298,8 @@ def test_what_can_t_be_stored_is_refused_before_anything_is_written(open_repo: O
         conversation.append("user", "x", tools=[])
     with pytest.raises(InvalidContent):
         conversation.append("user", "x", hidden={"a": "text"})  # type: ignore[dict-item]
+    with pytest.raises(InvalidContent, match="author"):
+        conversation.append("user", "x", author=5)  # type: ignore[arg-type]
     with pytest.raises(EntryNotFound):
         conversation.edit("AAAAAAAAAAAAAAAA", "x")  # type: ignore[arg-type]
     assert conversation.version() == before

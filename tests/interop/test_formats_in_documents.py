@@ -264,7 +264,13 @@ def test_a_call_of_another_provider_says_that_it_is_not_signed(repo: llmcrdt.Rep
 
 
 def test_what_is_in_no_format_is_told_with_the_way_out(repo: llmcrdt.Repo, tmp_path: Path) -> None:
-    for text, says in (('{"a": 1}', "no format that is known"), ("[]", "no message"), ('{"contents": [{}]}', "parts")):
+    for text, says in (
+        ('{"a": 1}', "no format that is known"),
+        ("[]", "no message"),
+        ('{"contents": [{}]}', "parts"),
+        ('[{"role": ["user"], "content": "x"}]', "role"),
+        ('{"messages": [{"role": {}, "content": "x"}]}', "role"),
+    ):
         path = tmp_path / "x.json"
         path.write_text(text)
         (result,) = import_files(repo, [path])

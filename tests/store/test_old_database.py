@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import llmcrdt
+from llmcrdt.document.projector import words_of_row
 from llmcrdt.store.store import SqliteStore
 
 VECTORS = Path(__file__).parents[1] / "vectors"
@@ -46,6 +47,20 @@ def test_tasks_of_relays_move_from_settings_to_their_tables(old: Path) -> None:
             assert store.updates.purged(SAID["erased"]) == 1
             assert store.updates.purged(SAID["kept"]) == 0
         assert rows(old, "SELECT name FROM settings") == [("library",)]
+
+
+def test_a_row_without_words_is_not_taken_for_one_whose_words_stand_in_its_fields(old: Path) -> None:
+    """An answer that only calls a tool has none; its fields are packed as the older version did."""
+    with closing(sqlite3.connect(old)) as db, db:
+        packed = b"\x00\x04\x00\x00\x00\x00\x8ahead" + b"x" * 138
+        assert db.execute("UPDATE entries SET words = '', fields = ? WHERE number = 2", [packed]).rowcount
+        db.execute("INSERT INTO entry_words (entry_words) VALUES ('rebuild')")
+    with llmcrdt.open(old) as repo:
+        assert [hit.snippet for hit in repo.search("oak", wait=None)] == ["Where is the [oak]?"]
+        assert repo.search("oak", wait=None).unread == 0
+    with closing(sqlite3.connect(old)) as db:
+        db.create_function("words_of", 2, words_of_row, deterministic=True)
+        db.execute("INSERT INTO entry_words (entry_words, rank) VALUES ('integrity-check', 1)")
 
 
 def test_conversations_are_as_they_were(old: Path) -> None:
