@@ -122,9 +122,9 @@ RELAY_MUTATIONS = (
         "self.push(doc)", "pass", _SEEDS,
     ),
     Mutation(
-        "duties", "what comes after an acknowledgement is read before it decides", "KeptTogether.before",
+        "duties", "what comes after an acknowledgement is read before it decides", "GroupCommit.before",
         "event.document in self._acked", "False",
-        "tests/sync/test_kept_together.py::test_what_is_said_of_logs_is_kept_together_and_nothing_else",
+        "tests/sync/test_group_commit.py::test_what_is_said_of_logs_is_kept_together_and_nothing_else",
     ),
     Mutation(
         "duties", "a cursor is remembered before what the log lacks is queued", "ConnectionSync._handle_log",

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import click
 
+from ..exceptions import NotADatabase, StoreError
 from ..store.backup import copy_repo
-from .options import Repos, there
+from .options import Repos
 
 
 @click.command()
@@ -30,8 +31,15 @@ def restore(repos: Repos, file: Path) -> None:
     """Put a copy that "backup" made in the place of a database that is gone. One that is there is never replaced: move
     it away first, or give --db."""
     target = repos.path(folder=True)
+    if not file.exists():
+        raise NotADatabase(f"There is no database at {file}.", hint='Give one that "llmcrdt backup FILE" made.')
+    if target.exists():
+        raise StoreError(
+            f"There is a database at {target} already.",
+            hint="Move it away first, or restore elsewhere: llmcrdt --db NEW restore FILE. Nothing was written.",
+        )
     with _progress() as on_bytes:
-        copy_repo(there(file), target, on_bytes=on_bytes)
+        copy_repo(file, target, on_bytes=on_bytes)
     click.echo(f"{target} is what {file} was. A relay brings back all that it got since.", err=True)
 
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
 import llmcrdt
 from llmcrdt.exceptions import LLMCRDTError
+from llmcrdt.ids import is_entry_id
 
 from .group import OpenRepos
 from .options import MANY, find
 
 _LAST = 200
 """So many entries are offered, the last ones."""
+_SHIELD = "\0"
+"""Stands before an id while options are looked for; no system passes it to a program."""
 
 
 def complete_conversation(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
@@ -42,6 +46,21 @@ def _offer(
             return [CompletionItem(id_, help=words) for id_, words in ids(repo) if id_.startswith(begun)]
     except (LLMCRDTError, OSError):
         return []
+
+
+class EntryCommand(click.Command):
+    """A command with the id of an entry, which may begin with a dash: nothing that looks like one is an option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        rest = super().parse_args(ctx, [_SHIELD + each if is_entry_id(each) else each for each in args])
+        ctx.params = {name: _unshielded(value) for name, value in ctx.params.items()}
+        return rest
+
+
+def _unshielded(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(_unshielded, value))
+    return value.removeprefix(_SHIELD) if isinstance(value, str) else value
 
 
 conversation_id = click.argument("id", shell_complete=complete_conversation)

@@ -102,10 +102,9 @@ def show(repos: Repos, id: str, last: int | None, elsewhere: bool, as_json: bool
             why = ", withheld" if other.way == "withheld" else ", unseen" if other.unseen else ""
             click.echo(click.style(f"── elsewhere{why}", dim=True))
             print_entry(other.entry)
-        hidden = len(transcript.elsewhere)
-        click.echo(
-            click.style(f"{len(transcript)} entries, {hidden} elsewhere, transcript {transcript.hash}", dim=True)
-        )
+        shown, hidden = len(transcript), len(transcript.elsewhere)
+        count = f"{shown} {'entry' if shown == 1 else 'entries'}, {hidden} elsewhere"
+        click.echo(click.style(f"{count}, transcript {transcript.hash}", dim=True))
 
 
 @click.command()

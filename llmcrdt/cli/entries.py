@@ -10,7 +10,7 @@ import click
 
 import llmcrdt
 
-from .completion import complete_entry, conversation_id, entry_id
+from .completion import EntryCommand, complete_entry, conversation_id, entry_id
 from .options import Repos, as_json, confirm, confirmed, decode, entry_json, find, find_entry, print_id, print_json
 from .terminal import print_entry
 
@@ -52,7 +52,7 @@ def seal(repos: Repos, id: str, as_json: bool) -> None:
                 click.echo(entry)
 
 
-@click.command()
+@click.command(cls=EntryCommand)
 @conversation_id
 @entry_id
 @click.argument("text")
@@ -67,7 +67,7 @@ def edit(repos: Repos, id: str, entry: str, text: str, as_json: bool) -> None:
         print_id(conversation.edit(find_entry(conversation, entry), content).id, as_json)
 
 
-@click.command()
+@click.command(cls=EntryCommand)
 @conversation_id
 @entry_id
 @as_json
@@ -87,7 +87,7 @@ def others(repos: Repos, id: str, entry: str, as_json: bool) -> None:
             print_entry(other)
 
 
-@click.command()
+@click.command(cls=EntryCommand)
 @conversation_id
 @entry_id
 @click.pass_obj
@@ -98,7 +98,7 @@ def select(repos: Repos, id: str, entry: str) -> None:
         conversation.select(find_entry(conversation, entry))
 
 
-@click.command()
+@click.command(cls=EntryCommand)
 @conversation_id
 @entry_id
 @click.option(

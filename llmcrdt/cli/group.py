@@ -77,8 +77,15 @@ class Commands(click.Group):
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
-        except (LLMCRDTError, OSError) as error:
+        except LLMCRDTError as error:
             _complain(str(error))
+        except OSError as error:
+            named = error.filename is not None and error.strerror
+            _complain(
+                f"{error.filename}: {error.strerror}. Check the name, and what you may do there."
+                if named
+                else str(error)
+            )
 
 
 def _complain(message: str) -> None:

@@ -15,8 +15,8 @@ from .entry import Entry, SyncState
 from .entry_state import EntryState, entry_of, entry_state_of, searchable_text
 from .nodes import Node
 from .projection import KEEP, IndexChange, IndexRow, Known, pack_fields, unpack_fields, write_node, write_unreadable
+from .simple_entry import words_of_version
 from .transcript import Ids, no_collections
-from .usual import usual_words
 from .view import ConversationView
 
 
@@ -97,7 +97,7 @@ class Projector:
         version = self._view.only_version(entry)
         if version is not None and findable and (node := self._view.order.sound().get(entry)) is not None:
             short = write_node(node, erased=False, version=version)
-            return IndexRow(entry, position, pin, short, False, pack_fields(fields), usual_words(fields, version))
+            return IndexRow(entry, position, pin, short, False, pack_fields(fields), words_of_version(fields, version))
         row = row_of(entry, self._view.states[entry], fields, position, pin, findable=findable)
         return row if entry in self._view.order.sound() else row._replace(words=None)
 
@@ -163,5 +163,5 @@ def words_of_row(fields: bytes, pin: str | None) -> str | None:
     found = unpack_fields(fields)
     versions = [name for name in found if name.startswith("version:")]
     if len(versions) == 1:
-        return usual_words(found, ContentHash(versions[0].removeprefix("version:")))
+        return words_of_version(found, ContentHash(versions[0].removeprefix("version:")))
     return searchable_text(entry_state_of(_ANY, found), None if pin is None else ContentHash(pin))

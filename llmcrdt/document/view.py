@@ -21,12 +21,12 @@ from .frame import Frame
 from .nodes import Node, by_age
 from .order import Order
 from .projection import read_nodes
+from .simple_entry import read_simple_entry
 from .standing_acts import StandingActs
 from .transcript import EntryReader, Ids, Transcript, no_collections
-from .usual import usual_entry
 
 _MANY = 64
-"""New entries that are read at once. Of more, those of the usual kind are read when somebody asks for them."""
+"""New entries that are read at once. Of more, the simple ones are read when somebody asks for them."""
 
 
 class ConversationView:
@@ -81,14 +81,14 @@ class ConversationView:
         self.states.read = lambda entry: self._read_again(replica, entry)
 
     def _read_new(self, replica: Replica, entries: Sequence[EntryId]) -> None:
-        """Note many entries of which nothing is known, oldest first: those of the usual kind without reading more than
+        """Note many entries of which nothing is known, oldest first: the simple ones without reading more than
         their order needs."""
         found: list[tuple[int, EntryId, Node | EntryState | str]] = []
         for entry in entries:
             fields = replica.node(schema.ENTRIES, entry)
-            usual = usual_entry(entry, fields) if self._encrypted is None else None
-            if usual is not None:
-                node, self._unread[entry] = usual
+            simple = read_simple_entry(entry, fields) if self._encrypted is None else None
+            if simple is not None:
+                node, self._unread[entry] = simple
                 found.append((node.lamport, entry, node))
             else:
                 state = self._checked(entry, fields)
@@ -208,7 +208,7 @@ class ConversationView:
     # answers
 
     def only_version(self, entry: EntryId) -> ContentHash | None:
-        """The version of an entry of the usual kind that was not read yet, None for any other."""
+        """The version of a simple entry that was not read yet; None for any other."""
         return None if entry in self.states else self._unread.get(entry)
 
     def find_state(self, entry: EntryId) -> EntryState | None:

@@ -69,7 +69,7 @@ class SyncSource:
         self._store = host.store
         self._relay = relay
         self._only = only
-        self._kept: ExitStack | None = None  # of what is kept together just now; the transaction is begun by a write
+        self._group: ExitStack | None = None  # while a ``transaction`` is open; its first write begins it in the store
         self._writing = False
         self._changed: dict[DocumentId, _Changed] = {}
 
@@ -80,22 +80,22 @@ class SyncSource:
         return self._host.crdt.kind
 
     @contextmanager
-    def together(self) -> Iterator[None]:
+    def transaction(self) -> Iterator[None]:
         try:
-            with ExitStack() as self._kept:
+            with ExitStack() as self._group:
                 yield
         except BaseException:
             self._changed.clear()
             raise
         finally:
-            self._kept, self._writing = None, False
+            self._group, self._writing = None, False
         self._tell_changed()
 
-    def _transaction(self) -> AbstractContextManager[object]:
-        if self._kept is None:
+    def _begin_write(self) -> AbstractContextManager[object]:
+        if self._group is None:
             return self._store.transaction()
         if not self._writing:
-            self._kept.enter_context(self._store.transaction())
+            self._group.enter_context(self._store.transaction())
             self._writing = True
         return nullcontext()
 
@@ -104,7 +104,7 @@ class SyncSource:
     ) -> None:
         before = self._changed.get(document, _Changed())
         self._changed[document] = _Changed(before.news or news, before.erase or erase, before.acks or acks)
-        if self._kept is None:
+        if self._group is None:
             self._tell_changed()
 
     def _tell_changed(self) -> None:
@@ -144,7 +144,7 @@ class SyncSource:
         self._documents.note_pushed(document, self, place)
 
     def acknowledged(self, document: DocumentId, names: Sequence[tuple[SessionId, int]], cursor: Cursor) -> None:
-        with self._transaction():
+        with self._begin_write():
             self._store.outboxes.acknowledge(self._relay, document, names, cursor)
         self._note_changed(document, acks=True)
 
@@ -165,7 +165,7 @@ class SyncSource:
                 logger.warning("A record of %s was set aside: %s", document, error)
                 refused.append((record.data, str(error)))
         # Records that repeat what the document had may carry erased words, which must not stay in the file.
-        with self._transaction():
+        with self._begin_write():
             stale = bool(self._store.updates.purged(document)) and self._host.repeats(document, parsed)
             self._store.outboxes.receive(self._relay, document, good, refused, cursor, stale=stale)
             if records and document != self._host.library_id:
@@ -182,7 +182,7 @@ class SyncSource:
     def refill(self, document: DocumentId, log: Sequence[bytes], cursor: Cursor) -> None:
         with self._store.lock:
             found = None if self._writing else self._host.missing_from(document, log)
-            with self._transaction():
+            with self._begin_write():
                 # Another process may have written since: a refill drops its outbox, where it has one yet.
                 if found is None or self._store.updates.last_seq(document) != found[2]:
                     found = self._host.missing_from(document, log)

@@ -275,7 +275,8 @@ class _Making:
 
 
 def _cannot_open(path: Path, error: Exception) -> StoreError:
-    return StoreError(f"{path} can't be opened: {error}.", hint="Check that its folder exists and may be written.")
+    why = (isinstance(error, OSError) and error.strerror) or error
+    return StoreError(f"{path} can't be opened: {why}.", hint="Check that its folder exists and may be written.")
 
 
 def _lacks_log(path: Path) -> bool:

@@ -17,7 +17,7 @@ from .compaction_requests import CompactionRequests
 from .deletion_requests import DeletionRequests
 from .document_sync import DocumentSync, Phase
 from .events import Acked, Arrived, CaughtUp, Deleted, Event, Folded, Opened, Present, Reached, Refused, Welcomed
-from .kept_together import KeptTogether
+from .group_commit import GroupCommit
 from .local import LocalDocuments, Record
 from .loss_detector import LossDetector
 from .messages import FOLD_NEVER, MAX_SNAPSHOT, NOTHING_MORE, Cursor, Error, ErrorCode
@@ -143,20 +143,20 @@ class ConnectionSync:
             self._refill(doc)
 
     def receive(self, frames: Sequence[bytes]) -> None:
-        """Handle frames. All that they say of logs is kept together, as far as nothing else comes between. Raises
+        """Handle frames, all that they say of logs with one commit, as far as nothing else comes between. Raises
         MalformedFrame, and RelayRefused where the relay ends the connection."""
-        with KeptTogether(self._local, self._follow_more) as kept:
+        with GroupCommit(self._local, self._follow_more) as commit:
             for frame in frames:
                 try:
                     events = self.connection.receive(frame)
                 except SyncError:
-                    kept.end()  # the frames before it were good
+                    commit.end()  # the frames before it were good
                     raise
                 for event in events:
-                    kept.before(event)
+                    commit.before(event)
                     self.handle_event(event)
                 self.make_room(len(frame))
-            kept.end()
+            commit.end()
 
     def _follow_more(self) -> None:
         if self._more_named:

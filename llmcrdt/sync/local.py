@@ -108,7 +108,7 @@ class PresenceSource(Protocol):
 class LocalDocuments(Outbox, Deletions, PresenceSource, Protocol):
     """The documents of this device, as one relay gets to see them."""
 
-    def together(self) -> AbstractContextManager[object]:
+    def transaction(self) -> AbstractContextManager[object]:
         """All that ``received``, ``acknowledged`` and ``refill`` keep inside is kept in one transaction: on disk at the
         end, or, where anything is raised, not at all. Whoever has a document open sees it at the end. Nothing but these
         methods, and those that only read, is called inside; and nothing is ``received`` of a document of which

@@ -176,7 +176,7 @@ class BlobDocuments:
         return self._get(document).kind
 
     @contextmanager
-    def together(self) -> Iterator[None]:
+    def transaction(self) -> Iterator[None]:
         with self._lock:
             self._before = {}
             try:

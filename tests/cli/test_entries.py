@@ -89,12 +89,26 @@ def test_backup_and_restore(run: Run, trip: str, tmp_path: Path) -> None:
     assert run("backup", copy)[0] == 1, "a backup is never replaced"
     code, _, err = run("restore", copy, db="new.db")
     assert code == 0 and "new.db is what" in err
-    assert run("restore", copy)[0] == 1, "a database is never replaced"
+    code, _, err = run("restore", copy)
+    assert code == 1 and "Move it away first" in err, "a database is never replaced"
     with llmcrdt.open(tmp_path / "new.db") as repo:
         assert [entry.text for entry in repo.get(trip).transcript()] == ["Where to?", "To Rome."]
     assert texts(run, trip)[-1] == "Later."
     code, _, err = run("restore", tmp_path / "slip.db", db="other.db")
-    assert code == 1 and "There is no database" in err
+    assert code == 1 and "There is no database" in err and '"llmcrdt backup FILE" made' in err
+    code, _, err = run("import", tmp_path / "slip.json", db="other.db")
+    assert code == 1 and "slip.json: No such file or directory. Check the name" in err and "Errno" not in err
+
+
+def test_an_id_or_a_text_that_begins_with_a_dash_is_no_option(run: Run, trip: str) -> None:
+    dashed = "-hyAbcDefGhi_012"
+    for command in (("others",), ("select",), ("erase", "--yes"), ("edit", "x")):
+        code, _, err = run(command[0], trip, dashed, *command[1:])
+        assert code == 1 and f"There is no entry '{dashed}'" in err
+    code, _, err = run("erase", trip, ids(run, trip)[0], "--also", dashed, "--yes")
+    assert code == 1 and f"There is no entry '{dashed}'" in err
+    assert run("edit", trip, ids(run, trip)[0], dashed)[0] == 0
+    assert texts(run, trip)[0] == dashed
 
 
 def offered(db: Path, *words: str) -> list[str]:

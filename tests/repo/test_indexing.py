@@ -41,7 +41,7 @@ def come(device: llmcrdt.Repo, elsewhere: llmcrdt.Repo, *, together: bool = True
     library = repo_core(elsewhere).library.document
     every = [(library.id, library.diff())]
     every += [(listed.id, elsewhere.get(listed.id).diff()) for listed in elsewhere.list(MANY)]
-    with source.together():
+    with source.transaction():
         for id_, update in every:
             source.received(id_, [Record(SESSION, 1, update)], None)
     return source
@@ -117,7 +117,7 @@ def test_open_conversations_hear_of_what_came_when_it_is_kept(device: llmcrdt.Re
     copy = device.join(conversation.id)
     assert not copy.transcript()
     source = SyncSource(repo_core(device), "ws://relay", None)
-    with source.together():
+    with source.transaction():
         source.received(conversation.id, [Record(SESSION, 1, conversation.diff())], None)
         assert not copy.transcript(), "told of what may not be kept"
     assert [entry.text for entry in copy.transcript()] == [entry.text for entry in conversation.transcript()]
@@ -129,7 +129,7 @@ def test_what_is_not_kept_is_told_to_nobody(device: llmcrdt.Repo, elsewhere: llm
     assert not copy.transcript()
     core = repo_core(device)
     source = SyncSource(core, "ws://relay", None)
-    with pytest.raises(StoreError), source.together():
+    with pytest.raises(StoreError), source.transaction():
         source.received(first.id, [Record(SESSION, 1, first.diff())], None)
         source.received(second.id, [Record(SESSION, 1, second.diff())], None)
         raise StoreError("the disk is full")

@@ -1,6 +1,6 @@
-"""Entries of the usual kind: a head without rarer fields, one complete version, and hidden fields or none.
+"""Simple entries: a head without rarer fields, one complete version, and hidden fields or none.
 
-Where entries come by the thousand nearly all are of this kind. They are checked here as ``entry_state`` checks them,
+Of entries that come by the thousand nearly all are simple. They are checked here as ``entry_state`` checks them,
 and nothing is made of them but what their order needs; the rest is read when somebody asks for the entry.
 """
 
@@ -24,7 +24,7 @@ _VERSION = frozenset(("by", "hidden", "lamport", "nonce", "parts"))
 _VERSION_NAME = "version:"
 
 
-def usual_entry(entry: EntryId, fields: ReplicaNode | None) -> tuple[Node, ContentHash] | None:
+def read_simple_entry(entry: EntryId, fields: ReplicaNode | None) -> tuple[Node, ContentHash] | None:
     """The node of an entry, and its only version; None where it is of another kind, or malformed."""
     if fields is None or not is_entry_id(entry):
         return None
@@ -40,15 +40,15 @@ def usual_entry(entry: EntryId, fields: ReplicaNode | None) -> tuple[Node, Conte
             return None
         role, node = head
         text = fields[version]
-        if not _is_usual_version(parse_json(text)) or content_hash(role, str(text)) != version[len(_VERSION_NAME) :]:
+        if not _is_simple_version(parse_json(text)) or content_hash(role, str(text)) != version[len(_VERSION_NAME) :]:
             return None
     except InvalidContent:
         return None
     return node, ContentHash(version[len(_VERSION_NAME) :])
 
 
-def usual_words(fields: ReplicaNode, version: ContentHash) -> str:
-    """The visible text of an entry of the usual kind."""
+def words_of_version(fields: ReplicaNode, version: ContentHash) -> str:
+    """The visible text of a version, from the fields of its entry."""
     return visible_text([part_from_json(part) for part in parse_json(fields[_VERSION_NAME + version])["parts"]])
 
 
@@ -74,7 +74,7 @@ def _read_head(entry: EntryId, head: Any) -> tuple[str, Node] | None:
     return role, Node(entry, tuple(parents), lamport, frame=frame, system=role == "system" and frame is None)
 
 
-def _is_usual_version(version: Any) -> bool:
+def _is_simple_version(version: Any) -> bool:
     if type(version) is not dict or not version.keys() <= _VERSION or type(version.get("parts")) is not list:
         return False
     lamport = version.get("lamport")

@@ -1,4 +1,4 @@
-"""Entries of the usual kind are read in a short way; it says of them what the long one says, and takes no others."""
+"""Simple entries are read in a short way; it says of them what the long one says, and takes no others."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from llmcrdt.document.entry import HiddenField, content_hash
 from llmcrdt.document.entry_fields import write_hidden
 from llmcrdt.document.entry_state import entry_state_of, searchable_text
 from llmcrdt.document.projector import only_version
-from llmcrdt.document.usual import usual_entry, usual_words
+from llmcrdt.document.simple_entry import read_simple_entry, words_of_version
 from llmcrdt.exceptions import InvalidContent
 from llmcrdt.ids import EntryId
 
@@ -23,7 +23,7 @@ BLOB = {"type": "blob", "hash": "f" * 64, "media_type": "image/png", "size": 3}
 
 
 def made(rng: random.Random) -> dict[str, Any]:
-    """The fields of an entry, usual or a little odd."""
+    """The fields of an entry, simple or a little odd."""
     head: dict[str, Any] = {"role": rng.choice(("user", "assistant", "system", "tool")), "author": "a"}
     head |= {"session": SESSION, "parents": rng.choice(([], [OTHER])), "lamport": 5, "created_at": 1_800_000_000_000}
     version: dict[str, Any] = {"by": SESSION, "lamport": 5, "nonce": "n" * 16}
@@ -54,7 +54,7 @@ def test_the_short_way_says_what_the_long_one_says(seed: int) -> None:
     taken = 0
     for _ in range(300):
         fields = made(rng)
-        found = usual_entry(ENTRY, fields)
+        found = read_simple_entry(ENTRY, fields)
         if found is None:
             continue
         node, version = found
@@ -62,19 +62,19 @@ def test_the_short_way_says_what_the_long_one_says(seed: int) -> None:
         assert state.head.node(ENTRY) == node
         assert only_version(state) == version
         assert state.erased is None
-        assert usual_words(fields, version) == searchable_text(state, None)
+        assert words_of_version(fields, version) == searchable_text(state, None)
         taken += 1
     assert taken > 60
 
 
-def test_an_entry_that_says_little_is_usual() -> None:
+def test_an_entry_that_says_little_is_simple() -> None:
     """And no way reads one whose name or content is wrong."""
     text = json.dumps({"by": SESSION, "lamport": 1, "nonce": "", "parts": [{"type": "text", "text": "hello"}]})
     head = {"role": "user", "author": "", "session": SESSION, "parents": [], "lamport": 1, "created_at": 0}
     fields = {"head": json.dumps(head), f"version:{content_hash('user', text)}": text}
-    assert usual_entry(ENTRY, fields) is not None
+    assert read_simple_entry(ENTRY, fields) is not None
     wrong = {"head": fields["head"], f"version:{HASH}": text}
     for entry, odd in ((EntryId("short"), fields), (ENTRY, wrong), (ENTRY, None), (ENTRY, {"head": fields["head"]})):
-        assert usual_entry(entry, odd) is None
+        assert read_simple_entry(entry, odd) is None
         with pytest.raises(InvalidContent):
             entry_state_of(entry, odd)

@@ -13,7 +13,7 @@ from llmcrdt.exceptions import MalformedFrame
 from llmcrdt.ids import document_id
 from llmcrdt.sync import chain, codec
 from llmcrdt.sync.events import Acked, Arrived, CaughtUp, Deleted, Event, Opened, Reached
-from llmcrdt.sync.kept_together import KeptTogether
+from llmcrdt.sync.group_commit import GroupCommit
 from llmcrdt.sync.messages import RESET, RESUMED, Cursor, Message, Push, Record, Records, Welcome
 from llmcrdt.sync.messages import Opened as OpenedMessage
 from llmcrdt.sync.synchronizer import Synchronizer
@@ -41,11 +41,11 @@ class Noting(BlobDocuments):
         self.within = False
 
     @contextmanager
-    def together(self) -> Iterator[None]:
+    def transaction(self) -> Iterator[None]:
         assert not self.within
         self.within = True
         self.kept.append([])
-        with super().together():
+        with super().transaction():
             try:
                 yield
             finally:
@@ -55,7 +55,7 @@ class Noting(BlobDocuments):
 @given(st.lists(events))
 def test_what_is_said_of_logs_is_kept_together_and_nothing_else(said: list[Event]) -> None:
     local, ends = Noting(), list[int]()
-    with KeptTogether(local, lambda: ends.append(len(local.kept))) as kept:
+    with GroupCommit(local, lambda: ends.append(len(local.kept))) as kept:
         for event in said:
             kept.before(event)
             assert local.within is isinstance(event, Opened | Arrived | Acked | CaughtUp)
