@@ -9,8 +9,10 @@ Events for a screen, contexts, compactions and all else are kept and not shown.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from ..document.canonical import JSON
 from ..exceptions import FormatError
@@ -23,6 +25,7 @@ from .source import File, Line, Notes, Source, Tell, Told, in_a_row, kept_beside
 _NAME = "codex"
 _FORMAT = OpenAIResponses()
 _KINDS = ("session_meta", "response_item", "event_msg", "turn_context", "compacted")
+_NAMED = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
 _NOT_SAID = ("ghost_snapshot", "compaction_trigger")
 
 
@@ -60,14 +63,14 @@ class _Rollout:
         self._at = 0
 
     def told(self) -> Told:
-        for _, row in self._rows(named=False):
-            meta = _meta_of(row)
-            if meta is not None:
-                id_ = text_or_none(meta.get("id"))
-                if id_ is not None:
-                    steps = in_a_row(self._drafts(_instructions(meta)))
-                    return Told(id_, None, self._file.size, steps, self._beside(), self._notes, lambda: self._at)
-        raise FormatError("No line names the session.", hint="Give a file of ~/.codex/sessions, as it is.")
+        metas = (meta for _, row in self._rows(named=False) if (meta := _meta_of(row)) is not None)
+        meta = next((meta for meta in metas if text_or_none(meta.get("id"))), {})
+        named = _NAMED.search(Path(self._file.path).stem)  # where the line that says it is damaged
+        id_ = text_or_none(meta.get("id")) or (named[0] if named else None)
+        if id_ is None:
+            raise FormatError("No line names the session.", hint="Give a file of ~/.codex/sessions, with its name.")
+        steps = in_a_row(self._drafts(_instructions(meta)))
+        return Told(id_, None, self._file.size, steps, self._beside(), self._notes, lambda: self._at)
 
     def _rows(self, *, named: bool) -> Iterator[tuple[Line, Mapping[str, JSON]]]:
         """The lines that can be read. ``named``: name the others."""
@@ -108,8 +111,12 @@ class _Rollout:
             call = text_or_none(item.get("call_id"))
             if call and not type_of(item).endswith("_output"):
                 calls.add(call)
-            self._shown.add(line.start)
-            yield from counted(reader.read(item, line.name))
+            try:
+                # An item that ends what the model said gives that first, so nothing of it is lost where it fails.
+                yield from counted(reader.read(item, line.name))
+                self._shown.add(line.start)
+            except FormatError as error:
+                self._notes.refuse(line.name, error)
         yield from counted(reader.end())
 
     def _beside(self) -> Iterator[Draft]:

@@ -95,7 +95,7 @@ class _Database:
         plain = "SELECT name FROM sqlite_master WHERE type = 'table' AND sql NOT LIKE 'CREATE VIRTUAL%'"
         for row in self.rows(plain):
             if isinstance(row["name"], str) and row["name"].isidentifier():
-                self._columns[row["name"]] = {str(c["name"]) for c in self.rows(f"PRAGMA table_info({row['name']})")}
+                self._columns[row["name"]] = {str(c["name"]) for c in self.rows(f'PRAGMA table_info("{row["name"]}")')}
 
     def close(self) -> None:
         self._db.close()

@@ -24,6 +24,7 @@ import os
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import BinaryIO, ClassVar
@@ -40,7 +41,9 @@ MAX_LINE = 1 << 26
 """So many bytes a line may have."""
 MAX_NAMED = 100
 """So many refusals are named; the others are counted."""
+_MAX_FIRST = 1 << 22
 _GROUP = 1 << 18
+_BLANK = b"\xef\xbb\xbf \t\r\n"
 
 Tell = Callable[[int], None]
 """Told how many bytes of a file were read; each counts twice, as it is read twice by most."""
@@ -116,18 +119,15 @@ class File:
     @cached_property
     def rows(self) -> Sequence[dict[str, JSON]]:
         """The objects that stand alone on the lines of its head; of a longer first line, that."""
-        if not self.head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
-            return []
         lines = self.head.splitlines(keepends=True)
-        if len(lines) == 1 and not lines[0].endswith(b"\n"):
+        if len(lines) == 1 and len(self.head) == HEAD:
             with open(self.path, "rb") as file:
-                lines = [file.readline(MAX_LINE)]
+                lines = [file.readline(_MAX_FIRST)]
         found: list[dict[str, JSON]] = []
         for line in lines:
-            try:
-                found.append(parsed_line(line))
-            except FormatError:
-                continue
+            if line.lstrip(_BLANK).startswith(b"{") and len(line) < _MAX_FIRST:
+                with suppress(FormatError):
+                    found.append(parsed_line(line))
         return found
 
 
@@ -177,7 +177,7 @@ def lines_of(file: BinaryIO, size: int, tell: Tell = lambda done: None) -> Itera
         while not raw.endswith(b"\n") and len(raw) > MAX_LINE:
             raw = file.readline(min(MAX_LINE + 1, size - at))
             at += len(raw)
-        if not whole or raw.strip(b"\xef\xbb\xbf \t\r\n"):
+        if not whole or raw.strip(_BLANK):
             yield Line(number, start, raw if whole else None)
         if at - told > HEAD:
             told = at

@@ -153,6 +153,8 @@ def test_files_of_other_programs_say_what_is_not_shown_and_what_cannot_be_read(r
     assert said["conversations"][0]["kept"] == {}
     code, out, err = run("import", vectors / "chatgpt" / "export.zip")
     assert code == 0 and [line.split()[1] for line in out.splitlines()] == ["T", "T"]
+    code, _, err = run("import", "-", "--format", "codex")
+    assert code == 1 and "not read from stdin" in err
     code, _, err = run("import", vectors / "codex" / "plain.jsonl", "--format", "claude-code")
     assert code == 1 and "No line names a session" in err
     code, _, err = run("import", vectors / "claude-code" / "plain.jsonl", "--format", "anthropic")

@@ -118,6 +118,17 @@ def test_a_damaged_line_is_named_and_the_rest_comes(repo: llmcrdt.Repo) -> None:
         assert shown(repo.get(result.conversation))[-1] == last
 
 
+def test_a_rollout_whose_first_line_is_damaged_is_named_by_its_file(repo: llmcrdt.Repo, tmp_path: Path) -> None:
+    id_ = "01234567-89ab-4def-8123-456789abcdef"
+    text = (VECTORS / "codex" / "plain.jsonl").read_text("utf-8").replace("x-plain", id_)
+    path = tmp_path / f"rollout-2026-01-02T03-04-05-{id_}.jsonl"
+    path.write_text(text)
+    conv = imported(repo, path)
+    path.write_text(text[20:])
+    again = imported(repo, path)
+    assert again.id == conv.id
+
+
 def a_session(rng: random.Random, turns: int) -> list[str]:
     """Lines of a session that somebody went back in, now and then."""
     lines: list[str] = []
