@@ -6,6 +6,8 @@ from mutations import Mutation
 
 _DOCUMENTS = "tests/interop/test_formats_in_documents.py::"
 _RULES = "tests/interop/test_rules.py::"
+_UI = "tests/interop/test_ai_sdk.py"
+_STEPS = "tests/interop/test_gemini_interactions.py"
 _REQUESTS = "tests/interop/test_requests.py::"
 _CLAUDE = "tests/interop/test_anthropic.py"
 _RESPONSES = "tests/interop/test_openai_responses.py"
@@ -54,6 +56,26 @@ FORMAT_MUTATIONS = (
         "F", "null members go back", "llmcrdt.interop.requests:_without_nulls",
         "for key, value in block.items() if value is not None", "for key, value in block.items()",
         _REQUESTS + "test_an_answer_goes_back_as_it_came_with_its_hidden_fields",
+    ),
+    Mutation(
+        "F", "a call of UIMessages is sent without its result", "llmcrdt.interop.ai_sdk:AISDK.write",
+        "writer.finished(waiting=False)", "writer.finished(waiting=True)", _UI,
+    ),
+    Mutation(
+        "F", "a signature in UIMessages holds on every list", "llmcrdt.interop.ai_sdk:_Reader._parts",
+        "frozenset(found if signed else ())", "frozenset()", _UI,
+    ),
+    Mutation(
+        "F", "a thought goes out unsigned", "llmcrdt.interop.gemini_interactions:_whole",
+        'step is None or (kind == "thought" and not _is_signed(step))', "step is None", _STEPS,
+    ),
+    Mutation(
+        "F", "half of a step of the server's goes out", "llmcrdt.interop.gemini_interactions:_whole",
+        "pair is None or pair in lacking or", "pair is None or", _STEPS,
+    ),
+    Mutation(
+        "F", "a response echoes its request", "llmcrdt.interop.gemini_interactions:GeminiInteractions.answer",
+        "items[asked + 1 :]", "items", _STEPS,
     ),
     Mutation(
         "F", "a signature holds on every list", "ImportChain._to_frame",
