@@ -32,7 +32,7 @@ def complete_entry(context: click.Context, parameter: click.Parameter, begun: st
     def ids(repo: llmcrdt.Repo) -> list[tuple[str, str]]:
         id_ = context.params.get("id") or next(iter(context.args), "")  # after an option, click leaves it in args
         entries = find(repo, id_).entries(last=_LAST)
-        return [(entry.id, " ".join(entry.text[:60].split())) for entry in reversed(entries)]
+        return [(entry.id, entry.text[:60]) for entry in reversed(entries)]
 
     return _offer(context, begun, ids)
 
@@ -40,10 +40,14 @@ def complete_entry(context: click.Context, parameter: click.Parameter, begun: st
 def _offer(
     context: click.Context, begun: str, ids: Callable[[llmcrdt.Repo], list[tuple[str, str]]]
 ) -> list[CompletionItem]:
-    """A shell that completes shows no errors: nothing is offered then."""
+    """A shell that completes shows no errors: nothing is offered then. Words stand in one line, for each line of the
+    answer is something else to a shell."""
+    from .terminal import safe
+
     try:
         with OpenRepos(context.find_root().params.get("db"), None, "")() as repo:
-            return [CompletionItem(id_, help=words) for id_, words in ids(repo) if id_.startswith(begun)]
+            found = [(id_, safe(" ".join(words.split()))) for id_, words in ids(repo) if id_.startswith(begun)]
+            return [CompletionItem(id_, help=words) for id_, words in found]
     except (LLMCRDTError, OSError):
         return []
 

@@ -89,7 +89,9 @@ class Commands(click.Group):
 
 
 def _complain(message: str) -> None:
-    click.echo("llmcrdt: " + " ".join(message.split()), err=True)
+    from .terminal import safe  # loads more than most commands need
+
+    click.echo("llmcrdt: " + safe(" ".join(message.split())), err=True)
     sys.exit(1)
 
 

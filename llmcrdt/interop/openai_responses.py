@@ -10,7 +10,8 @@ compaction; fingerprints of programs; references to items that the server keeps.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from itertools import pairwise
 from typing import ClassVar
 
 from ..document.canonical import JSON
@@ -153,7 +154,9 @@ class OpenAIResponses(Format):
     # -- writing
 
     def write(self, entries: Sequence[Entry], *, model: str | None, read_blob: ReadBlob) -> Written:
-        writer = _Writer(read_blob)
+        answers = [entry for entry in entries if entry.role == "assistant"]
+        apart = {entry.id for before, entry in pairwise(answers) if not is_shown(before)}
+        writer = _Writer(read_blob, apart)
         for item in with_results(filter(is_shown, entries), _calls_of):
             writer.add(item)
         settings = settings_of(entries, self.key)
@@ -382,7 +385,7 @@ def _calls_of(entry: Entry) -> list[tuple[str, str]]:
 class _Writer:
     """Writes the items of a log."""
 
-    def __init__(self, read_blob: ReadBlob) -> None:
+    def __init__(self, read_blob: ReadBlob, apart: Set[EntryId]) -> None:
         self.instructions: str | None = None
         self.is_text = False  # whether the input was a text, and no list
         self._items: list[JSON] = []
@@ -390,6 +393,8 @@ class _Writer:
         self._ids = CallIds(r"[^\0]{1,64}")
         self._kinds: dict[tuple[EntryId, int], str] = {}
         self._taken: set[str] = set()
+        self._apart = apart  # answers whose reasoning may stand in one before, which is not shown
+        self._lacks_reasoning = False  # whether the reasoning that the next items may belong to was left out
 
     def finished(self) -> list[JSON]:
         """The whole log."""
@@ -469,11 +474,13 @@ class _Writer:
         items = restore(self._made(entry), entry.hidden, _PLACES)
         stripped = any(type_of(item) == "reasoning" and not _is_whole(item) for item in items)
         kept = [item for item in items if item is not None and _is_whole(item)]
-        if stripped:  # the server would miss the reasoning that belongs to these
-            kept = [
-                {key: value for key, value in item.items() if key != "id"} if type_of(item) != "reasoning" else item
-                for item in kept
-            ]
+        self._lacks_reasoning = self._lacks_reasoning or entry.id in self._apart
+        for index, item in enumerate(kept):
+            if type_of(item) == "reasoning":
+                self._lacks_reasoning = False
+            elif stripped or self._lacks_reasoning:  # the server would miss the reasoning that belongs to it
+                kept[index] = {key: value for key, value in item.items() if key != "id"}
+        self._lacks_reasoning = self._lacks_reasoning or stripped
         seen: set[str] = set()
         for index, item in enumerate(kept):
             if type_of(item) == "reasoning" and isinstance(item.get("id"), str):
@@ -484,6 +491,7 @@ class _Writer:
         kept = [item for item in kept if item is not None]
         while kept and type_of(kept[-1]) == "reasoning":
             kept.pop()
+            self._lacks_reasoning = True
         if kept and not self._items and entry.frame is not None and not entry.frame.assumed:
             self._put([{"role": "user", "content": CONTINUE}])
         self._put(kept)

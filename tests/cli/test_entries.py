@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from click.shell_completion import ShellComplete
+from click.shell_completion import ShellComplete, ZshComplete
 
 import llmcrdt
 from llmcrdt.cli import main
@@ -126,3 +126,23 @@ def test_a_shell_completes_conversations_and_entries(run: Run, trip: str, tmp_pa
     assert offered(tmp_path / "a.db", "fork", trip, "--at", question[:8]) == [question]
     assert offered(tmp_path / "none.db", "show", "") == []
     assert not (tmp_path / "none.db").exists()
+
+
+def test_what_others_wrote_completes_nothing_else(run: Run, tmp_path: Path) -> None:
+    """zsh and fish read an answer line by line."""
+    id_ = json.loads(run("new", "Trip\nplain\n--evil\n\x1b[31m", "--json")[1])["id"]
+    entry = run("append", id_, "Hi\nplain\n--evil\n\x1b[31m")[1].strip()
+    for words, value in ((["show", ""], id_), (["edit", id_, ""], entry)):
+        complete = ZshComplete(main, {}, "llmcrdt", "_LLMCRDT_COMPLETE")
+        (item,) = complete.get_completions(["--db", str(tmp_path / "a.db"), *words[:-1]], words[-1])
+        kind, offered_value, help_ = complete.format_completion(item).split("\n")
+        assert (kind, offered_value) == ("plain", value)
+        assert "\x1b" not in help_ and "--evil" in help_
+
+
+def test_an_error_about_a_file_obeys_nobody(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps([{"role": "user", "content": "a", "\x1b[31m\x07": "\ud83d"}]))
+    code, _, err = run("import", path)
+    assert code == 1 and "half of a surrogate pair" in err
+    assert not {"\x1b", "\x07"} & set(err)

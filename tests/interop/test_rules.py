@@ -112,6 +112,23 @@ def test_reasoning_that_nothing_follows_is_left_out() -> None:
     assert [item.get("id") for item in put("openai-responses", two).messages] == [None, "rs_1", None]
 
 
+def test_items_that_came_apart_from_reasoning_that_is_left_out_have_no_ids() -> None:
+    """The calls of one response, each with its output right after it."""
+    said: list[Any] = [USER, {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "OPAQUE"}]
+    for n in (1, 2):
+        call = {"type": "function_call", "call_id": f"c{n}", "name": "look", "arguments": "{}"}
+        output = {"type": "function_call_output", "call_id": f"c{n}", "output": "x"}
+        said += [{**call, "id": f"fc_{n}_of_rs_1"}, output]
+    entries = read("openai-responses", *said)
+    assert put("openai-responses", entries).messages == said
+    elsewhere = put("openai-responses", entries, Target("azure", api="openai-responses"))
+    assert responses_request.problems(elsewhere.body) == []
+    erased = [replace(e, status="erased", parts=(), hidden={}) if e.hidden else e for e in entries]
+    made = put("openai-responses", erased)
+    assert responses_request.problems(made.body) == []
+    assert [item["call_id"] for item in made.messages if item.get("type") == "function_call"] == ["c2"]
+
+
 def test_an_item_that_comes_twice_has_its_id_once() -> None:
     answer = {"type": "message", "id": "msg_1", "role": "assistant", "content": "x"}
     kept = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "OPAQUE"}
