@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -56,8 +57,8 @@ def code() -> Definitions:
 def test_each_mutation_fits_the_code_and_names_a_test(mutation: Mutation, code: Definitions) -> None:
     mutate.mutated(code, mutation)
     file, _, name = mutation.test.partition("::")
-    function = name.partition("[")[0]  # a mutation may name one case of it
-    assert not name or f"def {function}(" in (ROOT / file).read_text(encoding="utf-8")
+    function = name.partition("[")[0]  # a mutation may name one case of it, or a class of tests
+    assert not name or re.search(rf"^ *(def|class) {function}\(", (ROOT / file).read_text(encoding="utf-8"), re.M)
 
 
 def test_every_rule_is_broken_once_at_least() -> None:
