@@ -152,9 +152,9 @@ class ValidatorWorker:
             return _answer(state, str(error).encode(), self._so_far if order in _CUT else ())
 
     def load_backends(self) -> None:
-        """Load the backends now, so that no first record waits for it."""
+        """Load the backends now, and the core of each, which comes with a replica: so no first record waits for it."""
         for kind in kinds():
-            self._backend(kind.encode())
+            self._backend(kind.encode()).make_replica(())
 
     def _backend(self, kind: bytes) -> Backend:
         if kind not in self._backends:

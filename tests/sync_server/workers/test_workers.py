@@ -174,3 +174,10 @@ def _parent(pid: int) -> int:
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     except OSError:
         return 0
+
+
+def test_a_worker_has_loaded_the_core_before_its_first_record() -> None:
+    """It took 50 ms of the first record's time."""
+    code = "import sys; from sync_server.workers.validator_worker import ValidatorWorker\n"
+    code += "ValidatorWorker(1 << 20).load_backends(); print('pycrdt' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "True\n"
