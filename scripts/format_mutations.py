@@ -102,7 +102,8 @@ FORMAT_MUTATIONS = (
     ),
     Mutation(
         "F", "ids stay where their reasoning does not", "llmcrdt.interop.openai_responses:_Writer._answer",
-        "elif stripped or self._lacks_reasoning:", "elif False:", _DOCUMENTS + "test_reasoning_that_stays_takes_the_ids_after_it_along",
+        "elif stripped or self._lacks_reasoning:", "elif False:",
+        _DOCUMENTS + "test_reasoning_that_stays_takes_the_ids_after_it_along",
     ),
     Mutation(
         "F", "a call goes out unsigned", "llmcrdt.interop.gemini:_Writer._sign",

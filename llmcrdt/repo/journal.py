@@ -39,6 +39,7 @@ class StoreJournal:
         self._go_on = go_on
         self._session: SessionId | None = None
         self._seen = 0
+        self._compacted = 0  # a snapshot of here holds all up to this seq
         self._grown = 0
         self._version = -1
         self._stale = True
@@ -85,18 +86,24 @@ class StoreJournal:
     def compact(self, snapshot: Callable[[], tuple[bytes, Sequence[bytes]]]) -> None:
         if self._grown > SMALL:
             self._grown = 0
-            begun = self._store.updates.compact(self._document, self._seen, self._session, snapshot)
+            begun = self._store.updates.compact(self._document, self._held, self._session, snapshot)
             if begun is not None:
+                self._compacted = begun.seq
                 self._go_on(begun)
 
     def purge(self, snapshot: Callable[[], tuple[bytes, Sequence[bytes]]], erased: int) -> bool:
-        if not self._store.updates.purge(self._document, self._seen, self._session, erased, snapshot):
+        if not self._store.updates.purge(self._document, self._held, self._session, erased, snapshot):
             return False
         self._grown = 0
         self._stale = self._local_stale = True
         self._appended(self._document)
         self._purged()
         return True
+
+    @property
+    def _held(self) -> int:
+        """What is in the file up to this seq is in memory; past it, what was written here is as well."""
+        return max(self._seen, self._compacted)
 
     def purged(self) -> int:
         return self._store.updates.purged(self._document)
@@ -146,14 +153,14 @@ class StoreJournal:
         if self.is_listed():
             return
         with self._store.transaction():
-            if not self._store.updates.unseen(self._document, self._seen, self._session):
+            if not self._store.updates.unseen(self._document, self._held, self._session):
                 seq = self._store.updates.last_seq(self._document)
                 self._store.entries.write(self._document, LISTING, seq, gone=(), put=(), moved=())
 
     def _write_rows(self, seq: int, session: SessionId | None) -> bool:
         """In a transaction: have the tables say what the source says, if it holds all up to ``seq``. Whether it
         does."""
-        if self._store.updates.unseen(self._document, self._seen, session):
+        if self._store.updates.unseen(self._document, self._held, session):
             return False
         if self._source is None:
             return True

@@ -32,8 +32,9 @@ def copy_repo(
     ``target``. Raises StoreError where something is there already or can't be written, NotADatabase where ``source`` is
     no database of this library.
     """
-    if target.exists() or Path(f"{target}-wal").exists():
-        raise StoreError(f"There is a file at {target} already.", hint="Give a new file name; nothing was written.")
+    for file in (target, Path(f"{target}-wal")):
+        if file.exists():
+            raise StoreError(f"There is a file at {file} already.", hint="Give a new file name; nothing was written.")
     attachments = _attachments(source)
     total = source.stat().st_size + sum(file.stat().st_size for file in attachments)
     done = 0

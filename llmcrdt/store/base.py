@@ -106,6 +106,11 @@ class Catalog(Protocol):
 class Compaction(Protocol):
     """A compaction that was begun. Whoever drops it loses nothing; the document stays as it was."""
 
+    @property
+    def seq(self) -> int:
+        """The snapshot holds all up to this seq."""
+        ...
+
     def prepare(self) -> None:
         """Do what takes long. Without the lock, from any thread; twice is harmless."""
         ...
@@ -141,7 +146,8 @@ class Updates(Protocol):
         ...
 
     def unseen(self, document: str, seen: int, writer: str | None) -> bool:
-        """Whether there are updates that a replica which holds all up to ``seen``, and all by ``writer``, lacks."""
+        """Whether there is something that a replica which holds all up to ``seen``, and all by ``writer``, may lack: an
+        update, or a snapshot, for others' updates may have given way to it."""
         ...
 
     def compact(self, document: str, seen: int, writer: str | None, snapshot: Snapshot) -> Compaction | None:

@@ -40,6 +40,10 @@ class SqliteCompaction:
         self._done = False
         self._preparing = threading.Lock()
 
+    @property
+    def seq(self) -> int:
+        return self._seq
+
     def prepare(self) -> None:
         with self._preparing:
             if self._deflated is None:

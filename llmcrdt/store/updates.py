@@ -60,8 +60,11 @@ class SqliteUpdates:
             return update_rows.last_seq(db, document)
 
     def unseen(self, document: str, seen: int, writer: str | None) -> bool:
-        query = "SELECT 1 FROM updates WHERE document = ? AND place > ? AND writer IS NOT ? LIMIT 1"
-        return self._connection.one(query, document, seen, writer) is not None
+        query = """
+            SELECT 1 FROM updates WHERE document = ? AND place > ? AND writer IS NOT ?
+            UNION ALL SELECT 1 FROM snapshots WHERE document = ? AND place > ? LIMIT 1
+        """
+        return self._connection.one(query, document, seen, writer, document, seen) is not None
 
     def compact(self, document: str, seen: int, writer: str | None, snapshot: base.Snapshot) -> SqliteCompaction | None:
         with self._connection.one_view() as db:

@@ -181,7 +181,9 @@ class MemoryUpdates(_Part):
         return self.since(document, 0).seq
 
     def unseen(self, document: str, seen: int, writer: str | None) -> bool:
-        return any(u.seq > seen and (writer is None or u.writer != writer) for u in self._state.of(document))
+        _, compacted = self._state.snapshots.get(document, (b"", 0))
+        rows = self._state.of(document)
+        return compacted > seen or any(u.seq > seen and (writer is None or u.writer != writer) for u in rows)
 
     def compact(self, document: str, seen: int, writer: str | None, snapshot: Snapshot) -> MemoryCompaction | None:
         waiting = self._state.waiting(document)
@@ -258,6 +260,10 @@ class MemoryCompaction:
         self._whole, self._pending = whole, pending
         self._old = self._state.snapshots.get(document)
         self._done = False
+
+    @property
+    def seq(self) -> int:
+        return self._seq
 
     def prepare(self) -> None:
         pass

@@ -98,6 +98,9 @@ class StoreSuite:
         assert (kept.snapshot, kept.updates) == (b"whole", [b"queued", b"waits"])
         assert kept.seq == store.updates.last_seq(DOCUMENT) > seen
         assert not store.updates.unseen(DOCUMENT, seen, MINE), "the writer holds what waits for others"
+        assert made.seq == seen
+        assert store.updates.unseen(DOCUMENT, theirs - 1, MINE), "whose updates gave way to a snapshot lacks it"
+        assert not store.updates.purge(DOCUMENT, theirs - 1, MINE, 0, whole)
         assert self.datas(store) == [b"queued"]
         assert store.updates.since(DOCUMENT, seen).snapshot is None
         assert store.updates.since(DOCUMENT, seq).snapshot == b"whole"

@@ -22,6 +22,8 @@ from llmcrdt.store.updates import SqliteUpdates
 from llmcrdt.sync.messages import Cursor
 from sync_server.thread import RelayThread
 
+from ..waiting import eventually
+
 OpenRepo = Callable[..., llmcrdt.Repo]
 
 
@@ -112,6 +114,34 @@ def test_two_processes_write_one_conversation_and_see_each_other(open_repo: Open
     before = conversation.transcript().hash
     repo.close()
     assert open_repo("laptop").get(conversation.id).transcript().hash == before
+
+
+@pytest.mark.parametrize("then", ["append", "erase"])
+def test_what_another_process_wrote_and_compacted_during_a_write_is_lost_by_nobody(
+    open_repo: OpenRepo, tmp_path: Path, then: str
+) -> None:
+    """Its updates are gone by then: only its snapshot says that there is something that was not read yet."""
+    repo = open_repo("laptop")
+    here = repo.create()
+    first = here.append("user", "first")
+    with llmcrdt.open(tmp_path / "laptop.db") as other:
+        there = other.get(here.id)
+        with here.batch():
+            if then == "append":
+                here.append("user", "mine")
+            else:
+                here.erase(first)
+            with there.batch():
+                for n in range(30):
+                    there.append("user", f"{n} " + "theirs " * 3000)
+            db, query = other._core.store._connection, "SELECT count(*) FROM updates WHERE document = ?"
+            eventually(lambda: db.one(query, here.id) == 0)
+        here.append("user", "later " * 50_000)
+        here.erase(here.append("user", "gone"))
+    here.close()
+    transcript = repo.get(here.id).transcript()
+    assert {str(n) for n in range(30)} <= {entry.text.split()[0] for entry in transcript if "theirs" in entry.text}
+    assert not transcript.malformed
 
 
 def test_a_copied_file_and_its_original_both_go_on(open_repo: OpenRepo, tmp_path: Path) -> None:
