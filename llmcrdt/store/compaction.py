@@ -29,12 +29,12 @@ class SqliteCompaction:
         writer: str | None,
         seq: int,
         old: int | None,
-        whole: bytes,
+        snapshot: bytes,
         pending: Sequence[bytes],
     ) -> None:
         self._connection = connection
         self._document, self._writer, self._seq, self._old = document, writer, seq, old
-        self._whole, self._size, self._pending = whole, len(whole), pending
+        self._snapshot, self._size, self._pending = snapshot, len(snapshot), pending
         self._deflated: bytes | None = None
         self._done = False
         self._preparing = threading.Lock()
@@ -44,7 +44,7 @@ class SqliteCompaction:
             if self._deflated is None:
                 with self._connection.reading() as db:
                     before = update_rows.stored_snapshot(db, self._document)
-                self._deflated, self._whole = deflated(self._whole, before), b""
+                self._deflated, self._snapshot = deflated(self._snapshot, before), b""
 
     def finish(self) -> bool:
         self.prepare()

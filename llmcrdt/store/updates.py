@@ -78,7 +78,7 @@ class SqliteUpdates:
             seq = update_rows.last_update(db, document)
         whole, pending = snapshot()
         return SqliteCompaction(
-            self._connection, document, writer=writer, seq=seq, old=old, whole=whole, pending=pending
+            self._connection, document, writer=writer, seq=seq, old=old, snapshot=whole, pending=pending
         )
 
     def purge(self, document: str, seen: int, writer: str | None, erased: int, snapshot: base.Snapshot) -> bool:

@@ -12,7 +12,7 @@ import pytest
 
 import llmcrdt
 from llmcrdt.repo.repo import repo_core
-from llmcrdt.store import update_rows
+from llmcrdt.store import compaction
 from tests.waiting import eventually
 
 SMALL = 20_000
@@ -46,14 +46,14 @@ def snapshots(path: Path) -> list[tuple[int, int]]:
 
 
 def test_nobody_waits_until_a_snapshot_is_deflated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    deflated, begun, go_on = update_rows.deflated, threading.Event(), threading.Event()
+    deflated, begun, go_on = compaction.deflated, threading.Event(), threading.Event()
 
-    def slowly(whole: bytes) -> bytes:
+    def slowly(data: bytes, before: bytes) -> bytes:
         begun.set()
         assert go_on.wait(60)
-        return deflated(whole)
+        return deflated(data, before)
 
-    monkeypatch.setattr(update_rows, "deflated", slowly)
+    monkeypatch.setattr(compaction, "deflated", slowly)
     path = tmp_path / "a.db"
     with llmcrdt.open(path) as repo:
         conversation = repo.create("one")
