@@ -65,7 +65,7 @@ class OpenDocuments:
             lambda: self._links.pushed(document),
             self._links.request_compactions,
             self.indexing.refresh_all,
-            self._resources.upkeep.take,
+            self._resources.upkeep.add,
         )
         return made
 

@@ -1,4 +1,4 @@
-"""Work on the file that nobody has to wait for, on a thread of its own."""
+"""Compactions of a repo's file, in the background: nobody has to wait for them."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ _PAUSE = 0.002
 
 
 class Upkeep:
-    """Goes on with compactions that were begun. ``lock``: that of the store; it is held for what is short only. Should
-    the process end in between, nothing is lost, and the next writer begins again."""
+    """Finishes compactions that were begun, on a thread of its own. ``lock``: that of the store, which is held for
+    short steps only. Should the process end in between, nothing is lost, and the next writer begins again."""
 
     def __init__(self, lock: threading.RLock) -> None:
         self._lock = lock
-        self._begun: list[Compaction] = []
-        self._calls: queue.SimpleQueue[Compaction | None] = queue.SimpleQueue()
+        self._unfinished: list[Compaction] = []
+        self._queue: queue.SimpleQueue[Compaction | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
-    def take(self, begun: Compaction) -> None:
-        """Go on with it. Called under the lock."""
+    def add(self, compaction: Compaction) -> None:
+        """Finish this one as well. Called under the lock."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="llmcrdt-upkeep", daemon=True)
             self._thread.start()
-        self._begun.append(begun)
-        self._calls.put(begun)
+        self._unfinished.append(compaction)
+        self._queue.put(compaction)
 
     def close(self) -> None:
-        """Finish what was begun, and end the thread. Called under the lock; twice is harmless."""
-        for begun in self._begun:
-            finish(begun)
-        self._begun.clear()
-        self._calls.put(None)
+        """Finish all that was begun, and end the thread. Called under the lock; twice is harmless."""
+        for compaction in self._unfinished:
+            finish(compaction)
+        self._unfinished.clear()
+        self._queue.put(None)
 
     def join(self, timeout: float) -> None:
         """After ``close``: wait for the thread's end, ``timeout`` seconds at most."""
@@ -45,36 +45,36 @@ class Upkeep:
             self._thread.join(timeout)
 
     def _run(self) -> None:
-        while (begun := self._calls.get()) is not None:
-            begun.prepare()
+        while (compaction := self._queue.get()) is not None:
+            compaction.prepare()
             with self._lock:
-                more = self._is_due(begun) and _without_error(begun.finish)
+                more = self._is_due(compaction) and _without_error(compaction.finish)
             while more:
                 time.sleep(_PAUSE)
                 with self._lock:
-                    more = self._is_due(begun) and _without_error(begun.trim)
+                    more = self._is_due(compaction) and _without_error(compaction.trim)
             with self._lock:
-                self._drop(begun)
+                self._drop(compaction)
 
-    def _is_due(self, begun: Compaction) -> bool:
-        return begun in self._begun
+    def _is_due(self, compaction: Compaction) -> bool:
+        return compaction in self._unfinished
 
-    def _drop(self, begun: Compaction) -> None:
-        if self._is_due(begun):
-            self._begun.remove(begun)
+    def _drop(self, compaction: Compaction) -> None:
+        if self._is_due(compaction):
+            self._unfinished.remove(compaction)
 
 
-def finish(begun: Compaction) -> None:
+def finish(compaction: Compaction) -> None:
     """Finish a compaction at once. Called under the lock."""
-    begun.prepare()
-    more = _without_error(begun.finish)
+    compaction.prepare()
+    more = _without_error(compaction.finish)
     while more:
-        more = _without_error(begun.trim)
+        more = _without_error(compaction.trim)
 
 
-def _without_error(do: Callable[[], bool]) -> bool:
-    """The disk is full, for a moment: the document stays as it is."""
+def _without_error(step: Callable[[], bool]) -> bool:
+    """The result of a step; False where it fails, for a full disk perhaps: the document stays as it is."""
     try:
-        return do()
+        return step()
     except LLMCRDTError:
         return False

@@ -104,7 +104,7 @@ class Catalog(Protocol):
 
 
 class Compaction(Protocol):
-    """A compaction that was begun. Whoever drops it loses nothing; the document stays as it was."""
+    """A compaction that was begun. It may be dropped at any moment: the document stays as it was."""
 
     @property
     def seq(self) -> int:
@@ -116,9 +116,8 @@ class Compaction(Protocol):
         ...
 
     def finish(self) -> bool:
-        """Put the snapshot of the moment when it was begun in the place of the one before; whoever reads from now on
-        needs no update that it holds. Twice is harmless. False, and nothing done, where that one has given way to
-        another meanwhile."""
+        """Put the snapshot that was taken at the beginning in the place of the older one; from now on nobody needs the
+        updates that it holds. Twice is harmless. False, and nothing done, where another one has replaced it."""
         ...
 
     def trim(self) -> bool:

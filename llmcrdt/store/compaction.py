@@ -30,12 +30,12 @@ class SqliteCompaction:
         seq: int,
         old: int | None,
         before: bytes,
-        whole: bytes,
+        snapshot: bytes,
         pending: Sequence[bytes],
     ) -> None:
         self._connection = connection
         self._document, self._writer, self._seq, self._old = document, writer, seq, old
-        self._before, self._whole, self._size, self._pending = before, whole, len(whole), pending
+        self._before, self._snapshot, self._size, self._pending = before, snapshot, len(snapshot), pending
         self._deflated: bytes | None = None
         self._done = False
         self._preparing = threading.Lock()
@@ -47,8 +47,8 @@ class SqliteCompaction:
     def prepare(self) -> None:
         with self._preparing:
             if self._deflated is None:
-                self._deflated = deflated(self._whole, self._before)
-                self._whole = self._before = b""
+                self._deflated = deflated(self._snapshot, self._before)
+                self._snapshot = self._before = b""
 
     def finish(self) -> bool:
         self.prepare()

@@ -21,7 +21,7 @@ from ..files import sync_folder
 from .file_version import APPLICATION_ID, DONE, MIGRATION_SET, NAMES
 
 _PATIENCE_MS = 30_000  # how long a write waits for another process that writes
-_MAKING = 1.0  # seconds that another process may take from making a file to its tables
+_CREATION = 1.0  # seconds that another process may take from a new file to its tables
 _HEADER = b"SQLite format 3\0"
 
 
@@ -44,12 +44,12 @@ class Connection:
         """Called when a transaction was rolled back: memory must not hold what the file does not."""
         try:
             _refuse_folders(self.path)
-            self._making = _Making(self.path)
+            self._creation = _CreationMark(self.path)
         except (OSError, ValueError) as error:  # a name may hold a null character
             raise _cannot_open(self.path, error) from None
-        if not self._making.begun:
+        if not self._creation.begun:
             _refuse_other_files(self.path)
-        self._lacks_log = _lacks_log(self.path) and not self._making.begun
+        self._lacks_log = _lacks_log(self.path) and not self._creation.begun
         self._is_new = not self.path.exists() or not self.path.stat().st_size
         try:
             self.db = sqlite3.connect(
@@ -98,7 +98,7 @@ class Connection:
             )
         if done != set(NAMES):
             self._do_steps()
-        self._making.end()
+        self._creation.end()
 
     def _steps_done(self) -> set[str]:
         if not self.one("SELECT count(*) FROM sqlite_master WHERE name = '_sqlite_migrations'"):
@@ -133,7 +133,7 @@ class Connection:
 
     def _made_meanwhile(self) -> bool:
         """Whether another process is just making the file, and has come to the tables."""
-        deadline = time.monotonic() + _MAKING
+        deadline = time.monotonic() + _CREATION
         while not (made := bool(self.one("SELECT count(*) FROM sqlite_master"))) and time.monotonic() < deadline:
             time.sleep(0.05)
         return made
@@ -250,28 +250,28 @@ class _Reading:
         ) from error
 
 
-class _Making:
-    """The word that a database is being made, in a file beside it that is on disk before anything of the database is. A
-    power failure may leave the file without its log, or with a part of its first page: whoever finds the word makes it
-    anew, while nothing was kept in it yet. ``begun``: it is being made, here or by somebody who died of it."""
+class _CreationMark:
+    """A file beside a database that says that this one is still being made; it is on disk before anything of the
+    database is. A power failure may leave the database without its log, or with a part of its first page: nothing was
+    kept in it then, and whoever finds the mark makes it again. ``begun``: the mark is there."""
 
     def __init__(self, path: Path) -> None:
-        self._word = path.with_name(f"{path.name}.making")
+        self._mark = path.with_name(f"{path.name}.making")
         self.begun = False
         if str(path) == ":memory:":
             return
         if not path.exists():
             # Both are for their owner only: the database holds what people say. SQLite gives the files beside it the
             # same mode.
-            os.close(os.open(self._word, os.O_RDWR | os.O_CREAT, 0o600))
+            os.close(os.open(self._mark, os.O_RDWR | os.O_CREAT, 0o600))
             sync_folder(path.parent)
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-        self.begun = self._word.exists()
+        self.begun = self._mark.exists()
 
     def end(self) -> None:
-        """The tables are on disk, and so is the name of the log that they are in."""
+        """Remove the mark: the tables are on disk, and so is the name of the log that they are in."""
         if self.begun:
-            self._word.unlink(missing_ok=True)
+            self._mark.unlink(missing_ok=True)
 
 
 def _cannot_open(path: Path, error: Exception) -> StoreError:

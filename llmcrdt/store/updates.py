@@ -87,7 +87,7 @@ class SqliteUpdates:
             seq=seq,
             old=old,
             before=before,
-            whole=whole,
+            snapshot=whole,
             pending=pending,
         )
 

@@ -48,10 +48,10 @@ def snapshots(path: Path) -> list[tuple[int, int]]:
 def test_nobody_waits_until_a_snapshot_is_deflated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     deflated, begun, go_on = compaction.deflated, threading.Event(), threading.Event()
 
-    def slowly(whole: bytes, before: bytes) -> bytes:
+    def slowly(data: bytes, before: bytes) -> bytes:
         begun.set()
         assert go_on.wait(60)
-        return deflated(whole, before)
+        return deflated(data, before)
 
     monkeypatch.setattr(compaction, "deflated", slowly)
     path = tmp_path / "a.db"
