@@ -53,7 +53,7 @@ _LENGTH = struct.Struct(">Q").pack
 
 def text_of(data: bytes) -> str:
     """base64url without padding."""
-    # What base64.urlsafe_b64encode does, in a third of its time: hashes are made by the ten thousand.
+    # As base64.urlsafe_b64encode does, in a third of its time: hashes are made by the ten thousand.
     return binascii.b2a_base64(data, newline=False).translate(_URL_SAFE, b"=").decode("ascii")
 
 

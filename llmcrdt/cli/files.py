@@ -49,8 +49,8 @@ def import_(
     PATH is a file in the format of an API, or one that another program keeps: sessions of Claude Code and Codex, the
     database of llm, exports of accounts (docs/interop.md). "-" is stdin; of a folder, all *.json, *.jsonl, *.db and
     *.zip in it are imported. A conversation that was imported before, on whatever device, is the same again: what is
-    new in it is added. What can't be shown is kept, and told on stderr, as is what can't be read. Ctrl-C leaves what
-    was imported, and nothing of the conversation that is just being read.
+    new in it is added. Parts that can't be shown are kept, and told on stderr, as are lines that can't be read. Ctrl-C
+    leaves what was imported, and nothing of the conversation that is just being read.
     """
     from llmcrdt.repo.importer import Imported, ImportProgress, import_files
 

@@ -132,7 +132,7 @@ class Conversation:
         account: str | None = None,
         instead_of: Entry | EntryId | None = None,
     ) -> Request:
-        """What to send to a provider for the next answer: the transcript as of now, in the JSON of its API, as
+        """The request to send to a provider for the next answer: the transcript as of now, in the JSON of its API, as
         ``messages`` and as a whole request, ``body``.
 
         ``for_``: the API, by the name of its format (docs/interop.md): "openai-chat", "anthropic", "openai-responses",

@@ -47,7 +47,7 @@ class Request(Rendered):
 
 @dataclass(frozen=True)
 class Response:
-    """What a provider answered, as an entry holds it. ``model``, ``usage``: as it said; ``usage`` also says why it
+    """The answer of a provider, as an entry holds it. ``model``, ``usage``: as it said; ``usage`` also says why it
     ended, under ``finish``."""
 
     parts: tuple[Part, ...]

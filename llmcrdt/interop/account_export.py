@@ -1,7 +1,7 @@
 """Exports of accounts: a zip, or the ``conversations.json`` in it, which is a list of conversations.
 
 They are read one at a time, out of the zip too: nothing is written to a disk, and no name in a zip is used but to find
-the lists. What a zip says of its sizes is not believed.
+the lists. The sizes that a zip names are not believed.
 """
 
 from __future__ import annotations

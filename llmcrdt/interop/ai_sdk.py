@@ -4,7 +4,7 @@ A request is ``{"id": ..., "messages": [...], ...}``; the bare list is that of m
 has the calls of tools with their results in one part, and goes on over several steps: it is an entry for each step,
 and one for each result. Tools that the provider runs stay parts of the answer.
 
-Hidden fields: the metadata of providers on parts, which the AI SDK gives to the provider that it names. What one
+Hidden fields: the metadata of providers on parts, which the AI SDK gives to the provider that it names. All that one
 message has of it goes out together; it is bound to the whole list before where a signature of Claude's is in it.
 """
 

@@ -157,7 +157,7 @@ def _in_order(table: Mapping[str, JSON]) -> list[str]:
 
 
 def _parts(content: Mapping[str, JSON]) -> list[Part]:
-    """What a message says; nothing where it is empty."""
+    """The parts of a message; none where it is empty."""
     kind = content.get("content_type")
     if kind == "thoughts":
         thoughts = content.get("thoughts")

@@ -4,7 +4,7 @@ A conversation in a provider's JSON is a list of items (messages, contents, item
 ``Format.drafts`` makes entries of the items, one at a time; ``Format.write`` makes a list, and a request, of any
 transcript. Formats are pure: no clock, no file, no network, and no provider's own types in between.
 
-What holds of every format (``llmcrdt.testing.format_suite`` checks it):
+Every format holds to this (``llmcrdt.testing.format_suite`` checks it):
 
 1. *Round trip.* Of a list that the API takes, what is read and written to the same format is canonically equal JSON;
    opaque strings and strings of arguments are equal byte for byte. Unknown fields and types stay where they stood.
@@ -14,7 +14,7 @@ What holds of every format (``llmcrdt.testing.format_suite`` checks it):
 3. *Opaque values are hidden fields.* Signatures, encrypted reasoning, server handles and the like are cut out of the
    JSON (``hiding.py``) and become hidden fields with a binding. Parts never hold them, so an edit takes none along.
 4. *Bindings decide.* ``write`` is given entries whose ``hidden`` holds what may go out, as ``fields_to_send`` says, and
-   nothing else. What needs a field that isn't there is left out whole, or replaced as the format's rule says.
+   nothing else. A part that needs a field which isn't there is left out whole, or replaced as the format's rule says.
 5. *A to B to A.* What only A understands stands under A's own name (``Native``), and is written to A alone.
 6. *Pure repairs.* They are made when a transcript is written, never stored, and keep what was written for a frame as
    the beginning of what is written later (``document/repairs.py`` has those that all share).
@@ -65,7 +65,7 @@ class Draft:
 
 @dataclass(frozen=True)
 class Survey:
-    """What a file holds, seen once over. ``base``: the member that is its list; None where the list is all.
+    """A file, seen once over. ``base``: the member that is its list; None where the list is all.
     ``whole``: its other members. ``sample``: the first items. ``roles``: the roles that its items have. ``listed``:
     whether there is a list at all."""
 
@@ -121,7 +121,7 @@ class Written:
 
 @dataclass(frozen=True)
 class Answer:
-    """What an API answered to a request. ``items``: the items of the answer, each with its path in the response.
+    """The answer of an API to a request. ``items``: the items of the answer, each with its path in the response.
     ``model``, ``usage``: as it says; ``finish``: why it ended, in the API's word."""
 
     items: Sequence[tuple[str, Mapping[str, JSON]]]
@@ -180,7 +180,7 @@ class Format(ABC):
 
     @abstractmethod
     def outline(self, about: Survey, provider: str | None = None) -> Outline:
-        """What the file says outside of its items. Raises FormatError."""
+        """All that the file says outside of its items. Raises FormatError."""
 
     @abstractmethod
     def reader(self, outline: Outline) -> Reader:

@@ -224,7 +224,7 @@ class _Reader(Reader):
         return self._ended(run=True, contents=True)
 
     def _ended(self, *, run: bool = False, contents: bool = False) -> Iterator[Draft]:
-        """What was collected, as far as it has come to its end."""
+        """All that was collected, as far as it has come to its end."""
         if run and self._run:
             steps, self._run = self._run, []
             cut, hidden = self._hide(steps)

@@ -1,7 +1,7 @@
 """Opaque values are cut out of a provider's JSON when it is read, and put back where they stood when it is written.
 
 An entry is a list of blocks, as its provider has them. A ``Place`` says in which blocks, and where in them, a value
-stands that people don't see. What ``hide`` cuts out of one entry for one name is one hidden field: a JSON list of
+stands that people don't see. All that ``hide`` cuts out of one entry for one name is one hidden field: a JSON list of
 ``[path, value]``, where a path begins with the block's index. ``restore`` puts a value only where a place of this name
 allows one, whoever wrote the field. Pure.
 """
@@ -58,7 +58,7 @@ def hide(
 def hidden_fields(
     found: Mapping[str, list[JSON]], bindings: Callable[[str], Mapping[str, JSON]]
 ) -> dict[str, HiddenField]:
-    """What ``hide`` cut out, as hidden fields; ``bindings``: that of each name."""
+    """All that ``hide`` cut out, as hidden fields; ``bindings``: that of each name."""
     return {name: HiddenField(exact_json(values).encode(), bindings(name)) for name, values in found.items()}
 
 

@@ -29,7 +29,7 @@ def has_native_key(value: Mapping[str, JSON]) -> bool:
 
 
 def without_native(extra: Mapping[str, JSON]) -> dict[str, JSON]:
-    """What a part keeps flat."""
+    """The members that a part keeps flat."""
     return {key: value for key, value in extra.items() if not key.startswith(_KEY)}
 
 
@@ -72,7 +72,7 @@ class Native:
         return [Unknown({"type": self.message, **kept})] if kept else []
 
     def whole_of(self, parts: Sequence[Part]) -> Mapping[str, JSON]:
-        """What it keeps."""
+        """The value that it keeps."""
         return next((part.json for part in parts if isinstance(part, Unknown) and part.type == self.message), {})
 
     def extra(self, rest: Mapping[str, JSON]) -> dict[str, JSON]:

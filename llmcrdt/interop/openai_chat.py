@@ -286,7 +286,7 @@ def _settings(entries: Sequence[Entry]) -> tuple[list[JSON], dict[str, JSON]]:
 
 
 class ChatFormat(Format):
-    """What is written like chat completions: a list of messages with content, tool calls and results by their ids."""
+    """A format like chat completions: a list of messages with content, tool calls and results by their ids."""
 
     member: ClassVar[str] = _MESSAGES
 

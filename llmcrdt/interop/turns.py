@@ -1,4 +1,4 @@
-"""What writers of formats share: settings, tool definitions, ids of calls, arguments as objects. Pure."""
+"""Shared by writers of formats: settings, tool definitions, ids of calls, arguments as objects. Pure."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ class Indexing:
 
     def turn(self) -> float | None:
         """In the background: read some of what was never read, or of all that somebody searched in. The seconds until
-        the next turn; None where there is nothing more. What comes to a conversation that was read before may be one
+        the next turn; None where there is nothing more. News of a conversation that was read before may be one
         word of many: that is read when somebody searches."""
         if not (self._some_new or self._all_asked):
             return None

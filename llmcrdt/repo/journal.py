@@ -167,7 +167,7 @@ class StoreJournal:
         index, document = self._store.entries, self._document
         made_of = index.made_of(document, RULES)
         trusted = self._base is not None and made_of is not None and made_of >= self._base
-        # Where another process wrote rows since, those of then are not what is there: each has to be looked at.
+        # If another process wrote rows since, those of then are not what is there: each has to be looked at.
         change = self._source.changes(None) if trusted and made_of == self._base else None
         if change is None:
             known = index.positions(document)

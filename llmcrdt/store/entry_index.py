@@ -18,8 +18,8 @@ from .update_rows import last_seq
 
 INDEX_AT = 256  # rows that wait for the index before a write takes them along
 MANY_AT = 1_024  # the same where many more come: the index is built in larger pieces
-# What FTS5 holds in memory while it takes rows, and how many pieces of one size it merges into one: it would write more
-# and smaller pieces of its own accord, and merge them again and again, which is most of its work.
+# Bytes that FTS5 holds in memory while it takes rows, and how many pieces of one size it merges into one: of its own
+# accord it would write more and smaller pieces, and merge them again and again, which is most of its work.
 _TUNING = {"hashsize": 8 << 20, "automerge": 8}
 RANKED = 5_000  # of more matches than this, only the newest so many are ranked
 _KEEP = -1  # a position that stays as it is

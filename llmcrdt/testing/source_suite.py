@@ -20,7 +20,7 @@ Whole = tuple[Told, list[Step], list[Draft]]
 
 
 class SourceSuite:
-    """What holds of every source. Opaque values in the files hold the word OPAQUE."""
+    """Every source holds to this. Opaque values in the files hold the word OPAQUE."""
 
     name: str
 
@@ -51,8 +51,8 @@ class SourceSuite:
             assert path.suffix in self.source.ends
 
     def test_steps_stand_where_they_may(self, tmp_path: Path) -> None:
-        """What a step follows came before it and forks, unless it is the one before; results answer a call of the same
-        path; at most one step is the end of the shown path."""
+        """The step that one follows came before it and forks, unless it is the one before; results answer a call of the
+        same path; at most one step is the end of the shown path."""
         for path in self.files(tmp_path):
             for _, steps, _ in self.read(path)[0]:
                 for n, step in enumerate(steps):

@@ -93,7 +93,7 @@ class Outcomes:
             document.failures += 1
             if overran or document.failures >= _TRIES:
                 logger.error("document %s can't be loaded", label(id_))
-                # What takes too long on a busy machine may not another time.
+                # An order that takes too long on a busy machine may not another time.
                 mark = "" if overran else "It makes the check fail when it is loaded."
                 return lambda: self._documents.put_away(id_, document, now, mark)
             return lambda: None

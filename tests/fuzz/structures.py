@@ -42,7 +42,7 @@ _VALUE_DEPTH = 64
 
 
 class Chooser(Protocol):
-    """Where choices come from: random.Random, or what a fuzzer gives."""
+    """The source of choices: random.Random, or what a fuzzer gives."""
 
     def randrange(self, stop: int) -> int: ...
 
@@ -284,7 +284,7 @@ def take(updates: Sequence[bytes], report: Report) -> None:
 
 
 def _as_core(update: bytes) -> None:
-    """What is let through is read by the core as it was read here. Raises Broken: else anything may be hidden in it."""
+    """The core reads an update that is let through as it was read here. Raises Broken: else anything may hide in it."""
     merged = b""
     try:
         structs, _ = read_structs(update)

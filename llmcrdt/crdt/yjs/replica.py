@@ -95,7 +95,7 @@ class YjsReplica:
             pending = self._intake.give(update, span)
             self._intake.retry()
             self._confirm()
-            # What it both writes and deletes is not kept.
+            # Content that it both writes and deletes is not kept.
             news = update if pending or not span.deletes else self._doc.get_update()
         touched = Touched({root: frozenset(self.keys(root)) for root in self._maps})
         return Applied(touched, bool(touched) or not self._is_empty(), pending, news)
