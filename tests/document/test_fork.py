@@ -98,8 +98,11 @@ def check_rows(open_repo: OpenRepo, repo: llmcrdt.Repo, fork: llmcrdt.Conversati
     assert {e.entry.id for e in again.transcript().elsewhere} | set(again.transcript().ids) == {r[0] for r in copied}
 
 
-def test_a_fork_at_an_entry_with_two_versions_has_the_words_of_its_own_one_in_the_tables(open_repo: OpenRepo) -> None:
-    """A later frame pins the other version; in the fork nothing does."""
+@pytest.mark.parametrize("older_file", [False, True])
+def test_a_fork_at_an_entry_with_two_versions_has_the_words_of_its_own_one_in_the_tables(
+    open_repo: OpenRepo, older_file: bool
+) -> None:
+    """A later frame pins the other version; in the fork nothing does. Rows of an older file have words of their own."""
     repo = open_repo("laptop")
     conversation = repo.create()
     stream = conversation.stream("user", interval=0)
@@ -112,10 +115,15 @@ def test_a_fork_at_an_entry_with_two_versions_has_the_words_of_its_own_one_in_th
     stream.seal()
     conversation.apply(other.diff())
     assert conversation.transcript()[0].text == "begun"
+    if older_file:
+        repo.search("begun")
+        with repo._core.store._connection.writing() as db:
+            db.execute("UPDATE entries SET words = words_of(fields, pin) WHERE words = ''")
     fork = repo.fork(conversation, at=entry)
     assert [e.text for e in fork.transcript()] == ["begun and ended"]
     assert [hit.conversation for hit in repo.search("ended")] == [fork.id]
-    check_rows(open_repo, repo, fork, entry)
+    if not older_file:
+        check_rows(open_repo, repo, fork, entry)
 
 
 def test_a_fork_says_nothing_of_what_is_withheld_in_the_tables(open_repo: OpenRepo) -> None:
