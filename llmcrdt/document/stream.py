@@ -40,7 +40,8 @@ class Stream:
         self._interval = interval
         self._parts: list[tuple[PartType, list[str]]] = []
         self._calls: dict[int, tuple[str, str]] = {}  # index of a part -> id and name of its call
-        self._waiting: list[str] = []
+        self._unflushed: list[str] = []
+        self._waiting = 0  # characters of these
         self._size = 0  # bytes of what was written, as JSON
         self._flushed_at = float("-inf")  # the first words are shown at once
         self._shared = True
@@ -65,11 +66,12 @@ class Stream:
         if not self._parts or self._parts[-1][0] != part:
             self._begin(part)
         self._parts[-1][1].append(text)
-        self._waiting.append(text)
+        self._unflushed.append(text)
+        self._waiting += len(text)
         elapsed, interval = self._clock() - self._flushed_at, self._interval
         if interval is None:
-            interval = _SLOWEST if self.waiting < _PIECE else _QUICKEST
-        if not 0 <= elapsed < interval or self.waiting > _PENDING_CHARS:
+            interval = _SLOWEST if self._waiting < _PIECE else _QUICKEST
+        if not 0 <= elapsed < interval or self._waiting > _PENDING_CHARS:
             self.flush()
 
     def call(self, id: str, name: str) -> None:
@@ -86,7 +88,7 @@ class Stream:
 
     def flush(self) -> None:
         """Put what was written so far into the document now."""
-        text, self._waiting = "".join(self._waiting), []
+        text, self._unflushed, self._waiting = "".join(self._unflushed), [], 0
         if text:
             self._flushed_at = self._clock()
         if text and self._shared:
@@ -106,7 +108,7 @@ class Stream:
     @property
     def waiting(self) -> int:
         """How many characters are written and not in the document yet."""
-        return sum(map(len, self._waiting))
+        return self._waiting
 
     @property
     def text(self) -> str:
