@@ -60,13 +60,15 @@ def append_last(node: Node, graph: EntryGraph, now: Arrangement) -> int | None:
     graph.add(node)
     now.visible.add(node.id)
     now.tips = (*(tip for tip in now.tips if tip not in node.parents), node.id)
-    steady = max(0, len(now.head) - 1) if node.frame is not None or node.answers else None
+    # Entries that it follows may stand before those of another branch: a run stands together.
+    moves = node.answers is not None or (bool(now.tail) and now.tail[-1] not in node.parents)
+    steady = max(0, len(now.head) - 1) if node.frame is not None or moves else None
     if node.frame is not None:
         now.pins.update(node.frame.pins)
         now.head += [*now.tail, node.id]
         now.tail = []
         now.generation = node.id
-    elif node.answers:
+    elif moves:
         now.tail = arrange(now.generation, [*by_age(now.tail, graph.sound), node.id], graph.sound)
     else:
         now.tail.append(node.id)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from llmcrdt.document.arrangement import Arrangement
@@ -178,6 +178,7 @@ def check(order: Order, document: model.Document) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 4), st.integers(1, 40))
+@example(1060, 1, 13)  # an entry that follows what stands before another branch
 def test_the_order_is_the_one_the_rules_state(seed: int, replicas: int, steps: int) -> None:
     grow(random.Random(seed), replicas, steps)
 
