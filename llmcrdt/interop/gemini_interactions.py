@@ -23,14 +23,23 @@ from .hiding import ANY, Place, hidden_fields, hide, restore, type_of
 from .json_input import bad, list_at, object_at, text_at
 from .native import Native, mapping
 from .pictures import is_attachment, note_of, picture_of
-from .turns import CONTINUE, INSTRUCTIONS, CallIds, Function, functions, name_for, object_of, settings_of, tools_config
+from .turns import (
+    CONTINUE,
+    INSTRUCTIONS,
+    CallIds,
+    Function,
+    functions,
+    name_for,
+    object_of,
+    outline_of_input,
+    settings_of,
+)
 
 _NATIVE = Native("gemini-interactions")
 _HANDLES = ("previous_interaction_id", "continuation_token", "cached_content")
 _SETTINGS = ("system_instruction", "generation_config", "previous_interaction_id", "response_modalities", "agent")
 _INPUT = ("user_input", "function_result")
 _CONTENTS = ("text", "image", "document", "audio", "video")
-_NO_LIST = "\0"
 _HIDDEN = "gemini-interactions/signatures"
 _PLACES = (Place(_HIDDEN, ANY, ("signature",)),)
 
@@ -95,27 +104,8 @@ class GeminiInteractions(Format):
         return 95 if about.listed and any(map(_is_known, about.sample)) else 0
 
     def outline(self, about: Survey, provider: str | None = None) -> Outline:
-        whole, base = about.whole, about.base
-        system: JSON = {}
-        if not about.listed or base not in (None, "input"):
-            text = text_at(whole.get("input"), "input", "Pass the list of steps, or a text.")
-            base, system = _NO_LIST, {"input": text}
-        taken = ["tools", "input"]
-        if isinstance(whole.get("system_instruction"), str):
-            system["system_instruction"] = whole["system_instruction"]
-            taken.append("system_instruction")
-        config: dict[str, JSON] = {}
-        if "tools" in whole:
-            config = tools_config(whole["tools"], _read_tools(whole["tools"]), self.key)
-        model = whole.get("model")
-        return Outline(
-            base,
-            provider or self.provider,
-            config=config,
-            extra={key: value for key, value in whole.items() if key not in taken},
-            system=system,
-            model=model if isinstance(model, str) else None,
-        )
+        hint = "Pass the list of steps, or a text."
+        return outline_of_input(about, provider or self.provider, self.key, "system_instruction", _read_tools, hint)
 
     def reader(self, outline: Outline) -> Reader:
         return _Reader(outline)

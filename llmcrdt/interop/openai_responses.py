@@ -24,7 +24,7 @@ from .hiding import Place, hidden_fields, hide, restore, type_of
 from .json_input import bad, list_at, object_at, text_at
 from .native import Native, mapping
 from .pictures import is_attachment, note_of, picture_of
-from .turns import CONTINUE, NO_PARAMETERS, CallIds, Function, functions, name_for, settings_of, tools_config
+from .turns import CONTINUE, NO_PARAMETERS, CallIds, Function, functions, name_for, outline_of_input, settings_of
 
 _NATIVE = Native("openai-responses")
 _ROLES: dict[str, Role] = {"user": "user", "system": "system", "developer": "system"}
@@ -36,7 +36,6 @@ _OUTPUT = (
 )  # fmt: skip
 _INPUT = ("item_reference", "mcp_approval_response", "compaction_trigger", "configuration_update", "additional_tools")
 _HANDLES = ("previous_response_id", "conversation", "stream_id")
-_NO_LIST = "\0"
 _PIXEL = "data:image/png;base64," + (
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 )
@@ -119,28 +118,8 @@ class OpenAIResponses(Format):
         return 0
 
     def outline(self, about: Survey, provider: str | None = None) -> Outline:
-        whole = about.whole
-        system: JSON = {}
-        base = about.base
-        if not about.listed or base not in (None, "input"):
-            text = text_at(whole.get("input"), "input", "Pass the list of items, or a text.")
-            base, system = _NO_LIST, {"input": text}
-        taken = ["tools", "input"]
-        if isinstance(whole.get("instructions"), str):
-            system["instructions"] = whole["instructions"]
-            taken.append("instructions")
-        config: dict[str, JSON] = {}
-        if "tools" in whole:
-            config = tools_config(whole["tools"], _read_tools(whole["tools"]), self.key)
-        model = whole.get("model")
-        return Outline(
-            base,
-            provider or self.provider,
-            config=config,
-            extra={key: value for key, value in whole.items() if key not in taken},
-            system=system,
-            model=model if isinstance(model, str) else None,
-        )
+        hint = "Pass the list of items, or a text."
+        return outline_of_input(about, provider or self.provider, self.key, "instructions", _read_tools, hint)
 
     def reader(self, outline: Outline) -> Reader:
         return _Reader(outline)

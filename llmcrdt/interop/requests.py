@@ -97,7 +97,7 @@ def _draft(form: Format, said: Answer, outline: Outline) -> Draft:
 
 def _without_nulls(item: Mapping[str, JSON]) -> dict[str, JSON]:
     """An item, and the blocks that it lists, without members that are null: SDKs write one for each member that the
-    API left out, and some APIs refuse them. What is null inside of a member stays."""
+    API left out, and some APIs refuse them. A null inside of a member stays."""
 
     def cut(block: JSON) -> JSON:
         return {key: value for key, value in block.items() if value is not None} if isinstance(block, dict) else block

@@ -7,7 +7,7 @@ after the other, each as steps that say what they follow.
 Every source holds to this (``llmcrdt.testing.source_suite`` checks it):
 
 1. *Nothing is dropped in silence.* What can't be shown is kept, as a hidden field of entries that stand beside the
-   history (``kept_beside``), and counted in ``Notes.kept``. Whatever can't be read is named in ``Notes.refused``.
+   history (``kept_beside``), and counted in ``Notes.kept``. Lines that can't be read are named in ``Notes.refused``.
 2. *The rest comes.* A damaged line, message or conversation is refused alone.
 3. *Entries hold what was said* and nothing that another export of the same conversation may tell otherwise (times,
    costs, states), so that importing again extends. The source's own id names the conversation.

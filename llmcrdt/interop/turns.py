@@ -1,19 +1,24 @@
-"""Shared by writers of formats: settings, tool definitions, ids of calls, arguments as objects. Pure."""
+"""Shared by formats: settings, input, tool definitions, ids of calls, arguments as objects. Pure."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..document.canonical import JSON, exact_json, parse_json
 from ..document.entry import Config, Entry, oldest_first
 from ..exceptions import InvalidContent
 from ..ids import EntryId
+from .format import Outline, Survey
+from .json_input import text_at
 from .native import mapping
 
 CONTINUE = "Continue."
 """The words of a user's turn that is made up, where an API wants one."""
+
+_NO_LIST = "\0"
+"""The list of a file that has none: no member is called so."""
 
 INSTRUCTIONS = "New instructions: "
 """The words before instructions that come in the middle of a conversation, where an API has no place for them."""
@@ -49,6 +54,31 @@ def settings_of(entries: Iterable[Entry], key: str) -> Settings:
 def tools_config(tools: JSON, neutral: Sequence[JSON], key: str) -> dict[str, JSON]:
     """The config that tools of a file become: in the form of chat completions, and as they were."""
     return {"tools": list(neutral), key: {"tools": tools}}
+
+
+def outline_of_input(
+    about: Survey, provider: str, key: str, instructions: str, read_tools: Callable[[JSON], list[JSON]], hint: str
+) -> Outline:
+    """The outline of a file whose list is its "input", which may be a text instead. ``instructions``: its member for
+    these; ``read_tools``: its tools in the form of chat completions; ``hint``: for an input of another kind. Raises
+    FormatError."""
+    whole, base = about.whole, about.base
+    system: JSON = {}
+    if not about.listed or base not in (None, "input"):
+        base, system = _NO_LIST, {"input": text_at(whole.get("input"), "input", hint)}
+    taken = ["tools", "input"]
+    if isinstance(whole.get(instructions), str):
+        system[instructions] = whole[instructions]
+        taken.append(instructions)
+    model = whole.get("model")
+    return Outline(
+        base,
+        provider,
+        config=tools_config(whole["tools"], read_tools(whole["tools"]), key) if "tools" in whole else {},
+        extra={name: value for name, value in whole.items() if name not in taken},
+        system=system,
+        model=model if isinstance(model, str) else None,
+    )
 
 
 @dataclass(frozen=True)

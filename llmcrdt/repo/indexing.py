@@ -54,10 +54,6 @@ class Indexing:
         """Something came from elsewhere."""
         self._some_new, self._came = True, time.monotonic()
 
-    def refresh_all(self) -> None:
-        """Read all that came."""
-        self.refresh()
-
     def refresh(self, seconds: float | None = None) -> list[DocumentId]:
         """Read what came, what came last first, for so many seconds; None: all of it. The conversations that are left,
         which are read in the background then."""

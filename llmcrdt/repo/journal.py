@@ -27,7 +27,7 @@ class StoreJournal:
         appended: Callable[[DocumentId], None],
         pushed: Callable[[], int] = lambda: 0,
         purged: Callable[[], None] = lambda: None,
-        refresh_index: Callable[[], None] = lambda: None,
+        refresh_index: Callable[[], object] = lambda: None,
         go_on: Callable[[Compaction], object] = finish,
     ) -> None:
         self._store = store
@@ -102,7 +102,7 @@ class StoreJournal:
 
     @property
     def _held(self) -> int:
-        """What is in the file up to this seq is in memory; past it, what was written here is as well."""
+        """All of the file up to this seq is in memory; past it, all that was written here."""
         return max(self._seen, self._compacted)
 
     def purged(self) -> int:

@@ -64,7 +64,7 @@ class OpenDocuments:
             self._links.notify,
             lambda: self._links.pushed(document),
             self._links.request_compactions,
-            self.indexing.refresh_all,
+            self.indexing.refresh,
             self._resources.upkeep.add,
         )
         return made

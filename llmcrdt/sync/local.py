@@ -110,7 +110,7 @@ class LocalDocuments(Outbox, Deletions, PresenceSource, Protocol):
 
     def transaction(self) -> AbstractContextManager[object]:
         """All that ``received``, ``acknowledged`` and ``refill`` keep inside is kept in one transaction: on disk at the
-        end, or, where anything is raised, not at all. Whoever has a document open sees it at the end. Nothing but these
+        end, or, if anything is raised, not at all. An open document sees it at the end. Nothing but these
         methods, and those that only read, is called inside; and nothing is ``received`` of a document of which
         something was ``acknowledged`` inside: what an acknowledgement decides rests on what stands before it."""
 

@@ -90,7 +90,7 @@ def check_rows(open_repo: OpenRepo, repo: llmcrdt.Repo, fork: llmcrdt.Conversati
     assert tuple(e.id for e in page) == fork.transcript().ids and at in fork.transcript().ids
     fork.close()
     repo._core.store.entries.forget(fork.id)
-    repo._core.documents.indexing.refresh_all()
+    repo._core.documents.indexing.refresh()
     assert rows(repo, fork.id) == copied
     again = open_repo("tablet").join(fork.id)
     again.apply(repo.get(fork.id).diff())

@@ -25,7 +25,7 @@ DATABASE = "chats.db"
 
 @dataclass
 class Promised:
-    """What calls returned, by conversation. An erase or a deletion that has begun may have happened."""
+    """The results of calls, by conversation. An erase or a deletion that has begun may have happened."""
 
     words: dict[str, dict[str, str]] = field(default_factory=dict)
     """Texts by entry."""

@@ -24,7 +24,7 @@ _PROMISES = ("F", "s", MARK)
 
 
 class Promised(Protocol):
-    """What was promised up to some event of a recording."""
+    """All that was promised up to some event of a recording."""
 
     def take(self, event: Event) -> None: ...
 

@@ -30,7 +30,7 @@ _SESSION = b"s" * 16
 
 @dataclass
 class Promised:
-    """What commands had done when they ended. What one was about to do may have happened."""
+    """All that commands had done when they ended. The next one may have done some of its work."""
 
     made: dict[str, str] = field(default_factory=dict)
     """Tokens, and whose they are."""

@@ -1,4 +1,4 @@
-"""What processes did to the files of a folder, in order: built on ``record.c``, which stands between them and libc."""
+"""A record of all that processes did to a folder's files, in order, by ``record.c`` between them and libc."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def kind_of(document: bytes) -> str:
 
 @dataclass
 class Wire:
-    """What a relay sent to one peer: the answer to its upgrade, then frames."""
+    """All that a relay sent to one peer: the answer to its upgrade, then frames."""
 
     left: bytes = b""
     upgraded: bool = False
@@ -84,8 +84,8 @@ class Wire:
 
 @dataclass
 class Promised:
-    """What the relay sent: to writers that a record is on disk, to readers the records themselves; names and positions,
-    and the bytes of each name."""
+    """All that the relay sent: to writers that a record is on disk, to readers the records themselves; names and
+    positions, and the bytes of each name."""
 
     positions: dict[tuple[bytes, int], tuple[bytes, int]] = field(default_factory=dict)
     deleted: set[bytes] = field(default_factory=set)
@@ -119,7 +119,7 @@ class Promised:
 
 @dataclass
 class Load:
-    """What was pushed, by document, session and n; and what was asked to be deleted."""
+    """All that was pushed, by document, session and n; and what was asked to be deleted."""
 
     data: dict[tuple[bytes, bytes, int], bytes] = field(default_factory=dict)
     doomed: set[bytes] = field(default_factory=set)
