@@ -13,6 +13,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "repo.repo": ("Hit", "Hits", "Listing", "Repo", "open"),
     "repo.importer": ("Imported", "ImportProgress", "NotImported", "import_files"),
+    "document.ask": ("Ask",),
+    "document.asks": ("AskStatus",),
     "document.conversation": ("Conversation",),
     "document.observers": ("Change",),
     "document.presence": ("Present",),

@@ -1,6 +1,8 @@
 """The names that ``llmcrdt`` offers, for type checkers and editors."""
 
 from . import exceptions as exceptions
+from .document.ask import Ask as Ask
+from .document.asks import AskStatus as AskStatus
 from .document.binding import FieldReport as FieldReport
 from .document.binding import Target as Target
 from .document.blob import Blob as Blob

@@ -11,6 +11,7 @@ Each says what happened and, in ``hint``, what to do next. Catch the branch you 
     │   ├── EntryNotFound           no such entry in this conversation (also a KeyError)
     │   ├── NotSealed               the operation needs an entry whose writer has finished
     │   ├── Withheld                an entry that an erase keeps out of sight
+    │   ├── AskFailed               nobody answers what was asked (``code`` says why)
     │   ├── AlreadySealed           a stream that was written to after its seal
     │   ├── CannotOpen              an encrypted hidden field that was changed, or moved from another place
     │   │   └── KeyMissing            its key is not here
@@ -88,6 +89,14 @@ class NotSealed(DocumentError):
 
 class Withheld(DocumentError):
     """An erase keeps this entry out of sight, for its author had not seen the erase."""
+
+
+class AskFailed(DocumentError):
+    """An ask that ended without an answer. ``code``: "stopped", "outdated", or what the worker says."""
+
+    def __init__(self, message: str, code: str, *, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.code = code
 
 
 class AlreadySealed(DocumentError):

@@ -26,6 +26,7 @@ _TALK = "tests/document/test_conversation.py::"
 _ERASE = "tests/document/test_erasure.py::"
 _RENDER = "tests/prompt/test_messages.py::"
 _ACTS = "tests/document/test_acts.py::"
+_ASKS = "tests/document/test_asks.py::"
 _EXPORT = "tests/interop/test_export.py::"
 
 MUTATIONS = (
@@ -553,5 +554,27 @@ MUTATIONS = (
     Mutation(
         "claims", "a claim that was written over goes on counting", "StandingActs._forget",
         "del self.claims[act.call][act.session]", "pass", _ACTS + "test_a_claim_that_was_written_over_is_none",
+    ),
+    Mutation(
+        "asks", "the youngest under an id counts", "question_of",
+        "min(found", "max(found", _ASKS + "test_a_stranger_under_the_same_id_changes_nothing_for_the_older_ask",
+    ),
+    Mutation(
+        "asks", "an ask counts whatever became of its frame", "stands",
+        "== question.frame", "!= ''", _ASKS + "test_an_ask_counts_while_its_frame_stands_unless_it_says_always",
+    ),
+    Mutation(
+        "asks", "a worker that gave an ask back is at work on it", "status_of",
+        "each.lamport > replied.get(each.session, 0)", "True",
+        _ASKS + "test_an_ask_that_is_handed_over_waits_again_for_another_worker",
+    ),
+    Mutation(
+        "asks", "an ask that was taken back waits on", "status_of",
+        "ask in view.acts.stops or", "False or", _ASKS + "test_an_ask_is_taken_back_and_its_answer_stopped",
+    ),
+    Mutation(
+        "asks", "words and ask are two updates", "Conversation.ask",
+        "with self._core.editing():", "if True:",
+        _ASKS + "test_an_ask_that_is_none_is_refused_and_nothing_is_written",
     ),
 )  # fmt: skip

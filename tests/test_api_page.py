@@ -46,12 +46,14 @@ def things(open_repo: OpenRepo) -> dict[str, object]:
     stream = conversation.stream()
     present = llmcrdt.Present(1, {})
     target, field = llmcrdt.Target("p"), llmcrdt.FieldReport(entry.id, "p/x")
-    request = conversation.messages("openai-chat")
+    request, ask = conversation.messages("openai-chat"), conversation.ask(valid_while="always")
     made = (repo, conversation, conversation.transcript(), entry, stream, present, claim, change, hidden, erased)
-    return {type(thing).__name__: thing for thing in (*made, target, field, request)}
+    return {type(thing).__name__: thing for thing in (*made, target, field, request, ask)}
 
 
-NAMES = "Repo Conversation Transcript Entry Stream Present ToolClaim Change Elsewhere Erased Target FieldReport Request"
+NAMES = (
+    "Repo Conversation Transcript Entry Stream Present ToolClaim Ask Change Elsewhere Erased Target FieldReport Request"
+)
 
 
 @pytest.mark.parametrize("name", NAMES.split())

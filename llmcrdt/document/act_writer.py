@@ -1,16 +1,34 @@
-"""Writes acts: selections, keeps, stop requests and claims of tool calls."""
+"""Writes acts: selections, keeps, stop requests, claims, asks and what replies to them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from ..exceptions import InvalidContent
-from ..ids import EntryId
+from ..exceptions import InvalidContent, NotSealed
+from ..ids import EntryId, new_entry_id
 from . import schema
-from .acts import Claim, Keep, OwnClaim, Stop, ToolClaim, call_hash, selection_key, write_act, write_selection
+from .acts import (
+    Claim,
+    Keep,
+    OwnClaim,
+    Question,
+    Reply,
+    Stop,
+    ToolClaim,
+    ValidWhile,
+    ask_hash,
+    call_hash,
+    selection_key,
+    write_act,
+    write_selection,
+)
+from .canonical import JSON, canonical_json
 from .core import ConversationCore
 from .entry import Entry, ToolCall
 from .nodes import Selection
+from .schema import write_time
+from .transcript import Transcript
 from .view import ConversationView
 
 
@@ -50,15 +68,26 @@ class ActWriter:
 
     def claim(self, call: ToolCall, *, take_over: bool) -> ToolClaim:
         """Say that this session means to run a tool call."""
+        with self._core.reading():
+            answers = answered_call(self._core.view, call)
+        return self._claim(call_hash(*answers), lambda claim: take_over)
+
+    def claim_ask(self, ask: EntryId, idle: Callable[[Claim], bool]) -> ToolClaim:
+        """Say that this session means to answer an ask. The claims that are ``idle`` are taken over: those whose
+        sessions have replied, and those of the dead."""
+        with self._core.reading():
+            replied = self._core.document.session in self._core.view.acts.replies.get(ask, {})
+        return self._claim(ask_hash(ask), idle, anew=replied)
+
+    def _claim(self, name: str, abandoned: Callable[[Claim], bool], *, anew: bool = False) -> ToolClaim:
+        """``anew``: what this session claimed before is over."""
         core = self._core
-        with core.reading():
-            answers = answered_call(core.view, call)
         with core.editing() as edit:
             session = core.document.session
-            act = Claim(call_hash(*answers), session, core.view.order.next_lamport())
+            act = Claim(name, session, core.view.order.next_lamport())
             mine = core.claims.get(act.key)
-            others = [each for each in _claims(core, act.call) if each.session != session] if take_over else []
-            if mine and (mine.holds or not others):
+            others = [each for each in _claims(core, act.call) if each.session != session and abandoned(each)]
+            if mine and not anew and (mine.holds or not others):
                 return mine.handle
             if mine:
                 mine.withdraw()
@@ -66,6 +95,73 @@ class ActWriter:
             edit.put(schema.ACTS, act.key, write_act(act))
             core.claims[act.key] = mine = OwnClaim(act, lambda: _claims(core, act.call), core.host.linked)
             return mine.handle
+
+    def ask(
+        self,
+        *,
+        model: str,
+        valid_while: ValidWhile,
+        settings: Mapping[str, JSON],
+        instead_of: Entry | EntryId | None,
+        author: str | None,
+    ) -> Question:
+        """Ask for an answer to the transcript as it is now, or again for one that there is."""
+        if not isinstance(model, str):
+            raise InvalidContent(
+                f"{model!r} is no model's name.", hint='Give a name, a pattern such as "smol*", or "".'
+            )
+        if valid_while not in ("frame", "always"):
+            raise InvalidContent(f"{valid_while!r} is not how long an ask counts.", hint='Use "frame" or "always".')
+        canonical_json(dict(settings))
+        core = self._core
+        with core.editing() as edit:
+            view, document = core.view, core.document
+            asked_again = view.find(instead_of) if instead_of is not None else None
+            if asked_again is not None and view.order.sound()[asked_again].frame is None:
+                raise InvalidContent(
+                    f"Entry {asked_again} is no generation.", hint="Only an answer can be asked for again."
+                )
+            transcript = view.transcript()
+            act = Question(
+                new_entry_id(document.random),
+                document.session,
+                view.order.next_lamport(),
+                transcript.tips,
+                _asked_frame(transcript, valid_while),
+                model,
+                valid_while,
+                dict(settings),
+                asked_again,
+                core.host.author if author is None else author,
+                write_time(document.clock()),
+            )
+            edit.put(schema.ACTS, act.key, write_act(act))
+            return act
+
+    def reply(self, ask: EntryId, entry: EntryId | None, *, code: str = "", text: str = "") -> None:
+        """Say which entry answers an ask, or why nothing will; of a session the latest counts."""
+        with self._core.editing() as edit:
+            lamport = self._core.view.order.next_lamport()
+            act = Reply(ask, self._core.document.session, lamport, entry, code, text)
+            edit.put(schema.ACTS, act.key, write_act(act))
+
+    def stop_ask(self, ask: EntryId) -> None:
+        """Take an ask back, and stop whoever answers it."""
+        with self._core.editing() as edit:
+            view, session = self._core.view, self._core.document.session
+            answers = {each.entry for each in view.acts.replies.get(ask, {}).values() if each.entry is not None}
+            for stopped in (ask, *sorted(answers & view.order.sound().keys())):
+                act = Stop(stopped, session, view.order.next_lamport())
+                edit.put(schema.ACTS, act.key, write_act(act))
+
+
+def _asked_frame(transcript: Transcript, valid_while: ValidWhile) -> str:
+    """The hash of the list that an ask is made on. Raises NotSealed."""
+    if valid_while == "frame" and {*transcript.parents()} != {*transcript.tips}:
+        raise NotSealed(
+            "An answer is being written.", hint='Wait for it, or ask with valid_while="always": after that one, then.'
+        )
+    return transcript.hash
 
 
 def answered_call(view: ConversationView, call: ToolCall) -> tuple[EntryId, str]:

@@ -3,20 +3,24 @@
 select   shows an entry (order.py decides)
 keep     shows an alternative after all that an erase withholds (order.py decides)
 stop     asks whoever writes an entry to stop
-claim    says that this session will run a tool call, so that no other device runs it too
+claim    says that this session will run a tool call, or answer an ask, so that no other device does too
+ask      asks for an answer of a model, wherever one is (asks.py)
+reply    says which entry answers an ask, or why nothing will
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from ..exceptions import InvalidContent
 from ..ids import EntryId, SessionId, is_entry_id, is_session_id, tagged_hash
 from .canonical import JSON, canonical_json, parse_json
-from .checks import lamport_of
+from .checks import lamport_of, whole_number
 from .nodes import Selection
+from .schema import TIMES_END
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,53 @@ class Claim:
         return all(map(self.takes_over, before))
 
 
-Act = Stop | Keep | Claim
+ValidWhile = Literal["frame", "always"]
+
+
+@dataclass(frozen=True)
+class Question:
+    """Somebody wants a model to answer after ``after``, the tips that it was asked on.
+
+    ``model``: the name of one, or a pattern of names; "" is any. ``frame``: the hash of the transcript that was shown.
+    ``valid_while``: "frame" while that list begins the transcript, "always" whatever stands there. ``settings``: of the
+    generation. ``instead_of``: answer again in place of that generation. ``asked_at``: milliseconds since 1970,
+    for people.
+    """
+
+    ask: EntryId
+    session: SessionId
+    lamport: int
+    after: tuple[EntryId, ...]
+    frame: str
+    model: str = ""
+    valid_while: ValidWhile = "frame"
+    settings: Mapping[str, JSON] = field(default_factory=dict)
+    instead_of: EntryId | None = None
+    author: str = ""
+    asked_at: int = 0
+
+    @property
+    def key(self) -> str:
+        return f"ask:{self.ask}:{self.session}"
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A session answers an ask with ``entry``, or says why it can't: ``code``, for programs, and ``text``."""
+
+    ask: EntryId
+    session: SessionId
+    lamport: int
+    entry: EntryId | None = None
+    code: str = ""
+    text: str = ""
+
+    @property
+    def key(self) -> str:
+        return f"reply:{self.ask}:{self.session}"
+
+
+Act = Stop | Keep | Claim | Question | Reply
 
 
 def selection_key(act: Selection) -> str:
@@ -103,18 +153,33 @@ def call_hash(entry: EntryId, call_id: str) -> str:
     return tagged_hash("llmcrdt/call/1", entry.encode(), call_id.encode("utf-8"))
 
 
+def ask_hash(ask: EntryId) -> str:
+    """The name under which an ask is claimed."""
+    return tagged_hash("llmcrdt/ask/1", ask.encode())
+
+
 def write_act(act: Act) -> str:
     value: dict[str, JSON] = {"lamport": act.lamport}
-    if isinstance(act, Claim) and act.abandoned:
-        value["abandoned"] = [list(each) for each in sorted(act.abandoned)]
+    match act:
+        case Claim() if act.abandoned:
+            value["abandoned"] = [list(each) for each in sorted(act.abandoned)]
+        case Question():
+            value |= {"after": list(act.after), "frame": act.frame, "model": act.model, "valid_while": act.valid_while}
+            value |= {"settings": dict(act.settings), "author": act.author, "asked_at": act.asked_at}
+            if act.instead_of:
+                value["instead_of"] = act.instead_of
+        case Reply() if act.entry:
+            value["entry"] = act.entry
+        case Reply():
+            value |= {"code": act.code, "text": act.text}
     return canonical_json(value)
 
 
 def read_act(key: str, text: object) -> Act | None:
-    """The stop, keep or claim that an act stands for; None for other acts and malformed ones."""
+    """The act that is no selection; None for other acts and malformed ones."""
     kind, _, rest = key.partition(":")
     what, _, session = rest.partition(":")
-    if kind not in ("stop", "keep", "claim") or not is_session_id(session):
+    if kind not in ("stop", "keep", "claim", "ask", "reply") or not is_session_id(session):
         return None
     try:
         said = parse_json(text)
@@ -127,7 +192,35 @@ def read_act(key: str, text: object) -> Act | None:
         return Claim(what, SessionId(session), lamport, _read_abandoned(said.get("abandoned")))
     if not is_entry_id(what):
         return None
+    if kind == "ask":
+        return _read_question(EntryId(what), SessionId(session), lamport, said)
+    if kind == "reply":
+        return _read_reply(EntryId(what), SessionId(session), lamport, said)
     return (Keep if kind == "keep" else Stop)(EntryId(what), SessionId(session), lamport)
+
+
+def _read_question(ask: EntryId, session: SessionId, lamport: int, said: dict[str, Any]) -> Question | None:
+    """None where one of its values is not of its type: whoever wrote it meant something that is not known here."""
+    after, again, asked_at = said.get("after"), said.get("instead_of"), whole_number(said.get("asked_at", 0))
+    frame, model, author = (said.get(name, "") for name in ("frame", "model", "author"))
+    settings, valid_while = said.get("settings", {}), said.get("valid_while", "frame")
+    if not isinstance(after, list) or not all(map(is_entry_id, after)) or not isinstance(settings, dict):
+        return None
+    if not all(isinstance(each, str) for each in (frame, model, author)) or valid_while not in ("frame", "always"):
+        return None
+    if again is not None and not is_entry_id(again):
+        return None
+    at = asked_at if asked_at is not None and abs(asked_at) <= TIMES_END else 0
+    return Question(ask, session, lamport, tuple(after), frame, model, valid_while, settings, again, author, at)
+
+
+def _read_reply(ask: EntryId, session: SessionId, lamport: int, said: dict[str, Any]) -> Reply | None:
+    entry, code, text = said.get("entry"), said.get("code", ""), said.get("text", "")
+    if isinstance(entry, str) and is_entry_id(entry):
+        return Reply(ask, session, lamport, EntryId(entry))
+    if entry is None and isinstance(code, str) and code and isinstance(text, str):
+        return Reply(ask, session, lamport, None, code, text)
+    return None
 
 
 def _read_abandoned(value: JSON) -> frozenset[tuple[SessionId, int]]:

@@ -8,7 +8,8 @@ from typing import Literal
 
 from ..ids import DocumentId, EntryId, KeyId
 from .act_writer import ActWriter
-from .acts import ToolClaim
+from .acts import ToolClaim, ValidWhile
+from .ask import Ask, asks_of
 from .binding import FieldReport, Target
 from .canonical import JSON
 from .core import ConversationCore
@@ -222,12 +223,14 @@ class Conversation:
         sent: JSON | bytes = None,
         renderer: str = "",
         interval: float | None = None,
+        ask: Ask | None = None,
     ) -> Stream:
         """Begin an entry that others see grow; a context manager that seals it at the end (docs/semantics.md, O9).
 
         ``interval``: seconds between two writes to the document while text keeps coming. None: 0.1, and up to 1.5 where
         so few letters come that a piece would cost whoever watches several times what it says.
         ``sent``, ``renderer``: as of ``append``. ``frame_as``: the frame to record as it is, in place of all three.
+        ``ask``: the ask that it answers.
         """
         core = self._core
         with core.editing():
@@ -241,6 +244,8 @@ class Conversation:
                 sent=sent,
                 renderer=renderer,
             )
+            if ask is not None:
+                self._acts.reply(ask.id, entry)
             stream = Stream(core, entry, role, interval=interval)
             core.streams[entry] = stream
         return stream
@@ -326,6 +331,36 @@ class Conversation:
         that it lost (``taken_over``).
         """
         return self._acts.claim(call, take_over=take_over)
+
+    def ask(
+        self,
+        text: Content | None = None,
+        *,
+        model: str = "",
+        valid_while: ValidWhile = "frame",
+        settings: Mapping[str, JSON] | None = None,
+        instead_of: Entry | EntryId | None = None,
+        author: str | None = None,
+    ) -> Ask:
+        """Ask a model to answer, wherever one is: on this device, another one, or a server that follows the library
+        (``llmcrdt serve``). It is on disk when this returns, and is answered when somebody with such a model gets it.
+
+        ``text``: what a user says first, in the same update. ``model``: a name, a pattern such as "smol*", "" for any.
+        ``settings``: options of ``generate``, such as ``{"max_tokens": 200}``. ``valid_while``: "frame": it is answered
+        only while the conversation begins with what stands here now; "always": after whatever stands there then.
+        ``instead_of``: ask again for that answer. Raises InvalidContent, NotSealed where an answer is being written.
+        """
+        with self._core.editing():
+            if text is not None:
+                self.append("user", text, author=author)
+            question = self._acts.ask(
+                model=model, valid_while=valid_while, settings=settings or {}, instead_of=instead_of, author=author
+            )
+        return Ask(self._core, question)
+
+    def asks(self) -> tuple[Ask, ...]:
+        """Every ask of this conversation, answered or not, oldest first."""
+        return asks_of(self._core)
 
     def rotate_key(self) -> KeyId:
         """Encrypt hidden fields under a new key from now on; returns its id. Older keys still open older fields. Other

@@ -29,6 +29,7 @@ class Observers:
     def __init__(self, dispatch: Callable[[Callable[[], None]], None]) -> None:
         self.dispatch = dispatch
         self._callbacks: list[Callable[[Change], None]] = []
+        self._watchers: list[Callable[[], None]] = []
         self._before: tuple[set[EntryId], set[EntryId]] | None = None
         """The entries visible at the last report, and those that changed since; None if nothing happened since."""
 
@@ -40,6 +41,11 @@ class Observers:
         """Don't call back any more; where that was so already, nothing happens."""
         if callback in self._callbacks:
             self._callbacks.remove(callback)
+
+    def watch(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call back after whatever is written or arrives, also acts. Returns a function that stops it."""
+        self._watchers.append(callback)
+        return lambda: self._watchers.remove(callback) if callback in self._watchers else None
 
     def note_visible(self, view: ConversationView) -> None:
         """The document is about to change."""
@@ -53,6 +59,8 @@ class Observers:
 
     def report(self, view: ConversationView, *, local: bool) -> None:
         """Report the entries that came, changed and went since the last report."""
+        for watcher in tuple(self._watchers):
+            self.dispatch(watcher)
         noted, self._before = self._before, None
         if noted is None:
             return

@@ -49,6 +49,8 @@ FIELDS = (
     Field("acts/keep:<entry>:<session>", "text", "one is enough", True, "JSON: lamport"),
     Field("acts/stop:<entry>:<session>", "text", "one is enough", True, "JSON: lamport"),
     Field("acts/claim:<call>:<session>", "text", "one per session", True, "JSON: lamport, abandoned"),
+    Field("acts/ask:<ask>:<session>", "text", "least (lamport, session)", True, "JSON: lamport, after, frame, ..."),
+    Field("acts/reply:<ask>:<session>", "text", "one per session", True, "JSON: lamport, entry; or code, text"),
 )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from ..crdt.backend import Replica
 from ..ids import EntryId, SessionId
 from . import schema
-from .acts import Act, Claim, Keep, Stop, read_act, read_selection
+from .acts import Act, Claim, Keep, Question, Reply, Stop, read_act, read_selection
 from .nodes import Selection
 from .order import Order
 
@@ -16,12 +16,15 @@ class StandingActs:
     """The acts as their keys stand now: of two that were written under one key, the last.
 
     Selections and keeps are handed on to ``order``. ``stops``: the sessions that asked the writer of an entry to stop.
-    ``claims``: the claims to a tool call by its hash, each by its session.
+    ``claims``: the claims to a tool call or an ask by its hash, each by its session. ``questions`` and ``replies``: of
+    each ask, by session.
     """
 
     def __init__(self, order: Order) -> None:
         self.stops: dict[EntryId, set[SessionId]] = {}
         self.claims: dict[str, dict[SessionId, Claim]] = {}
+        self.questions: dict[EntryId, dict[SessionId, Question]] = {}
+        self.replies: dict[EntryId, dict[SessionId, Reply]] = {}
         self._order = order
         self._known: dict[str, Selection | Act] = {}
 
@@ -44,6 +47,10 @@ class StandingActs:
                     self.stops.setdefault(act.entry, set()).add(act.session)
                 case Claim():
                     self.claims.setdefault(act.call, {})[act.session] = act
+                case Question():
+                    self.questions.setdefault(act.ask, {})[act.session] = act
+                case Reply():
+                    self.replies.setdefault(act.ask, {})[act.session] = act
             self._order.note_lamport(act.lamport)
 
     def _forget(self, key: str, act: Selection | Act) -> None:
@@ -58,3 +65,7 @@ class StandingActs:
                     del self.stops[act.entry]
             case Claim():
                 del self.claims[act.call][act.session]
+            case Question():
+                del self.questions[act.ask][act.session]
+            case Reply():
+                del self.replies[act.ask][act.session]

@@ -19,6 +19,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from ..at_exit import end_at_exit
+from ..document.ask import Ask
 from ..document.canonical import JSON, canonical_json
 from ..document.conversation import Conversation, core_of
 from ..document.entry import Entry, Part
@@ -63,6 +64,7 @@ def generate(
     busy: Busy = "enqueue",
     warm: bool = True,
     token_log: bool = True,
+    ask: Ask | None = None,
 ) -> Generation:
     """Let a model answer; others see the answer grow. Returns at once, started.
 
@@ -78,7 +80,8 @@ def generate(
     writes to the document, as in ``Conversation.stream``.
     ``warm``: from now on, as long as both are open, what other devices write in this conversation is evaluated when it
     arrives (``llmcrdt.prefetch``). ``token_log``: whether what a model has seen stays as it saw it; otherwise all is
-    rendered and tokenized anew, and a template may strip reasoning.
+    rendered and tokenized anew, and a template may strip reasoning. ``ask``: the ask that is answered
+    (``Conversation.asks``).
     ``result()`` and iterating raise what goes wrong; ``tools`` that are no format raise InvalidContent at once.
     """
     check_tools(tools)
@@ -99,7 +102,7 @@ def generate(
         seed=drawn,
     )
     options = GenerationOptions(
-        sampling, max_tokens, tuple(stop), tools, instead_of, author, interval, busy, warm, token_log
+        sampling, max_tokens, tuple(stop), tools, instead_of, author, interval, busy, warm, token_log, ask
     )
     return Generation(conversation, engine, options)
 
@@ -278,6 +281,7 @@ class Generation:
             },
             author=self._options.author or self._engine.name,
             interval=self._options.interval,
+            ask=self._options.ask,
         )
         self._stream = stream
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+from ..document.ask import Ask
 from ..document.canonical import JSON
 from ..document.entry import Entry
 from ..engine.base import Sampling
@@ -31,6 +32,7 @@ class GenerationOptions:
     busy: Busy
     prefetch: bool
     token_log: bool
+    ask: Ask | None = None
 
 
 def check_tools(tools: str) -> None:

@@ -62,13 +62,13 @@ def test_each_mutation_fits_the_code_and_names_a_test(mutation: Mutation, code: 
 
 
 def test_every_rule_is_broken_once_at_least() -> None:
-    assert {mutation.rule for mutation in MUTATIONS} == {f"O{n}" for n in range(1, 11)} | {"claims"}
+    assert {mutation.rule for mutation in MUTATIONS} == {f"O{n}" for n in range(1, 11)} | {"claims", "asks"}
 
 
 RUN = """
 import { readFileSync, writeFileSync } from 'node:fs'
 import * as Y from 'yjs'
-import { H, read, say } from './conversation.mjs'
+import { ask, H, read, say } from './conversation.mjs'
 const doc = new Y.Doc()
 Y.applyUpdate(doc, readFileSync('in.bin'))
 const whole = (text) => JSON.stringify(text) === JSON.stringify(text.toWellFormed())
@@ -77,11 +77,13 @@ const before = read(doc).map((e) => [e.head.role, e.text, e.hash ?? null])
 const entry = say(doc, 'from JavaScript 😀', 'js')
 const cut = say(doc, 'half 😀'.slice(0, 6), 'js 😀'.slice(0, 4))
 writeFileSync('out.bin', Y.encodeStateAsUpdate(doc))
+const asked = ask(doc, 'Where to?', 'smol*', { max_tokens: 9 }, 'js')
+writeFileSync('asked.bin', Y.encodeStateAsUpdate(doc))
 const vectors = JSON.parse(readFileSync('vectors.json'))
 let frame = H('llmcrdt/frame/1')
 for (const [e, v] of ['AB', 'CD']) frame = H('llmcrdt/frame/1', frame, e.repeat(16), v.repeat(32))
 const version = H('llmcrdt/content/1', 'user', vectors.version.text)
-console.log(JSON.stringify({ before, entry, cut, frame, version }))
+console.log(JSON.stringify({ before, entry, cut, asked, frame, version }))
 """
 
 
@@ -239,3 +241,7 @@ def test_the_javascript_of_the_schema_reads_and_writes_a_conversation(
     assert last.parents == (stream.id,)
     assert conversation.transcript().malformed == {}
     assert conversation.verify() == []
+    conversation.apply((yjs / "asked.bin").read_bytes())
+    (ask,) = conversation.asks()
+    assert (ask.id, ask.model, ask.settings, ask.author) == (said["asked"], "smol*", {"max_tokens": 9}, "js")
+    assert ask.state == "waiting" and ask.after == (conversation.transcript()[-1].id,)
