@@ -128,6 +128,14 @@ def test_an_ask_counts_while_its_frame_stands_unless_it_says_always(open_repo: O
     assert while_it_stands.state == "waiting", "the frame came back"
 
 
+def test_an_ask_counts_no_more_when_something_before_its_tips_changes(open_repo: OpenRepo) -> None:
+    here, _ = two(open_repo)
+    system = here.append("system", "Be brief.")
+    ask = here.ask("Where to?")
+    here.edit(system, "Be long.")
+    assert here.transcript()[-1].text == "Where to?" and ask.state == "outdated"
+
+
 def test_an_erase_in_its_frame_leaves_the_place_and_so_the_ask(open_repo: OpenRepo) -> None:
     here, there = two(open_repo)
     here.append("user", "My name is Ann.")
