@@ -104,7 +104,8 @@ class Question:
 
 @dataclass(frozen=True)
 class Reply:
-    """A session answers an ask with ``entry``, or says why it can't: ``code``, for programs, and ``text``."""
+    """A session answers an ask with ``entry``, or says why it can't, or could not go on: ``code``, for programs, and
+    ``text``."""
 
     ask: EntryId
     session: SessionId
@@ -168,10 +169,9 @@ def write_act(act: Act) -> str:
             value |= {"settings": dict(act.settings), "author": act.author, "asked_at": act.asked_at}
             if act.instead_of:
                 value["instead_of"] = act.instead_of
-        case Reply() if act.entry:
-            value["entry"] = act.entry
         case Reply():
-            value |= {"code": act.code, "text": act.text}
+            value |= {"entry": act.entry} if act.entry else {}
+            value |= {"code": act.code, "text": act.text} if act.code else {}
     return canonical_json(value)
 
 
@@ -216,11 +216,11 @@ def _read_question(ask: EntryId, session: SessionId, lamport: int, said: dict[st
 
 def _read_reply(ask: EntryId, session: SessionId, lamport: int, said: dict[str, Any]) -> Reply | None:
     entry, code, text = said.get("entry"), said.get("code", ""), said.get("text", "")
-    if isinstance(entry, str) and is_entry_id(entry):
-        return Reply(ask, session, lamport, EntryId(entry))
-    if entry is None and isinstance(code, str) and code and isinstance(text, str):
-        return Reply(ask, session, lamport, None, code, text)
-    return None
+    if (entry is None and not code) or not isinstance(code, str) or not isinstance(text, str):
+        return None
+    if entry is not None and not is_entry_id(entry):
+        return None
+    return Reply(ask, session, lamport, entry, code, text)
 
 
 def _read_abandoned(value: JSON) -> frozenset[tuple[SessionId, int]]:

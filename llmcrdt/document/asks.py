@@ -11,14 +11,14 @@ state       how it is derived
 answered    an entry that replies is complete, or was erased
 streaming   an entry that replies is being written
 taken       somebody claimed it, and has not replied yet
-stopped     somebody asked for it to stop, or its entry was sealed as stopped and not handed over
+stopped     somebody asked for it, or for the entry that answers it, to stop
 failed      a reply says why there is no answer, or its entry was sealed as failed
 outdated    ``valid_while`` is "frame", and what it was asked on is no longer what the transcript begins with
 waiting     none of these
 ==========  =========================================================================================
 
-The first that is true counts, but a claim that is younger than a failed or stopped reply comes before it: another
-worker tries.
+The first that is true counts. So a claim that is younger than a failed reply comes before it: another worker tries. An
+answer that was sealed as stopped though nobody asked for that is one whose writer died or gave up: the ask waits again.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def status_of(view: ConversationView, question: Question) -> AskStatus:
         return AskStatus(question, "streaming", answer, workers)
     if workers:
         return AskStatus(question, "taken", answer, workers)
-    if ask in view.acts.stops or (status == "stopped" and not any(each.code == HANDED_OVER for each in replies)):
+    if ask in view.acts.stops or (answer is not None and answer.id in view.acts.stops):
         return AskStatus(question, "stopped", answer)
     failed = next((each for each in reversed(replies) if each.code not in ("", HANDED_OVER)), None)
     if failed or (answer and answer.status == "failed"):

@@ -50,7 +50,7 @@ FIELDS = (
     Field("acts/stop:<entry>:<session>", "text", "one is enough", True, "JSON: lamport"),
     Field("acts/claim:<call>:<session>", "text", "one per session", True, "JSON: lamport, abandoned"),
     Field("acts/ask:<ask>:<session>", "text", "least (lamport, session)", True, "JSON: lamport, after, frame, ..."),
-    Field("acts/reply:<ask>:<session>", "text", "one per session", True, "JSON: lamport, entry; or code, text"),
+    Field("acts/reply:<ask>:<session>", "text", "one per session", True, "JSON: lamport, entry, code, text"),
 )  # fmt: skip
 
 

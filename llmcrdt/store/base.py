@@ -144,6 +144,15 @@ class Updates(Protocol):
         """The seq of the last update that is kept of a document; 0 where there is none."""
         ...
 
+    def news(self, seq: int) -> tuple[list[tuple[str, bytes | None]], int]:
+        """The updates of all documents that were kept after ``seq``, in order, each with its document; None in place of
+        the bytes where some were compacted into a snapshot since. And the last seq there is."""
+        ...
+
+    def last(self) -> int:
+        """The last seq that any document was given."""
+        ...
+
     def unseen(self, document: str, seen: int, writer: str | None) -> bool:
         """Whether there is something that a replica which holds all up to ``seen``, and all by ``writer``, may lack: an
         update, or a snapshot, for others' updates may have given way to it."""

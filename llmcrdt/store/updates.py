@@ -59,6 +59,20 @@ class SqliteUpdates:
         with self._connection.reading() as db:
             return update_rows.last_seq(db, document)
 
+    def news(self, seq: int) -> tuple[list[tuple[str, bytes | None]], int]:
+        query = """
+            SELECT place, document, data FROM updates WHERE place > ?
+            UNION ALL SELECT place, document, NULL FROM snapshots WHERE place > ? ORDER BY place
+        """
+        if self.last() <= seq:
+            return [], seq
+        with self._connection.reading() as db:
+            rows = db.execute(query, [seq, seq]).fetchall()
+        return [(document, data) for _, document, data in rows], max([seq, *(row[0] for row in rows)])
+
+    def last(self) -> int:
+        return int(self._connection.one("SELECT seq FROM sqlite_sequence WHERE name = 'updates'") or 0)
+
     def unseen(self, document: str, seen: int, writer: str | None) -> bool:
         query = """
             SELECT 1 FROM updates WHERE document = ? AND place > ? AND writer IS NOT ?

@@ -180,6 +180,17 @@ class MemoryUpdates(_Part):
     def last_seq(self, document: str) -> int:
         return self.since(document, 0).seq
 
+    def news(self, seq: int) -> tuple[list[tuple[str, bytes | None]], int]:
+        rows: list[tuple[int, str, bytes | None]] = [
+            (place, document, None) for document, (_, place) in self._state.snapshots.items() if place > seq
+        ]
+        rows += [(each.seq, each.document, each.data) for each in self._state.updates if each.seq > seq]
+        rows.sort(key=lambda row: row[0])
+        return [(document, data) for _, document, data in rows], max([seq, *(row[0] for row in rows)])
+
+    def last(self) -> int:
+        return self._state.last
+
     def unseen(self, document: str, seen: int, writer: str | None) -> bool:
         _, compacted = self._state.snapshots.get(document, (b"", 0))
         rows = self._state.of(document)

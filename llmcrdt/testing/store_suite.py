@@ -108,6 +108,23 @@ class StoreSuite:
         assert not made.trim()
         assert store.updates.since(DOCUMENT, 0) == kept
 
+    def test_news_tell_of_every_document_and_of_snapshots_in_place_of_updates(self, store: Store) -> None:
+        assert store.updates.news(0) == ([], 0) and store.updates.last() == 0
+        store.updates.append(DOCUMENT, b"one", MINE, [])
+        store.updates.append(OTHER, b"two", THEIRS, [])
+        news, seen = store.updates.news(0)
+        assert news == [(DOCUMENT, b"one"), (OTHER, b"two")]
+        assert store.updates.news(seen) == ([], seen) and store.updates.last() == seen
+        store.updates.append(DOCUMENT, bytes(SMALL + 1), MINE, [])
+        begun = store.updates.compact(DOCUMENT, seen + 1, None, lambda: (b"whole", ()))
+        assert begun is not None
+        begun.prepare()
+        assert begun.finish()
+        while begun.trim():
+            pass
+        news, last = store.updates.news(seen)
+        assert (DOCUMENT, None) in news and last > seen and store.updates.news(last) == ([], last)
+
     def test_while_a_compaction_goes_on_nothing_is_lost(self, store: Store) -> None:
         store.updates.append(DOCUMENT, bytes(SMALL + 1), MINE, [])
         seen = store.updates.last_seq(DOCUMENT)

@@ -220,6 +220,7 @@ def test_what_was_written_is_read_again() -> None:
                 Question(drawn(), session, lamport, (), "", asked_at=-1),
                 Reply(drawn(), session, lamport, drawn()),
                 Reply(drawn(), session, lamport, None, "no_model", "None here."),
+                Reply(drawn(), session, lamport, drawn(), HANDED_OVER),
             ]
         )
         assert read_act(act.key, write_act(act)) == act

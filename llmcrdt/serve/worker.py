@@ -1,0 +1,272 @@
+"""Worker: a process with models follows a library, and answers what is asked there.
+
+=========  ============================================================================
+an ask     the worker
+=========  ============================================================================
+waiting    waits as long as the prefill would take, then claims it, if an engine is free
+taken,     remembers when it last saw a sign of life of whoever holds it; after ``patience``
+streaming  seconds without one it takes over
+others     forgets it; one that is outdated may come back
+=========  ============================================================================
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+
+from ..at_exit import end_at_exit
+from ..document.ask import Ask
+from ..document.asks import ENDED, AskStatus
+from ..document.conversation import Conversation, core_of
+from ..engine.base import Engine
+from ..exceptions import InvalidContent, LLMCRDTError, NotSealed
+from ..generation.plan import plan
+from ..ids import DocumentId, EntryId, SessionId
+from ..repo.repo import Repo, repo_core
+from .ask_feed import AskFeed
+from .job import Job
+
+logger = logging.getLogger("llmcrdt.serve")
+
+PATIENCE = 30.0
+"""Seconds without a sign of life after which a worker is considered dead. Two answers are the worst that a wrong guess
+brings."""
+MOST_TOKENS = 4096
+_POLL = 0.1  # seconds between two looks for what came
+_LONGEST_WAIT = 10.0  # seconds that a slow prefill may put off a claim
+_TRACKED = 64  # asks of one conversation that are looked after at once
+
+
+@dataclass
+class _Tracked:
+    """An ask that is not over. ``seen``: the status that was seen last, and when something had changed in it."""
+
+    conversation: Conversation
+    ask: Ask
+    engine: Engine
+    unobserve: Callable[[], None]
+    claim_at: float | None = None
+    seen: AskStatus | None = None
+    alive_at: float = 0.0
+
+
+class Worker:
+    """Answers the asks of a repo with ``models``, by the names that asks use; a context manager. Any method from any
+    thread; it works on threads of its own, from ``start`` on.
+
+    ``slots``: how many answers one model gives at once. ``most_tokens``: the longest answer. ``patience``: seconds of
+    silence after which another worker counts as dead. It answers what the repo has: connect that to a relay.
+    """
+
+    def __init__(
+        self,
+        repo: Repo,
+        models: Mapping[str, Engine],
+        *,
+        slots: int = 1,
+        most_tokens: int = MOST_TOKENS,
+        patience: float = PATIENCE,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if not models or not all(isinstance(name, str) and name for name in models):
+            raise InvalidContent("A worker has a model at least, by name.", hint='Give models={"smol": engine}.')
+        self._repo, self._core = repo, repo_core(repo)
+        self._models = dict(models)
+        self._slots, self._most_tokens, self._patience, self._clock = slots, most_tokens, patience, clock
+        self._lock = threading.RLock()
+        self._tracked: dict[tuple[DocumentId, EntryId], _Tracked] = {}
+        self._jobs: dict[tuple[DocumentId, EntryId], Job] = {}
+        self._served: dict[DocumentId, int] = {}
+        self._changed, self._stopping = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._work, name="llmcrdt-worker", daemon=True)
+
+    @property
+    def busy(self) -> int:
+        """How many asks are being answered now."""
+        with self._lock:
+            return len(self._jobs)
+
+    @property
+    def waiting(self) -> int:
+        """How many asks are known that are not over, and not being answered here."""
+        with self._lock:
+            return len(self._tracked) - len(self._jobs)
+
+    def start(self) -> Worker:
+        """Begin to answer."""
+        end_at_exit(
+            self, stop=lambda worker: worker._stopping.set(), finish=lambda worker, seconds: worker.stop(seconds)
+        )
+        self._thread.start()
+        return self
+
+    def stop(self, drain: float = 0.0) -> None:
+        """Take nothing more. What is being answered has ``drain`` seconds to end; then it is handed over to other
+        workers, and what was said of it stays. Twice is harmless."""
+        self._stopping.set()
+        self._changed.set()
+        if self._thread.is_alive():
+            self._thread.join(5)
+        deadline = self._clock() + drain
+        for job in self._running():
+            job.join(max(0.0, deadline - self._clock()))
+        for job in self._running():
+            job.stop()
+        for job in self._running():
+            job.join(10)
+        with self._lock:
+            for tracked in self._tracked.values():
+                tracked.unobserve()
+            self._tracked.clear()
+
+    def _running(self) -> list[Job]:
+        with self._lock:
+            return list(self._jobs.values())
+
+    def __enter__(self) -> Worker:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    # the worker's own thread
+
+    def _work(self) -> None:
+        feed = AskFeed(self._core)
+        while not self._stopping.is_set():
+            self._changed.clear()
+            try:
+                for document in feed.changed():
+                    self._look_into(document)
+                for key, tracked in self._in_turn():
+                    self._consider(key, tracked)
+            except LLMCRDTError as error:  # the disk, for a moment
+                logger.warning("%s", error)
+            self._changed.wait(_POLL)
+
+    def _look_into(self, document: DocumentId) -> None:
+        """Look after the asks of a conversation that name a model that is here."""
+        try:
+            conversation = self._repo.get(document)
+            asks = [ask for ask in conversation.asks() if ask.state not in ENDED or ask.state == "outdated"]
+        except LLMCRDTError as error:  # deleted meanwhile, or of a newer version
+            logger.info("%s: %s", document, error)
+            return
+        for ask in asks[:_TRACKED]:
+            engine = self._engine_for(ask)
+            if engine is None or (document, ask.id) in self._tracked:
+                continue
+            unobserve = ask.observe(lambda status: self._changed.set())
+            with self._lock:
+                self._tracked[document, ask.id] = _Tracked(conversation, ask, engine, unobserve, alive_at=self._clock())
+
+    def _engine_for(self, ask: Ask) -> Engine | None:
+        """The engine of the first model whose name fits; of those, one with a free slot first."""
+        names = [name for name in self._models if not ask.model or fnmatch.fnmatchcase(name, ask.model)]
+        names.sort(key=lambda name: not self._is_free(self._models[name]))
+        return self._models[names[0]] if names else None
+
+    def _is_free(self, engine: Engine) -> bool:
+        with self._lock:
+            return sum(job.engine is engine for job in self._jobs.values()) < self._slots
+
+    def _in_turn(self) -> list[tuple[tuple[DocumentId, EntryId], _Tracked]]:
+        """The asks that are not over, those of conversations first that were answered least."""
+        with self._lock:
+            return sorted(
+                self._tracked.items(), key=lambda item: (self._served.get(item[0][0], 0), item[1].ask.asked_at)
+            )
+
+    def _consider(self, key: tuple[DocumentId, EntryId], tracked: _Tracked) -> None:
+        if key in self._jobs:
+            return
+        try:
+            status = tracked.ask.status()
+        except LLMCRDTError:  # its conversation was deleted or closed
+            self._forget(key)
+            return
+        now = self._clock()
+        if status != tracked.seen:
+            tracked.seen, tracked.alive_at = status, now
+        if status.state in ENDED and status.state != "outdated":
+            self._forget(key)
+        elif status.state == "waiting":
+            if self._is_free(tracked.engine) and self._is_time(tracked, now):
+                self._begin(key, tracked, frozenset())
+        elif status.state in ("taken", "streaming"):
+            holders = self._holders(status)
+            if self._any_alive(tracked, holders):
+                tracked.alive_at = now
+            elif now - tracked.alive_at > self._patience and self._is_free(tracked.engine):
+                self._begin(key, tracked, holders)
+
+    def _is_time(self, tracked: _Tracked, now: float) -> bool:
+        """Whether the time is up that the prefill would take here: who needs less of it claims first."""
+        if tracked.claim_at is None:
+            try:
+                seconds = plan(tracked.conversation, tracked.engine, instead_of=tracked.ask.instead_of).seconds or 0.0
+            except NotSealed:  # an answer is being written: this one comes after it
+                return False
+            except LLMCRDTError:  # the job finds out, and says so
+                seconds = 0.0
+            alone = not core_of(tracked.conversation).host.linked()
+            tracked.claim_at = now + (0.0 if alone else min(seconds, _LONGEST_WAIT))
+        return now >= tracked.claim_at
+
+    def _holders(self, status: AskStatus) -> frozenset[SessionId]:
+        answering = [status.answer.session] if status.answer and status.answer.status == "streaming" else []
+        return frozenset([*status.workers, *answering])
+
+    def _any_alive(self, tracked: _Tracked, holders: frozenset[SessionId]) -> bool:
+        """Whether one of these sessions is this process, or somebody says in a presence that it is there."""
+        core = core_of(tracked.conversation)
+        if core.document.session in holders and tracked.seen is not None and tracked.seen.state == "streaming":
+            return (
+                core.document.session in holders
+                and tracked.ask.answer is not None
+                and (tracked.ask.answer.id in core.streams)
+            )
+        return any(present.state.get("worker") in holders for present in tracked.conversation.presence())
+
+    def _begin(self, key: tuple[DocumentId, EntryId], tracked: _Tracked, dead: frozenset[SessionId]) -> None:
+        document, _ = key
+        job = Job(
+            tracked.conversation,
+            tracked.ask,
+            tracked.engine,
+            dead,
+            most_tokens=self._most_tokens,
+            ended=lambda job: self._ended(key),
+        )
+        with self._lock:
+            if self._stopping.is_set():
+                return
+            self._jobs[key] = job
+            self._served[document] = self._served.get(document, 0) + 1
+        tracked.conversation.present({"worker": core_of(tracked.conversation).document.session})
+        job.start()
+
+    def _ended(self, key: tuple[DocumentId, EntryId]) -> None:
+        with self._lock:
+            self._jobs.pop(key, None)
+            tracked = self._tracked.get(key)
+            others = any(document == key[0] for document, _ in self._jobs)
+            if tracked is not None:
+                tracked.claim_at, tracked.alive_at = None, self._clock()
+        if tracked is not None and not others:
+            tracked.conversation.present(None)
+        self._changed.set()
+
+    def _forget(self, key: tuple[DocumentId, EntryId]) -> None:
+        with self._lock:
+            tracked = self._tracked.pop(key, None)
+        if tracked is not None:
+            tracked.unobserve()
