@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
@@ -121,6 +120,8 @@ class Ask:
                 raise TimeoutError(f"Nothing has answered ask {self.id} for {timeout} s. It goes on waiting.")
 
     def __await__(self) -> Generator[Any, None, Entry]:
+        import asyncio  # loads much that a command which reads does not need
+
         async def wait() -> Entry:
             loop, changed = asyncio.get_running_loop(), asyncio.Event()
 

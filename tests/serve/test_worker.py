@@ -243,9 +243,7 @@ def test_of_two_workers_one_answers(open_repo: OpenRepo, relay: str, tmp_path: P
                 worker.kill()
 
 
-def test_an_ask_is_not_taken_over_while_its_holder_may_live(
-    open_repo: OpenRepo, engine: MemoryEngine
-) -> None:
+def test_an_ask_is_not_taken_over_while_its_holder_may_live(open_repo: OpenRepo, engine: MemoryEngine) -> None:
     """Two answers are the worst that a wrong guess brings, and patience keeps it from being made."""
     laptop = open_repo("laptop")
     conversation = laptop.create()

@@ -1,0 +1,234 @@
+"""Commands about answers of models elsewhere: ask for one, see what was asked, and be the one who answers."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import click
+
+import llmcrdt
+from llmcrdt.exceptions import AskFailed, InvalidContent, RelayUnreachable, SyncError
+
+from .completion import conversation_id
+from .models import needed_model
+from .options import (
+    INTERRUPTED,
+    Repos,
+    as_json,
+    cache_dir,
+    entry_json,
+    find,
+    find_entry,
+    print_json,
+    relay_token,
+    trusted,
+)
+from .terminal import safe
+
+relay_url = click.option("--relay", metavar="URL", help='a relay (ws://HOST:PORT) [default: the one of "pair"]')
+
+
+@click.command()
+@conversation_id
+@click.argument("text", required=False)
+@click.option("--model", default="", help='name of a model, or a pattern such as "smol*" [default: any]')
+@click.option("--max-tokens", type=click.IntRange(min=1), help="of the answer, at most")
+@click.option("--temperature", type=click.FloatRange(min=0), help="0 always takes the likeliest token")
+@click.option("--seed", type=int, help="of the random numbers")
+@click.option("--instead-of", metavar="ENTRY", help="ask again for this answer")
+@click.option("--always", is_flag=True, help="it counts whatever is said or changed before it is answered")
+@click.option("--wait/--no-wait", default=True, show_default=True, help="for the answer")
+@click.option("--timeout", type=click.FloatRange(min=0), help="seconds without a word after which to wait no more")
+@relay_url
+@relay_token
+@trusted
+@as_json
+@click.pass_obj
+def ask(
+    repos: Repos,
+    id: str,
+    text: str | None,
+    model: str,
+    max_tokens: int | None,
+    temperature: float | None,
+    seed: int | None,
+    instead_of: str | None,
+    always: bool,
+    wait: bool,
+    timeout: float | None,
+    relay: str | None,
+    token: str | None,
+    ca: Path | None,
+    as_json: bool,
+) -> None:
+    """Say TEXT, and ask a model to answer, wherever one serves this library ("llmcrdt serve"); print the answer as it
+    comes.
+
+    Without TEXT it is asked on what stands there. The ask is kept, and goes out when this device is online. Ctrl-C
+    stops it.
+    """
+    given = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
+    with repos() as repo, contextlib.ExitStack() as stack:
+        conversation = find(repo, id)
+        asked = conversation.ask(
+            text,
+            model=model,
+            settings={name: value for name, value in given.items() if value is not None},
+            valid_while="always" if always else "frame",
+            instead_of=find_entry(conversation, instead_of) if instead_of else None,
+        )
+        link = None
+        if relay is not None or repo.relay is not None:
+            link = stack.enter_context(repo.connect(relay, token, tls=ca))
+        elif wait:
+            click.echo("llmcrdt: No relay is known here; only a worker on this database sees this.", err=True)
+        if not wait:
+            if link is not None:
+                with contextlib.suppress(SyncError):
+                    link.wait_synced(5)
+            _print_ask(asked, as_json)
+            return
+        try:
+            answer = _follow(asked, timeout, as_json)
+        except KeyboardInterrupt:
+            asked.cancel()
+            if link is not None:
+                with contextlib.suppress(SyncError):
+                    link.wait_synced(5)
+            click.echo("llmcrdt: stopped; what was said is kept.", err=True)
+            sys.exit(INTERRUPTED)
+        except TimeoutError:
+            raise AskFailed(
+                f"Nothing came for {timeout:g} s.", "timeout", hint=f'It goes on waiting; "llmcrdt asks {id}" shows it.'
+            ) from None
+        if as_json:
+            print_json({"ask": asked.id, **entry_json(answer)})
+
+
+def _follow(asked: llmcrdt.Ask, timeout: float | None, as_json: bool) -> llmcrdt.Entry:
+    """Print the answer as it grows; anew where another worker began again."""
+    shown, entry = "", None
+    for answer in asked.follow(timeout):
+        if as_json:
+            continue
+        if entry is not None and (answer.id != entry.id or not answer.text.startswith(shown)):
+            click.echo("\n--- another worker answers ---", err=True)
+            shown = ""
+        click.echo(safe(answer.text[len(shown) :]), nl=False)
+        shown, entry = answer.text, answer
+    if not as_json:
+        click.echo()
+    return asked.result(0)
+
+
+@click.command()
+@conversation_id
+@as_json
+@click.pass_obj
+def asks(repos: Repos, id: str, as_json: bool) -> None:
+    """List what models were asked in the conversation ID, oldest first, and what became of it."""
+    with repos() as repo:
+        found = find(repo, id).asks()
+        if as_json:
+            print_json([_ask_json(each) for each in found])
+            return
+        for each in found:
+            _print_ask(each, False)
+
+
+def _print_ask(asked: llmcrdt.Ask, as_json: bool) -> None:
+    if as_json:
+        print_json(_ask_json(asked))
+        return
+    status = asked.status()
+    why = f"  {safe(status.text or status.code)}" if status.state == "failed" else ""
+    answer = f"  {status.answer.id}" if status.answer else ""
+    click.echo(f"{asked.id}  {status.state:9} {safe(asked.model) or 'any model'}{answer}{why}")
+
+
+def _ask_json(asked: llmcrdt.Ask) -> dict[str, Any]:
+    status = asked.status()
+    return {
+        "id": asked.id,
+        "state": status.state,
+        "model": asked.model,
+        "settings": dict(asked.settings),
+        "author": asked.author,
+        "asked_at": asked.asked_at,
+        "valid_while": asked.valid_while,
+        "answer": status.answer.id if status.answer else None,
+        "code": status.code or None,
+        "text": status.text or None,
+    }
+
+
+@click.command()
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    metavar="[NAME=]FILE",
+    help="GGUF file, and the name that asks use; may be given several times [default: as for chat]",
+)
+@click.option("--slots", default=1, show_default=True, type=click.IntRange(1, 16), help="answers of one model at once")
+@click.option("--max-tokens", default=4096, show_default=True, type=click.IntRange(min=1), help="of an answer, at most")
+@click.option(
+    "--drain", default=30.0, show_default=True, type=click.FloatRange(min=0), help="seconds for answers to end"
+)
+@click.option("--invite", help='join a library with an invite; "-" reads it from stdin')
+@cache_dir
+@relay_url
+@relay_token
+@trusted
+@click.pass_obj
+def serve(
+    repos: Repos,
+    models: tuple[str, ...],
+    slots: int,
+    max_tokens: int,
+    drain: float,
+    invite: str | None,
+    cache: Path | None,
+    relay: str | None,
+    token: str | None,
+    ca: Path | None,
+) -> None:
+    """Answer what is asked in this library, on whatever device, with local models. Ctrl-C or SIGTERM ends it: answers
+    under way have --drain seconds, then they are handed over to other workers."""
+    from llmcrdt.serve import Worker
+
+    text = sys.stdin.read().strip() if invite == "-" else invite
+    files = dict(_named(each) for each in models) or {needed_model(None).stem: needed_model(None)}
+    ending = threading.Event()
+    with contextlib.ExitStack() as stack:
+        repo = stack.enter_context(repos(create=True, join=True, invite=text))
+        engines = {name: stack.enter_context(llmcrdt.LlamaEngine(file, cache=cache)) for name, file in files.items()}
+        try:
+            link = stack.enter_context(repo.connect(relay, token, tls=ca))
+            where = link.url
+        except RelayUnreachable:
+            if relay is not None:
+                raise
+            where = "this database alone, for no relay is known here"
+        worker = Worker(repo, engines, slots=slots, most_tokens=max_tokens).start()
+        for name in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(name, lambda *_: ending.set())
+        click.echo(f"Serving {', '.join(safe(name) for name in engines)} to library {repo.library}, at {safe(where)}")
+        while not ending.wait(0.5):
+            pass
+        click.echo(f"Ending: {worker.busy} answers under way", err=True)
+        worker.stop(drain)
+
+
+def _named(given: str) -> tuple[str, Path]:
+    """A model's name and file; the file's own name where none is given."""
+    name, equals, file = given.partition("=")
+    path = Path(file if equals else given)
+    if equals and not name:
+        raise InvalidContent(f"{given!r} names no model.", hint="Give --model NAME=FILE.gguf, or FILE.gguf.")
+    return (name if equals else path.stem), path
