@@ -87,21 +87,21 @@ FORMAT_MUTATIONS = (
         "not self._form.fullmatch(made) or made in self._taken", "not self._form.fullmatch(made)", _CLAUDE,
     ),
     Mutation(
-        "F", "thinking goes out unsigned", "llmcrdt.interop.anthropic:_valid_answer",
+        "F", "thinking goes out unsigned", "anthropic.valid_blocks:valid_answer",
         'block if isinstance(block.get("signature"), str) and isinstance(block.get("thinking"), str) else None',
         "block", _CLAUDE,
     ),
     Mutation(
-        "F", "half of a search goes out", "llmcrdt.interop.anthropic:_Writer._assistant_blocks",
-        "block is None or (lacking and _of_pair(block) in lacking)", "block is None", _CLAUDE,
+        "F", "half of a search goes out", "MessageWriter._assistant_blocks",
+        "block is None or (lacking and pair_id(block) in lacking)", "block is None", _CLAUDE,
     ),
     Mutation(
-        "F", "reasoning ends an answer", "llmcrdt.interop.openai_responses:_Writer._answer",
+        "F", "reasoning ends an answer", "ItemWriter._answer",
         'kept and type_of(kept[-1]) == "reasoning"', "False",
         _RULES + "test_reasoning_that_nothing_follows_is_left_out",
     ),
     Mutation(
-        "F", "ids stay where their reasoning does not", "llmcrdt.interop.openai_responses:_Writer._answer",
+        "F", "ids stay where their reasoning does not", "ItemWriter._answer",
         "elif stripped or self._lacks_reasoning:", "elif False:",
         _DOCUMENTS + "test_reasoning_that_stays_takes_the_ids_after_it_along",
     ),

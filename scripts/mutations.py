@@ -281,11 +281,11 @@ MUTATIONS = (
     ),
     Mutation(
         "O8", "an export has a call that nobody can run", "_is_usable",
-        "bool(_id_and_name(call)[1])", "True",
+        "bool(id_and_name(call)[1])", "True",
         _EXPORT + "test_half_a_call_of_a_stream_that_crashed_is_left_out",
     ),
     Mutation(
-        "O8", "two calls of one exported message share an id", "_with_unique_ids",
+        "O8", "two calls of one exported message share an id", "with_unique_ids",
         "if not name or name in taken:", "if not name:",
         _EXPORT + "test_calls_of_one_message_have_ids_of_their_own",
     ),

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Literal
 
+from ..exceptions import InvalidContent
 from ..ids import DocumentId, EntryId, KeyId
 from .act_writer import ActWriter
 from .acts import ToolClaim, ValidWhile
@@ -388,6 +389,10 @@ class Conversation:
     def observe(self, callback: Callable[[Change], None]) -> Callable[[], None]:
         """Call back after every change, local and remote, in order, from one thread. Returns a function that stops
         it."""
+        if not callable(callback):
+            raise InvalidContent(
+                f"callback is {type(callback).__name__}.", hint="Give a function of one argument, the change."
+            )
         core = self._core
         with core.document.lock:
             core.document.load()

@@ -10,9 +10,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import TracebackType
+from types import NoneType, TracebackType
 from typing import Protocol
 
+from ..arguments import check_type
 from ..crdt.backend import Applied, Edit, Replica, Touched
 from ..exceptions import LLMCRDTError, MalformedUpdate, NewerDocument, RepoClosed
 from ..ids import DocumentId, Random, SessionId, new_session_id
@@ -91,7 +92,9 @@ class Document:
     # the document as bytes
 
     def diff(self, since: bytes | None = None) -> bytes:
-        """All that a replica at ``since`` (its ``version()``) may lack, as one update; everything if None."""
+        """All that a replica at ``since`` (its ``version()``) may lack, as one update; everything if None.
+        Raises InvalidContent."""
+        check_type(since, bytes, NoneType, name="since", hint="Give what version() of the other replica returned.")
         with self._as_bytes:
             return self._replica.diff(since)
 
@@ -103,6 +106,7 @@ class Document:
     def apply(self, update: bytes) -> None:
         """Merge an update from any transport; it is on disk when this returns. Raises MalformedUpdate, and
         OtherDocument for one of another conversation, a fork for instance; nothing is kept."""
+        check_type(update, bytes, name="update", hint="Give the bytes that diff() returned.", error=MalformedUpdate)
         with self._as_bytes:
             applied = self._merge(update)
             if applied.news:

@@ -57,14 +57,22 @@ class EntryStates(dict[EntryId, EntryState]):
         return state
 
 
+def fields_at(entry: EntryId, fields: ReplicaNode | None) -> ReplicaNode:
+    """The fields that stand at a key of the entries. Raises InvalidContent, which names it, where it is no entry."""
+    if not is_entry_id(entry):
+        raise InvalidContent(f"the key {entry[:40]!r} is no id of an entry")
+    if fields is None:
+        raise InvalidContent(f"the key {entry!r} holds a single value where an entry's fields stand")
+    return fields
+
+
 def entry_state_of(
     entry: EntryId,
     fields: ReplicaNode | None,
     address: Callable[[EntryId, str], FieldAddress] = lambda entry, name: NOWHERE,
 ) -> EntryState:
     """Read the fields of one entry. Raises InvalidContent: the entry is malformed (O1)."""
-    if fields is None or not is_entry_id(entry):
-        raise InvalidContent("is not an entry")
+    fields = fields_at(entry, fields)
     if "head" not in fields:
         raise InvalidContent("has no head")
     head = read_head(fields["head"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from ..arguments import check_type
 from ..exceptions import InvalidContent
 from ..ids import EntryId
 from . import schema
@@ -43,7 +44,8 @@ class ConversationReader:
 
     def page(self, last: int, before: Entry | EntryId | None) -> tuple[Entry, ...]:
         """The ``last`` entries of the transcript, or the ones before an entry of it. Loads no replica if the entry
-        index has the answer."""
+        index has the answer. Raises InvalidContent."""
+        check_type(last, int, name="last", hint="Give a number of entries.")
         with self._core.document.lock:
             page = self._core.page(last, before.id if isinstance(before, Entry) else before)
         if page is not None:

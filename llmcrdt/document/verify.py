@@ -15,6 +15,7 @@ from . import schema
 from .encryption import NOWHERE, FieldAddress
 from .entry import TOKENS, HiddenField
 from .entry_fields import erased_of, hidden_of, read_hidden, read_version, versions_of
+from .entry_state import fields_at
 from .head import Head, read_head
 from .order import Order
 
@@ -43,7 +44,11 @@ def verify(
     heads: dict[EntryId, Head] = {}
     for key in replica.keys(schema.ENTRIES):
         entry = EntryId(key)
-        fields = replica.node(schema.ENTRIES, key) or {}
+        try:
+            fields = fields_at(entry, replica.node(schema.ENTRIES, key))
+        except InvalidContent as error:
+            problems.append(Problem(entry, f"takes no part: {error.message}"))
+            continue
         try:
             head = read_head(fields.get("head"))
         except InvalidContent as error:

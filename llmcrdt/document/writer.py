@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from types import NoneType
 from typing import Any, Literal
 
+from ..arguments import check_type
 from ..crdt.backend import Edit
 from ..exceptions import InvalidContent
 from ..ids import EntryId, new_entry_id
@@ -52,6 +54,7 @@ class EntryWriter:
         usage: Mapping[str, JSON] | None = None,
     ) -> Entry:
         """Add an entry at the end of what is visible."""
+        check_type(hidden, Mapping, NoneType, name="hidden", hint='Give fields by name: {"example/token": b"..."}.')
         parts = parts_of(self.keep_blobs(content), role)
         if call is not None and role != "tool":
             raise InvalidContent(f"An entry of role {role} answers no call.", hint='Use append("tool", ..., call=...).')
@@ -237,6 +240,10 @@ class EntryWriter:
     ) -> Head:
         if role not in ROLES:
             raise InvalidContent(f"{role!r} is not a role.", hint=f"Use one of {', '.join(ROLES)}.")
+        check_type(
+            frame, Transcript, NoneType, name="frame", hint="Pass conv.transcript(), as it was when it was sent."
+        )
+        check_type(model, Mapping, NoneType, name="model", hint='Give facts by name: {"name": "..."}.')
         document, view = self._core.document, self._core.view
         tips = view.order.now().tips
         old = view.states[view.find(instead_of)].head if instead_of is not None else None

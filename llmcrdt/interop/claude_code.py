@@ -1,7 +1,7 @@
 """``claude-code``: the sessions of Claude Code, a file of lines each.
 
 A line is an event with a ``uuid`` and a ``parentUuid``, so that a file holds a tree. Messages are those of the
-Messages API, whose reader (``anthropic.py``) reads them; the model's is written a block at a time, in lines with one
+Messages API, whose reader (``anthropic``) reads them; the model's is written a block at a time, in lines with one
 ``message.id``. Results of calls that run at the same time hang on the lines of their calls, which is no branch: they
 follow the whole message, one after the other.
 

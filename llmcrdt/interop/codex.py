@@ -1,7 +1,7 @@
 """``codex``: the rollouts of Codex, a file of lines for each session.
 
 A line is ``{"timestamp", "type", "payload"}``. Those of type ``response_item`` are items of the Responses API, whose
-reader (``openai_responses.py``) reads them; ``session_meta`` names the session and its instructions, ``turn_context``
+reader (``openai_responses``) reads them; ``session_meta`` names the session and its instructions, ``turn_context``
 the model. In older files the first line is the session, and each other one an item.
 
 Events for a screen, contexts, compactions and all else are kept and not shown.

@@ -1,4 +1,5 @@
-"""The contract of a format: a provider's JSON <-> entries. One file a format, and one line in ``registry.py``.
+"""The contract of a format: a provider's JSON <-> entries. One file a format, or a package
+where it takes more (``reading``, ``writing``), and one line in ``registry.py``.
 
 A conversation in a provider's JSON is a list of items (messages, contents, items), alone or as a member of an object.
 ``Format.drafts`` makes entries of the items, one at a time; ``Format.write`` makes a list, and a request, of any

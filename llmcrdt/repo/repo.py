@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
+from types import NoneType, TracebackType
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..arguments import check_type
 from ..at_exit import end_at_exit
 from ..crdt.registry import DEFAULT, backend
 from ..document.conversation import Conversation, core_of
@@ -126,7 +127,7 @@ class Repo:
 
     def create(self, title: str = "", *, fill: Callable[[Conversation], None] | None = None) -> Conversation:
         """A new conversation, listed in the library. ``fill`` writes its first entries: all of them are kept, or, if it
-        raises, there is no conversation."""
+        raises, there is no conversation. Raises InvalidContent."""
 
         def write(conversation: Conversation, created_at: float) -> None:
             with conversation.batch():
@@ -138,6 +139,7 @@ class Repo:
 
     def _create(self, title: str, write: Callable[[Conversation, float], None]) -> Conversation:
         """A new conversation, whose document ``write`` writes; it is told when the conversation was created."""
+        check_type(title, str, name="title", hint="Give the title as text; '' is none.")
         with self._lock:
             id_ = new_document_id(self._core.resources.random)
             created_at = self._core.resources.clock()
@@ -210,6 +212,8 @@ class Repo:
 
     def list(self, limit: int = 50, before: str | None = None) -> Sequence[Listing]:
         """Conversations, youngest first, without loading any. ``before``: the last id of the page before."""
+        check_type(limit, int, name="limit", hint="Give a number of conversations.")
+        check_type(before, str, NoneType, name="before", hint="Give the last id of the page before.")
         self._core.listing.refresh()
         return [
             Listing(DocumentId(r.id), r.title, r.created_at, r.archived)
@@ -218,6 +222,7 @@ class Repo:
 
     def rename(self, id: str, title: str) -> None:
         """Give a conversation another title, on every device."""
+        check_type(title, str, name="title", hint="Give the title as text; '' is none.")
         self._core.library.put(self.get(id).id, title=title)
 
     def archive(self, id: str, archived: bool = True) -> None:
@@ -244,8 +249,11 @@ class Repo:
         Only entries of transcripts, unless ``elsewhere``. Deleted, erased or hidden words are never found.
         Conversations into which something was merged since the last look are read first, for ``wait`` seconds where
         there are many (None: all of them); the rest is read in the background, and nothing of it is found before.
-        ``unread`` of the result says how many these are: after a first sync there may be thousands.
+        ``unread`` of the result says how many these are: after a first sync there may be thousands. Raises
+        InvalidContent.
         """
+        check_type(text, str, name="text", hint="Give the words to find.")
+        check_type(limit, int, name="limit", hint="Give a number of hits.")
         self._core.listing.refresh()
         unread = self._core.documents.indexing.refresh(wait)
         hits = Hits()
@@ -278,6 +286,9 @@ class Repo:
         from .sync_source import SyncSource
 
         self._core.check_open()
+        check_type(
+            url, str, NoneType, name="url", hint="Give an address such as ws://127.0.0.1:8765.", error=RelayUnreachable
+        )
         if url is None:
             known = self.relay
             if known is None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from ..exceptions import NewerDatabase, NotADatabase, RepoClosed, StoreError
 from ..files import sync_folder
-from .file_version import APPLICATION_ID, DONE, MIGRATION_SET, NAMES
+from .file_version import APPLICATION_ID, BACKUP_DIGEST, DONE, MIGRATION_SET, NAMES
 
 _PATIENCE_MS = 30_000  # how long a write waits for another process that writes
 _CREATION = 1.0  # seconds that another process may take from a new file to its tables
@@ -98,6 +98,8 @@ class Connection:
             )
         if done != set(NAMES):
             self._do_steps()
+        if self.one("SELECT count(*) FROM settings WHERE name = ?", BACKUP_DIGEST):
+            self.db.execute("DELETE FROM settings WHERE name = ?", [BACKUP_DIGEST])  # from now on rows change
         self._creation.end()
 
     def _steps_done(self) -> set[str]:

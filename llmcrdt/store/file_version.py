@@ -4,6 +4,9 @@ from __future__ import annotations
 
 APPLICATION_ID = 0x6C6C6D63  # "llmc": tells our files from other people's SQLite files
 
+BACKUP_DIGEST = "backup"
+"""The setting of a copy that nobody has opened yet: a digest of its rows."""
+
 MIGRATION_SET = "llmcrdt"
 
 NAMES = ("m001_documents", "m002_tables", "m003_no_indexed", "m004_relay_tasks", "m005_no_copies")

@@ -124,6 +124,22 @@ def test_verify_names_the_entry_that_was_tampered_with(open_repo: OpenRepo, chan
     assert problems[0].entry == (answer.id if change == "frame" else user.id)
 
 
+def test_a_key_that_is_no_entry_is_named_by_the_transcript_and_by_verify(open_repo: OpenRepo) -> None:
+    conversation = open_repo("laptop").create()
+    conversation.append("user", "fine")
+    stranger = pycrdt.Doc()
+    stranger.apply_update(conversation.diff())
+    shared = stranger.get("entries", type=pycrdt.Map)
+    shared[""], shared["no id"], shared["C" * 16] = pycrdt.Map({}), pycrdt.Map({"head": "{}"}), "text"
+    conversation.apply(stranger.get_update())
+    malformed = conversation.transcript().malformed
+    assert set(malformed) == {"", "no id", "C" * 16}
+    assert all(repr(key) in reason for key, reason in malformed.items())
+    assert {p.entry: p.what for p in conversation.verify()} == {
+        key: f"takes no part: {reason}" for key, reason in malformed.items()
+    }
+
+
 # ---------------------------------------------------------------- what a stranger writes stops nothing
 
 STRANGER = "S" * 16

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
+import sqlite3
 import stat
 import threading
 from collections.abc import Callable
@@ -128,3 +131,48 @@ def test_what_is_no_database_or_is_damaged_is_not_copied(tmp_path: Path, make: C
 def test_a_folder_that_is_not_there_is_a_clear_error(tmp_path: Path) -> None:
     with llmcrdt.open(tmp_path / "a.db") as repo, pytest.raises(StoreError, match="can't be written"):
         repo.backup(tmp_path / "nowhere" / "copy.db")
+
+
+def test_a_backup_with_a_bit_that_flipped_in_a_row_or_an_index_is_not_restored(tmp_path: Path) -> None:
+    with llmcrdt.open(tmp_path / "a.db") as repo:
+        conv = repo.create("Trip")
+        for n in range(40):
+            conv.append("user", f"words {n} " * 20)
+        repo.backup(tmp_path / "copy.db")
+    whole = (tmp_path / "copy.db").read_bytes()
+    rows = _rows(tmp_path / "copy.db")
+    rng, refused, changed = random.Random(7), 0, 0
+    for n in range(120):
+        at = rng.randrange(100, len(whole))
+        (tmp_path / "bent.db").write_bytes(whole[:at] + bytes([whole[at] ^ 1 << rng.randrange(8)]) + whole[at + 1 :])
+        with contextlib.suppress(NotADatabase, StoreError):
+            copy_repo(tmp_path / "bent.db", tmp_path / f"restored{n}.db")
+        if (tmp_path / f"restored{n}.db").exists():
+            changed += _rows(tmp_path / f"restored{n}.db") != rows
+        else:
+            refused += 1
+    assert refused > 20, "the others are where nothing stands"
+    assert changed == 0
+
+
+def test_a_backup_that_somebody_wrote_in_is_restored_as_it_is(tmp_path: Path) -> None:
+    with llmcrdt.open(tmp_path / "a.db") as repo:
+        conv = repo.create("Trip")
+        conv.append("user", "Hello")
+        repo.backup(tmp_path / "copy.db")
+    copy_repo(tmp_path / "copy.db", tmp_path / "again.db")
+    with llmcrdt.open(tmp_path / "copy.db") as copy:
+        copy.get(conv.id).append("user", "And now?")
+    copy_repo(tmp_path / "copy.db", tmp_path / "restored.db")
+    for name, texts in (("again", ["Hello"]), ("restored", ["Hello", "And now?"])):
+        with llmcrdt.open(tmp_path / f"{name}.db") as restored:
+            assert [entry.text for entry in restored.get(conv.id).transcript()] == texts
+
+
+def _rows(path: Path) -> list[tuple[object, ...]]:
+    """All that the tables of a file hold."""
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.text_factory = bytes
+        tables = "SELECT name FROM sqlite_schema WHERE type = 'table' AND sql NOT LIKE 'CREATE VIRTUAL%' ORDER BY name"
+        names = [name.decode() for (name,) in db.execute(tables)]
+        return [row for name in names for row in db.execute(f'SELECT * FROM "{name}"')]

@@ -1,0 +1,139 @@
+"""The format ``openai-responses``: its rules, its files from outside, and whole requests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import ClassVar
+
+from ...document.canonical import JSON
+from ...document.entry import Entry
+from ...document.repairs import with_results
+from ...document.summaries import is_shown
+from ..format import Answer, Format, Outline, ReadBlob, Reader, Rule, Survey, Written
+from ..hiding import type_of
+from ..json_input import list_at, object_at, text_at
+from ..native import mapping
+from ..turns import CONTINUE, NO_PARAMETERS, Function, functions, name_for, outline_of_input, settings_of
+from .parts import INPUT, PIECES, PLACES, is_output, is_result
+from .reading import ItemReader
+from .writing import ItemWriter, calls_of
+
+_HANDLES = ("previous_response_id", "conversation", "stream_id")
+
+
+class OpenAIResponses(Format):
+    """The Responses API."""
+
+    name = "openai-responses"
+    provider = "openai"
+    member: ClassVar[str] = "input"
+    rules = (
+        Rule(
+            "every call gets one output",
+            "No tool output found for function call",
+            "a missing output is made up, in the form of the call's kind",
+        ),
+        Rule(
+            "an output follows its call",
+            "No tool call found for function call output with call_id",
+            "it becomes a message of the user's",
+        ),
+        Rule("ids of calls differ", "Duplicate call_id", "a new id", quoted=False),
+        Rule("ids of calls are short", "string too long", "a new id"),
+        Rule("names of functions have a form", "Expected a string that matches the pattern", "other signs become _"),
+        Rule(
+            "reasoning stands before an item",
+            "of type 'reasoning' was provided without its required following item",
+            "reasoning that nothing follows is left out",
+        ),
+        Rule(
+            "items go with their reasoning",
+            "was provided without its required 'reasoning' item",
+            "where reasoning does not go out, the ids of the items after it don't either",
+        ),
+        Rule("reasoning is whole", "Missing required parameter: 'id' or 'encrypted_content'", "left out", quoted=False),
+        Rule("ids of items differ", "Duplicate item found with id", "the second one goes without"),
+        Rule("compaction is whole", "Missing required parameter: 'encrypted_content'", "left out"),
+        Rule(
+            "a compaction trigger is last", "compaction_trigger must be the final input item", "left out", quoted=False
+        ),
+        Rule("references name an item", "Missing required parameter: 'id'", "left out"),
+        Rule("programs are whole", "Missing required parameter: 'fingerprint'", "left out"),
+        Rule("there is an input", "One of 'input' or 'previous_response_id'", "a turn of the user's is made up"),
+        Rule("pieces stand on their side", "Invalid value: content type", "left out, or a note about it", quoted=False),
+    )
+
+    @property
+    def hidden_names(self) -> tuple[str, ...]:
+        return tuple(sorted({place.name for place in PLACES}))
+
+    # -- reading
+
+    def detect(self, about: Survey) -> int:
+        if about.base == "input" or (not about.listed and isinstance(about.whole.get("input"), str)):
+            return 90
+        if about.base is not None or not about.listed:
+            return 0
+        for item in about.sample:
+            pieces = mapping(item).get("content")
+            kinds = [type_of(piece) for piece in pieces] if isinstance(pieces, list) else []
+            known = is_output(item, False) and "role" not in mapping(item)
+            if known or is_result(item) or type_of(item) in ("message", *INPUT) or {*kinds} & {*PIECES}:
+                return 90
+        return 0
+
+    def outline(self, about: Survey, provider: str | None = None) -> Outline:
+        hint = "Pass the list of items, or a text."
+        return outline_of_input(about, provider or self.provider, self.key, "instructions", _read_tools, hint)
+
+    def reader(self, outline: Outline) -> Reader:
+        return ItemReader(outline)
+
+    def answer(self, response: Mapping[str, JSON]) -> Answer:
+        output = list_at(response.get("output"), "output")
+        items = [(f"output[{i}]", object_at(item, f"output[{i}]")) for i, item in enumerate(output)]
+        finish = mapping(response.get("incomplete_details")).get("reason") or response.get("status")
+        return Answer(items, response.get("model"), response.get("usage"), finish)
+
+    # -- writing
+
+    def write(self, entries: Sequence[Entry], *, model: str | None, read_blob: ReadBlob) -> Written:
+        answers = [entry for entry in entries if entry.role == "assistant"]
+        apart = {entry.id for before, entry in pairwise(answers) if not is_shown(before)}
+        writer = ItemWriter(read_blob, apart)
+        for item in with_results(filter(is_shown, entries), calls_of):
+            writer.add(item)
+        settings = settings_of(entries, self.key)
+        body: dict[str, JSON] = {name: value for name, value in settings.whole.items() if name not in _HANDLES}
+        body |= {"model": model} if model else {}
+        if writer.instructions is not None:
+            body["instructions"] = writer.instructions
+        own = settings.own_tools
+        are_own = isinstance(own, list) and all(type_of(tool) for tool in own)
+        tools = own if are_own else [_tool(function) for function in functions(settings.tools)]
+        if tools:
+            body["tools"] = tools
+        log = writer.finished()
+        body["input"] = log or [{"role": "user", "content": CONTINUE}]
+        if writer.is_text and len(log) == 1 and isinstance(log[0]["content"], str):
+            body["input"] = log[0]["content"] or CONTINUE
+        return Written(log, body)
+
+
+def _read_tools(tools: JSON) -> list[JSON]:
+    made: list[JSON] = []
+    for i, tool in enumerate(list_at(tools, "tools")):
+        if object_at(tool, f"tools[{i}]").get("type") == "function":
+            name = text_at(tool.get("name"), f"tools[{i}].name")
+            description = tool.get("description")
+            described = description if isinstance(description, str) else None
+            made.append(Function(name, described, tool.get("parameters")).as_chat())
+    return made
+
+
+def _tool(function: Function) -> dict[str, JSON]:
+    described = {} if function.description is None else {"description": function.description}
+    parameters = function.parameters if isinstance(function.parameters, dict) else dict(NO_PARAMETERS)
+    name = name_for(function.name)
+    return {"type": "function", "name": name, **described, "parameters": parameters, "strict": False}
