@@ -40,6 +40,7 @@ Each says what happened and, in ``hint``, what to do next. Catch the branch you 
     │   ├── DecodeFailed            llama.cpp refused a batch
     │   └── EngineClosed            used after close()
     └── FormatError               JSON or a conversation in another format that can't be read (also a ValueError)
+        └── ResponseFailed          the provider gave up in the middle of its answer (``error``)
 """
 
 from __future__ import annotations
@@ -223,3 +224,12 @@ class EngineClosed(EngineError):
 
 class FormatError(LLMCRDTError, ValueError):
     """JSON, or a conversation in another format, that can't be read."""
+
+
+class ResponseFailed(FormatError):
+    """The provider gave up in the middle of its answer; what came before is kept, as a stopped entry. ``error``: all
+    that the provider said about it."""
+
+    def __init__(self, message: str, error: object = None) -> None:
+        super().__init__(f"The provider gave up: {message}", hint="Send the request again.")
+        self.error = error

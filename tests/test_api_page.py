@@ -47,12 +47,14 @@ def things(open_repo: OpenRepo) -> dict[str, object]:
     present = llmcrdt.Present(1, {})
     target, field = llmcrdt.Target("p"), llmcrdt.FieldReport(entry.id, "p/x")
     request, ask = conversation.messages("openai-chat"), conversation.ask(valid_while="always")
+    answer = conversation.stream_response(request, [])
     made = (repo, conversation, conversation.transcript(), entry, stream, present, claim, change, hidden, erased)
-    return {type(thing).__name__: thing for thing in (*made, target, field, request, ask)}
+    return {type(thing).__name__: thing for thing in (*made, target, field, request, answer, ask)}
 
 
 NAMES = (
     "Repo Conversation Transcript Entry Stream Present ToolClaim Ask Change Elsewhere Erased Target FieldReport Request"
+    " StreamedResponse"
 )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Literal
 
@@ -24,9 +24,10 @@ from .presence import Present
 from .reader import ConversationReader
 from .request import Request
 from .stream import Stream
+from .streamed_response import Piece, StreamedResponse
 from .transcript import Transcript
 from .verify import Problem
-from .writer import Content, EntryWriter, Hidden
+from .writer import Content, EntryWriter, Hidden, check_request
 
 
 class Conversation:
@@ -211,6 +212,39 @@ class Conversation:
         one request are alternatives. Raises FormatError for what is no answer, and appends nothing.
         """
         return self._entries.append_response(request, response, sent=sent, sealed=sealed, author=author)
+
+    def stream_response(
+        self,
+        request: Request,
+        events: Iterable[Piece] | AsyncIterable[Piece],
+        *,
+        sent: JSON | bytes = None,
+        sealed: bool = False,
+        author: str | None = None,
+        interval: float | None = None,
+    ) -> StreamedResponse:
+        """Append a provider's answer to a request of ``messages`` while it streams in: others see text and reasoning
+        grow, and the sealed entry is the one that ``append_response`` makes of the whole answer.
+
+        ``events``: the body of the response in pieces of bytes, cut anywhere, or its events as JSON objects; an
+        iterable, or an async one. ``interval``: as of ``stream``; all else as of ``append_response``. Nothing is read
+        before the result is: iterate over it, or call its ``result()``. An entry that ended early is "stopped".
+        """
+        check_request(request)
+
+        def begin(model: Mapping[str, JSON], name: str) -> Stream:
+            return self.stream(
+                "assistant",
+                frame=request.frame,
+                instead_of=request.instead_of,
+                model=model,
+                author=name if author is None else author,
+                sent=request.body if sent is None else sent,
+                renderer=request.renderer,
+                interval=interval,
+            )
+
+        return StreamedResponse(begin, self._core.host.formats.stream(request), events, sealed=sealed)
 
     def stream(
         self,

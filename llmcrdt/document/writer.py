@@ -72,11 +72,7 @@ class EntryWriter:
         self, request: Request, response: JSON | bytes, *, sent: JSON | bytes, sealed: bool, author: str | None
     ) -> Entry:
         """Add a provider's answer to a request."""
-        if not isinstance(request, Request):
-            raise InvalidContent(
-                f"{type(request).__name__} is no request of conv.messages.",
-                hint="Pass the whole request that it gave.",
-            )
+        check_request(request)
         said = self._core.host.formats.response(request, response)
         return self.append(
             "assistant",
@@ -391,6 +387,14 @@ def _computed(head: Head, sent: JSON | bytes, renderer: str) -> Head:
     assumed = head.frame.assumed and sent is None
     hash_ = None if sent is None else sent_hash(sent)
     return replace(head, frame=replace(head.frame, sent=hash_, renderer=renderer, assumed=assumed))
+
+
+def check_request(request: Request) -> None:
+    """Raises InvalidContent for what is no request."""
+    if not isinstance(request, Request):
+        raise InvalidContent(
+            f"{type(request).__name__} is no request of conv.messages.", hint="Pass the whole request that it gave."
+        )
 
 
 def _check_answers(head: Head) -> None:

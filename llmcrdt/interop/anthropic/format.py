@@ -12,6 +12,7 @@ from ..format import Answer, Format, Outline, ReadBlob, Reader, Rule, Survey, Wr
 from ..hiding import type_of
 from ..json_input import bad, list_at, object_at, text_at
 from ..native import mapping
+from ..streams.anthropic import AnthropicStream
 from ..turns import CONTINUE, NO_PARAMETERS, Function, functions, name_for, settings_of, tools_config
 from .cache_points import MAX_CACHE_POINTS, with_cache_points
 from .parts import ASSISTANTS, CONTAINER, PLACES, ROLES, blocks_of
@@ -120,6 +121,9 @@ class Anthropic(Format):
         told = ("model", "usage", "stop_reason")
         message = {key: value for key, value in response.items() if key not in told}
         return Answer([("", message)], *(response.get(key) for key in told))
+
+    def stream(self) -> AnthropicStream:
+        return AnthropicStream()
 
     # -- writing
 

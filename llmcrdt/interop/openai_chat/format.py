@@ -13,6 +13,7 @@ from ..format import Answer, Format, Outline, ReadBlob, Rule, Survey, Written, o
 from ..hiding import ANY, Place, restore
 from ..json_input import bad, list_at, object_at, text_at
 from ..native import mapping
+from ..streams.chat import ChatStream
 from .parts import EXTRA, MEMBER, is_config, role_as_type, role_of
 from .reading import ChatReader, read_tools
 from .writing import (
@@ -86,6 +87,9 @@ class ChatFormat(Format):
         message = object_at(choice.get("message"), "choices[0].message")
         finish = choice.get("finish_reason")
         return Answer([("choices[0].message", message)], response.get("model"), response.get("usage"), finish)
+
+    def stream(self) -> ChatStream:
+        return ChatStream([place.path[0] for place in self.places if len(place.path) == 1])
 
     def write(self, entries: Sequence[Entry], *, model: str | None, read_blob: ReadBlob) -> Written:
         messages = self.messages(entries, read_blob)

@@ -14,6 +14,7 @@ from ..format import Answer, Format, Outline, ReadBlob, Reader, Rule, Survey, Wr
 from ..hiding import type_of
 from ..json_input import list_at, object_at, text_at
 from ..native import mapping
+from ..streams.responses import ResponsesStream
 from ..turns import CONTINUE, NO_PARAMETERS, Function, functions, name_for, outline_of_input, settings_of
 from .parts import INPUT, PIECES, PLACES, is_output, is_result
 from .reading import ItemReader
@@ -95,6 +96,9 @@ class OpenAIResponses(Format):
         items = [(f"output[{i}]", object_at(item, f"output[{i}]")) for i, item in enumerate(output)]
         finish = mapping(response.get("incomplete_details")).get("reason") or response.get("status")
         return Answer(items, response.get("model"), response.get("usage"), finish)
+
+    def stream(self) -> ResponsesStream:
+        return ResponsesStream()
 
     # -- writing
 
