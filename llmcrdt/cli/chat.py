@@ -20,7 +20,8 @@ from ..document.entry import Entry
 from ..document.observers import Change
 from ..engine.base import Engine
 from ..exceptions import EntryNotFound, LLMCRDTError, NotSealed
-from ..generation.generation import Generation, generate
+from ..generation.generate import generate
+from ..generation.generation import Generation
 from ..generation.plan import plan
 from ..ids import EntryId
 from .terminal import heading, print_entry, safe

@@ -1,195 +1,151 @@
-"""One turn: transcript -> token ids -> plan -> KV state -> sampled tokens -> the document.
+"""Generation: an answer under way, for those who read it and wait for it.
 
 A generation only reads and appends through the document: to everybody else it is one more writer. It runs on a thread
-of its own; the engine's thread never waits for a disk.
+of its own, and ends with it; the engine's thread never waits for a disk.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import hashlib
-import queue
-import secrets
 import threading
-import time
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import replace
-from typing import Any, Literal
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any, Protocol, TypeVar
 
 from ..at_exit import end_at_exit
-from ..document.ask import Ask
-from ..document.canonical import JSON, canonical_json
 from ..document.conversation import Conversation, core_of
-from ..document.entry import Entry, Part
-from ..document.frame import Frame, sent_hash
-from ..document.stream import Stream
-from ..engine.base import Engine, Event, Failed, Finished, Progress, Run, Sampled, Sampling, Started
-from ..exceptions import EngineClosed, LLMCRDTError, TemplateFailed
-from ..ids import EntryId
-from ..prompt.answer import Answer
-from ..prompt.messages import RENDERER, settings
-from ..prompt.token_log import TOKENS, Prompt, TokenLog, entry_ends, prompt_ids, token_field
-from ..prompt.tool_calls import TOOL_FORMATS, Piece, ToolFormat, tool_format
-from ..repo.kv_caches import forget_erased
-from .options import DEFAULT_MAX_TOKENS, Busy, GenerationOptions, check_tools, recorded
-from .plan import basis
-from .prefetch import attach
+from ..document.entry import Entry
+from .events import Ended, GenerationEvent, GenerationStats, Report, TextDelta
+from .options import Busy
 
 
-def generate(
-    conversation: Conversation,
-    engine: Engine,
-    *,
-    max_tokens: int = DEFAULT_MAX_TOKENS,
-    temperature: float = 0.8,
-    top_k: int = 40,
-    top_p: float = 0.95,
-    min_p: float = 0.05,
-    repeat_penalty: float = 1.0,
-    repeat_last_n: int = 64,
-    presence_penalty: float = 0.0,
-    frequency_penalty: float = 0.0,
-    logit_bias: Mapping[int, float] | None = None,
-    grammar: str = "",
-    json_schema: Mapping[str, JSON] | str = "",
-    top_logprobs: int = 0,
-    tools: ToolFormat | Literal["auto", "off"] = "auto",
-    seed: int | None = None,
-    stop: Sequence[str] = (),
-    instead_of: Entry | EntryId | None = None,
-    author: str | None = None,
-    interval: float | None = None,
-    busy: Busy = "enqueue",
-    warm: bool = True,
-    token_log: bool = True,
-    ask: Ask | None = None,
-) -> Generation:
-    """Let a model answer; others see the answer grow. Returns at once, started.
+class Answering(Protocol):
+    """Whoever computes one answer."""
 
-    ``busy``: what to do while this process generates in this conversation already. "enqueue": wait, then answer on the
-    transcript as it is by then. "restart": stop the other one, keep what it said, then answer. "branch": answer at
-    once, on what is sealed, beside the other one. ``instead_of``:
-    answer again on the frame of that answer. ``seed``: None draws one; it is recorded. ``stop``: texts that end the
-    answer, and are left out of it. ``grammar`` (GBNF) or ``json_schema``: what the answer must look like.
-    ``logit_bias``: token id -> what to add to its logit. ``top_logprobs``: how likely each token was, and so many
-    others, is put in ``gen.stats["logprobs"]``. ``tools``: how tool calls are told from text; "auto" goes by the
-    model's template, where the conversation offers tools; a template that prints no tools is then refused, while "off"
-    answers without them, and a named format leaves it to the prompt to tell of them. ``interval``: seconds between two
-    writes to the document, as in ``Conversation.stream``.
-    ``warm``: from now on, as long as both are open, what other devices write in this conversation is evaluated when it
-    arrives (``llmcrdt.prefetch``). ``token_log``: whether what a model has seen stays as it saw it; otherwise all is
-    rendered and tokenized anew, and a template may strip reasoning. ``ask``: the ask that is answered
-    (``Conversation.asks``).
-    ``result()`` and iterating raise what goes wrong; ``tools`` that are no format raise InvalidContent at once.
-    """
-    check_tools(tools)
-    drawn = secrets.randbits(31) if seed is None else seed
-    sampling = Sampling(
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        min_p=min_p,
-        repeat_penalty=repeat_penalty,
-        repeat_last_n=repeat_last_n,
-        presence_penalty=presence_penalty,
-        frequency_penalty=frequency_penalty,
-        logit_bias=dict(logit_bias or {}),
-        grammar=grammar,
-        json_schema=json_schema if isinstance(json_schema, str) else canonical_json(dict(json_schema)),
-        top_logprobs=top_logprobs,
-        seed=drawn,
-    )
-    options = GenerationOptions(
-        sampling, max_tokens, tuple(stop), tools, instead_of, author, interval, busy, warm, token_log, ask
-    )
-    return Generation(conversation, engine, options)
+    stats: GenerationStats
+
+    @property
+    def name(self) -> str:
+        """The name of the model."""
+        ...
+
+    def compute(self, report: Report) -> Entry:
+        """Compute it, and write it into the document; ``report`` hears of it. Called once, on the generation's thread.
+        Raises what goes wrong; what was said by then is sealed as failed, or anybody may seal it."""
+        ...
+
+    def cancel(self) -> None:
+        """Stop; ``compute`` then returns what was said, sealed as stopped. Any thread, any time."""
+        ...
 
 
 class Generation:
     """A generation under way. ``for piece in gen``, ``async for piece in gen``: the answer's text as it comes, from the
-    beginning. ``gen.result()``, ``await gen``: the sealed entry. ``gen.cancel()`` stops it and keeps what was said."""
+    beginning. ``gen.events()``: the same as typed events, with reasoning, tool calls and usage. ``gen.result()``,
+    ``await gen``: the sealed entry. ``gen.cancel()`` stops it and keeps what was said.
 
-    def __init__(self, conversation: Conversation, engine: Engine, options: GenerationOptions) -> None:
+    It is stopped too when its reader goes away: when the last one who reads ``async for``, ``events()`` or awaits it
+    leaves before the end (``break``, an iterator that is closed, a task that is cancelled), and nobody else reads or
+    waits. Who leaves a plain ``for piece in gen`` does not stop it, nor does a ``result(timeout)`` that is over.
+    """
+
+    def __init__(self, conversation: Conversation, answering: Answering, busy: Busy) -> None:
         """Starts it, on a thread of its own."""
-        self._conversation, self._engine, self._options = conversation, engine, options
+        self._conversation, self._answering, self._busy = conversation, answering, busy
         self._changed = threading.Condition()
-        self._pieces: list[str] = []
+        self._events: list[GenerationEvent] = []
         self._done = False
         self._entry: Entry | None = None
         self._error: BaseException | None = None
         self._listeners: list[Callable[[], None]] = []
-        self._run: Run | None = None
-        self._stream: Stream | None = None
-        self._cancelled = False
-        self.stats: dict[str, Any] = {}
-        """Counts and seconds: total, reused, evaluated, sampled, time_to_first_token, ...; filled in as it goes.
-
-        ``progress``: tokens of the prompt evaluated so far, of so many, in a long prefill. ``tool_format``: how the
-        answer is read for tool calls, or None. ``logprobs``: if asked for, for each sampled token its id, its log
-        probability, and those of the likeliest.
-        """
-        self._begun = time.monotonic()
-        core_of(conversation).turn.begin(self, cancel_others=options.busy == "restart")
+        self._readers = 0
+        core_of(conversation).turn.begin(self, cancel_others=busy == "restart")
         self._thread = threading.Thread(target=self._work, name="llmcrdt-generation", daemon=True)
         end_at_exit(self, stop=Generation.cancel, finish=lambda self, seconds: self._thread.join(seconds))
         self._thread.start()
 
+    @property
+    def stats(self) -> GenerationStats:
+        """Counts and seconds: total, reused, evaluated, sampled, time_to_first_token, ...; filled in as it goes."""
+        return self._answering.stats
+
     def cancel(self) -> None:
         """Stop. The answer so far is kept, sealed as stopped; ``result()`` returns it. Harmless when it is over."""
-        with self._changed:
-            self._cancelled = True
-            run = self._run
-        if run is not None:
-            run.cancel()
+        self._answering.cancel()
 
     def result(self, timeout: float | None = None) -> Entry:
         """Wait for the sealed entry. Raises what went wrong, and TimeoutError."""
-        with self._changed:
+        with self._reading(stop=False), self._changed:
             if not self._changed.wait_for(lambda: self._done, timeout):
                 raise TimeoutError(f"The generation is not over after {timeout} s.")
         return self._outcome()
 
     def done(self) -> bool:
+        """Whether it is over."""
         with self._changed:
             return self._done
 
-    def __iter__(self) -> Iterator[str]:
-        at = 0
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda at=at: self._done or len(self._pieces) > at)  # type: ignore[misc]
-                pieces, done = self._pieces[at:], self._done
-            yield from pieces
-            at += len(pieces)
-            if done:
-                self._outcome()
-                return
+    def events(self) -> Events:
+        """All that happens, as typed events from the beginning; for ``for`` and ``async for``."""
+        return Events(self)
 
-    async def __aiter__(self) -> AsyncIterator[str]:
-        at = 0
-        while True:
-            news = self._next_news()
-            with self._changed:
-                pieces, done = self._pieces[at:], self._done
-            for piece in pieces:
-                yield piece
-            at += len(pieces)
-            if done:
-                self._outcome()
-                return
-            await news
+    def __iter__(self) -> Iterator[str]:
+        for event in self._read(stop=False):
+            if isinstance(event, TextDelta):
+                yield event.text
+
+    def __aiter__(self) -> AsyncReader[str]:
+        return AsyncReader(self, lambda event: event.text if isinstance(event, TextDelta) else None)
 
     def __await__(self) -> Generator[Any, None, Entry]:
         async def wait() -> Entry:
-            while True:
-                news = self._next_news()
-                if self.done():
-                    return self._outcome()
-                await news
+            with self._reading(stop=True):
+                while True:
+                    news = self._next_news()
+                    if self.done():
+                        return self._outcome()
+                    await news
 
         return wait().__await__()
+
+    def _read(self, *, stop: bool) -> Generator[GenerationEvent]:
+        """The events from the beginning; ``stop``: who leaves stops the generation."""
+        at = 0
+        with self._reading(stop=stop):
+            while True:
+                with self._changed:
+                    self._changed.wait_for(lambda at=at: self._done or len(self._events) > at)  # type: ignore[misc]
+                events, done = self._since(at)
+                yield from events
+                at += len(events)
+                if done:
+                    self._outcome()
+                    return
+
+    @contextmanager
+    def _reading(self, *, stop: bool) -> Iterator[None]:
+        """Somebody reads or waits. ``stop``: they stop the generation if they are the last to leave it."""
+        self._enter()
+        try:
+            yield
+        finally:
+            self._leave(stop=stop)
+
+    def _enter(self) -> None:
+        with self._changed:
+            self._readers += 1
+
+    def _leave(self, *, stop: bool) -> None:
+        with self._changed:
+            self._readers -= 1
+            left_alone = stop and not self._done and not self._readers
+        if left_alone:
+            self.cancel()
+
+    def _since(self, at: int) -> tuple[Sequence[GenerationEvent], bool]:
+        """The events from this one on, and whether there will be no more."""
+        with self._changed:
+            return self._events[at:], self._done
 
     def _next_news(self) -> asyncio.Future[None]:
         """A future of the running loop that the next change ends."""
@@ -214,10 +170,10 @@ class Generation:
         assert self._entry is not None
         return self._entry
 
-    def _tell(self, piece: str = "", *, done: bool = False) -> None:
+    def _tell(self, event: GenerationEvent | None = None, *, done: bool = False) -> None:
         with self._changed:
-            if piece:
-                self._pieces.append(piece)
+            if event is not None:
+                self._events.append(event)
             self._done = self._done or done
             listeners, self._listeners = self._listeners, []
             self._changed.notify_all()
@@ -229,160 +185,82 @@ class Generation:
     def _work(self) -> None:
         try:
             core = core_of(self._conversation)
-            turn = core.turn if self._options.busy != "branch" else nullcontext()
-            with turn, core.host.presence().generating(self._engine.name):
-                self._entry = self._generate()
+            turn = core.turn if self._busy != "branch" else nullcontext()
+            with turn, core.host.presence().generating(self._answering.name):
+                self._entry = self._answering.compute(self._tell)
+            finish = self._entry.usage.get("finish")
+            self._tell(Ended(self._entry, finish if isinstance(finish, str) else ""))
         except BaseException as error:
             self._error = error
-            if self._run is not None:
-                self._run.cancel()
-            if self._stream is not None:  # what was said stays, and anybody may seal it
-                with contextlib.suppress(LLMCRDTError):
-                    self._stream.seal("failed")
-                self._stream.abandon()
         finally:
             core_of(self._conversation).turn.end(self)
             self._tell(done=True)
 
-    def _generate(self) -> Entry:
-        events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        beside = self._options.busy == "branch"
-        transcript, entries, frame = basis(self._conversation, self._options.instead_of, beside_unfinished=beside)
-        prompt = prompt_ids(
-            entries, self._engine.tokenizer, created_at=self._conversation.created_at, use_log=self._options.token_log
-        )
-        self._check_tools(entries)
-        frame = _sent(frame, prompt)
-        core_of(self._conversation).host.note_engine(self._engine)
-        run = self._engine.start(
-            prompt.ids,
-            max_tokens=self._options.max_tokens,
-            sampling=self._options.sampling,
-            on_event=events.put,
-            owner=self._conversation.id,
-            marks=entry_ends(prompt, entries, self._engine.tokenizer),
-        )
-        with self._changed:
-            self._run = run
-            cancelled = self._cancelled
-        if cancelled:
-            run.cancel()
-        if self._options.prefetch:
-            attach(self._conversation, self._engine, token_log=self._options.token_log)
-        stream = self._conversation.stream(
-            "assistant",
-            frame=transcript,
-            frame_as=frame,
-            instead_of=self._options.instead_of,
-            model={
-                "name": self._engine.name,
-                "sampling": recorded(self._options.sampling),
-                "max_tokens": self._options.max_tokens,
-            },
-            author=self._options.author or self._engine.name,
-            interval=self._options.interval,
-            ask=self._options.ask,
-        )
-        self._stream = stream
+
+_Read = TypeVar("_Read")
+
+
+class AsyncReader(AsyncIterator[_Read]):
+    """One loop over a generation, from the beginning: what ``wanted`` makes of its events, but None. Who drops it
+    before the end, or ``aclose``s it, has left the generation."""
+
+    def __init__(self, generation: Generation, wanted: Callable[[GenerationEvent], _Read | None]) -> None:
+        self._generation, self._wanted = generation, wanted
+        self._at = 0
+        self._unread: Iterator[GenerationEvent] = iter(())
+        self._reads = False
+        self._left = False
+
+    async def __anext__(self) -> _Read:
+        if self._left:
+            raise StopAsyncIteration
+        if not self._reads:
+            self._reads = True
+            self._generation._enter()
         try:
-            form = self._form(entries)
-            self.stats["tool_format"] = form
-            answer = Answer(self._engine.tokenizer, self._options.stop, form, lambda n: _call_id(stream.id, n))
-            return self._follow(events, run, stream, prompt, answer)
-        finally:
-            forget_erased(self._conversation, self._engine, entries)
+            return await self._next()
+        except BaseException:
+            self._leave()
+            raise
 
-    def _check_tools(self, entries: Sequence[Entry]) -> None:
-        """Raises TemplateFailed where the conversation offers tools that the model would never hear of."""
-        from ..prompt.chat_template import takes_tools
-
-        template = self._engine.tokenizer.chat_template
-        if self._options.tools == "auto" and settings(entries).tools and not takes_tools(template):
-            raise TemplateFailed(
-                f"The conversation offers tools, and {self._engine.name} has a chat template without any.",
-                hint='Use another model; or tools="off" to answer without them, or, where the prompt itself tells of'
-                f" the tools, the format in which it asks for calls: {', '.join(TOOL_FORMATS)}.",
-            )
-
-    def _form(self, entries: Sequence[Entry]) -> ToolFormat | None:
-        """How this answer is read. Channels are told apart always, calls where tools are offered."""
-        if self._options.tools != "auto":
-            return None if self._options.tools == "off" else self._options.tools
-        form = tool_format(self._engine.tokenizer.chat_template)
-        return form if form == "harmony" or settings(entries).tools else None
-
-    def _follow(
-        self, events: queue.SimpleQueue[Event], run: Run, stream: Stream, prompt: Prompt, answer: Answer
-    ) -> Entry:
-        """Write what the engine reports until it is over; then seal."""
-        sampled: list[int] = []
-        unread = False
+    async def _next(self) -> _Read:
         while True:
-            match events.get():
-                case Progress(done, total):
-                    self.stats["progress"] = (done, total)
-                    self._tell()
-                case Started() as started:
-                    self.stats |= {
-                        "total": started.reuse.total,
-                        "reused": started.reuse.reused,
-                        "evaluated": started.reuse.evaluate,
-                        "reused_from": {k: getattr(started.reuse, k) for k in ("live", "memory", "disk")},
-                        "mode": started.reuse.mode,
-                        "prefill_seconds": started.seconds,
-                        "seed": started.seed,
-                    }
-                case Sampled(token, logprob, top):
-                    if not sampled:
-                        self.stats["time_to_first_token"] = time.monotonic() - self._begun
-                    if answer.stopped or unread:
-                        continue
-                    try:
-                        pieces = answer.take(token)
-                    except EngineClosed:  # meanwhile; what it sampled last can't be read any more
-                        unread = True
-                        continue
-                    sampled.append(token)
-                    if logprob is not None:
-                        self.stats.setdefault("logprobs", []).append((token, logprob, top))
-                    self._say(stream, pieces)
-                    if answer.stopped:
-                        run.cancel()
-                case Finished(reason):
-                    self._say(stream, answer.rest())
-                    finish = "stop" if answer.stopped else "cancelled" if unread else reason
-                    return self._seal(stream, prompt, sampled, finish, answer.parts())
-                case Failed(error):
-                    self._say(stream, answer.rest())
-                    self._seal(stream, prompt, sampled, "failed", answer.parts())
-                    raise error
+            for event in self._unread:
+                found = self._wanted(event)
+                if found is not None:
+                    return found
+            news = self._generation._next_news()
+            events, done = self._generation._since(self._at)
+            self._at += len(events)
+            self._unread = iter(events)
+            if not events and done:
+                self._generation._outcome()
+                raise StopAsyncIteration
+            if not events:
+                await news
 
-    def _say(self, stream: Stream, pieces: Sequence[Piece]) -> None:
-        for part, words in pieces:
-            stream.write(words, part)
-            if part == "text":
-                self._tell(words)
-        if stream.stop_asked:
-            self.cancel()
+    async def aclose(self) -> None:
+        """Leave now."""
+        self._leave()
 
-    def _seal(
-        self, stream: Stream, prompt: Prompt, sampled: Sequence[int], finish: str, parts: Sequence[Part] | None
-    ) -> Entry:
-        """The answer with its token log: what was sampled, and the prompt ids since the last logged generation."""
-        self.stats |= {"sampled": len(sampled), "finish": finish, "seconds": time.monotonic() - self._begun}
-        status: Mapping[str, Literal["complete", "stopped", "failed"]] = {"cancelled": "stopped", "failed": "failed"}
+    def __del__(self) -> None:
+        # Not a generator: asyncio would close that only later, after what follows the loop.
+        self._leave()
 
-        log = TokenLog(prompt.base, prompt.appended, tuple(sampled))
-        hidden = {TOKENS: token_field(log, self._engine.tokenizer, prompt.erased)}
-        usage = {"prompt_tokens": len(prompt.ids), "sampled_tokens": len(sampled), "finish": finish}
-        return stream.seal(status.get(finish, "complete"), parts=parts, hidden=hidden, usage=usage)
+    def _leave(self) -> None:
+        reads, self._reads, self._left = self._reads, False, True
+        if reads:
+            self._generation._leave(stop=True)
 
 
-def _call_id(entry: EntryId, number: int) -> str:
-    """Nine letters and digits, as some templates want them; another for every call ever made."""
-    return hashlib.sha256(f"llmcrdt/call/1 {entry} {number}".encode()).hexdigest()[:9]
+class Events:
+    """Made by ``generation.events()``. Each loop over it gets all events, from the beginning."""
 
+    def __init__(self, generation: Generation) -> None:
+        self._generation = generation
 
-def _sent(frame: Frame, prompt: Prompt) -> Frame:
-    """The frame with what was really sent: the renderer's name and the hash of the token ids."""
-    return replace(frame, renderer=RENDERER, sent=sent_hash(list(prompt.ids)), assumed=False)
+    def __iter__(self) -> Generator[GenerationEvent]:
+        return self._generation._read(stop=True)
+
+    def __aiter__(self) -> AsyncReader[GenerationEvent]:
+        return AsyncReader(self._generation, lambda event: event)

@@ -23,7 +23,8 @@ from ..exceptions import (
     PromptError,
     RepoClosed,
 )
-from ..generation.generation import Generation, generate
+from ..generation.generate import generate
+from ..generation.generation import Generation
 from ..ids import SessionId
 from .settings import options_of
 
