@@ -316,8 +316,9 @@ class Backend(Protocol):
         ...
 
     def compact(self, updates: Iterable[bytes]) -> list[bytes]:
-        """The document that the updates make, as one update; after it those that still wait for others, and those that
-        can't be applied, as they came. Content that the document has deleted is no longer in the first."""
+        """The document that the updates make, as one update, or as several where no other replica would take one; after
+        it those that still wait for others, and those that can't be applied, as they came. Content that the document
+        has deleted is in none of the first."""
         ...
 
     def catch_up(self, snapshot: Sequence[bytes], before: Sequence[bytes], tail: Sequence[bytes]) -> bytes:

@@ -78,13 +78,19 @@ class Applying:
 
     def close(self) -> None:
         """Twice is harmless."""
+        if self._map is not None:
+            self.leave()
+            with contextlib.suppress(OSError):
+                self._file.unlink()
+        self._opened = True
+
+    def leave(self) -> None:
+        """Let go of the file as the system does when the process dies: its mark stays."""
         self._opened = True
         if self._map is not None:
             self._map.close()
             self._map = None
             os.close(self._handle)
-            with contextlib.suppress(OSError):
-                self._file.unlink()
 
     def _open(self) -> None:
         self._opened = True

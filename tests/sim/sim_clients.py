@@ -113,6 +113,7 @@ class ClientProcess:
         self.disks.kill(self.name)
         with self.disks.running(self.name):
             self.repo._core.store._connection.db.close()
+        self.repo._core.resources.applying.leave()
         if self.wire is not None:
             self.wire.client_open = False
             self.wire.cut(client_after=0, relay_after=self.rng.choice((0.0, 0.2, 20.0)))

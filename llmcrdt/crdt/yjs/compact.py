@@ -6,17 +6,19 @@ from collections.abc import Callable, Iterable, Sequence
 
 from ...exceptions import MalformedUpdate
 from .replica import YjsReplica
+from .split import cut_document
 from .update import read_update
 
 _EMPTY = b"\x00\x00"
 
 
 def compact_updates(updates: Iterable[bytes]) -> list[bytes]:
-    """The document that the updates make, as one update; after it those that still wait for others, and those that
-    can't be applied, as they came. Content that the document has deleted is no longer in the first."""
+    """The document that the updates make, as one update, or as several where others take no such update; after it those
+    that still wait for others, and those that can't be applied, as they came. Content that the document has deleted is
+    in none of the first."""
     replica, aside = load_all(updates)
     whole, waiting = replica.snapshot()
-    return [*([whole] if whole != _EMPTY else []), *waiting, *aside]
+    return [*(cut_document(whole) if whole != _EMPTY else []), *waiting, *aside]
 
 
 def catch_up_updates(snapshot: Sequence[bytes], before: Sequence[bytes], tail: Sequence[bytes]) -> bytes:

@@ -56,7 +56,7 @@ class Nesting:
             if not span.repeats(state) and self._raise(span):
                 return
             self._levels = _Levels()
-            self._levels.add(whole())
+            self._levels.add(whole(), whole=True)
         self._levels.add(update)
 
     def wrote(self, update: bytes) -> None:
@@ -93,9 +93,9 @@ class _Levels:
         self._ends[client] = span.written[client]
         return True
 
-    def add(self, update: bytes) -> None:
+    def add(self, update: bytes, *, whole: bool = False) -> None:
         """Raises MalformedUpdate, and knows nothing of it, where it nests too deep or in a circle."""
-        structs, _ = read_structs(update)
+        structs, _ = read_structs(update, whole=whole)
         ready, missing = _arrange(structs, self._ends)
         if missing:
             raise MalformedUpdate("The update puts things beside or into each other in a circle.")

@@ -22,7 +22,7 @@ def redact_updates(whole: bytes, updates: Sequence[bytes]) -> list[bytes] | None
         found = [read_structs(update) for update in updates]
     except MalformedUpdate:
         return cut_update(whole)
-    structs, deletes = read_structs(whole)
+    structs, deletes = read_structs(whole, whole=True)
     gone = _deleted(deletes)
     held = _ranges(struct for own, _ in found for struct in own if struct.kind not in _CONTENTLESS)
     if not _common(held, gone):
@@ -35,7 +35,7 @@ def redact_updates(whole: bytes, updates: Sequence[bytes]) -> list[bytes] | None
 
 
 def _deleted(deletes: bytes) -> Ranges:
-    return _union(read_update(b"\x00" + deletes).deletes)
+    return _union(read_update(b"\x00" + deletes, whole=True).deletes)
 
 
 def _ranges(structs: Iterable[Struct]) -> Ranges:

@@ -111,7 +111,7 @@ class YjsReplica:
         if not span.deletes:
             return False
         with self._guarded("The CRDT core could not encode the document."):
-            gone = read_update(self._doc.get_update(version)).deletes
+            gone = read_update(self._doc.get_update(version), whole=True).deletes
         return not all(_within(ranges, gone.get(client, [])) for client, ranges in span.deletes.items())
 
     def load(self, snapshot: bytes | None, updates: Iterable[bytes]) -> None:
@@ -155,7 +155,7 @@ class YjsReplica:
             _, emitted = self._heard.take()
             news = _merged(emitted) if emitted else _EMPTY
             # If all was told again, all of it is in, and the version, which names every client, needn't be read.
-            told = read_update(news).written
+            told = read_update(news, whole=True).written
             given = (item for _, span in updates[:count] for item in span.written.items())
             if not waits and all(end <= told.get(client, 0) for client, end in given):
                 self._intake.sure = True
@@ -196,22 +196,24 @@ class YjsReplica:
         self._let_nothing_wait()
         with self._guarded("The CRDT core could not encode the document."):
             version = self.version()
-            deletes = read_update(self._doc.get_update(version)).deletes
+            deletes = read_update(self._doc.get_update(version), whole=True).deletes
         return Place(version, deletes)
 
     def since(self, place: Place) -> bytes:
         """All that came since that state, as one update. Of deletes only the new ones, which ``diff`` can't tell.
-        Raises MalformedUpdate where updates wait."""
+        Raises MalformedUpdate where updates wait, or it is more than one may hold."""
         self._let_nothing_wait()
         with self._guarded("The CRDT core could not encode the document."):
             update: bytes = self._doc.get_update(place.version)
             version = self.version()
-        span, before = read_update(update), read_state_vector(place.version)
+        span, before = read_update(update, whole=True), read_state_vector(place.version)
         grown = {client: end for client, end in read_state_vector(version).items() if end > before.get(client, 0)}
         if span.written != grown or any(start != before.get(client, 0) for client, start in span.begun.items()):
             raise MalformedUpdate("The CRDT core did not encode what is new.")
-        _, deletes = read_structs(update)
-        return update[: -len(deletes)] + write_deletes(less_ranges(span.deletes, place.deletes))
+        _, deletes = read_structs(update, whole=True)
+        news = update[: -len(deletes)] + write_deletes(less_ranges(span.deletes, place.deletes))
+        read_update(news)  # as whoever gets it will
+        return news
 
     def _let_nothing_wait(self) -> None:
         if self._intake.waiting:

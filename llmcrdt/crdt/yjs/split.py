@@ -1,4 +1,4 @@
-"""One Yjs update as several smaller ones: a record has a limit.
+"""One Yjs update as several smaller ones: a record has a limit, and so has the number of things in an update.
 
 The pieces say together what the update said. A piece holds the structs of clients from some clock on; one that needs
 another piece waits for it, as every update does. A long text is cut as Yjs itself cuts it (src/structs/Item.js, write
@@ -7,11 +7,12 @@ with an offset): the rest is an item whose left neighbour is the last character 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from ...exceptions import MalformedUpdate
 from ...varint import write_uint
-from .update import Struct, read_stretches, read_structs, write_deletes
+from .update import CLIENTS, RANGES, STRUCTS, Stretch, Struct, read_stretches, read_structs, read_update, write_deletes
 
 _HEAD = 32
 """Bytes that a piece has at most beside its structs and deletes, and a cut text beside its characters, rounded up."""
@@ -29,15 +30,85 @@ def cut_update(update: bytes) -> list[bytes]:
     larger has one of its own, which a relay may refuse. Bytes that are no update stay as they are."""
     try:
         return (
-            [update] if len(update) <= RECORD else _cut_stretches(update) or cut_structs(update, *read_structs(update))
+            cut_document(update)
+            if len(update) <= RECORD
+            else _cut_stretches(update) or cut_structs(update, *read_structs(update, whole=True))
         )
     except MalformedUpdate:
         return [update]
 
 
+class Most(NamedTuple):
+    """The numbers of things that an update of others may hold."""
+
+    clients: int = CLIENTS
+    structs: int = STRUCTS
+    ranges: int = RANGES
+
+
+_MOST = Most()
+
+
+def cut_document(whole: bytes, most: Most | None = None) -> list[bytes]:
+    """A document that the core encoded here, as updates that others take, few and large. Raises MalformedUpdate."""
+    most = most or _MOST
+    if len(whole) <= min(most):  # each thing takes a byte at least
+        return [whole]
+    stretches, deletes = read_stretches(whole, whole=True)
+    pieces = [b"".join(_sections(whole, group)) for group in _groups(stretches, most)]
+    ranges = read_update(b"\x00" + deletes, whole=True).deletes
+    gone = [b"\x00" + write_deletes(dict(group)) for group in _delete_groups(ranges, most)]
+    few = len(pieces) <= 1 and len(gone) <= 1
+    return [whole] if few else [*(piece + b"\x00" for piece in pieces), *gone]
+
+
+def _groups(stretches: Iterable[Stretch], most: Most) -> Iterator[list[list[Stretch]]]:
+    """Stretches by client, for one update after the other."""
+    group: list[list[Stretch]] = []
+    structs = 0
+    for stretch in stretches:
+        follows = group and group[-1][-1].client == stretch.client and group[-1][-1].stop == stretch.start
+        if group and (structs + stretch.structs > most.structs or (not follows and len(group) >= most.clients)):
+            yield group
+            group, structs, follows = [], 0, False
+        if follows:
+            group[-1].append(stretch)
+        else:
+            group.append([stretch])
+        structs += stretch.structs
+    if group:
+        yield group
+
+
+def _sections(update: bytes, group: Sequence[Sequence[Stretch]]) -> Iterator[bytes]:
+    """The beginning of an update of some clients' stretches: its deletes are missing."""
+    yield write_uint(len(group))
+    for stretches in group:
+        first, last = stretches[0], stretches[-1]
+        yield write_uint(sum(stretch.structs for stretch in stretches))
+        yield write_uint(first.client) + write_uint(first.clock) + update[first.start : last.stop]
+
+
+def _delete_groups(
+    deletes: Mapping[int, Sequence[tuple[int, int]]], most: Most
+) -> Iterator[list[tuple[int, Sequence[tuple[int, int]]]]]:
+    group: list[tuple[int, Sequence[tuple[int, int]]]] = []
+    room = most.ranges
+    for client, ranges in deletes.items():
+        for at in range(0, len(ranges), most.ranges):
+            part = ranges[at : at + most.ranges]
+            if group and (len(group) >= most.clients or len(part) > room):
+                yield group
+                group, room = [], most.ranges
+            group.append((client, part))
+            room -= len(part)
+    if group:
+        yield group
+
+
 def _cut_stretches(update: bytes) -> list[bytes]:
     """The same between stretches of structs; [] where one of them alone is too long."""
-    stretches, deletes = read_stretches(update)
+    stretches, deletes = read_stretches(update, whole=True)
     if any(stretch.stop - stretch.start > RECORD - _HEAD for stretch in stretches):
         return []
     pieces: list[bytes] = []
@@ -57,7 +128,12 @@ def _cut_stretches(update: bytes) -> list[bytes]:
         count, stop = count + stretch.structs, stretch.stop
     if count:
         pieces.append(piece())
-    return pieces if deletes == b"\x00" else [*pieces, b"\x00" + deletes]
+    return pieces + _cut_deletes(deletes)
+
+
+def _cut_deletes(deletes: bytes) -> list[bytes]:
+    """The bytes of deletes, as updates."""
+    return cut_document(b"\x00" + deletes) if deletes != b"\x00" else []
 
 
 def cut_structs(update: bytes, structs: Iterable[Struct], deletes: bytes) -> list[bytes]:
@@ -69,7 +145,7 @@ def cut_structs(update: bytes, structs: Iterable[Struct], deletes: bytes) -> lis
 def split_update(update: bytes, most: int) -> list[bytes]:
     """Updates of at most ``most`` bytes, in an order in which they can be applied. Raises MalformedUpdate where that
     can't be: for one value that is larger, or bytes that are no update."""
-    return [update] if len(update) <= most else _split(update, *read_structs(update), most, strict=True)
+    return [update] if len(update) <= most else _split(update, *read_structs(update, whole=True), most, strict=True)
 
 
 def small_pieces(update: bytes, deletes: Mapping[int, Sequence[tuple[int, int]]], most: int) -> list[bytes]:
@@ -103,11 +179,10 @@ def _split(update: bytes, structs: Iterable[Struct], deletes: bytes, most: int, 
         before = struct
     if run:
         pieces.append(_piece(client, start, run))
-    if deletes != b"\x00":
-        if strict and len(deletes) + 1 > most:
-            raise MalformedUpdate("The update deletes more than one record can say.")
-        pieces.append(b"\x00" + deletes)
-    return pieces
+    gone = _cut_deletes(deletes)
+    if strict and any(len(piece) > most for piece in gone):
+        raise MalformedUpdate("The update deletes more than one record can say.")
+    return pieces + gone
 
 
 def _piece(client: int, clock: int, structs: list[bytes]) -> bytes:

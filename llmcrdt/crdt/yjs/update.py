@@ -2,8 +2,9 @@
 
 Why we read them ourselves before the CRDT core does: yrs allocates a declared count before it checks it, and block
 arithmetic at clocks near 2**31 makes it panic or corrupt a replica without a word. So every count is held against the
-bytes that are left, every clock range must end below 2**31, and an update holds so many things and no more. How deep
-shared types lie in each other is found out in ``yjs_nesting.py``, for which each update says what it tells of that.
+bytes that are left, every clock range must end below 2**31, and an update of others holds so many things and no more.
+A document that many such made may hold more: ``whole`` reads one that the core encoded here. How deep shared types lie
+in each other is found out in ``nesting.py``, for which each update says what it tells of that.
 
 Format: https://github.com/yjs/yjs, src/utils/encoding.js, and lib0's encoding.js.
 
@@ -106,14 +107,14 @@ class Struct:
     inside: Id | None = None
 
 
-def read_structs(data: bytes) -> tuple[list[Struct], bytes]:
+def read_structs(data: bytes, *, whole: bool = False) -> tuple[list[Struct], bytes]:
     """Check an update: all its structs but those that are skipped, and the bytes of its deletes. Raises
     MalformedUpdate."""
-    reader, structs, found, places = _Reader(data), list[Struct](), UpdateRange(), dict[Id, int]()
+    reader, structs, found, places = _Reader(data, whole), list[Struct](), UpdateRange(), dict[Id, int]()
     for _ in range(reader.count_to(CLIENTS)):
         _read_client(reader, found, places, structs)
     deletes = data[reader.place :]
-    read_update(b"\x00" + deletes)
+    read_update(b"\x00" + deletes, whole=whole)
     return structs, deletes
 
 
@@ -128,13 +129,13 @@ class Stretch(NamedTuple):
     stop: int
 
 
-def read_stretches(data: bytes) -> tuple[list[Stretch], bytes]:
+def read_stretches(data: bytes, *, whole: bool = False) -> tuple[list[Stretch], bytes]:
     """The same as ``read_structs`` for whoever need not know each struct."""
-    reader, found, stretches, places = _Reader(data), UpdateRange(), list[Stretch](), dict[Id, int]()
+    reader, found, stretches, places = _Reader(data, whole), UpdateRange(), list[Stretch](), dict[Id, int]()
     for _ in range(reader.count_to(CLIENTS)):
         _read_client(reader, found, places, stretches=stretches)
     deletes = data[reader.place :]
-    read_update(b"\x00" + deletes)
+    read_update(b"\x00" + deletes, whole=whole)
     return stretches, deletes
 
 
@@ -199,9 +200,9 @@ _ID, _LOW_CLOCK = rb"([\x80-\xff]{0,6}[\x00-\x7f]|[\x80-\xff]{7}[\x00-\x0f])", r
 _WORD = re.compile(rb"\x01\x01" + _ID + _LOW_CLOCK + rb"\x84" + _ID + _LOW_CLOCK + rb"([\x01-\x7f])")
 
 
-def read_update(data: bytes) -> UpdateRange:
+def read_update(data: bytes, *, whole: bool = False) -> UpdateRange:
     """Check an update. Raises MalformedUpdate."""
-    return _read_word(data) or _read_update(data)
+    return _read_word(data) or _read_update(data, whole)
 
 
 def parse_update(data: bytes) -> ParsedUpdate:
@@ -271,14 +272,14 @@ def _number(data: bytes) -> int:
     return value
 
 
-def _read_update(data: bytes) -> UpdateRange:
-    reader, found, places, ranges = _Reader(data), UpdateRange(), dict[Id, int](), 0
+def _read_update(data: bytes, whole: bool = False) -> UpdateRange:
+    reader, found, places, ranges = _Reader(data, whole), UpdateRange(), dict[Id, int](), 0
     for _ in range(reader.count_to(CLIENTS)):
         _read_client(reader, found, places)
     for _ in range(reader.count_to(CLIENTS)):
         client, count = reader.client(), reader.count()
         ranges += count
-        if ranges > RANGES:
+        if ranges > RANGES and not whole:
             raise MalformedUpdate(_TOO_MUCH)
         for _ in range(count):
             start, length = reader.uint(), reader.uint()
@@ -335,7 +336,7 @@ def _read_client(
     plain = _Plain(client, reader.data[name : reader.place])
     clock = reader.uint()
     reader.structs += left
-    if reader.structs > STRUCTS:
+    if reader.structs > STRUCTS and not reader.whole:
         raise MalformedUpdate(_TOO_MUCH)
     found.odd = found.odd or client in found.written
     while left:
@@ -606,10 +607,12 @@ def _read_any(reader: _Reader, depth: int) -> None:
 class _Reader:
     """lib0's variable-length integers, strings and byte arrays."""
 
-    __slots__ = ("_at", "_size", "data", "last", "structs")
+    __slots__ = ("_at", "_size", "data", "last", "structs", "whole")
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, whole: bool = False) -> None:
         self.data, self._at, self._size = data, 0, len(data)
+        self.whole = whole
+        """Whether it may hold any number of things."""
         self.last = 0
         """Bytes of the text or byte array read last."""
         self.structs = 0
@@ -659,9 +662,9 @@ class _Reader:
         return value
 
     def count_to(self, most: int) -> int:
-        """The same, where only so many may follow."""
+        """The same, where only so many may follow in an update of others."""
         value = self.count()
-        if value > most:
+        if value > most and not self.whole:
             raise MalformedUpdate(_TOO_MUCH)
         return value
 

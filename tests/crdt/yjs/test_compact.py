@@ -5,11 +5,19 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmcrdt.crdt.yjs.compact import compact_updates
+from llmcrdt.crdt.yjs import split
+from llmcrdt.crdt.yjs import update as yjs_update
+from llmcrdt.crdt.yjs.compact import begin, catch_up_updates, compact_updates
+from llmcrdt.crdt.yjs.redact import redact_updates
 from llmcrdt.crdt.yjs.replica import YjsReplica
+from llmcrdt.crdt.yjs.split import cut_update
+from llmcrdt.crdt.yjs.update import read_state_vector
+from llmcrdt.exceptions import MalformedUpdate
+from llmcrdt.varint import write_uint
 
 ROOTS = ("one", "two")
 
@@ -68,6 +76,41 @@ def test_what_still_waits_is_kept_until_the_rest_comes(seed: int, count: int, da
     some = [u for i, u in enumerate(updates) if i in first]
     rest = [u for i, u in enumerate(updates) if i not in first]
     assert content(compact_updates([*compact_updates(some), *rest])) == content(updates)
+
+
+def test_a_document_of_more_clients_than_one_update_may_have_stays_one_that_everybody_can_take(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each of them wrote a small record after what another one had written."""
+    monkeypatch.setattr(yjs_update, "CLIENTS", 60)
+    monkeypatch.setattr(split, "_MOST", split.Most(clients=60))
+    count = 500
+    letters = [b"\x01\x01\x01\x00\x04\x01\x01t\x01a\x00"]
+    letters += [_append(client, client - 1) for client in range(2, count)]
+    compacted = compact_updates(letters)
+    new = YjsReplica(ROOTS)
+    for part in compacted:
+        new.apply(part)
+    assert new.snapshot()[1] == [] and len(read_state_vector(new.version())) == count - 1
+    with new.edit() as edit:
+        edit.put_node("one", "k", {"secret": "SECRET"})
+        edit.put_text("one", "k", "t")
+    said = edit.update
+    with new.edit() as edit:
+        edit.delete_field("one", "k", "secret")
+    whole = new.diff()
+    assert b"SECRET" not in b"".join(redact_updates(whole, [said]) or [said]), "an erase can still be carried out"
+    assert not new.adds(said) and new.adds(_append(count, count - 1))
+    begun = begin(compacted[0])
+    begun.load(None, [*compacted[1:], catch_up_updates(compacted, [], [said, edit.update])])
+    assert read_state_vector(begun.version()) == read_state_vector(new.version())
+    with pytest.raises(MalformedUpdate):
+        YjsReplica(ROOTS).apply(whole)
+    assert len(cut_update(whole)) > 1, "and a device can put it back to a relay that lost it"
+
+
+def _append(client: int, after: int) -> bytes:
+    return b"\x01\x01" + write_uint(client) + b"\x00\x84" + write_uint(after) + b"\x00\x01a\x00"
 
 
 def erased(write: Callable[[YjsReplica, list[bytes]], None]) -> bytes:

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from llmcrdt.crdt.yjs.replica import YjsReplica
-from llmcrdt.crdt.yjs.split import cut_update, split_update
+from llmcrdt.crdt.yjs.split import Most, cut_document, cut_update, split_update
 from llmcrdt.crdt.yjs.update import read_stretches, read_structs, read_update
 from llmcrdt.exceptions import MalformedUpdate
 
@@ -71,6 +71,42 @@ def test_pieces_are_small_and_make_the_same_document(seed: int, most: int, edits
     once.apply(whole)
     assert said(replica.snapshot()[0]) == said(once.snapshot()[0]) == said(whole)
     assert replica.snapshot()[1] == once.snapshot()[1] == []
+
+
+def of_many(seed: int, clients: int) -> bytes:
+    """A document of so many clients, each of which writes beside and over others, and deletes."""
+    rng = random.Random(seed)
+    whole = pycrdt.Doc(client_id=1 << 41)
+    for client in rng.sample(range(1, 1 << 40), clients):
+        doc = pycrdt.Doc(client_id=client)
+        doc.apply_update(whole.get_update())
+        text, words = doc.get("text", type=pycrdt.Text), doc.get("words", type=pycrdt.Map)
+        text.insert(rng.randint(0, len(text)), "ab" * rng.randint(1, 3))
+        words[f"k{rng.randrange(5)}"] = str(client)
+        if len(text) > 9:
+            at = rng.randrange(len(text) - 3)
+            del text[at : at + rng.randint(1, 3)]
+        whole.apply_update(doc.get_update(whole.get_state()))
+    return bytes(whole.get_update())
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 1 << 30), most=st.builds(Most, *([st.integers(1, 9)] * 3)), clients=st.integers(1, 30))
+def test_a_document_of_many_things_is_cut_into_updates_that_others_take(seed: int, most: Most, clients: int) -> None:
+    whole = of_many(seed, clients)
+    pieces = cut_document(whole, most)
+    for piece in pieces:
+        found = read_update(piece)
+        structs, _ = read_structs(piece)
+        assert len({struct.client for struct in structs}) <= most.clients and len(found.deletes) <= most.clients
+        assert len(structs) <= max(most.structs, 64), "structs that were read together stay together"
+        assert sum(map(len, found.deletes.values())) <= most.ranges
+    random.Random(seed).shuffle(pieces)
+    replica = YjsReplica(())
+    for piece in pieces:
+        replica.apply(piece)
+    assert replica.snapshot()[1] == [] and said(replica.snapshot()[0]) == said(whole)
+    assert cut_document(whole) == [whole], "else it stays as it is"
 
 
 def test_a_value_that_can_not_be_cut_is_refused() -> None:

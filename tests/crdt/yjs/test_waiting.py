@@ -33,6 +33,29 @@ def of_deletes(count: int) -> bytes:
     return b"\x00" + u(count) + b"".join(u(10_000 + n) + u(1) + u(0) + u(1) for n in range(count))
 
 
+@pytest.mark.parametrize("in_turn", [False, True])
+def test_updates_that_wait_for_parts_of_each_other_are_all_taken(in_turn: bool) -> None:
+    """As where somebody merged updates while some were still on their way."""
+    one, two = pycrdt.Doc(client_id=1), pycrdt.Doc(client_id=2)
+    words = [doc.get("t", type=pycrdt.Text) for doc in (one, two)]
+    updates: list[bytes] = []
+    seen = b"\x00"
+    for turn in (1, 0, 0):  # the first writes after what the second wrote, twice
+        words[turn] += f"word {len(updates)} "
+        updates.append(bytes((one, two)[turn].get_update(seen)))
+        one.apply_update(updates[-1])
+        two.apply_update(updates[-1])
+        seen = one.get_state()
+    both = [updates[1], bytes(pycrdt.merge_updates(updates[0], updates[2]))]
+    replica = YjsBackend().make_replica(("entries",))
+    if in_turn:
+        for update in both:
+            replica.apply(update)
+    else:
+        replica.load(None, both)
+    assert replica.snapshot() == (one.get_update(), [])
+
+
 def text_of(whole: bytes) -> str:
     doc = pycrdt.Doc()
     doc.apply_update(whole)
