@@ -131,21 +131,21 @@ def _copy_rows(
     fields: Fields,
     now: Arrangement,
 ) -> None:
-    """Have the entry index of the fork say where the copies stand, with the rows of their originals; those that say
-    something else in the fork are made anew."""
+    """Have the entry index of the fork say what stands in it, with the rows of the originals; those that say something
+    else in the fork are made anew."""
     if target.host.index is None:
         return
     before, withheld = source.view.order.now(), withheld_of(now)
-    places: list[tuple[EntryId, int | None, str | None]] = []
+    same: list[EntryId] = []
     rows: list[IndexRow] = []
-    positions = {each: index for index, each in enumerate((*now.head, *now.tail))}
-    for each, copied in copies.items():
-        position, pin = positions.get(each), now.pins.get(each)
+    shown = [*now.head, *now.tail]
+    for each in dict.fromkeys((*shown, *copies)):  # rows are numbered as the transcript has them
+        pin = now.pins.get(each)
         moved = pin != before.pins.get(each) and source.view.has_choice(each)
-        if copied.whole and not moved:  # what is withheld there is so here: all that decides it was copied
-            places.append((each, position, pin))
+        if copies[each].whole and not moved:  # what is withheld there is so here: all that decides it was copied
+            same.append(each)
         else:
             state = entry_state_of(each, fields[each], target.address)
-            rows.append(row_of(each, state, fields[each], position, pin, findable=each not in withheld))
+            rows.append(row_of(each, state, fields[each], pin, findable=each not in withheld))
     source.refresh_index()
-    target.host.index.copy(source.id, places, rows)
+    target.host.index.copy(source.id, same, rows, shown)

@@ -15,10 +15,10 @@ from .projector import row_of
 
 
 class ImportedRows:
-    """``add`` each entry in the order of the history; what stands before a generation is settled when that comes."""
+    """``add`` each entry in the order of the history; what stands before a generation is settled when that comes. The
+    rows come in the order of the transcript, each with one version."""
 
     def __init__(self) -> None:
-        self._count = 0
         self._generation: ImportedEntry | None = None
         self._open: list[ImportedEntry] = []
 
@@ -29,7 +29,7 @@ class ImportedRows:
             return []
         settled = [*([self._generation] if self._generation else []), *self._open]
         self._generation, self._open = entry, []
-        return [self._row(each, pinned=True) for each in settled]
+        return [_row(each) for each in settled]
 
     def finish(self, beside: Sequence[ImportedEntry]) -> list[IndexRow]:
         """All other rows. ``beside``: entries that stand beside the history."""
@@ -37,10 +37,9 @@ class ImportedRows:
         last = self._generation
         nodes = {each.id: each.head.node(each.id) for each in [*tail.values(), *([last] if last else [])]}
         ids = arrange(last.id if last else None, sorted(tail, key=lambda i: nodes[i].age), nodes)
-        return [self._row(each, pinned=False) for each in [*([last] if last else []), *(tail[i] for i in ids)]]
+        return [_row(each) for each in [*([last] if last else []), *(tail[i] for i in ids)]]
 
-    def _row(self, entry: ImportedEntry, *, pinned: bool) -> IndexRow:
-        state = EntryState(entry.head, (entry.version,), (), {})
-        pin = entry.version.hash if pinned else None
-        position, self._count = self._count, self._count + 1
-        return row_of(entry.id, state, entry.fields, position, pin)
+
+def _row(entry: ImportedEntry) -> IndexRow:
+    state = EntryState(entry.head, (entry.version,), (), {})
+    return row_of(entry.id, state, entry.fields, None)

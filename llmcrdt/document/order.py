@@ -87,13 +87,7 @@ class Order:
         """Note an act's lamport: what is written from now on comes after it."""
         self._decisions.note_lamport(lamport, self._graph.youngest)
 
-    def restore(
-        self,
-        nodes: Iterable[Node],
-        unreadable: Mapping[EntryId, str],
-        shown: Sequence[EntryId],
-        pins: Mapping[EntryId, ContentHash],
-    ) -> None:
+    def restore(self, nodes: Iterable[Node], unreadable: Mapping[EntryId, str], shown: Sequence[EntryId]) -> None:
         """Take over what an order of the same entries had found; this one must be new. ``shown``: its transcript.
 
         If something is hidden or malformed, all is counted again."""
@@ -110,7 +104,7 @@ class Order:
             tail=list(shown[end:]),
             visible=set(shown),
             tips=tuple(by_age(graph.newest, graph.sound)),
-            pins=dict(pins),
+            pins=frame_list(graph.sound[latest].frame, graph.sound)[1] if latest else {},
             generation=latest,
         )
 

@@ -1,9 +1,10 @@
 """The entry index of a conversation, in the tables of a repo's file: derived from its document, so that a page of it or
 a search needs no replica, and so that a replica is ready without reading every entry.
 
-One row per entry: where it stands in the transcript, the version that is pinned, its fields as the document has them,
-its words if it is sealed, and its node in the order in short form. Nothing here is ever the only copy of anything.
-``projector.py`` derives the rows; a host stores them.
+One row per entry: its fields as the document has them, its words if it is sealed, and its node in the order in short
+form; for one that has a choice, the version that is pinned. Beside the rows stands the transcript, as a list of their
+entries: so a change that moves many changes none of their rows. Nothing here is ever the only copy of anything.
+``projector.py`` derives all that; a host stores it.
 """
 
 from __future__ import annotations
@@ -22,18 +23,15 @@ from .nodes import Node
 RULES = "4"
 """Names the rules that rows are made by. Another name here, and an index made before is made again."""
 
-KEEP = -1
-"""As a position: where it stands."""
-
 _KINDS = (str, bytes, SharedText, Other)
 _LENGTHS = struct.Struct(">IBI")
 
 
 class IndexRow(NamedTuple):
-    """One entry. ``position`` is None where it is not in the transcript; ``words`` where it can't be searched for."""
+    """One entry. ``pin``: the version that is shown, where that is not plain (``entry_state.has_choice``) and the entry
+    is in a frame; ``words`` is None where it can't be searched for."""
 
     entry: str
-    position: int | None
     pin: str | None
     node: str
     erased: bool
@@ -42,15 +40,17 @@ class IndexRow(NamedTuple):
 
 
 class IndexChange(NamedTuple):
-    """The changes to the rows of a conversation, in this order. ``moved``: entry, new position, new pin."""
+    """The changes to the index of a conversation, in this order. The first ``steady`` entries of the transcript stand
+    where they stood; ``shown`` are those behind them."""
 
     gone: Sequence[str]
     put: Sequence[IndexRow]
-    moved: Sequence[tuple[str, int | None, str | None]]
+    steady: int
+    shown: Sequence[str]
 
 
-Known = Mapping[str, tuple[int | None, str | None]]
-"""entry -> position and pin, as the index has them."""
+Known = Mapping[str, str | None]
+"""entry -> pin, as the index has them."""
 
 
 class IndexSource(Protocol):
@@ -82,15 +82,15 @@ class EntryIndex(Protocol):
         """Entries of the transcript as (entry, pin, fields), oldest first; None where the index can't tell."""
         ...
 
-    def nodes(self) -> Sequence[tuple[str, int | None, str | None, str]] | None:
-        """All entries as (entry, position, pin, node), those of the transcript in its order, as of what the journal
-        loaded; None where it can't tell."""
+    def nodes(self) -> Sequence[tuple[str, bool, str]] | None:
+        """All entries as (entry, whether it is in the transcript, node), those of the transcript in its order, as of
+        what the journal loaded; None where it can't tell."""
         ...
 
-    def copy(self, source: str, places: Sequence[tuple[str, int | None, str | None]], rows: Sequence[IndexRow]) -> None:
+    def copy(self, source: str, entries: Sequence[str], rows: Sequence[IndexRow], shown: Sequence[str]) -> None:
         """Of a conversation that has no row yet, and holds copies of entries of another one: take over the rows of
-        these, with other places (entry, position, pin), and put ``rows``. Together they are all. Nothing happens where
-        the index of the other one is not up to date."""
+        these, and put ``rows``. Together they are all; ``shown`` is the transcript. Nothing happens where the index of
+        the other one is not up to date."""
         ...
 
     def copies(self, entry: str) -> Sequence[tuple[str, bool]]:
@@ -139,9 +139,9 @@ def write_unreadable(reason: str) -> str:
     return json.dumps(reason)
 
 
-def read_nodes(rows: Sequence[tuple[str, int | None, str | None, str]]) -> Iterator[Noted | str]:
+def read_nodes(rows: Sequence[tuple[str, bool, str]]) -> Iterator[Noted | str]:
     """For each row the entry in short form, or why it can't be read."""
-    for (entry, _, _, _), value in zip(rows, json.loads(f"[{','.join(row[3] for row in rows)}]"), strict=True):
+    for (entry, _, _), value in zip(rows, json.loads(f"[{','.join(row[2] for row in rows)}]"), strict=True):
         if isinstance(value, str):
             yield value
             continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Set
 
 from ..crdt.backend import Node as ReplicaNode
 from ..crdt.backend import Replica
@@ -12,16 +12,17 @@ from .arrangement import Arrangement
 from .blob import Blob, BlobStorage
 from .encryption import NOWHERE, FieldAddress
 from .entry import Entry, SyncState
-from .entry_state import EntryState, entry_of, entry_state_of, searchable_text
+from .entry_state import EntryState, entry_of, entry_state_of, has_choice, searchable_text
 from .nodes import Node
-from .projection import KEEP, IndexChange, IndexRow, Known, pack_fields, unpack_fields, write_node, write_unreadable
+from .projection import IndexChange, IndexRow, Known, pack_fields, unpack_fields, write_node, write_unreadable
 from .simple_entry import words_of_version
 from .transcript import Ids, no_collections
 from .view import ConversationView
 
 
 class Projector:
-    """Implements ``projection.IndexSource``. A change costs what it adds and what it moves."""
+    """Implements ``projection.IndexSource``. A change costs the rows that it adds or changes, and a look at the part of
+    the transcript that it moves."""
 
     def __init__(self, view: ConversationView, replica: Replica) -> None:
         self._view = view
@@ -36,7 +37,7 @@ class Projector:
         now = self._view.order.now()
         self._then = self._view.ids()
         # The pins grow in place: those that are there now are those of the latest generation's frame.
-        self._pins, self._pinned = now.pins, len(now.head) - 1
+        self._pins, self._pinned = now.pins, max(0, len(now.head) - 1)
         self._withheld, self._malformed = withheld_of(now), now.malformed.keys()
         self._view.order.steady = len(self._then)
         self._view.changed.clear()
@@ -52,53 +53,39 @@ class Projector:
         """The changes of the rows that were true of ``then``."""
         view, ids = self._view, self._view.ids()
         steady = view.order.steady
-        was = {i: (at, self._pins.get(i) if at < self._pinned else None) for at, i in enumerate(then[steady:], steady)}
-        true = {i: (at, now.pins.get(i)) for at, i in enumerate(ids[steady:], steady)}
-        nowhere = (None, None)
         put = view.changed.keys() | (self._withheld ^ withheld_of(now)) | (self._malformed ^ now.malformed.keys())
-        moved: list[tuple[str, int | None, str | None]] = []
-        for i in (*true, *(i for i in was if i not in true)):
-            before, after = was.get(i, nowhere), true.get(i, nowhere)
-            if before[1] != after[1] and i not in put and view.has_choice(i):
+        pinned = set(then[steady : self._pinned])
+        for i in pinned.union(now.head[steady:]):
+            if now.pins.get(i) != (self._pins.get(i) if i in pinned else None) and view.has_choice(i):
                 put.add(i)
-            elif before != after and i not in put:
-                moved.append((i, *after))
-        rows = [self._current(i, true, now) for i in sorted(put)]
-        return IndexChange((), rows, moved)
+        rows = [self._current(i, now) for i in sorted(put)]
+        return IndexChange((), rows, steady, ids[steady:])
 
-    def _current(self, entry: EntryId, places: Mapping[EntryId, tuple[int, str | None]], now: Arrangement) -> IndexRow:
+    def _current(self, entry: EntryId, now: Arrangement) -> IndexRow:
         reason = self._view.order.why_unreadable(entry)
-        if reason is not None:
-            return _unreadable(entry, reason)
-        position = places[entry][0] if entry in places else KEEP if entry in now.visible else None
-        return self._row(entry, position, now)
+        return self._row(entry, now) if reason is None else _unreadable(entry, reason)
 
     def _difference(self, now: Arrangement, known: Known) -> IndexChange:
-        positions = {entry: index for index, entry in enumerate((*now.head, *now.tail))}
         put: list[IndexRow] = []
-        moved: list[tuple[str, int | None, str | None]] = []
         found: set[str] = set()
         changed = self._view.changed.keys() | (self._withheld ^ withheld_of(now))
         for thing in self._view.order.everything():
             entry = thing.id if isinstance(thing, Node) else thing[0]
             found.add(entry)
-            was = known.get(entry)
-            true = (positions.get(entry), now.pins.get(entry))
-            if was is None or entry in changed or was[1] != true[1]:
-                put.append(self._row(entry, true[0], now) if isinstance(thing, Node) else _unreadable(*thing))
-            elif was != true:
-                moved.append((entry, *true))
-        return IndexChange([entry for entry in known if entry not in found], put, moved)
+            pin = now.pins.get(entry) if isinstance(thing, Node) and self._view.has_choice(entry) else None
+            if entry not in known or entry in changed or known[entry] != pin:
+                put.append(self._row(entry, now) if isinstance(thing, Node) else _unreadable(*thing))
+        return IndexChange([entry for entry in known if entry not in found], put, 0, self._view.ids()[:])
 
-    def _row(self, entry: EntryId, position: int | None, now: Arrangement) -> IndexRow:
+    def _row(self, entry: EntryId, now: Arrangement) -> IndexRow:
         fields = self._view.changed.get(entry) or self._replica.node(schema.ENTRIES, entry) or {}
         findable = entry not in withheld_of(now)
         pin = now.pins.get(entry)
         version = self._view.only_version(entry)
         if version is not None and findable and (node := self._view.order.sound().get(entry)) is not None:
             short = write_node(node, erased=False, version=version)
-            return IndexRow(entry, position, pin, short, False, pack_fields(fields), words_of_version(fields, version))
-        row = row_of(entry, self._view.states[entry], fields, position, pin, findable=findable)
+            return IndexRow(entry, None, short, False, pack_fields(fields), words_of_version(fields, version))
+        row = row_of(entry, self._view.states[entry], fields, pin, findable=findable)
         return row if entry in self._view.order.sound() else row._replace(words=None)
 
 
@@ -106,7 +93,6 @@ def row_of(
     entry: EntryId,
     state: EntryState,
     fields: ReplicaNode,
-    position: int | None,
     pin: ContentHash | None,
     *,
     findable: bool = True,
@@ -114,8 +100,7 @@ def row_of(
     """The row of an entry. ``findable``: nothing withholds it, so its words and its fields may stand in the index."""
     return IndexRow(
         entry,
-        position,
-        pin,
+        pin if has_choice(state) else None,
         write_node(state.head.node(entry), erased=state.erased is not None, version=only_version(state)),
         state.erased is not None,
         pack_fields(fields) if findable else b"",
@@ -137,7 +122,7 @@ def only_version(state: EntryState) -> ContentHash | None:
 
 
 def _unreadable(entry: EntryId, reason: str) -> IndexRow:
-    return IndexRow(entry, None, None, write_unreadable(reason), False, b"", None)
+    return IndexRow(entry, None, write_unreadable(reason), False, b"", None)
 
 
 def entry_of_row(

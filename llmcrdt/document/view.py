@@ -102,7 +102,7 @@ class ConversationView:
                 self._note(entry, read)
 
     @no_collections()
-    def restore(self, replica: Replica, rows: Sequence[tuple[str, int | None, str | None, str]]) -> None:
+    def restore(self, replica: Replica, rows: Sequence[tuple[str, bool, str]]) -> None:
         """Take over from the entry index what ``read_all`` would find; entries are read when they are asked for."""
         nodes: list[Node] = []
         unreadable: dict[EntryId, str] = {}
@@ -116,9 +116,7 @@ class ConversationView:
                     self.erased.add(node.id)
                 if version is not None:
                     self._unread[node.id] = version
-        shown = [EntryId(row[0]) for row in rows if row[1] is not None]
-        pins = {EntryId(row[0]): ContentHash(row[2]) for row in rows if row[2] is not None}
-        self.order.restore(nodes, unreadable, shown, pins)
+        self.order.restore(nodes, unreadable, [EntryId(row[0]) for row in rows if row[1]])
         self.acts.read(replica, replica.keys(schema.ACTS))
         self._read_later(replica)
         for node in nodes:

@@ -194,13 +194,15 @@ def _fill(
     with replica.edit() as edit:
         schema.write_identity(edit, target.id, core.resources.clock())
     journal.append(edit.update, session, ())
-    batches = _batches(core, history, beside)
+    batches, shown = _batches(core, history, beside), 0
     with closing(_ahead(batches) if long else batches) as ready:
         for batch in ready:
             if batch.entries:
                 journal.append(batch.update, session, batch.entries)
             seq = store.updates.last_seq(target.id)
-            store.entries.write(target.id, RULES, seq, gone=(), put=batch.rows, moved=(), many=True)
+            ids = [row.entry for row in batch.rows]
+            store.entries.write(target.id, RULES, seq, put=batch.rows, steady=shown, shown=ids, many=True)
+            shown += len(ids)
             tell()
 
 

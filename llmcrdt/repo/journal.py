@@ -128,16 +128,16 @@ class StoreJournal:
     def page(self, last: int, before: str | None) -> Sequence[tuple[str, str | None, bytes]] | None:
         return self._store.entries.page(self._document, RULES, last, before)
 
-    def nodes(self) -> Sequence[tuple[str, int | None, str | None, str]] | None:
+    def nodes(self) -> Sequence[tuple[str, bool, str]] | None:
         return self._store.entries.nodes(self._document, RULES, self._seen)
 
-    def copy(self, source: str, places: Sequence[tuple[str, int | None, str | None]], rows: Sequence[IndexRow]) -> None:
-        entries, updates = self._store.entries, self._store.updates
+    def copy(self, source: str, entries: Sequence[str], rows: Sequence[IndexRow], shown: Sequence[str]) -> None:
+        index, updates, document = self._store.entries, self._store.updates, self._document
         with self._store.transaction():
-            made_of = entries.made_of(source, RULES)
+            made_of = index.made_of(source, RULES)
             if made_of is not None and made_of >= updates.last_seq(source):
-                entries.copy(source, self._document, places)
-                entries.write(self._document, RULES, updates.last_seq(self._document), gone=(), put=rows, moved=())
+                index.copy(source, document, entries)
+                index.write(document, RULES, updates.last_seq(document), put=rows, steady=0, shown=shown)
 
     def copies(self, entry: str) -> Sequence[tuple[str, bool]]:
         self._refresh_index()
@@ -155,7 +155,7 @@ class StoreJournal:
         with self._store.transaction():
             if not self._store.updates.unseen(self._document, self._held, self._session):
                 seq = self._store.updates.last_seq(self._document)
-                self._store.entries.write(self._document, LISTING, seq, gone=(), put=(), moved=())
+                self._store.entries.write(self._document, LISTING, seq, steady=0)
 
     def _write_rows(self, seq: int, session: SessionId | None) -> bool:
         """In a transaction: have the tables say what the source says, if it holds all up to ``seq``. Whether it
@@ -170,12 +170,12 @@ class StoreJournal:
         # If another process wrote rows since, those of then are not what is there: each has to be looked at.
         change = self._source.changes(None) if trusted and made_of == self._base else None
         if change is None:
-            known = index.positions(document)
+            known = index.pins(document)
             change = self._source.changes(known if trusted else {})
             assert change is not None
             if not trusted:
                 change = change._replace(gone=sorted(known.keys() - {row.entry for row in change.put}))
-        index.write(document, RULES, seq, gone=change.gone, put=change.put, moved=change.moved)
+        index.write(document, RULES, seq, **change._asdict())
         return True
 
     def _rows_written(self, seq: int) -> None:

@@ -1,15 +1,20 @@
-"""The derived tables of a repo's file: one row per entry of each conversation, and an index of their words.
+"""The derived tables of a repo's file: one row per entry of each conversation, the transcripts, and an index of words.
 
-They hold what the documents say, so that a page or a search needs no document. The words of new rows enter the index a
-few hundred at a time, or when somebody searches: an index is cheapest to build in batches, and nobody misses it before.
-It leaves no word in the file that was taken out of it: it is emptied then, and made again in the same way.
+They hold what the documents say, so that a page or a search needs no document. A transcript stands in *runs*: rows with
+consecutive numbers that stand one after the other in it. Rows are numbered as they are written, so a conversation is
+mostly one run, and one more for each place where something else is shown than was written next: an edit in the middle
+cuts a run, however many entries leave the transcript with it.
+
+The words of new rows enter the index a few hundred at a time, or when somebody searches: an index is cheapest to build
+in batches, and nobody misses it before. It leaves no word in the file that was taken out of it: it is emptied then, and
+made again in the same way.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from sqlite3 import Connection as Database
 from typing import NamedTuple
 
@@ -22,10 +27,14 @@ MANY_AT = 1_024  # the same where many more come: the index is built in larger p
 # accord it would write more and smaller pieces, and merge them again and again, which is most of its work.
 _TUNING = {"hashsize": 8 << 20, "automerge": 8}
 RANKED = 5_000  # of more matches than this, only the newest so many are ranked
-_KEEP = -1  # a position that stays as it is
+_ONE_BY_ONE = 16  # entries whose numbers are looked up by themselves; of more, all of their document are read
 _INSERT = """
-    INSERT INTO entries (document, entry, position, pin, node, erased, fields, words) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+    INSERT INTO entries (document, entry, pin, node, erased, fields, words) VALUES (?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (document, entry) DO NOTHING
+"""
+POSITION = """
+    (SELECT CASE WHEN entries.number < shown.number + length THEN position + entries.number - shown.number END
+    FROM shown WHERE shown.number <= entries.number ORDER BY shown.number DESC LIMIT 1)
 """
 # Rows enter the index in the order of their numbers, and leave it when they are deleted. So exactly those above the
 # greatest number in it wait. FTS5 keeps a row in "docsize" for each that it has.
@@ -36,10 +45,8 @@ _EXACT = "entry_words exact"
 _TEXT = "(SELECT words FROM entry_texts WHERE entry_texts.number = entries.number)"
 _WORD = re.compile(r'"([^"]*)"|(\S+)')
 
-Row = tuple[str, int | None, str | None, str, bool, bytes, str | None]
-"""entry, position, pin, node, erased, fields, words."""
-Moved = tuple[str, int | None, str | None]
-"""entry, position, pin."""
+Row = tuple[str, str | None, str, bool, bytes, str | None]
+"""entry, pin, node, erased, fields, words."""
 
 
 class Found(NamedTuple):
@@ -51,6 +58,14 @@ class Found(NamedTuple):
     fields: bytes
     pin: str | None
     snippet: str
+
+
+class _Run(NamedTuple):
+    """Rows ``number`` to ``number + length - 1``, which stand in a transcript from ``position`` on."""
+
+    number: int
+    position: int
+    length: int
 
 
 class SqliteEntryIndex:
@@ -75,17 +90,16 @@ class SqliteEntryIndex:
             seq = _made_of(db, document, rules)
             if seq is None or seq < last_seq(db, document):
                 return None
-            query, values = "SELECT entry, pin, fields FROM entries WHERE document = ? AND position", [document]
-            if before is None:
-                query += " IS NOT NULL"
-            else:
-                query += " < (SELECT position FROM entries WHERE document = ? AND entry = ?)"
-                values += [document, before]
-                found = "SELECT position FROM entries WHERE document = ? AND entry = ? AND position IS NOT NULL"
-                if db.execute(found, values[1:]).fetchone() is None:
-                    return None
-            rows = db.execute(f"{query} ORDER BY position DESC LIMIT ?", [*values, max(0, last)]).fetchall()
-        return [(str(entry), pin, bytes(fields)) for entry, pin, fields in reversed(rows)]
+            end = _length(db, document) if before is None else _position(db, document, before)
+            if end is None:
+                return None
+            begin = max(0, end - max(0, last))
+            query = "SELECT entry, pin, fields FROM entries WHERE number >= ? AND number < ? ORDER BY number"
+            rows = []
+            for number, position, length in _runs(db, document, begin):
+                low, high = max(begin - position, 0), min(end - position, length)
+                rows += db.execute(query, [number + low, number + high]).fetchall()
+        return [(str(entry), pin, bytes(fields)) for entry, pin, fields in rows]
 
     def erased(self, document: str) -> int:
         """How many entries are erased, as far as the rows know."""
@@ -104,20 +118,22 @@ class SqliteEntryIndex:
         with self._connection.reading() as db:
             return [(str(other), bool(erased)) for other, erased in db.execute(query, [entry, document])]
 
-    def nodes(self, document: str, rules: str, seq: int) -> list[tuple[str, int | None, str | None, str]] | None:
-        """All rows as (entry, position, pin, node), in the order of the transcript; None unless they are made of all up
-        to ``seq``, and no more."""
+    def nodes(self, document: str, rules: str, seq: int) -> list[tuple[str, bool, str]] | None:
+        """All rows as (entry, whether it is shown, node), those of the transcript in its order; None unless they are
+        made of all up to ``seq``, and no more."""
         with self._connection.one_view() as db:
             if _made_of(db, document, rules) != seq:
                 return None
-            query = "SELECT entry, position, pin, node FROM entries WHERE document = ? ORDER BY position"
-            return db.execute(query, [document]).fetchall()
+            query = "SELECT number, entry, node FROM entries WHERE document = ?"
+            rows = {number: (entry, node) for number, entry, node in db.execute(query, [document])}
+            shown = [n for run in _runs(db, document) for n in range(run.number, run.number + run.length)]
+        found = [(entry, True, node) for entry, node in map(rows.pop, shown)]
+        return found + [(entry, False, node) for entry, node in rows.values()]
 
-    def positions(self, document: str) -> dict[str, tuple[int | None, str | None]]:
-        """Position and pin of each entry that has a row."""
-        query = "SELECT entry, position, pin FROM entries WHERE document = ?"
+    def pins(self, document: str) -> dict[str, str | None]:
+        """The pin of each entry that has a row."""
         with self._connection.reading() as db:
-            return {entry: (position, pin) for entry, position, pin in db.execute(query, [document])}
+            return dict(db.execute("SELECT entry, pin FROM entries WHERE document = ?", [document]).fetchall())
 
     def write(
         self,
@@ -125,12 +141,14 @@ class SqliteEntryIndex:
         rules: str,
         seq: int,
         *,
-        gone: Iterable[str],
-        put: Sequence[Row],
-        moved: Iterable[Moved],
+        gone: Iterable[str] = (),
+        put: Sequence[Row] = (),
+        steady: int,
+        shown: Sequence[str] = (),
         many: bool = False,
     ) -> None:
-        """Change rows. Afterwards they are made of all up to ``seq``. ``many``: many more are about to come."""
+        """Change rows, and the transcript behind its first ``steady`` entries to ``shown``. Afterwards they are made of
+        all up to ``seq``. ``many``: many more are about to come."""
         rows = len(put)
         derived = self._connection.derives_words
         with self._connection.writing() as db:
@@ -143,9 +161,7 @@ class SqliteEntryIndex:
                 put = () if added == len(put) else put
             for row in put:
                 _put(db, document, row, derived=derived)
-            query = "UPDATE entries SET position = CASE ? WHEN -1 THEN position ELSE ? END, pin = ?"
-            query += " WHERE document = ? AND entry = ?"
-            db.executemany(query, ([position, position, pin, document, entry] for entry, position, pin in moved))
+            _show(db, document, steady, shown)
             db.execute("INSERT OR REPLACE INTO tables VALUES (?, ?, ?)", [document, seq, rules])
             self._waiting += rows
             least = MANY_AT if many else INDEX_AT
@@ -154,15 +170,15 @@ class SqliteEntryIndex:
             ):  # whoever brings many at once wants to show them first
                 self._index(db, max(rows, 2 * least))
 
-    def copy(self, source: str, document: str, places: Iterable[Moved]) -> None:
-        """Give a document the rows of another one for some entries, in the order given, with other places. None of
-        them may be there. Their words wait for the next search, or for writes that take them along."""
+    def copy(self, source: str, document: str, entries: Iterable[str]) -> None:
+        """Give a document the rows of another one for some entries, in the order given. None of them may be there.
+        Their words wait for the next search, or for writes that take them along."""
         query = """
-            INSERT INTO entries (document, entry, position, pin, node, erased, fields, words)
-            SELECT ?, entry, ?, ?, node, erased, fields, words FROM entries WHERE document = ? AND entry = ?
+            INSERT INTO entries (document, entry, pin, node, erased, fields, words)
+            SELECT ?, entry, pin, node, erased, fields, words FROM entries WHERE document = ? AND entry = ?
         """
         with self._connection.writing() as db:
-            db.executemany(query, ([document, position, pin, source, entry] for entry, position, pin in places))
+            db.executemany(query, ([document, source, entry] for entry in entries))
 
     def forget(self, document: str) -> None:
         """Drop the rows of a document, and leave no trace of their words in the file."""
@@ -212,9 +228,9 @@ class SqliteEntryIndex:
                 self._index(db)
         newest = "SELECT rowid FROM entry_words WHERE entry_words MATCH ? ORDER BY rowid DESC LIMIT 1 OFFSET ?"
         query = f"""
-            SELECT document, entry, position, fields, pin, snippet(entry_words, 0, '[', ']', '…', 16)
+            SELECT document, entry, {POSITION} AS place, fields, pin, snippet(entry_words, 0, '[', ']', '…', 16)
             FROM entry_words JOIN entries ON number = entry_words.rowid
-            WHERE entry_words MATCH ? AND entry_words.rowid >= ? {"" if elsewhere else "AND position IS NOT NULL"}
+            WHERE entry_words MATCH ? AND entry_words.rowid >= ? {"" if elsewhere else "AND place IS NOT NULL"}
             AND NOT EXISTS (SELECT 1 FROM listing WHERE listing.id = document AND deleted)
             AND document NOT IN (SELECT value FROM json_each(?))
             ORDER BY rank LIMIT ?
@@ -261,9 +277,69 @@ def _made_of(db: Database, document: str, rules: str) -> int | None:
     return int(found[0]) if found else None
 
 
+def _runs(db: Database, document: str, after: int = 0) -> list[_Run]:
+    """The runs of a transcript that reach past its first ``after`` entries, in their order."""
+    first = "coalesce((SELECT max(position) FROM shown WHERE document = ? AND position <= ?), 0)"
+    query = f"SELECT number, position, length FROM shown WHERE document = ? AND position >= {first} ORDER BY position"
+    found = map(_Run._make, db.execute(query, [document, document, after]))
+    return [run for run in found if run.position + run.length > after]
+
+
+def _length(db: Database, document: str) -> int:
+    """Of a transcript."""
+    query = "SELECT position + length FROM shown WHERE document = ? ORDER BY position DESC LIMIT 1"
+    found = db.execute(query, [document]).fetchone()
+    return int(found[0]) if found else 0
+
+
+def _position(db: Database, document: str, entry: str) -> int | None:
+    """Of an entry in its transcript; None where it is not in it."""
+    query = f"SELECT {POSITION} FROM entries WHERE document = ? AND entry = ?"
+    found = db.execute(query, [document, entry]).fetchone()
+    return found[0] if found else None
+
+
+def _show(db: Database, document: str, steady: int, entries: Sequence[str]) -> None:
+    """Have a transcript go on with these entries behind its first ``steady`` ones."""
+    old = _runs(db, document, max(0, steady - 1))  # the last one that stays may grow
+    new = list(_runs_of(_numbers(db, document, entries), steady))
+    if old and steady:
+        stays = old[0]._replace(length=steady - old[0].position)
+        if new and new[0].number == stays.number + stays.length:
+            new[0] = stays._replace(length=stays.length + new[0].length)
+        else:
+            new.insert(0, stays)
+    before, now = {run[:2]: run.length for run in old}, {run[:2]: run.length for run in new}
+    db.executemany("DELETE FROM shown WHERE number = ?", ([number] for number, _ in before.keys() - now.keys()))
+    for (number, position), length in now.items():
+        if (number, position) not in before:
+            db.execute("INSERT INTO shown VALUES (?, ?, ?, ?)", [number, document, position, length])
+        elif length != before[number, position]:
+            db.execute("UPDATE shown SET length = ? WHERE number = ?", [length, number])
+
+
+def _runs_of(numbers: Sequence[int], position: int) -> Iterator[_Run]:
+    """The runs of rows that stand one after the other from a position on."""
+    begin = 0
+    for end in range(1, len(numbers) + 1):
+        if end == len(numbers) or numbers[end] != numbers[end - 1] + 1:
+            yield _Run(numbers[begin], position + begin, end - begin)
+            begin = end
+
+
+def _numbers(db: Database, document: str, entries: Sequence[str]) -> list[int]:
+    """The numbers of the rows of entries."""
+    if len(entries) > _ONE_BY_ONE:
+        found = dict(db.execute("SELECT entry, number FROM entries WHERE document = ?", [document]).fetchall())
+        return [found[entry] for entry in entries]
+    query = "SELECT number FROM entries WHERE document = ? AND entry = ?"
+    return [db.execute(query, [document, entry]).fetchone()[0] for entry in entries]
+
+
 def forget_rows(db: Database, document: str) -> None:
     """Drop the rows of a document, and leave no trace of their words."""
     db.execute("DELETE FROM tables WHERE document = ?", [document])
+    db.execute("DELETE FROM shown WHERE document = ?", [document])
     query = f"SELECT 1 FROM entries WHERE document = ? AND number <= {_END} LIMIT 1"
     if db.execute(query, [document]).fetchone():
         _note_removed(db)
@@ -293,15 +369,14 @@ def _put(db: Database, document: str, row: Row, *, derived: bool) -> None:
     stored = _stored(document, row, derived)
     if db.execute(_INSERT, stored).rowcount:
         return
-    _, entry, position, pin, node, erased, fields, kept = stored
+    _, entry, pin, node, erased, fields, kept = stored
     words = row[-1]
-    query = f"SELECT number, position, {_TEXT}, number <= {_END} FROM entries WHERE document = ? AND entry = ?"
-    number, old_position, old_words, indexed = db.execute(query, [document, entry]).fetchone()
-    columns = "position = ?, pin = ?, node = ?, erased = ?, fields = ?, words = ?"
-    position = old_position if position == _KEEP else position
+    query = f"SELECT number, {_TEXT}, number <= {_END} FROM entries WHERE document = ? AND entry = ?"
+    number, old_words, indexed = db.execute(query, [document, entry]).fetchone()
+    columns = "pin = ?, node = ?, erased = ?, fields = ?, words = ?"
     if indexed and words != old_words:
         _unindex(db, number, old_words)
-    db.execute(f"UPDATE entries SET {columns} WHERE number = ?", [position, pin, node, erased, fields, kept, number])
+    db.execute(f"UPDATE entries SET {columns} WHERE number = ?", [pin, node, erased, fields, kept, number])
     if indexed and words != old_words:
         db.execute("INSERT INTO entry_words (rowid, words) VALUES (?, ?)", [number, words])
 

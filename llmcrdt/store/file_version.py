@@ -9,7 +9,7 @@ BACKUP_DIGEST = "backup"
 
 MIGRATION_SET = "llmcrdt"
 
-NAMES = ("m001_documents", "m002_tables", "m003_no_indexed", "m004_relay_tasks", "m005_no_copies")
+NAMES = ("m001_documents", "m002_tables", "m003_no_indexed", "m004_relay_tasks", "m005_no_copies", "m006_runs")
 """The steps of ``migrations``, which is loaded where one of them is still to be done."""
 
 DONE = "SELECT name FROM _sqlite_migrations WHERE migration_set = ?"

@@ -94,6 +94,24 @@ _NO_COPIES = """
 """
 
 
+# Rows don't say where they stand: transcripts are runs of rows. A run is named by the number of its first row.
+# entries.pin: where there is a choice; it used to stand in other rows too, and says nothing there.
+_RUNS = """
+    CREATE TABLE shown (
+        number INTEGER PRIMARY KEY, document TEXT NOT NULL, position INTEGER NOT NULL, length INTEGER NOT NULL
+    );
+    INSERT INTO shown
+        SELECT min(number), document, min(position), count(*) FROM (
+            SELECT number, document, position, number - position AS apart,
+                position - row_number() OVER (PARTITION BY document, number - position ORDER BY position) AS run
+            FROM entries WHERE position IS NOT NULL
+        ) GROUP BY document, apart, run;
+    CREATE UNIQUE INDEX shown_by_position ON shown (document, position);
+    DROP INDEX entries_by_position;
+    ALTER TABLE entries DROP COLUMN position
+"""
+
+
 @migrations(name="m001_documents")
 def m001_documents(db: Database) -> None:
     _run(db, _DOCUMENTS)
@@ -134,6 +152,11 @@ def m004_relay_tasks(db: Database) -> None:
 @migrations(name="m005_no_copies")
 def m005_no_copies(db: Database) -> None:
     _run(db, _NO_COPIES)
+
+
+@migrations(name="m006_runs")
+def m006_runs(db: Database) -> None:
+    _run(db, _RUNS)
 
 
 def _run(db: Database, script: str) -> None:

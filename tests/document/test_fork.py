@@ -19,6 +19,7 @@ from llmcrdt.document.projection import RULES
 from llmcrdt.exceptions import ConversationNotFound, EntryNotFound, NotSealed, OtherDocument
 from llmcrdt.ids import SessionId
 from llmcrdt.repo.sync_source import SyncSource
+from llmcrdt.store.entry_index import POSITION
 from llmcrdt.sync.local import Record
 
 OpenRepo = Callable[..., llmcrdt.Repo]
@@ -69,7 +70,7 @@ def test_a_fork_at_the_end_shows_the_same(open_repo: OpenRepo, seed: int) -> Non
 
 
 def rows(repo: llmcrdt.Repo, document: str) -> list[tuple[object, ...]]:
-    query = "SELECT entry, position, pin, node, erased, fields, words FROM entries WHERE document = ? ORDER BY entry"
+    query = f"SELECT entry, {POSITION}, pin, node, erased, fields, words FROM entries WHERE document = ? ORDER BY entry"
     with closing(sqlite3.connect(repo._core.store.path)) as db:
         return db.execute(query, [document]).fetchall()
 

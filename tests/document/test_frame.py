@@ -43,7 +43,7 @@ def test_both_forms_of_a_frame_keep_all_of_it(frame: Frame) -> None:
 @given(FRAMES, FRAMES)
 def test_a_row_of_the_tables_keeps_the_frames_of_its_entry(frame: Frame, covers: Frame) -> None:
     node = Node(EntryId("E" * 16), (EntryId("P" * 16),), 7, frame=frame, covers=covers)
-    row = (node.id, 0, None, write_node(node, erased=False, version=None))
+    row = (node.id, True, write_node(node, erased=False, version=None))
     assert list(read_nodes([row])) == [(node, False, None)]
 
 

@@ -301,8 +301,11 @@ def test_the_entry_index_says_what_the_document_says(open_repo: OpenRepo, seed: 
     core.view.read_all(core.replica)
     rows = Projector(core.view, core.replica).changes({})
     assert rows is not None
-    made = sorted(rows.put, key=lambda row: (row.position is None, row.position))
-    assert nodes == [(row.entry, row.position, row.pin, row.node) for row in made]
+    made = list(rows.put)
+    place = {entry: at for at, entry in enumerate(rows.shown)}
+    assert len(place) == len(made)
+    made.sort(key=lambda row: place[row.entry])
+    assert nodes == [(row.entry, True, row.node) for row in made]
     assert page == [(row.entry, row.pin, row.fields) for row in made]
     db = store.entries._connection
     for row in made:

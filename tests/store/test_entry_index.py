@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 import sqlite3
+import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -20,6 +21,8 @@ from llmcrdt.document import schema
 from llmcrdt.document.conversation import core_of
 from llmcrdt.document.projection import RULES
 from llmcrdt.ids import new_entry_id
+from llmcrdt.store.entry_index import POSITION
+from llmcrdt.store.store import SqliteStore
 
 OpenRepo = Callable[..., llmcrdt.Repo]
 WORDS = ("straße", "Été", "linden", "42", "über", "tree", "Lindenbaum", "quoted")
@@ -27,13 +30,14 @@ WORDS = ("straße", "Été", "linden", "42", "über", "tree", "Lindenbaum", "quo
 
 def rows(repo: llmcrdt.Repo) -> list[tuple[Any, ...]]:
     """All rows, but for what says where they lie in the file."""
-    query = "SELECT document, entry, position, pin, node, erased, words, fields FROM entries ORDER BY document, entry"
+    columns = f"document, entry, {POSITION}, pin, node, erased, words, fields"
+    query = f"SELECT {columns} FROM entries ORDER BY document, entry"
     return list(repo._core.store._connection.db.execute(query).fetchall())
 
 
 def forget(repo: llmcrdt.Repo) -> None:
     with repo._core.store._connection.writing() as db:
-        for table in ("tables", "entries"):
+        for table in ("tables", "entries", "shown"):
             db.execute(f"DELETE FROM {table}")
         db.execute("INSERT INTO entry_words (entry_words) VALUES ('rebuild')")
 
@@ -243,15 +247,70 @@ def test_an_append_costs_the_same_in_a_long_conversation(repo: llmcrdt.Repo) -> 
     assert not [line for line in many if line.lstrip().startswith(("UPDATE entries", "DELETE"))]
 
 
-def test_an_answer_touches_only_the_rows_that_its_frame_newly_holds(repo: llmcrdt.Repo) -> None:
+def test_an_answer_changes_no_row_of_what_its_frame_holds(repo: llmcrdt.Repo) -> None:
     conversation = repo.create()
     for n in range(30):
         conversation.append("user", str(n))
         conversation.append("assistant", str(n), frame=conversation.transcript())
     conversation.append("user", "x")
     seen = statements(repo, lambda: conversation.append("assistant", "y", frame=conversation.transcript()))
-    changed = [line for line in seen if "UPDATE entries" in line]
-    assert len(changed) == 2, "the question and the answer before it are pinned now"
+    assert not [line for line in seen if "UPDATE entries" in line]
+    assert len([line for line in seen if "shown" in line and "SELECT" not in line]) == 1, "a run grew"
+
+
+def test_a_change_of_place_changes_no_row(repo: llmcrdt.Repo) -> None:
+    """However many entries it moves: a run is cut, or whole again."""
+    conversation = repo.create()
+    for n in range(60):
+        conversation.append("user", f"linden {n}")
+    before = conversation.transcript()
+    for change in (lambda: conversation.edit(before[20], "another"), lambda: conversation.select(before[-1])):
+        seen = statements(repo, change)
+        assert not [line for line in seen if "UPDATE entries" in line]
+        changed = [line for line in seen if " shown" in line and "SELECT" not in line]
+        assert 1 <= len(changed) <= 3
+    assert tuple(conversation.transcript()) == tuple(before)
+    assert len(repo.search("linden", limit=100)) == 60
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_transcript_is_the_runs_that_are_written_of_it(tmp_path: Path, seed: int) -> None:
+    """In a file where other conversations have rows between, as a list would say it."""
+    rng = random.Random(seed)
+    store = SqliteStore(tmp_path / "a.db", lock=threading.RLock())
+    known: dict[str, list[str]] = {"a": [], "b": []}
+    lists: dict[str, list[str]] = {"a": [], "b": []}
+    for n in range(150):
+        document = rng.choice("aab")
+        put, gone = [], list[str]()
+        if rng.random() < 0.7:
+            put = [(f"e{n}.{m}", None, "[]", False, b"", f"linden {n}") for m in range(rng.choice([1, 1, 1, 2, 20]))]
+            known[document] += [row[0] for row in put]
+        elif known[document] and rng.random() < 0.3:
+            gone = [rng.choice(known[document])]
+            known[document].remove(gone[0])
+        said = lists[document]
+        if gone or rng.random() < 0.2:
+            steady = min([said.index(i) for i in gone if i in said], default=rng.randint(0, len(said)))
+            later = [i for i in known[document] if i not in said[:steady]]
+            shown = rng.choice([later, [i for i in later if rng.random() < 0.6], rng.sample(later, len(later)), []])
+        else:
+            steady, shown = len(said), [row[0] for row in put]
+        lists[document] = said = [*said[:steady], *shown]
+        store.entries.write(document, "1", 1, gone=gone, put=put, steady=steady, shown=shown)
+        for each, ids in lists.items():
+            nodes = store.entries.nodes(each, "1", 1) or []
+            assert [entry for entry, stands, _ in nodes if stands] == ids
+            assert sorted(entry for entry, stands, _ in nodes if not stands) == sorted(set(known[each]) - set(ids))
+        if said:
+            last, before = rng.randrange(5), rng.choice(said)
+            page = store.entries.page(document, "1", last, before)
+            assert page is not None
+            assert [row[0] for row in page] == said[: said.index(before)][-last:] * bool(last)
+        found = {hit.entry: hit.position for hit in store.entries.search("linden", 9_999, elsewhere=True)}
+        assert found == {i: lists[each].index(i) if i in lists[each] else None for each in known for i in known[each]}
+    assert store._connection.one("SELECT count(*) FROM shown") <= sum(map(len, lists.values()))
+    store.close()
 
 
 def test_a_page_and_a_search_load_no_document(open_repo: OpenRepo) -> None:

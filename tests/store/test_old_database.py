@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
 import sqlite3
 import threading
 from contextlib import closing
@@ -14,7 +15,9 @@ from typing import Any
 import pytest
 
 import llmcrdt
+from llmcrdt.document.conversation import core_of
 from llmcrdt.document.projector import words_of_row
+from llmcrdt.store.entry_index import POSITION
 from llmcrdt.store.store import SqliteStore
 
 VECTORS = Path(__file__).parents[1] / "vectors"
@@ -79,3 +82,37 @@ def test_conversations_are_as_they_were(old: Path) -> None:
         assert [[row.session, row.n] for row in waiting[:1]] == SAID["outbox"]
         assert len(waiting) == 2
         assert waiting[1].session != waiting[0].session, "no process goes on with another one's session"
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_positions_in_rows_become_runs(tmp_path: Path, seed: int) -> None:
+    """Version 5 of the tables had a position in each row; rows of two conversations lie between each other."""
+    rng, path = random.Random(seed), tmp_path / "a.db"
+    with llmcrdt.open(path) as repo:
+        ids = [repo.create(name).id for name in "ab"]
+        for n in range(60):
+            conversation = repo.get(ids[rng.random() < 0.3])
+            shown = conversation.transcript()
+            if len(shown) and rng.random() < 0.2:
+                conversation.edit(rng.choice(shown), f"linden {n}")
+            elif hidden := rng.random() < 0.2 and [found.entry for found in shown.elsewhere]:
+                conversation.select(rng.choice(hidden))
+            else:
+                conversation.append("user", f"linden {n}")
+        before = [tuple(repo.get(id_).transcript()) for id_ in ids]
+        found = {hit.entry: hit.shown for hit in repo.search("linden", 99, elsewhere=True)}
+    runs = rows(path, "SELECT * FROM shown ORDER BY number")
+    assert len(runs) > 2
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("ALTER TABLE entries ADD COLUMN position INTEGER")
+        db.execute(f"UPDATE entries SET position = {POSITION}")
+        db.execute("CREATE INDEX entries_by_position ON entries (document, position) WHERE position IS NOT NULL")
+        db.execute("DROP TABLE shown")
+        db.execute("DELETE FROM _sqlite_migrations WHERE name = 'm006_runs'")
+    with llmcrdt.open(path) as repo:
+        for id_, entries in zip(ids, before, strict=True):
+            assert tuple(repo.get(id_).entries(last=99)) == entries
+            assert not core_of(repo.get(id_)).document.loaded
+            assert tuple(repo.get(id_).transcript()) == entries
+        assert {hit.entry: hit.shown for hit in repo.search("linden", 99, elsewhere=True)} == found
+    assert rows(path, "SELECT * FROM shown ORDER BY number") == runs

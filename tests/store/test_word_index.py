@@ -48,8 +48,8 @@ def test_every_search_finds_exactly_the_rows_with_the_word(steps: list[tuple[str
             assert found == {name for name, text in words.items() if text and "linden" in text}
             sound(store)
         else:
-            gone, put = ([entry], []) if kind == "gone" else ([], [(entry, None, None, "[]", False, b"", said)])
-            store.entries.write("d", "1", 1, gone=gone, put=put, moved=())
+            gone, put = ([entry], []) if kind == "gone" else ([], [(entry, None, "[]", False, b"", said)])
+            store.entries.write("d", "1", 1, gone=gone, put=put, steady=0)
             words.pop(entry or "", None)
             if kind == "put" and entry is not None:
                 words[entry] = said
@@ -78,17 +78,20 @@ def test_a_write_takes_a_bounded_number_of_rows_that_wait_along(tmp_path: Path) 
     many = 5 * tables.INDEX_AT
 
     def row(n: int) -> tables.Row:
-        return (f"entry{n}", n, None, "[]", False, b"", f"linden {n}")
+        return (f"entry{n}", None, "[]", False, b"", f"linden {n}")
 
     def indexed() -> int:
         return int(store._connection.one("SELECT count(*) FROM entry_words_docsize"))
 
-    store.entries.write("d", "1", 1, gone=(), put=[row(n) for n in range(many)], moved=())
-    store.entries.copy("d", "fork", [(f"entry{n}", n, None) for n in range(many)])
+    first = [f"entry{n}" for n in range(many)]
+    store.entries.write("d", "1", 1, put=[row(n) for n in range(many)], steady=0, shown=first)
+    store.entries.copy("d", "fork", first)
     assert indexed() == 0, "whoever brings many wants to show them first"
-    before = 0
+    store.entries.write("fork", "1", 1, steady=0, shown=first)
+    before = indexed()
+    assert before <= 2 * tables.INDEX_AT
     for n in range(tables.INDEX_AT + 1):
-        store.entries.write("d", "1", 1, gone=(), put=[row(many + n)], moved=())
+        store.entries.write("d", "1", 1, put=[row(many + n)], steady=many + n, shown=[f"entry{many + n}"])
         assert indexed() - before <= 2 * tables.INDEX_AT
         before = indexed()
     assert before >= many
@@ -107,14 +110,14 @@ def test_no_word_that_was_taken_out_stays_in_the_file(tmp_path: Path, seed: int)
     said = {n: f"linden w{n}x{rng.randbytes(6).hex()}" for n in range(40)}
     gone: set[int] = set()
     for n, words in said.items():
-        store.entries.write("d", "1", 1, gone=(), put=[(f"e{n}", n, None, "[]", False, b"", words)], moved=())
+        store.entries.write("d", "1", 1, put=[(f"e{n}", None, "[]", False, b"", words)], steady=n, shown=[f"e{n}"])
         if rng.random() < 0.2:
             store.entries.search("linden", 5, elsewhere=True)
         if rng.random() < 0.3:
             erased = rng.choice(sorted(said.keys() - gone - set(range(n + 1, 40))) or [n])
             gone.add(erased)
-            row = (f"e{erased}", erased, None, "[]", True, b"", None)
-            store.entries.write("d", "1", 1, gone=(), put=[row], moved=())
+            row = (f"e{erased}", None, "[]", True, b"", None)
+            store.entries.write("d", "1", 1, put=[row], steady=n + 1)
         if rng.random() < 0.3:
             with store._connection.writing() as db:
                 tables.forget_words(db)
@@ -171,8 +174,8 @@ def test_a_file_from_before_is_searched_whole(tmp_path: Path) -> None:
 def test_whatever_people_search_for_is_searched_for(query: str, said: str) -> None:
     """NUL, half an emoji, and whatever means something to FTS5 itself."""
     store = SqliteStore(":memory:", lock=threading.RLock())
-    row = ("e", 0, None, "", False, b"", f"{said}\0linden \0 tree")
-    store.entries.write("d", "1", 1, gone=(), put=[row], moved=())
+    row = ("e", None, "", False, b"", f"{said}\0linden \0 tree")
+    store.entries.write("d", "1", 1, put=[row], steady=0)
     store.entries.search(query, 5, elsewhere=True)
     for word in ("linden", "tree", "\0linden\0tree", '"linden tree"'):
         assert [found.entry for found in store.entries.search(word, 5, elsewhere=True)] == ["e"]
