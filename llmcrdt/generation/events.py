@@ -7,34 +7,10 @@ from dataclasses import dataclass, field
 from typing import TypedDict
 
 from ..document.canonical import JSON
+from ..document.deltas import CallArguments, CallBegun, CallEnded, ReasoningDelta, TextDelta
 from ..document.entry import Entry
 from ..engine.base import Mode
 from ..prompt.tool_calls import ToolFormat
-
-
-@dataclass(frozen=True)
-class TextDelta:
-    """More of the visible text."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class ReasoningDelta:
-    """More of the reasoning."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class ToolCallDelta:
-    """More of a tool call. ``index`` numbers the calls of an answer from 0. The first delta of a call brings ``id`` and
-    ``name``, later ones have "" there; ``arguments`` of all of them, joined, are the arguments of the call."""
-
-    index: int
-    id: str = ""
-    name: str = ""
-    arguments: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,9 +33,9 @@ class Ended:
     finish: str = ""
 
 
-GenerationEvent = TextDelta | ReasoningDelta | ToolCallDelta | Usage | Ended
-"""A report of a generation: ``(TextDelta | ReasoningDelta | ToolCallDelta)*, Usage, Ended``. After an error nothing
-follows; reading raises it."""
+GenerationEvent = TextDelta | ReasoningDelta | CallBegun | CallArguments | CallEnded | Usage | Ended
+"""A report of a generation: deltas as those of a provider's stream (``document.deltas``), then ``Usage, Ended``. After
+an error nothing follows; reading raises it."""
 
 
 Report = Callable[..., None]

@@ -14,8 +14,9 @@ from typing import Any, Protocol, TypeVar
 
 from ..at_exit import end_at_exit
 from ..document.conversation import Conversation, core_of
+from ..document.deltas import TextDelta
 from ..document.entry import Entry
-from .events import Ended, GenerationEvent, GenerationStats, Report, TextDelta
+from .events import Ended, GenerationEvent, GenerationStats, Report
 from .options import Busy
 
 

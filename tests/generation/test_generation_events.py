@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import llmcrdt
-from llmcrdt import Ended, GenerationOptions, ReasoningDelta, TextDelta, ToolCallDelta, Usage
+from llmcrdt import CallArguments, CallBegun, CallEnded, Ended, GenerationOptions, ReasoningDelta, TextDelta, Usage
 from llmcrdt.exceptions import EngineClosed, InvalidContent
 from llmcrdt.kvcache import NullCache
 from llmcrdt.testing.engine import MemoryEngine
@@ -82,9 +82,9 @@ def test_events_say_all_that_the_entry_says(
     assert (usage.prompt_tokens, usage.cached_tokens) == (generation.stats["total"], generation.stats["reused"])
     assert usage.output_tokens == generation.stats["sampled"] == entry.usage["sampled_tokens"]
     assert "".join(event.text for event in deltas if isinstance(event, TextDelta)) == entry.text == "Let me look."
-    calls = [event for event in deltas if isinstance(event, ToolCallDelta)]
+    calls = [event for event in deltas if isinstance(event, (CallBegun, CallArguments, CallEnded))]
     (call,) = entry.tool_calls
-    assert calls == [ToolCallDelta(0, call.id, "trains", '{"to": "Rome"}')]
+    assert calls == [CallBegun(0, call.id, "trains"), CallArguments(0, '{"to": "Rome"}'), CallEnded(0)]
     assert list(generation.events()) == events, "a second reader gets them from the beginning"
 
 
