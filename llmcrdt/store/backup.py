@@ -95,6 +95,7 @@ def _copy_database(source: Path, target: Path) -> None:
 def _check(db: sqlite3.Connection, source: Path) -> None:
     """Raises NotADatabase where a page, a row or an index does not fit the others."""
     db.create_function("words_of", 2, lambda fields, pin: "", deterministic=True)
+    db.text_factory = lambda text: text.decode("utf-8", "replace")  # it quotes what it finds, whatever bytes that has
     ((answer, *_), *_) = db.execute("PRAGMA integrity_check(1)").fetchall()
     if answer != "ok":
         raise NotADatabase(f"{source} is damaged: {answer}.", hint="Use another backup.")
