@@ -55,7 +55,7 @@ class Projector:
         steady = view.order.steady
         put = view.changed.keys() | (self._withheld ^ withheld_of(now)) | (self._malformed ^ now.malformed.keys())
         pinned = set(then[steady : self._pinned])
-        for i in pinned.union(now.head[steady:]):
+        for i in pinned.union(now.head[steady:]) - put:  # one that can't be read any more has no versions
             if now.pins.get(i) != (self._pins.get(i) if i in pinned else None) and view.has_choice(i):
                 put.add(i)
         rows = [self._current(i, now) for i in sorted(put)]

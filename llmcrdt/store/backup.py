@@ -86,7 +86,7 @@ def _copy_database(source: Path, target: Path) -> None:
             _compare(db, source)
     except sqlite3.OperationalError as error:
         raise StoreError(f"{source} can't be copied: {error}.", hint="Check the room on the disk; try again.") from None
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # SQLite quotes what it finds, whatever bytes that has
         raise NotADatabase(f"{source} can't be read: {error}.", hint="Use another backup.") from None
     with target.open("rb+") as file:
         os.fsync(file.fileno())
@@ -95,7 +95,6 @@ def _copy_database(source: Path, target: Path) -> None:
 def _check(db: sqlite3.Connection, source: Path) -> None:
     """Raises NotADatabase where a page, a row or an index does not fit the others."""
     db.create_function("words_of", 2, lambda fields, pin: "", deterministic=True)
-    db.text_factory = lambda text: text.decode("utf-8", "replace")  # it quotes what it finds, whatever bytes that has
     ((answer, *_), *_) = db.execute("PRAGMA integrity_check(1)").fetchall()
     if answer != "ok":
         raise NotADatabase(f"{source} is damaged: {answer}.", hint="Use another backup.")
