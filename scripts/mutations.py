@@ -561,7 +561,7 @@ MUTATIONS = (
     ),
     Mutation(
         "asks", "an ask counts whatever became of its frame", "stands",
-        "== question.frame", "!= ''", _ASKS + "test_an_ask_counts_no_more_when_something_before_its_tips_changes",
+        "== question.frame", "is not None", _ASKS + "test_an_ask_counts_no_more_when_something_before_its_tips_changes",
     ),
     Mutation(
         "asks", "a worker that gave an ask back is at work on it", "status_of",

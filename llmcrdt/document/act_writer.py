@@ -23,12 +23,12 @@ from .acts import (
     write_act,
     write_selection,
 )
+from .asks import frame_of
 from .canonical import JSON, canonical_json
 from .core import ConversationCore
 from .entry import Entry, ToolCall
 from .nodes import Selection
 from .schema import write_time
-from .transcript import Transcript
 from .view import ConversationView
 
 
@@ -121,13 +121,19 @@ class ActWriter:
                 raise InvalidContent(
                     f"Entry {asked_again} is no generation.", hint="Only an answer can be asked for again."
                 )
-            transcript = view.transcript()
+            tips = view.order.now().tips
+            frame = frame_of(view, tips)
+            if frame is None and valid_while == "frame":
+                raise NotSealed(
+                    "An answer is being written.",
+                    hint='Wait for it, or ask with valid_while="always": after that one, then.',
+                )
             act = Question(
                 new_entry_id(document.random),
                 document.session,
                 view.order.next_lamport(),
-                transcript.tips,
-                _asked_frame(transcript, valid_while),
+                tuple(tips),
+                frame or "",
                 model,
                 valid_while,
                 dict(settings),
@@ -153,15 +159,6 @@ class ActWriter:
             for stopped in (ask, *sorted(answers & view.order.sound().keys())):
                 act = Stop(stopped, session, view.order.next_lamport())
                 edit.put(schema.ACTS, act.key, write_act(act))
-
-
-def _asked_frame(transcript: Transcript, valid_while: ValidWhile) -> str:
-    """The hash of the list that an ask is made on. Raises NotSealed."""
-    if valid_while == "frame" and {*transcript.parents()} != {*transcript.tips}:
-        raise NotSealed(
-            "An answer is being written.", hint='Wait for it, or ask with valid_while="always": after that one, then.'
-        )
-    return transcript.hash
 
 
 def answered_call(view: ConversationView, call: ToolCall) -> tuple[EntryId, str]:

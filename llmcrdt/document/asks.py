@@ -23,7 +23,7 @@ answer that was sealed as stopped though nobody asked for that is one whose writ
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,6 +31,7 @@ from ..exceptions import NotSealed
 from ..ids import EntryId, SessionId
 from .acts import Claim, Question, ask_hash
 from .entry import Entry
+from .frame import EMPTY_FRAME
 from .view import ConversationView
 
 AskState = Literal["waiting", "taken", "streaming", "answered", "failed", "stopped", "outdated"]
@@ -105,16 +106,22 @@ def stands(view: ConversationView, question: Question) -> bool:
         return question.instead_of in sound
     if question.valid_while == "always":
         return True
-    ids = view.ids()
-    if not question.after:
-        return True
-    places = [index for index in range(len(ids) - 1, -1, -1) if ids[index] in question.after]
-    if len(places) < len({*question.after}):
-        return False
+    return frame_of(view, question.after) == question.frame
+
+
+def frame_of(view: ConversationView, tips: Sequence[EntryId]) -> str | None:
+    """The hash of the transcript up to the last of these entries; None where one of them is not in it, or something in
+    it is being written."""
+    if not tips:
+        return EMPTY_FRAME
+    ids, wanted = view.ids(), {*tips}
+    places = [index for index in range(len(ids) - 1, -1, -1) if ids[index] in wanted]
+    if len(places) < len(wanted):
+        return None
     try:
-        return view.transcript().until(ids[max(places)]).hash == question.frame
-    except NotSealed:  # of what it was asked on, something is being written: it was asked before that, or the hash lies
-        return False
+        return view.transcript().until(ids[max(places)]).hash
+    except NotSealed:
+        return None
 
 
 def statuses(view: ConversationView) -> list[AskStatus]:

@@ -14,6 +14,7 @@ import sim_oracle as oracle
 from sim_devices import Device
 from sim_world import World
 
+from llmcrdt.document.asks import statuses
 from llmcrdt.document.view import ConversationView
 from llmcrdt.ids import EntryId
 from llmcrdt.interop import openai_chat
@@ -93,6 +94,8 @@ def check_all(world: World, held: set[EntryId]) -> None:
         view = device.core.view
         acts, anew = view.acts, fresh.acts
         assert (acts.claims, acts.stops) == (anew.claims, anew.stops), "acts are those that stand under their keys"
+        assert (acts.questions, acts.replies) == (anew.questions, anew.replies)
+        assert ask_states(view) == ask_states(fresh), "everybody says the same of every ask"
     assert fresh.transcript().elsewhere_hash == first.transcript().elsewhere_hash, "and for whoever reads it anew"
     check_reachable(world, held)
     assert chat_request.problems(openai_chat.export(first.transcript())) == [], "its export is a request that is valid"
@@ -100,6 +103,21 @@ def check_all(world: World, held: set[EntryId]) -> None:
     lost = world.at_risk  # what refers to something that was lost with a disk
     assert problems <= world.wrong | world.touched | lost, "verify finds nothing wrong but what a stranger did"
     assert world.wrong & set(world.devices[0].core.replica.keys("entries")) <= problems, "and finds all of that"
+
+
+def ask_states(view: ConversationView) -> list[tuple[object, ...]]:
+    """All that is derived of every ask."""
+    return [
+        (
+            each.question,
+            each.state,
+            each.answer and (each.answer.id, each.answer.hash),
+            each.workers,
+            each.code,
+            each.text,
+        )
+        for each in statuses(view)
+    ]
 
 
 def check_reachable(world: World, held: set[EntryId]) -> None:

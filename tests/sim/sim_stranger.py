@@ -38,7 +38,13 @@ def vandalize(update: bytes, rng: random.Random, client: int, new_id: str) -> tu
         group, chosen = rng.choice(sound or ["?"]), rng.choice(sound or ["?"])
         lamport = rng.choice((0, (1 << 53) - 1, 1 << 60))
         key = rng.choice(["", "select:", f"select:{group}:short", f"select:{group}:{SESSION}"])
-        acts[key] = rng.choice(["", "[]", json.dumps({"lamport": lamport, "entry": chosen})])
+        text = rng.choice(["", "[]", json.dumps({"lamport": lamport, "entry": chosen})])
+        if rng.random() < 0.3:
+            asked = [key.split(":")[1] for key in acts if key.startswith("ask:")]
+            key = f"{rng.choice(('ask', 'reply'))}:{rng.choice(asked or [new_id])}:{SESSION}"
+            ask = {"lamport": lamport, "after": [chosen], "frame": "", "valid_while": "always"}
+            text = rng.choice([text, json.dumps(ask)])
+        acts[key] = text
     return doc.get_update(before), wrong, touched
 
 

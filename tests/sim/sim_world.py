@@ -14,6 +14,9 @@ from pathlib import Path
 from sim_devices import DAY, Device, FileDevice, MemoryDevice
 from sim_stranger import vandalize
 
+import llmcrdt
+from llmcrdt.document.act_writer import ActWriter
+from llmcrdt.document.asks import HANDED_OVER
 from llmcrdt.document.entry import Config, Entry, Text, ToolCall
 from llmcrdt.document.fork_copy import copy_conversation
 from llmcrdt.exceptions import NotSealed, Withheld
@@ -263,6 +266,51 @@ class World:
             claim = device.conv.claim(asked.tool_calls[0], take_over=True)
             assert claim.granted(0, offline=True) and not claim.others and not claim.taken_over
 
+    # asks
+
+    def some_ask(self, device: Device) -> llmcrdt.Ask | None:
+        asks = device.conv.asks()
+        return self.rng.choice(asks) if asks else None
+
+    def do_say_ask(self, device: Device) -> None:
+        """A question and the ask for its answer, or an ask alone."""
+        valid_while = self.rng.choice(("frame", "always"))
+        with suppress(NotSealed):
+            ask = device.conv.ask(valid_while=valid_while)  # type: ignore[arg-type]
+            assert ask.state == "waiting", "what is asked on what stands here counts"
+
+    def do_say_take_ask(self, device: Device) -> None:
+        """A worker claims an ask; those that it believes dead are taken over."""
+        ask = self.some_ask(device)
+        if ask is not None:
+            dead = self.rng.random() < 0.5
+            writer = ActWriter(device.core)
+            writer.claim_ask(ask.id, lambda claim: dead)
+            assert ask.state != "waiting"
+
+    def do_say_answer_ask(self, device: Device) -> None:
+        """A worker begins to answer; its stream goes on, is sealed by it or by others, or stays as it is."""
+        ask = self.some_ask(device)
+        if ask is not None:
+            with suppress(NotSealed):
+                frame = device.conv.transcript()
+                frame.frame()
+                device.streams.append(device.conv.stream("assistant", frame=frame, ask=ask))
+                self.said[device.streams[-1].id] = ""
+                assert ask.state in ("streaming", "answered")
+
+    def do_say_no_answer(self, device: Device) -> None:
+        ask = self.some_ask(device)
+        if ask is not None:
+            code = self.rng.choice((HANDED_OVER, "no_model"))
+            ActWriter(device.core).reply(ask.id, None, code=code, text="No.")
+
+    def do_say_cancel_ask(self, device: Device) -> None:
+        ask = self.some_ask(device)
+        if ask is not None:
+            ask.cancel()
+            assert ask.state != "waiting", "nobody takes up what was taken back"
+
     def do_say_seal_other(self, device: Device) -> None:
         """Somebody ends what another one, perhaps still alive, began."""
         for entry in device.conv.unsealed()[:2]:
@@ -349,6 +397,6 @@ OPERATIONS = tuple(sorted(name for name in vars(World) if name.startswith("do_")
 WEIGHTS = {
     "do_say": 8, "do_say_answer": 8, "do_say_edit": 4, "do_say_select": 4, "do_say_again": 3, "do_say_result": 6,
     "do_deliver": 12, "do_exchange": 8, "do_say_stream": 3, "do_say_token": 5, "do_say_seal": 3, "do_say_seal_other": 2,
-    "do_say_erase": 4, "do_say_keep": 2,
+    "do_say_erase": 4, "do_say_keep": 2, "do_say_ask": 2, "do_say_take_ask": 2, "do_say_answer_ask": 2,
 }  # fmt: skip
 """How often each is drawn; 1 where nothing is said."""
