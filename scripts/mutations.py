@@ -238,7 +238,7 @@ MUTATIONS = (
         "tests/document/test_order.py::test_a_person_s_edit_of_an_answer_stands_in_its_place",
     ),
     Mutation(
-        "O6", "what is said after a selection stays hidden", "EntryWriter._showing",
+        "O6", "what is said after a selection stays hidden", "EntryWriter._put",
         "if replaces_shown and entry not in core.view.order.now().visible:", "if False:",
         _RULES + "test_o6_what_is_said_in_the_place_of_something_shown_is_shown_where_lamports_end",
     ),

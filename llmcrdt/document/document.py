@@ -227,7 +227,8 @@ class Document:
     def _make_ready(self, *, read: bool) -> None:
         """Under the lock: the replica is there, and holds what others wrote to the file."""
         self.check_usable()
-        self.load()
+        if not self._loaded:
+            self.load()
         if self._open_edit is None:
             self.refresh()
         if read and self.newer is not None:
@@ -235,8 +236,9 @@ class Document:
 
     def _absorb_edit(self, edit: Edit) -> None:
         touched = edit.take_touched()
-        self._edited.update(*touched.keys.values())
-        self._content.absorb(touched, local=True)
+        if touched:
+            self._edited.update(*touched.keys.values())
+            self._content.absorb(touched, local=True)
 
     def _merge(self, update: bytes) -> Applied:
         check_identity(self.id, update, self._replica.foreign_key)

@@ -105,7 +105,8 @@ def part_from_json(value: JSON) -> Part:
     """The part a JSON object stands for. Raises InvalidContent unless it is an object with a ``type``."""
     if not isinstance(value, dict) or not isinstance(value.get("type"), str):
         raise InvalidContent('A part is an object with a "type".')
-    kind, rest = value["type"], {k: v for k, v in value.items() if k != "type"}
+    rest = dict(value)
+    kind = rest.pop("type")
     if kind in _TEXTUAL and isinstance(rest.get("text"), str):
         return _TEXTUAL[kind](rest.pop("text"), rest)
     if kind == "tool_call" and all(isinstance(rest.get(k), str) for k in ("id", "name", "arguments")):
@@ -216,7 +217,7 @@ def content_hash(role: str, version_text: str) -> ContentHash:
     return ContentHash(tagged_hash("llmcrdt/content/1", role.encode(), version_text.encode("utf-8")))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, as ``nodes.Node``
 class Version:
     """One sealed content of an entry. Never overwritten. ``hidden``: the hidden fields that came with it, each with its
     digest (``entry_fields.field_digest``); None where it does not say."""
@@ -232,7 +233,7 @@ class Version:
 
 def visible_text(parts: Sequence[Part]) -> str:
     """Text parts and tool results, joined."""
-    return "".join(part.text for part in parts if isinstance(part, (Text, ToolResult)))
+    return "".join([part.text for part in parts if isinstance(part, (Text, ToolResult))])
 
 
 @dataclass(frozen=True, slots=True)

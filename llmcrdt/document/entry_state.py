@@ -26,7 +26,7 @@ from .head import Head, read_head
 from .nodes import Erase, Node
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, as ``nodes.Node``
 class EntryState:
     """The fields of one entry as the document has them, checked."""
 

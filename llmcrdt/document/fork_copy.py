@@ -24,7 +24,7 @@ from .nodes import Selection
 from .order import Order
 from .projection import IndexRow
 from .projector import row_of, withheld_of
-from .transcript import no_collections
+from .transcript import NoCollections
 from .view import ConversationView
 
 _PIECE = 1 << 19
@@ -38,7 +38,7 @@ def copy_conversation(
 ) -> None:
     """Write ``source`` up to an entry of its transcript into ``target``, of which nothing is here; ``created_at``: in
     seconds since 1970. Part of the caller's transaction. Raises EntryNotFound, NotSealed."""
-    with source.reading(), no_collections():
+    with source.reading(), NoCollections():
         view = source.view
         chosen = view.find(entry, shown=True)
         copies = copy_until(view, source.replica, chosen)

@@ -19,7 +19,7 @@ from .nodes import Node
 from .schema import TIMES_END
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, as ``nodes.Node``
 class Head:
     """The set-once fields of an entry. ``created_at`` is milliseconds since 1970."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..ids import ContentHash, EntryId, SessionId, tagged_hash
@@ -15,7 +15,7 @@ REACH = 1 << 32
 entry with the greatest lamport there is would leave none for anybody else."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # nobody changes one; to be told so would take four times as long for each of ten thousand
 class Node:
     """An entry without its content. ``session`` and ``saw_erased`` are those of alternatives only: the session that
     wrote it, and the erased entries, of those it was made of, that its author knew to be erased. ``system``: whether
@@ -37,33 +37,33 @@ class Node:
         return (self.lamport, self.id)
 
     @property
-    def references(self) -> Iterator[EntryId]:
-        yield from self.parents
+    def references(self) -> list[EntryId]:
+        """The entries that it names."""
+        found = [*self.parents]
         for frame in (self.frame, self.covers):
             if frame:
-                yield from (entry for entry, _ in frame.pins)
+                found += [entry for entry, _ in frame.pins]
         if self.alternative_of:
-            yield self.alternative_of
+            found.append(self.alternative_of)
         if self.answers:
-            yield self.answers
+            found.append(self.answers)
+        return found
 
     @property
-    def stands_on(self) -> Iterator[EntryId]:
+    def stands_on(self) -> Sequence[EntryId]:
         """The entries that have to be shown for this one to be: for a tool result its call alone, wherever the
         tips were; for any other entry its parents and its frame."""
+        found = self.parents
         if self.answers:
-            yield self.answers
-        else:
-            yield from self.parents
+            found = (self.answers,)
         if self.frame:
-            yield from (entry for entry, _ in self.frame.pins)
+            return [*found, *(entry for entry, _ in self.frame.pins)]
+        return found
 
     @property
-    def follows(self) -> Iterator[EntryId]:
+    def follows(self) -> tuple[EntryId, ...]:
         """The entries that stand right above this one."""
-        yield from self.parents
-        if self.answers:
-            yield self.answers
+        return (*self.parents, self.answers) if self.answers else self.parents
 
 
 @dataclass(frozen=True, slots=True)

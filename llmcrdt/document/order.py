@@ -125,7 +125,7 @@ class Order:
 
     def now(self) -> Arrangement:
         """The arrangement as of now. Valid until the next ``put`` or ``select``; don't change it."""
-        if self._stale:
+        if self._all or self._new or self._concerned:  # as ``_stale`` says, for those who ask all the time
             self._recount()
         return self._now
 

@@ -33,9 +33,10 @@ def fault(node: Node, sound: Mapping[EntryId, Node]) -> str:
     those makes no difference."""
     above = 0
     for reference in node.references:
-        if reference not in sound or sound[reference].age >= node.age:
+        other = sound.get(reference)
+        if other is None or (other.lamport >= node.lamport and other.age >= node.age):
             return f"refers to {reference}, which is missing or malformed"
-        above = max(above, sound[reference].lamport)
+        above = max(above, other.lamport)
         if above >= node.lamport:
             return f"is not younger than {reference}, to which it refers"
     if node.lamport > above + REACH:
@@ -204,21 +205,22 @@ def arrange(last: EntryId | None, rest: Sequence[EntryId], nodes: Mapping[EntryI
             results.setdefault(call, []).append(i)
     attached = {i for answers in results.values() for i in answers}
     waits: dict[EntryId, list[EntryId]] = {}  # for each entry, those of the rest that have to stand before it
+    children: dict[EntryId, list[EntryId]] = {}
+    missing: dict[EntryId, int] = {}
     for i in rest:
         before = [parent for parent in nodes[i].parents if parent in waits]
         if not attached.isdisjoint(before):  # those stand by their calls, and don't wait themselves
             before = [*{*before, *(each for parent in before if parent in attached for each in waits[parent])}]
         waits[i] = before
-    children: dict[EntryId, list[EntryId]] = {}
-    missing = {i: len(before) for i, before in waits.items() if i not in attached}
-    for i in missing:
-        for parent in waits[i]:
-            children.setdefault(parent, []).append(i)
-    place = {i: int(last in nodes[i].parents) for i in missing}  # where the last parent stands
-    youth = {i: -n for n, i in enumerate(rest)}
+        if i not in attached:
+            missing[i] = len(before)
+            for parent in before:
+                children.setdefault(parent, []).append(i)
     out: list[EntryId] = []
     todo: list[EntryId] = []
     ready = [i for i in missing if not missing[i]]
+    place = {i: int(last in nodes[i].parents) for i in ready}  # where the last parent stands
+    youth = {i: -n for n, i in enumerate(rest)}
     block = [] if last is None else [last]
     while True:
         while block:  # an entry, and the results of its calls
@@ -227,8 +229,8 @@ def arrange(last: EntryId | None, rest: Sequence[EntryId], nodes: Mapping[EntryI
                 out.append(i)
             for child in children.get(i, ()):
                 missing[child] -= 1
-                place[child] = 1 + len(out)
                 if not missing[child]:
+                    place[child] = 1 + len(out)
                     ready.append(child)
             block += reversed(results.get(i, []))
         if len(ready) > 1:

@@ -13,10 +13,11 @@ from .blob import Blob, BlobStorage
 from .encryption import NOWHERE, FieldAddress
 from .entry import Entry, SyncState
 from .entry_state import EntryState, entry_of, entry_state_of, has_choice, searchable_text
+from .head import Head, read_head
 from .nodes import Node
 from .projection import IndexChange, IndexRow, Known, pack_fields, unpack_fields, write_node, write_unreadable
 from .simple_entry import words_of_version
-from .transcript import Ids, no_collections
+from .transcript import Ids, NoCollections
 from .view import ConversationView
 
 
@@ -43,7 +44,7 @@ class Projector:
         self._view.changed.clear()
 
     def changes(self, known: Known | None) -> IndexChange | None:
-        with no_collections():
+        with NoCollections():
             now = self._view.order.now()
             if known is not None:
                 return self._difference(now, known)
@@ -138,6 +139,11 @@ def entry_of_row(
     state = entry_state_of(id_, unpack_fields(fields), address)
     known = None if pin is None else ContentHash(pin)
     return entry_of(id_, state, known, sync_state(id_), blobs)
+
+
+def head_of_row(fields: bytes) -> Head:
+    """The head of an entry that a row of the index stands for."""
+    return read_head(unpack_fields(fields)["head"])
 
 
 _ANY = EntryId("A" * 16)

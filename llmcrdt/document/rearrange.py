@@ -107,7 +107,7 @@ def recount(
     # If all that is shown below the waist goes on from it, it stands after all that is above.
     goes_on = all(not ends.isdisjoint(sound[i].parents) for i in shown)
     if latest == then.generation and latest not in low and goes_on:
-        tail = above[len(head) :] + arrange(None, by_age(shown, sound), sound)
+        tail = above[len(head) :] + arrange(None, [i for i in low if i in shown], sound)
         same = cut
     else:
         rest = {*above[same:], *shown}.difference(islice(head, min(same, cut), None))

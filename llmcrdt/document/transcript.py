@@ -5,8 +5,8 @@ from __future__ import annotations
 import gc
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Literal, overload
 
 from ..exceptions import NotSealed
@@ -15,15 +15,17 @@ from .entry import Entry
 from .frame import EMPTY_FRAME, Frame, Pin, extend_frame_hash
 
 
-@contextmanager
-def no_collections() -> Iterator[None]:
-    """Many objects that all stay: looking for garbage among them again and again costs more than they do."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
+class NoCollections:
+    """Many objects are made that all stay: looking for garbage among them again and again costs more than they do."""
+
+    __slots__ = ("_was",)
+
+    def __enter__(self) -> None:
+        self._was = gc.isenabled()
+        gc.disable()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if self._was:
             gc.enable()
 
 
@@ -57,7 +59,7 @@ class ListedElsewhere(Sequence[Elsewhere]):
     def __getitem__(self, index: int | slice) -> Elsewhere | tuple[Elsewhere, ...]:
         with self._lock:
             if isinstance(index, slice):
-                with no_collections():
+                with NoCollections():
                     return tuple([self._at(i) for i in self._ids[index]])
             return self._at(self._ids[index])
 
@@ -309,7 +311,7 @@ class Transcript(Sequence[Entry]):
 
     def _read(self, places: range) -> tuple[Entry, ...]:
         entries = self._entries
-        with self._lock, no_collections():
+        with self._lock, NoCollections():
             for index in places:
                 if index not in entries:
                     entries[index] = self._reader.read(self._ids[index])

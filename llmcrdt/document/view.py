@@ -23,7 +23,7 @@ from .order import Order
 from .projection import read_nodes
 from .simple_entry import read_simple_entry
 from .standing_acts import StandingActs
-from .transcript import EntryReader, Ids, Transcript, no_collections
+from .transcript import EntryReader, Ids, NoCollections, Transcript
 
 _MANY = 64
 """New entries that are read at once. Of more, the simple ones are read when somebody asks for them."""
@@ -68,12 +68,12 @@ class ConversationView:
 
     # reading the replica
 
-    @no_collections()
     def read_all(self, replica: Replica) -> None:
         """Read a whole replica; this object must be new."""
-        self._read_later(replica)
-        self._read_new(replica, [EntryId(key) for key in replica.keys(schema.ENTRIES)])
-        self.acts.read(replica, replica.keys(schema.ACTS))
+        with NoCollections():
+            self._read_later(replica)
+            self._read_new(replica, [EntryId(key) for key in replica.keys(schema.ENTRIES)])
+            self.acts.read(replica, replica.keys(schema.ACTS))
 
     def _read_later(self, replica: Replica) -> None:
         """Entries that were not read are read from this replica when somebody asks for them."""
@@ -101,9 +101,12 @@ class ConversationView:
             else:
                 self._note(entry, read)
 
-    @no_collections()
     def restore(self, replica: Replica, rows: Sequence[tuple[str, bool, str]]) -> None:
         """Take over from the entry index what ``read_all`` would find; entries are read when they are asked for."""
+        with NoCollections():
+            self._restore(replica, rows)
+
+    def _restore(self, replica: Replica, rows: Sequence[tuple[str, bool, str]]) -> None:
         nodes: list[Node] = []
         unreadable: dict[EntryId, str] = {}
         for row, found in zip(rows, read_nodes(rows), strict=True):
@@ -124,14 +127,14 @@ class ConversationView:
                 # It may change: a transcript must be able to show it as it was.
                 self.order.erase(node.id, self.states[node.id].erases)
 
-    @no_collections()
     def read(self, replica: Replica, touched: Touched) -> set[EntryId]:
         """Read again what a change touched. Returns the entries that say something else now."""
         changed: set[EntryId] = set()
         keys = touched.of(schema.ENTRIES)
         if len(keys) > _MANY:
             new = [i for i in map(EntryId, keys) if not self.order.knows(i) and self.order.why_unreadable(i) is None]
-            self._read_new(replica, new)
+            with NoCollections():
+                self._read_new(replica, new)
             keys = keys.difference(new)
         for key in keys:
             entry = EntryId(key)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import NoneType
 from typing import Any, Literal
 
 from ..arguments import check_type
-from ..crdt.backend import Edit
 from ..exceptions import InvalidContent
 from ..ids import EntryId, new_entry_id
 from . import schema
@@ -141,9 +139,7 @@ class EntryWriter:
             head = self._signed(head, author)
             head = replace(head, frame=frame_as) if frame_as else _computed(head, sent, renderer)
             entry = new_entry_id(self._core.document.random)
-            with self._showing(entry, head.alternative_of) as edit:
-                edit.put_node(schema.ENTRIES, entry, {"head": write_head(head)})
-                edit.put_text(schema.ENTRIES, entry, live_name(0, "text"))
+            self._put(entry, {"head": write_head(head)}, head.alternative_of, live=live_name(0, "text"))
         return entry
 
     def grow(self, entry: EntryId, index: int, part_type: str, text: str) -> bool:
@@ -311,18 +307,20 @@ class EntryWriter:
         )
         fields: dict[str, str | bytes] = {"head": write_head(head), f"version:{name}": text}
         fields |= {hidden_key(key): value for key, value in written.items()}
-        with self._showing(entry, head.alternative_of) as edit:
-            edit.put_node(schema.ENTRIES, entry, fields)
+        self._put(entry, fields, head.alternative_of)
         return self._core.view.shown(entry)
 
-    @contextmanager
-    def _showing(self, entry: EntryId, instead_of: EntryId | None) -> Iterator[Edit]:
-        """Write an entry. If it replaces one that is shown, it is shown: where no lamport was left that is younger than
-        a selection, another one says so."""
+    def _put(
+        self, entry: EntryId, fields: Mapping[str, str | bytes], instead_of: EntryId | None, *, live: str = ""
+    ) -> None:
+        """Write an entry, with a live part of the name ``live`` where there is one. If it replaces one that is shown,
+        it is shown: where no lamport was left that is younger than a selection, another one says so."""
         core = self._core
         replaces_shown = instead_of in core.view.order.now().visible
         with core.editing() as edit:
-            yield edit
+            edit.put_node(schema.ENTRIES, entry, fields)
+            if live:
+                edit.put_text(schema.ENTRIES, entry, live)
         if replaces_shown and entry not in core.view.order.now().visible:
             ActWriter(core).select(entry)
 

@@ -16,7 +16,7 @@ from ..crdt.registry import DEFAULT, backend
 from ..document.conversation import Conversation, core_of
 from ..document.entry import Entry
 from ..document.fork_copy import copy_conversation
-from ..document.projector import entry_of_row
+from ..document.projector import head_of_row
 from ..exceptions import (
     ConversationNotFound,
     InvalidContent,
@@ -259,12 +259,12 @@ class Repo:
         hits = Hits()
         hits.unread = len(unread)
         for found in self._store.entries.search(text, limit, elsewhere=elsewhere, without=unread):
-            entry = entry_of_row(found.entry, found.pin, found.fields)
-            id_ = DocumentId(found.document)
+            head, id_ = head_of_row(found.fields), DocumentId(found.document)
             listed = self._store.catalog.get(id_)
             shown = found.position is not None
             title = listed.title if listed else ""
-            hits.append(Hit(id_, title, entry.id, entry.role, entry.created_at, found.snippet, shown))
+            when = head.created_at / 1000
+            hits.append(Hit(id_, title, EntryId(found.entry), head.role, when, found.snippet, shown))
         return hits
 
     # sync

@@ -175,25 +175,9 @@ class Connection:
                 if db.in_transaction:
                     db.execute("ROLLBACK")  # nothing was written
 
-    @contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
+    def writing(self) -> _Writing:
         """All that is written inside is kept together, or not at all. An inner one is part of the outer one."""
-        with self.reading() as db:
-            if db.in_transaction:  # the outer one commits
-                yield db
-                return
-            # IMMEDIATE: a transaction that reads first and writes later fails at once when another process wrote
-            # between.
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                yield db
-                db.execute("COMMIT")
-            except BaseException:
-                for forget in self.rolled_back:
-                    forget()
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
-                raise
+        return _Writing(self)
 
     def shrink(self, pages: int) -> bool:
         """Give so many free pages back to the disk; whether there are more. A file of before, which was not made for
@@ -250,6 +234,50 @@ class _Reading:
         raise StoreError(
             f"{self._connection.path}: {text}.", hint="Nothing of this change was kept; try again."
         ) from error
+
+
+class _Writing:
+    """A transaction of a connection, or a part of the one that is going on."""
+
+    __slots__ = ("_access", "_connection", "_outermost")
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection, self._access = connection, connection.reading()
+
+    def __enter__(self) -> sqlite3.Connection:
+        db = self._access.__enter__()
+        self._outermost = not db.in_transaction
+        if self._outermost:
+            try:
+                # IMMEDIATE: a transaction that reads first and writes later fails at once when another process wrote
+                # between.
+                db.execute("BEGIN IMMEDIATE")
+            except BaseException as error:
+                self._access.__exit__(type(error), error, error.__traceback__)
+                raise
+        return db
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        try:
+            if self._outermost:
+                with self._access as db:
+                    self._end(db, keep=error is None)
+        finally:
+            self._access.__exit__(kind, error, tb)
+
+    def _end(self, db: sqlite3.Connection, *, keep: bool) -> None:
+        try:
+            if keep:
+                db.execute("COMMIT")
+        except BaseException:
+            keep = False
+            raise
+        finally:
+            if not keep:
+                for forget in self._connection.rolled_back:
+                    forget()
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
 
 
 class _CreationMark:

@@ -39,7 +39,7 @@ POSITION = """
 # Rows enter the index in the order of their numbers, and leave it when they are deleted. So exactly those above the
 # greatest number in it wait. FTS5 keeps a row in "docsize" for each that it has.
 _END = "(SELECT coalesce(max(id), 0) FROM entry_words_docsize)"
-_WAITING = f"FROM entries WHERE number > {_END}"
+_WAITING, _WAITING_TEXTS = (f"FROM {rows} WHERE number > {_END}" for rows in ("entries", "entry_texts"))
 _EXACT = "entry_words exact"
 """The setting that says that the index holds no words but those of its rows; it is missing in older files."""
 _TEXT = "(SELECT words FROM entry_texts WHERE entry_texts.number = entries.number)"
@@ -254,7 +254,7 @@ class SqliteEntryIndex:
             for name, value in _TUNING.items():
                 if known.get(name) != value:
                     db.execute("INSERT INTO entry_words (entry_words, rank) VALUES (?, ?)", [name, value])
-        query = f"INSERT INTO entry_words (rowid, words) SELECT number, {_TEXT} {_WAITING} ORDER BY number LIMIT ?"
+        query = f"INSERT INTO entry_words (rowid, words) SELECT number, words {_WAITING_TEXTS} ORDER BY number LIMIT ?"
         db.execute(query, [most])
         self._waiting = 0 if most < 0 else max(0, self._waiting - most)
 
