@@ -528,7 +528,7 @@ MUTATIONS = (
     ),
     Mutation(
         "O2", "a fork has the words of a version that a later frame pins", "_copy_rows",
-        "copied.whole and not moved", "copied.whole",
+        "copies[each].whole and not moved", "copies[each].whole",
         "tests/document/test_fork.py::"
         "test_a_fork_at_an_entry_with_two_versions_has_the_words_of_its_own_one_in_the_tables",
     ),
