@@ -122,6 +122,9 @@ class RepoCore:
 
     def missing_from(self, document: DocumentId, log: Sequence[bytes]) -> tuple[bytes | None, set[str], int]:
         with self.lock:
+            if not log:  # a new relay: all goes there
+                kept, seq = self.resources.load_replica(document)
+                return kept.diff(), {key for root in self.resources.roots(document) for key in kept.keys(root)}, seq
             found = self.store.updates.since(document, 0)
             if found.snapshot is None and set(log).issuperset(found.updates):  # a new device: all came from there
                 return None, set(), found.seq
@@ -134,9 +137,6 @@ class RepoCore:
                         theirs, log = self.resources.make_replica(document), ()
                         break
             kept, seq = self.resources.load_replica(document)
-            if not log:  # a new relay: all goes there
-                keys = {key for root in self.resources.roots(document) for key in kept.keys(root)}
-                return kept.diff(), keys, seq
             missing = kept.diff(since=theirs.version())
             applied = theirs.apply(missing)
             return missing if applied.news else None, set().union(*applied.touched.keys.values()), seq

@@ -87,6 +87,42 @@ class ReplicaSuite:
             replica.apply(updates[late])
             assert self.shown(replica) == self.shown(writer)
 
+    @pytest.mark.parametrize("seed", range(40))
+    def test_loading_is_the_same_as_applying_one_at_a_time(self, seed: int) -> None:
+        rng = random.Random(seed)
+        writers = [self.make() for _ in range(3)]
+        stored: list[bytes] = []
+        for _ in range(rng.randrange(3, 40)):
+            writer, other = rng.sample(writers, 2)
+            version = writer.version()
+            stored += self.updates(writer, rng, rng.randrange(1, 4))
+            if rng.random() < 0.3:
+                stored.append(writer.diff(since=version))  # says the same again, cut elsewhere
+            if rng.random() < 0.3:
+                other.apply(writer.diff(since=other.version()))
+        if seed % 4 == 1:
+            rng.shuffle(stored)
+        if seed % 4 >= 2:
+            stored = [update for update in stored if rng.random() < 0.97]  # some wait for others that never come
+        first = rng.randrange(len(stored)) if rng.random() < 0.5 else 0
+        one, other = self.make(), self.make()
+        for update in stored[:first]:
+            one.apply(update)
+        snapshot, waiting = one.snapshot()
+        other.load(snapshot if first else None, [*waiting, *stored[first:]])
+        for update in stored[first:]:
+            one.apply(update)
+        assert self.shown(other) == self.shown(one)
+        assert not one.adds(other.snapshot()[0])
+        assert not other.adds(one.snapshot()[0])
+        assert bool(other.snapshot()[1]) == bool(one.snapshot()[1])
+        rest = [writer.diff() for writer in writers]
+        for replica in (one, other):
+            for update in rest:
+                replica.apply(update)
+        assert self.shown(other) == self.shown(one)
+        assert not other.snapshot()[1]
+
     def test_a_diff_is_what_the_other_lacks_deletes_included(self) -> None:
         a, b = self.make(), self.make()
         with a.edit() as edit:

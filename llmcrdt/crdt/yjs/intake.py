@@ -60,6 +60,14 @@ class Intake:
         self._exact = self.sure = True
         return True
 
+    def can_take(self, span: UpdateRange) -> bool:
+        """Whether nothing of an update would wait."""
+        if not self._exact:
+            self._look()
+        known, written, deleted = self._known, span.written, span.deleted.items()
+        there = all(end <= max(known.get(client, 0), written.get(client, 0)) for client, end in deleted)
+        return there and not span.odd and not span.lacks(known)
+
     def give(self, update: bytes, span: UpdateRange) -> bool:
         """Give the core what it can take of an update, and keep it where some of it waits; whether that is new. Raises
         MalformedUpdate for what the core must not take."""

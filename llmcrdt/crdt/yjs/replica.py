@@ -30,6 +30,9 @@ from .update import (
 _Map: Any = _pycrdt.Map  # the core's own types, which know more than their stubs say
 _Text: Any = _pycrdt.Text
 _EMPTY = b"\x00\x00"  # the update that says nothing
+_JOINED, _JOINED_SIZE = 32, 256 << 10
+"""Stored updates that are joined before they are applied, and their bytes: past it the core takes longer than that
+saves."""
 
 
 class Place(NamedTuple):
@@ -117,7 +120,7 @@ class YjsReplica:
     def load(self, snapshot: bytes | None, updates: Iterable[bytes]) -> None:
         """The snapshot waits for nothing, and isn't read again."""
         with self._applying:
-            self._load([parse_update(update) for update in updates], snapshot)
+            self._load(_joined(list(updates), self._intake), snapshot)
 
     def apply_together(self, updates: Sequence[ParsedUpdate]) -> None:
         self._watch()  # encoding what it did is one more thing that a bad update can't survive
@@ -167,7 +170,7 @@ class YjsReplica:
             kept.append(updates[count - 1].data)
         return count
 
-    def _load(self, updates: Sequence[ParsedUpdate], snapshot: bytes | None = None) -> None:
+    def _load(self, updates: Iterable[ParsedUpdate], snapshot: bytes | None = None) -> None:
         with self._guarded("The updates broke the CRDT core."):
             with self._doc.transaction():
                 if snapshot:
@@ -413,6 +416,33 @@ def _within(ranges: Iterable[tuple[int, int]], others: Sequence[tuple[int, int]]
 
 def _merged(updates: Sequence[bytes]) -> bytes:
     return updates[0] if len(updates) == 1 else bytes(pycrdt.merge_updates(*updates))
+
+
+def _joined(updates: Sequence[bytes], intake: Intake) -> Iterator[ParsedUpdate]:
+    """Stored updates, some in one: the core joins many for what it costs to check one."""
+    at = 0
+    while at < len(updates):
+        size, end = len(updates[at]), at + 1
+        while end < len(updates) and end - at < _JOINED and (size := size + len(updates[end])) <= _JOINED_SIZE:
+            end += 1
+        whole = _join(updates[at:end])
+        if whole is not None and intake.can_take(whole.structure):
+            yield whole
+        else:
+            yield from map(parse_update, updates[at:end])
+        at = end
+
+
+def _join(updates: Sequence[bytes]) -> ParsedUpdate | None:
+    """Several updates as one; None where that can't be: each says for itself what is wrong."""
+    if len(updates) == 1:
+        return parse_update(updates[0])
+    try:
+        return parse_update(bytes(pycrdt.merge_updates(*updates)))
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:  # a panic of the core is one of those
+        return None
 
 
 def _scalar(value: object) -> Scalar | None:
