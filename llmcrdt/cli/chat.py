@@ -23,7 +23,8 @@ from ..exceptions import EntryNotFound, LLMCRDTError, NotSealed
 from ..generation.generation import Generation, generate
 from ..generation.plan import plan
 from ..ids import EntryId
-from .terminal import heading, print_entry, safe
+from .safe import safe
+from .terminal import heading, print_entry
 
 PROMPT = "> "
 HELP = """\
