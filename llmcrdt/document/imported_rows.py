@@ -40,7 +40,10 @@ class ImportedRows:
         return [self._row(each, pinned=False) for each in [*([last] if last else []), *(tail[i] for i in ids)]]
 
     def _row(self, entry: ImportedEntry, *, pinned: bool) -> IndexRow:
-        state = EntryState(entry.head, (entry.version,), (), {})
-        pin = entry.version.hash if pinned else None
         position, self._count = self._count, self._count + 1
-        return row_of(entry.id, state, entry.fields, position, pin)
+        return row_apart(entry)._replace(position=position, pin=entry.version.hash if pinned else None)
+
+
+def row_apart(entry: ImportedEntry) -> IndexRow:
+    """The row of an entry that stands in no transcript. It has one version, so no pin changes what it says."""
+    return row_of(entry.id, EntryState(entry.head, (entry.version,), (), {}), entry.fields, None, None)
