@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 import llmcrdt
-from llmcrdt.cli.terminal import safe
+from llmcrdt.cli.safe import safe
 from llmcrdt.exceptions import SyncError
 
 from .completion import complete_conversation, conversation_id

@@ -28,7 +28,7 @@ from .options import (
     relay_token,
     trusted,
 )
-from .terminal import safe
+from .safe import safe
 
 relay_url = click.option("--relay", metavar="URL", help='a relay (ws://HOST:PORT) [default: the one of "pair"]')
 

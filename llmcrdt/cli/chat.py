@@ -24,7 +24,8 @@ from ..generation.generate import generate
 from ..generation.generation import Generation
 from ..generation.plan import plan
 from ..ids import EntryId
-from .terminal import heading, print_entry, safe
+from .safe import safe
+from .terminal import heading, print_entry
 
 PROMPT = "> "
 HELP = """\

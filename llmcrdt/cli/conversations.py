@@ -9,7 +9,7 @@ import click
 
 from .completion import conversation_id
 from .options import MANY, Repos, as_json, confirm, confirmed, entry_json, find, print_id, print_json
-from .terminal import print_entry, safe
+from .safe import safe
 
 
 @click.command()
@@ -73,6 +73,8 @@ def search(repos: Repos, text: str, limit: int, elsewhere: bool, as_json: bool) 
 @click.pass_obj
 def show(repos: Repos, id: str, last: int | None, elsewhere: bool, as_json: bool) -> None:
     """Print a conversation. Hidden fields are named, never shown."""
+    from .terminal import print_entry  # loads more than the other commands need
+
     with repos() as repo:
         conversation = find(repo, id)
         if last and not as_json and not elsewhere:

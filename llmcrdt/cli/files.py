@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 import llmcrdt
-from llmcrdt.cli.terminal import safe
+from llmcrdt.cli.safe import safe
 from llmcrdt.exceptions import FormatError
 from llmcrdt.interop.registry import names, sources
 

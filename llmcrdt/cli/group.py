@@ -92,7 +92,7 @@ class Commands(click.Group):
 
 
 def _complain(message: str) -> None:
-    from .terminal import safe  # loads more than most commands need
+    from .safe import safe
 
     click.echo("llmcrdt: " + safe(" ".join(message.split())), err=True)
     sys.exit(1)

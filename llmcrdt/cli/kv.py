@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 import llmcrdt
-from llmcrdt.cli.terminal import safe
+from llmcrdt.cli.safe import safe
 from llmcrdt.ids import DocumentId
 
 from .completion import conversation_id

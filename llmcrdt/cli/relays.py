@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import click
 
 import llmcrdt
-from llmcrdt.cli.terminal import progress_line, qr_code, safe
+from llmcrdt.cli.safe import safe
+from llmcrdt.cli.terminal import progress_line, qr_code
 from llmcrdt.exceptions import RelayUnreachable, SyncError, SyncTimeout
 from llmcrdt.ids import is_document_id
 from llmcrdt.sync.address import is_loopback

@@ -1,10 +1,9 @@
-"""Entries and other people's words on a terminal."""
+"""Entries on a terminal, and how far something has come."""
 
 from __future__ import annotations
 
 import contextlib
 import io
-import unicodedata
 from collections.abc import Iterable, Iterator
 
 import click
@@ -12,11 +11,7 @@ import click
 from ..document.blob import Blob
 from ..document.entry import Entry, Part, Text, ToolCall, ToolResult
 from ..sync.progress import Progress
-
-
-def safe(text: str) -> str:
-    """Other people's text without the characters that a terminal would obey."""
-    return "".join(c if c in "\n\t" or not unicodedata.category(c).startswith("C") else "\ufffd" for c in text)
+from .safe import safe
 
 
 def heading(entry: Entry) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
+from ..crdt.backend import Edit
 from ..exceptions import InvalidContent, NotSealed
-from ..ids import EntryId, new_entry_id
+from ..ids import EntryId, SessionId, new_entry_id
 from . import schema
 from .acts import (
     Claim,
@@ -28,6 +29,7 @@ from .canonical import JSON, canonical_json
 from .core import ConversationCore
 from .entry import Entry, ToolCall
 from .nodes import Selection
+from .order import Order
 from .schema import write_time
 from .view import ConversationView
 
@@ -45,10 +47,7 @@ class ActWriter:
             view, session = self._core.view, self._core.document.session
             chosen = view.find(entry)
             view.check_not_withheld(chosen)
-            lamport, seen = view.order.next_lamport([chosen]), view.order.newest()
-            for group in view.order.branch_points_on_path(chosen):
-                act = Selection(group, session, lamport, chosen, seen)
-                edit.put(schema.ACTS, selection_key(act), write_selection(act))
+            write_selections(edit, select(view.order, session, chosen))
 
     def keep(self, entry: Entry | EntryId) -> None:
         """Have an alternative take part that an erase withholds."""
@@ -179,3 +178,14 @@ def _claims(core: ConversationCore, call: str) -> tuple[Claim, ...]:
     """The claims of all sessions to a call that are here by now."""
     with core.document.lock:
         return tuple(core.view.acts.claims.get(call, {}).values())
+
+
+def select(order: Order, session: SessionId, entry: EntryId) -> list[Selection]:
+    """The selections that show an entry, and with it everything on the way to it."""
+    lamport, seen = order.next_lamport([entry]), order.newest()
+    return [Selection(group, session, lamport, entry, seen) for group in order.branch_points_on_path(entry)]
+
+
+def write_selections(edit: Edit, acts: Iterable[Selection]) -> None:
+    for act in acts:
+        edit.put(schema.ACTS, selection_key(act), write_selection(act))

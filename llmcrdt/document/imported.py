@@ -21,6 +21,7 @@ from .entry import HiddenField, Part, Role, Version, part_to_json
 from .entry_fields import field_digest, hidden_key, write_hidden, write_version_of
 from .frame import EMPTY_FRAME, Frame, Pin, extend_frame_hash
 from .head import Head, write_head
+from .nodes import Node
 
 ALONE = 4096
 """So many entries at the beginning of a history are each written by a client of its own, so that histories of any
@@ -88,12 +89,12 @@ class ImportChain:
         answers: tuple[EntryId, str] | None = None,
         hidden: Mapping[str, HiddenField] | None = None,
         frame_bound: Set[str] = frozenset(),
-        instead_of: Head | None = None,
+        instead_of: Node | None = None,
         replaced: EntryId | None = None,
     ) -> ImportedEntry:
         """The next entry. An assistant's has the frame of all before it, marked ``assumed``: nobody knows what was
         really sent. ``frame_bound``: the hidden fields that hold only on the list before it. ``replaced``, with the
-        head ``instead_of``: the entry in whose place it stands; such a one has no frame."""
+        node ``instead_of``: the entry in whose place it stands; such a one has no frame."""
         parents = (self.tip,) if self.tip else ()
         if self._apart and self._said:
             parents = (*parents, self._said)

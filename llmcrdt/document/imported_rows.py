@@ -29,7 +29,7 @@ class ImportedRows:
             return []
         settled = [*([self._generation] if self._generation else []), *self._open]
         self._generation, self._open = entry, []
-        return [_row(each) for each in settled]
+        return [row_of_imported(each) for each in settled]
 
     def finish(self, beside: Sequence[ImportedEntry]) -> list[IndexRow]:
         """All other rows. ``beside``: entries that stand beside the history."""
@@ -37,9 +37,9 @@ class ImportedRows:
         last = self._generation
         nodes = {each.id: each.head.node(each.id) for each in [*tail.values(), *([last] if last else [])]}
         ids = arrange(last.id if last else None, sorted(tail, key=lambda i: nodes[i].age), nodes)
-        return [_row(each) for each in [*([last] if last else []), *(tail[i] for i in ids)]]
+        return [row_of_imported(each) for each in [*([last] if last else []), *(tail[i] for i in ids)]]
 
 
-def _row(entry: ImportedEntry) -> IndexRow:
-    state = EntryState(entry.head, (entry.version,), (), {})
-    return row_of(entry.id, state, entry.fields, None)
+def row_of_imported(entry: ImportedEntry) -> IndexRow:
+    """The row of an entry. It has one version, so no pin changes what it says."""
+    return row_of(entry.id, EntryState(entry.head, (entry.version,), (), {}), entry.fields, None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import suppress
 
-from ..document.conversation import Conversation
 from ..exceptions import LLMCRDTError
 from ..ids import DocumentId
 from .links import Links
@@ -34,6 +33,8 @@ class Deletion:
             left = [DocumentId(id_) for id_ in deletions.left()]
             for id_ in left:
                 blobs: set[str] = set()
+                from ..document.conversation import Conversation  # hardly ever is there anything to do
+
                 with suppress(LLMCRDTError):  # one that can't be read: ``collect`` finds them later
                     blobs = Conversation(self._documents.lone_core(id_)).blobs()
                 deletions.drop(id_)

@@ -10,11 +10,12 @@ from itertools import chain as joined
 from itertools import count
 from typing import NamedTuple, TypeVar
 
+from ..crdt.backend import Edit, NewNode
 from ..document import schema
+from ..document.act_writer import select, write_selections
 from ..document.conversation import Conversation, core_of
 from ..document.core import ConversationCore
 from ..document.entry import Part
-from ..document.head import Head
 from ..document.imported import (
     ALONE,
     TOGETHER,
@@ -24,14 +25,17 @@ from ..document.imported import (
     conversation_of,
     groups_of,
 )
-from ..document.imported_rows import ImportedRows
-from ..document.nodes import by_age
-from ..document.projection import RULES, IndexRow
+from ..document.imported_rows import ImportedRows, row_of_imported
+from ..document.nodes import Node, by_age
+from ..document.order import Order
+from ..document.projection import RULES, IndexRow, read_nodes
 from ..exceptions import FormatError, Withheld
-from ..ids import DocumentId, EntryId, new_session_id
+from ..ids import DocumentId, EntryId, SessionId, new_session_id
 from ..interop.format import Draft
 from ..interop.source import Step
 from .core import RepoCore
+
+_NOWHERE = (None, None)
 
 PIECE = 3 << 18
 """Bytes of an update that an import writes at a time, about: fewer than a record has, or it would be cut."""
@@ -71,7 +75,7 @@ def keep(
                 history, beside = history_of(id_, empty)
                 if empty:
                     _fill(core, core_of(conversation), history, beside, tell, long)
-                if not empty or history.branches:
+                else:
                     _extend(core, conversation, history, beside)
                 if not history.count:
                     raise FormatError("There is no message in it.", hint='Give {"messages": [...]} with at least one.')
@@ -186,27 +190,67 @@ def _fill(
     tell: Callable[[], None],
     long: bool,
 ) -> None:
-    """Write a history into a document of which nothing is here: without a replica, for it may be long. While one piece
-    is written, a thread makes the next, where it is ``long``: SQLite takes half of the time."""
-    store, journal = core.store, target.document.journal
-    session = new_session_id(core.resources.random)
-    replica = target.host.make_replica()
-    with replica.edit() as edit:
-        schema.write_identity(edit, target.id, core.resources.clock())
-    journal.append(edit.update, session, ())
-    batches, shown = _batches(core, history, beside), 0
+    """Write a history into a document of which nothing is here: without a replica, for it may be long."""
+    journal, session = target.document.journal, new_session_id(core.resources.random)
+
+    def write(edit: Callable[[Edit], object]) -> None:
+        replica = target.host.make_replica()
+        with replica.edit() as opened:
+            edit(opened)
+        journal.append(opened.update, session, ())
+
+    write(lambda edit: schema.write_identity(edit, target.id, core.resources.clock()))
+    _write(core, target, session, _batches(core, history, beside), tell, long)
+    if not history.branches:
+        return
+    index, seq = core.store.entries, core.store.updates.last_seq(target.id)
+    found = index.nodes(target.id, RULES, seq) or ()
+    known = [noted[0] for noted in read_nodes(found) if not isinstance(noted, str)]
+    before = [entry for entry, is_shown, _ in found if is_shown]
+    order = Order()
+    for node in known:
+        order.put(node)
+    branches = _branches(core, history, beside, order, _Places(history, known))
+    _write(core, target, session, branches, tell, long, shown=len(before))
+    shown = history.shown or history.chain.tip
+    if shown is not None and (history.diverged or shown not in order.now().visible):
+        selections = select(order, session, shown)
+        write(lambda edit: write_selections(edit, selections))
+        for act in selections:
+            order.select(act)
+    now, seq = order.now(), core.store.updates.last_seq(target.id)
+    ids = [*now.head, *now.tail]
+    steady = next((place for place, pair in enumerate(zip(before, ids, strict=False)) if pair[0] != pair[1]), None)
+    steady = min(len(before), len(ids)) if steady is None else steady
+    index.write(target.id, RULES, seq, steady=steady, shown=ids[steady:])
+
+
+def _write(
+    core: RepoCore,
+    target: ConversationCore,
+    session: SessionId,
+    batches: Generator[_Batch],
+    tell: Callable[[], None],
+    long: bool,
+    shown: int | None = None,
+) -> None:
+    """Write batches, whose rows stand in the transcript one after the other; or, where ``shown`` are there, not at all
+    yet. While one piece is written, a thread makes the next, where it is ``long``: SQLite takes half of the time."""
+    store, journal, count = core.store, target.document.journal, 0
     with closing(_ahead(batches) if long else batches) as ready:
         for batch in ready:
             if batch.entries:
                 journal.append(batch.update, session, batch.entries)
             seq = store.updates.last_seq(target.id)
-            ids = [row.entry for row in batch.rows]
-            store.entries.write(target.id, RULES, seq, put=batch.rows, steady=shown, shown=ids, many=True)
-            shown += len(ids)
+            ids = [row.entry for row in batch.rows] if shown is None else []
+            steady = count if shown is None else shown
+            store.entries.write(target.id, RULES, seq, put=batch.rows, steady=steady, shown=ids, many=True)
+            count += len(ids)
             tell()
 
 
 def _batches(core: RepoCore, history: History, beside: Iterable[Draft]) -> Generator[_Batch]:
+    """A history up to its first branch; all of it, where it has none."""
     rows = ImportedRows()
     for piece in _pieces(history.entries(lambda make: make(), to_branch=True)):
         history.added += len(piece)
@@ -217,6 +261,29 @@ def _batches(core: RepoCore, history: History, beside: Iterable[Draft]) -> Gener
         yield _Batch(core.crdt.derive([[entry.node] for _, entry in piece]), [entry.id for _, entry in piece], [])
         apart += [entry for _, entry in piece]
     yield _Batch(core.crdt.empty, [], rows.finish(apart))
+
+
+def _branches(
+    core: RepoCore, history: History, beside: Iterable[Draft], order: Order, places: _Places
+) -> Generator[_Batch]:
+    """The rest of a history, from its first branch on. ``order`` gets its entries; their rows have no place yet."""
+
+    def noted(entries: Iterable[Placed]) -> Iterator[Placed]:
+        for place, entry in entries:
+            if not order.knows(entry.id):
+                order.put(entry.head.node(entry.id))
+                yield place, entry
+
+    def batch(piece: Sequence[Placed], groups: Iterable[Sequence[NewNode]]) -> _Batch:
+        return _Batch(
+            core.crdt.derive(groups), [entry.id for _, entry in piece], [row_of_imported(e) for _, e in piece]
+        )
+
+    for piece in _pieces(noted(history.entries(places.choose))):
+        history.added += len(piece)
+        yield batch(piece, groups_of(piece))
+    for piece in _pieces(noted(enumerate(_beside(history.chain, beside)))):
+        yield batch(piece, [[entry.node] for _, entry in piece])
 
 
 def _beside(chain: ImportChain, drafts: Iterable[Draft]) -> Iterator[ImportedEntry]:
@@ -242,7 +309,7 @@ def _extend(core: RepoCore, conversation: Conversation, history: History, beside
         view = target.view
         sound, visible = view.order.sound(), view.order.now().visible
         known, latest = set(sound), by_age(visible, sound)[-1:]
-        places = _Places(target, history)
+        places = _PlacesHere(target, history)
         new: list[Placed] = []
         for place, entry in history.entries(places.choose):
             if entry.id not in known:
@@ -270,64 +337,74 @@ def _is_visible(target: ConversationCore, entry: EntryId) -> bool:
 
 
 class _Places:
-    """Finds where the entries of a history stand in a conversation that has some of them, or others in their place."""
+    """Finds where the entries of a history stand among those that are there: ``nodes``."""
+
+    def __init__(self, history: History, nodes: Iterable[Node]) -> None:
+        self._history = history
+        self._nodes = {node.id: node for node in nodes}
+        self._after: dict[tuple[EntryId, ...], list[EntryId]] = {}
+        for node in self._nodes.values():
+            self._after.setdefault(node.parents, []).append(node.id)
+
+    def choose(self, make: Make) -> ImportedEntry:
+        """The next entry: the one that is there, if any; in the place of another one, if that is there."""
+        entry = make()
+        if entry.id in self._nodes:
+            return entry
+        after = self._after.setdefault(entry.head.parents, [])
+        rivals = [i for i in by_age(after, self._nodes) if self._nodes[i].alternative_of is None and self._is_own(i)]
+        for replaced in rivals:
+            again = make(replaced=replaced, instead_of=self._nodes[replaced])
+            if again.id in self._nodes:
+                return again
+        if rivals:
+            replaced = rivals[0]
+            node = self._nodes[replaced]
+            if node.frame is None or entry.head.frame is None or self._is_erased(replaced):
+                entry = make(replaced=replaced, instead_of=node)  # else they are alternatives by their frame
+            self._history.diverged = True
+        after.append(entry.id)
+        self._nodes[entry.id] = entry.head.node(entry.id)
+        return entry
+
+    def _is_own(self, entry: EntryId) -> bool:
+        """Whether an entry is one of the history's."""
+        return True
+
+    def _is_erased(self, entry: EntryId) -> bool:
+        return False
+
+
+class _PlacesHere(_Places):
+    """The same in a conversation that has some of the entries, or others in their place."""
 
     def __init__(self, target: ConversationCore, history: History) -> None:
-        self._view, self._history = target.view, history
-        self._sound = dict(target.view.order.sound())
-        self._new: dict[EntryId, Head] = {}
-        self._after: dict[tuple[EntryId, ...], list[EntryId]] = {}
-        for node in self._sound.values():
-            self._after.setdefault(node.parents, []).append(node.id)
+        self._view, here = target.view, target.view.order.sound()
+        super().__init__(history, here.values())
+        self._here = frozenset(here)
 
     def is_imported(self, entry: EntryId) -> bool:
         """Whether no person and no model said it here."""
         chain = self._history.chain
         return self._view.states[entry].head.session in (chain.session, chain.session_beside)
 
-    def beside_says(self, parts: Sequence[Part]) -> bool:
-        """Whether the latest entry that stands beside the history says just this."""
-        session = self._history.chain.session_beside
-        found = [i for i in self._after.get((), ()) if self._head(i).session == session]
-        said = [self._view.states[i].versions for i in by_age(found, self._sound)[-1:]]
-        return any(content_text(v.parts) == content_text(parts) for vs in said for v in vs)
-
     def not_said(self, drafts: Iterable[Draft]) -> Iterator[ImportedEntry]:
         """Those of what stands beside the history that are not here yet."""
         for draft in drafts:
             entry = self._history.chain.make_beside(draft.parts, draft.hidden)
-            if entry.id not in self._sound and (draft.hidden or not self.beside_says(draft.parts)):
+            if entry.id not in self._nodes and (draft.hidden or not self._beside_says(draft.parts)):
                 yield entry
 
-    def choose(self, make: Make) -> ImportedEntry:
-        """The next entry: the one that is here, if any; in the place of another one, if that is here."""
-        entry = make()
-        if entry.id in self._sound:
-            return entry
-        session = self._history.chain.session
-        after = self._after.setdefault(entry.head.parents, [])
-        rivals = [i for i in by_age(after, self._sound) if self._may_be_replaced(i, session)]
-        for replaced in rivals:
-            again = make(replaced=replaced, instead_of=self._head(replaced))
-            if again.id in self._sound:
-                return again
-        if rivals:
-            replaced = rivals[0]
-            head = self._head(replaced)
-            if head.frame is None or entry.head.frame is None or self._is_erased(replaced):
-                entry = make(replaced=replaced, instead_of=head)  # else they are alternatives by their frame
-            self._history.diverged = True
-        after.append(entry.id)
-        self._sound[entry.id] = entry.head.node(entry.id)
-        self._new[entry.id] = entry.head
-        return entry
+    def _beside_says(self, parts: Sequence[Part]) -> bool:
+        """Whether the latest entry that stands beside the history says just this."""
+        session = self._history.chain.session_beside
+        states = self._view.states
+        found = [i for i in self._after.get((), ()) if i in self._here and states[i].head.session == session]
+        said = [states[i].versions for i in by_age(found, self._nodes)[-1:]]
+        return any(content_text(v.parts) == content_text(parts) for vs in said for v in vs)
 
-    def _head(self, entry: EntryId) -> Head:
-        return self._new.get(entry) or self._view.states[entry].head
-
-    def _may_be_replaced(self, entry: EntryId, session: str) -> bool:
-        head = self._head(entry)
-        return head.session == session and head.alternative_of is None
+    def _is_own(self, entry: EntryId) -> bool:
+        return entry not in self._here or self._view.states[entry].head.session == self._history.chain.session
 
     def _is_erased(self, entry: EntryId) -> bool:
-        return entry not in self._new and self._view.states[entry].erased is not None
+        return entry in self._here and self._view.states[entry].erased is not None

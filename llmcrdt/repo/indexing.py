@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
-from ..document.core import ConversationCore
 from ..document.projection import RULES
 from ..ids import DocumentId
 from .resources import Resources
+
+if TYPE_CHECKING:
+    from ..document.core import ConversationCore
 
 AT_ONCE: Final = 32
 """Conversations that are read before their rows are written, at most."""

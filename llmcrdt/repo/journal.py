@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
-from ..document.entry import SyncState
 from ..document.projection import RULES, IndexRow, IndexSource
 from ..ids import DocumentId, EntryId, SessionId
 from ..store.base import SMALL, Compaction
 from ..store.store import SqliteStore
 from .upkeep import finish
+
+if TYPE_CHECKING:
+    from ..document.entry import SyncState
 
 _NOT_PUSHED = 1 << 62
 LISTING = "listing 1"

@@ -6,15 +6,17 @@ import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 from weakref import WeakSet
 
 from ..document.canonical import canonical_json, parse_json
-from ..document.conversation import Conversation
-from ..document.entry import Entry
 from ..exceptions import RepoClosed
 from ..ids import DocumentId
 from ..store.base import Store
+
+if TYPE_CHECKING:
+    from ..document.conversation import Conversation
+    from ..document.entry import Entry
 
 _SETTING = "kv caches"
 

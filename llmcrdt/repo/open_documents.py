@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from ..document.conversation import Conversation, core_of
-from ..document.core import ConversationCore
 from ..document.presence import Presence
 from ..ids import DocumentId
 from ..store.blobs import BlobStore
-from .conversation_host import RepoHost
 from .indexing import Indexing
 from .journal import StoreJournal
 from .links import Links
 from .resources import Resources
+
+if TYPE_CHECKING:
+    from ..document.conversation import Conversation
+    from ..document.core import ConversationCore
 
 
 class OpenDocuments:
@@ -33,6 +35,7 @@ class OpenDocuments:
         self._resources, self._links, self._refresh_library = resources, links, refresh_library
         self._lock, self._store = resources.lock, resources.store
         self._conversations: dict[DocumentId, Conversation] = {}
+        self._cores: dict[DocumentId, ConversationCore] = {}
         self._journals: dict[DocumentId, StoreJournal] = {}
         self._presence: dict[DocumentId, Presence] = {}
 
@@ -41,16 +44,17 @@ class OpenDocuments:
     def conversation(self, id_: DocumentId) -> Conversation:
         """The one object of a conversation in this process."""
         if id_ not in self._conversations:
+            from ..document.conversation import Conversation  # as _make does
+
             core = self._make(id_, self.journal(id_), lambda: self._closed(id_))
-            self._conversations[id_] = Conversation(core)
+            self._cores[id_], self._conversations[id_] = core, Conversation(core)
             if self._store.entries.erased(id_) > self._store.updates.purged(id_):
                 core.document.load()  # a process ended between an erase and its purge: that is made up for now
         return self._conversations[id_]
 
     def core(self, id_: DocumentId) -> ConversationCore | None:
         """A conversation that is open."""
-        found = self._conversations.get(id_)
-        return core_of(found) if found is not None else None
+        return self._cores.get(id_)
 
     def lone_core(self, id_: DocumentId) -> ConversationCore:
         """A conversation for a moment, beside the one that may be open. Close it, and ``touch``."""
@@ -73,6 +77,7 @@ class OpenDocuments:
         """Drop the object of a conversation; the next ``conversation`` makes another one."""
         with self._lock:
             self._conversations.pop(document, None)
+            self._cores.pop(document, None)
             self._journals.pop(document, None)
 
     def refuse(self, document: DocumentId, why: str) -> None:
@@ -86,8 +91,12 @@ class OpenDocuments:
         for conversation in list(self._conversations.values()):
             conversation.close()
         self._conversations.clear()
+        self._cores.clear()
 
     def _make(self, id_: DocumentId, journal: StoreJournal, on_close: Callable[[], None]) -> ConversationCore:
+        from ..document.core import ConversationCore  # half of all modules: a list of conversations needs none of them
+        from .conversation_host import RepoHost
+
         return ConversationCore(id_, RepoHost(id_, journal, self._resources, self, on_close))
 
     def _closed(self, id_: DocumentId) -> None:
@@ -118,8 +127,8 @@ class OpenDocuments:
 
     def refresh(self) -> None:
         """Read what other processes wrote to conversations that are open."""
-        for conversation in list(self._conversations.values()):
-            core_of(conversation).document.refresh()
+        for core in list(self._cores.values()):
+            core.document.refresh()
 
     def note_pushed(self, document: DocumentId, link: object, seq: int) -> None:
         """A link has sent a document's outbox up to ``seq``, on the connection that it has; 0: nothing."""

@@ -13,10 +13,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..arguments import check_type
 from ..at_exit import end_at_exit
 from ..crdt.registry import DEFAULT, backend
-from ..document.conversation import Conversation, core_of
-from ..document.entry import Entry
-from ..document.fork_copy import copy_conversation
-from ..document.projector import head_of_row
 from ..exceptions import (
     ConversationNotFound,
     InvalidContent,
@@ -25,7 +21,6 @@ from ..exceptions import (
     RelayUnreachable,
 )
 from ..ids import DocumentId, EntryId, Random, document_bytes, is_document_id, new_document_id
-from ..store.backup import copy_repo
 from ..store.blobs import BlobStore
 from ..store.keyring import Keyring
 from ..store.relay_file import KnownRelay
@@ -35,6 +30,8 @@ from .invite import Invite, read_invite, write_invite
 if TYPE_CHECKING:
     from ssl import SSLContext
 
+    from ..document.conversation import Conversation
+    from ..document.entry import Entry
     from ..sync.link import Link
 
 
@@ -128,6 +125,7 @@ class Repo:
     def create(self, title: str = "", *, fill: Callable[[Conversation], None] | None = None) -> Conversation:
         """A new conversation, listed in the library. ``fill`` writes its first entries: all of them are kept, or, if it
         raises, there is no conversation. Raises InvalidContent."""
+        from ..document.conversation import core_of
 
         def write(conversation: Conversation, created_at: float) -> None:
             with conversation.batch():
@@ -166,6 +164,9 @@ class Repo:
         fields are sealed anew for the fork where their key is here; else they are left out, for they would not open:
         ``forked_from["left_out"]`` lists them.
         """
+        from ..document.conversation import core_of
+        from ..document.fork_copy import copy_conversation
+
         source = core_of(conversation)
         name = conversation.title if title is None else title
         return self._create(name, lambda fork, created_at: copy_conversation(source, core_of(fork), at, created_at))
@@ -252,6 +253,8 @@ class Repo:
         ``unread`` of the result says how many these are: after a first sync there may be thousands. Raises
         InvalidContent.
         """
+        from ..document.projector import head_of_row
+
         check_type(text, str, name="text", hint="Give the words to find.")
         check_type(limit, int, name="limit", hint="Give a number of hits.")
         self._core.listing.refresh()
@@ -357,6 +360,8 @@ class Repo:
         disk when this returns. ``on_bytes``: told how many bytes are done, of about how many; what it raises ends the
         backup, and leaves no database. Raises StoreError, also where a file is there already; NotADatabase where this
         one is damaged."""
+        from ..store.backup import copy_repo
+
         self._core.check_open()
         copy_repo(self._store.path, Path(path), secrets=secrets, on_bytes=on_bytes)
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from ..crdt.backend import Backend, Replica
 from ..document import library as library_document
 from ..document import schema
-from ..document.projector import words_of_row
 from ..exceptions import CRDTMismatch, LibraryMismatch, LLMCRDTError
 from ..ids import DocumentId, Random, new_document_id
 from ..store.applying import Applying
@@ -49,7 +48,7 @@ class Resources:
         self.lock = threading.RLock()
         self.upkeep = Upkeep(self.lock)
         self.store = SqliteStore(
-            path, lock=self.lock, random=random, cut=crdt.cut, redact=crdt.redact, words_of=words_of_row
+            path, lock=self.lock, random=random, cut=crdt.cut, redact=crdt.redact, words_of=_words_of
         )
         self.applying = Applying(self.store.path)
         try:
@@ -150,3 +149,10 @@ class Resources:
             if found is None or found == SNAPSHOT:
                 return
             self.store.updates.set_aside(document, kept.updates[found], "A process died when it was applied.")
+
+
+def _words_of(fields: bytes, pin: str | None) -> str | None:
+    """The words of a row of the entry index."""
+    from ..document.projector import words_of_row  # most processes write no row
+
+    return words_of_row(fields, pin)

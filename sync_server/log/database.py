@@ -100,8 +100,7 @@ class SqliteDatabase:
         try:
             lock = self.lock = lock_file(self.path.with_name(self.path.name + "-lock"))
             clear_aside(self.path)
-            self.db = open_file(self.path)
-            self.connection: sqlite3.Connection = self.db.conn
+            self.connection = open_file(self.path)
             self.find_unswept()
         except (sqlite3.Error, OSError, LogError) as e:
             if lock is not None:

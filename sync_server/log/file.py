@@ -1,4 +1,4 @@
-"""The SQLite file of a relay's log: its tables and migrations, how it is opened and locked, what its errors mean."""
+"""The SQLite file of a relay's log: how it is opened, brought up to date and locked, what its errors mean."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from sqlite_utils import Database, Migrations
-
 from llmcrdt.files import sync_folder
 
 from .base import LogError
+from .file_version import DONE, MIGRATION_SET, NAMES
 
 DATABASE = "relay.db"
 """The name of the file in a relay's folder."""
@@ -21,63 +20,6 @@ TIMEOUT = 5_000
 """Milliseconds that a command waits for another process that has the file."""
 _APPLICATION_ID = 0x4C4D5259
 _POSITION_BITS = 36
-_STEPS = {"m001_log", "m002_folds", "m003_tombstones", "m004_refused", "m005_unknown"}
-
-migrations = Migrations("sync_server")
-
-
-@migrations()
-def m001_log(db: Database) -> None:
-    db.conn.execute("CREATE TABLE documents (number INTEGER PRIMARY KEY, id BLOB UNIQUE, kind TEXT, log BLOB) STRICT")
-    db.conn.execute(
-        "CREATE TABLE sessions (number INTEGER PRIMARY KEY, document INTEGER, id BLOB, UNIQUE (document, id)) STRICT"
-    )
-    db.conn.execute(
-        "CREATE TABLE records (key INTEGER PRIMARY KEY, session INTEGER, n INTEGER, chain BLOB, data BLOB) STRICT"
-    )
-    db.conn.execute("CREATE UNIQUE INDEX names ON records (session, n)")
-
-
-@migrations()
-def m002_folds(db: Database) -> None:
-    for statement in (
-        "ALTER TABLE documents ADD COLUMN size INTEGER NOT NULL DEFAULT 0",
-        "ALTER TABLE documents ADD COLUMN wanted INTEGER NOT NULL DEFAULT 0",
-        "ALTER TABLE sessions ADD COLUMN folded INTEGER NOT NULL DEFAULT 0",
-        "CREATE TABLE folds (document INTEGER PRIMARY KEY, position INTEGER, chain BLOB, session BLOB, parts INTEGER,"
-        " size INTEGER, digest BLOB, swept INTEGER) STRICT",
-        "CREATE TABLE parts (key INTEGER PRIMARY KEY, n INTEGER, count INTEGER, size INTEGER, start INTEGER,"
-        " data BLOB) STRICT",
-        "CREATE TABLE marks (key INTEGER PRIMARY KEY, chains BLOB) STRICT",
-        "UPDATE documents SET size = (SELECT coalesce(sum(length(data)), 0) FROM records"
-        " WHERE key BETWEEN documents.number << 36 AND ((documents.number + 1) << 36) - 1)",
-    ):
-        db.conn.execute(statement)
-
-
-@migrations()
-def m003_tombstones(db: Database) -> None:
-    for statement in (
-        "ALTER TABLE documents ADD COLUMN owner TEXT NOT NULL DEFAULT ''",
-        # 0: there; 1: deleted, and rows of it remain; 2: deleted; 3: deleted, and it was never there
-        "ALTER TABLE documents ADD COLUMN gone INTEGER NOT NULL DEFAULT 0",
-        "CREATE INDEX documents_by_owner ON documents (owner) WHERE owner != ''",
-        "CREATE INDEX documents_to_sweep ON documents (number) WHERE gone = 1",
-    ):
-        db.conn.execute(statement)
-
-
-@migrations()
-def m004_refused(db: Database) -> None:
-    db.conn.execute(
-        "CREATE TABLE refused (number INTEGER PRIMARY KEY, document BLOB, session BLOB, n INTEGER, reason TEXT,"
-        " digest BLOB, size INTEGER, data BLOB, UNIQUE (document, digest)) STRICT"
-    )
-
-
-@migrations()
-def m005_unknown(db: Database) -> None:
-    db.conn.execute("CREATE INDEX documents_unknown ON documents (owner) WHERE gone = 3")
 
 
 def key(document: int, position: int) -> int:
@@ -102,14 +44,13 @@ def lock_file(path: Path) -> sqlite3.Connection:
     return lock
 
 
-def open_file(path: Path) -> Database:
+def open_file(path: Path) -> sqlite3.Connection:
     existed = path.exists()
     if not existed:  # it holds what people say, so for its owner only; SQLite gives the files beside it the same mode
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     connection = sqlite3.connect(path, timeout=TIMEOUT / 1000, isolation_level=None, check_same_thread=False)
-    db = Database(connection)
     try:
-        if not is_log(connection) and db.table_names():
+        if not is_log(connection) and _has_tables(connection):
             raise LogError(f"{path} is a database of something else.", hint="Choose another --data.")
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
@@ -120,17 +61,17 @@ def open_file(path: Path) -> Database:
         connection.execute("PRAGMA cache_size=-16384")
         connection.execute(f"PRAGMA application_id={_APPLICATION_ID}")
         check_age(connection, path)
-        migrations.apply(db)
+        bring_up_to_date(connection)
         if not existed:
             sync_folder(path.parent)
     except BaseException:
         connection.close()
         raise
-    return db
+    return connection
 
 
 @contextmanager
-def aside(path: Path) -> Iterator[Database]:
+def aside(path: Path) -> Iterator[sqlite3.Connection]:
     """An empty database beside a log, private to its owner, and gone when the block ends. ``clear_aside`` takes away
     what a process left that was killed within it."""
     file = clear_aside(path)
@@ -139,7 +80,7 @@ def aside(path: Path) -> Iterator[Database]:
         with closing(sqlite3.connect(file, isolation_level=None)) as connection:
             connection.execute("PRAGMA journal_mode=OFF")
             connection.execute("PRAGMA synchronous=OFF")
-            yield Database(connection)
+            yield connection
     finally:
         clear_aside(path)
 
@@ -158,9 +99,28 @@ def is_log(db: sqlite3.Connection) -> bool:
 
 
 def check_age(db: sqlite3.Connection, path: Path) -> None:
-    unknown = {m.name for m in migrations.applied(Database(db))} - _STEPS
-    if unknown:
+    if _steps_done(db) - set(NAMES):
         raise LogError(f"{path} was made by a newer relay.", hint="Upgrade this one.")
+
+
+def bring_up_to_date(db: sqlite3.Connection) -> None:
+    """Make the tables, or what is missing of them."""
+    if _steps_done(db) != set(NAMES):
+        from sqlite_utils import Database  # slow to load, and rarely needed: a file is made once
+
+        from .migrations import migrations
+
+        migrations.apply(Database(db))
+
+
+def _steps_done(db: sqlite3.Connection) -> set[str]:
+    if not db.execute("SELECT count(*) FROM sqlite_master WHERE name = '_sqlite_migrations'").fetchone()[0]:
+        return set()
+    return {str(name) for (name,) in db.execute(DONE, [MIGRATION_SET])}
+
+
+def _has_tables(db: sqlite3.Connection) -> bool:
+    return bool(db.execute("SELECT count(*) FROM sqlite_master WHERE type = 'table'").fetchone()[0])
 
 
 _HINTS: dict[str, Callable[[Path], str]] = {

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from . import tombstones
 from .database import SqliteDatabase
-from .file import aside, migrations
+from .file import aside, bring_up_to_date
 from .quotas import SqliteQuotas
 from .records import SqliteRecords
 from .rejected import SqliteRejected
@@ -59,12 +59,12 @@ class SqliteStorage:
         where the process is killed. Raises LogError."""
         database = self.database
         with database.errors(), aside(database.path) as copy:
-            source.backup(copy.conn)
+            source.backup(copy)
             # The copy may be of an older relay.
-            migrations.apply(copy)
+            bring_up_to_date(copy)
             # They are in it before it takes the log's place: between the two, nothing would be deleted.
-            tombstones.carry(database.connection, copy.conn)
-            copy.conn.backup(database.connection)
+            tombstones.carry(database.connection, copy)
+            copy.backup(database.connection)
         database.forget()
         database.find_unswept()
         while self.sweeper.sweep(_ROWS):

@@ -292,6 +292,12 @@ def test_the_entry_index_says_what_the_document_says(open_repo: OpenRepo, seed: 
     rng = random.Random(seed)
     repo = open_repo("laptop")
     conversation = put(repo, a_history(rng, rng.randrange(1, 9)), **({"more": 1} if seed % 3 else {}))
+    index_is_true(repo, conversation)
+    assert len(repo.search("question", limit=99)) == sum(1 for e in conversation.transcript() if e.role == "user")
+
+
+def index_is_true(repo: llmcrdt.Repo, conversation: llmcrdt.Conversation) -> None:
+    """What the entry index says is what a reader of the document would put there."""
     store = repo_core(repo).store
     core = repo_core(repo).documents.lone_core(conversation.id)
     core.document.load()
@@ -300,18 +306,72 @@ def test_the_entry_index_says_what_the_document_says(open_repo: OpenRepo, seed: 
     page = store.entries.page(conversation.id, RULES, 99, None)
     core.view.read_all(core.replica)
     rows = Projector(core.view, core.replica).changes({})
-    assert rows is not None
-    made = list(rows.put)
+    assert rows is not None and nodes is not None and page is not None
     place = {entry: at for at, entry in enumerate(rows.shown)}
-    assert len(place) == len(made)
-    made.sort(key=lambda row: place[row.entry])
-    assert nodes == [(row.entry, True, row.node) for row in made]
-    assert page == [(row.entry, row.pin, row.fields) for row in made]
+    made = sorted(rows.put, key=lambda row: (place.get(row.entry, len(place)), row.entry))
+    hidden = sorted(node for node in nodes if not node[1])
+    assert [*(node for node in nodes if node[1]), *hidden] == [
+        (row.entry, row.entry in place, row.node) for row in made
+    ]
+    assert page == [(row.entry, row.pin, row.fields) for row in made if row.entry in place]
     db = store.entries._connection
     for row in made:
         number = db.one("SELECT number FROM entries WHERE entry = ?", row.entry)
+        assert db.one("SELECT fields FROM entries WHERE entry = ?", row.entry) == row.fields
         assert db.one("SELECT words FROM entry_texts WHERE number = ?", number) == row.words
-    assert len(repo.search("question", limit=99)) == sum(1 for e in conversation.transcript() if e.role == "user")
+
+
+def a_tree(rng: random.Random, size: int) -> list[str]:
+    """The lines of a session of Claude Code in which people went on from what stood there before, and asked again."""
+    lines: list[str] = []
+    roles: list[str] = []
+    for n in range(size):
+        parent = n - 1 if n == 0 or rng.random() < 0.7 else rng.randrange(-1, n)
+        before = roles[parent] if parent >= 0 else "assistant"
+        roles.append("assistant" if before == "user" and rng.random() < 0.9 else "user")
+        content: Any = f"question {rng.randrange(4)}"
+        if roles[-1] == "assistant":
+            content = [{"type": "text", "text": f"answer {rng.randrange(4)}"}]
+        line = {"parentUuid": str(parent) if parent >= 0 else None, "uuid": str(n), "sessionId": "session"}
+        message = {"role": roles[-1], "content": content}
+        lines.append(json.dumps({**line, "isSidechain": False, "type": roles[-1], "message": message}))
+    return lines
+
+
+def spoken(conversation: llmcrdt.Conversation) -> tuple[list[str], set[str]]:
+    """The entries that are shown and those that aren't, but for what stands beside them."""
+    t = conversation.transcript()
+    return [e.id for e in t if e.role != "system"], {e.entry.id for e in t.elsewhere}
+
+
+def import_lines(repo: llmcrdt.Repo, path: Path, lines: list[str]) -> llmcrdt.Conversation:
+    path.write_text("\n".join(lines))
+    (result,) = import_files(repo, [path])
+    assert isinstance(result, Imported), result
+    return repo.get(result.conversation)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_tree_is_the_same_whether_it_is_imported_at_once_or_grew(
+    open_repo: OpenRepo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """At once it is written without a replica, a piece at a time."""
+    monkeypatch.setattr("llmcrdt.repo.import_writer.PIECE", 800)
+    rng = random.Random(seed)
+    laptop, phone = two(open_repo)
+    lines = a_tree(rng, rng.randrange(2, 25))
+    here = import_lines(laptop, tmp_path / "a.jsonl", lines)
+    assert not core_of(here).document.loaded
+    assert here.verify() == []
+    index_is_true(laptop, here)
+    import_lines(phone, tmp_path / "b.jsonl", lines[:1])
+    there = import_lines(phone, tmp_path / "b.jsonl", lines)
+    assert spoken(here) == spoken(there)
+    exchange(here, there)
+    assert stands(here) == stands(there)
+    (again,) = import_files(laptop, [tmp_path / "a.jsonl"])
+    assert isinstance(again, Imported) and (again.added, again.diverged) == (0, False)
+    assert stands(here) == stands(there)
 
 
 def test_a_history_longer_than_its_first_part(open_repo: OpenRepo, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,21 +120,7 @@ class YjsReplica:
     def load(self, snapshot: bytes | None, updates: Iterable[bytes]) -> None:
         """The snapshot waits for nothing, and isn't read again."""
         with self._applying:
-            self._load(self._joined(list(updates)), snapshot)
-
-    def _joined(self, updates: Sequence[bytes]) -> Iterator[ParsedUpdate]:
-        """Stored updates, some in one: the core joins many for what it costs to check one."""
-        at = 0
-        while at < len(updates):
-            size, end = len(updates[at]), at + 1
-            while end < len(updates) and end - at < _JOINED and (size := size + len(updates[end])) <= _JOINED_SIZE:
-                end += 1
-            whole = _join(updates[at:end])
-            if whole is not None and self._intake.can_take(whole.structure):
-                yield whole
-            else:
-                yield from map(parse_update, updates[at:end])
-            at = end
+            self._load(_joined(list(updates), self._intake), snapshot)
 
     def apply_together(self, updates: Sequence[ParsedUpdate]) -> None:
         self._watch()  # encoding what it did is one more thing that a bad update can't survive
@@ -432,6 +418,21 @@ def _within(ranges: Iterable[tuple[int, int]], others: Sequence[tuple[int, int]]
 
 def _merged(updates: Sequence[bytes]) -> bytes:
     return updates[0] if len(updates) == 1 else bytes(pycrdt.merge_updates(*updates))
+
+
+def _joined(updates: Sequence[bytes], intake: Intake) -> Iterator[ParsedUpdate]:
+    """Stored updates, some in one: the core joins many for what it costs to check one."""
+    at = 0
+    while at < len(updates):
+        size, end = len(updates[at]), at + 1
+        while end < len(updates) and end - at < _JOINED and (size := size + len(updates[end])) <= _JOINED_SIZE:
+            end += 1
+        whole = _join(updates[at:end])
+        if whole is not None and intake.can_take(whole.structure):
+            yield whole
+        else:
+            yield from map(parse_update, updates[at:end])
+        at = end
 
 
 def _join(updates: Sequence[bytes]) -> ParsedUpdate | None:

@@ -147,8 +147,9 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
 
 def test_a_newer_log_is_refused(tmp_path: Path) -> None:
     storage = SqliteStorage(tmp_path / "relay.db")
-    applied = {"migration_set": "sync_server", "name": "m999", "applied_at": "later"}
-    storage.database.db["_sqlite_migrations"].insert(applied)
+    storage.database.connection.execute(
+        "INSERT INTO _sqlite_migrations (migration_set, name, applied_at) VALUES ('sync_server', 'm999', 'later')"
+    )
     storage.close()
     with pytest.raises(LogError, match="newer"):
         SqliteStorage(tmp_path / "relay.db")
