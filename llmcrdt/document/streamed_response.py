@@ -77,8 +77,8 @@ class StreamedResponse:
             raise
 
     def result(self) -> Entry:
-        """Read the source, unless somebody did; the sealed entry. Raises what the source raises, ResponseFailed where the
-        provider gave up, FormatError where there is no answer."""
+        """Read the source, unless somebody did; the sealed entry. Raises what the source raises, ResponseFailed where
+        the provider gave up, FormatError where there is no answer."""
         if not self._begun:
             for _ in self:
                 pass
