@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Literal
 
 from ..exceptions import InvalidContent
@@ -22,12 +23,12 @@ from .frame import Frame
 from .observers import Change
 from .presence import Present
 from .reader import ConversationReader
-from .request import Request
+from .request import Request, check_request
 from .stream import Stream
 from .streamed_response import Piece, StreamedResponse
 from .transcript import Transcript
 from .verify import Problem
-from .writer import Content, EntryWriter, Hidden, check_request
+from .writer import Content, EntryWriter, Hidden
 
 
 class Conversation:
@@ -226,25 +227,14 @@ class Conversation:
         """Append a provider's answer to a request of ``messages`` while it streams in: others see text and reasoning
         grow, and the sealed entry is the one that ``append_response`` makes of the whole answer.
 
-        ``events``: the body of the response in pieces of bytes, cut anywhere, or its events as JSON objects; an
-        iterable, or an async one. ``interval``: as of ``stream``; all else as of ``append_response``. Nothing is read
-        before the result is: iterate over it, or call its ``result()``. An entry that ended early is "stopped".
+        ``events``: the response's body in pieces of bytes, cut anywhere, or its events as JSON objects; an iterable, or
+        an async one. It is read as the result is: iterate over it, or call its ``result()``. What ends early is sealed
+        as stopped. ``interval``: as of ``stream``; all else as of ``append_response``.
         """
-        check_request(request)
-
-        def begin(model: Mapping[str, JSON], name: str) -> Stream:
-            return self.stream(
-                "assistant",
-                frame=request.frame,
-                instead_of=request.instead_of,
-                model=model,
-                author=name if author is None else author,
-                sent=request.body if sent is None else sent,
-                renderer=request.renderer,
-                interval=interval,
-            )
-
-        return StreamedResponse(begin, self._core.host.formats.stream(request), events, sealed=sealed)
+        reader = self._core.host.formats.stream(check_request(request))
+        sent = request.body if sent is None else sent
+        begin = partial(self.stream, frame=request.frame, instead_of=request.instead_of, sent=sent, interval=interval)
+        return StreamedResponse(partial(begin, renderer=request.renderer), reader, events, sealed=sealed, author=author)
 
     def stream(
         self,

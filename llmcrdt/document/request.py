@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from ..exceptions import InvalidContent
 from ..ids import EntryId, FrameHash
 from .binding import FieldReport, Target
 from .canonical import JSON
@@ -44,6 +45,15 @@ class Request(Rendered):
     def left_out(self) -> tuple[FieldReport, ...]:
         """The hidden fields that are not in there, each with the reason."""
         return tuple(line for line in self.report if not line.sent)
+
+
+def check_request(request: Request) -> Request:
+    """The request. Raises InvalidContent for what is none."""
+    if not isinstance(request, Request):
+        raise InvalidContent(
+            f"{type(request).__name__} is no request of conv.messages.", hint="Pass the whole request that it gave."
+        )
+    return request
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,6 @@ from .request import Response, ResponseReader
 from .stream import Stream
 
 Piece = bytes | Mapping[str, JSON]
-Begin = Callable[[Mapping[str, JSON], str], Stream]
-"""Begins the entry: its model, its author."""
 
 
 class StreamedResponse:
@@ -32,15 +30,17 @@ class StreamedResponse:
 
     def __init__(
         self,
-        begin: Begin,
+        begin: Callable[..., Stream],
         reader: ResponseReader,
         source: Iterable[Piece] | AsyncIterable[Piece],
         *,
         sealed: bool,
+        author: str | None,
     ) -> None:
+        """``begin``: begins the entry, with its ``model`` and ``author``."""
         self.entry: Entry | None = None
         self._begin, self._reader, self._source = begin, reader, source
-        self._sealed = sealed
+        self._sealed, self._author = sealed, author
         self._stream: Stream | None = None
         self._begun = self._closed = False
         self._refused: FormatError | None = None
@@ -77,8 +77,8 @@ class StreamedResponse:
             raise
 
     def result(self) -> Entry:
-        """Read what is left of the source; the sealed entry. Raises what the source raises, ResponseFailed where the
-        provider gave up, FormatError where there is no answer."""
+        """Read the source, unless somebody did; the sealed entry. Raises what the source raises, ResponseFailed where
+        the provider gave up, FormatError where there is no answer."""
         if not self._begun:
             for _ in self:
                 pass
@@ -129,9 +129,12 @@ class StreamedResponse:
         for delta in deltas:
             if isinstance(delta, (TextDelta, ReasoningDelta)) and not self._closed:
                 if self._stream is None:
-                    self._stream = self._begin(*self._reader.named())
+                    self._stream = self._begun_as(*self._reader.named())
                 self._stream.write(delta.text, "text" if isinstance(delta, TextDelta) else "reasoning")
             yield delta
+
+    def _begun_as(self, model: Mapping[str, JSON], name: str) -> Stream:
+        return self._begin(model=model, author=name if self._author is None else self._author)
 
     def _is_over(self) -> bool:
         stopped = self._stream is not None and self._stream.stop_asked
@@ -164,7 +167,7 @@ class StreamedResponse:
         whole = self._reader.ended and self._reader.error is None
         if said is None or (self._stream is None and not whole and not _says_something(said)):
             return
-        stream = self._stream or self._begin(said.model, said.author)
+        stream = self._stream or self._begun_as(said.model, said.author)
         hidden = {name: replace(field, sealed=self._sealed) for name, field in said.hidden.items()}
         try:
             self.entry = stream.seal(

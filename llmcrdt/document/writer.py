@@ -19,7 +19,7 @@ from .entry import ROLES, Config, Entry, HiddenField, Part, Role, Text, ToolCall
 from .entry_fields import field_digest, hidden_key, live_name, write_hidden, write_version
 from .frame import Frame, sent_hash
 from .head import Head, write_head
-from .request import Request
+from .request import Request, check_request
 from .transcript import Transcript
 
 Content = str | Part | Sequence[Part]
@@ -385,14 +385,6 @@ def _computed(head: Head, sent: JSON | bytes, renderer: str) -> Head:
     assumed = head.frame.assumed and sent is None
     hash_ = None if sent is None else sent_hash(sent)
     return replace(head, frame=replace(head.frame, sent=hash_, renderer=renderer, assumed=assumed))
-
-
-def check_request(request: Request) -> None:
-    """Raises InvalidContent for what is no request."""
-    if not isinstance(request, Request):
-        raise InvalidContent(
-            f"{type(request).__name__} is no request of conv.messages.", hint="Pass the whole request that it gave."
-        )
 
 
 def _check_answers(head: Head) -> None:

@@ -197,12 +197,9 @@ class Format(ABC):
     def answer(self, response: Mapping[str, JSON]) -> Answer:
         """The answer that a whole response of the API holds. Raises FormatError."""
 
+    @abstractmethod
     def stream(self) -> ResponseStream:
-        """A reader of one streamed answer of the API. Raises FormatError where this format has none."""
-        raise FormatError(
-            f"Streamed answers of {self.name} are not read here.",
-            hint="Ask for the answer as a whole: append_response.",
-        )
+        """A reader of one streamed answer of the API."""
 
     def target(self, *, provider: str | None = None, model: str | None = None, account: str | None = None) -> Target:
         """The place where a request in this format goes."""

@@ -7,6 +7,7 @@ import random
 import time
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -219,8 +220,8 @@ class StreamSuite:
                     "calls": told.calls,
                 }
                 assert exact_json(made) == exact_json(wanted), name
-                if stream.response() is not None:
-                    self.draft(stream.response())
+                with suppress(FormatError):  # it may be no answer, but nothing else
+                    self.draft(stream.response() or {})
 
     # ---------------------------------------------------------------- cut anywhere
 
@@ -338,8 +339,9 @@ class StreamSuite:
             stored([draft])
 
     def test_time_is_linear_in_what_comes(self) -> None:
-        answer = max(self.answers, key=lambda one: len(exact_json(one)))
-        longer = {size: self.grown(answer, size) for size in (2_000, 16_000)}
+        growing = [(sum(map(self.only_grows, self.grown(one, 0))), at) for at, one in enumerate(self.answers)]
+        answer = self.answers[max(growing)[1]]
+        longer = {size: self.grown(answer, size) for size in (2_000, 64_000)}
 
         def seconds(size: int) -> float:
             stream = self.format.stream()
@@ -349,14 +351,13 @@ class StreamSuite:
             stream.response()
             return time.process_time() - begun
 
-        assert min(seconds(16_000) for _ in range(3)) < 32 * min(seconds(2_000) for _ in range(3))
+        most = 3 * 32 * min(seconds(2_000) for _ in range(3))
+        assert any(seconds(64_000) < most for _ in range(2))
 
     def grown(self, answer: Any, times: int) -> list[Any]:
         """The events of an answer, those that only grow something ``times`` times."""
         events = [event for event in self.events(answer, random.Random(0)) if isinstance(event, dict)]
-        growing = [event for event in events if self.only_grows(event)]
-        assert growing
-        last = max(i for i, event in enumerate(events) if self.only_grows(event))
+        last = max((i for i, event in enumerate(events) if self.only_grows(event)), default=0)
         return [*events[: last + 1], *([events[last]] * times)]
 
     @abstractmethod

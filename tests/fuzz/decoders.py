@@ -45,6 +45,7 @@ from llmcrdt.exceptions import (
 )
 from llmcrdt.ids import document_bytes, new_document_id
 from llmcrdt.interop import openai_chat
+from llmcrdt.interop.format import Outline
 from llmcrdt.interop.registry import format_of, names
 from llmcrdt.kvcache import chunk_file
 from llmcrdt.prompt.generation_log import TokenLog
@@ -302,6 +303,26 @@ def _read_format(name: str, text: str) -> object:
     return format_of(name).read(openai_chat.parse(text))
 
 
+def _streams_of(name: str) -> list[bytes]:
+    """The recorded streams of a format."""
+    folder = _FORMATS / name / "streams"
+    return [path.read_bytes() for path in sorted(folder.iterdir()) if path.suffix != ".json"]
+
+
+def _read_stream(name: str, body: bytes) -> object:
+    """A streamed answer, in two pieces; and what it is, if it is one."""
+    form = format_of(name)
+    stream = form.stream()
+    stream.feed(body[: len(body) // 2])
+    stream.feed(body[len(body) // 2 :])
+    stream.close()
+    response = stream.response()
+    said = form.answer(response or {})
+    reader = form.reader(Outline(None, form.provider))
+    drafts = [draft for path, item in said.items for draft in reader.read(item, path)]
+    return response, [*drafts, *reader.end()]
+
+
 _SETTINGS = (
     b'host = "127.0.0.1"\nport = 8765\nallow_origin = ["a"]\nlog_level = "info"\n'
     b"[limits]\nrecord = 100\nhandshake = 2.5\n"
@@ -396,6 +417,11 @@ DECODERS = (
     *(
         Decoder(f"{name} files", _just(*_files_of(name)), _text(partial(_read_format, name)), (FormatError,), calls=400,
                 per_byte=400, memory=1 << 20)
+        for name in names()
+    ),
+    *(
+        Decoder(f"{name} streams", _just(*_streams_of(name)), partial(_read_stream, name), (FormatError,), calls=1000,
+                per_byte=40, memory=1 << 20)
         for name in names()
     ),
     Decoder("OpenAI chats", _just(_CHAT), _text(openai_chat.read_text), (FormatError,), calls=4000, per_byte=40,

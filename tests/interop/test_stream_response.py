@@ -18,8 +18,12 @@ from llmcrdt.exceptions import FormatError, InvalidContent, ResponseFailed
 from llmcrdt.testing.stream_suite import pieces_of
 
 sys.path.insert(0, str(Path(__file__).parent))
+import test_stream_ai_sdk
 import test_stream_anthropic
 import test_stream_chat
+import test_stream_gemini
+import test_stream_interactions
+import test_stream_ollama
 import test_stream_responses
 from test_requests import RESPONSES, TOOLS
 
@@ -29,6 +33,10 @@ _SUITES: tuple[Any, ...] = (
     test_stream_chat.TestOpenRouterStream,
     test_stream_chat.TestReasoningContentStream,
     test_stream_responses.TestResponsesStream,
+    test_stream_gemini.TestGeminiStream,
+    test_stream_interactions.TestInteractionsStream,
+    test_stream_ollama.TestOllamaStream,
+    test_stream_ai_sdk.TestUIMessageStream,
 )
 WRITERS: dict[str, Any] = {suite().format.name: suite() for suite in _SUITES}
 STREAMS = Path(__file__).parents[1] / "vectors" / "interop"
@@ -70,8 +78,8 @@ def told(entry: llmcrdt.Entry) -> Any:
     )
 
 
-def test_every_api_that_streams_is_tested_here() -> None:
-    assert set(WRITERS) == set(RESPONSES) - {"gemini", "gemini-interactions", "ollama", "ai-sdk"}
+def test_every_api_is_tested_here() -> None:
+    assert set(WRITERS) == set(RESPONSES)
 
 
 @pytest.mark.parametrize("api", sorted(WRITERS))
@@ -200,6 +208,11 @@ def test_a_reader_that_goes_away_between_pieces_leaves_what_was_complete(conv: l
         ("openai-responses/streams/failed.sse", "I lo", 0),
         ("openai-responses/streams/error.sse", "", 1),
         ("openrouter/streams/error.sse", "", 0),
+        ("gemini/streams/error.sse", "", 1),
+        ("gemini-interactions/streams/error.sse", "", 1),
+        ("gemini-interactions/streams/failed.sse", "One, t", 0),
+        ("ollama/streams/error.ndjson", "One, ", 1),
+        ("ai-sdk/streams/error.sse", "One, t", 0),
     ],
 )
 def test_an_error_of_the_provider_is_told_and_what_came_before_it_is_kept(
@@ -209,7 +222,9 @@ def test_an_error_of_the_provider_is_told_and_what_came_before_it_is_kept(
     answer = conv.stream_response(conv.messages(api), pieces_of(recorded(name), random.Random(1)))
     with pytest.raises(ResponseFailed) as told_:
         answer.result()
-    assert told_.value.hint and isinstance(told_.value.error, dict) and told_.value.error["message"] in str(told_.value)
+    error = told_.value.error
+    said = error["message"] if isinstance(error, dict) else error
+    assert told_.value.hint and said in str(told_.value)
     assert answer.entry is not None and (answer.entry.status, answer.entry.text) == ("stopped", text)
     assert len(answer.entry.tool_calls) == calls and conv.unsealed() == ()
     conv.append("user", "Go on")
@@ -292,6 +307,9 @@ def test_where_nothing_came_nothing_is_appended_and_that_is_told(conv: llmcrdt.C
         ("openai-chat", [{"choices": [{"delta": {"tool_calls": [{"index": 0, "id": "c"}]}}]}], FormatError),
         ("openai-chat", [{"error": {"message": "Rate limit reached"}}], ResponseFailed),
         ("openai-responses", [{"type": "response.created", "response": {"model": "m"}}], FormatError),
+        ("gemini", [recorded("gemini/streams/blocked.sse")], FormatError),
+        ("ollama", [b'{"error":"model not found"}'], ResponseFailed),
+        ("ai-sdk", [b'data: {"type":"start"}\n\ndata: {"type":"abort"}\n\n'], FormatError),
     ]
     before = conv.version()
     for api, pieces, error in nothing:

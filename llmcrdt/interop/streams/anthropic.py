@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from ...document.canonical import JSON
+from ...document.canonical import JSON, exact_json
 from ...document.deltas import CallArguments, CallBegun, CallEnded, Delta, ReasoningDelta, TextDelta, UsageDelta
 from ..hiding import type_of
 from ..json_input import bad, object_at
@@ -37,6 +37,8 @@ class AnthropicStream(ResponseStream):
             case "content_block_stop":
                 block = self._block(event)
                 if block.close() and block.call is not None:
+                    if block.start.get("input") and not block.input:
+                        yield CallArguments(block.call, exact_json(block.start["input"]))
                     yield CallEnded(block.call)
                 if type_of(block.start) == "compaction" and (text := _text(block.start.get("content"))):
                     yield TextDelta(text)

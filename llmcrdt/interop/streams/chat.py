@@ -129,7 +129,8 @@ class ChatStream(ResponseStream):
     def _finish(self, finish: JSON) -> Iterator[Delta]:
         if not self.ended:
             for call in self._calls:
-                yield from call.end()
+                if finish != "length" or call.is_whole():  # else it may be half of one, as in an answer that came whole
+                    yield from call.end()
         yield from self.end(finish)
 
 

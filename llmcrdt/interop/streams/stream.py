@@ -58,7 +58,7 @@ class ResponseStream(ABC):
     def close(self) -> list[Delta]:
         """What the end of the body brings. Raises FormatError."""
         try:
-            return list(self._read(self._parser.close()))
+            return list(self._read(self._parser.close(), cut=True))
         finally:
             self._over = True
 
@@ -89,12 +89,15 @@ class ResponseStream(ABC):
         if isinstance(model, str) and model:
             self.model = model
 
-    def _read(self, texts: Iterator[str]) -> Iterator[Delta]:
+    def _read(self, texts: Iterator[str], *, cut: bool = False) -> Iterator[Delta]:
+        """What texts bring; ``cut``: a text may be part of one."""
         for text in texts:
             if not self._over and text.strip() != DONE:
                 try:
                     value = parse_json(text)
                 except InvalidContent as error:
+                    if cut:
+                        return
                     raise FormatError(f"An event of the stream is no JSON: {error.message}", hint=_HINT) from None
                 yield from self._take(value)
 
