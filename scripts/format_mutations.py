@@ -9,6 +9,7 @@ _RULES = "tests/interop/test_rules.py::"
 _UI = "tests/interop/test_ai_sdk.py"
 _STEPS = "tests/interop/test_gemini_interactions.py"
 _REQUESTS = "tests/interop/test_requests.py::"
+_NAMES = "tests/interop/test_tool_names.py::"
 _CLAUDE = "tests/interop/test_anthropic.py"
 _RESPONSES = "tests/interop/test_openai_responses.py"
 _GEMINI = "tests/interop/test_gemini.py"
@@ -116,6 +117,44 @@ FORMAT_MUTATIONS = (
     Mutation(
         "F", "a call comes back without its reasoning", "ReasoningContent.finish",
         "not isinstance(made.get(_KEY), str)", "False", _THINKING,
+    ),
+    Mutation(
+        "N", "two names become one", "NameForm.of",
+        "sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:_HASH]", "0",
+        _NAMES + "test_a_name_gets_the_form_once_and_for_all",
+    ),
+    Mutation(
+        "N", "two tools of one name are declared", "ToolNames._give",
+        "not sent or sent in self._taken", "not sent", _NAMES + "test_tools_with_odd_names_are_sent_and_called",
+    ),
+    Mutation(
+        "N", "a call keeps the name that was sent", "with_true_names",
+        "isinstance(part, ToolCall) and part.name in true", "False",
+        _NAMES + "test_tools_with_odd_names_are_sent_and_called",
+    ),
+    Mutation(
+        "N", "a tool is chosen by a name that is not declared", "ToolNames._at",
+        "self._form.of(inner)", "inner", _NAMES + "test_tools_of_a_file_of_the_api_s_own_get_names_that_it_takes",
+    ),
+    Mutation(
+        "N", "items keep ids although their reasoning has none", "ItemWriter._answer",
+        'item is None or not isinstance(item.get("id"), str)', "item is None",
+        _RULES + "test_items_after_reasoning_without_an_id_have_none",
+    ),
+    Mutation(
+        "N", "reasoning comes twice under one id", "ItemWriter._once",
+        "not isinstance(id_, str) or id_ not in self._reasoned | self._taken", "True",
+        _RULES + "test_of_reasoning_with_one_id_the_second_goes_without_and_so_do_its_items",
+    ),
+    Mutation(
+        "N", "a request says nothing", "check_says_something",
+        "not body[form.member] or not any(is_shown(entry) for entry in entries)", "False",
+        _REQUESTS + "test_a_conversation_that_says_nothing_is_no_request",
+    ),
+    Mutation(
+        "N", "instructions that a stranger wrote go out", "OpenAIResponses.write",
+        'body.get("instructions") is not None', "False",
+        _REQUESTS + "test_instructions_of_a_response_are_a_text_in_a_request",
     ),
     Mutation(
         "S", "a branch goes on after the last step", "History.entries",

@@ -22,6 +22,7 @@ class Rendered:
     report: tuple[FieldReport, ...]
     target: Target
     renderer: str
+    tool_names: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Request(Rendered):
     ``messages``: the log, as the list that the API takes. ``body``: a whole request with it, valid as it is; some APIs
     want it to end with a turn of the user's, which is made up there. ``report``: every hidden field of the transcript,
     whether it is in there, and why not. ``target``: where it goes. ``renderer``: the name and version of what made it.
+    ``tool_names``: the true names of the tools whose names the API doesn't take, by the names that stand in there.
     ``frame``: the transcript that it was made of, which the answer stands on; None where the answer is to stand in the
     place of another one, ``instead_of``, on the frame of that one. ``frame_hash``: the hash of that list.
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..document.binding import FieldReport, Target, fields_to_send, report
@@ -15,11 +15,13 @@ from .format import Format, ReadBlob
 @dataclass(frozen=True)
 class Export:
     """``messages``: the log, as the list that the API takes. ``body``: a request with it. ``report``: every hidden
-    field of the transcript, whether it is in there, and why not."""
+    field of the transcript, whether it is in there, and why not. ``tool_names``: the names of tools that had to be
+    changed for it, by the name that stands there."""
 
     messages: list[JSON]
     body: dict[str, JSON]
     report: tuple[FieldReport, ...]
+    tool_names: Mapping[str, str]
 
     @property
     def left_out(self) -> tuple[FieldReport, ...]:
@@ -41,4 +43,4 @@ def export(
     outgoing = [replace(e, hidden=sent.get(e.id, {})) if e.hidden else e for e in with_summaries(entries)]
     written = format.write(outgoing, model=target.model, read_blob=read_blob)
     own = tuple(line for line in report(entries, target, now) if line.name != TOKENS)
-    return Export(written.messages, written.body, own)
+    return Export(written.messages, written.body, own, written.tool_names)

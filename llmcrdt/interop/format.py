@@ -114,10 +114,12 @@ class Rule:
 
 @dataclass(frozen=True)
 class Written:
-    """A transcript in a format. ``messages``: the log, as the list that the API takes. ``body``: a request with it."""
+    """A transcript in a format. ``messages``: the log, as the list that the API takes. ``body``: a request with it.
+    ``tool_names``: the names of tools that had to be changed for it, by the name that stands there."""
 
     messages: list[JSON]
     body: dict[str, JSON]
+    tool_names: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,16 @@ from ..document.blob import Blob
 from ..document.canonical import JSON, exact_json
 from ..document.entry import Entry, HiddenField
 from ..document.request import Rendered, Request, Response
+from ..document.summaries import is_shown
 from ..exceptions import FormatError
 from .export import export
 from .format import Answer, Draft, Format, Outline
 from .json_input import bad, check_json, object_at, parse
 from .native import mapping
 from .registry import format_of, names
+from .tool_names import with_true_names
 
-_VERSION = 1
+_VERSION = 2
 """Of the renderers: another one where a format writes the same transcript otherwise."""
 _HINT = (
     "Pass the body of the response as JSON: its text, or the value of it, such as response.model_dump(by_alias=True)."
@@ -43,8 +45,9 @@ class ProviderFormats:
         form = format_of(api)
         target = form.target(provider=provider, model=model or form.model_of(entries), account=account)
         made = export(form, entries, target, now=now, read_blob=content_of)
+        check_says_something(form, entries, made.body)
         renderer = f"llmcrdt.interop.{form.name}/{_VERSION}"
-        return Rendered(made.messages, made.body, made.report, target, renderer)
+        return Rendered(made.messages, made.body, made.report, target, renderer, made.tool_names)
 
     def response(self, request: Request, answer: JSON | bytes) -> Response:
         """The answer to a request of these. Its hidden fields are bound to where the request went, and those that hold
@@ -67,7 +70,7 @@ class ProviderFormats:
         name = answered or target.model
         finish = {"finish": said.finish} if isinstance(said.finish, str) else {}
         return Response(
-            draft.parts,
+            with_true_names(draft.parts, request.tool_names),
             hidden,
             {"api": form.name, **({"name": name} if name else {})},
             {**mapping(said.usage), **finish},
@@ -76,6 +79,15 @@ class ProviderFormats:
 
 
 FORMATS = ProviderFormats()
+
+
+def check_says_something(form: Format, entries: Sequence[Entry], body: Mapping[str, JSON]) -> None:
+    """Raises FormatError for a conversation in which nothing stands that could be sent: every API refuses that."""
+    if not body[form.member] or not any(is_shown(entry) for entry in entries):
+        raise FormatError(
+            "The conversation says nothing that could be sent.",
+            hint='Say something first: conv.append("user", "...").',
+        )
 
 
 def _text(answer: str | bytes) -> str:

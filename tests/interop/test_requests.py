@@ -13,7 +13,9 @@ import llmcrdt
 from llmcrdt.document.canonical import exact_json
 from llmcrdt.document.frame import sent_hash
 from llmcrdt.exceptions import FormatError, InvalidContent, NotSealed
-from llmcrdt.interop.registry import names
+from llmcrdt.interop.export import export
+from llmcrdt.interop.registry import format_of, names
+from llmcrdt.testing.format_suite import NOW, stored
 
 TOOLS = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}]
 
@@ -106,7 +108,7 @@ def test_an_answer_goes_back_as_it_came_with_its_hidden_fields(conv: llmcrdt.Con
     assert entry.model == {"api": api, "name": name}
     assert entry.usage == {} if api == "ai-sdk" else entry.usage["finish"] and len(entry.usage) > 1
     assert entry.frame is not None and entry.frame.hash == request.frame_hash
-    assert entry.frame.sent == sent_hash(request.body) and entry.frame.renderer == f"llmcrdt.interop.{api}/1"
+    assert entry.frame.sent == sent_hash(request.body) and entry.frame.renderer == f"llmcrdt.interop.{api}/2"
     assert not entry.frame.assumed and conv.verify() == []
     assert all("OPAQUE" not in str(part) for part in entry.parts)
     (call,) = entry.tool_calls
@@ -270,3 +272,42 @@ def test_an_unknown_api_and_an_unfinished_entry_are_told_before_anything_is_sent
     conv.append("user", "Go on")
     with pytest.raises(NotSealed):
         conv.messages("openai-chat")
+
+
+@pytest.mark.parametrize("api", names())
+def test_a_conversation_that_says_nothing_is_no_request(tmp_path: Path, api: str) -> None:
+    with llmcrdt.open(tmp_path / "a.db") as repo:
+        empty = repo.create()
+        for words in (None, "gone"):
+            if words is not None:
+                empty.erase(empty.append("user", words))
+            with pytest.raises(FormatError) as told:
+                empty.messages(api)
+            assert "append" in told.value.hint
+        empty.append("system", "Begin.", tools=TOOLS)
+        assert "Begin." in exact_json(empty.messages(api).body)
+
+
+@pytest.mark.parametrize(
+    "instructions", [["Be brief."], [{"role": "developer", "content": [{"type": "input_text"}]}], {"a": 1}, 5]
+)
+def test_instructions_that_are_no_text_are_refused(instructions: Any) -> None:
+    with pytest.raises(FormatError) as told:
+        format_of("openai-responses").read({"instructions": instructions, "input": "go"})
+    assert "instructions" in told.value.message and told.value.hint
+
+
+def test_instructions_of_a_response_are_a_text_in_a_request(tmp_path: Path) -> None:
+    pieces = [{"type": "input_text", "text": "Be brief."}, {"type": "input_text", "text": "Be kind."}]
+    listed = [{"type": "message", "role": "developer", "content": pieces}, {"role": "system", "content": "Go."}]
+    form = format_of("openai-responses")
+    entries = stored(form.read({"instructions": listed, "input": "go"}))
+    body = export(form, entries, form.target(), now=NOW).body
+    assert body["instructions"] == "Be brief.\n\nBe kind.\n\nGo." and body["input"] == "go"
+    with llmcrdt.open(tmp_path / "a.db") as repo:
+        conv = repo.create()
+        conv.append("system", "Mine.", **{"openai-responses": {"instructions": [1], "temperature": 1}})  # type: ignore[arg-type]
+        conv.append("user", "go")
+        body = conv.messages("openai-responses").body
+        assert "instructions" not in body and body["temperature"] == 1
+        assert body["input"][0] == {"role": "system", "content": "Mine."}

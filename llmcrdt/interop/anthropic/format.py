@@ -12,9 +12,10 @@ from ..format import Answer, Format, Outline, ReadBlob, Reader, Rule, Survey, Wr
 from ..hiding import type_of
 from ..json_input import bad, list_at, object_at, text_at
 from ..native import mapping
-from ..turns import CONTINUE, NO_PARAMETERS, Function, functions, name_for, settings_of, tools_config
+from ..tool_names import NAMES_REPAIRED, ToolNames, renamed_at
+from ..turns import CONTINUE, NO_PARAMETERS, Function, functions, settings_of, tools_config
 from .cache_points import MAX_CACHE_POINTS, with_cache_points
-from .parts import ASSISTANTS, CONTAINER, PLACES, ROLES, blocks_of
+from .parts import ASSISTANTS, CONTAINER, NAMES, PLACES, ROLES, blocks_of
 from .reading import MessageReader
 from .writing import MessageWriter, calls_of, ends_well, is_written
 
@@ -42,7 +43,8 @@ class Anthropic(Format):
         ),
         Rule("ids of calls differ", "`tool_use` ids must be unique", "a new id"),
         Rule("ids of calls have a form", "tool_use.id: String should match pattern", "a new id"),
-        Rule("names of tools have a form", "tool_use.name: String should match pattern", "other signs become _"),
+        Rule("names of tools have a form", "tool_use.name: String should match pattern", NAMES_REPAIRED),
+        Rule("names of tools differ", "tools: Tool names must be unique", "the first one of a name stays"),
         Rule("arguments are an object", "tool_use.input: Input should be a valid dictionary", "text stands in one"),
         Rule("the first turn is the user's", 'first message must use the "user" role', "a turn is made up"),
         Rule(
@@ -129,13 +131,16 @@ class Anthropic(Format):
             writer.add(item)
         writer.finish()
         settings = settings_of(entries, self.key)
-        whole = {name: value for name, value in settings.whole.items() if name not in _HANDLES}
+        whole = {name: value for name, value in settings.whole.items() if name not in (*_HANDLES, "system")}
         body: dict[str, JSON] = {**whole, **({"model": model} if model else {})}
         if not isinstance(body.get("max_tokens"), int) or isinstance(body["max_tokens"], bool):
             body["max_tokens"] = _MAX_TOKENS
-        tools = settings.own_tools if _are_tools(settings.own_tools) else [_tool(f) for f in functions(settings.tools)]
+        own, names = settings.own_tools, ToolNames(NAMES)
+        declared = own if _are_tools(own) else [_tool(function) for function in functions(settings.tools)]
+        tools = names.declare(declared, renamed_at(None, None, "custom"))
         if tools:
             body["tools"] = tools
+        body = names.chosen(body, "tool_choice", "name")
         system = writer.system_prompt()
         if system is not None:
             body["system"] = system
@@ -147,7 +152,7 @@ class Anthropic(Format):
         body["messages"] = with_cache_points(ended, points)
         if _must_not_think(body):
             body["thinking"] = {"type": "disabled"}
-        return Written(with_cache_points(log, points), body)
+        return Written(with_cache_points(log, points), body, names.true)
 
 
 def _objects(*lists: JSON) -> list[Mapping[str, JSON]]:
@@ -173,7 +178,7 @@ def _read_tools(tools: JSON) -> list[JSON]:
 def _tool(function: Function) -> dict[str, JSON]:
     described = {} if function.description is None else {"description": function.description}
     schema = function.parameters if mapping(function.parameters).get("type") == "object" else dict(NO_PARAMETERS)
-    return {"name": name_for(function.name, longest=128), **described, "input_schema": schema}
+    return {"name": function.name, **described, "input_schema": schema}
 
 
 def _are_tools(tools: JSON) -> bool:
