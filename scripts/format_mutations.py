@@ -42,7 +42,7 @@ FORMAT_MUTATIONS = (
     ),
     Mutation(
         "F", "a response's signature holds on every list", "llmcrdt.interop.requests:ProviderFormats.response",
-        '{"frame": request.frame_hash} if name in draft.frame_bound else {}', "{}",
+        "whole if name in draft.frame_bound else {}", "{}",
         _REQUESTS + "test_a_signature_of_the_whole_list_is_bound_to_the_frame",
     ),
     Mutation(
@@ -155,6 +155,11 @@ FORMAT_MUTATIONS = (
         "N", "instructions that a stranger wrote go out", "OpenAIResponses.write",
         'body.get("instructions") is not None', "False",
         _REQUESTS + "test_instructions_of_a_response_are_a_text_in_a_request",
+    ),
+    Mutation(
+        "N", "a signature holds on any tools", "llmcrdt.interop.requests:ProviderFormats.response",
+        '{"frame": request.frame_hash, **target.more}', '{"frame": request.frame_hash}',
+        _REQUESTS + "test_a_signature_of_the_whole_list_holds_on_its_tools_alone",
     ),
     Mutation(
         "S", "a branch goes on after the last step", "History.entries",

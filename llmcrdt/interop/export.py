@@ -16,12 +16,13 @@ from .format import Format, ReadBlob
 class Export:
     """``messages``: the log, as the list that the API takes. ``body``: a request with it. ``report``: every hidden
     field of the transcript, whether it is in there, and why not. ``tool_names``: the names of tools that had to be
-    changed for it, by the name that stands there."""
+    changed for it, by the name that stands there. ``target``: where it goes, with what it says."""
 
     messages: list[JSON]
     body: dict[str, JSON]
     report: tuple[FieldReport, ...]
     tool_names: Mapping[str, str]
+    target: Target
 
     @property
     def left_out(self) -> tuple[FieldReport, ...]:
@@ -39,8 +40,9 @@ def export(
 ) -> Export:
     """``entries``, a whole transcript in order, for ``target`` at ``now`` (seconds since 1970). Hidden fields go out
     only as ``fields_to_send`` says. ``read_blob`` gives the content of an attachment."""
+    target = replace(target, more={**target.more, **format.facts(entries)})
     sent = fields_to_send(entries, target, now)
     outgoing = [replace(e, hidden=sent.get(e.id, {})) if e.hidden else e for e in with_summaries(entries)]
     written = format.write(outgoing, model=target.model, read_blob=read_blob)
     own = tuple(line for line in report(entries, target, now) if line.name != TOKENS)
-    return Export(written.messages, written.body, own, written.tool_names)
+    return Export(written.messages, written.body, own, written.tool_names, target)

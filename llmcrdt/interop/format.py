@@ -202,6 +202,10 @@ class Format(ABC):
         """The place where a request in this format goes."""
         return Target(provider or self.provider, api=self.name, model=model, account=account)
 
+    def facts(self, entries: Sequence[Entry]) -> Mapping[str, str]:
+        """All else that a request of these entries says, and a hidden field may be bound to, by the key of bindings."""
+        return {}
+
     def model_of(self, entries: Iterable[Entry]) -> str | None:
         """The model that an import in this format named last."""
         found: str | None = None

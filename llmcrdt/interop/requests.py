@@ -47,7 +47,7 @@ class ProviderFormats:
         made = export(form, entries, target, now=now, read_blob=content_of)
         check_says_something(form, entries, made.body)
         renderer = f"llmcrdt.interop.{form.name}/{_VERSION}"
-        return Rendered(made.messages, made.body, made.report, target, renderer, made.tool_names)
+        return Rendered(made.messages, made.body, made.report, made.target, renderer, made.tool_names)
 
     def response(self, request: Request, answer: JSON | bytes) -> Response:
         """The answer to a request of these. Its hidden fields are bound to where the request went, and those that hold
@@ -55,16 +55,17 @@ class ProviderFormats:
         form, target = format_of(request.target.api or ""), request.target
         value = parse(_text(answer)) if isinstance(answer, (str, bytes)) else answer
         check_json(value)
-        whole = object_at(value, "The response")
-        if whole.get("error") is not None:
+        body = object_at(value, "The response")
+        if body.get("error") is not None:
             raise FormatError(
-                f"The response is an error: {exact_json(whole['error'])[:200]}.", hint="Send the request again."
+                f"The response is an error: {exact_json(body['error'])[:200]}.", hint="Send the request again."
             )
-        said = form.answer(whole)
+        said = form.answer(body)
         answered = said.model if isinstance(said.model, str) else None
         draft = _draft(form, said, Outline(None, target.provider, model=target.model or answered))
+        whole = {"frame": request.frame_hash, **target.more}
         hidden = {
-            name: _bound(field, target, answered, {"frame": request.frame_hash} if name in draft.frame_bound else {})
+            name: _bound(field, target, answered, whole if name in draft.frame_bound else {})
             for name, field in draft.hidden.items()
         }
         name = answered or target.model

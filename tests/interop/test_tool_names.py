@@ -17,8 +17,7 @@ from llmcrdt.interop.registry import names
 from llmcrdt.interop.tool_names import NameForm
 
 sys.path.insert(0, str(Path(__file__).parent))
-from test_formats_in_documents import VALIDATORS
-from test_requests import RESPONSES
+from providers import RESPONSES, VALIDATORS
 
 FORMS = {
     "openai-chat": r"[a-zA-Z0-9_-]{1,64}",

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from ...document.canonical import JSON
+from ...document.canonical import JSON, exact_json
 from ...document.entry import Entry
 from ...document.repairs import with_results
+from ...ids import tagged_hash
 from ..format import Answer, Format, Outline, ReadBlob, Reader, Rule, Survey, Written
 from ..hiding import type_of
 from ..json_input import bad, list_at, object_at, text_at
 from ..native import mapping
 from ..tool_names import NAMES_REPAIRED, ToolNames, renamed_at
-from ..turns import CONTINUE, NO_PARAMETERS, Function, functions, settings_of, tools_config
+from ..turns import CONTINUE, NO_PARAMETERS, Function, Settings, functions, settings_of, tools_config
 from .cache_points import MAX_CACHE_POINTS, with_cache_points
 from .parts import ASSISTANTS, CONTAINER, NAMES, PLACES, ROLES, blocks_of
 from .reading import MessageReader
@@ -125,6 +126,12 @@ class Anthropic(Format):
 
     # -- writing
 
+    def facts(self, entries: Sequence[Entry]) -> Mapping[str, str]:
+        """Thinking holds on the tools, too, which stand before all messages, whenever they were declared."""
+        tools, _ = _declared(settings_of(entries, self.key))
+        bare = [{key: value for key, value in tool.items() if key != "cache_control"} for tool in tools]
+        return {"tools": tagged_hash("llmcrdt/tools/1", exact_json(bare).encode("utf-8"))}
+
     def write(self, entries: Sequence[Entry], *, model: str | None, read_blob: ReadBlob) -> Written:
         writer = MessageWriter(read_blob)
         for item in with_results(filter(is_written, entries), calls_of):
@@ -135,9 +142,7 @@ class Anthropic(Format):
         body: dict[str, JSON] = {**whole, **({"model": model} if model else {})}
         if not isinstance(body.get("max_tokens"), int) or isinstance(body["max_tokens"], bool):
             body["max_tokens"] = _MAX_TOKENS
-        own, names = settings.own_tools, ToolNames(NAMES)
-        declared = own if _are_tools(own) else [_tool(function) for function in functions(settings.tools)]
-        tools = names.declare(declared, renamed_at(None, None, "custom"))
+        tools, names = _declared(settings)
         if tools:
             body["tools"] = tools
         body = names.chosen(body, "tool_choice", "name")
@@ -153,6 +158,13 @@ class Anthropic(Format):
         if _must_not_think(body):
             body["thinking"] = {"type": "disabled"}
         return Written(with_cache_points(log, points), body, names.true)
+
+
+def _declared(settings: Settings) -> tuple[list[JSON], ToolNames]:
+    """The tools as they are sent, and their names."""
+    own, names = settings.own_tools, ToolNames(NAMES)
+    declared = own if _are_tools(own) else [_tool(function) for function in functions(settings.tools)]
+    return names.declare(declared, renamed_at(None, None, "custom")), names
 
 
 def _objects(*lists: JSON) -> list[Mapping[str, JSON]]:
