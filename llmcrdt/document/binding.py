@@ -60,6 +60,7 @@ _REASONS = {
     "erased": "something in its frame was erased",
     "frame": "the list before its entry is not the one that it holds on",
     "group": "its group is not complete",
+    "refused": "its provider refused it",
 }
 
 

@@ -77,7 +77,8 @@ class EntryWriter:
                 f"{type(request).__name__} is no request of conv.messages.",
                 hint="Pass the whole request that it gave.",
             )
-        said = self._core.host.formats.response(request, response)
+        host = self._core.host
+        said = host.formats.response(request, response, sent=sent, now=host.clock())
         return self.append(
             "assistant",
             said.parts,

@@ -35,6 +35,7 @@ from ..document.blob import Blob
 from ..document.canonical import JSON
 from ..document.entry import Config, Entry, HiddenField, Part, Role
 from ..exceptions import FormatError
+from .handles import Kept
 from .json_input import LIST, Member, bad, check_json, kind_of, list_at, members_of, object_at
 from .native import mapping
 
@@ -197,6 +198,27 @@ class Format(ABC):
     @abstractmethod
     def answer(self, response: Mapping[str, JSON]) -> Answer:
         """The answer that a whole response of the API holds. Raises FormatError."""
+
+    def kept(self, sent: Mapping[str, JSON], response: Mapping[str, JSON]) -> Kept | None:
+        """The state that the API keeps after a response to ``sent``, and a later request may go on from; None where it
+        keeps none."""
+        return None
+
+    def continued(self, body: Mapping[str, JSON], id: str, new: list[JSON]) -> dict[str, JSON]:
+        """The request ``body``, whose list begins with what the API keeps as ``id``, with the ``new`` items alone."""
+        raise NotImplementedError
+
+    def anew(self, body: dict[str, JSON]) -> dict[str, JSON]:
+        """The request ``body``, which says everything, so that the API keeps it, where it is to be asked for that."""
+        return body
+
+    def said(self, item: JSON) -> JSON:
+        """An item of a response as it stands in the lists of requests."""
+        return item
+
+    def bare(self, items: Sequence[JSON]) -> list[JSON]:
+        """Items without what stands beside their content and may change later, as cache points."""
+        return list(items)
 
     def target(self, *, provider: str | None = None, model: str | None = None, account: str | None = None) -> Target:
         """The place where a request in this format goes."""

@@ -19,6 +19,7 @@ from ..document.entry import Config, Entry, HiddenField, Part, Reasoning, Text, 
 from ..document.repairs import NO_RESULT, Call, Late, Result, Said, with_results
 from ..document.summaries import is_shown
 from .format import Answer, Draft, Format, Outline, ReadBlob, Reader, Rule, Survey, Written
+from .handles import Kept, handle_name
 from .hiding import ANY, Place, hidden_fields, hide, restore, type_of
 from .json_input import bad, list_at, object_at, text_at
 from .native import Native, mapping
@@ -37,6 +38,7 @@ from .turns import (
 )
 
 _NATIVE = Native("gemini-interactions")
+_KEPT_FOR = 86_400.0
 _HANDLES = ("previous_interaction_id", "continuation_token", "cached_content")
 _SETTINGS = ("system_instruction", "generation_config", "previous_interaction_id", "response_modalities", "agent")
 _INPUT = ("user_input", "function_result")
@@ -96,7 +98,7 @@ class GeminiInteractions(Format):
 
     @property
     def hidden_names(self) -> tuple[str, ...]:
-        return (_HIDDEN,)
+        return (handle_name(self.name), _HIDDEN)
 
     # -- reading
 
@@ -120,6 +122,15 @@ class GeminiInteractions(Format):
         items = [(f"steps[{i}]", object_at(step, f"steps[{i}]")) for i, step in enumerate(steps)]
         asked = max((i for i, (_, step) in enumerate(items) if type_of(step) in _INPUT), default=-1)  # an echo
         return Answer(items[asked + 1 :], response.get("model"), response.get("usage"), response.get("status"))
+
+    # -- state that the server keeps
+
+    def kept(self, sent: Mapping[str, JSON], response: Mapping[str, JSON]) -> Kept | None:
+        id_ = response.get("id")
+        return Kept(id_, _KEPT_FOR) if isinstance(id_, str) and id_ and sent.get("store") is not False else None
+
+    def continued(self, body: Mapping[str, JSON], id: str, new: list[JSON]) -> dict[str, JSON]:
+        return {**body, "previous_interaction_id": id, "input": new}
 
     # -- writing
 

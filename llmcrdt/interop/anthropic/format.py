@@ -10,17 +10,19 @@ from ...document.entry import Entry
 from ...document.repairs import with_results
 from ...ids import tagged_hash
 from ..format import Answer, Format, Outline, ReadBlob, Reader, Rule, Survey, Written
+from ..handles import Kept, handle_name
 from ..hiding import type_of
 from ..json_input import bad, list_at, object_at, text_at
 from ..native import mapping
 from ..tool_names import NAMES_REPAIRED, ToolNames, renamed_at
 from ..turns import CONTINUE, NO_PARAMETERS, Function, Settings, functions, settings_of, tools_config
-from .cache_points import MAX_CACHE_POINTS, with_cache_points
-from .parts import ASSISTANTS, CONTAINER, NAMES, PLACES, ROLES, blocks_of
+from .cache_points import MAX_CACHE_POINTS, with_cache_points, without_points
+from .parts import ASSISTANTS, CONTAINER, NAMES, PLACES, RESPONSE_ONLY, ROLES, blocks_of
 from .reading import MessageReader
 from .writing import MessageWriter, calls_of, ends_well, is_written
 
 _MAX_TOKENS = 4096
+_KEPT_FOR = 300.0
 _HANDLES = ("thread", "diagnostics")
 _SIGNS = (*ASSISTANTS, "tool_result", "image", "document", "search_result")
 
@@ -78,7 +80,7 @@ class Anthropic(Format):
 
     @property
     def hidden_names(self) -> tuple[str, ...]:
-        return tuple(sorted({CONTAINER, *(place.name for place in PLACES)}))
+        return tuple(sorted({CONTAINER, handle_name(self.name), *(place.name for place in PLACES)}))
 
     # -- reading
 
@@ -123,6 +125,29 @@ class Anthropic(Format):
         told = ("model", "usage", "stop_reason")
         message = {key: value for key, value in response.items() if key not in told}
         return Answer([("", message)], *(response.get(key) for key in told))
+
+    # -- state that the server keeps
+
+    def kept(self, sent: Mapping[str, JSON], response: Mapping[str, JSON]) -> Kept | None:
+        """In a thread, if the request asked for one. After a refusal a thread can't go on."""
+        id_ = response.get("id")
+        if not isinstance(sent.get("thread"), dict) or response.get("stop_reason") == "refusal":
+            return None
+        return Kept(id_, _KEPT_FOR) if isinstance(id_, str) and id_ else None
+
+    def continued(self, body: Mapping[str, JSON], id: str, new: list[JSON]) -> dict[str, JSON]:
+        """Threads take no cache points."""
+        head = {key: without_points(value) for key, value in body.items() if key != "messages"}
+        return {**head, "messages": without_points(new), "thread": {"type": "continue", "previous_message_id": id}}
+
+    def anew(self, body: dict[str, JSON]) -> dict[str, JSON]:
+        return {**{key: without_points(value) for key, value in body.items()}, "thread": {"type": "create"}}
+
+    def said(self, item: JSON) -> JSON:
+        return {key: value for key, value in item.items() if key not in RESPONSE_ONLY}
+
+    def bare(self, items: Sequence[JSON]) -> list[JSON]:
+        return [without_points(item) for item in items]
 
     # -- writing
 

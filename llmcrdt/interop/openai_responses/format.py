@@ -12,6 +12,7 @@ from ...document.entry import Entry
 from ...document.repairs import with_results
 from ...document.summaries import is_shown
 from ..format import Answer, Format, Outline, ReadBlob, Reader, Rule, Survey, Written
+from ..handles import Kept, handle_name
 from ..hiding import type_of
 from ..json_input import list_at, object_at, text_at
 from ..native import mapping
@@ -21,6 +22,7 @@ from .parts import INPUT, NAMES, PIECES, PLACES, is_output, is_result
 from .reading import ItemReader
 from .writing import ItemWriter, calls_of
 
+_KEPT_FOR = 30 * 86_400.0
 _HANDLES = ("previous_response_id", "conversation", "stream_id")
 
 
@@ -70,7 +72,7 @@ class OpenAIResponses(Format):
 
     @property
     def hidden_names(self) -> tuple[str, ...]:
-        return tuple(sorted({place.name for place in PLACES}))
+        return tuple(sorted({handle_name(self.name), *(place.name for place in PLACES)}))
 
     # -- reading
 
@@ -100,6 +102,18 @@ class OpenAIResponses(Format):
         items = [(f"output[{i}]", object_at(item, f"output[{i}]")) for i, item in enumerate(output)]
         finish = mapping(response.get("incomplete_details")).get("reason") or response.get("status")
         return Answer(items, response.get("model"), response.get("usage"), finish)
+
+    # -- state that the server keeps
+
+    def kept(self, sent: Mapping[str, JSON], response: Mapping[str, JSON]) -> Kept | None:
+        """Not where the request asks for none, nor with a conversation, which anybody may append to."""
+        id_ = response.get("id")
+        if sent.get("store") is False or sent.get("conversation") is not None or response.get("store") is False:
+            return None
+        return Kept(id_, _KEPT_FOR) if isinstance(id_, str) and id_ else None
+
+    def continued(self, body: Mapping[str, JSON], id: str, new: list[JSON]) -> dict[str, JSON]:
+        return {**body, "previous_response_id": id, "input": new}
 
     # -- writing
 
