@@ -204,7 +204,8 @@ FORMAT_MUTATIONS = (
     ),
     Mutation(
         "D", "what was refused goes out again", "llmcrdt.interop.export:export",
-        "if (entry, name) not in refused", "if True", _FAILURES + "test_a_field_that_was_refused_is_left_out_and_told",
+        "line.sent and (line.entry, line.name) in refused", "False",
+        _FAILURES + "test_a_field_that_was_refused_is_left_out_and_told",
     ),
     Mutation(
         "D", "what was refused before is forgotten", "next_step",

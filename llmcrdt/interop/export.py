@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ..document.binding import FieldReport, Target, fields_to_send, report
+from ..document.binding import FieldReport, Target, fields_of, report
 from ..document.canonical import JSON
 from ..document.entry import TOKENS, Entry
 from ..document.summaries import with_summaries
@@ -50,20 +50,16 @@ def export(
     without: Collection[tuple[EntryId, str]] = (),
 ) -> Export:
     """``entries``, a whole transcript in order, for ``target`` at ``now`` (seconds since 1970). Hidden fields go out
-    only as ``fields_to_send`` says. ``read_blob`` gives the content of an attachment. ``since``: an answer with a
+    only as their bindings say. ``read_blob`` gives the content of an attachment. ``since``: an answer with a
     handle; where that holds, the result says only what is new. ``without``: hidden fields, by entry and name, that the
     provider refused; they stay here."""
     target = replace(target, more={**target.more, **format.facts(entries)})
     refused = set(without)
-    found = {
-        entry: {name: field for name, field in fields.items() if (entry, name) not in refused}
-        for entry, fields in fields_to_send(entries, target, now).items()
-    }
-
     lines = [
         replace(line, reason="refused", by=None) if line.sent and (line.entry, line.name) in refused else line
         for line in report(entries, target, now)
     ]
+    found = fields_of(lines, entries)
     own = tuple(line for line in lines if line.name != TOKENS and not line.name.endswith("/handle"))
     outgoing = [replace(e, hidden=found.get(e.id, {})) if e.hidden else e for e in with_summaries(entries)]
     written = format.write(outgoing, model=target.model, read_blob=read_blob)

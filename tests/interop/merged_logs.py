@@ -173,12 +173,16 @@ class World:
         text = text.replace("Hm.", f"Hm. #{self.count}#").replace("Let me see.", f"Let me see. #{self.count}#")
         text = text.replace('"at": 1}', f'"at": "#{self.count}#"}}')
         if api == "anthropic":
-            self.made_on[f"OPAQUE-{self.count}-"] = _prefix(request.body, request.body["messages"])
+            self.made_on[f"OPAQUE-{self.count}-"] = prefix(request.body, request.body["messages"])
         for id_ in ("msg_1", "fc_1"):
             text = text.replace(f'"{id_}"', f'"{id_}_{self.count}_of_rs_{self.count}"')
         text = text.replace('"rs_1"', f'"rs_{self.count}"').replace('"c1"', f'"c{self.rng.randrange(4)}"')
         sent = sorted(request.tool_names)
-        return text.replace('"look"', json.dumps(self.rng.choice(sent))) if sent and api != "ai-sdk" else text
+        text = text.replace('"look"', json.dumps(self.rng.choice(sent))) if sent and api != "ai-sdk" else text
+        made = json.loads(text)
+        if api == "anthropic":
+            made["content"][:0] = _results_of_open_tools(request.body["messages"])
+        return json.dumps(made)
 
     # what goes between devices
 
@@ -217,7 +221,25 @@ def _files() -> list[list[Draft]]:
     return [format_of(name).read(parse(path.read_text("utf-8"))) for name, path in paths]
 
 
-def _prefix(body: Any, messages: Any) -> str:
+def _results_of_open_tools(messages: Any) -> list[Any]:
+    """What a response begins with that goes on with a turn: the results of the tools that the server was running."""
+    turn: list[Any] = []
+    for message in reversed(messages):
+        if message["role"] != "assistant":
+            break
+        turn = [*(message["content"] if isinstance(message["content"], list) else []), *turn]
+    done = {block.get("tool_use_id") for block in turn}
+    found = []
+    for block in turn:
+        if block["type"] in ("server_tool_use", "mcp_tool_use") and block["id"] not in done:
+            kind = "mcp" if block["type"] == "mcp_tool_use" else block["name"]
+            error = {"type": f"{kind}_tool_result_error", "error_code": "unavailable"}
+            content = [] if kind == "mcp" else error
+            found.append({"type": f"{kind}_tool_result", "tool_use_id": block["id"], "content": content})
+    return found
+
+
+def prefix(body: Any, messages: Any) -> str:
     """All that stands before a signature, without cache points, which don't count."""
 
     def cut(value: Any) -> Any:
@@ -228,26 +250,26 @@ def _prefix(body: Any, messages: Any) -> str:
     return exact_json(cut([body.get("system"), body.get("tools"), messages]))
 
 
-def _signature_problems(body: Any, made_on: Mapping[str, str]) -> list[str]:
+def signature_problems(body: Any, made_on: Mapping[str, str]) -> list[str]:
     """Signatures of Claude's that stand after another list than they were made on."""
     found = []
     for i, message in enumerate(body["messages"]):
         for block in message["content"] if isinstance(message["content"], list) else ():
             signature = block.get("signature") if block.get("type") == "thinking" else None
-            if signature in made_on and made_on[signature] != _prefix(body, body["messages"][:i]):
+            if signature in made_on and made_on[signature] != prefix(body, body["messages"][:i]):
                 found.append(
                     f"messages.{i}: Invalid `signature` in `thinking` block: bound to a different conversation"
                 )
     return found
 
 
-def _misplaced(value: Any) -> list[str]:
+def misplaced(value: Any) -> list[str]:
     """Opaque values that stand in another block than they came with."""
     if isinstance(value, list):
-        return [why for one in value for why in _misplaced(one)]
+        return [why for one in value for why in misplaced(one)]
     if not isinstance(value, dict):
         return []
-    found = [why for one in value.values() for why in _misplaced(one)]
+    found = [why for one in value.values() for why in misplaced(one)]
     here = {n for one in value.values() if isinstance(one, str) for n in _NUMBER.findall(one)}
     others = set(_TAG.findall(exact_json(value))) if here else set[str]()
     return found + [f"OPAQUE-{n}- stands beside #{other}#" for n in here for other in others - {n}]
@@ -269,8 +291,8 @@ def check_log(entries: Sequence[Entry], rng: random.Random, made_on: Mapping[str
         found += VALIDATORS[name](made.body) if made.body[form.member] else []
         text = exact_json(made.body)
         allowed = {value for line in made.report if line.sent for value in hidden[line.entry, line.name]}
-        found += [f"{value} is in there" for value in _opaque(text) - allowed] + _misplaced(made.body)
-        found += _signature_problems(made.body, made_on) if name == "anthropic" else []
+        found += [f"{value} is in there" for value in _opaque(text) - allowed] + misplaced(made.body)
+        found += signature_problems(made.body, made_on) if name == "anthropic" else []
         assert not found, f"{name}: {found}\n{exact_json(made.body)}"
     return len(names())
 
