@@ -9,6 +9,9 @@ _RULES = "tests/interop/test_rules.py::"
 _UI = "tests/interop/test_ai_sdk.py"
 _STEPS = "tests/interop/test_gemini_interactions.py"
 _REQUESTS = "tests/interop/test_requests.py::"
+_NAMES = "tests/interop/test_tool_names.py::"
+_DELTAS = "tests/interop/test_deltas.py::"
+_FAILURES = "tests/interop/test_failures.py::"
 _CLAUDE = "tests/interop/test_anthropic.py"
 _RESPONSES = "tests/interop/test_openai_responses.py"
 _GEMINI = "tests/interop/test_gemini.py"
@@ -19,7 +22,7 @@ _PROGRAMS = "tests/interop/test_sources_in_documents.py::"
 FORMAT_MUTATIONS = (
     Mutation(
         "F", "every hidden field goes out", "llmcrdt.interop.export:export",
-        "replace(e, hidden=sent.get(e.id, {})) if e.hidden else e", "e", _CLAUDE,
+        "replace(e, hidden=found.get(e.id, {})) if e.hidden else e", "e", _CLAUDE,
     ),
     Mutation(
         "F", "what a summary covers goes out", "llmcrdt.interop.export:export",
@@ -41,7 +44,7 @@ FORMAT_MUTATIONS = (
     ),
     Mutation(
         "F", "a response's signature holds on every list", "llmcrdt.interop.requests:ProviderFormats.response",
-        '{"frame": request.frame_hash} if name in draft.frame_bound else {}', "{}",
+        "whole if name in draft.frame_bound else {}", "{}",
         _REQUESTS + "test_a_signature_of_the_whole_list_is_bound_to_the_frame",
     ),
     Mutation(
@@ -116,6 +119,121 @@ FORMAT_MUTATIONS = (
     Mutation(
         "F", "a call comes back without its reasoning", "ReasoningContent.finish",
         "not isinstance(made.get(_KEY), str)", "False", _THINKING,
+    ),
+    Mutation(
+        "N", "two names become one", "NameForm.of",
+        "sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:_HASH]", "0",
+        _NAMES + "test_a_name_gets_the_form_once_and_for_all",
+    ),
+    Mutation(
+        "N", "two tools of one name are declared", "ToolNames._give",
+        "not sent or sent in self._taken", "not sent", _NAMES + "test_tools_with_odd_names_are_sent_and_called",
+    ),
+    Mutation(
+        "N", "a call keeps the name that was sent", "with_true_names",
+        "isinstance(part, ToolCall) and part.name in true", "False",
+        _NAMES + "test_tools_with_odd_names_are_sent_and_called",
+    ),
+    Mutation(
+        "N", "a tool is chosen by a name that is not declared", "ToolNames._at",
+        "self._form.of(inner)", "inner", _NAMES + "test_tools_of_a_file_of_the_api_s_own_get_names_that_it_takes",
+    ),
+    Mutation(
+        "N", "items keep ids although their reasoning has none", "ItemWriter._answer",
+        'item is None or not isinstance(item.get("id"), str)', "item is None",
+        _RULES + "test_items_after_reasoning_without_an_id_have_none",
+    ),
+    Mutation(
+        "N", "reasoning comes twice under one id", "ItemWriter._once",
+        "not isinstance(id_, str) or id_ not in self._reasoned | self._taken", "True",
+        _RULES + "test_of_reasoning_with_one_id_the_second_goes_without_and_so_do_its_items",
+    ),
+    Mutation(
+        "N", "a request says nothing", "check_says_something",
+        "not body[form.member] or not any(is_shown(entry) for entry in entries)", "False",
+        _REQUESTS + "test_a_conversation_that_says_nothing_is_no_request",
+    ),
+    Mutation(
+        "N", "instructions that a stranger wrote go out", "OpenAIResponses.write",
+        'body.get("instructions") is not None', "False",
+        _REQUESTS + "test_instructions_of_a_response_are_a_text_in_a_request",
+    ),
+    Mutation(
+        "N", "a signature holds on any tools", "llmcrdt.interop.requests:ProviderFormats.response",
+        '{"frame": request.frame_hash, **target.more}', '{"frame": request.frame_hash}',
+        _REQUESTS + "test_a_signature_of_the_whole_list_holds_on_its_tools_alone",
+    ),
+    Mutation(
+        "D", "a delta goes out after whatever the provider holds", "llmcrdt.interop.export:_continued",
+        "NOTHING.and_then(format.bare(sent[:count])) != handle.held", "False",
+        _DELTAS + "test_a_delta_says_what_the_whole_log_says_over_merged_histories",
+    ),
+    Mutation(
+        "D", "a delta leaves out one item more", "llmcrdt.interop.export:_continued",
+        "handle.id, sent[count:])", "handle.id, sent[count + 1 :])",
+        _DELTAS + "test_a_delta_says_what_the_whole_log_says_over_merged_histories",
+    ),
+    Mutation(
+        "D", "a second delta forgets what the first one went on from", "llmcrdt.interop.requests:_handle",
+        "if request.since else NOTHING", "if False else NOTHING", _DELTAS + "test_each_turn_sends_what_is_new_alone",
+    ),
+    Mutation(
+        "D", "a handle never expires", "llmcrdt.interop.requests:_handle",
+        ', "expires": now + kept.seconds', "",
+        _DELTAS + "test_a_handle_holds_where_and_as_long_as_its_provider_keeps_what_it_stands_for",
+    ),
+    Mutation(
+        "D", "a handle is for any account and any list", "llmcrdt.interop.requests:ProviderFormats.response",
+        "_bound(kept, target, None, whole)", "kept",
+        _DELTAS + "test_a_handle_holds_where_and_as_long_as_its_provider_keeps_what_it_stands_for",
+    ),
+    Mutation(
+        "D", "a provider that keeps nothing is believed to", "OpenAIResponses.kept",
+        'sent.get("store") is False or ', "",
+        _DELTAS + "test_a_provider_that_is_asked_to_keep_nothing_leaves_no_handle",
+    ),
+    Mutation(
+        "D", "a conversation of the server's is gone on from", "OpenAIResponses.kept",
+        ' or sent.get("conversation") is not None', "",
+        _DELTAS + "test_a_provider_that_is_asked_to_keep_nothing_leaves_no_handle",
+    ),
+    Mutation(
+        "D", "a thread that is lost is not begun anew", "llmcrdt.interop.export:_whole",
+        "format.anew(made.body)", "made.body",
+        _DELTAS + "test_nothing_goes_on_from_what_would_be_sent_otherwise_now",
+    ),
+    Mutation(
+        "D", "what was refused goes out again", "llmcrdt.interop.export:export",
+        "line.sent and (line.entry, line.name) in refused", "False",
+        _FAILURES + "test_a_field_that_was_refused_is_left_out_and_told",
+    ),
+    Mutation(
+        "D", "what was refused before is forgotten", "next_step",
+        'line.reason == "refused"', "False", _FAILURES + "test_a_field_that_was_refused_is_left_out_and_told",
+    ),
+    Mutation(
+        "D", "a request without a response is sent again", "next_step",
+        '"ask", why, since=request.since', '"send", why, since=request.since',
+        _FAILURES + "test_nothing_is_sent_twice_that_may_have_gone_through",
+    ),
+    Mutation(
+        "D", "a request that failed over there is sent again", "_by_status",
+        'NextStep("ask", why', 'NextStep("send", why',
+        _FAILURES + "test_nothing_is_sent_twice_that_may_have_gone_through",
+    ),
+    Mutation(
+        "D", "what is being computed is asked for again", "_busy",
+        'NextStep("wait"', 'NextStep("send"', _FAILURES + "test_nothing_is_sent_twice_that_may_have_gone_through",
+    ),
+    Mutation(
+        "D", "state that is gone is gone on from", "_state",
+        'NextStep("send", why, without', 'NextStep("send", why, since=case.request.since, without',
+        _FAILURES + "test_where_the_state_is_gone_or_another_one_everything_is_said_again",
+    ),
+    Mutation(
+        "D", "a compaction is dropped without a word", "llmcrdt.interop.failures:_fields",
+        "names == _COMPACTED and dropped", "False",
+        _FAILURES + "test_what_a_compaction_stands_for_is_not_dropped_without_a_word",
     ),
     Mutation(
         "S", "a branch goes on after the last step", "History.entries",

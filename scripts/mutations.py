@@ -285,7 +285,7 @@ MUTATIONS = (
         _EXPORT + "test_half_a_call_of_a_stream_that_crashed_is_left_out",
     ),
     Mutation(
-        "O8", "two calls of one exported message share an id", "with_unique_ids",
+        "O8", "two calls of one exported message share an id", "sent_calls",
         "if not name or name in taken:", "if not name:",
         _EXPORT + "test_calls_of_one_message_have_ids_of_their_own",
     ),

@@ -194,7 +194,7 @@ def export(
     """
     from llmcrdt.interop.export import export
     from llmcrdt.interop.registry import DEFAULT, format_of
-    from llmcrdt.interop.requests import content_of
+    from llmcrdt.interop.requests import check_says_something, content_of
 
     with repos() as repo:
         conversation = find(repo, id)
@@ -202,8 +202,11 @@ def export(
         into = format_of(form or DEFAULT)
         target = into.target(provider=provider, model=model or into.model_of(entries), account=account)
         made = export(into, entries, target, now=time.time(), read_blob=content_of)
-        title = {"title": conversation.title} if conversation.title and form is None and not request else {}
-        print_json(made.messages if form and not request else {**title, **made.body}, exact=True)
+        if form or request:
+            check_says_something(into, entries, made.body)
+        title = {"title": conversation.title} if conversation.title else {}
+        whole = made.body if request else {**title, **made.body, into.member: made.messages}
+        print_json(made.messages if form and not request else whole, exact=True)
         for line in made.left_out:
             click.echo(safe(f"llmcrdt: {line}"), err=True)
 

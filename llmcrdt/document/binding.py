@@ -16,7 +16,7 @@ that says nothing of it is another one: what this version does not understand, i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 
 from ..ids import EntryId, FrameHash
@@ -60,6 +60,7 @@ _REASONS = {
     "erased": "something in its frame was erased",
     "frame": "the list before its entry is not the one that it holds on",
     "group": "its group is not complete",
+    "refused": "its provider refused it",
 }
 
 
@@ -183,9 +184,14 @@ def report(
 
 def fields_to_send(entries: Sequence[Entry], target: Target, now: float) -> dict[EntryId, dict[str, HiddenField]]:
     """The hidden fields that go to ``target`` with ``entries``, a whole transcript in order."""
+    return fields_of(report(entries, target, now), entries)
+
+
+def fields_of(lines: Iterable[FieldReport], entries: Sequence[Entry]) -> dict[EntryId, dict[str, HiddenField]]:
+    """The hidden fields that a report of these entries says go out."""
     here = {entry.id: entry for entry in entries}
     found: dict[EntryId, dict[str, HiddenField]] = {}
-    for line in report(entries, target, now):
+    for line in lines:
         if line.sent:
             found.setdefault(line.entry, {})[line.name] = here[line.entry].hidden[line.name]
     return found

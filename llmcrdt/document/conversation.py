@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Literal
@@ -135,6 +135,8 @@ class Conversation:
         provider: str | None = None,
         account: str | None = None,
         instead_of: Entry | EntryId | None = None,
+        since: Entry | EntryId | None = None,
+        without: Collection[tuple[EntryId, str]] = (),
     ) -> Request:
         """The request to send to a provider for the next answer: the transcript as of now, in the JSON of its API, as
         ``messages`` and as a whole request, ``body``.
@@ -143,12 +145,15 @@ class Conversation:
         "gemini" and others. Tool calls get their results, summaries stand for what they cover, and hidden fields go
         out where their bindings hold for ``provider`` (None: the API's own), ``model`` (None: the one that an import
         named) and ``account``; ``left_out`` lists the others, with the reasons. ``instead_of``: ask again for a
-        generated answer, on the list that it was computed on. Nothing is written. Pass the result on to
+        generated answer, on the list that it was computed on. ``since``: an answer after which the provider keeps all
+        that was said (docs/interop.md, *Deltas*): the request says only what is new where that still holds, else
+        everything, and ``whole_because`` says why. ``without``: hidden fields, by entry and name, that the provider
+        refused (``llmcrdt.interop.failures``). Nothing is written. Pass the result on to
         ``append_response``, or its ``frame`` to ``append`` or ``stream``. Raises FormatError where there is no such
         API, NotSealed where something was written on an entry that nobody finished, InvalidContent where
         ``instead_of`` is no generation.
         """
-        return self._reader.request(for_, model, provider, account, instead_of)
+        return self._reader.request(for_, model, provider, account, instead_of, since, without)
 
     # writing
 
@@ -231,7 +236,8 @@ class Conversation:
         an async one. It is read as the result is: iterate over it, or call its ``result()``. What ends early is sealed
         as stopped. ``interval``: as of ``stream``; all else as of ``append_response``.
         """
-        reader = self._core.host.formats.stream(check_request(request))
+        host = self._core.host
+        reader = host.formats.stream(check_request(request), sent=sent, now=host.clock())
         sent = request.body if sent is None else sent
         begin = partial(self.stream, frame=request.frame, instead_of=request.instead_of, sent=sent, interval=interval)
         return StreamedResponse(partial(begin, renderer=request.renderer), reader, events, sealed=sealed, author=author)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from ..arguments import check_type
 from ..exceptions import InvalidContent
@@ -133,6 +133,8 @@ class ConversationReader:
         provider: str | None,
         account: str | None,
         instead_of: Entry | EntryId | None,
+        since: Entry | EntryId | None,
+        without: Collection[tuple[EntryId, str]],
     ) -> Request:
         """The transcript in the JSON of an API, or the list that ``instead_of`` was computed on."""
         entries: Sequence[Entry]
@@ -145,7 +147,16 @@ class ConversationReader:
         else:
             entries, frame = self.frame_entries(old), old.frame
         host = self._core.host
-        made = host.formats.request(entries, api, model=model, provider=provider, account=account, now=host.clock())
+        made = host.formats.request(
+            entries,
+            api,
+            model=model,
+            provider=provider,
+            account=account,
+            now=host.clock(),
+            since=since.id if isinstance(since, Entry) else since,
+            without=without,
+        )
         return Request(
             **vars(made), frame=transcript, instead_of=old.id if old is not None else None, frame_hash=frame.hash
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,6 +24,11 @@ class Rendered:
     report: tuple[FieldReport, ...]
     target: Target
     renderer: str
+    tool_names: Mapping[str, str]
+    since: EntryId | None
+    whole_because: str
+    held_count: int
+    held: str
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,11 @@ class Request(Rendered):
     ``messages``: the log, as the list that the API takes. ``body``: a whole request with it, valid as it is; some APIs
     want it to end with a turn of the user's, which is made up there. ``report``: every hidden field of the transcript,
     whether it is in there, and why not. ``target``: where it goes. ``renderer``: the name and version of what made it.
+    ``since``: the answer that it goes on from; the provider holds all before, and both lists say what is new. None: all
+    is in there; ``whole_because`` says why, if that was not asked for: "none", the answer has no handle; "nothing new";
+    "differs", what the provider holds would be sent otherwise now; else the reason of ``FieldReport`` for which the
+    handle doesn't hold. ``held_count``, ``held``: how many items the provider holds before, and their hash.
+    ``tool_names``: the true names of the tools whose names the API doesn't take, by the names that stand in there.
     ``frame``: the transcript that it was made of, which the answer stands on; None where the answer is to stand in the
     place of another one, ``instead_of``, on the frame of that one. ``frame_hash``: the hash of that list.
     """
@@ -107,15 +117,21 @@ class Formats(Protocol):
         provider: str | None,
         account: str | None,
         now: float,
+        since: EntryId | None = None,
+        without: Collection[tuple[EntryId, str]] = (),
     ) -> Rendered:
-        """``entries``, a whole transcript, for an API at ``now``, seconds since 1970. Raises FormatError where no API
-        has this name."""
+        """``entries``, a whole transcript, for an API at ``now``, seconds since 1970; what is new ``since`` an answer,
+        where its provider holds the rest; ``without`` these hidden fields, by entry and name. Raises FormatError where
+        no API has this name."""
         ...
 
-    def response(self, request: Request, answer: JSON | bytes) -> Response:
-        """The answer to a request, as JSON or its text. Raises FormatError."""
+    def response(
+        self, request: Request, answer: JSON | bytes, *, sent: JSON | bytes = None, now: float | None = None
+    ) -> Response:
+        """The answer to a request, as JSON or its text. ``sent``: what was really sent, where that was not its body;
+        ``now``: seconds since 1970, None where nobody knows: then no handle is kept. Raises FormatError."""
         ...
 
-    def stream(self, request: Request) -> ResponseReader:
-        """A reader of the streamed answer to a request."""
+    def stream(self, request: Request, *, sent: JSON | bytes = None, now: float | None = None) -> ResponseReader:
+        """A reader of the streamed answer to a request; ``sent`` and ``now`` as of ``response``."""
         ...

@@ -71,7 +71,8 @@ class EntryWriter:
     ) -> Entry:
         """Add a provider's answer to a request."""
         check_request(request)
-        said = self._core.host.formats.response(request, response)
+        host = self._core.host
+        said = host.formats.response(request, response, sent=sent, now=host.clock())
         return self.append(
             "assistant",
             said.parts,

@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ..document.binding import FieldReport, Target, fields_to_send, report
+from ..document.binding import FieldReport, Target, fields_of, report
 from ..document.canonical import JSON
 from ..document.entry import TOKENS, Entry
 from ..document.summaries import with_summaries
+from ..ids import EntryId
 from .format import Format, ReadBlob
+from .handles import NOTHING, Handle, Held, handle_name, handle_of
 
 
 @dataclass(frozen=True)
 class Export:
     """``messages``: the log, as the list that the API takes. ``body``: a request with it. ``report``: every hidden
-    field of the transcript, whether it is in there, and why not."""
+    field of the transcript but handles, whether it is in there, and why not. ``tool_names``: the names of tools that
+    had to be changed for it, by the name that stands there. ``target``: where it goes, with what it says.
+
+    ``since``: the answer after which the provider holds all that is not in there; then both lists hold what is new.
+    ``whole_because``: why everything is in there, although it was asked to go on from an answer. ``held``: the list
+    that the provider holds before it."""
 
     messages: list[JSON]
     body: dict[str, JSON]
     report: tuple[FieldReport, ...]
+    tool_names: Mapping[str, str]
+    target: Target
+    since: EntryId | None = None
+    whole_because: str = ""
+    held: Held = NOTHING
 
     @property
     def left_out(self) -> tuple[FieldReport, ...]:
@@ -34,11 +46,44 @@ def export(
     *,
     now: float,
     read_blob: ReadBlob = lambda blob: None,
+    since: EntryId | None = None,
+    without: Collection[tuple[EntryId, str]] = (),
 ) -> Export:
     """``entries``, a whole transcript in order, for ``target`` at ``now`` (seconds since 1970). Hidden fields go out
-    only as ``fields_to_send`` says. ``read_blob`` gives the content of an attachment."""
-    sent = fields_to_send(entries, target, now)
-    outgoing = [replace(e, hidden=sent.get(e.id, {})) if e.hidden else e for e in with_summaries(entries)]
+    only as their bindings say. ``read_blob`` gives the content of an attachment. ``since``: an answer with a
+    handle; where that holds, the result says only what is new. ``without``: hidden fields, by entry and name, that the
+    provider refused; they stay here."""
+    target = replace(target, more={**target.more, **format.facts(entries)})
+    refused = set(without)
+    lines = [
+        replace(line, reason="refused", by=None) if line.sent and (line.entry, line.name) in refused else line
+        for line in report(entries, target, now)
+    ]
+    found = fields_of(lines, entries)
+    own = tuple(line for line in lines if line.name != TOKENS and not line.name.endswith("/handle"))
+    outgoing = [replace(e, hidden=found.get(e.id, {})) if e.hidden else e for e in with_summaries(entries)]
     written = format.write(outgoing, model=target.model, read_blob=read_blob)
-    own = tuple(line for line in report(entries, target, now) if line.name != TOKENS)
-    return Export(written.messages, written.body, own)
+    made = Export(written.messages, written.body, own, written.tool_names, target)
+    if since is None:
+        return made
+    name = handle_name(format.name)
+    why = next((line.reason for line in lines if (line.entry, line.name) == (since, name)), "none")
+    handle = None if why else handle_of(found[since][name])
+    if handle is None:
+        return _whole(format, made, why or "unreadable")
+    return _continued(format, made, since, handle)
+
+
+def _continued(format: Format, made: Export, since: EntryId, handle: Handle) -> Export:
+    """The export with what is new alone, where it begins with exactly what the provider holds."""
+    sent, count = made.body[format.member], handle.held.count
+    if not isinstance(sent, list) or NOTHING.and_then(format.bare(sent[:count])) != handle.held:
+        return _whole(format, made, "differs")
+    if not sent[count:]:
+        return _whole(format, made, "nothing new")
+    body = format.continued(made.body, handle.id, sent[count:])
+    return replace(made, messages=made.messages[count:], body=body, since=since, held=handle.held)
+
+
+def _whole(format: Format, made: Export, why: str) -> Export:
+    return replace(made, body=format.anew(made.body), whole_because=why)

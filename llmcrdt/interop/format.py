@@ -35,6 +35,7 @@ from ..document.blob import Blob
 from ..document.canonical import JSON
 from ..document.entry import Config, Entry, HiddenField, Part, Role
 from ..exceptions import FormatError
+from .handles import Kept
 from .json_input import LIST, Member, bad, check_json, kind_of, list_at, members_of, object_at
 from .native import mapping
 from .streams.stream import ResponseStream
@@ -115,10 +116,12 @@ class Rule:
 
 @dataclass(frozen=True)
 class Written:
-    """A transcript in a format. ``messages``: the log, as the list that the API takes. ``body``: a request with it."""
+    """A transcript in a format. ``messages``: the log, as the list that the API takes. ``body``: a request with it.
+    ``tool_names``: the names of tools that had to be changed for it, by the name that stands there."""
 
     messages: list[JSON]
     body: dict[str, JSON]
+    tool_names: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -201,9 +204,34 @@ class Format(ABC):
     def stream(self) -> ResponseStream:
         """A reader of one streamed answer of the API."""
 
+    def kept(self, sent: Mapping[str, JSON], response: Mapping[str, JSON]) -> Kept | None:
+        """The state that the API keeps after a response to ``sent``, and a later request may go on from; None where it
+        keeps none."""
+        return None
+
+    def continued(self, body: Mapping[str, JSON], id: str, new: list[JSON]) -> dict[str, JSON]:
+        """The request ``body``, whose list begins with what the API keeps as ``id``, with the ``new`` items alone."""
+        raise NotImplementedError
+
+    def anew(self, body: dict[str, JSON]) -> dict[str, JSON]:
+        """The request ``body``, which says everything, so that the API keeps it, where it is to be asked for that."""
+        return body
+
+    def said(self, item: JSON) -> JSON:
+        """An item of a response as it stands in the lists of requests."""
+        return item
+
+    def bare(self, items: Sequence[JSON]) -> list[JSON]:
+        """Items without what stands beside their content and may change later, as cache points."""
+        return list(items)
+
     def target(self, *, provider: str | None = None, model: str | None = None, account: str | None = None) -> Target:
         """The place where a request in this format goes."""
         return Target(provider or self.provider, api=self.name, model=model, account=account)
+
+    def facts(self, entries: Sequence[Entry]) -> Mapping[str, str]:
+        """All else that a request of these entries says, and a hidden field may be bound to, by the key of bindings."""
+        return {}
 
     def model_of(self, entries: Iterable[Entry]) -> str | None:
         """The model that an import in this format named last."""

@@ -24,13 +24,16 @@ from .json_input import bad, list_at, object_at, text_at
 from .native import Native, mapping
 from .pictures import is_attachment, note_of, picture_of
 from .streams.gemini import GeminiStream
-from .turns import CONTINUE, INSTRUCTIONS, Function, functions, name_for, object_of, settings_of, tools_config
+from .tool_names import NAMES_REPAIRED, NameForm, Rename, ToolNames, renamed_at
+from .turns import CONTINUE, INSTRUCTIONS, Function, functions, is_generated, object_of, settings_of, tools_config
 
 _NATIVE = Native("gemini")
 _SIGNATURE = "thoughtSignature"
 _NO_SIGNATURE = "skip_thought_signature_validator"
 _SYSTEM = ("systemInstruction", "system_instruction")
 _HANDLES = ("cachedContent",)
+_NAMES = NameForm(signs="[a-zA-Z0-9_.:-]", first="[a-zA-Z_]")
+_RENAMED = renamed_at(None)
 _PLACES = (Place("gemini/thoughts", ANY, (_SIGNATURE,)),)
 
 
@@ -75,7 +78,8 @@ class Gemini(Format):
         ),
         Rule("parts hold something", "required oneof field 'data' must have one initialized field", "left out"),
         Rule("contents hold parts", "contents.parts must not be empty", "left out"),
-        Rule("names of functions have a form", "Invalid function name", "other signs become _"),
+        Rule("names of functions have a form", "Invalid function name", NAMES_REPAIRED),
+        Rule("names of functions differ", "Duplicate function declaration found", "the first one of a name stays"),
         Rule("arguments are an object", "function_call.args: must be an object", "text stands in one", quoted=False),
         Rule("parts stand on their side", "Function calls are the model's", "left out", quoted=False),
         Rule("instructions are a member of their own", "", "those that come later become a text of the user's"),
@@ -132,7 +136,9 @@ class Gemini(Format):
 
     def write(self, entries: Sequence[Entry], *, model: str | None, read_blob: ReadBlob) -> Written:
         settings = settings_of(entries, self.key)
-        body: dict[str, JSON] = {name: value for name, value in settings.whole.items() if name not in _HANDLES}
+        body: dict[str, JSON] = {
+            name: value for name, value in settings.whole.items() if name not in (*_HANDLES, *_SYSTEM)
+        }
         body |= {"model": model} if model else {}
         writer = _Writer(read_blob, "gemini-3" in str(body.get("model", "")))
         for item in with_results(filter(is_shown, entries), _calls_of):
@@ -140,15 +146,27 @@ class Gemini(Format):
         own = settings.own_tools
         are_own = isinstance(own, list) and all(isinstance(tool, dict) for tool in own)
         declared = [_tool(function) for function in functions(settings.tools)]
-        tools = own if are_own else [{"functionDeclarations": declared}] if declared else []
+        names = ToolNames(_NAMES)
+        tools = names.declare(own if are_own else [{"functionDeclarations": declared}] if declared else [], _renamed)
         if tools:
             body["tools"] = tools
+        body = names.chosen(body, "toolConfig", "functionCallingConfig", "allowedFunctionNames")
         if writer.system is not None:
             body[writer.system_key] = writer.system
         log = writer.contents
         turn = {"role": "user", "parts": [{"text": CONTINUE}]}
         body["contents"] = log if log and log[-1].get("role") != "model" else [*log, turn]
-        return Written(log, body)
+        return Written(log, body, names.true)
+
+
+def _renamed(tool: JSON, give: Rename) -> JSON:
+    """A tool with the names of its functions changed; None where none of them is left, and nothing else."""
+    declared = tool.get("functionDeclarations")
+    if not isinstance(declared, list):
+        return tool
+    kept = [one for one in (_RENAMED(each, give) for each in declared) if one is not None]
+    rest = {key: value for key, value in tool.items() if key != "functionDeclarations"}
+    return {**tool, "functionDeclarations": kept} if kept else rest or None
 
 
 def _read_tools(tools: JSON) -> list[JSON]:
@@ -166,12 +184,7 @@ def _read_tools(tools: JSON) -> list[JSON]:
 def _tool(function: Function) -> dict[str, JSON]:
     described = {} if function.description is None else {"description": function.description}
     schema = {"parametersJsonSchema": function.parameters} if isinstance(function.parameters, dict) else {}
-    return {"name": _name(function.name), **described, **schema}
-
-
-def _name(name: str) -> str:
-    made = name_for(name, r"[^a-zA-Z0-9_.:-]")
-    return made if made[:1].isalpha() or made.startswith("_") else f"_{made}"[:64]
+    return {"name": function.name, **described, **schema}
 
 
 class _Reader(Reader):
@@ -394,7 +407,7 @@ class _Writer:
         parts = _valid(restored, "model")
         if not parts:
             return
-        generated = entry.frame is not None and not entry.frame.assumed
+        generated = is_generated(entry)
         calls = any("functionCall" in part for part in parts)
         if not self.contents or (self.contents[-1].get("role") == "model" and (generated or calls)):
             self._put("user", [{"text": CONTINUE}], {})
@@ -413,7 +426,7 @@ class _Writer:
     def _result(self, call: Call, answer: Entry | None) -> None:
         kept = _NATIVE.whole_of(answer.parts) if answer else {}
         id_ = self._ids[call.entry, call.index]
-        named: dict[str, JSON] = {"name": _name(call.name), **({} if id_ is None else {"id": id_})}
+        named: dict[str, JSON] = {"name": _NAMES.of(call.name), **({} if id_ is None else {"id": id_})}
         block = {**mapping(kept.get("block")), **named, "response": _response_of(answer)}
         beside = {key: value for key, value in mapping(kept.get("part")).items() if not _is_payload(key)}
         part = {**beside, "functionResponse": block}
@@ -434,7 +447,7 @@ def _is_payload(key: str) -> bool:
 
 def _write_call(call: ToolCall) -> JSON:
     rest = _NATIVE.rest_of(call)
-    named: dict[str, JSON] = {"name": _name(call.name)}
+    named: dict[str, JSON] = {"name": _NAMES.of(call.name)}
     if rest and not rest.get("no_id") and call.id:
         named["id"] = call.id
     given = {} if rest.get("no_args") is True else {"args": object_of(call.arguments)}

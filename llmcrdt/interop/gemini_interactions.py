@@ -19,28 +19,32 @@ from ..document.entry import Config, Entry, HiddenField, Part, Reasoning, Text, 
 from ..document.repairs import NO_RESULT, Call, Late, Result, Said, with_results
 from ..document.summaries import is_shown
 from .format import Answer, Draft, Format, Outline, ReadBlob, Reader, Rule, Survey, Written
+from .handles import Kept, handle_name
 from .hiding import ANY, Place, hidden_fields, hide, restore, type_of
 from .json_input import bad, list_at, object_at, text_at
 from .native import Native, mapping
 from .pictures import is_attachment, note_of, picture_of
 from .streams.interactions import InteractionsStream
+from .tool_names import NAMES_REPAIRED, NameForm, ToolNames, renamed_at
 from .turns import (
     CONTINUE,
     INSTRUCTIONS,
     CallIds,
     Function,
     functions,
-    name_for,
+    is_generated,
     object_of,
     outline_of_input,
     settings_of,
 )
 
 _NATIVE = Native("gemini-interactions")
+_KEPT_FOR = 86_400.0
 _HANDLES = ("previous_interaction_id", "continuation_token", "cached_content")
 _SETTINGS = ("system_instruction", "generation_config", "previous_interaction_id", "response_modalities", "agent")
 _INPUT = ("user_input", "function_result")
 _CONTENTS = ("text", "image", "document", "audio", "video")
+_NAMES = NameForm(signs="[a-zA-Z0-9_.:-]", first="[a-zA-Z_]")
 _HIDDEN = "gemini-interactions/signatures"
 _PLACES = (Place(_HIDDEN, ANY, ("signature",)),)
 
@@ -65,7 +69,10 @@ class GeminiInteractions(Format):
             quoted=False,
         ),
         Rule("ids of calls differ", "Duplicate id of a function_call", "a new id", quoted=False),
-        Rule("names of functions have a form", "Invalid function name", "other signs become _"),
+        Rule("names of functions have a form", "Invalid function name", NAMES_REPAIRED),
+        Rule(
+            "names of functions differ", "Duplicate function declaration", "the first one of a name stays", quoted=False
+        ),
         Rule(
             "arguments are an object", "function_call.arguments: must be an object", "text stands in one", quoted=False
         ),
@@ -92,7 +99,7 @@ class GeminiInteractions(Format):
 
     @property
     def hidden_names(self) -> tuple[str, ...]:
-        return (_HIDDEN,)
+        return (handle_name(self.name), _HIDDEN)
 
     # -- reading
 
@@ -120,6 +127,15 @@ class GeminiInteractions(Format):
     def stream(self) -> InteractionsStream:
         return InteractionsStream()
 
+    # -- state that the server keeps
+
+    def kept(self, sent: Mapping[str, JSON], response: Mapping[str, JSON]) -> Kept | None:
+        id_ = response.get("id")
+        return Kept(id_, _KEPT_FOR) if isinstance(id_, str) and id_ and sent.get("store") is not False else None
+
+    def continued(self, body: Mapping[str, JSON], id: str, new: list[JSON]) -> dict[str, JSON]:
+        return {**body, "previous_interaction_id": id, "input": new}
+
     # -- writing
 
     def write(self, entries: Sequence[Entry], *, model: str | None, read_blob: ReadBlob) -> Written:
@@ -128,17 +144,21 @@ class GeminiInteractions(Format):
             writer.add(item)
         settings = settings_of(entries, self.key)
         body: dict[str, JSON] = {name: value for name, value in settings.whole.items() if name not in _HANDLES}
+        if body.get("system_instruction") is not None:  # whoever wrote it there: it is none of the conversation's
+            del body["system_instruction"]
         body |= {"model": model} if model else {}
         if writer.instructions is not None:
             body["system_instruction"] = writer.instructions
         own = settings.own_tools
         are_own = isinstance(own, list) and all(type_of(tool) for tool in own)
-        tools = own if are_own else [_tool(function) for function in functions(settings.tools)]
+        names = ToolNames(_NAMES)
+        declared = own if are_own else [_tool(function) for function in functions(settings.tools)]
+        tools = names.declare(declared, renamed_at(None, "function"))
         if tools:
             body["tools"] = tools
         log = writer.steps
         body["input"] = log if log and type_of(log[-1]) in _INPUT else [*log, _said(CONTINUE)]
-        return Written(log, body)
+        return Written(log, body, names.true)
 
 
 def _said(text: str) -> dict[str, JSON]:
@@ -166,12 +186,7 @@ def _read_tools(tools: JSON) -> list[JSON]:
 def _tool(function: Function) -> dict[str, JSON]:
     described = {} if function.description is None else {"description": function.description}
     schema = {"parameters": function.parameters} if isinstance(function.parameters, dict) else {}
-    return {"type": "function", "name": _name(function.name), **described, **schema}
-
-
-def _name(name: str) -> str:
-    made = name_for(name, r"[^a-zA-Z0-9_.:-]")
-    return made if made[:1].isalpha() or made.startswith("_") else f"_{made}"[:64]
+    return {"type": "function", "name": function.name, **described, **schema}
 
 
 def _is_output(step: JSON, in_run: bool) -> bool:
@@ -377,7 +392,7 @@ class _Writer:
         out = _whole(steps, [signed for _, signed in made])
         if not out:
             return
-        generated = entry.frame is not None and not entry.frame.assumed
+        generated = is_generated(entry)
         if not self.steps or (type_of(self.steps[-1]) not in _INPUT and generated):
             self.steps.append(_said(CONTINUE))
         self.steps += out
@@ -391,7 +406,7 @@ class _Writer:
             rest, block = _NATIVE.rest_of(part), mapping(_NATIVE.block_of(part))
             signed = (rest or block).get("signed") is True
             if isinstance(part, ToolCall) and part.name:
-                named = {"id": self._ids.give(entry.id, calls, part.id), "name": _name(part.name)}
+                named = {"id": self._ids.give(entry.id, calls, part.id), "name": _NAMES.of(part.name)}
                 calls += 1
                 own = mapping(rest.get("step"))
                 made.append(({**own, "type": "function_call", **named, "arguments": object_of(part.arguments)}, signed))

@@ -42,6 +42,7 @@ class Ollama(Format):
             "text stands in one",
         ),
         Rule("pictures are in base64", "illegal base64 data", "a note about them"),
+        Rule("there are messages", "", "nothing is sent: `conv.messages` says so"),
         Rule("every call gets one result, right after it", "", "a missing result is made up, a late one is the user's"),
     )
 

@@ -24,6 +24,11 @@ INSTRUCTIONS = "New instructions: "
 """The words before instructions that come in the middle of a conversation, where an API has no place for them."""
 
 
+def is_generated(entry: Entry) -> bool:
+    """Whether a request was sent for it from here."""
+    return entry.frame is not None and not entry.frame.assumed
+
+
 @dataclass(frozen=True)
 class Settings:
     """The settings that count after some entries. ``tools``: in the form of chat completions. ``own_tools``: the same
@@ -57,18 +62,25 @@ def tools_config(tools: JSON, neutral: Sequence[JSON], key: str) -> dict[str, JS
 
 
 def outline_of_input(
-    about: Survey, provider: str, key: str, instructions: str, read_tools: Callable[[JSON], list[JSON]], hint: str
+    about: Survey,
+    provider: str,
+    key: str,
+    instructions: str,
+    read_tools: Callable[[JSON], list[JSON]],
+    hint: str,
+    *,
+    text_of: Callable[[JSON, str], str] = text_at,
 ) -> Outline:
     """The outline of a file whose list is its "input", which may be a text instead. ``instructions``: its member for
-    these; ``read_tools``: its tools in the form of chat completions; ``hint``: for an input of another kind. Raises
-    FormatError."""
+    these, and ``text_of`` the text of its value at a path; ``read_tools``: its tools in the form of chat completions;
+    ``hint``: for an input of another kind. Raises FormatError."""
     whole, base = about.whole, about.base
     system: JSON = {}
     if not about.listed or base not in (None, "input"):
         base, system = _NO_LIST, {"input": text_at(whole.get("input"), "input", hint)}
     taken = ["tools", "input"]
-    if isinstance(whole.get(instructions), str):
-        system[instructions] = whole[instructions]
+    if whole.get(instructions) is not None:
+        system[instructions] = text_of(whole[instructions], instructions)
         taken.append(instructions)
     model = whole.get("model")
     return Outline(
@@ -148,8 +160,3 @@ class CallIds:
     def of(self, entry: EntryId, index: int) -> str:
         """The id that was given."""
         return self._ids[entry, index]
-
-
-def name_for(name: str, form: str = r"[^a-zA-Z0-9_-]", longest: int = 64) -> str:
-    """A tool's name in the form that an API takes; ``form``: what it doesn't."""
-    return re.sub(form, "_", name)[:longest]

@@ -52,6 +52,9 @@ def _request_problems(request: Any, messages: list[Any]) -> list[str]:
             found.append(f"tools.{i}.name: String should match pattern '^[a-zA-Z0-9_-]{{1,128}}$'")
         elif "type" not in tool and tool.get("input_schema", {}).get("type") != "object":
             found.append(f"tools.{i}.input_schema.type: Field required")
+    named = [tool.get("name") for tool in request.get("tools", []) if isinstance(tool, dict)]
+    if len(named) != len(set(map(str, named))):
+        found.append("tools: Tool names must be unique.")
     last = messages[-1]
     if isinstance(last, dict) and last.get("role") != "user":
         content = last.get("content")

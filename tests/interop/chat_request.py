@@ -6,12 +6,15 @@ Nothing here imports ``llmcrdt``.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 _SAYS_SOMETHING_ELSE = ("refusal", "audio", "function_call")
 """An assistant's message with one of these needs no content."""
 _NO_RESULT = "An assistant message with 'tool_calls' must be followed by tool messages"
+_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+_NO_NAME = "string does not match pattern. Expected a string that matches the pattern '^[a-zA-Z0-9_-]+$'."
 _NO_CALL = "messages with role 'tool' must be a response to a preceeding message with 'tool_calls'"
 
 
@@ -19,6 +22,10 @@ def problems(request: Any) -> list[str]:
     """Why it would be refused; empty where it would not."""
     if not isinstance(request, dict) or not isinstance(request.get("messages"), list):
         return ["has no list of messages"]
+    if not request["messages"]:
+        return [
+            "Invalid 'messages': empty array. Expected an array with minimum length 1, but got an empty array instead."
+        ]
     found: list[str] = []
     open_calls: list[str] = []
     for i, message in enumerate(request["messages"]):
@@ -84,6 +91,8 @@ def _call_problems(calls: Any) -> list[str]:
             inner = call.get(kind)
             if not isinstance(inner, dict) or not isinstance(inner.get("name"), str) or not inner["name"]:
                 found.append(f"[{i}] names no tool: Missing required parameter")
+            elif not _NAME.fullmatch(inner["name"]):
+                found.append(f"[{i}].{kind}.name: {_NO_NAME}")
             elif not isinstance(inner.get(words[kind]), str):
                 found.append(f"[{i}] has no arguments: Missing required parameter")
     return found
@@ -93,13 +102,20 @@ def _tool_problems(tools: Any) -> list[str]:
     if not isinstance(tools, list) or not tools:
         return ["tools is no list with something in it"]
     found = []
+    names: list[str] = []
     for i, tool in enumerate(tools):
         if not isinstance(tool, dict) or not isinstance(tool.get("type"), str):
             found.append(f"tools[{i}] has no type")
-        elif tool["type"] == "function":
-            inner = tool.get("function")
+        elif tool["type"] in ("function", "custom"):
+            inner = tool.get(tool["type"])
             if not isinstance(inner, dict) or not isinstance(inner.get("name"), str) or not inner["name"]:
                 found.append(f"tools[{i}] has no name")
+                continue
+            if not _NAME.fullmatch(inner["name"]):
+                found.append(f"Invalid 'tools[{i}].function.name': {_NO_NAME}")
+            if inner["name"] in names:
+                found.append(f"Duplicate tool name {inner['name']}")
+            names.append(inner["name"])
     return found
 
 
@@ -113,10 +129,17 @@ def _asked(*calls: Any) -> dict[str, Any]:
     return {"role": "assistant", "content": None, "tool_calls": list(calls)}
 
 
+def _tool(name: str) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name}}
+
+
 BROKEN: dict[str, Any] = {
     "every call gets one result, right after it": {"messages": [_USER, _asked(_CALL), _USER]},
     "a result follows its call": {"messages": [_USER, _RESULT]},
     "ids of the calls of one message differ": {"messages": [_asked(_CALL, _CALL), _RESULT, _RESULT]},
+    "names of tools have a form": {"messages": [_USER], "tools": [_tool("a b")]},
+    "names of tools differ": {"messages": [_USER], "tools": [_tool("a"), _tool("a")]},
+    "there are messages": {"messages": []},
     "content is there": {"messages": [{"role": "user", "content": None}]},
     "pictures are the user's": {"messages": [{"role": "assistant", "content": [_PICTURE]}]},
     "a call names its tool and has arguments": {

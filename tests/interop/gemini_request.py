@@ -110,6 +110,7 @@ def _signature_problems(contents: list[Any]) -> list[str]:
 
 def _request_problems(request: Any) -> list[str]:
     found = []
+    names: list[str] = []
     system = request.get("systemInstruction", request.get("system_instruction"))
     if system is not None:
         parts = system.get("parts") if isinstance(system, dict) else None
@@ -124,4 +125,7 @@ def _request_problems(request: Any) -> list[str]:
             for one in tool.get("functionDeclarations", [])
             if not _NAME.fullmatch(str(one.get("name", "")))
         ]
+        names += [str(one.get("name")) for one in tool.get("functionDeclarations", [])]
+    if len(names) != len(set(names)):
+        found.append(f"Duplicate function declaration found: {names}")
     return found

@@ -36,6 +36,9 @@ def problems(request: Any, *, log: bool = False) -> list[str]:
                 found.append("tools: must be objects with a type")
             elif tool["type"] == "function" and not _NAME.fullmatch(str(tool.get("name", "f"))):
                 found.append("Invalid function name. Must start with a letter or an underscore")
+        names = [tool.get("name") for tool in request.get("tools", []) if isinstance(tool, dict) and "name" in tool]
+        if len(names) != len(set(map(str, names))):
+            found.append(f"Duplicate function declaration: {names}")
     return found
 
 

@@ -12,18 +12,18 @@ from typing import Any
 _CALLS = {"function_call": "arguments", "custom_tool_call": "input"}
 _RUN_BY_APP = (*_CALLS, "computer_call", "local_shell_call", "shell_call", "apply_patch_call")
 _INPUTS = ("item_reference", "mcp_approval_response", "compaction_trigger", "configuration_update", "additional_tools")
-_NAME = re.compile(r"[a-zA-Z0-9_-]+")
+_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 
 def problems(request: Any) -> list[str]:
     """Why it would be refused; empty where it would not."""
     items = request.get("input") if isinstance(request, dict) else None
-    if isinstance(items, str):
-        return [] if items else ["One of 'input' or 'previous_response_id' must be provided"]
-    if not isinstance(items, list) or not items:
+    if not isinstance(items, (str, list)) or not items:
         return ["One of 'input' or 'previous_response_id' must be provided"]
     if not isinstance(request.get("instructions", ""), (str, type(None))):
         return ["instructions: Invalid type"]
+    if isinstance(items, str):
+        return _tool_problems(request.get("tools", []))
     return log_problems(items) + _tool_problems(request.get("tools", []))
 
 
@@ -39,10 +39,13 @@ def log_problems(items: list[Any]) -> list[str]:
 
 def _tool_problems(tools: Any) -> list[str]:
     found = []
+    names = [tool["name"] for tool in tools if isinstance(tool, dict) and isinstance(tool.get("name"), str)]
+    if len(names) != len(set(names)):
+        found.append(f"Duplicate tool name in {names}")
     for i, tool in enumerate(tools):
         if not isinstance(tool, dict) or not isinstance(tool.get("type"), str):
             found.append(f"tools[{i}].type: Missing required parameter")
-        elif tool["type"] == "function" and not _is_name(tool.get("name")):
+        elif tool["type"] in ("function", "custom") and not _is_name(tool.get("name")):
             found.append(f"tools[{i}].name: Expected a string that matches the pattern '^[a-zA-Z0-9_-]+$'")
     return found
 
@@ -153,6 +156,8 @@ def _reasoning_problems(items: list[Any]) -> list[str]:
     found = []
     for i, item in enumerate(items):
         after = next((other for other in items[i + 1 :] if other.get("type") != "reasoning"), None)
+        if item.get("type") == "reasoning" and "id" not in item and after is not None and "id" in after:
+            found.append(f"Item '{after['id']}' was provided without its required 'reasoning' item.")
         if item.get("type") == "reasoning" and (after is None or not _made_by_model(after)):
             found.append(
                 f"Item '{item.get('id')}' of type 'reasoning' was provided without its required following item."

@@ -33,6 +33,7 @@ def use(id_: str = "t1", **more: Any) -> dict[str, Any]:
     return {"type": "tool_use", "id": id_, "name": "look", "input": {}, **more}
 
 
+TOOL = {"name": "look", "input_schema": {"type": "object"}}
 POINT = {"type": "text", "text": "x", "cache_control": {"type": "ephemeral"}}
 SEARCH = {"type": "server_tool_use", "id": "s1", "name": "web_search", "input": {}}
 FOUND = {"type": "web_search_tool_result", "tool_use_id": "s1", "content": [{"type": "web_search_result", "url": "x"}]}
@@ -68,6 +69,7 @@ class TestAnthropic(FormatSuite):
             "ids of calls differ": request(USER, answer(use()), results("t1"), answer(use()), results("t1")),
             "ids of calls have a form": request(USER, answer(use("a|b")), results("a|b")),
             "names of tools have a form": request(USER, answer(use(name="a b")), results("t1")),
+            "names of tools differ": request(USER, tools=[TOOL, TOOL]),
             "arguments are an object": request(USER, answer(use(input="{}")), results("t1")),
             "the first turn is the user's": request(answer(POINT), USER),
             "a request ends with a turn of the user's": request(USER, answer(POINT)),

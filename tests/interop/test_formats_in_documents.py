@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,29 +21,10 @@ from llmcrdt.interop.registry import format_of, names, sources
 from llmcrdt.repo.importer import Imported, NotImported, import_files
 
 sys.path.insert(0, str(Path(__file__).parent))
-import anthropic_request
-import chat_request
-import gemini_request
-import interactions_request
-import responses_request
-import test_ollama
-import test_openrouter
-import test_reasoning_content
-import ui_messages
+from providers import VALIDATORS
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "interop"
 NOW = 1_800_000_000.0
-VALIDATORS: dict[str, Callable[[Any], list[str]]] = {
-    "openai-chat": chat_request.problems,
-    "anthropic": anthropic_request.problems,
-    "openai-responses": responses_request.problems,
-    "gemini": gemini_request.problems,
-    "openrouter": test_openrouter.problems,
-    "reasoning-content": test_reasoning_content.problems,
-    "ollama": test_ollama.problems,
-    "ai-sdk": ui_messages.problems,
-    "gemini-interactions": interactions_request.problems,
-}
 
 
 @pytest.fixture

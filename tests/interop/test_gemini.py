@@ -70,6 +70,10 @@ class TestGemini(FormatSuite):
             "parts hold something": request(said({"text": ""})),
             "contents hold parts": request(said()),
             "names of functions have a form": request(said(TEXT), answer(named), said(RESPONSE)),
+            "names of functions differ": request(
+                said(TEXT),
+                tools=[{"functionDeclarations": [{"name": "look"}]}, {"functionDeclarations": [{"name": "look"}]}],
+            ),
             "arguments are an object": request(said(TEXT), answer(bad_call), said(RESPONSE)),
             "parts stand on their side": request(said(CALL)),
         }

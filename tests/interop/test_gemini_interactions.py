@@ -55,6 +55,7 @@ class TestGeminiInteractions(FormatSuite):
             "a result follows its call": request(USER, RESULT),
             "ids of calls differ": request(USER, CALL, RESULT, CALL, RESULT),
             "names of functions have a form": request(USER, {**CALL, "name": "a b"}, RESULT),
+            "names of functions differ": {"input": [USER], "tools": [{"type": "function", "name": "look"}] * 2},
             "arguments are an object": request(USER, {**CALL, "arguments": "{}"}, RESULT),
             "thoughts are signed": request(USER, {"type": "thought", "summary": []}, USER),
             "a step of the server's has its other half": request(USER, FOUND, USER),

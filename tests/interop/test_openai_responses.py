@@ -62,6 +62,8 @@ class TestOpenAIResponses(FormatSuite):
             "a compaction trigger is last": request({"type": "compaction_trigger"}, USER),
             "references name an item": request({"type": "item_reference"}),
             "programs are whole": request({"type": "program", "call_id": "p", "code": ""}),
+            "instructions are a text": {"instructions": [USER], "input": [USER]},
+            "names of functions differ": {"input": [USER], "tools": [{"type": "function", "name": "look"}] * 2},
             "there is an input": request(),
             "pieces stand on their side": request({"role": "user", "content": [{"type": "output_text", "text": ""}]}),
         }

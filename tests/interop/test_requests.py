@@ -3,83 +3,25 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent))
+from providers import RESPONSES
+
 import llmcrdt
 from llmcrdt.document.canonical import exact_json
 from llmcrdt.document.frame import sent_hash
 from llmcrdt.exceptions import FormatError, InvalidContent, NotSealed
-from llmcrdt.interop.registry import names
+from llmcrdt.interop.export import export
+from llmcrdt.interop.registry import format_of, names
+from llmcrdt.testing.format_suite import NOW, stored
 
 TOOLS = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}]
-
-
-def _chat(model: str, reasoning: dict[str, Any], **more: Any) -> dict[str, Any]:
-    call = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": '{"at": 1.10}'}}
-    message = {"role": "assistant", "content": "Let me see.", "refusal": None, **reasoning, "tool_calls": [call]}
-    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "tool_calls"}
-    return {"id": "r", "object": "chat.completion", "model": model, "choices": [choice], "usage": {"total_tokens": 9}}
-
-
-DETAILS = [{"type": "reasoning.encrypted", "data": "OPAQUE"}]
-RESPONSES: dict[str, dict[str, Any]] = {
-    "openai-chat": _chat("m-1-2026", {"reasoning_opaque": "OPAQUE"}),
-    "openrouter": _chat("m-1-2026", {"reasoning_details": DETAILS}),
-    "reasoning-content": _chat("m-1-2026", {"reasoning_content": "Hm.", "reasoning_opaque": "OPAQUE"}),
-    "anthropic": {
-        "id": "msg_1", "type": "message", "role": "assistant", "model": "m-1-2026", "stop_reason": "tool_use",
-        "stop_sequence": None, "usage": {"input_tokens": 3, "output_tokens": 5},
-        "content": [
-            {"type": "thinking", "thinking": "Hm.", "signature": "OPAQUE"},
-            {"type": "text", "text": "Let me see.", "citations": None},
-            {"type": "tool_use", "id": "c1", "name": "look", "input": {"at": None}},
-        ],
-    },
-    "openai-responses": {
-        "id": "resp_1", "object": "response", "status": "completed", "model": "m-1-2026", "error": None,
-        "incomplete_details": None, "usage": {"input_tokens": 3},
-        "output": [
-            {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "OPAQUE", "status": None},
-            {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed",
-             "content": [{"type": "output_text", "text": "Let me see.", "annotations": [], "logprobs": None}]},
-            {"type": "function_call", "id": "fc_1", "call_id": "c1", "name": "look", "arguments": '{"at": 1.10}'},
-        ],
-    },
-    "gemini": {
-        "responseId": "r", "modelVersion": "m-1-2026", "usageMetadata": {"totalTokenCount": 9},
-        "candidates": [{"index": 0, "finishReason": "STOP", "content": {"role": "model", "parts": [
-            {"text": "Let me see."},
-            {"functionCall": {"name": "look", "args": {"at": 1}}, "thoughtSignature": "OPAQUE"},
-        ]}}],
-    },
-    "gemini-interactions": {
-        "id": "i_1", "status": "requires_action", "model": "m-1-2026", "usage": {"total_tokens": 9}, "outputs": None,
-        "steps": [
-            {"type": "user_input", "content": [{"type": "text", "text": "What is there?"}]},
-            {"type": "thought", "signature": "OPAQUE", "summary": None},
-            {"type": "model_output", "content": [{"type": "text", "text": "Let me see.", "annotations": None}]},
-            {"type": "function_call", "id": "c1", "name": "look", "arguments": {"at": 1}},
-        ],
-    },
-    "ollama": {
-        "model": "m-1-2026", "done": True, "done_reason": "stop", "eval_count": 5, "prompt_eval_count": 3,
-        "message": {"role": "assistant", "content": "Let me see.",
-                    "tool_calls": [{"function": {"name": "look", "arguments": {"at": 1}}}]},
-    },
-    "ai-sdk": {
-        "id": "a1", "role": "assistant", "parts": [
-            {"type": "step-start"},
-            {"type": "text", "text": "Let me see.", "state": "done"},
-            {"type": "tool-look", "toolCallId": "c1", "state": "input-available", "input": {"at": 1},
-             "callProviderMetadata": {"google": {"thoughtSignature": "OPAQUE"}}},
-        ],
-    },
-}  # fmt: skip
-"""A response of each API, with a call; opaque values have the letters OPAQUE in them."""
 
 
 @pytest.fixture
@@ -106,7 +48,7 @@ def test_an_answer_goes_back_as_it_came_with_its_hidden_fields(conv: llmcrdt.Con
     assert entry.model == {"api": api, "name": name}
     assert entry.usage == {} if api == "ai-sdk" else entry.usage["finish"] and len(entry.usage) > 1
     assert entry.frame is not None and entry.frame.hash == request.frame_hash
-    assert entry.frame.sent == sent_hash(request.body) and entry.frame.renderer == f"llmcrdt.interop.{api}/1"
+    assert entry.frame.sent == sent_hash(request.body) and entry.frame.renderer == f"llmcrdt.interop.{api}/2"
     assert not entry.frame.assumed and conv.verify() == []
     assert all("OPAQUE" not in str(part) for part in entry.parts)
     (call,) = entry.tool_calls
@@ -155,6 +97,17 @@ def test_a_signature_of_the_whole_list_is_bound_to_the_frame(conv: llmcrdt.Conve
     assert not conv.messages("anthropic", model="m-1").left_out
     conv.erase(request.frame[1])
     assert [line.reason for line in conv.messages("anthropic", model="m-1").left_out] == ["erased"]
+
+
+def test_a_signature_of_the_whole_list_holds_on_its_tools_alone(conv: llmcrdt.Conversation) -> None:
+    conv.append_response(conv.messages("anthropic", model="m-1"), RESPONSES["anthropic"])
+    conv.append("system", tools=[{"type": "function", "function": {"name": "listen"}}])
+    request = conv.messages("anthropic", model="m-1")
+    assert [(line.name, line.reason) for line in request.left_out] == [("anthropic/thinking", "tools")]
+    assert "OPAQUE" not in exact_json(request.body)
+    conv.append("system", tools=TOOLS)
+    assert not conv.messages("anthropic", model="m-1").left_out
+    assert [line.sent for line in conv.hidden_report(conv.messages("anthropic", model="m-1").target)] == [True]
 
 
 def test_two_responses_to_one_request_are_alternatives(conv: llmcrdt.Conversation) -> None:
@@ -270,3 +223,42 @@ def test_an_unknown_api_and_an_unfinished_entry_are_told_before_anything_is_sent
     conv.append("user", "Go on")
     with pytest.raises(NotSealed):
         conv.messages("openai-chat")
+
+
+@pytest.mark.parametrize("api", names())
+def test_a_conversation_that_says_nothing_is_no_request(tmp_path: Path, api: str) -> None:
+    with llmcrdt.open(tmp_path / "a.db") as repo:
+        empty = repo.create()
+        for words in (None, "gone"):
+            if words is not None:
+                empty.erase(empty.append("user", words))
+            with pytest.raises(FormatError) as told:
+                empty.messages(api)
+            assert "append" in told.value.hint
+        empty.append("system", "Begin.", tools=TOOLS)
+        assert "Begin." in exact_json(empty.messages(api).body)
+
+
+@pytest.mark.parametrize(
+    "instructions", [["Be brief."], [{"role": "developer", "content": [{"type": "input_text"}]}], {"a": 1}, 5]
+)
+def test_instructions_that_are_no_text_are_refused(instructions: Any) -> None:
+    with pytest.raises(FormatError) as told:
+        format_of("openai-responses").read({"instructions": instructions, "input": "go"})
+    assert "instructions" in told.value.message and told.value.hint
+
+
+def test_instructions_of_a_response_are_a_text_in_a_request(tmp_path: Path) -> None:
+    pieces = [{"type": "input_text", "text": "Be brief."}, {"type": "input_text", "text": "Be kind."}]
+    listed = [{"type": "message", "role": "developer", "content": pieces}, {"role": "system", "content": "Go."}]
+    form = format_of("openai-responses")
+    entries = stored(form.read({"instructions": listed, "input": "go"}))
+    body = export(form, entries, form.target(), now=NOW).body
+    assert body["instructions"] == "Be brief.\n\nBe kind.\n\nGo." and body["input"] == "go"
+    with llmcrdt.open(tmp_path / "a.db") as repo:
+        conv = repo.create()
+        conv.append("system", "Mine.", **{"openai-responses": {"instructions": [1], "temperature": 1}})  # type: ignore[arg-type]
+        conv.append("user", "go")
+        body = conv.messages("openai-responses").body
+        assert "instructions" not in body and body["temperature"] == 1
+        assert body["input"][0] == {"role": "system", "content": "Mine."}

@@ -140,6 +140,31 @@ def test_an_item_that_comes_twice_has_its_id_once() -> None:
         assert [item.get("id") for item in made.messages].count("msg_1") == 1
 
 
+def test_items_after_reasoning_without_an_id_have_none() -> None:
+    """The server looks for the reasoning of an item by its id, and would not find it."""
+    nameless = {"type": "reasoning", "summary": [], "encrypted_content": "OPAQUE"}
+    call = {"type": "function_call", "id": "fc_1", "call_id": "c1", "name": "look", "arguments": "{}"}
+    output = {"type": "function_call_output", "call_id": "c1", "output": "x"}
+    more = {"type": "function_call", "id": "fc_2", "call_id": "c2", "name": "look", "arguments": "{}"}
+    named = {**nameless, "id": "rs_1"}
+    answer = {"type": "message", "id": "msg_1", "role": "assistant", "content": "x"}
+    made = put("openai-responses", read("openai-responses", USER, nameless, call, output, more, USER, named, answer))
+    assert responses_request.problems(made.body) == []
+    assert [item["id"] for item in made.messages if "id" in item] == ["rs_1", "msg_1"]
+    assert exact_json(made.body).count("OPAQUE") == 2
+
+
+def test_of_reasoning_with_one_id_the_second_goes_without_and_so_do_its_items() -> None:
+    reasoning = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "OPAQUE"}
+    for second in (reasoning, {"type": "reasoning", "id": "rs_1", "summary": []}):
+        said = [USER, reasoning, {"type": "message", "id": "msg_1", "role": "assistant", "content": "x"}]
+        said += [USER, second, {"type": "message", "id": "msg_2", "role": "assistant", "content": "y"}]
+        made = put("openai-responses", read("openai-responses", *said))
+        assert responses_request.problems(made.body) == []
+        assert [item.get("id") for item in made.messages if item.get("role") != "user"][:2] == ["rs_1", "msg_1"]
+        assert [item["id"] for item in made.messages if "id" in item] == ["rs_1", "msg_1"]
+
+
 def test_outputs_have_the_form_of_their_call() -> None:
     calls: list[Any] = [
         {"type": kind, "call_id": kind, "id": f"{kind}_1", "action": {}}

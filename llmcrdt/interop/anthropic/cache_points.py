@@ -37,3 +37,14 @@ def _thinned(block: JSON, points: int) -> tuple[JSON, int]:
             kept.insert(0, one)
         block = {**block, "content": kept}
     return block, points
+
+
+def without_points(value: JSON) -> JSON:
+    """A list, or an object, of blocks without cache points, those inside of results too."""
+    if isinstance(value, list):
+        return [without_points(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    inner = value.get("content")
+    kept = {key: one for key, one in value.items() if key != "cache_control"}
+    return {**kept, "content": without_points(inner)} if isinstance(inner, list) else kept

@@ -5,21 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from ...document.canonical import JSON
+from ...document.canonical import JSON, exact_json
 from ...document.entry import Entry
 from ...document.repairs import with_results
+from ...ids import tagged_hash
 from ..format import Answer, Format, Outline, ReadBlob, Reader, Rule, Survey, Written
+from ..handles import Kept, handle_name
 from ..hiding import type_of
 from ..json_input import bad, list_at, object_at, text_at
 from ..native import mapping
 from ..streams.anthropic import AnthropicStream
-from ..turns import CONTINUE, NO_PARAMETERS, Function, functions, name_for, settings_of, tools_config
-from .cache_points import MAX_CACHE_POINTS, with_cache_points
-from .parts import ASSISTANTS, CONTAINER, PLACES, ROLES, blocks_of
+from ..tool_names import NAMES_REPAIRED, ToolNames, renamed_at
+from ..turns import CONTINUE, NO_PARAMETERS, Function, Settings, functions, settings_of, tools_config
+from .cache_points import MAX_CACHE_POINTS, with_cache_points, without_points
+from .parts import ASSISTANTS, CONTAINER, NAMES, PLACES, RESPONSE_ONLY, ROLES, blocks_of
 from .reading import MessageReader
 from .writing import MessageWriter, calls_of, ends_well, is_written
 
 _MAX_TOKENS = 4096
+_KEPT_FOR = 300.0
 _HANDLES = ("thread", "diagnostics")
 _SIGNS = (*ASSISTANTS, "tool_result", "image", "document", "search_result")
 
@@ -43,7 +47,8 @@ class Anthropic(Format):
         ),
         Rule("ids of calls differ", "`tool_use` ids must be unique", "a new id"),
         Rule("ids of calls have a form", "tool_use.id: String should match pattern", "a new id"),
-        Rule("names of tools have a form", "tool_use.name: String should match pattern", "other signs become _"),
+        Rule("names of tools have a form", "tool_use.name: String should match pattern", NAMES_REPAIRED),
+        Rule("names of tools differ", "tools: Tool names must be unique", "the first one of a name stays"),
         Rule("arguments are an object", "tool_use.input: Input should be a valid dictionary", "text stands in one"),
         Rule("the first turn is the user's", 'first message must use the "user" role', "a turn is made up"),
         Rule(
@@ -76,7 +81,7 @@ class Anthropic(Format):
 
     @property
     def hidden_names(self) -> tuple[str, ...]:
-        return tuple(sorted({CONTAINER, *(place.name for place in PLACES)}))
+        return tuple(sorted({CONTAINER, handle_name(self.name), *(place.name for place in PLACES)}))
 
     # -- reading
 
@@ -125,7 +130,36 @@ class Anthropic(Format):
     def stream(self) -> AnthropicStream:
         return AnthropicStream()
 
+    # -- state that the server keeps
+
+    def kept(self, sent: Mapping[str, JSON], response: Mapping[str, JSON]) -> Kept | None:
+        """In a thread, if the request asked for one. After a refusal a thread can't go on."""
+        id_ = response.get("id")
+        if not isinstance(sent.get("thread"), dict) or response.get("stop_reason") == "refusal":
+            return None
+        return Kept(id_, _KEPT_FOR) if isinstance(id_, str) and id_ else None
+
+    def continued(self, body: Mapping[str, JSON], id: str, new: list[JSON]) -> dict[str, JSON]:
+        """Threads take no cache points."""
+        head = {key: without_points(value) for key, value in body.items() if key != "messages"}
+        return {**head, "messages": without_points(new), "thread": {"type": "continue", "previous_message_id": id}}
+
+    def anew(self, body: dict[str, JSON]) -> dict[str, JSON]:
+        return {**{key: without_points(value) for key, value in body.items()}, "thread": {"type": "create"}}
+
+    def said(self, item: JSON) -> JSON:
+        return {key: value for key, value in item.items() if key not in RESPONSE_ONLY}
+
+    def bare(self, items: Sequence[JSON]) -> list[JSON]:
+        return [without_points(item) for item in items]
+
     # -- writing
+
+    def facts(self, entries: Sequence[Entry]) -> Mapping[str, str]:
+        """Thinking holds on the tools, too, which stand before all messages, whenever they were declared."""
+        tools, _ = _declared(settings_of(entries, self.key))
+        bare = [{key: value for key, value in tool.items() if key != "cache_control"} for tool in tools]
+        return {"tools": tagged_hash("llmcrdt/tools/1", exact_json(bare).encode("utf-8"))}
 
     def write(self, entries: Sequence[Entry], *, model: str | None, read_blob: ReadBlob) -> Written:
         writer = MessageWriter(read_blob)
@@ -133,13 +167,14 @@ class Anthropic(Format):
             writer.add(item)
         writer.finish()
         settings = settings_of(entries, self.key)
-        whole = {name: value for name, value in settings.whole.items() if name not in _HANDLES}
+        whole = {name: value for name, value in settings.whole.items() if name not in (*_HANDLES, "system")}
         body: dict[str, JSON] = {**whole, **({"model": model} if model else {})}
         if not isinstance(body.get("max_tokens"), int) or isinstance(body["max_tokens"], bool):
             body["max_tokens"] = _MAX_TOKENS
-        tools = settings.own_tools if _are_tools(settings.own_tools) else [_tool(f) for f in functions(settings.tools)]
+        tools, names = _declared(settings)
         if tools:
             body["tools"] = tools
+        body = names.chosen(body, "tool_choice", "name")
         system = writer.system_prompt()
         if system is not None:
             body["system"] = system
@@ -151,7 +186,14 @@ class Anthropic(Format):
         body["messages"] = with_cache_points(ended, points)
         if _must_not_think(body):
             body["thinking"] = {"type": "disabled"}
-        return Written(with_cache_points(log, points), body)
+        return Written(with_cache_points(log, points), body, names.true)
+
+
+def _declared(settings: Settings) -> tuple[list[JSON], ToolNames]:
+    """The tools as they are sent, and their names."""
+    own, names = settings.own_tools, ToolNames(NAMES)
+    declared = own if _are_tools(own) else [_tool(function) for function in functions(settings.tools)]
+    return names.declare(declared, renamed_at(None, None, "custom")), names
 
 
 def _objects(*lists: JSON) -> list[Mapping[str, JSON]]:
@@ -177,7 +219,7 @@ def _read_tools(tools: JSON) -> list[JSON]:
 def _tool(function: Function) -> dict[str, JSON]:
     described = {} if function.description is None else {"description": function.description}
     schema = function.parameters if mapping(function.parameters).get("type") == "object" else dict(NO_PARAMETERS)
-    return {"name": name_for(function.name, longest=128), **described, "input_schema": schema}
+    return {"name": function.name, **described, "input_schema": schema}
 
 
 def _are_tools(tools: JSON) -> bool:

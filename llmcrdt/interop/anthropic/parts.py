@@ -6,8 +6,10 @@ from ...document.canonical import JSON
 from ..hiding import ANY, Place
 from ..json_input import list_at, object_at, text_at
 from ..native import Native, mapping
+from ..tool_names import NameForm
 
 NATIVE = Native("anthropic")
+NAMES = NameForm(longest=128)
 ROLES = ("user", "assistant", "system")
 RESPONSE_ONLY = (
     "id", "type", "model", "stop_reason", "stop_sequence", "stop_details", "usage", "container", "context_management",

@@ -13,8 +13,8 @@ from ..format import ReadBlob
 from ..hiding import restore, type_of
 from ..native import mapping
 from ..pictures import is_attachment, note_of, picture_of
-from ..turns import CONTINUE, INSTRUCTIONS, CallIds, name_for, object_of
-from .parts import ASSISTANTS, CONTAINER, NATIVE, PLACES, RESPONSE_ONLY
+from ..turns import CONTINUE, INSTRUCTIONS, CallIds, is_generated, object_of
+from .parts import ASSISTANTS, CONTAINER, NAMES, NATIVE, PLACES, RESPONSE_ONLY
 from .valid_blocks import answered_id, lacks_content, pair_id, valid_answer, valid_said
 
 
@@ -111,7 +111,7 @@ class MessageWriter:
         field = entry.hidden.get(CONTAINER)
         blocks = self._assistant_blocks(entry)
         if blocks:
-            if _is_generated(entry) and not ends_well(self.messages):
+            if is_generated(entry) and not ends_well(self.messages):
                 self._put("user", [{"type": "text", "text": CONTINUE}], {})  # the request for this answer ended so
             elif self._open and not any(answered_id(block) in self._open for block in blocks):
                 self._close_server_tools()  # a turn that went on would have brought the results
@@ -156,7 +156,7 @@ class MessageWriter:
                 case ToolCall() if part.name:
                     id_ = self._ids.give(entry.id, index, part.id)
                     index += 1
-                    name = name_for(part.name, longest=128)
+                    name = NAMES.of(part.name)
                     given = object_of(part.arguments)
                     block = {**NATIVE.rest_of(part), "type": "tool_use", "id": id_, "name": name, "input": given}
                 case Unknown():
@@ -164,7 +164,7 @@ class MessageWriter:
             made.append(block if isinstance(block, dict) else None)
         blocks = restore(made, entry.hidden, PLACES)
         lacking = {answered_id(block) for block in blocks if block and lacks_content(block)}
-        first = not self.messages and not _is_generated(entry)
+        first = not self.messages and not is_generated(entry)
         out: list[JSON] = []
         for block in blocks:
             if block is None or (lacking and pair_id(block) in lacking):
@@ -260,11 +260,6 @@ def _error_result(id_: str, name: str) -> JSON:
         return {"type": "mcp_tool_result", "tool_use_id": id_, "is_error": True, "content": []}
     error = {"type": f"{name}_tool_result_error", "error_code": "unavailable"}
     return {"type": f"{name}_tool_result", "tool_use_id": id_, "content": error}
-
-
-def _is_generated(entry: Entry) -> bool:
-    """Whether a request was sent for it from here."""
-    return entry.frame is not None and not entry.frame.assumed
 
 
 def _container_id(field: HiddenField) -> str | None:

@@ -13,7 +13,7 @@ from ..json_input import bad, check_json, members_of, parse
 from ..native import mapping
 from .format import OpenAIChat
 from .parts import EXTRA, MEMBER, configs, is_config, role_as_type
-from .writing import calls_of, settings_after, whole_of, write_message
+from .writing import calls_of, sent_tools, settings_after, whole_of, write_message
 
 
 def read_text(text: str) -> list[Draft]:
@@ -82,4 +82,5 @@ def export(
     chat = OpenAIChat()
     kept = [replace(entry, hidden={}) if entry.hidden else entry for entry in entries]
     tools, whole = settings_after(kept)
-    return whole_of(chat.messages(kept, read_blob), title, whole, tools or None, bare)
+    messages = chat.messages(kept, read_blob)
+    return whole_of(messages, title, whole, sent_tools(tools)[0] or None, bare)

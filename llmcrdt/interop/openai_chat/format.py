@@ -14,17 +14,19 @@ from ..hiding import ANY, Place, restore
 from ..json_input import bad, list_at, object_at, text_at
 from ..native import mapping
 from ..streams.chat import ChatStream
+from ..tool_names import NAMES_REPAIRED
 from .parts import EXTRA, MEMBER, is_config, role_as_type, role_of
 from .reading import ChatReader, read_tools
 from .writing import (
     calls_of,
     id_and_name,
     is_exported,
+    sent_calls,
+    sent_tools,
     settings_after,
     usable_calls,
     valid_message,
     whole_of,
-    with_unique_ids,
     write_message,
 )
 
@@ -93,9 +95,11 @@ class ChatFormat(Format):
 
     def write(self, entries: Sequence[Entry], *, model: str | None, read_blob: ReadBlob) -> Written:
         messages = self.messages(entries, read_blob)
-        tools, whole = settings_after(entries)
+        declared, whole = settings_after(entries)
+        tools, names = sent_tools(declared)
         head = {"model": model} if model else {}
-        return Written(messages, whole_of(messages, None, whole | head, tools or None, False))
+        body = whole_of(messages, None, whole | head, tools or None, False)
+        return Written(messages, names.chosen(body, "tool_choice", "function", "name"), names.true)
 
     def messages(self, entries: Sequence[Entry], read_blob: ReadBlob) -> list[JSON]:
         """The messages of a transcript; ``entries`` have the hidden fields that go out."""
@@ -105,7 +109,7 @@ class ChatFormat(Format):
         for item in with_results(messages, lambda entry: [id_and_name(call) for call in usable_calls(entry)]):
             match item:
                 case Said(entry):
-                    calls = with_unique_ids(entry, usable_calls(entry))
+                    calls = sent_calls(entry, usable_calls(entry))
                     ids.update({(entry.id, index): call["id"] for index, call in enumerate(calls)})
                     out.append(self._message(entry, calls, read_blob))
                 case Late(entry, _):
@@ -173,5 +177,8 @@ class OpenAIChat(ChatFormat):
         Rule("ids of the calls of one message differ", "Duplicate value for 'tool_call_id'", "a new id", quoted=False),
         Rule("content is there", "Invalid value for 'content': expected a string, got null", "an empty text"),
         Rule("pictures are the user's", "Invalid value: 'image_url'", "left out"),
+        Rule("names of tools have a form", "Expected a string that matches the pattern", NAMES_REPAIRED),
+        Rule("names of tools differ", "Duplicate tool name", "the first one of a name stays", quoted=False),
+        Rule("there are messages", "Invalid 'messages': empty array", "nothing is sent: `conv.messages` says so"),
         Rule("a call names its tool and has arguments", "Missing required parameter", "left out"),
     )

@@ -7,9 +7,11 @@ from collections.abc import Iterable, Iterator
 from ...document.canonical import JSON
 from ...document.entry import Config, Entry, Role
 from ..format import Draft
+from ..tool_names import NameForm
 
 MESSAGE, ITEM, CALL = "openai_chat/message", "openai_chat/content", "openai_chat/tool_call"
 EXTRA = "openai_chat"
+NAMES = NameForm()
 OWN_TYPES = ("text", "reasoning", "tool_call", "tool_result", "config", "blob", MESSAGE, ITEM, CALL)
 ROLES: dict[str, Role] = {
     "system": "system",

@@ -11,8 +11,10 @@ from ...document.summaries import is_shown
 from ..format import Draft, ReadBlob
 from ..native import is_native_type, mapping, without_native
 from ..pictures import is_attachment, note_of, picture_of
-from .parts import CALL, EXTRA, ITEM, MESSAGE, REASONING, WORDS, configs, role_of
+from ..tool_names import Rename, ToolNames, renamed_at
+from .parts import CALL, EXTRA, ITEM, MESSAGE, NAMES, REASONING, WORDS, configs, role_of
 
+_RENAMED = {kind: renamed_at(kind) for kind in WORDS}
 _INSTEAD_OF_CONTENT = ("refusal", "audio", "function_call")
 
 
@@ -26,6 +28,16 @@ def settings_after(entries: Sequence[Entry]) -> tuple[list[JSON], dict[str, JSON
             tools = [tool for tool in part.values["tools"] if _is_tool(tool)]
         whole |= mapping(part.values.get(EXTRA))
     return tools, whole
+
+
+def sent_tools(tools: Sequence[JSON]) -> tuple[list[JSON], ToolNames]:
+    """The tools as they are sent, and their names."""
+    names = ToolNames(NAMES)
+    return names.declare(tools, _renamed), names
+
+
+def _renamed(tool: JSON, give: Rename) -> JSON:
+    return _RENAMED[tool["type"]](tool, give) if tool["type"] in _RENAMED else tool
 
 
 def whole_of(messages: JSON, title: str | None, whole: Mapping[str, JSON], tools: JSON, bare: bool) -> JSON:
@@ -131,8 +143,8 @@ def id_and_name(call: JSON) -> tuple[str, str]:
     return call["id"], name if isinstance(name, str) else ""
 
 
-def with_unique_ids(entry: Entry, calls: Sequence[JSON]) -> list[JSON]:
-    """The calls of one message, each with an id of its own there."""
+def sent_calls(entry: Entry, calls: Sequence[JSON]) -> list[JSON]:
+    """The calls of one message as they are sent, each with an id of its own there."""
     taken: set[str] = set()
     out: list[JSON] = []
     for index, call in enumerate(calls):
@@ -140,7 +152,9 @@ def with_unique_ids(entry: Entry, calls: Sequence[JSON]) -> list[JSON]:
         if not name or name in taken:
             name = f"call_{entry.id}_{index}"
         taken.add(name)
-        out.append({**call, "id": name})
+        inner = call.get(call["type"])
+        named = {call["type"]: {**inner, "name": NAMES.of(inner["name"])}} if call["type"] in WORDS else {}
+        out.append({**call, "id": name, **named})
     return out
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import ClassVar
 
@@ -11,15 +12,18 @@ from ...document.entry import Entry
 from ...document.repairs import with_results
 from ...document.summaries import is_shown
 from ..format import Answer, Format, Outline, ReadBlob, Reader, Rule, Survey, Written
+from ..handles import Kept, handle_name
 from ..hiding import type_of
 from ..json_input import list_at, object_at, text_at
 from ..native import mapping
 from ..streams.responses import ResponsesStream
-from ..turns import CONTINUE, NO_PARAMETERS, Function, functions, name_for, outline_of_input, settings_of
-from .parts import INPUT, PIECES, PLACES, is_output, is_result
+from ..tool_names import NAMES_REPAIRED, ToolNames, renamed_at
+from ..turns import CONTINUE, NO_PARAMETERS, Function, functions, outline_of_input, settings_of
+from .parts import INPUT, NAMES, PIECES, PLACES, is_output, is_result
 from .reading import ItemReader
 from .writing import ItemWriter, calls_of
 
+_KEPT_FOR = 30 * 86_400.0
 _HANDLES = ("previous_response_id", "conversation", "stream_id")
 
 
@@ -42,7 +46,8 @@ class OpenAIResponses(Format):
         ),
         Rule("ids of calls differ", "Duplicate call_id", "a new id", quoted=False),
         Rule("ids of calls are short", "string too long", "a new id"),
-        Rule("names of functions have a form", "Expected a string that matches the pattern", "other signs become _"),
+        Rule("names of functions have a form", "Expected a string that matches the pattern", NAMES_REPAIRED),
+        Rule("names of functions differ", "Duplicate tool name", "the first one of a name stays", quoted=False),
         Rule(
             "reasoning stands before an item",
             "of type 'reasoning' was provided without its required following item",
@@ -51,7 +56,7 @@ class OpenAIResponses(Format):
         Rule(
             "items go with their reasoning",
             "was provided without its required 'reasoning' item",
-            "where reasoning does not go out, the ids of the items after it don't either",
+            "where reasoning does not go out, or has no id, the ids of the items after it don't either",
         ),
         Rule("reasoning is whole", "Missing required parameter: 'id' or 'encrypted_content'", "left out", quoted=False),
         Rule("ids of items differ", "Duplicate item found with id", "the second one goes without"),
@@ -61,13 +66,14 @@ class OpenAIResponses(Format):
         ),
         Rule("references name an item", "Missing required parameter: 'id'", "left out"),
         Rule("programs are whole", "Missing required parameter: 'fingerprint'", "left out"),
+        Rule("instructions are a text", "instructions: Invalid type", "those of a list become one", quoted=False),
         Rule("there is an input", "One of 'input' or 'previous_response_id'", "a turn of the user's is made up"),
         Rule("pieces stand on their side", "Invalid value: content type", "left out, or a note about it", quoted=False),
     )
 
     @property
     def hidden_names(self) -> tuple[str, ...]:
-        return tuple(sorted({place.name for place in PLACES}))
+        return tuple(sorted({handle_name(self.name), *(place.name for place in PLACES)}))
 
     # -- reading
 
@@ -86,7 +92,8 @@ class OpenAIResponses(Format):
 
     def outline(self, about: Survey, provider: str | None = None) -> Outline:
         hint = "Pass the list of items, or a text."
-        return outline_of_input(about, provider or self.provider, self.key, "instructions", _read_tools, hint)
+        take = partial(outline_of_input, about, provider or self.provider, self.key, "instructions", _read_tools, hint)
+        return take(text_of=_instructions)
 
     def reader(self, outline: Outline) -> Reader:
         return ItemReader(outline)
@@ -100,6 +107,18 @@ class OpenAIResponses(Format):
     def stream(self) -> ResponsesStream:
         return ResponsesStream()
 
+    # -- state that the server keeps
+
+    def kept(self, sent: Mapping[str, JSON], response: Mapping[str, JSON]) -> Kept | None:
+        """Not where the request asks for none, nor with a conversation, which anybody may append to."""
+        id_ = response.get("id")
+        if sent.get("store") is False or sent.get("conversation") is not None or response.get("store") is False:
+            return None
+        return Kept(id_, _KEPT_FOR) if isinstance(id_, str) and id_ else None
+
+    def continued(self, body: Mapping[str, JSON], id: str, new: list[JSON]) -> dict[str, JSON]:
+        return {**body, "previous_response_id": id, "input": new}
+
     # -- writing
 
     def write(self, entries: Sequence[Entry], *, model: str | None, read_blob: ReadBlob) -> Written:
@@ -110,19 +129,37 @@ class OpenAIResponses(Format):
             writer.add(item)
         settings = settings_of(entries, self.key)
         body: dict[str, JSON] = {name: value for name, value in settings.whole.items() if name not in _HANDLES}
+        if body.get("instructions") is not None:  # whoever wrote it there: it is none of the conversation's
+            del body["instructions"]
         body |= {"model": model} if model else {}
         if writer.instructions is not None:
             body["instructions"] = writer.instructions
         own = settings.own_tools
         are_own = isinstance(own, list) and all(type_of(tool) for tool in own)
-        tools = own if are_own else [_tool(function) for function in functions(settings.tools)]
+        names = ToolNames(NAMES)
+        declared = own if are_own else [_tool(function) for function in functions(settings.tools)]
+        tools = names.declare(declared, renamed_at(None, "function", "custom"))
         if tools:
             body["tools"] = tools
+        body = names.chosen(body, "tool_choice", "name")
         log = writer.finished()
         body["input"] = log or [{"role": "user", "content": CONTINUE}]
         if writer.is_text and len(log) == 1 and isinstance(log[0]["content"], str):
             body["input"] = log[0]["content"] or CONTINUE
-        return Written(log, body)
+        return Written(log, body, names.true)
+
+
+def _instructions(value: JSON, path: str) -> str:
+    """Instructions as a text; responses have them as a list of messages, too. Raises FormatError."""
+    if not isinstance(value, list):
+        return text_at(value, path, "Pass a text.")
+    texts: list[str] = []
+    for i, item in enumerate(value):
+        content = object_at(item, f"{path}[{i}]").get("content")
+        pieces = [{"type": "input_text", "text": content}] if isinstance(content, str) else content
+        for j, piece in enumerate(list_at(pieces, f"{path}[{i}].content")):
+            texts.append(text_at(mapping(piece).get("text"), f"{path}[{i}].content[{j}].text", "Pass a text."))
+    return "\n\n".join(texts)
 
 
 def _read_tools(tools: JSON) -> list[JSON]:
@@ -139,5 +176,4 @@ def _read_tools(tools: JSON) -> list[JSON]:
 def _tool(function: Function) -> dict[str, JSON]:
     described = {} if function.description is None else {"description": function.description}
     parameters = function.parameters if isinstance(function.parameters, dict) else dict(NO_PARAMETERS)
-    name = name_for(function.name)
-    return {"type": "function", "name": name, **described, "parameters": parameters, "strict": False}
+    return {"type": "function", "name": function.name, **described, "parameters": parameters, "strict": False}

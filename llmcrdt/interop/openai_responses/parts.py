@@ -6,8 +6,10 @@ from ...document.canonical import JSON
 from ...document.entry import Part, Role, ToolCall
 from ..hiding import Place, type_of
 from ..native import Native, mapping
+from ..tool_names import NameForm
 
 NATIVE = Native("openai-responses")
+NAMES = NameForm()
 ROLES: dict[str, Role] = {"user": "user", "system": "system", "developer": "system"}
 WORDS = {"function_call": "arguments", "custom_tool_call": "input"}
 RUN_BY_APP = ("computer_call", "local_shell_call", "shell_call", "apply_patch_call")

@@ -12,8 +12,8 @@ from ..format import ReadBlob
 from ..hiding import restore, type_of
 from ..native import mapping
 from ..pictures import is_attachment, note_of, picture_of
-from ..turns import CONTINUE, CallIds, name_for
-from .parts import INPUT, NATIVE, PIECES, PLACES, ROLES, RUN_BY_APP, WORDS, call_of, is_output, is_result
+from ..turns import CONTINUE, CallIds, is_generated
+from .parts import INPUT, NAMES, NATIVE, PIECES, PLACES, ROLES, RUN_BY_APP, WORDS, call_of, is_output, is_result
 
 _PIXEL = "data:image/png;base64," + (
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -41,6 +41,7 @@ class ItemWriter:
         self._ids = CallIds(r"[^\0]{1,64}")
         self._kinds: dict[tuple[EntryId, int], str] = {}
         self._taken: set[str] = set()
+        self._reasoned: set[str] = set()  # ids of the reasoning so far
         self._apart = apart  # answers whose reasoning may stand in one before, which is not shown
         self._lacks_reasoning = False  # whether the reasoning that the next items may belong to was left out
 
@@ -121,28 +122,34 @@ class ItemWriter:
     def _answer(self, entry: Entry) -> None:
         items = restore(self._made(entry), entry.hidden, PLACES)
         stripped = any(type_of(item) == "reasoning" and not _is_whole(item) for item in items)
-        kept = [item for item in items if item is not None and _is_whole(item)]
         self._lacks_reasoning = self._lacks_reasoning or entry.id in self._apart
-        for index, item in enumerate(kept):
+        kept: list[JSON] = []
+        for item in items:
+            if item is None or not _is_whole(item):
+                continue
             if type_of(item) == "reasoning":
-                self._lacks_reasoning = False
+                item = self._once(item)
+                self._lacks_reasoning = item is None or not isinstance(item.get("id"), str)
             elif stripped or self._lacks_reasoning:  # the server would miss the reasoning that belongs to it
-                kept[index] = {key: value for key, value in item.items() if key != "id"}
+                item = {key: value for key, value in item.items() if key != "id"}
+            kept += [] if item is None else [item]
         self._lacks_reasoning = self._lacks_reasoning or stripped
-        seen: set[str] = set()
-        for index, item in enumerate(kept):
-            if type_of(item) == "reasoning" and isinstance(item.get("id"), str):
-                again = item["id"] in self._taken | seen
-                seen.add(item["id"])
-                if again and not isinstance(item.get("encrypted_content"), str):
-                    kept[index] = None  # nothing would be left of it
-        kept = [item for item in kept if item is not None]
         while kept and type_of(kept[-1]) == "reasoning":
             kept.pop()
             self._lacks_reasoning = True
-        if kept and not self._items and entry.frame is not None and not entry.frame.assumed:
+        if kept and not self._items and is_generated(entry):
             self._put([{"role": "user", "content": CONTINUE}])
         self._put(kept)
+
+    def _once(self, reasoning: JSON) -> JSON:
+        """Reasoning without an id that stands before already; None where nothing would be left of it."""
+        id_ = reasoning.get("id")
+        if not isinstance(id_, str) or id_ not in self._reasoned | self._taken:
+            self._reasoned |= {id_} if isinstance(id_, str) else set()
+            return reasoning
+        if not isinstance(reasoning.get("encrypted_content"), str):
+            return None
+        return {key: value for key, value in reasoning.items() if key != "id"}
 
     def _made(self, entry: Entry) -> list[JSON]:
         """The items of an answer, as they were before what is hidden was cut out; None for what is not written."""
@@ -229,7 +236,7 @@ def _write_call(part: Part, kind: str, id_: str) -> JSON:
     if not isinstance(part, ToolCall):
         return {**mapping(NATIVE.block_of(part)), "call_id": id_}
     rest = mapping(NATIVE.rest_of(part).get("item"))
-    name = name_for(part.name, longest=128)
+    name = NAMES.of(part.name)
     return {**rest, "type": kind, "call_id": id_, "name": name, WORDS[kind]: part.arguments}
 
 
