@@ -85,11 +85,17 @@ class FieldReport:
         what = f"hidden field {self.name!r} of entry {self.entry}"
         if self.sent:
             return f"{what} is sent"
+        return f"{what} is not sent: {self.why}" + (f" (entry {self.by})" if self.by else "")
+
+    @property
+    def why(self) -> str:
+        """``reason`` in words; empty if it would go out."""
+        if self.sent:
+            return ""
         other = (
             self.reason if self.reason.isidentifier() else repr(self.reason)
         )  # a stranger's binding may say anything
-        why = _REASONS.get(self.reason, f"it is for another {other}")
-        return f"{what} is not sent: {why}" + (f" (entry {self.by})" if self.by else "")
+        return _REASONS.get(self.reason, f"it is for another {other}")
 
 
 @dataclass(frozen=True)
