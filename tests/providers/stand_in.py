@@ -73,7 +73,7 @@ class StandIn:
 
     path: ClassVar[str]
 
-    def __init__(self, *, keys: Iterable[str] = ("key-1",), salt: str = "") -> None:
+    def __init__(self, *, keys: Iterable[str] = ("key-1",), salt: str = "", listen: bool = True) -> None:
         self.keys = set(keys)
         self.accepted: list[JSON] = []
         self.refused: list[str] = []
@@ -84,21 +84,26 @@ class StandIn:
         self._count = 0
         self._lock = threading.Lock()
         self._stopping = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._server.daemon_threads = False
-        self._thread = threading.Thread(target=lambda: self._server.serve_forever(0.02), name="stand-in")
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler()) if listen else None
+        self._thread: threading.Thread | None = None
 
     @property
     def url(self) -> str:
+        assert self._server is not None
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def __enter__(self) -> Any:
+        server = self._server
+        assert server is not None
+        server.daemon_threads = False
+        self._thread = threading.Thread(target=lambda: server.serve_forever(0.02), name="stand-in")
         self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        assert self._server is not None and self._thread is not None
         self._stopping.set()
         self._server.shutdown()
         self._thread.join()
@@ -171,14 +176,11 @@ class StandIn:
 
         return Handler
 
-    def _serve(self, handler: BaseHTTPRequestHandler, body: JSON) -> None:
-        fault = self.faults.pop(0) if self.faults else None
-        key = handler.headers.get("x-api-key") or (handler.headers.get("authorization") or "").removeprefix("Bearer ")
+    def reply(self, body: JSON, key: str, fault: Fault | None) -> JSON:
+        """The answer to a request, whoever brought it. Raises Refusal."""
         try:
             if isinstance(fault, Refusal):
                 raise fault
-            if handler.path.split("?")[0] != self.path:
-                raise Refusal(404, f"Invalid URL (POST {handler.path})")
             if key not in self.keys:
                 raise Refusal(401, "invalid x-api-key", kind="authentication_error")
             self.check(body, key)
@@ -186,9 +188,35 @@ class StandIn:
             answer = self.answer(body, key, said)
         except Refusal as refusal:
             self.refused.append(refusal.message)
+            raise
+        self.accepted.append(body)
+        return answer
+
+    def stream(self, answer: JSON, fault: Fault | None) -> Iterator[bytes]:
+        """The body of a streamed response, an event at a time, up to its fault."""
+        at = fault.after if isinstance(fault, Cut | GiveUp | Hang) else None
+        for n, (name, event) in enumerate(self.events(answer)):
+            if n == at:
+                break
+            yield _event(name, json.dumps(event))
+        else:
+            if self.done is not None:
+                yield _event(None, self.done)
+            return
+        if isinstance(fault, GiveUp):
+            name, event = self.given_up(fault.message)
+            yield _event(name, json.dumps(event))
+
+    def _serve(self, handler: BaseHTTPRequestHandler, body: JSON) -> None:
+        fault = self.faults.pop(0) if self.faults else None
+        key = handler.headers.get("x-api-key") or (handler.headers.get("authorization") or "").removeprefix("Bearer ")
+        try:
+            if handler.path.split("?")[0] != self.path:
+                raise Refusal(404, f"Invalid URL (POST {handler.path})")
+            answer = self.reply(body, key, fault)
+        except Refusal as refusal:
             self._send(handler, refusal.status, self.error(refusal), refusal.headers)
             return
-        self.accepted.append(body)
         if body.get("stream"):
             self._stream(handler, answer, fault)
         elif isinstance(fault, Hang):
@@ -217,28 +245,13 @@ class StandIn:
         handler.send_header("content-type", "text/event-stream")
         handler.send_header("transfer-encoding", "chunked")
         handler.end_headers()
-        at = fault.after if isinstance(fault, Cut | GiveUp | Hang) else None
-        for n, (name, event) in enumerate(self.events(answer)):
-            if n == at:
-                break
-            self._event(handler, name, json.dumps(event))
-        else:
-            if self.done is not None:
-                self._event(handler, None, self.done)
-            handler.wfile.write(b"0\r\n\r\n")
-            return
-        if isinstance(fault, GiveUp):
-            name, event = self.given_up(fault.message)
-            self._event(handler, name, json.dumps(event))
-            handler.wfile.write(b"0\r\n\r\n")
-        elif isinstance(fault, Hang):
+        for piece in self.stream(answer, fault):
+            handler.wfile.write(f"{len(piece):x}\r\n".encode() + piece + b"\r\n")
+            handler.wfile.flush()
+        if isinstance(fault, Hang):
             self._hang(handler)
-
-    def _event(self, handler: BaseHTTPRequestHandler, name: str | None, data: str) -> None:
-        text = (f"event: {name}\n" if name else "") + f"data: {data}\n\n"
-        raw = text.encode()
-        handler.wfile.write(f"{len(raw):x}\r\n".encode() + raw + b"\r\n")
-        handler.wfile.flush()
+        elif not isinstance(fault, Cut):
+            handler.wfile.write(b"0\r\n\r\n")
 
     def _hang(self, handler: BaseHTTPRequestHandler) -> None:
         """Wait until the client has closed the connection."""
@@ -252,6 +265,10 @@ class StandIn:
             except OSError:
                 break
         self.left.set()
+
+
+def _event(name: str | None, data: str) -> bytes:
+    return ((f"event: {name}\n" if name else "") + f"data: {data}\n\n").encode()
 
 
 def canonical(value: JSON) -> str:
