@@ -11,9 +11,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
-_ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(_ROOT))
-sys.path.insert(0, str(_ROOT / "tests" / "sim"))
+sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "sim"))
 from sim_many import go_on, run_many, same_hashes
 
 
