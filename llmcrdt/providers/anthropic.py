@@ -42,7 +42,9 @@ class Anthropic(SDKProvider):
         return frozenset({*_NAMES, "json_schema", "stop"})
 
     def body(self, request: Mapping[str, JSON], settings: Settings, *, stream: bool) -> dict[str, JSON]:
-        made = {key: value for key, value in request.items() if settings.tools or key not in ("tools", "tool_choice")}
+        made = dict(request)
+        if not settings.tools and "tools" in made:
+            made["tool_choice"] = {"type": "none"}
         if self._thinking is not None:
             made.setdefault("thinking", dict(self._thinking))  # a request that must not think says so
         made |= {key: getattr(settings, name) for name, key in _NAMES.items() if getattr(settings, name) is not None}

@@ -19,8 +19,8 @@ from ..exceptions import InvalidContent
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What an answer shall be like. None, or empty: as the provider does it. ``tools`` False: no tools are offered,
-    whatever the conversation has."""
+    """What an answer shall be like. None, or empty: as the provider does it. ``tools`` False: none may be called. They
+    stay in the request all the same: signatures and the provider's cache hold on what it begins with."""
 
     max_tokens: int | None = None
     temperature: float | None = None

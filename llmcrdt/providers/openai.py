@@ -13,7 +13,6 @@ from .sdk import SDKProvider
 API = Literal["responses", "chat"]
 _COMMON = frozenset({"max_tokens", "temperature", "top_p", "json_schema", "top_logprobs"})
 _CHAT = _COMMON | {"presence_penalty", "frequency_penalty", "logit_bias", "seed", "stop"}
-_TOOL_MEMBERS = ("tools", "tool_choice", "parallel_tool_calls")
 
 
 class OpenAI(SDKProvider):
@@ -49,8 +48,10 @@ class OpenAI(SDKProvider):
         return _CHAT if self._chat else _COMMON
 
     def body(self, request: Mapping[str, JSON], settings: Settings, *, stream: bool) -> dict[str, JSON]:
-        kept = {key: value for key, value in request.items() if settings.tools or key not in _TOOL_MEMBERS}
+        kept = dict(request)
         own = self._chat_settings(settings) if self._chat else self._responses_settings(settings)
+        if not settings.tools and "tools" in kept:
+            own["tool_choice"] = "none"
         if stream:
             own["stream"] = True
             if self._chat:

@@ -109,9 +109,10 @@ def test_settings_stand_in_the_request_in_the_words_of_the_api(
     llmcrdt.generate(conv, ask(api), **options).result(60)
     (body,) = stand_ins[api].accepted
     assert (body["temperature"], body["top_p"], body["model"]) == (0.5, 0.9, "m-1")
-    assert "tools" not in body and json.dumps(schema) in json.dumps(body)
+    assert body["tools"] and "none" in json.dumps(body["tool_choice"]) and json.dumps(schema) in json.dumps(body)
     longest = {"openai-responses": "max_output_tokens"}.get(api, "max_tokens")
     assert body[longest] == 9
+    assert "tool_choice" not in ask(api).body({}, Settings(tools=False), stream=False)
     theirs = OpenAI("m-1", api="chat").body({}, Settings(max_tokens=9), stream=False)
     assert theirs == {"max_completion_tokens": 9}
 
