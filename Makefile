@@ -1,6 +1,6 @@
 # Everything lands in .venv; PYTHON=... picks the Python it is made with.
 .DEFAULT_GOAL := help
-.PHONY: help demo relay test peers check lint types arrows fmt dev soak logs power fuzz hostile kvsoak mutate docs bench clean
+.PHONY: help demo relay test peers check lint types arrows fmt dev soak logs power fuzz hostile hops kvsoak mutate docs bench clean
 .NOTPARALLEL:
 
 VENV := .venv/bin
@@ -70,6 +70,9 @@ kvsoak: dev ## Kill 200 writers of one KV cache, and harm 10,000 chunks (ARGS='-
 	$(VENV)/python tests/kvcache/kill_soak.py --kills 200 $(ARGS)
 	$(VENV)/python tests/kvcache/kill_soak.py --kills 40 --engine $(ARGS)
 	$(VENV)/python tests/engine/llama/damage_soak.py --chunks 10000 $(ARGS)
+
+hops: dev ## Run 10,000 conversations that hop between three stand-ins for providers (ARGS='--histories 1000 --seed 7')
+	$(VENV)/python tests/providers/hop_soak.py $(ARGS)
 
 bench: dev ## Run a benchmark (NAME=conversation, ARGS=...)
 	@sh scripts/bootstrap bench

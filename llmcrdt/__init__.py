@@ -55,6 +55,7 @@ _HOMES = {
     "generation.options": ("GenerationOptions",),
     "generation.events": ("Ended", "GenerationEvent", "GenerationStats", "Usage"),
     "generation.plan": ("Plan", "plan"),
+    "generation.provider_plan": ("ProviderPlan",),
     "generation.pinning": ("pin", "unpin"),
     "generation.prefetch": ("Prefetch", "prefetch"),
     "generation.cache_miss": ("CacheMiss",),
@@ -68,12 +69,14 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 _ALIASES = {"Warming": "Prefetch", "warm": "prefetch", "Why": "CacheMiss"}
 """Older names that go on working."""
 
-__all__ = ["__version__", "exceptions", *_HOME_OF, *_ALIASES]
+_MODULES = ("exceptions", "providers")
+
+__all__ = ["__version__", *_MODULES, *_HOME_OF, *_ALIASES]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "exceptions":
-        return import_module(".exceptions", __name__)
+    if name in _MODULES:
+        return import_module(f".{name}", __name__)
     now = _ALIASES.get(name, name)
     home = _HOME_OF.get(now)
     if home is None:

@@ -1,6 +1,7 @@
 """The names that ``llmcrdt`` offers, for type checkers and editors."""
 
 from . import exceptions as exceptions
+from . import providers as providers
 from .document.ask import Ask as Ask
 from .document.asks import AskStatus as AskStatus
 from .document.binding import FieldReport as FieldReport
@@ -57,6 +58,7 @@ from .generation.plan import Plan as Plan
 from .generation.plan import plan as plan
 from .generation.prefetch import Prefetch as Prefetch
 from .generation.prefetch import prefetch as prefetch
+from .generation.provider_plan import ProviderPlan as ProviderPlan
 from .repo.importer import Imported as Imported
 from .repo.importer import ImportProgress as ImportProgress
 from .repo.importer import NotImported as NotImported

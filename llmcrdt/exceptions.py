@@ -39,6 +39,10 @@ Each says what happened and, in ``hint``, what to do next. Catch the branch you 
     │   ├── ContextOverflow         the prompt is longer than the context (``needed``, ``available``)
     │   ├── DecodeFailed            llama.cpp refused a batch
     │   └── EngineClosed            used after close()
+    ├── ProviderError             a provider's API, or the way to it
+    │   ├── ProviderMissing         its SDK is not installed
+    │   ├── ProviderUnreachable     nobody answered, or the connection broke off
+    │   └── ProviderRefused         it answered with an error (``status``, ``code``, ``body``, ``retry_after``)
     └── FormatError               JSON or a conversation in another format that can't be read (also a ValueError)
         └── ResponseFailed          the provider gave up in the middle of its answer (``error``)
 """
@@ -220,6 +224,39 @@ class DecodeFailed(EngineError):
 
 class EngineClosed(EngineError):
     """An engine was used after ``close()``."""
+
+
+class ProviderError(LLMCRDTError):
+    """Something about a model that answers elsewhere."""
+
+
+class ProviderMissing(ProviderError):
+    """The SDK of a provider is not installed."""
+
+
+class ProviderUnreachable(ProviderError):
+    """Nobody answered, or the connection broke off; nobody knows whether the request was computed."""
+
+
+class ProviderRefused(ProviderError):
+    """The provider answered with an error. ``status``: of HTTP. ``code``: its word for it, or its type, else "".
+    ``body``: all that it said. ``retry_after``: so many seconds it asks to wait, None where it says nothing."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 0,
+        code: str = "",
+        body: object = None,
+        retry_after: float | None = None,
+        hint: str = "",
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+        self.code = code
+        self.body = body
+        self.retry_after = retry_after
 
 
 class FormatError(LLMCRDTError, ValueError):

@@ -1,15 +1,18 @@
-"""Commands that let a local model answer."""
+"""Commands that let a model answer, here or at a provider."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 
 import llmcrdt
+from llmcrdt import providers
 from llmcrdt.cli.safe import safe
 from llmcrdt.exceptions import SyncError
 
@@ -17,12 +20,12 @@ from .completion import complete_conversation, conversation_id
 from .options import (
     INTERRUPTED,
     Repos,
+    any_model,
     as_json,
     cache_dir,
     entry_json,
     find,
     max_tokens,
-    model_file,
     print_json,
     relay_token,
     temperature,
@@ -33,7 +36,7 @@ from .relays import what_to_do
 
 @click.command()
 @conversation_id
-@model_file
+@any_model
 @cache_dir
 @max_tokens
 @temperature
@@ -46,18 +49,17 @@ def generate(
     id: str,
     model: Path,
     cache: Path | None,
-    max_tokens: int,
-    temperature: float,
+    max_tokens: int | None,
+    temperature: float | None,
     seed: int | None,
     stop: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Let a local model answer, and print the answer as it comes. Ctrl-C stops it and keeps what was said."""
-    with repos() as repo, llmcrdt.LlamaEngine(model, cache=cache) as engine:
+    """Let a model answer, and print the answer as it comes. Ctrl-C stops it and keeps what was said."""
+    settings = chosen(max_tokens=max_tokens, temperature=temperature, seed=seed, stop=stop or None)
+    with repos() as repo, opened(model, cache) as engine:
         conversation = find(repo, id)
-        generation = llmcrdt.generate(
-            conversation, engine, max_tokens=max_tokens, temperature=temperature, seed=seed, stop=stop
-        )
+        generation = llmcrdt.generate(conversation, engine, **settings)
         interrupted = False
         try:
             for piece in generation:
@@ -71,20 +73,18 @@ def generate(
             print_json({**entry_json(entry), "stats": generation.stats})
         else:
             click.echo()
-            stats = generation.stats
-            click.echo(
-                f"{stats.get('reused', 0)} of {stats.get('total', 0)} prompt tokens reused,"
-                f" {stats.get('evaluated', 0)} evaluated, {stats.get('sampled', 0)} sampled ({stats.get('finish')})",
-                err=True,
-            )
-        engine.settled(30)
+            for line in generation.stats.get("left_out", []):
+                click.echo(f"llmcrdt: {safe(line)}", err=True)
+            click.echo(_counts(generation.stats), err=True)
+        if not isinstance(engine, providers.Provider):
+            engine.settled(30)
         if interrupted:
             sys.exit(INTERRUPTED)
 
 
 @click.command()
 @click.argument("id", required=False, shell_complete=complete_conversation)
-@model_file
+@any_model
 @cache_dir
 @click.option("--title", default="", help="title of a new conversation")
 @click.option("--system", help="the first thing that the model is told, in a new conversation")
@@ -104,17 +104,17 @@ def chat(
     relay: str | None,
     token: str | None,
     ca: Path | None,
-    max_tokens: int,
-    temperature: float,
+    max_tokens: int | None,
+    temperature: float | None,
 ) -> None:
-    """Talk with a local model in the conversation ID, or in a new one. /help lists what else can be typed."""
+    """Talk with a model in the conversation ID, or in a new one. /help lists what else can be typed."""
     from llmcrdt.cli.chat import Chat, typed_lines
 
-    answer = functools.partial(llmcrdt.generate, max_tokens=max_tokens, temperature=temperature)
+    answer = functools.partial(llmcrdt.generate, **chosen(max_tokens=max_tokens, temperature=temperature))
     with contextlib.ExitStack() as stack:
         repo = stack.enter_context(repos(create=id is None))
         conversation = find(repo, id) if id else None
-        engine = stack.enter_context(llmcrdt.LlamaEngine(model, cache=cache))
+        engine = stack.enter_context(opened(model, cache))
         link = stack.enter_context(repo.connect(relay, token, tls=ca)) if relay else None
 
         def begin(words: str) -> llmcrdt.Conversation:
@@ -125,7 +125,10 @@ def chat(
 
             return repo.create(title, fill=fill)
 
-        talk = Chat(conversation or begin, engine, answer)
+        def use(name: str) -> llmcrdt.Engine | providers.Provider:
+            return stack.enter_context(opened(Path(name), cache))
+
+        talk = Chat(conversation or begin, engine, answer, use)
         talk.run(typed_lines())
         if link is not None and talk.begun is not None:
             try:
@@ -134,3 +137,26 @@ def chat(
                 click.echo(f"llmcrdt: {safe(error.message)} {what_to_do(link, error)}", err=True)
         if id is None and talk.begun is not None:
             click.echo(f'Go on with "llmcrdt chat {talk.begun.id}".', err=True)
+
+
+@contextlib.contextmanager
+def opened(model: Path, cache: Path | None) -> Iterator[llmcrdt.Engine | providers.Provider]:
+    """The model that a command names: a file, or a provider's."""
+    if providers.is_named(model.as_posix()) and not model.exists():
+        yield providers.named(model.as_posix())
+        return
+    with llmcrdt.LlamaEngine(model, cache=cache) as engine:
+        yield engine
+
+
+def chosen(**settings: Any) -> dict[str, Any]:
+    """The settings that were given."""
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def _counts(stats: llmcrdt.GenerationStats) -> str:
+    evaluated = f" {stats['evaluated']} evaluated," if "evaluated" in stats else ""
+    return (
+        f"{stats.get('reused', 0)} of {stats.get('total', 0)} prompt tokens reused,{evaluated}"
+        f" {stats.get('sampled', 0)} sampled ({stats.get('finish')})"
+    )

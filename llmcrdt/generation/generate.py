@@ -13,14 +13,16 @@ from ..engine.base import Engine
 from ..exceptions import InvalidContent
 from ..ids import EntryId
 from ..prompt.tool_calls import ToolFormat
+from ..providers.base import Provider
 from .engine_answer import EngineAnswer
 from .generation import Generation
 from .options import UNSET, Busy, GenerationOptions
+from .provider_answer import ProviderAnswer
 
 
 def generate(
     conversation: Conversation,
-    engine: Engine,
+    engine: Engine | Provider,
     *,
     options: GenerationOptions | None = None,
     max_tokens: int = UNSET,
@@ -49,6 +51,7 @@ def generate(
 ) -> Generation:
     """Let a model answer; others see the answer grow. Returns at once, started.
 
+    ``engine``: a model that runs here, or one of ``llmcrdt.providers``, which takes the settings that its API has.
     ``options``: all settings as one value; keywords win over it. ``GenerationOptions`` says what is usual.
 
     ``busy``: what to do while this process generates in this conversation already. "enqueue": wait, then answer on the
@@ -96,9 +99,12 @@ def generate(
         token_log=token_log,
         ask=ask,
     )
+    if isinstance(engine, Provider):
+        return Generation(conversation, ProviderAnswer(conversation, engine, chosen), chosen.busy)
     if not callable(getattr(engine, "start", None)) or not hasattr(engine, "tokenizer"):
         raise InvalidContent(
-            f"generate needs an engine; this is {_kind(engine)}.", hint='Use llmcrdt.LlamaEngine("model.gguf").'
+            f"generate needs an engine or a provider; this is {_kind(engine)}.",
+            hint='Use llmcrdt.LlamaEngine("model.gguf"), or one of llmcrdt.providers.',
         )
     return Generation(conversation, EngineAnswer(conversation, engine, chosen), chosen.busy)
 

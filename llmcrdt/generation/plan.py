@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import overload
 
 from ..document.conversation import Conversation
 from ..document.entry import Entry
@@ -13,7 +14,9 @@ from ..engine.base import Engine, Mode
 from ..exceptions import LLMCRDTError
 from ..ids import EntryId
 from ..prompt.token_log import prompt_ids
+from ..providers.base import Provider
 from .cache_miss import CacheMiss, explain
+from .provider_plan import ProviderPlan, plan_request
 
 
 @dataclass(frozen=True)
@@ -34,14 +37,37 @@ class Plan:
     seconds: float | None = None
 
 
+@overload
 def plan(
     conversation: Conversation,
     engine: Engine,
     *,
     instead_of: Entry | EntryId | None = None,
     token_log: bool = True,
-) -> Plan:
-    """Predict what ``generate`` would evaluate, from token ids and chunk headers. Nothing is computed or written."""
+) -> Plan: ...
+
+
+@overload
+def plan(
+    conversation: Conversation,
+    engine: Provider,
+    *,
+    instead_of: Entry | EntryId | None = None,
+    token_log: bool = True,
+) -> ProviderPlan: ...
+
+
+def plan(
+    conversation: Conversation,
+    engine: Engine | Provider,
+    *,
+    instead_of: Entry | EntryId | None = None,
+    token_log: bool = True,
+) -> Plan | ProviderPlan:
+    """Predict what ``generate`` would evaluate, from token ids and chunk headers; of a provider (``llmcrdt.providers``)
+    what it would be sent, and what is left out. Nothing is computed, sent or written."""
+    if isinstance(engine, Provider):
+        return plan_request(conversation, engine, instead_of)
     _, entries, _ = basis(conversation, instead_of)
     prompt = prompt_ids(entries, engine.tokenizer, created_at=conversation.created_at, use_log=token_log)
     reuse = engine.plan(prompt.ids)

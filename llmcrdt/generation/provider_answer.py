@@ -1,0 +1,153 @@
+"""One answer of a provider: transcript -> a whole request -> the response -> the document."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+
+from ..document.canonical import JSON, parse_json
+from ..document.conversation import Conversation
+from ..document.entry import Entry
+from ..document.request import Request
+from ..exceptions import InvalidContent, ProviderError, ProviderRefused, ProviderUnreachable
+from ..providers.base import Exchange, Provider, Settings
+from .events import GenerationStats, ReasoningDelta, Report, TextDelta, ToolCallDelta, Usage
+from .options import GenerationOptions
+from .provider_plan import request_for
+
+_ONLY_HERE = ("min_p", "repeat_penalty", "repeat_last_n", "grammar")
+_AGAIN = (408, 409, 429, 500, 502, 503, 504, 529)
+"""Statuses after which the same request may be sent again: nothing was computed, or nothing of it is known."""
+_ATTEMPTS = 3
+_FIRST_WAIT, _LONGEST_WAIT = 0.5, 60.0  # seconds
+
+
+class ProviderAnswer:
+    """One answer of a model that runs elsewhere. Made for one ``Generation``, which calls ``compute`` on its thread."""
+
+    def __init__(self, conversation: Conversation, provider: Provider, options: GenerationOptions) -> None:
+        """Raises InvalidContent for options that the provider's API has none of."""
+        self._conversation, self._provider, self._options = conversation, provider, options
+        self._settings = settings_of(options, provider)
+        self._lock = threading.Lock()
+        self._exchange: Exchange | None = None
+        self._cancelled = threading.Event()
+        self._begun = time.monotonic()
+        self.stats: GenerationStats = {"attempts": 0}
+
+    @property
+    def name(self) -> str:
+        """The name of the model."""
+        return self._provider.model
+
+    def cancel(self) -> None:
+        """Stop; ``compute`` returns what was said. Any thread; harmless when it is over."""
+        with self._lock:
+            self._cancelled.set()
+            if self._exchange is not None:
+                self._exchange.cancel()
+
+    def compute(self, report: Report) -> Entry:
+        """Ask the provider, and write its answer into the document; ``report`` hears of it. Raises what goes wrong."""
+        while True:
+            request = request_for(self._conversation, self._provider, self._options.instead_of)
+            self.stats["left_out"] = [str(line) for line in request.left_out]
+            self.stats["attempts"] += 1
+            try:
+                entry = self._ask(request, report)
+            except ProviderError as error:
+                wait = self._wait_after(error)
+                if wait is None:
+                    raise
+                self._cancelled.wait(wait)
+                continue
+            self._note(entry, report)
+            return entry
+
+    def _wait_after(self, error: ProviderError) -> float | None:
+        """Seconds until the same request is sent again; None where that would be no use."""
+        attempts = self.stats["attempts"]
+        refused = isinstance(error, ProviderRefused) and error.status in _AGAIN
+        if attempts >= _ATTEMPTS or not (refused or isinstance(error, ProviderUnreachable)):
+            return None
+        asked = error.retry_after if isinstance(error, ProviderRefused) else None
+        wait = asked if asked is not None else _FIRST_WAIT * 2 ** (attempts - 1)
+        return wait if wait <= _LONGEST_WAIT else None
+
+    def _ask(self, request: Request, report: Report) -> Entry:
+        body = self._provider.body(request.body, self._settings, stream=False)
+        exchange = self._provider.exchange(body)
+        with self._lock:
+            self._exchange = exchange
+            if self._cancelled.is_set():
+                exchange.cancel()
+        response = exchange.read()
+        if exchange.cancelled:
+            return self._nothing(request, body)
+        entry = self._conversation.append_response(request, response, sent=body, author=self._options.author)
+        if entry.reasoning:
+            report(ReasoningDelta(entry.reasoning))
+        if entry.text:
+            report(TextDelta(entry.text))
+        for index, call in enumerate(entry.tool_calls):
+            report(ToolCallDelta(index, call.id, call.name, call.arguments))
+        return entry
+
+    def _nothing(self, request: Request, body: Mapping[str, JSON]) -> Entry:
+        """An answer that was stopped before it began."""
+        return self._conversation.stream(
+            "assistant",
+            frame=request.frame,
+            instead_of=request.instead_of,
+            model={"api": self._provider.api, "name": self._provider.model},
+            author=self._options.author or self._provider.model,
+            sent=dict(body),
+            renderer=request.renderer,
+        ).seal("stopped", usage={"finish": "cancelled"})
+
+    def _note(self, entry: Entry, report: Report) -> None:
+        tokens = self._provider.tokens(entry.usage)
+        finish = entry.usage.get("finish")
+        self.stats["seconds"] = time.monotonic() - self._begun
+        self.stats["finish"] = finish if isinstance(finish, str) else ""
+        if tokens.prompt is not None:
+            self.stats["total"] = tokens.prompt
+        if tokens.cached is not None:
+            self.stats["reused"] = tokens.cached
+        if tokens.output is not None:
+            self.stats["sampled"] = tokens.output
+        report(Usage(tokens.prompt, tokens.output, tokens.cached, entry.usage))
+
+
+def settings_of(options: GenerationOptions, provider: Provider) -> Settings:
+    """The options as settings of a provider. Raises InvalidContent for those that its API has none of."""
+    for name in _ONLY_HERE:
+        if name in options.given():
+            raise InvalidContent(f"The API {provider.api} has no {name}.", hint="Leave it out, or use an engine.")
+    if options.tools not in ("auto", "off"):
+        raise InvalidContent(
+            f"A provider reads tool calls by itself; tools={options.tools!r} is for an engine.",
+            hint='Use tools="off" to offer none.',
+        )
+    schema = parse_json(options.json_schema) if isinstance(options.json_schema, str) and options.json_schema else None
+    if isinstance(options.json_schema, Mapping):
+        schema = dict(options.json_schema)
+    if schema is not None and not isinstance(schema, dict):
+        raise InvalidContent("json_schema is no object.", hint="Pass a JSON Schema.")
+    settings = Settings(
+        max_tokens=options.max_tokens,
+        temperature=options.temperature,
+        top_k=options.top_k,
+        top_p=options.top_p,
+        presence_penalty=options.presence_penalty,
+        frequency_penalty=options.frequency_penalty,
+        logit_bias=options.logit_bias,
+        json_schema=schema,
+        top_logprobs=options.top_logprobs,
+        seed=options.seed,
+        stop=tuple(options.stop),
+        tools=options.tools != "off",
+    )
+    provider.check(settings)
+    return settings

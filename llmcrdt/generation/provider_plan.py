@@ -1,0 +1,81 @@
+"""What the next request to a provider is, before it is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..document.binding import FieldReport
+from ..document.canonical import JSON, exact_json
+from ..document.conversation import Conversation
+from ..document.entry import Entry
+from ..document.request import Request
+from ..ids import EntryId
+from ..interop.registry import format_of
+from ..providers.base import Provider
+
+
+@dataclass(frozen=True)
+class ProviderPlan:
+    """The next request to a provider. ``request``: all of it, with the report of every hidden field. ``total``: how
+    many messages (items, contents) its list has; ``reused`` of them, from the beginning, were in the last request to
+    this API and model as they are now, with the same instructions and tools: what the provider's cache may hold.
+    ``size``: characters of the request as JSON. ``str()`` says it in words."""
+
+    request: Request
+    total: int
+    reused: int
+    size: int
+
+    @property
+    def left_out(self) -> tuple[FieldReport, ...]:
+        """The hidden fields that do not go out, each with the reason."""
+        return self.request.left_out
+
+    def __str__(self) -> str:
+        counts = f"{self.total} messages, {self.size} characters; the first {self.reused} were sent before."
+        return "\n".join([counts, *map(str, self.left_out)])
+
+
+def request_for(conversation: Conversation, provider: Provider, instead_of: Entry | EntryId | None) -> Request:
+    """The next request to a provider."""
+    return conversation.messages(
+        provider.api, model=provider.model, provider=provider.name, account=provider.account, instead_of=instead_of
+    )
+
+
+def plan_request(
+    conversation: Conversation, provider: Provider, instead_of: Entry | EntryId | None = None
+) -> ProviderPlan:
+    """The plan of the next request. Nothing is sent or written."""
+    request = request_for(conversation, provider, instead_of)
+    now = _list(request.body, provider.api)
+    reused = 0
+    last = next((entry for entry in conversation.generations() if _is_of(entry, request, provider)), None)
+    if last is not None:
+        then = request_for(conversation, provider, last).body
+        if _beside(then, provider.api) == _beside(request.body, provider.api):
+            for before, after in zip(_list(then, provider.api), now, strict=False):
+                if exact_json(before) != exact_json(after):
+                    break
+                reused += 1
+    return ProviderPlan(request, len(now), reused, len(exact_json(request.body)))
+
+
+def _is_of(entry: Entry, request: Request, provider: Provider) -> bool:
+    """Whether an answer came from this API and model, also where that goes by a second name."""
+    if entry.model.get("api") != provider.api:
+        return False
+    bound = (field.binding.get("model") for field in entry.hidden.values() if not field.locked)
+    names = [entry.model.get("name"), *(name for names in bound if isinstance(names, list) for name in names)]
+    return provider.model in names
+
+
+def _list(body: Mapping[str, JSON], api: str) -> list[JSON]:
+    found = body.get(format_of(api).member)
+    return found if isinstance(found, list) else []
+
+
+def _beside(body: Mapping[str, JSON], api: str) -> str:
+    """What stands before the list: instructions and tools."""
+    return exact_json({key: value for key, value in body.items() if key != format_of(api).member})

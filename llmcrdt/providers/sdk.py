@@ -1,0 +1,111 @@
+"""Providers whose SDK is one of the two official ones here: they have the same clients and the same errors."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import abstractmethod
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any, ClassVar
+
+from ..document.canonical import JSON
+from ..exceptions import (
+    InvalidContent,
+    LLMCRDTError,
+    ProviderError,
+    ProviderMissing,
+    ProviderRefused,
+    ProviderUnreachable,
+)
+from .base import Exchange, Provider
+
+
+class SDKProvider(Provider):
+    """``client_options``: those of the SDK's client, such as ``api_key``, ``base_url``, ``timeout`` or
+    ``default_headers``; without a key it takes the one of the environment, ``key_variable``."""
+
+    extra: ClassVar[str]
+    """The extra of this package that installs the SDK, and the SDK's name."""
+    key_variable: ClassVar[str]
+
+    def __init__(
+        self, model: str, *, account: str | None, provider: str | None, client_options: Mapping[str, Any]
+    ) -> None:
+        if not isinstance(model, str) or not model:
+            raise InvalidContent(f"{model!r} is no name of a model.", hint="Pass the name that the provider gives it.")
+        self.model, self.account = model, account
+        self.name = provider or self.extra
+        self._options = dict(client_options)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.model!r}, api={self.api!r})"
+
+    def exchange(self, body: Mapping[str, JSON]) -> Exchange:
+        sdk = self._load()
+        return Exchange(lambda: self._send(sdk, dict(body)))
+
+    def _load(self) -> Any:
+        try:
+            return self._import()
+        except ModuleNotFoundError as error:
+            raise ProviderMissing(
+                f"{self.extra} can't be asked: {error}.", hint=f'Install its SDK: pip install "llmcrdt[{self.extra}]"'
+            ) from None
+
+    @abstractmethod
+    def _import(self) -> Any:
+        """The SDK's module."""
+
+    @abstractmethod
+    def _client(self, sdk: Any) -> Any:
+        """A client of the SDK, to be entered, which repeats nothing by itself."""
+
+    @abstractmethod
+    def _create(self, client: Any, body: dict[str, Any]) -> Any:
+        """The request as a streaming response of the SDK, to be entered."""
+
+    async def _send(self, sdk: Any, body: dict[str, Any]) -> AsyncGenerator[bytes]:
+        try:
+            client = self._client(sdk)
+        except Exception as error:  # each SDK has its own for a key that is nowhere
+            raise self._not_made(error) from error
+        async with client:
+            try:
+                async with self._create(client, body) as response:
+                    async for piece in response.iter_bytes():
+                        yield piece
+            except (LLMCRDTError, asyncio.CancelledError, GeneratorExit):
+                raise
+            except sdk.APIStatusError as error:
+                raise self._refused(error) from error
+            except TypeError as error:  # the SDK's, for a key that is nowhere, too
+                raise self._not_made(error) from error
+            except Exception as error:  # whatever the SDK's HTTP client raises when it can't connect, or breaks off
+                raise ProviderUnreachable(
+                    f"{self.name} did not answer: {type(error).__name__}: {error}", hint="Try again later."
+                ) from error
+
+    def _not_made(self, error: Exception) -> ProviderError:
+        return ProviderError(
+            f"The request to {self.name} could not be made: {error}.",
+            hint=f"Set ${self.key_variable}, or pass api_key=...",
+        )
+
+    def _refused(self, error: Any) -> ProviderRefused:
+        body: Mapping[str, Any] = error.body if isinstance(error.body, Mapping) else {}
+        nested = body.get("error")
+        inner = nested if isinstance(nested, Mapping) else body
+        said = {key: value for key in ("message", "code", "type") if isinstance(value := inner.get(key), str)}
+        return ProviderRefused(
+            f"{self.name} refused the request ({error.status_code}): {said.get('message', error.message)[:500]}",
+            status=error.status_code,
+            code=said.get("code") or said.get("type", ""),
+            body=error.body,
+            retry_after=_seconds(error.response.headers.get("retry-after")),
+        )
+
+
+def _seconds(header: str | None) -> float | None:
+    try:
+        return max(0.0, float(header)) if header else None
+    except ValueError:
+        return None

@@ -1,0 +1,24 @@
+"""Conversations that hop between three providers (``hops.py``): no signature refused, no context lost, every drop
+reported."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from .hops import run_history
+
+EACH = 25
+
+
+@pytest.mark.parametrize("block", range(12))
+def test_whatever_happens_between_no_provider_refuses_and_every_drop_is_told(block: int) -> None:
+    done: Counter[str] = Counter()
+    for seed in range(block * EACH, (block + 1) * EACH):
+        try:
+            done += run_history(seed)
+        except AssertionError as error:
+            error.add_note(f"seed {seed}")
+            raise
+    assert done["sent"] > 20 and done["left"] > 20 and done["failed"] > 0, done

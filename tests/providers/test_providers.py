@@ -1,0 +1,288 @@
+"""Answers of providers, through their real SDKs, from stand-ins over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import llmcrdt
+from llmcrdt import Ended, ReasoningDelta, TextDelta, ToolCallDelta, Usage
+from llmcrdt.document.frame import sent_hash
+from llmcrdt.exceptions import (
+    InvalidContent,
+    ProviderError,
+    ProviderMissing,
+    ProviderRefused,
+    ProviderUnreachable,
+)
+from llmcrdt.providers import Anthropic, OpenAI, Provider, Settings, is_named, named
+
+from ..waiting import eventually
+from .conftest import APIS, Ask
+from .stand_in import Hang, Refusal, Said, StandIn
+
+OpenRepo = Callable[..., llmcrdt.Repo]
+TOOLS = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}]
+SAID = Said("It is warm, 23 °C.", "Let me think.")
+OPAQUE = {
+    "openai-chat": ("openai-chat/reasoning_opaque",),
+    "openai-responses": ("openai-responses/reasoning",),
+    "anthropic": ("anthropic/thinking",),
+}
+every_api = pytest.mark.parametrize("api", APIS)
+
+
+@pytest.fixture
+def conv(open_repo: OpenRepo) -> llmcrdt.Conversation:
+    conversation = open_repo("laptop").create()
+    conversation.append("system", "Be brief.", tools=TOOLS)
+    conversation.append("user", "Is it warm in Rome?")
+    return conversation
+
+
+def roles(conv: llmcrdt.Conversation) -> list[str]:
+    return [entry.role for entry in conv.transcript()]
+
+
+@every_api
+def test_an_answer_is_in_the_document_with_all_that_came_with_it(
+    conv: llmcrdt.Conversation, stand_ins: dict[str, StandIn], ask: Ask, api: str
+) -> None:
+    stand_in = stand_ins[api]
+    stand_in.says = [SAID]
+    before = conv.transcript()
+    generation = llmcrdt.generate(conv, ask(api), max_tokens=50)
+    *deltas, usage, ended = generation.events()
+    entry = generation.result()
+    assert ended == Ended(entry, entry.usage["finish"])  # type: ignore[arg-type]
+    assert usage == Usage(
+        prompt_tokens=14 if api == "anthropic" else 10, output_tokens=5, cached_tokens=4, raw=entry.usage
+    )
+    assert "".join(e.text for e in deltas if isinstance(e, TextDelta)) == entry.text == "".join(generation) == SAID.text
+    if api != "openai-chat":  # which shows nobody what it thought
+        assert "".join(e.text for e in deltas if isinstance(e, ReasoningDelta)) == entry.reasoning == SAID.thinking
+    assert (entry.author, entry.model, entry.status) == ("m-1", {"api": api, "name": "m-1"}, "complete")
+    assert tuple(entry.hidden) == OPAQUE[api]
+    (sent,) = stand_in.accepted
+    assert entry.frame is not None and (entry.frame.hash, entry.frame.sent) == (before.hash, sent_hash(sent))
+    stats = generation.stats
+    assert (stats["attempts"], stats["left_out"], stats["finish"]) == (1, [], entry.usage["finish"])
+    assert conv.verify() == []
+
+
+@every_api
+def test_calls_their_results_and_what_was_thought_go_back(
+    conv: llmcrdt.Conversation, stand_ins: dict[str, StandIn], ask: Ask, api: str
+) -> None:
+    stand_in, provider = stand_ins[api], ask(api)
+    stand_in.says = [Said("", "Hm.", [("look", '{"at": 1}'), ("look", "{}")]), SAID, Said("Yes.", "Hm again.")]
+    generation = llmcrdt.generate(conv, provider)
+    calls = [event for event in generation.events() if isinstance(event, ToolCallDelta)]
+    entry = generation.result()
+    for index, call in enumerate(entry.tool_calls):
+        mine = [event for event in calls if event.index == index]
+        assert (mine[0].id, mine[0].name) == (call.id, call.name)
+        assert json.loads("".join(event.arguments for event in mine)) == json.loads(call.arguments)
+        conv.append("tool", f"a cat {index}", call=call)
+    assert llmcrdt.generate(conv, provider).result(60).text == SAID.text
+    conv.append("user", "Sure?")
+    plan = llmcrdt.plan(conv, provider)
+    assert plan.left_out == () and 0 < plan.reused < plan.total and "sent before" in str(plan)
+    assert llmcrdt.generate(conv, provider).result(60).text == "Yes."
+    assert stand_in.refused == [] and "a cat 0" in json.dumps(stand_in.accepted[-1])
+    opaque = stand_in.sign("x")[:4]
+    assert opaque and json.dumps(stand_in.accepted[-1]).count("Let me think") == (api != "openai-chat")
+
+
+@every_api
+def test_settings_stand_in_the_request_in_the_words_of_the_api(
+    conv: llmcrdt.Conversation, stand_ins: dict[str, StandIn], ask: Ask, api: str
+) -> None:
+    schema = {"type": "object", "properties": {"warm": {"type": "boolean"}}}
+    options: dict[str, Any] = {"max_tokens": 9, "temperature": 0.5, "top_p": 0.9, "json_schema": schema, "tools": "off"}
+    llmcrdt.generate(conv, ask(api), **options).result(60)
+    (body,) = stand_ins[api].accepted
+    assert (body["temperature"], body["top_p"], body["model"]) == (0.5, 0.9, "m-1")
+    assert body["tools"] and "none" in json.dumps(body["tool_choice"]) and json.dumps(schema) in json.dumps(body)
+    longest = {"openai-responses": "max_output_tokens"}.get(api, "max_tokens")
+    assert body[longest] == 9
+    assert "tool_choice" not in ask(api).body({}, Settings(tools=False), stream=False)
+    theirs = OpenAI("m-1", api="chat").body({}, Settings(max_tokens=9), stream=False)
+    assert theirs == {"max_completion_tokens": 9}
+
+
+@pytest.mark.parametrize(
+    ("api", "options"),
+    [
+        ("anthropic", {"seed": 1}), ("anthropic", {"logit_bias": {1: 2.0}}), ("openai-responses", {"stop": ["x"]}),
+        ("openai-chat", {"top_k": 5}), ("openai-chat", {"grammar": "root ::= x"}), ("anthropic", {"min_p": 0.1}),
+        ("openai-chat", {"tools": "hermes"}), ("openai-chat", {"json_schema": "[1]"}),
+        ("openai-chat", {"json_schema": "{"}),
+    ],
+)  # fmt: skip
+def test_a_setting_that_the_api_has_not_is_refused_at_once(
+    conv: llmcrdt.Conversation, stand_ins: dict[str, StandIn], ask: Ask, api: str, options: dict[str, Any]
+) -> None:
+    before = conv.version()
+    with pytest.raises(InvalidContent):
+        llmcrdt.generate(conv, ask(api), **options)
+    assert stand_ins[api].accepted == [] and conv.version() == before
+
+
+@every_api
+def test_what_another_provider_said_is_shown_and_not_its_signatures_which_come_back(
+    conv: llmcrdt.Conversation, stand_ins: dict[str, StandIn], ask: Ask, api: str
+) -> None:
+    other = "anthropic" if api != "anthropic" else "openai-responses"
+    stand_ins[api].says = [SAID, Said("Back.", "Hm.")]
+    llmcrdt.generate(conv, ask(api)).result(60)
+    conv.append("user", "And in Oslo?")
+    generation = llmcrdt.generate(conv, ask(other))
+    generation.result(60)
+    (left,) = generation.stats["left_out"]
+    assert OPAQUE[api][0] in left and "another provider" in left
+    assert SAID.text in json.dumps(stand_ins[other].accepted[-1], ensure_ascii=False)
+    conv.append("user", "And there?")
+    back = llmcrdt.generate(conv, ask(api))
+    back.result(60)
+    first = conv.transcript()[2].hidden[OPAQUE[api][0]].data.decode()
+    opaque = max(json.dumps(json.loads(first)).split('"'), key=len)
+    assert opaque in json.dumps(stand_ins[api].accepted[-1]) and len(opaque) > 40
+    assert all(other in line or "reasoning" in line or "thinking" in line for line in back.stats["left_out"])
+    assert [stand_in.refused for stand_in in stand_ins.values()] == [[], [], []]
+
+
+@every_api
+def test_a_refusal_is_told_and_writes_nothing(
+    conv: llmcrdt.Conversation, stand_ins: dict[str, StandIn], ask: Ask, api: str
+) -> None:
+    before = conv.version()
+    with pytest.raises(ProviderRefused, match=r"\(401\): invalid x-api-key") as caught:
+        llmcrdt.generate(conv, ask(api, api_key="key-2")).result(60)
+    assert caught.value.status == 401 and caught.value.code == "authentication_error" and caught.value.body
+    stand_ins[api].faults = [Refusal(400, "too long", code="context_length_exceeded")]
+    with pytest.raises(ProviderRefused, match="too long"):
+        llmcrdt.generate(conv, ask(api)).result(60)
+    assert conv.version() == before and len(stand_ins[api].refused) == 2
+
+
+@every_api
+@pytest.mark.parametrize("status", [429, 500, 529])
+def test_a_passing_failure_is_tried_again_and_said_once(
+    conv: llmcrdt.Conversation, stand_ins: dict[str, StandIn], ask: Ask, api: str, status: int
+) -> None:
+    again = Refusal(status, "later", headers=(("retry-after", "0.01"),))
+    stand_ins[api].faults = [again, again]
+    generation = llmcrdt.generate(conv, ask(api))
+    generation.result(60)
+    assert generation.stats["attempts"] == 3 and len(stand_ins[api].accepted) == 1
+    assert roles(conv) == ["system", "user", "assistant"]
+    stand_ins[api].faults = [again] * 3
+    conv.append("user", "And now?")
+    with pytest.raises(ProviderRefused, match="later"):
+        llmcrdt.generate(conv, ask(api)).result(60)
+    stand_ins[api].faults = [Refusal(status, "come tomorrow", headers=(("retry-after", "86400"),))]
+    with pytest.raises(ProviderRefused, match="come tomorrow"):
+        llmcrdt.generate(conv, ask(api)).result(60)
+    assert roles(conv) == ["system", "user", "assistant", "user"]
+
+
+@every_api
+def test_a_server_that_is_not_there_is_told(conv: llmcrdt.Conversation, api: str) -> None:
+    before = conv.version()
+    with pytest.raises(ProviderUnreachable, match="did not answer"):
+        llmcrdt.generate(conv, gone(api)).result(60)
+    assert conv.version() == before
+
+
+def gone(api: str) -> Provider:
+    """A provider at an address where nobody listens."""
+    if api == "anthropic":
+        return Anthropic("m-1", api_key="x", base_url="http://127.0.0.1:9")
+    return OpenAI(
+        "m-1", api="chat" if api == "openai-chat" else "responses", api_key="x", base_url="http://127.0.0.1:9"
+    )
+
+
+@every_api
+def test_a_cancelled_request_is_left_at_once_and_keeps_its_place(
+    conv: llmcrdt.Conversation, stand_ins: dict[str, StandIn], ask: Ask, api: str
+) -> None:
+    stand_ins[api].faults = [Hang(0)]
+
+    async def run() -> None:
+        generation = llmcrdt.generate(conv, ask(api))
+        task = asyncio.ensure_future(read(generation))
+        await asyncio.to_thread(eventually, lambda: stand_ins[api].accepted)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert (await generation).status == "stopped"
+
+    asyncio.run(run())
+    assert stand_ins[api].left.wait(60), "the connection is closed"
+    eventually(lambda: not [t for t in threading.enumerate() if t.name == "llmcrdt-generation"])
+    assert roles(conv) == ["system", "user", "assistant"] and conv.unsealed() == ()
+    conv.append("user", "And now?")
+    assert llmcrdt.generate(conv, ask(api)).result(60).status == "complete"
+    assert stand_ins[api].refused == []
+
+
+async def read(generation: llmcrdt.Generation) -> None:
+    async for _ in generation:
+        pass
+
+
+@every_api
+def test_without_a_key_it_says_which_one_is_missing(
+    conv: llmcrdt.Conversation, monkeypatch: pytest.MonkeyPatch, stand_ins: dict[str, StandIn], ask: Ask, api: str
+) -> None:
+    for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    provider = Anthropic("m-1") if api == "anthropic" else OpenAI("m-1")
+    with pytest.raises(ProviderError, match=r"\$(OPENAI|ANTHROPIC)_API_KEY"):
+        llmcrdt.generate(conv, provider).result(60)
+    monkeypatch.setenv("ANTHROPIC_API_KEY" if api == "anthropic" else "OPENAI_API_KEY", "key-1")
+    assert llmcrdt.generate(conv, ask(api, api_key=None)).result(60).status == "complete"
+
+
+@every_api
+def test_without_the_sdk_it_says_what_to_install(
+    conv: llmcrdt.Conversation, monkeypatch: pytest.MonkeyPatch, api: str
+) -> None:
+    name = "anthropic" if api == "anthropic" else "openai"
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ProviderMissing, match=rf"llmcrdt\[{name}\]"):
+        llmcrdt.generate(conv, gone(api)).result(60)
+
+
+def test_a_plan_says_what_goes_out_and_what_stays_here(conv: llmcrdt.Conversation, ask: Ask) -> None:
+    claude, gpt = ask("anthropic"), ask("openai-responses")
+    plan = llmcrdt.plan(conv, claude)
+    assert (plan.reused, plan.total, plan.left_out) == (0, 1, ())
+    llmcrdt.generate(conv, ask("anthropic", thinking={"type": "enabled", "budget_tokens": 1024})).result(60)
+    conv.append("user", "And in Oslo?")
+    plan = llmcrdt.plan(conv, claude)
+    assert (plan.reused, plan.total, plan.left_out) == (1, 3, ())
+    other = llmcrdt.plan(conv, gpt)
+    assert other.reused == 0 and [line.reason for line in other.left_out] == ["provider"]
+    assert "is not sent: it is for another provider" in str(other)
+    conv.append("system", "", tools=[])
+    assert llmcrdt.plan(conv, claude).reused == 0, "its cache begins with the tools"
+
+
+def test_names_of_models() -> None:
+    assert isinstance(named("anthropic/claude-1"), Anthropic) and named("openai-chat/a/b").model == "a/b"
+    assert (named("openai/gpt-1").api, named("openai-chat/gpt-1").api) == ("openai-responses", "openai-chat")
+    assert not any(map(is_named, ("model.gguf", "openai/", "mistral/x", "./openai/x.gguf", "")))
+    for odd in ("openai/", "model.gguf"):
+        with pytest.raises(InvalidContent, match="openai/NAME"):
+            named(odd)
+    for make in (lambda: OpenAI(""), lambda: OpenAI("m", api="assistants"), lambda: Anthropic(5)):  # type: ignore[arg-type]
+        with pytest.raises(InvalidContent):
+            make()
