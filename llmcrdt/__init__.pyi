@@ -6,6 +6,15 @@ from .document.binding import FieldReport as FieldReport
 from .document.binding import Target as Target
 from .document.blob import Blob as Blob
 from .document.conversation import Conversation as Conversation
+from .document.deltas import AnswerEnded as AnswerEnded
+from .document.deltas import AnswerFailed as AnswerFailed
+from .document.deltas import CallArguments as CallArguments
+from .document.deltas import CallBegun as CallBegun
+from .document.deltas import CallEnded as CallEnded
+from .document.deltas import Delta as Delta
+from .document.deltas import ReasoningDelta as ReasoningDelta
+from .document.deltas import TextDelta as TextDelta
+from .document.deltas import UsageDelta as UsageDelta
 from .document.entry import Config as Config
 from .document.entry import Entry as Entry
 from .document.entry import HiddenField as HiddenField
@@ -23,6 +32,7 @@ from .document.observers import Change as Change
 from .document.presence import Present as Present
 from .document.request import Request as Request
 from .document.stream import Stream as Stream
+from .document.streamed_response import StreamedResponse as StreamedResponse
 from .document.transcript import Elsewhere as Elsewhere
 from .document.transcript import Transcript as Transcript
 from .document.verify import Problem as Problem

@@ -43,6 +43,7 @@ Each says what happened and, in ``hint``, what to do next. Catch the branch you 
     │   ├── ProviderUnreachable     nobody answered, or the connection broke off
     │   └── ProviderRefused         it answered with an error (``status``, ``code``, ``body``, ``retry_after``)
     └── FormatError               JSON or a conversation in another format that can't be read (also a ValueError)
+        └── ResponseFailed          the provider gave up in the middle of its answer (``error``)
 """
 
 from __future__ import annotations
@@ -251,3 +252,12 @@ class ProviderRefused(ProviderError):
 
 class FormatError(LLMCRDTError, ValueError):
     """JSON, or a conversation in another format, that can't be read."""
+
+
+class ResponseFailed(FormatError):
+    """The provider gave up in the middle of its answer; what came before is kept, as a stopped entry. ``error``: all
+    that the provider said about it."""
+
+    def __init__(self, message: str, error: object = None) -> None:
+        super().__init__(f"The provider gave up: {message}", hint="Send the request again.")
+        self.error = error

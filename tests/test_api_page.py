@@ -47,11 +47,15 @@ def things(open_repo: OpenRepo) -> dict[str, object]:
     present = llmcrdt.Present(1, {})
     target, field = llmcrdt.Target("p"), llmcrdt.FieldReport(entry.id, "p/x")
     request = conversation.messages("openai-chat")
+    answer = conversation.stream_response(request, [])
     made = (repo, conversation, conversation.transcript(), entry, stream, present, claim, change, hidden, erased)
-    return {type(thing).__name__: thing for thing in (*made, target, field, request)}
+    return {type(thing).__name__: thing for thing in (*made, target, field, request, answer)}
 
 
-NAMES = "Repo Conversation Transcript Entry Stream Present ToolClaim Change Elsewhere Erased Target FieldReport Request"
+NAMES = (
+    "Repo Conversation Transcript Entry Stream Present ToolClaim Change Elsewhere Erased Target FieldReport Request"
+    " StreamedResponse"
+)
 
 
 @pytest.mark.parametrize("name", NAMES.split())

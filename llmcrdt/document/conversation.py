@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Literal
 
 from ..ids import DocumentId, EntryId, KeyId
@@ -20,8 +21,9 @@ from .frame import Frame
 from .observers import Change
 from .presence import Present
 from .reader import ConversationReader
-from .request import Request
+from .request import Request, check_request
 from .stream import Stream
+from .streamed_response import Piece, StreamedResponse
 from .transcript import Transcript
 from .verify import Problem
 from .writer import Content, EntryWriter, Hidden
@@ -209,6 +211,28 @@ class Conversation:
         one request are alternatives. Raises FormatError for what is no answer, and appends nothing.
         """
         return self._entries.append_response(request, response, sent=sent, sealed=sealed, author=author)
+
+    def stream_response(
+        self,
+        request: Request,
+        events: Iterable[Piece] | AsyncIterable[Piece],
+        *,
+        sent: JSON | bytes = None,
+        sealed: bool = False,
+        author: str | None = None,
+        interval: float | None = None,
+    ) -> StreamedResponse:
+        """Append a provider's answer to a request of ``messages`` while it streams in: others see text and reasoning
+        grow, and the sealed entry is the one that ``append_response`` makes of the whole answer.
+
+        ``events``: the response's body in pieces of bytes, cut anywhere, or its events as JSON objects; an iterable, or
+        an async one. It is read as the result is: iterate over it, or call its ``result()``. What ends early is sealed
+        as stopped. ``interval``: as of ``stream``; all else as of ``append_response``.
+        """
+        reader = self._core.host.formats.stream(check_request(request))
+        sent = request.body if sent is None else sent
+        begin = partial(self.stream, frame=request.frame, instead_of=request.instead_of, sent=sent, interval=interval)
+        return StreamedResponse(partial(begin, renderer=request.renderer), reader, events, sealed=sealed, author=author)
 
     def stream(
         self,

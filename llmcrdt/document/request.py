@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from ..exceptions import InvalidContent
 from ..ids import EntryId, FrameHash
 from .binding import FieldReport, Target
 from .canonical import JSON
+from .deltas import AnswerFailed, Delta
 from .entry import Entry, HiddenField, Part
 from .transcript import Transcript
 
@@ -45,6 +47,15 @@ class Request(Rendered):
         return tuple(line for line in self.report if not line.sent)
 
 
+def check_request(request: Request) -> Request:
+    """The request. Raises InvalidContent for what is none."""
+    if not isinstance(request, Request):
+        raise InvalidContent(
+            f"{type(request).__name__} is no request of conv.messages.", hint="Pass the whole request that it gave."
+        )
+    return request
+
+
 @dataclass(frozen=True)
 class Response:
     """The answer of a provider, as an entry holds it. ``model``, ``usage``: as it said; ``usage`` also says why it
@@ -55,6 +66,33 @@ class Response:
     model: Mapping[str, JSON]
     usage: Mapping[str, JSON]
     author: str
+
+
+class ResponseReader(Protocol):
+    """Reads a streamed answer to a request. ``ended``: whether it is whole. ``error``: that the provider gave up."""
+
+    @property
+    def ended(self) -> bool: ...
+
+    @property
+    def error(self) -> AnswerFailed | None: ...
+
+    def feed(self, piece: bytes | Mapping[str, JSON]) -> list[Delta]:
+        """What a piece of the response's body brings, or one event as JSON. Raises FormatError."""
+        ...
+
+    def close(self) -> list[Delta]:
+        """What the end of the body brings. Raises FormatError."""
+        ...
+
+    def named(self) -> tuple[Mapping[str, JSON], str]:
+        """The ``model`` and the ``author`` of the answer, as far as that was said."""
+        ...
+
+    def response(self) -> Response | None:
+        """The answer so far: of one that is not whole, what was complete, and the words that people can read. None
+        where there is none of it yet. Raises FormatError where what came is no answer."""
+        ...
 
 
 class Formats(Protocol):
@@ -76,4 +114,8 @@ class Formats(Protocol):
 
     def response(self, request: Request, answer: JSON | bytes) -> Response:
         """The answer to a request, as JSON or its text. Raises FormatError."""
+        ...
+
+    def stream(self, request: Request) -> ResponseReader:
+        """A reader of the streamed answer to a request."""
         ...

@@ -19,7 +19,7 @@ from .entry import ROLES, Config, Entry, HiddenField, Part, Role, Text, ToolCall
 from .entry_fields import field_digest, hidden_key, live_name, write_hidden, write_version
 from .frame import Frame, sent_hash
 from .head import Head, write_head
-from .request import Request
+from .request import Request, check_request
 from .transcript import Transcript
 
 Content = str | Part | Sequence[Part]
@@ -69,11 +69,7 @@ class EntryWriter:
         self, request: Request, response: JSON | bytes, *, sent: JSON | bytes, sealed: bool, author: str | None
     ) -> Entry:
         """Add a provider's answer to a request."""
-        if not isinstance(request, Request):
-            raise InvalidContent(
-                f"{type(request).__name__} is no request of conv.messages.",
-                hint="Pass the whole request that it gave.",
-            )
+        check_request(request)
         said = self._core.host.formats.response(request, response)
         return self.append(
             "assistant",

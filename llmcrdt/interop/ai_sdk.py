@@ -24,6 +24,7 @@ from .hiding import ANY, Place, hidden_fields, hide, restore, type_of
 from .json_input import bad, list_at, object_at, text_at
 from .native import Native, mapping
 from .pictures import is_attachment, note_of, picture_of
+from .streams.ai_sdk import UIMessageStream
 from .turns import CONTINUE, INSTRUCTIONS, CallIds, object_of, settings_of
 
 _NATIVE = Native("ai-sdk")
@@ -108,6 +109,9 @@ class AISDK(Format):
 
     def answer(self, response: Mapping[str, JSON]) -> Answer:
         return Answer([("", response)])
+
+    def stream(self) -> UIMessageStream:
+        return UIMessageStream()
 
     # -- writing
 

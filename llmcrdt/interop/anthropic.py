@@ -37,6 +37,7 @@ from .hiding import ANY, Place, hidden_fields, hide, restore, type_of
 from .json_input import bad, list_at, object_at, text_at
 from .native import Native, mapping
 from .pictures import is_attachment, note_of, picture_of
+from .streams.anthropic import AnthropicStream
 from .turns import (
     CONTINUE,
     INSTRUCTIONS,
@@ -186,6 +187,9 @@ class Anthropic(Format):
         told = ("model", "usage", "stop_reason")
         message = {key: value for key, value in response.items() if key not in told}
         return Answer([("", message)], *(response.get(key) for key in told))
+
+    def stream(self) -> AnthropicStream:
+        return AnthropicStream()
 
     # -- writing
 

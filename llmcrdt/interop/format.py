@@ -36,6 +36,7 @@ from ..document.entry import Config, Entry, HiddenField, Part, Role
 from ..exceptions import FormatError
 from .json_input import LIST, Member, bad, check_json, kind_of, list_at, members_of, object_at
 from .native import mapping
+from .streams.stream import ResponseStream
 
 SAMPLE = 64
 """So many items of a file are looked at to find its format."""
@@ -194,6 +195,10 @@ class Format(ABC):
     @abstractmethod
     def answer(self, response: Mapping[str, JSON]) -> Answer:
         """The answer that a whole response of the API holds. Raises FormatError."""
+
+    @abstractmethod
+    def stream(self) -> ResponseStream:
+        """A reader of one streamed answer of the API."""
 
     def target(self, *, provider: str | None = None, model: str | None = None, account: str | None = None) -> Target:
         """The place where a request in this format goes."""

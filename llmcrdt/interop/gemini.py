@@ -23,6 +23,7 @@ from .hiding import ANY, Place, hidden_fields, hide, restore
 from .json_input import bad, list_at, object_at, text_at
 from .native import Native, mapping
 from .pictures import is_attachment, note_of, picture_of
+from .streams.gemini import GeminiStream
 from .turns import CONTINUE, INSTRUCTIONS, Function, functions, name_for, object_of, settings_of, tools_config
 
 _NATIVE = Native("gemini")
@@ -123,6 +124,9 @@ class Gemini(Format):
         content = {"role": "model", **object_at(candidate.get("content"), "candidates[0].content")}
         model, usage = response.get("modelVersion"), response.get("usageMetadata")
         return Answer([("candidates[0].content", content)], model, usage, candidate.get("finishReason"))
+
+    def stream(self) -> GeminiStream:
+        return GeminiStream()
 
     # -- writing
 

@@ -23,6 +23,7 @@ from .hiding import ANY, Place, hidden_fields, hide, restore, type_of
 from .json_input import bad, list_at, object_at, text_at
 from .native import Native, mapping
 from .pictures import is_attachment, note_of, picture_of
+from .streams.interactions import InteractionsStream
 from .turns import (
     CONTINUE,
     INSTRUCTIONS,
@@ -115,6 +116,9 @@ class GeminiInteractions(Format):
         items = [(f"steps[{i}]", object_at(step, f"steps[{i}]")) for i, step in enumerate(steps)]
         asked = max((i for i, (_, step) in enumerate(items) if type_of(step) in _INPUT), default=-1)  # an echo
         return Answer(items[asked + 1 :], response.get("model"), response.get("usage"), response.get("status"))
+
+    def stream(self) -> InteractionsStream:
+        return InteractionsStream()
 
     # -- writing
 

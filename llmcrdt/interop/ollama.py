@@ -19,6 +19,7 @@ from .format import Answer, Draft, Format, Outline, ReadBlob, Reader, Rule, Surv
 from .json_input import bad, list_at, object_at, text_at
 from .native import Native, mapping
 from .pictures import is_attachment, note_of, picture_of
+from .streams.ollama import OllamaStream
 from .turns import functions, object_of, settings_of, tools_config
 
 _NATIVE = Native("ollama")
@@ -81,6 +82,9 @@ class Ollama(Format):
         message = object_at(response.get("message"), "message")
         usage = {key: response[key] for key in ("prompt_eval_count", "eval_count") if key in response}
         return Answer([("message", message)], response.get("model"), usage, response.get("done_reason"))
+
+    def stream(self) -> OllamaStream:
+        return OllamaStream()
 
     # -- writing
 

@@ -38,6 +38,7 @@ from .hiding import ANY, Place, hidden_fields, hide, restore
 from .json_input import bad, check_json, kind_of, list_at, members_of, object_at, parse, text_at
 from .native import has_native_key, is_native_type, mapping, without_native
 from .pictures import is_attachment, note_of, picture_of
+from .streams.chat import ChatStream
 
 __all__ = [
     "ChatFormat",
@@ -343,6 +344,9 @@ class ChatFormat(Format):
         message = object_at(choice.get("message"), "choices[0].message")
         finish = choice.get("finish_reason")
         return Answer([("choices[0].message", message)], response.get("model"), response.get("usage"), finish)
+
+    def stream(self) -> ChatStream:
+        return ChatStream([place.path[0] for place in self.places if len(place.path) == 1])
 
     def write(self, entries: Sequence[Entry], *, model: str | None, read_blob: ReadBlob) -> Written:
         messages = self.messages(entries, read_blob)

@@ -24,6 +24,7 @@ from .hiding import Place, hidden_fields, hide, restore, type_of
 from .json_input import bad, list_at, object_at, text_at
 from .native import Native, mapping
 from .pictures import is_attachment, note_of, picture_of
+from .streams.responses import ResponsesStream
 from .turns import CONTINUE, NO_PARAMETERS, CallIds, Function, functions, name_for, outline_of_input, settings_of
 
 _NATIVE = Native("openai-responses")
@@ -129,6 +130,9 @@ class OpenAIResponses(Format):
         items = [(f"output[{i}]", object_at(item, f"output[{i}]")) for i, item in enumerate(output)]
         finish = mapping(response.get("incomplete_details")).get("reason") or response.get("status")
         return Answer(items, response.get("model"), response.get("usage"), finish)
+
+    def stream(self) -> ResponsesStream:
+        return ResponsesStream()
 
     # -- writing
 

@@ -8,8 +8,9 @@ from dataclasses import replace
 from ..document.binding import Target
 from ..document.blob import Blob
 from ..document.canonical import JSON, exact_json
+from ..document.deltas import AnswerFailed
 from ..document.entry import Entry, HiddenField
-from ..document.request import Rendered, Request, Response
+from ..document.request import Rendered, Request, Response, ResponseReader
 from ..exceptions import FormatError
 from .export import export
 from .format import Answer, Draft, Format, Outline
@@ -64,18 +65,46 @@ class ProviderFormats:
             name: _bound(field, target, answered, {"frame": request.frame_hash} if name in draft.frame_bound else {})
             for name, field in draft.hidden.items()
         }
-        name = answered or target.model
         finish = {"finish": said.finish} if isinstance(said.finish, str) else {}
-        return Response(
-            draft.parts,
-            hidden,
-            {"api": form.name, **({"name": name} if name else {})},
-            {**mapping(said.usage), **finish},
-            name or target.provider,
-        )
+        model, author = _named(target, answered)
+        return Response(draft.parts, hidden, model, {**mapping(said.usage), **finish}, author)
+
+    def stream(self, request: Request) -> ResponseReader:
+        """A reader of the streamed answer to a request of these."""
+        return _RequestStream(self, request)
+
+
+class _RequestStream:
+    """A streamed answer to a request, as ``document.request.ResponseReader``."""
+
+    def __init__(self, formats: ProviderFormats, request: Request) -> None:
+        self._formats, self._request = formats, request
+        self._stream = format_of(request.target.api or "").stream()
+        self.feed, self.close = self._stream.feed, self._stream.close
+
+    @property
+    def ended(self) -> bool:
+        return self._stream.ended
+
+    @property
+    def error(self) -> AnswerFailed | None:
+        return self._stream.error
+
+    def named(self) -> tuple[Mapping[str, JSON], str]:
+        return _named(self._request.target, self._stream.model)
+
+    def response(self) -> Response | None:
+        said = self._stream.response()
+        return None if said is None else self._formats.response(self._request, said)
 
 
 FORMATS = ProviderFormats()
+
+
+def _named(target: Target, answered: str | None) -> tuple[Mapping[str, JSON], str]:
+    """What an entry says of whoever made it: the API and the model; the author."""
+    name = answered or target.model
+    return {"api": target.api, **({"name": name} if name else {})}, name or target.provider
 
 
 def _text(answer: str | bytes) -> str:

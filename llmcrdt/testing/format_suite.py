@@ -138,7 +138,7 @@ class FormatSuite:
             rng = random.Random(seed)
             _, value = rng.choice(self.values())
             for _ in range(rng.randrange(1, 4)):
-                value = _bent(value, rng)
+                value = bent(value, rng)
             try:
                 entries = stored(self.format.read(value))
             except FormatError as error:
@@ -181,7 +181,7 @@ class FormatSuite:
                 there = format_of(other)
                 said = export(there, entries, there.target(), now=NOW)
                 assert "OPAQUE" not in exact_json(said.body), (name, other)
-            more = [*entries, _said("assistant", "from elsewhere", 1), _said("user", "back again", 2)]
+            more = [*entries, said_by("assistant", "from elsewhere", 1), said_by("user", "back again", 2)]
             after = self.put(more, self.own_target(value))
             assert after.report[: len(before.report)] == before.report, name
             sent = opaque_values(entries)
@@ -269,7 +269,7 @@ def _id(rng: random.Random) -> EntryId:
     return EntryId(text_of(rng.randbytes(12)))
 
 
-def _said(role: Any, text: str, seed: int) -> Entry:
+def said_by(role: Any, text: str, seed: int) -> Entry:
     rng = random.Random(seed)
     return _entry(rng, role, (Text(text),))
 
@@ -332,14 +332,14 @@ def _random_entry(rng: random.Random, entries: Sequence[Entry]) -> Entry:
 _ENDS = ("message", "block")
 
 
-def _bent(value: Any, rng: random.Random) -> Any:
+def bent(value: Any, rng: random.Random) -> Any:
     """The value with something else at one place."""
     if isinstance(value, dict) and value and rng.random() < 0.9:
         key = rng.choice(sorted(value))
         if rng.random() < 0.15:
             return {name: inner for name, inner in value.items() if name != key}
-        return {**value, key: _bent(value[key], rng)}
+        return {**value, key: bent(value[key], rng)}
     if isinstance(value, list) and value and rng.random() < 0.9:
         at = rng.randrange(len(value))
-        return [*value[:at], _bent(value[at], rng), *value[at + 1 :]]
+        return [*value[:at], bent(value[at], rng), *value[at + 1 :]]
     return rng.choice((None, True, 5, "", "x", [], {}, [{}], {"type": "text"}, "user", "OPAQUE"))

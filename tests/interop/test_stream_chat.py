@@ -1,0 +1,58 @@
+"""Streamed answers of ``openai-chat``, ``openrouter`` and ``reasoning-content`` keep the contract of streams."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from llmcrdt.interop.format import Format
+from llmcrdt.interop.registry import format_of
+from llmcrdt.testing.stream_suite import StreamSuite
+
+sys.path.insert(0, str(Path(__file__).parent))
+import chat_request
+from chat_stream import VECTORS, answers, chunks
+
+
+class ChatStreams(StreamSuite):
+    """What the three share; ``api``: which one."""
+
+    api = ""
+
+    @property
+    def format(self) -> Format:
+        return format_of(self.api)
+
+    @property
+    def recorded(self) -> Path:
+        return VECTORS / self.api / "streams"
+
+    @property
+    def answers(self) -> Sequence[Any]:
+        return answers(self.api)
+
+    def events(self, answer: Any, rng: random.Random) -> list[Any]:
+        return chunks(answer, rng)
+
+    def problems(self, body: Any) -> list[str]:
+        return chat_request.problems(body)
+
+    def only_grows(self, event: Any) -> bool:
+        return any(
+            key in choice["delta"] for choice in event["choices"] for key in ("content", "reasoning", "tool_calls")
+        )
+
+
+class TestOpenAIChatStream(ChatStreams):
+    api = "openai-chat"
+
+
+class TestOpenRouterStream(ChatStreams):
+    api = "openrouter"
+
+
+class TestReasoningContentStream(ChatStreams):
+    api = "reasoning-content"
