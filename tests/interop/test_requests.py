@@ -270,3 +270,16 @@ def test_an_unknown_api_and_an_unfinished_entry_are_told_before_anything_is_sent
     conv.append("user", "Go on")
     with pytest.raises(NotSealed):
         conv.messages("openai-chat")
+
+
+def test_a_field_that_the_rules_of_the_api_leave_out_is_told(conv: llmcrdt.Conversation) -> None:
+    """Reasoning that nothing follows is refused, so it does not go out, though its binding holds."""
+    reasoning = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "OPAQUE"}
+    cut = {"id": "resp_1", "status": "incomplete", "model": "m-1", "output": [reasoning],
+           "incomplete_details": {"reason": "max_output_tokens"}}  # fmt: skip
+    entry = conv.append_response(conv.messages("openai-responses", model="m-1"), cut)
+    conv.append("user", "Go on.")
+    request = conv.messages("openai-responses", model="m-1")
+    assert "OPAQUE" not in exact_json(request.body)
+    (line,) = request.left_out
+    assert (line.entry, line.reason) == (entry.id, "unused") and "the rules of the API leave out" in str(line)
