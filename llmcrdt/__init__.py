@@ -55,8 +55,6 @@ _HOMES = {
         "Ended",
         "GenerationEvent",
         "GenerationStats",
-        "ReasoningDelta",
-        "TextDelta",
         "ToolCallDelta",
         "Usage",
     ),

@@ -45,8 +45,6 @@ from .generation.cache_miss import CacheMiss as CacheMiss
 from .generation.events import Ended as Ended
 from .generation.events import GenerationEvent as GenerationEvent
 from .generation.events import GenerationStats as GenerationStats
-from .generation.events import ReasoningDelta as ReasoningDelta
-from .generation.events import TextDelta as TextDelta
 from .generation.events import ToolCallDelta as ToolCallDelta
 from .generation.events import Usage as Usage
 from .generation.generate import generate as generate

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Literal
 
 from ..document.conversation import Conversation, core_of
+from ..document.deltas import ReasoningDelta, TextDelta
 from ..document.entry import Entry, Part
 from ..document.frame import Frame, sent_hash
 from ..document.stream import Stream
@@ -24,7 +25,7 @@ from ..prompt.messages import RENDERER, settings
 from ..prompt.token_log import TOKENS, Prompt, TokenLog, entry_ends, prompt_ids, token_field
 from ..prompt.tool_calls import TOOL_FORMATS, Piece, ToolFormat, tool_format
 from ..repo.kv_caches import forget_erased
-from .events import GenerationStats, ReasoningDelta, Report, TextDelta, ToolCallDelta, Usage
+from .events import GenerationStats, Report, ToolCallDelta, Usage
 from .options import DEFAULT_MAX_TOKENS, GenerationOptions, recorded
 from .plan import basis
 from .prefetch import attach

@@ -7,23 +7,10 @@ from dataclasses import dataclass, field
 from typing import TypedDict
 
 from ..document.canonical import JSON
+from ..document.deltas import ReasoningDelta, TextDelta
 from ..document.entry import Entry
 from ..engine.base import Mode
 from ..prompt.tool_calls import ToolFormat
-
-
-@dataclass(frozen=True)
-class TextDelta:
-    """More of the visible text."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class ReasoningDelta:
-    """More of the reasoning."""
-
-    text: str
 
 
 @dataclass(frozen=True)

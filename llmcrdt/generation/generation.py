@@ -14,8 +14,9 @@ from typing import Any, Protocol, TypeVar
 
 from ..at_exit import end_at_exit
 from ..document.conversation import Conversation, core_of
+from ..document.deltas import TextDelta
 from ..document.entry import Entry
-from .events import Ended, GenerationEvent, GenerationStats, Report, TextDelta
+from .events import Ended, GenerationEvent, GenerationStats, Report
 from .options import Busy
 
 
@@ -188,8 +189,7 @@ class Generation:
             turn = core.turn if self._busy != "branch" else nullcontext()
             with turn, core.host.presence().generating(self._answering.name):
                 self._entry = self._answering.compute(self._tell)
-            finish = self._entry.usage.get("finish")
-            self._tell(Ended(self._entry, finish if isinstance(finish, str) else ""))
+            self._tell(Ended(self._entry, self.stats.get("finish", "")))
         except BaseException as error:
             self._error = error
         finally:
