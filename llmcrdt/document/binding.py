@@ -62,14 +62,16 @@ _REASONS = {
     "frame": "the list before its entry is not the one that it holds on",
     "group": "its group is not complete",
     "refused": "its provider refused it",
+    "unused": "the rules of the API leave out what it belongs to",
 }
 
 
 @dataclass(frozen=True)
 class FieldReport:
     """One hidden field: whether it would go out, and why not. ``reason``: "" if it would; elsewhere, covered, missing,
-    replaced, added, locked, unreadable, version, expired, erased, frame, group; or the key of the binding that is for
-    another target, as provider or account. ``by``: the entry through which that is so, where there is one.
+    replaced, added, locked, unreadable, version, expired, erased, frame, group; of a request also unused; or the key of
+    the binding that is for another target, as provider or account. ``by``: the entry through which that is so, where
+    there is one.
 
     ``str()`` says it in words, without any value of the binding."""
 

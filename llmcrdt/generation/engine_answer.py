@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Literal
 
 from ..document.conversation import Conversation, core_of
-from ..document.deltas import CallArguments, CallBegun, CallEnded, ReasoningDelta, TextDelta
+from ..document.deltas import ReasoningDelta, TextDelta
 from ..document.entry import Entry, Part
 from ..document.frame import Frame, sent_hash
 from ..document.stream import Stream
@@ -25,7 +25,7 @@ from ..prompt.messages import RENDERER, settings
 from ..prompt.token_log import TOKENS, Prompt, TokenLog, entry_ends, prompt_ids, token_field
 from ..prompt.tool_calls import TOOL_FORMATS, Piece, ToolFormat, tool_format
 from ..repo.kv_caches import forget_erased
-from .events import GenerationStats, Report, Usage
+from .events import GenerationStats, Report, Usage, calls_told
 from .options import DEFAULT_MAX_TOKENS, GenerationOptions, recorded
 from .plan import basis
 from .prefetch import attach
@@ -215,9 +215,8 @@ class EngineAnswer:
         hidden = {TOKENS: token_field(log, self._engine.tokenizer, prompt.erased)}
         usage = {"prompt_tokens": len(prompt.ids), "sampled_tokens": len(sampled), "finish": finish}
         entry = stream.seal(status.get(finish, "complete"), parts=parts, hidden=hidden, usage=usage)
-        for index, call in enumerate(entry.tool_calls):
-            for delta in (CallBegun(index, call.id, call.name), CallArguments(index, call.arguments), CallEnded(index)):
-                report(delta)
+        for delta in calls_told(entry):
+            report(delta)
         report(Usage(len(prompt.ids), len(sampled), self.stats.get("reused"), usage))
         return entry
 

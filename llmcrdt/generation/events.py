@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypedDict
 
@@ -36,6 +36,12 @@ class Ended:
 GenerationEvent = TextDelta | ReasoningDelta | CallBegun | CallArguments | CallEnded | Usage | Ended
 """A report of a generation: deltas as those of a provider's stream (``document.deltas``), then ``Usage, Ended``. After
 an error nothing follows; reading raises it."""
+
+
+def calls_told(entry: Entry) -> Iterator[CallBegun | CallArguments | CallEnded]:
+    """The calls of an answer that is whole, as deltas."""
+    for index, call in enumerate(entry.tool_calls):
+        yield from (CallBegun(index, call.id, call.name), CallArguments(index, call.arguments), CallEnded(index))
 
 
 Report = Callable[..., None]

@@ -189,8 +189,7 @@ class Generation:
             turn = core.turn if self._busy != "branch" else nullcontext()
             with turn, core.host.presence().generating(self._answering.name):
                 self._entry = self._answering.compute(self._tell)
-            finish = self._entry.usage.get("finish")
-            self._tell(Ended(self._entry, finish if isinstance(finish, str) else ""))
+            self._tell(Ended(self._entry, self.stats.get("finish", "")))
         except BaseException as error:
             self._error = error
         finally:

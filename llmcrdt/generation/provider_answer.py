@@ -8,18 +8,18 @@ from collections.abc import Mapping
 
 from ..document.canonical import JSON, parse_json
 from ..document.conversation import Conversation
+from ..document.deltas import CallArguments, CallBegun, CallEnded, Delta, ReasoningDelta, TextDelta
 from ..document.entry import Entry
 from ..document.request import Request
-from ..exceptions import InvalidContent, ProviderError, ProviderRefused, ProviderUnreachable
+from ..exceptions import InvalidContent, LLMCRDTError, ProviderRefused, ProviderUnreachable, ResponseFailed
 from ..providers.base import Exchange, Provider, Settings
-from .events import GenerationStats, ReasoningDelta, Report, TextDelta, ToolCallDelta, Usage
+from .events import GenerationStats, Report, Usage, calls_told
 from .options import GenerationOptions
 from .provider_plan import request_for
 
 _ONLY_HERE = ("min_p", "repeat_penalty", "repeat_last_n", "grammar")
 _AGAIN = (408, 409, 429, 500, 502, 503, 504, 529)
 """Statuses after which the same request may be sent again: nothing was computed, or nothing of it is known."""
-_ATTEMPTS = 3
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 60.0  # seconds
 
 
@@ -33,6 +33,7 @@ class ProviderAnswer:
         self._lock = threading.Lock()
         self._exchange: Exchange | None = None
         self._cancelled = threading.Event()
+        self._said = False
         self._begun = time.monotonic()
         self.stats: GenerationStats = {"attempts": 0}
 
@@ -56,7 +57,7 @@ class ProviderAnswer:
             self.stats["attempts"] += 1
             try:
                 entry = self._ask(request, report)
-            except ProviderError as error:
+            except (ProviderRefused, ProviderUnreachable, ResponseFailed) as error:
                 wait = self._wait_after(error)
                 if wait is None:
                     raise
@@ -65,34 +66,67 @@ class ProviderAnswer:
             self._note(entry, report)
             return entry
 
-    def _wait_after(self, error: ProviderError) -> float | None:
-        """Seconds until the same request is sent again; None where that would be no use."""
+    def _wait_after(self, error: LLMCRDTError) -> float | None:
+        """Seconds until the same request is sent again; None where that would be no use, or something was said."""
         attempts = self.stats["attempts"]
-        refused = isinstance(error, ProviderRefused) and error.status in _AGAIN
-        if attempts >= _ATTEMPTS or not (refused or isinstance(error, ProviderUnreachable)):
+        if attempts >= self._provider.attempts or self._said:
             return None
-        asked = error.retry_after if isinstance(error, ProviderRefused) else None
+        asked = None
+        if isinstance(error, ProviderRefused):
+            if error.status not in _AGAIN:
+                return None
+            asked = error.retry_after
         wait = asked if asked is not None else _FIRST_WAIT * 2 ** (attempts - 1)
         return wait if wait <= _LONGEST_WAIT else None
 
     def _ask(self, request: Request, report: Report) -> Entry:
-        body = self._provider.body(request.body, self._settings, stream=False)
+        body = self._provider.body(request.body, self._settings, stream=self._provider.stream)
         exchange = self._provider.exchange(body)
         with self._lock:
             self._exchange = exchange
             if self._cancelled.is_set():
                 exchange.cancel()
+        ask = self._ask_stream if self._provider.stream else self._ask_whole
+        return ask(exchange, request, body, report) or self._nothing(request, body)
+
+    def _ask_stream(self, exchange: Exchange, request: Request, body: dict[str, JSON], report: Report) -> Entry | None:
+        """The answer as it comes; None where it was cancelled before it began."""
+        options = self._options
+        answer = self._conversation.stream_response(
+            request, exchange, sent=body, author=options.author, interval=options.interval
+        )
+        try:
+            for delta in answer:
+                self._tell(delta, report)
+        except ProviderUnreachable:
+            if answer.entry is None or answer.entry.status != "complete":  # else it broke off after the end
+                raise
+        return None if answer.entry is None and exchange.cancelled else answer.result()
+
+    def _tell(self, delta: Delta, report: Report) -> None:
+        if isinstance(delta, (TextDelta, ReasoningDelta, CallBegun, CallArguments, CallEnded)):
+            self._note_first()
+            report(delta)
+
+    def _ask_whole(self, exchange: Exchange, request: Request, body: dict[str, JSON], report: Report) -> Entry | None:
+        """The answer when it is whole; None where it was cancelled before."""
         response = exchange.read()
         if exchange.cancelled:
-            return self._nothing(request, body)
+            return None
         entry = self._conversation.append_response(request, response, sent=body, author=self._options.author)
+        self._note_first()
         if entry.reasoning:
             report(ReasoningDelta(entry.reasoning))
         if entry.text:
             report(TextDelta(entry.text))
-        for index, call in enumerate(entry.tool_calls):
-            report(ToolCallDelta(index, call.id, call.name, call.arguments))
+        for delta in calls_told(entry):
+            report(delta)
         return entry
+
+    def _note_first(self) -> None:
+        if not self._said:
+            self._said = True
+            self.stats["time_to_first_token"] = time.monotonic() - self._begun
 
     def _nothing(self, request: Request, body: Mapping[str, JSON]) -> Entry:
         """An answer that was stopped before it began."""
@@ -110,7 +144,7 @@ class ProviderAnswer:
         tokens = self._provider.tokens(entry.usage)
         finish = entry.usage.get("finish")
         self.stats["seconds"] = time.monotonic() - self._begun
-        self.stats["finish"] = finish if isinstance(finish, str) else ""
+        self.stats["finish"] = "cancelled" if entry.status == "stopped" else finish if isinstance(finish, str) else ""
         if tokens.prompt is not None:
             self.stats["total"] = tokens.prompt
         if tokens.cached is not None:

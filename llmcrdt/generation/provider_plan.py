@@ -10,6 +10,7 @@ from ..document.canonical import JSON, exact_json
 from ..document.conversation import Conversation
 from ..document.entry import Entry
 from ..document.request import Request
+from ..exceptions import FormatError
 from ..ids import EntryId
 from ..interop.registry import format_of
 from ..providers.base import Provider
@@ -50,16 +51,23 @@ def plan_request(
     """The plan of the next request. Nothing is sent or written."""
     request = request_for(conversation, provider, instead_of)
     now = _list(request.body, provider.api)
+    then = _last_sent(conversation, request, provider)
     reused = 0
-    last = next((entry for entry in conversation.generations() if _is_of(entry, request, provider)), None)
-    if last is not None:
-        then = request_for(conversation, provider, last).body
-        if _beside(then, provider.api) == _beside(request.body, provider.api):
-            for before, after in zip(_list(then, provider.api), now, strict=False):
-                if exact_json(before) != exact_json(after):
-                    break
-                reused += 1
+    if _beside(then, provider.api) == _beside(request.body, provider.api):
+        for before, after in zip(_list(then, provider.api), now, strict=False):
+            if exact_json(before) != exact_json(after):
+                break
+            reused += 1
     return ProviderPlan(request, len(now), reused, len(exact_json(request.body)))
+
+
+def _last_sent(conversation: Conversation, request: Request, provider: Provider) -> Mapping[str, JSON]:
+    """The body of the request that the latest answer of this model was computed on; empty where there is none."""
+    last = next((entry for entry in conversation.generations() if _is_of(entry, request, provider)), None)
+    try:
+        return request_for(conversation, provider, last).body if last is not None else {}
+    except FormatError:  # all that it was computed on was erased since
+        return {}
 
 
 def _is_of(entry: Entry, request: Request, provider: Provider) -> bool:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 from ..document.binding import FieldReport, Target, fields_of, report
 from ..document.canonical import JSON
-from ..document.entry import TOKENS, Entry
+from ..document.entry import TOKENS, Entry, HiddenField
 from ..document.summaries import with_summaries
 from ..ids import EntryId
 from .format import Format, ReadBlob
 from .handles import NOTHING, Handle, Held, handle_name, handle_of
+from .hiding import values_of
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,15 @@ def export(
         for line in report(entries, target, now)
     ]
     found = fields_of(lines, entries)
-    own = tuple(line for line in lines if line.name != TOKENS and not line.name.endswith("/handle"))
     outgoing = [replace(e, hidden=found.get(e.id, {})) if e.hidden else e for e in with_summaries(entries)]
     written = format.write(outgoing, model=target.model, read_blob=read_blob)
+    said = set(_texts([written.messages, written.body]))
+    unused = {(i, name) for i, fields in found.items() for name, field in fields.items() if _is_unused(field, said)}
+    own = tuple(
+        replace(line, reason="unused") if line.sent and (line.entry, line.name) in unused else line
+        for line in lines
+        if line.name != TOKENS and not line.name.endswith("/handle")
+    )
     made = Export(written.messages, written.body, own, written.tool_names, target)
     if since is None:
         return made
@@ -87,3 +94,22 @@ def _continued(format: Format, made: Export, since: EntryId, handle: Handle) -> 
 
 def _whole(format: Format, made: Export, why: str) -> Export:
     return replace(made, body=format.anew(made.body), whole_because=why)
+
+
+def _is_unused(field: HiddenField, said: Set[str]) -> bool:
+    """Whether the rules of the format left out a value of a field. ``said``: all the texts in the request."""
+    values = (max(_texts(value), key=len, default=None) for value in values_of(field))
+    return any(text is not None and text not in said for text in values)
+
+
+def _texts(value: JSON) -> Iterator[str]:
+    """The texts in a JSON value."""
+    waiting = [value]
+    while waiting:
+        found = waiting.pop()
+        if isinstance(found, str):
+            yield found
+        elif isinstance(found, Mapping):
+            waiting += found.values()
+        elif isinstance(found, list):
+            waiting += found

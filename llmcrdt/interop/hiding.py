@@ -72,7 +72,7 @@ def restore(
     so is what stands in such a place already: it goes out as a hidden field, or not at all."""
     out, _ = hide(blocks, [replace(place, accepts=lambda value: True) for place in places], kind_of)
     for name in sorted({place.name for place in places} & hidden.keys()):
-        for path, value in _values(hidden[name]):
+        for path, value in _placed(hidden[name]):
             index, inner = path[0], tuple(path[1:])
             if not isinstance(index, int) or not 0 <= index < len(out):
                 continue
@@ -88,8 +88,13 @@ def restore(
     return out
 
 
-def _values(field: HiddenField) -> Iterator[tuple[list[JSON], JSON]]:
-    """The values of a field that anybody may have written."""
+def values_of(field: HiddenField) -> list[JSON]:
+    """The values that a field holds."""
+    return [value for _, value in _placed(field)]
+
+
+def _placed(field: HiddenField) -> Iterator[tuple[list[JSON], JSON]]:
+    """The values of a field that anybody may have written, each with its place."""
     try:
         listed = parse_json(field.data.decode("utf-8"))
     except (InvalidContent, UnicodeDecodeError):

@@ -32,9 +32,18 @@ class Anthropic(SDKProvider):
         thinking: Mapping[str, JSON] | None = None,
         provider: str | None = None,
         account: str | None = None,
+        stream: bool = True,
+        attempts: int = 3,
         **client_options: Any,
     ) -> None:
-        super().__init__(model, account=account, provider=provider, client_options=client_options)
+        super().__init__(
+            model,
+            account=account,
+            provider=provider,
+            stream=stream,
+            attempts=attempts,
+            client_options=client_options,
+        )
         self._thinking = thinking
 
     @property

@@ -107,12 +107,15 @@ class Exchange:
 
 class Provider(ABC):
     """Whoever answers by one API. ``name``: as bindings name it. ``api``: the name of the API's format. ``model``: the
-    one that is asked. ``account``: whose fields are bound to it, where keys of several accounts are used."""
+    one that is asked. ``account``: whose fields are bound to it, where keys of several accounts are used. ``stream``:
+    whether answers are asked for as streams. ``attempts``: how often a request may be sent until it is answered."""
 
     name: str
     api: str
     model: str
-    account: str | None
+    account: str | None = None
+    stream: bool = True
+    attempts: int = 3
 
     @property
     @abstractmethod

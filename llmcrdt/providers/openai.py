@@ -35,11 +35,20 @@ class OpenAI(SDKProvider):
         format: str | None = None,
         provider: str | None = None,
         account: str | None = None,
+        stream: bool = True,
+        attempts: int = 3,
         **client_options: Any,
     ) -> None:
         if api not in ("responses", "chat"):
             raise InvalidContent(f"OpenAI has no API {api!r}.", hint='Pass api="responses" or api="chat".')
-        super().__init__(model, account=account, provider=provider, client_options=client_options)
+        super().__init__(
+            model,
+            account=account,
+            provider=provider,
+            stream=stream,
+            attempts=attempts,
+            client_options=client_options,
+        )
         self._chat = api == "chat"
         self.api = format or ("openai-chat" if self._chat else "openai-responses")
 

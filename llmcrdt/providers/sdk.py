@@ -20,7 +20,8 @@ from .base import Exchange, Provider
 
 
 class SDKProvider(Provider):
-    """``client_options``: those of the SDK's client, such as ``api_key``, ``base_url``, ``timeout`` or
+    """``stream``: whether answers come word by word. ``attempts``: how often a request may be sent until it is
+    answered. ``client_options``: those of the SDK's client, such as ``api_key``, ``base_url``, ``timeout`` or
     ``default_headers``; without a key it takes the one of the environment, ``key_variable``."""
 
     extra: ClassVar[str]
@@ -28,11 +29,20 @@ class SDKProvider(Provider):
     key_variable: ClassVar[str]
 
     def __init__(
-        self, model: str, *, account: str | None, provider: str | None, client_options: Mapping[str, Any]
+        self,
+        model: str,
+        *,
+        account: str | None,
+        provider: str | None,
+        stream: bool,
+        attempts: int,
+        client_options: Mapping[str, Any],
     ) -> None:
         if not isinstance(model, str) or not model:
             raise InvalidContent(f"{model!r} is no name of a model.", hint="Pass the name that the provider gives it.")
-        self.model, self.account = model, account
+        if not isinstance(attempts, int) or attempts < 1:
+            raise InvalidContent(f"attempts={attempts!r} sends nothing.", hint="Pass 1 or more.")
+        self.model, self.account, self.stream, self.attempts = model, account, stream, attempts
         self.name = provider or self.extra
         self._options = dict(client_options)
 

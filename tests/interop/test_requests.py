@@ -262,3 +262,16 @@ def test_instructions_of_a_response_are_a_text_in_a_request(tmp_path: Path) -> N
         body = conv.messages("openai-responses").body
         assert "instructions" not in body and body["temperature"] == 1
         assert body["input"][0] == {"role": "system", "content": "Mine."}
+
+
+def test_a_field_that_the_rules_of_the_api_leave_out_is_told(conv: llmcrdt.Conversation) -> None:
+    """Reasoning that nothing follows is refused, so it does not go out, though its binding holds."""
+    reasoning = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "OPAQUE"}
+    cut = {"id": "resp_1", "status": "incomplete", "model": "m-1", "output": [reasoning],
+           "incomplete_details": {"reason": "max_output_tokens"}}  # fmt: skip
+    entry = conv.append_response(conv.messages("openai-responses", model="m-1"), cut)
+    conv.append("user", "Go on.")
+    request = conv.messages("openai-responses", model="m-1")
+    assert "OPAQUE" not in exact_json(request.body)
+    (line,) = request.left_out
+    assert (line.entry, line.reason) == (entry.id, "unused") and "the rules of the API leave out" in str(line)

@@ -23,7 +23,8 @@ class Direct(Provider):
             self._real: Provider = Anthropic(model)
         else:
             self._real = OpenAI(model, api="chat" if isinstance(stand_in, ChatStandIn) else "responses", base_url="x")
-        self.name, self.api, self.model, self.account = self._real.name, self._real.api, model, None
+        self.name, self.api, self.model = self._real.name, self._real.api, model
+        self.attempts = 1
         self.fault: Fault | None = None
         self._stand_in, self._key = stand_in, key
 

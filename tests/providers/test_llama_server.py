@@ -15,7 +15,7 @@ import pytest
 
 import llmcrdt
 from llmcrdt import TextDelta, Usage
-from llmcrdt.exceptions import ProviderRefused
+from llmcrdt.exceptions import FormatError, ProviderRefused
 from llmcrdt.providers import OpenAI
 from llmcrdt.testing.models import write_model
 
@@ -57,9 +57,9 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def test_a_conversation_is_answered_turn_by_turn(url: str, open_repo: OpenRepo) -> None:
     conv = open_repo("laptop").create()
-    provider = OpenAI("tiny", api="chat", base_url=url, api_key="none")
     conv.append("system", "You are a guide.")
-    for turn in range(3):
+    for turn in range(4):
+        provider = OpenAI("tiny", api="chat", base_url=url, api_key="none", stream=turn % 2 == 0)
         conv.append("user", f"Where shall we go? {turn}")
         generation = llmcrdt.generate(conv, provider, max_tokens=12, temperature=0.5, seed=turn)
         *deltas, usage, _ = generation.events()
@@ -67,13 +67,17 @@ def test_a_conversation_is_answered_turn_by_turn(url: str, open_repo: OpenRepo) 
         assert "".join(event.text for event in deltas if isinstance(event, TextDelta)) == entry.text
         assert isinstance(usage, Usage) and entry.status == "complete" and entry.usage["finish"] in ("stop", "length")
         assert entry.model == {"api": "openai-chat", "name": "tiny"}
-    assert conv.verify() == [] and len(conv.transcript()) == 7
+    assert conv.verify() == [] and len(conv.transcript()) == 9
 
 
 def test_what_it_refuses_is_told(url: str, open_repo: OpenRepo) -> None:
+    """Of a stream it says nothing: the response is empty."""
     conv = open_repo("laptop").create()
     conv.append("user", "much " * 5000)
     before = conv.version()
     with pytest.raises(ProviderRefused, match="context") as caught:
+        llmcrdt.generate(conv, OpenAI("tiny", api="chat", base_url=url, api_key="none", stream=False)).result(60)
+    assert caught.value.status == 400
+    with pytest.raises(FormatError, match="before there was an answer"):
         llmcrdt.generate(conv, OpenAI("tiny", api="chat", base_url=url, api_key="none")).result(60)
-    assert caught.value.status == 400 and conv.version() == before
+    assert conv.version() == before

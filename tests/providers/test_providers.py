@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import llmcrdt
-from llmcrdt import Ended, ReasoningDelta, TextDelta, ToolCallDelta, Usage
+from llmcrdt import CallArguments, CallBegun, CallEnded, Ended, ReasoningDelta, TextDelta, Usage
 from llmcrdt.document.frame import sent_hash
 from llmcrdt.exceptions import (
     InvalidContent,
@@ -20,12 +20,13 @@ from llmcrdt.exceptions import (
     ProviderMissing,
     ProviderRefused,
     ProviderUnreachable,
+    ResponseFailed,
 )
 from llmcrdt.providers import Anthropic, OpenAI, Provider, Settings, is_named, named
 
 from ..waiting import eventually
 from .conftest import APIS, Ask
-from .stand_in import Hang, Refusal, Said, StandIn
+from .stand_in import Cut, GiveUp, Hang, Refusal, Said, StandIn
 
 OpenRepo = Callable[..., llmcrdt.Repo]
 TOOLS = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}]
@@ -36,6 +37,7 @@ OPAQUE = {
     "anthropic": ("anthropic/thinking",),
 }
 every_api = pytest.mark.parametrize("api", APIS)
+both_ways = pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
 
 
 @pytest.fixture
@@ -51,15 +53,17 @@ def roles(conv: llmcrdt.Conversation) -> list[str]:
 
 
 @every_api
+@both_ways
 def test_an_answer_is_in_the_document_with_all_that_came_with_it(
-    conv: llmcrdt.Conversation, stand_ins: dict[str, StandIn], ask: Ask, api: str
+    conv: llmcrdt.Conversation, stand_ins: dict[str, StandIn], ask: Ask, api: str, stream: bool
 ) -> None:
     stand_in = stand_ins[api]
     stand_in.says = [SAID]
     before = conv.transcript()
-    generation = llmcrdt.generate(conv, ask(api), max_tokens=50)
+    generation = llmcrdt.generate(conv, ask(api, stream=stream), max_tokens=50)
     *deltas, usage, ended = generation.events()
     entry = generation.result()
+    assert len(deltas) > 3 or not stream
     assert ended == Ended(entry, entry.usage["finish"])  # type: ignore[arg-type]
     assert usage == Usage(
         prompt_tokens=14 if api == "anthropic" else 10, output_tokens=5, cached_tokens=4, raw=entry.usage
@@ -77,18 +81,20 @@ def test_an_answer_is_in_the_document_with_all_that_came_with_it(
 
 
 @every_api
+@both_ways
 def test_calls_their_results_and_what_was_thought_go_back(
-    conv: llmcrdt.Conversation, stand_ins: dict[str, StandIn], ask: Ask, api: str
+    conv: llmcrdt.Conversation, stand_ins: dict[str, StandIn], ask: Ask, api: str, stream: bool
 ) -> None:
-    stand_in, provider = stand_ins[api], ask(api)
+    stand_in, provider = stand_ins[api], ask(api, stream=stream)
     stand_in.says = [Said("", "Hm.", [("look", '{"at": 1}'), ("look", "{}")]), SAID, Said("Yes.", "Hm again.")]
     generation = llmcrdt.generate(conv, provider)
-    calls = [event for event in generation.events() if isinstance(event, ToolCallDelta)]
+    calls = [event for event in generation.events() if isinstance(event, (CallBegun, CallArguments, CallEnded))]
     entry = generation.result()
     for index, call in enumerate(entry.tool_calls):
-        mine = [event for event in calls if event.index == index]
-        assert (mine[0].id, mine[0].name) == (call.id, call.name)
-        assert json.loads("".join(event.arguments for event in mine)) == json.loads(call.arguments)
+        mine = [event for event in calls if event.call == index]
+        assert mine[0] == CallBegun(index, call.id, call.name) and mine[-1] == CallEnded(index)
+        told = "".join(event.text for event in mine if isinstance(event, CallArguments))
+        assert json.loads(told) == json.loads(call.arguments)
         conv.append("tool", f"a cat {index}", call=call)
     assert llmcrdt.generate(conv, provider).result(60).text == SAID.text
     conv.append("user", "Sure?")
@@ -208,6 +214,71 @@ def gone(api: str) -> Provider:
     return OpenAI(
         "m-1", api="chat" if api == "openai-chat" else "responses", api_key="x", base_url="http://127.0.0.1:9"
     )
+
+
+LONG = Said("It is warm there in May, and there is much to see. " * 4, "Let me think.")
+
+
+@every_api
+def test_others_see_an_answer_grow_and_can_stop_it(
+    conv: llmcrdt.Conversation, stand_ins: dict[str, StandIn], ask: Ask, api: str, open_repo: OpenRepo
+) -> None:
+    stand_ins[api].says, stand_ins[api].faults = [LONG], [Hang(30)]
+    phone = open_repo("phone").join(conv.id)
+    generation = llmcrdt.generate(conv, ask(api), interval=0)
+
+    def seen() -> str:
+        phone.apply(conv.diff(since=phone.version()))
+        return "".join(entry.text for entry in phone.unsealed())
+
+    text = eventually(seen)
+    assert LONG.text.startswith(text)
+    generation.cancel()
+    entry = generation.result(60)
+    assert entry.status == "stopped" and LONG.text.startswith(entry.text) and generation.stats["finish"] == "cancelled"
+    assert stand_ins[api].left.wait(60)
+
+
+@every_api
+def test_a_stop_from_another_device_ends_it(
+    conv: llmcrdt.Conversation, stand_ins: dict[str, StandIn], ask: Ask, api: str, open_repo: OpenRepo
+) -> None:
+    stand_ins[api].says = [Said("So many words. " * 40_000)]
+    phone = open_repo("phone").join(conv.id)
+    generation = llmcrdt.generate(conv, ask(api), interval=0)
+    eventually(lambda: conv.transcript() if "time_to_first_token" in generation.stats else None)
+    phone.apply(conv.diff())
+    for entry in eventually(lambda: phone.apply(conv.diff()) or [e for e in phone.unsealed() if e.text]):
+        phone.stop(entry)
+    conv.apply(phone.diff())
+    entry = generation.result(60)
+    assert entry.status == "stopped" and 0 < len(entry.text) < 600_000
+
+
+@every_api
+@pytest.mark.parametrize("fault", [Cut, GiveUp])
+def test_an_answer_that_breaks_off_is_told_and_what_came_stays(
+    conv: llmcrdt.Conversation, stand_ins: dict[str, StandIn], ask: Ask, api: str, fault: type[Cut] | type[GiveUp]
+) -> None:
+    """At every event: either nothing came, and it is asked again, or what came is an entry, and the error is told."""
+    for after in range(0, 60, 7):
+        stand_ins[api].says, stand_ins[api].faults = [LONG, LONG], [fault(after)]
+        stand_ins[api].accepted.clear()
+        generation = llmcrdt.generate(conv, ask(api, attempts=2))
+        try:
+            entry = generation.result(60)
+        except (ProviderUnreachable, ResponseFailed):
+            (entry,) = conv.transcript()[-1:]
+            assert entry.status == "stopped" and LONG.text.startswith(entry.text)
+            assert len(stand_ins[api].accepted) == 1
+        else:
+            assert (entry.status, entry.text) == ("complete", LONG.text)
+        assert len(stand_ins[api].accepted) == generation.stats["attempts"]
+        assert conv.unsealed() == () and conv.verify() == []
+        conv.append("user", f"And now? {after}")
+    stand_ins[api].says = []
+    assert llmcrdt.generate(conv, ask(api)).result(60).status == "complete"
+    assert stand_ins[api].refused == []
 
 
 @every_api
