@@ -5,8 +5,7 @@ A field's binding says what it is valid for. These keys have a meaning of their 
 - ``provider``: where it is not there, what stands before the "/" in the field's name; a field without either goes
   nowhere.
 - ``expires``: seconds since 1970; from then on it does not hold.
-- ``frame``: the hash of the list before the entry (``transcript.hash``), for fields that hold on exactly that list,
-  and with the tools that counted there: a request says its tools before all else.
+- ``frame``: the hash of the list before the entry (``transcript.hash``), for fields that hold on exactly that list.
 - ``group``: fields with one text here go out all, or none. ``group_size``: how many they are.
 - ``version``: the hash of the version that the field belongs to; not needed where versions vouch for their fields.
 - ``erased``: entries that were erased before, as its author knew.
@@ -21,8 +20,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, S
 from dataclasses import dataclass, field, replace
 
 from ..ids import EntryId, FrameHash
-from .canonical import JSON, canonical_json
-from .entry import Config, Entry, HiddenField
+from .canonical import JSON
+from .entry import Entry, HiddenField
 from .frame import EMPTY_FRAME, Pin, extend_frame_hash
 from .summaries import summaries
 
@@ -106,14 +105,12 @@ class FieldReport:
 class Standing:
     """How an entry stands in what is sent. ``before``: the hash of the list before it. ``erased``: the entries of its
     frame that are erased, and were not when it was computed. ``summary``: one that its author had not seen and that
-    stands for a part of the list before. ``tools``: one that brings other tools than counted on that list.
-    ``parted_by``: the entry by which that list is no longer its frame."""
+    stands for a part of the list before. ``parted_by``: the entry by which that list is no longer its frame."""
 
     entry: Entry
     before: FrameHash
     erased: Collection[EntryId] = ()
     summary: EntryId | None = None
-    tools: EntryId | None = None
     parted_by: Callable[[], EntryId | None] = lambda: None
 
 
@@ -149,8 +146,8 @@ def _why_not(
         frame = entry.frame.hash
     if frame is not None and frame != standing.before:
         return "frame", standing.parted_by()
-    if frame is not None and (standing.summary or standing.tools):
-        return "frame", standing.summary or standing.tools
+    if frame is not None and standing.summary:
+        return "frame", standing.summary
     return "", None
 
 
@@ -214,54 +211,16 @@ def _standings(entries: Sequence[Entry], printed: Mapping[EntryId, Set[EntryId]]
     here = {entry.id: entry for entry in entries}
     gone = {entry.id for entry in entries if entry.status == "erased"}
     stands = [(min(at[i] for i in ids), at[summary], summary) for summary, ids in printed.items() if ids]
-    offers = _tool_offers(entries)
     found: list[Standing] = []
     before = EMPTY_FRAME
     for index, entry in enumerate(entries):
         if entry.hidden or entry.missing:
             summary = next((by for first, last, by in stands if first < index < last), None)
             erased = gone & {i for i, _ in _frame_pins(entry, here)} - _known(entry, here) if gone else ()
-            tools = _other_tools(offers, index)
-            found.append(Standing(entry, before, erased, summary, tools, _parted_by(entries, index, here)))
+            found.append(Standing(entry, before, erased, summary, _parted_by(entries, index, here)))
         if entry.hash is not None:
             before = extend_frame_hash(before, [(entry.id, entry.hash)])
     return found
-
-
-@dataclass(frozen=True)
-class _Offer:
-    """Tools that count from an entry on: its place, and what it offers as text, "" for none. The youngest counts,
-    wherever a merge has put it."""
-
-    index: int
-    age: tuple[int, EntryId]
-    text: str
-
-
-def _tool_offers(entries: Sequence[Entry]) -> list[_Offer]:
-    found: list[_Offer] = []
-    for index, entry in enumerate(entries):
-        if entry.role != "system" or not entry.sealed:
-            continue
-        for part in entry.parts:
-            if isinstance(part, Config) and isinstance(tools := part.values.get("tools"), list):
-                own = {key: value["tools"] for key, value in part.values.items() if _has_tools(value)}
-                text = canonical_json([tools, own]) if tools or any(own.values()) else ""
-                found.append(_Offer(index, (entry.lamport, entry.id), text))
-    return found
-
-
-def _has_tools(value: JSON) -> bool:
-    return isinstance(value, dict) and "tools" in value
-
-
-def _other_tools(offers: Sequence[_Offer], index: int) -> EntryId | None:
-    """The entry whose tools count now, if others counted on the list before this place."""
-    if not offers:
-        return None
-    now = max(offers, key=lambda offer: offer.age)
-    then = max((offer for offer in offers if offer.index < index), key=lambda offer: offer.age, default=None)
-    return now.age[1] if now.text != (then.text if then else "") else None
 
 
 def _frame_pins(entry: Entry, here: Mapping[EntryId, Entry]) -> list[Pin]:

@@ -229,29 +229,6 @@ def test_a_summary_ends_what_holds_on_the_list_before_it(open_repo: OpenRepo) ->
     assert why(here, signed(here, "d")) == ("", None)
 
 
-def test_other_tools_end_what_holds_on_the_list_before_it_until_the_same_count_again(open_repo: OpenRepo) -> None:
-    """A request says its tools before all else, so a provider that checks all that came before finds others there."""
-    here, there = two(open_repo)
-    look: dict[str, Any] = {"type": "function", "function": {"name": "look"}}
-    entry = signed(here, "a")
-    loose = here.append("assistant", "b", frame=here.transcript(), hidden={NAME: b"s"})
-    assert why(here, entry) == ("", None)
-    here.append("system", "Be brief.", tools=[])
-    assert why(here, entry) == ("", None), "there were none before"
-    other = here.append("system", "", tools=[look])
-    assert (why(here, entry), why(here, loose)) == (("frame", other.id), ("", None))
-    later = signed(here, "c")
-    assert why(here, later) == ("", None)
-    none = here.append("system", "", tools=[])
-    assert (why(here, entry), why(here, later)) == (("", None), ("frame", none.id))
-    here.append("system", "", tools=[look], anthropic={"tools": [{"name": "look", "strict": True}]})
-    assert why(here, later)[0] == "frame", "in the words of its own API they are others"
-    here.append("system", "", tools=[look])
-    assert (why(here, entry)[0], why(here, later)) == ("frame", ("", None))
-    there.apply(here.diff())
-    assert why(there, later) == ("", None)
-
-
 def test_a_group_goes_out_whole_or_not_at_all(open_repo: OpenRepo) -> None:
     here, _ = two(open_repo)
 

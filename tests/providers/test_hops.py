@@ -21,4 +21,4 @@ def test_whatever_happens_between_no_provider_refuses_and_every_drop_is_told(blo
         except AssertionError as error:
             error.add_note(f"seed {seed}")
             raise
-    assert done["sent"] > 20 and done["left"] > 20 and done["failed"] > 0, done
+    assert done["sent"] > 10 and done["left"] > 20 and done["failed"] > 0, done
