@@ -20,13 +20,14 @@ from format_mutations import FORMAT_MUTATIONS
 from hidden_mutations import HIDDEN_MUTATIONS
 from mutations import MUTATIONS, Mutation
 from relay_mutations import RELAY_MUTATIONS
+from stream_mutations import STREAM_MUTATIONS
 
 _ROOT = Path(__file__).resolve().parents[1]
 _PAGE = _ROOT / "docs" / "semantics.md"
 _BEGIN, _END = "<!-- mutations: written by scripts/mutate.py --table -->\n", "<!-- end of mutations -->"
 _PACKAGES = ("llmcrdt", "sync_server")
 _NEEDED = (*_PACKAGES, "tests", "pyproject.toml")
-EVERY = (*MUTATIONS, *HIDDEN_MUTATIONS, *FORMAT_MUTATIONS, *RELAY_MUTATIONS)
+EVERY = (*MUTATIONS, *HIDDEN_MUTATIONS, *FORMAT_MUTATIONS, *STREAM_MUTATIONS, *RELAY_MUTATIONS)
 
 
 def table() -> str:

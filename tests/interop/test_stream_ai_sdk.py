@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import random
+import shutil
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from llmcrdt.document.canonical import exact_json
 from llmcrdt.interop.format import Format
@@ -18,6 +23,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 import ui_messages
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "interop" / "ai-sdk"
+PEERS = Path(__file__).parents[1] / "peers"
+NODE = shutil.which("node")
 PLAIN = ("file", "source-url", "source-document")
 ENDS = {
     "input-available": (), "output-available": ("output", "preliminary"), "output-error": ("errorText",),
@@ -141,3 +148,26 @@ class TestUIMessageStream(StreamSuite):
             rng, message = random.Random(seed), several[seed % len(several)]
             stream, _ = self.read(pieces_of(self.encoded(chunks_of(message, rng), rng), rng))
             assert exact_json(stream.response()) == exact_json(message)
+
+
+@pytest.mark.skipif(
+    NODE is None or not (PEERS / "node_modules" / "ai").is_dir(),
+    reason="Node or the AI SDK is missing: run make peers",
+)
+def test_the_ai_sdk_itself_makes_the_same_messages() -> None:
+    assert NODE
+    suite = TestUIMessageStream()
+    streams = [chunks_of(message, random.Random(seed)) for seed in range(4) for message in messages()]
+    for path in sorted(suite.recorded.glob("*.sse")):
+        parts = path.read_text("utf-8").split("\n\n")
+        streams.append([json.loads(part[6:]) for part in parts if part.startswith("data: {")])
+    given = [[chunk for chunk in stream if isinstance(chunk, dict)] for stream in streams]
+    command, text = [NODE, "ui_stream.mjs"], exact_json(given).replace("1e400", "1e40")  # JavaScript has no such number
+    done = subprocess.run(command, input=text, cwd=PEERS, capture_output=True, text=True, check=True, timeout=120)
+    compared = 0
+    for stream, theirs in zip(json.loads(text), json.loads(done.stdout, parse_int=float), strict=True):
+        ours, _ = suite.read(stream)
+        if ours.ended:
+            assert {"id": "", **json.loads(exact_json(ours.response()), parse_int=float)} == theirs
+            compared += 1
+    assert compared > 30

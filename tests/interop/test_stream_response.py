@@ -169,6 +169,17 @@ def test_what_the_source_raises_is_raised_and_what_came_is_kept(
     assert conv.transcript()[-1].id == answer.entry.id
 
 
+def test_an_error_after_a_whole_answer_leaves_it_complete(conv: llmcrdt.Conversation) -> None:
+    def pieces() -> Iterator[bytes]:
+        yield recorded(RECORDED)
+        raise Broken("reset")
+
+    answer = conv.stream_response(conv.messages("anthropic"), pieces())
+    with pytest.raises(Broken):
+        answer.result()
+    assert answer.entry is not None and answer.entry.status == "complete" and len(answer.entry.tool_calls) == 3
+
+
 def test_a_reader_that_goes_away_leaves_a_stopped_entry(conv: llmcrdt.Conversation) -> None:
     for way in ("break", "close", "with"):
         answer = conv.stream_response(conv.messages("anthropic"), [recorded(RECORDED)])
@@ -269,6 +280,13 @@ def test_async_sources_are_read_by_async_readers(conv: llmcrdt.Conversation) -> 
                 if isinstance(delta, TextDelta):
                     break
         assert left.entry is not None and (left.entry.status, left.entry.text) == ("stopped", "I look ")
+        left = conv.stream_response(conv.messages("anthropic"), pieces())
+        async for delta in left:  # without a with block: it ends when the event loop gets to it
+            if isinstance(delta, TextDelta):
+                break
+        for _ in range(9):
+            await asyncio.sleep(0)
+        assert left.entry is not None and (left.entry.status, left.entry.text) == ("stopped", "I look ")
         waiting = conv.stream_response(conv.messages("anthropic"), never())
         task = asyncio.ensure_future(read(waiting))
         while waiting.stream is None:
@@ -319,13 +337,17 @@ def test_where_nothing_came_nothing_is_appended_and_that_is_told(conv: llmcrdt.C
     assert conv.version() == before
 
 
-def test_what_is_no_request_and_what_is_no_source_is_told(conv: llmcrdt.Conversation) -> None:
+def test_what_is_no_request_and_what_is_no_source_is_told(conv: llmcrdt.Conversation, open_repo: OpenRepo) -> None:
     request, bad = conv.messages("anthropic"), conv.messages("anthropic").body
     before, anything = conv.version(), (lambda value: value)
     with pytest.raises(InvalidContent):
         conv.stream_response(anything(bad), [])
     with pytest.raises(InvalidContent):
         conv.stream_response(request, anything(5)).result()
+    other = open_repo("other").create()
+    other.append("user", "Hello")
+    with pytest.raises(InvalidContent):
+        conv.stream_response(other.messages("anthropic"), [recorded(RECORDED)]).result()
 
     async def nothing() -> AsyncIterator[bytes]:
         yield b""
