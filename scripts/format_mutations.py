@@ -203,8 +203,8 @@ FORMAT_MUTATIONS = (
         _DELTAS + "test_nothing_goes_on_from_what_would_be_sent_otherwise_now",
     ),
     Mutation(
-        "D", "what was refused goes out again", "llmcrdt.interop.export:export",
-        "line.sent and (line.entry, line.name) in refused", "False",
+        "D", "what was refused goes out again", "document.binding:report",
+        "line.sent and (entry.id, name) in refused", "False",
         _FAILURES + "test_a_field_that_was_refused_is_left_out_and_told",
     ),
     Mutation(

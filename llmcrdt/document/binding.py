@@ -68,9 +68,9 @@ _REASONS = {
 @dataclass(frozen=True)
 class FieldReport:
     """One hidden field: whether it would go out, and why not. ``reason``: "" if it would; elsewhere, covered, missing,
-    replaced, added, locked, unreadable, version, expired, erased, frame, group; of a request also unused; or the key of
-    the binding that is for another target, as provider or account. ``by``: the entry through which that is so, where
-    there is one.
+    replaced, added, locked, unreadable, version, expired, erased, frame, group; of a request also unused and refused; or
+    the key of the binding that is for another target, as provider or account. ``by``: the entry through which that is
+    so, where there is one.
 
     ``str()`` says it in words, without any value of the binding."""
 
@@ -164,10 +164,14 @@ def _is_text(value: JSON) -> bool:
 
 
 def report(
-    entries: Sequence[Entry], target: Target, now: float, elsewhere: Sequence[tuple[Entry, EntryId]] = ()
+    entries: Sequence[Entry],
+    target: Target,
+    now: float,
+    elsewhere: Sequence[tuple[Entry, EntryId]] = (),
+    refused: Collection[tuple[EntryId, str]] = (),
 ) -> tuple[FieldReport, ...]:
     """Every hidden field of ``entries``, a whole transcript in order, and then of those that are elsewhere, each of
-    them with the entry that hides it."""
+    them with the entry that hides it. ``refused``: those, by entry and name, that the target would not take."""
     printed = summaries(entries)
     covered = {i: summary for summary, ids in printed.items() for i in ids}
     made: list[FieldReport] = []
@@ -176,7 +180,8 @@ def report(
     def add(entry: Entry, judge: Callable[[str, HiddenField], FieldReport]) -> None:
         for name in sorted({*entry.hidden, *entry.missing}):
             found = entry.hidden.get(name)
-            made.append(judge(name, found) if found else FieldReport(entry.id, name, "missing"))
+            line = judge(name, found) if found else FieldReport(entry.id, name, "missing")
+            made.append(replace(line, reason="refused") if line.sent and (entry.id, name) in refused else line)
             bound.append(found)
 
     for standing in _standings(entries, printed):

@@ -36,8 +36,9 @@ class Request(Rendered):
     """Made by ``conversation.messages``: what to send to a provider for the next answer.
 
     ``messages``: the log, as the list that the API takes. ``body``: a whole request with it, valid as it is; some APIs
-    want it to end with a turn of the user's, which is made up there. ``report``: every hidden field of the transcript,
-    whether it is in there, and why not. ``target``: where it goes. ``renderer``: the name and version of what made it.
+    want it to end with a turn of the user's, which is made up there. ``report``: every hidden field of the transcript
+    but handles, whether it is in there, and why not. ``target``: where it goes. ``renderer``: the name and version of
+    what made it.
     ``since``: the answer that it goes on from; the provider holds all before, and both lists say what is new. None: all
     is in there; ``whole_because`` says why, if that was not asked for: "none", the answer has no handle; "nothing new";
     "differs", what the provider holds would be sent otherwise now; else the reason of ``FieldReport`` for which the

@@ -55,11 +55,7 @@ def export(
     handle; where that holds, the result says only what is new. ``without``: hidden fields, by entry and name, that the
     provider refused; they stay here."""
     target = replace(target, more={**target.more, **format.facts(entries)})
-    refused = set(without)
-    lines = [
-        replace(line, reason="refused", by=None) if line.sent and (line.entry, line.name) in refused else line
-        for line in report(entries, target, now)
-    ]
+    lines = report(entries, target, now, refused=set(without))
     found = fields_of(lines, entries)
     outgoing = [replace(e, hidden=found.get(e.id, {})) if e.hidden else e for e in with_summaries(entries)]
     written = format.write(outgoing, model=target.model, read_blob=read_blob)
@@ -75,6 +71,7 @@ def export(
         return made
     name = handle_name(format.name)
     why = next((line.reason for line in lines if (line.entry, line.name) == (since, name)), "none")
+    why = why if any(entry.id == since for entry in entries) else "elsewhere"
     handle = None if why else handle_of(found[since][name])
     if handle is None:
         return _whole(format, made, why or "unreadable")

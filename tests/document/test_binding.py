@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import llmcrdt
 from llmcrdt import FieldReport, HiddenField, Target
-from llmcrdt.document.binding import Standing, evaluate, fields_to_send
+from llmcrdt.document.binding import Standing, evaluate, fields_to_send, report
 from llmcrdt.document.conversation import core_of
 from llmcrdt.document.entry import Entry, Text
 from llmcrdt.document.frame import EMPTY_FRAME, Frame
@@ -250,6 +250,15 @@ def test_a_group_goes_out_whole_or_not_at_all(open_repo: OpenRepo) -> None:
     two_ = here.append("assistant", "b", frame=here.transcript(), hidden={"p/1": group(0, account="acct-2")})
     assert [(line.reason, line.by) for line in here.hidden_report(P)] == [("group", two_.id), ("account", None)]
     assert one.id != two_.id
+    here.erase(two_)
+    refused = {(one.id, "p/1")}
+    more = here.append("assistant", "c", frame=here.transcript(), hidden={"p/1": group(0), "p/2": HiddenField(b"")})
+    lines = report(tuple(here.transcript()), P, 1.0, refused=refused)
+    assert [(line.entry, line.reason, line.by) for line in lines] == [
+        (one.id, "refused", None),
+        (more.id, "group", one.id),
+        (more.id, "", None),
+    ]
 
 
 def test_one_who_can_t_tell_the_group_of_a_field_sends_none_of_that_entry_s_groups(open_repo: OpenRepo) -> None:

@@ -247,7 +247,7 @@ def test_a_handle_holds_where_and_as_long_as_its_provider_keeps_what_it_stands_f
     assert why(since=conv.transcript()[0]) == "none"
     first = conv.transcript()[1]
     edited = conv.edit(first, "What was there?")
-    assert why() == "none", "the answer is not shown"
+    assert why() == "elsewhere"
     conv.select(answer)
     assert why() == ""
     before = clock[0]
