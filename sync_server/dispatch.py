@@ -71,7 +71,10 @@ class Dispatch:
                     each((connection,), self._connections.end, output.error)
             else:
                 self._send(output, frames)
+        taken: dict[int, int] = {}
         for peer, size in step.taken:
+            taken[peer] = taken.get(peer, 0) + size
+        for peer, size in taken.items():
             self._answers.dealt_with(peer)
             if connection := by_peer.get(peer):
                 each((connection,), Connection.took, size)

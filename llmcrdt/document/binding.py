@@ -68,9 +68,9 @@ _REASONS = {
 @dataclass(frozen=True)
 class FieldReport:
     """One hidden field: whether it would go out, and why not. ``reason``: "" if it would; elsewhere, covered, missing,
-    replaced, added, locked, unreadable, version, expired, erased, frame, group; of a request also unused and refused; or
-    the key of the binding that is for another target, as provider or account. ``by``: the entry through which that is
-    so, where there is one.
+    replaced, added, locked, unreadable, version, expired, erased, frame, group; of a request also unused or refused;
+    or the key of the binding that is for another target, as provider or account. ``by``: the entry through which that
+    is so, where there is one.
 
     ``str()`` says it in words, without any value of the binding."""
 

@@ -271,7 +271,7 @@ def _branches(
     def noted(entries: Iterable[Placed]) -> Iterator[Placed]:
         for place, entry in entries:
             if not order.knows(entry.id):
-                order.put(entry.head.node(entry.id))
+                order.put(places.node(entry))  # one object for both: there may be 100,000
                 yield place, entry
 
     def batch(piece: Sequence[Placed], groups: Iterable[Sequence[NewNode]]) -> _Batch:
@@ -366,6 +366,10 @@ class _Places:
         after.append(entry.id)
         self._nodes[entry.id] = entry.head.node(entry.id)
         return entry
+
+    def node(self, entry: ImportedEntry) -> Node:
+        """The node of an entry of the history, or of one beside it."""
+        return self._nodes.get(entry.id) or entry.head.node(entry.id)
 
     def _is_own(self, entry: EntryId) -> bool:
         """Whether an entry is one of the history's."""

@@ -50,11 +50,17 @@ class Indexing:
         # Whether something may have come that was never read, and whether all is asked for.
         self._some_new, self._all_asked = True, False
         self._todo: list[DocumentId] = []
+        self._waiting: dict[DocumentId, None] = {}
         self._came = float("-inf")
 
     def note_new(self) -> None:
         """Something came from elsewhere."""
         self._some_new, self._came = True, time.monotonic()
+
+    def note_waiting(self, document: DocumentId) -> None:
+        """The rows of a conversation wait: many entries came at once. They are written soon. Called under the lock."""
+        self._waiting[document] = None
+        self._watch()
 
     def refresh(self, seconds: float | None = None) -> list[DocumentId]:
         """Read what came, what came last first, for so many seconds; None: all of it. The conversations that are left,
@@ -74,12 +80,13 @@ class Indexing:
         """In the background: read some of what was never read, or of all that somebody searched in. The seconds until
         the next turn; None where there is nothing more. News of a conversation that was read before may be one
         word of many: that is read when somebody searches."""
-        if not (self._some_new or self._all_asked):
+        if not (self._some_new or self._all_asked or self._waiting):
             return None
         with self._lock:
-            todo, self._todo = self._todo, []
+            index = self._store.entries
+            waiting, self._waiting = [i for i in self._waiting if index.stale(RULES, i)], {}
+            todo, self._todo = [*waiting, *self._todo], []
             if not todo:
-                index = self._store.entries
                 todo = [DocumentId(id_) for id_ in (index.stale(RULES) if self._all_asked else index.unread(RULES))]
             if not todo:
                 self._some_new = self._all_asked = False

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from ..document.entry import SyncState
 
 _NOT_PUSHED = 1 << 62
+MANY = 256
+"""Entries that come at once, above which their rows wait: whoever brings more wants to see the last of them first."""
 LISTING = "listing 1"
 """Names the rules that the listing is made by."""
 
@@ -32,6 +34,7 @@ class StoreJournal:
         purged: Callable[[], None] = lambda: None,
         refresh_index: Callable[[], object] = lambda: None,
         go_on: Callable[[Compaction], object] = finish,
+        index_later: Callable[[DocumentId], object] | None = None,
     ) -> None:
         self._store = store
         self._document = document
@@ -40,6 +43,8 @@ class StoreJournal:
         self._purged = purged
         self._refresh_index = refresh_index
         self._go_on = go_on
+        self._index_later = index_later
+        self._rows_wait = False  # the tables say nothing of what came last, until ``refresh``
         self._session: SessionId | None = None
         self._seen = 0
         self._compacted = 0  # a snapshot of here holds all up to this seq
@@ -61,15 +66,26 @@ class StoreJournal:
         names = set(keys)
         with self._store.transaction():
             seq = self._store.updates.append(self._document, update, session, sorted(names))
-            written = self._write_rows(seq, session)
+            current = not self._store.updates.unseen(self._document, self._held, session)
+            later = current and self._leaves_rows(len(names))
+            if current and not later:
+                self._write_rows(seq)
         self._session = session
-        if written:
+        if current:
             self._seen = seq
+        if later:
+            self._rows_wait = True
+            if self._index_later is not None:
+                self._index_later(self._document)
+        elif current:
             self._rows_written(seq)
         self._grown += len(update)
         if self._local is not None:
             self._local |= dict.fromkeys(names, _NOT_PUSHED)
         self._appended(self._document)
+
+    def _leaves_rows(self, entries: int) -> bool:
+        return self._index_later is not None and (self._rows_wait or entries > MANY)
 
     def news(self) -> Sequence[bytes]:
         version = self._store.data_version()
@@ -124,8 +140,10 @@ class StoreJournal:
             return
         with self._store.transaction():
             seq = self._store.updates.last_seq(self._document)
-            written = self._write_rows(seq, self._session)
-        if written:
+            current = not self._store.updates.unseen(self._document, self._held, self._session)
+            if current:
+                self._write_rows(seq)
+        if current:
             self._rows_written(seq)
 
     def page(self, last: int, before: str | None) -> Sequence[tuple[str, str | None, bytes]] | None:
@@ -160,13 +178,10 @@ class StoreJournal:
                 seq = self._store.updates.last_seq(self._document)
                 self._store.entries.write(self._document, LISTING, seq, steady=0)
 
-    def _write_rows(self, seq: int, session: SessionId | None) -> bool:
-        """In a transaction: have the tables say what the source says, if it holds all up to ``seq``. Whether it
-        does."""
-        if self._store.updates.unseen(self._document, self._held, session):
-            return False
+    def _write_rows(self, seq: int) -> None:
+        """In a transaction: have the tables say what the source says, which holds all up to ``seq``."""
         if self._source is None:
-            return True
+            return
         index, document = self._store.entries, self._document
         made_of = index.made_of(document, RULES)
         trusted = self._base is not None and made_of is not None and made_of >= self._base
@@ -179,9 +194,9 @@ class StoreJournal:
             if not trusted:
                 change = change._replace(gone=sorted(known.keys() - {row.entry for row in change.put}))
         index.write(document, RULES, seq, **change._asdict())
-        return True
 
     def _rows_written(self, seq: int) -> None:
+        self._rows_wait = False
         if self._source is not None:
             self._base = seq
             self._source.note_written()

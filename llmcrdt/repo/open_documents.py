@@ -70,6 +70,7 @@ class OpenDocuments:
             self._links.request_compactions,
             self.indexing.refresh,
             self._resources.upkeep.add,
+            self.indexing.note_waiting,
         )
         return made
 

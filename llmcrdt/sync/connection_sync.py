@@ -74,8 +74,9 @@ class ConnectionSync:
         self._window_freed = False
         # Whether there may be other documents to follow.
         self._more_named = False
-        # Bytes that came since it was looked at what is held.
+        # Bytes that came since it was looked at what is held; documents of which records were held at some time since.
         self._came = 0
+        self._filled: dict[DocumentId, DocumentSync] = {}
 
     def end(self) -> None:
         """The connection is gone. Nothing that was not acknowledged counts as sent any more."""
@@ -208,6 +209,7 @@ class ConnectionSync:
                 doc.position = cursor.position
                 filling = doc.phase is Phase.FILLING
                 if filling:
+                    self._filled[doc.id] = doc
                     doc.log += (r.data for r in records)
                     doc.log_size += sum(len(r.data) + _RECORD for r in records)
                 named = [Record(_session(r.session), r.n, r.data) for r in records]
@@ -240,7 +242,9 @@ class ConnectionSync:
         if self._came < LOOK:
             return
         self._came = 0
-        held = [doc for doc in self.documents.values() if self._held(doc)]
+        self._filled = {i: doc for i, doc in self._filled.items() if doc.log_size and i in self.documents}
+        some = self.documents if self.connection.arriving() else self._filled
+        held = [doc for doc in some.values() if self._held(doc)]
         if not held:
             return
         largest = max(held, key=self._held)

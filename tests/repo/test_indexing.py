@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 import llmcrdt
+from llmcrdt.document.projection import RULES
 from llmcrdt.exceptions import StoreError
 from llmcrdt.ids import SessionId
 from llmcrdt.repo.indexing import AT_LEAST
+from llmcrdt.repo.journal import MANY as ROWS_WAIT
 from llmcrdt.repo.repo import repo_core
 from llmcrdt.repo.sync_source import SyncSource
 from llmcrdt.sync.local import Record
@@ -139,3 +141,40 @@ def test_what_is_not_kept_is_told_to_nobody(device: llmcrdt.Repo, elsewhere: llm
     assert copy.transcript()
     with closing(device):
         copy.append("user", "and on")
+
+
+def is_indexed(repo: llmcrdt.Repo, conversation: llmcrdt.Conversation) -> bool:
+    return repo_core(repo).store.entries.stale(RULES, conversation.id) == []
+
+
+@pytest.mark.parametrize("how", ["soon", "search", "close"])
+def test_the_rows_of_many_entries_that_come_at_once_wait(open_repo: Callable[..., llmcrdt.Repo], how: str) -> None:
+    """The last page is shown without them, also after more was said. A search, the end, or some time writes them."""
+    here = open_repo("here")
+    said = here.create()
+    with said.batch():
+        for n in range(ROWS_WAIT + 20):
+            said.append("user", f"linden {n}")
+    there = open_repo("there", here.library)
+    conversation = there.join(said.id)
+    with repo_core(there).lock:  # so that nothing is written in the background meanwhile
+        conversation.apply(said.diff())
+        assert [entry.text for entry in conversation.entries(last=2)][-1] == f"linden {ROWS_WAIT + 19}"
+        conversation.append("user", "and an oak")
+        assert not is_indexed(there, conversation)
+        if how == "search":
+            assert len(there.search("linden", 999, wait=None)) == ROWS_WAIT + 20
+            assert is_indexed(there, conversation)
+            conversation.append("user", "and a beech")
+            assert is_indexed(there, conversation), "one entry is written at once again"
+    if how == "soon":
+        eventually(lambda: is_indexed(there, conversation))
+    if how == "close":
+        there.close()
+    again = llmcrdt.open(repo_core(there).store.path) if how == "close" else there
+    with closing(again):
+        assert is_indexed(again, conversation)
+        page = again.get(said.id).entries(last=3)
+        assert page[-1].text == ("and a beech" if how == "search" else "and an oak")
+        assert len(again.search("oak")) == 1
+        assert again.get(said.id).verify() == []
