@@ -14,6 +14,8 @@ import secrets
 from pathlib import Path
 from types import TracebackType
 
+StrPath = str | os.PathLike[str]
+
 _BINARY = getattr(os, "O_BINARY", 0)  # Windows
 
 
@@ -27,13 +29,13 @@ class NewFile:
     ``aside``: the temporary name, in the folder of the final one. Raises OSError, also where there is such a file.
     """
 
-    def __init__(self, aside: Path) -> None:
+    def __init__(self, aside: StrPath) -> None:
         self._aside = aside
         handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o600)
         self.file = os.fdopen(handle, "wb")
         self._committed = False
 
-    def commit(self, path: Path, *, must_be_new: bool = False) -> None:
+    def commit(self, path: StrPath, *, must_be_new: bool = False) -> None:
         """Put it in the place of ``path``. On disk when this returns, name and content. Raises OSError: then ``path``
         is what it was, unless the folder alone could not be brought to disk. ``must_be_new``: raises FileExistsError
         where there is a file."""
@@ -44,11 +46,11 @@ class NewFile:
             os.replace(self._aside, path)
         elif os.name == "posix":
             os.link(self._aside, path)
-            self._aside.unlink()
+            os.unlink(self._aside)
         else:
             os.rename(self._aside, path)
         self._committed = True
-        sync_folder(path.parent)
+        sync_folder(os.path.dirname(path) or os.curdir)
 
     def __enter__(self) -> NewFile:
         return self
@@ -60,15 +62,15 @@ class NewFile:
             with contextlib.suppress(OSError):
                 self.file.close()  # it may try once more to write what could not be written
             with contextlib.suppress(OSError):
-                self._aside.unlink()
+                os.unlink(self._aside)
 
 
-def aside_name(folder: Path) -> Path:
+def aside_name(folder: StrPath) -> str:
     """A temporary name in ``folder`` that nobody else takes: hidden, and it ends in ``.tmp``."""
-    return folder / f".{os.getpid()}-{secrets.token_hex(8)}.tmp"
+    return os.path.join(folder, f".{os.getpid()}-{secrets.token_hex(8)}.tmp")
 
 
-def replace_file(path: Path, content: bytes, aside: Path | None = None, *, must_be_new: bool = False) -> None:
+def replace_file(path: Path, content: bytes, aside: StrPath | None = None, *, must_be_new: bool = False) -> None:
     """Put a private file with ``content`` in the place of ``path``, whole or not at all, on disk when this returns.
 
     ``aside``: its temporary name, if not ``aside_name``. ``must_be_new``: raise FileExistsError where there is a file.
@@ -111,7 +113,7 @@ def make_folder(folder: Path, mode: int = 0o777) -> None:
             sync_folder(each.parent)
 
 
-def sync_folder(folder: Path) -> None:
+def sync_folder(folder: StrPath) -> None:
     """Bring a folder's names to disk. Does nothing where a system (Windows) or a file system has no such call."""
     if os.name == "posix":
         handle = os.open(folder, os.O_RDONLY)

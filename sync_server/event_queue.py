@@ -34,7 +34,7 @@ class EventQueue:
         return bool(self._first or self._lines)
 
     def put(self, event: Event) -> None:
-        if isinstance(event, Received | Joined | Greeted | Left):
+        if isinstance(event, (Received, Joined, Greeted, Left)):
             self._lines.setdefault(event.peer, deque()).append(event)
         else:
             self._first.append(event)
@@ -62,4 +62,4 @@ class EventQueue:
 def _cost(event: Event) -> int:
     if not isinstance(event, Received):
         return _OTHER
-    return event.size // _TO_CHECK if isinstance(event.message, Push | MergeRequest) else event.size
+    return event.size // _TO_CHECK if isinstance(event.message, (Push, MergeRequest)) else event.size

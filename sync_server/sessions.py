@@ -174,12 +174,12 @@ class Sessions:
             message = connection.door.receive(frame)
         except Refused as e:
             return self._connections.end(connection, e.error)
-        if isinstance(message, Push | MergeRequest):
+        if isinstance(message, (Push, MergeRequest)):
             message, frames, size = connection.door.join_following(message, frame, connection.unread)
         self._metrics.count("frames_received_total", frames)
         self._metrics.count("bytes_received_total", size)
         cost = size + frames * FRAME
-        if not isinstance(message, Welcome | Error | Deleted):
+        if not isinstance(message, (Welcome, Error, Deleted)):
             cost += price(message, self._limits)
         pause = self._subjects.rate(connection).pause(cost, asyncio.get_running_loop().time())
         if pause:
@@ -199,7 +199,7 @@ class Sessions:
 
     def _handle(self, connection: Connection, message: Answer | Request | None, size: int) -> None:
         """Hand a message to the rooms, or answer it here."""
-        if isinstance(message, Welcome | Error | Deleted):
+        if isinstance(message, (Welcome, Error, Deleted)):
             if isinstance(message, Welcome) and not self._greet(connection):
                 return
             self._connections.send_encoded([connection], message, encode(connection.door, message), 0)

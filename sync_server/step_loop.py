@@ -173,7 +173,7 @@ class StepLoop:
                     self._workers.compact(output)
                 elif isinstance(output, CatchUpRequest):
                     self._workers.catch_up(output)
-                elif isinstance(output, ValidateRequest | ReplicaDropped | Flushed):
+                elif isinstance(output, (ValidateRequest, ReplicaDropped, Flushed)):
                     orders.append(output)
                 else:
                     messages.append((output, self._dispatch.frames(output)))
@@ -214,7 +214,7 @@ def _is_heavy(event: Event) -> bool:
     """Whether it writes, takes away or weighs much of a document, which may be long on the quickest disk."""
     if isinstance(event, Received):
         return isinstance(event.message, Delete)
-    return isinstance(event, CompactResult | CatchUpResult)
+    return isinstance(event, (CompactResult, CatchUpResult))
 
 
 def _counts(events: Sequence[Event], seconds: float) -> dict[str, float]:

@@ -38,6 +38,7 @@ class ChunkFolder:
     def __init__(self, path: Path) -> None:
         """Makes the folder, with mode 0700. Raises OSError."""
         self.path = path
+        self._prefix = os.path.join(path, "")
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
         path.chmod(0o700)
 
@@ -51,11 +52,11 @@ class ChunkFolder:
                         yield ChunkFile(ChunkKey(bytes.fromhex(entry.name[:-3])), info.st_size, info.st_mtime_ns)
 
     def has(self, key: ChunkKey) -> bool:
-        return self._of(key).exists()
+        return os.path.exists(self._of(key))
 
     def size(self, key: ChunkKey) -> int:
         """Bytes of a file. Raises OSError."""
-        return self._of(key).stat().st_size
+        return os.stat(self._of(key)).st_size
 
     def stated(self, key: ChunkKey) -> Header:
         """The header in a file, of whatever key it says. Raises BadChunk or OSError."""
@@ -86,7 +87,7 @@ class ChunkFolder:
 
     def write(self, chunk: Chunk) -> None:
         """Write a chunk, used now. On disk when this returns. Raises OSError: then it isn't there."""
-        with NewFile(aside_name(self.path)) as new:
+        with NewFile(aside_name(self._prefix)) as new:
             new.file.write(encode(chunk))
             new.file.flush()  # else it would be written, and stamped, once more after this stamp
             _stamp(new.file.fileno())
@@ -98,13 +99,12 @@ class ChunkFolder:
 
     def delete(self, key: ChunkKey) -> None:
         """Raises OSError, also where there is no such file."""
-        self._of(key).unlink()
+        os.unlink(self._of(key))
 
     def set_aside(self, key: ChunkKey) -> int:
         """Rename to ``.bad``. Returns its size; raises OSError."""
-        path = self._of(key)
-        size = path.stat().st_size
-        os.replace(path, path.with_suffix(".bad"))
+        path, size = self._of(key), self.size(key)
+        os.replace(path, f"{self._prefix}{key.hex()}.bad")
         return size
 
     def sweep(self) -> None:
@@ -142,8 +142,8 @@ class ChunkFolder:
         """Bring to disk what was deleted. Raises OSError."""
         sync_folder(self.path)
 
-    def _of(self, key: ChunkKey) -> Path:
-        return self.path / f"{key.hex()}.kv"
+    def _of(self, key: ChunkKey) -> str:
+        return f"{self._prefix}{key.hex()}.kv"
 
 
 def _is_of(path: Path, keys: Collection[ChunkKey]) -> bool:
@@ -158,7 +158,7 @@ def _is_of(path: Path, keys: Collection[ChunkKey]) -> bool:
     return False
 
 
-def _stamp(file: Path | int) -> None:
+def _stamp(file: str | int) -> None:
     """Used now. The kernel's own stamps are too coarse to tell which of two came first."""
     now = time.time_ns()
     os.utime(file, ns=(now, now))

@@ -50,7 +50,7 @@ def copy_repo(
         on_bytes(done, total)
 
     try:
-        aside = aside_name(target.parent)
+        aside = Path(aside_name(target.parent))
         os.close(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         try:
             _copy_database(source, aside)

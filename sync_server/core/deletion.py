@@ -60,10 +60,14 @@ class Deletions:
 
     def take_committed(self) -> list[bytes]:
         """The commit is through: the documents that were deleted in this step."""
+        if not self._staged:
+            return []
         staged, self._staged = self._staged, {}
         return [*staged]
 
     def take_answers(self) -> list[tuple[Peer, bytes]]:
         """No file holds anything of them: (peer, document) for all who waited."""
+        if not self._waiting:
+            return []
         waiting, self._waiting = self._waiting, {}
         return [(peer, document) for peer, documents in waiting.items() for document in documents]

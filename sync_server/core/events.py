@@ -141,6 +141,8 @@ def document_of(thing: object) -> bytes:
 def join_pushes(events: Sequence[Event]) -> list[Event]:
     """Pushes of one peer and one session that follow one another become one: under load that saves most of the work
     for a record."""
+    if len(events) < 2:
+        return [*events]
     out: list[Event] = []
     run: list[Received] = []
     after: tuple[Peer, bytes, bytes, int] | None = None

@@ -242,7 +242,7 @@ class Validation:
     def check(self, event: Received, kind: str, records: int = 0, source: Source = 0) -> ValidateRequest:
         """Have a message about a document of this kind validated, on somebody's time; of a Push so many records."""
         message = event.message
-        assert isinstance(message, Push | DiffRequest | MergeRequest)
+        assert isinstance(message, (Push, DiffRequest, MergeRequest))
         if isinstance(message, MergeRequest):
             records = len(message.updates)
         document, ticket = message.document, next(self._tickets)
@@ -269,7 +269,7 @@ class Validation:
             job, self._jobs[answer.ticket] = job.divide(answer.done)
         self._taken.append(job)
         message = job.event.message
-        assert isinstance(message, Push | DiffRequest | MergeRequest)
+        assert isinstance(message, (Push, DiffRequest, MergeRequest))
         stale = job.epoch != self._epochs[message.document] and not isinstance(message, Push)
         again = None
         if stale and job.event.peer in self._queues and not isinstance(message, Push):
@@ -338,7 +338,7 @@ def _waits(event: Received | Left, queue: _PeerQueue, before: deque[Received | L
         for e in before
     ):
         return True
-    return document in queue.checked and not isinstance(event.message, Push | DiffRequest | MergeRequest)
+    return document in queue.checked and not isinstance(event.message, (Push, DiffRequest, MergeRequest))
 
 
 def _less(counter: Counter[bytes], key: bytes) -> int:

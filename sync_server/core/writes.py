@@ -275,6 +275,8 @@ class Writes:
         """The validator's orders of this step, but for documents that failed, which are outputs no more. If the commit
         fails then, the answers come to peers that are gone, or rest on a replica that was dropped."""
         orders: list[ValidateRequest | ReplicaDropped] = []
+        if not self._delivery.outputs:
+            return orders
         kept: list[Output] = []
         for output in self._delivery.outputs:
             match output:

@@ -148,7 +148,7 @@ def _read_update(frame: bytes) -> bytes | None:
         message = decode(frame)
     except MalformedFrame:
         return None
-    return message.update if isinstance(message, StepTwo | Update) and message.update != _NOTHING else None
+    return message.update if isinstance(message, (StepTwo, Update)) and message.update != _NOTHING else None
 
 
 def _read_awareness(reader: Reader) -> Awareness:

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import chain
 from pathlib import Path
+from types import TracebackType
 
 from llmcrdt.sync.chain import START
 from llmcrdt.sync.messages import Cursor
 
 from .admin import StoredSnapshot
 from .base import LogError
-from .file import clear_aside, explained, explaining, key, lock_file, open_file
+from .file import clear_aside, explained, key, lock_file, open_file
 from .generational_cache import GenerationalCache
 
 
@@ -96,6 +97,7 @@ class SqliteDatabase:
         self._cached = cached
         self._staged: dict[bytes, None] = {}
         self._failure: LogError | None = None
+        self._errors = _Errors(self)
         lock: sqlite3.Connection | None = None
         try:
             lock = self.lock = lock_file(self.path.with_name(self.path.name + "-lock"))
@@ -172,16 +174,14 @@ class SqliteDatabase:
             self._roll_back()
             raise
 
-    @contextmanager
-    def errors(self) -> Iterator[None]:
+    def errors(self) -> _Errors:
         """Errors of SQLite are LogErrors, and the group has failed with the first of them."""
-        try:
-            with explaining(self.path):
-                yield
-        except LogError as e:
-            if self._staged and self._failure is None:
-                self._failure = e
-            raise
+        return self._errors
+
+    def fail(self, error: LogError) -> None:
+        """The group, if there is one, has failed with this error, if not with one before."""
+        if self._staged and self._failure is None:
+            self._failure = error
 
     def _commit(self) -> None:
         if self.connection.in_transaction:
@@ -286,6 +286,25 @@ class SqliteDatabase:
     def cached(self) -> int:
         """How many documents, sessions and subjects are held in memory."""
         return self.documents.total + self.sessions.total + len(self.used) + len(self.unknown_tombstones)
+
+
+class _Errors:
+    """Implements ``SqliteDatabase.errors``. It holds nothing of one use: a record asks for it six times, and a generator
+    would cost each of them more than its query."""
+
+    def __init__(self, database: SqliteDatabase) -> None:
+        self._database = database
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if isinstance(error, LogError):
+            self._database.fail(error)
+        elif isinstance(error, sqlite3.Error):
+            failure = explained(self._database.path, error)
+            self._database.fail(failure)
+            raise failure from error
 
 
 def load_snapshot(db: sqlite3.Connection, document: int) -> StoredSnapshot | None:

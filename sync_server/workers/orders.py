@@ -25,7 +25,7 @@ class Job:
     def advance(self, count: int) -> None:
         """The first records of the push, or updates of the merge, are answered."""
         request = self.todo.request
-        assert isinstance(request, Push | MergeRequest)
+        assert isinstance(request, (Push, MergeRequest))
         self.todo = self.todo._replace(request=rest_of(request, count), records=self.todo.records - count)
         self.fatal -= count
 

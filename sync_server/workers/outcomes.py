@@ -80,7 +80,7 @@ class Outcomes:
         if document is None:
             return lambda: None
         if not lane.slow:
-            if job is not None and isinstance(job.todo.request, Push | MergeRequest):
+            if job is not None and isinstance(job.todo.request, (Push, MergeRequest)):
                 job.single = job.single or not overran
             sources = (order.source,) if overran else ()
             if overran:
