@@ -11,7 +11,7 @@ import json
 import random
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -38,20 +38,25 @@ OPERATIONS = {
 }  # fmt: skip
 
 
-class History:
-    """``done``: what was done, and how often hidden fields went out (``sent``) and not (``left``)."""
+Ask = Callable[[str, str], Provider]
 
-    def __init__(self, seed: int) -> None:
+
+class History:
+    """``done``: what was done, and how often hidden fields went out (``sent``) and not (``left``). ``stand_ins``, and
+    ``ask`` that makes a provider of an API and a model: others than those in this process."""
+
+    def __init__(self, seed: int, stand_ins: Mapping[str, StandIn] | None = None, ask: Ask | None = None) -> None:
         self.rng = random.Random(seed)
         self.ids = random.Random(self.rng.getrandbits(64))
         self.words = 0
         self.done: Counter[str] = Counter()
         salt = str(seed)
-        self.stand_ins: dict[str, StandIn] = {
+        self.stand_ins = stand_ins or {
             "openai-chat": ChatStandIn(salt=salt, listen=False),
             "openai-responses": ResponsesStandIn(salt=salt, listen=False),
             "anthropic": AnthropicStandIn(salt=salt, listen=False),
         }
+        self.make = ask or (lambda api, model: Direct(self.stand_ins[api], model))
         for stand_in in self.stand_ins.values():
             stand_in.brain = self.brain  # type: ignore[method-assign]
         self.devices = [self.device("d0")]
@@ -66,7 +71,7 @@ class History:
 
     def provider(self) -> Provider:
         api = self.rng.choice(list(MODELS))
-        return Direct(self.stand_ins[api], MODELS[api])
+        return self.make(api, MODELS[api])
 
     def word(self, kind: str) -> str:
         self.words += 1
@@ -99,7 +104,7 @@ class History:
         for api, model in MODELS.items():
             device = self.rng.choice(self.devices)
             device.conv.append("user", self.word("u"))
-            self.ask(device, Direct(self.stand_ins[api], model))
+            self.ask(device, self.make(api, model))
             exchange(*conversations)
         assert conversations[0].verify() == []
 
@@ -109,12 +114,15 @@ class History:
         conv, stand_in = device.conv, self.stand_ins[provider.api]
         for entry in conv.unsealed():
             conv.seal(entry)
-        entries = conv.frame_entries(instead_of) if instead_of else tuple(conv.transcript())
         try:
             plan = llmcrdt.plan(conv, provider, instead_of=instead_of)
-        except FormatError:
-            assert all(entry.status == "erased" or not entry.text for entry in entries), "there is something to send"
-            return
+        except FormatError:  # nobody has said anything yet, or what was said is erased
+            assert not any(e.role != "system" and e.status != "erased" for e in conv.transcript()) or instead_of
+            if instead_of:
+                return
+            self.do_say(device)
+            plan = llmcrdt.plan(conv, provider)
+        entries = conv.frame_entries(instead_of) if instead_of else tuple(conv.transcript())
         before = len(stand_in.accepted)
         generation = llmcrdt.generate(conv, provider, instead_of=instead_of)
         try:
@@ -159,8 +167,11 @@ class History:
     def do_fail(self, device: MemoryDevice) -> None:
         """The provider goes away in the middle of its answer, or gives up."""
         provider = self.provider()
-        assert isinstance(provider, Direct)
-        provider.fault = self.rng.choice((Cut, GiveUp))(self.rng.randint(0, 12))
+        fault = self.rng.choice((Cut, GiveUp))(self.rng.randint(0, 12))
+        if isinstance(provider, Direct):
+            provider.fault = fault
+        else:
+            self.stand_ins[provider.api].faults = [fault]
         self.ask(device, provider)
 
     def do_result(self, device: MemoryDevice) -> None:
@@ -246,9 +257,11 @@ def opaques(value: Any) -> Iterator[str]:
             yield from opaques(inner)
 
 
-def run_history(seed: int, steps: int | None = None) -> Counter[str]:
+def run_history(
+    seed: int, steps: int | None = None, stand_ins: Mapping[str, StandIn] | None = None, ask: Ask | None = None
+) -> Counter[str]:
     """One history. Raises AssertionError where a promise is broken; returns what was done."""
-    history = History(seed)
+    history = History(seed, stand_ins, ask)
     for _ in range(history.rng.randint(6, 30) if steps is None else steps):
         history.step()
     history.finish()

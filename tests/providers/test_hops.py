@@ -7,7 +7,9 @@ from collections import Counter
 
 import pytest
 
+from .conftest import Ask
 from .hops import run_history
+from .stand_in import StandIn
 
 EACH = 25
 
@@ -22,3 +24,8 @@ def test_whatever_happens_between_no_provider_refuses_and_every_drop_is_told(blo
             error.add_note(f"seed {seed}")
             raise
     assert done["sent"] > 10 and done["left"] > 20 and done["failed"] > 0, done
+
+
+@pytest.mark.parametrize("seed", range(1000, 1006))
+def test_the_same_over_http_through_the_real_sdks(seed: int, stand_ins: dict[str, StandIn], ask: Ask) -> None:
+    run_history(seed, 20, stand_ins, lambda api, model: ask(api, model, attempts=1))
