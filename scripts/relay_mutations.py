@@ -490,7 +490,7 @@ RELAY_MUTATIONS = (
         "tests/sync_server/core/test_validation.py::test_what_is_checked_is_on_the_time_of_a_subject_or_of_a_connection_that_has_none",
     ),
     Mutation(
-        "checked", "a subject has no window", "Share.has_room",
+        "checked", "a subject has no window", "SubjectWindow.has_room",
         "if self.working <= self._most:",
         "if True:",
         "tests/hostile/test_windows.py",

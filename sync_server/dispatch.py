@@ -77,7 +77,7 @@ class Dispatch:
         for peer, size in step.taken:
             self._answers.dealt_with(peer)
             if connection := by_peer.get(peer):
-                each((connection,), Connection.took, size)
+                each((connection,), Connection.end_work, size)
 
     def _send(self, output: Send, frames: Frames) -> None:
         message, by_peer = output.message, self._connections.by_peer

@@ -166,7 +166,7 @@ class Frames:
     def __init__(self, room: LargeRoom) -> None:
         self.room, self.heard, self.gone, self.told = room, 0, False, 0
 
-    def room_came(self) -> None:
+    def room_freed(self) -> None:
         self.told += 1
 
     def give_way(self) -> None:
@@ -204,11 +204,11 @@ def test_who_begins_a_large_frame_and_stops_gives_way_to_those_who_wait() -> Non
     slow, other = Frames(room), Frames(room)
     assert room.ask(slow, 60 << 20, 0.0) and not room.ask(other, 60 << 20, 1.0)
     slow.heard = 1 << 20
-    room.hurry(9.0)
+    room.evict_slow(9.0)
     assert not slow.gone
-    room.hurry(40.0)
+    room.evict_slow(40.0)
     assert slow.gone and other.told and room.ask(other, 60 << 20, 41.0)
-    room.hurry(1000.0)
+    room.evict_slow(1000.0)
     assert not other.gone, "nobody waits"
 
 
