@@ -491,7 +491,7 @@ RELAY_MUTATIONS = (
     ),
     Mutation(
         "checked", "a subject has no window", "SubjectWindow.has_room",
-        "if self.working <= self._most:",
+        "if self.in_progress <= self._most:",
         "if True:",
         "tests/hostile/test_windows.py",
     ),
