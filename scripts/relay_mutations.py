@@ -490,8 +490,8 @@ RELAY_MUTATIONS = (
         "tests/sync_server/core/test_validation.py::test_what_is_checked_is_on_the_time_of_a_subject_or_of_a_connection_that_has_none",
     ),
     Mutation(
-        "checked", "a subject has no window", "Share.has_room",
-        "if self.working <= self._most:",
+        "checked", "a subject has no window", "SubjectWindow.has_room",
+        "if self.in_progress <= self._most:",
         "if True:",
         "tests/hostile/test_windows.py",
     ),

@@ -24,7 +24,7 @@ from .admin import data_command, settings, token_command
 from .auth.public_keys import AccessError
 from .auth.tokens import Tokens
 from .log.base import LogError
-from .memory import give_back_large
+from .memory import give_back_large, keep_what_is_there
 from .net.tls import Certificate
 from .server import Relay
 
@@ -133,6 +133,7 @@ async def _run(relay: Relay, options: argparse.Namespace) -> int:
     stop = asyncio.Event()
     _on_signals(stop)
     host = f"[{relay.host}]" if ":" in relay.host else relay.host
+    keep_what_is_there()
     print(f"listening on {'wss' if relay.certificate else 'ws'}://{host}:{relay.port}", flush=True)
     _notify("READY=1")
     waits = [asyncio.create_task(event.wait()) for event in (stop, relay.failed)]

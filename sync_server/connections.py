@@ -61,12 +61,12 @@ class Connections:
             try:
                 act(connection, *arguments, **options)
             except Exception:
-                self.break_off(connection)
+                self.fail(connection)
 
-    def break_off(self, connection: Connection) -> None:
+    def fail(self, connection: Connection) -> None:
         """Close a connection at which the relay failed. Only where an exception is handled."""
         logger.exception("connection %d is closed, for the relay failed at it", connection.peer)
-        connection.break_off()
+        connection.fail()
 
     def end(self, connection: Connection, error: Error) -> None:
         """Send an error after all that is queued, then close."""

@@ -22,12 +22,13 @@ Frames: TypeAlias = dict[str, Encoded]
 
 class Step(NamedTuple):
     """The work that a step of the rooms leaves: orders for the validator, sizes of messages that were dealt with, by
-    peer, and messages with their frames. ``counts`` is for the metrics."""
+    peer, and messages with their frames. ``counts`` and ``times`` are for the metrics."""
 
     orders: Sequence[Order]
     taken: Sequence[tuple[int, int]]
     messages: Sequence[tuple[Drop | Send, Frames]]
     counts: dict[str, float]
+    times: dict[str, float]
 
 
 class Dispatch:
@@ -64,6 +65,8 @@ class Dispatch:
         """Send the messages of a step, in order, and let connections read on whose messages were dealt with."""
         for name, by in step.counts.items():
             self._metrics.count(name, by)
+        for name, seconds in step.times.items():
+            self._metrics.time(name, seconds)
         by_peer, each = self._connections.by_peer, self._connections.each
         for output, frames in step.messages:
             if isinstance(output, Drop):
@@ -77,7 +80,7 @@ class Dispatch:
         for peer, size in taken.items():
             self._answers.dealt_with(peer)
             if connection := by_peer.get(peer):
-                each((connection,), Connection.took, size)
+                each((connection,), Connection.end_work, size)
 
     def _send(self, output: Send, frames: Frames) -> None:
         message, by_peer = output.message, self._connections.by_peer

@@ -158,7 +158,7 @@ class Relay:
             process_request=pages.answer,
             open_timeout=self.limits.handshake,
             close_timeout=self.limits.shutdown,
-            ping_interval=None,  # Connection.beat
+            ping_interval=None,  # Connection.check_alive
             # Until it is known who it is: a frame that has come in part is held in memory.
             max_size=MAX_GREETING,
             write_limit=(SLICE - 1, SLICE // 4),
@@ -206,7 +206,7 @@ class Relay:
             self._subjects.forget(loop.time())
             if self.certificate:
                 self.certificate.refresh()
-            self._connections.each(self._connections.all(), Connection.beat)
+            self._connections.each(self._connections.all(), Connection.check_alive)
             self._connections.send_keepalives(loop.time())
             self._answers.tick()
-            self._large.hurry(loop.time())
+            self._large.evict_slow(loop.time())

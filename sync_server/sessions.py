@@ -78,7 +78,7 @@ class Sessions:
         found = find(self._doors, socket.request.path)
         assert found is not None, "any other path was answered before the upgrade"
         door = found.make(Upgrade(socket.request.path, bearer(socket.request)), self._context)
-        connection = Connection(next(self._numbers), socket, self._limits, door, self._take, self._charge)
+        connection = Connection(next(self._numbers), socket, self._limits, door, self._receive, self._charge)
         welcome = self.ready
         if welcome:
             self._connections.by_peer[connection.peer] = connection
@@ -98,9 +98,9 @@ class Sessions:
             with suppress(asyncio.CancelledError):
                 await pump
             if welcome:
-                self._connections.each((connection,), Connection.finish)
+                self._connections.each((connection,), Connection.drain)
                 del self._connections.by_peer[connection.peer]
-                connection.left()
+                connection.release()
                 self._answers.leave(connection.peer)
                 self._greeted -= connection.greeted
                 self._put(Left(connection.peer))
@@ -109,7 +109,7 @@ class Sessions:
         try:
             await connection.pump(self._connections.report)
         except Exception:
-            self._connections.break_off(connection)
+            self._connections.fail(connection)
 
     # ---------------------------------------------------------------- greeting
 
@@ -134,8 +134,8 @@ class Sessions:
             return False
         connection.socket.protocol.max_message_size = door.max_frame
         grant = door.grant or EVERYTHING
-        connection.share = self._subjects.share(grant.subject)
-        connection.socket.introduce(connection.share or connection)
+        connection.subject_window = self._subjects.window(grant.subject)
+        connection.socket.introduce(connection.subject_window or connection)
         connection.greeted = True
         self._greeted += 1
         self._put(Greeted(connection.peer, door.features, grant.subject, grant.level == "admin"))
@@ -167,7 +167,7 @@ class Sessions:
 
     # ---------------------------------------------------------------- messages
 
-    def _take(self, connection: Connection, frame: bytes | str) -> None:
+    def _receive(self, connection: Connection, frame: bytes | str) -> None:
         """Look at a message, and handle it now, or when its sender has been slow enough."""
         frames, size = 1, len(frame)
         try:
@@ -184,7 +184,7 @@ class Sessions:
         pause = self._subjects.rate(connection).pause(cost, asyncio.get_running_loop().time())
         if pause:
             self._metrics.count("pauses_total")
-            connection.rest(pause, partial(self._handle, connection, message, size))
+            connection.pause(pause, partial(self._handle, connection, message, size))
         else:
             self._handle(connection, message, size)
 
@@ -195,7 +195,7 @@ class Sessions:
             if not connection.greeted:
                 return self._connections.end(connection, Error(ErrorCode.UNEXPECTED, "HELLO comes first."))
             self._metrics.count("pauses_total")
-            connection.rest(pause, _nothing)
+            connection.pause(pause, _nothing)
 
     def _handle(self, connection: Connection, message: Answer | Request | None, size: int) -> None:
         """Hand a message to the rooms, or answer it here."""
@@ -213,7 +213,7 @@ class Sessions:
                     size += len(data) * self._limits.check_cost
                 case MergeRequest(_, _, updates):
                     size += len(updates) * self._limits.merge_cost
-            connection.gave(size)
+            connection.start_work(size)
             put = self._answers.ask if isinstance(message, DiffRequest) else self._put
             put(Received(connection.peer, message, size))
 

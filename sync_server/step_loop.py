@@ -80,6 +80,7 @@ class StepLoop:
         self._events = EventQueue(limits)
         self._pace = Pace()
         self._due = self._under_way = self._over = False
+        self._due_since = 0.0
         self._rested = asyncio.Event()
         self._announcing = False
 
@@ -143,29 +144,30 @@ class StepLoop:
     def _step_soon(self) -> None:
         """After all that this turn of the loop brings."""
         if not self._due and not self._under_way:
-            self._due = True
+            self._due, self._due_since = True, time.perf_counter()
             self._loop.call_soon(self._begin_step)
 
     def _begin_step(self) -> None:
         self._due = False
         if self._over or not (self._events or self.rooms.more):
             return
-        events = self._events.take()
+        events, late = self._events.take(), time.perf_counter() - self._due_since
         if self._pace.quick and self.rooms.clean and not any(map(_is_heavy, events)):
-            self._end_step(self._step(events))
+            self._end_step(self._step(events, late))
         else:
             self._under_way = True
-            self._thread.submit(self._step_on_thread, events)
+            self._thread.submit(self._step_on_thread, events, late)
 
-    def _step_on_thread(self, events: Sequence[Event]) -> None:
-        self._loop.call_soon_threadsafe(self._end_step, self._step(events))
+    def _step_on_thread(self, events: Sequence[Event], late: float) -> None:
+        self._loop.call_soon_threadsafe(self._end_step, self._step(events, late))
 
-    def _step(self, events: Sequence[Event]) -> Step | None:
+    def _step(self, events: Sequence[Event], late: float) -> Step | None:
         """On the loop, or on the thread; never both. None where the relay can't go on."""
         try:
             began = time.perf_counter()
             outputs = self.rooms.step(events, self._hand_out)
-            counts = _counts(events, time.perf_counter() - began)
+            took = time.perf_counter() - began
+            times = {"commit_longest_seconds": took, "loop_late_seconds": late}
             orders: list[Order] = []
             messages: list[tuple[Drop | Send, Frames]] = []
             for output in outputs:
@@ -178,7 +180,7 @@ class StepLoop:
                 else:
                     messages.append((output, self._dispatch.frames(output)))
             self._pace.note(time.perf_counter() - began)
-            return Step(orders, self.rooms.taken, messages, counts)
+            return Step(orders, self.rooms.taken, messages, _counts(events, took), times)
         except Exception:
             logger.exception("the relay can't go on")
             return None

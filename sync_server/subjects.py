@@ -1,4 +1,4 @@
-"""The subjects of tokens: how fast each may send, how much of it may be in work, and how often it may connect."""
+"""The subjects of tokens: how fast each may send, how much of it may be in progress, and how often it may connect."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from .connections import Connections
 from .core.limits import Limits
 from .core.rate import Rate
 from .doors.base import Door
-from .net.connection import Connection, Share
+from .net.connection import Connection, SubjectWindow
 
 
 class Subjects:
@@ -16,7 +16,7 @@ class Subjects:
     def __init__(self, limits: Limits, tokens: Tokens, connections: Connections) -> None:
         self._limits, self._tokens, self._connections = limits, tokens, connections
         self.rates: dict[str, Rate] = {}
-        self._shares: dict[str, Share] = {}
+        self._windows: dict[str, SubjectWindow] = {}
 
     def rate(self, connection: Connection) -> Rate:
         """The connection's own, or that of its token's subject."""
@@ -27,11 +27,11 @@ class Subjects:
             self.rates[grant.subject] = Rate(self._limits.rate, self._limits.burst)
         return self.rates[grant.subject]
 
-    def share(self, subject: str) -> Share | None:
-        """The bytes that all connections of a subject have in work together; None without tokens."""
+    def window(self, subject: str) -> SubjectWindow | None:
+        """The bytes that all connections of a subject have in progress together; None without tokens."""
         if not self._tokens.on:
             return None
-        return self._shares.setdefault(subject, Share(self._limits.subject_window))
+        return self._windows.setdefault(subject, SubjectWindow(self._limits.subject_window))
 
     def has_room(self, door: Door) -> bool:
         """Whether a subject may have this connection too, which is among the open ones already."""
@@ -48,5 +48,5 @@ class Subjects:
         here = {c.door.grant.subject for c in self._connections.by_peer.values() if c.door.grant}
         for subject in [s for s, rate in self.rates.items() if s not in here and rate.rested(now)]:
             del self.rates[subject]
-        for subject in [s for s in self._shares if s not in here]:
-            del self._shares[subject]
+        for subject in [s for s in self._windows if s not in here]:
+            del self._windows[subject]

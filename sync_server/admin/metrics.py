@@ -25,6 +25,8 @@ _HELP = {
     "check_oldest_seconds": ("gauge", "How long somebody's records have waited without any of them being looked at"),
     "commits_total": ("counter", "Steps of the log, each at most one commit"),
     "commit_seconds_total": ("counter", "Time spent in them"),
+    "commit_longest_seconds": ("gauge", "The longest of them since the metrics were read last"),
+    "loop_late_seconds": ("gauge", "The longest that a step had to wait for the event loop since then"),
     "pauses_total": ("counter", "Times that a client sent faster than it may"),
     "folds_total": ("counter", "Logs compacted"),
     "folds_failed_total": ("counter", "Logs that could not be compacted"),
@@ -38,17 +40,23 @@ class Metrics:
 
     def __init__(self) -> None:
         self._values: Counter[str] = Counter()
+        self._longest: dict[str, float] = {}
         self._errors: Counter[int] = Counter()
 
     def count(self, name: str, by: float = 1) -> None:
         self._values[name] += by  # type: ignore[assignment]
+
+    def time(self, name: str, seconds: float) -> None:
+        """Something took so long."""
+        self._longest[name] = max(self._longest.get(name, 0.0), seconds)
 
     def error(self, code: int) -> None:
         """An error was sent to a client."""
         self._errors[code] += 1
 
     def text(self, gauges: Mapping[str, float]) -> str:
-        """All counters, and ``gauges`` as they are now."""
+        """All counters, ``gauges`` as they are now, and the longest of what was timed since this was called last."""
+        longest, self._longest = self._longest, {}
         lines: list[str] = []
         for name, (kind, about) in _HELP.items():
             full = f"llmcrdt_relay_{name}"
@@ -56,6 +64,6 @@ class Metrics:
             if name == "errors_total":
                 lines += (f'{full}{{code="{code}"}} {n}' for code, n in sorted(self._errors.items()))
             else:
-                value = gauges.get(name, self._values[name])
+                value = gauges.get(name, longest.get(name, self._values[name]))
                 lines.append(f"{full} {value:.6f}" if isinstance(value, float) else f"{full} {value}")
         return "\n".join(lines) + "\n"

@@ -22,8 +22,8 @@ class Limits:
     subject_window: int = 8 << 20
     """The same for all connections of one token's subject together."""
     large: int = 128 << 20
-    """Bytes of frames above 64 KiB, unfinished or in work, of all connections together; those above 9 MiB have half of
-    it, where one alone always has room. Others wait, and are not read from."""
+    """Bytes of frames above 64 KiB, unfinished or in progress, of all connections together; those above 9 MiB have half
+    of it, where one alone always has room. Others wait, and are not read from."""
     answers: int = 64 << 20
     """Bytes of answers to Yjs clients that have not left, of all connections together, the same one for many counted
     once; one alone always has room. Others wait for theirs."""

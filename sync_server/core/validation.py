@@ -79,7 +79,7 @@ Request: TypeAlias = (
 
 
 class Received(NamedTuple):
-    """A message of a peer; ``size`` is the frame's, for whoever counts what is still in work."""
+    """A message of a peer; ``size`` is the frame's, for whoever counts what is still in progress."""
 
     peer: Peer
     message: Request

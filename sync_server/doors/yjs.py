@@ -216,7 +216,7 @@ class YjsDoor:
         limits = limits or Limits()
         self._upgrade, self._tokens = Upgrade(path, authorization), tokens
         self._max_version, self.max_frame = limits.version, limits.yjs_frame
-        # No more than the connection may have in work: each counts as if it came alone.
+        # No more than the connection may have in progress: each counts as if it came alone.
         self._most_together = max(1, limits.window // limits.merge_cost)
         self._asked = self._may_append = False
         self.document = b""

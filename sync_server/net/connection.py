@@ -1,4 +1,4 @@
-"""A connection of the relay: what is still to be sent to its peer, and how much of what came from it is in work."""
+"""A connection of the relay: what is still to be sent to its peer, and how much of what came from it is in progress."""
 
 from __future__ import annotations
 
@@ -21,35 +21,35 @@ from .websocket import Socket
 
 OBJECT = 256
 """The weight of a message beside its bytes where it waits: to Python a small one is mostly an object."""
-_WORDS = 123
-"""Bytes of words that a close frame can carry."""
+_REASON = 123
+"""Bytes of the reason that a close frame can carry."""
 
-Take: TypeAlias = "Callable[[Connection, bytes | str], None]"
+HandleMessage: TypeAlias = "Callable[[Connection, bytes | str], None]"
 Charge: TypeAlias = "Callable[[Connection, int], None]"
 
 
-class Share:
-    """Bytes that all connections of one subject have in work together; from ``most`` on none of them is read from."""
+class SubjectWindow:
+    """Bytes that all connections of one subject have in progress together; past ``most`` none of them is read from."""
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self.working = 0
+        self.in_progress = 0
         self._waiting: dict[Connection, None] = {}
 
     def has_room(self, connection: Connection) -> bool:
-        """Whether a connection may take more. If not it is told when there is room."""
-        if self.working <= self._most:
+        """Whether a connection may handle more. If not, it goes on when there is room."""
+        if self.in_progress <= self._most:
             return True
         self._waiting[connection] = None
         return False
 
-    def less(self, size: int) -> None:
-        """So many bytes are no longer in work."""
-        self.working -= size
-        if self._waiting and self.working <= self._most:
+    def release(self, size: int) -> None:
+        """So many bytes are no longer in progress."""
+        self.in_progress -= size
+        if self._waiting and self.in_progress <= self._most:
             waiting, self._waiting = self._waiting, {}
             for connection in waiting:
-                connection.read_on()
+                connection.process_unread()
 
     def forget(self, connection: Connection) -> None:
         """It is gone."""
@@ -57,36 +57,41 @@ class Share:
 
 
 class Connection:
-    """The frames that a socket still has to send, and how much of its input is in work.
+    """The frames that a socket still has to send, and how much of its input is in progress.
 
-    ``take`` gets each message in its turn: when what came before has left room for it, and the sender's rate allows it.
+    ``handle`` gets each message in its turn: when there is room beside what came before, and the sender's rate allows
+    it.
     ``charge`` gets the number of frames that were no message by themselves: pings, parts, compressed ones.
-    ``unread``: what has come and waits for its turn; who is given a message may take those behind it, too.
+    ``unread``: messages that wait for their turn; ``handle`` may take those after its own, too.
     ``unreported``: the weight of what has left since the rooms were told last. ``last``: the error after which it ends.
     """
 
-    def __init__(self, peer: int, socket: Socket, limits: Limits, door: Door, take: Take, charge: Charge) -> None:
+    def __init__(
+        self, peer: int, socket: Socket, limits: Limits, door: Door, handle: HandleMessage, charge: Charge
+    ) -> None:
         self.peer = peer
         self.socket = socket
         self._reader, self._writer = socket.reader, socket.writer
         self.limits = limits
         self.door = door
-        self._take, self._charge = take, charge
+        self._handle, self._charge = handle, charge
         self.greeted = False
         self.unread: deque[bytes | str] = deque()
-        self._taking = False
+        self._handling = False
         self.rate = Rate(limits.rate, limits.burst)
-        self.share: Share | None = None
+        self.subject_window: SubjectWindow | None = None
         self.unreported = 0
         self.last: Error | None = None
         self.sent_at = 0.0
-        self._pulse = Keepalive(socket.transport, socket.ask, asyncio.get_running_loop().time(), limits.idle_timeout)
+        self._keepalive = Keepalive(
+            socket.transport, socket.ask, asyncio.get_running_loop().time(), limits.idle_timeout
+        )
         # All that waits here, and of the first how much has left.
         self._queue: deque[tuple[Outgoing, int]] = deque()
         self._place = 0
         self._queued = 0
         self._working = 0
-        self._resting: tuple[asyncio.TimerHandle, Callable[[], None]] | None = None
+        self._paused: tuple[asyncio.TimerHandle, Callable[[], None]] | None = None
         self._wake = asyncio.Event()
 
     # ---------------------------------------------------------------- out
@@ -109,7 +114,7 @@ class Connection:
         self._queue.append((out, weight))
         self._queued += out.size + OBJECT
         self._wake.set()
-        self.read_on()
+        self.process_unread()
 
     def end(self, error: Error) -> bool:
         """Send an error after all that is queued, then close. False where it ends already."""
@@ -120,24 +125,25 @@ class Connection:
         if last is not None:
             self.send(Outgoing(last), 0)
         self._wake.set()
-        self.read_on()
+        self.process_unread()
         # Otherwise a peer that never reads would stay connected for ever.
         asyncio.get_running_loop().call_later(self.limits.close_timeout, self.socket.transport.abort)
         return True
 
-    def break_off(self) -> None:
-        """At once, for something went wrong here."""
+    def fail(self) -> None:
+        """Close at once, for the relay failed at this connection."""
         # Otherwise a peer that never reads would stay connected for ever.
         asyncio.get_running_loop().call_later(self.limits.close_timeout, self.socket.transport.abort)
         self.socket.fail()
 
-    def beat(self) -> None:
-        """To be called now and then: give up a peer that shows no life. One that is sent away has its own limit."""
+    def check_alive(self) -> None:
+        """To be called now and then: cut a peer that gives no sign of life. One that was sent its last error has
+        another limit."""
         socket = self.socket
-        # If it is the relay that is slow, it hears nothing.
-        excused = self._working > self.limits.window or self._resting is not None
+        # While the relay itself is slow, it reads nothing.
+        excused = self._working > self.limits.window or self._paused is not None
         now = asyncio.get_running_loop().time()
-        if self.last is None and not self._pulse.beat(now, self._reader.heard, self._writer.given, excused=excused):
+        if self.last is None and not self._keepalive.beat(now, self._reader.heard, self._writer.given, excused=excused):
             socket.transport.abort()
 
     async def pump(self, sent: Callable[[Connection], None]) -> None:
@@ -157,84 +163,84 @@ class Connection:
                     self.unreported += weight
                     del out
                     sent(self)
-                    self.read_on()
+                    self.process_unread()
                 if self.last is not None:
-                    _, code, words = self.door.close_frame(self.last)
-                    return await self.socket.close(code, words.encode()[:_WORDS].decode(errors="ignore"))
+                    _, code, reason = self.door.close_frame(self.last)
+                    return await self.socket.close(code, reason.encode()[:_REASON].decode(errors="ignore"))
                 self._wake.clear()
                 await self._wake.wait()
 
     # ---------------------------------------------------------------- in
 
     def receive(self, messages: Sequence[bytes | str], others: int = 0) -> None:
-        """The frames of one read. Those that there is no room for wait here, and nothing more is read."""
+        """The messages of one read. Those that there is no room for wait here, and nothing more is read."""
         self.unread.extend(messages)
         if others and self.last is None:
             self._charge(self, others)
-        self.read_on()
+        self.process_unread()
 
-    def gave(self, size: int) -> None:
-        """So many bytes more are in work."""
+    def start_work(self, size: int) -> None:
+        """The relay works on so many bytes more."""
         self._working += size
         self._reader.working = self._working
-        if self.share is not None:
-            self.share.working += size
+        if self.subject_window is not None:
+            self.subject_window.in_progress += size
 
-    def took(self, size: int) -> None:
-        """So many bytes are no longer in work."""
+    def end_work(self, size: int) -> None:
+        """The relay is done with so many bytes."""
         self._working -= size
         self._reader.working = self._working
-        self.read_on()
+        self.process_unread()
         self._reader.trim_room()
-        if self.share is not None:
-            self.share.less(size)
+        if self.subject_window is not None:
+            self.subject_window.release(size)
 
-    def rest(self, seconds: float, then: Callable[[], None]) -> None:
-        """Take nothing for a while; then do this, and go on."""
-        self._resting = asyncio.get_running_loop().call_later(seconds, self._rested), then
+    def pause(self, seconds: float, then: Callable[[], None]) -> None:
+        """Handle nothing for some seconds; then call ``then``, and go on."""
+        self._paused = asyncio.get_running_loop().call_later(seconds, self._end_pause), then
 
-    def finish(self) -> None:
-        """The peer is gone: take what it said last, also where there was no room, and without a rest, which would end
-        when nobody knows the peer any more."""
-        while self.last is None and (self._resting or self.unread):
-            if self._resting:
-                self._resting[0].cancel()
-                self._go_on()
+    def drain(self) -> None:
+        """The peer is gone: handle what it sent last, also where there was no room, and without a pause, which would
+        end after the peer was removed."""
+        while self.last is None and (self._paused or self.unread):
+            if self._paused:
+                self._paused[0].cancel()
+                self._resume()
             else:
-                self._take(self, self.unread.popleft())
+                self._handle(self, self.unread.popleft())
 
-    def left(self) -> None:
-        """It is gone: nothing of it is in work any more, as far as its subject goes, and it holds nothing. It may be
-        there for long: it is part of a cycle."""
+    def release(self) -> None:
+        """The peer is gone: give its part of the subject's window back, and hold nothing. The object is in a cycle, and
+        may stay in memory for long."""
         self._queue.clear()
         self.unread.clear()
-        if self.share is not None:
-            self.share.forget(self)
-            self.share.less(self._working)
-            self.share = None
+        if self.subject_window is not None:
+            self.subject_window.forget(self)
+            self.subject_window.release(self._working)
+            self.subject_window = None
 
-    def _rested(self) -> None:
-        self._go_on()
-        self.read_on()
+    def _end_pause(self) -> None:
+        self._resume()
+        self.process_unread()
 
-    def _go_on(self) -> None:
-        """Do what the rest has put off."""
-        assert self._resting is not None
-        (_, then), self._resting = self._resting, None
+    def _resume(self) -> None:
+        """Do what the pause has put off."""
+        assert self._paused is not None
+        (_, then), self._paused = self._paused, None
         if self.last is None:
             then()
 
-    def read_on(self) -> None:
-        """Take messages while there is room, and read from the socket while none wait; at the end too, for the closing
-        handshake stands behind whatever else the peer sends."""
-        if self._taking:
+    def process_unread(self) -> None:
+        """Handle messages while there is room, and read from the socket while none wait. After the last error too: the
+        closing handshake comes after whatever else the peer sends."""
+        if self._handling:
             return
-        self._taking = True
+        self._handling = True
         try:
             while self.unread and self._has_room:
-                self._take(self, self.unread.popleft())
+                self._handle(self, self.unread.popleft())
         finally:
-            self._taking = False
+            self._handling = False
         if self.last is not None:
             self.unread.clear()
         self._reader.unread = len(self.unread)
@@ -243,6 +249,6 @@ class Connection:
     @property
     def _has_room(self) -> bool:
         full = self._working > self.limits.window or self._queued > self.limits.outgoing or self._writer.clogged
-        if self.last is not None or full or self._resting:
+        if self.last is not None or full or self._paused:
             return False
-        return self.share is None or self.share.has_room(self)
+        return self.subject_window is None or self.subject_window.has_room(self)

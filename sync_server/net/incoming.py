@@ -20,7 +20,7 @@ _FRAMES = 512
 _HEAD_ENDS, _HEAD = b"\r\n\r\n", 16 << 10
 """The end of a request, and its bytes at most."""
 _MORE, _FULL, _LARGE = "more", "full", "large"
-"""Why nothing is read: there is more than was looked at; too much is in work; a large frame has no room."""
+"""Why nothing is read: there is more than was looked at; too much is in progress; a large frame has no room."""
 
 
 class FrameReader:
@@ -29,11 +29,11 @@ class FrameReader:
 
     ``library`` gets the bytes that the WebSocket library has to look at; it hands messages of several frames, or
     compressed ones, to ``add_frame``. ``source``: on whose time it is listened to; None is that of all strangers.
-    ``heard``: bytes that came. ``unread`` and ``working``: messages that wait for their turn, and bytes in work; to be
-    set by whoever is given the messages.
+    ``heard``: bytes that came. ``unread`` and ``working``: messages that wait for their turn, and bytes in progress;
+    the receiver of the messages sets them.
 
-    Nothing is read from the transport while more has come than was looked at, while too much is in work (``listen``),
-    or while a large frame waits for room.
+    Nothing is read from the transport while more has come than was looked at, while too much is in progress
+    (``listen``), or while a large frame waits for room.
     """
 
     def __init__(
@@ -140,14 +140,14 @@ class FrameReader:
         if reading != (not self._holds) and not self._transport.is_closing():
             (self._transport.pause_reading if self._holds else self._transport.resume_reading)()
 
-    def room_came(self) -> None:
+    def room_freed(self) -> None:
         """There may be room for the frame that waits."""
         self._hold(_LARGE, False)
         self._work_soon()
 
     def trim_room(self) -> None:
-        """Keep no more room for large frames than it takes: for what waits, for what is in work, and for a frame that
-        has come in part."""
+        """Keep no more room for large frames than it takes: for what waits, for what is in progress, and for a frame
+        that has come in part."""
         if not self.unread:
             unfinished = self._most() if self._parts > SMALL else self._plain.unfinished
             self._large.keep(self, max(self.working, unfinished))

@@ -17,7 +17,7 @@ class Holder(Protocol):
 
     heard: int
 
-    def room_came(self) -> None:
+    def room_freed(self) -> None:
         """There may be room for it now: it asks again."""
 
     def give_way(self) -> None:
@@ -65,7 +65,7 @@ class LargeRoom:
         self.keep(holder, 0)
         self._wake()
 
-    def hurry(self, now: float) -> None:
+    def evict_slow(self, now: float) -> None:
         """To be called now and then: where others wait, whoever is too slow gives way."""
         if self._waiting:
             for holder, (since, heard) in tuple(self._begun.items()):
@@ -83,4 +83,4 @@ class LargeRoom:
     def _wake(self) -> None:
         for holder, size in tuple(self._waiting.items()):
             if self._fits(holder, size):
-                holder.room_came()
+                holder.room_freed()

@@ -32,7 +32,8 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _PATIENCE = 6
-"""Real seconds for each second of processor time that a worker may take."""
+"""Real seconds for each second of processor time that a worker may take. On a busy machine it may need more: it hangs
+only where it has had none for as many seconds."""
 _AT_LEAST = 1.0
 """Seconds of processor time that count for a batch in any case, where it is real time that runs out."""
 _PAUSE = 1.0
@@ -120,6 +121,17 @@ class _Hands:
         self.deadline = float("inf")
         self.used = 0.0
         self.pausing = False
+        # The processor time that the worker had, and when that was last seen to grow.
+        self._had, self._moved = 0, 0.0
+
+    def hangs(self, now: float) -> bool:
+        """Whether the worker is late and doesn't work. To be called every second."""
+        if self.worker is None or self.batch is None:
+            return False
+        had = process.processor_time(self.worker.pid)
+        if had != self._had:
+            self._had, self._moved = had, now
+        return now > self.deadline and now > self._moved + _PATIENCE
 
 
 class Validator:
@@ -339,7 +351,7 @@ class Validator:
         for hands in self._hands:
             if hands.worker is None:
                 continue
-            if now > hands.deadline:
+            if hands.hangs(now):
                 hands.worker.give_up()
             elif hands.lane.slow and hands.batch is None and not hands.lane.wants_worker and now > hands.used + _IDLE:
                 worker, hands.worker = hands.worker, None

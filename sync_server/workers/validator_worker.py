@@ -35,6 +35,7 @@ from llmcrdt.crdt.backend import Backend, ParsedUpdate, Replica
 from llmcrdt.crdt.registry import backend, kinds
 from llmcrdt.exceptions import MalformedUpdate
 
+from ..memory import keep_what_is_there
 from . import framing, process
 
 _JOBS = frozenset({b"check", b"merge", b"cover", b"diff"})
@@ -293,6 +294,7 @@ def main() -> None:
     os.dup2(2, 1)
     worker = ValidatorWorker(record, heavy / 1000, process.Progress(file))
     worker.load_backends()
+    keep_what_is_there()
 
     def allow(size: int) -> None:
         process.allow((milliseconds + each * size / (1 << 20)) / 1000)

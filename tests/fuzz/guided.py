@@ -31,6 +31,8 @@ SECONDS = 1.0
 """Processor time of one frame, in code that counts where it goes."""
 _KEPT, _KEPT_BYTES = 40, 300
 _STRUCTURES = "structures"
+_RECORDS = "records that a worker checks"
+_CONVERSATION = "a conversation's updates"
 
 
 class Target(NamedTuple):
@@ -44,7 +46,7 @@ class Target(NamedTuple):
 def names() -> list[str]:
     from decoders import DECODERS
 
-    return [*(decoder.name for decoder in DECODERS), _STRUCTURES]
+    return [*(decoder.name for decoder in DECODERS), *_WHOLE]
 
 
 def kept(name: str) -> list[bytes]:
@@ -54,14 +56,8 @@ def kept(name: str) -> list[bytes]:
 
 
 def target(name: str) -> Target:
-    if name == _STRUCTURES:
-        import structures
-
-        def take(data: bytes) -> None:
-            report = structures.Report()
-            structures.take(structures.Maker(Chosen(data)).schedule(), report)
-
-        return Target(name, lambda: [random.Random(seed).randbytes(400) for seed in range(50)], take)
+    if name in _WHOLE:
+        return _WHOLE[name]()
     import fuzz
     from decoders import DECODERS
 
@@ -78,6 +74,78 @@ def target(name: str) -> Target:
         return [frame for frame in found if len(frame) <= 4096]
 
     return Target(name, seeds, lambda data: fuzz._refused(decoder, data))
+
+
+def _structures() -> Target:
+    import structures
+
+    def take(data: bytes) -> None:
+        report = structures.Report()
+        structures.take(structures.Maker(Chosen(data)).schedule(), report)
+
+    return Target(_STRUCTURES, lambda: [random.Random(seed).randbytes(400) for seed in range(50)], take)
+
+
+def _records() -> Target:
+    """Records, and updates of a Yjs page, at a worker of the relay, which holds a document."""
+    from decoders import GOOD, updates
+
+    from sync_server.workers.validator_worker import ValidatorWorker
+
+    def take(data: bytes) -> None:
+        for order in (b"check", b"merge", b"cover"):
+            worker = ValidatorWorker(1 << 20)
+            worker.obey(b"loaded", b"yjs", b"d", [GOOD])
+            batches = [[data], [data[: len(data) // 2], data]] if order != b"cover" else [[data]]
+            for batch in batches:
+                state, _, count, *kept = worker.obey(order, b"yjs", b"d", batch)
+                assert state in (b"ok", b"bad", b"broken", b"which", b"gone"), state
+                assert int(count) == len(kept)
+                if state != b"ok":
+                    worker.obey(b"loaded", b"yjs", b"d", [GOOD])
+                elif order == b"check":
+                    assert worker.obey(b"loaded", b"yjs", b"d", [GOOD, *batch])[0] == b"ok", "it can be loaded again"
+            worker.obey(b"diff", b"yjs", b"d", [b"\x00"])
+
+    return Target(_RECORDS, lambda: [update for update in updates() if len(update) <= 4096], take)
+
+
+def _conversation() -> Target:
+    """Updates that a device takes into an open conversation. It reads them, writes on, and so does another device."""
+    from documents import CLIENT, _merged, facts, sound_document
+    from strangers import Stranger
+
+    import llmcrdt
+    from llmcrdt.exceptions import LLMCRDTError
+    from llmcrdt.ids import new_document_id
+
+    id_ = new_document_id(random.Random(1).randbytes)
+    base = _merged(sound_document()[0], facts(id_))
+
+    def take(data: bytes) -> None:
+        with llmcrdt.open(":memory:") as repo, llmcrdt.open(":memory:") as other:
+            conv, there = repo.join(id_), other.join(id_)
+            conv.apply(base)
+            conv.transcript()
+            try:
+                conv.apply(data)
+            except LLMCRDTError:
+                assert conv.transcript().hash
+                return
+            assert all(isinstance(entry.text, str) for entry in conv.transcript())
+            entry = conv.append("user", "on we go")
+            there.apply(conv.diff())
+            assert there.transcript().hash == conv.transcript().hash and entry.id in {e.id for e in there.transcript()}
+
+    def seeds() -> list[bytes]:
+        found = [Stranger(random.Random(seed)).conversation(base, CLIENT + seed) for seed in range(40)]
+        return [update for update in found if len(update) <= 4096]
+
+    return Target(_CONVERSATION, seeds, take)
+
+
+_WHOLE = {_STRUCTURES: _structures, _RECORDS: _records, _CONVERSATION: _conversation}
+"""Targets that are more than a decoder."""
 
 
 class Chosen:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import random
 import threading
 import tracemalloc
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+import llmcrdt
+from llmcrdt.crdt.yjs.update import DEPTH
 from llmcrdt.exceptions import RelayRefused, SyncError
 from llmcrdt.ids import DocumentId, document_bytes, document_id
+from llmcrdt.repo.sync_source import SyncSource
 from llmcrdt.store import update_rows
 from llmcrdt.store.store import SqliteStore
 from llmcrdt.sync import codec, connection_sync, protocol
@@ -31,6 +35,8 @@ from llmcrdt.sync.messages import (
 )
 from llmcrdt.sync.synchronizer import Synchronizer
 from llmcrdt.testing.local_documents import BlobDocuments, pack
+
+from ..crdt.yjs.hostile_nesting import deep
 
 LOG, S = b"l" * 16, b"s" * 16
 NAMES = [document_id(bytes([n]) * 16) for n in range(1, 31)]
@@ -136,6 +142,26 @@ def test_a_window_without_end_is_not_filled() -> None:
         local.put(document, n.to_bytes(1, "big") * (1 << 20))
     hear(synchronizer, opened(document))
     assert sum(map(len, synchronizer.drain_frames())) < 18 << 20
+
+
+@pytest.mark.parametrize("levels", [DEPTH + 1, 100_000])
+def test_the_snapshot_of_a_relay_is_read_as_any_record(open_repo: Callable[..., llmcrdt.Repo], levels: int) -> None:
+    """Of maps that lie in each other, of which the first is deleted at once: enough of them end the process whose core
+    gets them. Only the snapshot that a device's own core made isn't read again."""
+    with open_repo("mine") as repo:
+        conv = repo.create("Trip")
+        conv.append("user", "here before")
+        whole, raw = conv.diff(), document_bytes(conv.id)
+        local = SyncSource(repo._core, "ws://relay", None)
+        synchronizer = Synchronizer(local, random.Random(1).random, "test")
+        synchronizer.connected()
+        hear(synchronizer, Welcome(), Opened(raw, RESET, Cursor(LOG, 2, b"c" * 32), 0))
+        for n, data in enumerate((deep(levels)[:-1] + b"\x01\x01\x01\x00\x01", whole), 1):
+            hear(synchronizer, Snapshot(raw, 2, b"c" * 32, S, n, 2, len(data), 0, data))
+        assert repo._core.store.updates.set_aside_count(conv.id) == 1
+        conv.append("user", "and on")
+    with open_repo("mine") as repo:
+        assert [entry.text for entry in repo.get(conv.id).transcript()] == ["here before", "and on"]
 
 
 @pytest.mark.parametrize("asked", [1e3, 1e9, 2.0**53])

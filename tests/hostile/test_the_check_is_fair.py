@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
+from statistics import median
 from urllib.request import Request, urlopen
 
 import pytest
@@ -61,11 +63,13 @@ def test_a_record_that_takes_long_is_tried_once_where_it_holds_up_nobody(
         Bystander(relay.url, E) as bystander,
     ):
         assert isinstance(ask(client, Push(D, S, 1, (text(8_000),))), Ack)
-        wait_for(bystander, 3)
-        before = bystander.read
+        wait_for(bystander, 10)
+        before, usual, began = bystander.read, median(bystander.times), time.monotonic()
         refused = ask(client, Push(D, S, 2, (far_apart(8_000),)))
         assert isinstance(refused, Error) and (refused.code, refused.n) == (ErrorCode.BAD_RECORD, 2)
-        assert bystander.read - before >= 20, "it took a second, and he goes on all the time"
+        # On a machine where he isn't read so often in a second: as often as a tenth of that time allows.
+        often = min(20, (time.monotonic() - began) / usual / 10)
+        assert bystander.read - before >= often, "it took a second, and he goes on all the time"
         assert count(relay, "keeper_restarts_total") == workers_lost
         good = ask(client, Push(D, S, 2, (edits(1)[0],)))
         assert isinstance(good, Ack), "its document goes on"

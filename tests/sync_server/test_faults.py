@@ -70,7 +70,7 @@ def is_closed(client: ClientConnection) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("owner", "name"), [(Connection, "send"), (FrameWriter, "write"), (Connections, "report"), (Connection, "took")]
+    ("owner", "name"), [(Connection, "send"), (FrameWriter, "write"), (Connections, "report"), (Connection, "end_work")]
 )
 def test_all_others_are_told_and_may_go_on(
     relay: RelayThread, relays: list[Relay], monkeypatch: pytest.MonkeyPatch, owner: Any, name: str

@@ -129,7 +129,10 @@ def test_metrics_count_and_name_nobody(tmp_path: Path) -> None:
         values = dict(re.findall(r"^llmcrdt_relay_(\w+) ([\d.]+)$", text, re.M))
         assert int(values["records_acknowledged_total"]) == 5
         assert int(values["frames_received_total"]) == 4
-        assert float(values["commit_seconds_total"]) > 0
+        assert float(values["commit_seconds_total"]) >= float(values["commit_longest_seconds"]) > 0
+        assert float(values["loop_late_seconds"]) > 0
+        again = get(relay.url, "/metrics")[1]
+        assert "llmcrdt_relay_commit_longest_seconds 0\n" in again, "it counts since the last look"
         assert document_id(D) not in text
         for line in text.splitlines():
             assert re.fullmatch(r'# (HELP|TYPE) \w+ .+|\w+(\{code="\d+"\})? [\d.]+', line), line

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,7 +18,9 @@ from llmcrdt.sync import codec
 from llmcrdt.sync.messages import Ack, Push
 from sync_server.core.limits import Limits
 from sync_server.thread import RelayThread
-from sync_server.workers import framing
+from sync_server.workers import framing, process
+from sync_server.workers.documents import Lane
+from sync_server.workers.validator import _Hands
 
 from ...waiting import PATIENCE, eventually
 from ..core.test_validation import ask, edits, native
@@ -181,3 +184,24 @@ def test_a_worker_has_loaded_the_core_before_its_first_record() -> None:
     code = "import sys; from sync_server.workers.validator_worker import ValidatorWorker\n"
     code += "ValidatorWorker(1 << 20).load_backends(); print('pycrdt' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "True\n"
+
+
+@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="needs /proc")
+def test_a_worker_that_is_late_hangs_only_where_it_gets_nothing_done() -> None:
+    """On a busy machine one may need far more real time than usual."""
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as child:
+        try:
+            hands = _Hands(Lane(slow=True), lambda file: [], 1.0)
+            hands.worker, hands.deadline = SimpleNamespace(pid=child.pid), 10.0  # type: ignore[assignment]
+            assert not hands.hangs(1e6), "it has nothing to do"
+            hands.batch = []
+            for now in range(0, 1000, 100):
+                had = process.processor_time(child.pid)
+                eventually(lambda had=had: process.processor_time(child.pid) > had)  # type: ignore[misc]
+                assert not hands.hangs(now), "it works"
+            os.kill(child.pid, signal.SIGSTOP)
+            eventually(lambda: Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+            hands.hangs(2000)
+            assert not hands.hangs(2005) and hands.hangs(2007)
+        finally:
+            child.kill()
