@@ -25,7 +25,7 @@ test: lint peers ## Install what is needed, then check and test everything
 	wait $$checks || failed=1; cat .venv/log/checks.txt; exit $$failed
 
 peers: ## Install the Yjs clients and the AI SDK that tests run, where there is npm
-	@if command -v npm >/dev/null; then cd tests/peers && { [ -d node_modules/y-websocket-3 -a -d node_modules/ai ] || npm install --silent --no-audit --no-fund --no-package-lock; }; \
+	@if command -v npm >/dev/null; then cd tests/peers && { [ -d node_modules/y-websocket-3 -a -d node_modules/ai -a -d node_modules/@automerge/automerge ] || npm install --silent --no-audit --no-fund --no-package-lock; }; \
 	else echo "npm is not here: tests with Yjs clients and the AI SDK on Node are skipped"; fi
 
 check: lint types arrows
@@ -45,7 +45,7 @@ fmt: dev ## Format, and mend what can be mended
 	$(VENV)/ruff check --fix .
 
 dev: ## Install everything a developer needs
-	@sh scripts/bootstrap llama qr relay eddsa seal testing dev
+	@sh scripts/bootstrap llama automerge qr relay eddsa seal testing dev
 
 soak: dev ## Run 110,000 schedules of devices, relays and networks (ARGS='--schedules 1000 --seed 7'), and kill 420 processes
 	$(VENV)/python tests/sim/soak.py --schedules 100000 $(ARGS)

@@ -14,7 +14,8 @@ Each says what happened and, in ``hint``, what to do next. Catch the branch you 
     │   ├── AlreadySealed           a stream that was written to after its seal
     │   ├── CannotOpen              an encrypted hidden field that was changed, or moved from another place
     │   │   └── KeyMissing            its key is not here
-    │   └── SealingMissing          PyNaCl is not installed
+    │   ├── SealingMissing          PyNaCl is not installed
+    │   └── CRDTMissing             the package of a kind of CRDT is not installed
     ├── StoreError                the SQLite file
     │   ├── NotADatabase            the file is something else
     │   ├── NewerDatabase           made by a newer version of this library
@@ -104,6 +105,10 @@ class KeyMissing(CannotOpen):
 
 class SealingMissing(DocumentError):
     """An optional dependency that encryption needs is not installed."""
+
+
+class CRDTMissing(DocumentError):
+    """The package that reads one kind of document is not installed, or is another one of that name."""
 
 
 class StoreError(LLMCRDTError):
