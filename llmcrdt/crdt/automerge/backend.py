@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from ...exceptions import MalformedUpdate
 from ..backend import NewField, NewNode, ParsedUpdate, Replica, Work
-from .chunks import Change, read_update
+from .chunks import EMPTY, Change, read_update
 from .derive import derive_update, is_root_change
-from .foreign import foreign_key
-from .version import read_version
+from .foreign import find_foreign_key
+from .version import parse_version
 from .work import estimate_work
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class AutomergeBackend:
     first replica."""
 
     kind = "automerge"
-    empty = bytes.fromhex("856f4a83b81a9544000400000000")
+    empty = EMPTY
     forgets = False
 
     def __init__(self, replicas: Callable[..., AutomergeReplica] | None = None) -> None:
@@ -57,10 +57,10 @@ class AutomergeBackend:
         return any(chunk.holds(prefix.encode()) for chunk in update.structure)
 
     def foreign_key(self, update: ParsedUpdate, root: str, prefix: str, own: str) -> str | None:
-        return foreign_key(update, root, prefix, own)
+        return find_foreign_key(update, root, prefix, own)
 
     def repeats(self, updates: Iterable[ParsedUpdate], version: bytes) -> bool:
-        seqs = read_version(version).seqs
+        seqs = parse_version(version).seqs
         for update in updates:
             for chunk in update.structure:
                 if isinstance(chunk, Change):

@@ -36,6 +36,8 @@ MAP, SET, LIST, DELETE, TEXT, MARK = 0, 1, 2, 3, 4, 7
 """What an operation does. 5 adds to a counter, 6 made a table: neither is taken, the core's Python side can't read
 them, and one that it tried to read ends every later call."""
 
+EMPTY = bytes.fromhex("856f4a83b81a9544000400000000")
+"""A document without changes, as Automerge saves it."""
 MOST_INFLATED = 256 << 20
 """Bytes that an update may grow to."""
 _TEXTS, _COUNTER, _LAST_TYPE = 6, 8, 9

@@ -7,7 +7,7 @@ from .chunks import DELETE
 from .derive import root_object
 
 
-def foreign_key(update: ParsedUpdate, root: str, prefix: str, own: str) -> str | None:
+def find_foreign_key(update: ParsedUpdate, root: str, prefix: str, own: str) -> str | None:
     wanted, found = prefix.encode(), None
     for chunk in update.structure:
         if not chunk.holds(wanted):

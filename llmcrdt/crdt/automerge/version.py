@@ -26,7 +26,7 @@ def write_version(heads: Iterable[bytes], seqs: Mapping[bytes, int]) -> bytes:
     return b"".join(out)
 
 
-def read_version(data: bytes) -> Version:
+def parse_version(data: bytes) -> Version:
     """Raises MalformedUpdate."""
     reader = Reader(data)
     if reader.take(1) != _FORMAT:

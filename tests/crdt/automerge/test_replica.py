@@ -16,9 +16,10 @@ from needs_automerge import needs_automerge
 from llmcrdt.crdt.automerge.backend import AutomergeBackend
 from llmcrdt.crdt.automerge.chunks import Change, read_chunks, read_update, write_chunk
 from llmcrdt.crdt.automerge.columns import Reader
+from llmcrdt.crdt.automerge.core import object_bytes
 from llmcrdt.crdt.automerge.derive import derive_update, is_root_change, root_change, root_object
 from llmcrdt.crdt.automerge.package import load_core
-from llmcrdt.crdt.automerge.replica import AutomergeReplica, _object_bytes
+from llmcrdt.crdt.automerge.replica import AutomergeReplica
 from llmcrdt.crdt.backend import NewField, NewNode
 from llmcrdt.exceptions import MalformedUpdate
 from llmcrdt.varint import write_uint
@@ -54,7 +55,7 @@ def test_the_core_would_write_derived_changes_in_the_same_bytes() -> None:
         transaction.put_object(core.ROOT, "entries", core.ObjType.Map)
     assert doc.get_last_local_change().raw_bytes == root.raw
     doc.set_actor(group.actor)
-    entries = _object_bytes(root_object("entries"))
+    entries = object_bytes(root_object("entries"))
     with doc.transaction() as transaction:
         a = transaction.put_object(entries, "a", core.ObjType.Map)
         transaction.put(a, "b", core.ScalarType.Bytes, b"\0")
