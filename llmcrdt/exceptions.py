@@ -11,6 +11,7 @@ Each says what happened and, in ``hint``, what to do next. Catch the branch you 
     │   ├── EntryNotFound           no such entry in this conversation (also a KeyError)
     │   ├── NotSealed               the operation needs an entry whose writer has finished
     │   ├── Withheld                an entry that an erase keeps out of sight
+    │   ├── CannotErase             this kind of document keeps all that was ever written
     │   ├── AlreadySealed           a stream that was written to after its seal
     │   ├── CannotOpen              an encrypted hidden field that was changed, or moved from another place
     │   │   └── KeyMissing            its key is not here
@@ -89,6 +90,10 @@ class NotSealed(DocumentError):
 
 class Withheld(DocumentError):
     """An erase keeps this entry out of sight, for its author had not seen the erase."""
+
+
+class CannotErase(DocumentError):
+    """The document's kind of CRDT keeps all that was ever written; nothing was changed."""
 
 
 class AlreadySealed(DocumentError):

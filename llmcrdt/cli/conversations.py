@@ -8,18 +8,19 @@ from typing import Any
 import click
 
 from .completion import conversation_id
-from .options import MANY, Repos, as_json, confirm, confirmed, entry_json, find, print_id, print_json
+from .options import MANY, Repos, as_json, of_kind, confirm, confirmed, entry_json, find, print_id, print_json
 from .terminal import print_entry, safe
 
 
 @click.command()
 @click.argument("title", default="")
+@of_kind
 @as_json
 @click.pass_obj
-def new(repos: Repos, title: str, as_json: bool) -> None:
+def new(repos: Repos, title: str, crdt: str | None, as_json: bool) -> None:
     """Make a conversation; print its id."""
     with repos(create=True) as repo:
-        print_id(repo.create(title).id, as_json)
+        print_id(repo.create(title, crdt=crdt).id, as_json)
 
 
 @click.command("list")

@@ -10,6 +10,7 @@ from itertools import chain as joined
 from itertools import count
 from typing import NamedTuple, TypeVar
 
+from ..crdt.backend import Backend
 from ..document import schema
 from ..document.conversation import Conversation, core_of
 from ..document.core import ConversationCore
@@ -194,7 +195,7 @@ def _fill(
     with replica.edit() as edit:
         schema.write_identity(edit, target.id, core.resources.clock())
     journal.append(edit.update, session, ())
-    batches = _batches(core, history, beside)
+    batches = _batches(core.resources.crdt_of(target.id), history, beside)
     with closing(_ahead(batches) if long else batches) as ready:
         for batch in ready:
             if batch.entries:
@@ -204,17 +205,17 @@ def _fill(
             tell()
 
 
-def _batches(core: RepoCore, history: History, beside: Iterable[Draft]) -> Generator[_Batch]:
+def _batches(crdt: Backend, history: History, beside: Iterable[Draft]) -> Generator[_Batch]:
     rows = ImportedRows()
     for piece in _pieces(history.entries(lambda make: make(), to_branch=True)):
         history.added += len(piece)
         settled = [row for _, entry in piece for row in rows.add(entry)]
-        yield _Batch(core.crdt.derive(groups_of(piece)), [entry.id for _, entry in piece], settled)
+        yield _Batch(crdt.derive(groups_of(piece)), [entry.id for _, entry in piece], settled)
     apart: list[ImportedEntry] = []
     for piece in _pieces(enumerate(_beside(history.chain, () if history.branches else beside))):
-        yield _Batch(core.crdt.derive([[entry.node] for _, entry in piece]), [entry.id for _, entry in piece], [])
+        yield _Batch(crdt.derive([[entry.node] for _, entry in piece]), [entry.id for _, entry in piece], [])
         apart += [entry for _, entry in piece]
-    yield _Batch(core.crdt.empty, [], rows.finish(apart))
+    yield _Batch(crdt.empty, [], rows.finish(apart))
 
 
 def _beside(chain: ImportChain, drafts: Iterable[Draft]) -> Iterator[ImportedEntry]:
@@ -249,10 +250,11 @@ def _extend(core: RepoCore, conversation: Conversation, history: History, beside
         history.added += len(new)
         untouched = all(places.is_imported(i) for i in visible)
         more = [(0, entry) for entry in places.not_said(beside)]
+    crdt = core.resources.crdt_of(target.id)
     for piece in _pieces(new):
-        target.document.apply(core.crdt.derive(groups_of(piece)))
+        target.document.apply(crdt.derive(groups_of(piece)))
     for piece in _pieces(more):
-        target.document.apply(core.crdt.derive([[entry.node] for _, entry in piece]))
+        target.document.apply(crdt.derive([[entry.node] for _, entry in piece]))
     # A history that somebody went on with here stays in sight; one that nobody touched shows its last export.
     shown = history.shown or history.chain.tip
     with suppress(Withheld):
