@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from .completion import conversation_id
-from .options import MANY, Repos, as_json, of_kind, confirm, confirmed, entry_json, find, print_id, print_json
+from .options import MANY, Repos, as_json, confirm, confirmed, entry_json, find, of_kind, print_id, print_json
 from .terminal import print_entry, safe
 
 
@@ -106,6 +106,17 @@ def show(repos: Repos, id: str, last: int | None, elsewhere: bool, as_json: bool
         shown, hidden = len(transcript), len(transcript.elsewhere)
         count = f"{shown} {'entry' if shown == 1 else 'entries'}, {hidden} elsewhere"
         click.echo(click.style(f"{count}, transcript {transcript.hash}", dim=True))
+
+
+@click.command()
+@conversation_id
+@click.option("--crdt", required=True, help="the other kind of document")
+@as_json
+@click.pass_obj
+def convert(repos: Repos, id: str, crdt: str, as_json: bool) -> None:
+    """Make a conversation anew in a document of another kind; print the new id. The old one stays."""
+    with repos() as repo:
+        print_id(repo.convert(find(repo, id), crdt).id, as_json)
 
 
 @click.command()

@@ -16,12 +16,14 @@ from ..document.conversation import Conversation, core_of
 from ..document.entry import Entry
 from ..document.fork_copy import copy_conversation
 from ..document.projector import entry_of_row
+from ..document.whole_copy import copy_whole
 from ..exceptions import (
     ConversationNotFound,
     InvalidContent,
     KeyringUnusable,
     LibraryMismatch,
     RelayUnreachable,
+    StoreError,
 )
 from ..ids import DocumentId, EntryId, Random, document_bytes, is_document_id, new_document_id
 from ..store.backup import copy_repo
@@ -179,6 +181,19 @@ class Repo:
             copy_conversation(source, core_of(fork), at, created_at)
 
         return self._create(name, write, self._core.kind(source.id))
+
+    def convert(self, conversation: Conversation, crdt: str) -> Conversation:
+        """The same conversation as a new one whose document is of another kind: entries keep their ids, the transcript
+        its hash. The old one stays as it is, and the two are never merged. Raises InvalidContent for a kind that nobody
+        knows, CRDTMissing for one that is not installed, KeyMissing for an encrypted field whose key is not here."""
+        source = core_of(conversation)
+
+        def write(made: Conversation, created_at: float) -> None:
+            copy_whole(source, core_of(made))
+            if made.transcript().hash != conversation.transcript().hash:
+                raise StoreError("The copy would show another conversation.", hint="Nothing was kept; please report.")
+
+        return self._create(conversation.title, write, crdt)
 
     def get(self, id: str) -> Conversation:
         """The conversation with this id: one of this repo, or one that the library lists. Raises
