@@ -1,6 +1,6 @@
 # Everything lands in .venv; PYTHON=... picks the Python it is made with.
 .DEFAULT_GOAL := help
-.PHONY: help demo relay test peers check lint types arrows fmt dev soak power fuzz hostile kvsoak mutate docs bench clean
+.PHONY: help demo relay test peers check lint types arrows fmt dev soak automerge power fuzz hostile kvsoak mutate docs bench clean
 .NOTPARALLEL:
 
 VENV := .venv/bin
@@ -52,6 +52,11 @@ soak: dev ## Run 110,000 schedules of devices, relays and networks (ARGS='--sche
 	$(VENV)/python tests/sim/relay_soak.py --schedules 10000 $(ARGS)
 	$(VENV)/python tests/sync_server/relay_kills.py --kills 300 --rollbacks 20
 	LLMCRDT_FOLD_KILLS=100 $(VENV)/pytest tests/sync_server/core/test_compaction.py -k killed_while_it_folds
+
+automerge: dev ## Run 3,000 schedules of devices on Automerge documents, and its tests (ARGS='--schedules 100 --seed 7')
+	$(VENV)/pytest tests/crdt/automerge tests/crdt/test_backends.py tests/repo/test_kinds.py
+	$(VENV)/python tests/sim/soak.py --crdt automerge --schedules 3000 $(ARGS)
+	$(VENV)/python tests/sim/soak.py --crdt automerge --files --schedules 100
 
 power: dev ## Lose the power of clients, relays and operators' commands 6,000 times (ARGS='--states 1000 --seed 7 --only relay')
 	$(VENV)/python tests/power/soak.py $(ARGS)
