@@ -6,7 +6,7 @@ protocol, written here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -36,6 +36,7 @@ class Core:
     def __init__(self, roots: Iterable[str], actor: bytes) -> None:
         self.package = load_core()
         self.roots = {root: root_object(root) for root in roots}
+        self._scalars = (self.package.ScalarType.Str, self.package.ScalarType.Bytes)
         self.untold: dict[bytes, Change] = {}
         self.doc: Any = self.package.Document(actor)
         self.broken = False
@@ -116,16 +117,24 @@ class Core:
             found = self.doc.get(inside, key)
         except Exception:
             return Other, b""  # a date that Python can't hold, say
-        if found is None:
-            return Other, b""
+        return (Other, b"") if found is None else self._told(found)
+
+    def read_all(self, inside: bytes) -> Iterator[tuple[str, tuple[Any, Any]]]:
+        """The keys of a map, and what stands under each."""
+        keys = self.doc.keys(inside)
+        try:
+            values = self.doc.values(inside)
+        except Exception:
+            values = ()
+        if len(keys) == len(values):  # in the same order
+            return zip(keys, map(self._told, values), strict=True)
+        return ((key, self.read(inside, key)) for key in keys)
+
+    def _told(self, found: tuple[Any, bytes]) -> tuple[Any, Any]:
         value, object_ = found
         if not isinstance(value, tuple):
             return value, object_
-        return (
-            (None, value[1])
-            if value[0] in (self.package.ScalarType.Str, self.package.ScalarType.Bytes)
-            else (Other, b"")
-        )
+        return (None, value[1]) if value[0] in self._scalars else (Other, b"")
 
     def guarded(self, message: str) -> Guard:
         return Guard(self, message)

@@ -148,8 +148,7 @@ class AutomergeReplica:
         if kind != kinds.Map:
             return None
         fields: dict[str, Scalar | SharedText] = {}
-        for name in core.doc.keys(node):
-            kind, value = core.read(node, name)
+        for name, (kind, value) in core.read_all(node):
             fields[name] = (
                 value if kind is None else SharedText(core.doc.text(value)) if kind == kinds.Text else Other()
             )
