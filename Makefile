@@ -53,8 +53,8 @@ soak: dev ## Run 110,000 schedules of devices, relays and networks (ARGS='--sche
 	$(VENV)/python tests/sync_server/relay_kills.py --kills 300 --rollbacks 20
 	LLMCRDT_FOLD_KILLS=100 $(VENV)/pytest tests/sync_server/core/test_compaction.py -k killed_while_it_folds
 
-automerge: dev ## Run 3,000 schedules of devices on Automerge documents, and its tests (ARGS='--schedules 100 --seed 7')
-	$(VENV)/pytest tests/crdt/automerge tests/crdt/test_backends.py tests/repo/test_kinds.py
+automerge: dev ## Test the document layer with Automerge documents, and run 3,000 schedules (ARGS='--schedules 100 --seed 7')
+	$(VENV)/pytest --crdt automerge tests/document -n 2 -k 'not without_pynacl'
 	$(VENV)/python tests/sim/soak.py --crdt automerge --schedules 3000 $(ARGS)
 	$(VENV)/python tests/sim/soak.py --crdt automerge --files --schedules 100
 
