@@ -1,6 +1,6 @@
 # Everything lands in .venv; PYTHON=... picks the Python it is made with.
 .DEFAULT_GOAL := help
-.PHONY: help demo relay test peers check lint types arrows fmt dev soak logs power fuzz hostile hops kvsoak mutate docs bench clean
+.PHONY: help demo relay test peers check lint types arrows fmt dev soak logs automerge power fuzz hostile hops kvsoak mutate docs bench clean
 .NOTPARALLEL:
 
 VENV := .venv/bin
@@ -25,7 +25,7 @@ test: lint peers ## Install what is needed, then check and test everything
 	wait $$checks || failed=1; cat .venv/log/checks.txt; exit $$failed
 
 peers: ## Install the Yjs clients and the AI SDK that tests run, where there is npm
-	@if command -v npm >/dev/null; then cd tests/peers && { [ -d node_modules/y-websocket-3 -a -d node_modules/ai ] || npm install --silent --no-audit --no-fund --no-package-lock; }; \
+	@if command -v npm >/dev/null; then cd tests/peers && { [ -d node_modules/y-websocket-3 -a -d node_modules/ai -a -d node_modules/@automerge/automerge ] || npm install --silent --no-audit --no-fund --no-package-lock; }; \
 	else echo "npm is not here: tests with Yjs clients and the AI SDK on Node are skipped"; fi
 
 check: lint types arrows
@@ -45,7 +45,7 @@ fmt: dev ## Format, and mend what can be mended
 	$(VENV)/ruff check --fix .
 
 dev: ## Install everything a developer needs
-	@sh scripts/bootstrap llama qr relay eddsa seal testing dev
+	@sh scripts/bootstrap llama automerge qr relay eddsa seal testing dev
 
 soak: dev ## Run 110,000 schedules of devices, relays and networks (ARGS='--schedules 1000 --seed 7'), and kill 420 processes
 	$(VENV)/python tests/sim/soak.py --schedules 100000 $(ARGS)
@@ -55,6 +55,11 @@ soak: dev ## Run 110,000 schedules of devices, relays and networks (ARGS='--sche
 
 logs: dev ## Export 100,000 merged logs to every format, and check each request (ARGS='--logs 1000 --seed 7')
 	$(VENV)/python tests/interop/soak.py $(ARGS)
+
+automerge: dev ## Test the document layer with Automerge documents, and run 3,000 schedules (ARGS='--schedules 100 --seed 7')
+	$(VENV)/pytest --crdt automerge tests/document -n 2 -k 'not without_pynacl'
+	$(VENV)/python tests/sim/soak.py --crdt automerge --schedules 3000 $(ARGS)
+	$(VENV)/python tests/sim/soak.py --crdt automerge --files --schedules 100
 
 power: dev ## Lose the power of clients, relays and operators' commands 6,000 times (ARGS='--states 1000 --seed 7 --only relay')
 	$(VENV)/python tests/power/soak.py $(ARGS)

@@ -12,10 +12,12 @@ Each says what happened and, in ``hint``, what to do next. Catch the branch you 
     │   ├── NotSealed               the operation needs an entry whose writer has finished
     │   ├── Withheld                an entry that an erase keeps out of sight
     │   ├── AskFailed               nobody answers what was asked (``code`` says why)
+    │   ├── CannotErase             this kind of document keeps all that was ever written
     │   ├── AlreadySealed           a stream that was written to after its seal
     │   ├── CannotOpen              an encrypted hidden field that was changed, or moved from another place
     │   │   └── KeyMissing            its key is not here
-    │   └── SealingMissing          PyNaCl is not installed
+    │   ├── SealingMissing          PyNaCl is not installed
+    │   └── CRDTMissing             the package of a kind of CRDT is not installed
     ├── StoreError                the SQLite file
     │   ├── NotADatabase            the file is something else
     │   ├── NewerDatabase           made by a newer version of this library
@@ -104,6 +106,10 @@ class AskFailed(DocumentError):
         self.code = code
 
 
+class CannotErase(DocumentError):
+    """The document's kind of CRDT keeps all that was ever written; nothing was changed."""
+
+
 class AlreadySealed(DocumentError):
     """Something was written to a stream after its seal."""
 
@@ -118,6 +124,10 @@ class KeyMissing(CannotOpen):
 
 class SealingMissing(DocumentError):
     """An optional dependency that encryption needs is not installed."""
+
+
+class CRDTMissing(DocumentError):
+    """The package that reads one kind of document is not installed, or is another one of that name."""
 
 
 class StoreError(LLMCRDTError):

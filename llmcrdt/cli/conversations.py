@@ -8,18 +8,19 @@ from typing import Any
 import click
 
 from .completion import conversation_id
-from .options import MANY, Repos, as_json, confirm, confirmed, entry_json, find, print_id, print_json
+from .options import MANY, Repos, as_json, confirm, confirmed, entry_json, find, of_kind, print_id, print_json
 from .safe import safe
 
 
 @click.command()
 @click.argument("title", default="")
+@of_kind
 @as_json
 @click.pass_obj
-def new(repos: Repos, title: str, as_json: bool) -> None:
+def new(repos: Repos, title: str, crdt: str | None, as_json: bool) -> None:
     """Make a conversation; print its id."""
     with repos(create=True) as repo:
-        print_id(repo.create(title).id, as_json)
+        print_id(repo.create(title, crdt=crdt).id, as_json)
 
 
 @click.command("list")
@@ -107,6 +108,17 @@ def show(repos: Repos, id: str, last: int | None, elsewhere: bool, as_json: bool
         shown, hidden = len(transcript), len(transcript.elsewhere)
         count = f"{shown} {'entry' if shown == 1 else 'entries'}, {hidden} elsewhere"
         click.echo(click.style(f"{count}, transcript {transcript.hash}", dim=True))
+
+
+@click.command()
+@conversation_id
+@click.option("--crdt", required=True, help="the other kind of document")
+@as_json
+@click.pass_obj
+def convert(repos: Repos, id: str, crdt: str, as_json: bool) -> None:
+    """Make a conversation anew in a document of another kind; print the new id. The old one stays."""
+    with repos() as repo:
+        print_id(repo.convert(find(repo, id), crdt).id, as_json)
 
 
 @click.command()

@@ -24,6 +24,7 @@ HOMES: Final[Mapping[str, str]] = {
     "search": "conversations:search",
     "show": "conversations:show",
     "rename": "conversations:rename",
+    "convert": "conversations:convert",
     "archive": "conversations:archive",
     "delete": "conversations:delete",
     "append": "entries:append",

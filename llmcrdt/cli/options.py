@@ -20,6 +20,9 @@ from .models import needed_model
 INTERRUPTED = 130  # the exit code
 MANY = 1_000_000  # conversations
 as_json = click.option("--json", "as_json", is_flag=True, help="print one JSON document")
+of_kind = click.option(
+    "--crdt", envvar="LLMCRDT_CRDT", help="kind of a new document [default: $LLMCRDT_CRDT, then that of the file]"
+)
 model_file = click.option(
     "--model",
     type=click.Path(path_type=Path),

@@ -18,7 +18,7 @@ Invariants of every backend:
 * **One writer identity per replica object,** fresh and random, never stored: copies of a file can't collide. What
   ``derive`` makes is the one exception: its identities are hashes of all that they ever write.
 * **Pieces say what the whole said.** ``cut`` and ``split`` make updates that do together what the one did; ``compact``
-  and ``redact`` leave out only what the document has deleted.
+  and ``redact`` leave out only what the document has deleted, and all of that where the backend ``forgets``.
 * **Bytes are read without a document.** ``read``, ``touches``, ``repeats``, ``foreign_key``, ``estimate_work`` and
   ``join`` build none, and take time in proportion to the bytes that they get.
 
@@ -164,7 +164,7 @@ class Edit(Protocol):
 
     @property
     def update(self) -> bytes:
-        """After the transaction: its update; b"" if nothing was written."""
+        """After the transaction: its update; b"" if nothing was written. What stood there already may be nothing."""
         ...
 
 
@@ -173,7 +173,7 @@ class Replica(Protocol):
 
     @property
     def kind(self) -> str:
-        """The document kind of the sync protocol: "yjs"."""
+        """The document kind of the sync protocol: "yjs", "automerge"."""
         ...
 
     @property
@@ -246,12 +246,18 @@ class Backend(Protocol):
 
     @property
     def kind(self) -> str:
-        """The document kind of the sync protocol: "yjs"."""
+        """The document kind of the sync protocol: "yjs", "automerge"."""
         ...
 
     @property
     def empty(self) -> bytes:
         """The update that says nothing."""
+        ...
+
+    @property
+    def forgets(self) -> bool:
+        """Whether what a document has deleted leaves its bytes: ``snapshot``, ``compact``, ``catch_up`` and ``redact``
+        leave it out. Of a backend that doesn't, nothing can be erased."""
         ...
 
     def make_replica(self, roots: Iterable[str], applying: AbstractContextManager[None] | None = None) -> Replica:
@@ -300,25 +306,26 @@ class Backend(Protocol):
 
     def cut(self, update: bytes) -> list[bytes]:
         """Updates that say the same, in an order in which they can be applied, each small enough for a record that any
-        relay takes. A value that is larger has one of its own. Bytes that are no update stay as they are."""
+        relay takes. What can't be divided, such as one large value, has one of its own. Bytes that are no update stay
+        as they are."""
         ...
 
     def split(self, update: bytes, limit: int) -> list[bytes]:
         """Updates of at most ``limit`` bytes, in an order in which they can be applied. Raises MalformedUpdate where
-        that can't be, for instance for one value that is larger."""
+        that can't be, for instance for one value that is larger. An edit made here is never so large but for that."""
         ...
 
     # of many updates
 
     def redact(self, whole: bytes, updates: Sequence[bytes]) -> list[bytes] | None:
         """Updates, cut as by ``cut``, that say of the document ``whole`` what ``updates`` say, without what it has
-        deleted; they may say more of it. None where the updates hold nothing deleted."""
+        deleted; they may say more of it. None where the updates hold nothing deleted, or nothing is forgotten."""
         ...
 
     def compact(self, updates: Iterable[bytes]) -> list[bytes]:
         """The document that the updates make, as one update, or as several where no other replica would take one; after
         it those that still wait for others, and those that can't be applied, as they came. Content that the document
-        has deleted is in none of the first."""
+        has deleted is in none of the first, where the backend ``forgets``."""
         ...
 
     def catch_up(self, snapshot: Sequence[bytes], before: Sequence[bytes], tail: Sequence[bytes]) -> bytes:

@@ -23,18 +23,20 @@ SHELF = "shelf"
 ROOTS = (schema.META, SHELF)
 REACH = 1 << 20
 """How far a fact's lamport may be beyond every smaller one."""
-FACTS = ("title", "created_at", "archived", "deleted")
+FACTS = ("title", "created_at", "archived", "deleted", "crdt")
 
 
 @dataclass(frozen=True)
 class Card:
-    """The facts that the library has of one conversation. ``created_at``: seconds since 1970."""
+    """The facts that the library has of one conversation. ``created_at``: seconds since 1970; ``crdt``: the kind of its
+    document, "" where nobody said one."""
 
     id: DocumentId
     title: str = ""
     created_at: float = 0.0
     archived: bool = False
     deleted: bool = False
+    crdt: str = ""
 
 
 class Library:
@@ -67,7 +69,7 @@ class Library:
             return self._card(conversation) if conversation in self._facts else None
 
     def put(self, conversation: DocumentId, **facts: JSON) -> None:
-        """Say something of a conversation: ``title``, ``created_at``, ``archived``, ``deleted``."""
+        """Say something of a conversation: ``title``, ``created_at``, ``archived``, ``deleted``, ``crdt``."""
         with self.document.editing() as edit:
             if self.document.replica.get(schema.META, "schema") is None:
                 edit.put(schema.META, "schema", schema.SCHEMA)
@@ -147,11 +149,12 @@ class Library:
 
     def _card(self, conversation: DocumentId) -> Card:
         facts = {fact: value for fact, (_, _, value) in self._facts[conversation].items()}
-        title = facts.get("title")
+        title, crdt = facts.get("title"), facts.get("crdt")
         return Card(
             conversation,
             title=title if isinstance(title, str) else "",
             created_at=schema.seconds_of(facts.get("created_at")),
             archived=facts.get("archived") is True,
             deleted=facts.get("deleted") is True,
+            crdt=crdt if isinstance(crdt, str) else "",
         )

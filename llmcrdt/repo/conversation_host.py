@@ -51,7 +51,8 @@ class RepoHost:
         self.lock: threading.RLock = resources.lock
         self.author, self.keys, self.blobs = resources.author, resources.keyring, surroundings.blobs
         self.clock, self.random, self.dispatch = resources.clock, resources.random, resources.dispatcher.run
-        self.derive, self.formats = resources.crdt.derive, FORMATS
+        crdt = resources.crdt_of(document)
+        self.derive, self.forgets, self.formats = crdt.derive, crdt.forgets, FORMATS
         self.note_engine: Callable[[Any], None] = resources.caches.note
         self.observed, self.closed = surroundings.watch, on_close
         self.linked = surroundings.linked

@@ -105,9 +105,11 @@ class RepoCore:
     def store(self) -> SqliteStore:
         return self.resources.store
 
-    @property
-    def crdt(self) -> Backend:
-        return self.resources.crdt
+    def kind(self, document: DocumentId) -> str:
+        return self.resources.kind(document)
+
+    def crdt_of(self, document: DocumentId) -> Backend | None:
+        return self.resources.crdt_of(document) if self.resources.can_read(document) else None
 
     @property
     def library_id(self) -> DocumentId:
@@ -118,7 +120,8 @@ class RepoCore:
 
     def repeats(self, document: DocumentId, updates: Sequence[ParsedUpdate]) -> bool:
         with self.lock:
-            return self.crdt.repeats(updates, self.documents.version(document))
+            crdt = self.crdt_of(document)
+            return crdt is not None and crdt.repeats(updates, self.documents.version(document))
 
     def missing_from(self, document: DocumentId, log: Sequence[bytes]) -> tuple[bytes | None, set[str], int]:
         with self.lock:
@@ -127,6 +130,8 @@ class RepoCore:
                 return kept.diff(), {key for root in self.resources.roots(document) for key in kept.keys(root)}, seq
             found = self.store.updates.since(document, 0)
             if found.snapshot is None and set(log).issuperset(found.updates):  # a new device: all came from there
+                return None, set(), found.seq
+            if self.crdt_of(document) is None:  # it is carried as it came: nobody can tell what is lacking
                 return None, set(), found.seq
             theirs = self.resources.make_replica(document)
             for update in log:

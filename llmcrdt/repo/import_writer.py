@@ -10,7 +10,7 @@ from itertools import chain as joined
 from itertools import count
 from typing import NamedTuple, TypeVar
 
-from ..crdt.backend import Edit, NewNode
+from ..crdt.backend import Backend, Edit, NewNode
 from ..document import schema
 from ..document.act_writer import select, write_selections
 from ..document.conversation import Conversation, core_of
@@ -200,7 +200,7 @@ def _fill(
         journal.append(opened.update, session, ())
 
     write(lambda edit: schema.write_identity(edit, target.id, core.resources.clock()))
-    _write(core, target, session, _batches(core, history, beside), tell, long)
+    _write(core, target, session, _batches(core.resources.crdt_of(target.id), history, beside), tell, long)
     if not history.branches:
         return
     index, seq = core.store.entries, core.store.updates.last_seq(target.id)
@@ -210,7 +210,7 @@ def _fill(
     order = Order()
     for node in known:
         order.put(node)
-    branches = _branches(core, history, beside, order, _Places(history, known))
+    branches = _branches(core.resources.crdt_of(target.id), history, beside, order, _Places(history, known))
     _write(core, target, session, branches, tell, long, shown=len(before))
     shown = history.shown or history.chain.tip
     if shown is not None and (history.diverged or shown not in order.now().visible):
@@ -249,22 +249,22 @@ def _write(
             tell()
 
 
-def _batches(core: RepoCore, history: History, beside: Iterable[Draft]) -> Generator[_Batch]:
+def _batches(crdt: Backend, history: History, beside: Iterable[Draft]) -> Generator[_Batch]:
     """A history up to its first branch; all of it, where it has none."""
     rows = ImportedRows()
     for piece in _pieces(history.entries(lambda make: make(), to_branch=True)):
         history.added += len(piece)
         settled = [row for _, entry in piece for row in rows.add(entry)]
-        yield _Batch(core.crdt.derive(groups_of(piece)), [entry.id for _, entry in piece], settled)
+        yield _Batch(crdt.derive(groups_of(piece)), [entry.id for _, entry in piece], settled)
     apart: list[ImportedEntry] = []
     for piece in _pieces(enumerate(_beside(history.chain, () if history.branches else beside))):
-        yield _Batch(core.crdt.derive([[entry.node] for _, entry in piece]), [entry.id for _, entry in piece], [])
+        yield _Batch(crdt.derive([[entry.node] for _, entry in piece]), [entry.id for _, entry in piece], [])
         apart += [entry for _, entry in piece]
-    yield _Batch(core.crdt.empty, [], rows.finish(apart))
+    yield _Batch(crdt.empty, [], rows.finish(apart))
 
 
 def _branches(
-    core: RepoCore, history: History, beside: Iterable[Draft], order: Order, places: _Places
+    crdt: Backend, history: History, beside: Iterable[Draft], order: Order, places: _Places
 ) -> Generator[_Batch]:
     """The rest of a history, from its first branch on. ``order`` gets its entries; their rows have no place yet."""
 
@@ -275,9 +275,7 @@ def _branches(
                 yield place, entry
 
     def batch(piece: Sequence[Placed], groups: Iterable[Sequence[NewNode]]) -> _Batch:
-        return _Batch(
-            core.crdt.derive(groups), [entry.id for _, entry in piece], [row_of_imported(e) for _, e in piece]
-        )
+        return _Batch(crdt.derive(groups), [entry.id for _, entry in piece], [row_of_imported(e) for _, e in piece])
 
     for piece in _pieces(noted(history.entries(places.choose))):
         history.added += len(piece)
@@ -318,10 +316,11 @@ def _extend(core: RepoCore, conversation: Conversation, history: History, beside
         history.added += len(new)
         untouched = all(places.is_imported(i) for i in visible)
         more = [(0, entry) for entry in places.not_said(beside)]
+    crdt = core.resources.crdt_of(target.id)
     for piece in _pieces(new):
-        target.document.apply(core.crdt.derive(groups_of(piece)))
+        target.document.apply(crdt.derive(groups_of(piece)))
     for piece in _pieces(more):
-        target.document.apply(core.crdt.derive([[entry.node] for _, entry in piece]))
+        target.document.apply(crdt.derive([[entry.node] for _, entry in piece]))
     # A history that somebody went on with here stays in sight; one that nobody touched shows its last export.
     shown = history.shown or history.chain.tip
     with suppress(Withheld):

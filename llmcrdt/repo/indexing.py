@@ -64,8 +64,10 @@ class Indexing:
 
     def refresh(self, seconds: float | None = None) -> list[DocumentId]:
         """Read what came, what came last first, for so many seconds; None: all of it. The conversations that are left,
-        which are read in the background then."""
-        stale = [DocumentId(id_) for id_ in self._store.entries.stale(RULES)]
+        which are read in the background then, but for those that are only carried here."""
+        every = [DocumentId(id_) for id_ in self._store.entries.stale(RULES)]
+        stale = [id_ for id_ in every if self._resources.can_read(id_)]
+        carried = [id_ for id_ in every if id_ not in stale]
         deadline = None if seconds is None else time.monotonic() + seconds
         done = 0
         while done < len(stale):
@@ -74,7 +76,7 @@ class Indexing:
                 self._watch()
                 break
             done += self._refresh_some(stale[done:AT_LEAST] or stale[done:])
-        return stale[done:]
+        return stale[done:] + carried
 
     def turn(self) -> float | None:
         """In the background: read some of what was never read, or of all that somebody searched in. The seconds until
@@ -87,7 +89,8 @@ class Indexing:
             waiting, self._waiting = [i for i in self._waiting if index.stale(RULES, i)], {}
             todo, self._todo = [*waiting, *self._todo], []
             if not todo:
-                todo = [DocumentId(id_) for id_ in (index.stale(RULES) if self._all_asked else index.unread(RULES))]
+                every = index.stale(RULES) if self._all_asked else index.unread(RULES)
+                todo = [id_ for id_ in map(DocumentId, every) if self._resources.can_read(id_)]
             if not todo:
                 self._some_new = self._all_asked = False
                 return None
@@ -100,7 +103,8 @@ class Indexing:
 
     def refresh_one(self, document: DocumentId) -> None:
         """The same for one conversation, and what came for it is done (an erase)."""
-        self._refresh_some([document])
+        if self._resources.can_read(document):
+            self._refresh_some([document])
 
     def _refresh_some(self, documents: list[DocumentId]) -> int:
         """The first few of them, at least one; how many. Those that are not loaded are loaded for the moment only."""

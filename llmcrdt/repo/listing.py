@@ -59,6 +59,8 @@ class Listing:
 
     def _list_cards(self, cards: Sequence[Card]) -> None:
         catalog = self._resources.store.catalog
+        for card in cards:
+            self._resources.note_kind(card.id, card.crdt)
         known = catalog.everything() if len(cards) > 1 else set()
         rows = [Listed(c.id, c.title, c.created_at, c.archived, c.deleted) for c in cards]
         rows = [row for row in rows if row not in known]

@@ -19,6 +19,7 @@ from ..exceptions import (
     KeyringUnusable,
     LibraryMismatch,
     RelayUnreachable,
+    StoreError,
 )
 from ..ids import DocumentId, EntryId, Random, document_bytes, is_document_id, new_document_id
 from ..store.blobs import BlobStore
@@ -122,9 +123,12 @@ class Repo:
 
     # conversations
 
-    def create(self, title: str = "", *, fill: Callable[[Conversation], None] | None = None) -> Conversation:
-        """A new conversation, listed in the library. ``fill`` writes its first entries: all of them are kept, or, if it
-        raises, there is no conversation. Raises InvalidContent."""
+    def create(
+        self, title: str = "", *, crdt: str | None = None, fill: Callable[[Conversation], None] | None = None
+    ) -> Conversation:
+        """A new conversation, listed in the library. ``crdt``: the kind of its document (``llmcrdt.crdt.registry``);
+        None: that of the file. ``fill`` writes its first entries: all of them are kept, or, if it raises, there is no
+        conversation. Raises InvalidContent for a kind that nobody knows, CRDTMissing for one that is not installed."""
         from ..document.conversation import core_of
 
         def write(conversation: Conversation, created_at: float) -> None:
@@ -133,21 +137,26 @@ class Repo:
                 if fill is not None:
                     fill(conversation)
 
-        return self._create(title, write)
+        return self._create(title, write, crdt)
 
-    def _create(self, title: str, write: Callable[[Conversation, float], None]) -> Conversation:
+    def _create(
+        self, title: str, write: Callable[[Conversation, float], None], crdt: str | None = None
+    ) -> Conversation:
         """A new conversation, whose document ``write`` writes; it is told when the conversation was created."""
         check_type(title, str, name="title", hint="Give the title as text; '' is none.")
         with self._lock:
-            id_ = new_document_id(self._core.resources.random)
-            created_at = self._core.resources.clock()
-            conversation = self._core.documents.conversation(id_)
+            resources = self._core.resources
+            id_ = new_document_id(resources.random)
+            created_at = resources.clock()
             try:
                 with self._store.transaction():  # a crash leaves both, or neither
-                    self._core.resources.check_library()
+                    resources.check_library()
+                    facts = {} if crdt in (None, resources.crdt.kind) else {"crdt": crdt}
+                    resources.set_kind(id_, crdt or resources.crdt.kind)
+                    conversation = self._core.documents.conversation(id_)
                     write(conversation, created_at)
                     self._store.catalog.add(id_, "conversation")
-                    self._core.library.put(id_, title=title, created_at=created_at)
+                    self._core.library.put(id_, title=title, created_at=created_at, **facts)
             except BaseException:
                 self._core.documents.forget(id_)
                 self._core.library.document.load_again()
@@ -169,7 +178,27 @@ class Repo:
 
         source = core_of(conversation)
         name = conversation.title if title is None else title
-        return self._create(name, lambda fork, created_at: copy_conversation(source, core_of(fork), at, created_at))
+
+        def write(fork: Conversation, created_at: float) -> None:
+            copy_conversation(source, core_of(fork), at, created_at)
+
+        return self._create(name, write, self._core.kind(source.id))
+
+    def convert(self, conversation: Conversation, crdt: str) -> Conversation:
+        """The same conversation as a new one whose document is of another kind: entries keep their ids, the transcript
+        its hash. The old one stays as it is, and the two are never merged. Raises InvalidContent for a kind that nobody
+        knows, CRDTMissing for one that is not installed, KeyMissing for an encrypted field whose key is not here."""
+        from ..document.conversation import core_of
+        from ..document.whole_copy import copy_whole
+
+        source = core_of(conversation)
+
+        def write(made: Conversation, created_at: float) -> None:
+            copy_whole(source, core_of(made))
+            if made.transcript().hash != conversation.transcript().hash:
+                raise StoreError("The copy would show another conversation.", hint="Nothing was kept; please report.")
+
+        return self._create(conversation.title, write, crdt)
 
     def get(self, id: str) -> Conversation:
         """The conversation with this id: one of this repo, or one that the library lists. Raises
@@ -190,8 +219,9 @@ class Repo:
                 self._store.catalog.add(id_, "conversation")
             return self._core.documents.conversation(id_)
 
-    def join(self, id: str) -> Conversation:
-        """A replica of a conversation made elsewhere, empty until a relay or ``apply`` fills it. Lists it.
+    def join(self, id: str, *, crdt: str | None = None) -> Conversation:
+        """A replica of a conversation made elsewhere, empty until a relay or ``apply`` fills it. Lists it. ``crdt``:
+        the kind of its document, where the library doesn't say it; None: that of the file.
         Raises ConversationNotFound where the library says that it was deleted."""
         document_bytes(id)
         if id == self.library or self._store.catalog.kind(id) == "library":
@@ -206,8 +236,11 @@ class Repo:
                 raise _deleted(id)
             with self._store.transaction():
                 self._core.resources.check_library()
+                self._core.resources.note_kind(id_, crdt or "")
                 if card is None:
-                    self._core.library.put(id_, created_at=self._core.resources.clock())
+                    kind = self._core.kind(id_)
+                    facts = {} if kind == self._core.resources.crdt.kind else {"crdt": kind}
+                    self._core.library.put(id_, created_at=self._core.resources.clock(), **facts)
                 self._store.catalog.add(id_, "conversation")
             return self._core.documents.conversation(id_)
 

@@ -8,9 +8,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..crdt.backend import Backend, Replica
+from ..crdt.registry import backend
 from ..document import library as library_document
 from ..document import schema
-from ..exceptions import CRDTMismatch, LibraryMismatch, LLMCRDTError
+from ..exceptions import CRDTMismatch, CRDTMissing, InvalidContent, LibraryMismatch, LLMCRDTError
 from ..ids import DocumentId, Random, new_document_id
 from ..store.applying import Applying
 from ..store.keyring import Keyring
@@ -25,6 +26,9 @@ _UNTOLD = "yjs"
 
 _AT_CLOSE = 4_096
 """Free pages that are given back to the disk when a repo is closed, which takes no longer than a blink."""
+
+_KIND = "crdt:"
+"""With a document's id, the setting that names its kind, where that is not the kind of the file."""
 
 _MADE_HERE = "library made here"
 """The setting that names the library that this device made for itself, until it joins another one."""
@@ -46,9 +50,10 @@ class Resources:
     ) -> None:
         self.author, self.clock, self.random, self.crdt = author, clock, random, crdt
         self.lock = threading.RLock()
+        self._others: dict[str, Backend] = {}
         self.upkeep = Upkeep(self.lock)
         self.store = SqliteStore(
-            path, lock=self.lock, random=random, cut=crdt.cut, redact=crdt.redact, words_of=_words_of
+            path, lock=self.lock, random=random, cut=self._cut, redact=self._redact, words_of=_words_of
         )
         self.applying = Applying(self.store.path)
         try:
@@ -71,7 +76,46 @@ class Resources:
 
     def make_replica(self, document: DocumentId) -> Replica:
         """A new, empty replica of a document."""
-        return self.crdt.make_replica(self.roots(document), self.applying.mark(document))
+        return self.crdt_of(document).make_replica(self.roots(document), self.applying.mark(document))
+
+    def kind(self, document: DocumentId) -> str:
+        """The kind of a document. It never changes."""
+        return self.store.settings.get(_KIND + document) or self.crdt.kind
+
+    def crdt_of(self, document: DocumentId) -> Backend:
+        """The backend of a document. Raises CRDTMissing where its package is not installed, InvalidContent where nobody
+        here knows the kind."""
+        kind = self.kind(document)
+        if kind == self.crdt.kind:
+            return self.crdt
+        if kind not in self._others:
+            self._others[kind] = backend(kind)
+        return self._others[kind]
+
+    def can_read(self, document: DocumentId) -> bool:
+        """Whether the backend of a document is here. One that isn't is carried as it is."""
+        try:
+            self.crdt_of(document)
+        except (CRDTMissing, InvalidContent):
+            return False
+        return True
+
+    def set_kind(self, document: DocumentId, kind: str) -> None:
+        """Say of which kind a document is that is new here."""
+        if kind != self.crdt.kind:
+            self.store.settings.put_first(_KIND + document, kind)
+
+    def note_kind(self, document: DocumentId, kind: str) -> None:
+        """The same as somebody else says it: it counts where nothing of the document is here."""
+        if kind and kind != self.kind(document) and not self.store.updates.last_seq(document):
+            self.set_kind(document, kind)
+
+    def _cut(self, document: str, update: bytes) -> Sequence[bytes]:
+        id_ = DocumentId(document)
+        return self.crdt_of(id_).cut(update) if self.can_read(id_) else [update]
+
+    def _redact(self, document: str, whole: bytes, updates: Sequence[bytes]) -> Sequence[bytes] | None:
+        return self.crdt_of(DocumentId(document)).redact(whole, updates)
 
     def load_replica(self, document: DocumentId) -> tuple[Replica, int]:
         """All that the file has of a document, in a replica of its own, and the last seq of it."""
@@ -143,9 +187,9 @@ class Resources:
 
         while True:
             kept = self.store.updates.since(document, 0)
-            if kept.snapshot is None and not kept.updates:
+            if (kept.snapshot is None and not kept.updates) or not self.can_read(document):
                 return  # after a power failure the mark may be anything
-            found = deadly(self.crdt.kind, kept.snapshot, kept.updates, self.roots(document))
+            found = deadly(self.kind(document), kept.snapshot, kept.updates, self.roots(document))
             if found is None or found == SNAPSHOT:
                 return
             self.store.updates.set_aside(document, kept.updates[found], "A process died when it was applied.")

@@ -26,14 +26,20 @@ class SyncHost(Protocol):
     @property
     def store(self) -> Store: ...
     @property
-    def crdt(self) -> Backend: ...
-    @property
     def documents(self) -> OpenDocuments:
         """The conversations in use."""
         ...
 
     @property
     def library_id(self) -> DocumentId: ...
+
+    def kind(self, document: DocumentId) -> str:
+        """The kind of a document."""
+        ...
+
+    def crdt_of(self, document: DocumentId) -> Backend | None:
+        """The backend of a document; None where it is not here, and the document is carried as it comes."""
+        ...
 
     def following(self) -> Sequence[DocumentId]:
         """The library, and every conversation in it that is not deleted; the library first."""
@@ -77,7 +83,7 @@ class SyncSource:
         return self._only if self._only is not None else self._host.following()
 
     def kind(self, document: DocumentId) -> str:
-        return self._host.crdt.kind
+        return self._host.kind(document)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -151,11 +157,14 @@ class SyncSource:
     def received(self, document: DocumentId, records: Sequence[Record], cursor: Cursor | None) -> bool:
         """Structure is checked here, and that a record is not of another document; one that passes and still breaks the
         core is set aside when it is applied."""
-        crdt = self._host.crdt
+        crdt = self._host.crdt_of(document)
         good: list[tuple[str, int, bytes]] = []
         parsed: list[ParsedUpdate] = []
         refused: list[tuple[bytes, str]] = []
         for record in records:
+            if crdt is None:
+                good.append(record)
+                continue
             try:
                 update = crdt.read(record.data)
                 check_identity(document, update, crdt.foreign_key)
@@ -171,7 +180,7 @@ class SyncSource:
             if records and document != self._host.library_id:
                 self._store.catalog.add(document, "conversation")
         if records:
-            erase = any(crdt.touches(update, ERASE_MARK) for update in parsed)
+            erase = crdt is not None and any(crdt.touches(update, ERASE_MARK) for update in parsed)
             self._note_changed(document, news=True, erase=erase)
         return document == self._host.library_id
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..document.ask import asks_of
-from ..exceptions import LLMCRDTError, MalformedUpdate
+from ..exceptions import CRDTMissing, LLMCRDTError, MalformedUpdate
 from ..ids import DocumentId
 from ..repo.core import RepoCore
 
@@ -31,10 +31,10 @@ class AskFeed:
             return False
         if data is None:
             return True
-        crdt = self._core.crdt
         try:
+            crdt = self._core.resources.crdt_of(DocumentId(document))
             return crdt.touches(crdt.read(data), _ASK)
-        except MalformedUpdate:
+        except (CRDTMissing, MalformedUpdate):
             return False
 
     def _asked_in(self, document: DocumentId) -> bool:

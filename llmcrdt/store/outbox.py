@@ -15,9 +15,10 @@ _BATCH = 1 << 20  # bytes of an outbox in memory, unless one update has more
 
 
 class SqliteOutboxes:
-    """Implements ``base.Outboxes``. ``cut`` makes of one update several that are small enough to be records."""
+    """Implements ``base.Outboxes``. ``cut`` makes of an update of a document several that are small enough to be
+    records."""
 
-    def __init__(self, connection: Connection, random: Random, cut: Callable[[bytes], Sequence[bytes]]) -> None:
+    def __init__(self, connection: Connection, random: Random, cut: Callable[[str, bytes], Sequence[bytes]]) -> None:
         self._connection, self._random, self._cut = connection, random, cut
         # By relay and document: refills, session and n of the last name. In memory only, so that no copy of the file
         # goes on with a name that the original uses too.
@@ -123,7 +124,7 @@ class SqliteOutboxes:
             )
             db.execute(query, [relay, document, *cursor])
             if data is not None:
-                seqs = update_rows.insert_pieces(db, document, self._cut(data), sorted(keys))
+                seqs = update_rows.insert_pieces(db, document, self._cut(document, data), sorted(keys))
                 self.queue(db, relay, document, seqs)
 
     def refuse(self, relay: str, document: str, session: str, n: int, why: str) -> None:

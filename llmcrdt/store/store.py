@@ -27,8 +27,8 @@ class SqliteStore:
         *,
         lock: threading.RLock,
         random: Random = os.urandom,
-        cut: Cut = lambda update: [update],
-        redact: Redact = lambda whole, updates: [whole],
+        cut: Cut = lambda document, update: [update],
+        redact: Redact = lambda document, whole, updates: [whole],
         words_of: WordsOf | None = None,
     ) -> None:
         self.lock = lock

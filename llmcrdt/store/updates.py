@@ -15,9 +15,9 @@ from .entry_index import forget_rows, forget_words
 from .outbox import SqliteOutboxes
 from .relay_tasks import SqliteRelayTasks
 
-Cut = Callable[[bytes], Sequence[bytes]]
-"""Makes of one update several that are small enough to be records; together they say the same."""
-Redact = Callable[[bytes, Sequence[bytes]], Sequence[bytes] | None]
+Cut = Callable[[str, bytes], Sequence[bytes]]
+"""Makes of one update of a document several that are small enough to be records; together they say the same."""
+Redact = Callable[[str, bytes, Sequence[bytes]], Sequence[bytes] | None]
 """Of a document and some updates: what these say of it without what it has deleted; None where they hold nothing of
 that."""
 
@@ -51,7 +51,7 @@ class SqliteUpdates:
             if self._connection.one("SELECT count(*) FROM listing WHERE id = ? AND deleted", document):
                 # Another process may have deleted it: what is kept now would be dropped without a word.
                 raise ConversationNotFound(f"{document} was deleted from the library.", hint="Nothing was kept.")
-            seqs = update_rows.insert_pieces(db, document, self._cut(data), keys, writer)
+            seqs = update_rows.insert_pieces(db, document, self._cut(document, data), keys, writer)
             self._outboxes.queue_everywhere(db, document, seqs)
             return seqs[-1]
 
@@ -122,7 +122,7 @@ class SqliteUpdates:
             data = deflated(whole, update_rows.stored_snapshot(db, document))
             update_rows.put_snapshot(db, document, last, len(whole), data)
             kept = [(update_rows.insert(db, document, update), update) for update in pending]
-            seqs = [seq for seq, update in kept if self._redact(whole, [update]) is None] if emptied else []
+            seqs = [seq for seq, update in kept if self._redact(document, whole, [update]) is None] if emptied else []
             for relay, pieces, keys in emptied:
                 redacted = update_rows.insert_pieces(db, document, pieces, keys)
                 self._outboxes.queue(db, relay, document, [*redacted, *seqs])
@@ -159,7 +159,7 @@ class SqliteUpdates:
         for (relay,) in db.execute(query, [document]).fetchall():
             query = "SELECT data, keys FROM outbox JOIN updates USING (place) WHERE relay = ? AND outbox.document = ?"
             rows = db.execute(query, [relay, document]).fetchall()
-            pieces = self._redact(whole, [data for data, _ in rows])
+            pieces = self._redact(document, whole, [data for data, _ in rows])
             if pieces is not None:
                 out.append((relay, pieces, sorted({key for _, keys in rows for key in keys.split()})))
                 db.execute("DELETE FROM outbox WHERE relay = ? AND document = ?", [relay, document])

@@ -351,7 +351,7 @@ class BackendSuite(ReplicaSuite):
                     edit.delete_field("entries", key, "secret")
                 gone.add(key)
                 added.add((key, f"by{n}"))
-                updates.append(edit.update)
+                updates += [edit.update] if edit.update else []  # what stood there already need not be written
         shown = []
         for replica in (*replicas, self.make()):
             for update in rng.sample(updates, len(updates)):
@@ -495,8 +495,11 @@ class BackendSuite(ReplicaSuite):
         rng, backend = random.Random(seed), self.backend()
         replica, updates = self.with_a_deleted_secret(rng)
         whole, _ = replica.snapshot()
-        assert SECRET.encode() not in whole
         redacted = backend.redact(whole, updates)
+        if not backend.forgets:
+            assert redacted is None, "there is nothing that can be left out"
+            return
+        assert SECRET.encode() not in whole
         assert redacted is not None
         assert SECRET.encode() not in b"".join(redacted)
         assert self.shown(self.loaded(redacted)) == self.shown(replica)
@@ -518,7 +521,7 @@ class BackendSuite(ReplicaSuite):
         junk = b"\xff" * 9
         made = backend.compact([*updates, waits.update, junk])
         assert made[-1] == junk
-        assert SECRET.encode() not in b"".join(made)
+        assert not backend.forgets or SECRET.encode() not in b"".join(made)
         again = backend.compact(made)
         assert again[0] == made[0]
         assert self.shown(self.loaded([*again[:-1], missing.update])) == self.shown(replica)
@@ -530,7 +533,7 @@ class BackendSuite(ReplicaSuite):
         folded, kept = rng.randrange(4), rng.randrange(4, 8)
         snapshot = backend.compact(updates[:folded])
         step = backend.catch_up(snapshot, updates[folded:kept], updates[kept:])
-        assert SECRET.encode() not in step
+        assert not backend.forgets or SECRET.encode() not in step
         behind = self.loaded(updates[:kept])
         behind.apply(step)
         assert self.shown(behind) == self.shown(replica)

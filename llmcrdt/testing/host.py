@@ -35,14 +35,16 @@ class LoneHost:
         author: str = "",
         clock: Callable[[], float] = time.time,
         random: Random = os.urandom,
+        kind: str = DEFAULT,
     ) -> None:
+        crdt = backend(kind)
         self.journal = journal
         self.make_replica = make_replica
         self.author = author
         self.clock = clock
         self.random = random
         self.lock = threading.RLock()
-        self.derive = backend(DEFAULT).derive
+        self.derive, self.forgets = crdt.derive, crdt.forgets
         self._presence = Presence(author)
 
     def title(self) -> str:

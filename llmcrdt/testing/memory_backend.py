@@ -280,6 +280,7 @@ class MemoryBackend:
 
     kind = "memory"
     empty = b"[]"
+    forgets = True
 
     def __init__(self, random: Random = os.urandom) -> None:
         self._random = random

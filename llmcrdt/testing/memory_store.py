@@ -71,8 +71,10 @@ class MemoryStore:
     def __init__(
         self,
         random: Random = os.urandom,
-        cut: Callable[[bytes], Sequence[bytes]] = lambda update: [update],
-        redact: Callable[[bytes, Sequence[bytes]], Sequence[bytes] | None] = lambda whole, updates: [whole],
+        cut: Callable[[str, bytes], Sequence[bytes]] = lambda _, update: [update],
+        redact: Callable[[str, bytes, Sequence[bytes]], Sequence[bytes] | None] = lambda document, whole, updates: [
+            whole
+        ],
     ) -> None:
         self.lock = threading.RLock()
         self.random, self.cut, self.redact = random, cut, redact
@@ -172,7 +174,7 @@ class MemoryUpdates(_Part):
         listed = self._state.listing.get(document)
         if listed is not None and listed.deleted:
             raise ConversationNotFound(f"{document} was deleted from the library.", hint="Nothing was kept.")
-        seqs = self._store.outboxes.keep_pieces(document, self._store.cut(data), keys, writer)
+        seqs = self._store.outboxes.keep_pieces(document, self._store.cut(document, data), keys, writer)
         for relay in self._state.relays(document):
             self._store.outboxes.queue(relay, document, seqs)
         return seqs[-1]
@@ -215,14 +217,18 @@ class MemoryUpdates(_Part):
             if other != document or not rows:
                 continue
             waiting = [update for update in state.of(document) if update.seq in rows]
-            pieces = self._store.redact(whole, [update.data for update in waiting])
+            pieces = self._store.redact(document, whole, [update.data for update in waiting])
             if pieces is not None:
                 emptied.append((relay, pieces, sorted({key for update in waiting for key in update.keys})))
                 del state.outboxes[relay, document]
                 state.refills[relay, document] += 1
         state.aside = [row for row in state.aside if row[0] != document]
         kept = self._replace(document, whole, pending)[1:]
-        clean = [seq for seq, update in zip(kept, pending, strict=True) if self._store.redact(whole, [update]) is None]
+        clean = [
+            seq
+            for seq, update in zip(kept, pending, strict=True)
+            if self._store.redact(document, whole, [update]) is None
+        ]
         for relay, pieces, keys in emptied:
             seqs = self._store.outboxes.keep_pieces(document, pieces, keys)
             self._store.outboxes.queue(relay, document, [*seqs, *clean])
@@ -371,7 +377,7 @@ class MemoryOutboxes(_Part):
         state.cursors[relay, document] = cursor
         state.refills[relay, document] = state.refills.get((relay, document), 0) + 1
         if data is not None:
-            self.queue(relay, document, self.keep_pieces(document, self._store.cut(data), keys))
+            self.queue(relay, document, self.keep_pieces(document, self._store.cut(document, data), keys))
 
     def refuse(self, relay: str, document: str, session: str, n: int, why: str) -> None:
         state, rows = self._state, self._state.outboxes.get((relay, document), {})

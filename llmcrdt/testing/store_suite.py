@@ -23,8 +23,10 @@ class StoreSuite:
     @abstractmethod
     def open(
         self,
-        cut: Callable[[bytes], Sequence[bytes]] = lambda update: [update],
-        redact: Callable[[bytes, Sequence[bytes]], Sequence[bytes] | None] = lambda whole, updates: [whole],
+        cut: Callable[[str, bytes], Sequence[bytes]] = lambda _, update: [update],
+        redact: Callable[[str, bytes, Sequence[bytes]], Sequence[bytes] | None] = lambda document, whole, updates: [
+            whole
+        ],
     ) -> Store:
         """A new, empty store."""
 
@@ -156,7 +158,7 @@ class StoreSuite:
             assert store.updates.since(DOCUMENT, 0).snapshot == (b"clean" if end == "purged" else None)
 
     def test_a_purge_leaves_the_snapshot_and_tasks_for_relays(self) -> None:
-        store = self.open(redact=lambda whole, updates: [b"clean"] if b"secret" in updates else None)
+        store = self.open(redact=lambda document, whole, updates: [b"clean"] if b"secret" in updates else None)
         store.outboxes.refill(RELAY, DOCUMENT, b"harmless", CURSOR)
         store.outboxes.refill(SECOND, DOCUMENT, None, CURSOR)
         store.updates.append(DOCUMENT, b"secret", MINE, ["e1"])
@@ -210,7 +212,7 @@ class StoreSuite:
     @pytest.mark.parametrize("seed", range(5))
     def test_the_names_in_an_outbox_have_no_holes_and_are_never_used_twice(self, seed: int) -> None:
         rng = random.Random(seed)
-        store = self.open(cut=lambda update: [update[:2], update[2:]] if len(update) > 2 else [update])
+        store = self.open(cut=lambda document, update: [update[:2], update[2:]] if len(update) > 2 else [update])
         used: dict[tuple[str, int], bytes] = {}
         sent: dict[str, int] = {}
         store.outboxes.refill(RELAY, DOCUMENT, None, CURSOR)

@@ -19,6 +19,12 @@ class TestYjsBackend(BackendSuite):
         return backend("yjs")
 
 
+@pytest.mark.skipif("automerge" not in kinds(), reason="automerge is not installed: pip install 'llmcrdt[automerge]'")
+class TestAutomergeBackend(BackendSuite):
+    def backend(self) -> Backend:
+        return backend("automerge")
+
+
 class TestMemoryBackend(BackendSuite):
     def backend(self) -> Backend:
         return MemoryBackend()

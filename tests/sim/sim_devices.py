@@ -7,11 +7,10 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from sim_kinds import KINDS
 from sim_memory import MemoryFile, MemoryJournal
 
 import llmcrdt
-from llmcrdt.crdt.yjs.replica import YjsReplica
-from llmcrdt.document import schema
 from llmcrdt.document.conversation import Conversation, core_of
 from llmcrdt.document.core import ConversationCore
 from llmcrdt.document.observers import Change
@@ -28,8 +27,9 @@ class Device:
 
     conv: Conversation
 
-    def __init__(self, name: str, rng: random.Random, sent: Callable[[Device, bytes], None]) -> None:
+    def __init__(self, name: str, rng: random.Random, sent: Callable[[Device, bytes], None], crdt: str) -> None:
         self.name = name
+        self.crdt = crdt
         self.rng = rng
         self.sent = sent
         self.offset = rng.uniform(-DAY, DAY)
@@ -105,8 +105,10 @@ class MemoryDevice(Device):
         rng: random.Random,
         sent: Callable[[Device, bytes], None],
         file: MemoryFile | None = None,
+        *,
+        crdt: str,
     ) -> None:
-        super().__init__(name, rng, sent)
+        super().__init__(name, rng, sent, crdt)
         self.file = file or MemoryFile()
         self._backup: MemoryFile | None = None
         self._open()
@@ -114,10 +116,11 @@ class MemoryDevice(Device):
     def _open(self) -> None:
         host = LoneHost(
             MemoryJournal(self.file, lambda update: self.sent(self, update)),
-            lambda: YjsReplica(schema.ROOTS, client_id=self.rng.getrandbits(32)),
+            lambda: KINDS[self.crdt].replica(self.rng),
             author=self.name,
             clock=self.clock,
             random=self.rng.randbytes,
+            kind=self.crdt,
         )
         self.conv = Conversation(ConversationCore(llmcrdt.ids.DocumentId("sim"), host))
         self.opened()
@@ -140,10 +143,10 @@ class MemoryDevice(Device):
         return True
 
     def copy(self, name: str) -> MemoryDevice:
-        return MemoryDevice(name, self.rng, self.sent, self.file.copy())
+        return MemoryDevice(name, self.rng, self.sent, self.file.copy(), crdt=self.crdt)
 
     def beside(self, name: str) -> MemoryDevice:
-        return MemoryDevice(name, self.rng, self.sent, self.file)
+        return MemoryDevice(name, self.rng, self.sent, self.file, crdt=self.crdt)
 
     def stored(self) -> list[bytes]:
         return [self.file.snapshot or b"", *(update for _, _, update in self.file.rows)]
@@ -163,8 +166,10 @@ class FileDevice(Device):
         sent: Callable[[Device, bytes], None],
         path: Path,
         conversation: str | None = None,
+        *,
+        crdt: str,
     ) -> None:
-        super().__init__(name, rng, sent)
+        super().__init__(name, rng, sent, crdt)
         self.path = path
         self._backup: Path | None = None
         self._copies = 0
@@ -172,7 +177,7 @@ class FileDevice(Device):
 
     def _open(self, conversation: str | None) -> None:
         self.repo = llmcrdt.open(self.path, author=self.name, clock=self.clock, random=self.rng.randbytes)
-        self.conv = self.repo.join(conversation) if conversation else self.repo.create()
+        self.conv = self.repo.join(conversation, crdt=self.crdt) if conversation else self.repo.create(crdt=self.crdt)
         self.core.observers.dispatch = lambda call: call()  # at once, so that the schedule is decided by its seed
         self.opened()
 
@@ -220,10 +225,10 @@ class FileDevice(Device):
         for ending in ("", "-wal"):
             if Path(f"{self.path}{ending}").exists():
                 shutil.copyfile(f"{self.path}{ending}", f"{path}{ending}")
-        return FileDevice(name, self.rng, self.sent, path, self.conv.id)
+        return FileDevice(name, self.rng, self.sent, path, self.conv.id, crdt=self.crdt)
 
     def beside(self, name: str) -> FileDevice | None:
-        return FileDevice(name, self.rng, self.sent, self.path, self.conv.id)
+        return FileDevice(name, self.rng, self.sent, self.path, self.conv.id, crdt=self.crdt)
 
     def stored(self) -> list[bytes]:
         return [

@@ -1,6 +1,6 @@
 """The reading that the rules give a document's bytes, found by other means than the library's.
 
-The bytes are read with plain pycrdt and json, the hashes are taken with hashlib, and the order comes from
+The bytes are read with the bare CRDT and json, the hashes are taken with hashlib, and the order comes from
 ``order_model.py``, the executable statement of O1-O6. Nothing here imports ``llmcrdt``.
 """
 
@@ -10,11 +10,10 @@ import base64
 import hashlib
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import pycrdt
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "document"))
 import order_model as model
@@ -92,16 +91,15 @@ class Said:
         return shown, chain(tuple((i, pinned.get(i, version)) for i, version in shown))
 
 
-def read(doc: Any, ignore: set[str]) -> Said:
+def read(plain: Mapping[str, Mapping[str, Any]], ignore: set[str]) -> Said:
     """Read a whole document. ``ignore``: entries that a stranger made wrong in ways the model doesn't know."""
     heads: dict[str, dict[str, Any]] = {}
     versions: dict[str, dict[str, Any]] = {}
     erased: dict[str, set[str]] = {}
     marks: dict[tuple[str, str], tuple[int, frozenset[str] | None]] = {}
-    for entry, fields in doc.get("entries", type=pycrdt.Map).items():
+    for entry, found in plain["entries"].items():
         if entry in ignore:
             continue
-        found = {name: fields[name] for name in fields}
         if "head" not in found:
             continue  # it has not arrived
         head = json.loads(found["head"])
@@ -118,7 +116,7 @@ def read(doc: Any, ignore: set[str]) -> Said:
     order = Pinned(erased=marks)
     for entry in sorted(heads, key=lambda i: (heads[i]["lamport"], i)):
         _put(order, entry, heads[entry])
-    for key, value in doc.get("acts", type=pycrdt.Map).items():
+    for key, value in plain["acts"].items():
         kind, _, rest = key.partition(":")
         group, _, session = rest.partition(":")
         if kind == "select" and isinstance(value, str) and value.startswith("{"):
@@ -128,13 +126,6 @@ def read(doc: Any, ignore: set[str]) -> Said:
         elif kind == "keep":
             order.kept.add(group)
     return Said(order, versions, erased)
-
-
-def load(update: bytes) -> Any:
-    """A document of plain pycrdt."""
-    doc = pycrdt.Doc()
-    doc.apply_update(update)
-    return doc
 
 
 def _list(order: Pinned, frame: dict[str, Any]) -> Pins:

@@ -1,4 +1,4 @@
-"""A stranger: a plain Yjs client that knows the document's shape and keeps none of its rules."""
+"""A stranger: a client that knows the document's shape and keeps none of its rules."""
 
 from __future__ import annotations
 
@@ -6,33 +6,30 @@ import json
 import random
 from typing import Any
 
-import pycrdt
+from sim_kinds import Client, Letters
 from sim_oracle import chain
 
 SESSION = "S" * 22
 
 
-def vandalize(update: bytes, rng: random.Random, client: int, new_id: str) -> tuple[bytes, set[str], set[str]]:
+def vandalize(client: Client, rng: random.Random, new_id: str) -> tuple[bytes, set[str], set[str]]:
     """Write something wrong into a document. Returns the update, the entries that are wrong from the start, and the
     sound entries that got a wrong field."""
-    doc: Any = pycrdt.Doc(client_id=client)
-    doc.apply_update(update)
-    before = doc.get_state()
-    entries, acts = doc.get("entries", type=pycrdt.Map), doc.get("acts", type=pycrdt.Map)
-    sound = sorted(key for key, value in entries.items() if isinstance(value, pycrdt.Map) and _head(value))
+    entries = client.plain()["entries"]
+    sound = sorted(key for key, value in entries.items() if isinstance(value, dict) and _head(value))
     wrong, touched = set(), set()
     act = rng.random()
     if act < 0.7:
         head = _wrong_head(rng, sound, entries)
-        fields = {"head": head if isinstance(head, str) else json.dumps(head), "live:0:text": pycrdt.Text("junk")}
-        entries[new_id] = rng.choice([pycrdt.Map(fields), pycrdt.Map(fields), pycrdt.Map({}), "not a map", 7.5])
+        fields = {"head": head if isinstance(head, str) else json.dumps(head), "live:0:text": Letters("junk")}
+        client.put("entries", new_id, rng.choice([fields, fields, {}, "not a map", 7.5]))
         wrong.add(new_id)
     elif act < 0.85 and sound:
         victim = rng.choice(sound)
         name, value = rng.choice(
             [(f"version:{'x' * 32}", '{"parts":[]}'), ("hidden:stranger", b"no binding"), ("version:", "null")]
         )
-        entries[victim][name] = value
+        client.put_field("entries", victim, name, value)
         touched.add(victim)
     else:
         group, chosen = rng.choice(sound or ["?"]), rng.choice(sound or ["?"])
@@ -40,12 +37,12 @@ def vandalize(update: bytes, rng: random.Random, client: int, new_id: str) -> tu
         key = rng.choice(["", "select:", f"select:{group}:short", f"select:{group}:{SESSION}"])
         text = rng.choice(["", "[]", json.dumps({"lamport": lamport, "entry": chosen})])
         if rng.random() < 0.3:
-            asked = [key.split(":")[1] for key in acts if key.startswith("ask:")]
+            asked = [key.split(":")[1] for key in client.plain()["acts"] if key.startswith("ask:")]
             key = f"{rng.choice(('ask', 'reply'))}:{rng.choice(asked or [new_id])}:{SESSION}"
             ask = {"lamport": lamport, "after": [chosen], "frame": "", "valid_while": "always"}
             text = rng.choice([text, json.dumps(ask)])
-        acts[key] = text
-    return doc.get_update(before), wrong, touched
+        client.put("acts", key, text)
+    return client.news(), wrong, touched
 
 
 def _head(fields: Any) -> bool:

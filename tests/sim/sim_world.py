@@ -11,7 +11,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import pytest
 from sim_devices import DAY, Device, FileDevice, MemoryDevice
+from sim_kinds import KINDS
 from sim_stranger import vandalize
 
 import llmcrdt
@@ -19,7 +21,7 @@ from llmcrdt.document.act_writer import ActWriter
 from llmcrdt.document.asks import HANDED_OVER
 from llmcrdt.document.entry import Config, Entry, Text, ToolCall
 from llmcrdt.document.fork_copy import copy_conversation
-from llmcrdt.exceptions import NotSealed, Withheld
+from llmcrdt.exceptions import CannotErase, NotSealed, Withheld
 from llmcrdt.ids import EntryId, new_entry_id
 
 MOST_DEVICES = 5
@@ -28,7 +30,7 @@ MOST_DEVICES = 5
 class World:
     """All that happened so far, and what must therefore be true. ``folder``: real SQLite files there; None: memory."""
 
-    def __init__(self, rng: random.Random, devices: int, folder: Path | None = None) -> None:
+    def __init__(self, rng: random.Random, devices: int, folder: Path | None = None, crdt: str = "yjs") -> None:
         self.rng = rng  # what happens
         self.ids = random.Random(rng.getrandbits(64))  # ids and nonces: never the same twice
         self.said: dict[str, str] = {}  # entry -> text that a version of it holds
@@ -39,21 +41,22 @@ class World:
         self.touched: set[str] = set()  # sound entries that a stranger gave a wrong field
         self.words = 0
         self.devices: list[Device] = []
+        self.crdt, self.kind = crdt, KINDS[crdt]
         self.folder = folder
         if folder is None:
-            self.devices.append(MemoryDevice("d0", self.ids, self.send))
+            self.devices.append(MemoryDevice("d0", self.ids, self.send, crdt=crdt))
             self.devices[0].core.write_identity(1.8e9)
         else:
-            self.devices.append(FileDevice("d0", self.ids, self.send, folder / "d0.db"))
+            self.devices.append(FileDevice("d0", self.ids, self.send, folder / "d0.db", crdt=crdt))
         for n in range(1, devices):
             self.join(f"d{n}")
 
     def join(self, name: str) -> None:
         if self.folder is None:
-            self.devices.append(MemoryDevice(name, self.ids, self.send))
+            self.devices.append(MemoryDevice(name, self.ids, self.send, crdt=self.crdt))
         else:
             path, id_ = self.folder / f"{name}.db", self.devices[0].conv.id
-            self.devices.append(FileDevice(name, self.ids, self.send, path, id_))
+            self.devices.append(FileDevice(name, self.ids, self.send, path, id_, crdt=self.crdt))
 
     def close(self) -> None:
         for device in self.devices:
@@ -200,6 +203,12 @@ class World:
         entry = self.edited_elsewhere(device) or self.any_entry(device)
         if entry is not None:
             before = withheld(device)
+            if not self.kind.forgets:
+                had = device.conv.version()
+                with pytest.raises(CannotErase):
+                    device.conv.erase(entry)
+                assert device.conv.version() == had
+                return
             erased = device.conv.erase(entry).entries
             assert device.conv.entry(entry).status == "erased"
             assert withheld(device) == before - {*erased}, "an erase withholds nothing that was seen"
@@ -232,7 +241,7 @@ class World:
         until = self.visible(device)
         if until is not None:
             transcript = device.conv.transcript()
-            fork = MemoryDevice("fork", self.ids, lambda _device, _update: None)
+            fork = MemoryDevice("fork", self.ids, lambda _device, _update: None, crdt=self.crdt)
             try:
                 copy_conversation(device.core, fork.core, until, fork.clock())
             except NotSealed:
@@ -335,7 +344,7 @@ class World:
 
     def do_vandalize(self, device: Device) -> None:
         new = new_entry_id(self.ids.randbytes)
-        update, wrong, touched = vandalize(device.conv.diff(), self.rng, self.ids.getrandbits(32), new)
+        update, wrong, touched = vandalize(self.kind.stranger(device.conv.diff(), self.ids), self.rng, new)
         self.wrong |= wrong
         self.touched |= touched
         device.conv.apply(update)

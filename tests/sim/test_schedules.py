@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "crdt" / "automerge"))
+from needs_automerge import needs_automerge
 from sim_checks import check_device, merge_all
 from sim_world import OPERATIONS, World
 from soak import run_schedule
@@ -30,6 +32,20 @@ def test_every_rule_holds_over_seeded_schedules(first: int) -> None:
 @pytest.mark.parametrize("seed", range(900_000, 900_020))
 def test_every_rule_holds_on_real_files(seed: int, tmp_path: Path) -> None:
     run_schedule(seed, folder=tmp_path)
+
+
+@needs_automerge
+@pytest.mark.parametrize("first", range(0, 30, 10))
+def test_every_rule_holds_in_automerge_documents(first: int) -> None:
+    """``make automerge`` runs thousands."""
+    for seed in range(first, first + 10):
+        run_schedule(seed, crdt="automerge")
+
+
+@needs_automerge
+@pytest.mark.parametrize("seed", range(900_000, 900_003))
+def test_every_rule_holds_in_automerge_documents_on_real_files(seed: int, tmp_path: Path) -> None:
+    run_schedule(seed, folder=tmp_path, crdt="automerge")
 
 
 def test_all_operations_are_drawn() -> None:

@@ -230,7 +230,7 @@ def test_records_of_another_log_leave_a_cursor_into_none(
 
 def test_an_update_that_is_cut_waits_as_several_records(tmp_path: Path) -> None:
     """An entry is with the relay when the last of them is."""
-    store = SqliteStore(tmp_path / "cut.db", lock=threading.RLock(), cut=lambda update: [update[:3], update[3:]])
+    store = SqliteStore(tmp_path / "cut.db", lock=threading.RLock(), cut=lambda _, update: [update[:3], update[3:]])
     store.outboxes.refill(RELAY, DOCUMENT, b"refilled", CURSOR, ["e1"])
     store.updates.append(DOCUMENT, b"appended", SESSION, ["e2"])
     waiting = store.outboxes.rows(RELAY, DOCUMENT, 0, 10)
@@ -243,7 +243,7 @@ def test_an_update_that_is_cut_waits_as_several_records(tmp_path: Path) -> None:
 def test_a_purge_replaces_what_waits_only_where_it_holds_something_deleted(tmp_path: Path) -> None:
     """By what is left of it, for each relay by itself; what goes on waiting keeps its name."""
 
-    def redact(whole: bytes, updates: Sequence[bytes]) -> list[bytes] | None:
+    def redact(document: str, whole: bytes, updates: Sequence[bytes]) -> list[bytes] | None:
         left = [update for update in updates if b"gone" not in update]
         return None if len(left) == len(updates) else [*left, b"rest of " + whole]
 

@@ -21,8 +21,8 @@ class TestSqliteStore(StoreSuite):
 
     def open(
         self,
-        cut: Callable[[bytes], Sequence[bytes]] = lambda update: [update],
-        redact: Callable[[bytes, Sequence[bytes]], Sequence[bytes] | None] = lambda whole, updates: [whole],
+        cut: Callable[[str, bytes], Sequence[bytes]] = lambda _, update: [update],
+        redact: Callable[[str, bytes, Sequence[bytes]], Sequence[bytes] | None] = lambda _, whole, updates: [whole],
     ) -> Store:
         return SqliteStore(self.folder / "a.db", lock=threading.RLock(), cut=cut, redact=redact)
 
@@ -30,7 +30,7 @@ class TestSqliteStore(StoreSuite):
 class TestMemoryStore(StoreSuite):
     def open(
         self,
-        cut: Callable[[bytes], Sequence[bytes]] = lambda update: [update],
-        redact: Callable[[bytes, Sequence[bytes]], Sequence[bytes] | None] = lambda whole, updates: [whole],
+        cut: Callable[[str, bytes], Sequence[bytes]] = lambda _, update: [update],
+        redact: Callable[[str, bytes, Sequence[bytes]], Sequence[bytes] | None] = lambda _, whole, updates: [whole],
     ) -> Store:
         return MemoryStore(cut=cut, redact=redact)

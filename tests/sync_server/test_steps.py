@@ -97,7 +97,7 @@ def test_a_slow_disk_holds_up_nobody_who_does_not_need_it(tmp_path: Path, monkey
 
     def write(url: str) -> None:
         with connect(url + PATH, subprotocols=[Subprotocol(SUBPROTOCOL)], proxy=None) as client:
-            for message in (Hello("t"), Open(D, "automerge")):
+            for message in (Hello("t"), Open(D, "sealed")):
                 client.send(codec.encode(message))
                 client.recv(timeout=20)
             n = 0
@@ -185,11 +185,11 @@ def test_what_was_condensed_is_weighed_on_the_thread(tmp_path: Path, monkeypatch
 def test_records_that_another_process_appends_reach_readers(tmp_path: Path) -> None:
     """The lock keeps a second relay out; here it is left out."""
     with RelayThread(tmp_path) as relay, native(relay.url) as reader:
-        assert isinstance(ask(reader, Open(D, "automerge")), Opened)
+        assert isinstance(ask(reader, Open(D, "sealed")), Opened)
         assert isinstance(ask(reader, Push(D, S, 1, (b"here",))), Ack)
         with mock.patch.object(database, "lock_file", return_value=sqlite3.connect(":memory:")):
             other = SqliteStorage(tmp_path / DATABASE)
-        other.records.append(D, T, 1, [b"there"], Origin("automerge", b"l" * 16))
+        other.records.append(D, T, 1, [b"there"], Origin("sealed", b"l" * 16))
         assert not other.records.commit()
         assert hear(reader) == Records(D, 2, (Record(T, 1, b"there"),))
         assert ask(reader, Push(D, S, 2, (b"again",))) == Ack(D, S, 2, 1, 3)

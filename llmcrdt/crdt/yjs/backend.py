@@ -23,6 +23,7 @@ class YjsBackend:
 
     kind = "yjs"
     empty = b"\x00\x00"
+    forgets = True
 
     def __init__(self, replicas: Callable[..., YjsReplica] | None = None) -> None:
         self._given = replicas

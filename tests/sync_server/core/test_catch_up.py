@@ -407,8 +407,8 @@ def test_who_does_not_read_holds_no_more_than_may_be_kept(tmp_path: Path) -> Non
 
 
 def test_other_kinds_are_sent_as_they_are(relay: Relay) -> None:
-    relay.say(1, Open(T, "automerge"), *(Push(T, S, n, (b"x" * 50,)) for n in range(1, 9)))
-    assert isinstance(relay.say(2, Open(T, "automerge"))[1], Records)
+    relay.say(1, Open(T, "sealed"), *(Push(T, S, n, (b"x" * 50,)) for n in range(1, 9)))
+    assert isinstance(relay.say(2, Open(T, "sealed"))[1], Records)
     assert not relay.to_condense
 
 

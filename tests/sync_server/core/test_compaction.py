@@ -409,10 +409,10 @@ def found(folder: Path, piece: bytes) -> list[str]:
     return [path.name for path in sorted(folder.rglob("*")) if path.is_file() and piece in path.read_bytes()]
 
 
-def fill(url: str, updates: list[bytes], session: bytes = S) -> None:
+def fill(url: str, updates: list[bytes], session: bytes = S, kind: str = "yjs") -> None:
     """Push updates as the records of one session, and wait for their acks."""
     with connect(url + PATH, subprotocols=[Subprotocol(SUBPROTOCOL)], proxy=None) as client:
-        for message in (Hello(), Open(D, "yjs")):
+        for message in (Hello(), Open(D, kind)):
             client.send(codec.encode(message))
         while not isinstance(codec.decode(client.recv(timeout=PATIENCE)), Opened):  # type: ignore[arg-type]
             pass
@@ -421,21 +421,21 @@ def fill(url: str, updates: list[bytes], session: bytes = S) -> None:
             pass
 
 
-def stored(url: str) -> list[bytes]:
+def stored(url: str, kind: str = "yjs") -> list[bytes]:
     """All that a new device gets."""
     got: list[Message] = []
     options = {"subprotocols": [Subprotocol(SUBPROTOCOL)], "proxy": None, "max_size": MAX_FRAME}
     with connect(url + PATH, **options) as client:  # type: ignore[arg-type]
-        for message in (Hello(), Open(D, "yjs"), Barrier(1)):
+        for message in (Hello(), Open(D, kind), Barrier(1)):
             client.send(codec.encode(message))
         while not isinstance(message := codec.decode(client.recv(timeout=PATIENCE)), Reached):  # type: ignore[arg-type]
             got.append(message)
     return [*joined(got), *(r.data for m in got if isinstance(m, Records) for r in m.records)]
 
 
-def ask_fold(url: str) -> int:
+def ask_fold(url: str, kind: str = "yjs") -> int:
     with connect(url + PATH, subprotocols=[Subprotocol(SUBPROTOCOL)], proxy=None) as client:
-        for message in (Hello(), Open(D, "yjs"), Fold(D)):
+        for message in (Hello(), Open(D, kind), Fold(D)):
             client.send(codec.encode(message))
         while not isinstance(answer := codec.decode(client.recv(timeout=PATIENCE)), Folded):  # type: ignore[arg-type]
             pass

@@ -115,7 +115,7 @@ def test_a_document_of_another_kind_is_refused(tmp_path: Path) -> None:
     with RelayThread(tmp_path) as relay:
         with native(relay.url) as client:
             raw = document_bytes(document)
-            assert isinstance(ask(client, Open(raw, "automerge")), Opened)
+            assert isinstance(ask(client, Open(raw, "sealed")), Opened)
             assert isinstance(ask(client, Push(raw, S, 1, (b"opaque",))), Ack)
         with Bare(relay.url, document) as page:
             page.send(yjs.StepOne(b"\x00"))

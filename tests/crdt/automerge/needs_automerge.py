@@ -1,0 +1,11 @@
+"""What a test that needs the package automerge is marked with."""
+
+from __future__ import annotations
+
+import pytest
+
+from llmcrdt.crdt.automerge import package
+
+needs_automerge = pytest.mark.skipif(
+    not package.installed(), reason=f"automerge {package.PIN} is not installed: pip install 'llmcrdt[automerge]'"
+)
