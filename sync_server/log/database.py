@@ -290,8 +290,8 @@ class SqliteDatabase:
 
 
 class _Errors:
-    """Implements ``SqliteDatabase.errors``. It holds nothing of one use: a record asks for it six times, and a generator
-    would cost each of them more than its query."""
+    """Implements ``SqliteDatabase.errors``. It holds nothing of one use: a record asks for it six times, and a
+    generator would cost each of them more than its query."""
 
     def __init__(self, database: SqliteDatabase) -> None:
         self._database = database
