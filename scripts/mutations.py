@@ -119,7 +119,7 @@ MUTATIONS = (
     ),
     Mutation(
         "O3", "what a frame holds stands after it once more", "recount",
-        ".difference(islice(head, min(same, cut), None))", "", _MODEL,
+        " if i not in framed", "", _MODEL,
     ),
     Mutation(
         "O3", "the settings that stand last count", "messages:settings",
@@ -175,8 +175,8 @@ MUTATIONS = (
     ),
     Mutation(
         "O5", "results of the last generation's calls wait for the others", "arrange",
-        "block += reversed(results.get(i, []))",
-        "(todo if i == last else block).extend(reversed(results.get(i, [])))", _MODEL,
+        "block += reversed(results[i])",
+        "(todo if i == last else block).extend(reversed(results[i]))", _MODEL,
     ),
     Mutation(
         "O6", "the branch begun last is shown, not the one written on last", "visible_nodes",

@@ -7,7 +7,7 @@ waits for it among the malformed ones.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 
 from ..ids import EntryId
 from .nodes import GroupId, Node, by_age, group_of
@@ -86,11 +86,11 @@ class EntryGraph:
     def add_sound(self, new: Iterable[EntryId]) -> dict[EntryId, Node]:
         """Let those of the new entries, and of those that wait for one, take part that are sound (O1). Returns them,
         oldest first. They stand at the end of ``sound`` and in no group, until ``move`` puts them in their places."""
-        todo = [self.nodes[i].age for i in new]
-        heapify(todo)
+        todo = sorted([self.nodes[i].age for i in new], reverse=True)
+        freed: list[tuple[int, str]] = []  # a heap: those that waited, and need not any more
         added: dict[EntryId, Node] = {}
-        while todo:
-            i = EntryId(heappop(todo)[1])
+        while todo or freed:
+            i = EntryId((heappop(freed) if freed and (not todo or freed[0] < todo[-1]) else todo.pop())[1])
             node = self.nodes[i]
             reason = fault(node, self.sound)
             if reason:
@@ -106,7 +106,7 @@ class EntryGraph:
             added[i] = node
             for waiting in self.awaited.pop(i, ()):
                 if self.nodes[waiting].age > node.age and waiting in self.malformed:
-                    heappush(todo, self.nodes[waiting].age)
+                    heappush(freed, self.nodes[waiting].age)
         return added
 
     def move(self, low: Mapping[EntryId, Node]) -> dict[GroupId, list[EntryId]]:

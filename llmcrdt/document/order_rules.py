@@ -232,7 +232,8 @@ def arrange(last: EntryId | None, rest: Sequence[EntryId], nodes: Mapping[EntryI
                 if not missing[child]:
                     place[child] = 1 + len(out)
                     ready.append(child)
-            block += reversed(results.get(i, []))
+            if i in results:
+                block += reversed(results[i])
         if len(ready) > 1:
             ready.sort(key=lambda i: (place[i], nodes[i].system, youth[i]))
         todo += ready

@@ -103,14 +103,16 @@ def recount(
             older = (i for i in reversed(sound) if i in visible and sound[i].frame is not None)
             latest = next(older, None)
     head, pins, same = then.head_at(latest, sound)
+    beneath = [i for i in low if i in shown]
     ends = shown if waist is None else {*shown, waist}
     # If all that is shown below the waist goes on from it, it stands after all that is above.
     goes_on = all(not ends.isdisjoint(sound[i].parents) for i in shown)
     if latest == then.generation and latest not in low and goes_on:
-        tail = above[len(head) :] + arrange(None, [i for i in low if i in shown], sound)
+        tail = above[len(head) :] + arrange(None, beneath, sound)
         same = cut
     else:
-        rest = {*above[same:], *shown}.difference(islice(head, min(same, cut), None))
+        framed = {*islice(head, min(same, cut), None)}
+        rest = [i for i in (*above[same:], *beneath) if i not in framed]
         tail = arrange(latest, by_age(rest, sound), sound)
     covered = {parent for i in shown for parent in sound[i].parents}
     now = Arrangement(
