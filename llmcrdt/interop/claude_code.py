@@ -88,7 +88,7 @@ class _Node:
     role: Role
     lines: list[_Event]
     message: str | None
-    results: set[str] = field(default_factory=set)
+    results: set[str] | None = None  # most have none, and there may be 100,000
     followed_by: list[int] = field(default_factory=list)
 
 
@@ -232,7 +232,9 @@ def _nodes(events: Sequence[_Event], tree: Tree) -> tuple[list[_Node], int | Non
                 if at is not None:
                     nodes[at].followed_by.append(joined)
             nodes[joined].lines.append(event)
-            nodes[joined].results.update(event.results)
+            if event.results:
+                known = nodes[joined].results = nodes[joined].results or set()
+                known.update(event.results)
             at = joined
         node_of[n] = at
     said = [n for n, event in enumerate(events) if event.role and not event.side]

@@ -285,7 +285,6 @@ class ConnectionSync:
         self._local.refill(doc.id, doc.log, self.connection.cursor(doc.raw))
         doc.quiet = False
         self._state.waiters.mark(doc.id)
-        self._state.waiters.check(doc.id)
         self._go_live(doc)
         self._give_turn(doc)
 

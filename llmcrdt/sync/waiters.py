@@ -68,9 +68,13 @@ class SyncWaiters:
 
     def mark(self, document: DocumentId) -> None:
         """Everybody waits for all that stands in this outbox now: after a refill it has what the old one had."""
-        if self._waiters and (end := end_of(self._local, document)).place:
+        if self._waiters:
+            end = end_of(self._local, document)
             for waiter in self._waiters:
-                waiter.marks[document] = end
+                if end.place:
+                    waiter.marks[document] = end
+                else:
+                    waiter.marks.pop(document, None)
 
     def mark_new(self, documents: Collection[DocumentId]) -> None:
         """The same for documents that are followed from now on, where nobody waits for them yet."""
