@@ -54,7 +54,7 @@ soak: dev ## Run 110,000 schedules of devices, relays and networks (ARGS='--sche
 	LLMCRDT_FOLD_KILLS=100 $(VENV)/pytest tests/sync_server/core/test_compaction.py -k killed_while_it_folds
 
 logs: dev ## Export 100,000 merged logs to every format, and check each request (ARGS='--logs 1000 --seed 7')
-	$(VENV)/python tests/interop/soak.py $(ARGS)
+	$(VENV)/python tests/interop/logs_soak.py $(ARGS)
 
 power: dev ## Lose the power of clients, relays and operators' commands 6,000 times (ARGS='--states 1000 --seed 7 --only relay')
 	$(VENV)/python tests/power/soak.py $(ARGS)
