@@ -54,7 +54,7 @@ soak: dev ## Run 110,000 schedules of devices, relays and networks (ARGS='--sche
 	LLMCRDT_FOLD_KILLS=100 $(VENV)/pytest tests/sync_server/core/test_compaction.py -k killed_while_it_folds
 
 logs: dev ## Export 100,000 merged logs to every format, and check each request (ARGS='--logs 1000 --seed 7')
-	$(VENV)/python tests/interop/soak.py $(ARGS)
+	$(VENV)/python tests/interop/logs_soak.py $(ARGS)
 
 automerge: dev ## Test the document layer with Automerge documents, and run 3,000 schedules (ARGS='--schedules 100 --seed 7')
 	$(VENV)/pytest --crdt automerge tests/document -n 2 -k 'not without_pynacl'

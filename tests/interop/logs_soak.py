@@ -1,5 +1,5 @@
 """Export many merged logs to every format and print how many were valid:
-python tests/interop/soak.py --logs 100000 --seed 1 --jobs 2
+python tests/interop/logs_soak.py --logs 100000 --seed 1 --jobs 2
 
 A failure prints the seed of its schedule; ``--seed SEED --logs 1`` runs that one again.
 """
