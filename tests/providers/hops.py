@@ -114,12 +114,15 @@ class History:
         conv, stand_in = device.conv, self.stand_ins[provider.api]
         for entry in conv.unsealed():
             conv.seal(entry)
-        entries = conv.frame_entries(instead_of) if instead_of else tuple(conv.transcript())
         try:
             plan = llmcrdt.plan(conv, provider, instead_of=instead_of)
-        except FormatError:
-            assert all(entry.status == "erased" or not entry.text for entry in entries), "there is something to send"
-            return
+        except FormatError:  # nobody has said anything yet, or what was said is erased
+            assert not any(e.role != "system" and e.status != "erased" for e in conv.transcript()) or instead_of
+            if instead_of:
+                return
+            self.do_say(device)
+            plan = llmcrdt.plan(conv, provider)
+        entries = conv.frame_entries(instead_of) if instead_of else tuple(conv.transcript())
         before = len(stand_in.accepted)
         generation = llmcrdt.generate(conv, provider, instead_of=instead_of)
         try:
