@@ -245,7 +245,12 @@ class ProviderMissing(ProviderError):
 
 
 class ProviderUnreachable(ProviderError):
-    """Nobody answered, or the connection broke off; nobody knows whether the request was computed."""
+    """Nobody answered, or the connection broke off. ``sent``: whether the request may have arrived; then nobody knows
+    whether it is computed."""
+
+    def __init__(self, message: str, *, sent: bool = True, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.sent = sent
 
 
 class ProviderRefused(ProviderError):

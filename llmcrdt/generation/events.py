@@ -70,6 +70,8 @@ class GenerationStats(TypedDict, total=False):
     """Why it ended: end, stop (a stop text), length, cancelled, failed; a provider's own word."""
     attempts: int
     """How many requests a provider was sent."""
+    sent_again: list[str]
+    """Why, for each request after the first."""
     left_out: list[str]
     """The hidden fields that did not go to a provider, each with the reason, in words."""
     tool_format: ToolFormat | None

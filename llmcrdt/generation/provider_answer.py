@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from typing import Any
 
 from ..document.canonical import JSON, parse_json
 from ..document.conversation import Conversation
@@ -12,14 +13,14 @@ from ..document.deltas import CallArguments, CallBegun, CallEnded, Delta, Reason
 from ..document.entry import Entry
 from ..document.request import Request
 from ..exceptions import InvalidContent, LLMCRDTError, ProviderRefused, ProviderUnreachable, ResponseFailed
+from ..ids import EntryId
+from ..interop.failures import Failure, NextStep, next_step
 from ..providers.base import Exchange, Provider, Settings
 from .events import GenerationStats, Report, Usage, calls_told
 from .options import GenerationOptions
-from .provider_plan import request_for
+from .provider_plan import last_kept, request_for
 
 _ONLY_HERE = ("min_p", "repeat_penalty", "repeat_last_n", "grammar")
-_AGAIN = (408, 409, 429, 500, 502, 503, 504, 529)
-"""Statuses after which the same request may be sent again: nothing was computed, or nothing of it is known."""
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 60.0  # seconds
 
 
@@ -50,34 +51,38 @@ class ProviderAnswer:
                 self._exchange.cancel()
 
     def compute(self, report: Report) -> Entry:
-        """Ask the provider, and write its answer into the document; ``report`` hears of it. Raises what goes wrong."""
+        """Ask the provider, and write its answer into the document; ``report`` hears of it. After a failure the next
+        step is that of ``interop.failures``. Raises what goes wrong."""
+        conversation, instead_of = self._conversation, self._options.instead_of
+        since: Entry | EntryId | None = None if instead_of else last_kept(conversation, self._provider)
+        without: Collection[tuple[EntryId, str]] = ()
         while True:
-            request = request_for(self._conversation, self._provider, self._options.instead_of)
+            request = request_for(conversation, self._provider, instead_of, since=since, without=without)
             self.stats["left_out"] = [str(line) for line in request.left_out]
             self.stats["attempts"] += 1
             try:
                 entry = self._ask(request, report)
             except (ProviderRefused, ProviderUnreachable, ResponseFailed) as error:
-                wait = self._wait_after(error)
-                if wait is None:
+                step = self._next_step(error, request)
+                if step is None:
                     raise
-                self._cancelled.wait(wait)
+                self.stats.setdefault("sent_again", []).append(f"{step.why} {step.loses}".rstrip())
+                since, without = step.since, step.without
+                self._cancelled.wait(step.seconds)
                 continue
             self._note(entry, report)
             return entry
 
-    def _wait_after(self, error: LLMCRDTError) -> float | None:
-        """Seconds until the same request is sent again; None where that would be no use, or something was said."""
+    def _next_step(self, error: LLMCRDTError, request: Request) -> NextStep | None:
+        """The next request after a failure; None where there is none to be sent without being asked."""
         attempts = self.stats["attempts"]
-        if attempts >= self._provider.attempts or self._said:
-            return None
-        asked = None
-        if isinstance(error, ProviderRefused):
-            if error.status not in _AGAIN:
-                return None
-            asked = error.retry_after
-        wait = asked if asked is not None else _FIRST_WAIT * 2 ** (attempts - 1)
-        return wait if wait <= _LONGEST_WAIT else None
+        step = _step_after(error, request, attempts)
+        if step.action == "ask":
+            error.hint = f"{step.why} Generate again to have it asked again."
+        elif step.loses:
+            error.hint = f"The next request would not have {step.loses}."
+        again = step.action in ("send", "wait") and step.seconds <= _LONGEST_WAIT
+        return step if again and attempts < self._provider.attempts and not self._said else None
 
     def _ask(self, request: Request, report: Report) -> Entry:
         body = self._provider.body(request.body, self._settings, stream=self._provider.stream)
@@ -152,6 +157,19 @@ class ProviderAnswer:
         if tokens.output is not None:
             self.stats["sampled"] = tokens.output
         report(Usage(tokens.prompt, tokens.output, tokens.cached, entry.usage))
+
+
+def _step_after(error: LLMCRDTError, request: Request, attempts: int) -> NextStep:
+    if isinstance(error, ProviderRefused):
+        body: Any = error.body
+        return next_step(Failure(error.status, body, error.retry_after), request)
+    if isinstance(error, ResponseFailed):
+        given_up: Any = {"error": error.error}
+        return next_step(Failure(200, given_up), request)
+    if isinstance(error, ProviderUnreachable) and not error.sent:
+        seconds = _FIRST_WAIT * 2 ** (attempts - 1)
+        return NextStep("wait", "No connection was made.", since=request.since, seconds=seconds)
+    return next_step(Failure(None), request)
 
 
 def settings_of(options: GenerationOptions, provider: Provider) -> Settings:

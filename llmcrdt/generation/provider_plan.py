@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from ..document.binding import FieldReport
@@ -12,6 +12,7 @@ from ..document.entry import Entry
 from ..document.request import Request
 from ..exceptions import FormatError
 from ..ids import EntryId
+from ..interop.handles import handle_name
 from ..interop.registry import format_of
 from ..providers.base import Provider
 
@@ -38,11 +39,32 @@ class ProviderPlan:
         return "\n".join([counts, *map(str, self.left_out)])
 
 
-def request_for(conversation: Conversation, provider: Provider, instead_of: Entry | EntryId | None) -> Request:
-    """The next request to a provider."""
+def request_for(
+    conversation: Conversation,
+    provider: Provider,
+    instead_of: Entry | EntryId | None,
+    *,
+    since: Entry | EntryId | None = None,
+    without: Collection[tuple[EntryId, str]] = (),
+) -> Request:
+    """The next request to a provider. ``since``, ``without``: as of ``conversation.messages``."""
     return conversation.messages(
-        provider.api, model=provider.model, provider=provider.name, account=provider.account, instead_of=instead_of
+        provider.api,
+        model=provider.model,
+        provider=provider.name,
+        account=provider.account,
+        instead_of=instead_of,
+        since=since,
+        without=without,
     )
+
+
+def last_kept(conversation: Conversation, provider: Provider) -> Entry | None:
+    """The last answer after which the provider may keep all before it; None where it is not asked to."""
+    if not provider.keep:
+        return None
+    name = handle_name(provider.api)
+    return next((entry for entry in reversed(conversation.transcript()) if name in entry.hidden), None)
 
 
 def plan_request(

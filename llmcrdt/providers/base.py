@@ -108,7 +108,8 @@ class Exchange:
 class Provider(ABC):
     """Whoever answers by one API. ``name``: as bindings name it. ``api``: the name of the API's format. ``model``: the
     one that is asked. ``account``: whose fields are bound to it, where keys of several accounts are used. ``stream``:
-    whether answers are asked for as streams. ``attempts``: how often a request may be sent until it is answered."""
+    whether answers are asked for as streams. ``attempts``: how often a request may be sent until it is answered.
+    ``keep``: whether the provider is asked to keep what it was sent, so that the next request says only what is new."""
 
     name: str
     api: str
@@ -116,6 +117,7 @@ class Provider(ABC):
     account: str | None = None
     stream: bool = True
     attempts: int = 3
+    keep: bool = False
 
     @property
     @abstractmethod

@@ -21,7 +21,8 @@ class OpenAI(SDKProvider):
     ``api_key``, ``base_url`` and other ``client_options`` are the SDK's; without them it takes $OPENAI_API_KEY and
     $OPENAI_BASE_URL. ``format``: the format of a server whose chat completions have fields of their own: "openrouter",
     "reasoning-content". ``provider``: whom hidden fields are for, where that is not OpenAI. ``account``: the account
-    that they are bound to. The whole conversation is sent each time, and Responses are asked not to keep it.
+    that they are bound to. The whole conversation is sent each time, and Responses are asked not to keep it; with
+    ``keep`` they keep it for 30 days, and are sent only what is new where that says the same.
     """
 
     extra: ClassVar[str] = "openai"
@@ -35,6 +36,7 @@ class OpenAI(SDKProvider):
         format: str | None = None,
         provider: str | None = None,
         account: str | None = None,
+        keep: bool = False,
         stream: bool = True,
         attempts: int = 3,
         **client_options: Any,
@@ -49,7 +51,11 @@ class OpenAI(SDKProvider):
             attempts=attempts,
             client_options=client_options,
         )
-        self._chat = api == "chat"
+        if keep and api == "chat":
+            raise InvalidContent(
+                "Chat completions keep nothing that a request could go on from.", hint="Leave keep out."
+            )
+        self._chat, self.keep = api == "chat", keep
         self.api = format or ("openai-chat" if self._chat else "openai-responses")
 
     @property
@@ -66,7 +72,7 @@ class OpenAI(SDKProvider):
             if self._chat:
                 own["stream_options"] = {"include_usage": True}
         if not self._chat:
-            kept.setdefault("store", False)
+            kept["store"] = True if self.keep else kept.get("store", False)
             kept.setdefault("include", ["reasoning.encrypted_content"])
         return {**kept, **own}
 

@@ -18,6 +18,9 @@ from ..exceptions import (
 )
 from .base import Exchange, Provider
 
+_NOT_CONNECTED = ("ConnectError", "ConnectTimeout")
+"""The SDKs' HTTP client says so where no connection was made."""
+
 
 class SDKProvider(Provider):
     """``stream``: whether answers come word by word. ``attempts``: how often a request may be sent until it is
@@ -90,9 +93,9 @@ class SDKProvider(Provider):
             except TypeError as error:  # the SDK's, for a key that is nowhere, too
                 raise self._not_made(error) from error
             except Exception as error:  # whatever the SDK's HTTP client raises when it can't connect, or breaks off
-                raise ProviderUnreachable(
-                    f"{self.name} did not answer: {type(error).__name__}: {error}", hint="Try again later."
-                ) from error
+                sent = type(error.__cause__ or error).__name__ not in _NOT_CONNECTED
+                text = f"{self.name} did not answer: {type(error).__name__}: {error}"
+                raise ProviderUnreachable(text, sent=sent, hint="Try again later.") from error
 
     def _not_made(self, error: Exception) -> ProviderError:
         return ProviderError(

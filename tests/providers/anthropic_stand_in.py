@@ -87,7 +87,8 @@ class AnthropicStandIn(StandIn):
         return {"type": "error", "error": {"type": refusal.kind, "message": refusal.message}}
 
     def given_up(self, message: str) -> tuple[str | None, JSON]:
-        return "error", {"type": "error", "error": {"type": "overloaded_error", "message": message}}
+        kind = "overloaded_error" if message == "Overloaded" else "api_error"
+        return "error", {"type": "error", "error": {"type": kind, "message": message}}
 
 
 def _blocks(content: JSON) -> list[JSON]:

@@ -18,13 +18,14 @@ from .stand_in import Cut, Fault, GiveUp, Hang, Refusal, StandIn
 class Direct(Provider):
     """As the real provider for the API of ``stand_in``; ``fault``: what goes wrong with the next request."""
 
-    def __init__(self, stand_in: StandIn, model: str, key: str = "key-1") -> None:
+    def __init__(self, stand_in: StandIn, model: str, key: str = "key-1", *, keep: bool = False) -> None:
         if isinstance(stand_in, AnthropicStandIn):
             self._real: Provider = Anthropic(model)
         else:
-            self._real = OpenAI(model, api="chat" if isinstance(stand_in, ChatStandIn) else "responses", base_url="x")
+            chat = isinstance(stand_in, ChatStandIn)
+            self._real = OpenAI(model, api="chat" if chat else "responses", base_url="x", keep=keep and not chat)
         self.name, self.api, self.model = self._real.name, self._real.api, model
-        self.attempts = 1
+        self.attempts, self.keep = 2, self._real.keep
         self.fault: Fault | None = None
         self._stand_in, self._key = stand_in, key
 

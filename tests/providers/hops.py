@@ -56,7 +56,7 @@ class History:
             "openai-responses": ResponsesStandIn(salt=salt, listen=False),
             "anthropic": AnthropicStandIn(salt=salt, listen=False),
         }
-        self.make = ask or (lambda api, model: Direct(self.stand_ins[api], model))
+        self.make = ask or (lambda api, model: Direct(self.stand_ins[api], model, keep=self.rng.random() < 0.5))
         for stand_in in self.stand_ins.values():
             stand_in.brain = self.brain  # type: ignore[method-assign]
         self.devices = [self.device("d0")]
@@ -128,11 +128,20 @@ class History:
         try:
             generation.result(60)
         except (ProviderError, FormatError):
-            assert stand_in.refused == [], stand_in.refused
+            self.check_refused(stand_in)
             self.done["failed"] += 1
             return
-        assert stand_in.refused == [] and len(stand_in.accepted) == before + 1
-        self.check_request(entries, plan, stand_in.accepted[-1])
+        self.check_refused(stand_in)
+        assert len(stand_in.accepted) == before + 1
+        self.done["delta"] += "previous_response_id" in stand_in.accepted[-1]
+        self.check_request(entries, plan, stand_in.read[-1])
+
+    def check_refused(self, stand_in: StandIn) -> None:
+        """Nothing is refused but what goes on from state that a provider has forgotten."""
+        forgotten = [why for why in stand_in.refused if why.startswith("Previous response with id")]
+        assert forgotten == stand_in.refused, stand_in.refused
+        self.done["forgotten"] += len(forgotten)
+        stand_in.refused.clear()
 
     def check_request(self, entries: tuple[Entry, ...], plan: llmcrdt.ProviderPlan, body: Any) -> None:
         text = json.dumps(body, ensure_ascii=False)
@@ -167,7 +176,8 @@ class History:
     def do_fail(self, device: MemoryDevice) -> None:
         """The provider goes away in the middle of its answer, or gives up."""
         provider = self.provider()
-        fault = self.rng.choice((Cut, GiveUp))(self.rng.randint(0, 12))
+        after = self.rng.randint(0, 12)
+        fault = self.rng.choice((Cut(after), GiveUp(after, "It broke.")))
         if isinstance(provider, Direct):
             provider.fault = fault
         else:

@@ -84,6 +84,9 @@ class ResponsesStandIn(StandIn):
         """As after its retention time."""
         self._kept.clear()
 
+    def whole(self, body: JSON) -> JSON:
+        return {**body, "input": [*self._kept.get(body.get("previous_response_id"), []), *_items(body["input"])]}
+
     def check(self, body: JSON, key: str) -> None:
         if not isinstance(body.get("model"), str):
             raise Refusal(400, "Missing required parameter: 'model'.")
@@ -91,7 +94,7 @@ class ResponsesStandIn(StandIn):
         if before is not None and before not in self._kept:
             text = f"Previous response with id '{before}' not found."
             raise Refusal(400, text, code="previous_response_not_found")
-        items = [*self._kept.get(before, []), *_items(body["input"])]
+        items = self.whole(body)["input"]
         found = responses_problems({**body, "input": items})
         if found:
             raise Refusal(400, found[0])

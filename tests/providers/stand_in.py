@@ -67,7 +67,8 @@ Fault = Refusal | Cut | GiveUp | Hang
 
 
 class StandIn:
-    """A server, while the ``with`` block lasts. ``accepted``: the bodies that it took; ``refused``: why not the others.
+    """A server, while the ``with`` block lasts. ``accepted``: the bodies that it took; ``read``: the same with
+    what it had kept before; ``refused``: why not the others.
     ``faults``: what goes wrong with the next requests, one each; None is none. ``says``: the next answers, else
     ``brain`` makes one of each request. ``keys``: the API keys that it knows."""
 
@@ -76,6 +77,7 @@ class StandIn:
     def __init__(self, *, keys: Iterable[str] = ("key-1",), salt: str = "", listen: bool = True) -> None:
         self.keys = set(keys)
         self.accepted: list[JSON] = []
+        self.read: list[JSON] = []
         self.refused: list[str] = []
         self.faults: list[Fault | None] = []
         self.says: list[Said] = []
@@ -114,6 +116,10 @@ class StandIn:
     def check(self, body: JSON, key: str) -> None:
         """Raises Refusal for a request that the API refuses."""
         raise NotImplementedError
+
+    def whole(self, body: JSON) -> JSON:
+        """A request with what the server kept before it."""
+        return body
 
     def answer(self, body: JSON, key: str, said: Said) -> JSON:
         """The whole response."""
@@ -184,12 +190,14 @@ class StandIn:
             if key not in self.keys:
                 raise Refusal(401, "invalid x-api-key", kind="authentication_error")
             self.check(body, key)
+            whole = self.whole(body)
             said = self.says.pop(0) if self.says else self.brain(body)
             answer = self.answer(body, key, said)
         except Refusal as refusal:
             self.refused.append(refusal.message)
             raise
         self.accepted.append(body)
+        self.read.append(whole)
         return answer
 
     def stream(self, answer: JSON, fault: Fault | None) -> Iterator[bytes]:
