@@ -51,6 +51,7 @@ class Resources:
         self.author, self.clock, self.random, self.crdt = author, clock, random, crdt
         self.lock = threading.RLock()
         self._others: dict[str, Backend] = {}
+        self._kinds: dict[str, str] = {}
         self.upkeep = Upkeep(self.lock)
         self.store = SqliteStore(
             path, lock=self.lock, random=random, cut=self._cut, redact=self._redact, words_of=_words_of
@@ -80,7 +81,9 @@ class Resources:
 
     def kind(self, document: DocumentId) -> str:
         """The kind of a document. It never changes."""
-        return self.store.settings.get(_KIND + document) or self.crdt.kind
+        if document not in self._kinds:
+            self._kinds[document] = self.store.settings.get(_KIND + document) or self.crdt.kind
+        return self._kinds[document]
 
     def crdt_of(self, document: DocumentId) -> Backend:
         """The backend of a document. Raises CRDTMissing where its package is not installed, InvalidContent where nobody
@@ -103,7 +106,7 @@ class Resources:
     def set_kind(self, document: DocumentId, kind: str) -> None:
         """Say of which kind a document is that is new here."""
         if kind != self.crdt.kind:
-            self.store.settings.put_first(_KIND + document, kind)
+            self._kinds[document] = self.store.settings.put_first(_KIND + document, kind)
 
     def note_kind(self, document: DocumentId, kind: str) -> None:
         """The same as somebody else says it: it counts where nothing of the document is here."""

@@ -11,6 +11,7 @@ from click.shell_completion import ShellComplete, ZshComplete
 
 import llmcrdt
 from llmcrdt.cli import main
+from llmcrdt.crdt.registry import kinds
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -61,6 +62,23 @@ def test_erase_asks_first_and_lists_what_still_holds_the_words(run: Run, trip: s
     code, out, err = run("erase", trip, question, "--also", done["still_held"][0]["entry"], "--yes")
     assert code == 0 and len(out.split()) == 2 and err == ""
     assert texts(run, trip) == ["", "", ""]
+
+
+@pytest.mark.skipif("automerge" not in kinds(), reason="automerge is not installed: pip install 'llmcrdt[automerge]'")
+def test_a_conversation_of_another_kind_and_back(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = json.loads(run("new", "Trip", "--crdt", "automerge", "--json")[1])["id"]
+    run("append", made, "Where to?")
+    code, _, err = run("erase", made, ids(run, made)[0], "--yes")
+    assert code == 1 and "llmcrdt convert" in err
+    other = json.loads(run("convert", made, "--crdt", "yjs", "--json")[1])["id"]
+    assert ids(run, other) == ids(run, made) and other != made
+    assert run("erase", other, ids(run, other)[0], "--yes")[0] == 0
+    code, _, err = run("convert", other, "--crdt", "loro")
+    assert code == 1 and "automerge, yjs" in err
+    monkeypatch.setenv("LLMCRDT_CRDT", "automerge")
+    again = json.loads(run("new", "Another", "--json")[1])["id"]
+    run("append", again, "Hello")
+    assert run("erase", again, ids(run, again)[0], "--yes")[0] == 1
 
 
 def test_fork_rename_archive_and_delete(run: Run, trip: str) -> None:

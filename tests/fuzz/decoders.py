@@ -6,6 +6,7 @@ A decoder returns or raises what it says it raises; anything else is a defect.
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 import random
@@ -24,6 +25,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "sync"))
 from mutate_bytes import leb128
 from test_codec import messages
 
+from llmcrdt.crdt.automerge import chunks
+from llmcrdt.crdt.automerge.columns import Reader
+from llmcrdt.crdt.automerge.version import parse_version, write_version
 from llmcrdt.crdt.yjs.compact import compact_updates
 from llmcrdt.crdt.yjs.replica import YjsReplica
 from llmcrdt.crdt.yjs.update import check_state_vector, read_state_vector, read_update
@@ -218,6 +222,33 @@ def states() -> Sequence[bytes]:
 
 
 @cache
+def _automerge_updates() -> Sequence[bytes]:
+    made = json.loads((VECTORS / "automerge.json").read_text())
+    return [bytes.fromhex(data) for data in (made["save"], made["derived"], *(c["bytes"] for c in made["changes"]))]
+
+
+@cache
+def _automerge_bodies() -> Sequence[bytes]:
+    """The kind of a chunk, and what stands in it."""
+    every = [chunk.raw for update in _automerge_updates() for chunk in chunks.read_chunks(update)]
+    return [raw[8:9] + Reader(raw, 9).prefixed() for raw in every]
+
+
+def _read_body(frame: bytes) -> object:
+    """What stands in a chunk is looked at behind a right hash only."""
+    kind, body = frame[:1] or b"\0", frame[1:]
+    hashed = b"\1" if kind == b"\2" else kind
+    digest = hashlib.sha256(hashed + leb128(len(body)) + body).digest()
+    whole = b"".join((chunks.MAGIC, digest[:4], kind, leb128(len(body)), body))
+    return [list(chunk.operations()) for chunk in chunks.read_chunks(whole)]
+
+
+@cache
+def _automerge_versions() -> Sequence[bytes]:
+    return [write_version([bytes(32)], {b"a" * 8: 1, b"b" * 16: 300}), write_version([], {})]
+
+
+@cache
 def _large_states() -> Sequence[bytes]:
     """Of as many as the relay takes, with numbers of all lengths."""
     rng, pairs = random.Random(2), list[bytes]()
@@ -375,6 +406,12 @@ DECODERS = (
             memory=2 * _SMALL),
     Decoder("the Yjs door's paths", st.deferred(lambda: _just(*_paths())), _begin_at, (Refused,)),
     Decoder("updates", st.deferred(lambda: _just(*updates())), read_update, (MalformedUpdate,)),
+    Decoder("Automerge updates", st.deferred(lambda: _just(*_automerge_updates())), chunks.read_update,
+            (MalformedUpdate,)),
+    Decoder("Automerge changes and documents, each with its hash", st.deferred(lambda: _just(*_automerge_bodies())),
+            _read_body, (MalformedUpdate,), calls=4000, per_byte=60),
+    Decoder("versions of Automerge documents", st.deferred(lambda: _just(*_automerge_versions())), parse_version,
+            (MalformedUpdate,)),
     Decoder("state vectors", st.deferred(lambda: _just(*states(), *_large_states())), check_state_vector,
             (MalformedUpdate,), calls=40, per_byte=0, memory=_SMALL),
     Decoder("state vectors that are read", st.deferred(lambda: _just(*states())), read_state_vector,

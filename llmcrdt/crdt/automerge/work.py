@@ -1,4 +1,11 @@
-"""How long the CRDT core will take for an Automerge update, told from its structure before it gets it."""
+"""How long the CRDT core will take for an Automerge update, told from its structure before it gets it.
+
+Measured with the core 0.7.2 on one core of a server, which looks through the heads of a document for each message:
+
+    20,000 letters before all others, one change                             1.2 µs a letter
+    2,000 changes side by side on one place or key, in one message           10 µs a change
+    the same one by one, beside 500, 1,000 and 2,000 heads                   0.17, 0.34 and 0.7 ms a change
+"""
 
 from __future__ import annotations
 
