@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "sim"))
 from sim_devices import MemoryDevice
 
 import llmcrdt
+from llmcrdt.crdt.registry import DEFAULT
 from llmcrdt.document.entry import TOKENS, Entry
 from llmcrdt.document.summaries import summaries
 from llmcrdt.exceptions import FormatError, ProviderError, Withheld
@@ -67,7 +68,7 @@ class History:
         exchange(*(device.conv for device in self.devices))
 
     def device(self, name: str) -> MemoryDevice:
-        return MemoryDevice(name, self.ids, lambda device, update: None)
+        return MemoryDevice(name, self.ids, lambda device, update: None, crdt=DEFAULT)
 
     def provider(self) -> Provider:
         api = self.rng.choice(list(MODELS))
