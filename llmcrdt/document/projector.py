@@ -10,10 +10,10 @@ from ..ids import ContentHash, EntryId
 from . import schema
 from .arrangement import Arrangement
 from .blob import Blob, BlobStorage
+from .canonical import parse_json
 from .encryption import NOWHERE, FieldAddress
-from .entry import Entry, SyncState
+from .entry import Entry, Role, SyncState
 from .entry_state import EntryState, entry_of, entry_state_of, has_choice, searchable_text
-from .head import Head, read_head
 from .nodes import Node
 from .projection import IndexChange, IndexRow, Known, pack_fields, unpack_fields, write_node, write_unreadable
 from .simple_entry import words_of_version
@@ -141,9 +141,11 @@ def entry_of_row(
     return entry_of(id_, state, known, sync_state(id_), blobs)
 
 
-def head_of_row(fields: bytes) -> Head:
-    """The head of an entry that a row of the index stands for."""
-    return read_head(unpack_fields(fields)["head"])
+def origin_of_row(fields: bytes) -> tuple[Role, float]:
+    """Role and time (seconds since 1970) of the entry that a row of the index stands for; it was checked before it came
+    there."""
+    head = parse_json(unpack_fields(fields)["head"])
+    return head["role"], head["created_at"] / 1000
 
 
 _ANY = EntryId("A" * 16)

@@ -286,7 +286,7 @@ class Repo:
         ``unread`` of the result says how many these are: after a first sync there may be thousands. Raises
         InvalidContent.
         """
-        from ..document.projector import head_of_row
+        from ..document.projector import origin_of_row
 
         check_type(text, str, name="text", hint="Give the words to find.")
         check_type(limit, int, name="limit", hint="Give a number of hits.")
@@ -294,13 +294,15 @@ class Repo:
         unread = self._core.documents.indexing.refresh(wait)
         hits = Hits()
         hits.unread = len(unread)
+        titles: dict[DocumentId, str] = {}
         for found in self._store.entries.search(text, limit, elsewhere=elsewhere, without=unread):
-            head, id_ = head_of_row(found.fields), DocumentId(found.document)
-            listed = self._store.catalog.get(id_)
+            id_ = DocumentId(found.document)
+            if id_ not in titles:
+                listed = self._store.catalog.get(id_)
+                titles[id_] = listed.title if listed else ""
+            role, created_at = origin_of_row(found.fields)
             shown = found.position is not None
-            title = listed.title if listed else ""
-            when = head.created_at / 1000
-            hits.append(Hit(id_, title, EntryId(found.entry), head.role, when, found.snippet, shown))
+            hits.append(Hit(id_, titles[id_], EntryId(found.entry), role, created_at, found.snippet, shown))
         return hits
 
     # sync
