@@ -49,7 +49,13 @@ class Resources:
         self.lock = threading.RLock()
         self.upkeep = Upkeep(self.lock)
         self.store = SqliteStore(
-            path, lock=self.lock, random=random, cut=crdt.cut, redact=crdt.redact, words_of=words_of_row
+            path,
+            lock=self.lock,
+            random=random,
+            cut=crdt.cut,
+            redact=crdt.redact,
+            words_of=words_of_row,
+            locate=lambda piece: crdt.locate(piece, schema.ENTRIES),
         )
         self.applying = Applying(self.store.path)
         try:

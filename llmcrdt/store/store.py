@@ -15,6 +15,7 @@ from .entry_index import SqliteEntryIndex
 from .outbox import SqliteOutboxes
 from .relay_tasks import SqliteRelayTasks
 from .settings import SqliteSettings
+from .snapshots import Locate
 from .updates import Cut, Redact, SqliteUpdates
 
 
@@ -30,6 +31,7 @@ class SqliteStore:
         cut: Cut = lambda update: [update],
         redact: Redact = lambda whole, updates: [whole],
         words_of: WordsOf | None = None,
+        locate: Locate = lambda piece: (),
     ) -> None:
         self.lock = lock
         self._connection = Connection(path, lock, words_of)
@@ -38,7 +40,7 @@ class SqliteStore:
         self.catalog = SqliteCatalog(self._connection)
         self.relay_tasks = SqliteRelayTasks(self._connection)
         self.outboxes = SqliteOutboxes(self._connection, random, cut)
-        self.updates = SqliteUpdates(self._connection, self.outboxes, self.relay_tasks, cut, redact)
+        self.updates = SqliteUpdates(self._connection, self.outboxes, self.relay_tasks, cut, redact, locate)
         self.deletions = SqliteDeletions(self._connection, self.relay_tasks)
         self.entries = SqliteEntryIndex(self._connection)
 
