@@ -109,7 +109,7 @@ RELAY_MUTATIONS = (
     ),
     Mutation(
         "duties", "a refill is one record, however large", "Resources.__init__",
-        "cut=self._cut, ", "", "tests/repo/test_large.py::test_what_is_larger_than_a_record_is_sent_all_the_same",
+        "cut=self._cut,", "", "tests/repo/test_large.py::test_what_is_larger_than_a_record_is_sent_all_the_same",
     ),
     Mutation(
         "duties", "what was deleted is missing in a refill", "RepoCore.missing_from",

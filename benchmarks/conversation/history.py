@@ -179,7 +179,7 @@ def _read(rows: Rows, path: Path, id_: str, size: int) -> None:
     document = bare_load(_bytes(path, id_))
     rows.take("read-pycrdt", size, lambda: [dict(node.items()) for node in document["entries"].values()], 3)
     bare = sqlite3.connect(path)
-    query = "SELECT fields FROM entries ORDER BY number"
+    query = "SELECT node, fields FROM entries LEFT JOIN short_fields USING (number) ORDER BY number"
     rows.take("read-sqlite", size, lambda: bare.execute(query).fetchall(), 3)
     bare.close()
 

@@ -19,8 +19,8 @@ Invariants of every backend:
   ``derive`` makes is the one exception: its identities are hashes of all that they ever write.
 * **Pieces say what the whole said.** ``cut`` and ``split`` make updates that do together what the one did; ``compact``
   and ``redact`` leave out only what the document has deleted, and all of that where the backend ``forgets``.
-* **Bytes are read without a document.** ``read``, ``touches``, ``repeats``, ``foreign_key``, ``estimate_work`` and
-  ``join`` build none, and take time in proportion to the bytes that they get.
+* **Bytes are read without a document.** ``read``, ``touches``, ``repeats``, ``foreign_key``, ``estimate_work``,
+  ``join`` and ``locate`` build none, and take time in proportion to the bytes that they get.
 
 A replica is not thread-safe; its owner holds a lock.
 """
@@ -313,6 +313,11 @@ class Backend(Protocol):
     def split(self, update: bytes, limit: int) -> list[bytes]:
         """Updates of at most ``limit`` bytes, in an order in which they can be applied. Raises MalformedUpdate where
         that can't be, for instance for one value that is larger. An edit made here is never so large but for that."""
+        ...
+
+    def locate(self, piece: bytes, root: str) -> set[str]:
+        """The nodes of a root that seem to begin in a piece of a ``Replica.snapshot``, cut out anywhere: what they were
+        made with stands behind. It is no more than a hint: some may be missing, others wrong. Raises nothing."""
         ...
 
     # of many updates

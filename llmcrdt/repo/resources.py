@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -54,7 +54,13 @@ class Resources:
         self._kinds: dict[str, str] = {}
         self.upkeep = Upkeep(self.lock)
         self.store = SqliteStore(
-            path, lock=self.lock, random=random, cut=self._cut, redact=self._redact, words_of=_words_of
+            path,
+            lock=self.lock,
+            random=random,
+            cut=self._cut,
+            redact=self._redact,
+            words_of=_words_of,
+            locate=self._locate,
         )
         self.applying = Applying(self.store.path)
         try:
@@ -119,6 +125,9 @@ class Resources:
 
     def _redact(self, document: str, whole: bytes, updates: Sequence[bytes]) -> Sequence[bytes] | None:
         return self.crdt_of(DocumentId(document)).redact(whole, updates)
+
+    def _locate(self, document: str, piece: bytes) -> Iterable[str]:
+        return self.crdt_of(DocumentId(document)).locate(piece, schema.ENTRIES)
 
     def load_replica(self, document: DocumentId) -> tuple[Replica, int]:
         """All that the file has of a document, in a replica of its own, and the last seq of it."""

@@ -30,6 +30,9 @@ from typing import NamedTuple, Protocol
 SMALL = 256 << 10
 """Below this many bytes of updates, a snapshot is not worth its writing."""
 
+GROWN = 4
+"""A new snapshot is worth its writing when the updates beside the one before have grown to a part of it: this one."""
+
 Cursor = tuple[bytes, int, bytes]
 """Log, position, chain."""
 Snapshot = Callable[[], tuple[bytes, Sequence[bytes]]]

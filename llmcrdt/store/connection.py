@@ -19,6 +19,7 @@ from typing import Any
 from ..exceptions import NewerDatabase, NotADatabase, RepoClosed, StoreError
 from ..files import sync_folder
 from .file_version import APPLICATION_ID, BACKUP_DIGEST, DONE, MIGRATION_SET, NAMES
+from .snapshots import Pieces
 
 _PATIENCE_MS = 30_000  # how long a write waits for another process that writes
 _CREATION = 1.0  # seconds that another process may take from a new file to its tables
@@ -63,7 +64,10 @@ class Connection:
             raise _cannot_open(self.path, error) from None
         self.closed = False
         self.derives_words = words_of is not None
+        self.pieces = Pieces(self.db)
+        """Those that rows of the entry index lean on."""
         self.db.create_function("words_of", 2, words_of or _no_words, deterministic=True)
+        self.db.create_function("fields_of", 2, self.pieces.fields, deterministic=True)
         self._access = _Reading(self)
         try:
             with self.reading():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from . import snapshots
 from .connection import Connection
 from .entry_index import forget_rows
 from .relay_tasks import SqliteRelayTasks
@@ -34,6 +35,7 @@ class SqliteDeletions:
             for table in ("outbox", "updates", "set_aside", "snapshots", "cursors", "purges"):
                 db.execute(f"DELETE FROM {table} WHERE document = ?", [document])
             forget_rows(db, document)
+            snapshots.release(db, self._connection.pieces, document, {})  # rows of forks lean on its pieces
             self._relay_tasks.forget_compactions(db, document)
             db.execute("INSERT OR REPLACE INTO settings VALUES (?, '')", [_SCRUB])
 

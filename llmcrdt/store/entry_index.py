@@ -29,9 +29,10 @@ _TUNING = {"hashsize": 8 << 20, "automerge": 8}
 RANKED = 5_000  # of more matches than this, only the newest so many are ranked
 _ONE_BY_ONE = 16  # entries whose numbers are looked up by themselves; of more, all of their document are read
 _INSERT = """
-    INSERT INTO entries (document, entry, pin, node, erased, fields, words) VALUES (?, ?, ?, ?, ?, ?, ?)
+    INSERT INTO entries (document, entry, pin, node, erased, words) VALUES (?, ?, ?, ?, ?, ?)
     ON CONFLICT (document, entry) DO NOTHING
 """
+_FIELDS = "INSERT OR REPLACE INTO fields SELECT number, ? FROM entries WHERE document = ? AND entry = ?"
 POSITION = """
     (SELECT CASE WHEN entries.number < shown.number + length THEN position + entries.number - shown.number END
     FROM shown WHERE shown.number <= entries.number ORDER BY shown.number DESC LIMIT 1)
@@ -94,7 +95,7 @@ class SqliteEntryIndex:
             if end is None:
                 return None
             begin = max(0, end - max(0, last))
-            query = "SELECT entry, pin, fields FROM entries WHERE number >= ? AND number < ? ORDER BY number"
+            query = "SELECT entry, pin, fields FROM entry_rows WHERE number >= ? AND number < ? ORDER BY number"
             rows = []
             for number, position, length in _runs(db, document, begin):
                 low, high = max(begin - position, 0), min(end - position, length)
@@ -158,6 +159,7 @@ class SqliteEntryIndex:
             if len(put) > 1 and not db.execute(last, [document, put[0][0], put[-1][0]]).fetchone()[0]:
                 # All new, as far as can be told at once; a row that is there already is left, and put as others are.
                 added = db.executemany(_INSERT, (_stored(document, row, derived) for row in put)).rowcount
+                db.executemany(_FIELDS, ([row[4], document, row[0]] for row in put if row[4]))
                 put = () if added == len(put) else put
             for row in put:
                 _put(db, document, row, derived=derived)
@@ -174,11 +176,18 @@ class SqliteEntryIndex:
         """Give a document the rows of another one for some entries, in the order given. None of them may be there.
         Their words wait for the next search, or for writes that take them along."""
         query = """
-            INSERT INTO entries (document, entry, pin, node, erased, fields, words)
-            SELECT ?, entry, pin, node, erased, fields, words FROM entries WHERE document = ? AND entry = ?
+            INSERT INTO entries (document, entry, pin, node, erased, words)
+            SELECT ?, entry, pin, node, erased, words FROM entries WHERE document = ? AND entry = ?
         """
         with self._connection.writing() as db:
             db.executemany(query, ([document, source, entry] for entry in entries))
+            for table, columns in (("fields", "fields"), ("short_fields", "piece, fields")):
+                query = f"""
+                    INSERT INTO {table} SELECT copy.number, {columns} FROM entries AS copy
+                    JOIN entries AS own ON own.document = ? AND own.entry = copy.entry
+                    JOIN {table} ON {table}.number = own.number WHERE copy.document = ? ORDER BY copy.number
+                """
+                db.execute(query, [source, document])
 
     def forget(self, document: str) -> None:
         """Drop the rows of a document, and leave no trace of their words in the file."""
@@ -229,7 +238,7 @@ class SqliteEntryIndex:
         newest = "SELECT rowid FROM entry_words WHERE entry_words MATCH ? ORDER BY rowid DESC LIMIT 1 OFFSET ?"
         query = f"""
             SELECT document, entry, {POSITION} AS place, fields, pin, snippet(entry_words, 0, '[', ']', '…', 16)
-            FROM entry_words JOIN entries ON number = entry_words.rowid
+            FROM entry_words JOIN entry_rows AS entries ON entries.number = entry_words.rowid
             WHERE entry_words MATCH ? AND entry_words.rowid >= ? {"" if elsewhere else "AND place IS NOT NULL"}
             AND NOT EXISTS (SELECT 1 FROM listing WHERE listing.id = document AND deleted)
             AND document NOT IN (SELECT value FROM json_each(?))
@@ -361,22 +370,27 @@ def _note_removed(db: Database) -> None:
 
 
 def _stored(document: str, row: Row, derived: bool) -> list[object]:
-    """A row as it stands in the table. ``derived``: words are not kept beside the fields in which they stand."""
-    return [document, *row[:-1], "" if derived and row[-1] is not None else row[-1]]
+    """A row as it stands in the table, without its fields. ``derived``: words are not kept beside the fields in which
+    they stand."""
+    return [document, *row[:-2], "" if derived and row[-1] is not None else row[-1]]
 
 
 def _put(db: Database, document: str, row: Row, *, derived: bool) -> None:
     stored = _stored(document, row, derived)
     if db.execute(_INSERT, stored).rowcount:
+        if row[4]:
+            db.execute(_FIELDS, [row[4], document, row[0]])
         return
-    _, entry, pin, node, erased, fields, kept = stored
-    words = row[-1]
+    _, entry, pin, node, erased, kept = stored
+    fields, words = row[-2:]
     query = f"SELECT number, {_TEXT}, number <= {_END} FROM entries WHERE document = ? AND entry = ?"
     number, old_words, indexed = db.execute(query, [document, entry]).fetchone()
-    columns = "pin = ?, node = ?, erased = ?, fields = ?, words = ?"
+    columns = "pin = ?, node = ?, erased = ?, words = ?"
     if indexed and words != old_words:
         _unindex(db, number, old_words)
-    db.execute(f"UPDATE entries SET {columns} WHERE number = ?", [pin, node, erased, fields, kept, number])
+    db.execute(f"UPDATE entries SET {columns} WHERE number = ?", [pin, node, erased, kept, number])
+    db.execute("INSERT OR REPLACE INTO fields VALUES (?, ?)", [number, fields])
+    db.execute("DELETE FROM short_fields WHERE number = ?", [number])
     if indexed and words != old_words:
         db.execute("INSERT INTO entry_words (rowid, words) VALUES (?, ?)", [number, words])
 

@@ -9,7 +9,15 @@ BACKUP_DIGEST = "backup"
 
 MIGRATION_SET = "llmcrdt"
 
-NAMES = ("m001_documents", "m002_tables", "m003_no_indexed", "m004_relay_tasks", "m005_no_copies", "m006_runs")
+NAMES = (
+    "m001_documents",
+    "m002_tables",
+    "m003_no_indexed",
+    "m004_relay_tasks",
+    "m005_no_copies",
+    "m006_runs",
+    "m007_pieces",
+)
 """The steps of ``migrations``, which is loaded where one of them is still to be done."""
 
 DONE = "SELECT name FROM _sqlite_migrations WHERE migration_set = ?"

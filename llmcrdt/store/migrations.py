@@ -112,6 +112,44 @@ _RUNS = """
 """
 
 
+# A snapshot is made of pieces: snapshots.data is the list of their numbers in JSON, as text. A blob is one of an older
+# version: a zlib stream. The fields of a row are in fields, or short in short_fields: deflated with a piece, see
+# deflate.Leaning. entry_rows has all of a row; it needs the functions of Connection.
+_PIECES = """
+    CREATE TABLE pieces (
+        number INTEGER PRIMARY KEY AUTOINCREMENT, document TEXT NOT NULL, digest BLOB NOT NULL, data BLOB NOT NULL
+    );
+    CREATE INDEX pieces_by_document ON pieces (document, digest);
+    CREATE TABLE fields (number INTEGER PRIMARY KEY, fields BLOB NOT NULL);
+    CREATE TABLE short_fields (number INTEGER PRIMARY KEY, piece INTEGER NOT NULL, fields BLOB NOT NULL);
+    CREATE INDEX short_fields_by_piece ON short_fields (piece);
+    INSERT INTO fields SELECT number, fields FROM entries WHERE fields != x'' ORDER BY number;
+    CREATE TABLE entries_anew (
+        number INTEGER PRIMARY KEY, document TEXT NOT NULL, entry TEXT NOT NULL, pin TEXT, node TEXT NOT NULL,
+        erased INTEGER NOT NULL, words TEXT
+    );
+    INSERT INTO entries_anew SELECT number, document, entry, pin, node, erased, words FROM entries ORDER BY number;
+    DROP VIEW entry_texts;
+    DROP TABLE entries;
+    ALTER TABLE entries_anew RENAME TO entries;
+    CREATE UNIQUE INDEX entries_by_name ON entries (document, entry);
+    CREATE INDEX entries_erased ON entries (document) WHERE erased;
+    CREATE VIEW entry_rows AS
+        SELECT number, document, entry, pin, node, erased, words, coalesce(
+            (SELECT fields FROM fields WHERE fields.number = entries.number),
+            (SELECT fields_of(fields, piece) FROM short_fields WHERE short_fields.number = entries.number), x''
+        ) AS fields FROM entries;
+    CREATE VIEW entry_texts AS
+        SELECT number, CASE words WHEN '' THEN words_of(fields, pin) ELSE words END AS words FROM entry_rows
+"""
+# Statements that hold a ; of their own.
+_WITH_FIELDS = """
+    CREATE TRIGGER entries_gone AFTER DELETE ON entries BEGIN
+        DELETE FROM fields WHERE number = old.number; DELETE FROM short_fields WHERE number = old.number;
+    END
+"""
+
+
 @migrations(name="m001_documents")
 def m001_documents(db: Database) -> None:
     _run(db, _DOCUMENTS)
@@ -157,6 +195,12 @@ def m005_no_copies(db: Database) -> None:
 @migrations(name="m006_runs")
 def m006_runs(db: Database) -> None:
     _run(db, _RUNS)
+
+
+@migrations(name="m007_pieces")
+def m007_pieces(db: Database) -> None:
+    _run(db, _PIECES)
+    db.execute(_WITH_FIELDS)
 
 
 def _run(db: Database, script: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -30,6 +31,7 @@ class SqliteStore:
         cut: Cut = lambda document, update: [update],
         redact: Redact = lambda document, whole, updates: [whole],
         words_of: WordsOf | None = None,
+        locate: Callable[[str, bytes], Iterable[str]] = lambda document, piece: (),
     ) -> None:
         self.lock = lock
         self._connection = Connection(path, lock, words_of)
@@ -38,7 +40,7 @@ class SqliteStore:
         self.catalog = SqliteCatalog(self._connection)
         self.relay_tasks = SqliteRelayTasks(self._connection)
         self.outboxes = SqliteOutboxes(self._connection, random, cut)
-        self.updates = SqliteUpdates(self._connection, self.outboxes, self.relay_tasks, cut, redact)
+        self.updates = SqliteUpdates(self._connection, self.outboxes, self.relay_tasks, cut, redact, locate)
         self.deletions = SqliteDeletions(self._connection, self.relay_tasks)
         self.entries = SqliteEntryIndex(self._connection)
 

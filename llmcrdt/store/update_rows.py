@@ -1,4 +1,4 @@
-"""The rows of documents: their snapshots and updates. Each function is part of its caller's transaction."""
+"""The rows of updates. Each function is part of its caller's transaction."""
 
 from __future__ import annotations
 
@@ -38,21 +38,6 @@ def insert_pieces(
     *parts, last = pieces
     seqs = [insert(db, document, part, writer=writer) for part in parts]
     return [*seqs, insert(db, document, last, keys=" ".join(keys), writer=writer)]
-
-
-def stored_snapshot(db: Database, document: str) -> bytes:
-    """The snapshot of a document as it is stored, deflated; empty where there is none."""
-    found = db.execute("SELECT data FROM snapshots WHERE document = ?", [document]).fetchone()
-    return bytes(found[0]) if found else b""
-
-
-def put_snapshot(db: Database, document: str, seq: int, size: int, data: bytes) -> None:
-    """A snapshot of all up to ``seq``, in place of the one before: so many bytes, deflated to ``data``."""
-    db.execute(
-        "INSERT INTO snapshots VALUES (?, ?, ?, ?) ON CONFLICT (document) DO UPDATE"
-        " SET place = max(place, excluded.place), size = excluded.size, data = excluded.data",
-        [document, seq, size, data],
-    )
 
 
 def delete_unqueued(db: Database, document: str, seq: int) -> None:

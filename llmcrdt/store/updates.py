@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from sqlite3 import Connection as Database
 
 from ..exceptions import ConversationNotFound
-from . import base, update_rows
+from . import base, snapshots, update_rows
 from .compaction import SqliteCompaction
 from .connection import Connection
-from .deflate import deflated
 from .entry_index import forget_rows, forget_words
 from .outbox import SqliteOutboxes
 from .relay_tasks import SqliteRelayTasks
@@ -32,19 +31,19 @@ class SqliteUpdates:
         relay_tasks: SqliteRelayTasks,
         cut: Cut,
         redact: Redact,
+        locate: Callable[[str, bytes], Iterable[str]],
     ) -> None:
         self._connection, self._outboxes, self._relay_tasks = connection, outboxes, relay_tasks
-        self._cut, self._redact = cut, redact
+        self._cut, self._redact, self._locate = cut, redact, locate
 
     def since(self, document: str, seq: int, except_writer: str | None = None) -> base.Kept:
         with self._connection.one_view() as db:
-            query = "SELECT data, place, size FROM snapshots WHERE document = ? AND place > ?"
-            found = db.execute(query, [document, seq]).fetchone()
+            found = snapshots.read(db, document, seq)
             query = "SELECT place, writer, data FROM updates WHERE document = ? AND place > ? ORDER BY place"
             rows = db.execute(query, [document, seq]).fetchall()
         last = max([seq, found[1] if found else 0, *(row[0] for row in rows)])
         updates = [row[2] for row in rows if except_writer is None or row[1] != except_writer]
-        return base.Kept(zlib.decompress(found[0], bufsize=found[2] + 1) if found else None, updates, last)
+        return base.Kept(found[0] if found else None, updates, last)
 
     def append(self, document: str, data: bytes, writer: str, keys: Iterable[str]) -> int:
         with self._connection.writing() as db:
@@ -87,12 +86,14 @@ class SqliteUpdates:
                 " AND place NOT IN (SELECT place FROM outbox WHERE outbox.document = updates.document)",
                 [document],
             ).fetchone()
-            old, size = db.execute(
-                "SELECT max(place), coalesce(max(size), 0) FROM snapshots WHERE document = ?", [document]
-            ).fetchone()
-            if sizes[0] <= max(base.SMALL, size) or self.unseen(document, seen, writer):
+            query = "SELECT place, size, typeof(data) = 'text' FROM snapshots WHERE document = ?"
+            old, size, in_pieces = db.execute(query, [document]).fetchone() or (None, 0, False)
+            enough = max(
+                base.SMALL, size // base.GROWN if in_pieces else 0
+            )  # one of an older version is worth replacing
+            if sizes[0] <= enough or self.unseen(document, seen, writer):
                 return None
-            seq, before = update_rows.last_update(db, document), update_rows.stored_snapshot(db, document)
+            seq, known = update_rows.last_update(db, document), snapshots.known(db, document)
         whole, pending = snapshot()
         return SqliteCompaction(
             self._connection,
@@ -100,9 +101,10 @@ class SqliteUpdates:
             writer=writer,
             seq=seq,
             old=old,
-            before=before,
+            known=known,
             snapshot=whole,
             pending=pending,
+            locate=partial(self._locate, document),
         )
 
     def purge(self, document: str, seen: int, writer: str | None, erased: int, snapshot: base.Snapshot) -> bool:
@@ -119,8 +121,12 @@ class SqliteUpdates:
                 forget_words(db)
             else:
                 forget_rows(db, document)
-            data = deflated(whole, update_rows.stored_snapshot(db, document))
-            update_rows.put_snapshot(db, document, last, len(whole), data)
+            ready = snapshots.prepare(
+                whole, snapshots.known(db, document), partial(self._locate, document), only_new=True
+            )
+            numbers = snapshots.put(db, document, last, ready)
+            places = {entry: numbers[index] for entry, index in ready.places.items()}
+            snapshots.release(db, self._connection.pieces, document, places)
             kept = [(update_rows.insert(db, document, update), update) for update in pending]
             seqs = [seq for seq, update in kept if self._redact(document, whole, [update]) is None] if emptied else []
             for relay, pieces, keys in emptied:

@@ -246,7 +246,9 @@ SECRET = "never say this again"
 
 
 class BackendSuite(ReplicaSuite):
-    """Each test says one sentence of Backend's contract."""
+    """Each test says one sentence of Backend's contract. ``locates``: whether nodes are found in pieces of a snapshot."""
+
+    locates = True
 
     @abstractmethod
     def backend(self) -> Backend:
@@ -285,11 +287,9 @@ class BackendSuite(ReplicaSuite):
         assert SECRET.encode() in b"".join(updates)
         return replica, updates
 
-    def test_a_replica_is_of_its_backend_s_kind(self) -> None:
+    def test_a_backend_has_a_kind_and_its_empty_update_says_nothing(self) -> None:
         assert self.backend().kind
         assert self.make().kind == self.backend().kind
-
-    def test_the_empty_update_says_nothing(self) -> None:
         backend, replica = self.backend(), self.make()
         backend.read(backend.empty)
         assert not replica.apply(backend.empty).news
@@ -489,6 +489,30 @@ class BackendSuite(ReplicaSuite):
         assert backend.cut(pieces[0]) == [pieces[0]]
         junk = b"\xff" * (3 << 20)
         assert backend.cut(junk) == [junk]
+
+    def test_nodes_are_found_in_the_pieces_of_a_snapshot_where_they_begin(self) -> None:
+        backend = self.backend()
+        replica = backend.make_replica(("r", "s"))
+        values = {f"key{n}" + 'ü"' * (n % 3): f"value {n} of somebody" for n in range(40)}
+        for key, value in values.items():
+            with replica.edit() as edit:
+                edit.put_node("r", key, {"head": value})
+                edit.put_node("s", f"other {key}", {"head": "other"})
+        with replica.edit() as edit:
+            edit.put("r", "scalar", "no node")
+        snapshot = replica.snapshot()[0]
+        assert len(backend.locate(snapshot, "r")) > 10 or not self.locates
+        assert backend.locate(snapshot, "r") <= values.keys()
+        for size in (400, 1_000, len(snapshot)):
+            pieces = [snapshot[at : at + size] for at in range(0, len(snapshot), size)]
+            found = [backend.locate(piece, "r") for piece in pieces]
+            assert sum(map(len, found)) >= len(backend.locate(snapshot, "r")) - len(pieces), (
+                "but for those that were cut"
+            )
+            for n, keys in enumerate(found):
+                assert all(values[key].encode() in b"".join(pieces[n : n + 2]) for key in keys)
+        for data in (b"", b"\x27", snapshot[::-1], bytes(range(256)), bytes(300), b"\xff" * 300):
+            backend.locate(data, "r")
 
     @pytest.mark.parametrize("seed", range(6))
     def test_redacted_updates_hold_nothing_deleted_and_say_the_rest(self, seed: int) -> None:

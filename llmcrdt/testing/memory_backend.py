@@ -18,6 +18,7 @@ import binascii
 import hashlib
 import json
 import os
+import re
 from bisect import insort
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -329,6 +330,10 @@ class MemoryBackend:
         if any(len(piece) > limit for piece in pieces):
             raise MalformedUpdate("The update holds a value that is larger than a record may be.")
         return pieces
+
+    def locate(self, piece: bytes, root: str) -> set[str]:
+        found = re.findall(rb'"node",%s,"([\w-]*)"' % re.escape(json.dumps(root).encode()), piece)
+        return {key.decode() for key in found}
 
     def redact(self, whole: bytes, updates: Sequence[bytes]) -> list[bytes] | None:
         there = {operation.id: operation for operation in _read(whole)}

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..exceptions import ConversationNotFound, RepoClosed
 from ..ids import NO_LOG, Random, new_session_id
-from ..store.base import SMALL, Cursor, Kept, Listed, OutboxRow, Snapshot
+from ..store.base import GROWN, SMALL, Cursor, Kept, Listed, OutboxRow, Snapshot
 
 _LAST_DELETED = 8
 _BATCH = 1 << 20
@@ -201,7 +201,7 @@ class MemoryUpdates(_Part):
     def compact(self, document: str, seen: int, writer: str | None, snapshot: Snapshot) -> MemoryCompaction | None:
         waiting = self._state.waiting(document)
         size = sum(len(update.data) for update in self._state.of(document) if update.seq not in waiting)
-        if size <= max(SMALL, len(self._state.snapshots.get(document, (b"", 0))[0])):
+        if size <= max(SMALL, len(self._state.snapshots.get(document, (b"", 0))[0]) // GROWN):
             return None
         if self.unseen(document, seen, writer):
             return None

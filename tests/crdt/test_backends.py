@@ -21,6 +21,8 @@ class TestYjsBackend(BackendSuite):
 
 @pytest.mark.skipif("automerge" not in kinds(), reason="automerge is not installed: pip install 'llmcrdt[automerge]'")
 class TestAutomergeBackend(BackendSuite):
+    locates = False
+
     def backend(self) -> Backend:
         return backend("automerge")
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-import sqlite3
 from collections.abc import Callable
-from contextlib import closing
 from importlib.util import find_spec
 
 import pytest
@@ -70,9 +68,8 @@ def test_a_fork_at_the_end_shows_the_same(open_repo: OpenRepo, seed: int) -> Non
 
 
 def rows(repo: llmcrdt.Repo, document: str) -> list[tuple[object, ...]]:
-    query = f"SELECT entry, {POSITION}, pin, node, erased, fields, words FROM entries WHERE document = ? ORDER BY entry"
-    with closing(sqlite3.connect(repo._core.store.path)) as db:
-        return db.execute(query, [document]).fetchall()
+    query = f"SELECT entry, {POSITION}, pin, node, erased, fields, words FROM entry_rows AS entries WHERE document = ?"
+    return repo._core.store._connection.db.execute(f"{query} ORDER BY entry", [document]).fetchall()
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -119,7 +116,8 @@ def test_a_fork_at_an_entry_with_two_versions_has_the_words_of_its_own_one_in_th
     if older_file:
         repo.search("begun")
         with repo._core.store._connection.writing() as db:
-            db.execute("UPDATE entries SET words = words_of(fields, pin) WHERE words = ''")
+            texts = "(SELECT words FROM entry_texts WHERE entry_texts.number = entries.number)"
+            db.execute(f"UPDATE entries SET words = {texts} WHERE words = ''")
     fork = repo.fork(conversation, at=entry)
     assert [e.text for e in fork.transcript()] == ["begun and ended"]
     assert [hit.conversation for hit in repo.search("ended")] == [fork.id]

@@ -40,6 +40,7 @@ from llmcrdt.ids import SessionId, new_document_id
 from llmcrdt.interop import openai_chat
 from llmcrdt.prompt import prompt_ids, sources
 from llmcrdt.repo.sync_source import SyncSource
+from llmcrdt.store.snapshots import Pieces
 from llmcrdt.sync.local import Record
 from llmcrdt.testing.templates import tokenizers
 
@@ -348,6 +349,7 @@ class World:
         self.close()
         with closing(sqlite3.connect(self.folder / "laptop.db")) as file:  # the index holds just the words of the rows
             file.create_function("words_of", 2, words_of_row)
+            file.create_function("fields_of", 2, Pieces(file).fields)
             file.execute("INSERT INTO entry_words (entry_words, rank) VALUES ('integrity-check', 1)")
 
     def _command(self, *arguments: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 import llmcrdt
 from llmcrdt.repo.repo import repo_core
-from llmcrdt.store import compaction
+from llmcrdt.store import snapshots as snapshots_in_file
 from tests.waiting import eventually
 
 SMALL = 20_000
@@ -46,14 +46,14 @@ def snapshots(path: Path) -> list[tuple[int, int]]:
 
 
 def test_nobody_waits_until_a_snapshot_is_deflated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    deflated, begun, go_on = compaction.deflated, threading.Event(), threading.Event()
+    deflate, begun, go_on = snapshots_in_file.deflate, threading.Event(), threading.Event()
 
-    def slowly(data: bytes, before: bytes) -> bytes:
+    def slowly(piece: bytes) -> bytes:
         begun.set()
         assert go_on.wait(60)
-        return deflated(data, before)
+        return deflate(piece)
 
-    monkeypatch.setattr(compaction, "deflated", slowly)
+    monkeypatch.setattr(snapshots_in_file, "deflate", slowly)
     path = tmp_path / "a.db"
     with llmcrdt.open(path) as repo:
         conversation = repo.create("one")

@@ -31,7 +31,7 @@ WORDS = ("straße", "Été", "linden", "42", "über", "tree", "Lindenbaum", "quo
 def rows(repo: llmcrdt.Repo) -> list[tuple[Any, ...]]:
     """All rows, but for what says where they lie in the file."""
     columns = f"document, entry, {POSITION}, pin, node, erased, words, fields"
-    query = f"SELECT {columns} FROM entries ORDER BY document, entry"
+    query = f"SELECT {columns} FROM entry_rows AS entries ORDER BY document, entry"
     return list(repo._core.store._connection.db.execute(query).fetchall())
 
 

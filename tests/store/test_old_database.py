@@ -18,6 +18,7 @@ import llmcrdt
 from llmcrdt.document.conversation import core_of
 from llmcrdt.document.projector import words_of_row
 from llmcrdt.store.entry_index import POSITION
+from llmcrdt.store.snapshots import Pieces
 from llmcrdt.store.store import SqliteStore
 
 VECTORS = Path(__file__).parents[1] / "vectors"
@@ -63,6 +64,7 @@ def test_a_row_without_words_is_not_taken_for_one_whose_words_stand_in_its_field
         assert repo.search("oak", wait=None).unread == 0
     with closing(sqlite3.connect(old)) as db:
         db.create_function("words_of", 2, words_of_row, deterministic=True)
+        db.create_function("fields_of", 2, Pieces(db).fields, deterministic=True)
         db.execute("INSERT INTO entry_words (entry_words, rank) VALUES ('integrity-check', 1)")
 
 

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from ..backend import NewField, NewNode, ParsedUpdate, Replica, Work
-from .derive import derive_update
+from .derive import derive_update, locate_nodes
 from .redact import redact_updates
 from .split import cut_update, split_update
 from .update import foreign_key, join_words, parse_update, read_state_vector
@@ -64,6 +64,9 @@ class YjsBackend:
 
     def split(self, update: bytes, limit: int) -> list[bytes]:
         return split_update(update, limit)
+
+    def locate(self, piece: bytes, root: str) -> set[str]:
+        return locate_nodes(piece, root)
 
     def redact(self, whole: bytes, updates: Sequence[bytes]) -> list[bytes] | None:
         return redact_updates(whole, updates)

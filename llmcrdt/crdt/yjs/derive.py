@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
-from ...varint import write_uint
+from ...varint import read_uint, write_uint
 from ..backend import NewField, NewNode, Scalar, check_value
 
 _BEYOND_RANDOM = 1 << 52
 """Derived clients lie above it: Yjs in JavaScript draws its own from 32 bits, so none of those is ever met."""
 _IN_ROOT_MAP = b"\x27\x01"  # an item in a root, under a key: a shared type
 _IN_NODE = b"\x28\x00"  # an item in another item, under a key: a value
+_LONGEST = 4  # bytes of the length of a key
 _ONE_STRING, _ONE_BUFFER = b"\x01\x77", b"\x01\x74"
 
 
@@ -42,6 +44,16 @@ def derive_update(groups: Iterable[Sequence[NewNode]], fields: Iterable[NewField
         sections[client] = b"\x01" + write_uint(client) + b"\x00" + struct
     # Yjs writes the greatest client first.
     return write_uint(len(sections)) + b"".join(sections[client] for client in sorted(sections, reverse=True)) + b"\x00"
+
+
+def locate_nodes(piece: bytes, root: str) -> set[str]:
+    """``Backend.locate``."""
+    found: set[str] = set()
+    for after in piece.split(_IN_ROOT_MAP + _text(root))[1:]:
+        with suppress(IndexError, ValueError):
+            size, begin = read_uint(after, 0, _LONGEST)
+            found.add(after[begin : begin + size].decode())
+    return found
 
 
 def _encoded(node: NewNode) -> tuple[bytes, list[bytes]]:
