@@ -481,7 +481,7 @@ MUTATIONS = (
     ),
     Mutation(
         "O6", "a changed message of an import stands beside the old one", "_Places.choose",
-        "entry = make(replaced=replaced, instead_of=head)",
+        "entry = make(replaced=replaced, instead_of=node)",
         "pass",
         "tests/repo/test_import.py::test_a_changed_export_adds_alternatives",
     ),
