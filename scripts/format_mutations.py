@@ -241,9 +241,19 @@ FORMAT_MUTATIONS = (
         _PROGRAMS + "test_what_a_file_shows_is_shown_and_other_branches_are_alternatives",
     ),
     Mutation(
-        "S", "the branch that is written last is shown", "_extend",
+        "S", "the branch that is written last is shown", "_fill",
         "history.shown or history.chain.tip", "history.chain.tip",
         _PROGRAMS + "test_what_a_file_shows_is_shown_and_other_branches_are_alternatives",
+    ),
+    Mutation(
+        "S", "the branch that is written last is shown where more came of a history", "_extend",
+        "history.shown or history.chain.tip", "history.chain.tip",
+        "tests/repo/test_import.py::test_a_tree_is_the_same_whether_it_is_imported_at_once_or_grew",
+    ),
+    Mutation(
+        "S", "the rows of branches have no place", "_fill",
+        "put=(), moved=moved)", "put=(), moved=())",
+        "tests/repo/test_import.py::test_a_tree_is_the_same_whether_it_is_imported_at_once_or_grew",
     ),
     Mutation(
         "S", "what is kept depends on how long the history is", "ImportChain.make_beside",
