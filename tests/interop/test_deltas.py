@@ -44,6 +44,12 @@ def without_points(value: Any) -> Any:
     return [without_points(one) for one in value] if isinstance(value, list) else value
 
 
+def has_points(blocks: Any) -> bool:
+    """Whether there is a cache point among blocks, or in one of theirs; data of the app's may have such a key."""
+    listed = [block for block in blocks if isinstance(block, dict)] if isinstance(blocks, list) else []
+    return any("cache_control" in block or has_points(block.get("content")) for block in listed)
+
+
 def without_nulls(item: Any) -> Any:
     def cut(block: Any) -> Any:
         return {key: one for key, one in block.items() if one is not None} if isinstance(block, dict) else block
@@ -75,7 +81,8 @@ class Keeper:
             if before in self.states:
                 self.used.add(before)
             new = body["messages"]
-            assert "thread" not in body or "cache_control" not in json.dumps(body)
+            lists = [body.get("system"), body.get("tools"), *(message["content"] for message in new)]
+            assert "thread" not in body or not any(map(has_points, lists)), "threads take no cache points"
         else:
             before = body.get("previous_response_id", body.get("previous_interaction_id"))
             new = body["input"]
