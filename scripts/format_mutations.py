@@ -252,7 +252,7 @@ FORMAT_MUTATIONS = (
     ),
     Mutation(
         "S", "the rows of branches have no place", "_fill",
-        "put=(), moved=moved)", "put=(), moved=())",
+        "shown=ids[steady:])", "shown=())",
         "tests/repo/test_import.py::test_a_tree_is_the_same_whether_it_is_imported_at_once_or_grew",
     ),
     Mutation(

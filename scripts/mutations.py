@@ -560,7 +560,7 @@ MUTATIONS = (
         "min(found", "max(found", _ASKS + "test_a_stranger_under_the_same_id_changes_nothing_for_the_older_ask",
     ),
     Mutation(
-        "asks", "an ask counts whatever became of its frame", "stands",
+        "asks", "an ask counts whatever became of its frame", "still_counts",
         "== question.frame", "is not None", _ASKS + "test_an_ask_counts_no_more_when_something_before_its_tips_changes",
     ),
     Mutation(

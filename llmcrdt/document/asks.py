@@ -95,10 +95,10 @@ def status_of(view: ConversationView, question: Question) -> AskStatus:
             (failed.code, failed.text) if failed else ("failed", "The model failed in the middle of its answer.")
         )
         return AskStatus(question, "failed", answer, (), code, text)
-    return AskStatus(question, "waiting" if stands(view, question) else "outdated", answer)
+    return AskStatus(question, "waiting" if still_counts(view, question) else "outdated", answer)
 
 
-def stands(view: ConversationView, question: Question) -> bool:
+def still_counts(view: ConversationView, question: Question) -> bool:
     """Whether an ask still counts: always, if its asker said so; else while the transcript begins with the list that it
     was asked on. Of an answer that is asked again, while that is there."""
     sound = view.order.sound()
