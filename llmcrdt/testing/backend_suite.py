@@ -246,7 +246,7 @@ SECRET = "never say this again"
 
 
 class BackendSuite(ReplicaSuite):
-    """Each test says one sentence of Backend's contract. ``locates``: whether it finds nodes in pieces of a snapshot."""
+    """Each test says one sentence of Backend's contract. ``locates``: whether ``locate`` finds any."""
 
     locates = True
 
