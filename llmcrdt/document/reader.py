@@ -123,8 +123,9 @@ class ConversationReader:
         """Every hidden field, and whether it would be sent to ``target``; ``now`` in seconds since 1970."""
         with self._core.reading():
             transcript = self._core.view.transcript()
+            entries, at = tuple(transcript), self._core.document.clock() if now is None else now
             elsewhere = [(found.entry, found.hidden_by) for found in transcript.elsewhere]
-            return report(tuple(transcript), target, self._core.document.clock() if now is None else now, elsewhere)
+            return report(entries, self._core.host.formats.complete(target, entries), at, elsewhere)
 
     def request(
         self,

@@ -109,6 +109,11 @@ class ResponseReader(Protocol):
 class Formats(Protocol):
     """Knows the JSON of providers. Pure; the time is an argument."""
 
+    def complete(self, target: Target, entries: Sequence[Entry]) -> Target:
+        """A target with all that a request of these entries would say to it beside its place, such as tools; as it is
+        where no format is known for it."""
+        ...
+
     def request(
         self,
         entries: Sequence[Entry],

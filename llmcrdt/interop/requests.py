@@ -32,6 +32,13 @@ _HINT = (
 class ProviderFormats:
     """The formats of the registry, as ``document.request.Formats``."""
 
+    def complete(self, target: Target, entries: Sequence[Entry]) -> Target:
+        """A target with what a request would say: of its API, or of the one that has its provider's name."""
+        api = target.api or target.provider
+        if api not in names():
+            return target
+        return replace(target, more={**format_of(api).facts(entries), **target.more})
+
     def request(
         self,
         entries: Sequence[Entry],

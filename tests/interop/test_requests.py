@@ -108,6 +108,8 @@ def test_a_signature_of_the_whole_list_holds_on_its_tools_alone(conv: llmcrdt.Co
     conv.append("system", tools=TOOLS)
     assert not conv.messages("anthropic", model="m-1").left_out
     assert [line.sent for line in conv.hidden_report(conv.messages("anthropic", model="m-1").target)] == [True]
+    by_hand = llmcrdt.Target("anthropic", api="anthropic", model="m-1")
+    assert [line.sent for line in conv.hidden_report(by_hand)] == [True], "whoever asks need not know of tools"
 
 
 def test_two_responses_to_one_request_are_alternatives(conv: llmcrdt.Conversation) -> None:
