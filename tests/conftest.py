@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
@@ -71,3 +73,15 @@ def sdist() -> Path:
         return models_folder()
     except NoSdist as missing:
         pytest.skip(str(missing))
+
+
+@pytest.fixture
+def relay_url(tmp_path: Path) -> Iterator[str]:
+    """The address of a relay that runs as a process of its own."""
+    command = [sys.executable, "-m", "sync_server", "--port", "0", "--data", str(tmp_path / "relay")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    yield process.stdout.readline().split()[-1]
+    process.terminate()
+    process.wait(10)
+    process.stdout.close()

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import random
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pycrdt
@@ -23,17 +20,6 @@ from llmcrdt.ids import SessionId
 from ..replicas import exchange
 
 OpenRepo = Callable[..., llmcrdt.Repo]
-
-
-@pytest.fixture
-def relay(tmp_path: Path) -> Iterator[str]:
-    command = [sys.executable, "-m", "sync_server", "--port", "0", "--data", str(tmp_path / "relay")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    yield process.stdout.readline().split()[-1]
-    process.terminate()
-    process.wait(10)
-    process.stdout.close()
 
 
 def asked(open_repo: OpenRepo) -> tuple[llmcrdt.Conversation, llmcrdt.Conversation, llmcrdt.ToolCall]:
@@ -59,17 +45,17 @@ def test_a_stop_asked_for_elsewhere_reaches_the_writer(open_repo: OpenRepo) -> N
     assert stream.seal("stopped").status == "stopped"
 
 
-def test_a_claim_is_granted_when_the_relay_has_it(open_repo: OpenRepo, relay: str) -> None:
+def test_a_claim_is_granted_when_the_relay_has_it(open_repo: OpenRepo, relay_url: str) -> None:
     laptop = open_repo("laptop")
     here = laptop.create()
     answer = here.append("assistant", [llmcrdt.ToolCall("1", "pay", "{}")], frame=here.transcript())
     assert not here.claim(answer.tool_calls[0]).granted(0)
-    with laptop.connect(relay) as link:
+    with laptop.connect(relay_url) as link:
         link.wait_synced(10)
         assert here.claim(answer.tool_calls[0]).granted(10), "claiming again is the same claim"
 
 
-def test_of_two_devices_at_most_one_runs_a_call(open_repo: OpenRepo, relay: str) -> None:
+def test_of_two_devices_at_most_one_runs_a_call(open_repo: OpenRepo, relay_url: str) -> None:
     laptop = open_repo("laptop")
     phone = open_repo("phone", laptop.library)
     here = laptop.create()
@@ -77,7 +63,7 @@ def test_of_two_devices_at_most_one_runs_a_call(open_repo: OpenRepo, relay: str)
     calls = [llmcrdt.ToolCall(f"c{n}", "pay", "{}") for n in range(12)]
     answer = here.append("assistant", calls, frame=here.transcript())
     granted: dict[str, list[str]] = {call.id: [] for call in calls}
-    with laptop.connect(relay) as one, phone.connect(relay) as two:
+    with laptop.connect(relay_url) as one, phone.connect(relay_url) as two:
         one.wait_synced(10)
         two.wait_synced(10)
         there = phone.get(here.id)
@@ -178,13 +164,13 @@ def test_in_a_log_one_session_at_most_holds_a_call(first: int) -> None:
         assert {claim.session for claim in log.granted} == {last}
 
 
-def test_a_claim_of_a_dead_session_is_taken_over_by_one(open_repo: OpenRepo, relay: str) -> None:
+def test_a_claim_of_a_dead_session_is_taken_over_by_one(open_repo: OpenRepo, relay_url: str) -> None:
     laptop = open_repo("laptop")
     others = [open_repo(name, laptop.library) for name in ("phone", "tablet")]
     here = laptop.create()
     calls = [llmcrdt.ToolCall(f"c{n}", "pay", "{}") for n in range(6)]
     answer = here.append("assistant", calls, frame=here.transcript())
-    with laptop.connect(relay) as link, others[0].connect(relay) as one, others[1].connect(relay) as two:
+    with laptop.connect(relay_url) as link, others[0].connect(relay_url) as one, others[1].connect(relay_url) as two:
         held = [here.claim(call) for call in answer.tool_calls]
         assert all(claim.granted(10) for claim in held)
         for each in (link, one, two):

@@ -14,13 +14,12 @@ from typing import Any
 import pytest
 
 from llmcrdt.document.canonical import exact_json
-from llmcrdt.interop.format import Format
 from llmcrdt.interop.json_input import parse
-from llmcrdt.interop.registry import format_of
-from llmcrdt.testing.stream_suite import StreamSuite, pieces_of, words_of
+from llmcrdt.testing.stream_suite import pieces_of, words_of
 
 sys.path.insert(0, str(Path(__file__).parent))
 import ui_messages
+from recorded import RecordedStreams
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "interop" / "ai-sdk"
 PEERS = Path(__file__).parents[1] / "peers"
@@ -118,14 +117,8 @@ def chunks_of(answer: Any, rng: random.Random) -> list[Any]:
     return [*out, {"type": "data-note", "data": 1, "transient": True}, {"type": "finish-step"}, end, "[DONE]"]
 
 
-class TestUIMessageStream(StreamSuite):
-    @property
-    def format(self) -> Format:
-        return format_of("ai-sdk")
-
-    @property
-    def recorded(self) -> Path:
-        return VECTORS / "streams"
+class TestUIMessageStream(RecordedStreams):
+    api = "ai-sdk"
 
     @property
     def answers(self) -> Sequence[Any]:

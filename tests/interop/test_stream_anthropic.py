@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from llmcrdt.document.canonical import exact_json
-from llmcrdt.interop.format import Format
 from llmcrdt.interop.json_input import parse
-from llmcrdt.interop.registry import format_of
-from llmcrdt.testing.stream_suite import StreamSuite, words_of
+from llmcrdt.testing.stream_suite import words_of
 
 sys.path.insert(0, str(Path(__file__).parent))
 import anthropic_request
+from recorded import RecordedStreams
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "interop" / "anthropic"
 USAGE = {"input_tokens": 30, "output_tokens": 7, "cache_read_input_tokens": 0, "service_tier": "standard"}
@@ -67,14 +66,8 @@ def block_events(index: int, block: Any, rng: random.Random) -> list[Any]:
     return [*events, {"type": "content_block_stop", "index": index}]
 
 
-class TestAnthropicStream(StreamSuite):
-    @property
-    def format(self) -> Format:
-        return format_of("anthropic")
-
-    @property
-    def recorded(self) -> Path:
-        return VECTORS / "streams"
+class TestAnthropicStream(RecordedStreams):
+    api = "anthropic"
 
     @property
     def answers(self) -> Sequence[Any]:

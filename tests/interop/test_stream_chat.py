@@ -8,27 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from llmcrdt.interop.format import Format
-from llmcrdt.interop.registry import format_of
-from llmcrdt.testing.stream_suite import StreamSuite
-
 sys.path.insert(0, str(Path(__file__).parent))
 import chat_request
-from chat_stream import VECTORS, answers, chunks
+from chat_stream import answers, chunks
+from recorded import RecordedStreams
 
 
-class ChatStreams(StreamSuite):
+class ChatStreams(RecordedStreams):
     """What the three share; ``api``: which one."""
 
     api = ""
-
-    @property
-    def format(self) -> Format:
-        return format_of(self.api)
-
-    @property
-    def recorded(self) -> Path:
-        return VECTORS / self.api / "streams"
 
     @property
     def answers(self) -> Sequence[Any]:

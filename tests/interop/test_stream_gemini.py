@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from llmcrdt.exceptions import FormatError
-from llmcrdt.interop.format import Format
 from llmcrdt.interop.json_input import parse
 from llmcrdt.interop.registry import format_of
-from llmcrdt.testing.stream_suite import StreamSuite, words_of
+from llmcrdt.testing.stream_suite import words_of
 
 sys.path.insert(0, str(Path(__file__).parent))
 import gemini_request
+from recorded import RecordedStreams
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "interop" / "gemini"
 
@@ -99,14 +99,8 @@ def part_pieces(part: Any, rng: random.Random) -> list[Any]:
     return [part]
 
 
-class TestGeminiStream(StreamSuite):
-    @property
-    def format(self) -> Format:
-        return format_of("gemini")
-
-    @property
-    def recorded(self) -> Path:
-        return VECTORS / "streams"
+class TestGeminiStream(RecordedStreams):
+    api = "gemini"
 
     @property
     def answers(self) -> Sequence[Any]:

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from llmcrdt.document.canonical import exact_json
-from llmcrdt.interop.format import Format
 from llmcrdt.interop.json_input import parse
-from llmcrdt.interop.registry import format_of
-from llmcrdt.testing.stream_suite import StreamSuite, words_of
+from llmcrdt.testing.stream_suite import words_of
 
 sys.path.insert(0, str(Path(__file__).parent))
 import interactions_request
+from recorded import RecordedStreams
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "interop" / "gemini-interactions"
 CONTENTS = ("text", "image", "document", "audio", "video")
@@ -98,14 +97,8 @@ def whole(index: int, step: Any) -> list[Any]:
     return [{"event_type": "step.start", "index": index, "step": step}, {"event_type": "step.stop", "index": index}]
 
 
-class TestInteractionsStream(StreamSuite):
-    @property
-    def format(self) -> Format:
-        return format_of("gemini-interactions")
-
-    @property
-    def recorded(self) -> Path:
-        return VECTORS / "streams"
+class TestInteractionsStream(RecordedStreams):
+    api = "gemini-interactions"
 
     @property
     def answers(self) -> Sequence[Any]:

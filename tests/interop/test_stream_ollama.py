@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from llmcrdt.interop.format import Format
 from llmcrdt.interop.json_input import parse
-from llmcrdt.interop.registry import format_of
-from llmcrdt.testing.stream_suite import StreamSuite, as_lines, words_of
+from llmcrdt.testing.stream_suite import as_lines, words_of
 
 sys.path.insert(0, str(Path(__file__).parent))
 import test_ollama
+from recorded import RecordedStreams
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "interop" / "ollama"
 ENDS = ("done", "done_reason", "prompt_eval_count", "eval_count", "total_duration")
@@ -36,14 +35,8 @@ def answers() -> list[Any]:
     return made
 
 
-class TestOllamaStream(StreamSuite):
-    @property
-    def format(self) -> Format:
-        return format_of("ollama")
-
-    @property
-    def recorded(self) -> Path:
-        return VECTORS / "streams"
+class TestOllamaStream(RecordedStreams):
+    api = "ollama"
 
     @property
     def answers(self) -> Sequence[Any]:

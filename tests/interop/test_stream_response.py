@@ -45,7 +45,7 @@ OpenRepo = Callable[..., llmcrdt.Repo]
 
 @pytest.fixture
 def conv(open_repo: OpenRepo) -> llmcrdt.Conversation:
-    made = open_repo("laptop").create()
+    made = open_repo("laptop", clock=lambda: 1.8e9).create()  # a handle says until when it holds
     made.append("system", "Be brief.", tools=TOOLS)
     made.append("user", "What is there?")
     return made

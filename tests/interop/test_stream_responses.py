@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from llmcrdt.interop.format import Format
 from llmcrdt.interop.json_input import parse
-from llmcrdt.interop.registry import format_of
-from llmcrdt.testing.stream_suite import StreamSuite, words_of
+from llmcrdt.testing.stream_suite import words_of
 
 sys.path.insert(0, str(Path(__file__).parent))
 import responses_request
+from recorded import RecordedStreams
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "interop" / "openai-responses"
 OUTPUT = ("reasoning", "compaction", "mcp_list_tools", "mcp_approval_request", "program", "program_output")
@@ -98,14 +97,8 @@ def item_events(index: int, item: Any, rng: random.Random) -> list[Any]:
     return [*events, {"type": "response.output_item.done", **at, "item": item}]
 
 
-class TestResponsesStream(StreamSuite):
-    @property
-    def format(self) -> Format:
-        return format_of("openai-responses")
-
-    @property
-    def recorded(self) -> Path:
-        return VECTORS / "streams"
+class TestResponsesStream(RecordedStreams):
+    api = "openai-responses"
 
     @property
     def answers(self) -> Sequence[Any]:

@@ -32,17 +32,6 @@ def engine() -> Iterator[MemoryEngine]:
     made.close()
 
 
-@pytest.fixture
-def relay(tmp_path: Path) -> Iterator[str]:
-    command = [sys.executable, "-m", "sync_server", "--port", "0", "--data", str(tmp_path / "relay")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    yield process.stdout.readline().split()[-1]
-    process.terminate()
-    process.wait(10)
-    process.stdout.close()
-
-
 def until(true: Callable[[], Any], seconds: float = 30.0) -> None:
     deadline = time.monotonic() + seconds
     while not true():
@@ -200,13 +189,13 @@ class WorkerProcess:
 
 
 def test_a_phone_without_a_model_is_answered_and_a_killed_worker_is_replaced(
-    open_repo: OpenRepo, relay: str, tmp_path: Path
+    open_repo: OpenRepo, relay_url: str, tmp_path: Path
 ) -> None:
     phone = open_repo("phone")
     conversation = phone.create()
-    with phone.connect(relay) as link:
+    with phone.connect(relay_url) as link:
         link.wait_synced(20)
-        first = WorkerProcess(tmp_path / "first.db", phone.library, relay, delay=0.3)
+        first = WorkerProcess(tmp_path / "first.db", phone.library, relay_url, delay=0.3)
         second = None
         try:
             ask = conversation.ask("Where to?", settings={"max_tokens": 3000})
@@ -214,7 +203,7 @@ def test_a_phone_without_a_model_is_answered_and_a_killed_worker_is_replaced(
             first.kill()
             half = ask.answer
             assert half is not None and ask.state == "streaming", "nobody says that it died"
-            second = WorkerProcess(tmp_path / "second.db", phone.library, relay)
+            second = WorkerProcess(tmp_path / "second.db", phone.library, relay_url)
             answer = ask.result(90)
             assert answer.id != half.id and answer.sealed
             assert conversation.entry(half.id).status == "stopped", "what was said stays"
@@ -225,12 +214,12 @@ def test_a_phone_without_a_model_is_answered_and_a_killed_worker_is_replaced(
     assert conversation.verify() == []
 
 
-def test_of_two_workers_one_answers(open_repo: OpenRepo, relay: str, tmp_path: Path) -> None:
+def test_of_two_workers_one_answers(open_repo: OpenRepo, relay_url: str, tmp_path: Path) -> None:
     phone = open_repo("phone")
-    with phone.connect(relay) as link:
+    with phone.connect(relay_url) as link:
         conversations = [phone.create() for _ in range(6)]
         link.wait_synced(20)
-        workers = [WorkerProcess(tmp_path / f"w{n}.db", phone.library, relay) for n in range(2)]
+        workers = [WorkerProcess(tmp_path / f"w{n}.db", phone.library, relay_url) for n in range(2)]
         try:
             asks = [each.ask("Where to?", settings={"max_tokens": 4}) for each in conversations]
             for ask in asks:
