@@ -125,14 +125,14 @@ class RepoCore:
 
     def missing_from(self, document: DocumentId, log: Sequence[bytes]) -> tuple[bytes | None, set[str], int]:
         with self.lock:
-            if not log:  # a new relay: all goes there
-                kept, seq = self.resources.load_replica(document)
-                return kept.diff(), {key for root in self.resources.roots(document) for key in kept.keys(root)}, seq
             found = self.store.updates.since(document, 0)
             if found.snapshot is None and set(log).issuperset(found.updates):  # a new device: all came from there
                 return None, set(), found.seq
             if self.crdt_of(document) is None:  # it is carried as it came: nobody can tell what is lacking
                 return None, set(), found.seq
+            if not log:  # a new relay: all goes there
+                kept, seq = self.resources.load_replica(document)
+                return kept.diff(), {key for root in self.resources.roots(document) for key in kept.keys(root)}, seq
             theirs = self.resources.make_replica(document)
             for update in log:
                 try:

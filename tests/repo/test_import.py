@@ -317,7 +317,7 @@ def index_is_true(repo: llmcrdt.Repo, conversation: llmcrdt.Conversation) -> Non
     db = store.entries._connection
     for row in made:
         number = db.one("SELECT number FROM entries WHERE entry = ?", row.entry)
-        assert db.one("SELECT fields FROM entries WHERE entry = ?", row.entry) == row.fields
+        assert db.one("SELECT fields FROM entry_rows WHERE entry = ?", row.entry) == row.fields
         assert db.one("SELECT words FROM entry_texts WHERE number = ?", number) == row.words
 
 

@@ -7,7 +7,7 @@ with PANIC in it, as over bytes that make yrs go wrong.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from random import Random
 from typing import Any, NoReturn
 
@@ -36,7 +36,8 @@ class FragileReplica(YjsReplica):
                 self._panic(update)
         return super().apply(update)
 
-    def _load(self, updates: Sequence[ParsedUpdate], snapshot: bytes | None = None) -> None:
+    def _load(self, some: Iterable[ParsedUpdate], snapshot: bytes | None = None) -> None:
+        updates = list(some)
         bad = next((place for place, (update, _) in enumerate(updates) if PANIC in update), None)
         if bad is not None:
             super()._load(updates[:bad], snapshot)

@@ -120,7 +120,7 @@ class YjsReplica:
     def load(self, snapshot: bytes | None, updates: Iterable[bytes]) -> None:
         """The snapshot waits for nothing, and isn't read again."""
         with self._applying:
-            self._load(_joined(list(updates), self._intake), snapshot)
+            self._load(_takeable(_joined(list(updates)), self._intake), snapshot)
 
     def apply_together(self, updates: Sequence[ParsedUpdate]) -> None:
         self._watch()  # encoding what it did is one more thing that a bad update can't survive
@@ -420,19 +420,35 @@ def _merged(updates: Sequence[bytes]) -> bytes:
     return updates[0] if len(updates) == 1 else bytes(pycrdt.merge_updates(*updates))
 
 
-def _joined(updates: Sequence[bytes], intake: Intake) -> Iterator[ParsedUpdate]:
-    """Stored updates, some in one: the core joins many for what it costs to check one."""
+_Group = tuple[ParsedUpdate, Sequence[bytes]]
+
+
+def _joined(updates: Sequence[bytes]) -> list[_Group]:
+    """Stored updates in groups: each as one, if that can be, and as they are. The core joins many for what it costs to
+    check one. Raises MalformedUpdate, before anything is applied."""
+    groups: list[_Group] = []
     at = 0
     while at < len(updates):
         size, end = len(updates[at]), at + 1
         while end < len(updates) and end - at < _JOINED and (size := size + len(updates[end])) <= _JOINED_SIZE:
             end += 1
-        whole = _join(updates[at:end])
-        if whole is not None and intake.can_take(whole.structure):
+        group = updates[at:end]
+        whole = _join(group)
+        if whole is None:
+            groups += [(parse_update(each), [each]) for each in group]
+        else:
+            groups.append((whole, group))
+        at = end
+    return groups
+
+
+def _takeable(groups: Iterable[_Group], intake: Intake) -> Iterator[ParsedUpdate]:
+    """The updates to give, one after the other: a group as one, where nothing of it would wait."""
+    for whole, group in groups:
+        if len(group) == 1 or intake.can_take(whole.structure):
             yield whole
         else:
-            yield from map(parse_update, updates[at:end])
-        at = end
+            yield from map(parse_update, group)
 
 
 def _join(updates: Sequence[bytes]) -> ParsedUpdate | None:
