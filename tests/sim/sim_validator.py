@@ -7,7 +7,7 @@ with PANIC in it, as over bytes that make yrs go wrong.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any, NoReturn
 
@@ -36,14 +36,13 @@ class FragileReplica(YjsReplica):
                 self._panic(update)
         return super().apply(update)
 
-    def _load(self, some: Iterable[ParsedUpdate], snapshot: bytes | None = None) -> None:
-        updates = list(some)
-        bad = next((place for place, (update, _) in enumerate(updates) if PANIC in update), None)
+    def _load(self, groups: Sequence[tuple[ParsedUpdate, Sequence[bytes]]], snapshot: bytes | None = None) -> None:
+        bad = next((place for place, (whole, _) in enumerate(groups) if PANIC in whole.data), None)
         if bad is not None:
-            super()._load(updates[:bad], snapshot)
+            super()._load(groups[:bad], snapshot)
             with self._guarded("The updates broke the CRDT core."):
-                self._panic(updates[bad][0])
-        super()._load(updates, snapshot)
+                self._panic(groups[bad][0].data)
+        super()._load(groups, snapshot)
 
     def _panic(self, update: bytes) -> NoReturn:
         self._doc.apply_update(update)

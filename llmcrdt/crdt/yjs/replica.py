@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -120,12 +120,12 @@ class YjsReplica:
     def load(self, snapshot: bytes | None, updates: Iterable[bytes]) -> None:
         """The snapshot waits for nothing, and isn't read again."""
         with self._applying:
-            self._load(_takeable(_joined(list(updates)), self._intake), snapshot)
+            self._load(_joined(list(updates)), snapshot)
 
     def apply_together(self, updates: Sequence[ParsedUpdate]) -> None:
         self._watch()  # encoding what it did is one more thing that a bad update can't survive
         try:
-            self._load(updates)
+            self._load([(update, [update.data]) for update in updates])
         except MalformedUpdate:
             self.broken = self.broken or len(updates) > 1
             raise
@@ -170,16 +170,30 @@ class YjsReplica:
             kept.append(updates[count - 1].data)
         return count
 
-    def _load(self, updates: Iterable[ParsedUpdate], snapshot: bytes | None = None) -> None:
+    def _load(self, groups: Sequence[_Group], snapshot: bytes | None = None) -> None:
         with self._guarded("The updates broke the CRDT core."):
             with self._doc.transaction():
                 if snapshot:
                     self._doc.apply_update(snapshot)
                     self._intake.doubt()
-                for update, span in updates:
-                    self._intake.give(update, span)
+                for group in groups:
+                    self._give(group)
                 self._intake.retry()
             self._confirm()
+
+    def _give(self, group: _Group) -> None:
+        """Give a group as one where nothing of it would wait, else one after the other: such as wait for each other in
+        a circle wait on, and nobody takes them as one."""
+        whole, updates = group
+        if len(updates) > 1:
+            if self._intake.can_take(whole.structure):
+                with suppress(MalformedUpdate):  # it was refused before the core saw any of it
+                    self._intake.give(*whole)
+                    return
+            for update in updates:
+                self._intake.give(*parse_update(update))
+        else:
+            self._intake.give(*whole)
 
     def snapshot(self) -> tuple[bytes, list[bytes]]:
         with self._guarded("The CRDT core could not encode the document."):
@@ -440,15 +454,6 @@ def _joined(updates: Sequence[bytes]) -> list[_Group]:
             groups.append((whole, group))
         at = end
     return groups
-
-
-def _takeable(groups: Iterable[_Group], intake: Intake) -> Iterator[ParsedUpdate]:
-    """The updates to give, one after the other: a group as one, where nothing of it would wait."""
-    for whole, group in groups:
-        if len(group) == 1 or intake.can_take(whole.structure):
-            yield whole
-        else:
-            yield from map(parse_update, group)
 
 
 def _join(updates: Sequence[bytes]) -> ParsedUpdate | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pycrdt
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from llmcrdt.crdt.yjs import nesting as yjs_nesting
@@ -150,6 +150,7 @@ def test_an_update_holds_so_many_things_and_no_more() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32))
+@example(42635)  # updates that wait for each other in a circle, loaded together
 def test_nothing_lies_deeper_than_the_limit_whatever_comes(seed: int) -> None:
     """With a limit of 4, so that a few updates come to it. A replica that is broken is loaded again."""
     with pytest.MonkeyPatch.context() as patch:
