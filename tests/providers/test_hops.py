@@ -11,10 +11,10 @@ from .conftest import Ask
 from .hops import run_history
 from .stand_in import StandIn
 
-EACH = 25
+EACH = 24
 
 
-@pytest.mark.parametrize("block", range(12))
+@pytest.mark.parametrize("block", range(4))
 def test_whatever_happens_between_no_provider_refuses_and_every_drop_is_told(block: int) -> None:
     done: Counter[str] = Counter()
     for seed in range(block * EACH, (block + 1) * EACH):
@@ -26,6 +26,6 @@ def test_whatever_happens_between_no_provider_refuses_and_every_drop_is_told(blo
     assert done["sent"] > 10 and done["left"] > 20 and done["failed"] > 0, done
 
 
-@pytest.mark.parametrize("seed", range(1000, 1006))
+@pytest.mark.parametrize("seed", range(1000, 1002))
 def test_the_same_over_http_through_the_real_sdks(seed: int, stand_ins: dict[str, StandIn], ask: Ask) -> None:
     run_history(seed, 20, stand_ins, lambda api, model: ask(api, model, attempts=1))

@@ -6,8 +6,8 @@ what comes after a hole in what a client wrote, and go wrong when one run of str
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
 from ...exceptions import MalformedUpdate
@@ -61,7 +61,20 @@ class Intake:
         self._exact = self.sure = True
         return True
 
-    def can_take(self, span: UpdateRange) -> bool:
+    def give_joined(self, whole: bytes, span: UpdateRange, updates: Sequence[bytes]) -> None:
+        """Give the core several updates as ``whole``, where nothing of it would wait, else one after the other: such as
+        wait for each other in a circle wait on, and nobody takes them as one."""
+        if len(updates) == 1:
+            self.give(whole, span)
+            return
+        if self._can_take(span):
+            with suppress(MalformedUpdate):  # it was refused before the core saw any of it
+                self.give(whole, span)
+                return
+        for update in updates:
+            self.give(update, read_update(update))
+
+    def _can_take(self, span: UpdateRange) -> bool:
         """Whether nothing of an update would wait."""
         if not self._exact:
             self._look()

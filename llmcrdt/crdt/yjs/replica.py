@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -176,24 +176,10 @@ class YjsReplica:
                 if snapshot:
                     self._doc.apply_update(snapshot)
                     self._intake.doubt()
-                for group in groups:
-                    self._give(group)
+                for whole, updates in groups:
+                    self._intake.give_joined(*whole, updates)
                 self._intake.retry()
             self._confirm()
-
-    def _give(self, group: _Group) -> None:
-        """Give a group as one where nothing of it would wait, else one after the other: such as wait for each other in
-        a circle wait on, and nobody takes them as one."""
-        whole, updates = group
-        if len(updates) > 1:
-            if self._intake.can_take(whole.structure):
-                with suppress(MalformedUpdate):  # it was refused before the core saw any of it
-                    self._intake.give(*whole)
-                    return
-            for update in updates:
-                self._intake.give(*parse_update(update))
-        else:
-            self._intake.give(*whole)
 
     def snapshot(self) -> tuple[bytes, list[bytes]]:
         with self._guarded("The CRDT core could not encode the document."):
