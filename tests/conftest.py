@@ -20,7 +20,7 @@ settings.load_profile("llmcrdt")
 
 
 _YJS = "no Automerge chunk", "Cannot decode update", "Cannot merge updates", "declares more than it holds"
-"""What is said of another kind's bytes."""
+"""The error of another kind's bytes."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

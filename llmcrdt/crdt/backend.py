@@ -164,7 +164,8 @@ class Edit(Protocol):
 
     @property
     def update(self) -> bytes:
-        """After the transaction: its update; b"" if nothing was written. What stood there already may be nothing."""
+        """After the transaction: its update; b"" if nothing was written. To write a value that stood there already may
+        write nothing."""
         ...
 
 
@@ -306,8 +307,8 @@ class Backend(Protocol):
 
     def cut(self, update: bytes) -> list[bytes]:
         """Updates that say the same, in an order in which they can be applied, each small enough for a record that any
-        relay takes. What can't be divided, such as one large value, has one of its own. Bytes that are no update stay
-        as they are."""
+        relay takes. A thing that can't be divided, such as one large value, has one of its own. Bytes that are no
+        update stay as they are."""
         ...
 
     def split(self, update: bytes, limit: int) -> list[bytes]:

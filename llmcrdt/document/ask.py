@@ -18,8 +18,8 @@ from .entry import Entry
 
 
 class Ask:
-    """Made by ``Conversation.ask`` and ``asks``. What it says is read from the document, as of now; any method from any
-    thread. ``ask.result()`` and ``await ask`` wait for the answer, ``follow()`` gives it as it grows."""
+    """Made by ``Conversation.ask`` and ``asks``. All that it says is read from the document, as of now; any method from
+    any thread. ``ask.result()`` and ``await ask`` wait for the answer, ``follow()`` gives it as it grows."""
 
     def __init__(self, core: ConversationCore, question: Question) -> None:
         self._core, self._question = core, question

@@ -233,8 +233,8 @@ class Conversation:
         grow, and the sealed entry is the one that ``append_response`` makes of the whole answer.
 
         ``events``: the response's body in pieces of bytes, cut anywhere, or its events as JSON objects; an iterable, or
-        an async one. It is read as the result is: iterate over it, or call its ``result()``. What ends early is sealed
-        as stopped. ``interval``: as of ``stream``; all else as of ``append_response``.
+        an async one. It is read as the result is: iterate over it, or call its ``result()``. An answer that ends early
+        is sealed as stopped. ``interval``: as of ``stream``; all else as of ``append_response``.
         """
         host = self._core.host
         reader = host.formats.stream(check_request(request), sent=sent, now=host.clock())

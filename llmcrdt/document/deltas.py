@@ -1,4 +1,4 @@
-"""What a provider's answer says while it comes in, a step at a time. Values only."""
+"""The content of a provider's answer while it comes in, a step at a time. Values only."""
 
 from __future__ import annotations
 

@@ -89,11 +89,11 @@ class ResponseReader(Protocol):
     def error(self) -> AnswerFailed | None: ...
 
     def feed(self, piece: bytes | Mapping[str, JSON]) -> list[Delta]:
-        """What a piece of the response's body brings, or one event as JSON. Raises FormatError."""
+        """The deltas that a piece of the response's body brings, or one event as JSON. Raises FormatError."""
         ...
 
     def close(self) -> list[Delta]:
-        """What the end of the body brings. Raises FormatError."""
+        """The deltas that the end of the body brings. Raises FormatError."""
         ...
 
     def named(self) -> tuple[Mapping[str, JSON], str]:

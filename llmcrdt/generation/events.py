@@ -56,7 +56,7 @@ class GenerationStats(TypedDict, total=False):
     reused: int
     evaluated: int
     reused_from: dict[str, int]
-    """Where the reused ones were: live, memory, disk."""
+    """The places of the reused ones: live, memory, disk."""
     mode: Mode
     prefill_seconds: float
     progress: tuple[int, int]

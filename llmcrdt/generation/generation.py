@@ -47,7 +47,7 @@ class Generation:
 
     It is stopped too when its reader goes away: when the last one who reads ``async for``, ``events()`` or awaits it
     leaves before the end (``break``, an iterator that is closed, a task that is cancelled), and nobody else reads or
-    waits. Who leaves a plain ``for piece in gen`` does not stop it, nor does a ``result(timeout)`` that is over.
+    waits. A plain ``for piece in gen`` that is left does not stop it, nor does a ``result(timeout)`` that is over.
     """
 
     def __init__(self, conversation: Conversation, answering: Answering, busy: Busy) -> None:
@@ -201,7 +201,7 @@ _Read = TypeVar("_Read")
 
 
 class AsyncReader(AsyncIterator[_Read]):
-    """One loop over a generation, from the beginning: what ``wanted`` makes of its events, but None. Who drops it
+    """One loop over a generation, from the beginning: what ``wanted`` makes of its events, but None. Whoever drops it
     before the end, or ``aclose``s it, has left the generation."""
 
     def __init__(self, generation: Generation, wanted: Callable[[GenerationEvent], _Read | None]) -> None:

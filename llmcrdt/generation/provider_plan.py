@@ -1,4 +1,4 @@
-"""What the next request to a provider is, before it is sent."""
+"""The next request to a provider, before it is sent."""
 
 from __future__ import annotations
 
@@ -107,5 +107,5 @@ def _list(body: Mapping[str, JSON], api: str) -> list[JSON]:
 
 
 def _beside(body: Mapping[str, JSON], api: str) -> str:
-    """What stands before the list: instructions and tools."""
+    """All before the list: instructions and tools."""
     return exact_json({key: value for key, value in body.items() if key != format_of(api).member})

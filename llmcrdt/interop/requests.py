@@ -130,7 +130,7 @@ FORMATS = ProviderFormats()
 
 
 def _named(target: Target, answered: str | None) -> tuple[Mapping[str, JSON], str]:
-    """What an entry says of whoever made it: the API and the model; the author."""
+    """The account that an entry gives of whoever made it: the API and the model; the author."""
     name = answered or target.model
     return {"api": target.api, **({"name": name} if name else {})}, name or target.provider
 

@@ -19,7 +19,7 @@ from ..exceptions import InvalidContent
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What an answer shall be like. None, or empty: as the provider does it. ``tools`` False: none may be called. They
+    """The wishes for an answer. None, or empty: as the provider does it. ``tools`` False: none may be called. They
     stay in the request all the same: signatures and the provider's cache hold on what it begins with."""
 
     max_tokens: int | None = None
@@ -134,7 +134,7 @@ class Provider(ABC):
 
     @abstractmethod
     def tokens(self, usage: Mapping[str, JSON]) -> Tokens:
-        """What the ``usage`` of a response says. Pure."""
+        """The counts in the ``usage`` of a response. Pure."""
 
     def check(self, settings: Settings) -> None:
         """Raises InvalidContent for settings that the API has none of."""

@@ -107,8 +107,8 @@ class Worker:
         return self
 
     def stop(self, drain: float = 0.0) -> None:
-        """Take nothing more. What is being answered has ``drain`` seconds to end; then it is handed over to other
-        workers, and what was said of it stays. Twice is harmless."""
+        """Take nothing more. Asks that are being answered have ``drain`` seconds to end; then they are handed over to
+        other workers, and the words so far stay. Twice is harmless."""
         self._stopping.set()
         self._changed.set()
         if self._thread.is_alive():

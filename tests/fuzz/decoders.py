@@ -235,7 +235,7 @@ def _automerge_bodies() -> Sequence[bytes]:
 
 
 def _read_body(frame: bytes) -> object:
-    """What stands in a chunk is looked at behind a right hash only."""
+    """The content of a chunk is looked at after a right hash only."""
     kind, body = frame[:1] or b"\0", frame[1:]
     hashed = b"\1" if kind == b"\2" else kind
     digest = hashlib.sha256(hashed + leb128(len(body)) + body).digest()

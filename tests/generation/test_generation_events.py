@@ -58,7 +58,7 @@ def threads() -> set[str]:
 
 
 def is_stopped_and_released(conversation: llmcrdt.Conversation, engine: llmcrdt.Engine) -> None:
-    """What was said is sealed as stopped, nothing runs any more, and the engine takes the next one at once."""
+    """The words so far are sealed as stopped, nothing runs any more, and the engine takes the next one at once."""
     eventually(lambda: not threads())
     (said,) = [entry for entry in conversation.transcript() if entry.role == "assistant"]
     assert said.status == "stopped" and said.text and conversation.unsealed() == ()

@@ -216,13 +216,13 @@ _WEIGHTS = {"do_say": 5, "do_answer": 8, "do_result": 6, "do_generate": 3, "do_e
 
 @cache
 def _files() -> list[list[Draft]]:
-    """What each vector of each format holds."""
+    """The content of each vector of each format."""
     paths = [(name, path) for name in names() for path in sorted((VECTORS / name).glob("*.json"))]
     return [format_of(name).read(parse(path.read_text("utf-8"))) for name, path in paths]
 
 
 def _results_of_open_tools(messages: Any) -> list[Any]:
-    """What a response begins with that goes on with a turn: the results of the tools that the server was running."""
+    """The beginning of a response that goes on with a turn: the results of the tools that the server was running."""
     turn: list[Any] = []
     for message in reversed(messages):
         if message["role"] != "assistant":

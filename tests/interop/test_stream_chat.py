@@ -15,7 +15,7 @@ from recorded import RecordedStreams
 
 
 class ChatStreams(RecordedStreams):
-    """What the three share; ``api``: which one."""
+    """All that the three share; ``api``: which one."""
 
     api = ""
 

@@ -1,7 +1,7 @@
 """One history: a conversation on several devices that is answered by three providers in turn, with edits, merges,
 crashes and wipes between. Decided by its seed.
 
-What must be true of every request: the provider refuses nothing; every visible word is in it; and each hidden field
+This must be true of every request: the provider refuses nothing; every visible word is in it; and each hidden field
 either goes out, or is reported, with a reason.
 """
 
@@ -79,7 +79,7 @@ class History:
         return f"<{kind}{self.words}>{self.rng.choice(('', ' ü', ' 😀'))}"
 
     def brain(self, body: Any) -> Said:
-        """What a model says: words, thoughts, calls of the tools that it is offered."""
+        """The answer of a model: words, thoughts, calls of the tools that it is offered."""
         rng = self.rng
         calls = []
         if body.get("tools") and rng.random() < 0.4:

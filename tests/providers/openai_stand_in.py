@@ -11,7 +11,7 @@ from .stand_in import JSON, Refusal, Said, StandIn, pieces
 
 
 class ChatStandIn(StandIn):
-    """What is opaque in a message (``reasoning_opaque``) is bound to the model and the key."""
+    """All that is opaque in a message (``reasoning_opaque``) is bound to the model and the key."""
 
     path = "/v1/chat/completions"
     done = "[DONE]"

@@ -23,7 +23,7 @@ JSON = Any
 
 @dataclass
 class Said:
-    """What the model says to a request. ``calls``: pairs of a tool's name and the JSON text of its arguments."""
+    """The answer to a request. ``calls``: pairs of a tool's name and the JSON text of its arguments."""
 
     text: str = ""
     thinking: str = ""

@@ -297,7 +297,7 @@ def test_the_entry_index_says_what_the_document_says(open_repo: OpenRepo, seed: 
 
 
 def index_is_true(repo: llmcrdt.Repo, conversation: llmcrdt.Conversation) -> None:
-    """What the entry index says is what a reader of the document would put there."""
+    """The entry index says what a reader of the document would put there."""
     store = repo_core(repo).store
     core = repo_core(repo).documents.lone_core(conversation.id)
     core.document.load()

@@ -1,4 +1,4 @@
-"""What is cut in pieces is all there, most pieces outlive a change, and what leans on a piece is read with it."""
+"""All that is cut in pieces is there, most pieces outlive a change, and what leans on a piece is read with it."""
 
 from __future__ import annotations
 

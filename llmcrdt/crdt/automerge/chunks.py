@@ -33,7 +33,7 @@ from .columns import (
 MAGIC = b"\x85\x6f\x4a\x83"
 DOCUMENT, CHANGE, DEFLATED = 0, 1, 2
 MAP, SET, LIST, DELETE, TEXT, MARK = 0, 1, 2, 3, 4, 7
-"""What an operation does. 5 adds to a counter, 6 made a table: neither is taken, the core's Python side can't read
+"""The deed of an operation. 5 adds to a counter, 6 made a table: neither is taken, the core's Python side can't read
 them, and one that it tried to read ends every later call."""
 
 EMPTY = bytes.fromhex("856f4a83b81a9544000400000000")

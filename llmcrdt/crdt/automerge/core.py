@@ -112,7 +112,7 @@ class Core:
         return raw
 
     def read(self, inside: bytes, key: str) -> tuple[Any, Any]:
-        """What stands under a key: (None, a scalar), (a kind of object, its id), or (Other, b"")."""
+        """The value under a key: (None, a scalar), (a kind of object, its id), or (Other, b"")."""
         try:
             found = self.doc.get(inside, key)
         except Exception:

@@ -54,7 +54,7 @@ class History:
         return self._seqs
 
     def begin_again(self) -> None:
-        """Forget what was noted. What waits stays."""
+        """Forget what was noted. Updates that wait stay."""
         self._last, self._seqs, self.heads, self.roots = {}, {}, set(), set()
 
     def note(self, change: Change) -> None:

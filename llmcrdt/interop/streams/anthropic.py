@@ -127,7 +127,7 @@ class _Block:
         self._whole = False
 
     def close(self) -> bool:
-        """Nothing more comes; whether that makes a block. What a tool is given may have been cut short."""
+        """Nothing more comes; whether that makes a block. The arguments of a tool may have been cut short."""
         if self.input:
             made = object_in(str(self.input))
             if made is None:

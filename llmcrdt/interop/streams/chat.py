@@ -156,7 +156,7 @@ class _Call:
         _merge(self._value, {key: value for key, value in delta.items() if key != "index"})
 
     def words_of(self, delta: Mapping[str, JSON]) -> str:
-        """What a delta adds to the arguments."""
+        """The text that a delta adds to the arguments."""
         text = mapping(delta.get(self._kind)).get("arguments" if self._kind == "function" else "input")
         return text if isinstance(text, str) else ""
 

@@ -64,7 +64,7 @@ class Parser(ABC):
 
 
 class EventParser(Parser):
-    """Server-sent events: the data of each. What has not ended with an empty line when the body ends is no event."""
+    """Server-sent events: the data of each. An event without an empty line after it when the body ends is none."""
 
     def __init__(self) -> None:
         super().__init__()

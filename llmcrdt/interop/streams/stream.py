@@ -42,8 +42,8 @@ class ResponseStream(ABC):
         self._over = False
 
     def feed(self, piece: bytes | Mapping[str, JSON]) -> list[Delta]:
-        """What a piece brings: some of the body's bytes, cut anywhere, or one event's JSON. Raises FormatError; what
-        came before that stays, and nothing comes after it."""
+        """The deltas that a piece brings: some of the body's bytes, cut anywhere, or one event's JSON. Raises
+        FormatError; what came before that stays, and nothing comes after it."""
         try:
             if isinstance(piece, Mapping):
                 check_json(dict(piece), "The event")
@@ -56,7 +56,7 @@ class ResponseStream(ABC):
             raise
 
     def close(self) -> list[Delta]:
-        """What the end of the body brings. Raises FormatError."""
+        """The deltas that the end of the body brings. Raises FormatError."""
         try:
             return list(self._read(self._parser.close(), cut=True))
         finally:
@@ -69,7 +69,7 @@ class ResponseStream(ABC):
 
     @abstractmethod
     def event(self, event: Mapping[str, JSON]) -> Iterator[Delta]:
-        """What an event brings. Raises FormatError."""
+        """The deltas that an event brings. Raises FormatError."""
 
     def end(self, finish: JSON) -> Iterator[Delta]:
         """The answer is whole, once."""
@@ -90,7 +90,7 @@ class ResponseStream(ABC):
             self.model = model
 
     def _read(self, texts: Iterator[str], *, cut: bool = False) -> Iterator[Delta]:
-        """What texts bring; ``cut``: a text may be part of one."""
+        """The deltas that texts bring; ``cut``: a text may be part of one."""
         for text in texts:
             if not self._over and text.strip() != DONE:
                 try:

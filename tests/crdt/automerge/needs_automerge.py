@@ -1,4 +1,4 @@
-"""What a test that needs the package automerge is marked with."""
+"""The mark of a test that needs the package automerge."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is Automerge's own: the frozen root maps, changes that can't come next, and what the core should not take."""
+"""Automerge alone: the frozen root maps, changes that can't come next, and bytes that the core should not take."""
 
 from __future__ import annotations
 
