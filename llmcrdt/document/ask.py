@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from ..exceptions import AskFailed, EntryNotFound
+from ..exceptions import AskFailed, EntryNotFound, RepoClosed
 from ..ids import EntryId, SessionId
 from .act_writer import ActWriter
 from .acts import Question, ValidWhile
@@ -142,7 +142,10 @@ class Ask:
         before = [self.status()]
 
         def look() -> None:
-            now = self.status()
+            try:
+                now = self.status()
+            except RepoClosed:  # its conversation was closed or deleted: there is nothing to tell any more
+                return
             if now != before[0]:
                 before[0] = now
                 callback(now)

@@ -194,7 +194,7 @@ def test_whoever_waits_is_told(open_repo: OpenRepo) -> None:
     follower.join(20)
     assert ask.result(20).text == "To the sea."
     assert grown and grown[-1] == "To the sea." and all("To the sea.".startswith(text) for text in grown)
-    core_of(here).host.dispatch(stop)
+    stop()
     assert asyncio.run(_awaited(ask)) == "To the sea."
     with pytest.raises(TimeoutError, match="goes on waiting"):
         here.ask().result(0)
@@ -303,3 +303,14 @@ def test_every_replica_says_the_same_of_every_ask(open_repo: OpenRepo, seed: int
         for d in (*devices, fresh)
     ]
     assert all(each == said[0] for each in said), f"seed {seed}"
+
+
+def test_whoever_watches_a_conversation_that_is_closed_hears_nothing_more(open_repo: OpenRepo) -> None:
+    here, _ = two(open_repo)
+    ask = here.ask("Where to?")
+    heard: list[str] = []
+    ask.observe(lambda status: heard.append(status.state))
+    look = core_of(here).observers._watchers[-1]
+    here.close()
+    look()
+    assert heard == []
