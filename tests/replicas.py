@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import llmcrdt
+from llmcrdt.crdt.yjs.update import read_state_vector
 
 
 def exchange(*conversations: llmcrdt.Conversation) -> None:
@@ -18,3 +19,8 @@ def stands(conversation: llmcrdt.Conversation) -> tuple[object, ...]:
     t = conversation.transcript()
     elsewhere = {(e.entry.id, e.hidden_by, e.unseen, e.way) for e in t.elsewhere}
     return t.ids, t.hash, dict(t.malformed), elsewhere, t.elsewhere_hash
+
+
+def version_of(conversation: llmcrdt.Conversation) -> dict[int, int]:
+    """How far the replica is, by client: the core writes them in any order."""
+    return dict(read_state_vector(conversation.version()))

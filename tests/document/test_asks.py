@@ -19,7 +19,7 @@ from llmcrdt.document.conversation import core_of
 from llmcrdt.exceptions import AskFailed, InvalidContent, NotSealed
 from llmcrdt.ids import EntryId, SessionId, new_entry_id, new_session_id
 
-from ..replicas import exchange
+from ..replicas import exchange, version_of
 
 OpenRepo = Callable[..., llmcrdt.Repo]
 
@@ -159,10 +159,10 @@ def test_an_answer_is_asked_for_again(open_repo: OpenRepo) -> None:
 @pytest.mark.parametrize("wrong", [{"model": 5}, {"valid_while": "now"}, {"settings": {"a": object()}}])
 def test_an_ask_that_is_none_is_refused_and_nothing_is_written(open_repo: OpenRepo, wrong: dict[str, Any]) -> None:
     here, _ = two(open_repo)
-    before = here.version()
+    before = version_of(here)
     with pytest.raises(InvalidContent):
         here.ask("Where to?", **wrong)
-    assert here.version() == before and len(here.transcript()) == 0
+    assert version_of(here) == before and len(here.transcript()) == 0
 
 
 def test_while_an_answer_is_written_only_always_can_be_asked(open_repo: OpenRepo) -> None:
