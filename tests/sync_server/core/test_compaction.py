@@ -121,10 +121,14 @@ def relay(tmp_path: Path) -> Iterator[Relay]:
 
 
 def joined(messages: list[Message]) -> list[bytes]:
-    """The records of the snapshot in some messages."""
+    """The records of the snapshot in some messages. A newer one that takes its place while it is sent begins anew, under
+    another session."""
     records: dict[int, bytes] = {}
+    session = None
     for m in messages:
         if isinstance(m, Snapshot):
+            if m.session != session:
+                session, records = m.session, {}
             assert len(records.get(m.n, b"")) == m.offset
             records[m.n] = records.get(m.n, b"") + m.data
     return [records[n] for n in sorted(records)]
