@@ -121,8 +121,8 @@ def relay(tmp_path: Path) -> Iterator[Relay]:
 
 
 def joined(messages: list[Message]) -> list[bytes]:
-    """The records of the snapshot in some messages. A newer one that takes its place while it is sent begins anew, under
-    another session."""
+    """The records of the snapshot in some messages. A newer one that takes its place while it is sent begins anew,
+    under another session."""
     records: dict[int, bytes] = {}
     session = None
     for m in messages:
