@@ -175,7 +175,7 @@ TWO_PROCESSES = [("generate", 1), ("append", 0), ("generate", 1), ("append", 2),
 """Another process writes rows, and what it changed is taken back: with the seed 7 the pins of a frame."""
 
 
-@settings(max_examples=35, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32), steps=st.lists(st.tuples(st.sampled_from(KINDS), st.integers(0, 2)), max_size=25))
 @example(seed=0, steps=[("append", 0), ("erase", 0), ("generate", 0), ("generate", 0)])
 @example(seed=431418247, steps=SAW_ERASED)
