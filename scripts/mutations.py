@@ -395,7 +395,7 @@ MUTATIONS = (
     Mutation(
         "O7", "rows that another process wrote are taken for one's own", "StoreJournal._write_rows",
         "if trusted and made_of == self._base", "if trusted",
-        "tests/store/test_entry_index.py::test_tables_say_what_the_documents_say",
+        "tests/store/test_entry_index.py::test_rows_that_another_process_wrote_are_each_looked_at",
     ),
     Mutation(
         "O7", "a withheld entry is found by its words", "row_of",
@@ -571,6 +571,16 @@ MUTATIONS = (
     Mutation(
         "asks", "an ask that was taken back waits on", "status_of",
         "ask in view.acts.stops or", "False or", _ASKS + "test_an_ask_is_taken_back_and_its_answer_stopped",
+    ),
+    Mutation(
+        "asks", "a worker whose claim was not granted answers all the same", "Job._answer",
+        "if not claim.granted(_GRANT, offline=True):", "if False:",
+        "tests/serve/test_worker.py::test_a_claim_that_is_not_granted_answers_nothing",
+    ),
+    Mutation(
+        "asks", "a worker takes over from the living", "Worker._consider",
+        "now - tracked.alive_at > self._patience", "True",
+        "tests/serve/test_worker.py::test_an_ask_is_not_taken_over_while_its_holder_may_live",
     ),
     Mutation(
         "asks", "words and ask are two updates", "Conversation.ask",

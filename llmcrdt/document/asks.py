@@ -1,7 +1,7 @@
 """Asks: what somebody wants a model to answer, wherever one is; and how far each has come.
 
-An ask is an act, so it reaches every device with the words that it is about. Whoever has a model (a worker) claims it
-as tool calls are claimed, writes ``reply`` in the update that begins the answer, and streams the answer into the
+An ask is an act, so it reaches every device with the words that it is about. A worker, a process with a model, claims
+it as tool calls are claimed, writes ``reply`` in the update that begins the answer, and streams the answer into the
 document. No clock takes part: of two workers that answer, both answers stay, as alternatives. The rules are in
 docs/state-sync.md.
 

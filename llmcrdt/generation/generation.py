@@ -21,7 +21,7 @@ from .options import Busy
 
 
 class Answering(Protocol):
-    """Whoever computes one answer."""
+    """The one that computes an answer: an engine, or a provider."""
 
     stats: GenerationStats
 
@@ -201,8 +201,8 @@ _Read = TypeVar("_Read")
 
 
 class AsyncReader(AsyncIterator[_Read]):
-    """One loop over a generation, from the beginning: what ``wanted`` makes of its events, but None. Whoever drops it
-    before the end, or ``aclose``s it, has left the generation."""
+    """One loop over a generation, from the beginning: what ``wanted`` makes of its events, but None. A reader that
+    drops it before the end, or ``aclose``s it, has left the generation."""
 
     def __init__(self, generation: Generation, wanted: Callable[[GenerationEvent], _Read | None]) -> None:
         self._generation, self._wanted = generation, wanted

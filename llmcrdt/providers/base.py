@@ -106,9 +106,9 @@ class Exchange:
 
 
 class Provider(ABC):
-    """Whoever answers by one API. ``name``: as bindings name it. ``api``: the name of the API's format. ``model``: the
-    one that is asked. ``account``: whose fields are bound to it, where keys of several accounts are used. ``stream``:
-    whether answers are asked for as streams. ``attempts``: how often a request may be sent until it is answered.
+    """A service that answers by one API. ``name``: as bindings name it. ``api``: the name of the API's format.
+    ``model``: the one that is asked. ``account``: whose fields are bound to it, where keys of several accounts are
+    used. ``stream``: whether answers are asked for as streams. ``attempts``: how often a request may be sent, at most.
     ``keep``: whether the provider is asked to keep what it was sent, so that the next request says only what is new."""
 
     name: str

@@ -226,14 +226,11 @@ class Worker:
         return frozenset([*status.workers, *answering])
 
     def _any_alive(self, tracked: _Tracked, holders: frozenset[SessionId]) -> bool:
-        """Whether one of these sessions is this process, or somebody says in a presence that it is there."""
-        core = core_of(tracked.conversation)
-        if core.document.session in holders and tracked.seen is not None and tracked.seen.state == "streaming":
-            return (
-                core.document.session in holders
-                and tracked.ask.answer is not None
-                and (tracked.ask.answer.id in core.streams)
-            )
+        """Whether the answer is being written in this process, or somebody says in a presence to be one of these
+        sessions."""
+        answer = tracked.seen.answer if tracked.seen is not None else None
+        if answer is not None and answer.id in core_of(tracked.conversation).streams:
+            return True
         return any(present.state.get("worker") in holders for present in tracked.conversation.presence())
 
     def _begin(self, key: tuple[DocumentId, EntryId], tracked: _Tracked, dead: frozenset[SessionId]) -> None:

@@ -53,6 +53,6 @@ class Leaning:
 
 
 def inflate_leaning(data: bytes, piece: bytes) -> bytes:
-    """What ``Leaning(piece)`` made ``data`` of. Raises zlib.error."""
+    """The bytes that ``Leaning(piece)`` made ``data`` of. Raises zlib.error."""
     inflater = zlib.decompressobj(-zlib.MAX_WBITS, zdict=piece)
     return inflater.decompress(data) + inflater.flush()

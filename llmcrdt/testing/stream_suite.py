@@ -315,7 +315,7 @@ class StreamSuite:
             self.survives(list(pieces_of(bytes(data), rng)))
 
     def survives(self, pieces: Sequence[Any]) -> None:
-        """Whatever comes, FormatError is all that is raised, and the answer so far is one that can be read or not."""
+        """FormatError is all that is raised, whatever comes, and the answer so far is one that can be read or not."""
         stream = self.format.stream()
         refused: FormatError | None = None
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
 import pytest
@@ -58,8 +57,8 @@ def test_an_answer_needs_no_model_to_be_named(
         conversation.append("user", "Hello")
     words = ["--db", str(tmp_path / "a.db"), "generate", conversation.id, "--cache", str(tmp_path / "kv")]
     with pytest.raises(SystemExit) as ended:
-        main([*words, "--max-tokens", "4"])
-    assert ended.value.code == 0 and re.search(r"[1-4] sampled", capsys.readouterr().err)
+        main([*words, "--max-tokens", "4", "--seed", "1"])  # another seed may end its turn before
+    assert ended.value.code == 0 and "4 sampled" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["generate", "chat", "kv plan", "kv pin"])

@@ -103,7 +103,7 @@ def same(one: Any, other: Any) -> bool:
     return canonical_json(one) == canonical_json(other)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=400)
 @given(conversations())
 def test_what_goes_in_comes_out(value: Any) -> None:
     drafts = [stored(draft) for draft in read(value)]
@@ -112,7 +112,7 @@ def test_what_goes_in_comes_out(value: Any) -> None:
     assert all(draft.answers is None or draft.answers[0] < i for i, draft in enumerate(drafts))
 
 
-@settings(deadline=None, max_examples=120)
+@settings(deadline=None, max_examples=300)
 @given(JSONS | st.builds(lambda said, junk: [*said, junk], messages(), JSONS))
 def test_anything_else_is_a_format_error(value: Any) -> None:
     try:

@@ -49,7 +49,7 @@ def _damage(log: TokenLog, more: bytes, keep: int) -> bytes:
     return log.pack()[:keep] + more
 
 
-@settings(max_examples=200)
+@settings(max_examples=500)
 @given(st.binary(max_size=60) | st.builds(_damage, LOGS, st.binary(max_size=3), st.integers(0, 80)))
 @example(b"\x01\x00\xff\xff\xff\xff\x07\x00")
 def test_bytes_are_a_log_or_refused(data: bytes) -> None:

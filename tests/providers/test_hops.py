@@ -11,10 +11,10 @@ from .conftest import Ask
 from .hops import run_history
 from .stand_in import StandIn
 
-EACH = 24
+EACH = 48
 
 
-@pytest.mark.parametrize("block", range(4))
+@pytest.mark.parametrize("block", range(2))
 def test_whatever_happens_between_no_provider_refuses_and_every_drop_is_told(block: int) -> None:
     done: Counter[str] = Counter()
     for seed in range(block * EACH, (block + 1) * EACH):
@@ -23,7 +23,7 @@ def test_whatever_happens_between_no_provider_refuses_and_every_drop_is_told(blo
         except AssertionError as error:
             error.add_note(f"seed {seed}")
             raise
-    assert done["sent"] > 10 and done["left"] > 20 and done["failed"] > 0, done
+    assert done["sent"] > 20 and done["left"] > 20 and done["failed"] > 0, done
 
 
 @pytest.mark.parametrize("seed", range(1000, 1002))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,10 +14,12 @@ import pytest
 
 import llmcrdt
 from llmcrdt.document.act_writer import ActWriter
+from llmcrdt.document.acts import ToolClaim
 from llmcrdt.document.conversation import core_of
 from llmcrdt.exceptions import AskFailed, InvalidContent
 from llmcrdt.kvcache import NullCache
 from llmcrdt.serve import Worker
+from llmcrdt.serve.job import Job
 from llmcrdt.serve.settings import options_of
 from llmcrdt.testing.engine import MemoryEngine
 from llmcrdt.testing.tokenizer import ByteTokenizer
@@ -161,6 +164,7 @@ import sys, time
 import llmcrdt
 from llmcrdt.kvcache import NullCache
 from llmcrdt.serve import Worker
+from llmcrdt.serve.job import Job
 from llmcrdt.testing.engine import MemoryEngine
 from llmcrdt.testing.tokenizer import ByteTokenizer
 
@@ -247,3 +251,18 @@ def test_an_ask_is_not_taken_over_while_its_holder_may_live(open_repo: OpenRepo,
         assert ask.state == "taken"
         now[0] = 31.0
         assert ask.result(30).sealed
+
+
+def test_a_claim_that_is_not_granted_answers_nothing(
+    open_repo: OpenRepo, engine: MemoryEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody was faster in the relay's order. The claim is given back, so that it doesn't look like work."""
+    repo = open_repo("laptop")
+    conversation = repo.create()
+    ask = conversation.ask("Where to?")
+    monkeypatch.setattr(ToolClaim, "granted", lambda self, timeout=5.0, *, offline=False: False)
+    ended = threading.Event()
+    Job(conversation, ask, engine, frozenset(), most_tokens=9, ended=lambda job: ended.set()).start()
+    assert ended.wait(30)
+    assert list(conversation.generations()) == [] and conversation.unsealed() == ()
+    assert ask.state == "waiting" and ask.workers == ()

@@ -19,7 +19,8 @@ import llmcrdt
 from llmcrdt.crdt.yjs.replica import YjsReplica
 from llmcrdt.document import schema
 from llmcrdt.document.conversation import core_of
-from llmcrdt.document.projection import RULES
+from llmcrdt.document.projection import RULES, IndexChange, Known
+from llmcrdt.document.projector import Projector
 from llmcrdt.ids import new_entry_id
 from llmcrdt.store.entry_index import POSITION
 from llmcrdt.store.store import SqliteStore
@@ -527,3 +528,23 @@ def test_another_version_s_words_replace_those_in_the_index(open_repo: OpenRepo)
     there.apply(here.diff(since=there.version()))
     assert phone.search("alpha") == []
     assert [hit.entry for hit in phone.search("beta")] == [stream.id]
+
+
+def test_rows_that_another_process_wrote_are_each_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that this process knows to have changed since its own last write says nothing of them."""
+    with llmcrdt.open(tmp_path / "a.db") as one, llmcrdt.open(tmp_path / "a.db") as two:
+        here = one.create()
+        here.append("user", "one")
+        two.get(here.id).append("user", "two")
+        asked: list[object] = []
+        changes = Projector.changes
+
+        def noted(self: Projector, known: Known | None) -> IndexChange | None:
+            asked.append(known)
+            return changes(self, known)
+
+        monkeypatch.setattr(Projector, "changes", noted)
+        here.append("user", "three")
+        assert asked and asked[0] is not None
+        here.append("user", "four")
+        assert asked[-1] is None, "rows of its own are not read again"

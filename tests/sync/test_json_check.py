@@ -36,7 +36,7 @@ texts = st.builds(
 )
 
 
-@settings(max_examples=500)
+@settings(max_examples=1500)
 @given(texts.map(str.encode), st.data())
 def test_json_that_was_changed_is_taken_where_it_still_is_json(text: bytes, data: st.DataObject) -> None:
     assert is_object(text, 0, len(text)) == by_python(text)
@@ -51,7 +51,7 @@ def test_json_that_was_changed_is_taken_where_it_still_is_json(text: bytes, data
     assert is_object(bytes(changed), 0, len(changed)) == by_python(bytes(changed))
 
 
-@settings(max_examples=1000)
+@settings(max_examples=3000)
 @given(st.lists(st.sampled_from([*'[]{},:"01 ', '"a"', '"":', "[[", "]]", "{}", "[]", "null", '{"":']), max_size=24))
 @example(["{", '"":', "[[", "]", "}", "]"])
 @example(["{", '"":', "[", "{", "]", "}", "}"])
