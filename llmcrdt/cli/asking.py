@@ -203,7 +203,7 @@ def serve(
     from llmcrdt.serve import Worker
 
     text = sys.stdin.read().strip() if invite == "-" else invite
-    files = dict(_named(each) for each in models) or {needed_model(None).stem: needed_model(None)}
+    files = dict(named_model(each) for each in models) or {needed_model(None).stem: needed_model(None)}
     ending = threading.Event()
     with contextlib.ExitStack() as stack:
         repo = stack.enter_context(repos(create=True, join=True, invite=text))
@@ -225,7 +225,7 @@ def serve(
         worker.stop(drain)
 
 
-def _named(given: str) -> tuple[str, Path]:
+def named_model(given: str) -> tuple[str, Path]:
     """A model's name and file; the file's own name where none is given."""
     name, equals, file = given.partition("=")
     path = Path(file if equals else given)

@@ -39,6 +39,7 @@ HOMES: Final[Mapping[str, str]] = {
     "ask": "asking:ask",
     "asks": "asking:asks",
     "serve": "asking:serve",
+    "open": "page:open_",
     "sync": "relays:sync",
     "pair": "relays:pair",
     "import": "files:import_",
