@@ -52,6 +52,8 @@ class OnlyWithToken:
         self._origins = {b"http://" + host for host in self._hosts}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            return await self._app(scope, receive, send)
         if scope["type"] != "http":
             raise ValueError(f"The page has no {scope['type']}.")
 

@@ -75,8 +75,13 @@ def _erase(repo: Repo, conversation: Conversation, given: Given) -> JSONObject:
     also = given.get("also", [])
     if not isinstance(also, list):
         raise InvalidContent("also is no list.", hint="Send the list that the last answer gave.")
-    erased = conversation.erase(_entry(given), also=[_held(each) for each in also])
-    return {"erased": list(erased.entries), "still_held": [_held_json(repo, held) for held in erased.still_held]}
+    held = [_held(each) for each in also]
+    for copy in held:
+        if copy.conversation != conversation.id:
+            repo.get(copy.conversation).erase(copy.entry)
+    here = [each for each in held if each.conversation == conversation.id]
+    erased = conversation.erase(_entry(given), also=here)
+    return {"erased": list(erased.entries), "still_held": [_held_json(repo, each) for each in erased.still_held]}
 
 
 def _held(value: Any) -> Held:

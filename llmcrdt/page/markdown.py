@@ -43,7 +43,7 @@ def to_html(text: str) -> str | None:
     return nh3.clean(
         _parser().render(text),
         tags=_BLOCKS | _TABLES | _INLINE,
-        attributes={"a": {"href"}, "ol": {"start"}},
+        attributes={"*": set(), "a": {"href"}, "ol": {"start"}},
         url_schemes={"http", "https", "mailto"},
         link_rel="noopener noreferrer nofollow",
         set_tag_attribute_values={"a": {"target": "_blank"}},

@@ -34,8 +34,8 @@ async function open(id, entry) {
   history.replaceState(null, "", "#conversation=" + encodeURIComponent(id));
   $("tools").hidden = false;
   composer.open();
+  if (!entry) $("composer-text").focus();  // at once: a letter that is typed now is meant for it
   await tried(() => view.start(entry));
-  if (!entry) $("composer-text").focus();
 }
 
 function clear() {

@@ -1,0 +1,67 @@
+"""Ways to break what keeps others out of the page, and a model's words from being more than words."""
+
+from __future__ import annotations
+
+from mutations import Mutation
+
+_APP = "tests/page/test_app.py::"
+_WORDS = "tests/page/test_markdown.py"
+
+PAGE_MUTATIONS = (
+    Mutation(
+        "page",
+        "a request needs no token",
+        "OnlyWithToken._refusal",
+        'scheme.lower() != b"bearer" or not hmac.compare_digest(token, self._token)',
+        "not scheme",
+        _APP + "test_a_request_needs_the_token_the_host_and_its_own_origin",
+    ),
+    Mutation(
+        "page",
+        "any name of this machine will do",
+        "OnlyWithToken._refusal",
+        'if headers.get(b"host") not in self._hosts:',
+        "if False:",
+        _APP + "test_a_request_needs_the_token_the_host_and_its_own_origin",
+    ),
+    Mutation(
+        "page",
+        "other pages may ask",
+        "OnlyWithToken._refusal",
+        "not in self._origins",
+        "in ()",
+        _APP + "test_a_request_needs_the_token_the_host_and_its_own_origin",
+    ),
+    Mutation(
+        "page",
+        "raw HTML is HTML",
+        "_parser",
+        '{"html": False}',
+        '{"html": True}',
+        _WORDS + "::test_html_in_a_models_words_is_shown_as_text",
+    ),
+    Mutation(
+        "page",
+        "any attribute comes out",
+        "to_html",
+        '"*": set(), ',
+        '"*": {"title"}, ',
+        _WORDS,
+    ),
+    Mutation(
+        "page",
+        "a picture is loaded",
+        "_Renderer.image",
+        "f'<a href=",
+        "'' and f'<a href=",
+        _WORDS + "::test_a_picture_is_a_link_for_to_load_it_would_tell_who_reads",
+    ),
+    Mutation(
+        "page",
+        "an SVG is shown",
+        "PageApp._blob",
+        "media_type in PICTURES",
+        "True",
+        _APP + "test_an_attachment_is_sent_and_shown_as_what_it_is",
+    ),
+)
