@@ -40,6 +40,7 @@ HOMES: Final[Mapping[str, str]] = {
     "asks": "asking:asks",
     "serve": "asking:serve",
     "open": "page:open_",
+    "mcp": "agents:mcp",
     "sync": "relays:sync",
     "pair": "relays:pair",
     "import": "files:import_",

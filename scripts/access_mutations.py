@@ -1,4 +1,4 @@
-"""Ways to break what keeps others out of the page, and a model's words from being more than words."""
+"""Ways to break what keeps strangers out of the page, and agents to what they may do."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from mutations import Mutation
 _APP = "tests/page/test_app.py::"
 _WORDS = "tests/page/test_markdown.py"
 
-PAGE_MUTATIONS = (
+ACCESS_MUTATIONS = (
     Mutation(
         "page",
         "a request needs no token",
@@ -63,5 +63,21 @@ PAGE_MUTATIONS = (
         "media_type in PICTURES",
         "True",
         _APP + "test_an_attachment_is_sent_and_shown_as_what_it_is",
+    ),
+    Mutation(
+        "agents",
+        "an agent writes anywhere",
+        "llmcrdt.mcp.library:Library._check",
+        "if ALL not in",
+        "if False and ALL not in",
+        "tests/mcp/test_server.py::test_it_writes_only_where_a_person_allowed_it",
+    ),
+    Mutation(
+        "agents",
+        "an agent reads what is not shown",
+        "llmcrdt.mcp.library:Library.entry",
+        "if shown.id not in set(found.transcript().ids):",
+        "if False:",
+        "tests/mcp/test_server.py::test_hidden_fields_reasoning_and_erased_words_are_never_told",
     ),
 )
