@@ -87,9 +87,12 @@ bench: dev ## Run a benchmark (NAME=conversation, ARGS=...)
 mutate: dev ## Break each rule in the code, and check that its test fails (ARGS='O6 O7')
 	$(VENV)/python scripts/mutate.py $(ARGS)
 
-docs: dev ## Write what is generated in docs/
+docs: dev ## Write what is generated in docs/, and build the site in build/site
 	$(VENV)/python scripts/mutate.py --table
 	$(VENV)/python scripts/schema_doc.py
+	@sh scripts/bootstrap docs
+	NO_MKDOCS_2_WARNING=1 $(VENV)/mkdocs build --strict --quiet
+	@echo "The site is in build/site: open build/site/index.html"
 
 clean: ## Remove .venv and the caches in this folder
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -10,7 +10,9 @@ import pytest
 DOCS = Path(__file__).parents[1] / "docs"
 
 
-@pytest.mark.parametrize("name", ["hidden-state.md", "attachments.md", "sync.md", "interop.md", "page.md"])
+@pytest.mark.parametrize(
+    "name", ["hidden-state.md", "attachments.md", "sync.md", "interop.md", "page.md", "tutorial.md", "servers.md"]
+)
 def test_its_python_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("nacl", reason='sealing needs PyNaCl: pip install "llmcrdt[seal]"')
     monkeypatch.chdir(tmp_path)

@@ -86,7 +86,7 @@ def generate(
 @click.argument("id", required=False, shell_complete=complete_conversation)
 @any_model
 @cache_dir
-@click.option("--title", default="", help="title of a new conversation")
+@click.option("--title", help="title of a new conversation [default: its first words]")
 @click.option("--system", help="the first thing that the model is told, in a new conversation")
 @click.option("--sync", "relay", metavar="URL", help="stay in step with a relay meanwhile (ws://HOST:PORT)")
 @relay_token
@@ -99,7 +99,7 @@ def chat(
     id: str | None,
     model: Path,
     cache: Path | None,
-    title: str,
+    title: str | None,
     system: str | None,
     relay: str | None,
     token: str | None,
@@ -109,6 +109,7 @@ def chat(
 ) -> None:
     """Talk with a model in the conversation ID, or in a new one. /help lists what else can be typed."""
     from llmcrdt.cli.chat import Chat, typed_lines
+    from llmcrdt.repo.titles import title_from
 
     answer = functools.partial(llmcrdt.generate, **chosen(max_tokens=max_tokens, temperature=temperature))
     with contextlib.ExitStack() as stack:
@@ -123,7 +124,7 @@ def chat(
                     made.append("system", system)
                 made.append("user", words)
 
-            return repo.create(title, fill=fill)
+            return repo.create(title_from(words) if title is None else title, fill=fill)
 
         def use(name: str) -> llmcrdt.Engine | providers.Provider:
             return stack.enter_context(opened(Path(name), cache))

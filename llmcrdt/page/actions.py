@@ -11,9 +11,9 @@ from ..document.erasure import Held
 from ..exceptions import EntryNotFound, InvalidContent
 from ..ids import EntryId
 from ..repo.repo import Repo
+from ..repo.titles import title_from
 from .views import JSONObject, ask_json, detail_json, first_words
 
-LONGEST_TITLE = 60  # characters
 Given = Mapping[str, Any]
 Action = Callable[[Repo, Conversation, Given], JSONObject]
 
@@ -24,12 +24,6 @@ def text_of(given: Given, name: str, default: str | None = None) -> str:
     if not isinstance(value, str):
         raise InvalidContent(f"{name} is missing.", hint=f'Send {{"{name}": text}}.')
     return value
-
-
-def title_of(text: str) -> str:
-    """A title for a conversation that begins with this text: its first words."""
-    words = " ".join(text.split())
-    return words if len(words) <= LONGEST_TITLE else words[: LONGEST_TITLE - 1] + "…"
 
 
 def _entry(given: Given, name: str = "entry") -> EntryId:
@@ -45,7 +39,7 @@ def _say(repo: Repo, conversation: Conversation, given: Given) -> JSONObject:
     if not text.strip():
         raise InvalidContent("There is nothing to say.", hint="Write something first.")
     if not conversation.title:
-        repo.rename(conversation.id, title_of(text))
+        repo.rename(conversation.id, title_from(text))
     if given.get("ask", True):
         return _asked(conversation.ask(text, model=text_of(given, "model", "")))
     return {"entry": conversation.append("user", text).id}
