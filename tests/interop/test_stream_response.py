@@ -401,3 +401,20 @@ def test_a_stream_cut_anywhere_leaves_a_conversation_that_goes_on(conv: llmcrdt.
         request = conv.messages(api, model="m-1")
         assert WRITERS[api].problems(request.body) == []
     assert conv.verify() == []
+
+
+@pytest.mark.parametrize("api", ["openai-responses", "gemini-interactions"])
+def test_an_answer_that_broke_off_leaves_no_handle(conv: llmcrdt.Conversation, api: str) -> None:
+    """The provider may hold more than came here: a call, say, that nobody would answer."""
+    data = body(api, RESPONSES[api])
+    lines = data.splitlines(keepends=True)
+    request = conv.messages(api, model="m-1")
+    seen = 0
+    for at in range(1, len(lines) + 1):
+        try:
+            entry = conv.stream_response(request, [b"".join(lines[:at])]).result()
+        except FormatError:  # before there was an answer
+            continue
+        assert (f"{api}/handle" in entry.hidden) == (entry.status == "complete"), at
+        seen += entry.status == "stopped"
+    assert seen > 3 and entry.status == "complete"
