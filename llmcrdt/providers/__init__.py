@@ -1,6 +1,6 @@
 """Models that answer elsewhere, through their providers' own SDKs: ``llmcrdt.generate(conversation, provider)``.
 
-``OpenAI`` and ``Anthropic`` are imported on first use, and their SDKs with the first request.
+``OpenAI``, ``Anthropic`` and ``Gemini`` are imported on first use, and their SDKs with the first request.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .base import Exchange as Exchange
     from .base import Provider as Provider
     from .base import Settings as Settings
+    from .gemini import Gemini as Gemini
     from .names import is_named as is_named
     from .names import named as named
     from .openai import OpenAI as OpenAI
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Anthropic": "anthropic",
     "Exchange": "base",
+    "Gemini": "gemini",
     "OpenAI": "openai",
     "Provider": "base",
     "Settings": "base",
@@ -27,7 +29,7 @@ _HOMES = {
     "named": "names",
 }
 
-__all__ = ["Anthropic", "Exchange", "OpenAI", "Provider", "Settings", "is_named", "named"]
+__all__ = ["Anthropic", "Exchange", "Gemini", "OpenAI", "Provider", "Settings", "is_named", "named"]
 
 
 def __getattr__(name: str) -> Any:

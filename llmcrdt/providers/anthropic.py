@@ -22,6 +22,7 @@ class Anthropic(SDKProvider):
     """
 
     extra: ClassVar[str] = "anthropic"
+    called: ClassVar[str] = "anthropic"
     key_variable: ClassVar[str] = "ANTHROPIC_API_KEY"
     api = "anthropic"
 

@@ -1,4 +1,4 @@
-"""Providers by one text, as commands take them: ``openai/NAME``, ``openai-chat/NAME``, ``anthropic/NAME``."""
+"""Providers by one text, as commands take them: ``openai/NAME``, ``anthropic/NAME``, ``gemini/NAME``..."""
 
 from __future__ import annotations
 
@@ -26,10 +26,24 @@ def _anthropic(model: str) -> Provider:
     return Anthropic(model)
 
 
+def _gemini(model: str) -> Provider:
+    from .gemini import Gemini
+
+    return Gemini(model)
+
+
+def _interactions(model: str) -> Provider:
+    from .gemini import Gemini
+
+    return Gemini(model, api="interactions")
+
+
 _KINDS: dict[str, Callable[[str], Provider]] = {
     "openai": _openai,
     "openai-chat": _openai_chat,
     "anthropic": _anthropic,
+    "gemini": _gemini,
+    "gemini-interactions": _interactions,
 }
 
 

@@ -26,6 +26,7 @@ class OpenAI(SDKProvider):
     """
 
     extra: ClassVar[str] = "openai"
+    called: ClassVar[str] = "openai"
     key_variable: ClassVar[str] = "OPENAI_API_KEY"
 
     def __init__(
@@ -83,7 +84,7 @@ class OpenAI(SDKProvider):
             if getattr(settings, name) is not None
         }
         if settings.max_tokens is not None:
-            theirs = self.name == self.extra and "base_url" not in self._options
+            theirs = self.name == self.called and "base_url" not in self._options
             own["max_completion_tokens" if theirs else "max_tokens"] = settings.max_tokens
         if settings.logit_bias:
             own["logit_bias"] = {str(token): bias for token, bias in settings.logit_bias.items()}

@@ -14,6 +14,7 @@ from llmcrdt.cli import main
 from llmcrdt.testing.models import write_model
 
 from ..providers.anthropic_stand_in import AnthropicStandIn
+from ..providers.gemini_stand_in import GeminiStandIn, InteractionsStandIn
 from ..providers.openai_stand_in import ResponsesStandIn
 from ..providers.stand_in import Said, StandIn
 
@@ -77,6 +78,18 @@ def test_models_can_be_changed_in_the_middle_and_what_stays_here_is_told_once(
         repo.get(id_).append("user", "Well?")
     out, err = talk("", "generate", id_, "--model", "anthropic/claude-1")
     assert "The end." in out and "4 of 14 prompt tokens reused, 5 sampled (end_turn)" in err
+
+
+def test_gemini_by_its_name(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("google.genai")
+    with GeminiStandIn() as gemini, InteractionsStandIn() as steps:
+        gemini.says, steps.says = [Said("It is warm.", "Hm.")], [Said("Oslo is not.", "Hmm.")]
+        monkeypatch.setenv("GEMINI_API_KEY", "key-1")
+        monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", gemini.url)
+        out, _ = talk("Rome?\n", "chat", "--model", "gemini/g-1")
+        monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", steps.url)
+        more, _ = talk("Oslo?\n", "chat", "--model", "gemini-interactions/g-1")
+        assert "It is warm." in out and "Oslo is not." in more and gemini.refused == steps.refused == []
 
 
 def test_a_model_that_is_refused_ends_no_chat(stand_ins: tuple[StandIn, StandIn], talk: Talk) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from llmcrdt.providers import Anthropic, OpenAI, Provider
+from llmcrdt.providers import Anthropic, Gemini, OpenAI, Provider
 
 from .anthropic_stand_in import AnthropicStandIn
 from .openai_stand_in import ResponsesStandIn
@@ -32,11 +32,17 @@ def test_its_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         assert gpt.refused == claude.refused == [] and len(claude.accepted) == 3
 
 
-@pytest.mark.parametrize("provider", [Anthropic("m"), OpenAI("m"), OpenAI("m", api="chat")], ids=repr)
+@pytest.mark.parametrize(
+    "provider",
+    [Anthropic("m"), OpenAI("m"), OpenAI("m", api="chat"), Gemini("m"), Gemini("m", api="interactions")],
+    ids=repr,
+)
 def test_its_table_names_the_settings_of_each_api(provider: Provider) -> None:
     rows = {
         "anthropic": "Messages",
         "openai-responses": "Responses",
+        "gemini": "generateContent",
+        "gemini-interactions": "Interactions",
         "openai-chat": "chat completions, which many other servers speak (`base_url=`)",
     }
     (row,) = [line for line in PAGE.splitlines() if line.split(" | ")[1:2] == [rows[provider.api]]]
