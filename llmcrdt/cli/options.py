@@ -133,6 +133,7 @@ def entry_json(entry: llmcrdt.Entry) -> dict[str, Any]:
         "created_at": entry.created_at,
         "sync": entry.sync,
         "hidden": sorted(entry.hidden),
+        "usage": entry.usage,
     }
 
 

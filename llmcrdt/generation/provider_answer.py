@@ -16,6 +16,7 @@ from ..exceptions import InvalidContent, LLMCRDTError, ProviderRefused, Provider
 from ..ids import EntryId
 from ..interop.failures import Failure, NextStep, next_step
 from ..providers.base import Exchange, Provider, Settings
+from ..providers.costs import PRICED
 from .events import GenerationStats, Report, Usage, calls_told
 from .options import GenerationOptions
 from .provider_plan import last_kept, request_for
@@ -98,7 +99,7 @@ class ProviderAnswer:
         """The answer as it comes; None where it was cancelled before it began."""
         options = self._options
         answer = self._conversation.stream_response(
-            request, exchange, sent=body, author=options.author, interval=options.interval
+            request, exchange, sent=body, author=options.author, interval=options.interval, priced=self._priced
         )
         try:
             for delta in answer:
@@ -118,7 +119,8 @@ class ProviderAnswer:
         response = exchange.read()
         if exchange.cancelled:
             return None
-        entry = self._conversation.append_response(request, response, sent=body, author=self._options.author)
+        author = self._options.author
+        entry = self._conversation.append_response(request, response, sent=body, author=author, priced=self._priced)
         self._note_first()
         if entry.reasoning:
             report(ReasoningDelta(entry.reasoning))
@@ -127,6 +129,11 @@ class ProviderAnswer:
         for delta in calls_told(entry):
             report(delta)
         return entry
+
+    def _priced(self, usage: Mapping[str, JSON]) -> Mapping[str, JSON]:
+        """The price of the answer, to be kept beside its usage."""
+        cost = self._provider.cost(usage)
+        return {} if cost is None else {PRICED: {**cost}}
 
     def _note_first(self) -> None:
         if not self._said:
@@ -156,6 +163,9 @@ class ProviderAnswer:
             self.stats["reused"] = tokens.cached
         if tokens.output is not None:
             self.stats["sampled"] = tokens.output
+        cost = self._provider.cost(entry.usage)
+        if cost is not None:
+            self.stats["cost"] = cost
         report(Usage(tokens.prompt, tokens.output, tokens.cached, entry.usage))
 
 

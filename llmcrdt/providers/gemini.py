@@ -8,7 +8,8 @@ from typing import Any, ClassVar, Literal
 
 from ..document.canonical import JSON
 from ..exceptions import InvalidContent, ProviderRefused
-from .base import Settings, Tokens, count
+from .base import Settings, count
+from .costs import Prices, Tokens
 from .sdk import SDKProvider
 
 API = Literal["generateContent", "interactions"]
@@ -53,6 +54,7 @@ class Gemini(SDKProvider):
         keep: bool = False,
         stream: bool = True,
         attempts: int = 3,
+        prices: Prices | Mapping[str, JSON] | None = None,
         **client_options: Any,
     ) -> None:
         if api not in ("generateContent", "interactions"):
@@ -65,6 +67,7 @@ class Gemini(SDKProvider):
             provider=provider,
             stream=stream,
             attempts=attempts,
+            prices=prices,
             client_options=client_options,
         )
         self._steps = api == "interactions"

@@ -17,6 +17,7 @@ from ..exceptions import (
     ProviderUnreachable,
 )
 from .base import Exchange, Provider
+from .costs import Prices, prices_of
 
 _NOT_CONNECTED = ("ConnectError", "ConnectTimeout")
 """The SDKs' HTTP client says so where no connection was made."""
@@ -24,8 +25,9 @@ _NOT_CONNECTED = ("ConnectError", "ConnectTimeout")
 
 class SDKProvider(Provider):
     """``stream``: whether answers come word by word. ``attempts``: how often a request may be sent until it is
-    answered. ``client_options``: those of the SDK's client, such as ``api_key``, ``base_url``, ``timeout`` or
-    ``default_headers``; without a key it takes the one of the environment, ``key_variable``."""
+    answered. ``prices``: those of a million tokens. ``client_options``: those of the SDK's client, such as ``api_key``,
+    ``base_url``, ``timeout`` or ``default_headers``; without a key it takes the one of the environment,
+    ``key_variable``."""
 
     extra: ClassVar[str]
     """The extra of this package that installs the SDK."""
@@ -41,6 +43,7 @@ class SDKProvider(Provider):
         provider: str | None,
         stream: bool,
         attempts: int,
+        prices: Prices | Mapping[str, JSON] | None,
         client_options: Mapping[str, Any],
     ) -> None:
         if not isinstance(model, str) or not model:
@@ -49,6 +52,7 @@ class SDKProvider(Provider):
             raise InvalidContent(f"attempts={attempts!r} sends nothing.", hint="Pass 1 or more.")
         self.model, self.account, self.stream, self.attempts = model, account, stream, attempts
         self.name = provider or self.called
+        self.prices = prices if prices is None or isinstance(prices, Prices) else prices_of(prices)
         self._options = dict(client_options)
 
     def __repr__(self) -> str:

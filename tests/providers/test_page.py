@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from llmcrdt.providers import Anthropic, Gemini, OpenAI, Provider
+from llmcrdt.providers import Anthropic, Gemini, Ollama, OpenAI, Provider
 
 from .anthropic_stand_in import AnthropicStandIn
 from .openai_stand_in import ResponsesStandIn
@@ -29,12 +29,12 @@ def test_its_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         space: dict[str, object] = {}
         for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL):
             exec(compile(block, "providers.md", "exec"), space)
-        assert gpt.refused == claude.refused == [] and len(claude.accepted) == 3
+        assert gpt.refused == claude.refused == [] and len(claude.accepted) == 4
 
 
 @pytest.mark.parametrize(
     "provider",
-    [Anthropic("m"), OpenAI("m"), OpenAI("m", api="chat"), Gemini("m"), Gemini("m", api="interactions")],
+    [Anthropic("m"), OpenAI("m"), OpenAI("m", api="chat"), Gemini("m"), Gemini("m", api="interactions"), Ollama("m")],
     ids=repr,
 )
 def test_its_table_names_the_settings_of_each_api(provider: Provider) -> None:
@@ -42,6 +42,7 @@ def test_its_table_names_the_settings_of_each_api(provider: Provider) -> None:
         "anthropic": "Messages",
         "openai-responses": "Responses",
         "gemini": "generateContent",
+        "ollama": "Ollama's own chat",
         "gemini-interactions": "Interactions",
         "openai-chat": "chat completions, which many other servers speak (`base_url=`)",
     }
