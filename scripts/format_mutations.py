@@ -20,9 +20,23 @@ _SOURCES = "tests/interop/test_sources.py::"
 _PROGRAMS = "tests/interop/test_sources_in_documents.py::"
 
 _MCP = "tests/interop/test_mcp.py::"
+_HALF = "tests/interop/test_stream_response.py::test_half_of_a_call_is_none_where_the_tokens_ran_out"
 _COSTS = "tests/providers/test_compatible.py::"
 
 FORMAT_MUTATIONS = (
+    Mutation(
+        "F", "half of a call is one where the tokens ran out", "llmcrdt.interop.openai_chat.format:ChatFormat.answer",
+        "if finish in _CUT_SHORT:", "if False:", _HALF,
+    ),
+    Mutation(
+        "F", "half of a call of the Responses is one", "llmcrdt.interop.openai_responses.format:OpenAIResponses.answer",
+        "and _is_half_call(items[-1][1])", "and False", _HALF,
+    ),
+    Mutation(
+        "F", "an answer that was cut short leaves a handle",
+        "llmcrdt.interop.openai_responses.format:OpenAIResponses.kept", "if _is_cut_short(response):", "if False:",
+        _HALF,
+    ),
     Mutation(
         "F", "text that was made is a block of MCP's", "llmcrdt.interop.mcp:_blocks",
         "if rest.get(_MADE) is not True:", "if True:",
