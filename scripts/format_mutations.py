@@ -21,9 +21,18 @@ _PROGRAMS = "tests/interop/test_sources_in_documents.py::"
 
 _MCP = "tests/interop/test_mcp.py::"
 _HALF = "tests/interop/test_stream_response.py::test_half_of_a_call_is_none_where_the_tokens_ran_out"
+_REFUSED = "tests/providers/test_providers.py::test_a_provider_that_cant_read_its_own_fields_any_more_gets_the_rest"
 _COSTS = "tests/providers/test_compatible.py::"
 
 FORMAT_MUTATIONS = (
+    Mutation(
+        "F", "a field that was refused is sent again", "llmcrdt.generation.provider_answer:ProviderAnswer.compute",
+        "known = refused_before(conversation, self._provider)", "known = set()", _REFUSED,
+    ),
+    Mutation(
+        "F", "a field that one account refused is refused by all", "llmcrdt.generation.provider_plan:refused_before",
+        "all(noted.get(key) == value for key, value in place.items())", "True", _REFUSED,
+    ),
     Mutation(
         "F", "half of a call is one where the tokens ran out", "llmcrdt.interop.openai_chat.format:ChatFormat.answer",
         "if finish in _CUT_SHORT:", "if False:", _HALF,

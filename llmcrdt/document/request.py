@@ -79,7 +79,7 @@ class Response:
     author: str
 
 
-Priced = Callable[[Mapping[str, JSON]], Mapping[str, JSON]]
+Beside = Callable[[Mapping[str, JSON]], Mapping[str, JSON]]
 """Made of a provider's usage: what is kept beside it."""
 
 

@@ -11,7 +11,7 @@ from ..exceptions import FormatError, InvalidContent, LLMCRDTError, ResponseFail
 from .canonical import JSON
 from .deltas import Delta, ReasoningDelta, TextDelta
 from .entry import Entry, Part, Reasoning, Text, Unknown
-from .request import Priced, Response, ResponseReader
+from .request import Beside, Response, ResponseReader
 from .stream import Stream
 
 Piece = bytes | Mapping[str, JSON]
@@ -36,12 +36,12 @@ class StreamedResponse:
         *,
         sealed: bool,
         author: str | None,
-        priced: Priced | None,
+        beside: Beside | None,
     ) -> None:
         """``begin``: begins the entry, with its ``model`` and ``author``."""
         self.entry: Entry | None = None
         self._begin, self._reader, self._source = begin, reader, source
-        self._sealed, self._author, self._priced = sealed, author, priced
+        self._sealed, self._author, self._beside = sealed, author, beside
         self._stream: Stream | None = None
         self._begun = self._closed = False
         self._refused: FormatError | None = None
@@ -170,7 +170,7 @@ class StreamedResponse:
             return
         stream = self._stream or self._begun_as(said.model, said.author)
         hidden = {name: replace(field, sealed=self._sealed) for name, field in said.hidden.items()}
-        usage = {**said.usage, **(self._priced(said.usage) if self._priced else {})}
+        usage = {**said.usage, **(self._beside(said.usage) if self._beside else {})}
         try:
             self.entry = stream.seal("complete" if whole else "stopped", parts=said.parts, hidden=hidden, usage=usage)
         except LLMCRDTError:

@@ -19,7 +19,7 @@ from .entry import ROLES, Config, Entry, HiddenField, Part, Role, Text, ToolCall
 from .entry_fields import field_digest, hidden_key, live_name, write_hidden, write_version
 from .frame import Frame, sent_hash
 from .head import Head, write_head
-from .request import Priced, Request, check_request
+from .request import Beside, Request, check_request
 from .transcript import Transcript
 
 Content = str | Part | Sequence[Part]
@@ -74,7 +74,7 @@ class EntryWriter:
         sent: JSON | bytes,
         sealed: bool,
         author: str | None,
-        priced: Priced | None,
+        beside: Beside | None,
     ) -> Entry:
         """Add a provider's answer to a request."""
         check_request(request)
@@ -93,7 +93,7 @@ class EntryWriter:
             model=said.model,
             author=said.author if author is None else author,
             config={},
-            usage={**said.usage, **(priced(said.usage) if priced else {})},
+            usage={**said.usage, **(beside(said.usage) if beside else {})},
         )
 
     def edit(self, entry: Entry | EntryId, content: Content, author: str | None) -> Entry:

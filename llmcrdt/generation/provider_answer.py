@@ -19,7 +19,7 @@ from ..providers.base import Exchange, Provider, Settings
 from ..providers.costs import PRICED
 from .events import GenerationStats, Report, Usage, calls_told
 from .options import GenerationOptions
-from .provider_plan import last_kept, request_for
+from .provider_plan import last_kept, refusal_noted, refused_before, request_for
 
 _ONLY_HERE = ("min_p", "repeat_penalty", "repeat_last_n", "grammar")
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 60.0  # seconds
@@ -36,6 +36,7 @@ class ProviderAnswer:
         self._exchange: Exchange | None = None
         self._cancelled = threading.Event()
         self._said = False
+        self._refused: list[tuple[EntryId, str]] = []
         self._begun = time.monotonic()
         self.stats: GenerationStats = {"attempts": 0}
 
@@ -56,7 +57,8 @@ class ProviderAnswer:
         step is that of ``interop.failures``. Raises what goes wrong."""
         conversation, instead_of = self._conversation, self._options.instead_of
         since: Entry | EntryId | None = None if instead_of else last_kept(conversation, self._provider)
-        without: Collection[tuple[EntryId, str]] = ()
+        known = refused_before(conversation, self._provider)
+        without: Collection[tuple[EntryId, str]] = known
         while True:
             request = request_for(conversation, self._provider, instead_of, since=since, without=without)
             self.stats["left_out"] = [str(line) for line in request.left_out]
@@ -68,7 +70,8 @@ class ProviderAnswer:
                 if step is None:
                     raise
                 self.stats.setdefault("sent_again", []).append(f"{step.why} {step.loses}".rstrip())
-                since, without = step.since, step.without
+                since, without = step.since, {*known, *step.without}
+                self._refused = sorted(without - known)
                 self._cancelled.wait(step.seconds)
                 continue
             self._note(entry, report)
@@ -99,7 +102,7 @@ class ProviderAnswer:
         """The answer as it comes; None where it was cancelled before it began."""
         options = self._options
         answer = self._conversation.stream_response(
-            request, exchange, sent=body, author=options.author, interval=options.interval, priced=self._priced
+            request, exchange, sent=body, author=options.author, interval=options.interval, beside=self._beside
         )
         try:
             for delta in answer:
@@ -120,7 +123,7 @@ class ProviderAnswer:
         if exchange.cancelled:
             return None
         author = self._options.author
-        entry = self._conversation.append_response(request, response, sent=body, author=author, priced=self._priced)
+        entry = self._conversation.append_response(request, response, sent=body, author=author, beside=self._beside)
         self._note_first()
         if entry.reasoning:
             report(ReasoningDelta(entry.reasoning))
@@ -130,10 +133,11 @@ class ProviderAnswer:
             report(delta)
         return entry
 
-    def _priced(self, usage: Mapping[str, JSON]) -> Mapping[str, JSON]:
-        """The price of the answer, to be kept beside its usage."""
+    def _beside(self, usage: Mapping[str, JSON]) -> Mapping[str, JSON]:
+        """The price of the answer, and the fields that were refused before it, to be kept beside its usage."""
         cost = self._provider.cost(usage)
-        return {} if cost is None else {PRICED: {**cost}}
+        priced = {} if cost is None else {PRICED: {**cost}}
+        return {**priced, **refusal_noted(self._provider, self._refused)}
 
     def _note_first(self) -> None:
         if not self._said:

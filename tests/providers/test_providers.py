@@ -231,7 +231,7 @@ def test_what_may_have_been_computed_is_not_asked_again_unasked(
 
 @pytest.mark.parametrize("api", ["openai-responses", "anthropic", "gemini", "gemini-interactions"])
 def test_a_provider_that_cant_read_its_own_fields_any_more_gets_the_rest(
-    conv: llmcrdt.Conversation, stand_ins: dict[str, StandIn], ask: Ask, api: str
+    conv: llmcrdt.Conversation, stand_ins: dict[str, StandIn], ask: Ask, api: str, open_repo: OpenRepo
 ) -> None:
     stand_ins[api].says = [SAID, SAID]
     llmcrdt.generate(conv, ask(api)).result(60)
@@ -242,6 +242,19 @@ def test_a_provider_that_cant_read_its_own_fields_any_more_gets_the_rest(
     (why,), (left,) = generation.stats["sent_again"], generation.stats["left_out"]
     assert OPAQUE[api][0] in why and OPAQUE[api][0] in left and "its provider refused it" in left
     assert len(stand_ins[api].refused) == 1 and "And in Oslo?" in json.dumps(stand_ins[api].accepted[-1])
+    there = open_repo("phone").join(conv.id)
+    there.apply(conv.diff())
+    for device in (conv, there):  # nobody sends it there again
+        device.append("user", "And in Bern?")
+        plan = llmcrdt.plan(device, ask(api))
+        assert [(line.name, line.reason) for line in plan.left_out] == [(OPAQUE[api][0], "refused")]
+        again = llmcrdt.generate(device, ask(api))
+        again.result(60)
+        assert "sent_again" not in again.stats and len(stand_ins[api].refused) == 1
+    (noted,) = (entry.usage["refused"] for entry in conv.transcript() if "refused" in entry.usage)
+    assert noted["fields"] == [[conv.transcript()[2].id, OPAQUE[api][0]]]  # type: ignore[call-overload, index]
+    other = llmcrdt.plan(conv, ask(api, account="another"))
+    assert all(line.reason != "refused" for line in other.left_out)
 
 
 @pytest.mark.parametrize(
