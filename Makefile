@@ -76,7 +76,7 @@ kvsoak: dev ## Kill 200 writers of one KV cache, and harm 10,000 chunks (ARGS='-
 	$(VENV)/python tests/kvcache/kill_soak.py --kills 40 --engine $(ARGS)
 	$(VENV)/python tests/engine/llama/damage_soak.py --chunks 10000 $(ARGS)
 
-hops: dev ## Run 10,000 conversations that hop between three stand-ins for providers (ARGS='--histories 1000 --seed 7')
+hops: dev ## Run 10,000 conversations that hop between stand-ins for five APIs (ARGS='--histories 1000 --seed 7')
 	$(VENV)/python tests/providers/hop_soak.py $(ARGS)
 
 bench: dev ## Run a benchmark (NAME=conversation, ARGS=...)

@@ -19,7 +19,70 @@ _THINKING = "tests/interop/test_reasoning_content.py"
 _SOURCES = "tests/interop/test_sources.py::"
 _PROGRAMS = "tests/interop/test_sources_in_documents.py::"
 
+_MCP = "tests/interop/test_mcp.py::"
+_HALF = "tests/interop/test_stream_response.py::test_half_of_a_call_is_none_where_the_tokens_ran_out"
+_REFUSED = "tests/providers/test_providers.py::test_a_provider_that_cant_read_its_own_fields_any_more_gets_the_rest"
+_COSTS = "tests/providers/test_compatible.py::"
+
 FORMAT_MUTATIONS = (
+    Mutation(
+        "F", "a field that was refused is sent again", "llmcrdt.generation.provider_answer:ProviderAnswer.compute",
+        "known = refused_before(conversation, self._provider)", "known = set()", _REFUSED,
+    ),
+    Mutation(
+        "F", "a field that one account refused is refused by all", "llmcrdt.generation.provider_plan:refused_before",
+        "all(noted.get(key) == value for key, value in place.items())", "True", _REFUSED,
+    ),
+    Mutation(
+        "F", "half of a call is one where the tokens ran out", "llmcrdt.interop.openai_chat.format:ChatFormat.answer",
+        "if finish in _CUT_SHORT:", "if False:", _HALF,
+    ),
+    Mutation(
+        "F", "half of a call of the Responses is one", "llmcrdt.interop.openai_responses.format:OpenAIResponses.answer",
+        "and _is_half_call(items[-1][1])", "and False", _HALF,
+    ),
+    Mutation(
+        "F", "an answer that was cut short leaves a handle",
+        "llmcrdt.interop.openai_responses.format:OpenAIResponses.kept", "if _is_cut_short(response):", "if False:",
+        _HALF,
+    ),
+    Mutation(
+        "F", "text that was made is a block of MCP's", "llmcrdt.interop.mcp:_blocks",
+        "if rest.get(_MADE) is not True:", "if True:",
+        _MCP + "test_a_result_comes_back_as_it_was_through_a_document",
+    ),
+    Mutation(
+        "F", "half of a block of MCP's is written", "llmcrdt.interop.mcp:_blocks",
+        "isinstance(own, dict) and _is_whole(own)", "isinstance(own, dict)",
+        _MCP + "test_what_a_stranger_wrote_is_written_as_whole_content",
+    ),
+    Mutation(
+        "F", "a picture of MCP's is another one's note", "llmcrdt.interop.pictures:picture_of",
+        'if block.get("type") == "resource" and', "if False and",
+        _MCP + "test_a_picture_of_a_result_is_a_picture_there",
+    ),
+    Mutation(
+        "F", "a state that nobody knows is gone on from", "llmcrdt.interop.handles:find_handle",
+        "else EntryId(text)", "else entry.id",
+        "tests/cli/test_cli.py::test_only_what_is_new_since_a_handle_is_exported",
+    ),
+    Mutation(
+        "F", "the user's prices count more than the provider's word", "llmcrdt.providers.base:Provider.cost",
+        "self.told_cost(usage) or", "", _COSTS + "test_a_price_that_the_provider_says_is_kept",
+    ),
+    Mutation(
+        "F", "cached tokens are paid for twice", "llmcrdt.providers.costs:Prices.cost",
+        "tokens.prompt - cached - written", "tokens.prompt", _COSTS + "test_tokens_cost_what_their_prices_say",
+    ),
+    Mutation(
+        "F", "another provider's key is sent", "llmcrdt.providers.compatible:Compatible._client",
+        "if not key:", "if False:", _COSTS + "test_the_key_of_another_provider_is_never_sent",
+    ),
+    Mutation(
+        "F", "Google's SDK sends a request again", "llmcrdt.providers.gemini:_Client.__init__",
+        "raise _Sent", "return client._outcome",
+        "tests/providers/test_providers.py::test_what_may_have_been_computed_is_not_asked_again_unasked",
+    ),
     Mutation(
         "F", "every hidden field goes out", "llmcrdt.interop.export:export",
         "replace(e, hidden=found.get(e.id, {})) if e.hidden else e", "e", _CLAUDE,

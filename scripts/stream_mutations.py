@@ -16,6 +16,11 @@ _DOCUMENTS = "tests/interop/test_stream_response.py::"
 
 STREAM_MUTATIONS = (
     Mutation(
+        "T", "an answer that broke off leaves a handle", "llmcrdt.interop.requests:_RequestStream.response",
+        "self._now if self._stream.ended else None", "self._now",
+        _DOCUMENTS + "test_an_answer_that_broke_off_leaves_no_handle",
+    ),
+    Mutation(
         "T", "a signature of unfinished thinking stays", _STREAMS + "anthropic:_Block.value",
         'block.pop("signature", None)', "pass", _CLAUDE,
     ),

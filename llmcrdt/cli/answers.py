@@ -159,5 +159,10 @@ def _counts(stats: llmcrdt.GenerationStats) -> str:
     evaluated = f" {stats['evaluated']} evaluated," if "evaluated" in stats else ""
     return (
         f"{stats.get('reused', 0)} of {stats.get('total', 0)} prompt tokens reused,{evaluated}"
-        f" {stats.get('sampled', 0)} sampled ({stats.get('finish')})"
+        f" {stats.get('sampled', 0)} sampled ({stats.get('finish')}){_cost(stats)}"
     )
+
+
+def _cost(stats: llmcrdt.GenerationStats) -> str:
+    cost = stats.get("cost")
+    return "" if cost is None else f", {cost['amount']:.6f} {safe(cost['currency'])}"

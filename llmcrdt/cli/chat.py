@@ -37,7 +37,7 @@ HELP = """\
 /take ID     show one of those, with all that followed it
 /seal        end what nobody goes on writing, as after a crash; then answer what nobody has answered yet
 /plan        show the cost of the next answer, or what a provider would be sent and what not
-/model NAME  go on with another model: a GGUF file, openai/NAME, openai-chat/NAME or anthropic/NAME
+/model NAME  go on with another model: a GGUF file, anthropic/NAME, gemini/NAME, openai/NAME, ...
 /quit        leave (also Ctrl-D); Ctrl-C stops an answer
 A line that ends with \\ goes on in the next; // begins a message with a slash.\
 """

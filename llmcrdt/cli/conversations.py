@@ -74,6 +74,8 @@ def search(repos: Repos, text: str, limit: int, elsewhere: bool, as_json: bool) 
 @click.pass_obj
 def show(repos: Repos, id: str, last: int | None, elsewhere: bool, as_json: bool) -> None:
     """Print a conversation. Hidden fields are named, never shown."""
+    from llmcrdt.providers.costs import total_costs
+
     from .terminal import print_entry  # loads more than the other commands need
 
     with repos() as repo:
@@ -84,6 +86,7 @@ def show(repos: Repos, id: str, last: int | None, elsewhere: bool, as_json: bool
             return
         transcript = conversation.transcript()
         entries = transcript[-last:] if last else tuple(transcript)
+        costs = total_costs(answer.usage for answer in conversation.generations())
         if as_json:
             body: dict[str, Any] = {
                 "id": conversation.id,
@@ -91,6 +94,7 @@ def show(repos: Repos, id: str, last: int | None, elsewhere: bool, as_json: bool
                 "hash": transcript.hash,
                 "entries": [entry_json(entry) for entry in entries],
                 "malformed": dict(transcript.malformed),
+                "costs": costs,
             }
             if elsewhere:
                 body["elsewhere"] = [
@@ -107,7 +111,8 @@ def show(repos: Repos, id: str, last: int | None, elsewhere: bool, as_json: bool
             print_entry(other.entry)
         shown, hidden = len(transcript), len(transcript.elsewhere)
         count = f"{shown} {'entry' if shown == 1 else 'entries'}, {hidden} elsewhere"
-        click.echo(click.style(f"{count}, transcript {transcript.hash}", dim=True))
+        spent = "".join(f", {amount:.6f} {safe(currency)}" for currency, amount in costs.items())
+        click.echo(click.style(f"{count}{spent}, transcript {transcript.hash}", dim=True))
 
 
 @click.command()

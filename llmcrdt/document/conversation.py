@@ -23,7 +23,7 @@ from .frame import Frame
 from .observers import Change
 from .presence import Present
 from .reader import ConversationReader
-from .request import Request, check_request
+from .request import Beside, Request, check_request
 from .stream import Stream
 from .streamed_response import Piece, StreamedResponse
 from .transcript import Transcript
@@ -207,6 +207,7 @@ class Conversation:
         sent: JSON | bytes = None,
         sealed: bool = False,
         author: str | None = None,
+        beside: Beside | None = None,
     ) -> Entry:
         """Append a provider's answer to a request of ``messages``, with its frame; it is on disk when this returns.
 
@@ -214,10 +215,11 @@ class Conversation:
         parts of one entry; signatures and all else that is opaque are hidden fields, bound to where the request went,
         and encrypted where ``sealed`` says so. ``entry.model`` names the API and the model, ``entry.usage`` is the
         provider's, with the reason why it ended under ``finish``. ``sent``: what was really sent, where that was not
-        ``request.body`` as it is; the frame records its hash. ``author``: None is the model's name. Two responses to
-        one request are alternatives. Raises FormatError for what is no answer, and appends nothing.
+        ``request.body`` as it is; the frame records its hash. ``author``: None is the model's name. ``beside``: what
+        is kept beside the provider's usage, such as a price, as a function of it. Two responses to one request are
+        alternatives. Raises FormatError for what is no answer, and appends nothing.
         """
-        return self._entries.append_response(request, response, sent=sent, sealed=sealed, author=author)
+        return self._entries.append_response(request, response, sent=sent, sealed=sealed, author=author, beside=beside)
 
     def stream_response(
         self,
@@ -228,6 +230,7 @@ class Conversation:
         sealed: bool = False,
         author: str | None = None,
         interval: float | None = None,
+        beside: Beside | None = None,
     ) -> StreamedResponse:
         """Append a provider's answer to a request of ``messages`` while it streams in: others see text and reasoning
         grow, and the sealed entry is the one that ``append_response`` makes of the whole answer.
@@ -240,7 +243,8 @@ class Conversation:
         reader = host.formats.stream(check_request(request), sent=sent, now=host.clock())
         sent = request.body if sent is None else sent
         begin = partial(self.stream, frame=request.frame, instead_of=request.instead_of, sent=sent, interval=interval)
-        return StreamedResponse(partial(begin, renderer=request.renderer), reader, events, sealed=sealed, author=author)
+        begin = partial(begin, renderer=request.renderer)
+        return StreamedResponse(begin, reader, events, sealed=sealed, author=author, beside=beside)
 
     def stream(
         self,

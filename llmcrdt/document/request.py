@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -77,6 +77,10 @@ class Response:
     model: Mapping[str, JSON]
     usage: Mapping[str, JSON]
     author: str
+
+
+Beside = Callable[[Mapping[str, JSON]], Mapping[str, JSON]]
+"""Made of a provider's usage: what is kept beside it."""
 
 
 class ResponseReader(Protocol):

@@ -11,7 +11,7 @@ from ..exceptions import FormatError, InvalidContent, LLMCRDTError, ResponseFail
 from .canonical import JSON
 from .deltas import Delta, ReasoningDelta, TextDelta
 from .entry import Entry, Part, Reasoning, Text, Unknown
-from .request import Response, ResponseReader
+from .request import Beside, Response, ResponseReader
 from .stream import Stream
 
 Piece = bytes | Mapping[str, JSON]
@@ -36,11 +36,12 @@ class StreamedResponse:
         *,
         sealed: bool,
         author: str | None,
+        beside: Beside | None,
     ) -> None:
         """``begin``: begins the entry, with its ``model`` and ``author``."""
         self.entry: Entry | None = None
         self._begin, self._reader, self._source = begin, reader, source
-        self._sealed, self._author = sealed, author
+        self._sealed, self._author, self._beside = sealed, author, beside
         self._stream: Stream | None = None
         self._begun = self._closed = False
         self._refused: FormatError | None = None
@@ -169,10 +170,9 @@ class StreamedResponse:
             return
         stream = self._stream or self._begun_as(said.model, said.author)
         hidden = {name: replace(field, sealed=self._sealed) for name, field in said.hidden.items()}
+        usage = {**said.usage, **(self._beside(said.usage) if self._beside else {})}
         try:
-            self.entry = stream.seal(
-                "complete" if whole else "stopped", parts=said.parts, hidden=hidden, usage=said.usage
-            )
+            self.entry = stream.seal("complete" if whole else "stopped", parts=said.parts, hidden=hidden, usage=usage)
         except LLMCRDTError:
             stream.abandon()
             raise

@@ -19,7 +19,7 @@ from .entry import ROLES, Config, Entry, HiddenField, Part, Role, Text, ToolCall
 from .entry_fields import field_digest, hidden_key, live_name, write_hidden, write_version
 from .frame import Frame, sent_hash
 from .head import Head, write_head
-from .request import Request, check_request
+from .request import Beside, Request, check_request
 from .transcript import Transcript
 
 Content = str | Part | Sequence[Part]
@@ -67,7 +67,14 @@ class EntryWriter:
             return self._create(head, parts, hidden or {}, usage)
 
     def append_response(
-        self, request: Request, response: JSON | bytes, *, sent: JSON | bytes, sealed: bool, author: str | None
+        self,
+        request: Request,
+        response: JSON | bytes,
+        *,
+        sent: JSON | bytes,
+        sealed: bool,
+        author: str | None,
+        beside: Beside | None,
     ) -> Entry:
         """Add a provider's answer to a request."""
         check_request(request)
@@ -86,7 +93,7 @@ class EntryWriter:
             model=said.model,
             author=said.author if author is None else author,
             config={},
-            usage=said.usage,
+            usage={**said.usage, **(beside(said.usage) if beside else {})},
         )
 
     def edit(self, entry: Entry | EntryId, content: Content, author: str | None) -> Entry:

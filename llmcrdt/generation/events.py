@@ -11,6 +11,7 @@ from ..document.deltas import CallArguments, CallBegun, CallEnded, ReasoningDelt
 from ..document.entry import Entry
 from ..engine.base import Mode
 from ..prompt.tool_calls import ToolFormat
+from ..providers.costs import Cost
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,8 @@ class GenerationStats(TypedDict, total=False):
     """Why, for each request after the first."""
     left_out: list[str]
     """The hidden fields that did not go to a provider, each with the reason, in words."""
+    cost: Cost
+    """The price of a provider's answer, where that is known (docs/providers.md, Costs)."""
     tool_format: ToolFormat | None
     """How the answer is read for tool calls."""
     logprobs: list[tuple[int, float, tuple[tuple[int, float], ...]]]

@@ -16,9 +16,10 @@ from ..exceptions import InvalidContent, LLMCRDTError, ProviderRefused, Provider
 from ..ids import EntryId
 from ..interop.failures import Failure, NextStep, next_step
 from ..providers.base import Exchange, Provider, Settings
+from ..providers.costs import PRICED
 from .events import GenerationStats, Report, Usage, calls_told
 from .options import GenerationOptions
-from .provider_plan import last_kept, request_for
+from .provider_plan import last_kept, refusal_noted, refused_before, request_for
 
 _ONLY_HERE = ("min_p", "repeat_penalty", "repeat_last_n", "grammar")
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 60.0  # seconds
@@ -35,6 +36,7 @@ class ProviderAnswer:
         self._exchange: Exchange | None = None
         self._cancelled = threading.Event()
         self._said = False
+        self._refused: list[tuple[EntryId, str]] = []
         self._begun = time.monotonic()
         self.stats: GenerationStats = {"attempts": 0}
 
@@ -55,7 +57,8 @@ class ProviderAnswer:
         step is that of ``interop.failures``. Raises what goes wrong."""
         conversation, instead_of = self._conversation, self._options.instead_of
         since: Entry | EntryId | None = None if instead_of else last_kept(conversation, self._provider)
-        without: Collection[tuple[EntryId, str]] = ()
+        known = refused_before(conversation, self._provider)
+        without: Collection[tuple[EntryId, str]] = known
         while True:
             request = request_for(conversation, self._provider, instead_of, since=since, without=without)
             self.stats["left_out"] = [str(line) for line in request.left_out]
@@ -67,7 +70,8 @@ class ProviderAnswer:
                 if step is None:
                     raise
                 self.stats.setdefault("sent_again", []).append(f"{step.why} {step.loses}".rstrip())
-                since, without = step.since, step.without
+                since, without = step.since, {*known, *step.without}
+                self._refused = sorted(without - known)
                 self._cancelled.wait(step.seconds)
                 continue
             self._note(entry, report)
@@ -98,7 +102,7 @@ class ProviderAnswer:
         """The answer as it comes; None where it was cancelled before it began."""
         options = self._options
         answer = self._conversation.stream_response(
-            request, exchange, sent=body, author=options.author, interval=options.interval
+            request, exchange, sent=body, author=options.author, interval=options.interval, beside=self._beside
         )
         try:
             for delta in answer:
@@ -118,7 +122,8 @@ class ProviderAnswer:
         response = exchange.read()
         if exchange.cancelled:
             return None
-        entry = self._conversation.append_response(request, response, sent=body, author=self._options.author)
+        author = self._options.author
+        entry = self._conversation.append_response(request, response, sent=body, author=author, beside=self._beside)
         self._note_first()
         if entry.reasoning:
             report(ReasoningDelta(entry.reasoning))
@@ -127,6 +132,12 @@ class ProviderAnswer:
         for delta in calls_told(entry):
             report(delta)
         return entry
+
+    def _beside(self, usage: Mapping[str, JSON]) -> Mapping[str, JSON]:
+        """The price of the answer, and the fields that were refused before it, to be kept beside its usage."""
+        cost = self._provider.cost(usage)
+        priced = {} if cost is None else {PRICED: {**cost}}
+        return {**priced, **refusal_noted(self._provider, self._refused)}
 
     def _note_first(self) -> None:
         if not self._said:
@@ -156,6 +167,9 @@ class ProviderAnswer:
             self.stats["reused"] = tokens.cached
         if tokens.output is not None:
             self.stats["sampled"] = tokens.output
+        cost = self._provider.cost(entry.usage)
+        if cost is not None:
+            self.stats["cost"] = cost
         report(Usage(tokens.prompt, tokens.output, tokens.cached, entry.usage))
 
 

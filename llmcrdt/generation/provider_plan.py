@@ -16,6 +16,9 @@ from ..interop.handles import handle_name
 from ..interop.registry import format_of
 from ..providers.base import Provider
 
+REFUSED = "refused"
+"""The key in an entry's ``usage``."""
+
 
 @dataclass(frozen=True)
 class ProviderPlan:
@@ -59,6 +62,27 @@ def request_for(
     )
 
 
+def refusal_noted(provider: Provider, fields: Collection[tuple[EntryId, str]]) -> Mapping[str, JSON]:
+    """The note that an answer keeps beside its usage: these fields were refused before it, so that no later request,
+    on whatever device, sends them there again."""
+    place = {"provider": provider.name, "model": provider.model, "account": provider.account}
+    return {REFUSED: {**place, "fields": [[entry, name] for entry, name in fields]}} if fields else {}
+
+
+def refused_before(conversation: Conversation, provider: Provider) -> set[tuple[EntryId, str]]:
+    """The hidden fields that a provider refused, as the answers of this API say."""
+    found: set[tuple[EntryId, str]] = set()
+    place = {"provider": provider.name, "model": provider.model, "account": provider.account}
+    for answer in conversation.generations():
+        noted = answer.usage.get(REFUSED) if answer.model.get("api") == provider.api else None
+        if isinstance(noted, Mapping) and all(noted.get(key) == value for key, value in place.items()):
+            fields = noted.get("fields")
+            for field in fields if isinstance(fields, list) else ():  # anybody may have written it
+                if isinstance(field, list) and len(field) == 2 and all(isinstance(one, str) for one in field):
+                    found.add((EntryId(field[0]), field[1]))
+    return found
+
+
 def last_kept(conversation: Conversation, provider: Provider) -> Entry | None:
     """The last answer after which the provider may keep all before it; None where it is not asked to."""
     if not provider.keep:
@@ -71,7 +95,7 @@ def plan_request(
     conversation: Conversation, provider: Provider, instead_of: Entry | EntryId | None = None
 ) -> ProviderPlan:
     """The plan of the next request. Nothing is sent or written."""
-    request = request_for(conversation, provider, instead_of)
+    request = request_for(conversation, provider, instead_of, without=refused_before(conversation, provider))
     now = _list(request.body, provider.api)
     then = _last_sent(conversation, request, provider)
     reused = 0

@@ -35,9 +35,24 @@ class Export:
     held: Held = NOTHING
 
     @property
+    def why_whole(self) -> str:
+        """``whole_because`` in words; "" where a delta was not asked for, or is what this is."""
+        if not self.whole_because:
+            return ""
+        return _WHY_WHOLE.get(self.whole_because) or FieldReport(EntryId(""), "", self.whole_because).why
+
+    @property
     def left_out(self) -> tuple[FieldReport, ...]:
         """The hidden fields that are not in there."""
         return tuple(line for line in self.report if not line.sent)
+
+
+_WHY_WHOLE = {
+    "none": "that answer has no handle",
+    "elsewhere": "no answer that is shown has it",
+    "differs": "what the provider holds would be sent otherwise now",
+    "nothing new": "nothing is new since",
+}
 
 
 def export(

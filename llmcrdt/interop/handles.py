@@ -10,13 +10,13 @@ sent now, begins with exactly these.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ..document.canonical import JSON, exact_json, parse_json
-from ..document.entry import HiddenField
+from ..document.entry import Entry, HiddenField
 from ..exceptions import InvalidContent
-from ..ids import tagged_hash
+from ..ids import EntryId, tagged_hash
 from .native import mapping
 
 
@@ -75,3 +75,16 @@ def handle_of(field: HiddenField) -> Handle | None:
     if not (isinstance(id_, str) and id_ and isinstance(held, str)) or type(count) is not int or count < 1:
         return None
     return Handle(id_, Held(count, held))
+
+
+def find_handle(format: str, entries: Iterable[Entry], text: str) -> EntryId:
+    """The answer whose handle a text names: by the provider's name of the state, or by the entry's id, or how that
+    begins. The text itself, as the id of no entry, where no answer, or more than one, is meant."""
+    name, begun = handle_name(format), set()
+    for entry in entries:
+        field = entry.hidden.get(name)
+        handle = handle_of(field) if field is not None and not field.locked else None
+        if entry.id == text or (handle is not None and handle.id == text):
+            return entry.id
+        begun |= {entry.id} if field is not None and text and entry.id.startswith(text) else set()
+    return begun.pop() if len(begun) == 1 else EntryId(text)

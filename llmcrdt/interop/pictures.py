@@ -46,9 +46,13 @@ def picture_of(part: Part, read_blob: ReadBlob) -> Picture | None:
     if block.get("type") == "image" and source.get("type") == "url":
         return _of_url(source.get("url"))
     if block.get("type") == "image" and isinstance(block.get("data"), str):
-        return _of_data(block.get("mime_type", _media_type(block["data"])), block["data"])
+        named = block.get("mime_type", block.get("mimeType", _media_type(block["data"])))  # Google's, MCP's, Ollama's
+        return _of_data(named, block["data"])
     if block.get("type") == "image" and isinstance(block.get("uri"), str):
         return _of_url(block["uri"])
+    resource = mapping(block.get("resource"))
+    if block.get("type") == "resource" and isinstance(resource.get("blob"), str):  # MCP's
+        return _of_data(resource.get("mimeType"), resource["blob"])
     if block.get("type") == "input_image":
         return _of_url(block.get("image_url"))
     if block.get("type") == "file" and str(block.get("mediaType")).startswith("image/"):

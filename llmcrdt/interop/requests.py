@@ -123,7 +123,8 @@ class _RequestStream:
         said = self._stream.response()
         if said is None:
             return None
-        return self._formats.response(self._request, said, sent=self._sent, now=self._now)
+        now = self._now if self._stream.ended else None  # else nobody can tell what the provider holds
+        return self._formats.response(self._request, said, sent=self._sent, now=now)
 
 
 FORMATS = ProviderFormats()

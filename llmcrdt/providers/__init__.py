@@ -1,6 +1,6 @@
 """Models that answer elsewhere, through their providers' own SDKs: ``llmcrdt.generate(conversation, provider)``.
 
-``OpenAI`` and ``Anthropic`` are imported on first use, and their SDKs with the first request.
+They are imported on first use, and their SDKs with the first request.
 """
 
 from __future__ import annotations
@@ -13,21 +13,50 @@ if TYPE_CHECKING:
     from .base import Exchange as Exchange
     from .base import Provider as Provider
     from .base import Settings as Settings
+    from .compatible import DeepSeek as DeepSeek
+    from .compatible import Moonshot as Moonshot
+    from .compatible import OpenRouter as OpenRouter
+    from .costs import Cost as Cost
+    from .costs import Prices as Prices
+    from .gemini import Gemini as Gemini
     from .names import is_named as is_named
     from .names import named as named
+    from .ollama import Ollama as Ollama
     from .openai import OpenAI as OpenAI
 
 _HOMES = {
     "Anthropic": "anthropic",
+    "Cost": "costs",
+    "DeepSeek": "compatible",
     "Exchange": "base",
+    "Gemini": "gemini",
+    "Moonshot": "compatible",
+    "Ollama": "ollama",
     "OpenAI": "openai",
+    "OpenRouter": "compatible",
+    "Prices": "costs",
     "Provider": "base",
     "Settings": "base",
     "is_named": "names",
     "named": "names",
 }
 
-__all__ = ["Anthropic", "Exchange", "OpenAI", "Provider", "Settings", "is_named", "named"]
+__all__ = [
+    "Anthropic",
+    "Cost",
+    "DeepSeek",
+    "Exchange",
+    "Gemini",
+    "Moonshot",
+    "Ollama",
+    "OpenAI",
+    "OpenRouter",
+    "Prices",
+    "Provider",
+    "Settings",
+    "is_named",
+    "named",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from ..document.canonical import JSON
-from .base import Settings, Tokens, count
+from .base import Settings, count
+from .costs import Prices, Tokens
 from .sdk import SDKProvider
 
 _NAMES = {"max_tokens": "max_tokens", "temperature": "temperature", "top_k": "top_k", "top_p": "top_p"}
@@ -22,6 +23,7 @@ class Anthropic(SDKProvider):
     """
 
     extra: ClassVar[str] = "anthropic"
+    called: ClassVar[str] = "anthropic"
     key_variable: ClassVar[str] = "ANTHROPIC_API_KEY"
     api = "anthropic"
 
@@ -34,6 +36,7 @@ class Anthropic(SDKProvider):
         account: str | None = None,
         stream: bool = True,
         attempts: int = 3,
+        prices: Prices | Mapping[str, JSON] | None = None,
         **client_options: Any,
     ) -> None:
         super().__init__(
@@ -42,6 +45,7 @@ class Anthropic(SDKProvider):
             provider=provider,
             stream=stream,
             attempts=attempts,
+            prices=prices,
             client_options=client_options,
         )
         self._thinking = thinking
@@ -67,8 +71,9 @@ class Anthropic(SDKProvider):
 
     def tokens(self, usage: Mapping[str, JSON]) -> Tokens:
         cached = usage.get("cache_read_input_tokens")
-        prompt = count(usage.get("input_tokens"), usage.get("cache_creation_input_tokens"), cached)
-        return Tokens(prompt, count(usage.get("output_tokens")), count(cached))
+        written = usage.get("cache_creation_input_tokens")
+        prompt = count(usage.get("input_tokens"), written, cached)
+        return Tokens(prompt, count(usage.get("output_tokens")), count(cached), count(written))
 
     def _import(self) -> Any:
         import anthropic

@@ -15,6 +15,7 @@ from dataclasses import dataclass, fields
 
 from ..document.canonical import JSON
 from ..exceptions import InvalidContent
+from .costs import Cost, Prices, Tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,16 +39,6 @@ class Settings:
     def given(self) -> set[str]:
         """The names of those that are not left to the provider."""
         return {field.name for field in fields(self) if getattr(self, field.name) != field.default}
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """The tokens of one answer, None where nobody said: of the whole prompt, of the answer, and of the prompt those
-    that were in the provider's cache."""
-
-    prompt: int | None = None
-    output: int | None = None
-    cached: int | None = None
 
 
 class Exchange:
@@ -109,7 +100,8 @@ class Provider(ABC):
     """A service that answers by one API. ``name``: as bindings name it. ``api``: the name of the API's format.
     ``model``: the one that is asked. ``account``: whose fields are bound to it, where keys of several accounts are
     used. ``stream``: whether answers are asked for as streams. ``attempts``: how often a request may be sent, at most.
-    ``keep``: whether the provider is asked to keep what it was sent, so that the next request says only what is new."""
+    ``keep``: whether the provider is asked to keep what it was sent, so that the next request says only what is new.
+    ``prices``: what its tokens cost, where it does not say so itself."""
 
     name: str
     api: str
@@ -118,6 +110,7 @@ class Provider(ABC):
     stream: bool = True
     attempts: int = 3
     keep: bool = False
+    prices: Prices | None = None
 
     @property
     @abstractmethod
@@ -135,6 +128,15 @@ class Provider(ABC):
     @abstractmethod
     def tokens(self, usage: Mapping[str, JSON]) -> Tokens:
         """The counts in the ``usage`` of a response. Pure."""
+
+    def told_cost(self, usage: Mapping[str, JSON]) -> Cost | None:
+        """The price that the provider says in the ``usage`` of a response; None where it says none. Pure."""
+        return None
+
+    def cost(self, usage: Mapping[str, JSON]) -> Cost | None:
+        """The price of a response by its ``usage``: as the provider says it, else by ``prices``; None where nobody
+        knows."""
+        return self.told_cost(usage) or (self.prices.cost(self.tokens(usage)) if self.prices else None)
 
     def check(self, settings: Settings) -> None:
         """Raises InvalidContent for settings that the API has none of."""

@@ -7,7 +7,8 @@ from typing import Any, ClassVar, Literal
 
 from ..document.canonical import JSON
 from ..exceptions import InvalidContent
-from .base import Settings, Tokens, count
+from .base import Settings, count
+from .costs import Prices, Tokens
 from .sdk import SDKProvider
 
 API = Literal["responses", "chat"]
@@ -26,6 +27,7 @@ class OpenAI(SDKProvider):
     """
 
     extra: ClassVar[str] = "openai"
+    called: ClassVar[str] = "openai"
     key_variable: ClassVar[str] = "OPENAI_API_KEY"
 
     def __init__(
@@ -39,6 +41,7 @@ class OpenAI(SDKProvider):
         keep: bool = False,
         stream: bool = True,
         attempts: int = 3,
+        prices: Prices | Mapping[str, JSON] | None = None,
         **client_options: Any,
     ) -> None:
         if api not in ("responses", "chat"):
@@ -49,6 +52,7 @@ class OpenAI(SDKProvider):
             provider=provider,
             stream=stream,
             attempts=attempts,
+            prices=prices,
             client_options=client_options,
         )
         if keep and api == "chat":
@@ -83,7 +87,7 @@ class OpenAI(SDKProvider):
             if getattr(settings, name) is not None
         }
         if settings.max_tokens is not None:
-            theirs = self.name == self.extra and "base_url" not in self._options
+            theirs = self.name == "openai" and "base_url" not in self._options
             own["max_completion_tokens" if theirs else "max_tokens"] = settings.max_tokens
         if settings.logit_bias:
             own["logit_bias"] = {str(token): bias for token, bias in settings.logit_bias.items()}

@@ -1,4 +1,4 @@
-"""Providers whose SDK is one of the two official ones here: they have the same clients and the same errors."""
+"""Providers with an official SDK. Those of OpenAI and Anthropic have the same clients and the same errors."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from ..exceptions import (
     ProviderUnreachable,
 )
 from .base import Exchange, Provider
+from .costs import Prices, prices_of
 
 _NOT_CONNECTED = ("ConnectError", "ConnectTimeout")
 """The SDKs' HTTP client says so where no connection was made."""
@@ -24,11 +25,14 @@ _NOT_CONNECTED = ("ConnectError", "ConnectTimeout")
 
 class SDKProvider(Provider):
     """``stream``: whether answers come word by word. ``attempts``: how often a request may be sent until it is
-    answered. ``client_options``: those of the SDK's client, such as ``api_key``, ``base_url``, ``timeout`` or
-    ``default_headers``; without a key it takes the one of the environment, ``key_variable``."""
+    answered. ``prices``: those of a million tokens. ``client_options``: those of the SDK's client, such as ``api_key``,
+    ``base_url``, ``timeout`` or ``default_headers``; without a key it takes the one of the environment,
+    ``key_variable``."""
 
     extra: ClassVar[str]
-    """The extra of this package that installs the SDK, and the SDK's name."""
+    """The extra of this package that installs the SDK."""
+    called: ClassVar[str]
+    """The provider as bindings name it."""
     key_variable: ClassVar[str]
 
     def __init__(
@@ -39,6 +43,7 @@ class SDKProvider(Provider):
         provider: str | None,
         stream: bool,
         attempts: int,
+        prices: Prices | Mapping[str, JSON] | None,
         client_options: Mapping[str, Any],
     ) -> None:
         if not isinstance(model, str) or not model:
@@ -46,7 +51,8 @@ class SDKProvider(Provider):
         if not isinstance(attempts, int) or attempts < 1:
             raise InvalidContent(f"attempts={attempts!r} sends nothing.", hint="Pass 1 or more.")
         self.model, self.account, self.stream, self.attempts = model, account, stream, attempts
-        self.name = provider or self.extra
+        self.name = provider or self.called
+        self.prices = prices if prices is None or isinstance(prices, Prices) else prices_of(prices)
         self._options = dict(client_options)
 
     def __repr__(self) -> str:
@@ -61,7 +67,7 @@ class SDKProvider(Provider):
             return self._import()
         except ModuleNotFoundError as error:
             raise ProviderMissing(
-                f"{self.extra} can't be asked: {error}.", hint=f'Install its SDK: pip install "llmcrdt[{self.extra}]"'
+                f"{self.called} can't be asked: {error}.", hint=f'Install its SDK: pip install "llmcrdt[{self.extra}]"'
             ) from None
 
     @abstractmethod
@@ -76,6 +82,10 @@ class SDKProvider(Provider):
     def _create(self, client: Any, body: dict[str, Any]) -> Any:
         """The request as a streaming response of the SDK, to be entered."""
 
+    def _iterate(self, response: Any) -> Any:
+        """The body of a response, in pieces of bytes."""
+        return response.iter_bytes()
+
     async def _send(self, sdk: Any, body: dict[str, Any]) -> AsyncGenerator[bytes]:
         try:
             client = self._client(sdk)
@@ -84,15 +94,15 @@ class SDKProvider(Provider):
         async with client:
             try:
                 async with self._create(client, body) as response:
-                    async for piece in response.iter_bytes():
+                    async for piece in self._iterate(response):
                         yield piece
             except (LLMCRDTError, asyncio.CancelledError, GeneratorExit):
                 raise
-            except sdk.APIStatusError as error:
-                raise self._refused(error) from error
             except TypeError as error:  # the SDK's, for a key that is nowhere, too
                 raise self._not_made(error) from error
             except Exception as error:  # whatever the SDK's HTTP client raises when it can't connect, or breaks off
+                if isinstance(error, getattr(sdk, "APIStatusError", ())):
+                    raise self._refused(error) from error
                 sent = type(error.__cause__ or error).__name__ not in _NOT_CONNECTED
                 text = f"{self.name} did not answer: {type(error).__name__}: {error}"
                 raise ProviderUnreachable(text, sent=sent, hint="Try again later.") from error
@@ -108,13 +118,13 @@ class SDKProvider(Provider):
         nested = body.get("error")
         inner = nested if isinstance(nested, Mapping) else body
         said = {key: value for key in ("message", "code", "type") if isinstance(value := inner.get(key), str)}
-        return ProviderRefused(
-            f"{self.name} refused the request ({error.status_code}): {said.get('message', error.message)[:500]}",
-            status=error.status_code,
-            code=said.get("code") or said.get("type", ""),
-            body=error.body,
-            retry_after=_seconds(error.response.headers.get("retry-after")),
-        )
+        message, code = said.get("message", error.message), said.get("code") or said.get("type", "")
+        return self.refused(error.status_code, message, code, error.body, error.response.headers.get("retry-after"))
+
+    def refused(self, status: int, message: str, code: str, body: Any, wait: str | None) -> ProviderRefused:
+        """The error for a refusal. ``wait``: the seconds that the provider asks to wait, as it says them."""
+        text = f"{self.name} refused the request ({status}): {message[:500]}"
+        return ProviderRefused(text, status=status, code=code, body=body, retry_after=_seconds(wait))
 
 
 def _seconds(header: str | None) -> float | None:

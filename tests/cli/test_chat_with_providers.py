@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from llmcrdt.cli import main
 from llmcrdt.testing.models import write_model
 
 from ..providers.anthropic_stand_in import AnthropicStandIn
+from ..providers.gemini_stand_in import GeminiStandIn, InteractionsStandIn
 from ..providers.openai_stand_in import ResponsesStandIn
 from ..providers.stand_in import Said, StandIn
 
@@ -76,7 +78,39 @@ def test_models_can_be_changed_in_the_middle_and_what_stays_here_is_told_once(
     with llmcrdt.open(tmp_path / "a.db") as repo:
         repo.get(id_).append("user", "Well?")
     out, err = talk("", "generate", id_, "--model", "anthropic/claude-1")
-    assert "The end." in out and "4 of 14 prompt tokens reused, 5 sampled (end_turn)" in err
+    assert "The end." in out and "4 of 14 prompt tokens reused, 5 sampled (end_turn)\n" in err
+
+
+def test_what_an_answer_cost_is_kept_and_shown(
+    stand_ins: tuple[StandIn, StandIn], talk: Talk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "prices.json").write_text(json.dumps({"openai/gpt-1": {"prompt": 100, "output": 1000}}))
+    monkeypatch.setenv("LLMCRDT_PRICES", str(tmp_path / "prices.json"))
+    talk("Rome?\nOslo?\n", "chat", "--model", "openai/gpt-1")
+    talk("Bern?\n", "chat", "--model", "anthropic/claude-1")
+    with llmcrdt.open(tmp_path / "a.db") as repo:
+        (other, id_) = (row.id for row in repo.list())
+        repo.get(id_).append("user", "And now?")
+    _, err = talk("", "generate", id_, "--model", "openai/gpt-1")
+    assert "5 sampled (completed), 0.006000 USD" in err
+    shown = json.loads(talk("", "show", id_, "--json")[0])
+    assert shown["costs"] == {"USD": 0.018}
+    kept = [entry["usage"].get("priced") for entry in shown["entries"] if entry["role"] == "assistant"]
+    assert kept == [{"amount": 0.006, "currency": "USD", "by": "prices"}] * 3
+    assert "0.018000 USD, transcript" in talk("", "show", id_)[0]
+    assert json.loads(talk("", "show", other, "--json")[0])["costs"] == {} and "USD" not in talk("", "show", other)[0]
+
+
+def test_gemini_by_its_name(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("google.genai")
+    with GeminiStandIn() as gemini, InteractionsStandIn() as steps:
+        gemini.says, steps.says = [Said("It is warm.", "Hm.")], [Said("Oslo is not.", "Hmm.")]
+        monkeypatch.setenv("GEMINI_API_KEY", "key-1")
+        monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", gemini.url)
+        out, _ = talk("Rome?\n", "chat", "--model", "gemini/g-1")
+        monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", steps.url)
+        more, _ = talk("Oslo?\n", "chat", "--model", "gemini-interactions/g-1")
+        assert "It is warm." in out and "Oslo is not." in more and gemini.refused == steps.refused == []
 
 
 def test_a_model_that_is_refused_ends_no_chat(stand_ins: tuple[StandIn, StandIn], talk: Talk) -> None:

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -109,6 +110,41 @@ def test_import_and_export_give_the_file_back(run: Run, tmp_path: Path) -> None:
     request = json.loads(run("export", id_, "--request", "--model", "m")[1])
     assert request == {"model": "m", "messages": CHAT["messages"], "tools": CHAT["tools"]}
     assert run("verify")[0] == 0
+
+
+def test_only_what_is_new_since_a_handle_is_exported(run: Run, tmp_path: Path) -> None:
+    def respond(n: int) -> dict[str, Any]:
+        said = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": f"Yes {n}."}]}
+        return {"id": f"resp_{n}", "status": "completed", "model": "gpt-1", "output": [said]}
+
+    with llmcrdt.open(tmp_path / "a.db") as repo:
+        conv = repo.create()
+        first = conv.append("user", "Warm in May?")
+        one = conv.append_response(conv.messages("openai-responses", model="gpt-1"), respond(1))
+        conv.append("user", "And in June?")
+    to = ("export", conv.id, "--format", "openai-responses", "--model", "gpt-1")
+    new = [{"role": "user", "content": "And in June?"}]
+    for handle in ("resp_1", one.id, one.id[:8]):
+        code, out, err = run(*to, "--since", handle)
+        assert (code, json.loads(out)) == (0, new) and f"only what is new since {handle}: 1 input" in err
+    body = json.loads(run(*to, "--since", "resp_1", "--request")[1])
+    assert (body["previous_response_id"], body["input"]) == ("resp_1", new)
+    told = json.loads(run(*to, "--since", "resp_1", "--json")[1])
+    assert (told["since"], told["whole_because"], told["messages"], told["body"]) == (one.id, None, new, body)
+    for handle, word, why in (
+        ("resp_2", "elsewhere", "no answer that is shown has it"),
+        (first.id, "none", "that answer has no handle"),
+    ):
+        code, out, err = run(*to, "--since", handle)
+        assert code == 0 and len(json.loads(out)) == 3 and f"everything, {why}: 3 input" in err
+        told = json.loads(run(*to, "--since", handle, "--json")[1])
+        assert (told["since"], told["whole_because"], told["why_whole"]) == (None, word, why)
+        assert len(told["messages"]) == 3 and "previous_response_id" not in told["body"]
+    with llmcrdt.open(tmp_path / "a.db") as repo:
+        repo.get(conv.id).edit(first.id, "Cold in May?")
+        repo.get(conv.id).append("user", "So?")
+    code, out, err = run(*to, "--since", "resp_1")
+    assert "everything" in err and "Cold in May?" in out
 
 
 def test_files_of_several_apis_are_found_out_and_come_back(run: Run, tmp_path: Path) -> None:

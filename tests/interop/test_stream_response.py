@@ -25,6 +25,7 @@ import test_stream_gemini
 import test_stream_interactions
 import test_stream_ollama
 import test_stream_responses
+from providers import VALIDATORS
 from test_requests import RESPONSES, TOOLS
 
 _SUITES: tuple[Any, ...] = (
@@ -400,4 +401,77 @@ def test_a_stream_cut_anywhere_leaves_a_conversation_that_goes_on(conv: llmcrdt.
         conv.append("user", "Go on")
         request = conv.messages(api, model="m-1")
         assert WRITERS[api].problems(request.body) == []
+    assert conv.verify() == []
+
+
+@pytest.mark.parametrize("api", ["openai-responses", "gemini-interactions"])
+def test_an_answer_that_broke_off_leaves_no_handle(conv: llmcrdt.Conversation, api: str) -> None:
+    """The provider may hold more than came here: a call, say, that nobody would answer."""
+    data = body(api, RESPONSES[api])
+    lines = data.splitlines(keepends=True)
+    request = conv.messages(api, model="m-1")
+    seen = 0
+    for at in range(1, len(lines) + 1):
+        try:
+            entry = conv.stream_response(request, [b"".join(lines[:at])]).result()
+        except FormatError:  # before there was an answer
+            continue
+        assert (f"{api}/handle" in entry.hidden) == (entry.status == "complete"), at
+        seen += entry.status == "stopped"
+    assert seen > 3 and entry.status == "complete"
+
+
+def cut_short(api: str, alone: bool) -> dict[str, Any]:
+    """A response that ran out of tokens in its second call, or in its only one."""
+    first, half = ("c1", "{}"), ("c2", '{"at": "Ro')
+    calls = [half] if alone else [first, half]
+    if api == "anthropic":
+        text = [] if alone else [{"type": "text", "text": "Let me see."}]
+        given = {"c1": {}, "c2": {"at": "Ro"}}
+        content = [*text, *({"type": "tool_use", "id": id_, "name": "look", "input": given[id_]} for id_, _ in calls)]
+        return {
+            "id": "msg_1", "type": "message", "role": "assistant", "model": "m-1", "content": content,
+            "stop_reason": "max_tokens", "stop_sequence": None, "usage": {"input_tokens": 1, "output_tokens": 9},
+        }  # fmt: skip
+    if api == "openai-chat":
+        functions = [{"id": i, "type": "function", "function": {"name": "look", "arguments": a}} for i, a in calls]
+        message = {"role": "assistant", "content": None if alone else "Let me see.", "tool_calls": functions}
+        choice = {"index": 0, "finish_reason": "length", "message": message}
+        return {
+            "id": "x",
+            "object": "chat.completion",
+            "model": "m-1",
+            "choices": [choice],
+            "usage": {"total_tokens": 9},
+        }
+    text = [{"type": "output_text", "text": "Let me see.", "annotations": []}]
+    message = {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed", "content": text}
+    items = [
+        {"type": "function_call", "id": f"fc_{i}", "call_id": i, "name": "look", "arguments": a, "status": "incomplete"}
+        for i, a in calls
+    ]
+    return {
+        "id": "resp_1", "object": "response", "model": "m-1", "status": "incomplete", "error": None,
+        "incomplete_details": {"reason": "max_output_tokens"}, "usage": {"output_tokens": 9},
+        "output": items if alone else [message, *items],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("api", ["anthropic", "openai-chat", "openai-responses"])
+@pytest.mark.parametrize("alone", [False, True], ids=["second", "only"])
+def test_half_of_a_call_is_none_where_the_tokens_ran_out(conv: llmcrdt.Conversation, api: str, alone: bool) -> None:
+    response = cut_short(api, alone)
+    request = conv.messages(api, model="m-1")
+    sent = {**request.body, "thread": {"type": "create"}} if api == "anthropic" else request.body
+    whole = conv.append_response(request, response, sent=sent)
+    streamed = conv.stream_response(request, [body(api, response)], sent=sent).result()
+    for entry in (whole, streamed):
+        assert [call.id for call in entry.tool_calls] == ([] if alone else ["c1"])
+        assert entry.status == "complete" and entry.usage["finish"] in ("length", "max_output_tokens", "max_tokens")
+        assert f"{api}/handle" not in entry.hidden, "the provider may hold the half that is not here"
+        assert entry.text == ("" if alone else "Let me see.")
+    conv.append("user", "Go on.")
+    for other in sorted(VALIDATORS):
+        made = conv.messages(other, model="m-1").body
+        assert VALIDATORS[other](made) == [] and "Ro" not in json.dumps(made)
     assert conv.verify() == []

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
-from llmcrdt.providers import Anthropic, OpenAI, Provider
+from llmcrdt.providers import Anthropic, Gemini, OpenAI, Provider
 
 from .anthropic_stand_in import AnthropicStandIn
+from .gemini_stand_in import GeminiStandIn, InteractionsStandIn
 from .openai_stand_in import ChatStandIn, ResponsesStandIn
 from .stand_in import StandIn
 
-APIS = ("openai-chat", "openai-responses", "anthropic")
+APIS = ("openai-chat", "openai-responses", "anthropic", "gemini", "gemini-interactions")
+SDKS = {"anthropic": "anthropic", "gemini": "google.genai", "gemini-interactions": "google.genai"}
 Ask = Callable[..., Provider]
 
 
 @pytest.fixture
 def stand_ins() -> Iterator[dict[str, StandIn]]:
     """One for each API."""
-    with ChatStandIn() as chat, ResponsesStandIn() as responses, AnthropicStandIn() as anthropic:
-        yield {"openai-chat": chat, "openai-responses": responses, "anthropic": anthropic}
+    made = (ChatStandIn, ResponsesStandIn, AnthropicStandIn, GeminiStandIn, InteractionsStandIn)
+    with ExitStack() as stack:
+        yield {api: stack.enter_context(kind()) for api, kind in zip(APIS, made, strict=True)}
 
 
 @pytest.fixture
@@ -36,8 +40,11 @@ def ask(stand_ins: dict[str, StandIn]) -> Ask:
 
 def provider(stand_in: StandIn, api: str, model: str, **more: Any) -> Provider:
     """A provider that asks a stand-in, through the real SDK; the test is skipped where that is not installed."""
-    pytest.importorskip("anthropic" if api == "anthropic" else "openai")
+    pytest.importorskip(SDKS.get(api, "openai"))
     options = {"api_key": "key-1", "timeout": 30.0, **more}
     if api == "anthropic":
         return Anthropic(model, base_url=stand_in.url, **options)
+    if SDKS.get(api) == "google.genai":
+        asked: Any = "interactions" if api == "gemini-interactions" else "generateContent"
+        return Gemini(model, api=asked, base_url=stand_in.url, **options)
     return OpenAI(model, api="chat" if api == "openai-chat" else "responses", base_url=f"{stand_in.url}/v1", **options)

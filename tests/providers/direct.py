@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from llmcrdt.exceptions import ProviderError, ProviderRefused
-from llmcrdt.providers import Anthropic, Exchange, OpenAI, Provider, Settings
+from llmcrdt.providers import Anthropic, Exchange, Gemini, OpenAI, Provider, Settings
 from llmcrdt.providers.base import Tokens
 
 from .anthropic_stand_in import AnthropicStandIn
+from .gemini_stand_in import GeminiStandIn, InteractionsStandIn
 from .openai_stand_in import ChatStandIn
 from .stand_in import Cut, Fault, GiveUp, Hang, Refusal, StandIn
 
@@ -21,6 +22,10 @@ class Direct(Provider):
     def __init__(self, stand_in: StandIn, model: str, key: str = "key-1", *, keep: bool = False) -> None:
         if isinstance(stand_in, AnthropicStandIn):
             self._real: Provider = Anthropic(model)
+        elif isinstance(stand_in, GeminiStandIn):
+            self._real = Gemini(model)
+        elif isinstance(stand_in, InteractionsStandIn):
+            self._real = Gemini(model, api="interactions", keep=keep)
         else:
             chat = isinstance(stand_in, ChatStandIn)
             self._real = OpenAI(model, api="chat" if chat else "responses", base_url="x", keep=keep and not chat)
@@ -45,10 +50,13 @@ class Direct(Provider):
     async def _pieces(self, body: Any) -> AsyncIterator[bytes]:
         fault, self.fault = self.fault, None
         try:
-            answer = self._stand_in.reply(body, self._key, fault)
+            asked = {**body, "model": self.model, "stream": self.stream}
+            answer = self._stand_in.reply(body, self._key, fault, asked)
         except Refusal as refusal:
-            raise ProviderRefused(refusal.message, status=refusal.status, code=refusal.code or "") from None
-        if not body.get("stream"):
+            told = self._stand_in.error(refusal)
+            code = refusal.code or refusal.kind
+            raise ProviderRefused(refusal.message, status=refusal.status, code=code, body=told) from None
+        if not self.stream:
             if isinstance(fault, Cut | GiveUp | Hang):
                 raise ProviderError("The connection broke off.")
             yield json.dumps(answer).encode()

@@ -1,5 +1,5 @@
-"""One history: a conversation on several devices that is answered by three providers in turn, with edits, merges,
-crashes and wipes between. Decided by its seed.
+"""One history: a conversation on several devices that is answered by APIs of three providers in turn, with edits,
+merges, crashes and wipes between. Decided by its seed.
 
 This must be true of every request: the provider refuses nothing; every visible word is in it; and each hidden field
 either goes out, or is reported, with a reason.
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -29,10 +30,14 @@ from llmcrdt.providers import Provider
 from ..replicas import exchange, stands
 from .anthropic_stand_in import AnthropicStandIn
 from .direct import Direct
+from .gemini_stand_in import GeminiStandIn, InteractionsStandIn
 from .openai_stand_in import ChatStandIn, ResponsesStandIn
 from .stand_in import Cut, GiveUp, Said, StandIn
 
-MODELS = {"openai-chat": "chat-1", "openai-responses": "gpt-1", "anthropic": "claude-1"}
+MODELS = {
+    "openai-chat": "chat-1", "openai-responses": "gpt-1", "anthropic": "claude-1", "gemini": "gemini-3-x",
+    "gemini-interactions": "gemini-3-x",
+}  # fmt: skip
 OPERATIONS = {
     "say": 8, "answer": 14, "result": 8, "edit": 3, "again": 3, "select": 3, "merge": 6, "tools": 2, "instruct": 1,
     "crash": 3, "wipe": 2, "forget": 2, "erase": 1, "summarize": 1, "fail": 3,
@@ -56,6 +61,8 @@ class History:
             "openai-chat": ChatStandIn(salt=salt, listen=False),
             "openai-responses": ResponsesStandIn(salt=salt, listen=False),
             "anthropic": AnthropicStandIn(salt=salt, listen=False),
+            "gemini": GeminiStandIn(salt=salt, listen=False),
+            "gemini-interactions": InteractionsStandIn(salt=salt, listen=False),
         }
         self.make = ask or (lambda api, model: Direct(self.stand_ins[api], model, keep=self.rng.random() < 0.5))
         for stand_in in self.stand_ins.values():
@@ -83,7 +90,7 @@ class History:
         rng = self.rng
         calls = []
         if body.get("tools") and rng.random() < 0.4:
-            names = [tool.get("name") or tool["function"]["name"] for tool in body["tools"]]
+            names = names_of(body["tools"])
             calls = [(rng.choice(names), json.dumps({"at": rng.randint(0, 9)})) for _ in range(rng.randint(1, 2))]
         text = "" if calls and rng.random() < 0.5 else self.word("a")
         return Said(text, self.word("t") if rng.random() < 0.6 else "", calls)
@@ -134,12 +141,12 @@ class History:
             return
         self.check_refused(stand_in)
         assert len(stand_in.accepted) == before + 1
-        self.done["delta"] += "previous_response_id" in stand_in.accepted[-1]
+        self.done["delta"] += bool(stand_in.accepted[-1].keys() & {"previous_response_id", "previous_interaction_id"})
         self.check_request(entries, plan, stand_in.read[-1])
 
     def check_refused(self, stand_in: StandIn) -> None:
         """Nothing is refused but what goes on from state that a provider has forgotten."""
-        forgotten = [why for why in stand_in.refused if why.startswith("Previous response with id")]
+        forgotten = [why for why in stand_in.refused if re.match(r"Previous response with id|Interaction \w+ not", why)]
         assert forgotten == stand_in.refused, stand_in.refused
         self.done["forgotten"] += len(forgotten)
         stand_in.refused.clear()
@@ -235,10 +242,10 @@ class History:
         exchange(*(each.conv for each in self.devices))
 
     def do_forget(self, device: MemoryDevice) -> None:
-        """A provider forgets all that it kept."""
-        stand_in = self.stand_ins["openai-responses"]
-        assert isinstance(stand_in, ResponsesStandIn)
-        stand_in.forget()
+        """The providers forget all that they kept."""
+        for stand_in in self.stand_ins.values():
+            if isinstance(stand_in, ResponsesStandIn | InteractionsStandIn):
+                stand_in.forget()
 
     def do_erase(self, device: MemoryDevice) -> None:
         entry = self.visible(device, "user")
@@ -253,6 +260,12 @@ class History:
     def visible(self, device: MemoryDevice, role: str | None = None) -> Entry | None:
         found = [e for e in device.conv.transcript() if e.sealed and e.status != "erased" and role in (None, e.role)]
         return self.rng.choice(found) if found else None
+
+
+def names_of(tools: Any) -> list[str]:
+    """The names of the tools that a request offers."""
+    declared = [one for tool in tools for one in tool.get("functionDeclarations", [tool])]
+    return [one.get("name") or one["function"]["name"] for one in declared]
 
 
 def opaques(value: Any) -> Iterator[str]:

@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import json
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -137,6 +137,14 @@ class StandIn:
         """The error in the middle of a stream."""
         return None, self.error(Refusal(500, message, kind="server_error"))
 
+    def asked(self, path: str, body: JSON) -> JSON | None:
+        """A request with what its address says; None for an address that is not here."""
+        return body if path == self.path else None
+
+    def key(self, headers: Mapping[str, str]) -> str:
+        """The API key that a request comes with."""
+        return headers.get("x-api-key") or (headers.get("authorization") or "").removeprefix("Bearer ")
+
     done: ClassVar[str | None] = None
     """The last data of a stream, which is no JSON."""
 
@@ -182,17 +190,18 @@ class StandIn:
 
         return Handler
 
-    def reply(self, body: JSON, key: str, fault: Fault | None) -> JSON:
-        """The answer to a request, whoever brought it. Raises Refusal."""
+    def reply(self, body: JSON, key: str, fault: Fault | None, asked: JSON = None) -> JSON:
+        """The answer to a request, whoever brought it; ``asked``: with what its address says. Raises Refusal."""
+        asked = asked or body
         try:
             if isinstance(fault, Refusal):
                 raise fault
             if key not in self.keys:
                 raise Refusal(401, "invalid x-api-key", kind="authentication_error")
-            self.check(body, key)
-            whole = self.whole(body)
-            said = self.says.pop(0) if self.says else self.brain(body)
-            answer = self.answer(body, key, said)
+            self.check(asked, key)
+            whole = self.whole(asked)
+            said = self.says.pop(0) if self.says else self.brain(asked)
+            answer = self.answer(asked, key, said)
         except Refusal as refusal:
             self.refused.append(refusal.message)
             raise
@@ -217,15 +226,15 @@ class StandIn:
 
     def _serve(self, handler: BaseHTTPRequestHandler, body: JSON) -> None:
         fault = self.faults.pop(0) if self.faults else None
-        key = handler.headers.get("x-api-key") or (handler.headers.get("authorization") or "").removeprefix("Bearer ")
+        asked = self.asked(handler.path.split("?")[0], body)
         try:
-            if handler.path.split("?")[0] != self.path:
+            if asked is None:
                 raise Refusal(404, f"Invalid URL (POST {handler.path})")
-            answer = self.reply(body, key, fault)
+            answer = self.reply(body, self.key(handler.headers), fault, asked)
         except Refusal as refusal:
             self._send(handler, refusal.status, self.error(refusal), refusal.headers)
             return
-        if body.get("stream"):
+        if asked.get("stream"):
             self._stream(handler, answer, fault)
         elif isinstance(fault, Hang):
             self._hang(handler)

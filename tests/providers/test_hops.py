@@ -1,5 +1,5 @@
-"""Conversations that hop between three providers (``hops.py``): no signature refused, no context lost, every drop
-reported."""
+"""Conversations that hop between APIs of three providers (``hops.py``): no signature refused, no context lost, every
+drop reported."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from llmcrdt.providers import Anthropic, OpenAI, Provider
+from llmcrdt.providers import Anthropic, Gemini, Ollama, OpenAI, Provider
 
 from .anthropic_stand_in import AnthropicStandIn
 from .openai_stand_in import ResponsesStandIn
@@ -29,14 +29,21 @@ def test_its_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         space: dict[str, object] = {}
         for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL):
             exec(compile(block, "providers.md", "exec"), space)
-        assert gpt.refused == claude.refused == [] and len(claude.accepted) == 3
+        assert gpt.refused == claude.refused == [] and len(claude.accepted) == 4
 
 
-@pytest.mark.parametrize("provider", [Anthropic("m"), OpenAI("m"), OpenAI("m", api="chat")], ids=repr)
+@pytest.mark.parametrize(
+    "provider",
+    [Anthropic("m"), OpenAI("m"), OpenAI("m", api="chat"), Gemini("m"), Gemini("m", api="interactions"), Ollama("m")],
+    ids=repr,
+)
 def test_its_table_names_the_settings_of_each_api(provider: Provider) -> None:
     rows = {
         "anthropic": "Messages",
         "openai-responses": "Responses",
+        "gemini": "generateContent",
+        "ollama": "Ollama's own chat",
+        "gemini-interactions": "Interactions",
         "openai-chat": "chat completions, which many other servers speak (`base_url=`)",
     }
     (row,) = [line for line in PAGE.splitlines() if line.split(" | ")[1:2] == [rows[provider.api]]]

@@ -27,6 +27,9 @@ _KEPT_FOR = 300.0
 _HANDLES = ("thread", "diagnostics")
 _SIGNS = (*ASSISTANTS, "tool_result", "image", "document", "search_result")
 
+_CUT_SHORT = ("max_tokens", "model_context_window_exceeded")
+"""The reasons to stop where an answer may be half of one."""
+
 
 class Anthropic(Format):
     """The Messages API."""
@@ -125,6 +128,9 @@ class Anthropic(Format):
     def answer(self, response: Mapping[str, JSON]) -> Answer:
         told = ("model", "usage", "stop_reason")
         message = {key: value for key, value in response.items() if key not in told}
+        blocks = message.get("content")
+        if response.get("stop_reason") in _CUT_SHORT and isinstance(blocks, list) and blocks:
+            message["content"] = blocks[:-1] if type_of(blocks[-1]) == "tool_use" else blocks  # it may be half of one
         return Answer([("", message)], *(response.get(key) for key in told))
 
     def stream(self) -> AnthropicStream:
@@ -133,9 +139,10 @@ class Anthropic(Format):
     # -- state that the server keeps
 
     def kept(self, sent: Mapping[str, JSON], response: Mapping[str, JSON]) -> Kept | None:
-        """In a thread, if the request asked for one. After a refusal a thread can't go on."""
+        """In a thread, if the request asked for one. After a refusal a thread can't go on; in an answer that was cut
+        short there may be half a call, which nobody can answer."""
         id_ = response.get("id")
-        if not isinstance(sent.get("thread"), dict) or response.get("stop_reason") == "refusal":
+        if not isinstance(sent.get("thread"), dict) or response.get("stop_reason") in ("refusal", *_CUT_SHORT):
             return None
         return Kept(id_, _KEPT_FOR) if isinstance(id_, str) and id_ else None
 

@@ -14,6 +14,7 @@ from ..hiding import ANY, Place, restore
 from ..json_input import bad, list_at, object_at, text_at
 from ..native import mapping
 from ..streams.chat import ChatStream
+from ..streams.growing import object_in
 from ..tool_names import NAMES_REPAIRED
 from .parts import EXTRA, MEMBER, is_config, role_as_type, role_of
 from .reading import ChatReader, read_tools
@@ -29,6 +30,9 @@ from .writing import (
     whole_of,
     write_message,
 )
+
+_CUT_SHORT = ("length", "content_filter")
+"""The reasons to end where an answer may be half of one."""
 
 
 class ChatFormat(Format):
@@ -88,6 +92,8 @@ class ChatFormat(Format):
         choice = only(response.get("choices"), "choices")
         message = object_at(choice.get("message"), "choices[0].message")
         finish = choice.get("finish_reason")
+        if finish in _CUT_SHORT:
+            message = _without_half_call(message)
         return Answer([("choices[0].message", message)], response.get("model"), response.get("usage"), finish)
 
     def stream(self) -> ChatStream:
@@ -135,6 +141,21 @@ class ChatFormat(Format):
     def finish(self, entry: Entry, message: dict[str, JSON]) -> dict[str, JSON]:
         """The message as this format has it."""
         return message
+
+
+def _without_half_call(message: Mapping[str, JSON]) -> dict[str, JSON]:
+    """The message of an answer that was cut short, without a last call that may go on."""
+    made = dict(message)
+    if object_in(str(mapping(made.get("function_call")).get("arguments", "{}"))) is None:
+        del made["function_call"]
+    calls = made.get("tool_calls")
+    if isinstance(calls, list) and calls:
+        arguments = mapping(mapping(calls[-1]).get("function")).get("arguments")  # nobody knows where other input ends
+        kept = calls if object_in(str(arguments)) is not None else calls[:-1]
+        made |= {"tool_calls": kept}
+        if not kept:
+            del made["tool_calls"]
+    return made
 
 
 def _is_details(value: JSON) -> bool:

@@ -16,10 +16,11 @@ from ..handles import Kept, handle_name
 from ..hiding import type_of
 from ..json_input import list_at, object_at, text_at
 from ..native import mapping
+from ..streams.growing import object_in
 from ..streams.responses import ResponsesStream
 from ..tool_names import NAMES_REPAIRED, ToolNames, renamed_at
 from ..turns import CONTINUE, NO_PARAMETERS, Function, functions, outline_of_input, settings_of
-from .parts import INPUT, NAMES, PIECES, PLACES, is_output, is_result
+from .parts import INPUT, NAMES, PIECES, PLACES, RUN_BY_APP, WORDS, is_output, is_result
 from .reading import ItemReader
 from .writing import ItemWriter, calls_of
 
@@ -101,6 +102,8 @@ class OpenAIResponses(Format):
     def answer(self, response: Mapping[str, JSON]) -> Answer:
         output = list_at(response.get("output"), "output")
         items = [(f"output[{i}]", object_at(item, f"output[{i}]")) for i, item in enumerate(output)]
+        if items and _is_cut_short(response) and _is_half_call(items[-1][1]):
+            items = items[:-1] or [("output", _NOTHING)]
         finish = mapping(response.get("incomplete_details")).get("reason") or response.get("status")
         return Answer(items, response.get("model"), response.get("usage"), finish)
 
@@ -110,8 +113,11 @@ class OpenAIResponses(Format):
     # -- state that the server keeps
 
     def kept(self, sent: Mapping[str, JSON], response: Mapping[str, JSON]) -> Kept | None:
-        """Not where the request asks for none, nor with a conversation, which anybody may append to."""
+        """Not where the request asks for none, nor with a conversation, which anybody may append to. In an answer that
+        was cut short there may be half a call, which nobody can answer."""
         id_ = response.get("id")
+        if _is_cut_short(response):
+            return None
         if sent.get("store") is False or sent.get("conversation") is not None or response.get("store") is False:
             return None
         return Kept(id_, _KEPT_FOR) if isinstance(id_, str) and id_ else None
@@ -147,6 +153,20 @@ class OpenAIResponses(Format):
         if writer.is_text and len(log) == 1 and isinstance(log[0]["content"], str):
             body["input"] = log[0]["content"] or CONTINUE
         return Written(log, body, names.true)
+
+
+_NOTHING: dict[str, JSON] = {"type": "message", "role": "assistant", "status": "incomplete", "content": []}
+
+
+def _is_cut_short(response: Mapping[str, JSON]) -> bool:
+    return response.get("status") == "incomplete"
+
+
+def _is_half_call(item: Mapping[str, JSON]) -> bool:
+    """Whether the last item of an answer that was cut short is a call that may go on."""
+    if type_of(item) == "function_call":
+        return object_in(str(item.get("arguments"))) is None
+    return type_of(item) in (*WORDS, *RUN_BY_APP) and item.get("status") != "completed"
 
 
 def _instructions(value: JSON, path: str) -> str:
