@@ -163,12 +163,16 @@ class Writes:
                 good = data if result.good == job.records else data[: result.good]
                 if peer not in self._subscriptions.peers or self.push(peer, message, good) < result.good:
                     self.drop_replica(document)
+                elif result.mark and not job.stale:
+                    self._subscriptions.marked(document, result.mark)
                 if result.refused:
                     record = Record(session, n + result.good, data[result.good])
                     self._reject(peer, document, record, result.refused)
             case DiffRequest(document) | MergeRequest(document):
                 if not self._finish_merge(peer, result, message):
                     self.drop_replica(document)
+                elif result.mark:
+                    self._subscriptions.marked(document, result.mark)
         return job.event
 
     def _finish_merge(self, peer: Peer, result: ValidateResult, message: DiffRequest | MergeRequest) -> bool:
@@ -189,10 +193,11 @@ class Writes:
             code, text = full[:2] if full else (ErrorCode.READ_ONLY, result.refused)
             self._delivery.refuse(peer, code, text, document)
         else:
-            state.session = state.session or self._subscriptions.random(16)
-            push = Push(document, state.session, state.n + 1, result.data)
+            subscription = state.subscriptions[document]
+            subscription.session = subscription.session or self._subscriptions.random(16)
+            push = Push(document, subscription.session, subscription.n + 1, result.data)
             count = self.push(peer, push, result.data) if result.data else 0
-            state.n += count
+            subscription.n += count
             if result.refused:
                 self._reject(peer, document, Record(bytes(16), 0, message.updates[result.good]), result.refused)
             return count == len(result.data)
@@ -204,6 +209,10 @@ class Writes:
             return self._subscriptions.rooms[document]
         if self._deletions.is_deleted(document):
             self._delivery.refuse(peer, ErrorCode.GONE, DELETED, document)
+            return None
+        if len(self._subscriptions.peers[peer].subscriptions) >= self._limits.documents:
+            text = f"At most {self._limits.documents} documents on one connection."
+            self._delivery.refuse(peer, ErrorCode.TOO_MANY_DOCUMENTS, text, document)
             return None
         room = self._subscriptions.load(document, kind)
         if room.kind != kind:
@@ -268,6 +277,7 @@ class Writes:
 
     def drop_replica(self, document: bytes) -> None:
         """The validator may have applied what is not in the log, or lacks what is."""
+        self._subscriptions.marked(document, b"")
         if self._validation.available:
             self._delivery.outputs.append(self._validation.drop(document))
 
