@@ -17,7 +17,7 @@ class Client {
   connect ({ url, retry = 200 }) {
     this.url = url
     this.adapter = new WebSocketClientAdapter(url, retry)
-    this.repo = new Repo({ network: [this.adapter], ...(this.repo ? {} : {}) })
+    this.repo = new Repo({ network: [this.adapter] })
   }
 
   offline () { this.repo.networkSubsystem.removeNetworkAdapter(this.adapter) }
@@ -50,7 +50,7 @@ class Client {
     for (let n = 0; n < times; n++) this.handles.get(document).change((doc) => { doc[`k${n}`] = n })
   }
 
-  splice ({ document, key, at, text }) { this.handles.get(document).change((doc) => { Automerge.splice(doc, [key], at, 0, text) }) }
+  splice ({ document, key, place, text }) { this.handles.get(document).change((doc) => { Automerge.splice(doc, [key], place, 0, text) }) }
   read ({ document }) {
     const doc = this.handles.get(document).doc()
     return doc.entries ? conversation.read(doc).map((entry) => entry.text) : []
@@ -72,14 +72,19 @@ class Client {
   }
 }
 
+// The adapter throws where nobody can catch it when a relay is killed or refuses the upgrade.
+process.on('uncaughtException', (error) => console.error(error))
+console.log = console.error // automerge-repo has something to say, too
+const tell = (value) => process.stdout.write(JSON.stringify(value) + '\n')
+
 const clients = {}
 for await (const line of createInterface({ input: process.stdin })) {
   const { at = 'one', do: word, ...rest } = JSON.parse(line)
   try {
     clients[at] ??= new Client()
-    console.log(JSON.stringify({ ok: (await clients[at][word](rest)) ?? null }))
+    tell({ ok: (await clients[at][word](rest)) ?? null })
   } catch (error) {
-    console.log(JSON.stringify({ error: String(error.stack ?? error) }))
+    tell({ error: String(error.stack ?? error) })
   }
 }
 process.exit(0)
