@@ -20,6 +20,7 @@ from .presence import Presence
 from .subscriptions import Room, Subscription, Subscriptions
 from .turns import Source
 from .validation import (
+    CHECKED_KINDS,
     DiffRequest,
     DiffResponse,
     Flushed,
@@ -89,14 +90,26 @@ class Writes:
                 kind = self._subscriptions.rooms[event.message.document].kind
                 self._delivery.outputs.append(self._validation.check(event, kind, records, self._source(event.peer)))
             case DiffRequest(document, kind) | MergeRequest(document, kind):
-                if self._deletions.is_deleted(document):
-                    self._delivery.refuse(event.peer, ErrorCode.GONE, DELETED, document)
+                if self._is_refused(event.peer, document, kind):
                     return False
                 for part in self._with_rights(event):
                     request = self._validation.check(part, kind, source=self._source(event.peer))
                     self._delivery.outputs.append(request)
             case _:
                 return False
+        return True
+
+    def _is_refused(self, peer: Peer, document: bytes, kind: str) -> bool:
+        """Whether a document can't be read or written as one of this kind. No worker is to load it as another."""
+        found = self._subscriptions.load(document, kind).kind
+        if self._deletions.is_deleted(document):
+            self._delivery.refuse(peer, ErrorCode.GONE, DELETED, document)
+        elif found != kind:
+            self._delivery.refuse(peer, ErrorCode.WRONG_KIND, f"This document is of kind {found}.", document)
+        elif kind not in CHECKED_KINDS:
+            self._delivery.refuse(peer, ErrorCode.READ_ONLY, UNCHECKED, document)
+        else:
+            return False
         return True
 
     def _source(self, peer: Peer) -> Source:
@@ -180,7 +193,8 @@ class Writes:
         document, state = message.document, self._subscriptions.peers.get(peer)
         room = self._follow(peer, document, message.kind) if state is not None else None
         if room is None or state is None:
-            return not result.data or isinstance(message, DiffRequest)
+            # One that is refused may have been loaded as what it is not.
+            return not result.data or (isinstance(message, DiffRequest) and state is None)
         if isinstance(message, DiffRequest):
             if result.refused:
                 self._drop(peer, Error(ErrorCode.MALFORMED, result.refused))
@@ -207,18 +221,13 @@ class Writes:
         """The room of a peer that knows no records: it gets what comes from now on. None where it was refused."""
         if document in self._subscriptions.peers[peer].subscriptions:
             return self._subscriptions.rooms[document]
-        if self._deletions.is_deleted(document):
-            self._delivery.refuse(peer, ErrorCode.GONE, DELETED, document)
+        if self._is_refused(peer, document, kind):
             return None
         if len(self._subscriptions.peers[peer].subscriptions) >= self._limits.documents:
             text = f"At most {self._limits.documents} documents on one connection."
             self._delivery.refuse(peer, ErrorCode.TOO_MANY_DOCUMENTS, text, document)
             return None
         room = self._subscriptions.load(document, kind)
-        if room.kind != kind:
-            text = f"This document is of kind {room.kind}."
-            self._delivery.refuse(peer, ErrorCode.WRONG_KIND, text, document)
-            return None
         self._subscriptions.add(peer, document, room, Subscription(room.head.position, updates_only=True))
         self._presence.watch(peer, document)
         self._validation.follow(document)

@@ -161,7 +161,7 @@ def test_presence_goes_both_ways(node: NodeProcess, tmp_path: Path, open_repo: O
         one("present", document=conv.id, state={"name": "Bob"})
         two("present", document=conv.id, state={"name": "Eve"})
         for page, others in ((one, {"Ann", "Eve"}), (two, {"Ann", "Bob"})):
-            eventually(lambda page=page: {state["name"] for state in page("others").values()} == others)
+            eventually(lambda page=page, others=others: others == {state["name"] for state in page("others").values()})
         eventually(lambda: {present.state["name"] for present in conv.presence()} == {"Bob", "Eve"})
         for n in range(5):
             one("broadcast", document=conv.id, message={"n": n})

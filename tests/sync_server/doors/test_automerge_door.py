@@ -16,18 +16,20 @@ from llmcrdt.crdt.automerge.backend import AutomergeBackend
 from llmcrdt.crdt.automerge.chunks import read_chunks, write_chunk
 from llmcrdt.exceptions import MalformedFrame, MalformedUpdate
 from llmcrdt.ids import document_bytes, document_id, new_document_id
-from llmcrdt.sync.messages import MAX_STATE, Announcement, Error, ErrorCode, Open, Opened, Presence, Push, Record
+from llmcrdt.sync.messages import MAX_STATE, Ack, Announcement, Error, ErrorCode, Open, Opened, Presence, Push, Record
 from llmcrdt.varint import write_uint
 from sync_server.auth.tokens import Tokens
+from sync_server.core import writes
 from sync_server.core.limits import Limits
 from sync_server.core.validation import DiffRequest, MergeRequest, Updates
-from sync_server.doors import automerge, cbor, ephemeral
+from sync_server.doors import automerge, cbor, ephemeral, yjs
 from sync_server.doors.base import Door, DoorContext, Refused, Upgrade
 from sync_server.testing.door_suite import DoorSuite
 from sync_server.thread import RelayThread
 
 from ..automerge_peers import Bare, frame, needs_door, sync
 from ..core.test_validation import ask, native
+from ..yjs_peers import Bare as YjsBare
 
 pytestmark = needs_door
 BACKEND = AutomergeBackend()
@@ -337,19 +339,41 @@ def test_ten_thousand_heads_are_asked_for_and_answered(relay: RelayThread) -> No
 
 
 def test_a_document_of_another_kind_is_refused_and_the_connection_goes_on(relay: RelayThread) -> None:
-    yjs, ours = document_id(b"y" * 16), new_document_id()
+    other, ours = document_id(b"y" * 16), new_document_id()
     with native(relay.url) as device, Bare(relay.url) as client:
         assert isinstance(ask(device, Open(b"y" * 16, "yjs")), Opened)
         ask(device, Push(b"y" * 16, S, 1, (bytes.fromhex("01020700040101740161440700016200"),)))
         client.join()
         for chunks in ([], changes(*written(1))):
-            client.sync(yjs, chunks, [b"x" * 32])
+            client.sync(other, chunks, [b"x" * 32])
             assert client.hear_error() == ErrorCode.WRONG_KIND
             assert client.hear()["type"] == "doc-unavailable"
         client.sync(ours, changes(*written(1)))
         assert client.hear_sync().heads
         found = ask(device, Open(document_bytes(ours), "yjs"))
         assert isinstance(found, Error) and found.code == ErrorCode.WRONG_KIND
+
+
+def test_who_asks_for_a_document_as_what_it_is_not_disturbs_nobody(relay: RelayThread) -> None:
+    """Also where no worker holds it, and where nothing is there yet."""
+    update = bytes.fromhex("01020700040101740161440700016200")
+    for n in range(3):
+        document = bytes([100 + n]) * 16
+        with native(relay.url) as device, Bare(relay.url) as client, YjsBare(relay.url, document_id(document)) as page:
+            client.join()
+            if n:
+                assert isinstance(ask(device, Open(document, "yjs")), Opened)
+                ask(device, Push(document, S, 1, (update,)))
+            client.sync(document_id(document), changes(*written(1)) if n == 1 else [])
+            assert client.hear()["type"] == ("error" if n else "doc-unavailable")
+            if not n:
+                page.send(yjs.StepOne(b"\0"))
+                assert page.close_code() == 4409
+                client.sync(document_id(document), changes(*written(1)))
+                assert client.hear_sync().heads
+            else:
+                assert page.sync() == update
+                assert isinstance(ask(device, Push(document, S, 2, (update,))), Ack)
 
 
 def test_a_reader_reads_and_writes_nothing(tmp_path: Path) -> None:
@@ -410,6 +434,14 @@ def test_changes_are_refused_where_the_log_is_full_and_others_go_on(tmp_path: Pa
         client.sync(other, changes(*written(1)))
         while client.hear().get("documentId") != other:
             pass
+
+
+def test_a_relay_that_can_not_read_such_documents_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writes, "CHECKED_KINDS", frozenset({"yjs"}))
+    with RelayThread(tmp_path) as relay, Bare(relay.url) as client:
+        client.join().sync(new_document_id())
+        assert client.hear_error() == ErrorCode.READ_ONLY
+        assert client.hear()["type"] == "doc-unavailable"
 
 
 def test_a_change_of_a_stranger_is_no_change(relay: RelayThread) -> None:
