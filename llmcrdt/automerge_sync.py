@@ -54,14 +54,14 @@ class Have(NamedTuple):
 
 
 class SyncMessage(NamedTuple):
-    """``chunks``: where each begins and ends in ``data``; ``end``: where what comes before their number ends."""
+    """``chunks``: how many there are; ``end``: where what comes before their number ends."""
 
     data: bytes
     heads: Sequence[bytes]
     need: Sequence[bytes]
     have: Sequence[Have]
     end: int
-    chunks: Sequence[tuple[int, int]]
+    chunks: int
 
     @property
     def question(self) -> bytes:
@@ -71,8 +71,13 @@ class SyncMessage(NamedTuple):
     @property
     def changes(self) -> bytes:
         """The chunks, one after another."""
-        data = self.data
-        return b"".join([data[start:end] for start, end in self.chunks])
+        data, joined = memoryview(self.data), bytearray()
+        _, at = read_uint(self.data, self.end, 8)
+        for _ in range(self.chunks):
+            size, at = read_uint(self.data, at, 8)
+            joined += data[at : at + size]
+            at += size
+        return bytes(joined)
 
     @property
     def starts_over(self) -> bool:
@@ -159,16 +164,14 @@ def _read(data: bytes) -> SyncMessage:
     count, at = read_uint(data, at, 8)
     if count > MOST_CHUNKS or count * _LEAST_CHUNK > len(data) - at:
         raise MalformedFrame("A sync message has more changes than may be, or than there are bytes for.")
-    chunks = list[tuple[int, int]]()
     for _ in range(count):
         size, at = read_uint(data, at, 8)
-        chunks.append((at, at + size))
         at += size
         if at > len(data):
             raise MalformedFrame("A sync message ends inside a change.")
     if len(data) - at > _MOST_AFTER:
         raise MalformedFrame(f"{len(data) - at} bytes are left over after a sync message.")
-    return SyncMessage(data, heads, need, have, end, chunks)
+    return SyncMessage(data, heads, need, have, end, count)
 
 
 def _read_hashes(data: bytes, at: int) -> tuple[list[bytes], int]:
