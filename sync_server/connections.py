@@ -6,12 +6,11 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Concatenate, ParamSpec, TypeAlias
 
-from llmcrdt.sync.messages import Error, Message
+from llmcrdt.sync.messages import Error
 
 from .admin.metrics import Metrics
-from .core.events import Event, Sent
+from .core.events import Event, PeerMessage, Sent
 from .core.limits import Limits
-from .core.validation import DiffResponse
 from .doors.base import Door, Refused
 from .net.connection import Connection
 from .net.outgoing import Outgoing
@@ -24,7 +23,7 @@ Encoded: TypeAlias = Outgoing | Error
 """A message as frames; or an error, where a protocol has no word for the message and the connection ends."""
 
 
-def encode(door: Door, message: Message | DiffResponse) -> Encoded:
+def encode(door: Door, message: PeerMessage) -> Encoded:
     """A message in the protocol of a door. From any thread."""
     try:
         return Outgoing(*door.encode(message))
@@ -83,9 +82,7 @@ class Connections:
         self._metrics.count("frames_sent_total", len(connections) * len(out.payloads))
         self._metrics.count("bytes_sent_total", len(connections) * out.size)
 
-    def send_encoded(
-        self, connections: Sequence[Connection], message: Message | DiffResponse, out: Encoded, weight: int
-    ) -> None:
+    def send_encoded(self, connections: Sequence[Connection], message: PeerMessage, out: Encoded, weight: int) -> None:
         """Send a message to clients of one protocol."""
         if isinstance(out, Error):
             return self.each(connections, self.end, out)

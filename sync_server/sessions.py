@@ -216,6 +216,9 @@ class Sessions:
             connection.start_work(size)
             put = self._answers.ask if isinstance(message, DiffRequest) else self._put
             put(Received(connection.peer, message, size))
+            if isinstance(message, MergeRequest) and message.question:
+                question = DiffRequest(message.document, message.kind, message.question)
+                self._handle(connection, question, len(message.question))
 
 
 def _nothing() -> None:

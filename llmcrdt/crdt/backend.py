@@ -266,6 +266,18 @@ class Backend(Protocol):
         if the bytes kill the process, its owner can tell which document did it."""
         ...
 
+    # of one document
+
+    def reply(self, replica: Replica, question: bytes) -> bytes:
+        """The answer to somebody who speaks the CRDT's own sync protocol: for a state vector of Yjs the update that he
+        lacks, for a sync message of Automerge another one. Raises MalformedUpdate for bytes that are no question."""
+        ...
+
+    def mark(self, replica: Replica) -> bytes:
+        """A few bytes about the present state, for those who are sent updates in the CRDT's own sync protocol: for
+        Automerge the part of a sync message before its changes. Empty where they need none, or it would be long."""
+        ...
+
     # of no document
 
     def derive(self, groups: Iterable[Sequence[NewNode]], fields: Iterable[NewField] = ()) -> bytes:

@@ -292,6 +292,12 @@ class MemoryBackend:
     def _make(self, roots: Iterable[str] = (), applying: AbstractContextManager[None] | None = None) -> MemoryReplica:
         return MemoryReplica(roots, nullcontext() if applying is None else applying, self._random)
 
+    def reply(self, replica: Replica, question: bytes) -> bytes:
+        return replica.diff(question)
+
+    def mark(self, replica: Replica) -> bytes:
+        return b""
+
     def derive(self, groups: Iterable[Sequence[NewNode]], fields: Iterable[NewField] = ()) -> bytes:
         made = [operation for nodes in groups for operation in _made(nodes)]
         for node, name, value in fields:

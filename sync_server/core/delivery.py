@@ -15,7 +15,7 @@ from .events import CONTROL_WEIGHT, CatchUpRequest, CatchUpResult, Output, Send
 from .limits import Limits
 from .presence import Update
 from .subscriptions import PeerState, Room, Subscription, Subscriptions
-from .validation import Peer
+from .validation import Peer, Updates
 
 Waiter = tuple[Peer, Subscription]
 
@@ -125,7 +125,7 @@ class Delivery:
         parts: dict[tuple[bytes, int], Part] = {}
         pieces: dict[tuple[bytes, int], Sequence[Stored]] = {}
         weights: dict[tuple[bytes, int], int] = {}
-        together: dict[tuple[bytes, int], list[Peer]] = {}
+        together: dict[tuple[bytes, int, bytes], list[Peer]] = {}
         for peer, document in tuple(subscriptions.lagging):
             state = subscriptions.peers.get(peer)
             if state is None or state.outstanding >= limit:
@@ -142,17 +142,19 @@ class Delivery:
             if not piece:
                 continue
             subscription.sent = piece[-1].position
+            marked = subscription.updates_only and room.mark[0] == subscription.sent
+            mark = room.mark[1] if marked else b""
             if subscription.own:
-                self._send_mixed(peer, document, subscription, piece)
+                self._send_mixed(peer, document, subscription, piece, mark)
             else:
                 if start not in weights:
                     weights[start] = _weight(piece)
                 state.outstanding += weights[start]
-                together.setdefault(start, []).append(peer)
+                together.setdefault((*start, mark), []).append(peer)
             if subscription.sent < room.head.position:
                 subscriptions.lagging[peer, document] = None
-        for start, peers in together.items():
-            self._send_records(peers, start[0], pieces[start], weights[start])
+        for (document, sent, mark), peers in together.items():
+            self._send_records(peers, document, pieces[document, sent], weights[document, sent], mark)
 
     def _piece(self, document: bytes, after: int, recent: list[Stored] | None) -> Sequence[Stored]:
         """The log after a position, one message long; from memory where it was appended just now."""
@@ -169,10 +171,21 @@ class Delivery:
             end += 1
         return recent[start:end]
 
-    def _send_mixed(self, peer: Peer, document: bytes, subscription: Subscription, piece: Sequence[Stored]) -> None:
-        """A piece that holds records of the peer itself: it gets acks for those, the rest as records, in order."""
+    def _send_mixed(
+        self, peer: Peer, document: bytes, subscription: Subscription, piece: Sequence[Stored], mark: bytes
+    ) -> None:
+        """A piece that holds records of the peer itself: it gets acks for those, the rest as records, in order. With a
+        mark, which says as much as acks, the rest comes as one."""
         state, first, at = self._subscriptions.peers[peer], piece[0].position, 0
-        for run in subscription.own.take(first, piece[-1].position + 1):
+        own = subscription.own.take(first, piece[-1].position + 1)
+        if mark:
+            state.unacked -= sum(run.length for run in own)
+            mine = {run.position + n for run in own for n in range(run.length)}
+            rest = [stored for stored in piece if stored.position not in mine]
+            weight = _weight(rest)
+            state.outstanding += weight
+            return self._send_records([peer], document, rest, weight, mark)
+        for run in own:
             self._send_others(peer, document, piece[at : run.position - first])
             state.unacked -= run.length
             self.send(peer, Ack(document, run.session, run.n, run.length, run.position))
@@ -185,8 +198,11 @@ class Delivery:
             self._subscriptions.peers[peer].outstanding += weight
             self._send_records([peer], document, piece, weight)
 
-    def _send_records(self, peers: Sequence[Peer], document: bytes, piece: Sequence[Stored], weight: int) -> None:
-        message = Records(document, piece[0].position, tuple([s.record for s in piece]))
+    def _send_records(
+        self, peers: Sequence[Peer], document: bytes, piece: Sequence[Stored], weight: int, mark: bytes = b""
+    ) -> None:
+        records = tuple([s.record for s in piece])
+        message = Updates(document, records, mark) if mark else Records(document, piece[0].position, records)
         self.outputs.append(Send(peers, message, weight))
 
     # ---------------------------------------------------------------- snapshots

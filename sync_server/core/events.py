@@ -34,6 +34,7 @@ from .validation import (
     Peer,
     Received,
     ReplicaDropped,
+    Updates,
     ValidateRequest,
     ValidateResult,
 )
@@ -114,11 +115,15 @@ Event: TypeAlias = (
 )
 
 
+PeerMessage: TypeAlias = Message | DiffResponse | Updates
+"""The messages that a peer is sent, in the words of its door."""
+
+
 class Send(NamedTuple):
     """One message for one or many peers. ``weight`` is about its size in bytes."""
 
     peers: Sequence[Peer]
-    message: Message | DiffResponse
+    message: PeerMessage
     weight: int
 
 

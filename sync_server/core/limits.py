@@ -110,7 +110,7 @@ class Limits:
     version: int = 512 << 10
     """A state vector of a Yjs client: one entry of some seven bytes for everybody who ever wrote."""
     yjs_frame: int = 64 << 20
-    """One frame of a Yjs client: its whole document comes in one."""
+    """One frame of a client at the Yjs or the Automerge door: its whole document comes in one."""
     cached: int = 10_000
     """Documents of which the log's end is held in memory, and as many sessions and subjects; those used last stay."""
     sweep: int = 512

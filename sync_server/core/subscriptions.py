@@ -37,7 +37,7 @@ class Subscription:
     is still to get stands for. ``part``: the session of the snapshot that it gets just now, and the
     index of the next part. ``catch_up_to``: the end of the log when it was opened; up to there a catch-up snapshot may
     take the place of records. ``updates_only``: the peer knows no records and no snapshots, only updates that are
-    merged.
+    merged; ``session``, ``n``: the last record that was made of its own.
     """
 
     sent: int
@@ -48,6 +48,8 @@ class Subscription:
     catch_up: CatchUpSnapshot | None = None
     awaits_catch_up: bool = False
     updates_only: bool = False
+    session: bytes = b""
+    n: int = 0
 
     @property
     def unacked(self) -> int:
@@ -56,11 +58,13 @@ class Subscription:
 
 @dataclass(slots=True)
 class Room:
-    """A document that somebody has open: the end of its log, its snapshot, and its readers."""
+    """A document that somebody has open: the end of its log, its snapshot, and its readers. ``mark``: a position, and
+    the document's mark there (``Backend.mark``)."""
 
     kind: str
     head: Cursor
     snapshot: StoredSnapshot | None
+    mark: tuple[int, bytes] = (0, b"")
     readers: set[Peer] = field(default_factory=set)
 
     def covers(self, position: int) -> bool:
@@ -71,7 +75,7 @@ class Room:
 @dataclass(slots=True)
 class PeerState:
     """``outstanding``: the weight of what is queued to a peer. ``barriers``: number, and the position of each document
-    that has to be sent before it is answered. ``session``, ``n``: the last record that was made of its updates."""
+    that has to be sent before it is answered."""
 
     subscriptions: dict[bytes, Subscription] = field(default_factory=dict)
     outstanding: int = 0
@@ -80,8 +84,6 @@ class PeerState:
     subject: str = ""
     admin: bool = True
     barriers: list[tuple[int, dict[bytes, int]]] = field(default_factory=list)
-    session: bytes = b""
-    n: int = 0
 
 
 class Subscriptions:
@@ -147,6 +149,11 @@ class Subscriptions:
         if cursor.position == 0:
             return cursor.chain == START
         return self._storage.records.holds(document, cursor)
+
+    def marked(self, document: bytes, mark: bytes) -> None:
+        """The validator says how a document is marked at the end of its log; empty where nobody knows."""
+        if room := self.rooms.get(document):
+            room.mark = (room.head.position, mark)
 
     def refresh(self, document: bytes) -> None:
         """A room is as its log is, also where records that were staged are gone again. Raises LogError."""

@@ -16,13 +16,13 @@ Flush through the rooms: when Flushed comes back, all that it answered before is
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import NamedTuple, TypeAlias
 
 from llmcrdt.crdt.registry import kinds
-from llmcrdt.sync.messages import Barrier, Close, Delete, Fold, Open, Presence, Push
+from llmcrdt.sync.messages import Barrier, Close, Delete, Fold, Open, Presence, Push, Record
 
 from .turns import Source
 
@@ -34,7 +34,8 @@ CHECKED_KINDS = kinds()
 
 @dataclass(frozen=True, slots=True)
 class DiffRequest:
-    """Somebody at ``version`` asks for what it lacks of the document. DiffResponse is the answer."""
+    """Somebody at ``version`` asks for what it lacks of the document, in the words of the CRDT's own sync protocol
+    (``Backend.reply``). DiffResponse is the answer."""
 
     document: bytes
     kind: str
@@ -43,7 +44,8 @@ class DiffRequest:
 
 @dataclass(frozen=True, slots=True)
 class DiffResponse:
-    """The answer to DiffRequest: an update, and the version of the document itself."""
+    """The answer to DiffRequest: an update, or a message of the CRDT's own sync protocol, and the version of the
+    document itself."""
 
     document: bytes
     update: bytes
@@ -53,16 +55,27 @@ class DiffResponse:
 @dataclass(frozen=True, slots=True)
 class MergeRequest:
     """Updates to be merged into the document, one after the other. If the peer may not append, it is one, which must
-    say nothing new."""
+    say nothing new. ``question``: the version of a DiffRequest that came with them, and is asked after them."""
 
     document: bytes
     kind: str
     updates: tuple[bytes, ...]
     may_append: bool = True
+    question: bytes = b""
 
     @property
     def size(self) -> int:
         return sum(map(len, self.updates))
+
+
+@dataclass(frozen=True, slots=True)
+class Updates:
+    """Records for a peer that knows updates only, without its own. ``mark``: the document's mark after them
+    (``Backend.mark``)."""
+
+    document: bytes
+    records: Sequence[Record]
+    mark: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +116,8 @@ class ValidateRequest(NamedTuple):
 
 class ValidateResult(NamedTuple):
     """``good``: how many records of a Push, or updates of a merge, passed, from the first on that was not answered
-    before. ``data``: what is to be appended of a merge, or the update and the version of a diff. ``refused``: why the
+    before. ``data``: what is to be appended of a merge, or the update and the version of a diff. ``mark``: the
+    document's after that (``Backend.mark``). ``refused``: why the
     next one did not pass. ``failed``: the document can't be loaded, so nothing that comes for it can be validated.
     ``more``: the rest is validated still, and has the same ticket."""
 
@@ -118,6 +132,7 @@ class ValidateResult(NamedTuple):
     refused: str = ""
     failed: bool = False
     more: bool = False
+    mark: bytes = b""
 
 
 class ReplicaDropped(NamedTuple):
@@ -141,12 +156,13 @@ class Flushed(NamedTuple):
 
 class Job(NamedTuple):
     """``epoch``: how often the replica was dropped before; ``records``: how many records or updates are validated;
-    ``source``: on whose time."""
+    ``source``: on whose time; ``stale``: the answer rests on a replica that was dropped since."""
 
     event: Received
     epoch: int
     records: int
     source: Source
+    stale: bool = False
 
     def divide(self, count: int) -> tuple[Job, Job]:
         """The first records of a Push, or updates of a merge, and the rest, each with its part of the frame's size."""
@@ -270,9 +286,9 @@ class Validation:
         self._taken.append(job)
         message = job.event.message
         assert isinstance(message, (Push, DiffRequest, MergeRequest))
-        stale = job.epoch != self._epochs[message.document] and not isinstance(message, Push)
+        job = job._replace(stale=job.epoch != self._epochs[message.document])
         again = None
-        if stale and job.event.peer in self._queues and not isinstance(message, Push):
+        if job.stale and job.event.peer in self._queues and not isinstance(message, Push):
             again = self.check(job.event, message.kind, source=job.source)
         if not answer.more:
             self._finish(job.event.peer, message)

@@ -20,6 +20,7 @@ from .presence import Presence
 from .subscriptions import Room, Subscription, Subscriptions
 from .turns import Source
 from .validation import (
+    CHECKED_KINDS,
     DiffRequest,
     DiffResponse,
     Flushed,
@@ -89,14 +90,26 @@ class Writes:
                 kind = self._subscriptions.rooms[event.message.document].kind
                 self._delivery.outputs.append(self._validation.check(event, kind, records, self._source(event.peer)))
             case DiffRequest(document, kind) | MergeRequest(document, kind):
-                if self._deletions.is_deleted(document):
-                    self._delivery.refuse(event.peer, ErrorCode.GONE, DELETED, document)
+                if self._is_refused(event.peer, document, kind):
                     return False
                 for part in self._with_rights(event):
                     request = self._validation.check(part, kind, source=self._source(event.peer))
                     self._delivery.outputs.append(request)
             case _:
                 return False
+        return True
+
+    def _is_refused(self, peer: Peer, document: bytes, kind: str) -> bool:
+        """Whether a document can't be read or written as one of this kind. No worker is to load it as another."""
+        found = self._subscriptions.load(document, kind).kind
+        if self._deletions.is_deleted(document):
+            self._delivery.refuse(peer, ErrorCode.GONE, DELETED, document)
+        elif found != kind:
+            self._delivery.refuse(peer, ErrorCode.WRONG_KIND, f"This document is of kind {found}.", document)
+        elif kind not in CHECKED_KINDS:
+            self._delivery.refuse(peer, ErrorCode.READ_ONLY, UNCHECKED, document)
+        else:
+            return False
         return True
 
     def _source(self, peer: Peer) -> Source:
@@ -163,12 +176,16 @@ class Writes:
                 good = data if result.good == job.records else data[: result.good]
                 if peer not in self._subscriptions.peers or self.push(peer, message, good) < result.good:
                     self.drop_replica(document)
+                elif result.mark and not job.stale:
+                    self._subscriptions.marked(document, result.mark)
                 if result.refused:
                     record = Record(session, n + result.good, data[result.good])
                     self._reject(peer, document, record, result.refused)
             case DiffRequest(document) | MergeRequest(document):
                 if not self._finish_merge(peer, result, message):
                     self.drop_replica(document)
+                elif result.mark:
+                    self._subscriptions.marked(document, result.mark)
         return job.event
 
     def _finish_merge(self, peer: Peer, result: ValidateResult, message: DiffRequest | MergeRequest) -> bool:
@@ -176,7 +193,8 @@ class Writes:
         document, state = message.document, self._subscriptions.peers.get(peer)
         room = self._follow(peer, document, message.kind) if state is not None else None
         if room is None or state is None:
-            return not result.data or isinstance(message, DiffRequest)
+            # One that is refused may have been loaded as what it is not.
+            return not result.data or (isinstance(message, DiffRequest) and state is None)
         if isinstance(message, DiffRequest):
             if result.refused:
                 self._drop(peer, Error(ErrorCode.MALFORMED, result.refused))
@@ -189,10 +207,11 @@ class Writes:
             code, text = full[:2] if full else (ErrorCode.READ_ONLY, result.refused)
             self._delivery.refuse(peer, code, text, document)
         else:
-            state.session = state.session or self._subscriptions.random(16)
-            push = Push(document, state.session, state.n + 1, result.data)
+            subscription = state.subscriptions[document]
+            subscription.session = subscription.session or self._subscriptions.random(16)
+            push = Push(document, subscription.session, subscription.n + 1, result.data)
             count = self.push(peer, push, result.data) if result.data else 0
-            state.n += count
+            subscription.n += count
             if result.refused:
                 self._reject(peer, document, Record(bytes(16), 0, message.updates[result.good]), result.refused)
             return count == len(result.data)
@@ -202,14 +221,13 @@ class Writes:
         """The room of a peer that knows no records: it gets what comes from now on. None where it was refused."""
         if document in self._subscriptions.peers[peer].subscriptions:
             return self._subscriptions.rooms[document]
-        if self._deletions.is_deleted(document):
-            self._delivery.refuse(peer, ErrorCode.GONE, DELETED, document)
+        if self._is_refused(peer, document, kind):
+            return None
+        if len(self._subscriptions.peers[peer].subscriptions) >= self._limits.documents:
+            text = f"At most {self._limits.documents} documents on one connection."
+            self._delivery.refuse(peer, ErrorCode.TOO_MANY_DOCUMENTS, text, document)
             return None
         room = self._subscriptions.load(document, kind)
-        if room.kind != kind:
-            text = f"This document is of kind {room.kind}."
-            self._delivery.refuse(peer, ErrorCode.WRONG_KIND, text, document)
-            return None
         self._subscriptions.add(peer, document, room, Subscription(room.head.position, updates_only=True))
         self._presence.watch(peer, document)
         self._validation.follow(document)
@@ -268,6 +286,7 @@ class Writes:
 
     def drop_replica(self, document: bytes) -> None:
         """The validator may have applied what is not in the log, or lacks what is."""
+        self._subscriptions.marked(document, b"")
         if self._validation.available:
             self._delivery.outputs.append(self._validation.drop(document))
 

@@ -9,19 +9,22 @@ REFUSED     any of these raised Refused          close_frame
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 from urllib.parse import parse_qs, unquote
 
 from llmcrdt.exceptions import InvalidContent
 from llmcrdt.ids import document_bytes
-from llmcrdt.sync.messages import Deleted, Error, ErrorCode, Message, Welcome
+from llmcrdt.sync.messages import Deleted, Error, ErrorCode, Welcome
 
 from ..auth.tokens import Grant, TokenRefused, Tokens
+from ..core.events import PeerMessage
 from ..core.limits import Limits
 from ..core.validation import DiffResponse, Request
+from .told_heads import ToldHeads
 
 Answer: TypeAlias = Welcome | Deleted | Error
 """An answer that needs no room. Welcome: the client is greeted now."""
@@ -92,7 +95,7 @@ class Door(Protocol):
         """A message, just received as ``frame``, together with those after it that continue it, which are taken from
         ``unread``; and how many frames and bytes that were. May take none."""
 
-    def encode(self, message: Message | DiffResponse) -> Sequence[bytes]:
+    def encode(self, message: PeerMessage) -> Sequence[bytes]:
         """The frames of a message; none where the protocol does not show it. Raises Refused where the protocol has no
         word for it, and the connection ends."""
 
@@ -115,11 +118,14 @@ class Upgrade(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class DoorContext:
-    """The things of its relay that a door needs; all doors share them. ``agent``: the relay's own name and version."""
+    """The things of its relay that a door needs; all doors share them. ``agent``: the relay's own name and version;
+    ``name``: a name that no other relay has; ``told``: heads of documents that clients were told."""
 
     limits: Limits
     tokens: Tokens
     agent: str
+    name: str = field(default_factory=lambda: f"llmcrdt-relay-{os.urandom(8).hex()}")
+    told: ToldHeads = field(default_factory=ToldHeads)
 
 
 class DoorType(NamedTuple):
@@ -141,8 +147,8 @@ class DoorType(NamedTuple):
 def enter(upgrade: Upgrade, before: str, tokens: Tokens) -> tuple[bytes, Grant]:
     """The document that an address names behind ``before``, and the rights of the token in a header or in ``?token=``.
     Raises Refused where there is no such document, or it is not for this client."""
-    name, _, query = upgrade.path.removeprefix(before).partition("?")
-    grant = permitted(tokens.check, upgrade.bearer or parse_qs(query).get("token", [""])[0].encode())
+    name = upgrade.path.removeprefix(before).partition("?")[0]
+    grant = permitted(tokens.check, token_of(upgrade))
     try:
         document = document_bytes(unquote(name))
     except InvalidContent as e:
@@ -150,6 +156,12 @@ def enter(upgrade: Upgrade, before: str, tokens: Tokens) -> tuple[bytes, Grant]:
     if not grant.allows("read", document):
         raise Refused(Error(ErrorCode.FORBIDDEN, "The token is not for this document."))
     return document, grant
+
+
+def token_of(upgrade: Upgrade) -> bytes:
+    """The token in a header or in ``?token=``; empty without one."""
+    query = upgrade.path.partition("?")[2]
+    return upgrade.bearer or parse_qs(query).get("token", [""])[0].encode()
 
 
 def permitted(ask: Callable[[_Asked], _Answer], asked: _Asked) -> _Answer:

@@ -24,7 +24,6 @@ from llmcrdt.sync.messages import (
     ErrorCode,
     Fold,
     Hello,
-    Message,
     Open,
     Presence,
     Push,
@@ -32,8 +31,9 @@ from llmcrdt.sync.messages import (
 )
 
 from ..auth.tokens import Grant, Tokens
+from ..core.events import PeerMessage
 from ..core.limits import Limits
-from ..core.validation import DiffResponse, Request
+from ..core.validation import DiffResponse, Request, Updates
 from .base import Answer, CloseFrame, DoorType, Keepalive, Refused, permitted
 
 ClientMessage: TypeAlias = Open | Close | Push | Barrier | Fold | Presence | Delete
@@ -121,9 +121,9 @@ class NativeDoor:
             return take_following(message, frame, unread)
         return message, 1, len(frame)
 
-    def encode(self, message: Message | DiffResponse) -> Sequence[bytes]:
-        if isinstance(message, DiffResponse):
-            return ()  # nobody asks for one here
+    def encode(self, message: PeerMessage) -> Sequence[bytes]:
+        if isinstance(message, (DiffResponse, Updates)):
+            return ()  # nobody asks for one here, and everybody knows records
         return (codec.encode(message),)
 
     def ask_back(self, answer: DiffResponse) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from . import native, yjs
+from . import automerge, cbor, native, yjs
 from .base import DoorType
 
-DOORS: Sequence[DoorType] = (native.DOOR, yjs.DOOR)
+DOORS: Sequence[DoorType] = (native.DOOR, yjs.DOOR, *([automerge.DOOR] if cbor.installed() else []))
+"""Without the package cbor2 (extra ``relay``) there is no door for Automerge clients."""
 
 
 def find(doors: Sequence[DoorType], path: str) -> DoorType | None:

@@ -26,15 +26,15 @@ from llmcrdt.sync.messages import (
     Announcement,
     Error,
     ErrorCode,
-    Message,
     Presence,
     Records,
 )
 from llmcrdt.varint import write_uint
 
 from ..auth.tokens import Grant, Tokens
+from ..core.events import PeerMessage
 from ..core.limits import Limits
-from ..core.validation import DiffRequest, DiffResponse, MergeRequest, PresenceQuery, Request
+from ..core.validation import DiffRequest, DiffResponse, MergeRequest, PresenceQuery, Request, Updates
 from .base import CloseFrame, DoorType, Keepalive, Refused, Upgrade, enter, permitted
 
 PATH = "/yjs/"
@@ -280,7 +280,7 @@ class YjsDoor:
             frames, size = frames + 1, size + len(following)
         return (message if frames == 1 else replace(message, updates=tuple(updates))), frames, size
 
-    def encode(self, message: Message | DiffResponse) -> Sequence[bytes]:
+    def encode(self, message: PeerMessage) -> Sequence[bytes]:
         match message:
             case Error(code) if code == ErrorCode.PRESENCE_REFUSED:
                 return ()  # its presence is not shown; it may write on
@@ -290,7 +290,7 @@ class YjsDoor:
                 return (encode(StepTwo(update)),)
             case Presence(_, entries):
                 return (encode(Awareness(entries)),)
-            case Records(_, _, records):
+            case Records(_, _, records) | Updates(_, records, _):
                 return tuple(_encode_update(record.data) for record in records)
             case _:
                 return ()

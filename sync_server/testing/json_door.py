@@ -25,7 +25,6 @@ from llmcrdt.sync.messages import (
     Close,
     Error,
     ErrorCode,
-    Message,
     Open,
     Opened,
     Push,
@@ -35,6 +34,7 @@ from llmcrdt.sync.messages import (
 from llmcrdt.varint import MAX_UINT
 
 from ..auth.tokens import Grant
+from ..core.events import PeerMessage
 from ..core.validation import DiffResponse, Request
 from ..doors.base import Answer, CloseFrame, DoorContext, DoorType, Keepalive, Refused, Upgrade, enter, permitted
 
@@ -88,7 +88,7 @@ class JsonDoor:
     ) -> tuple[Request, int, int]:
         return message, 1, len(frame)
 
-    def encode(self, message: Message | DiffResponse) -> Sequence[bytes]:
+    def encode(self, message: PeerMessage) -> Sequence[bytes]:
         match message:
             case Opened(_, _, cursor):
                 return (_line(opened=cursor.position),)

@@ -165,7 +165,8 @@ class Batches:
         request = job.todo.request
         if not isinstance(request, DiffRequest) or document.answered is None or document.answered[0] != request.version:
             return False
-        self._documents.finish(id_, source, job, ValidateResult(job.todo.ticket, 0, document.answered[1]), now)
+        update, version, mark = document.answered[1]
+        self._documents.finish(id_, source, job, ValidateResult(job.todo.ticket, 0, (update, version), mark=mark), now)
         return True
 
     # ---------------------------------------------------------------- logs are read

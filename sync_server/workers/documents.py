@@ -135,6 +135,9 @@ class Documents:
                 self.move(id_, document, self.slow)
             elif document.lane.slow and not document.jobs and document.size <= LARGE:
                 self.move(id_, document, self.quick)
+        if not document.jobs and not document.busy and document.kind != kind.encode():
+            self.forget(id_)
+            document.kind = kind.encode()
         self.by_id[id_] = document
         if source not in document.jobs:
             document.jobs[source] = deque()

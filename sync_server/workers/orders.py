@@ -91,14 +91,14 @@ def _is_possible(order: Sent, answer: Answer) -> bool:
     """Whether an answer tells what its order asked for: it comes from where strangers' bytes may have had their way."""
     state, reason, data = answer
     if order.name in (b"check", b"merge") and state in (b"ok", b"part", b"bad", b"broken"):
-        told = len(data) == 1 or (order.name == b"merge" and data)
+        told = len(data) == 2 or (order.name == b"merge" and len(data) > 2)
         good, asked = (int(data[0]) if told else -1), len(order.data)
         if state == b"part":
             return 0 < good < asked
         return good == asked if state == b"ok" else bool(reason) and 0 <= good < asked
     match state:
         case b"ok":
-            return len(data) == (2 if order.name == b"diff" else 0)
+            return len(data) == (3 if order.name == b"diff" else 0)
         case b"which":
             return order.name in (b"check", b"merge") and len(order.data) > 1 and not data
         case b"gone":

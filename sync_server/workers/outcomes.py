@@ -138,10 +138,9 @@ class Outcomes:
             if document.state is State.HELD:
                 self._documents.grow(document, sum(map(len, order.data)))
         if order.name not in (b"check", b"merge"):
-            return self._documents.finish(
-                order.document, order.source, job, ValidateResult(ticket, 0, data, refused), now
-            )
-        result = ValidateResult(ticket, int(data[0]), data[1:], refused)
+            result = ValidateResult(ticket, 0, data[:2], refused, mark=b"".join(data[2:]))
+            return self._documents.finish(order.document, order.source, job, result, now)
+        result = ValidateResult(ticket, int(data[0]), data[2:], refused, mark=data[1])
         # Of a push nothing can be appended behind a record that is refused; of a merge each update is for itself.
         if result.done >= job.todo.records or (refused and order.name == b"check"):
             return self._documents.finish(order.document, order.source, job, result, now)

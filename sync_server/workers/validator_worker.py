@@ -12,10 +12,10 @@ another, which gets the documents from the log again.
 order   = name, kind, document, count, count × bytes
 answer  = state, reason, count, count × bytes          state: see below
 
-load    updates of the log, more to come          check   records -> how many are good, as a decimal number
-loaded  the last of them; now it is held          merge   updates -> how many are good, and what the document emitted
+load    updates of the log, more to come          check   records -> how many are good, in digits, and a mark
+loaded  the last of them; now it is held          merge   updates -> the same, and what the document emitted
 heal    as load, but some updates are bad         cover   one update that must say nothing new
-healed  the last of those                         diff    a version -> what lies beyond it, the document's own version
+healed  the last of those                         diff    a version -> what lies beyond it, its own version and mark
 drop    hold it no longer
 
 ok      it is done                                part    so many records are good, the others were not looked at
@@ -150,7 +150,7 @@ class ValidatorWorker:
             if held.replica.broken:
                 self._held.pop(document, None)
                 state = b"broken"
-            return _answer(state, str(error).encode(), self._so_far if order in _CUT else ())
+            return _answer(state, str(error).encode(), self._so_far(held) if order in _CUT else ())
 
     def load_backends(self) -> None:
         """Load the backends now, and the core of each, which comes with a replica: so no first record waits for it."""
@@ -196,9 +196,8 @@ class ValidatorWorker:
 
         return self._do_all(held, data, merge, self._record // 2)
 
-    @property
-    def _so_far(self) -> list[bytes]:
-        return [b"%d" % self._good, *self._emitted]
+    def _so_far(self, held: _Held) -> list[bytes]:
+        return [b"%d" % self._good, _mark(held), *self._emitted]
 
     def _do_all(
         self,
@@ -213,7 +212,7 @@ class ValidatorWorker:
         while self._good < len(data) and (not self._good or self._clock() - began < _TURN):
             if not self._do_some(held, data, act, most):
                 break
-        return self._so_far
+        return self._so_far(held)
 
     def _do_some(
         self, held: _Held, data: Sequence[bytes], act: Callable[[Sequence[ParsedUpdate]], None], most: float
@@ -262,7 +261,7 @@ class ValidatorWorker:
         return []
 
     def _diff(self, held: _Held, data: Sequence[bytes]) -> Sequence[bytes]:
-        return [held.replica.diff(data[0]), held.replica.version()]
+        return [held.backend.reply(held.replica, data[0]), held.replica.version(), _mark(held)]
 
     def _weigh(self, held: _Held, update: bytes) -> None:
         """Count what an update adds. Raises _Heavy where it would take long."""
@@ -270,6 +269,13 @@ class ValidatorWorker:
         if work.seconds > self._heavy:
             raise _Heavy
         held.blocks += work.blocks
+
+
+def _mark(held: _Held) -> bytes:
+    try:
+        return b"" if held.replica.broken else held.backend.mark(held.replica)
+    except MalformedUpdate:
+        return b""
 
 
 def _answer(state: bytes, reason: bytes = b"", data: Sequence[bytes] = ()) -> list[bytes]:

@@ -25,9 +25,13 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "sync"))
 from mutate_bytes import leb128
 from test_codec import messages
 
+from llmcrdt.automerge_sync import Have, make_filter, read_message, write_message
 from llmcrdt.crdt.automerge import chunks
+from llmcrdt.crdt.automerge.backend import AutomergeBackend
 from llmcrdt.crdt.automerge.columns import Reader
 from llmcrdt.crdt.automerge.version import parse_version, write_version
+from llmcrdt.crdt.backend import Replica
+from llmcrdt.crdt.registry import kinds
 from llmcrdt.crdt.yjs.compact import compact_updates
 from llmcrdt.crdt.yjs.replica import YjsReplica
 from llmcrdt.crdt.yjs.update import check_state_vector, read_state_vector, read_update
@@ -75,8 +79,8 @@ from llmcrdt.sync.messages import (
 from sync_server.admin import settings
 from sync_server.auth.tokens import TokenRefused, Tokens
 from sync_server.core.limits import Limits
-from sync_server.doors import yjs
-from sync_server.doors.base import Refused
+from sync_server.doors import automerge, cbor, yjs
+from sync_server.doors.base import DoorContext, Refused, Upgrade
 from sync_server.doors.native import NativeDoor
 from sync_server.workers import framing
 
@@ -163,6 +167,49 @@ def _page() -> yjs.YjsDoor:
 
 def _as_page(frame: bytes) -> None:
     _page().receive(frame)
+
+
+def _automerge_frames() -> Sequence[bytes]:
+    """The frames of JavaScript's client, and one for each sync message."""
+    made = [bytes.fromhex(frame["bytes"]) for frame in _vectors("automerge_repo")["frames"].values()]  # type: ignore[index]
+    fields = {"senderId": "peer", "targetId": "relay", "documentId": _LIBRARY}
+    made += [cbor.write({"type": "sync", **fields, "data": data}) for data in _sync_messages()]
+    said = {"__presence": {"type": "snapshot", "state": {"name": "é", "at": [1, None, 2.5]}}}
+    return [*made, cbor.write({"type": "ephemeral", **fields, "count": 1, "sessionId": "s", "data": cbor.write(said)})]
+
+
+@cache
+def _sync_messages() -> Sequence[bytes]:
+    """Messages of JavaScript's client, and larger ones."""
+    made = [
+        cbor.read(bytes.fromhex(frame["bytes"]), 128, 3)["data"]
+        for frame in _vectors("automerge_repo")["frames"].values()  # type: ignore[index]
+        if frame["type"] in ("sync", "request")
+    ]
+    hashes = [bytes([n % 256]) * 32 for n in range(600)]
+    haves = [Have(hashes[:n], make_filter(hashes[n:])) for n in (0, 300, 590)]
+    return [*made, write_message(hashes, hashes[:20], haves, [b"c" * 12] * 600), write_message([], [], [], [])]
+
+
+def _as_automerge_client(frame: bytes) -> None:
+    tokens, token = _tokens()
+    door = automerge.DOOR.make(Upgrade(automerge.PATH, token), DoorContext(Limits(), tokens, "relay"))
+    door.begin()
+    door.receive(cbor.write({"type": "join", "senderId": "peer"}))
+    door.receive(frame)
+
+
+@cache
+def _automerge_document() -> tuple[AutomergeBackend, Replica]:
+    crdt = AutomergeBackend()
+    replica = crdt.make_replica(())
+    replica.load(None, _automerge_updates()[:3])
+    return crdt, replica
+
+
+def _as_automerge_question(data: bytes) -> None:
+    crdt, replica = _automerge_document()
+    crdt.reply(replica, data)
 
 
 def _paths() -> Sequence[bytes]:
@@ -395,6 +442,18 @@ def _just(*data: bytes) -> st.SearchStrategy[bytes]:
     return st.sampled_from(data)
 
 
+# Their frames are CBOR, and their questions are answered by the package automerge.
+_AUTOMERGE_CLIENTS = (
+    Decoder("Automerge's sync messages", st.deferred(lambda: _just(*_sync_messages())), read_message,
+            (MalformedFrame,)),
+    Decoder("questions of Automerge clients", st.deferred(lambda: _just(*_sync_messages())), _as_automerge_question,
+            (MalformedUpdate,), calls=4000, per_byte=60),
+    Decoder("the relay's Automerge door", st.deferred(lambda: _just(*_automerge_frames())), _as_automerge_client,
+            (Refused,), calls=1600, per_byte=20),
+    Decoder("CBOR", st.deferred(lambda: _just(*_automerge_frames())), lambda data: cbor.read(data, 128, 3),
+            (MalformedFrame,)),
+) if cbor.installed() and "automerge" in kinds() else ()  # fmt: skip
+
 DECODERS = (
     Decoder("wire", frames, codec.decode, (MalformedFrame,), memory=_SMALL),
     Decoder("the relay's native door", frames, _as_relay, (Refused,), memory=2 * _SMALL),
@@ -410,6 +469,7 @@ DECODERS = (
             (MalformedUpdate,)),
     Decoder("Automerge changes and documents, each with its hash", st.deferred(lambda: _just(*_automerge_bodies())),
             _read_body, (MalformedUpdate,), calls=4000, per_byte=60),
+    *_AUTOMERGE_CLIENTS,
     Decoder("versions of Automerge documents", st.deferred(lambda: _just(*_automerge_versions())), parse_version,
             (MalformedUpdate,)),
     Decoder("state vectors", st.deferred(lambda: _just(*states(), *_large_states())), check_state_vector,

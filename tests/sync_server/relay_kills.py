@@ -94,7 +94,8 @@ class Writer(threading.Thread):
 def start(data: Path, port: int = 0, *more: str) -> tuple[subprocess.Popen[str], str]:
     """A relay, and its address."""
     command = [sys.executable, "-m", "sync_server", "--port", str(port), "--data", str(data), *more]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    paths = filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     assert child.stdout
     return child, child.stdout.readline().split()[-1]

@@ -47,6 +47,12 @@ class AutomergeBackend:
     def make_replica(self, roots: Iterable[str], applying: AbstractContextManager[None] | None = None) -> Replica:
         return self._replicas(roots) if applying is None else self._replicas(roots, applying=applying)
 
+    def reply(self, replica: Replica, question: bytes) -> bytes:
+        return _own(replica).reply(question)
+
+    def mark(self, replica: Replica) -> bytes:
+        return _own(replica).mark()
+
     def derive(self, groups: Iterable[Sequence[NewNode]], fields: Iterable[NewField] = ()) -> bytes:
         return derive_update(groups, fields)
 
@@ -133,3 +139,10 @@ class AutomergeBackend:
         from .compact import load_all
 
         return load_all(updates, self._replicas)
+
+
+def _own(replica: Replica) -> AutomergeReplica:
+    from .replica import AutomergeReplica
+
+    assert isinstance(replica, AutomergeReplica)
+    return replica

@@ -40,6 +40,8 @@ EMPTY = bytes.fromhex("856f4a83b81a9544000400000000")
 """A document without changes, as Automerge saves it."""
 MOST_INFLATED = 256 << 20
 """Bytes that an update may grow to."""
+_MOST_CHANGE = 32 << 20
+"""Bytes that one deflated change may grow to."""
 _TEXTS, _COUNTER, _LAST_TYPE = 6, 8, 9
 _ACTORS = frozenset({0x01, 0x11, 0x21, 0x71, 0x81})
 _DELTAS = frozenset({0x13, 0x23, 0x73, 0x83})
@@ -147,7 +149,7 @@ def read_chunks(data: bytes) -> list[Chunk]:
     while reader.left:
         kind, checksum, body, raw = _read_chunk(reader)
         if kind == DEFLATED:
-            body = _inflate(body, room)
+            body = _inflate(body, min(room, _MOST_CHANGE))
             room -= len(body)
             raw = b""
         digest = hashlib.sha256(bytes((CHANGE if kind == DEFLATED else kind,)) + write_uint(len(body)) + body).digest()

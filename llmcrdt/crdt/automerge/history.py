@@ -39,6 +39,9 @@ class History:
     def __contains__(self, hash_: bytes) -> bool:
         return hash_ in self._last
 
+    def __len__(self) -> int:
+        return len(self._last)
+
     @property
     def blank(self) -> bool:
         """Whether nothing is there but root maps."""
@@ -47,6 +50,15 @@ class History:
     @property
     def waiting(self) -> list[Change]:
         return list(self._waiting.values())
+
+    @property
+    def wanted(self) -> list[bytes]:
+        """The changes that others wait for, and that are not here."""
+        return [hash_ for hash_ in self._waiters if hash_ not in self._last and hash_ not in self._waiting]
+
+    def waits(self, hash_: bytes) -> bool:
+        """Whether a change is here, and waits."""
+        return hash_ in self._waiting
 
     @property
     def seqs(self) -> Mapping[bytes, int]:

@@ -17,6 +17,7 @@ from .derive import root_object
 from .edit import AutomergeEdit
 from .foreign import find_foreign_key
 from .places import Places
+from .sync import answer, tell
 from .version import parse_version, write_version
 
 _ACTOR = 8
@@ -118,6 +119,14 @@ class AutomergeReplica:
     def version(self) -> bytes:
         history = self._core.known()
         return write_version(history.heads - history.roots, history.seqs)
+
+    def reply(self, question: bytes) -> bytes:
+        """``Backend.reply``."""
+        return answer(self._core, question)
+
+    def mark(self) -> bytes:
+        """``Backend.mark``."""
+        return tell(self._core)
 
     # reading and writing
 

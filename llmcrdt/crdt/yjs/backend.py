@@ -37,6 +37,12 @@ class YjsBackend:
     def make_replica(self, roots: Iterable[str], applying: AbstractContextManager[None] | None = None) -> Replica:
         return self._replicas(roots) if applying is None else self._replicas(roots, applying=applying)
 
+    def reply(self, replica: Replica, question: bytes) -> bytes:
+        return replica.diff(question)
+
+    def mark(self, replica: Replica) -> bytes:
+        return b""
+
     def derive(self, groups: Iterable[Sequence[NewNode]], fields: Iterable[NewField] = ()) -> bytes:
         return derive_update(groups, fields)
 

@@ -106,9 +106,9 @@ class Scheduled:
 def _fine(order: Sent) -> Answer:
     match order.name:
         case b"check" | b"merge":
-            return Answer(b"ok", "", (b"%d" % len(order.data),))
+            return Answer(b"ok", "", (b"%d" % len(order.data), b""))
         case b"diff":
-            return Answer(b"ok", "", (b"update", b"version"))
+            return Answer(b"ok", "", (b"update", b"version", b""))
         case _:
             return Answer(b"ok", "", ())
 
@@ -161,7 +161,7 @@ def test_what_a_worker_left_is_asked_for_again(scheduled: Scheduled) -> None:
     )
     batch = scheduled.batch(scheduled.quick)
     later = Answer(b"later", "", ())
-    scheduled.say(scheduled.quick, batch, check=Answer(b"part", "", (b"4",)), merge=later, diff=later)
+    scheduled.say(scheduled.quick, batch, check=Answer(b"part", "", (b"4", b"")), merge=later, diff=later)
     assert not scheduled.answers
     again = scheduled.batch(scheduled.quick)
     assert [order.name for order in again] == [b"check", b"merge", b"diff"] and len(again[0].data) == 6
@@ -279,7 +279,7 @@ def test_a_replica_that_is_dropped_while_it_is_in_hand_is_dropped_behind_that(sc
     first = scheduled.push(D, *edits(100))
     batch = scheduled.batch(scheduled.quick)
     scheduled.scheduler.put(ReplicaDropped(D), 0.0)
-    scheduled.say(scheduled.quick, batch, check=Answer(b"part", "", (b"40",)))
+    scheduled.say(scheduled.quick, batch, check=Answer(b"part", "", (b"40", b"")))
     again = scheduled.batch(scheduled.quick)
     assert names(again) == [(b"drop", b"d"), (b"loaded", b"d"), (b"check", b"d")]
     assert len(again[-1].data) == 60, "what passed was told, and is in the log before that is loaded"
@@ -305,7 +305,7 @@ def test_it_tells_for_how_long_somebody_waits_in_vain_but_not_for_his_own_queue(
     for _ in range(5):
         scheduled.now += 4.0
         batch = scheduled.batch(scheduled.quick)
-        scheduled.say(scheduled.quick, batch, check=Answer(b"part", "", (b"1",)))
+        scheduled.say(scheduled.quick, batch, check=Answer(b"part", "", (b"1", b"")))
         assert scheduled.scheduler.oldest(scheduled.now) == 0
     scheduled.push(E, *edits(1), source="waits")
     scheduled.now += 7.0
@@ -388,9 +388,9 @@ def test_a_quick_worker_does_not_begin_with_what_would_take_long() -> None:
     for order in (b"check", b"merge", b"cover"):
         assert quick.obey(order, b"yjs", D, [hard]) == [b"heavy", b"", b"0"]
     assert quick.obey(b"diff", b"yjs", D, [b"\x00"]) == before
-    assert quick.obey(b"check", b"yjs", D, [easy, hard, easy]) == [b"part", b"", b"1", b"1"]
+    assert quick.obey(b"check", b"yjs", D, [easy, hard, easy]) == [b"part", b"", b"2", b"1", b""]
     assert quick.obey(b"check", b"yjs", D, [hard, easy]) == [b"heavy", b"", b"0"]
-    assert quick.obey(b"check", b"yjs", D, [all_between_two(100, 9)]) == [b"ok", b"", b"1", b"1"]
+    assert quick.obey(b"check", b"yjs", D, [all_between_two(100, 9)]) == [b"ok", b"", b"2", b"1", b""]
 
 
 def test_a_document_that_has_grown_full_of_blocks_makes_later_records_heavy() -> None:
@@ -449,4 +449,4 @@ def test_how_far_a_worker_came_is_seen_by_others(tmp_path: Path) -> None:
     assert here.place() == (1, 3, 1), "a record that takes some time is applied alone"
     assert 0 < here.seconds(0) < 0.1 and here.seconds(process.Progress.ORDERS) == 0.0
     with pytest.raises(ValueError, match="part"):
-        list(read_answers([Sent(D, b"check", made)], [b"part", b"", b"1", b"3"]))
+        list(read_answers([Sent(D, b"check", made)], [b"part", b"", b"2", b"3", b""]))
