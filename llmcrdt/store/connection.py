@@ -19,6 +19,7 @@ from typing import Any
 from ..exceptions import NewerDatabase, NotADatabase, RepoClosed, StoreError
 from ..files import sync_folder
 from .file_version import APPLICATION_ID, BACKUP_DIGEST, DONE, MIGRATION_SET, NAMES
+from .new_file import make_tables
 from .snapshots import Pieces
 
 _PATIENCE_MS = 30_000  # how long a write waits for another process that writes
@@ -112,14 +113,17 @@ class Connection:
         return {str(row[0]) for row in self.db.execute(DONE, [MIGRATION_SET])}
 
     def _do_steps(self) -> None:
-        from sqlite_utils import Database  # slow to load, and rarely needed: a file is made once
-
-        from .migrations import migrations
-
         self.db.execute("BEGIN IMMEDIATE")  # waits for another process that is at it; nothing is done twice
         try:
             self.db.execute(f"PRAGMA application_id={APPLICATION_ID}")
-            migrations.apply(Database(self.db))
+            if self.one("SELECT count(*) FROM sqlite_master"):
+                from sqlite_utils import Database  # slow to load, and rarely needed
+
+                from .migrations import migrations
+
+                migrations.apply(Database(self.db))
+            else:
+                make_tables(self.db)
             self.db.execute("COMMIT")
         except BaseException:
             self.db.rollback()

@@ -1,4 +1,7 @@
-"""The tables of a repo's SQLite file, one step per release that changed them. A step is never edited once released."""
+"""The tables of a repo's SQLite file, one step per release that changed them. A step is never edited once released.
+
+They bring older files up to date; a new one is made at once (new_file.py), as they would make it.
+"""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from llmcrdt.files import sync_folder
 
 from .base import LogError
 from .file_version import DONE, MIGRATION_SET, NAMES
+from .new_file import make_tables
 
 DATABASE = "relay.db"
 """The name of the file in a relay's folder."""
@@ -105,12 +106,23 @@ def check_age(db: sqlite3.Connection, path: Path) -> None:
 
 def bring_up_to_date(db: sqlite3.Connection) -> None:
     """Make the tables, or what is missing of them."""
-    if _steps_done(db) != set(NAMES):
-        from sqlite_utils import Database  # slow to load, and rarely needed: a file is made once
+    if _steps_done(db) == set(NAMES):
+        return
+    if _has_tables(db):
+        from sqlite_utils import Database  # slow to load, and rarely needed
 
         from .migrations import migrations
 
         migrations.apply(Database(db))
+        return
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        make_tables(db)
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
 
 
 def _steps_done(db: sqlite3.Connection) -> set[str]:

@@ -48,8 +48,10 @@ def update(*lines: tuple[int, int, Sequence[bytes]], deletes: Iterable[tuple[int
 
 def deep(levels: int, client: int = 1) -> bytes:
     """So many maps inside each other, in the root "entries"."""
-    first = item(MAP, root="entries", key="k")
-    return update((client, 0, [first, *(item(MAP, inside=(client, n), key="k") for n in range(levels - 1))]))
+    first, second = item(MAP, root="entries", key="k"), item(MAP, inside=(client, 0), key="k")
+    at = 2 + len(write_uint(client))  # where the clock stands, in which alone they differ
+    before, after = second[:at], second[at + 1 :]
+    return update((client, 0, [first, *(before + write_uint(n) + after for n in range(levels - 1))]))
 
 
 def deeper(level: int, client: int = 1) -> bytes:
