@@ -79,8 +79,8 @@ class Connections:
 
     def send(self, connections: Sequence[Connection], out: Outgoing, weight: int) -> None:
         self.each(connections, Connection.send, out, weight)
-        self._metrics.count("frames_sent_total", len(connections) * len(out.payloads))
-        self._metrics.count("bytes_sent_total", len(connections) * out.size)
+        to = len(connections)
+        self._metrics.count_messages("sent", to * len(out.payloads), to * out.size)
 
     def send_encoded(self, connections: Sequence[Connection], message: PeerMessage, out: Encoded, weight: int) -> None:
         """Send a message to clients of one protocol."""

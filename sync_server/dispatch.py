@@ -63,10 +63,7 @@ class Dispatch:
 
     def dispatch(self, step: Step) -> None:
         """Send the messages of a step, in order, and let connections read on whose messages were dealt with."""
-        for name, by in step.counts.items():
-            self._metrics.count(name, by)
-        for name, seconds in step.times.items():
-            self._metrics.time(name, seconds)
+        self._metrics.note_step(step.counts, step.times)
         by_peer, each = self._connections.by_peer, self._connections.each
         for output, frames in step.messages:
             if isinstance(output, Drop):

@@ -176,8 +176,7 @@ class Sessions:
             return self._connections.end(connection, e.error)
         if isinstance(message, (Push, MergeRequest)):
             message, frames, size = connection.door.join_following(message, frame, connection.unread)
-        self._metrics.count("frames_received_total", frames)
-        self._metrics.count("bytes_received_total", size)
+        self._metrics.count_messages("received", frames, size)
         cost = size + frames * FRAME
         if not isinstance(message, (Welcome, Error, Deleted)):
             cost += price(message, self._limits)

@@ -185,6 +185,12 @@ class ConversationCore:
         if dirty or self.stale_bytes or len(self._view.erased) != self.document.journal.purged():
             self._purge()
 
+    def forget(self) -> None:
+        """Forget everything that was read: nothing asks for it any more."""
+        self._view = self._new_view()
+        if self.host.index is not None:
+            self.host.index.follow(None)
+
     def _purge(self) -> None:
         """Remove erased words from the file, and from whatever else was derived from them."""
         with self.document.lock:

@@ -45,6 +45,10 @@ class Content(Protocol):
         """Something came from elsewhere, and was read. May write."""
         ...
 
+    def forget(self) -> None:
+        """Forget everything that was read: nothing asks for it any more."""
+        ...
+
 
 class Document:
     """One replicated document. Any method from any thread. Its replica is loaded when it is needed first."""
@@ -75,7 +79,7 @@ class Document:
         self._closed = ""
         self._closed_hint = "Get it again from its repo."
         self._as_bytes, self._as_content = Use(self, read=False), Use(self, read=True)
-        self._loaded = False
+        self._loaded = self._forgotten = False
 
     @property
     def replica(self) -> Replica:
@@ -131,9 +135,9 @@ class Document:
         return bool(self._closed)
 
     def load(self) -> None:
-        """Load the replica if it isn't yet."""
+        """Load the replica if it isn't yet, and was not forgotten."""
         with self.lock:
-            if not self._loaded:
+            if not self._loaded and not self._forgotten:
                 self._load()
                 self._content.merged()
 
@@ -149,9 +153,14 @@ class Document:
                 self._content.merged()
 
     def close(self) -> None:
-        """Stop using this object. The document stays where it is."""
+        """Stop using this object. The document stays where it is. Its memory is free at once, without a look for
+        garbage; transcripts that somebody still has can be read."""
         with self.lock:
             self._closed = "is closed"
+            if self._loaded and not self.in_edit:
+                self._loaded, self._forgotten = False, True
+                del self._replica
+                self._content.forget()
 
     def refuse(self, why: str, hint: str = "") -> None:
         """Every use from now on says ``why`` (a verb and more)."""

@@ -104,6 +104,10 @@ class Library:
     def merged(self) -> None:
         """Nothing is to be written after a merge."""
 
+    def forget(self) -> None:
+        """Forget everything that was read: nothing asks for it any more."""
+        self._facts = {}
+
     def _report(self) -> None:
         """Pass on the cards that changed, once they are on disk: a listing must not be ahead of the document."""
         touched, self._touched = self._touched, set()

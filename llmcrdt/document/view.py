@@ -77,8 +77,15 @@ class ConversationView:
 
     def _read_later(self, replica: Replica) -> None:
         """Entries that were not read are read from this replica when somebody asks for them."""
+        order, address = self.order, self._address
+
+        def read(entry: EntryId) -> EntryState:  # it names no ``self``: then nothing here is in a circle
+            if not order.knows(entry):
+                raise KeyError(entry)
+            return entry_state_of(entry, replica.node(schema.ENTRIES, entry), address)
+
         self._fields = lambda entry: replica.node(schema.ENTRIES, entry)
-        self.states.read = lambda entry: self._read_again(replica, entry)
+        self.states.read = read
 
     def _read_new(self, replica: Replica, entries: Sequence[EntryId]) -> None:
         """Note many entries of which nothing is known, oldest first: the simple ones without reading more than
@@ -157,11 +164,6 @@ class ConversationView:
         self.changed[entry] = None
         if self.read_since_clean is not None:
             self.read_since_clean.add(entry)
-
-    def _read_again(self, replica: Replica, entry: EntryId) -> EntryState:
-        if not self.order.knows(entry):
-            raise KeyError(entry)
-        return entry_state_of(entry, replica.node(schema.ENTRIES, entry), self._address)
 
     def _note(self, entry: EntryId, state: EntryState | str) -> bool:
         """Note the state of an entry, or why it can't be read. Returns whether it says something else than before; of

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from typing import Literal
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -33,6 +34,8 @@ _HELP = {
     "condensed_total": ("counter", "Catch-ups made of parts of logs, for devices that came back"),
     "errors_total": ("counter", "Errors sent to clients, by code"),
 }
+_MESSAGES = {"sent": "frames_sent_total", "received": "frames_received_total"}
+_BYTES = {"sent": "bytes_sent_total", "received": "bytes_received_total"}
 
 
 class Metrics:
@@ -46,9 +49,18 @@ class Metrics:
     def count(self, name: str, by: float = 1) -> None:
         self._values[name] += by  # type: ignore[assignment]
 
-    def time(self, name: str, seconds: float) -> None:
-        """Something took so long."""
-        self._longest[name] = max(self._longest.get(name, 0.0), seconds)
+    def count_messages(self, way: Literal["sent", "received"], messages: int, size: int) -> None:
+        """So many messages, of so many bytes together, were sent to clients, or came from them."""
+        self._values[_MESSAGES[way]] += messages
+        self._values[_BYTES[way]] += size
+
+    def note_step(self, counts: Mapping[str, float], times: Mapping[str, float]) -> None:
+        """Add the counts of a step. ``times``: how long what happened in it took."""
+        for name, by in counts.items():
+            self._values[name] += by  # type: ignore[assignment]
+        for name, seconds in times.items():
+            if seconds > self._longest.get(name, 0.0):
+                self._longest[name] = seconds
 
     def error(self, code: int) -> None:
         """An error was sent to a client."""

@@ -83,9 +83,8 @@ class Connection:
         self.unreported = 0
         self.last: Error | None = None
         self.sent_at = 0.0
-        self._keepalive = Keepalive(
-            socket.transport, socket.ask, asyncio.get_running_loop().time(), limits.idle_timeout
-        )
+        self._time = asyncio.get_running_loop().time
+        self._keepalive = Keepalive(socket.transport, socket.ask, self._time(), limits.idle_timeout)
         # All that waits here, and of the first how much has left.
         self._queue: deque[tuple[Outgoing, int]] = deque()
         self._place = 0
@@ -104,7 +103,7 @@ class Connection:
 
     def send(self, out: Outgoing, weight: int) -> None:
         """Write at once where the socket takes it, else queue."""
-        self.sent_at = asyncio.get_running_loop().time()
+        self.sent_at = self._time()
         place = 0 if self._queue else self._writer.write(out)
         if place is None:
             self.unreported += weight
@@ -142,7 +141,7 @@ class Connection:
         socket = self.socket
         # While the relay itself is slow, it reads nothing.
         excused = self._working > self.limits.window or self._paused is not None
-        now = asyncio.get_running_loop().time()
+        now = self._time()
         if self.last is None and not self._keepalive.beat(now, self._reader.heard, self._writer.given, excused=excused):
             socket.transport.abort()
 

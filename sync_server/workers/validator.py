@@ -223,6 +223,7 @@ class Validator:
             act()
             for hands in self._hands:
                 self._go_on(hands)
+            self._close_logs()
         except Exception:
             logger.exception("records can't be checked any more")
             self._over = True
@@ -230,7 +231,6 @@ class Validator:
 
     def _go_on(self, hands: _Hands) -> None:
         """Hand a worker its next batch, when it has none in hand, and have read what it needs behind that."""
-        self._close_logs()
         if hands.batch is None and not hands.pausing and hands.lane.wants_worker:
             if hands.worker is None:
                 self._start_worker(hands)

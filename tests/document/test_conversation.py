@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -350,6 +352,27 @@ def test_observers_hear_of_local_and_remote_changes_in_order(two: tuple[llmcrdt.
     assert heard[-1][0] == ["last"]
     assert len(threads) == 1
     assert threads != {threading.get_ident()}
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_closed_conversation_leaves_no_garbage(open_repo: OpenRepo, whole: bool) -> None:
+    """Its memory is free when it is closed, or its repo, without a look for garbage; a transcript goes on."""
+    repo = open_repo("laptop")
+    conversation = repo.create("Trip")
+    conversation.append("user", "Hello")
+    conversation.append("assistant", "Hi", frame=conversation.transcript())
+    conversation.append("assistant", "Or: hi", instead_of=conversation.transcript()[-1])
+    core, transcript = core_of(conversation), conversation.transcript()
+    left = [weakref.ref(thing) for thing in (core.view, core.replica)]
+    gc.disable()
+    try:
+        (repo if whole else conversation).close()
+        assert [entry.text for entry in transcript] == ["Hello", "Or: hi"]
+        assert [each.entry.text for each in transcript.elsewhere] == ["Hi"]
+        del transcript
+        assert [thing() for thing in left] == [None, None]
+    finally:
+        gc.enable()
 
 
 def test_a_closed_conversation_says_so_and_can_be_opened_again(open_repo: OpenRepo) -> None:

@@ -179,7 +179,10 @@ class YjsReplica:
                 for whole, updates in groups:
                     self._intake.give_joined(*whole, updates)
                 self._intake.retry()
-            self._confirm()
+            if len(groups) == 1 and self._heard.only(groups[0][0].data):  # as _apply does
+                self._intake.sure = True
+            else:
+                self._confirm()
 
     def snapshot(self) -> tuple[bytes, list[bytes]]:
         with self._guarded("The CRDT core could not encode the document."):
