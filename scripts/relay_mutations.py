@@ -514,6 +514,37 @@ RELAY_MUTATIONS = (
         "tests/hostile/test_the_check_is_fair.py",
     ),
     Mutation(
+        "P9.2", "half of a letter that is there is given to the core", "Pairs.split",
+        "broken = _common(self._pairs, there)", "broken = {}", "tests/crdt/yjs/test_pairs.py",
+    ),
+    Mutation(
+        "P9.2", "an update that splits its own letters comes in as it is", "Pairs._take_pairs",
+        "if own else update", "if False else update", "tests/crdt/yjs/test_pairs.py",
+    ),
+    Mutation(
+        "P9.2", "a delete that came early is forgotten", "Pairs._note_ahead",
+        "if deleted > end:", "if False:",
+        "tests/crdt/yjs/test_pairs.py::test_a_delete_that_came_before_its_letter_splits_it",
+    ),
+    Mutation(
+        "P9.2", "nobody looks for letters in a snapshot", "Pairs.split",
+        "if there and self._pairs is None:", "if False:", "tests/crdt/yjs/test_pairs.py",
+    ),
+    Mutation(
+        "P9.2", "half a letter is told as nothing", "Pairs.on_letters",
+        "state[client] -= 1", "pass", "tests/crdt/yjs/test_pairs.py::test_half_a_letter_is_told_from_its_beginning",
+    ),
+    Mutation(
+        "P9.2", "updates that overlap in a letter are merged as they are", "merge_whole",
+        "or not _overlap(updates)", "or True",
+        "tests/crdt/yjs/test_pairs.py::test_half_a_letter_is_told_from_its_beginning",
+    ),
+    Mutation(
+        "P5.8", "deletes may be told in any order", "update:_read_update",
+        "if start < end:", "if False:",
+        "tests/crdt/yjs/test_pairs.py::test_deletes_that_the_core_would_forget_are_refused",
+    ),
+    Mutation(
         "P5.8", "depth is not looked at across updates", "_Levels._add",
         "if struct.kind == _TYPE and level >= DEPTH:",
         "if False:",

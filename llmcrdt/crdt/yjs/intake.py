@@ -6,12 +6,13 @@ what comes after a hole in what a client wrote, and go wrong when one run of str
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
 from ...exceptions import MalformedUpdate
 from .nesting import Nesting, part_update
+from .pairs import Clocks, Pairs
 from .split import small_pieces
 from .update import Id, UpdateRange, read_state_vector, read_update
 from .waiting import Waiting
@@ -26,10 +27,13 @@ class Intake:
     """The knowledge of what one core has, and the updates that wait. Errors of the core go through.
 
     ``try_to_read`` has the core read an update, and raises ValueError where it can't: JSON in it is none, say. One that
-    waits is read only when the document is encoded with it, and nobody could do that any more."""
+    waits is read only when the document is encoded with it, and nobody could do that any more. ``renew`` has the
+    document replaced by one in which some letters are U+FFFD (pairs.py), and gives that one."""
 
-    def __init__(self, doc: Any, try_to_read: Callable[[bytes], object]) -> None:
-        self._doc, self._try_to_read = doc, try_to_read
+    def __init__(self, doc: Any, try_to_read: Callable[[bytes], object], renew: Callable[[Clocks], Any]) -> None:
+        self._doc, self._try_to_read, self._renew = doc, try_to_read, renew
+        self._pairs = Pairs()
+        self._transaction: AbstractContextManager[Any] | None = None
         self.waiting = Waiting()
         # Updates that waited, and are to be looked at again.
         self._ready: dict[bytes, None] = {}
@@ -40,15 +44,22 @@ class Intake:
         """Whether the core is known to have all that it was given."""
         self._nesting = Nesting()
 
+    def on_letters(self, version: bytes) -> bytes:
+        """The state vector, at the beginning of a letter where it is in the middle of one: the core can't write the
+        second half."""
+        return self._pairs.on_letters(version, self._doc.get_update)
+
     def doubt(self) -> None:
         """Something came in that was not given here, or was given and did not come in."""
         self._exact = False
         self._nesting.doubt()
+        self._pairs.doubt()
 
     def wrote(self, update: bytes) -> None:
         """The core took an edit of its own."""
         self._exact = False
         self._nesting.wrote(update)
+        self._pairs.wrote(update)
 
     def took_all(self) -> bool:
         """Whether the core took all that it was given."""
@@ -60,6 +71,10 @@ class Intake:
         self._reach(state)
         self._exact = self.sure = True
         return True
+
+    def let_nothing_wait(self) -> None:
+        if self.waiting:
+            raise MalformedUpdate("Updates wait for others.")
 
     def give_joined(self, whole: bytes, span: UpdateRange, updates: Sequence[bytes]) -> None:
         """Give the core several updates as ``whole``, where nothing of it would wait, else one after the other: such as
@@ -108,7 +123,7 @@ class Intake:
             if len(pieces) > 1:
                 # Else all of it would be looked at again for each id that one of its parts waits for.
                 self.waiting.put(update, {})
-                with self._together():
+                with self.together():
                     new = [self.give(piece, read_update(piece)) for piece in pieces]
                 return any(new)
         return bool(missing or self.waiting) and self.waiting.put(update, missing)
@@ -125,12 +140,28 @@ class Intake:
 
     def _apply(self, update: bytes, span: UpdateRange) -> None:
         self.sure = False
+        if not span.follows or not span.begun.items() <= self._known.items():
+            update = self._mend(update, span)
         try:
             self._doc.apply_update(update)
         except BaseException:
             self._nesting.doubt()
             raise
         self._reach(span.written)
+
+    def _mend(self, update: bytes, span: UpdateRange) -> bytes:
+        """The update as the core can take it, where it splits letters."""
+        if (span.pairs or span.cuts or span.deletes) and not self._exact:
+            self._look()
+        update, broken = self._pairs.split(update, span, self._known, self._doc.get_update)
+        if broken:
+            within, self._transaction = self._transaction, None
+            if within is not None:
+                within.__exit__(None, None, None)
+            self._doc = self._renew(broken)
+            if within is not None:
+                self._begin()
+        return update
 
     def _reach(self, ends: Mapping[int, int]) -> None:
         for client, end in ends.items():
@@ -148,7 +179,7 @@ class Intake:
 
     def retry(self) -> None:
         """Look again at what need not wait any more, until nothing moves."""
-        with self._together() if self._ready else nullcontext():
+        with self.together() if self._ready else nullcontext():
             while self._ready:
                 update = next(iter(self._ready))
                 del self._ready[update]
@@ -157,10 +188,29 @@ class Intake:
                 except (MalformedUpdate, ValueError):  # it nests too deep, as shows only now: nobody takes it
                     self.waiting.put(update, {})
 
-    def _together(self) -> AbstractContextManager[Any]:
-        """One transaction for many updates: to end one takes the core longer the more clients the document has."""
-        transaction: AbstractContextManager[Any] = self._doc.transaction()
-        return transaction
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """One transaction for many updates, if none is open: to end one takes the core longer the more clients the
+        document has. It may become several."""
+        if self._transaction is not None:
+            yield
+            return
+        self._begin()
+        try:
+            yield
+        except BaseException as error:
+            self._end(error)
+            raise
+        self._end(None)
+
+    def _begin(self) -> None:
+        self._transaction = self._doc.transaction()
+        self._transaction.__enter__()
+
+    def _end(self, error: BaseException | None) -> None:
+        transaction, self._transaction = self._transaction, None
+        if transaction is not None:
+            transaction.__exit__(type(error) if error else None, error, error.__traceback__ if error else None)
 
     def _look(self) -> None:
         state = read_state_vector(self._doc.get_state())

@@ -15,6 +15,7 @@ from pycrdt import _pycrdt
 from ...exceptions import LLMCRDTError, MalformedUpdate
 from ..backend import Applied, Node, Other, ParsedUpdate, Scalar, SharedText, Touched, check_value
 from .intake import Intake
+from .pairs import Clocks, merge_whole, replace_pairs
 from .update import (
     UpdateRange,
     check_state_vector,
@@ -58,9 +59,10 @@ class YjsReplica:
         self._applying = nullcontext() if applying is None else applying
         self._doc: Any = pycrdt.Doc() if client_id is None else pycrdt.Doc(client_id=client_id)
         self._maps: dict[str, Any] = {root: self._doc.get(root, type=pycrdt.Map) for root in roots}
-        self._intake = Intake(self._doc, pycrdt.get_state)
+        self._intake = Intake(self._doc, pycrdt.get_state, self._renew)
         self._heard = _Heard()
         self._subscriptions: list[Any] = []
+        self._unobserve: weakref.finalize[..., YjsReplica] | None = None
         self.broken = False
 
     def apply(self, update: bytes) -> Applied:
@@ -151,7 +153,7 @@ class YjsReplica:
         """Apply updates in one transaction, up to the first that waits for another; how many that were."""
         count, waits = 0, False
         with self._guarded("The updates broke the CRDT core."):
-            with self._doc.transaction():
+            with self._intake.together():
                 while count < len(updates) and not waits:
                     waits = self._intake.give(*updates[count])
                     count += 1
@@ -172,7 +174,7 @@ class YjsReplica:
 
     def _load(self, groups: Sequence[_Group], snapshot: bytes | None = None) -> None:
         with self._guarded("The updates broke the CRDT core."):
-            with self._doc.transaction():
+            with self._intake.together():
                 if snapshot:
                     self._doc.apply_update(snapshot)
                     self._intake.doubt()
@@ -191,15 +193,16 @@ class YjsReplica:
     def diff(self, since: bytes | None = None) -> bytes:
         if since is not None:
             check_state_vector(since)
+            since = self._intake.on_letters(since)
         with self._guarded("The CRDT core could not encode the document."):
             update: bytes = self._doc.get_update(since)
             if self._intake.waiting:
-                update = pycrdt.merge_updates(update, *self._intake.waiting)
+                update = merge_whole([update, *self._intake.waiting], pycrdt.merge_updates)
         return update
 
     def place(self) -> Place:
         """Its present state, for ``since``. Raises MalformedUpdate where updates wait."""
-        self._let_nothing_wait()
+        self._intake.let_nothing_wait()
         with self._guarded("The CRDT core could not encode the document."):
             version = self.version()
             deletes = read_update(self._doc.get_update(version), whole=True).deletes
@@ -208,7 +211,7 @@ class YjsReplica:
     def since(self, place: Place) -> bytes:
         """All that came since that state, as one update. Of deletes only the new ones, which ``diff`` can't tell.
         Raises MalformedUpdate where updates wait, or it is more than one may hold."""
-        self._let_nothing_wait()
+        self._intake.let_nothing_wait()
         with self._guarded("The CRDT core could not encode the document."):
             update: bytes = self._doc.get_update(place.version)
             version = self.version()
@@ -220,10 +223,6 @@ class YjsReplica:
         news = update[: -len(deletes)] + write_deletes(less_ranges(span.deletes, place.deletes))
         read_update(news)  # as whoever gets it will
         return news
-
-    def _let_nothing_wait(self) -> None:
-        if self._intake.waiting:
-            raise MalformedUpdate("Updates wait for others.")
 
     def version(self) -> bytes:
         state: bytes = self._doc.get_state()
@@ -278,9 +277,24 @@ class YjsReplica:
         subscription = self._doc.observe(self._heard.on_transaction)
         self._subscriptions.append(subscription)
         # An observed document is freed only after unobserve (pycrdt 0.14.13, whatever the callback refers to).
-        weakref.finalize(self, self._doc.unobserve, subscription).atexit = False
+        self._unobserve = weakref.finalize(self, self._doc.unobserve, subscription)
+        self._unobserve.atexit = False
         for root, shared in self._maps.items():
             self._subscriptions.append(shared.observe_deep(self._heard.events_of(root)))
+
+    def _renew(self, clocks: Clocks) -> Any:
+        """Go on with the same document, in which the letters with these second units are U+FFFD twice."""
+        whole = replace_pairs(self._doc.get_update(), clocks)
+        watched = bool(self._subscriptions)
+        if self._unobserve is not None:
+            self._unobserve()
+        self._subscriptions.clear()
+        self._doc = pycrdt.Doc(client_id=self._doc.client_id)
+        self._maps = {root: self._doc.get(root, type=pycrdt.Map) for root in self._maps}
+        self._doc.apply_update(whole)
+        if watched:
+            self._watch()
+        return self._doc
 
     def _confirm(self) -> None:
         """Raises MalformedUpdate where something that was given to the core waits for itself."""
@@ -420,7 +434,7 @@ def _within(ranges: Iterable[tuple[int, int]], others: Sequence[tuple[int, int]]
 
 
 def _merged(updates: Sequence[bytes]) -> bytes:
-    return updates[0] if len(updates) == 1 else bytes(pycrdt.merge_updates(*updates))
+    return updates[0] if len(updates) == 1 else merge_whole(updates, pycrdt.merge_updates)
 
 
 _Group = tuple[ParsedUpdate, Sequence[bytes]]
@@ -450,7 +464,7 @@ def _join(updates: Sequence[bytes]) -> ParsedUpdate | None:
     if len(updates) == 1:
         return parse_update(updates[0])
     try:
-        return parse_update(bytes(pycrdt.merge_updates(*updates)))
+        return parse_update(merge_whole(updates, pycrdt.merge_updates))
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException:  # a panic of the core is one of those

@@ -18,6 +18,8 @@ Format: https://github.com/yjs/yjs, src/utils/encoding.js, and lib0's encoding.j
 from __future__ import annotations
 
 import re
+from array import array
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -49,7 +51,9 @@ class UpdateRange:
 
     ``odd``: something is left out in what it writes of a client, or told in several places. ``nested``: shared types
     that stand in or beside something else than a root; ``depth`` of those whose place it tells itself, else they count
-    as ``hanging``. ``follows``: only letters, right after the clock before the first."""
+    as ``hanging``. ``follows``: only letters, right after the clock before the first. ``pairs``: per client the clocks
+    of the second halves of letters that are two UTF-16 units, in its texts. ``cuts``: of each client the clocks before
+    which its items stand, so that the core splits what is there."""
 
     begun: dict[int, int] = field(default_factory=dict)
     written: dict[int, int] = field(default_factory=dict)
@@ -61,6 +65,8 @@ class UpdateRange:
     depth: int = 0
     hanging: int = 0
     follows: bool = field(default=False, compare=False)
+    pairs: dict[int, array[int]] = field(default_factory=dict)
+    cuts: dict[int, array[int]] = field(default_factory=dict)
 
     def covered_by(self, state: dict[int, int]) -> bool:
         """Whether a replica with that state vector has integrated all of it."""
@@ -118,6 +124,28 @@ def read_structs(data: bytes, *, whole: bool = False) -> tuple[list[Struct], byt
     return structs, deletes
 
 
+class _Texts(list[Struct]):
+    """Of the structs that are appended only the texts that have one of some clocks inside."""
+
+    def __init__(self, clocks: Mapping[int, Sequence[int]]) -> None:
+        super().__init__()
+        self._clocks = clocks
+
+    def append(self, struct: Struct) -> None:
+        clocks = self._clocks.get(struct.client) if struct.kind == 4 else None
+        if clocks and bisect_right(clocks, struct.clock) < bisect_left(clocks, struct.end):
+            super().append(struct)
+
+
+def read_texts(data: bytes, clocks: Mapping[int, Sequence[int]]) -> list[Struct]:
+    """The texts of an update, of any size, that have one of these clocks after their first; those of each client are
+    in order. Raises MalformedUpdate."""
+    reader, found, texts, places = _Reader(data, True), UpdateRange(), _Texts(clocks), dict[Id, int]()
+    for _ in range(reader.count()):
+        _read_client(reader, found, places, texts)
+    return texts
+
+
 class Stretch(NamedTuple):
     """A stretch of structs that stand together in an update: of one client, from a clock on, so many, and the bytes
     where they begin and end."""
@@ -172,15 +200,16 @@ def write_deletes(deletes: Mapping[int, Sequence[tuple[int, int]]]) -> bytes:
 def less_ranges(
     ranges: Mapping[int, Sequence[tuple[int, int]]], others: Mapping[int, Sequence[tuple[int, int]]]
 ) -> dict[int, list[tuple[int, int]]]:
-    """Of each client the (start, end) ranges without what the others cover."""
+    """Of each client the (start, end) ranges without what the others cover, in order."""
     left = {client: _less(sorted(own), sorted(others.get(client, ()))) for client, own in ranges.items()}
     return {client: own for client, own in left.items() if own}
 
 
 def _less(ranges: Sequence[tuple[int, int]], others: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     out: list[tuple[int, int]] = []
-    at = 0
+    at = done = 0
     for start, end in ranges:
+        start, done = max(start, done), max(done, end)
         while at < len(others) and others[at][1] <= start:
             at += 1
         cut = at
@@ -223,10 +252,13 @@ def _read_word(data: bytes) -> UpdateRange | None:
     client, clock, at = _number(writer), _number(first), _number(last)
     beside = client if neighbour == writer else _number(neighbour)
     if client != beside:
-        return UpdateRange({client: clock}, {client: clock + size}, needs={beside: at + 1})
+        cuts = {beside: array("I", (at + 1,))}
+        return UpdateRange({client: clock}, {client: clock + size}, needs={beside: at + 1}, cuts=cuts)
     if at >= clock:
         return None
-    return UpdateRange({client: clock}, {client: clock + size}, follows=at + 1 == clock)
+    if at + 1 == clock:
+        return UpdateRange({client: clock}, {client: clock + size}, follows=True)
+    return UpdateRange({client: clock}, {client: clock + size}, cuts={beside: array("I", (at + 1,))})
 
 
 def join_words(updates: Sequence[bytes], first: int, most: float) -> tuple[bytes, int]:
@@ -281,12 +313,21 @@ def _read_update(data: bytes, whole: bool = False) -> UpdateRange:
         ranges += count
         if ranges > RANGES and not whole:
             raise MalformedUpdate(_TOO_MUCH)
+        # The core forgets deletes that are out of order when it merges updates, and of a client that is named again all
+        # that came before. No client of Yjs or yrs writes any: each brings its own into order.
+        if client in found.deletes:
+            raise MalformedUpdate("The update tells in two places what it deletes of one client.")
+        ranges_of, end = list[tuple[int, int]](), 0
         for _ in range(count):
             start, length = reader.uint(), reader.uint()
             if start + length >= CLOCK_END:
                 raise MalformedUpdate("The update deletes past the highest clock.")
-            found.deleted[client] = max(found.deleted.get(client, 0), start + length)
-            found.deletes.setdefault(client, []).append((start, start + length))
+            if start < end:
+                raise MalformedUpdate("The update tells out of order what it deletes.")
+            end = start + length
+            ranges_of.append((start, end))
+        if ranges_of:
+            found.deleted[client], found.deletes[client] = end, ranges_of
     reader.end()
     return found
 
@@ -315,6 +356,11 @@ def read_state_vector(data: bytes) -> dict[int, int]:
     reader = _Reader(data)
     reader.count()
     return {_number(found[1]): _number(found[2]) for found in _CLOCK_OF.finditer(data, reader.place)}
+
+
+def write_state_vector(state: Mapping[int, int]) -> bytes:
+    numbers = (write_uint(number) for both in state.items() for number in both)
+    return b"".join((write_uint(len(state)), *numbers))
 
 
 _TOO_MUCH = "The update holds more than one may."
@@ -360,13 +406,15 @@ def _read_client(
             length = reader.uint()
             found.odd = found.odd or kind == 10
         else:
-            inside = _read_place(reader, info, client, clock, found.needs, struct)
+            inside = _read_place(reader, info, client, clock, found, struct)
             if struct:
                 struct.content = reader.place
             length = _read_content(reader, kind)
+            if kind == 4 and length != reader.letters:
+                _note_pairs(reader, client, clock, found)
             if kind == 7:
                 _place_type(found, places, (client, clock), inside)
-        if length == 0 and kind != 4:  # the core itself leaves an empty text where half a letter is deleted
+        if length == 0 and kind != 4:  # the core alone leaves an empty text where half a letter is deleted (pairs.py)
             raise MalformedUpdate("The update holds an empty struct.")
         if kind != 10:
             found.begun[client] = min(found.begun.get(client, clock), clock)
@@ -471,6 +519,16 @@ class _Plain:
         return count
 
 
+_PAIR = re.compile("[\U00010000-\U0010ffff]")
+
+
+def _note_pairs(reader: _Reader, client: int, clock: int, found: UpdateRange) -> None:
+    """Note the letters of two units in the text that was read last, which begins at ``clock``."""
+    text = reader.data[reader.place - reader.last : reader.place].decode()
+    pairs = found.pairs.setdefault(client, array("I"))
+    pairs.extend(clock + match.start() + before + 1 for before, match in enumerate(_PAIR.finditer(text)))
+
+
 def _is_utf8(text: bytes) -> bool:
     if text.isascii():
         return True
@@ -501,7 +559,7 @@ TOO_DEEP = f"The update nests shared types more than {DEPTH} deep."
 
 
 def _read_place(
-    reader: _Reader, info: int, client: int, clock: int, needs: dict[int, int], struct: Struct | None = None
+    reader: _Reader, info: int, client: int, clock: int, found: UpdateRange, struct: Struct | None = None
 ) -> Id | None:
     """The parent of the item: the id of a type, or _ROOT; None where only its neighbours tell."""
     inside: Id | None = None
@@ -509,7 +567,11 @@ def _read_place(
     for bit in (0x80, 0x40):  # left and right neighbour
         start = reader.place
         if info & bit:
-            beside += (_read_id(reader, client, clock, needs),)
+            id_ = _read_id(reader, client, clock, found.needs)
+            beside += (id_,)
+            cut = id_[1] + (bit == 0x80)
+            if cut != clock or id_[0] != client:
+                found.cuts.setdefault(id_[0], array("I")).append(cut)
     if struct:
         struct.right, struct.right_stop, struct.beside = start, reader.place, beside
     if not info & 0xC0:
@@ -518,7 +580,7 @@ def _read_place(
             reader.text()
             inside = _ROOT
         elif parent == 0:
-            inside = _read_id(reader, client, clock, needs)
+            inside = _read_id(reader, client, clock, found.needs)
             if struct:
                 struct.inside = inside
         else:
@@ -552,7 +614,9 @@ def _read_content(reader: _Reader, kind: int) -> int:
         case 3:  # bytes
             reader.bytes()
         case 4:  # text; its length counts UTF-16 units
-            return len(reader.text().encode("utf-16-le")) // 2
+            text = reader.text()
+            reader.letters = len(text)
+            return len(text) if text.isascii() else len(text.encode("utf-16-le")) // 2
         case 5:  # embed
             reader.text()
         case 6:  # format
@@ -607,7 +671,7 @@ def _read_any(reader: _Reader, depth: int) -> None:
 class _Reader:
     """lib0's variable-length integers, strings and byte arrays."""
 
-    __slots__ = ("_at", "_size", "data", "last", "structs", "whole")
+    __slots__ = ("_at", "_size", "data", "last", "letters", "structs", "whole")
 
     def __init__(self, data: bytes, whole: bool = False) -> None:
         self.data, self._at, self._size = data, 0, len(data)
@@ -615,6 +679,8 @@ class _Reader:
         """Whether it may hold any number of things."""
         self.last = 0
         """Bytes of the text or byte array read last."""
+        self.letters = 0
+        """Letters of the content read last, where that is a text."""
         self.structs = 0
         """Structs that the update holds, as far as it is read."""
 
