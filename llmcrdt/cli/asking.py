@@ -224,7 +224,10 @@ def serve(
     ending = threading.Event()
     with contextlib.ExitStack() as stack:
         repo = stack.enter_context(repos(create=True, join=True, invite=text))
-        engines = {name: stack.enter_context(llmcrdt.LlamaEngine(file, cache=cache)) for name, file in files.items()}
+        engines = {
+            name: stack.enter_context(llmcrdt.LlamaEngine(file, cache=cache, slots=slots))
+            for name, file in files.items()
+        }
         try:
             link = stack.enter_context(repo.connect(relay, token, tls=ca))
             where = link.url

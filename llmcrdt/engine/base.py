@@ -6,7 +6,8 @@ own thread (or process: nothing here shares memory with the caller beyond the va
 Invariants of every engine:
 
 1. **Served in order.** Runs and ``logits`` are served first come, first served, one at a time. Background
-   work (settling, ``prefetch``, ``pin``) gives way to them, after at most one chunk.
+   work (settling, ``prefetch``, ``pin``) gives way to them, after at most one chunk. An engine that has slots for it
+   serves several runs at once: then a short prompt may be through before a long one that came first.
 2. **Events in order.** A run reports ``Progress*, Started, Sampled*, Finished | Failed``, on the engine's thread; the
    last two may come first. Nothing follows them. A listener that raises hears no more, and its run ends.
 3. **Exact.** In exact mode the logits after a prompt, and so the first sampled token, do not depend on what was live,

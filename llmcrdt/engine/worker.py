@@ -39,6 +39,12 @@ class Worker:
             self._jobs.append(job)
             self._changed.notify_all()
 
+    def next_if(self, wanted: Callable[[Job], bool]) -> Job | None:
+        """For the running job: the one that is next, to be done together with it, if it is ``wanted``. After ``close``
+        it still is."""
+        with self._changed:
+            return self._jobs.popleft() if self._jobs and wanted(self._jobs[0]) else None
+
     def background(self, work: Iterator[object]) -> None:
         """Queue work that waits until no job does. After ``close`` it is dropped."""
         with self._changed:

@@ -54,6 +54,17 @@ class Cells:
         finally:
             lib.llama_memory_seq_rm(memory, SCRATCH, -1, -1)
 
+    def read_whole(self, sequence: int) -> tuple[bytes, int]:
+        """All state of a sequence, and how many of its last bytes are of recurrent layers beside others (a hybrid's).
+        Of layers with a sliding window it holds what their window still covers."""
+        size = self._lib.llama_state_seq_get_size(self._pointer, sequence)
+        buffer = (ctypes.c_uint8 * size)()
+        written = self._lib.llama_state_seq_get_data(self._pointer, buffer, size, sequence)
+        tail = 0
+        if self._recurrent:
+            tail = self._lib.llama_state_seq_get_size_ext(self._pointer, sequence, _PARTIAL) - _BLOB_HEAD
+        return ctypes.string_at(buffer, written), tail
+
     def write(self, blob: bytes, start: int, stop: int) -> bool:
         lib, memory = self._lib, self._memory
         blob += self._no_state

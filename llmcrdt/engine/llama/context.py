@@ -9,18 +9,30 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, cast
 
 from ...exceptions import DecodeFailed, EngineError
 from .cells import LIVE, SCRATCH, Cells
-from .state_blob import Kind, holds_exactly
+from .state_blob import Kind, for_streams, holds_exactly
 
 BATCH = 512
 _ROUND = 256
 
 Purpose = Literal["prompt", "settled", "sampled"]
+
+
+_T = TypeVar("_T")
+
+
+def finished(steps: Generator[None, None, _T]) -> _T:
+    """Take all steps; what they return."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return cast("_T", end.value)
 
 
 class Aborted(Exception):
@@ -181,17 +193,26 @@ class Context:
     def export(self, start: int, stop: int) -> bytes | None:
         """The attention state of positions ``start`` to ``stop`` as bytes, or None where its layout can't be read."""
         blob = self._cells.read(start, stop)
-        return self._counted(blob) if self._is_attention(blob, start, stop) else None
+        return self._counted(blob) if _is_attention(self.shape, blob, start, stop) else None
 
     def export_state(self) -> bytes | None:
         """The recurrent state after all of the live sequence, or None where its layout can't be read."""
         blob = self._cells.read_state(LIVE)
         return self._counted(blob) if holds_exactly(blob, "recurrent", 0, self._length, LIVE) else None
 
+    def export_sequence(self, streams: int) -> bytes | None:
+        """All of the live sequence, as a context with so many streams of cells takes it, or None where its layout can't
+        be read. Good for going on from its end, and for nothing else."""
+        blob, tail = self._cells.read_whole(LIVE)
+        if not self.shape.attention:
+            return blob
+        spread = (for_streams(blob, kind, streams, tail, LIVE) for kind in self.shape.kinds)
+        return next((each for each in spread if each is not None), None)
+
     def load(self, blob: bytes, start: int, stop: int) -> bool:
         """Append exported attention state to the live sequence, which ends at ``start``. False on any surprise: then
         clear. Recurrent state is gone then: ``load_state`` must follow the last."""
-        if not self._is_attention(blob, start, stop):
+        if not _is_attention(self.shape, blob, start, stop):
             return False
         self.reserve(stop)
         if not self._cells.write(blob, start, stop):
@@ -237,9 +258,6 @@ class Context:
         self._abort.install(self._lib, pointer)
         self._cells = Cells(self._lib, pointer, recurrent=self.shape.recurrent)
 
-    def _is_attention(self, blob: bytes, start: int, stop: int) -> bool:
-        return any(holds_exactly(blob, kind, start, stop, SCRATCH) for kind in self.shape.kinds)
-
     def _counted(self, blob: bytes) -> bytes:
         self.counters["exported_bytes"] += len(blob)
         return blob
@@ -263,6 +281,10 @@ class Context:
         """Whether llama.cpp agrees on what the live sequence holds. A lost window shows here, and nowhere else."""
         low, high = self._cells.ends(LIVE)
         return high == length - 1 and low == (0 if self.shape.can_cut else high)
+
+
+def _is_attention(shape: Shape, blob: bytes, start: int, stop: int) -> bool:
+    return any(holds_exactly(blob, kind, start, stop, SCRATCH) for kind in shape.kinds)
 
 
 def _array(pointer: Any, kind: Any, n: int) -> Any:

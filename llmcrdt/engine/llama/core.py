@@ -7,7 +7,8 @@ there, for an erase to reach, until they are done; then it is closed.
 state     is left by                              meanwhile
 ========  ======================================  ===========================================================
 closed    ``reopen``                              everything raises EngineClosed but ``forget`` and properties
-open      ``begin_close``; a fork, in the child   jobs first come first served, then background work
+open      ``begin_close``; a fork, in the child   jobs first come first served (runs, several at once), then
+                                                  background work
 closing   the thread's last job                   queued jobs end at once, as cancelled or with EngineClosed
 ========  ======================================  ===========================================================
 """
@@ -19,11 +20,13 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from ...at_exit import end_at_exit
 from ...exceptions import ContextOverflow, DecodeFailed, EngineClosed, EngineError
+from ..base import Event
 from ..worker import Job
 from .kv_state import KVState
 from .opening import EngineOptions, OpenModel, open_model
@@ -73,7 +76,7 @@ class EngineCore:
     def start(self, run: LlamaRun) -> None:
         """Queue a run. Raises EngineError at once for a sampler that can't be made."""
         self.serving.new_sampler(run).close()
-        self._submit(lambda: self._generate(run))
+        self.model.worker.submit(_Generate(run, self, self.engine()))
 
     def logits(self, ids: tuple[int, ...]) -> Future[Any]:
         future: Future[Any] = Future()
@@ -173,9 +176,15 @@ class EngineCore:
 
         return last
 
-    def _generate(self, run: LlamaRun) -> None:
-        """On the engine's thread, as all below."""
-        last = self.serving.serve(run)
+    def generate(self, run: LlamaRun) -> None:
+        """On the engine's thread, as all below: serve a run, and beside it those that are next and may be."""
+        self.serving.serve(run, self._next_run, self._ended)
+
+    def _next_run(self) -> LlamaRun | None:
+        job = self.model.worker.next_if(lambda job: isinstance(job, _Generate))
+        return job.run if isinstance(job, _Generate) else None
+
+    def _ended(self, run: LlamaRun, last: Event) -> None:
         if run.tokens and self.model.mode == "exact":
             whole = run.ids + tuple(run.tokens)
             self.settling.note_sampled(whole, run.owner)
@@ -199,6 +208,18 @@ class EngineCore:
             future.set_result(max(found, self.model.provenance.forget(owner)))
         except OSError as error:
             future.set_exception(error)
+
+
+@dataclass(frozen=True)
+class _Generate:
+    """The job of a run. ``held``: what has to live until it is over."""
+
+    run: LlamaRun
+    core: EngineCore
+    held: object
+
+    def __call__(self) -> None:
+        self.core.generate(self.run)
 
 
 def _run(job: Job, held: object) -> None:

@@ -27,6 +27,8 @@ from .probe import Exactness
 from .run import LlamaRun
 from .tokenizer import LlamaTokenizer
 
+_MOST_SLOTS = 64
+
 
 class LlamaEngine:
     """A model file as an Engine.
@@ -38,6 +40,8 @@ class LlamaEngine:
     leaves it off where that is faster, else to llama.cpp. Rope values of 0 are the model's own. ``chunk``: tokens per
     cached chunk, a multiple of 64. ``lora``: adapter files, or pairs of file and scale. ``mode``: "exact", or "fast":
     the state of sampled tokens is kept as it is, nothing is settled or stored, and what was live shows in the bits.
+    ``slots``: so many runs are served at once, each with the bits that it has alone (docs/kv.md); each takes memory for
+    a context of its own once more than one is under way.
 
     Engines on one cache folder in one process share its memory tier. A model file is hashed in the background the first
     time it is seen (about a second per 1.5 GB); until then chunks stay in memory (``stats()["weights"]``).
@@ -67,7 +71,13 @@ class LlamaEngine:
         chunk: int | None = None,
         lora: Sequence[str | os.PathLike[str] | tuple[str | os.PathLike[str], float]] = (),
         mode: Mode = "exact",
+        slots: int = 1,
     ) -> None:
+        if slots < 1 or (slots > 1 and mode == "fast") or slots > _MOST_SLOTS:
+            raise EngineError(
+                f"{slots} slots can't be had{' in fast mode' if mode == 'fast' else ''}.",
+                hint=f"In exact mode there are 1 to {_MOST_SLOTS}, in fast mode one: state stays in the one context.",
+            )
         if mode not in ("exact", "fast"):
             raise EngineError(f"{mode!r} is not a mode.", hint='It is "exact" or "fast".')
         settings = Settings(
@@ -76,7 +86,7 @@ class LlamaEngine:
             tuple((Path(item[0]), float(item[1])) if isinstance(item, tuple) else (Path(item), 1.0) for item in lora),
         )  # fmt: skip
         self._core = EngineCore(
-            EngineOptions(Path(model_path), settings, mode, n_ctx, chunk, cache, cache_memory, cache_disk)
+            EngineOptions(Path(model_path), settings, mode, n_ctx, chunk, cache, cache_memory, cache_disk, slots)
         )
         self._core.engine = weakref.ref(self)
 

@@ -1,4 +1,5 @@
-"""Whether an engine's model is exact here: what was found before, or else a probe when there is time."""
+"""Whether an engine's model is exact here, and how many of its sequences may go on together: what was found before, or
+else a probe when there is time."""
 
 from __future__ import annotations
 
@@ -9,9 +10,10 @@ from pathlib import Path
 
 from ...exceptions import EngineError
 from ..base import Mode
-from . import probe
+from . import probe, widths
 from .context import Aborted, Context
 from .probe import Exactness
+from .rows import Rows
 
 _LOG = logging.getLogger("llmcrdt.engine")
 
@@ -58,3 +60,47 @@ class ExactnessCheck:
         probe.remember(fingerprint, self._folder, self._found)
         if not equal:
             _LOG.warning("%s is not exact here: answers may depend on what was cached", self._name)
+
+
+class WidthsCheck:
+    """For the engine's thread; ``value``: the numbers of sequences that may go on together, none until that is known.
+    ``new_context`` and ``new_rows`` make what the probe needs; ``setting`` is what else decides the bits."""
+
+    def __init__(
+        self,
+        new_context: Callable[[], Context],
+        new_rows: Callable[[], Rows],
+        slots: int,
+        n_vocab: int,
+        folder: Path | None,
+        setting: str,
+    ) -> None:
+        self._new_context, self._new_rows, self._slots, self._n_vocab = new_context, new_rows, slots, n_vocab
+        self._folder, self._setting = folder, setting
+        self._looked = slots == 1
+        self.value: frozenset[int] = frozenset()
+
+    def is_unknown(self, fingerprint: bytes) -> bool:
+        """As ``ExactnessCheck.is_unknown``."""
+        if self._looked:
+            return False
+        self._looked = True
+        found = widths.remembered(self._name(fingerprint), self._folder)
+        self.value = found or frozenset()
+        return found is None
+
+    def probe(self, fingerprint: bytes) -> Iterator[None]:
+        """As ``ExactnessCheck.probe``."""
+        found: frozenset[int] | None = None
+        try:
+            with contextlib.closing(self._new_context()) as context, contextlib.closing(self._new_rows()) as rows:
+                for step in widths.try_widths(context, rows, self._slots, self._n_vocab):
+                    found = step
+                    yield
+        except (Aborted, EngineError):
+            return
+        self.value = found or frozenset()
+        widths.remember(self._name(fingerprint), self._folder, self.value)
+
+    def _name(self, fingerprint: bytes) -> str:
+        return f"{fingerprint.hex()}-{self._slots}-{self._setting}"

@@ -9,11 +9,11 @@ live one is cut or left, it is parked, which copies nothing (``seq_cp``). Everyt
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 
 from ..base import Reuse
-from .context import BATCH, Aborted, Context, Purpose
+from .context import BATCH, Aborted, Context, Purpose, finished
 
 _WORTH = 16  # tokens: less is evaluated again sooner than a slot is given up for it
 
@@ -61,11 +61,24 @@ class FastState:
         ``progress``, between batches: how many tokens are evaluated, of how many. Nothing is stored, so ``owner`` and
         ``marks`` say nothing here. Raises Aborted or DecodeFailed; the live state is valid then, or empty.
         """
+        return finished(self.materializing(ids, owner, progress, marks))
+
+    def materializing(
+        self,
+        ids: Sequence[int],
+        owner: str = "",
+        progress: Callable[[int, int], None] | None = None,
+        marks: Iterable[int] = (),
+        widest: Callable[[], int] = lambda: BATCH,
+    ) -> Generator[None, None, Reuse]:
+        """As ``materialize``, a batch per step. Nothing else may be made between two steps: nothing is stored."""
         before = self._context.counters["prompt_tokens"]
         start = self._stand(ids)
         for at in range(start, len(ids), BATCH):
-            if progress is not None and len(ids) - start > BATCH and at > start:
-                progress(at - start, len(ids) - start)
+            if at > start:
+                yield
+                if progress is not None and len(ids) - start > BATCH:
+                    progress(at - start, len(ids) - start)
             self._evaluate(ids[at : at + BATCH], "prompt", logits=at + BATCH >= len(ids))
         done = self._context.counters["prompt_tokens"] - before
         return Reuse(len(ids), start, done, live=start, mode="fast")

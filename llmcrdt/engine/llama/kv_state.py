@@ -8,14 +8,14 @@ One with recurrent layers can be resumed only where that state was stored (``che
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from ...kvcache import ChunkCache, ChunkKey, Tier, state_key
 from ..base import Reuse
 from ..checkpoints import wanted
 from ..prefill_plan import Batch, Live, Steps, chunks_of, keep_live, plan_prompt, plan_settle, reusable
-from .context import BATCH, Aborted, Context, Purpose
+from .context import BATCH, Aborted, Context, Purpose, finished
 from .state_store import StateStore
 
 _Planner = Callable[[int, int, int, int, int, Collection[int]], Steps]
@@ -57,6 +57,7 @@ class KVState:
         self._live = Live(can_cut=self._can_cut)
         self._stops: frozenset[int] = frozenset()  # where recurrent state is wanted
         self._resumed = 0  # the last boundary that could be resumed at
+        self._turn = 0  # how often somebody has begun to change what is live
         self.counters = self._store.counters
 
     def plan(self, ids: Sequence[int]) -> Reuse:
@@ -65,6 +66,7 @@ class KVState:
 
     def adopt(self, cache: ChunkCache, fingerprint: bytes) -> None:
         """Keep chunks there from now on, under that name. The live state stays."""
+        self._take_turn()
         self._store.adopt(cache, fingerprint)
 
     def keys(self, ids: Sequence[int], fingerprint: bytes) -> list[ChunkKey]:
@@ -73,6 +75,7 @@ class KVState:
 
     def forget(self) -> None:
         """Empty the context, its buffers included."""
+        self._take_turn()
         self._context.clear(data=True)
         self._live = Live(can_cut=self._can_cut)
 
@@ -89,23 +92,62 @@ class KVState:
         how many. ``owner``: for whom the chunks are claimed that hold these ids. Raises Aborted or DecodeFailed; the
         live state is valid then, or empty.
         """
-        self._store.claim(ids, owner)
-        before = self._context.counters["prompt_tokens"]
-        self._want(reusable(len(ids), self._chunk), marks)
-        found = self._resume(ids, plan_prompt, reusable(len(ids), self._chunk))
-        for batch in found.steps.batches:
-            if progress is not None and found.steps.evaluate > BATCH and batch.start > found.steps.reused:
-                progress(batch.start - found.steps.reused, found.steps.evaluate)
-            self._evaluate(ids, batch, found.keys, "prompt", logits=batch.stop == len(ids))
-        return replace(found.reuse(self._chunk), evaluate=self._context.counters["prompt_tokens"] - before)
+        return finished(self.materializing(ids, owner, progress, marks))
+
+    def materializing(
+        self,
+        ids: Sequence[int],
+        owner: str = "",
+        progress: Callable[[int, int], None] | None = None,
+        marks: Iterable[int] = (),
+        widest: Callable[[], int] = lambda: BATCH,
+    ) -> Generator[None, None, Reuse]:
+        """As ``materialize``, a batch per step, each of at most ``widest()`` tokens or one chunk. Between two steps
+        anything else may be made: then this begins again from what is stored."""
+        limit, before, first = reusable(len(ids), self._chunk), 0, None
+        while True:
+            turn = self._take_turn()
+            self._store.claim(ids, owner)
+            self._want(limit, marks)
+            found = self._resume(ids, plan_prompt, limit)
+            first = first or found.reuse(self._chunk)
+            for batch in self._pieces(found.steps.batches, widest):
+                if batch.start > found.steps.reused:
+                    yield
+                    if self._turn != turn:
+                        break
+                if before and progress is not None and first.evaluate > BATCH:
+                    progress(before, first.evaluate)
+                self._evaluate(ids, batch, found.keys, "prompt", logits=batch.stop == len(ids))
+                before += len(batch)
+            else:
+                return replace(first, evaluate=before)
+
+    def _pieces(self, batches: Iterable[Batch], widest: Callable[[], int]) -> Iterator[Batch]:
+        """The same tokens in batches that are no wider than may be when each begins."""
+        for batch in batches:
+            at = batch.start
+            while batch.canonical and batch.stop - at > (
+                width := max(self._chunk, widest() // self._chunk * self._chunk)
+            ):
+                yield Batch(at, at + width, True)
+                at += width
+            yield replace(batch, start=at)
+
+    def _take_turn(self) -> int:
+        """Whoever was at work in steps has to begin again."""
+        self._turn += 1
+        return self._turn
 
     def append(self, token: int) -> None:
         """Evaluate one sampled token. Its state is good for the next token, and never stored or built upon."""
+        self._take_turn()
         self._mark(self._live.ids, extra=True)
         self._guarded([token], self._context.length, logits=True, purpose="sampled")
 
     def settle_step(self, ids: Sequence[int], owner: str = "", marks: Iterable[int] = ()) -> bool:
         """Evaluate canonically one more chunk of ``ids`` that is nowhere at hand. False once there is none."""
+        self._take_turn()
         self._store.claim(ids, owner)
         whole = self._chunk * (len(ids) // self._chunk)
         self._want(whole, marks)

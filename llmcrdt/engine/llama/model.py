@@ -92,16 +92,25 @@ def load_adapters(lib: Any, model: Any, settings: Settings) -> tuple[Any, Any]:
 
 
 def new_context(
-    lib: Any, model: Any, settings: Settings, size: int, adapters: tuple[Any, Any] = ((), ()), sequences: int = 2
+    lib: Any,
+    model: Any,
+    settings: Settings,
+    size: int,
+    adapters: tuple[Any, Any] = ((), ()),
+    sequences: int = 2,
+    *,
+    streams: bool = False,
 ) -> Any:
     """A pointer to a context of ``size`` tokens, null where llama.cpp can't make one.
 
     Two ``sequences``, or more, that share their cells, so that a range of positions can be copied from one to the
-    other; and a sliding window that forgets nothing, so that state can be cut.
+    other; and a sliding window that forgets nothing, so that state can be cut. ``streams``: each sequence has ``size``
+    cells of its own instead, and goes on by single tokens.
     """
     params = lib.llama_context_default_params()
-    params.n_ctx, params.n_batch, params.n_ubatch = size, BATCH, BATCH
-    params.n_seq_max, params.kv_unified, params.swa_full = sequences, True, True
+    batch = max(2, sequences) if streams else BATCH
+    params.n_ctx, params.n_batch, params.n_ubatch = size * sequences if streams else size, batch, batch
+    params.n_seq_max, params.kv_unified, params.swa_full = sequences, not streams, True
     params.n_threads = params.n_threads_batch = settings.n_threads
     params.type_k, params.type_v = _kv_type(settings.type_k), _kv_type(settings.type_v)
     params.flash_attn_type = -1 if settings.flash_attn is None else int(settings.flash_attn)

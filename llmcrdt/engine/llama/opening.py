@@ -17,7 +17,7 @@ from ..base import Mode
 from ..prefill_plan import chunk_length
 from ..worker import Worker
 from .context import BATCH, AbortFlag, Context, Shape
-from .exactness import ExactnessCheck
+from .exactness import ExactnessCheck, WidthsCheck
 from .fast_state import FastState
 from .fingerprint import FileHashes, model_files
 from .gguf_header import check_model_file, tokenizer_hash
@@ -38,10 +38,12 @@ from .model import (
     work_of,
 )
 from .provenance import Provenance
+from .rows import Rows
 from .tokenizer import LlamaTokenizer
 from .weights import Weights
 
 _FIRST_CTX = 4096
+_FIRST_STREAM = 1024
 _PARKED = 4  # sequences beside the live one, in fast mode
 
 
@@ -57,12 +59,14 @@ class EngineOptions:
     cache: ChunkCache | str | os.PathLike[str] | None
     cache_memory: int
     cache_disk: int
+    slots: int = 1
 
 
 @dataclass
 class OpenModel:
     """A model from open to close. ``state`` and ``context`` belong to the thread of ``worker``; the rest to any.
 
+    ``rows``: the other sequences that are answered beside the live one, at most ``slots`` in all.
     ``closing``: it was asked to end; nothing begins any more. ``cache_folder``: where notes and chunks are kept.
     ``live_owner``: for whom the live state was made last.
     """
@@ -81,6 +85,9 @@ class OpenModel:
     abort: AbortFlag
     worker: Worker
     exactness: ExactnessCheck
+    slots: int
+    rows: Rows
+    widths: WidthsCheck
     undo: contextlib.ExitStack
     closing: bool = False
     live_owner: str = ""
@@ -95,9 +102,11 @@ class OpenModel:
         self.find_exactness()
 
     def find_exactness(self) -> None:
-        """Once it is known what model this is: what was found of it before, or else a probe when there is time."""
+        """Once it is known what model this is: what was found of it before, or else probes when there is time."""
         if self.provenance.named and self.exactness.is_unknown(self.provenance.fingerprint):
             self.worker.background(self.exactness.probe(self.provenance.fingerprint))
+        if self.provenance.named and self.widths.is_unknown(self.provenance.fingerprint):
+            self.worker.background(self.widths.probe(self.provenance.fingerprint))
 
     def free(self) -> None:
         """On the engine's thread, its last job: give back all there is."""
@@ -142,10 +151,20 @@ def open_model(options: EngineOptions, on_cache_open: Callable[[], None]) -> Ope
             exactness_folder(folder) if folder else None,
             options.mode,
         )
+        rows = contexts.rows(contexts.first)
+        undo.callback(rows.close)
+        widths = WidthsCheck(
+            lambda: contexts.open(BATCH, 2 * BATCH),
+            lambda: contexts.rows(BATCH),
+            options.slots,
+            tokenizer.n_vocab,
+            exactness_folder(folder) if folder else None,
+            str(options.settings.n_threads),
+        )
         return OpenModel(
             lib, name, options.mode, contexts.limit, contexts.chunk, folder, tokenizer, weights, provenance, context,
             contexts.state(context, provenance), contexts.abort, Worker(f"llmcrdt-engine-{name}"), exactness,
-            undo.pop_all(),
+            options.slots, rows, widths, undo.pop_all(),
         )  # fmt: skip
 
 
@@ -164,6 +183,7 @@ class _Contexts:
         )
         self._settings = without_flash(lib, model, options.settings, self.limit)
         self._adapters = load_adapters(lib, model, self._settings)
+        self._slots_at_once = options.slots
         self._slots = range(2, 2 + _PARKED) if options.mode == "fast" else range(0)
         self.abort = AbortFlag()
 
@@ -176,6 +196,16 @@ class _Contexts:
         return Context(
             self._lib, make, self._shape, size=first, limit=limit, piece=self.chunk, abort=self.abort
         )  # fmt: skip
+
+    def rows(self, first: int) -> Rows:
+        """Streams for as many sequences as are answered at once, of ``first`` tokens each at least."""
+        slots = self._slots_at_once
+
+        def make(size: int, streams: int) -> Any:
+            return new_context(self._lib, self._model, self._settings, size, self._adapters, streams, streams=True)
+
+        least = max(min(first, _FIRST_STREAM), self.first if self._long_rope else 0)
+        return Rows(self._lib, make, slots, least=least, limit=self.limit, abort=self.abort)
 
     def state(self, context: Context, known: Provenance) -> KVState | FastState:
         """The KV state of ``context``, in the mode that was asked for."""

@@ -65,31 +65,31 @@ class Sampler:
         yield lib.llama_sampler_init_temp(s.temperature)
         yield lib.llama_sampler_init_dist(seed & 0xFFFFFFFF)
 
-    def next(self, context: Any) -> Sampled | None:
-        """Draw from the logits of the last evaluated token, and remember what was drawn. None where the grammar lets
-        nothing follow, not even an end."""
+    def next(self, context: Any, row: int = -1) -> Sampled | None:
+        """Draw from the logits of the last evaluated token (or that of a row), and remember what was drawn. None where
+        the grammar lets nothing follow, not even an end."""
         if not self._guided:
-            token = int(self._lib.llama_sampler_sample(self._chain, context, -1))
-            return Sampled(token, *self._likelihood(context, token)) if self._top else Sampled(token)
-        token = self._guided_choice(context)
+            token = int(self._lib.llama_sampler_sample(self._chain, context, row))
+            return Sampled(token, *self._likelihood(context, row, token)) if self._top else Sampled(token)
+        token = self._guided_choice(context, row)
         if token < 0:
             return None
         self._lib.llama_sampler_accept(self._chain, token)
-        return Sampled(token, *self._likelihood(context, token)) if self._top else Sampled(token)
+        return Sampled(token, *self._likelihood(context, row, token)) if self._top else Sampled(token)
 
     def close(self) -> None:
         if self._chain is not None:
             self._lib.llama_sampler_free(self._chain)
             self._chain = None
 
-    def _guided_choice(self, context: Any) -> int:
+    def _guided_choice(self, context: Any, row: int) -> int:
         """The token that the chain would draw, or -1. To accept a token that the grammar forbids ends the process."""
         import numpy as np
 
         lib = self._lib
         table = np.zeros(self._n, dtype=[("id", "<i4"), ("logit", "<f4"), ("p", "<f4")])
         table["id"] = np.arange(self._n)
-        table["logit"] = _logits(lib, context, self._n)
+        table["logit"] = _logits(lib, context, row, self._n)
         first = ctypes.cast(table.ctypes.data, ctypes.POINTER(lib.llama_token_data))
         candidates = lib.llama_token_data_array(first, self._n, -1, False)
         lib.llama_sampler_apply(self._chain, ctypes.byref(candidates))
@@ -98,17 +98,17 @@ class Sampler:
         chosen = candidates.data[candidates.selected]
         return int(chosen.id) if math.isfinite(chosen.logit) else -1
 
-    def _likelihood(self, context: Any, token: int) -> tuple[float, tuple[tuple[int, float], ...]]:
+    def _likelihood(self, context: Any, row: int, token: int) -> tuple[float, tuple[tuple[int, float], ...]]:
         """Log probability of ``token``, and the likeliest ones: the model's own, before bias, grammar, temperature."""
         import numpy as np
 
-        logits = _logits(self._lib, context, self._n).astype(np.float64)
+        logits = _logits(self._lib, context, row, self._n).astype(np.float64)
         logs = logits - (logits.max() + np.log(np.exp(logits - logits.max()).sum()))
         best = np.argsort(-logs, kind="stable")[: self._top]
         return float(logs[token]), tuple((int(i), float(logs[i])) for i in best)
 
 
-def _logits(lib: Any, context: Any, n: int) -> Any:
+def _logits(lib: Any, context: Any, row: int, n: int) -> Any:
     import numpy as np
 
-    return np.ctypeslib.as_array(lib.llama_get_logits_ith(context, -1), shape=(n,))
+    return np.ctypeslib.as_array(lib.llama_get_logits_ith(context, row), shape=(n,))

@@ -7,6 +7,7 @@ The layout is llama.cpp's own and may change with its version; a blob that can't
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import struct
 from collections.abc import Callable
@@ -56,10 +57,37 @@ def _reads(blob: bytes, kind: Kind, start: int, stop: int, sequence: int, extra:
         return False
 
 
+def for_streams(blob: bytes, kind: Kind, streams: int, tail: int, sequence: int) -> bytes | None:
+    """The state of a whole ``sequence`` as a context with so many streams of cells reads it; None where it can't be
+    read. ``tail``: how many of the last bytes are of recurrent layers (a hybrid's), which have no streams."""
+    for extra, values in itertools.product((0, 12), (True, False)):
+        with contextlib.suppress(_Unreadable):
+            return _spread(blob[: len(blob) - tail], kind, streams, sequence, extra, values) + blob[len(blob) - tail :]
+    return None
+
+
+def _spread(blob: bytes, kind: Kind, streams: int, sequence: int, extra: int, values: bool) -> bytes:
+    reader = _Reader(blob)
+    parts = [reader.take(8)]
+    for _ in range(2 if kind == "window" else 1):
+        if reader.u32() != 1:
+            raise _Unreadable
+        start = reader.at
+        _rows(reader, len(_cells(reader, sequence, extra)), values)
+        parts += [struct.pack("<I", streams), blob[start : reader.at], bytes(4 * (streams - 1))]
+    if not reader.at_end:
+        raise _Unreadable
+    return b"".join(parts)
+
+
 class _Reader:
     def __init__(self, data: bytes) -> None:
         self._data, self._at = data, 0
         self.u32, self.i32, self.u64 = self._number("<I"), self._number("<i"), self._number("<Q")
+
+    @property
+    def at(self) -> int:
+        return self._at
 
     @property
     def at_end(self) -> bool:
