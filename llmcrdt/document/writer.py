@@ -76,8 +76,8 @@ class EntryWriter:
         instead_of: EntryId | None = None,
         author: str | None = None,
     ) -> Entry:
-        """Add an entry at the end of a branch (``ConversationView.transcript``), whatever is shown. ``answers``: for a tool
-        result, the entry and the id of the call. ``instead_of``: stand for the same turn as that entry."""
+        """Add an entry at the end of a branch (``ConversationView.transcript``), whatever is shown. ``answers``: for a
+        tool result, the entry and the id of the call. ``instead_of``: stand for the same turn as that entry."""
         with self._core.editing():
             head = self._head(role, after=branch, answers=answers, instead_of=instead_of)
             _check_answers(head)
