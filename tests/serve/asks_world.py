@@ -1,5 +1,6 @@
 """Devices, workers and a relay as processes that are killed, stopped and cut off while asks are made; then what must
-hold: every ask ends in an answer or a told failure, none is answered twice unless as alternatives, all replicas are equal."""
+hold: every ask ends in an answer or a told failure, none is answered twice unless as alternatives, and all replicas are
+equal."""
 
 from __future__ import annotations
 
