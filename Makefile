@@ -9,7 +9,7 @@ help: ## Show these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## Install what is needed, then run the demo
-	@sh scripts/bootstrap llama page smollm testing
+	@sh scripts/bootstrap llama page smollm testing tui
 	@$(VENV)/llmcrdt demo
 
 relay: ## Install what is needed, then run the relay (ARGS='--port 8765')
@@ -45,7 +45,7 @@ fmt: dev ## Format, and mend what can be mended
 	$(VENV)/ruff check --fix .
 
 dev: ## Install everything a developer needs
-	@sh scripts/bootstrap llama automerge mcp page qr relay eddsa seal serve testing dev
+	@sh scripts/bootstrap llama automerge mcp page qr relay eddsa seal serve testing tui dev
 
 soak: dev ## Run 110,000 schedules of devices, relays and networks (ARGS='--schedules 1000 --seed 7'), and kill 420 processes
 	$(VENV)/python tests/sim/soak.py --schedules 100000 $(ARGS)

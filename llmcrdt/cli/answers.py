@@ -6,6 +6,7 @@ import contextlib
 import functools
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ import click
 
 import llmcrdt
 from llmcrdt import providers
-from llmcrdt.cli.safe import safe
 from llmcrdt.exceptions import SyncError
+from llmcrdt.terminal_text import safe
 
 from .completion import complete_conversation, conversation_id
 from .options import (
@@ -89,6 +90,7 @@ def generate(
 @click.option("--title", help="title of a new conversation [default: its first words]")
 @click.option("--system", help="the first thing that the model is told, in a new conversation")
 @click.option("--sync", "relay", metavar="URL", help="stay in step with a relay meanwhile (ws://HOST:PORT)")
+@click.option("--plain", is_flag=True, help="line by line, also on a whole terminal")
 @relay_token
 @trusted
 @max_tokens
@@ -102,12 +104,17 @@ def chat(
     title: str | None,
     system: str | None,
     relay: str | None,
+    plain: bool,
     token: str | None,
     ca: Path | None,
     max_tokens: int | None,
     temperature: float | None,
 ) -> None:
-    """Talk with a model in the conversation ID, or in a new one. /help lists what else can be typed."""
+    """Talk with a model in the conversation ID, or in a new one.
+
+    On a terminal, with the extra "tui", it takes the whole screen: F1 lists the keys. Else, or with --plain, it goes
+    line by line: /help lists what else can be typed.
+    """
     from llmcrdt.cli.chat import Chat, typed_lines
     from llmcrdt.repo.titles import title_from
 
@@ -117,6 +124,11 @@ def chat(
         conversation = find(repo, id) if id else None
         engine = stack.enter_context(opened(model, cache))
         link = stack.enter_context(repo.connect(relay, token, tls=ca)) if relay else None
+        if not plain and _whole_terminal():
+            from llmcrdt.tui import ChatApp
+
+            ChatApp(repo, engine, conversation=conversation, link=link, answer=answer, system=system, title=title).run()
+            return
 
         def begin(words: str) -> llmcrdt.Conversation:
             def fill(made: llmcrdt.Conversation) -> None:
@@ -166,3 +178,8 @@ def _counts(stats: llmcrdt.GenerationStats) -> str:
 def _cost(stats: llmcrdt.GenerationStats) -> str:
     cost = stats.get("cost")
     return "" if cost is None else f", {cost['amount']:.6f} {safe(cost['currency'])}"
+
+
+def _whole_terminal() -> bool:
+    """Whether somebody sits at a terminal, and the extra ``tui`` is installed."""
+    return sys.stdin.isatty() and sys.stdout.isatty() and find_spec("textual") is not None

@@ -16,6 +16,7 @@ import click
 import llmcrdt
 from llmcrdt.exceptions import AskFailed, InvalidContent, RelayUnreachable, SyncError
 
+from ..terminal_text import safe
 from .completion import conversation_id
 from .models import needed_model
 from .options import (
@@ -30,7 +31,6 @@ from .options import (
     relay_token,
     trusted,
 )
-from .safe import safe
 
 relay_url = click.option("--relay", metavar="URL", help='a relay (ws://HOST:PORT) [default: the one of "pair"]')
 

@@ -26,7 +26,7 @@ from ..generation.generation import Generation
 from ..generation.plan import Plan, plan
 from ..ids import EntryId
 from ..providers.base import Provider
-from .safe import safe
+from ..terminal_text import safe
 from .terminal import heading, print_entry
 
 PROMPT = "> "

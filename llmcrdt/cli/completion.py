@@ -42,7 +42,7 @@ def _offer(
 ) -> list[CompletionItem]:
     """A shell that completes shows no errors: nothing is offered then. Words stand in one line, for each line of the
     answer is something else to a shell."""
-    from .safe import safe
+    from ..terminal_text import safe
 
     try:
         with OpenRepos(context.find_root().params.get("db"), None, "")() as repo:

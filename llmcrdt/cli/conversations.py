@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
+from ..terminal_text import safe
 from .completion import conversation_id
 from .options import MANY, Repos, as_json, confirm, confirmed, entry_json, find, of_kind, print_id, print_json
-from .safe import safe
 
 
 @click.command()

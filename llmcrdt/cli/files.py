@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import click
 
 import llmcrdt
-from llmcrdt.cli.safe import safe
 from llmcrdt.exceptions import FormatError
 from llmcrdt.interop.registry import names, sources
+from llmcrdt.terminal_text import safe
 
 from .completion import conversation_id
 from .options import INTERRUPTED, MANY, Repos, as_json, decode, find, print_json, there

@@ -95,7 +95,7 @@ class Commands(click.Group):
 
 
 def _complain(message: str) -> None:
-    from .safe import safe
+    from ..terminal_text import safe
 
     click.echo("llmcrdt: " + safe(" ".join(message.split())), err=True)
     sys.exit(1)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 import llmcrdt
-from llmcrdt.cli.safe import safe
 from llmcrdt.ids import DocumentId
+from llmcrdt.terminal_text import safe
 
 from .completion import conversation_id
 from .options import MANY, Repos, as_json, cache_dir, find, model_file, print_counts, print_json

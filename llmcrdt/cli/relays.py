@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import click
 
 import llmcrdt
-from llmcrdt.cli.safe import safe
 from llmcrdt.cli.terminal import progress_line, qr_code
 from llmcrdt.exceptions import RelayUnreachable, SyncError, SyncTimeout
 from llmcrdt.ids import is_document_id
 from llmcrdt.sync.address import is_loopback
+from llmcrdt.terminal_text import safe
 
 from .options import MANY, Repos, as_json, decode, find, print_json, relay_token, trusted
 

@@ -11,7 +11,7 @@ import click
 from ..document.blob import Blob
 from ..document.entry import Entry, Part, Text, ToolCall, ToolResult
 from ..sync.progress import Progress
-from .safe import safe
+from ..terminal_text import safe
 
 
 def heading(entry: Entry) -> str:

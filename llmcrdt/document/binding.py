@@ -101,6 +101,14 @@ class FieldReport:
         return _REASONS.get(self.reason, f"it is for another {other}")
 
 
+def own_report(report: Callable[[Target], Sequence[FieldReport]], entry: Entry, name: str) -> FieldReport | None:
+    """Whether a hidden field of an entry would go back to where it came from, as its binding names that. ``report``:
+    the conversation's ``hidden_report``."""
+    given = {key: value for key, value in entry.hidden[name].binding.items() if isinstance(value, str)}
+    target = Target(given.get("provider", ""), given.get("api"), given.get("model"), given.get("account"))
+    return next((each for each in report(target) if (each.entry, each.name) == (entry.id, name)), None)
+
+
 @dataclass(frozen=True)
 class Standing:
     """How an entry stands in what is sent. ``before``: the hash of the list before it. ``erased``: the entries of its

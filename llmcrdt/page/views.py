@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..document.ask import Ask
-from ..document.binding import FieldReport, Target
+from ..document.binding import FieldReport, own_report
 from ..document.blob import Blob
 from ..document.conversation import Conversation
 from ..document.entry import (
@@ -151,7 +151,7 @@ def detail_json(conversation: Conversation, entry: Entry) -> JSONObject:
         "model": dict(entry.model),
         "usage": dict(entry.usage),
         "hidden": [
-            _hidden_json(name, field, _report(conversation, entry, name))
+            _hidden_json(name, field, own_report(conversation.hidden_report, entry, name))
             for name, field in sorted(entry.hidden.items())
         ],
         "missing": list(entry.missing),
@@ -165,14 +165,6 @@ def detail_json(conversation: Conversation, entry: Entry) -> JSONObject:
 
 def _frame(conversation: Conversation, entry: Entry) -> Sequence[Entry]:
     return conversation.frame_entries(entry)[-50:]
-
-
-def _report(conversation: Conversation, entry: Entry, name: str) -> FieldReport | None:
-    """Whether a hidden field would go back to where it came from."""
-    given = {key: value for key, value in entry.hidden[name].binding.items() if isinstance(value, str)}
-    target = Target(given.get("provider", ""), given.get("api"), given.get("model"), given.get("account"))
-    reports = conversation.hidden_report(target)
-    return next((each for each in reports if each.entry == entry.id and each.name == name), None)
 
 
 def _hidden_json(name: str, field: HiddenField, report: FieldReport | None) -> JSONObject:
