@@ -37,7 +37,7 @@ class GeminiStandIn(StandIn):
                 signature = part.get("thoughtSignature")
                 if signature not in (None, SKIP):
                     bound = self.reads(signature)
-                    if bound is None or bound != ["thought", body["model"], key, _payload(part)]:
+                    if bound is None or bound[:4] != ["thought", body["model"], key, _payload(part)]:
                         raise refusal(400, "INVALID_ARGUMENT", CORRUPTED)
 
     def answer(self, body: JSON, key: str, said: Said) -> JSON:
@@ -51,7 +51,7 @@ class GeminiStandIn(StandIn):
             parts.append({"text": ""})
         if said.thinking or (said.calls and "gemini-3" in body["model"]):
             at = next((i for i, part in enumerate(parts) if "functionCall" in part), len(parts) - 1)
-            signature = self.sign("thought", body["model"], key, _payload(parts[at]))
+            signature = self.sign("thought", body["model"], key, _payload(parts[at]), n)
             parts[at] = {**parts[at], "thoughtSignature": signature}
         return {
             "candidates": [{"content": {"role": "model", "parts": parts}, "finishReason": "STOP", "index": 0}],
@@ -114,7 +114,7 @@ class InteractionsStandIn(StandIn):
         for step in whole["input"]:
             if step["type"] == "thought":
                 bound = self.reads(step["signature"])
-                if bound != ["thought", body["model"], key, digest(step.get("summary"))]:
+                if bound is None or bound[:4] != ["thought", body["model"], key, digest(step.get("summary"))]:
                     raise refusal(400, "INVALID_ARGUMENT", CORRUPTED)
 
     def answer(self, body: JSON, key: str, said: Said) -> JSON:
@@ -122,7 +122,7 @@ class InteractionsStandIn(StandIn):
         steps: list[JSON] = []
         if said.thinking:
             summary = [{"type": "text", "text": said.thinking}]
-            signature = self.sign("thought", body["model"], key, digest(summary))
+            signature = self.sign("thought", body["model"], key, digest(summary), n)
             steps.append({"type": "thought", "summary": summary, "signature": signature})
         if said.text:
             steps.append({"type": "model_output", "content": [{"type": "text", "text": said.text}]})
