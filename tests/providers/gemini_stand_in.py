@@ -79,6 +79,9 @@ class GeminiStandIn(StandIn):
     def error(self, refusal: Refusal) -> JSON:
         return _error(refusal)
 
+    def headers(self, refusal: Refusal) -> Iterator[tuple[str, str]]:
+        return iter(())  # Google says in the body when to come again
+
     def given_up(self, message: str) -> tuple[str | None, JSON]:
         return None, {"error": {"code": 503, "message": message, "status": "UNAVAILABLE"}}
 
@@ -172,6 +175,9 @@ class InteractionsStandIn(StandIn):
 
     def error(self, refusal: Refusal) -> JSON:
         return _error(refusal)
+
+    def headers(self, refusal: Refusal) -> Iterator[tuple[str, str]]:
+        return iter(())  # Google says in the body when to come again
 
     def given_up(self, message: str) -> tuple[str | None, JSON]:
         return "error", {"event_type": "error", "error": {"code": "internal", "message": message}}
