@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, ClassVar
+from urllib.parse import urlsplit
 
 from ..document.canonical import JSON
 from .base import Settings, count
@@ -21,7 +22,7 @@ _OPTIONS = {
     "frequency_penalty": "frequency_penalty",
     "seed": "seed",
 }
-_ADDRESS = "http://127.0.0.1:11434"
+_PORT = 11434
 
 
 class Ollama(SDKProvider):
@@ -87,9 +88,8 @@ class Ollama(SDKProvider):
         return openai
 
     def _client(self, sdk: Any) -> Any:
-        host = os.environ.get("OLLAMA_HOST") or _ADDRESS
         key = os.environ.get(self.key_variable) or "none"
-        address = host if "://" in host else f"http://{host}"
+        address = address_of(os.environ.get("OLLAMA_HOST") or "127.0.0.1")
         return sdk.AsyncOpenAI(**{"base_url": address, "api_key": key, **self._options, "max_retries": 0})
 
     @asynccontextmanager
@@ -104,3 +104,12 @@ class Ollama(SDKProvider):
 
     def _iterate(self, response: Any) -> Any:
         return response.aiter_bytes()
+
+
+def address_of(host: str) -> str:
+    """The address of a server that $OLLAMA_HOST names: a URL, or a host with or without a port."""
+    if "://" in host:
+        return host
+    parts = urlsplit(f"//{host}")
+    name = parts.hostname or "127.0.0.1"
+    return f"http://{f'[{name}]' if ':' in name else name}:{parts.port or _PORT}"

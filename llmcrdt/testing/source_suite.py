@@ -26,7 +26,7 @@ class SourceSuite:
 
     @abstractmethod
     def files(self, folder: Path) -> Sequence[Path]:
-        """Files of the source, at least eight; ``folder``: an empty one, for those that have to be made."""
+        """Files of the source, at least fifteen; ``folder``: an empty one, for those that have to be made."""
 
     @property
     def source(self) -> Source:
@@ -45,7 +45,7 @@ class SourceSuite:
 
     def test_its_files_are_found_out(self, tmp_path: Path) -> None:
         files = self.files(tmp_path)
-        assert len(files) >= 8
+        assert len(files) >= 15
         for path in files:
             assert detect_source(File(str(path))) is self.source, path
             assert path.suffix in self.source.ends

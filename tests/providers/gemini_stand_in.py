@@ -37,7 +37,7 @@ class GeminiStandIn(StandIn):
                 signature = part.get("thoughtSignature")
                 if signature not in (None, SKIP):
                     bound = self.reads(signature)
-                    if bound is None or bound != ["thought", body["model"], key, _payload(part)]:
+                    if bound is None or bound[:4] != ["thought", body["model"], key, _payload(part)]:
                         raise refusal(400, "INVALID_ARGUMENT", CORRUPTED)
 
     def answer(self, body: JSON, key: str, said: Said) -> JSON:
@@ -51,7 +51,7 @@ class GeminiStandIn(StandIn):
             parts.append({"text": ""})
         if said.thinking or (said.calls and "gemini-3" in body["model"]):
             at = next((i for i, part in enumerate(parts) if "functionCall" in part), len(parts) - 1)
-            signature = self.sign("thought", body["model"], key, _payload(parts[at]))
+            signature = self.sign("thought", body["model"], key, _payload(parts[at]), n)
             parts[at] = {**parts[at], "thoughtSignature": signature}
         return {
             "candidates": [{"content": {"role": "model", "parts": parts}, "finishReason": "STOP", "index": 0}],
@@ -78,6 +78,9 @@ class GeminiStandIn(StandIn):
 
     def error(self, refusal: Refusal) -> JSON:
         return _error(refusal)
+
+    def headers(self, refusal: Refusal) -> Iterator[tuple[str, str]]:
+        return iter(())  # Google says in the body when to come again
 
     def given_up(self, message: str) -> tuple[str | None, JSON]:
         return None, {"error": {"code": 503, "message": message, "status": "UNAVAILABLE"}}
@@ -114,7 +117,7 @@ class InteractionsStandIn(StandIn):
         for step in whole["input"]:
             if step["type"] == "thought":
                 bound = self.reads(step["signature"])
-                if bound != ["thought", body["model"], key, digest(step.get("summary"))]:
+                if bound is None or bound[:4] != ["thought", body["model"], key, digest(step.get("summary"))]:
                     raise refusal(400, "INVALID_ARGUMENT", CORRUPTED)
 
     def answer(self, body: JSON, key: str, said: Said) -> JSON:
@@ -122,7 +125,7 @@ class InteractionsStandIn(StandIn):
         steps: list[JSON] = []
         if said.thinking:
             summary = [{"type": "text", "text": said.thinking}]
-            signature = self.sign("thought", body["model"], key, digest(summary))
+            signature = self.sign("thought", body["model"], key, digest(summary), n)
             steps.append({"type": "thought", "summary": summary, "signature": signature})
         if said.text:
             steps.append({"type": "model_output", "content": [{"type": "text", "text": said.text}]})
@@ -172,6 +175,9 @@ class InteractionsStandIn(StandIn):
 
     def error(self, refusal: Refusal) -> JSON:
         return _error(refusal)
+
+    def headers(self, refusal: Refusal) -> Iterator[tuple[str, str]]:
+        return iter(())  # Google says in the body when to come again
 
     def given_up(self, message: str) -> tuple[str | None, JSON]:
         return "error", {"event_type": "error", "error": {"code": "internal", "message": message}}

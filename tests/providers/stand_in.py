@@ -133,6 +133,10 @@ class StandIn:
         """An error in the API's form."""
         return {"error": {"message": refusal.message, "type": refusal.kind, "param": None, "code": refusal.code}}
 
+    def headers(self, refusal: Refusal) -> Iterable[tuple[str, str]]:
+        """The headers of an error response."""
+        return refusal.headers
+
     def given_up(self, message: str) -> tuple[str | None, JSON]:
         """The error in the middle of a stream."""
         return None, self.error(Refusal(500, message, kind="server_error"))
@@ -232,7 +236,7 @@ class StandIn:
                 raise Refusal(404, f"Invalid URL (POST {handler.path})")
             answer = self.reply(body, self.key(handler.headers), fault, asked)
         except Refusal as refusal:
-            self._send(handler, refusal.status, self.error(refusal), refusal.headers)
+            self._send(handler, refusal.status, self.error(refusal), self.headers(refusal))
             return
         if asked.get("stream"):
             self._stream(handler, answer, fault)

@@ -25,6 +25,7 @@ from llmcrdt.providers import (
     Settings,
     named,
 )
+from llmcrdt.providers.ollama import address_of
 
 from .anthropic_stand_in import AnthropicStandIn
 from .compatible_stand_in import OllamaStandIn, OpenRouterStandIn, ReasoningStandIn
@@ -127,6 +128,26 @@ def test_names_and_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     body = Ollama("m", think=True).body({"options": {"num_ctx": 9}}, given, stream=False)
     assert body["options"] == {"num_ctx": 9, "temperature": 0.5, "stop": ["x"]}
     assert (body["format"], body["think"]) == ({"type": "object"}, True)
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("box", "http://box:11434"), ("box:80", "http://box:80"), (":8080", "http://127.0.0.1:8080"),
+        ("https://box/x", "https://box/x"), ("[::1]", "http://[::1]:11434"), ("0.0.0.0", "http://0.0.0.0:11434"),
+    ],
+)  # fmt: skip
+def test_the_address_of_ollama(host: str, address: str) -> None:
+    assert address_of(host) == address
+
+
+def test_ollama_is_asked_where_the_environment_says(
+    conv: llmcrdt.Conversation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openai")
+    with OllamaStandIn() as stand_in:
+        monkeypatch.setenv("OLLAMA_HOST", stand_in.url.removeprefix("http://"))
+        assert llmcrdt.generate(conv, named("ollama/m-1")).result(60).status == "complete"
 
 
 def test_a_price_that_the_provider_says_is_kept(conv: llmcrdt.Conversation) -> None:
