@@ -58,7 +58,10 @@ def text_of(data: bytes) -> str:
 
 
 def new_document_id(random: Random = os.urandom) -> DocumentId:
-    return document_id(random(16))
+    """Its bytes are a UUID (RFC 9562, version 4), for clients of automerge-repo before 2.4 take no others."""
+    drawn = bytearray(random(16))
+    drawn[6], drawn[8] = drawn[6] & 0x0F | 0x40, drawn[8] & 0x3F | 0x80
+    return document_id(bytes(drawn))
 
 
 def new_entry_id(random: Random = os.urandom) -> EntryId:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from mutations import Mutation
 
+_DOOR = "tests/sync_server/doors/test_automerge_door.py::"
 _SEEDS = "tests/sim/test_relay_schedules.py::test_every_promise_holds_over_seeded_schedules"
 
 RELAY_MUTATIONS = (
@@ -603,5 +604,57 @@ RELAY_MUTATIONS = (
         "if _lock(handle):",
         "if True:",
         "tests/repo/test_deadly_records.py",
+    ),
+    Mutation(
+        "P10", "a filter with any parameters is read", "automerge_sync:_read_filter",
+        "(bits, probes) != (BITS, PROBES) or (entries * BITS + 7) // 8 != end - at", "False",
+        _DOOR + "test_a_hostile_sync_message_is_malformed_before_anything_is_made_of_it",
+    ),
+    Mutation(
+        "P10", "things in a frame are not counted", "cbor:_count",
+        "if items < 0 or at >= end:", "if at >= end:", _DOOR + "test_cbor_that_is_large_deep_or_strange_is_malformed",
+    ),
+    Mutation(
+        "P10", "any document is shown to anybody", "AutomergeDoor._sync",
+        'not self.grant.allows("read", document)', "False",
+        _DOOR + "TestAutomergeDoor::test_another_document_is_not_shown",
+    ),
+    Mutation(
+        "P10", "whoever may read may write", "AutomergeDoor._may_append",
+        'self.grant.allows("append", document)', "True",
+        _DOOR + "TestAutomergeDoor::test_a_client_that_only_reads_writes_nothing",
+    ),
+    Mutation(
+        "P10", "a client that has what it was told is answered", "AutomergeDoor._question",
+        "self._context.told.holds(document, sync.heads)", "False",
+        _DOOR + "test_a_client_that_has_what_it_was_told_is_not_answered",
+    ),
+    Mutation(
+        "P10", "the same question is answered without end", "AutomergeDoor._question",
+        "known and not request and self._asked[document] == hashlib.sha256(question).digest()", "False",
+        _DOOR + "test_a_client_that_has_what_it_was_told_is_not_answered",
+    ),
+    Mutation(
+        "P10", "clients are not told that all up to the heads is here", "crdt.automerge.sync:tell",
+        "[Have(heads, NOTHING)]", "[]", _DOOR + "test_updates_tell_all_heads_and_each_chunk_by_itself",
+    ),
+    Mutation(
+        "P10", "the changes that others wait for are not asked for", "History.wanted",
+        "return list(islice(absent, most))", "return []",
+        "tests/crdt/automerge/test_sync.py::test_what_waits_is_asked_for_by_name_and_told_to_nobody_as_a_head",
+    ),
+    Mutation(
+        "P10", "a change that follows a lacking one is believed to be there", "_lacking",
+        "any(dep in lacked for dep in change.deps) or ", "",
+        "tests/crdt/automerge/test_sync.py::test_what_follows_a_change_that_somebody_lacks_is_sent_too",
+    ),
+    Mutation(
+        "P10", "a document is loaded as what it is not", "Writes._is_refused",
+        "found != kind", "False", _DOOR + "test_who_asks_for_a_document_as_what_it_is_not_disturbs_nobody",
+    ),
+    Mutation(
+        "P10", "ephemeral messages of one tick are lost but for the last", "ephemeral:Ephemeral.take",
+        "len(sender.messages) > _MESSAGES", "len(sender.messages) > 1",
+        _DOOR + "test_an_ephemeral_message_is_presence_and_back",
     ),
 )  # fmt: skip

@@ -12,6 +12,7 @@ Scenarios (``--only``):
 - ``streamed``: 10 rooms, each a writer and 4 followers. A writer sends a word of 5 letters in each message, as an
   answer is streamed, and goes on while at most 1,000 of its updates are not with all followers. Delivered updates a
   second; also for each second of the server's processor time, which other work on the machine disturbs less.
+- ``automerge``: the same rooms at our door for Automerge clients, beside automerge-repo's own server.
 - ``paced``: the same rooms, 1,000 updates a second in all. Time from a message's leaving to its arrival, p50 and p99,
   beside a bare fsync of this disk, and a durable commit, which SQLite makes of one.
 - ``bursts``: the same, but ten updates at once every 10 ms, as from a model that decodes ten answers in a batch.

@@ -176,6 +176,8 @@ class Connection:
             self.opened = self.spoken.whole(payload)
         elif self._follower is not None:
             self.have = self._follower.take(payload, self.have)
+            if reply := self._follower.reply:
+                self.write(frame(reply, masked=True))
 
     def check(self) -> None:
         if self._follower is not None:

@@ -4,23 +4,28 @@ A *pushed* frame is one that the writer sends; what a follower gets is compared 
 where the server sends updates on as they came, through a replica where it merges them.
 
 Sources: y-protocols (PROTOCOL.md and sync.js) for y-websocket; @hocuspocus/common for Hocuspocus, whose frames are
-those with the document's name before them; docs/protocol.md for ours.
+those with the document's name before them; automerge-repo-network-websocket for automerge-repo; docs/protocol.md for
+ours.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import uuid
 from collections.abc import Sequence
+from copy import copy
 from functools import cache, cached_property
 from itertools import accumulate
 from typing import NamedTuple
 
+from llmcrdt.automerge_sync import NOTHING, Have, SyncMessage, cut_chunks, read_message, write_message
 from llmcrdt.exceptions import MalformedFrame
 from llmcrdt.ids import document_id
 from llmcrdt.sync import codec, events, protocol
 from llmcrdt.sync.messages import PATH, SUBPROTOCOL, Barrier, Hello, Open, Push
 from llmcrdt.varint import read_uint, write_uint
+from sync_server.doors import cbor
 
 from .material import Material, Replica
 
@@ -102,6 +107,10 @@ class YWebsocket:
         """The updates in many messages."""
         return [update for payload in payloads for update in self.updates(payload)]
 
+    def another(self) -> YWebsocket:
+        """The same for another client."""
+        return self
+
     def follow(self) -> YFollower:
         return YFollower(self)
 
@@ -122,6 +131,8 @@ class Hocuspocus(YWebsocket):
 class YFollower:
     """How far a follower has come. A server that sends on what came is checked by comparing bytes; as soon as a message
     differs, a replica takes over."""
+
+    reply = b""
 
     def __init__(self, dialect: YWebsocket) -> None:
         self.dialect = dialect
@@ -208,6 +219,10 @@ class Native:
             raise WrongContent(e.message) from e
         return records
 
+    def another(self) -> Native:
+        """The same for another client."""
+        return self
+
     def follow(self) -> NativeFollower:
         return NativeFollower(self)
 
@@ -217,6 +232,7 @@ class NativeFollower:
     that comparing them with what was written is one comparison."""
 
     word_for_word = False
+    reply = b""
 
     def __init__(self, dialect: Native) -> None:
         self.dialect = dialect
@@ -245,7 +261,104 @@ class NativeFollower:
         """All was compared when it came."""
 
 
-Dialect = YWebsocket | Native
+class AutomergeRepo:
+    """automerge-repo's protocol, one document on each connection, one change in each sync message."""
+
+    subprotocol: str | None = None
+    extensions = "permessage-deflate; client_max_window_bits"
+
+    def __init__(self, room: str, material: Material, path: str, reads: bool) -> None:
+        self.path, self.material, self.reads = path, material, reads
+        # Of others that server says that they are no ids.
+        self.document = document_id(uuid.UUID(bytes=native_id(room), version=4).bytes)
+        self.sender = os.urandom(8).hex()
+        self.hashes = [hashlib.sha256(change[8:]).digest() for change in material.updates]
+        self.places = {hash_: n for n, hash_ in enumerate(self.hashes, 1)}
+
+    @property
+    def hello(self) -> list[bytes]:
+        """A writer begins the document, a reader asks for it."""
+        chunks = [] if self.reads else [*cut_chunks(self.material.base)]
+        heads = [hashlib.sha256(chunk[8:]).digest() for chunk in chunks[-1:]]
+        join = {"type": "join", "senderId": self.sender, "peerMetadata": {}, "supportedProtocolVersions": ["1"]}
+        return [cbor.write(join), self.message(heads, [], chunks)]
+
+    def another(self) -> AutomergeRepo:
+        """The same for another client."""
+        other = copy(self)
+        other.sender = os.urandom(8).hex()
+        return other
+
+    def message(self, heads: list[bytes], last_sync: list[bytes], chunks: list[bytes]) -> bytes:
+        data = write_message(heads, [], [Have(last_sync, NOTHING)], chunks)
+        names = {"senderId": self.sender, "targetId": "server", "documentId": self.document}
+        return cbor.write({"type": "sync", **names, "data": data})
+
+    @cached_property
+    def pushed(self) -> Frames:
+        before = [hashlib.sha256([*cut_chunks(self.material.base)][-1][8:]).digest()]
+        frames = []
+        for hash_, change in zip(self.hashes, self.material.updates, strict=True):
+            frames.append(frame(self.message([hash_], before, [change]), masked=True))
+            before = [hash_]
+        return _joined(frames)
+
+    @property
+    def echoed(self) -> Frames:
+        """As many changes come in one message as the server likes."""
+        return Frames(b"", (0,))
+
+    def whole(self, payload: bytes) -> bool:
+        """Whether the document's beginning is there."""
+        return (said := self.sync(payload)) is not None and bool(said.heads)
+
+    def sync(self, payload: bytes) -> SyncMessage | None:
+        message = cbor.read(payload, 128, 3)
+        if message["type"] == "error":
+            raise WrongContent(str(message))
+        return read_message(message["data"]) if message["type"] == "sync" else None
+
+    def counts(self, payload: bytes) -> bool:
+        """Whether a message is one of those that ``contents`` needs."""
+        return self.whole(payload)
+
+    def contents(self, payloads: Sequence[bytes]) -> list[bytes]:
+        """The chunks in many messages."""
+        return [said.changes for payload in payloads if (said := self.sync(payload)) is not None and said.chunks]
+
+    def follow(self) -> AutomergeFollower:
+        return AutomergeFollower(self)
+
+
+class AutomergeFollower:
+    """How far a follower has come: heads name all that is before them by hashes. Changes that come one by one are
+    compared. As clients do, it answers each message with its own heads."""
+
+    word_for_word = False
+
+    def __init__(self, dialect: AutomergeRepo) -> None:
+        self.dialect, self.reply = dialect, b""
+
+    def take(self, payload: bytes, have: int) -> int:
+        self.reply = b""
+        said = self.dialect.sync(payload)
+        if said is None or not said.heads:
+            return have
+        place = self.dialect.places.get(said.heads[0], 0)
+        if len(said.heads) != 1 or place < have:
+            return have
+        for chunk in cut_chunks(said.changes):
+            hash_ = hashlib.sha256(chunk[8:]).digest()
+            if chunk[8] == 1 and hash_ not in self.dialect.places and chunk not in self.dialect.material.base:
+                raise WrongContent("A follower got a change that nobody wrote.")
+        self.reply = self.dialect.message([said.heads[0]], [said.heads[0]], [])
+        return place
+
+    def check(self, have: int) -> None:
+        """All was compared when it came."""
+
+
+Dialect = YWebsocket | Native | AutomergeRepo
 
 
 def dialect(name: str, room: str, material: Material, *, reads: bool = False) -> Dialect:
@@ -256,6 +369,8 @@ def dialect(name: str, room: str, material: Material, *, reads: bool = False) ->
             return dialect("yjs-door" if reads else "native", room, material)
         case "native":
             return Native(room, material)
+        case "automerge-repo" | "automerge-door":
+            return AutomergeRepo(room, material, "/" if name == "automerge-repo" else "/automerge", reads)
         case "hocuspocus":
             return Hocuspocus(room, material)
         case "yjs-door":

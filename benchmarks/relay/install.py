@@ -14,7 +14,12 @@ from pathlib import Path
 
 from .servers import NODE, PYTHON
 
-NODE_PACKAGES = ("y-websocket@2.1.0", "yjs@13.6.33", "@hocuspocus/server@4.7.0")
+NODE_PACKAGES = (
+    "y-websocket@2.1.0",
+    "yjs@13.6.33",
+    "@hocuspocus/server@4.7.0",
+    "@automerge/automerge-repo-sync-server@0.2.8",
+)
 PYTHON_PACKAGES = ("pycrdt-websocket==0.16.5", "pycrdt==0.14.13", "websockets==17.4")
 
 

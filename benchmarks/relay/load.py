@@ -19,7 +19,7 @@ from llmcrdt.crdt.yjs.compact import compact_updates
 
 from .connection import STALLED, Connection
 from .dialects import Dialect, WrongContent, dialect
-from .material import Material, Replica, entries, tokens
+from .material import Material, Replica, changes, entries, tokens
 
 HANDSHAKES = 40
 """Upgrades under way at once, fewer than what waits at a listening socket."""
@@ -97,7 +97,7 @@ class Room:
         self.frames = writer.pushed
         # The writer comes first: some servers lose the second of two that open a new room at once.
         (self.writer,) = load.open_all([writer])
-        self.followers = load.open_all([self.spoken] * followers, follow=True)
+        self.followers = load.open_all([self.spoken.another() for _ in range(followers)], follow=True)
         self.sent = 0
         self.sent_at: list[float] = []
 
@@ -133,7 +133,8 @@ def stream(load: Load) -> dict[str, Any]:
     """Rooms in which one writes and others follow: as fast as it goes (``rate`` 0), or so many updates a second in
     all rooms together. As fast as it goes means that in each room at most ``window`` updates are not everywhere yet."""
     task = load.task
-    material = entries(task["updates"], task["size"]) if task.get("size") else tokens(task["updates"])
+    words = changes if task["dialect"].startswith("automerge") else tokens
+    material = entries(task["updates"], task["size"]) if task.get("size") else words(task["updates"])
     rooms = [Room(load, f"{task['name']}-{n}", material, task["followers"]) for n in range(task["rooms"])]
     silent = load.open_all([rooms[0].spoken] * task.get("silent", 0), buffer=64 << 10)
     for connection in silent:

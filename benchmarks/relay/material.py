@@ -1,4 +1,5 @@
-"""The material that is written in the benchmark of relays: Yjs updates, made before the clock starts."""
+"""The material that is written in the benchmark of relays: Yjs updates and Automerge changes, made before the clock
+starts."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from typing import Any
 
 import pycrdt
 
+from llmcrdt.crdt.registry import backend
 from llmcrdt.varint import read_uint, write_uint
 
 CLIENT = 7
@@ -18,11 +20,12 @@ CLIENT = 7
 @dataclass(frozen=True, eq=False)
 class Material:
     """Updates of one client, in order. ``clocks``: where that client's clock stands after each. ``text``: where all of
-    them together write one text, that."""
+    them together write one text, that. ``base``: an update before them, with which the document begins."""
 
     updates: tuple[bytes, ...]
     clocks: tuple[int, ...]
     text: bytes = b""
+    base: bytes = b""
 
     @property
     def size(self) -> int:
@@ -55,6 +58,20 @@ def tokens(count: int) -> Material:
     for n in range(count):
         text += f"{n % 10_000:04} "
     return Material(tuple(updates), tuple(accumulate(5 for _ in updates)), str(text).encode())
+
+
+def changes(count: int) -> Material:
+    """The same as Automerge changes, each of which says one word."""
+    replica = backend("automerge").make_replica(("entries",))
+    updates = []
+    for n in range(count + 1):
+        with replica.edit() as edit:
+            if not n:
+                edit.put_node("entries", "e", {})
+                edit.put_text("entries", "e", "live")
+            edit.append_text("entries", "e", "live", f"{n % 10_000:04} ")
+        updates.append(edit.update)
+    return Material(tuple(updates[1:]), tuple(range(1, count + 1)), base=updates[0])
 
 
 def entries(count: int, size: int) -> Material:

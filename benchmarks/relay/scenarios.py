@@ -15,7 +15,7 @@ from statistics import median
 from ..report import Report
 from . import unloading
 from .generator import Failed, Found, run
-from .servers import KINDS, OURS, YARDSTICK, Kind, Server, running
+from .servers import AUTOMERGE_KINDS, KINDS, OURS, YARDSTICK, Kind, Server, running
 
 MB = 1_000_000
 DOORS = {OURS: "native", f"{OURS}, Yjs door": "yjs-door", f"{OURS}, mixed": "mixed"}
@@ -126,6 +126,24 @@ def streamed(bench: Bench) -> None:
     bench.ratio("delivered/s", values, 4, least=True)
     values = bench.lines("  per second of the server's processor time", "delivered", found, _for_cpu)
     bench.ratio("that", values)
+    bench.lines("  the server's share of a core", "", found, lambda f: f.cpu)
+    bench.lines("  the generator's", "", found, lambda f: f.counted["cpu"])
+
+
+def automerge(bench: Bench) -> None:
+    """The same rooms at the Automerge door, and at automerge-repo's own server: a change for each word, and each reader
+    says what it has, as clients do. That server keeps documents in files, and sends at most every 100 ms."""
+    kinds, seconds = [*choose(bench.report, [kind.name for kind in AUTOMERGE_KINDS])], bench.sizes.seconds
+    bench = Bench(bench.report, kinds, bench.sizes)
+    task = {"rooms": 10, "followers": 4, "updates": int(2_000 * seconds), "rate": 0, "window": 1_000}
+    what = "Automerge, 10 rooms x 4, as fast as it goes"
+    found = bench.rounds(what, lambda server: run(server, "stream", seconds=seconds, **task))
+    values = bench.lines(what, "delivered/s", found, _delivered)
+    per_second = bench.lines("  per second of the server's processor time", "delivered", found, _for_cpu)
+    if len(values) == len(AUTOMERGE_KINDS):
+        ours, theirs = (kind.name for kind in AUTOMERGE_KINDS)
+        bench.report.add(f"  delivered/s / {theirs}", values[ours] / values[theirs], "x", 2, "least")
+        bench.report.add(f"  that / {theirs}", per_second[ours] / per_second[theirs], "x")
     bench.lines("  the server's share of a core", "", found, lambda f: f.cpu)
     bench.lines("  the generator's", "", found, lambda f: f.counted["cpu"])
 
@@ -247,12 +265,12 @@ def unload(bench: Bench) -> None:
                 bench.report.notes.append(f"unload: no figures: {e}")
 
 
-SCENARIOS = {f.__name__: f for f in (streamed, paced, bursts, crowd, idle, storm, slow, unload)}
+SCENARIOS = {f.__name__: f for f in (streamed, automerge, paced, bursts, crowd, idle, storm, slow, unload)}
 
 
 def choose(report: Report, names: Sequence[str]) -> Iterator[Kind]:
     """The kinds with these names that can run here; a note for each that can't."""
-    for kind in KINDS:
+    for kind in (*KINDS, *AUTOMERGE_KINDS):
         if kind.name in names:
             why = kind.missing()
             if why is None:

@@ -75,6 +75,16 @@ KINDS = (
     ),
     Kind("llmcrdt, deflated", "native", _relay, deflate=True),
 )
+AUTOMERGE_KINDS = (
+    Kind(f"{OURS}, Automerge door", "automerge-door", _relay),
+    Kind(
+        "automerge-repo-sync-server",
+        "automerge-repo",
+        lambda data, port: ["node", str(NODE / "node_modules/@automerge/automerge-repo-sync-server/src/index.js")],
+        _no_node("@automerge/automerge-repo-sync-server"),
+    ),
+)
+"""Those for Automerge documents: ours, and the yardstick."""
 
 
 class Server:
@@ -131,6 +141,7 @@ def running(kind: Kind, *limits: str) -> Iterator[Server]:
     with tempfile.TemporaryDirectory(prefix="llmcrdt-bench-") as folder:
         port = _free_port()
         environment = os.environ | {"HOST": "127.0.0.1", "PORT": str(port), "NODE_ENV": "production"}
+        environment |= {"DATA_DIR": str(Path(folder) / "data")}
         with (Path(folder) / "log").open("wb") as log:
             command = kind.command(Path(folder) / "data", port) + [part for x in limits for part in ("--limit", x)]
             process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)

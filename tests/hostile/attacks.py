@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 import pycrdt
 
+from llmcrdt.automerge_sync import NOTHING, Have, make_filter, write_message
 from llmcrdt.ids import document_id
 from llmcrdt.sync import codec
 from llmcrdt.sync.messages import (
@@ -30,7 +31,7 @@ from llmcrdt.sync.messages import (
     Presence,
     Push,
 )
-from sync_server.doors import yjs
+from sync_server.doors import automerge, cbor, yjs
 
 D, E, S = b"d" * 16, b"e" * 16, b"s" * 16
 PING, PART, LAST, BINARY = 0x89, 0x00, 0x80, 0x82
@@ -171,6 +172,31 @@ FLOODS = {
     "upgrades": Flood(PATH, frame(b"\x00"), _same(b"\x00"), 20),
 }
 """By name. The first message of ``upgrades`` is none, so each connection is closed at once and replaced."""
+
+
+def _automerge(type_: str, document: bytes = D, **fields: object) -> bytes:
+    said = {"type": type_, "senderId": "peer", "targetId": "relay", "documentId": document_id(document), **fields}
+    return frame(cbor.write(said))
+
+
+def _automerge_documents(_: int) -> Callable[[], bytes]:
+    """Documents that were never there."""
+    return lambda: b"".join(_automerge("request", os.urandom(16), data=_ASKED) for _ in range(200))
+
+
+if cbor.installed():
+    _ASKED = write_message([], [], [Have([], NOTHING)], [])
+    _HEADS = [os.urandom(32) for _ in range(10_000)]
+    _JOIN = _automerge("join") + _automerge("request", data=_ASKED)
+    _QUESTION = _automerge("sync", data=write_message(_HEADS, [], [Have([], make_filter(_HEADS))], []))
+    FLOODS |= {
+        "Automerge questions": Flood(automerge.PATH, _JOIN, _same(_automerge("request", data=_ASKED) * 500)),
+        "Automerge questions with 10,000 heads": Flood(automerge.PATH, _JOIN, _same(_QUESTION)),
+        "Automerge documents": Flood(automerge.PATH, _JOIN, _automerge_documents),
+        "ephemeral messages": Flood(
+            automerge.PATH, _JOIN, _same(_automerge("ephemeral", count=1, sessionId="s", data=b"\xf6") * 2_000)
+        ),
+    }
 
 
 def run(name: str, port: int, seconds: float, enough: Callable[[], bool] = lambda: False) -> tuple[int, int]:

@@ -49,13 +49,16 @@ def worked(pid: int) -> float:
     return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[0]) / 1e9
 
 
+_PATHS = os.pathsep.join(filter(None, (str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH"))))
+
+
 @contextmanager
 def relay(*options: str) -> Iterator[tuple[int, str, Path]]:
     """A relay in a process of its own, with an empty folder: the process, its URL, and what it logs."""
     with tempfile.TemporaryDirectory() as folder:
         data = str(Path(folder, "data"))
         command = [sys.executable, "-m", "sync_server", "--data", data, "--port", "0", *options]
-        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+        environment = {**os.environ, "PYTHONPATH": _PATHS}
         with (
             Path(folder, "log").open("w") as log,
             subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment) as child,
@@ -99,7 +102,7 @@ Attack = Callable[[str, float], str]
 def flood(name: str) -> Attack:
     def attack(url: str, seconds: float) -> str:
         command = [sys.executable, "-m", "tests.hostile.attacks", name, url.rsplit(":", 1)[1], str(seconds)]
-        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+        environment = {**os.environ, "PYTHONPATH": _PATHS}
         found = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
         return f"{int(found[0]) / MIB:.1f} MiB, {found[1]} connections"
 

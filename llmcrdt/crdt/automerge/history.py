@@ -8,6 +8,7 @@ free number on.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import NamedTuple
 
 from ...exceptions import MalformedUpdate
@@ -51,10 +52,10 @@ class History:
     def waiting(self) -> list[Change]:
         return list(self._waiting.values())
 
-    @property
-    def wanted(self) -> list[bytes]:
-        """The changes that others wait for, and that are not here."""
-        return [hash_ for hash_ in self._waiters if hash_ not in self._last and hash_ not in self._waiting]
+    def wanted(self, most: int) -> list[bytes]:
+        """Changes that others wait for, and that are not here: so many at most."""
+        absent = (hash_ for hash_ in self._waiters if hash_ not in self._last and hash_ not in self._waiting)
+        return list(islice(absent, most))
 
     def waits(self, hash_: bytes) -> bool:
         """Whether a change is here, and waits."""

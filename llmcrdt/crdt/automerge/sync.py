@@ -23,9 +23,10 @@ from ...exceptions import MalformedFrame, MalformedUpdate
 from .core import Core
 from .history import History
 
-_MOST_HEADS = 256
-"""Heads of a document above which nobody is told them with each update."""
-_MOST_WANTED = 1_024
+_MOST_HEADS = 32
+"""Heads of a document above which nobody is told them with each update: some member may make as many as he likes."""
+_MOST_WANTED, _MOST_TOLD = 1_024, 16
+"""Changes that are asked for by name, in an answer and with each update."""
 _MUCH = 3
 """A document is sent as a whole where somebody lacks more than this part of its changes."""
 
@@ -37,7 +38,7 @@ def tell(core: Core) -> bytes:
     if len(history.heads) > _MOST_HEADS:
         return b""
     heads = sorted(history.heads)
-    return write_question(heads, history.wanted[:_MOST_WANTED], [Have(heads, NOTHING)])
+    return write_question(heads, history.wanted(_MOST_TOLD), [Have(heads, NOTHING)])
 
 
 def answer(core: Core, question: bytes) -> bytes:
@@ -49,7 +50,7 @@ def answer(core: Core, question: bytes) -> bytes:
     history = core.known()
     heads = sorted(history.heads)
     news = [hash_ for hash_ in asked.heads if hash_ not in history and not history.waits(hash_)]
-    wanted = [*dict.fromkeys((*news, *history.wanted))][:_MOST_WANTED]
+    wanted = [*dict.fromkeys((*news, *history.wanted(_MOST_WANTED)))][:_MOST_WANTED]
     with core.guarded("The CRDT core can't tell its changes."):
         if not all(hash_ in history for hash_ in asked.heads):
             return _answer_both_ways(core, history, asked, heads, wanted)
