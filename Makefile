@@ -16,13 +16,10 @@ relay: ## Install what is needed, then run the relay (ARGS='--port 8765')
 	@sh scripts/bootstrap relay
 	@$(VENV)/python -m sync_server $(ARGS)
 
-# One worker more than there are cores: many tests wait for disks, clocks and child processes. Types and arrows are checked
-# meanwhile, and told at the end. Bytecode is kept, for hundreds of child processes load the same modules.
-test: lint peers ## Install what is needed, then check and test everything
-	@$(MAKE) --no-print-directory types arrows >.venv/log/checks.txt 2>&1 & checks=$$!; \
-	PYTHONDONTWRITEBYTECODE= $(VENV)/pytest --dist worksteal \
-	  -n $$($(VENV)/python -c 'import os; print((os.cpu_count() or 1) + 1)'); failed=$$?; \
-	wait $$checks || failed=1; cat .venv/log/checks.txt; exit $$failed
+test: ## Install what is needed, then check and test everything
+	@$(MAKE) --no-print-directory peers & peers=$$!; \
+	$(MAKE) --no-print-directory lint; failed=$$?; wait $$peers || failed=1; exit $$failed
+	@$(VENV)/python scripts/run_tests.py $(ARGS)
 
 peers: ## Install the Yjs and Automerge clients and the AI SDK that tests run, where there is npm
 	@if command -v npm >/dev/null; then cd tests/peers && { [ -d node_modules/y-websocket-3 -a -d node_modules/ai -a -d node_modules/@automerge/automerge-repo ] || npm install --silent --no-audit --no-fund --no-package-lock; }; \
