@@ -101,6 +101,11 @@ class Connections:
             self._put(Sent(connection.peer, connection.unreported))
             connection.unreported = 0
 
+    def report_all(self, connections: Sequence[Connection]) -> None:
+        """The same of many, of which few have something to report."""
+        least = self._limits.outgoing // 4
+        self.each([c for c in connections if c.unreported >= least], self.report)
+
     def send_keepalives(self, now: float) -> None:
         """Clients of some protocols take a connection for lost where nothing comes for a while."""
         for connection in self.all():

@@ -92,7 +92,7 @@ class Dispatch:
         for protocol, out in frames.items():
             same = connections if len(frames) == 1 else [c for c in connections if c.door.protocol == protocol]
             self._connections.send_encoded(same, message, out, output.weight)
-        self._connections.each(connections, self._connections.report)
+        self._connections.report_all(connections)
 
     def _ask_back(self, connection: Connection, answer: DiffResponse) -> None:
         question = connection.door.ask_back(answer)

@@ -223,11 +223,15 @@ def _counts(events: Sequence[Event], seconds: float) -> dict[str, float]:
     """The counts that a step of these events adds to the metrics."""
     counts = {"commits_total": 1, "commit_seconds_total": seconds}
     for event in events:
-        if isinstance(event, ValidateResult) and event.refused:
-            counts["records_refused_total"] = counts.get("records_refused_total", 0) + 1
-        if isinstance(event, CompactResult):
-            name = "folds_failed_total" if event.records is None else "folds_total"
+        match event:
+            case ValidateResult():
+                name = "records_refused_total" if event.refused else ""
+            case CompactResult():
+                name = "folds_failed_total" if event.records is None else "folds_total"
+            case CatchUpResult():
+                name = "condensed_total" if event.records else ""
+            case _:
+                continue
+        if name:
             counts[name] = counts.get(name, 0) + 1
-        if isinstance(event, CatchUpResult) and event.records:
-            counts["condensed_total"] = counts.get("condensed_total", 0) + 1
     return counts

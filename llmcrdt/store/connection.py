@@ -153,7 +153,7 @@ class Connection:
         with self.lock:
             if not self.closed:
                 self.closed = True
-                self.pieces.read.cache_clear()
+                self.pieces.forget()
                 self.db.close()
 
     def data_version(self) -> int:

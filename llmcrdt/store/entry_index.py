@@ -235,19 +235,24 @@ class SqliteEntryIndex:
         if waiting:
             with self._connection.writing() as db:
                 self._index(db)
-        newest = "SELECT rowid FROM entry_words WHERE entry_words MATCH ? ORDER BY rowid DESC LIMIT 1 OFFSET ?"
+        newest = """
+            SELECT count(*), min(rowid) FROM
+            (SELECT rowid FROM entry_words WHERE entry_words MATCH ? ORDER BY rowid DESC LIMIT ?)
+        """
         query = f"""
             SELECT document, entry, {POSITION} AS place, fields, pin, snippet(entry_words, 0, '[', ']', '…', 16)
             FROM entry_words JOIN entry_rows AS entries ON entries.number = entry_words.rowid
             WHERE entry_words MATCH ? AND entry_words.rowid >= ? {"" if elsewhere else "AND place IS NOT NULL"}
             AND NOT EXISTS (SELECT 1 FROM listing WHERE listing.id = document AND deleted)
-            AND document NOT IN (SELECT value FROM json_each(?))
+            {"AND document NOT IN (SELECT value FROM json_each(?))" if without else ""}
             ORDER BY rank LIMIT ?
         """
         with self._connection.reading() as db:
-            floor = db.execute(newest, [match, RANKED]).fetchone()
-            values = [match, floor[0] if floor else 0, json.dumps(list(without)), limit]
-            rows = db.execute(query, values).fetchall()
+            count, floor = db.execute(newest, [match, RANKED]).fetchone()
+            if not count:
+                return []  # and the longer query needn't be prepared
+            unread = [json.dumps(list(without))] if without else []
+            rows = db.execute(query, [match, floor, *unread, limit]).fetchall()
         return [Found(*row) for row in rows]
 
     def index_words(self) -> None:

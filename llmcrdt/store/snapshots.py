@@ -28,7 +28,10 @@ from .deflate import Leaning, cut, deflate, inflate, inflate_leaning
 Locate = Callable[[bytes], Iterable[str]]
 """Of a piece of a snapshot: which entries seem to begin in it. It may leave some out, and be wrong of others."""
 
-_AT_HAND = 8  # pieces that are kept inflated, 32 KB each
+_AT_HAND = 64
+"""Pieces that are kept inflated, 32 KB each: more than the hits of a search stand in, for the next search finds most of
+them again."""
+_LAST = 4  # rows whose fields are kept: a search needs those of a hit twice
 _LEFT = """
     SELECT number FROM pieces WHERE document = ? AND number NOT IN (SELECT value FROM json_each(coalesce(
         (SELECT data FROM snapshots WHERE document = ? AND typeof(data) = 'text'), '[]')))
@@ -42,12 +45,18 @@ class Pieces:
         self._db = db
         self.read = lru_cache(_AT_HAND)(self._read)
         """A piece by its number, as it was before it was deflated."""
+        self.fields = lru_cache(_LAST)(self._fields)
+        """The fields of a row that leans on a piece: what the row has of them, and the number of the piece."""
 
     def _read(self, number: int) -> bytes:
         return inflate(self._db.execute("SELECT data FROM pieces WHERE number = ?", [number]).fetchone()[0])
 
-    def fields(self, short: bytes, piece: int) -> bytes:
-        """The fields of a row that leans on a piece."""
+    def forget(self) -> None:
+        """Keep nothing at hand."""
+        self.read.cache_clear()
+        self.fields.cache_clear()
+
+    def _fields(self, short: bytes, piece: int) -> bytes:
         return inflate_leaning(short, self.read(piece))
 
 

@@ -133,7 +133,9 @@ class Delivery:
             # To the end of the line, so that one long log doesn't hold up the others.
             del subscriptions.lagging[peer, document]
             subscription, room = state.subscriptions[document], subscriptions.rooms[document]
-            if self._send_snapshot(peer, document, subscription, room, parts):
+            if subscription.follows and room.snapshot is None:
+                pass  # nearly all: nothing but records is for it
+            elif self._send_snapshot(peer, document, subscription, room, parts):
                 continue
             start = (document, subscription.sent)
             piece = pieces.get(start)
@@ -144,7 +146,7 @@ class Delivery:
             subscription.sent = piece[-1].position
             marked = subscription.updates_only and room.mark[0] == subscription.sent
             mark = room.mark[1] if marked else b""
-            if subscription.own:
+            if subscription.own.count:
                 self._send_mixed(peer, document, subscription, piece, mark)
             else:
                 if start not in weights:

@@ -32,11 +32,11 @@ class OwnRecords:
 
     def __init__(self) -> None:
         self._runs: list[Run] = []
-        self._count = 0
+        self.count = 0
+        """How many records there are."""
 
     def __len__(self) -> int:
-        """How many records there are."""
-        return self._count
+        return self.count
 
     def add(self, run: Run) -> None:
         """Records that were pushed; those that are there already change nothing."""
@@ -64,7 +64,7 @@ class OwnRecords:
                 rest.append(runs[at])
             at += 1
         runs[first:at] = rest
-        self._count -= sum(run.length for run in found)
+        self.count -= sum(run.length for run in found)
         return found
 
     def _insert(self, run: Run) -> None:
@@ -76,7 +76,7 @@ class OwnRecords:
 
     def _place(self, at: int, run: Run) -> None:
         runs = self._runs
-        self._count += run.length
+        self.count += run.length
         if at < len(runs) and run.goes_on(runs[at]):
             run = run._replace(length=run.length + runs.pop(at).length)
         if at and runs[at - 1].goes_on(run):

@@ -181,7 +181,7 @@ class Rooms:
             logger.error("the log can't be read: %s", e)
             self._drop_all(tuple(self._subscriptions.peers))
         self._delivery.answer_barriers()
-        if any(isinstance(event, Tick) for event in events):
+        if Tick in map(type, events):
             self._delivery.tell_presence(self._presence.tick(self._delivery.is_full))
         # The last answer is not held until somebody says something.
         outputs, self._delivery.outputs = self._delivery.outputs, []

@@ -52,8 +52,13 @@ class Subscription:
     n: int = 0
 
     @property
+    def follows(self) -> bool:
+        """Whether no catch-up snapshot is for it."""
+        return self.catch_up is None and not self.awaits_catch_up and self.sent >= self.catch_up_to
+
+    @property
     def unacked(self) -> int:
-        return len(self.own) + len(self.own_compacted)
+        return self.own.count + len(self.own_compacted)
 
 
 @dataclass(slots=True)
