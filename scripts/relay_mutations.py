@@ -343,7 +343,7 @@ RELAY_MUTATIONS = (
     ),
     Mutation(
         "P5.8", "what waits for others is left out where a tail is condensed", "Intake.let_nothing_wait",
-        "if self.waiting:", "if False:",
+        'if self.waiting:\n    raise MalformedUpdate("Updates wait for others.")', "pass",
         "tests/crdt/yjs/test_catch_up.py::test_a_device_has_the_same_as_with_the_records",
     ),
     Mutation(
@@ -513,6 +513,11 @@ RELAY_MUTATIONS = (
         'return sys.platform != "win32" and status == -signal.SIGPROF',
         "return False",
         "tests/hostile/test_the_check_is_fair.py",
+    ),
+    Mutation(
+        "P4", "a part of a message costs as much as a compressed one", "PlainFrames.feed",
+        "1 if kind & _FINAL and kind & _OPCODE in _DATA else _PART", "1",
+        "tests/sync_server/net/test_frames.py::test_a_frame_that_brings_no_message_costs_more_than_one_that_is_compressed",
     ),
     Mutation(
         "P9.2", "half of a letter that is there is given to the core", "Pairs.split",

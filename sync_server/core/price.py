@@ -14,7 +14,7 @@ from .validation import DiffRequest, MergeRequest, PresenceQuery, Request
 FRAME = 64
 """The price of a frame beside its bytes, so that many small ones are not free."""
 OTHER_FRAME = 2 << 10
-"""The same for one that is no message by itself: a ping, a part of a message, or one that is compressed."""
+"""The same for one that is compressed; a ping, or a part of a message, counts three times that (net/frames.py)."""
 NOTHING = 1 << 10
 """The price of a message that asks for nothing."""
 _OPEN = 4 << 10

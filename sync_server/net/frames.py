@@ -20,9 +20,12 @@ from .large import SMALL
 
 OTHER = 8
 """The weight of a frame for the library beside a plain one."""
+_PART = 3
+"""The same of a frame that brings no message, a ping or a part of one, beside a compressed one."""
 _PLAIN = 0x82
 _MASKED = 0x80
 _FINAL, _COMPRESSED, _OPCODE = 0x80, 0x40, 0x0F
+_DATA = (1, 2)
 _DEFLATED = 1032
 _HEADS = tuple(bytes((_PLAIN, size)) for size in range(126))
 
@@ -57,7 +60,7 @@ class PlainFrames:
         self.unfinished = 0
         """Bytes of the frame of which a part is still to come."""
         self.others = 0
-        """Frames that the library got."""
+        """Frames that the library got; one that brings no message by itself counts ``_PART``."""
         # Bytes of a frame's head that has not come whole, and how much is missing of a frame in the library's hands.
         self._head = b""
         self._missing = 0
@@ -105,7 +108,7 @@ class PlainFrames:
                 message(apply_mask(data[start:stop], data[start - 4 : start]))
                 left -= 1
             else:
-                self.others += 1
+                self.others += 1 if kind & _FINAL and kind & _OPCODE in _DATA else _PART
                 left -= OTHER
                 self._rest(data[at:stop])
                 open_ = self._open()

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 
 from relay_operations import PRESENT
-from relay_world import World, says_all
+from relay_world import Said, World, says_all
 from sim_checks import oracle_state
 from sim_clients import URL, ClientProcess
 from sim_disk import kept
@@ -24,26 +24,28 @@ def check_converged(world: World) -> None:
     states = {process.name: process.state() for process in world.processes()}
     first_name, first = next(iter(states.items()))
     relay = world.relay_state()
+    here = {document: Said(document, world.library, [update]) for document, update in first.items()}
+    there = {document: Said(document, world.library, updates) for document, updates in relay.items()}
     for name, state in states.items():
         assert state.keys() == first.keys(), "everybody follows the same documents"
         for document, update in state.items():
             assert sorted(oracle_state(update)) == sorted(oracle_state(first[document])), (
                 f"{name} has what {first_name} has"
             )
-            assert says_all(document, world.library, [first[document]], update)
+            assert here[document].holds(update)
             if relay.get(document) or len(oracle_state(update)):
-                assert says_all(document, world.library, relay[document], update), "the relay has all of it"
+                assert there[document].holds(update), "the relay has all of it"
     for document, updates in relay.items():
         for update in updates if document in first else ():
-            assert says_all(document, world.library, [first[document]], update), "and nothing else"
+            assert here[document].holds(update), "and nothing else"
     deleted = {document for document in world.deletions if world.processes()[0].is_deleted(document)}
     for page in world.pages:
         document = document_id(page.document)
         assert page.gone == (document in deleted), "a page is told that its document was deleted"
         if not page.gone:
-            there, here = relay.get(document, []), page.doc.get_update()
-            assert says_all(document, world.library, there, here), "a page has nothing that the log does not have"
-            assert all(says_all(document, world.library, [here], update) for update in there), "and all of that"
+            log, shown = relay.get(document, []), page.doc.get_update()
+            assert says_all(document, world.library, log, shown), "a page has nothing that the log does not have"
+            assert all(map(Said(document, world.library, [shown]).holds, log)), "and all of that"
     hashes = {tuple((c.id, c.transcript().hash) for c in process.conversations()) for process in world.processes()}
     assert len(hashes) == 1, "one transcript"
     assert deleted >= set().union(*(machine.deleted for machine in world.machines))

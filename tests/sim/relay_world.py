@@ -238,8 +238,9 @@ class World:
             if self.ledger.epoch == epoch and made in self.machines:
                 here = process.state()
                 for document, updates in theirs.items():
-                    for update in updates if document in here else ():
-                        assert says_all(document, self.library, [here[document]], update), "the relay's is here"
+                    if document in here:
+                        said = Said(document, self.library, [here[document]])
+                        assert all(map(said.holds, updates)), "the relay's is here"
 
         process.follower.add_waiter(done)
         process._pump()
@@ -319,14 +320,26 @@ class World:
         assert not left, "once the network is whole, everything comes to rest"
 
 
+class Said:
+    """All that some updates of a document say."""
+
+    def __init__(self, document: str, library: str | None, updates: list[bytes]) -> None:
+        self._updates = updates
+        self._replica = YjsReplica(library_document.ROOTS if document == library else schema.ROOTS)
+        for one in updates:
+            self._replica.apply(one)
+
+    def holds(self, update: bytes) -> bool:
+        """Whether an update says nothing beside it. If it does, it is said from now on."""
+        applied = self._replica.apply(update)
+        # One that waits for others is not in the replica: whether it waited before shows in the updates themselves.
+        waits = applied.pending and not _named(update) <= set().union(*map(_named, self._updates))
+        return not applied.changed and not waits
+
+
 def says_all(document: str, library: str | None, updates: list[bytes], update: bytes) -> bool:
     """Whether an update says nothing that the others don't say."""
-    replica = YjsReplica(library_document.ROOTS if document == library else schema.ROOTS)
-    for one in updates:
-        replica.apply(one)
-    applied = replica.apply(update)
-    # An update that waits for others is not in the replica: whether it waited before shows in the updates themselves.
-    return not applied.changed and (not applied.pending or _named(update) <= set().union(*map(_named, updates)))
+    return Said(document, library, updates).holds(update)
 
 
 def _named(update: bytes) -> set[tuple[str, int, int]]:

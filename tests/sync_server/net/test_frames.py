@@ -122,6 +122,20 @@ def test_plain_frames_do_not_pass_through_the_library() -> None:
     assert peer.taken == 100
 
 
+def test_a_frame_that_brings_no_message_costs_more_than_one_that_is_compressed() -> None:
+    def weight(*frames: bytes) -> int:
+        reader = PlainFrames(lambda _: None, lambda _: None, lambda: True, lambda: MOST)
+        reader.feed(b"".join(frames))
+        return reader.others
+
+    assert weight(frame(Opcode.BINARY, b"plain")) == 0
+    compressed = weight(frame(Opcode.BINARY, b"squeezed", rsv1=True))
+    assert compressed == 1
+    parts = [frame(Opcode.BINARY, b"", False), frame(Opcode.CONT, b"", False), frame(Opcode.CONT, b"end")]
+    for lone in (frame(Opcode.PING, b""), frame(Opcode.PONG, b""), *parts):
+        assert weight(lone) == 3 * compressed
+
+
 def test_a_client_that_does_not_wait_for_the_upgrade_is_understood(tmp_path: Path) -> None:
     messages = (Hello("early"), Open(D, "yjs", None), Push(D, S, 1, (b"\x00\x00",)))
     frames = b"".join(frame(Opcode.BINARY, codec.encode(message)) for message in messages)
