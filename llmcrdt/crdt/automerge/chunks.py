@@ -6,7 +6,7 @@ it, for the core believes lengths and counts: it panics, loops or takes all memo
 
 Two things of our own may stand between them, each a byte, its length and its body. *Names* say of the change right
 behind them which actor and number those have that it comes after: their hashes are others where something was erased.
-*Erasures* say which fields of which objects are erased (``erasures.py``).
+*Erasures* say which fields of which objects are erased, as soon as some changes are here (``erasures.py``).
 """
 
 from __future__ import annotations
@@ -168,15 +168,22 @@ class Whole:
 Chunk = Change | Whole
 
 
-class Chunks(tuple[Chunk, ...]):
-    """The chunks of an update, and the ``erased`` fields of objects that it tells of."""
+class Erased(NamedTuple):
+    """Fields of objects that are erased as soon as the changes ``after`` are here."""
 
-    erased: Sequence[tuple[ObjectId, frozenset[str]]] = ()
+    after: tuple[Name, ...]
+    fields: tuple[tuple[ObjectId, frozenset[str]], ...]
+
+
+class Chunks(tuple[Chunk, ...]):
+    """The chunks of an update, and what it says is ``erased``."""
+
+    erased: Sequence[Erased] = ()
 
 
 def read_update(update: bytes) -> ParsedUpdate:
     """The chunks of an update: at least one, or erasures. Raises MalformedUpdate."""
-    erased: list[tuple[ObjectId, frozenset[str]]] = []
+    erased: list[Erased] = []
     chunks = Chunks(_read(update, erased))
     chunks.erased = erased
     return ParsedUpdate(update, chunks)
@@ -199,30 +206,33 @@ def write_names(names: Sequence[Name | None], actor: bytes, seq: int, /) -> byte
     return b"".join((bytes((NAMES,)), write_uint(len(told)), told))
 
 
-def read_erasures(data: bytes, place: int = 0) -> list[tuple[ObjectId, frozenset[str]]]:
+def read_erasures(data: bytes, place: int = 0) -> list[Erased]:
     """Erasures alone. Raises MalformedUpdate."""
-    reader, found = Reader(data, place), list[tuple[ObjectId, frozenset[str]]]()
+    reader, found = Reader(data, place), list[Erased]()
     while reader.left:
         if reader.take(1)[0] != ERASURES:
             raise MalformedUpdate("These bytes are no erasures.")
-        found += _read_erasures(reader)
+        found.append(_read_erasures(reader))
     return found
 
 
-def _read_erasures(reader: Reader) -> Iterator[tuple[ObjectId, frozenset[str]]]:
+def _read_erasures(reader: Reader) -> Erased:
     body = Reader(reader.prefixed())
     checksum = body.take(4)
     if hashlib.sha256(body.data[4:]).digest()[:4] != checksum:
         raise MalformedUpdate("Erasures are not those that their checksum tells of.")
+    after = tuple((body.prefixed(), body.uint()) for _ in range(_counted(body, 2)))
+    fields: list[tuple[ObjectId, frozenset[str]]] = []
     while body.left:
         object_ = body.prefixed(), body.uint()
         names = frozenset(body.text() for _ in range(_counted(body, 1)))
         if not object_[0] or not object_[1] or "" in names:
             raise MalformedUpdate("Erasures name no object, or no field.")
-        yield object_, names
+        fields.append((object_, names))
+    return Erased(after, tuple(fields))
 
 
-def _read(data: bytes, erased: list[tuple[ObjectId, frozenset[str]]]) -> list[Chunk]:
+def _read(data: bytes, erased: list[Erased]) -> list[Chunk]:
     if not data:
         raise MalformedUpdate("There is no Automerge chunk.")
     chunks: list[Chunk] = []
@@ -235,7 +245,7 @@ def _read(data: bytes, erased: list[tuple[ObjectId, frozenset[str]]]) -> list[Ch
             if mark == NAMES:
                 names = reader.prefixed()
             else:
-                erased += _read_erasures(reader)
+                erased.append(_read_erasures(reader))
             continue
         kind, checksum, body, raw = _read_chunk(reader)
         if kind == DEFLATED:

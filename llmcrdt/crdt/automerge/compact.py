@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from ...exceptions import MalformedUpdate
 from .chunks import Change, Chunk, read_update, write_names
-from .erasures import erasures_of
+from .erasures import erasures_of, last_of
 from .replica import AutomergeReplica
 
 Make = Callable[..., AutomergeReplica]
@@ -65,7 +65,7 @@ def load_all(updates: Iterable[bytes], make: Make) -> tuple[AutomergeReplica, li
 def redact_changes(whole: bytes, updates: Sequence[bytes], limit: int, make: Make) -> list[bytes] | None:
     """``Backend.redact``. Changes that come after others under older hashes, and don't say which, are told anew too:
     nobody else could tell."""
-    erasures = erasures_of([read_update(whole).structure])
+    erasures = erasures_of(read_update(whole).structure.erased)
     if not erasures or not updates:
         return None
     parsed = [read_update(update) for update in updates]
@@ -87,7 +87,7 @@ def cut_changes(update: bytes, limit: int, make: Make) -> Iterator[bytes]:
     """The changes of an update in pieces of at most ``limit`` bytes; one that is larger has one of its own. Raises
     MalformedUpdate."""
     parsed = read_update(update).structure
-    changes, erased = _changes(parsed, make), erasures_of([parsed])
+    changes = _changes(parsed, make)
     names = {change.hash: change.name for change in changes}
     piece, size, told = list[bytes](), 0, set[bytes]()
     for change in changes:
@@ -106,7 +106,9 @@ def cut_changes(update: bytes, limit: int, make: Make) -> Iterator[bytes]:
         told.add(change.hash)
     if piece:
         yield b"".join(piece)
-    yield from erased.pieces()
+    after = last_of(changes)
+    for erased in parsed.erased:
+        yield from erasures_of([erased]).pieces({*erased.after, *after})
 
 
 def _changes(structure: Iterable[Chunk], make: Make) -> list[Change]:

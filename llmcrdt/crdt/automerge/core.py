@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 from ...exceptions import LLMCRDTError, MalformedUpdate
 from ...varint import write_uint
 from ..backend import Other, ParsedUpdate
-from .chunks import DOCUMENT, MAGIC, MAP, Change, Name, ObjectId, Whole, read_change
+from .chunks import DOCUMENT, MAGIC, MAP, Change, Erased, Name, ObjectId, Whole, read_change
 from .columns import Reader
 from .derive import is_root_change, root_change, root_object
-from .erasures import Erasures, erasures_of, split_snapshot
+from .erasures import Erasures, erasures_of, split_snapshot, tell_held
 from .history import History, Plan
 from .package import load_core
 from .rewrite import is_same, with_deps
@@ -51,6 +51,8 @@ class Core:
         self._noted = True
         self._own = 0  # how many changes were made here
         self.erasures = Erasures()
+        self.held: list[Erased] = []
+        """What is to be erased as soon as other changes are here."""
         self._history = History(self.erasures.blank)
         self._make_roots()
 
@@ -76,7 +78,7 @@ class Core:
         """Take in all that is new of some updates. ``stored``: they were taken before. Raises MalformedUpdate, and then
         took nothing, or is ``broken``."""
         [*chunks] = (chunk for update in updates for chunk in update.structure)
-        told_erased = erasures_of(update.structure for update in updates)
+        pieces = dict.fromkeys(piece for update in updates for piece in update.structure.erased)
         blank = self.known().blank
         whole: Whole | None = None
         if blank and chunks and isinstance(chunks[0], Whole) and chunks[0].number:
@@ -90,6 +92,10 @@ class Core:
         told = [chunk for chunk in chunks if isinstance(chunk, Change) and chunk.hash in self.untold]
         for change in told:
             self.untold.pop(change.hash, None)
+        held = [piece for piece in pieces if not self.can_erase(piece) and piece not in self.held]
+        due = [piece for piece in (*pieces, *self.held) if self.can_erase(piece)]
+        told_erased = erasures_of(due)
+        self.held = [piece for piece in (*self.held, *held) if not self.can_erase(piece)]
         erased = told_erased.without(self.erasures) if self.erasures.lacks(told_erased) else Erasures()
         anew: Mapping[Name, Change] = {}
         self.erasures.add(erased)
@@ -97,13 +103,18 @@ class Core:
             anew = self.erase()
         ready = [anew.get(change.name, change) for change in ready]
         waiting = [self.erasures.blank(change) for change in waiting]
-        news = b"".join((*self._history.tell((*told, *ready, *waiting)), erased.write()))
+        after = {name for piece in due for name in piece.after}
+        news = b"".join((*self._history.tell((*told, *ready, *waiting)), erased.write(after), *map(tell_held, held)))
         if whole:
             with self.guarded("The CRDT core could not encode the document."):
                 kept = bytes(self.doc.save()) if anew else whole.raw
             news = kept + news
         first = blank and not self._history.blank and bool(whole or ready)
-        return Taken(ready, news, bool(waiting), first, [*erased])
+        return Taken(ready, news, bool(waiting or held), first, [*erased])
+
+    def can_erase(self, piece: Erased) -> bool:
+        """Whether all is here that something is erased after."""
+        return all(map(self._history.has_name, piece.after))
 
     def start_with(self, snapshot: bytes) -> bool:
         """Be a document that is trusted. False, and nothing done, where the bytes are not one, or there is one here."""

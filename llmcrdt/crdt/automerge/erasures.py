@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from ...exceptions import MalformedUpdate
 from ...varint import write_uint
 from ..backend import is_named
-from .chunks import ERASURES, LIST, MAP, TEXT, Change, ObjectId, read_erasures
+from .chunks import ERASURES, LIST, MAP, TEXT, Change, Erased, Name, ObjectId, read_erasures
 from .rewrite import without_values
 
 _PIECE = 64 << 10
@@ -87,21 +87,23 @@ class Erasures:
             self.put((change.actor, change.start + n))
         return True
 
-    def write(self) -> bytes:
-        return b"".join(self.pieces())
+    def write(self, after: Iterable[Name] = ()) -> bytes:
+        return b"".join(self.pieces(after))
 
-    def pieces(self) -> list[bytes]:
-        """The set as updates of some size, which say it together."""
+    def pieces(self, after: Iterable[Name] = ()) -> list[bytes]:
+        """The set as updates of some size, which say it together. ``after``: the changes that whoever reads it has to
+        have first: it erases nothing of which nobody can tell yet why."""
+        head = _names(after)
         pieces, piece = list[bytes](), list[bytes]()
         size = 0
         for (actor, number), names in sorted(self._fields.items(), key=lambda item: item[0]):
             told = b"".join((_prefixed(actor), write_uint(number), write_uint(len(names)), *map(_text, sorted(names))))
             if piece and size + len(told) > _PIECE:
-                pieces.append(_write_piece(piece))
+                pieces.append(_write_piece([head, *piece]))
                 piece, size = [], 0
             piece.append(told)
             size += len(told)
-        return [*pieces, *([_write_piece(piece)] if piece else [])]
+        return [*pieces, *([_write_piece([head, *piece])] if piece else [])]
 
     def _joined(self, object_: ObjectId, names: frozenset[str]) -> frozenset[str]:
         here = self._fields.get(object_)
@@ -110,21 +112,40 @@ class Erasures:
         return here | names if here and names else _ALL
 
 
-def erasures_of(updates: Iterable[tuple[object, ...]]) -> Erasures:
-    """All that updates, as they were read, say of it."""
+def erasures_of(pieces: Iterable[Erased]) -> Erasures:
+    """All that these say."""
     found = Erasures()
-    for structure in updates:
-        for object_, names in getattr(structure, "erased", ()):
+    for piece in pieces:
+        for object_, names in piece.fields:
             found.put(object_, names)
     return found
+
+
+def last_of(changes: Iterable[Change]) -> list[Name]:
+    """Of each actor the last of these changes."""
+    last: dict[bytes, int] = {}
+    for change in changes:
+        last[change.actor] = max(change.seq, last.get(change.actor, 0))
+    return [*last.items()]
+
+
+def tell_held(piece: Erased) -> bytes:
+    """What is to be erased once more is here, as an update."""
+    return erasures_of([piece]).write(piece.after)
 
 
 def split_snapshot(snapshot: bytes, end: int) -> Erasures | None:
     """What stands behind the document in bytes that are trusted; None where that is something else."""
     try:
-        return Erasures(dict(read_erasures(snapshot, end)))
+        pieces = read_erasures(snapshot, end)
     except MalformedUpdate:
         return None
+    return None if any(piece.after for piece in pieces) else erasures_of(pieces)
+
+
+def _names(names: Iterable[Name]) -> bytes:
+    told = sorted(names)
+    return b"".join((write_uint(len(told)), *(_prefixed(actor) + write_uint(number) for actor, number in told)))
 
 
 def _write_piece(told: list[bytes]) -> bytes:

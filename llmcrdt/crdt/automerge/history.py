@@ -70,6 +70,9 @@ class History:
         """Whether a change is here, under whatever hash."""
         return change.hash in self._last or change.name in self._hashes
 
+    def has_name(self, name: Name) -> bool:
+        return name in self._hashes
+
     def begin_again(self) -> None:
         """Forget what was noted. Updates that wait stay, and so do older hashes."""
         self._last, self._seqs, self.heads, self.roots = {}, {}, set(), set()

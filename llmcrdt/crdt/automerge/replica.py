@@ -15,7 +15,7 @@ from .chunks import EMPTY, Change, Name, read_change, read_update
 from .core import Core, object_bytes, object_id
 from .derive import root_object
 from .edit import AutomergeEdit
-from .erasures import Erasures, erasures_of
+from .erasures import Erasures, erasures_of, last_of, tell_held
 from .foreign import find_foreign_key
 from .places import Places
 from .version import parse_version, write_version
@@ -68,7 +68,8 @@ class AutomergeReplica:
 
     def adds(self, update: bytes) -> bool:
         parsed = read_update(update)
-        if self._core.erasures.lacks(erasures_of([parsed.structure])):
+        self._core.known()
+        if self._core.erasures.lacks(erasures_of(filter(self._core.can_erase, parsed.structure.erased))):
             return True
         return self._core.known().adds(self._core.new_changes(parsed))
 
@@ -105,7 +106,8 @@ class AutomergeReplica:
                 if change.hash in history.roots or change.seq > version.seqs.get(change.actor_id, 0)
             ]
         told = self._core.tell([*changes, *self._core.waiting])
-        return told + self._core.erasures.write() or EMPTY
+        erased = self._core.erasures.write(last_of(changes))
+        return b"".join((told, erased, *map(tell_held, self._core.held))) or EMPTY
 
     def tell(self, names: Container[Name]) -> bytes:
         """The changes with these names, and what waits, as an update."""
@@ -116,11 +118,11 @@ class AutomergeReplica:
         return self._core.erasures
 
     def _told_waiting(self) -> list[bytes]:
-        return [self._core.tell([change]) for change in self._core.waiting]
+        return [*(self._core.tell([change]) for change in self._core.waiting), *map(tell_held, self._core.held)]
 
     @property
     def waits(self) -> bool:
-        return bool(self._core.waiting)
+        return bool(self._core.waiting or self._core.held)
 
     @property
     def has_changes(self) -> bool:
@@ -158,7 +160,7 @@ class AutomergeReplica:
         before = core.erasures.copy()
         core.erase(edit.erased)
         names = {change.name for change in edit.changes}
-        return roots + (self.tell(names) if names else b"") + core.erasures.without(before).write()
+        return roots + (self.tell(names) if names else b"") + core.erasures.without(before).write(names)
 
     def keeps_deleted(self, root: str, key: str, names: Iterable[str]) -> bool:
         kind, node = self._core.read(object_bytes(root_object(root)), key)
