@@ -12,7 +12,6 @@ Each says what happened and, in ``hint``, what to do next. Catch the branch you 
     │   ├── NotSealed               the operation needs an entry whose writer has finished
     │   ├── Withheld                an entry that an erase keeps out of sight
     │   ├── AskFailed               nobody answers what was asked (``code`` says why)
-    │   ├── CannotErase             this kind of document keeps all that was ever written
     │   ├── AlreadySealed           a stream that was written to after its seal
     │   ├── CannotOpen              an encrypted hidden field that was changed, or moved from another place
     │   │   └── KeyMissing            its key is not here
@@ -104,10 +103,6 @@ class AskFailed(DocumentError):
     def __init__(self, message: str, code: str, *, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.code = code
-
-
-class CannotErase(DocumentError):
-    """The document's kind of CRDT keeps all that was ever written; nothing was changed."""
 
 
 class AlreadySealed(DocumentError):

@@ -24,6 +24,7 @@ _MODEL = "tests/document/test_order.py"
 _RULES = "tests/document/test_rules.py::"
 _TALK = "tests/document/test_conversation.py::"
 _ERASE = "tests/document/test_erasure.py::"
+_AUTOMERGE = "tests/repo/test_erase_in_automerge.py::"
 _RENDER = "tests/prompt/test_messages.py::"
 _ACTS = "tests/document/test_acts.py::"
 _ASKS = "tests/document/test_asks.py::"
@@ -260,9 +261,28 @@ MUTATIONS = (
         ', "hidden:"', "", _RULES + "test_o7_words_that_arrive_after_their_erase_are_in_no_file",
     ),
     Mutation(
-        "O7", "token logs on frames that held it stay", "clean",
+        "O7", "token logs on frames that held it stay", "erasure:_clean",
         "if _tells_of(view, replica, entry, held):", "if False:",
         _ERASE + "test_the_words_are_in_no_file_and_the_place_stays",
+    ),
+    Mutation(
+        "O7", "an Automerge history is not written anew", "Core.erase",
+        "if hashes:", "if False:", _AUTOMERGE + "test_a_document_as_bytes_of_before_an_erase_brings_nothing_back",
+    ),
+    Mutation(
+        "O7", "a text that stood in an erased field stays in an Automerge history", "Erasures._erases",
+        "if action in (MAP, LIST, TEXT):", "if False:",
+        _AUTOMERGE + "test_no_history_holds_the_words_and_what_was_said_meanwhile_stays",
+    ),
+    Mutation(
+        "O7", "a change doesn't say which one it comes after, and waits for ever", "History.tell_names",
+        "self._names.get(dep) or self._older.get(dep) or ", "",
+        _AUTOMERGE + "test_no_history_holds_the_words_and_what_was_said_meanwhile_stays",
+    ),
+    Mutation(
+        "O7", "what a plain client only deleted stays in an Automerge history", "_has_words",
+        " or replica.keeps_deleted(schema.ENTRIES, entry, CONTENT)", "",
+        _AUTOMERGE + "test_the_erase_of_somebody_who_only_deletes_is_completed",
     ),
     Mutation(
         "O7", "an erase takes another one's mark away", "erasure:erase",

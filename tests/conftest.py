@@ -12,7 +12,7 @@ from hypothesis import settings
 
 import llmcrdt
 from llmcrdt.crdt import registry
-from llmcrdt.exceptions import CannotErase, MalformedUpdate
+from llmcrdt.exceptions import MalformedUpdate
 
 # How long an example takes is the machine's affair.
 settings.register_profile("llmcrdt", deadline=None)
@@ -35,13 +35,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
-    """With ``--crdt``: what erases, or gives a document the bytes of another kind, is not a test of that kind."""
+    """With ``--crdt``: what gives a document the bytes of another kind is not a test of that kind."""
     try:
         yield
-    except CannotErase:
-        if item.config.getoption("--crdt"):
-            pytest.skip("nothing is erased in such documents")
-        raise
     except (MalformedUpdate, ValueError) as error:
         if item.config.getoption("--crdt") and any(words in str(error) for words in _YJS):
             pytest.skip("somebody writes or reads Yjs")

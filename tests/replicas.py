@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import llmcrdt
 from llmcrdt.crdt.yjs.update import read_state_vector
+from llmcrdt.document.conversation import core_of
 
 
 def exchange(*conversations: llmcrdt.Conversation) -> None:
@@ -21,6 +22,7 @@ def stands(conversation: llmcrdt.Conversation) -> tuple[object, ...]:
     return t.ids, t.hash, dict(t.malformed), elsewhere, t.elsewhere_hash
 
 
-def version_of(conversation: llmcrdt.Conversation) -> dict[int, int]:
-    """How far the replica is, by client: the core writes them in any order."""
-    return dict(read_state_vector(conversation.version()))
+def version_of(conversation: llmcrdt.Conversation) -> dict[int, int] | bytes:
+    """How far the replica is; of Yjs by client, for the core writes them in any order."""
+    version = conversation.version()
+    return version if core_of(conversation).replica.kind == "automerge" else dict(read_state_vector(version))

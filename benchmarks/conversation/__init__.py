@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from ..report import Report
-from . import history, library, shelf, wire
+from . import history, kinds, library, shelf, wire
 from .talk import words
 
 __all__ = ["add_arguments", "run", "words"]
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sizes", type=_sizes, default=SIZES, help="entries of the conversations (default 1000,...)")
     parser.add_argument("--full", action="store_true", help=f"one of {FULL:,} entries too")
     parser.add_argument("--quick", action="store_true", help="everything small: whether it runs, no figures to read")
-    parser.add_argument("--only", default="", help="groups of rows: history,shelf,library,wire")
+    parser.add_argument("--only", default="", help="groups of rows: history,kinds,shelf,library,wire")
     parser.add_argument(
         "--patience", type=float, default=20, help="seconds that one row may take before it is left out at larger sizes"
     )
@@ -45,11 +45,13 @@ def run(options: argparse.Namespace) -> Report:
         options.entries, options.megabytes = 4, 0.1
     sizes = (*options.sizes, FULL) if options.full else options.sizes
     report = Report("conversation")
-    chosen = set(options.only.split(",")) if options.only else {"history", "shelf", "library", "wire"}
+    chosen = set(options.only.split(",")) if options.only else {"history", "kinds", "shelf", "library", "wire"}
     with tempfile.TemporaryDirectory(prefix="llmcrdt-bench-") as folder:
         path = Path(folder)
         if "history" in chosen:
             history.measure(report, path, sizes, appends=options.appends, patience=options.patience)
+        if "kinds" in chosen:
+            kinds.measure(report, path, size=max(options.sizes), appends=options.appends)
         if "shelf" in chosen:
             shelf.measure(report, path, search=options.search, conversations=options.conversations)
         if "wire" in chosen:

@@ -5,9 +5,11 @@ The relay is a real one. The clock is the stream's own, so that 20 tokens a seco
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 
 import llmcrdt
+from llmcrdt.crdt.registry import kinds
 from llmcrdt.sync.link import Link
 from sync_server.thread import RelayThread
 
@@ -19,11 +21,12 @@ LETTERS = 5
 
 
 def measure(report: Report, folder: Path, *, tokens: int) -> None:
-    for rate in (50, 20):
-        _streaming(report, folder / f"rate{rate}", tokens, rate)
+    for kind in sorted(kinds(), reverse=True):
+        for rate in (50, 20):
+            _streaming(report, folder / f"{kind}{rate}", tokens, rate, kind)
 
 
-def _streaming(report: Report, folder: Path, tokens: int, rate: int) -> None:
+def _streaming(report: Report, folder: Path, tokens: int, rate: int, kind: str) -> None:
     now = [1_700_000_000.0]
     text = " ".join(piece for piece, _ in zip(words(7), range(tokens * 6 // CHARS + 1), strict=False))
     pieces = [text[n * LETTERS : n * LETTERS + LETTERS] for n in range(tokens)]
@@ -35,7 +38,7 @@ def _streaming(report: Report, folder: Path, tokens: int, rate: int) -> None:
         repo.connect(relay.url) as link,
         other.connect(relay.url) as watching,
     ):
-        conversation = repo.create()
+        conversation = repo.create(crdt=kind)
         conversation.append("user", "go on")
         _both(link, watching)
         sent, received = link.bytes_sent, watching.bytes_received
@@ -52,14 +55,16 @@ def _streaming(report: Report, folder: Path, tokens: int, rate: int) -> None:
         _both(link, watching)
         seen = watching.bytes_received - received
         sealed = link.bytes_sent - sent - streamed
-        document = len(conversation.diff())
+        document, kept = len(conversation.diff()), len(zlib.compress(conversation.diff(), 6))
     said = len("".join(pieces).encode())
-    report.add(
-        f"{tokens:,} tokens of {LETTERS} letters at {rate} a second, to one who watches / text", seen / said, "x", 2.5
-    )
-    report.add("  sent by the writer, a token", streamed / tokens, "bytes", 25)
-    report.add("  at the seal, once", sealed, "bytes")
-    report.add("  document after it / text", document / said, "x")
+    yjs, ours = kind == "yjs", kind.capitalize()
+    told = f"{ours}, {tokens:,} tokens of {LETTERS} letters at {rate} a second"
+    report.add(f"{told}: to one who watches / text", seen / said, "x", 2.5 if yjs else None)
+    report.add(f"  {ours}, {rate}: to one who watches, a token", seen / tokens, "bytes", None if yjs else 40)
+    report.add(f"  {ours}, {rate}: sent by the writer, a token", streamed / tokens, "bytes", 25 if yjs else None)
+    report.add(f"  {ours}, {rate}: at the seal, once", sealed, "bytes")
+    report.add(f"  {ours}, {rate}: document after it / text", document / said, "x", None if yjs else 1.6)
+    report.add(f"  {ours}, {rate}: the same deflated, as it is kept", kept / said, "x")
 
 
 def _both(writer: Link, reader: Link) -> None:

@@ -18,7 +18,8 @@ Invariants of every backend:
 * **One writer identity per replica object,** fresh and random, never stored: copies of a file can't collide. What
   ``derive`` makes is the one exception: its identities are hashes of all that they ever write.
 * **Pieces say what the whole said.** ``cut`` and ``split`` make updates that do together what the one did; ``compact``
-  and ``redact`` leave out only what the document has deleted, and all of that where the backend ``forgets``.
+  and ``redact`` leave out only what the document has deleted: all that was erased, and where the backend ``forgets``
+  everything else too.
 * **Bytes are read without a document.** ``read``, ``touches``, ``repeats``, ``foreign_key``, ``estimate_work``,
   ``join`` and ``locate`` build none, and take time in proportion to the bytes that they get.
 
@@ -48,6 +49,11 @@ def check_value(value: Scalar) -> None:
             f"{size:,} bytes in one piece are too many; {MAX_VALUE:,} may be.",
             hint="Attach them as a Blob, or divide them among several entries.",
         )
+
+
+def is_named(field: str, names: Iterable[str]) -> bool:
+    """Whether a field is one of these. A name that ends with ``:`` stands for all fields that begin with it."""
+    return any(field.startswith(name) if name.endswith(":") else field == name for name in names)
 
 
 class SharedText(str):
@@ -158,6 +164,12 @@ class Edit(Protocol):
         """Remove a field of a node; absent is fine."""
         ...
 
+    def erase_fields(self, root: str, key: str, names: Iterable[str]) -> None:
+        """Remove fields of an existing node, and all that ever stood in them: when the transaction has ended, it is in
+        no bytes of the document. A name that ends with ``:`` stands for all fields that begin with it. Who knows of it
+        writes nothing into them any more."""
+        ...
+
     def take_touched(self) -> Touched:
         """All that was touched since the last call. Writes can be read at once, also before the transaction ends."""
         ...
@@ -228,6 +240,11 @@ class Replica(Protocol):
         """A transaction. Validate before: what was written stays if the block raises."""
         ...
 
+    def keeps_deleted(self, root: str, key: str, names: Iterable[str]) -> bool:
+        """Whether the document's bytes may hold what stood in these fields of a node (as ``Edit.erase_fields`` takes
+        them) and was removed without being erased."""
+        ...
+
     def keys(self, root: str) -> Iterator[str]: ...
 
     def get(self, root: str, key: str) -> Scalar | None:
@@ -257,8 +274,8 @@ class Backend(Protocol):
 
     @property
     def forgets(self) -> bool:
-        """Whether what a document has deleted leaves its bytes: ``snapshot``, ``compact``, ``catch_up`` and ``redact``
-        leave it out. Of a backend that doesn't, nothing can be erased."""
+        """Whether all that a document has deleted leaves its bytes, and not only what was erased
+        (``Edit.erase_fields``): ``snapshot``, ``compact``, ``catch_up`` and ``redact`` leave it out."""
         ...
 
     def make_replica(self, roots: Iterable[str], applying: AbstractContextManager[None] | None = None) -> Replica:
@@ -337,13 +354,13 @@ class Backend(Protocol):
 
     def redact(self, whole: bytes, updates: Sequence[bytes]) -> list[bytes] | None:
         """Updates, cut as by ``cut``, that say of the document ``whole`` what ``updates`` say, without what it has
-        deleted; they may say more of it. None where the updates hold nothing deleted, or nothing is forgotten."""
+        deleted; they may say more of it. None where the updates hold nothing of that which leaves its bytes."""
         ...
 
     def compact(self, updates: Iterable[bytes]) -> list[bytes]:
         """The document that the updates make, as one update, or as several where no other replica would take one; after
         it those that still wait for others, and those that can't be applied, as they came. Content that the document
-        has deleted is in none of the first, where the backend ``forgets``."""
+        has deleted is in none of the first, where it was erased or the backend ``forgets``."""
         ...
 
     def catch_up(self, snapshot: Sequence[bytes], before: Sequence[bytes], tail: Sequence[bytes]) -> bytes:

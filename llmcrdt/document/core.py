@@ -181,7 +181,7 @@ class ConversationCore:
         dirty = self.document.newer is None and not is_clean(self._view, self.replica)
         if dirty:
             with self.editing() as edit:
-                clean(self._view, self.replica, edit, self._view.erased)
+                clean(self._view, self.replica, edit)
         if dirty or self.stale_bytes or len(self._view.erased) != self.document.journal.purged():
             self._purge()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence, Set
 
-from ..exceptions import CannotErase, InvalidContent
+from ..exceptions import InvalidContent
 from ..ids import DocumentId, EntryId
 from .core import ConversationCore
 from .entry import Entry
@@ -22,11 +22,6 @@ class Eraser:
     def erase(self, entry: Entry | EntryId, also: Iterable[Entry | EntryId | Held]) -> Erased:
         """As ``Conversation.erase`` says."""
         core = self._core
-        if not core.host.forgets:
-            raise CannotErase(
-                f"Nothing can be erased in {core.id}: a document of its kind keeps all that was ever written.",
-                hint="Delete the conversation, or convert it to another kind (llmcrdt convert). Nothing was changed.",
-            )
         with core.editing() as edit:
             view = core.view
             named = [view.find(entry), *(view.find(self._entry_here(other)) for other in also)]

@@ -110,18 +110,27 @@ def erase(
         hashes = [*(version.hash for version in state.versions), *(state.erased or ())]
         seen = view.order.made_of(entry) - entries
         edit.put_field(schema.ENTRIES, entry, mark, write_erased(lamport, set(hashes), seen))
-    clean(view, replica, edit, entries)
+    _clean(view, replica, edit, entries, entries)
 
 
-def clean(view: ConversationView, replica: Replica, edit: Edit, erased: Set[EntryId]) -> None:
-    """Remove all content of erased entries, and the token logs of frames that hold one."""
-    for entry in sorted(erased):
-        for name in list(replica.node(schema.ENTRIES, entry) or ()):
-            if name.startswith(CONTENT):
-                edit.delete_field(schema.ENTRIES, entry, name)
+def clean(view: ConversationView, replica: Replica, edit: Edit) -> None:
+    """Remove what stands beside an erase: content of erased entries, and token logs of frames that hold one."""
+    _clean(view, replica, edit, view.erased, {entry for entry in view.erased if _has_words(view, replica, entry)})
+
+
+def _clean(
+    view: ConversationView, replica: Replica, edit: Edit, erased: Set[EntryId], dirty: Collection[EntryId]
+) -> None:
+    for entry in sorted(dirty):
+        edit.erase_fields(schema.ENTRIES, entry, CONTENT)
     for entry, held in sorted(holding(view.order, erased).items()):
         if _tells_of(view, replica, entry, held):
-            edit.delete_field(schema.ENTRIES, entry, _TOKENS_FIELD)
+            edit.erase_fields(schema.ENTRIES, entry, [_TOKENS_FIELD])
+
+
+def _has_words(view: ConversationView, replica: Replica, entry: EntryId) -> bool:
+    """Whether an erased entry still has content, or had some that is in the document's bytes."""
+    return view.states[entry].leftover or replica.keeps_deleted(schema.ENTRIES, entry, CONTENT)
 
 
 def is_clean(view: ConversationView, replica: Replica) -> bool:
@@ -133,7 +142,7 @@ def is_clean(view: ConversationView, replica: Replica) -> bool:
         sound = view.order.sound()
         view.read_since_clean.update(i for i in read if i not in sound)  # it may take part later
         erased, generations = view.erased & read, {i for i in read if i in sound} if view.erased else set()
-    if any(view.states[entry].leftover for entry in erased):
+    if any(_has_words(view, replica, entry) for entry in erased):
         return False
     holders = {**holding(view.order, erased)} if erased else {}
     for entry in generations:

@@ -67,11 +67,6 @@ class ConversationHost(Protocol):
         """``Backend.derive`` of the backend that makes the replicas."""
         ...
 
-    @property
-    def forgets(self) -> bool:
-        """``Backend.forgets`` of the same: whether anything can be erased."""
-        ...
-
     def clock(self) -> float:
         """Seconds since 1970."""
         ...

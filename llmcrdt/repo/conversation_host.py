@@ -52,7 +52,7 @@ class RepoHost:
         self.author, self.keys, self.blobs = resources.author, resources.keyring, surroundings.blobs
         self.clock, self.random, self.dispatch = resources.clock, resources.random, resources.dispatcher.run
         crdt = resources.crdt_of(document)
-        self.derive, self.forgets, self.formats = crdt.derive, crdt.forgets, FORMATS
+        self.derive, self.formats = crdt.derive, FORMATS
         self.note_engine: Callable[[Any], None] = resources.caches.note
         self.observed, self.closed = surroundings.watch, on_close
         self.linked = surroundings.linked

@@ -9,6 +9,7 @@ import random
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
@@ -245,10 +246,8 @@ class ReplicaSuite:
 SECRET = "never say this again"
 
 
-class BackendSuite(ReplicaSuite):
-    """Each test says one sentence of Backend's contract. ``locates``: whether ``locate`` finds any."""
-
-    locates = True
+class ErasureSuite(ReplicaSuite):
+    """The part of Backend's contract that is about what leaves a document's bytes."""
 
     @abstractmethod
     def backend(self) -> Backend:
@@ -268,8 +267,23 @@ class BackendSuite(ReplicaSuite):
         replica.load(None, updates)
         return replica
 
-    def with_a_deleted_secret(self, rng: random.Random) -> tuple[Replica, list[bytes]]:
-        """A replica that has deleted a text, and all updates up to then."""
+    def leaves(self, erased: bool) -> bool:
+        """Whether a deleted text is in no bytes any more."""
+        return erased or self.backend().forgets
+
+    def all_bytes(self, update: bytes) -> bytes:
+        """All that the bytes of an update say, where a backend deflates them."""
+        return update
+
+    def with_a_deleted_secret(self, rng: random.Random, erased: bool) -> tuple[Replica, list[bytes]]:
+        """A replica that has deleted a text, and all updates up to then. ``erased``: so that it leaves all bytes."""
+
+        def delete(edit: Edit, name: str) -> None:
+            if erased:
+                edit.erase_fields("entries", "secret", [name])
+            else:
+                edit.delete_field("entries", "secret", name)
+
         replica = self.make()
         updates = self.updates(replica, rng, 8)
         writes: tuple[Callable[[Edit], object], ...] = (
@@ -277,8 +291,8 @@ class BackendSuite(ReplicaSuite):
             lambda edit: edit.put_text("entries", "secret", "live"),
             lambda edit: edit.append_text("entries", "secret", "live", SECRET),
             lambda edit: edit.put_field("entries", "secret", "kept", SECRET),
-            lambda edit: edit.delete_field("entries", "secret", "live"),
-            lambda edit: edit.delete_field("entries", "secret", "kept"),
+            lambda edit: delete(edit, "live"),
+            lambda edit: delete(edit, "kept"),
         )
         for write in writes:
             with replica.edit() as edit:
@@ -286,6 +300,136 @@ class BackendSuite(ReplicaSuite):
             updates.append(edit.update)
         assert SECRET.encode() in b"".join(updates)
         return replica, updates
+
+    @pytest.mark.parametrize("erased", [True, False])
+    @pytest.mark.parametrize("seed", range(6))
+    def test_redacted_updates_hold_nothing_deleted_and_say_the_rest(self, seed: int, erased: bool) -> None:
+        rng, backend = random.Random(seed), self.backend()
+        replica, updates = self.with_a_deleted_secret(rng, erased)
+        whole, _ = replica.snapshot()
+        redacted = backend.redact(whole, updates)
+        if not self.leaves(erased):
+            assert redacted is None, "there is nothing that can be left out"
+            return
+        assert SECRET.encode() not in self.all_bytes(whole)
+        assert redacted is not None
+        assert SECRET.encode() not in b"".join(map(self.all_bytes, redacted))
+        assert self.shown(self.loaded(redacted)) == self.shown(replica)
+        told = self.make()
+        for update in [*updates[:-2], *redacted]:
+            told.apply(update)
+        assert self.shown(told) == self.shown(replica)
+        assert backend.redact(whole, redacted) is None
+        assert backend.redact(whole, []) is None
+
+    @pytest.mark.parametrize("erased", [True, False])
+    @pytest.mark.parametrize("seed", range(6))
+    def test_compacting_keeps_the_document_what_waits_and_what_nobody_can_apply(self, seed: int, erased: bool) -> None:
+        rng, backend = random.Random(seed), self.backend()
+        replica, updates = self.with_a_deleted_secret(rng, erased)
+        with replica.edit() as missing:
+            missing.put("acts", "late", "v")
+        with replica.edit() as waits:
+            waits.put("acts", "later", "v")
+        junk = b"\xff" * 9
+        made = backend.compact([*updates, waits.update, junk])
+        assert made[-1] == junk
+        assert self.leaves(erased) == (SECRET.encode() not in b"".join(map(self.all_bytes, made[:-1])))
+        again = backend.compact(made)
+        assert again[0] == made[0]
+        assert self.shown(self.loaded([*again[:-1], missing.update])) == self.shown(replica)
+
+    @pytest.mark.parametrize("erased", [True, False])
+    @pytest.mark.parametrize("seed", range(6))
+    def test_catching_up_is_the_tail_without_what_it_took_back(self, seed: int, erased: bool) -> None:
+        rng, backend = random.Random(seed), self.backend()
+        replica, updates = self.with_a_deleted_secret(rng, erased)
+        folded, kept = rng.randrange(4), rng.randrange(4, 8)
+        snapshot = backend.compact(updates[:folded])
+        step = backend.catch_up(snapshot, updates[folded:kept], updates[kept:])
+        assert not self.leaves(erased) or SECRET.encode() not in self.all_bytes(step)
+        behind = self.loaded(updates[:kept])
+        behind.apply(step)
+        assert self.shown(behind) == self.shown(replica)
+        assert not behind.snapshot()[1]
+        with pytest.raises(MalformedUpdate):
+            backend.catch_up([], updates[1:kept], updates[kept:])
+        with pytest.raises(MalformedUpdate):
+            backend.catch_up(snapshot, updates[folded:kept], [b"\xff"])
+
+    @pytest.mark.parametrize("seed", range(10))
+    def test_what_is_erased_is_in_no_bytes_whatever_comes_when(self, seed: int) -> None:
+        """Erased on several replicas, beside writes of all that had not heard of it, and in any order: what was said
+        elsewhere stays, and who has erased fields back erases them again."""
+        rng, backend = random.Random(seed), self.backend()
+        replicas = [self.make() for _ in range(3)]
+        updates: list[bytes] = []
+        gone, kept = set[str](), set[str]()
+        for n in range(40):
+            at = rng.randrange(3)
+            replica = replicas[at]
+            keys = sorted(replica.keys("entries"))
+            key = rng.choice(keys) if keys else ""
+            said = key and not any(name.startswith("erased:") for name in replica.node("entries", key) or ())
+            with replica.edit() as edit:
+                match rng.randrange(6):
+                    case 1 if said:
+                        edit.put_field("entries", key, f"version:{n}", f"{key} says so, {SECRET}")
+                    case 2 if key:
+                        edit.put_field("entries", key, f"other:{n}", f"kept {n}")
+                        kept.add(f"other:{n}")
+                    case 3 if said:
+                        if "live:0" not in (replica.node("entries", key) or {}):
+                            edit.put_text("entries", key, "live:0")
+                        edit.append_text("entries", key, "live:0", f"{key} says so, {SECRET}")
+                    case 4 if key and rng.random() < 0.5:
+                        edit.delete_field("entries", key, "live:0")
+                    case 5 if key and rng.random() < 0.3:
+                        edit.put_field("entries", key, f"erased:{n}", "")
+                        edit.erase_fields("entries", key, ["version:", "live:"])
+                        gone.add(key)
+                    case _:
+                        edit.put_node("entries", f"e{n}.", {"head": "h", "version:0": f"e{n}. says so, {SECRET}"})
+            updates += [edit.update] if edit.update else []
+            if rng.random() < 0.3:
+                other = rng.choice(replicas)
+                other.apply(replica.diff(since=other.version()) if rng.random() < 0.5 else replica.diff())
+            if rng.random() < 0.1:
+                replicas[at] = self.make()
+                replicas[at].load(*replica.snapshot())
+        replicas += [self.loaded(backend.compact(rng.sample(updates, len(updates)))), self.make()]
+        for replica in replicas:
+            for update in rng.sample(updates, len(updates)):
+                for piece in backend.split(update, 1 << 16) if rng.random() < 0.5 else [update]:
+                    replica.apply(piece)
+        for replica in replicas[:2]:
+            for key in sorted(gone):
+                left = [name for name in replica.node("entries", key) or () if name.startswith(("version:", "live:"))]
+                if left or replica.keeps_deleted("entries", key, ["version:", "live:"]):
+                    with replica.edit() as edit:
+                        edit.erase_fields("entries", key, ["version:", "live:"])
+                    updates.append(edit.update)
+                    for other in replicas:
+                        other.apply(edit.update)
+        shown = [self.shown(replica) for replica in replicas]
+        assert all(each == shown[0] for each in shown)
+        entries: Any = shown[0]["entries"]
+        assert {key for key, node in entries.items() if "version:0" not in node} == gone
+        assert {name for node in entries.values() for name in node if name.startswith("other:")} == kept
+        for replica in replicas:
+            assert not replica.snapshot()[1]
+            told = [replica.diff(), replica.snapshot()[0], *backend.compact(rng.sample(updates, len(updates)))]
+            redacted = backend.redact(replica.snapshot()[0], updates)
+            assert bool(gone) <= (redacted is not None)
+            for key in gone:
+                assert f"{key} says so".encode() not in b"".join(map(self.all_bytes, [*told, *(redacted or [])]))
+            assert redacted is None or self.shown(self.loaded(redacted)) == shown[0]
+
+
+class BackendSuite(ErasureSuite):
+    """Each test says one sentence of Backend's contract. ``locates``: whether ``locate`` finds any."""
+
+    locates = True
 
     def test_a_backend_has_a_kind_and_its_empty_update_says_nothing(self) -> None:
         assert self.backend().kind
@@ -513,59 +657,6 @@ class BackendSuite(ReplicaSuite):
                 assert all(values[key].encode() in b"".join(pieces[n : n + 2]) for key in keys)
         for data in (b"", b"\x27", snapshot[::-1], bytes(range(256)), bytes(300), b"\xff" * 300):
             backend.locate(data, "r")
-
-    @pytest.mark.parametrize("seed", range(6))
-    def test_redacted_updates_hold_nothing_deleted_and_say_the_rest(self, seed: int) -> None:
-        rng, backend = random.Random(seed), self.backend()
-        replica, updates = self.with_a_deleted_secret(rng)
-        whole, _ = replica.snapshot()
-        redacted = backend.redact(whole, updates)
-        if not backend.forgets:
-            assert redacted is None, "there is nothing that can be left out"
-            return
-        assert SECRET.encode() not in whole
-        assert redacted is not None
-        assert SECRET.encode() not in b"".join(redacted)
-        assert self.shown(self.loaded(redacted)) == self.shown(replica)
-        told = self.make()
-        for update in [*updates[:-2], *redacted]:
-            told.apply(update)
-        assert self.shown(told) == self.shown(replica)
-        assert backend.redact(whole, redacted) is None
-        assert backend.redact(whole, []) is None
-
-    @pytest.mark.parametrize("seed", range(6))
-    def test_compacting_keeps_the_document_what_waits_and_what_nobody_can_apply(self, seed: int) -> None:
-        rng, backend = random.Random(seed), self.backend()
-        replica, updates = self.with_a_deleted_secret(rng)
-        with replica.edit() as missing:
-            missing.put("acts", "late", "v")
-        with replica.edit() as waits:
-            waits.put("acts", "later", "v")
-        junk = b"\xff" * 9
-        made = backend.compact([*updates, waits.update, junk])
-        assert made[-1] == junk
-        assert not backend.forgets or SECRET.encode() not in b"".join(made)
-        again = backend.compact(made)
-        assert again[0] == made[0]
-        assert self.shown(self.loaded([*again[:-1], missing.update])) == self.shown(replica)
-
-    @pytest.mark.parametrize("seed", range(6))
-    def test_catching_up_is_the_tail_without_what_it_took_back(self, seed: int) -> None:
-        rng, backend = random.Random(seed), self.backend()
-        replica, updates = self.with_a_deleted_secret(rng)
-        folded, kept = rng.randrange(4), rng.randrange(4, 8)
-        snapshot = backend.compact(updates[:folded])
-        step = backend.catch_up(snapshot, updates[folded:kept], updates[kept:])
-        assert not backend.forgets or SECRET.encode() not in step
-        behind = self.loaded(updates[:kept])
-        behind.apply(step)
-        assert self.shown(behind) == self.shown(replica)
-        assert not behind.snapshot()[1]
-        with pytest.raises(MalformedUpdate):
-            backend.catch_up([], updates[1:kept], updates[kept:])
-        with pytest.raises(MalformedUpdate):
-            backend.catch_up(snapshot, updates[folded:kept], [b"\xff"])
 
     @pytest.mark.parametrize("seed", range(6))
     def test_an_update_that_says_what_a_version_has_repeats(self, seed: int) -> None:

@@ -44,7 +44,7 @@ class LoneHost:
         self.clock = clock
         self.random = random
         self.lock = threading.RLock()
-        self.derive, self.forgets = crdt.derive, crdt.forgets
+        self.derive = crdt.derive
         self._presence = Presence(author)
 
     def title(self) -> str:

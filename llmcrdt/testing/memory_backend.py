@@ -36,6 +36,7 @@ from ..crdt.backend import (
     Touched,
     Work,
     check_value,
+    is_named,
 )
 from ..exceptions import MalformedUpdate
 from ..ids import Random
@@ -136,6 +137,9 @@ class MemoryReplica:
         edit = MemoryEdit(self)
         yield edit
         edit.update = _write(edit.written) if edit.written else b""
+
+    def keeps_deleted(self, root: str, key: str, names: Iterable[str]) -> bool:
+        return False
 
     def keys(self, root: str) -> Iterator[str]:
         return iter(list(self._maps.get(root, ())))
@@ -266,6 +270,11 @@ class MemoryEdit:
     def delete_field(self, root: str, key: str, name: str) -> None:
         if name in (self._replica.node(root, key) or ()):
             self._write("delete", root, key, name)
+
+    def erase_fields(self, root: str, key: str, names: Iterable[str]) -> None:
+        for name in [*(self._replica.node(root, key) or ())]:
+            if is_named(name, names):
+                self._write("delete", root, key, name)
 
     def take_touched(self) -> Touched:
         touched, self._touched = self._touched, {}

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from llmcrdt.crdt.automerge.replica import AutomergeReplica
 from llmcrdt.crdt.backend import Backend
 from llmcrdt.crdt.registry import DEFAULT, backend, kinds
 from llmcrdt.exceptions import InvalidContent
@@ -25,6 +26,11 @@ class TestAutomergeBackend(BackendSuite):
 
     def backend(self) -> Backend:
         return backend("automerge")
+
+    def all_bytes(self, update: bytes) -> bytes:
+        replica = backend("automerge").begin(update)
+        assert isinstance(replica, AutomergeReplica)
+        return b"\0".join((update, *(change.raw for change in replica.changes())))
 
 
 class TestMemoryBackend(BackendSuite):

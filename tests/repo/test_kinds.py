@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import llmcrdt
-from llmcrdt.exceptions import CannotErase, CRDTMissing, InvalidContent
+from llmcrdt.exceptions import CRDTMissing, InvalidContent
 from llmcrdt.repo.repo import Repo, repo_core
 from sync_server.thread import RelayThread
 
@@ -166,20 +166,6 @@ def test_converting_keeps_ids_and_hashes_both_ways(open_: Open, seed: int) -> No
     assert left.id == also.id and {*left.text} <= {*"not sealed yet"}
     other.seal(left)
     assert repo.get(other.id).title == "Trip"
-
-
-def test_nothing_is_erased_where_nothing_is_forgotten(open_: Open) -> None:
-    repo = open_("a")
-    made = repo.create("Trip", crdt="automerge")
-    hello = made.append("user", "a secret")
-    before = made.diff()
-    with pytest.raises(CannotErase, match="convert") as caught:
-        made.erase(hello)
-    assert "Nothing was changed" in caught.value.hint
-    assert made.diff() == before
-    other = repo.convert(made, "yjs")
-    other.erase(hello.id)
-    assert b"a secret" not in other.diff()
 
 
 def test_a_document_whose_package_is_missing_is_carried(

@@ -106,7 +106,6 @@ class AutomergeClient:
 class Kind(NamedTuple):
     """``replica``: an empty one; ``reader``: of what a replica has; ``stranger``: of an update."""
 
-    forgets: bool
     replica: Callable[[random.Random], Replica]
     reader: Callable[[Any], Client]
     stranger: Callable[[bytes, random.Random | None], Client]
@@ -126,13 +125,11 @@ def _automerge_stranger(update: bytes, ids: random.Random | None) -> Client:
 
 KINDS = {
     "yjs": Kind(
-        True,
         lambda ids: YjsReplica(schema.ROOTS, client_id=ids.getrandbits(32)),
         lambda replica: YjsClient(replica._doc),
         _yjs_stranger,
     ),
     "automerge": Kind(
-        False,
         lambda ids: AutomergeReplica(schema.ROOTS, actor=ids.randbytes(8)),
         lambda replica: AutomergeClient(replica._core.doc),
         _automerge_stranger,

@@ -1,7 +1,8 @@
 """Backend over the package automerge: Automerge documents, which any Automerge client can read.
 
-An update is Automerge's own chunks, one after another: changes, or a whole document as ``save`` writes it. The history
-of a document holds all that was ever written in it, so it ``forgets`` nothing.
+An update is Automerge's own chunks, one after another: changes, or a whole document as ``save`` writes it; with names
+and erasures between them (``chunks.py``). The history of a document holds all that was ever written in it, so it
+``forgets`` nothing by itself: where something is erased, the history is written anew (decision 0059).
 """
 
 from __future__ import annotations
@@ -118,7 +119,9 @@ class AutomergeBackend:
         return pieces
 
     def redact(self, whole: bytes, updates: Sequence[bytes]) -> list[bytes] | None:
-        return None
+        from .compact import redact_changes
+
+        return redact_changes(whole, updates, RECORD, self._replicas)
 
     def compact(self, updates: Iterable[bytes]) -> list[bytes]:
         from .compact import compact_updates

@@ -3,6 +3,10 @@
 A chunk says its own length and begins with a part of its own hash. Three kinds are known: a *change*, a change that is
 deflated, and a whole *document*, with all its changes in columns. All that stands here is checked before the core gets
 it, for the core believes lengths and counts: it panics, loops or takes all memory where they lie.
+
+Two things of our own may stand between them, each a byte, its length and its body. *Names* say of the change right
+behind them which actor and number those have that it comes after: their hashes are others where something was erased.
+*Erasures* say which fields of which objects are erased, as soon as some changes are here (``erasures.py``).
 """
 
 from __future__ import annotations
@@ -32,6 +36,8 @@ from .columns import (
 
 MAGIC = b"\x85\x6f\x4a\x83"
 DOCUMENT, CHANGE, DEFLATED = 0, 1, 2
+NAMES, ERASURES = 1, 2
+"""What begins a thing of our own."""
 MAP, SET, LIST, DELETE, TEXT, MARK = 0, 1, 2, 3, 4, 7
 """The deed of an operation. 5 adds to a counter, 6 made a table: neither is taken, the core's Python side can't read
 them, and one that it tried to read ends every later call."""
@@ -50,6 +56,8 @@ _IS_DEFLATED = 0x08
 
 ObjectId = tuple[bytes, int]
 """The operation that made a map, list or text: actor and number."""
+Name = tuple[bytes, int]
+"""A change: its actor, and which one of that actor it is."""
 
 
 class Operation(NamedTuple):
@@ -66,24 +74,32 @@ def _most_operations(size: int) -> int:
 
 
 class Change:
-    """One change. ``raw``: the chunk, not deflated; ``count``: how many operations, numbered from ``start`` on."""
+    """One change. ``raw``: the chunk, not deflated; ``count``: how many operations, numbered from ``start`` on;
+    ``names``: those of ``deps``, where they were told; ``came``: the hash that it had when it came, before something of
+    it was erased."""
 
-    __slots__ = ("_actors", "_columns", "actor", "count", "deps", "hash", "raw", "seq", "start")
+    __slots__ = ("actor", "actors", "came", "columns", "count", "deps", "hash", "names", "raw", "seq", "start")
 
     def __init__(self, hash_: bytes, raw: bytes, body: bytes) -> None:
         reader = Reader(body)
         self.hash, self.raw = hash_, raw
+        self.came = hash_
         self.deps = [reader.take(32) for _ in range(_counted(reader, 32))]
+        self.names: Sequence[Name | None] = ()
         self.actor = reader.prefixed()
         self.seq, self.start = reader.uint(), reader.uint()
         reader.sint()  # its time
         reader.text()  # its message
-        self._actors = [self.actor, *(reader.prefixed() for _ in range(_counted(reader, 1)))]
+        self.actors = [self.actor, *(reader.prefixed() for _ in range(_counted(reader, 1)))]
         specs = _read_specs(reader)
-        self._columns = {spec: reader.take(length) for spec, length in specs}
+        self.columns = {spec: reader.take(length) for spec, length in specs}
         if not self.actor or not self.seq or not self.start:
             raise MalformedUpdate("A change has no actor, or no number.")
-        self.count = _check_operations(self._columns, len(self._actors), len(body))
+        self.count = _check_operations(self.columns, len(self.actors), len(body))
+
+    @property
+    def name(self) -> Name:
+        return self.actor, self.seq
 
     @property
     def last(self) -> int:
@@ -91,10 +107,28 @@ class Change:
         return self.start + self.count - 1
 
     def operations(self) -> Iterator[Operation]:
-        return _read_operations(self._columns, self._actors, self.count)
+        return _read_operations(self.columns, self.actors, self.count)
 
     def holds(self, text: bytes) -> bool:
         return text in self.raw
+
+    @property
+    def told(self) -> bytes:
+        """As it came."""
+        return write_names(self.names, *self.name) + self.raw
+
+    def take_names(self, names: bytes) -> None:
+        """Raises MalformedUpdate."""
+        reader, found = Reader(names), list[Name | None]()
+        for _ in self.deps:
+            length = reader.uint()
+            if length < 2:
+                found.append((self.actor, self.seq - 1) if length else None)
+            else:
+                found.append((reader.take(length - 1), reader.uint()))
+        if reader.left:
+            raise MalformedUpdate("The names before a change are not those of what it comes after.")
+        self.names = found
 
 
 class Whole:
@@ -136,17 +170,85 @@ class Whole:
 Chunk = Change | Whole
 
 
+class Erased(NamedTuple):
+    """Fields of objects that are erased as soon as the changes ``after`` are here."""
+
+    after: tuple[Name, ...]
+    fields: tuple[tuple[ObjectId, frozenset[str]], ...]
+
+
+class Chunks(tuple[Chunk, ...]):
+    """The chunks of an update, and what it says is ``erased``."""
+
+    erased: Sequence[Erased] = ()
+
+
 def read_update(update: bytes) -> ParsedUpdate:
-    """The chunks of an update: at least one. Raises MalformedUpdate."""
-    return ParsedUpdate(update, tuple(read_chunks(update)))
+    """The chunks of an update: at least one, or erasures. Raises MalformedUpdate."""
+    erased: list[Erased] = []
+    chunks = Chunks(_read(update, erased))
+    chunks.erased = erased
+    return ParsedUpdate(update, chunks)
 
 
 def read_chunks(data: bytes) -> list[Chunk]:
+    return [*_read(data, [])]
+
+
+def write_names(names: Sequence[Name | None], actor: bytes, seq: int, /) -> bytes:
+    """What stands before a change of that actor and number; nothing where no name is to be told."""
+    if not any(names):
+        return b""
+    told = bytearray()
+    for name in names:
+        if name is None or name == (actor, seq - 1):
+            told.append(0 if name is None else 1)
+        else:
+            told += write_uint(len(name[0]) + 1) + name[0] + write_uint(name[1])
+    return b"".join((bytes((NAMES,)), write_uint(len(told)), told))
+
+
+def read_erasures(data: bytes, place: int = 0) -> list[Erased]:
+    """Erasures alone. Raises MalformedUpdate."""
+    reader, found = Reader(data, place), list[Erased]()
+    while reader.left:
+        if reader.take(1)[0] != ERASURES:
+            raise MalformedUpdate("These bytes are no erasures.")
+        found.append(_read_erasures(reader))
+    return found
+
+
+def _read_erasures(reader: Reader) -> Erased:
+    body = Reader(reader.prefixed())
+    checksum = body.take(4)
+    if hashlib.sha256(body.data[4:]).digest()[:4] != checksum:
+        raise MalformedUpdate("Erasures are not those that their checksum tells of.")
+    after = tuple((body.prefixed(), body.uint()) for _ in range(_counted(body, 2)))
+    fields: list[tuple[ObjectId, frozenset[str]]] = []
+    while body.left:
+        object_ = body.prefixed(), body.uint()
+        names = frozenset(body.text() for _ in range(_counted(body, 1)))
+        if not object_[0] or not object_[1] or "" in names:
+            raise MalformedUpdate("Erasures name no object, or no field.")
+        fields.append((object_, names))
+    return Erased(after, tuple(fields))
+
+
+def _read(data: bytes, erased: list[Erased]) -> list[Chunk]:
     if not data:
         raise MalformedUpdate("There is no Automerge chunk.")
     chunks: list[Chunk] = []
     room, reader = MOST_INFLATED, Reader(data)
+    names: bytes | None = None
     while reader.left:
+        mark = reader.data[reader.place]
+        if mark in (NAMES, ERASURES) and names is None:
+            reader.take(1)
+            if mark == NAMES:
+                names = reader.prefixed()
+            else:
+                erased.append(_read_erasures(reader))
+            continue
         kind, checksum, body, raw = _read_chunk(reader)
         if kind == DEFLATED:
             body = _inflate(body, min(room, _MOST_CHANGE))
@@ -160,9 +262,17 @@ def read_chunks(data: bytes) -> list[Chunk]:
             room -= whole.size
             chunks.append(whole)
         else:
-            chunks.append(Change(digest, raw or _chunk(CHANGE, digest, body), body))
+            change = Change(digest, raw or _chunk(CHANGE, digest, body), body)
+            if names is not None:
+                change.take_names(names)
+                names = None
+            chunks.append(change)
         if room < 0:
             raise MalformedUpdate("The update grows too large.")
+        if names is not None:
+            raise MalformedUpdate("Names stand before something that is no change.")
+    if names is not None:
+        raise MalformedUpdate("Names stand before no change.")
     return chunks
 
 

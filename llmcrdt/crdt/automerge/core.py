@@ -6,27 +6,34 @@ protocol, written here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple
 
 from ...exceptions import LLMCRDTError, MalformedUpdate
 from ...varint import write_uint
 from ..backend import Other, ParsedUpdate
-from .chunks import DOCUMENT, MAGIC, Change, ObjectId, Whole, read_change
+from .chunks import DOCUMENT, MAGIC, MAP, Change, Erased, Name, ObjectId, Whole, read_change
 from .columns import Reader
 from .derive import is_root_change, root_change, root_object
+from .erasures import Erasures, erasures_of, split_snapshot, tell_held
 from .history import History, Plan
 from .package import load_core
+from .rewrite import is_same, with_deps
+
+Place = tuple[str, str]
+"""A root and a key in it."""
 
 
 class Taken(NamedTuple):
-    """``news``: what has to be kept, b"" where there was nothing new; ``first``: the document was empty before."""
+    """``news``: what has to be kept, b"" where there was nothing new; ``first``: the document was empty before;
+    ``erased``: the objects of which something is erased from now on."""
 
     ready: Sequence[Change]
     news: bytes
     waits: bool
     first: bool
+    erased: Sequence[ObjectId] = ()
 
 
 class Core:
@@ -41,8 +48,12 @@ class Core:
         self.doc: Any = self.package.Document(actor)
         self.broken = False
         self._actor = actor
-        self._history, self._noted = History(), True
+        self._noted = True
         self._own = 0  # how many changes were made here
+        self.erasures = Erasures()
+        self.held: list[Erased] = []
+        """What is to be erased as soon as other changes are here."""
+        self._history = History(self.erasures.blank)
         self._make_roots()
 
     @property
@@ -67,29 +78,52 @@ class Core:
         """Take in all that is new of some updates. ``stored``: they were taken before. Raises MalformedUpdate, and then
         took nothing, or is ``broken``."""
         [*chunks] = (chunk for update in updates for chunk in update.structure)
+        pieces = dict.fromkeys(piece for update in updates for piece in update.structure.erased)
         blank = self.known().blank
         whole: Whole | None = None
         if blank and chunks and isinstance(chunks[0], Whole) and chunks[0].number:
             whole = chunks.pop(0)
             self._become(whole.raw)
         try:
-            plan = self._feed(chunks, stored)
+            ready, waiting = self._feed(chunks, stored)
         except MalformedUpdate:
             self.broken = self.broken or whole is not None
             raise
-        if whole is None and not plan.new:
-            return Taken([], b"", False, False)
         told = [chunk for chunk in chunks if isinstance(chunk, Change) and chunk.hash in self.untold]
         for change in told:
             self.untold.pop(change.hash, None)
-        news = b"".join((whole.raw if whole else b"", *(change.raw for change in (*told, *plan.new))))
-        return Taken(plan.ready, news, plan.waits, blank and not self._history.blank and bool(whole or plan.ready))
+        held = [piece for piece in pieces if not self.can_erase(piece) and piece not in self.held]
+        due = [piece for piece in (*pieces, *self.held) if self.can_erase(piece)]
+        told_erased = erasures_of(due)
+        self.held = [piece for piece in (*self.held, *held) if not self.can_erase(piece)]
+        erased = told_erased.without(self.erasures) if self.erasures.lacks(told_erased) else Erasures()
+        anew: Mapping[Name, Change] = {}
+        self.erasures.add(erased)
+        if erased or (whole and self.erasures):
+            anew = self.erase()
+        ready = [anew.get(change.name, change) for change in ready]
+        waiting = [self.erasures.blank(change) for change in waiting]
+        after = {name for piece in due for name in piece.after}
+        news = b"".join((*self._history.tell((*told, *ready, *waiting)), erased.write(after), *map(tell_held, held)))
+        if whole:
+            with self.guarded("The CRDT core could not encode the document."):
+                kept = bytes(self.doc.save()) if anew else whole.raw
+            news = kept + news
+        first = blank and not self._history.blank and bool(whole or ready)
+        return Taken(ready, news, bool(waiting or held), first, [*erased])
+
+    def can_erase(self, piece: Erased) -> bool:
+        """Whether all is here that something is erased after."""
+        return all(map(self._history.has_name, piece.after))
 
     def start_with(self, snapshot: bytes) -> bool:
         """Be a document that is trusted. False, and nothing done, where the bytes are not one, or there is one here."""
-        if not _is_one_document(snapshot) or not self._noted or not self._history.blank:
+        end = _end_of_document(snapshot)
+        erasures = split_snapshot(snapshot, end) if end else None
+        if erasures is None or self.erasures or not self._noted or not self._history.blank:
             return False
-        self.doc, self._noted = self._load(snapshot), False
+        self.doc, self._noted = self._load(snapshot[:end]), False
+        self.erasures.add(erasures)
         self._make_roots()
         return True
 
@@ -98,18 +132,78 @@ class Core:
         self.known()
         return [change for chunk in update.structure for change in self._changes_of(chunk)]
 
-    def own_change(self) -> bytes:
-        """The change that a transaction made; b"" where it wrote nothing new."""
+    def own_change(self) -> OwnChange | None:
+        """The change that a transaction made; None where it wrote nothing new."""
         change = self.doc.get_last_local_change()
         if change is None or change.seq == self._own:
-            return b""
-        self._own = change.seq
-        if self._noted:
+            return None
+        if not self._noted:
+            self.known()  # which finds this one too
+        else:
             self._history.note_told(
                 change.hash, change.deps, change.actor_id, change.seq, change.start_op, change.max_op
             )
-        raw: bytes = change.raw_bytes
-        return raw
+        self._own = change.seq
+        return OwnChange(change.hash, change.raw_bytes, change.deps, (self._actor, change.seq))
+
+    def tell(self, changes: Iterable[Change]) -> bytes:
+        """Changes of this document as an update tells them."""
+        return b"".join(self.known().tell(changes))
+
+    def tell_own(self, changes: Iterable[OwnChange]) -> bytes:
+        """The same for changes that were made here, one after another."""
+        history, told, out = self.known(), {*self.untold}, list[bytes]()
+        for change in changes:
+            out += (history.tell_names(change.deps, change.name, told), change.raw)
+            told.add(change.hash)
+        return b"".join(out)
+
+    def erase(self, places: Mapping[Place, frozenset[str]] | None = None) -> Mapping[Name, Change]:
+        """Write the history anew without the values that ``erasures`` name, and without those that ever stood in these
+        fields of the nodes of a place; what is another change now."""
+        erasures, doc = self.erasures, self.doc
+        wanted = {(root_object(root), key): names for (root, key), names in (places or {}).items()}
+        keys = [key.encode() for _, key in wanted]
+        hashes: dict[bytes, bytes] = {}
+        raws: list[bytes] = []
+        anew: dict[Name, Change] = {}
+        with self.guarded("The CRDT core can't tell its changes."):
+            told = [(each.hash, each.raw_bytes, each.deps) for each in doc.get_changes([])]
+        for hash_, raw, deps in told:
+            change: Change | None = None
+            if any(key in raw for key in keys):
+                change = read_change(raw)
+                for n, operation in enumerate(change.operations(), change.start):
+                    names = wanted.get((operation.object, operation.key))  # type: ignore[arg-type]
+                    if names is not None and operation.action == MAP:
+                        erasures.put((change.actor, n), names)
+            if erasures and erasures.concerns(raw):
+                change = change or read_change(raw)
+                blank = erasures.blank(change)
+                raw, change = blank.raw, (None if blank is change else blank)
+                here = hash_ if change is None else change.hash
+            else:
+                here, change = hash_, None
+            if not hashes.keys().isdisjoint(deps):
+                here, raw = with_deps(raw, [hashes.get(dep, dep) for dep in deps])
+            if here != hash_:
+                hashes[hash_] = here
+                made = read_change(raw)
+                anew[made.name] = made
+            raws.append(raw)
+        if hashes:
+            self._write_anew(raws)
+            for hash_, here in hashes.items():
+                self._history.note_older(hash_, self._history.name_of(here))
+        self._history.erase_waiting()
+        return anew
+
+    def _write_anew(self, raws: Sequence[bytes]) -> None:
+        with self.guarded("The changes broke the CRDT core."):
+            self.doc = self.package.Document(self._actor)
+            self._receive(raws)
+        self._noted = False
+        self.known()
 
     def read(self, inside: bytes, key: str) -> tuple[Any, Any]:
         """The value under a key: (None, a scalar), (a kind of object, its id), or (Other, b"")."""
@@ -143,13 +237,13 @@ class Core:
         history = self.known()
         try:
             new = (change for chunk in chunks for change in self._changes_of(chunk))
-            plan = history.plan(new, stored=stored)
+            plan = history.plan(new, _Same(self), stored=stored)
         except MalformedUpdate:
             self._noted = False
             raise
         if plan.ready:
             with self.guarded("The changes broke the CRDT core."):
-                self._apply_changes(plan.ready)
+                self._receive([change.raw for change in plan.ready])
         return plan
 
     def _changes_of(self, chunk: Change | Whole) -> Iterable[Change]:
@@ -160,17 +254,17 @@ class Core:
         changes = self._load(chunk.raw).get_changes([])
         return [read_change(change.raw_bytes) for change in changes if change.hash not in self._history]
 
-    def _apply_changes(self, changes: Sequence[Change]) -> None:
-        parts = [b"\x42\x00\x00\x00", write_uint(len(changes))]  # no heads, needs nothing, has nothing
-        for change in changes:
-            parts += (write_uint(len(change.raw)), change.raw)
+    def _receive(self, raws: Sequence[bytes]) -> None:
+        parts = [b"\x42\x00\x00\x00", write_uint(len(raws))]  # no heads, needs nothing, has nothing
+        for raw in raws:
+            parts += (write_uint(len(raw)), raw)
         before = self.doc.get_heads()
         message = self.package.Message.decode(b"".join(parts))
         self.doc.receive_sync_message(self.package.SyncState(), message)
         # The core takes changes that name what is not there, or that it would have written in other bytes, and then
         # saves a document that nobody can load.
         told = {change.raw_bytes for change in self.doc.get_changes(before)}
-        if len(told) != len(changes) or not told.issuperset(change.raw for change in changes):
+        if len(told) != len(raws) or not told.issuperset(raws):
             raise RuntimeError("The core did not take the changes as they are.")
 
     def _become(self, whole: bytes) -> None:
@@ -205,6 +299,28 @@ class Core:
                 self._feed(missing)
 
 
+class OwnChange(NamedTuple):
+    hash: bytes
+    raw: bytes
+    deps: Sequence[bytes]
+    name: Name
+
+
+class _Same:
+    """Whether a change says what the one of its name says that is in the document."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._raws: dict[Name, bytes] | None = None
+
+    def __call__(self, change: Change) -> bool:
+        if self._raws is None:
+            changes = self._core.doc.get_changes([])
+            self._raws = {(each.actor_id, each.seq): each.raw_bytes for each in changes}
+        raw = self._raws.get(change.name)
+        return raw is not None and is_same(read_change(raw), change)
+
+
 class Guard:
     """Errors of the core become MalformedUpdate, and the replica is broken: nobody knows how far it came."""
 
@@ -233,13 +349,13 @@ def object_id(data: bytes) -> ObjectId:
     return actor, reader.uint()
 
 
-def _is_one_document(data: bytes) -> bool:
-    """Whether bytes that are trusted are one chunk with a whole document."""
+def _end_of_document(data: bytes) -> int:
+    """Where a whole document ends with which bytes that are trusted begin; 0 where they begin with something else."""
     if not data.startswith(MAGIC) or data[8] != DOCUMENT:
-        return False
+        return 0
     reader = Reader(data, 9)
     reader.prefixed()
-    return not reader.left
+    return reader.place
 
 
 def _refusal(error: BaseException) -> BaseException:

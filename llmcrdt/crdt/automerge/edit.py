@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..backend import Node, Scalar, Touched, check_value
-from .core import Core, object_bytes, object_id
+from ..backend import Node, Scalar, Touched, check_value, is_named
+from .core import Core, OwnChange, object_bytes, object_id
 from .derive import root_object
 from .places import Places
 
@@ -25,7 +25,9 @@ class AutomergeEdit:
         self._size = 0
         self._touched: dict[str, set[str]] = {}
         self._nodes: dict[tuple[str, str], Node] = {}
-        self.changes: list[bytes] = []
+        self.changes: list[OwnChange] = []
+        self.erased: dict[tuple[str, str], frozenset[str]] = {}
+        """The fields of nodes to erase when it ends."""
         self.update = b""
 
     def put(self, root: str, key: str, value: Scalar) -> None:
@@ -71,6 +73,17 @@ class AutomergeEdit:
             if field is not None:
                 self._transaction().delete(field[0], name)
 
+    def erase_fields(self, root: str, key: str, names: Iterable[str]) -> None:
+        names = frozenset(names)
+        self._touch(root, key)
+        node = self._node(root, key)
+        with self._guard:
+            transaction = self._transaction()
+            for name in transaction.keys(node):
+                if is_named(name, names):
+                    transaction.delete(node, name)
+        self.erased[root, key] = names | self.erased.get((root, key), frozenset())
+
     def _field(self, root: str, key: str, name: str) -> tuple[bytes, Any, bytes] | None:
         """The node, what stands in its field, and the id of that; None where there is none."""
         transaction = self._transaction()
@@ -91,7 +104,7 @@ class AutomergeEdit:
         with self._guard:
             transaction.commit()
             made = self._core.own_change()
-        if made:
+        if made is not None:
             self.changes.append(made)
 
     def _transaction(self) -> Any:

@@ -1,39 +1,52 @@
-"""The changes that a document has, by hash, and those that wait for others.
+"""The changes that a document has, and those that wait for others.
 
 The core keeps changes that wait too, but tells nobody which; here it gets only what it can apply at once, and what it
 would trust is checked: that a change is the next one of its actor, and that its operations are numbered from the first
 free number on.
+
+A change is known by its name, which is its actor and its number: its hash is another one where something that it says,
+or that it comes after, was erased. One that comes under an older hash is written anew, after the changes that are here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple
 
 from ...exceptions import MalformedUpdate
-from .chunks import Change
+from .chunks import Change, Name, write_names
 from .derive import is_root_change
+from .rewrite import after, is_same
+
+Same = Callable[[Change], bool]
+"""Whether a change of a known name says what the one that is here says."""
 
 
 class Plan(NamedTuple):
-    """``ready``: the changes that can be applied now, in order; ``new``: those of the update that nobody had;
-    ``waits``: whether some of those wait."""
+    """``ready``: the changes that can be applied now, in order, as they are to be applied; ``waiting``: those of the
+    update that nobody had, and that wait."""
 
     ready: list[Change]
-    new: list[Change]
-    waits: bool
+    waiting: list[Change]
 
 
 class History:
-    """``heads``: the changes that no other follows; ``roots``: those that make root maps."""
+    """``heads``: the changes that no other follows; ``roots``: those that make root maps; by their hashes here.
+    ``erase``: takes out of a change what is erased, where it is told all changes in an order in which they can be
+    applied."""
 
-    def __init__(self) -> None:
+    def __init__(self, erase: Callable[[Change], Change] = lambda change: change) -> None:
+        self._erase = erase
         self._last: dict[bytes, int] = {}
         self._seqs: dict[bytes, int] = {}
+        self._names: dict[bytes, Name] = {}
+        self._hashes: dict[Name, bytes] = {}
+        # Of changes that are here, the hashes that they came with and have no more.
+        self._older: dict[bytes, Name] = {}
         self._waiting: dict[bytes, Change] = {}
         # Per change that is not here, those that wait for it.
-        self._waiters: dict[bytes, list[bytes]] = {}
+        self._waiters: dict[bytes | Name, list[bytes]] = {}
         self.heads: set[bytes] = set()
         self.roots: set[bytes] = set()
 
@@ -66,14 +79,32 @@ class History:
         """How many changes there are of each actor, without those that make root maps."""
         return self._seqs
 
+    def has(self, change: Change) -> bool:
+        """Whether a change is here, under whatever hash."""
+        return change.hash in self._last or change.name in self._hashes
+
+    def has_name(self, name: Name) -> bool:
+        return name in self._hashes
+
     def begin_again(self) -> None:
-        """Forget what was noted. Updates that wait stay."""
+        """Forget what was noted. Updates that wait stay, and so do older hashes."""
         self._last, self._seqs, self.heads, self.roots = {}, {}, set(), set()
+        self._names, self._hashes = {}, {}
+
+    def erase_waiting(self) -> None:
+        """Take out of what waits all that is erased, as far as one can tell before it is applied."""
+        self._waiting = {came: self._erase(change) for came, change in self._waiting.items()}
+
+    def note_older(self, hash_: bytes, name: Name) -> None:
+        """A change that is here had this hash before."""
+        self._older[hash_] = name
 
     def note(self, change: Change) -> None:
         """A change comes into the document. Raises MalformedUpdate for one that can't come next."""
         root = is_root_change(change)
         self.note_told(change.hash, change.deps, change.actor, change.seq, change.start, change.last, root)
+        if change.came != change.hash:
+            self._older[change.came] = change.name
 
     def note_told(
         self, hash_: bytes, deps: Iterable[bytes], actor: bytes, seq: int, start: int, last: int, root: bool = False
@@ -89,70 +120,154 @@ class History:
         else:
             self._seqs[actor] = seq
         self._last[hash_] = last
+        self._names[hash_] = actor, seq
+        self._hashes[actor, seq] = hash_
         self.heads.difference_update(deps)
         self.heads.add(hash_)
 
-    def plan(self, changes: Iterable[Change], *, stored: bool = False) -> Plan:
+    def name_of(self, hash_: bytes) -> Name:
+        """The name of a change that is here."""
+        return self._names[hash_]
+
+    def tell(self, changes: Iterable[Change]) -> Iterator[bytes]:
+        """Changes as an update tells them, with the names of those that they come after and that are none of these.
+        Root maps need no names: they are the same everywhere."""
+        told = set[bytes]()
+        for change in changes:
+            yield self.tell_names(change.deps, change.name, told, change.names)
+            yield change.raw
+            told |= {change.hash, change.came}
+
+    def tell_names(
+        self, deps: Sequence[bytes], name: Name, told: Iterable[bytes] = (), known: Sequence[Name | None] = ()
+    ) -> bytes:
+        """The names to stand before the change ``name`` that comes after ``deps``, but for those that are ``told``."""
+        found: list[Name | None] = []
+        for n, dep in enumerate(deps):
+            if dep in told or dep in self.roots:
+                found.append(None)
+            else:
+                found.append(self._names.get(dep) or self._older.get(dep) or (known[n] if known else None))
+        return write_names(found, *name)
+
+    def plan(self, changes: Iterable[Change], same: Same, *, stored: bool = False) -> Plan:
         """Take changes in: those that can be applied are noted, the rest waits. ``stored``: one that can't be a change
         of this document is passed over, for it was kept when it waited, and nobody could tell. Else MalformedUpdate:
         some are noted then that are not in the document; ``begin_again``."""
         new: dict[bytes, Change] = {}
+        freed: list[bytes] = []
         for change in changes:
-            if change.hash not in self._last and change.hash not in self._waiting:
-                new[change.hash] = change
-        ready, wrong = self._order(new, stored)
-        waits = False
-        for change in new.values():
-            if change.hash not in self._last and change.hash not in wrong:
-                waits = True
-                self._waiting[change.hash] = change
-                for dep in self._missing(change):
-                    self._waiters.setdefault(dep, []).append(change.hash)
-        return Plan(ready, list(new.values()), waits)
+            if change.came in self._last or change.came in self._waiting:
+                continue
+            if change.name in self._hashes:
+                if not self._is_here(change, same, stored):
+                    continue
+                freed.append(change.came)
+            else:
+                new[change.came] = change
+        ready, gone = self._order(new, freed, same, stored)
+        waiting = [change for change in new.values() if change.came not in gone]
+        for change in waiting:
+            self._waiting[change.came] = change
+            for dep in self._missing(change):
+                self._waiters.setdefault(dep, []).append(change.came)
+        self.erase_waiting()
+        return Plan(ready, [self._waiting[change.came] for change in waiting])
 
     def adds(self, changes: Iterable[Change]) -> bool:
         """Whether any of these changes is new and could be applied now."""
-        return any(change.hash not in self._last and not self._missing(change) for change in changes)
+        return any(not self.has(change) and not self._missing(change) for change in changes)
 
-    def _order(self, new: Mapping[bytes, Change], stored: bool) -> tuple[list[Change], set[bytes]]:
-        """Those that can be applied, and those that waited for them, in order; each is noted. And those that wait no
-        longer, for they can't be changes of this document."""
+    def _is_here(self, change: Change, same: Same, stored: bool) -> bool:
+        """A change has the name of one that is here: it is that one under an older hash, or can't be one of this
+        document."""
+        if change.came in self._older:
+            return False
+        if change.hash in self._last or same(change):
+            self._older[change.came] = change.name
+            return True
+        if not stored:
+            raise MalformedUpdate("A change is not the next one of its actor.")
+        return False
+
+    def _order(
+        self, new: Mapping[bytes, Change], freed: Iterable[bytes], same: Same, stored: bool
+    ) -> tuple[list[Change], set[bytes]]:
+        """Those that can be applied, and those that waited for them, in order; each is noted. And, by the hashes that
+        they came with, all that wait no longer: those, and the ones that can't be changes of this document."""
         missing: dict[bytes, int] = {}
-        waiters: dict[bytes, list[Change]] = {}
+        waiters: dict[bytes | Name, list[Change]] = {}
         free: list[Change] = []
         for change in new.values():
             lacking = self._missing(change)
-            missing[change.hash] = len(lacking)
+            missing[change.came] = len(lacking)
             for dep in lacking:
                 waiters.setdefault(dep, []).append(change)
             if not lacking:
                 free.append(change)
         free.reverse()
-        ready, wrong = list[Change](), set[bytes]()
+        ready, gone = list[Change](), set[bytes]()
+
+        def come(*keys: bytes | Name) -> None:
+            """Something is here, under these names."""
+            for key in dict.fromkeys(keys):
+                for waiter in reversed(waiters.pop(key, ())):
+                    missing[waiter.came] -= 1
+                    if not missing[waiter.came]:
+                        free.append(waiter)
+                for hash_ in self._waiters.get(key, ()):
+                    waited = self._waiting.get(hash_)
+                    if waited is not None and not self._missing(waited):
+                        free.append(waited)
+
+        def is_here(change: Change) -> bool:
+            """The same for one that may have come a moment ago, so that the core knows nothing of it."""
+            return is_same(noted[change.name], change) if change.name in noted else same(change)
+
+        noted: dict[Name, Change] = {}
+        for hash_ in freed:
+            come(hash_)
         while free:
             change = free.pop()
-            if change.hash in self._last or change.hash in wrong:
+            if change.came in gone:
+                continue
+            gone.add(change.came)
+            if self.has(change):
+                if change.came not in self._last and self._is_here(change, is_here, stored or change.came not in new):
+                    come(change.came)
                 continue
             try:
-                self.note(change)
+                after_these = self._after_what_is_here(self._erase(change))
+                self.note(after_these)
             except MalformedUpdate:
-                if change.hash in new and not stored:
+                if change.came in new and not stored:
                     raise
-                wrong.add(change.hash)
                 continue
-            ready.append(change)
-            for waiter in reversed(waiters.get(change.hash, ())):
-                missing[waiter.hash] -= 1
-                if not missing[waiter.hash]:
-                    free.append(waiter)
-            for hash_ in self._waiters.get(change.hash, ()):
-                waited = self._waiting.get(hash_)
-                if waited is not None and not self._missing(waited):
-                    free.append(waited)
-        for hash_ in (*(change.hash for change in ready), *wrong):
+            ready.append(after_these)
+            noted[after_these.name] = after_these
+            come(after_these.hash, after_these.came, after_these.name)
+        for hash_ in gone:
             self._waiting.pop(hash_, None)
             self._waiters.pop(hash_, None)
-        return ready, wrong
+        return ready, gone
 
-    def _missing(self, change: Change) -> list[bytes]:
-        return [dep for dep in change.deps if dep not in self._last]
+    def _after_what_is_here(self, change: Change) -> Change:
+        """A change after the changes that it comes after, by the hashes that those have here."""
+        deps = [self._find(change, n) for n in range(len(change.deps))]
+        here = list(dict.fromkeys(dep for dep in deps if isinstance(dep, bytes)))
+        return change if here == change.deps else after(change, here)
+
+    def _find(self, change: Change, n: int) -> bytes | None:
+        """The hash that a change has here after which this one comes."""
+        name = change.names[n] if change.names else None
+        if name is None:
+            dep = change.deps[n]
+            if dep in self._last:
+                return dep
+            name = self._older.get(dep)
+        return None if name is None else self._hashes.get(name)
+
+    def _missing(self, change: Change) -> list[bytes | Name]:
+        names = change.names or [None] * len(change.deps)
+        told = enumerate(zip(change.deps, names, strict=True))
+        return [name or dep for n, (dep, name) in told if not self._find(change, n)]

@@ -23,7 +23,8 @@ class Places:
         """An object was made there."""
         self._places[object_] = place
 
-    def touched(self, changes: Iterable[Change]) -> Touched:
+    def touched(self, changes: Iterable[Change], objects: Iterable[ObjectId] = ()) -> Touched:
+        """The places that changes write at, and those of some objects, where they are known."""
         keys: dict[str, set[str]] = {}
         for change in changes:
             for number, operation in enumerate(change.operations(), change.start):
@@ -32,6 +33,9 @@ class Places:
                     self._places[change.actor, number] = place
                 if place is not None:
                     keys.setdefault(place[0], set()).add(place[1])
+        for place in map(self._place_of, objects):
+            if place is not None:
+                keys.setdefault(place[0], set()).add(place[1])
         return Touched({root: frozenset(touched) for root, touched in keys.items()})
 
     def _place(self, operation: Operation) -> Place | None:
@@ -42,9 +46,12 @@ class Places:
         root = self._roots.get(inside)
         if root is not None:
             return None if operation.key is None else (root, operation.key)
-        if inside not in self._places:
-            self._find_places(inside)
-        return self._places.setdefault(inside, None)
+        return self._place_of(inside)
+
+    def _place_of(self, object_: ObjectId) -> Place | None:
+        if object_ not in self._places:
+            self._find_places(object_)
+        return self._places.setdefault(object_, None)
 
     def _find_places(self, wanted: ObjectId) -> None:
         """Look for the place of an object that was made before this replica was loaded."""

@@ -7,14 +7,15 @@ of its name.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from ..backend import Applied, Node, Other, ParsedUpdate, Scalar, SharedText, Touched
-from .chunks import EMPTY, Change, read_change, read_update
-from .core import Core, object_bytes
+from .chunks import EMPTY, Change, Name, read_change, read_update
+from .core import Core, object_bytes, object_id
 from .derive import root_object
 from .edit import AutomergeEdit
+from .erasures import Erasures, erasures_of, last_of, tell_held
 from .foreign import find_foreign_key
 from .places import Places
 from .sync import answer, tell
@@ -55,8 +56,9 @@ class AutomergeReplica:
         if taken.first:
             touched = Touched({root: frozenset(self.keys(root)) for root in self._core.roots})
         else:
-            touched = self._places.touched(taken.ready)
-        return Applied(touched, taken.first or bool(taken.ready), taken.waits, taken.news)
+            touched = self._places.touched(taken.ready, taken.erased)
+        changed = taken.first or bool(taken.ready) or bool(taken.erased)
+        return Applied(touched, changed, taken.waits, taken.news)
 
     def apply_together(self, updates: Sequence[ParsedUpdate]) -> None:
         self._core.take(updates)
@@ -66,7 +68,11 @@ class AutomergeReplica:
         return [news] if news else []
 
     def adds(self, update: bytes) -> bool:
-        return self._core.known().adds(self._core.new_changes(read_update(update)))
+        parsed = read_update(update)
+        self._core.known()
+        if self._core.erasures.lacks(erasures_of(filter(self._core.can_erase, parsed.structure.erased))):
+            return True
+        return self._core.known().adds(self._core.new_changes(parsed))
 
     def foreign_key(self, update: bytes, root: str, prefix: str, own: str) -> str | None:
         return find_foreign_key(read_update(update), root, prefix, own)
@@ -83,12 +89,12 @@ class AutomergeReplica:
 
     def snapshot(self) -> tuple[bytes, list[bytes]]:
         with self._core.guarded("The CRDT core could not encode the document."):
-            return bytes(self._core.doc.save()), [change.raw for change in self._core.waiting]
+            whole = bytes(self._core.doc.save())
+        return whole + self._core.erasures.write(), self._told_waiting()
 
     def diff(self, since: bytes | None = None) -> bytes:
-        waiting = [change.raw for change in self._core.waiting]
         if since is None:
-            whole, _ = self.snapshot()
+            whole, waiting = self.snapshot()
             return b"".join((whole, *waiting))
         version, history = parse_version(since), self._core.known()
         had = [hash_ for hash_ in version.heads if hash_ in history]
@@ -96,15 +102,28 @@ class AutomergeReplica:
             had += history.roots
         with self._core.guarded("The CRDT core could not encode the document."):
             changes = [
-                change.raw_bytes
+                read_change(change.raw_bytes)
                 for change in self._core.doc.get_changes(had)
                 if change.hash in history.roots or change.seq > version.seqs.get(change.actor_id, 0)
             ]
-        return b"".join((*changes, *waiting)) or EMPTY
+        told = self._core.tell([*changes, *self._core.waiting])
+        erased = self._core.erasures.write(last_of(changes))
+        return b"".join((told, erased, *map(tell_held, self._core.held))) or EMPTY
+
+    def tell(self, names: Container[Name]) -> bytes:
+        """The changes with these names, and what waits, as an update."""
+        return self._core.tell(change for change in self.changes() if change.name in names)
+
+    @property
+    def erasures(self) -> Erasures:
+        return self._core.erasures
+
+    def _told_waiting(self) -> list[bytes]:
+        return [*(self._core.tell([change]) for change in self._core.waiting), *map(tell_held, self._core.held)]
 
     @property
     def waits(self) -> bool:
-        return bool(self._core.waiting)
+        return bool(self._core.waiting or self._core.held)
 
     @property
     def has_changes(self) -> bool:
@@ -137,9 +156,24 @@ class AutomergeReplica:
             yield edit
         finally:
             edit.commit()
-        if edit.changes:
-            untold, self._core.untold = self._core.untold, {}
-            edit.update = b"".join((*(change.raw for change in untold.values()), *edit.changes))
+        if edit.changes or edit.erased:
+            edit.update = self._tell_edit(edit)
+
+    def _tell_edit(self, edit: AutomergeEdit) -> bytes:
+        core = self._core
+        told = core.tell_own(edit.changes)
+        roots = b"".join(change.raw for change in core.untold.values())
+        core.untold = {}
+        if not edit.erased:
+            return roots + told
+        before = core.erasures.copy()
+        core.erase(edit.erased)
+        names = {change.name for change in edit.changes}
+        return roots + (self.tell(names) if names else b"") + core.erasures.without(before).write(names)
+
+    def keeps_deleted(self, root: str, key: str, names: Iterable[str]) -> bool:
+        kind, node = self._core.read(object_bytes(root_object(root)), key)
+        return kind == self._core.package.ObjType.Map and not self._core.erasures.covers_all(object_id(node), names)
 
     def keys(self, root: str) -> Iterator[str]:
         try:

@@ -13,7 +13,7 @@ import pycrdt
 from pycrdt import _pycrdt
 
 from ...exceptions import LLMCRDTError, MalformedUpdate
-from ..backend import Applied, Node, Other, ParsedUpdate, Scalar, SharedText, Touched, check_value
+from ..backend import Applied, Node, Other, ParsedUpdate, Scalar, SharedText, Touched, check_value, is_named
 from .intake import Intake
 from .pairs import Clocks, merge_whole, replace_pairs
 from .update import (
@@ -70,7 +70,7 @@ class YjsReplica:
             return self._apply(update, read_update(update))
 
     def _apply(self, update: bytes, span: UpdateRange) -> Applied:
-        if not self._subscriptions and span.written and self._is_empty():
+        if not self._subscriptions and span.written and _is_empty(self._doc, self._intake):
             return self._apply_first(update, span)
         self._watch()
         waited = bool(self._intake.waiting)
@@ -90,9 +90,6 @@ class YjsReplica:
         news = _merged(emitted) if emitted and not pending and not waited else update
         return Applied(touched, changed, pending, news)
 
-    def _is_empty(self) -> bool:
-        return not self._intake.waiting and self._doc.get_state() == b"\x00"
-
     def _apply_first(self, update: bytes, span: UpdateRange) -> Applied:
         """Apply the update with which a replica begins: all that is there afterwards is new, and nobody need tell of
         each item, which costs more than to take it in."""
@@ -103,7 +100,7 @@ class YjsReplica:
             # Content that it both writes and deletes is not kept.
             news = update if pending or not span.deletes else self._doc.get_update()
         touched = Touched({root: frozenset(self.keys(root)) for root in self._maps})
-        return Applied(touched, bool(touched) or not self._is_empty(), pending, news)
+        return Applied(touched, bool(touched) or not _is_empty(self._doc, self._intake), pending, news)
 
     def foreign_key(self, update: bytes, root: str, prefix: str, own: str) -> str | None:
         return foreign_key(update, root, prefix, own)
@@ -244,6 +241,9 @@ class YjsReplica:
         _, emitted = self._heard.take()
         edit.update = _merged(emitted) if emitted else b""
         self._intake.wrote(edit.update)
+
+    def keeps_deleted(self, root: str, key: str, names: Iterable[str]) -> bool:
+        return False
 
     def keys(self, root: str) -> Iterator[str]:
         return iter(list(self._maps[root].keys()))
@@ -414,6 +414,12 @@ class YjsEdit:
             if isinstance(node, pycrdt.Map) and name in node:
                 del node[name]
 
+    def erase_fields(self, root: str, key: str, names: Iterable[str]) -> None:
+        with self._guard:
+            node = self._touch(root, key)[key]
+            for name in [name for name in node if is_named(name, names)]:
+                del node[name]
+
     def take_touched(self) -> Touched:
         touched = Touched({root: frozenset(keys) for root, keys in self._touched.items()}, self._nodes)
         self._touched, self._nodes = {}, {}
@@ -424,6 +430,10 @@ class YjsEdit:
         self._touched.setdefault(root, set()).add(key)
         self._nodes.pop((root, key), None)
         return self._maps[root]
+
+
+def _is_empty(doc: Any, intake: Intake) -> bool:
+    return not intake.waiting and doc.get_state() == b"\x00"
 
 
 def _within(ranges: Iterable[tuple[int, int]], others: Sequence[tuple[int, int]]) -> bool:

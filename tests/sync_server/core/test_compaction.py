@@ -425,12 +425,12 @@ def fill(url: str, updates: list[bytes], session: bytes = S, kind: str = "yjs") 
             pass
 
 
-def stored(url: str, kind: str = "yjs") -> list[bytes]:
+def stored(url: str, kind: str = "yjs", document: bytes = D) -> list[bytes]:
     """All that a new device gets."""
     got: list[Message] = []
     options = {"subprotocols": [Subprotocol(SUBPROTOCOL)], "proxy": None, "max_size": MAX_FRAME}
     with connect(url + PATH, **options) as client:  # type: ignore[arg-type]
-        for message in (Hello(), Open(D, kind), Barrier(1)):
+        for message in (Hello(), Open(document, kind), Barrier(1)):
             client.send(codec.encode(message))
         while not isinstance(message := codec.decode(client.recv(timeout=PATIENCE)), Reached):  # type: ignore[arg-type]
             got.append(message)
