@@ -6,12 +6,15 @@ import contextlib
 import signal
 import sys
 import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 import llmcrdt
+from llmcrdt.document.asks import ENDED, fits
+from llmcrdt.document.checks import whole_number
 from llmcrdt.exceptions import AskFailed, InvalidContent, RelayUnreachable, SyncError
 
 from .completion import conversation_id
@@ -29,6 +32,8 @@ from .options import (
     trusted,
 )
 from .safe import safe
+
+_SEEN = 2.0  # seconds to wait for a worker to say that it is there
 
 relay_url = click.option("--relay", metavar="URL", help='a relay (ws://HOST:PORT) [default: the one of "pair"]')
 
@@ -128,17 +133,60 @@ def _follow(asked: llmcrdt.Ask, timeout: float | None, as_json: bool) -> llmcrdt
 
 @click.command()
 @conversation_id
+@relay_url
+@relay_token
+@trusted
 @as_json
 @click.pass_obj
-def asks(repos: Repos, id: str, as_json: bool) -> None:
-    """List what models were asked in the conversation ID, oldest first, and what became of it."""
-    with repos() as repo:
-        found = find(repo, id).asks()
+def asks(repos: Repos, id: str, relay: str | None, token: str | None, ca: Path | None, as_json: bool) -> None:
+    """List what models were asked in the conversation ID, oldest first, and what became of it; with the workers that
+    are there for those that wait, and how busy they are, as far as a relay knows."""
+    with repos() as repo, contextlib.ExitStack() as stack:
+        conversation = find(repo, id)
+        workers: list[dict[str, Any]] = []
+        if any(each.state not in ENDED for each in conversation.asks()) and (relay is not None or repo.relay):
+            with contextlib.suppress(SyncError):
+                stack.enter_context(repo.connect(relay, token, tls=ca)).wait_synced(5)
+                workers = _workers(conversation)
+        found = conversation.asks()
         if as_json:
-            print_json([_ask_json(each) for each in found])
+            print_json([{**_ask_json(each), "workers": _fit(each, workers)} for each in found])
             return
         for each in found:
             _print_ask(each, False)
+            for worker in _fit(each, workers):
+                name = safe(", ".join(worker["models"]))
+                click.echo(f"    {name}: {worker['busy']} of {worker['slots']} busy, {worker['waiting']} waiting there")
+
+
+def _workers(conversation: llmcrdt.Conversation) -> list[dict[str, Any]]:
+    """The workers that say that they are there; nobody vouches for that."""
+    found = threading.Event()
+
+    def look(present: Sequence[llmcrdt.Present]) -> None:
+        if any("worker" in each.state for each in present):
+            found.set()
+
+    stop = conversation.observe_presence(look)
+    look(conversation.presence())
+    found.wait(_SEEN)
+    stop()
+    return [told for each in conversation.presence() if (told := _told(each.state)) is not None]
+
+
+def _told(state: Mapping[str, Any]) -> dict[str, Any] | None:
+    counts = {name: whole_number(state.get(name)) for name in ("slots", "busy", "waiting")}
+    models = state.get("models")
+    if not isinstance(state.get("worker"), str) or not isinstance(models, list) or None in counts.values():
+        return None
+    return {"models": [name for name in models if isinstance(name, str)], **counts}
+
+
+def _fit(asked: llmcrdt.Ask, workers: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those of the workers that have such a model, for an ask that is not over."""
+    if asked.state in ENDED:
+        return []
+    return [each for each in workers if any(fits(name, asked.model) for name in each["models"])]
 
 
 def _print_ask(asked: llmcrdt.Ask, as_json: bool) -> None:

@@ -5,24 +5,32 @@ an ask     the worker
 =========  ============================================================================
 waiting    waits as long as the prefill would take, then claims it, if an engine is free
 taken,     remembers when it last saw a sign of life of whoever holds it; after ``patience``
-streaming  seconds without one it takes over
+streaming  seconds without one it takes over, and after twenty times that without a change
 others     forgets it; one that is outdated may come back
 =========  ============================================================================
+
+An entry that nobody has ended would keep all others of its conversation waiting. If it does not grow for ``patience``
+seconds, and nobody says that they write it, the worker seals it as stopped: its writer died, or it ends it all the same
+when it is back.
+
+Those are served first whose conversation was answered least, then those whose asker was; one at a time of each
+conversation. Whoever comes anew begins with the count of the least served one that waits.
 """
 
 from __future__ import annotations
 
-import fnmatch
 import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 
 from ..at_exit import end_at_exit
 from ..document.ask import Ask
-from ..document.asks import ENDED, AskStatus
+from ..document.asks import ENDED, AskStatus, fits
+from ..document.canonical import JSON
 from ..document.conversation import Conversation, core_of
 from ..engine.base import Engine
 from ..exceptions import InvalidContent, LLMCRDTError, NotSealed
@@ -41,6 +49,11 @@ MOST_TOKENS = 4096
 _POLL = 0.1  # seconds between two looks for what came
 _LONGEST_WAIT = 10.0  # seconds that a slow prefill may put off a claim
 _TRACKED = 64  # asks of one conversation that are looked after at once
+_OUTDATED = 16  # of those that are outdated
+_OVER = ENDED - {"outdated"}
+_UNCHANGED = 20  # times the patience: so long a holder counts as living that says so, and does nothing
+_NAME, _NAMED = 60, 16  # characters of a model's name, and names, that a presence tells
+_TELL = 1.0  # seconds between two times that presences are renewed
 
 
 @dataclass
@@ -54,6 +67,16 @@ class _Tracked:
     claim_at: float | None = None
     seen: AskStatus | None = None
     alive_at: float = 0.0
+    changed_at: float = 0.0
+
+
+@dataclass
+class _Unfinished:
+    """Entries of a conversation that are being written, as far as they have come, and since when."""
+
+    conversation: Conversation
+    grown: tuple[tuple[EntryId, str], ...]
+    since: float
 
 
 class Worker:
@@ -82,7 +105,11 @@ class Worker:
         self._lock = threading.RLock()
         self._tracked: dict[tuple[DocumentId, EntryId], _Tracked] = {}
         self._jobs: dict[tuple[DocumentId, EntryId], Job] = {}
-        self._served: dict[DocumentId, int] = {}
+        self._served: dict[str, int] = {}  # by conversation, and by asker
+        self._told: dict[DocumentId, Mapping[str, JSON]] = {}  # what presences say
+        self._tell_at = 0.0
+        self._unfinished: dict[DocumentId, _Unfinished] = {}
+        self._unread: set[DocumentId] = set()  # conversations with more asks than are looked after at once
         self._changed, self._stopping = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._work, name="llmcrdt-worker", daemon=True)
 
@@ -121,9 +148,14 @@ class Worker:
         for job in self._running():
             job.join(10)
         with self._lock:
-            for tracked in self._tracked.values():
-                tracked.unobserve()
+            tracked, told = list(self._tracked.values()), list(self._told)
             self._tracked.clear()
+            self._told.clear()
+        for each in tracked:
+            each.unobserve()
+        for document in told:
+            with suppress(LLMCRDTError):
+                self._repo.get(document).present(None)
 
     def _running(self) -> list[Job]:
         with self._lock:
@@ -144,33 +176,70 @@ class Worker:
         while not self._stopping.is_set():
             self._changed.clear()
             try:
-                for document in feed.changed():
+                more = [document for document in self._unread if self._tracked_in(document) <= _TRACKED // 2]
+                for document in dict.fromkeys([*feed.changed(), *more]):
                     self._look_into(document)
                 for key, tracked in self._in_turn():
                     self._consider(key, tracked)
+                if self._clock() >= self._tell_at:
+                    self._tell_at = self._clock() + _TELL
+                    self._tell()
+                    self._end_unfinished()
             except LLMCRDTError as error:  # the disk, for a moment
                 logger.warning("%s", error)
             self._changed.wait(_POLL)
 
     def _look_into(self, document: DocumentId) -> None:
-        """Look after the asks of a conversation that name a model that is here."""
+        """Look after the asks of a conversation that name a model that is here, so many at once."""
+        self._unread.discard(document)
         try:
             conversation = self._repo.get(document)
-            asks = [ask for ask in conversation.asks() if ask.state not in ENDED or ask.state == "outdated"]
+            waiting, outdated = self._untracked(document, conversation)
         except LLMCRDTError as error:  # deleted meanwhile, or of a newer version
             logger.info("%s: %s", document, error)
             return
-        for ask in asks[:_TRACKED]:
-            engine = self._engine_for(ask)
-            if engine is None or (document, ask.id) in self._tracked:
-                continue
+        self._note_unfinished(conversation)
+        here = self._tracked_in(document)
+        if len(waiting) > (room := max(0, _TRACKED - here)):
+            self._unread.add(document)
+        for ask, engine in [*waiting[:room], *(outdated[-_OUTDATED:] if here < _TRACKED + _OUTDATED else ())]:
             unobserve = ask.observe(lambda status: self._changed.set())
+            now = self._clock()
             with self._lock:
-                self._tracked[document, ask.id] = _Tracked(conversation, ask, engine, unobserve, alive_at=self._clock())
+                for name in _counted(document, ask):
+                    self._served[name] = max(self._served.get(name, 0), self._least_served())
+                self._tracked[document, ask.id] = _Tracked(
+                    conversation, ask, engine, unobserve, alive_at=now, changed_at=now
+                )
+
+    def _untracked(
+        self, document: DocumentId, conversation: Conversation
+    ) -> tuple[list[tuple[Ask, Engine]], list[tuple[Ask, Engine]]]:
+        """The asks that wait and are not looked after yet, at least one more than may be; and those that are outdated,
+        and may come back."""
+        waiting: list[tuple[Ask, Engine]] = []
+        outdated: list[tuple[Ask, Engine]] = []
+        for ask in conversation.asks():
+            engine = self._engine_for(ask)
+            if engine is None or (document, ask.id) in self._tracked or (state := ask.state) in _OVER:
+                continue
+            (outdated if state == "outdated" else waiting).append((ask, engine))
+            if len(waiting) > _TRACKED:
+                break
+        return waiting, outdated
+
+    def _tracked_in(self, document: DocumentId) -> int:
+        with self._lock:
+            return sum(key[0] == document for key in self._tracked)
+
+    def _least_served(self) -> int:
+        """The count of whoever waits and was served least."""
+        names = {name for (document, _), tracked in self._tracked.items() for name in _counted(document, tracked.ask)}
+        return min((self._served.get(name, 0) for name in names), default=0)
 
     def _engine_for(self, ask: Ask) -> Engine | None:
         """The engine of the first model whose name fits; of those, one with a free slot first."""
-        names = [name for name in self._models if not ask.model or fnmatch.fnmatchcase(name, ask.model)]
+        names = [name for name in self._models if fits(name, ask.model)]
         names.sort(key=lambda name: not self._is_free(self._models[name]))
         return self._models[names[0]] if names else None
 
@@ -179,15 +248,19 @@ class Worker:
             return sum(job.engine is engine for job in self._jobs.values()) < self._slots
 
     def _in_turn(self) -> list[tuple[tuple[DocumentId, EntryId], _Tracked]]:
-        """The asks that are not over, those of conversations first that were answered least."""
+        """The asks that are not over, those first whose turn it is."""
+
+        def turn(item: tuple[tuple[DocumentId, EntryId], _Tracked]) -> tuple[int, int, float]:
+            conversation, asker = (self._served.get(name, 0) for name in _counted(item[0][0], item[1].ask))
+            return conversation, asker, item[1].ask.asked_at
+
         with self._lock:
-            return sorted(
-                self._tracked.items(), key=lambda item: (self._served.get(item[0][0], 0), item[1].ask.asked_at)
-            )
+            return sorted(self._tracked.items(), key=turn)
 
     def _consider(self, key: tuple[DocumentId, EntryId], tracked: _Tracked) -> None:
-        if key in self._jobs:
-            return
+        with self._lock:
+            if any(document == key[0] for document, _ in self._jobs):  # one at a time of each conversation
+                return
         try:
             status = tracked.ask.status()
         except LLMCRDTError:  # its conversation was deleted or closed
@@ -195,15 +268,15 @@ class Worker:
             return
         now = self._clock()
         if status != tracked.seen:
-            tracked.seen, tracked.alive_at = status, now
-        if status.state in ENDED and status.state != "outdated":
+            tracked.seen, tracked.alive_at, tracked.changed_at = status, now, now
+        if status.state in _OVER:
             self._forget(key)
         elif status.state == "waiting":
             if self._is_free(tracked.engine) and self._is_time(tracked, now):
                 self._begin(key, tracked, frozenset())
         elif status.state in ("taken", "streaming"):
             holders = self._holders(status)
-            if self._any_alive(tracked, holders):
+            if self._any_alive(tracked, holders) and now - tracked.changed_at <= _UNCHANGED * self._patience:
                 tracked.alive_at = now
             elif now - tracked.alive_at > self._patience and self._is_free(tracked.engine):
                 self._begin(key, tracked, holders)
@@ -247,19 +320,75 @@ class Worker:
             if self._stopping.is_set():
                 return
             self._jobs[key] = job
-            self._served[document] = self._served.get(document, 0) + 1
-        tracked.conversation.present({"worker": core_of(tracked.conversation).document.session})
+            for name in _counted(document, tracked.ask):
+                self._served[name] = self._served.get(name, 0) + 1
+        self._present(tracked)
         job.start()
+
+    def _tell(self) -> None:
+        """Say in the presence of each conversation that waits who is here, with which models, and how busy."""
+        with self._lock:
+            here = {document: tracked for (document, _), tracked in self._tracked.items()}
+            gone = self._told.keys() - here.keys()
+        for tracked in here.values():
+            with suppress(LLMCRDTError):  # closed or deleted meanwhile
+                self._present(tracked)
+        for document in gone:
+            del self._told[document]
+            with suppress(LLMCRDTError):
+                self._repo.get(document).present(None)
+
+    def _note_unfinished(self, conversation: Conversation) -> None:
+        """Look at what is being written there, by others than this process."""
+        mine = core_of(conversation).streams
+        grown = tuple((entry.id, entry.text) for entry in conversation.unsealed() if entry.id not in mine)
+        before = self._unfinished.get(conversation.id)
+        if not grown:
+            self._unfinished.pop(conversation.id, None)
+        elif before is None or before.grown != grown:
+            self._unfinished[conversation.id] = _Unfinished(conversation, grown, self._clock())
+
+    def _end_unfinished(self) -> None:
+        """Seal as stopped what nobody writes any more."""
+        with self._lock:
+            conversations = {document: tracked.conversation for (document, _), tracked in self._tracked.items()}
+        conversations |= {document: each.conversation for document, each in self._unfinished.items()}
+        for document, conversation in conversations.items():
+            try:
+                self._note_unfinished(conversation)
+                each = self._unfinished.get(document)
+                if each is not None and self._clock() - each.since > self._patience * self._longer(each):
+                    for entry, _ in each.grown:
+                        conversation.seal(entry)
+            except LLMCRDTError as error:  # deleted or sealed meanwhile
+                logger.info("%s: %s", document, error)
+                self._unfinished.pop(document, None)
+
+    def _longer(self, unfinished: _Unfinished) -> int:
+        """How many times the patience it gets: more where somebody says that they write it."""
+        conversation = unfinished.conversation
+        writers = {conversation.entry(entry).session for entry, _ in unfinished.grown}
+        present = conversation.presence()
+        return _UNCHANGED if any(each.generating or each.state.get("worker") in writers for each in present) else 1
+
+    def _present(self, tracked: _Tracked) -> None:
+        state: dict[str, JSON] = {
+            "worker": core_of(tracked.conversation).document.session,
+            "models": [name[:_NAME] for name in self._models][:_NAMED],
+            "slots": self._slots * len(self._models),
+            "busy": self.busy,
+            "waiting": self.waiting,
+        }
+        if self._told.get(tracked.conversation.id) != state:
+            self._told[tracked.conversation.id] = state
+            tracked.conversation.present(state)
 
     def _ended(self, key: tuple[DocumentId, EntryId]) -> None:
         with self._lock:
             self._jobs.pop(key, None)
             tracked = self._tracked.get(key)
-            others = any(document == key[0] for document, _ in self._jobs)
             if tracked is not None:
                 tracked.claim_at, tracked.alive_at = None, self._clock()
-        if tracked is not None and not others:
-            tracked.conversation.present(None)
         self._changed.set()
 
     def _forget(self, key: tuple[DocumentId, EntryId]) -> None:
@@ -267,3 +396,8 @@ class Worker:
             tracked = self._tracked.pop(key, None)
         if tracked is not None:
             tracked.unobserve()
+
+
+def _counted(document: DocumentId, ask: Ask) -> tuple[str, str]:
+    """The names under which answers are counted: the conversation, and the asker in it."""
+    return document, f"{document} {ask.author}"

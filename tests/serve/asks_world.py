@@ -1,5 +1,5 @@
-"""Devices, workers and a relay as processes that are killed, stopped and cut off while asks are made; then what must hold:
-every ask ends in an answer or a told failure, none is answered twice unless as alternatives, all replicas are equal."""
+"""Devices, workers and a relay as processes that are killed, stopped and cut off while asks are made; then what must
+hold: every ask ends in an answer or a told failure, none is answered twice but as alternatives, replicas are equal."""
 
 from __future__ import annotations
 
@@ -65,10 +65,18 @@ class Forwarder:
                 except OSError:
                     near.close()
                     continue
-                with self._lock:
-                    self._open |= {near, far}
-                for pair in ((near, far), (far, near)):
-                    threading.Thread(target=self._pump, args=pair, daemon=True).start()
+                threading.Thread(target=self._carry, args=(near, far), daemon=True).start()
+
+    def _carry(self, near: socket.socket, far: socket.socket) -> None:
+        with near, far:
+            with self._lock:
+                self._open |= {near, far}
+            back = threading.Thread(target=self._pump, args=(far, near), daemon=True)
+            back.start()
+            self._pump(near, far)
+            back.join()
+            with self._lock:
+                self._open -= {near, far}
 
     def _pump(self, source: socket.socket, target: socket.socket) -> None:
         with contextlib.suppress(OSError):
@@ -77,8 +85,6 @@ class Forwarder:
         for each in (source, target):
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
-        with self._lock:
-            self._open -= {source, target}
 
 
 class Peer:
