@@ -196,3 +196,27 @@ def test_a_newcomer_begins_with_the_count_of_the_least_served(open_repo: OpenRep
     assert set(worker._served.values()) == {40}
     assert first.state == "waiting"
     worker.stop()
+
+
+def test_an_entry_that_nobody_ends_keeps_no_other_ask_waiting(open_repo: OpenRepo, engine: MemoryEngine) -> None:
+    """A device began to answer, and died. Whoever asks after that would wait for it."""
+    laptop = open_repo("laptop")
+    conversation = laptop.create()
+    conversation.append("user", "Where to?")
+    phone = open_repo("phone", laptop.library).join(conversation.id)
+    phone.apply(conversation.diff())
+    left = phone.stream("assistant", frame=phone.transcript())
+    left.write("I would g")
+    conversation.apply(phone.diff())
+    assert len(conversation.unsealed()) == 1
+    conversation.append("user", "Are you still there?")
+    stranger = Stranger(conversation)
+    other = stranger.ask()
+    now = [0.0]
+    with Worker(laptop, {"small": engine}, patience=30, clock=lambda: now[0]):
+        time.sleep(1.5)
+        assert state_of(conversation, other) == "waiting", "it may be alive"
+        now[0] = 31.0
+        until(lambda: state_of(conversation, other) == "answered" or now.__setitem__(0, now[0] + 2) is not None)
+    assert conversation.entry(left.id).status == "stopped" and conversation.entry(left.id).text == "I would g"
+    left.abandon()
