@@ -228,6 +228,10 @@ def _ask_json(asked: llmcrdt.Ask) -> dict[str, Any]:
 @click.option(
     "--drain", default=30.0, show_default=True, type=click.FloatRange(min=0), help="seconds for answers to end"
 )
+@click.option(
+    "--patience", default=30.0, show_default=True, type=click.FloatRange(min=0.1),
+    help="seconds of silence after which another worker counts as dead",
+)  # fmt: skip
 @click.option("--invite", help='join a library with an invite; "-" reads it from stdin')
 @cache_dir
 @relay_url
@@ -240,6 +244,7 @@ def serve(
     slots: int,
     max_tokens: int,
     drain: float,
+    patience: float,
     invite: str | None,
     cache: Path | None,
     relay: str | None,
@@ -266,13 +271,14 @@ def serve(
             if relay is not None:
                 raise
             where = "this database alone, for no relay is known here"
-        worker = Worker(repo, engines, slots=slots, most_tokens=max_tokens).start()
+        worker = Worker(repo, engines, slots=slots, most_tokens=max_tokens, patience=patience).start()
         for name in (signal.SIGINT, signal.SIGTERM):
             signal.signal(name, lambda *_: ending.set())
         click.echo(f"Serving {', '.join(safe(name) for name in engines)} to library {repo.library}, at {safe(where)}")
         while not ending.wait(0.5):
             pass
-        click.echo(f"Ending: {worker.busy} answers under way", err=True)
+        if worker.busy:
+            click.echo(f"Ending: {worker.busy} answers under way", err=True)
         worker.stop(drain)
 
 
