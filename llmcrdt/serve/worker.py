@@ -39,6 +39,8 @@ from ..ids import DocumentId, EntryId, SessionId
 from ..repo.repo import Repo, repo_core
 from .ask_feed import AskFeed
 from .job import Job
+from .leftovers import UNCHANGED, Leftovers
+from .turns import Turns
 
 logger = logging.getLogger("llmcrdt.serve")
 
@@ -51,7 +53,6 @@ _LONGEST_WAIT = 10.0  # seconds that a slow prefill may put off a claim
 _TRACKED = 64  # asks of one conversation that are looked after at once
 _OUTDATED = 16  # of those that are outdated
 _OVER = ENDED - {"outdated"}
-_UNCHANGED = 20  # times the patience: so long a holder counts as living that says so, and does nothing
 _NAME, _NAMED = 60, 16  # characters of a model's name, and names, that a presence tells
 _TELL = 1.0  # seconds between two times that presences are renewed
 
@@ -68,15 +69,6 @@ class _Tracked:
     seen: AskStatus | None = None
     alive_at: float = 0.0
     changed_at: float = 0.0
-
-
-@dataclass
-class _Unfinished:
-    """Entries of a conversation that are being written, as far as they have come, and since when."""
-
-    conversation: Conversation
-    grown: tuple[tuple[EntryId, str], ...]
-    since: float
 
 
 class Worker:
@@ -105,10 +97,10 @@ class Worker:
         self._lock = threading.RLock()
         self._tracked: dict[tuple[DocumentId, EntryId], _Tracked] = {}
         self._jobs: dict[tuple[DocumentId, EntryId], Job] = {}
-        self._served: dict[str, int] = {}  # by conversation, and by asker
+        self._turns = Turns()
         self._told: dict[DocumentId, Mapping[str, JSON]] = {}  # what presences say
         self._tell_at = 0.0
-        self._unfinished: dict[DocumentId, _Unfinished] = {}
+        self._leftovers = Leftovers(patience, clock)
         self._unread: set[DocumentId] = set()  # conversations with more asks than are looked after at once
         self._changed, self._stopping = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._work, name="llmcrdt-worker", daemon=True)
@@ -184,7 +176,7 @@ class Worker:
                 if self._clock() >= self._tell_at:
                     self._tell_at = self._clock() + _TELL
                     self._tell()
-                    self._end_unfinished()
+                    self._leftovers.end(self._here().values())
             except LLMCRDTError as error:  # the disk, for a moment
                 logger.warning("%s", error)
             self._changed.wait(_POLL)
@@ -198,7 +190,7 @@ class Worker:
         except LLMCRDTError as error:  # deleted meanwhile, or of a newer version
             logger.info("%s: %s", document, error)
             return
-        self._note_unfinished(conversation)
+        self._leftovers.note(conversation)
         here = self._tracked_in(document)
         if len(waiting) > (room := max(0, _TRACKED - here)):
             self._unread.add(document)
@@ -206,8 +198,9 @@ class Worker:
             unobserve = ask.observe(lambda status: self._changed.set())
             now = self._clock()
             with self._lock:
-                for name in _counted(document, ask):
-                    self._served[name] = max(self._served.get(name, 0), self._least_served())
+                self._turns.came(
+                    document, ask.author, [(key[0], each.ask.author) for key, each in self._tracked.items()]
+                )
                 self._tracked[document, ask.id] = _Tracked(
                     conversation, ask, engine, unobserve, alive_at=now, changed_at=now
                 )
@@ -232,11 +225,6 @@ class Worker:
         with self._lock:
             return sum(key[0] == document for key in self._tracked)
 
-    def _least_served(self) -> int:
-        """The count of whoever waits and was served least."""
-        names = {name for (document, _), tracked in self._tracked.items() for name in _counted(document, tracked.ask)}
-        return min((self._served.get(name, 0) for name in names), default=0)
-
     def _engine_for(self, ask: Ask) -> Engine | None:
         """The engine of the first model whose name fits; of those, one with a free slot first."""
         names = [name for name in self._models if fits(name, ask.model)]
@@ -249,13 +237,11 @@ class Worker:
 
     def _in_turn(self) -> list[tuple[tuple[DocumentId, EntryId], _Tracked]]:
         """The asks that are not over, those first whose turn it is."""
-
-        def turn(item: tuple[tuple[DocumentId, EntryId], _Tracked]) -> tuple[int, int, float]:
-            conversation, asker = (self._served.get(name, 0) for name in _counted(item[0][0], item[1].ask))
-            return conversation, asker, item[1].ask.asked_at
-
         with self._lock:
-            return sorted(self._tracked.items(), key=turn)
+            return sorted(
+                self._tracked.items(),
+                key=lambda item: (self._turns.of(item[0][0], item[1].ask.author), item[1].ask.asked_at),
+            )
 
     def _consider(self, key: tuple[DocumentId, EntryId], tracked: _Tracked) -> None:
         with self._lock:
@@ -276,7 +262,7 @@ class Worker:
                 self._begin(key, tracked, frozenset())
         elif status.state in ("taken", "streaming"):
             holders = self._holders(status)
-            if self._any_alive(tracked, holders) and now - tracked.changed_at <= _UNCHANGED * self._patience:
+            if self._any_alive(tracked, holders) and now - tracked.changed_at <= UNCHANGED * self._patience:
                 tracked.alive_at = now
             elif now - tracked.alive_at > self._patience and self._is_free(tracked.engine):
                 self._begin(key, tracked, holders)
@@ -320,68 +306,37 @@ class Worker:
             if self._stopping.is_set():
                 return
             self._jobs[key] = job
-            for name in _counted(document, tracked.ask):
-                self._served[name] = self._served.get(name, 0) + 1
-        self._present(tracked)
+            self._turns.served(document, tracked.ask.author)
+        self._present(tracked.conversation)
         job.start()
 
     def _tell(self) -> None:
         """Say in the presence of each conversation that waits who is here, with which models, and how busy."""
-        with self._lock:
-            here = {document: tracked for (document, _), tracked in self._tracked.items()}
-            gone = self._told.keys() - here.keys()
-        for tracked in here.values():
+        here = self._here()
+        for conversation in here.values():
             with suppress(LLMCRDTError):  # closed or deleted meanwhile
-                self._present(tracked)
-        for document in gone:
+                self._present(conversation)
+        for document in self._told.keys() - here.keys():
             del self._told[document]
             with suppress(LLMCRDTError):
                 self._repo.get(document).present(None)
 
-    def _note_unfinished(self, conversation: Conversation) -> None:
-        """Look at what is being written there, by others than this process."""
-        mine = core_of(conversation).streams
-        grown = tuple((entry.id, entry.text) for entry in conversation.unsealed() if entry.id not in mine)
-        before = self._unfinished.get(conversation.id)
-        if not grown:
-            self._unfinished.pop(conversation.id, None)
-        elif before is None or before.grown != grown:
-            self._unfinished[conversation.id] = _Unfinished(conversation, grown, self._clock())
-
-    def _end_unfinished(self) -> None:
-        """Seal as stopped what nobody writes any more."""
+    def _here(self) -> dict[DocumentId, Conversation]:
+        """The conversations with asks that are looked after."""
         with self._lock:
-            conversations = {document: tracked.conversation for (document, _), tracked in self._tracked.items()}
-        conversations |= {document: each.conversation for document, each in self._unfinished.items()}
-        for document, conversation in conversations.items():
-            try:
-                self._note_unfinished(conversation)
-                each = self._unfinished.get(document)
-                if each is not None and self._clock() - each.since > self._patience * self._longer(each):
-                    for entry, _ in each.grown:
-                        conversation.seal(entry)
-            except LLMCRDTError as error:  # deleted or sealed meanwhile
-                logger.info("%s: %s", document, error)
-                self._unfinished.pop(document, None)
+            return {document: tracked.conversation for (document, _), tracked in self._tracked.items()}
 
-    def _longer(self, unfinished: _Unfinished) -> int:
-        """How many times the patience it gets: more where somebody says that they write it."""
-        conversation = unfinished.conversation
-        writers = {conversation.entry(entry).session for entry, _ in unfinished.grown}
-        present = conversation.presence()
-        return _UNCHANGED if any(each.generating or each.state.get("worker") in writers for each in present) else 1
-
-    def _present(self, tracked: _Tracked) -> None:
+    def _present(self, conversation: Conversation) -> None:
         state: dict[str, JSON] = {
-            "worker": core_of(tracked.conversation).document.session,
+            "worker": core_of(conversation).document.session,
             "models": [name[:_NAME] for name in self._models][:_NAMED],
             "slots": self._slots * len(self._models),
             "busy": self.busy,
             "waiting": self.waiting,
         }
-        if self._told.get(tracked.conversation.id) != state:
-            self._told[tracked.conversation.id] = state
-            tracked.conversation.present(state)
+        if self._told.get(conversation.id) != state:
+            self._told[conversation.id] = state
+            conversation.present(state)
 
     def _ended(self, key: tuple[DocumentId, EntryId]) -> None:
         with self._lock:
@@ -396,8 +351,3 @@ class Worker:
             tracked = self._tracked.pop(key, None)
         if tracked is not None:
             tracked.unobserve()
-
-
-def _counted(document: DocumentId, ask: Ask) -> tuple[str, str]:
-    """The names under which answers are counted: the conversation, and the asker in it."""
-    return document, f"{document} {ask.author}"

@@ -17,6 +17,7 @@ from llmcrdt.document.asks import fits
 from llmcrdt.ids import new_entry_id, new_session_id
 from llmcrdt.kvcache import NullCache
 from llmcrdt.serve import Worker
+from llmcrdt.serve.turns import Turns
 from llmcrdt.testing.engine import MemoryEngine
 from llmcrdt.testing.tokenizer import ByteTokenizer
 
@@ -184,18 +185,17 @@ def test_conversations_and_askers_take_turns(open_repo: OpenRepo, engine: Memory
         assert sum(ask.state == "answered" for ask in many) <= 10
 
 
-def test_a_newcomer_begins_with_the_count_of_the_least_served(open_repo: OpenRepo, engine: MemoryEngine) -> None:
-    repo = open_repo("laptop")
-    worker = Worker(repo, {"small": engine})
-    old, new = repo.create(), repo.create()
-    first = old.ask("Where to?", model="small")
-    worker._look_into(old.id)
-    worker._served = dict.fromkeys(worker._served, 40)
-    new.ask("Where to?")
-    worker._look_into(new.id)
-    assert set(worker._served.values()) == {40}
-    assert first.state == "waiting"
-    worker.stop()
+def test_a_newcomer_begins_with_the_count_of_the_least_served() -> None:
+    turns = Turns()
+    for n in range(40):
+        turns.served("old" if n % 4 else "older", "me")
+    waiting = [("old", "me"), ("older", "me")]
+    turns.came("new", "me", waiting)
+    assert turns.of("new", "me")[0] == turns.of("older", "me")[0] == 10 < turns.of("old", "me")[0]
+    turns.came("old", "you", waiting)
+    assert turns.of("old", "you") == turns.of("old", "me"), "nobody is paid for another name"
+    turns.served("old", "me")
+    assert turns.of("old", "you") < turns.of("old", "me")
 
 
 def test_an_entry_that_nobody_ends_keeps_no_other_ask_waiting(open_repo: OpenRepo, engine: MemoryEngine) -> None:
