@@ -3,7 +3,7 @@ and several conversations at once.
 
 A phone without a model asks, a worker answers: two libraries and a relay in a process of its own. Beside it, what a
 client of a chat API sends that resends its history, to a server that has it, too, where ``--against`` names one
-(``llama-server -m FILE --port N``): there is none in llama-cpp-python's wheel.
+(``llama-server -m FILE --port N``, or ``python -m llama_cpp.server --model FILE --port N``).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 import llmcrdt
 from llmcrdt.cli.plot import text_plot
 from llmcrdt.cli.story import Relay
-from llmcrdt.cli.turn_costs import QUESTIONS, SYSTEM, request_bytes
+from llmcrdt.cli.turn_costs import QUESTIONS, SYSTEM
 from llmcrdt.engine.base import Event, Failed, Finished, Sampled, Sampling
 from llmcrdt.interop import openai_chat
 from llmcrdt.serve import Worker
@@ -86,7 +86,7 @@ def run(options: argparse.Namespace) -> ServeReport:
         _conversation(report, folder, model, options)
         _at_once(report, folder, model, options)
     if options.against is None:
-        report.notes.append("No server was resent to: --against names none, and llama-cpp-python's wheel has none.")
+        report.notes.append("Nothing was resent to a server: --against names none.")
     return report
 
 
@@ -164,7 +164,7 @@ def _turn(
         link.bytes_received - received,
         _evaluated(engine) - before,
         first,
-        request_bytes(conversation),
+        len(_request(conversation)),
         int(answer.usage["prompt_tokens"]),
         _resend(options.against, conversation, options) if options.against else None,
     )
@@ -176,11 +176,16 @@ def _evaluated(engine: llmcrdt.LlamaEngine) -> int:
     return int(stats["prompt_tokens"] + stats["settled_tokens"])
 
 
+def _request(conversation: llmcrdt.Conversation) -> bytes:
+    """The body that a chat-completions client would have sent for the last answer."""
+    body = openai_chat.export(list(conversation.transcript())[:-1])
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+
+
 def _resend(url: str, conversation: llmcrdt.Conversation, options: argparse.Namespace) -> tuple[float, int | None]:
     """The same history, without its last answer, to a chat-completions server: seconds to its first word, and the
     tokens that it says to have evaluated."""
-    messages = openai_chat.export(list(conversation.transcript())[:-1])["messages"]
-    body = {"messages": messages, "max_tokens": options.tokens, "temperature": 0.5, "stream": True}
+    body = json.loads(_request(conversation)) | {"max_tokens": options.tokens, "temperature": 0.5, "stream": True}
     where = urlsplit(url)
     client = http.client.HTTPConnection(where.hostname or "127.0.0.1", where.port or 80, timeout=_WAIT)
     began, first, evaluated = time.perf_counter(), 0.0, None
