@@ -1,6 +1,6 @@
 # Everything lands in .venv; PYTHON=... picks the Python it is made with.
 .DEFAULT_GOAL := help
-.PHONY: help demo relay test peers check lint types arrows fmt dev soak logs automerge power fuzz hostile hops kvsoak mutate docs bench clean
+.PHONY: help demo relay test peers check lint types arrows fmt dev soak asks logs automerge power fuzz hostile hops kvsoak mutate docs bench clean
 .NOTPARALLEL:
 
 VENV := .venv/bin
@@ -49,6 +49,9 @@ soak: dev ## Run 110,000 schedules of devices, relays and networks (ARGS='--sche
 	$(VENV)/python tests/sim/relay_soak.py --schedules 10000 $(ARGS)
 	$(VENV)/python tests/sync_server/relay_kills.py --kills 300 --rollbacks 20
 	LLMCRDT_FOLD_KILLS=100 $(VENV)/pytest tests/sync_server/core/test_compaction.py -k killed_while_it_folds
+
+asks: dev ## Make 200 asks while workers, devices and the relay are killed, stopped and cut off (ARGS='--asks 20 --seed 7')
+	$(VENV)/python tests/serve/asks_soak.py $(ARGS)
 
 logs: dev ## Export 100,000 merged logs to every format, and check each request (ARGS='--logs 1000 --seed 7')
 	$(VENV)/python tests/interop/logs_soak.py $(ARGS)

@@ -6,7 +6,7 @@ import contextlib
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from typing import Any
 import click
 
 import llmcrdt
+from llmcrdt.document.asks import ENDED, fits
+from llmcrdt.document.checks import whole_number
 from llmcrdt.exceptions import AskFailed, InvalidContent, RelayUnreachable, SyncError
 
 from ..terminal_text import safe
@@ -31,6 +33,8 @@ from .options import (
     relay_token,
     trusted,
 )
+
+_SEEN = 2.0  # seconds to wait for a worker to say that it is there
 
 relay_url = click.option("--relay", metavar="URL", help='a relay (ws://HOST:PORT) [default: the one of "pair"]')
 
@@ -130,17 +134,60 @@ def _follow(asked: llmcrdt.Ask, timeout: float | None, as_json: bool) -> llmcrdt
 
 @click.command()
 @conversation_id
+@relay_url
+@relay_token
+@trusted
 @as_json
 @click.pass_obj
-def asks(repos: Repos, id: str, as_json: bool) -> None:
-    """List what models were asked in the conversation ID, oldest first, and what became of it."""
-    with repos() as repo:
-        found = find(repo, id).asks()
+def asks(repos: Repos, id: str, relay: str | None, token: str | None, ca: Path | None, as_json: bool) -> None:
+    """List what models were asked in the conversation ID, oldest first, and what became of it; with the workers that
+    are there for those that wait, and how busy they are, as far as a relay knows."""
+    with repos() as repo, contextlib.ExitStack() as stack:
+        conversation = find(repo, id)
+        workers: list[dict[str, Any]] = []
+        if any(each.state not in ENDED for each in conversation.asks()) and (relay is not None or repo.relay):
+            with contextlib.suppress(SyncError):
+                stack.enter_context(repo.connect(relay, token, tls=ca)).wait_synced(5)
+                workers = _workers(conversation)
+        found = conversation.asks()
         if as_json:
-            print_json([_ask_json(each) for each in found])
+            print_json([{**_ask_json(each), "workers": _fit(each, workers)} for each in found])
             return
         for each in found:
             _print_ask(each, False)
+            for worker in _fit(each, workers):
+                name = safe(", ".join(worker["models"]))
+                click.echo(f"    {name}: {worker['busy']} of {worker['slots']} busy, {worker['waiting']} waiting there")
+
+
+def _workers(conversation: llmcrdt.Conversation) -> list[dict[str, Any]]:
+    """The workers that say that they are there; nobody vouches for that."""
+    found = threading.Event()
+
+    def look(present: Sequence[llmcrdt.Present]) -> None:
+        if any("worker" in each.state for each in present):
+            found.set()
+
+    stop = conversation.observe_presence(look)
+    look(conversation.presence())
+    found.wait(_SEEN)
+    stop()
+    return [told for each in conversation.presence() if (told := _told(each.state)) is not None]
+
+
+def _told(state: Mapping[str, Any]) -> dict[str, Any] | None:
+    counts = {name: whole_number(state.get(name)) for name in ("slots", "busy", "waiting")}
+    models = state.get("models")
+    if not isinstance(state.get("worker"), str) or not isinstance(models, list) or None in counts.values():
+        return None
+    return {"models": [name for name in models if isinstance(name, str)], **counts}
+
+
+def _fit(asked: llmcrdt.Ask, workers: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those of the workers that have such a model, for an ask that is not over."""
+    if asked.state in ENDED:
+        return []
+    return [each for each in workers if any(fits(name, asked.model) for name in each["models"])]
 
 
 def _print_ask(asked: llmcrdt.Ask, as_json: bool) -> None:
@@ -182,6 +229,10 @@ def _ask_json(asked: llmcrdt.Ask) -> dict[str, Any]:
 @click.option(
     "--drain", default=30.0, show_default=True, type=click.FloatRange(min=0), help="seconds for answers to end"
 )
+@click.option(
+    "--patience", default=30.0, show_default=True, type=click.FloatRange(min=0.1),
+    help="seconds of silence after which another worker counts as dead",
+)  # fmt: skip
 @click.option("--invite", help='join a library with an invite; "-" reads it from stdin')
 @click.option("--http", metavar="[HOST:]PORT", help="also serve the HTTP APIs of OpenAI and Anthropic there")
 @click.option(
@@ -201,6 +252,7 @@ def serve(
     slots: int,
     max_tokens: int,
     drain: float,
+    patience: float,
     invite: str | None,
     http: str | None,
     http_keys: Path | None,
@@ -235,7 +287,7 @@ def serve(
             if relay is not None:
                 raise
             where = "this database alone, for no relay is known here"
-        worker = Worker(repo, engines, slots=slots, most_tokens=max_tokens).start()
+        worker = Worker(repo, engines, slots=slots, most_tokens=max_tokens, patience=patience).start()
         for name in (signal.SIGINT, signal.SIGTERM):
             signal.signal(name, lambda *_: ending.set())
         click.echo(f"Serving {', '.join(safe(name) for name in engines)} to library {repo.library}, at {safe(where)}")
@@ -244,7 +296,8 @@ def serve(
             click.echo(f"HTTP APIs at {server.url}/v1")
         while not ending.wait(0.5):
             pass
-        click.echo(f"Ending: {worker.busy} answers under way", err=True)
+        if worker.busy:
+            click.echo(f"Ending: {worker.busy} answers under way", err=True)
         if server is not None:
             server.stop(drain)
         worker.stop(drain)

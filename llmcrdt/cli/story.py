@@ -86,7 +86,15 @@ def _check_extras(needed: Sequence[str]) -> None:
         )
 
 
-CHECKS = ("transcripts_equal", "nothing_lost", "frames_kept", "replay_bit_equal", "tablet_equal", "phone_saw_it_grow")
+CHECKS = (
+    "transcripts_equal",
+    "nothing_lost",
+    "frames_kept",
+    "replay_bit_equal",
+    "tablet_equal",
+    "phone_saw_it_grow",
+    "ask_answered",
+)
 
 
 class Relay:
@@ -120,6 +128,31 @@ class Relay:
             self._process = None
 
 
+class WorkerProcess:
+    """``llmcrdt serve`` in a process of its own, with a database of its own."""
+
+    def __init__(self, name: str, folder: Path, library: str, model: Path, relay: Relay) -> None:
+        database = folder / f"{name}.db"
+        llmcrdt.open(database, library, author=name).close()
+        command = [sys.executable, "-m", "llmcrdt", "--db", str(database), "serve", "--model", f"demo={model}"]
+        command += ["--cache", str(folder / "kv"), "--relay", relay.url, "--patience", "1"]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout is not None
+        if not self._process.stdout.readline().startswith("Serving"):
+            self.end()
+            raise LLMCRDTError(f"{name} did not start to serve.", hint="Its own words are above.")
+
+    def kill(self) -> None:
+        self._process.kill()
+        self.end()
+
+    def end(self) -> None:
+        self._process.terminate()
+        self._process.wait(_WAIT)
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+
+
 class Device:
     """One device: its database, and its link while it is online."""
 
@@ -149,7 +182,7 @@ class Device:
 
 
 class Story:
-    """The ten steps. ``figures`` is what ``--json`` writes."""
+    """The steps. ``figures`` is what ``--json`` writes."""
 
     def __init__(self, folder: Path, options: Options, say: Say) -> None:
         self._folder = folder
@@ -161,12 +194,15 @@ class Story:
         self._relay = Relay(folder / "relay")
         self._devices: list[Device] = []
         self._engines: list[llmcrdt.LlamaEngine] = []
+        self._workers: list[WorkerProcess] = []
         self._step = 0
         self._tools: Literal["auto", "off"] = "auto"
         self.figures: dict[str, Any] = {"generations": [], "tokens_evaluated": 0, "tokens_expected": 0}
         self.figures |= {"tokens_without_cache": 0, "resend_bytes": 0}
 
     def close(self) -> None:
+        for worker in self._workers:
+            worker.end()
         for device in self._devices:
             device.offline()
             device.repo.close()
@@ -185,6 +221,7 @@ class Story:
         self._together(laptop, phone, kept)
         self._again(laptop, phone, engine)
         self._edit_and_back(laptop, phone, engine)
+        self._ask(laptop, phone)
         self._from_nothing(laptop, phone, engine)
         self._many_turns()
         self._table()
@@ -349,6 +386,42 @@ class Story:
         phone.sync()
         same = laptop.conversation().transcript().hash == phone.conversation().transcript().hash
         self.figures["transcripts_equal"] &= same
+
+    def _ask(self, laptop: Device, phone: Device) -> None:
+        self._title("The phone has no model: it asks, and whoever has one answers, though the first one dies")
+        first = self._serve("desk", phone)
+        there = phone.conversation()
+        settings = {"max_tokens": _MAX_TOKENS, "seed": 7, "temperature": 0.4, "tools": self._tools}
+        ask = there.ask("What should we not leave at home?", model="demo", settings=settings)
+        self._quote("phone", "you", "What should we not leave at home?")
+        half = next(answer for answer in ask.follow(_WAIT) if answer.text or answer.sealed)
+        first.kill()
+        self._quote("desk", "model", half.text, 60)
+        self._tell("The machine that answers is switched off. What it said stays, and another one starts:")
+        second = self._serve("attic", phone)
+        answer = ask.result(_WAIT * 10)
+        again = answer.id != half.id
+        self._quote("attic" if again else "desk", "model", answer.text)
+        if not again:
+            self._tell("(The first one had just said its last word, so there was nothing left to do.)")
+        second.end()
+        self._workers.clear()
+        phone.sync()
+        laptop.sync()
+        here, kept = laptop.conversation(), there.entry(half.id)
+        same = here.transcript().hash == there.transcript().hash and here.transcript()[-1].id == answer.id
+        told = kept.status == "stopped" and kept.text.startswith(half.text)
+        held = same and answer.status == "complete" and (told or not again)
+        self.figures["ask_answered"] = held
+        self._claim("The question was sent once. It waited in the conversation, and no word was lost.", held)
+        ids = {entry.id for entry in there.alternatives(answer)}
+        self._count(f"{len(ids)} alternatives; the ask is {ask.state}; transcripts equal: {same}")
+
+    def _serve(self, name: str, phone: Device) -> WorkerProcess:
+        assert self._model is not None
+        worker = WorkerProcess(name, self._folder, phone.repo.library, self._model, self._relay)
+        self._workers.append(worker)
+        return worker
 
     def _from_nothing(self, laptop: Device, phone: Device, engine: llmcrdt.LlamaEngine) -> None:
         self._title("The model's memory and the relay's disk are lost; the conversation brings everything back")

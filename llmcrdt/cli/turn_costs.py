@@ -16,8 +16,8 @@ from .plot import Curves
 MEASURED, COMPUTED = 2, 3
 """Figures of a turn: those that are measured, and those that are computed from the same prompt."""
 
-_SYSTEM = "You are a friendly guide to Lisbon. Answer in a few words."
-_QUESTIONS = (
+SYSTEM = "You are a friendly guide to Lisbon. Answer in a few words."
+QUESTIONS = (
     "Where do we have breakfast?",
     "Which tram goes up to the castle?",
     "Is it far on foot?",
@@ -60,13 +60,13 @@ def measure(
 ) -> list[TurnCost]:
     """Talk for so many turns in a new conversation, and measure each. ``tell`` is called after each turn."""
     conversation = repo.create(f"{turns} turns")
-    conversation.append("system", _SYSTEM)
+    conversation.append("system", SYSTEM)
     link.wait_synced(timeout)
     costs: list[TurnCost] = []
     had = 0  # tokens that a server has of the turn before
     for turn in range(turns):
         sent, evaluated = link.bytes_sent, _evaluated(engine)
-        conversation.append("user", _QUESTIONS[turn % len(_QUESTIONS)])
+        conversation.append("user", QUESTIONS[turn % len(QUESTIONS)])
         resent = request_bytes(conversation)
         generation = llmcrdt.generate(conversation, engine, max_tokens=max_tokens, seed=turn, temperature=0.5)
         generation.result(timeout)

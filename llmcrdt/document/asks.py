@@ -23,6 +23,7 @@ answer that was sealed as stopped though nobody asked for that is one whose writ
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -40,6 +41,7 @@ ENDED: frozenset[AskState] = frozenset({"answered", "failed", "stopped", "outdat
 names it; nobody does so of their own accord."""
 
 
+_MODEL = 200  # characters of a pattern; a longer one fits nothing
 HANDED_OVER = "handed_over"
 """The code of a reply by which a worker gives an ask back, for another one to take."""
 
@@ -55,6 +57,11 @@ class AskStatus:
     workers: tuple[SessionId, ...] = ()
     code: str = ""
     text: str = ""
+
+
+def fits(name: str, asked: str) -> bool:
+    """Whether a model of this name is one that an ask names: a name, a pattern of names, or "" for any."""
+    return not asked or (len(asked) <= _MODEL and fnmatch.fnmatchcase(name, asked))
 
 
 def question_of(view: ConversationView, ask: EntryId) -> Question | None:

@@ -88,7 +88,7 @@ class Job:
             self._reply(HANDED_OVER)  # somebody was faster: this claim must not look like work
             return
         left = self._left_over()
-        if self.ask.state != "taken":  # taken back meanwhile, or answered after all
+        if self.ask.state != "taken" or claim.taken_over:  # taken back meanwhile, or by another worker, or answered
             return
         instead_of = self.ask.instead_of or (left.id if left is not None and left.frame is not None else None)
         generation = generate(self.conversation, self.engine, ask=self.ask, instead_of=instead_of, **options)

@@ -5,24 +5,32 @@ an ask     the worker
 =========  ============================================================================
 waiting    waits as long as the prefill would take, then claims it, if an engine is free
 taken,     remembers when it last saw a sign of life of whoever holds it; after ``patience``
-streaming  seconds without one it takes over
+streaming  seconds without one it takes over, and after twenty times that without a change
 others     forgets it; one that is outdated may come back
 =========  ============================================================================
+
+An entry that nobody has ended would keep all others of its conversation waiting. If it does not grow for ``patience``
+seconds, and nobody says that they write it, the worker seals it as stopped: its writer died, or it ends it all the same
+when it is back.
+
+Those are served first whose conversation was answered least, then those whose asker was; one at a time of each
+conversation. Whoever comes anew begins with the count of the least served one that waits.
 """
 
 from __future__ import annotations
 
-import fnmatch
 import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 
 from ..at_exit import end_at_exit
 from ..document.ask import Ask
-from ..document.asks import ENDED, AskStatus
+from ..document.asks import ENDED, AskStatus, fits
+from ..document.canonical import JSON
 from ..document.conversation import Conversation, core_of
 from ..engine.base import Engine
 from ..exceptions import InvalidContent, LLMCRDTError, NotSealed
@@ -31,6 +39,8 @@ from ..ids import DocumentId, EntryId, SessionId
 from ..repo.repo import Repo, repo_core
 from .ask_feed import AskFeed
 from .job import Job
+from .leftovers import UNCHANGED, Leftovers
+from .turns import Turns
 
 logger = logging.getLogger("llmcrdt.serve")
 
@@ -41,6 +51,10 @@ MOST_TOKENS = 4096
 _POLL = 0.1  # seconds between two looks for what came
 _LONGEST_WAIT = 10.0  # seconds that a slow prefill may put off a claim
 _TRACKED = 64  # asks of one conversation that are looked after at once
+_OUTDATED = 16  # of those that are outdated
+_OVER = ENDED - {"outdated"}
+_NAME, _NAMED = 60, 16  # characters of a model's name, and names, that a presence tells
+_TELL = 1.0  # seconds between two times that presences are renewed
 
 
 @dataclass
@@ -54,6 +68,7 @@ class _Tracked:
     claim_at: float | None = None
     seen: AskStatus | None = None
     alive_at: float = 0.0
+    changed_at: float = 0.0
 
 
 class Worker:
@@ -82,7 +97,11 @@ class Worker:
         self._lock = threading.RLock()
         self._tracked: dict[tuple[DocumentId, EntryId], _Tracked] = {}
         self._jobs: dict[tuple[DocumentId, EntryId], Job] = {}
-        self._served: dict[DocumentId, int] = {}
+        self._turns = Turns()
+        self._told: dict[DocumentId, Mapping[str, JSON]] = {}  # what presences say
+        self._tell_at = 0.0
+        self._leftovers = Leftovers(patience, clock)
+        self._unread: set[DocumentId] = set()  # conversations with more asks than are looked after at once
         self._changed, self._stopping = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._work, name="llmcrdt-worker", daemon=True)
 
@@ -121,9 +140,14 @@ class Worker:
         for job in self._running():
             job.join(10)
         with self._lock:
-            for tracked in self._tracked.values():
-                tracked.unobserve()
+            tracked, told = list(self._tracked.values()), list(self._told)
             self._tracked.clear()
+            self._told.clear()
+        for each in tracked:
+            each.unobserve()
+        for document in told:
+            with suppress(LLMCRDTError):
+                self._repo.get(document).present(None)
 
     def _running(self) -> list[Job]:
         with self._lock:
@@ -144,33 +168,66 @@ class Worker:
         while not self._stopping.is_set():
             self._changed.clear()
             try:
-                for document in feed.changed():
+                more = [document for document in self._unread if self._tracked_in(document) <= _TRACKED // 2]
+                for document in dict.fromkeys([*feed.changed(), *more]):
                     self._look_into(document)
                 for key, tracked in self._in_turn():
                     self._consider(key, tracked)
+                if self._clock() >= self._tell_at:
+                    self._tell_at = self._clock() + _TELL
+                    self._tell()
+                    self._leftovers.end(self._here().values())
             except LLMCRDTError as error:  # the disk, for a moment
                 logger.warning("%s", error)
             self._changed.wait(_POLL)
 
     def _look_into(self, document: DocumentId) -> None:
-        """Look after the asks of a conversation that name a model that is here."""
+        """Look after the asks of a conversation that name a model that is here, so many at once."""
+        self._unread.discard(document)
         try:
             conversation = self._repo.get(document)
-            asks = [ask for ask in conversation.asks() if ask.state not in ENDED or ask.state == "outdated"]
+            waiting, outdated = self._untracked(document, conversation)
         except LLMCRDTError as error:  # deleted meanwhile, or of a newer version
             logger.info("%s: %s", document, error)
             return
-        for ask in asks[:_TRACKED]:
-            engine = self._engine_for(ask)
-            if engine is None or (document, ask.id) in self._tracked:
-                continue
+        self._leftovers.note(conversation)
+        here = self._tracked_in(document)
+        if len(waiting) > (room := max(0, _TRACKED - here)):
+            self._unread.add(document)
+        for ask, engine in [*waiting[:room], *(outdated[-_OUTDATED:] if here < _TRACKED + _OUTDATED else ())]:
             unobserve = ask.observe(lambda status: self._changed.set())
+            now = self._clock()
             with self._lock:
-                self._tracked[document, ask.id] = _Tracked(conversation, ask, engine, unobserve, alive_at=self._clock())
+                self._turns.came(
+                    document, ask.author, [(key[0], each.ask.author) for key, each in self._tracked.items()]
+                )
+                self._tracked[document, ask.id] = _Tracked(
+                    conversation, ask, engine, unobserve, alive_at=now, changed_at=now
+                )
+
+    def _untracked(
+        self, document: DocumentId, conversation: Conversation
+    ) -> tuple[list[tuple[Ask, Engine]], list[tuple[Ask, Engine]]]:
+        """The asks that wait and are not looked after yet, at least one more than may be; and those that are outdated,
+        and may come back."""
+        waiting: list[tuple[Ask, Engine]] = []
+        outdated: list[tuple[Ask, Engine]] = []
+        for ask in conversation.asks():
+            engine = self._engine_for(ask)
+            if engine is None or (document, ask.id) in self._tracked or (state := ask.state) in _OVER:
+                continue
+            (outdated if state == "outdated" else waiting).append((ask, engine))
+            if len(waiting) > _TRACKED:
+                break
+        return waiting, outdated
+
+    def _tracked_in(self, document: DocumentId) -> int:
+        with self._lock:
+            return sum(key[0] == document for key in self._tracked)
 
     def _engine_for(self, ask: Ask) -> Engine | None:
         """The engine of the first model whose name fits; of those, one with a free slot first."""
-        names = [name for name in self._models if not ask.model or fnmatch.fnmatchcase(name, ask.model)]
+        names = [name for name in self._models if fits(name, ask.model)]
         names.sort(key=lambda name: not self._is_free(self._models[name]))
         return self._models[names[0]] if names else None
 
@@ -179,15 +236,17 @@ class Worker:
             return sum(job.engine is engine for job in self._jobs.values()) < self._slots
 
     def _in_turn(self) -> list[tuple[tuple[DocumentId, EntryId], _Tracked]]:
-        """The asks that are not over, those of conversations first that were answered least."""
+        """The asks that are not over, those first whose turn it is."""
         with self._lock:
             return sorted(
-                self._tracked.items(), key=lambda item: (self._served.get(item[0][0], 0), item[1].ask.asked_at)
+                self._tracked.items(),
+                key=lambda item: (self._turns.of(item[0][0], item[1].ask.author), item[1].ask.asked_at),
             )
 
     def _consider(self, key: tuple[DocumentId, EntryId], tracked: _Tracked) -> None:
-        if key in self._jobs:
-            return
+        with self._lock:
+            if any(document == key[0] for document, _ in self._jobs):  # one at a time of each conversation
+                return
         try:
             status = tracked.ask.status()
         except LLMCRDTError:  # its conversation was deleted or closed
@@ -195,15 +254,15 @@ class Worker:
             return
         now = self._clock()
         if status != tracked.seen:
-            tracked.seen, tracked.alive_at = status, now
-        if status.state in ENDED and status.state != "outdated":
+            tracked.seen, tracked.alive_at, tracked.changed_at = status, now, now
+        if status.state in _OVER:
             self._forget(key)
         elif status.state == "waiting":
             if self._is_free(tracked.engine) and self._is_time(tracked, now):
                 self._begin(key, tracked, frozenset())
         elif status.state in ("taken", "streaming"):
             holders = self._holders(status)
-            if self._any_alive(tracked, holders):
+            if self._any_alive(tracked, holders) and now - tracked.changed_at <= UNCHANGED * self._patience:
                 tracked.alive_at = now
             elif now - tracked.alive_at > self._patience and self._is_free(tracked.engine):
                 self._begin(key, tracked, holders)
@@ -247,19 +306,44 @@ class Worker:
             if self._stopping.is_set():
                 return
             self._jobs[key] = job
-            self._served[document] = self._served.get(document, 0) + 1
-        tracked.conversation.present({"worker": core_of(tracked.conversation).document.session})
+            self._turns.served(document, tracked.ask.author)
+        self._present(tracked.conversation)
         job.start()
+
+    def _tell(self) -> None:
+        """Say in the presence of each conversation that waits who is here, with which models, and how busy."""
+        here = self._here()
+        for conversation in here.values():
+            with suppress(LLMCRDTError):  # closed or deleted meanwhile
+                self._present(conversation)
+        for document in self._told.keys() - here.keys():
+            del self._told[document]
+            with suppress(LLMCRDTError):
+                self._repo.get(document).present(None)
+
+    def _here(self) -> dict[DocumentId, Conversation]:
+        """The conversations with asks that are looked after."""
+        with self._lock:
+            return {document: tracked.conversation for (document, _), tracked in self._tracked.items()}
+
+    def _present(self, conversation: Conversation) -> None:
+        state: dict[str, JSON] = {
+            "worker": core_of(conversation).document.session,
+            "models": [name[:_NAME] for name in self._models][:_NAMED],
+            "slots": self._slots * len(self._models),
+            "busy": self.busy,
+            "waiting": self.waiting,
+        }
+        if self._told.get(conversation.id) != state:
+            self._told[conversation.id] = state
+            conversation.present(state)
 
     def _ended(self, key: tuple[DocumentId, EntryId]) -> None:
         with self._lock:
             self._jobs.pop(key, None)
             tracked = self._tracked.get(key)
-            others = any(document == key[0] for document, _ in self._jobs)
             if tracked is not None:
                 tracked.claim_at, tracked.alive_at = None, self._clock()
-        if tracked is not None and not others:
-            tracked.conversation.present(None)
         self._changed.set()
 
     def _forget(self, key: tuple[DocumentId, EntryId]) -> None:

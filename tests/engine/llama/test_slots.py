@@ -107,15 +107,24 @@ def test_a_short_prompt_goes_before_a_long_one_and_words_go_on_meanwhile(lab):
 
 def test_none_waits_for_ever_behind_short_ones(lab):
     engine = lab.endless(lab.engine(slots=2))
-    long = start(lab, engine, lab.tokens(900, 1), 1)
-    seen = []
-    for seed in range(60):
-        short = start(lab, engine, lab.tokens(60, seed + 5), 1)
-        all_of([short])
-        seen.append(long.done.is_set())
-        if seen[-1]:
-            break
-    assert seen[-1], "it was due after as many tokens of others as it has itself"
+    ended, outcomes = [], []
+
+    def begin(name, ids):
+        outcome = lab.Outcome()
+
+        def listen(event):
+            if isinstance(event, Finished):
+                ended.append(name)
+            outcome(event)
+
+        engine.start(ids, max_tokens=1, sampling=lab.Sampling(**GREEDY), on_event=listen)
+        outcomes.append(outcome)
+
+    begin("long", lab.tokens(900, 1))
+    for seed in range(40):
+        begin("short", lab.tokens(60, seed + 5))
+    all_of(outcomes)
+    assert 5 < ended.index("long") < 20, "it was due once as many tokens of others were evaluated as it has itself"
 
 
 @pytest.mark.parametrize("seed", range(3))
