@@ -45,7 +45,7 @@ fmt: dev ## Format, and mend what can be mended
 	$(VENV)/ruff check --fix .
 
 dev: ## Install everything a developer needs
-	@sh scripts/bootstrap llama automerge qr relay eddsa seal testing dev
+	@sh scripts/bootstrap llama automerge qr relay eddsa seal serve testing dev
 
 soak: dev ## Run 110,000 schedules of devices, relays and networks (ARGS='--schedules 1000 --seed 7'), and kill 420 processes
 	$(VENV)/python tests/sim/soak.py --schedules 100000 $(ARGS)

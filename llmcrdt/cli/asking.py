@@ -6,6 +6,8 @@ import contextlib
 import signal
 import sys
 import threading
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +183,13 @@ def _ask_json(asked: llmcrdt.Ask) -> dict[str, Any]:
     "--drain", default=30.0, show_default=True, type=click.FloatRange(min=0), help="seconds for answers to end"
 )
 @click.option("--invite", help='join a library with an invite; "-" reads it from stdin')
+@click.option("--http", metavar="[HOST:]PORT", help="also serve the HTTP APIs of OpenAI and Anthropic there")
+@click.option(
+    "--http-keys",
+    type=click.Path(path_type=Path),
+    help="file with the keys that are let in, a line each: KEY, or NAME KEY [also: $LLMCRDT_HTTP_KEY]",
+)
+@click.option("--http-origin", "origins", multiple=True, metavar="ORIGIN", help="a page that may ask from a browser")
 @cache_dir
 @relay_url
 @relay_token
@@ -193,15 +202,23 @@ def serve(
     max_tokens: int,
     drain: float,
     invite: str | None,
+    http: str | None,
+    http_keys: Path | None,
+    origins: tuple[str, ...],
     cache: Path | None,
     relay: str | None,
     token: str | None,
     ca: Path | None,
 ) -> None:
     """Answer what is asked in this library, on whatever device, with local models. Ctrl-C or SIGTERM ends it: answers
-    under way have --drain seconds, then they are handed over to other workers."""
+    under way have --drain seconds, then they are handed over to other workers.
+
+    With --http, clients of OpenAI's and Anthropic's APIs are answered too, on the same conversations (docs/serve.md).
+    Beyond this machine (--http 0.0.0.0:8080) that needs a key.
+    """
     from llmcrdt.serve import Worker
 
+    web = _http(http, http_keys, origins, max_tokens)
     text = sys.stdin.read().strip() if invite == "-" else invite
     files = dict(_named(each) for each in models) or {needed_model(None).stem: needed_model(None)}
     ending = threading.Event()
@@ -219,10 +236,37 @@ def serve(
         for name in (signal.SIGINT, signal.SIGTERM):
             signal.signal(name, lambda *_: ending.set())
         click.echo(f"Serving {', '.join(safe(name) for name in engines)} to library {repo.library}, at {safe(where)}")
+        server = stack.enter_context(web(repo, engines)) if web is not None else None
+        if server is not None:
+            click.echo(f"HTTP APIs at {server.url}/v1")
         while not ending.wait(0.5):
             pass
         click.echo(f"Ending: {worker.busy} answers under way", err=True)
+        if server is not None:
+            server.stop(drain)
         worker.stop(drain)
+
+
+def _http(http: str | None, keys: Path | None, origins: tuple[str, ...], max_tokens: int) -> Callable[..., Any] | None:
+    """Makes the HTTP server of a repo and its engines; None where none is wanted. What is wrong with the options is
+    said before any model is loaded."""
+    if http is None:
+        if keys is not None or origins:
+            raise click.UsageError("--http-keys and --http-origin are for --http.")
+        return None
+    try:
+        from llmcrdt.serve.http.keys import read_keys
+        from llmcrdt.serve.http.limits import HttpLimits
+        from llmcrdt.serve.http.server import HttpServer, address, check_reach
+    except ImportError as error:
+        raise InvalidContent(
+            f"The HTTP APIs need {error.name}, which is not installed.", hint='pip install "llmcrdt[serve]"'
+        ) from None
+    host, port = address(http)
+    known = read_keys(keys)
+    check_reach(host, known)
+    limits = HttpLimits(tokens=max_tokens)
+    return partial(HttpServer, host=host, port=port, keys=known, origins=origins, limits=limits)
 
 
 def _named(given: str) -> tuple[str, Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from operator import itemgetter
 
 from ..crdt.backend import Node as ReplicaNode
@@ -13,6 +13,7 @@ from ..exceptions import EntryNotFound, InvalidContent, Withheld
 from ..ids import ContentHash, EntryId, KeyId
 from . import schema
 from .blob import Blob, BlobStorage
+from .branch import branch_to
 from .elsewhere import list_elsewhere
 from .encryption import NOWHERE, EncryptedField, FieldAddress, is_encrypted
 from .entry import Entry, SyncState
@@ -293,7 +294,11 @@ class ConversationView:
         now = self.order.now()
         return Ids(now.head, now.tail)
 
-    def transcript(self) -> Transcript:
+    def transcript(self, ends: Iterable[EntryId] | None = None) -> Transcript:
+        """The transcript as it is now. ``ends``: the list that ends with these sound entries, shown or not, in its
+        place: an answer to it is computed on exactly that, whatever else stands in the conversation."""
+        if ends is not None:
+            return _branch(self, ends)
         now = self.order.now()
         pins = now.pins
         frame = self.states[now.generation].head.frame if now.generation else None
@@ -309,3 +314,23 @@ class ConversationView:
             elsewhere=list_elsewhere(self.order, now, reader, self._lock),
             erased=sorted((self.states[i].erased_at, i) for i in self.erased if i in now.visible),
         )
+
+
+def _branch(view: ConversationView, ends: Iterable[EntryId]) -> Transcript:
+    sound, shown = view.order.sound(), view.order.now().pins
+    ids, pins, base = branch_to(ends, sound)
+    there = frozenset(ids)
+    covered = {parent for each in ids for parent in sound[each].follows}
+    frame = view.states[ids[base]].head.frame if base is not None else None
+    reader = EntryReader(lambda each: view.entry(each, pins.get(each) or shown.get(each)))
+    view._given.add(reader)
+    return Transcript(
+        Ids(ids, []),
+        reader,
+        lock=view._lock,
+        tips=tuple(each for each in ids if each not in covered),
+        base=(base, frame.hash) if base is not None and frame else None,
+        malformed={},
+        elsewhere=lambda: (),
+        erased=sorted((view.states[i].erased_at, i) for i in view.erased if i in there),
+    )

@@ -66,6 +66,23 @@ class EntryWriter:
             head = _computed(self._signed(head, author), sent, renderer)
             return self._create(head, parts, hidden or {}, usage)
 
+    def append_after(
+        self,
+        branch: Transcript,
+        role: Role,
+        parts: Sequence[Part],
+        *,
+        answers: tuple[EntryId, str] | None = None,
+        instead_of: EntryId | None = None,
+        author: str | None = None,
+    ) -> Entry:
+        """Add an entry at the end of a branch (``ConversationView.transcript``), whatever is shown. ``answers``: for a
+        tool result, the entry and the id of the call. ``instead_of``: stand for the same turn as that entry."""
+        with self._core.editing():
+            head = self._head(role, after=branch, answers=answers, instead_of=instead_of)
+            _check_answers(head)
+            return self._create(self._signed(head, author), parts, {})
+
     def append_response(
         self, request: Request, response: JSON | bytes, *, sent: JSON | bytes, sealed: bool, author: str | None
     ) -> Entry:
@@ -230,6 +247,8 @@ class EntryWriter:
         instead_of: Entry | EntryId | None = None,
         model: Mapping[str, JSON] | None = None,
         frame_as: Frame | None = None,
+        after: Transcript | None = None,
+        answers: tuple[EntryId, str] | None = None,
     ) -> Head:
         if role not in ROLES:
             raise InvalidContent(f"{role!r} is not a role.", hint=f"Use one of {', '.join(ROLES)}.")
@@ -238,9 +257,9 @@ class EntryWriter:
         )
         check_type(model, Mapping, NoneType, name="model", hint='Give facts by name: {"name": "..."}.')
         document, view = self._core.document, self._core.view
-        tips = view.order.now().tips
+        tips = view.order.now().tips if after is None else after.parents()
         old = view.states[view.find(instead_of)].head if instead_of is not None else None
-        answered = old.answers if old and role == "tool" else None
+        answered = old.answers if old and role == "tool" else answers
         answers = answered_call(view, call) if call is not None else answered
         if old:
             if frame is not None:

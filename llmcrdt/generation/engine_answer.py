@@ -75,7 +75,7 @@ class EngineAnswer:
         events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         options, engine = self._options, self._engine
         transcript, entries, frame = basis(
-            self._conversation, options.instead_of, beside_unfinished=options.busy == "branch"
+            self._conversation, options.instead_of, beside_unfinished=options.busy == "branch", on=options.on
         )
         prompt = prompt_ids(
             entries, engine.tokenizer, created_at=self._conversation.created_at, use_log=options.token_log
@@ -108,6 +108,8 @@ class EngineAnswer:
             author=options.author or engine.name,
             interval=options.interval,
         )
+        self.stats["entry"] = stream.id
+        report()
         try:
             form = self._form(entries)
             self.stats["tool_format"] = form

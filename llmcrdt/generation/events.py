@@ -51,6 +51,8 @@ Report = Callable[..., None]
 class GenerationStats(TypedDict, total=False):
     """Counts and seconds of a generation, filled in as it goes."""
 
+    entry: str
+    """The id of the answer's entry, once it was begun."""
     total: int
     """Tokens of the prompt: ``reused`` + ``evaluated``."""
     reused: int

@@ -9,6 +9,7 @@ from ..document.ask import Ask
 from ..document.canonical import JSON
 from ..document.conversation import Conversation
 from ..document.entry import Entry
+from ..document.transcript import Transcript
 from ..engine.base import Engine
 from ..exceptions import InvalidContent
 from ..ids import EntryId
@@ -48,6 +49,7 @@ def generate(
     warm: bool = UNSET,
     token_log: bool = UNSET,
     ask: Ask | None = UNSET,
+    on: Transcript | None = UNSET,
 ) -> Generation:
     """Let a model answer; others see the answer grow. Returns at once, started.
 
@@ -67,7 +69,8 @@ def generate(
     ``warm``: from now on, as long as both are open, what other devices write in this conversation is evaluated when it
     arrives (``llmcrdt.prefetch``). ``token_log``: whether what a model has seen stays as it saw it; otherwise all is
     rendered and tokenized anew, and a template may strip reasoning. ``ask``: the ask that is answered
-    (``Conversation.asks``).
+    (``Conversation.asks``). ``on``: answer on this list of the conversation's entries, as it stood when it was read, in
+    place of all that stands there by then; with an engine.
     ``result()`` and iterating raise what goes wrong; arguments that mean nothing raise InvalidContent at once.
     """
     if not isinstance(conversation, Conversation):
@@ -98,6 +101,7 @@ def generate(
         warm=warm,
         token_log=token_log,
         ask=ask,
+        on=on,
     )
     if isinstance(engine, Provider):
         return Generation(conversation, ProviderAnswer(conversation, engine, chosen), chosen.busy)

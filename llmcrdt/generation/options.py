@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 from ..document.ask import Ask
 from ..document.canonical import JSON, canonical_json
 from ..document.entry import Entry
+from ..document.transcript import Transcript
 from ..engine.base import Sampling
 from ..exceptions import InvalidContent
 from ..ids import EntryId
@@ -59,6 +60,7 @@ class GenerationOptions:
     warm: bool = True
     token_log: bool = True
     ask: Ask | None = None
+    on: Transcript | None = None
 
     def __post_init__(self) -> None:
         _check_tools(self.tools)
@@ -87,6 +89,7 @@ class GenerationOptions:
             _check_kind("stop", text, str, 'Pass a list of texts: stop=["..."].')
         _check_kind("instead_of", self.instead_of, (Entry, str), "Pass an answer, or its id.", optional=True)
         _check_kind("author", self.author, str, "Pass a name.", optional=True)
+        _check_kind("on", self.on, Transcript, "Pass a transcript of the conversation.", optional=True)
         _check_kind("ask", self.ask, Ask, "Pass one of conversation.asks().", optional=True)
         if self.busy not in get_args(Busy):
             raise _odd("busy", self.busy, f"Use {', '.join(get_args(Busy))}.")

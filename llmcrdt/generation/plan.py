@@ -84,9 +84,13 @@ def plan(
 
 
 def basis(
-    conversation: Conversation, instead_of: Entry | EntryId | None, *, beside_unfinished: bool = False
+    conversation: Conversation,
+    instead_of: Entry | EntryId | None,
+    *,
+    beside_unfinished: bool = False,
+    on: Transcript | None = None,
 ) -> tuple[Transcript | None, Sequence[Entry], Frame]:
-    """The basis of a generation: the transcript now, or the frame of the answer it stands for (then no
+    """The basis of a generation: the transcript now (or ``on``), or the frame of the answer it stands for (then no
     transcript is needed to place it)."""
     if instead_of is not None:
         old = conversation.entry(instead_of)
@@ -96,6 +100,6 @@ def basis(
                 hint="Use generate without instead_of.",
             )
         return None, conversation.frame_entries(old), old.frame
-    transcript = conversation.transcript()
+    transcript = conversation.transcript() if on is None else on
     frame = transcript.frame(beside_unfinished=beside_unfinished)
     return transcript, [entry for entry in transcript if entry.sealed], frame

@@ -20,7 +20,7 @@ from .events import GenerationStats, Report, Usage, calls_told
 from .options import GenerationOptions
 from .provider_plan import last_kept, request_for
 
-_ONLY_HERE = ("min_p", "repeat_penalty", "repeat_last_n", "grammar")
+_ONLY_HERE = ("min_p", "repeat_penalty", "repeat_last_n", "grammar", "on")
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 60.0  # seconds
 
 
