@@ -61,6 +61,9 @@ automerge: dev ## Test the document layer with Automerge documents, and run 3,00
 	$(VENV)/python tests/sim/soak.py --crdt automerge --schedules 3000 $(ARGS)
 	$(VENV)/python tests/sim/soak.py --crdt automerge --files --schedules 100
 
+http: dev ## Ask the HTTP APIs with bent requests for two minutes (ARGS='600 7' is 600 s, seed 7)
+	$(VENV)/python -m tests.serve.http.fuzz $(or $(ARGS),120)
+
 power: dev ## Lose the power of clients, relays and operators' commands 6,000 times (ARGS='--states 1000 --seed 7 --only relay')
 	$(VENV)/python tests/power/soak.py $(ARGS)
 

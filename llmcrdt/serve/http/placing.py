@@ -66,6 +66,10 @@ class Placer:
         self._index = PrefixIndex(repo_core(repo))
         self._lock = threading.Lock()
 
+    def read(self) -> None:
+        """Read all conversations once, so that the first request need not wait for it."""
+        self._index.read()
+
     def place(
         self,
         caller: Caller,

@@ -75,6 +75,11 @@ class PrefixIndex:
                 if only is None or place.document == only
             ]
 
+    def read(self) -> None:
+        """Read what there is, so that nobody has to wait for it later."""
+        with self._lock:
+            self._refresh()
+
     def note(self, says: Sequence[str], place: Place) -> None:
         """A list ends there now."""
         digest = self._start.digest

@@ -15,6 +15,7 @@ erased        there is none
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
@@ -205,7 +206,10 @@ def _found(id: str, caller: Caller, turns: Turns) -> tuple[Conversation, Entry, 
         raise _missing(id) from None
     if entry.frame is None or entry.status == "erased":
         raise _missing(id)
-    return conversation, entry, turns.find(document, name)
+    turn = turns.find(document, name)
+    if turn is None and entry.status == "streaming" and time.time() - entry.created_at > turns.limits.seconds:
+        entry = conversation.seal(entry)  # no server writes for so long: this one ended in the middle
+    return conversation, entry, turn
 
 
 async def get(request: Request, caller: Caller, turns: Turns) -> Response:

@@ -14,12 +14,14 @@ import uvicorn
 
 from ...at_exit import end_at_exit
 from ...engine.base import Engine
-from ...exceptions import InvalidContent
+from ...exceptions import InvalidContent, LLMCRDTError
 from ...repo.repo import Repo
 from .app import App
 from .keys import Keys
 from .limits import HttpLimits
 from .turns import Turns
+
+logger = logging.getLogger("llmcrdt.serve.http")
 
 DEFAULT_HOST = "127.0.0.1"
 _NO_KEYS = Keys()
@@ -89,6 +91,7 @@ class HttpServer:
         """Begin to serve."""
         end_at_exit(self, finish=lambda server, seconds: server.stop(min(seconds, 1.0)))
         self._thread.start()
+        threading.Thread(target=self._read, name="llmcrdt-http-index", daemon=True).start()
         self._started.wait(30)
         return self
 
@@ -112,6 +115,12 @@ class HttpServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+    def _read(self) -> None:
+        try:
+            self._turns.placer.read()
+        except LLMCRDTError as error:  # the disk, or the repo was closed: the next request finds out
+            logger.info("%s", error)
 
     def _run(self) -> None:
         async def serve() -> None:
