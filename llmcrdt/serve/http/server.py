@@ -7,8 +7,10 @@ import ipaddress
 import logging
 import socket
 import threading
+import time
 from collections.abc import Collection, Mapping
 from types import TracebackType
+from typing import Any
 
 import uvicorn
 
@@ -122,16 +124,39 @@ class HttpServer:
         except LLMCRDTError as error:  # the disk, or the repo was closed: the next request finds out
             logger.info("%s", error)
 
+    async def _close_idle(self) -> None:
+        """Close connections on which no request comes in: uvicorn waits for the first one, and for the rest of each
+        one's head, as long as the client likes."""
+        since: dict[Any, float] = {}
+        while True:
+            now = time.monotonic()
+            idle = {each for each in self._server.server_state.connections if _is_idle(each)}
+            since = {each: since.get(each, now) for each in idle}
+            for connection, begun in since.items():
+                if now - begun > self._limits.arrival:
+                    connection.transport.close()
+            await asyncio.sleep(min(1.0, self._limits.arrival / 2))
+
     def _run(self) -> None:
         async def serve() -> None:
             self._loop = asyncio.get_running_loop()
             self._started.set()
-            await self._server.serve(sockets=[self._socket])
+            idle = asyncio.ensure_future(self._close_idle())
+            try:
+                await self._server.serve(sockets=[self._socket])
+            finally:
+                idle.cancel()
 
         try:
             asyncio.run(serve())
         finally:
             self._started.set()
+
+
+def _is_idle(connection: Any) -> bool:
+    """Whether a connection of uvicorn's has no request that is answered."""
+    cycle = getattr(connection, "cycle", None)
+    return cycle is None or cycle.response_complete
 
 
 def is_loopback(host: str) -> bool:

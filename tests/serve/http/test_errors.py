@@ -164,6 +164,14 @@ def test_a_body_that_never_comes_is_not_waited_for(served: Served, path: str) ->
         assert plain.recv(4096).startswith(b"HTTP/1.1 408")
 
 
+def test_a_connection_on_which_nothing_comes_is_closed(served: Served) -> None:
+    host, port = urlsplit(served.url).netloc.split(":")
+    for head in (b"", b"POST /v1/messages HTTP/1.1\r\nHo"):
+        with socket.create_connection((host, int(port)), timeout=20) as plain:
+            plain.sendall(head)
+            assert plain.recv(4096) == b""
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
