@@ -25,7 +25,7 @@ test: lint peers ## Install what is needed, then check and test everything
 	wait $$checks || failed=1; cat .venv/log/checks.txt; exit $$failed
 
 peers: ## Install the Yjs clients and the AI SDK that tests run, where there is npm
-	@if command -v npm >/dev/null; then cd tests/peers && { [ -d node_modules/y-websocket-3 -a -d node_modules/ai -a -d node_modules/@automerge/automerge ] || npm install --silent --no-audit --no-fund --no-package-lock; }; \
+	@if command -v npm >/dev/null; then cd tests/peers && { [ -d node_modules/y-websocket-3 -a -d node_modules/ai -a -d node_modules/@ai-sdk/openai -a -d node_modules/@automerge/automerge ] || npm install --silent --no-audit --no-fund --no-package-lock; }; \
 	else echo "npm is not here: tests with Yjs clients and the AI SDK on Node are skipped"; fi
 
 check: lint types arrows
