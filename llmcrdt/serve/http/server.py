@@ -127,12 +127,13 @@ class HttpServer:
     async def _close_idle(self) -> None:
         """Close connections on which no request comes in: uvicorn waits for the first one, and for the rest of each
         one's head, as long as the client likes."""
-        since: dict[Any, float] = {}
+        since: dict[tuple[Any, Any], float] = {}
         while True:
             now = time.monotonic()
-            idle = {each for each in self._server.server_state.connections if _is_idle(each)}
-            since = {each: since.get(each, now) for each in idle}
-            for connection, begun in since.items():
+            open_now: Any = self._server.server_state.connections  # H11Protocol: the config says so
+            waiting = {(each, each.cycle) for each in open_now if _waits_for_a_head(each)}
+            since = {each: since.get(each, now) for each in waiting}
+            for (connection, _), begun in since.items():
                 if now - begun > self._limits.arrival:
                     connection.transport.close()
             await asyncio.sleep(min(1.0, self._limits.arrival / 2))
@@ -153,10 +154,12 @@ class HttpServer:
             self._started.set()
 
 
-def _is_idle(connection: Any) -> bool:
-    """Whether a connection of uvicorn's has no request that is answered."""
-    cycle = getattr(connection, "cycle", None)
-    return cycle is None or cycle.response_complete
+def _waits_for_a_head(connection: Any) -> bool:
+    """Whether a connection of uvicorn's waits for its first request, or for the rest of the head of another one. It
+    closes those itself that are kept alive between requests."""
+    if connection.cycle is None:
+        return True
+    return bool(connection.cycle.response_complete) and connection.timeout_keep_alive_task is None
 
 
 def is_loopback(host: str) -> bool:

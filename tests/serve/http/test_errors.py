@@ -173,6 +173,23 @@ def test_a_connection_on_which_nothing_comes_is_closed(served: Served) -> None:
             assert plain.recv(4096) == b""
 
 
+def test_a_connection_that_asks_again_and_again_is_kept(served: Served) -> None:
+    connection = served.connection()
+    until, sockets = time.monotonic() + 2.5, set()
+    while time.monotonic() < until:
+        connection.request("GET", "/v1/models")
+        assert connection.getresponse().read()
+        sockets.add(id(connection.sock))
+        time.sleep(0.02)
+    connection.request("GET", "/v1/models")
+    connection.getresponse().read()
+    assert len(sockets) == 1
+    # The rest of the head of another request never comes.
+    connection.sock.sendall(b"GET /v1/models HT")
+    assert connection.sock.recv(4096) == b""
+    connection.close()
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
