@@ -22,7 +22,7 @@ test: ## Install what is needed, then check and test everything
 	@$(VENV)/python scripts/run_tests.py $(ARGS)
 
 peers: ## Install the Yjs and Automerge clients and the AI SDK that tests run, where there is npm
-	@if command -v npm >/dev/null; then cd tests/peers && { [ -d node_modules/y-websocket-3 -a -d node_modules/ai -a -d node_modules/@automerge/automerge-repo ] || npm install --silent --no-audit --no-fund --no-package-lock; }; \
+	@if command -v npm >/dev/null; then cd tests/peers && { [ -d node_modules/y-websocket-3 -a -d node_modules/ai -a -d node_modules/@ai-sdk/openai -a -d node_modules/@automerge/automerge-repo ] || npm install --silent --no-audit --no-fund --no-package-lock; }; \
 	else echo "npm is not here: tests with Yjs and Automerge clients and the AI SDK on Node are skipped"; fi
 
 check: lint types arrows
@@ -60,6 +60,9 @@ automerge: dev ## Test the document layer with Automerge documents, and run 3,00
 	$(VENV)/pytest --crdt automerge tests/document -n 2 -k 'not without_pynacl'
 	$(VENV)/python tests/sim/soak.py --crdt automerge --schedules 3000 $(ARGS)
 	$(VENV)/python tests/sim/soak.py --crdt automerge --files --schedules 100
+
+http: dev ## Ask the HTTP APIs with bent requests for two minutes (ARGS='600 7' is 600 s, seed 7)
+	$(VENV)/python -m tests.serve.http.fuzz $(or $(ARGS),120)
 
 power: dev ## Lose the power of clients, relays and operators' commands 6,000 times (ARGS='--states 1000 --seed 7 --only relay')
 	$(VENV)/python tests/power/soak.py $(ARGS)

@@ -19,6 +19,7 @@ from access_mutations import ACCESS_MUTATIONS
 from anchors import AnchorError, Change, Definitions
 from format_mutations import FORMAT_MUTATIONS
 from hidden_mutations import HIDDEN_MUTATIONS
+from http_mutations import HTTP_MUTATIONS
 from mutations import MUTATIONS, Mutation
 from relay_mutations import RELAY_MUTATIONS
 from stream_mutations import STREAM_MUTATIONS
@@ -28,7 +29,15 @@ _PAGE = _ROOT / "docs" / "semantics.md"
 _BEGIN, _END = "<!-- mutations: written by scripts/mutate.py --table -->\n", "<!-- end of mutations -->"
 _PACKAGES = ("llmcrdt", "sync_server")
 _NEEDED = (*_PACKAGES, "tests", "pyproject.toml")
-EVERY = (*MUTATIONS, *HIDDEN_MUTATIONS, *FORMAT_MUTATIONS, *STREAM_MUTATIONS, *ACCESS_MUTATIONS, *RELAY_MUTATIONS)
+EVERY = (
+    *MUTATIONS,
+    *HIDDEN_MUTATIONS,
+    *FORMAT_MUTATIONS,
+    *STREAM_MUTATIONS,
+    *ACCESS_MUTATIONS,
+    *HTTP_MUTATIONS,
+    *RELAY_MUTATIONS,
+)
 
 
 def table() -> str:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,18 +51,37 @@ def test_serve_refuses_what_is_no_model(run: Run, model: str) -> None:
     assert code == 1 and "gguf" in err and err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--http", "0.0.0.0:80"], "Without a key"),
+        (["--http", "here"], "no address"),
+        (["--http", "1", "--http-keys", "nowhere"], "can't be read"),
+        (["--http-keys", "nowhere"], "are for --http"),
+    ],
+)
+def test_serve_refuses_an_http_server_that_can_not_be(run: Run, options: list[str], words: str) -> None:
+    pytest.importorskip("uvicorn")
+    code, _, err = run("serve", *options)
+    assert code in (1, 2) and words in err
+
+
 def test_a_phone_asks_and_another_process_serves(run: Run, tmp_path: Path) -> None:
     """Both commands as people run them, on one database; SIGTERM ends the server."""
     pytest.importorskip("llama_cpp")
+    pytest.importorskip("uvicorn")
     from llmcrdt.testing.models import write_model
 
     model = write_model(tmp_path / "tiny.gguf", n_layer=2)
     trip = json.loads(run("new", "Trip", "--json")[1])["id"]
     command = [sys.executable, "-m", "llmcrdt", "--db", str(tmp_path / "a.db"), "serve", "--model", f"tiny={model}"]
-    command += ["--cache", str(tmp_path / "kv")]
+    command += ["--cache", str(tmp_path / "kv"), "--http", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ) as serving:
         try:
             assert serving.stdout is not None and "Serving tiny" in serving.stdout.readline()
+            models = urllib.request.Request(f"{serving.stdout.readline().split()[-1]}/models")
+            with urllib.request.urlopen(models, timeout=60) as answer:
+                assert [each["id"] for each in json.load(answer)["data"]] == ["tiny"]
             code, out, _ = run(
                 "ask", trip, "Where to?", "--model", "tiny", "--max-tokens", 5, "--timeout", 60, "--json"
             )

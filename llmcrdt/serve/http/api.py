@@ -64,6 +64,9 @@ async def read(request: Request, caller: Caller, turns: Turns) -> Incoming:
         raise HttpError(415, f"The body is {kind[:60]}; send application/json.", code="unsupported_media_type")
     pieces: list[bytes] = []
     size = 0
+    if turns.bodies >= limits.bodies:
+        raise HttpError(429, "The server reads as many requests as it may. Ask again.", code="rate_limit_exceeded")
+    turns.bodies += 1
     try:
         async with asyncio.timeout(limits.arrival):
             async for piece in request.stream():
@@ -75,6 +78,8 @@ async def read(request: Request, caller: Caller, turns: Turns) -> Incoming:
         raise HttpError(408, f"The body did not arrive within {limits.arrival:g} s.", code="timeout") from None
     except ClientDisconnect:
         raise HttpError(400, "The connection was closed.") from None
+    finally:
+        turns.bodies -= 1
     raw = b"".join(pieces)
     body = parsed(raw) if size < 1 << 16 else await asyncio.to_thread(parsed, raw)
     return Incoming(request, caller, raw, body)

@@ -50,7 +50,7 @@ async def items(request: Request, caller: Caller, turns: Turns) -> Response:
     """What it shows, as items."""
     conversation = await asyncio.to_thread(_found, request, caller, turns)
     listed = await asyncio.to_thread(lambda: tuple(conversation.transcript()))
-    return json_response(page_of(request, [item for entry in listed for item in items_of(entry)]))
+    return json_response(page_of(request, [item for entry in listed for item in items_of(conversation.id, entry)]))
 
 
 def _found(request: Request, caller: Caller, turns: Turns) -> Conversation:

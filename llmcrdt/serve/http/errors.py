@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from ...document.canonical import JSON
 from ...exceptions import (
     AskFailed,
@@ -41,6 +43,9 @@ _ANTHROPIC = {
     503: "overloaded_error",
     504: "timeout_error",
 }
+
+
+logger = logging.getLogger("llmcrdt.serve.http")
 
 
 class HttpError(Exception):
@@ -87,7 +92,8 @@ def error_of(error: LLMCRDTError) -> HttpError:
         case RepoClosed() | EngineClosed():
             return HttpError(503, "The server is closing. Ask again.", code="overloaded")
         case DecodeFailed():
-            return HttpError(500, message)
+            return HttpError(500, error.message)
         case InvalidContent() | FormatError() | PromptError() | EngineError() | AskFailed():
             return bad_request(message)
-    return HttpError(500, message)
+    logger.error("%s", message)  # it may tell of this machine
+    return HttpError(500, "The server can't do this just now. See its log.")

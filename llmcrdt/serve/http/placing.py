@@ -66,6 +66,10 @@ class Placer:
         self._index = PrefixIndex(repo_core(repo))
         self._lock = threading.Lock()
 
+    def read(self) -> None:
+        """Read all conversations once, so that the first request need not wait for it."""
+        self._index.read()
+
     def place(
         self,
         caller: Caller,
@@ -131,7 +135,8 @@ class Placer:
         base: Sequence[EntryId],
     ) -> _Found | None:
         """The longest beginning of the list that is there; a longer one than ``known``, which is at hand anyway."""
-        candidates = self._index.find(says, named.id if named is not None else None)
+        owner = caller.author if caller.only_own else None
+        candidates = self._index.find(says, named.id if named is not None else None, owner)
         ended: set[DocumentId] = set()
         for count, place in candidates[:_TRIED]:
             if count <= known or (named is None and not any(d.role == "user" for d in drafts[:count])):
@@ -187,7 +192,7 @@ class Placer:
             ends, listed = branch.tips, list(branch)
             replaced = _replaced(core, branch.parents(), drafts[0].role if drafts else "", caller)
             calls = {call.id: entry.id for entry in listed for call in entry.tool_calls}
-            told: list[tuple[int, Place]] = []
+            told: list[tuple[int, tuple[EntryId, ...]]] = []
             for number, draft in enumerate(drafts):
                 id = draft.answers_call
                 if id is not None and id not in calls:
@@ -204,16 +209,16 @@ class Placer:
                 follows = core.view.order.sound()[entry.id].follows
                 ends = (*(each for each in ends if each not in follows), entry.id)
                 listed.append(entry)
-                told.append((len(says) - len(drafts) + number + 1, Place(conversation.id, ends)))
+                told.append((len(says) - len(drafts) + number + 1, ends))
             offered = list(settings(listed).tools or ())
             if canonical_json(offered) != canonical_json(list(tools)):
                 part = Config({"tools": list(tools)})
                 entry = writer.append_after(core.view.transcript(ends), "system", [part], author=caller.author)
                 ends = (entry.id,)
                 listed.append(entry)
-        if says:
-            for count, place in told:
-                self._index.note(says[:count], place)
+        owner = next((entry.author for entry in listed if entry.role == "user"), None)
+        for count, there in told if says else ():
+            self._index.note(says[:count], Place(conversation.id, there, owner))
         at = core.view.transcript(ends) if len(listed) > len(branch) else branch
         return Placed(conversation, at, found, len(listed) - len(branch))
 

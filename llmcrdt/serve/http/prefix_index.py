@@ -37,17 +37,19 @@ _MOST = 1 << 20  # places that are remembered; a list that is not found becomes 
 
 
 class Place(NamedTuple):
-    """The end of a list in a conversation."""
+    """The end of a list in a conversation. ``owner``: who said the first of a user's words in it."""
 
     document: DocumentId
     ends: tuple[EntryId, ...]
+    owner: str | None
 
 
 class _List(NamedTuple):
-    """A list that was read: the hash of what it says, and the entries that it ends with."""
+    """A list that was read: the hash of what it says, the entries that it ends with, and its owner."""
 
     digest: bytes
     ends: tuple[EntryId, ...]
+    owner: str | None
 
 
 class PrefixIndex:
@@ -57,14 +59,16 @@ class PrefixIndex:
         self._core = core
         self._lock = threading.RLock()
         self._key = os.urandom(32)
-        self._start = _List(self._hash(b"", ""), ())
+        self._start = _List(self._hash(b"", ""), (), None)
         self._places: dict[bytes, dict[Place, None]] = {}
         self._lists: dict[DocumentId, dict[EntryId, _List | None]] = {}
         self._seq: int | None = None
 
-    def find(self, says: Sequence[str], only: DocumentId | None = None) -> list[tuple[int, Place]]:
+    def find(
+        self, says: Sequence[str], only: DocumentId | None = None, owner: str | None = None
+    ) -> list[tuple[int, Place]]:
         """Candidates for the longest beginning of a list: how many of ``says`` it has, and where it ends; the longest
-        first, of those the one that was noted last. ``only``: in this conversation."""
+        first, of those the one that was noted last. ``only``: in this conversation; ``owner``: of this one."""
         digests = list(accumulate(says, self._hash, initial=self._start.digest))
         with self._lock:
             self._refresh()
@@ -72,8 +76,13 @@ class PrefixIndex:
                 (count, place)
                 for count in range(len(says), 0, -1)
                 for place in reversed(self._places.get(digests[count], {}))
-                if only is None or place.document == only
+                if only in (None, place.document) and owner in (None, place.owner)
             ]
+
+    def read(self) -> None:
+        """Read what there is, so that nobody has to wait for it later."""
+        with self._lock:
+            self._refresh()
 
     def note(self, says: Sequence[str], place: Place) -> None:
         """A list ends there now."""
@@ -159,6 +168,7 @@ class PrefixIndex:
             return None
         words = said_by(entry)
         ends = (*(each for each in before.ends if each not in follows), entry.id)
-        made = _List(before.digest if words is None else self._hash(before.digest, words), ends)
-        self._put(made.digest, Place(document, ends))
+        owner = entry.author if before.owner is None and entry.role == "user" else before.owner
+        made = _List(before.digest if words is None else self._hash(before.digest, words), ends, owner)
+        self._put(made.digest, Place(document, ends, owner))
         return made

@@ -15,7 +15,9 @@ erased        there is none
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from starlette.requests import Request
@@ -56,7 +58,7 @@ _INCLUDED = ("reasoning.encrypted_content", "message.output_text.logprobs")
 
 async def create(incoming: Incoming, turns: Turns) -> Response:
     """Answer a request."""
-    asked, stream = _asked(incoming, turns)
+    asked, stream = _asked(await _with_references(incoming, turns), turns)
     if not asked.background:
         return await answered(incoming, turns, asked, ResponseStream, response_of, stream=stream)
     turn = await turns.start(asked, ResponseStream)
@@ -154,6 +156,42 @@ def _options(
     }
 
 
+async def _with_references(incoming: Incoming, turns: Turns) -> Incoming:
+    """The request with the items in the places of references to them. Raises HttpError."""
+    given = incoming.body.get("input") if isinstance(incoming.body, dict) else None
+    if not isinstance(given, list) or not any(_is_reference(item) for item in given):
+        return incoming
+
+    def resolved() -> list[JSON]:
+        return [_item(incoming.caller, item, turns) if _is_reference(item) else item for item in given]
+
+    return replace(incoming, body={**incoming.body, "input": await asyncio.to_thread(resolved)})
+
+
+def _is_reference(item: JSON) -> bool:
+    return isinstance(item, dict) and item.get("type") == "item_reference"
+
+
+def _item(caller: Caller, reference: Mapping[str, JSON], turns: Turns) -> JSON:
+    """The item that a reference names."""
+    id = reference.get("id")
+    missing = HttpError(404, f"Item with id '{str(id)[:120]}' not found.", code="item_not_found", param="input")
+    _, _, rest = id.partition("_") if isinstance(id, str) else ("", "", "")
+    document, _, rest = rest.partition("_")
+    entry, _, _ = rest.rpartition("_")
+    if not is_document_id(document) or not is_entry_id(entry):
+        raise missing
+    try:
+        conversation = turns.placer.conversation(caller, document)
+        items = items_of(conversation.id, conversation.entry(EntryId(entry)))
+    except (HttpError, KeyError):
+        raise missing from None
+    found = next((item for item in items if item["id"] == id), None)
+    if found is None:
+        raise missing
+    return found
+
+
 def _calls_elsewhere(given: JSON) -> list[JSON]:
     """Stand-ins for the calls whose outputs are in an input, and that stand where it goes on from; a message after them
     keeps them apart from what follows."""
@@ -205,7 +243,10 @@ def _found(id: str, caller: Caller, turns: Turns) -> tuple[Conversation, Entry, 
         raise _missing(id) from None
     if entry.frame is None or entry.status == "erased":
         raise _missing(id)
-    return conversation, entry, turns.find(document, name)
+    turn = turns.find(document, name)
+    if turn is None and entry.status == "streaming" and time.time() - entry.created_at > turns.limits.seconds:
+        entry = conversation.seal(entry)  # no server writes for so long: this one ended in the middle
+    return conversation, entry, turn
 
 
 async def get(request: Request, caller: Caller, turns: Turns) -> Response:
@@ -223,7 +264,7 @@ async def get(request: Request, caller: Caller, turns: Turns) -> Response:
         turn.enter()
         return EventStream(turn.feed.follow(first, turns.limits.silence, _ALIVE), turn.leave, {})
     told = await asyncio.to_thread(_told, conversation, entry)
-    return EventStream(_each(_retold(told, entry)[first:]), lambda: None, {})
+    return EventStream(_each(_retold(conversation.id, told, entry)[first:]), lambda: None, {})
 
 
 async def cancel(request: Request, caller: Caller, turns: Turns) -> Response:
@@ -255,7 +296,7 @@ async def input_items(request: Request, caller: Caller, turns: Turns) -> Respons
     """The list that a response was computed on, the youngest first, as the API has it."""
     conversation, entry, _ = await asyncio.to_thread(_found, request.path_params["id"], caller, turns)
     listed = await asyncio.to_thread(conversation.frame_entries, entry)
-    return json_response(page_of(request, [item for each in listed for item in items_of(each)]))
+    return json_response(page_of(request, [item for each in listed for item in items_of(conversation.id, each)]))
 
 
 def page_of(request: Request, items: Sequence[Mapping[str, JSON]]) -> JSON:
@@ -279,28 +320,28 @@ def page_of(request: Request, items: Sequence[Mapping[str, JSON]]) -> JSON:
 # as JSON
 
 
-def items_of(entry: Entry) -> list[dict[str, JSON]]:
-    """The items that an entry of a conversation is."""
+def items_of(conversation: str, entry: Entry) -> list[dict[str, JSON]]:
+    """The items that an entry of a conversation is. The id of an item names both, and its number."""
     if entry.status == "erased" or not entry.sealed:
         return []
     if entry.role == "assistant":
-        return output_of(entry, "completed")
+        return output_of(conversation, entry, "completed")
     if entry.role == "tool":
         call = entry.answers[1] if entry.answers else ""
         item = {"type": "function_call_output", "call_id": call, "output": entry.text, "status": "completed"}
-        return [{"id": f"fco_{entry.id}", **item}]
+        return [{"id": f"fco_{conversation}_{entry.id}_0", **item}]
     if entry.role == "system" and not visible_text(entry.parts):
         return []
     content = [{"type": "input_text", "text": entry.text}]
     message = {"type": "message", "role": entry.role, "status": "completed", "content": content}
-    return [{"id": f"msg_{entry.id}", **message}]
+    return [{"id": f"msg_{conversation}_{entry.id}_0", **message}]
 
 
-def output_of(entry: Entry, status: str, logprobs: Sequence[JSON] = ()) -> list[dict[str, JSON]]:
+def output_of(conversation: str, entry: Entry, status: str, logprobs: Sequence[JSON] = ()) -> list[dict[str, JSON]]:
     """The items of an answer."""
     items: list[dict[str, JSON]] = []
     for part in entry.parts:
-        name, item = f"{entry.id}_{len(items)}", None
+        name, item = f"{conversation}_{entry.id}_{len(items)}", None
         match part:
             case Reasoning(text):
                 item = _reasoning(name, text, status)
@@ -386,7 +427,7 @@ def response_of(turn: Turn) -> dict[str, JSON]:
         status, details = _ended(entry, turn.stats.get("finish", ""))
         more["incomplete_details"], more["usage"] = details, _usage(*tokens_used(turn.stats))
         done = "completed" if status == "completed" else "incomplete"
-        more["output"] = output_of(entry, done, Logprobs(turn).rest())
+        more["output"] = output_of(turn.conversation.id, entry, done, Logprobs(turn).rest())
     return _whole(_id(turn.conversation.id, turn.id), turn.created_at, asked.model, status, **more)
 
 
@@ -396,7 +437,8 @@ def _told(conversation: Conversation, entry: Entry) -> dict[str, JSON]:
     status = "in_progress"
     if entry.sealed:
         status, more["incomplete_details"] = _ended(entry, str(usage.get("finish", "")))
-        more["output"] = output_of(entry, "completed" if status == "completed" else "incomplete")
+        done = "completed" if status == "completed" else "incomplete"
+        more["output"] = output_of(conversation.id, entry, done)
         counts = (usage.get(name) for name in ("prompt_tokens", "sampled_tokens"))
         prompt, sampled = (count if isinstance(count, int) else 0 for count in counts)
         more["usage"] = _usage(prompt, 0, sampled)
@@ -422,8 +464,8 @@ def _ended(entry: Entry, finish: str) -> tuple[str, JSON]:
 class _Events:
     """Numbers the events of a response, and puts its items together."""
 
-    def __init__(self, entry: str) -> None:
-        self._entry, self._number, self._index = entry, 0, -1
+    def __init__(self, conversation: str, entry: str) -> None:
+        self._entry, self._number, self._index = f"{conversation}_{entry}", 0, -1
         self._kind, self._said, self._tool = "", "", ("", "")
 
     def event(self, kind: str, **more: JSON) -> bytes:
@@ -492,7 +534,7 @@ class ResponseStream:
     """The events of an answer."""
 
     def __init__(self, turn: Turn) -> None:
-        self._turn, self._events, self._logprobs = turn, _Events(turn.id), Logprobs(turn)
+        self._turn, self._events, self._logprobs = turn, _Events(turn.conversation.id, turn.id), Logprobs(turn)
 
     def begin(self) -> Sequence[bytes]:
         response = response_of(self._turn)
@@ -536,9 +578,9 @@ def _last(response: Mapping[str, JSON]) -> str:
     return f"response.{status}" if status in ("completed", "failed") else "response.incomplete"
 
 
-def _retold(response: dict[str, JSON], entry: Entry) -> list[bytes]:
+def _retold(conversation: str, response: dict[str, JSON], entry: Entry) -> list[bytes]:
     """The events of a response whose stream is not known any more."""
-    events = _Events(entry.id)
+    events = _Events(conversation, entry.id)
     begun = {**response, "status": "in_progress", "output": [], "usage": None}
     told = [events.event(kind, response=begun) for kind in ("response.created", "response.in_progress")]
     if response["status"] == "in_progress":

@@ -7,19 +7,23 @@ import ipaddress
 import logging
 import socket
 import threading
+import time
 from collections.abc import Collection, Mapping
 from types import TracebackType
+from typing import Any
 
 import uvicorn
 
 from ...at_exit import end_at_exit
 from ...engine.base import Engine
-from ...exceptions import InvalidContent
+from ...exceptions import InvalidContent, LLMCRDTError
 from ...repo.repo import Repo
 from .app import App
 from .keys import Keys
 from .limits import HttpLimits
 from .turns import Turns
+
+logger = logging.getLogger("llmcrdt.serve.http")
 
 DEFAULT_HOST = "127.0.0.1"
 _NO_KEYS = Keys()
@@ -89,6 +93,7 @@ class HttpServer:
         """Begin to serve."""
         end_at_exit(self, finish=lambda server, seconds: server.stop(min(seconds, 1.0)))
         self._thread.start()
+        threading.Thread(target=self._read, name="llmcrdt-http-index", daemon=True).start()
         self._started.wait(30)
         return self
 
@@ -113,16 +118,48 @@ class HttpServer:
     ) -> None:
         self.stop()
 
+    def _read(self) -> None:
+        try:
+            self._turns.placer.read()
+        except LLMCRDTError as error:  # the disk, or the repo was closed: the next request finds out
+            logger.info("%s", error)
+
+    async def _close_idle(self) -> None:
+        """Close connections on which no request comes in: uvicorn waits for the first one, and for the rest of each
+        one's head, as long as the client likes."""
+        since: dict[tuple[Any, Any], float] = {}
+        while True:
+            now = time.monotonic()
+            open_now: Any = self._server.server_state.connections  # H11Protocol: the config says so
+            waiting = {(each, each.cycle) for each in open_now if _waits_for_a_head(each)}
+            since = {each: since.get(each, now) for each in waiting}
+            for (connection, _), begun in since.items():
+                if now - begun > self._limits.arrival:
+                    connection.transport.close()
+            await asyncio.sleep(min(1.0, self._limits.arrival / 2))
+
     def _run(self) -> None:
         async def serve() -> None:
             self._loop = asyncio.get_running_loop()
             self._started.set()
-            await self._server.serve(sockets=[self._socket])
+            idle = asyncio.ensure_future(self._close_idle())
+            try:
+                await self._server.serve(sockets=[self._socket])
+            finally:
+                idle.cancel()
 
         try:
             asyncio.run(serve())
         finally:
             self._started.set()
+
+
+def _waits_for_a_head(connection: Any) -> bool:
+    """Whether a connection of uvicorn's waits for its first request, or for the rest of the head of another one. It
+    closes those itself that are kept alive between requests."""
+    if connection.cycle is None:
+        return True
+    return bool(connection.cycle.response_complete) and connection.timeout_keep_alive_task is None
 
 
 def is_loopback(host: str) -> bool:

@@ -34,11 +34,13 @@ class Feed:
 
     events: list[bytes] = field(default_factory=list)
     ended: bool = False
+    size: int = 0
     _news: asyncio.Event = field(default_factory=asyncio.Event)
 
     def put(self, *events: bytes) -> None:
         """Something happened."""
         self.events += events
+        self.size += sum(map(len, events))
         self._wake()
 
     def end(self) -> None:

@@ -12,7 +12,7 @@ import hashlib
 import logging
 import threading
 import time
-from collections import OrderedDict
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -149,10 +149,13 @@ class Turns:
     def __init__(self, repo: Repo, models: Mapping[str, Engine], limits: HttpLimits) -> None:
         self.repo, self.models, self.limits = repo, dict(models), limits
         self.placer, self.scratch = Placer(repo), Scratch()
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: dict[asyncio.Task[None], Turn] = {}
         self._starting = 0
-        self._known: OrderedDict[tuple[DocumentId, EntryId], Turn] = OrderedDict()
-        self._retries: OrderedDict[tuple[str, str], tuple[str, asyncio.Future[Turn]]] = OrderedDict()
+        self._known: dict[tuple[DocumentId, EntryId], Turn] = {}
+        self._retries: dict[tuple[str, str], tuple[str, asyncio.Future[Turn]]] = {}
+        self._over: deque[Turn] = deque()
+        self._over_bytes = 0
+        self.bodies = 0
         self.stopping = False
 
     def find(self, conversation: str, entry: str) -> Turn | None:
@@ -190,8 +193,6 @@ class Turns:
             return await asyncio.shield(known[1])
         future: asyncio.Future[Turn] = asyncio.get_running_loop().create_future()
         self._retries[name] = digest, future
-        while len(self._retries) > self.limits.kept:
-            self._retries.popitem(last=False)
         try:
             turn = await self._start(asked, translate)
         except BaseException as error:
@@ -220,9 +221,9 @@ class Turns:
         finally:
             self._starting -= 1
         turn = Turn(asked, placed, generation, engine)
-        self._remember(turn)
+        self._known[turn.conversation.id, turn.id] = turn
         task = asyncio.create_task(turn.run(translate(turn), self.limits.seconds))
-        self._running.add(task)
+        self._running[task] = turn
         task.add_done_callback(lambda done: self._ended(done, turn))
         return turn
 
@@ -262,27 +263,32 @@ class Turns:
             return tuple(conversation.transcript())
         return self.placer.list_to(conversation, asked.after[1])
 
-    def _remember(self, turn: Turn) -> None:
-        self._known[turn.conversation.id, turn.id] = turn
-        over = [name for name, each in self._known.items() if each.feed.ended]
-        for name in over[: max(0, len(over) - self.limits.kept)]:
-            del self._known[name]
-
     def _ended(self, task: asyncio.Task[None], turn: Turn) -> None:
-        self._running.discard(task)
+        self._running.pop(task, None)
+        self._over.append(turn)
+        self._over_bytes += turn.feed.size
+        while len(self._over) > self.limits.kept or self._over_bytes > self.limits.kept_bytes:
+            self._forget(self._over.popleft())
         if not turn.asked.store:
             self._known.pop((turn.conversation.id, turn.id), None)
             threading.Thread(target=self.scratch.drop, args=[turn.conversation], daemon=True).start()
 
+    def _forget(self, turn: Turn) -> None:
+        """From now on the document alone knows of an answer that is over."""
+        self._over_bytes -= turn.feed.size
+        self._known.pop((turn.conversation.id, turn.id), None)
+        name = (turn.asked.caller.author, turn.asked.retry[0]) if turn.asked.retry else None
+        known = self._retries.get(name) if name is not None else None
+        if name is not None and known is not None and known[1].done() and known[1].result() is turn:
+            del self._retries[name]
+
     async def stop(self, seconds: float) -> None:
         """Take nothing more; answers have some seconds to end, then they are stopped and kept as they are."""
         self.stopping = True
-        running = set(self._running)
-        if running:
-            await asyncio.wait(running, timeout=seconds)
-        for turn in list(self._known.values()):
-            if not turn.feed.ended:
-                turn.cancel()
+        if self._running:
+            await asyncio.wait(set(self._running), timeout=seconds)
+        for turn in list(self._running.values()):
+            turn.cancel()
         if self._running:
             await asyncio.wait(set(self._running), timeout=10)
 

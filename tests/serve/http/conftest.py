@@ -85,7 +85,7 @@ def served(
 ) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("repo")
     with llmcrdt.open(folder / "server.db", author="server") as repo:
-        limits = HttpLimits(body=1 << 20, arrival=2.0, requests=8)
+        limits = HttpLimits(body=1 << 20, arrival=1.0, requests=8)
         with HttpServer(repo, {"tiny": engine, "endless/tiny": endless}, limits=limits) as server:
             yield Served(server, repo, engine)
 

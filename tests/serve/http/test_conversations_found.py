@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 from functools import partial
@@ -228,3 +229,41 @@ def test_a_client_that_vanishes_at_any_byte_leaves_a_sealed_answer(served: Serve
         assert time.monotonic() < deadline, "it goes on for nobody"
         time.sleep(0.02)
     assert found[0].status == "stopped" and served.texts(conversation.id)[0] == f"Gone at {at}"
+
+
+def test_a_client_that_vanishes_while_it_asks_or_waits(served: Served) -> None:
+    body = json.dumps({"model": "endless/tiny", "max_tokens": 1500, "messages": [user("Gone while it asks")]})
+    host, port = served.url.removeprefix("http://").split(":")
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+    raw = f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode()
+    for sent in range(0, len(raw), 23):
+        with socket.create_connection((host, int(port)), timeout=20) as plain:
+            plain.sendall(raw[:sent])
+    assert served.chat([user("Still there?")])["choices"]
+    assert not served.repo.search("Gone while it asks"), "half a request says nothing"
+    with socket.create_connection((host, int(port)), timeout=20) as plain:
+        plain.sendall(raw)
+        deadline = time.monotonic() + 30
+        while not (hits := served.repo.search('"Gone while it asks"')):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    conversation = served.repo.get(hits[0].conversation)
+    while not (found := list(conversation.generations())):
+        assert time.monotonic() < deadline, "it goes on for nobody"
+        time.sleep(0.02)
+    assert found[0].status == "stopped" and found[0].frame is not None
+
+
+def test_an_answer_that_was_left_in_the_middle_is_asked_for_again(served: Served) -> None:
+    """As after a kill: the entry is unfinished, and nobody here writes it."""
+    first = served.chat([user("Left in the middle")])
+    conversation = served.repo.get(first["conversation"])
+    with conversation.stream("assistant", instead_of=conversation.transcript()[-1]) as stream:
+        stream.write("half of")
+        stream.flush()
+        id = stream.id
+        stream.abandon()
+        again = served.chat([user("Left in the middle")], seed=2)
+        assert again["conversation"] == conversation.id and said(again)["content"]
+        status, told, _ = served.send("GET", f"/v1/responses/resp_{conversation.id}_{id}")
+        assert (status, told["status"]) == (200, "in_progress")

@@ -84,7 +84,8 @@ BAD: list[tuple[str, dict[str, Any], int, str]] = [
     (MESSAGES, {"thread": {"type": "create"}}, 400, "thread: Extra inputs are not permitted"),
     (MESSAGES + "/count_tokens", {"messages": 7}, 400, "messages"),
     (RESPONSES, {"input": None}, 400, "input"),
-    (RESPONSES, {"input": [{"type": "item_reference", "id": "x"}]}, 400, "item_reference"),
+    (RESPONSES, {"input": [{"type": "item_reference", "id": "x"}]}, 404, "Item with id 'x' not found"),
+    (RESPONSES, {"input": [{"type": "item_reference"}]}, 404, "not found"),
     (RESPONSES, {"previous_response_id": "resp_1"}, 404, "not found"),
     (RESPONSES, {"previous_response_id": "resp_x", "conversation": "y"}, 400, "previous_response_id or conversation"),
     (RESPONSES, {"conversation": "conv_nobody"}, 404, "no conversation"),
@@ -162,6 +163,31 @@ def test_a_body_that_never_comes_is_not_waited_for(served: Served, path: str) ->
         )
         plain.sendall(head.encode())
         assert plain.recv(4096).startswith(b"HTTP/1.1 408")
+
+
+def test_a_connection_on_which_nothing_comes_is_closed(served: Served) -> None:
+    host, port = urlsplit(served.url).netloc.split(":")
+    for head in (b"", b"POST /v1/messages HTTP/1.1\r\nHo"):
+        with socket.create_connection((host, int(port)), timeout=20) as plain:
+            plain.sendall(head)
+            assert plain.recv(4096) == b""
+
+
+def test_a_connection_that_asks_again_and_again_is_kept(served: Served) -> None:
+    connection = served.connection()
+    until, sockets = time.monotonic() + 2.5, set()
+    while time.monotonic() < until:
+        connection.request("GET", "/v1/models")
+        assert connection.getresponse().read()
+        sockets.add(id(connection.sock))
+        time.sleep(0.02)
+    connection.request("GET", "/v1/models")
+    connection.getresponse().read()
+    assert len(sockets) == 1
+    # The rest of the head of another request never comes.
+    connection.sock.sendall(b"GET /v1/models HT")
+    assert connection.sock.recv(4096) == b""
+    connection.close()
 
 
 @pytest.mark.parametrize(

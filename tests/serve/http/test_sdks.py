@@ -131,6 +131,18 @@ def test_a_response_that_resends_everything_finds_its_conversation(gpt: Any, ser
     assert len(served.texts(second.id.split("_", 2)[1])) == 4
 
 
+def test_a_response_refers_to_items_by_their_ids(gpt: Any, served: Served) -> None:
+    first = gpt.responses.create(model="tiny", input="Refer to it", max_output_tokens=5)
+    references = [{"type": "item_reference", "id": item.id} for item in first.output]
+    second = gpt.responses.create(
+        model="tiny", input=[user("Refer to it"), *references, user("And on")], max_output_tokens=5
+    )
+    conversation, entry = second.id.split("_", 2)[1:]
+    assert first.id.split("_", 2)[1] == conversation
+    texts = [each.text for each in served.repo.get(conversation).frame_entries(entry)]
+    assert texts == ["Refer to it", first.output_text, "And on"]
+
+
 def test_a_response_streams_in_order_and_calls_tools(gpt: Any) -> None:
     tools = [{"type": "function", **CLOCK, "strict": False}]
     events = list(
