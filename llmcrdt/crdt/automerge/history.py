@@ -67,7 +67,8 @@ class History:
 
     def wanted(self, most: int) -> list[bytes]:
         """Changes that others wait for, and that are not here: so many at most."""
-        absent = (hash_ for hash_ in self._waiters if hash_ not in self._last and hash_ not in self._waiting)
+        hashes = (key for key in self._waiters if isinstance(key, bytes))
+        absent = (hash_ for hash_ in hashes if hash_ not in self._last and hash_ not in self._waiting)
         return list(islice(absent, most))
 
     def waits(self, hash_: bytes) -> bool:

@@ -7,7 +7,6 @@ import logging
 from ...document.canonical import JSON
 from ...exceptions import (
     AskFailed,
-    CannotErase,
     ContextOverflow,
     ConversationNotFound,
     DecodeFailed,
@@ -87,8 +86,6 @@ def error_of(error: LLMCRDTError) -> HttpError:
             return HttpError(404, message, code="not_found")
         case NotSealed():
             return HttpError(409, message, code="conversation_locked")
-        case CannotErase():
-            return HttpError(409, message)
         case RepoClosed() | EngineClosed():
             return HttpError(503, "The server is closing. Ask again.", code="overloaded")
         case DecodeFailed():
