@@ -10,7 +10,7 @@ from textual import work
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
-from textual.widgets import Footer, Static
+from textual.widgets import Footer
 
 from ..document.blob import Blob
 from ..document.conversation import Conversation
@@ -20,19 +20,19 @@ from ..engine.base import Engine
 from ..exceptions import ContextOverflow, LLMCRDTError, NotSealed
 from ..generation.generate import generate
 from ..generation.generation import Generation
-from ..generation.plan import Plan, plan
 from ..ids import EntryId
 from ..providers.base import Provider
 from ..repo.repo import Repo
 from ..repo.titles import title_from
 from ..sync.link import Link
 from ..terminal_text import safe
+from .answering import Answering
 from .composer import Composer
-from .dialogs import Choice, Told, Words
+from .dialogs import Told, Words
 from .side import Side
+from .status import StatusLine
 from .transcript import TranscriptView
 from .turn import TurnView
-from .words import first_words
 
 LOOK = 0.12  # seconds in which changes become one look
 LIBRARY = 1.5  # seconds between two looks at the library and the link
@@ -41,9 +41,6 @@ LIBRARY = 1.5  # seconds between two looks at the library and the link
 class ChatApp(App[None]):
     """``answer(conversation, engine, ...)`` begins an answer: ``generate``, with what was chosen. ``system``: the first
     thing that the model is told in a new conversation; ``title``: its title, in place of its first words.
-
-    It has more methods than others: one for each key (``action_...``) and for each message of a part (``on_...``), as
-    Textual calls them.
     """
 
     TITLE = "llmcrdt"
@@ -76,10 +73,6 @@ class ChatApp(App[None]):
         Binding("ctrl+o", "attach", "Attach", show=False),
         Binding("ctrl+r", "again", "Again"),
         Binding("escape", "write", "Write", show=False),
-        Binding("up,k", "turn(-1)", "Turn before", show=False),
-        Binding("down,j", "turn(1)", "Next turn", show=False),
-        Binding("b", "branches", "Branches", show=False),
-        Binding("o", "older", "Older", show=False),
         Binding("f1", "keys", "Keys"),
     ]
 
@@ -95,17 +88,16 @@ class ChatApp(App[None]):
         title: str | None = None,
     ) -> None:
         super().__init__()
-        self._repo, self._engine, self._link, self._answer = repo, engine, link, answer
+        self._repo, self._link = repo, link
+        self.answering = Answering(engine, answer, self._answered)
         self._system, self._title = system, title
         self.conversation = conversation
         # kept here, for a question on top of the screen hides them from queries
         self._side, self._transcript = Side(repo), TranscriptView(repo)
-        self._composer, self._status = Composer(), Static(id="status")
+        self._composer, self._status = Composer(), StatusLine()
         self._unobserve: Callable[[], None] = lambda: None
         self._arrived: set[EntryId] = set()
-        self._generation: Generation | None = None
         self._changed = True
-        self._note = ""
         self._drafts: dict[str, str] = {}
 
     def compose(self) -> ComposeResult:
@@ -122,17 +114,11 @@ class ChatApp(App[None]):
         self._composer.focus()
         self._side.refresh_list()
         self.set_interval(LOOK, self._look)
-        self.set_interval(LIBRARY, self._look_around)
+        self.set_interval(LIBRARY, self._side.refresh_list)
 
     def on_unmount(self) -> None:
         self._unobserve()
-        if self._generation is not None:
-            self._generation.cancel()
-
-    @property
-    def answering(self) -> bool:
-        """Whether an answer is being written here."""
-        return self._generation is not None
+        self.answering.stop()
 
     # what is shown
 
@@ -158,27 +144,7 @@ class ChatApp(App[None]):
                     self._unobserve()
                     self.conversation = None
                     self._tell(error)
-        self._show_status()
-
-    def _look_around(self) -> None:
-        self._side.refresh_list()
-
-    def _show_status(self) -> None:
-        parts = []
-        if self._link is not None:
-            progress = self._link.progress
-            waiting = progress.of_sent - progress.sent
-            parts.append(self._link.state + (f", {waiting} to send" if waiting else ""))
-        else:
-            parts.append("no relay")
-        if self.conversation is not None:
-            for other in self.conversation.presence():
-                name = safe(other.author) or "somebody"
-                does = f" answers with {safe(other.generating)}" if other.generating else ""
-                parts.append(name + (" is writing" if other.typing else does))
-        if self._note:
-            parts.append(self._note)
-        self._status.update(" │ ".join(parts).replace("[", "\\["))
+        self._status.show(self._link, self.conversation, self.answering.note)
 
     def _tell(self, error: Exception) -> None:
         text = str(error)
@@ -223,13 +189,17 @@ class ChatApp(App[None]):
             self._composer.sent(message.text)
 
     def _say(self, parts: list[Part], words: str) -> bool:
-        if self._generation is not None:
+        def fill(made: Conversation) -> None:
+            if self._system:
+                made.append("system", self._system)
+
+        if self.answering.busy:
             self.notify("An answer is being written; Ctrl+C stops it.", severity="warning")
             return False
         try:
             if self.conversation is None:
                 self.conversation = self._repo.create(
-                    title_from(words) if self._title is None else self._title, fill=self._fill
+                    title_from(words) if self._title is None else self._title, fill=fill
                 )
                 self.sub_title = safe(self.conversation.title)
                 self._observe()
@@ -240,54 +210,24 @@ class ChatApp(App[None]):
         self._begin(None)
         return True
 
-    def _fill(self, made: Conversation) -> None:
-        if self._system:
-            made.append("system", self._system)
-
     def _begin(self, instead_of: Entry | None) -> None:
-        conversation = self.conversation
-        if conversation is None:
-            return
-        try:
-            planned = plan(conversation, self._engine, instead_of=instead_of)
-            self._note = (
-                f"{planned.reused} tokens reused, {planned.evaluate} to evaluate"
-                if isinstance(planned, Plan)
-                else f"{len(planned.left_out)} hidden fields stay here"
-            )
-            self._generation = self._answer(conversation, self._engine, instead_of=instead_of)
-        except LLMCRDTError as error:
-            self._tell(error)
-            return
-        self._wait_for(self._generation)
+        if self.conversation is not None:
+            try:
+                self.answering.begin(self.conversation, instead_of)
+            except LLMCRDTError as error:
+                self._tell(error)
 
-    @work(thread=True)
-    def _wait_for(self, generation: Generation) -> None:
-        failed: Exception | None = None
-        try:
-            generation.result()
-        except LLMCRDTError as error:
-            failed = error
-        if self.is_running:
-            self.call_from_thread(self._answered, generation, failed)
-
-    def _answered(self, generation: Generation, failed: Exception | None) -> None:
-        if self._generation is generation:
-            self._generation = None
-        if failed is not None:
-            self._tell(failed)
-        stats = generation.stats
-        if "total" in stats:
-            self._note = f"{stats.get('reused', 0)} tokens reused, {stats.get('evaluated', 0)} evaluated"
+    def _answered(self, failed: LLMCRDTError | None) -> None:
+        """On a thread of its own."""
         self._changed = True
+        if failed is not None and self.is_running:
+            self.call_from_thread(self._tell, failed)
 
     # keys
 
     def action_stop(self) -> None:
         """Stop the answer; where none is written, nothing is lost."""
-        if self._generation is not None:
-            self._generation.cancel()
-        else:
+        if not self.answering.stop():
             self.notify("Ctrl+Q leaves. Nothing was being written.")
 
     def action_new(self) -> None:
@@ -310,23 +250,8 @@ class ChatApp(App[None]):
     def action_write(self) -> None:
         self._composer.focus()
 
-    def action_turn(self, step: int) -> None:
-        views = list(self._transcript.query(TurnView))
-        if not views:
-            return
-        focused = self.focused
-        place = views.index(focused) + step if isinstance(focused, TurnView) else len(views) - 1
-        if place >= len(views):
-            self.action_write()
-        else:
-            views[max(0, place)].focus()
-
-    def action_older(self) -> None:
-        self._transcript.older()
-        self._changed = True
-
     def action_again(self) -> None:
-        if self.conversation is None or self._generation is not None:
+        if self.conversation is None or self.answering.busy:
             return
         last = next((entry for entry in reversed(self.conversation.entries(last=20)) if entry.role != "system"), None)
         if last is not None:
@@ -345,28 +270,6 @@ class ChatApp(App[None]):
         parts: list[Part] = [Text(text)] if text.strip() else []
         if self._say([*parts, Blob(path)], text or path.name):
             self._composer.sent(text)
-
-    @work
-    async def action_branches(self) -> None:
-        conversation = self.conversation
-        if conversation is None:
-            return
-        others = list(conversation.transcript().elsewhere)[-100:]
-        if not others:
-            self.notify("Everything is shown; there is no other branch.")
-            return
-        lines = [
-            f"{other.entry.role}: {first_words(other.entry)}" + (" (withheld)" if other.way == "withheld" else "")
-            for other in others
-        ]
-        chosen = await self.push_screen_wait(Choice("Not shown now; Enter goes there", lines))
-        if chosen is not None:
-            other = others[chosen]
-            go = conversation.keep if other.way == "withheld" else conversation.select
-            try:
-                go(other.entry)
-            except LLMCRDTError as error:
-                self._tell(error)
 
     def action_keys(self) -> None:
         self.push_screen(Told("Keys", KEYS))

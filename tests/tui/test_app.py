@@ -82,7 +82,7 @@ def test_what_is_typed_or_pasted_is_said_and_answered(repo: llmcrdt.Repo, engine
 
     async def story(pilot: Pilot[Any]) -> None:
         await pilot.press(*"Hello", "ctrl+j", *"you", "enter")
-        await until(pilot, lambda: len(turns(app)) == 3 and not app.answering)
+        await until(pilot, lambda: len(turns(app)) == 3 and not app.answering.busy)
         assert turns(app)[:2] == ["Be brief.", "Hello\nyou"] and app.conversation.title == "Hello you"
         assert app._composer.text == ""
         app._composer.insert("one\ntwo\nthree")
@@ -206,7 +206,7 @@ def test_ctrl_c_stops_an_answer_and_keeps_the_words(repo: llmcrdt.Repo) -> None:
         await pilot.press(*"next")
         await pilot.press("ctrl+c")
         tokenizer.may.set()
-        await until(pilot, lambda: not app.answering)
+        await until(pilot, lambda: not app.answering.busy)
         assert app.conversation is not None and app.conversation.transcript()[-1].status == "stopped"
         assert app._composer.text == "next"
         await pilot.press("ctrl+c")

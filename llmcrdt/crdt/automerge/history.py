@@ -67,9 +67,9 @@ class History:
 
     def wanted(self, most: int) -> list[bytes]:
         """Changes that others wait for, and that are not here: so many at most."""
-        hashes = (key for key in self._waiters if isinstance(key, bytes))
-        absent = (hash_ for hash_ in hashes if hash_ not in self._last and hash_ not in self._waiting)
-        return list(islice(absent, most))
+        here = (self._last, self._older, self._waiting)
+        told = (dep for change in self._waiting.values() for dep in change.deps)
+        return list(islice(dict.fromkeys(dep for dep in told if not any(dep in known for known in here)), most))
 
     def waits(self, hash_: bytes) -> bool:
         """Whether a change is here, and waits."""
