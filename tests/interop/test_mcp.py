@@ -21,7 +21,7 @@ from llmcrdt.interop.native import Native
 sys.path.insert(0, str(Path(__file__).parent))
 from providers import VALIDATORS
 
-VECTORS = Path(__file__).parents[1] / "vectors" / "interop" / "mcp"
+VECTORS = Path(__file__).parents[1] / "vectors" / "mcp"
 RESULTS = {path.stem: parse(path.read_text("utf-8")) for path in sorted(VECTORS.glob("*.json"))}
 CONTENTS = {path.stem: parse(path.read_text("utf-8")) for path in sorted((VECTORS / "content").glob("*.json"))}
 PNG = RESULTS["image"]["content"][0]["data"]
