@@ -160,6 +160,7 @@ def test_a_hostile_sync_message_is_malformed_before_anything_is_made_of_it(name:
         b"\x9f" + b"\x80" * 60 + b"\xff",
         b"\xc2\x41\x01",
         b"\x98\x60" + b"\x80" * 96,
+        b"\xb8\x28" + b"".join(b"\x61%c\x80" % (48 + n) for n in range(40)),
         b"\xa2\x61a\x01\x61a\x02",
         b"\xa1\x80\x01",
         b"",
