@@ -203,6 +203,18 @@ def test_a_client_that_has_what_it_was_told_is_not_answered(door: Door) -> None:
     assert door.receive(acknowledged) is None
 
 
+def test_messages_that_are_for_others_are_passed_over(door: Door) -> None:
+    document, heads = document_id(D), {f"s{n}": {"heads": ["h"] * 3, "timestamp": 1.5} for n in range(50)}
+    for frame_ in (
+        frame("leave"),
+        frame("doc-unavailable", documentId=document),
+        frame("remote-subscription-change", add=[f"storage {n}" for n in range(500)], remove=[]),
+        frame("remote-heads-changed", documentId=document, newHeads=heads),
+        frame("of a newer version", anything=None),
+    ):
+        assert door.receive(frame_) is None
+
+
 def test_updates_tell_all_heads_and_each_chunk_by_itself(door: Door) -> None:
     updates = written(2)
     replica = BACKEND.make_replica(())
