@@ -619,7 +619,8 @@ RELAY_MUTATIONS = (
     ),
     Mutation(
         "P10", "a document is loaded as what it is not", "Writes._is_refused",
-        "found != kind", "False", _DOOR + "test_who_asks_for_a_document_as_what_it_is_not_disturbs_nobody",
+        "found != kind", "False",
+        _DOOR + "test_a_document_of_another_kind_is_refused_and_the_connection_goes_on",
     ),
     Mutation(
         "P10", "ephemeral messages of one tick are lost but for the last", "ephemeral:Ephemeral.take",
