@@ -36,8 +36,8 @@ from .ephemeral import Ephemeral, announced_messages
 
 PATH = "/automerge"
 KIND = "automerge"
-_ITEMS, _DEPTH = 128, 3
-"""Things in a frame, and how deep they stand: a client's own messages have a dozen."""
+_ITEMS, _DEPTH = 2_048, 5
+"""Things in a frame, and how deep they stand: a client's messages have a dozen, but for those about other servers."""
 _NAME = 256
 """Letters of a peer's name, and of a session's."""
 _TOGETHER = 256 << 10

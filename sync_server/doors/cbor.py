@@ -47,8 +47,8 @@ def _count(data: bytes, items: int, depth: int) -> None:
             continue
         open_[-1] -= 1
         items -= 1
-        if items < 0 or at >= end:
-            raise MalformedFrame("A frame ends too early." if items >= 0 else "A frame holds too many things.")
+        if at >= end:
+            raise MalformedFrame("A frame ends too early.")
         kind, number = data[at] >> 5, data[at] & 31
         at += 1
         if number >= 24:
@@ -62,9 +62,10 @@ def _count(data: bytes, items: int, depth: int) -> None:
         elif kind in (4, 5):
             if len(open_) > depth:
                 raise MalformedFrame(f"Things stand at most {depth} deep in each other.")
-            if number > items:
+            inside = number * (kind - 3)
+            if inside > items:
                 raise MalformedFrame("A frame holds too many things.")
-            open_.append(number * (kind - 3))
+            open_.append(inside)
         elif kind == 6:
             raise MalformedFrame("A frame holds a tag.")
     if at != end:

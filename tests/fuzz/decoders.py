@@ -450,7 +450,7 @@ _AUTOMERGE_CLIENTS = (
             (MalformedUpdate,), calls=4000, per_byte=60),
     Decoder("the relay's Automerge door", st.deferred(lambda: _just(*_automerge_frames())), _as_automerge_client,
             (Refused,), calls=1600, per_byte=20),
-    Decoder("CBOR", st.deferred(lambda: _just(*_automerge_frames())), lambda data: cbor.read(data, 128, 3),
+    Decoder("CBOR", st.deferred(lambda: _just(*_automerge_frames())), lambda data: cbor.read(data, 2048, 5),
             (MalformedFrame,)),
 ) if cbor.installed() and "automerge" in kinds() else ()  # fmt: skip
 

@@ -160,6 +160,7 @@ def test_a_hostile_sync_message_is_malformed_before_anything_is_made_of_it(name:
         b"\x9f" + b"\x80" * 60 + b"\xff",
         b"\xc2\x41\x01",
         b"\x98\x60" + b"\x80" * 96,
+        b"\xb8\x28" + b"".join(b"\x61%c\x80" % (48 + n) for n in range(40)),
         b"\xa2\x61a\x01\x61a\x02",
         b"\xa1\x80\x01",
         b"",
@@ -200,6 +201,18 @@ def test_a_client_that_has_what_it_was_told_is_not_answered(door: Door) -> None:
     assert isinstance(door.receive(other), DiffRequest)
     door.encode(Updates(D, (Record(S, 1, edit.update),), BACKEND.mark(replica)))
     assert door.receive(acknowledged) is None
+
+
+def test_messages_that_are_for_others_are_passed_over(door: Door) -> None:
+    document, heads = document_id(D), {f"s{n}": {"heads": ["h"] * 3, "timestamp": 1.5} for n in range(50)}
+    for frame_ in (
+        frame("leave"),
+        frame("doc-unavailable", documentId=document),
+        frame("remote-subscription-change", add=[f"storage {n}" for n in range(500)], remove=[]),
+        frame("remote-heads-changed", documentId=document, newHeads=heads),
+        frame("of a newer version", anything=None),
+    ):
+        assert door.receive(frame_) is None
 
 
 def test_updates_tell_all_heads_and_each_chunk_by_itself(door: Door) -> None:
