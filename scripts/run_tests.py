@@ -73,7 +73,7 @@ def room_in_memory(shared: Path, meminfo: Path, room: int = ROOM) -> Path | None
         free = min(shutil.disk_usage(shared).free, int(lines["MemAvailable"].split()[0]) << 10)
         if free < room or os.statvfs(shared).f_flag & os.ST_NOEXEC:
             return None
-        return Path(tempfile.mkdtemp(prefix="tests-", dir=shared))
+        return Path(tempfile.mkdtemp(prefix="t-", dir=shared))
     except (OSError, ValueError, LookupError):
         return None
 

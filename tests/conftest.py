@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterator
@@ -13,6 +14,7 @@ from hypothesis import settings
 import llmcrdt
 from llmcrdt.crdt import registry
 from llmcrdt.exceptions import MalformedUpdate
+from sync_server.memory import keep_what_is_there
 
 # How long an example takes is the machine's affair.
 settings.register_profile("llmcrdt", deadline=None)
@@ -31,6 +33,17 @@ def pytest_configure(config: pytest.Config) -> None:
     if kind := config.getoption("--crdt"):
         registry.backend(kind)
         registry.DEFAULT = kind
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
+    """Modules and tests stay until the end, so the garbage collector need not look through them again and again."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        keep_what_is_there()
 
 
 @pytest.hookimpl(wrapper=True)
