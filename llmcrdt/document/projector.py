@@ -59,15 +59,17 @@ class Projector:
         for i in pinned.union(now.head[steady:]) - put:  # one that can't be read any more has no versions
             if now.pins.get(i) != (self._pins.get(i) if i in pinned else None) and view.has_choice(i):
                 put.add(i)
-        rows = [self._current(i, now) for i in sorted(put)]
-        return IndexChange((), rows, steady, ids[steady:])
+        after = ids[steady:]
+        # Rows are numbered as they come: in the order of the transcript they are one run of it.
+        order = [*filter(put.__contains__, after), *sorted(put.difference(after))] if len(put) > 1 else put
+        return IndexChange((), [self._current(i, now) for i in order], steady, after)
 
     def _current(self, entry: EntryId, now: Arrangement) -> IndexRow:
         reason = self._view.order.why_unreadable(entry)
         return self._row(entry, now) if reason is None else _unreadable(entry, reason)
 
     def _difference(self, now: Arrangement, known: Known) -> IndexChange:
-        put: list[IndexRow] = []
+        put: dict[str, IndexRow] = {}
         found: set[str] = set()
         changed = self._view.changed.keys() | (self._withheld ^ withheld_of(now))
         for thing in self._view.order.everything():
@@ -75,8 +77,10 @@ class Projector:
             found.add(entry)
             pin = now.pins.get(entry) if isinstance(thing, Node) and self._view.has_choice(entry) else None
             if entry not in known or entry in changed or known[entry] != pin:
-                put.append(self._row(entry, now) if isinstance(thing, Node) else _unreadable(*thing))
-        return IndexChange([entry for entry in known if entry not in found], put, 0, self._view.ids()[:])
+                put[entry] = self._row(entry, now) if isinstance(thing, Node) else _unreadable(*thing)
+        shown = self._view.ids()[:]
+        rows = [put.pop(i) for i in shown if i in put]  # as _since numbers them
+        return IndexChange([entry for entry in known if entry not in found], [*rows, *put.values()], 0, shown)
 
     def _row(self, entry: EntryId, now: Arrangement) -> IndexRow:
         fields = self._view.changed.get(entry) or self._replica.node(schema.ENTRIES, entry) or {}

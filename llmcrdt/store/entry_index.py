@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from sqlite3 import Connection as Database
 from typing import NamedTuple
 
@@ -33,6 +33,11 @@ _INSERT = """
     ON CONFLICT (document, entry) DO NOTHING
 """
 _FIELDS = "INSERT OR REPLACE INTO fields SELECT number, ? FROM entries WHERE document = ? AND entry = ?"
+_LENGTHEN = """
+    UPDATE shown SET length = length + 1
+    WHERE document = ? AND position = (SELECT max(position) FROM shown WHERE document = ?)
+    AND position + length = ? AND number + length = ?
+"""
 POSITION = """
     (SELECT CASE WHEN entries.number < shown.number + length THEN position + entries.number - shown.number END
     FROM shown WHERE shown.number <= entries.number ORDER BY shown.number DESC LIMIT 1)
@@ -158,12 +163,11 @@ class SqliteEntryIndex:
             last = "SELECT count(*) FROM entries WHERE document = ? AND entry IN (?, ?)"
             if len(put) > 1 and not db.execute(last, [document, put[0][0], put[-1][0]]).fetchone()[0]:
                 # All new, as far as can be told at once; a row that is there already is left, and put as others are.
-                added = db.executemany(_INSERT, (_stored(document, row, derived) for row in put)).rowcount
+                count = db.executemany(_INSERT, (_stored(document, row, derived) for row in put)).rowcount
                 db.executemany(_FIELDS, ([row[4], document, row[0]] for row in put if row[4]))
-                put = () if added == len(put) else put
-            for row in put:
-                _put(db, document, row, derived=derived)
-            _show(db, document, steady, shown)
+                put = () if count == len(put) else put
+            added = {row[0]: number for row in put if (number := _put(db, document, row, derived=derived))}
+            _show(db, document, steady, shown, added)
             db.execute("INSERT OR REPLACE INTO tables VALUES (?, ?, ?)", [document, seq, rules])
             self._waiting += rows
             least = MANY_AT if many else INDEX_AT
@@ -313,8 +317,12 @@ def _position(db: Database, document: str, entry: str) -> int | None:
     return found[0] if found else None
 
 
-def _show(db: Database, document: str, steady: int, entries: Sequence[str]) -> None:
-    """Have a transcript go on with these entries behind its first ``steady`` ones."""
+def _show(db: Database, document: str, steady: int, entries: Sequence[str], added: Mapping[str, int]) -> None:
+    """Have a transcript go on with these entries behind its first ``steady`` ones. ``added``: the numbers of rows that
+    were just added."""
+    number = added.get(entries[0]) if len(entries) == 1 else None
+    if number is not None and db.execute(_LENGTHEN, [document, document, steady, number]).rowcount:
+        return  # nearly always: it stands right after the last entry, and so does its row
     old = _runs(db, document, max(0, steady - 1))  # the last one that stays may grow
     new = list(_runs_of(_numbers(db, document, entries), steady))
     if old and steady:
@@ -380,12 +388,14 @@ def _stored(document: str, row: Row, derived: bool) -> list[object]:
     return [document, *row[:-2], "" if derived and row[-1] is not None else row[-1]]
 
 
-def _put(db: Database, document: str, row: Row, *, derived: bool) -> None:
+def _put(db: Database, document: str, row: Row, *, derived: bool) -> int | None:
+    """Put one row; its number where it is a new one."""
     stored = _stored(document, row, derived)
-    if db.execute(_INSERT, stored).rowcount:
+    inserted = db.execute(_INSERT, stored)
+    if inserted.rowcount:
         if row[4]:
-            db.execute(_FIELDS, [row[4], document, row[0]])
-        return
+            db.execute("INSERT OR REPLACE INTO fields VALUES (?, ?)", [inserted.lastrowid, row[4]])
+        return inserted.lastrowid
     _, entry, pin, node, erased, kept = stored
     fields, words = row[-2:]
     query = f"SELECT number, {_TEXT}, number <= {_END} FROM entries WHERE document = ? AND entry = ?"
@@ -398,6 +408,7 @@ def _put(db: Database, document: str, row: Row, *, derived: bool) -> None:
     db.execute("DELETE FROM short_fields WHERE number = ?", [number])
     if indexed and words != old_words:
         db.execute("INSERT INTO entry_words (rowid, words) VALUES (?, ?)", [number, words])
+    return None
 
 
 def _drop(db: Database, document: str, entry: str) -> None:

@@ -248,6 +248,23 @@ def test_an_append_costs_the_same_in_a_long_conversation(repo: llmcrdt.Repo) -> 
     assert not [line for line in many if line.lstrip().startswith(("UPDATE entries", "DELETE"))]
 
 
+def test_what_comes_together_is_one_run(open_repo: Callable[..., llmcrdt.Repo]) -> None:
+    """Rows are numbered in the order of the transcript: of a batch, of a new device's, and of a fork's."""
+    repo, phone = open_repo("laptop"), open_repo("phone")
+    conversation = repo.create()
+    with conversation.batch():
+        for n in range(40):
+            conversation.append("user", str(n))
+    repo.fork(conversation, at=conversation.transcript()[-1])
+    copy = phone.join(conversation.id)
+    copy.apply(conversation.diff())
+    assert phone.search("7")
+    for each in (repo, phone):
+        query = "SELECT count(*), sum(length) FROM shown GROUP BY document"
+        found = each._store._connection.db.execute(query).fetchall()
+        assert found == [(1, 40)] * (2 if each is repo else 1)
+
+
 def test_an_answer_changes_no_row_of_what_its_frame_holds(repo: llmcrdt.Repo) -> None:
     conversation = repo.create()
     for n in range(30):
