@@ -11,6 +11,7 @@ from llmcrdt.sync.messages import Error, ErrorCode, Push, Record
 
 from ..log.admin import Storage
 from ..log.base import label
+from .access import Access
 from .appender import Appender
 from .deletion import Deletions
 from .delivery import Delivery
@@ -66,12 +67,14 @@ class Writes:
         subscriptions: Subscriptions,
         delivery: Delivery,
         deletions: Deletions,
+        access: Access,
         validation: Validation,
         presence: Presence,
         drop: Callable[[Peer, Error], None],
     ) -> None:
         self._storage, self._limits = storage, limits
         self._subscriptions, self._delivery, self._deletions = subscriptions, delivery, deletions
+        self._access = access
         self._validation, self._presence, self._drop = validation, presence, drop
         self._flushes: list[bytes] = []
         self.appender = Appender(storage, limits)
@@ -204,6 +207,9 @@ class Writes:
             return self._subscriptions.rooms[document]
         if self._deletions.is_deleted(document):
             self._delivery.refuse(peer, ErrorCode.GONE, DELETED, document)
+            return None
+        if not self._subscriptions.may_use(peer, document):
+            self._access.refuse(peer, document)
             return None
         room = self._subscriptions.load(document, kind)
         if room.kind != kind:
