@@ -536,7 +536,7 @@ RELAY_MUTATIONS = (
     Mutation(
         "P6", "the relay isn't told that a token is for its subject's own", "Sessions._greet",
         "grant.names if grant.own else None", "None",
-        "tests/sync_server/auth/test_own_documents.py::test_each_door_keeps_others_out",
+        "tests/sync_server/auth/test_own_documents.py::test_what_was_written_without_tokens_is_given_to_a_subject",
     ),
     Mutation(
         "P4", "a part of a message costs as much as a compressed one", "PlainFrames.feed",
