@@ -515,6 +515,31 @@ RELAY_MUTATIONS = (
         "tests/hostile/test_the_check_is_fair.py",
     ),
     Mutation(
+        "P6", "whoever knows an id opens the document", "Subscriptions.may_use",
+        "== state.subject", "is not None", "tests/sync_server/core/test_own.py",
+    ),
+    Mutation(
+        "P6", "who had a document open before it was another's reads on", "Access.end_foreign",
+        "self._subscriptions.foreign(document)", "()",
+        "tests/sync_server/core/test_own.py::test_who_had_a_document_open_before_it_was_another_s_has_it_no_more",
+    ),
+    Mutation(
+        "P6", "a page is answered about what is another's by then", "Writes._follow",
+        "if not self._subscriptions.may_use(peer, document):", "if False:",
+        "tests/sync_server/core/test_own.py::"
+        "test_what_was_asked_before_a_document_was_another_s_is_not_answered_after",
+    ),
+    Mutation(
+        "P6", "who will write a document is seen by others before", "Access.is_for",
+        "return not presence or self._subscriptions.is_there(document)", "return True",
+        "tests/sync_server/core/test_own.py::test_nobody_is_seen_in_a_document_before_it_is_anybody_s",
+    ),
+    Mutation(
+        "P6", "the relay isn't told that a token is for its subject's own", "Sessions._greet",
+        "grant.names if grant.own else None", "None",
+        "tests/sync_server/auth/test_own_documents.py::test_what_was_written_without_tokens_is_given_to_a_subject",
+    ),
+    Mutation(
         "P4", "a part of a message costs as much as a compressed one", "PlainFrames.feed",
         "1 if kind & _FINAL and kind & _OPCODE in _DATA else _PART", "1",
         "tests/sync_server/net/test_frames.py::test_a_frame_that_brings_no_message_costs_more_than_one_that_is_compressed",

@@ -28,7 +28,7 @@ from .memory import give_back_large, keep_what_is_there
 from .net.tls import Certificate
 from .server import Relay
 
-_COMMANDS = ("token", "inspect", "verify", "compact", "backup", "restore", "quarantine")
+_COMMANDS = ("token", "inspect", "verify", "compact", "backup", "restore", "quarantine", "assign")
 STOPPED, FAILED, ARGUMENTS, ADDRESS, DATA = 0, 1, 2, 3, 4
 
 

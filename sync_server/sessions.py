@@ -138,7 +138,8 @@ class Sessions:
         connection.socket.introduce(connection.subject_window or connection)
         connection.greeted = True
         self._greeted += 1
-        self._put(Greeted(connection.peer, door.features, grant.subject, grant.level == "admin"))
+        named = grant.names if grant.own else None
+        self._put(Greeted(connection.peer, door.features, grant.subject, grant.level == "admin", named))
         return True
 
     def _no_room(self) -> Error:

@@ -1,7 +1,7 @@
-"""``python -m sync_server inspect | verify | compact | backup | restore | quarantine``: what an operator does with a
-relay's folder.
+"""``python -m sync_server inspect | verify | compact | backup | restore | quarantine | assign``: what an operator does
+with a relay's folder.
 
-``compact`` and ``restore`` need the relay stopped; the others work beside one that runs.
+``compact``, ``restore`` and ``assign`` need the relay stopped; the others work beside one that runs.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         backup: "copy the log to a file, also while a relay runs",
         restore: "put a copy in place of the log",
         quarantine: "list the documents that are not loaded any more, or have one be tried again",
+        assign: "give documents to a subject, with the relay stopped",
     }
     for run, words_of_help in words.items():
         parser = commands.add_parser(run.__name__, help=words_of_help, description=words_of_help)
@@ -47,6 +48,9 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
             parser.add_argument("file", type=Path)
         if run is quarantine:
             parser.add_argument("--lift", metavar="DOCUMENT", help="try this one again; a relay that runs does so too")
+        if run is assign:
+            parser.add_argument("--subject", required=True, help="to whom they belong from now on")
+            parser.add_argument("documents", nargs="*", metavar="DOCUMENT", help="(default: all that belong to nobody)")
         if run in (inspect, verify, quarantine):
             parser.add_argument("--json", action="store_true", help="print JSON: an object, or one a line")
         parser.set_defaults(run=lambda options, run=run: _guarded(run, options))
@@ -84,6 +88,18 @@ def verify(options: argparse.Namespace) -> int:
         print(fault)
     print(f"{len(found)} faults" if found else "sound", file=sys.stderr)
     return WRONG if found else OK
+
+
+def assign(options: argparse.Namespace) -> int:
+    """Exit code 1 where a document is not there."""
+    wrong = [name for name in options.documents if not is_document_id(name)]
+    if wrong or not options.subject or not options.subject.isprintable():
+        what = f"{wrong[0]!r} is no document id" if wrong else f"{options.subject!r} is no subject"
+        raise LogError(f"{what}.", hint="A subject is one line of text; inspect shows the ids.")
+    documents = [document_bytes(name) for name in options.documents]
+    count = operator.assign(options.data / DATABASE, options.subject, documents or None)
+    print(f"{count} documents belong to {options.subject} now", file=sys.stderr)
+    return WRONG if count < len(documents) else OK
 
 
 def compact(options: argparse.Namespace) -> int:

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from ..auth.public_keys import AccessError, PublicKeys
-from ..auth.tokens import KEY, LEVELS, Tokens, sign
+from ..auth.tokens import KEY, LEVELS, OWN, Tokens, sign
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
@@ -22,7 +22,12 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     make = words.add_parser("make", help="print a new token; the first one made turns tokens on")
     make.add_argument("--subject", required=True, help="whose it is")
     make.add_argument("--may", choices=LEVELS, default="append", help="(default: %(default)s)")
-    make.add_argument("--documents", nargs="+", default=["*"], metavar="PATTERN", help="ids, beginnings with *, or *")
+    make.add_argument("--documents", nargs="+", metavar="PATTERN", help="ids, beginnings with *, or * (the default)")
+    make.add_argument(
+        "--own",
+        action="store_true",
+        help="what belongs to the subject, or isn't there yet; --documents adds to it",
+    )
     make.add_argument("--expires", type=_seconds, metavar="TIME", help="how long it is good: 90s, 30m, 12h, 30d")
     make.add_argument(
         "--private", type=Path, metavar="FILE", help="sign with this Ed25519 key, in place of the relay's"
@@ -64,7 +69,8 @@ def _make(options: argparse.Namespace) -> None:
         raise AccessError(
             "Give --data, or --private and --kid.", hint="With a private key no relay's folder is needed."
         )
-    asked = (options.subject, options.may, options.documents)
+    patterns = [*([OWN] if options.own else []), *(options.documents or ([] if options.own else ["*"]))]
+    asked = (options.subject, options.may, patterns)
     if options.private is not None:
         expires = None if options.expires is None else int(time.time() + options.expires)
         return _print(options, token=sign(_pem(options.private), options.kid, *asked, expires))

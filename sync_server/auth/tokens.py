@@ -6,7 +6,8 @@ with a private key are checked with its public half (public_keys.py). A relay wh
 whoever knows a document's id can use it.
 
 Claims: ``jti`` the token's id, ``sub`` whose it is, ``may`` one of LEVELS, ``doc`` a list of patterns, ``exp`` seconds
-since 1970 (absent: until it is revoked). A pattern is a document's name, the beginning of one and ``*``, or ``*``.
+since 1970 (absent: until it is revoked). A pattern is a document's name, the beginning of one and ``*``, ``*``, or
+``own``: what belongs to the token's subject, and what isn't there yet. To whom a document belongs the rooms know.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ LEVELS = ("read", "append", "admin")
 """Each may what those before it may. read: open a document. append: push, and ask for compaction. admin: see the
 metrics."""
 KEY, TOKENS = "token.key", "tokens.jsonl"
+OWN = "own"
 _CUT = b" #cut"  # ends a line that a crash cut short
 _ALGORITHM = "HS256"
 
@@ -54,10 +56,20 @@ class Grant:
     expires: float | None = None
     key: str = ""
 
+    @property
+    def own(self) -> bool:
+        """Whether it is also for what belongs to its subject."""
+        return OWN in self.patterns
+
     def allows(self, level: str, document: bytes | None = None) -> bool:
+        """Of a document that only ``own`` may allow the rooms ask to whom it belongs."""
         if LEVELS.index(self.level) < LEVELS.index(level):
             return False
-        return document is None or "*" in self.patterns or self._matches(document_id(document))
+        return document is None or self.own or self.names(document)
+
+    def names(self, document: bytes) -> bool:
+        """Whether it is for a document whoever that belongs to."""
+        return "*" in self.patterns or self._matches(document_id(document))
 
     def _matches(self, name: str) -> bool:
         return any(name.startswith(p[:-1]) if p.endswith("*") else name == p for p in self.patterns)
@@ -260,8 +272,8 @@ def _claims(subject: str, level: str, patterns: Sequence[str], expires: int | No
     if not subject.isprintable():
         raise AccessError(f"{subject!r} is no subject.", hint="It is one line of text: it is listed by it.")
     for pattern in patterns:
-        if pattern != "*" and not pattern.endswith("*") and not is_document_id(pattern):
-            raise AccessError(f"{pattern!r} is no document id.", hint="Give a whole id, a beginning and *, or *.")
+        if pattern not in ("*", OWN) and not pattern.endswith("*") and not is_document_id(pattern):
+            raise AccessError(f"{pattern!r} is no document id.", hint="Give a whole id, a beginning and *, *, or own.")
     claims = {"jti": secrets.token_hex(8), "sub": subject, "may": level, "doc": list(patterns)}
     return claims if expires is None else {**claims, "exp": expires}
 

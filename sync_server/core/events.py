@@ -20,7 +20,7 @@ Any step may also lead to CompactRequest and CatchUpRequest.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple, TypeAlias
 
@@ -50,12 +50,14 @@ class Joined(NamedTuple):
 class Greeted(NamedTuple):
     """A peer said hello. ``features``: bits of ``wire.FEATURES``, what it knows beyond what every peer knows.
     ``subject``: the owner of what it writes (empty: nobody's, and never counted). ``admin``: whether it may delete the
-    documents of others."""
+    documents of others. ``named``: which documents it may use whoever they belong to; others only where they belong to
+    its subject, or aren't there yet. None: every one that its door lets through."""
 
     peer: Peer
     features: int
     subject: str = ""
     admin: bool = True
+    named: Callable[[bytes], bool] | None = None
 
 
 class Tick(NamedTuple):

@@ -34,6 +34,7 @@ from llmcrdt.sync.messages import (
 
 from ..log.admin import Storage
 from ..log.base import LogError, Notify
+from .access import Access
 from .catch_up import CatchUp
 from .compaction import COMPACTED_KINDS, Compaction
 from .deletion import Deletions
@@ -109,12 +110,14 @@ class Rooms:
         self._presence = Presence(limits)
         self._deletions = Deletions(storage, limits, self._subscriptions)
         self._delivery = Delivery(storage, limits, self._subscriptions, self._catch_up, self._drop)
+        self._access = Access(self._subscriptions, self._delivery, self._close)
         self._writes = Writes(
             storage,
             limits,
             self._subscriptions,
             self._delivery,
             self._deletions,
+            self._access,
             self._validation,
             self._presence,
             self._drop,
@@ -175,6 +178,9 @@ class Rooms:
         try:
             self._writes.answer_flushes()
             self._answer_compactions()
+            for document, stored in recent.items():
+                if stored and stored[0].position == 1:
+                    self._access.end_foreign(document)
             self._delivery.deliver(recent)
             self.more = self._compaction.busy or self._delivery.has_more
         except LogError as e:
@@ -225,9 +231,9 @@ class Rooms:
                 self._handle_validated(event)
             case Flush(document):
                 self._writes.flush(document)
-            case Greeted(peer, features, subject, admin):
+            case Greeted(peer, features, subject, admin, named):
                 if state := self._subscriptions.peers.get(peer):
-                    state.features, state.subject, state.admin = features, subject, admin
+                    state.features, state.subject, state.admin, state.named = features, subject, admin, named
             case Joined(peer):
                 self._subscriptions.peers[peer] = PeerState()
             case Left(peer):
@@ -284,6 +290,7 @@ class Rooms:
                 self._drop(peer, error)
         else:
             self._subscriptions.refresh(document)
+            self._access.end_foreign(document)
 
     def _undo(self, failed: Mapping[bytes, LogError]) -> None:
         """Nothing that this step did to these documents is durable. Answers about them may rest on what is gone, so
@@ -311,7 +318,9 @@ class Rooms:
     def _handle_message(self, event: Received) -> None:
         """A message whose turn it is: have it validated, or obey it."""
         peer, message, size = event
-        if not self._writes.begin(event):
+        if not self._access.is_for(peer, message):
+            self.taken.append((peer, size))
+        elif not self._writes.begin(event):
             self.taken.append((peer, size))
             self._obey(peer, message)
 

@@ -80,7 +80,7 @@ class Room:
 @dataclass(slots=True)
 class PeerState:
     """``outstanding``: the weight of what is queued to a peer. ``barriers``: number, and the position of each document
-    that has to be sent before it is answered."""
+    that has to be sent before it is answered. ``named``: as in ``Greeted``."""
 
     subscriptions: dict[bytes, Subscription] = field(default_factory=dict)
     outstanding: int = 0
@@ -88,6 +88,7 @@ class PeerState:
     features: int = 0
     subject: str = ""
     admin: bool = True
+    named: Callable[[bytes], bool] | None = None
     barriers: list[tuple[int, dict[bytes, int]]] = field(default_factory=list)
 
 
@@ -117,6 +118,22 @@ class Subscriptions:
         if head is None:
             return Room(kind, Cursor(self.random(16), 0, START), None)
         return Room(head.kind, head.cursor, self._storage.snapshots.get(document))
+
+    def is_there(self, document: bytes) -> bool:
+        """Whether a document has a record."""
+        return self._storage.records.head(document) is not None
+
+    def may_use(self, peer: Peer, document: bytes) -> bool:
+        """Whether a document is for a peer: its token names it, it belongs to its subject, or it isn't there yet."""
+        state = self.peers[peer]
+        if state.named is None or state.named(document) or not self.is_there(document):
+            return True
+        return self._storage.quotas.owner(document) == state.subject
+
+    def foreign(self, document: bytes) -> list[Peer]:
+        """The readers for whom a document is not: somebody else was the first to write it."""
+        room = self.rooms.get(document)
+        return [peer for peer in room.readers if not self.may_use(peer, document)] if room else []
 
     def add(self, peer: Peer, document: bytes, room: Room, subscription: Subscription) -> None:
         """A peer reads a document. Raises LogError."""

@@ -11,6 +11,7 @@ from llmcrdt.sync.messages import Error, ErrorCode, Push, Record
 
 from ..log.admin import Storage
 from ..log.base import label
+from .access import Access
 from .appender import Appender
 from .deletion import Deletions
 from .delivery import Delivery
@@ -67,12 +68,14 @@ class Writes:
         subscriptions: Subscriptions,
         delivery: Delivery,
         deletions: Deletions,
+        access: Access,
         validation: Validation,
         presence: Presence,
         drop: Callable[[Peer, Error], None],
     ) -> None:
         self._storage, self._limits = storage, limits
         self._subscriptions, self._delivery, self._deletions = subscriptions, delivery, deletions
+        self._access = access
         self._validation, self._presence, self._drop = validation, presence, drop
         self._flushes: list[bytes] = []
         self.appender = Appender(storage, limits)
@@ -226,6 +229,9 @@ class Writes:
         if len(self._subscriptions.peers[peer].subscriptions) >= self._limits.documents:
             text = f"At most {self._limits.documents} documents on one connection."
             self._delivery.refuse(peer, ErrorCode.TOO_MANY_DOCUMENTS, text, document)
+            return None
+        if not self._subscriptions.may_use(peer, document):
+            self._access.refuse(peer, document)
             return None
         room = self._subscriptions.load(document, kind)
         self._subscriptions.add(peer, document, room, Subscription(room.head.position, updates_only=True))

@@ -64,7 +64,8 @@ class Door(Protocol):
 
     1. ``receive`` and ``begin`` raise Refused and nothing else, whatever a client sends.
     2. A message that the client's token does not allow gets an Answer or Refused; it is never given to the rooms.
-    3. A message names only documents that the token lets the client read.
+    3. A message names only documents that the token lets the client read. Of a token that is for what belongs to its
+       subject (``Grant.own``) the rooms decide which those are.
     4. The kind in a message is one (``messages.KIND``), whatever a client calls it.
     5. ``encode`` depends on the message alone: doors with the same ``protocol`` give the same payloads, so that a relay
        encodes once what goes to many.

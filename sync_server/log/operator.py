@@ -92,6 +92,21 @@ def restore(file: Path, path: Path) -> None:
             storage.replace_with(source)
 
 
+def assign(path: Path, subject: str, documents: Sequence[bytes] | None) -> int:
+    """Give documents to a subject (None: all that belong to nobody), with the relay stopped. How many that were. Raises
+    LogError."""
+    where, given = ("id = ?", [(document,) for document in documents]) if documents else ("owner = ''", [()])
+    count = 0
+    with closing(open_storage(path)) as storage, storage.database.errors():
+        connection = storage.database.connection
+        connection.execute("BEGIN IMMEDIATE")
+        for which in given:
+            sql = f"UPDATE documents SET owner = ? WHERE gone = 0 AND {where}"
+            count += connection.execute(sql, (subject, *which)).rowcount
+        connection.execute("COMMIT")
+    return count
+
+
 @contextmanager
 def _reading(path: Path) -> Iterator[sqlite3.Connection]:
     """A relay's log, or a copy of one. Raises LogError, also for what goes wrong while it is read."""
