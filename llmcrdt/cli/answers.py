@@ -26,6 +26,7 @@ from .options import (
     entry_json,
     find,
     max_tokens,
+    of_kind,
     print_json,
     relay_token,
     temperature,
@@ -87,6 +88,7 @@ def generate(
 @any_model
 @cache_dir
 @click.option("--title", default="", help="title of a new conversation")
+@of_kind
 @click.option("--system", help="the first thing that the model is told, in a new conversation")
 @click.option("--sync", "relay", metavar="URL", help="stay in step with a relay meanwhile (ws://HOST:PORT)")
 @relay_token
@@ -100,6 +102,7 @@ def chat(
     model: Path,
     cache: Path | None,
     title: str,
+    crdt: str | None,
     system: str | None,
     relay: str | None,
     token: str | None,
@@ -123,7 +126,7 @@ def chat(
                     made.append("system", system)
                 made.append("user", words)
 
-            return repo.create(title, fill=fill)
+            return repo.create(title, crdt=crdt, fill=fill)
 
         def use(name: str) -> llmcrdt.Engine | providers.Provider:
             return stack.enter_context(opened(Path(name), cache))
