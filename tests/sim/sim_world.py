@@ -375,6 +375,7 @@ class World:
 
     def do_fill_disk(self, device: Device) -> None:
         if device.fill_disk():
+            device.conv.version()  # which reads what others wrote to the file
             before = self.kind.history(device.core.replica)
             with suppress(OSError):
                 device.conv.append("user", "never")
