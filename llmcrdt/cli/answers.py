@@ -27,6 +27,7 @@ from .options import (
     entry_json,
     find,
     max_tokens,
+    of_kind,
     print_json,
     relay_token,
     temperature,
@@ -88,6 +89,7 @@ def generate(
 @any_model
 @cache_dir
 @click.option("--title", help="title of a new conversation [default: its first words]")
+@of_kind
 @click.option("--system", help="the first thing that the model is told, in a new conversation")
 @click.option("--sync", "relay", metavar="URL", help="stay in step with a relay meanwhile (ws://HOST:PORT)")
 @click.option("--plain", is_flag=True, help="line by line, also on a whole terminal")
@@ -102,6 +104,7 @@ def chat(
     model: Path,
     cache: Path | None,
     title: str | None,
+    crdt: str | None,
     system: str | None,
     relay: str | None,
     plain: bool,
@@ -127,7 +130,9 @@ def chat(
         if not plain and _whole_terminal():
             from llmcrdt.tui import ChatApp
 
-            ChatApp(repo, engine, conversation=conversation, link=link, answer=answer, system=system, title=title).run()
+            ChatApp(
+                repo, engine, conversation=conversation, link=link, answer=answer, system=system, title=title, crdt=crdt
+            ).run()
             return
 
         def begin(words: str) -> llmcrdt.Conversation:
@@ -136,7 +141,7 @@ def chat(
                     made.append("system", system)
                 made.append("user", words)
 
-            return repo.create(title_from(words) if title is None else title, fill=fill)
+            return repo.create(title_from(words) if title is None else title, crdt=crdt, fill=fill)
 
         def use(name: str) -> llmcrdt.Engine | providers.Provider:
             return stack.enter_context(opened(Path(name), cache))

@@ -19,7 +19,7 @@ from llmcrdt.interop.registry import names, sources
 from llmcrdt.terminal_text import safe
 
 from .completion import conversation_id
-from .options import INTERRUPTED, MANY, Repos, as_json, decode, find, print_json, there
+from .options import INTERRUPTED, MANY, Repos, as_json, decode, find, of_kind, print_json, there
 
 if TYPE_CHECKING:
     from llmcrdt.repo.importer import Imported, NotImported
@@ -34,6 +34,7 @@ for_provider = click.option("--provider", help="whom opaque fields are for [defa
 )
 @for_provider
 @click.option("--title", help="[default: the file's own, else its name]")
+@of_kind
 @as_json
 @click.pass_obj
 def import_(
@@ -42,6 +43,7 @@ def import_(
     form: str | None,
     provider: str | None,
     title: str | None,
+    crdt: str | None,
     as_json: bool,
 ) -> None:
     """Import conversations; print their ids.
@@ -57,7 +59,7 @@ def import_(
     if [str(file) for file in files] == ["-"]:
         if form in sources():
             raise FormatError(f"Files of {form} are not read from stdin.", hint="Give their names.")
-        _print_one(_import_stdin(repos, title, form, provider), as_json)
+        _print_one(_import_stdin(repos, title, form, provider, crdt), as_json)
         return
     for file in files:
         file.stat()  # before a database is made for a slip in a name
@@ -77,7 +79,9 @@ def import_(
 
     with repos(create=True) as repo, _interrupts() as stopping:
         try:
-            for result in import_files(repo, files, title=title, progress=show, format=form, provider=provider):
+            for result in import_files(
+                repo, files, title=title, progress=show, format=form, provider=provider, crdt=crdt
+            ):
                 if isinstance(result, Imported):
                     done.append(result)
                 else:
@@ -117,13 +121,15 @@ def _interrupts() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, before)
 
 
-def _import_stdin(repos: Repos, title: str | None, form: str | None, provider: str | None) -> Imported:
+def _import_stdin(
+    repos: Repos, title: str | None, form: str | None, provider: str | None, crdt: str | None
+) -> Imported:
     from llmcrdt.repo.importer import ImportFile, import_file
 
     text = decode(sys.stdin.buffer.read(), "stdin")
     with repos(create=True) as repo:
         source = ImportFile("stdin", len(text), lambda: io.StringIO(text))
-        return import_file(repo, source, title=title, format=form, provider=provider)
+        return import_file(repo, source, title=title, format=form, provider=provider, crdt=crdt)
 
 
 def _result(result: Imported) -> dict[str, object]:

@@ -204,8 +204,11 @@ class ConversationView:
                 self._keep_for_transcripts(pinned)
 
     def _keep_for_transcripts(self, entry: EntryId) -> None:
-        """Transcripts that were made before go on showing an entry as it is now."""
+        """Transcripts that were made before go on showing an entry as it is now; one that was never read and is erased
+        by now, as erased."""
         only = None if entry in self.states else self._unread.get(entry)
+        if only and self._fields is not None and f"version:{only}" not in (self._fields(entry) or ()):
+            return
         for reader in tuple(self._given):
             reader.keep(entry, self.entry(entry, only) if only else None)
 

@@ -11,6 +11,7 @@ from itertools import count
 from typing import NamedTuple, TypeVar
 
 from ..crdt.backend import Backend, Edit, NewNode
+from ..crdt.registry import known
 from ..document import schema
 from ..document.act_writer import select, write_selections
 from ..document.conversation import Conversation, core_of
@@ -60,17 +61,20 @@ def keep(
     history_of: Callable[[DocumentId, bool], tuple[History, Iterable[Draft]]],
     tell: Callable[[], None],
     long: bool,
+    crdt: str | None = None,
 ) -> Kept:
     """Write one history, in one transaction. ``beginnings``: what may name its conversation, the best first. ``title``
     wins over the one that the conversation has, and that over the default. ``history_of``: the history of this
-    conversation, with what stands beside it; it is told whether nothing is here yet. ``long``: a thread may help."""
+    conversation, with what stands beside it; it is told whether nothing is here yet. ``long``: a thread may help.
+    ``crdt``: the kind of its document, where it is new; None: that of the file."""
     with core.lock:
         core.listing.refresh()
-        id_ = _find(core, beginnings)
+        id_, kind = _find(core, beginnings, crdt or core.resources.crdt.kind)
         listed, was_open = core.library.card(id_), core.documents.core(id_) is not None
-        conversation = core.documents.conversation(id_)
         try:
             with core.store.transaction():
+                core.resources.note_kind(id_, kind)
+                conversation = core.documents.conversation(id_)
                 empty = not core_of(conversation).document.loaded and not core.store.updates.last_seq(id_)
                 history, beside = history_of(id_, empty)
                 if empty:
@@ -82,14 +86,17 @@ def keep(
                 core.store.catalog.add(id_, "conversation")
                 name = title if title is not None else listed.title if listed else default_title
                 if listed is None:
-                    core.library.put(id_, title=name, created_at=core.resources.clock())
+                    facts = {} if kind == core.resources.crdt.kind else {"crdt": kind}
+                    core.library.put(id_, title=name, created_at=core.resources.clock(), **facts)
                 elif name != listed.title:
                     core.library.put(id_, title=name)
         except BaseException:
-            if core_of(conversation).document.loaded:
-                core_of(conversation).document.load_again()  # memory must not hold what the file does not
+            open_core = core.documents.core(id_)
+            if open_core is not None and open_core.document.loaded:
+                open_core.document.load_again()  # memory must not hold what the file does not
             if not was_open:
                 core.documents.forget(id_)
+            core.resources.forget_kind(id_)
             core.library.document.load_again()
             raise
         if not was_open:
@@ -97,11 +104,17 @@ def keep(
     return Kept(id_, name, history.count, history.added, history.diverged)
 
 
-def _find(core: RepoCore, beginnings: Sequence[Sequence[str]]) -> DocumentId:
-    """The conversation that is named so: one that is here, else a new one."""
-    ids = [_not_deleted(core, beginning) for beginning in beginnings]
-    known = (id_ for id_ in ids if core.library.card(id_) or core.store.catalog.kind(id_) == "conversation")
-    return next(known, ids[0])
+def _find(core: RepoCore, beginnings: Sequence[Sequence[str]], crdt: str) -> tuple[DocumentId, str]:
+    """The conversation that is named so, and the kind of its document: one that is here, of whatever kind, else a new
+    one of this kind. One of another kind than the file's has another id: two devices may import the same."""
+    own = core.resources.crdt.kind
+    found = [
+        (_not_deleted(core, beginning if kind == own else [*beginning, f"document of kind {kind}"]), kind)
+        for kind in (crdt, *sorted(known() | {own} - {crdt}))
+        for beginning in beginnings
+    ]
+    here = (id_ for id_ in found if core.library.card(id_[0]) or core.store.catalog.kind(id_[0]) == "conversation")
+    return next(here, found[0])
 
 
 def _not_deleted(core: RepoCore, beginning: Sequence[str]) -> DocumentId:

@@ -85,17 +85,20 @@ def import_files(
     progress: Progress | None = None,
     format: str | None = None,
     provider: str | None = None,
+    crdt: str | None = None,
 ) -> Iterator[Imported | NotImported]:
     """Import files, and those in folders whose names end as such files' do, one after the other: each conversation when
     the iterator is asked for the next. A file that can't be read is told, and the others go on.
 
     ``format``: the name of the format or the source that they are of (``llmcrdt.interop.registry``); None finds it out
     for each. ``provider``: whom the hidden fields of their answers are for, where it is not the format's own.
+    ``crdt``: the kind of the documents of conversations that are new here; None: that of the database.
 
     A conversation is imported whole or not at all, also where ``progress`` raises or the process ends. ``title`` wins
     over that of a file, which wins over its name.
     """
     told = progress or (lambda progress: None)
+    repo_core(repo).resources.check_kind(crdt)
     paths = [os.fspath(path) for path in _paths(files)]
     sizes = [2 * _size(path) for path in paths]
     for number, path in enumerate(paths):
@@ -107,7 +110,7 @@ def import_files(
         try:
             source = source_of(format) if format in sources() else None if format else _detected(path)
             if source is not None:
-                yield from _import_source(repo, source, File(path), title, provider, tell)
+                yield from _import_source(repo, source, File(path), title, provider, tell, crdt)
             else:
                 yield import_file(
                     repo,
@@ -117,6 +120,7 @@ def import_files(
                     progress=tell,
                     format=format,
                     provider=provider,
+                    crdt=crdt,
                 )
         except FormatError as error:
             yield NotImported(path, error)
@@ -152,7 +156,13 @@ def _unreadable(path: str, error: OSError) -> FormatError:
 
 
 def _import_source(
-    repo: Repo, source: Source, file: File, title: str | None, provider: str | None, tell: Callable[[int], None]
+    repo: Repo,
+    source: Source,
+    file: File,
+    title: str | None,
+    provider: str | None,
+    tell: Callable[[int], None],
+    crdt: str | None,
 ) -> Iterator[Imported | NotImported]:
     """Import the conversations of a file that is another program's: each whole, or not at all."""
     try:
@@ -161,7 +171,7 @@ def _import_source(
                 yield NotImported(file.path, told.error, told.where)
                 continue
             try:
-                yield _import_told(repo_core(repo), source, file, told, title, tell)
+                yield _import_told(repo_core(repo), source, file, told, title, tell, crdt)
             except FormatError as error:
                 yield NotImported(file.path, error, told.id)
     except OSError as error:
@@ -169,7 +179,13 @@ def _import_source(
 
 
 def _import_told(
-    core: RepoCore, source: Source, file: File, told: Told, title: str | None, tell: Callable[[int], None]
+    core: RepoCore,
+    source: Source,
+    file: File,
+    told: Told,
+    title: str | None,
+    tell: Callable[[int], None],
+    crdt: str | None,
 ) -> Imported:
     default, reached = told.title or Path(file.path).stem, told.reached
     made = keep(
@@ -180,6 +196,7 @@ def _import_told(
         lambda id_, empty: (History(id_, told.steps), told.beside),
         (lambda: tell(file.size + reached())) if reached else (lambda: None),
         told.size > PIECE,
+        crdt,
     )
     notes = told.notes
     refused = [*notes.refused, *([f"{notes.more} others"] if notes.more else [])]
@@ -195,9 +212,10 @@ def import_file(
     progress: Callable[[int], None] = lambda done: None,
     format: str | None = None,
     provider: str | None = None,
+    crdt: str | None = None,
 ) -> Imported:
-    """Import one conversation: all of it, or nothing if it raises. ``progress`` gets the bytes read so far; ``format``
-    and ``provider`` are those of ``import_files``.
+    """Import one conversation: all of it, or nothing if it raises. ``progress`` gets the bytes read so far; ``format``,
+    ``provider`` and ``crdt`` are those of ``import_files``.
 
     An assistant's turn gets the frame of all before it, marked ``assumed``: nobody knows what was really sent. Raises
     FormatError, also where the file can't be read.
@@ -206,7 +224,8 @@ def import_file(
         with closing(source.open()) as file:
             about = survey(_Reading(file, 0, progress).members(telling=True))
         found = format_of(format) if format is not None else detect(about)
-        return _import(repo_core(repo), source, found, found.outline(about, provider), title, default_title, progress)
+        outline = found.outline(about, provider)
+        return _import(repo_core(repo), source, found, outline, title, default_title, progress, crdt)
     except UnicodeDecodeError:
         raise FormatError(f"{source.name} is not UTF-8 text.", hint="Save it as UTF-8.") from None
     except OSError as error:
@@ -231,6 +250,7 @@ def _import(
     title: str | None,
     default_title: str,
     progress: Callable[[int], None],
+    crdt: str | None,
 ) -> Imported:
     with closing(source.open()) as file:
         beginnings = _beginnings(form, about, read_members(file, STREAMED))
@@ -242,9 +262,8 @@ def _import(
             drafts = form.drafts(about, reading.members(telling=not empty))
             return History(id_, in_a_row(drafts)), [beside] if beside else []
 
-        made = keep(
-            core, beginnings, title, about.title or default_title, history_of, reading.tell, source.size > PIECE
-        )
+        default = about.title or default_title
+        made = keep(core, beginnings, title, default, history_of, reading.tell, source.size > PIECE, crdt)
     return Imported(source.name, *made)
 
 

@@ -114,6 +114,16 @@ class Resources:
         if kind != self.crdt.kind:
             self._kinds[document] = self.store.settings.put_first(_KIND + document, kind)
 
+    def check_kind(self, kind: str | None) -> None:
+        """Raises InvalidContent for a kind that nobody knows, CRDTMissing for one that is not installed. None: that of
+        the file."""
+        if kind not in (None, self.crdt.kind):
+            backend(str(kind))
+
+    def forget_kind(self, document: DocumentId) -> None:
+        """Look in the file for the kind again: what was to say it was not kept."""
+        self._kinds.pop(document, None)
+
     def note_kind(self, document: DocumentId, kind: str) -> None:
         """The same as somebody else says it: it counts where nothing of the document is here."""
         if kind and kind != self.kind(document) and not self.store.updates.last_seq(document):

@@ -40,7 +40,8 @@ LIBRARY = 1.5  # seconds between two looks at the library and the link
 
 class ChatApp(App[None]):
     """``answer(conversation, engine, ...)`` begins an answer: ``generate``, with what was chosen. ``system``: the first
-    thing that the model is told in a new conversation; ``title``: its title, in place of its first words.
+    thing that the model is told in a new conversation; ``title``: its title, in place of its first words; ``crdt``: the kind of
+    its document.
     """
 
     TITLE = "llmcrdt"
@@ -86,11 +87,12 @@ class ChatApp(App[None]):
         answer: Callable[..., Generation] = generate,
         system: str | None = None,
         title: str | None = None,
+        crdt: str | None = None,
     ) -> None:
         super().__init__()
         self._repo, self._link = repo, link
         self.answering = Answering(engine, answer, self._answered)
-        self._system, self._title = system, title
+        self._system, self._title, self._crdt = system, title, crdt
         self.conversation = conversation
         # kept here, for a question on top of the screen hides them from queries
         self._side, self._transcript = Side(repo), TranscriptView(repo)
@@ -199,7 +201,7 @@ class ChatApp(App[None]):
         try:
             if self.conversation is None:
                 self.conversation = self._repo.create(
-                    title_from(words) if self._title is None else self._title, fill=fill
+                    title_from(words) if self._title is None else self._title, crdt=self._crdt, fill=fill
                 )
                 self.sub_title = safe(self.conversation.title)
                 self._observe()

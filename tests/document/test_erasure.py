@@ -117,6 +117,23 @@ def test_a_token_log_goes_in_whatever_order_it_comes(
     assert not [found for found in found_in(tmp_path, b"tokens that spell it") if found.startswith("laptop")]
 
 
+def test_an_erase_from_elsewhere_of_an_entry_that_nobody_has_read_yet(open_repo: OpenRepo) -> None:
+    """Also where somebody holds a transcript of before: it can't show what was never read."""
+    laptop = open_repo("laptop")
+    here = laptop.create()
+    said = [here.append("user", text) for text in ("Hello", SECRET, "And on.")]
+    there = open_repo("phone", laptop.library).join(here.id)
+    exchange(here, there)
+    laptop.close()
+    again = open_repo("laptop").get(here.id)
+    core_of(again).document.load()
+    before = again.transcript()
+    there.erase(said[1])
+    again.apply(there.diff(since=again.version()))
+    assert [entry.status for entry in again.transcript()] == ["complete", "erased", "complete"]
+    assert [entry.text for entry in before] == ["Hello", "", "And on."]
+
+
 def test_token_logs_that_come_by_the_hundred_go(open_repo: OpenRepo, tmp_path: Path) -> None:
     """Then entries are read no further than their order needs."""
     laptop = open_repo("laptop")

@@ -168,6 +168,28 @@ def test_converting_keeps_ids_and_hashes_both_ways(open_: Open, seed: int) -> No
     assert repo.get(other.id).title == "Trip"
 
 
+def test_what_is_imported_is_of_the_kind_that_was_asked_for(open_: Open, tmp_path: Path) -> None:
+    """To import it once more, with or without saying so, finds it; a device that imports it in another kind makes
+    another conversation, not one document of two kinds."""
+    chat = tmp_path / "chat.json"
+    chat.write_text('{"messages": [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}]}')
+    one, other = open_("a"), open_("b")
+    [made] = llmcrdt.import_files(one, [chat], crdt="automerge")
+    [again] = llmcrdt.import_files(one, [chat])
+    assert isinstance(made, llmcrdt.Imported) and isinstance(again, llmcrdt.Imported)
+    assert again.conversation == made.conversation and again.added == 0
+    assert repo_core(one).kind(made.conversation) == "automerge"
+    assert texts(one, made.conversation) == ["Hello", "Hi"]
+    assert one.get(made.conversation).verify() == []
+    third = open_("c", one.library)
+    [plain] = llmcrdt.import_files(third, [chat])
+    assert isinstance(plain, llmcrdt.Imported) and plain.conversation != made.conversation
+    with pytest.raises(InvalidContent, match="sealed"):
+        [*llmcrdt.import_files(other, [chat], crdt="sealed")]
+    [yjs] = llmcrdt.import_files(other, [chat])
+    assert isinstance(yjs, llmcrdt.Imported) and repo_core(other).kind(yjs.conversation) == "yjs"
+
+
 def test_a_document_whose_package_is_missing_is_carried(
     open_: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -104,11 +104,13 @@ class AutomergeClient:
 
 
 class Kind(NamedTuple):
-    """``replica``: an empty one; ``reader``: of what a replica has; ``stranger``: of an update."""
+    """``replica``: an empty one; ``reader``: of what a replica has; ``stranger``: of an update; ``history``: all that a
+    replica still says, with nothing deflated and in an order of its own."""
 
     replica: Callable[[random.Random], Replica]
     reader: Callable[[Any], Client]
     stranger: Callable[[bytes, random.Random | None], Client]
+    history: Callable[[Any], bytes]
 
 
 def _yjs_stranger(update: bytes, ids: random.Random | None) -> Client:
@@ -128,10 +130,12 @@ KINDS = {
         lambda ids: YjsReplica(schema.ROOTS, client_id=ids.getrandbits(32)),
         lambda replica: YjsClient(replica._doc),
         _yjs_stranger,
+        lambda replica: replica.diff(),
     ),
     "automerge": Kind(
         lambda ids: AutomergeReplica(schema.ROOTS, actor=ids.randbytes(8)),
         lambda replica: AutomergeClient(replica._core.doc),
         _automerge_stranger,
+        lambda replica: b"\0".join(sorted(change.raw for change in replica.changes())),
     ),
 }

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 from ...exceptions import LLMCRDTError, MalformedUpdate
 from ...varint import write_uint
 from ..backend import Other, ParsedUpdate
-from .chunks import DOCUMENT, MAGIC, MAP, Change, Erased, Name, ObjectId, Whole, read_change
+from .chunks import DOCUMENT, MAGIC, MAP, Change, Erased, Name, ObjectId, Whole, read_change, trusted_change
 from .columns import Reader
-from .derive import is_root_change, root_change, root_object
+from .derive import root_change, root_object
 from .erasures import Erasures, erasures_of, split_snapshot, tell_held
 from .history import History, Plan
 from .package import load_core
@@ -49,6 +49,7 @@ class Core:
         self.broken = False
         self._actor = actor
         self._noted = True
+        self._trusted = False  # whether the whole document was here before
         self._own = 0  # how many changes were made here
         self.erasures = Erasures()
         self.held: list[Erased] = []
@@ -63,14 +64,8 @@ class Core:
     def known(self) -> History:
         """The history, told by the core where that is not known."""
         if not self._noted:
-            history = self._history
-            history.begin_again()
             with self.guarded("The CRDT core can't tell its changes."):
-                for change in self.doc.get_changes([]):
-                    root = change.seq == 1 and not change.deps and is_root_change(read_change(change.raw_bytes))
-                    history.note_told(
-                        change.hash, change.deps, change.actor_id, change.seq, change.start_op, change.max_op, root
-                    )
+                self._history.note_all(self.doc.get_changes([]), self._trusted)
             self._noted = True
         return self._history
 
@@ -122,7 +117,7 @@ class Core:
         erasures = split_snapshot(snapshot, end) if end else None
         if erasures is None or self.erasures or not self._noted or not self._history.blank:
             return False
-        self.doc, self._noted = self._load(snapshot[:end]), False
+        self.doc, self._noted, self._trusted = self._load(snapshot[:end]), False, True
         self.erasures.add(erasures)
         self._make_roots()
         return True
@@ -172,13 +167,13 @@ class Core:
         for hash_, raw, deps in told:
             change: Change | None = None
             if any(key in raw for key in keys):
-                change = read_change(raw)
+                change = trusted_change(hash_, raw)
                 for n, operation in enumerate(change.operations(), change.start):
                     names = wanted.get((operation.object, operation.key))  # type: ignore[arg-type]
                     if names is not None and operation.action == MAP:
                         erasures.put((change.actor, n), names)
             if erasures and erasures.concerns(raw):
-                change = change or read_change(raw)
+                change = change or trusted_change(hash_, raw)
                 blank = erasures.blank(change)
                 raw, change = blank.raw, (None if blank is change else blank)
                 here = hash_ if change is None else change.hash
@@ -188,7 +183,7 @@ class Core:
                 here, raw = with_deps(raw, [hashes.get(dep, dep) for dep in deps])
             if here != hash_:
                 hashes[hash_] = here
-                made = read_change(raw)
+                made = trusted_change(here, raw)
                 anew[made.name] = made
             raws.append(raw)
         if hashes:
@@ -269,7 +264,7 @@ class Core:
 
     def _become(self, whole: bytes) -> None:
         """Be a document, instead of one without content. Raises MalformedUpdate, and is what it was."""
-        before, self.doc, self._noted = self.doc, self._load(whole), False
+        before, self.doc, self._noted, self._trusted = self.doc, self._load(whole), False, False
         try:
             self.known()
         except MalformedUpdate:

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ...exceptions import MalformedUpdate
-from .chunks import Change, Name, write_names
+from .chunks import Change, Name, read_change, write_names
 from .derive import is_root_change
 from .rewrite import after, is_same
 
@@ -129,6 +129,28 @@ class History:
     def name_of(self, hash_: bytes) -> Name:
         """The name of a change that is here."""
         return self._names[hash_]
+
+    def note_all(self, changes: Sequence[Any], trusted: bool) -> None:
+        """Note all changes that the core tells of, in order, and nothing else. ``trusted``: they were noted before, in
+        another process. Raises MalformedUpdate for one that can't come next."""
+        self.begin_again()
+        if not trusted:
+            for each in changes:
+                root = each.seq == 1 and not each.deps and is_root_change(read_change(each.raw_bytes))
+                self.note_told(each.hash, each.deps, each.actor_id, each.seq, each.start_op, each.max_op, root)
+            return
+        followed = set[bytes]()
+        for each in changes:
+            hash_, actor, seq, deps = each.hash, each.actor_id, each.seq, each.deps
+            self._last[hash_] = each.max_op
+            self._names[hash_] = actor, seq
+            followed.update(deps)
+            if seq == 1 and not deps and is_root_change(read_change(each.raw_bytes)):
+                self.roots.add(hash_)
+            else:
+                self._seqs[actor] = seq
+        self._hashes = {name: hash_ for hash_, name in self._names.items()}
+        self.heads = self._last.keys() - followed
 
     def tell(self, changes: Iterable[Change]) -> Iterator[bytes]:
         """Changes as an update tells them, with the names of those that they come after and that are none of these.

@@ -11,7 +11,7 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from ..backend import Applied, Node, Other, ParsedUpdate, Scalar, SharedText, Touched
-from .chunks import EMPTY, Change, Name, read_change, read_update
+from .chunks import EMPTY, Change, Name, read_update, trusted_change
 from .core import Core, object_bytes, object_id
 from .derive import root_object
 from .edit import AutomergeEdit
@@ -102,7 +102,7 @@ class AutomergeReplica:
             had += history.roots
         with self._core.guarded("The CRDT core could not encode the document."):
             changes = [
-                read_change(change.raw_bytes)
+                trusted_change(change.hash, change.raw_bytes)
                 for change in self._core.doc.get_changes(had)
                 if change.hash in history.roots or change.seq > version.seqs.get(change.actor_id, 0)
             ]
@@ -132,8 +132,8 @@ class AutomergeReplica:
     def changes(self) -> list[Change]:
         """All changes, in an order in which they can be applied, those that wait last."""
         with self._core.guarded("The CRDT core can't tell its changes."):
-            raws = [change.raw_bytes for change in self._core.doc.get_changes([])]
-        return [*map(read_change, raws), *self._core.waiting]
+            told = [trusted_change(change.hash, change.raw_bytes) for change in self._core.doc.get_changes([])]
+        return [*told, *self._core.waiting]
 
     def version(self) -> bytes:
         history = self._core.known()

@@ -95,6 +95,6 @@ def _body(raw: bytes) -> Reader:
 
 def _again(change: Change, raw: bytes) -> Change:
     body = _body(raw).data
-    made = Change(hash_of(body), raw, body)
+    made = Change(hash_of(body), raw, body, trusted=True)
     made.came, made.names = change.came, change.names
     return made
