@@ -327,10 +327,9 @@ class World:
             assert entry.frame is not None
             lists.setdefault(entry.frame.hash, set()).add(entry.id)
         for same in lists.values():
+            # Both may be shown: rivals that nobody chose between stay, once they were written on (O6).
             alternatives = {entry.id for entry in conversation.alternatives(min(same))}
             assert same <= alternatives, f"{asked} is answered twice on one list"
-            shown = {entry.id for entry in conversation.transcript()}
-            assert len(shown & same) <= 1, f"{asked} shows two answers on one list"
         self.happened["answered by two, as alternatives"] += any(len(same) > 1 for same in lists.values())
         self.happened["answered by two, on two lists"] += len(lists) > 1
 
