@@ -175,7 +175,7 @@ def test_a_connection_on_which_nothing_comes_is_closed(served: Served) -> None:
 
 def test_a_connection_that_asks_again_and_again_is_kept(served: Served) -> None:
     connection = served.connection()
-    until, sockets = time.monotonic() + 2.5, set()
+    until, sockets = time.monotonic() + 1.9, set()
     while time.monotonic() < until:
         connection.request("GET", "/v1/models")
         assert connection.getresponse().read()
