@@ -68,7 +68,8 @@ class Placer:
 
     def read(self) -> None:
         """Read all conversations once, so that the first request need not wait for it."""
-        self._index.read()
+        with self._lock:
+            self._index.read()
 
     def place(
         self,
