@@ -154,8 +154,6 @@ class Placer:
             sealed = all(entry.sealed and entry.status != "erased" for entry in listed)
             if not sealed or there != says[:count] or [entry.id for entry in listed[: len(base)]] != base:
                 continue
-            if caller.only_own and not is_own(caller, listed):
-                continue
             begins = named is None and count == len(says) and all(draft.role != "assistant" for draft in drafts)
             if begins and _is_gone_on_from(core_of(conversation), place.ends):
                 ended.add(place.document)
