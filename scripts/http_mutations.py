@@ -12,119 +12,115 @@ _PLACING = "tests/serve/http/test_placing.py"
 
 HTTP_MUTATIONS = (
     Mutation(
-        "H", "a request that resends everything begins a conversation", _HTTP + "placing:Placer._find",
+        "W", "a request that resends everything begins a conversation", _HTTP + "placing:Placer._find",
         "return _Found(conversation, place.ends, count)", "return None",
         _FOUND + "test_a_client_that_resends_everything_has_one_conversation_and_reuses_its_state",
     ),
     Mutation(
-        "H", "a hash is believed, and no words are compared", _HTTP + "placing:Placer._find",
+        "W", "a hash is believed, and no words are compared", _HTTP + "placing:Placer._find",
         "if not sealed or there != says[:count]", "if False", _PLACING,
     ),
     Mutation(
-        "H", "a key's list is found in another's conversation", _HTTP + "placing:Placer._find",
+        "W", "a key's list is found in another's conversation", _HTTP + "placing:Placer._find",
         "caller.author if caller.only_own else None", "None", _PLACING,
     ),
     Mutation(
-        "H", "an edit stands beside what it replaces", _HTTP + "placing:Placer._write",
+        "W", "an edit stands beside what it replaces", _HTTP + "placing:Placer._write",
         "instead_of=replaced if not number else None", "instead_of=None",
         _FOUND + "test_an_edit_is_a_branch_in_the_place_of_what_was_said_there",
     ),
     Mutation(
-        "H", "an HTTP client's words hide a device's", _HTTP + "placing:_replaced",
+        "W", "an HTTP client's words hide a device's", _HTTP + "placing:_replaced",
         "shown.author == caller.author and", "", _FOUND + "test_the_answer_stands_on_exactly_the_list_that_was_sent",
     ),
     Mutation(
-        "H", "an answer is computed on all that is shown", _HTTP + "turns:Turns._begin",
+        "W", "an answer is computed on all that is shown", _HTTP + "turns:Turns._begin",
         "on=placed.branch", "on=None", _FOUND + "test_the_answer_stands_on_exactly_the_list_that_was_sent",
     ),
     Mutation(
-        "H", "a new beginning is a retry for ever", _HTTP + "placing:Placer._find",
+        "W", "a new beginning is a retry for ever", _HTTP + "placing:Placer._find",
         "if begins and", "if False and",
         _FOUND + "test_a_repeated_request_is_not_said_twice_and_a_new_beginning_is_a_new_conversation",
     ),
     Mutation(
-        "H", "results of calls made at once are said twice", _HTTP + "placing:Placer._write",
+        "W", "results of calls made at once are said twice", _HTTP + "placing:Placer._write",
         "(*(each for each in ends if each not in follows), entry.id)", "(entry.id,)",
         _FOUND + "test_results_of_calls_made_at_once_are_found_again",
     ),
     Mutation(
-        "H", "equal requests at once are placed at once", _HTTP + "placing:Placer.place",
+        "W", "equal requests at once are placed at once", _HTTP + "placing:Placer.place",
         "with self._lock:", "if True:",
-        _FOUND + "test_equal_requests_at_once_are_one_question_and_two_alternatives",
+        _PLACING + "::test_equal_lists_at_once_are_said_once",
     ),
     Mutation(
-        "H", "what was erased is found", _HTTP + "prefix_index:PrefixIndex._after",
-        'or entry.status == "erased"', "", _PLACING,
-    ),
-    Mutation(
-        "H", "an answer goes on for nobody", _HTTP + "turns:Turn.leave",
+        "W", "an answer goes on for nobody", _HTTP + "turns:Turn.leave",
         "self.cancel()", "pass", _FOUND + "test_a_client_that_vanishes_at_any_byte_leaves_a_sealed_answer",
     ),
     Mutation(
-        "H", "an answer in the background ends with its reader", _HTTP + "turns:Turn.leave",
+        "W", "an answer in the background ends with its reader", _HTTP + "turns:Turn.leave",
         "and not self.asked.background", "",
         _SDKS + "test_a_response_in_the_background_goes_on_when_its_reader_has_gone_and_is_cancelled",
     ),
     Mutation(
-        "H", "a repeat with its key is answered anew", _HTTP + "turns:Turns._once",
+        "W", "a repeat with its key is answered anew", _HTTP + "turns:Turns._once",
         "if known is not None and", "if False and", _FOUND + "test_a_key_makes_a_repeat_the_same_answer",
     ),
     Mutation(
-        "H", "a request that is not to be stored stays", _HTTP + "turns:Turns._ended",
+        "W", "a request that is not to be stored stays", _HTTP + "turns:Turns._ended",
         "if not turn.asked.store:", "if False:", _FOUND + "test_nothing_is_kept_of_a_request_that_says_so",
     ),
     Mutation(
-        "H", "a key reads another's responses", _HTTP + "placing:Placer.conversation",
+        "W", "a key reads another's responses", _HTTP + "placing:Placer.conversation",
         "if caller.only_own and", "if False and", _ERRORS + "test_a_key_sees_no_response_of_another_one",
     ),
     Mutation(
-        "H", "any key lets in", _HTTP + "keys:Keys.caller",
+        "W", "any key lets in", _HTTP + "keys:Keys.caller",
         "found[0] if found and key else None", "Caller()", _ERRORS + "test_only_a_key_lets_in",
     ),
     Mutation(
-        "H", "a server without a key listens to strangers", _HTTP + "server:check_reach",
+        "W", "a server without a key listens to strangers", _HTTP + "server:check_reach",
         "if not keys and not is_loopback(host):", "if False:",
         _ERRORS + "test_without_a_key_nothing_listens_beyond_this_machine",
     ),
     Mutation(
-        "H", "a page reaches this machine by another name", _HTTP + "app:App._check_place",
+        "W", "a page reaches this machine by another name", _HTTP + "app:App._check_place",
         "if not self._keys:", "if False:",
         _ERRORS + "test_another_name_than_this_machines_is_refused_where_no_key_is_asked",
     ),
     Mutation(
-        "H", "any page may ask", _HTTP + "app:App._check_place",
+        "W", "any page may ask", _HTTP + "app:App._check_place",
         "and origin not in self._origins", "and False", _ERRORS + "test_pages_in_a_browser_ask_only_where_they_may",
     ),
     Mutation(
-        "H", "a body may be as large as it likes", _HTTP + "api:read",
+        "W", "a body may be as large as it likes", _HTTP + "api:read",
         "if size > limits.body:", "if False:", _ERRORS + "test_a_body_that_is_too_large_is_refused",
     ),
     Mutation(
-        "H", "a flood waits in memory", _HTTP + "turns:Turns._start",
+        "W", "a flood waits in memory", _HTTP + "turns:Turns._start",
         ">= self.limits.requests", ">= 1 << 20",
         _ERRORS + "test_a_flood_is_told_to_come_again_and_the_others_are_answered",
     ),
     Mutation(
-        "H", "connections stay open for nothing", _HTTP + "server:HttpServer._close_idle",
+        "W", "connections stay open for nothing", _HTTP + "server:HttpServer._close_idle",
         "connection.transport.close()", "pass", _ERRORS + "test_a_connection_on_which_nothing_comes_is_closed",
     ),
     Mutation(
-        "H", "members that nobody knows are passed over", _HTTP + "fields:Fields.end",
+        "W", "members that nobody knows are passed over", _HTTP + "fields:Fields.end",
         "for name in self._left:", "for name in ():",
         _ERRORS + "test_bad_members_are_told_by_name_and_nothing_of_them_is_kept",
     ),
     Mutation(
-        "H", "pictures are dropped in silence", _HTTP + "drafts:drafts_of",
+        "W", "pictures are dropped in silence", _HTTP + "drafts:drafts_of",
         "if other is not None:", "if False:",
         _ERRORS + "test_bad_members_are_told_by_name_and_nothing_of_them_is_kept",
     ),
     Mutation(
-        "H", "a stream taken up again begins anew", _HTTP + "responses:get",
+        "W", "a stream taken up again begins anew", _HTTP + "responses:get",
         "first = max(0, int(after) + 1)", "first = 0",
         _SDKS + "test_a_response_in_the_background_is_followed_and_taken_up_again",
     ),
     Mutation(
-        "H", "a branch holds what stands beside it", "branch_to",
+        "W", "a branch holds what stands beside it", "branch_to",
         "rest -= {base, *before}", "rest = {*sound} - {base, *before}",
         "tests/document/test_branch.py",
     ),

@@ -6,6 +6,7 @@ import contextlib
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -298,9 +299,10 @@ def serve(
             pass
         if worker.busy:
             click.echo(f"Ending: {worker.busy} answers under way", err=True)
+        until = time.monotonic() + drain
         if server is not None:
             server.stop(drain)
-        worker.stop(drain)
+        worker.stop(max(0.0, until - time.monotonic()))
 
 
 def _http(http: str | None, keys: Path | None, origins: tuple[str, ...], max_tokens: int) -> Callable[..., Any] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -18,6 +18,7 @@ from . import chat, conversations, messages, models, responses
 from .api import CONVERSATION, Incoming, json_response, read
 from .errors import HttpError, error_of
 from .keys import Caller, Keys
+from .openapi import description
 from .turns import Turns
 
 logger = logging.getLogger("llmcrdt.serve.http")
@@ -37,49 +38,51 @@ class App:
     def starlette(self) -> Starlette:
         """The application."""
         turns, since = self._turns, self._since
-        routes = [
-            self._route("GET", "/v1/models", lambda request, _: models.listed(request, turns, since)),
-            self._route("GET", "/v1/models/{model:path}", lambda request, _: models.one(request, turns, since)),
-            self._posted("/v1/chat/completions", chat.create),
-            self._posted("/v1/messages", messages.create),
-            self._posted("/v1/messages/count_tokens", messages.count),
-            self._posted("/v1/responses", responses.create),
-            self._route("GET", "/v1/responses/{id}", lambda request, who: responses.get(request, who, turns)),
-            self._route("DELETE", "/v1/responses/{id}", lambda request, who: responses.delete(request, who, turns)),
-            self._route(
-                "POST", "/v1/responses/{id}/cancel", lambda request, who: responses.cancel(request, who, turns)
-            ),
-            self._route(
-                "GET", "/v1/responses/{id}/input_items", lambda request, who: responses.input_items(request, who, turns)
-            ),
-            self._posted("/v1/conversations", conversations.create),
-            self._route("GET", "/v1/conversations/{id}", lambda request, who: conversations.get(request, who, turns)),
-            self._route(
-                "DELETE", "/v1/conversations/{id}", lambda request, who: conversations.delete(request, who, turns)
-            ),
-            self._route(
-                "GET", "/v1/conversations/{id}/items", lambda request, who: conversations.items(request, who, turns)
-            ),
-        ]
+        paths: dict[str, dict[str, _Handler]] = {
+            "/v1/models": {"GET": lambda request, _: models.listed(request, turns, since)},
+            "/v1/models/{model:path}": {"GET": lambda request, _: models.one(request, turns, since)},
+            "/v1/chat/completions": {"POST": self._posted(chat.create)},
+            "/v1/messages": {"POST": self._posted(messages.create)},
+            "/v1/messages/count_tokens": {"POST": self._posted(messages.count)},
+            "/v1/responses": {"POST": self._posted(responses.create)},
+            "/v1/responses/{id}": {"GET": self._named(responses.get), "DELETE": self._named(responses.delete)},
+            "/v1/responses/{id}/cancel": {"POST": self._named(responses.cancel)},
+            "/v1/responses/{id}/input_items": {"GET": self._named(responses.input_items)},
+            "/v1/conversations": {"POST": self._posted(conversations.create)},
+            "/v1/conversations/{id}": {
+                "GET": self._named(conversations.get),
+                "DELETE": self._named(conversations.delete),
+            },
+            "/v1/conversations/{id}/items": {"GET": self._named(conversations.items)},
+        }
+        routes = [self._route(path, handlers) for path, handlers in paths.items()]
+        routes.append(Route("/openapi.json", self._described, methods=["GET"]))
         return Starlette(routes=routes, exception_handlers={HTTPException: self._unknown})
 
-    def _posted(self, path: str, create: _Create) -> Route:
+    async def _described(self, request: Request) -> Response:
+        return json_response(description(list(self._turns.models), self._turns.limits))
+
+    def _posted(self, create: _Create) -> _Handler:
         async def handle(request: Request, caller: Caller) -> Response:
             return await create(await read(request, caller, self._turns), self._turns)
 
-        return self._route("POST", path, handle)
+        return handle
 
-    def _route(self, method: str, path: str, handle: _Handler) -> Route:
+    def _named(self, handle: Callable[[Request, Caller, Turns], Awaitable[Response]]) -> _Handler:
+        return lambda request, caller: handle(request, caller, self._turns)
+
+    def _route(self, path: str, handlers: Mapping[str, _Handler]) -> Route:
         async def endpoint(request: Request) -> Response:
-            return await self._answered(request, handle)
+            method = "GET" if request.method == "HEAD" else request.method
+            return await self._answered(request, handlers.get(method))
 
-        return Route(path, endpoint, methods=[method, "OPTIONS"])
+        return Route(path, endpoint, methods=[*handlers, "OPTIONS"])
 
-    async def _answered(self, request: Request, handle: _Handler) -> Response:
+    async def _answered(self, request: Request, handle: _Handler | None) -> Response:
         id = f"req_{secrets.token_hex(12)}"
         try:
             origin = self._check_place(request)
-            if request.method == "OPTIONS":
+            if handle is None:  # OPTIONS: a browser asks whether it may ask
                 response = Response(status_code=204)
             else:
                 response = await handle(request, self._caller(request))
@@ -136,4 +139,6 @@ class App:
         words = f"Unknown request URL: {request.method} {request.url.path[:200]}."
         if status == 405:
             words = f"{request.method} is no method of {request.url.path[:200]}."
-        return self._error(request, HttpError(status, words, code="unknown_url"), f"req_{secrets.token_hex(12)}")
+        response = self._error(request, HttpError(status, words, code="unknown_url"), f"req_{secrets.token_hex(12)}")
+        response.headers.update(getattr(error, "headers", None) or {})  # which methods there are
+        return response

@@ -68,7 +68,8 @@ class Placer:
 
     def read(self) -> None:
         """Read all conversations once, so that the first request need not wait for it."""
-        self._index.read()
+        with self._lock:
+            self._index.read()
 
     def place(
         self,
@@ -152,8 +153,6 @@ class Placer:
             there = [words for entry in listed if (words := said_by(entry)) is not None]
             sealed = all(entry.sealed and entry.status != "erased" for entry in listed)
             if not sealed or there != says[:count] or [entry.id for entry in listed[: len(base)]] != base:
-                continue
-            if caller.only_own and not is_own(caller, listed):
                 continue
             begins = named is None and count == len(says) and all(draft.role != "assistant" for draft in drafts)
             if begins and _is_gone_on_from(core_of(conversation), place.ends):

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import threading
 from collections.abc import Collection, Mapping, Sequence
 from itertools import accumulate
 from typing import NamedTuple
@@ -53,11 +52,10 @@ class _List(NamedTuple):
 
 
 class PrefixIndex:
-    """Any thread. ``find`` and ``note`` see all that this process wrote, and all that came from elsewhere by then."""
+    """One thread at a time. ``find`` sees all that this process wrote, and all that came from elsewhere by then."""
 
     def __init__(self, core: RepoCore) -> None:
         self._core = core
-        self._lock = threading.RLock()
         self._key = os.urandom(32)
         self._start = _List(self._hash(b"", ""), (), None)
         self._places: dict[bytes, dict[Place, None]] = {}
@@ -70,27 +68,20 @@ class PrefixIndex:
         """Candidates for the longest beginning of a list: how many of ``says`` it has, and where it ends; the longest
         first, of those the one that was noted last. ``only``: in this conversation; ``owner``: of this one."""
         digests = list(accumulate(says, self._hash, initial=self._start.digest))
-        with self._lock:
-            self._refresh()
-            return [
-                (count, place)
-                for count in range(len(says), 0, -1)
-                for place in reversed(self._places.get(digests[count], {}))
-                if only in (None, place.document) and owner in (None, place.owner)
-            ]
-
-    def read(self) -> None:
-        """Read what there is, so that nobody has to wait for it later."""
-        with self._lock:
-            self._refresh()
+        self.read()
+        return [
+            (count, place)
+            for count in range(len(says), 0, -1)
+            for place in reversed(self._places.get(digests[count], {}))
+            if only in (None, place.document) and owner in (None, place.owner)
+        ]
 
     def note(self, says: Sequence[str], place: Place) -> None:
         """A list ends there now."""
         digest = self._start.digest
         for words in says:
             digest = self._hash(digest, words)
-        with self._lock:
-            self._put(digest, place)
+        self._put(digest, place)
 
     def _hash(self, before: bytes, words: str) -> bytes:
         return hashlib.blake2b(before + words.encode("utf-8", "surrogatepass"), key=self._key, digest_size=16).digest()
@@ -104,7 +95,7 @@ class PrefixIndex:
 
     # reading documents
 
-    def _refresh(self) -> None:
+    def read(self) -> None:
         """Read what was written since the last time; all of it the first time."""
         store, changed = self._core.store, list[DocumentId]()
         if self._seq is None:
@@ -115,11 +106,11 @@ class PrefixIndex:
             changed = [DocumentId(each) for each, _ in news if each != self._core.library_id]
         for document in dict.fromkeys(changed):
             try:
-                self._read(document)
+                self._read_document(document)
             except LLMCRDTError:  # deleted, or of a newer version: nobody goes on from there
                 self._lists.pop(document, None)
 
-    def _read(self, document: DocumentId) -> None:
+    def _read_document(self, document: DocumentId) -> None:
         open_core = self._core.documents.core(document)
         if open_core is not None:
             self._read_lists(document, open_core)

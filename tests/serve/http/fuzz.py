@@ -2,14 +2,18 @@
 the client's; never one that is the server's. The model that is asked has random weights.
 
     python -m tests.serve.http.fuzz [SECONDS] [SEED]
+
+Then schemathesis, where it is installed, asks what /openapi.json describes, for as long.
 """
 
 from __future__ import annotations
 
 import copy
 import http.client
+import importlib.util
 import json
 import random
+import subprocess
 import sys
 import tempfile
 import time
@@ -142,9 +146,24 @@ def main(seconds: float, seed: int) -> None:
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             statuses[ask(server.url, chance, seed)] += 1
+        print(f"{statuses.total()} requests (0: left before the answer): {dict(sorted(statuses.items()))}")
+        failed = described(server.url, seconds, seed)
         for row in repo.list(100_000):
             assert repo.get(row.id).verify() == []
-    print(f"{statuses.total()} requests (0: left before the answer): {dict(sorted(statuses.items()))}")
+    if failed:
+        sys.exit(failed)
+
+
+def described(url: str, seconds: float, seed: int) -> int:
+    """Have schemathesis ask; its exit status."""
+    if importlib.util.find_spec("schemathesis") is None:
+        print("schemathesis is not here: /openapi.json is not asked by it")
+        return 0
+    checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
+    command = [str(Path(sys.executable).with_name("schemathesis")), "run", f"{url}/openapi.json", "-u", url]
+    command += ["--phases", "coverage,fuzzing", "--max-time", str(max(1, int(seconds))), "--seed", str(seed)]
+    command += ["-c", f"{checks},unsupported_method,allow_header_conformance", "--no-color"]
+    return subprocess.run(command, check=False).returncode
 
 
 def ask(url: str, chance: random.Random, seed: int) -> int:

@@ -175,7 +175,7 @@ def test_a_connection_on_which_nothing_comes_is_closed(served: Served) -> None:
 
 def test_a_connection_that_asks_again_and_again_is_kept(served: Served) -> None:
     connection = served.connection()
-    until, sockets = time.monotonic() + 2.5, set()
+    until, sockets = time.monotonic() + 1.9, set()
     while time.monotonic() < until:
         connection.request("GET", "/v1/models")
         assert connection.getresponse().read()
@@ -188,6 +188,23 @@ def test_a_connection_that_asks_again_and_again_is_kept(served: Served) -> None:
     connection.sock.sendall(b"GET /v1/models HT")
     assert connection.sock.recv(4096) == b""
     connection.close()
+
+
+def test_every_path_is_described(served: Served) -> None:
+    status, told, _ = served.send("GET", "/openapi.json")
+    assert status == 200 and told["openapi"].startswith("3.")
+    described = {(path.replace("{id}", "x"), method) for path, each in told["paths"].items() for method in each}
+    for path, method in described:
+        status, _, _ = served.send(method.upper(), path, b"{}" if method == "post" else None)
+        assert status in (200, 400, 404), (path, method)
+        status, error, headers = served.send("PATCH", path)
+        assert status == 405 and shaped(path, error) and method.upper() in headers["allow"]
+    paths = {path.replace("{model:path}", "{id}") for path in _routes(served)}
+    assert {path for path, _ in described} | {"/openapi.json"} == {path.replace("{id}", "x") for path in paths}
+
+
+def _routes(served: Served) -> list[str]:
+    return [route.path for route in served.server._server.config.app.routes]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -96,6 +97,18 @@ def test_random_clients(seed: int, open_repo: OpenRepo) -> None:
                 with core_of(conversation).reading():
                     found = core_of(conversation).view.transcript(place.ends)
                     assert listed(found)[: len(says)] == listed(frame)
+
+
+def test_equal_lists_at_once_are_said_once(open_repo: OpenRepo) -> None:
+    repo = open_repo("server")
+    placer = Placer(repo)
+    with ThreadPoolExecutor(8) as pool:
+        for number in range(6):
+            messages = drafts((("system", "Be brief."), ("user", f"Hello {number}")))
+            places = list(pool.map(lambda _, m=messages: placer.place(Caller(), m, ()), range(8)))
+            assert len({placed.conversation.id for placed in places}) == 1
+            assert len(places[0].conversation.transcript()) == 2
+            assert sum(placed.added for placed in places) == 2
 
 
 def test_what_was_erased_is_not_gone_on_from(open_repo: OpenRepo) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -176,12 +177,20 @@ def test_a_response_in_the_background_is_followed_and_taken_up_again(gpt: Any) -
         gpt.responses.retrieve(begun.id)
 
 
-def test_a_response_in_the_background_goes_on_when_its_reader_has_gone_and_is_cancelled(gpt: Any) -> None:
+def test_a_response_in_the_background_goes_on_when_its_reader_has_gone_and_is_cancelled(
+    gpt: Any, served: Served
+) -> None:
     stream = gpt.responses.create(
         model="endless/tiny", input="A long one", background=True, stream=True, max_output_tokens=1500
     )
     begun = next(iter(stream)).response
     stream.close()
+    turn = served.server._turns.find(*begun.id.split("_", 2)[1:])
+    deadline = time.monotonic() + 20
+    while turn._readers:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert not turn.cancelled
     assert gpt.responses.retrieve(begun.id).status == "in_progress"
     cancelled = gpt.responses.cancel(begun.id)
     assert cancelled.status == "cancelled"
