@@ -670,7 +670,7 @@ RELAY_MUTATIONS = (
     ),
     Mutation(
         "P10", "the changes that others wait for are not asked for", "History.wanted",
-        "return list(islice(absent, most))", "return []",
+        "if not any(dep in known for known in here)", "if False",
         "tests/crdt/automerge/test_sync.py::test_what_waits_is_asked_for_by_name_and_told_to_nobody_as_a_head",
     ),
     Mutation(

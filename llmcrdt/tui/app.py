@@ -39,10 +39,9 @@ LIBRARY = 1.5  # seconds between two looks at the library and the link
 
 
 class ChatApp(App[None]):
-    """``answer(conversation, engine, ...)`` begins an answer: ``generate``, with what was chosen. ``system``: the first
-    thing that the model is told in a new conversation; ``title``: its title, in place of its first words; ``crdt``: the kind of
-    its document.
-    """
+    """``answer(conversation, engine, ...)`` begins an answer: ``generate``, with what was chosen. Of a new conversation:
+    ``system``, the first thing that the model is told; ``title``, in place of its first words; ``crdt``, the kind of its
+    document."""
 
     TITLE = "llmcrdt"
     CSS = """
