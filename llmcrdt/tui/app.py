@@ -39,9 +39,9 @@ LIBRARY = 1.5  # seconds between two looks at the library and the link
 
 
 class ChatApp(App[None]):
-    """``answer(conversation, engine, ...)`` begins an answer: ``generate``, with what was chosen. Of a new conversation:
-    ``system``, the first thing that the model is told; ``title``, in place of its first words; ``crdt``, the kind of its
-    document."""
+    """``answer(conversation, engine, ...)`` begins an answer: ``generate``, with what was chosen. For a new
+    conversation: ``system`` is the first thing that the model is told, ``title`` stands in place of its first words,
+    ``crdt`` is the kind of its document."""
 
     TITLE = "llmcrdt"
     CSS = """
