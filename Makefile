@@ -63,7 +63,7 @@ automerge: dev ## Test the document layer with Automerge documents, and run 3,00
 
 http: dev ## Ask the HTTP APIs with bent requests, and with schemathesis, for two minutes each (ARGS='600 7' is 600 s, seed 7)
 	-@$(VENV)/python -c 'import schemathesis' 2>/dev/null || $(VENV)/python -m pip install --quiet 'schemathesis>=4.32,<5' || echo "schemathesis is not here"
-	$(VENV)/python -m tests.serve.http.fuzz $(or $(ARGS),120)
+	$(VENV)/python -m tests.serve.apis.fuzz $(or $(ARGS),120)
 
 power: dev ## Lose the power of clients, relays and operators' commands 6,000 times (ARGS='--states 1000 --seed 7 --only relay')
 	$(VENV)/python tests/power/soak.py $(ARGS)

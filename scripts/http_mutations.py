@@ -5,10 +5,10 @@ from __future__ import annotations
 from mutations import Mutation
 
 _HTTP = "llmcrdt.serve.http."
-_FOUND = "tests/serve/http/test_conversations_found.py::"
-_ERRORS = "tests/serve/http/test_errors.py::"
-_SDKS = "tests/serve/http/test_sdks.py::"
-_PLACING = "tests/serve/http/test_placing.py"
+_FOUND = "tests/serve/apis/test_conversations_found.py::"
+_ERRORS = "tests/serve/apis/test_errors.py::"
+_SDKS = "tests/serve/apis/test_sdks.py::"
+_PLACING = "tests/serve/apis/test_placing.py"
 
 HTTP_MUTATIONS = (
     Mutation(

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from access_mutations import ACCESS_MUTATIONS
 from anchors import AnchorError, Change, Definitions
+from engine_mutations import ENGINE_MUTATIONS
 from format_mutations import FORMAT_MUTATIONS
 from hidden_mutations import HIDDEN_MUTATIONS
 from http_mutations import HTTP_MUTATIONS
@@ -34,6 +35,7 @@ EVERY = (
     *HIDDEN_MUTATIONS,
     *FORMAT_MUTATIONS,
     *STREAM_MUTATIONS,
+    *ENGINE_MUTATIONS,
     *ACCESS_MUTATIONS,
     *HTTP_MUTATIONS,
     *RELAY_MUTATIONS,

@@ -27,7 +27,6 @@ _ERASE = "tests/document/test_erasure.py::"
 _AUTOMERGE = "tests/repo/test_erase_in_automerge.py::"
 _RENDER = "tests/prompt/test_messages.py::"
 _ACTS = "tests/document/test_acts.py::"
-_SLOTS = "tests/engine/llama/test_slots.py::"
 _ASKS = "tests/document/test_asks.py::"
 _EXPORT = "tests/interop/test_export.py::"
 
@@ -628,30 +627,5 @@ MUTATIONS = (
         "asks", "asks beyond those looked after are never looked at", "Worker._look_into",
         "self._unread.add(document)", "pass",
         "tests/serve/test_hostile_asks.py::test_thousands_at_once_keep_nobody_else_waiting",
-    ),
-    Mutation(
-        "slots", "more go on together than change no bit", "Serving._go_on",
-        "self._model.widths.value", "{len(streams) or 1, 1}",
-        _SLOTS + "test_in_company_each_gets_what_it_gets_alone_and_the_same_is_stored",
-    ),
-    Mutation(
-        "slots", "a long prompt goes before a short one that is due", "Serving._due",
-        "key=lambda turn: turn.due", "key=lambda turn: turn.began",
-        _SLOTS + "test_a_short_prompt_goes_before_a_long_one_and_words_go_on_meanwhile",
-    ),
-    Mutation(
-        "slots", "a long prompt waits for short ones for ever", "Serving._admit",
-        'turn.due = model.context.counters["prompt_tokens"] + model', "turn.due = model",
-        _SLOTS + "test_none_waits_for_ever_behind_short_ones",
-    ),
-    Mutation(
-        "slots", "words wait until a long prompt is evaluated", "Serving._admit",
-        "lambda: _NARROW if any(turn.sampler for turn in self._turns) else BATCH,", "lambda: BATCH,",
-        _SLOTS + "test_a_short_prompt_goes_before_a_long_one_and_words_go_on_meanwhile",
-    ),
-    Mutation(
-        "slots", "a prompt that is left goes on as if it were still there", "KVState.materializing",
-        "if self._turn != turn:", "if False:",
-        _SLOTS + "test_in_company_each_gets_what_it_gets_alone_and_the_same_is_stored",
     ),
 )  # fmt: skip

@@ -102,9 +102,8 @@ class Connections:
             connection.unreported = 0
 
     def report_all(self, connections: Sequence[Connection]) -> None:
-        """The same of many, of which few have something to report."""
-        least = self._limits.outgoing // 4
-        self.each([c for c in connections if c.unreported >= least], self.report)
+        """The same of many."""
+        self.each(connections, self.report)
 
     def send_keepalives(self, now: float) -> None:
         """Clients of some protocols take a connection for lost where nothing comes for a while."""

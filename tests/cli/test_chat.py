@@ -193,7 +193,7 @@ def test_at_a_terminal_ctrl_c_stops_an_answer_and_ctrl_d_leaves(tmp_path: Path) 
     process, terminal = pty.fork()
     if process == 0:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored where the tests run
-        arguments = ["-c", ENDLESS, "--db", str(tmp_path / "a.db"), "chat", "--model", str(model)]
+        arguments = ["-c", ENDLESS, "--db", str(tmp_path / "a.db"), "chat", "--plain", "--model", str(model)]
         more = ["--cache", str(tmp_path / "kv"), "--max-tokens", "100000"]
         os.execv(sys.executable, [sys.executable, *arguments, *more])
     seen = ""

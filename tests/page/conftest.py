@@ -34,9 +34,10 @@ def _missing(words: str) -> Any:
     pytest.skip(words)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Headless Chromium, as the system has it."""
+    """Headless Chromium, as the system has it. Playwright's loop runs meanwhile, so it ends with the module: others run
+    loops of their own."""
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:

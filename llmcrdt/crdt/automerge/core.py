@@ -109,7 +109,7 @@ class Core:
 
     def can_erase(self, piece: Erased) -> bool:
         """Whether all is here that something is erased after."""
-        return all(map(self._history.has_name, piece.after))
+        return all(name in self._history for name in piece.after)
 
     def start_with(self, snapshot: bytes) -> bool:
         """Be a document that is trusted. False, and nothing done, where the bytes are not one, or there is one here."""

@@ -50,8 +50,9 @@ class History:
         self.heads: set[bytes] = set()
         self.roots: set[bytes] = set()
 
-    def __contains__(self, hash_: bytes) -> bool:
-        return hash_ in self._last
+    def __contains__(self, key: bytes | Name) -> bool:
+        """Whether a change is in the document, by its hash or its name."""
+        return key in self._last if isinstance(key, bytes) else key in self._hashes
 
     def __len__(self) -> int:
         return len(self._last)
@@ -83,9 +84,6 @@ class History:
     def has(self, change: Change) -> bool:
         """Whether a change is here, under whatever hash."""
         return change.hash in self._last or change.name in self._hashes
-
-    def has_name(self, name: Name) -> bool:
-        return name in self._hashes
 
     def begin_again(self) -> None:
         """Forget what was noted. Updates that wait stay, and so do older hashes."""

@@ -23,14 +23,17 @@ _SMALL = 2 << 10
 """Bytes of an update that waits as it is."""
 
 
+Renew = Callable[[], Callable[[Clocks], Any] | None]
+
+
 class Intake:
     """The knowledge of what one core has, and the updates that wait. Errors of the core go through.
 
     ``try_to_read`` has the core read an update, and raises ValueError where it can't: JSON in it is none, say. One that
-    waits is read only when the document is encoded with it, and nobody could do that any more. ``renew`` has the
-    document replaced by one in which some letters are U+FFFD (pairs.py), and gives that one."""
+    waits is read only when the document is encoded with it, and nobody could do that any more. ``renew()`` gives what
+    has the document replaced by one in which some letters are U+FFFD (pairs.py), and gives that one."""
 
-    def __init__(self, doc: Any, try_to_read: Callable[[bytes], object], renew: Callable[[Clocks], Any]) -> None:
+    def __init__(self, doc: Any, try_to_read: Callable[[bytes], object], renew: Renew) -> None:
         self._doc, self._try_to_read, self._renew = doc, try_to_read, renew
         self._pairs = Pairs()
         self._transaction: AbstractContextManager[Any] | None = None
@@ -158,7 +161,9 @@ class Intake:
             within, self._transaction = self._transaction, None
             if within is not None:
                 within.__exit__(None, None, None)
-            self._doc = self._renew(broken)
+            renew = self._renew()
+            assert renew is not None, "whoever gives updates is there"
+            self._doc = renew(broken)
             if within is not None:
                 self._begin()
         return update

@@ -59,7 +59,8 @@ class YjsReplica:
         self._applying = nullcontext() if applying is None else applying
         self._doc: Any = pycrdt.Doc() if client_id is None else pycrdt.Doc(client_id=client_id)
         self._maps: dict[str, Any] = {root: self._doc.get(root, type=pycrdt.Map) for root in roots}
-        self._intake = Intake(self._doc, pycrdt.get_state, self._renew)
+        # Weak: a circle would keep the document until somebody looks for garbage.
+        self._intake = Intake(self._doc, pycrdt.get_state, weakref.WeakMethod(self._renew))
         self._heard = _Heard()
         self._subscriptions: list[Any] = []
         self._unobserve: weakref.finalize[..., YjsReplica] | None = None

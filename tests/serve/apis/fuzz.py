@@ -1,7 +1,7 @@
 """Random requests: good ones of each API, bent anywhere. Each gets an answer, or an error in the API's shape that is
 the client's; never one that is the server's. The model that is asked has random weights.
 
-    python -m tests.serve.http.fuzz [SECONDS] [SEED]
+    python -m tests.serve.apis.fuzz [SECONDS] [SEED]
 
 Then schemathesis, where it is installed, asks what /openapi.json describes, for as long.
 """
