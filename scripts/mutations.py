@@ -377,6 +377,12 @@ MUTATIONS = (
         "tests/document/test_withheld.py::test_o7_an_edit_beside_an_erase_is_withheld_until_somebody_keeps_it",
     ),
     Mutation(
+        "O7", "what an erase withholds goes on to decide between branches above it", "WaistSearch.find",
+        "decided = not concerned",
+        "decided = True",
+        "tests/document/test_withheld.py::test_o7_a_branch_lives_no_longer_through_what_an_erase_withholds",
+    ),
+    Mutation(
         "O7", "to erase once more lets go what is withheld", "Order.made_of",
         " - self._now.withheld.keys()",
         "",

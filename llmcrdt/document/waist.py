@@ -3,6 +3,9 @@
 A *waist* is a visible entry that follows everything else that is visible, but for what follows it. Nothing that
 stands above a waist decides anything below it, and the other way round. So the rules need to be applied only below the
 last waist above all that changed.
+
+What takes part no more, or again, because an erase withholds it (O7), is the exception: a branch point above it may
+have been decided by it. Then the waist is sought above every branch point.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from .arrangement import Arrangement
 from .decisions import Decisions
 from .entry_graph import EntryGraph
 from .nodes import Node, group_of
+from .order_rules import withheld_edits
 
 
 class WaistSearch:
@@ -39,6 +43,7 @@ class WaistSearch:
         edge: set[EntryId] = set()  # the parents of what is below that are not below themselves
         youngest: list[tuple[int, EntryId]] = []  # the same, as a heap
         enough = 0  # entries below, before it is worth while to compare places once more
+        decided = not concerned  # whether the branch points above stay as they are, or are below by now
         while True:
             while todo:
                 i = todo.pop()
@@ -61,8 +66,14 @@ class WaistSearch:
                 todo += [child for child in children.get(waist, ()) if child not in below]
                 if not todo and self._is_waist(waist, below) and len(below) >= enough:
                     if self._stands_last(below, waist):
-                        return {i: sound[i] for i in sorted(below, key=lambda i: sound[i].age)}, waist
-                    enough = 2 * len(below)
+                        low = {i: sound[i] for i in sorted(below, key=lambda i: sound[i].age)}
+                        if not decided and self._withholds_otherwise(low, added):
+                            todo += self._branches_beside(below)
+                        if not todo:
+                            return low, waist
+                        decided = True
+                    else:
+                        enough = 2 * len(below)
             if not todo:
                 todo.append(waist)
 
@@ -92,6 +103,15 @@ class WaistSearch:
         elif len(members := graph.groups[group]) > 1:
             tied += members
         return tied
+
+    def _withholds_otherwise(self, low: Mapping[EntryId, Node], added: Mapping[EntryId, Node]) -> bool:
+        """Whether one of the entries that took part before is withheld from now on, or no more."""
+        withheld = withheld_edits(low, self._decisions.erases, self._decisions.kept())
+        return withheld.keys() - added.keys() != self._now.withheld.keys() & low.keys()
+
+    def _branches_beside(self, below: Set[EntryId]) -> list[EntryId]:
+        """The members of the branch points that are not all below already."""
+        return [i for _, members in self._graph.branch_points() for i in members if i not in below]
 
     def _is_waist(self, entry: EntryId, below: Set[EntryId]) -> bool:
         """Whether what is shown above ``below`` leads to ``entry``."""

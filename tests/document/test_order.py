@@ -284,6 +284,42 @@ def test_results_of_several_calls_are_never_recounted() -> None:
     assert order.now().tips == ("u", "r3")
 
 
+def test_what_an_erase_withholds_decides_no_branch_point_above_it() -> None:
+    """``late`` was the entry written last on the branch of ``u``; withheld, it says nothing of which branch lives.
+
+    All was shown and counted before the erase came, and of that only the end is below a waist."""
+    order = Order()
+    order.put(Node(EntryId("u"), (), 1))
+    order.put(Node(EntryId("v"), (EntryId("u"),), 2))
+    order.put(Node(EntryId("other"), (), 3, alternative_of=EntryId("u")))
+    order.put(Node(EntryId("late"), (EntryId("u"),), 4, alternative_of=EntryId("v")))
+    assert transcript(order) == ("u", "late")
+    order.erase(EntryId("v"), (Erase("s", 5, frozenset()),))
+    assert transcript(order) == ("other",)
+    order.keep("keep:late:s", EntryId("late"))
+    assert transcript(order) == ("u", "late")
+    order.keep("keep:late:s", None)
+    assert transcript(order) == ("other",)
+    order.erase(EntryId("late"), (Erase("s", 6, frozenset()),))
+    assert transcript(order) == ("u", "late"), "an erased entry is withheld no more"
+
+
+def test_a_selection_of_a_withheld_entry_counts_again_when_somebody_keeps_it() -> None:
+    """It was chosen at a branch point above: the reason why another branch is hidden is the selection."""
+    order = Order()
+    order.put(Node(EntryId("u"), (), 1))
+    order.put(Node(EntryId("other"), (), 2, alternative_of=EntryId("u")))
+    order.put(Node(EntryId("v"), (EntryId("u"),), 3))
+    order.put(Node(EntryId("late"), (EntryId("u"),), 4, alternative_of=EntryId("v")))
+    order.select(Selection("u", "s", 5, EntryId("late")))
+    hidden = order.now().hidden_by
+    assert (transcript(order), hidden[EntryId("other")].way) == (("u", "late"), "late")
+    order.erase(EntryId("v"), (Erase("s", 6, frozenset()),))
+    assert (transcript(order), order.now().hidden_by[EntryId("other")].way) == (("u", "v"), "u")
+    order.keep("keep:late:s", EntryId("late"))
+    assert (transcript(order), order.now().hidden_by) == (("u", "late"), hidden)
+
+
 def test_what_is_selected_is_shown_whatever_a_stranger_made_it_follow() -> None:
     """An entry and its edit are never shown together; a stranger can write on both all the same."""
     order = Order()

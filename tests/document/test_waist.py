@@ -7,7 +7,7 @@ import pytest
 from llmcrdt.document.arrangement import Arrangement
 from llmcrdt.document.decisions import Decisions
 from llmcrdt.document.entry_graph import EntryGraph
-from llmcrdt.document.nodes import Node
+from llmcrdt.document.nodes import Erase, Node
 from llmcrdt.document.waist import WaistSearch
 from llmcrdt.ids import EntryId
 
@@ -59,3 +59,20 @@ def test_what_stands_somewhere_else_in_the_transcript_is_no_waist(chain: EntryGr
     chain.put(node)
     low, waist = WaistSearch(chain, Decisions(), now).find(chain.add_sound([node.id]), set())
     assert ([*low], waist) == ([*NAMES, "edit"], None)
+
+
+@pytest.mark.parametrize(("seen", "expected"), [((), NAMES[2]), (("edit",), NAMES[14])])
+def test_what_an_erase_withholds_is_counted_with_every_branch_point_above(
+    chain: EntryGraph, seen: tuple[str, ...], expected: EntryId
+) -> None:
+    """What the entry decided there holds no more. An erase that withholds nothing moves nothing above."""
+    chain.put(Node(EntryId("old"), (NAMES[2],), 5, alternative_of=NAMES[3]))
+    chain.put(Node(EntryId("edit"), (NAMES[14],), 30, alternative_of=NAMES[15]))
+    chain.group(chain.add_sound([EntryId("old"), EntryId("edit")]))
+    decisions = Decisions()
+    decisions.erase(NAMES[15], (Erase("s", 31, frozenset(map(EntryId, seen))),))
+    shown = [*NAMES[:15], EntryId("edit")]
+    now = Arrangement(tail=shown, visible=set(shown), tips=(shown[-1],))
+    low, waist = WaistSearch(chain, decisions, now).find({}, {NAMES[15]})
+    assert waist == expected
+    assert [*low][-1] == "edit"

@@ -107,6 +107,27 @@ def test_o7_an_edit_that_comes_a_year_after_the_erase_is_withheld(open_repo: Ope
     assert aside(there) == aside(here)
 
 
+def test_o7_a_branch_lives_no_longer_through_what_an_erase_withholds(said: Said, open_repo: OpenRepo) -> None:
+    """Who had counted the edit before the erase came shows the same as who hears of both at once."""
+    _, here, _, there, entry = said
+    answer = here.append("user", f"Once more: {SECRET}")
+    tablet = open_repo("tablet").join(here.id)
+    exchange(here, there, tablet)
+    here.edit(entry, "My name doesn't matter")
+    late = there.edit(there.edit(answer, SECRET), f"{SECRET}!")
+    exchange(here, there)
+    shown = ["Be brief.", entry.text, f"{SECRET}!"]
+    assert texts(here) == texts(there) == shown, "the branch on which somebody wrote last"
+    tablet.erase(answer)
+    exchange(here, there, tablet)
+    assert texts(here) == texts(there) == texts(tablet) == ["Be brief.", "My name doesn't matter"]
+    assert stands(here) == stands(there) == stands(tablet)
+    here.keep(late)
+    exchange(here, there, tablet)
+    assert texts(here) == texts(there) == texts(tablet) == shown
+    assert stands(here) == stands(there) == stands(tablet)
+
+
 def test_o7_what_whoever_erased_had_seen_is_not_withheld(said: Said) -> None:
     _, here, _, there, entry = said
     better = there.edit(entry, "My name is a secret")
