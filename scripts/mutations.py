@@ -383,6 +383,12 @@ MUTATIONS = (
         "tests/document/test_withheld.py::test_o7_a_branch_lives_no_longer_through_what_an_erase_withholds",
     ),
     Mutation(
+        "O7", "an edit whose own erase is taken away goes on to be shown", "Order.erase",
+        " or let_go",
+        "",
+        "tests/document/test_withheld.py::test_o7_an_edit_whose_own_erase_a_stranger_takes_away_is_withheld_again",
+    ),
+    Mutation(
         "O7", "to erase once more lets go what is withheld", "Order.made_of",
         " - self._now.withheld.keys()",
         "",

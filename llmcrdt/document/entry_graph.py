@@ -147,6 +147,10 @@ class EntryGraph:
         """Whether an alternative was made of an entry, sound or not."""
         return entry in self._made_of
 
+    def is_alternative(self, entry: EntryId) -> bool:
+        """Whether an entry, sound or not, is an alternative of another one."""
+        return entry in self.nodes and self.nodes[entry].alternative_of is not None
+
     def alternatives_of(self, entry: EntryId) -> Iterator[EntryId]:
         """The sound alternatives made of an entry."""
         return (i for i in self._made_of.get(entry, ()) if i in self.sound)

@@ -65,7 +65,10 @@ class Order:
 
     def erase(self, entry: EntryId, marks: tuple[Erase, ...]) -> None:
         """Note the erases of an entry; () where it is not erased."""
-        if self._decisions.erase(entry, marks) and (self._graph.has_alternatives(entry) or entry in self._now.withheld):
+        if not self._decisions.erase(entry, marks):
+            return
+        let_go = not marks and self._graph.is_alternative(entry)  # it may be withheld itself from now on
+        if self._graph.has_alternatives(entry) or entry in self._now.withheld or let_go:
             self._concerned.add(entry)
 
     def keep(self, act: str, entry: EntryId | None) -> None:

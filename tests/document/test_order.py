@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import random
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from hypothesis import strategies as st
 
 from llmcrdt.document.arrangement import Arrangement
 from llmcrdt.document.frame import EMPTY_FRAME, Frame, Pin, extend_frame_hash
-from llmcrdt.document.nodes import Erase, Node, Selection, group_of
+from llmcrdt.document.nodes import Erase, Node, Selection, ancestors, group_of
 from llmcrdt.document.order import Order
 from llmcrdt.document.rearrange import recount
 from llmcrdt.ids import ContentHash, EntryId, SessionId
@@ -318,6 +320,50 @@ def test_a_selection_of_a_withheld_entry_counts_again_when_somebody_keeps_it() -
     assert (transcript(order), order.now().hidden_by[EntryId("other")].way) == (("u", "v"), "u")
     order.keep("keep:late:s", EntryId("late"))
     assert (transcript(order), order.now().hidden_by) == (("u", "late"), hidden)
+
+
+def happen(rng: random.Random, steps: int) -> list[Callable[[Order], None]]:
+    """What people and strangers do, in an order in which it may arrive: edits beside erases above all, keeps, marks
+    that are taken away, selections. Each as the call that tells an order."""
+    nodes: dict[EntryId, Node] = {}
+    found: list[Callable[[Order], None]] = []
+    for n in range(steps):
+        names, act = [*nodes], rng.random()
+        some = rng.choice(names) if names else None
+        if act < 0.5 or some is None:
+            old = nodes[some] if some is not None and rng.random() < 0.6 else None
+            parents = (
+                old.parents if old else tuple(sorted(rng.sample(names, min(len(names), rng.choice((1, 1, 1, 2))))))
+            )
+            above = max((nodes[i].lamport for i in (*parents, *([old.id] if old else []))), default=0)
+            origin = old.id if old else None
+            node = Node(EntryId(f"{n:02d}"), parents, above + rng.randint(1, 4), origin, session=SessionId("s"))
+            nodes[node.id] = node
+            found.append(partial(Order.put, node=node))
+        elif act < 0.8:
+            mark = Erase("s", 50, frozenset(i for i in names if rng.random() < 0.2))
+            marks = () if rng.random() < 0.2 else (mark,)
+            found.append(partial(Order.erase, entry=some, marks=marks))
+        elif act < 0.9:
+            key, kept = f"keep:{rng.randrange(3)}", some if rng.random() < 0.7 else None
+            found.append(partial(Order.keep, act=key, entry=kept))
+        else:
+            group = group_of(nodes[rng.choice([some, *sorted(ancestors(nodes[some], nodes))])], nodes)
+            chosen = Selection(group, rng.choice("ab"), nodes[some].lamport + rng.randint(0, 5), some)
+            found.append(partial(Order.select, act=chosen))
+    return found
+
+
+def test_what_is_counted_on_the_way_changes_nothing_of_what_is_found() -> None:
+    """Who asks after each change finds what somebody finds who asks at the end."""
+    for seed in range(400):
+        asked, happened = Order(), happen(random.Random(seed), 9)
+        for n, tell in enumerate(happened):
+            tell(asked)
+            later = Order()
+            for each in happened[: n + 1]:
+                each(later)
+            assert asked.now() == later.now(), seed
 
 
 def test_what_is_selected_is_shown_whatever_a_stranger_made_it_follow() -> None:

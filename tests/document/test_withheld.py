@@ -305,3 +305,25 @@ def test_o7_whatever_strangers_write_of_it_every_replica_withholds_the_same(said
         here = laptop.get(here.id)
         assert live == stands(here) == stands(other)
     assert seen == {True, False}
+
+
+def test_o7_an_edit_whose_own_erase_a_stranger_takes_away_is_withheld_again(said: Said, open_repo: OpenRepo) -> None:
+    """An edit that is erased as well has nothing to withhold; without that mark, and with text, it has."""
+    laptop, here, _, there, entry = said
+    edit = there.edit(entry, f"Call me {SECRET}")
+    here.erase(entry)
+    exchange(here, there)
+    here.erase(edit)
+    assert aside(here) == []
+    doc: Any = pycrdt.Doc()
+    doc.apply_update(here.diff())
+    start = doc.get_state()
+    fields = doc.get("entries", type=pycrdt.Map)[edit.id]
+    for name in [name for name in fields if name.startswith("erased:")]:
+        del fields[name]
+    fields["live:0:text"] = pycrdt.Text("Call me again")
+    here.apply(doc.get_update(start))
+    assert aside(here) == [("Call me again", entry.id)]
+    live = stands(here)
+    laptop.close()
+    assert live == stands(open_repo("laptop").get(here.id))
