@@ -18,7 +18,7 @@ from llmcrdt.exceptions import RelayUnreachable
 
 
 class Window:
-    """One conversation, with a line to write. What is said is an ask: whoever serves the library answers."""
+    """One conversation, with a line to write. Each line is an ask, and a worker that serves the library answers."""
 
     def __init__(self, root: tk.Tk, conv: llmcrdt.Conversation) -> None:
         self.root, self.conv = root, conv

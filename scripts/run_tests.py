@@ -47,7 +47,7 @@ def main(arguments: Sequence[str]) -> int:
     for name, text, _ in said:
         print(f"{name}: {text}")
     if memory is not None and tested == FAILED:
-        print(f"What the tests wrote is in {memory}, which is memory: delete it.")
+        print(f"The files of the tests are in {memory}, which is memory: delete them.")
     elif memory is not None:
         shutil.rmtree(memory, ignore_errors=True)
     return tested or max(code for *_, code in said)

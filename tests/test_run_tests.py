@@ -1,4 +1,4 @@
-"""Where ``make test`` puts what tests write."""
+"""The folder into which ``make test`` puts the files of tests."""
 
 from __future__ import annotations
 

@@ -306,8 +306,8 @@ def serve(
 
 
 def _http(http: str | None, keys: Path | None, origins: tuple[str, ...], max_tokens: int) -> Callable[..., Any] | None:
-    """Makes the HTTP server of a repo and its engines; None where none is wanted. What is wrong with the options is
-    said before any model is loaded."""
+    """Makes the HTTP server of a repo and its engines; None if none is wanted. Wrong options are refused before any
+    model is loaded."""
     if http is None:
         if keys is not None or origins:
             raise click.UsageError("--http-keys and --http-origin are for --http.")

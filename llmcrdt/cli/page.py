@@ -28,7 +28,7 @@ from .options import Repos, cache_dir, relay_token, trusted
 )
 @click.option("--no-model", is_flag=True, help="answer nothing here; workers elsewhere do")
 @click.option("--port", default=0, type=click.IntRange(0, 65535), help="[default: a free one]")
-@click.option("--browser/--no-browser", default=True, show_default=True, help="open it there")
+@click.option("--browser/--no-browser", default=True, show_default=True, help="open a browser")
 @cache_dir
 @relay_url
 @relay_token
@@ -48,7 +48,7 @@ def open_(
     """Show all conversations on a page in the browser, until Ctrl-C. The page is for this machine alone: its address
     holds a token.
 
-    What is asked there is answered by the models that are given here, or by workers elsewhere ("llmcrdt serve").
+    Models that are given here answer, or workers elsewhere ("llmcrdt serve").
     """
     try:
         from llmcrdt.page import Page

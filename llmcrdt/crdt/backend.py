@@ -166,8 +166,8 @@ class Edit(Protocol):
 
     def erase_fields(self, root: str, key: str, names: Iterable[str]) -> None:
         """Remove fields of an existing node, and all that ever stood in them: when the transaction has ended, it is in
-        no bytes of the document. A name that ends with ``:`` stands for all fields that begin with it. Who knows of it
-        writes nothing into them any more."""
+        no bytes of the document. A name that ends with ``:`` stands for all fields that begin with it. A replica that
+        knows of it writes nothing into them any more."""
         ...
 
     def take_touched(self) -> Touched:

@@ -1,4 +1,4 @@
-"""What agents may do with a repo, as functions from plain values to plain values. Knows no protocol.
+"""All that agents may do with a repo, as functions from plain values to plain values. Knows no protocol.
 
 Hidden fields, reasoning and whatever is erased or withheld are never told. Words of a transcript are told as they are:
 an agent that reads them reads what others wrote, and its client should treat them so.

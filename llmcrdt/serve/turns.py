@@ -6,15 +6,16 @@ from collections.abc import Sequence
 
 
 class Turns:
-    """Those first whose conversation was served least; in it, those whose asker was. Nobody vouches for the name of an
-    asker, so it counts inside one conversation only: who may write that is known."""
+    """The order in which asks are answered: those first whose conversation was served least, and in it those of the
+    asker who was served least. Nobody vouches for the name of an asker, so it counts inside one conversation only: who
+    may write that is known."""
 
     def __init__(self) -> None:
         self._served: dict[str, int] = {}
 
     def came(self, conversation: str, asker: str, waiting: Sequence[tuple[str, str]]) -> None:
-        """An ask came. Whoever is new begins with the count of the least served of those ``waiting``: so nobody is paid
-        for having asked nothing, and an old customer is not put behind a new one for ever."""
+        """An ask came. A new asker begins with the count of the least served of those ``waiting``: so nobody gains by
+        having asked nothing, and an old asker is not put after new ones for ever."""
         others = [(self._conversation(each), self._asker(each, name)) for each, name in waiting]
         least = min((each for each, _ in others), default=0)
         beside = [name for (each, _), (_, name) in zip(waiting, others, strict=False) if each == conversation]
@@ -22,12 +23,12 @@ class Turns:
         self._raise(f"{conversation} {asker}", min(beside, default=0))
 
     def served(self, conversation: str, asker: str) -> None:
-        """One more is answered."""
+        """Count an answer."""
         for name in (conversation, f"{conversation} {asker}"):
             self._served[name] = self._served.get(name, 0) + 1
 
     def of(self, conversation: str, asker: str) -> tuple[int, int]:
-        """The smaller, the earlier."""
+        """The rank of an asker: the smaller, the earlier."""
         return self._conversation(conversation), self._asker(conversation, asker)
 
     def _conversation(self, conversation: str) -> int:

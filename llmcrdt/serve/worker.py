@@ -14,7 +14,7 @@ seconds, and nobody says that they write it, the worker seals it as stopped: its
 when it is back.
 
 Those are served first whose conversation was answered least, then those whose asker was; one at a time of each
-conversation. Whoever comes anew begins with the count of the least served one that waits.
+conversation. A newcomer begins with the count of the least served one that waits.
 """
 
 from __future__ import annotations

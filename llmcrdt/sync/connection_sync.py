@@ -324,7 +324,7 @@ class ConnectionSync:
             if doc.id in self.documents:  # else it is deleted here as well, and nothing was refused
                 # A library update that explains it comes before the answer to a barrier.
                 waiters.ask_again()
-                self._rule_out(doc, error, "What is here of it stays.")
+                self._rule_out(doc, error, "All that is here of it stays.")
         else:
             self._rule_out(doc, error)
 

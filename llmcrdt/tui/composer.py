@@ -1,4 +1,4 @@
-"""Composer: where a person writes. Enter sends; what is pasted is one message, however many lines it has."""
+"""Composer: the field in which a person writes. Enter sends; pasted text is one message, of any number of lines."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class TurnView(Static, can_focus=True):
     ]
 
     class Answer(Message):
-        """What was said wants an answer."""
+        """Something was said that wants an answer."""
 
     @dataclass
     class Opened(Message):

@@ -16,7 +16,7 @@ from ..terminal_text import safe
 
 NAMES = {"user": "You", "assistant": "Answer", "system": "Instructions", "tool": "Tool"}
 SIGNS = {"local": "○", "sent": "◐", "durable": "●"}
-"""Where an entry is: on this device, on its way, kept by the relay."""
+"""The sync state of an entry: on this device, on its way, kept by the relay."""
 
 
 def heading(entry: Entry, place: int, of: int, new: bool) -> Line:

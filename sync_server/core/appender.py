@@ -116,7 +116,7 @@ class Appender:
     # ---------------------------------------------------------------- room for records
 
     def fits(self, subject: str, document: bytes, room: Room, data: Sequence[bytes]) -> bool:
-        """Whether a log can take all of these records. (Where it can't, it may take the first of them.)"""
+        """Whether a log can take all of these records. (If it can't, it may still take the first of them.)"""
         size = sum(map(len, data))
         return max(map(len, data), default=0) <= self._limits.record and not self.full(subject, document, room, size)
 

@@ -10,8 +10,8 @@ A frame is a CBOR map with ``type`` and ``senderId``; most have ``targetId`` and
 
 Source: https://github.com/automerge/automerge-repo, packages/automerge-repo-network-websocket/README.md and src.
 
-Who sent a client what is not remembered, as that protocol's own peers do (``crdt/automerge/sync.py``): with its updates
-a client is told all heads, so that the next thing it says is what comes after them.
+The door does not remember what a client was sent, as peers of that protocol otherwise do
+(``crdt/automerge/sync.py``): with its updates a client is told all heads, so that it goes on from them.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def visit(browser: Any) -> Iterator[Callable[..., Any]]:
-    """``visit(address, width=1280)`` opens a tab. Whatever its console complains of fails the test."""
+    """``visit(address, width=1280)`` opens a tab. Any complaint of its console fails the test."""
     complaints: list[str] = []
     contexts = []
 

@@ -1,4 +1,4 @@
-"""Whatever a model says, its HTML holds only what was allowed."""
+"""The HTML of a model's words holds only what is allowed."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
  * to peers, to the file $POWER_LOG, in the order in which it happened. Built by power_recording.py, loaded by LD_PRELOAD.
  *
  * A change is written down when it is done; an fsync when it begins and when it has ended: it promises what was done
- * before it began. What is sent is written down before it leaves. $POWER_KILL_AT=N ends the process by SIGKILL instead
+ * before it began. Data to peers is written down before it leaves. $POWER_KILL_AT=N ends the process by SIGKILL instead
  * of its N-th change or fsync.
  *
  * An entry: head, then a name of head.name bytes, then head.data bytes.

@@ -189,7 +189,7 @@ class World:
     happened: Counter[str] = field(default_factory=Counter)
 
     def run(self) -> Counter[str]:
-        """Raises AssertionError where something does not hold. What became of the asks, and what happened meanwhile."""
+        """Counts states of asks at the end, and what happened. Raises AssertionError if a rule is broken."""
         self.rng = random.Random(self.seed)
         self.relay = Relay(self.folder / "relay")
         self.relay.start()

@@ -1,4 +1,4 @@
-"""What strangers write of asks: each is refused or told, and nobody else has to wait for it."""
+"""Malformed and excessive asks of strangers: each is refused or told, and nobody else has to wait for it."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ def test_a_newcomer_begins_with_the_count_of_the_least_served() -> None:
 
 
 def test_an_entry_that_nobody_ends_keeps_no_other_ask_waiting(open_repo: OpenRepo, engine: MemoryEngine) -> None:
-    """A device began to answer, and died. Whoever asks after that would wait for it."""
+    """A device began to answer, and died. Later askers would wait for it."""
     laptop = open_repo("laptop")
     conversation = laptop.create()
     conversation.append("user", "Where to?")

@@ -37,7 +37,7 @@ from .columns import (
 MAGIC = b"\x85\x6f\x4a\x83"
 DOCUMENT, CHANGE, DEFLATED = 0, 1, 2
 NAMES, ERASURES = 1, 2
-"""What begins a thing of our own."""
+"""The kinds of chunks of this project's own, beside those of Automerge."""
 MAP, SET, LIST, DELETE, TEXT, MARK = 0, 1, 2, 3, 4, 7
 """The deed of an operation. 5 adds to a counter, 6 made a table: neither is taken, the core's Python side can't read
 them, and one that it tried to read ends every later call."""
@@ -200,7 +200,7 @@ def read_chunks(data: bytes) -> list[Chunk]:
 
 
 def write_names(names: Sequence[Name | None], actor: bytes, seq: int, /) -> bytes:
-    """What stands before a change of that actor and number; nothing where no name is to be told."""
+    """The bytes before a change of that actor and number; none if no name is to be told."""
     if not any(names):
         return b""
     told = bytearray()

@@ -53,7 +53,7 @@ class Core:
         self._own = 0  # how many changes were made here
         self.erasures = Erasures()
         self.held: list[Erased] = []
-        """What is to be erased as soon as other changes are here."""
+        """Erasures that wait for other changes."""
         self._history = History(self.erasures.blank)
         self._make_roots()
 
@@ -345,7 +345,7 @@ def object_id(data: bytes) -> ObjectId:
 
 
 def _end_of_document(data: bytes) -> int:
-    """Where a whole document ends with which bytes that are trusted begin; 0 where they begin with something else."""
+    """The end of the whole document with which trusted bytes begin; 0 if they begin with something else."""
     if not data.startswith(MAGIC) or data[8] != DOCUMENT:
         return 0
     reader = Reader(data, 9)

@@ -54,7 +54,7 @@ class Erasures:
         self._actors.add(object_[0])
 
     def without(self, other: Erasures) -> Erasures:
-        """What the other one lacks of this one."""
+        """The part of this one that the other one lacks."""
         return Erasures({o: names for o, names in self._fields.items() if other._fields.get(o) != names})
 
     def covers(self, object_: ObjectId | None, key: str | None) -> bool:
@@ -72,8 +72,8 @@ class Erasures:
         return any(actor in raw for actor in self._actors)
 
     def blank(self, change: Change) -> Change:
-        """The change without the values that are erased; itself where it has none. What it makes there is erased as
-        well: give changes in an order in which they can be applied."""
+        """The change without the values that are erased; itself if it has none. Objects that it makes there
+        are erased as well: give changes in an order in which they can be applied."""
         if not self._fields or not self.concerns(change.raw):
             return change
         gone = [n for n, operation in enumerate(change.operations()) if self._erases(change, n, operation)]
@@ -130,12 +130,12 @@ def last_of(changes: Iterable[Change]) -> list[Name]:
 
 
 def tell_held(piece: Erased) -> bytes:
-    """What is to be erased once more is here, as an update."""
+    """An erasure that waits for other changes, as an update."""
     return erasures_of([piece]).write(piece.after)
 
 
 def split_snapshot(snapshot: bytes, end: int) -> Erasures | None:
-    """What stands behind the document in bytes that are trusted; None where that is something else."""
+    """The erasures after the document in trusted bytes; None if something else stands there."""
     try:
         pieces = read_erasures(snapshot, end)
     except MalformedUpdate:

@@ -1,4 +1,4 @@
-"""Where the objects of an Automerge document stand: an operation names the object it writes to, not its place."""
+"""The places of the objects of an Automerge document: an operation names the object it writes to, not its place."""
 
 from __future__ import annotations
 

@@ -51,8 +51,7 @@ def replace_pairs(update: bytes, clocks: Clocks) -> bytes:
 
 
 def merge_whole(updates: Sequence[bytes], merge: Callable[..., bytes]) -> bytes:
-    """Several updates as one. Where one ends in the middle of a letter that another has whole, the core would lose
-    it."""
+    """Several updates as one. If one ends in the middle of a letter that another has whole, the core would lose it."""
     if not any(map(may_hold_pairs, updates)) or not _overlap(updates):
         return bytes(merge(*updates))
     edges: dict[int, set[int]] = {}

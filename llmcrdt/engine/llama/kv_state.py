@@ -135,7 +135,7 @@ class KVState:
             yield replace(batch, start=at)
 
     def _take_turn(self) -> int:
-        """Whoever was at work in steps has to begin again."""
+        """Begin a new piece of work; one that was going on in steps has to begin again."""
         self._turn += 1
         return self._turn
 

@@ -123,7 +123,7 @@ class Rows:
             self._batch = None
 
     def _reserve(self, tokens: int) -> bool:
-        """Make each stream at least so long. Where it grows, all move. False where llama.cpp refuses."""
+        """Make each stream at least so long; to grow moves all. False if llama.cpp refuses."""
         if tokens <= self._size:
             return True
         wanted = min(max(self._least, 2 * self._size, tokens), max(self._limit, tokens))

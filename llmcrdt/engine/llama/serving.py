@@ -4,7 +4,7 @@ A step is one batch of the prompt that is due first, then one token for each run
 prompt holds up nobody's words for longer than a batch, and a short prompt goes before a long one: a prompt is due at
 the number of tokens that were evaluated when it came plus those that it needs, so that none waits for ever.
 
-A run alone goes on in the engine's own context. Where others are under way it goes on in a stream of ``rows``, since
+A run alone goes on in the engine's own context. Beside others it goes on in a stream of ``rows``, since
 prompts need that context; as many sequences are evaluated together as changes no bit (``widths.py``).
 
 On the engine's thread, but for what says otherwise.
@@ -201,7 +201,7 @@ class Serving:
             turn.over("length")
 
     def _move_out(self, turn: _Turn) -> None:
-        """Have a run go on in a stream, so that prompts can have the engine's own context. Where that can't be, it is
+        """Have a run go on in a stream, so that prompts can have the engine's own context. If that can't be, it is
         served to its end first."""
         model = self._model
         with self._guarded([turn]):

@@ -1,4 +1,4 @@
-// What the page asks of its server. The token comes in the address's fragment, and stays in this tab alone.
+// The page's requests to its server. The token comes in the address's fragment, and stays in this tab alone.
 
 const KEY = "llmcrdt-token";
 

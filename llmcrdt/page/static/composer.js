@@ -1,4 +1,4 @@
-// Where a person writes. Half-typed words stay with their conversation, also when the page is loaded again.
+// The field in which a person writes. Half-typed words stay with their conversation, also when the page is loaded again.
 import { $, bytes, el, tried } from "./dom.js";
 import { post, upload } from "./api.js";
 

@@ -136,7 +136,7 @@ export class ConversationView {
     place.hidden = window.turns.length > 0;
     place.replaceChildren(el("h2", {}, "Nothing was said here yet"),
       el("p", {}, this.models.length ? `${this.models.join(", ")} answers on this machine.`
-        : "No model runs on this machine. What you ask waits here until a worker answers it, on whatever device (llmcrdt serve)."));
+        : "No model runs on this machine. Your question waits here until a worker answers it, on whatever device (llmcrdt serve)."));
   }
 
   showAsks(asks) {

@@ -47,7 +47,7 @@ async def delete(request: Request, caller: Caller, turns: Turns) -> Response:
 
 
 async def items(request: Request, caller: Caller, turns: Turns) -> Response:
-    """What it shows, as items."""
+    """The entries that it shows, as items."""
     conversation = await asyncio.to_thread(_found, request, caller, turns)
     listed = await asyncio.to_thread(lambda: tuple(conversation.transcript()))
     return json_response(page_of(request, [item for entry in listed for item in items_of(conversation.id, entry)]))

@@ -22,7 +22,7 @@ class Fields:
         self._path = path
 
     def path(self, name: str) -> str:
-        """Where a member stands in the body."""
+        """The place of a member in the body, as errors name it."""
         return f"{self._path}.{name}" if self._path else name
 
     def has(self, name: str) -> bool:

@@ -49,7 +49,7 @@ class Keys:
         return bool(self._callers)
 
     def caller(self, key: str | None) -> Caller | None:
-        """Whoever holds this key; None for nobody."""
+        """The holder of this key; None if nobody has it."""
         if not self._callers:
             return Caller()
         given = _digest(key or "")

@@ -15,8 +15,8 @@ from ...exceptions import InvalidContent
 
 
 def said(role: str, parts: Sequence[Part], answers: str | None) -> str | None:
-    """What an entry says; None where that is nothing at all, as of settings. ``answers``: the id of the call that it
-    answers."""
+    """The words of an entry as one text; None if it says nothing at all, as settings do. ``answers``:
+    the id of the call that it answers."""
     text = visible_text(parts)
     calls = [[part.id, part.name, _arguments(part.arguments)] for part in parts if isinstance(part, ToolCall)]
     other = [part_to_json(part) for part in parts if isinstance(part, (Blob, Unknown)) and not _is_rest(part)]
@@ -26,7 +26,7 @@ def said(role: str, parts: Sequence[Part], answers: str | None) -> str | None:
 
 
 def said_by(entry: Entry) -> str | None:
-    """What an entry of a conversation says; a summary says nothing that is not there beside it."""
+    """The same of an entry of a conversation; a summary says nothing that is not there beside it."""
     return None if entry.covers else said(entry.role, entry.parts, entry.answers[1] if entry.answers else None)
 
 

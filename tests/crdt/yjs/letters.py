@@ -125,7 +125,7 @@ class Letters:
 
 
 def write(rng: random.Random, writers: int, steps: int) -> tuple[list[Insert | Delete], Letters]:
-    """What writers do who have not always seen each other's last words, and what everybody has in the end."""
+    """Writes of several who have not always seen each other's last words, and the text that all have in the end."""
     done: list[Insert | Delete] = []
     by: list[int] = []
     replicas = {3 + number * 7: Letters() for number in range(writers)}

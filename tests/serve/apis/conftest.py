@@ -57,7 +57,7 @@ class Served:
         return answer
 
     def texts(self, conversation: str) -> list[str]:
-        """What a conversation shows."""
+        """The texts that a conversation shows."""
         return [entry.text for entry in self.repo.get(conversation).transcript() if entry.text]
 
 
