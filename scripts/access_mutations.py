@@ -67,7 +67,7 @@ ACCESS_MUTATIONS = (
     Mutation(
         "agents",
         "an agent writes anywhere",
-        "llmcrdt.mcp.library:Library._check",
+        "llmcrdt.mcp.library:AgentLibrary._check",
         "if ALL not in",
         "if False and ALL not in",
         "tests/mcp/test_server.py::test_it_writes_only_where_a_person_allowed_it",
@@ -75,7 +75,7 @@ ACCESS_MUTATIONS = (
     Mutation(
         "agents",
         "an agent reads what is not shown",
-        "llmcrdt.mcp.library:Library.entry",
+        "llmcrdt.mcp.library:AgentLibrary.entry",
         "if shown.id not in set(found.transcript().ids):",
         "if False:",
         "tests/mcp/test_server.py::test_hidden_fields_reasoning_and_erased_words_are_never_told",

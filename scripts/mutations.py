@@ -621,7 +621,7 @@ MUTATIONS = (
     ),
     Mutation(
         "asks", "one asker goes before all others", "Worker._in_turn",
-        "key=lambda item: (self._turns.of(item[0][0], item[1].ask.author), item[1].ask.asked_at),",
+        "key=lambda item: (self._order.of(item[0][0], item[1].ask.author), item[1].ask.asked_at),",
         "key=lambda item: item[1].ask.asked_at,",
         "tests/serve/test_hostile_asks.py::test_conversations_and_askers_take_turns",
     ),

@@ -25,7 +25,7 @@ def mcp(repos: Repos, writable: tuple[str, ...], name: str) -> None:
     It writes only to conversations that --write names. Hidden fields, reasoning and erased words are never told.
     """
     try:
-        from llmcrdt.mcp.library import ALL, Library
+        from llmcrdt.mcp.library import ALL, AgentLibrary
         from llmcrdt.mcp.server import serve
     except ImportError as error:
         raise LLMCRDTError(
@@ -33,4 +33,4 @@ def mcp(repos: Repos, writable: tuple[str, ...], name: str) -> None:
         ) from None
     with repos() as repo:
         allowed = [each if each == ALL else find(repo, each).id for each in writable]
-        serve(Library(repo, writable=allowed, author=name))
+        serve(AgentLibrary(repo, writable=allowed, author=name))

@@ -33,7 +33,7 @@ class ConversationLine:
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchHit:
     """One entry that a search found; the match stands in [ ]."""
 
     conversation: str
@@ -44,7 +44,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Said:
+class TranscriptEntry:
     """One entry of a transcript. ``cut``: how many of its characters are left out at the end."""
 
     id: str
@@ -59,16 +59,16 @@ class Said:
 
 
 @dataclass(frozen=True)
-class Page:
+class TranscriptPage:
     """Some entries of a conversation, oldest first. ``before`` names those before them; None: there are none."""
 
     id: str
     title: str
-    entries: list[Said]
+    entries: list[TranscriptEntry]
     before: str | None
 
 
-class Library:
+class AgentLibrary:
     """A repo as agents see it. ``writable``: ids of the conversations that they may write to; ``"all"``: any, and new
     ones. ``author`` signs what they write."""
 
@@ -85,21 +85,21 @@ class Library:
         rows = self._repo.list(_checked(limit), before)
         return [ConversationLine(row.id, row.title, row.created_at, row.archived) for row in rows]
 
-    def search(self, text: str, limit: int) -> list[Found]:
+    def search(self, text: str, limit: int) -> list[SearchHit]:
         """Entries that hold all these words, the best first."""
         hits = self._repo.search(text, _checked(limit), wait=5)
-        return [Found(hit.conversation, hit.title, hit.entry, hit.role, hit.snippet) for hit in hits]
+        return [SearchHit(hit.conversation, hit.title, hit.entry, hit.role, hit.snippet) for hit in hits]
 
-    def read(self, conversation: str, last: int, before: str | None) -> Page:
+    def read(self, conversation: str, last: int, before: str | None) -> TranscriptPage:
         """The last entries of a conversation, or those before one of them."""
         found = self._repo.get(conversation)
         wanted = _checked(last)
         entries = found.entries(last=wanted + 1, before=found.entry(before).id if before else None)  # type: ignore[arg-type]
         page = entries[-wanted:]
         more = len(entries) > wanted
-        return Page(found.id, found.title, [_said(entry) for entry in page], page[0].id if more else None)
+        return TranscriptPage(found.id, found.title, [_said(entry) for entry in page], page[0].id if more else None)
 
-    def entry(self, conversation: str, entry: str, start: int) -> Said:
+    def entry(self, conversation: str, entry: str, start: int) -> TranscriptEntry:
         """One entry that the transcript shows, from one of its characters on."""
         found = self._repo.get(conversation)
         shown = found.entry(entry)  # type: ignore[arg-type]
@@ -107,7 +107,7 @@ class Library:
             raise EntryNotFound(f"Entry {entry!r} is not shown.", hint="Read the conversation to see which are.")
         return _said(shown, max(0, start))
 
-    def append(self, conversation: str, text: str) -> Said:
+    def append(self, conversation: str, text: str) -> TranscriptEntry:
         """Say something at the end of a conversation, as a user. Raises InvalidContent where that is not allowed."""
         found = self._repo.get(conversation)
         self._check(found)
@@ -138,9 +138,9 @@ def _checked(limit: int) -> int:
     return limit
 
 
-def _said(entry: Entry, start: int = 0) -> Said:
+def _said(entry: Entry, start: int = 0) -> TranscriptEntry:
     text = entry.text[start : start + LONGEST]
-    return Said(
+    return TranscriptEntry(
         id=entry.id,
         role=entry.role,
         author=entry.author,

@@ -38,9 +38,9 @@ from ..generation.plan import plan
 from ..ids import DocumentId, EntryId, SessionId
 from ..repo.repo import Repo, repo_core
 from .ask_feed import AskFeed
+from .ask_order import AskOrder
 from .job import Job
 from .leftovers import UNCHANGED, Leftovers
-from .turns import Turns
 
 logger = logging.getLogger("llmcrdt.serve")
 
@@ -97,7 +97,7 @@ class Worker:
         self._lock = threading.RLock()
         self._tracked: dict[tuple[DocumentId, EntryId], _Tracked] = {}
         self._jobs: dict[tuple[DocumentId, EntryId], Job] = {}
-        self._turns = Turns()
+        self._order = AskOrder()
         self._told: dict[DocumentId, Mapping[str, JSON]] = {}  # what presences say
         self._tell_at = 0.0
         self._leftovers = Leftovers(patience, clock)
@@ -198,7 +198,7 @@ class Worker:
             unobserve = ask.observe(lambda status: self._changed.set())
             now = self._clock()
             with self._lock:
-                self._turns.came(
+                self._order.came(
                     document, ask.author, [(key[0], each.ask.author) for key, each in self._tracked.items()]
                 )
                 self._tracked[document, ask.id] = _Tracked(
@@ -240,7 +240,7 @@ class Worker:
         with self._lock:
             return sorted(
                 self._tracked.items(),
-                key=lambda item: (self._turns.of(item[0][0], item[1].ask.author), item[1].ask.asked_at),
+                key=lambda item: (self._order.of(item[0][0], item[1].ask.author), item[1].ask.asked_at),
             )
 
     def _consider(self, key: tuple[DocumentId, EntryId], tracked: _Tracked) -> None:
@@ -306,7 +306,7 @@ class Worker:
             if self._stopping.is_set():
                 return
             self._jobs[key] = job
-            self._turns.served(document, tracked.ask.author)
+            self._order.served(document, tracked.ask.author)
         self._present(tracked.conversation)
         job.start()
 

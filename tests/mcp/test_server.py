@@ -17,7 +17,7 @@ from mcp import Client, StdioServerParameters, stdio_client
 
 import llmcrdt
 from llmcrdt import HiddenField, Reasoning, Text
-from llmcrdt.mcp.library import LONGEST, Library
+from llmcrdt.mcp.library import LONGEST, AgentLibrary
 from llmcrdt.mcp.server import make
 
 OpenRepo = Callable[..., llmcrdt.Repo]
@@ -28,7 +28,7 @@ def repo(open_repo: OpenRepo) -> llmcrdt.Repo:
     return open_repo("laptop")
 
 
-def asked(library: Library, *calls: tuple[str, dict[str, Any]]) -> list[Any]:
+def asked(library: AgentLibrary, *calls: tuple[str, dict[str, Any]]) -> list[Any]:
     """The answers to calls, one after the other: values, or the error's text."""
 
     async def talk() -> list[Any]:
@@ -46,7 +46,7 @@ def asked(library: Library, *calls: tuple[str, dict[str, Any]]) -> list[Any]:
     return anyio.run(talk)
 
 
-def tools(library: Library) -> dict[str, Any]:
+def tools(library: AgentLibrary) -> dict[str, Any]:
     async def talk() -> dict[str, Any]:
         async with Client(make(library)) as client:
             return {tool.name: tool for tool in (await client.list_tools()).tools}
@@ -60,7 +60,7 @@ def test_an_agent_lists_searches_and_reads_page_by_page(repo: llmcrdt.Repo) -> N
         trip.append("user", f"Town number {number}")
     repo.create(title="Other")
     listed, found, last = asked(
-        Library(repo),
+        AgentLibrary(repo),
         ("list_conversations", {}),
         ("search_conversations", {"text": "town 3"}),
         ("read_conversation", {"conversation": trip.id, "last": 3}),
@@ -69,7 +69,7 @@ def test_an_agent_lists_searches_and_reads_page_by_page(repo: llmcrdt.Repo) -> N
     assert [hit["snippet"] for hit in found] == ["[Town] number [3]"]
     assert [entry["text"] for entry in last["entries"]] == ["Town number 2", "Town number 3", "Town number 4"]
     (first,) = asked(
-        Library(repo), ("read_conversation", {"conversation": trip.id, "last": 3, "before": last["before"]})
+        AgentLibrary(repo), ("read_conversation", {"conversation": trip.id, "last": 3, "before": last["before"]})
     )
     assert [entry["text"] for entry in first["entries"]] == ["Town number 0", "Town number 1"]
     assert first["before"] is None
@@ -81,7 +81,9 @@ def test_a_long_entry_is_read_in_pieces(repo: llmcrdt.Repo) -> None:
     entry = trip.append("user", words)
     read, start = "", 0
     while True:
-        (piece,) = asked(Library(repo), ("read_entry", {"conversation": trip.id, "entry": entry.id, "start": start}))
+        (piece,) = asked(
+            AgentLibrary(repo), ("read_entry", {"conversation": trip.id, "entry": entry.id, "start": start})
+        )
         read, start = read + piece["text"], start + len(piece["text"])
         if not piece["cut"]:
             break
@@ -101,7 +103,7 @@ def test_hidden_fields_reasoning_and_erased_words_are_never_told(repo: llmcrdt.R
     trip.edit(replaced, "harmless")
     trip.erase(gone)
     told = asked(
-        Library(repo),
+        AgentLibrary(repo),
         ("read_conversation", {"conversation": trip.id}),
         ("search_conversations", {"text": "secret"}),
         ("read_entry", {"conversation": trip.id, "entry": replaced.id}),
@@ -112,11 +114,11 @@ def test_hidden_fields_reasoning_and_erased_words_are_never_told(repo: llmcrdt.R
 
 def test_it_writes_only_where_a_person_allowed_it(repo: llmcrdt.Repo) -> None:
     mine, other = repo.create(), repo.create()
-    assert "append_to_conversation" not in tools(Library(repo))
-    reads = tools(Library(repo, writable=["all"]))
+    assert "append_to_conversation" not in tools(AgentLibrary(repo))
+    reads = tools(AgentLibrary(repo, writable=["all"]))
     assert reads["read_conversation"].annotations.read_only_hint
     assert not reads["append_to_conversation"].annotations.read_only_hint
-    only = Library(repo, writable=[mine.id], author="helper")
+    only = AgentLibrary(repo, writable=[mine.id], author="helper")
     said, refused, unmade = asked(
         only,
         ("append_to_conversation", {"conversation": mine.id, "text": "Noted."}),
@@ -125,7 +127,7 @@ def test_it_writes_only_where_a_person_allowed_it(repo: llmcrdt.Repo) -> None:
     )
     assert said["author"] == "helper" and mine.transcript()[-1].text == "Noted."
     assert "read only" in refused and "not allowed" in unmade and len(other.transcript()) == 0
-    (made,) = asked(Library(repo, writable=["all"]), ("create_conversation", {"title": "New"}))
+    (made,) = asked(AgentLibrary(repo, writable=["all"]), ("create_conversation", {"title": "New"}))
     assert repo.get(made["id"]).title == "New"
 
 
@@ -140,7 +142,7 @@ def test_it_writes_only_where_a_person_allowed_it(repo: llmcrdt.Repo) -> None:
     ],
 )
 def test_an_error_is_told_in_words(repo: llmcrdt.Repo, name: str, arguments: dict[str, Any]) -> None:
-    (told,) = asked(Library(repo), (name, arguments))
+    (told,) = asked(AgentLibrary(repo), (name, arguments))
     assert isinstance(told, str) and "Traceback" not in told and len(told) > 20
 
 

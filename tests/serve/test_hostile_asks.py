@@ -17,7 +17,7 @@ from llmcrdt.document.asks import fits
 from llmcrdt.ids import new_entry_id, new_session_id
 from llmcrdt.kvcache import NullCache
 from llmcrdt.serve import Worker
-from llmcrdt.serve.turns import Turns
+from llmcrdt.serve.ask_order import AskOrder
 from llmcrdt.testing.engine import MemoryEngine
 from llmcrdt.testing.tokenizer import ByteTokenizer
 
@@ -186,7 +186,7 @@ def test_conversations_and_askers_take_turns(open_repo: OpenRepo, engine: Memory
 
 
 def test_a_newcomer_begins_with_the_count_of_the_least_served() -> None:
-    turns = Turns()
+    turns = AskOrder()
     for n in range(40):
         turns.served("old" if n % 4 else "older", "me")
     waiting = [("old", "me"), ("older", "me")]

@@ -1,11 +1,11 @@
-"""Turns: whose ask is answered next. Pure."""
+"""AskOrder: whose ask is answered next. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 
-class Turns:
+class AskOrder:
     """The order in which asks are answered: those first whose conversation was served least, and in it those of the
     asker who was served least. Nobody vouches for the name of an asker, so it counts inside one conversation only: who
     may write that is known."""
