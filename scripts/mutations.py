@@ -280,7 +280,7 @@ MUTATIONS = (
         _AUTOMERGE + "test_no_history_holds_the_words_and_what_was_said_meanwhile_stays",
     ),
     Mutation(
-        "O7", "what a plain client only deleted stays in an Automerge history", "_has_words",
+        "O7", "words that a plain client only deleted stay in an Automerge history", "_has_words",
         " or replica.keeps_deleted(schema.ENTRIES, entry, CONTENT)", "",
         _AUTOMERGE + "test_the_erase_of_somebody_who_only_deletes_is_completed",
     ),
@@ -377,7 +377,7 @@ MUTATIONS = (
         "tests/document/test_withheld.py::test_o7_an_edit_beside_an_erase_is_withheld_until_somebody_keeps_it",
     ),
     Mutation(
-        "O7", "what an erase withholds goes on to decide between branches above it", "WaistSearch.find",
+        "O7", "a withheld entry goes on to decide between branches above it", "WaistSearch.find",
         "decided = not concerned",
         "decided = True",
         "tests/document/test_withheld.py::test_o7_a_branch_lives_no_longer_through_what_an_erase_withholds",

@@ -342,7 +342,7 @@ RELAY_MUTATIONS = (
         "less_ranges(span.deletes, place.deletes)", "{}", _SEEDS,
     ),
     Mutation(
-        "P5.8", "what waits for others is left out where a tail is condensed", "Intake.let_nothing_wait",
+        "P5.8", "updates that wait for others are left out of a catch-up snapshot", "Intake.let_nothing_wait",
         'if self.waiting:\n    raise MalformedUpdate("Updates wait for others.")', "pass",
         "tests/crdt/yjs/test_catch_up.py::test_a_device_has_the_same_as_with_the_records",
     ),
@@ -515,11 +515,11 @@ RELAY_MUTATIONS = (
         "tests/hostile/test_the_check_is_fair.py",
     ),
     Mutation(
-        "P6", "whoever knows an id opens the document", "Subscriptions.may_use",
+        "P6", "a client that knows an id opens the document", "Subscriptions.may_use",
         "== state.subject", "is not None", "tests/sync_server/core/test_own.py",
     ),
     Mutation(
-        "P6", "who had a document open before it was another's reads on", "Access.end_foreign",
+        "P6", "a client that had a document open before it was another's reads on", "Access.end_foreign",
         "self._subscriptions.foreign(document)", "()",
         "tests/sync_server/core/test_own.py::test_who_had_a_document_open_before_it_was_another_s_has_it_no_more",
     ),
@@ -530,7 +530,7 @@ RELAY_MUTATIONS = (
         "test_what_was_asked_before_a_document_was_another_s_is_not_answered_after",
     ),
     Mutation(
-        "P6", "who will write a document is seen by others before", "Access.is_for",
+        "P6", "the first writer of a document is seen by others before", "Access.is_for",
         "return not presence or self._subscriptions.is_there(document)", "return True",
         "tests/sync_server/core/test_own.py::test_nobody_is_seen_in_a_document_before_it_is_anybody_s",
     ),
@@ -650,7 +650,7 @@ RELAY_MUTATIONS = (
         _DOOR + "TestAutomergeDoor::test_another_document_is_not_shown",
     ),
     Mutation(
-        "P10", "whoever may read may write", "AutomergeDoor._may_append",
+        "P10", "a client that may read may write", "AutomergeDoor._may_append",
         'self.grant.allows("append", document)', "True",
         _DOOR + "TestAutomergeDoor::test_a_client_that_only_reads_writes_nothing",
     ),

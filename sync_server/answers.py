@@ -1,7 +1,7 @@
-"""Answers to Yjs clients that ask for what they lack: each may be a whole document, and many may ask at once.
+"""Answers to clients of the Yjs and Automerge doors that ask for what they lack.
 
-A question waits until there is room for its answer. Room is what answers take that have not left, the same one for many
-counted once, and what is expected of questions under way.
+Each may be a whole document, and many may ask at once. A question waits until there is room for its answer. Room is
+what answers take that have not left, the same one for many counted once, and what is expected of questions under way.
 """
 
 from __future__ import annotations

@@ -397,7 +397,7 @@ class Story:
         half = next(answer for answer in ask.follow(_WAIT) if answer.text or answer.sealed)
         first.kill()
         self._quote("desk", "model", half.text, 60)
-        self._tell("The machine that answers is switched off. What it said stays, and another one starts:")
+        self._tell("The machine that answers is switched off. Its words so far stay, and another one starts:")
         second = self._serve("attic", phone)
         answer = ask.result(_WAIT * 10)
         again = answer.id != half.id

@@ -64,7 +64,7 @@ def make(library: AgentLibrary) -> MCPServer[Any]:
 
 
 def serve(library: AgentLibrary) -> None:
-    """Speak MCP on standard input and output until that ends."""
+    """Speak MCP on standard input and output until the input ends."""
     make(library).run("stdio")
 
 

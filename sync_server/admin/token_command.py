@@ -26,7 +26,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     make.add_argument(
         "--own",
         action="store_true",
-        help="what belongs to the subject, or isn't there yet; --documents adds to it",
+        help="documents of the subject, and those that aren't there yet; --documents adds to them",
     )
     make.add_argument("--expires", type=_seconds, metavar="TIME", help="how long it is good: 90s, 30m, 12h, 30d")
     make.add_argument(

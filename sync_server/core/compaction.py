@@ -138,7 +138,7 @@ class Compaction:
             try:
                 self._sweeping = self._storage.sweeper.sweep(self._limits.sweep)
             except LogError as e:
-                logger.error("what was compacted or deleted can't be swept yet: %s", e)
+                logger.error("compacted or deleted records can't be swept yet: %s", e)
                 self._paused = True
 
     def take_answers(self) -> list[tuple[Peer, bytes, int]]:
@@ -153,7 +153,7 @@ class Compaction:
                 self._scrubbing = not self._storage.sweeper.scrub()
             except LogError as e:
                 # A disk that is full hurts no reader. It is tried again in a while.
-                logger.error("what was compacted or deleted can't be scrubbed yet: %s", e)
+                logger.error("compacted or deleted records can't be scrubbed yet: %s", e)
         if not self._scrubbing:
             for document in tuple(self._asked):
                 upto = self._compacted_to(document)
