@@ -1,6 +1,6 @@
 # Everything lands in .venv; PYTHON=... picks the Python it is made with.
 .DEFAULT_GOAL := help
-.PHONY: help demo relay test peers check lint types arrows fmt dev soak asks logs automerge power fuzz hostile hops kvsoak mutate docs bench clean
+.PHONY: help demo relay test peers check lint types arrows fmt dev soak asks logs automerge http power fuzz hostile hops kvsoak mutate docs bench clean
 .NOTPARALLEL:
 
 VENV := .venv/bin
