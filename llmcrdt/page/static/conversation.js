@@ -56,9 +56,7 @@ export class ConversationView {
     }
   }
 
-  /** Read the window again; calls that come meanwhile become one more. */
   readSoon() {
-    if (this.reading) { this.again = true; return; }
     this.read().catch((error) => this.failed(error));
   }
 
@@ -68,11 +66,18 @@ export class ConversationView {
     else tell(error);
   }
 
+  /** Read the window again. Calls that come meanwhile wait for one more look, which sees what they mean. */
   async read() {
-    if (this.reading) return this.reading;
-    this.reading = this.readOnce();
-    try { await this.reading; } finally { this.reading = null; }
-    if (this.again) { this.again = false; this.readSoon(); }
+    this.again = true;
+    this.reading ??= this.readWhileAsked().finally(() => { this.reading = null; });
+    return this.reading;
+  }
+
+  async readWhileAsked() {
+    while (this.again) {
+      this.again = false;
+      await this.readOnce();
+    }
   }
 
   async readOnce() {
