@@ -25,6 +25,8 @@ HASH = 32
 BITS, PROBES = 10, 7
 MOST_CHUNKS = 65_536
 """Chunks in one message."""
+_OUR_OWN = (1, 2)
+"""The first bytes of names and erasures in a record (docs/schema.md)."""
 _LEAST_CHUNK = 12
 """Bytes of a chunk: what it is, and its hash and length."""
 _MOST_HAVE, _MOST_AFTER = 8, 64
@@ -133,16 +135,18 @@ def read_told(data: bytes) -> Sequence[bytes]:
 
 
 def cut_chunks(data: bytes) -> Iterator[bytes]:
-    """The chunks that stand one after another in a record, each of which tells its length. The rest of what is none
-    comes as one piece."""
+    """The chunks that stand one after another in a record, each of which tells its length; without the names and
+    erasures between them, which Automerge doesn't know. The rest of what is none comes as one piece."""
     at = 0
     while at < len(data):
+        ours = data[at] in _OUR_OWN
         try:
-            size, start = read_uint(data, at + 9, 8)
+            size, start = read_uint(data, at + (1 if ours else 9), 8)
         except (IndexError, ValueError):
-            size, start = len(data), at
+            size, start, ours = len(data), at, False
         end = min(start + size, len(data))
-        yield data[at:end]
+        if not ours:
+            yield data[at:end]
         at = end
 
 

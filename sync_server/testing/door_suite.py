@@ -225,7 +225,7 @@ class DoorSuite:
                 assert all(isinstance(frame, bytes) and 0 < len(frame) <= MAX_FRAME for frame in frames)
 
     def test_records_reach_a_client(self, context: DoorContext) -> None:
-        records = tuple(Record(S, n, bytes([n]) * 9) for n in (1, 2))
+        records = tuple(Record(S, n, bytes([0x60 + n]) * 9) for n in (1, 2))
         sent = b"".join(self.open(context).encode(Records(D, 1, records)))
         assert all(r.data in sent or r.data.hex().encode() in sent for r in records)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from llmcrdt.automerge_sync import cut_chunks, make_filter, read_message
 from llmcrdt.crdt.automerge.backend import AutomergeBackend
-from llmcrdt.crdt.automerge.chunks import read_chunks, write_chunk
+from llmcrdt.crdt.automerge.chunks import MAGIC, read_chunks, write_chunk
 from llmcrdt.exceptions import MalformedFrame, MalformedUpdate
 from llmcrdt.ids import document_bytes, document_id, new_document_id
 from llmcrdt.sync.messages import MAX_STATE, Ack, Announcement, Error, ErrorCode, Open, Opened, Presence, Push, Record
@@ -100,6 +100,16 @@ def door(context: DoorContext) -> Door:
 
 
 # ---------------------------------------------------------------- bytes
+
+
+def test_names_and_erasures_of_a_record_reach_no_plain_client() -> None:
+    """Names stand before the second change; what plain clients are given are Automerge's own chunks alone."""
+    updates = written(2)
+    assert updates[1][0] == 1
+    assert all(chunk.startswith(MAGIC) for chunk in changes(*updates))
+    erasures = b"\x02\x03abc"
+    assert changes(erasures + updates[1] + erasures) == changes(updates[1])
+
 
 VECTORS = Path(__file__).parents[2] / "vectors" / "automerge_repo.json"
 
