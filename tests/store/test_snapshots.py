@@ -172,7 +172,7 @@ def test_a_fork_outlives_the_conversation_whose_pieces_it_leans_on(tmp_path: Pat
         conversation = repo.create("one")
         for n in range(80):
             conversation.append("user", f"linden {n} " + "words and more " * 5)
-        finish(repo)
+            finish(repo)  # so that it is no matter of speed which rows lean
         fork = repo.fork(conversation, at=conversation.transcript()[-1])
         db = store_of(repo)._connection
         leaning = "SELECT count(*) FROM short_fields JOIN entries USING (number) WHERE document = ?"
