@@ -4,8 +4,8 @@ A *waist* is a visible entry that follows everything else that is visible, but f
 stands above a waist decides anything below it, and the other way round. So the rules need to be applied only below the
 last waist above all that changed.
 
-What takes part no more, or again, because an erase withholds it (O7), is the exception: a branch point above it may
-have been decided by it. Then the waist is sought above every branch point.
+Entries that an erase withholds, or no longer does (O7), are the exception: one of them may have decided a branch point
+above it. Then the waist is sought above every branch point.
 """
 
 from __future__ import annotations

@@ -323,7 +323,7 @@ def test_a_selection_of_a_withheld_entry_counts_again_when_somebody_keeps_it() -
 
 
 def happen(rng: random.Random, steps: int) -> list[Callable[[Order], None]]:
-    """What people and strangers do, in an order in which it may arrive: edits beside erases above all, keeps, marks
+    """Deeds of people and strangers, in an order in which they may arrive: edits beside erases above all, keeps, marks
     that are taken away, selections. Each as the call that tells an order."""
     nodes: dict[EntryId, Node] = {}
     found: list[Callable[[Order], None]] = []
@@ -355,7 +355,7 @@ def happen(rng: random.Random, steps: int) -> list[Callable[[Order], None]]:
 
 
 def test_what_is_counted_on_the_way_changes_nothing_of_what_is_found() -> None:
-    """Who asks after each change finds what somebody finds who asks at the end."""
+    """To ask after each change finds the same as to ask once at the end."""
     for seed in range(400):
         asked, happened = Order(), happen(random.Random(seed), 9)
         for n, tell in enumerate(happened):

@@ -65,7 +65,7 @@ def test_what_stands_somewhere_else_in_the_transcript_is_no_waist(chain: EntryGr
 def test_what_an_erase_withholds_is_counted_with_every_branch_point_above(
     chain: EntryGraph, seen: tuple[str, ...], expected: EntryId
 ) -> None:
-    """What the entry decided there holds no more. An erase that withholds nothing moves nothing above."""
+    """A withheld entry no longer decides the branch there. An erase that withholds nothing moves nothing above."""
     chain.put(Node(EntryId("old"), (NAMES[2],), 5, alternative_of=NAMES[3]))
     chain.put(Node(EntryId("edit"), (NAMES[14],), 30, alternative_of=NAMES[15]))
     chain.group(chain.add_sound([EntryId("old"), EntryId("edit")]))

@@ -108,7 +108,7 @@ def test_o7_an_edit_that_comes_a_year_after_the_erase_is_withheld(open_repo: Ope
 
 
 def test_o7_a_branch_lives_no_longer_through_what_an_erase_withholds(said: Said, open_repo: OpenRepo) -> None:
-    """Who had counted the edit before the erase came shows the same as who hears of both at once."""
+    """A device that had counted the edit before the erase came shows the same as one that hears of both at once."""
     _, here, _, there, entry = said
     answer = here.append("user", f"Once more: {SECRET}")
     tablet = open_repo("tablet").join(here.id)
