@@ -546,9 +546,11 @@ def test_a_link_is_told_what_can_not_be_folded(tmp_path: Path) -> None:
     local = BlobDocuments(1)
     local.follow(DOCUMENT, "sealed")
     with RelayThread(tmp_path) as relay, Link(relay.url, local) as link:
+        control = control_of(link)
         local.put(DOCUMENT, b"x")
+        control.notify(DOCUMENT)
         with pytest.raises(RelayRefused):
-            control_of(link).request_compaction(DOCUMENT).result(PATIENCE)
+            control.request_compaction(DOCUMENT).result(PATIENCE)
 
 
 def start(data: Path) -> tuple[subprocess.Popen[str], str]:
