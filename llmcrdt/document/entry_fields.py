@@ -39,7 +39,8 @@ from .entry import (
 from .nodes import Erase
 
 _ERASED = "llmcrdt/erased/1"  # stands for the hash of an entry that was erased before it was ever sealed
-_MAX_NAME = 1024
+MAX_NAME = 1024
+"""Bytes of the name of a hidden field that is written here."""
 ERASE_MARK = "erased:"
 """The beginning of the name of a field that erases its entry."""
 
@@ -211,9 +212,9 @@ def live_parts(fields: ReplicaNode) -> tuple[Part, ...]:
 
 def hidden_key(name: str) -> str:
     """The field that holds a hidden field of this name. Raises InvalidContent for a name that can't be one here."""
-    if len(canonical_json(name).encode()) > _MAX_NAME:
+    if len(canonical_json(name).encode()) > MAX_NAME:
         raise InvalidContent(
-            f"The name of a hidden field may take {_MAX_NAME:,} bytes.", hint="Put what it says into the binding."
+            f"The name of a hidden field may take {MAX_NAME:,} bytes.", hint="Put what it says into the binding."
         )
     return f"hidden:{name}"
 

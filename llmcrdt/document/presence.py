@@ -25,6 +25,8 @@ SILENCE = 30.0
 """Seconds of silence after which a peer is considered gone."""
 MAX_STATE = 4096
 """Bytes of one state as JSON."""
+MAX_ANNOUNCED = MAX_STATE - 512
+"""Those of them that an app may give: author and model come beside it."""
 _MAX_CLOCK = (1 << 53) - 1
 _MAX_ENTRIES = 1024
 
@@ -195,9 +197,9 @@ class Presence:
         if not isinstance(state, Mapping):
             raise InvalidContent(f"A presence state is a dict, not {type(state).__name__}.")
         size = len(canonical_json(dict(state)).encode())
-        if size > MAX_STATE - 512:  # author and model come beside it
+        if size > MAX_ANNOUNCED:
             raise InvalidContent(
-                f"A presence state has {size} bytes as JSON; {MAX_STATE - 512} are allowed.",
+                f"A presence state has {size} bytes as JSON; {MAX_ANNOUNCED} are allowed.",
                 hint="Put what lasts into the conversation.",
             )
         return dict(state)
