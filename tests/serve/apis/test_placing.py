@@ -4,8 +4,10 @@ index that is made anew from the documents finds the same."""
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -99,9 +101,17 @@ def test_random_clients(seed: int, open_repo: OpenRepo) -> None:
                     assert listed(found)[: len(says)] == listed(frame)
 
 
-def test_equal_lists_at_once_are_said_once(open_repo: OpenRepo) -> None:
+def test_equal_lists_at_once_are_said_once(open_repo: OpenRepo, monkeypatch: pytest.MonkeyPatch) -> None:
     repo = open_repo("server")
     placer = Placer(repo)
+    find = placer._find
+
+    def find_slowly(*arguments: Any) -> Any:
+        found = find(*arguments)
+        time.sleep(0.002)  # the others have a turn between looking and writing
+        return found
+
+    monkeypatch.setattr(placer, "_find", find_slowly)
     with ThreadPoolExecutor(8) as pool:
         for number in range(6):
             messages = drafts((("system", "Be brief."), ("user", f"Hello {number}")))
