@@ -618,6 +618,21 @@ RELAY_MUTATIONS = (
         "tests/crdt/yjs/test_nesting.py::test_what_waits_for_itself_is_refused",
     ),
     Mutation(
+        "workers", "a fork keeps what belongs to others", "fork_server:_work",
+        "for file in others:", "for file in ():",
+        "tests/sync_server/workers/test_starter.py::test_what_a_worker_is_given_is_its_own",
+    ),
+    Mutation(
+        "workers", "a fork server that was killed stays lost", "ForkServer.fork",
+        "with suppress(ConnectionError, TimeoutError):", "if True:",
+        "tests/sync_server/workers/test_starter.py::test_a_fork_server_that_was_killed_is_replaced",
+    ),
+    Mutation(
+        "workers", "a worker whose end nobody would hear goes on", "_Forked.ended",
+        "self.kill()", "pass",
+        "tests/sync_server/workers/test_starter.py::test_a_fork_server_that_was_killed_is_replaced",
+    ),
+    Mutation(
         "checked", "records that can't be checked are acknowledged", "Documents._refuse_all",
         "ValidateResult(job.todo.ticket, failed=True)",
         "ValidateResult(job.todo.ticket, job.todo.records)",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -17,7 +16,7 @@ from ..core.events import CatchUpRequest, CatchUpResult, CompactRequest, Compact
 from ..core.limits import Limits
 from ..log.admin import Storage
 from ..log.quarantine import Quarantine
-from . import framing, process
+from . import framing, starter
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +38,7 @@ class Compactor:
         self._used = False
         self._todo: SimpleQueue[tuple[float, CompactRequest | CatchUpRequest, str] | None] = SimpleQueue()
         self._lock = threading.Lock()
-        self._worker: subprocess.Popen[bytes] | None = None
+        self._worker: starter.Worker | None = None
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="llmcrdt-relay-compactor", daemon=True)
         self._thread.start()
@@ -139,16 +138,14 @@ class Compactor:
         self._end_worker()
         return None
 
-    def _start(self) -> subprocess.Popen[bytes] | None:
+    def _start(self) -> starter.Worker | None:
         with self._lock:
             if self._stopping:
                 return None
             try:
                 limits = self._limits
                 if self._worker is None:
-                    self._worker = process.start(
-                        "sync_server.workers.compactor_worker", limits.compaction_memory, limits.compaction_seconds
-                    )
+                    self._worker = starter.start(starter.COMPACTOR, limits.compaction_memory, limits.compaction_seconds)
             except OSError as e:
                 logger.error("the worker that compacts can't be started: %s", e)
             return self._worker

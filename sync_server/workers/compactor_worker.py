@@ -17,7 +17,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from llmcrdt.crdt.registry import backend
+from llmcrdt.crdt.registry import backend, kinds
 from llmcrdt.exceptions import MalformedUpdate
 
 from . import framing, process
@@ -38,6 +38,12 @@ def obey(order: bytes, kind: bytes, data: Sequence[bytes]) -> list[bytes]:
         return [crdt.catch_up(*parts)] if len(parts) == 3 else []
     except MalformedUpdate:
         return []
+
+
+def prepare() -> None:
+    """Load the backends, for the workers that are forked from this process."""
+    for kind in kinds():
+        backend(kind).make_replica(())
 
 
 def main() -> None:

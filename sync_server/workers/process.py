@@ -6,7 +6,6 @@ import mmap
 import os
 import signal
 import struct
-import subprocess
 import sys
 from collections.abc import Callable
 
@@ -19,12 +18,6 @@ def command(module: str, *arguments: object) -> list[str]:
 def environment() -> dict[str, str]:
     """In which a worker imports what this process imports, wherever that was started."""
     return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path) or "."}
-
-
-def start(module: str, *arguments: object) -> subprocess.Popen[bytes]:
-    """A worker with pipes for its input and output. Raises OSError."""
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command(module, *arguments), stdin=pipe, stdout=pipe, env=environment())
 
 
 def bound(memory: int, nice: int = 0) -> None:

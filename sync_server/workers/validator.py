@@ -10,9 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
@@ -21,7 +20,7 @@ from ..core.limits import Limits
 from ..core.validation import Flush, ValidateResult
 from ..log.admin import SnapshotStore
 from ..log.quarantine import Quarantine
-from . import framing, process
+from . import framing, process, starter
 from .documents import Lane
 from .log_slices import close_log, read_slice
 from .orders import Place, Sent, read_answers
@@ -113,8 +112,8 @@ class _Worker(asyncio.SubprocessProtocol):
 class _Hands:
     """A lane's worker, and what it has in hand: an empty batch asks whether it has come up."""
 
-    def __init__(self, lane: Lane, command: Callable[[int], list[str]], seconds: float) -> None:
-        self.lane, self.command, self.seconds = lane, command, seconds
+    def __init__(self, lane: Lane, arguments: Callable[[int], Sequence[object]], seconds: float) -> None:
+        self.lane, self.arguments, self.seconds = lane, arguments, seconds
         self.worker: _Worker | None = None
         self.starting: asyncio.Task[None] | None = None
         self.batch: list[Sent] | None = None
@@ -150,17 +149,14 @@ class Validator:
         self._early, self._failed = early, failed
         self.scheduler = ValidationScheduler(log, limits, answer, quarantine)
 
-        def command(seconds: float, each: int, heavy: float, file: int) -> list[str]:
-            milliseconds = (int(seconds * 1000), each, int(heavy * 1000))
-            return process.command(
-                "sync_server.workers.validator_worker", limits.keep_memory, limits.record, *milliseconds, file
-            )  # fmt: skip
+        def arguments(seconds: float, each: int, heavy: float, file: int) -> Sequence[object]:
+            return limits.keep_memory, limits.record, int(seconds * 1000), each, int(heavy * 1000), file
 
         quick, slow = limits.check_quick, limits.check_seconds
         quick_lane, slow_lane = self.scheduler.lanes
         self._hands = (
-            _Hands(quick_lane, partial(command, quick, 100, limits.check_heavy), quick),
-            _Hands(slow_lane, partial(command, slow, 1000, 0), slow),
+            _Hands(quick_lane, partial(arguments, quick, 100, limits.check_heavy), quick),
+            _Hands(slow_lane, partial(arguments, slow, 1000, 0), slow),
         )
         self._over = False
         self.restarts = 0
@@ -282,9 +278,8 @@ class Validator:
             self._do(partial(self._ended, hands, worker))
 
         try:
-            worker = await self._spawn(
-                hands.command(file), file, partial(_Worker, process.Progress(file), heard, ended)
-            )
+            make = partial(_Worker, process.Progress(file), heard, ended)
+            _, worker = await starter.connect(make, starter.VALIDATOR, hands.arguments, file)
             hands.worker, hands.used = worker, time.monotonic()
             self._hand_over(hands, worker, [])
             if worker.told:  # it has ended before it was known here
@@ -298,15 +293,6 @@ class Validator:
             if file >= 0:
                 os.close(file)
         hands.starting = None
-
-    async def _spawn(self, command: list[str], file: int, make: Callable[[], _Worker]) -> _Worker:
-        """Start a worker, which shares a file with us. Raises OSError."""
-        pipe, environment = subprocess.PIPE, process.environment()
-        files = (file,) if file >= 0 else ()
-        _, worker = await self._loop.subprocess_exec(
-            make, *command, stdin=pipe, stdout=pipe, stderr=None, env=environment, pass_fds=files
-        )
-        return worker
 
     def _hand_over(self, hands: _Hands, worker: _Worker, batch: list[Sent]) -> None:
         size = sum(sum(map(len, s.data)) for s in batch)

@@ -292,6 +292,11 @@ def orders(batch: Sequence[bytes]) -> Iterator[tuple[bytes, bytes, bytes, Sequen
         at = stop
 
 
+def prepare() -> None:
+    """Load the backends, for the workers that are forked from this process."""
+    ValidatorWorker(0).load_backends()
+
+
 def main() -> None:
     memory, record, milliseconds, each, heavy, file = (int(argument) for argument in sys.argv[1:7])
     process.bound(memory, nice=0 if heavy else 10)

@@ -472,7 +472,7 @@ def test_the_worker_answers_for_what_is_there_and_for_nothing_else(
     assert condenser.catch_up(CatchUpRequest(D, 10, 40)) == []
     assert worker is condenser._worker is not None, "one process for all of them"
     condenser.stop()
-    assert worker.poll() is not None
+    assert worker.returncode is not None
 
 
 def test_what_waited_too_long_is_not_condensed(compactor: Callable[..., Compactor]) -> None:
@@ -504,7 +504,7 @@ def test_a_worker_that_idles_gives_way_to_a_new_one(compactor: Callable[..., Com
     condenser.put(CatchUpRequest(D, 10, 40))
     eventually(lambda: answers)
     eventually(lambda: condenser._worker, lambda worker: worker not in (None, first))
-    assert first.poll() is not None
+    assert first.returncode is not None
 
 
 def test_updates_that_wait_and_bytes_that_harm_are_left_to_the_records() -> None:

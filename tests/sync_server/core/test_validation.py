@@ -68,7 +68,7 @@ from sync_server.log.file import DATABASE
 from sync_server.log.records import SqliteRecords
 from sync_server.log.sqlite import SqliteStorage
 from sync_server.thread import RelayThread
-from sync_server.workers import framing, validator, validator_worker
+from sync_server.workers import framing, starter, validator, validator_worker
 from sync_server.workers.validator import Validator
 
 from ...hostile.updates import far_apart, text
@@ -261,17 +261,21 @@ def test_a_worker_killed_again_and_again_loses_and_refuses_nothing(tmp_path: Pat
         assert log.database.connection.execute("SELECT count(*) FROM refused").fetchone() == (0,)
 
 
-def workers(relay: int) -> list[int]:
-    """The processes that check records for a relay."""
-    found = []
+def workers(relay: int, module: str = starter.VALIDATOR) -> list[int]:
+    """The running workers of one kind that a relay started, or its fork server."""
+    parents, found = {}, []
     for path in Path("/proc").glob("[0-9]*"):
         try:
-            status, command = (path / "stat").read_text(), (path / "cmdline").read_bytes()
+            status, command = (path / "stat").read_text(), (path / "cmdline").read_text().split("\0")
         except OSError:
             continue
-        if b"sync_server.workers.validator_worker" in command and int(status.rpartition(")")[2].split()[1]) == relay:
+        before, _, after = status.rpartition(")")
+        state, parent, *_ = after.split()
+        parents[int(path.name)] = int(parent)
+        forked = before.partition("(")[2] == module.rpartition(".")[2].removesuffix("_worker")
+        if state != "Z" and (forked or command[1:3] == ["-m", module]):
             found.append(int(path.name))
-    return found
+    return [pid for pid in found if relay in (parents[pid], parents.get(parents[pid]))]
 
 
 def start(data: Path) -> tuple[subprocess.Popen[str], str]:
@@ -363,7 +367,7 @@ def test_a_worker_that_goes_wrong_before_it_is_known_is_started_again(
     kept: Kept, monkeypatch: pytest.MonkeyPatch, go_wrong: Callable[[Any, Any], Awaitable[None]]
 ) -> None:
     """It ends, or speaks before it is asked."""
-    start, times = kept._loop.subprocess_exec, list[int]()
+    start, times = starter.connect, list[int]()
 
     async def started(*arguments: Any, **options: Any) -> Any:
         transport, worker = await start(*arguments, **options)
@@ -372,7 +376,7 @@ def test_a_worker_that_goes_wrong_before_it_is_known_is_started_again(
             await go_wrong(transport, worker)
         return transport, worker
 
-    monkeypatch.setattr(kept._loop, "subprocess_exec", started)
+    monkeypatch.setattr(validator.starter, "connect", started)
     monkeypatch.setattr(validator, "_PAUSE", 0.1)
     ticket = kept.put(Push(D, S, 1, tuple(edits(1))))
     assert kept.wait(ticket) == [ValidateResult(ticket, 1)]
@@ -611,11 +615,12 @@ def make_deadly(monkeypatch: pytest.MonkeyPatch, folder: Path, method: str) -> N
         "    if b'deadly' in repr(given).encode(): os.abort()\n"
         "    return real(self, *given)\n"
         f"YjsReplica.{method} = deadly\n"
-        "sys.exit(validator_worker.process.serve(validator_worker.main))\n"
+        "main = validator_worker.main\n"
+        "if __name__ == '__main__':\n"
+        "    sys.exit(validator_worker.process.serve(main))\n"
     )
     monkeypatch.syspath_prepend(folder)
-    command = validator.process.command
-    monkeypatch.setattr(validator.process, "command", lambda _, *rest: command("deadly", *rest))
+    monkeypatch.setattr(validator.starter, "VALIDATOR", "deadly")
 
 
 def test_what_kills_the_worker_is_refused_and_what_stands_beside_it_passes(

@@ -20,14 +20,15 @@ from sync_server.core.limits import Limits
 from sync_server.thread import RelayThread
 from sync_server.workers import framing, process
 from sync_server.workers.documents import Lane
+from sync_server.workers.starter import COMPACTOR, VALIDATOR
 from sync_server.workers.validator import _Hands
 
 from ...waiting import PATIENCE, eventually
 from ..core.test_validation import ask, edits, native
+from ..core.test_validation import workers as running
 
 D, S = b"d" * 16, b"s" * 16
 ROOT = Path(__file__).parents[3]
-VALIDATOR, COMPACTOR = "sync_server.workers.validator_worker", "sync_server.workers.compactor_worker"
 
 
 def batch(*data: bytes) -> bytes:
@@ -61,26 +62,13 @@ def test_a_worker_whose_relay_is_gone_ends_without_a_word(
         worker.wait(PATIENCE)
 
 
-def running(module: str) -> list[int]:
-    """The workers of one kind, of whichever relay."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            state, command = (path / "stat").read_text().rpartition(")")[2].split()[0], (path / "cmdline").read_bytes()
-        except OSError:
-            continue
-        if module.encode() in command.split(b"\0") and state != "Z":
-            found.append(int(path.name))
-    return found
-
-
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 @pytest.mark.parametrize(("jobs", "workers"), [(1, 1), (0, 0)])
 def test_a_relay_that_condenses_nothing_has_no_worker_for_it(tmp_path: Path, jobs: int, workers: int) -> None:
-    before = {*running(COMPACTOR)}  # of other tests in this process, if one was left
+    before = {*running(os.getpid(), COMPACTOR)}  # of other tests in this process, if one was left
 
     def mine() -> list[int]:
-        return [pid for pid in running(COMPACTOR) if pid not in before and _parent(pid) == os.getpid()]
+        return [pid for pid in running(os.getpid(), COMPACTOR) if pid not in before]
 
     with RelayThread(tmp_path, limits=Limits(catch_up_jobs=jobs)) as relay, native(relay.url, D) as client:
         assert isinstance(ask(client, Push(D, S, 1, tuple(edits(1, 10)))), Ack)
@@ -120,7 +108,7 @@ def test_a_relay_that_is_killed_leaves_no_worker(killed: tuple[subprocess.Popen[
     child, url, said = killed
 
     def mine(module: str) -> list[int]:
-        return [pid for pid in running(module) if _parent(pid) == child.pid]
+        return running(child.pid, module)
 
     with native(url, D) as client:
         made = edits(300, 1000)
@@ -152,7 +140,7 @@ def test_a_relay_that_is_killed_leaves_no_worker(killed: tuple[subprocess.Popen[
         for worker in workers:
             os.kill(worker, signal.SIGCONT)
     finally:
-        eventually(lambda: {validator, *workers} & {*running(VALIDATOR), *running(COMPACTOR)}, lambda left: not left)
+        eventually(lambda: [*filter(_runs, {validator, *workers})], lambda left: not left)
     lines = said.read_text().splitlines()
     assert not [line for line in lines if "Traceback" in line or "Broken" in line], lines
 
@@ -163,7 +151,7 @@ def test_what_ends_all_processes_of_a_relay_lets_it_finish_first(
     child, url, said = killed
     with native(url, D) as client:
         assert isinstance(ask(client, Push(D, S, 1, tuple(edits(1)))), Ack)
-        (validator,) = [pid for pid in running(VALIDATOR) if _parent(pid) == child.pid]
+        (validator,) = running(child.pid, VALIDATOR)
         for number in (signal.SIGINT, signal.SIGTERM):
             os.kill(validator, number)
         assert isinstance(ask(client, Push(D, S, 2, tuple(edits(1, key="l")))), Ack)
@@ -172,11 +160,11 @@ def test_what_ends_all_processes_of_a_relay_lets_it_finish_first(
     assert said.read_text() == ""
 
 
-def _parent(pid: int) -> int:
+def _runs(pid: int) -> bool:
     try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
-        return 0
+        return False
 
 
 def test_a_worker_has_loaded_the_core_before_its_first_record() -> None:
