@@ -345,9 +345,10 @@ class Backend(Protocol):
         that can't be, for instance for one value that is larger. An edit made here is never so large but for that."""
         ...
 
-    def locate(self, piece: bytes, root: str) -> set[str]:
-        """The nodes of a root that seem to begin in a piece of a ``Replica.snapshot``, cut out anywhere: what they were
-        made with stands behind. It is no more than a hint: some may be missing, others wrong. Raises nothing."""
+    def locate(self, piece: bytes, root: str) -> Mapping[str, int]:
+        """The nodes of a root that seem to begin in a piece of a ``Replica.snapshot``, cut out anywhere, and where in
+        it: what they were made with stands behind. It is no more than a hint: some may be missing, others wrong.
+        Raises nothing."""
         ...
 
     # of many updates

@@ -109,14 +109,17 @@ def pack_fields(fields: ReplicaNode) -> bytes:
     return b"".join(pieces)
 
 
-def unpack_fields(data: bytes) -> dict[str, Scalar | SharedText]:
+def unpack_fields(data: bytes, begin: bytes = b"") -> dict[str, Scalar | SharedText]:
+    """The fields whose names begin so."""
     fields: dict[str, Scalar | SharedText] = {}
     at = 0
     while at < len(data):
         key, kind, size = _LENGTHS.unpack_from(data, at)
-        at += _LENGTHS.size
-        name, value = data[at : at + key].decode("utf-8", "surrogatepass"), data[at + key : at + key + size]
-        at += key + size
+        named = at + _LENGTHS.size
+        at = named + key + size
+        if not data.startswith(begin, named):
+            continue
+        name, value = data[named : named + key].decode("utf-8", "surrogatepass"), data[named + key : at]
         if kind in (1, 3):
             fields[name] = Other() if kind == 3 else value
         else:

@@ -16,7 +16,7 @@ from .entry import Entry, Role, SyncState
 from .entry_state import EntryState, entry_of, entry_state_of, has_choice, searchable_text
 from .nodes import Node
 from .projection import IndexChange, IndexRow, Known, pack_fields, unpack_fields, write_node, write_unreadable
-from .simple_entry import words_of_version
+from .simple_entry import VERSION_NAME, words_of_version
 from .transcript import Ids, NoCollections
 from .view import ConversationView
 
@@ -89,7 +89,8 @@ class Projector:
         version = self._view.only_version(entry)
         if version is not None and findable and (node := self._view.order.sound().get(entry)) is not None:
             short = write_node(node, erased=False, version=version)
-            return IndexRow(entry, None, short, False, pack_fields(fields), words_of_version(fields, version))
+            words = words_of_version(fields[VERSION_NAME + version])
+            return IndexRow(entry, None, short, False, pack_fields(fields), words)
         row = row_of(entry, self._view.states[entry], fields, pin, findable=findable)
         return row if entry in self._view.order.sound() else row._replace(words=None)
 
@@ -148,7 +149,7 @@ def entry_of_row(
 def origin_of_row(fields: bytes) -> tuple[Role, float]:
     """Role and time (seconds since 1970) of the entry that a row of the index stands for; it was checked before it came
     there."""
-    head = parse_json(unpack_fields(fields)["head"])
+    head = parse_json(unpack_fields(fields, b"head")["head"])
     return head["role"], head["created_at"] / 1000
 
 
@@ -157,8 +158,7 @@ _ANY = EntryId("A" * 16)
 
 def words_of_row(fields: bytes, pin: str | None) -> str | None:
     """The words of a row that has some, from its fields and its pin."""
-    found = unpack_fields(fields)
-    versions = [name for name in found if name.startswith("version:")]
+    versions = unpack_fields(fields, b"version:")
     if len(versions) == 1:
-        return words_of_version(found, ContentHash(versions[0].removeprefix("version:")))
-    return searchable_text(entry_state_of(_ANY, found), None if pin is None else ContentHash(pin))
+        return words_of_version(*versions.values())
+    return searchable_text(entry_state_of(_ANY, unpack_fields(fields)), None if pin is None else ContentHash(pin))

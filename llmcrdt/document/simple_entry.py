@@ -21,7 +21,7 @@ from .schema import TIMES_END
 
 _HEAD = frozenset(("role", "author", "session", "parents", "lamport", "created_at", "frame"))
 _VERSION = frozenset(("by", "hidden", "lamport", "nonce", "parts"))
-_VERSION_NAME = "version:"
+VERSION_NAME = "version:"
 
 
 def read_simple_entry(entry: EntryId, fields: ReplicaNode | None) -> tuple[Node, ContentHash] | None:
@@ -30,7 +30,7 @@ def read_simple_entry(entry: EntryId, fields: ReplicaNode | None) -> tuple[Node,
         return None
     version = ""
     for name in fields:
-        if name.startswith(_VERSION_NAME) and not version:
+        if name.startswith(VERSION_NAME) and not version:
             version = name
         elif name != "head" and not name.startswith("hidden:"):
             return None
@@ -40,16 +40,16 @@ def read_simple_entry(entry: EntryId, fields: ReplicaNode | None) -> tuple[Node,
             return None
         role, node = head
         text = fields[version]
-        if not _is_simple_version(parse_json(text)) or content_hash(role, str(text)) != version[len(_VERSION_NAME) :]:
+        if not _is_simple_version(parse_json(text)) or content_hash(role, str(text)) != version[len(VERSION_NAME) :]:
             return None
     except InvalidContent:
         return None
-    return node, ContentHash(version[len(_VERSION_NAME) :])
+    return node, ContentHash(version[len(VERSION_NAME) :])
 
 
-def words_of_version(fields: ReplicaNode, version: ContentHash) -> str:
-    """The visible text of a version, from the fields of its entry."""
-    return visible_text([part_from_json(part) for part in parse_json(fields[_VERSION_NAME + version])["parts"]])
+def words_of_version(version: object) -> str:
+    """The visible text of a version, from its field."""
+    return visible_text([part_from_json(part) for part in parse_json(version)["parts"]])
 
 
 def _read_head(entry: EntryId, head: Any) -> tuple[str, Node] | None:

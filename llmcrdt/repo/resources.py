@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 from ..crdt.backend import Backend, Replica
 from ..crdt.registry import backend
@@ -136,7 +138,7 @@ class Resources:
     def _redact(self, document: str, whole: bytes, updates: Sequence[bytes]) -> Sequence[bytes] | None:
         return self.crdt_of(DocumentId(document)).redact(whole, updates)
 
-    def _locate(self, document: str, piece: bytes) -> Iterable[str]:
+    def _locate(self, document: str, piece: bytes) -> Mapping[str, int]:
         return self.crdt_of(DocumentId(document)).locate(piece, schema.ENTRIES)
 
     def load_replica(self, document: DocumentId) -> tuple[Replica, int]:
@@ -219,6 +221,12 @@ class Resources:
 
 def _words_of(fields: bytes, pin: str | None) -> str | None:
     """The words of a row of the entry index."""
-    from ..document.projector import words_of_row  # most processes write no row
+    words: str | None = _projector().words_of_row(fields, pin)
+    return words
 
-    return words_of_row(fields, pin)
+
+@cache
+def _projector() -> ModuleType:
+    from ..document import projector  # most processes write no row
+
+    return projector

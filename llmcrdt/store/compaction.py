@@ -42,7 +42,7 @@ class SqliteCompaction:
         self._known, self._snapshot, self._pending, self._locate = known, snapshot, pending, locate
         self._ready: snapshots.Snapshot | None = None
         self._numbers: list[int] | None = None
-        self._places: dict[str, int] = {}
+        self._places: dict[str, snapshots.Place] = {}
         self._unsettled: list[int] | None = None
         self._preparing = threading.Lock()
 
@@ -74,7 +74,7 @@ class SqliteCompaction:
             place = update_rows.last_seq(db, document)
             db.execute("UPDATE tables SET place = ? WHERE document = ? AND place = ?", [place, document, last])
         self._numbers = numbers
-        self._places = {entry: numbers[index] for entry, index in self._ready.places.items()}
+        self._places = self._ready.places_in(numbers)
         self._ready = snapshots.Snapshot(0, [], {})
         return True
 

@@ -67,6 +67,7 @@ class Connection:
         self.derives_words = words_of is not None
         self.pieces = Pieces(self.db)
         """Those that rows of the entry index lean on."""
+        self.rolled_back.append(self.pieces.forget)  # a number is used again then
         self.db.create_function("words_of", 2, words_of or _no_words, deterministic=True)
         self.db.create_function("fields_of", 2, self.pieces.fields, deterministic=True)
         self._access = _Reading(self)

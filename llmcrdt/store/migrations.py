@@ -206,6 +206,12 @@ def m007_pieces(db: Database) -> None:
     db.execute(_WITH_FIELDS)
 
 
+@migrations(name="m008_blocks")
+def m008_blocks(db: Database) -> None:
+    """No table changes, and what is there is read as it is. From now on pieces are written in blocks (deflate.py), and
+    rows lean on those: the step keeps versions that can't read them from the file."""
+
+
 def _run(db: Database, script: str) -> None:
     """Statement by statement: sqlite3's own executescript would commit the transaction that this runs in."""
     for statement in script.split(";\n"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -31,7 +31,7 @@ class SqliteStore:
         cut: Cut = lambda document, update: [update],
         redact: Redact = lambda document, whole, updates: [whole],
         words_of: WordsOf | None = None,
-        locate: Callable[[str, bytes], Iterable[str]] = lambda document, piece: (),
+        locate: Callable[[str, bytes], Mapping[str, int]] = lambda document, piece: {},
     ) -> None:
         self.lock = lock
         self._connection = Connection(path, lock, words_of)

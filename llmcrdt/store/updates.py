@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from sqlite3 import Connection as Database
 
@@ -31,7 +31,7 @@ class SqliteUpdates:
         relay_tasks: SqliteRelayTasks,
         cut: Cut,
         redact: Redact,
-        locate: Callable[[str, bytes], Iterable[str]],
+        locate: Callable[[str, bytes], Mapping[str, int]],
     ) -> None:
         self._connection, self._outboxes, self._relay_tasks = connection, outboxes, relay_tasks
         self._cut, self._redact, self._locate = cut, redact, locate
@@ -125,8 +125,7 @@ class SqliteUpdates:
                 whole, snapshots.known(db, document), partial(self._locate, document), only_new=True
             )
             numbers = snapshots.put(db, document, last, ready)
-            places = {entry: numbers[index] for entry, index in ready.places.items()}
-            snapshots.release(db, self._connection.pieces, document, places)
+            snapshots.release(db, self._connection.pieces, document, ready.places_in(numbers))
             kept = [(update_rows.insert(db, document, update), update) for update in pending]
             seqs = [seq for seq, update in kept if self._redact(document, whole, [update]) is None] if emptied else []
             for relay, pieces, keys in emptied:

@@ -346,9 +346,9 @@ class MemoryBackend:
             raise MalformedUpdate("The update holds a value that is larger than a record may be.")
         return pieces
 
-    def locate(self, piece: bytes, root: str) -> set[str]:
-        found = re.findall(rb'"node",%s,"([\w-]*)"' % re.escape(json.dumps(root).encode()), piece)
-        return {key.decode() for key in found}
+    def locate(self, piece: bytes, root: str) -> dict[str, int]:
+        found = re.finditer(rb'"node",%s,"([\w-]*)"' % re.escape(json.dumps(root).encode()), piece)
+        return {sign[1].decode(): sign.start() for sign in found}
 
     def redact(self, whole: bytes, updates: Sequence[bytes]) -> list[bytes] | None:
         there = {operation.id: operation for operation in _read(whole)}

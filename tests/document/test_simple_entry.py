@@ -62,7 +62,7 @@ def test_the_short_way_says_what_the_long_one_says(seed: int) -> None:
         assert state.head.node(ENTRY) == node
         assert only_version(state) == version
         assert state.erased is None
-        assert words_of_version(fields, version) == searchable_text(state, None)
+        assert words_of_version(fields["version:" + version]) == searchable_text(state, None)
         taken += 1
     assert taken > 60
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 import zlib
+from base64 import b85decode
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmcrdt.store.deflate import LEAST, LEVEL, MOST, Leaning, cut, deflate, inflate, inflate_leaning
+from llmcrdt.store.deflate import BLOCK, LEAST, LEVEL, MOST, Blocks, Leaning, cut, deflate, inflate, inflate_leaning
 
 
 def said(rng: random.Random, entries: int) -> list[bytes]:
@@ -67,10 +68,56 @@ def test_what_stands_in_a_piece_takes_a_few_bytes_wherever_it_stands_there() -> 
         break
 
 
+@given(st.lists(st.integers(0, MOST + 9), max_size=60), st.integers(0, MOST))
+@settings(max_examples=60, deadline=None)
+def test_a_block_ends_where_an_entry_begins_and_can_be_read_by_itself(begins: list[int], size: int) -> None:
+    piece = random.Random(size).randbytes(size)
+    begins = [at for at in begins if at < size]
+    data = deflate(piece, begins)
+    assert inflate(data) == piece
+    blocks, at = list(Blocks(data)), 0
+    for number in reversed(range(len(blocks))):
+        assert Blocks(data).read(number) == blocks[number]
+    for block in blocks[:-1]:
+        assert len(block) >= BLOCK and at + len(block) == min(n for n in begins if n >= at + BLOCK)
+        at += len(block)
+    assert not [n for n in begins if n >= at + BLOCK]
+
+
+def test_a_piece_in_blocks_takes_little_more_than_one_that_is_not() -> None:
+    entries = said(random.Random(9), 500)
+    for entry in entries:
+        assert b"{" not in entry[1:]
+    for piece in cut(b"".join(entries)):
+        begins = [at for at in range(len(piece)) if piece[at : at + 1] == b"{"]
+        assert len(list(Blocks(deflate(piece, begins)))) > 1
+        assert len(deflate(piece, begins)) < 1.05 * len(zlib.compress(piece, LEVEL))
+        break
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_a_piece_that_was_damaged_is_not_read(seed: int) -> None:
     rng = random.Random(seed)
-    data = bytearray(deflate(b"".join(said(rng, 50))))
+    data = bytearray(deflate(b"".join(said(rng, 50)), range(0, MOST, 500)))
     data[rng.randrange(2, len(data))] ^= 1 << rng.randrange(8)
     with pytest.raises(zlib.error):
         inflate(bytes(data))
+
+
+def test_pieces_and_what_leans_on_them_are_read_as_before() -> None:
+    """Files hold them."""
+    entries = [b'{"entry":%d,"text":"some words that are said"}' % n for n in range(200)]
+    kept = b85decode(KEPT)
+    assert inflate(kept) == b"".join(entries)
+    assert inflate_leaning(bytes.fromhex("23b19c0100"), Blocks(kept).read(1)) == entries[150]
+
+
+KEPT = (
+    "0|5m9(Ev@P^;AKX*F8?eFc5&zt3<9T)*k<{w~4fopjcK)A^}=)cPe^b|8-Ae&pgxiaqi#gdU;9b_I0LfIv)3J`F!lRV>#c}b6NLo"
+    "Io9`E`g#7vS>hsbNL(du5_gG*#8cu|LNP)z%!HUpF%x4Z$4ro!Br{QFvMgj-Y#zz7kYypuLY9Rr3t1MjEMysE8DtsuxRPa%Wsqf%"
+    "Wsqf%Wsqeh%Sx7&EUW#LWLe3wl4T{!N|u!@8(B88Y-HKUvf0{0mW?bMSvIn4WZB8GlVvB%PL`c4yX~-K*~zk#Whcu)mV+z@Sq`!s"
+    "WI4!k*g-;;gDeMGPO_Y2ImvR8<s{2VmXj>!e=L6imDkB}z(5QHv6Ohrn}1?{`fH>xsHRqbo6@L1wCbZ(AFcXm)kmv7TJ=#KkMelb"
+    "$Fo4N5KAPik+4X@DhbOZNHl{;GsrZ9P%}(b51*;x>BHNH$1hDaO*Kt5O*KumOttWPW~ybXWvXSWWvXSWWvXSWZK`dmjn5QQZBuPi"
+    "ZBuPiZBuPi9a9}s9a9~AeVXc+>X_=7>X_=7>YD1B>YD1B>f%p@sjjK6sjjK6sh+8xsh+8xsh+8xsh+8xsh+8xseY#Vnd)b%-+xqp"
+    "0hQ9B0RTY|0<oG_0sS|2^6keWFqv<QU4&Y=Pz@LA;X*}Rtch9_wJK^^)Vipt)>Lb%HPxDGO?9R^Q=O^KRA;I))tTx{b*8#Mst*"
+)

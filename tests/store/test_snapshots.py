@@ -6,7 +6,7 @@ import random
 import sqlite3
 import zlib
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ import pytest
 import llmcrdt
 from llmcrdt.document.projection import RULES, unpack_fields
 from llmcrdt.repo.repo import repo_core
-from llmcrdt.store.deflate import inflate, inflate_leaning
+from llmcrdt.store.deflate import Blocks, Leaning, deflate, inflate, inflate_leaning
 from llmcrdt.store.store import SqliteStore
 from tests.store.test_entry_index import forget, rows
 
@@ -25,7 +25,7 @@ SMALL = 6_000
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("llmcrdt.repo.journal", "llmcrdt.store.base"):
         monkeypatch.setattr(f"{module}.SMALL", SMALL)
-    for name, size in (("LEAST", 2_000), ("MOST", 3_000)):
+    for name, size in (("LEAST", 2_000), ("MOST", 3_000), ("BLOCK", 700), ("HEAD", 300)):
         monkeypatch.setattr(f"llmcrdt.store.deflate.{name}", size)
 
 
@@ -47,15 +47,20 @@ def inside(path: Path) -> Iterator[bytes]:
     for file in path.parent.glob(f"{path.name}*"):
         yield file.read_bytes()
     with closing(sqlite3.connect(path)) as db:
-        pieces = {number: inflate(data) for number, data in db.execute("SELECT number, data FROM pieces")}
-        yield from pieces.values()
+        pieces = dict(db.execute("SELECT number, data FROM pieces"))
+        yield from map(inflate, pieces.values())
         for piece, fields in db.execute("SELECT piece, fields FROM short_fields"):
-            yield inflate_leaning(fields, pieces[piece])
+            yield fields_of(fields, pieces[piece])
         for (fields,) in db.execute("SELECT fields FROM fields UNION ALL SELECT data FROM updates"):
             yield fields
         yield from (
             zlib.decompress(row[0]) for row in db.execute("SELECT data FROM snapshots WHERE typeof(data)='blob'")
         )
+
+
+def fields_of(short: bytes, piece: bytes) -> bytes:
+    """The fields of a row that leans on a piece."""
+    return inflate_leaning(short[1:], Blocks(piece).read(short[0]))
 
 
 def check(repo: llmcrdt.Repo) -> None:
@@ -199,7 +204,7 @@ def test_a_snapshot_of_an_older_version_is_read_and_gives_way(tmp_path: Path) ->
             "SELECT value FROM (SELECT json_group_array(value) AS value FROM snapshots, json_each(data))"
         )
         whole = b"".join(inflate(kept[int(number)]) for number in numbers.strip("[]").split(","))
-        db.create_function("fields_of", 2, lambda fields, piece: inflate_leaning(fields, inflate(kept[piece])))
+        db.create_function("fields_of", 2, lambda fields, piece: fields_of(fields, kept[piece]))
         db.execute("INSERT INTO fields SELECT number, fields_of(fields, piece) FROM short_fields")
         db.execute("DELETE FROM short_fields")
         db.execute("DELETE FROM pieces")
@@ -214,3 +219,46 @@ def test_a_snapshot_of_an_older_version_is_read_and_gives_way(tmp_path: Path) ->
         assert store_of(repo)._connection.one("SELECT count(*) FROM short_fields") > 60
         check(repo)
         assert tuple(repo.get(conversation.id).transcript())[:60] == before
+
+
+def test_pieces_of_an_older_version_are_read_and_give_way(tmp_path: Path) -> None:
+    """Each was one zlib stream, and rows leaned on all of it."""
+    path = tmp_path / "a.db"
+    with llmcrdt.open(path) as repo:
+        conversation = repo.create("one")
+        for n in range(80):
+            conversation.append("user", f"linden {n} " + "words and more " * 5)
+        before = tuple(conversation.transcript())
+    with closing(sqlite3.connect(path)) as db, db:
+        for number, data in db.execute("SELECT number, data FROM pieces").fetchall():
+            piece, query = inflate(data), "SELECT number, fields FROM short_fields WHERE piece = ?"
+            leaning = Leaning(piece)
+            for row, short in db.execute(query, [number]).fetchall():
+                older = leaning.deflate(fields_of(short, data))
+                db.execute("UPDATE short_fields SET fields = ? WHERE number = ?", [older, row])
+            db.execute("UPDATE pieces SET data = ? WHERE number = ?", [zlib.compress(piece), number])
+        assert db.execute("SELECT count(*) FROM short_fields").fetchone()[0] > 60
+    with llmcrdt.open(path) as repo:
+        again = repo.get(conversation.id)
+        assert again.entries(last=80) == before and len(repo.search("linden", limit=99)) == 80
+        assert tuple(again.transcript()) == before
+        for n in range(80):
+            again.append("user", f"linden {80 + n} " + "words and more " * 5)
+        finish(repo)
+        assert not store_of(repo)._connection.one("SELECT count(*) FROM pieces WHERE substr(data, 1, 1) = x'78'")
+        assert store_of(repo)._connection.one("SELECT count(*) FROM short_fields") > 120
+        check(repo)
+        assert tuple(repo.get(conversation.id).transcript())[:80] == before
+
+
+def test_a_piece_of_a_transaction_that_failed_is_not_remembered(tmp_path: Path) -> None:
+    """Its number is given to another one."""
+    with llmcrdt.open(tmp_path / "a.db") as repo:
+        connection, numbers = store_of(repo)._connection, []
+        query = "INSERT INTO pieces (document, digest, data) VALUES ('d', x'00', ?)"
+        for said in (b"before", b"after"):
+            with suppress(OSError), connection.writing() as db:
+                numbers.append(db.execute(query, [deflate(said)]).lastrowid)
+                assert connection.pieces.blocks(numbers[-1]).join() == said
+                raise OSError("the disk is full")
+        assert numbers[0] == numbers[1]

@@ -104,9 +104,9 @@ class AutomergeBackend:
         except MalformedUpdate:
             return [update]
 
-    def locate(self, piece: bytes, root: str) -> set[str]:
+    def locate(self, piece: bytes, root: str) -> dict[str, int]:
         """None is found: a document is stored by columns, so no part of it holds an entry."""
-        return set()
+        return {}
 
     def split(self, update: bytes, limit: int) -> list[bytes]:
         if len(update) <= limit:

@@ -71,7 +71,7 @@ class YjsBackend:
     def split(self, update: bytes, limit: int) -> list[bytes]:
         return split_update(update, limit)
 
-    def locate(self, piece: bytes, root: str) -> set[str]:
+    def locate(self, piece: bytes, root: str) -> dict[str, int]:
         return locate_nodes(piece, root)
 
     def redact(self, whole: bytes, updates: Sequence[bytes]) -> list[bytes] | None:

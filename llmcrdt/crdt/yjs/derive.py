@@ -46,13 +46,17 @@ def derive_update(groups: Iterable[Sequence[NewNode]], fields: Iterable[NewField
     return write_uint(len(sections)) + b"".join(sections[client] for client in sorted(sections, reverse=True)) + b"\x00"
 
 
-def locate_nodes(piece: bytes, root: str) -> set[str]:
+def locate_nodes(piece: bytes, root: str) -> dict[str, int]:
     """``Backend.locate``."""
-    found: set[str] = set()
-    for after in piece.split(_IN_ROOT_MAP + _text(root))[1:]:
+    found: dict[str, int] = {}
+    sign = _IN_ROOT_MAP + _text(root)
+    begins, *rest = piece.split(sign)
+    at = len(begins)
+    for after in rest:
         with suppress(IndexError, ValueError):
             size, begin = read_uint(after, 0, _LONGEST)
-            found.add(after[begin : begin + size].decode())
+            found[after[begin : begin + size].decode()] = at
+        at += len(sign) + len(after)
     return found
 
 
