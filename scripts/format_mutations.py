@@ -57,6 +57,37 @@ FORMAT_MUTATIONS = (
         _MCP + "test_what_a_stranger_wrote_is_written_as_whole_content",
     ),
     Mutation(
+        "F", "pictures of results part the results", "llmcrdt.interop.openai_chat.format:ChatFormat.messages",
+        "if shown and not isinstance(item, Result):", "if shown:",
+        _RULES + "test_pictures_of_results_stand_behind_the_results_where_only_users_show_them",
+    ),
+    Mutation(
+        "F", "a UIMessage's picture parts calls from results that are to come",
+        "llmcrdt.interop.ai_sdk:_Writer.finished",
+        "if not (waiting and self._waits()):", "if True:",
+        _RULES + "test_pictures_of_results_stand_behind_the_results_where_only_users_show_them",
+    ),
+    Mutation(
+        "F", "models that take no pictures in responses are sent some", "llmcrdt.interop.gemini:_Writer._attached",
+        "elif self._shows_within or _NATIVE.block_of(part) is not None:", "elif True:",
+        _RULES + "test_pictures_of_results_stand_in_googles_responses_where_the_model_takes_them_there",
+    ),
+    Mutation(
+        "F", "what a result of Google's shows is for Google alone", "llmcrdt.interop.gemini:_Reader._response",
+        'if isinstance(rest.get("parts"), list)', 'if False and isinstance(rest.get("parts"), list)',
+        _RULES + "test_pictures_in_googles_responses_are_pictures_to_others",
+    ),
+    Mutation(
+        "F", "attachments of a late result are lost", "llmcrdt.interop.openai_chat.format:ChatFormat.messages",
+        '{**write_message(entry, [], read_blob), "role": "user"}', "write_message(entry, [], read_blob)",
+        _MCP + "test_what_a_result_has_and_an_api_does_not_take_is_told",
+    ),
+    Mutation(
+        "F", "a note about a result's sound is lost", "llmcrdt.interop.gemini_interactions:_Writer._result",
+        '"".join(one["text"] for one in contents) if plain', "answer.text if plain",
+        _MCP + "test_what_a_result_has_and_an_api_does_not_take_is_told",
+    ),
+    Mutation(
         "F", "a picture of MCP's is another one's note", "llmcrdt.interop.pictures:picture_of",
         'if block.get("type") == "resource" and', "if False and",
         _MCP + "test_a_picture_of_a_result_is_a_picture_there",
