@@ -31,7 +31,7 @@ FORMAT_MUTATIONS = (
     ),
     Mutation(
         "F", "a field that one account refused is refused by all", "llmcrdt.generation.provider_plan:refused_before",
-        "all(noted.get(key) == value for key, value in place.items())", "True", _REFUSED,
+        'noted.get("account") in (account, provider.account)', "True", _REFUSED,
     ),
     Mutation(
         "F", "half of a call is one where the tokens ran out", "llmcrdt.interop.openai_chat.format:ChatFormat.answer",
