@@ -31,7 +31,7 @@ FORMAT_MUTATIONS = (
     ),
     Mutation(
         "F", "a field that one account refused is refused by all", "llmcrdt.generation.provider_plan:refused_before",
-        "all(noted.get(key) == value for key, value in place.items())", "True", _REFUSED,
+        'noted.get("account") in (account, provider.account)', "True", _REFUSED,
     ),
     Mutation(
         "F", "half of a call is one where the tokens ran out", "llmcrdt.interop.openai_chat.format:ChatFormat.answer",
@@ -55,6 +55,37 @@ FORMAT_MUTATIONS = (
         "F", "half of a block of MCP's is written", "llmcrdt.interop.mcp:_blocks",
         "isinstance(own, dict) and _is_whole(own)", "isinstance(own, dict)",
         _MCP + "test_what_a_stranger_wrote_is_written_as_whole_content",
+    ),
+    Mutation(
+        "F", "pictures of results part the results", "llmcrdt.interop.openai_chat.format:ChatFormat.messages",
+        "if shown and not isinstance(item, Result):", "if shown:",
+        _RULES + "test_pictures_of_results_stand_behind_the_results_where_only_users_show_them",
+    ),
+    Mutation(
+        "F", "a UIMessage's picture parts calls from results that are to come",
+        "llmcrdt.interop.ai_sdk:_Writer.finished",
+        "if not (waiting and self._waits()):", "if True:",
+        _RULES + "test_pictures_of_results_stand_behind_the_results_where_only_users_show_them",
+    ),
+    Mutation(
+        "F", "models that take no pictures in responses are sent some", "llmcrdt.interop.gemini:_Writer._attached",
+        "elif self._shows_within or _NATIVE.block_of(part) is not None:", "elif True:",
+        _RULES + "test_pictures_of_results_stand_in_googles_responses_where_the_model_takes_them_there",
+    ),
+    Mutation(
+        "F", "what a result of Google's shows is for Google alone", "llmcrdt.interop.gemini:_Reader._response",
+        'if isinstance(rest.get("parts"), list)', 'if False and isinstance(rest.get("parts"), list)',
+        _RULES + "test_pictures_in_googles_responses_are_pictures_to_others",
+    ),
+    Mutation(
+        "F", "attachments of a late result are lost", "llmcrdt.interop.openai_chat.format:ChatFormat.messages",
+        '{**write_message(entry, [], read_blob), "role": "user"}', "write_message(entry, [], read_blob)",
+        _MCP + "test_what_a_result_has_and_an_api_does_not_take_is_told",
+    ),
+    Mutation(
+        "F", "a note about a result's sound is lost", "llmcrdt.interop.gemini_interactions:_Writer._result",
+        '"".join(one["text"] for one in contents) if plain', "answer.text if plain",
+        _MCP + "test_what_a_result_has_and_an_api_does_not_take_is_told",
     ),
     Mutation(
         "F", "a picture of MCP's is another one's note", "llmcrdt.interop.pictures:picture_of",

@@ -7,6 +7,7 @@ from mutations import Mutation
 _BIND = "tests/document/test_binding.py::"
 _STATE = "tests/document/test_hidden_state.py::"
 _SEAL = "tests/document/test_encryption.py::"
+_PROVIDERS = "tests/providers/test_providers.py::"
 
 HIDDEN_MUTATIONS = (
     Mutation(
@@ -170,6 +171,21 @@ HIDDEN_MUTATIONS = (
         "H", "an answer in place of another says what that one was sent", "_computed",
         "hash_ = None if sent is None", "hash_ = head.frame.sent if sent is None",
         _STATE + "test_what_was_really_sent_is_recorded_for_whoever_calls_a_provider",
+    ),
+    Mutation(
+        "H", "a provider's sealed fields are clear where it streams",
+        "llmcrdt.generation.provider_answer:ProviderAnswer._ask_stream", "sealed=self._provider.sealed,", "",
+        _PROVIDERS + "test_what_is_sealed_is_read_by_no_relay_and_nothing_is_sent_that_could_not_be_sealed",
+    ),
+    Mutation(
+        "H", "an answer is paid that can't be sealed", "llmcrdt.generation.provider_answer:ProviderAnswer.compute",
+        "if self._provider.sealed:", "if False:",
+        _PROVIDERS + "test_what_is_sealed_is_read_by_no_relay_and_nothing_is_sent_that_could_not_be_sealed",
+    ),
+    Mutation(
+        "H", "the note of a refusal tells relays the account", "llmcrdt.generation.provider_plan:refusal_noted",
+        '"account": _account(conversation, provider)', '"account": provider.account',
+        _PROVIDERS + "test_what_is_sealed_is_read_by_no_relay_and_nothing_is_sent_that_could_not_be_sealed",
     ),
     Mutation(
         "H", "a token log is used although its binding does not hold", "_bound_log",

@@ -237,8 +237,11 @@ class Conversation:
 
         ``events``: the response's body in pieces of bytes, cut anywhere, or its events as JSON objects; an iterable, or
         an async one. It is read as the result is: iterate over it, or call its ``result()``. An answer that ends early
-        is sealed as stopped. ``interval``: as of ``stream``; all else as of ``append_response``.
+        is sealed as stopped. ``interval``: as of ``stream``; all else as of ``append_response``. Where ``sealed`` can't
+        be, it raises before anything is read (``check_key``).
         """
+        if sealed:
+            self.check_key()
         host = self._core.host
         reader = host.formats.stream(check_request(request), sent=sent, now=host.clock())
         sent = request.body if sent is None else sent
@@ -402,6 +405,12 @@ class Conversation:
         devices need the new key to read newer ones (``repo.keyring.export``). A device that lacks the key of the newest
         fields encrypts nothing (KeyMissing) until it gets that key, or calls this."""
         return self._core.rotate_key()
+
+    def check_key(self) -> None:
+        """Raises what encrypting a hidden field here would raise now, so that an app knows before it asks for what it
+        is to encrypt: KeyMissing, SealingMissing, KeyringUnusable. Makes the conversation's first key where it has
+        none."""
+        self._core.check_encrypts()
 
     # the document as bytes
 

@@ -11,7 +11,7 @@ from ..ids import DocumentId, EntryId, KeyId
 from . import schema
 from .acts import OwnClaim
 from .document import Document, Use
-from .encryption import FieldAddress
+from .encryption import FieldAddress, check_encrypts
 from .entry import Entry, SyncState
 from .erasure import clean, is_clean
 from .host import ConversationHost
@@ -76,6 +76,12 @@ class ConversationCore:
     def address(self, entry: EntryId, name: str) -> FieldAddress:
         """The address of a hidden field, with the keys for it."""
         return FieldAddress(self.id, entry, name, self.host.keys)
+
+    def check_encrypts(self) -> None:
+        """Raises what encrypting a hidden field now would: KeyMissing, SealingMissing, KeyringUnusable."""
+        with self.reading():
+            self.check_key()
+        check_encrypts(self.id, self.host.keys)
 
     def check_key(self) -> None:
         """Raises KeyMissing where the newest encrypted fields are under a key that is not here: what this device

@@ -237,11 +237,18 @@ def encrypt_field(field: HiddenField, address: FieldAddress, random: Random = os
     return _encrypt(random(_BLIND) + plain, address, random)
 
 
-def _encrypt(plain: bytes, address: FieldAddress, random: Random) -> bytes:
-    encrypt = _aead().crypto_aead_xchacha20poly1305_ietf_encrypt
-    if address.keys is None:
+def check_encrypts(conversation: DocumentId, keys: Keys | None) -> EncryptionKey:
+    """The key to encrypt with. Raises SealingMissing without PyNaCl, KeyMissing where nothing keeps keys,
+    KeyringUnusable."""
+    _aead()
+    if keys is None:
         raise KeyMissing("There is no keyring here to encrypt with.", hint="Append through a repo's conversation.")
-    key, nonce = address.keys.newest(address.conversation), random(_NONCE)
+    return keys.newest(conversation)
+
+
+def _encrypt(plain: bytes, address: FieldAddress, random: Random) -> bytes:
+    key, nonce = check_encrypts(address.conversation, address.keys), random(_NONCE)
+    encrypt = _aead().crypto_aead_xchacha20poly1305_ietf_encrypt
     ciphertext = encrypt(plain, _bound_to(address, key.id, None), nonce, key.data)
     return bytes((_SEALED_BINDING,)) + key_bytes(key.id) + nonce + bytes(ciphertext)
 

@@ -57,6 +57,8 @@ class ProviderAnswer:
         step is that of ``interop.failures``. Raises what goes wrong."""
         conversation, instead_of = self._conversation, self._options.instead_of
         since: Entry | EntryId | None = None if instead_of else last_kept(conversation, self._provider)
+        if self._provider.sealed:
+            conversation.check_key()  # before anything is sent, and paid
         known = refused_before(conversation, self._provider)
         without: Collection[tuple[EntryId, str]] = known
         while True:
@@ -102,7 +104,13 @@ class ProviderAnswer:
         """The answer as it comes; None where it was cancelled before it began."""
         options = self._options
         answer = self._conversation.stream_response(
-            request, exchange, sent=body, author=options.author, interval=options.interval, beside=self._beside
+            request,
+            exchange,
+            sent=body,
+            sealed=self._provider.sealed,
+            author=options.author,
+            interval=options.interval,
+            beside=self._beside,
         )
         try:
             for delta in answer:
@@ -122,8 +130,10 @@ class ProviderAnswer:
         response = exchange.read()
         if exchange.cancelled:
             return None
-        author = self._options.author
-        entry = self._conversation.append_response(request, response, sent=body, author=author, beside=self._beside)
+        author, sealed = self._options.author, self._provider.sealed
+        entry = self._conversation.append_response(
+            request, response, sent=body, sealed=sealed, author=author, beside=self._beside
+        )
         self._note_first()
         if entry.reasoning:
             report(ReasoningDelta(entry.reasoning))
@@ -137,7 +147,7 @@ class ProviderAnswer:
         """The price of the answer, and the fields that were refused before it, to be kept beside its usage."""
         cost = self._provider.cost(usage)
         priced = {} if cost is None else {PRICED: {**cost}}
-        return {**priced, **refusal_noted(self._provider, self._refused)}
+        return {**priced, **refusal_noted(self._conversation, self._provider, self._refused)}
 
     def _note_first(self) -> None:
         if not self._said:

@@ -11,7 +11,7 @@ from ..document.conversation import Conversation
 from ..document.entry import Entry
 from ..document.request import Request
 from ..exceptions import FormatError
-from ..ids import EntryId
+from ..ids import EntryId, tagged_hash
 from ..interop.handles import handle_name
 from ..interop.registry import format_of
 from ..providers.base import Provider
@@ -62,20 +62,33 @@ def request_for(
     )
 
 
-def refusal_noted(provider: Provider, fields: Collection[tuple[EntryId, str]]) -> Mapping[str, JSON]:
+def refusal_noted(
+    conversation: Conversation, provider: Provider, fields: Collection[tuple[EntryId, str]]
+) -> Mapping[str, JSON]:
     """The note that an answer keeps beside its usage: these fields were refused before it, so that no later request,
-    on whatever device, sends them there again."""
-    place = {"provider": provider.name, "model": provider.model, "account": provider.account}
+    on whatever device, sends them there again. The account stands there as a hash: relays read notes."""
+    place = {"provider": provider.name, "model": provider.model, "account": _account(conversation, provider)}
     return {REFUSED: {**place, "fields": [[entry, name] for entry, name in fields]}} if fields else {}
+
+
+def _account(conversation: Conversation, provider: Provider) -> str | None:
+    if provider.account is None:
+        return None
+    return tagged_hash("llmcrdt/account/1", conversation.id.encode(), provider.account.encode("utf-8", "surrogatepass"))
 
 
 def refused_before(conversation: Conversation, provider: Provider) -> set[tuple[EntryId, str]]:
     """The hidden fields that a provider refused, as the answers of this API say."""
     found: set[tuple[EntryId, str]] = set()
-    place = {"provider": provider.name, "model": provider.model, "account": provider.account}
+    place = {"provider": provider.name, "model": provider.model}
+    account = _account(conversation, provider)
     for answer in conversation.generations():
         noted = answer.usage.get(REFUSED) if answer.model.get("api") == provider.api else None
-        if isinstance(noted, Mapping) and all(noted.get(key) == value for key, value in place.items()):
+        if (
+            isinstance(noted, Mapping)
+            and all(noted.get(key) == value for key, value in place.items())
+            and noted.get("account") in (account, provider.account)  # notes of before have it as it is
+        ):
             fields = noted.get("fields")
             for field in fields if isinstance(fields, list) else ():  # anybody may have written it
                 if isinstance(field, list) and len(field) == 2 and all(isinstance(one, str) for one in field):

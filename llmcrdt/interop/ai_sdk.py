@@ -11,7 +11,7 @@ message has of it goes out together; it is bound to the whole list before where 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from ..document.canonical import JSON, exact_json, parse_json
@@ -23,7 +23,7 @@ from .format import Answer, Draft, Format, Outline, ReadBlob, Reader, Rule, Surv
 from .hiding import ANY, Place, hidden_fields, hide, restore, type_of
 from .json_input import bad, list_at, object_at, text_at
 from .native import Native, mapping
-from .pictures import is_attachment, note_of, picture_of
+from .pictures import beside_result, is_attachment, note_of, picture_of
 from .streams.ai_sdk import UIMessageStream
 from .turns import CONTINUE, INSTRUCTIONS, CallIds, object_of, settings_of
 
@@ -120,8 +120,9 @@ class AISDK(Format):
         for item in with_results(filter(is_shown, entries), _calls_of):
             writer.add(item)
         body: dict[str, JSON] = {**settings_of(entries, self.key).whole, **({"model": model} if model else {})}
+        log = writer.finished(waiting=True)
         body["messages"] = writer.finished(waiting=False) or [_MADE_UP]
-        return Written(writer.finished(waiting=True), body)
+        return Written(log, body)
 
 
 _MADE_UP: Mapping[str, JSON] = {"id": "continue", "role": "user", "parts": [{"type": "text", "text": CONTINUE}]}
@@ -256,11 +257,15 @@ class _Writer:
         self._open: dict[str, _Step] = {}  # the steps whose calls may still be answered
         self._ids = CallIds(r"[^\0]+")
         self._taken: set[str] = {_MADE_UP["id"]}
+        self._shown: list[JSON] = []  # pictures of results, which only users show: they stand behind the answer
+        self._shown_by: Entry | None = None  # the first result with one
         self._begins = False  # whether an answer from here is the first message: a turn was made up for it
 
     def finished(self, *, waiting: bool) -> list[JSON]:
         """The whole log; ``waiting``: whether calls at its end may wait for a result."""
         made: list[JSON] = [_MADE_UP] if self._begins else []
+        if not (waiting and self._waits()):  # else the results that are still to come stand before them
+            self._show()
         for message in self._messages:
             last = message is self._messages[-1]
             parts = [
@@ -272,13 +277,30 @@ class _Writer:
                 made.append({**message.fields, "id": message.id, "role": message.role, "parts": parts})
         return made
 
+    def _waits(self) -> bool:
+        """Whether a call of the last answer has no result yet."""
+        step = self._messages[-1].steps[-1] if self._messages else None
+        return step is not None and len(step.answers) < len(step.calls)
+
+    def _show(self) -> None:
+        if self._shown_by is not None:
+            self._put(replace(self._shown_by, hidden={}), "user", self._shown, {})
+        self._shown, self._shown_by = [], None
+
     def add(self, item: Said | Result | Late) -> None:
+        if not isinstance(item, Result):
+            self._show()
         match item:
             case Result(call, answer):
                 if answer is not None:
                     self._open[call.entry].answers[call.index] = answer
+                    attached = self._attached(answer)
+                    if attached:
+                        self._shown += [{"type": "text", "text": beside_result(call.name)}, *attached]
+                        self._shown_by = self._shown_by or answer
             case Late(entry, _):
-                self._put(entry, "user", [{"type": "text", "text": item.introduction + entry.text}], {})
+                said = {"type": "text", "text": item.introduction + entry.text}
+                self._put(replace(entry, hidden={}), "user", [said, *self._attached(entry)], {})
             case Said(entry) if entry.role == "assistant":
                 self._answer(entry)
             case Said(entry):
@@ -314,6 +336,10 @@ class _Writer:
             else:
                 parts.append(None)
         self._put(entry, entry.role, parts, kept)
+
+    def _attached(self, result: Entry) -> list[JSON]:
+        """What a result shows beside its text, as parts of a user's message."""
+        return [self._attachment(part) for part in result.parts if is_attachment(part)]
 
     def _attachment(self, part: Part) -> JSON:
         picture = picture_of(part, self._read_blob)

@@ -22,7 +22,7 @@ from .format import Answer, Draft, Format, Outline, ReadBlob, Reader, Rule, Surv
 from .hiding import ANY, Place, hidden_fields, hide, restore
 from .json_input import bad, list_at, object_at, text_at
 from .native import Native, mapping
-from .pictures import is_attachment, note_of, picture_of
+from .pictures import beside_result, is_attachment, note_of, picture_of
 from .streams.gemini import GeminiStream
 from .tool_names import NAMES_REPAIRED, NameForm, Rename, ToolNames, renamed_at
 from .turns import CONTINUE, INSTRUCTIONS, Function, functions, is_generated, object_of, settings_of, tools_config
@@ -140,9 +140,10 @@ class Gemini(Format):
             name: value for name, value in settings.whole.items() if name not in (*_HANDLES, *_SYSTEM)
         }
         body |= {"model": model} if model else {}
-        writer = _Writer(read_blob, "gemini-3" in str(body.get("model", "")))
+        writer = _Writer(read_blob, str(body.get("model", "")))
         for item in with_results(filter(is_shown, entries), _calls_of):
             writer.add(item)
+        writer.finish()
         own = settings.own_tools
         are_own = isinstance(own, list) and all(isinstance(tool, dict) for tool in own)
         declared = [_tool(function) for function in functions(settings.tools)]
@@ -269,10 +270,14 @@ class _Reader(Reader):
         else:
             result = ToolResult(exact_json(response), extra=_NATIVE.extra({"response": response}))
         whole = dict(kept)
+        shown: list[Part] = []
         rest = {key: value for key, value in block.items() if key not in ("id", "name", "response")}
+        if isinstance(rest.get("parts"), list) and all(_is_shown_there(one) for one in rest["parts"]):
+            shown = [_NATIVE.block(one) for one in rest["parts"]]
+            rest = {key: value for key, value in rest.items() if key != "parts" or not shown}
         beside = {key: value for key, value in part.items() if key != "functionResponse"}
         whole |= ({"block": rest} if rest else {}) | ({"part": beside} if beside else {})
-        return Draft("tool", (result, *_NATIVE.whole(whole)), (found[0][0], found[0][1]))
+        return Draft("tool", (result, *shown, *_NATIVE.whole(whole)), (found[0][0], found[0][1]))
 
 
 def _read_part(part: JSON, path: str, role: str, signed: bool, calls: int) -> Part:
@@ -309,15 +314,17 @@ def _calls_of(entry: Entry) -> list[tuple[str, str]]:
 
 
 class _Writer:
-    """Writes the items of a log. ``signs``: whether the model asks for signatures on calls."""
+    """Writes the items of a log for a model, "" where nobody named one."""
 
-    def __init__(self, read_blob: ReadBlob, signs: bool) -> None:
+    def __init__(self, read_blob: ReadBlob, model: str) -> None:
         self.contents: list[JSON] = []
         self.system: JSON = None
         self.system_key = _SYSTEM[0]
         self._read_blob = read_blob
-        self._signs = signs
+        self._signs = "gemini-3" in model  # whether it asks for signatures on calls
+        self._shows_within = self._signs or not model  # older models take no pictures within a response
         self._results: list[JSON] | None = None  # the parts of the content of responses that is being written
+        self._shown: list[JSON] = []  # what stands behind them: the pictures of these results
         self._ids: dict[tuple[EntryId, int], str | None] = {}
 
     def add(self, item: Said | Result | Late) -> None:
@@ -326,12 +333,23 @@ class _Writer:
                 self._result(call, answer)
                 return
             case Late(entry, _):
-                self._put("user", [{"text": item.introduction + entry.text}], {})
+                self.finish()
+                attached = [self._attachment(part) for part in entry.parts if is_attachment(part)]
+                said = [{"text": item.introduction + entry.text}, *restore(attached, {}, _PLACES)]
+                self._put("user", _valid(said, "user"), {})
             case Said(entry) if entry.role == "assistant":
+                self.finish()
                 self._answer(entry)
             case Said(entry):
+                self.finish()
                 self._say(entry)
         self._results = None
+
+    def finish(self) -> None:
+        """Put the pictures of results behind the last of them."""
+        if self._results is not None:
+            self._results += self._shown
+        self._shown = []
 
     def _put(self, role: str, parts: list[JSON], kept: Mapping[str, JSON]) -> None:
         if not parts:
@@ -427,7 +445,11 @@ class _Writer:
         kept = _NATIVE.whole_of(answer.parts) if answer else {}
         id_ = self._ids[call.entry, call.index]
         named: dict[str, JSON] = {"name": _NAMES.of(call.name), **({} if id_ is None else {"id": id_})}
-        block = {**mapping(kept.get("block")), **named, "response": _response_of(answer)}
+        within, notes = self._attached(answer.parts if answer else (), call.name)
+        block = {**mapping(kept.get("block")), **named, "response": _response_of(answer, notes)}
+        if within:
+            before = block.get("parts")
+            block["parts"] = [*(before if isinstance(before, list) else []), *within]
         beside = {key: value for key, value in mapping(kept.get("part")).items() if not _is_payload(key)}
         part = {**beside, "functionResponse": block}
         if self._results is not None:
@@ -435,6 +457,29 @@ class _Writer:
             return
         self._results = [part]
         self._put("user", self._results, kept)  # keeps the list itself, so that the next response joins it
+
+    def _attached(self, parts: Sequence[Part], tool: str) -> tuple[list[JSON], str]:
+        """What a response shows within it, and the notes in it; other pictures stand behind the responses."""
+        within: list[JSON] = []
+        notes = ""
+        for part in parts:
+            if not is_attachment(part):
+                continue
+            made = self._attachment(part)
+            if not _is_shown_there(made):
+                notes += note_of(part)
+            elif self._shows_within or _NATIVE.block_of(part) is not None:
+                within.append(made)
+            else:
+                self._shown += [{"text": beside_result(tool)}, made]
+        return within, notes
+
+
+def _is_shown_there(part: JSON) -> bool:
+    """Whether a part may stand within the response of a function."""
+    media = [isinstance(part.get(key), dict) for key in ("inlineData", "fileData")] if isinstance(part, dict) else []
+    others = ("text", "functionCall", "functionResponse", _SIGNATURE)
+    return any(media) and not any(key in part for key in others)
 
 
 def _beside(part: Part) -> dict[str, JSON]:
@@ -455,7 +500,7 @@ def _write_call(call: ToolCall) -> JSON:
     return {**beside, "functionCall": {**mapping(rest.get("call")), **named, **given}}
 
 
-def _response_of(answer: Entry | None) -> JSON:
+def _response_of(answer: Entry | None, notes: str) -> JSON:
     if answer is None:
         return {"error": NO_RESULT}
     results = [part for part in answer.parts if isinstance(part, ToolResult)]
@@ -463,7 +508,7 @@ def _response_of(answer: Entry | None) -> JSON:
     if isinstance(own, dict):
         return own
     failed = bool(results) and all(part.error for part in results)
-    return {"error" if failed else "output": answer.text}
+    return {"error" if failed else "output": answer.text + notes}
 
 
 def _valid(parts: Sequence[JSON], role: str) -> list[JSON]:

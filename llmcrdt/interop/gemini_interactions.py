@@ -343,7 +343,10 @@ class _Writer:
             case Result(call, answer):
                 self.steps.append(self._result(call, answer))
             case Late(entry, _):
-                self.steps.append(_said(item.introduction + entry.text))
+                attached = (self._content(part, "tool") for part in entry.parts if is_attachment(part))
+                told = _said(item.introduction + entry.text)
+                told["content"] += [content for content in attached if content is not None]
+                self.steps.append(told)
             case Said(entry) if entry.role == "assistant":
                 self._answer(entry)
             case Said(entry):
@@ -443,7 +446,7 @@ class _Writer:
             return {**fields, **head, "result": own}
         contents = [c for part in _NATIVE.said(answer.parts) if (c := self._content(part, "tool")) is not None]
         plain = kept.get("content") != "list" and all(content.keys() == {"type", "text"} for content in contents)
-        return {**fields, **head, "result": answer.text if plain else contents}
+        return {**fields, **head, "result": "".join(one["text"] for one in contents) if plain else contents}
 
 
 def _add_content(made: list[tuple[JSON, bool]], content: JSON, kept: Mapping[str, JSON], signed: bool) -> None:

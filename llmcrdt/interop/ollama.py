@@ -201,7 +201,9 @@ class _Writer:
             case Result(call, answer):
                 self._result(call, answer)
             case Late(entry, _):
-                self.messages.append({"role": "user", "content": item.introduction + entry.text})
+                told = self._message(entry)
+                images = {"images": told["images"]} if "images" in told else {}
+                self.messages.append({"role": "user", "content": item.introduction + told.get("content", ""), **images})
             case Said(entry):
                 self._say(entry)
 
@@ -233,7 +235,7 @@ class _Writer:
                 picture = picture_of(part, self._read_blob)
                 if picture is not None and _is_base64(picture.data):
                     images.append(picture.data)
-                elif entry.role == "user":
+                elif entry.role in ("user", "tool"):
                     texts.append(note_of(part))
         message: dict[str, JSON] = {"role": entry.role}
         if kept.get("content") != "absent" or texts:

@@ -74,6 +74,11 @@ def note_of(part: Part) -> str:
     return f"[attachment: {kind if isinstance(kind, str) and kind else 'of another kind'}]"
 
 
+def beside_result(tool: str) -> str:
+    """The words before the pictures of a result, where an API takes them from users alone."""
+    return f"Attached to the result of {tool}:"
+
+
 def is_attachment(part: Part) -> bool:
     """Whether a part is something that people have attached, and not what a format keeps for itself."""
     return isinstance(part, Blob) or (isinstance(part, Unknown) and not _is_whole(part))

@@ -22,7 +22,7 @@ from .native import mapping
 from .registry import format_of, names
 from .tool_names import with_true_names
 
-_VERSION = 2
+_VERSION = 3
 """Of the renderers: another one where a format writes the same transcript otherwise."""
 _HINT = (
     "Pass the body of the response as JSON: its text, or the value of it, such as response.model_dump(by_alias=True)."

@@ -37,6 +37,7 @@ class Anthropic(SDKProvider):
         stream: bool = True,
         attempts: int = 3,
         prices: Prices | Mapping[str, JSON] | None = None,
+        sealed: bool = False,
         **client_options: Any,
     ) -> None:
         super().__init__(
@@ -46,6 +47,7 @@ class Anthropic(SDKProvider):
             stream=stream,
             attempts=attempts,
             prices=prices,
+            sealed=sealed,
             client_options=client_options,
         )
         self._thinking = thinking

@@ -101,7 +101,8 @@ class Provider(ABC):
     ``model``: the one that is asked. ``account``: whose fields are bound to it, where keys of several accounts are
     used. ``stream``: whether answers are asked for as streams. ``attempts``: how often a request may be sent, at most.
     ``keep``: whether the provider is asked to keep what it was sent, so that the next request says only what is new.
-    ``prices``: what its tokens cost, where it does not say so itself."""
+    ``prices``: what its tokens cost, where it does not say so itself. ``sealed``: whether the hidden fields of its
+    answers are encrypted, so that no relay reads them or the account that they are bound to (extra ``seal``)."""
 
     name: str
     api: str
@@ -111,6 +112,7 @@ class Provider(ABC):
     attempts: int = 3
     keep: bool = False
     prices: Prices | None = None
+    sealed: bool = False
 
     @property
     @abstractmethod

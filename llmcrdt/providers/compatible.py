@@ -29,6 +29,7 @@ class Compatible(OpenAI):
         stream: bool = True,
         attempts: int = 3,
         prices: Prices | Mapping[str, JSON] | None = None,
+        sealed: bool = False,
         **client_options: Any,
     ) -> None:
         super().__init__(
@@ -40,6 +41,7 @@ class Compatible(OpenAI):
             stream=stream,
             attempts=attempts,
             prices=prices,
+            sealed=sealed,
             **{"base_url": self.address, **client_options},
         )
 

@@ -55,6 +55,7 @@ class Gemini(SDKProvider):
         stream: bool = True,
         attempts: int = 3,
         prices: Prices | Mapping[str, JSON] | None = None,
+        sealed: bool = False,
         **client_options: Any,
     ) -> None:
         if api not in ("generateContent", "interactions"):
@@ -68,6 +69,7 @@ class Gemini(SDKProvider):
             stream=stream,
             attempts=attempts,
             prices=prices,
+            sealed=sealed,
             client_options=client_options,
         )
         self._steps = api == "interactions"

@@ -44,6 +44,7 @@ class Ollama(SDKProvider):
         stream: bool = True,
         attempts: int = 3,
         prices: Prices | Mapping[str, JSON] | None = None,
+        sealed: bool = False,
         **client_options: Any,
     ) -> None:
         super().__init__(
@@ -53,6 +54,7 @@ class Ollama(SDKProvider):
             stream=stream,
             attempts=attempts,
             prices=prices,
+            sealed=sealed,
             client_options=client_options,
         )
         self._think = think

@@ -42,6 +42,7 @@ class OpenAI(SDKProvider):
         stream: bool = True,
         attempts: int = 3,
         prices: Prices | Mapping[str, JSON] | None = None,
+        sealed: bool = False,
         **client_options: Any,
     ) -> None:
         if api not in ("responses", "chat"):
@@ -53,6 +54,7 @@ class OpenAI(SDKProvider):
             stream=stream,
             attempts=attempts,
             prices=prices,
+            sealed=sealed,
             client_options=client_options,
         )
         if keep and api == "chat":

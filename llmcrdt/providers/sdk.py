@@ -44,6 +44,7 @@ class SDKProvider(Provider):
         stream: bool,
         attempts: int,
         prices: Prices | Mapping[str, JSON] | None,
+        sealed: bool,
         client_options: Mapping[str, Any],
     ) -> None:
         if not isinstance(model, str) or not model:
@@ -53,6 +54,7 @@ class SDKProvider(Provider):
         self.model, self.account, self.stream, self.attempts = model, account, stream, attempts
         self.name = provider or self.called
         self.prices = prices if prices is None or isinstance(prices, Prices) else prices_of(prices)
+        self.sealed = sealed
         self._options = dict(client_options)
 
     def __repr__(self) -> str:

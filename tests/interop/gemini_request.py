@@ -65,7 +65,13 @@ def _part_problems(part: Any, content: Any) -> list[str]:
                 return ["function_call.args: must be an object"]
             if key == "functionResponse" and not isinstance(block.get("response"), dict):
                 return ["function_response.response: must be an object"]
+            if key == "functionResponse" and not all(map(_is_media, block.get("parts", []))):
+                return ["function_response.parts: required oneof field 'data' must have one initialized field"]
     return []
+
+
+def _is_media(part: Any) -> bool:
+    return isinstance(part, dict) and sum(isinstance(part.get(key), dict) for key in ("inlineData", "fileData")) == 1
 
 
 def _turn_problems(contents: list[Any]) -> list[str]:

@@ -87,11 +87,23 @@ def test_every_api_takes_every_result_and_content_and_no_text_is_lost(open_repo:
             assert own not in json.dumps(body)
 
 
-@pytest.mark.parametrize("api", ["anthropic", "openai-responses", "ollama", "gemini-interactions"])
+@pytest.mark.parametrize("api", sorted(VALIDATORS))
 @pytest.mark.parametrize("name", ["image-annotated", "resource-picture"])
 def test_a_picture_of_a_result_is_a_picture_there(conv: llmcrdt.Conversation, api: str, name: str) -> None:
     conv.append("tool", parts_of_result(RESULTS[name]), call=asked(conv))
-    assert PNG in json.dumps(conv.messages(api, model="m-1").body)
+    body = conv.messages(api, model="m-1").body
+    assert PNG in json.dumps(body) and VALIDATORS[api](body) == []
+
+
+@pytest.mark.parametrize("api", sorted(VALIDATORS))
+def test_what_a_result_has_and_an_api_does_not_take_is_told(conv: llmcrdt.Conversation, api: str) -> None:
+    """Sound, say; in a result that came late as well, whose picture goes along."""
+    call = asked(conv)
+    conv.append("tool", parts_of_result(RESULTS["audio"]), call=call)
+    conv.append("tool", parts_of_result(RESULTS["image-annotated"]), call=call)
+    body = conv.messages(api, model="m-1").body
+    assert VALIDATORS[api](body) == []
+    assert "[attachment: " in json.dumps(body) and PNG in json.dumps(body)
 
 
 def test_an_edit_takes_no_structured_content_along(conv: llmcrdt.Conversation) -> None:

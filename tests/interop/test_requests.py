@@ -48,7 +48,7 @@ def test_an_answer_goes_back_as_it_came_with_its_hidden_fields(conv: llmcrdt.Con
     assert entry.model == {"api": api, "name": name}
     assert entry.usage == {} if api == "ai-sdk" else entry.usage["finish"] and len(entry.usage) > 1
     assert entry.frame is not None and entry.frame.hash == request.frame_hash
-    assert entry.frame.sent == sent_hash(request.body) and entry.frame.renderer == f"llmcrdt.interop.{api}/2"
+    assert entry.frame.sent == sent_hash(request.body) and entry.frame.renderer == f"llmcrdt.interop.{api}/3"
     assert not entry.frame.assumed and conv.verify() == []
     assert all("OPAQUE" not in str(part) for part in entry.parts)
     (call,) = entry.tool_calls

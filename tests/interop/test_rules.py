@@ -251,3 +251,70 @@ def test_a_summary_stands_for_what_it_covers(tmp_path: Path) -> None:
         for name in ("openai-chat", "anthropic", "openai-responses", "gemini", "ollama"):
             text = exact_json(put(name, entries).body)
             assert "They met." in text and "COVERED" not in text and "more" in text, name
+
+
+PICTURE = llmcrdt.Blob(b"cat", "image/png", "cat.png")
+CAT = "Y2F0"
+
+
+def looked(*results: Sequence[Any]) -> list[Entry]:
+    """A transcript with an answer of two calls, and results of them, each with parts of its own."""
+    calls = [{"id": f"c{n}", "type": "function", "function": {"name": "look", "arguments": "{}"}} for n in (1, 2)]
+    said = [{"role": "tool", "tool_call_id": f"c{n + 1}", "content": "seen"} for n in range(len(results))]
+    entries = generated(read("openai-chat", USER, {"role": "assistant", "content": None, "tool_calls": calls}, *said))
+    shown = [replace(e, parts=(*e.parts, *more)) for e, more in zip(entries[2:], results, strict=True)]
+    return [*entries[:2], *shown]
+
+
+def put_with_pictures(name: str, entries: Sequence[Entry], model: str | None = None) -> Export:
+    form = format_of(name)
+    return export(form, entries, form.target(model=model), now=NOW, read_blob=lambda blob: b"cat")
+
+
+def test_pictures_of_results_stand_behind_the_results_where_only_users_show_them() -> None:
+    entries = looked([PICTURE], [PICTURE])
+    after = [*entries, *again(read("openai-chat", USER, {"role": "assistant", "content": "two cats"})[1:])]
+    for name in ("openai-chat", "openrouter", "reasoning-content"):
+        sent = put_with_pictures(name, entries).body["messages"]
+        shown = sent.pop()
+        assert [m["role"] for m in sent] == ["user", "assistant", "tool", "tool"] and CAT not in exact_json(sent)
+        kinds = [item["type"] for item in shown["content"]]
+        assert shown["role"] == "user" and kinds == ["text", "image_url", "text", "image_url"]
+        assert put_with_pictures(name, after).messages[:5] == [*sent, shown]
+    messages = put_with_pictures("ai-sdk", entries).messages
+    assert [part["state"] for part in messages[1]["parts"]] == ["output-available", "output-available"]
+    assert messages[2]["role"] == "user" and exact_json(messages[2]).count(CAT) == 2
+    assert put_with_pictures("ai-sdk", after).messages[:3] == messages
+    waiting = put_with_pictures("ai-sdk", looked([PICTURE])).messages
+    assert [part["state"] for part in waiting[-1]["parts"]] == ["output-available", "input-available"]
+
+
+def test_pictures_of_results_stand_in_googles_responses_where_the_model_takes_them_there() -> None:
+    picture = {"inlineData": {"mimeType": "image/png", "data": CAT}}
+    (*_, turn) = put_with_pictures("gemini", looked([PICTURE], []), "gemini-3-pro").body["contents"]
+    assert [part["functionResponse"].get("parts") for part in turn["parts"]] == [[picture], None]
+    (*_, turn) = put_with_pictures("gemini", looked([PICTURE], []), "gemini-2.5-flash").body["contents"]
+    assert [list(part) for part in turn["parts"]] == [["functionResponse"]] * 2 + [["text"], ["inlineData"]]
+    assert exact_json(turn).count(CAT) == 1
+
+
+def test_pictures_in_googles_responses_are_pictures_to_others() -> None:
+    picture = {"inlineData": {"mimeType": "image/png", "data": CAT, "displayName": "cat.png"}, "odd": 1}
+    response = {"id": "f1", "name": "look", "response": {"output": "seen"}, "parts": [picture]}
+    call = {
+        "role": "model",
+        "parts": [{"functionCall": {"id": "f1", "name": "look", "args": {}}, "thoughtSignature": "S"}],
+    }
+    contents = [
+        {"role": "user", "parts": [{"text": "go"}]},
+        call,
+        {"role": "user", "parts": [{"functionResponse": response}]},
+    ]
+    entries = read("gemini", *contents)
+    for model in ("gemini-3-pro", "gemini-2.5-flash", None):
+        assert put_with_pictures("gemini", entries, model).messages == contents
+    for name in ("anthropic", "openai-chat", "openai-responses", "gemini-interactions", "ollama", "ai-sdk"):
+        assert CAT in exact_json(put_with_pictures(name, entries).body), name
+    strange = {"functionResponse": {**response, "parts": [picture, {"later": True}]}}
+    contents[2] = {"role": "user", "parts": [strange]}
+    assert put_with_pictures("gemini", read("gemini", *contents)).messages == contents

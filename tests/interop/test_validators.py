@@ -125,6 +125,7 @@ MORE: dict[str, list[Any]] = {
         {"contents": [parts("robot", {"text": "x"})]},
         {"contents": [parts("user", {"text": "x", "thoughtSignature": 5})]},
         {"contents": [parts("user", {"functionResponse": {"name": "look", "response": 5}})]},
+        {"contents": [parts("user", {"functionResponse": {"name": "look", "response": {}, "parts": [{"text": "x"}]}})]},
         {
             "contents": [
                 parts("user", {"text": "x"}),

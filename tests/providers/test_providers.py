@@ -14,9 +14,11 @@ import pytest
 
 import llmcrdt
 from llmcrdt import CallArguments, CallBegun, CallEnded, Ended, ReasoningDelta, TextDelta, Usage
+from llmcrdt.document.canonical import exact_json, parse_json
 from llmcrdt.document.frame import sent_hash
 from llmcrdt.exceptions import (
     InvalidContent,
+    KeyMissing,
     ProviderError,
     ProviderMissing,
     ProviderRefused,
@@ -255,6 +257,36 @@ def test_a_provider_that_cant_read_its_own_fields_any_more_gets_the_rest(
     assert noted["fields"] == [[conv.transcript()[2].id, OPAQUE[api][0]]]  # type: ignore[call-overload, index]
     other = llmcrdt.plan(conv, ask(api, account="another"))
     assert all(line.reason != "refused" for line in other.left_out)
+
+
+@both_ways
+@pytest.mark.parametrize("api", ["openai-responses", "anthropic"])
+def test_what_is_sealed_is_read_by_no_relay_and_nothing_is_sent_that_could_not_be_sealed(
+    conv: llmcrdt.Conversation, stand_ins: dict[str, StandIn], ask: Ask, api: str, stream: bool, open_repo: OpenRepo
+) -> None:
+    """Nor is the account that it is bound to, which the note of a refusal names as well."""
+    stand_in = stand_ins[api]
+    stand_in.says = [SAID, SAID, SAID]
+    mine = ask(api, account="acct-of-mine", sealed=True, stream=stream)
+    (field,) = llmcrdt.generate(conv, mine).result(60).hidden.values()
+    assert field.sealed and field.binding["account"] == "acct-of-mine"
+    conv.append("user", "And in Oslo?")
+    llmcrdt.generate(conv, mine).result(60)
+    assert stand_in.refused == [] and exact_json(parse_json(field.data.decode())[0][1]) in exact_json(
+        stand_in.accepted[-1]
+    )
+    stand_in._secret = b"another key"
+    conv.append("user", "And in Bern?")
+    assert "refused" in llmcrdt.generate(conv, mine).result(60).usage
+    said = conv.diff()
+    assert b"acct-of-mine" not in said and field.data not in said and b"It is warm" in said
+    phone = open_repo("phone").join(conv.id)
+    phone.apply(said)
+    count = len(stand_in.accepted)
+    phone.append("user", "And in Paris?")
+    with pytest.raises(KeyMissing, match="is not here"):
+        llmcrdt.generate(phone, mine).result(60)
+    assert len(stand_in.accepted) == count and roles(phone)[-1] == "user"
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,10 @@ class MessageWriter:
             case Result(call, answer):
                 self._result(call, answer)
             case Late(entry, _):
-                self._put("user", [{"type": "text", "text": item.introduction + entry.text}], {})
+                attached = [_attachment(part, self._read_blob) for part in entry.parts if is_attachment(part)]
+                said = {"type": "text", "text": item.introduction + entry.text}
+                blocks = (valid_said(block, "user") for block in restore([said, *attached], {}, PLACES))
+                self._put("user", [block for block in blocks if block is not None], {})
                 self._results = None
             case Said(entry):
                 self._say(entry)

@@ -13,6 +13,7 @@ from ..format import Answer, Format, Outline, ReadBlob, Rule, Survey, Written, o
 from ..hiding import ANY, Place, restore
 from ..json_input import bad, list_at, object_at, text_at
 from ..native import mapping
+from ..pictures import beside_result
 from ..streams.chat import ChatStream
 from ..streams.growing import object_in
 from ..tool_names import NAMES_REPAIRED
@@ -22,6 +23,7 @@ from .writing import (
     calls_of,
     id_and_name,
     is_exported,
+    pictures_in,
     sent_calls,
     sent_tools,
     settings_after,
@@ -111,15 +113,19 @@ class ChatFormat(Format):
         """The messages of a transcript; ``entries`` have the hidden fields that go out."""
         ids: dict[tuple[EntryId, int], str] = {}
         out: list[JSON] = []
+        shown: list[JSON] = []  # pictures of results, which only users show: they stand behind the last result
         messages = (entry for entry in entries if is_exported(entry) and not is_config(entry))
         for item in with_results(messages, lambda entry: [id_and_name(call) for call in usable_calls(entry)]):
+            if shown and not isinstance(item, Result):
+                out.append({"role": "user", "content": shown})
+                shown = []
             match item:
                 case Said(entry):
                     calls = sent_calls(entry, usable_calls(entry))
                     ids.update({(entry.id, index): call["id"] for index, call in enumerate(calls)})
                     out.append(self._message(entry, calls, read_blob))
                 case Late(entry, _):
-                    content = valid_message(write_message(entry, [], read_blob))["content"]
+                    content = valid_message({**write_message(entry, [], read_blob), "role": "user"})["content"]
                     if isinstance(content, str):
                         content = item.introduction + content
                     else:
@@ -128,7 +134,9 @@ class ChatFormat(Format):
                 case Result(call, answer):
                     said = self._message(answer, [], read_blob) if answer else {"content": NO_RESULT}
                     out.append({"role": "tool", **said, "tool_call_id": ids[call.entry, call.index]})
-        return out
+                    pictures = pictures_in(write_message(answer, [], read_blob)) if answer else []
+                    shown += [{"type": "text", "text": beside_result(call.name)}, *pictures] if pictures else []
+        return [*out, {"role": "user", "content": shown}] if shown else out
 
     def _message(self, entry: Entry, calls: Sequence[JSON], read_blob: ReadBlob) -> dict[str, JSON]:
         message = valid_message(write_message(entry, calls, read_blob))
@@ -197,7 +205,11 @@ class OpenAIChat(ChatFormat):
         ),
         Rule("ids of the calls of one message differ", "Duplicate value for 'tool_call_id'", "a new id", quoted=False),
         Rule("content is there", "Invalid value for 'content': expected a string, got null", "an empty text"),
-        Rule("pictures are the user's", "Invalid value: 'image_url'", "left out"),
+        Rule(
+            "pictures are the user's",
+            "Invalid value: 'image_url'",
+            "those of results follow the results in a message of the user's, those of an answer are left out",
+        ),
         Rule("names of tools have a form", "Expected a string that matches the pattern", NAMES_REPAIRED),
         Rule("names of tools differ", "Duplicate tool name", "the first one of a name stays", quoted=False),
         Rule("there are messages", "Invalid 'messages': empty array", "nothing is sent: `conv.messages` says so"),

@@ -16,6 +16,8 @@ from .parts import CALL, EXTRA, ITEM, MESSAGE, NAMES, REASONING, WORDS, configs,
 
 _RENAMED = {kind: renamed_at(kind) for kind in WORDS}
 _INSTEAD_OF_CONTENT = ("refusal", "audio", "function_call")
+_SHOW = ("user", "tool")
+"""The roles whose attachments are shown: those of results stand in a message of the user's behind them."""
 
 
 def settings_after(entries: Sequence[Entry]) -> tuple[list[JSON], dict[str, JSON]]:
@@ -59,9 +61,9 @@ def write_message(entry: Entry | Draft, calls: Sequence[JSON], read_blob: ReadBl
             case Text() | ToolResult():
                 items.append({**without_native(part.extra), "type": "text", "text": part.text})
             case Blob():
-                items.append(_write_attachment(part, read_blob if entry.role == "user" else lambda blob: None))
+                items.append(_write_attachment(part, read_blob if entry.role in _SHOW else lambda blob: None))
             case Unknown() if is_native_type(part.type):
-                if entry.role == "user" and is_attachment(part):
+                if entry.role in _SHOW and is_attachment(part):
                     items.append(_write_attachment(part, read_blob))
             case Unknown() if part.type == MESSAGE:
                 kept = part.json
@@ -156,6 +158,13 @@ def sent_calls(entry: Entry, calls: Sequence[JSON]) -> list[JSON]:
         named = {call["type"]: {**inner, "name": NAMES.of(inner["name"])}} if call["type"] in WORDS else {}
         out.append({**call, "id": name, **named})
     return out
+
+
+def pictures_in(message: Mapping[str, JSON]) -> list[JSON]:
+    """The pictures of a message, as it was written."""
+    content = message.get("content")
+    items = content if isinstance(content, list) else []
+    return [item for item in items if isinstance(item, dict) and item.get("type") == "image_url"]
 
 
 def valid_message(message: dict[str, JSON]) -> dict[str, JSON]:

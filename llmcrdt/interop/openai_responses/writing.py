@@ -55,7 +55,10 @@ class ItemWriter:
             case Result(call, answer):
                 self._put([self._result(call, answer)])
             case Late(entry, _):
-                self._put([{"role": "user", "content": item.introduction + entry.text}])
+                attached = (self._piece(part, "tool") for part in entry.parts if is_attachment(part))
+                said = {"type": "input_text", "text": item.introduction + entry.text}
+                pieces = [said, *(piece for piece in attached if piece is not None)]
+                self._put([{"role": "user", "content": _content(pieces, None)}])
             case Said(entry) if entry.role == "assistant":
                 self._answer(entry)
             case Said(entry):
