@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from ...exceptions import MalformedUpdate
 from .chunks import Change, Name, read_change, write_names
 from .derive import is_root_change
+from .ends import NOWHERE, Ends
 from .rewrite import after, is_same
 
 Same = Callable[[Change], bool]
@@ -85,10 +86,12 @@ class History:
         """Whether a change is here, under whatever hash."""
         return change.hash in self._last or change.name in self._hashes
 
-    def begin_again(self) -> None:
-        """Forget what was noted. Updates that wait stay, and so do older hashes."""
-        self._last, self._seqs, self.heads, self.roots = {}, {}, set(), set()
-        self._names, self._hashes = {}, {}
+    def begin_again(self, ends: Ends = NOWHERE) -> None:
+        """Forget what was noted, but for where the document ends. Updates that wait stay, and so do older hashes."""
+        self._last = {head.hash: head.last for head in ends.heads}
+        self._names = {head.hash: head.name for head in ends.heads}
+        self._hashes = {head.name: head.hash for head in ends.heads}
+        self._seqs, self.heads, self.roots = {**ends.seqs}, {*self._last}, set()
 
     def erase_waiting(self) -> None:
         """Take out of what waits all that is erased, as far as one can tell before it is applied."""

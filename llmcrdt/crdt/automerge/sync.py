@@ -34,7 +34,7 @@ _MUCH = 3
 def tell(core: Core) -> bytes:
     """``Backend.mark``: heads, the changes that others wait for, and that all up to the heads is here. So whoever has
     these heads sends what comes after them."""
-    history = core.known()
+    history = core.history.all()
     if len(history.heads) > _MOST_HEADS:
         return b""
     heads = sorted(history.heads)
@@ -47,7 +47,7 @@ def answer(core: Core, question: bytes) -> bytes:
         asked = read_message(question)
     except MalformedFrame as e:
         raise MalformedUpdate(e.message) from None
-    history = core.known()
+    history = core.history.all()
     heads = sorted(history.heads)
     news = [hash_ for hash_ in asked.heads if hash_ not in history and not history.waits(hash_)]
     wanted = [*dict.fromkeys((*news, *history.wanted(_MOST_WANTED)))][:_MOST_WANTED]

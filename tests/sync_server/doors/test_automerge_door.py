@@ -232,7 +232,7 @@ def test_updates_tell_all_heads_and_each_chunk_by_itself(door: Door) -> None:
     (said,) = door.encode(Updates(D, tuple(Record(S, n, u) for n, u in enumerate(updates, 1)), BACKEND.mark(replica)))
     message = read_message(cbor.read(said, 99, 3)["data"])
     assert message.chunks == len(changes(*updates)) and [*cut_chunks(message.changes)] == changes(*updates)
-    assert set(message.heads) == set(message.have[0].last_sync) == set(replica._core.known().heads)  # type: ignore[attr-defined]
+    assert set(message.heads) == set(message.have[0].last_sync) == set(replica._core.history.all().heads)  # type: ignore[attr-defined]
 
 
 def test_an_ephemeral_message_is_presence_and_back() -> None:
