@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from mutations import Mutation
 
+_SYNC = "tests/crdt/automerge/test_sync.py::"
+_ANEW = _SYNC + "test_who_holds_the_history_of_before_an_erase_gives_what_he_wrote_and_is_told"
 _ENDS = "tests/crdt/automerge/test_ends.py::"
 _ON_TOP = _ENDS + "test_what_comes_on_top_of_a_snapshot_is_taken_as_by_a_replica_that_was_never_stored"
 
@@ -24,5 +26,23 @@ AUTOMERGE_MUTATIONS = (
     Mutation(
         "ends", "the last operation of a head is that of the change before it", "ends:_values_at",
         "(place - n + 1)", "(place - n)", _ENDS + "test_the_ends_of_a_document_are_those_that_its_changes_tell",
+    ),
+    Mutation(
+        "anew", "a client with the history of before is told changes of the new one", "crdt.automerge.sync:answer",
+        "if not history.older.keys().isdisjoint(asked.heads):", "if False:", _ANEW,
+    ),
+    Mutation(
+        "anew", "a client is told changes before the relay has its own", "crdt.automerge.sync:_answer_both_ways",
+        "[] if core.erasures and not asked.need else ", "", _ANEW,
+    ),
+    Mutation(
+        "anew", "an app hears nothing of it", "AutomergeDoor._tell_to_load_anew",
+        'self._message("ephemeral", document, **said), ', "",
+        "tests/sync_server/doors/test_automerge_door.py::test_an_app_hears_that_its_document_is_to_be_loaded_anew",
+    ),
+    Mutation(
+        "anew", "an app is told no second time", "AutomergeDoor._tell_to_load_anew",
+        'session = self._asked.get(document, b"").hex()', 'session = ""',
+        "tests/sync_server/doors/test_automerge_door.py::test_an_app_hears_that_its_document_is_to_be_loaded_anew",
     ),
 )  # fmt: skip
