@@ -20,6 +20,7 @@ from py_compile import PycInvalidationMode
 
 from access_mutations import ACCESS_MUTATIONS
 from anchors import AnchorError, Change, Definitions
+from automerge_mutations import AUTOMERGE_MUTATIONS
 from engine_mutations import ENGINE_MUTATIONS
 from format_mutations import FORMAT_MUTATIONS
 from hidden_mutations import HIDDEN_MUTATIONS
@@ -48,6 +49,7 @@ EVERY = (
     *ACCESS_MUTATIONS,
     *HTTP_MUTATIONS,
     *RELAY_MUTATIONS,
+    *AUTOMERGE_MUTATIONS,
 )
 
 

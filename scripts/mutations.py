@@ -276,7 +276,7 @@ MUTATIONS = (
     ),
     Mutation(
         "O7", "a change doesn't say which one it comes after, and waits for ever", "History.tell_names",
-        "self._names.get(dep) or self._older.get(dep) or ", "",
+        "self._names.get(dep) or self.older.get(dep) or ", "",
         _AUTOMERGE + "test_no_history_holds_the_words_and_what_was_said_meanwhile_stays",
     ),
     Mutation(

@@ -19,6 +19,7 @@ from ..exceptions import LLMCRDTError, MalformedUpdate, NewerDocument, RepoClose
 from ..ids import DocumentId, Random, SessionId, new_session_id
 from .replica_loading import Journal, load_replica
 from .schema import META, check_identity, check_schema
+from .transcript import NoCollections
 
 
 class Content(Protocol):
@@ -268,9 +269,10 @@ class Document:
     def _load(self) -> None:
         self._session = None  # a new replica has a new writer identity
         self._loaded = False  # should it fail, the next use loads again
-        self._replica = load_replica(self.journal, self._make_replica)
-        self._loaded = True
-        self._content.reset()
+        with NoCollections():
+            self._replica = load_replica(self.journal, self._make_replica)
+            self._loaded = True
+            self._content.reset()
 
 
 class Use:

@@ -22,7 +22,7 @@ class EntryGraph:
 
     - Each sound entry stands in ``sound`` after those that it refers to.
     - Each sound entry is in exactly one of ``groups``, from ``add`` or ``move`` on: all that stand for the same turn,
-      oldest first.
+      oldest first. After ``add_all`` they are made when somebody asks: who only reads a document never does.
     - A malformed entry waits in ``awaited`` for each reference of its that is not sound.
     """
 
@@ -37,7 +37,8 @@ class EntryGraph:
         self.sound: dict[EntryId, Node] = {}
         self.malformed: dict[EntryId, str] = {}
         self.children: dict[EntryId, list[EntryId]] = {}
-        self.groups: dict[GroupId, list[EntryId]] = {}
+        self._groups: dict[GroupId, list[EntryId]] = {}
+        self._ungrouped: list[EntryId] = []
         self.newest: set[EntryId] = set()
         """The sound entries that nothing else follows."""
         self.youngest = 0
@@ -47,6 +48,14 @@ class EntryGraph:
         self.awaited: dict[EntryId, set[EntryId]] = {}
         """For each entry that is missing or malformed, the malformed ones that refer to it."""
         self._group_of: dict[EntryId, GroupId] = {}
+
+    @property
+    def groups(self) -> dict[GroupId, list[EntryId]]:
+        """The sound entries by the turn that they stand for."""
+        if self._ungrouped:
+            first, self._ungrouped = self._ungrouped, []
+            self.group(first)
+        return self._groups
 
     def put(self, node: Node) -> bool:
         """Note an entry. Returns whether something else was known of it: then nothing that was found holds any more."""
@@ -79,9 +88,19 @@ class EntryGraph:
 
     def add_all(self) -> None:
         """Let all entries take part, known to be sound; none does yet."""
-        for node in sorted(self.nodes.values(), key=lambda node: (node.lamport, node.id)):
-            self._add(node)
-        self.group(self.sound)
+        nodes = sorted(self.nodes.values(), key=lambda node: (node.lamport, node.id))
+        self.sound.update([(node.id, node) for node in nodes])
+        children = self.children
+        for node in nodes:
+            for other in node.follows if node.answers else node.parents:
+                if other in children:
+                    children[other].append(node.id)
+                else:
+                    children[other] = [node.id]
+        self.newest.update(self.sound.keys() - {parent for node in nodes for parent in node.parents})
+        self.has_loose_results = any(node.answers is not None and is_loose(node) for node in nodes)
+        self.youngest = nodes[-1].lamport if nodes else 0
+        self._ungrouped = [*self.sound]
 
     def add_sound(self, new: Iterable[EntryId]) -> dict[EntryId, Node]:
         """Let those of the new entries, and of those that wait for one, take part that are sound (O1). Returns them,
@@ -115,29 +134,29 @@ class EntryGraph:
         for i in low:
             self.sound.pop(i, None)
         self.sound.update(low)
+        groups = self.groups
         for i in low:
-            self.groups.pop(self._group_of.get(i, ""), None)
+            groups.pop(self._group_of.get(i, ""), None)
         self.group(low)
-        groups: dict[GroupId, list[EntryId]] = {}
-        for i in low:
-            groups[self._group_of[i]] = self.groups[self._group_of[i]]
-        return groups
+        return {self._group_of[i]: groups[self._group_of[i]] for i in low}
 
     def group(self, entries: Iterable[EntryId]) -> None:
         """Append sound entries to their groups."""
+        groups = self.groups
         for i in entries:
             group = self._group_of.get(i)
             if group is None:
                 self._group_of[i] = group = group_of(self.sound[i], self.sound)
-            self.groups.setdefault(group, []).append(i)
+            groups.setdefault(group, []).append(i)
 
     def members(self, entry: EntryId) -> list[EntryId]:
         """All sound entries that stand for the same turn as this one, oldest first."""
-        return by_age(self.groups[self._group_of[entry]], self.sound)
+        groups = self.groups
+        return by_age(groups[self._group_of[entry]], self.sound)
 
     def known_group(self, entry: EntryId) -> GroupId | None:
         """The group of a sound entry; None before it has one."""
-        return self._group_of.get(entry)
+        return self._group_of.get(entry) if self.groups else None
 
     def branch_points(self) -> Iterator[tuple[GroupId, list[EntryId]]]:
         """The groups with several members: branches part there."""

@@ -74,8 +74,7 @@ def frame_from_row(row: Sequence[Any] | None) -> Frame | None:
     if row is None:
         return None
     base, appended, *rest = row
-    pins = tuple((EntryId(entry), ContentHash(version)) for entry, version in appended)
-    return Frame(tuple(base) if base else None, pins, *rest)
+    return Frame(tuple(base) if base else None, tuple(map(tuple, appended)), *rest)
 
 
 def frame_to_json(frame: Frame) -> dict[str, JSON]:

@@ -132,6 +132,10 @@ Noted = tuple[Node, bool, ContentHash | None]
 """An entry in short form: its node, whether it is erased, and its version if it has one and no more."""
 
 
+_LENGTH = 8
+"""Values of a row's node, but for those of alternatives and system entries."""
+
+
 def write_node(node: Node, *, erased: bool, version: ContentHash | None) -> str:
     fields = [node.lamport, node.parents, node.alternative_of, node.answers]
     rare = [node.session, node.saw_erased, node.system] if node.alternative_of or node.system else []
@@ -144,11 +148,15 @@ def write_unreadable(reason: str) -> str:
 
 def read_nodes(rows: Sequence[tuple[str, bool, str]]) -> Iterator[Noted | str]:
     """For each row the entry in short form, or why it can't be read."""
-    for (entry, _, _), value in zip(rows, json.loads(f"[{','.join(row[2] for row in rows)}]"), strict=True):
-        if isinstance(value, str):
+    for row, value in zip(rows, json.loads(f"[{','.join([row[2] for row in rows])}]"), strict=True):
+        if type(value) is str:
             yield value
-            continue
-        lamport, parents, alternative_of, answers, frame, covers, erased, version, *rare = value
-        more: tuple[Any, ...] = (frame_from_row(frame), frame_from_row(covers)) if frame or covers or rare else ()
-        more += (rare[0], tuple(rare[1]), rare[2]) if rare else ()
-        yield Node(entry, tuple(parents), lamport, alternative_of, answers, *more), erased, version  # type: ignore[arg-type]
+        elif len(value) == _LENGTH and value[5] is None:  # nearly always: nothing that is rare
+            lamport, parents, alternative_of, answers, frame, _, erased, version = value
+            found = frame_from_row(frame) if frame else None
+            yield Node(row[0], tuple(parents), lamport, alternative_of, answers, found), erased, version  # type: ignore[arg-type]
+        else:
+            lamport, parents, alternative_of, answers, frame, covers, erased, version, *rare = value
+            more: tuple[Any, ...] = (rare[0], tuple(rare[1]), rare[2]) if rare else ()
+            frames = frame_from_row(frame), frame_from_row(covers)
+            yield Node(row[0], tuple(parents), lamport, alternative_of, answers, *frames, *more), erased, version  # type: ignore[arg-type]

@@ -130,11 +130,18 @@ class SqliteEntryIndex:
         with self._connection.one_view() as db:
             if _made_of(db, document, rules) != seq:
                 return None
-            query = "SELECT number, entry, node FROM entries WHERE document = ?"
-            rows = {number: (entry, node) for number, entry, node in db.execute(query, [document])}
-            shown = [n for run in _runs(db, document) for n in range(run.number, run.number + run.length)]
-        found = [(entry, True, node) for entry, node in map(rows.pop, shown)]
-        return found + [(entry, False, node) for entry, node in rows.values()]
+            query = "SELECT entry, node FROM entries WHERE number >= ? AND number < ? ORDER BY number"
+            found: list[tuple[str, bool, str]] = []
+            for run in _runs(db, document):
+                rows = db.execute(query, [run.number, run.number + run.length])
+                found += [(entry, True, node) for entry, node in rows]
+            query = "SELECT count(*) FROM entries WHERE document = ?"
+            if db.execute(query, [document]).fetchone()[0] > len(found):
+                shown = {entry for entry, _, _ in found}
+                query = "SELECT entry, node FROM entries WHERE document = ?"
+                others = db.execute(query, [document])
+                found += [(entry, False, node) for entry, node in others if entry not in shown]
+        return found
 
     def pins(self, document: str) -> dict[str, str | None]:
         """The pin of each entry that has a row."""

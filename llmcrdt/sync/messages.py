@@ -94,6 +94,7 @@ class ErrorCode(IntEnum):
     TOKEN_REFUSED = 40
     FORBIDDEN = 41
     GONE = 42
+    REPLACED = 43
 
 
 NOTHING_MORE: Final = frozenset({ErrorCode.READ_ONLY, ErrorCode.LOG_FULL, ErrorCode.SUBJECT_FULL})

@@ -44,6 +44,8 @@ _TOGETHER = 256 << 10
 """Bytes of frames whose changes are merged as one message."""
 _VERSION = "1"
 _PLAIN, _PREFIX = 1, 8
+LOAD_ANEW = "llmcrdt/load-anew"
+_REPLACED = "Something of this document was erased. Delete it in your repo, and find it again."
 _NOTHING_THERE = b"\x42\0\0"
 """The beginning of a message that tells neither heads nor needs."""
 
@@ -211,6 +213,8 @@ class AutomergeDoor:
                 return cbor.write(said), self._message("doc-unavailable", document)
             case Error():
                 raise Refused(message)
+            case DiffResponse(document, b""):
+                return self._tell_to_load_anew(document)
             case DiffResponse(document, answer):
                 if answer.startswith(_NOTHING_THERE):
                     return (self._message("doc-unavailable", document),)
@@ -224,6 +228,16 @@ class AutomergeDoor:
                 return [self._message("ephemeral", document, **fields) for fields in every]
             case _:
                 return ()
+
+    def _tell_to_load_anew(self, document: bytes) -> Sequence[bytes]:
+        """A client takes no notice of either for a document that it has. What its app gets to hear of is an ephemeral
+        message; clients pass over one of a session that they have had."""
+        session = self._asked.get(document, b"").hex()
+        said = {"sessionId": session, "count": 1, "data": cbor.write({"type": LOAD_ANEW})}
+        error = self._error(ErrorCode.REPLACED, _REPLACED) | {"documentId": document_id(document)}
+        return (
+            cbor.write(error), self._message("ephemeral", document, **said), self._message("doc-unavailable", document)
+        )  # fmt: skip
 
     def ask_back(self, answer: DiffResponse) -> None:
         """The answer says what is wanted."""

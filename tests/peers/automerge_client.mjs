@@ -57,6 +57,7 @@ class Client {
   }
 
   say ({ document, text }) { this.handles.get(document).update((doc) => conversation.say(doc, text)[0]) }
+  forget ({ document }) { this.repo.delete(text(document)) }
   broadcast ({ document, message }) { this.handles.get(document).broadcast(message) }
   ephemeral () { return this.heard }
   present ({ document, state }) {

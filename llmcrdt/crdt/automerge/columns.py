@@ -35,6 +35,9 @@ class Reader:
     def uint(self) -> int:
         """An unsigned LEB128 number."""
         number, shift, place, data = 0, 0, self.place, self.data
+        if place < self.end and (byte := data[place]) < 0x80:  # nearly always
+            self.place = place + 1
+            return byte
         while place < self.end and shift < 63:
             byte = data[place]
             place += 1
@@ -50,6 +53,9 @@ class Reader:
     def sint(self) -> int:
         """A signed LEB128 number."""
         number, shift, place, data = 0, 0, self.place, self.data
+        if place < self.end and (byte := data[place]) < 0x80:  # nearly always
+            self.place = place + 1
+            return byte - 0x80 if byte & 0x40 else byte
         while place < self.end and shift < 63:
             byte = data[place]
             place += 1

@@ -18,6 +18,7 @@ from .columns import Reader
 from .derive import root_change, root_object
 from .erasures import Erasures, erasures_of, split_snapshot, tell_held
 from .history import History, Plan
+from .lazy_history import LazyHistory
 from .package import load_core
 from .rewrite import is_same, with_deps
 
@@ -48,33 +49,24 @@ class Core:
         self.doc: Any = self.package.Document(actor)
         self.broken = False
         self._actor = actor
-        self._noted = True
-        self._trusted = False  # whether the whole document was here before
         self._own = 0  # how many changes were made here
         self.erasures = Erasures()
         self.held: list[Erased] = []
         """Erasures that wait for other changes."""
         self._history = History(self.erasures.blank)
+        self.history = LazyHistory(self._history, self._tell_all)
         self._make_roots()
 
     @property
     def waiting(self) -> list[Change]:
         return self._history.waiting
 
-    def known(self) -> History:
-        """The history, told by the core where that is not known."""
-        if not self._noted:
-            with self.guarded("The CRDT core can't tell its changes."):
-                self._history.note_all(self.doc.get_changes([]), self._trusted)
-            self._noted = True
-        return self._history
-
     def take(self, updates: Sequence[ParsedUpdate], *, stored: bool = False) -> Taken:
         """Take in all that is new of some updates. ``stored``: they were taken before. Raises MalformedUpdate, and then
         took nothing, or is ``broken``."""
         [*chunks] = (chunk for update in updates for chunk in update.structure)
         pieces = dict.fromkeys(piece for update in updates for piece in update.structure.erased)
-        blank = self.known().blank
+        blank = (self.history.all() if pieces or self.held else self.history.enough_for(chunks)).blank
         whole: Whole | None = None
         if blank and chunks and isinstance(chunks[0], Whole) and chunks[0].number:
             whole = chunks.pop(0)
@@ -115,16 +107,18 @@ class Core:
         """Be a document that is trusted. False, and nothing done, where the bytes are not one, or there is one here."""
         end = _end_of_document(snapshot)
         erasures = split_snapshot(snapshot, end) if end else None
-        if erasures is None or self.erasures or not self._noted or not self._history.blank:
+        if erasures is None or self.erasures or not self.history.noted or not self._history.blank:
             return False
-        self.doc, self._noted, self._trusted = self._load(snapshot[:end]), False, True
+        whole = snapshot[:end]
+        self.doc = self._load(whole)
+        self.history.begin(whole, (actor for actor, _ in self.roots.values()))
         self.erasures.add(erasures)
         self._make_roots()
         return True
 
     def new_changes(self, update: ParsedUpdate) -> list[Change]:
         """The changes of an update, but for those of whole documents that are here."""
-        self.known()
+        self.history.all()
         return [change for chunk in update.structure for change in self._changes_of(chunk)]
 
     def own_change(self) -> OwnChange | None:
@@ -132,22 +126,19 @@ class Core:
         change = self.doc.get_last_local_change()
         if change is None or change.seq == self._own:
             return None
-        if not self._noted:
-            self.known()  # which finds this one too
-        else:
-            self._history.note_told(
-                change.hash, change.deps, change.actor_id, change.seq, change.start_op, change.max_op
-            )
+        history = self.history.ends()  # which may have found this one too
+        if change.hash not in history:
+            history.note_told(change.hash, change.deps, change.actor_id, change.seq, change.start_op, change.max_op)
         self._own = change.seq
         return OwnChange(change.hash, change.raw_bytes, change.deps, (self._actor, change.seq))
 
     def tell(self, changes: Iterable[Change]) -> bytes:
         """Changes of this document as an update tells them."""
-        return b"".join(self.known().tell(changes))
+        return b"".join(self.history.all().tell(changes))
 
     def tell_own(self, changes: Iterable[OwnChange]) -> bytes:
         """The same for changes that were made here, one after another."""
-        history, told, out = self.known(), {*self.untold}, list[bytes]()
+        history, told, out = self.history.ends(), {*self.untold}, list[bytes]()
         for change in changes:
             out += (history.tell_names(change.deps, change.name, told), change.raw)
             told.add(change.hash)
@@ -156,14 +147,13 @@ class Core:
     def erase(self, places: Mapping[Place, frozenset[str]] | None = None) -> Mapping[Name, Change]:
         """Write the history anew without the values that ``erasures`` name, and without those that ever stood in these
         fields of the nodes of a place; what is another change now."""
-        erasures, doc = self.erasures, self.doc
+        erasures = self.erasures
         wanted = {(root_object(root), key): names for (root, key), names in (places or {}).items()}
         keys = [key.encode() for _, key in wanted]
         hashes: dict[bytes, bytes] = {}
         raws: list[bytes] = []
         anew: dict[Name, Change] = {}
-        with self.guarded("The CRDT core can't tell its changes."):
-            told = [(each.hash, each.raw_bytes, each.deps) for each in doc.get_changes([])]
+        told = [(each.hash, each.raw_bytes, each.deps) for each in self._tell_all()]
         for hash_, raw, deps in told:
             change: Change | None = None
             if any(key in raw for key in keys):
@@ -197,8 +187,8 @@ class Core:
         with self.guarded("The changes broke the CRDT core."):
             self.doc = self.package.Document(self._actor)
             self._receive(raws)
-        self._noted = False
-        self.known()
+        self.history.forget()
+        self.history.all()
 
     def read(self, inside: bytes, key: str) -> tuple[Any, Any]:
         """The value under a key: (None, a scalar), (a kind of object, its id), or (Other, b"")."""
@@ -229,12 +219,12 @@ class Core:
         return Guard(self, message)
 
     def _feed(self, chunks: Sequence[Change | Whole], stored: bool = False) -> Plan:
-        history = self.known()
+        history = self.history.enough_for(chunks)
         try:
             new = (change for chunk in chunks for change in self._changes_of(chunk))
             plan = history.plan(new, _Same(self), stored=stored)
         except MalformedUpdate:
-            self._noted = False
+            self.history.forget()
             raise
         if plan.ready:
             with self.guarded("The changes broke the CRDT core."):
@@ -264,13 +254,20 @@ class Core:
 
     def _become(self, whole: bytes) -> None:
         """Be a document, instead of one without content. Raises MalformedUpdate, and is what it was."""
-        before, self.doc, self._noted, self._trusted = self.doc, self._load(whole), False, False
+        before, self.doc = self.doc, self._load(whole)
+        self.history.forget(trusted=False)
         try:
-            self.known()
+            self.history.all()
         except MalformedUpdate:
-            self.doc, self._noted, self.broken = before, False, False
+            self.doc, self.broken = before, False
+            self.history.forget()
             raise
         self._make_roots()
+
+    def _tell_all(self) -> Sequence[Any]:
+        with self.guarded("The CRDT core can't tell its changes."):
+            told: Sequence[Any] = self.doc.get_changes([])
+        return told
 
     def _load(self, whole: bytes) -> Any:
         try:

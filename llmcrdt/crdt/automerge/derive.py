@@ -37,8 +37,13 @@ def root_object(root: str) -> ObjectId:
     return root_change(root).actor, 1
 
 
+def is_root_actor(actor: bytes) -> bool:
+    """Whether an actor may be one of those that make root maps."""
+    return actor.startswith(_ROOT_ACTOR)
+
+
 def is_root_change(change: Change) -> bool:
-    if not change.actor.startswith(_ROOT_ACTOR) or change.deps or change.count != 1:
+    if not is_root_actor(change.actor) or change.deps or change.count != 1:
         return False
     [operation] = change.operations()
     return operation.key is not None and root_change(operation.key).hash == change.hash

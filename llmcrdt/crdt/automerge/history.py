@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from ...exceptions import MalformedUpdate
 from .chunks import Change, Name, read_change, write_names
 from .derive import is_root_change
+from .ends import NOWHERE, Ends
 from .rewrite import after, is_same
 
 Same = Callable[[Change], bool]
@@ -33,6 +34,7 @@ class Plan(NamedTuple):
 
 class History:
     """``heads``: the changes that no other follows; ``roots``: those that make root maps; by their hashes here.
+    ``older``: of changes that are here, the hashes that they came with and have no more.
     ``erase``: takes out of a change what is erased, where it is told all changes in an order in which they can be
     applied."""
 
@@ -42,8 +44,7 @@ class History:
         self._seqs: dict[bytes, int] = {}
         self._names: dict[bytes, Name] = {}
         self._hashes: dict[Name, bytes] = {}
-        # Of changes that are here, the hashes that they came with and have no more.
-        self._older: dict[bytes, Name] = {}
+        self.older: dict[bytes, Name] = {}
         self._waiting: dict[bytes, Change] = {}
         # Per change that is not here, those that wait for it.
         self._waiters: dict[bytes | Name, list[bytes]] = {}
@@ -68,7 +69,7 @@ class History:
 
     def wanted(self, most: int) -> list[bytes]:
         """Changes that others wait for, and that are not here: so many at most."""
-        here = (self._last, self._older, self._waiting)
+        here = (self._last, self.older, self._waiting)
         told = (dep for change in self._waiting.values() for dep in change.deps)
         return list(islice(dict.fromkeys(dep for dep in told if not any(dep in known for known in here)), most))
 
@@ -85,10 +86,12 @@ class History:
         """Whether a change is here, under whatever hash."""
         return change.hash in self._last or change.name in self._hashes
 
-    def begin_again(self) -> None:
-        """Forget what was noted. Updates that wait stay, and so do older hashes."""
-        self._last, self._seqs, self.heads, self.roots = {}, {}, set(), set()
-        self._names, self._hashes = {}, {}
+    def begin_again(self, ends: Ends = NOWHERE) -> None:
+        """Forget what was noted, but for where the document ends. Updates that wait stay, and so do older hashes."""
+        self._last = {head.hash: head.last for head in ends.heads}
+        self._names = {head.hash: head.name for head in ends.heads}
+        self._hashes = {head.name: head.hash for head in ends.heads}
+        self._seqs, self.heads, self.roots = {**ends.seqs}, {*self._last}, set()
 
     def erase_waiting(self) -> None:
         """Take out of what waits all that is erased, as far as one can tell before it is applied."""
@@ -96,14 +99,14 @@ class History:
 
     def note_older(self, hash_: bytes, name: Name) -> None:
         """A change that is here had this hash before."""
-        self._older[hash_] = name
+        self.older[hash_] = name
 
     def note(self, change: Change) -> None:
         """A change comes into the document. Raises MalformedUpdate for one that can't come next."""
         root = is_root_change(change)
         self.note_told(change.hash, change.deps, change.actor, change.seq, change.start, change.last, root)
         if change.came != change.hash:
-            self._older[change.came] = change.name
+            self.older[change.came] = change.name
 
     def note_told(
         self, hash_: bytes, deps: Iterable[bytes], actor: bytes, seq: int, start: int, last: int, root: bool = False
@@ -168,7 +171,7 @@ class History:
             if dep in told or dep in self.roots:
                 found.append(None)
             else:
-                found.append(self._names.get(dep) or self._older.get(dep) or (known[n] if known else None))
+                found.append(self._names.get(dep) or self.older.get(dep) or (known[n] if known else None))
         return write_names(found, *name)
 
     def plan(self, changes: Iterable[Change], same: Same, *, stored: bool = False) -> Plan:
@@ -202,10 +205,10 @@ class History:
     def _is_here(self, change: Change, same: Same, stored: bool) -> bool:
         """A change has the name of one that is here: it is that one under an older hash, or can't be one of this
         document."""
-        if change.came in self._older:
+        if change.came in self.older:
             return False
         if change.hash in self._last or same(change):
-            self._older[change.came] = change.name
+            self.older[change.came] = change.name
             return True
         if not stored:
             raise MalformedUpdate("A change is not the next one of its actor.")
@@ -285,7 +288,7 @@ class History:
             dep = change.deps[n]
             if dep in self._last:
                 return dep
-            name = self._older.get(dep)
+            name = self.older.get(dep)
         return None if name is None else self._hashes.get(name)
 
     def _missing(self, change: Change) -> list[bytes | Name]:

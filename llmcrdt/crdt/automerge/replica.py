@@ -69,10 +69,10 @@ class AutomergeReplica:
 
     def adds(self, update: bytes) -> bool:
         parsed = read_update(update)
-        self._core.known()
+        self._core.history.all()
         if self._core.erasures.lacks(erasures_of(filter(self._core.can_erase, parsed.structure.erased))):
             return True
-        return self._core.known().adds(self._core.new_changes(parsed))
+        return self._core.history.all().adds(self._core.new_changes(parsed))
 
     def foreign_key(self, update: bytes, root: str, prefix: str, own: str) -> str | None:
         return find_foreign_key(read_update(update), root, prefix, own)
@@ -96,7 +96,7 @@ class AutomergeReplica:
         if since is None:
             whole, waiting = self.snapshot()
             return b"".join((whole, *waiting))
-        version, history = parse_version(since), self._core.known()
+        version, history = parse_version(since), self._core.history.all()
         had = [hash_ for hash_ in version.heads if hash_ in history]
         if version.seqs:
             had += history.roots
@@ -127,7 +127,7 @@ class AutomergeReplica:
 
     @property
     def has_changes(self) -> bool:
-        return bool(self._core.known().heads)
+        return bool(self._core.history.ends().heads)
 
     def changes(self) -> list[Change]:
         """All changes, in an order in which they can be applied, those that wait last."""
@@ -136,7 +136,7 @@ class AutomergeReplica:
         return [*told, *self._core.waiting]
 
     def version(self) -> bytes:
-        history = self._core.known()
+        history = self._core.history.ends()
         return write_version(history.heads - history.roots, history.seqs)
 
     def reply(self, question: bytes) -> bytes:

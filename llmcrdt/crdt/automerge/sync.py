@@ -23,6 +23,9 @@ from ...exceptions import MalformedFrame, MalformedUpdate
 from .core import Core
 from .history import History
 
+LOAD_ANEW = b""
+"""The answer to somebody whose document holds what was erased: his core can take no change of the history as it is
+now."""
 _MOST_HEADS = 32
 """Heads of a document above which nobody is told them with each update: some member may make as many as he likes."""
 _MOST_WANTED, _MOST_TOLD = 1_024, 16
@@ -34,7 +37,7 @@ _MUCH = 3
 def tell(core: Core) -> bytes:
     """``Backend.mark``: heads, the changes that others wait for, and that all up to the heads is here. So whoever has
     these heads sends what comes after them."""
-    history = core.known()
+    history = core.history.all()
     if len(history.heads) > _MOST_HEADS:
         return b""
     heads = sorted(history.heads)
@@ -42,15 +45,18 @@ def tell(core: Core) -> bytes:
 
 
 def answer(core: Core, question: bytes) -> bytes:
-    """``Backend.reply``: the changes that somebody lacks, and what is wanted of his."""
+    """``Backend.reply``: the changes that somebody lacks, and what is wanted of his. LOAD_ANEW for one who holds the
+    history of before an erase."""
     try:
         asked = read_message(question)
     except MalformedFrame as e:
         raise MalformedUpdate(e.message) from None
-    history = core.known()
+    history = core.history.all()
     heads = sorted(history.heads)
     news = [hash_ for hash_ in asked.heads if hash_ not in history and not history.waits(hash_)]
     wanted = [*dict.fromkeys((*news, *history.wanted(_MOST_WANTED)))][:_MOST_WANTED]
+    if not history.older.keys().isdisjoint(asked.heads):
+        return LOAD_ANEW
     with core.guarded("The CRDT core can't tell its changes."):
         if not all(hash_ in history for hash_ in asked.heads):
             return _answer_both_ways(core, history, asked, heads, wanted)
@@ -71,7 +77,10 @@ def _answer_both_ways(
     common = sorted({hash_ for hash_ in said if hash_ in history})
     changes = core.doc.get_changes(common)
     own = Have(common, make_filter([change.hash for change in changes]))
-    return write_message(heads, wanted, [own], _lacking(core, asked, changes))
+    # His unknown changes may come after others that were written anew. He is shown nothing before his are here: that
+    # tells it, keeps what he wrote, and his core could not take ours beside his.
+    lacking = [] if core.erasures and not asked.need else _lacking(core, asked, changes)
+    return write_message(heads, wanted, [own], lacking)
 
 
 def _lacking(core: Core, asked: SyncMessage, changes: Sequence[Any]) -> list[bytes]:

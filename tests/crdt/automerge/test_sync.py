@@ -22,6 +22,7 @@ from llmcrdt.automerge_sync import (
 from llmcrdt.crdt.automerge.backend import AutomergeBackend
 from llmcrdt.crdt.automerge.package import installed, load_core
 from llmcrdt.crdt.automerge.replica import AutomergeReplica
+from llmcrdt.crdt.automerge.sync import LOAD_ANEW
 from llmcrdt.exceptions import MalformedUpdate
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -178,3 +179,47 @@ def test_a_document_with_many_heads_has_no_mark() -> None:
 def test_a_question_that_is_none_is_malformed(question: bytes) -> None:
     with pytest.raises(MalformedUpdate):
         BACKEND.reply(AutomergeReplica(()), question)
+
+
+@pytest.mark.parametrize("loaded", [True, False])
+def test_who_holds_the_history_of_before_an_erase_gives_what_he_wrote_and_is_told(loaded: bool) -> None:
+    """Not even the relay that heard of no hash before the erase shows him a change that his core can't take."""
+    roots = ("meta", "entries", "acts")
+    replica = AutomergeReplica(roots)
+    with replica.edit() as edit:
+        edit.put_node("entries", "e", {"head": "h", "version:1": "the secret"})
+    with replica.edit() as edit:
+        edit.put_node("entries", "f", {"head": "stays"})
+    old, ahead = Client(1), Client(2)
+    old.doc = core.Document.load(replica.diff())
+    with replica.edit() as edit:
+        edit.erase_fields("entries", "e", ["version:"])
+    ahead.doc = core.Document.load(bytes(replica._core.doc.save()))
+    if loaded:
+        whole, _ = replica.snapshot()
+        replica = AutomergeReplica(roots)
+        replica.load(whole, [])
+    rng = random.Random(3)
+    for client, actor in ((old, b"old"), (ahead, b"ahead")):
+        client.doc.set_actor(actor)
+        client.write(rng)
+    assert _end(replica, old) == LOAD_ANEW
+    assert read_message(_end(replica, ahead)).heads == ahead.heads
+    kept = b"".join(change.raw for change in replica.changes())
+    assert b"the secret" not in kept and b"stays" in kept
+    assert len({change.actor for change in replica.changes()}) == len(roots) + 3
+
+
+def _end(replica: AutomergeReplica, client: Client) -> bytes:
+    """The last answer to a client, which is told no change before the relay has all of his."""
+    for _ in range(6):
+        message = client.doc.generate_sync_message(client.state)
+        assert message is not None
+        said = read_message(message.encode())
+        if said.chunks:
+            replica.apply(said.changes)
+        answer = BACKEND.reply(replica, said.question)
+        if answer == LOAD_ANEW or read_message(answer).heads == client.heads:
+            return answer
+        client.doc.receive_sync_message(client.state, core.Message.decode(answer))
+    raise AssertionError("they talk without end")

@@ -13,12 +13,15 @@ import pytest
 
 import llmcrdt
 from llmcrdt.crdt.automerge.derive import root_change
-from llmcrdt.ids import new_document_id
+from llmcrdt.ids import document_bytes, new_document_id
 from sync_server.auth.tokens import Tokens
+from sync_server.doors.automerge import LOAD_ANEW
 from sync_server.thread import RelayThread
 
+from ...repo.test_erase_in_automerge import history
 from ...waiting import eventually
 from ..automerge_peers import NodeClient, NodeProcess, needs_door, needs_node
+from ..core.test_compaction import stored
 from ..relay_kills import start
 
 OpenRepo = Callable[..., llmcrdt.Repo]
@@ -146,6 +149,49 @@ def test_a_conversation_that_a_page_began_opens_on_a_device_and_verifies(
             conv.append("assistant", "an answer")
             eventually(lambda: page("read", document=document), lambda found: found[-1] == "an answer")
             assert not conv.verify()
+
+
+def test_pages_with_the_history_of_before_an_erase_are_told_to_load_it_anew(
+    node: NodeProcess, tmp_path: Path, open_repo: OpenRepo
+) -> None:
+    """One is there when the erase comes, one comes back later, to a relay that was killed. What they wrote is kept."""
+    repo = open_repo("ann")
+    conv = repo.create("talk", crdt="automerge")
+    conv.append("user", "first")
+    secret = conv.append("user", "Rumpelstilzchen")
+    with KilledRelay(tmp_path / "relay") as relay, repo.connect(relay.url) as link:
+        link.wait_synced(60)
+        here, away = node.client(relay.url), node.client(relay.url)
+        for page in (here, away):
+            found(page, conv.id)
+        away("offline")
+        away("say", document=conv.id, text="said offline")
+        here("say", document=conv.id, text="from a page")
+        eventually(lambda: texts(conv), lambda found: "from a page" in found)
+        conv.erase(secret)
+        eventually(lambda: here("ephemeral"), told_to_load_anew)
+        here("say", document=conv.id, text="on the old one")
+        eventually(lambda: texts(conv), lambda found: "on the old one" in found)
+        relay.kill()
+        relay.start()
+        away("online")
+        eventually(lambda: away("ephemeral"), told_to_load_anew)
+        everything = {"first", "", "from a page", "on the old one", "said offline"}
+        eventually(lambda: texts(conv), lambda found: set(found) == everything)
+        for n, page in enumerate((here, away)):
+            assert "Rumpelstilzchen" in page("read", document=conv.id)
+            page("forget", document=conv.id)
+            found(page, conv.id)
+            eventually(lambda page=page: set(page("read", document=conv.id)) == everything)
+            page("say", document=conv.id, text=f"after all {n}")
+            everything.add(f"after all {n}")
+            eventually(lambda: texts(conv), lambda found: set(found) == everything)
+        assert not conv.verify()
+        assert b"Rumpelstilzchen" not in history(stored(relay.url, "automerge", document_bytes(conv.id)))
+
+
+def told_to_load_anew(heard: list[list[Any]]) -> bool:
+    return {"type": LOAD_ANEW} in [message for _, message in heard]
 
 
 def test_presence_goes_both_ways(node: NodeProcess, tmp_path: Path, open_repo: OpenRepo) -> None:

@@ -21,7 +21,7 @@ from llmcrdt.varint import write_uint
 from sync_server.auth.tokens import Tokens
 from sync_server.core import writes
 from sync_server.core.limits import Limits
-from sync_server.core.validation import DiffRequest, MergeRequest, Updates
+from sync_server.core.validation import DiffRequest, DiffResponse, MergeRequest, Updates
 from sync_server.doors import automerge, cbor, ephemeral, yjs
 from sync_server.doors.base import Door, DoorContext, Refused, Upgrade
 from sync_server.testing.door_suite import DoorSuite
@@ -213,6 +213,19 @@ def test_a_client_that_has_what_it_was_told_is_not_answered(door: Door) -> None:
     assert door.receive(acknowledged) is None
 
 
+def test_an_app_hears_that_its_document_is_to_be_loaded_anew(door: Door) -> None:
+    """Of an error its client says nothing to it, and of the rest neither, for a document that is there."""
+    door.receive(frame("sync", documentId=document_id(D), data=sync(heads=[b"o" * 32])))
+    error, told, unavailable = (cbor.read(said, 99, 3) for said in door.encode(DiffResponse(D, b"", b"")))
+    assert (error["type"], error["code"]) == ("error", ErrorCode.REPLACED)
+    assert (told["type"], cbor.read(told["data"], 9, 3)) == ("ephemeral", {"type": automerge.LOAD_ANEW})
+    assert unavailable["type"] == "doc-unavailable"
+    assert {said["documentId"] for said in (error, told, unavailable)} == {document_id(D)}
+    door.receive(frame("sync", documentId=document_id(D), data=sync(heads=[b"p" * 32])))
+    again = cbor.read(door.encode(DiffResponse(D, b"", b""))[1], 99, 3)
+    assert again["sessionId"] != told["sessionId"], "clients pass over what they have had"
+
+
 def test_messages_that_are_for_others_are_passed_over(door: Door) -> None:
     document, heads = document_id(D), {f"s{n}": {"heads": ["h"] * 3, "timestamp": 1.5} for n in range(50)}
     for frame_ in (
@@ -232,7 +245,7 @@ def test_updates_tell_all_heads_and_each_chunk_by_itself(door: Door) -> None:
     (said,) = door.encode(Updates(D, tuple(Record(S, n, u) for n, u in enumerate(updates, 1)), BACKEND.mark(replica)))
     message = read_message(cbor.read(said, 99, 3)["data"])
     assert message.chunks == len(changes(*updates)) and [*cut_chunks(message.changes)] == changes(*updates)
-    assert set(message.heads) == set(message.have[0].last_sync) == set(replica._core.known().heads)  # type: ignore[attr-defined]
+    assert set(message.heads) == set(message.have[0].last_sync) == set(replica._core.history.all().heads)  # type: ignore[attr-defined]
 
 
 def test_an_ephemeral_message_is_presence_and_back() -> None:
