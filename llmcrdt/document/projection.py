@@ -131,7 +131,10 @@ Noted = tuple[Node, bool, ContentHash | None]
 
 def write_node(node: Node, *, erased: bool, version: ContentHash | None) -> str:
     fields = [node.lamport, node.parents, node.alternative_of, node.answers]
-    rare = [node.session, node.saw_erased, node.system] if node.alternative_of or node.system else []
+    rare: list[Any] = []
+    if node.alternative_of or node.system or node.turn:
+        rare = [node.session, node.saw_erased, node.system]
+    rare += [node.turn] if node.turn else []
     return json.dumps([*fields, frame_to_row(node.frame), frame_to_row(node.covers), erased, version, *rare])
 
 
@@ -147,5 +150,5 @@ def read_nodes(rows: Sequence[tuple[str, bool, str]]) -> Iterator[Noted | str]:
             continue
         lamport, parents, alternative_of, answers, frame, covers, erased, version, *rare = value
         more: tuple[Any, ...] = (frame_from_row(frame), frame_from_row(covers)) if frame or covers or rare else ()
-        more += (rare[0], tuple(rare[1]), rare[2]) if rare else ()
+        more += (rare[0], tuple(rare[1]), *rare[2:]) if rare else ()
         yield Node(entry, tuple(parents), lamport, alternative_of, answers, *more), erased, version  # type: ignore[arg-type]
