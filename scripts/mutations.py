@@ -656,6 +656,12 @@ MUTATIONS = (
         "tests/serve/test_hostile_asks.py::test_a_forged_lease_holds_nobody_up_for_ever",
     ),
     Mutation(
+        "asks", "one asker takes all places of a conversation", "Worker._untracked",
+        "(own >= _OF_ONE or all_ >= _TRACKED) and (own or all_ >= 2 * _TRACKED)", "all_ >= _TRACKED",
+        "tests/serve/test_hostile_asks.py"
+        "::test_an_asker_who_asks_a_thousand_times_keeps_no_other_asker_of_that_conversation_waiting",
+    ),
+    Mutation(
         "asks", "asks beyond those looked after are never looked at", "Worker._look_into",
         "self._unread.add(document)", "pass",
         "tests/serve/test_hostile_asks.py::test_thousands_at_once_keep_nobody_else_waiting",
