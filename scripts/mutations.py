@@ -234,9 +234,29 @@ MUTATIONS = (
         "> (best.lamport", "< (best.lamport", _RULES + "test_o6_the_latest_selection_wins",
     ),
     Mutation(
-        "O6", "a person's edit of an answer is a turn of its own", "group_of",
+        "O6", "a person's edit of an answer is a turn of its own", "_generation",
         "while node.frame is None and node.alternative_of is not None:", "while False:",
         "tests/document/test_order.py::test_a_person_s_edit_of_an_answer_stands_in_its_place",
+    ),
+    Mutation(
+        "O6", "answers to one ask on two lists are two turns", "group_of",
+        "if named != own and", "if False and",
+        _ASKS + "test_two_answers_on_two_lists_are_alternatives",
+    ),
+    Mutation(
+        "O6", "an answer takes the place of one that it was computed on", "group_of",
+        "not _holds_any(_generation(node, nodes).frame, groups.get(named, ()), nodes)", "True",
+        "tests/document/test_order.py",
+    ),
+    Mutation(
+        "O6", "a file forgets the turn that an answer stands for", "write_node",
+        "rare += [node.turn] if node.turn else []", "pass",
+        _ASKS + "test_a_repo_that_is_opened_again_knows_which_turn_an_answer_stands_for",
+    ),
+    Mutation(
+        "O6", "an adopted answer stands for the turn of its own list", "_Moving._head",
+        "turn=entry.group if frame and entry.group in self._turns else None", "turn=None",
+        "tests/document/test_adopt.py::test_answers_to_a_fork_s_ask_stand_for_one_turn_where_it_is_adopted",
     ),
     Mutation(
         "O6", "what is said after a selection stays hidden", "EntryWriter._put",
@@ -634,6 +654,12 @@ MUTATIONS = (
         "asks", "a claim that does nothing holds for ever", "Worker._consider",
         "and now - tracked.changed_at <= UNCHANGED * self._patience", "",
         "tests/serve/test_hostile_asks.py::test_a_forged_lease_holds_nobody_up_for_ever",
+    ),
+    Mutation(
+        "asks", "one asker takes all places of a conversation", "Worker._untracked",
+        "(own >= _OF_ONE or all_ >= _TRACKED) and (own or all_ >= 2 * _TRACKED)", "all_ >= _TRACKED",
+        "tests/serve/test_hostile_asks.py"
+        "::test_an_asker_who_asks_a_thousand_times_keeps_no_other_asker_of_that_conversation_waiting",
     ),
     Mutation(
         "asks", "asks beyond those looked after are never looked at", "Worker._look_into",

@@ -29,10 +29,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..exceptions import NotSealed
-from ..ids import EntryId, SessionId
+from ..ids import EntryId, FrameHash, SessionId
 from .acts import Claim, Question, ask_hash
 from .entry import Entry
 from .frame import EMPTY_FRAME
+from .nodes import GroupId, turn_after
 from .view import ConversationView
 
 AskState = Literal["waiting", "taken", "streaming", "answered", "failed", "stopped", "outdated"]
@@ -129,6 +130,13 @@ def frame_of(view: ConversationView, tips: Sequence[EntryId]) -> str | None:
         return view.transcript().until(ids[max(places)]).hash
     except NotSealed:
         return None
+
+
+def turn_of(view: ConversationView, ask: EntryId) -> GroupId:
+    """The turn that an answer stands for: the one after the list that was asked on, whatever list the answer is
+    computed on; so two answers are alternatives. Where nobody says which list that was, one of the ask's own."""
+    question = question_of(view, ask)
+    return turn_after(FrameHash(question.frame), question.after) if question and question.frame else ask_hash(ask)
 
 
 def statuses(view: ConversationView) -> list[AskStatus]:

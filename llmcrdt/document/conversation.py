@@ -12,6 +12,7 @@ from ..ids import DocumentId, EntryId, KeyId
 from .act_writer import ActWriter
 from .acts import ToolClaim, ValidWhile
 from .ask import Ask, asks_of
+from .asks import turn_of
 from .binding import FieldReport, Target
 from .canonical import JSON
 from .core import ConversationCore
@@ -281,6 +282,7 @@ class Conversation:
                 frame_as=frame_as,
                 sent=sent,
                 renderer=renderer,
+                turn=turn_of(core.view, ask.id) if ask is not None else None,
             )
             if ask is not None:
                 self._acts.reply(ask.id, entry)

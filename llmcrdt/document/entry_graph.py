@@ -146,7 +146,7 @@ class EntryGraph:
         for i in entries:
             group = self._group_of.get(i)
             if group is None:
-                self._group_of[i] = group = group_of(self.sound[i], self.sound)
+                self._group_of[i] = group = group_of(self.sound[i], self.sound, groups)
             groups.setdefault(group, []).append(i)
 
     def members(self, entry: EntryId) -> list[EntryId]:

@@ -25,7 +25,7 @@ from .erasure import holding
 from .fork import copied, origin_of
 from .frame import EMPTY_FRAME, Frame, extend_frame_hash
 from .head import Head, write_head
-from .nodes import by_age
+from .nodes import GroupId, by_age
 
 
 class Adopted(NamedTuple):
@@ -44,6 +44,7 @@ class _Found:
 
     id: EntryId
     head: Head
+    group: GroupId
     sealed: bool
     fields: Mapping[str, Scalar]
     hidden: Mapping[str, HiddenField]
@@ -68,6 +69,7 @@ def adopt(target: ConversationCore, fork: ConversationCore) -> Adopted:
             raise EntryNotFound(f"{fork.id} is not here as a whole.", hint="Sync first.")
         new = [_found(fork, i) for i in by_age(sound.keys() - old, sound)]
         frames = {i: frame.hash for i in old if (frame := sound[i].frame)}
+        named = {node.turn for node in sound.values() if node.turn}
     with target.reading():
         lacks = [i for i in old if not target.view.order.knows(i)]
         if lacks:
@@ -75,7 +77,7 @@ def adopt(target: ConversationCore, fork: ConversationCore) -> Adopted:
                 f"{len(lacks)} entries that {fork.id} was made from are not here yet, {lacks[0]} for instance.",
                 hint="Sync first.",
             )
-        moving = _Moving(target, fork.id, old, frames)
+        moving = _Moving(target, fork.id, old, frames, named)
         groups = [*moving.move(new)]
         update = target.host.derive([[node] for node in groups], moving.fields) if groups else b""
     if update:
@@ -93,15 +95,21 @@ def _found(fork: ConversationCore, entry: EntryId) -> _Found:
                 continue
         fields[name] = value
     sealed = bool(state.versions) or state.erased is not None
-    return _Found(entry, state.head, sealed, fields, state.hidden)
+    return _Found(entry, state.head, fork.view.order.group(entry), sealed, fields, state.hidden)
 
 
 class _Moving:
     """Says of each new entry of the fork what is to be written."""
 
     def __init__(
-        self, target: ConversationCore, fork: DocumentId, old: Set[EntryId], frames: Mapping[EntryId, FrameHash]
+        self,
+        target: ConversationCore,
+        fork: DocumentId,
+        old: Set[EntryId],
+        frames: Mapping[EntryId, FrameHash],
+        turns: Set[GroupId],
     ) -> None:
+        """``turns``: those that heads name."""
         self.fields: list[NewField] = []
         self.entries: list[EntryId] = []
         self.unfinished: list[EntryId] = []
@@ -109,6 +117,7 @@ class _Moving:
         self._target, self._fork = target, fork
         self._ids = {i: i for i in old}
         self._frames = dict(frames)
+        self._turns = turns
         self._erased = target.view.erased
         self._hold_erased = dict.fromkeys(holding(target.view.order, self._erased), True)
 
@@ -147,6 +156,7 @@ class _Moving:
             frame=frame,
             covers=self._frame(head.covers) if head.covers else None,
             saw_erased=tuple(ids[i] for i in head.saw_erased if i in ids),
+            turn=entry.group if frame and entry.group in self._turns else None,  # its own list is another one here
         )
 
     def _frame(self, frame: Frame) -> Frame:

@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from ..ids import EntryId, SessionId, is_entry_id, is_session_id
+from ..ids import EntryId, SessionId, is_entry_id, is_hash, is_session_id
 from .canonical import JSON, canonical_json, parse_json
 from .checks import lamport_of, need, whole_number
 from .entry import ROLES, Role
 from .frame import Frame, frame_from_json, frame_to_json
-from .nodes import Node
+from .nodes import GroupId, Node
 from .schema import TIMES_END
 
 
@@ -36,11 +36,13 @@ class Head:
     model: Mapping[str, JSON] | None = None
     covers: Frame | None = None
     saw_erased: tuple[EntryId, ...] = ()
+    turn: GroupId | None = None
 
     def node(self, entry: EntryId) -> Node:
         answers = self.answers[0] if self.answers else None
         node = Node(entry, self.parents, self.lamport, self.alternative_of, answers, self.frame, self.covers)
         node = replace(node, system=True) if self.role == "system" and not self.frame else node
+        node = replace(node, turn=self.turn) if self.turn and self.frame else node
         return replace(node, session=self.session, saw_erased=self.saw_erased) if self.alternative_of else node
 
 
@@ -67,6 +69,8 @@ def write_head(head: Head) -> str:
         value["covers"] = frame_to_json(head.covers)
     if head.saw_erased:
         value["saw_erased"] = list(head.saw_erased)
+    if head.turn:
+        value["turn"] = head.turn
     return canonical_json(value)
 
 
@@ -87,6 +91,8 @@ def read_head(text: object) -> Head:
     need(alternative_of is None or is_entry_id(alternative_of), "alternative_of is not an entry id")
     model = value.get("model")
     need(model is None or isinstance(model, dict), "model is not an object")
+    turn = value.get("turn")
+    need(turn is None or is_hash(turn), "turn is not a hash")
     return Head(
         role=cast(Role, role),
         author=author,
@@ -101,6 +107,7 @@ def read_head(text: object) -> Head:
         model=model,
         covers=frame_from_json(value["covers"]) if value.get("covers") is not None else None,
         saw_erased=_entry_ids(value.get("saw_erased", []), "saw_erased"),
+        turn=turn,
     )
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..ids import ContentHash, EntryId, SessionId, tagged_hash
+from ..ids import ContentHash, EntryId, FrameHash, SessionId, tagged_hash
 from .frame import Frame, Pin
 
 GroupId = str
@@ -19,7 +19,8 @@ entry with the greatest lamport there is would leave none for anybody else."""
 class Node:
     """An entry without its content. ``session`` and ``saw_erased`` are those of alternatives only: the session that
     wrote it, and the erased entries, of those it was made of, that its author knew to be erased. ``system``: whether
-    it is a system entry, and no generation. Another one in its place hides it alone, and not what follows it."""
+    it is a system entry, and no generation. Another one in its place hides it alone, and not what follows it.
+    ``turn``: of a generation, the group that it stands in, where that is not the one of its own list."""
 
     id: EntryId
     parents: tuple[EntryId, ...]
@@ -31,6 +32,7 @@ class Node:
     session: SessionId | None = None
     saw_erased: tuple[EntryId, ...] = ()
     system: bool = False
+    turn: GroupId | None = None
 
     @property
     def age(self) -> tuple[int, str]:
@@ -94,14 +96,45 @@ class Erase:
         return node.id in self.seen
 
 
-def group_of(node: Node, nodes: Mapping[EntryId, Node]) -> GroupId:
+def turn_after(frame: FrameHash, parents: Iterable[EntryId]) -> GroupId:
+    """The group of generations on a list: the turn that comes after it."""
+    return tagged_hash("llmcrdt/group/1", frame.encode(), *(parent.encode() for parent in parents))
+
+
+def group_of(node: Node, nodes: Mapping[EntryId, Node], groups: Mapping[GroupId, Collection[EntryId]]) -> GroupId:
     """The group of entries that stand for the same turn. A person's edit of a generated answer belongs to the answer's
-    group."""
+    group. ``groups`` has the older entries: a generation that was computed on a member of the group that it names
+    comes after that one, and is in the group of its own list."""
+    named, own = groups_of(node, nodes)
+    if named != own and not _holds_any(_generation(node, nodes).frame, groups.get(named, ()), nodes):
+        return named
+    return own
+
+
+def groups_of(node: Node, nodes: Mapping[EntryId, Node]) -> tuple[GroupId, GroupId]:
+    """The groups that an entry may be in: the one that its head names, and that of its own list; most often one."""
+    node = _generation(node, nodes)
+    if node.frame is None:
+        return node.id, node.id
+    own = turn_after(node.frame.hash, node.parents)
+    return node.turn or own, own
+
+
+def _generation(node: Node, nodes: Mapping[EntryId, Node]) -> Node:
+    """The generation that an entry is an edit of, or itself; if there is none, the first of those it was made of."""
     while node.frame is None and node.alternative_of is not None:
         node = nodes[node.alternative_of]
-    if node.frame is None:
-        return node.id
-    return tagged_hash("llmcrdt/group/1", node.frame.hash.encode(), *(parent.encode() for parent in node.parents))
+    return node
+
+
+def _holds_any(frame: Frame | None, entries: Collection[EntryId], nodes: Mapping[EntryId, Node]) -> bool:
+    oldest = min((nodes[i].lamport for i in entries), default=0)
+    while frame is not None and entries:
+        if any(entry in entries for entry, _ in frame.pins):
+            return True
+        base = nodes[frame.base[0]] if frame.base else None
+        frame = base.frame if base is not None and base.lamport > oldest else None
+    return False
 
 
 def by_age(entries: Iterable[EntryId], nodes: Mapping[EntryId, Node]) -> list[EntryId]:

@@ -156,6 +156,13 @@ class Order:
         self.now()
         return self._graph.members(entry)
 
+    def group(self, entry: EntryId) -> GroupId:
+        """The group of a sound entry: one for all that stand for the same turn."""
+        self.now()
+        group = self._graph.known_group(entry)
+        assert group is not None, "sound entries have groups"
+        return group
+
     def made_of(self, entry: EntryId) -> frozenset[EntryId]:
         """The alternatives made of an entry, or of one that was made of it, but for those that are withheld."""
         self.now()

@@ -138,7 +138,10 @@ _LENGTH = 8
 
 def write_node(node: Node, *, erased: bool, version: ContentHash | None) -> str:
     fields = [node.lamport, node.parents, node.alternative_of, node.answers]
-    rare = [node.session, node.saw_erased, node.system] if node.alternative_of or node.system else []
+    rare: list[Any] = []
+    if node.alternative_of or node.system or node.turn:
+        rare = [node.session, node.saw_erased, node.system]
+    rare += [node.turn] if node.turn else []
     return json.dumps([*fields, frame_to_row(node.frame), frame_to_row(node.covers), erased, version, *rare])
 
 
@@ -157,6 +160,6 @@ def read_nodes(rows: Sequence[tuple[str, bool, str]]) -> Iterator[Noted | str]:
             yield Node(row[0], tuple(parents), lamport, alternative_of, answers, found), erased, version  # type: ignore[arg-type]
         else:
             lamport, parents, alternative_of, answers, frame, covers, erased, version, *rare = value
-            more: tuple[Any, ...] = (rare[0], tuple(rare[1]), rare[2]) if rare else ()
+            more: tuple[Any, ...] = (rare[0], tuple(rare[1]), *rare[2:]) if rare else ()
             frames = frame_from_row(frame), frame_from_row(covers)
             yield Node(row[0], tuple(parents), lamport, alternative_of, answers, *frames, *more), erased, version  # type: ignore[arg-type]

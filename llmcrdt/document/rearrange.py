@@ -41,7 +41,7 @@ def comes_last(node: Node, graph: EntryGraph, decisions: Decisions, now: Arrange
             return False
         if not _frame_hash_fits(node.frame, graph):
             return False
-    return group_of(node, graph.nodes) not in graph.groups
+    return group_of(node, graph.nodes, graph.groups) not in graph.groups
 
 
 def _shows_rivals(graph: EntryGraph, now: Arrangement) -> bool:

@@ -18,7 +18,7 @@ from ..ids import EntryId
 from .arrangement import Arrangement
 from .decisions import Decisions
 from .entry_graph import EntryGraph
-from .nodes import Node, group_of
+from .nodes import Node, groups_of
 from .order_rules import withheld_edits
 
 
@@ -98,7 +98,7 @@ class WaistSearch:
                     tied.append(other)
         group = graph.known_group(entry)
         if group is None:  # it takes part from now on
-            groups = {group_of(node, graph.sound), *self._decisions.groups_naming(entry)}
+            groups = {*groups_of(node, graph.sound), *self._decisions.groups_naming(entry)}
             tied += [member for group in groups for member in graph.groups.get(group, ())]
         elif len(members := graph.groups[group]) > 1:
             tied += members

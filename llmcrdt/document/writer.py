@@ -19,6 +19,7 @@ from .entry import ROLES, Config, Entry, HiddenField, Part, Role, Text, ToolCall
 from .entry_fields import field_digest, hidden_key, live_name, write_hidden, write_version
 from .frame import Frame, sent_hash
 from .head import Head, write_head
+from .nodes import GroupId, turn_after
 from .request import Beside, Request, check_request
 from .transcript import Transcript
 
@@ -124,7 +125,7 @@ class EntryWriter:
                 parts += tuple(part for part in old.parts if not isinstance(part, (Text, ToolResult, Config)))
                 parts += self._settings_that_count(old)
             head = self._signed(self._head(old.role, instead_of=old.id), author)
-            return self._create(replace(head, frame=None, answers=old.answers), parts, {})
+            return self._create(replace(head, frame=None, turn=None, answers=old.answers), parts, {})
 
     def summarize(self, until: Entry | EntryId, text: str, role: Role, author: str | None) -> Entry:
         """Add a summary of the transcript up to and with an entry."""
@@ -156,13 +157,17 @@ class EntryWriter:
         frame_as: Frame | None,
         sent: JSON | bytes,
         renderer: str,
+        turn: GroupId | None = None,
     ) -> EntryId:
-        """Add an entry that grows."""
+        """Add an entry that grows. ``turn``: the one that a generation stands for, if not the one after its list; one
+        in the place of another stands for the same."""
         with self._core.editing():
             head = self._head(role, frame=frame, instead_of=instead_of, model=model, frame_as=frame_as)
             _check_answers(head)
             head = self._signed(head, author)
             head = replace(head, frame=frame_as) if frame_as else _computed(head, sent, renderer)
+            if head.frame and not head.alternative_of and turn != turn_after(head.frame.hash, head.parents):
+                head = replace(head, turn=turn)
             entry = new_entry_id(self._core.document.random)
             self._put(entry, {"head": write_head(head)}, head.alternative_of, live=live_name(0, "text"))
         return entry
@@ -297,6 +302,7 @@ class EntryWriter:
             covers=old.covers if old else None,
             model=model,
             saw_erased=self._seen_erased(instead, old, frame, pinned),
+            turn=old.turn if old else None,
         )
 
     def _seen_erased(

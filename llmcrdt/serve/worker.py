@@ -22,6 +22,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -50,7 +51,8 @@ brings."""
 MOST_TOKENS = 4096
 _POLL = 0.1  # seconds between two looks for what came
 _LONGEST_WAIT = 10.0  # seconds that a slow prefill may put off a claim
-_TRACKED = 64  # asks of one conversation that are looked after at once
+_TRACKED = 64  # asks of one conversation that are looked after at once; twice as many where each asker has one
+_OF_ONE = 16  # of those that one asker may have
 _OUTDATED = 16  # of those that are outdated
 _OVER = ENDED - {"outdated"}
 _NAME, _NAMED = 60, 16  # characters of a model's name, and names, that a presence tells
@@ -186,15 +188,15 @@ class Worker:
         self._unread.discard(document)
         try:
             conversation = self._repo.get(document)
-            waiting, outdated = self._untracked(document, conversation)
+            waiting, outdated, more = self._untracked(document, conversation)
         except LLMCRDTError as error:  # deleted meanwhile, or of a newer version
             logger.info("%s: %s", document, error)
             return
         self._leftovers.note(conversation)
-        here = self._tracked_in(document)
-        if len(waiting) > (room := max(0, _TRACKED - here)):
+        if more:
             self._unread.add(document)
-        for ask, engine in [*waiting[:room], *(outdated[-_OUTDATED:] if here < _TRACKED + _OUTDATED else ())]:
+        room = self._tracked_in(document) < _TRACKED + _OUTDATED
+        for ask, engine in [*waiting, *(outdated[-_OUTDATED:] if room else ())]:
             unobserve = ask.observe(lambda status: self._changed.set())
             now = self._clock()
             with self._lock:
@@ -207,19 +209,27 @@ class Worker:
 
     def _untracked(
         self, document: DocumentId, conversation: Conversation
-    ) -> tuple[list[tuple[Ask, Engine]], list[tuple[Ask, Engine]]]:
-        """The asks that wait and are not looked after yet, at least one more than may be; and those that are outdated,
-        and may come back."""
+    ) -> tuple[list[tuple[Ask, Engine]], list[tuple[Ask, Engine]], bool]:
+        """The asks that wait and are to be looked after from now on; those that are outdated, and may come back; and
+        whether there are more. An asker has so many places, and one at least where others have taken them all."""
         waiting: list[tuple[Ask, Engine]] = []
         outdated: list[tuple[Ask, Engine]] = []
+        more = False
+        with self._lock:
+            here = Counter(each.ask.author for key, each in self._tracked.items() if key[0] == document)
         for ask in conversation.asks():
             engine = self._engine_for(ask)
-            if engine is None or (document, ask.id) in self._tracked or (state := ask.state) in _OVER:
+            if engine is None or (document, ask.id) in self._tracked:
                 continue
-            (outdated if state == "outdated" else waiting).append((ask, engine))
-            if len(waiting) > _TRACKED:
-                break
-        return waiting, outdated
+            own, all_ = here[ask.author], here.total()
+            if (own >= _OF_ONE or all_ >= _TRACKED) and (own or all_ >= 2 * _TRACKED):
+                more = True
+            elif (state := ask.state) == "outdated":
+                outdated.append((ask, engine))
+            elif state not in _OVER:
+                here[ask.author] += 1
+                waiting.append((ask, engine))
+        return waiting, outdated, more
 
     def _tracked_in(self, document: DocumentId) -> int:
         with self._lock:

@@ -229,6 +229,44 @@ def test_a_fork_is_adopted_where_all_that_it_began_with_is(open_repo: OpenRepo) 
     assert mine.id not in there.transcript().ids
 
 
+def answer_on_two_lists(open_repo: OpenRepo, here: llmcrdt.Conversation) -> list[str]:
+    """Two devices answer one ask, and one of them saw more."""
+    ask = here.ask("Where to?")
+    there = open_repo("other").join(here.id)
+    exchange(here, there)
+    there.append("user", "And by which train?")
+    for replica, words in ((here, "To the sea."), (there, "To the hills.")):
+        asked = next(each for each in replica.asks() if each.id == ask.id)
+        with replica.stream("assistant", frame=replica.transcript(), ask=asked) as stream:
+            stream.write(words)
+    exchange(here, there)
+    return [e.text for e in here.alternatives(stream.id)]
+
+
+def test_answers_to_a_fork_s_ask_stand_for_one_turn_where_it_is_adopted(open_repo: OpenRepo) -> None:
+    repo = open_repo("laptop")
+    origin = repo.create()
+    fork = repo.fork(origin, at=origin.append("user", "Hello"))
+    words = answer_on_two_lists(open_repo, fork)
+    adopted = [origin.entry(i) for i in origin.adopt(fork).entries]
+    (sea,) = (e for e in adopted if e.text == "To the sea.")
+    assert sorted(e.text for e in origin.alternatives(sea)) == sorted(words) == ["To the hills.", "To the sea."]
+    assert origin.verify() == []
+
+
+def test_an_answer_said_anew_in_a_fork_stands_for_its_turn_where_it_is_adopted(open_repo: OpenRepo) -> None:
+    repo = open_repo("laptop")
+    origin = repo.create()
+    answer_on_two_lists(open_repo, origin)
+    shown = next(e for e in origin.transcript() if e.frame is not None)
+    origin.select(next(e for e in origin.alternatives(shown) if e.text == "To the hills."))
+    (hills,) = (e for e in origin.transcript() if e.frame is not None)
+    fork = repo.fork(origin, at=hills)
+    fork.append("assistant", "To the lake.", instead_of=hills.id)
+    (lake,) = origin.adopt(fork).entries
+    assert {e.text for e in origin.alternatives(lake)} == {"To the sea.", "To the hills.", "To the lake."}
+
+
 def test_what_is_still_written_waits(open_repo: OpenRepo) -> None:
     repo = open_repo("laptop")
     here = repo.create()

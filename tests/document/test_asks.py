@@ -260,6 +260,62 @@ def test_a_stranger_under_the_same_id_changes_nothing_for_the_older_ask(open_rep
     assert found.model == "smol"
 
 
+def answered(conversation: llmcrdt.Conversation, ask: EntryId, text: str) -> EntryId:
+    with conversation.stream("assistant", frame=conversation.transcript(), ask=known(conversation, ask)) as stream:
+        stream.write(text)
+    return stream.id
+
+
+@pytest.mark.parametrize("valid_while", ["frame", "always"])
+def test_two_answers_on_two_lists_are_alternatives(open_repo: OpenRepo, valid_while: Any) -> None:
+    here, there = two(open_repo)
+    ask = here.ask("Where to?", valid_while=valid_while)
+    exchange(here, there)
+    there.append("user", "And by which train?")
+    a, b = answered(here, ask.id, "To the sea."), answered(there, ask.id, "To the hills, by the early one.")
+    exchange(here, there)
+    for replica in (here, there):
+        assert {e.id for e in replica.alternatives(a)} == {a, b} == {e.id for e in replica.alternatives(b)}
+        assert len({a, b} & {e.id for e in replica.transcript()}) == 1, "one is shown, nothing is said twice"
+        assert known(replica, ask.id).state == "answered"
+        assert replica.verify() == []
+    assert here.transcript().hash == there.transcript().hash
+    hidden = a if b in {e.id for e in here.transcript()} else b
+    here.select(hidden)
+    assert hidden in {e.id for e in here.transcript()}, "the other one is kept, and can be chosen"
+    regenerated = here.append("assistant", "To the lake.", instead_of=hidden)
+    assert {e.id for e in here.alternatives(regenerated)} == {a, b, regenerated.id}
+    exchange(here, there)
+    assert version_of(here) == version_of(there)
+
+
+def test_an_answer_that_had_another_one_of_its_turn_comes_after_it(open_repo: OpenRepo) -> None:
+    """Two asks on one list: the second answer is computed on the first, and doesn't take its place."""
+    here, there = two(open_repo)
+    first = here.ask("Where to?")
+    second = here.ask(model="other")
+    a = answered(here, first.id, "To the sea.")
+    b = answered(here, second.id, "Or to the hills.")
+    exchange(here, there)
+    for replica in (here, there):
+        assert [e.id for e in replica.transcript()][-2:] == [a, b]
+        assert [e.id for e in replica.alternatives(b)] == [b]
+
+
+def test_a_repo_that_is_opened_again_knows_which_turn_an_answer_stands_for(open_repo: OpenRepo) -> None:
+    here, there = two(open_repo)
+    ask = here.ask("Where to?")
+    exchange(here, there)
+    there.append("user", "And by which train?")
+    a, b = answered(here, ask.id, "To the sea."), answered(there, ask.id, "To the hills.")
+    exchange(here, there)
+    shown = here.transcript().hash
+    id_ = here.id
+    here.close()
+    again = open_repo("phone").get(id_)
+    assert again.transcript().hash == shown and {e.id for e in again.alternatives(a)} == {a, b}
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_every_replica_says_the_same_of_every_ask(open_repo: OpenRepo, seed: int) -> None:
     rng = random.Random(seed)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 
 from llmcrdt.document.arrangement import Arrangement
 from llmcrdt.document.frame import EMPTY_FRAME, Frame, Pin, extend_frame_hash
-from llmcrdt.document.nodes import Erase, Node, Selection, ancestors, group_of
+from llmcrdt.document.nodes import Erase, Node, Selection, ancestors, group_of, turn_after
 from llmcrdt.document.order import Order
 from llmcrdt.document.rearrange import recount
 from llmcrdt.ids import ContentHash, EntryId, SessionId
@@ -53,13 +54,34 @@ def node_of(entry: model.Entry, entries: dict[str, model.Entry]) -> Node:
         session=SessionId(entry.session) if entry.alternative_of else None,
         saw_erased=tuple(EntryId(i) for i in sorted(entry.saw_erased)),
         system=entry.role == "system",
+        turn=turn_of(entry.turn) if entry.turn else None,
     )
+
+
+def turn_of(name: str) -> str:
+    """The real group of the model's: of what stands after a list."""
+    parts = name.removeprefix("frame:").split("/")
+    at = parts.index("|")
+    frame = extend_frame_hash(EMPTY_FRAME, [pin(i) for i in parts[at + 1 :] if i])
+    return turn_after(frame, [EntryId(i) for i in parts[:at] if i])
+
+
+def groups_of_all(nodes: dict[EntryId, Node]) -> dict[EntryId, str]:
+    """The group of each entry."""
+    found: dict[EntryId, str] = {}
+    groups: dict[str, list[EntryId]] = {}
+    for i in sorted(nodes, key=lambda i: nodes[i].age):
+        with suppress(KeyError):  # it names one that isn't here
+            found[i] = group_of(nodes[i], nodes, groups)
+            groups.setdefault(found[i], []).append(i)
+    return found
 
 
 def selections_of(document: model.Document) -> list[Selection]:
     found = []
-    nodes = {i: node_of(e, document.entries) for i, e in document.entries.items()}
-    groups = {document.group(i): group_of(nodes[EntryId(i)], nodes) for i in document.entries}
+    nodes = {EntryId(i): node_of(e, document.entries) for i, e in document.entries.items()}
+    real = groups_of_all(nodes)
+    groups = {document.group(i): real[EntryId(i)] for i in document.entries if EntryId(i) in real}
     for (group, session), (lamport, entry) in document.selection.items():
         if group in groups:
             found.append(Selection(groups[group], session, lamport, EntryId(entry)))
@@ -103,6 +125,7 @@ def grow(rng: random.Random, replicas: int, steps: int, *, near: int = 100) -> t
     last entries are edited and selected."""
     documents = [model.Document() for _ in range(replicas)]
     orders = [Order() for _ in range(replicas)]
+    asked: list[str] = []  # turns that answers were asked for, on whatever list
     for n in range(steps):
         k = rng.randrange(replicas)
         document, order, act = documents[k], orders[k], rng.random()
@@ -112,7 +135,8 @@ def grow(rng: random.Random, replicas: int, steps: int, *, near: int = 100) -> t
         if act < 0.3:
             entry = model.Entry(new, rng.choice(("user", "user", "system")), document.tips(), lamport)
         elif act < 0.5:
-            entry = model.Entry(new, "assistant", document.tips(), lamport, frame=before)
+            turn = rng.choice(asked) if asked and rng.random() < 0.4 else None
+            entry = model.Entry(new, "assistant", document.tips(), lamport, frame=before, turn=turn)
         elif act < 0.6 and (calls := [i for i in document.sound() if document.entries[i].role == "assistant"]):
             call = rng.choice(calls)  # it may be hidden by now; an older writer took the tips for parents
             entry = model.Entry(new, "tool", (call,) if rng.random() < 0.8 else document.tips(), lamport, answers=call)
@@ -121,7 +145,7 @@ def grow(rng: random.Random, replicas: int, steps: int, *, near: int = 100) -> t
             if old.role != "tool":
                 saw = document.known_erased(old.id) if rng.random() < 0.8 else frozenset()
                 entry = model.Entry(
-                    new, old.role, old.parents, lamport, old.id, old.frame, session=f"session{k}", saw_erased=saw
+                    new, old.role, old.parents, lamport, old.id, old.frame, None, f"session{k}", saw, old.turn
                 )
         elif act < 0.74 and document.sound():
             document.select(rng.choice(document.by_age(document.sound())[-near:]), f"session{k}")
@@ -140,6 +164,8 @@ def grow(rng: random.Random, replicas: int, steps: int, *, near: int = 100) -> t
             entry = model.Entry(f"junk.{n}", "user", (f"nowhere{rng.randrange(2)}",), rng.randrange(10**6), None)
         else:
             document.merge(documents[rng.randrange(replicas)])
+        if rng.random() < 0.15:
+            asked.append(model.turn_after(document.tips(), document.transcript()))
         if entry is not None:
             document.entries[entry.id] = entry
             order.put(node_of(entry, document.entries))
@@ -249,7 +275,7 @@ def test_a_change_near_the_end_looks_at_nothing_before_it(monkeypatch: pytest.Mo
         order.put(node)
         order.put(Node(EntryId(f"{n:06d}again"), parents, 3 * n + 2, alternative_of=node.id, frame=frame))
         assert transcript(order) == (*names[:-1], f"{n:06d}again")
-        order.select(Selection(group_of(node, order.sound()), "s", 3 * n + 3, node.id))
+        order.select(Selection(order.group(node.id), "s", 3 * n + 3, node.id))
         assert transcript(order) == tuple(names)
     assert max(counted) <= 4
     assert len(order.now().hidden_by) == 300
@@ -348,7 +374,7 @@ def happen(rng: random.Random, steps: int) -> list[Callable[[Order], None]]:
             key, kept = f"keep:{rng.randrange(3)}", some if rng.random() < 0.7 else None
             found.append(partial(Order.keep, act=key, entry=kept))
         else:
-            group = group_of(nodes[rng.choice([some, *sorted(ancestors(nodes[some], nodes))])], nodes)
+            group = group_of(nodes[rng.choice([some, *sorted(ancestors(nodes[some], nodes))])], nodes, {})
             chosen = Selection(group, rng.choice("ab"), nodes[some].lamport + rng.randint(0, 5), some)
             found.append(partial(Order.select, act=chosen))
     return found

@@ -166,6 +166,25 @@ def test_thousands_at_once_keep_nobody_else_waiting(open_repo: OpenRepo, engine:
             assert failed.failure is not None and failed.failure[0] == "invalid_settings"
 
 
+def test_an_asker_who_asks_a_thousand_times_keeps_no_other_asker_of_that_conversation_waiting(
+    open_repo: OpenRepo, engine: MemoryEngine
+) -> None:
+    conversation = open_repo("laptop").create()
+    conversation.append("user", "Where to?")
+    stranger = Stranger(conversation)
+    flood = {f"ask:{stranger.id()}:{stranger.session()}": _ask(author="flood") for _ in range(900)}
+    for name in ("a", "b", "c", "d", "e"):
+        flood |= {f"ask:{stranger.id()}:{stranger.session()}": _ask(author=name, lamport=8) for _ in range(20)}
+    stranger.write(flood)
+    with Worker(open_repo("laptop"), {"small": engine}) as worker:
+        until(lambda: worker.waiting >= 30)
+        assert worker.waiting <= 128, "no more are looked after at once"
+        mine = conversation.ask(settings=SHORT, valid_while="always")
+        assert mine.result(30).sealed
+        answered = sum(each.state == "answered" for each in conversation.asks())
+    assert answered < 100, "an asker takes turns with the others"
+
+
 def test_a_pattern_is_a_name_with_stars_and_not_a_way_to_keep_a_worker_busy() -> None:
     assert fits("smollm2", "smol*") and fits("a", "") and not fits("a", "b") and fits("[a]", "[[]a]")
     began = time.process_time()

@@ -60,6 +60,8 @@ class Pinned(model.Document):
             e = self.entries[e.alternative_of]
         if e.frame is None:
             return e.id
+        if e.turn and not any(self.group(j) == e.turn for j in e.frame):
+            return e.turn
         return tagged("llmcrdt/group/1", chain(self.pins[e.id]), *e.parents)
 
 
@@ -151,4 +153,5 @@ def _put(order: Pinned, entry: str, head: dict[str, Any]) -> None:
         head["answers"][0] if head.get("answers") else None,
         head["session"],
         frozenset(head.get("saw_erased", ())),
+        head.get("turn"),
     )
