@@ -189,12 +189,13 @@ def lies(rng: random.Random) -> list[Callable[[Chunk, bytes, bytes], tuple[bytes
         lambda chunk, data, mac: (b"", mac),
         lambda chunk, data, mac: (rng.randbytes(len(data)), mac),
         lambda chunk, data, mac: (encode(other), KEY.mac(other.key, other.digest)),  # a right one, of something else
+        lambda chunk, data, mac: (encode(other), KEY.mac(chunk.key, other.digest)),  # by somebody with the key
         lambda chunk, data, mac: (data, b""),
         lambda chunk, data, mac: (data, KEY.mac(other.key, chunk.digest)),
     ]
 
 
-@pytest.mark.parametrize("lie", range(10))
+@pytest.mark.parametrize("lie", range(11))
 def test_a_chunk_that_lies_is_refused_told_and_its_sender_asked_no_more(
     lie: int, caplog: pytest.LogCaptureFixture
 ) -> None:

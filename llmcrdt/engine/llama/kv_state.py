@@ -182,6 +182,8 @@ class KVState:
 
     def _bring(self, ids: Sequence[int], owner: str, limit: int) -> Iterator[ChunkKey]:
         """Have peers hand over what is worth it, a chunk per step: it is in the cache then."""
+        if not self._store.asks_peers:
+            return
         kept = keep_live(self._live, ids, self._chunk, limit)
         self._store.seek(ids, kept, limit)
         self._store.claim(ids, owner)

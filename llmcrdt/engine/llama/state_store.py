@@ -88,9 +88,14 @@ class StateStore:
             places = places[: i - live // chunk] if shape.attention else [place] * (i - live // chunk)
         return keys, places
 
+    @property
+    def asks_peers(self) -> bool:
+        """Whether there is anybody to ask, and anywhere to keep what they hand over."""
+        return self._peers is not None and self._cache.capacity > 0
+
     def seek(self, ids: Sequence[int], live: int, limit: int) -> None:
         """Ask peers for what of this isn't here (``Peers.seek``)."""
-        if self._peers is None or not self._cache.capacity:
+        if self._peers is None or not self.asks_peers:
             return
         keys, places = self.look(ids, live, limit)
         chunk, here = self._chunk, live // self._chunk + len(places)
