@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from mutations import Mutation
 
+_PEERS = "tests/kvcache/test_peers.py::"
+_HANDED = "tests/engine/llama/test_handed_over.py::"
+_GIVEN = "tests/serve/test_kv_server.py::"
 _SLOTS = "tests/engine/llama/test_slots.py::"
 
 ENGINE_MUTATIONS = (
@@ -46,5 +49,117 @@ ENGINE_MUTATIONS = (
         "if self._turn != turn:",
         "if False:",
         _SLOTS + "test_in_company_each_gets_what_it_gets_alone_and_the_same_is_stored",
+    ),
+    Mutation(
+        "kv",
+        "a chunk that nobody vouches for is believed",
+        "Peers._fetch_from",
+        "elif not known.peer.key.vouches(key, chunk.digest, mac):",
+        "elif False:",
+        _PEERS + "test_a_chunk_that_lies_is_refused_told_and_its_sender_asked_no_more",
+    ),
+    Mutation(
+        "kv",
+        "another chunk than the one that was asked for is believed",
+        "Peers._fetch_from",
+        "if chunk.key != key:",
+        "if False:",
+        _PEERS + "test_a_chunk_that_lies_is_refused_told_and_its_sender_asked_no_more",
+    ),
+    Mutation(
+        "kv",
+        "one that lies is asked again",
+        "Peers._refuse",
+        "known.trusted = False",
+        "pass",
+        _PEERS + "test_a_chunk_that_lies_is_refused_told_and_its_sender_asked_no_more",
+    ),
+    Mutation(
+        "kv",
+        "a key may be read by others",
+        "read_handover_keys",
+        "file.stat().st_mode & 0o077",
+        "False",
+        _PEERS + "test_keys_are_read_from_a_file_that_is_its_owners_alone",
+    ),
+    Mutation(
+        "kv",
+        "the time of a fetch has no end",
+        "Peers.fetch",
+        "left = limit - (self._clock() - began)",
+        "left = 1e9",
+        _PEERS + "test_whatever_a_peer_does_it_costs_a_chunk_and_a_quarter_at_most",
+    ),
+    Mutation(
+        "kv",
+        "a question may take as long as evaluating",
+        "Peers.seek",
+        "/ 4)",
+        "/ 1)",
+        _PEERS + "test_whatever_a_peer_does_it_costs_a_chunk_and_a_quarter_at_most",
+    ),
+    Mutation(
+        "kv",
+        "a peer that failed is asked at once again",
+        "Peers._note_failure",
+        "known.transfers = known.transfers.failed(self._clock())",
+        "pass",
+        _PEERS + "test_a_slow_peer_is_tried_once_and_again_after_a_minute",
+    ),
+    Mutation(
+        "kv",
+        "chunks are fetched whatever that takes",
+        "worth",
+        "(transfers.latency if seconds is None else seconds) < limit",
+        "limit > 0",
+        _PEERS + "test_a_chunk_is_fetched_where_that_takes_less_time_than_evaluating",
+    ),
+    Mutation(
+        "kv",
+        "a chunk that the model does not take is asked for again",
+        "StateStore.note_tried",
+        "self._peers.distrust(found.key)",
+        "pass",
+        _HANDED + "test_a_chunk_that_no_model_takes_is_refused_and_evaluated",
+    ),
+    Mutation(
+        "kv",
+        "whoever asks is told what is there",
+        "KvApp._have",
+        "if self._holder(request) is None:",
+        "if False:",
+        _GIVEN + "test_nobody_else_learns_whether_it_is_there",
+    ),
+    Mutation(
+        "kv",
+        "any token will do",
+        "KvApp._holder",
+        "if hmac.compare_digest(key.token.encode(), shown)",
+        "if shown",
+        _GIVEN + "test_nobody_else_learns_whether_it_is_there",
+    ),
+    Mutation(
+        "kv",
+        "pages in a browser are answered",
+        "KvApp._holder",
+        'kind.lower() != "bearer" or "origin" in request.headers',
+        'kind.lower() != "bearer"',
+        _GIVEN + "test_nobody_else_learns_whether_it_is_there",
+    ),
+    Mutation(
+        "kv",
+        "a reader that stands still holds its place",
+        "_Sending.__call__",
+        "asyncio.timeout(self._seconds)",
+        "asyncio.timeout(600)",
+        _GIVEN + "test_so_many_at_once_and_a_slow_reader_is_left",
+    ),
+    Mutation(
+        "kv",
+        "more files are sent at once than may be",
+        "KvApp._chunk",
+        "self._sending >= self._limits.at_once",
+        "False",
+        _GIVEN + "test_so_many_at_once_and_a_slow_reader_is_left",
     ),
 )

@@ -101,7 +101,7 @@ HTTP_MUTATIONS = (
         _ERRORS + "test_a_flood_is_told_to_come_again_and_the_others_are_answered",
     ),
     Mutation(
-        "W", "connections stay open for nothing", _HTTP + "server:HttpServer._close_idle",
+        "W", "connections stay open for nothing", _HTTP + "idle:close_idle",
         "connection.transport.close()", "pass", _ERRORS + "test_a_connection_on_which_nothing_comes_is_closed",
     ),
     Mutation(

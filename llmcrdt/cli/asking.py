@@ -242,6 +242,17 @@ def _ask_json(asked: llmcrdt.Ask) -> dict[str, Any]:
     help="file with the keys that are let in, a line each: KEY, or NAME KEY [also: $LLMCRDT_HTTP_KEY]",
 )
 @click.option("--http-origin", "origins", multiple=True, metavar="ORIGIN", help="a page that may ask from a browser")
+@click.option("--offer-kv", metavar="[HOST:]PORT", help="hand KV state to workers that have the key")
+@click.option(
+    "--kv-rate", default=256.0, show_default=True, type=click.FloatRange(min=0.001),
+    help="megabytes of KV state handed over per second, at most",
+)  # fmt: skip
+@click.option("--kv-from", "sources", multiple=True, metavar="URL", help="a worker that hands KV state over")
+@click.option(
+    "--kv-keys",
+    type=click.Path(path_type=Path),
+    help="file with the keys of KV state, one a line; questions show the first [also: $LLMCRDT_KV_KEY]",
+)
 @cache_dir
 @relay_url
 @relay_token
@@ -258,6 +269,10 @@ def serve(
     http: str | None,
     http_keys: Path | None,
     origins: tuple[str, ...],
+    offer_kv: str | None,
+    kv_rate: float,
+    sources: tuple[str, ...],
+    kv_keys: Path | None,
     cache: Path | None,
     relay: str | None,
     token: str | None,
@@ -268,17 +283,21 @@ def serve(
 
     With --http, clients of OpenAI's and Anthropic's APIs are answered too, on the same conversations (docs/serve.md).
     Beyond this machine (--http 0.0.0.0:8080) that needs a key.
+
+    With --offer-kv, workers that have a key of --kv-keys, and name this one with --kv-from, take KV state from here
+    where that is faster than to evaluate (docs/kv.md, "Handed over").
     """
     from llmcrdt.serve import Worker
 
     web = _http(http, http_keys, origins, max_tokens)
+    offer, peers = _handover(offer_kv, kv_rate, sources, kv_keys, cache)
     text = sys.stdin.read().strip() if invite == "-" else invite
     files = dict(named_model(each) for each in models) or {needed_model(None).stem: needed_model(None)}
     ending = threading.Event()
     with contextlib.ExitStack() as stack:
         repo = stack.enter_context(repos(create=True, join=True, invite=text))
         engines = {
-            name: stack.enter_context(llmcrdt.LlamaEngine(file, cache=cache, slots=slots))
+            name: stack.enter_context(llmcrdt.LlamaEngine(file, cache=cache, slots=slots, peers=peers))
             for name, file in files.items()
         }
         try:
@@ -295,6 +314,8 @@ def serve(
         server = stack.enter_context(web(repo, engines)) if web is not None else None
         if server is not None:
             click.echo(f"HTTP APIs at {server.url}/v1")
+        if offer is not None:
+            click.echo(f"KV state at {stack.enter_context(offer()).url}")
         while not ending.wait(0.5):
             pass
         if worker.busy:
@@ -325,6 +346,34 @@ def _http(http: str | None, keys: Path | None, origins: tuple[str, ...], max_tok
     check_reach(host, known)
     limits = HttpLimits(tokens=max_tokens)
     return partial(HttpServer, host=host, port=port, keys=known, origins=origins, limits=limits)
+
+
+def _handover(
+    offer: str | None, rate: float, sources: tuple[str, ...], keys: Path | None, cache: Path | None
+) -> tuple[Callable[[], Any] | None, list[Any]]:
+    """Makes the server that hands KV state over, None if none is wanted; and those that it is taken from. Wrong options
+    are refused before any model is loaded."""
+    from llmcrdt.kvcache import HttpPeer
+    from llmcrdt.kvcache.handover import read_handover_keys
+
+    if offer is None and not sources:
+        if keys is not None:
+            raise click.UsageError("--kv-keys is for --offer-kv and --kv-from.")
+        return None, []
+    known = read_handover_keys(keys)
+    peers = [HttpPeer(url, known[0]) for url in sources]
+    if offer is None:
+        return None, peers
+    try:
+        from llmcrdt.serve.http.kv_app import KvLimits
+        from llmcrdt.serve.http.kv_server import KvServer
+        from llmcrdt.serve.http.server import address
+    except ImportError as error:
+        raise InvalidContent(
+            f"--offer-kv needs {error.name}, which is not installed.", hint='pip install "llmcrdt[serve]"'
+        ) from None
+    host, port = address(offer)
+    return partial(KvServer, cache, known, host=host, port=port, limits=KvLimits(rate=1e6 * rate)), peers
 
 
 def named_model(given: str) -> tuple[str, Path]:

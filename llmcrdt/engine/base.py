@@ -42,7 +42,8 @@ of other weights or settings; or it was evicted (or never was on this device).""
 
 @dataclass(frozen=True)
 class Reuse:
-    """The cost of a prompt, in tokens: total = reused + evaluate. ``live`` + ``memory`` + ``disk`` = reused.
+    """The cost of a prompt, in tokens: total = reused + evaluate. ``live`` + ``memory`` + ``disk`` + ``peer`` = reused;
+    ``peer``: of what another process hands over.
 
     ``seconds``: about how long that takes, by what this engine has measured; None while it has measured nothing.
     """
@@ -55,6 +56,7 @@ class Reuse:
     disk: int = 0
     mode: Mode = "exact"
     seconds: float | None = field(default=None, compare=False)
+    peer: int = 0
 
 
 @dataclass(frozen=True)

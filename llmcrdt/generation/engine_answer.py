@@ -187,7 +187,7 @@ class EngineAnswer:
             "total": reuse.total,
             "reused": reuse.reused,
             "evaluated": reuse.evaluate,
-            "reused_from": {"live": reuse.live, "memory": reuse.memory, "disk": reuse.disk},
+            "reused_from": {"live": reuse.live, "memory": reuse.memory, "disk": reuse.disk, "peer": reuse.peer},
             "mode": reuse.mode,
             "prefill_seconds": started.seconds,
             "seed": started.seed,

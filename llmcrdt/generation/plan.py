@@ -22,7 +22,8 @@ from .provider_plan import ProviderPlan, plan_request
 @dataclass(frozen=True)
 class Plan:
     """The cost of the next generation, in tokens: ``total`` = ``reused`` + ``evaluate``. ``why``: what of the last
-    generation's prompt could not be reused, and through whom. ``live``, ``memory``, ``disk``: where the reused are.
+    generation's prompt could not be reused, and through whom. ``live``, ``memory``, ``disk``, ``peer``: where the
+    reused are; of a peer, those that are fetched in less time than it takes to evaluate them.
     ``seconds``: about how long until the first token, by what the engine has measured; None while it has measured
     nothing. ``mode``: the engine's."""
 
@@ -35,6 +36,7 @@ class Plan:
     disk: int = 0
     mode: Mode = "exact"
     seconds: float | None = None
+    peer: int = 0
 
 
 @overload

@@ -5,7 +5,10 @@ from .chunk_file import Chunk
 from .chunk_hash import ChunkKey, chunk_key, chunk_keys, state_key
 from .disk import DiskCache
 from .forget import forget_owner
+from .handover import HandoverKey
+from .http_peer import HttpPeer
 from .memory import MemoryCache
+from .peers import Peer
 from .tiered import TieredCache
 
 __all__ = [
@@ -13,9 +16,12 @@ __all__ = [
     "ChunkCache",
     "ChunkKey",
     "DiskCache",
+    "HandoverKey",
+    "HttpPeer",
     "MemoryCache",
     "NullCache",
     "Owners",
+    "Peer",
     "Pins",
     "Tier",
     "TieredCache",

@@ -31,6 +31,8 @@ from .chunk_file import Chunk, Header
 from .chunk_hash import ChunkKey
 
 Tier = Literal["memory", "disk"]
+Place = Literal["memory", "disk", "peer"]
+"""Where stored state comes from: a tier of the cache, or a peer that hands it over (``peers.Peers``)."""
 
 
 class ChunkCache(Protocol):

@@ -32,6 +32,11 @@ def hashes_file(cache: Path) -> Path:
     return cache / "files.json"
 
 
+def speeds_folder(cache: Path) -> Path:
+    """The folder that remembers how fast models are on this machine."""
+    return cache / "speeds"
+
+
 def exactness_folder(cache: Path) -> Path:
     """The folder that remembers whether models are exact on this machine."""
     return cache / "exactness"

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any
 
 from ...exceptions import EngineError
-from ...kvcache import ChunkCache
+from ...kvcache import ChunkCache, Peer
 from ..base import Event, Missing, Mode, Reuse, Sampling
 from .core import EngineCore
 from .library import grammar
@@ -41,7 +41,8 @@ class LlamaEngine:
     cached chunk, a multiple of 64. ``lora``: adapter files, or pairs of file and scale. ``mode``: "exact", or "fast":
     the state of sampled tokens is kept as it is, nothing is settled or stored, and what was live shows in the bits.
     ``slots``: so many runs are served at once, each with the bits that it has alone (docs/kv.md); each takes memory for
-    a context of its own once more than one is under way.
+    a context of its own once more than one is under way. ``peers``: other processes that hand over state of this model,
+    which is fetched where that takes less time than evaluating (``llmcrdt.kvcache.HttpPeer``; exact mode alone).
 
     Engines on one cache folder in one process share its memory tier. A model file is hashed in the background the first
     time it is seen (about a second per 1.5 GB); until then chunks stay in memory (``stats()["weights"]``).
@@ -72,6 +73,7 @@ class LlamaEngine:
         lora: Sequence[str | os.PathLike[str] | tuple[str | os.PathLike[str], float]] = (),
         mode: Mode = "exact",
         slots: int = 1,
+        peers: Sequence[Peer] = (),
     ) -> None:
         if slots < 1 or (slots > 1 and mode == "fast") or slots > _MOST_SLOTS:
             raise EngineError(
@@ -86,7 +88,9 @@ class LlamaEngine:
             tuple((Path(item[0]), float(item[1])) if isinstance(item, tuple) else (Path(item), 1.0) for item in lora),
         )  # fmt: skip
         self._core = EngineCore(
-            EngineOptions(Path(model_path), settings, mode, n_ctx, chunk, cache, cache_memory, cache_disk, slots)
+            EngineOptions(
+                Path(model_path), settings, mode, n_ctx, chunk, cache, cache_memory, cache_disk, slots, tuple(peers)
+            )
         )
         self._core.engine = weakref.ref(self)
 
@@ -201,6 +205,7 @@ class LlamaEngine:
             "exactness": self.exactness,
             "weights": model.weights.stats(),
             "cache": model.provenance.stats(),
+            "peers": model.peers.stats() if model.peers is not None else {},
         }
 
     def close(self) -> None:

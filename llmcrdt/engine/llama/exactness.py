@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ...exceptions import EngineError
 from ..base import Mode
+from ..speed import Speed
 from . import probe, widths
 from .context import Aborted, Context
 from .probe import Exactness
@@ -20,7 +22,7 @@ _LOG = logging.getLogger("llmcrdt.engine")
 
 class ExactnessCheck:
     """For the engine's thread; ``value`` may be asked from any. ``new_context`` makes a context for the probe alone, so
-    that what is live stays; ``folder`` remembers what was found."""
+    that what is live stays; ``folder`` remembers what was found. ``speed`` is told how long the probe's tokens took."""
 
     def __init__(
         self,
@@ -30,9 +32,10 @@ class ExactnessCheck:
         n_vocab: int,
         folder: Path | None,
         mode: Mode,
+        speed: Speed,
     ) -> None:
         self._name, self._new_context, self._chunk, self._n_vocab = name, new_context, chunk, n_vocab
-        self._folder = folder
+        self._folder, self._speed = folder, speed
         self._found: Exactness | None = None if mode == "exact" else "approximate"  # None: nobody has looked yet
 
     @property
@@ -49,13 +52,18 @@ class ExactnessCheck:
     def probe(self, fingerprint: bytes) -> Iterator[None]:
         """Try it, a batch or less per step, and remember what was found. Stopped or failed, it stays unknown."""
         equal: bool | None = None
+        seconds, began = 0.0, time.perf_counter()
         try:
             with contextlib.closing(self._new_context()) as context:
                 for step in probe.probe(context, self._chunk, self._n_vocab):
                     equal = step
+                    seconds += time.perf_counter() - began
                     yield
+                    began = time.perf_counter()
+                self._speed.believe(seconds / max(1, context.counters["settled_tokens"]))
         except (Aborted, EngineError):
             return
+        self._speed.keep(fingerprint.hex())
         self._found = "exact" if equal else "approximate"
         probe.remember(fingerprint, self._folder, self._found)
         if not equal:

@@ -11,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from ...kvcache import ChunkCache, ChunkKey, Tier, state_key
+from ...kvcache import ChunkCache, ChunkKey, state_key
+from ...kvcache.base import Place
+from ...kvcache.peers import Peers
 from ..base import Reuse
 from ..checkpoints import wanted
 from ..prefill_plan import Batch, Live, Steps, chunks_of, keep_live, plan_prompt, plan_settle, reusable
@@ -27,13 +29,13 @@ class _AtHand:
 
     steps: Steps
     keys: list[ChunkKey]
-    tiers: list[Tier]  # for each chunk of tokens from steps.live on, where its state comes from
+    places: list[Place]  # for each chunk of tokens from steps.live on, where its state comes from
 
     def reuse(self, chunk: int) -> Reuse:
         s = self.steps
-        tiers = self.tiers[: (s.reused - s.live) // chunk]
-        memory, disk = (chunk * tiers.count(tier) for tier in ("memory", "disk"))
-        return Reuse(s.total, s.reused, s.evaluate, live=s.live, memory=memory, disk=disk)
+        places = self.places[: (s.reused - s.live) // chunk]
+        memory, disk, peer = (chunk * places.count(place) for place in ("memory", "disk", "peer"))
+        return Reuse(s.total, s.reused, s.evaluate, live=s.live, memory=memory, disk=disk, peer=peer)
 
 
 class KVState:
@@ -47,10 +49,11 @@ class KVState:
         chunk: int,
         work: Callable[[int, int], int],
         sound: Callable[[], bool] = lambda: True,
+        peers: Peers | None = None,
     ) -> None:
-        """``work``, ``sound``: as for ``StateStore``."""
+        """``work``, ``sound``, ``peers``: as for ``StateStore``."""
         self._context, self._chunk = context, chunk
-        self._store = StateStore(cache, fingerprint, chunk, context.shape, work, sound)
+        self._store = StateStore(cache, fingerprint, chunk, context.shape, work, sound, peers)
         # Below 64 tokens a batch takes other kernels than above.
         self._widest = BATCH // chunk * chunk if chunk >= 64 else chunk
         self._can_cut = context.shape.can_cut
@@ -61,8 +64,10 @@ class KVState:
         self.counters = self._store.counters
 
     def plan(self, ids: Sequence[int]) -> Reuse:
-        """Predict what ``materialize`` would do with these ids now. Changes nothing."""
-        return self._at_hand(ids, plan_prompt, reusable(len(ids), self._chunk)).reuse(self._chunk)
+        """Predict what ``materialize`` would do with these ids now. Changes nothing; may ask peers."""
+        limit = reusable(len(ids), self._chunk)
+        self._store.seek(ids, keep_live(self._live, ids, self._chunk, limit), limit)
+        return self._at_hand(ids, plan_prompt, limit, peers=True).reuse(self._chunk)
 
     def adopt(self, cache: ChunkCache, fingerprint: bytes) -> None:
         """Keep chunks there from now on, under that name. The live state stays."""
@@ -105,12 +110,16 @@ class KVState:
         """As ``materialize``, a batch per step, each of at most ``widest()`` tokens or one chunk. Between two steps
         anything else may be made: then this begins again from what is stored."""
         limit, before, first = reusable(len(ids), self._chunk), 0, None
+        brought: set[ChunkKey] = set()
+        for key in self._bring(ids, owner, limit):
+            brought.add(key)
+            yield
         while True:
             turn = self._take_turn()
             self._store.claim(ids, owner)
             self._want(limit, marks)
             found = self._resume(ids, plan_prompt, limit)
-            first = first or found.reuse(self._chunk)
+            first = first or self._with_brought(found, brought).reuse(self._chunk)
             for batch in self._pieces(found.steps.batches, widest):
                 if batch.start > found.steps.reused:
                     yield
@@ -151,6 +160,8 @@ class KVState:
         self._store.claim(ids, owner)
         whole = self._chunk * (len(ids) // self._chunk)
         self._want(whole, marks)
+        if next(self._bring(ids, owner, whole), None) is not None:
+            return True
         if not self._at_hand(ids, plan_settle, whole).steps.batches:
             return False
         found = self._resume(ids, plan_settle, whole)
@@ -169,11 +180,34 @@ class KVState:
         recurrent = self._context.shape.recurrent
         self._stops = wanted(end, marks, self._chunk, self._store.most_states) if recurrent else frozenset()
 
-    def _at_hand(self, ids: Sequence[int], planner: _Planner, limit: int) -> _AtHand:
+    def _bring(self, ids: Sequence[int], owner: str, limit: int) -> Iterator[ChunkKey]:
+        """Have peers hand over what is worth it, a chunk per step: it is in the cache then."""
+        if not self._store.asks_peers:
+            return
         kept = keep_live(self._live, ids, self._chunk, limit)
-        keys, tiers = self._store.look(ids, kept, limit)
-        cached = kept + self._chunk * len(tiers)
-        return _AtHand(planner(len(ids), kept, cached, self._chunk, self._widest, self._stops), keys, tiers)
+        self._store.seek(ids, kept, limit)
+        self._store.claim(ids, owner)
+        for key in self._store.bring(ids, kept, limit):
+            yield key
+            self._store.claim(ids, owner)  # others may have been served since
+
+    def _with_brought(self, found: _AtHand, brought: Collection[ChunkKey]) -> _AtHand:
+        """The same, where what was fetched just now comes from a peer."""
+        first, places = found.steps.live // self._chunk, found.places
+        stop = found.steps.reused // self._chunk
+        if not self._context.shape.attention:
+            there = stop > first and state_key(found.keys[stop - 1]) in brought
+            return replace(found, places=["peer"] * len(places)) if there else found
+        return replace(
+            found,
+            places=["peer" if found.keys[first + n] in brought else place for n, place in enumerate(places)],
+        )
+
+    def _at_hand(self, ids: Sequence[int], planner: _Planner, limit: int, *, peers: bool = False) -> _AtHand:
+        kept = keep_live(self._live, ids, self._chunk, limit)
+        keys, places = self._store.look(ids, kept, limit, peers=peers)
+        cached = kept + self._chunk * len(places)
+        return _AtHand(planner(len(ids), kept, cached, self._chunk, self._widest, self._stops), keys, places)
 
     def _resume(self, ids: Sequence[int], planner: _Planner, limit: int) -> _AtHand:
         """Bring the context to the longest prefix at hand. After a surprise it starts over, without what surprised."""
@@ -213,7 +247,7 @@ class KVState:
             return False
         right = not chunk.link and chunk.position == start and chunk.ids == tuple(ids[start:stop])
         taken = right and self._context.load(chunk.payload, start, stop)
-        return self._store.note_tried(chunk, found.tiers[i - found.steps.live // self._chunk], taken=taken)
+        return self._store.note_tried(chunk, found.places[i - found.steps.live // self._chunk], taken=taken)
 
     def _load_state(self, ids: Sequence[int], found: _AtHand) -> bool | None:
         """Load the recurrent state where the plan resumes; as ``_load``."""
@@ -223,7 +257,7 @@ class KVState:
             return False
         right = state.link == self._chunk and state.ids == tuple(ids[:stop]) and state.parent == self._store.fingerprint
         taken = right and self._context.load_state(state.payload, stop)
-        return self._store.note_tried(state, found.tiers[-1], taken=taken)
+        return self._store.note_tried(state, found.places[-1], taken=taken)
 
     def _evaluate(
         self, ids: Sequence[int], batch: Batch, keys: list[ChunkKey], purpose: Purpose, *, logits: bool

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from ...exceptions import EngineError, NotAModel
-from ...kvcache import ChunkCache, MemoryCache, NullCache
-from ...kvcache.paths import chunk_folder, exactness_folder, hashes_file, user_cache
+from ...kvcache import ChunkCache, MemoryCache, NullCache, Peer
+from ...kvcache.paths import chunk_folder, exactness_folder, hashes_file, speeds_folder, user_cache
+from ...kvcache.peers import Peers
 from ...kvcache.sharing import open_shared
 from ..base import Mode
 from ..prefill_plan import chunk_length
+from ..speed import Speed
 from ..worker import Worker
 from .context import BATCH, AbortFlag, Context, Shape
 from .exactness import ExactnessCheck, WidthsCheck
@@ -60,6 +62,7 @@ class EngineOptions:
     cache_memory: int
     cache_disk: int
     slots: int = 1
+    peers: tuple[Peer, ...] = ()
 
 
 @dataclass
@@ -68,7 +71,7 @@ class OpenModel:
 
     ``rows``: the other sequences that are answered beside the live one, at most ``slots`` in all.
     ``closing``: it was asked to end; nothing begins any more. ``cache_folder``: where notes and chunks are kept.
-    ``live_owner``: for whom the live state was made last.
+    ``live_owner``: for whom the live state was made last. ``peers``: who hands chunks over, if anybody does.
     """
 
     lib: Any
@@ -88,6 +91,8 @@ class OpenModel:
     slots: int
     rows: Rows
     widths: WidthsCheck
+    speed: Speed
+    peers: Peers | None
     undo: contextlib.ExitStack
     closing: bool = False
     live_owner: str = ""
@@ -103,6 +108,8 @@ class OpenModel:
 
     def find_exactness(self) -> None:
         """Once it is known what model this is: what was found of it before, or else probes when there is time."""
+        if self.provenance.named and self.speed.per_token is None:
+            self.speed.recall(self.provenance.fingerprint.hex())
         if self.provenance.named and self.exactness.is_unknown(self.provenance.fingerprint):
             self.worker.background(self.exactness.probe(self.provenance.fingerprint))
         if self.provenance.named and self.widths.is_unknown(self.provenance.fingerprint):
@@ -110,6 +117,8 @@ class OpenModel:
 
     def free(self) -> None:
         """On the engine's thread, its last job: give back all there is."""
+        if self.provenance.named:
+            self.speed.keep(self.provenance.fingerprint.hex())
         self.undo.close()
 
 
@@ -143,6 +152,10 @@ def open_model(options: EngineOptions, on_cache_open: Callable[[], None]) -> Ope
             lambda digests: contexts.fingerprint(digests, *counts),
         )
         folder = memo.parent if memo else None
+        speed = Speed(speeds_folder(folder) if folder else None)
+        peers = Peers(options.peers, lambda: speed.per_token) if options.peers else None
+        if peers is not None:
+            undo.callback(peers.close)
         exactness = ExactnessCheck(
             name,
             lambda: contexts.open(BATCH, 2 * BATCH),
@@ -150,6 +163,7 @@ def open_model(options: EngineOptions, on_cache_open: Callable[[], None]) -> Ope
             tokenizer.n_vocab,
             exactness_folder(folder) if folder else None,
             options.mode,
+            speed,
         )
         rows = contexts.rows(contexts.first)
         undo.callback(rows.close)
@@ -163,8 +177,8 @@ def open_model(options: EngineOptions, on_cache_open: Callable[[], None]) -> Ope
         )
         return OpenModel(
             lib, name, options.mode, contexts.limit, contexts.chunk, folder, tokenizer, weights, provenance, context,
-            contexts.state(context, provenance), contexts.abort, Worker(f"llmcrdt-engine-{name}"), exactness,
-            options.slots, rows, widths, undo.pop_all(),
+            contexts.state(context, provenance, peers), contexts.abort, Worker(f"llmcrdt-engine-{name}"), exactness,
+            options.slots, rows, widths, speed, peers, undo.pop_all(),
         )  # fmt: skip
 
 
@@ -207,12 +221,12 @@ class _Contexts:
         least = max(min(first, _FIRST_STREAM), self.first if self._long_rope else 0)
         return Rows(self._lib, make, slots, least=least, limit=self.limit, abort=self.abort)
 
-    def state(self, context: Context, known: Provenance) -> KVState | FastState:
+    def state(self, context: Context, known: Provenance, peers: Peers | None) -> KVState | FastState:
         """The KV state of ``context``, in the mode that was asked for."""
         if self._mode == "fast":
             return FastState(context, self._slots)
         work = work_of(self._lib, self._model)
-        return KVState(context, known.cache, known.fingerprint, self.chunk, work, known.sound)
+        return KVState(context, known.cache, known.fingerprint, self.chunk, work, known.sound, peers)
 
     def fingerprint(self, digests: Sequence[str], weights: int, lora: int) -> bytes:
         """Of ``digests``, the first are of the model's files, up to ``lora`` of adapters, then of llama.cpp's code."""

@@ -21,7 +21,6 @@ from typing import Any, Literal
 
 from ...exceptions import DecodeFailed, EngineClosed, EngineError
 from ..base import Event, Failed, Finished, Progress, Reuse, Started
-from ..speed import Speed
 from .context import BATCH, Aborted
 from .opening import OpenModel
 from .rows import neighbours
@@ -61,7 +60,7 @@ class Serving:
         self._model = model
         self._turns: list[_Turn] = []
         self._confined = False  # a run could not leave the engine's own context
-        self.speed = Speed()
+        self.speed = model.speed
         self.totals = {"runs": 0, "sampled_together": 0, "prefill_seconds": 0.0, "sampling_seconds": 0.0}
 
     def new_sampler(self, run: LlamaRun) -> Sampler:

@@ -7,10 +7,8 @@ import ipaddress
 import logging
 import socket
 import threading
-import time
 from collections.abc import Collection, Mapping
 from types import TracebackType
-from typing import Any
 
 import uvicorn
 
@@ -19,6 +17,7 @@ from ...engine.base import Engine
 from ...exceptions import InvalidContent, LLMCRDTError
 from ...repo.repo import Repo
 from .app import App
+from .idle import close_idle
 from .keys import Keys
 from .limits import HttpLimits
 from .turns import Turns
@@ -124,25 +123,11 @@ class HttpServer:
         except LLMCRDTError as error:  # the disk, or the repo was closed: the next request finds out
             logger.info("%s", error)
 
-    async def _close_idle(self) -> None:
-        """Close connections on which no request comes in: uvicorn waits for the first one, and for the rest of each
-        one's head, as long as the client likes."""
-        since: dict[tuple[Any, Any], float] = {}
-        while True:
-            now = time.monotonic()
-            open_now: Any = self._server.server_state.connections  # H11Protocol: the config says so
-            waiting = {(each, each.cycle) for each in open_now if _waits_for_a_head(each)}
-            since = {each: since.get(each, now) for each in waiting}
-            for (connection, _), begun in since.items():
-                if now - begun > self._limits.arrival:
-                    connection.transport.close()
-            await asyncio.sleep(min(1.0, self._limits.arrival / 2))
-
     def _run(self) -> None:
         async def serve() -> None:
             self._loop = asyncio.get_running_loop()
             self._started.set()
-            idle = asyncio.ensure_future(self._close_idle())
+            idle = asyncio.ensure_future(close_idle(self._server, self._limits.arrival))
             try:
                 await self._server.serve(sockets=[self._socket])
             finally:
@@ -152,14 +137,6 @@ class HttpServer:
             asyncio.run(serve())
         finally:
             self._started.set()
-
-
-def _waits_for_a_head(connection: Any) -> bool:
-    """Whether a connection of uvicorn's waits for its first request, or for the rest of the head of another one. It
-    closes those itself that are kept alive between requests."""
-    if connection.cycle is None:
-        return True
-    return bool(connection.cycle.response_complete) and connection.timeout_keep_alive_task is None
 
 
 def is_loopback(host: str) -> bool:
