@@ -17,6 +17,7 @@ NAMES = (
     "m005_no_copies",
     "m006_runs",
     "m007_pieces",
+    "m008_attachments",
 )
 """The steps of ``migrations``, which is loaded where one of them is still to be done."""
 

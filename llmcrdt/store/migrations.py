@@ -206,6 +206,15 @@ def m007_pieces(db: Database) -> None:
     db.execute(_WITH_FIELDS)
 
 
+@migrations(name="m008_attachments")
+def m008_attachments(db: Database) -> None:
+    _run(
+        db,
+        "CREATE TABLE relay_attachments (document TEXT, hash TEXT, relay TEXT, state TEXT NOT NULL,"
+        " PRIMARY KEY (document, hash, relay)) WITHOUT ROWID",
+    )
+
+
 def _run(db: Database, script: str) -> None:
     """Statement by statement: sqlite3's own executescript would commit the transaction that this runs in."""
     for statement in script.split(";\n"):
