@@ -17,6 +17,7 @@ from pathlib import Path
 
 from access_mutations import ACCESS_MUTATIONS
 from anchors import AnchorError, Change, Definitions
+from attachment_mutations import ATTACHMENT_MUTATIONS
 from engine_mutations import ENGINE_MUTATIONS
 from format_mutations import FORMAT_MUTATIONS
 from hidden_mutations import HIDDEN_MUTATIONS
@@ -37,6 +38,7 @@ EVERY = (
     *STREAM_MUTATIONS,
     *ENGINE_MUTATIONS,
     *ACCESS_MUTATIONS,
+    *ATTACHMENT_MUTATIONS,
     *HTTP_MUTATIONS,
     *RELAY_MUTATIONS,
 )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ..arguments import check_type
 from ..exceptions import (
+    ConversationNotFound,
     InvalidContent,
     LLMCRDTError,
     RelayUnreachable,
@@ -64,6 +65,7 @@ class Attachments:
         self._lock = threading.Lock()
         self._carriers: list[Carrier] = []
         self._fetches: dict[tuple[DocumentId, str], Transfer] = {}
+        self._limit = 0
         # Whose relays do not have what.
         self._tried_by: set[tuple[Transfer, object]] = set()
         links.notify_attachments, links.note_news = self._notify, self._note_news
@@ -74,7 +76,8 @@ class Attachments:
     def limit(self) -> int:
         """Attachments of at most so many bytes are fetched without being asked for, as entries come that name them; 0:
         none are. It is a setting of this device, and stays."""
-        return int(self._resources.store.settings.get(LIMIT) or 0)
+        self._limit = int(self._resources.store.settings.get(LIMIT) or 0)
+        return self._limit
 
     @limit.setter
     def limit(self, size: int) -> None:
@@ -82,6 +85,7 @@ class Attachments:
         if not 0 <= size < _HARD_LIMIT:
             raise InvalidContent(f"limit must be 0 to {_HARD_LIMIT - 1} bytes, not {size}.")
         self._resources.store.settings.put(LIMIT, str(size))
+        self._limit = size
 
     def list(self, conversation: str) -> Sequence[Attachment]:
         """All attachments that any entry of a conversation names, shown or not. It is loaded for that."""
@@ -94,8 +98,8 @@ class Attachments:
     def fetch(self, conversation: str, blob: Blob | str) -> Transfer:
         """Have the content of an attachment come from a relay; ``blob``: the part of the entry, or its hash. Returns at
         once; one that is under way already is the same. It is tried until a relay has answered, so without a time limit
-        of yours it may take long. Raises InvalidContent where no entry of the conversation names it, RelayUnreachable
-        where there is no link."""
+        of yours it may take long. Raises InvalidContent where no entry of the conversation names it,
+        ConversationNotFound, RelayUnreachable where there is no link."""
         id_ = self._known(conversation)
         hash_ = blob if isinstance(blob, str) else blob.hash
         named = self._documents.attachments(id_).get(hash_)
@@ -159,6 +163,7 @@ class Attachments:
         only: Collection[DocumentId] | None,
     ) -> None:
         """There is a link: what waits for its relay goes there."""
+        self._limit = self.limit
         with self._lock:
             self._carriers = [carrier for carrier in self._carriers if carrier.wanted()]
             made = Carrier(self._shared, link, token, tls, only)
@@ -195,6 +200,10 @@ class Attachments:
     def _known(self, conversation: str) -> DocumentId:
         check_type(conversation, str, name="conversation", hint="Give the id of a conversation.")
         document_bytes(conversation)
+        if self._resources.store.catalog.kind(conversation) != "conversation":
+            raise ConversationNotFound(
+                f"There is no conversation {conversation!r} in {self._resources.store.path}.", hint="Sync first."
+            )
         return DocumentId(conversation)
 
     def _open(self) -> Sequence[Carrier]:
@@ -202,17 +211,16 @@ class Attachments:
             return [carrier for carrier in self._carriers if carrier.wanted()]
 
     def _fetch(self, conversation: DocumentId, blob: Blob) -> Transfer:
+        made, path = Transfer(conversation, blob.hash, blob.size), self._blobs.get(blob.hash)
+        if path is not None:
+            made.done = made.size
+            end_transfer(made, path)
+            return made
         with self._lock:
             known = self._fetches.get((conversation, blob.hash))
             if known is not None and not known.ended:
                 return known
-            made = Transfer(conversation, blob.hash, blob.size)
-            there = any(carrier.wanted() for carrier in self._carriers)
-            path = self._blobs.get(blob.hash)
-            if path is not None:
-                end_transfer(made, path)
-                return made
-            if not there:
+            if not any(carrier.wanted() for carrier in self._carriers):
                 raise RelayUnreachable("There is no link to a relay.", hint="Call repo.connect(...) first.")
             self._fetches[conversation, blob.hash] = made
         self._notify()
@@ -223,7 +231,7 @@ class Attachments:
             carrier.wake()
 
     def _note_news(self, document: DocumentId) -> None:
-        if self.limit:
+        if self._limit:
             for carrier in self._open()[:1]:
                 carrier.look(document)
 

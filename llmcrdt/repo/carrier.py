@@ -50,6 +50,8 @@ logger = logging.getLogger("llmcrdt.attachments")
 
 _LINGER: Final = 2.0
 """Seconds that a connection stays open without work."""
+_END: Final = 2.0
+"""Seconds that whoever closes the repo waits for the thread, which may wait for a relay that does not answer."""
 _LOOK: Final = 0.25
 """Seconds between two looks whether the link is still open, and before something is looked at again."""
 _LOOKS: Final = 9
@@ -167,13 +169,13 @@ class Carrier:
             self.wake()
 
     def stop(self) -> None:
-        """End, and wait until the thread has."""
+        """End, and wait for the thread, not for long."""
         with self._lock:
             self._stopped = True
             self._lock.notify_all()
             thread = self._thread
         if thread is not None and thread is not threading.current_thread():
-            thread.join()
+            thread.join(_END)
 
     def forgive(self) -> None:
         """Try again what was refused."""
@@ -260,8 +262,11 @@ class Carrier:
                 self._fetch(transfer)
             elif (which := next(self._to_discard(), None)) is not None:
                 self._discard(*which)
-            elif (which := next(self._to_send(), None)) is not None:
-                self._send(*which)
+            elif todo := [*self._to_send()]:
+                for which in todo:
+                    if not self.wanted() or self._shared.next_fetch(self) is not None:
+                        break  # somebody waits for that
+                    self._send(*which)
             else:
                 return
 

@@ -8,6 +8,7 @@ import os
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,8 @@ from llmcrdt.exceptions import (
     SyncTimeout,
 )
 from llmcrdt.ids import DocumentId
-from llmcrdt.sync.messages import MAX_PIECE
+from llmcrdt.sync.attachments import AttachmentConnection
+from llmcrdt.sync.messages import MAX_PIECE, AttachmentName
 from sync_server.auth.tokens import Tokens
 from sync_server.core.limits import Limits
 from sync_server.thread import RelayThread
@@ -187,6 +189,31 @@ def test_it_goes_on_from_any_byte(device: Open, relay: RelayThread, sealed: bool
             else:
                 whole, name = content, f"{blob.hash}.0{blob.hash[:16]}"
         transfer.wait(0).unlink()
+
+
+def test_what_came_is_not_fetched_again(device: Open, relay: RelayThread) -> None:
+    content = noise(3 * MAX_PIECE + 11)
+    laptop = in_step(device("laptop"), relay.url)
+    conversation, entry = attach(laptop, content)
+    sent(laptop)
+    phone = in_step(device("phone", laptop.library), relay.url)
+    blob = entry.parts[1]
+    assert isinstance(blob, llmcrdt.Blob)
+    # All but a few bytes are here; what is fetched then is no more than these.
+    phone.blobs.coming(blob.hash, f"0{blob.hash[:16]}").write_bytes(content[:-5])
+    asked: list[int] = []
+    fetch = AttachmentConnection.fetch
+
+    def noting(
+        self: AttachmentConnection, document: bytes, name: AttachmentName, size: int, offset: int, write: Any
+    ) -> Any:
+        asked.append(offset)
+        return fetch(self, document, name, size, offset, write)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AttachmentConnection, "fetch", noting)
+        assert phone.attachments.fetch(conversation.id, blob).wait(WAIT).read_bytes() == content
+    assert asked == [len(content) - 5]
 
 
 def test_a_beginning_that_is_wrong_is_found_out(device: Open, relay: RelayThread) -> None:
