@@ -20,6 +20,7 @@ from py_compile import PycInvalidationMode
 
 from access_mutations import ACCESS_MUTATIONS
 from anchors import AnchorError, Change, Definitions
+from attachment_mutations import ATTACHMENT_MUTATIONS
 from automerge_mutations import AUTOMERGE_MUTATIONS
 from engine_mutations import ENGINE_MUTATIONS
 from format_mutations import FORMAT_MUTATIONS
@@ -47,6 +48,7 @@ EVERY = (
     *STREAM_MUTATIONS,
     *ENGINE_MUTATIONS,
     *ACCESS_MUTATIONS,
+    *ATTACHMENT_MUTATIONS,
     *HTTP_MUTATIONS,
     *RELAY_MUTATIONS,
     *AUTOMERGE_MUTATIONS,

@@ -64,6 +64,15 @@ def test_every_public_name_has_its_line_and_every_line_its_name(name: str, thing
     assert sorted(lines) == public(things[name])
 
 
+def test_the_same_of_attachments(open_repo: OpenRepo) -> None:
+    repo = open_repo("laptop")
+    conversation = repo.create()
+    entry = conversation.append("user", [llmcrdt.Blob(b"a picture")])
+    transfer = repo.attachments.fetch(conversation.id, entry.parts[0].hash)  # type: ignore[union-attr]
+    for thing in (repo.attachments, transfer):
+        assert sorted(documented(PAGE.read_text(encoding="utf-8"))[type(thing).__name__]) == public(thing)
+
+
 @pytest.mark.parametrize("name", ["Link", "Progress", "Generation", "Plan", "CacheMiss", "Prefetch"])
 def test_the_same_of_links_and_generations(name: str, open_repo: OpenRepo) -> None:
     repo, engine = open_repo("laptop"), MemoryEngine(ByteTokenizer("{{ messages[0].content }}"), NullCache())

@@ -34,6 +34,7 @@ HOMES: Final[Mapping[str, str]] = {
     "erase": "entries:erase",
     "fork": "entries:fork",
     "seal": "entries:seal",
+    "attachments": "attachments:attachments",
     "generate": "answers:generate",
     "chat": "answers:chat",
     "ask": "asking:ask",

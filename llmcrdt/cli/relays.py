@@ -54,6 +54,7 @@ def sync(
             link.observe_progress(lambda progress: click.echo(f"\r{progress_line(progress)}\x1b[K", nl=False, err=True))
         try:
             link.wait_synced(timeout)
+            repo.attachments.wait_sent(timeout)
         except SyncTimeout as error:
             raise SyncTimeout(error.message, hint=f"{what_to_do(link, error)} Or give a longer --timeout.") from None
         except RelayUnreachable as error:
@@ -74,7 +75,7 @@ def sync(
         if as_json:
             print_json(result)
         else:
-            for refused in link.kept_there.values():
+            for refused in (*link.kept_there.values(), *repo.attachments.refused.values()):
                 click.echo(f"llmcrdt: {refused}", err=True)
             click.echo(
                 f"In step with {link.url}: {result['conversations']} conversations,"

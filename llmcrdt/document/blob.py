@@ -47,6 +47,10 @@ class BlobStorage(Protocol):
         """The content, checked. Raises BlobMissing."""
         ...
 
+    def named(self, hashes: set[str]) -> None:
+        """Entries are about to name these, or do now: relays are to have those that are here."""
+        ...
+
     def release(self, hashes: set[str]) -> None:
         """Entries that named these were erased: remove those that no entry names any more."""
         ...
@@ -145,6 +149,7 @@ def keep(blob: Blob, storage: BlobStorage | None) -> Blob:
         if blob.storage not in (None, storage) and not storage.has(blob.hash) and blob.present:
             with blob.open() as file:
                 storage.put(file)
+        storage.named({blob.hash})
         return blob.kept_by(storage)
     match blob.source:
         case bytes() | bytearray() | memoryview():
@@ -154,6 +159,7 @@ def keep(blob: Blob, storage: BlobStorage | None) -> Blob:
                 hash_, size = storage.put(file)
         case source:
             hash_, size = storage.put(source)
+    storage.named({hash_})
     return Blob.kept(hash_, size, blob.media_type, blob.name, blob.extra, storage)
 
 
@@ -179,21 +185,24 @@ def blob_from_json(rest: Mapping[str, JSON]) -> Blob | None:
     return Blob.kept(hash_, size, media_type, name, left)
 
 
-def named_in(replica: Replica, entries: str) -> set[str]:
-    """The hashes of all blobs in all versions of all entries (root map ``entries``), shown or not, sound or not."""
-    found: set[str] = set()
+def named_in(replica: Replica, entries: str) -> dict[str, Blob | None]:
+    """All blobs in all versions of all entries (root map ``entries``), shown or not, by their hashes; None for one that
+    is not sound."""
+    found: dict[str, Blob | None] = {}
     for key in replica.keys(entries):
         for name, text in (replica.node(entries, key) or {}).items():
             if name.startswith("version:") and isinstance(text, str) and '"blob"' in text:
-                found |= _named_by(text)
+                for hash_, blob in _named_by(text).items():
+                    found[hash_] = found.get(hash_) or blob
     return found
 
 
-def _named_by(text: str) -> set[str]:
+def _named_by(text: str) -> dict[str, Blob | None]:
     try:
         value = parse_json(text)
     except InvalidContent:
-        return set()
+        return {}
     parts = value.get("parts") if isinstance(value, dict) else None
     blobs = [part for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
-    return {part["hash"] for part in blobs if part.get("type") == "blob" and is_blob_hash(part.get("hash"))}
+    named = [part for part in blobs if part.get("type") == "blob" and is_blob_hash(part.get("hash"))]
+    return {part["hash"]: blob_from_json({name: part[name] for name in part if name != "type"}) for part in named}

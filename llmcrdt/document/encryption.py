@@ -232,7 +232,7 @@ def encrypt_field(field: HiddenField, address: FieldAddress, random: Random = os
     Raises SealingMissing without PyNaCl, KeyMissing where nothing keeps keys, InvalidContent for a bad binding, and
     what ``field.data`` raises where the field was itself read encrypted.
     """
-    _aead()
+    aead()
     plain = canonical_json(dict(field.binding)).encode("utf-8") + b"\0" + bytes(field.data)
     return _encrypt(random(_BLIND) + plain, address, random)
 
@@ -240,7 +240,7 @@ def encrypt_field(field: HiddenField, address: FieldAddress, random: Random = os
 def check_encrypts(conversation: DocumentId, keys: Keys | None) -> EncryptionKey:
     """The key to encrypt with. Raises SealingMissing without PyNaCl, KeyMissing where nothing keeps keys,
     KeyringUnusable."""
-    _aead()
+    aead()
     if keys is None:
         raise KeyMissing("There is no keyring here to encrypt with.", hint="Append through a repo's conversation.")
     return keys.newest(conversation)
@@ -248,7 +248,7 @@ def check_encrypts(conversation: DocumentId, keys: Keys | None) -> EncryptionKey
 
 def _encrypt(plain: bytes, address: FieldAddress, random: Random) -> bytes:
     key, nonce = check_encrypts(address.conversation, address.keys), random(_NONCE)
-    encrypt = _aead().crypto_aead_xchacha20poly1305_ietf_encrypt
+    encrypt = aead().crypto_aead_xchacha20poly1305_ietf_encrypt
     ciphertext = encrypt(plain, _bound_to(address, key.id, None), nonce, key.data)
     return bytes((_SEALED_BINDING,)) + key_bytes(key.id) + nonce + bytes(ciphertext)
 
@@ -291,7 +291,7 @@ def _key_of(value: bytes) -> KeyId:
 
 
 def _open(value: bytes, id_: KeyId, address: FieldAddress, open_binding: Mapping[str, JSON] | None) -> _Opened:
-    decrypt = _aead().crypto_aead_xchacha20poly1305_ietf_decrypt
+    decrypt = aead().crypto_aead_xchacha20poly1305_ietf_decrypt
     key = address.keys.find(address.conversation, id_) if address.keys is not None else None
     if key is None:
         raise KeyMissing(
@@ -307,7 +307,7 @@ def _open(value: bytes, id_: KeyId, address: FieldAddress, open_binding: Mapping
         plain = bytes(decrypt(rest, _bound_to(address, id_, None), nonce, key.data))
         binding, _, data = plain[_BLIND:].partition(b"\0")
         return _Opened(_read_binding(binding), data, plain)
-    except (_crypto_error(), InvalidContent):
+    except (crypto_error(), InvalidContent):
         raise CannotOpen(
             f"The hidden field {address.name!r} of entry {address.entry} does not open: it was changed, or moved here"
             " from another place.",
@@ -323,7 +323,8 @@ def _bound_to(address: FieldAddress, id_: KeyId, binding: str | None) -> bytes:
     return canonical_json(text).encode("utf-8")
 
 
-def _aead() -> Any:
+def aead() -> Any:
+    """PyNaCl's bindings. Raises SealingMissing."""
     try:
         from nacl import bindings
     except ImportError:
@@ -333,7 +334,8 @@ def _aead() -> Any:
     return bindings
 
 
-def _crypto_error() -> type[Exception]:
+def crypto_error() -> type[Exception]:
+    """The error of what does not open."""
     from nacl.exceptions import CryptoError
 
     error: type[Exception] = CryptoError

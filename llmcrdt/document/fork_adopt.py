@@ -16,6 +16,7 @@ from ..crdt.backend import NewField, NewNode, Other, Scalar, SharedText
 from ..exceptions import EntryNotFound, InvalidContent
 from ..ids import DocumentId, EntryId, FrameHash, tagged_digest, text_of
 from . import schema
+from .blob import named_in
 from .canonical import canonical_json, parse_json
 from .core import ConversationCore
 from .encryption import EncryptedField, FieldAddress
@@ -82,6 +83,8 @@ def adopt(target: ConversationCore, fork: ConversationCore) -> Adopted:
         update = target.host.derive([[node] for node in groups], moving.fields) if groups else b""
     if update:
         target.document.apply(update)
+        if target.host.blobs is not None and (blobs := {*named_in(fork.replica, schema.ENTRIES)}):
+            target.host.blobs.named(blobs & {*named_in(target.replica, schema.ENTRIES)})
     return Adopted(tuple(moving.entries), tuple(moving.unfinished), tuple(moving.locked))
 
 

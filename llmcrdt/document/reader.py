@@ -10,7 +10,7 @@ from ..ids import EntryId
 from . import schema
 from .act_writer import answered_call
 from .binding import FieldReport, Target, report
-from .blob import named_in
+from .blob import Blob, named_in
 from .canonical import JSON
 from .core import ConversationCore
 from .entry import Entry, ToolCall
@@ -110,6 +110,10 @@ class ConversationReader:
 
     def blobs(self) -> set[str]:
         """The hashes of all attachments that any version of any entry names."""
+        return {*self.attachments()}
+
+    def attachments(self) -> dict[str, Blob | None]:
+        """The same with the attachments themselves; None for one that is not sound."""
         with self._core.reading():
             return named_in(self._core.replica, schema.ENTRIES)
 

@@ -11,7 +11,7 @@ from ..document.entry import SyncState
 from ..document.presence import Presence
 from ..ids import DocumentId, EntryId
 from ..interop.requests import FORMATS
-from ..store.blobs import BlobStore
+from .conversation_blobs import ConversationBlobs
 from .journal import StoreJournal
 from .resources import Resources
 
@@ -19,8 +19,9 @@ from .resources import Resources
 class Surroundings(Protocol):
     """The conversations of the same repo."""
 
-    @property
-    def blobs(self) -> BlobStore: ...
+    def blobs_of(self, document: DocumentId) -> ConversationBlobs:
+        """The contents of attachments, as a conversation uses them."""
+        ...
 
     def linked(self) -> bool:
         """Whether there is a link to a relay, connected or not."""
@@ -49,7 +50,7 @@ class RepoHost:
     ) -> None:
         self.journal = self.index = journal
         self.lock: threading.RLock = resources.lock
-        self.author, self.keys, self.blobs = resources.author, resources.keyring, surroundings.blobs
+        self.author, self.keys, self.blobs = resources.author, resources.keyring, surroundings.blobs_of(document)
         self.clock, self.random, self.dispatch = resources.clock, resources.random, resources.dispatcher.run
         crdt = resources.crdt_of(document)
         self.derive, self.formats = crdt.derive, FORMATS

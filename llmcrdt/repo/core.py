@@ -12,6 +12,7 @@ from ..document.library import Library
 from ..exceptions import MalformedUpdate, RepoClosed, StoreError
 from ..ids import DocumentId, Random
 from ..store.store import SqliteStore
+from .attachments import Attachments
 from .deletion import Deletion
 from .links import Links
 from .listing import Listing
@@ -23,8 +24,9 @@ from .watcher import Watcher
 class RepoCore:
     """For links, commands and the repo itself; people use ``Repo``. Implements ``sync_source.SyncHost``.
 
-    ``resources``: the files; ``links``; ``documents``: conversations in use; ``listing``: the library; ``deletion``:
-    what is dropped; ``watcher``: looks for what other processes wrote. Raises what ``Resources`` raises.
+    ``resources``: the files; ``links``; ``documents``: conversations in use; ``attachments``: those that travel;
+    ``listing``: the library; ``deletion``: what is dropped; ``watcher``: looks for what other processes wrote. Raises
+    what ``Resources`` raises.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class RepoCore:
             self.documents = OpenDocuments(
                 self.resources, self.links, self.watcher.start, lambda: self.library.document.refresh()
             )
+            self.attachments = Attachments(self.resources, self.documents, self.links)
             self.deletion = Deletion(self.resources, self.documents, self.links)
             journal = self.documents.journal(self.resources.library)
             self.listing = Listing(self.resources, journal, self.documents.refuse, self.deletion.drop)
@@ -80,6 +83,7 @@ class RepoCore:
         """Close links, conversations and the file. Twice is harmless."""
         self.watcher.stop()
         self.links.close()
+        self.attachments.close()
         with self.lock:
             self.listing.close()
             self.documents.close()

@@ -38,6 +38,7 @@ class Deletion:
                 with suppress(LLMCRDTError):  # one that can't be read: ``collect`` finds them later
                     blobs = Conversation(self._documents.lone_core(id_)).blobs()
                 deletions.drop(id_)
+                self._resources.store.attachment_tasks.forget(id_)
                 with suppress(LLMCRDTError, OSError):
                     self._resources.caches.forget(id_)
                     if blobs:

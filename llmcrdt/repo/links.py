@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 from ..ids import DocumentId
@@ -22,6 +22,10 @@ class Links:
         self._requests = TaskRequests(resources.store, resources.library)
         # For each document, up to which seq of its outbox each link has sent it on its connection.
         self._pushed: dict[DocumentId, dict[object, int]] = {}
+        self.notify_attachments: Callable[[], None] = lambda: None
+        """Relays are to be given an attachment, or to take one away."""
+        self.note_news: Callable[[DocumentId], None] = lambda document: None
+        """Something came for a document from elsewhere."""
 
     def add(self, link: LinkControl, token: str | None) -> None:
         """A new link: its relay is asked for what it is still to do."""

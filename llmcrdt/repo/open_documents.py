@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 from ..document.presence import Presence
 from ..ids import DocumentId
 from ..store.blobs import BlobStore
+from .conversation_blobs import ConversationBlobs
 from .indexing import Indexing
 from .journal import StoreJournal
 from .links import Links
 from .resources import Resources
 
 if TYPE_CHECKING:
+    from ..document.blob import Blob
     from ..document.conversation import Conversation
     from ..document.core import ConversationCore
 
@@ -125,6 +127,8 @@ class OpenDocuments:
                 core.document.refresh()
             if acknowledged and core is not None:
                 core.decide_claims()
+            if refresh and document != self._resources.library:
+                self._links.note_news(document)
 
     def refresh(self) -> None:
         """Read what other processes wrote to conversations that are open."""
@@ -151,6 +155,32 @@ class OpenDocuments:
         if core is not None and core.document.loaded and self._journals[document].is_current():
             return core.replica.version()
         return self._resources.load_replica(document)[0].version()
+
+    # ---------------------------------------------------------------- attachments
+
+    def blobs_of(self, document: DocumentId) -> ConversationBlobs:
+        """The contents of attachments, as a conversation uses them."""
+        return ConversationBlobs(document, self.blobs, self._store.attachment_tasks, self._links.notify_attachments)
+
+    def attachments_changed(self) -> None:
+        """A relay is to be given an attachment."""
+        self._links.notify_attachments()
+
+    def attachments(self, document: DocumentId) -> dict[str, Blob | None]:
+        """All that a conversation names, by their hashes; None for one that is not sound. Nothing of one that was
+        deleted. It is loaded for that."""
+        with self._lock:
+            listed = self._store.catalog.get(document)
+            if (listed is not None and listed.deleted) or not self._resources.can_read(document):
+                return {}
+            was_open = document in self._conversations
+            from ..document.reader import ConversationReader  # as conversation does
+
+            self.conversation(document)
+            found = ConversationReader(self._cores[document]).attachments()
+            if not was_open:
+                self.forget(document)
+            return found
 
     # ---------------------------------------------------------------- what is derived
 

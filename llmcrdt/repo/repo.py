@@ -25,6 +25,7 @@ from ..ids import DocumentId, EntryId, Random, document_bytes, is_document_id, n
 from ..store.blobs import BlobStore
 from ..store.keyring import Keyring
 from ..store.relay_file import KnownRelay
+from .attachments import Attachments
 from .core import RepoCore
 from .invite import Invite, read_invite, write_invite
 
@@ -121,6 +122,11 @@ class Repo:
         """The contents of attachments."""
         return self._core.documents.blobs
 
+    @property
+    def attachments(self) -> Attachments:
+        """Attachments on their way to relays and from them."""
+        return self._core.attachments
+
     # conversations
 
     def create(
@@ -161,6 +167,8 @@ class Repo:
                 self._core.documents.forget(id_)
                 self._core.library.document.load_again()
                 raise
+            if blobs := conversation.blobs():
+                self._core.documents.blobs_of(id_).named(blobs)
             return conversation
 
     def fork(self, conversation: Conversation, *, at: Entry | EntryId, title: str | None = None) -> Conversation:
@@ -345,6 +353,7 @@ class Repo:
                     self._store.catalog.add(id_, "conversation")
         link = Link(url, SyncSource(self._core, url, ids), token=token, tls=tls)
         self._core.links.add(control_of(link), token)
+        self._core.attachments.linked(control_of(link), token, tls, ids)
         self._core.watcher.start()
         return link
 

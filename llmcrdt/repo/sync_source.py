@@ -197,6 +197,8 @@ class SyncSource:
                     found = self._host.missing_from(document, log)
                 data, keys, _ = found
                 self._store.outboxes.refill(self._relay, document, data, cursor, keys)
+                self._store.attachment_tasks.send_again(self._relay, document)
+        self._documents.attachments_changed()
         self._note_changed(document)
 
     def deleted_last(self) -> Sequence[DocumentId]:

@@ -290,6 +290,40 @@ class RelayTasks(Protocol):
         ...
 
 
+class AttachmentTasks(Protocol):
+    """Attachments that relays are to be given, and those that they are to take away. A hash is 64 hex digits."""
+
+    def want(self, document: str, hashes: Iterable[str]) -> None:
+        """Every relay is to have these, which are here."""
+        ...
+
+    def to_send(self, relay: str) -> list[tuple[str, str]]:
+        """(document, hash) of those that this relay was not given yet."""
+        ...
+
+    def sent(self, relay: str, document: str, hash: str) -> None:
+        """The relay has it."""
+        ...
+
+    def send_again(self, relay: str, document: str) -> None:
+        """The relay lost what it had of a document."""
+        ...
+
+    def unwant(self, document: str, hashes: Iterable[str]) -> None:
+        """A document names these no more: every relay that knows it is to take them away."""
+        ...
+
+    def to_discard(self, relay: str) -> list[tuple[str, str]]:
+        """(document, hash) of those that this relay is still to take away."""
+        ...
+
+    def discarded(self, relay: str, document: str, hash: str) -> None: ...
+
+    def forget(self, document: str) -> None:
+        """A document was deleted: relays take its attachments away with it."""
+        ...
+
+
 class Deletions(Protocol):
     """Conversations that the listing calls deleted leave no trace."""
 
@@ -327,6 +361,8 @@ class Store(Protocol):
     def outboxes(self) -> Outboxes: ...
     @property
     def relay_tasks(self) -> RelayTasks: ...
+    @property
+    def attachment_tasks(self) -> AttachmentTasks: ...
     @property
     def deletions(self) -> Deletions: ...
 

@@ -6,6 +6,7 @@ state: the document names it, and ``put`` takes it in whenever it comes.
 
     chats.db.blobs/ab/cd/abcd...   a content
     chats.db.blobs/new/...         being written; left by whoever died meanwhile
+    chats.db.blobs/coming/...      what came of one from a relay so far: its hash, then the form in which it comes
     chats.db.blobs/damaged/...     set aside
 """
 
@@ -18,7 +19,7 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -58,6 +59,28 @@ class BlobStore:
             new.commit(path)  # one that is there already is the same, or damaged
         return hash_, size
 
+    def coming(self, hash: str, form: str) -> Path:
+        """The file for what comes of a content from a relay, in this form; whoever gets it appends to it."""
+        self._make(self.folder / "coming")
+        return self.folder / "coming" / f"{self._path(hash).name}.{form}"
+
+    def take(self, hash: str, pieces: Iterable[bytes]) -> bool:
+        """Keep a content that came, a piece at a time, if it is what its hash says; else nothing is kept. On disk when
+        this returns. Raises OSError, and what ``pieces`` raises."""
+        digest, path = hashlib.sha256(), self._path(hash)
+        with NewFile(self._aside("new")) as new:
+            for piece in pieces:
+                digest.update(piece)
+                new.file.write(piece)
+            if digest.hexdigest() != hash:
+                return False
+            self._make(path.parent)
+            new.commit(path)
+        return True
+
+    def named(self, hashes: set[str]) -> None:
+        """Nothing is to be done here: a content is kept until no document names it."""
+
     def has(self, hash: str) -> bool:
         """Whether a content is here; not checked."""
         return self._path(hash).is_file()
@@ -91,7 +114,7 @@ class BlobStore:
         old = [path for path in self._files() if _age(path, oldest)]
         named = self._named() if old else set()
         done = [self._remove(path, oldest) for path in old if path.name not in named]
-        for path in (*self._in("new"), *self._in("damaged")):
+        for path in (*self._in("new"), *self._in("coming"), *self._in("damaged")):
             if _age(path, oldest):
                 path.unlink(missing_ok=True)
         sizes = [size for size in done if size is not None]
@@ -99,7 +122,8 @@ class BlobStore:
 
     def release(self, hashes: set[str]) -> None:
         """Entries that named these were erased: remove those that no document names any more."""
-        damaged = [path for path in self._in("damaged") if path.name.partition(".")[0] in hashes]
+        beside = (*self._in("coming"), *self._in("damaged"))
+        damaged = [path for path in beside if path.name.partition(".")[0] in hashes]
         if damaged or any(self.has(hash_) for hash_ in hashes):
             doomed = hashes - self._named()
             for path in (*map(self._path, doomed), *damaged):

@@ -18,6 +18,7 @@ NAMES = (
     "m006_runs",
     "m007_pieces",
     "m008_blocks",
+    "m009_attachments",
 )
 """The steps of ``migrations``, which is loaded where one of them is still to be done."""
 

@@ -212,6 +212,15 @@ def m008_blocks(db: Database) -> None:
     rows lean on those: the step keeps versions that can't read them from the file."""
 
 
+@migrations(name="m009_attachments")
+def m009_attachments(db: Database) -> None:
+    _run(
+        db,
+        "CREATE TABLE relay_attachments (document TEXT, hash TEXT, relay TEXT, state TEXT NOT NULL,"
+        " PRIMARY KEY (document, hash, relay)) WITHOUT ROWID",
+    )
+
+
 def _run(db: Database, script: str) -> None:
     """Statement by statement: sqlite3's own executescript would commit the transaction that this runs in."""
     for statement in script.split(";\n"):

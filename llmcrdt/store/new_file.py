@@ -49,6 +49,9 @@ _TABLES = """
         document TEXT, relay TEXT, refused TEXT NOT NULL, PRIMARY KEY (document, relay)
     ) WITHOUT ROWID;
     CREATE TABLE relay_deleted (number INTEGER PRIMARY KEY, relay TEXT NOT NULL, document TEXT NOT NULL);
+    CREATE TABLE relay_attachments (
+        document TEXT, hash TEXT, relay TEXT, state TEXT NOT NULL, PRIMARY KEY (document, hash, relay)
+    ) WITHOUT ROWID;
     CREATE TABLE purges (document TEXT PRIMARY KEY, erased INTEGER NOT NULL) WITHOUT ROWID;
     CREATE VIRTUAL TABLE entry_words USING fts5 (
         words, content='entry_texts', content_rowid='number', tokenize='unicode61 remove_diacritics 2'

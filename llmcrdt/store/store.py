@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from ..ids import Random
+from .attachment_tasks import SqliteAttachmentTasks
 from .catalog import SqliteCatalog
 from .connection import Connection, WordsOf
 from .deletions import SqliteDeletions
@@ -39,6 +40,7 @@ class SqliteStore:
         self.settings = SqliteSettings(self._connection)
         self.catalog = SqliteCatalog(self._connection)
         self.relay_tasks = SqliteRelayTasks(self._connection)
+        self.attachment_tasks = SqliteAttachmentTasks(self._connection)
         self.outboxes = SqliteOutboxes(self._connection, random, cut)
         self.updates = SqliteUpdates(self._connection, self.outboxes, self.relay_tasks, cut, redact, locate)
         self.deletions = SqliteDeletions(self._connection, self.relay_tasks)

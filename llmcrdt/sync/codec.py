@@ -24,7 +24,9 @@ from .messages import (
     FOLD_FAILED,
     KIND,
     MAX_AGENT,
+    MAX_ATTACHMENT,
     MAX_FRAME,
+    MAX_PIECE,
     MAX_PRESENCE,
     MAX_PRESENT,
     MAX_RECORD,
@@ -33,19 +35,27 @@ from .messages import (
     MAX_STATE,
     MAX_TEXT,
     MAX_TOKEN,
+    PLAIN,
     RESET,
+    SEALED,
     Ack,
     Announcement,
+    AttachmentName,
     Barrier,
     Close,
     Cursor,
+    Data,
     Delete,
     Deleted,
+    Discard,
     Error,
+    Fetch,
     Fold,
     Folded,
+    Held,
     Hello,
     Message,
+    Offer,
     Open,
     Opened,
     Presence,
@@ -76,6 +86,10 @@ def _text(text: str, limit: int) -> bytes:
 
 def _cursor(c: Cursor) -> bytes:
     return c.log + write_uint(c.position) + c.chain
+
+
+def _name(name: AttachmentName) -> bytes:
+    return write_uint(name.form) + name.hash
 
 
 def _runs(records: Sequence[Record]) -> list[bytes]:
@@ -138,6 +152,17 @@ def encode(message: Message) -> bytes:
             return b"\x11" + document
         case Deleted(document, outcome):
             return b"\x12" + document + write_uint(outcome)
+        case Offer(document, name, size):
+            return b"\x13" + document + _name(name) + write_uint(size)
+        case Data(document, name, size, offset, piece):
+            return b"".join((b"\x14", document, _name(name), write_uint(size), write_uint(offset), _bytes(piece)))
+        case Fetch(document, name, offset, length):
+            return b"\x15" + document + _name(name) + write_uint(offset) + write_uint(length)
+        case Discard(document, name):
+            return b"\x16" + document + _name(name)
+        case Held(document, name, outcome, size, held):
+            numbers = (outcome, size, held)
+            return b"".join((b"\x17", document, _name(name), *map(write_uint, numbers)))
         case Barrier(id_):
             return b"\x09" + write_uint(id_)
         case Reached(id_):
@@ -377,6 +402,21 @@ def _read_presence(r: Reader) -> Presence:
     return Presence(document, tuple(entries) if count <= _FEW_PRESENT else entries)
 
 
+def _read_name(r: Reader) -> AttachmentName:
+    return AttachmentName(r.uint(PLAIN, SEALED), r.take(32))
+
+
+def _read_data(r: Reader) -> Data:
+    document, name, size = r.id(), _read_name(r), r.uint(0, MAX_ATTACHMENT - 1)
+    offset = r.uint(0, size)
+    return Data(document, name, size, offset, r.blob(min(MAX_PIECE, size - offset)))
+
+
+def _read_held(r: Reader) -> Held:
+    document, name, outcome, size = r.id(), _read_name(r), r.uint(), r.uint(0, MAX_ATTACHMENT - 1)
+    return Held(document, name, outcome, size, r.uint(0, size))
+
+
 def _read_hello(r: Reader) -> Hello:
     features, token = r.uint(), r.blob(MAX_TOKEN)
     return Hello(r.text(MAX_AGENT), token, features)
@@ -423,6 +463,11 @@ _READERS: Final[dict[int, Callable[[Reader], Message]]] = {
     0x0F: _read_presence,
     0x11: lambda r: Delete(r.id()),
     0x12: lambda r: Deleted(r.id(), r.uint(DELETE_DONE, DELETE_REFUSED)),
+    0x13: lambda r: Offer(r.id(), _read_name(r), r.uint(0, MAX_ATTACHMENT - 1)),
+    0x14: _read_data,
+    0x15: lambda r: Fetch(r.id(), _read_name(r), r.uint(0, MAX_ATTACHMENT - 1), r.uint(1, MAX_PIECE)),
+    0x16: lambda r: Discard(r.id(), _read_name(r)),
+    0x17: _read_held,
 }
 
 

@@ -42,8 +42,15 @@ PRESENCE: Final = 1
 """The feature bit of PRESENCE messages."""
 DELETION: Final = 2
 """The feature bit of DELETE messages."""
-FEATURES: Final = PRESENCE | DELETION
+ATTACHMENTS: Final = 4
+"""The feature bit of OFFER, DATA, FETCH, DISCARD and HELD."""
+FEATURES: Final = PRESENCE | DELETION | ATTACHMENTS
 """All feature bits that this version knows."""
+
+MAX_PIECE: Final = 56 << 10
+"""Bytes of an attachment in one DATA message. A client sends as many in each but the last."""
+MAX_ATTACHMENT: Final = 1 << 36
+"""Bytes of an attachment, one less than which a message can say; a relay takes fewer."""
 
 
 class Record(NamedTuple):
@@ -107,6 +114,24 @@ FOLD_NEVER: Final = 1
 FOLD_FAILED: Final = 2
 DELETE_DONE: Final = 0
 DELETE_REFUSED: Final = 1
+
+PLAIN: Final = 0
+"""The form of an attachment whose name is the SHA-256 of its bytes."""
+SEALED: Final = 1
+"""The form of one that devices encrypt: its name tells nobody without the key anything."""
+
+
+class Outcome(IntEnum):
+    """What HELD says of an attachment."""
+
+    HELD = 0
+    MISSING = 1
+    NOT_BEGUN = 2
+    TOO_LARGE = 3
+    DOCUMENT_FULL = 4
+    SUBJECT_FULL = 5
+    DAMAGED = 6
+    GAP = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +262,63 @@ class Deleted:
     outcome: int
 
 
+class AttachmentName(NamedTuple):
+    """The name of an attachment within a document: its form (PLAIN, SEALED), and 32 bytes."""
+
+    form: int
+    hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A client has this attachment for the relay, of ``size`` bytes. HELD is the answer."""
+
+    document: bytes
+    name: AttachmentName
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """Bytes of an attachment of ``size`` bytes, from ``offset`` on."""
+
+    document: bytes
+    name: AttachmentName
+    size: int
+    offset: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """A client asks for so many bytes of an attachment, from ``offset`` on. DATA is the answer, or HELD."""
+
+    document: bytes
+    name: AttachmentName
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Discard:
+    """Nothing in the document names this attachment any more. HELD (missing) is the answer."""
+
+    document: bytes
+    name: AttachmentName
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """``held`` bytes of an attachment, from its beginning on, are on the relay's disk; ``size``: those that it has in
+    all. Where they are equal, all of it is there, and is what its name says. ``outcome``: an Outcome."""
+
+    document: bytes
+    name: AttachmentName
+    outcome: int
+    size: int
+    held: int
+
+
 @dataclass(frozen=True, slots=True)
 class Barrier:
     id: int
@@ -274,6 +356,11 @@ Message: TypeAlias = (
     | Presence
     | Delete
     | Deleted
+    | Offer
+    | Data
+    | Fetch
+    | Discard
+    | Held
     | Barrier
     | Reached
     | Error

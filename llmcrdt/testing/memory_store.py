@@ -44,6 +44,8 @@ class _State:
     deletions: dict[tuple[str, str], str] = field(default_factory=dict)
     deleted: list[tuple[str, str]] = field(default_factory=list)
     purges: dict[str, int] = field(default_factory=dict)
+    # By document, hash and relay ("": all of them): "send", "sent" or "discard".
+    attachments: dict[tuple[str, str, str], str] = field(default_factory=dict)
     names: dict[tuple[str, str], tuple[int, str, int]] = field(default_factory=dict)
     last: int = 0
 
@@ -86,6 +88,7 @@ class MemoryStore:
         self.updates = MemoryUpdates(self)
         self.outboxes = MemoryOutboxes(self)
         self.relay_tasks = MemoryRelayTasks(self)
+        self.attachment_tasks = MemoryAttachmentTasks(self)
         self.deletions = MemoryDeletions(self)
 
     @property
@@ -453,6 +456,48 @@ class MemoryRelayTasks(_Part):
 
     def deleted_last(self, relay: str) -> list[str]:
         return [document for own, document in self._state.deleted if own == relay]
+
+
+class MemoryAttachmentTasks(_Part):
+    def want(self, document: str, hashes: Iterable[str]) -> None:
+        for hash_ in hashes:
+            self._remove(document, hash_, "discard")
+            self._state.attachments.setdefault((document, hash_, ""), "send")
+
+    def to_send(self, relay: str) -> list[tuple[str, str]]:
+        rows = self._state.attachments
+        return sorted((d, h) for d, h, own in rows if not own and (d, h, relay) not in rows)
+
+    def sent(self, relay: str, document: str, hash: str) -> None:
+        self._state.attachments.setdefault((document, hash, relay), "sent")
+
+    def send_again(self, relay: str, document: str) -> None:
+        self._remove(document, state="sent", relay=relay)
+
+    def unwant(self, document: str, hashes: Iterable[str]) -> None:
+        for hash_ in hashes:
+            self._remove(document, hash_)
+            relays = self._state.relays(document)
+            self._state.attachments.update({(document, hash_, relay): "discard" for relay in relays})
+
+    def to_discard(self, relay: str) -> list[tuple[str, str]]:
+        rows = self._state.attachments.items()
+        return sorted((d, h) for (d, h, own), state in rows if own == relay and state == "discard")
+
+    def discarded(self, relay: str, document: str, hash: str) -> None:
+        self._remove(document, hash, "discard", relay)
+
+    def forget(self, document: str) -> None:
+        self._remove(document)
+
+    def _remove(self, document: str, hash: str = "", state: str = "", relay: str = "") -> None:
+        """Rows of a document; "": with anything."""
+        wanted = (document, hash, relay, state)
+        self._state.attachments = {
+            key: found
+            for key, found in self._state.attachments.items()
+            if any(want and want != has for want, has in zip(wanted, (*key, found), strict=True))
+        }
 
 
 class MemoryDeletions(_Part):

@@ -300,6 +300,32 @@ class StoreSuite:
         assert store.relay_tasks.deleted_last(RELAY) == ["d4", "d6", "d7", "d8", "d9", "d10", "d11", "d5"]
         assert store.relay_tasks.deleted_last(SECOND) == ["d1"]
 
+    def test_attachments_are_sent_to_each_relay_once_and_taken_away_where_they_may_be(self, store: Store) -> None:
+        tasks = store.attachment_tasks
+        tasks.want(DOCUMENT, ["a", "b"])
+        tasks.want(OTHER, ["a"])
+        assert tasks.to_send(RELAY) == tasks.to_send(SECOND) == sorted([(DOCUMENT, "a"), (DOCUMENT, "b"), (OTHER, "a")])
+        for hash_ in "ab":
+            tasks.sent(RELAY, DOCUMENT, hash_)
+        tasks.want(DOCUMENT, ["a"])
+        assert tasks.to_send(RELAY) == [(OTHER, "a")] and len(tasks.to_send(SECOND)) == 3
+        tasks.send_again(RELAY, DOCUMENT)
+        assert len(tasks.to_send(RELAY)) == 3
+        for relay in (RELAY, SECOND):
+            store.outboxes.refill(relay, DOCUMENT, None, CURSOR)
+        tasks.sent(RELAY, DOCUMENT, "a")
+        tasks.unwant(DOCUMENT, ["a", "c"])
+        assert tasks.to_send(SECOND) == sorted([(DOCUMENT, "b"), (OTHER, "a")])
+        assert tasks.to_discard(RELAY) == tasks.to_discard(SECOND) == [(DOCUMENT, "a"), (DOCUMENT, "c")]
+        tasks.sent(RELAY, DOCUMENT, "a")
+        tasks.send_again(RELAY, DOCUMENT)
+        tasks.discarded(RELAY, DOCUMENT, "a")
+        assert tasks.to_discard(RELAY) == [(DOCUMENT, "c")] and len(tasks.to_discard(SECOND)) == 2
+        tasks.want(DOCUMENT, ["c"])
+        assert tasks.to_discard(RELAY) == [] and (DOCUMENT, "c") in tasks.to_send(RELAY)
+        tasks.forget(DOCUMENT)
+        assert tasks.to_send(RELAY) == [(OTHER, "a")] and tasks.to_discard(SECOND) == []
+
     # ---------------------------------------------------------------- settings and listing
 
     def test_settings_and_documents_are_found_again(self, store: Store) -> None:

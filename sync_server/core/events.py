@@ -172,7 +172,7 @@ def join_pushes(events: Sequence[Event]) -> list[Event]:
 def _as_one(run: Sequence[Received]) -> list[Event]:
     if len(run) < 2:
         return [*run]
-    data = tuple(d for event in run for d in event.message.data)  # type: ignore[union-attr]
+    data = tuple(d for event in run if isinstance(event.message, Push) for d in event.message.data)
     push = replace(_first(run), data=data)
     return [run[0]._replace(message=push, size=sum(event.size for event in run))]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from llmcrdt.sync.keepalive import PATIENCE
-from llmcrdt.sync.messages import MAX_RECORD, MAX_RECORDS
+from llmcrdt.sync.messages import MAX_ATTACHMENT, MAX_RECORD, MAX_RECORDS
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,15 @@ class Limits:
     log: int = 1 << 30
     """Bytes of data in one document's log, its snapshot included."""
     subject_log: int = 16 << 30
-    """Bytes of data in all logs that belong to one token's subject, snapshots included."""
+    """Bytes of data in all logs that belong to one token's subject, snapshots and attachments included."""
+    attachment: int = 256 << 20
+    """Bytes of one attachment."""
+    attachment_bytes: int = 2 << 30
+    """Bytes of all attachments of one document; they count in ``subject_log`` as well."""
+    attachments: int = 10_000
+    """Attachments of one document."""
+    attachments_unfinished: int = 8
+    """Those of one document that are not whole; whoever begins another takes the place of the oldest."""
     deletes: int = 1_024
     """DELETEs not answered, per connection."""
     max_unknown_tombstones: int = 100_000
@@ -139,5 +147,7 @@ class Limits:
     def __post_init__(self) -> None:
         if not 0 < self.record <= MAX_RECORD:
             raise ValueError(f"record must be 1 to {MAX_RECORD}")
+        if not 0 < self.attachment < MAX_ATTACHMENT or self.attachments_unfinished < 1:
+            raise ValueError(f"attachment must be 1 to {MAX_ATTACHMENT - 1}, and attachments_unfinished at least 1")
         if not 0 < self.rate <= self.burst:
             raise ValueError("rate must be at least 1, and burst at least rate")

@@ -6,7 +6,7 @@ It is counted twice: in ``Limits.rate``, so that nobody takes more than a share 
 
 from __future__ import annotations
 
-from llmcrdt.sync.messages import Barrier, Close, Delete, Fold, Open, Presence, Push
+from llmcrdt.sync.messages import Barrier, Close, Data, Delete, Discard, Fetch, Fold, Offer, Open, Presence, Push
 
 from .limits import Limits
 from .validation import DiffRequest, MergeRequest, PresenceQuery, Request
@@ -31,9 +31,13 @@ def price(message: Request | None, limits: Limits) -> int:
             return NOTHING
         case Push() | MergeRequest():
             return 0
-        case Open() | DiffRequest():
+        case Open() | DiffRequest() | Offer():
             return _OPEN
-        case Fold() | Delete():
+        case Data():
+            return NOTHING
+        case Fetch(_, _, _, length):
+            return NOTHING + length  # so many bytes are sent
+        case Fold() | Delete() | Discard():
             return _ROWS
         case Presence(_, entries):
             return limits.presence_cost + _ENTRY * len(entries)

@@ -21,12 +21,16 @@ from llmcrdt.sync.messages import (
     RESUMED,
     Barrier,
     Close,
+    Data,
     Delete,
     Deleted,
+    Discard,
     Error,
     ErrorCode,
+    Fetch,
     Fold,
     Folded,
+    Offer,
     Open,
     Opened,
     Push,
@@ -35,6 +39,7 @@ from llmcrdt.sync.messages import (
 from ..log.admin import Storage
 from ..log.base import LogError, Notify
 from .access import Access
+from .attachments import Attachments
 from .catch_up import CatchUp
 from .compaction import COMPACTED_KINDS, Compaction
 from .deletion import Deletions
@@ -110,6 +115,9 @@ class Rooms:
         self._presence = Presence(limits)
         self._deletions = Deletions(storage, limits, self._subscriptions)
         self._delivery = Delivery(storage, limits, self._subscriptions, self._catch_up, self._drop)
+        self._attachments = Attachments(
+            storage, limits, self._subscriptions, self._delivery, self._deletions, self._compaction.sweep_again
+        )
         self._access = Access(self._subscriptions, self._delivery, self._close)
         self._writes = Writes(
             storage,
@@ -162,6 +170,7 @@ class Rooms:
         self._delivery.outputs, self._writes.appender.recent = [], {}
         self.more, self.taken, self._senders = False, [], []
         failed = self._handle(join_pushes(events))
+        self._check_attachments()
         if hand_out is not None:
             hand_out(self._writes.take_orders(failed))
         recent = self._writes.appender.recent
@@ -182,7 +191,8 @@ class Rooms:
                 if stored and stored[0].position == 1:
                     self._access.end_foreign(document)
             self._delivery.deliver(recent)
-            self.more = self._compaction.busy or self._delivery.has_more
+            self.taken += self._attachments.serve()
+            self.more = self._compaction.busy or self._delivery.has_more or self._attachments.busy
         except LogError as e:
             logger.error("the log can't be read: %s", e)
             self._drop_all(tuple(self._subscriptions.peers))
@@ -218,6 +228,13 @@ class Rooms:
                 failed[document] = e
                 self._handle_lost(event)
         return failed
+
+    def _check_attachments(self) -> None:
+        try:
+            self._attachments.check()
+        except LogError as e:
+            logger.error("the log can't be read: %s", e)
+            self._drop_all(self._attachments.give_up())
 
     def _handle_event(self, event: Event) -> None:
         match event:
@@ -305,6 +322,7 @@ class Rooms:
         ]
         self._deletions.fail(failed)
         self._compaction.fail(failed)
+        self._attachments.fail(failed)
         peers += [peer for peer, document in self._senders if document in failed]
         self._drop_all(dict.fromkeys(peers))
         try:
@@ -320,6 +338,8 @@ class Rooms:
         peer, message, size = event
         if not self._access.is_for(peer, message):
             self.taken.append((peer, size))
+        elif isinstance(message, Fetch):
+            self._attachments.ask(event)
         elif not self._writes.begin(event):
             self.taken.append((peer, size))
             self._obey(peer, message)
@@ -338,6 +358,8 @@ class Rooms:
                 self._compact(peer, document)
             case Delete(document):
                 self._delete(peer, document)
+            case Offer() | Data() | Discard():
+                self._attachments.obey(peer, message)
             case PresenceQuery(document):
                 if document in self._subscriptions.peers[peer].subscriptions:
                     self._presence.watch(peer, document)
@@ -420,6 +442,7 @@ class Rooms:
         if self._compaction.clean:
             for peer, document in self._deletions.take_answers():
                 self._delivery.send(peer, Deleted(document, DELETE_DONE))
+            self._attachments.answer_discards()
 
     # ---------------------------------------------------------------- the end of a connection
 
@@ -433,6 +456,7 @@ class Rooms:
             self._compaction.leave(peer)
             self._presence.leave(peer)
             self._deletions.leave(peer)
+            self._attachments.leave(peer)
         self._validation.leave(peer)
 
     def _drop(self, peer: Peer, error: Error) -> None:

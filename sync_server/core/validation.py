@@ -22,7 +22,20 @@ from itertools import count
 from typing import NamedTuple, TypeAlias
 
 from llmcrdt.crdt.registry import kinds
-from llmcrdt.sync.messages import Barrier, Close, Delete, Fold, Open, Presence, Push, Record
+from llmcrdt.sync.messages import (
+    Barrier,
+    Close,
+    Data,
+    Delete,
+    Discard,
+    Fetch,
+    Fold,
+    Offer,
+    Open,
+    Presence,
+    Push,
+    Record,
+)
 
 from .turns import Source
 
@@ -86,7 +99,20 @@ class PresenceQuery:
 
 
 Request: TypeAlias = (
-    Open | Close | Push | Barrier | Fold | Presence | Delete | DiffRequest | MergeRequest | PresenceQuery
+    Open
+    | Close
+    | Push
+    | Barrier
+    | Fold
+    | Presence
+    | Delete
+    | Offer
+    | Data
+    | Fetch
+    | Discard
+    | DiffRequest
+    | MergeRequest
+    | PresenceQuery
 )
 """The messages that a peer may send to the rooms."""
 

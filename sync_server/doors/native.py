@@ -9,6 +9,7 @@ from typing import TypeAlias
 from llmcrdt.exceptions import MalformedFrame
 from llmcrdt.sync import codec
 from llmcrdt.sync.messages import (
+    ATTACHMENTS,
     DELETE_REFUSED,
     FEATURES,
     MAX_FRAME,
@@ -18,12 +19,16 @@ from llmcrdt.sync.messages import (
     SUBPROTOCOL,
     Barrier,
     Close,
+    Data,
     Delete,
     Deleted,
+    Discard,
     Error,
     ErrorCode,
+    Fetch,
     Fold,
     Hello,
+    Offer,
     Open,
     Presence,
     Push,
@@ -36,7 +41,7 @@ from ..core.limits import Limits
 from ..core.validation import DiffResponse, Request, Updates
 from .base import Answer, CloseFrame, DoorType, Keepalive, Refused, permitted
 
-ClientMessage: TypeAlias = Open | Close | Push | Barrier | Fold | Presence | Delete
+ClientMessage: TypeAlias = Open | Close | Push | Barrier | Fold | Presence | Delete | Offer | Data | Fetch | Discard
 """The messages that a client may send to the rooms."""
 
 
@@ -109,7 +114,21 @@ class NativeDoor:
                 return self._welcome()
             case Presence() if not self.features & PRESENCE:
                 raise Refused(Error(ErrorCode.UNEXPECTED, "PRESENCE is for who said so in HELLO."))
-            case Open() | Close() | Push() | Barrier() | Fold() | Presence() | Delete():
+            case Offer() | Data() | Fetch() | Discard() if not self.features & ATTACHMENTS:
+                raise Refused(Error(ErrorCode.UNEXPECTED, "Attachments are for who said so in HELLO."))
+            case (
+                Open()
+                | Close()
+                | Push()
+                | Barrier()
+                | Fold()
+                | Presence()
+                | Delete()
+                | Offer()
+                | Data()
+                | Fetch()
+                | Discard()
+            ):
                 return self._forbidden(message) or message
         raise Refused(Error(ErrorCode.UNEXPECTED, f"{type(message).__name__.upper()} is for the relay to send."))
 
@@ -151,6 +170,10 @@ class NativeDoor:
                 return Error(ErrorCode.READ_ONLY, "The token lets nothing be compacted here.", document)
             case Presence(document) if grant and not grant.allows("append", document):
                 return Error(ErrorCode.PRESENCE_REFUSED, "The token lets nothing be announced here.", document)
+            case Fetch(document) if grant and not grant.allows("read", document):
+                return Error(ErrorCode.FORBIDDEN, "The token is not for this document.", document)
+            case Offer(document) | Data(document) | Discard(document) if grant and not grant.allows("append", document):
+                return Error(ErrorCode.READ_ONLY, "The token lets no attachment be changed here.", document)
             case Delete(document) if grant and not grant.allows("append", document):
                 return Deleted(document, DELETE_REFUSED)
         return None

@@ -1,5 +1,5 @@
-"""The contracts of all that a relay keeps beside records: snapshots, tombstones, quotas, rejected records, and the
-sweeping of rows that are no longer needed.
+"""The contracts of all that a relay keeps beside records: snapshots, tombstones, quotas, rejected records, attachments,
+and the sweeping of rows that are no longer needed.
 
 Methods that change something *stage* it, as ``RecordLog.append`` does, and ``RecordLog.commit`` makes it durable, per
 document. ``Sweeper`` is the exception: it changes nothing that a document says, so it commits by itself. Every method
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from math import inf
 from typing import NamedTuple, Protocol
 
-from llmcrdt.sync.messages import Cursor, Record
+from llmcrdt.sync.messages import MAX_PIECE, AttachmentName, Cursor, Record
 
 from .base import RecordLog
 
@@ -116,14 +116,14 @@ class Quotas(Protocol):
     Invariants:
 
     1. A document has the owner that its first record gave it; the empty subject owns what is nobody's, uncounted.
-    2. ``used`` is the sum over the documents of an owner of snapshot and tail, staged changes included.
+    2. ``used`` is the sum over the documents of an owner of snapshot, tail and attachments, staged changes included.
     """
 
     def owner(self, document: bytes) -> str:
         """The owner of a document; empty where it is nobody's, or not there."""
 
     def used(self, owner: str) -> int:
-        """Bytes of data in all logs of one owner, snapshots included."""
+        """Bytes of data in all logs of one owner, snapshots and attachments included."""
 
     def unknown_tombstones(self, subject: str) -> int:
         """How many documents to which nothing was ever appended were deleted for a subject."""
@@ -159,8 +159,59 @@ class RejectedRecords(Protocol):
         """Those of a document that are kept, the last at the end."""
 
 
+class StoredAttachment(NamedTuple):
+    """``held`` of ``size`` bytes are there, from the beginning on; ``whole``: all of them, and they were checked."""
+
+    name: AttachmentName
+    size: int
+    held: int
+    whole: bool
+
+
+PIECE = MAX_PIECE
+"""Bytes of an attachment that are kept together; the last piece has fewer."""
+
+
+class AttachmentStore(Protocol):
+    """The attachments of documents: bytes that entries name, apart from the log.
+
+    Methods that change something stage it. The document has to be there, and a name that is changed has been begun.
+
+    Invariants:
+
+    1. An attachment belongs to one document, and goes with it.
+    2. Nothing of one is read before it is whole, but by ``piece``, for whoever checks it.
+    3. Its ``size`` counts for the owner of its document from ``begin`` on, however much of it is there.
+    4. After ``remove`` it never was; its pieces go by the ``Sweeper``.
+    """
+
+    def get(self, document: bytes, name: AttachmentName) -> StoredAttachment | None:
+        """None where it was not begun, or there is no such document."""
+
+    def begin(self, document: bytes, name: AttachmentName, size: int) -> None:
+        """Stage that it is there, with nothing of it held yet. It must not be there."""
+
+    def append(self, document: bytes, name: AttachmentName, data: bytes) -> None:
+        """Stage the next piece: ``PIECE`` bytes, but for the last."""
+
+    def finish(self, document: bytes, name: AttachmentName) -> None:
+        """Stage that all of it is held, and was checked."""
+
+    def remove(self, document: bytes, name: AttachmentName) -> None:
+        """Stage that it is gone."""
+
+    def piece(self, document: bytes, name: AttachmentName, index: int) -> bytes:
+        """A piece, from 0 on; empty where it isn't held."""
+
+    def unfinished(self, document: bytes) -> Sequence[StoredAttachment]:
+        """Those of a document that are not whole, the one that was begun first at the beginning."""
+
+    def count(self, document: bytes) -> tuple[int, int]:
+        """How many a document has, and the sum of their sizes."""
+
+
 class Sweeper(Protocol):
-    """Takes away the records that snapshots stand for, and the remains of deleted documents.
+    """Takes away the records that snapshots stand for, and the remains of deleted documents and attachments.
 
     Use it while nothing is staged. When ``sweep`` returns, its work is durable.
 
@@ -193,6 +244,8 @@ class Storage(Protocol):
     def quotas(self) -> Quotas: ...
     @property
     def rejected(self) -> RejectedRecords: ...
+    @property
+    def attachments(self) -> AttachmentStore: ...
     @property
     def sweeper(self) -> Sweeper: ...
 

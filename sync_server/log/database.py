@@ -94,6 +94,8 @@ class SqliteDatabase:
         """Numbers of documents with records that a snapshot stands for."""
         self.deleted: list[int] = []
         """Numbers of deleted documents of which rows remain."""
+        self.doomed = False
+        """Whether pieces remain of attachments that were removed."""
         self._cached = cached
         self._staged: dict[bytes, None] = {}
         self._failure: LogError | None = None
@@ -263,6 +265,7 @@ class SqliteDatabase:
         gone = self.connection.execute("SELECT number FROM documents WHERE gone = 1").fetchall()
         compacted = self.connection.execute("SELECT document FROM folds WHERE swept < position").fetchall()
         self.deleted = [number for (number,) in gone]
+        self.doomed = self.connection.execute("SELECT 1 FROM doomed LIMIT 1").fetchone() is not None
         self.compacted = [number for (number,) in compacted if number not in self.deleted]
 
     def forget(self) -> None:

@@ -64,3 +64,15 @@ def m004_refused(db: Database) -> None:
 @migrations()
 def m005_unknown(db: Database) -> None:
     db.conn.execute("CREATE INDEX documents_unknown ON documents (owner) WHERE gone = 3")
+
+
+@migrations()
+def m006_attachments(db: Database) -> None:
+    for statement in (
+        "CREATE TABLE attachments (number INTEGER PRIMARY KEY AUTOINCREMENT, document INTEGER NOT NULL,"
+        " form INTEGER NOT NULL, hash BLOB NOT NULL, size INTEGER NOT NULL, held INTEGER NOT NULL DEFAULT 0,"
+        " whole INTEGER NOT NULL DEFAULT 0, UNIQUE (document, form, hash)) STRICT",
+        "CREATE TABLE pieces (key INTEGER PRIMARY KEY, data BLOB NOT NULL) STRICT",
+        "CREATE TABLE doomed (number INTEGER PRIMARY KEY) STRICT",
+    ):
+        db.conn.execute(statement)

@@ -38,7 +38,14 @@ _TABLES = """
         number INTEGER PRIMARY KEY, document BLOB, session BLOB, n INTEGER, reason TEXT, digest BLOB, size INTEGER,
         data BLOB, UNIQUE (document, digest)
     ) STRICT;
-    CREATE INDEX documents_unknown ON documents (owner) WHERE gone = 3
+    CREATE INDEX documents_unknown ON documents (owner) WHERE gone = 3;
+    CREATE TABLE attachments (
+        number INTEGER PRIMARY KEY AUTOINCREMENT, document INTEGER NOT NULL, form INTEGER NOT NULL, hash BLOB NOT NULL,
+        size INTEGER NOT NULL, held INTEGER NOT NULL DEFAULT 0, whole INTEGER NOT NULL DEFAULT 0,
+        UNIQUE (document, form, hash)
+    ) STRICT;
+    CREATE TABLE pieces (key INTEGER PRIMARY KEY, data BLOB NOT NULL) STRICT;
+    CREATE TABLE doomed (number INTEGER PRIMARY KEY) STRICT
 """
 
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from llmcrdt.files import make_folder, sync_folder
 
+from . import attachments
 from .base import LogError
 from .file import DATABASE, check_age, explaining, is_log
 from .sqlite import SqliteStorage
@@ -20,8 +21,8 @@ _LOOK = {True: "Is it the folder of a relay?", False: 'Give the file that "backu
 
 
 class Row(NamedTuple):
-    """One document: the end of its log, the position of its snapshot, bytes of both, and how many of its last records
-    were rejected."""
+    """One document: the end of its log, the position of its snapshot, bytes of both, how many of its last records were
+    rejected, and how many attachments it has, with their bytes."""
 
     document: bytes
     kind: str
@@ -31,6 +32,8 @@ class Row(NamedTuple):
     snapshot_bytes: int
     owner: str
     refused: int
+    attachments: int
+    attachment_bytes: int
 
 
 def open_storage(path: Path) -> SqliteStorage:
@@ -46,11 +49,12 @@ def inspect(path: Path) -> Iterator[Iterator[Row]]:
         " max(coalesce((SELECT max(key) FROM records WHERE key BETWEEN number << 36 AND ((number + 1) << 36) - 1), 0)"
         "     - (number << 36), coalesce(folds.position, 0)),"
         " coalesce(folds.position, 0), documents.size, coalesce(folds.size, 0), owner,"
-        " (SELECT count(*) FROM refused WHERE refused.document = documents.id)"
+        " (SELECT count(*) FROM refused WHERE refused.document = documents.id), number"
         " FROM documents LEFT JOIN folds ON folds.document = number WHERE gone = 0 ORDER BY id"
     )
     with _reading(path) as db:
-        yield map(Row._make, db.execute(sql))
+        attached = attachments.usage(db)
+        yield (Row._make([*row, *attached.get(number, (0, 0))]) for *row, number in db.execute(sql))
 
 
 def verify(path: Path) -> Sequence[str]:

@@ -18,9 +18,13 @@ class SqliteQuotas:
     def used(self, owner: str) -> int:
         found = self._db.used.get(owner)
         if found is None:
+            attached = (
+                "SELECT coalesce(sum(attachments.size), 0) FROM documents"
+                " JOIN attachments ON attachments.document = documents.number WHERE owner = ?1 AND owner != ''"
+            )
             sql = (
-                "SELECT coalesce(sum(documents.size), 0) + coalesce(sum(folds.size), 0) FROM documents"
-                " LEFT JOIN folds ON folds.document = number WHERE owner = ? AND owner != ''"
+                f"SELECT coalesce(sum(documents.size), 0) + coalesce(sum(folds.size), 0) + ({attached}) FROM documents"
+                " LEFT JOIN folds ON folds.document = number WHERE owner = ?1 AND owner != ''"
             )
             with self._db.errors():
                 self._db.write_sizes()

@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from . import tombstones
+from .attachments import SqliteAttachments
 from .database import SqliteDatabase
 from .file import aside, bring_up_to_date
 from .quotas import SqliteQuotas
@@ -35,6 +36,7 @@ class SqliteStorage:
         self.tombstones = SqliteTombstones(self.database)
         self.quotas = SqliteQuotas(self.database)
         self.rejected = SqliteRejected(self.database)
+        self.attachments = SqliteAttachments(self.database)
         self.sweeper = SqliteSweeper(self.database)
 
     def close(self) -> None:

@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-from . import snapshots, tombstones
+from . import attachments, snapshots, tombstones
 from .database import SqliteDatabase
 from .file import TIMEOUT, key
 
 
 class SqliteSweeper:
-    """Deleted documents first, then the records that snapshots stand for."""
+    """Deleted documents first, then removed attachments, then the records that snapshots stand for."""
 
     def __init__(self, database: SqliteDatabase) -> None:
         self._db = database
 
     def sweep(self, rows: int) -> bool:
         database = self._db
-        if not database.deleted and not database.compacted:
+        if not database.deleted and not database.doomed and not database.compacted:
             return False
         with database.transaction() as db:
             if database.deleted:
                 number = database.deleted[0]
                 if not tombstones.sweep(db, number, key(number, 0), key(number + 1, 0), rows):
                     database.deleted.pop(0)
+            elif database.doomed:
+                database.doomed = attachments.sweep(db, rows)
             else:
                 number = database.compacted[0]
                 if not snapshots.sweep(db, number, key(number, 0), rows):
                     database.compacted.pop(0)
                 # They say up to where a session is compacted.
                 database.sessions.clear()
-        return bool(database.deleted or database.compacted)
+        return bool(database.deleted or database.doomed or database.compacted)
 
     def scrub(self) -> bool:
         """Pages are zeroed when they are freed; the write-ahead log may still hold them, and is emptied here."""

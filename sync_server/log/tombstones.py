@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from . import rejected
+from . import attachments, rejected
 from .database import SqliteDatabase
 
 
@@ -36,6 +36,7 @@ class SqliteTombstones:
             _mark(db, document, subject)
         database.documents.forget(document)
         database.unknown_tombstones.pop(subject, None)
+        database.doomed = database.doomed or attachments.some_doomed(db)
         if doc is not None:
             database.sessions.clear()
             database.used.pop(doc.owner, None)
@@ -45,6 +46,9 @@ class SqliteTombstones:
 
 
 def _mark(db: sqlite3.Connection, document: bytes, subject: str) -> None:
+    found = db.execute("SELECT number FROM documents WHERE id = ? AND gone = 0", (document,)).fetchone()
+    if found is not None:
+        attachments.doom(db, "document", found[0])
     db.execute(
         "INSERT INTO documents (id, kind, log, gone, owner) VALUES (?, '', x'', 3, ?) ON CONFLICT (id)"
         " DO UPDATE SET gone = 1, kind = '', log = x'', size = 0, wanted = 0, owner = '' WHERE gone = 0",

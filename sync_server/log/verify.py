@@ -10,7 +10,7 @@ from llmcrdt.ids import document_id
 from llmcrdt.sync.chain import START, digest, next_chain
 from llmcrdt.sync.messages import Record
 
-from . import snapshots
+from . import attachments, snapshots
 from .admin import StoredSnapshot
 from .database import load_snapshot
 from .file import key
@@ -68,6 +68,7 @@ def _document(db: sqlite3.Connection, number: int, raw: bytes) -> Iterator[str]:
     (noted,) = db.execute("SELECT size FROM documents WHERE number = ?", (number,)).fetchone()
     if noted != size:
         yield f"{noted} bytes are noted, {size} are there"
+    yield from attachments.faults(db, number)
 
 
 def _snapshot(db: sqlite3.Connection, number: int, base: int, snapshot: StoredSnapshot) -> Iterator[str]:

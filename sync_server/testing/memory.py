@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from math import inf
 
 from llmcrdt.sync.chain import START, digest, next_chain
-from llmcrdt.sync.messages import Cursor, Record
+from llmcrdt.sync.messages import AttachmentName, Cursor, Record
 
-from ..log.admin import REJECTED_KEPT, Part, RejectedRecord, StoredSnapshot, cut
+from ..log.admin import PIECE, REJECTED_KEPT, Part, RejectedRecord, StoredAttachment, StoredSnapshot, cut
 from ..log.base import Conflict, Gap, Head, LogError, Notify, Origin, Stored
 
 
@@ -33,6 +33,7 @@ class _Document:
     contents: Sequence[bytes] = ()
     requested: int = 0
     rejected: dict[Record, RejectedRecord] = field(default_factory=dict)
+    attachments: dict[AttachmentName, tuple[StoredAttachment, list[bytes]]] = field(default_factory=dict)
     deleted: bool = False
     version: int = 0
 
@@ -40,6 +41,7 @@ class _Document:
         made = copy(self)
         made.chains, made.records, made.rejected = [*self.chains], [*self.records], {**self.rejected}
         made.last, made.compacted = {**self.last}, {**self.compacted}
+        made.attachments = {name: (stored, [*pieces]) for name, (stored, pieces) in self.attachments.items()}
         return made
 
     @property
@@ -81,6 +83,7 @@ class MemoryStorage:
         self.tombstones = _Tombstones(self)
         self.quotas = _Quotas(self)
         self.rejected = _Rejected(self)
+        self.attachments = _Attachments(self)
         self.sweeper = _Sweeper(self)
         data.relays.append(self)
 
@@ -293,7 +296,9 @@ class _Quotas:
 
     def used(self, owner: str) -> int:
         return sum(
-            doc.size() + (doc.snapshot.size if doc.snapshot else 0)
+            doc.size()
+            + (doc.snapshot.size if doc.snapshot else 0)
+            + sum(stored.size for stored, _ in doc.attachments.values())
             for doc in {**self._storage.data.documents, **self._storage.staged}.values()
             if owner and doc.origin.owner == owner and not doc.deleted
         )
@@ -319,6 +324,54 @@ class _Rejected:
     def read(self, document: bytes) -> Sequence[RejectedRecord]:
         doc = self._storage.data.documents.get(document)
         return tuple(doc.rejected.values()) if doc else ()
+
+
+class _Attachments:
+    def __init__(self, storage: MemoryStorage) -> None:
+        self._storage = storage
+
+    def get(self, document: bytes, name: AttachmentName) -> StoredAttachment | None:
+        found = self._of(document).get(name)
+        return found[0] if found else None
+
+    def begin(self, document: bytes, name: AttachmentName, size: int) -> None:
+        self._storage.existing(document)
+        self._storage.stage(document).attachments[name] = StoredAttachment(name, size, 0, False), []
+
+    def append(self, document: bytes, name: AttachmentName, data: bytes) -> None:
+        stored, pieces = self._existing(document, name)
+        assert stored.held % PIECE == 0 and len(data) == min(PIECE, stored.size - stored.held)
+        change = stored._replace(held=stored.held + len(data)), [*pieces, data]
+        self._storage.stage(document).attachments[name] = change
+
+    def finish(self, document: bytes, name: AttachmentName) -> None:
+        stored, pieces = self._existing(document, name)
+        self._storage.stage(document).attachments[name] = stored._replace(whole=True), pieces
+
+    def remove(self, document: bytes, name: AttachmentName) -> None:
+        self._existing(document, name)
+        del self._storage.stage(document).attachments[name]
+
+    def piece(self, document: bytes, name: AttachmentName, index: int) -> bytes:
+        found = self._of(document).get(name)
+        return found[1][index] if found and index < len(found[1]) else b""
+
+    def unfinished(self, document: bytes) -> Sequence[StoredAttachment]:
+        return [stored for stored, _ in self._of(document).values() if not stored.whole]
+
+    def count(self, document: bytes) -> tuple[int, int]:
+        found = [stored.size for stored, _ in self._of(document).values()]
+        return len(found), sum(found)
+
+    def _of(self, document: bytes) -> dict[AttachmentName, tuple[StoredAttachment, list[bytes]]]:
+        doc = self._storage.get(document)
+        return doc.attachments if doc else {}
+
+    def _existing(self, document: bytes, name: AttachmentName) -> tuple[StoredAttachment, list[bytes]]:
+        found = self._storage.stage(document).attachments.get(name)
+        if found is None:
+            raise LogError("There is no such attachment.")
+        return found
 
 
 class _Sweeper:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import random
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from llmcrdt.sync.chain import START, advance, digest
-from llmcrdt.sync.messages import Cursor, Record
+from llmcrdt.sync.messages import PLAIN, SEALED, AttachmentName, Cursor, Record
 
-from ..log.admin import REJECTED_KEPT, RejectedRecord, Storage
-from ..log.base import Conflict, Gap, Head, Origin, Stored
+from ..log.admin import PIECE, REJECTED_KEPT, RejectedRecord, Storage, StoredAttachment
+from ..log.base import Conflict, Gap, Head, LogError, Origin, Stored
 
 D, E, S, T, LOG = b"d" * 16, b"e" * 16, b"s" * 16, b"t" * 16, b"l" * 16
 ORIGIN = Origin("yjs", LOG, "ann")
@@ -412,3 +413,96 @@ class TombstonesSuite(_Suite):
         storage.tombstones.delete(D)
         assert not storage.records.commit()
         assert not storage.rejected.read(D)
+
+
+NAME, OTHER = AttachmentName(PLAIN, b"n" * 32), AttachmentName(SEALED, b"n" * 32)
+
+
+class AttachmentStoreSuite(_Suite):
+    """The contract of AttachmentStore."""
+
+    def test_pieces_are_held_in_their_order_and_stay(self, tmp_path: Path) -> None:
+        storage = self.make(tmp_path)
+        append(storage, b"a")
+        append(storage, b"b", document=E)
+        pieces = [bytes([i]) * PIECE for i in range(3)] + [b"end"]
+        size = 3 * PIECE + 3
+        storage.attachments.begin(D, NAME, size)
+        for i, piece in enumerate(pieces):
+            assert not storage.records.commit()
+            if i == 2:
+                storage.close()
+                storage = self.make(tmp_path)
+            assert storage.attachments.get(D, NAME) == StoredAttachment(NAME, size, i * PIECE, False)
+            assert [found.name for found in storage.attachments.unfinished(D)] == [NAME]
+            storage.attachments.append(D, NAME, piece)
+        storage.attachments.finish(D, NAME)
+        assert not storage.records.commit()
+        for _ in range(2):
+            assert storage.attachments.get(D, NAME) == StoredAttachment(NAME, size, size, True)
+            assert [storage.attachments.piece(D, NAME, i) for i in range(5)] == [*pieces, b""]
+            assert storage.attachments.get(E, NAME) is None and storage.attachments.get(D, OTHER) is None
+            assert storage.attachments.piece(E, NAME, 0) == b"" and not storage.attachments.unfinished(D)
+            assert storage.attachments.count(D) == (1, size) and storage.attachments.count(E) == (0, 0)
+            assert storage.quotas.used("ann") == size + 2
+            storage.close()
+            storage = self.make(tmp_path)
+        storage.close()
+
+    def test_one_that_was_removed_never_was(self, tmp_path: Path) -> None:
+        storage = self.make(tmp_path)
+        append(storage, b"a")
+        for name in (NAME, OTHER):
+            storage.attachments.begin(D, name, 2 * PIECE)
+            storage.attachments.append(D, name, b"x" * PIECE)
+        assert not storage.records.commit()
+        storage.attachments.remove(D, NAME)
+        storage.attachments.begin(D, NAME, 3)
+        assert not storage.records.commit()
+        for restart in (False, True):
+            if restart:
+                storage.close()
+                storage = self.make(tmp_path)
+            assert storage.attachments.get(D, NAME) == StoredAttachment(NAME, 3, 0, False)
+            assert storage.attachments.piece(D, NAME, 0) == b""
+            assert [found.name for found in storage.attachments.unfinished(D)] == [OTHER, NAME]
+            assert storage.quotas.used("ann") == 2 * PIECE + 4
+            while storage.sweeper.sweep(1):
+                pass
+        assert storage.attachments.piece(D, OTHER, 0) == b"x" * PIECE
+        storage.close()
+
+    def test_they_go_with_their_document(self, tmp_path: Path) -> None:
+        storage = self.make(tmp_path)
+        append(storage, b"a")
+        storage.attachments.begin(D, NAME, 5)
+        storage.attachments.append(D, NAME, b"12345")
+        storage.attachments.finish(D, NAME)
+        assert not storage.records.commit()
+        storage.tombstones.delete(D)
+        assert not storage.records.commit()
+        while storage.sweeper.sweep(1):
+            pass
+        for restart in (False, True):
+            if restart:
+                storage.close()
+                storage = self.make(tmp_path)
+            assert storage.attachments.get(D, NAME) is None and storage.attachments.count(D) == (0, 0)
+            assert storage.attachments.piece(D, NAME, 0) == b"" and storage.quotas.used("ann") == 0
+        storage.close()
+
+    def test_what_was_not_committed_is_not_there(self, storage: Storage) -> None:
+        append(storage, b"a")
+        storage.attachments.begin(D, NAME, PIECE + 1)
+        assert not storage.records.commit()
+        self.break_commits(storage)
+        with suppress(LogError):  # the disk may be full before the commit
+            storage.attachments.append(D, NAME, b"x" * PIECE)
+            storage.attachments.begin(D, OTHER, 1)
+        assert set(storage.records.commit()) == {D}
+        storage.attachments.remove(D, NAME)
+        assert set(storage.records.commit()) == {D}
+        self.mend_commits(storage)
+        assert storage.attachments.get(D, NAME) == StoredAttachment(NAME, PIECE + 1, 0, False)
+        assert storage.attachments.get(D, OTHER) is None and storage.attachments.piece(D, NAME, 0) == b""
+        assert storage.quotas.used("ann") == PIECE + 2

@@ -264,3 +264,31 @@ def test_a_process_killed_while_it_stores_leaves_no_half_content(tmp_path: Path)
     assert leftovers(tmp_path), "the test did kill a writer in the middle"
     blobs.collect(keep=0)
     assert contents(tmp_path) == [] and leftovers(tmp_path) == []
+
+
+def test_what_comes_in_pieces_is_kept_if_it_is_what_its_hash_says(tmp_path: Path) -> None:
+    store = BlobStore(tmp_path / "blobs")
+    content = os.urandom(3 * PIECE + 1)
+    hash_ = hashlib.sha256(content).hexdigest()
+    pieces = [content[at : at + PIECE] for at in range(0, len(content), PIECE)]
+    for wrong in (pieces[:-1], [*pieces, b"!"], [], [*reversed(pieces)]):
+        assert not store.take(hash_, wrong) and not store.has(hash_)
+    assert store.take(hash_, pieces) and store.take(hash_, iter(pieces))
+    path = store.get(hash_)
+    assert path is not None and path.read_bytes() == content and leftovers(store.folder) == []
+    with pytest.raises(InvalidContent):
+        store.take("../" * 20, pieces)
+    with pytest.raises(InvalidContent):
+        store.coming("../" * 20, "0")
+
+
+def test_what_came_of_one_goes_with_it(tmp_path: Path) -> None:
+    store = BlobStore(tmp_path / "blobs")
+    coming = [store.coming(hash_ * 64, "0") for hash_ in "ab"]
+    for path in coming:
+        path.write_bytes(b"the beginning")
+    store.release({"a" * 64})
+    assert [path.exists() for path in coming] == [False, True]
+    os.utime(coming[1], (OLD, OLD))
+    store.collect()
+    assert not coming[1].exists()

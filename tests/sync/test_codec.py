@@ -17,6 +17,8 @@ from llmcrdt.sync import codec
 from llmcrdt.sync.chain import START, advance, digest
 from llmcrdt.sync.messages import (
     MAX_AGENT,
+    MAX_ATTACHMENT,
+    MAX_PIECE,
     MAX_PRESENCE,
     MAX_RECORD,
     MAX_RECORDS,
@@ -26,17 +28,23 @@ from llmcrdt.sync.messages import (
     RESET,
     Ack,
     Announcement,
+    AttachmentName,
     Barrier,
     Close,
     Cursor,
+    Data,
     Delete,
     Deleted,
+    Discard,
     Error,
     ErrorCode,
+    Fetch,
     Fold,
     Folded,
+    Held,
     Hello,
     Message,
+    Offer,
     Open,
     Opened,
     Presence,
@@ -76,6 +84,16 @@ def part(head: Cursor, session: bytes, n: int, more: int, before: int, data: byt
     return Snapshot(b"d" * 16, head.position + 1, head.chain, session, n, n + more, size, before, data)
 
 
+def piece(document: bytes, name: AttachmentName, before: int, data: bytes, after: int) -> Data:
+    return Data(document, name, before + len(data) + after, before, data)
+
+
+def held(document: bytes, name: AttachmentName, outcome: int, size: int, share: float) -> Held:
+    return Held(document, name, outcome, size, int(size * share))
+
+
+names = st.builds(AttachmentName, st.integers(0, 1), st.binary(min_size=32, max_size=32))
+sizes = st.integers(0, MAX_ATTACHMENT - 1)
 small = st.integers(0, 1 << 20)
 early = cursors.filter(lambda c: c.position < MAX_UINT)
 states = st.just("") | st.dictionaries(st.text(max_size=9), st.none() | st.booleans() | st.text(), max_size=3).map(
@@ -88,6 +106,11 @@ messages = st.one_of(
     st.builds(Fold, ids),
     st.builds(Folded, ids, st.integers(0, 2)),
     st.builds(Delete, ids),
+    st.builds(Offer, ids, names, sizes),
+    st.builds(piece, ids, names, small, st.binary(max_size=300), small),
+    st.builds(Fetch, ids, names, sizes, st.integers(1, MAX_PIECE)),
+    st.builds(Discard, ids, names),
+    st.builds(held, ids, names, uints, sizes, st.floats(0, 1)),
     st.builds(Deleted, ids, st.integers(0, 1)),
     st.builds(Hello, texts(MAX_AGENT), st.binary(max_size=MAX_TOKEN), uints),
     st.builds(Welcome, texts(MAX_AGENT), st.integers(1, MAX_RECORD), limits, limits, limits, uints),
@@ -149,7 +172,7 @@ def plain(value: object) -> object:
     """A message as JSON: bytes as hex, tuples as lists."""
     if isinstance(value, bytes):
         return value.hex()
-    if isinstance(value, Cursor | Record | Announcement):
+    if isinstance(value, Cursor | Record | Announcement | AttachmentName):
         return {name: plain(v) for name, v in value._asdict().items()}
     if isinstance(value, tuple):
         return [plain(v) for v in value]
@@ -175,7 +198,7 @@ def test_frozen_malformed_frames(name: str) -> None:
 
 
 def test_every_message_has_a_frozen_frame() -> None:
-    assert {int(v["hex"][:2], 16) for v in VECTORS["frames"].values()} == {*range(1, 16), 0x11, 0x12}
+    assert {int(v["hex"][:2], 16) for v in VECTORS["frames"].values()} == {*range(1, 16), *range(0x11, 0x18)}
 
 
 def test_the_chain_is_what_the_document_says() -> None:

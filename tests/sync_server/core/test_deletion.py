@@ -347,7 +347,7 @@ def test_inspect_and_verify_can_be_read_by_programs(
     (line,) = capsys.readouterr().out.splitlines()
     assert json.loads(line) == {
         "document": document_id(D), "kind": "yjs", "records": 1, "folded": 0, "tail_bytes": 3, "snapshot_bytes": 0,
-        "owner": "ann", "refused": 0,
+        "owner": "ann", "refused": 0, "attachments": 0, "attachment_bytes": 0,
     }  # fmt: skip
     assert main(["verify", "--data", str(tmp_path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"sound": True, "faults": []}

@@ -16,6 +16,7 @@ from sync_server.log.base import LogError
 from sync_server.log.sqlite import SqliteStorage
 from sync_server.testing.storage_suite import (
     ORIGIN,
+    AttachmentStoreSuite,
     D,
     RecordLogSuite,
     S,
@@ -61,6 +62,10 @@ class TestSnapshots(_Sqlite, SnapshotStoreSuite):
 
 
 class TestTombstones(_Sqlite, TombstonesSuite):
+    pass
+
+
+class TestAttachments(_Sqlite, AttachmentStoreSuite):
     pass
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from sync_server.log.admin import Storage
 from sync_server.log.base import LogError
 from sync_server.testing.memory import MemoryData, MemoryStorage
-from sync_server.testing.storage_suite import RecordLogSuite, SnapshotStoreSuite, TombstonesSuite
+from sync_server.testing.storage_suite import AttachmentStoreSuite, RecordLogSuite, SnapshotStoreSuite, TombstonesSuite
 
 
 class _Memory:
@@ -36,4 +36,8 @@ class TestSnapshots(_Memory, SnapshotStoreSuite):
 
 
 class TestTombstones(_Memory, TombstonesSuite):
+    pass
+
+
+class TestAttachments(_Memory, AttachmentStoreSuite):
     pass
