@@ -20,10 +20,11 @@ Each says what happened and, in ``hint``, what to do next. Catch the branch you 
     ├── StoreError                the SQLite file
     │   ├── NotADatabase            the file is something else
     │   ├── NewerDatabase           made by a newer version of this library
-    │   ├── ConversationNotFound    not in this repo, or deleted (also a KeyError)
+    │   ├── ConversationNotFound    not in this repo (also a KeyError)
+    │   │   └── ConversationDeleted   deleted, here or on another device
     │   ├── LibraryMismatch         the file already belongs to another library
     │   ├── CRDTMismatch            the file's documents are of another kind of CRDT
-    │   ├── RepoClosed              used after close(), or after its conversation was deleted
+    │   ├── RepoClosed              used after close()
     │   ├── KeyringUnusable         a file of secrets can be read by others, or can't be read at all
     │   └── BlobMissing             an attachment whose content is not here
     ├── SyncError                 the relay, or what it said
@@ -138,10 +139,21 @@ class NewerDatabase(StoreError):
 
 
 class ConversationNotFound(StoreError, KeyError):
-    """No such conversation in this repo: it was never here, or it was deleted. A conversation object raises it where
-    another process deleted the conversation just now."""
+    """No such conversation in this repo: it was never here, or (ConversationDeleted) it was deleted."""
 
     __str__ = LLMCRDTError.__str__
+
+
+class ConversationDeleted(ConversationNotFound):
+    """The conversation was deleted from the library, here, by another process, or on another device. Its objects raise
+    it at every use, and so does whoever writes in it just then: nothing of that is kept. ``id``: the conversation's."""
+
+    def __init__(self, id: str) -> None:
+        super().__init__(
+            f"Conversation {id} was deleted from the library.",
+            hint="A deleted id never comes back; repo.create() makes another conversation.",
+        )
+        self.id = id
 
 
 class LibraryMismatch(StoreError):
@@ -153,8 +165,7 @@ class CRDTMismatch(StoreError):
 
 
 class RepoClosed(StoreError):
-    """A repo, or something of it, was used after ``close()``; or an object of a conversation was used after that was
-    deleted from the library."""
+    """A repo, or something of it, was used after ``close()``."""
 
 
 class KeyringUnusable(StoreError):

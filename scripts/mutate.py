@@ -22,6 +22,7 @@ from format_mutations import FORMAT_MUTATIONS
 from hidden_mutations import HIDDEN_MUTATIONS
 from http_mutations import HTTP_MUTATIONS
 from mutations import MUTATIONS, Mutation
+from people_mutations import PEOPLE_MUTATIONS
 from relay_mutations import RELAY_MUTATIONS
 from stream_mutations import STREAM_MUTATIONS
 
@@ -38,6 +39,7 @@ EVERY = (
     *ENGINE_MUTATIONS,
     *ACCESS_MUTATIONS,
     *HTTP_MUTATIONS,
+    *PEOPLE_MUTATIONS,
     *RELAY_MUTATIONS,
 )
 

@@ -49,7 +49,7 @@ class RepoCore:
             )
             self.deletion = Deletion(self.resources, self.documents, self.links)
             journal = self.documents.journal(self.resources.library)
-            self.listing = Listing(self.resources, journal, self.documents.refuse, self.deletion.drop)
+            self.listing = Listing(self.resources, journal, self.documents.delete, self.deletion.drop)
             with suppress(StoreError):  # the disk is full: reading needs none of it
                 self.deletion.drop()  # a crash may have come between
         except BaseException:
@@ -73,6 +73,7 @@ class RepoCore:
         if now != version:
             self.library.document.refresh()
             self.documents.refresh()
+            self.listing.observers.look()
             self.links.notify_waiting()
         return now
 

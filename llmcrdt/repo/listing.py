@@ -1,4 +1,4 @@
-"""The library of a repo, and the listing that is made of it."""
+"""The library of a repo, the listing that is made of it, and its observers."""
 
 from __future__ import annotations
 
@@ -10,22 +10,24 @@ from ..exceptions import KeyringUnusable, LLMCRDTError
 from ..ids import DocumentId
 from ..store.base import Listed
 from .journal import StoreJournal
+from .library_changes import LibraryObservers
 from .resources import Resources
 
 
 class Listing:
-    """``library``: the document. ``refuse`` is called with each conversation that turns out to be deleted, ``deleted``
-    with all of them at the end."""
+    """``library``: the document. ``observers``: whoever wants to know when the listing says something else. ``refuse``
+    is called with each conversation that turns out to be deleted, ``deleted`` with all of them at the end."""
 
     def __init__(
         self,
         resources: Resources,
         journal: StoreJournal,
-        refuse: Callable[[DocumentId, str], None],
+        refuse: Callable[[DocumentId], None],
         deleted: Callable[[Iterable[DocumentId]], None],
     ) -> None:
         self._resources, self._journal = resources, journal
         self._refuse, self._deleted = refuse, deleted
+        self.observers = LibraryObservers(resources)
         self.library = Library(
             resources.library,
             journal,
@@ -56,6 +58,7 @@ class Listing:
                 self.library.document.refresh()
                 self._journal.note_listed()
         self.library.document.close()
+        self.observers.end()
 
     def _list_cards(self, cards: Sequence[Card]) -> None:
         catalog = self._resources.store.catalog
@@ -66,9 +69,10 @@ class Listing:
         rows = [row for row in rows if row not in known]
         if rows:
             catalog.put(rows)
+            self.observers.look({DocumentId(row.id) for row in rows})
         deleted = [card.id for card in cards if card.deleted]
         for id_ in deleted:
-            self._refuse(id_, "was deleted from the library")
+            self._refuse(id_)
         if cards:
             with suppress(KeyringUnusable, OSError):  # tried again whenever the library is loaded
                 self._resources.keyring.forget(deleted)

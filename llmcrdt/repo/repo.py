@@ -10,10 +10,11 @@ from pathlib import Path
 from types import NoneType, TracebackType
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..arguments import check_type
+from ..arguments import check_callback, check_type
 from ..at_exit import end_at_exit
 from ..crdt.registry import DEFAULT, backend
 from ..exceptions import (
+    ConversationDeleted,
     ConversationNotFound,
     InvalidContent,
     KeyringUnusable,
@@ -27,22 +28,15 @@ from ..store.keyring import Keyring
 from ..store.relay_file import KnownRelay
 from .core import RepoCore
 from .invite import Invite, read_invite, write_invite
+from .library_changes import LibraryChange, Listing, listing_of
 
 if TYPE_CHECKING:
     from ssl import SSLContext
 
     from ..document.conversation import Conversation
     from ..document.entry import Entry
+    from ..observation import Observation
     from ..sync.link import Link
-
-
-class Listing(NamedTuple):
-    """One line of ``repo.list()``; ``created_at`` in seconds since 1970."""
-
-    id: DocumentId
-    title: str
-    created_at: float
-    archived: bool
 
 
 class Hit(NamedTuple):
@@ -202,14 +196,14 @@ class Repo:
 
     def get(self, id: str) -> Conversation:
         """The conversation with this id: one of this repo, or one that the library lists. Raises
-        ConversationNotFound, also where the library says that it was deleted."""
+        ConversationNotFound, or ConversationDeleted where the library says that it was deleted."""
         with self._lock:
             self._core.listing.refresh()
             id_ = DocumentId(id)
             listed = self._store.catalog.get(id_) if is_document_id(id) else None
             known = is_document_id(id) and self._store.catalog.kind(id_) == "conversation"
             if listed and listed.deleted:
-                raise _deleted(id)
+                raise ConversationDeleted(id)
             if not (listed or known):
                 raise ConversationNotFound(
                     f"There is no conversation {id!r} in {self._store.path}.",
@@ -222,7 +216,7 @@ class Repo:
     def join(self, id: str, *, crdt: str | None = None) -> Conversation:
         """A replica of a conversation made elsewhere, empty until a relay or ``apply`` fills it. Lists it. ``crdt``:
         the kind of its document, where the library doesn't say it; None: that of the file.
-        Raises ConversationNotFound where the library says that it was deleted."""
+        Raises ConversationDeleted where the library says that it was deleted."""
         document_bytes(id)
         if id == self.library or self._store.catalog.kind(id) == "library":
             raise InvalidContent(
@@ -233,7 +227,7 @@ class Repo:
             self._core.library.document.refresh()
             card = self._core.library.card(id_)
             if card is not None and card.deleted:
-                raise _deleted(id)
+                raise ConversationDeleted(id)
             with self._store.transaction():
                 self._core.resources.check_library()
                 self._core.resources.note_kind(id_, crdt or "")
@@ -249,10 +243,19 @@ class Repo:
         check_type(limit, int, name="limit", hint="Give a number of conversations.")
         check_type(before, str, NoneType, name="before", hint="Give the last id of the page before.")
         self._core.listing.refresh()
-        return [
-            Listing(DocumentId(r.id), r.title, r.created_at, r.archived)
-            for r in self._store.catalog.page(limit, before)
-        ]
+        return [listing_of(row) for row in self._store.catalog.page(limit, before)]
+
+    def observe(self, callback: Callable[[LibraryChange], None] | None = None) -> Observation[LibraryChange]:
+        """Call back whenever the list of conversations says something else, on whatever device it was changed: some
+        were added, renamed, archived or brought back, deleted. From one thread, in order. Without ``callback``, the
+        result is read in a loop: ``async for change in repo.observe()``, or ``for`` in a thread; it ends with the repo.
+        Call the result to stop it."""
+        check_callback(callback)
+        self._core.check_open()
+        self._core.listing.refresh()
+        observation = self._core.listing.observers.add(callback)
+        self._core.watcher.start()
+        return observation
 
     def rename(self, id: str, title: str) -> None:
         """Give a conversation another title, on every device."""
@@ -267,7 +270,7 @@ class Repo:
         """Take a conversation out of the library, on every device, for good.
 
         If a relay refused to delete it for this device's token (``link.kept_there``), another call asks once more;
-        else one of a deleted conversation raises ConversationNotFound."""
+        else one of a deleted conversation raises ConversationDeleted."""
         with self._lock:
             self._core.listing.refresh()
             listed = self._store.catalog.get(id) if is_document_id(id) else None
@@ -416,7 +419,3 @@ class Repo:
 def repo_core(repo: Repo) -> RepoCore:
     """The object that commands and tests reach inside with; programs don't need it."""
     return repo._core
-
-
-def _deleted(id: str) -> ConversationNotFound:
-    return ConversationNotFound(f"{id} was deleted from the library.", hint="A deleted id never comes back.")

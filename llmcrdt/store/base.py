@@ -139,7 +139,7 @@ class Updates(Protocol):
 
     def append(self, document: str, data: bytes, writer: str, keys: Iterable[str]) -> int:
         """Keep a local update, and queue it for every relay that knows the document. ``keys``: the entries it touches.
-        Its seq, or that of its last piece. Raises ConversationNotFound for a document that the listing has as
+        Its seq, or that of its last piece. Raises ConversationDeleted for a document that the listing has as
         deleted."""
         ...
 

@@ -17,12 +17,13 @@ from types import TracebackType
 
 from ..exceptions import LLMCRDTError, RelayRefused, RelayUnreachable, SyncError, SyncTimeout
 from ..ids import DocumentId
+from ..observation import Observation
 from .backoff import Backoff
 from .link_control import LinkControl
 from .link_loop import LinkLoop
 from .local import LocalDocuments
 from .messages import ErrorCode
-from .progress import Progress
+from .progress import LinkStatus, Progress
 from .reconnect import State
 from .waiters import SyncWaiter
 
@@ -90,12 +91,28 @@ class Link:
         self._loop.ask(self._loop.reports.update)
         return self._loop.reports.latest
 
-    def observe_progress(self, callback: Callable[[Progress], None]) -> Callable[[], None]:
-        """Call back with ``progress`` when it has changed, from the link's thread, ten times a second at most. Returns
-        the function that ends it. An exception of the callback is logged."""
-        stop = self._loop.reports.observers.add(callback)
+    def observe_progress(self, callback: Callable[[Progress], None] | None = None) -> Observation[Progress]:
+        """Call back with ``progress`` when it has changed, from the link's thread, ten times a second at most. All else
+        as of ``observe``."""
+        observation = self._loop.reports.observers.add(callback)
         self._loop.call(self._loop.reports.report_soon)
-        return stop
+        return observation
+
+    @property
+    def status(self) -> LinkStatus:
+        """How this link stands: connecting, in step, offline and why, refused. Waits for the link's thread, a second at
+        most."""
+        self._loop.ask(self._loop.statuses.update)
+        return self._loop.statuses.latest
+
+    def observe(self, callback: Callable[[LinkStatus], None] | None = None) -> Observation[LinkStatus]:
+        """Call back with ``status`` when it has changed, from the link's thread; between "catching up" and "in step"
+        ten times a second at most. Without ``callback``, the result is read in a loop: ``async for status in
+        link.observe()``, or ``for`` in a thread; it ends with the link. Call the result to stop it. An exception of the
+        callback is logged."""
+        observation = self._loop.statuses.observers.add(callback)
+        self._loop.call(self._loop.statuses.report_soon)
+        return observation
 
     def wait_synced(self, timeout: float | None = None) -> None:
         """Block until all that was local at this call is durable on the relay, and all that the relay had is here; also

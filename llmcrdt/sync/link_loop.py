@@ -22,7 +22,7 @@ from .backoff import Backoff
 from .failures import trusting
 from .local import LocalDocuments
 from .messages import ErrorCode
-from .progress import ProgressReports
+from .progress import LinkStatus, Progress, Reports
 from .reconnect import ReconnectingTransport, State
 from .synchronizer import Synchronizer
 
@@ -30,8 +30,8 @@ logger = logging.getLogger(__name__)
 
 
 class LinkLoop:
-    """``start`` it once; ``ended`` may be set before. ``synchronizer`` and ``reports`` are for the loop's thread only:
-    reach them with ``call`` from others. Raises RelayUnreachable where ``url`` is no address.
+    """``start`` it once; ``ended`` may be set before. ``synchronizer``, ``reports`` (progress) and ``statuses`` are for
+    the loop's thread only: reach them with ``call`` from others. Raises RelayUnreachable where ``url`` is no address.
 
     Attributes:
         ended: called on the loop's thread with the reason when a connection has failed or ended.
@@ -56,7 +56,9 @@ class LinkLoop:
             changed=self._pump,
             ended=lambda error: self.ended(error),
         )
-        self.reports = ProgressReports(self.synchronizer.progress, self.call_later)
+        self.reports = Reports(self.synchronizer.progress, self.call_later, Progress())
+        self.statuses = Reports(self._status, self.call_later, LinkStatus("connecting"))
+        self.transport.told = self.statuses.report_now
         self.ended: Callable[[LLMCRDTError], None] = lambda error: None
         self._lock = threading.Lock()
         self._futures: set[Future[None]] = set()
@@ -151,6 +153,7 @@ class LinkLoop:
         """After the Synchronizer did something: send its frames, set its timers, note what it refuses."""
         self.transport.flush()
         self.reports.report_soon()
+        self.statuses.report_soon()
         for pause, document, opening in self.synchronizer.drain_timers():
             self.call_later(pause, self.guard, self.synchronizer.timer_expired, document, opening)
         if self.synchronizer.refused:
@@ -169,6 +172,24 @@ class LinkLoop:
             self._running.set()
             for future in futures:
                 _fail(future, self._why_closed())
+            self.statuses.report_now()
+            self.statuses.update()
+            for observers in (self.statuses.observers, self.reports.observers):
+                observers.end()
+
+    def _status(self) -> LinkStatus:
+        error = self.last_error
+        if self.state == "online":
+            return LinkStatus("in step" if self.synchronizer.in_step() else "catching up", self._refusal())
+        if self.state == "closed":
+            return LinkStatus("refused", self._why_closed()) if self._token_refused() else LinkStatus("closed")
+        return LinkStatus("offline", error) if self.state == "offline" else LinkStatus("connecting")
+
+    def _refusal(self) -> RelayRefused | None:
+        return next(iter(self.synchronizer.refused.values()), None)
+
+    def _token_refused(self) -> bool:
+        return isinstance(self.last_error, RelayRefused) and self.last_error.code == ErrorCode.TOKEN_REFUSED
 
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -177,7 +198,7 @@ class LinkLoop:
 
     def _why_closed(self) -> SyncError:
         error = self.last_error
-        if isinstance(error, RelayRefused) and error.code == ErrorCode.TOKEN_REFUSED:
+        if isinstance(error, RelayRefused) and self._token_refused():
             return RelayRefused(error.message, code=error.code, hint="Connect with another token.")
         return SyncError("The link is closed.", hint="Connect again.")
 

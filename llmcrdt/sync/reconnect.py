@@ -48,6 +48,7 @@ class ReconnectingTransport:
         last_error: why the last connection failed or ended; None if none did.
         ever_connected: whether a relay ever answered.
         traffic: bytes of all connections.
+        told: called after ``state`` changed.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class ReconnectingTransport:
         self._synchronizer, self._backoff = synchronizer, backoff
         self._changed, self._on_end, self._patience = changed, ended, patience
         self.state: State = "connecting"
+        self.told: Callable[[], None] = lambda: None
         self.last_error: LLMCRDTError | None = None
         self.ever_connected = False
         self.traffic = Traffic()
@@ -83,7 +85,8 @@ class ReconnectingTransport:
         loop = asyncio.get_running_loop()
         stopped = asyncio.create_task(self._stopped.wait())
         while not self._stopped.is_set():
-            self.state, self._online_since, self._failure = "connecting", None, None
+            self._enter("connecting")
+            self._online_since, self._failure = None, None
             session = asyncio.create_task(self._session())
             await asyncio.wait((session, stopped), return_when=asyncio.FIRST_COMPLETED)
             if not session.done():
@@ -96,13 +99,17 @@ class ReconnectingTransport:
             if isinstance(self.last_error, RelayRefused) and self.last_error.code == ErrorCode.TOKEN_REFUSED:
                 self._stopped.set()
             if not self._stopped.is_set():
-                self.state = "offline"
+                self._enter("offline")
                 pause, self._synchronizer.retry_after = self._backoff.next(self._synchronizer.retry_after), 0.0
                 await asyncio.wait((stopped,), timeout=pause)
         self._synchronizer.disconnected()
 
     def stop(self) -> None:
         self._stopped.set()
+
+    def _enter(self, state: State) -> None:
+        self.state = state
+        self.told()
 
     def flush(self) -> None:
         """The Synchronizer has frames to send."""
@@ -204,7 +211,8 @@ class ReconnectingTransport:
             self._synchronizer.receive(*frames)
             if self._online_since is None:
                 self._online_since = asyncio.get_running_loop().time()
-                self.ever_connected, self.state = True, "online"
+                self.ever_connected = True
+                self._enter("online")
             self._changed()
 
     def _ended(self, error: BaseException) -> None:

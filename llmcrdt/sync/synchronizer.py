@@ -163,6 +163,14 @@ class Synchronizer:
         received, sent = self._state.received, self._state.sent
         return Progress(caught_up, known, received, received + behind, sent, sent + records, size)
 
+    def in_step(self) -> bool:
+        """Whether nothing is known that is still to come or to go. A relay that refuses something leaves it to go."""
+        if (current := self._current) is None or current.connection.limits is None or current.openings.pending:
+            return False
+        if any(current.connection.behind(doc.raw) for doc in current.documents.values()):
+            return False
+        return not self._local.outbox_ends()
+
     def _advance(self) -> None:
         """Ask what can be asked by now, and bring every waiter as far as it can get."""
         if (current := self._current) is None:

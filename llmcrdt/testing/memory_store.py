@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..exceptions import ConversationNotFound, RepoClosed
+from ..exceptions import ConversationDeleted, RepoClosed
 from ..ids import NO_LOG, Random, new_session_id
 from ..store.base import GROWN, SMALL, Cursor, Kept, Listed, OutboxRow, Snapshot
 
@@ -173,7 +173,7 @@ class MemoryUpdates(_Part):
     def append(self, document: str, data: bytes, writer: str, keys: Iterable[str]) -> int:
         listed = self._state.listing.get(document)
         if listed is not None and listed.deleted:
-            raise ConversationNotFound(f"{document} was deleted from the library.", hint="Nothing was kept.")
+            raise ConversationDeleted(document)
         seqs = self._store.outboxes.keep_pieces(document, self._store.cut(document, data), keys, writer)
         for relay in self._state.relays(document):
             self._store.outboxes.queue(relay, document, seqs)

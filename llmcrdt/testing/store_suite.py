@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
-from ..exceptions import ConversationNotFound, RepoClosed
+from ..exceptions import ConversationDeleted, RepoClosed
 from ..ids import NO_LOG
 from ..store.base import SMALL, Listed, OutboxRow, Store
 
@@ -276,7 +276,7 @@ class StoreSuite:
         assert store.deletions.left() == []
         store.catalog.put([Listed(DOCUMENT, "t", 1.0, False, True)])
         assert store.deletions.left() == [DOCUMENT]
-        with pytest.raises(ConversationNotFound):
+        with pytest.raises(ConversationDeleted):
             store.updates.append(DOCUMENT, b"late", MINE, [])
         store.deletions.drop(DOCUMENT)
         assert store.deletions.scrub() and store.deletions.left() == []

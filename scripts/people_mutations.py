@@ -1,0 +1,59 @@
+"""Ways to break what apps are told: observers, deletions, the state of links."""
+
+from __future__ import annotations
+
+from mutations import Mutation
+
+_OBSERVERS = "tests/repo/test_observers.py::"
+_LOOPS = "tests/test_observation.py::"
+
+PEOPLE_MUTATIONS = (
+    Mutation(
+        "observers",
+        "a loop reads the youngest first",
+        "_Inbox.take",
+        "self._items.popleft()",
+        "self._items.pop()",
+        _LOOPS + "test_a_thread_reads_until_it_ends",
+    ),
+    Mutation(
+        "observers",
+        "a loop that was left is told for ever",
+        "Observation.__del__",
+        "self._inbox.left = True",
+        "pass",
+        _LOOPS + "test_a_loop_that_is_left_is_forgotten",
+    ),
+    Mutation(
+        "observers",
+        "the list is compared inside of the write",
+        "LibraryObservers.look",
+        "self._resources.dispatcher.run(lambda: self._compare(only))",
+        "self._compare(only)",
+        _OBSERVERS + "test_each_change_has_its_name",
+    ),
+    Mutation(
+        "observers",
+        "other processes' changes to the list are not told",
+        "RepoCore.look",
+        "self.listing.observers.look()",
+        "pass",
+        _OBSERVERS + "test_changes_by_another_process_are_heard",
+    ),
+    Mutation(
+        "observers",
+        "a deletion is not told",
+        "ConversationCore.delete",
+        "self.observers.end(deleted=True)",
+        "self.observers.end(deleted=False)",
+        _OBSERVERS + "test_a_coroutine_hears_of_a_deletion_on_another_device",
+    ),
+    Mutation(
+        "observers",
+        "a link is in step while something waits",
+        "Synchronizer.in_step",
+        "not self._local.outbox_ends()",
+        "True",
+        "tests/sync/test_link.py::test_a_link_is_not_in_step_while_something_waits",
+    ),
+)
