@@ -31,6 +31,7 @@ Each says what happened and, in ``hint``, what to do next. Catch the branch you 
     │   ├── RelayUnreachable        nobody answers at that address
     │   ├── RelayRefused            it answered with an error code (``code``)
     │   ├── MalformedFrame          bytes that are not a message of the protocol
+    │   ├── TokenUnavailable        the token provider of a link failed
     │   ├── SyncTimeout             not synced in the time given (also a TimeoutError)
     │   └── InvalidInvite           not an invite, damaged, or of a newer version (also a ValueError)
     ├── PromptError               document -> token ids
@@ -191,6 +192,10 @@ class RelayRefused(SyncError):
     def __init__(self, message: str, *, code: int = 0, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.code = code
+
+
+class TokenUnavailable(SyncError):
+    """The token provider of a link failed, took too long, or gave no text. The link tries again after a pause."""
 
 
 class MalformedFrame(SyncError):

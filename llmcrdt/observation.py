@@ -132,15 +132,17 @@ class Observers(Generic[Told]):
     def __bool__(self) -> bool:
         return bool(self._tells)
 
-    def add(self, callback: Callable[[Told], None] | None) -> Observation[Told]:
-        """Tell ``callback`` of everything from now on, or, without one, the loop that reads what is returned. Raises
-        InvalidContent for a callback that can't be called."""
+    def add(self, callback: Callable[[Told], None] | None, *first: Told) -> Observation[Told]:
+        """Tell ``callback`` of everything from now on, or, without one, the loop that reads what is returned; of
+        ``first`` at once. Raises InvalidContent for a callback that can't be called."""
         check_callback(callback)
         inbox: _Inbox[Told] | None = None
         if callback is None:
             inbox = _Inbox()
             callback = inbox.put
         one = (callback, inbox)
+        for told in first:
+            callback(told)
         with self._lock:
             self._tells = (*self._tells, one)
             if self._ended and inbox is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mutations import Mutation
 
 _OBSERVERS = "tests/repo/test_observers.py::"
+_TOKENS = "tests/repo/test_token_provider.py::"
 _LOOPS = "tests/test_observation.py::"
 
 PEOPLE_MUTATIONS = (
@@ -55,5 +56,21 @@ PEOPLE_MUTATIONS = (
         "not self._local.outbox_ends()",
         "True",
         "tests/sync/test_link.py::test_a_link_is_not_in_step_while_something_waits",
+    ),
+    Mutation(
+        "tokens",
+        "a provider that has nothing better is asked without end",
+        "TokenSource.renew",
+        "or not self._accepted",
+        "",
+        _TOKENS + "test_a_provider_that_has_nothing_better_ends_the_link",
+    ),
+    Mutation(
+        "tokens",
+        "a refused token is shown again",
+        "TokenSource.renew",
+        "self._known, self._accepted, self._refused = False, False, why",
+        "self._accepted, self._refused = False, why",
+        _TOKENS + "test_a_token_that_is_taken_back_is_replaced_and_nothing_else_is_asked_for",
     ),
 )

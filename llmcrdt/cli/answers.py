@@ -21,6 +21,7 @@ from .completion import complete_conversation, conversation_id
 from .options import (
     INTERRUPTED,
     Repos,
+    Token,
     any_model,
     as_json,
     cache_dir,
@@ -108,7 +109,7 @@ def chat(
     system: str | None,
     relay: str | None,
     plain: bool,
-    token: str | None,
+    token: Token,
     ca: Path | None,
     max_tokens: int | None,
     temperature: float | None,

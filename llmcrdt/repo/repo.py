@@ -37,6 +37,11 @@ if TYPE_CHECKING:
     from ..document.entry import Entry
     from ..observation import Observation
     from ..sync.link import Link
+    from ..sync.token import TokenProvider
+
+
+_PROVIDED = "a provider's"
+"""In place of tokens that come and go: what a relay refused one of them is not asked with the next."""
 
 
 class Hit(NamedTuple):
@@ -313,20 +318,26 @@ class Repo:
     def connect(
         self,
         url: str | None = None,
-        token: str | None = None,
+        token: str | TokenProvider | None = None,
         only: Sequence[str] | None = None,
         *,
         tls: SSLContext | str | os.PathLike[str] | None = None,
     ) -> Link:
         """Keep in step with a relay: the library and all in it, or ``only`` these documents. Returns at once; a context
         manager (``with`` or ``async with``). ``url``: None is the relay that an invite brought, or that one was made
-        for. ``token``: None is the one that is known here for that relay. ``tls``, for wss://: a file with the
-        certificates to trust (PEM) in place of the system's, or a context. Raises RelayUnreachable where there is none,
-        and for what is no address."""
+        for. ``token``: None is the one that is known here for that relay. A function, plain or async, gives one
+        whenever one is needed: with the first connection, and when the relay doesn't take the one in use any more, as
+        it has expired perhaps; its argument is the relay's refusal, None at first. A plain one runs on a thread of its
+        own, and may take a minute. Where it fails the link is offline, and tries again; where the relay refuses a new
+        token as well, the link gives up. ``tls``, for wss://: a file with the certificates to trust (PEM) in place of
+        the system's, or a context. Raises RelayUnreachable where there is none, and for what is no address."""
         from ..sync.link import Link, control_of  # websockets is loaded only where it is used
         from .sync_source import SyncSource
 
         self._core.check_open()
+        if not callable(token):
+            hint = "Give the token as text, or a function that gives it."
+            check_type(token, str, NoneType, name="token", hint=hint)
         check_type(
             url, str, NoneType, name="url", hint="Give an address such as ws://127.0.0.1:8765.", error=RelayUnreachable
         )
@@ -347,7 +358,7 @@ class Repo:
                 if id_ != self.library:
                     self._store.catalog.add(id_, "conversation")
         link = Link(url, SyncSource(self._core, url, ids), token=token, tls=tls)
-        self._core.links.add(control_of(link), token)
+        self._core.links.add(control_of(link), token if token is None or isinstance(token, str) else _PROVIDED)
         self._core.watcher.start()
         return link
 

@@ -19,12 +19,12 @@ from importlib.metadata import PackageNotFoundError, version
 from ..at_exit import end_at_exit
 from ..exceptions import LLMCRDTError, RelayRefused, SyncError
 from .backoff import Backoff
-from .failures import trusting
+from .failures import token_refused, trusting
 from .local import LocalDocuments
-from .messages import ErrorCode
 from .progress import LinkStatus, Progress, Reports
 from .reconnect import ReconnectingTransport, State
 from .synchronizer import Synchronizer
+from .token import TokenProvider, TokenSource
 
 logger = logging.getLogger(__name__)
 
@@ -41,18 +41,19 @@ class LinkLoop:
         self,
         url: str,
         local: LocalDocuments,
-        token: str | None,
+        token: str | TokenProvider | None,
         backoff: Backoff,
         random: Callable[[], float],
         tls: ssl.SSLContext | str | os.PathLike[str] | None,
     ) -> None:
         self.url = url
-        self.synchronizer = Synchronizer(local, random, _agent(), (token or "").encode())
+        self.synchronizer = Synchronizer(local, random, _agent())
         self.transport = ReconnectingTransport(
             url,
             self.synchronizer,
             backoff,
             lambda: trusting(tls),
+            TokenSource(token),
             changed=self._pump,
             ended=lambda error: self.ended(error),
         )
@@ -182,14 +183,11 @@ class LinkLoop:
         if self.state == "online":
             return LinkStatus("in step" if self.synchronizer.in_step() else "catching up", self._refusal())
         if self.state == "closed":
-            return LinkStatus("refused", self._why_closed()) if self._token_refused() else LinkStatus("closed")
+            return LinkStatus("refused", self._why_closed()) if token_refused(error) else LinkStatus("closed")
         return LinkStatus("offline", error) if self.state == "offline" else LinkStatus("connecting")
 
     def _refusal(self) -> RelayRefused | None:
         return next(iter(self.synchronizer.refused.values()), None)
-
-    def _token_refused(self) -> bool:
-        return isinstance(self.last_error, RelayRefused) and self.last_error.code == ErrorCode.TOKEN_REFUSED
 
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -197,8 +195,7 @@ class LinkLoop:
         await self.transport.run()
 
     def _why_closed(self) -> SyncError:
-        error = self.last_error
-        if isinstance(error, RelayRefused) and self._token_refused():
+        if (error := token_refused(self.last_error)) is not None:
             return RelayRefused(error.message, code=error.code, hint="Connect with another token.")
         return SyncError("The link is closed.", hint="Connect again.")
 

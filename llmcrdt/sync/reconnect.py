@@ -15,13 +15,14 @@ from websockets.exceptions import ConnectionClosed
 from websockets.protocol import State as SocketState
 from websockets.typing import Subprotocol
 
-from ..exceptions import LLMCRDTError, MalformedFrame, RelayRefused, SyncError
+from ..exceptions import LLMCRDTError, MalformedFrame, SyncError
 from .address import is_loopback, relay_address
 from .backoff import Backoff
-from .failures import explained, first
+from .failures import explained, first, token_refused
 from .keepalive import PATIENCE, Keepalive
-from .messages import MAX_FRAME, SUBPROTOCOL, ErrorCode
+from .messages import MAX_FRAME, SUBPROTOCOL
 from .synchronizer import Synchronizer
+from .token import TokenSource
 from .traffic import Traffic
 
 logger = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ class ReconnectingTransport:
         synchronizer: Synchronizer,
         backoff: Backoff,
         tls: Callable[[], ssl.SSLContext],
+        tokens: TokenSource,
         *,
         changed: Callable[[], None],
         ended: Callable[[LLMCRDTError], None],
@@ -64,7 +66,7 @@ class ReconnectingTransport:
     ) -> None:
         self._url, self._address = url, relay_address(url)
         self._tls = tls() if self._address.startswith("wss:") else None
-        self._synchronizer, self._backoff = synchronizer, backoff
+        self._synchronizer, self._backoff, self._tokens = synchronizer, backoff, tokens
         self._changed, self._on_end, self._patience = changed, ended, patience
         self.state: State = "connecting"
         self.told: Callable[[], None] = lambda: None
@@ -80,8 +82,8 @@ class ReconnectingTransport:
         self._arrived_size, self._some_arrived = 0, asyncio.Event()
 
     async def run(self) -> None:
-        """Connect, again and again, until ``stop``, or until the relay refuses the token: then another try would be
-        refused as well."""
+        """Connect, again and again, until ``stop``, or until the relay refuses the token and there is no other one:
+        then another try would be refused as well."""
         loop = asyncio.get_running_loop()
         stopped = asyncio.create_task(self._stopped.wait())
         while not self._stopped.is_set():
@@ -94,10 +96,15 @@ class ReconnectingTransport:
             with suppress(asyncio.CancelledError):
                 await session
             self._synchronizer.disconnected()
-            if self._online_since is not None and loop.time() - self._online_since >= HELD:
+            held = self._online_since is not None and loop.time() - self._online_since >= HELD
+            if held:
                 self._backoff.reset()
-            if isinstance(self.last_error, RelayRefused) and self.last_error.code == ErrorCode.TOKEN_REFUSED:
-                self._stopped.set()
+            if (why := token_refused(self.last_error)) is not None and not self._stopped.is_set():
+                if not self._tokens.renew(why):
+                    self._stopped.set()
+                elif held or self._online_since is None:  # else tokens that last no time would be asked for without end
+                    self.last_error = None
+                    continue
             if not self._stopped.is_set():
                 self._enter("offline")
                 pause, self._synchronizer.retry_after = self._backoff.next(self._synchronizer.retry_after), 0.0
@@ -127,6 +134,7 @@ class ReconnectingTransport:
     async def _session(self) -> None:
         """One connection, from its first byte to its last. Notes why it ended."""
         try:
+            self._synchronizer.token = await self._tokens.current()
             async with connect(
                 self._address,
                 subprotocols=[Subprotocol(SUBPROTOCOL)],
@@ -212,6 +220,7 @@ class ReconnectingTransport:
             if self._online_since is None:
                 self._online_since = asyncio.get_running_loop().time()
                 self.ever_connected = True
+                self._tokens.accepted()
                 self._enter("online")
             self._changed()
 

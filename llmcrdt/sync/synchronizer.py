@@ -24,7 +24,9 @@ class Synchronizer:
     """``random()`` gives floats from 0 to 1. One thread uses it. Exceptions of LocalDocuments pass through."""
 
     def __init__(self, local: LocalDocuments, random: Callable[[], float], agent: str = "", token: bytes = b"") -> None:
-        self._local, self._random, self._agent, self._token = local, random, agent, token
+        self._local, self._random, self._agent = local, random, agent
+        self.token = token
+        """Shown to the relay when the next connection begins."""
         self._waiters = SyncWaiters(local)
         self._compactions = CompactionRequests(local)
         self._deletions = DeletionRequests(local)
@@ -45,7 +47,7 @@ class Synchronizer:
         self.disconnected()
         self.refused.clear()
         self.retry_after = 0.0
-        self._current = current = ConnectionSync(Connection(self._agent, self._token), self._state, self._random)
+        self._current = current = ConnectionSync(Connection(self._agent, self.token), self._state, self._random)
         current.update_documents()
         current.loss.probe(current.documents)
 
