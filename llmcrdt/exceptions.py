@@ -31,6 +31,7 @@ Each says what happened and, in ``hint``, what to do next. Catch the branch you 
     │   ├── RelayUnreachable        nobody answers at that address
     │   ├── RelayRefused            it answered with an error code (``code``)
     │   ├── MalformedFrame          bytes that are not a message of the protocol
+    │   ├── NeverSyncs              the database, or a conversation, is set never to sync
     │   ├── TokenUnavailable        the token provider of a link failed
     │   ├── SyncTimeout             not synced in the time given (also a TimeoutError)
     │   └── InvalidInvite           not an invite, damaged, or of a newer version (also a ValueError)
@@ -192,6 +193,10 @@ class RelayRefused(SyncError):
     def __init__(self, message: str, *, code: int = 0, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.code = code
+
+
+class NeverSyncs(SyncError):
+    """The database, or a conversation of it, is set never to sync."""
 
 
 class TokenUnavailable(SyncError):

@@ -6,6 +6,7 @@ from mutations import Mutation
 
 _OBSERVERS = "tests/repo/test_observers.py::"
 _TOKENS = "tests/repo/test_token_provider.py::"
+_LOCAL = "tests/repo/test_local.py::"
 _LOOPS = "tests/test_observation.py::"
 
 PEOPLE_MUTATIONS = (
@@ -72,5 +73,45 @@ PEOPLE_MUTATIONS = (
         "self._known, self._accepted, self._refused = False, False, why",
         "self._accepted, self._refused = False, why",
         _TOKENS + "test_a_token_that_is_taken_back_is_replaced_and_nothing_else_is_asked_for",
+    ),
+    Mutation(
+        "local",
+        "the library lists local conversations",
+        "Listing.put",
+        "if not catalog.is_local(conversation):",
+        "if True:",
+        _LOCAL + "test_the_relay_has_no_word_of_a_local_conversation",
+    ),
+    Mutation(
+        "local",
+        "a card of another device has a local conversation synced",
+        "Listing.following",
+        "if not card.deleted and card.id not in local",
+        "if not card.deleted",
+        _LOCAL + "test_another_device_that_has_the_same_gets_nothing_of_it",
+    ),
+    Mutation(
+        "local",
+        "a relay is asked to delete what it must not know of",
+        "SqliteDeletions.drop",
+        "NOT EXISTS (SELECT 1 FROM settings WHERE name = ?)",
+        "? != ''",
+        _LOCAL + "test_the_relay_has_no_word_of_a_local_conversation",
+    ),
+    Mutation(
+        "local",
+        "an invite has the keys of local conversations",
+        "_shared_keys",
+        "if key[0] not in local",
+        "",
+        _LOCAL + "test_an_invite_has_no_keys_of_it",
+    ),
+    Mutation(
+        "local",
+        "other processes go on syncing",
+        "RepoCore.look",
+        "self.stop_syncing()",
+        "pass",
+        _LOCAL + "test_a_database_that_never_syncs",
     ),
 )

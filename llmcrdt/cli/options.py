@@ -57,6 +57,7 @@ temperature = click.option(
     type=click.FloatRange(min=0),
     help="0 always takes the likeliest token [default: 0.8, or a provider's own]",
 )
+kept_local = click.option("--local", is_flag=True, help='keep it on this device: no relay hears of it, until "share"')
 confirmed = click.option("--yes", is_flag=True, help="don't ask first")
 
 

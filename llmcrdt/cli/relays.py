@@ -88,6 +88,23 @@ def sync(
 
 
 @click.command()
+@click.argument("may", required=False, type=click.Choice(["on", "off"]))
+@as_json
+@click.pass_obj
+def syncing(repos: Repos, may: str | None, as_json: bool) -> None:
+    """Say whether this database may sync, or set it: "off" ends every connection, and refuses others."""
+    with repos(create=may is not None) as repo:
+        if may is not None:
+            repo.never_syncs = may == "off"
+        if as_json:
+            print_json({"never_syncs": repo.never_syncs})
+        elif repo.never_syncs:
+            click.echo("off: this database never syncs.")
+        else:
+            click.echo("on: this database syncs with a relay when it is told to.")
+
+
+@click.command()
 @click.argument("url", required=False)
 @invited_token
 @click.option("--join", metavar="INVITE", help='join with an invite; "-" reads it from stdin')

@@ -19,6 +19,9 @@ from .open_documents import OpenDocuments
 from .resources import Resources
 from .watcher import Watcher
 
+_NEVER = "never syncs"
+"""The setting of a database that a person keeps from every relay."""
+
 
 class RepoCore:
     """For links, commands and the repo itself; people use ``Repo``. Implements ``sync_source.SyncHost``.
@@ -71,11 +74,27 @@ class RepoCore:
         self.deletion.tick()
         now = self.store.data_version()
         if now != version:
+            self.stop_syncing()
             self.library.document.refresh()
             self.documents.refresh()
             self.listing.observers.look()
             self.links.notify_waiting()
         return now
+
+    @property
+    def never_syncs(self) -> bool:
+        """Whether this database is set never to sync."""
+        return self.store.settings.get(_NEVER) == "yes"
+
+    def set_never_syncs(self, never: bool) -> None:
+        """Set that, for every process that has the database open."""
+        self.store.settings.put(_NEVER, "yes" if never else "no")
+        self.stop_syncing()
+
+    def stop_syncing(self) -> None:
+        """End all links, where the database is set never to sync."""
+        if self.never_syncs:
+            self.links.stop()
 
     def close(self) -> None:
         """Close links, conversations and the file. Twice is harmless."""

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 from contextlib import suppress
 from typing import NamedTuple
 
 from ..exceptions import StoreError
 from ..ids import DocumentId
 from ..observation import Observation, Observers
-from ..store.base import Listed
+from ..store.base import Catalog, Listed
 from .resources import Resources
 
 
 class Listing(NamedTuple):
-    """One line of ``repo.list()``; ``created_at`` in seconds since 1970."""
+    """One line of ``repo.list()``; ``created_at`` in seconds since 1970. ``local``: it is on this device alone, and is
+    never synced."""
 
     id: DocumentId
     title: str
     created_at: float
     archived: bool
+    local: bool = False
 
 
 class LibraryChange(NamedTuple):
@@ -75,12 +77,13 @@ class LibraryObservers:
     def _listed(self, only: Set[DocumentId] | None) -> dict[DocumentId, Listing]:
         catalog = self._resources.store.catalog
         rows = catalog.everything() if only is None else filter(None, map(catalog.get, sorted(only)))
-        return {DocumentId(row.id): listing_of(row) for row in rows if not row.deleted}
+        return {line.id: line for line in listed((row for row in rows if not row.deleted), catalog)}
 
 
-def listing_of(row: Listed) -> Listing:
-    """A line of the list, of a row of the store."""
-    return Listing(DocumentId(row.id), row.title, row.created_at, row.archived)
+def listed(rows: Iterable[Listed], catalog: Catalog) -> Sequence[Listing]:
+    """The lines of the list, of rows of the store."""
+    local = catalog.locals()
+    return [Listing(DocumentId(r.id), r.title, r.created_at, r.archived, r.id in local) for r in rows]
 
 
 def difference(before: dict[DocumentId, Listing], now: dict[DocumentId, Listing]) -> LibraryChange:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
+from ..document.canonical import JSON
 from ..document.library import Card, Library
 from ..exceptions import KeyringUnusable, LLMCRDTError
 from ..ids import DocumentId
@@ -45,9 +46,50 @@ class Listing:
                 self.library.document.load()
             self.library.document.refresh()
 
+    def put(self, conversation: DocumentId, **facts: JSON) -> None:
+        """Say something of a conversation, as ``Library.put``; of a local one in the listing alone."""
+        catalog = self._resources.store.catalog
+        if not catalog.is_local(conversation):
+            self.library.put(conversation, **facts)
+            return
+        with self._resources.lock, self._resources.store.transaction():
+            row = catalog.get(conversation) or Listed(conversation, "", 0.0, False, False)
+            catalog.put([row._replace(**{name: facts[name] for name in Listed._fields if name in facts})])
+        self.observers.look({conversation})
+        if facts.get("deleted"):
+            self._tell_deleted([conversation])
+
+    def card(self, conversation: DocumentId) -> Card | None:
+        """The facts that the library has of a conversation; of a local one, those of the listing."""
+        catalog = self._resources.store.catalog
+        if not catalog.is_local(conversation):
+            return self.library.card(conversation)
+        row = catalog.get(conversation)
+        kind = self._resources.kind(conversation)
+        return None if row is None else Card(conversation, row.title, row.created_at, row.archived, row.deleted, kind)
+
+    def share(self, conversation: DocumentId) -> None:
+        """Have a local conversation be one of the library from now on."""
+        card, catalog = self.card(conversation), self._resources.store.catalog
+        if card is None or not catalog.is_local(conversation):
+            return
+        own = card.crdt == self._resources.crdt.kind
+        try:
+            with self._resources.store.transaction():
+                self._resources.check_library()
+                catalog.set_local(conversation, False)
+                facts = {} if own else {"crdt": card.crdt}
+                created = card.created_at
+                self.library.put(conversation, title=card.title, created_at=created, archived=card.archived, **facts)
+        except BaseException:
+            self.library.document.load_again()
+            raise
+
     def following(self) -> Sequence[DocumentId]:
-        """The library, and every conversation in it that is not deleted."""
-        cards = [card for card in self.library.cards() if not card.deleted]
+        """The library, and every conversation in it that is not deleted. A local one is never among them, whatever the
+        library says: another device may have imported the same."""
+        local = self._resources.store.catalog.locals()
+        cards = [card for card in self.library.cards() if not card.deleted and card.id not in local]
         cards.sort(key=lambda card: (-card.created_at, card.id))
         return [self._resources.library, *(card.id for card in cards)]
 
@@ -62,6 +104,8 @@ class Listing:
 
     def _list_cards(self, cards: Sequence[Card]) -> None:
         catalog = self._resources.store.catalog
+        local = catalog.locals()
+        cards = [card for card in cards if card.id not in local]
         for card in cards:
             self._resources.note_kind(card.id, card.crdt)
         known = catalog.everything() if len(cards) > 1 else set()
@@ -70,10 +114,12 @@ class Listing:
         if rows:
             catalog.put(rows)
             self.observers.look({DocumentId(row.id) for row in rows})
-        deleted = [card.id for card in cards if card.deleted]
+        if cards:
+            self._tell_deleted([card.id for card in cards if card.deleted])
+
+    def _tell_deleted(self, deleted: Sequence[DocumentId]) -> None:
         for id_ in deleted:
             self._refuse(id_)
-        if cards:
-            with suppress(KeyringUnusable, OSError):  # tried again whenever the library is loaded
-                self._resources.keyring.forget(deleted)
-            self._deleted(deleted)
+        with suppress(KeyringUnusable, OSError):  # tried again whenever the library is loaded
+            self._resources.keyring.forget(deleted)
+        self._deleted(deleted)

@@ -105,6 +105,17 @@ class Catalog(Protocol):
 
     def get(self, document: str) -> Listed | None: ...
 
+    def set_local(self, document: str, local: bool) -> None:
+        """Say that a document is never told to any relay, or is from now on. While it is local, no deletion of it is
+        asked for."""
+        ...
+
+    def is_local(self, document: str) -> bool: ...
+
+    def locals(self) -> set[str]:
+        """The documents that are local."""
+        ...
+
 
 class Compaction(Protocol):
     """A compaction that was begun. It may be dropped at any moment: the document stays as it was."""

@@ -92,6 +92,10 @@ class LinkControl:
         self._call(self._loop.synchronizer.request_deletion, document, after, done)
         return future
 
+    def stop(self) -> None:
+        """As ``close``, without waiting for its end."""
+        self._loop.call(self._loop.transport.stop)
+
     def close(self) -> None:
         """As ``Link.close``."""
         self._loop.close()

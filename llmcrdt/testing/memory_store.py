@@ -43,6 +43,7 @@ class _State:
     compactions: set[tuple[str, str]] = field(default_factory=set)
     deletions: dict[tuple[str, str], str] = field(default_factory=dict)
     deleted: list[tuple[str, str]] = field(default_factory=list)
+    local: set[str] = field(default_factory=set)
     purges: dict[str, int] = field(default_factory=dict)
     names: dict[tuple[str, str], tuple[int, str, int]] = field(default_factory=dict)
     last: int = 0
@@ -160,6 +161,15 @@ class MemoryCatalog(_Part):
 
     def get(self, document: str) -> Listed | None:
         return self._state.listing.get(document)
+
+    def set_local(self, document: str, local: bool) -> None:
+        (self._state.local.add if local else self._state.local.discard)(document)
+
+    def is_local(self, document: str) -> bool:
+        return document in self._state.local
+
+    def locals(self) -> set[str]:
+        return set(self._state.local)
 
 
 class MemoryUpdates(_Part):
@@ -442,7 +452,7 @@ class MemoryRelayTasks(_Part):
         return bool(refused)
 
     def delete_all_again(self, relay: str) -> None:
-        deleted = [row.id for row in self._state.listing.values() if row.deleted]
+        deleted = [row.id for row in self._state.listing.values() if row.deleted and row.id not in self._state.local]
         self._state.deletions.update(((document, relay), "") for document in deleted)
 
     def deleted(self, relay: str, document: str) -> None:
@@ -464,7 +474,7 @@ class MemoryDeletions(_Part):
     def drop(self, document: str) -> None:
         state = self._state
         relays = {*state.relays(document), *state.relays(state.settings.get("library", ""))}
-        state.deletions.update(((document, relay), "") for relay in relays)
+        state.deletions.update(((document, relay), "") for relay in relays if document not in state.local)
         state.updates = [update for update in state.updates if update.document != document]
         state.aside = [row for row in state.aside if row[0] != document]
         state.compactions = {row for row in state.compactions if row[0] != document}

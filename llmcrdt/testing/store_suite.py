@@ -318,6 +318,20 @@ class StoreSuite:
         assert store.catalog.everything() == set(rows)
         assert store.catalog.get("c3") == rows[3] and store.catalog.get("x") is None
 
+    def test_no_relay_hears_of_a_local_document(self, store: Store) -> None:
+        store.catalog.set_local(DOCUMENT, True)
+        assert store.catalog.is_local(DOCUMENT) and store.catalog.locals() == {DOCUMENT}
+        store.outboxes.receive(RELAY, OTHER, [], [], (b"log", 0, b""), stale=False)
+        store.settings.put("library", OTHER)
+        store.catalog.put([Listed(DOCUMENT, "", 0.0, False, True)])
+        store.deletions.drop(DOCUMENT)
+        store.relay_tasks.delete_all_again(RELAY)
+        assert store.relay_tasks.deletions(RELAY) == []
+        store.catalog.set_local(DOCUMENT, False)
+        assert not store.catalog.is_local(DOCUMENT) and store.catalog.locals() == set()
+        store.deletions.drop(DOCUMENT)
+        assert store.relay_tasks.deletions(RELAY) == [DOCUMENT]
+
     def test_a_closed_store_says_so(self, store: Store) -> None:
         store.close()
         store.close()
