@@ -11,12 +11,14 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "repo.repo": ("Hit", "Hits", "Listing", "Repo", "open"),
+    "repo.repo": ("Hit", "Hits", "Repo", "open"),
+    "repo.library_changes": ("LibraryChange", "Listing"),
     "repo.importer": ("Imported", "ImportProgress", "NotImported", "import_files"),
     "document.ask": ("Ask",),
     "document.asks": ("AskStatus",),
     "document.conversation": ("Conversation",),
     "document.observers": ("Change",),
+    "observation": ("Observation",),
     "document.presence": ("Present",),
     "document.transcript": ("Elsewhere", "Transcript"),
     "document.stream": ("Stream",),
@@ -62,7 +64,7 @@ _HOMES = {
     "engine.base": ("Engine", "Reuse", "Sampling"),
     "engine.llama.engine": ("LlamaEngine",),
     "sync.link": ("Link",),
-    "sync.progress": ("Progress",),
+    "sync.progress": ("LinkStatus", "Progress"),
     "exceptions": ("LLMCRDTError",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

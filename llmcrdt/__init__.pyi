@@ -59,16 +59,19 @@ from .generation.plan import plan as plan
 from .generation.prefetch import Prefetch as Prefetch
 from .generation.prefetch import prefetch as prefetch
 from .generation.provider_plan import ProviderPlan as ProviderPlan
+from .observation import Observation as Observation
 from .repo.importer import Imported as Imported
 from .repo.importer import ImportProgress as ImportProgress
 from .repo.importer import NotImported as NotImported
 from .repo.importer import import_files as import_files
+from .repo.library_changes import LibraryChange as LibraryChange
+from .repo.library_changes import Listing as Listing
 from .repo.repo import Hit as Hit
 from .repo.repo import Hits as Hits
-from .repo.repo import Listing as Listing
 from .repo.repo import Repo as Repo
 from .repo.repo import open as open
 from .sync.link import Link as Link
+from .sync.progress import LinkStatus as LinkStatus
 from .sync.progress import Progress as Progress
 
 __version__: str

@@ -20,16 +20,19 @@ Each says what happened and, in ``hint``, what to do next. Catch the branch you 
     ├── StoreError                the SQLite file
     │   ├── NotADatabase            the file is something else
     │   ├── NewerDatabase           made by a newer version of this library
-    │   ├── ConversationNotFound    not in this repo, or deleted (also a KeyError)
+    │   ├── ConversationNotFound    not in this repo (also a KeyError)
+    │   │   └── ConversationDeleted   deleted, here or on another device
     │   ├── LibraryMismatch         the file already belongs to another library
     │   ├── CRDTMismatch            the file's documents are of another kind of CRDT
-    │   ├── RepoClosed              used after close(), or after its conversation was deleted
+    │   ├── RepoClosed              used after close()
     │   ├── KeyringUnusable         a file of secrets can be read by others, or can't be read at all
     │   └── BlobMissing             an attachment whose content is not here
     ├── SyncError                 the relay, or what it said
     │   ├── RelayUnreachable        nobody answers at that address
     │   ├── RelayRefused            it answered with an error code (``code``)
     │   ├── MalformedFrame          bytes that are not a message of the protocol
+    │   ├── NeverSyncs              the database, or a conversation, is set never to sync
+    │   ├── TokenUnavailable        the token provider of a link failed
     │   ├── SyncTimeout             not synced in the time given (also a TimeoutError)
     │   └── InvalidInvite           not an invite, damaged, or of a newer version (also a ValueError)
     ├── PromptError               document -> token ids
@@ -138,10 +141,21 @@ class NewerDatabase(StoreError):
 
 
 class ConversationNotFound(StoreError, KeyError):
-    """No such conversation in this repo: it was never here, or it was deleted. A conversation object raises it where
-    another process deleted the conversation just now."""
+    """No such conversation in this repo: it was never here, or (ConversationDeleted) it was deleted."""
 
     __str__ = LLMCRDTError.__str__
+
+
+class ConversationDeleted(ConversationNotFound):
+    """The conversation was deleted from the library, here, by another process, or on another device. Its objects raise
+    it at every use, and so does whoever writes in it just then: nothing of that is kept. ``id``: the conversation's."""
+
+    def __init__(self, id: str) -> None:
+        super().__init__(
+            f"Conversation {id} was deleted from the library.",
+            hint="A deleted id never comes back; repo.create() makes another conversation.",
+        )
+        self.id = id
 
 
 class LibraryMismatch(StoreError):
@@ -153,8 +167,7 @@ class CRDTMismatch(StoreError):
 
 
 class RepoClosed(StoreError):
-    """A repo, or something of it, was used after ``close()``; or an object of a conversation was used after that was
-    deleted from the library."""
+    """A repo, or something of it, was used after ``close()``."""
 
 
 class KeyringUnusable(StoreError):
@@ -180,6 +193,14 @@ class RelayRefused(SyncError):
     def __init__(self, message: str, *, code: int = 0, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.code = code
+
+
+class NeverSyncs(SyncError):
+    """The database, or a conversation of it, is set never to sync."""
+
+
+class TokenUnavailable(SyncError):
+    """The token provider of a link failed, took too long, or gave no text. The link tries again after a pause."""
 
 
 class MalformedFrame(SyncError):

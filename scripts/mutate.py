@@ -27,6 +27,7 @@ from format_mutations import FORMAT_MUTATIONS
 from hidden_mutations import HIDDEN_MUTATIONS
 from http_mutations import HTTP_MUTATIONS
 from mutations import MUTATIONS, Mutation
+from people_mutations import PEOPLE_MUTATIONS
 from relay_mutations import RELAY_MUTATIONS
 from run_tests import MEMORY, room_in_memory
 from stream_mutations import STREAM_MUTATIONS
@@ -50,6 +51,7 @@ EVERY = (
     *ACCESS_MUTATIONS,
     *ATTACHMENT_MUTATIONS,
     *HTTP_MUTATIONS,
+    *PEOPLE_MUTATIONS,
     *RELAY_MUTATIONS,
     *AUTOMERGE_MUTATIONS,
 )

@@ -49,12 +49,13 @@ def things(open_repo: OpenRepo) -> dict[str, object]:
     request, ask = conversation.messages("openai-chat"), conversation.ask(valid_while="always")
     answer = conversation.stream_response(request, [])
     made = (repo, conversation, conversation.transcript(), entry, stream, present, claim, change, hidden, erased)
+    made += (llmcrdt.LibraryChange(),)
     return {type(thing).__name__: thing for thing in (*made, target, field, request, answer, ask)}
 
 
 NAMES = (
     "Repo Conversation Transcript Entry Stream Present ToolClaim Ask Change Elsewhere Erased Target FieldReport Request"
-    " StreamedResponse"
+    " StreamedResponse LibraryChange"
 )
 
 
@@ -73,7 +74,7 @@ def test_the_same_of_attachments(open_repo: OpenRepo) -> None:
         assert sorted(documented(PAGE.read_text(encoding="utf-8"))[type(thing).__name__]) == public(thing)
 
 
-@pytest.mark.parametrize("name", ["Link", "Progress", "Generation", "Plan", "CacheMiss", "Prefetch"])
+@pytest.mark.parametrize("name", ["Link", "LinkStatus", "Progress", "Generation", "Plan", "CacheMiss", "Prefetch"])
 def test_the_same_of_links_and_generations(name: str, open_repo: OpenRepo) -> None:
     repo, engine = open_repo("laptop"), MemoryEngine(ByteTokenizer("{{ messages[0].content }}"), NullCache())
     conversation = repo.create()
@@ -82,7 +83,7 @@ def test_the_same_of_links_and_generations(name: str, open_repo: OpenRepo) -> No
         generation = llmcrdt.generate(conversation, engine, max_tokens=1)
         generation.result(30)
         plan = llmcrdt.plan(conversation, engine)
-        made: tuple[object, ...] = (link, link.progress, generation, plan, plan.why, prefetch)
+        made: tuple[object, ...] = (link, link.status, link.progress, generation, plan, plan.why, prefetch)
         thing = next(each for each in made if type(each).__name__ == name)
         assert sorted(documented(PAGE.read_text(encoding="utf-8"))[name]) == public(thing)
     engine.close()

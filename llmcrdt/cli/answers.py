@@ -21,11 +21,13 @@ from .completion import complete_conversation, conversation_id
 from .options import (
     INTERRUPTED,
     Repos,
+    Token,
     any_model,
     as_json,
     cache_dir,
     entry_json,
     find,
+    kept_local,
     max_tokens,
     of_kind,
     print_json,
@@ -90,6 +92,7 @@ def generate(
 @cache_dir
 @click.option("--title", help="title of a new conversation [default: its first words]")
 @of_kind
+@kept_local
 @click.option("--system", help="the first thing that the model is told, in a new conversation")
 @click.option("--sync", "relay", metavar="URL", help="stay in step with a relay meanwhile (ws://HOST:PORT)")
 @click.option("--plain", is_flag=True, help="line by line, also on a whole terminal")
@@ -105,10 +108,11 @@ def chat(
     cache: Path | None,
     title: str | None,
     crdt: str | None,
+    local: bool,
     system: str | None,
     relay: str | None,
     plain: bool,
-    token: str | None,
+    token: Token,
     ca: Path | None,
     max_tokens: int | None,
     temperature: float | None,
@@ -127,11 +131,19 @@ def chat(
         conversation = find(repo, id) if id else None
         engine = stack.enter_context(opened(model, cache))
         link = stack.enter_context(repo.connect(relay, token, tls=ca)) if relay else None
+        create = functools.partial(repo.create, crdt=crdt, local=local)
         if not plain and _whole_terminal():
             from llmcrdt.tui import ChatApp
 
             ChatApp(
-                repo, engine, conversation=conversation, link=link, answer=answer, system=system, title=title, crdt=crdt
+                repo,
+                engine,
+                conversation=conversation,
+                link=link,
+                answer=answer,
+                system=system,
+                title=title,
+                create=create,
             ).run()
             return
 
@@ -141,7 +153,7 @@ def chat(
                     made.append("system", system)
                 made.append("user", words)
 
-            return repo.create(title_from(words) if title is None else title, crdt=crdt, fill=fill)
+            return create(title_from(words) if title is None else title, fill=fill)
 
         def use(name: str) -> llmcrdt.Engine | providers.Provider:
             return stack.enter_context(opened(Path(name), cache))

@@ -25,6 +25,7 @@ from .models import needed_model
 from .options import (
     INTERRUPTED,
     Repos,
+    Token,
     as_json,
     cache_dir,
     entry_json,
@@ -69,7 +70,7 @@ def ask(
     wait: bool,
     timeout: float | None,
     relay: str | None,
-    token: str | None,
+    token: Token,
     ca: Path | None,
     as_json: bool,
 ) -> None:
@@ -140,7 +141,7 @@ def _follow(asked: llmcrdt.Ask, timeout: float | None, as_json: bool) -> llmcrdt
 @trusted
 @as_json
 @click.pass_obj
-def asks(repos: Repos, id: str, relay: str | None, token: str | None, ca: Path | None, as_json: bool) -> None:
+def asks(repos: Repos, id: str, relay: str | None, token: Token, ca: Path | None, as_json: bool) -> None:
     """List what models were asked in the conversation ID, oldest first, and what became of it; with the workers that
     are there for those that wait, and how busy they are, as far as a relay knows."""
     with repos() as repo, contextlib.ExitStack() as stack:
@@ -275,7 +276,7 @@ def serve(
     kv_keys: Path | None,
     cache: Path | None,
     relay: str | None,
-    token: str | None,
+    token: Token,
     ca: Path | None,
 ) -> None:
     """Answer what is asked in this library, on whatever device, with local models. Ctrl-C or SIGTERM ends it: answers

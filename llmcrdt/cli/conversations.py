@@ -9,18 +9,40 @@ import click
 
 from ..terminal_text import safe
 from .completion import conversation_id
-from .options import MANY, Repos, as_json, confirm, confirmed, entry_json, find, of_kind, print_id, print_json
+from .options import (
+    MANY,
+    Repos,
+    as_json,
+    confirm,
+    confirmed,
+    entry_json,
+    find,
+    kept_local,
+    of_kind,
+    print_id,
+    print_json,
+)
 
 
 @click.command()
 @click.argument("title", default="")
 @of_kind
+@kept_local
 @as_json
 @click.pass_obj
-def new(repos: Repos, title: str, crdt: str | None, as_json: bool) -> None:
+def new(repos: Repos, title: str, crdt: str | None, local: bool, as_json: bool) -> None:
     """Make a conversation; print its id."""
     with repos(create=True) as repo:
-        print_id(repo.create(title, crdt=crdt).id, as_json)
+        print_id(repo.create(title, crdt=crdt, local=local).id, as_json)
+
+
+@click.command()
+@conversation_id
+@click.pass_obj
+def share(repos: Repos, id: str) -> None:
+    """Have a conversation that is on this device alone be synced from now on. There is no way back."""
+    with repos() as repo:
+        repo.share(find(repo, id).id)
 
 
 @click.command("list")
@@ -38,7 +60,7 @@ def list_(repos: Repos, limit: int, before: str | None, as_json: bool) -> None:
             return
         for row in found:
             made = time.strftime("%Y-%m-%d %H:%M", time.localtime(row.created_at))
-            mark = "  (archived)" if row.archived else ""
+            mark = "  (archived)" * row.archived + "  (local)" * row.local
             click.echo(f"{row.id}  {made}  {safe(row.title) or '(no title)'}{mark}")
         if not found and not before:
             click.echo('No conversations yet. Make one with "llmcrdt new TITLE".', err=True)

@@ -134,9 +134,10 @@ def erase(repos: Repos, id: str, entry: str, also: tuple[str, ...], yes: bool, a
     "--at", shell_complete=complete_entry, help="the last entry that the new one has [default: the last of all]"
 )
 @click.option("--title", help="[default: the old title]")
+@click.option("--local/--shared", default=None, help="keep it on this device, or don't [default: as the old one is]")
 @as_json
 @click.pass_obj
-def fork(repos: Repos, id: str, at: str | None, title: str | None, as_json: bool) -> None:
+def fork(repos: Repos, id: str, at: str | None, title: str | None, local: bool | None, as_json: bool) -> None:
     """Make a conversation that begins as this one stands at an entry; print its id."""
     with repos() as repo:
         conversation = find(repo, id)
@@ -144,4 +145,4 @@ def fork(repos: Repos, id: str, at: str | None, title: str | None, as_json: bool
         if at is None and not ids:
             raise llmcrdt.exceptions.EntryNotFound("Nothing was said here yet.", hint='Make an empty one with "new".')
         last = find_entry(conversation, at) if at is not None else ids[-1]
-        print_id(repo.fork(conversation, at=last, title=title).id, as_json)
+        print_id(repo.fork(conversation, at=last, title=title, local=local).id, as_json)

@@ -19,7 +19,7 @@ from llmcrdt.interop.registry import names, sources
 from llmcrdt.terminal_text import safe
 
 from .completion import conversation_id
-from .options import INTERRUPTED, MANY, Repos, as_json, decode, find, of_kind, print_json, there
+from .options import INTERRUPTED, MANY, Repos, as_json, decode, find, kept_local, of_kind, print_json, there
 
 if TYPE_CHECKING:
     from llmcrdt.repo.importer import Imported, NotImported
@@ -35,6 +35,7 @@ for_provider = click.option("--provider", help="whom opaque fields are for [defa
 @for_provider
 @click.option("--title", help="[default: the file's own, else its name]")
 @of_kind
+@kept_local
 @as_json
 @click.pass_obj
 def import_(
@@ -44,6 +45,7 @@ def import_(
     provider: str | None,
     title: str | None,
     crdt: str | None,
+    local: bool,
     as_json: bool,
 ) -> None:
     """Import conversations; print their ids.
@@ -59,7 +61,7 @@ def import_(
     if [str(file) for file in files] == ["-"]:
         if form in sources():
             raise FormatError(f"Files of {form} are not read from stdin.", hint="Give their names.")
-        _print_one(_import_stdin(repos, title, form, provider, crdt), as_json)
+        _print_one(_import_stdin(repos, title, form, provider, crdt, local), as_json)
         return
     for file in files:
         file.stat()  # before a database is made for a slip in a name
@@ -80,7 +82,7 @@ def import_(
     with repos(create=True) as repo, _interrupts() as stopping:
         try:
             for result in import_files(
-                repo, files, title=title, progress=show, format=form, provider=provider, crdt=crdt
+                repo, files, title=title, progress=show, format=form, provider=provider, crdt=crdt, local=local
             ):
                 if isinstance(result, Imported):
                     done.append(result)
@@ -122,14 +124,14 @@ def _interrupts() -> Iterator[Callable[[], bool]]:
 
 
 def _import_stdin(
-    repos: Repos, title: str | None, form: str | None, provider: str | None, crdt: str | None
+    repos: Repos, title: str | None, form: str | None, provider: str | None, crdt: str | None, local: bool
 ) -> Imported:
     from llmcrdt.repo.importer import ImportFile, import_file
 
     text = decode(sys.stdin.buffer.read(), "stdin")
     with repos(create=True) as repo:
         source = ImportFile("stdin", len(text), lambda: io.StringIO(text))
-        return import_file(repo, source, title=title, format=form, provider=provider, crdt=crdt)
+        return import_file(repo, source, title=title, format=form, provider=provider, crdt=crdt, local=local)
 
 
 def _result(result: Imported) -> dict[str, object]:

@@ -26,6 +26,8 @@ HOMES: Final[Mapping[str, str]] = {
     "rename": "conversations:rename",
     "convert": "conversations:convert",
     "archive": "conversations:archive",
+    "share": "conversations:share",
+    "syncing": "relays:syncing",
     "delete": "conversations:delete",
     "append": "entries:append",
     "edit": "entries:edit",

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from functools import wraps
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import click
+from click.core import ParameterSource
 
 import llmcrdt
 from llmcrdt.exceptions import ConversationNotFound, EntryNotFound, FormatError, NotADatabase
 from llmcrdt.ids import EntryId
 
 from .models import needed_model
+
+if TYPE_CHECKING:
+    from llmcrdt.sync.token import TokenProvider
+
+Token: TypeAlias = "str | TokenProvider | None"
+"""Of ``relay_token``."""
 
 INTERRUPTED = 130  # the exit code
 MANY = 1_000_000  # conversations
@@ -40,7 +48,7 @@ cache_dir = click.option("--cache", type=click.Path(path_type=Path), help="KV ca
 trusted = click.option(
     "--ca", type=click.Path(path_type=Path, exists=True), help="certificates to trust (PEM), for wss://"
 )
-relay_token = click.option("--token", envvar="LLMCRDT_TOKEN", help="access token [default: $LLMCRDT_TOKEN]")
+invited_token = click.option("--token", envvar="LLMCRDT_TOKEN", help="access token [default: $LLMCRDT_TOKEN]")
 max_tokens = click.option(
     "--max-tokens", type=click.IntRange(min=1), help="of the answer, at most [default: 512, or a provider's own]"
 )
@@ -49,7 +57,36 @@ temperature = click.option(
     type=click.FloatRange(min=0),
     help="0 always takes the likeliest token [default: 0.8, or a provider's own]",
 )
+kept_local = click.option("--local", is_flag=True, help='keep it on this device: no relay hears of it, until "share"')
 confirmed = click.option("--yes", is_flag=True, help="don't ask first")
+
+
+def relay_token(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options for the token of a link: ``token`` is a text, a provider, or None."""
+
+    @invited_token
+    @click.option(
+        "--token-command",
+        envvar="LLMCRDT_TOKEN_COMMAND",
+        metavar="COMMAND",
+        help="shell command that prints the access token; run when one is needed [default: $LLMCRDT_TOKEN_COMMAND]",
+    )
+    @wraps(command)
+    def with_token(*args: Any, token: str | None, token_command: str | None, **options: Any) -> Any:
+        typed = [
+            name
+            for name in ("token", "token_command")
+            if click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
+        ]
+        if len(typed) == 2:
+            raise click.UsageError("Give --token or --token-command, not both.")
+        if token_command and typed != ["token"]:
+            from .token_command import token_printed_by
+
+            return command(*args, token=token_printed_by(token_command), **options)
+        return command(*args, token=token, **options)
+
+    return with_token
 
 
 class Repos(Protocol):

@@ -15,7 +15,7 @@ from llmcrdt.exceptions import LLMCRDTError, RelayUnreachable
 
 from .asking import named_model, relay_url
 from .models import named_model as default_model
-from .options import Repos, cache_dir, relay_token, trusted
+from .options import Repos, Token, cache_dir, relay_token, trusted
 
 
 @click.command("open")
@@ -42,7 +42,7 @@ def open_(
     browser: bool,
     cache: Path | None,
     relay: str | None,
-    token: str | None,
+    token: Token,
     ca: Path | None,
 ) -> None:
     """Show all conversations on a page in the browser, until Ctrl-C. The page is for this machine alone: its address

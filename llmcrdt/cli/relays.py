@@ -18,10 +18,12 @@ from llmcrdt.ids import is_document_id
 from llmcrdt.sync.address import is_loopback
 from llmcrdt.terminal_text import safe
 
-from .options import MANY, Repos, as_json, decode, find, print_json, relay_token, trusted
+from .options import MANY, Repos, as_json, decode, find, invited_token, print_json, relay_token, trusted
 
 if TYPE_CHECKING:
     from llmcrdt.sync.link import Link
+
+    from .options import Token
 
 
 @click.command()
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 def sync(
     repos: Repos,
     url: str | None,
-    token: str | None,
+    token: Token,
     only: tuple[str, ...],
     ca: Path | None,
     watch: bool,
@@ -87,8 +89,25 @@ def sync(
 
 
 @click.command()
+@click.argument("may", required=False, type=click.Choice(["on", "off"]))
+@as_json
+@click.pass_obj
+def syncing(repos: Repos, may: str | None, as_json: bool) -> None:
+    """Say whether this database may sync, or set it: "off" ends every connection, and refuses others."""
+    with repos(create=may is not None) as repo:
+        if may is not None:
+            repo.never_syncs = may == "off"
+        if as_json:
+            print_json({"never_syncs": repo.never_syncs})
+        elif repo.never_syncs:
+            click.echo("off: this database never syncs.")
+        else:
+            click.echo("on: this database syncs with a relay when it is told to.")
+
+
+@click.command()
 @click.argument("url", required=False)
-@relay_token
+@invited_token
 @click.option("--join", metavar="INVITE", help='join with an invite; "-" reads it from stdin')
 @click.option("--keys/--no-keys", default=True, show_default=True, help="include the keys of encrypted fields")
 @click.option("--qr/--no-qr", default=None, help="draw it as a QR code too [default: on a terminal]")

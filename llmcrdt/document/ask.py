@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from ..exceptions import AskFailed, EntryNotFound, RepoClosed
+from ..exceptions import AskFailed, ConversationDeleted, EntryNotFound, RepoClosed
 from ..ids import EntryId, SessionId
 from .act_writer import ActWriter
 from .acts import Question, ValidWhile
@@ -144,7 +144,7 @@ class Ask:
         def look() -> None:
             try:
                 now = self.status()
-            except RepoClosed:  # its conversation was closed or deleted: there is nothing to tell any more
+            except (ConversationDeleted, RepoClosed):  # there is nothing to tell any more
                 return
             if now != before[0]:
                 before[0] = now

@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Literal
 
-from ..exceptions import InvalidContent
+from ..arguments import check_callback
 from ..ids import DocumentId, EntryId, KeyId
+from ..observation import Observation
 from .act_writer import ActWriter
 from .acts import ToolClaim, ValidWhile
 from .ask import Ask, asks_of
@@ -431,24 +432,20 @@ class Conversation:
 
     # observers and presence
 
-    def observe(self, callback: Callable[[Change], None]) -> Callable[[], None]:
-        """Call back after every change, local and remote, in order, from one thread. Returns a function that stops
-        it."""
-        if not callable(callback):
-            raise InvalidContent(
-                f"callback is {type(callback).__name__}.", hint="Give a function of one argument, the change."
-            )
+    def observe(self, callback: Callable[[Change], None] | None = None) -> Observation[Change]:
+        """Call back after every change, local and remote, in order, from one thread; without ``callback``, the result
+        is read in a loop: ``async for change in conv.observe()``, or ``for`` in a thread. Call the result to stop it.
+
+        The last change of a conversation that is deleted has ``deleted``; a loop ends after it, and when the
+        conversation is closed."""
+        check_callback(callback)
         core = self._core
         with core.document.lock:
+            core.document.check_usable()
             core.document.load()
-            core.observers.add(callback)
+            observation = core.observers.add(callback)
         core.host.observed()
-
-        def stop() -> None:
-            with core.document.lock:
-                core.observers.remove(callback)
-
-        return stop
+        return observation
 
     def present(self, state: Mapping[str, JSON] | None) -> None:
         """Say to whoever has this conversation open what goes on here: ``{"typing": True}``, say, or {} for just being

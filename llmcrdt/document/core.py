@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, suppress
 from weakref import WeakValueDictionary
 
 from ..crdt.backend import Edit, Replica, Touched
-from ..exceptions import KeyMissing, LLMCRDTError
+from ..exceptions import ConversationDeleted, KeyMissing, LLMCRDTError
 from ..ids import DocumentId, EntryId, KeyId
 from . import schema
 from .acts import OwnClaim
@@ -15,7 +15,7 @@ from .encryption import FieldAddress, check_encrypts
 from .entry import Entry, SyncState
 from .erasure import clean, is_clean
 from .host import ConversationHost
-from .observers import Observers
+from .observers import ConversationObservers
 from .projector import Projector, entry_of_row
 from .turn import Turn
 from .view import ConversationView
@@ -38,7 +38,7 @@ class ConversationCore:
         self.document = Document(
             id, host.journal, host.make_replica, self, lock=host.lock, clock=host.clock, random=host.random
         )
-        self.observers = Observers(host.dispatch)
+        self.observers = ConversationObservers(host.dispatch)
         self.turn = Turn()
         self.streams: WeakValueDictionary[EntryId, object] = WeakValueDictionary()
         self.claims: dict[str, OwnClaim] = {}
@@ -120,7 +120,13 @@ class ConversationCore:
                 with suppress(LLMCRDTError):  # the index can be made again at any time
                     self.refresh_index()
         self.document.close()
+        self.observers.end(deleted=False)
         self.host.closed()
+
+    def delete(self) -> None:
+        """The conversation was deleted: every use says so from now on, and observers are told."""
+        self.document.refuse(lambda: ConversationDeleted(self.id))
+        self.observers.end(deleted=True)
 
     # the entry index
 

@@ -77,8 +77,7 @@ class Document:
         self._session: SessionId | None = None
         self._open_edit: Edit | None = None
         self._edited: set[str] = set()
-        self._closed = ""
-        self._closed_hint = "Get it again from its repo."
+        self._unusable: Callable[[], LLMCRDTError] | None = None
         self._as_bytes, self._as_content = Use(self, read=False), Use(self, read=True)
         self._loaded = self._forgotten = False
 
@@ -133,7 +132,7 @@ class Document:
     @property
     def closed(self) -> bool:
         """Whether it was closed, or refused."""
-        return bool(self._closed)
+        return self._unusable is not None
 
     def load(self) -> None:
         """Load the replica if it isn't yet, and was not forgotten."""
@@ -157,21 +156,23 @@ class Document:
         """Stop using this object. The document stays where it is. Its memory is free at once, without a look for
         garbage; transcripts that somebody still has can be read."""
         with self.lock:
-            self._closed = "is closed"
+            self._unusable = lambda: RepoClosed(
+                f"{self._content.kind} {self.id} is closed.", hint="Get it again from its repo."
+            )
             if self._loaded and not self.in_edit:
                 self._loaded, self._forgotten = False, True
                 del self._replica
                 self._content.forget()
 
-    def refuse(self, why: str, hint: str = "") -> None:
-        """Every use from now on says ``why`` (a verb and more)."""
+    def refuse(self, why: Callable[[], LLMCRDTError]) -> None:
+        """Every use from now on raises the error that ``why`` makes."""
         with self.lock:
-            self._closed, self._closed_hint = why, hint
+            self._unusable = why
 
     def check_usable(self) -> None:
-        """Raises RepoClosed where this object was closed, or its document was deleted."""
-        if self._closed:
-            raise RepoClosed(f"{self._content.kind} {self.id} {self._closed}.", hint=self._closed_hint)
+        """Raises RepoClosed where this object was closed, ConversationDeleted where its document was deleted."""
+        if self._unusable is not None:
+            raise self._unusable()
 
     # for its content
 

@@ -6,21 +6,24 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ..ids import EntryId
+from ..observation import Observation, Observers
 from .entry import Entry
 from .view import ConversationView
 
 
 @dataclass(frozen=True)
 class Change:
-    """The effect of one write on the transcript: entries that came, whose content changed, that left."""
+    """The effect of one write on the transcript: entries that came, whose content changed, that left. ``deleted``: the
+    conversation was deleted, here or elsewhere; this is the last change."""
 
     added: tuple[Entry, ...]
     changed: tuple[Entry, ...]
     removed: tuple[EntryId, ...]
     local: bool
+    deleted: bool = False
 
 
-class Observers:
+class ConversationObservers:
     """The callbacks of one conversation. Called under its lock; ``dispatch`` runs the callbacks.
 
     Before a change ``note_visible``, after it ``note_changed``; ``report`` once it is on disk.
@@ -28,19 +31,22 @@ class Observers:
 
     def __init__(self, dispatch: Callable[[Callable[[], None]], None]) -> None:
         self.dispatch = dispatch
-        self._callbacks: list[Callable[[Change], None]] = []
+        self._changes: Observers[Change] = Observers(lambda call: self.dispatch(call))
         self._watchers: list[Callable[[], None]] = []
         self._before: tuple[set[EntryId], set[EntryId]] | None = None
         """The entries visible at the last report, and those that changed since; None if nothing happened since."""
 
-    def add(self, callback: Callable[[Change], None]) -> None:
-        """Call back after every change from now on."""
-        self._callbacks.append(callback)
+    def add(self, callback: Callable[[Change], None] | None) -> Observation[Change]:
+        """Tell of every change from now on."""
+        return self._changes.add(callback)
 
-    def remove(self, callback: Callable[[Change], None]) -> None:
-        """Don't call back any more; where that was so already, nothing happens."""
-        if callback in self._callbacks:
-            self._callbacks.remove(callback)
+    def end(self, *, deleted: bool) -> None:
+        """The conversation is not used any more: it was closed, or deleted."""
+        if deleted:
+            for watcher in tuple(self._watchers):
+                self.dispatch(watcher)
+            self._changes.tell(Change((), (), (), local=False, deleted=True))
+        self._changes.end()
 
     def watch(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call back after whatever is written or arrives, also acts. Returns a function that stops it."""
@@ -49,7 +55,7 @@ class Observers:
 
     def note_visible(self, view: ConversationView) -> None:
         """The document is about to change."""
-        if self._callbacks and self._before is None:
+        if self._changes and self._before is None:
             self._before = set(view.order.now().visible), set()
 
     def note_changed(self, entries: Iterable[EntryId]) -> None:
@@ -73,5 +79,4 @@ class Observers:
             local=local,
         )
         if change.added or change.changed or change.removed:
-            for callback in tuple(self._callbacks):
-                self.dispatch(lambda callback=callback: callback(change))  # type: ignore[misc]
+            self._changes.tell(change)

@@ -49,8 +49,8 @@ class Stream:
 
     def write(self, text: str, part: PartType = "text") -> None:
         """Append text; another ``part`` than before begins a new one. Reaches the document with the first write after
-        ``interval`` seconds, or at the seal. Raises AlreadySealed, InvalidContent; RepoClosed as soon as it is known
-        here that the conversation was deleted, on whatever device: what is written then would be kept nowhere."""
+        ``interval`` seconds, or at the seal. Raises AlreadySealed, InvalidContent; ConversationDeleted as soon as it is
+        known here that the conversation was deleted, on whatever device: what is written then would be kept nowhere."""
         if self._sealed is not None:
             raise AlreadySealed(f"Entry {self.id} is sealed.", hint="Append a new entry.")
         if not isinstance(text, str) or part not in ("text", "reasoning", "tool_call"):

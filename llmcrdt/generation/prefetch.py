@@ -17,7 +17,7 @@ from ..at_exit import end_at_exit
 from ..document.conversation import Conversation, core_of
 from ..document.observers import Change
 from ..engine.base import Engine
-from ..exceptions import LLMCRDTError, RepoClosed
+from ..exceptions import ConversationDeleted, LLMCRDTError, RepoClosed
 from ..prompt.stable import stable_prefix
 from ..repo.kv_caches import forget_erased
 
@@ -125,7 +125,7 @@ class Prefetch:
                         break
             try:
                 self._ask_engine()
-            except RepoClosed:
+            except (ConversationDeleted, RepoClosed):
                 self.stop()
             except LLMCRDTError as error:  # a template that fails, a prompt too long, an engine that is closed
                 _LOG.debug("not prefetched: %s", error)  # the next turn will say so

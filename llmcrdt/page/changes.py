@@ -48,12 +48,7 @@ def link_json(link: Link | None) -> JSONObject:
 
 def library_json(repo: Repo, limit: int = 200, before: str | None = None) -> JSONObject:
     """A page of the library."""
-    return {
-        "conversations": [
-            {"id": row.id, "title": row.title, "created_at": row.created_at, "archived": row.archived}
-            for row in repo.list(limit, before)
-        ]
-    }
+    return {"conversations": [row._asdict() for row in repo.list(limit, before)]}
 
 
 class Gathered:

@@ -61,6 +61,7 @@ class Attachments:
             self._next_fetch,
             self._tried,
             self._fetch_small,
+            resources.store.catalog.is_local,
         )
         self._lock = threading.Lock()
         self._carriers: list[Carrier] = []
@@ -158,7 +159,6 @@ class Attachments:
     def linked(
         self,
         link: LinkControl,
-        token: str | None,
         tls: ssl.SSLContext | str | os.PathLike[str] | None,
         only: Collection[DocumentId] | None,
     ) -> None:
@@ -166,7 +166,7 @@ class Attachments:
         self._limit = self.limit
         with self._lock:
             self._carriers = [carrier for carrier in self._carriers if carrier.wanted()]
-            made = Carrier(self._shared, link, token, tls, only)
+            made = Carrier(self._shared, link, tls, only)
             self._carriers.append(made)
         made.wake()
 

@@ -112,7 +112,7 @@ def end_transfer(transfer: Transfer, path: Path | None, error: Exception | None 
 class Shared(NamedTuple):
     """The things of a repo that its carriers use. ``named``: what a conversation names, by hash. ``next_fetch``: a
     transfer that this carrier has not tried; ``tried``: its relay does not have it. ``look``: fetch what the setting
-    says of a conversation; whether that is anything."""
+    says of a conversation; whether that is anything. ``is_local``: whether no relay is told of a document."""
 
     tasks: AttachmentTasks
     blobs: BlobStore
@@ -121,6 +121,7 @@ class Shared(NamedTuple):
     next_fetch: Callable[[object], Transfer | None]
     tried: Callable[[Transfer, object, Exception], None]
     look: Callable[[DocumentId], bool]
+    is_local: Callable[[DocumentId], bool]
 
 
 class Carrier:
@@ -130,12 +131,11 @@ class Carrier:
         self,
         shared: Shared,
         link: LinkControl,
-        token: str | None,
         tls: ssl.SSLContext | str | os.PathLike[str] | None,
         only: Collection[DocumentId] | None,
     ) -> None:
         self._forms = Forms(shared.keyring)
-        self.link, self._shared, self._token, self._tls, self._only = link, shared, token, tls, only
+        self.link, self._shared, self._tls, self._only = link, shared, tls, only
         self.refused: dict[tuple[DocumentId, str], LLMCRDTError] = {}
         self._lock = threading.Condition()
         self._due = self._stopped = False
@@ -271,7 +271,8 @@ class Carrier:
                 return
 
     def _follows(self, which: tuple[str, str]) -> bool:
-        return self._only is None or which[0] in self._only
+        document = DocumentId(which[0])
+        return (self._only is None or document in self._only) and not self._shared.is_local(document)
 
     def _to_discard(self) -> Iterator[tuple[DocumentId, str]]:
         for document, hash_ in filter(self._follows, self._shared.tasks.to_discard(self.link.url)):
@@ -295,7 +296,7 @@ class Carrier:
         from ..sync.attachments import AttachmentConnection
 
         if self._connection is None:
-            self._connection = AttachmentConnection(self.link.url, self._token, self._tls, lambda: self._wanted())
+            self._connection = AttachmentConnection(self.link.url, self.link.token, self._tls, lambda: self._wanted())
         return self._connection
 
     def _disconnect(self) -> None:

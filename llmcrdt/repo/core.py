@@ -20,6 +20,9 @@ from .open_documents import OpenDocuments
 from .resources import Resources
 from .watcher import Watcher
 
+_NEVER = "never syncs"
+"""The setting of a database that a person keeps from every relay."""
+
 
 class RepoCore:
     """For links, commands and the repo itself; people use ``Repo``. Implements ``sync_source.SyncHost``.
@@ -52,7 +55,7 @@ class RepoCore:
             self.attachments = Attachments(self.resources, self.documents, self.links)
             self.deletion = Deletion(self.resources, self.documents, self.links)
             journal = self.documents.journal(self.resources.library)
-            self.listing = Listing(self.resources, journal, self.documents.refuse, self.deletion.drop)
+            self.listing = Listing(self.resources, journal, self.documents.delete, self.deletion.drop)
             with suppress(StoreError):  # the disk is full: reading needs none of it
                 self.deletion.drop()  # a crash may have come between
         except BaseException:
@@ -74,10 +77,27 @@ class RepoCore:
         self.deletion.tick()
         now = self.store.data_version()
         if now != version:
+            self.stop_syncing()
             self.library.document.refresh()
             self.documents.refresh()
+            self.listing.observers.look()
             self.links.notify_waiting()
         return now
+
+    @property
+    def never_syncs(self) -> bool:
+        """Whether this database is set never to sync."""
+        return self.store.settings.get(_NEVER) == "yes"
+
+    def set_never_syncs(self, never: bool) -> None:
+        """Set that, for every process that has the database open."""
+        self.store.settings.put(_NEVER, "yes" if never else "no")
+        self.stop_syncing()
+
+    def stop_syncing(self) -> None:
+        """End all links, where the database is set never to sync."""
+        if self.never_syncs:
+            self.links.stop()
 
     def close(self) -> None:
         """Close links, conversations and the file. Twice is harmless."""

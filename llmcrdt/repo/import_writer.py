@@ -42,6 +42,14 @@ PIECE = 3 << 18
 """Bytes of an update that an import writes at a time, about: fewer than a record has, or it would be cut."""
 
 
+class MadeAs(NamedTuple):
+    """A conversation that an import makes. ``crdt``: the kind of its document; None: that of the file. ``local``: it
+    stays on this device."""
+
+    crdt: str | None = None
+    local: bool = False
+
+
 class Kept(NamedTuple):
     """A history that was written. ``entries``: how many it has; ``added``: how many of them are new here;
     ``diverged``: whether some of these stand in the place of others."""
@@ -61,18 +69,25 @@ def keep(
     history_of: Callable[[DocumentId, bool], tuple[History, Iterable[Draft]]],
     tell: Callable[[], None],
     long: bool,
-    crdt: str | None = None,
+    made_as: MadeAs,
 ) -> Kept:
     """Write one history, in one transaction. ``beginnings``: what may name its conversation, the best first. ``title``
     wins over the one that the conversation has, and that over the default. ``history_of``: the history of this
     conversation, with what stands beside it; it is told whether nothing is here yet. ``long``: a thread may help.
-    ``crdt``: the kind of its document, where it is new; None: that of the file."""
+    ``made_as``: what it is, where it is new."""
     with core.lock:
         core.listing.refresh()
-        id_, kind = _find(core, beginnings, crdt or core.resources.crdt.kind)
-        listed, was_open = core.library.card(id_), core.documents.core(id_) is not None
+        id_, kind = _find(core, beginnings, made_as.crdt or core.resources.crdt.kind)
+        listed, was_open = core.listing.card(id_), core.documents.core(id_) is not None
         try:
             with core.store.transaction():
+                if made_as.local and not core.store.catalog.is_local(id_):
+                    if listed is not None or core.store.catalog.kind(id_) is not None:
+                        raise FormatError(
+                            f"It is in the library already, as {id_}, and shared.",
+                            hint="Import it without local, or into another database.",
+                        )
+                    core.store.catalog.set_local(id_, True)
                 core.resources.note_kind(id_, kind)
                 conversation = core.documents.conversation(id_)
                 empty = not core_of(conversation).document.loaded and not core.store.updates.last_seq(id_)
@@ -87,9 +102,9 @@ def keep(
                 name = title if title is not None else listed.title if listed else default_title
                 if listed is None:
                     facts = {} if kind == core.resources.crdt.kind else {"crdt": kind}
-                    core.library.put(id_, title=name, created_at=core.resources.clock(), **facts)
+                    core.listing.put(id_, title=name, created_at=core.resources.clock(), **facts)
                 elif name != listed.title:
-                    core.library.put(id_, title=name)
+                    core.listing.put(id_, title=name)
         except BaseException:
             open_core = core.documents.core(id_)
             if open_core is not None and open_core.document.loaded:
@@ -113,14 +128,14 @@ def _find(core: RepoCore, beginnings: Sequence[Sequence[str]], crdt: str) -> tup
         for kind in (crdt, *sorted(known() | {own} - {crdt}))
         for beginning in beginnings
     ]
-    here = (id_ for id_ in found if core.library.card(id_[0]) or core.store.catalog.kind(id_[0]) == "conversation")
+    here = (id_ for id_ in found if core.listing.card(id_[0]) or core.store.catalog.kind(id_[0]) == "conversation")
     return next(here, found[0])
 
 
 def _not_deleted(core: RepoCore, beginning: Sequence[str]) -> DocumentId:
     for deleted in count():
         id_ = conversation_of(core.library_id, beginning, deleted)
-        card = core.library.card(id_)
+        card = core.listing.card(id_)
         if card is None or not card.deleted:
             return id_
     raise AssertionError

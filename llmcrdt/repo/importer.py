@@ -24,7 +24,7 @@ from ..interop.json_input import Member, read_members
 from ..interop.registry import DEFAULT, STREAMED, detect, detect_source, format_of, source_of, sources
 from ..interop.source import File, NotTold, Source, Told, in_a_row
 from .core import RepoCore
-from .import_writer import PIECE, History, keep
+from .import_writer import PIECE, History, MadeAs, keep
 from .repo import Repo, repo_core
 
 _OFTEN = 512
@@ -86,13 +86,15 @@ def import_files(
     format: str | None = None,
     provider: str | None = None,
     crdt: str | None = None,
+    local: bool = False,
 ) -> Iterator[Imported | NotImported]:
     """Import files, and those in folders whose names end as such files' do, one after the other: each conversation when
     the iterator is asked for the next. A file that can't be read is told, and the others go on.
 
     ``format``: the name of the format or the source that they are of (``llmcrdt.interop.registry``); None finds it out
     for each. ``provider``: whom the hidden fields of their answers are for, where it is not the format's own.
-    ``crdt``: the kind of the documents of conversations that are new here; None: that of the database.
+    ``crdt``: the kind of the documents of conversations that are new here; None: that of the database. ``local``: these
+    stay on this device, as those of ``Repo.create(local=True)``; one that is shared already is left out.
 
     A conversation is imported whole or not at all, also where ``progress`` raises or the process ends. ``title`` wins
     over that of a file, which wins over its name.
@@ -110,7 +112,7 @@ def import_files(
         try:
             source = source_of(format) if format in sources() else None if format else _detected(path)
             if source is not None:
-                yield from _import_source(repo, source, File(path), title, provider, tell, crdt)
+                yield from _import_source(repo, source, File(path), title, provider, tell, MadeAs(crdt, local))
             else:
                 yield import_file(
                     repo,
@@ -121,6 +123,7 @@ def import_files(
                     format=format,
                     provider=provider,
                     crdt=crdt,
+                    local=local,
                 )
         except FormatError as error:
             yield NotImported(path, error)
@@ -162,7 +165,7 @@ def _import_source(
     title: str | None,
     provider: str | None,
     tell: Callable[[int], None],
-    crdt: str | None,
+    made_as: MadeAs,
 ) -> Iterator[Imported | NotImported]:
     """Import the conversations of a file that is another program's: each whole, or not at all."""
     try:
@@ -171,7 +174,7 @@ def _import_source(
                 yield NotImported(file.path, told.error, told.where)
                 continue
             try:
-                yield _import_told(repo_core(repo), source, file, told, title, tell, crdt)
+                yield _import_told(repo_core(repo), source, file, told, title, tell, made_as)
             except FormatError as error:
                 yield NotImported(file.path, error, told.id)
     except OSError as error:
@@ -185,7 +188,7 @@ def _import_told(
     told: Told,
     title: str | None,
     tell: Callable[[int], None],
-    crdt: str | None,
+    made_as: MadeAs,
 ) -> Imported:
     default, reached = told.title or Path(file.path).stem, told.reached
     made = keep(
@@ -196,7 +199,7 @@ def _import_told(
         lambda id_, empty: (History(id_, told.steps), told.beside),
         (lambda: tell(file.size + reached())) if reached else (lambda: None),
         told.size > PIECE,
-        crdt,
+        made_as,
     )
     notes = told.notes
     refused = [*notes.refused, *([f"{notes.more} others"] if notes.more else [])]
@@ -213,9 +216,10 @@ def import_file(
     format: str | None = None,
     provider: str | None = None,
     crdt: str | None = None,
+    local: bool = False,
 ) -> Imported:
     """Import one conversation: all of it, or nothing if it raises. ``progress`` gets the bytes read so far; ``format``,
-    ``provider`` and ``crdt`` are those of ``import_files``.
+    ``provider``, ``crdt`` and ``local`` are those of ``import_files``.
 
     An assistant's turn gets the frame of all before it, marked ``assumed``: nobody knows what was really sent. Raises
     FormatError, also where the file can't be read.
@@ -225,7 +229,7 @@ def import_file(
             about = survey(_Reading(file, 0, progress).members(telling=True))
         found = format_of(format) if format is not None else detect(about)
         outline = found.outline(about, provider)
-        return _import(repo_core(repo), source, found, outline, title, default_title, progress, crdt)
+        return _import(repo_core(repo), source, found, outline, title, default_title, progress, MadeAs(crdt, local))
     except UnicodeDecodeError:
         raise FormatError(f"{source.name} is not UTF-8 text.", hint="Save it as UTF-8.") from None
     except OSError as error:
@@ -250,7 +254,7 @@ def _import(
     title: str | None,
     default_title: str,
     progress: Callable[[int], None],
-    crdt: str | None,
+    made_as: MadeAs,
 ) -> Imported:
     with closing(source.open()) as file:
         beginnings = _beginnings(form, about, read_members(file, STREAMED))
@@ -263,7 +267,7 @@ def _import(
             return History(id_, in_a_row(drafts)), [beside] if beside else []
 
         default = about.title or default_title
-        made = keep(core, beginnings, title, default, history_of, reading.tell, source.size > PIECE, crdt)
+        made = keep(core, beginnings, title, default, history_of, reading.tell, source.size > PIECE, made_as)
     return Imported(source.name, *made)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from weakref import WeakSet
 
 from ..document.canonical import canonical_json, parse_json
-from ..exceptions import RepoClosed
+from ..exceptions import ConversationDeleted, RepoClosed
 from ..ids import DocumentId
 from ..store.base import Store
 
@@ -66,7 +66,7 @@ class KVCaches:
 
 def forget_erased(conversation: Conversation, engine: Forgetful, entries: Sequence[Entry]) -> None:
     """State computed from what of ``entries`` was erased meanwhile, here or by a merge, doesn't stay."""
-    with contextlib.suppress(RepoClosed):
+    with contextlib.suppress(ConversationDeleted, RepoClosed):
         shown = [entry.id for entry in entries if entry.status != "erased"]
         if any(conversation.entry(entry).status == "erased" for entry in shown):
             engine.forget(conversation.id)

@@ -37,6 +37,11 @@ class Links:
         """Whether there is one that was not closed."""
         return any(link.state != "closed" for link in tuple(self._open))
 
+    def stop(self) -> None:
+        """Have all end, and don't wait for it."""
+        for link in self._open:
+            link.stop()
+
     def close(self) -> None:
         """Close all. Without the lock: a link's thread may be waiting for it."""
         with self._lock:

@@ -83,12 +83,12 @@ class OpenDocuments:
             self._cores.pop(document, None)
             self._journals.pop(document, None)
 
-    def refuse(self, document: DocumentId, why: str) -> None:
-        """Every use of a conversation that is open says ``why`` from now on."""
+    def delete(self, document: DocumentId) -> None:
+        """A conversation was deleted: where it is open, every use says so from now on."""
         core = self.core(document)
         if core is not None:
-            core.document.refuse(why)
             self.forget(document)
+            core.delete()
 
     def close(self) -> None:
         for conversation in list(self._conversations.values()):
@@ -132,8 +132,12 @@ class OpenDocuments:
 
     def refresh(self) -> None:
         """Read what other processes wrote to conversations that are open."""
-        for core in list(self._cores.values()):
-            core.document.refresh()
+        for id_, core in list(self._cores.items()):
+            listed = self._store.catalog.get(id_)
+            if listed is not None and listed.deleted:
+                self.delete(id_)
+            else:
+                core.document.refresh()
 
     def note_pushed(self, document: DocumentId, link: object, seq: int) -> None:
         """A link has sent a document's outbox up to ``seq``, on the connection that it has; 0: nothing."""

@@ -16,6 +16,7 @@ from ..document.entry import Entry
 from ..engine.base import Engine
 from ..exceptions import (
     ContextOverflow,
+    ConversationDeleted,
     DocumentError,
     EngineError,
     InvalidContent,
@@ -71,7 +72,7 @@ class Job:
     def _run(self) -> None:
         try:
             self._answer()
-        except RepoClosed:
+        except (ConversationDeleted, RepoClosed):
             logger.info("Ask %s: its conversation is not here any more", self.ask.id)
         except LLMCRDTError as error:
             self._reply(_code(error), str(error))

@@ -105,6 +105,17 @@ class Catalog(Protocol):
 
     def get(self, document: str) -> Listed | None: ...
 
+    def set_local(self, document: str, local: bool) -> None:
+        """Say that a document is never told to any relay, or is from now on. While it is local, no deletion of it is
+        asked for."""
+        ...
+
+    def is_local(self, document: str) -> bool: ...
+
+    def locals(self) -> set[str]:
+        """The documents that are local."""
+        ...
+
 
 class Compaction(Protocol):
     """A compaction that was begun. It may be dropped at any moment: the document stays as it was."""
@@ -139,7 +150,7 @@ class Updates(Protocol):
 
     def append(self, document: str, data: bytes, writer: str, keys: Iterable[str]) -> int:
         """Keep a local update, and queue it for every relay that knows the document. ``keys``: the entries it touches.
-        Its seq, or that of its last piece. Raises ConversationNotFound for a document that the listing has as
+        Its seq, or that of its last piece. Raises ConversationDeleted for a document that the listing has as
         deleted."""
         ...
 

@@ -8,6 +8,9 @@ from typing import Any
 from .base import Listed
 from .connection import Connection
 
+LOCAL = "local:"
+"""With a document's id, the setting that says that the document is never told to any relay."""
+
 
 class SqliteCatalog:
     """Implements ``base.Catalog``."""
@@ -50,6 +53,21 @@ class SqliteCatalog:
         with self._connection.reading() as db:
             found = db.execute("SELECT * FROM listing WHERE id = ?", [document]).fetchone()
         return _listed(found) if found else None
+
+    def set_local(self, document: str, local: bool) -> None:
+        with self._connection.writing() as db:
+            if local:
+                db.execute("INSERT OR REPLACE INTO settings VALUES (?, 'yes')", [LOCAL + document])
+            else:
+                db.execute("DELETE FROM settings WHERE name = ?", [LOCAL + document])
+
+    def is_local(self, document: str) -> bool:
+        return self._connection.one("SELECT 1 FROM settings WHERE name = ?", LOCAL + document) is not None
+
+    def locals(self) -> set[str]:
+        query = "SELECT name FROM settings WHERE substr(name, 1, ?) = ?"
+        with self._connection.reading() as db:
+            return {row[0].removeprefix(LOCAL) for row in db.execute(query, [len(LOCAL), LOCAL])}
 
 
 def _listed(row: Sequence[Any]) -> Listed:

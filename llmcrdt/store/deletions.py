@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from . import snapshots
+from .catalog import LOCAL
 from .connection import Connection
 from .entry_index import forget_rows
 from .relay_tasks import SqliteRelayTasks
@@ -29,8 +30,9 @@ class SqliteDeletions:
     def drop(self, document: str) -> None:
         with self._connection.writing() as db:
             library = "SELECT value FROM settings WHERE name = 'library'"
-            query = f"SELECT DISTINCT relay FROM cursors WHERE document IN (?, ({library}))"
-            for (relay,) in db.execute(query, [document]).fetchall():
+            shared = "NOT EXISTS (SELECT 1 FROM settings WHERE name = ?)"
+            query = f"SELECT DISTINCT relay FROM cursors WHERE document IN (?, ({library})) AND {shared}"
+            for (relay,) in db.execute(query, [document, LOCAL + document]).fetchall():
                 self._relay_tasks.want_deletion(db, relay, document)
             for table in ("outbox", "updates", "set_aside", "snapshots", "cursors", "purges"):
                 db.execute(f"DELETE FROM {table} WHERE document = ?", [document])

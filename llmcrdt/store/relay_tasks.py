@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlite3 import Connection as Database
 
+from .catalog import LOCAL
 from .connection import Connection
 
 _LAST_DELETED = 8  # documents whose deletion a relay is asked about with each connection
@@ -41,7 +42,9 @@ class SqliteRelayTasks:
 
     def delete_all_again(self, relay: str) -> None:
         with self._connection.writing() as db:
-            for (document,) in db.execute("SELECT id FROM listing WHERE deleted").fetchall():
+            local = "SELECT 1 FROM settings WHERE name = ? || listing.id"
+            query = f"SELECT id FROM listing WHERE deleted AND NOT EXISTS ({local})"
+            for (document,) in db.execute(query, [LOCAL]).fetchall():
                 self.want_deletion(db, relay, document)
 
     def deleted(self, relay: str, document: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from sqlite3 import Connection as Database
 
-from ..exceptions import ConversationNotFound
+from ..exceptions import ConversationDeleted
 from . import base, snapshots, update_rows
 from .compaction import SqliteCompaction
 from .connection import Connection
@@ -49,7 +49,7 @@ class SqliteUpdates:
         with self._connection.writing() as db:
             if self._connection.one("SELECT count(*) FROM listing WHERE id = ? AND deleted", document):
                 # Another process may have deleted it: what is kept now would be dropped without a word.
-                raise ConversationNotFound(f"{document} was deleted from the library.", hint="Nothing was kept.")
+                raise ConversationDeleted(document)
             seqs = update_rows.insert_pieces(db, document, self._cut(document, data), keys, writer)
             self._outboxes.queue_everywhere(db, document, seqs)
             return seqs[-1]

@@ -7,6 +7,7 @@ import ssl
 
 from ..exceptions import LLMCRDTError, RelayRefused, RelayUnreachable
 from ..ids import DocumentId
+from .messages import ErrorCode
 
 # OpenSSL's X509_V_ERR_*: the certificate is not valid yet, or not any more; it is for another name, or another address.
 _TIME, _NAME = (9, 10), (62, 64)
@@ -36,6 +37,11 @@ def deletion_refused(document: DocumentId) -> RelayRefused:
         f"The relay keeps its copy of {document}, which was deleted here: it belongs to another subject.",
         hint="The token that wrote it first can delete it there, or one with admin.",
     )
+
+
+def token_refused(error: BaseException | None) -> RelayRefused | None:
+    """The error itself where it says that a relay doesn't take the token, or any more."""
+    return error if isinstance(error, RelayRefused) and error.code == ErrorCode.TOKEN_REFUSED else None
 
 
 def first(error: BaseException) -> BaseException:

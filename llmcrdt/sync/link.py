@@ -15,15 +15,17 @@ from concurrent.futures import Future
 from contextlib import suppress
 from types import TracebackType
 
-from ..exceptions import LLMCRDTError, RelayRefused, RelayUnreachable, SyncError, SyncTimeout
+from ..exceptions import LLMCRDTError, RelayRefused, RelayUnreachable, SyncError, SyncTimeout, TokenUnavailable
 from ..ids import DocumentId
+from ..observation import Observation
 from .backoff import Backoff
 from .link_control import LinkControl
 from .link_loop import LinkLoop
 from .local import LocalDocuments
 from .messages import ErrorCode
-from .progress import Progress
+from .progress import LinkStatus, Progress
 from .reconnect import State
+from .token import TokenProvider
 from .waiters import SyncWaiter
 
 _GOES_ON = "The link goes on trying."
@@ -34,12 +36,13 @@ _FOR_GOOD = (ErrorCode.MALFORMED, ErrorCode.UNEXPECTED, ErrorCode.WINDOW_EXCEEDE
 class Link:
     """Keeps ``local`` in step with the relay at ``url`` until ``close``. Any method may be called from any thread.
 
+    ``token``: the one to show to the relay, or a function that gives it (``sync.token.TokenProvider``).
     ``random()`` gives floats from 0 to 1: it decides the pauses between tries. Raises RelayUnreachable at once where
     ``url`` is no address; whether a relay answers there shows later, in ``state`` and ``last_error``.
 
     Attributes:
-        state: "connecting", "online", "offline" (between two tries), "closed" (also after the relay refused the token:
-            then there is no use in trying again).
+        state: "connecting", "online", "offline" (between two tries), "closed" (also after the relay refused the token
+            and there is no other one: then there is no use in trying again).
         last_error: why the last connection failed or ended, why a document is not followed, or not deleted at the
             relay; None if nothing did.
         kept_there: deleted documents that the relay refused to delete when this link asked it, and why.
@@ -52,7 +55,7 @@ class Link:
         url: str,
         local: LocalDocuments,
         *,
-        token: str | None = None,
+        token: str | TokenProvider | None = None,
         backoff: Backoff | None = None,
         random: Callable[[], float] = random.random,
         tls: ssl.SSLContext | str | os.PathLike[str] | None = None,
@@ -90,12 +93,28 @@ class Link:
         self._loop.ask(self._loop.reports.update)
         return self._loop.reports.latest
 
-    def observe_progress(self, callback: Callable[[Progress], None]) -> Callable[[], None]:
-        """Call back with ``progress`` when it has changed, from the link's thread, ten times a second at most. Returns
-        the function that ends it. An exception of the callback is logged."""
-        stop = self._loop.reports.observers.add(callback)
+    def observe_progress(self, callback: Callable[[Progress], None] | None = None) -> Observation[Progress]:
+        """Call back with ``progress`` when it has changed, from the link's thread, ten times a second at most. All else
+        as of ``observe``."""
+        observation = self._loop.reports.observers.add(callback)
         self._loop.call(self._loop.reports.report_soon)
-        return stop
+        return observation
+
+    @property
+    def status(self) -> LinkStatus:
+        """How this link stands: connecting, in step, offline and why, refused. Waits for the link's thread, a second at
+        most."""
+        self._loop.ask(self._loop.statuses.update)
+        return self._loop.statuses.latest
+
+    def observe(self, callback: Callable[[LinkStatus], None] | None = None) -> Observation[LinkStatus]:
+        """Call back with ``status`` at once, and when it has changed, from the link's thread; between "catching up" and
+        "in step" ten times a second at most. Without ``callback``, the result is read in a loop: ``async for status in
+        link.observe()``, or ``for`` in a thread; it ends with the link. Call the result to stop it. An exception of the
+        callback is logged."""
+        observation = self._loop.statuses.observers.add(callback, self.status)
+        self._loop.call(self._loop.statuses.report_soon)
+        return observation
 
     def wait_synced(self, timeout: float | None = None) -> None:
         """Block until all that was local at this call is durable on the relay, and all that the relay had is here; also
@@ -141,6 +160,8 @@ class Link:
 
     def _timed_out(self, future: Future[None], timeout: float | None) -> SyncError:
         missing = self._waits.give_up(future)
+        if isinstance(self.last_error, TokenUnavailable):
+            return TokenUnavailable(self.last_error.message, hint=f"{self.last_error.hint} {_GOES_ON}".lstrip())
         if not self._loop.transport.ever_connected:
             reason = self.last_error.message if self.last_error else "Nobody answers."
             do = (self.last_error and self.last_error.hint) or "Is a relay running there?"

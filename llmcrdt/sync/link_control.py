@@ -44,6 +44,11 @@ class LinkControl:
         """As ``Link.state``."""
         return self._loop.state
 
+    @property
+    def token(self) -> str | None:
+        """The token that this link shows just now. Raises TokenUnavailable before a provider has given one."""
+        return self._loop.tokens.shown
+
     def notify(self, document: DocumentId | None = None) -> None:
         """A document has new local records; or, with None, there are other documents to follow. Many calls in a row
         cost little more than one."""
@@ -91,6 +96,10 @@ class LinkControl:
 
         self._call(self._loop.synchronizer.request_deletion, document, after, done)
         return future
+
+    def stop(self) -> None:
+        """As ``close``, without waiting for its end."""
+        self._loop.call(self._loop.transport.stop)
 
     def close(self) -> None:
         """As ``Link.close``."""

@@ -19,19 +19,19 @@ from importlib.metadata import PackageNotFoundError, version
 from ..at_exit import end_at_exit
 from ..exceptions import LLMCRDTError, RelayRefused, SyncError
 from .backoff import Backoff
-from .failures import trusting
+from .failures import token_refused, trusting
 from .local import LocalDocuments
-from .messages import ErrorCode
-from .progress import ProgressReports
+from .progress import LinkStatus, Progress, Reports
 from .reconnect import ReconnectingTransport, State
 from .synchronizer import Synchronizer
+from .token import TokenProvider, TokenSource
 
 logger = logging.getLogger(__name__)
 
 
 class LinkLoop:
-    """``start`` it once; ``ended`` may be set before. ``synchronizer`` and ``reports`` are for the loop's thread only:
-    reach them with ``call`` from others. Raises RelayUnreachable where ``url`` is no address.
+    """``start`` it once; ``ended`` may be set before. ``synchronizer``, ``reports`` (progress) and ``statuses`` are for
+    the loop's thread only: reach them with ``call`` from others. Raises RelayUnreachable where ``url`` is no address.
 
     Attributes:
         ended: called on the loop's thread with the reason when a connection has failed or ended.
@@ -41,22 +41,26 @@ class LinkLoop:
         self,
         url: str,
         local: LocalDocuments,
-        token: str | None,
+        token: str | TokenProvider | None,
         backoff: Backoff,
         random: Callable[[], float],
         tls: ssl.SSLContext | str | os.PathLike[str] | None,
     ) -> None:
         self.url = url
-        self.synchronizer = Synchronizer(local, random, _agent(), (token or "").encode())
+        self.synchronizer = Synchronizer(local, random, _agent())
+        self.tokens = TokenSource(token)
         self.transport = ReconnectingTransport(
             url,
             self.synchronizer,
             backoff,
             lambda: trusting(tls),
+            self.tokens,
             changed=self._pump,
             ended=lambda error: self.ended(error),
         )
-        self.reports = ProgressReports(self.synchronizer.progress, self.call_later)
+        self.reports = Reports(self.synchronizer.progress, self.call_later, Progress())
+        self.statuses = Reports(self._status, self.call_later, LinkStatus("connecting"))
+        self.transport.told = self.statuses.report_now
         self.ended: Callable[[LLMCRDTError], None] = lambda error: None
         self._lock = threading.Lock()
         self._futures: set[Future[None]] = set()
@@ -151,6 +155,7 @@ class LinkLoop:
         """After the Synchronizer did something: send its frames, set its timers, note what it refuses."""
         self.transport.flush()
         self.reports.report_soon()
+        self.statuses.report_soon()
         for pause, document, opening in self.synchronizer.drain_timers():
             self.call_later(pause, self.guard, self.synchronizer.timer_expired, document, opening)
         if self.synchronizer.refused:
@@ -169,6 +174,21 @@ class LinkLoop:
             self._running.set()
             for future in futures:
                 _fail(future, self._why_closed())
+            self.statuses.report_now()
+            self.statuses.update()
+            for observers in (self.statuses.observers, self.reports.observers):
+                observers.end()
+
+    def _status(self) -> LinkStatus:
+        error = self.last_error
+        if self.state == "online":
+            return LinkStatus("in step" if self.synchronizer.in_step() else "catching up", self._refusal())
+        if self.state == "closed":
+            return LinkStatus("refused", self._why_closed()) if token_refused(error) else LinkStatus("closed")
+        return LinkStatus("offline", error) if self.state == "offline" else LinkStatus("connecting")
+
+    def _refusal(self) -> RelayRefused | None:
+        return next(iter(self.synchronizer.refused.values()), None)
 
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -176,8 +196,7 @@ class LinkLoop:
         await self.transport.run()
 
     def _why_closed(self) -> SyncError:
-        error = self.last_error
-        if isinstance(error, RelayRefused) and error.code == ErrorCode.TOKEN_REFUSED:
+        if (error := token_refused(self.last_error)) is not None:
             return RelayRefused(error.message, code=error.code, hint="Connect with another token.")
         return SyncError("The link is closed.", hint="Connect again.")
 

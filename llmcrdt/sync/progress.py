@@ -1,14 +1,16 @@
-"""How far a link has come, and the observers who are told."""
+"""How far a link has come and how it stands, and the observers who are told."""
 
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Generic, Literal, NamedTuple, TypeVar
 
-from ..exceptions import LLMCRDTError
+from ..exceptions import LLMCRDTError, RelayRefused
+from ..observation import Observers
+
+Report = TypeVar("Report")
 
 logger = logging.getLogger(__name__)
 
@@ -30,46 +32,39 @@ class Progress(NamedTuple):
     bytes_waiting: int = 0
 
 
-class Observers:
-    """Callbacks that hear of progress. Added and removed from any thread, called from one."""
+class LinkStatus(NamedTuple):
+    """How a link stands.
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._callbacks: list[Callable[[Progress], None]] = []
+    ``state``: "connecting"; "catching up": connected, and something is still to come or to go; "in step": all that is
+    known of is here and there; "offline": the link tries again after a pause; "refused": the relay doesn't take the
+    token, and the link has given up; "closed". ``error``: why it is offline or refused; where it is connected, why the
+    relay refuses one of the documents, else None.
+    """
 
-    def __bool__(self) -> bool:
-        return bool(self._callbacks)
+    state: Literal["connecting", "catching up", "in step", "offline", "refused", "closed"]
+    error: LLMCRDTError | None = None
 
-    def add(self, callback: Callable[[Progress], None]) -> Callable[[], None]:
-        """Returns the function that removes it."""
-        with self._lock:
-            self._callbacks.append(callback)
-
-        def stop() -> None:
-            with self._lock:
-                if callback in self._callbacks:
-                    self._callbacks.remove(callback)
-
-        return stop
-
-    def tell(self, progress: Progress) -> None:
-        """An exception of a callback is logged."""
-        for callback in tuple(self._callbacks):
-            try:
-                callback(progress)
-            except Exception:
-                logger.exception("an observer of progress failed")
+    @property
+    def code(self) -> int | None:
+        """The code of the relay's refusal (docs/protocol.md, section 6); None where it refused nothing."""
+        return self.error.code if isinstance(self.error, RelayRefused) else None
 
 
-class ProgressReports:
-    """Reads progress, and tells observers ten times a second at most. For one thread, but ``latest`` and
-    ``observers``. ``call_later(seconds, function)`` is that thread's."""
+class Reports(Generic[Report]):
+    """Reads how a link stands, and tells observers when that has changed, ten times a second at most. For one thread,
+    but ``latest`` and ``observers``. ``call_later(seconds, function)`` is that thread's; ``first`` is the latest until
+    something was read."""
 
-    def __init__(self, read: Callable[[], Progress], call_later: Callable[[float, Callable[[], None]], None]) -> None:
+    def __init__(
+        self,
+        read: Callable[[], Report],
+        call_later: Callable[[float, Callable[[], None]], None],
+        first: Report,
+    ) -> None:
         self._read, self._call_later = read, call_later
         self._soon = False
-        self.latest = Progress()
-        self.observers = Observers()
+        self.latest = first
+        self.observers: Observers[Report] = Observers(_logged)
 
     def update(self) -> None:
         """Read it now."""
@@ -89,3 +84,10 @@ class ProgressReports:
         self.update()
         if self.latest != before:
             self.observers.tell(self.latest)
+
+
+def _logged(call: Callable[[], None]) -> None:
+    try:
+        call()
+    except Exception:
+        logger.exception("an observer of a link failed")

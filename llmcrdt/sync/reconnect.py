@@ -15,13 +15,14 @@ from websockets.exceptions import ConnectionClosed
 from websockets.protocol import State as SocketState
 from websockets.typing import Subprotocol
 
-from ..exceptions import LLMCRDTError, MalformedFrame, RelayRefused, SyncError
+from ..exceptions import LLMCRDTError, MalformedFrame, SyncError
 from .address import is_loopback, relay_address
 from .backoff import Backoff
-from .failures import explained, first
+from .failures import explained, first, token_refused
 from .keepalive import PATIENCE, Keepalive
-from .messages import MAX_FRAME, SUBPROTOCOL, ErrorCode
+from .messages import MAX_FRAME, SUBPROTOCOL
 from .synchronizer import Synchronizer
+from .token import TokenSource
 from .traffic import Traffic
 
 logger = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ class ReconnectingTransport:
         last_error: why the last connection failed or ended; None if none did.
         ever_connected: whether a relay ever answered.
         traffic: bytes of all connections.
+        told: called after ``state`` changed.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class ReconnectingTransport:
         synchronizer: Synchronizer,
         backoff: Backoff,
         tls: Callable[[], ssl.SSLContext],
+        tokens: TokenSource,
         *,
         changed: Callable[[], None],
         ended: Callable[[LLMCRDTError], None],
@@ -63,9 +66,10 @@ class ReconnectingTransport:
     ) -> None:
         self._url, self._address = url, relay_address(url)
         self._tls = tls() if self._address.startswith("wss:") else None
-        self._synchronizer, self._backoff = synchronizer, backoff
+        self._synchronizer, self._backoff, self._tokens = synchronizer, backoff, tokens
         self._changed, self._on_end, self._patience = changed, ended, patience
         self.state: State = "connecting"
+        self.told: Callable[[], None] = lambda: None
         self.last_error: LLMCRDTError | None = None
         self.ever_connected = False
         self.traffic = Traffic()
@@ -78,12 +82,13 @@ class ReconnectingTransport:
         self._arrived_size, self._some_arrived = 0, asyncio.Event()
 
     async def run(self) -> None:
-        """Connect, again and again, until ``stop``, or until the relay refuses the token: then another try would be
-        refused as well."""
+        """Connect, again and again, until ``stop``, or until the relay refuses the token and there is no other one:
+        then another try would be refused as well."""
         loop = asyncio.get_running_loop()
         stopped = asyncio.create_task(self._stopped.wait())
         while not self._stopped.is_set():
-            self.state, self._online_since, self._failure = "connecting", None, None
+            self._enter("connecting")
+            self._online_since, self._failure = None, None
             session = asyncio.create_task(self._session())
             await asyncio.wait((session, stopped), return_when=asyncio.FIRST_COMPLETED)
             if not session.done():
@@ -91,18 +96,27 @@ class ReconnectingTransport:
             with suppress(asyncio.CancelledError):
                 await session
             self._synchronizer.disconnected()
-            if self._online_since is not None and loop.time() - self._online_since >= HELD:
+            held = self._online_since is not None and loop.time() - self._online_since >= HELD
+            if held:
                 self._backoff.reset()
-            if isinstance(self.last_error, RelayRefused) and self.last_error.code == ErrorCode.TOKEN_REFUSED:
-                self._stopped.set()
+            if (why := token_refused(self.last_error)) is not None and not self._stopped.is_set():
+                if not self._tokens.renew(why):
+                    self._stopped.set()
+                elif held or self._online_since is None:  # else tokens that last no time would be asked for without end
+                    self.last_error = None
+                    continue
             if not self._stopped.is_set():
-                self.state = "offline"
+                self._enter("offline")
                 pause, self._synchronizer.retry_after = self._backoff.next(self._synchronizer.retry_after), 0.0
                 await asyncio.wait((stopped,), timeout=pause)
         self._synchronizer.disconnected()
 
     def stop(self) -> None:
         self._stopped.set()
+
+    def _enter(self, state: State) -> None:
+        self.state = state
+        self.told()
 
     def flush(self) -> None:
         """The Synchronizer has frames to send."""
@@ -120,6 +134,7 @@ class ReconnectingTransport:
     async def _session(self) -> None:
         """One connection, from its first byte to its last. Notes why it ended."""
         try:
+            self._synchronizer.token = await self._tokens.current()
             async with connect(
                 self._address,
                 subprotocols=[Subprotocol(SUBPROTOCOL)],
@@ -204,7 +219,9 @@ class ReconnectingTransport:
             self._synchronizer.receive(*frames)
             if self._online_since is None:
                 self._online_since = asyncio.get_running_loop().time()
-                self.ever_connected, self.state = True, "online"
+                self.ever_connected = True
+                self._tokens.accepted()
+                self._enter("online")
             self._changed()
 
     def _ended(self, error: BaseException) -> None:

@@ -24,7 +24,9 @@ class Synchronizer:
     """``random()`` gives floats from 0 to 1. One thread uses it. Exceptions of LocalDocuments pass through."""
 
     def __init__(self, local: LocalDocuments, random: Callable[[], float], agent: str = "", token: bytes = b"") -> None:
-        self._local, self._random, self._agent, self._token = local, random, agent, token
+        self._local, self._random, self._agent = local, random, agent
+        self.token = token
+        """Shown to the relay when the next connection begins."""
         self._waiters = SyncWaiters(local)
         self._compactions = CompactionRequests(local)
         self._deletions = DeletionRequests(local)
@@ -45,7 +47,7 @@ class Synchronizer:
         self.disconnected()
         self.refused.clear()
         self.retry_after = 0.0
-        self._current = current = ConnectionSync(Connection(self._agent, self._token), self._state, self._random)
+        self._current = current = ConnectionSync(Connection(self._agent, self.token), self._state, self._random)
         current.update_documents()
         current.loss.probe(current.documents)
 
@@ -162,6 +164,14 @@ class Synchronizer:
         records, size = self._local.waiting()
         received, sent = self._state.received, self._state.sent
         return Progress(caught_up, known, received, received + behind, sent, sent + records, size)
+
+    def in_step(self) -> bool:
+        """Whether nothing is known that is still to come or to go. A relay that refuses something leaves it to go."""
+        if (current := self._current) is None or current.connection.limits is None or current.openings.pending:
+            return False
+        if any(current.connection.behind(doc.raw) for doc in current.documents.values()):
+            return False
+        return not self._local.outbox_ends()
 
     def _advance(self) -> None:
         """Ask what can be asked by now, and bring every waiter as far as it can get."""

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..exceptions import ConversationNotFound, RepoClosed
+from ..exceptions import ConversationDeleted, RepoClosed
 from ..ids import NO_LOG, Random, new_session_id
 from ..store.base import GROWN, SMALL, Cursor, Kept, Listed, OutboxRow, Snapshot
 
@@ -43,6 +43,7 @@ class _State:
     compactions: set[tuple[str, str]] = field(default_factory=set)
     deletions: dict[tuple[str, str], str] = field(default_factory=dict)
     deleted: list[tuple[str, str]] = field(default_factory=list)
+    local: set[str] = field(default_factory=set)
     purges: dict[str, int] = field(default_factory=dict)
     # By document, hash and relay ("": all of them): "send", "sent" or "discard".
     attachments: dict[tuple[str, str, str], str] = field(default_factory=dict)
@@ -164,6 +165,15 @@ class MemoryCatalog(_Part):
     def get(self, document: str) -> Listed | None:
         return self._state.listing.get(document)
 
+    def set_local(self, document: str, local: bool) -> None:
+        (self._state.local.add if local else self._state.local.discard)(document)
+
+    def is_local(self, document: str) -> bool:
+        return document in self._state.local
+
+    def locals(self) -> set[str]:
+        return set(self._state.local)
+
 
 class MemoryUpdates(_Part):
     def since(self, document: str, seq: int, except_writer: str | None = None) -> Kept:
@@ -176,7 +186,7 @@ class MemoryUpdates(_Part):
     def append(self, document: str, data: bytes, writer: str, keys: Iterable[str]) -> int:
         listed = self._state.listing.get(document)
         if listed is not None and listed.deleted:
-            raise ConversationNotFound(f"{document} was deleted from the library.", hint="Nothing was kept.")
+            raise ConversationDeleted(document)
         seqs = self._store.outboxes.keep_pieces(document, self._store.cut(document, data), keys, writer)
         for relay in self._state.relays(document):
             self._store.outboxes.queue(relay, document, seqs)
@@ -445,7 +455,7 @@ class MemoryRelayTasks(_Part):
         return bool(refused)
 
     def delete_all_again(self, relay: str) -> None:
-        deleted = [row.id for row in self._state.listing.values() if row.deleted]
+        deleted = [row.id for row in self._state.listing.values() if row.deleted and row.id not in self._state.local]
         self._state.deletions.update(((document, relay), "") for document in deleted)
 
     def deleted(self, relay: str, document: str) -> None:
@@ -509,7 +519,7 @@ class MemoryDeletions(_Part):
     def drop(self, document: str) -> None:
         state = self._state
         relays = {*state.relays(document), *state.relays(state.settings.get("library", ""))}
-        state.deletions.update(((document, relay), "") for relay in relays)
+        state.deletions.update(((document, relay), "") for relay in relays if document not in state.local)
         state.updates = [update for update in state.updates if update.document != document]
         state.aside = [row for row in state.aside if row[0] != document]
         state.compactions = {row for row in state.compactions if row[0] != document}

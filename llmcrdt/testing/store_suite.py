@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
-from ..exceptions import ConversationNotFound, RepoClosed
+from ..exceptions import ConversationDeleted, RepoClosed
 from ..ids import NO_LOG
 from ..store.base import SMALL, Listed, OutboxRow, Store
 
@@ -276,7 +276,7 @@ class StoreSuite:
         assert store.deletions.left() == []
         store.catalog.put([Listed(DOCUMENT, "t", 1.0, False, True)])
         assert store.deletions.left() == [DOCUMENT]
-        with pytest.raises(ConversationNotFound):
+        with pytest.raises(ConversationDeleted):
             store.updates.append(DOCUMENT, b"late", MINE, [])
         store.deletions.drop(DOCUMENT)
         assert store.deletions.scrub() and store.deletions.left() == []
@@ -343,6 +343,20 @@ class StoreSuite:
         assert [row.id for row in store.catalog.page(3, "c4")] == ["c2", "c1", "c0"]
         assert store.catalog.everything() == set(rows)
         assert store.catalog.get("c3") == rows[3] and store.catalog.get("x") is None
+
+    def test_no_relay_hears_of_a_local_document(self, store: Store) -> None:
+        store.catalog.set_local(DOCUMENT, True)
+        assert store.catalog.is_local(DOCUMENT) and store.catalog.locals() == {DOCUMENT}
+        store.outboxes.receive(RELAY, OTHER, [], [], (b"log", 0, b""), stale=False)
+        store.settings.put("library", OTHER)
+        store.catalog.put([Listed(DOCUMENT, "", 0.0, False, True)])
+        store.deletions.drop(DOCUMENT)
+        store.relay_tasks.delete_all_again(RELAY)
+        assert store.relay_tasks.deletions(RELAY) == []
+        store.catalog.set_local(DOCUMENT, False)
+        assert not store.catalog.is_local(DOCUMENT) and store.catalog.locals() == set()
+        store.deletions.drop(DOCUMENT)
+        assert store.relay_tasks.deletions(RELAY) == [DOCUMENT]
 
     def test_a_closed_store_says_so(self, store: Store) -> None:
         store.close()

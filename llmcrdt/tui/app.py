@@ -41,7 +41,7 @@ LIBRARY = 1.5  # seconds between two looks at the library and the link
 class ChatApp(App[None]):
     """``answer(conversation, engine, ...)`` begins an answer: ``generate``, with what was chosen. For a new
     conversation: ``system`` is the first thing that the model is told, ``title`` stands in place of its first words,
-    ``crdt`` is the kind of its document."""
+    ``create`` makes it, as ``repo.create`` does."""
 
     TITLE = "llmcrdt"
     CSS = """
@@ -86,12 +86,12 @@ class ChatApp(App[None]):
         answer: Callable[..., Generation] = generate,
         system: str | None = None,
         title: str | None = None,
-        crdt: str | None = None,
+        create: Callable[..., Conversation] | None = None,
     ) -> None:
         super().__init__()
         self._repo, self._link = repo, link
         self.answering = Answering(engine, answer, self._answered)
-        self._system, self._title, self._crdt = system, title, crdt
+        self._system, self._title, self._create = system, title, create or repo.create
         self.conversation = conversation
         # kept here, for a question on top of the screen hides them from queries
         self._side, self._transcript = Side(repo), TranscriptView(repo)
@@ -199,9 +199,8 @@ class ChatApp(App[None]):
             return False
         try:
             if self.conversation is None:
-                self.conversation = self._repo.create(
-                    title_from(words) if self._title is None else self._title, crdt=self._crdt, fill=fill
-                )
+                title = title_from(words) if self._title is None else self._title
+                self.conversation = self._create(title, fill=fill)
                 self.sub_title = safe(self.conversation.title)
                 self._observe()
             self.conversation.append("user", parts)

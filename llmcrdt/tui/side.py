@@ -46,7 +46,7 @@ class Side(Vertical):
         rows = [row for row in self._repo.list(MOST) if not row.archived]
         if rows != self._listed:
             self._listed = list(rows)
-            self._show([(row.id, None, safe(row.title) or "Untitled") for row in rows])
+            self._show([(row.id, None, (safe(row.title) or "Untitled") + " (local)" * row.local) for row in rows])
 
     def on_input_changed(self, event: Input.Changed) -> None:
         text = event.value.strip()

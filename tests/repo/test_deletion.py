@@ -14,7 +14,7 @@ import pytest
 
 import llmcrdt
 from llmcrdt.cli import main
-from llmcrdt.exceptions import ConversationNotFound, RelayRefused, RepoClosed, StoreError
+from llmcrdt.exceptions import ConversationDeleted, ConversationNotFound, RelayRefused, StoreError
 from llmcrdt.ids import document_bytes
 from llmcrdt.store.deletions import SqliteDeletions
 from llmcrdt.store.relay_tasks import SqliteRelayTasks
@@ -59,7 +59,7 @@ def test_nothing_of_it_stays_on_the_device(open_repo: OpenRepo, tmp_path: Path) 
     assert [row.title for row in repo.list()] == ["Kept"] and kept.transcript()[0].text == "Hello"
     with pytest.raises(ConversationNotFound):
         repo.get(gone.id)
-    with pytest.raises(RepoClosed, match="was deleted from the library"):
+    with pytest.raises(ConversationDeleted, match="was deleted from the library"):
         gone.append("user", "more")
 
 
@@ -138,7 +138,7 @@ def test_who_writes_in_it_just_then_is_told_at_the_next_word(open_repo: OpenRepo
         two.wait_synced(30)
         one.wait_synced(30)
     for speak in (lambda: stream.write("more"), lambda: other.call("c", "trains"), stream.seal):
-        with pytest.raises(RepoClosed, match="was deleted from the library"):
+        with pytest.raises(ConversationDeleted, match="was deleted from the library"):
             speak()
     assert stream.text == "The first words are shown at once, the next wait. ", "what was refused is not in it"
 

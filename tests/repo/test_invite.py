@@ -23,6 +23,7 @@ from llmcrdt.exceptions import (
 )
 from llmcrdt.ids import DocumentId, document_id
 from llmcrdt.repo.invite import Invite, read_invite, write_invite
+from llmcrdt.repo.repo import _own_token
 from sync_server.auth.tokens import Tokens
 from sync_server.thread import RelayThread
 
@@ -250,7 +251,7 @@ def test_a_known_token_goes_to_its_own_relay_only(tmp_path: Path) -> None:
         a.invite(relay.url, token)
         with a.connect(relay.url) as link:
             link.wait_synced(PATIENCE)
-        assert a._own_token(other.url) is None
+        assert _own_token(a._core, other.url) is None
         with a.connect(relay.url, "wrong") as link, pytest.raises(RelayRefused):
             link.wait_synced(PATIENCE)
         (tmp_path / "a.db.relay").write_text("{}")

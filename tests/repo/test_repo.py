@@ -15,7 +15,13 @@ import pycrdt
 import pytest
 
 import llmcrdt
-from llmcrdt.exceptions import ConversationNotFound, InvalidContent, LibraryMismatch, RepoClosed, StoreError
+from llmcrdt.exceptions import (
+    ConversationDeleted,
+    ConversationNotFound,
+    InvalidContent,
+    LibraryMismatch,
+    StoreError,
+)
 from llmcrdt.ids import DocumentId
 from llmcrdt.repo.sync_source import SyncSource
 from llmcrdt.store.updates import SqliteUpdates
@@ -57,7 +63,7 @@ def test_list_rename_delete(open_repo: OpenRepo) -> None:
     with pytest.raises(ConversationNotFound, match=r"was deleted.* A deleted id never comes back") as gone:
         repo.get(made[1].id)
     assert "join" not in str(gone.value), "a deleted conversation can't be joined"
-    with pytest.raises(RepoClosed):
+    with pytest.raises(ConversationDeleted):
         made[1].append("user", "x")
     repo.close()
     assert [row.title for row in open_repo("laptop").list()] == ["title 2", "another"]

@@ -15,7 +15,7 @@ import pycrdt
 import pytest
 
 import llmcrdt
-from llmcrdt.exceptions import InvalidContent, KeyMissing, RepoClosed, StoreError
+from llmcrdt.exceptions import ConversationDeleted, InvalidContent, KeyMissing, RepoClosed, StoreError
 from llmcrdt.ids import new_document_id
 from llmcrdt.store.updates import SqliteUpdates
 
@@ -154,7 +154,7 @@ def test_a_conversation_deleted_elsewhere_takes_no_more_words(open_repo: OpenRep
     phone._core.library.document.apply(laptop._core.library.document.diff())
     phone._core.library.put(conversation.id, deleted=True)
     laptop._core.library.document.apply(phone._core.library.document.diff())
-    with pytest.raises(RepoClosed, match="was deleted"):
+    with pytest.raises(ConversationDeleted, match="was deleted"):
         conversation.append("user", "lost?")
 
 

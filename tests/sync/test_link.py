@@ -466,6 +466,21 @@ def test_progress_knows_what_waits_while_nobody_answers() -> None:
         assert link.progress == Progress(0, 0, 0, 0, 0, 1, 100)
 
 
+def test_a_link_is_not_in_step_while_something_waits(tmp_path: Path) -> None:
+    """A record that the relay refuses waits: the link is not in step, and says why."""
+    a = documents(1, ONE)
+    a.put(ONE, b"one")
+    with RelayThread(tmp_path, limits=Limits(record=1000), check=False) as relay, quick(relay.url, a) as link:
+        link.wait_synced(PATIENCE)
+        eventually(lambda: link.status, lambda status: status == ("in step", None))
+        a.follow(TWO)
+        a.put(TWO, bytes(2000))
+        control_of(link).notify()
+        status = eventually(lambda: link.status, lambda status: status.error is not None)
+        assert (status.state, status.code) == ("catching up", 22)
+    assert link.status == ("closed", None)
+
+
 def test_a_relay_that_is_full_says_when_to_come_back_and_is_obeyed(tmp_path: Path) -> None:
     asked: list[float] = []
 
@@ -499,7 +514,7 @@ def test_a_link_shows_what_is_documented_and_nothing_else() -> None:
     page = (Path(__file__).parents[2] / "docs" / "sync.md").read_text(encoding="utf-8")
     shown = {name for name in dir(Link) if not name.startswith("_")} | {"url"}
     assert shown == {
-        "bytes_received", "bytes_sent", "close", "kept_there", "last_error", "observe_progress", "progress", "state",
-        "synced", "url", "wait_synced",
+        "bytes_received", "bytes_sent", "close", "kept_there", "last_error", "observe", "observe_progress", "progress",
+        "state", "status", "synced", "url", "wait_synced",
     }  # fmt: skip
     assert [name for name in sorted(shown) if name not in page] == []

@@ -35,7 +35,7 @@ export class Library {
     const rows = this.rows.filter((row) => $("archived").checked || !row.archived);
     $("list").replaceChildren(...rows.map((row) => el("li", {}, el("button", {
       type: "button", data: { id: row.id }, "aria-current": String(row.id === this.current), onclick: () => this.open(row.id),
-    }, el("span", { class: "line" }, row.title || "Untitled"), el("span", { class: "quiet" }, when(row.created_at) + (row.archived ? " · archived" : ""))))));
+    }, el("span", { class: "line" }, row.title || "Untitled"), el("span", { class: "quiet" }, when(row.created_at) + (row.archived ? " · archived" : "") + (row.local ? " · local" : ""))))));
     if (!rows.length) $("list").append(el("li", { class: "quiet pad" }, "No conversation yet."));
   }
 
