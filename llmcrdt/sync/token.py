@@ -32,7 +32,7 @@ class TokenSource:
 
     @property
     def shown(self) -> str | None:
-        """The one that connections of this moment show. Raises TokenUnavailable where the provider was not asked yet."""
+        """The one that connections show just now. Raises TokenUnavailable where the provider was not asked yet."""
         if not self._known:
             raise TokenUnavailable("The link has no token yet.", hint="Wait until it has connected.")
         return self._token.decode() or None
