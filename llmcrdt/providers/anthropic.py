@@ -83,7 +83,7 @@ class Anthropic(SDKProvider):
         return anthropic
 
     def _client(self, sdk: Any) -> Any:
-        return sdk.AsyncAnthropic(**{**self._options, "max_retries": 0})
+        return sdk.AsyncAnthropic(**{**self._options, **self._http(sdk), "max_retries": 0})
 
     def _create(self, client: Any, body: dict[str, Any]) -> Any:
         """The SDK takes the members that it knows as arguments, and all others as they are."""

@@ -49,7 +49,7 @@ class Compatible(OpenAI):
         key = self._options.get("api_key") or os.environ.get(self.key_variable)
         if not key:
             raise ValueError("no API key was given")
-        return sdk.AsyncOpenAI(**{**self._options, "api_key": key, "max_retries": 0})
+        return sdk.AsyncOpenAI(**{**self._options, **self._http(sdk), "api_key": key, "max_retries": 0})
 
 
 class OpenRouter(Compatible):

@@ -10,7 +10,7 @@ from ..document.canonical import JSON
 from ..exceptions import InvalidContent, ProviderRefused
 from .base import Settings, count
 from .costs import Prices, Tokens
-from .sdk import SDKProvider
+from .sdk import SDKProvider, trusted
 
 API = Literal["generateContent", "interactions"]
 _GENERATE = {
@@ -206,7 +206,7 @@ class _Client:
                 raise _Sent
 
         self._outcome: Any = None
-        self._http = Once(timeout=None)
+        self._http = Once(timeout=None, verify=trusted())
         self._sdk = sdk.Client(**options, http_options={**http, "httpx_async_client": self._http})
         self.genai = self._sdk.aio
 

@@ -92,7 +92,8 @@ class Ollama(SDKProvider):
     def _client(self, sdk: Any) -> Any:
         key = os.environ.get(self.key_variable) or "none"
         address = address_of(os.environ.get("OLLAMA_HOST") or "127.0.0.1")
-        return sdk.AsyncOpenAI(**{"base_url": address, "api_key": key, **self._options, "max_retries": 0})
+        options = {"base_url": address, "api_key": key, **self._options, **self._http(sdk), "max_retries": 0}
+        return sdk.AsyncOpenAI(**options)
 
     @asynccontextmanager
     async def _create(self, client: Any, body: dict[str, Any]) -> AsyncGenerator[Any]:

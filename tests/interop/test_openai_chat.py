@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -27,6 +28,7 @@ NAMES = TEXT | st.sampled_from(
 TYPES = TEXT | st.sampled_from(("image_url", "refusal", "reasoning", "tool_call", "tool_result", "config", "blob"))
 
 
+@cache
 def extras(*taken: str) -> st.SearchStrategy[dict[str, Any]]:
     return st.dictionaries(NAMES.filter(lambda name: name not in taken), JSONS, max_size=2)
 

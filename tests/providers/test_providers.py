@@ -26,6 +26,7 @@ from llmcrdt.exceptions import (
     ResponseFailed,
 )
 from llmcrdt.providers import Anthropic, Gemini, OpenAI, Provider, Settings, is_named, named
+from llmcrdt.providers.sdk import trusted
 
 from ..waiting import eventually
 from .conftest import APIS, SDKS, Ask
@@ -487,3 +488,32 @@ def test_names_of_models() -> None:
     ):  # type: ignore[arg-type]
         with pytest.raises(InvalidContent):
             make()
+
+
+def test_trusted_certificates_are_read_once_and_again_where_others_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    certifi = pytest.importorskip("certifi")
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    usual = trusted()
+    assert trusted() is usual
+    monkeypatch.setenv("SSL_CERT_FILE", certifi.where())
+    assert trusted() is not usual
+    monkeypatch.delenv("SSL_CERT_FILE")
+    assert trusted() is usual
+
+
+def test_an_http_client_of_the_users_is_the_one_that_asks(
+    stand_ins: dict[str, StandIn], conv: llmcrdt.Conversation
+) -> None:
+    httpx2 = pytest.importorskip("httpx2")
+    pytest.importorskip("openai")
+    seen: list[str] = []
+
+    async def note(request: Any) -> None:
+        seen.append(request.url.path)
+
+    client = httpx2.AsyncClient(event_hooks={"request": [note]})
+    stand_in = stand_ins["openai-chat"]
+    stand_in.says = [SAID]
+    asked = OpenAI("m-1", api="chat", base_url=f"{stand_in.url}/v1", api_key="key-1", http_client=client)
+    assert llmcrdt.generate(conv, asked).result(60).text == SAID.text
+    assert seen == ["/v1/chat/completions"]
