@@ -182,7 +182,11 @@ class Repo:
         def write(fork: Conversation, created_at: float) -> None:
             copy_conversation(source, core_of(fork), at, created_at)
 
-        return self._create(name, write, self._core.kind(source.id))
+        fork = self._create(name, write, self._core.kind(source.id))
+        core = core_of(fork)
+        with core.reading():
+            core.document.journal.compact(core.replica.snapshot)  # its first words needn't wait for that
+        return fork
 
     def convert(self, conversation: Conversation, crdt: str) -> Conversation:
         """The same conversation as a new one whose document is of another kind: entries keep their ids, the transcript
