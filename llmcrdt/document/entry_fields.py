@@ -40,6 +40,7 @@ from .nodes import Erase
 
 _ERASED = "llmcrdt/erased/1"  # stands for the hash of an entry that was erased before it was ever sealed
 _MAX_NAME = 1024
+_SHORT_NAME = 170  # one of ASCII that is no longer fits as JSON, whatever letters it has
 ERASE_MARK = "erased:"
 """The beginning of the name of a field that erases its entry."""
 
@@ -211,7 +212,8 @@ def live_parts(fields: ReplicaNode) -> tuple[Part, ...]:
 
 def hidden_key(name: str) -> str:
     """The field that holds a hidden field of this name. Raises InvalidContent for a name that can't be one here."""
-    if len(canonical_json(name).encode()) > _MAX_NAME:
+    short = isinstance(name, str) and name.isascii() and len(name) <= _SHORT_NAME
+    if not short and len(canonical_json(name).encode()) > _MAX_NAME:
         raise InvalidContent(
             f"The name of a hidden field may take {_MAX_NAME:,} bytes.", hint="Put what it says into the binding."
         )
