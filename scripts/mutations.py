@@ -504,7 +504,7 @@ MUTATIONS = (
     ),
     Mutation(
         "O1", "whole numbers have as many digits as Python takes", "parse_json",
-        "(_DECODER if odd else _SHORT_DECODER)",
+        "_DECODER if odd else _SHORT_DECODER",
         "_SHORT_DECODER",
         "tests/document/test_malformed_documents.py::test_a_number_that_no_double_holds_is_read_as_the_greatest",
     ),

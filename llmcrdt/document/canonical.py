@@ -126,12 +126,18 @@ def parse_json(text: object) -> JSON:
             text = _ESCAPE.sub(_whole_escape, text)
         _check_depth(text)
         odd = len(text) >= _LONG or ("-0" in text and _MINUS_ZERO.search(text))
-        return (_DECODER if odd else _SHORT_DECODER).decode(text)
+        decoder = _DECODER if odd else _SHORT_DECODER
+        if text[:1] in _BEGINS:
+            value, end = decoder.raw_decode(text)
+            if end == len(text):
+                return value
+        return decoder.decode(text)  # there is white space around it, or more than that
     except (ValueError, RecursionError) as error:
         raise InvalidContent(f"The text is not JSON: {error}.") from None
 
 
 _STRING = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?'
+_BEGINS = frozenset("{[")
 _BRACKET = re.compile(_STRING + r"|[\[\]{}]", re.DOTALL)
 _ESCAPE = re.compile(
     r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL

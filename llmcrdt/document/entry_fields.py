@@ -41,6 +41,7 @@ from .nodes import Erase
 _ERASED = "llmcrdt/erased/1"  # stands for the hash of an entry that was erased before it was ever sealed
 MAX_NAME = 1024
 """Bytes of the name of a hidden field that is written here."""
+_SHORT_NAME = 170  # one of ASCII that is no longer fits as JSON, whatever letters it has
 ERASE_MARK = "erased:"
 """The beginning of the name of a field that erases its entry."""
 
@@ -212,7 +213,8 @@ def live_parts(fields: ReplicaNode) -> tuple[Part, ...]:
 
 def hidden_key(name: str) -> str:
     """The field that holds a hidden field of this name. Raises InvalidContent for a name that can't be one here."""
-    if len(canonical_json(name).encode()) > MAX_NAME:
+    short = isinstance(name, str) and name.isascii() and len(name) <= _SHORT_NAME
+    if not short and len(canonical_json(name).encode()) > MAX_NAME:
         raise InvalidContent(
             f"The name of a hidden field may take {MAX_NAME:,} bytes.", hint="Put what it says into the binding."
         )

@@ -1,7 +1,7 @@
 """Writes a fork: one conversation up to an entry, copied into another one of which nothing is here yet.
 
-No replica of the fork is needed for it. The entries are written as derived updates, an arrangement of the copies says
-where they stand, and their rows in the entry index are those of the originals.
+No replica of the fork is needed for it, and one is loaded afterwards. The entries are written as derived updates, an
+arrangement of the copies says where they stand, and their rows in the entry index are those of the originals.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ def copy_conversation(
     source: ConversationCore, target: ConversationCore, entry: Entry | EntryId, created_at: float
 ) -> None:
     """Write ``source`` up to an entry of its transcript into ``target``, of which nothing is here; ``created_at``: in
-    seconds since 1970. Part of the caller's transaction. Raises EntryNotFound, NotSealed."""
+    seconds since 1970. Part of the caller's transaction. Afterwards ``target`` is loaded: whoever forks is about to
+    write there. Raises EntryNotFound, NotSealed."""
     with source.reading(), NoCollections():
         view = source.view
         chosen = view.find(entry, shown=True)
@@ -49,8 +50,7 @@ def copy_conversation(
         now = _arranged(view, copies, acts)
         _write(target, fields, acts, origin, created_at)
         _copy_rows(source, target, copies, fields, now)
-    if target.document.loaded:
-        target.document.load_again()
+    target.document.load_again()
     if chosen not in now.visible:  # what was written on it, and so kept it beside a rival, is not in the fork
         ActWriter(target).select(chosen)
 

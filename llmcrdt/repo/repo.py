@@ -180,7 +180,11 @@ class Repo:
             copy_conversation(source, core_of(fork), at, created_at)
 
         is_local = self._store.catalog.is_local(source.id) if local is None else local
-        return _create(self._core, name, write, self._core.kind(source.id), is_local)
+        fork = _create(self._core, name, write, self._core.kind(source.id), is_local)
+        core = core_of(fork)
+        with core.reading():
+            core.document.journal.compact(core.replica.snapshot)  # its first words needn't wait for that
+        return fork
 
     def convert(self, conversation: Conversation, crdt: str) -> Conversation:
         """The same conversation as a new one whose document is of another kind: entries keep their ids, the transcript

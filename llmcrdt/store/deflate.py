@@ -3,7 +3,7 @@ little, and any of them can be read by itself.
 
 A cut is made where the content says so: a change moves what follows it, and leaves the other pieces as they are.
 
-A piece is deflated in blocks, so that whoever wants an entry of it inflates a sixth of it. Deflated, it is the number
+A piece is deflated in blocks, so that whoever wants an entry of it inflates a quarter of it. Deflated, it is the number
 of its blocks (one byte), the length of each (two bytes, big-endian), the Adler-32 of the piece (four bytes), and the
 blocks: raw deflate streams, and all but the first have the first ``HEAD`` bytes of the piece as their dictionary. Older
 versions made one zlib stream of it, which begins with 0x78: it counts as one block.
@@ -20,9 +20,9 @@ from itertools import accumulate
 LEVEL = 6
 LEAST, MOST = 16 << 10, 32_000
 """Bytes of a piece before it is deflated; the last one may have fewer. zlib looks back no further."""
-BLOCK = 4_000
+BLOCK = 6_000
 """Bytes of a block, before it is deflated, at least; but for the last one of a piece. It ends where an entry begins."""
-HEAD = 700
+HEAD = 1_500
 """A part of the format of a file, as is all that the first lines here say."""
 _ZLIB = b"\x78"
 _LEAST_WINDOW = 10  # zlib makes windows of 1 KB for less, or none

@@ -41,7 +41,7 @@ _AT_HAND = 64
 """Pieces that are kept as they stand in the file, some 10 KB each: more than the hits of a search stand in, for the
 next search finds most of them again."""
 _INFLATED = 128
-"""Blocks that are kept inflated, some 5 KB each; 32 KB at most."""
+"""Blocks that are kept inflated, some 7 KB each; 32 KB at most."""
 _LAST = 4  # rows whose fields are kept: a search needs those of a hit twice
 _KNOWN = "FROM pieces WHERE document = ? AND substr(data, 1, 1) != x'78'"
 """Those of older versions, which are in one block, give way to others when a snapshot is put."""

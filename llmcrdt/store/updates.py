@@ -47,7 +47,7 @@ class SqliteUpdates:
 
     def append(self, document: str, data: bytes, writer: str, keys: Iterable[str]) -> int:
         with self._connection.writing() as db:
-            if self._connection.one("SELECT count(*) FROM listing WHERE id = ? AND deleted", document):
+            if db.execute("SELECT 1 FROM listing WHERE id = ? AND deleted", [document]).fetchone():
                 # Another process may have deleted it: what is kept now would be dropped without a word.
                 raise ConversationDeleted(document)
             seqs = update_rows.insert_pieces(db, document, self._cut(document, data), keys, writer)

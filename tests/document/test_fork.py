@@ -144,16 +144,21 @@ def test_a_fork_says_nothing_of_what_is_withheld_in_the_tables(open_repo: OpenRe
     check_rows(open_repo, repo, fork, again.id)
 
 
-def test_a_fork_is_made_without_a_replica_of_it(open_repo: OpenRepo) -> None:
+def test_a_fork_is_ready_to_be_written_in(open_repo: OpenRepo) -> None:
+    """It is in memory, with its rows, and its compaction is no matter of its first words."""
     repo = open_repo("laptop")
     conversation = repo.create("Trip")
     conversation.append("user", "Rumpelstilzchen")
     answer = conversation.append("assistant", "a0", frame=conversation.transcript(), hidden={"x/y": b"kept"})
     fork = repo.fork(conversation, at=answer)
-    assert not core_of(fork).document.loaded
+    assert core_of(fork).document.loaded
     assert [e.text for e in fork.entries()] == ["Rumpelstilzchen", "a0"]
     assert {hit.conversation for hit in repo.search("rumpelstilzchen")} == {conversation.id, fork.id}
-    assert not core_of(fork).document.loaded
+    fork.close()
+    fork = repo.get(fork.id)
+    assert [e.text for e in fork.entries()] == ["Rumpelstilzchen", "a0"]
+    assert {hit.conversation for hit in repo.search("rumpelstilzchen")} == {conversation.id, fork.id}
+    assert not core_of(fork).document.loaded, "its rows were written without its replica"
     fork.append("user", "only here")
     assert [e.text for e in fork.transcript()] == ["Rumpelstilzchen", "a0", "only here"]
     assert fork.created_at > 0 and fork.verify() == []

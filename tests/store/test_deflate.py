@@ -109,15 +109,15 @@ def test_pieces_and_what_leans_on_them_are_read_as_before() -> None:
     entries = [b'{"entry":%d,"text":"some words that are said"}' % n for n in range(200)]
     kept = b85decode(KEPT)
     assert inflate(kept) == b"".join(entries)
-    assert inflate_leaning(bytes.fromhex("23b19c0100"), Blocks(kept).read(1)) == entries[150]
+    assert inflate_leaning(bytes.fromhex("23b1b50400"), Blocks(kept).read(1)) == entries[150]
 
 
 KEPT = (
-    "0|5m9(Ev@P^;AKX*F8?eFc5&zt3<9T)*k<{w~4fopjcK)A^}=)cPe^b|8-Ae&pgxiaqi#gdU;9b_I0LfIv)3J`F!lRV>#c}b6NLo"
-    "Io9`E`g#7vS>hsbNL(du5_gG*#8cu|LNP)z%!HUpF%x4Z$4ro!Br{QFvMgj-Y#zz7kYypuLY9Rr3t1MjEMysE8DtsuxRPa%Wsqf%"
-    "Wsqf%Wsqeh%Sx7&EUW#LWLe3wl4T{!N|u!@8(B88Y-HKUvf0{0mW?bMSvIn4WZB8GlVvB%PL`c4yX~-K*~zk#Whcu)mV+z@Sq`!s"
-    "WI4!k*g-;;gDeMGPO_Y2ImvR8<s{2VmXj>!e=L6imDkB}z(5QHv6Ohrn}1?{`fH>xsHRqbo6@L1wCbZ(AFcXm)kmv7TJ=#KkMelb"
-    "$Fo4N5KAPik+4X@DhbOZNHl{;GsrZ9P%}(b51*;x>BHNH$1hDaO*Kt5O*KumOttWPW~ybXWvXSWWvXSWWvXSWZK`dmjn5QQZBuPi"
-    "ZBuPiZBuPi9a9}s9a9~AeVXc+>X_=7>X_=7>YD1B>YD1B>f%p@sjjK6sjjK6sh+8xsh+8xsh+8xsh+8xsh+8xseY#Vnd)b%-+xqp"
-    "0hQ9B0RTY|0<oG_0sS|2^6keWFqv<QU4&Y=Pz@LA;X*}Rtch9_wJK^^)Vipt)>Lb%HPxDGO?9R^Q=O^KRA;I))tTx{b*8#Mst*"
+    "0s(6Pu%z`=L6z9ON&`U{hS6IITU*RG|C753WI+oJBnv9Rd$+Rp^lx|A*_r3L?H|YedpoC>?byGL?Yup1@B8WVcE3JO$Lr-dUGDqo"
+    "ae2FLKhM8$$T-Wm$hgY5$+*jS$au<l5sDF#VGv@FVi04HV-RGJWDsSLWhTpP-y>OOvdm<e$ug5=Cd*8gnJf!g7P2gMxRPZd%R-ig"
+    "EDKo{vMgj-$+D7VCCh4mO0ukES;?}JWhKi>mW?bMSvIn4WZCT6Lzay!8(B88Y-HKVvXf;e%TAV^EW6!d$+DAWC(BNjgDeMG4ze6%"
+    "ImmL5<*)|{Sq`!sWI4%llI0}JNtTl=Cs|Iioc6jT%So1tEEicWvRq`j$a0b8BFjaV%TfWh0*eL7YC*DGkgOLZ3kJ!GL9%3!tQjPW"
+    "2FX-40huaBAgn-`fv^K%2*MJCDacw-SPTlQL18&4tOtb!p|BzpmW0BZP*@a-e^sGhmDf8812GIh!7~N@?|-qhDV8PEyATY1wtnuT"
+    "rNL(Sybkej-0BdPhp;|`1tP2vVTlOqeVS^TYMN?d^G!8PHBB{5HBB{5wM?~4wM?~4weTr7)iTvG)iTvG)i%{O)i%{O)i%|}ADXGQ"
+    "skW)Msg9|Rsg9|Rsg9|RsSbX;O?6ClOm$6lO?6FmO?6FmO?6Fmai22PHPtiKGu1QIGu1QIGu1QIGu6X2`5)CU"
 )
