@@ -1,6 +1,6 @@
 # Everything lands in .venv; PYTHON=... picks the Python it is made with.
 .DEFAULT_GOAL := help
-.PHONY: help demo relay test peers check lint types arrows fmt dev soak asks logs automerge http power fuzz hostile hops kvsoak mutate docs bench clean
+.PHONY: help demo relay test peers check lint types arrows fmt dev soak asks logs imports automerge http power fuzz hostile hops kvsoak mutate docs bench clean
 .NOTPARALLEL:
 
 VENV := .venv/bin
@@ -55,6 +55,9 @@ asks: dev ## Make 200 asks while workers, devices and the relay are killed, stop
 
 logs: dev ## Export 100,000 merged logs to every format, and check each request (ARGS='--logs 1000 --seed 7')
 	$(VENV)/python tests/interop/logs_soak.py $(ARGS)
+
+imports: dev ## Import files of 100 MB, and check the memory that it takes (ARGS='--megabytes 10 --kinds codex')
+	$(VENV)/python tests/repo/import_soak.py $(ARGS)
 
 automerge: dev ## Test the document layer with Automerge documents, and run 3,000 schedules (ARGS='--schedules 100 --seed 7')
 	$(VENV)/pytest --crdt automerge tests/document -n 2 -k 'not without_pynacl'

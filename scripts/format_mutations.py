@@ -57,6 +57,11 @@ FORMAT_MUTATIONS = (
         _MCP + "test_what_a_stranger_wrote_is_written_as_whole_content",
     ),
     Mutation(
+        "F", "a picture that an answer shows is lost on the way to another API", "llmcrdt.interop.export:_is_foreign",
+        "return native and picture_of(part, lambda blob: None) is not None", "return False",
+        _RULES + "test_what_an_answer_shows_is_told_to_those_who_cant_be_shown_it",
+    ),
+    Mutation(
         "F", "pictures of results part the results", "llmcrdt.interop.openai_chat.format:ChatFormat.messages",
         "if shown and not isinstance(item, Result):", "if shown:",
         _RULES + "test_pictures_of_results_stand_behind_the_results_where_only_users_show_them",

@@ -7,6 +7,7 @@ from mutations import Mutation
 _BIND = "tests/document/test_binding.py::"
 _STATE = "tests/document/test_hidden_state.py::"
 _SEAL = "tests/document/test_encryption.py::"
+_SURFACES = "tests/document/test_hidden_surfaces.py::"
 _PROVIDERS = "tests/providers/test_providers.py::"
 
 HIDDEN_MUTATIONS = (
@@ -171,6 +172,16 @@ HIDDEN_MUTATIONS = (
         "H", "an answer in place of another says what that one was sent", "_computed",
         "hash_ = None if sent is None", "hash_ = head.frame.sent if sent is None",
         _STATE + "test_what_was_really_sent_is_recorded_for_whoever_calls_a_provider",
+    ),
+    Mutation(
+        "H", "the page's details show what a field holds", "llmcrdt.page.views:_hidden_json",
+        '"name": name,', '"name": name + str(field.data),',
+        _SURFACES + "test_no_hidden_value_is_shown_by_accident",
+    ),
+    Mutation(
+        "H", "agents hear of hidden fields", "llmcrdt.mcp.library:_said",
+        "text = entry.text[start : start + LONGEST]", "text = entry.text[start : start + LONGEST] + str(entry.hidden)",
+        _SURFACES + "test_no_hidden_value_is_shown_by_accident",
     ),
     Mutation(
         "H", "a provider's sealed fields are clear where it streams",

@@ -6,13 +6,16 @@ from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 from ..document.binding import FieldReport, Target, fields_of, report
+from ..document.blob import Blob
 from ..document.canonical import JSON
-from ..document.entry import TOKENS, Entry, HiddenField
+from ..document.entry import TOKENS, Entry, HiddenField, Part, Text, Unknown
 from ..document.summaries import with_summaries
 from ..ids import EntryId
 from .format import Format, ReadBlob
 from .handles import NOTHING, Handle, Held, handle_name, handle_of
 from .hiding import values_of
+from .native import is_native_type
+from .pictures import note_of, picture_of
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,7 @@ def export(
     lines = report(entries, target, now, refused=set(without))
     found = fields_of(lines, entries)
     outgoing = [replace(e, hidden=found.get(e.id, {})) if e.hidden else e for e in with_summaries(entries)]
+    outgoing = [_with_notes(entry, format) if entry.role == "assistant" else entry for entry in outgoing]
     written = format.write(outgoing, model=target.model, read_blob=read_blob)
     said = set(_texts([written.messages, written.body]))
     unused = {(i, name) for i, fields in found.items() for name, field in fields.items() if _is_unused(field, said)}
@@ -91,6 +95,20 @@ def export(
     if handle is None:
         return _whole(format, made, why or "unreadable")
     return _continued(format, made, since, handle)
+
+
+def _with_notes(answer: Entry, format: Format) -> Entry:
+    """An answer with words in the place of attachments, and of pictures that another format has: no API takes them
+    from an assistant. One part stays one part, so that hidden values find their places."""
+    told = tuple(Text(note_of(part)) if _is_foreign(part, format) else part for part in answer.parts)
+    return answer if told == answer.parts else replace(answer, parts=told)
+
+
+def _is_foreign(part: Part, format: Format) -> bool:
+    if isinstance(part, Blob):
+        return True
+    native = isinstance(part, Unknown) and is_native_type(part.type) and not part.type.startswith(f"{format.key}/")
+    return native and picture_of(part, lambda blob: None) is not None
 
 
 def _continued(format: Format, made: Export, since: EntryId, handle: Handle) -> Export:

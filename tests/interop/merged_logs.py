@@ -42,6 +42,7 @@ from llmcrdt.ids import DocumentId
 from llmcrdt.interop.export import export
 from llmcrdt.interop.format import Draft
 from llmcrdt.interop.json_input import parse
+from llmcrdt.interop.native import Native
 from llmcrdt.interop.registry import format_of, names
 from llmcrdt.testing.host import LoneHost
 
@@ -58,6 +59,16 @@ LOGS: dict[str, Callable[[Any], list[str]]] = {
 }
 _TOOLS = ("look", "look", "look at", "l" * 80, "été")
 _WORDS = ("", " ", "one", "zwei\n", "Continue.", '{"a": 1}')
+_ATTACHED = (
+    Native("anthropic").block(
+        {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "Y2F0"}}
+    ),
+    Native("gemini").block({"inlineData": {"mimeType": "image/png", "data": "Y2F0"}}),
+    Native("openai-responses").block({"type": "input_image", "image_url": "https://example.org/cat.png"}),
+    llmcrdt.Unknown({"type": "image_url", "image_url": {"url": "data:image/png;base64,Y2F0"}}),
+    Native("mcp").block({"type": "audio", "data": "AAAA", "mimeType": "audio/wav"}),
+)
+"""Parts of results, as each API has them."""
 
 
 class Device:
@@ -124,7 +135,8 @@ class World:
     def do_result(self, device: Device) -> None:
         calls = [call for entry in device.shown() for call in entry.tool_calls]
         if calls:
-            result = llmcrdt.ToolResult(self.rng.choice(_WORDS), self.rng.random() < 0.2)
+            result: list[Any] = [llmcrdt.ToolResult(self.rng.choice(_WORDS), self.rng.random() < 0.2)]
+            result += self.rng.sample(_ATTACHED, self.rng.choice((0, 0, 1, 2)))
             device.conv.append("tool", result, call=self.rng.choice(calls))
 
     def do_edit(self, device: Device) -> None:

@@ -24,6 +24,7 @@ import anthropic_request
 import responses_request
 import test_ollama
 import test_reasoning_content
+from providers import VALIDATORS
 
 USER = {"role": "user", "content": "go"}
 
@@ -318,3 +319,22 @@ def test_pictures_in_googles_responses_are_pictures_to_others() -> None:
     strange = {"functionResponse": {**response, "parts": [picture, {"later": True}]}}
     contents[2] = {"role": "user", "parts": [strange]}
     assert put_with_pictures("gemini", read("gemini", *contents)).messages == contents
+
+
+def test_what_an_answer_shows_is_told_to_those_who_cant_be_shown_it() -> None:
+    shown = {
+        "role": "model",
+        "parts": [{"inlineData": {"mimeType": "image/png", "data": CAT}, "thoughtSignature": "S"}],
+    }
+    said = [{"role": "user", "parts": [{"text": "go"}]}, shown, {"role": "user", "parts": [{"text": "more"}]}]
+    entries = read("gemini", *said)
+    assert put("gemini", entries).messages == said
+    with_blob = [replace(e, parts=(*e.parts, PICTURE)) if e.role == "assistant" else e for e in entries]
+    for name, problems in VALIDATORS.items():
+        made = put(name, entries)
+        assert problems(made.body) == [] and (
+            name == "gemini" or "[attachment: of another kind]" in exact_json(made.body)
+        )
+        told = put(name, with_blob).body
+        assert problems(told) == [] and "[attachment: cat.png, image/png, " in exact_json(told)
+        assert (CAT in exact_json(told)) == (name == "gemini")

@@ -22,7 +22,7 @@ from sim_devices import MemoryDevice
 
 import llmcrdt
 from llmcrdt.crdt.registry import DEFAULT
-from llmcrdt.document.entry import TOKENS, Entry
+from llmcrdt.document.entry import TOKENS, Entry, Part
 from llmcrdt.document.summaries import summaries
 from llmcrdt.exceptions import FormatError, ProviderError, Withheld
 from llmcrdt.providers import Provider
@@ -159,6 +159,9 @@ class History:
                 for part in entry.parts:
                     said = getattr(part, "text", "") if type(part) is not llmcrdt.Reasoning else ""
                     assert said in text, f"{entry.role} {said!r} is not in the request"
+                    if isinstance(part, llmcrdt.Unknown) and part.type == "image_url":
+                        assert f'"{part.json["image_url"]["url"]}"' in text, "a picture is not in the request"
+                        self.done["picture"] += 1
                 for call in entry.tool_calls:
                     assert call.name in text
         sent = {(line.entry, line.name) for line in plan.request.report if line.sent}
@@ -196,7 +199,11 @@ class History:
         calls = [call for entry in device.conv.transcript() for call in entry.tool_calls]
         waiting = [call for call in calls if not device.conv.results(call)]
         if waiting:
-            device.conv.append("tool", self.word("r"), call=self.rng.choice(waiting))
+            said: list[Part] = [llmcrdt.ToolResult(self.word("r"))]
+            if self.rng.random() < 0.4:
+                url = f"https://example.org/{self.words}.png"
+                said.append(llmcrdt.Unknown({"type": "image_url", "image_url": {"url": url}}))
+            device.conv.append("tool", said, call=self.rng.choice(waiting))
 
     def do_edit(self, device: MemoryDevice) -> None:
         entry = self.visible(device, "user")

@@ -24,6 +24,7 @@ from llmcrdt.repo.repo import repo_core
 from sync_server.thread import RelayThread
 
 from ..replicas import exchange, stands
+from . import import_soak
 
 OpenRepo = Callable[..., llmcrdt.Repo]
 
@@ -479,3 +480,9 @@ def test_a_file_is_read_a_piece_at_a_time(open_repo: OpenRepo, tmp_path: Path, m
         with pytest.raises(FormatError, match="messages stands twice"):
             import_openai_chat(repo, '{"messages": [], "messages": []}')
     assert len(ids) == 1
+
+
+def test_what_measures_the_memory_of_imports_loses_no_entry(capsys: pytest.CaptureFixture[str]) -> None:
+    assert import_soak.main(["--megabytes", "0.2", "--kinds", "codex"]) == 0
+    assert capsys.readouterr().out.startswith("codex: ")
+    assert import_soak.main(["--megabytes", "0.2", "--kinds", "codex", "--limit", "1"]) == 1

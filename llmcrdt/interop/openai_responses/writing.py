@@ -57,7 +57,7 @@ class ItemWriter:
             case Late(entry, _):
                 attached = (self._piece(part, "tool") for part in entry.parts if is_attachment(part))
                 said = {"type": "input_text", "text": item.introduction + entry.text}
-                pieces = [said, *(piece for piece in attached if piece is not None)]
+                pieces = [said, *(_of_message(piece) for piece in attached if piece is not None)]
                 self._put([{"role": "user", "content": _content(pieces, None)}])
             case Said(entry) if entry.role == "assistant":
                 self._answer(entry)
@@ -211,6 +211,11 @@ def _content(pieces: Sequence[JSON], form: JSON) -> JSON:
     if all(piece.keys() == {"type", "text"} and type_of(piece) == "input_text" for piece in pieces):
         return "".join(piece["text"] for piece in pieces)
     return list(pieces)
+
+
+def _of_message(piece: Mapping[str, JSON]) -> dict[str, JSON]:
+    """A piece of an output as it stands in a message, whose pictures name their detail."""
+    return {"detail": "auto", **piece} if type_of(piece) == "input_image" else dict(piece)
 
 
 def _add_piece(items: list[JSON], part: Part, kept: Mapping[str, JSON]) -> None:
