@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import llmcrdt
-from llmcrdt.exceptions import CRDTMissing, InvalidContent
+from llmcrdt.exceptions import CRDTMissing, InvalidContent, MalformedUpdate
 from llmcrdt.repo.repo import Repo, repo_core
 from sync_server.thread import RelayThread
 
@@ -224,3 +224,15 @@ def test_a_document_whose_package_is_missing_is_carried(
                 other.get(made.id)
             other.close()
     assert texts(open_("b"), made.id) == ["Hello"]
+
+
+@pytest.mark.parametrize(("here", "there"), [("yjs", "automerge"), ("automerge", "yjs")])
+def test_bytes_of_a_document_of_another_kind_are_refused_by_name(open_: Open, here: str, there: str) -> None:
+    repo = open_("a")
+    mine, other = repo.create(crdt=here), repo.create(crdt=there)
+    mine.append("user", "mine")
+    other.append("user", "of the other kind")
+    with pytest.raises(MalformedUpdate, match="Automerge") as refused:
+        mine.apply(other.diff())
+    assert f'crdt="{there}"' in (refused.value.hint or "")
+    assert texts(repo, mine.id) == ["mine"] and not mine.verify()
