@@ -60,6 +60,7 @@ automerge: dev ## Test the document layer with Automerge documents, and run 3,00
 	$(VENV)/pytest --crdt automerge tests/document -n 2 -k 'not without_pynacl'
 	$(VENV)/python tests/sim/soak.py --crdt automerge --schedules 3000 $(ARGS)
 	$(VENV)/python tests/sim/soak.py --crdt automerge --files --schedules 100
+	$(VENV)/llmcrdt demo --random --turns 10 --crdt automerge
 
 http: dev ## Ask the HTTP APIs with bent requests, and with schemathesis, for two minutes each (ARGS='600 7' is 600 s, seed 7)
 	-@$(VENV)/python -c 'import schemathesis' 2>/dev/null || $(VENV)/python -m pip install --quiet 'schemathesis>=4.32,<5' || echo "schemathesis is not here"
