@@ -58,6 +58,7 @@ logs: dev ## Export 100,000 merged logs to every format, and check each request 
 
 automerge: dev ## Test the document layer with Automerge documents, and run 3,000 schedules (ARGS='--schedules 100 --seed 7')
 	$(VENV)/pytest --crdt automerge tests/document -n 2 -k 'not without_pynacl'
+	LLMCRDT_KINDS=300 $(VENV)/pytest tests/repo/test_kinds.py -n 2 -k same_operations
 	$(VENV)/python tests/sim/soak.py --crdt automerge --schedules 3000 $(ARGS)
 	$(VENV)/python tests/sim/soak.py --crdt automerge --files --schedules 100
 	$(VENV)/llmcrdt demo --random --turns 10 --crdt automerge

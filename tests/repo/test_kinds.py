@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 import time
@@ -52,7 +53,7 @@ def texts(repo: Repo, id_: str) -> list[str]:
 def say_at_random(rng: random.Random, conversation: llmcrdt.Conversation) -> None:
     """One operation, drawn."""
     shown = conversation.transcript()
-    match rng.randrange(7):
+    match rng.randrange(12):
         case 0 | 1:
             conversation.append("user", f"said {rng.randrange(1000)} é😀")
         case 2:
@@ -67,21 +68,36 @@ def say_at_random(rng: random.Random, conversation: llmcrdt.Conversation) -> Non
             conversation.edit(rng.choice(shown), f"edited {rng.randrange(1000)}")
         case 5 if shown.elsewhere:
             conversation.select(rng.choice(shown.elsewhere).entry)
+        case 6 if len(shown):
+            conversation.erase(rng.choice(shown))
+        case 7 if len(shown) > 2:
+            conversation.summarize(until=shown[rng.randrange(len(shown))], text=f"summary {rng.randrange(1000)}")
+        case 8:
+            call = llmcrdt.ToolCall(f"c{rng.randrange(1000)}", "look", "{}")
+            conversation.append("assistant", [llmcrdt.Text("let me see"), call], frame=shown)
+        case 9 if calls := [call for entry in shown for call in entry.tool_calls]:
+            conversation.append("tool", f"found {rng.randrange(1000)}", call=rng.choice(calls))
+        case 10 if answers := [entry for entry in shown if entry.role == "assistant" and entry.frame]:
+            conversation.append("assistant", f"rather {rng.randrange(1000)}", instead_of=rng.choice(answers))
+        case 11 if withheld := [other.entry for other in shown.elsewhere if other.way == "withheld"]:
+            conversation.keep(rng.choice(withheld))
         case _:
             conversation.append("system", f"settings {rng.randrange(1000)}")
 
 
 def facts(conversation: llmcrdt.Conversation) -> dict[str, Any]:
+    """The hashes of transcript, contents and frames, and what else people see."""
     shown = conversation.transcript()
     return {
         "transcript": shown.hash,
-        "entries": [(e.id, e.role, e.text, e.frame.hash if e.frame else None, e.parents) for e in shown],
+        "entries": [(e.id, e.role, e.text, e.hash, e.frame.hash if e.frame else None, e.parents) for e in shown],
+        "alternatives": [[(e.id, e.hash) for e in conversation.alternatives(e)] for e in shown],
         "hidden": [{name: field.data for name, field in e.hidden.items()} for e in shown],
         "elsewhere": sorted((e.entry.id, e.way, e.hidden_by) for e in shown.elsewhere),
     }
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(int(os.environ.get("LLMCRDT_KINDS", "4"))))
 def test_the_same_operations_give_the_same_conversation_on_every_kind(open_: Open, seed: int) -> None:
     """Two devices that write apart and merge, three times."""
     found = []
