@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -252,3 +253,28 @@ def test_bytes_of_a_document_of_another_kind_are_refused_by_name(open_: Open, he
         mine.apply(other.diff())
     assert f'crdt="{there}"' in (refused.value.hint or "")
     assert texts(repo, mine.id) == ["mine"] and not mine.verify()
+
+
+@pytest.mark.parametrize("kind", ["automerge", "yjs"])
+@pytest.mark.parametrize("damage", [lambda data: data[:-7], lambda data: bytes((data[0] ^ 0x7E, *data[1:]))])
+def test_a_change_that_is_torn_or_damaged_in_the_file_is_set_aside_and_the_rest_is_read(
+    open_: Open, tmp_path: Path, kind: str, damage: Callable[[bytes], bytes]
+) -> None:
+    """The entry index had been made of it."""
+    repo = open_("a")
+    made = repo.create("Trip", crdt=kind)
+    for n in range(4):
+        made.append("user", f"said {n}")
+    repo.close()
+    with sqlite3.connect(tmp_path / "a.db") as db:
+        query = "SELECT place, data FROM updates WHERE document = ? ORDER BY place DESC LIMIT 1"
+        place, data = db.execute(query, [made.id]).fetchone()
+        db.execute("UPDATE updates SET data = ? WHERE place = ?", [damage(data), place])
+    db.close()
+    again = open_("a")
+    assert texts(again, made.id) == ["said 0", "said 1", "said 2"]
+    assert [hit.snippet for hit in again.search("said")] and again.search("3") == []
+    assert repo_core(again).store.updates.set_aside_count(made.id) == 1
+    again.get(made.id).append("user", "and on")
+    again.close()
+    assert texts(open_("a"), made.id) == ["said 0", "said 1", "said 2", "and on"]
