@@ -61,8 +61,10 @@ imports: dev ## Import files of 100 MB, and check the memory that it takes (ARGS
 
 automerge: dev ## Test the document layer with Automerge documents, and run 3,000 schedules (ARGS='--schedules 100 --seed 7')
 	$(VENV)/pytest --crdt automerge tests/document -n 2 -k 'not without_pynacl'
+	LLMCRDT_KINDS=300 $(VENV)/pytest tests/repo/test_kinds.py -n 2 -k same_operations
 	$(VENV)/python tests/sim/soak.py --crdt automerge --schedules 3000 $(ARGS)
 	$(VENV)/python tests/sim/soak.py --crdt automerge --files --schedules 100
+	$(VENV)/llmcrdt demo --random --turns 10 --crdt automerge
 
 http: dev ## Ask the HTTP APIs with bent requests, and with schemathesis, for two minutes each (ARGS='600 7' is 600 s, seed 7)
 	-@$(VENV)/python -c 'import schemathesis' 2>/dev/null || $(VENV)/python -m pip install --quiet 'schemathesis>=4.32,<5' || echo "schemathesis is not here"

@@ -45,4 +45,14 @@ AUTOMERGE_MUTATIONS = (
         'session = self._asked.get(document, b"").hex()', 'session = ""',
         "tests/sync_server/doors/test_automerge_door.py::test_an_app_hears_that_its_document_is_to_be_loaded_anew",
     ),
+    Mutation(
+        "damage", "the entry index says what a change said that is set aside", "SqliteUpdates.set_aside",
+        'db.execute(f"DELETE FROM tables WHERE document = ? AND {made_of_it}", [document, document, data])', "pass",
+        "tests/repo/test_kinds.py::test_a_change_that_is_torn_or_damaged_in_the_file_is_set_aside_and_the_rest_is_read",
+    ),
+    Mutation(
+        "damage", "a change that is here waits on under an older hash", "History._order",
+        "free += held_back.pop(after_these.name, ())", "pass",
+        "tests/crdt/automerge/test_erasures.py::test_a_change_that_is_here_waits_no_more_under_another_hash",
+    ),
 )  # fmt: skip

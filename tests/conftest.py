@@ -21,7 +21,7 @@ settings.register_profile("llmcrdt", deadline=None)
 settings.load_profile("llmcrdt")
 
 
-_YJS = "no Automerge chunk", "Cannot decode update", "Cannot merge updates", "declares more than it holds"
+_YJS = "no Automerge chunk", "Cannot decode update", "Cannot merge updates", "and this one is of kind yjs"
 """The error of another kind's bytes."""
 
 

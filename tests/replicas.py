@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import llmcrdt
+from llmcrdt.crdt import registry
+from llmcrdt.crdt.backend import Replica
 from llmcrdt.crdt.yjs.update import read_state_vector
+from llmcrdt.document import schema
 from llmcrdt.document.conversation import core_of
+
+
+def plain_replica() -> Replica:
+    """A document of the kind that tests make, for somebody who knows no conversation."""
+    return registry.backend(registry.DEFAULT).make_replica(schema.ROOTS)
 
 
 def exchange(*conversations: llmcrdt.Conversation) -> None:

@@ -41,15 +41,17 @@ def _measure(report: Report, path: Path, kind: str, size: int, appends: int) -> 
         change = conversation.diff(since=version)
         told = _cpu(conversation.diff)
         library, id_ = repo.library, conversation.id
-    opened, taken, merged = [], [], []
-    for n in range(ROUNDS):
+    opened, taken, merged, bare_loads, bare_tells = [], [], [], [], []
+    for n in range(ROUNDS):  # the bare library between: a busy machine is busy for both
         with llmcrdt.open(path) as repo:
             opened.append(_cpu(core_of(repo.get(id_)).document.load, 1))
         with llmcrdt.open(path.with_suffix(f".device{n}"), library) as device:
             copy = device.join(id_, crdt=kind)
             taken.append(_cpu(partial(_take, copy, whole), 1))
             merged.append(_cpu(partial(copy.apply, change), 1))
-    bare_load, bare_tell = _cpu(partial(load, whole)), _cpu(tell(load(whole)))
+        bare_loads.append(_cpu(partial(load, whole), 1))
+        bare_tells.append(_cpu(tell(load(whole)), 1))
+    bare_load, bare_tell = median(bare_loads), median(bare_tells)
     with llmcrdt.open(path) as repo:
         conversation = repo.get(id_)
         ids = conversation.transcript().ids

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from .models import named_model
-from .options import read
+from .options import of_kind, read
 
 
 @click.command()
@@ -27,6 +27,7 @@ from .options import read
 @click.option("--keep", type=click.Path(path_type=Path), help="leave databases, model and caches in this folder")
 @click.option("--plot", type=click.Path(path_type=Path), help="draw the last step into this file too (.png, .svg)")
 @click.option("--turns", default=100, show_default=True, type=click.IntRange(2, 1000), help="of the last step")
+@of_kind
 def demo(
     model: Path | None,
     random: bool,
@@ -35,6 +36,7 @@ def demo(
     keep: Path | None,
     plot: Path | None,
     turns: int,
+    crdt: str | None,
 ) -> None:
     """Show the main job from end to end: two devices, one relay, one local model."""
     from .story import Options, run
@@ -43,5 +45,5 @@ def demo(
         raise click.UsageError("--random is a model of its own: give it without --model.")
     chosen = None if random else model or named_model()
     text = read(conversation) if conversation else None
-    if not run(Options(chosen, text, json_file, keep, plot, turns), click.echo):
+    if not run(Options(chosen, text, json_file, keep, plot, turns, crdt), click.echo):
         sys.exit(1)

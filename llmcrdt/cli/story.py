@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 import llmcrdt
 
+from ..crdt.registry import backend
 from ..exceptions import EngineMissing, LLMCRDTError, SyncError
 from ..kvcache import NullCache
 from ..prompt.token_log import prompt_ids
@@ -41,7 +42,8 @@ _WIDTH = 100  # columns
 @dataclass(frozen=True)
 class Options:
     """``model`` None: one with random weights. ``conversation``: OpenAI chat-completions JSON; None is an example.
-    ``keep``: the folder of the story; None is one that is removed at the end. ``turns``: of the last step."""
+    ``keep``: the folder of the story; None is one that is removed at the end. ``turns``: of the last step. ``crdt``:
+    the kind of its documents; None is the usual one."""
 
     model: Path | None = None
     conversation: str | None = None
@@ -49,16 +51,20 @@ class Options:
     keep: Path | None = None
     plot: Path | None = None
     turns: int = 100
+    crdt: str | None = None
 
 
 def run(options: Options, say: Say) -> bool:
     """Tell the story. True if everything held.
 
-    Raises EngineMissing where an extra is not installed that it needs.
+    Raises EngineMissing and CRDTMissing where an extra is not installed that it needs, and InvalidContent for a kind of
+    documents that there is not.
     """
     _check_extras(["llama"] if options.model is not None else ["llama", "testing"])
     if options.plot is not None:
         check_plot(options.plot)
+    if options.crdt is not None:
+        backend(options.crdt)
     keep = options.keep
     if keep is not None:
         keep.mkdir(parents=True, exist_ok=True)
@@ -237,7 +243,7 @@ class Story:
     def _two_devices(self) -> tuple[Device, Device]:
         self._title("Your laptop has a conversation; your phone finds it")
         laptop = self._device("laptop")
-        imported = import_openai_chat(laptop.repo, self._text, default_title="Demo")
+        imported = import_openai_chat(laptop.repo, self._text, default_title="Demo", crdt=self._options.crdt)
         laptop.online(self._relay)
         phone = self._device("phone", laptop.repo.library)
         phone.online(self._relay)
@@ -344,7 +350,7 @@ class Story:
         """Seconds to the first token of the same answer, in a copy of the conversation and with a cache that never
         hits."""
         copy = self._device("copy", laptop.repo.library)
-        conversation = copy.repo.join(laptop.conversation().id)
+        conversation = copy.repo.join(laptop.conversation().id, crdt=self._options.crdt)
         conversation.apply(document)
         with self._open_engine(None) as cold:
             generation = llmcrdt.generate(conversation, cold, max_tokens=1, seed=7, tools=self._tools)
@@ -483,7 +489,13 @@ class Story:
             assert client.link is not None and model is not None
             with llmcrdt.LlamaEngine(model, cache=self._folder / "kv") as engine:
                 costs = turn_costs.measure(
-                    client.repo, client.link, engine, turns, max_tokens=_TURN_TOKENS, timeout=_WAIT * 10
+                    client.repo,
+                    client.link,
+                    engine,
+                    turns,
+                    max_tokens=_TURN_TOKENS,
+                    timeout=_WAIT * 10,
+                    crdt=self._options.crdt,
                 )
         finally:
             client.offline()

@@ -56,10 +56,11 @@ def measure(
     *,
     max_tokens: int,
     timeout: float,
+    crdt: str | None = None,
     tell: Callable[[int], None] = lambda turn: None,
 ) -> list[TurnCost]:
     """Talk for so many turns in a new conversation, and measure each. ``tell`` is called after each turn."""
-    conversation = repo.create(f"{turns} turns")
+    conversation = repo.create(f"{turns} turns", crdt=crdt)
     conversation.append("system", SYSTEM)
     link.wait_synced(timeout)
     costs: list[TurnCost] = []

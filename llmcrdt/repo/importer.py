@@ -131,11 +131,13 @@ def import_files(
     repo_core(repo).store.entries.index_words()
 
 
-def import_openai_chat(repo: Repo, text: str, *, title: str | None = None, default_title: str = "") -> Conversation:
+def import_openai_chat(
+    repo: Repo, text: str, *, title: str | None = None, default_title: str = "", crdt: str | None = None
+) -> Conversation:
     """Import OpenAI chat-completions JSON. ``title`` wins over the text's own, that over the default. Raises
     FormatError, and makes nothing."""
     source = ImportFile("", len(text), lambda: io.StringIO(text))
-    made = import_file(repo, source, title=title, default_title=default_title, format=DEFAULT)
+    made = import_file(repo, source, title=title, default_title=default_title, format=DEFAULT, crdt=crdt)
     return repo.get(made.conversation)
 
 

@@ -148,6 +148,9 @@ class SqliteUpdates:
             # A process that loads the document again finds it there before the one that merged it says so.
             update_rows.set_aside(db, document, [(data, reason)])
             same = "SELECT place FROM updates WHERE document = ? AND data = ?"
+            # One that was damaged in the file had been read before: the entry index says more than is there now.
+            made_of_it = f"place >= (SELECT min(place) FROM ({same}))"
+            db.execute(f"DELETE FROM tables WHERE document = ? AND {made_of_it}", [document, document, data])
             db.execute(f"DELETE FROM outbox WHERE document = ? AND place IN ({same})", [document, document, data])
             db.execute("DELETE FROM updates WHERE document = ? AND data = ?", [document, data])
 

@@ -17,6 +17,7 @@ from benchmarks.relay.load import check_documents
 from benchmarks.relay.material import Material, entries, tokens
 from benchmarks.relay.scenarios import DOORS
 from benchmarks.relay.servers import KINDS, OURS, YARDSTICK, has_proc, running
+from llmcrdt.crdt.registry import kinds
 from llmcrdt.crdt.yjs.compact import compact_updates
 from llmcrdt.sync import codec
 from llmcrdt.sync.chain import START, digest, next_chain
@@ -258,5 +259,7 @@ def test_the_benchmark_of_bytes_on_the_wire_runs(tmp_path: Path) -> None:
     path = tmp_path / "found.json"
     assert main(["sync", "--turns", "2", "--documents", "20", "--json", str(path)]) == 0
     figures = {figure["name"]: figure for figure in json.loads(path.read_text())["figures"]}
-    assert figures["up to date: bytes of one round trip, both ways"]["held"]
-    assert figures["  sent and received for each document"]["held"]
+    for kind in kinds():
+        assert figures[f"{kind}, up to date: bytes of one round trip, both ways"]["held"]
+        assert figures[f"  {kind}: sent and received for each document"]["held"]
+        assert figures[f"  {kind}: the bare library's changes, one for each token / content"]["value"] > 1

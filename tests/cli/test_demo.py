@@ -92,6 +92,13 @@ def test_without_its_extras_the_demo_says_what_to_install(gone: str, tmp_path: P
     )
 
 
+def test_a_kind_of_documents_that_there_is_not_is_refused_before_anything_begins(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "llmcrdt.cli", "demo", "--random", "--crdt", "loro", "--keep", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (1, "") and "automerge, yjs" in done.stderr
+    assert [*tmp_path.iterdir()] == []
+
+
 def test_it_is_told_in_what_people_say_and_see(told: tuple[str, dict[str, object], Path]) -> None:
     out, _, _ = told
     assert "speaks noise" in out

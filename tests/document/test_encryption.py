@@ -27,7 +27,6 @@ from hypothesis import strategies as st
 
 import llmcrdt
 from llmcrdt.cli import main
-from llmcrdt.crdt.yjs.replica import YjsReplica
 from llmcrdt.document import schema
 from llmcrdt.document.canonical import canonical_json
 from llmcrdt.document.encryption import NOWHERE, EncryptedField, FieldAddress, encrypt_field, read_encrypted
@@ -35,6 +34,8 @@ from llmcrdt.document.entry_fields import field_digest, read_hidden, write_hidde
 from llmcrdt.exceptions import CannotOpen, InvalidContent, KeyMissing, KeyringUnusable
 from llmcrdt.ids import DocumentId, EntryId, KeyId, document_id, key_bytes, key_id, text_of
 from llmcrdt.interop import openai_chat
+
+from ..replicas import plain_replica
 
 pytest.importorskip("nacl", reason='sealing needs PyNaCl: pip install "llmcrdt[seal]"')
 
@@ -274,7 +275,7 @@ def test_a_field_keeps_its_digest_in_forks_of_forks_and_a_forged_one_is_refused_
     field = second.entry(entry.id).hidden["n"]
     assert (field.data, field.binding, field.versions) == (SECRET, {"provider": "p"}, (entry.hash,))
     assert second.verify() == []
-    replica = YjsReplica(schema.ROOTS)
+    replica = plain_replica()
     replica.apply(second.diff())
     with replica.edit() as edit:
         other = encrypt_field(sealed(b"forged"), place(second.id, entry.id, "n", repo.keyring))
@@ -343,7 +344,7 @@ def test_verify_names_a_field_that_was_moved_or_changed_and_is_silent_without_th
     entry = conversation.append("user", "x", hidden={"n": sealed(SECRET, {"provider": "one"})})
     other = conversation.append("user", "y")
     assert conversation.verify() == []
-    replica = YjsReplica(schema.ROOTS)
+    replica = plain_replica()
     replica.apply(conversation.diff())
     value = replica.node(schema.ENTRIES, entry.id)["hidden:n"]  # type: ignore[index]
     assert isinstance(value, bytes)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +15,7 @@ from typing import Any
 import pytest
 
 import llmcrdt
-from llmcrdt.exceptions import CRDTMissing, InvalidContent
+from llmcrdt.exceptions import CRDTMissing, InvalidContent, MalformedUpdate
 from llmcrdt.repo.repo import Repo, repo_core
 from sync_server.thread import RelayThread
 
@@ -52,7 +54,7 @@ def texts(repo: Repo, id_: str) -> list[str]:
 def say_at_random(rng: random.Random, conversation: llmcrdt.Conversation) -> None:
     """One operation, drawn."""
     shown = conversation.transcript()
-    match rng.randrange(7):
+    match rng.randrange(12):
         case 0 | 1:
             conversation.append("user", f"said {rng.randrange(1000)} é😀")
         case 2:
@@ -67,21 +69,36 @@ def say_at_random(rng: random.Random, conversation: llmcrdt.Conversation) -> Non
             conversation.edit(rng.choice(shown), f"edited {rng.randrange(1000)}")
         case 5 if shown.elsewhere:
             conversation.select(rng.choice(shown.elsewhere).entry)
+        case 6 if len(shown):
+            conversation.erase(rng.choice(shown))
+        case 7 if len(shown) > 2:
+            conversation.summarize(until=shown[rng.randrange(len(shown))], text=f"summary {rng.randrange(1000)}")
+        case 8:
+            call = llmcrdt.ToolCall(f"c{rng.randrange(1000)}", "look", "{}")
+            conversation.append("assistant", [llmcrdt.Text("let me see"), call], frame=shown)
+        case 9 if calls := [call for entry in shown for call in entry.tool_calls]:
+            conversation.append("tool", f"found {rng.randrange(1000)}", call=rng.choice(calls))
+        case 10 if answers := [entry for entry in shown if entry.role == "assistant" and entry.frame]:
+            conversation.append("assistant", f"rather {rng.randrange(1000)}", instead_of=rng.choice(answers))
+        case 11 if withheld := [other.entry for other in shown.elsewhere if other.way == "withheld"]:
+            conversation.keep(rng.choice(withheld))
         case _:
             conversation.append("system", f"settings {rng.randrange(1000)}")
 
 
 def facts(conversation: llmcrdt.Conversation) -> dict[str, Any]:
+    """The hashes of transcript, contents and frames, and what else people see."""
     shown = conversation.transcript()
     return {
         "transcript": shown.hash,
-        "entries": [(e.id, e.role, e.text, e.frame.hash if e.frame else None, e.parents) for e in shown],
+        "entries": [(e.id, e.role, e.text, e.hash, e.frame.hash if e.frame else None, e.parents) for e in shown],
+        "alternatives": [[(e.id, e.hash) for e in conversation.alternatives(e)] for e in shown],
         "hidden": [{name: field.data for name, field in e.hidden.items()} for e in shown],
         "elsewhere": sorted((e.entry.id, e.way, e.hidden_by) for e in shown.elsewhere),
     }
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(int(os.environ.get("LLMCRDT_KINDS", "4"))))
 def test_the_same_operations_give_the_same_conversation_on_every_kind(open_: Open, seed: int) -> None:
     """Two devices that write apart and merge, three times."""
     found = []
@@ -224,3 +241,40 @@ def test_a_document_whose_package_is_missing_is_carried(
                 other.get(made.id)
             other.close()
     assert texts(open_("b"), made.id) == ["Hello"]
+
+
+@pytest.mark.parametrize(("here", "there"), [("yjs", "automerge"), ("automerge", "yjs")])
+def test_bytes_of_a_document_of_another_kind_are_refused_by_name(open_: Open, here: str, there: str) -> None:
+    repo = open_("a")
+    mine, other = repo.create(crdt=here), repo.create(crdt=there)
+    mine.append("user", "mine")
+    other.append("user", "of the other kind")
+    with pytest.raises(MalformedUpdate, match="Automerge") as refused:
+        mine.apply(other.diff())
+    assert f'crdt="{there}"' in (refused.value.hint or "")
+    assert texts(repo, mine.id) == ["mine"] and not mine.verify()
+
+
+@pytest.mark.parametrize("kind", ["automerge", "yjs"])
+@pytest.mark.parametrize("damage", [lambda data: data[:-7], lambda data: bytes((data[0] ^ 0x7E, *data[1:]))])
+def test_a_change_that_is_torn_or_damaged_in_the_file_is_set_aside_and_the_rest_is_read(
+    open_: Open, tmp_path: Path, kind: str, damage: Callable[[bytes], bytes]
+) -> None:
+    """The entry index had been made of it."""
+    repo = open_("a")
+    made = repo.create("Trip", crdt=kind)
+    for n in range(4):
+        made.append("user", f"said {n}")
+    repo.close()
+    with sqlite3.connect(tmp_path / "a.db") as db:
+        query = "SELECT place, data FROM updates WHERE document = ? ORDER BY place DESC LIMIT 1"
+        place, data = db.execute(query, [made.id]).fetchone()
+        db.execute("UPDATE updates SET data = ? WHERE place = ?", [damage(data), place])
+    db.close()
+    again = open_("a")
+    assert texts(again, made.id) == ["said 0", "said 1", "said 2"]
+    assert [hit.snippet for hit in again.search("said")] and again.search("3") == []
+    assert repo_core(again).store.updates.set_aside_count(made.id) == 1
+    again.get(made.id).append("user", "and on")
+    again.close()
+    assert texts(open_("a"), made.id) == ["said 0", "said 1", "said 2", "and on"]

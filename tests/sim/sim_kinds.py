@@ -52,9 +52,12 @@ class YjsClient:
         return Letters(value) if isinstance(value, pycrdt.Text) else value
 
     def put(self, root: str, key: str, value: Any) -> None:
+        self._roots[root][key] = self._made(value)
+
+    def _made(self, value: Any) -> Any:
         if isinstance(value, dict):
-            value = pycrdt.Map({n: pycrdt.Text(v) if isinstance(v, Letters) else v for n, v in value.items()})
-        self._roots[root][key] = value
+            return pycrdt.Map({name: self._made(field) for name, field in value.items()})
+        return pycrdt.Text(value) if isinstance(value, Letters) else value
 
     def put_field(self, root: str, key: str, name: str, value: Any) -> None:
         self._roots[root][key][name] = value
@@ -96,8 +99,9 @@ class AutomergeClient:
         elif isinstance(value, Letters):
             transaction.splice_text(transaction.put_object(inside, key, objects.Text), 0, 0, value)
         else:
-            kind = {str: scalars.Str, bytes: scalars.Bytes, float: scalars.F64}[type(value)]
-            transaction.put(inside, key, kind, value)
+            kinds = {str: scalars.Str, bytes: scalars.Bytes, float: scalars.F64, int: scalars.Int}
+            kinds |= {bool: scalars.Boolean, type(None): scalars.Null}
+            transaction.put(inside, key, kinds[type(value)], value)
 
     def news(self) -> bytes:
         return b"".join(change.raw_bytes for change in self._doc.get_changes(self._before))

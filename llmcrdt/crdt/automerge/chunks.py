@@ -307,7 +307,9 @@ def _chunk(kind: int, digest: bytes, body: bytes) -> bytes:
 def _read_chunk(reader: Reader) -> tuple[int, bytes, bytes, bytes]:
     start = reader.place
     if reader.take(4) != MAGIC:
-        raise MalformedUpdate("These bytes are no Automerge chunk.")
+        raise MalformedUpdate(
+            "These bytes are no Automerge chunk.", hint='A document of another kind is joined as that: crdt="yjs".'
+        )
     checksum = reader.take(4)
     kind = reader.take(1)[0]
     if kind not in (DOCUMENT, CHANGE, DEFLATED):

@@ -222,12 +222,17 @@ class History:
         missing: dict[bytes, int] = {}
         waiters: dict[bytes | Name, list[Change]] = {}
         free: list[Change] = []
+        held_back: dict[Name, list[Change]] = {}
+        for change in self._waiting.values():
+            held_back.setdefault(change.name, []).append(change)
         for change in new.values():
             lacking = self._missing(change)
             missing[change.came] = len(lacking)
             for dep in lacking:
                 waiters.setdefault(dep, []).append(change)
-            if not lacking:
+            if lacking:
+                held_back.setdefault(change.name, []).append(change)
+            else:
                 free.append(change)
         free.reverse()
         ready, gone = list[Change](), set[bytes]()
@@ -269,6 +274,8 @@ class History:
                 continue
             ready.append(after_these)
             noted[after_these.name] = after_these
+            # The same under another hash may wait for a change that nobody has under that hash any more.
+            free += held_back.pop(after_these.name, ())
             come(after_these.hash, after_these.came, after_these.name)
         for hash_ in gone:
             self._waiting.pop(hash_, None)

@@ -223,6 +223,9 @@ def _less(ranges: Sequence[tuple[int, int]], others: Sequence[tuple[int, int]]) 
     return out
 
 
+_AUTOMERGE = b"\x85\x6f\x4a\x83"
+"""The bytes with which all that Automerge writes begins."""
+
 # One client, one item: text after another item, no deletes. A client's id is below 2^53, a clock here below 2^28.
 _LOW_CLOCK_END = 1 << 28
 _ID, _LOW_CLOCK = rb"([\x80-\xff]{0,6}[\x00-\x7f]|[\x80-\xff]{7}[\x00-\x0f])", rb"([\x80-\xff]{0,3}[\x00-\x7f])"
@@ -231,7 +234,15 @@ _WORD = re.compile(rb"\x01\x01" + _ID + _LOW_CLOCK + rb"\x84" + _ID + _LOW_CLOCK
 
 def read_update(data: bytes, *, whole: bool = False) -> UpdateRange:
     """Check an update. Raises MalformedUpdate."""
-    return _read_word(data) or _read_update(data, whole)
+    try:
+        return _read_word(data) or _read_update(data, whole)
+    except MalformedUpdate:
+        if data.startswith(_AUTOMERGE):
+            raise MalformedUpdate(
+                "These bytes are those of an Automerge document, and this one is of kind yjs.",
+                hint='Join it as what it is: repo.join(id, crdt="automerge").',
+            ) from None
+        raise
 
 
 def parse_update(data: bytes) -> ParsedUpdate:

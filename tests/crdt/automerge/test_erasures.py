@@ -15,6 +15,7 @@ import llmcrdt
 from llmcrdt.crdt.automerge.chunks import Change, read_chunks, read_update, write_names
 from llmcrdt.crdt.automerge.erasures import Erasures, erasures_of
 from llmcrdt.crdt.automerge.replica import AutomergeReplica
+from llmcrdt.crdt.automerge.rewrite import after
 from llmcrdt.exceptions import MalformedUpdate
 
 ROOTS = ("meta", "entries", "acts")
@@ -96,3 +97,27 @@ def test_a_damaged_row_is_set_aside_and_the_rest_is_shown(tmp_path: Path) -> Non
         assert [entry.text for entry in repo.get(id_).transcript()] == ["said 0", "said 1", "said 2"]
         assert repo._core.store.updates.set_aside_count(id_) == 1
         repo.get(id_).append("user", "and on")
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_a_change_that_is_here_waits_no_more_under_another_hash(together: bool) -> None:
+    """Under that hash it came after one that nobody has any more, and didn't say which."""
+    writer, other = AutomergeReplica(ROOTS), AutomergeReplica(ROOTS)
+    with writer.edit() as edit:
+        edit.put_node("entries", "e", {"head": "h"})
+    first = edit.update
+    other.apply(first)
+    with other.edit() as edit:
+        edit.put_node("entries", "f", {"head": "h"})
+    change = read_update(edit.update).structure[-1]
+    assert isinstance(change, Change)
+    before = after(change, [b"\x01" * 32]).raw
+    reader = AutomergeReplica(ROOTS)
+    if together:
+        reader.apply(before + first + edit.update)
+    else:
+        reader.apply(before)
+        assert reader.waits
+        reader.apply(first + edit.update)
+    assert not reader.waits
+    assert reader.version() == other.version()
