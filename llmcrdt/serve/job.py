@@ -21,11 +21,14 @@ from ..exceptions import (
     InvalidContent,
     LLMCRDTError,
     PromptError,
+    ProviderError,
     RepoClosed,
+    ResponseFailed,
 )
 from ..generation.generate import generate
 from ..generation.generation import Generation
 from ..ids import SessionId
+from ..providers.base import Provider
 from .settings import options_of
 
 logger = logging.getLogger("llmcrdt.serve")
@@ -42,7 +45,7 @@ class Job:
         self,
         conversation: Conversation,
         ask: Ask,
-        engine: Engine,
+        engine: Engine | Provider,
         dead: Set[SessionId],
         *,
         most_tokens: int,
@@ -135,6 +138,8 @@ def _code(error: LLMCRDTError) -> str:
             return "invalid_settings"
         case PromptError():
             return "template"
+        case ProviderError() | ResponseFailed():
+            return "provider"
         case EngineError():
             return "engine"
         case DocumentError():
