@@ -244,6 +244,11 @@ MUTATIONS = (
         _ASKS + "test_two_answers_on_two_lists_are_alternatives",
     ),
     Mutation(
+        "asks", "a claim that the relay's order refused is granted", "OwnClaim.decide",
+        "self._first.set_result(self._claim.is_granted(self._rivals()))", "self._first.set_result(True)",
+        "tests/sim/test_schedules.py::test_every_ask_ends_once_over_seeded_schedules",
+    ),
+    Mutation(
         "O6", "an answer takes the place of one that it was computed on", "group_of",
         "not _holds_any(_generation(node, nodes).frame, groups.get(named, ()), nodes)", "True",
         "tests/document/test_order.py",
