@@ -661,6 +661,11 @@ MUTATIONS = (
         "tests/serve/test_hostile_asks.py::test_a_forged_lease_holds_nobody_up_for_ever",
     ),
     Mutation(
+        "asks", "an ask whose second worker died too is never answered", "ActWriter.claim_ask",
+        "idle(claim) or claim not in standing_claims(_claims(self._core, name))", "idle(claim)",
+        _ASKS + "test_after_two_have_died_a_third_one_takes_the_ask_over",
+    ),
+    Mutation(
         "asks", "one asker takes all places of a conversation", "Worker._untracked",
         "(own >= _OF_ONE or all_ >= _TRACKED) and (own or all_ >= 2 * _TRACKED)", "all_ >= _TRACKED",
         "tests/serve/test_hostile_asks.py"

@@ -30,9 +30,11 @@ GRANT = 5.0  # seconds that a worker waits for the relay
 
 @dataclass
 class Job:
-    """An ask that a worker is at work on. ``decided``: whether the relay's order has decided the claim."""
+    """An ask that a worker is at work on. ``session``: the one that claimed it; a document that is read anew has
+    another one. ``decided``: whether the relay's order has decided the claim."""
 
     ask: llmcrdt.Ask
+    session: SessionId
     claim: ToolClaim
     since: float
     dead: frozenset[SessionId]
@@ -230,7 +232,8 @@ class AsksWorld:
         with suppress(NotSealed):
             node.conv.transcript().frame() if not dead else None
             before = len(node.outbox)
-            node.job = job = Job(ask, ActWriter(core).claim_ask(ask.id, idle), self.now, dead)
+            claim = ActWriter(core).claim_ask(ask.id, idle)
+            node.job = job = Job(ask, node.session, claim, self.now, dead)
             self.trouble = self.trouble or bool(dead)
             key = Claim(ask_hash(ask.id), node.session, 0).key
 
@@ -283,7 +286,7 @@ class AsksWorld:
 
     def _note_grant(self, node: Node, job: Job) -> None:
         """The relay's order grants a claim only over those that were granted before."""
-        mine = node.device.core.view.acts.claims[ask_hash(job.ask.id)][node.session]
+        mine = node.device.core.view.acts.claims[ask_hash(job.ask.id)][job.session]
         before = self.granted.setdefault(job.ask.id, [])
         assert all(each.session == mine.session or mine.takes_over(each) for each in before), "two hold one ask"
         before.append(mine)
