@@ -92,6 +92,7 @@ class Job:
             return
         left = self._left_over()
         if self.ask.state != "taken" or claim.taken_over:  # taken back meanwhile, or by another worker, or answered
+            self._reply(HANDED_OVER)
             return
         instead_of = self.ask.instead_of or (left.id if left is not None and left.frame is not None else None)
         generation = generate(self.conversation, self.engine, ask=self.ask, instead_of=instead_of, **options)

@@ -273,6 +273,7 @@ class AsksWorld:
             self._note_grant(node, job)
         left = self._left_over(node, job)
         if job.ask.state != "taken" or job.claim.taken_over:
+            writer.reply(job.ask.id, None, code=HANDED_OVER)
             node.job = None
             return
         if self.rng.random() < 0.05:
