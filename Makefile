@@ -44,8 +44,9 @@ fmt: dev ## Format, and mend what can be mended
 dev: ## Install everything a developer needs
 	@sh scripts/bootstrap llama automerge mcp page qr relay eddsa seal serve testing tui dev
 
-soak: dev ## Run 110,000 schedules of devices, relays and networks (ARGS='--schedules 1000 --seed 7'), and kill 420 processes
+soak: dev ## Run 120,000 schedules of devices, asks, relays and networks (ARGS='--schedules 1000 --seed 7'), and kill 420 processes
 	$(VENV)/python tests/sim/soak.py --schedules 100000 $(ARGS)
+	$(VENV)/python tests/sim/soak.py --asks --schedules 10000 $(ARGS)
 	$(VENV)/python tests/sim/relay_soak.py --schedules 10000 $(ARGS)
 	$(VENV)/python tests/sync_server/relay_kills.py --kills 300 --rollbacks 20
 	LLMCRDT_FOLD_KILLS=100 $(VENV)/pytest tests/sync_server/core/test_compaction.py -k killed_while_it_folds

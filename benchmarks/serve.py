@@ -32,6 +32,7 @@ from llmcrdt.serve import Worker
 from llmcrdt.testing.models import write_model
 
 from .report import Report, median
+from .serve_beside import beside, found
 
 _WAIT = 600.0
 _AT = (1, 20, 200)
@@ -74,6 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokens", type=int, default=12, help="of an answer (default 12)")
     parser.add_argument("--threads", type=int, default=1, help="of llama.cpp (default 1)")
     parser.add_argument("--against", metavar="URL", help="resend histories to this chat-completions server as well")
+    parser.add_argument("--llama-server", type=Path, metavar="FILE", help="to measure beside [default: on the path]")
     parser.add_argument("--prompt", type=int, default=120, help="tokens of each prompt, of several at once (120)")
     parser.add_argument("--rounds", type=int, default=3, help="of several at once, each in turns (default 3)")
 
@@ -85,6 +87,15 @@ def run(options: argparse.Namespace) -> ServeReport:
         model = options.model or write_model(folder / "tiny.gguf", quant="Q8_0", context=max(2048, 64 * options.turns))
         _conversation(report, folder, model, options)
         _at_once(report, folder, model, options)
+        program = found(options.llama_server)
+        if program is not None and options.model is not None:
+            beside(report, folder, model, program, options)
+        else:
+            why = "no llama-server is here (--llama-server FILE)" if program is None else "a random model says nothing"
+            report.notes.append(
+                f"Nothing was measured beside llama-server: {why}. It is built from llama-cpp-python's source package:"
+                " the target llama-server of vendor/llama.cpp; then give --model FILE.gguf."
+            )
     if options.against is None:
         report.notes.append("Nothing was resent to a server: --against names none.")
     return report

@@ -120,6 +120,16 @@ HTTP_MUTATIONS = (
         _SDKS + "test_a_response_in_the_background_is_followed_and_taken_up_again",
     ),
     Mutation(
+        "W", "a provider is sent what a device said meanwhile", "ProviderAnswer.compute",
+        "without=without, on=on)", "without=without)",
+        "tests/providers/test_served_models.py::test_what_a_device_said_meanwhile_is_not_sent",
+    ),
+    Mutation(
+        "W", "the answer of a provider's model is no reply to its ask", "ProviderAnswer._ask_stream",
+        "ask=options.ask,", "ask=None,",
+        "tests/providers/test_served_models.py::test_an_ask_is_answered_by_a_model_of_a_provider",
+    ),
+    Mutation(
         "W", "a branch holds what stands beside it", "branch_to",
         "rest -= {base, *before}", "rest = {*sound} - {base, *before}",
         "tests/document/test_branch.py",

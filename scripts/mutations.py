@@ -244,6 +244,11 @@ MUTATIONS = (
         _ASKS + "test_two_answers_on_two_lists_are_alternatives",
     ),
     Mutation(
+        "asks", "a claim that the relay's order refused is granted", "OwnClaim.decide",
+        "self._first.set_result(self._claim.is_granted(self._rivals()))", "self._first.set_result(True)",
+        "tests/sim/test_schedules.py::test_every_ask_ends_once_over_seeded_schedules",
+    ),
+    Mutation(
         "O6", "an answer takes the place of one that it was computed on", "group_of",
         "not _holds_any(_generation(node, nodes).frame, groups.get(named, ()), nodes)", "True",
         "tests/document/test_order.py",
@@ -654,6 +659,11 @@ MUTATIONS = (
         "asks", "a claim that does nothing holds for ever", "Worker._consider",
         "and now - tracked.changed_at <= UNCHANGED * self._patience", "",
         "tests/serve/test_hostile_asks.py::test_a_forged_lease_holds_nobody_up_for_ever",
+    ),
+    Mutation(
+        "asks", "an ask whose second worker died too is never answered", "ActWriter.claim_ask",
+        "idle(claim) or claim not in standing_claims(_claims(self._core, name))", "idle(claim)",
+        _ASKS + "test_after_two_have_died_a_third_one_takes_the_ask_over",
     ),
     Mutation(
         "asks", "one asker takes all places of a conversation", "Worker._untracked",

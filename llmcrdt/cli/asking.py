@@ -18,6 +18,8 @@ import llmcrdt
 from llmcrdt.document.asks import ENDED, fits
 from llmcrdt.document.checks import whole_number
 from llmcrdt.exceptions import AskFailed, InvalidContent, RelayUnreachable, SyncError
+from llmcrdt.providers.base import Provider
+from llmcrdt.providers.names import is_named, named
 
 from ..terminal_text import safe
 from .completion import conversation_id
@@ -223,8 +225,9 @@ def _ask_json(asked: llmcrdt.Ask) -> dict[str, Any]:
     "--model",
     "models",
     multiple=True,
-    metavar="[NAME=]FILE",
-    help="GGUF file, and the name that asks use; may be given several times [default: as for chat]",
+    metavar="[NAME=]MODEL",
+    help="GGUF file, or a provider's (anthropic/NAME, openai/NAME, ...), and the name that asks use; may be given"
+    " several times [default: as for chat]",
 )
 @click.option("--slots", default=1, show_default=True, type=click.IntRange(1, 16), help="answers of one model at once")
 @click.option("--max-tokens", default=4096, show_default=True, type=click.IntRange(min=1), help="of an answer, at most")
@@ -279,8 +282,8 @@ def serve(
     token: Token,
     ca: Path | None,
 ) -> None:
-    """Answer what is asked in this library, on whatever device, with local models. Ctrl-C or SIGTERM ends it: answers
-    under way have --drain seconds, then they are handed over to other workers.
+    """Answer what is asked in this library, on whatever device, with local models, or with those of providers. Ctrl-C
+    or SIGTERM ends it: answers under way have --drain seconds, then they are handed over to other workers.
 
     With --http, clients of OpenAI's and Anthropic's APIs are answered too, on the same conversations (docs/serve.md).
     Beyond this machine (--http 0.0.0.0:8080) that needs a key.
@@ -293,13 +296,17 @@ def serve(
     web = _http(http, http_keys, origins, max_tokens)
     offer, peers = _handover(offer_kv, kv_rate, sources, kv_keys, cache)
     text = sys.stdin.read().strip() if invite == "-" else invite
-    files = dict(named_model(each) for each in models) or {needed_model(None).stem: needed_model(None)}
+    chosen: dict[str, Path | Provider] = dict(served_model(each) for each in models) or {
+        needed_model(None).stem: needed_model(None)
+    }
     ending = threading.Event()
     with contextlib.ExitStack() as stack:
         repo = stack.enter_context(repos(create=True, join=True, invite=text))
         engines = {
-            name: stack.enter_context(llmcrdt.LlamaEngine(file, cache=cache, slots=slots, peers=peers))
-            for name, file in files.items()
+            name: stack.enter_context(llmcrdt.LlamaEngine(model, cache=cache, slots=slots, peers=peers))
+            if isinstance(model, Path)
+            else model
+            for name, model in chosen.items()
         }
         try:
             link = stack.enter_context(repo.connect(relay, token, tls=ca))
@@ -375,6 +382,14 @@ def _handover(
         ) from None
     host, port = address(offer)
     return partial(KvServer, cache, known, host=host, port=port, limits=KvLimits(rate=1e6 * rate)), peers
+
+
+def served_model(given: str) -> tuple[str, Path | Provider]:
+    """A model's name, and its file or its provider; its own name where none is given."""
+    name, equals, rest = given.rpartition("=")
+    if is_named(rest) and not Path(rest).exists() and (name or not equals):
+        return name or rest, named(rest)
+    return named_model(given)
 
 
 def named_model(given: str) -> tuple[str, Path]:

@@ -24,7 +24,7 @@ from .acts import (
     write_act,
     write_selection,
 )
-from .asks import frame_of
+from .asks import frame_of, standing_claims
 from .canonical import JSON, canonical_json
 from .core import ConversationCore
 from .entry import Entry, ToolCall
@@ -73,10 +73,14 @@ class ActWriter:
 
     def claim_ask(self, ask: EntryId, idle: Callable[[Claim], bool]) -> ToolClaim:
         """Say that this session means to answer an ask. The claims that are ``idle`` are taken over: those whose
-        sessions have replied, and those of the dead."""
+        sessions have replied, and those of the dead. So are those that another one has taken over: they have lost, and
+        who died after that does not name them any more."""
         with self._core.reading():
             replied = self._core.document.session in self._core.view.acts.replies.get(ask, {})
-        return self._claim(ask_hash(ask), idle, anew=replied)
+        name = ask_hash(ask)
+        return self._claim(
+            name, lambda claim: idle(claim) or claim not in standing_claims(_claims(self._core, name)), anew=replied
+        )
 
     def _claim(self, name: str, abandoned: Callable[[Claim], bool], *, anew: bool = False) -> ToolClaim:
         """``anew``: what this session claimed before is over."""

@@ -139,6 +139,7 @@ class Conversation:
         instead_of: Entry | EntryId | None = None,
         since: Entry | EntryId | None = None,
         without: Collection[tuple[EntryId, str]] = (),
+        on: Transcript | None = None,
     ) -> Request:
         """The request to send to a provider for the next answer: the transcript as of now, in the JSON of its API, as
         ``messages`` and as a whole request, ``body``.
@@ -150,12 +151,13 @@ class Conversation:
         generated answer, on the list that it was computed on. ``since``: an answer after which the provider keeps all
         that was said (docs/interop.md, *Deltas*): the request says only what is new where that still holds, else
         everything, and ``whole_because`` says why. ``without``: hidden fields, by entry and name, that the provider
-        refused (``llmcrdt.interop.failures``). Nothing is written. Pass the result on to
+        refused (``llmcrdt.interop.failures``). ``on``: this list of its entries, in place of the transcript as of now.
+        Nothing is written. Pass the result on to
         ``append_response``, or its ``frame`` to ``append`` or ``stream``. Raises FormatError where there is no such
         API, NotSealed where something was written on an entry that nobody finished, InvalidContent where
         ``instead_of`` is no generation.
         """
-        return self._reader.request(for_, model, provider, account, instead_of, since, without)
+        return self._reader.request(for_, model, provider, account, instead_of, since, without, on)
 
     # writing
 
@@ -233,14 +235,15 @@ class Conversation:
         author: str | None = None,
         interval: float | None = None,
         beside: Beside | None = None,
+        ask: Ask | None = None,
     ) -> StreamedResponse:
         """Append a provider's answer to a request of ``messages`` while it streams in: others see text and reasoning
         grow, and the sealed entry is the one that ``append_response`` makes of the whole answer.
 
         ``events``: the response's body in pieces of bytes, cut anywhere, or its events as JSON objects; an iterable, or
         an async one. It is read as the result is: iterate over it, or call its ``result()``. An answer that ends early
-        is sealed as stopped. ``interval``: as of ``stream``; all else as of ``append_response``. Where ``sealed`` can't
-        be, it raises before anything is read (``check_key``).
+        is sealed as stopped. ``interval``, ``ask``: as of ``stream``; all else as of ``append_response``. Where
+        ``sealed`` can't be, it raises before anything is read (``check_key``).
         """
         if sealed:
             self.check_key()
@@ -248,7 +251,7 @@ class Conversation:
         reader = host.formats.stream(check_request(request), sent=sent, now=host.clock())
         sent = request.body if sent is None else sent
         begin = partial(self.stream, frame=request.frame, instead_of=request.instead_of, sent=sent, interval=interval)
-        begin = partial(begin, renderer=request.renderer)
+        begin = partial(begin, renderer=request.renderer, ask=ask)
         return StreamedResponse(begin, reader, events, sealed=sealed, author=author, beside=beside)
 
     def stream(

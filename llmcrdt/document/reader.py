@@ -140,12 +140,13 @@ class ConversationReader:
         instead_of: Entry | EntryId | None,
         since: Entry | EntryId | None,
         without: Collection[tuple[EntryId, str]],
+        on: Transcript | None,
     ) -> Request:
-        """The transcript in the JSON of an API, or the list that ``instead_of`` was computed on."""
+        """The transcript, or ``on``, in the JSON of an API, or the list that ``instead_of`` was computed on."""
         entries: Sequence[Entry]
         transcript, old = None, None if instead_of is None else self.entry(instead_of)
         if old is None:
-            entries = transcript = self.transcript()
+            entries = transcript = self.transcript() if on is None else on
             frame = transcript.frame()
         elif old.frame is None:
             raise InvalidContent(f"Entry {old.id} is no generation.", hint="Only an answer can be asked for again.")

@@ -21,7 +21,7 @@ from .events import GenerationStats, Report, Usage, calls_told
 from .options import GenerationOptions
 from .provider_plan import last_kept, refusal_noted, refused_before, request_for
 
-_ONLY_HERE = ("min_p", "repeat_penalty", "repeat_last_n", "grammar", "on")
+_ONLY_HERE = ("min_p", "repeat_penalty", "repeat_last_n", "grammar")
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 60.0  # seconds
 
 
@@ -56,13 +56,14 @@ class ProviderAnswer:
         """Ask the provider, and write its answer into the document; ``report`` hears of it. After a failure the next
         step is that of ``interop.failures``. Raises what goes wrong."""
         conversation, instead_of = self._conversation, self._options.instead_of
-        since: Entry | EntryId | None = None if instead_of else last_kept(conversation, self._provider)
+        on = self._options.on
+        since: Entry | EntryId | None = None if instead_of or on else last_kept(conversation, self._provider)
         if self._provider.sealed:
             conversation.check_key()  # before anything is sent, and paid
         known = refused_before(conversation, self._provider)
         without: Collection[tuple[EntryId, str]] = known
         while True:
-            request = request_for(conversation, self._provider, instead_of, since=since, without=without)
+            request = request_for(conversation, self._provider, instead_of, since=since, without=without, on=on)
             self.stats["left_out"] = [str(line) for line in request.left_out]
             self.stats["attempts"] += 1
             try:
@@ -91,13 +92,14 @@ class ProviderAnswer:
         return step if again and attempts < self._provider.attempts and not self._said else None
 
     def _ask(self, request: Request, report: Report) -> Entry:
-        body = self._provider.body(request.body, self._settings, stream=self._provider.stream)
+        streams = self._provider.stream or self._options.ask is not None  # an ask's answer begins with its reply
+        body = self._provider.body(request.body, self._settings, stream=streams)
         exchange = self._provider.exchange(body)
         with self._lock:
             self._exchange = exchange
             if self._cancelled.is_set():
                 exchange.cancel()
-        ask = self._ask_stream if self._provider.stream else self._ask_whole
+        ask = self._ask_stream if streams else self._ask_whole
         return ask(exchange, request, body, report) or self._nothing(request, body)
 
     def _ask_stream(self, exchange: Exchange, request: Request, body: dict[str, JSON], report: Report) -> Entry | None:
@@ -111,9 +113,12 @@ class ProviderAnswer:
             author=options.author,
             interval=options.interval,
             beside=self._beside,
+            ask=options.ask,
         )
         try:
             for delta in answer:
+                if answer.stream is not None:
+                    self.stats["entry"] = answer.stream.id
                 self._tell(delta, report)
         except ProviderUnreachable:
             if answer.entry is None or answer.entry.status != "complete":  # else it broke off after the end
@@ -164,9 +169,11 @@ class ProviderAnswer:
             author=self._options.author or self._provider.model,
             sent=dict(body),
             renderer=request.renderer,
+            ask=self._options.ask,
         ).seal("stopped", usage={"finish": "cancelled"})
 
     def _note(self, entry: Entry, report: Report) -> None:
+        self.stats["entry"] = entry.id
         tokens = self._provider.tokens(entry.usage)
         finish = entry.usage.get("finish")
         self.stats["seconds"] = time.monotonic() - self._begun

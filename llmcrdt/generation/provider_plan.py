@@ -10,6 +10,7 @@ from ..document.canonical import JSON, exact_json
 from ..document.conversation import Conversation
 from ..document.entry import Entry
 from ..document.request import Request
+from ..document.transcript import Transcript
 from ..exceptions import FormatError
 from ..ids import EntryId, tagged_hash
 from ..interop.handles import handle_name
@@ -49,8 +50,9 @@ def request_for(
     *,
     since: Entry | EntryId | None = None,
     without: Collection[tuple[EntryId, str]] = (),
+    on: Transcript | None = None,
 ) -> Request:
-    """The next request to a provider. ``since``, ``without``: as of ``conversation.messages``."""
+    """The next request to a provider. ``since``, ``without``, ``on``: as of ``conversation.messages``."""
     return conversation.messages(
         provider.api,
         model=provider.model,
@@ -59,6 +61,7 @@ def request_for(
         instead_of=instead_of,
         since=since,
         without=without,
+        on=on,
     )
 
 

@@ -22,11 +22,14 @@ from ..exceptions import (
     InvalidContent,
     LLMCRDTError,
     PromptError,
+    ProviderError,
     RepoClosed,
+    ResponseFailed,
 )
 from ..generation.generate import generate
 from ..generation.generation import Generation
 from ..ids import SessionId
+from ..providers.base import Provider
 from .settings import options_of
 
 logger = logging.getLogger("llmcrdt.serve")
@@ -43,7 +46,7 @@ class Job:
         self,
         conversation: Conversation,
         ask: Ask,
-        engine: Engine,
+        engine: Engine | Provider,
         dead: Set[SessionId],
         *,
         most_tokens: int,
@@ -90,6 +93,7 @@ class Job:
             return
         left = self._left_over()
         if self.ask.state != "taken" or claim.taken_over:  # taken back meanwhile, or by another worker, or answered
+            self._reply(HANDED_OVER)
             return
         instead_of = self.ask.instead_of or (left.id if left is not None and left.frame is not None else None)
         generation = generate(self.conversation, self.engine, ask=self.ask, instead_of=instead_of, **options)
@@ -136,6 +140,8 @@ def _code(error: LLMCRDTError) -> str:
             return "invalid_settings"
         case PromptError():
             return "template"
+        case ProviderError() | ResponseFailed():
+            return "provider"
         case EngineError():
             return "engine"
         case DocumentError():

@@ -37,6 +37,7 @@ from ..engine.base import Engine
 from ..exceptions import InvalidContent, LLMCRDTError, NotSealed
 from ..generation.plan import plan
 from ..ids import DocumentId, EntryId, SessionId
+from ..providers.base import Provider
 from ..repo.repo import Repo, repo_core
 from .ask_feed import AskFeed
 from .ask_order import AskOrder
@@ -65,7 +66,7 @@ class _Tracked:
 
     conversation: Conversation
     ask: Ask
-    engine: Engine
+    engine: Engine | Provider
     unobserve: Callable[[], None]
     claim_at: float | None = None
     seen: AskStatus | None = None
@@ -73,8 +74,20 @@ class _Tracked:
     changed_at: float = 0.0
 
 
+_Untracked = tuple[Ask, Engine | Provider]
+
+
+def _prefill(tracked: _Tracked) -> float:
+    """Seconds until the first token. Raises NotSealed where an answer is being written."""
+    if isinstance(tracked.engine, Provider):  # nobody knows; but whether one can be asked now
+        tracked.conversation.transcript().frame()
+        return 0.0
+    return plan(tracked.conversation, tracked.engine, instead_of=tracked.ask.instead_of).seconds or 0.0
+
+
 class Worker:
-    """Answers the asks of a repo with ``models``, by the names that asks use; a context manager. Any method from any
+    """Answers the asks of a repo with ``models`` (engines, or models of providers), by the names that asks use; a
+    context manager. Any method from any
     thread; it works on threads of its own, from ``start`` on.
 
     ``slots``: how many answers one model gives at once. ``most_tokens``: the longest answer. ``patience``: seconds of
@@ -84,7 +97,7 @@ class Worker:
     def __init__(
         self,
         repo: Repo,
-        models: Mapping[str, Engine],
+        models: Mapping[str, Engine | Provider],
         *,
         slots: int = 1,
         most_tokens: int = MOST_TOKENS,
@@ -209,11 +222,11 @@ class Worker:
 
     def _untracked(
         self, document: DocumentId, conversation: Conversation
-    ) -> tuple[list[tuple[Ask, Engine]], list[tuple[Ask, Engine]], bool]:
+    ) -> tuple[list[_Untracked], list[_Untracked], bool]:
         """The asks that wait and are to be looked after from now on; those that are outdated, and may come back; and
         whether there are more. An asker has so many places, and one at least where others have taken them all."""
-        waiting: list[tuple[Ask, Engine]] = []
-        outdated: list[tuple[Ask, Engine]] = []
+        waiting: list[_Untracked] = []
+        outdated: list[_Untracked] = []
         more = False
         with self._lock:
             here = Counter(each.ask.author for key, each in self._tracked.items() if key[0] == document)
@@ -235,13 +248,13 @@ class Worker:
         with self._lock:
             return sum(key[0] == document for key in self._tracked)
 
-    def _engine_for(self, ask: Ask) -> Engine | None:
-        """The engine of the first model whose name fits; of those, one with a free slot first."""
+    def _engine_for(self, ask: Ask) -> Engine | Provider | None:
+        """The engine, or provider, of the first model whose name fits; of those, one with a free slot first."""
         names = [name for name in self._models if fits(name, ask.model)]
         names.sort(key=lambda name: not self._is_free(self._models[name]))
         return self._models[names[0]] if names else None
 
-    def _is_free(self, engine: Engine) -> bool:
+    def _is_free(self, engine: Engine | Provider) -> bool:
         with self._lock:
             return sum(job.engine is engine for job in self._jobs.values()) < self._slots
 
@@ -281,7 +294,7 @@ class Worker:
         """Whether the time is up that the prefill would take here: who needs less of it claims first."""
         if tracked.claim_at is None:
             try:
-                seconds = plan(tracked.conversation, tracked.engine, instead_of=tracked.ask.instead_of).seconds or 0.0
+                seconds = _prefill(tracked)
             except NotSealed:  # an answer is being written: this one comes after it
                 return False
             except LLMCRDTError:  # the job finds out, and says so

@@ -13,7 +13,9 @@ from benchmarks import serve
 
 
 def test_a_small_run_counts_what_must_be_so() -> None:
-    options = argparse.Namespace(model=None, turns=20, tokens=4, threads=1, against=None, prompt=20, rounds=1)
+    options = argparse.Namespace(
+        model=None, turns=20, tokens=4, threads=1, against=None, prompt=20, rounds=1, llama_server=None
+    )
     report = serve.run(options)
     figures = {figure.name: figure.value for figure in report.figures}
     first, last = report.turns[1], report.turns[-1]

@@ -260,6 +260,22 @@ def test_a_stranger_under_the_same_id_changes_nothing_for_the_older_ask(open_rep
     assert found.model == "smol"
 
 
+def test_after_two_have_died_a_third_one_takes_the_ask_over(open_repo: OpenRepo) -> None:
+    """The second had taken over from the first, so the first is nobody's to name any more."""
+    here, there = two(open_repo)
+    third = open_repo("third").join(here.id)
+    ask = here.ask("Where to?")
+    exchange(here, there)
+    acts(here).claim_ask(ask.id, lambda claim: False)
+    exchange(here, there)
+    acts(there).claim_ask(ask.id, lambda claim: True)
+    exchange(there, third)
+    (holder,) = known(third, ask.id).workers
+    claim = acts(third).claim_ask(ask.id, lambda claim: claim.session == holder)
+    assert claim.others == () and claim.granted(0, offline=True)
+    assert known(third, ask.id).workers == (core_of(third).document.session,)
+
+
 def answered(conversation: llmcrdt.Conversation, ask: EntryId, text: str) -> EntryId:
     with conversation.stream("assistant", frame=conversation.transcript(), ask=known(conversation, ask)) as stream:
         stream.write(text)

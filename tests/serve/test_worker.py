@@ -266,3 +266,30 @@ def test_a_claim_that_is_not_granted_answers_nothing(
     assert ended.wait(30)
     assert list(conversation.generations()) == [] and conversation.unsealed() == ()
     assert ask.state == "waiting" and ask.workers == ()
+
+
+def test_a_worker_that_finds_another_one_s_answer_gives_its_claim_back(
+    open_repo: OpenRepo, engine: MemoryEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the ask would be its own for as long as it lives, once that answer is given up."""
+    repo = open_repo("laptop")
+    conversation = repo.create()
+    ask = conversation.ask("Where to?")
+    phone = open_repo("phone", repo.library).join(conversation.id)
+    streams: list[llmcrdt.Stream] = []
+
+    def granted(self: ToolClaim, timeout: float = 5.0, *, offline: bool = False) -> bool:
+        phone.apply(conversation.diff())
+        streams.append(phone.stream("assistant", frame=phone.transcript(), ask=phone.asks()[0], interval=0))
+        streams[0].write("To the ")
+        conversation.apply(phone.diff())
+        return True
+
+    monkeypatch.setattr(ToolClaim, "granted", granted)
+    ended = threading.Event()
+    Job(conversation, ask, engine, frozenset(), most_tokens=9, ended=lambda job: ended.set()).start()
+    assert ended.wait(30)
+    assert ask.state == "streaming"
+    streams[0].seal("stopped")
+    conversation.apply(phone.diff())
+    assert ask.state == "waiting" and ask.workers == ()

@@ -16,6 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.append(str(Path(__file__).parents[2]))
+from asks_world import run_asks
 from sim_checks import check_device, merge_all
 from sim_kinds import KINDS
 from sim_many import go_on, run_many, same_hashes
@@ -53,6 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1, help="of the first schedule; the others follow")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     parser.add_argument("--crdt", default="yjs", choices=sorted(KINDS), help="the kind of the documents")
+    parser.add_argument("--asks", action="store_true", help="of asks, workers, claims and leases alone (asks_world.py)")
     parser.add_argument("--files", action="store_true", help="on real SQLite files, one after the other (slow)")
     parser.add_argument(
         "--trace", action="store_true", help="print each operation of one schedule, and check after each"
@@ -68,7 +70,8 @@ def main(arguments: list[str] | None = None) -> int:
                 done += run_schedule(seed, folder=Path(folder), crdt=args.crdt)
             count += 1
         return _report(count, done, time.monotonic() - start)
-    ran, done, failure, next_ = run_many(partial(run_schedule, crdt=args.crdt), args.seed, args.schedules, args.jobs)
+    run = run_asks if args.asks else partial(run_schedule, crdt=args.crdt)
+    ran, done, failure, next_ = run_many(run, args.seed, args.schedules, args.jobs)
     if failure:
         print(f"after {ran:,} schedules: seed {failure.seed}\n{failure.trace}", file=sys.stderr)
         return 1
@@ -80,7 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _report(count: int, done: Counter[str], seconds: float) -> int:
     print(f"{count:,} schedules, {sum(done.values()):,} operations, {seconds:.0f} s: every rule held")
-    print("  ".join(f"{name[3:]} {n:,}" for name, n in sorted(done.items())))
+    print("  ".join(f"{name.removeprefix('do_')} {n:,}" for name, n in sorted(done.items())))
     return 0
 
 

@@ -17,6 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "crdt" / "automerge"))
+from asks_world import run_asks
 from needs_automerge import needs_automerge
 from sim_checks import check_device, merge_all
 from sim_world import OPERATIONS, World
@@ -46,6 +47,12 @@ def test_every_rule_holds_in_automerge_documents(first: int) -> None:
 @pytest.mark.parametrize("seed", range(900_000, 900_003))
 def test_every_rule_holds_in_automerge_documents_on_real_files(seed: int, tmp_path: Path) -> None:
     run_schedule(seed, folder=tmp_path, crdt="automerge")
+
+
+def test_every_ask_ends_once_over_seeded_schedules() -> None:
+    """``make soak`` runs 10,000: devices that ask, workers that die, fall silent and are cut off."""
+    done = sum((run_asks(seed) for seed in range(15)), start=run_asks(15))
+    assert done["asks answered"] > 30 and done["answered twice"] > 0
 
 
 def test_all_operations_are_drawn() -> None:

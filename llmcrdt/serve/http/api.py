@@ -12,6 +12,8 @@ from starlette.responses import Response
 
 from ...document.canonical import JSON
 from ...generation.events import GenerationStats
+from ...providers.base import Provider
+from ...tokenizer import Tokenizer
 from .drafts import parsed
 from .errors import HttpError, bad_request
 from .fields import Fields
@@ -176,14 +178,18 @@ class Logprobs:
         listed = self._turn.stats.get("logprobs", []) if self._turn.asked.options.top_logprobs else []
         some = listed[self._next : end]
         self._next += len(some)
-        tokenizer = self._turn.engine.tokenizer
-        found: list[JSON] = []
+        engine, found = self._turn.engine, list[JSON]()
+        if isinstance(engine, Provider):  # it tells none
+            return found
+        tokenizer = engine.tokenizer
         for token, logprob, top in some:
             self._missing -= len(tokenizer.decode([token]))
             if not tokenizer.is_end(token):
-                found.append({**self._one(token, logprob), "top_logprobs": [self._one(*other) for other in top]})
+                others = [_logprob(tokenizer, *other) for other in top]
+                found.append({**_logprob(tokenizer, token, logprob), "top_logprobs": others})
         return found
 
-    def _one(self, token: int, logprob: float) -> dict[str, JSON]:
-        data = self._turn.engine.tokenizer.decode([token])
-        return {"token": data.decode("utf-8", "replace"), "logprob": max(logprob, -9999.0), "bytes": list(data)}
+
+def _logprob(tokenizer: Tokenizer, token: int, logprob: float) -> dict[str, JSON]:
+    data = tokenizer.decode([token])
+    return {"token": data.decode("utf-8", "replace"), "logprob": max(logprob, -9999.0), "bytes": list(data)}

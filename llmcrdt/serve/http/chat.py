@@ -12,6 +12,7 @@ from ...document.deltas import CallArguments, CallBegun, ReasoningDelta, TextDel
 from ...document.entry import Entry
 from ...generation.events import GenerationEvent
 from ...generation.options import GenerationOptions
+from ...providers.base import Provider
 from .api import MAX_TEMPERATURE, Incoming, Logprobs, answer, schema_of, tokens_used
 from .drafts import drafts_of, tools_of
 from .errors import HttpError, bad_request
@@ -22,6 +23,7 @@ from .turns import Asked, Turn, Turns
 
 DONE = b"data: [DONE]\n\n"
 _UNKNOWN = "Unrecognized request argument supplied: {}"
+NO_LOGPROBS = "A model of a provider tells no log probabilities here."
 _TEXTS = "This server has models of text alone."
 _FINISH = {"length": "length", "end": "stop", "stop": "stop", "cancelled": "stop"}
 _NOTHING_HERE = (
@@ -81,7 +83,9 @@ def options_of(fields: Fields, turns: Turns, model: str, tools: Sequence[JSON]) 
     logprobs, top = fields.flag("logprobs"), fields.whole("top_logprobs", 0, 20)
     if top is not None and not logprobs:
         raise bad_request("top_logprobs is given without logprobs.", "top_logprobs", "invalid_value")
-    choice, forced = tool_choice(fields, tools, turns.engine(model).tokenizer.chat_template)
+    if logprobs and isinstance(turns.engine(model), Provider):
+        raise bad_request(NO_LOGPROBS, "logprobs", "unsupported_parameter")
+    choice, forced = tool_choice(fields, tools, turns.template(model))
     schema, grammar = schema_of(fields, "response_format") or "", fields.text("grammar") or ""
     if sum(map(bool, (schema, grammar, forced))) > 1:
         raise bad_request("Of response_format, grammar and a forced tool_choice one may be given.", "tool_choice")
@@ -166,7 +170,7 @@ def completion_of(turn: Turn) -> JSON:
 
 def finish_of(turn: Turn, entry: Entry) -> str:
     """Why it ended, in the API's word."""
-    found = _FINISH.get(turn.stats.get("finish", ""), "stop")
+    found = _FINISH.get(turn.ended_by, "stop")
     return "tool_calls" if entry.tool_calls and found == "stop" else found
 
 

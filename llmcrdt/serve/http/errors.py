@@ -18,7 +18,10 @@ from ...exceptions import (
     LLMCRDTError,
     NotSealed,
     PromptError,
+    ProviderError,
+    ProviderRefused,
     RepoClosed,
+    ResponseFailed,
 )
 
 _OPENAI = {
@@ -88,6 +91,11 @@ def error_of(error: LLMCRDTError) -> HttpError:
             return HttpError(409, message, code="conversation_locked")
         case RepoClosed() | EngineClosed():
             return HttpError(503, "The server is closing. Ask again.", code="overloaded")
+        case ProviderRefused():
+            status = error.status if error.status in (400, 413, 429) else 502
+            return HttpError(status, message, code="rate_limit_exceeded" if status == 429 else "provider_refused")
+        case ProviderError() | ResponseFailed():
+            return HttpError(502, message, code="provider_failed")
         case DecodeFailed():
             return HttpError(500, error.message)
         case InvalidContent() | FormatError() | PromptError() | EngineError() | AskFailed():

@@ -17,6 +17,7 @@ from ...generation.options import GenerationOptions
 from ...interop.format import Draft
 from ...interop.turns import object_of
 from ...prompt.token_log import prompt_ids
+from ...providers.base import Provider
 from .api import Incoming, answer, json_response, schema_of, tokens_used
 from .drafts import drafts_of, tools_of
 from .errors import HttpError, bad_request, error_of
@@ -40,7 +41,7 @@ async def create(incoming: Incoming, turns: Turns) -> Response:
         raise bad_request("max_tokens: Field required", "max_tokens")
     stream, thinks = fields.flag("stream"), _thinks(fields)
     fields.ignore(*_NOTHING_HERE)
-    choice, forced = _tool_choice(fields, tools, turns.engine(model).tokenizer.chat_template)
+    choice, forced = _tool_choice(fields, tools, turns.template(model))
     schema = _schema(fields)
     if schema and forced:
         raise bad_request("tool_choice: a call can't be forced beside a format of the output", "tool_choice")
@@ -77,7 +78,10 @@ async def count(incoming: Incoming, turns: Turns) -> Response:
     model, drafts, tools = _list(fields, turns)
     fields.ignore("max_tokens", "thinking", "tool_choice", "output_config", "metadata", "stream", *_NOTHING_HERE)
     fields.end(_UNKNOWN)
-    tokenizer = turns.engine(model).tokenizer
+    engine = turns.engine(model)
+    if isinstance(engine, Provider):
+        raise bad_request("model: only its provider can count its tokens", "model")
+    tokenizer = engine.tokenizer
 
     def counted() -> int:
         placed = turns.scratch.place(incoming.caller, drafts, tools, ())
@@ -163,7 +167,7 @@ def _head(turn: Turn) -> dict[str, JSON]:
 
 def _stop_of(turn: Turn, entry: Entry) -> tuple[str, str | None]:
     """Why it ended, and the stop sequence that ended it, where only one can have."""
-    reason, stops = _STOP.get(turn.stats.get("finish", ""), "end_turn"), turn.asked.options.stop
+    reason, stops = _STOP.get(turn.ended_by, "end_turn"), turn.asked.options.stop
     if entry.tool_calls and reason == "end_turn":
         reason = "tool_use"
     return reason, stops[0] if reason == "stop_sequence" and len(stops) == 1 else None

@@ -30,15 +30,16 @@ from ...document.entry import Entry, Reasoning, Text, ToolCall, visible_text
 from ...generation.events import GenerationEvent
 from ...generation.options import GenerationOptions
 from ...ids import DocumentId, EntryId, is_document_id, is_entry_id
+from ...providers.base import Provider
 from .api import CONVERSATION, MAX_TEMPERATURE, Incoming, Logprobs, json_response, schema_of, tokens_used
 from .api import answer as answered
-from .chat import tool_choice
+from .chat import NO_LOGPROBS, tool_choice
 from .drafts import drafts_of, tools_of
 from .errors import HttpError, bad_request
 from .fields import Fields
 from .keys import Caller
 from .sse import EventStream, event
-from .turns import Asked, Turn, Turns
+from .turns import LIMITED, Asked, Turn, Turns
 
 _UNKNOWN = "Unknown parameter: '{}'."
 _ALIVE = b": waiting\n\n"
@@ -134,7 +135,9 @@ def _options(
     text.ignore("verbosity")
     schema = schema_of(text, "format")
     text.end(_UNKNOWN)
-    choice, forced = tool_choice(fields, tools, turns.engine(model).tokenizer.chat_template)
+    if "message.output_text.logprobs" in include and isinstance(turns.engine(model), Provider):
+        raise bad_request(NO_LOGPROBS, "include", "unsupported_parameter")
+    choice, forced = tool_choice(fields, tools, turns.template(model))
     if schema and forced:
         raise bad_request("A call can't be forced beside a format of the text.", "tool_choice")
     options = GenerationOptions(
@@ -454,7 +457,7 @@ def _told(conversation: Conversation, entry: Entry) -> dict[str, JSON]:
 def _ended(entry: Entry, finish: str) -> tuple[str, JSON]:
     """The status of a response that is over, and what is incomplete about it."""
     if entry.status == "complete":
-        return ("incomplete", {"reason": "max_output_tokens"}) if finish == "length" else ("completed", None)
+        return ("incomplete", {"reason": "max_output_tokens"}) if finish in LIMITED else ("completed", None)
     return ("cancelled" if entry.status == "stopped" else "failed"), None
 
 

@@ -15,6 +15,7 @@ import uvicorn
 from ...at_exit import end_at_exit
 from ...engine.base import Engine
 from ...exceptions import InvalidContent, LLMCRDTError
+from ...providers.base import Provider
 from ...repo.repo import Repo
 from .app import App
 from .idle import close_idle
@@ -31,7 +32,8 @@ _NO_KEYS = Keys()
 class HttpServer:
     """Serves from ``start`` on, until ``stop``; a context manager. Any method from any thread.
 
-    ``models``: engines by the names that requests use. ``host``, ``port``: where it listens; port 0 draws one.
+    ``models``: engines, or models of providers, by the names that requests use. ``host``, ``port``: where it listens;
+    port 0 draws one.
     ``keys``: who is let in; without any it listens on this machine alone. ``origins``: the pages that may ask from a
     browser. Raises InvalidContent where that would be open to strangers, and where nothing can listen there.
     """
@@ -39,7 +41,7 @@ class HttpServer:
     def __init__(
         self,
         repo: Repo,
-        models: Mapping[str, Engine],
+        models: Mapping[str, Engine | Provider],
         *,
         host: str = DEFAULT_HOST,
         port: int = 0,

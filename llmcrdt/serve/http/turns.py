@@ -28,6 +28,7 @@ from ...generation.generation import Generation
 from ...generation.options import GenerationOptions
 from ...ids import DocumentId, EntryId
 from ...interop.format import Draft
+from ...providers.base import Provider
 from ...repo.repo import Repo
 from .errors import HttpError, error_of
 from .keys import Caller
@@ -39,6 +40,8 @@ from .sse import Feed
 logger = logging.getLogger("llmcrdt.serve.http")
 
 _BUSY = "The server answers as many requests as it may. Ask again in a moment."
+LIMITED = ("length", "max_tokens", "max_output_tokens", "MAX_TOKENS")
+"""The words of engines and providers for an answer that was as long as it may be."""
 _LOOK = 0.005  # seconds between two looks at whether an answer has begun
 
 
@@ -77,7 +80,7 @@ class Translator(Protocol):
 class Turn:
     """An answer. Used on the server's loop alone. ``entry``: the answer, sealed; ``error``: why there is none."""
 
-    def __init__(self, asked: Asked, placed: Placed, generation: Generation, engine: Engine) -> None:
+    def __init__(self, asked: Asked, placed: Placed, generation: Generation, engine: Engine | Provider) -> None:
         self.asked, self.placed, self.generation, self.engine = asked, placed, generation, engine
         self.id = EntryId(generation.stats["entry"])
         self.created_at = time.time()
@@ -94,6 +97,14 @@ class Turn:
     @property
     def stats(self) -> GenerationStats:
         return self.generation.stats
+
+    @property
+    def ended_by(self) -> str:
+        """Why it ended, in the word that engines have for it."""
+        finish = self.stats.get("finish", "")
+        if not isinstance(self.engine, Provider):
+            return finish
+        return "length" if finish in LIMITED else "stop" if finish == "stop_sequence" else "end"
 
     @property
     def sealed(self) -> Entry:
@@ -144,9 +155,10 @@ class Turn:
 
 
 class Turns:
-    """All that run, and the last ones that are over. ``models``: the engines, by the names that requests use."""
+    """All that run, and the last ones that are over. ``models``: engines and models of providers, by the names that
+    requests use."""
 
-    def __init__(self, repo: Repo, models: Mapping[str, Engine], limits: HttpLimits) -> None:
+    def __init__(self, repo: Repo, models: Mapping[str, Engine | Provider], limits: HttpLimits) -> None:
         self.repo, self.models, self.limits = repo, dict(models), limits
         self.placer, self.scratch = Placer(repo), Scratch()
         self._running: dict[asyncio.Task[None], Turn] = {}
@@ -162,8 +174,13 @@ class Turns:
         """A turn that runs, or is over since not long ago."""
         return self._known.get((DocumentId(conversation), EntryId(entry)))
 
-    def engine(self, model: str) -> Engine:
-        """The engine of a model. Raises HttpError."""
+    def template(self, model: str) -> str:
+        """The chat template of a model; "" for one of a provider. Raises HttpError."""
+        engine = self.engine(model)
+        return "" if isinstance(engine, Provider) else engine.tokenizer.chat_template
+
+    def engine(self, model: str) -> Engine | Provider:
+        """The engine of a model, or the provider that has it. Raises HttpError."""
         if model not in self.models:
             known = ", ".join(self.models)
             raise HttpError(
@@ -227,7 +244,7 @@ class Turns:
         task.add_done_callback(lambda done: self._ended(done, turn))
         return turn
 
-    def _begin(self, asked: Asked, engine: Engine) -> tuple[Placed, Generation]:
+    def _begin(self, asked: Asked, engine: Engine | Provider) -> tuple[Placed, Generation]:
         """On a thread: this waits for the disk."""
         if asked.store:
             placed = self.placer.place(
