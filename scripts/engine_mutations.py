@@ -162,4 +162,20 @@ ENGINE_MUTATIONS = (
         "False",
         _GIVEN + "test_so_many_at_once_and_a_slow_reader_is_left",
     ),
+    Mutation(
+        "kv",
+        "an engine that is closed waits for its peers",
+        "EngineCore.begin_close",
+        "self.model.peers.close()",
+        "pass",
+        _HANDED + "test_closing_and_cancelling_end_what_is_asked_for",
+    ),
+    Mutation(
+        "kv",
+        "others are silent while state comes",
+        "KVState.materializing",
+        "brought.add(key)",
+        "brought.add(key); continue",
+        _HANDED + "test_others_get_their_words_while_state_comes",
+    ),
 )

@@ -133,7 +133,7 @@ class HttpPeer:
                     return bytes(data), mac
             except (ConnectionError, http.client.IncompleteRead):
                 self._discard()
-                if attempt == 2 or not data:
+                if attempt == 2 or not data or self._left:
                     raise
         raise AssertionError("unreachable")
 
@@ -144,7 +144,7 @@ class HttpPeer:
             answer = self._request(method, path, body, headers)
         except (ConnectionError, http.client.BadStatusLine):
             self._discard()
-            if not kept:
+            if not kept or self._left:
                 raise
             answer = self._request(method, path, body, headers)  # the server had ended the one that was kept
         if answer.status not in (200, 206):
