@@ -126,7 +126,7 @@ ENGINE_MUTATIONS = (
         "kv",
         "whoever asks is told what is there",
         "KvApp._have",
-        "if self._holder(request) is None:",
+        "if holder is None:",
         "if False:",
         _GIVEN + "test_nobody_else_learns_whether_it_is_there",
     ),
@@ -177,5 +177,13 @@ ENGINE_MUTATIONS = (
         "brought.add(key)",
         "brought.add(key); continue",
         _HANDED + "test_others_get_their_words_while_state_comes",
+    ),
+    Mutation(
+        "kv",
+        "whoever answers is believed to have what it says",
+        "HttpPeer._have",
+        "if not hmac.compare_digest(self._key.answer_mac(question, bytes(data)), mac):",
+        "if False:",
+        _GIVEN + "test_what_somebody_without_the_key_says_to_have_is_not_believed",
     ),
 )

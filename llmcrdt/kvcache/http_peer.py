@@ -8,6 +8,7 @@ connection is closed under it.
 from __future__ import annotations
 
 import contextlib
+import hmac
 import http.client
 import socket
 import threading
@@ -114,9 +115,12 @@ class HttpPeer:
             connection.close()
 
     def _have(self, keys: Sequence[ChunkKey]) -> list[int]:
-        data = bytearray()
-        with closing(self._answer("POST", HAVE_PATH, b"".join(keys), {})) as answer:
+        question, data = b"".join(keys), bytearray()
+        with closing(self._answer("POST", HAVE_PATH, question, {})) as answer:
+            mac = bytes.fromhex(answer.headers.get(MAC_HEADER, ""))
             _read_into(data, answer, 8 * len(keys))
+        if not hmac.compare_digest(self._key.answer_mac(question, bytes(data)), mac):
+            raise ValueError("nobody with the key vouches for what it says")
         return unpack_sizes(bytes(data), len(keys))
 
     def _read(self, key: ChunkKey, size: int) -> tuple[bytes, bytes]:

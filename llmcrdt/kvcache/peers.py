@@ -2,9 +2,9 @@
 
 A peer is no ChunkCache: nothing is put there, nothing forgotten, and no budget kept. An engine asks (``seek``) before
 it plans, counts what is ``offered``, and fetches a chunk at a time, on its own thread, after it has claimed the chunk
-for its owner; then the chunk is stored as if it had been evaluated here. What a peer says of sizes costs time alone
-where it is wrong. A chunk is checked as a file from disk is, to the last bit, and must carry the MAC of somebody who
-has the key; a peer whose chunk fails is asked nothing more, and that is told in the log.
+for its owner; then the chunk is stored as if it had been evaluated here. What a peer says that it has costs time
+alone where it is wrong. A chunk is checked as a file from disk is, to the last bit, and must carry the MAC of somebody
+who has the key; a peer whose chunk fails is asked nothing more, and that is told in the log.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from llmcrdt.cli.group import main
 from llmcrdt.exceptions import InvalidContent
 from llmcrdt.kvcache import Chunk, DiskCache, HandoverKey, HttpPeer
 from llmcrdt.kvcache.chunk_file import encode
-from llmcrdt.kvcache.handover import CHUNK_PATH, HAVE_PATH, MAC_HEADER, unpack_sizes
+from llmcrdt.kvcache.handover import CHUNK_PATH, HAVE_PATH, MAC_HEADER, pack_sizes, unpack_sizes
 from llmcrdt.kvcache.peers import PeerFailed
 from llmcrdt.serve.http.kv_app import KvLimits, Pace
 from llmcrdt.serve.http.kv_server import KvServer
@@ -250,6 +250,19 @@ def test_whatever_answers_the_wait_ends_and_a_word_is_said(talk) -> None:  # typ
     assert time.monotonic() - began < 20
     peer.close()
     stranger.close()
+
+
+def test_what_somebody_without_the_key_says_to_have_is_not_believed() -> None:
+    sizes = pack_sizes([1 << 40])
+    mac = OLD.answer_mac(CHUNKS[0].key, sizes).hex()
+    for line in (f"{MAC_HEADER}: {mac}\r\n", f"{MAC_HEADER}: \r\n", ""):
+        head = f"HTTP/1.1 200 OK\r\n{line}content-length: 8\r\n\r\n".encode()
+        stranger = Stranger(lambda connection, head=head: connection.sendall(head + sizes))
+        peer = HttpPeer(stranger.url, KEY)
+        with pytest.raises(PeerFailed, match="vouches"):
+            peer.have([CHUNKS[0].key], 20)
+        peer.close()
+        stranger.close()
 
 
 def test_closing_ends_a_call_that_waits() -> None:
