@@ -1,5 +1,5 @@
 """Asking a model through the document: bytes on the wire, tokens evaluated and time to the first word, turn by turn;
-and several conversations at once.
+several conversations at once; and state that another worker hands over.
 
 A phone without a model asks, a worker answers: two libraries and a relay in a process of its own. Beside it, what a
 client of a chat API sends that resends its history, to a server that has it, too, where ``--against`` names one
@@ -12,7 +12,10 @@ import argparse
 import contextlib
 import http.client
 import json
+import multiprocessing
 import random
+import secrets
+import shutil
 import tempfile
 import threading
 import time
@@ -26,9 +29,11 @@ import llmcrdt
 from llmcrdt.cli.plot import text_plot
 from llmcrdt.cli.story import Relay
 from llmcrdt.cli.turn_costs import QUESTIONS, SYSTEM
-from llmcrdt.engine.base import Event, Failed, Finished, Sampled, Sampling
+from llmcrdt.engine.base import Event, Failed, Finished, Reuse, Sampled, Sampling, Started
 from llmcrdt.interop import openai_chat
+from llmcrdt.kvcache import HandoverKey, HttpPeer
 from llmcrdt.serve import Worker
+from llmcrdt.serve.http.kv_server import KvServer
 from llmcrdt.testing.models import write_model
 
 from .report import Report, median
@@ -37,6 +42,7 @@ from .serve_beside import beside, found
 _WAIT = 600.0
 _AT = (1, 20, 200)
 _SLOTS = (1, 2, 4, 8)
+_LONG = 2000  # tokens of a prompt whose state is handed over
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,7 @@ def run(options: argparse.Namespace) -> ServeReport:
         model = options.model or write_model(folder / "tiny.gguf", quant="Q8_0", context=max(2048, 64 * options.turns))
         _conversation(report, folder, model, options)
         _at_once(report, folder, model, options)
+        _handed_over(report, folder, model, options)
         program = found(options.llama_server)
         if program is not None and options.model is not None:
             beside(report, folder, model, program, options)
@@ -281,3 +288,65 @@ def _prompt(engine: llmcrdt.LlamaEngine, rng: random.Random, length: int) -> Seq
     words = ["river", "bridge", "village", "morning", "boat", "hill", "castle", "tram", "rain", "music"]
     text = " ".join(rng.choice(words) for _ in range(length))
     return engine.tokenizer.encode(text, special=False)[:length]
+
+
+def _handed_over(report: ServeReport, folder: Path, model: Path, options: argparse.Namespace) -> None:
+    """A worker with an empty cache is asked to go on from a long prompt that another process has the state of: alone,
+    and with that handed over."""
+    key = HandoverKey(secrets.token_urlsafe(32))
+    took: dict[str, list[tuple[float, float, Reuse]]] = {"cold": [], "handed over": []}
+    with contextlib.ExitStack() as stack:
+        with _engine(model, folder / "strong", options) as strong:
+            ids = [*_prompt(strong, random.Random(11), min(_LONG, strong.n_ctx - 2))]
+            _first_token(strong, ids)
+            strong.settled(_WAIT)
+        peer = HttpPeer(stack.enter_context(_offering(folder / "strong", key)), key)
+        for n in range(options.rounds):
+            for name, peers in (("cold", ()), ("handed over", (peer,))):
+                cache = folder / f"{name}{n}"
+                engine = llmcrdt.LlamaEngine(model, cache=cache, n_threads=options.threads, peers=peers)
+                with engine:
+                    engine.settled(_WAIT)
+                    took[name].append(_first_token(engine, ids))
+                shutil.rmtree(cache)
+    for name, runs in took.items():
+        report.add(f"{len(ids):,} tokens, {name}: evaluated", median([each[2].evaluate for each in runs]), "tokens")
+        report.add(f"{len(ids):,} tokens, {name}: first token", median([1000 * each[1] for each in runs]), "ms")
+        report.add(f"{len(ids):,} tokens, {name}: processor time", median([1000 * each[0] for each in runs]), "ms")
+
+
+def _first_token(engine: llmcrdt.LlamaEngine, ids: Sequence[int]) -> tuple[float, float, Reuse]:
+    """Seconds of the processor and by the clock until there is one, and what was reused."""
+    found: list[Started] = []
+    done = threading.Event()
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Started):
+            found.append(event)
+        if isinstance(event, (Finished, Failed)):
+            done.set()
+
+    work, clock = time.process_time(), time.perf_counter()
+    engine.start(ids, max_tokens=1, sampling=Sampling(temperature=0.0), on_event=listen)
+    done.wait(_WAIT)
+    return time.process_time() - work, time.perf_counter() - clock, found[0].reuse
+
+
+@contextlib.contextmanager
+def _offering(folder: Path, key: HandoverKey) -> Iterator[str]:
+    """The address of a process that offers the chunks of a cache folder."""
+    context = multiprocessing.get_context("spawn")
+    told = context.SimpleQueue()
+    process = context.Process(target=_offer, args=(folder, key, told), daemon=True)
+    process.start()
+    try:
+        yield told.get()
+    finally:
+        process.kill()
+        process.join()
+
+
+def _offer(folder: Path, key: HandoverKey, told: Any) -> None:
+    with KvServer(folder, [key]) as server:
+        told.put(server.url)
+        time.sleep(_WAIT)

@@ -303,7 +303,7 @@ def serve(
     with contextlib.ExitStack() as stack:
         repo = stack.enter_context(repos(create=True, join=True, invite=text))
         engines = {
-            name: stack.enter_context(llmcrdt.LlamaEngine(model, cache=cache, slots=slots, peers=peers))
+            name: stack.enter_context(llmcrdt.LlamaEngine(model, cache=cache, slots=slots, peers=peers()))
             if isinstance(model, Path)
             else model
             for name, model in chosen.items()
@@ -358,18 +358,22 @@ def _http(http: str | None, keys: Path | None, origins: tuple[str, ...], max_tok
 
 def _handover(
     offer: str | None, rate: float, sources: tuple[str, ...], keys: Path | None, cache: Path | None
-) -> tuple[Callable[[], Any] | None, list[Any]]:
-    """Makes the server that hands KV state over, None if none is wanted; and those that it is taken from. Wrong options
-    are refused before any model is loaded."""
+) -> tuple[Callable[[], Any] | None, Callable[[], list[Any]]]:
+    """Makes the server that hands KV state over, None if none is wanted; and, for each engine, those that it takes it
+    from. Wrong options are refused before any model is loaded."""
     from llmcrdt.kvcache import HttpPeer
     from llmcrdt.kvcache.handover import read_handover_keys
 
     if offer is None and not sources:
         if keys is not None:
             raise click.UsageError("--kv-keys is for --offer-kv and --kv-from.")
-        return None, []
+        return None, list
     known = read_handover_keys(keys)
-    peers = [HttpPeer(url, known[0]) for url in sources]
+
+    def peers() -> list[Any]:
+        return [HttpPeer(url, known[0]) for url in sources]
+
+    peers()
     if offer is None:
         return None, peers
     try:

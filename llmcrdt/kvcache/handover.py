@@ -39,6 +39,10 @@ class HandoverKey:
         """Vouches for the chunk of this key whose file has this digest, which covers every byte of it."""
         return hmac.digest(self._vouch, key + digest, "sha256")
 
+    def answer_mac(self, question: bytes, answer: bytes) -> bytes:
+        """Vouches for what was answered to "which of these": so many bytes will be taken in."""
+        return hmac.digest(self._vouch, b"have" + hashlib.sha256(question + answer).digest(), "sha256")
+
     def vouches(self, key: ChunkKey, digest: bytes, mac: bytes) -> bool:
         """Whether somebody who has the secret said this of the chunk."""
         return hmac.compare_digest(self.mac(key, digest), mac)

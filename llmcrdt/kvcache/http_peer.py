@@ -8,6 +8,7 @@ connection is closed under it.
 from __future__ import annotations
 
 import contextlib
+import hmac
 import http.client
 import socket
 import threading
@@ -114,9 +115,12 @@ class HttpPeer:
             connection.close()
 
     def _have(self, keys: Sequence[ChunkKey]) -> list[int]:
-        data = bytearray()
-        with closing(self._answer("POST", HAVE_PATH, b"".join(keys), {})) as answer:
+        question, data = b"".join(keys), bytearray()
+        with closing(self._answer("POST", HAVE_PATH, question, {})) as answer:
+            mac = bytes.fromhex(answer.headers.get(MAC_HEADER, ""))
             _read_into(data, answer, 8 * len(keys))
+        if not hmac.compare_digest(self._key.answer_mac(question, bytes(data)), mac):
+            raise ValueError("nobody with the key vouches for what it says")
         return unpack_sizes(bytes(data), len(keys))
 
     def _read(self, key: ChunkKey, size: int) -> tuple[bytes, bytes]:
@@ -133,7 +137,7 @@ class HttpPeer:
                     return bytes(data), mac
             except (ConnectionError, http.client.IncompleteRead):
                 self._discard()
-                if attempt == 2 or not data:
+                if attempt == 2 or not data or self._left:
                     raise
         raise AssertionError("unreachable")
 
@@ -144,7 +148,7 @@ class HttpPeer:
             answer = self._request(method, path, body, headers)
         except (ConnectionError, http.client.BadStatusLine):
             self._discard()
-            if not kept:
+            if not kept or self._left:
                 raise
             answer = self._request(method, path, body, headers)  # the server had ended the one that was kept
         if answer.status not in (200, 206):

@@ -2,9 +2,9 @@
 
 A peer is no ChunkCache: nothing is put there, nothing forgotten, and no budget kept. An engine asks (``seek``) before
 it plans, counts what is ``offered``, and fetches a chunk at a time, on its own thread, after it has claimed the chunk
-for its owner; then the chunk is stored as if it had been evaluated here. What a peer says of sizes costs time alone
-where it is wrong. A chunk is checked as a file from disk is, to the last bit, and must carry the MAC of somebody who
-has the key; a peer whose chunk fails is asked nothing more, and that is told in the log.
+for its owner; then the chunk is stored as if it had been evaluated here. What a peer says that it has costs time
+alone where it is wrong. A chunk is checked as a file from disk is, to the last bit, and must carry the MAC of somebody
+who has the key; a peer whose chunk fails is asked nothing more, and that is told in the log.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ class PeerFailed(Exception):
 
 
 class Peer(Protocol):
-    """One process that offers chunks. Each call returns or raises PeerFailed within about ``seconds``."""
+    """One process that offers chunks, as one engine sees it. Each call returns or raises PeerFailed within about
+    ``seconds``."""
 
     @property
     def name(self) -> str:
@@ -56,7 +57,10 @@ class Peer(Protocol):
         """The file of this key, at most ``size`` bytes, and its MAC. Nothing of either is proved."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """End the call that is under way, from another thread, and let go of the connection; a later call makes one
+        anew."""
+        ...
 
 
 @dataclass
@@ -85,13 +89,14 @@ class Peers:
     ) -> None:
         self._known, self._per_token, self._clock = [_Known(peer) for peer in peers], per_token, clock
         self._wire, self._lock = threading.Lock(), threading.Lock()
+        self._closed = False
         self._count = dict.fromkeys(("asked", "fetched", "fetched_bytes", "failed", "refused"), 0)
 
     def seek(self, keys: Sequence[ChunkKey], tokens: int) -> None:
         """Ask who has what of these, which save evaluating ``tokens`` tokens in all. Takes at most a second, and a
         quarter of the time that evaluating them takes; nothing where that was asked just now, or another thread is at
         it."""
-        if not keys or not self._wire.acquire(blocking=False):
+        if not keys or self._closed or not self._wire.acquire(blocking=False):
             return
         try:
             limit = min(_LONGEST_ASK, patience(tokens, self._per_token()) / 4) / max(1, len(self._known))
@@ -145,7 +150,8 @@ class Peers:
             return dict(self._count)
 
     def close(self) -> None:
-        """Close the connections; a later call opens them again."""
+        """End what is being asked for, and ask for nothing more."""
+        self._closed = True
         for known in self._known:
             known.peer.close()
 
@@ -161,7 +167,7 @@ class Peers:
         """The first peer that has this, and is worth fetching it from; and the bytes of the file."""
         now, per_token = self._clock(), self._per_token()
         with self._lock:
-            for known in self._known:
+            for known in () if self._closed else self._known:
                 size, until = known.said.get(key, (0, 0.0))
                 has = known.trusted and size and until > now
                 if has and worth(size, tokens, per_token, known.transfers, now):

@@ -28,5 +28,6 @@ def test_a_small_run_counts_what_must_be_so() -> None:
     restarted = next(value for name, value in figures.items() if name.startswith("a restarted worker: tokens"))
     assert cold > last.whole and restarted < 200
     assert {name.partition(":")[0] for name in figures} >= {f"{n} at once" for n in (1, 2, 4, 8)}
+    assert figures["2,000 tokens, cold: evaluated"] == 2000 and "2,000 tokens, handed over: first token" in figures
     assert "--against" in report.table() and "●" in report.table()
     assert len(json.loads(json.dumps(report.as_json()))["turns"]) == 20

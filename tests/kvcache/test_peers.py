@@ -234,6 +234,8 @@ def test_what_is_shown_with_a_question_does_not_vouch_for_chunks() -> None:
     assert known.token == "d5c4e3d790a759c7e8203ff842f2d7f80b727f725577339f5ea274ed8f35827e"
     mac = known.mac(ChunkKey(bytes(range(32))), bytes(range(32, 64)))
     assert mac.hex() == "f8ef89a8260961c73eb49d9eaa90d549839736686a091ed3b5be9846081d3bbc"
+    answer_mac = known.answer_mac(bytes(range(32)), bytes(8))
+    assert answer_mac.hex() == "ac3546ae7d21792652ad86cd2bddd85eeb74f6d611e049893da4b239b472e7a7"
     listener = HandoverKey(KEY.token)
     assert listener.token != KEY.token
     assert not KEY.vouches(chunk.key, chunk.digest, listener.mac(chunk.key, chunk.digest))

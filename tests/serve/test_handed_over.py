@@ -57,6 +57,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path
         yield folder, model, conversation
 
 
+CACHES = "weak", "alone"
+
+
+def chunks(folder: Path, name: str) -> Iterator[Path]:
+    return (folder / name / "chunks").glob("*.kv")
+
+
 def weak(folder: Path, model: Path, name: str, *peers: HttpPeer) -> llmcrdt.LlamaEngine:
     engine = llmcrdt.LlamaEngine(model, cache=folder / name, n_threads=1, peers=peers)
     assert engine.settled(60)
@@ -69,7 +76,9 @@ def answer(conversation: llmcrdt.Conversation, engine: llmcrdt.LlamaEngine) -> t
     last = conversation.transcript()[-1]
     before = {"instead_of": last.id} if last.role == "assistant" else {}
     generation = llmcrdt.generate(conversation, engine, max_tokens=8, temperature=0.0, seed=1, **before)
-    return str(generation.result(60).text), dict(generation.stats)
+    entry = generation.result(60)
+    assert engine.settled(60), "what was evaluated and fetched is on disk"
+    return str(entry.text), dict(generation.stats)
 
 
 def test_a_worker_with_an_empty_cache_answers_with_the_state_of_another_one(
@@ -88,6 +97,8 @@ def test_a_worker_with_an_empty_cache_answers_with_the_state_of_another_one(
             assert words == truth
             assert stats["reused_from"] == {"live": 0, "memory": 0, "disk": 0, "peer": plan.reused}
             assert stats["evaluated"] == plan.evaluate
+        fetched, evaluated = ({file.name: file.read_bytes() for file in chunks(folder, name)} for name in CACHES)
+        assert len(fetched) >= plan.reused // 64 and fetched == evaluated, "every byte is what is evaluated here"
     finally:
         strong.end()
 

@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from llmcrdt.cli.group import main
 from llmcrdt.exceptions import InvalidContent
 from llmcrdt.kvcache import Chunk, DiskCache, HandoverKey, HttpPeer
 from llmcrdt.kvcache.chunk_file import encode
-from llmcrdt.kvcache.handover import CHUNK_PATH, HAVE_PATH, MAC_HEADER, unpack_sizes
+from llmcrdt.kvcache.handover import CHUNK_PATH, HAVE_PATH, MAC_HEADER, pack_sizes, unpack_sizes
 from llmcrdt.kvcache.peers import PeerFailed
 from llmcrdt.serve.http.kv_app import KvLimits, Pace
 from llmcrdt.serve.http.kv_server import KvServer
@@ -167,6 +169,28 @@ def test_a_server_without_a_key_or_a_place_is_refused(tmp_path: Path, server: Kv
         KvServer(tmp_path, [KEY], port=int(server.url.rsplit(":", 1)[1]))
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--kv-keys", "keys"], "--kv-keys is for"),
+        (["--offer-kv", "0"], "with a key alone"),
+        (["--offer-kv", "here:there", "--kv-keys", "keys"], "no address"),
+        (["--kv-from", "ftp://x", "--kv-keys", "keys"], "no address"),
+        (["--kv-from", "http://x:1", "--kv-keys", "absent"], "can't be read"),
+    ],
+)
+def test_wrong_options_are_refused_before_a_model_is_loaded(
+    options: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LLMCRDT_KV_KEY", raising=False)
+    (tmp_path / "keys").write_text("k" * 40)
+    (tmp_path / "keys").chmod(0o600)
+    result = CliRunner().invoke(main, ["--db", "x.db", "serve", "--model", "absent.gguf", *options])
+    assert result.exit_code and says in result.output + str(result.exception)
+    assert not (tmp_path / "x.db").exists()
+
+
 class Stranger:
     """Something else that listens where a server was thought to be. ``talk`` is given each connection."""
 
@@ -225,6 +249,38 @@ def test_whatever_answers_the_wait_ends_and_a_word_is_said(talk) -> None:  # typ
         peer.read(CHUNKS[0].key, 1000, 0.4)
     assert time.monotonic() - began < 20
     peer.close()
+    stranger.close()
+
+
+def test_what_somebody_without_the_key_says_to_have_is_not_believed() -> None:
+    sizes = pack_sizes([1 << 40])
+    mac = OLD.answer_mac(CHUNKS[0].key, sizes).hex()
+    for line in (f"{MAC_HEADER}: {mac}\r\n", f"{MAC_HEADER}: \r\n", ""):
+        head = f"HTTP/1.1 200 OK\r\n{line}content-length: 8\r\n\r\n".encode()
+        stranger = Stranger(lambda connection, head=head: connection.sendall(head + sizes))
+        peer = HttpPeer(stranger.url, KEY)
+        with pytest.raises(PeerFailed, match="vouches"):
+            peer.have([CHUNKS[0].key], 20)
+        peer.close()
+        stranger.close()
+
+
+def test_closing_ends_a_call_that_waits() -> None:
+    stranger, began, failed = Stranger(lambda connection: time.sleep(60)), threading.Event(), threading.Event()
+    peer = HttpPeer(stranger.url, KEY)
+
+    def wait() -> None:
+        began.set()
+        with pytest.raises(PeerFailed):
+            peer.read(CHUNKS[0].key, 1000, 50)
+        failed.set()
+
+    threading.Thread(target=wait, daemon=True).start()
+    assert began.wait(20)
+    until = time.monotonic() + 20
+    while not failed.wait(0.05) and time.monotonic() < until:  # it may not have connected yet
+        peer.close()
+    assert failed.is_set()
     stranger.close()
 
 

@@ -115,6 +115,8 @@ class EngineCore:
                 return False
             self.model.closing = True
             self.model.abort.set()
+            if self.model.peers is not None:
+                self.model.peers.close()
             self.model.worker.end(self._last_job(self.model))
             return True
 

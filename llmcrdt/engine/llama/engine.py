@@ -42,7 +42,8 @@ class LlamaEngine:
     the state of sampled tokens is kept as it is, nothing is settled or stored, and what was live shows in the bits.
     ``slots``: so many runs are served at once, each with the bits that it has alone (docs/kv.md); each takes memory for
     a context of its own once more than one is under way. ``peers``: other processes that hand over state of this model,
-    which is fetched where that takes less time than evaluating (``llmcrdt.kvcache.HttpPeer``; exact mode alone).
+    which is fetched where that takes less time than evaluating (``llmcrdt.kvcache.HttpPeer``, one for each
+    engine; exact mode alone).
 
     Engines on one cache folder in one process share its memory tier. A model file is hashed in the background the first
     time it is seen (about a second per 1.5 GB); until then chunks stay in memory (``stats()["weights"]``).

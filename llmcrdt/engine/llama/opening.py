@@ -154,8 +154,6 @@ def open_model(options: EngineOptions, on_cache_open: Callable[[], None]) -> Ope
         folder = memo.parent if memo else None
         speed = Speed(speeds_folder(folder) if folder else None)
         peers = Peers(options.peers, lambda: speed.per_token) if options.peers else None
-        if peers is not None:
-            undo.callback(peers.close)
         exactness = ExactnessCheck(
             name,
             lambda: contexts.open(BATCH, 2 * BATCH),

@@ -65,16 +65,19 @@ class KvApp:
         )
 
     async def _have(self, request: Request) -> Response:
-        if self._holder(request) is None:
+        holder = self._holder(request)
+        if holder is None:
             return _refusal()
         try:
             async with asyncio.timeout(self._limits.seconds):
-                keys = unpack_keys(await _body(request))
+                keys = unpack_keys(question := await _body(request))
         except TimeoutError:
             return Response(status_code=408)
         except ValueError as error:
             return Response(f"{error}\n", 400, media_type="text/plain")
-        return Response(await asyncio.to_thread(self._sizes, keys), media_type="application/octet-stream")
+        answer = await asyncio.to_thread(self._sizes, keys)
+        mac = holder.answer_mac(question, answer).hex()
+        return Response(answer, headers={MAC_HEADER: mac}, media_type="application/octet-stream")
 
     async def _chunk(self, request: Request) -> Response:
         holder, name = self._holder(request), request.path_params["key"]

@@ -1,12 +1,15 @@
 """State that another process hands over: the same bits as evaluated here, and never a longer wait than evaluating."""
 
+import itertools
 import random
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
 from llmcrdt.engine import speed
+from llmcrdt.engine.base import Sampled
 from llmcrdt.engine.llama import probe
 from llmcrdt.kvcache import Chunk, ChunkCache, ChunkKey, DiskCache, HandoverKey
 from llmcrdt.kvcache.chunk_file import encode
@@ -172,6 +175,64 @@ def test_what_is_fetched_is_claimed_and_forgotten(lab):
     other._core.model.peers._known.clear()
     assert other.plan(pair.ids).reused == 0
     assert not [*(lab.folder / "weak2" / "chunks").glob("*.kv")]
+
+
+def test_others_get_their_words_while_state_comes(lab):
+    """Each chunk that is fetched is a step, as a batch of a prompt is: between two, whoever speaks says a word."""
+    pair = Pair(lab)
+    peer, said, at = pair.peer(), [], []
+    weak = lab.endless(pair.weak(peer, slots=2))
+    read = peer.read
+
+    def slowly(key, size, seconds):
+        at.append(len(said))
+        return read(key, size, seconds)
+
+    peer.read = slowly
+    speaks, comes = lab.Outcome(), lab.Outcome()
+
+    def listen(event):
+        speaks(event)
+        if isinstance(event, Sampled):
+            said.append(event)
+        if len(said) == 1 and not comes.events:
+            weak.start(pair.ids, max_tokens=1, sampling=lab.Sampling(temperature=0.0), on_event=comes)
+
+    weak.start(lab.tokens(20), max_tokens=100, sampling=lab.Sampling(temperature=0.0), on_event=listen)
+    assert comes.done.wait(60) and speaks.done.wait(60)
+    assert comes.started.reuse.peer == 640 and len(at) == 10
+    assert all(before < after for before, after in itertools.pairwise(at))
+
+
+def test_closing_and_cancelling_end_what_is_asked_for(lab):
+    pair = Pair(lab)
+    peer = pair.peer()
+    weak = pair.weak(peer)
+    outcome, read = lab.Outcome(), peer.read
+
+    def cancelled(key, size, seconds):
+        run.cancel()
+        return read(key, size, seconds)
+
+    peer.read = cancelled
+    ready = threading.Event()
+    weak._core.model.worker.submit(lambda: ready.wait(60))
+    run = weak.start(pair.ids, max_tokens=1, sampling=lab.Sampling(temperature=0.0), on_event=outcome)
+    ready.set()
+    assert outcome.done.wait(60)
+    assert outcome.last.reason == "cancelled" and peer.reads == 1
+    ended, asked = threading.Event(), threading.Event()
+
+    def waits(key, size, seconds):
+        asked.set()
+        assert seconds > 100 and ended.wait(60)
+        raise PeerFailed("closed")
+
+    peer.read, peer.close = waits, ended.set
+    weak.start(pair.ids, max_tokens=1, sampling=lab.Sampling(temperature=0.0), on_event=lab.Outcome())
+    assert asked.wait(60)
+    weak.close()
+    assert ended.is_set()
 
 
 def test_nothing_is_asked_for_where_nothing_is_kept_or_where_the_model_is_another_one(lab):
