@@ -20,7 +20,6 @@ from llmcrdt.ids import document_id
 from llmcrdt.sync import codec
 from llmcrdt.sync.messages import (
     FEATURES,
-    MAX_PIECE,
     PATH,
     SEALED,
     SUBPROTOCOL,
@@ -175,8 +174,8 @@ FLOODS = {
     "attachments": Flood(PATH, _BEGUN, _attachments),
     "FETCH": Flood(
         PATH,
-        _BEGUN + native(Offer(D, _NAME, MAX_PIECE), Data(D, _NAME, MAX_PIECE, 0, bytes(MAX_PIECE))),
-        _same(native(Fetch(D, _NAME, 0, MAX_PIECE)) * 500),
+        _BEGUN + native(Offer(D, _NAME, 4096), Data(D, _NAME, 4096, 0, bytes(4096))),  # before WELCOME comes no more
+        _same(native(Fetch(D, _NAME, 0, 4096)) * 500),
     ),
     "OPEN of one document": Flood(PATH, HELLO, _same(native(Open(D, "yjs")) * 500)),
     "OPEN and CLOSE": Flood(PATH, HELLO, _forget),
