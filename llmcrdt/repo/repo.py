@@ -167,8 +167,6 @@ class Repo:
                 self._core.documents.forget(id_)
                 self._core.library.document.load_again()
                 raise
-            if blobs := conversation.blobs():
-                self._core.documents.blobs_of(id_).named(blobs)
             return conversation
 
     def fork(self, conversation: Conversation, *, at: Entry | EntryId, title: str | None = None) -> Conversation:
