@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 import time
@@ -139,7 +138,9 @@ class Attachments:
 
     async def sent(self) -> None:
         """As ``wait_sent``, for any event loop; put ``asyncio.timeout`` around it for a limit."""
-        while any(carrier.left() for carrier in self._open()):
+        import asyncio  # which loads ssl
+
+        while await asyncio.to_thread(lambda: any(carrier.left() for carrier in self._open())):
             await asyncio.sleep(0.05)
 
     def send_again(self, conversation: str) -> None:
