@@ -172,7 +172,7 @@ class Attachments:
         made.wake()
 
     def close(self) -> None:
-        """The repo is closed. Returns when no carrier uses its files any more."""
+        """The repo is closed: carriers end, and whatever is under way with them."""
         with self._lock:
             carriers, self._carriers = self._carriers, []
             fetches, self._fetches = self._fetches, {}
