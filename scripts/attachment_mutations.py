@@ -8,7 +8,33 @@ _CORE = "tests/sync_server/core/test_attachments.py::"
 _CIPHER = "tests/document/test_sealed_blob.py::"
 _TRAVEL = "tests/repo/test_attachments_travel.py::"
 
+_CONNECTION = "tests/sync/test_attachment_connection.py::"
+
 ATTACHMENT_MUTATIONS = (
+    Mutation(
+        "fetched",
+        "a piece of another place is taken",
+        "AttachmentConnection.fetch",
+        "if answer.offset != come or (not answer.data and come < size):",
+        "if False:",
+        _CONNECTION + "test_what_was_not_asked_for_ends_the_connection",
+    ),
+    Mutation(
+        "fetched",
+        "an answer about something else is taken",
+        "AttachmentConnection._answer",
+        "or answer.document != document or answer.name != name",
+        "",
+        _CONNECTION + "test_what_was_not_asked_for_ends_the_connection",
+    ),
+    Mutation(
+        "fetched",
+        "one of another size fills the disk",
+        "AttachmentConnection.fetch",
+        "if answer.size != size:",
+        "if False:",
+        _CONNECTION + "test_one_of_another_size_is_not_taken",
+    ),
     Mutation(
         "attachments",
         "whoever knows document and hash may fetch",

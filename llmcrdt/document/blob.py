@@ -10,7 +10,7 @@ import io
 import mimetypes
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import BinaryIO, ClassVar, Protocol
@@ -188,9 +188,14 @@ def blob_from_json(rest: Mapping[str, JSON]) -> Blob | None:
 def named_in(replica: Replica, entries: str) -> dict[str, Blob | None]:
     """All blobs in all versions of all entries (root map ``entries``), shown or not, by their hashes; None for one that
     is not sound."""
+    return named_by(replica.node(entries, key) or {} for key in replica.keys(entries))
+
+
+def named_by(nodes: Iterable[Mapping[str, object]]) -> dict[str, Blob | None]:
+    """The same for the fields of entries."""
     found: dict[str, Blob | None] = {}
-    for key in replica.keys(entries):
-        for name, text in (replica.node(entries, key) or {}).items():
+    for node in nodes:
+        for name, text in node.items():
             if name.startswith("version:") and isinstance(text, str) and '"blob"' in text:
                 for hash_, blob in _named_by(text).items():
                     found[hash_] = found.get(hash_) or blob

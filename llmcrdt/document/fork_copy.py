@@ -14,6 +14,7 @@ from . import schema
 from .act_writer import ActWriter
 from .acts import Keep, read_act, read_selection
 from .arrangement import Arrangement
+from .blob import named_by
 from .core import ConversationCore
 from .encryption import EncryptedField
 from .entry import Entry
@@ -50,6 +51,8 @@ def copy_conversation(
         now = _arranged(view, copies, acts)
         _write(target, fields, acts, origin, created_at)
         _copy_rows(source, target, copies, fields, now)
+    if target.host.blobs is not None:
+        target.host.blobs.named({*named_by(fields.values())})
     target.document.load_again()
     if chosen not in now.visible:  # what was written on it, and so kept it beside a rival, is not in the fork
         ActWriter(target).select(chosen)

@@ -9,6 +9,7 @@ from ..crdt.backend import Edit, NewNode, Scalar, SharedText
 from ..exceptions import KeyMissing
 from ..ids import EntryId
 from . import schema
+from .blob import named_in
 from .core import ConversationCore
 from .encryption import EncryptedField
 from .entry_fields import hidden_key
@@ -35,6 +36,8 @@ def copy_whole(source: ConversationCore, target: ConversationCore) -> None:
                     edit.put_text(schema.ENTRIES, entry, name)
                     edit.append_text(schema.ENTRIES, entry, name, text)
             document.journal.append(edit.update, document.session, [entry])
+        if target.host.blobs is not None:
+            target.host.blobs.named({*named_in(source.replica, schema.ENTRIES)})
     if document.loaded:
         document.load_again()
 

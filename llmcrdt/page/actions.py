@@ -8,7 +8,7 @@ from typing import Any, Final
 from ..document.ask import Ask
 from ..document.conversation import Conversation
 from ..document.erasure import Held
-from ..exceptions import EntryNotFound, InvalidContent
+from ..exceptions import EntryNotFound, InvalidContent, SyncTimeout
 from ..ids import EntryId
 from ..repo.repo import Repo
 from ..repo.titles import title_from
@@ -16,6 +16,9 @@ from .views import JSONObject, ask_json, detail_json, first_words
 
 Given = Mapping[str, Any]
 Action = Callable[[Repo, Conversation, Given], JSONObject]
+
+_LOOK: Final = 0.5
+"""Seconds that a request waits for an attachment."""
 
 
 def text_of(given: Given, name: str, default: str | None = None) -> str:
@@ -146,6 +149,16 @@ def _delete(repo: Repo, conversation: Conversation, given: Given) -> JSONObject:
     return {}
 
 
+def _fetch(repo: Repo, conversation: Conversation, given: Given) -> JSONObject:
+    """Have an attachment come from the relay, and say how far it is: the page asks again until it is here."""
+    transfer = repo.attachments.fetch(conversation.id, text_of(given, "hash"))
+    try:
+        transfer.wait(_LOOK)
+    except SyncTimeout:
+        return {"here": False, "done": transfer.done, "size": transfer.size}
+    return {"here": True, "done": transfer.size, "size": transfer.size}
+
+
 def _typing(repo: Repo, conversation: Conversation, given: Given) -> JSONObject:
     conversation.present({"typing": True} if given.get("typing") else None)
     return {}
@@ -170,6 +183,7 @@ ACTIONS: Final[Mapping[str, Action]] = {
     "rename": _rename,
     "archive": _archive,
     "delete": _delete,
+    "fetch": _fetch,
     "typing": _typing,
     "detail": _detail,
 }

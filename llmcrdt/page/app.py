@@ -31,6 +31,7 @@ from ..exceptions import (
     NotSealed,
     PromptError,
     RepoClosed,
+    SyncError,
     Withheld,
 )
 from ..generation.coverage import coverage
@@ -55,6 +56,7 @@ STATUS: Mapping[type[LLMCRDTError], HTTPStatus] = {
     NotSealed: HTTPStatus.CONFLICT,
     Withheld: HTTPStatus.CONFLICT,
     RepoClosed: HTTPStatus.GONE,
+    SyncError: HTTPStatus.BAD_GATEWAY,
 }
 """The status of each error; 500 for others."""
 

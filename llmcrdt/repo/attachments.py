@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 import time
@@ -140,7 +139,9 @@ class Attachments:
 
     async def sent(self) -> None:
         """As ``wait_sent``, for any event loop; put ``asyncio.timeout`` around it for a limit."""
-        while any(carrier.left() for carrier in self._open()):
+        import asyncio  # which loads ssl
+
+        while await asyncio.to_thread(lambda: any(carrier.left() for carrier in self._open())):
             await asyncio.sleep(0.05)
 
     def send_again(self, conversation: str) -> None:
@@ -171,7 +172,7 @@ class Attachments:
         made.wake()
 
     def close(self) -> None:
-        """The repo is closed. Returns when no carrier uses its files any more."""
+        """The repo is closed: carriers end, and whatever is under way with them."""
         with self._lock:
             carriers, self._carriers = self._carriers, []
             fetches, self._fetches = self._fetches, {}

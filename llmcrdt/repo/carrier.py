@@ -10,7 +10,6 @@ nothing                waits for a moment, closes its connection, and ends
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import random
 import threading
@@ -96,6 +95,8 @@ class Transfer:
             raise
 
     def __await__(self) -> Generator[object, None, Path]:
+        import asyncio  # which loads ssl
+
         return asyncio.wrap_future(self._future).__await__()
 
 

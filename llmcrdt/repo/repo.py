@@ -477,8 +477,6 @@ def _create(
             core.documents.forget(id_)
             core.library.document.load_again()
             raise
-        if blobs := conversation.blobs():
-            core.documents.blobs_of(id_).named(blobs)
         return conversation
 
 

@@ -24,7 +24,6 @@ from .address import is_loopback, relay_address
 from .failures import explained, trusting
 from .messages import (
     ATTACHMENTS,
-    MAX_FRAME,
     MAX_PIECE,
     SUBPROTOCOL,
     AttachmentName,
@@ -46,6 +45,8 @@ _LOOK: Final = 0.25
 """Seconds between two looks whether it is still wanted."""
 _PATIENCE: Final = 60.0
 """Seconds without an answer after which the relay is given up."""
+_MAX_ANSWER: Final = MAX_PIECE + 4096
+"""Bytes of one answer."""
 _AHEAD: Final = 8
 """Pieces that are under way at once."""
 
@@ -79,7 +80,7 @@ class AttachmentConnection:
                 ssl=trusting(tls) if address.startswith("wss:") else None,
                 open_timeout=_OPEN_TIMEOUT,
                 close_timeout=1.0,
-                max_size=MAX_FRAME,
+                max_size=_MAX_ANSWER,
                 user_agent_header=None,
             )
             self._socket: ClientConnection = self._open.enter_context(connecting)

@@ -21,12 +21,18 @@ from llmcrdt.sync import codec
 from llmcrdt.sync.messages import (
     FEATURES,
     PATH,
+    SEALED,
     SUBPROTOCOL,
     Announcement,
+    AttachmentName,
     Close,
+    Data,
     Delete,
+    Discard,
+    Fetch,
     Fold,
     Hello,
+    Offer,
     Open,
     Presence,
     Push,
@@ -133,6 +139,18 @@ def _forget(_: int) -> Callable[[], bytes]:
     return lambda: b"".join(native(Open(d, "yjs"), Close(d)) for d in (os.urandom(16) for _ in range(200)))
 
 
+def _attachments(_: int) -> Callable[[], bytes]:
+    """Attachments that are brought and discarded."""
+
+    def again() -> bytes:
+        names = [AttachmentName(SEALED, os.urandom(32)) for _ in range(20)]
+        return b"".join(
+            native(Offer(D, name, 100), Data(D, name, 100, 0, b"x" * 100), Discard(D, name)) for name in names
+        )
+
+    return again
+
+
 class Flood:
     """``opening`` once for a connection, then ``again(number)()``."""
 
@@ -144,14 +162,20 @@ class Flood:
 
 YJS = yjs.PATH + document_id(D)
 _PART = frame(b"", PART)
+_BEGUN = HELLO + native(Open(D, "yjs"), Push(D, S, 1, (_REPEATED.get_update(),)))
+_NAME = AttachmentName(SEALED, b"n" * 32)
 FLOODS = {
     "pings before HELLO": Flood(PATH, b"", _same(frame(b"", PING) * 20_000), 4),
     "pings": Flood(PATH, HELLO, _same(frame(b"", PING) * 20_000)),
     "empty fragments": Flood(PATH, HELLO + frame(b"\x05", 0x02), _same(_PART * 20_000)),
     "empty fragments, 20 connections": Flood(PATH, HELLO + frame(b"\x05", 0x02), _same(_PART * 20_000), 20),
     "bytes that are no request": Flood("", b"", _same(b"GET /sync HTTP/1.1\r\n" + b"a: b\r\n" * 5_000), 4),
-    "FOLD of a folded document": Flood(
-        PATH, HELLO + native(Open(D, "yjs"), Push(D, S, 1, (_REPEATED.get_update(),))), _same(native(Fold(D)) * 500)
+    "FOLD of a folded document": Flood(PATH, _BEGUN, _same(native(Fold(D)) * 500)),
+    "attachments": Flood(PATH, _BEGUN, _attachments),
+    "FETCH": Flood(
+        PATH,
+        _BEGUN + native(Offer(D, _NAME, 4096), Data(D, _NAME, 4096, 0, bytes(4096))),  # before WELCOME comes no more
+        _same(native(Fetch(D, _NAME, 0, 4096)) * 500),
     ),
     "OPEN of one document": Flood(PATH, HELLO, _same(native(Open(D, "yjs")) * 500)),
     "OPEN and CLOSE": Flood(PATH, HELLO, _forget),

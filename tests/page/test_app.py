@@ -144,6 +144,19 @@ def test_an_attachment_is_sent_and_shown_as_what_it_is(client: TestClient, repo:
     assert client.get("/api/blobs/..%2F..%2Fetc%2Fpasswd").status_code == 404
 
 
+def test_an_attachment_that_is_not_here_is_fetched(client: TestClient, repo: llmcrdt.Repo) -> None:
+    conversation = repo.create()
+    entry = conversation.append("user", [llmcrdt.Blob(b"content")])
+    (blob,) = entry.parts
+    assert isinstance(blob, llmcrdt.Blob) and blob.path is not None
+    assert do(client, conversation.id, "fetch", hash=blob.hash) == {"here": True, "done": 7, "size": 7}
+    blob.path.unlink()
+    path = f"/api/conversations/{conversation.id}/fetch"
+    refused = client.post(path, json={"hash": blob.hash})
+    assert refused.status_code == 502 and "no link" in refused.json()["error"]
+    assert client.post(path, json={"hash": "../../etc/passwd"}).status_code == 400
+
+
 @pytest.mark.parametrize(
     "body", ["", "[]", "{", '{"entry": 5, "text": 5, "title": []}', '{"entry": "none", "also": 3}']
 )

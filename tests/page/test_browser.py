@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 import llmcrdt
 from llmcrdt import HiddenField
 from llmcrdt.serve import Worker
+from sync_server.thread import RelayThread
 
 OpenRepo = Callable[..., llmcrdt.Repo]
 WAIT = 30_000  # milliseconds; a busy machine takes its time
@@ -163,6 +165,24 @@ def test_a_picture_is_attached_and_shown(home: Any, repo: llmcrdt.Repo) -> None:
     expect(home, "() => document.querySelector('img.picture')?.naturalWidth === 1")
     entry = repo.get(repo.list()[0].id).transcript()[0]
     assert entry.text == "Look at this" and entry.parts[1].name == "dot.png"  # type: ignore[union-attr]
+
+
+def test_an_attachment_from_elsewhere_is_fetched_by_a_button(
+    repo: llmcrdt.Repo, serve_page: Any, visit: Any, tmp_path: Path
+) -> None:
+    with RelayThread(tmp_path / "relay") as relay, llmcrdt.open(tmp_path / "other.db") as other:
+        conversation = other.create(title="Trip")
+        conversation.append("user", [llmcrdt.Blob(b"a page of notes", "text/plain", "notes.txt")])
+        with other.connect(relay.url) as link, llmcrdt.open(tmp_path / "here.db", library=other.library) as here:
+            link.wait_synced(30)
+            other.attachments.wait_sent(30)
+            with here.connect(relay.url) as mine:
+                mine.wait_synced(30)
+                tab = visit(serve_page(here).url)
+                tab.get_by_role("button", name=re.compile("^Trip")).click()
+                tab.get_by_role("button", name="not on this device; fetch it").click()
+                tab.get_by_role("button", name=re.compile("^notes.txt, 15 B[^:]*$")).wait_for(timeout=WAIT)
+            assert here.attachments.list(conversation.id)[0].blob.read() == b"a page of notes"
 
 
 def test_a_long_conversation_opens_at_its_end_and_a_search_goes_far_back(

@@ -319,12 +319,17 @@ def test_a_fork_has_them_too(device: Open, relay: RelayThread) -> None:
     laptop = in_step(device("laptop"), relay.url)
     conversation, entry = attach(laptop, b"content")
     fork = laptop.fork(conversation, at=entry)
+    fork.append("user", [llmcrdt.Blob(b"more")])
+    conversation.adopt(fork)
     sent(laptop)
     phone = device("phone", laptop.library)
     link = phone.connect(relay.url, only=[laptop.library, fork.id])
     link.wait_synced(WAIT)
-    (transfer,) = phone.attachments.fetch_all(fork.id)
-    assert transfer.wait(WAIT).read_bytes() == b"content"
+    contents = sorted([b"content", b"more"])
+    assert sorted(transfer.wait(WAIT).read_bytes() for transfer in phone.attachments.fetch_all(fork.id)) == contents
+    tablet = in_step(device("tablet", laptop.library), relay.url)
+    came = [transfer.wait(WAIT).read_bytes() for transfer in tablet.attachments.fetch_all(conversation.id)]
+    assert sorted(came) == contents, "also what the fork brought"
 
 
 def test_limits_are_told_and_nothing_else_is_held_up(device: Open, tmp_path: Path) -> None:

@@ -258,6 +258,9 @@ export class ConversationView {
         if (made) this.opened(made.conversation);
       },
       erase: (turn) => this.erase(turn),
+      fetch: async (hash, told) => {
+        for (let far = {}; !far.here;) told(far = await post(this.path + "/fetch", { hash }));
+      },
       detail: (turn) => tried(async () => {
         const place = document.getElementById("detail-" + turn.id);
         place.hidden = !place.hidden;

@@ -6,7 +6,7 @@ const ROLES = { user: "You", assistant: "Answer", system: "Instructions", tool: 
 const SYNC = { local: "on this device only", sent: "on its way", durable: "kept by the relay" };
 const SIGNS = { local: "○", sent: "◐", durable: "●" };
 
-function part(value) {
+function part(value, does) {
   switch (value.type) {
     case "text":
       return value.html === null
@@ -20,16 +20,30 @@ function part(value) {
       return el("details", { class: "call", open: value.text.length < 400 },
         el("summary", {}, value.error ? "Result: an error" : "Result"), el("pre", {}, value.text));
     case "blob":
-      return blob(value);
+      return blob(value, does);
     case "config":
       return el("details", { class: "call" }, el("summary", {}, "Settings"), el("pre", {}, JSON.stringify(value.json, null, 2)));
   }
   return el("details", { class: "call" }, el("summary", {}, "Something of a newer version"), el("pre", {}, JSON.stringify(value.json, null, 2)));
 }
 
-function blob(value) {
+function blob(value, does) {
   const name = value.name || value.media_type;
-  if (!value.here) return el("div", { class: "blob quiet" }, `${name}, ${bytes(value.size)}: not on this device`);
+  if (!value.here) {
+    const missing = el("button", { type: "button", class: "blob quiet", onclick: () => tried(async () => {
+      missing.disabled = true;
+      try {
+        await does.fetch(value.hash, ({ done, size }) => { missing.textContent = `${name}: ${bytes(done)} of ${bytes(size)}`; });
+        missing.replaceWith(blob({ ...value, here: true }, does));
+      } finally {
+        missing.disabled = false;
+        missing.textContent = absent;
+      }
+    }) });
+    const absent = `${name}, ${bytes(value.size)}: not on this device; fetch it`;
+    missing.textContent = absent;
+    return missing;
+  }
   if (value.picture) {
     const picture = el("img", { alt: name, class: "picture" });
     content(value.hash, value.media_type).then((address) => { picture.src = address; }, () => picture.replaceWith(name));
@@ -49,7 +63,7 @@ export function turnElement(turn, does, { arrived = false } = {}) {
     arrived && el("span", { class: "badge new" }, "new"),
     ["stopped", "failed", "erased"].includes(turn.status) && el("span", { class: "badge " + turn.status }, turn.status),
     el("span", { class: "sync", title: SYNC[turn.sync], "aria-label": SYNC[turn.sync], role: "img" }, SIGNS[turn.sync]));
-  const body = el("div", { class: "parts" + (streaming ? " growing" : ""), "aria-busy": streaming ? "true" : undefined }, ...turn.parts.map(part));
+  const body = el("div", { class: "parts" + (streaming ? " growing" : ""), "aria-busy": streaming ? "true" : undefined }, ...turn.parts.map((each) => part(each, does)));
   if (turn.status === "erased") body.replaceChildren(el("p", { class: "quiet" }, "The words were erased."));
   const buttons = el("div", { class: "turn-buttons" });
   const add = (label, act, title) => buttons.append(el("button", { type: "button", title, onclick: act }, label));

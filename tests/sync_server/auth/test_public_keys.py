@@ -20,17 +20,23 @@ from llmcrdt.sync.messages import (
     DELETE_REFUSED,
     FEATURES,
     PATH,
+    PLAIN,
     SUBPROTOCOL,
     Announcement,
+    AttachmentName,
     Barrier,
     Close,
+    Data,
     Delete,
     Deleted,
+    Discard,
     Error,
     ErrorCode,
+    Fetch,
     Fold,
     Hello,
     Message,
+    Offer,
     Open,
     Presence,
     Push,
@@ -195,14 +201,18 @@ def test_no_forged_token_gets_in(trusting: Path) -> None:
     assert let_in == []
 
 
+NAME = AttachmentName(PLAIN, b"n" * 32)
 MESSAGES: list[Message] = [
     Open(D, "yjs"), Close(D), Push(D, S, 1, (b"a",)), Barrier(1), Fold(D), Delete(D),
     Presence(D, (Announcement(1, 1, "{}"),)),
+    Offer(D, NAME, 1), Data(D, NAME, 1, 0, b"a"), Fetch(D, NAME, 0, 1), Discard(D, NAME),
 ]  # fmt: skip
 NEEDS = {Open: "read", Close: None, Barrier: None, Push: "append", Fold: "append",
-         Delete: "append", Presence: "append"}  # fmt: skip
+         Delete: "append", Presence: "append",
+         Offer: "append", Data: "append", Fetch: "read", Discard: "append"}  # fmt: skip
 REFUSALS = {Open: ErrorCode.FORBIDDEN, Push: ErrorCode.READ_ONLY, Fold: ErrorCode.READ_ONLY,
-            Presence: ErrorCode.PRESENCE_REFUSED}  # fmt: skip
+            Presence: ErrorCode.PRESENCE_REFUSED, Offer: ErrorCode.READ_ONLY, Data: ErrorCode.READ_ONLY,
+            Fetch: ErrorCode.FORBIDDEN, Discard: ErrorCode.READ_ONLY}  # fmt: skip
 
 
 def test_the_matrix_names_every_message_of_a_client() -> None:

@@ -34,7 +34,7 @@ from sync_server.core.rooms import Rooms
 from sync_server.core.validation import Left, Received
 from sync_server.log.base import LogError
 from sync_server.log.file import DATABASE
-from sync_server.log.operator import inspect, verify
+from sync_server.log.operator import backup, inspect, restore, verify
 from sync_server.log.sqlite import SqliteStorage
 
 D, E, S = b"d" * 16, b"e" * 16, b"s" * 16
@@ -305,6 +305,26 @@ def test_a_deleted_document_takes_its_attachments_along(relay: Relay) -> None:
         (answer,) = relay.say(GUEST, message)
         assert isinstance(answer, Error) and answer.code == ErrorCode.GONE
     assert list(verify(relay.folder / DATABASE)) == []
+
+
+def test_a_copy_has_them_and_a_restored_one_brings_none_back_that_was_deleted(relay: Relay) -> None:
+    """What was deleted since a copy was made stays deleted, also where it comes back with the copy."""
+    content, copy = noise(3 * MAX_PIECE + 1), relay.folder / "copy.db"
+    name = relay.bring(content)
+    backup(relay.folder / DATABASE, copy)
+    assert list(verify(copy)) == []
+    relay.say(ANN, Discard(D, name), steps=100)
+    relay.log.close()
+    restore(copy, relay.folder / DATABASE)
+    relay.open()
+    assert relay.get(name) == content
+    relay.say(ANN, Delete(D), steps=100)
+    relay.log.close()
+    restore(copy, relay.folder / DATABASE)
+    relay.open()
+    (answer,) = relay.say(ANN, Fetch(D, name, 0, 1))
+    assert isinstance(answer, Error) and answer.code == ErrorCode.GONE
+    assert content[:100] not in (relay.folder / DATABASE).read_bytes()
 
 
 def test_a_reader_that_takes_nothing_is_sent_little(relay: Relay) -> None:
