@@ -131,4 +131,20 @@ PEOPLE_MUTATIONS = (
         "found = None",
         _PLUGIN + "test_a_conversation_goes_into_a_prompt_and_llms_logs_come_back",
     ),
+    Mutation(
+        "progress",
+        "--quiet shows it all the same",
+        "progress_shown",
+        "not quiet and",
+        "",
+        "tests/cli/test_progress.py::test_a_terminal_sees_how_far_it_is_unless_told_otherwise",
+    ),
+    Mutation(
+        "progress",
+        "what it raises leaves a fork",
+        "copy_conversation",
+        "_write(target, fields, acts, origin, created_at, told)",
+        "_write(target, fields, acts, origin, created_at, lambda done, of: None)",
+        "tests/cli/test_progress.py::test_progress_is_told_in_order_and_what_it_raises_leaves_nothing",
+    ),
 )

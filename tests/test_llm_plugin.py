@@ -124,7 +124,7 @@ def test_a_conversation_goes_into_a_prompt_and_llms_logs_come_back(run: Run, tal
     assert "zzz" in run("-m", "echo-for-tests", "-f", "crdt:zzz", "x", code=1).output
     imported = json.loads(run("crdt", "import", "--json", "--local").output)
     shown = run("crdt", "show", imported["id"]).output
-    assert imported["entries"] == 2 and "assistant: To Lisbon." in shown and "Sum it up" in shown
+    assert imported["entries"] == 2 and shown.count("assistant: To Lisbon.") == 2, "in the prompt, and its echo"
 
 
 def test_a_model_answers_in_a_conversation_of_the_repo(run: Run, tmp_path: Path, echo: None) -> None:
