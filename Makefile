@@ -42,7 +42,7 @@ fmt: dev ## Format, and mend what can be mended
 	$(VENV)/ruff check --fix .
 
 dev: ## Install everything a developer needs
-	@sh scripts/bootstrap llama automerge mcp page qr relay eddsa seal serve testing tui dev
+	@sh scripts/bootstrap llama automerge llm mcp page qr relay eddsa seal serve testing tui dev
 
 soak: dev ## Run 120,000 schedules of devices, asks, relays and networks (ARGS='--schedules 1000 --seed 7'), and kill 420 processes
 	$(VENV)/python tests/sim/soak.py --schedules 100000 $(ARGS)

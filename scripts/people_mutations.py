@@ -7,6 +7,7 @@ from mutations import Mutation
 _OBSERVERS = "tests/repo/test_observers.py::"
 _TOKENS = "tests/repo/test_token_provider.py::"
 _LOCAL = "tests/repo/test_local.py::"
+_PLUGIN = "tests/test_llm_plugin.py::"
 _LOOPS = "tests/test_observation.py::"
 
 PEOPLE_MUTATIONS = (
@@ -113,5 +114,37 @@ PEOPLE_MUTATIONS = (
         "self.stop_syncing()",
         "pass",
         _LOCAL + "test_a_database_that_never_syncs",
+    ),
+    Mutation(
+        "plugin",
+        "each prompt of one talk begins another conversation",
+        "RepoModel._conversation",
+        "settings.put(place, new.id)",
+        "pass",
+        _PLUGIN + "test_a_model_answers_in_a_conversation_of_the_repo",
+    ),
+    Mutation(
+        "plugin",
+        "texts that lean on fragments are lost",
+        "_Database._leaning",
+        'found = self.by_id("fragments", id_).get("content")',
+        "found = None",
+        _PLUGIN + "test_a_conversation_goes_into_a_prompt_and_llms_logs_come_back",
+    ),
+    Mutation(
+        "progress",
+        "--quiet shows it all the same",
+        "progress_shown",
+        "not quiet and",
+        "",
+        "tests/cli/test_progress.py::test_a_terminal_sees_how_far_it_is_unless_told_otherwise",
+    ),
+    Mutation(
+        "progress",
+        "what it raises leaves a fork",
+        "copy_conversation",
+        "_write(target, fields, acts, origin, created_at, told)",
+        "_write(target, fields, acts, origin, created_at, lambda done, of: None)",
+        "tests/cli/test_progress.py::test_progress_is_told_in_order_and_what_it_raises_leaves_nothing",
     ),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -10,14 +11,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import llmcrdt
 from llmcrdt.document.asks import ENDED, fits
 from llmcrdt.document.checks import whole_number
-from llmcrdt.exceptions import AskFailed, InvalidContent, RelayUnreachable, SyncError
+from llmcrdt.exceptions import AskFailed, InvalidContent, NeverSyncs, RelayUnreachable, SyncError
 from llmcrdt.providers.base import Provider
 from llmcrdt.providers.names import is_named, named
 
@@ -37,6 +38,10 @@ from .options import (
     relay_token,
     trusted,
 )
+
+if TYPE_CHECKING:
+    from llmcrdt.serve.http.server import HttpServer
+    from llmcrdt.sync.link import Link
 
 _SEEN = 2.0  # seconds to wait for a worker to say that it is there
 
@@ -285,8 +290,9 @@ def serve(
     """Answer what is asked in this library, on whatever device, with local models, or with those of providers. Ctrl-C
     or SIGTERM ends it: answers under way have --drain seconds, then they are handed over to other workers.
 
-    With --http, clients of OpenAI's and Anthropic's APIs are answered too, on the same conversations (docs/serve.md).
-    Beyond this machine (--http 0.0.0.0:8080) that needs a key.
+    With --http, clients of OpenAI's and Anthropic's APIs are answered too, on the same conversations (docs/serve.md),
+    and the page of "llmcrdt open" is at /, for this machine alone; its token is printed, or that of
+    $LLMCRDT_PAGE_TOKEN. Beyond this machine (--http 0.0.0.0:8080) that needs a key.
 
     With --offer-kv, workers that have a key of --kv-keys, and name this one with --kv-from, take KV state from here
     where that is faster than to evaluate (docs/kv.md, "Handed over").
@@ -311,17 +317,21 @@ def serve(
         try:
             link = stack.enter_context(repo.connect(relay, token, tls=ca))
             where = link.url
-        except RelayUnreachable:
+        except (NeverSyncs, RelayUnreachable):
             if relay is not None:
                 raise
-            where = "this database alone, for no relay is known here"
+            link, where = None, "this database alone, for no relay is known here, or it never syncs"
         worker = Worker(repo, engines, slots=slots, most_tokens=max_tokens, patience=patience).start()
         for name in (signal.SIGINT, signal.SIGTERM):
             signal.signal(name, lambda *_: ending.set())
         click.echo(f"Serving {', '.join(safe(name) for name in engines)} to library {repo.library}, at {safe(where)}")
-        server = stack.enter_context(web(repo, engines)) if web is not None else None
-        if server is not None:
+        server = None
+        if web is not None:
+            front, secret = _page(web.keywords["host"], repo, link, engines, ending)
+            server = stack.enter_context(web(repo, engines, front=front))
             click.echo(f"HTTP APIs at {server.url}/v1")
+            if secret is not None:
+                click.echo(f"The page is at {server.url}/{secret}")
         if offer is not None:
             click.echo(f"KV state at {stack.enter_context(offer()).url}")
         while not ending.wait(0.5):
@@ -334,7 +344,33 @@ def serve(
         worker.stop(max(0.0, until - time.monotonic()))
 
 
-def _http(http: str | None, keys: Path | None, origins: tuple[str, ...], max_tokens: int) -> Callable[..., Any] | None:
+def _page(
+    host: str,
+    repo: llmcrdt.Repo,
+    link: Link | None,
+    engines: Mapping[str, llmcrdt.Engine],
+    ending: threading.Event,
+) -> tuple[Callable[[Any, int], Any], str | None]:
+    """Puts the page at / of the HTTP server, and the end of its address: with the token, unless $LLMCRDT_PAGE_TOKEN
+    says one. Without it, where others reach the server, or its packages are not installed."""
+    from llmcrdt.serve.http.server import is_loopback
+
+    try:
+        from llmcrdt.page.access import Tokens
+        from llmcrdt.page.app import PageApp
+        from llmcrdt.page.beside import beside
+    except ImportError:
+        return lambda app, port: app, None
+    if not is_loopback(host):
+        return lambda app, port: app, None
+    chosen = os.environ.get("LLMCRDT_PAGE_TOKEN")
+    tokens = Tokens(chosen)
+    page = PageApp(repo, link=link, models=engines, stopping=ending.is_set)
+    secret = "" if chosen else f"#token={tokens.token}"
+    return lambda app, port: beside(app, page, tokens, port), secret
+
+
+def _http(http: str | None, keys: Path | None, origins: tuple[str, ...], max_tokens: int) -> partial[HttpServer] | None:
     """Makes the HTTP server of a repo and its engines; None if none is wanted. Wrong options are refused before any
     model is loaded."""
     if http is None:

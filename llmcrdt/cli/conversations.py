@@ -22,6 +22,7 @@ from .options import (
     print_id,
     print_json,
 )
+from .progress import percent, quiet
 
 
 @click.command()
@@ -140,12 +141,15 @@ def show(repos: Repos, id: str, last: int | None, elsewhere: bool, as_json: bool
 @click.command()
 @conversation_id
 @click.option("--crdt", required=True, help="the other kind of document")
+@quiet
 @as_json
 @click.pass_obj
-def convert(repos: Repos, id: str, crdt: str, as_json: bool) -> None:
+def convert(repos: Repos, id: str, crdt: str, quiet: bool, as_json: bool) -> None:
     """Make a conversation anew in a document of another kind; print the new id. The old one stays."""
     with repos() as repo:
-        print_id(repo.convert(find(repo, id), crdt).id, as_json)
+        with percent("converting", quiet, as_json) as progress:
+            made = repo.convert(find(repo, id), crdt, progress=progress)
+        print_id(made.id, as_json)
 
 
 @click.command()

@@ -12,6 +12,7 @@ import llmcrdt
 
 from .completion import EntryCommand, complete_entry, conversation_id, entry_id
 from .options import Repos, as_json, confirm, confirmed, decode, entry_json, find, find_entry, print_id, print_json
+from .progress import percent, quiet
 from .terminal import print_entry
 
 
@@ -135,9 +136,12 @@ def erase(repos: Repos, id: str, entry: str, also: tuple[str, ...], yes: bool, a
 )
 @click.option("--title", help="[default: the old title]")
 @click.option("--local/--shared", default=None, help="keep it on this device, or don't [default: as the old one is]")
+@quiet
 @as_json
 @click.pass_obj
-def fork(repos: Repos, id: str, at: str | None, title: str | None, local: bool | None, as_json: bool) -> None:
+def fork(
+    repos: Repos, id: str, at: str | None, title: str | None, local: bool | None, quiet: bool, as_json: bool
+) -> None:
     """Make a conversation that begins as this one stands at an entry; print its id."""
     with repos() as repo:
         conversation = find(repo, id)
@@ -145,4 +149,6 @@ def fork(repos: Repos, id: str, at: str | None, title: str | None, local: bool |
         if at is None and not ids:
             raise llmcrdt.exceptions.EntryNotFound("Nothing was said here yet.", hint='Make an empty one with "new".')
         last = find_entry(conversation, at) if at is not None else ids[-1]
-        print_id(repo.fork(conversation, at=last, title=title, local=local).id, as_json)
+        with percent("forking", quiet, as_json) as progress:
+            made = repo.fork(conversation, at=last, title=title, local=local, progress=progress)
+        print_id(made.id, as_json)

@@ -20,6 +20,7 @@ from llmcrdt.terminal_text import safe
 
 from .completion import conversation_id
 from .options import INTERRUPTED, MANY, Repos, as_json, decode, find, kept_local, of_kind, print_json, there
+from .progress import progress_shown, quiet
 
 if TYPE_CHECKING:
     from llmcrdt.repo.importer import Imported, NotImported
@@ -36,6 +37,7 @@ for_provider = click.option("--provider", help="whom opaque fields are for [defa
 @click.option("--title", help="[default: the file's own, else its name]")
 @of_kind
 @kept_local
+@quiet
 @as_json
 @click.pass_obj
 def import_(
@@ -46,6 +48,7 @@ def import_(
     title: str | None,
     crdt: str | None,
     local: bool,
+    quiet: bool,
     as_json: bool,
 ) -> None:
     """Import conversations; print their ids.
@@ -65,7 +68,7 @@ def import_(
         return
     for file in files:
         file.stat()  # before a database is made for a slip in a name
-    shown = not as_json and sys.stderr.isatty()
+    shown = progress_shown(quiet, as_json)
     one = len(files) == 1 and not files[0].is_dir()
     done: list[Imported] = []
     failed: list[NotImported] = []

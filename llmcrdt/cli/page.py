@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 import llmcrdt
-from llmcrdt.exceptions import LLMCRDTError, RelayUnreachable
+from llmcrdt.exceptions import LLMCRDTError, NeverSyncs, RelayUnreachable
 
 from .asking import named_model, relay_url
 from .models import named_model as default_model
@@ -68,7 +68,7 @@ def open_(
         link = None
         try:
             link = stack.enter_context(repo.connect(relay, token, tls=ca))
-        except RelayUnreachable:
+        except (NeverSyncs, RelayUnreachable):
             if relay is not None:
                 raise
         if engines:
@@ -78,6 +78,6 @@ def open_(
             signal.signal(name, lambda *_: ending.set())
         click.echo(f"The page is at {page.url}\nCtrl-C ends it.")
         if browser:
-            webbrowser.open(page.url)
+            webbrowser.open(page.opening_url())
         while not ending.wait(0.5):
             pass

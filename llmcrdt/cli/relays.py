@@ -19,6 +19,7 @@ from llmcrdt.sync.address import is_loopback
 from llmcrdt.terminal_text import safe
 
 from .options import MANY, Repos, as_json, decode, find, invited_token, print_json, relay_token, trusted
+from .progress import progress_shown, quiet
 
 if TYPE_CHECKING:
     from llmcrdt.sync.link import Link
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 @trusted
 @click.option("--watch", is_flag=True, help="stay connected until Ctrl-C")
 @click.option("--timeout", default=30.0, show_default=True, type=click.FloatRange(min=0), help="seconds to wait")
+@quiet
 @as_json
 @click.pass_obj
 def sync(
@@ -43,6 +45,7 @@ def sync(
     ca: Path | None,
     watch: bool,
     timeout: float,
+    quiet: bool,
     as_json: bool,
 ) -> None:
     """Exchange everything with a relay (ws://HOST:PORT); without URL, with the one that "pair" remembered.
@@ -51,7 +54,7 @@ def sync(
     """
     # A new library would stand in the way of the one that this device is to join.
     with repos(join=True) as repo, repo.connect(url, token, ids(repo, only), tls=ca) as link:
-        shown = not as_json and sys.stderr.isatty()
+        shown = progress_shown(quiet, as_json)
         if shown:
             link.observe_progress(lambda progress: click.echo(f"\r{progress_line(progress)}\x1b[K", nl=False, err=True))
         try:

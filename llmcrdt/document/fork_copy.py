@@ -6,7 +6,7 @@ arrangement of the copies says where they stand, and their rows in the entry ind
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from ..crdt.backend import NewNode, Scalar
 from ..ids import EntryId
@@ -35,11 +35,15 @@ Fields = Mapping[EntryId, Mapping[str, Scalar]]
 
 
 def copy_conversation(
-    source: ConversationCore, target: ConversationCore, entry: Entry | EntryId, created_at: float
+    source: ConversationCore,
+    target: ConversationCore,
+    entry: Entry | EntryId,
+    created_at: float,
+    told: Callable[[int, int], None] = lambda done, of: None,
 ) -> None:
     """Write ``source`` up to an entry of its transcript into ``target``, of which nothing is here; ``created_at``: in
-    seconds since 1970. Part of the caller's transaction. Afterwards ``target`` is loaded: whoever forks is about to
-    write there. Raises EntryNotFound, NotSealed."""
+    seconds since 1970. ``told``: how many entries are written, of how many. Part of the caller's transaction. Afterwards
+    ``target`` is loaded: whoever forks is about to write there. Raises EntryNotFound, NotSealed."""
     with source.reading(), NoCollections():
         view = source.view
         chosen = view.find(entry, shown=True)
@@ -49,7 +53,7 @@ def copy_conversation(
         transcript = view.transcript().hash
         origin = provenance(source.id, chosen, transcript, copies.keys(), view.order.sound(), left_out)
         now = _arranged(view, copies, acts)
-        _write(target, fields, acts, origin, created_at)
+        _write(target, fields, acts, origin, created_at, told)
         _copy_rows(source, target, copies, fields, now)
     if target.host.blobs is not None:
         target.host.blobs.named({*named_by(fields.values())})
@@ -100,7 +104,12 @@ def _arranged(view: ConversationView, copies: Mapping[EntryId, object], acts: Ma
 
 
 def _write(
-    target: ConversationCore, fields: Fields, acts: Mapping[str, Scalar], origin: str, created_at: float
+    target: ConversationCore,
+    fields: Fields,
+    acts: Mapping[str, Scalar],
+    origin: str,
+    created_at: float,
+    told: Callable[[int, int], None],
 ) -> None:
     document, replica = target.document, target.host.make_replica()
     with replica.edit() as edit:
@@ -109,8 +118,11 @@ def _write(
         for key, text in acts.items():
             edit.put(schema.ACTS, key, text)
     document.journal.append(edit.update, document.session, ())
+    done = 0
     for nodes in _pieces(fields):
         document.journal.append(target.host.derive([nodes]), document.session, [node.key for node in nodes])
+        done += len(nodes)
+        told(done, len(fields))
 
 
 def _pieces(fields: Fields) -> Iterator[list[NewNode]]:

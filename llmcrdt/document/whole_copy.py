@@ -3,7 +3,7 @@ said, acts and facts, under the same names. So ids, order and hashes are the sam
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from ..crdt.backend import Edit, NewNode, Scalar, SharedText
 from ..exceptions import KeyMissing
@@ -18,18 +18,24 @@ _PIECE = 1 << 19
 """Characters of content that are written as one update, which has to fit into a record."""
 
 
-def copy_whole(source: ConversationCore, target: ConversationCore) -> None:
-    """Write all of ``source`` into ``target``, of which nothing is here. Part of the caller's transaction. Raises
-    KeyMissing for an encrypted field that can't be encrypted anew for another document."""
+def copy_whole(
+    source: ConversationCore, target: ConversationCore, told: Callable[[int, int], None] = lambda done, of: None
+) -> None:
+    """Write all of ``source`` into ``target``, of which nothing is here. Part of the caller's transaction. ``told``:
+    how many entries are written, of how many. Raises KeyMissing for an encrypted field that can't be encrypted anew for
+    another document."""
     document, replica = target.document, target.host.make_replica()
     with source.reading():
         with replica.edit() as edit:
             _copy_facts(source, target, edit)
         document.journal.append(edit.update, document.session, ())
+        done, total = 0, sum(1 for _ in source.replica.keys(schema.ENTRIES))
         for nodes in _pieces(_copied(source, target)):
             made = target.host.derive([nodes])
             replica.apply(made)
             document.journal.append(made, document.session, [node.key for node in nodes])
+            done += len(nodes)
+            told(done, total)
         for entry, texts in _live(source):
             with replica.edit() as edit:
                 for name, text in texts.items():

@@ -1,10 +1,11 @@
 """``llm``: the database in which the ``llm`` tool logs what was said.
 
 A row of ``responses`` is one exchange: the prompt, with the instructions, attachments and tool results that went with
-it, and the answer, with its tool calls. Rows of one ``conversation_id`` are a conversation; a row without one is one
-by itself. Newer files have ``turns`` in their place: each names the last one of its messages, and each message the one
-before it, so that a conversation is a tree. The raw JSON of requests and responses, options and counts are kept and not
-shown.
+it, and the answer, with its tool calls. Rows of one ``conversation_id`` are a conversation; a row without one is one by
+itself. Newer files have ``turns`` in their place: each names the last one of its messages, and each message the one
+before it, so that a conversation is a tree. The newest have ``threads``: a turn names its last message by its hash, and
+the parts of messages are rows of their own, in which texts may lean on fragments. The raw JSON of requests and
+responses, options and counts are kept and not shown.
 
 The file is opened for reading alone, and only plain tables of it are read.
 """
@@ -12,6 +13,7 @@ The file is opened for reading alone, and only plain tables of it are read.
 from __future__ import annotations
 
 import base64
+import json
 import math
 import sqlite3
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
@@ -111,14 +113,24 @@ class _Database:
             raise _unreadable(error) from None
 
     @property
+    def has_threads(self) -> bool:
+        """Whether it is of the newest form."""
+        turns = self.has("turns", "id", "thread_id", "tip_message_hash")
+        messages = self.has("messages", "hash", "parent_hash", "role")
+        return turns and messages and self.has("parts", "message_hash", "position", "type", "text", "payload")
+
+    @property
     def has_turns(self) -> bool:
-        """Whether it is of the newer form."""
+        """Whether it is of a newer form."""
+        if self.has_threads:
+            return True
         nodes = self.has("message_nodes", "id", "parent_id", "message_id")
         return nodes and self.has("turns", "id", "output_node_id") and self.has("messages", "id", "role", "parts")
 
     def ids(self, table: str) -> list[Row]:
         """Place, id and conversation of each row of a table, oldest first."""
         owner = "conversation_id" if self.has(table, "conversation_id") else "NULL AS conversation_id"
+        owner = "thread_id AS conversation_id" if self.has(table, "thread_id") else owner
         return self.rows(f"SELECT rowid AS place, id, {owner} FROM {table} ORDER BY rowid")
 
     def grouped(self, table: str, without: Container[Any] = ()) -> dict[str, list[int]]:
@@ -131,7 +143,63 @@ class _Database:
 
     def name_of(self, conversation: str) -> str | None:
         """The name of a conversation."""
-        return text_or_none(self.by_id("conversations", conversation).get("name"))
+        found = self.by_id("threads", conversation) or self.by_id("conversations", conversation)
+        return text_or_none(found.get("name"))
+
+    def end_of(self, turn: Row) -> Any:
+        """The id of the last node of a turn."""
+        return turn["tip_message_hash"] if self.has_threads else turn["output_node_id"] or turn.get("input_node_id")
+
+    def node(self, id_: Any) -> Row:
+        """The node of this id: its ``id``, ``parent_id`` and ``message_id``; an empty one where there is none."""
+        if not self.has_threads:
+            return self.by_id("message_nodes", id_)
+        query = "SELECT hash AS id, parent_hash AS parent_id, hash AS message_id FROM messages WHERE hash = ?"
+        found = self.rows(query, id_)
+        return found[0] if found else {}
+
+    def message(self, id_: Any) -> Row:
+        """The message of this id, with its ``role`` and its ``parts`` as JSON text; an empty one where there is
+        none."""
+        if not self.has_threads:
+            return self.by_id("messages", id_)
+        found = self.rows("SELECT * FROM messages WHERE hash = ?", id_)
+        if not found:
+            return {}
+        try:
+            pieces = [self._piece(row) for row in self.at("parts", self._parts_of(str(id_)))]
+        except FormatError:
+            return found[0]
+        return {**found[0], "parts": json.dumps(pieces, ensure_ascii=False)}
+
+    def _parts_of(self, message: str) -> Sequence[int]:
+        if "parts" not in self._owned:
+            owned: dict[str, list[int]] = {}
+            self._owned["parts"] = owned
+            for row in self.rows("SELECT rowid AS place, message_hash AS owner FROM parts ORDER BY position, rowid"):
+                owned.setdefault(str(row["owner"]), []).append(row["place"])
+        return self._owned["parts"].get(message, ())
+
+    def _piece(self, row: Row) -> Mapping[str, JSON]:
+        """A part of a message as the form before had it. Raises FormatError."""
+        text, payload = row.get("text"), text_or_none(row.get("payload"))
+        piece = dict(object_at(parse(payload), "payload")) if payload else {}
+        if isinstance(text, str):
+            piece["text"] = text
+        elif isinstance(leans := piece.pop("text_ref", None), list):
+            piece["text"] = "".join(map(self._leaning, leans))
+        if isinstance(attachment := piece.pop("attachment", None), dict):
+            piece["attachment_id"] = attachment.get("id")
+        return {**piece, "type": str(row.get("type"))}
+
+    def _leaning(self, piece: JSON) -> str:
+        """A piece of a text: literal, or a fragment's."""
+        if not isinstance(piece, dict):
+            return ""
+        found = piece.get("literal")
+        if isinstance(id_ := piece.get("fragment"), int):
+            found = self.by_id("fragments", id_).get("content")
+        return found if isinstance(found, str) else ""
 
     def at(self, table: str, places: Iterable[int]) -> Iterator[Row]:
         """The rows at these places."""
@@ -268,12 +336,12 @@ class _Chains:
         above: list[Any] = []
         last: Any = None
         for turn in self._database.at("turns", self._places):
-            last = turn["output_node_id"] or turn.get("input_node_id")
+            last = self._database.end_of(turn)
             path: list[Row] = []
             on_path: set[Any] = set()
             at = last
             while at is not None and at not in numbers and at not in on_path:
-                node = self._database.by_id("message_nodes", at)
+                node = self._database.node(at)
                 if not node:
                     break
                 on_path.add(at)
@@ -287,7 +355,7 @@ class _Chains:
 
     def _read(self, reader: Reader, number: int) -> Sequence[Draft]:
         assert isinstance(reader, _Calls)
-        row = self._database.by_id("messages", self._messages[number])
+        row = self._database.message(self._messages[number])
         role = _ROLES.get(str(row.get("role")), "user")
         try:
             pieces = _pieces(row)
@@ -334,7 +402,7 @@ class _Chains:
         for turn in self._database.at("turns", self._places):
             yield "of messages", {key: _json(value) for key, value in turn.items()}
         for id_ in self._messages:
-            row = self._database.by_id("messages", id_)
+            row = self._database.message(id_)
             rest = {key: _json(value) for key, value in row.items() if key != "parts"}
             with suppress(FormatError):
                 rest["parts"] = [{k: v for k, v in piece.items() if k not in _SAID} for piece in _pieces(row)]

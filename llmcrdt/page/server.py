@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import socket
 import threading
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ from ..engine.base import Engine
 from ..exceptions import LLMCRDTError
 from ..repo.repo import Repo
 from ..sync.link import Link
-from .access import OnlyWithToken
+from .access import OnlyWithToken, Tokens
 from .app import PageApp
 
 HOST = "127.0.0.1"
@@ -37,12 +36,12 @@ class Page:
     ) -> None:
         self._socket = _listening(port)
         self.port: int = self._socket.getsockname()[1]
-        self.token = token or secrets.token_urlsafe(24)
+        self._tokens = Tokens(token)
         app = PageApp(repo, link=link, models=models or {}, stopping=lambda: self._server.should_exit)
         hosts = [f"{name}:{self.port}" for name in (HOST, "localhost")]
         self._server = uvicorn.Server(
             uvicorn.Config(
-                OnlyWithToken(app.routes(), self.token, hosts),
+                OnlyWithToken(app.routes(), self._tokens, hosts),
                 log_level="warning",
                 access_log=False,
                 server_header=False,
@@ -59,6 +58,15 @@ class Page:
     def url(self) -> str:
         """Its address, with the token."""
         return f"http://{HOST}:{self.port}/#token={self.token}"
+
+    @property
+    def token(self) -> str:
+        """The token that its address has."""
+        return self._tokens.token
+
+    def opening_url(self) -> str:
+        """An address that opens it once, within a minute: for the arguments of a browser, which other users may see."""
+        return f"http://{HOST}:{self.port}/#code={self._tokens.code()}"
 
     def close(self) -> None:
         """Serve no longer. Twice is harmless."""

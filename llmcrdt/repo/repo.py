@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import NoneType, TracebackType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from ..arguments import check_callback, check_type
 from ..at_exit import end_at_exit
@@ -41,6 +41,9 @@ if TYPE_CHECKING:
     from ..sync.link import Link
     from ..sync.token import TokenProvider
 
+
+Progress: TypeAlias = Callable[[int, int], None]
+"""Told how much is done, of how much."""
 
 _MAY_SYNC = 'repo.never_syncs = False, or "llmcrdt syncing on", lets it.'
 
@@ -160,6 +163,7 @@ class Repo:
         at: Entry | EntryId,
         title: str | None = None,
         local: bool | None = None,
+        progress: Progress | None = None,
     ) -> Conversation:
         """A new conversation that begins as this one stands at an entry of its transcript; ``forked_from`` says so.
         Its order is that of the rules for what it holds: where only a later frame had pinned another one, or a later
@@ -168,7 +172,8 @@ class Repo:
         A fork is a conversation of its own, and is not merged back; ``conv.adopt(fork)`` takes in what is new in it.
         Entries keep their ids, frames and token logs, so an engine reuses all it has computed for them. Sealed hidden
         fields are sealed anew for the fork where their key is here; else they are left out, for they would not open:
-        ``forked_from["left_out"]`` lists them. ``local``, as of ``create``; None: as this one is.
+        ``forked_from["left_out"]`` lists them. ``local``, as of ``create``; None: as this one is. ``progress`` is
+        told how many entries are written, of how many; what it raises ends the fork, and leaves none.
         """
         from ..document.conversation import core_of
         from ..document.fork_copy import copy_conversation
@@ -177,7 +182,7 @@ class Repo:
         name = conversation.title if title is None else title
 
         def write(fork: Conversation, created_at: float) -> None:
-            copy_conversation(source, core_of(fork), at, created_at)
+            copy_conversation(source, core_of(fork), at, created_at, progress or (lambda done, of: None))
 
         is_local = self._store.catalog.is_local(source.id) if local is None else local
         fork = _create(self._core, name, write, self._core.kind(source.id), is_local)
@@ -186,17 +191,18 @@ class Repo:
             core.document.journal.compact(core.replica.snapshot)  # its first words needn't wait for that
         return fork
 
-    def convert(self, conversation: Conversation, crdt: str) -> Conversation:
+    def convert(self, conversation: Conversation, crdt: str, *, progress: Progress | None = None) -> Conversation:
         """The same conversation as a new one whose document is of another kind: entries keep their ids, the transcript
         its hash. The old one stays as it is, and the two are never merged. Raises InvalidContent for a kind that nobody
-        knows, CRDTMissing for one that is not installed, KeyMissing for an encrypted field whose key is not here."""
+        knows, CRDTMissing for one that is not installed, KeyMissing for an encrypted field whose key is not here.
+        ``progress``: as of ``fork``."""
         from ..document.conversation import core_of
         from ..document.whole_copy import copy_whole
 
         source = core_of(conversation)
 
         def write(made: Conversation, created_at: float) -> None:
-            copy_whole(source, core_of(made))
+            copy_whole(source, core_of(made), progress or (lambda done, of: None))
             if made.transcript().hash != conversation.transcript().hash:
                 raise StoreError("The copy would show another conversation.", hint="Nothing was kept; please report.")
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -66,6 +67,28 @@ def test_serve_refuses_an_http_server_that_can_not_be(run: Run, options: list[st
     assert code in (1, 2) and words in err
 
 
+def the_page_is_there(address: str) -> None:
+    """Beside the HTTP APIs, with the guard of the page: a host, an origin, a token, and its policy."""
+    base, _, token = address.partition("#token=")
+
+    def get(path: str, **headers: str) -> tuple[int, str]:
+        request = urllib.request.Request(base + path, headers={name.title(): each for name, each in headers.items()})
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return answer.status, answer.headers["content-security-policy"] + answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, ""
+
+    bearer = f"Bearer {token}"
+    assert get("")[0] == 200 and "default-src 'none'" in get("")[1]
+    code, library = get("api/library", authorization=bearer)
+    assert code == 200 and "Trip" in library and "tiny" in library
+    assert get("api/library")[0] == get("api/library", authorization="Bearer x")[0] == 401
+    assert get("api/library", authorization=bearer, origin="https://evil.example")[0] == 403
+    assert get("", host="evil.example")[0] == 421
+
+
 def test_a_phone_asks_and_another_process_serves(run: Run, tmp_path: Path) -> None:
     """Both commands as people run them, on one database; SIGTERM ends the server."""
     pytest.importorskip("llama_cpp")
@@ -82,6 +105,7 @@ def test_a_phone_asks_and_another_process_serves(run: Run, tmp_path: Path) -> No
             models = urllib.request.Request(f"{serving.stdout.readline().split()[-1]}/models")
             with urllib.request.urlopen(models, timeout=60) as answer:
                 assert [each["id"] for each in json.load(answer)["data"]] == ["tiny"]
+            the_page_is_there(serving.stdout.readline().split()[-1])
             code, out, _ = run(
                 "ask", trip, "Where to?", "--model", "tiny", "--max-tokens", 5, "--timeout", 60, "--json"
             )

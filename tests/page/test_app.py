@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 
 import llmcrdt
 from llmcrdt import HiddenField, Text
-from llmcrdt.page.access import OnlyWithToken
+from llmcrdt.page.access import CODE_SECONDS, OnlyWithToken, Tokens
 from llmcrdt.page.actions import ACTIONS
 from llmcrdt.page.app import PageApp
 from llmcrdt.page.changes import library_changes, link_json
@@ -27,7 +27,7 @@ BEARER = {"Authorization": f"Bearer {TOKEN}"}
 @pytest.fixture
 def client(repo: llmcrdt.Repo) -> Iterator[TestClient]:
     app = PageApp(repo, link=None, models={}, stopping=lambda: False)
-    guarded = OnlyWithToken(app.routes(), TOKEN, ["127.0.0.1:80", "127.0.0.1"])
+    guarded = OnlyWithToken(app.routes(), Tokens(TOKEN), ["127.0.0.1:80", "127.0.0.1"])
     with TestClient(guarded, base_url="http://127.0.0.1", headers=BEARER, raise_server_exceptions=False) as made:  # type: ignore[arg-type]
         yield made
 
@@ -41,6 +41,36 @@ def test_a_request_needs_the_token_the_host_and_its_own_origin(client: TestClien
     assert client.get("/api/library", headers={"Origin": "http://127.0.0.1"}).status_code == 200
     assert client.get("/", headers={"Authorization": ""}).status_code == 200, "the page itself holds no secret"
     assert client.get("/", headers={"Host": "evil.example"}).status_code == 421
+
+
+def test_a_code_gives_a_token_once_and_soon() -> None:
+    now = [0.0]
+    tokens = Tokens(TOKEN, clock=lambda: now[0])
+    first, late = tokens.code(), tokens.code()
+    given = tokens.exchange(first)
+    assert given is not None and tokens.allows(given.encode()) and given != TOKEN
+    assert tokens.exchange(first) is None and not tokens.allows(given.encode()), "two had the code: nobody stays"
+    now[0] = CODE_SECONDS
+    assert tokens.exchange(late) is None and tokens.exchange("") is None and tokens.exchange("none") is None
+    assert tokens.allows(TOKEN.encode()) and not tokens.allows(b"")
+
+
+def test_a_code_is_exchanged_by_the_page_itself_alone(repo: llmcrdt.Repo) -> None:
+    tokens = Tokens(TOKEN)
+    app = PageApp(repo, link=None, models={}, stopping=lambda: False)
+    guarded = OnlyWithToken(app.routes(), tokens, ["127.0.0.1:80", "127.0.0.1"])
+    code = {"Authorization": f"Code {tokens.code()}"}
+    with TestClient(guarded, base_url="http://127.0.0.1", raise_server_exceptions=False) as client:  # type: ignore[arg-type]
+        assert client.post("/api/token", headers={**code, "Origin": "https://evil.example"}).status_code == 403
+        assert client.post("/api/token", headers={**code, "Host": "evil.example"}).status_code == 421
+        assert client.get("/api/token", headers=code).status_code == 405
+        assert client.post("/api/token", headers=BEARER).status_code == 401
+        assert client.get("/api/library", headers=code).status_code == 401
+        bearer = {"Authorization": f"Bearer {client.post('/api/token', headers=code).json()['token']}"}
+        assert client.get("/api/library", headers=bearer).status_code == 200
+        refused = client.post("/api/token", headers=code)
+        assert refused.status_code == 401 and "llmcrdt open" in refused.json()["hint"]
+        assert client.get("/api/library", headers=bearer).status_code == 401
 
 
 def test_every_answer_forbids_what_comes_from_elsewhere(client: TestClient) -> None:

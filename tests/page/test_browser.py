@@ -57,6 +57,16 @@ def test_without_the_token_the_page_tells_nothing(repo: llmcrdt.Repo, serve_page
     assert "A secret" not in tab.content()
 
 
+def test_a_code_opens_it_once(repo: llmcrdt.Repo, serve_page: Any, visit: Any) -> None:
+    """It is in the tab's history no more, and a reload needs none."""
+    address = serve_page(repo).opening_url()
+    first = visit(address)
+    first.get_by_role("heading", name="Welcome").wait_for(timeout=WAIT)
+    assert "code" not in first.url
+    first.reload()
+    first.get_by_role("heading", name="Welcome").wait_for(timeout=WAIT)
+
+
 def test_words_branches_and_an_erase_by_mouse_and_keyboard(home: Any, repo: llmcrdt.Repo, small_engine: Any) -> None:
     home.click("#new")
     home.wait_for_selector("#composer-text", timeout=WAIT)

@@ -57,12 +57,15 @@ def test_the_relay_has_no_word_of_a_local_conversation(open_repo: OpenRepo, rela
         link.wait_synced(PATIENCE)
         local = laptop.create(TITLE, local=True)
         local.append("user", SECRET)
+        attached = llmcrdt.Blob(SECRET.encode() * 100, name=f"{TITLE}.txt")
+        named = local.append("user", [attached]).parts[0]
+        assert isinstance(named, llmcrdt.Blob)
         with local.stream() as stream:
             stream.write(SECRET)
         local.append("assistant", "ok", hidden={"p/x": llmcrdt.HiddenField(SECRET.encode(), {}, sealed=True)})
         local.present({"typing": SECRET})
         erased = local.append("user", SECRET)
-        secret = traces(local, SECRET, TITLE)
+        secret = traces(local, SECRET, TITLE, named.hash)
         local.erase(erased)
         laptop.rename(local.id, f"{TITLE} 2")
         laptop.archive(local.id)

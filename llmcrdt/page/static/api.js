@@ -9,14 +9,20 @@ export class Refused extends Error {
   }
 }
 
-/** Take the token out of the address, so that it stands in no history and no screenshot. */
-export function takeToken() {
+/** Take the token out of the address, or exchange the code in it for one, so that it stands in no history and no screenshot. */
+export async function takeToken() {
   const given = new URLSearchParams(location.hash.slice(1));
-  const token = given.get("token");
-  if (token) {
-    sessionStorage.setItem(KEY, token);
+  const code = given.get("code");
+  let token = given.get("token");
+  if (token || code) {
     given.delete("token");
+    given.delete("code");
     history.replaceState(null, "", location.pathname + (given.toString() ? "#" + given : ""));
+    if (!token) {
+      const asked = { method: "POST", headers: { Authorization: "Code " + code } };
+      token = (await (await answer(await fetch("/api/token", asked))).json()).token;
+    }
+    sessionStorage.setItem(KEY, token);
   }
   return sessionStorage.getItem(KEY) !== null;
 }

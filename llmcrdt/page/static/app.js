@@ -144,8 +144,10 @@ function keys(event) {
 async function start() {
   theme(localStorage.getItem("llmcrdt-theme") ?? "");
   const wanted = new URLSearchParams(location.hash.slice(1)).get("conversation");
-  if (!takeToken()) {
-    tell(new Error('Open the address that "llmcrdt open" prints: the token in it says that it is you.'));
+  try {
+    if (!await takeToken()) throw new Error('Open the address that "llmcrdt open" prints: the token in it says that it is you.');
+  } catch (error) {
+    tell(error);
     return;
   }
   $("new").addEventListener("click", begin);

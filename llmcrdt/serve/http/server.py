@@ -7,7 +7,7 @@ import ipaddress
 import logging
 import socket
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from types import TracebackType
 
 import uvicorn
@@ -35,7 +35,8 @@ class HttpServer:
     ``models``: engines, or models of providers, by the names that requests use. ``host``, ``port``: where it listens;
     port 0 draws one.
     ``keys``: who is let in; without any it listens on this machine alone. ``origins``: the pages that may ask from a
-    browser. Raises InvalidContent where that would be open to strangers, and where nothing can listen there.
+    browser. ``front``: makes the application that is served, of the one here and the port. Raises InvalidContent where
+    that would be open to strangers, and where nothing can listen there.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class HttpServer:
         keys: Keys = _NO_KEYS,
         origins: Collection[str] = (),
         limits: HttpLimits | None = None,
+        front: Callable[[Any, int], Any] = lambda app, port: app,
     ) -> None:
         if not models or not all(isinstance(name, str) and name for name in models):
             raise InvalidContent("A server has a model at least, by name.", hint='Give {"smol": engine}.')
@@ -65,7 +67,7 @@ class HttpServer:
             ) from None
         self._host, self._port = host, self._socket.getsockname()[1]
         config = uvicorn.Config(
-            app,
+            front(app, self._port),
             log_config=None,
             access_log=False,
             lifespan="off",
