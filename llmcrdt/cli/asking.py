@@ -348,7 +348,7 @@ def _page(
     host: str,
     repo: llmcrdt.Repo,
     link: Link | None,
-    engines: Mapping[str, llmcrdt.Engine],
+    engines: Mapping[str, llmcrdt.Engine | Provider],
     ending: threading.Event,
 ) -> tuple[Callable[[Any, int], Any], str | None]:
     """Puts the page at / of the HTTP server, and the end of its address: with the token, unless $LLMCRDT_PAGE_TOKEN
@@ -365,7 +365,8 @@ def _page(
         return lambda app, port: app, None
     chosen = os.environ.get("LLMCRDT_PAGE_TOKEN")
     tokens = Tokens(chosen)
-    page = PageApp(repo, link=link, models=engines, stopping=ending.is_set)
+    here = {name: None if isinstance(model, Provider) else model for name, model in engines.items()}
+    page = PageApp(repo, link=link, models=here, stopping=ending.is_set)
     secret = "" if chosen else f"#token={tokens.token}"
     return lambda app, port: beside(app, page, tokens, port), secret
 

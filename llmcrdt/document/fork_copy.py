@@ -42,8 +42,8 @@ def copy_conversation(
     told: Callable[[int, int], None] = lambda done, of: None,
 ) -> None:
     """Write ``source`` up to an entry of its transcript into ``target``, of which nothing is here; ``created_at``: in
-    seconds since 1970. ``told``: how many entries are written, of how many. Part of the caller's transaction. Afterwards
-    ``target`` is loaded: whoever forks is about to write there. Raises EntryNotFound, NotSealed."""
+    seconds since 1970. ``told``: how many entries are written, of how many. Part of the caller's transaction.
+    Afterwards ``target`` is loaded: whoever forks is about to write there. Raises EntryNotFound, NotSealed."""
     with source.reading(), NoCollections():
         view = source.view
         chosen = view.find(entry, shown=True)

@@ -14,6 +14,7 @@ from ..exceptions import (
     ConversationNotFound,
     InvalidContent,
     LLMCRDTError,
+    NeverSyncs,
     RelayUnreachable,
     SyncError,
     SyncTimeout,
@@ -99,7 +100,7 @@ class Attachments:
         """Have the content of an attachment come from a relay; ``blob``: the part of the entry, or its hash. Returns at
         once; one that is under way already is the same. It is tried until a relay has answered, so without a time limit
         of yours it may take long. Raises InvalidContent where no entry of the conversation names it,
-        ConversationNotFound, RelayUnreachable where there is no link."""
+        ConversationNotFound, NeverSyncs for one that is local, RelayUnreachable where there is no link."""
         id_ = self._known(conversation)
         hash_ = blob if isinstance(blob, str) else blob.hash
         named = self._documents.attachments(id_).get(hash_)
@@ -217,6 +218,9 @@ class Attachments:
             made.done = made.size
             end_transfer(made, path)
             return made
+        if self._shared.is_local(conversation):
+            text = f"{conversation} is on this device alone, so no relay is asked for its attachments."
+            raise NeverSyncs(text, hint="repo.share(id) lets it.")
         with self._lock:
             known = self._fetches.get((conversation, blob.hash))
             if known is not None and not known.ended:

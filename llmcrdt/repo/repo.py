@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import NoneType, TracebackType
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from ..arguments import check_callback, check_type
 from ..at_exit import end_at_exit
@@ -105,32 +105,26 @@ def open(  # as llmcrdt.open
 
 
 class Repo:
-    """Any method from any thread; a context manager. Made by ``open``."""
+    """Any method from any thread; a context manager. Made by ``open``.
+
+    Attributes:
+        keyring: the keys of encrypted hidden fields.
+        blobs: the contents of attachments.
+        attachments: those on their way to relays and from them.
+    """
 
     def __init__(self, core: RepoCore) -> None:
         self._core = core
         self._lock, self._store = core.lock, core.store
+        self.keyring: Final[Keyring] = core.resources.keyring
+        self.blobs: Final[BlobStore] = core.documents.blobs
+        self.attachments: Final[Attachments] = core.attachments
         end_at_exit(core, finish=RepoCore.end)
 
     @property
     def library(self) -> DocumentId:
         """The id of the library document."""
         return self._core.library_id
-
-    @property
-    def keyring(self) -> Keyring:
-        """The keys of sealed fields."""
-        return self._core.resources.keyring
-
-    @property
-    def blobs(self) -> BlobStore:
-        """The contents of attachments."""
-        return self._core.documents.blobs
-
-    @property
-    def attachments(self) -> Attachments:
-        """Attachments on their way to relays and from them."""
-        return self._core.attachments
 
     # conversations
 

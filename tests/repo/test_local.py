@@ -75,8 +75,12 @@ def test_the_relay_has_no_word_of_a_local_conversation(open_repo: OpenRepo, rela
         secret += [*traces(fork), *traces(gone)]
         laptop.delete(gone.id)
         link.wait_synced(PATIENCE)
-        shared.append("user", SHARED)
+        shared.append("user", [llmcrdt.Text(SHARED), llmcrdt.Blob(SHARED.encode() * 100)])
         link.wait_synced(PATIENCE)
+        laptop.attachments.wait_sent(PATIENCE)
+        laptop.attachments.fetch(local.id, named).wait(PATIENCE).unlink()
+        with pytest.raises(NeverSyncs):
+            laptop.attachments.fetch(local.id, named)
     in_step(laptop, relay)
     relay.close()
     assert holds(tmp_path / "relay", *secret) == set()

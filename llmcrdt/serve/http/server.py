@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Callable, Collection, Mapping
 from types import TracebackType
+from typing import Any
 
 import uvicorn
 
