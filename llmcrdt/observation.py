@@ -31,7 +31,7 @@ class _Inbox(Generic[Told]):
             self._wake()
 
     def end(self) -> None:
-        """What is in there can still be read."""
+        """All that is in there can still be read."""
         with self._changed:
             self.ended = True
             self._wake()
@@ -57,7 +57,7 @@ class _Inbox(Generic[Told]):
 
 
 class Observation(Generic[Told]):
-    """What an ``observe`` method returns. Call it to hear no more; once more is harmless. As a context manager it does
+    """The result of an ``observe`` method. Call it to hear no more; once more is harmless. As a context manager it does
     so at the end.
 
     Made without a callback it is read in a loop, ``for`` or ``async for``, that gets everything from the call of

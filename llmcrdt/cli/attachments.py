@@ -87,7 +87,7 @@ def attachments(
 
 
 def _wait(transfers: Sequence[Transfer], timeout: float) -> dict[str, str]:
-    """Those that failed, by hash, and why. What is under way is shown on a terminal."""
+    """Those that failed, by hash, and why. Transfers under way are shown on a terminal."""
     until, failed, shown = time.monotonic() + timeout, dict[str, str](), sys.stderr.isatty()
     for transfer in transfers:
         while True:

@@ -134,7 +134,7 @@ def frame_of(view: ConversationView, tips: Sequence[EntryId]) -> str | None:
 
 def turn_of(view: ConversationView, ask: EntryId) -> GroupId:
     """The turn that an answer stands for: the one after the list that was asked on, whatever list the answer is
-    computed on; so two answers are alternatives. Where nobody says which list that was, one of the ask's own."""
+    computed on; so two answers are alternatives. If nobody says which list that was, one of the ask's own."""
     question = question_of(view, ask)
     return turn_after(FrameHash(question.frame), question.after) if question and question.frame else ask_hash(ask)
 

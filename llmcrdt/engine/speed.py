@@ -48,7 +48,7 @@ class Speed:
         return plan.evaluate * _per(self._evaluated) + loading
 
     def believe(self, per_token: float) -> None:
-        """What a prompt's token took elsewhere: in a probe, or in an earlier process."""
+        """The cost of a prompt's token elsewhere: in a probe, or in an earlier process."""
         if math.isfinite(per_token) and per_token > 0:
             self._before = per_token
 

@@ -338,7 +338,7 @@ class _Writer:
         self._put(entry, entry.role, parts, kept)
 
     def _attached(self, result: Entry) -> list[JSON]:
-        """What a result shows beside its text, as parts of a user's message."""
+        """All that a result shows beside its text, as parts of a user's message."""
         return [self._attachment(part) for part in result.parts if is_attachment(part)]
 
     def _attachment(self, part: Part) -> JSON:

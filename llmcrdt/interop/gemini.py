@@ -459,7 +459,7 @@ class _Writer:
         self._put("user", self._results, kept)  # keeps the list itself, so that the next response joins it
 
     def _attached(self, parts: Sequence[Part], tool: str) -> tuple[list[JSON], str]:
-        """What a response shows within it, and the notes in it; other pictures stand behind the responses."""
+        """Pictures that a response shows within it, and the notes in it; other pictures stand behind the responses."""
         within: list[JSON] = []
         notes = ""
         for part in parts:

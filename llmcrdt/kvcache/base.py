@@ -32,7 +32,7 @@ from .chunk_hash import ChunkKey
 
 Tier = Literal["memory", "disk"]
 Place = Literal["memory", "disk", "peer"]
-"""Where stored state comes from: a tier of the cache, or a peer that hands it over (``peers.Peers``)."""
+"""The origin of stored state: a tier of the cache, or a peer that hands it over (``peers.Peers``)."""
 
 
 class ChunkCache(Protocol):

@@ -60,7 +60,7 @@ def patience(tokens: int, per_token: float | None) -> float:
 
 
 def worth(size: int, tokens: int, per_token: float | None, transfers: Transfers, now: float) -> bool:
-    """Whether a chunk of so many bytes and tokens is fetched rather than evaluated. Where the rate is not known it is:
+    """Whether a chunk of so many bytes and tokens is fetched rather than evaluated. If the rate is not known it is:
     one chunk is tried, as long as its ``patience`` lasts."""
     seconds = transfers.estimate(size, now)
     limit = patience(tokens, per_token)

@@ -1,4 +1,4 @@
-"""What two processes agree on that hand chunks over (normative: docs/kv.md, *Handed over*): a secret, and the wire.
+"""The agreement of two processes that hand chunks over (normative: docs/kv.md, *Handed over*): a secret, and the wire.
 
 From the secret come two keys. One is shown with each question, and lets in. The other vouches for chunks, and is never
 sent: who listens, or sits at an address in a worker's place, learns the first, and still can't make a chunk that is

@@ -2,7 +2,7 @@
 
 A peer is no ChunkCache: nothing is put there, nothing forgotten, and no budget kept. An engine asks (``seek``) before
 it plans, counts what is ``offered``, and fetches a chunk at a time, on its own thread, after it has claimed the chunk
-for its owner; then the chunk is stored as if it had been evaluated here. What a peer says that it has costs time
+for its owner; then the chunk is stored as if it had been evaluated here. A peer's word for what it has costs time
 alone where it is wrong. A chunk is checked as a file from disk is, to the last bit, and must carry the MAC of somebody
 who has the key; a peer whose chunk fails is asked nothing more, and that is told in the log.
 """
@@ -43,7 +43,7 @@ class Peer(Protocol):
 
     @property
     def name(self) -> str:
-        """What it is called in the log."""
+        """Its name in the log."""
         ...
 
     @property
@@ -65,8 +65,8 @@ class Peer(Protocol):
 
 @dataclass
 class _Known:
-    """What is known of one peer. ``said``: the bytes of a file, and until when that counts. ``sent``: chunks that it
-    sent and that were right as far as could be seen."""
+    """All that is known of one peer. ``said``: the bytes of a file, and until when that counts. ``sent``: chunks that
+    it sent and that were right as far as could be seen."""
 
     peer: Peer
     transfers: Transfers = field(default_factory=Transfers)

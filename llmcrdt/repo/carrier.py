@@ -75,7 +75,7 @@ class Transfer:
         return self._future.done()
 
     def cancel(self) -> None:
-        """Fetch it no further. What came stays, and the next fetch goes on from there."""
+        """Fetch it no further. The part that came stays, and the next fetch goes on from there."""
         self._future.cancel()
 
     def wait(self, timeout: float | None = None) -> Path:
@@ -141,7 +141,7 @@ class Carrier:
         self._lock = threading.Condition()
         self._due = self._stopped = False
         self._to_look: deque[DocumentId] = deque()
-        # What was looked at and is to be looked at again: when, and how often it was; its writer may be sending still.
+        # Documents that are to be looked at again: when, and how often they were; a writer may be sending still.
         self._later: dict[DocumentId, tuple[float, int]] = {}
         self._thread: threading.Thread | None = None
         self._connection: AttachmentConnection | None = None

@@ -1,4 +1,4 @@
-"""Whoever observes the list of conversations, and the changes that are told."""
+"""Observers of the list of conversations, and the changes that are told."""
 
 from __future__ import annotations
 

@@ -351,7 +351,7 @@ class Repo:
         for. ``token``: None is the one that is known here for that relay. A function, plain or async, gives one
         whenever one is needed: with the first connection, and when the relay doesn't take the one in use any more, as
         it has expired perhaps; its argument is the relay's refusal, None at first. A plain one runs on a thread of its
-        own, and may take a minute. Where it fails the link is offline, and tries again; where the relay refuses a new
+        own, and may take a minute. If it fails the link is offline, and tries again; where the relay refuses a new
         token as well, the link gives up. ``tls``, for wss://: a file with the certificates to trust (PEM) in place of
         the system's, or a context. Raises RelayUnreachable where there is none, and for what is no address."""
         from ..sync.link import Link, control_of  # websockets is loaded only where it is used

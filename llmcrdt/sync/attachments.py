@@ -52,7 +52,7 @@ _AHEAD: Final = 8
 
 
 class NoLongerWanted(SyncError):
-    """Whoever wanted it does not any more."""
+    """Nobody wants it any more."""
 
 
 class AttachmentConnection:

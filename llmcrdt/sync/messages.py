@@ -122,7 +122,7 @@ SEALED: Final = 1
 
 
 class Outcome(IntEnum):
-    """What HELD says of an attachment."""
+    """The answers of HELD about an attachment."""
 
     HELD = 0
     MISSING = 1
@@ -310,7 +310,7 @@ class Discard:
 @dataclass(frozen=True, slots=True)
 class Held:
     """``held`` bytes of an attachment, from its beginning on, are on the relay's disk; ``size``: those that it has in
-    all. Where they are equal, all of it is there, and is what its name says. ``outcome``: an Outcome."""
+    all. If they are equal, all of it is there, and is what its name says. ``outcome``: an Outcome."""
 
     document: bytes
     name: AttachmentName

@@ -1,7 +1,7 @@
 """The attachments of documents: devices bring them, ask for them by name, and have them taken away.
 
-What comes is staged as records are, and acknowledged when it is on disk. One whose name is its hash is checked before
-it is whole: nobody is sent anything of it earlier. Answers go as their reader takes them.
+All that comes is staged as records are, and acknowledged when it is on disk. One whose name is its hash is checked
+before it is whole: nobody is sent anything of it earlier. Answers go as their reader takes them.
 
 state     enters with                             and goes on with
 BEGUN     OFFER of what isn't there               the pieces, in order: each DATA is answered with HELD
@@ -203,7 +203,7 @@ class Attachments:
                 self._end(check, document, name, Outcome.DAMAGED)
 
     def give_up(self) -> list[Peer]:
-        """The log can't be read: nothing is checked any more. Who waited for that has to come again."""
+        """The log can't be read: nothing is checked any more. A peer that waited for that has to come again."""
         checks, self._checks = self._checks, {}
         return [peer for check in checks.values() for peer in check.waiting]
 
@@ -250,7 +250,7 @@ class Attachments:
                 self._say(peer, document, name, Outcome.MISSING)
 
     def leave(self, peer: Peer) -> None:
-        """A peer is gone. What it brought is kept."""
+        """A peer is gone. All that it brought is kept."""
         self._asked.pop(peer, None)
         for check in self._checks.values():
             if peer in check.waiting:

@@ -230,7 +230,7 @@ class AutomergeDoor:
                 return ()
 
     def _tell_to_load_anew(self, document: bytes) -> Sequence[bytes]:
-        """A client takes no notice of either for a document that it has. What its app gets to hear of is an ephemeral
+        """A client takes no notice of either for a document that it has. Its app gets to hear of an ephemeral
         message; clients pass over one of a session that they have had."""
         session = self._asked.get(document, b"").hex()
         said = {"sessionId": session, "count": 1, "data": cbor.write({"type": LOAD_ANEW})}

@@ -137,7 +137,7 @@ def sweep(db: sqlite3.Connection, rows: int) -> bool:
 
 
 def faults(db: sqlite3.Connection, document: int) -> Iterator[str]:
-    """What is wrong with the attachments of a document, in words."""
+    """The faults of the attachments of a document, in words."""
     if not _has_table(db):
         return
     sql = "SELECT number, form, hash, size, held, whole FROM attachments WHERE document = ?"

@@ -53,7 +53,7 @@ class _Forked:
         self.returncode: int | None = None
 
     def kill(self) -> None:
-        """Whatever process has its number by now, only itself is ended."""
+        """Another process may have its number by now; only itself is ended."""
         with self._lock, suppress(ProcessLookupError):
             if self._process >= 0:
                 signal.pidfd_send_signal(self._process, signal.SIGKILL)
@@ -176,7 +176,7 @@ class ForkServer:
 
 
 def _errors() -> int:
-    """Where this process writes its errors; a worker writes them there, too."""
+    """The file to which this process writes its errors; a worker writes them there, too."""
     try:
         return os.dup(2)
     except OSError:

@@ -34,7 +34,7 @@ def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RelayThread]:
 
 
 def on_a_terminal(db: Path, *words: str) -> str:
-    """What a command writes to stderr where that is a terminal."""
+    """All that a command writes to stderr where that is a terminal."""
     ours, theirs = pty.openpty()
     with subprocess.Popen(
         [sys.executable, "-m", "llmcrdt", "--db", str(db), *words], stdout=subprocess.DEVNULL, stderr=theirs

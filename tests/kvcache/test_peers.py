@@ -61,7 +61,7 @@ class FakePeer:
 
 
 def fetched(peers: Peers, chunks: Sequence[Chunk], clock: Clock, per_token: float) -> list[Chunk]:
-    """What an engine does: seek, then chunk by chunk what is offered; the rest is evaluated."""
+    """The steps of an engine: seek, then chunk by chunk what is offered; the rest is evaluated."""
     keys = keys_of(list(chunks))
     peers.seek(keys, TOKENS * len(keys))
     found: list[Chunk] = []

@@ -157,7 +157,7 @@ def test_it_is_awaited_and_cancelled(device: Open, relay: RelayThread) -> None:
 
 @pytest.mark.parametrize("sealed", [False, True])
 def test_it_goes_on_from_any_byte(device: Open, relay: RelayThread, sealed: bool) -> None:
-    """What came so far is cut at any byte, as a crash would: the rest comes, and the whole is what it was."""
+    """The part that came so far is cut at any byte, as a crash would: the rest comes, and the whole is what it was."""
     content, rng = noise(3 * MAX_PIECE + 11), random.Random(sealed)
     laptop = in_step(device("laptop"), relay.url)
     conversation, entry = attach(laptop, content)

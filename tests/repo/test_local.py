@@ -1,4 +1,4 @@
-"""What a person keeps on a device stays there: no relay gets a word, a title, an id or a key of it."""
+"""All that a person keeps on a device stays there: no relay gets a word, a title, an id or a key of it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def in_step(repo: llmcrdt.Repo, relay: RelayThread) -> None:
 
 
 def test_the_relay_has_no_word_of_a_local_conversation(open_repo: OpenRepo, relay: RelayThread, tmp_path: Path) -> None:
-    """Whatever is done with it, while a link is open and after; a shared one shows that the search finds what is
+    """All is done with it, while a link is open and after; a shared one shows that the search finds what is
     there."""
     laptop = open_repo("laptop")
     shared = laptop.create(SHARED)

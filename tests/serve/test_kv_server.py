@@ -1,4 +1,4 @@
-"""Who is given chunks of KV state, and how much of them: the server and the client of docs/kv.md, *Handed over*."""
+"""The rules of who is given chunks of KV state, and how many: the server and the client of docs/kv.md, *Handed over*."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a document ends: its heads, and how many changes there are of each actor, read from the bytes that the core
+"""The end of a document: its heads, and how many changes there are of each actor, read from the bytes that the core
 saved. The core tells as much only with every change that there is, and that takes as long as loading the document."""
 
 from __future__ import annotations

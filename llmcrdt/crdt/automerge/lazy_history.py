@@ -13,7 +13,7 @@ from .history import History
 
 class LazyHistory:
     """Notes a document's changes in ``history``. ``tell``: has the core tell all of them, which takes as long as
-    loading the document. Where that was stored by this device, its bytes tell where it ends, and that is enough for
+    loading the document. If that was stored by this device, its bytes tell where it ends, and that is enough for
     what goes on from there."""
 
     def __init__(self, history: History, tell: Callable[[], Sequence[Any]]) -> None:

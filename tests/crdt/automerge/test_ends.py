@@ -1,4 +1,4 @@
-"""Where a document ends is read from its bytes, and what is taken in on top of that is what the whole history would
+"""The end of a document is read from its bytes, and what is taken in on top of that is what the whole history would
 take."""
 
 from __future__ import annotations

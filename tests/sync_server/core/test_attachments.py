@@ -308,7 +308,7 @@ def test_a_deleted_document_takes_its_attachments_along(relay: Relay) -> None:
 
 
 def test_a_copy_has_them_and_a_restored_one_brings_none_back_that_was_deleted(relay: Relay) -> None:
-    """What was deleted since a copy was made stays deleted, also where it comes back with the copy."""
+    """A document that was deleted since a copy was made stays deleted, also where it comes back with the copy."""
     content, copy = noise(3 * MAX_PIECE + 1), relay.folder / "copy.db"
     name = relay.bring(content)
     backup(relay.folder / DATABASE, copy)

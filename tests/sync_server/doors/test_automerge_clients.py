@@ -154,7 +154,7 @@ def test_a_conversation_that_a_page_began_opens_on_a_device_and_verifies(
 def test_pages_with_the_history_of_before_an_erase_are_told_to_load_it_anew(
     node: NodeProcess, tmp_path: Path, open_repo: OpenRepo
 ) -> None:
-    """One is there when the erase comes, one comes back later, to a relay that was killed. What they wrote is kept."""
+    """One is there when the erase comes, one comes back later, to a relay that was killed. Their words are kept."""
     repo = open_repo("ann")
     conv = repo.create("talk", crdt="automerge")
     conv.append("user", "first")
