@@ -60,6 +60,7 @@ def test_the_limits_are_those_of_the_code() -> None:
         f"| {MAX_NAME:,} bytes |",
         f"relay | {MAX_RECORD >> 20} MiB",
         f"{relay.log >> 30} GiB of data; {relay.subject_log >> 30} GiB for all of one subject",
+        f"{relay.attachment >> 20} MiB; {relay.attachments:,} and {relay.attachment_bytes >> 30} GiB of one document",
         f"{presence.MAX_ANNOUNCED:,} bytes of JSON",
         f"a line of a log | {source.MAX_LINE >> 20} MiB",
         f"{account_export.MAX_CONVERSATION // 10**6} million characters",

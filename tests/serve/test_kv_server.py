@@ -1,4 +1,4 @@
-"""The rules of who is given chunks of KV state, and how many: the server and the client of docs/kv.md, *Handed over*."""
+"""Chunks of KV state go to those who may have them: the server and the client of docs/kv.md, *Handed over*."""
 
 from __future__ import annotations
 
