@@ -244,6 +244,11 @@ MUTATIONS = (
         _ASKS + "test_two_answers_on_two_lists_are_alternatives",
     ),
     Mutation(
+        "O6", "answers to a second ask on one list are turns of their own lists", "turn_of",
+        "any(entry in computed_on for entry in view.order.in_group(turn))", "False",
+        _ASKS + "test_two_answers_to_a_second_ask_on_one_list_are_alternatives",
+    ),
+    Mutation(
         "asks", "a claim that the relay's order refused is granted", "OwnClaim.decide",
         "self._first.set_result(self._claim.is_granted(self._rivals()))", "self._first.set_result(True)",
         "tests/sim/test_schedules.py::test_every_ask_ends_once_over_seeded_schedules",

@@ -24,7 +24,7 @@ answer that was sealed as stopped though nobody asked for that is one whose writ
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -132,11 +132,15 @@ def frame_of(view: ConversationView, tips: Sequence[EntryId]) -> str | None:
         return None
 
 
-def turn_of(view: ConversationView, ask: EntryId) -> GroupId:
+def turn_of(view: ConversationView, ask: EntryId, computed_on: Collection[EntryId]) -> GroupId:
     """The turn that an answer stands for: the one after the list that was asked on, whatever list the answer is
-    computed on; so two answers are alternatives. If nobody says which list that was, one of the ask's own."""
+    computed on; so two answers are alternatives. One of the ask's own, if nobody says which list that was, or if the
+    answer is computed on another one that stands for that turn, and so comes after it."""
     question = question_of(view, ask)
-    return turn_after(FrameHash(question.frame), question.after) if question and question.frame else ask_hash(ask)
+    if question is None or not question.frame:
+        return ask_hash(ask)
+    turn = turn_after(FrameHash(question.frame), question.after)
+    return ask_hash(ask) if any(entry in computed_on for entry in view.order.in_group(turn)) else turn
 
 
 def statuses(view: ConversationView) -> list[AskStatus]:

@@ -286,7 +286,7 @@ class Conversation:
                 frame_as=frame_as,
                 sent=sent,
                 renderer=renderer,
-                turn=turn_of(core.view, ask.id) if ask is not None else None,
+                turn=turn_of(core.view, ask.id, frame.ids if frame else ()) if ask is not None else None,
             )
             if ask is not None:
                 self._acts.reply(ask.id, entry)

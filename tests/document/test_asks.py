@@ -305,6 +305,24 @@ def test_two_answers_on_two_lists_are_alternatives(open_repo: OpenRepo, valid_wh
     assert version_of(here) == version_of(there)
 
 
+def test_two_answers_to_a_second_ask_on_one_list_are_alternatives(open_repo: OpenRepo) -> None:
+    """Both come after the first ask's answer, and one of them after more."""
+    here, there = two(open_repo)
+    first = here.ask("Where to?")
+    second = here.ask(model="other", valid_while="always")
+    said = answered(here, first.id, "To the sea.")
+    exchange(here, there)
+    there.append("user", "And by which train?")
+    a, b = answered(here, second.id, "Or to the hills."), answered(there, second.id, "Or to the hills, by the late one.")
+    exchange(here, there)
+    for replica in (here, there):
+        assert {e.id for e in replica.alternatives(a)} == {a, b} == {e.id for e in replica.alternatives(b)}
+        assert len({a, b} & {e.id for e in replica.transcript()}) == 1
+        assert said in {e.id for e in replica.transcript()}
+        assert replica.verify() == []
+    assert version_of(here) == version_of(there)
+
+
 def test_an_answer_that_had_another_one_of_its_turn_comes_after_it(open_repo: OpenRepo) -> None:
     """Two asks on one list: the second answer is computed on the first, and doesn't take its place."""
     here, there = two(open_repo)
