@@ -14,7 +14,7 @@ from pathlib import Path
 
 import benchmarks
 
-HELPERS = ("__main__", "kv_plot", "kv_ways", "report", "sdist")
+HELPERS = ("__main__", "kv_plot", "kv_ways", "report", "sdist", "serve_beside")
 
 
 def names() -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -53,12 +54,17 @@ def _offer(
 
 
 class EntryCommand(click.Command):
-    """A command with the id of an entry, which may begin with a dash: nothing that looks like one is an option."""
+    """A command with the id of an entry, which may begin with a dash: nothing that looks like one is an option, and
+    nothing that looks like the beginning of one with a single dash, for options of one letter stand alone."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        rest = super().parse_args(ctx, [_SHIELD + each if is_entry_id(each) else each for each in args])
+        rest = super().parse_args(ctx, [_SHIELD + each if _may_be_id(each) else each for each in args])
         ctx.params = {name: _unshielded(value) for name, value in ctx.params.items()}
         return rest
+
+
+def _may_be_id(given: str) -> bool:
+    return is_entry_id(given) or re.fullmatch(r"-[A-Za-z0-9_][A-Za-z0-9_-]+", given) is not None
 
 
 def _unshielded(value: Any) -> Any:

@@ -347,7 +347,7 @@ class StoreSuite:
     def test_no_relay_hears_of_a_local_document(self, store: Store) -> None:
         store.catalog.set_local(DOCUMENT, True)
         assert store.catalog.is_local(DOCUMENT) and store.catalog.locals() == {DOCUMENT}
-        store.outboxes.receive(RELAY, OTHER, [], [], (b"log", 0, b""), stale=False)
+        store.outboxes.refill(RELAY, OTHER, None, CURSOR)
         store.settings.put("library", OTHER)
         store.catalog.put([Listed(DOCUMENT, "", 0.0, False, True)])
         store.deletions.drop(DOCUMENT)

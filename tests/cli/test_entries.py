@@ -124,6 +124,8 @@ def test_an_id_or_a_text_that_begins_with_a_dash_is_no_option(run: Run, trip: st
     for command in (("others",), ("select",), ("erase", "--yes"), ("edit", "x")):
         code, _, err = run(command[0], trip, dashed, *command[1:])
         assert code == 1 and f"There is no entry '{dashed}'" in err
+        code, _, err = run(command[0], trip, dashed[:8], *command[1:])
+        assert code == 1 and f"There is no entry '{dashed[:8]}'" in err
     code, _, err = run("erase", trip, ids(run, trip)[0], "--also", dashed, "--yes")
     assert code == 1 and f"There is no entry '{dashed}'" in err
     assert run("edit", trip, ids(run, trip)[0], dashed)[0] == 0

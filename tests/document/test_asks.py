@@ -313,7 +313,10 @@ def test_two_answers_to_a_second_ask_on_one_list_are_alternatives(open_repo: Ope
     said = answered(here, first.id, "To the sea.")
     exchange(here, there)
     there.append("user", "And by which train?")
-    a, b = answered(here, second.id, "Or to the hills."), answered(there, second.id, "Or to the hills, by the late one.")
+    a, b = (
+        answered(here, second.id, "Or to the hills."),
+        answered(there, second.id, "To the hills by the late one."),
+    )
     exchange(here, there)
     for replica in (here, there):
         assert {e.id for e in replica.alternatives(a)} == {a, b} == {e.id for e in replica.alternatives(b)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import re
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -473,5 +474,5 @@ def test_half_of_a_call_is_none_where_the_tokens_ran_out(conv: llmcrdt.Conversat
     conv.append("user", "Go on.")
     for other in sorted(VALIDATORS):
         made = conv.messages(other, model="m-1").body
-        assert VALIDATORS[other](made) == [] and "Ro" not in json.dumps(made)
+        assert VALIDATORS[other](made) == [] and not re.search(r'"at\\*"', json.dumps(made))
     assert conv.verify() == []

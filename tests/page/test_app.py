@@ -138,16 +138,16 @@ def test_details_tell_the_frame_and_whether_hidden_fields_hold(client: TestClien
         "To Rome.",
         frame=conversation.transcript(),
         hidden={
-            "good": HiddenField(b"123", {"provider": "p", "model": "m"}),
+            "good": HiddenField(b"abc!", {"provider": "p", "model": "m"}),
             "old": HiddenField(b"1", {"provider": "p", "expires": 1}),
         },
     )
     detail = do(client, conversation.id, "detail", entry=answer.id)
     assert [each["words"] for each in detail["frame"]["entries"]] == ["Where to?"]
     fields = {field["name"]: field for field in detail["hidden"]}
-    assert fields["good"]["holds"] and fields["good"]["size"] == 3
+    assert fields["good"]["holds"] and fields["good"]["size"] == 4
     assert not fields["old"]["holds"] and fields["old"]["why"] == "it has expired"
-    assert "123" not in json.dumps(client.get(f"/api/conversations/{conversation.id}").json())
+    assert "abc!" not in json.dumps(client.get(f"/api/conversations/{conversation.id}").json())
 
 
 def test_the_tree_holds_all_branches(client: TestClient, repo: llmcrdt.Repo) -> None:
