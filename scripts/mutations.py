@@ -245,7 +245,7 @@ MUTATIONS = (
     ),
     Mutation(
         "O6", "answers to a second ask on one list are turns of their own lists", "turn_of",
-        "any(entry in computed_on for entry in view.order.in_group(turn))", "False",
+        "any(view.order.group(entry) == turn for entry in computed_on)", "False",
         _ASKS + "test_two_answers_to_a_second_ask_on_one_list_are_alternatives",
     ),
     Mutation(

@@ -140,7 +140,7 @@ def turn_of(view: ConversationView, ask: EntryId, computed_on: Collection[EntryI
     if question is None or not question.frame:
         return ask_hash(ask)
     turn = turn_after(FrameHash(question.frame), question.after)
-    return ask_hash(ask) if any(entry in computed_on for entry in view.order.in_group(turn)) else turn
+    return ask_hash(ask) if any(view.order.group(entry) == turn for entry in computed_on) else turn
 
 
 def statuses(view: ConversationView) -> list[AskStatus]:

@@ -163,11 +163,6 @@ class Order:
         assert group is not None, "sound entries have groups"
         return group
 
-    def in_group(self, group: GroupId) -> Sequence[EntryId]:
-        """The sound entries of a group; none where nothing stands for that turn."""
-        self.now()
-        return self._graph.groups.get(group, ())
-
     def made_of(self, entry: EntryId) -> frozenset[EntryId]:
         """The alternatives made of an entry, or of one that was made of it, but for those that are withheld."""
         self.now()

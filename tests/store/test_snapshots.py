@@ -13,6 +13,7 @@ import pytest
 
 import llmcrdt
 from llmcrdt.document.projection import RULES, unpack_fields
+from llmcrdt.repo.journal import StoreJournal
 from llmcrdt.repo.repo import repo_core
 from llmcrdt.store.deflate import Blocks, Leaning, deflate, inflate, inflate_leaning
 from llmcrdt.store.store import SqliteStore
@@ -135,6 +136,7 @@ def test_settled_rows_hold_nothing_of_their_own(tmp_path: Path) -> None:
         conversation = repo.create("one")
         for n in range(300):
             conversation.append("user", f"{n} " + rng.randbytes(150).hex())
+            finish(repo)  # so that it is no matter of speed which rows lean
         ids = {entry.text.split()[1]: entry.id for entry in conversation.transcript()}
     with llmcrdt.open(path) as repo:
         db = store_of(repo)._connection
@@ -159,7 +161,7 @@ def test_an_erase_leaves_nothing_in_pieces_nor_in_what_leans_on_them(tmp_path: P
         for n in range(80):
             said = f"{n} {secret if n == 40 else ''} {rng.randbytes(60).hex()}"
             conversation.append("user", said)
-        finish(repo)
+            finish(repo)  # so that it is no matter of speed which rows lean
         assert store_of(repo)._connection.one("SELECT count(*) FROM short_fields") > 60
         fork = repo.fork(conversation, at=conversation.transcript()[60]) if forked else None
         conversation.erase(conversation.transcript()[40])
@@ -172,13 +174,17 @@ def test_an_erase_leaves_nothing_in_pieces_nor_in_what_leans_on_them(tmp_path: P
     assert not [1 for data in inside(path) if secret.encode() in data]
 
 
-def test_a_fork_outlives_the_conversation_whose_pieces_it_leans_on(tmp_path: Path) -> None:
+def test_a_fork_outlives_the_conversation_whose_pieces_it_leans_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with llmcrdt.open(tmp_path / "a.db") as repo:
         conversation = repo.create("one")
         for n in range(80):
             conversation.append("user", f"linden {n} " + "words and more " * 5)
             finish(repo)  # so that it is no matter of speed which rows lean
-        fork = repo.fork(conversation, at=conversation.transcript()[-1])
+        with monkeypatch.context() as patched:  # it has no pieces of its own yet
+            patched.setattr(StoreJournal, "compact", lambda *_: None)
+            fork = repo.fork(conversation, at=conversation.transcript()[-1])
         db = store_of(repo)._connection
         leaning = "SELECT count(*) FROM short_fields JOIN entries USING (number) WHERE document = ?"
         assert db.one(leaning, fork.id) > 60
@@ -228,6 +234,7 @@ def test_pieces_of_an_older_version_are_read_and_give_way(tmp_path: Path) -> Non
         conversation = repo.create("one")
         for n in range(80):
             conversation.append("user", f"linden {n} " + "words and more " * 5)
+            finish(repo)  # so that it is no matter of speed which rows lean
         before = tuple(conversation.transcript())
     with closing(sqlite3.connect(path)) as db, db:
         for number, data in db.execute("SELECT number, data FROM pieces").fetchall():
@@ -244,7 +251,7 @@ def test_pieces_of_an_older_version_are_read_and_give_way(tmp_path: Path) -> Non
         assert tuple(again.transcript()) == before
         for n in range(80):
             again.append("user", f"linden {80 + n} " + "words and more " * 5)
-        finish(repo)
+            finish(repo)
         assert not store_of(repo)._connection.one("SELECT count(*) FROM pieces WHERE substr(data, 1, 1) = x'78'")
         assert store_of(repo)._connection.one("SELECT count(*) FROM short_fields") > 120
         check(repo)
